@@ -11,11 +11,12 @@ import random
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from mpqueue._os import system
 from mpqueue._os.process.own_forks import in_each_fork
+from mpqueue._plain import plain
 from mpqueue.errors import shown
 from mpqueue.retry import RetryPolicy, check_number
 
@@ -39,8 +40,26 @@ MOST_WORKERS = 10_000
 MOST_UNITS = 100_000
 
 
+def check_text(name: str, value: object) -> str:
+    """The same text, plain. Raises TypeError for anything else."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: expected a str, got {shown(value)} of type {type(value).__name__}")
+    text: str = plain(value)
+    return text
+
+
+class _Plain:
+    """A dataclass whose numbers and texts are plain."""
+
+    __slots__ = ()
+
+    def __post_init__(self) -> None:
+        for each in fields(self):  # type: ignore[arg-type]
+            object.__setattr__(self, each.name, plain(getattr(self, each.name)))
+
+
 @dataclass(frozen=True, slots=True)
-class QueueOptions:
+class QueueOptions(_Plain):
     """What holds for a whole queue. ``concurrency`` is a number of workers, times are seconds."""
 
     concurrency: int
@@ -73,11 +92,11 @@ def choose_seed(seed: int | None) -> int:
     if seed is None:
         return draw_seed()
     check_number("seed", seed, low=0, integer=True)
-    return seed
+    return int.__index__(seed)
 
 
 @dataclass(frozen=True, slots=True)
-class JobOptions:
+class JobOptions(_Plain):
     """What holds for one job, the queue's options already folded in."""
 
     retry: RetryPolicy
@@ -239,7 +258,7 @@ def size_in_bytes(name: str, value: int | str, low: int = 1) -> int:
     """A number of bytes, also given as text. Raises TypeError or ValueError."""
     if not isinstance(value, str):
         check_number(name, value, low=low, integer=True)
-        return value
+        return int.__index__(value)
     found = _SIZE.fullmatch(value) if len(value) <= LONGEST_SIZE else None
     if found is None:
         raise ValueError(
@@ -259,9 +278,10 @@ def check_resources(resources: Mapping[str, int | str] | None) -> Mapping[str, i
     if not isinstance(resources, Mapping):
         raise TypeError(f"resources: expected a mapping of names to numbers, got {shown(resources)}")
     checked = {}
-    for name, count in resources.items():
-        if not isinstance(name, str) or not name.isidentifier():  # type: ignore[redundant-expr]
-            raise ValueError(f"resources: expected names such as 'gpu' or 'license', got {shown(name)}")
+    for given, count in resources.items():
+        name = plain(given)
+        if not isinstance(name, str) or not name.isidentifier():
+            raise ValueError(f"resources: expected names such as 'gpu' or 'license', got {shown(given)}")
         if name == "cpus":
             raise ValueError(f"resources: expected no 'cpus', which concurrency= sets, got {shown(resources)}")
         if name == "memory":
@@ -272,7 +292,7 @@ def check_resources(resources: Mapping[str, int | str] | None) -> Mapping[str, i
         check_number(f"resources[{name!r}]", count, low=0, integer=True)
         if count > MOST_UNITS:
             raise ValueError(f"resources[{name!r}]: expected at most {MOST_UNITS:,}, got {count}")
-        checked[name] = int(count)
+        checked[name] = plain(count)
     return checked
 
 
@@ -304,7 +324,7 @@ def check_preload(preload: object) -> tuple[str, ...] | Callable[[], object] | N
             found = False
         if not found:
             raise ValueError(f"preload: expected names of modules, got {shown(name)}, which can't be found here")
-    return tuple(names)
+    return tuple(map(plain, names))
 
 
 def choose_policy(
@@ -382,8 +402,8 @@ def check_timeout(value: float | None) -> None:
 
 def check_prune(job_id: object, gone: object, older_than: float | None) -> None:
     """Raise TypeError or ValueError for what `JobQueue.prune` does not take."""
-    if job_id is not None and not isinstance(job_id, str):
-        raise TypeError(f"job_id: expected a str or None, got {shown(job_id)} of type {type(job_id).__name__}")
+    if job_id is not None:
+        check_text("job_id", job_id)
     if not isinstance(gone, bool):
         raise TypeError(f"gone: expected True or False, got {shown(gone)}")
     if older_than is not None:

@@ -10,6 +10,7 @@ from mpqueue._core.state.item_table import DISCARD
 from mpqueue._engines.loky.loky_backend import LokyBackend
 from mpqueue._options import JobOptions, QueueOptions
 from mpqueue._parent.lane_protocol import Backend
+from mpqueue._plain import plain
 from mpqueue.errors import shown
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def journal_path(journal: str | os.PathLike[str] | None) -> str | None:
         raise ValueError(f"journal: expected the path of a file as text, got {shown(path)}")
     from mpqueue._parent.journal.guards.ownership import own_path  # a part of what only journals need
 
-    return own_path(path)
+    return own_path(plain(path))
 
 
 def discards(results: Any) -> bool:

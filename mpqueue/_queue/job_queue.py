@@ -437,8 +437,7 @@ class JobQueue(SafeEmitter):
         nothing is created then.
         """
         self._closer.check_open("create a job")
-        if not isinstance(id, str):
-            raise TypeError(f"id: expected a str, got {shown(id)} of type {type(id).__name__}")
+        job_id = checks.check_text("id", id)
         if handler is _NOTHING or (items is _NOTHING and not open):
             raise TypeError(
                 f"create_job: expected items and a handler, got no {'handler' if handler is _NOTHING else 'items'}"
@@ -465,9 +464,9 @@ class JobQueue(SafeEmitter):
             check_calls(handler, with_state=setup is not None)
         check_job(self._backend, options)
         if checks.check_bool("replace", replace):
-            self._jobs.check_replaceable(id)
+            self._jobs.check_replaceable(job_id)
         else:
-            self._jobs.check_free(id)
+            self._jobs.check_free(job_id)
         sink = choose_sink(results)
         check_label(label)
         check_cost(cost, is_open=open, has_journal=self._engine.recorder is not None)
@@ -484,7 +483,7 @@ class JobQueue(SafeEmitter):
         seed_given = seed is not None
         kind = _new_open_job() if open and has_journal else NewJob
         new = kind(
-            id,
+            job_id,
             table,
             options,
             handler,
@@ -501,7 +500,7 @@ class JobQueue(SafeEmitter):
         new.book.timings.items_read(read - began)
         new.book.timings.handler_packed(self._engine.clock.now() - read, packed.size, packed.weight, packed.name)
         if replace:
-            self._jobs.let_go(id)
+            self._jobs.let_go(job_id)
         job = self._last_job = self._jobs.add(new, record).job
         return job
 
@@ -705,9 +704,7 @@ class JobQueue(SafeEmitter):
             raise ValueError(
                 "stages: expected a queue without a journal, which records jobs with one handler; use another queue"
             )
-        job_id = self._jobs.free_id() if id is None else id
-        if not isinstance(job_id, str):
-            raise TypeError(f"id: expected a str, got {shown(id)} of type {type(id).__name__}")
+        job_id = self._jobs.free_id() if id is None else checks.check_text("id", id)
         self._jobs.check_free(job_id)
         check_label(label)
         options = PipelineOptions(

@@ -21,7 +21,7 @@ from mpqueue._core.state.item_table import DISCARD, Failure, ItemTable
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.needs.resources import JobNeeds
 from mpqueue._core.state.pending import Care
-from mpqueue._options import JobOptions, check_bool
+from mpqueue._options import JobOptions, check_bool, check_text
 from mpqueue._parent.users_code.deliveries import Delivery
 from mpqueue._queue.recorded.again import Again, Redo, check_redo, choose_again
 from mpqueue._text import digits
@@ -75,8 +75,8 @@ def record_options(
     check_bool("update", update)
     if key is not None and not callable(key):
         raise TypeError(f"key: expected a function of an item, got {shown(key)} of type {type(key).__name__}")
-    if version is not None and not isinstance(version, str):
-        raise TypeError(f"version: expected a str, got {shown(version)} of type {type(version).__name__}")
+    if version is not None:
+        version = check_text("version", version)
     return RecordOptions(strict, update, key, version, check_redo(redo))
 
 

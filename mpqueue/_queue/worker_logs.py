@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._output.bars import aside
+from mpqueue._plain import plain
 from mpqueue._wire.frames import RecordFrame, Speech
 from mpqueue._wire.pickling.packed_handler import PackedHandler
 
@@ -48,9 +49,9 @@ def with_speech(job: JobBook, *, beside_bar: bool) -> PackedHandler:
     """The handler of a job that starts now: its workers' loggers get the levels that this process's loggers have."""
     handler: PackedHandler = job.handler
     manager = logging.root.manager
-    levels = {"": logging.root.level}
+    levels = {"": plain(logging.root.level)}
     for name, logger in list(manager.loggerDict.items()):
         if isinstance(logger, logging.Logger) and logger.level:
-            levels[name] = logger.level
-    speech = Speech(levels, manager.disable, job.options.capture_output, beside_bar)
+            levels[plain(name)] = plain(logger.level)
+    speech = Speech(levels, plain(manager.disable), job.options.capture_output, beside_bar)
     return handler._replace(frame=handler.frame._replace(speech=speech))

@@ -351,3 +351,44 @@ def test_objects_of_classes_with_slots_go_and_come_back(tmp_path: Path) -> None:
         str(points).replace("'", ""),
         "AttributeError: 'Point' object has no attribute 'more'",
     ]
+
+
+ENUMERATIONS = """
+    import enum, logging, sys
+    import mpqueue
+    from mpqueue import JobQueue, Stage, current_item
+
+    class Name(enum.StrEnum):
+        JOB, STAGE, LOGGER, GPU, FOLDER = "job", "stage", "logger", "gpu", "folder"
+
+    class Number(enum.IntEnum):
+        ONE, LEVEL = 1, 25
+
+    def work(item):
+        logging.getLogger(Name.LOGGER).log(Number.LEVEL, "said")
+        return current_item().rng.random()
+
+    class Kept(logging.Handler):
+        def emit(self, record):
+            names.add((record.name, record.levelno))
+
+    if __name__ == "__main__":
+        names = set()
+        logging.getLogger(Name.LOGGER).setLevel(Number.LEVEL)
+        logging.getLogger().addHandler(Kept())
+        sys.path.append(Name.FOLDER)
+        with JobQueue(Number.ONE, journal="run.db", resources={Name.GPU: Number.ONE}, max_retries=0) as queue:
+            uses = {Name.GPU: Number.ONE}
+            job = queue.run([1], work, id=Name.JOB, seed=Number.ONE, uses=uses, version=Name.JOB)
+            assert job is queue.load_job(Name.JOB)
+        with JobQueue(1, max_retries=0) as queue:
+            stage = queue.run_stages([1], [Stage(work, name=Name.STAGE)], id=Name.JOB, seed=Number.ONE)
+        assert [*mpqueue.imap(work, [1], journal="imap.db", job_id=Name.JOB, seed=Number.ONE)]
+        found = mpqueue.map(work, [1], journal="map.db", job_id=Name.JOB, seed=Number.ONE)
+        assert job.results == found == mpqueue.map(work, [1], seed=1)
+        assert (stage.completed, names) == (1, {("logger", 25)})
+"""
+
+
+def test_members_of_a_script_s_enumerations_are_texts_and_numbers_in_workers_and_journals(tmp_path: Path) -> None:
+    assert run_program(tmp_path, ENUMERATIONS).stderr == ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from enum import Enum
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from mpqueue._options import (
     QueueOptions,
     check_interpreter,
     check_platform,
+    check_text,
     job_options,
     memory_limit,
     queue_options,
@@ -107,6 +109,36 @@ def test_a_job_s_timeout_wins_over_the_queue_s() -> None:
     assert job(queue(timeout=5), timeout=1).timeout == 1
     assert job(queue(timeout=5)).timeout == 5
     assert job(queue(setup_timeout=8)).setup_timeout == 8
+
+
+class Sized(int, Enum):
+    """Its text is not its number."""
+
+    TWO = 2
+
+
+class Shouted(str):
+    """Its methods say something else."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return "loud"
+
+    __format__ = __repr__ = lambda self, *_: "loud"  # type: ignore[assignment]
+
+
+def test_options_are_plain_whatever_class_a_program_gives_them() -> None:
+    two: Any = Sized.TWO
+    made = queue(
+        two, two, max_items_per_worker=two, resources={Shouted("gpu"): two}, timeout=type("F", (float,), {})(2)
+    )
+    assert {type(value) for value in (made.concurrency, made.max_items_per_worker, *made.resources.values())} == {int}
+    assert ([*map(type, made.resources)], type(made.timeout)) == ([str], float)
+    options = JobOptions(RetryPolicy(), seed=two, chunksize=two)  # as the functions that take a queue's place make them
+    assert (type(options.seed), type(options.chunksize), options.capture_output) == (int, int, False)
+    text = check_text("id", Shouted("a"))
+    assert (type(text), text) == (str, "a")
 
 
 def test_a_priority_may_be_negative() -> None:

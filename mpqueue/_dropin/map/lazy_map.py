@@ -177,7 +177,7 @@ def _iterate(
     seed: int | None,
     backend: str | Backend,
 ) -> ItemIterator[Any]:
-    check_job_id(record.job_id)
+    record = record._replace(job_id=check_job_id(record.job_id))
     check_on_error(on_error, ON_ERROR)
     check_optional_count("buffersize", buffersize, low=1)
     check_optional_count("max_failures", max_failures, low=0)

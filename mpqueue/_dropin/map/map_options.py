@@ -11,6 +11,7 @@ from typing import Any, Literal, TypedDict
 from mpqueue._options import (
     Concurrency,
     JobOptions,
+    check_text,
     check_timeout,
     choose_concurrency,
     choose_policy,
@@ -144,10 +145,9 @@ def check_optional_count(name: str, value: int | None, *, low: int) -> None:
         check_number(name, value, low=low, integer=True)
 
 
-def check_job_id(job_id: str | None) -> None:
-    """Raise TypeError unless it is None or a str."""
-    if job_id is not None and not isinstance(job_id, str):
-        raise TypeError(f"job_id: expected a str, got {shown(job_id)} of type {type(job_id).__name__}")
+def check_job_id(job_id: str | None) -> str | None:
+    """The same, plain. Raises TypeError unless it is None or a str."""
+    return None if job_id is None else check_text("job_id", job_id)
 
 
 def check_stream_redo(redo: str | None) -> str | None:

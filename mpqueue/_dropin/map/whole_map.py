@@ -243,7 +243,7 @@ async def amap(
 
 
 def _record(journal: object, job_id: str | None, options: RecordOptions) -> RecordAs | None:
-    check_job_id(job_id)
+    job_id = check_job_id(job_id)
     return None if journal is None else RecordAs(job_id, options)
 
 

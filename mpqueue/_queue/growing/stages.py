@@ -15,6 +15,7 @@ from mpqueue._core.state.needs.resources import JobNeeds
 from mpqueue._core.state.pipeline import Pipeline, StageTable
 from mpqueue._options import JobOptions, QueueOptions
 from mpqueue._parent.lane_protocol import Backend
+from mpqueue._plain import plain
 from mpqueue._queue.choosing import check_job, choose_needs
 from mpqueue._queue.new_job import sample, send_results_to
 from mpqueue._wire.ids import IdRule
@@ -129,7 +130,7 @@ def name_stages(stages: Iterable[Stage | Callable[..., Any]]) -> list[tuple[str,
                 f"stages[{place}]: expected a function or a Stage of one, got {shown(stage.handler)} of type "
                 f"{type(stage.handler).__name__}"
             )
-        name = stage.name if stage.name is not None else _free_name(_own_name(stage.handler, place), taken)
+        name = plain(stage.name) if stage.name is not None else _free_name(_own_name(stage.handler, place), taken)
         taken.add(name)
         named.append((name, stage))
     return named
@@ -142,9 +143,10 @@ def _given_names(stages: Sequence[Stage]) -> set[str]:
             continue
         if not isinstance(stage.name, str) or not stage.name:  # type: ignore[redundant-expr]
             raise TypeError(f"stages[{place}].name: expected a text that is not empty, got {shown(stage.name)}")
-        if stage.name in names:
-            raise ValueError(f"stages[{place}].name: expected a name of its own, got {stage.name!r} once more")
-        names.add(stage.name)
+        name = plain(stage.name)
+        if name in names:
+            raise ValueError(f"stages[{place}].name: expected a name of its own, got {name!r} once more")
+        names.add(name)
     return names
 
 

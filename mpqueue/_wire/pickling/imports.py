@@ -13,6 +13,8 @@ import os
 import sys
 from typing import Any, NamedTuple
 
+from mpqueue._plain import plain
+
 #: Folders with a separator at their end. On Windows that of C modules is another one, and an embedded Python has all
 #: others in a zip; `encodings` is never built into the interpreter, as `os` is.
 STANDARD_LIBRARY = tuple(
@@ -48,7 +50,7 @@ class ImportWatch:
         """See what has changed. Costs 0.1 us for each of the user's modules, more when there are new ones."""
         if sys.path != self._own_path:
             self._own_path = list(sys.path)
-            self.path = tuple(entry or os.getcwd() for entry in self._own_path)
+            self.path = tuple(plain(entry) or os.getcwd() for entry in self._own_path)
         modules = sys.modules
         for name, known in self._specs.items():
             spec = getattr(modules.get(name), "__spec__", None)

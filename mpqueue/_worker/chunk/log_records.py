@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 from mpqueue._os import monotonic as clock
 from mpqueue._os.process.own_forks import in_each_fork
+from mpqueue._plain import plain
 from mpqueue._text import repr_of
 from mpqueue._wire.frames import RecordFrame, Speech
 from mpqueue._wire.memory.ledger import UNSENT
@@ -162,7 +163,7 @@ def _frame_of(record: logging.LogRecord) -> RecordFrame:
     fields: dict[str, Any] = {}
     for name, value in vars(record).items():
         if name not in _LEFT_OUT:
-            fields[name] = value if name in _OWN else _plain(value)
+            fields[name] = _plain(plain(value) if name in _OWN else value)
     fields["msg"] = record.getMessage()
     if record.exc_info and not record.exc_text:
         fields["exc_text"] = logging.Formatter().formatException(record.exc_info)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._core.state.needs.resources import MEMORY, JobNeeds, Needs, needs_of
 from mpqueue._options import size_in_bytes
+from mpqueue._plain import plain
 from mpqueue.errors import shown
 from mpqueue.retry import check_number
 
@@ -97,7 +98,8 @@ def _uses(uses: Uses | None, item: Any, whose: str, limits: Mapping[str, int]) -
     named = _call(f"uses{whose}", uses, item) if callable(uses) else uses or {}
     if not isinstance(named, Mapping):
         raise TypeError(f"uses{whose}: expected a mapping of names to numbers, got {shown(named)}")
-    for name, given in named.items():
+    for named_as, given in named.items():
+        name = plain(named_as)
         if name not in limits or name == MEMORY:
             there = ", ".join(repr(other) for other in limits if other != MEMORY) or "none"
             raise ValueError(
@@ -113,7 +115,7 @@ def _uses(uses: Uses | None, item: Any, whose: str, limits: Mapping[str, int]) -
 def _amount(name: str, given: Amount, item: Any, low: int) -> int:
     value = _call(name, given, item) if callable(given) else given
     check_number(name, value, low=low, integer=True)
-    return int(value)
+    return int.__index__(value)
 
 
 def _call(name: str, function: Callable[[Any], Any], item: Any) -> Any:

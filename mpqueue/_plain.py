@@ -1,0 +1,23 @@
+"""Numbers and texts as they are sent to workers and kept: without the class that they have in a program.
+
+A member of a `StrEnum` or an `IntEnum` is a text or a number wherever a user gives one. A worker, or the next program,
+may know nothing of its class: only the script that defines it does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+_PLAIN = frozenset({str, int, float, bool, type(None)})
+#: None of these runs code of a class.
+_COPIES: dict[type, Callable[[Any], Any]] = {str: str.__str__, int: int.__index__, float: float.__float__}
+
+
+def plain(value: Any) -> Any:
+    """The same text or number without its class, whatever that makes of it. Anything else is returned as it is."""
+    if type(value) not in _PLAIN:
+        for kind, copy in _COPIES.items():
+            if issubclass(type(value), kind):
+                return copy(value)
+    return value
