@@ -19,7 +19,6 @@ from mpqueue._worker.chunk import log_records as records
 from mpqueue._worker.chunk.capture import Capture, beside_bar
 from mpqueue._worker.chunk.sampler import JobSampling
 from mpqueue._worker.handlers import current_item as context
-from mpqueue._worker.handlers.called import run_call
 from mpqueue._worker.seat import Seat
 from mpqueue._worker.signals import calls_users_code, runs_event_loop
 
@@ -73,7 +72,6 @@ class LoadedJob:
             self._more_arguments = (repeat(self._set_up(setup)),)
             self.seconds_in_setup = clock.monotonic() - loaded
         self._handler: Any = handler
-        self._runs_calls = handler is run_call
         self.sampling = JobSampling(self, _name_of(handler)) if frame.profile else None
         # Only Python functions let other threads of the worker in between two items.
         self._call: Any = handler if _is_python(handler) else _python_call(handler)
