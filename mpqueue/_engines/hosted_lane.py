@@ -51,6 +51,12 @@ def tell_fault(post: Post, task: asyncio.Task[Any]) -> None:
         post(found("in a task of its workers", error))
 
 
+def _take_error(task: asyncio.Task[Any]) -> None:
+    """Where what awaited a task was cancelled, asyncio would print what the task raised."""
+    if not task.cancelled():
+        task.exception()
+
+
 L = TypeVar("L", bound="HostedLane")
 
 
@@ -117,10 +123,11 @@ class HostedPool(abc.ABC, Generic[L]):
         return task
 
     def begin_task(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Run a coroutine whose value, or what it raises, is awaited elsewhere."""
+        """Run a coroutine whose value, or what it raises, is awaited elsewhere, or is of no use any more."""
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(_take_error)
         return task
 
 

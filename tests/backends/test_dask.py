@@ -7,6 +7,7 @@ import gc
 import importlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -204,6 +205,35 @@ def test_a_worker_can_be_retired_while_it_is_used(changing: DaskCluster, tmp_pat
         gate.open()
         assert results_of(run.result(60)) == [0, 1, 2, 3]
     assert [item.attempts for item in job.items] == [1] * 4
+
+
+def test_a_worker_that_dies_while_its_queue_closes_leaves_no_traceback(
+    changing: DaskCluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    changing.have_workers(0)
+    worker = changing.add_worker(nanny=False)
+    changing.await_slots(1)
+    queue = JobQueue(1, backend=DaskBackend(changing.address), retry=SOON)
+    assert results_of(queue.run([1, 2], do.double)) == [2, 4]
+    pool = cast("dask_pool.DaskPool", queue._host.engine.coordinator()._pool)
+    asked = threading.Event()
+    ask = pool.ask
+
+    async def ask_soon(*arguments: Any) -> Any:
+        pool._loop.call_later(0.3, asked.set)  # when it is there
+        return await ask(*arguments)
+
+    monkeypatch.setattr(pool, "ask", ask_soon)
+    worker.send_signal(signal.SIGSTOP)  # it would answer at once
+    closing = threading.Thread(target=queue.close)
+    closing.start()
+    assert asked.wait(60)
+    worker.kill()
+    closing.join(60)
+    worker.wait()
+    assert not closing.is_alive()
+    gc.collect()
+    assert "never retrieved" not in caplog.text
 
 
 def test_a_job_waits_for_the_first_worker_and_no_worker_for_too_long_fails_it(changing: DaskCluster) -> None:
