@@ -13,6 +13,7 @@ from mpqueue._cli.usage import coloured, say
 from mpqueue._os.main_thread_waits import join_long
 from mpqueue._os.monotonic import monotonic
 from mpqueue._os.process.process_signals import on_first_sigterm
+from mpqueue._parent.surroundings.replies import SafeEvent
 from mpqueue._queue.job_queue import JobQueue
 from mpqueue._queue.run import JobRun
 from mpqueue.status import JobStatus
@@ -46,7 +47,7 @@ class EarlyEnd:
         self._recorded = args.journal is not None
         self._within: float = args.drain
         self._ends_at = None if args.time_limit is None else began_at + args.time_limit
-        self._told = threading.Event()  #: SIGTERM came, or the block has ended
+        self._told = SafeEvent()  #: SIGTERM came, or the block has ended
         self._is_over = False
         self._drained: JobRun | None = None
         self._error: BaseException | None = None

@@ -11,6 +11,7 @@ from mpqueue._engines.loky.loky_pool import count_cpus
 from mpqueue._options import check_concurrency
 from mpqueue._os.process.own_forks import in_each_fork
 from mpqueue._parent.lane_protocol import Backend
+from mpqueue._parent.surroundings.replies import SafeEvent
 from mpqueue._queue.job_queue import JobQueue
 from mpqueue._wire.means import THREAD_VARIABLES
 
@@ -35,7 +36,7 @@ class SharedPool:
         self._owner = 0
         self._users = 0
         self._was_used = False  #: since the thread last looked
-        self._over = threading.Event()  #: set when the queue is ended
+        self._over = SafeEvent()  #: set when the queue is ended
 
     def borrow(self, concurrency: int | None) -> JobQueue:
         """The queue, with at least so many workers (None: one for each CPU). `give_back` it once."""
@@ -61,11 +62,11 @@ class SharedPool:
         self._queue = JobQueue(
             concurrency, threads_per_worker=self._threads, initializer=self._initializer, backend=self._backend
         )
-        self._owner, self._users, self._over = os.getpid(), 0, threading.Event()
+        self._owner, self._users, self._over = os.getpid(), 0, SafeEvent()
         watch = threading.Thread(target=self._watch, args=(self._over,), name="mpqueue-idle-pool", daemon=True)
         watch.start()
 
-    def _watch(self, over: threading.Event) -> None:
+    def _watch(self, over: SafeEvent) -> None:
         """On a thread of its own: end the pool when there was no call between two looks."""
         while not over.wait(IDLE_SECONDS):
             with self._lock:

@@ -13,7 +13,6 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -60,6 +59,7 @@ from mpqueue._parent.lane_protocol import DemandPool, Lane, LanePool
 from mpqueue._parent.own_faults import found
 from mpqueue._parent.running import LaneNow, LaneStack, lanes_now, running_items, stacks_now
 from mpqueue._parent.surroundings.clock import Clock, cpu_seconds
+from mpqueue._parent.surroundings.replies import Reply
 from mpqueue._parent.transport.last_words import last_words
 from mpqueue._parent.transport.traffic import Traffic
 from mpqueue._parent.users_code.asides import Asides
@@ -117,7 +117,7 @@ class Coordinator:
         self._subscribers: dict[int, list[Subscriber]] = {}
         self._running = True
         self._ended = False
-        self._awaited: list[tuple[Callable[[], bool], Future[None]]] = []
+        self._awaited: list[tuple[Callable[[], bool], Reply[None]]] = []
         self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
         self._actions: dict[type, Callable[[Any], None]] = {
             StartLane: lambda command: self._pool_now.start(command.lane, command.generation),
@@ -166,9 +166,9 @@ class Coordinator:
         if threading.current_thread() is self._thread:
             raise RuntimeError("a queue's methods can't be called on its coordinator's thread")
 
-    def ask_later(self, call: Callable[[], T]) -> Future[T]:
-        """Like `ask`, without waiting."""
-        answer: Future[T] = Future()
+    def ask_later(self, call: Callable[[], T], told: Callable[[Reply[T]], object] | None = None) -> Reply[T]:
+        """Like `ask`, without waiting; ``told`` is called with the answer, on the thread that gives it."""
+        answer = Reply(told)
         self.inbox.post(Request(call, answer))
         if self._ended:
             self._refuse_rest()
@@ -345,11 +345,11 @@ class Coordinator:
 
         self._in_turn(job, unsubscribe)  # it may not have had its turn yet
 
-    def when_quiet(self, answer: Future[None]) -> None:
+    def when_quiet(self, answer: Reply[None]) -> None:
         """Resolve ``answer`` once no job is active and no worker has anything left to do."""
         self.when(lambda: self.scheduler.quiet, answer)
 
-    def when(self, condition: Callable[[], bool], answer: Future[None]) -> None:
+    def when(self, condition: Callable[[], bool], answer: Reply[None]) -> None:
         """Resolve ``answer`` once the condition holds between two messages."""
         self._awaited.append((condition, answer))
 

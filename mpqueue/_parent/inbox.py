@@ -11,7 +11,6 @@ import queue
 import selectors
 import weakref
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 from mpqueue._core.messages import Message
@@ -19,6 +18,7 @@ from mpqueue._core.state.job_book import JobBook
 from mpqueue._os import standard_streams
 from mpqueue._os.selecting import Selector, make_selector
 from mpqueue._parent.own_faults import found
+from mpqueue._parent.surroundings.replies import Reply
 from mpqueue._parent.waker import Waker
 
 #: So many messages are taken before it looks at the descriptors, however many messages there are.
@@ -32,7 +32,7 @@ class Request(NamedTuple):
     """
 
     call: Callable[[], Any]
-    answer: Future[Any] | None
+    answer: Reply[Any] | None
     job: JobBook | None = None
 
 

@@ -14,7 +14,6 @@ import os
 import random
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mpqueue._core.messages import FailedItemsReset, JobStartAsked, Message, QueueClosing, QueueOpened
@@ -30,6 +29,7 @@ from mpqueue._parent.running import LaneNow, LaneStack
 from mpqueue._parent.surroundings import real_threads as threads
 from mpqueue._parent.surroundings.clock import Clock, SystemClock
 from mpqueue._parent.surroundings.interpreter_exit import on_exit
+from mpqueue._parent.surroundings.replies import Reply
 from mpqueue._wire.means import DEVICES_VARIABLE
 from mpqueue._wire.pickling.packed_handler import PackedHandler
 from mpqueue.errors import InternalError, JournalError, QueueClosedError
@@ -330,7 +330,7 @@ class Engine:
 
     def _await_pickled(self, coordinator: Coordinator, recorder: Recorder) -> None:
         """Wait for what is being pickled for the journal, within reason."""
-        pickled: Future[None] = Future()
+        pickled = Reply[None]()
         coordinator.ask(lambda: coordinator.when(lambda: recorder.keepers.all_done, pickled))
         try:
             pickled.result(PICKLING_PATIENCE)
@@ -339,7 +339,7 @@ class Engine:
 
     def _await_delivered(self, coordinator: Coordinator) -> None:
         """Wait for what is being written into sinks, likewise."""
-        delivered: Future[None] = Future()
+        delivered = Reply[None]()
         with contextlib.suppress(InternalError):
             coordinator.ask(lambda: coordinator.when(lambda: coordinator.deliveries.all_done, delivered))
             try:
@@ -378,7 +378,7 @@ class Engine:
         ).start()
 
     def _wait_until_quiet(self, coordinator: Coordinator, by: float | None) -> None:
-        quiet: Future[None] = Future()
+        quiet = Reply[None]()
         coordinator.ask(lambda: coordinator.when_quiet(quiet))
         patience = PATIENCE if by is None else min(PATIENCE, max(0.0, by - self.clock.now()))
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +12,7 @@ from mpqueue._core.state.books import Books
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk, LaneBook, LaneState
 from mpqueue._parent.lane_protocol import Lane, TellingLane
+from mpqueue._parent.surroundings.replies import SafeEvent
 from mpqueue._wire.memory.ledger import Claim, Phase
 
 
@@ -92,7 +92,7 @@ def stacks_now(books: Books, lane_of: Callable[[int], Lane | None], patience: fl
     """
     numbers = [book.number for book in list(books.lanes) if book.state is LaneState.READY]
     found: dict[int, str | None] = {}
-    all_told = threading.Event()
+    all_told = SafeEvent()
 
     def tell(number: int, text: str | None) -> None:
         found[number] = text

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import threading
 from collections.abc import Callable
 from functools import partial
 
-from mpqueue._os.main_thread_waits import wait_long
 from mpqueue._parent.machinery import PATIENCE, Engine
+from mpqueue._parent.surroundings.replies import Reply
 from mpqueue._queue.live_pages import LivePages
 from mpqueue._queue.mailbox import Bell
 from mpqueue._queue.open_runs import OpenRuns
@@ -67,15 +66,20 @@ class Closer:
         """Wait for the runs, and end all; ``by`` is the moment when the jobs of a queue that drains should be over."""
         if not kill:
             patience = None if by is None else max(0.0, by - self._engine.clock.now()) + PATIENCE
-            runs = list(self._runs)
-            wait_long(lambda seconds: not concurrent.futures.wait(runs, seconds).not_done, patience)
+            self._await_runs(patience)
             kill = not all(run.done() for run in self._runs)  # listeners, which take too long
         self._engine.shutdown(kill=kill, wait_for_listeners=not kill, by=by)
         self._pages.close()
 
+    def _await_runs(self, patience: float | None) -> None:
+        now = self._engine.clock.now
+        until = None if patience is None else now() + patience
+        for run in list(self._runs):
+            run._over.wait(None if until is None else max(0.0, until - now()))
+
     async def close_beside_loop(self, close: Callable[[], None], kill: Callable[[], None]) -> None:
         """Call ``close`` on another thread, and wait for it; where that is interrupted, call ``kill`` and wait on."""
-        closed: concurrent.futures.Future[None] = concurrent.futures.Future()
+        closed = Reply[None]()
         alarm = Bell()
 
         def run() -> None:

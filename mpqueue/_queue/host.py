@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -18,6 +16,7 @@ from mpqueue._options import JobOptions, QueueOptions
 from mpqueue._output.progress import Showing, ShowProgress
 from mpqueue._parent.lane_protocol import Backend
 from mpqueue._parent.machinery import Engine
+from mpqueue._parent.surroundings.replies import Reply, SafeEvent
 from mpqueue._queue.closer import Closer
 from mpqueue._queue.growing.stages import PipelineOptions, Stage, make_pipeline
 from mpqueue._queue.job import Job
@@ -166,7 +165,7 @@ class QueueHost:
         """Run something on the coordinator's thread and wait for its value."""
         return self.engine.coordinator().ask(call)
 
-    def ask_later(self, call: Callable[[], T]) -> Future[T]:
+    def ask_later(self, call: Callable[[], T]) -> Reply[T]:
         """Have something run on the coordinator's thread, between two messages. Does not wait."""
         return self.engine.coordinator().ask_later(call)
 
@@ -182,7 +181,7 @@ class QueueHost:
         """Inside `ask`: have a message handled now."""
         self.engine.handle(message)
 
-    def items_added(self, book: JobBook, written: Future[None] | None) -> None:
+    def items_added(self, book: JobBook, written: Reply[None] | None) -> None:
         """Inside `ask`: an open job has got items from its user. ``written`` resolves when a journal has them."""
         recorder = self.engine.recorder
         if recorder is not None:
@@ -216,7 +215,7 @@ class QueueHost:
 
     def await_told(self) -> None:
         """Wait until all that was posted to the listener thread has been delivered; does nothing on that thread."""
-        listeners, told = self.engine.listeners, threading.Event()
+        listeners, told = self.engine.listeners, SafeEvent()
         if listeners.is_here:
             return
         with contextlib.suppress(QueueClosedError):
@@ -262,7 +261,7 @@ class QueueHost:
         coordinator = self.engine.coordinator()
         lanes = coordinator.scheduler.books.lanes
         if timeout is not None:
-            settled: Future[None] = Future()
+            settled = Reply[None]()
             coordinator.ask(
                 lambda: coordinator.when(lambda: all(lane.state is not LaneState.STARTING for lane in lanes), settled)
             )

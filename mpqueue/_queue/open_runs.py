@@ -129,8 +129,7 @@ class JobStarter:
         coordinator.check_thread()
         with _sink_open(book):
             begin = self._beginning(book, run, JobStartAsked(book, self._engine.clock.wall()), showing)
-            answer = coordinator.ask_later(begin)
-        answer.add_done_callback(run._begun)
+            coordinator.ask_later(begin, run._begun)
 
     def take_back_sink(self, book: JobBook) -> None:
         """The job's sink is as it was if the job could not be started."""

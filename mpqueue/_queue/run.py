@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic
 
 from mpqueue._core.messages import JobCancelled
 from mpqueue._core.state.item_table import Failure
-from mpqueue._os.main_thread_waits import wait_long
+from mpqueue._parent.surroundings.replies import Reply, SafeEvent, SafeFuture
 from mpqueue._queue.job import Job, JobItem, R_co, T_co
 from mpqueue._queue.mailbox import Bell, Mailbox, Rings
 from mpqueue.errors import InternalError, JournalError, QueueClosedError, SinkError, WorkerStartError
@@ -26,7 +26,7 @@ DoneCallback = Callable[[Future[Any]], object]
 Ended = Sequence[int] | None  #: indices of items that ended; None: the job has
 
 
-class JobRun(Future[Job[T_co, R_co]], Generic[T_co, R_co]):
+class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
     """One run of a job. Resolves to the finished `Job`, however its items ended, after its last event.
 
     ``result()`` never raises because of the items: a cancelled job comes with status ``cancelled``. It raises
@@ -46,7 +46,7 @@ class JobRun(Future[Job[T_co, R_co]], Generic[T_co, R_co]):
         self._kill_on_cancel = kill_on_cancel
         self._callback_lock = threading.Lock()
         self._callbacks: list[DoneCallback] = []
-        self._news = threading.Event()  #: it is done, or there is trouble
+        self._news = SafeEvent()  #: it is done, or there is trouble
         self._trouble: JournalError | None = None
         self._alarms: list[Rings] = []  #: of the tasks that await it
         self.set_running_or_notify_cancel()
@@ -133,7 +133,7 @@ class JobRun(Future[Job[T_co, R_co]], Generic[T_co, R_co]):
             owner._host.check_waiting_allowed(what)
 
     def _await_news(self, timeout: float | None) -> float | None:
-        wait_long(self._news.wait, timeout)
+        self._news.wait(timeout)
         self._check_trouble()
         return None if timeout is None else 0.0
 
@@ -189,7 +189,7 @@ class JobRun(Future[Job[T_co, R_co]], Generic[T_co, R_co]):
 
     # -- for the queue and the drop-ins ----------------------------------------------------------------------
 
-    def _begun(self, answer: Future[None]) -> None:
+    def _begun(self, answer: Reply[None]) -> None:
         """The job was started, or (the answer raises) it could not be: so `result` raises that."""
         error = answer.exception()
         if error is not None:

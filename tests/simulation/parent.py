@@ -1,8 +1,8 @@
 """The real parent on simulated threads: what of it is replaced, and how.
 
 Real are `JobQueue`, `Engine`, `Coordinator`, `Traffic`, `Scheduler`, `Recorder`, `Journal`, `Store`, `ListenerThread`
-and `Announcer`, with their own loops. Replaced are the names by which they know threads, locks, queues, futures,
-clocks, and SQLite's connection; and the inbox, whose real one waits in a selector.
+and `Announcer`, with their own loops. Replaced are the names by which they know threads, locks, queues, clocks, and
+SQLite's connection; how a thread waits for an event; and the inbox, whose real one waits in a selector.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from mpqueue._parent.journal import chunk_rows as rows
 from mpqueue._parent.journal import journal_file as store
 from mpqueue._parent.journal import journal_writer as journal
 from mpqueue._parent.journal import kept_values as values
+from mpqueue._parent.surroundings.replies import SafeEvent
 from mpqueue._parent.users_code import leavings
 from mpqueue._queue import closer, open_runs, registry
-from mpqueue._queue.growing import open_job
 from tests.simulation import world as simulated
 from tests.simulation.disk import Disk, SystemCalls
 from tests.simulation.world import ProgramKilled, World
@@ -104,14 +104,12 @@ _QUEUE = SimpleNamespace(SimpleQueue=simulated.Queue, Empty=queue.Empty)
 @contextmanager
 def simulated_parent() -> Iterator[None]:
     """Meanwhile a `JobQueue` lives in the current world."""
-    futures = SimpleNamespace(futures=SimpleNamespace(wait=simulated.wait_for_all))
     loud = logging.getLogger("mpqueue")
     with ExitStack() as stack:
         replaced: dict[Any, dict[str, Any]] = {
-            coordinator: {"threading": _THREADING, "Future": simulated.SimulatedFuture, "Inbox": SimulatedInbox},
+            coordinator: {"threading": _THREADING, "Inbox": SimulatedInbox},
             engine: {
                 "threading": _THREADING,
-                "Future": simulated.SimulatedFuture,
                 "SystemClock": lambda: World.current,
                 "random": SimpleNamespace(Random=lambda: random.Random(World.current.rng.random())),
                 "on_exit": lambda *_, **__: lambda: None,
@@ -122,7 +120,6 @@ def simulated_parent() -> Iterator[None]:
             journal: {
                 "threading": _THREADING,
                 "queue": _QUEUE,
-                "Future": simulated.SimulatedFuture,
                 "Journal": SimulatedJournal,
             },
             store: {"os": SystemCalls(lambda: _Disks.current)},
@@ -130,13 +127,8 @@ def simulated_parent() -> Iterator[None]:
             rows: {"BIG": BIG},
             registry: {"threading": _THREADING},
             open_runs: {"threading": _THREADING},
-            open_job: {
-                "Future": simulated.SimulatedFuture,
-                "concurrent": futures,
-                "wait_long": lambda wait: wait(None),
-            },
-            # No signals come to a simulated main thread, for which it would have to look up.
-            closer: {"threading": _THREADING, "concurrent": futures, "wait_long": lambda wait, timeout: wait(timeout)},
+            closer: {"threading": _THREADING},
+            SafeEvent: {"wait": simulated.wait_for},
         }
         for module, names in replaced.items():
             for name, value in names.items():

@@ -15,12 +15,12 @@ import random
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
-from concurrent.futures._base import DoneAndNotDoneFutures
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 import greenlet
+
+from mpqueue._parent.surroundings.replies import SafeEvent
 
 T = TypeVar("T")
 
@@ -221,21 +221,9 @@ class Queue(Generic[T]):
         return not self._items
 
 
-class SimulatedFuture(Future[Any]):
-    """A future for which a thread of the world can wait."""
-
-    def result(self, timeout: float | None = None) -> Any:
-        """Its value, once it is there."""
-        if not self.done():
-            World.current.wait(self.done, timeout)
-        return super().result(0)
-
-
-def wait_for_all(futures: Sequence[Future[Any]], timeout: float | None = None) -> DoneAndNotDoneFutures[Any]:
-    """What `concurrent.futures.wait` is to the parent's code."""
-    World.current.wait(lambda: all(future.done() for future in futures), timeout)
-    done = {future for future in futures if future.done()}
-    return DoneAndNotDoneFutures(done, set(futures) - done)
+def wait_for(event: SafeEvent, timeout: float | None = None) -> bool:
+    """What `SafeEvent.wait` is to the parent's code."""
+    return event.is_set() or World.current.wait(event.is_set, timeout)
 
 
 @contextmanager

@@ -9,10 +9,14 @@ from typing import Any
 
 
 class Interruption:
-    """Raises KeyboardInterrupt once, at the moment of this number, in code of the package that `run` calls."""
+    """Raises KeyboardInterrupt once, at the moment of this number, in code of the package that `run` calls.
 
-    def __init__(self, number: int) -> None:
+    With ``beyond`` also in what the package calls of the standard library's locks and futures.
+    """
+
+    def __init__(self, number: int, *, beyond: bool = False) -> None:
         self._left = number
+        self._where = ("mpqueue.", "threading", "concurrent.futures.") if beyond else "mpqueue."
 
     @property
     def came(self) -> bool:
@@ -32,7 +36,7 @@ class Interruption:
     def _look(self, frame: FrameType, event: str, argument: object) -> None:
         if event not in ("call", "c_return") or self.came or _is_in_destructor(frame):
             return
-        if frame.f_globals.get("__name__", "").startswith("mpqueue."):
+        if frame.f_globals.get("__name__", "").startswith(self._where):
             self._left -= 1
             if self.came:
                 raise KeyboardInterrupt

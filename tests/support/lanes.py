@@ -17,6 +17,7 @@ from mpqueue._engines.loky.loky_lane import LokyLane
 from mpqueue._engines.loky.loky_pool import LokyPool
 from mpqueue._parent.inbox import Inbox, Request
 from mpqueue._parent.lane_protocol import LaneSettings
+from mpqueue._parent.surroundings.replies import Reply
 
 T = TypeVar("T")
 
@@ -57,7 +58,7 @@ class Lanes:
     def close(self) -> None:
         """End everything, killing what runs."""
         self.pool.close(kill=True)
-        self.inbox.post(Request(lambda: None, Future()))
+        self.inbox.post(Request(lambda: None, Reply()))
         self.thread.join()
         self._strangers.clear()  # loky's threads among them hold the semaphores of their lanes
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
-from concurrent.futures import Future
 
 import pytest
 from hypothesis import given
@@ -15,6 +14,7 @@ from mpqueue._core.messages import FaultFound, TimePassed
 from mpqueue._engines.loky.parent_line import Line
 from mpqueue._os import channels
 from mpqueue._parent.inbox import PATIENCE, Inbox, Request
+from mpqueue._parent.surroundings.replies import Reply
 from mpqueue._wire.line import HEADER_SIZE, Answer, DamagedError, Incoming, decode, encode, whole_size, write_whole
 
 messages = st.lists(st.builds(Answer, st.binary(max_size=300), st.booleans()), max_size=6)
@@ -207,7 +207,7 @@ def test_a_reader_that_raises_is_a_fault_and_stops_nobody(inbox: Inbox, caplog: 
 def test_a_closed_inbox_takes_what_is_posted_and_gives_it_to_who_asks() -> None:
     inbox = Inbox()
     inbox.close()
-    request = Request(lambda: None, Future())
+    request = Request(lambda: None, Reply())
     inbox.post(request)
     inbox.watch(0, lambda: None)
     inbox.forget(0)

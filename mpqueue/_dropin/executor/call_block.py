@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from mpqueue._core.state.item_table import Failure
 from mpqueue._dropin.stream_results import Arrivals
+from mpqueue._parent.surroundings.replies import SafeEvent
 from mpqueue.errors import InternalError, ItemCancelledError
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ class CallBlock(Generic[R]):
         self._taken = 0
         self._outcomes: dict[int, Any] = {}
         self._arrivals = Arrivals(ordered=True, first=indices.start)
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()  #: of all these; a garbage collection that holds it may drop the consumer
+        self._changed = SafeEvent()
         self._is_over = False  #: nothing more will come
         self._fault: InternalError | None = None
         self._is_closed = False  #: no results are taken any more
@@ -41,21 +43,22 @@ class CallBlock(Generic[R]):
 
     def put(self, indices: Sequence[int], outcomes: list[Any]) -> bool:
         """These calls have ended: a result each, or its `Failure`. True where they were the last."""
-        with self._changed:
+        with self._lock:
             if not self._is_closed:
                 self._outcomes.update(zip(indices, outcomes, strict=True))
                 outcomes.clear()  # a consumer that takes one is the last to hold it
                 self._arrivals.add(indices)
-                self._changed.notify_all()
             self._missing -= len(indices)
-            return not self._missing
+            is_last = not self._missing
+        self._changed.set()
+        return is_last
 
     def give_up(self, fault: InternalError | None) -> None:
         """What has no outcome now will never have one, because of a mistake of mpqueue's own where that is given."""
-        with self._changed:
+        with self._lock:
             self._fault = fault
             self._is_over = True
-            self._changed.notify_all()
+        self._changed.set()
 
     # -- for the consumer ------------------------------------------------------------------------------------
 
@@ -66,7 +69,7 @@ class CallBlock(Generic[R]):
         """
         try:
             while self._taken < len(self.indices):
-                outcomes = self._take(time_left())
+                outcomes = self._take(time_left)
                 while outcomes:
                     self._taken += 1
                     if type(outcomes[0]) is Failure:
@@ -75,28 +78,25 @@ class CallBlock(Generic[R]):
         finally:
             self._close()
 
-    def _take(self, timeout: float | None) -> deque[Any]:
+    def _take(self, time_left: Callable[[], float | None]) -> deque[Any]:
         """The outcomes that come next, at least one."""
-        if timeout is None and not self._outcomes and not self._is_over:
+        if time_left() is None and not self._outcomes and not self._is_over:
             self._owner.check_waiting_allowed()
-        with self._changed:
-            indices: list[Sequence[int]] = []
-
-            def there() -> bool:
-                indices[:] = [self._arrivals.take(len(self.indices))]
-                return bool(indices[0]) or self._is_over
-
-            if not self._changed.wait_for(there, timeout):
+        while True:
+            self._changed.clear()  # before looking
+            with self._lock:
+                if indices := self._arrivals.take(len(self.indices)):
+                    return deque(map(self._outcomes.pop, indices))
+                if self._is_over:
+                    raise self._fault or CancelledError
+            if not self._changed.wait(time_left()):
                 raise TimeoutError
-            if not indices[0]:
-                raise self._fault or CancelledError
-            return deque(map(self._outcomes.pop, indices[0]))
 
     def _raised(self, failure: Failure) -> BaseException:
         return CancelledError() if isinstance(failure.own, ItemCancelledError) else self._error_of(failure)
 
     def _close(self) -> None:
-        with self._changed:
+        with self._lock:
             self._is_closed = True
             waiting = self._missing and not self._is_over
             self._outcomes.clear()

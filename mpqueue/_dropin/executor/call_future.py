@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, TypeVar
+
+from mpqueue._parent.surroundings.replies import SafeFuture
 
 if TYPE_CHECKING:
     from mpqueue._dropin.executor.call_stream import CallStream
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 
-class CallFuture(Future[R]):
+class CallFuture(SafeFuture[R]):
     """The future of one call. Its callbacks are called on the queue's listener thread."""
 
     def __init__(self, owner: CallStream) -> None:

@@ -19,6 +19,7 @@ from mpqueue._dropin.executor.call_block import CallBlock
 from mpqueue._dropin.executor.call_future import CallFuture
 from mpqueue._options import JobOptions
 from mpqueue._output.progress import Showing
+from mpqueue._parent.surroundings.replies import SafeEvent
 from mpqueue._queue.growing.stream import open_stream
 from mpqueue._queue.job_queue import JobQueue
 from mpqueue._queue.run import Ended
@@ -45,7 +46,7 @@ class CallStream:
         self._blocks: list[CallBlock[Any]] = []
         self._lock = threading.Lock()
         self._is_over = False  #: no outcome will be taken any more
-        self.ended = threading.Event()  #: set when the stream has ended and all futures are resolved
+        self.ended = SafeEvent()  #: set when the stream has ended and all futures are resolved
         self.on_end: Callable[[], object] = lambda: None  #: called then, on the listener thread
         self._stream = open_stream(queue, run_call, self._on_ended, options, showing=showing)
 

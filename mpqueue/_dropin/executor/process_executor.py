@@ -26,11 +26,11 @@ from mpqueue._dropin.executor.call_stream import CallStream
 from mpqueue._dropin.executor.executor_errors import error_of
 from mpqueue._dropin.map.map_options import pool_options
 from mpqueue._options import JobOptions
-from mpqueue._os.main_thread_waits import wait_long
 from mpqueue._output.progress import Showing, ShowProgress
 from mpqueue._parent.lane_protocol import Backend
 from mpqueue._parent.surroundings.clock import SystemClock
 from mpqueue._parent.surroundings.interpreter_exit import on_exit
+from mpqueue._parent.surroundings.replies import SafeEvent
 from mpqueue._queue.job_queue import JobQueue
 from mpqueue._worker.handlers.called import Call
 from mpqueue.errors import QueueClosedError
@@ -215,7 +215,7 @@ class _Life:
         self._calls: CallStream | None = None
         self._refusal: str | None = None
         self._closing = False
-        self._closed = threading.Event()
+        self._closed = SafeEvent()
         self._exiting = False
         self._take_back: Callable[[], None] = lambda: None
 
@@ -293,7 +293,7 @@ class _Life:
                 self._queue._host.engine.coordinator().check_thread()
         except RuntimeError:  # in a done-callback, or a garbage collection on such a thread, which the end waits for
             return
-        wait_long(self._closed.wait)
+        self._closed.wait()
 
     def _ended(self) -> None:
         """On the listener thread: no call is left."""
@@ -317,6 +317,6 @@ class _Life:
         self._refusal = "interpreter shutdown"
         if self._calls is not None:
             self._calls.seal()
-            wait_long(self._calls.ended.wait)
+            self._calls.ended.wait()
         self._close()
-        wait_long(self._closed.wait)
+        self._closed.wait()

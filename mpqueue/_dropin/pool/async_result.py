@@ -16,7 +16,7 @@ from multiprocessing.pool import MapResult as StandardMapResult
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mpqueue._dropin.pool.pool_errors import ended_error, error_of
-from mpqueue._os.main_thread_waits import wait_long
+from mpqueue._parent.surroundings.replies import SafeEvent
 
 if TYPE_CHECKING:
     from mpqueue._core.state.item_table import Failure
@@ -36,7 +36,7 @@ class AsyncResult(ApplyResult[T]):
 
     def __init__(self, pool: Pool, callback: Callback | None = None, error_callback: Callback | None = None) -> None:
         self._pool: Pool | None = pool
-        self._event = threading.Event()
+        self._event = SafeEvent()
         self._callback = callback
         self._error_callback = error_callback
         self._success = False
@@ -56,7 +56,7 @@ class AsyncResult(ApplyResult[T]):
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait until it is `ready`, at most ``timeout`` seconds."""
-        wait_long(self._event.wait, timeout)
+        self._event.wait(timeout)
 
     def get(self, timeout: float | None = None) -> T:
         """The result, or what the call raised. Raises `multiprocessing.TimeoutError` after ``timeout`` seconds."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from mpqueue._dropin.stream_results import PARTS
+from mpqueue._parent.surroundings.replies import SafeEvent
 from mpqueue._queue.growing.stream import Stream
 from mpqueue.errors import QueueClosedError
 
@@ -23,7 +24,7 @@ class InputFeed:
         self._items = items
         self._stream = stream
         self._window = window
-        self._room = threading.Condition()
+        self._room = SafeEvent()  #: there may be
         self._stopped = False
         self._unbounded = False
         self._resume_at: int | None = None  #: how many must have been taken before the reader goes on; None: it does
@@ -46,20 +47,17 @@ class InputFeed:
         self.taken += count
         resume_at = self._resume_at
         if resume_at is not None and self.taken >= resume_at:
-            with self._room:
-                self._room.notify()
+            self._room.set()
 
     def lift_window(self) -> None:
         """Read all of the input, whether or not the outcomes are taken."""
-        with self._room:
-            self._unbounded = True
-            self._room.notify()
+        self._unbounded = True
+        self._room.set()
 
     def stop(self) -> None:
         """Read no more, and end the work: what waits does not run, what runs is ended."""
-        with self._room:
-            self._stopped = True
-            self._room.notify()
+        self._stopped = True
+        self._room.set()
         with contextlib.suppress(QueueClosedError):
             self._stream.cancel(kill=True)
 
@@ -86,12 +84,17 @@ class InputFeed:
         window = self._window()
         if self.added - self.taken < window or self._unbounded:
             return not self._stopped
-        with self._room:
-            self._resume_at = self.added - window + max(1, window // PARTS)
-            # Before looking: the consumer counts before it looks at what was written here.
-            self._room.wait_for(lambda: self._stopped or self._unbounded or self.taken >= (self._resume_at or 0))
-            self._resume_at = None
+        # Before looking: the consumer counts before it looks at what was written here.
+        self._resume_at = resume_at = self.added - window + max(1, window // PARTS)
+        self._room.clear()
+        while not self._may_go_on(resume_at):
+            self._room.wait()
+            self._room.clear()
+        self._resume_at = None
         return not self._stopped
+
+    def _may_go_on(self, resume_at: int) -> bool:
+        return self._stopped or self._unbounded or self.taken >= resume_at
 
 
 def read_whole_chunks(items: Iterator[Any], size: int) -> Iterator[Any]:

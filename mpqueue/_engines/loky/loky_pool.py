@@ -30,6 +30,7 @@ from mpqueue._parent.own_faults import found
 from mpqueue._parent.surroundings import interpreter_exit
 from mpqueue._parent.surroundings import real_threads as threads
 from mpqueue._parent.surroundings.interpreter_exit import on_exit
+from mpqueue._parent.surroundings.replies import SafeEvent
 
 if TYPE_CHECKING:
     from mpqueue._engines.loky.forking.preloading import Preloading
@@ -73,7 +74,7 @@ class LokyPool:
         self._is_closing = False
         self._starter_has_ended = False
         self._is_short = False  #: descriptors or threads were wanting for so long that it will not pass by itself
-        self._gone = threading.Event()
+        self._gone = SafeEvent()
         self._watcher = Watcher(f"mpqueue-watcher-{self._number}", self._fault)
         try:
             self._starter = Starter(f"mpqueue-starter-{self._number}", self._starter_ended, self._fault)
@@ -92,7 +93,7 @@ class LokyPool:
 
     def await_starts(self) -> None:
         """Until each worker that is to be started exists as a process, answering or not; or this pool is closed."""
-        started = threading.Event()
+        started = SafeEvent()
         self._starter.submit(started.set)
         while not started.wait(STARTS_LIMIT) and not self._is_closing:
             _log.warning("starting workers takes more than %g s", STARTS_LIMIT)

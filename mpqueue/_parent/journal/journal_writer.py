@@ -13,7 +13,6 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -35,6 +34,7 @@ from mpqueue._parent.journal.journal_reader import Reader, RecordedJob
 from mpqueue._parent.journal.kept_values import BigFile
 from mpqueue._parent.journal.sealed import prepare
 from mpqueue._parent.surroundings.probe import reached
+from mpqueue._parent.surroundings.replies import Reply
 from mpqueue.errors import JournalError, shown
 
 log = logging.getLogger("mpqueue")
@@ -82,7 +82,7 @@ class _Errand:
     """Something to be done with the store, after all that was posted before is on disk."""
 
     do: Callable[[Store], Any]
-    answer: Future[Any]
+    answer: Reply[Any]
 
 
 class Journal:
@@ -176,7 +176,7 @@ class Journal:
 
         Raises `JournalError` where that, or what was before it, can't be written; then it was not done.
         """
-        answer: Future[T] = Future()
+        answer = Reply[T]()
         self._posted.put(_Errand(do, answer))
         if not self._thread.is_alive():
             self._refuse_rest()

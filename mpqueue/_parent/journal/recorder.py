@@ -17,7 +17,6 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -39,6 +38,7 @@ from mpqueue._parent.journal.items.growing.recorded_table import RecordedGrowing
 from mpqueue._parent.journal.items.streams.stream_rows import RecordedStreamTable, StreamDraft, StreamRows
 from mpqueue._parent.journal.journal_file import Statement, chunk_statement
 from mpqueue._parent.journal.journal_writer import GROUP, Entry, Journal
+from mpqueue._parent.surroundings.replies import Reply
 from mpqueue._parent.transport.kept_errors import text_of
 from mpqueue._parent.users_code.asides import Aside, Asides
 from mpqueue.errors import JournalError, WorkerStartError
@@ -144,7 +144,7 @@ class Recorder:
         self._recent_size = 0
         self._unpickled = 0  #: bytes of results that wait to be pickled
         self._letting_go = threading.Lock()  #: held while results in memory are replaced
-        self._awaited: set[Future[None]] = set()  #: resolve when items of open jobs are on disk
+        self._awaited: set[Reply[None]] = set()  #: resolve when items of open jobs are on disk
 
     def add(self, book: JobBook, recording: Recording) -> None:
         """This job, which has not started, is recorded from now on."""
@@ -216,7 +216,7 @@ class Recorder:
         else:
             forward(announcement)
 
-    def items_added(self, job: JobBook, written: Future[None] | None) -> None:
+    def items_added(self, job: JobBook, written: Reply[None] | None) -> None:
         """The user of an open job has added items: they are written with the next group commit.
 
         With ``written`` they are as soon as the disk can; it resolves then, with a `JournalError` where that fails.
@@ -239,7 +239,7 @@ class Recorder:
         else:
             self._added(job, recording, written, row)
 
-    def _added(self, job: JobBook, recording: Recording, written: Future[None] | None, row: AnyRow) -> None:
+    def _added(self, job: JobBook, recording: Recording, written: Reply[None] | None, row: AnyRow) -> None:
         if recording.removed:
             return
         entry = self._entry(recording, _Note(urgent=written is not None), row)
@@ -250,14 +250,13 @@ class Recorder:
             entry = dataclasses.replace(entry, done=on_disk, lost=lost)
         self._post(job, entry)
 
-    def _resolve(self, written: Future[None], error: JournalError | None) -> None:
+    def _resolve(self, written: Reply[None], error: JournalError | None) -> None:
         """Any thread."""
         self._awaited.discard(written)
-        with contextlib.suppress(InvalidStateError):
-            if error is None:
-                written.set_result(None)
-            else:
-                written.set_exception(error)
+        if error is None:
+            written.set_result(None)
+        else:
+            written.set_exception(error)
 
     def _fail_awaited(self, trouble: JournalError) -> None:
         for written in list(self._awaited):

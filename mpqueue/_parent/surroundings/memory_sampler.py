@@ -16,6 +16,7 @@ from mpqueue._os.memory.machine_memory import look_at_machine
 from mpqueue._os.memory.memory_use import open_gauge
 from mpqueue._parent.lane_protocol import Lane, LanePool, Post
 from mpqueue._parent.own_faults import found
+from mpqueue._parent.surroundings.replies import SafeEvent
 from mpqueue._wire.memory.ledger import PRIVATE, Ledger
 
 #: Seconds between two looks at the workers. A worker fills some 30 MB meanwhile, at 1 GB/s.
@@ -45,7 +46,7 @@ class Sampler:
         self._busy = busy
         self._machine = look_at_machine()
         self._gauges: dict[int, _Gauge | None] = {}
-        self._wake = threading.Event()
+        self._wake = SafeEvent()
         self._running = True
         self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
         self._thread.start()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 from collections.abc import Iterable
-from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,7 +11,7 @@ from mpqueue._core.messages import ItemsOffered
 from mpqueue._core.state.growing_table import GrowingTable
 from mpqueue._core.state.item_table import check_unique, read_all
 from mpqueue._core.state.job_book import JobBook
-from mpqueue._os.main_thread_waits import wait_long
+from mpqueue._parent.surroundings.replies import Reply
 from mpqueue._queue.new_job import replay_item
 from mpqueue._wire.added_items import AddedItems, plain_ids
 from mpqueue._wire.ids import IdRule, rule_of
@@ -49,19 +47,17 @@ def add_items(host: QueueHost, book: JobBook, items: Iterable[Any], *, wait: boo
         # All of them at once, or none, but where there may be a wait between them.
         end = len(given) if most is None or not wait or book.started_at is None else at + most
         offered = table.look_at(given[at:end], None if ids is None else ids[at:end])
-        room, written = Future[None](), Future[None]()
+        room, written = Reply[None](), Reply[None]()
         taken = host.ask(partial(_offer, host, book, offered, rule, room, written, wait=wait))
         if taken is None:  # the first item of all has come from elsewhere meanwhile
             rule, ids = _ids_of(table, given)
             continue
         at, added = at + taken.looked_at, added + taken.new
         if wait:
-            wait_long(partial(_is_done, written))
             written.result()
         if at >= len(given):
             return added
         if taken.looked_at < len(offered.items):
-            wait_long(partial(_is_done, room))
             room.result()
 
 
@@ -82,8 +78,8 @@ def _offer(
     book: JobBook,
     offered: AddedItems,
     rule: IdRule,
-    room: Future[None],
-    written: Future[None],
+    room: Reply[None],
+    written: Reply[None],
     *,
     wait: bool,
 ) -> _Taken | None:
@@ -132,7 +128,3 @@ def _full(book: JobBook, offered: AddedItems, free: int) -> JobFullError:
 
 def _has_room(book: JobBook, most: int) -> bool:
     return book.waiting < most or book.sealed or book.cancelled or book.status.final
-
-
-def _is_done(future: Future[None], seconds: float | None) -> bool:
-    return bool(concurrent.futures.wait([future], seconds).done)

@@ -1,0 +1,164 @@
+"""What one thread waits for and another sets: `SafeEvent`, `Reply`, `SafeFuture`. Setting one never blocks.
+
+`threading.Event` and `concurrent.futures.Future` are guarded by a lock that functions in Python take and release. A
+Ctrl-C between the two leaves it taken for ever, and then blocks the thread that sets what was waited for: the
+coordinator, say, and with it the whole queue. Here each waiting thread has a raw lock of its own, in which it waits by
+one call in C, and which only the thread that sets releases.
+"""
+
+from __future__ import annotations
+
+import _thread
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+from operator import attrgetter
+from typing import Generic, TypeVar
+
+from mpqueue._os.main_thread_waits import wait_long
+
+T = TypeVar("T")
+
+
+class SafeEvent:
+    """As `threading.Event`. Any thread may call any method; whatever interrupts one, `set` works and does not block."""
+
+    __slots__ = ("_is_set", "_waiting")
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._waiting: deque[_thread.LockType] = deque()  #: taken, one for each thread that waits
+
+    def is_set(self) -> bool:
+        """True from `set` on, until `clear`."""
+        return self._is_set
+
+    def set(self) -> None:
+        """All that wait go on. Callable inside a signal handler or a garbage collection."""
+        self._is_set = True
+        while self._waiting:
+            try:
+                lock = self._waiting.popleft()
+            except IndexError:  # another thread was quicker
+                return
+            lock.release()
+
+    def clear(self) -> None:
+        """From now on `wait` waits again."""
+        self._is_set = False
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until it is set, at most ``timeout`` seconds; False where it was not. Signals interrupt that."""
+        if self._is_set:
+            return True
+        lock = _thread.allocate_lock()
+        lock.acquire()
+        self._waiting.append(lock)
+        # Appended before this is looked at, as `set` sets before it looks: one of both sees.
+        if self.is_set() or wait_long(partial(_acquire, lock), timeout):
+            return True
+        try:
+            self._waiting.remove(lock)
+        except ValueError:  # it was set just now
+            return True
+        return False
+
+
+def _acquire(lock: _thread.LockType, seconds: float | None) -> bool:
+    return lock.acquire(True, -1 if seconds is None else max(0.0, min(seconds, threading.TIMEOUT_MAX)))
+
+
+class Reply(Generic[T]):
+    """A value or an error that one thread gives another, once: of several the first counts.
+
+    ``told`` is called with it then, on the thread that gives it.
+    """
+
+    __slots__ = ("_given", "_outcomes", "_told")
+
+    def __init__(self, told: Callable[[Reply[T]], object] | None = None) -> None:
+        self._outcomes: list[tuple[T, None] | tuple[None, BaseException]] = []
+        self._given = SafeEvent()
+        self._told = told
+
+    def done(self) -> bool:
+        """True once it was given."""
+        return bool(self._outcomes)
+
+    def set_result(self, value: T) -> None:
+        """This is it. Never blocks."""
+        self._give((value, None))
+
+    def set_exception(self, error: BaseException) -> None:
+        """`result` raises this. Never blocks."""
+        self._give((None, error))
+
+    def _give(self, outcome: tuple[T, None] | tuple[None, BaseException]) -> None:
+        self._outcomes.append(outcome)
+        self._given.set()
+        told, self._told = self._told, None
+        if told is not None:
+            told(self)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until it was given, at most ``timeout`` seconds; False where it was not."""
+        return self._given.wait(timeout)
+
+    def result(self, timeout: float | None = None) -> T:
+        """The value, once it was given; raises the error. Raises TimeoutError after ``timeout`` seconds."""
+        if (error := self.exception(timeout)) is not None:
+            try:
+                raise error
+            finally:
+                del error, self  # no cycle through the traceback, which would keep what it refers to
+        return self._outcomes[0][0]  # type: ignore[return-value]
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """The error, once it was given; None where a value was. Raises TimeoutError after ``timeout`` seconds."""
+        if not self._given.wait(timeout):
+            raise TimeoutError
+        return self._outcomes[0][1]
+
+
+class _Condition(threading.Condition):
+    """Its lock is taken, and released, by one call in C each: an interruption comes before or after these."""
+
+    __enter__ = property(attrgetter("_lock.__enter__"))
+    __exit__ = property(attrgetter("_lock.__exit__"))
+
+
+class SafeFuture(Future[T]):
+    """A future that its maker resolves without blocking, whatever has interrupted its own methods.
+
+    That does not hold for `concurrent.futures.wait` and `as_completed`, which take its lock for longer.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._condition = _Condition()
+        self._over = SafeEvent()
+
+    def done(self) -> bool:
+        """True once it has a result or an exception, or was cancelled."""
+        return self._over.is_set()
+
+    def result(self, timeout: float | None = None) -> T:
+        """The result, or raises the exception; waits at most ``timeout`` seconds, then TimeoutError."""
+        self._await_over(timeout)
+        return super().result(0)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """The exception, None where there is a result; waits as `result` does."""
+        self._await_over(timeout)
+        return super().exception(0)
+
+    def _await_over(self, timeout: float | None) -> None:
+        if not self._over.wait(timeout):
+            raise TimeoutError
+
+    def _invoke_callbacks(self) -> None:
+        """Called by `Future` once it is over."""
+        self._over.set()
+        super()._invoke_callbacks()  # type: ignore[misc]

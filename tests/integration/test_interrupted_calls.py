@@ -1,0 +1,131 @@
+"""A Ctrl-C at each moment of a call: the queue, its workers and its other callers go on."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mpqueue import Executor, JobQueue
+from mpqueue._parent.surroundings.replies import Reply, SafeEvent, SafeFuture
+from tests.support import handlers as do
+from tests.support.interruptions import Interruption
+from tests.support.length import IS_LONG
+from tests.support.waiting import Gate
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
+
+#: Seconds that a thread that is never blocked needs at the very most.
+PATIENCE = 30.0
+
+
+def interrupt_each_moment(call: Callable[[], Any], check: Callable[[int], None]) -> None:
+    """Interrupt the call at its first moment, its second and so on, until it ends before its moment comes."""
+    went_through = 0
+    for number in range(100_000):
+        interruption = Interruption(number, beyond=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            interruption.run(call)
+        check(number)
+        went_through = 0 if interruption.came else went_through + 1
+        if went_through == 3 or (not IS_LONG and number == 300):  # what other threads do meanwhile moves the end
+            return
+
+
+def answers(queue: JobQueue, number: int) -> None:
+    """The coordinator is not blocked."""
+    assert queue._host.ask_later(lambda: "here").result(PATIENCE) == "here", f"interrupted at moment {number}"
+
+
+@pytest.mark.parametrize("name", ["add_items", "pause and resume", "result", "done", "seal"])
+def test_a_ctrl_c_at_any_moment_of_a_call_never_blocks_the_coordinator(name: str, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with JobQueue(1) as queue:
+        job = queue.create_job("job", ["waits"], do.only("waits", do.block_until_told(gate)), open=True)
+        run = queue.start("job")
+        calls: dict[str, Callable[[], Any]] = {
+            "add_items": lambda: queue.add_items("job", ["bystander"]),
+            "pause and resume": lambda: pause_and_resume(queue),
+            "result": lambda: wait_shortly(run),
+            "done": run.done,
+            "seal": lambda: queue.seal("job"),
+        }
+        interrupt_each_moment(calls[name], lambda number: answers(queue, number))
+        queue.resume("job")
+        queue.seal("job")
+        gate.open()
+        assert set(run.result(PATIENCE).results) <= {"waits", "bystander"}
+        assert job.failed == 0
+
+
+def pause_and_resume(queue: JobQueue) -> None:
+    queue.pause("job")
+    queue.resume("job")
+
+
+def wait_shortly(run: Any) -> None:
+    with contextlib.suppress(TimeoutError):
+        run.result(timeout=0.001)
+
+
+def test_a_ctrl_c_at_any_moment_of_a_wait_for_a_future_never_blocks_the_thread_that_resolves_it() -> None:
+    with Executor(1) as executor:
+        executor.submit(do.succeed, "first").result(PATIENCE)
+        interrupt_each_moment(lambda: executor.submit(do.succeed, "victim").result(PATIENCE), lambda _: None)
+        assert executor.submit(do.succeed, "bystander").result(PATIENCE) == "bystander"
+
+
+def test_an_interrupted_wait_never_blocks_what_it_waited_for() -> None:
+    def check(make: Callable[[], Any], wait: Callable[[Any], Any], resolve: Callable[[Any], Any]) -> None:
+        made: list[Any] = []
+
+        def begin() -> None:
+            made.append(make())
+            with contextlib.suppress(TimeoutError):
+                wait(made[-1])
+
+        def end(number: int) -> None:
+            if made:
+                thread = threading.Thread(target=resolve, args=(made.pop(),), daemon=True)
+                thread.start()
+                thread.join(PATIENCE)
+                assert not thread.is_alive(), f"interrupted at moment {number}"
+
+        interrupt_each_moment(begin, end)
+
+    check(SafeEvent, lambda event: event.wait(0.001), lambda event: event.set())
+    check(Reply[None], lambda reply: reply.result(0.001), lambda reply: reply.set_result(None))
+    check(SafeFuture[None], lambda future: future.result(0.001), lambda future: future.set_result(None))
+    check(SafeFuture[None], lambda future: future.exception(0.001), lambda future: future.set_exception(OSError()))
+    check(SafeFuture[None], lambda future: future.add_done_callback(print), lambda future: future.cancel())
+    check(SafeFuture[None], lambda future: (future.done(), future.running()), lambda future: future.set_result(None))
+
+
+def test_all_that_wait_for_an_event_go_on_when_it_is_set() -> None:
+    event, woken = SafeEvent(), list[bool]()
+    threads = [threading.Thread(target=lambda: woken.append(event.wait(PATIENCE))) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    assert not event.wait(0.001)
+    event.set()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert woken == [True] * 5
+    event.clear()
+    assert not event.wait(0.0)
+    assert not event._waiting
+
+
+def test_the_first_of_several_replies_counts() -> None:
+    told = list[Reply[str]]()
+    reply = Reply[str](told.append)
+    with pytest.raises(TimeoutError):
+        reply.result(0.0)
+    reply.set_result("first")
+    reply.set_exception(OSError("second"))
+    assert reply.result() == "first"
+    assert told == [reply]
