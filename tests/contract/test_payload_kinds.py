@@ -87,6 +87,33 @@ def test_they_go_in_and_out_with_every_engine(engine: Engine) -> None:
                 assert content(result) == content(value), kind
 
 
+def share_it(n: int) -> Any:
+    """A handler that shares what it has made, one thing in another."""
+    return [share({"n": n, "inner": share(np.full(SIZE, n)), "big": np.full(SIZE, -n)})]
+
+
+def look_into(made: list[Any]) -> tuple[int, int, int]:
+    """What is in there."""
+    shared = made[0].value
+    return shared["n"], int(shared["inner"][SIZE - 1]), int(shared["big"][0])
+
+
+@pytest.mark.slow
+def test_what_a_handler_has_shared_arrives_and_is_sent_on_with_every_engine(engine: Engine) -> None:
+    with engine.queue() as queue:
+        made = results_of(queue.run([1, 2, 3], share_it))
+        assert [*map(look_into, made)] == [(n, n, -n) for n in (1, 2, 3)]
+        assert results_of(queue.run([*made, *made], look_into)) == [*map(look_into, made)] * 2
+
+
+@pytest.mark.slow
+def test_what_a_handler_has_shared_is_in_the_journal(tmp_path: Path) -> None:
+    for _ in range(2):
+        with JobQueue(1, journal=tmp_path / "journal") as queue:
+            made = results_of(queue.run([1, 2, 3], share_it))
+            assert [*map(look_into, made)] == [(n, n, -n) for n in (1, 2, 3)]
+
+
 @pytest.mark.slow
 def test_they_go_with_a_handler_are_shared_and_kept(tmp_path: Path) -> None:
     sent = values()

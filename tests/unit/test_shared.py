@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import pickle
+import threading
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from mpqueue._wire.memory.segments import SegmentStore
 from mpqueue._wire.pickling import payload
 from mpqueue._wire.pickling.packed_handler import Travels, pack_handler
 from mpqueue._wire.pickling.payload import dump, dump_code, load
+from mpqueue.errors import ItemPicklingError
 from tests.support.handlers import ReprlessError
 
 
@@ -106,6 +109,52 @@ def as_a_worker_that_has_no_segments(call: Any) -> Any:
         finally:
             shared._known.clear()
             shared._known.update(known)
+
+
+def test_in_a_result_goes_what_this_process_has_shared_itself() -> None:
+    store = SegmentStore()
+    table, inner = share(np.arange(100_000)), share(np.arange(50_000))
+    outer = share({"inner": inner, "big": np.ones(50_000)})
+    with shared.leaving:
+        packed = dump([table, outer, table], store)
+    del table, inner, outer
+    first, second, third = load(packed)
+    assert third is first
+    assert first[99_999] == 99_999
+    assert second["inner"][49_999] == 49_999
+    # Whoever has it now shares it, or sends it once more.
+    assert dump_code(first)[0].size < 1_000
+    assert load(dump_code(first)[0]) is first
+    assert meet_elsewhere(dump(second, None)).value["inner"][49_999] == 49_999
+    with shared.leaving:
+        again = dump([second, first], store)
+    assert load(again)[1][7] == 7
+
+
+def test_in_a_result_what_others_have_shared_goes_by_name() -> None:
+    table = share(np.arange(100_000))
+    there = Shared[Any](("another process", 1), table._packed)
+    with shared.leaving:
+        assert dump(there, SegmentStore()).size < 1_000
+    assert load(dump(there, SegmentStore())) is there
+
+
+def test_what_is_not_sent_yet_is_kept_as_the_object_itself() -> None:
+    later = shared._share_later([1, 2, 3])
+    with payload.whole:
+        data, _ = payload.dump_by_reference(later)
+    assert b"_share_later" in data
+    assert (pickle.loads(data).value, repr(later)) == ([1, 2, 3], "<Shared: [1, 2, 3]>")
+    unpicklable = shared._share_later(threading.Lock())
+    with pytest.raises(ItemPicklingError, match="share: expected an object that can be pickled, got <unlocked"):
+        dump_code(unpicklable)
+
+
+def test_what_pickles_name_stays() -> None:
+    """Journals keep pickles for years."""
+    assert shared.__name__ == "mpqueue._wire.memory.shared"
+    assert [*inspect.signature(shared._meet).parameters] == ["token", "packed"]
+    assert [*inspect.signature(shared._share_later).parameters] == ["obj"]
 
 
 def test_it_is_shown_also_where_the_object_can_t_be() -> None:

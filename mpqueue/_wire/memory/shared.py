@@ -8,6 +8,9 @@ frame that names it: what is named by a pickle `notes_shared` tells; what goes o
 beside a pickle; `take_in` is for the worker. Where several workers are on one machine, a process there can `lend` it to
 them instead: then they map one copy. Of workers on the parent's own machine that is the parent (`lend_own`), and there
 is no copy at all.
+
+What a handler shares is the worker's, and so is its memory, which goes with the handler's own objects. So in a result
+the object itself is sent, see `leaving`; the process where it arrives shares it anew, once it sends it on.
 """
 
 from __future__ import annotations
@@ -40,6 +43,20 @@ Token = tuple[str, int]  #: the sharing process, and a number there
 _numbers = itertools.count(1)
 _notes = threading.local()
 
+
+class _Leaving(threading.local):
+    depth = 0  #: of blocks `leaving`
+
+    def __enter__(self) -> None:
+        self.depth += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.depth -= 1
+
+
+#: In this block, a thread pickles what may outlive all that this process shares, such as a result.
+leaving = _Leaving()
+
 #: What this process shared or has met, by token. A worker keeps what it met, see `keep` and `drop`.
 _known: weakref.WeakValueDictionary[Token, Shared[Any]] = weakref.WeakValueDictionary()
 _kept: dict[Token, Shared[Any]] = {}
@@ -55,12 +72,10 @@ class Shared(Generic[T]):
     Each worker has a private view of the buffers: what it changes there, it changes for itself.
     """
 
-    def __init__(
-        self, token: Token, packed: Packed, segment: CommonSegment | None = None, loaded: list[T] | None = None
-    ) -> None:
+    def __init__(self, token: Token, packed: Packed | None = None, loaded: list[T] | None = None) -> None:
         self._token = token
-        self._packed = packed
-        self._segment = segment  # lives as long as this object
+        self._sent = packed  #: None: it has not been sent from here yet, and is loaded
+        self._segments: list[CommonSegment] = []  # live as long as this object
         self._loaded = loaded or []
         self._for_others: Packed | None = None
         #: the pickle and its buffers, where they were brought, or are mapped already
@@ -78,7 +93,38 @@ class Shared(Generic[T]):
             self._parts = None
         return self._loaded[0]
 
+    @property
+    def _packed(self) -> Packed:
+        """The pickle, made by the first call. Raises `ItemPicklingError`."""
+        if self._sent is None:
+            self._pack(self._loaded[0])
+            weakref.finalize(self, dropped.append, self._token).atexit = False
+        assert self._sent is not None
+        return self._sent
+
+    def _pack(self, obj: T) -> None:
+        try:
+            with notes_shared() as inner:
+                packed, segment = dump_code(obj)
+        except Exception as error:
+            raise ItemPicklingError(
+                f"share: expected an object that can be pickled, got {shown(obj)} of type {type(obj).__name__} "
+                f"({shown(error)})"
+            ) from error
+        # Two threads may do this at once: the pickles of both are good.
+        self._segments += [] if segment is None else [segment]
+        self._inner = tuple(inner)
+        self._sent = packed
+
+    def _goes_itself(self) -> bool:
+        """True where what is sent is the object, since nothing here would be there for its name."""
+        if leaving.depth:
+            return self._sent is None or self._token[0] == process_name()
+        return self._sent is None and is_whole() and getattr(_notes, "noted", None) is None
+
     def __reduce__(self) -> tuple[Any, ...]:
+        if self._goes_itself():
+            return _share_later, (self.value,)
         noted: list[Shared[Any]] | None = getattr(_notes, "noted", None)
         if noted is not None and self._packed.segment is not None:  # else all of it is in its name
             noted += [*self._inner, self]
@@ -122,29 +168,26 @@ class Shared(Generic[T]):
         return np.asarray(self.value, *args, **kwargs)
 
     def __repr__(self) -> str:
-        return f"<Shared {self._packed.size} bytes{f': {shown(self._loaded[0])}' if self._loaded else ''}>"
+        size = "" if self._sent is None else f" {self._sent.size} bytes"
+        return f"<Shared{size}{f': {shown(self._loaded[0])}' if self._loaded else ''}>"
 
 
 def share(obj: T) -> Shared[T]:
     """Share an object (a model, a table, an array) that many items or jobs use: it goes over once, not once an item.
 
     Costs one pickling and one copy of its buffers, and that much memory while the returned object, or an item or a
-    handler that holds it, lives. Workers see the object as it was at this call. Raises
-    `ItemPicklingError` where it can't be pickled.
+    handler that holds it, lives. Workers see the object as it was at this call. A handler may share an object too, and
+    return it: the program gets a copy, which is shared again when it is sent on. Raises `ItemPicklingError` where it
+    can't be pickled.
     """
-    try:
-        with notes_shared() as inner:
-            packed, segment = dump_code(obj)
-    except Exception as error:
-        raise ItemPicklingError(
-            f"share: expected an object that can be pickled, got {shown(obj)} of type {type(obj).__name__} "
-            f"({shown(error)})"
-        ) from error
-    token = (process_name(), next(_numbers))
-    shared = Shared(token, packed, segment, [obj])
-    shared._inner = tuple(inner)
-    weakref.finalize(shared, dropped.append, token).atexit = False
+    shared = _share_later(obj)
+    _ = shared._packed
     return shared
+
+
+def _share_later(obj: T) -> Shared[T]:
+    """Unpickling, too: shared by this process as soon as it is sent on. Journals keep pickles that name this."""
+    return Shared((process_name(), next(_numbers)), loaded=[obj])
 
 
 def _meet(token: Token, packed: Packed) -> Shared[Any]:

@@ -6,6 +6,7 @@ import traceback
 from types import TracebackType
 
 from mpqueue._wire.frames import FailureFrame
+from mpqueue._wire.memory.shared import leaving
 from mpqueue._wire.pickling.payload import Packed, dump, load
 
 _OWN_CODE = "mpqueue._worker."
@@ -21,7 +22,8 @@ def _pack_error(error: BaseException) -> Packed | None:
     # It is sent as text. tblib, where something has loaded it (distributed does), would pickle it frame by frame.
     BaseException.with_traceback(error, None)
     try:
-        packed = dump(error)
+        with leaving:
+            packed = dump(error)
         return packed if type(load(packed)) is type(error) else None
     except BaseException:
         return None

@@ -15,6 +15,7 @@ from mpqueue._text import shown
 from mpqueue._wire.added_items import ResultWithItems
 from mpqueue._wire.frames import FailureFrame, Passed
 from mpqueue._wire.memory.segments import SegmentStore
+from mpqueue._wire.memory.shared import leaving
 from mpqueue._wire.parcels import Yielded
 from mpqueue._wire.pickling.payload import Packed, dump, dump_each, dump_plain
 from mpqueue._worker.chunk.failures import pack_failure, plain_text, stand_in
@@ -159,7 +160,8 @@ class ChunkResults:
 
     def _pack(self, at: int, result: Any) -> None:
         try:
-            self._packed[at] = self._dump(at, result)
+            with leaving:
+                self._packed[at] = self._dump(at, result)
         except BaseException as error:
             if self._is_broken():
                 raise BrokenWorkerError from error
