@@ -469,6 +469,9 @@ def test_subclasses_and_attributes_of_tensors_are_left_to_torch() -> None:
     with warnings.catch_warnings(action="ignore"):
         quantized = torch.quantize_per_tensor(torch.rand(30_000), 0.1, 10, torch.quint8)
         assert torch.equal(in_band(quantized), quantized)
+        nested = torch.nested.nested_tensor([torch.rand(20_000), torch.rand(3)])
+    for found in (in_band(nested), shared(nested)):
+        assert all(map(torch.equal, found.unbind(), nested.unbind()))
 
 
 def test_a_tensor_on_a_device_is_refused() -> None:

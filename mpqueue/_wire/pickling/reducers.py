@@ -12,8 +12,8 @@ the same, with gaps           numpy makes a contiguous copy and puts that into t
                               sent from instead. Other arrays are left to numpy.
 `torch.Tensor`, on the CPU    torch saves its storage as a file in the pickle. The storage is the buffer; tensors that
                               are views of one storage are again. Only the part is sent that tensors of this pickle
-                              view. Parameters and modules consist of tensors. Sparse and quantized tensors, those with
-                              attributes, hooks or names, and subclasses are left to torch.
+                              view. Parameters and modules consist of tensors. Sparse, quantized and nested tensors,
+                              those with attributes, hooks or names, and subclasses are left to torch.
 a tensor on another device    is refused: a copy of it on the device, made by each worker, is seldom what is meant.
 `PIL.Image.Image`, and what   Pillow packs pixels of 4 bytes into 3, in Python, and unpacks them. The buffer is its
 `PIL.Image.open` returns      memory. Images with palettes are left to Pillow.
@@ -179,6 +179,7 @@ def _reduce_tensor(tensor: Any) -> Any:
         device == "meta"
         or tensor.layout is not torch.strided
         or tensor.is_quantized
+        or tensor.is_nested
         or vars(tensor)
         or tensor._backward_hooks  # noqa: SLF001 - asked by torch's own pickling
         or tensor.is_conj()
