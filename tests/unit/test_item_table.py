@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from mpqueue._core.state.growing_table import GrowingTable
 from mpqueue._core.state.item_table import LARGE, LEAST_CPU, Failure, ItemTable, make_table
 from mpqueue._core.state.pending import stretches
 from mpqueue._core.state.stream_table import StreamTable
@@ -127,6 +128,11 @@ def test_a_generator_will_do() -> None:
 
 def table_of(count: int) -> ItemTable:
     return ItemTable(list(range(count)), None, IdRule.POSITION)
+
+
+@pytest.mark.parametrize("kind", [ItemTable, GrowingTable, StreamTable])
+def test_a_table_whose_making_was_interrupted_goes_without_a_word(kind: type[ItemTable]) -> None:
+    kind.__new__(kind).__del__()  # as a Ctrl-C leaves it that comes before its first column
 
 
 def test_a_new_table_is_pending() -> None:

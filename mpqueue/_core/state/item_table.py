@@ -161,8 +161,9 @@ class ItemTable:
         self.live = Live()
 
     def __del__(self) -> None:
-        if self.live.heir is not None and (self.live.foreign or not self._is_through):
-            self.live.heir(vars(self))
+        live: Live | None = getattr(self, "live", None)  # None: a Ctrl-C has interrupted its making
+        if live is not None and live.heir is not None and (live.foreign or not self._is_through):
+            live.heir(vars(self))
 
     def __len__(self) -> int:
         return len(self.payloads)
