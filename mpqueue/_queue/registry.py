@@ -87,7 +87,7 @@ class Registry:
         self._options = options
         self._backend = backend
         self._held: dict[str, Held] = {}
-        self._coming: set[str] = set()  #: ids of jobs that are being created
+        self._coming: dict[int, str] = {}  #: ids of jobs that are being created, by the identity of their books
         self._past: WeakValueDictionary[RecordedJob, Job] = WeakValueDictionary()
         self._lock = threading.RLock()
         #: Guards the next two, so that a job does not start while it leaves the queue. It is held for a moment only,
@@ -167,7 +167,7 @@ class Registry:
 
     def check_free(self, job_id: str) -> None:
         """Raise `JobExistsError` where a job has that id."""
-        if job_id in self._held or job_id in self._coming:
+        if job_id in self._held or job_id in self._coming.values():
             raise JobExistsError(
                 f"job {job_id!r}: expected a new id, got one that is taken; once that job has ended, replace=True puts "
                 "the new one in its place, and clear_job() frees the id"
@@ -176,7 +176,7 @@ class Registry:
     def check_replaceable(self, job_id: str) -> None:
         """Raise `JobStateError` where a job of that id is not over, nor still to be started."""
         held = self._get_held(job_id)
-        status = "being created" if job_id in self._coming else self._busy_as(held)
+        status = "being created" if job_id in self._coming.values() else self._busy_as(held)
         if status is not None:
             raise JobStateError(
                 f"job {job_id!r}: expected a pending or finished job to replace, got one that is {status}; cancel() it "
@@ -209,17 +209,17 @@ class Registry:
 
         Raises `JobExistsError`, and what `NewJob.record_or_go_on` raises.
         """
-        recorder, book = self._engine.recorder, new.book
-        with self._lock:
-            self.check_free(book.id)
-            self._coming.add(book.id)
+        recorder, book, key = self._engine.recorder, new.book, id(new.book)
         try:
+            with self._lock:
+                self.check_free(book.id)
+                self._coming[key] = book.id
             book.number = self.next_number()
             if recorder is not None:
                 new.record_or_go_on(recorder, self._engine.clock.wall(), options)
             return self._hold(book)
         finally:
-            self._coming.discard(book.id)
+            self._coming.pop(key, None)  # one call, so that a Ctrl-C never leaves the id taken
 
     def add_pipeline(self, head: JobBook) -> list[Held]:
         """The head and its stages are the queue's jobs from now on. Raises `JobExistsError`, and then none is."""
@@ -290,7 +290,7 @@ class Registry:
             if held is not None and not held.book.active:
                 _check_whole(held, "clear")
             line = self._line(job_id)
-            if held is None and job_id in self._coming:
+            if held is None and job_id in self._coming.values():
                 raise JobStateError(f"job {job_id!r}: expected a job to clear, got one that is being created")
             if held is None and line is None:
                 self.find(job_id)
@@ -308,15 +308,15 @@ class Registry:
     def _leaves(self, held: Held, what: str) -> Iterator[None]:
         """Inside, the job can't be started. Raises `JobStateError` where it runs, or starts just now."""
         number = held.book.number
-        with self._claims:
-            status = self._busy_as(held)
-            if status is None:
-                self._leaving.add(number)
-        if status is not None:
-            raise JobStateError(
-                f"job {held.book.id!r}: expected a pending or finished job to {what}, got one that is {status}"
-            )
         try:
+            with self._claims:
+                status = self._busy_as(held)
+                if status is None:
+                    self._leaving.add(number)
+            if status is not None:
+                raise JobStateError(
+                    f"job {held.book.id!r}: expected a pending or finished job to {what}, got one that is {status}"
+                )
             yield
         finally:
             with self._claims:
@@ -395,7 +395,7 @@ class Registry:
         """How many jobs were removed, and items dropped."""
         with self._lock:
             held = self._get_held(line.id)
-            status = "being created" if line.id in self._coming else self._busy_as(held)
+            status = "being created" if line.id in self._coming.values() else self._busy_as(held)
             if status is not None:
                 if named:
                     raise JobStateError(

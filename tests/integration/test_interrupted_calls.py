@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -60,6 +61,33 @@ def test_a_ctrl_c_at_any_moment_of_a_call_never_blocks_the_coordinator(name: str
         gate.open()
         assert set(run.result(PATIENCE).results) <= {"waits", "bystander"}
         assert job.failed == 0
+
+
+@pytest.mark.parametrize("name", ["create_job", "replace", "clear_job"])
+def test_after_a_ctrl_c_at_any_moment_of_making_or_removing_a_job_its_id_is_usable(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    printed = list[object]()
+    monkeypatch.setattr(sys, "unraisablehook", printed.append)
+    with JobQueue(1) as queue:
+        calls: dict[str, Callable[[], Any]] = {
+            "create_job": lambda: queue.create_job("job", ["a"], do.succeed),
+            "replace": lambda: queue.create_job("job", ["a"], do.succeed, replace=True),
+            "clear_job": lambda: queue.clear_job("job"),
+        }
+
+        def make_ready(number: int) -> None:
+            job = queue.create_job("job", ["bystander"], do.succeed, replace=True)
+            if number % 50 == 0:
+                assert queue.start("job").result(PATIENCE).results == ["bystander"], f"interrupted at moment {number}"
+            if name == "create_job":
+                queue.clear_job("job")
+                assert queue.get_job("job") is None
+            assert not printed, f"interrupted at moment {number}: {printed}"
+            del job
+
+        make_ready(0)
+        interrupt_each_moment(calls[name], make_ready)
 
 
 def pause_and_resume(queue: JobQueue) -> None:
