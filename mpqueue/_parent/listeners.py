@@ -113,13 +113,14 @@ class ListenerThread:
         self.on_fault: Callable[[JobBook | None, Exception], object] = lambda *_: None
         self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
         self._posted = self._told = 0
+        self._has_ended = False
         self._timers: dict[int, tuple[float, Notice, JobBook | None]] = {}
         self._now: Callable[[], float] = lambda: 0.0
 
     def start(self, now: Callable[[], float]) -> None:
         """Start the thread, unless it runs; ``now`` is the clock by which `call_at` counts."""
         self._now = now
-        if not self._thread.is_alive():
+        if not self.is_alive:
             self._thread.start()
 
     def post(self, notice: Notice, job: JobBook | None = None) -> None:
@@ -130,7 +131,8 @@ class ListenerThread:
     @property
     def is_alive(self) -> bool:
         """True while the thread runs."""
-        return self._thread.is_alive()
+        # Not `Thread.is_alive`: a Ctrl-C in it makes a thread look ended for ever.
+        return self._thread.ident is not None and not self._has_ended
 
     @property
     def idle(self) -> bool:
@@ -163,6 +165,12 @@ class ListenerThread:
             self._thread.join()
 
     def _loop(self) -> None:
+        try:
+            self._serve()
+        finally:
+            self._has_ended = True
+
+    def _serve(self) -> None:
         while True:
             for key, (moment, notice, job) in list(self._timers.items()):
                 if moment <= self._now():

@@ -63,17 +63,18 @@ def test_a_ctrl_c_at_any_moment_of_a_call_never_blocks_the_coordinator(name: str
         assert job.failed == 0
 
 
-@pytest.mark.parametrize("name", ["create_job", "replace", "clear_job"])
+@pytest.mark.parametrize("name", ["create_job", "replace", "clear_job", "open"])
 def test_after_a_ctrl_c_at_any_moment_of_making_or_removing_a_job_its_id_is_usable(
-    name: str, monkeypatch: pytest.MonkeyPatch
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     printed = list[object]()
     monkeypatch.setattr(sys, "unraisablehook", printed.append)
-    with JobQueue(1) as queue:
+    with JobQueue(1, journal=tmp_path / "journal.db" if name == "open" else None) as queue:
         calls: dict[str, Callable[[], Any]] = {
             "create_job": lambda: queue.create_job("job", ["a"], do.succeed),
             "replace": lambda: queue.create_job("job", ["a"], do.succeed, replace=True),
             "clear_job": lambda: queue.clear_job("job"),
+            "open": lambda: queue.create_job("job", ["a"], do.succeed, open=True, replace=True),
         }
 
         def make_ready(number: int) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import queue
 import sqlite3
 import threading
@@ -118,7 +119,8 @@ class Journal:
         self._trouble: JournalError | None = None
         self._troubled_at = 0.0
         self._told = False  #: of the trouble
-        self._stopping = False
+        self._stopping = self._has_ended = False
+        self._owner = os.getpid()
         self._thread = threading.Thread(target=self._loop, name=f"mpqueue-journal-{next(_numbers)}", daemon=True)
         _open.add(self)
         self._thread.start()
@@ -178,7 +180,8 @@ class Journal:
         """
         answer = Reply[T]()
         self._posted.put(_Errand(do, answer))
-        if not self._thread.is_alive():
+        # Not `Thread.is_alive`: a Ctrl-C in it makes a thread look ended for ever.
+        if self._has_ended or os.getpid() != self._owner:
             self._refuse_rest()
         return answer.result()
 
@@ -196,6 +199,14 @@ class Journal:
     # -- the thread ------------------------------------------------------------------------------------------
 
     def _loop(self) -> None:
+        try:
+            self._serve()
+            self._end()
+        finally:
+            self._has_ended = True
+            self._refuse_rest()
+
+    def _serve(self) -> None:
         while True:
             received = self._take(self._due - self._now() if self._waits else None)
             while isinstance(received, Entry):
@@ -208,7 +219,6 @@ class Journal:
                 self._run(received)
             elif self._waits and self._due <= self._now():
                 self._commit()
-        self._end()
 
     @property
     def _waits(self) -> bool:
@@ -319,7 +329,6 @@ class Journal:
         self.running.close()
         self._lock.release()
         _open.discard(self)
-        self._refuse_rest()
 
     def _refuse_rest(self) -> None:
         """The thread has ended, or ends now: requests that still come are refused, on the thread that asks."""
