@@ -25,7 +25,8 @@ from typing import Any
 from cloudpickle import cloudpickle
 
 #: Says that a class may come in a pickle.
-_MARK = re.compile(b"_class_setstate")
+_MARK = b"_class_setstate"
+_find_mark = re.compile(_MARK).search  # also in memory that is no `bytes`
 _MAKERS = (cloudpickle._make_skeleton_class, cloudpickle._make_skeleton_enum)  # noqa: SLF001
 _fill: Callable[[type, Any], type] = cloudpickle._class_setstate  # noqa: SLF001
 
@@ -76,7 +77,7 @@ def load_classes(
     ``update``: classes that are here already get the attributes that come; by default they stay as they are.
     ``nested``: where the pickle names the first of these functions, the second is called.
     """
-    if _MARK.search(data) is None:
+    if _MARK not in data if isinstance(data, bytes) else _find_mark(data) is None:
         return pickle.loads(data, buffers=buffers)
     file: Any = io.BytesIO(data) if isinstance(data, bytes) else io.BufferedReader(_Memory(data))
     return _Unpickler(file, buffers, update, nested).load()
