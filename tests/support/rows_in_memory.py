@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from mpqueue._parent.journal.chunk_rows import WrittenRow
@@ -14,7 +14,7 @@ class RowsInMemory:
 
     path = "run.db"
 
-    def __init__(self, rows: Sequence[WrittenRow], read_file: ReadFile) -> None:
+    def __init__(self, rows: Iterable[WrittenRow], read_file: ReadFile) -> None:
         self._rows = rows
         self.read_file = read_file
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 from array import array
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, nullcontext, suppress
 from decimal import Decimal
 from typing import Any
 from unittest import mock
@@ -12,7 +14,7 @@ from unittest import mock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpqueue._core.state.item_table import DISCARD, DISCARDED, Failure, ItemTable
+from mpqueue._core.state.item_table import DISCARD, DISCARDED, Elsewhere, Failure, ItemTable
 from mpqueue._parent.journal import chunk_rows, kept_values
 from mpqueue._parent.journal.chunk_rows import Results, Row, RowDraft, RowReader, WrittenRow, fresh_row
 from mpqueue._parent.journal.journal_file import chunk_statement
@@ -22,6 +24,7 @@ from mpqueue._parent.journal.pruning import compaction
 from mpqueue._parent.journal.pruning.compaction import compact
 from mpqueue._parent.journal.sealed import Place
 from mpqueue._wire.ids import IdRule
+from mpqueue.errors import JournalError
 from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY
 from tests.support.rows_in_memory import RowsInMemory
 
@@ -95,19 +98,32 @@ class Rows:
         self._number += 2
         self.run(*chunk_statement(self._number, 1, row))
 
+    def __iter__(self) -> Iterator[WrittenRow]:
+        for number, body, at in self.run("SELECT number, body, slots FROM chunks ORDER BY number").fetchall():
+            yield WrittenRow(number, body, Place("chunks", 1, number), at, Place("chunks.slots", 1, number))
+
+    def source(self) -> KeptResults:
+        """Where results are read that are not in memory."""
+        return KeptResults(RowsInMemory(self, self._read_file), 1, "job", strict=True)
+
+    def _read_file(self, name: str) -> bytes:
+        if name not in self.files:
+            raise FileNotFoundError(name)
+        return self.files[name]
+
+    def reopen(self) -> None:
+        """The next row gets the number that it gets from a queue which opens the journal now."""
+        self._number = self.run("SELECT coalesce(max(number), 0) FROM chunks").fetchone()[0] - 1
+
     def told(self, slots: list[int] | None = None) -> list[Any]:
         """What the rows say of each item; of these slots only."""
         payloads: list[Any] = [NotKept() for _ in range(COUNT if slots is None else len(slots))]
         table = new_table(payloads, slots)
         reader = RowReader(table, COUNT, self.files.__getitem__, "run.db", Results.CHECKED)
-        rows = [
-            WrittenRow(number, body, Place("chunks", 1, number), at, Place("chunks.slots", 1, number))
-            for number, body, at in self.run("SELECT number, body, slots FROM chunks ORDER BY number")
-        ]
-        for row in rows:
+        for row in self:
             reader.read(row)
         assert not reader.unreadable | reader.lost
-        table.source = KeptResults(RowsInMemory(rows, self.files.__getitem__), 1, "job", strict=True)
+        table.source = self.source()
         discarded = table.discarded()
         if slots is None:
             assert discarded == self.table.discarded()
@@ -121,6 +137,19 @@ class Rows:
             )
             for index in range(len(table))
         ]
+
+    def results(self) -> dict[int, tuple[int, Any]]:
+        """Of the items that have completed, by slots: the number of the row that has the result now, and that."""
+        table = new_table([NotKept() for _ in range(COUNT)])
+        reader = RowReader(table, COUNT, self._read_file, "run.db", Results.UNREAD)
+        for row in self:
+            reader.read(row)
+        table.source = self.source()
+        return {
+            slot: (found.row, table.result_of(slot))
+            for slot, found in enumerate(table.results)
+            if table.status[slot] == COMPLETED and type(found) is Elsewhere and found is not DISCARDED
+        }
 
     @staticmethod
     def _result(table: ItemTable, index: int) -> Any:
@@ -172,6 +201,34 @@ def test_rows_written_anew_say_the_same_of_what_is_left(
             before = rows.told()
             rows.compact(None)
             assert rows.told() == before
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(STEPS, min_size=2, max_size=4), st.sampled_from((0, 600, 1 << 20)), st.booleans())
+def test_a_result_that_was_replaced_is_never_another_one(days: list[list[Any]], small: int, reopens: bool) -> None:
+    """A job that was replaced is looked at once its rows were written anew, and again with another queue."""
+    with (
+        closing(sqlite3.connect(":memory:", isolation_level=None)) as connection,
+        mock.patch.object(kept_values, "BIG", BIG),
+        mock.patch.object(chunk_rows, "BIG", BIG),
+        mock.patch.object(compaction, "SMALL", small),
+    ):
+        rows = Rows(connection)
+        seen: list[tuple[KeptResults, dict[int, tuple[int, Any]]]] = []  #: by slot, in which row it was, and the result
+        number = itertools.count()
+        for day in days:
+            for what, slots, _ in day:
+                rows.take(what, slots, ["result", next(number)] if what == "complete" else next(number))
+                seen.append((rows.source(), rows.results()))
+            rows.compact(None)
+            seen.append((rows.source(), rows.results()))
+            if reopens:
+                rows.reopen()
+            last = {slot: result for slot, (_, result) in rows.results().items()}
+            for source, results in seen:
+                for slot, (row, result) in results.items():
+                    with nullcontext() if last.get(slot) == result else suppress(JournalError):
+                        assert source.read(row, slot) == result
 
 
 def test_many_rows_become_one_and_what_was_replaced_goes_with_its_file() -> None:

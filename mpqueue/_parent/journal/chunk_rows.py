@@ -445,10 +445,8 @@ class RowReader:
             _put(table.status, indices, status)
             return
         for name, code in NUMBERS.items():
-            column, count = getattr(table, name), len(indices)
             if name in content:
-                numbers = numbers_of(code, content[name])
-                _put(column, indices, numbers * count if len(numbers) < count else numbers)
+                _put(getattr(table, name), indices, full_column(code, content[name], len(indices)))
         if self._results is Results.CHECKED:
             self._check_results(content, done)
         if "history" in content:
@@ -600,6 +598,19 @@ def numbers_of(code: str, data: bytes) -> Any:
     numbers = array(code)
     numbers.frombytes(data)
     return numbers
+
+
+def full_column(code: str, data: bytes, count: int) -> Any:
+    """The same, with a number for each of so many places."""
+    numbers = numbers_of(code, data)
+    return numbers * count if len(numbers) < count else numbers
+
+
+def origins_of(content: dict[str, Any], number: int) -> array[int]:
+    """By its places, the numbers of the rows that had them first, of a row that has that number now."""
+    origins = content.get("origins", array("Q", (number,)).tobytes())
+    column: array[int] = full_column("Q", origins, len(content["status"]))
+    return column
 
 
 def _put(column: Any, indices: Sequence[int], values: Any) -> None:

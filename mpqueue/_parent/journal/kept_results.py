@@ -1,7 +1,8 @@
 """Results that are not in memory: found in the journal when they are looked at.
 
 In the table there is the number of the row that has such a result. That is where it was when the table learned of it:
-pruning moves results to other rows. So what is not found there is looked for in all rows of the job, once.
+pruning moves results to other rows. So what is not found there is looked for in all rows of the job, once. What has
+come into a slot since then is not taken for it: that was written under a higher number, which pruning keeps.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from itertools import accumulate, chain, groupby
 from typing import Any, Protocol
 
 from mpqueue._core.state.item_table import DISCARDED, Elsewhere, ItemTable
-from mpqueue._parent.journal.chunk_rows import ResultPart, WrittenRow, content_of, parts_of, slots_at
-from mpqueue._parent.journal.kept_values import Kept, ReadFile, Unreadable, restore
+from mpqueue._parent.journal.chunk_rows import ResultPart, WrittenRow, content_of, origins_of, parts_of, slots_at
+from mpqueue._parent.journal.kept_values import NO_RESULT, Kept, ReadFile, Unreadable, restore
 from mpqueue._parent.journal.sealed import unseal
 from mpqueue.errors import JournalError
 from mpqueue.status import COMPLETED, PENDING
@@ -75,7 +76,7 @@ class KeptResults:
         """The result of the item in that slot, which is or was in that row. Costs up to a look at all rows."""
         with self._own_lock():
             if self._last is not None and self._last[0] == row:
-                found = self._last[1].results([slot])
+                found = self._last[1].results([slot], row)
                 if found is not None and type(found[0]) is not Unreadable:
                     return found[0]
             return self._journal.ask(lambda rows: self._take(rows, row, [slot]))[0]
@@ -108,6 +109,15 @@ class KeptResults:
                 self._journal.ask(take_all)
 
     def _take(self, rows: Rows, row: int, slots: Sequence[int]) -> list[Any]:
+        if row == DISCARDED.row:
+            found = [restore(Kept(NO_RESULT), self._journal.read_file)] * len(slots)
+        else:
+            found = self._sought(rows, row, slots)
+        if self._strict and (unreadable := _unreadable(found)) is not None:
+            raise self._missing(repr(unreadable))
+        return found
+
+    def _sought(self, rows: Rows, row: int, slots: Sequence[int]) -> list[Any]:
         found = self._found(rows, row, slots)
         if found is None or _unreadable(found) is not None:
             self._last = None  # it may be of before it was pruned
@@ -116,9 +126,7 @@ class KeptResults:
             self._find_rows(rows)
             found = self._found(rows, row, slots)
         if found is None:
-            raise self._missing("none: it was removed, or is to run again")
-        if self._strict and (unreadable := _unreadable(found)) is not None:
-            raise self._missing(repr(unreadable))
+            raise self._missing("none: it was removed, or its item has run again, or is to")
         return found
 
     def _missing(self, found: str) -> JournalError:
@@ -130,23 +138,24 @@ class KeptResults:
         """The results; None where one of them is not where it is looked for."""
         where = self._where
         if where is None:
-            return self._found_in(rows, row, slots)
+            return self._found_in(rows, row, slots, row)
         results: list[Any] = []
         for number, those in groupby(slots, lambda slot: (where[slot] if slot < len(where) else NO_ROW) or row):
-            found = self._found_in(rows, number, [*those])
+            found = self._found_in(rows, number, [*those], row)
             if found is None:
                 return None
             results += found
         return results
 
-    def _found_in(self, rows: Rows, row: int, slots: Sequence[int]) -> list[Any] | None:
+    def _found_in(self, rows: Rows, row: int, slots: Sequence[int], known: int) -> list[Any] | None:
+        """The same in one row, of what was written by the time of the row that is ``known``."""
         if self._last is None or self._last[0] != row:
             self._last = None
             written = rows.row(self._job, row)
             if written is None:
                 return None
             self._last = row, _OpenRow(written, self._journal.read_file, self._journal.path)
-        return self._last[1].results(slots)
+        return self._last[1].results(slots, known)
 
     def _find_rows(self, rows: Rows) -> None:
         """Look for the row of each slot that has a result. Costs a look at all rows of the job, and 8 bytes a slot."""
@@ -202,9 +211,13 @@ class _OpenRow:
         self._in_part = [part.places for part in self._parts]
         self._ends = [*accumulate(map(len, self._in_part))]
         self._together: dict[int, Any] = {}
+        self._origins = origins_of(content, row.number)
+        self._newest = max(self._origins, default=0) if "origins" in content else row.number
 
-    def results(self, slots: Sequence[int]) -> list[Any] | None:
-        """The results of these slots; None where the row does not have them all."""
+    def results(self, slots: Sequence[int], known: int) -> list[Any] | None:
+        """The results of these slots, written up to that row; None where the row does not have them all."""
+        if self._newest > known and not self._are_known(slots, known):
+            return None
         stretch = self._stretch(slots)
         if stretch is not None:
             return stretch
@@ -216,6 +229,10 @@ class _OpenRow:
             nth = at if self._all_done else self._status.count(COMPLETED, 0, at)
             found.append(self._result(nth))
         return found
+
+    def _are_known(self, slots: Sequence[int], known: int) -> bool:
+        places = [self._place(slot) for slot in slots]
+        return all(at is not None and self._origins[at] <= known for at in places)
 
     def _stretch(self, slots: Sequence[int]) -> list[Any] | None:
         """The results of slots that follow each other, where all of the row were pickled together; else None."""

@@ -2,6 +2,10 @@
 
 One row at a time is in memory. Results are moved, not unpickled; but where some of those that were pickled together are
 dropped, and all of them are plain data, the others are pickled again. Rows that are not understood stay as they are.
+
+A row that is made of several has the number of the last of them, and says in which row each of its places was first
+(``origins``). So who knows what a slot had in a row of some number can tell that from what came later: that has an
+origin of a higher number. Numbers are never given twice to rows of a job, so its last one always has a row.
 """
 
 from __future__ import annotations
@@ -15,7 +19,9 @@ from typing import Any, NamedTuple
 from mpqueue._parent.journal.chunk_rows import (
     NUMBERS,
     ResultPart,
+    full_column,
     numbers_of,
+    origins_of,
     parts_of,
     slots_at,
     written_numbers,
@@ -32,7 +38,8 @@ Run = Callable[..., Any]
 SMALL, MOST_BYTES, MOST_ITEMS = 64 << 10, 1 << 20, 4096
 
 #: What a row may have that can be put together with others. ``fresh``: what earlier rows say of its items is void.
-_KEYS = {"at", "status", "results", "parts", "errors", "history", "failures", "payloads", "output", "fresh", *NUMBERS}
+_KEYS = {"at", "status", "results", "parts", "errors", "history", "failures", "payloads", "output", "fresh", "origins"}
+_KEYS |= NUMBERS.keys()
 ADD = "INSERT INTO chunks (number, job, body, slots) VALUES (?, ?, ?, ?)"
 
 #: What a row says of single items, by their places in it.
@@ -69,7 +76,7 @@ def compact(run: Run, job: int, slots: int, present: bytearray | None, path: str
     for order, number in enumerate(rows.numbers, 1):
         row = rows.read(number)
         files.update(files_of(row.content))
-        draft = _draft(row)
+        draft = _draft(row, number)
         if draft is None:
             written += batch.write(rows) + 1
             batch = _Batch()
@@ -113,15 +120,17 @@ class _JobRows:
         named = content["at"] if at is None else unseal(at, Place("chunks.slots", self._job, number), what)
         return _TakenRow(content, slots_at(named), len(body))
 
-    def write(self, numbers: Sequence[int], draft: _Draft) -> None:
-        """Have one row, of the first number, instead of these; where nothing is in it, none."""
+    def write(self, numbers: Sequence[int], draft: _Draft) -> bool:
+        """Have one row instead of these; where nothing would be in it, and it is not the last one, none: then False."""
         for number in numbers:
             self._run("DELETE FROM chunks WHERE number = ?", (number,))
-        if draft.slots:
-            number = numbers[0]
+        number = numbers[-1]
+        is_needed = bool(draft.slots) or number == self.numbers[-1]
+        if is_needed:
             body = prepare(draft.content()).seal(Place("chunks", self._job, number))
             slots = prepare(written_slots(draft.slots)).seal(Place("chunks.slots", self._job, number))
             self._run(ADD, (number, self._job, body, slots))
+        return is_needed
 
 
 class _Spoken:
@@ -164,6 +173,7 @@ class _Draft:
     parts: list[ResultPart] = field(default_factory=list)
     errors: list[Any] = field(default_factory=list)
     told: dict[str, dict[int, Any]] = field(default_factory=lambda: {name: {} for name in _BY_PLACE})
+    origins: array[int] = field(default_factory=lambda: array("Q"))  #: the numbers of the rows that had them first
     has_failures: bool = False  #: the row tells of failures, or that there are none any more
 
     def tells_more(self, at: int) -> bool:
@@ -179,6 +189,7 @@ class _Draft:
         self.parts = [*_filter(self.parts, [at in wanted for at in done])]
         self.slots = [self.slots[at] for at in places]
         self.status = bytearray(self.status[at] for at in places)
+        self.origins = array("Q", [self.origins[at] for at in places])
         for name, column in self.numbers.items():
             self.numbers[name] = array(NUMBERS[name], [column[at] for at in places])
         self.told = {
@@ -210,6 +221,7 @@ class _Draft:
         other._renumber(lambda number: number + errors)
         self.slots += other.slots
         self.status += other.status
+        self.origins += other.origins
         for name, column in other.numbers.items():
             self.numbers[name] += column
         self.parts += other.parts
@@ -224,6 +236,7 @@ class _Draft:
             "status": bytes(self.status),
             "results": (),
             "parts": [tuple(part) for part in self.parts],
+            "origins": written_numbers(self.origins),
         }
         for name, column in self.numbers.items():
             content[name] = written_numbers(column)
@@ -270,21 +283,19 @@ class _Batch:
         """Write them; returns how many rows that makes. One row that is as it was stays."""
         if len(self._numbers) == 1 and self._is_whole:
             return 1
-        if self._numbers:
-            rows.write(self._numbers, self._draft)
-        return 1 if self._draft.slots else 0
+        return int(rows.write(self._numbers, self._draft)) if self._numbers else 0
 
 
-def _draft(row: _TakenRow) -> _Draft | None:
-    """The row taken apart; None for one that is in a file, or has what this version does not know."""
+def _draft(row: _TakenRow, number: int) -> _Draft | None:
+    """The row of that number taken apart; None for one that is in a file, or has what this version does not know."""
     content = row.content
     if not content.keys() <= _KEYS or any(name not in content for name in NUMBERS):
         return None
     status = bytearray(content["status"])
     draft = _Draft([*row.slots], status, parts=[*parts_of(content, status.count(COMPLETED))])
     for name in NUMBERS:
-        column = numbers_of(NUMBERS[name], content[name])
-        draft.numbers[name] = column * len(status) if len(column) < len(status) else column
+        draft.numbers[name] = full_column(NUMBERS[name], content[name], len(status))
+    draft.origins = origins_of(content, number)
     draft.has_failures = "history" in content
     draft.errors = list(content.get("errors", ()))
     draft.told = {name: dict(content.get(name, {})) for name in _BY_PLACE}
