@@ -276,6 +276,20 @@ def test_without_its_scheduler_a_job_is_interrupted_and_the_next_run_goes_on(tmp
         assert (job.results, [item.attempts for item in job.items]) == ([0, 1, 2, 3, 4], [1] * 5)
 
 
+def test_that_the_scheduler_is_gone_is_said_where_no_worker_was_left(tmp_path: Path) -> None:
+    with (
+        dask_cluster(tmp_path, 0) as cluster,
+        JobQueue(None, backend=DaskBackend(cluster.address, connect_timeout=2.0, patience=4.0), retry=SOON) as queue,
+    ):
+        queue.create_job("job", range(5), do.double)
+        run = queue.start("job")
+        pool = cast("dask_pool.DaskPool", queue._host.engine.coordinator()._pool)
+        wait_until(lambda: pool._looked and pool._waiting, what="the lane to wait for a worker")
+        cluster.kill_scheduler()
+        with pytest.raises(WorkerStartError, match="connection to the Dask scheduler is lost"):
+            run.result(60)
+
+
 def _succeed_or_block(gate: Gate, item: int) -> int:
     if item >= 2:
         gate.pass_through(item)
@@ -300,6 +314,26 @@ def test_a_connection_that_was_cut_is_made_anew_and_costs_nobody_a_try(
         assert results_of(run.result(60)) == list(range(12))
         assert [item.attempts for item in job.items] == [1] * 12
         assert results_of(queue.run(range(4), do.double)) == [0, 2, 4, 6]
+
+
+def test_a_connection_that_was_cut_while_no_worker_was_there_is_made_anew(
+    changing: DaskCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "mpqueue")
+    changing.have_workers(0)
+    with (
+        Way(changing.address) as way,
+        JobQueue(None, backend=DaskBackend(way.address, connect_timeout=2.0), retry=SOON) as queue,
+    ):
+        queue.create_job("job", range(5), do.double)
+        run = queue.start("job")
+        pool = cast("dask_pool.DaskPool", queue._host.engine.coordinator()._pool)
+        wait_until(lambda: pool._looked and pool._waiting, what="the lane to wait for a worker")
+        way.cut()
+        wait_until(lambda: "can't be reached" in caplog.text, timeout=60, what="a try to connect again")
+        way.open()
+        changing.add_worker()
+        assert results_of(run.result(60)) == [0, 2, 4, 6, 8]
 
 
 def test_a_worker_of_another_version_is_left_out(

@@ -226,6 +226,7 @@ class DaskPool(HostedPool[DaskLane]):
             del self._scattered[kept]
 
     def _open(self) -> None:
+        self._watch_connection()
         self._connection = self.client.scheduler_comm
         if self.client.scheduler_comm is not None:
             self.client.scheduler_comm.interval = SEND_INTERVAL
@@ -377,6 +378,20 @@ class DaskPool(HostedPool[DaskLane]):
     def _is_connected(self) -> bool:
         """False too where the client has a new connection already: what was sent by the other one is lost."""
         return self.client.status == "running" and self.client.scheduler_comm is self._connection
+
+    def _watch_connection(self) -> None:
+        """Have it noticed that the connection is lost, also where no lane's call fails for it, since there is none."""
+        reconnect = getattr(self.client, "_reconnect", None)  # where a Dask has none, calls that fail have to do
+        if reconnect is None:
+            return
+
+        async def notice() -> None:
+            if any(lane.is_ready for host in self._hosts.values() for lane in host.lanes.values()):
+                await reconnect()
+            else:
+                self._cut_off(ConnectionError("the scheduler has closed it, or is gone"))
+
+        self.client._reconnect = notice  # noqa: SLF001 - Dask calls nothing else then
 
     def _cut_off(self, error: BaseException) -> None:
         """Without the scheduler there is nothing: what ran there is blameless, and nothing can be started."""
