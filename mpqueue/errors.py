@@ -68,7 +68,10 @@ class JobStateError(MPQueueError):
 
 
 class QueueClosedError(MPQueueError):
-    """The queue was closed, or belongs to another process (a fork). Jobs and their results stay readable."""
+    """The queue was closed, belongs to another process (a fork), or the program is ending.
+
+    Jobs and their results stay readable.
+    """
 
 
 class ItemError(MPQueueError):

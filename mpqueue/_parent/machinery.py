@@ -28,7 +28,7 @@ from mpqueue._parent.own_faults import found
 from mpqueue._parent.running import LaneNow, LaneStack
 from mpqueue._parent.surroundings import real_threads as threads
 from mpqueue._parent.surroundings.clock import Clock, SystemClock
-from mpqueue._parent.surroundings.interpreter_exit import on_exit
+from mpqueue._parent.surroundings.interpreter_exit import check_running, on_exit
 from mpqueue._parent.surroundings.replies import Reply
 from mpqueue._wire.means import DEVICES_VARIABLE
 from mpqueue._wire.pickling.packed_handler import PackedHandler
@@ -76,6 +76,7 @@ class Engine:
         preload: tuple[str, ...] | PackedHandler | None = None,
     ) -> None:
         threads.check_real()
+        check_running()
         self.clock = clock or SystemClock()
         self._options = options
         self._backend = backend
@@ -248,9 +249,9 @@ class Engine:
                 self._end_at_exit()
 
     def _end_at_exit(self) -> None:
-        if self._take_back is not None:
-            self._take_back()
-        self._take_back = on_exit(functools.partial(self.shutdown, kill=True, at_exit=True))
+        before, self._take_back = self._take_back, on_exit(functools.partial(self.shutdown, kill=True, at_exit=True))
+        if before is not None:
+            before()
 
     def handle(self, message: Message) -> None:
         """On the coordinator's thread."""

@@ -271,10 +271,10 @@ class Registry:
             return self._hold(new.book)
 
     def _hold(self, book: JobBook) -> Held:
+        self._engine.end_at_exit()
         held = Held(book, Job(book))
         with self._lock:
             self._held[book.id] = held
-        self._engine.end_at_exit()
         return held
 
     # -- removed ---------------------------------------------------------------------------------------------

@@ -506,6 +506,43 @@ def test_the_program_s_end_names_the_jobs_that_are_left(what: str, tmp_path: Pat
     assert done.stderr.count("\n") == bool(said)
 
 
+def test_a_thread_that_goes_on_making_queues_does_not_keep_the_program_from_its_end(tmp_path: Path) -> None:
+    body = """
+        import atexit, threading
+        from mpqueue import JobQueue, QueueClosedError
+
+        def go_on():
+            while True:
+                try:
+                    with JobQueue(1) as queue:
+                        queue.run(["bystander"], str.upper)
+                except QueueClosedError as error:
+                    said.append(str(error))
+                    if "the program is ending" in said[-1]:
+                        return
+                here.set()
+
+        def refused():
+            thread.join(30)
+            print(said[-1])
+            try:
+                JobQueue(1)
+            except QueueClosedError as error:
+                print(error)
+
+        here, said = threading.Event(), []
+        atexit.register(refused)
+        thread = threading.Thread(target=go_on, daemon=True)
+        thread.start()
+        here.wait(30)
+    """
+    done = run_program(tmp_path, body)
+    first, second = done.stdout.splitlines()
+    assert first == second
+    assert first.startswith("the program is ending, so no queue can be made or started any more")
+    assert done.stderr.count("the program ends before this job") <= 1
+
+
 def test_os_exit_leaves_nothing(tmp_path: Path) -> None:
     body = "start('ab', wait); arrived(); os._exit(9)"
     done = run_program(tmp_path, EXIT.format(body=body), check=False)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+import threading
 
 import pytest
 
 from mpqueue._parent.surroundings import interpreter_exit
+from mpqueue.errors import QueueClosedError
 
 
 @pytest.fixture
 def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(interpreter_exit, "_callbacks", {})
+    monkeypatch.setattr(interpreter_exit, "_has_begun", False)
     monkeypatch.setattr(
         interpreter_exit, "_registrations", {"own": True, "after loky's": True, "with multiprocessing": True}
     )
@@ -44,3 +47,43 @@ def test_one_that_raises_is_logged_and_does_not_keep_the_others(
         interpreter_exit._run()
     assert done == ["first"]
     assert "ZeroDivisionError" in caplog.text
+
+
+def test_nothing_begins_once_the_program_is_ending(done: list[str]) -> None:
+    refused = list[QueueClosedError]()
+
+    def begin_another() -> None:
+        with pytest.raises(QueueClosedError, match="the program is ending") as caught:
+            interpreter_exit.on_exit(begin_another)
+        refused.append(caught.value)
+
+    interpreter_exit.on_exit(lambda: done.append("bystander"))
+    interpreter_exit.on_exit(begin_another)
+    interpreter_exit._run()
+    begin_another()
+    assert done == ["bystander"]
+    assert len(refused) == 2
+
+
+def test_a_child_process_of_multiprocessing_waits_for_what_there_is_and_not_for_what_begins_meanwhile(
+    done: list[str],
+) -> None:
+    def begin_another() -> None:
+        done.append("queue")
+        interpreter_exit.on_exit(begin_another)
+
+    interpreter_exit.on_exit(begin_another)
+    interpreter_exit._call_all()
+    assert done == ["queue"]
+
+
+def test_a_program_whose_threads_have_ended_begins_nothing(done: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: object) -> None:
+        raise RuntimeError("can't register atexit after shutdown")
+
+    monkeypatch.setattr(interpreter_exit, "_registrations", {"own": False, "with multiprocessing": True})
+    monkeypatch.setattr(threading, "_register_atexit", refuse)
+    for _ in range(2):
+        with pytest.raises(QueueClosedError, match="the program is ending"):
+            interpreter_exit.on_exit(lambda: done.append("queue"))
+    assert not done

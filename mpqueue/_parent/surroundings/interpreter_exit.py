@@ -10,12 +10,23 @@ import threading
 from collections.abc import Callable
 
 from mpqueue._os.process.own_forks import in_each_fork
+from mpqueue.errors import QueueClosedError
 
 _log = logging.getLogger("mpqueue")
 
 _callbacks: dict[int, Callable[[], object]] = {}
 _numbers = itertools.count(1)
 _registrations = {"own": False, "after loky's": False, "with multiprocessing": False}
+_has_begun = False  #: the exit
+
+
+def check_running() -> None:
+    """Raise `QueueClosedError` once the program is ending: what is begun then would not be ended, or without end."""
+    if _has_begun:
+        raise QueueClosedError(
+            "the program is ending, so no queue can be made or started any more, here or in another thread; join "
+            "threads that use queues before the main thread ends"
+        )
 
 
 def on_exit(callback: Callable[[], object], *, last: bool = False) -> Callable[[], None]:
@@ -23,12 +34,13 @@ def on_exit(callback: Callable[[], object], *, last: bool = False) -> Callable[[
 
     Those with ``last`` come after all others: for owners whose own owner may have registered before them. It runs on
     the main thread while other threads still live; from Python 3.12 on it can't start new ones. In a fork nothing is
-    called: what was registered belongs to the parent.
+    called: what was registered belongs to the parent. Raises `QueueClosedError` once the program is ending.
     """
-    number = -next(_numbers) if last else next(_numbers)
-    _callbacks[number] = callback
+    check_running()
     _register("own")
     _register_with_multiprocessing()
+    number = -next(_numbers) if last else next(_numbers)
+    _callbacks[number] = callback
 
     def take_back() -> None:
         _callbacks.pop(number, None)
@@ -43,28 +55,48 @@ def run_before_loky() -> None:
 
 def _register(which: str) -> None:
     if not _registrations[which]:
-        _registrations[which] = True
         # Runs before threads are joined, which atexit does not; the same that `concurrent.futures` uses.
         register: Callable[..., object] = getattr(threading, "_register_atexit", atexit.register)
-        register(_run)
+        try:
+            register(_run)
+        except RuntimeError:  # that is over already
+            _begin()
+            check_running()
+        _registrations[which] = True
 
 
 def _register_with_multiprocessing() -> None:
     """A child process of `multiprocessing` waits for its own children, our workers, before threads are joined."""
     if not _registrations["with multiprocessing"]:
         _registrations["with multiprocessing"] = True
-        multiprocessing.util.Finalize(None, _run, exitpriority=100)
+        multiprocessing.util.Finalize(None, _call_all, exitpriority=100)
 
 
 def _run() -> None:
-    while _callbacks:
+    _begin()
+    while _callbacks:  # registered just before
+        _call_all()
+
+
+def _begin() -> None:
+    global _has_begun  # noqa: PLW0603 - a program ends once
+    _has_begun = True
+
+
+def _call_all() -> None:
+    """Not those that are registered meanwhile: threads of a child process may go on, and make more of them."""
+    for number in sorted(_callbacks, reverse=True):
+        callback = _callbacks.pop(number, None)
         try:
-            _callbacks.pop(max(_callbacks))()
+            if callback is not None:
+                callback()
         except Exception:
             _log.exception("closing at exit failed")
 
 
 def _forget_in_fork() -> None:
+    global _has_begun  # noqa: PLW0603
+    _has_begun = False
     _callbacks.clear()
     _registrations["with multiprocessing"] = False  # it forgets too
 
