@@ -15,13 +15,14 @@ from decimal import Decimal
 from enum import Enum
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
+from unittest import mock
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpqueue._parent.journal.items import matching
+from mpqueue._parent.journal.items import identity, matching
 from mpqueue._parent.journal.items.identity import NoIdentityError, digest, digests, encode
 from mpqueue._parent.journal.items.matching import Block, match
 from tests.support.needed import needs
@@ -170,6 +171,39 @@ def test_items_are_matched_with_their_like_and_with_nothing_else(
     assert list(found.new) == [index for index in range(len(today)) if index not in matched]
     assert [slot - 100 for slot in found.gone] == sorted(set(range(len(recorded))) - set(matched.values()))
     assert list(found.changed) == [index for index, slot in matched.items() if today[index][1] != recorded[slot][1]]
+
+
+IS_X87 = np.finfo("g").nmant == 63 and np.dtype("g").itemsize == 16
+TWO_PARTS = np.dtype([("c", "g"), ("d", "i2")])
+NESTED: Any = {"names": ["a", "b"], "formats": ["u1", (TWO_PARTS, 2)], "offsets": [0, 4], "itemsize": 44}
+#: Types of numbers, and which bytes of an element belong to none.
+UNUSED = [
+    (np.dtype("<g"), [*range(10, 16)]),
+    (np.dtype("<G"), [*range(10, 16), *range(26, 32)]),
+    (np.dtype(">g"), [*range(6)]),
+    (np.dtype(">G"), [*range(6), *range(16, 22)]),
+    (np.dtype(NESTED), [1, 2, 3, *range(14, 20), *range(32, 38), *range(40, 44)]),
+    (np.dtype([("a", "u1"), ("b", "f8")], align=True), [*range(1, 8)]),
+    (np.dtype({"names": ["a", "b"], "formats": ["i4", "i2"], "offsets": [2, 6], "itemsize": 9}), [0, 1, 8]),
+]
+
+
+@pytest.mark.parametrize("count", [0, 3, 2000])
+@pytest.mark.parametrize(("dtype", "unused"), UNUSED if IS_X87 else UNUSED[5:])
+def test_bytes_that_belong_to_no_number_make_no_difference(dtype: Any, unused: list[int], count: int) -> None:
+    clean = np.zeros(count, dtype)
+    first = clean if dtype.names is None else clean["a"]
+    first[...] = np.arange(count) % 200
+    filled = clean.copy()
+    for array, byte in ((clean, 0), (filled, 255)):
+        array.view("u1").reshape(count, dtype.itemsize)[:, unused] = byte
+    assert digest(filled) == digest(clean)
+    assert digest(filled[::-1]) == digest(clean[::-1].copy())
+    assert [*map(digest, filled[:3])] == [*map(digest, clean[:3])]
+    with mock.patch.object(identity, "_cleared", lambda value: value):
+        as_before = digest(clean)
+    assert digest(filled) == as_before, "older journals know arrays whose unused bytes were 0"
+    assert len({*map(digest, filled[:3])}) == min(count, 3)
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from decimal import Decimal
 from enum import Enum
+from functools import cache
 from hashlib import blake2b
 from pathlib import PosixPath, PurePath, PurePosixPath
 from struct import Struct
@@ -27,6 +28,8 @@ from mpqueue.errors import shown
 SIZE = 16
 #: Bytes from which on the content of an array stands in the form as a digest.
 LARGE = 4096
+#: The long double of x86: bits of its fraction, and bytes of it; it takes 12 or 16.
+_BITS_OF_X87, _BYTES_OF_X87 = 63, 10
 #: How deep a value may be nested.
 DEEPEST = 200
 
@@ -194,7 +197,7 @@ class _Writer:
         if type(value) in (np.ndarray, np.memmap):
             return self._array(value)
         if isinstance(value, np.generic) and not value.dtype.hasobject:
-            return self._sequence(b"n", (value.dtype.str, self._descr(value.dtype), value.tobytes()))
+            return self._sequence(b"n", (value.dtype.str, self._descr(value.dtype), _cleared(value).tobytes()))
         if isinstance(value, np.dtype) and not value.hasobject:
             return self._sequence(b"t", (value.str, self._descr(value)))
         return None
@@ -207,12 +210,13 @@ class _Writer:
             if value.dtype.names is not None:
                 raise NoIdentityError("it has an array with records of objects")
             return self._sequence(b"j", (value.shape, value.reshape(-1).tolist()))
+        shape, value = value.shape, _cleared(value)
         if value.nbytes > LARGE:  # without a copy of it
             flat = value.reshape(-1) if value.flags.c_contiguous else value.flatten()
             data = blake2b(flat.view("u1"), digest_size=2 * SIZE).digest()
         else:
             data = value.tobytes()
-        return self._sequence(b"a", (value.dtype.str, self._descr(value.dtype), value.shape, data))
+        return self._sequence(b"a", (value.dtype.str, self._descr(value.dtype), shape, data))
 
     def _tensor(self, value: Any) -> bytes:
         """A tensor as its numbers: torch pickles it with the address of its memory."""
@@ -244,6 +248,38 @@ class _Writer:
         if pairs is not None:
             forms.append(self._unordered(b"<", [tuple(pair) for pair in pairs]))
         return b"".join([b"%x:%b" % (len(form), form) for form in forms])
+
+
+def _cleared(value: Any) -> Any:
+    """An array or a number with the same numbers; where these leave bytes unused, which may be any, those are 0."""
+    if value.dtype.names is None and value.dtype.char not in "gG":
+        return value
+    unused = _unused(value.dtype)
+    if not unused.any():
+        return value
+    cleared = value.flatten()
+    cleared.view("u1").reshape(cleared.size, value.dtype.itemsize)[:, unused] = 0
+    return cleared.reshape(value.shape)
+
+
+@cache
+def _unused(dtype: Any) -> Any:
+    """By the bytes of one element, whether they are a gap between fields, or fill up a number of 10 bytes."""
+    import numpy as np
+
+    unused = np.zeros(dtype.itemsize, bool)
+    if dtype.names is not None:
+        unused[:] = True
+        for name in dtype.names:
+            field, first = dtype.fields[name][:2]
+            unused[first : first + field.itemsize] &= _unused(field)
+    elif dtype.subdtype is not None:
+        unused[:] = np.tile(_unused(dtype.base), dtype.itemsize // dtype.base.itemsize)
+    elif dtype.char in "gG" and np.finfo(np.longdouble).nmant == _BITS_OF_X87:
+        of_one = np.arange(np.dtype("g").itemsize) >= _BYTES_OF_X87
+        parts = 1 if dtype.char == "g" else 2
+        unused[:] = np.tile(of_one if dtype.newbyteorder("=") == dtype else of_one[::-1], parts)
+    return unused
 
 
 def _is_tensor(value: Any) -> bool:
