@@ -168,8 +168,8 @@ def test_inputs_stand_before_and_after_options_and_after_two_dashes(
         ["--backend", "own:inline", "--", "a.txt", "b.txt", "--wide"],
         ["a.txt", "b.txt", "--backend", "own:inline", "--", "--wide"],
     ):
-        assert main(["run", "own:count", *words]) == 0, words
-        rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert main(["run", "own:count", "-o", "out.jsonl", *words]) == 0, words
+        rows = [json.loads(line) for line in (here / "out.jsonl").read_text().splitlines()]
         assert [row["payload"] for row in rows] == ["a.txt", "b.txt", "--wide"]
     with pytest.raises(SystemExit, match="2"):
         main(["run", "own:count", "--backend", "own:inline", "--wide", "--", "a.txt"])
