@@ -35,6 +35,30 @@ def test_each_item_has_what_it_wrote(chunksize: int | None) -> None:
     assert [item.stderr for item in job.items] == [f"err {number}\n" for number in range(300)]
 
 
+class Speaks:
+    """Writes while it is pickled."""
+
+    def __init__(self, item: int) -> None:
+        self.item = item
+
+    def __reduce__(self) -> Any:
+        print("pickled", self.item)
+        return Speaks, (self.item,)
+
+
+@pytest.mark.parametrize("chunksize", [None, 1, 100])
+def test_what_is_written_while_a_result_is_pickled_is_that_item_s(chunksize: int | None) -> None:
+    def handle(item: int) -> Any:
+        print("handled", item)
+        return Speaks(item) if item % 3 else item
+
+    with JobQueue(2) as queue:
+        job = queue.run(range(300), handle, capture_output=True, chunksize=chunksize)
+    assert [item.stdout for item in job.items] == [
+        f"handled {number}\n" + (f"pickled {number}\n" if number % 3 else "") for number in range(300)
+    ]
+
+
 def test_a_try_that_killed_its_worker_has_no_output_nor_that_of_the_try_before() -> None:
     def handle(item: str) -> None:
         print("try", current_item().attempt)

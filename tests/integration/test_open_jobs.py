@@ -115,6 +115,19 @@ def add_and_lock(item: int) -> threading.Lock:
     return threading.Lock()
 
 
+@pytest.mark.parametrize("results", ["keep", "discard"])
+def test_items_that_are_the_same_object_each_time_are_added_as_they_were(results: Any, queue: JobQueue) -> None:
+    def handler(item: Any, kept: list[Any] = [0]) -> None:  # noqa: B006 - that is the point
+        if isinstance(item, int):
+            kept[0] = item
+            current_item().add([kept])
+
+    job: Any = queue.create_job("j", range(500), handler, open=True, results=results)
+    queue.seal("j")
+    queue.start("j").result()
+    assert sorted(item.payload[0] for item in job.items[500:]) == [*range(500)]
+
+
 def test_items_whose_id_is_there_are_left_out(queue: JobQueue) -> None:
     job = queue.create_job("crawl", handler=links, open=True)
     run = queue.start("crawl")

@@ -440,3 +440,17 @@ def test_remote_error_keeps_type_message_and_traceback() -> None:
     assert (error.message, item.error) == ("onetwo", "TroubleError: onetwo")
     assert "in raise_trouble" in error.traceback
     assert str(error) == f"{__name__}.TroubleError: onetwo"
+
+
+def test_seconds_of_short_items_that_fail_are_theirs_alone() -> None:
+    """They are not those of all that ran since the clock was read last."""
+
+    def handler(item: int) -> int:
+        if item % 3 == 0:
+            raise ValueError(item)
+        return item
+
+    with JobQueue(1, max_retries=0) as queue:
+        job = queue.run(range(6000), handler)
+    assert job.duration is not None
+    assert sum(item.elapsed or 0.0 for item in job.items) <= 2 * job.duration

@@ -306,23 +306,35 @@ class ChunkRun:
             self.sampling.handler_ends(ended)
         self.times.handling += ended - started - packing
         self.results.stretch_ended(lo, len(out))
+        if job.capture is not None:
+            job.capture.keep(len(out) - 1)  # what was written while its result was pickled
         self.times.packing += clock.monotonic() - ended + packing
         return self._time_stretch(lo, len(out), ended - started - packing, packing)
 
     def _run_to_end(self, stretch: list[Any], alone: bool) -> float:
         """Run the items of the stretch; returns how long results were pickled meanwhile."""
         out, items, packing = self.running.out, iter(stretch), 0.0
+        at, began = self.stretch_lo, self.stretch_started
         while True:
             try:
                 result = self._run_items(items, alone)
             except BaseException as error:
                 if isinstance(error, StopIteration) and len(out) - self.stretch_lo >= len(stretch):
                     return packing
-                self.results.fail(len(out), error, clock.monotonic() - self.stretch_started)
+                seconds, before = clock.monotonic() - began, len(out) - at
+                # The clock was not read where those before it ended.
+                elapsed = max(seconds - before * (self.job.pace or 0.0), seconds / (before + 1))
+                self.results.fail(len(out), error, elapsed)
+                began += seconds
             else:
-                packing -= clock.monotonic()
+                began = clock.monotonic()
                 self.results.add_at_once(result)
-                packing += clock.monotonic()
+                if self.job.capture is not None:
+                    self.job.capture.keep(len(out) - 1)
+                packing -= began
+                began = clock.monotonic()
+                packing += began
+            at = len(out)
 
     @calls_users_code
     def _run_items(self, items: Iterator[Any], alone: bool) -> Any:
@@ -332,7 +344,7 @@ class ChunkRun:
         """
         job, out = self.job, self.running.out
         results = job.map(items, out)
-        if alone or job.discards:  # pickled at the stretch's end, or not at all
+        if alone or (job.discards and not job.is_open):  # pickled at the stretch's end, or not at all
             # `next` raises the handler's own StopIteration; all other loops in C take it for the end.
             return next(filter(out.append, results))
         return run_up_to_held(results, out, self.running.added)

@@ -42,13 +42,14 @@ def _is_own(result: Any, depth: int = 0) -> bool:
     if kind not in _CONTAINERS or len(result) > MOST or depth > DEPTH:
         return False
     # The loop below, and what it is in, refer to a part.
-    if kind is not tuple and sys.getrefcount(result) > (_fresh + 1 if depth else _fresh):
-        return False
+    is_new = sys.getrefcount(result) <= (_fresh + 1 if depth else _fresh)
     if kind is dict and not FIXED.issuperset(map(type, result)):
         return False
     parts = result.values() if kind is dict else result
     if FIXED.issuperset(map(type, parts)):
-        return True
+        return is_new or kind is tuple
+    if not is_new:
+        return False
     for part in parts:  # noqa: SIM110 - a generator takes longer
         if type(part) not in FIXED and not _is_own(part, depth + 1):
             return False
@@ -70,4 +71,5 @@ def _count_fresh() -> int:
     raise AssertionError("expected new lists to be referred to less than 100 times")
 
 
-_fresh = _count_fresh()
+#: A debugger may refer to it as well just now; in no Python that we know there are more than these.
+_fresh = min(_count_fresh(), 3)

@@ -49,6 +49,7 @@ class ChunkResults:
         self.failures: dict[int, FailureFrame] = {}
         self._packed: dict[int, Passed] = {}
         self._yielded: set[int] = set()  #: positions whose results were yielded
+        self._is_packing = False  #: results are being pickled one by one, and leave ``running.out``
         self._discarded = 0  #: positions below this have no results any more, where these are not wanted
         self.with_items: set[int] = set()  #: positions whose results bring items along
         self._job = job
@@ -70,6 +71,8 @@ class ChunkResults:
         Under the mark of its stretch, which must not change meanwhile: to pickle it is a part of the item then.
         """
         at = len(self._running.out)
+        if self._job.discards:
+            result = None
         if at in self._running.added:
             result = self._with_items(at, result)
         self._pack(at, result)
@@ -85,7 +88,10 @@ class ChunkResults:
                 self._join_items(lo, hi)
         was_looked_at = hi - lo > 1 or type(self._running.out[lo]) in FIXED
         if self._careful or self._packed or not self._job.plain or not was_looked_at:
-            self._pack_each(lo, hi)
+            with self.lock:  # no report is in the making that reads them
+                self._is_packing = True
+            self._pack_each(max(lo, self.sent), hi)
+            self._is_packing = False
 
     def take(self, done: int, *, final: bool) -> tuple[int, Packed | list[Passed], dict[int, FailureFrame]]:
         """What has ended since the last call: the first position, the results, the failures by position from there.
@@ -137,16 +143,21 @@ class ChunkResults:
 
     def _pack_all(self, first: int, done: int, *, final: bool) -> Packed | list[Passed]:
         out, failures = self._running.out, self.failures
-        if self._job.plain and not self._careful and not self._packed:
+        may_look = self._job.plain and not self._careful and not self._is_packing
+        if may_look and not self._packed:
             results = [out[at] for at in range(first, done) if at not in failures] if failures else out[first:done]
             whole = dump_plain(results, self._store)
             if whole is not None:
                 return whole
-            self._job.plain = False
+            self._job.plain = may_look = False
         if final:
             self._pack_each(first, done)
-        elif any(at not in failures and at not in self._packed for at in range(first, done)):
-            raise NotReadyError
+        for at in range(first, done):
+            if at not in failures and at not in self._packed:
+                whole = dump_plain(out[at], self._store) if may_look else None
+                if whole is None:
+                    raise NotReadyError
+                self._packed[at], out[at] = whole, None
         return [self._packed.pop(at) for at in range(first, done) if at not in failures]
 
     def _pack_each(self, lo: int, hi: int) -> None:

@@ -73,6 +73,7 @@ class ModelRun(ChunkRun):
             plain=True,
             pace=1e-6,
             may_await=False,
+            capture=None,
             sampling=None,
             map=self._map,
         )
