@@ -6,6 +6,7 @@ import contextlib
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import as_completed, wait
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,15 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 PATIENCE = 30.0
 
 
-def interrupt_each_moment(call: Callable[[], Any], check: Callable[[int], None]) -> None:
+#: The package, and what it calls of the standard library's locks and futures.
+ALL = ("mpqueue.", "threading", "concurrent.futures.")
+
+
+def interrupt_each_moment(call: Callable[[], Any], check: Callable[[int], None], where: tuple[str, ...] = ALL) -> None:
     """Interrupt the call at its first moment, its second and so on, until it ends before its moment comes."""
     went_through = 0
     for number in range(100_000):
-        interruption = Interruption(number, beyond=True)
+        interruption = Interruption(number, where)
         with contextlib.suppress(KeyboardInterrupt):
             interruption.run(call)
         check(number)
@@ -109,13 +114,18 @@ def test_a_ctrl_c_at_any_moment_of_a_wait_for_a_future_never_blocks_the_thread_t
 
 
 def test_an_interrupted_wait_never_blocks_what_it_waited_for() -> None:
-    def check(make: Callable[[], Any], wait: Callable[[Any], Any], resolve: Callable[[Any], Any]) -> None:
+    def check(
+        make: Callable[[], Any],
+        begin_to_wait: Callable[[Any], Any],
+        resolve: Callable[[Any], Any],
+        where: tuple[str, ...] = ALL,
+    ) -> None:
         made: list[Any] = []
 
         def begin() -> None:
             made.append(make())
             with contextlib.suppress(TimeoutError):
-                wait(made[-1])
+                begin_to_wait(made[-1])
 
         def end(number: int) -> None:
             if made:
@@ -124,7 +134,7 @@ def test_an_interrupted_wait_never_blocks_what_it_waited_for() -> None:
                 thread.join(PATIENCE)
                 assert not thread.is_alive(), f"interrupted at moment {number}"
 
-        interrupt_each_moment(begin, end)
+        interrupt_each_moment(begin, end, where)
 
     check(SafeEvent, lambda event: event.wait(0.001), lambda event: event.set())
     check(Reply[None], lambda reply: reply.result(0.001), lambda reply: reply.set_result(None))
@@ -132,6 +142,9 @@ def test_an_interrupted_wait_never_blocks_what_it_waited_for() -> None:
     check(SafeFuture[None], lambda future: future.exception(0.001), lambda future: future.set_exception(OSError()))
     check(SafeFuture[None], lambda future: future.add_done_callback(print), lambda future: future.cancel())
     check(SafeFuture[None], lambda future: (future.done(), future.running()), lambda future: future.set_result(None))
+    beyond = ("mpqueue.", "threading")
+    check(SafeFuture[None], lambda future: wait([future], 0.001), lambda future: future.cancel(), beyond)
+    check(SafeFuture[None], lambda future: next(as_completed([future], 0.001)), lambda future: future.cancel(), beyond)
 
 
 def test_all_that_wait_for_an_event_go_on_when_it_is_set() -> None:

@@ -11,12 +11,12 @@ from typing import Any
 class Interruption:
     """Raises KeyboardInterrupt once, at the moment of this number, in code of the package that `run` calls.
 
-    With ``beyond`` also in what the package calls of the standard library's locks and futures.
+    Or in other modules: ``where`` is how their names begin.
     """
 
-    def __init__(self, number: int, *, beyond: bool = False) -> None:
+    def __init__(self, number: int, where: tuple[str, ...] = ("mpqueue.",)) -> None:
         self._left = number
-        self._where = ("mpqueue.", "threading", "concurrent.futures.") if beyond else "mpqueue."
+        self._where = where
 
     @property
     def came(self) -> bool:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 from operator import attrgetter
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from mpqueue._os.main_thread_waits import wait_long
 
@@ -129,15 +129,27 @@ class _Condition(threading.Condition):
     __exit__ = property(attrgetter("_lock.__exit__"))
 
 
-class SafeFuture(Future[T]):
-    """A future that its maker resolves without blocking, whatever has interrupted its own methods.
+class _Waiters(list[Any]):
+    """Those that `concurrent.futures.wait` and `as_completed` give a future; each waits for its own ``event``."""
 
-    That does not hold for `concurrent.futures.wait` and `as_completed`, which take its lock for longer.
+    def append(self, waiter: Any) -> None:
+        """The future's end sets its event from now on. It does not wait yet."""
+        if not isinstance(waiter.event, SafeEvent):
+            waiter.event = SafeEvent()
+        super().append(waiter)
+
+
+class SafeFuture(Future[T]):
+    """A future that its maker resolves without blocking, whatever has interrupted a wait for it.
+
+    One gap is left: a Ctrl-C in the moment in which `concurrent.futures.wait` or `as_completed` has the locks of all
+    its futures leaves them locked.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._condition = _Condition()
+        self._waiters = _Waiters()
         self._over = SafeEvent()
 
     def done(self) -> bool:
