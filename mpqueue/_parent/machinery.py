@@ -122,9 +122,14 @@ class Engine:
         self._end_at_exit()
         return recorder
 
+    @property
+    def is_fork(self) -> bool:
+        """True in a process that was forked off the one that made it."""
+        return os.getpid() != self._owner
+
     def check_process(self) -> None:
         """Raise QueueClosedError in a fork: threads and workers belong to the process that started them."""
-        if os.getpid() != self._owner:
+        if self.is_fork:
             raise QueueClosedError(
                 f"this queue belongs to process {self._owner}, of which this one ({os.getpid()}) is a fork; "
                 "make a new queue here"

@@ -1026,6 +1026,8 @@ class JobQueue(SafeEmitter):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._host.engine.is_fork:  # nothing of it is here, and what leaves the block goes on
+            return
         if kind is not None:
             self.close(kill=True)
             return

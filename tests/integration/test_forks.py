@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from mpqueue import JobQueue, imap
+from tests.support.programs import run_program
 from tests.support.results import results_of
 from tests.support.waiting import Gate
 
@@ -50,6 +51,22 @@ def verdicts(gate: Gate, count: int) -> set[str]:
     gate.wait_for(*range(count))
     gate.open()
     return gate.wait_for_count(2 * count) - {str(number) for number in range(count)}
+
+
+@pytest.mark.usefixtures("shared_pool_ends")
+@pytest.mark.parametrize("name", ["JobQueue", "Executor", "Pool"])
+def test_a_fork_that_leaves_the_block_ends_as_it_wants(name: str, tmp_path: Path) -> None:
+    program = f"""
+import os, sys, mpqueue
+with mpqueue.{name}(1) as made:
+    pid = os.fork()
+    if not pid:
+        sys.exit(3)
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    print(list(made.map(abs, [-1])) if hasattr(made, "map") else made.run([-1], abs).results)
+"""
+    ended = run_program(tmp_path, program)
+    assert (ended.returncode, ended.stderr, ended.stdout) == (0, "", "3\n[1]\n")
 
 
 KEPT = {f"{number} kept" for number in range(FORKS)}

@@ -153,7 +153,9 @@ class Executor(concurrent.futures.Executor):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
-        """Shut down and wait. Left by Ctrl-C, or interrupted meanwhile, end everything at once."""
+        """Shut down and wait. Left by Ctrl-C, or interrupted meanwhile, end everything at once. Nothing in a fork."""
+        if self._life.is_fork:
+            return None
         try:
             if kind is not None and issubclass(kind, KeyboardInterrupt):
                 self.kill_workers()
@@ -279,6 +281,11 @@ class _Life:
         """Cancel all that no worker has."""
         if self._calls is not None and not self._calls.ended.is_set():
             self._calls.drop_waiting()
+
+    @property
+    def is_fork(self) -> bool:
+        """True in a process that was forked off the one that made it."""
+        return self._queue._host.engine.is_fork
 
     def kill(self) -> None:
         """End all calls at once."""

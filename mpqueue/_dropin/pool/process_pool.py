@@ -353,7 +353,8 @@ class Pool(standard.Pool):
     def __exit__(
         self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
     ) -> None:
-        self.terminate()
+        if not self._queue._host.engine.is_fork:
+            self.terminate()
 
     def _check_running(self) -> None:
         if self._state != standard.RUN:
