@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import os
 import random
+import re
 import socket
 import sqlite3
 import stat
@@ -275,6 +276,36 @@ journal = Journal(sys.argv[1], lambda: 0.0)
 print("open", flush=True)
 threading.Event().wait()
 """
+
+
+@not_on_windows("cp and mv")
+@pytest.mark.slow
+def test_a_journal_with_a_second_name_is_refused_until_it_is_a_file_of_its_own(tmp_path: Path) -> None:
+    path, other = tmp_path / "a run.db", tmp_path / "b run.db"
+    with start_program(tmp_path, HOLDER, path) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == "open\n"
+        for suffix in ("", "-wal", ".lock"):
+            os.link(f"{path}{suffix}", f"{other}{suffix}")
+        refuse_second_name(other)
+        assert is_held(str(path))
+        program.kill()
+        program.wait()
+    refuse_second_name(path)
+    command = refuse_second_name(other)
+    subprocess.run(command, shell=True, check=True)  # as a user does who reads it
+    with opened(path), opened(other):
+        assert is_held(str(path))
+    assert sorted(file.name for file in tmp_path.glob("*run.db*")) == ["a run.db", "b run.db"]
+
+
+def refuse_second_name(path: Path) -> str:
+    """Returns the command that the error names."""
+    with pytest.raises(JournalError, match="expected a file with one name, got one with 2") as error:
+        Journal(str(path), Now())
+    told = re.search("`(cp -p .*)`", str(error.value))
+    assert told is not None
+    return told[1]
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from mpqueue._parent.journal.guards.held_files import MovedError
 from mpqueue._parent.journal.guards.journal_lock import JournalLock
 from mpqueue._parent.journal.guards.local_disk import check_local
-from mpqueue._parent.journal.guards.ownership import check_own
+from mpqueue._parent.journal.guards.ownership import check_one_name, check_own
 from mpqueue._parent.journal.guards.running_marks import RunningMarks
 from mpqueue._parent.journal.journal_file import (
     Connect,
@@ -101,6 +101,7 @@ class Journal:
         self.lost: JournalError | None = None
         self._now = now
         check_own(path)
+        check_one_name(path)
         check_local(path)
         self._lock = JournalLock(path)
         try:

@@ -3,12 +3,16 @@
 Checked each time before anything is opened: the file, and what stands beside it (log, lock, folder of big values).
 Their owner must be this user or root, and no other user may write them. The rights of the *folder* are not checked:
 what others put there belongs to them, and is refused for that.
+
+One that is to be written has one name besides: its lock and its log are found by that.
 """
 
 from __future__ import annotations
 
 import os
+import shlex
 import stat
+from collections.abc import Iterable
 
 from mpqueue._os.files import others_may_write, this_user
 from mpqueue._whole_file import is_trusted
@@ -16,6 +20,8 @@ from mpqueue.errors import JournalError
 
 #: What stands beside a journal.
 BESIDE = ("", "-wal", "-shm", "-journal", ".lock", ".running", ".files")
+#: Those of them that a queue goes on to write.
+_WRITTEN = ("", "-wal", "-journal", ".lock")
 
 
 def own_path(path: str) -> str:
@@ -41,6 +47,35 @@ def check_own(path: str) -> None:
         except OSError:  # it is not there, or is met again when it is opened
             continue
         check_stat(name, found)
+
+
+def check_one_name(path: str) -> None:
+    """Raise `JournalError` where a file of the journal has another name as well: a hard link.
+
+    Who opens it by that name finds neither the lock nor the log of who has it open by this one.
+    """
+    linked = {name: links for suffix in _WRITTEN if (links := _links(name := f"{path}{suffix}")) > 1}
+    if linked:
+        first, links = next(iter(linked.items()))
+        raise JournalError(
+            f"{first}: expected a file with one name, got one with {links} (hard links, as `cp -al` makes them); it is "
+            "left as it is, since a queue that has it open under another name would not be noticed, and a backup would "
+            f"change with it; once no program has it open, make it a file of its own: `{_copying(linked)}`"
+        )
+
+
+def _copying(names: Iterable[str]) -> str:
+    """The command that makes them files of their own."""
+    pairs = [(shlex.quote(name), shlex.quote(f"{name}.own")) for name in names]
+    return " && ".join(f"cp -p {name} {own} && mv {own} {name}" for name, own in pairs)
+
+
+def _links(name: str) -> int:
+    try:
+        found = os.lstat(name)
+    except OSError:
+        return 0
+    return found.st_nlink if stat.S_ISREG(found.st_mode) else 0
 
 
 def check_stat(name: str, found: os.stat_result) -> None:
