@@ -515,23 +515,10 @@ def test_an_interruption_at_any_moment_ends_nothing_silently(imap: Callable[...,
     expected = sorted(["cannot do 3", *(str(number) for number in range(30) if number != 3)])
     went_on = 0
     for number in range(1500 if IS_LONG else 120):
-        interruption, found, closed = Interruption(number), list[Any](), False
-        results = imap(do.only(3, do.fail), range(30), max_retries=0, concurrency=1, buffersize=8)
-        while True:
-            try:
-                found.append(interruption.run(results.__next__))
-            except KeyboardInterrupt:
-                continue
-            except ValueError as error:
-                found.append(str(error))
-            except QueueClosedError as error:
-                assert "some of them may be lost" in str(error)  # noqa: PT017 - one of two good ends
-                closed = True
-                break
-            except StopIteration:
-                break
-        assert closed or sorted(map(str, found)) == expected, f"interrupted at moment {number}"
-        went_on += interruption.came and not closed
+        interruption = Interruption(number)
+        found = interruption.read(imap(do.only(3, do.fail), range(30), max_retries=0, concurrency=1, buffersize=8))
+        assert found is None or sorted(map(str, found)) == expected, f"interrupted at moment {number}"
+        went_on += interruption.came and found is not None
     assert went_on
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
+
+from mpqueue import QueueClosedError
 
 
 class Interruption:
@@ -32,6 +34,22 @@ class Interruption:
             return call()
         finally:
             sys.setprofile(None)
+
+    def read(self, results: Iterator[Any]) -> list[Any] | None:
+        """All of them, and what the errors among them say; None where the iterator says that some may be lost."""
+        found = list[Any]()
+        while True:
+            try:
+                found.append(self.run(results.__next__))
+            except KeyboardInterrupt:
+                continue
+            except ValueError as error:
+                found.append(str(error))
+            except QueueClosedError as error:
+                assert "some of them may be lost" in str(error)  # noqa: PT017 - one of two good ends
+                return None
+            except StopIteration:
+                return found
 
     def _look(self, frame: FrameType, event: str, argument: object) -> None:
         if event not in ("call", "c_return") or self.came or _is_in_destructor(frame):
