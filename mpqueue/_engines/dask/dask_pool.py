@@ -621,3 +621,4 @@ class DaskPool(HostedPool[DaskLane]):
     async def _close_client(self) -> None:
         with contextlib.suppress(Exception):  # as little can be done about it
             await self.client.close(CLOSE_LIMIT)
+        await asyncio.sleep(5 * SEND_INTERVAL)  # a timer of its last message: Dask has to read that it went off
