@@ -10,9 +10,9 @@ from mpqueue._engines.loky.process.worker_process import WorkerProcess
 from mpqueue._os import channels
 from mpqueue._os.process import stacks
 
-#: Seconds to wait for the first of the text. It comes within 2 ms, or not at all: the handler blocks the signal.
-PATIENCE = 0.05
-
+#: Seconds to wait for the first of the text. It comes within 2 ms, later on a busy machine, or not at all: the handler
+#: blocks the signal, or on Windows keeps the interpreter to itself. So much later it is killed then.
+PATIENCE = 0.5
 #: The same where the worker goes on: nothing waits for it but the one who looks.
 LOOK_PATIENCE = 1.0
 #: Seconds without more of the text after which that was all. It comes in pieces, 10 us for a thread, between which the
