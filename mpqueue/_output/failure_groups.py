@@ -13,6 +13,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from mpqueue._text import fitting, visible_line
+from mpqueue.errors import type_name_of
 
 if TYPE_CHECKING:
     from mpqueue._queue.job import JobItem
@@ -60,16 +61,19 @@ class FailureGroup:
 def group_failures(items: Iterable[JobItem]) -> list[FailureGroup]:
     """The failed ones of these, the largest group first."""
     groups: dict[tuple[str, str | None], list[JobItem]] = {}
+    messages: dict[tuple[str, str | None], str] = {}
     places: dict[str, str | None] = {}
     for item in items:
-        trace = item.traceback or ""
+        failure = item._failure  # noqa: SLF001 - looked at once: an item that is tried again has none
+        if failure is None:
+            continue
+        trace = failure.traceback or ""
         if trace not in places:
-            places[trace] = place_of(trace, item.to_dict()["error"])
-        groups.setdefault((item.error_type or "", places[trace]), []).append(item)
-    found = [
-        FailureGroup(name, place, members[0].to_dict()["error"], tuple(members))
-        for (name, place), members in groups.items()
-    ]
+            places[trace] = place_of(trace, failure.message)
+        alike = type_name_of(failure.error), places[trace]
+        messages.setdefault(alike, failure.message)
+        groups.setdefault(alike, []).append(item)
+    found = [FailureGroup(*alike, messages[alike], tuple(members)) for alike, members in groups.items()]
     return sorted(found, key=lambda group: -group.count)
 
 

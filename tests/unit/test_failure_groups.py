@@ -128,3 +128,16 @@ def test_failures_are_together_by_type_and_place_the_most_first() -> None:
     assert [item.id for item in groups[0].items] == [1, 3]
     assert str(groups[0]) == "ValueError × 2 at test_failure_groups.py:18, first: file 1"
     assert str(groups[2]) == "Odd × 1, first: file 2"
+
+
+def test_items_that_run_again_by_now_or_completed_are_in_no_group() -> None:
+    table = make_table(range(4))
+    for index in range(3):
+        table.fail(index, Failure(ValueError("b")))
+    items = [JobItem(table, index) for index in range(3)]
+    table.forget_failures([0, 1])
+    table.complete([1], ["done"])
+    (group,) = group_failures(items)
+    assert [item.id for item in group.items] == [2]
+    table.forget_failures()
+    assert group_failures(items) == []
