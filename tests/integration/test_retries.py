@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from mpqueue._os.system import IS_WINDOWS
 from mpqueue.events import ITEM_RETRY
 from tests.support import handlers as do
 from tests.support.recorder import Recorder
+from tests.support.systems import not_on_windows
 from tests.support.waiting import Gate, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
@@ -454,3 +456,17 @@ def test_seconds_of_short_items_that_fail_are_theirs_alone() -> None:
         job = queue.run(range(6000), handler)
     assert job.duration is not None
     assert sum(item.elapsed or 0.0 for item in job.items) <= 2 * job.duration
+
+
+@not_on_windows("no signal asks a worker there where it is")
+def test_c_code_whose_wait_is_cut_short_is_late_all_the_same() -> None:
+    """The signal that asks where it is ends such a wait, and the handler returns before it is killed."""
+
+    def handler(item: int) -> str:
+        left = ctypes.CDLL(None).sleep(60)
+        return f"{left} s early"
+
+    with JobQueue(1, max_retries=0, timeout=0.3) as queue:
+        for _ in range(3):
+            (item,) = queue.run([1], handler).items
+            assert isinstance(item.exception, ItemTimeoutError)
