@@ -59,17 +59,44 @@ def test_what_is_written_while_a_result_is_pickled_is_that_item_s(chunksize: int
     ]
 
 
-def test_a_try_that_killed_its_worker_has_no_output_nor_that_of_the_try_before() -> None:
+def test_a_try_that_killed_its_worker_has_no_output_nor_that_of_the_try_before(tmp_path: Path) -> None:
     def handle(item: str) -> None:
         print("try", current_item().attempt)
         if current_item().attempt == 1:
             raise ValueError
         os._exit(1)
 
-    with JobQueue(1, retry=RetryPolicy(1, base_delay=0)) as queue:
-        (item,) = queue.run(["a"], handle, capture_output=True).items
-    assert (item.attempts, item.stdout, item.stderr) == (2, None, None)
-    assert isinstance(item.exception, WorkerCrashedError)
+    journal = tmp_path / "journal.db"
+    # The wait between the tries lets the journal write a row for each.
+    with JobQueue(1, retry=RetryPolicy(1, base_delay=0.1), journal=journal) as queue:
+        (live,) = queue.run(["a"], handle, id="job", capture_output=True).items
+    with JobQueue(1, journal=journal) as queue:
+        (read,) = queue.load_job("job").items
+    for item in (live, read):
+        assert (item.attempts, item.stdout, item.stderr) == (2, None, None)
+        assert isinstance(item.exception, WorkerCrashedError)
+
+
+def test_a_later_run_without_the_option_leaves_no_output_of_an_earlier_one(tmp_path: Path) -> None:
+    journal, mended = tmp_path / "journal.db", tmp_path / "mended"
+
+    def handle(item: str) -> str:
+        print("try")
+        if item == "b" and not mended.exists():
+            raise ValueError
+        return item
+
+    with JobQueue(1, max_retries=0, journal=journal) as queue:
+        queue.run(["a", "b"], handle, id="job", capture_output=True)
+    mended.touch()
+    with JobQueue(1, max_retries=0, journal=journal) as queue:
+        job = queue.create_job("job", ["a", "b"], handle)
+        assert [item.stdout for item in job.items] == ["try\n", "try\n"]
+        queue.retry_failed("job").result()
+        assert [(item.stdout, item.stderr) for item in job.items] == [("try\n", ""), (None, None)]
+    with JobQueue(1, journal=journal) as queue:
+        items = queue.load_job("job").items
+        assert [(item.stdout, item.stderr) for item in items] == [("try\n", ""), (None, None)]
 
 
 def test_an_item_that_wrote_nothing_has_nothing_and_without_the_option_there_is_none() -> None:

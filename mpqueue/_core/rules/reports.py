@@ -99,8 +99,8 @@ def _unreadable(books: Books, chunk: Chunk, report: ChunkReported, why: Failure)
 def _note(job: JobBook, lane: int, indices: Sequence[int], report: ChunkReported) -> None:
     """What the items cost, what they wrote, and where they were."""
     job.table.note_times(indices, report.stretches)
-    if report.output is not None:
-        job.table.output.update({indices[at]: text for at, text in report.output.items() if at < len(indices)})
+    output = report.output or {}
+    job.table.note_output(indices, {indices[at]: text for at, text in output.items() if at < len(indices)})
     if report.peaks:
         job.table.note_peaks({indices[at]: peak for at, peak in report.peaks.items() if at < len(indices)})
     if report.profile is not None and job.samples is not None:

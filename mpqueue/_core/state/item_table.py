@@ -394,6 +394,13 @@ class ItemTable:
         for index, peak in peaks.items():
             self.peak[index] = min(peak >> 10, 0xFFFFFFFF)
 
+    def note_output(self, indices: Iterable[int], output: Mapping[int, tuple[str, str]]) -> None:
+        """What the last tries of these items wrote, by index; of an item that is not in it, that was not kept."""
+        if self.output:  # what the tries before wrote
+            for index in indices:
+                self.output.pop(index, None)
+        self.output.update(output)
+
     def forget_costs(self, index: int) -> None:
         """What the item's last try cost is not known."""
         self.cpu[index] = 0.0

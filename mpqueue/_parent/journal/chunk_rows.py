@@ -451,7 +451,7 @@ class RowReader:
             self._check_results(content, done)
         if "history" in content:
             self._read_failures(content, indices)
-        table.output.update(_present(content.get("output", {}), indices))
+        table.note_output(indices, dict(_present(content.get("output", {}), indices)))
         _put(table.status, indices, status)
 
     def _mark_results(self, number: int, content: dict[str, Any], indices: Sequence[int]) -> Sequence[int]:
