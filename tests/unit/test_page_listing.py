@@ -98,6 +98,41 @@ def test_a_search_finds_what_an_item_has_become() -> None:
     assert made.find(wish, bytes(table.status)).indices == []
 
 
+def test_a_search_finds_what_an_item_became_after_failed_items_were_retried() -> None:
+    table = make_table(["a", "b"])
+    book, clock = job_of(table), Clock()
+    made, failed, fine = Listing(book, clock), Wish(words=("broken",)), Wish(words=("fine",))
+    book.epoch = 1
+    for _ in range(3):
+        table.fail_try(1, Failure(ValueError("broken")), None)
+    table.fail(1, Failure(ValueError("broken")))
+    assert made.find(failed, bytes(2)).indices == [1]
+    assert made.find(fine, bytes(2)).indices == []
+    table.forget_failures()
+    book.epoch = 2
+    table.attempts[1], table.results[1], table.status[1] = 1, "fine", COMPLETED
+    clock.at += 1.0
+    assert made.find(failed, bytes(2)).indices == []
+    assert made.find(fine, bytes(2)).indices == [1]
+
+
+@pytest.mark.parametrize("starts", [1, 255])
+def test_a_search_finds_another_error_of_an_item_that_failed_again(starts: int) -> None:
+    table = make_table(["a", "b"])
+    book, clock = job_of(table), Clock()
+    made, first, second = Listing(book, clock), Wish(words=("first",)), Wish(words=("second",))
+    table.fail_try(1, Failure(ValueError("first")), None)
+    table.fail(1, Failure(ValueError("first")))
+    assert made.find(first, bytes(2)).indices == [1]
+    table.forget_failures()
+    book.epoch += starts
+    table.fail_try(1, Failure(ValueError("second")), None)
+    table.fail(1, Failure(ValueError("second")))
+    clock.at += 1.0
+    assert made.find(first, bytes(2)).indices == []
+    assert made.find(second, bytes(2)).indices == [1]
+
+
 def test_few_searches_are_kept_and_none_once_the_viewers_have_gone() -> None:
     made = Listing(job_of(make_table(range(10))), Clock())
     for word in range(10):
@@ -105,4 +140,4 @@ def test_few_searches_are_kept_and_none_once_the_viewers_have_gone() -> None:
     assert len(made._searches) == listing.SEARCHES
     made.forget()
     assert not made._searches
-    assert not made._texts
+    assert not made._texts[1]

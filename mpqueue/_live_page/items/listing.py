@@ -11,6 +11,7 @@ from __future__ import annotations
 import heapq
 import math
 import threading
+from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -37,6 +38,8 @@ BATCH, RUN = 500, 5_000
 SEARCHES, MOST_TEXTS = 4, 250_000
 #: How many times longer than it took to make, something is kept that may be out of date.
 KEPT = 6
+#: The tag of an item that was not searched: one that none has.
+UNSEEN = 2**32 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,8 @@ class _Search:
     words: tuple[str, ...]
     lock: threading.Lock = field(default_factory=threading.Lock)
     hits: bytearray = field(default_factory=bytearray)
-    seen: bytearray = field(default_factory=bytearray)  #: the tag that each item had when it was searched
+    seen: array[int] = field(default_factory=lambda: array("I"))  #: the tag of each item when it was searched
+    epoch: int = -1  #: of the job, when they were
     at: int = 0  #: the next item
     started: float = 0.0
     cost: float = 0.0
@@ -80,7 +84,7 @@ class Listing:
         self._now = now
         self._lock = threading.Lock()
         self._searches: OrderedDict[tuple[str, ...], _Search] = OrderedDict()
-        self._texts: dict[int, tuple[int, str]] = {}
+        self._texts: tuple[int, dict[int, tuple[int, str]]] = -1, {}  #: of one epoch
         self._orders: dict[str, tuple[Any, float, float, list[int]]] = {}
         self.failures = FailureList(job, now)
 
@@ -88,7 +92,7 @@ class Listing:
         """There are no viewers: free what was kept."""
         with self._lock:
             self._searches.clear()
-            self._texts = {}
+            self._texts = -1, {}
             self._orders = {}
         self.failures.forget()
 
@@ -155,7 +159,7 @@ class Listing:
         more = count - len(search.seen)
         if more > 0:
             search.hits.extend(bytes(more))
-            search.seen.extend(b"\xff" * more)
+            search.seen.extend(array("I", (UNSEEN,)) * more)
         begun = now = self._now()
         while search.at < count and (now == begun or now < begun + SEARCHING):
             stop = min(count, search.at + BATCH)
@@ -169,23 +173,33 @@ class Listing:
             search.at, search.ended, search.whole = 0, now, True
 
     def _search_some(self, search: _Search, indices: Iterable[int]) -> None:
-        table, seen, words = self._job.table, search.seen, search.words
-        status, attempts, epoch = table.status, table.attempts, self._job.epoch
+        epoch = self._job.epoch  # first: what is read after it is no older
+        if search.epoch != epoch:
+            search.epoch, search.seen = epoch, array("I", (UNSEEN,)) * len(search.seen)
+        table, seen, words, texts = self._job.table, search.seen, search.words, self._texts_of(epoch)
+        status, attempts = table.status, table.attempts
         for index in indices:
-            # Statuses are few; with 7 bits of how often it ran, an item that changed has another tag.
-            tag = (status[index] + 5 * attempts[index] + 11 * epoch) % 255
+            # Within an epoch, an item that changed has another status, or ran more often. Statuses have 3 bits.
+            tag = (status[index] + 8 * attempts[index]) % UNSEEN
             if seen[index] != tag:
                 seen[index] = tag
-                text = self._text(index, tag)
+                text = self._text(texts, index, tag)
                 search.hits[index] = all(word in text for word in words)
 
-    def _text(self, index: int, tag: int) -> str:
-        known = self._texts.get(index)
+    def _texts_of(self, epoch: int) -> dict[int, tuple[int, str]]:
+        """Where the texts of that epoch are kept. A search that began in an older one writes into a dict of its own."""
+        with self._lock:
+            if self._texts[0] != epoch:
+                self._texts = epoch, {}
+            return self._texts[1]
+
+    def _text(self, texts: dict[int, tuple[int, str]], index: int, tag: int) -> str:
+        known = texts.get(index)
         if known is not None and known[0] == tag:
             return known[1]
         text = searched_text(self._job.table, index)
         if len(self._job.table) <= MOST_TEXTS:
-            self._texts[index] = (tag, text)
+            texts[index] = (tag, text)
         return text
 
     # -- sorting ---------------------------------------------------------------------------------------------
