@@ -118,10 +118,14 @@ class ParquetSink(FileSink):
             tables = _without_empty(tables, () if self._schema is None else self._schema.names)
             known = [] if self._schema is None else [self._schema]
             wanted = self._writable(self._united([*known, *(each.schema for each in tables)]))
-            tables, wanted = self._cast_all(tables, wanted)
+            given = tables
+            tables, wanted = self._cast_all(given, wanted)
             if self._writer is not None and wanted != self._schema:
                 self._widen(wanted)
-            self._schema = wanted
+                if self._schema != wanted:  # a value in the file did not fit
+                    tables, _ = self._cast_all(given, self._schema)
+            else:
+                self._schema = wanted
         if self._writer is None:
             self._writer = self._open_writer(self._part.file)
         group = self._arrow.concat_tables(tables).combine_chunks()
@@ -198,10 +202,12 @@ class ParquetSink(FileSink):
         return arrow.Table.from_arrays(columns, schema=wanted)
 
     def _widen(self, wanted: Any) -> None:
-        """Write what there is anew, in the wider schema."""
+        """Write what there is anew, in the wider schema, or with text where a value would be another one in it."""
         self._writer.close()
         self._part.grown()
         old = self._parquet.ParquetFile(self._part.file)
+        for number in range(old.num_row_groups):  # before any is written
+            _, wanted = self._cast_all([old.read_row_group(number)], wanted)
         with self._part.anew() as file:
             self._schema = wanted
             writer = self._open_writer(file)

@@ -312,6 +312,32 @@ def test_numbers_that_grow_too_big_for_their_column_are_kept_as_they_are(
     assert str(big) in map(str, pq.read_table(path).to_pydict()["result"])
 
 
+@pytest.mark.parametrize(
+    ("results", "there"),
+    [
+        ([2**62 + 1, 2, 3, 0.5], ["4611686018427387905", "2", "3", "0.5"]),
+        ([2, 2**62 + 1, 3, 0.5], ["2", "4611686018427387905", "3", "0.5"]),
+        ([[2**62 + 1], [2], [3], [0.5]], ["[4611686018427387905]", "[2]", "[3]", "[0.5]"]),
+        ([{"a": [2**62 + 1]}, {"a": [2]}, {"a": [3]}, {"a": [0.5]}], ["[4611686018427387905]", "[2]", "[3]", "[0.5]"]),
+        (
+            [{"a": {"b": 2**62 + 1}}, {"a": {"b": 2}}, {"a": {"b": 3}}, {"a": {"b": 0.5}}],
+            ['{"b": 4611686018427387905}', '{"b": 2}', '{"b": 3}', '{"b": 0.5}'],
+        ),
+    ],
+    ids=["numbers", "the second row", "elements of lists", "a key", "a key of a key"],
+)
+def test_a_column_that_can_t_be_widened_for_a_value_in_the_file_is_text(
+    results: list[Any], there: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet_sink, "GROUP_ROWS", 2)
+    path, exported, table = tmp_path / "x.parquet", tmp_path / "exported.parquet", table_of(results)
+    write(sinks.parquet(path), table, [range(at, at + 1) for at in range(4)])
+    exports.export(Items(table), exported)
+    name = "result.a" if isinstance(results[0], dict) else "result"
+    assert pq.read_table(path)[name].to_pylist() == there
+    assert pq.read_table(exported)[name].to_pylist() == there
+
+
 def test_columns_of_which_no_row_has_one_are_told_and_all_are_written(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
