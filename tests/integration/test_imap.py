@@ -522,6 +522,34 @@ def test_an_interruption_at_any_moment_ends_nothing_silently(imap: Callable[...,
     assert went_on
 
 
+@both
+def test_threads_may_share_an_iterator_and_all_come_to_its_end(imap: Callable[..., ItemIterator[Any]]) -> None:
+    results, found = (
+        imap(do.only(7, do.fail), range(600), max_retries=0, concurrency=2, buffersize=16),
+        list[list[Any]](),
+    )
+
+    def read() -> None:
+        mine: list[Any] = []
+        found.append(mine)
+        while True:
+            try:
+                mine.append(next(results))
+            except ValueError as error:
+                mine.append(str(error))
+            except StopIteration:
+                return
+
+    threads = [threading.Thread(target=read, daemon=True) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in threads)
+    expected = sorted(["cannot do 7", *(str(number) for number in range(600) if number != 7)])
+    assert sorted(str(value) for mine in found for value in mine) == expected
+
+
 # --- in coroutines --------------------------------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ memory stays constant, and when the consumer stops, so does the reading.
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, Self, TypeVar
 
@@ -27,8 +28,8 @@ class ItemIterator(Generic[R]):
     """The results of one `imap`, also for ``async for``. An item that failed raises in its place, and it goes on.
 
     ``close`` and ``aclose`` (by `contextlib.closing` and `contextlib.aclosing`), or dropping the last reference, end
-    the work and its running items. One thread or coroutine reads at a time, and the input is read there: while the
-    input makes it wait, so do the results.
+    the work and its running items. Any number of threads may read, or one coroutine. The input is read there, by one
+    of them at a time: while the input makes it wait, so do the results.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class ItemIterator(Generic[R]):
         self._block_size = 0
         self._results = StreamResults(open_, window, ordered=ordered)
         self._is_closed = False
+        self._reading = threading.RLock()  #: held by the thread that waits for more
         self._lent_has_ended = False
 
     def _start(self) -> None:
@@ -68,29 +70,41 @@ class ItemIterator(Generic[R]):
 
     def __next__(self) -> R:
         while True:
-            for outcome in self._block:
+            block = self._block
+            for outcome in block:
                 if type(outcome) is Failure:
-                    was_torn, self._results.is_torn = self._results.is_torn, True
-                    error = self._error_of(outcome, was_torn=was_torn)
+                    with self._reading:
+                        was_torn, self._results.is_torn = self._results.is_torn, True
+                        error = self._error_of(outcome, was_torn=was_torn)
                     try:
-                        del self, outcome  # the error's traceback has this frame, and would keep the iterator alive
+                        del (
+                            self,
+                            block,
+                            outcome,
+                        )  # the error's traceback has this frame: it would keep the iterator alive
                         raise error
                     finally:
                         del error
                 return outcome  # type: ignore[no-any-return]
-            self._check_whole()
-            self._end_block()
-            while not self._begin_block():
-                if not self._read():
-                    self._results.check()
-                    self._results.stream.expect()
-                    self._results.news.wait()
-            if self._is_closed:
-                if self._spoke:  # what was logged is delivered before the loop is over
-                    self._lent.queue._host.await_told()
-                self._lent.await_end()
-                self._raise_input_error()
-                raise StopIteration
+            with self._reading:
+                if self._block is block:  # else another thread has begun the next one
+                    self._begin_next_block()
+                if self._is_closed:
+                    if self._spoke:  # what was logged is delivered before the loop is over
+                        self._lent.queue._host.await_told()
+                    self._lent.await_end()
+                    self._raise_input_error()
+                    raise StopIteration
+
+    def _begin_next_block(self) -> None:
+        """Wait for the next outcomes, or close at the end."""
+        self._check_whole()
+        self._end_block()
+        while not self._begin_block():
+            if not self._read():
+                self._results.check()
+                self._results.stream.expect()
+                self._results.news.wait()
 
     def __aiter__(self) -> Self:
         return self
