@@ -26,7 +26,14 @@ from mpqueue._report.paces import (
     retry_waits,
 )
 from mpqueue._text import visible_line
-from mpqueue.errors import RemoteTraceback, type_name_of
+from mpqueue.errors import (
+    ItemTimeoutError,
+    MemoryLimitError,
+    RemoteTraceback,
+    SetupError,
+    WorkerCrashedError,
+    type_name_of,
+)
 from mpqueue.status import COMPLETED, FAILED, ITEM_CODES
 
 if TYPE_CHECKING:
@@ -88,6 +95,8 @@ class Tries(NamedTuple):
     failed: int
     seconds: float
     errors: Sequence[tuple[str, int]]
+    deadly: str | None = None  #: the commonest error of those with which a worker died or was killed
+    deadly_last: bool = False  #: an item failed for good with such an error
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,8 +367,10 @@ def _memory(book: JobView, supply: int | None) -> MemoryFigures | None:
 
 
 def _tries(book: JobView) -> Tries:
-    failed = [entry for entries in list(book.table.history.values()) for entry in entries]
+    history = list(book.table.history.items())
+    failed = [entry for _, entries in history for entry in entries]
     counts: Counter[tuple[str, str | None]] = Counter()
+    deadly: Counter[tuple[str, str | None]] = Counter()
     first: dict[tuple[str, str | None], str] = {}
     places: dict[str, str | None] = {"": None}
     for entry in failed:
@@ -369,9 +380,24 @@ def _tries(book: JobView) -> Tries:
             places[trace] = place_of(trace, entry.error)
         alike = type_name_of(entry.exception), places[trace]
         counts[alike] += 1
+        deadly[alike] += _is_deadly(entry.exception)
         first.setdefault(alike, entry.error)
     errors = [(_of_many(first[alike], alike[1]), count) for alike, count in counts.most_common(5)]
-    return Tries(len(failed), math.fsum(entry.duration for entry in failed), errors)
+    worst = next((_of_many(first[alike], alike[1]) for alike, count in deadly.most_common(1) if count), None)
+    last = any(
+        book.table.status[at] == FAILED and _is_deadly(entry.exception)
+        for at, entries in history
+        for entry in entries[-1:]
+    )
+    return Tries(len(failed), math.fsum(entry.duration for entry in failed), errors, worst, last)
+
+
+def _is_deadly(error: BaseException) -> bool:
+    """True where a worker died or was killed, here: an error that a handler raised has a traceback as its cause."""
+    kinds: tuple[type[BaseException], ...] = (WorkerCrashedError, ItemTimeoutError, MemoryLimitError)
+    if isinstance(error, SetupError) and error.__cause__ is not None:
+        error, kinds = error.__cause__, (*kinds, TimeoutError)
+    return isinstance(error, kinds) and not isinstance(error.__cause__, RemoteTraceback)
 
 
 def _of_many(error: str, place: str | None) -> str:

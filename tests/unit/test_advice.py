@@ -14,7 +14,10 @@ from mpqueue._core.state.timings import Event
 from mpqueue._report.advice import advise, conclude
 from mpqueue._report.figures import measure
 from mpqueue._report.report_text import facts
+from mpqueue.errors import RemoteTraceback, SetupError, WorkerCrashedError
 from tests.support.runs import START, Run
+
+TRACE = 'Traceback (most recent call last):\n  File "/srv/h.py", line 3, in h\n'
 
 
 def advice(book: JobBook, cpus: int = 8, alone: JobBook | None = None) -> list[str]:
@@ -136,6 +139,36 @@ def dying_workers() -> JobBook:
     run.timings.lane_gone(0, START + 2, worked=True, died=True)
     run.timings.lane_ready(0, START + 3)
     run.chunk(3, 10)
+    return run.end(10)
+
+
+def dying_workers_among_failures() -> JobBook:
+    run = Run()
+    run.timings.lane_gone(0, START + 2, worked=True, died=True)
+    run.timings.lane_ready(0, START + 3)
+    run.chunk(3, 10)
+    table = run.book.table
+    harmless, raised = ValueError("harmless"), WorkerCrashedError("of a queue in the handler")
+    harmless.__cause__, raised.__cause__ = RemoteTraceback(TRACE), RemoteTraceback(TRACE)
+    for error in (harmless, raised):
+        for index in (0, 1):
+            table.fail_try(index, Failure(error), 1)
+            table.fail(index, Failure(error))
+    table.fail_try(2, Failure(WorkerCrashedError("it ended with exit code 7")), 1)
+    run.book.failed = 2
+    return run.end(10)
+
+
+def dying_setups() -> JobBook:
+    run = Run()
+    run.timings.lane_gone(0, START + 2, worked=True, died=True)
+    run.timings.lane_ready(0, START + 3)
+    run.chunk(3, 10)
+    error = SetupError("setup failed in every worker")
+    error.__cause__ = WorkerCrashedError("it ended with exit code 7")
+    run.book.table.fail_try(0, Failure(error), 1)
+    run.book.table.fail(0, Failure(error))
+    run.book.failed = 1
     return run.end(10)
 
 
@@ -306,6 +339,16 @@ def too_little_work() -> JobBook:
         (long_setup, "setup took 6.00 s a worker, 60% of the time", "put more items into one job"),
         (short_job, "Starting the workers took 20% of a job of 500 ms", "keep the queue open"),
         (dying_workers, "1 worker died and had to be replaced, 30%", "item.history of the items that were tried"),
+        (
+            dying_workers_among_failures,
+            "1 worker died and had to be replaced, 30%",
+            "most often for WorkerCrashedError: it ended with exit code 7; item.history of the items that were tried",
+        ),
+        (
+            dying_setups,
+            "1 worker died and had to be replaced, 30%",
+            "most often for SetupError: setup failed in every worker; job.failures has the items",
+        ),
         (recycled_workers, "Replacing workers took 30% of the time", "max_items_per_worker"),
         (few_items, "2 items for 4 workers", "cut the items smaller"),
         (

@@ -37,13 +37,15 @@ def deaths(evidence: Evidence) -> Finding | None:
     if not figures.sums.deaths:
         return None
     saved = evidence.saved("replacing", "lost") + evidence.again("loading", "setup")
-    errors = [error for error, _ in figures.tries.errors[:1]]
+    deadly = figures.tries.deadly
     where = (
-        "job.failures has the items" if figures.failed else "item.history of the items that were tried again has why"
+        "job.failures has the items"
+        if (figures.failed if deadly is None else figures.tries.deadly_last)
+        else "item.history of the items that were tried again has why"
     )
     return Finding(
         f"{counted(figures.sums.deaths, 'worker')} died and had to be replaced, {percent(saved)} of the time went into "
-        f"that{f', most often for {errors[0]}' if errors else ''}; {where}.",
+        f"that{'' if deadly is None else f', most often for {deadly}'}; {where}.",
         saved,
     )
 
