@@ -12,7 +12,7 @@ import _thread
 import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, _base
 from functools import partial
 from operator import attrgetter
 from typing import Any, Generic, TypeVar
@@ -139,6 +139,10 @@ class _Waiters(list[Any]):
         super().append(waiter)
 
 
+#: States in which nothing of a future changes any more.
+_OVER = frozenset({_base.CANCELLED, _base.CANCELLED_AND_NOTIFIED, _base.FINISHED})
+
+
 class SafeFuture(Future[T]):
     """A future that its maker resolves without blocking, whatever has interrupted a wait for it.
 
@@ -154,7 +158,15 @@ class SafeFuture(Future[T]):
 
     def done(self) -> bool:
         """True once it has a result or an exception, or was cancelled."""
-        return self._over.is_set()
+        return self._state in _OVER
+
+    def cancel(self) -> bool:
+        """See `Future.cancel`. Interrupted, it has cancelled it or not."""
+        try:
+            return super().cancel()
+        finally:
+            if self.done():
+                self._over.set()
 
     def result(self, timeout: float | None = None) -> T:
         """The result, or raises the exception; waits at most ``timeout`` seconds, then TimeoutError."""
@@ -167,7 +179,7 @@ class SafeFuture(Future[T]):
         return super().exception(0)
 
     def _await_over(self, timeout: float | None) -> None:
-        if not self._over.wait(timeout):
+        if not self.done() and not self._over.wait(timeout):
             raise TimeoutError
 
     def _invoke_callbacks(self) -> None:
