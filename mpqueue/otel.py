@@ -81,10 +81,22 @@ class _Run:
     job: Job
     book: JobBook
     span: Span
+    epoch: int  #: the book's; once that is higher, the job's failed items are run again, and it tells of that run
+    started_at: float
     completed: int  #: items that had completed before it
     failed: int  #: items that had failed, and are not run again
     retries: int
     events: int = 0
+
+    @property
+    def is_last(self) -> bool:
+        """False once the job is run again."""
+        return self.book.epoch == self.epoch
+
+    @property
+    def has_timings(self) -> bool:
+        """Whether the job's report is of this run, and is more than empty: on a cluster, no timings may have come."""
+        return self.is_last and bool(self.book.timings.lanes)
 
 
 @dataclass(slots=True)
@@ -95,13 +107,15 @@ class _Totals:
     failed: int = 0
     retries: int = 0
 
-    def add(self, run: _Run) -> None:
-        """Also those of this run. Items of stages are counted once, as inputs; only stages retry them."""
-        job = run.job
+    def add(self, run: _Run, completed: int, failed: int, retries: int) -> None:
+        """Also those of this run, with the job's counts.
+
+        Items of stages are counted once, as inputs; only stages retry them.
+        """
         if run.book.stage is None:
-            self.completed += max(0, job.completed - run.completed)
-            self.failed += max(0, job.failed - run.failed)
-        self.retries += job.retries - run.retries
+            self.completed += max(0, completed - run.completed)
+            self.failed += max(0, failed - run.failed)
+        self.retries += retries - run.retries
 
 
 @dataclass(slots=True)
@@ -126,7 +140,7 @@ class _Watcher:
     workers: dict[int, _Worker] = field(default_factory=dict)  #: by lane
     before: weakref.WeakKeyDictionary[Job, tuple[int, int]] = field(default_factory=weakref.WeakKeyDictionary)
     lock: threading.Lock = field(default_factory=threading.Lock)
-    _record: Callable[[Job, JobFinished], None] = lambda *_: None
+    _record: Callable[[_Run, JobFinished], None] = lambda *_: None
 
     def started(self, event: JobStarted) -> None:
         """A job began, or its failed items are run again."""
@@ -139,15 +153,16 @@ class _Watcher:
             return
         if not book.epoch:  # it had ended before this program, which only says so again
             return
+        epoch, started_at = book.epoch, job.started_at or 0.0
         span = self.tracer.start_span(
             "mpqueue.job",
             self.context,
             attributes={"mpqueue.job.id": label(job.id), "mpqueue.job.items": job.total},
-            start_time=_nanoseconds(job.started_at or 0.0),
+            start_time=_nanoseconds(started_at),
         )
         with self.lock:
             completed, retries = self.before.get(job, book.brought)
-            self.runs[job.id] = _Run(job, book, span, completed, book.failed_before, retries)
+            self.runs[job.id] = _Run(job, book, span, epoch, started_at, completed, book.failed_before, retries)
 
     def retried(self, event: ItemRetry) -> None:
         """A try failed."""
@@ -159,23 +174,27 @@ class _Watcher:
             run.span.add_event("retry", {**facts, **error})
 
     def finished(self, event: JobFinished) -> None:
-        """The job has ended."""
+        """The job has ended. If the listeners are late, its failed items may already be running again.
+
+        So the counts and the duration are those of the event.
+        """
         with self.lock:
             run = self.runs.pop(event.job_id, None)
             if run is None:  # cancelled before it started
                 return
             job = run.job
-            self.totals.add(run)
-            self.before[job] = (job.completed, job.retries)
+            retries = job.retries
+            self.totals.add(run, event.completed, event.failed, retries)
+            self.before[job] = (event.completed, retries)
         if run.book.stage is None:
-            self._record(job, event)
-        if self.chunks and run.book.timings.lanes:
+            self._record(run, event)
+        if self.chunks and run.has_timings:
             self._make_chunks(run)
         _describe(run, event)
-        run.span.end(_nanoseconds(job.finished_at or 0.0))
+        run.span.end(_nanoseconds(run.started_at + event.duration))
 
     def _make_chunks(self, run: _Run) -> None:
-        start = run.job.started_at or 0.0
+        start = run.started_at
         parent = trace.set_span_in_context(run.span, self.context)
         for chunk in run.job.report().figures.spans:
             facts = {
@@ -208,11 +227,9 @@ class _Watcher:
         durations = meter.create_histogram("mpqueue.job.duration", "s", "From a job's start to its end.")
         spent = meter.create_counter("mpqueue.worker.time", "s", "What the workers spent their time on.")
 
-        def record(job: Job, event: JobFinished) -> None:
+        def record(run: _Run, event: JobFinished) -> None:
             durations.record(event.duration, {"mpqueue.job.status": str(event.status)})
-            for part in (
-                job.report().figures.work if job._book.timings.lanes else ()
-            ):  # on a cluster, none may have come
+            for part in run.job.report().figures.work if run.has_timings else ():
                 spent.add(part.seconds, {"mpqueue.part": part.key})
 
         self._record = record
@@ -223,7 +240,7 @@ class _Watcher:
             runs = list(self.runs.values())
             now = replace(self.totals)
         for run in runs:
-            now.add(run)
+            now.add(run, run.job.completed, run.job.failed, run.job.retries)
         return now
 
     def _items(self, _: CallbackOptions) -> Iterable[Observation]:
@@ -313,17 +330,17 @@ def _describe(run: _Run, event: JobFinished) -> None:
     span.set_attributes(
         {
             "mpqueue.job.status": str(event.status),
-            "mpqueue.job.completed": job.completed,
-            "mpqueue.job.failed": job.failed,
+            "mpqueue.job.completed": event.completed,
+            "mpqueue.job.failed": event.failed,
             "mpqueue.job.retries": job.retries,
         }
     )
-    for failure in job.failures[:MOST_EVENTS]:
+    for failure in job.failures[:MOST_EVENTS] if run.is_last else ():
         wire = failure.item.to_dict()
         facts = {**_facts_of(failure.item), "exception.type": wire["errorType"]}
         span.add_event("item failed", {**facts, "exception.message": visible(wire["error"])})
-    if job.failed:
-        span.set_status(StatusCode.ERROR, f"{job.failed} of {job.total} items failed")
+    if event.failed:
+        span.set_status(StatusCode.ERROR, f"{event.failed} of {job.total} items failed")
     elif event.status is JobStatus.COMPLETED:
         span.set_status(StatusCode.OK)
 

@@ -6,6 +6,7 @@ import functools
 import gc
 import os
 import re
+import threading
 import weakref
 from pathlib import Path
 from time import process_time
@@ -210,6 +211,47 @@ def test_items_that_stay_failed_are_not_counted_again() -> None:
         job = queue.run(range(4), do.fail, id="job")
         assert queue.retry_failed("job", items=[job.items[0]]).result().failed == 4
     assert told.metric("mpqueue.items") == {"completed": 0, "failed": 5}
+
+
+def fail_until(mended: Path, gate: Gate, item: int) -> int:
+    if not mended.exists():
+        raise ValueError(f"no {item}")
+    gate.pass_through(item)
+    return item
+
+
+def test_a_run_that_listeners_hear_of_late_keeps_its_counts_and_times(tmp_path: Path) -> None:
+    told, gate, mended = Telemetry(), Gate(tmp_path), tmp_path / "mended"
+    is_late, go_on = threading.Event(), threading.Event()
+
+    def be_late(_: object) -> None:
+        is_late.set()
+        go_on.wait(60)
+
+    with JobQueue(1, max_retries=0) as queue:
+        told.instrument(queue, chunks=True)
+        queue.on("job:progress", be_late)
+        queue.on("job:finished", lambda _: gate.open())  # after OpenTelemetry's listener: the second run goes on
+        job = queue.create_job("job", range(3), functools.partial(fail_until, mended, gate))
+        first = queue.start("job")
+        wait_until(lambda: is_late.is_set() and job.status.final)
+        started, finished = job.started_at or 0.0, job.finished_at or 0.0
+        mended.touch()
+        second = queue.retry_failed("job")
+        gate.wait_for(0)
+        go_on.set()
+        first.result()
+        second.result()
+    assert told.metric("mpqueue.items") == {"completed": 3, "failed": 3}
+    late, last = told.spans("mpqueue.job")
+    assert (late.start_time, late.end_time) == (int(started * 1e9), int(finished * 1e9))
+    assert late.status.description == "3 of 3 items failed"
+    assert late.attributes is not None
+    assert (late.attributes["mpqueue.job.completed"], late.attributes["mpqueue.job.failed"]) == (0, 3)
+    assert (last.start_time, last.end_time) == (int((job.started_at or 0) * 1e9), int((job.finished_at or 0) * 1e9))
+    assert last.status.status_code is StatusCode.OK
+    for chunk in told.spans("mpqueue.chunk"):  # of the first run, none are left
+        assert chunk.parent == last.context
 
 
 def fail_three_until(path: Path, item: int) -> int:
