@@ -86,6 +86,7 @@ class _Run:
     completed: int  #: items that had completed before it
     failed: int  #: items that had failed, and are not run again
     retries: int
+    seen: tuple[int, int, int]  #: the job's counts (completed, failed, retries) when they were last read for metrics
     events: int = 0
 
     @property
@@ -162,7 +163,9 @@ class _Watcher:
         )
         with self.lock:
             completed, retries = self.before.get(job, book.brought)
-            self.runs[job.id] = _Run(job, book, span, epoch, started_at, completed, book.failed_before, retries)
+            failed = book.failed_before
+            seen = completed, failed, retries
+            self.runs[job.id] = _Run(job, book, span, epoch, started_at, completed, failed, retries, seen)
 
     def retried(self, event: ItemRetry) -> None:
         """A try failed."""
@@ -240,7 +243,10 @@ class _Watcher:
             runs = list(self.runs.values())
             now = replace(self.totals)
         for run in runs:
-            now.add(run, run.job.completed, run.job.failed, run.job.retries)
+            counts = run.job.completed, run.job.failed, run.job.retries
+            if run.is_last:  # else those are of the next run: a counter must not go down
+                run.seen = counts
+            now.add(run, *run.seen)
         return now
 
     def _items(self, _: CallbackOptions) -> Iterable[Observation]:

@@ -236,9 +236,11 @@ def test_a_run_that_listeners_hear_of_late_keeps_its_counts_and_times(tmp_path: 
         first = queue.start("job")
         wait_until(lambda: is_late.is_set() and job.status.final)
         started, finished = job.started_at or 0.0, job.finished_at or 0.0
+        assert told.metric("mpqueue.items") == {"completed": 0, "failed": 3}
         mended.touch()
         second = queue.retry_failed("job")
         gate.wait_for(0)
+        assert told.metric("mpqueue.items") == {"completed": 0, "failed": 3}
         go_on.set()
         first.result()
         second.result()
