@@ -98,7 +98,7 @@ class TestReports:
     @staticmethod
     def results(out: list[Any], marked: Callable[[int], None] = lambda _: None) -> ChunkResults:
         """Of items that have returned these."""
-        job: Any = SimpleNamespace(plain=True, discards=False, passes_on=False)
+        job: Any = SimpleNamespace(plain=True, discards=False, passes_on=False, capture=None)
         running: Any = SimpleNamespace(out=out, added={}, indices=range(len(out)))
         return ChunkResults(job, running, False, marked, None, lambda: False)
 

@@ -331,8 +331,6 @@ class ChunkRun:
             else:
                 began = clock.monotonic()
                 self.results.add_at_once(result)
-                if self.job.capture is not None:
-                    self.job.capture.keep(len(out) - 1)
                 packing -= began
                 began = clock.monotonic()
                 packing += began

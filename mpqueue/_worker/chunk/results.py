@@ -76,7 +76,9 @@ class ChunkResults:
         if at in self._running.added:
             result = self._with_items(at, result)
         self._pack(at, result)
-        self._running.out.append(None)  # last: then the position counts as ended
+        if self._job.capture is not None:
+            self._job.capture.keep(at)  # what was written meanwhile
+        self._running.out.append(None)  # last: then the position counts as ended, and an early report may take it
 
     def stretch_ended(self, lo: int, hi: int) -> None:
         """These positions ended: pickle their results now, where they must not wait. On the main thread."""
