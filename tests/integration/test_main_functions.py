@@ -392,3 +392,74 @@ ENUMERATIONS = """
 
 def test_members_of_a_script_s_enumerations_are_texts_and_numbers_in_workers_and_journals(tmp_path: Path) -> None:
     assert run_program(tmp_path, ENUMERATIONS).stderr == ""
+
+
+NAMED = """
+    import functools
+    import typing
+    from dataclasses import dataclass
+
+    import mpqueue
+
+    UserId = typing.NewType("UserId", int)
+    P = typing.ParamSpec("P")
+
+    @functools.cache
+    def fib(n):
+        return n if n < 2 else fib(n - 1) + fib(n - 2)
+
+    @dataclass
+    class User:
+        id: UserId
+
+    def logged(function: typing.Callable[P, User]) -> typing.Callable[P, User]:
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> User:
+            return function(*args, **kwargs)
+        return call
+
+    @logged
+    def work(user: User) -> User:
+        return User(UserId(fib(user.id)))
+
+    class Answer:
+        @functools.lru_cache
+        def find(self, n):
+            return n + 1
+
+    if __name__ == "__main__":
+        users = [User(UserId(10)), User(UserId(20))]
+        expected = [User(55), User(6765)]
+        one = {"max_retries": 0}
+        assert mpqueue.map(work, users, **one) == [*mpqueue.imap(work, users, **one)] == expected
+        assert mpqueue.map(fib, [10, 20], **one) == [55, 6765]
+        assert mpqueue.map(Answer().find, [1], **one) == [2]
+        with mpqueue.JobQueue(1, **one) as queue:
+            assert queue.run(users, work).results == expected
+            assert queue.run([fib, UserId, P, User], lambda item: item).results == [fib, UserId, P, User]
+            assert queue.run([fib], lambda item: item(10)).results == [55]
+        with mpqueue.Executor(1, **one) as executor:
+            assert executor.submit(fib, 10).result() == 55
+            assert executor.submit(work, users[0]).result() == expected[0]
+            assert executor.submit(lambda: (fib, UserId, P)).result() == (fib, UserId, P)
+        with mpqueue.Pool(1, initializer=fib, initargs=(30,), **one) as pool:
+            assert pool.map(work, users) == expected
+            assert pool.apply(lambda: fib.cache_info().currsize) == 31
+            assert fib.cache_info().currsize == 0
+
+            @functools.cache
+            def fib(n):
+                return -n
+
+            assert pool.map(work, users) == [User(-10), User(-20)]
+            assert pool.apply(lambda: fib.cache_info().currsize) == 2
+
+            def fib(n):
+                return n
+
+            assert pool.map(work, users) == users
+"""
+
+
+def test_cached_functions_and_new_types_of_a_script_are_in_workers_too(tmp_path: Path) -> None:
+    assert run_program(tmp_path, NAMED).stderr == ""

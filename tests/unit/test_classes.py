@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import abc
 import enum
+import functools
+import textwrap
+import typing
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
@@ -11,7 +16,7 @@ import pytest
 from cloudpickle import cloudpickle
 
 from mpqueue._wire.memory.segments import SegmentStore
-from mpqueue._wire.pickling.classes import _known, _unfilled
+from mpqueue._wire.pickling.classes import _ids, _known, _unfilled
 from mpqueue._wire.pickling.payload import Packed, dump, load, load_home, load_several, without_segment
 
 
@@ -237,3 +242,155 @@ def test_a_class_with_slots_has_the_same_elsewhere(one: Any) -> None:
     home = load_home(back)
     assert type(home) is kind
     assert home.get() == 7
+
+
+def of_a_script(body: str) -> dict[str, Any]:
+    """The globals of a script."""
+    names: dict[str, Any] = {"__name__": "__main__"}
+    exec(compile(textwrap.dedent(body), "script.py", "exec", dont_inherit=True), names)
+    return names
+
+
+@contextmanager
+def as_in_another_process() -> Iterator[None]:
+    """Nothing that was sent from here is known."""
+    known, ids = dict(_known), dict(_ids)
+    _known.clear()
+    _ids.clear()
+    try:
+        yield
+    finally:
+        _known.clear()
+        _ids.clear()
+        _known.update(known)
+        _ids.update(ids)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_a_script_caches_is_computed_anew_elsewhere(way: Any) -> None:
+    names = of_a_script(
+        '''
+        import functools
+
+        @functools.lru_cache(maxsize=7, typed=True)
+        def fib(n: int) -> int:
+            """Fibonacci's."""
+            return n if n < 2 else fib(n - 1) + fib(n - 2)
+
+        fib.unit = "rabbits"
+        fib.itself = fib
+        '''
+    )
+    fib = names["fib"]
+    fib(5)
+    packed = dump([fib, fib, fib.__wrapped__])
+    with as_in_another_process():
+        one, other, function = way(packed)
+        assert one is other is one.itself is function.__globals__["fib"] is not fib
+        assert function is one.__wrapped__ is not fib.__wrapped__
+        assert one.cache_info() == (0, 0, 7, 0)
+        assert (one(20), one.cache_info().misses, one.cache_parameters()) == (6765, 21, fib.cache_parameters())
+        assert (one.__name__, one.__doc__, one.__module__, one.unit) == ("fib", "Fibonacci's.", "__main__", "rabbits")
+        assert one.__wrapped__.__annotations__ == {"n": int, "return": int}
+        back = dump(one)
+        [again] = way(dump([one]))
+        assert again is not one
+    assert way(back) is fib
+    assert fib.__wrapped__.__globals__ is names
+    assert fib.cache_info().misses == 6
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_cached_methods_and_cached_functions_that_call_each_other(way: Any) -> None:
+    names = of_a_script(
+        """
+        import functools
+
+        @functools.cache
+        def even(n):
+            return n == 0 or odd(n - 1)
+
+        @functools.cache
+        def odd(n):
+            return n > 0 and even(n - 1)
+
+        class Shape:
+            @functools.cache
+            def area(self, n):
+                return Shape.square(n)
+
+            @staticmethod
+            @functools.cache
+            def square(n):
+                return n * n
+        """
+    )
+    sent = dump([names["even"], names["odd"], names["Shape"].area, names["Shape"]()])
+    with as_in_another_process():
+        even, odd, area, shape = way(sent)
+        assert (even(10), odd(10)) == (True, False)
+        assert even.__wrapped__.__globals__["odd"] is odd
+        assert type(shape).area is area is not names["Shape"].area
+        assert (shape.area(3), area.cache_info().misses) == (9, 1)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_new_types_and_parameters_of_a_script_go_along(way: Any) -> None:
+    names = of_a_script(
+        """
+        import dataclasses
+        import typing
+
+        P = typing.ParamSpec("P", covariant=True, bound=int)
+
+        class Node:
+            def key(self) -> "NodeId":
+                return NodeId(self)
+
+        NodeId = typing.NewType("NodeId", Node)
+        NodeId.__doc__ = "Of a node."
+
+        @dataclasses.dataclass
+        class User:
+            id: NodeId
+
+            def log(self, function: typing.Callable[P, NodeId]) -> typing.Callable[P, NodeId]:
+                def call(*args: P.args, **kwargs: P.kwargs) -> NodeId:
+                    return function(*args, **kwargs)
+                return call
+        """
+    )
+    kept = [names["NodeId"], names["P"], names["User"]]
+    packed = dump([*kept, names["User"](1)])
+    with as_in_another_process():
+        new_type, parameters, user, item = way(packed)
+        assert (new_type(item), new_type.__supertype__.__name__) == (item, "Node")
+        assert new_type.__supertype__.key.__globals__["NodeId"] is new_type is not names["NodeId"]
+        assert (new_type.__doc__, repr(new_type)) == ("Of a node.", "__main__.NodeId")
+        assert (repr(parameters), parameters.__bound__, parameters.__module__) == ("+P", int, "__main__")
+        assert user.__dataclass_fields__["id"].type is new_type
+        assert user.log.__annotations__["return"] == typing.Callable[parameters, new_type]
+        assert user.log(item, lambda n: n)(5) == 5
+        assert way(dump([new_type, parameters])) == [new_type, parameters]
+        back = dump([new_type, parameters, user])
+    assert all(one is other for one, other in zip(way(back), kept, strict=True))
+
+
+ImportableId = typing.NewType("ImportableId", int)
+ImportableP = typing.ParamSpec("ImportableP")
+
+
+@functools.cache
+def importable(n: int) -> int:
+    return n
+
+
+def test_what_can_be_imported_goes_by_name() -> None:
+    names = [ImportableId, ImportableP, importable]
+    function = dump(lambda: names)
+    assert len(function.data) < 2000
+    assert b"_make_cached" not in function.data
+    assert b"_make_new_type" not in function.data
+    assert b"_make_parameters" not in function.data
+    with as_in_another_process():
+        assert all(one is other for one, other in zip(load(function)(), names, strict=True))

@@ -6,6 +6,10 @@ runs code: an ``__init_subclass__``, a metaclass. What that code puts into a reg
 
 cloudpickle also makes classes with ``__slots__`` without them. Their instances would have a ``__dict__``, and what they
 are pickled as could not be unpickled where the class has none.
+
+What a `typing.NewType`, a `typing.ParamSpec` and a function of `functools.cache` are pickled as is only a name, and
+cloudpickle leaves that as it is, save for a `typing.TypeVar`. Here they go by value too, where no module to import has
+them.
 """
 
 from __future__ import annotations
@@ -32,6 +36,9 @@ _fill: Callable[[type, Any], type] = cloudpickle._class_setstate  # noqa: SLF001
 
 #: The classes that came by value or were sent so, by their ids.
 _known: weakref.WeakValueDictionary[str, type] = cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID  # noqa: SLF001
+_ids: weakref.WeakKeyDictionary[Any, str] = cloudpickle._DYNAMIC_CLASS_TRACKER_BY_CLASS  # noqa: SLF001
+_id_of: Callable[[Any], str] = cloudpickle._get_or_create_tracker_id  # noqa: SLF001
+_track: Callable[[str, Any], Any] = cloudpickle._lookup_class_or_track  # noqa: SLF001
 #: Those that were made here and not filled yet. If that fails, they are filled when they come again.
 _unfilled: weakref.WeakSet[type] = weakref.WeakSet()
 
@@ -63,6 +70,88 @@ def _is_slot(kind: type, name: str, value: Any) -> bool:
     if type(value) is MemberDescriptorType:
         return value.__objclass__ is kind and value.__name__ == name
     return type(value) is GetSetDescriptorType and name in {"__dict__", "__weakref__"}
+
+
+def _goes_by_name(obj: Any, name: str) -> bool:
+    found = cloudpickle._lookup_module_and_qualname(obj, name=name)  # noqa: SLF001
+    return found is not None and not cloudpickle._is_registered_pickle_by_value(found[0])  # noqa: SLF001
+
+
+def _reduce_new_type(kind: Any) -> str | tuple[Any, ...]:
+    if _goes_by_name(kind, kind.__qualname__):
+        return str(kind.__qualname__)
+    return _make_new_type, (_id_of(kind), dict(vars(kind)))
+
+
+def _make_new_type(tracker_id: str, attributes: dict[str, Any]) -> Any:
+    made = object.__new__(typing.NewType)
+    vars(made).update(attributes)
+    return _track(tracker_id, made)
+
+
+def _reduce_parameters(parameters: Any) -> str | tuple[Any, ...]:
+    if _goes_by_name(parameters, parameters.__name__):
+        return str(parameters.__name__)
+    options = {
+        "bound": parameters.__bound__,
+        "covariant": parameters.__covariant__,
+        "contravariant": parameters.__contravariant__,
+    }
+    if getattr(parameters, "__infer_variance__", False):  # since Python 3.12
+        options["infer_variance"] = True
+    if hasattr(parameters, "has_default") and parameters.has_default():  # since 3.13
+        options["default"] = parameters.__default__
+    return _make_parameters, (_id_of(parameters), parameters.__name__, parameters.__module__, options)
+
+
+def _make_parameters(tracker_id: str, name: str, module: str | None, options: dict[str, Any]) -> Any:
+    made = typing.ParamSpec(name, **options)  # type: ignore[misc]
+    made.__module__ = module  # type: ignore[assignment]
+    return _track(tracker_id, made)
+
+
+def _reduce_cached(cached: Any) -> str | tuple[Any, ...]:
+    attributes = dict(vars(cached))
+    parameters = attributes.pop("cache_parameters", None)
+    name = getattr(cached, "__qualname__", None)  # a partial object has none
+    if parameters is None or "__wrapped__" not in attributes or (name is not None and _goes_by_name(cached, name)):
+        return str(cached.__reduce__())
+    if attributes.pop("__annotate__", None) is not None:  # since Python 3.14; cloudpickle sends what it returns
+        attributes["__annotations__"] = cached.__wrapped__.__annotations__
+    arguments = (_id_of(cached), cached.__wrapped__, parameters())
+    return _make_cached, arguments, (attributes, {}), None, None, _fill_cached
+
+
+def _make_cached(tracker_id: str, function: Callable[..., Any], parameters: dict[str, Any]) -> Any:
+    """An empty cache, but in the process that it was sent from: a function that comes may read other globals by now."""
+    own = _known.get(tracker_id)
+    if own is not None:
+        return own
+    made: Any = functools.lru_cache(**parameters)(function)
+    _ids[made] = tracker_id
+    return made
+
+
+def _fill_cached(cached: Any, state: tuple[dict[str, Any], dict[str, Any]]) -> Any:
+    if _known.get(_ids[cached]) is not cached:
+        vars(cached).update(state[0])
+    return cached
+
+
+def is_redefined(own: Any, new: Any) -> bool:
+    """Of a cached function that came here, and what its name stands for now: is that another function by now?"""
+    if type(own) is not functools._lru_cache_wrapper or (tracker_id := _ids.get(own)) is None:  # noqa: SLF001
+        return False
+    return type(new) is not functools._lru_cache_wrapper or _ids.get(new) != tracker_id  # noqa: SLF001
+
+
+#: Asked for objects of just these types, so all others cost nothing. cloudpickle makes a function before it fills it,
+#: and what is made a second time meanwhile, as by a function that calls itself, is dropped by pickle.
+REDUCERS: dict[type, Callable[[Any], str | tuple[Any, ...]]] = {
+    typing.NewType: _reduce_new_type,
+    typing.ParamSpec: _reduce_parameters,
+    functools._lru_cache_wrapper: _reduce_cached,  # noqa: SLF001
+}
 
 
 def load_classes(

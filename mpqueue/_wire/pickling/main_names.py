@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from types import FunctionType, ModuleType
 from typing import Any
 
+from mpqueue._wire.pickling.classes import is_redefined
+
 _CODE = (FunctionType, ModuleType, type)
 
 _shared: dict[str, Any] | None = None  #: the worker's, once it has an initializer
@@ -72,6 +74,6 @@ def own_values() -> dict[str, Any] | None:
 
 
 def put_back(values: dict[str, Any]) -> None:
-    """Undo what unpickling functions has done to the worker's own."""
+    """Undo what unpickling functions has done to the worker's own; a cached function keeps what it has cached."""
     if _shared is not None:
-        _shared.update(values)
+        _shared.update({name: own for name, own in values.items() if not is_redefined(own, _shared.get(name))})

@@ -36,7 +36,7 @@ from mpqueue._wire.memory.segments import (
 )
 from mpqueue._wire.pickling import main_names
 from mpqueue._wire.pickling.beside import Buffers, Pickled
-from mpqueue._wire.pickling.classes import load_classes, reduce_slotted
+from mpqueue._wire.pickling.classes import REDUCERS, load_classes, reduce_slotted
 from mpqueue._wire.pickling.reducers import PROTOCOL, dump_by, table
 
 #: Pickles an object; its big buffers are taken by the second.
@@ -379,13 +379,14 @@ def _is_no_file(argument: Any) -> bool:
 _NO_FILE = "<dynamic-code>"
 _cloud_reduce: Callable[[Any, Any], Any] = cloudpickle.CloudPickler.reducer_override
 _plain_reduce_code: Callable[[CodeType], tuple[Any, ...]] = cloudpickle.CloudPickler.dispatch_table[CodeType]
+_REDUCERS = {CodeType: _reduce_code, **REDUCERS}
 
 
 class _CloudPickler(cloudpickle.CloudPickler):  # type: ignore[misc]
     """Pickles functions by value, with their file names; those of ``__main__`` with a namespace in common."""
 
     def __init__(self, file: Pickled, buffers: Buffers) -> None:
-        self.dispatch_table = ChainMap({CodeType: _reduce_code}, table(), cloudpickle.CloudPickler.dispatch_table)
+        self.dispatch_table = ChainMap(_REDUCERS, table(), cloudpickle.CloudPickler.dispatch_table)
         super().__init__(file, PROTOCOL, buffer_callback=None if buffers.in_band else buffers.take)
         for namespace in main_names.namespaces():
             self.globals_ref[id(namespace)] = main_names.MainNames()
