@@ -425,7 +425,11 @@ NAMED = """
     class Answer:
         @functools.lru_cache
         def find(self, n):
-            return n + 1
+            return n + self.more
+
+        @functools.cached_property
+        def more(self):
+            return 1
 
     if __name__ == "__main__":
         users = [User(UserId(10)), User(UserId(20))]

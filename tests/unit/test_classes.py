@@ -394,3 +394,31 @@ def test_what_can_be_imported_goes_by_name() -> None:
     assert b"_make_parameters" not in function.data
     with as_in_another_process():
         assert all(one is other for one, other in zip(load(function)(), names, strict=True))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_class_of_a_script_can_have_cached_properties(way: Any) -> None:
+    names = of_a_script(
+        """
+        import functools
+
+        class Shape:
+            @functools.cached_property
+            def area(self):
+                "Of its surface."
+                return [Shape]
+        """
+    )
+    shape = names["Shape"]()
+    assert shape.area == [names["Shape"]]
+    packed = dump([shape, names["Shape"](), names["Shape"].area])
+    with as_in_another_process():
+        filled, empty, kept = way(packed)
+        assert ("area" in vars(filled), "area" in vars(empty)) == (True, False)
+        assert filled.area == empty.area == [type(filled)]
+        assert empty.area is empty.area
+        assert type(filled).area is kept
+        assert (kept.__doc__, kept.attrname) == ("Of its surface.", "area")
+        back = dump(filled)
+    assert type(way(back)) is names["Shape"]
+    assert names["Shape"]().area == [names["Shape"]]

@@ -145,12 +145,18 @@ def is_redefined(own: Any, new: Any) -> bool:
     return type(new) is not functools._lru_cache_wrapper or _ids.get(new) != tracker_id  # noqa: SLF001
 
 
+def _reduce_property(kept: functools.cached_property[Any]) -> tuple[Any, ...]:
+    """Without the lock that it has in Python 3.11; making it gives it one."""
+    return type(kept), (kept.func,), {name: value for name, value in vars(kept).items() if name != "lock"}
+
+
 #: Asked for objects of just these types, so all others cost nothing. cloudpickle makes a function before it fills it,
 #: and what is made a second time meanwhile, as by a function that calls itself, is dropped by pickle.
 REDUCERS: dict[type, Callable[[Any], str | tuple[Any, ...]]] = {
     typing.NewType: _reduce_new_type,
     typing.ParamSpec: _reduce_parameters,
     functools._lru_cache_wrapper: _reduce_cached,  # noqa: SLF001
+    functools.cached_property: _reduce_property,
 }
 
 
