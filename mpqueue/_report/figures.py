@@ -207,7 +207,7 @@ def measure(book: JobView, now: float, cpus: int, supply: int | None = None) -> 
         total=len(book.table),
         completed=book.completed,
         failed=book.failed,
-        retries=book.retries,
+        retries=book.retries - book.retries_before,
         wall=wall,
         workers=timings.lanes,
         cpus=cpus,
@@ -367,7 +367,8 @@ def _memory(book: JobView, supply: int | None) -> MemoryFigures | None:
 
 
 def _tries(book: JobView) -> Tries:
-    history = list(book.table.history.items())
+    before = book.tries_before
+    history = [(at, entries[before.get(at, 0) :]) for at, entries in list(book.table.history.items())]
     failed = [entry for _, entries in history for entry in entries]
     counts: Counter[tuple[str, str | None]] = Counter()
     deadly: Counter[tuple[str, str | None]] = Counter()

@@ -168,6 +168,35 @@ def test_jobs_side_by_side_know_of_each_other_and_a_second_run_counts_for_itself
     assert again.completed == 4
 
 
+def test_tries_of_earlier_runs_are_not_those_of_the_last(tmp_path: Path) -> None:
+    journal, fixed = tmp_path / "run.db", tmp_path / "fixed"
+
+    def handle(item: int) -> None:
+        if item == 0 and not fixed.exists():
+            raise ValueError("always")
+        if item == 1 and current_item().attempt == 1 and fixed.exists():
+            raise KeyError("once")
+        if item == 1 and not fixed.exists():
+            raise OSError("always")
+
+    with JobQueue(1, journal=journal, retry=NO_WAIT) as queue:
+        job = queue.run(range(3), handle, id="job")
+        found = job.report().figures
+        assert (job.failed, found.retries, found.tries.failed) == (2, 4, 6)
+        job = queue.retry_failed("job").result()
+        found = job.report().figures
+        assert (job.failed, job.retries) == (2, 8)
+        assert (found.retries, found.tries.failed) == (4, 6)
+    fixed.touch()
+    with JobQueue(1, journal=journal, retry=NO_WAIT) as queue:
+        queue.create_job("job", range(3), handle)
+        job = queue.retry_failed("job").result()
+        found = job.report().figures
+    assert (job.completed, job.retries, len(job.items[1].history)) == (3, 9, 7)
+    assert (found.retries, found.tries.failed) == (1, 1)
+    assert [error.partition(":")[0] for error, _ in found.tries.errors] == ["KeyError"]
+
+
 def test_a_job_that_an_earlier_program_ran_has_no_times(tmp_path: Path) -> None:
     journal = tmp_path / "run.db"
     with JobQueue(1, journal=journal) as queue:

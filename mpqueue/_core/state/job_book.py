@@ -112,6 +112,8 @@ class JobBook:
     brought: tuple[int, int] = (0, 0)
     restored: bool = False  #: it had ended, by a journal, before this process: to start it is only to say so again
     past: PastRun | None = None  #: the run before this one
+    retries_before: int = 0  #: those of the ``retries`` that are of runs before this one
+    tries_before: Mapping[int, int] = field(default_factory=dict)  #: how many tries of items' history are, by index
     stage: StageBook | None = None  #: which stage of a pipeline it is
     pipeline: Pipeline | None = None  #: the one of which it is the head
 
@@ -138,7 +140,12 @@ class JobBook:
             self.pending = PendingItems(len(self.table)) if self.costs is None else LongestFirst(self.costs)
 
     def remember_run(self) -> None:
-        """It is to be started once more: the run that has ended is the last one. Not where this queue ran none."""
+        """It is to be started, perhaps once more: the tries until now, and the run that has ended, are of before.
+
+        There was no such run where this queue ran none. Costs 0.1 us for each item with a try that failed.
+        """
+        self.retries_before = self.retries
+        self.tries_before = {index: len(tries) for index, tries in list(self.table.history.items())}
         if self.started_at is not None and self.timings.finished is not None:
             sums = self.timings.sums
             self.past = PastRun(self.started_at, self.duration, sums.cpu or None, sums.items)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from mpqueue._core.state.item_table import ItemTable
@@ -77,6 +78,16 @@ class JobView(Protocol):
     @property
     def retries(self) -> int:
         """Tries that failed and were to be followed by another."""
+        ...
+
+    @property
+    def retries_before(self) -> int:
+        """Those of them that are of runs before the one of which these books are, as far as is known."""
+        ...
+
+    @property
+    def tries_before(self) -> Mapping[int, int]:
+        """By index: how many failed tries of an item's history are of runs before this one, as far as is known."""
         ...
 
     @property

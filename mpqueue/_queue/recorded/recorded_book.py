@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property, partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from mpqueue._core.state.item_table import ItemTable
@@ -38,6 +39,8 @@ class RecordedBook:
     active = False
     here = False
     epoch = 0
+    retries_before = 0  # a journal does not tell which tries are of its last run
+    tries_before: Mapping[int, int] = MappingProxyType({})
     stopped_why: str | None = None
     interrupted: WorkerStartError | None = None
 
