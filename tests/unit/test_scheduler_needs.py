@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from mpqueue._core.capabilities import Capabilities
 from mpqueue._core.commands import RecycleLane, SendChunk
 from mpqueue._core.rules.needs import PASSED_SECONDS
 from mpqueue._core.state.job_book import JobBook
@@ -101,6 +102,20 @@ def test_packed_items_that_are_too_many_for_a_worker_keep_their_needs(lanes: int
     fleet.run_until_over(job)
     assert job.completed == 60
     assert left(fleet) == fleet.books.resources.limits
+
+
+def test_lanes_that_may_not_have_a_packed_chunk_get_what_comes_behind_it() -> None:
+    """It goes to the last lane that is asked, which is the only one whose worker has seen no device yet."""
+    engine = Capabilities(chunk_seconds=0.045, chunk_cost=0.0001, follows_demand=True)
+    fleet = watched(3, device="gpu", pack_seconds=0.02, engine=engine)
+    needs = [needs_of(), needs_of(uses={"gpu": 1}), needs_of(uses={"gpu": 0})]
+    items = [succeed(0.0), succeed(0.0), succeed(0.0), succeed(0.03)]
+    job = fleet.job(items)
+    job.order_by([0.0, 0.0, 0.0, 0.03])
+    job.need(JobNeeds(needs, [0, 1, 2, 0], memory=100))
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert job.completed == 4
 
 
 def test_small_items_pass_a_large_one_but_not_for_ever() -> None:

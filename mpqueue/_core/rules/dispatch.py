@@ -82,15 +82,23 @@ def _until_nothing_stands_back(books: Books, feed: Callable[[], None]) -> None:
 
 
 def _feed_free(books: Books) -> None:
-    """Give the lanes that have nothing to do a chunk each, as long as there is a job that may have more lanes."""
-    for fed, number in enumerate(members(books.free)):
-        if fed == MOST_AT_ONCE:
-            books.timers.add(books.now, TimerKind.PASSED)  # the next step goes on
-            return
-        if not _feed(books, books.lanes[number]) and not any(
-            _may_have_more_lanes(books, job) for job in books.jobs.values()
-        ):
-            return
+    """Give the lanes that have nothing to do a chunk each, as long as there is a job that may have more lanes.
+
+    Once more where a lane got nothing before another got something: that may have stood before what the first may have.
+    """
+    again = True
+    while again:
+        again = refused = False
+        for asked, number in enumerate(members(books.free)):
+            if asked == MOST_AT_ONCE:
+                books.timers.add(books.now, TimerKind.PASSED)  # the next step goes on
+                return
+            if _feed(books, books.lanes[number]):
+                again = again or (refused and books.any_needs)
+            elif not any(_may_have_more_lanes(books, job) for job in books.jobs.values()):
+                return
+            else:
+                refused = True
 
 
 def _may_have_more_lanes(books: Books, job: JobBook) -> bool:
