@@ -55,7 +55,19 @@ from mpqueue._parent.surroundings.clock import SystemClock
 from mpqueue._parent.transport.kept_errors import text_of
 from mpqueue._wire.line import HEADER_SIZE, Answer, DamagedError, decode, is_plain_message, whole_size
 from mpqueue._wire.memory.flags import make_flags
-from mpqueue._wire.memory.ledger import BLIND, LATE, MOST, OUTBOX, PIPED, SIZE, UNSENT, UNSENT_AT, Claim, Ledger
+from mpqueue._wire.memory.ledger import (
+    BLIND,
+    IS_LATE,
+    LATE,
+    MOST,
+    OUTBOX,
+    PIPED,
+    SIZE,
+    UNSENT,
+    UNSENT_AT,
+    Claim,
+    Ledger,
+)
 from mpqueue._wire.seed import ChannelEnd, Handle, LaneSeed, LeashEnd
 from mpqueue._worker import first_steps as guard
 from mpqueue._worker import serving, station
@@ -413,7 +425,7 @@ class LokyLane:
         """See `lane_protocol.Lane.kill`."""
         if dump_stack and self.ask_for_stack is not None:
             with contextlib.suppress(ValueError):  # retired meanwhile
-                self.ledger.words[LATE] = 1  # before it is asked
+                self.ledger.words[LATE] = IS_LATE  # before it is asked
             self.ask_for_stack()
         else:
             self.worker.kill()

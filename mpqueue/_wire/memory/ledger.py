@@ -22,8 +22,8 @@ CANCEL     parent       worker       1 where the job of FLAG_JOB is cancelled; l
 PIPED      parent       worker       1 where the parent can't open the worker's segments: results go through the pipe,
                                      or are carried by the engine
 BLIND      worker       parent       1 where the worker can't open the parent's segments, and the engine carries them
-LATE       parent       worker       1 where the worker is about to be killed since an item takes too long: the signal
-                                     that asks where it is may end a wait of C code, so nothing counts from now on
+LATE       parent       worker       `IS_LATE` where the worker is about to be killed since an item takes too long: the
+                                     signal that asks where it is may end a wait of C code, so nothing counts any more
 =========  ===========  ===========  ==================================================================
 
 The worker stores SINCE before CLAIM, and the parent reads CLAIM on both sides of SINCE, so a claim is never seen with
@@ -44,6 +44,8 @@ from typing import NamedTuple
 CLAIM, SINCE, FRACTION, LIMIT, _LIMIT_ODD, FLAG_JOB, OUTBOX, UNSENT, MOST, PRIVATE = range(10)
 PAUSE, CANCEL, PIPED, BLIND, LATE = range(10, 15)
 SIZE = mmap.PAGESIZE
+#: In LATE. The worker ends by it, so it is no number that a handler would write there by chance.
+IS_LATE = 0x6C6174655F6E6F77
 
 #: Where in the outbox's file unsent log records stand: far behind the longest report, in a file with a hole.
 UNSENT_AT = 1 << 40

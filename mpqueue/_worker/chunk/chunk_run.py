@@ -19,7 +19,7 @@ from mpqueue._os import monotonic as clock
 from mpqueue._os.memory import memory_use as memory
 from mpqueue._os.process.process_signals import kill_self
 from mpqueue._wire.frames import ChunkFrame, Ended, ReportFrame, Several, dump_frame
-from mpqueue._wire.memory.ledger import CLAIM, FRACTION, LATE, MOST, OUTBOX, PRIVATE, SINCE, Phase, pack_claim
+from mpqueue._wire.memory.ledger import CLAIM, FRACTION, IS_LATE, LATE, MOST, OUTBOX, PRIVATE, SINCE, Phase, pack_claim
 from mpqueue._wire.pickling.payload import Packed
 from mpqueue._worker.chunk import stretches
 from mpqueue._worker.chunk.costs import Costs
@@ -294,7 +294,7 @@ class ChunkRun:
         if self.sampling is not None:
             self.sampling.handler_begins(started)
         packing = self._run_to_end(stretch, hi - lo == 1)
-        if self.station.ledger.words[LATE]:
+        if self.station.ledger.words[LATE] == IS_LATE:
             kill_self()
         ended = clock.monotonic()
         with self.stretch_lock:
