@@ -32,6 +32,7 @@ def test_an_item_is_told_in_its_wire_form_and_with_its_index(item_id: Hashable, 
     table.complete([1], [result])
     expected = json.loads(json.dumps(JobItem(table, 1).to_dict() | {"index": 1}))
     told = json.loads(encode_item(table, 1, COMPLETED))
+    told.pop("picture", None)  # there are bytes that begin as one
     if len(json.dumps(expected["result"])) < IN_LIST - 50:
         assert told == expected
     assert told["id"] == expected["id"]
