@@ -17,7 +17,6 @@ import pytest
 
 from mpqueue import JobQueue
 from mpqueue._core.state.item_table import make_table
-from mpqueue._os.process.own_forks import fork_here
 from mpqueue._parent.journal import journal_reader
 from mpqueue._parent.journal.guards.journal_lock import is_held
 from mpqueue._parent.journal.items.matching import BLOCK
@@ -28,6 +27,7 @@ from mpqueue.errors import JournalError, JournalMismatchError
 from mpqueue.events import JOB_FINISHED
 from mpqueue.status import COMPLETED
 from tests.support import handlers as do
+from tests.support.forks import fork_that_lives_on
 from tests.support.journal_writer import ITEMS, result_of
 from tests.support.programs import start_program
 from tests.support.recorder import Recorder
@@ -389,21 +389,11 @@ def test_a_copy_made_inside_the_program_lets_no_other_program_end_the_log(home: 
 def test_a_fork_keeps_nothing_of_a_journal_open(home: Path) -> None:
     path = home / "run.db"
     journal = Journal(str(path), lambda: 0.0)
-    reading, writing = os.pipe()
-    child = fork_here()
-    if child == 0:
-        os.close(writing)
-        os.read(reading, 1)
-        os._exit(0)
-    try:
-        os.close(reading)
+    with fork_that_lives_on():
         journal.close()
         assert not is_held(str(path))
         assert not (home / "run.db-wal").exists()
         Journal(str(path), lambda: 0.0).close()
-    finally:
-        os.close(writing)
-        os.waitpid(child, 0)
 
 
 STAYS = not_on_windows("SQLite's files stay where they are while they are open")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,10 +12,10 @@ import pytest
 
 from mpqueue import Job, JobQueue, JobStateError, JobStatus, RetryPolicy, SinkError, WorkerStartError, sinks
 from mpqueue._cli.command_line import main
-from mpqueue._os.process.own_forks import fork_here
 from mpqueue._parent import machinery
 from mpqueue._parent.users_code import deliveries
 from tests.support import handlers as do
+from tests.support.forks import fork_that_lives_on
 from tests.support.programs import WAS_KILLED, run_program
 from tests.support.systems import not_on_windows
 from tests.support.waiting import Gate, wait_until
@@ -245,21 +244,11 @@ def test_a_fork_that_lives_on_keeps_no_part_locked(queue: JobQueue, tmp_path: Pa
     queue.create_job("job", range(3), work, results=sinks.jsonl(path), chunksize=1)
     run = queue.start("job")
     wait_until(lambda: path.with_name("rows.jsonl.part").read_text().count("\n") == 2)
-    reading, writing = os.pipe()
-    child = fork_here()
-    if child == 0:
-        os.close(writing)
-        os.read(reading, 1)
-        os._exit(0)
-    try:
-        os.close(reading)
+    with fork_that_lives_on():
         queue.cancel("job", kill=True)
         run.result()
         gate.open()
         queue.run(range(3), work, results=sinks.jsonl(path), id="job", replace=True)
-    finally:
-        os.close(writing)
-        os.waitpid(child, 0)
     assert sorted(row["id"] for row in read(path)) == [0, 1, 2]
 
 

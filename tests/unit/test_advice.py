@@ -134,19 +134,21 @@ def short_job() -> JobBook:
     return run.end(0.5)
 
 
-def dying_workers() -> JobBook:
+def run_with_a_death() -> Run:
+    """A worker died, and its successor has run what there was."""
     run = Run()
     run.timings.lane_gone(0, START + 2, worked=True, died=True)
     run.timings.lane_ready(0, START + 3)
     run.chunk(3, 10)
-    return run.end(10)
+    return run
+
+
+def dying_workers() -> JobBook:
+    return run_with_a_death().end(10)
 
 
 def dying_workers_among_failures() -> JobBook:
-    run = Run()
-    run.timings.lane_gone(0, START + 2, worked=True, died=True)
-    run.timings.lane_ready(0, START + 3)
-    run.chunk(3, 10)
+    run = run_with_a_death()
     table = run.book.table
     harmless, raised = ValueError("harmless"), WorkerCrashedError("of a queue in the handler")
     harmless.__cause__, raised.__cause__ = RemoteTraceback(TRACE), RemoteTraceback(TRACE)
@@ -160,10 +162,7 @@ def dying_workers_among_failures() -> JobBook:
 
 
 def dying_setups() -> JobBook:
-    run = Run()
-    run.timings.lane_gone(0, START + 2, worked=True, died=True)
-    run.timings.lane_ready(0, START + 3)
-    run.chunk(3, 10)
+    run = run_with_a_death()
     error = SetupError("setup failed in every worker")
     error.__cause__ = WorkerCrashedError("it ended with exit code 7")
     run.book.table.fail_try(0, Failure(error), 1)

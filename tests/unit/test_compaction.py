@@ -6,7 +6,7 @@ import itertools
 import sqlite3
 from array import array
 from collections.abc import Iterator
-from contextlib import closing, nullcontext, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from decimal import Decimal
 from typing import Any
 from unittest import mock
@@ -169,18 +169,24 @@ class Rows:
         return int(self.run("SELECT count(*) FROM chunks").fetchone()[0])
 
 
-@settings(deadline=None)
-@given(STEPS, st.none() | st.lists(st.integers(0, COUNT - 1), unique=True), STEPS, st.sampled_from((0, 600, 1 << 20)))
-def test_rows_written_anew_say_the_same_of_what_is_left(
-    steps: list[Any], present: list[int] | None, more: list[Any], small: int
-) -> None:
+@contextmanager
+def rows_where_little_is_big(small: int = compaction.SMALL) -> Iterator[Rows]:
+    """Rows of a new database, where values are big, and rows are small, early."""
     with (
         closing(sqlite3.connect(":memory:", isolation_level=None)) as connection,
         mock.patch.object(kept_values, "BIG", BIG),
         mock.patch.object(chunk_rows, "BIG", BIG),
         mock.patch.object(compaction, "SMALL", small),
     ):
-        rows = Rows(connection)
+        yield Rows(connection)
+
+
+@settings(deadline=None)
+@given(STEPS, st.none() | st.lists(st.integers(0, COUNT - 1), unique=True), STEPS, st.sampled_from((0, 600, 1 << 20)))
+def test_rows_written_anew_say_the_same_of_what_is_left(
+    steps: list[Any], present: list[int] | None, more: list[Any], small: int
+) -> None:
+    with rows_where_little_is_big(small) as rows:
         for step in steps:
             rows.take(*step)
         before, count = rows.told(present), rows.count
@@ -207,13 +213,7 @@ def test_rows_written_anew_say_the_same_of_what_is_left(
 @given(st.lists(STEPS, min_size=2, max_size=4), st.sampled_from((0, 600, 1 << 20)), st.booleans())
 def test_a_result_that_was_replaced_is_never_another_one(days: list[list[Any]], small: int, reopens: bool) -> None:
     """A job that was replaced is looked at once its rows were written anew, and again with another queue."""
-    with (
-        closing(sqlite3.connect(":memory:", isolation_level=None)) as connection,
-        mock.patch.object(kept_values, "BIG", BIG),
-        mock.patch.object(chunk_rows, "BIG", BIG),
-        mock.patch.object(compaction, "SMALL", small),
-    ):
-        rows = Rows(connection)
+    with rows_where_little_is_big(small) as rows:
         seen: list[tuple[KeptResults, dict[int, tuple[int, Any]]]] = []  #: by slot, in which row it was, and the result
         number = itertools.count()
         for day in days:
@@ -232,12 +232,7 @@ def test_a_result_that_was_replaced_is_never_another_one(days: list[list[Any]], 
 
 
 def test_many_rows_become_one_and_what_was_replaced_goes_with_its_file() -> None:
-    with (
-        closing(sqlite3.connect(":memory:", isolation_level=None)) as connection,
-        mock.patch.object(kept_values, "BIG", BIG),
-        mock.patch.object(chunk_rows, "BIG", BIG),
-    ):
-        rows = Rows(connection)
+    with rows_where_little_is_big() as rows:
         for slot in range(COUNT):
             rows.take("complete", [slot], b"b" * BIG)
         for slot in range(1, COUNT):

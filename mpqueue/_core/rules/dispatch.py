@@ -86,13 +86,14 @@ def _feed_free(books: Books) -> None:
 
     Once more where a lane got nothing before another got something: that may have stood before what the first may have.
     """
-    again = True
+    again, asked = True, 0
     while again:
         again = refused = False
-        for asked, number in enumerate(members(books.free)):
+        for number in members(books.free):
             if asked == MOST_AT_ONCE:
                 books.timers.add(books.now, TimerKind.PASSED)  # the next step goes on
                 return
+            asked += 1
             if _feed(books, books.lanes[number]):
                 again = again or (refused and books.any_needs)
             elif not any(_may_have_more_lanes(books, job) for job in books.jobs.values()):

@@ -14,7 +14,7 @@ from typing import Any
 
 from mpqueue._worker.signals import calls_users_code
 
-#: Types of what can't be changed, so that it makes no difference who refers to it.
+#: Types whose objects can't be changed: it makes no difference who refers to them.
 FIXED = frozenset({type(None), bool, int, float, complex, str, bytes})
 _CONTAINERS = frozenset({list, tuple, dict})
 #: Larger or deeper lists, tuples and dicts are pickled at once: to look through them would take as long.
@@ -37,7 +37,7 @@ def run_up_to_held(results: Iterator[Any], out: list[Any], added: dict[int, Any]
 
 
 def _is_own(result: Any, depth: int = 0) -> bool:
-    """True for a small list, tuple or dict of what can't be changed, or of such, to which nothing else refers."""
+    """True for a small list, tuple or dict that is new, and so is each in it; all else in it is of `FIXED` types."""
     kind = type(result)
     if kind not in _CONTAINERS or len(result) > MOST or depth > DEPTH:
         return False

@@ -52,7 +52,7 @@ def check_own(path: str) -> None:
 def check_one_name(path: str) -> None:
     """Raise `JournalError` where a file of the journal has another name as well: a hard link.
 
-    Who opens it by that name finds neither the lock nor the log of who has it open by this one.
+    The lock and the log have this name: a program that opens the journal by the other one does not find them.
     """
     linked = {name: links for suffix in _WRITTEN if (links := _links(name := f"{path}{suffix}")) > 1}
     if linked:
