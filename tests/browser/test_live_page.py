@@ -226,10 +226,12 @@ def test_workers_come_and_go_by_button_and_key(queue: JobQueue, gate: Gate, open
     page.evaluate(LATE_ANSWERS)
     for _ in range(2):
         button(page, "One worker more").click()
+    expect(page.locator("#size-count")).to_have_text("4 workers")
+    expect(second.locator("#size-count")).to_have_text("3 workers")  # the second is asked for after the first's answer
+    page.evaluate("letThrough()")
     for shown in (page, second):
         expect(shown.locator(".lane")).to_have_count(4)
         expect(shown.locator("#size-count")).to_have_text("4 workers")
-    page.evaluate("letThrough()")
     expect(page.locator("#said")).to_have_text("4 workers.")
     assert queue.concurrency == 4
     page.keyboard.press("/")

@@ -17,7 +17,7 @@ from mpqueue._parent.surroundings.replies import Reply, SafeEvent, SafeFuture
 from tests.support import handlers as do
 from tests.support.interruptions import Interruption
 from tests.support.length import IS_LONG
-from tests.support.waiting import Gate
+from tests.support.waiting import Gate, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
@@ -160,6 +160,31 @@ def test_all_that_wait_for_an_event_go_on_when_it_is_set() -> None:
     event.clear()
     assert not event.wait(0.0)
     assert not event._waiting
+
+
+def test_an_interrupted_set_of_an_event_wakes_all_when_it_is_called_again() -> None:
+    event, waiting = SafeEvent(), list[threading.Thread]()
+
+    def set_while_two_wait() -> None:
+        event.clear()
+        waiting[:] = [threading.Thread(target=event.wait, daemon=True) for _ in range(2)]
+        for thread in waiting:
+            thread.start()
+        wait_until(lambda: len(event._waiting) == 2)
+        interruption.run(event.set)
+
+    for number in range(100):
+        interruption = Interruption(number, ALL)
+        with contextlib.suppress(KeyboardInterrupt):
+            set_while_two_wait()
+        event.set()
+        for thread in waiting:
+            thread.join(PATIENCE)
+            assert not thread.is_alive(), f"interrupted at moment {number}"
+        assert not event._waiting
+        if not interruption.came:
+            return
+    pytest.fail("it never went through")
 
 
 def test_the_first_of_several_replies_counts() -> None:

@@ -35,7 +35,15 @@ export async function askForStacks() {
   }
 }
 
-async function post(address, body) {
+let last = Promise.resolve(); // until the program has answered what was asked of it before
+
+// One at a time: a browser may have several on their way, and they come in any order.
+function post(address, body) {
+  last = last.then(() => send(address, body));
+  return last;
+}
+
+async function send(address, body) {
   try {
     const answer = await fetch(address, { method: "POST", body: JSON.stringify(body) });
     return answer.ok ? null : ((await answer.json()).error ?? answer.statusText);

@@ -9,6 +9,7 @@ one call in C, and which only the thread that sets releases.
 from __future__ import annotations
 
 import _thread
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -29,21 +30,18 @@ class SafeEvent:
 
     def __init__(self) -> None:
         self._is_set = False
-        self._waiting: deque[_thread.LockType] = deque()  #: taken, one for each thread that waits
+        self._waiting: deque[_thread.LockType] = deque()  #: one for each thread that waits, taken until it may go on
 
     def is_set(self) -> bool:
         """True from `set` on, until `clear`."""
         return self._is_set
 
     def set(self) -> None:
-        """All that wait go on. Callable inside a signal handler or a garbage collection."""
+        """All that wait go on. Callable inside a signal handler or a garbage collection; interrupted, call it again."""
         self._is_set = True
-        while self._waiting:
-            try:
-                lock = self._waiting.popleft()
-            except IndexError:  # another thread was quicker
-                return
-            lock.release()
+        for lock in tuple(self._waiting) if self._waiting else ():
+            with contextlib.suppress(RuntimeError):  # it was released before, and its thread is about to go on
+                lock.release()
 
     def clear(self) -> None:
         """From now on `wait` waits again."""
@@ -56,14 +54,11 @@ class SafeEvent:
         lock = _thread.allocate_lock()
         lock.acquire()
         self._waiting.append(lock)
-        # Appended before this is looked at, as `set` sets before it looks: one of both sees.
-        if self.is_set() or wait_long(partial(_acquire, lock), timeout):
-            return True
         try:
+            # Appended before this is looked at, as `set` sets before it looks: one of both sees.
+            return self.is_set() or wait_long(partial(_acquire, lock), timeout)
+        finally:
             self._waiting.remove(lock)
-        except ValueError:  # it was set just now
-            return True
-        return False
 
 
 def _acquire(lock: _thread.LockType, seconds: float | None) -> bool:

@@ -57,7 +57,7 @@ export class WorkersView {
     this.#asking += 1;
     const error = await resize(wanted);
     this.#asking -= 1;
-    if (error !== null || this.#size === wanted) this.#wanted = null;
+    if (!this.#asking && (error !== null || this.#size === this.#wanted)) this.#wanted = null;
     this.onError(error === null ? "" : `The number of workers stays: ${error}`);
     if (error === null) say(`${plural(wanted, "worker")}.`);
   }
