@@ -39,7 +39,7 @@ from mpqueue._queue.recorded.item_keys import content_key, file_key
 from mpqueue._queue.recorded.job_plan import plan
 from mpqueue._queue.run import JobRun
 from mpqueue._text import label, visible, visible_line
-from mpqueue.errors import HandlerPicklingError, MPQueueError, QueueClosedError, SinkError, WorkerStartError
+from mpqueue.errors import HandlerPicklingError, MPQueueError, QueueClosedError, SinkError, WorkerStartError, shown
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import ItemStatus, JobStatus
 
@@ -220,7 +220,7 @@ def _job(
             capture_output=args.capture_output,
             max_failures=args.max_failures,
             deadline=args.deadline,
-            cost=os.path.getsize if args.cost == "size" else args.cost,
+            cost=_size_of if args.cost == "size" else args.cost,
             cpus=args.cpus,
             memory=args.memory,
             uses=merged(args.uses),
@@ -232,6 +232,13 @@ def _job(
     except (HandlerPicklingError, TypeError, ValueError, OSError) as error:
         raise UsageError(str(error)) from None
     return partial(queue.start, job.id, progress=progress_of(args.progress))
+
+
+def _size_of(item: Any) -> int:
+    try:
+        return os.path.getsize(item)
+    except (OSError, TypeError, ValueError) as error:
+        raise UsageError(f"--cost size: expected names of files, got {shown(item)}: {error}") from None
 
 
 def _stages(

@@ -733,6 +733,7 @@ def test_program_that_ends_waits_for_what_it_submitted(tmp_path: Path) -> None:
     [
         {"max_workers": 0},
         {"max_workers": -1},
+        {"max_workers": 2.0},
         {"initializer": "no"},
         {"max_tasks_per_child": 0},
         {"max_tasks_per_child": 1.5},
@@ -743,3 +744,9 @@ def test_program_that_ends_waits_for_what_it_submitted(tmp_path: Path) -> None:
 def test_wrong_options_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises((TypeError, ValueError)):
         Executor(**options)
+
+
+def test_a_number_of_workers_may_be_one_of_numpy_s() -> None:
+    numpy = pytest.importorskip("numpy")
+    with Executor(numpy.int64(1)) as executor:
+        assert executor.submit(do.double, 2).result() == 4

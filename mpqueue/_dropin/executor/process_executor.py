@@ -10,6 +10,7 @@ import concurrent.futures
 import contextlib
 import functools
 import itertools
+import operator
 import sys
 import threading
 import weakref
@@ -72,6 +73,7 @@ class Executor(concurrent.futures.Executor):
         mp_context: Any = None,  # noqa: ARG002
         backend: str | Backend = "loky",
     ) -> None:
+        max_workers = None if max_workers is None else operator.index(max_workers)  # as the standard library does
         _check(max_workers, initializer, max_tasks_per_child)
         options = pool_options("Executor", max_retries, retry, timeout, seed, backend)
         self._queue = JobQueue(
