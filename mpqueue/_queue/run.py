@@ -145,19 +145,33 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
     async def _wait_in_loop(self) -> Job[T_co, R_co]:
         self._check_waiting_allowed("await run")
         if not self.done():
-            alarm = Bell()
-            self.add_done_callback(lambda _: alarm.ring())
-            self._alarms.append(alarm)
             try:
-                if self._trouble is None:
-                    await alarm.wait()
+                await self._news_later()
             except BaseException:
                 self._awaiter_cancelled()
                 raise
-            finally:
-                self._alarms.remove(alarm)
             self._check_trouble()
         return self.result()
+
+    async def _news_later(self) -> None:
+        """Wait until it is done, or there is trouble."""
+        alarm = Bell()
+
+        def ring(_: object) -> None:
+            alarm.ring()
+
+        self.add_done_callback(ring)
+        self._alarms.append(alarm)
+        try:
+            if self._trouble is None:
+                await alarm.wait()
+        finally:
+            self._alarms.remove(alarm)
+            self._forget_callback(ring)
+
+    def _forget_callback(self, fn: DoneCallback) -> None:
+        with self._callback_lock:
+            self._callbacks = [callback for callback in self._callbacks if callback is not fn]
 
     def _awaiter_cancelled(self) -> None:
         """A task that awaits the run was cancelled: it is detached, or takes the job with it."""

@@ -126,6 +126,23 @@ def test_wait_for_that_times_out_leaves_the_job_running(tmp_path: Path) -> None:
     assert in_loop(main).results == ["a"]
 
 
+def test_waits_that_time_out_leave_nothing_in_the_run(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+
+    async def main() -> Job:
+        async with JobQueue(1) as queue:
+            queue.create_job("job", ["a"], do.block_until_told(gate))
+            run = queue.start("job")
+            for _ in range(3):
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(run, 0.001)
+            assert (run._callbacks, run._alarms) == ([], [])
+            gate.open()
+            return await run
+
+    assert in_loop(main).results == ["a"]
+
+
 def test_cancelling_one_awaiter_detaches_that_one(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
 
