@@ -172,10 +172,7 @@ class ListenerThread:
 
     def _serve(self) -> None:
         while True:
-            for key, (moment, notice, job) in list(self._timers.items()):
-                if moment <= self._now():
-                    del self._timers[key]
-                    self._carry_out(notice, job)
+            self._tell_due()
             try:
                 posted = self._queue.get(timeout=self._pause())
             except queue.Empty:
@@ -185,6 +182,15 @@ class ListenerThread:
             self._carry_out(*posted)
             self._told += 1
             posted = None  # what it speaks of must not live until the next one
+
+    def _tell_due(self) -> None:
+        for key, timer in list(self._timers.items()):
+            moment, notice, job = timer
+            if moment <= self._now():
+                self._carry_out(notice, job)
+                # Only now: until it has been delivered, the thread is not `idle`. It may have set the next one.
+                if self._timers.get(key) is timer:
+                    del self._timers[key]
 
     def _pause(self) -> float | None:
         if not self._timers:

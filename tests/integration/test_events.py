@@ -401,6 +401,25 @@ def test_run_resolves_after_the_last_event_was_delivered() -> None:
     assert order == ["last event", "run"]
 
 
+def test_run_resolves_after_a_last_progress_that_its_interval_has_delayed() -> None:
+    told: list[tuple[int, bool, bool]] = []
+    with JobQueue(1, progress_interval=0.5) as queue:
+
+        @queue.on(JOB_PROGRESS)
+        def progress(event: JobProgress) -> None:
+            if event.completed == 1:
+                queue.add_items("job", ["b"])  # ends within the interval, and is told when that is over
+            else:
+                queue.seal("job")
+            told.append((event.completed, run.job.status.final, run.done()))
+
+        queue.create_job("job", [], do.succeed, open=True)
+        run = queue.start("job")
+        queue.add_items("job", ["a"])
+        run.result(60)
+    assert told == [(1, False, False), (2, True, False)]
+
+
 # --- calls from listeners -------------------------------------------------------------------------------------------
 
 
