@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mpqueue import JobQueue, RetryPolicy, WorkerCrashedError, current_item
+from mpqueue import JobQueue, RetryPolicy, Stage, WorkerCrashedError, current_item
 from mpqueue._os.system import c_library
 from tests.support import handlers as do
 from tests.support.length import long
@@ -156,6 +156,11 @@ def test_a_crash_loses_its_own_output_only() -> None:
         do.remove_stdout,
         do.set_stdout_to_none,
         do.put_file_over_stdout,
+        do.close_stdout_and_its_fd,
+        do.close_stderr_and_its_fd,
+        do.detach_stdout_and_close_its_fd,
+        do.remove_streams_and_their_fds,
+        do.close_a_stream_that_owns_fd_1,
         do.close_fds_of("/dev"),
         do.close_all_fds,
     ],
@@ -167,6 +172,11 @@ def test_a_crash_loses_its_own_output_only() -> None:
         "removed",
         "none",
         "another file in its place",
+        "stdout and 1",
+        "stderr and 2",
+        "detached and 1",
+        "none at all, nor 1 and 2",
+        "a stream that owns 1",
         "what was there before",
         "all",
     ],
@@ -183,6 +193,51 @@ def test_an_item_that_closes_what_it_writes_to_costs_no_other_item_anything(
     assert [item.stderr for item in others] == [f"err {item.id}\n" for item in others]
     assert {item.attempts for item in others} == {1}
     assert job.items[7].result == 7 or isinstance(job.items[7].exception, WorkerCrashedError)
+
+
+def test_text_is_kept_that_was_not_flushed_when_its_item_closed_the_descriptor() -> None:
+    def handle(item: int) -> int:
+        # As it is without PYTHONUNBUFFERED.
+        sys.stdout.reconfigure(write_through=False)  # type: ignore[union-attr]
+        print("out", item, end="")
+        if item % 100 == 7:  # some are in the middle of a stretch
+            os.close(1)
+        return item
+
+    with JobQueue(1, max_retries=0) as queue:
+        job = queue.run(range(1000), handle, capture_output=True)
+    assert [item.stdout for item in job.items] == [f"out {number}" for number in range(1000)]
+
+
+def test_stages_and_coroutines_may_close_what_they_write_to() -> None:
+    bad = do.only(7, do.close_stdout_and_its_fd, talk)
+
+    async def close_later(item: int) -> Any:
+        return bad(item)
+
+    with JobQueue(1, max_retries=0) as queue:
+        stages = queue.run_stages(range(20), [Stage(bad, capture_output=True), abs])
+        coroutines = queue.run(range(20), close_later, capture_output=True)
+    assert stages.results == coroutines.results == list(range(20))
+    written = [item.stdout for item in coroutines.items if item.id != 7]
+    assert written == [f"out {number}\n" for number in range(20) if number != 7]
+
+
+def test_a_job_is_heard_after_an_item_of_another_one_has_closed_the_stream_and_the_descriptor() -> None:
+    def close_with_text_in_it(item: str) -> str:
+        # As it is without PYTHONUNBUFFERED.
+        sys.stdout.reconfigure(write_through=False)  # type: ignore[union-attr]
+        print("never seen", end="")
+        os.close(1)
+        return item
+
+    with JobQueue(1, max_retries=0) as queue:
+        queue.run(["a"], close_with_text_in_it)
+        heard = queue.run(["b"], talk, capture_output=True)
+        queue.run(["c"], do.close_standard_streams)
+        heard_again = queue.run(["d"], talk, capture_output=True)
+    assert (heard.items[0].stdout, heard.items[0].stderr) == ("out b\n", "err b\n")
+    assert (heard_again.items[0].stdout, heard_again.items[0].stderr) == ("out d\n", "err d\n")
 
 
 def test_a_stream_of_a_handler_that_raises_at_all_fails_no_item() -> None:

@@ -606,6 +606,41 @@ def close_standard_fds(item: Any) -> Any:
     return item
 
 
+def close_stdout_and_its_fd(item: Any) -> Any:
+    """Close descriptor 1 and the stream over it, then return the item."""
+    os.close(1)
+    sys.stdout.close()
+    return item
+
+
+def close_stderr_and_its_fd(item: Any) -> Any:
+    """Close descriptor 2 and the stream over it, then return the item."""
+    os.close(2)
+    sys.stderr.close()
+    return item
+
+
+def detach_stdout_and_close_its_fd(item: Any) -> Any:
+    """Close descriptor 1 and detach the stream over it, then return the item."""
+    os.close(1)
+    sys.stdout.detach()  # type: ignore[union-attr]
+    return item
+
+
+def remove_streams_and_their_fds(item: Any) -> Any:
+    """Leave no standard output and error to Python, nor descriptors 1 and 2, then return the item."""
+    os.closerange(1, 3)
+    sys.stdout = sys.stderr = None
+    return item
+
+
+def close_a_stream_that_owns_fd_1(item: Any) -> Any:
+    """Put a stream that closes descriptor 1 with itself in stdout's place, and close it; return the item."""
+    sys.stdout = open(1, "w", encoding="utf-8")  # noqa: SIM115 - closed by the next line
+    sys.stdout.close()
+    return item
+
+
 def put_file_over_stdout(item: Any) -> Any:
     """Put another file in the place of descriptor 1, for good, then return the item."""
     with tempfile.TemporaryFile() as file:

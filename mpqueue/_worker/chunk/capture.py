@@ -42,6 +42,9 @@ class Capture:
             for place in (self._out, self._err):
                 place.begin()
                 begun.append(place)
+            self._flush()  # opens streams again that were closed before this chunk
+            for place in begun:
+                place.take()  # what could not be written before is no item's
             with _line_by_line():
                 yield
         finally:
@@ -143,28 +146,36 @@ class _Place:
         try:
             stream.flush()
         except BaseException:  # the handler's own, which may raise anything
-            if self._has_begun and _is_useless(stream):
-                setattr(sys, self._name, os.fdopen(self._at, "w", 1, "utf-8", "backslashreplace", closefd=False))
+            if self._has_begun:
+                with contextlib.suppress(BaseException):
+                    self._mend(stream)
+
+    def _mend(self, stream: Any) -> None:
+        """Have what can't be flushed write to the file again. The number goes first: no stream opens a closed one."""
+        self._status()
+        if _is_useless(stream):
+            setattr(sys, self._name, os.fdopen(self._at, "w", 1, "utf-8", "backslashreplace", closefd=False))
+        else:
+            stream.flush()
 
     def take(self) -> str:
         """What was written since the last call. Never raises."""
         if not self._has_begun:
             return ""
         with contextlib.suppress(OSError):
-            status = self._status()
-            if (status.st_dev, status.st_ino) != self._file.identity:
-                self._put()
-                status = self._status()
-            if status.st_size:
-                return self._empty(status.st_size)
+            size = self._status().st_size
+            if size:
+                return self._empty(size)
         return ""
 
     def _status(self) -> os.stat_result:
-        try:
-            return os.fstat(self._at)
-        except OSError:
-            self._put()
-            return os.fstat(self._at)
+        """That of the file, which is put back where it is not in its place. Raises OSError."""
+        with contextlib.suppress(OSError):  # the number was closed
+            status = os.fstat(self._at)
+            if (status.st_dev, status.st_ino) == self._file.identity:
+                return status
+        self._put()
+        return os.fstat(self._at)
 
     def _empty(self, size: int) -> str:
         data = read_at(self._at, size, 0)
