@@ -7,13 +7,18 @@ own. One with ```` ```python no-run ```` does not, nor one with a title, which i
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+import mpqueue
+from mpqueue import Job, JobQueue
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -55,6 +60,29 @@ def test_code_runs_and_prints_what_the_page_says(code: str, output: str | None, 
     assert done.stderr == ""
     if output is not None:
         assert done.stdout.rstrip() == output.rstrip()
+
+
+#: What variables of these names are, on all pages.
+NAMED = {"job": Job, "queue": JobQueue, "mpqueue": mpqueue}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_code_that_does_not_run_here_uses_only_what_there_is(page: Path) -> None:
+    for match in _BLOCK.finditer(page.read_text()):
+        if "no-run" not in match["info"].split():
+            continue
+        try:
+            tree = ast.parse(textwrap.dedent(match["code"]))
+        except SyntaxError:  # a signature
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute):
+                of = node.value.func if isinstance(node.value, ast.Call) else node.value  # queue() or queue
+                if isinstance(of, ast.Name) and of.id in NAMED:
+                    assert hasattr(NAMED[of.id], node.attr), f"{of.id}.{node.attr}"
+            elif isinstance(node, ast.ImportFrom) and node.module == "mpqueue":
+                for name in node.names:
+                    assert hasattr(mpqueue, name.name), name.name
 
 
 def test_blocks_and_their_output_are_found(tmp_path: Path) -> None:

@@ -162,7 +162,7 @@ class JobQueue(SafeEmitter):
     and from done-callbacks; in a forked child they raise `QueueClosedError`.
 
     Raises TypeError or ValueError for options out of range or beyond the engine, `JournalError` for a journal that
-    can't be used, NotImplementedError on Windows and on free-threaded builds of Python.
+    can't be used, NotImplementedError under Cygwin and on free-threaded builds of Python.
     """
 
     @names_options("JobQueue")
@@ -877,13 +877,17 @@ class JobQueue(SafeEmitter):
 
     # -- look at them ----------------------------------------------------------------------------------------
 
-    def get_job(self, job_id: str) -> Job | None:
+    def get_job(self, job_id: str | Job) -> Job | None:
         """The job of that id, also one that only the journal has; None where there is none.
 
-        Works on a closed queue too. Raises `JournalError` where the journal can't be read.
+        A `Job` is given back, or None where the queue does not have it (any more). Works on a closed queue too.
+        Raises `JournalError` where the journal can't be read.
         """
         self._engine.check_process()
-        return self._jobs.get(job_id)
+        try:
+            return self._jobs.get(self._jobs.id_of(job_id))
+        except JobNotFoundError:
+            return None
 
     def jobs(self) -> list[Job]:
         """All jobs of the queue, in the order they were created, after those that only its journal has.
@@ -896,9 +900,10 @@ class JobQueue(SafeEmitter):
     def load_job(self, job_id: str | Job) -> Job:
         """A job that the journal holds, as it stood, without its handler: to look at its items, results and failures.
 
-        Raises `JobNotFoundError`, `JournalError` where it can't be read.
+        Works on a closed queue too. Raises `JobNotFoundError`, `JournalError` where it can't be read.
         """
-        job = self.get_job(self._jobs.id_of(job_id))
+        self._engine.check_process()
+        job = self._jobs.get(self._jobs.id_of(job_id))
         if job is None:
             raise JobNotFoundError(
                 f"job {shown(job_id)}: expected the id of a job in this queue or its journal, got none"
@@ -926,7 +931,7 @@ class JobQueue(SafeEmitter):
         if self._last_job is not None and self._last_job.id == cleared:
             self._last_job = None  # what it holds goes with it
 
-    def prune(self, job_id: str | None = None, *, gone: bool = True, older_than: float | None = None) -> Pruned:
+    def prune(self, job_id: str | Job | None = None, *, gone: bool = True, older_than: float | None = None) -> Pruned:
         """Make the journal smaller: of one job, or of all that are not running or paused.
 
         Rows of a job are written anew, few instead of many. With ``gone``, the outcomes of items that are not in the
@@ -942,8 +947,9 @@ class JobQueue(SafeEmitter):
         TypeError or ValueError.
         """
         self._closer.check_open("prune its journal")
-        checks.check_prune(job_id, gone, older_than)
-        return self._jobs.prune(job_id, gone=gone, older_than=older_than)
+        pruned = None if job_id is None else self._jobs.id_of(job_id)
+        checks.check_prune(pruned, gone, older_than)
+        return self._jobs.prune(pruned, gone=gone, older_than=older_than)
 
     def serve(self, host: str = "127.0.0.1", port: int = 0, *, hosts: Iterable[str] = ()) -> Page:
         """Serve a live page of this queue's jobs, on a thread of its own; returns at once, with a `Page`.

@@ -139,6 +139,24 @@ def test_jobs_that_ended_long_ago_are_removed_and_no_others(path: Path, tmp_path
     assert files(path) == 0
 
 
+def test_a_job_is_named_by_itself_or_by_its_id(path: Path, tmp_path: Path) -> None:
+    with JobQueue(1, journal=path) as queue:
+        recorded = queue.load_job("job")
+        assert queue.get_job(recorded) is queue.get_job("job") is recorded
+        assert queue.prune(recorded, older_than=0).jobs == 1
+        assert queue.get_job(recorded) is None
+        with pytest.raises(JobNotFoundError, match="expected a job of this queue"):
+            queue.prune(recorded)
+        job = queue.run(["a", "b", "big"], work, id="other")
+        assert queue.get_job(job) is queue.get_job("other") is job
+        assert queue.prune(job).jobs == 0
+    with JobQueue(1, journal=tmp_path / "another.db") as another:
+        assert another.get_job(job) is None
+        with pytest.raises(JobNotFoundError, match="expected a job of this queue"):
+            another.prune(job)
+    assert queue.load_job(job) is queue.load_job("other") is job, "also when it is closed"
+
+
 def test_a_wrong_call_is_refused(path: Path) -> None:
     with JobQueue(1) as queue, pytest.raises(JournalError, match="expected a queue with a journal"):
         queue.prune()

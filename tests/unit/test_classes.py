@@ -335,6 +335,49 @@ def test_cached_methods_and_cached_functions_that_call_each_other(way: Any) -> N
 
 
 @pytest.mark.parametrize("way", WAYS)
+def test_functions_that_dispatch_by_type_go_along(way: Any) -> None:
+    names = of_a_script(
+        """
+        import collections.abc
+        import functools
+
+        class Leaf:
+            pass
+
+        @functools.singledispatch
+        def depth(node):
+            return "other"
+
+        @depth.register
+        def _(node: Leaf):
+            return 1
+
+        @depth.register
+        def _(node: collections.abc.Sequence):
+            return 1 + max(map(depth, node))
+
+        class Shape:
+            @functools.singledispatchmethod
+            def area(self, of):
+                return of
+
+            @area.register
+            def _(self, of: list):
+                return sum(map(self.area, of))
+        """
+    )
+    tree = [names["Leaf"](), [names["Leaf"]()]]
+    assert names["depth"](tree) == 3  # by now it has looked up three types
+    sent = dump([names["depth"], tree, names["Shape"]()])
+    with as_in_another_process():
+        depth, tree, shape = way(sent)
+        assert depth is not names["depth"]
+        assert (depth(tree), depth(3), shape.area([1, [2, 3]])) == (3, "other", 6)
+        depth.register(int, lambda _: "a number")
+        assert depth(3) == "a number"
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_new_types_and_parameters_of_a_script_go_along(way: Any) -> None:
     names = of_a_script(
         """

@@ -9,7 +9,7 @@ are pickled as could not be unpickled where the class has none.
 
 What a `typing.NewType`, a `typing.ParamSpec` and a function of `functools.cache` are pickled as is only a name, and
 cloudpickle leaves that as it is, save for a `typing.TypeVar`. Here they go by value too, where no module to import has
-them.
+them. It refuses a `weakref.WeakKeyDictionary`, which a function of `functools.singledispatch` has.
 """
 
 from __future__ import annotations
@@ -150,6 +150,11 @@ def _reduce_property(kept: functools.cached_property[Any]) -> tuple[Any, ...]:
     return type(kept), (kept.func,), {name: value for name, value in vars(kept).items() if name != "lock"}
 
 
+def _reduce_weak_keys(entries: weakref.WeakKeyDictionary[Any, Any]) -> tuple[Any, ...]:
+    """With its entries, put in afterwards, since they may lead back to it: `functools.singledispatch` has one."""
+    return type(entries), (), None, None, iter(list(entries.items()))
+
+
 #: Asked for objects of just these types, so all others cost nothing. cloudpickle makes a function before it fills it,
 #: and what is made a second time meanwhile, as by a function that calls itself, is dropped by pickle.
 REDUCERS: dict[type, Callable[[Any], str | tuple[Any, ...]]] = {
@@ -157,6 +162,7 @@ REDUCERS: dict[type, Callable[[Any], str | tuple[Any, ...]]] = {
     typing.ParamSpec: _reduce_parameters,
     functools._lru_cache_wrapper: _reduce_cached,  # noqa: SLF001
     functools.cached_property: _reduce_property,
+    weakref.WeakKeyDictionary: _reduce_weak_keys,
 }
 
 
