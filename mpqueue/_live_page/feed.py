@@ -166,6 +166,11 @@ class PageFeed:
         """The queue has ended: tell the rest, and end."""
         self._stop.set()
 
+    def forget(self) -> None:
+        """Let go of all jobs: no viewer asks any more."""
+        self._jobs.clear()
+        self._gone.clear()
+
     def _look(self) -> bool:
         served = self._served
         if not self._look_at_jobs():

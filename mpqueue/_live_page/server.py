@@ -116,6 +116,7 @@ class Page:
                 self._closed = True
             server.should_exit = True
             await serving
+            feed.forget()  # a closed page keeps no job
 
 
 class _Listening(socket.socket):

@@ -36,17 +36,17 @@ class LivePages:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._pages: list[Page] = []
+        self._pages: weakref.WeakSet[Page] = weakref.WeakSet()  #: the thread of one that is open keeps it
 
     def add(self, page: Page) -> None:
         """To be closed with the queue."""
         with self._lock:
-            self._pages.append(page)
+            self._pages.add(page)
 
     def close(self) -> None:
         """Everything has ended: the pages show it, and end."""
         with self._lock:
-            pages, self._pages = self._pages, []
+            pages = list(self._pages)
         for page in pages:
             page.close()
 

@@ -127,6 +127,15 @@ def common_ones(queue: JobQueue) -> list[Any]:
     return [account.common for account in accounts.values() if account.common]
 
 
+def test_no_account_is_kept_of_workers_that_died_at_the_end_of_a_job() -> None:
+    with JobQueue(1, max_retries=0) as queue:
+        for _ in range(3):
+            assert queue.run([0], do.exit_with(3)).failed == 1
+        assert queue.run([0], do.succeed).results == [0]
+        assert queue._engine._coordinator is not None
+        assert len(queue._engine._coordinator._traffic._exchange._accounts) == 1
+
+
 @LINUX_ONLY  # elsewhere the worker has a copy, and the segment is free
 def test_a_worker_that_keeps_a_handler_s_table_keeps_what_was_in_it() -> None:
     def keep(table: Any, item: int) -> float:

@@ -552,6 +552,20 @@ def test_a_page_does_not_keep_its_queue_alive() -> None:
     wait_until(lambda: "closed" in repr(page), what="the page to end")
 
 
+def test_a_closed_page_is_kept_by_nothing_and_keeps_no_job(queue: JobQueue) -> None:
+    page = queue.serve()
+    book = weakref.ref(queue.run(["a"], do.succeed, id="job")._book)
+    assert len(visit(page.url).get("jobs")) == 1
+    page.close()
+    queue.clear_job("job")
+    gc.collect()
+    assert book() is None
+    closed = weakref.ref(page)
+    del page
+    gc.collect()
+    assert closed() is None
+
+
 def test_a_port_that_is_taken_is_said_at_once(queue: JobQueue) -> None:
     port = int(visit(queue.serve().url).netloc.rpartition(":")[2])
     with pytest.raises(OSError, match=f"port {port}.*port=0 takes a free one"):

@@ -86,7 +86,8 @@ class Exchange:
         account = self._accounts.get(key)
         if account is None:
             # Two threads may come at once, see `received`.
-            account = self._accounts.setdefault(key, _Account(reloaded=len(self._imports.reloaded)))
+            fresh = _Account(reloaded=len(self._imports.reloaded), dropped=len(shared.dropped))
+            account = self._accounts.setdefault(key, fresh)
         return account
 
     def pack_at_once(self, chunk: Chunk, items: list[Any], now: Callable[[], float]) -> PackedItems | None:
@@ -149,7 +150,9 @@ class Exchange:
 
     def forget_later(self, lane: Lane, job: int) -> None:
         """Have this worker drop that job's handler when the next chunk comes."""
-        self._account(lane).stale.append(job)
+        account = self._accounts.get((lane.number, lane.generation))
+        if account is not None:  # else it was sent nothing yet, or has just died
+            account.stale.append(job)
 
     def news(self, lane: Lane) -> News:
         """What this worker is to know with its next chunk, since the last one."""
