@@ -135,6 +135,40 @@ def test_output_is_kept_where_the_program_has_a_console(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "told").read_text()) == [shown, kept, shown]
 
 
+def test_programs_of_pythonw_have_workers_and_their_output_can_be_kept(tmp_path: Path) -> None:
+    """Neither has standard streams."""
+    program = write_program(
+        tmp_path,
+        """
+        import json, os, sys, traceback
+        from pathlib import Path
+        import mpqueue
+
+        sys.excepthook = lambda *error: Path("told").write_text("".join(traceback.format_exception(*error)))
+
+        def talk(item):
+            print(item)
+            os.write(1, b"bytes\\n")
+            print("wrong", file=sys.stderr)
+            return item
+
+        with mpqueue.JobQueue(1, max_retries=0) as queue:
+            jobs = [queue.run(["\u2713"], talk, capture_output=kept) for kept in (False, True, False)]
+        items = [job.items[0] for job in jobs]
+        told = [(item.result, item.stdout, item.stderr, item.error) for item in items]
+        Path("told").write_text(json.dumps([sys.stderr, *told]))
+        """,
+    )
+    pythonw = Path(sys.executable).with_name("pythonw.exe")
+    windows: Any = subprocess
+    startup = windows.STARTUPINFO(dwFlags=windows.STARTF_USESTDHANDLES)  # none of pytest's
+    done = subprocess.run([pythonw, str(program)], cwd=tmp_path, startupinfo=startup, timeout=PATIENCE, check=False)
+    assert done.returncode == 0, (tmp_path / "told").read_text()
+    shown = ["\u2713", None, None, None]
+    kept = ["\u2713", "\u2713\nbytes\n", "wrong\n", None]
+    assert json.loads((tmp_path / "told").read_text()) == [None, shown, kept, shown]
+
+
 #: What a person sees of the console that the program has: its lines, down to the cursor's.
 _SCREEN = """
     import ctypes

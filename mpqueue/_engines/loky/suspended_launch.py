@@ -11,8 +11,19 @@ from mpqueue._engines.loky import launch
 from mpqueue._os.process import spawned
 
 #: What the interpreter runs: read the message, as `loky.backend.popen_loky_win32` does, and become the worker.
+#: Where it has no standard streams, as under `pythonw.exe`, they are the null device: `faulthandler` refuses to do
+#: without. Their numbers are not free, so no file of ours has one.
 _PROGRAM = """
 import msvcrt, os, sys
+null = os.open(os.devnull, os.O_RDWR)
+for number, name in enumerate(("stdin", "stdout", "stderr")):
+    try:
+        os.fstat(number)
+    except OSError:
+        os.dup2(null, number)
+    if number and getattr(sys, name) is None:
+        setattr(sys, name, open(number, "w", encoding="utf-8", errors="backslashreplace", closefd=False))
+os.close(null)
 from multiprocessing import process
 from pickle import load
 from loky.backend import spawn
