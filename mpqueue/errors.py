@@ -10,7 +10,7 @@ should never be seen: `InternalError`, a mistake in mpqueue itself.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 from mpqueue._text import shown as shown  # noqa: PLC0414 - for all that raise
 
@@ -75,11 +75,22 @@ class QueueClosedError(MPQueueError):
 
 
 class ItemError(MPQueueError):
-    """One item that failed for good: ``item`` is its `JobItem`, ``__cause__`` the failure itself."""
+    """One item that failed for good: ``item`` is its `JobItem`, ``__cause__`` the failure itself.
+
+    Pickled, as on the way out of a worker or a process pool, it loses both: ``item`` is None there.
+    """
 
     def __init__(self, message: str, item: Any = None) -> None:
         super().__init__(message)
         self.item = item
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self.args, {name: value for name, value in vars(self).items() if name != "item"}
+
+    def __copy__(self) -> Self:
+        copied = type(self)(*self.args)
+        vars(copied).update(vars(self))
+        return copied
 
 
 class PicklingError(MPQueueError, TypeError):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +17,7 @@ from mpqueue import (
     ItemTimeoutError,
     JobExistsError,
     JobNotFoundError,
+    JobProgress,
     JobQueue,
     JobStateError,
     JournalError,
@@ -60,6 +63,30 @@ def test_error_has_one_root_its_message_unquoted_and_can_travel(error: MPQueueEr
     assert type(again) is type(error)
     assert str(again) == str(error)
     assert again.__dict__ == error.__dict__
+
+
+def test_what_has_items_says_that_it_stays_here_and_errors_of_items_travel_without_them(tmp_path: Path) -> None:
+    events: list[JobProgress] = []
+    with JobQueue(1, max_retries=0, journal=tmp_path / "journal.db") as queue:
+        queue.on("job:progress", events.append)
+        job = queue.run(["a", "b"], do.only("b", do.fail), id="job")
+        with pytest.raises(HandlerPicklingError, match=r"the variable 'job' of its closure.* is a view"):
+            queue.create_job("handler", [1], lambda _: job.results)
+    with JobQueue(1, journal=tmp_path / "journal.db") as queue:
+        views = [job, job.items, job.items[1], job.failure_groups()[0], events[0], queue.load_job("job")]
+    for view in views:
+        for send in (pickle.dumps, copy.deepcopy):
+            with pytest.raises(TypeError, match="can't be pickled or deep-copied: it is a view"):
+                send(view)
+    assert copy.copy(job).results == ["a", None]
+    with pytest.raises(ExceptionGroup, match="1 of 2 items failed") as raised:
+        job.raise_for_failures()
+    (error,) = raised.value.exceptions
+    error.add_note("a note")
+    assert copy.copy(error).__dict__ == error.__dict__ == {"item": job.items[1], "__notes__": ["a note"]}
+    (again,) = pickle.loads(pickle.dumps(raised.value)).exceptions
+    assert (type(again), str(again)) == (ItemError, str(error))
+    assert again.__dict__ == {"item": None, "__notes__": ["a note"]}
 
 
 def test_errors_are_also_what_python_would_raise() -> None:

@@ -13,7 +13,7 @@ import math
 from array import array
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NoReturn, Protocol
 
 from mpqueue._os.memory.mappings import zeros
 from mpqueue._text import label, visible_line
@@ -126,6 +126,14 @@ class Live:
         self.foreign = False
 
 
+def refuse_pickling() -> NoReturn:
+    """Raise TypeError, since what users hold of a job are views of what is here."""
+    raise TypeError(
+        "a Job, and what has items of it (JobItem, FailureGroup, events), can't be pickled or deep-copied: it is a "
+        "view of what this process knows; use to_dict() or job.to_records(), or an item's payload and result, instead"
+    )
+
+
 class ItemTable:
     """The columns. ``payloads`` is the table's own list of the user's objects."""
 
@@ -164,6 +172,9 @@ class ItemTable:
         live: Live | None = getattr(self, "live", None)  # None: a Ctrl-C has interrupted its making
         if live is not None and live.heir is not None and (live.foreign or not self._is_through):
             live.heir(vars(self))
+
+    def __reduce__(self) -> NoReturn:
+        refuse_pickling()
 
     def __len__(self) -> int:
         return len(self.payloads)

@@ -8,9 +8,9 @@ import sys
 from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from mpqueue._core.state.item_table import ItemTable
+from mpqueue._core.state.item_table import ItemTable, refuse_pickling
 from mpqueue._core.state.timings import Timings
 from mpqueue._options import JobOptions
 from mpqueue._queue.new_job import NewJob, find_named, replay_item, restore_end
@@ -59,6 +59,9 @@ class RecordedBook:
         self.options = JobOptions(RetryPolicy(), seed=recorded.seed)
         self.past = recorded.past
         self.timings = recorded_timings(self.duration, recorded)
+
+    def __reduce__(self) -> NoReturn:
+        refuse_pickling()
 
     @property
     def has_report(self) -> bool:
