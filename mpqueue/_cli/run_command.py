@@ -137,7 +137,7 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     add("--raw-csv", action="store_true", help=RAW_CSV)
     add("--unordered", action="store_true", help="write rows in the order in which items end, not in the input's")
     add("--columns", metavar="A,B,...", help="columns of the rows: id, item, payload, status, attempts, elapsed, "
-        "error, result, traceback, stdout, stderr, or keys of the result or the item")  # fmt: skip
+        "error, error_type, result, traceback, stdout, stderr, or keys of the result or the item")  # fmt: skip
     add("--label", metavar="KEY", help="the key of items that names them in messages, logs and on the page (default: "
         "name, path, url or id; for other items, their text)")  # fmt: skip
     add("--capture-output", action="store_true", help="keep what items write to stdout and stderr in their rows")

@@ -3,8 +3,8 @@
 A column is named by what it shows:
 
 - ``item``: what the item is called, its `JobItem.label`;
-- an attribute of `JobItem`: ``id``, ``status``, ``attempts``, ``elapsed``, ``error``, ``result``, ``payload``, ...; the
-  wire form's ``proposedAlt`` is ``proposed_alt``;
+- any other attribute of `JobItem`: ``id``, ``status``, ``attempts``, ``elapsed``, ``error``, ``result``, ...; the wire
+  form's ``proposedAlt`` is ``proposed_alt``, its ``errorType`` is ``error_type``;
 - a key or attribute of the result or of the item itself: ``result.label``, ``payload.file``; or the bare ``label``,
   which is looked for in the result first.
 
@@ -44,13 +44,17 @@ COLUMNS = ("id", "status", "attempts", "elapsed", "error", "result")
 OUTPUT = ("stdout", "stderr")
 #: Columns of which the keys have columns of their own.
 SPREAD = ("result", "payload")
+#: Columns that are not named as the attributes are which they have.
+_ATTRIBUTES = {"proposedAlt": "proposed_alt", "errorType": "error_type", "item": "label"}
+#: All columns that are an item's own; ``label`` is none, since results have such a key.
 _OF_ITEMS = frozenset(
     {
         *COLUMNS,
         *OUTPUT,
-        "item",
+        *_ATTRIBUTES,
         "payload",
         "proposed_alt",
+        "error_type",
         "exception",
         "traceback",
         "fraction",
@@ -60,8 +64,6 @@ _OF_ITEMS = frozenset(
     }
 )
 _ROUNDED = frozenset({"elapsed", "cpu_seconds"})
-#: Columns that are not named as the attributes are which they have.
-_ATTRIBUTES = {"proposedAlt": "proposed_alt", "item": "label"}
 _ABSENT = object()
 #: What is in JSON what it is here.
 _PLAIN = frozenset({str, bool, type(None)})
@@ -113,7 +115,7 @@ def _chosen(items: Items, columns: Sequence[str] | None, default: Sequence[str] 
 def no_such_column(name: str, results: Iterable[Any] = ()) -> str:
     """What is wrong with a column that no item has, and which may be meant: one of items, or a key of ``results``."""
     keys = next((list(map(str, result)) for result in results if isinstance(result, Mapping)), [])
-    meant = nearest(name, [*_OF_ITEMS, *keys])
+    meant = "item" if name == "label" else nearest(name, [*_OF_ITEMS, *keys])
     hint = "" if meant is None else f"; did you mean {meant}?"
     there = ", ".join(sorted(_OF_ITEMS))
     return (
@@ -147,7 +149,7 @@ def _value_or_none(item: JobItem, name: str) -> Any:
 
 
 def _value(item: JobItem, name: str) -> Any:
-    if name in _OF_ITEMS or name in _ATTRIBUTES:
+    if name in _OF_ITEMS:
         value = getattr(item, _ATTRIBUTES.get(name, name))
         if name == "status":
             return str(value)

@@ -7,6 +7,7 @@ import dataclasses
 import datetime as dt
 import json
 import sys
+from collections.abc import Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mpqueue import Job, JobQueue, RetryPolicy
+from mpqueue import Job, JobItem, JobQueue, RetryPolicy
 from mpqueue._output.export import json_ready, table
 from tests.support import handlers as do
 from tests.support.programs import run_program
@@ -84,6 +85,62 @@ def test_the_original_s_columns_can_be_exported(pictures: Job[Any, Any], tmp_pat
         'a,completed,"a cat, black",,1',
         "b,failed,,ValueError: too dark,2",
     ]
+
+
+class Rows:
+    """A sink that keeps its rows for the test."""
+
+    def __init__(self, columns: list[str]) -> None:
+        self.columns = columns
+        self.rows: list[dict[str, Any]] = []
+
+    def write(self, rows: Sequence[dict[str, Any]]) -> None:
+        self.rows += rows
+
+    def close(self) -> None:
+        """Nothing is left to do."""
+
+
+#: All that items have, but ``label``, which is a key of results: see ADR 47.
+ATTRIBUTES = [
+    name for name, kept in vars(JobItem).items() if isinstance(kept, property) and name[0] != "_" and name != "label"
+]
+
+
+@pytest.mark.parametrize("items", [["a", "b"], ["b"]], ids=["one failed", "all failed"])
+def test_each_attribute_of_items_and_each_name_of_the_wire_form_is_a_column(items: list[str], tmp_path: Path) -> None:
+    given = [{"id": name, "of": "cat", "score": 0.5} for name in items]
+    columns = [*ATTRIBUTES, "item", "proposedAlt", "errorType"]
+    sink = Rows(columns)
+    with JobQueue(1, max_retries=0) as queue:
+        kept = queue.run(given, describe, capture_output=True)
+        queue.run(given, describe, results=sink, capture_output=True)
+    records = kept.to_records(columns)
+    for item, record in zip(kept.items, records, strict=True):
+        for name in ATTRIBUTES:
+            value = getattr(item, name)
+            assert record[name] == (round(value, 6) if isinstance(value, float) else value), name
+        wire = item.to_dict()
+        assert wire.pop("error", None) == (None if item.exception is None else str(item.exception))  # without its type
+        assert {name: record[name] for name in wire} == wire
+        assert record["item"] == item.label
+    measured = {"elapsed", "cpu_seconds", "peak_memory", "exception", "traceback", "history"}
+    for record, row in zip(records, sink.rows, strict=True):
+        assert list(row) == columns
+        assert {name: row[name] for name in columns if name not in measured} == {
+            name: record[name] for name in columns if name not in measured
+        }
+    path = kept.export(tmp_path / "x.csv", columns=["id", "error_type", "errorType"])
+    assert path.read_text().splitlines()[-1] == "b,ValueError,ValueError"
+
+
+def test_a_label_is_a_key_of_results_and_the_column_of_labels_is_named_where_there_is_none() -> None:
+    with JobQueue(1) as queue:
+        described = queue.run(["a"], lambda _: {"label": "cat"})
+        plain = queue.run(["a"], do.succeed)
+    assert described.to_records(["item", "label"]) == [{"item": "a", "label": "cat"}]
+    with pytest.raises(ValueError, match="got 'label', which no item has; did you mean item"):
+        plain.to_records(["label"])
 
 
 def test_a_column_that_no_item_has_is_refused(pictures: Job[Any, Any], tmp_path: Path) -> None:

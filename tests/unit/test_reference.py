@@ -39,6 +39,13 @@ def test_the_reference_has_every_public_name(words: set[str]) -> None:
     assert set(mpqueue.__all__) - words == set(), "docs/reference/*.md lack them"
 
 
+def test_the_reference_has_each_attribute_of_an_item() -> None:
+    table = (PAGES / "api.md").read_text().partition("\n## JobItem\n")[2].partition("\n## ")[0]
+    first_cells = [row.split("|")[1] for row in table.splitlines() if row.startswith("| `")]
+    listed = [name for cell in first_cells for name in re.findall(r"`(\w+)", cell)]
+    assert sorted(listed) == sorted(name for name in vars(mpqueue.JobItem) if not name.startswith("_"))
+
+
 @pytest.mark.parametrize("called", CALLED, ids=lambda called: called.__qualname__)
 def test_the_reference_has_every_option(words: set[str], called: object) -> None:
     assert callable(called)
