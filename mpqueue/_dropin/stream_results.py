@@ -94,7 +94,9 @@ class Arrivals:
         self._line: deque[Sequence[int]] = deque()  #: unordered
 
     def add(self, indices: Sequence[int]) -> None:
-        """These have ended."""
+        """These have ended. An empty notice, which only wakes the consumer, is left out: it would hide those behind it."""
+        if not indices:
+            return
         if not self._ordered:
             self._line.append(indices)
         elif isinstance(indices, range):

@@ -568,7 +568,7 @@ class Coordinator:
             ended = command.indices
             if command.retrying:
                 ended = [index for index in ended if index not in command.retrying]
-            for subscriber in subscribers:
+            for subscriber in subscribers if ended else ():  # else all of them are tried again
                 subscriber(ended)
         self._announce(command)
 

@@ -117,6 +117,15 @@ def test_call_that_fails_is_made_again_three_times_by_default() -> None:
     assert RetryPolicy(3, base_delay=0.1) == DROPIN_RETRY
 
 
+def test_calls_of_a_map_are_made_again_by_default_and_the_executor_goes_on() -> None:
+    with Executor(2, retry=RetryPolicy(base_delay=0.01)) as executor:
+        again = executor.map(do.only(1, do.at_first(do.fail)), range(3), timeout=TIMEOUT)
+        bystander = executor.submit(do.at_first(do.fail), "bystander")
+        assert list(again) == [0, 1, 2]
+        assert bystander.result(TIMEOUT) == "bystander"
+        assert list(executor.map(do.at_first(do.fail), range(20), timeout=TIMEOUT)) == list(range(20))
+
+
 def count_up(counts: dict[str, int] | list[int], again: list[int] | None = None) -> int:
     """How often this argument was counted up."""
     if isinstance(counts, list):

@@ -133,6 +133,18 @@ def test_a_failure_is_tried_again_before_it_comes() -> None:
         assert list(pool.imap(do.only(2, do.at_first(do.fail)), range(5))) == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("count", [1, 2, None])
+def test_results_that_took_a_second_try_come_in_any_order(count: int | None) -> None:
+    with Pool(2, retry=RetryPolicy(1, base_delay=0.0)) as pool:
+        pool.map(do.succeed, range(2))  # the workers are there: the first tries end by themselves
+        numbers = itertools.count() if count is None else range(count)
+        results = pool.imap_unordered(do.at_first(do.fail), numbers)
+        wait_until(lambda: results._results.stream.run.job.completed >= min(2, count or 2))
+        pool._queue._host.ask(bool)  # that is on its way to here
+        got = list(itertools.islice(results, 20))
+        assert len(set(got)) == len(got) == (count or 20)
+
+
 def test_a_stop_iteration_out_of_a_call_is_no_end(pool: Pool) -> None:
     results = pool.imap(do.only(0, do.raise_stop_iteration), range(2))
     with pytest.raises(RuntimeError, match="StopIteration"):

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from mpqueue._core.commands import AnnounceItems, Retrying
 from mpqueue._core.messages import BellRung, LaneDied
 from mpqueue._core.scheduler import Scheduler
-from mpqueue._core.state.item_table import make_table
+from mpqueue._core.state.item_table import Failure, make_table
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk
 from mpqueue._core.state.pending import Care
@@ -96,3 +97,15 @@ def test_an_outbox_that_makes_no_sense_costs_the_worker_and_not_the_message(
     assert lane.was_killed
     assert "makes no sense" in caplog.text
     assert coordinator.scheduler.books.lanes[0].generation == 1, "its death was heard of"
+
+
+def test_subscribers_hear_of_no_items_where_all_are_tried_again(coordinator: Coordinator) -> None:
+    book = JobBook(1, "job", make_table(["a", "b"]), JobOptions(RetryPolicy()), None)
+    heard: list[Any] = []
+    coordinator.subscribe_early(book, heard.append)
+    again = Retrying(1, 0.1, Failure(ValueError("busy")))
+    told = AnnounceItems(book, range(2), frozenset(), {0: again, 1: again}, 0, 0, book.status)
+    coordinator._tell_items(told)
+    assert heard == []
+    coordinator._tell_items(told._replace(retrying={0: again}))
+    assert heard == [[1]]

@@ -134,10 +134,11 @@ def test_closed_reader_lets_go_of_its_input() -> None:
 
 @st.composite
 def ends(draw: st.DrawFn) -> list[Sequence[int]]:
-    """Chunks of the numbers from 0 on, as ranges and lists, in any order."""
+    """Chunks of the numbers from 0 on, as ranges and lists, and empty ones, in any order."""
     bounds = sorted(draw(st.sets(st.integers(1, 60), max_size=12)) | {0, 60})
     chunks: list[Sequence[int]] = [range(lo, hi) for lo, hi in itertools.pairwise(bounds)]
     chunks = [list(chunk) if draw(st.booleans()) else chunk for chunk in chunks]
+    chunks += draw(st.lists(st.sampled_from([(), [], range(30, 30)]), max_size=3))  # notices that only ring
     return draw(st.permutations(chunks))
 
 
