@@ -94,7 +94,7 @@ class Arrivals:
         self._line: deque[Sequence[int]] = deque()  #: unordered
 
     def add(self, indices: Sequence[int]) -> None:
-        """These have ended. An empty notice, which only wakes the consumer, is left out: it would hide those behind it."""
+        """These have ended. A notice of none, which only wakes the consumer, is left out: it would hide later ones."""
         if not indices:
             return
         if not self._ordered:
