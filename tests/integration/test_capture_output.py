@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -238,6 +240,31 @@ def test_a_job_is_heard_after_an_item_of_another_one_has_closed_the_stream_and_t
         heard_again = queue.run(["d"], talk, capture_output=True)
     assert (heard.items[0].stdout, heard.items[0].stderr) == ("out b\n", "err b\n")
     assert (heard_again.items[0].stdout, heard_again.items[0].stderr) == ("out d\n", "err d\n")
+
+
+def test_a_worker_with_no_descriptor_left_keeps_no_output_and_fails_no_item() -> None:
+    def use_up(item: str) -> str:
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+        kept: list[int] = []
+        with contextlib.suppress(OSError):
+            while True:
+                kept.append(os.open(os.devnull, os.O_RDONLY))
+        sys.kept_open = kept  # type: ignore[attr-defined]
+        return item
+
+    def give_back(item: str) -> str:
+        for fd in sys.kept_open:  # type: ignore[attr-defined]
+            os.close(fd)
+        return item
+
+    with JobQueue(1, max_retries=0) as queue:
+        queue.run(["a"], use_up)
+        unheard = queue.run(["b"], talk, capture_output=True)
+        queue.run(["c"], give_back)
+        heard = queue.run(["d"], talk, capture_output=True)
+    assert unheard.results == ["b"]
+    assert (heard.results, heard.items[0].stdout) == (["d"], "out d\n")
 
 
 def test_a_stream_of_a_handler_that_raises_at_all_fails_no_item() -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 from mpqueue._os import standard_streams
-from mpqueue._os.descriptors import Descriptor
+from mpqueue._os.descriptors import Descriptor, descriptors_left
 from mpqueue._os.files import read_at
 from mpqueue._os.memory.memory_files import make_file
 from mpqueue._os.system import c_library
@@ -115,7 +115,13 @@ class _Place:
     def __init__(self, at: int, name: str) -> None:
         self._at = at
         self._name = name
-        self._file = Descriptor(make_file(name))
+        self._file: Descriptor | None = None  #: None where no descriptor was left for it
+        try:
+            self._make_file()
+        except OSError as error:
+            # A temporary file is called impossible, where none is left.
+            if error.errno not in (errno.EMFILE, errno.ENFILE) and descriptors_left():
+                raise
         self._before: Descriptor | None = None  #: what is there else; None where nothing is, or no chunk runs
         self._has_begun = False  #: the file was put in its place
         self._take_back: Callable[[], None] = _nothing  #: what the chunk has changed in Python's stream
@@ -123,6 +129,7 @@ class _Place:
     def begin(self) -> None:
         """Put the file in its place; where no descriptor is left for that, what is written is not kept."""
         try:
+            self._make_file()
             self._before = Descriptor(os.dup(self._at))
         except OSError as error:
             if error.errno != errno.EBADF:
@@ -133,9 +140,13 @@ class _Place:
         self._take_back = standard_streams.write_utf_8(getattr(sys, self._name, None))
 
     def _put(self) -> None:
-        if not self._file.is_there():
+        os.dup2(self._make_file().fd, self._at)
+
+    def _make_file(self) -> Descriptor:
+        """The file, made if a handler has closed it. Raises OSError."""
+        if self._file is None or not self._file.is_there():
             self._file = Descriptor(make_file(self._name))
-        os.dup2(self._file.fd, self._at)
+        return self._file
 
     def flush(self) -> None:
         """Have Python write what it holds back. Never raises.
@@ -172,7 +183,7 @@ class _Place:
         """That of the file, which is put back where it is not in its place. Raises OSError."""
         with contextlib.suppress(OSError):  # the number was closed
             status = os.fstat(self._at)
-            if (status.st_dev, status.st_ino) == self._file.identity:
+            if self._file is not None and (status.st_dev, status.st_ino) == self._file.identity:
                 return status
         self._put()
         return os.fstat(self._at)
@@ -207,7 +218,7 @@ class _Place:
 
     def close(self) -> None:
         """The job has ended."""
-        if self._file.is_there():
+        if self._file is not None and self._file.is_there():
             os.close(self._file.fd)
 
 
