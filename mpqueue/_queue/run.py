@@ -7,13 +7,13 @@ import threading
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, Self
 
 from mpqueue._core.messages import JobCancelled
 from mpqueue._core.state.item_table import Failure
 from mpqueue._parent.surroundings.replies import Reply, SafeEvent, SafeFuture
-from mpqueue._queue.job import Job, JobItem, R_co, T_co
-from mpqueue._queue.mailbox import Bell, Mailbox, Rings
+from mpqueue._queue.job import Items, Job, JobItem, R_co, T_co
+from mpqueue._queue.mailbox import Bell, Mailbox, Rings, Turns
 from mpqueue.errors import InternalError, JournalError, QueueClosedError, SinkError, WorkerStartError
 from mpqueue.status import FAILED
 
@@ -41,6 +41,7 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
         self.job: Job[T_co, R_co] = held.job
         self._book = held.book
         self._owner: JobQueue | None = owner
+        self._now = owner._host.engine.clock.now  #: holds the clock alone, not the queue
         self._display: Display | StagesDisplay | None = None  #: what shows its progress; ended before it resolves
         self._cancel_with_awaiter = cancel_with_awaiter
         self._kill_on_cancel = kill_on_cancel
@@ -86,16 +87,8 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
         finally:
             unsubscribe()
 
-    async def __aiter__(self) -> AsyncIterator[JobItem[T_co, R_co]]:
-        ended: Mailbox[Ended] = Mailbox()
-        unsubscribe = self._subscribe(ended.put)
-        try:
-            while (indices := await ended.take_later()) is not None:
-                for index in indices:
-                    yield self.job.items[index]
-            self._check_fault()
-        finally:
-            unsubscribe()
+    def __aiter__(self) -> AsyncIterator[JobItem[T_co, R_co]]:
+        return RunItems(self.job.items, self._subscribe, self._check_fault, self._now)
 
     def _check_fault(self) -> None:
         if (error := self._what_ended_it) is not None:
@@ -276,3 +269,62 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
         table = self._book.table
         failures = {index: failure for index, failure in table.failures.items() if table.status[index] == FAILED}
         return table.results if table.source is None else table.all_results(), failures
+
+
+class RunItems(Generic[T_co, R_co]):
+    """The items of a run as they end, for ``async for``.
+
+    An iterator, since a cancelled wait would end a generator: here the next ``anext`` goes on, and no item is lost.
+    The loop's other tasks get their turns even while items come faster than they are taken.
+    """
+
+    def __init__(
+        self,
+        items: Items[T_co, R_co],
+        subscribe: Callable[[Callable[[Ended], None]], Callable[[], None]],
+        check_fault: Callable[[], None],
+        now: Callable[[], float],
+    ) -> None:
+        self._items = items
+        self._subscribe = subscribe
+        self._check_fault = check_fault
+        self._ended: Mailbox[Ended] = Mailbox()
+        self._unsubscribe: Callable[[], None] | None = None  #: there is nothing to end before the first wait
+        self._indices: Iterator[int] = iter(())
+        self._is_over = False
+        self._turns = Turns(now)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> JobItem[T_co, R_co]:
+        await self._turns.give()  # before an item is taken: what interrupts the turn loses none
+        while True:
+            for index in self._indices:
+                return self._items[index]
+            if self._is_over:
+                raise StopAsyncIteration
+            if self._unsubscribe is None:
+                self._unsubscribe = self._subscribe(self._ended.put)
+            indices = await self._ended.take_later()
+            if indices is None:
+                self._close()
+                self._check_fault()
+            else:
+                self._indices = iter(indices)
+
+    async def aclose(self) -> None:
+        """End the iteration, for `contextlib.aclosing`. The job goes on."""
+        self._close()
+        self._ended.put(None)  # for a task that waits
+
+    def _close(self) -> None:
+        self._is_over = True
+        self._indices = iter(())
+        unsubscribe, self._unsubscribe = self._unsubscribe, None
+        if unsubscribe is not None:
+            unsubscribe()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_unsubscribe"):  # it was made
+            self._close()

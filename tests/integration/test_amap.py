@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import mpqueue
 from mpqueue import ItemTimeoutError, JobQueue, JobStatus, QueueClosedError, TooManyFailuresError
 from mpqueue._dropin.shared_pool import shared_pool
 from tests.support import handlers as do
-from tests.support.loops import Run, arrive, in_loops
+from tests.support.loops import Run, SlowConsumer, arrive, in_loops, turns_of_others
 from tests.support.programs import interrupt_program, is_running
 from tests.support.systems import not_on_windows
 from tests.support.waiting import Gate, wait_until
@@ -177,6 +178,71 @@ def test_queue_can_be_entered_and_its_runs_awaited_and_iterated_over(run: Run) -
             assert job is await started
         assert found == {"0": None, "1": "ValueError: cannot do 'b'", "2": None}
         assert job.status is JobStatus.COMPLETED_WITH_ERRORS
+
+    run(main)
+
+
+@in_loops
+def test_loop_runs_on_while_the_items_of_a_run_are_plenty(run: Run) -> None:
+    async def main() -> None:
+        async with JobQueue(1) as queue:
+            queue.create_job("job", range(300), do.succeed)
+            started = queue.start("job")
+            await started
+            started._now = SlowConsumer().now
+
+            async def iterate() -> None:
+                assert [item.result async for item in started] == list(range(300))
+
+            assert await turns_of_others(iterate) > 100
+
+    run(main)
+
+
+@in_loops
+def test_cancelled_wait_for_an_item_loses_none_and_ends_nothing(run: Run, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+
+    async def main() -> None:
+        async with JobQueue(1) as queue:
+            queue.create_job("job", range(100), do.only(0, do.block_until_told(gate)), chunksize=1)
+            started = queue.start("job")
+            started._now = SlowConsumer().now
+            items, found, waits = aiter(started), [], 0
+            with anyio.move_on_after(0.05) as scope:
+                await anext(items)
+            assert scope.cancelled_caught
+            gate.open()
+            await started
+            with contextlib.suppress(StopAsyncIteration):
+                while True:
+                    with anyio.move_on_after(0) as scope:  # ends it at the first turn
+                        found.append((await anext(items)).result)
+                    waits += scope.cancelled_caught
+            assert found == list(range(100))
+            assert waits > 10
+
+    run(main)
+
+
+@in_loops
+def test_a_loop_over_a_run_that_is_left_hears_nothing_more(run: Run, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+
+    async def main() -> None:
+        async with JobQueue(1) as queue:
+            queue.create_job("job", ["a", "b"], do.only("b", do.block_until_told(gate)), chunksize=1)
+            started = queue.start("job")
+            async for item in started:
+                assert item.result == "a"
+                break
+            items: Any = aiter(started)
+            async with contextlib.aclosing(items):
+                assert (await anext(items)).result == "a"
+            assert [item async for item in items] == []
+            host, number = queue._host, started._book.number
+            assert host.ask(lambda: host.engine.coordinator()._subscribers[number]) == []
+            gate.open()
 
     run(main)
 

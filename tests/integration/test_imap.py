@@ -28,10 +28,11 @@ from mpqueue import (
 from mpqueue._core.rules.chunking import MOST_AHEAD
 from mpqueue._dropin.map.item_iterator import ItemIterator
 from mpqueue._dropin.shared_pool import shared_pool
+from mpqueue._queue.mailbox import Turns
 from tests.support import handlers as do
 from tests.support.interruptions import Interruption
 from tests.support.length import IS_LONG, long
-from tests.support.loops import Run, arrive, in_loops
+from tests.support.loops import Run, SlowConsumer, arrive, in_loops, turns_of_others
 from tests.support.programs import is_running, run_program
 from tests.support.results import outcomes
 from tests.support.systems import not_on_windows
@@ -602,6 +603,28 @@ def test_loop_runs_on_while_results_are_plenty(run: Run) -> None:
                 pass
             assert turns > 100
             over = True
+
+    run(main)
+
+
+@in_loops
+def test_loop_runs_on_within_a_block_of_results(run: Run) -> None:
+    async def main() -> None:
+        results = mpqueue.imap(do.succeed, range(300), chunksize=300, buffersize=10_000)
+        assert await anext(results) == 0
+        results._turns = Turns(SlowConsumer().now)
+
+        async def iterate() -> None:
+            found: list[int] = []
+            waits = 0
+            while len(found) < 299:
+                with anyio.move_on_after(0) as scope:
+                    found.append(await anext(results))
+                waits += scope.cancelled_caught
+            assert found == list(range(1, 300))
+            assert waits > 100
+
+        assert await turns_of_others(iterate) > 100
 
     run(main)
 

@@ -7,9 +7,10 @@ import threading
 from collections import deque
 
 import anyio
+import anyio.lowlevel
 import pytest
 
-from mpqueue._queue.mailbox import Bell, Mailbox, let_others_run
+from mpqueue._queue.mailbox import HOLD, Bell, Mailbox, Turns, let_others_run
 from tests.support.loops import Run, in_loops
 
 
@@ -69,6 +70,62 @@ def test_others_get_their_turn(run: Run) -> None:
             tasks.start_soon(take_turns, "a")
             tasks.start_soon(take_turns, "b")
         assert set(turns[:2]) == {"a", "b"}
+
+    run(main)
+
+
+@in_loops
+def test_a_turn_is_given_when_the_loop_was_held_for_long_and_an_interrupted_one_counts(run: Run) -> None:
+    async def main() -> None:
+        now, others = 0.0, 0
+
+        async def count() -> None:
+            nonlocal others
+            while True:
+                await anyio.lowlevel.checkpoint()
+                others += 1
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(count)
+            await let_others_run()
+            turns = Turns(lambda: now)
+            before = others
+            for _ in range(100):
+                await turns.give()
+            assert others == before
+            now = HOLD
+            with anyio.move_on_after(0) as scope:
+                await turns.give()
+                await anyio.sleep_forever()
+            assert scope.cancelled_caught
+            before = others
+            await turns.give()
+            assert others == before
+            now = 3 * HOLD
+            await turns.give()
+            assert others > before
+            tasks.cancel_scope.cancel()
+
+    run(main)
+
+
+@in_loops
+def test_a_second_task_that_waits_is_refused(run: Run) -> None:
+    box: Mailbox[int] = Mailbox()
+
+    async def main() -> None:
+        found = []
+
+        async def take() -> None:
+            found.append(await box.take_later())
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(take)
+            await let_others_run()
+            with pytest.raises(RuntimeError, match="one task at a time"):
+                await box.take_later()
+            box.put(1)
+        assert found == [1]
 
     run(main)
 

@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import anyio
+import anyio.lowlevel
 import pytest
 
+from mpqueue._queue.mailbox import HOLD
 from tests.support.length import long
 from tests.support.systems import not_on_windows
 from tests.support.waiting import Gate
@@ -65,3 +67,32 @@ async def arrive(gate: Gate, count: int = 1) -> set[str]:
     while len(gate.arrived()) < count:  # noqa: ASYNC110 - a thread to wait in would outlive the test
         await anyio.sleep(0.001)
     return gate.arrived()
+
+
+class SlowConsumer:
+    """A clock for an iterator: so much time passes that a turn of the loop is due with every other item."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def now(self) -> float:
+        """Seconds; each call is later."""
+        self.seconds += 0.6 * HOLD
+        return self.seconds
+
+
+async def turns_of_others(iterate: Callable[[], Awaitable[object]]) -> int:
+    """How many turns another task has had meanwhile."""
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await anyio.lowlevel.checkpoint()
+            turns += 1
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(count)
+        await iterate()
+        tasks.cancel_scope.cancel()
+    return turns

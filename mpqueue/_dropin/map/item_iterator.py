@@ -17,7 +17,7 @@ from mpqueue._dropin.map.lent_queues import LentQueue
 from mpqueue._dropin.map.map_options import OnItemError
 from mpqueue._dropin.stream_results import PARTS, StreamResults, not_an_end, torn_error
 from mpqueue._queue.growing.stream import Stream
-from mpqueue._queue.mailbox import let_others_run
+from mpqueue._queue.mailbox import Turns
 from mpqueue._queue.run import Ended
 from mpqueue.errors import QueueClosedError, TooManyFailuresError
 
@@ -57,6 +57,7 @@ class ItemIterator(Generic[R]):
         self._is_closed = False
         self._reading = threading.RLock()  #: held by the thread that waits for more
         self._lent_has_ended = False
+        self._turns = Turns(lent.queue._host.engine.clock.now)
 
     def _start(self) -> None:
         """Read the first items, so that the work begins before the first result is asked for."""
@@ -110,6 +111,7 @@ class ItemIterator(Generic[R]):
         return self
 
     async def __anext__(self) -> R:
+        await self._turns.give()  # before an outcome is taken: what interrupts the turn loses none
         while True:
             for outcome in self._block:
                 if type(outcome) is Failure:
@@ -123,10 +125,10 @@ class ItemIterator(Generic[R]):
                 return outcome  # type: ignore[no-any-return]
             self._check_whole()
             self._end_block()
-            await let_others_run()
+            await self._turns.give()
             while not self._begin_block():
                 if self._read():
-                    await let_others_run()
+                    await self._turns.give()
                 else:
                     self._results.check()
                     self._results.stream.expect()
