@@ -13,6 +13,8 @@ if sys.platform == "win32":
     from mpqueue._os.windows import file_handles as windows
 
     NO_LINKS = windows.NO_LINKS
+    #: Whether `os.replace` can give the name of a file that is open to another one.
+    REPLACES_OPEN_FILES = False
     open_file = windows.open_file
     read_at, read_into, write_at = windows.read_at, windows.read_into, windows.write_at
 
@@ -37,6 +39,7 @@ if sys.platform == "win32":
 else:
     #: For `open_file`: raise OSError where the last part of the path is a link.
     NO_LINKS: int = os.O_NOFOLLOW
+    REPLACES_OPEN_FILES = True
 
     def open_file(path: str | os.PathLike[str], flags: int, mode: int = 0o777) -> int:
         """As `os.open`, private to this process."""

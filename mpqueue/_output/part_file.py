@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from mpqueue._os.file_lock import lock_file
 from mpqueue._os.file_system import reserve_room
-from mpqueue._os.files import NO_LINKS, open_file, set_rights, this_user
+from mpqueue._os.files import NO_LINKS, REPLACES_OPEN_FILES, open_file, set_rights, this_user
 from mpqueue._whole_file import check_not_planted, open_to_write, rights_of, whole_file
 
 log = logging.getLogger("mpqueue")
@@ -159,7 +159,7 @@ class PartFile:
             yield new
             if name is not None:
                 _lock(new, self.part)
-                os.replace(name, self.part)
+                self._put_in_place(name)
         except BaseException:
             new.close()
             if name is not None:
@@ -168,6 +168,26 @@ class PartFile:
             raise
         self._file, self.size = new, new.seek(0, os.SEEK_END)
         old.close()
+
+    def _put_in_place(self, name: Path) -> None:
+        """The file of that name is the part now; at each moment, what the old one has is at a name that users know.
+
+        On Windows the old one, which is open, and so locked, first gets the name that the next job would give it.
+        """
+        if REPLACES_OPEN_FILES:
+            os.replace(name, self.part)
+            return
+        part, aside = self.part, _new_beside(self.part)
+        try:
+            os.replace(part, aside)
+        except BaseException:
+            os.unlink(aside)
+            raise
+        self.part = aside
+        os.rename(name, part)  # refused where another job has just made one of that name
+        self.part = part
+        with suppress(OSError):
+            os.unlink(aside)
 
     def finish(self) -> None:
         """All of it is there: it gets its own name, once it is on disk."""

@@ -1,0 +1,85 @@
+"""A file that is written while a job runs is written anew: no row is lost, and no other job takes its name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+
+from mpqueue import JobQueue, sinks
+from mpqueue._os.files import REPLACES_OPEN_FILES
+from mpqueue._output import part_file
+from mpqueue._output.part_file import PartFile
+
+WAYS = [False, True] if REPLACES_OPEN_FILES else [False]
+
+
+@pytest.fixture
+def part(tmp_path: Path) -> Iterator[PartFile]:
+    part = PartFile(tmp_path / "rows")
+    part.open()
+    part.append(b"one\ntwo\n")
+    yield part
+    part.leave()
+
+
+def doubled(file: IO[bytes]) -> Iterable[bytes]:
+    for line in file:
+        yield from (line, line)
+
+
+@pytest.mark.parametrize("replaces", WAYS)
+def test_a_part_that_is_written_anew_stays_locked_under_its_name(
+    part: PartFile, monkeypatch: pytest.MonkeyPatch, replaces: bool
+) -> None:
+    monkeypatch.setattr(part_file, "REPLACES_OPEN_FILES", replaces)
+    folder = part.target.parent
+    for _ in range(2):
+        part.rewrite(doubled)
+        assert os.listdir(folder) == ["rows.part"]
+        with pytest.raises(BlockingIOError):
+            PartFile(part.target).open()
+    part.append(b"end\n")
+    part.finish()
+    assert os.listdir(folder) == ["rows"]
+    assert part.target.read_bytes() == b"one\n" * 4 + b"two\n" * 4 + b"end\n"
+
+
+def test_a_part_whose_name_is_taken_meanwhile_is_left_under_the_one_that_it_has(
+    part: PartFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(part_file, "REPLACES_OPEN_FILES", False)
+    name, replace = part.part, os.replace
+
+    def replaced(source: Any, target: Any) -> None:
+        replace(source, target)
+        name.write_bytes(b"of another job")
+
+    def refused(source: Any, target: Any) -> None:
+        raise FileExistsError(17, "File exists", str(source), None, str(target))
+
+    monkeypatch.setattr(os, "replace", replaced)
+    monkeypatch.setattr(os, "rename", refused)
+    with pytest.raises(FileExistsError):
+        part.rewrite(doubled)
+    left = part.leave()
+    assert left == name.with_name("rows.part.1")
+    assert left.read_bytes() == b"one\ntwo\n"
+    assert name.read_bytes() == b"of another job"
+    assert sorted(os.listdir(name.parent)) == ["rows.part", "rows.part.1"]
+
+
+@pytest.mark.slow
+def test_a_column_that_comes_late_is_written(tmp_path: Path) -> None:
+    def tell(number: int) -> dict[str, int]:
+        return {"a": number} if number < 1500 else {"a": number, "late": 1}
+
+    with JobQueue(1) as queue:
+        queue.run(range(1502), tell, results=sinks.csv(tmp_path / "rows.csv"))
+    lines = (tmp_path / "rows.csv").read_text().splitlines()
+    assert (lines[0].rpartition(",")[2], len(lines), len(set(lines))) == ("result.late", 1503, 1503)
+    assert {line.rpartition(",")[2] for line in lines[1:]} == {"", "1"}
+    assert os.listdir(tmp_path) == ["rows.csv"]
