@@ -18,6 +18,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mpqueue import backends as backends
+    from mpqueue import errors as errors
+    from mpqueue import events as events
+    from mpqueue import joblib_backend as joblib_backend
+    from mpqueue import otel as otel
+    from mpqueue import pandas as pandas
+    from mpqueue import retry as retry
+    from mpqueue import sinks as sinks
+    from mpqueue import status as status
+    from mpqueue import testing as testing
     from mpqueue._core.state.item_table import FailedTry
     from mpqueue._dropin.executor.process_executor import Executor
     from mpqueue._dropin.map.lazy_map import imap, imap_unordered
@@ -37,6 +47,7 @@ if TYPE_CHECKING:
     from mpqueue.errors import (
         GiveUp,
         HandlerPicklingError,
+        InternalError,
         ItemCancelledError,
         ItemError,
         ItemPicklingError,
@@ -115,7 +126,9 @@ _HOMES = {
     "mpqueue.status": ("ItemStatus", "JobStatus", "Pruned", "QueueStats"),
 }
 #: Modules that are there without being imported by name.
-_MODULES = ("joblib_backend", "otel", "sinks")
+_MODULES = (
+    *("backends", "errors", "events", "joblib_backend", "otel", "pandas", "retry", "sinks", "status", "testing"),
+)
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
@@ -179,15 +192,17 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return importlib.import_module(f"mpqueue.{name}")
-    home = _HOME_OF.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(home), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # else each name that is misspelt would have a type
+
+    def __getattr__(name: str) -> Any:
+        if name in _MODULES:
+            return importlib.import_module(f"mpqueue.{name}")
+        home = _HOME_OF.get(name)
+        if home is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(home), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

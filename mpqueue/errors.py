@@ -10,9 +10,12 @@ should never be seen: `InternalError`, a mistake in mpqueue itself.
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from mpqueue._text import shown as shown  # noqa: PLC0414 - for all that raise
+
+if TYPE_CHECKING:
+    from mpqueue._queue.job import JobItem
 
 __all__ = [
     "GiveUp",
@@ -80,9 +83,9 @@ class ItemError(MPQueueError):
     Pickled, as on the way out of a worker or a process pool, it loses both: ``item`` is None there.
     """
 
-    def __init__(self, message: str, item: Any = None) -> None:
+    def __init__(self, message: str, item: JobItem[Any, Any] | None = None) -> None:
         super().__init__(message)
-        self.item = item
+        self.item: JobItem[Any, Any] | Any = item  #: seldom None, for which no program should have to look
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), self.args, {name: value for name, value in vars(self).items() if name != "item"}

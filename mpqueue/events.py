@@ -5,7 +5,6 @@ The wire form (`to_dict`) has camelCase keys and milliseconds as whole numbers; 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ from mpqueue.errors import typed
 from mpqueue.status import JobStatus
 
 if TYPE_CHECKING:
-    from mpqueue._queue.job import JobItem
+    from mpqueue._queue.job import Items, JobItem
 
 __all__ = [
     "EVENT_NAMES",
@@ -69,7 +68,7 @@ class JobProgress:
     completed: int
     failed: int
     paused: bool
-    items: Sequence[JobItem]
+    items: Items
     item: JobItem | None = None
 
     def to_dict(self) -> dict[str, Any]:

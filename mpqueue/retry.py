@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from mpqueue.errors import GiveUp, PicklingError, RemoteError, Retry, shown, text_of, type_name_of, typed
@@ -84,8 +84,8 @@ class RetryPolicy:
     factor: float = 2.0
     max_delay: float | None = None
     jitter: float = 0.0
-    retry_on: ErrorTypes = field(default=(Exception,))
-    give_up_on: ErrorTypes = field(default=())
+    retry_on: ErrorTypes | type[BaseException] = (Exception,)
+    give_up_on: ErrorTypes | type[BaseException] = ()
 
     def __post_init__(self) -> None:
         check_number("max_retries", self.max_retries, low=0, integer=True)
@@ -166,12 +166,12 @@ _STAND_IN = ("mpqueue.errors.RemoteError", "mpqueue.errors.MPQueueError")
 MAX_DELAY = 10 * 365 * 86400.0
 
 
-def _matches(error: BaseException, types: ErrorTypes) -> bool:
+def _matches(error: BaseException, types: ErrorTypes | type[BaseException]) -> bool:
     """Like isinstance, but looks through a `RemoteError` at the type it stands for."""
     if not isinstance(error, RemoteError):
         return isinstance(error, types)
     names = (*error.bases, *_STAND_IN)
-    return any(f"{entry.__module__}.{entry.__qualname__}" in names for entry in types)
+    return any(f"{entry.__module__}.{entry.__qualname__}" in names for entry in _type_tuple("types", types))
 
 
 def _is_base_only(error: BaseException) -> bool:

@@ -49,7 +49,7 @@ class Sink(Protocol):
     what had ended before, too.
     """
 
-    def write(self, rows: Sequence[Row]) -> object:
+    def write(self, rows: list[Row], /) -> object:
         """Write these rows, in this order. While it takes its time, what waits for it is bounded."""
         ...
 
@@ -221,7 +221,7 @@ class RowOutlet:
             finally:
                 self._in_order.close()
 
-    def _hand_on(self, rows: Sequence[Row]) -> None:
+    def _hand_on(self, rows: list[Row]) -> None:
         if self._undecided is not None:
             self._undecided += rows
             if self._unseen and len(self._undecided) < MOST_UNDECIDED:

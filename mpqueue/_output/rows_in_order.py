@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import pickle
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,7 +27,7 @@ class _RowBatch:
 
     __slots__ = ("at", "count", "first", "length", "rows", "size")
 
-    def __init__(self, first: int, count: int, rows: Sequence[Row], size: float) -> None:
+    def __init__(self, first: int, count: int, rows: list[Row], size: float) -> None:
         self.first, self.count, self.rows, self.size = first, count, rows, size
         self.at = self.length = 0
 
@@ -41,7 +41,7 @@ class RowsInOrder:
     Raises what ``hand_on`` raises, OSError where there is no room to put rows aside, and what pickling them raises.
     """
 
-    def __init__(self, hand_on: Callable[[Sequence[Row]], object], folder: Path | None) -> None:
+    def __init__(self, hand_on: Callable[[list[Row]], object], folder: Path | None) -> None:
         self._hand_on = hand_on
         self._folder = folder
         self._next = 0
@@ -50,7 +50,7 @@ class RowsInOrder:
         self._file: IO[bytes] | None = None
         self._end = 0
 
-    def put(self, first: int, count: int, rows: Sequence[Row], size: float) -> None:
+    def put(self, first: int, count: int, rows: list[Row], size: float) -> None:
         """These are the rows of the ``count`` items from ``first`` on (some may have none), of so many bytes."""
         if first == self._next:
             self._hand_on(rows)
@@ -97,19 +97,19 @@ class RowsInOrder:
             data = _dump(batch.rows)
             self._file.seek(self._end)
             self._file.write(data)
-            batch.at, batch.length, batch.rows = self._end, len(data), ()
+            batch.at, batch.length, batch.rows = self._end, len(data), []
             self._end += len(data)
         self._file.flush()
         self._held = 0.0
 
-    def _read(self, batch: _RowBatch) -> Sequence[Row]:
+    def _read(self, batch: _RowBatch) -> list[Row]:
         assert self._file is not None
         data = read_at(self._file.fileno(), batch.length, batch.at)
-        rows: Sequence[Row] = _load(data)
+        rows: list[Row] = _load(data)
         return rows
 
 
-def _dump(rows: Sequence[Row]) -> bytes:
+def _dump(rows: list[Row]) -> bytes:
     """By reference, so that instances are of the same classes later; by value where a class has no name here."""
     try:
         data, buffers = dump_by_reference(rows)

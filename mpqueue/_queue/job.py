@@ -39,7 +39,20 @@ else:
     R_co = TypeVar("R_co", covariant=True)  #: what the handler returns
 
 
-class JobItem(Generic[T_co, R_co]):
+class _WithDefaults:
+    """Makes ``Job[int]`` ``Job[int, Any]`` when a program runs, as it is to a type checker."""
+
+    __slots__ = ()
+
+    if not TYPE_CHECKING:
+
+        def __class_getitem__(cls, arguments: Any) -> Any:
+            given = arguments if isinstance(arguments, tuple) else (arguments,)
+            missing = len(cls.__parameters__) - len(given)
+            return super().__class_getitem__((*given, *[Any] * missing) if given else given)
+
+
+class JobItem(_WithDefaults, Generic[T_co, R_co]):
     """One item of a job: a view of its row. Two views of the same row are equal."""
 
     __slots__ = ("_index", "_table")
@@ -368,7 +381,7 @@ _ELSEWHERE = {
 }
 
 
-class Job(Generic[T_co, R_co]):
+class Job(_WithDefaults, Generic[T_co, R_co]):
     """A batch of items and their handler: a live view, readable from any thread, also after the queue is closed.
 
     ``Job[T, R]`` for a type checker: items of type ``T``, results of type ``R``.

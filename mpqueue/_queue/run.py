@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Self
 
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from mpqueue._queue.job_queue import JobQueue
     from mpqueue._queue.registry import Held
 
-DoneCallback = Callable[[Future[Any]], object]
 Ended = Sequence[int] | None  #: indices of items that ended; None: the job has
 
 
@@ -46,7 +44,7 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
         self._cancel_with_awaiter = cancel_with_awaiter
         self._kill_on_cancel = kill_on_cancel
         self._callback_lock = threading.Lock()
-        self._callbacks: list[DoneCallback] = []
+        self._callbacks: list[Callable[[JobRun[T_co, R_co]], object]] = []
         self._news = SafeEvent()  #: it is done, or there is trouble
         self._trouble: JournalError | None = None
         self._alarms: list[Rings] = []  #: of the tasks that await it
@@ -103,13 +101,13 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
     def __await__(self) -> Generator[Any, None, Job[T_co, R_co]]:
         return self._wait_in_loop().__await__()
 
-    def add_done_callback(self, fn: DoneCallback) -> None:
+    def add_done_callback(self, fn: Callable[[JobRun[T_co, R_co]], object]) -> None:
         """Have ``fn(run)`` called when the run resolves, on the listener thread; at once where it has."""
         with self._callback_lock:
             if not self.done():
                 self._callbacks.append(fn)
                 return
-        super().add_done_callback(fn)
+        super().add_done_callback(fn)  # type: ignore[arg-type]  # which is called with this run
 
     def cancel(self) -> bool:
         """Cancel the job, as ``queue.cancel`` does; returns True. The run resolves when the job has ended."""
@@ -162,7 +160,7 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
             self._alarms.remove(alarm)
             self._forget_callback(ring)
 
-    def _forget_callback(self, fn: DoneCallback) -> None:
+    def _forget_callback(self, fn: Callable[[JobRun[T_co, R_co]], object]) -> None:
         with self._callback_lock:
             self._callbacks = [callback for callback in self._callbacks if callback is not fn]
 
@@ -216,7 +214,9 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
             if self.done():
                 self._news.set()
 
-    def _resolve(self, error: InternalError | SinkError | WorkerStartError | None = None) -> list[DoneCallback]:
+    def _resolve(
+        self, error: InternalError | SinkError | WorkerStartError | None = None
+    ) -> list[Callable[[JobRun[T_co, R_co]], object]]:
         """The job's last event was delivered, or (``error``) will not be; returns the callbacks to `_run_callbacks`."""
         error = self._what_ended_it if error is None else error
         self._owner = None
@@ -230,10 +230,10 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
                 self._news.set()
         return callbacks
 
-    def _run_callbacks(self, callbacks: list[DoneCallback]) -> None:
+    def _run_callbacks(self, callbacks: list[Callable[[JobRun[T_co, R_co]], object]]) -> None:
         """Call these; one that raises is logged, and the others are called."""
         for callback in callbacks:
-            super().add_done_callback(callback)
+            super().add_done_callback(callback)  # type: ignore[arg-type]  # as above
 
     @property
     def _fault(self) -> InternalError | None:

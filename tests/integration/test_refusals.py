@@ -340,6 +340,6 @@ def test_iterable_may_create_the_very_job_and_then_is_refused() -> None:
 
 
 def test_policy_takes_single_types_and_numbers_of_any_kind() -> None:
-    policy = RetryPolicy(2, 1, 3, retry_on=ValueError, give_up_on=(KeyError, OSError))  # type: ignore[arg-type]
+    policy = RetryPolicy(2, 1, 3, retry_on=ValueError, give_up_on=(KeyError, OSError))
     assert policy.retry_on == (ValueError,)
     assert policy.give_up_on == (KeyError, OSError)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import multiprocessing.pool
 from collections.abc import Sequence
+from pathlib import Path
 
 import pyee
 import pytest
@@ -13,6 +14,7 @@ import mpqueue
 from mpqueue._dropin.shared_pool import shared_pool
 from mpqueue.testing import InlinePool
 from tests.support.handlers import succeed
+from tests.support.programs import run_program
 
 pytestmark = pytest.mark.usefixtures("forked_workers")
 
@@ -79,6 +81,18 @@ def test_a_queue_and_what_it_gives_show_users_names_only() -> None:
         assert names(job.items[0]) == ITEM
         assert names(run) == RUN
         assert names(job.report()) == {"advice", "figures", "findings", "profile", "save", "to_html"}
+
+
+@pytest.mark.slow
+def test_public_modules_are_loaded_when_they_are_first_named(tmp_path: Path) -> None:
+    body = """
+    import sys
+    import mpqueue
+    assert not [name for name in sys.modules if name.startswith("mpqueue.")]
+    for name in ("backends", "errors", "events", "retry", "sinks", "status", "testing"):
+        assert getattr(mpqueue, name) is sys.modules[f"mpqueue.{name}"]
+    """
+    run_program(tmp_path, body)
 
 
 @pytest.mark.slow

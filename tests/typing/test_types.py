@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NoReturn, assert_type
+from typing import Any, NoReturn, TypeVar, assert_type
+
+import pytest
 
 import mpqueue
 from mpqueue import Job, JobItem, JobPlan, JobQueue, JobRun
 from mpqueue._dropin.map.item_iterator import ItemIterator
 from mpqueue._queue.job import Items
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -167,3 +171,16 @@ def test_generic_classes_can_be_subscripted_when_they_run() -> None:
     assert JobItem[int, str].__args__ == (int, str)  # type: ignore[attr-defined]
     assert JobRun[int, str].__args__ == (int, str)  # type: ignore[attr-defined]
     assert mpqueue.imap.__name__ == "imap"
+
+
+def test_types_that_are_left_out_are_any_when_they_run_too() -> None:
+    class Listed(Job[T, str]):
+        pass
+
+    assert Job[int].__args__ == JobItem[int].__args__ == (int, Any)  # type: ignore[attr-defined]
+    assert Job[T][int].__args__ == (int, Any)  # type: ignore[valid-type]
+    assert Listed[int].__args__ == (int,)  # type: ignore[attr-defined]
+    assert JobRun[int].__args__ == (int,)  # type: ignore[attr-defined]
+    for wrong in ((int, str, bytes), ()):
+        with pytest.raises(TypeError, match=r"arguments|Parameter"):
+            Job[wrong]  # type: ignore[valid-type]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import mpqueue
 from tests.support import public_names
 
 #: What modules need, or their classes, that not each environment of the tests has.
@@ -37,3 +38,4 @@ def test_each_module_that_has_no_underscore_is_listed() -> None:
         f"mpqueue.{path.stem}" for path in folder.iterdir() if not path.name.startswith("_") and path.suffix == ".py"
     }
     assert {"mpqueue", *public} == set(public_names.MODULES) == set(public_names.listing())
+    assert {f"mpqueue.{name}" for name in mpqueue._MODULES} == public, "they are there without being imported by name"

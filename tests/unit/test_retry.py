@@ -135,7 +135,7 @@ def test_a_filter_can_mean_the_stand_in_itself(kind: type[BaseException]) -> Non
 
 
 def test_one_type_needs_no_tuple() -> None:
-    policy = RetryPolicy(retry_on=ValueError, give_up_on=KeyError)  # type: ignore[arg-type]
+    policy = RetryPolicy(retry_on=ValueError, give_up_on=KeyError)
     assert (policy.retry_on, policy.give_up_on) == ((ValueError,), (KeyError,))
 
 

@@ -147,8 +147,9 @@ class SafeFuture(Future[T]):
 
     def __init__(self) -> None:
         super().__init__()
-        self._condition = _Condition()
-        self._waiters = _Waiters()
+        # With the types that `Future` has: to a type checker this is a future of any other kind.
+        self._condition: threading.Condition = _Condition()
+        self._waiters: list[Any] = _Waiters()
         self._over = SafeEvent()
 
     def done(self) -> bool:
