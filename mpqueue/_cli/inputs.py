@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import glob
 import io
@@ -9,7 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 from mpqueue._cli.usage import UsageError, say
@@ -85,8 +86,7 @@ def _opened(name: str, newline: str) -> Iterator[TextIO]:
         if sys.stdin is None:
             raise UsageError("-: expected lines on stdin, got a closed stdin")
         if isinstance(sys.stdin, io.TextIOWrapper):  # what is no text in it keeps its bytes, as in file names
-            encoding = "utf-8-sig" if sys.stdin.encoding.lower() in ("utf-8", "utf8") else sys.stdin.encoding
-            sys.stdin.reconfigure(encoding=encoding, errors="surrogateescape", newline=newline)
+            sys.stdin.reconfigure(encoding=_encoding_of(sys.stdin), errors="surrogateescape", newline=newline)
         yield sys.stdin
         return
     try:
@@ -95,6 +95,17 @@ def _opened(name: str, newline: str) -> Iterator[TextIO]:
         raise UsageError(f"{name}: {error.strerror}") from None
     with file:
         yield file
+
+
+def _encoding_of(file: io.TextIOWrapper) -> str:
+    """UTF-8 where that mark says so, else what its locale has."""
+    if file.encoding.lower() in ("utf-8", "utf8"):
+        return "utf-8-sig"
+    if isinstance(file.buffer, io.BufferedReader):
+        with suppress(OSError):  # reading raises it again
+            if file.buffer.peek(len(codecs.BOM_UTF8)).startswith(codecs.BOM_UTF8):
+                return "utf-8-sig"
+    return file.encoding
 
 
 def _named(name: str) -> str:

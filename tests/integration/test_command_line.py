@@ -209,6 +209,15 @@ def test_lines_end_at_line_feeds_only_from_files_and_stdin(
     assert read_items(["-"], kind) == expected
 
 
+def test_stdin_that_begins_with_a_mark_is_utf_8_whatever_the_locale_has(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for data, expected in ((b"\xef\xbb\xbf\xc3\xa4\r\nb", ["\xe4", "b"]), (b"\xe4\n", ["\xe4"]), (b"", [])):
+        stdin = io.TextIOWrapper(io.BufferedReader(io.BytesIO(data)), encoding="cp1252")
+        monkeypatch.setattr(sys, "stdin", stdin)
+        assert read_items(["-"], "lines") == expected
+
+
 def test_a_csv_may_begin_with_a_mark_and_have_long_cells(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = b'\xef\xbb\xbfid,text\r\n7,"two\rlines\r\n"\r\n8,' + b"x" * 200_000 + b"\r\n"
     (here / "in.csv").write_bytes(data)
