@@ -467,3 +467,108 @@ NAMED = """
 
 def test_cached_functions_and_new_types_of_a_script_are_in_workers_too(tmp_path: Path) -> None:
     assert run_program(tmp_path, NAMED).stderr == ""
+
+
+KEPT = """
+import functools
+import itertools
+import os
+import sys
+
+import mpqueue
+
+numbers = itertools.count()
+loads = []
+seen = {}
+settings = {"factor": 1}
+
+
+class Config:
+    path = None
+    others = ()
+
+
+class Collector:
+    def __init__(self):
+        self.items = []
+
+    def add(self, item):
+        self.items.append(item)
+        return list(self.items)
+
+
+def count(_=None):
+    return next(numbers)
+
+
+@functools.cache
+def model():
+    loads.append(1)
+    return 10
+
+
+def use_model(item):
+    return model() * item, len(loads)
+
+
+def remember(key, value=None):
+    seen[key] = value
+    return sorted(seen)
+
+
+def scaled(item):
+    seen[item] = item
+    return settings["factor"] * item, len(seen)
+
+
+def begin(path):
+    Config.path = path
+    configured.path = path
+
+
+def configured(_):
+    return Config.path, Config.others, configured.path
+
+
+def add(items, item):
+    items.append(item)
+    return list(items)
+
+
+if __name__ == "__main__":
+    with mpqueue.Executor(1) as executor:
+        one_by_one = lambda function, *args: executor.submit(function, *args).result()
+        assert [one_by_one(count) for _ in range(4)] == [0, 1, 2, 3]
+        assert list(executor.map(count, range(3))) == [4, 5, 6]
+        assert [one_by_one(use_model, item) for item in (1, 2)] == [(10, 1), (20, 1)]
+        assert [one_by_one(functools.partial(remember, value=[]), key) for key in "ab"] == [["a"], ["a", "b"]]
+
+        assert [one_by_one(scaled, item) for item in (1, 2)] == [(1, 1), (2, 2)]
+        settings["factor"] = 5
+        assert [one_by_one(scaled, item) for item in (3, 4)] == [(15, 1), (20, 2)], "what has changed here counts"
+
+        # What a call brings is its own, as in `concurrent.futures`: also where calls are sent together.
+        collector, mine = Collector(), []
+        alone = [[item] for item in range(50)]
+        for function in (collector.add, functools.partial(add, mine), functools.partial(collector.add)):
+            assert [future.result() for future in [executor.submit(function, item) for item in range(50)]] == alone
+            assert list(executor.map(function, range(50))) == alone
+        assert {future.result() for future in [executor.submit(mine.append, item) for item in range(50)]} == {None}
+        assert (collector.items, mine) == ([], [])
+
+    with mpqueue.Pool(1, begin, ("a.csv",)) as pool:
+        assert pool.map(count, range(3)) == [0, 1, 2]
+        assert [pool.apply(count) for _ in range(2)] == [3, 4]
+        assert list(pool.imap(count, range(2))) == [5, 6]
+        assert pool.starmap(remember, ["ab"]) == [["a"]]
+        assert pool.starmap(remember, ["bc"]) == [["a", "b"]]
+        results = [pool.apply_async(collector.add, (item,)) for item in range(50)]
+        assert [result.get() for result in results] == alone
+        assert pool.map(configured, [0]) == [("a.csv", (), "a.csv")]
+        Config.others = ("b.csv",)
+        assert pool.apply(configured, (0,)) == ("a.csv", ("b.csv",), "a.csv")
+"""
+
+
+def test_a_worker_goes_on_with_the_globals_of_a_script_and_a_call_with_objects_of_its_own(tmp_path: Path) -> None:
+    assert run_program(tmp_path, KEPT).stderr == ""

@@ -24,8 +24,8 @@ from mpqueue.errors import InternalError, QueueClosedError
 class ApplyCalls:
     """`start` is called by one thread at a time."""
 
-    def __init__(self, owner: JobQueue, options: JobOptions) -> None:
-        self._functions = FunctionPacker()
+    def __init__(self, owner: JobQueue, options: JobOptions, functions: FunctionPacker) -> None:
+        self._functions = functions
         self._waiting = waiting = _Waiting()
         self._stream = waiting.stream = open_stream(owner, run_call, waiting.on_ended, options)
 

@@ -35,6 +35,7 @@ from mpqueue._queue.choosing import choose_backend
 from mpqueue._queue.growing.stream import Stream, open_stream
 from mpqueue._queue.job_queue import JobQueue
 from mpqueue._queue.run import Ended
+from mpqueue._wire.pickling.packed_functions import FunctionPacker
 from mpqueue._worker.handlers.called import StarCall
 from mpqueue.errors import HandlerPicklingError, QueueClosedError, shown
 from mpqueue.retry import RetryPolicy
@@ -101,6 +102,7 @@ class Pool(standard.Pool):
         self._seeds = Seeds(self._options.seed)
         self._maxtasksperchild = maxtasksperchild
         self._lock = threading.Lock()  #: guards the state, while something is started
+        self._functions = FunctionPacker()
         self._calls: ApplyCalls | None = None
         self._maps: set[MapResult[Any]] = set()
         self._iterators: weakref.WeakSet[PoolIterator[Any]] = weakref.WeakSet()
@@ -112,6 +114,7 @@ class Pool(standard.Pool):
             )
         except HandlerPicklingError as error:
             raise own_error(error) from None
+        self._sends_handlers_whole = not engine.capabilities.shares_memory
         weakref.finalize(self, self._queue._host.abandon).atexit = False  # the queue has its own, earlier hook
         self._queue._host.want_workers(self._processes)
         self._state = standard.RUN
@@ -157,7 +160,9 @@ class Pool(standard.Pool):
         with self._lock:
             self._check_running()
             if self._calls is None:
-                self._calls = ApplyCalls(self._queue, replace(self._options, seed=self._seeds.named("calls")))
+                self._calls = ApplyCalls(
+                    self._queue, replace(self._options, seed=self._seeds.named("calls")), self._functions
+                )
             self._calls.start(result, func, args, kwds)
         return result
 
@@ -186,7 +191,7 @@ class Pool(standard.Pool):
         self, func: Callable[..., R], iterable: Iterable[Iterable[Any]], chunksize: int | None = None
     ) -> list[R]:
         """``[func(*item) for item in iterable]`` in the workers; the rest is as in `map`."""
-        return self._wait_for(self._start_map(StarCall(func), iterable, chunksize, None, None))
+        return self._wait_for(self._start_map(func, iterable, chunksize, None, None, star=True))
 
     def starmap_async(
         self,
@@ -197,7 +202,7 @@ class Pool(standard.Pool):
         error_callback: Callable[[BaseException], object] | None = None,
     ) -> AsyncResult[list[R]]:
         """Like `starmap`, without waiting: the `AsyncResult` of the list."""
-        return self._start_map(StarCall(func), iterable, chunksize, callback, error_callback)
+        return self._start_map(func, iterable, chunksize, callback, error_callback, star=True)
 
     def _wait_for(self, result: MapResult[R]) -> list[R]:
         try:
@@ -214,6 +219,8 @@ class Pool(standard.Pool):
         chunksize: int | None,
         callback: Callback | None,
         error_callback: Callback | None,
+        *,
+        star: bool = False,
     ) -> MapResult[Any]:
         self._check_running()
         if chunksize is not None:
@@ -229,12 +236,17 @@ class Pool(standard.Pool):
         if not items:
             result._succeed([], quietly=True)
             return result
+        handler = self._as_handler(func)
         try:
-            self._run_map(result, func, items, chunksize)
+            self._run_map(result, StarCall(handler) if star else handler, items, chunksize)
         except HandlerPicklingError as error:
             self._maps.discard(result)
             result._fail(own_error(error))
         return result
+
+    def _as_handler(self, func: Callable[..., Any]) -> Any:
+        """The function, to be sent so that its worker goes on with the globals that it has there."""
+        return func if self._sends_handlers_whole else self._functions.of_script(func)
 
     def _run_map(
         self, result: MapResult[Any], func: Callable[..., Any], items: list[Any], chunksize: int | None
@@ -287,6 +299,7 @@ class Pool(standard.Pool):
         self._check_running()
         size = 1 if chunksize is None else _check_chunksize(chunksize)
         items: Iterator[Any] = read_late(iterable)
+        handler = self._as_handler(func)
         showing = showing_stream(self._progress, func, iterable)
         options = replace(self._options, items_per_task=size, seed=self._seeds.next())
         if size > 1:
@@ -295,7 +308,7 @@ class Pool(standard.Pool):
         def open_(on_ended: Callable[[Ended], None]) -> Stream:
             with self._lock:
                 self._check_running()
-                return open_stream(self._queue, func, on_ended, options, showing=showing)
+                return open_stream(self._queue, handler, on_ended, options, showing=showing)
 
         workers = self._processes
         iterator: PoolIterator[R] = PoolIterator(

@@ -2,8 +2,9 @@
 
 They are sent by value, each pickle with the global variables that its functions read, so two that came in different
 pickles would have variables of their own. Where a pool has an initializer, that is not what programs expect: it sets
-globals for the functions that come after it. So a worker that has run one keeps one namespace for all that comes from
-``__main__``; and data in it is the worker's own by then: what is sent with later functions does not replace it.
+globals for the functions that come after it, or attributes of the script's classes and functions. So a worker that has
+run one keeps one namespace for all that comes from ``__main__``; and data in it, and those attributes, are the worker's
+own by then: what is sent with later functions does not replace them.
 """
 
 from __future__ import annotations
@@ -11,14 +12,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from types import FunctionType, ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from mpqueue._wire.pickling.classes import is_redefined
 
 _CODE = (FunctionType, ModuleType, type)
+_NONE = object()
 
 _shared: dict[str, Any] | None = None  #: the worker's, once it has an initializer
 _kept: frozenset[str] = frozenset()  #: the names in it that are the worker's own
+#: Attributes of classes and functions in it that are the worker's own, by these's names.
+_kept_attributes: dict[str, frozenset[str]] = {}
 
 
 #: What the module of a script is called; the second where `multiprocessing` has started this process by spawn.
@@ -54,10 +58,10 @@ def namespaces() -> Iterator[dict[str, Any]]:
 
 def run_initializer(load: Callable[[], Callable[[], object]]) -> None:
     """Load an initializer and call it; what it leaves in its globals is there for all functions that come later."""
-    global _shared, _kept  # noqa: PLW0603 - a process has one ``__main__``
+    global _shared, _kept, _kept_attributes  # noqa: PLW0603 - a process has one ``__main__``
     _shared = {}
     initializer = load()
-    before = dict(_shared)
+    before, attributes = dict(_shared), _attributes(_shared)
     try:
         initializer()
     finally:
@@ -66,14 +70,56 @@ def run_initializer(load: Callable[[], Callable[[], object]]) -> None:
             for name, value in _shared.items()
             if not name.startswith("__") and (before.get(name) is not value or not isinstance(value, _CODE))
         )
+        _kept_attributes = {
+            name: set_
+            for name, now in _attributes(_shared).items()
+            if name not in _kept and (set_ := _set_meanwhile(attributes.get(name, {}), now))
+        }
 
 
-def own_values() -> dict[str, Any] | None:
+def _attributes(names: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Those of the script's classes and functions."""
+    return {
+        name: dict(vars(value))
+        for name, value in names.items()
+        if isinstance(value, type | FunctionType) and value.__module__ in NAMES
+    }
+
+
+def _set_meanwhile(before: dict[str, Any], now: dict[str, Any]) -> frozenset[str]:
+    return frozenset(
+        name for name, value in now.items() if not name.startswith("__") and before.get(name, _NONE) is not value
+    )
+
+
+class Own(NamedTuple):
+    """What is the worker's own."""
+
+    values: dict[str, Any]
+    attributes: dict[str, dict[str, Any]]
+
+
+def own_values() -> Own | None:
     """What is the worker's own now; to be taken before functions are unpickled, and `put_back` afterwards."""
-    return {name: _shared[name] for name in _kept if name in _shared} if _shared and _kept else None
+    if not _shared or not (_kept or _kept_attributes):
+        return None
+    values = {name: _shared[name] for name in _kept if name in _shared}
+    attributes = {
+        name: {each: vars(owner)[each] for each in kept if each in vars(owner)}
+        for name, kept in _kept_attributes.items()
+        if isinstance(owner := _shared.get(name), type | FunctionType)
+    }
+    return Own(values, attributes)
 
 
-def put_back(values: dict[str, Any]) -> None:
+def put_back(own: Own) -> None:
     """Undo what unpickling functions has done to the worker's own; a cached function keeps what it has cached."""
-    if _shared is not None:
-        _shared.update({name: own for name, own in values.items() if not is_redefined(own, _shared.get(name))})
+    if _shared is None:
+        return
+    _shared.update({name: value for name, value in own.values.items() if not is_redefined(value, _shared.get(name))})
+    for name, attributes in own.attributes.items():
+        owner = _shared.get(name)
+        if isinstance(owner, type | FunctionType):
+            for each, value in attributes.items():
+                if vars(owner).get(each, _NONE) is not value:
+                    setattr(owner, each, value)

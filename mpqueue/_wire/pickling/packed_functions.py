@@ -6,12 +6,16 @@ only for functions whose every variable, through the functions that it calls, is
 is found by name; and it is used again only while each of these is still the same object. A list, an array or an
 instance can change unseen, so a function that reads one is pickled with each chunk of calls, as its arguments are.
 (What its annotations name is not looked at: it says nothing about what the function does.)
+
+A worker keeps a function for as long as its pickle is the same: it goes on with the global variables that it has there,
+with what calls before have put into them, as a function of a module does.
 """
 
 from __future__ import annotations
 
 import dis
 import functools
+import itertools
 import operator
 import sys
 import threading
@@ -47,11 +51,49 @@ class PackedFunction:
         return _unpack, (self.data,)
 
 
+class ScriptFunction:
+    """A function of the script that reads what may change: pickled anew each time, and loaded where that has changed.
+
+    Called by `function`'s name in messages. Only functions that the script defines at its top: each call of what makes
+    a closure makes another one, and nothing else of the program knows its variables.
+    """
+
+    def __init__(self, function: FunctionType) -> None:
+        self.function = function
+        self.__name__, self.__qualname__ = function.__name__, function.__qualname__
+        self.__module__ = function.__module__
+        self._number = next(_numbers)  # one that was defined anew, by a cell that ran again, begins anew
+        self._is_big = False
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """As the function."""
+        return self.function(*args, **kwargs)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if not self._is_big:
+            try:
+                packed, _ = dump_code(self.function)
+            except Exception:  # noqa: BLE001 - whatever it is, it is raised where the function itself is pickled
+                return _itself, (self.function,)
+            self._is_big = packed.segment is not None or packed.size > MOST_BYTES
+            if not self._is_big:
+                return _unpack, (zlib.compress(packed.data, 1), self._number)
+        return _itself, (self.function,)
+
+
+_numbers = itertools.count(1)
+
+
+def _itself(function: Any) -> Any:
+    return function
+
+
 class FunctionPacker:
     """The parent's half: remembers the pickles of functions. Any thread may use it."""
 
     def __init__(self) -> None:
         self._known: OrderedDict[int, tuple[Any, tuple[Any, ...], PackedFunction]] = OrderedDict()
+        self._scripts: OrderedDict[int, ScriptFunction] = OrderedDict()
         self._lock = threading.Lock()
 
     def pack(self, function: Any) -> Any:
@@ -64,13 +106,33 @@ class FunctionPacker:
             return function
         parts = constant_parts(function)
         if parts is None:
-            return function
+            return self.of_script(function)
         with self._lock:
             known = self._known.get(id(function))
             if known is not None and known[0] is function and _same(known[1], parts):
                 self._known.move_to_end(id(function))
                 return known[2]
         return self._pack_anew(function, parts)
+
+    def of_script(self, function: Any) -> Any:
+        """A `ScriptFunction` in the place of a function that is one, also in a partial; anything else as it is."""
+        if type(function) is functools.partial:
+            inner = self.of_script(function.func)
+            if inner is function.func:
+                return function
+            again = functools.partial(inner, *function.args, **function.keywords)
+            vars(again).update(vars(function))
+            return again
+        if type(function) is not FunctionType or function.__closure__ or not _is_of_script(function):
+            return function
+        with self._lock:
+            known = self._scripts.get(id(function))
+            if known is None:
+                known = self._scripts[id(function)] = ScriptFunction(function)
+            self._scripts.move_to_end(id(function))
+            while len(self._scripts) > KEPT:
+                self._scripts.popitem(last=False)
+        return known
 
     def pack_all(self, functions: Sequence[Any]) -> list[Any]:
         """`pack` for functions that are sent together: each is looked at once, however often it is there."""
@@ -102,8 +164,16 @@ def _same(before: tuple[Any, ...], now: tuple[Any, ...]) -> bool:
 
 def is_importable(named: Any) -> bool:
     """True where a worker finds the very same object by its module and name."""
+    return getattr(named, "__module__", None) not in main_names.NAMES and _is_found(named)
+
+
+def _is_of_script(named: Any) -> bool:
+    return getattr(named, "__module__", None) in main_names.NAMES and _is_found(named)
+
+
+def _is_found(named: Any) -> bool:
     module_name, name = getattr(named, "__module__", None), getattr(named, "__qualname__", None)
-    if not module_name or not name or module_name in main_names.NAMES:
+    if not module_name or not name:
         return False
     found: Any = sys.modules.get(module_name)
     try:
@@ -196,17 +266,18 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
 
 # -- the worker's half -------------------------------------------------------------------------------------------------
 
-_loaded: OrderedDict[bytes, Callable[..., Any]] = OrderedDict()
+_loaded: OrderedDict[tuple[bytes, int], Callable[..., Any]] = OrderedDict()
 
 
-def _unpack(data: bytes) -> Callable[..., Any]:
+def _unpack(data: bytes, number: int = 0) -> Callable[..., Any]:
     """The function, unpickled when its bytes come for the first time. On the thread that unpickles the calls."""
-    function = _loaded.get(data)
+    key = data, number
+    function = _loaded.get(key)
     if function is None:
         function = load(Packed(zlib.decompress(data)))
         while len(_loaded) >= KEPT:
             _loaded.popitem(last=False)
-    _loaded[data] = function
-    _loaded.move_to_end(data)
+    _loaded[key] = function
+    _loaded.move_to_end(key)
     assert function is not None
     return function

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from mpqueue._wire.frames import HandlerFrame
 from mpqueue._wire.memory.segments import CommonSegment, log
 from mpqueue._wire.memory.shared import Shared, notes_shared
-from mpqueue._wire.pickling.packed_functions import globals_of
+from mpqueue._wire.pickling.packed_functions import ScriptFunction, globals_of
 from mpqueue._wire.pickling.payload import Packed, dump_code, weigh_code
 from mpqueue._wire.pickling.sources import sources_of
 from mpqueue.errors import HandlerPicklingError, shown
@@ -141,7 +141,7 @@ def find_culprit(function: Any, depth: int = SEARCH_DEPTH) -> str | None:
 
 
 def _has_parts(value: Any) -> bool:
-    if inspect.isfunction(value) or inspect.ismethod(value) or isinstance(value, functools.partial):
+    if inspect.isfunction(value) or inspect.ismethod(value) or isinstance(value, functools.partial | ScriptFunction):
         return True
     # Of an object that says by itself how it is pickled, its attributes are private.
     is_plain = all(getattr(type(value), name) is getattr(object, name) for name in ("__reduce__", "__reduce_ex__"))
@@ -150,6 +150,8 @@ def _has_parts(value: Any) -> bool:
 
 def _parts(function: Any) -> Iterator[tuple[str, Any]]:
     """The variables that are sent with a callable, each with a name for people."""
+    if isinstance(function, ScriptFunction):
+        function = function.function
     if isinstance(function, functools.partial):
         yield "the partial's function", function.func
         yield from ((f"the partial's argument {at}", value) for at, value in enumerate(function.args))
