@@ -10,7 +10,7 @@ should never be seen: `InternalError`, a mistake in mpqueue itself.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from mpqueue._text import shown as shown  # noqa: PLC0414 - for all that raise
 
@@ -53,6 +53,18 @@ class MPQueueError(Exception):
     A handler's own exception reaches the caller as itself and is not one of these.
     """
 
+    #: What is not pickled, since it is a view of what this process knows: `run` gives ``job`` to what it raises.
+    _STAYS: ClassVar[frozenset[str]] = frozenset({"job"})
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self.args, {name: value for name, value in vars(self).items() if name not in self._STAYS}
+
+    def __copy__(self) -> Self:
+        make, arguments, *_ = self.__reduce__()
+        copied: Self = make(*arguments)
+        vars(copied).update(vars(self))
+        return copied
+
 
 class JobNotFoundError(MPQueueError, KeyError):
     """No job of that id is in the queue."""
@@ -83,17 +95,11 @@ class ItemError(MPQueueError):
     Pickled, as on the way out of a worker or a process pool, it loses both: ``item`` is None there.
     """
 
+    _STAYS = frozenset({"job", "item"})
+
     def __init__(self, message: str, item: JobItem[Any, Any] | None = None) -> None:
         super().__init__(message)
         self.item: JobItem[Any, Any] | Any = item  #: seldom None, for which no program should have to look
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), self.args, {name: value for name, value in vars(self).items() if name != "item"}
-
-    def __copy__(self) -> Self:
-        copied = type(self)(*self.args)
-        vars(copied).update(vars(self))
-        return copied
 
 
 class PicklingError(MPQueueError, TypeError):
@@ -119,9 +125,6 @@ class ResultPicklingError(PicklingError):
         self.value = value
         self.reason = reason
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (str(self), self.value, self.reason)
-
 
 class JobFullError(MPQueueError):
     """So many items of the job wait already that it takes no more: see ``max_waiting``. None was added."""
@@ -137,9 +140,6 @@ class StageError(MPQueueError):
     def __init__(self, message: str, stage: str = "") -> None:
         super().__init__(message)
         self.stage = stage
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (str(self), self.stage)
 
 
 class ItemCancelledError(MPQueueError):
@@ -160,9 +160,6 @@ class ItemTimeoutError(MPQueueError, TimeoutError):
         super().__init__(message)
         self.stack = stack
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (str(self), self.stack)
-
 
 class WorkerCrashedError(MPQueueError):
     """The worker process died while it ran the item.
@@ -182,9 +179,6 @@ class WorkerCrashedError(MPQueueError):
         self.exitcode = exitcode
         self.signal = signal
         self.pid = pid
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (str(self), self.exitcode, self.signal, self.pid)
 
 
 class WorkerStartError(MPQueueError):
@@ -227,9 +221,6 @@ class InternalError(MPQueueError):
         if traceback:
             self.add_note(f"the mistake, in mpqueue:\n{traceback.rstrip()}")
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (str(self), self.traceback)
-
 
 class RemoteError(MPQueueError):
     """Stands in for a handler's exception that can't be sent as itself, and for a `BaseException`.
@@ -238,6 +229,8 @@ class RemoteError(MPQueueError):
     traceback as text. ``bases`` are the qualified names of all its base classes, nearest first: retry filters look
     at the original type through them.
     """
+
+    _STAYS = frozenset({"job", "_itself"})
 
     def __init__(self, type_name: str, message: str, traceback: str, bases: tuple[str, ...] = ()) -> None:
         super().__init__(f"{type_name}: {message}" if message else type_name)
@@ -248,7 +241,8 @@ class RemoteError(MPQueueError):
         self._itself: BaseException | None = None  #: what is no `Exception`, where it could be sent; not pickled
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.type_name, self.message, self.traceback, self.bases)
+        make, _, state = super().__reduce__()
+        return make, (self.type_name, self.message, self.traceback, self.bases), state
 
 
 def type_name_of(error: BaseException) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import mpqueue
 from mpqueue import (
     GiveUp,
     HandlerPicklingError,
+    InternalError,
     ItemError,
     ItemPicklingError,
     ItemTimeoutError,
@@ -28,6 +30,8 @@ from mpqueue import (
     ResultPicklingError,
     Retry,
     SetupError,
+    SinkError,
+    StageError,
     WorkerCrashedError,
     WorkerStartError,
 )
@@ -38,6 +42,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
 ERRORS = [
     HandlerPicklingError("text"),
+    InternalError("text", "a traceback"),
     ItemError("text"),
     ItemPicklingError("text"),
     ItemTimeoutError("text", "a stack"),
@@ -47,9 +52,10 @@ ERRORS = [
     JournalError("text"),
     MemoryLimitError("text"),
     QueueClosedError("text"),
-    RemoteError("module.Type", "text", "a traceback"),
-    ResultPicklingError("text"),
+    RemoteError("module.Type", "text", "a traceback", ("module.Type",)),
+    ResultPicklingError("text", "a value", "a reason"),
     SetupError("text"),
+    StageError("text", "a stage"),
     WorkerCrashedError("text", -9, "SIGKILL", 123),
     WorkerStartError("text"),
 ]
@@ -59,10 +65,69 @@ ERRORS = [
 def test_error_has_one_root_its_message_unquoted_and_can_travel(error: MPQueueError) -> None:
     assert isinstance(error, MPQueueError)
     assert str(error) == ("module.Type: text" if isinstance(error, RemoteError) else "text")
-    again = pickle.loads(pickle.dumps(error))
-    assert type(again) is type(error)
-    assert str(again) == str(error)
-    assert again.__dict__ == error.__dict__
+    noted = copy.deepcopy(error)
+    noted.add_note("a note")
+    for one in (error, noted):
+        again = pickle.loads(pickle.dumps(one))
+        assert type(again) is type(error)
+        assert str(again) == str(error)
+        assert again.args == one.args
+        assert again.__dict__ == one.__dict__
+
+
+#: As version 1.0.0rc1 writes them, which pickled no more than their arguments.
+WRITTEN = {
+    "ResultPicklingError": b"(Vtext\nVa value\nVa reason\ntR.",
+    "StageError": b"(Vtext\nVa stage\ntR.",
+    "ItemTimeoutError": b"(Vtext\nVa stack\ntR.",
+    "WorkerCrashedError": b"(Vtext\nI-9\nVSIGKILL\nI123\ntR.",
+    "InternalError": b"(Vtext\nVa traceback\ntR.",
+    "RemoteError": b"(Vmodule.Type\nVtext\nVa traceback\n(Vmodule.Type\nttR.",
+}
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_an_error_that_an_earlier_version_has_pickled_can_be_read(name: str) -> None:
+    (error,) = (error for error in ERRORS if type(error).__name__ == name)
+    read = pickle.loads(f"cmpqueue.errors\n{name}\n".encode() + WRITTEN[name])
+    assert (type(read), str(read), read.__dict__) == (type(error), str(error), error.__dict__)
+
+
+def test_notes_of_an_error_that_a_handler_raises_come_along(tmp_path: Path) -> None:
+    def handle(item: str) -> None:
+        error = ItemTimeoutError("text", "a stack")
+        error.add_note(f"of {item}")
+        raise error
+
+    with JobQueue(1, max_retries=0, journal=tmp_path / "journal.db") as queue:
+        job = queue.run(["a", "b"], handle, id="job")
+        found = [vars(item.exception) for item in job.items if item.exception is not None]
+    with JobQueue(1, journal=tmp_path / "journal.db") as queue:
+        read = [vars(item.exception) for item in queue.load_job("job").items if item.exception is not None]
+    assert found == read == [{"stack": "a stack", "__notes__": [f"of {item}"]} for item in ("a", "b")]
+
+
+def test_what_an_inner_job_s_run_raises_comes_along_without_that_job() -> None:
+    class Full:
+        def write(self, rows: Sequence[object]) -> None:
+            raise OSError("full")
+
+        def close(self) -> None:
+            """Nothing is left to do."""
+
+    def handle(item: str) -> str:
+        if item == "b":
+            with JobQueue(1) as queue:
+                queue.run([1], do.succeed, results=Full())
+        return item
+
+    with JobQueue(1, max_retries=0) as queue:
+        job = queue.run(["a", "b"], handle)
+    assert job.results == ["a", None]
+    error = job.items[1].exception
+    assert isinstance(error, SinkError)
+    assert vars(error) == {}
+    assert "full" in str(error)
 
 
 def test_what_has_items_says_that_it_stays_here_and_errors_of_items_travel_without_them(tmp_path: Path) -> None:
