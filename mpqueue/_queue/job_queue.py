@@ -97,6 +97,13 @@ class JobKeywords(TypedDict, total=False):
     label: Label
 
 
+class RunKeywords(JobKeywords, total=False):
+    """The options of `run`, for the type checker."""
+
+    open: bool
+    max_waiting: int | None
+
+
 class StagesKeywords(TypedDict, total=False):
     """The options of `run_stages` that are also `create_job`'s, for the type checker."""
 
@@ -314,9 +321,33 @@ class JobQueue(SafeEmitter):
         self,
         id: str,
         items: Iterable[T] = ...,
+        handler: Callable[[T], Coroutine[Any, Any, R]] = ...,
+        *,
+        setup: None = None,
+        open: Literal[True],
+        max_waiting: int | None = None,
+        **options: Unpack[JobKeywords],
+    ) -> Job[T, R]: ...
+    @overload
+    def create_job(
+        self,
+        id: str,
+        items: Iterable[T] = ...,
         handler: Callable[[T], R] = ...,
         *,
         setup: None = None,
+        open: Literal[True],
+        max_waiting: int | None = None,
+        **options: Unpack[JobKeywords],
+    ) -> Job[T, R]: ...
+    @overload
+    def create_job(
+        self,
+        id: str,
+        items: Iterable[T] = ...,
+        handler: Callable[[T, Any], Coroutine[Any, Any, R]] = ...,
+        *,
+        setup: Callable[[], Any],
         open: Literal[True],
         max_waiting: int | None = None,
         **options: Unpack[JobKeywords],
@@ -567,6 +598,24 @@ class JobQueue(SafeEmitter):
 
     # -- run them --------------------------------------------------------------------------------------------
 
+    @overload
+    def start(
+        self,
+        job_id: Job[T, R],
+        *,
+        progress: ShowProgress = False,
+        cancel_with_awaiter: bool = False,
+        kill_on_cancel: bool = False,
+    ) -> JobRun[T, R]: ...
+    @overload
+    def start(
+        self,
+        job_id: str,
+        *,
+        progress: ShowProgress = False,
+        cancel_with_awaiter: bool = False,
+        kill_on_cancel: bool = False,
+    ) -> JobRun: ...
     def start(
         self,
         job_id: str | Job,
@@ -603,7 +652,7 @@ class JobQueue(SafeEmitter):
         id: str | None = None,
         progress: ShowProgress = False,
         setup: None = None,
-        **options: Unpack[JobKeywords],
+        **options: Unpack[RunKeywords],
     ) -> Job[T, Any]: ...
     @overload
     def run(
@@ -614,7 +663,7 @@ class JobQueue(SafeEmitter):
         id: str | None = None,
         progress: ShowProgress = False,
         setup: None = None,
-        **options: Unpack[JobKeywords],
+        **options: Unpack[RunKeywords],
     ) -> Job[T, R]: ...
     @overload
     def run(
@@ -625,7 +674,7 @@ class JobQueue(SafeEmitter):
         id: str | None = None,
         progress: ShowProgress = False,
         setup: None = None,
-        **options: Unpack[JobKeywords],
+        **options: Unpack[RunKeywords],
     ) -> Job[T, R]: ...
     @overload
     def run(
@@ -636,7 +685,7 @@ class JobQueue(SafeEmitter):
         id: str | None = None,
         progress: ShowProgress = False,
         setup: Callable[[], Any],
-        **options: Unpack[JobKeywords],
+        **options: Unpack[RunKeywords],
     ) -> Job[T, R]: ...
     @overload
     def run(
@@ -647,7 +696,7 @@ class JobQueue(SafeEmitter):
         id: str | None = None,
         progress: ShowProgress = False,
         setup: Callable[[], Any],
-        **options: Unpack[JobKeywords],
+        **options: Unpack[RunKeywords],
     ) -> Job[T, R]: ...
     def run(
         self,
@@ -832,6 +881,22 @@ class JobQueue(SafeEmitter):
         self._handle(LanesResized(concurrency, kill))
         self._size = concurrency
 
+    @overload
+    def retry_failed(
+        self,
+        job_id: Job[T, R],
+        *,
+        items: Iterable[JobItem | Hashable] | None = None,
+        progress: ShowProgress = False,
+    ) -> JobRun[T, R]: ...
+    @overload
+    def retry_failed(
+        self,
+        job_id: str,
+        *,
+        items: Iterable[JobItem | Hashable] | None = None,
+        progress: ShowProgress = False,
+    ) -> JobRun: ...
     def retry_failed(
         self,
         job_id: str | Job,
@@ -877,6 +942,10 @@ class JobQueue(SafeEmitter):
 
     # -- look at them ----------------------------------------------------------------------------------------
 
+    @overload
+    def get_job(self, job_id: Job[T, R]) -> Job[T, R] | None: ...
+    @overload
+    def get_job(self, job_id: str) -> Job | None: ...
     def get_job(self, job_id: str | Job) -> Job | None:
         """The job of that id, also one that only the journal has; None where there is none.
 
@@ -897,6 +966,10 @@ class JobQueue(SafeEmitter):
         self._engine.check_process()
         return self._jobs.all()
 
+    @overload
+    def load_job(self, job_id: Job[T, R]) -> Job[T, R]: ...
+    @overload
+    def load_job(self, job_id: str) -> Job: ...
     def load_job(self, job_id: str | Job) -> Job:
         """A job that the journal holds, as it stood, without its handler: to look at its items, results and failures.
 

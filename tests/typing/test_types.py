@@ -144,14 +144,38 @@ def check_runs(queue: JobQueue) -> None:
     assert_type(queue.run(PHOTOS, refuse), Job[Photo, Any])
     assert_type(queue.run(PHOTOS, describe_with, setup=load_model, timeout=1.0), Job[Photo, str])
     assert_type(queue.run([1], identity).results, list[int | None])
+    assert_type(queue.run(PHOTOS, describe, open=True, max_waiting=3), Job[Photo, str])
     assert_type(queue.start("a"), JobRun[Any, Any])
     assert_type(queue.start("a").result(), Job[Any, Any])
+
+
+def check_open_jobs(queue: JobQueue) -> None:
+    assert_type(queue.create_job("a", PHOTOS, describe, open=True), Job[Photo, str])
+    assert_type(queue.create_job("b", PHOTOS, describe_later, open=True, max_waiting=3), Job[Photo, str])
+    assert_type(queue.create_job("c", handler=describe, open=True), Job[Photo, str])
+    assert_type(queue.create_job("d", handler=describe_later, open=True), Job[Photo, str])
+    assert_type(queue.create_job("e", PHOTOS, describe_with, setup=load_model, open=True), Job[Photo, str])
+    assert_type(queue.create_job("f", handler=describe_later_with, setup=load_model, open=True), Job[Photo, str])
+    queue.create_job("g", PHOTOS, describe, max_waiting=3)  # type: ignore[call-overload]
+    queue.create_job("h", handler=describe)  # type: ignore[call-overload]
+
+
+def check_jobs_name_themselves(queue: JobQueue, job: Job[Photo, str], either: Job[Photo, str] | str) -> None:
+    assert_type(queue.start(job), JobRun[Photo, str])
+    assert_type(queue.start(job, progress=True).result(), Job[Photo, str])
+    assert_type(queue.retry_failed(job, items=[0]), JobRun[Photo, str])
+    assert_type(queue.load_job(job), Job[Photo, str])
+    assert_type(queue.get_job(job), Job[Photo, str] | None)
+    assert_type(queue.get_job("a"), Job | None)
+    queue.start(either).result()
+    queue.prune(job, gone=False)
+    queue.start(3)  # type: ignore[call-overload]
 
 
 def check_calls(executor: mpqueue.Executor) -> None:
     assert_type(executor.submit(describe_with, PHOTOS[0], model=b"").result(), str)
     assert_type(list(executor.map(describe, PHOTOS)), list[str])
-    executor.submit(describe_with, PHOTOS[0], b"", 3)  # type: ignore[call-arg]
+    executor.submit(describe_with, PHOTOS[0], b"", 3)  # type: ignore[call-overload]
 
 
 def check_unspecified(job: Job, item: JobItem, run: JobRun) -> None:

@@ -15,10 +15,10 @@ import sys
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import Future
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NoReturn, ParamSpec, TypeVar, overload
 
 from mpqueue._call_checks import names_options
 from mpqueue._dropin.executor.call_block import CallBlock
@@ -88,11 +88,38 @@ class Executor(concurrent.futures.Executor):
         self._finalizer = weakref.finalize(self, self._life.abandon)
         self._finalizer.atexit = False  # the life has its own hook
 
-    def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> CallFuture[R]:
+    @overload
+    def submit(self, fn: Callable[P, NoReturn], /, *args: P.args, **kwargs: P.kwargs) -> CallFuture[Any]: ...
+    @overload
+    def submit(
+        self, fn: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> CallFuture[R]: ...
+    @overload
+    def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> CallFuture[R]: ...
+    def submit(self, fn: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> CallFuture[Any]:
         """Have ``fn(*args, **kwargs)`` called in a worker. Raises RuntimeError after `shutdown`."""
         (future,) = self._life.submit([Call(fn, args, kwargs)])
         return future
 
+    @overload
+    def map(
+        self,
+        fn: Callable[..., NoReturn],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[Any]: ...
+    @overload
+    def map(
+        self,
+        fn: Callable[..., Coroutine[Any, Any, R]],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[R]: ...
+    @overload
     def map(
         self,
         fn: Callable[..., R],
@@ -100,7 +127,15 @@ class Executor(concurrent.futures.Executor):
         timeout: float | None = None,
         chunksize: int = 1,
         buffersize: int | None = None,
-    ) -> Iterator[R]:
+    ) -> Iterator[R]: ...
+    def map(
+        self,
+        fn: Callable[..., Any],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[Any]:
         """The results of ``fn`` over the iterables, in order; all is submitted at once.
 
         With ``buffersize``, the iterables are read only so far ahead of the result that was taken last. Raises
@@ -124,10 +159,12 @@ class Executor(concurrent.futures.Executor):
         as_here = getattr(self.submit, "__func__", None) is Executor.submit
         if as_here and buffersize is None:
             return self._life.submit_block(fn, calls).results(time_left)
-        submitted: Iterator[Future[R]] = (self.submit(fn, *args) for args in calls)  # with calls to come: keeps `self`
+        submitted: Iterator[Future[Any]] = (
+            self.submit(fn, *args) for args in calls
+        )  # with calls to come: keeps `self`
         if as_here:
             first = itertools.islice(calls, buffersize)
-            futures: deque[Future[R]] = deque(self._life.submit(Call(fn, args, {}) for args in first))
+            futures: deque[Future[Any]] = deque(self._life.submit(Call(fn, args, {}) for args in first))
         else:  # a subclass's: it gets all calls, as the standard library's does
             futures = deque(itertools.islice(submitted, buffersize))
         return _results(futures, submitted, time_left)
