@@ -18,6 +18,10 @@ if sys.platform == "win32":
     open_file = windows.open_file
     read_at, read_into, write_at = windows.read_at, windows.read_into, windows.write_at
 
+    def check_replaceable(path: str | os.PathLike[str]) -> None:
+        """Raise PermissionError where another file can't get this one's name now; one that is not there is fine."""
+        windows.check_replaceable(path)
+
     def open_unseen(path: str) -> int:
         """To read, where anything may have that name."""
         return open_file(path, os.O_RDONLY)
@@ -44,6 +48,9 @@ else:
     def open_file(path: str | os.PathLike[str], flags: int, mode: int = 0o777) -> int:
         """As `os.open`, private to this process."""
         return os.open(path, flags | os.O_CLOEXEC, mode)
+
+    def check_replaceable(path: str | os.PathLike[str]) -> None:
+        """The folder decides, which the caller has asked."""
 
     def open_unseen(path: str) -> int:
         """To read, where anything may have that name: it never waits, and becomes no terminal of this process."""

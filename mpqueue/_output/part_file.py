@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from mpqueue._os.file_lock import lock_file
 from mpqueue._os.file_system import reserve_room
-from mpqueue._os.files import NO_LINKS, REPLACES_OPEN_FILES, open_file, set_rights, this_user
+from mpqueue._os.files import NO_LINKS, REPLACES_OPEN_FILES, check_replaceable, open_file, set_rights, this_user
 from mpqueue._whole_file import check_not_planted, open_to_write, rights_of, whole_file
 
 log = logging.getLogger("mpqueue")
@@ -53,8 +53,12 @@ class PartFile:
         if self.target.is_dir():
             raise IsADirectoryError(f"expected a file, got the folder {str(self.target)!r}")
         check_not_planted(self.target)
-        if not self._is_beside() and not os.access(folder, os.W_OK | os.X_OK):
-            raise PermissionError(f"expected a folder that this user may write into, got that of {str(self.target)!r}")
+        if not self._is_beside():
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise PermissionError(
+                    f"expected a folder that this user may write into, got that of {str(self.target)!r}"
+                )
+            check_replaceable(self.target)
 
     def _is_beside(self) -> bool:
         return self.target.exists() and not self.target.is_file()

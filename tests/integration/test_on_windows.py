@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from mpqueue import ItemTimeoutError, JobQueue, WorkerCrashedError
+from mpqueue._cli.command_line import main
 from mpqueue._os.files import open_file, read_at, write_at
 from tests.support import handlers as do
 from tests.support.length import long
@@ -274,6 +275,32 @@ def test_ctrl_break_drains_a_run(tmp_path: Path) -> None:
     assert done.returncode == 75, done.stderr
     assert "draining: no new items start" in done.stderr
     assert "2 not run" in done.stderr
+
+
+def test_an_output_that_can_t_be_replaced_is_refused_before_any_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As one that is open in a spreadsheet."""
+    (tmp_path / "own.py").write_text("from pathlib import Path\ndef f(line):\n    Path(line).touch()\n")
+    (tmp_path / "lines").write_text(str(tmp_path / "ran"))
+    output = tmp_path / "rows.csv"
+    output.write_text("before")
+    command = ["run", f"{tmp_path / 'own.py'}:f", "-j1", "--from", "lines", str(tmp_path / "lines"), "-o", str(output)]
+
+    def refused() -> str:
+        assert main(command) == 2
+        assert not (tmp_path / "ran").exists()
+        assert output.read_text() == "before"
+        return capsys.readouterr().err
+
+    output.chmod(0o444)
+    assert "rows.csv', which is read-only" in refused()
+    output.chmod(0o666)
+    with output.open():
+        assert "rows.csv', which a program has open: close it there" in refused()
+    assert main(command) == 0
+    assert (tmp_path / "ran").exists()
+    assert output.read_text().startswith("id,")
 
 
 def test_what_windows_does_not_have_is_refused_by_name() -> None:

@@ -29,7 +29,7 @@ NO_LINKS = 1 << 40
 _LOCKED_BYTE = 1 << 62
 _AT_ONCE, _ALONE = 1, 2
 
-_END_OF_FILE = 38
+_NO_FILE, _NO_FOLDER, _IS_OPEN, _END_OF_FILE = 2, 3, 32, 38
 
 #: Bytes that one call takes: what is written is copied for it, and no call of Windows takes 4 GB.
 _AT_A_TIME = 16 << 20
@@ -71,6 +71,23 @@ def _number_of(handle: int, flags: int) -> int:
 
         _winapi.CloseHandle(handle)
         raise
+
+
+def check_replaceable(path: str | os.PathLike[str]) -> None:
+    """See `mpqueue._os.files.check_replaceable`."""
+    name = os.fspath(path)
+    handle = kernel32.create_file(name, _DELETE, _SHARE_ALL, None, _THERE, _OPEN_LINK_ITSELF, None)
+    if handle in (None, _INVALID):
+        code = ctypes.get_last_error()
+        if code in (_NO_FILE, _NO_FOLDER):
+            return
+        why = "a program has open: close it there" if code == _IS_OPEN else f"can't be: {ctypes.FormatError(code)}"
+        raise PermissionError(f"expected a file that can be replaced, got {name!r}, which {why}")
+    import _winapi
+
+    _winapi.CloseHandle(handle)
+    if os.lstat(name).st_file_attributes & _READ_ONLY:
+        raise PermissionError(f"expected a file that can be replaced, got {name!r}, which is read-only")
 
 
 def make_temporary(label: str) -> int:
