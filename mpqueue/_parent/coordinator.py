@@ -42,7 +42,12 @@ from mpqueue._core.messages import (
     BellRung,
     ChunkRefused,
     ChunkReported,
+    FailedItemsReset,
     FaultFound,
+    ItemsAdded,
+    ItemsOffered,
+    JobResumed,
+    JobStartAsked,
     LaneDied,
     LaneInitialized,
     LaneObserved,
@@ -79,6 +84,7 @@ Announce = Callable[[AnnounceStarted | AnnounceItems | AnnounceRecords | Announc
 GiveUp = Callable[[JobBook | None, InternalError], object]
 Subscriber = Callable[[Sequence[int] | None], None]
 _FROM_WORKERS = (BellRung, LaneDied, ChunkReported)
+_BRING_WORK = (ItemsAdded, ItemsOffered, JobStartAsked, FailedItemsReset, JobResumed)
 
 
 class Coordinator:
@@ -211,6 +217,8 @@ class Coordinator:
         if self.broken is not None:
             raise self.broken
         if not isinstance(message, _FROM_WORKERS):
+            if isinstance(message, _BRING_WORK):
+                self._traffic.work_came()
             self._decide(message)
             return
         faults = []

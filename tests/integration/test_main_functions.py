@@ -182,6 +182,129 @@ def test_warm_workers_run_what_was_edited_and_reloaded(tmp_path: Path) -> None:
     ]
 
 
+AUTORELOADED = """
+import os, sys
+from pathlib import Path
+
+folder = Path("library")
+folder.mkdir()
+sys.path.insert(0, str(folder.absolute()))
+os.environ["IPYTHONDIR"] = os.getcwd()
+
+from IPython.core.interactiveshell import InteractiveShell
+from traitlets.config import Config
+
+written = 1_800_000_000
+
+def edit(name, text):
+    global written
+    written += 2  # seconds: reloaders go by the time of a file
+    (folder / f"{name}.py").write_text(text)
+    os.utime(folder / f"{name}.py", (written, written))
+
+def cell(text):
+    shell.run_cell(text).raise_error()
+
+shell = InteractiveShell.instance(config=Config({"HistoryManager": {"enabled": False}}))
+cell("%load_ext autoreload")
+cell("%autoreload 2")
+HELPER = '''
+K = NUMBER
+
+class Item:
+    limit = NUMBER
+
+    def ask(self):
+        return NUMBER
+
+    @staticmethod
+    def fixed(_):
+        return NUMBER
+
+    @property
+    def size(self):
+        return NUMBER
+
+def f(item):
+    return NUMBER
+
+def constant(item):
+    return K
+'''
+USER = '''
+from helper import Item, f
+
+class Wide(Item):
+    pass
+
+def g(item):
+    return f(item) + Wide().ask()
+'''
+STATE = '''
+counter = 0
+
+def h(item):
+    return NUMBER
+'''
+edit("helper", HELPER.replace("NUMBER", "1"))
+edit("user", USER)
+edit("state", STATE.replace("NUMBER", "1"))
+cell("import mpqueue, helper, user, state")
+cell('''
+def ask_all():
+    one = {"concurrency": 1, "max_retries": 0}
+    return [
+        mpqueue.map(helper.f, [0], **one)[0],
+        next(mpqueue.imap(helper.constant, [0], **one)),
+        mpqueue.map(lambda item: helper.f(item), [0], **one)[0],
+        mpqueue.map(helper.Item.ask, [helper.Item()], **one)[0],
+        mpqueue.map(helper.Item.fixed, [0], **one)[0],
+        mpqueue.map(lambda item: item.size + type(item).limit - helper.K, [helper.Item()], **one)[0],
+        mpqueue.map(user.g, [0], **one)[0] - user.f(0),
+        queue.run([0], helper.f).results[0],
+        executor.submit(helper.constant, 0).result(),
+        pool.apply(helper.constant, (0,)),
+    ]
+''')
+cell("queue, executor, pool = mpqueue.JobQueue(1, max_retries=0), mpqueue.Executor(1), mpqueue.Pool(1)")
+cell("print(ask_all())")
+edit("helper", HELPER.replace("NUMBER", "2000"))
+cell("print(ask_all())")
+edit("helper", HELPER.replace("NUMBER", "30000"))
+cell("print(ask_all())")
+cell("print(queue.run([0], state.h).results)")
+edit("helper", HELPER.replace("K = NUMBER", "K = 4").replace("NUMBER", "30000"))
+cell("print(queue.run([0], helper.constant).results, queue.run([0], helper.f).results)")
+edit("helper", HELPER.replace("NUMBER", "30000") + "def new(item): return 5")
+cell("print(queue.run([0], helper.new).results)")
+edit("helper", "def f(item): return +")
+cell("print(queue.run([0], helper.new).results)")  # as it was, with a complaint
+edit("helper", HELPER.replace("NUMBER", "6"))
+cell("print(ask_all())")
+cell("%autoreload 0")
+edit("state", STATE.replace("NUMBER", "2000"))
+cell("state.counter += 1; print(queue.run([0], state.h).results)")  # edited, and not taken over: as here
+cell("%autoreload 2")
+cell("print(queue.run([0], state.h).results)")
+cell("queue.close(), executor.shutdown(), pool.terminate()")
+"""
+
+
+def test_warm_workers_run_what_was_edited_and_patched_in_place(tmp_path: Path) -> None:
+    assert run_program(tmp_path, AUTORELOADED).stdout.splitlines()[:10] == [
+        str([1] * 10),
+        str([2000] * 10),
+        str([30000] * 10),
+        "[1]",
+        "[4] [30000]",
+        "[5]",
+        "[5]",
+        str([6] * 10),
+        "[1]",
+        "[2000]",
+    ]
+
+
 EXECUTE = """
     import json, os, sys
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import random
@@ -69,6 +70,18 @@ def test_workers_have_what_one_process_has_imported(tmp_path: Path, monkeypatch:
         assert importers(tmp_path) == [forker]
         assert len(workers_of(queue)) == 2
     assert not is_running(forker)
+
+
+def test_workers_forked_after_a_reload_run_what_was_reloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process that they are forked from has imported the module as it was before."""
+    name = write_module(tmp_path, monkeypatch, "def f(item):\n    return 1\n", "edited_one")
+    module = importlib.import_module(name)
+    with JobQueue(1, preload=[name], max_items_per_worker=2) as queue:
+        assert queue.run(range(4), module.f, chunksize=1).results == [1] * 4
+        write_module(tmp_path, monkeypatch, "def f(item):\n    return 2000\n", name)
+        importlib.reload(module)
+        assert queue.run(range(6), module.f, chunksize=1).results == [2000] * 6
+    del sys.modules[name]
 
 
 _model: list[int] | None = None

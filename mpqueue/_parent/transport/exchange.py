@@ -41,7 +41,7 @@ class _Account:
     brought: weakref.WeakSet[shared.Shared[Any]] = field(default_factory=weakref.WeakSet)  #: shared objects that it has
     dropped: int = 0  #: how many of the dropped shared objects it has been notified of
     path: tuple[str, ...] | None = None  #: the ``sys.path`` that it has been sent
-    reloaded: int = 0  #: how many of the reloaded modules it has been notified of, or has loaded later
+    reloaded: int = 0  #: how many of the reloaded modules it has been notified of
 
     def take_back(self, serial: int) -> None:
         """It has one view less of this one."""
@@ -79,15 +79,15 @@ class Exchange:
         self._engine = engine
         self._store = SegmentStore() if engine.shares_memory or engine.carries_segments else None
         self._imports = ImportWatch()
+        self._work_came = False
         self._accounts: dict[tuple[int, int], _Account] = {}
 
     def _account(self, lane: Lane) -> _Account:
         key = (lane.number, lane.generation)
         account = self._accounts.get(key)
         if account is None:
-            # Two threads may come at once, see `received`.
-            fresh = _Account(reloaded=len(self._imports.reloaded), dropped=len(shared.dropped))
-            account = self._accounts.setdefault(key, fresh)
+            # Two threads may come at once, see `received`. A forked worker may have modules from before a reload.
+            account = self._accounts.setdefault(key, _Account(dropped=len(shared.dropped)))
         return account
 
     def pack_at_once(self, chunk: Chunk, items: list[Any], now: Callable[[], float]) -> PackedItems | None:
@@ -154,6 +154,10 @@ class Exchange:
         if account is not None:  # else it was sent nothing yet, or has just died
             account.stale.append(job)
 
+    def work_came(self) -> None:
+        """From the user, who may have edited modules before."""
+        self._work_came = True
+
     def news(self, lane: Lane) -> News:
         """What this worker is to know with its next chunk, since the last one."""
         account = self._account(lane)
@@ -172,7 +176,8 @@ class Exchange:
         if not self._engine.same_files:
             return None
         watch = self._imports
-        watch.look()
+        watch.look(closely=self._work_came)
+        self._work_came = False
         if account.path == watch.path and account.reloaded == len(watch.reloaded):
             return None
         news = ImportNews(

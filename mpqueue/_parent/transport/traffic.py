@@ -99,6 +99,10 @@ class Traffic:
 
     # -- to the workers --------------------------------------------------------------------------------------
 
+    def work_came(self) -> None:
+        """From the user: the next chunk is that of a program as it is now."""
+        self._exchange.work_came()
+
     def send_chunk(self, lane: Lane, command: SendChunk) -> ChunkSent | ChunkPacking:
         """Send a chunk; or have its items pickled first where that runs code of their classes. Returns the message."""
         chunk, job = command.chunk, command.chunk.job

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 from mpqueue._os.process.own_process import started_at
 from mpqueue._os.process.process_identity import process_name
-from mpqueue._wire.pickling.imports import is_users
+from mpqueue._wire.pickling.imports import forget_compiled, is_users
 
 
 class Sources(NamedTuple):
@@ -117,7 +117,7 @@ def catch_up_with(sources: Sources) -> None:
                 _check(module, wanted)
                 is_stale = True
             if is_stale:
-                _forget_compiled(module)
+                forget_compiled(module)
                 importlib.reload(module)
             _loaded[name] = wanted
 
@@ -144,12 +144,6 @@ def _check(module: ModuleType, wanted: str) -> None:
             f"expected the module {module.__name__!r} as it is in the program, got another one: {_place_of(module)}; "
             "bring the same files to all workers, or define its functions in the program itself"
         )
-
-
-def _forget_compiled(module: ModuleType) -> None:
-    """Compiled code counts as that of a file of the same size and second: an edit may be quicker than that."""
-    with contextlib.suppress(OSError, NotImplementedError, ValueError):
-        os.unlink(importlib.util.cache_from_source(str(_place_of(module))))
 
 
 def _forget_older(name: str) -> None:
