@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 from mpqueue._parent.machinery import PATIENCE, Engine
+from mpqueue._parent.surroundings.interpreter_exit import is_exiting
 from mpqueue._parent.surroundings.replies import Reply
 from mpqueue._queue.live_pages import LivePages
 from mpqueue._queue.mailbox import Bell
@@ -58,7 +59,7 @@ class Closer:
         if wait:
             end()
             self._engine.check_written()
-        elif self._thread is None:
+        elif self._thread is None and not is_exiting():
             self._thread = threading.Thread(target=end, name="mpqueue-closer", daemon=True)
             self._thread.start()
 

@@ -506,6 +506,43 @@ def test_the_program_s_end_names_the_jobs_that_are_left(what: str, tmp_path: Pat
     assert done.stderr.count("\n") == bool(said)
 
 
+@pytest.mark.parametrize("when", ["finalizers", "exit handlers"])
+def test_what_is_closed_while_the_program_ends_waits_for_nothing(when: str, tmp_path: Path) -> None:
+    body = f"""
+        import atexit
+        from mpqueue import JobQueue, Pool
+
+        class Work:
+            def __init__(self, pool, *ends):
+                self.pool, self.ends = pool, ends
+                if {when!r} == "exit handlers":
+                    atexit.register(self.end)
+
+            def end(self):
+                for end in self.ends:
+                    getattr(self.pool, end)()
+                print(*self.ends)
+
+            def __del__(self):
+                if {when!r} == "finalizers":
+                    self.end()
+
+        class Queue(JobQueue):
+            def leave(self):
+                self.close(wait=False)
+
+        first = Work(Pool(1), "close", "join")
+        print(first.pool.map(abs, [-1]))
+        second = Work(Pool(1), "join")
+        second.pool.close()
+        third = Work(Queue(1), "leave")
+        print(third.pool.run([-1], abs).results)
+    """
+    done = run_program(tmp_path, body)
+    assert sorted(done.stdout.splitlines()) == ["[1]", "[1]", "close join", "join", "leave"]
+    assert done.stderr == ""
+
+
 def test_a_thread_that_goes_on_making_queues_does_not_keep_the_program_from_its_end(tmp_path: Path) -> None:
     body = """
         import atexit, threading

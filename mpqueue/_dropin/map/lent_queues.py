@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future
@@ -12,6 +11,7 @@ from typing import Protocol
 
 from mpqueue._dropin.shared_pool import THREADS, shared_pool
 from mpqueue._parent.lane_protocol import Backend
+from mpqueue._parent.surroundings.interpreter_exit import is_exiting
 from mpqueue._queue.choosing import choose_backend, journal_path
 from mpqueue._queue.job_queue import JobQueue
 from mpqueue._queue.mailbox import Bell
@@ -111,7 +111,7 @@ class OwnQueue:
         if os.getpid() != self._owner:
             return
         # Not a daemon: else the program's end would cut it short, and the journal would not be closed.
-        if sys.is_finalizing():  # all queues have ended, and no thread would begin
+        if is_exiting():
             self._ended.set_result(None)
             return
         self._thread = threading.Thread(target=self._close, args=(kill,), name="mpqueue-closer", daemon=False)

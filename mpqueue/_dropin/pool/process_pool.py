@@ -8,6 +8,7 @@ apply             -> one stream of calls, which all calls of the pool share
 from __future__ import annotations
 
 import operator
+import sys
 import threading
 import warnings
 import weakref
@@ -31,6 +32,7 @@ from mpqueue._options import Concurrency, choose_concurrency
 from mpqueue._os.main_thread_waits import join_long
 from mpqueue._output.progress import ShowProgress, check_progress, showing_stream
 from mpqueue._parent.lane_protocol import Backend
+from mpqueue._parent.surroundings.interpreter_exit import is_exiting
 from mpqueue._queue.choosing import choose_backend
 from mpqueue._queue.growing.stream import Stream, open_stream
 from mpqueue._queue.job_queue import JobQueue
@@ -327,6 +329,8 @@ class Pool(standard.Pool):
             self._state = standard.CLOSE
             if self._calls is not None:
                 self._calls.seal()
+        if is_exiting():
+            return
         self._closer = threading.Thread(target=self._queue.close, name="mpqueue-pool-closer", daemon=True)
         self._closer.start()
 
@@ -356,7 +360,7 @@ class Pool(standard.Pool):
         self._queue._host.check_waiting_allowed("pool.join()")
         for iterator in list(self._iterators):
             iterator._run_out()
-        if self._closer is not None:
+        if self._closer is not None and not sys.is_finalizing():  # else that thread stands still
             join_long(self._closer)
 
     def __enter__(self) -> Self:

@@ -6,6 +6,7 @@ import atexit
 import itertools
 import logging
 import multiprocessing.util
+import sys
 import threading
 from collections.abc import Callable
 
@@ -27,6 +28,14 @@ def check_running() -> None:
             "the program is ending, so no queue can be made or started any more, here or in another thread; join "
             "threads that use queues before the main thread ends"
         )
+
+
+def is_exiting() -> bool:
+    """True once the program is ending: every queue ends by itself, and on most Pythons no thread can begin any more.
+
+    At the very end, when objects of modules are freed, Python 3.11 would wait for ever for one to begin.
+    """
+    return _has_begun or sys.is_finalizing()
 
 
 def on_exit(callback: Callable[[], object], *, last: bool = False) -> Callable[[], None]:
