@@ -70,6 +70,21 @@ def test_dropping_the_iterator_ends_its_work(pool: Pool, tmp_path: Path, caplog:
     assert "dropped before a result was read from it" in caplog.text
 
 
+def test_dropping_the_iterator_after_a_result_was_read_is_no_mistake(
+    pool: Pool, caplog: pytest.LogCaptureFixture
+) -> None:
+    for make in (pool.imap, pool.imap_unordered):
+        results = make(do.double, itertools.count())
+        for _ in range(2):
+            next(results)
+        del results
+        for _ in make(do.double, itertools.count()):
+            break
+    gc.collect()
+    assert pool.map(do.double, range(2)) == [0, 2]
+    assert caplog.text == ""
+
+
 def test_an_iterator_can_be_dropped_while_its_queue_is_asked_for_its_coordinator(pool: Pool) -> None:
     dropped = threading.Event()
     held = [pool.imap(do.double, itertools.count())]

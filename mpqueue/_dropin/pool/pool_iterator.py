@@ -179,6 +179,7 @@ class PoolIterator(Standard[R]):
         feed = getattr(self, "_feed", None)
         if feed is None or sys.is_finalizing() or os.getpid() != self._owner:
             return
-        if not feed.taken and not self._results.is_over and not feed.drained:
+        any_read = feed.taken or self._block_size  # the former counts blocks that were read to their ends
+        if not any_read and not self._results.is_over and not feed.drained:
             log.warning("an iterator of Pool.imap was dropped before a result was read from it; its work was ended")
         feed.stop()
