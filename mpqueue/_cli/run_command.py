@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import shlex
 import sys
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -27,6 +26,7 @@ from mpqueue._cli.usage import Exit, UsageError, VisibleFormatter, coloured, say
 from mpqueue._core.state.item_table import ItemTable, make_table
 from mpqueue._options import Concurrency
 from mpqueue._os.monotonic import monotonic
+from mpqueue._os.process.shell_words import quoted
 from mpqueue._output.bars import can_draw, minutes
 from mpqueue._output.file_sinks import FileSink
 from mpqueue._output.log_lines import LogLines, is_silenced
@@ -38,7 +38,7 @@ from mpqueue._queue.recorded.again import REDO, Redo
 from mpqueue._queue.recorded.item_keys import content_key, file_key
 from mpqueue._queue.recorded.job_plan import plan
 from mpqueue._queue.run import JobRun
-from mpqueue._text import label, visible, visible_line
+from mpqueue._text import label, visible
 from mpqueue.errors import HandlerPicklingError, MPQueueError, QueueClosedError, SinkError, WorkerStartError, shown
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import ItemStatus, JobStatus
@@ -544,7 +544,7 @@ def _summary(job: Job, before: Before) -> Iterator[str]:
 
 def _say_nothing_left(job: Job, args: argparse.Namespace) -> None:
     """Why nothing has run, and what to do next."""
-    journal, job_id = _quoted(args.journal), _quoted(job.id)
+    journal, job_id = quoted(args.journal), quoted(job.id)
     next_one = f"to run the failed items again: mpqueue retry {journal} {job_id}"
     if not job.failed:
         next_one = f"to run all again: {again()} --redo all"
@@ -581,22 +581,8 @@ def say_drained(*, recorded: bool) -> int:
 def again() -> str:
     """The command line that was given, to be given again."""
     with suppress(ValueError):
-        return " ".join(["mpqueue", *map(_quoted, sys.argv[1:])])
+        return " ".join(["mpqueue", *map(quoted, sys.argv[1:])])
     return "mpqueue"
-
-
-def _quoted(word: str) -> str:
-    """As a shell takes it: bash, zsh and ksh know the form for what can't be shown."""
-    if visible_line(word) == word:
-        return shlex.quote(word)
-    return f"$'{''.join(_as_escape(byte) for byte in os.fsencode(word))}'"
-
-
-def _as_escape(byte: int) -> str:
-    character = chr(byte)
-    if character in "\\'":
-        return f"\\{character}"
-    return character if " " <= character <= "~" else f"\\{byte:03o}"
 
 
 # -- values ------------------------------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ process.parent_death      that a process ends with its parent; the leash
 process.cpu_time          how long this process waited for a CPU
 process.proc_file         reading a small file of the kernel's
 process.inheritance       what a process that is being spawned is handed over
+process.shell_words       words of a command line, quoted for the system's shell
 process.stacks            where a process is: the stacks of its threads, asked for from outside
 process.spawned           a process that is given what it shares before its first step, where there are no forks
 memory.memory_files       unnamed files in memory: made, shared, sealed, opened by others

@@ -16,6 +16,7 @@ import pytest
 from mpqueue import ItemTimeoutError, JobQueue, WorkerCrashedError
 from mpqueue._cli.command_line import main
 from mpqueue._os.files import open_file, read_at, write_at
+from mpqueue._os.process.shell_words import quoted
 from tests.support import handlers as do
 from tests.support.length import long
 from tests.support.programs import APART, PATIENCE, is_running, run_program, start_program, write_program
@@ -301,6 +302,27 @@ def test_an_output_that_can_t_be_replaced_is_refused_before_any_work(
     assert main(command) == 0
     assert (tmp_path / "ran").exists()
     assert output.read_text().startswith("id,")
+
+
+def test_words_that_are_quoted_reach_a_program_through_cmd(tmp_path: Path) -> None:
+    words = [
+        "my files\\a.txt",
+        "end\\",
+        "my end\\",
+        "",
+        "a&b",
+        "a|b>c<d",
+        "^",
+        "it's",
+        '"a&b" c',
+        "(x)",
+        "100%",
+        "*.txt",
+    ]
+    (tmp_path / "show.py").write_text("import json, sys; print(json.dumps(sys.argv[1:]))")
+    command = " ".join([*map(quoted, [sys.executable, "show.py", *words])])
+    done = subprocess.run(f"cmd /s /c {chr(34)}{command}{chr(34)}", cwd=tmp_path, capture_output=True, check=True)
+    assert json.loads(done.stdout) == words
 
 
 def test_what_windows_does_not_have_is_refused_by_name() -> None:
