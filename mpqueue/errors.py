@@ -97,7 +97,7 @@ class ItemError(MPQueueError):
 
     _STAYS = frozenset({"job", "item"})
 
-    def __init__(self, message: str, item: JobItem[Any, Any] | None = None) -> None:
+    def __init__(self, message: str, item: Any = None) -> None:
         super().__init__(message)
         self.item: JobItem[Any, Any] | Any = item  #: seldom None, for which no program should have to look
 

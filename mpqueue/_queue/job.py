@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Generic, cast, overload
 
 from mpqueue._core.state.item_table import DISCARD, ONWARD, FailedTry, Failure, ItemTable
@@ -19,8 +19,6 @@ from mpqueue.events import milliseconds
 from mpqueue.status import COMPLETED, FAILED, ITEM_CODES, ItemStatus, JobStatus
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import pandas as pd
     import polars as pl
     from typing_extensions import TypeVar  # a part of every type checker; its defaults come with Python 3.13
@@ -474,8 +472,8 @@ class Job(_WithDefaults, Generic[T_co, R_co]):
         With a journal, results that are not in memory are read from it. To hold one at a time, use ``item.result``.
         Raises `JournalError` where one can't be read.
 
-        Of a job with ``results=`` a sink it is that sink, not a list. Raises `JobStateError` where they were discarded,
-        and for one stage of `JobQueue.run_stages`.
+        Of a job with ``results=`` a sink it is that sink, not a list, which type checkers don't know. Raises
+        `JobStateError` where they were discarded, and for one stage of `JobQueue.run_stages`.
         """
         table = self._book.table
         if table.sink is None:
