@@ -14,13 +14,17 @@ import functools
 import os
 from collections.abc import Iterator
 from operator import attrgetter, is_
-from types import BuiltinFunctionType, FunctionType, ModuleType
+from types import BuiltinFunctionType, FunctionType, GetSetDescriptorType, MemberDescriptorType, ModuleType
 from typing import Any, NamedTuple
 
 _SCALARS = {int, float, complex, str, bytes, bool, type(None)}
 _COLLECTIONS = {list, tuple, set, frozenset, dict}
 _MOST_HELD, _DEEPEST_HELD = 100, 3
-_WRAPPERS = {staticmethod, classmethod, property, FunctionType, BuiltinFunctionType, ModuleType}
+_WRAPPERS = {staticmethod, classmethod, property, FunctionType, BuiltinFunctionType, ModuleType} | {
+    GetSetDescriptorType,
+    MemberDescriptorType,
+}
+_OF_EVERY_MODULE = {"__spec__", "__loader__", "__builtins__"}
 _code, _closure = attrgetter("__code__"), attrgetter("__closure__")
 
 Stamp = tuple[int, int, int]
@@ -33,6 +37,13 @@ class _Space(NamedTuple):
     live: Any  #: its ``__dict__``
     names: list[str]
     ids: list[int]
+    held: list[Any]  #: those that are small, so that their addresses are not used again; others are the program's
+
+    def has_changed(self) -> bool:
+        """Whether a name stands for another object by now."""
+        if len(self.held) < len(self.ids):
+            return list(map(id, self.live.values())) != self.ids
+        return len(self.live) != len(self.held) or not all(map(is_, self.live.values(), self.held))
 
 
 class Contents:
@@ -44,22 +55,22 @@ class Contents:
         self._functions: list[FunctionType] = []
         self._owners: list[str] = []  #: for each function, the module's name to which it belongs
         self._classes: set[int] = set()
-        self._held: list[Any] = []  #: so that their addresses are not used again; other values may be big
         self._take_in(vars(module), None)
         # Whatever changes a function in place gives it other code, or another closure if it is a decorator's.
         self._codes = list(map(_code, self._functions))
         self._closures = list(map(_closure, self._functions))
+        self._with_closure = [function for function in self._functions if function.__closure__ is not None]
+        self._their_closures = [closure for closure in self._closures if closure is not None]
 
     def _take_in(self, live: Any, owner: str | None) -> None:
         items = list(live.items())
-        self._spaces.append(_Space(owner, live, [name for name, _ in items], [id(value) for _, value in items]))
+        held = [value for name, value in items if name in _OF_EVERY_MODULE or _is_light(value)]
+        self._spaces.append(_Space(owner, live, [name for name, _ in items], [id(value) for _, value in items], held))
         for name, value in items:
             top = name if owner is None else owner
             functions = list(_functions_of(value))
             self._functions += functions
             self._owners += [top] * len(functions)
-            if _is_light(value):
-                self._held.append(value)
             if issubclass(type(value), type) and id(value) not in self._classes:
                 self._classes.add(id(value))
                 if vars(value).get("__module__") == self._module:
@@ -67,13 +78,12 @@ class Contents:
 
     def has_changed(self) -> bool:
         """Whether anything in it is another object by now. Costs 0.05 us for each name and each function."""
-        return self.was_patched() or any(list(map(id, space.live.values())) != space.ids for space in self._spaces)
+        return self.was_patched() or any(space.has_changed() for space in self._spaces)
 
     def was_patched(self) -> bool:
         """Whether its functions have been changed in place: others that hold them have the new ones too."""
-        functions = self._functions
-        same = all(map(is_, map(_code, functions), self._codes))
-        return not (same and all(map(is_, map(_closure, functions), self._closures)))
+        same = all(map(is_, map(_code, self._functions), self._codes))
+        return not (same and all(map(is_, map(_closure, self._with_closure), self._their_closures)))
 
     def changed_names(self) -> set[str]:
         """The module's names under which something has changed."""
