@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import mpqueue.backends
+from mpqueue._wire.pickling import imports
 from mpqueue._wire.pickling.imports import ImportNews, ImportWatch, catch_up
 
 
@@ -38,6 +39,12 @@ def write(folder: Path, name: str, text: str) -> None:
 def load(folder: Path, name: str, text: str) -> Any:
     write(folder, name, text)
     return importlib.import_module(name)
+
+
+@pytest.fixture(autouse=True)
+def patcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Something that changes modules in place is there."""
+    monkeypatch.setattr(imports, "_PATCHERS", (__name__,))
 
 
 def watch() -> ImportWatch:
@@ -177,6 +184,22 @@ def test_an_edit_that_was_taken_over_in_place_counts_as_a_reload(folder: Path, w
     watching.look(closely=True)
     watching.look(closely=True)
     assert watching.reloaded == ["patched"]
+
+
+def test_nothing_is_remembered_where_nothing_patches_modules(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(imports, "_PATCHERS", ("mpqueue_no_such_module",))
+    module = load(folder, "edited", "def f():\n    return 1\n")
+    watching = watch()
+    write(folder, "edited", "def f():\n    return 20\n")
+    module.f = lambda: 20
+    watching.look(closely=True)
+    assert (watching.reloaded, watching._known) == ([], {})
+    monkeypatch.setattr(imports, "_PATCHERS", (__name__,))
+    watching.look(closely=True)  # from here on
+    write(folder, "edited", "def f():\n    return 300\n")
+    module.f = lambda: 300
+    watching.look(closely=True)
+    assert watching.reloaded == ["edited"]
 
 
 def test_what_a_program_does_to_its_variables_is_no_edit(folder: Path) -> None:

@@ -32,6 +32,8 @@ STANDARD_LIBRARY = tuple(
 )
 _INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 _OWN = __name__.partition(".")[0]
+#: What changes modules in place. In a program without these nothing is looked at closely, nor remembered for that.
+_PATCHERS = ("IPython", "jurigged")
 
 
 class ImportNews(NamedTuple):
@@ -53,14 +55,17 @@ class ImportWatch:
         self.reloaded: list[str] = []
         self._own_path: list[str] = []
         self._specs: dict[str, Any] = {}  #: of the user's modules; a reload makes a new one
-        self._known: dict[str, tuple[Contents, KnownSource]] = {}  #: the same modules, as they were at the last change
+        #: The same modules as they were at the last change, where they may be patched.
+        self._known: dict[str, tuple[Contents, KnownSource]] = {}
         self._count = 0  #: of all modules, when new ones were last looked for
 
     def look(self, *, closely: bool = False) -> None:
         """See what has changed; what was patched in place only if ``closely``.
 
-        Costs 0.1 us for each of the user's modules, closely some 3 us; more when there are new ones.
+        Costs 0.1 us for each of the user's modules; closely some 3 us, if the program has what patches them. More when
+        there are new ones.
         """
+        closely = closely and _may_be_patched()
         self._look_at_path()
         modules = sys.modules
         changed: dict[str, Any] = {}
@@ -72,7 +77,7 @@ class ImportWatch:
                 continue
             if spec is not known:
                 changed[name] = module
-                if self._known[name][0].was_patched():
+                if name in self._known and self._known[name][0].was_patched():
                     patched.add(name)
             elif closely and self._has_taken_over(name, module):
                 changed[name] = module
@@ -95,13 +100,19 @@ class ImportWatch:
         """What it is now is what later looks compare it with."""
         if is_users(name, module):
             self._specs[name] = module.__spec__
-            self._known[name] = Contents(module), KnownSource(vars(module)["__file__"])
+            if _may_be_patched():
+                self._remember(name, module)
         else:
             self._specs.pop(name, None)
             self._known.pop(name, None)
 
+    def _remember(self, name: str, module: ModuleType) -> None:
+        self._known[name] = Contents(module), KnownSource(vars(module)["__file__"])
+
     def _has_taken_over(self, name: str, module: Any) -> bool:
         """Whether an edit of this module was taken over in place since the last change."""
+        if name not in self._known:
+            self._remember(name, module)
         contents, source = self._known[name]
         if not contents.has_changed() or (edited := source.edited_names()) is None:
             return False
@@ -111,14 +122,15 @@ class ImportWatch:
         forget_compiled(module)
         return True
 
+    def _is_as_in_file(self, name: str) -> bool:
+        return name not in self._known or self._known[name][1].is_current
+
     def _with_dependents(self, changed: list[str], patched: set[str]) -> list[str]:
         """Those modules, and after them those that have something from the patched ones, unless edited since."""
         modules = sys.modules.copy()
         uses = {name: used_by(modules[name]) for name in self._specs if is_users(name, modules.get(name))}
         stale = set(patched)
-        while more := {
-            name for name in uses if name not in stale and uses[name] & stale and self._known[name][1].is_current
-        }:
+        while more := {name for name in uses if name not in stale and uses[name] & stale and self._is_as_in_file(name)}:
             stale |= more
         ordered: list[str] = []
         visited: set[str] = set()
@@ -133,6 +145,10 @@ class ImportWatch:
         for name in [*changed, *(name for name in uses if name in stale)]:
             visit(name)
         return ordered
+
+
+def _may_be_patched() -> bool:
+    return any(name in sys.modules for name in _PATCHERS)
 
 
 def used_by(module: ModuleType) -> set[str]:
