@@ -370,29 +370,34 @@ def check_bool(name: str, value: object) -> bool:
     return value
 
 
-def choose_concurrency(value: Concurrency, count_cores: Callable[[], int] | None) -> int | None:
-    """The number of workers; None: as many as there is room for. Raises TypeError or ValueError for anything else."""
+def choose_concurrency(
+    value: Concurrency, count_cores: Callable[[], int] | None, name: str = "concurrency"
+) -> int | None:
+    """The number of workers; None: as many as there is room for.
+
+    Raises TypeError or ValueError, in which the argument has this ``name``, for anything else.
+    """
     if isinstance(value, str):
         if value != PHYSICAL:
             raise TypeError(
-                f"concurrency: expected a number of workers, {PHYSICAL!r} or None, got {shown(value)} of type str"
+                f"{name}: expected a number of workers, {PHYSICAL!r} or None, got {shown(value)} of type str"
             )
         if count_cores is None:
             raise ValueError(
-                f"concurrency: expected a number of workers, or None for all that the engine has, got {PHYSICAL!r}, "
+                f"{name}: expected a number of workers, or None for all that the engine has, got {PHYSICAL!r}, "
                 "which counts the cores of this machine"
             )
         return count_cores()
     if value is not None:
-        check_concurrency(value)
+        check_concurrency(value, name)
     return value
 
 
-def check_concurrency(value: int) -> None:
+def check_concurrency(value: int, name: str = "concurrency") -> None:
     """Raise TypeError or ValueError unless it is a number of workers."""
-    check_number("concurrency", value, low=1, integer=True)
+    check_number(name, value, low=1, integer=True)
     if value > MOST_WORKERS:
-        raise ValueError(f"concurrency: expected at most {MOST_WORKERS:,} workers, got {shown(value)}")
+        raise ValueError(f"{name}: expected at most {MOST_WORKERS:,} workers, got {shown(value)}")
 
 
 def check_timeout(value: float | None) -> None:

@@ -218,7 +218,9 @@ class JobQueue(SafeEmitter):
         packed = None
         if initializer is not None:
             travels = self._backend.capabilities.handlers_travel
-            packed = pack_handler("initializer", initializer, None, IdRule.POSITION, travels=travels)
+            packed = pack_handler(
+                "initializer", initializer, None, IdRule.POSITION, travels=travels, argument="initializer"
+            )
         imports = (
             pack_handler("preload", first, None, IdRule.POSITION, travels=Travels.WHOLE) if callable(first) else first
         )

@@ -200,6 +200,24 @@ def test_both_ways_to_say_how_often_are_one_too_many() -> None:
         Pool(1, max_retries=1, retry=RetryPolicy(1))
 
 
+def test_wrong_arguments_are_named_as_the_caller_wrote_them() -> None:
+    with pytest.raises(TypeError, match=r"^processes: expected a number of workers, .* got '2' of type str"):
+        Pool("2")  # type: ignore[arg-type]
+    with pytest.raises(RuntimeError, match="through inheritance") as refused:
+        Pool(1, initializer=do.succeed, initargs=(multiprocessing.Lock(),))
+    (note,) = refused.value.__notes__
+    assert note.startswith("mpqueue: initializer: expected a callable that can be serialized")
+    assert "use the locks and queues of a multiprocessing.Manager() instead" in note
+    wrong: Any = 3
+    with Pool(1) as pool:
+        with pytest.raises(TypeError, match=r"^iterable: expected an iterable, got 3 of type int"):
+            pool.map(do.succeed, wrong)
+        for call in (pool.map, pool.starmap, pool.map_async, pool.imap, pool.imap_unordered):
+            with pytest.raises(TypeError, match=r"^func: expected a callable, got 3 of type int"):
+                call(wrong, [(1,)])
+        assert pool.map(do.succeed, ["bystander"]) == ["bystander"]
+
+
 def test_a_worker_that_dies_costs_its_call_one_try_and_the_others_nothing() -> None:
     with Pool(2, retry=RetryPolicy(1, base_delay=0.0)) as pool:
         crash = do.only(3, do.at_first(do.kill_self))

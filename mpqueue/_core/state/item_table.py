@@ -493,17 +493,18 @@ def make_table(items: Iterable[Any]) -> ItemTable:
     return ItemTable(payloads, ids, rule)
 
 
-def read_all(items: Iterable[Any]) -> list[Any]:
+def read_all(items: Iterable[Any], name: str = "items") -> list[Any]:
     """The items, in a list of our own; whatever length they claim to have, they are counted as they come.
 
-    Whatever the iterable itself raises comes through. Raises TypeError for something that is not iterable.
+    Whatever the iterable itself raises comes through. Raises TypeError, in which the argument has this ``name``, for
+    something that is not iterable.
     """
     if type(items) in (list, tuple, range):
         return list(items)
     try:
         iterator = iter(items)
     except TypeError:
-        raise TypeError(f"items: expected an iterable, got {shown(items)} of type {type(items).__name__}") from None
+        raise TypeError(f"{name}: expected an iterable, got {shown(items)} of type {type(items).__name__}") from None
     return [item for item in iterator]  # noqa: C416 - `list` would ask for a length, and believe it
 
 

@@ -88,7 +88,7 @@ class Pool(standard.Pool):
     ) -> None:
         engine = choose_backend(backend)
         if isinstance(processes, str):
-            processes = choose_concurrency(processes, getattr(engine, "count_cores", None))
+            processes = choose_concurrency(processes, getattr(engine, "count_cores", None), "processes")
         processes = None if processes is None else operator.index(processes)
         self._processes = engine.count_workers() if processes is None else processes
         if self._processes < 1:
@@ -229,7 +229,7 @@ class Pool(standard.Pool):
             chunksize = _check_chunksize(chunksize)
         result: MapResult[Any] = MapResult(self, callback, error_callback)
         try:
-            items = read_all(iterable)
+            items = read_all(iterable, "iterable")
         except Exception as error:
             if not hasattr(iterable, "__len__"):  # it is read before anything is started, as in the standard library
                 raise
@@ -248,6 +248,8 @@ class Pool(standard.Pool):
 
     def _as_handler(self, func: Callable[..., Any]) -> Any:
         """The function, to be sent so that its worker goes on with the globals that it has there."""
+        if not callable(func):
+            raise TypeError(f"func: expected a callable, got {shown(func)} of type {type(func).__name__}")
         return func if self._sends_handlers_whole else self._functions.of_script(func)
 
     def _run_map(

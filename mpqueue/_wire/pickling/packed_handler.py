@@ -62,20 +62,21 @@ def pack_handler(
     seed: int = 0,
     *,
     travels: Travels = Travels.IN_MEMORY,
+    argument: str = "handler",
 ) -> PackedHandler:
     """The frame that brings a job's handler to a worker. Costs what pickling its closure costs, once a job.
 
-    ``travels`` says what may be left in shared memory.
+    ``travels`` says what may be left in shared memory, ``argument`` what the caller calls the handler.
 
     Raises TypeError for what can't be called, `HandlerPicklingError` for what can't be serialized.
     """
-    for name, function in (("handler", handler), ("setup", setup)):
+    for name, function in ((argument, handler), ("setup", setup)):
         if not callable(function) and not (name == "setup" and function is None):
             raise TypeError(f"{name}: expected a callable, got {shown(function)} of type {type(function).__name__}")
     whole = travels is not Travels.IN_MEMORY
     nothing: contextlib.AbstractContextManager[list[Shared[Any]]] = contextlib.nullcontext([])
     with nothing if travels is Travels.WHOLE else notes_shared() as noted:
-        packed, segment, weight = _pack("handler", handler, whole)
+        packed, segment, weight = _pack(argument, handler, whole)
         packed_setup, setup_segment, setup_weight = (None, None, "") if setup is None else _pack("setup", setup, whole)
     segments = tuple(made for made in (segment, setup_segment) if made is not None)
     frame = HandlerFrame(job_id, packed, packed_setup, str(id_rule), seed)
@@ -103,7 +104,7 @@ def _pack(name: str, function: Callable[..., Any], whole: bool) -> tuple[Packed,
         part = "" if culprit is None else f"; what can't be: {culprit}"
         raise HandlerPicklingError(
             f"{name}: expected a callable that can be serialized, got {shown(function)}{part} "
-            f"({type(error).__name__}: {error}). Nothing was created."
+            f"({type(error).__name__}: {error}){_advice(error)}. Nothing was created."
         ) from error
     if packed[0].size < HEAVY:
         return *packed, ""
@@ -117,6 +118,12 @@ def _pack(name: str, function: Callable[..., Any], whole: bool) -> tuple[Packed,
         culprit,
     )
     return *packed, culprit
+
+
+def _advice(error: Exception) -> str:
+    """What to do instead, where it is a lock or a queue of `multiprocessing`, whose error does not say that."""
+    of_multiprocessing = isinstance(error, RuntimeError) and "through inheritance" in str(error)
+    return "; use the locks and queues of a multiprocessing.Manager() instead" if of_multiprocessing else ""
 
 
 def heaviest_part(function: Any, size: int) -> tuple[int, str]:
