@@ -62,7 +62,7 @@ def _do_not_know(_path: str) -> FileSystem | None:
 
 def _by_drive(path: str) -> FileSystem | None:
     if sys.platform == "win32" and windows.is_on_network(path):
-        drive = os.path.splitdrive(os.path.abspath(path))[0]
+        drive = windows.drive_of(path)
         return FileSystem("network drive", drive, drive)
     return None
 

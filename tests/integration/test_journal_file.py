@@ -25,14 +25,14 @@ from mpqueue._core.state.item_table import make_table
 from mpqueue._parent.journal.chunk_rows import make_row
 from mpqueue._parent.journal.guards.journal_lock import is_held
 from mpqueue._parent.journal.items.inventory import Inventory
-from mpqueue._parent.journal.journal_file import chunk_statement, connect, folder_of
+from mpqueue._parent.journal.journal_file import address_of, chunk_statement, connect, folder_of
 from mpqueue._parent.journal.journal_reader import Reader
 from mpqueue._parent.journal.journal_writer import Entry, Journal
 from mpqueue._parent.journal.kept_values import BigFile
 from mpqueue._parent.journal.schema import APPLICATION, VERSION
 from mpqueue.errors import JournalError
 from tests.support.programs import start_program
-from tests.support.systems import not_on_windows
+from tests.support.systems import IS_WINDOWS, not_on_windows
 from tests.support.waiting import wait_until
 
 ADD = "INSERT INTO chunks (job, body) VALUES (1, ?)"
@@ -170,6 +170,17 @@ def test_the_file_says_who_wrote_it(tmp_path: Path) -> None:
     with contextlib.closing(sqlite3.connect(path)) as connection:
         lines = connection.execute("SELECT mpqueue, python, host, program FROM written_by").fetchall()
     assert lines == [(mpqueue.__version__, sys.version.split()[0], socket.gethostname(), sys.argv[0])] * 2
+
+
+@pytest.mark.parametrize("name", ["a b%41#c;d", "\xe4", *(() if IS_WINDOWS else ("a?b=c&d", "\udcff", "a\\b"))])
+def test_sqlite_finds_a_file_of_any_name(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.touch()
+    for given in (str(path), rf"\\?\{path}" if IS_WINDOWS else f"/{path}"):
+        with contextlib.closing(sqlite3.connect(address_of(given, "mode=rw"), uri=True)) as database:
+            database.execute("CREATE TABLE IF NOT EXISTS found (id)")
+    assert os.listdir(tmp_path) == [name]
+    assert path.stat().st_size > 0
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:

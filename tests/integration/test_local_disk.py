@@ -27,6 +27,7 @@ LOCAL = ("ext4", "xfs", "btrfs", "zfs", "tmpfs", "overlay", "virtiofs", "fuseblk
         *[(FileSystem(kind, "x", "/home"), True) for kind in ("nfs", "nfs4", "cifs", "smb3", "lustre", "gpfs", "afs")],
         (FileSystem("9p", "drvfs", "/mnt/c"), True),
         (FileSystem("9p", "none", "/"), False),
+        (FileSystem("network drive", "Z:", "Z:"), True),
         (FileSystem("fuse.sshfs", "host:", "/home"), True),
         (FileSystem("fuse.glusterfs", "x", "/home"), True),
         (FileSystem("fuse", "s3fs", "/home"), True),

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from mpqueue import ItemTimeoutError, JobQueue, WorkerCrashedError
+from mpqueue import ItemTimeoutError, JobQueue, JournalError, WorkerCrashedError
 from mpqueue._cli.command_line import main
 from mpqueue._os.files import open_file, read_at, write_at
 from mpqueue._os.process.shell_words import quoted
@@ -323,6 +323,22 @@ def test_words_that_are_quoted_reach_a_program_through_cmd(tmp_path: Path) -> No
     command = " ".join([*map(quoted, [sys.executable, "show.py", *words])])
     done = subprocess.run(f"cmd /s /c {chr(34)}{command}{chr(34)}", cwd=tmp_path, capture_output=True, check=True)
     assert json.loads(done.stdout) == words
+
+
+def test_a_journal_with_a_literal_path_is_the_same_as_without(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    with JobQueue(1, journal=f"\\\\?\\{path}") as queue:
+        queue.run([1, 2], do.succeed, id="job")
+    for name in (f"\\\\?\\{path}", path):
+        with JobQueue(1, journal=name) as queue:
+            assert queue.run([1, 2], do.fail, id="job", update=True).results == [1, 2]
+
+
+@pytest.mark.parametrize("path", [r"\\server\share\run.db", r"\\?\UNC\server\share\run.db"])
+def test_a_journal_on_a_network_drive_is_refused(path: str) -> None:
+    with pytest.raises(JournalError) as error:
+        JobQueue(1, journal=path)
+    assert r"got network drive (\\server\share at \\server\share)" in str(error.value)
 
 
 def test_what_windows_does_not_have_is_refused_by_name() -> None:

@@ -184,5 +184,15 @@ _REMOTE_DRIVE = 4
 
 def is_on_network(path: str) -> bool:
     """True for a file or folder on a drive of another machine."""
-    drive, _ = os.path.splitdrive(os.path.abspath(path))
-    return drive.startswith("\\\\") or kernel32.drive_type(f"{drive}\\") == _REMOTE_DRIVE
+    drive = drive_of(path)
+    return drive.startswith("\\\\") or (drive != "" and kernel32.drive_type(f"{drive}\\") == _REMOTE_DRIVE)
+
+
+def drive_of(path: str) -> str:
+    r"""``C:`` or ``\\server\share``, also of a path that begins with ``\\?\`` or ``\\.\``; "" where it is neither."""
+    path = os.path.abspath(path)
+    if path[:4] in ("\\\\?\\", "\\\\.\\"):
+        path = path[4:]
+        if path[:4].upper() == "UNC\\":
+            path = f"\\\\{path[4:]}"
+    return os.path.splitdrive(path)[0]

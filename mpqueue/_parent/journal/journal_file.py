@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from mpqueue._os.files import NO_LINKS, kind_of, open_file, sync_folder
 from mpqueue._parent.journal.chunk_rows import Row
@@ -445,8 +446,16 @@ def open_to_read(path: str) -> sqlite3.Connection:
     and SQLite gets a flag for that, since it would make an empty log to read it.
     """
     how = "mode=ro" if os.path.exists(f"{path}-wal") else "mode=ro&immutable=1"
-    address = f"{Path(path).absolute().as_uri()}?{how}"
-    return _connect(address, uri=True, timeout=10.0)
+    return _connect(address_of(path, how), uri=True, timeout=10.0)
+
+
+def address_of(path: str, how: str) -> str:
+    """The URI by which SQLite opens the file in that way.
+
+    It has the path as the system has it: SQLite does not find what `Path.as_uri` makes of a share of Windows, or of a
+    path that Windows is to take literally.
+    """
+    return f"file:{quote(os.fsencode(Path(path).absolute()), safe='')}?{how}"
 
 
 def connect_privately() -> sqlite3.Connection:

@@ -20,6 +20,7 @@ SHARED = frozenset({
     "nfs", "nfs3", "nfs4", "cifs", "smb2", "smb3", "smbfs", "ncpfs", "afs", "auristorfs", "coda", "9p",
     "lustre", "gpfs", "ceph", "glusterfs", "beegfs", "beegfs_nodev", "fhgfs", "pvfs2", "orangefs", "panfs",
     "wekafs", "gfs", "gfs2", "ocfs2", "vboxsf", "prl_fs", "vmhgfs", "davfs",
+    "network drive",  # of Windows
 })
 #: The same of those that a program of the user's serves (FUSE): ``fuse.sshfs`` and its like.
 SHARED_BY_PROGRAM = frozenset({

@@ -12,14 +12,13 @@ import logging
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from mpqueue._parent.journal.items.streams.many_rows import rows_at_once
 from mpqueue._parent.journal.items.streams.sieve import Sieve
 from mpqueue._parent.journal.items.streams.stream_items import StreamItem
 from mpqueue._parent.journal.items.streams.told import Named, Told, read_result, read_row
-from mpqueue._parent.journal.journal_file import connect_privately, explained
+from mpqueue._parent.journal.journal_file import address_of, connect_privately, explained
 from mpqueue._parent.journal.kept_values import ReadFile, Unreadable
 from mpqueue.errors import JournalError
 from mpqueue.status import COMPLETED, FAILED
@@ -82,7 +81,7 @@ class Recall:
     def _attach(self) -> None:
         """The journal, to be read. It has been written, so that it has a log, which is noted."""
         self._log = self._log_now()
-        self._database.execute("ATTACH ? AS journal", (f"{Path(self._path).absolute().as_uri()}?mode=ro",))
+        self._database.execute("ATTACH ? AS journal", (address_of(self._path, "mode=ro"),))
         self._database.execute(f"PRAGMA journal.cache_size=-{CACHE >> 10}")
 
     def _log_now(self) -> tuple[int, int] | None:
