@@ -105,7 +105,8 @@ class Station:
     uses: Mapping[str, Sequence[int]] = field(default_factory=dict)  #: units of resources that the items at hand hold
     cpus: int = 1  #: that they may use
     threads: dict[str, int] | None = None  #: inner threads that the worker started with, by variable, once they changed
-    has_run: bool = False  #: this worker has run an item
+    has_run: bool = False  #: this worker has run an item, or runs its first one
+    could_pack: bool = True  #: results could be pickled before it had run any, as far as that is known
     growth: Growth = field(default_factory=Growth)
     asking: int = -1  #: descriptor of the socket on which segments are asked for that can't be opened by name
     line: int = -1  #: descriptor of the socket on which frames come and answers go, in a process of its own

@@ -129,6 +129,25 @@ def test_finished_neighbours_of_an_item_that(how: str) -> None:
     assert [item.attempts for item in job.items] == [1] * 12
 
 
+@pytest.mark.parametrize("good", [do.succeed, long(do.return_parcel)], ids=lambda good: good.__name__)
+def test_an_item_that_leaves_hardly_any_recursion_costs_no_other_item_or_job_anything(good: do.Handler) -> None:
+    culprits = []
+    with JobQueue(1, max_retries=0) as queue:
+        recorder = Recorder(queue)
+        for frames in range(2, 10):  # with each of them something else is the first that can't be done
+            job = queue.run(range(60), do.only(30, do.leave_recursion(frames), good))
+            later = queue.run(range(5), do.return_parcel)
+            recorder.check(job)
+            assert {item.id for item in job.items if item.error is not None} <= {30}
+            assert later.results == [do.Parcel(at) for at in range(5)]
+            culprits.append(type(job.items[30].exception))
+            assert {item.attempts for item in job.items} == {1}
+        assert len(workers_of(queue)) == 1
+    # Where it is too low for where the item is, Python refuses the limit.
+    assert set(culprits) <= {RecursionError, WorkerCrashedError, type(None)}
+    assert WorkerCrashedError in culprits
+
+
 def test_every_second_item_a_culprit_of_another_kind() -> None:
     kinds = list(CULPRITS.values())
 

@@ -657,6 +657,20 @@ def lower_recursion_limit(item: Any) -> Any:
     return item
 
 
+def leave_recursion(frames: int) -> Handler:
+    """A handler that leaves so many frames of recursion to whatever runs here later, and returns the item."""
+    return functools.partial(_leave_recursion, frames)
+
+
+def _leave_recursion(frames: int, item: Any) -> Any:
+    depth = 0
+    frame: types.FrameType | None = sys._getframe()
+    while frame is not None:
+        depth, frame = depth + 1, frame.f_back
+    sys.setrecursionlimit(depth + frames)
+    return item
+
+
 def take_address_space(item: Any) -> Any:
     """Let this process map no more memory, then return the item."""
     resource.setrlimit(resource.RLIMIT_AS, (1, resource.getrlimit(resource.RLIMIT_AS)[1]))

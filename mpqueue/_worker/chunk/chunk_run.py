@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
@@ -35,6 +36,11 @@ from mpqueue._worker.seat import Seat
 from mpqueue._worker.signals import calls_users_code
 
 log = logging.getLogger("mpqueue")
+
+#: Frames of the stack for which there is to be room, beside those that pickling needs.
+_ROOM = 20
+#: Frames by which that is asked deeper in the stack than where a chunk begins, at most.
+_DEEPER = 10
 
 
 class ChunkRun:
@@ -67,7 +73,8 @@ class ChunkRun:
         self.results = ChunkResults(
             job, self.running, self.careful, self._mark_result, seat.exchange.store, self._is_broken
         )
-        self._could_pack = True  #: when this chunk began, as far as that is known
+        self._could_pack = not self.careful  #: when this chunk began; of careful ones alone it is found out
+        self._recursion_limit = sys.getrecursionlimit()
         self.times = times
         self.started = clock.monotonic()
         self._told = self.started  #: when the last report was made
@@ -91,23 +98,22 @@ class ChunkRun:
         if self.careful and self.station.is_own_process:
             # What is damaged now, none of these items has done.
             self._end_unless_whole(0)
-            self._could_pack = can_pack()
+            self._could_pack = can_pack(_ROOM + _DEEPER)
+            if not self.station.has_run:
+                self.station.could_pack = self._could_pack
+            elif self.station.could_pack and not self._could_pack:
+                self._end(0)
         context.enter(self.station, self.running)
         self.seat.home.sender = self
-        try:
-            with self.job.around_chunk():
-                ended = self._run_stretches()
-                if not self.careful:
-                    self._end_unless_whole(len(self.running.out))
-            self.seat.home.sender = None
-            if self.running.reported:
-                self.station.ledger.reals[FRACTION] = 0.0
-            done = len(self.running.out)
-            report = self._report(done, ended)
-        except BrokenWorkerError:
-            if self.careful:
-                self._end_under_mark("made pickling impossible")
-            self._end(len(self.running.out))
+        with self.job.around_chunk():
+            ended = self._run_stretches()
+            if not self.careful:
+                self._end_unless_whole(len(self.running.out))
+        self.seat.home.sender = None
+        if self.running.reported:
+            self.station.ledger.reals[FRACTION] = 0.0
+        done = len(self.running.out)
+        report = self._report(done, ended)
         self.claim(Phase.IDLE, done, done)
         return report
 
@@ -118,6 +124,9 @@ class ChunkRun:
             return
         if not station.is_whole() or (capture is not None and not capture.is_whole()):
             self._end(done)
+        # What else may be in the way of pickling takes too long to look for, and is found once it is in the way.
+        if sys.getrecursionlimit() < self._recursion_limit and self._is_broken():
+            self._end(done)
 
     def _end(self, done: int) -> NoReturn:
         """End this worker: which of the items that have run is to blame is found out by running each alone."""
@@ -126,7 +135,7 @@ class ChunkRun:
 
     def _is_broken(self) -> bool:
         """True where nothing can be pickled here any more, since the chunk began."""
-        return self.station.is_own_process and self._could_pack and not can_pack()
+        return self.station.is_own_process and self._could_pack and not can_pack(_ROOM)
 
     def _end_if_damaged(self) -> None:
         """In a careful chunk, after an item: end this worker under the item's own mark where the item has damaged it.
@@ -144,6 +153,7 @@ class ChunkRun:
     def _end_under_mark(self, what: str) -> NoReturn:
         """End this worker: the item that it is marked to be at has done it."""
         with contextlib.suppress(BaseException):
+            sys.setrecursionlimit(max(sys.getrecursionlimit(), self._recursion_limit))  # the log has to be written
             log.warning("worker %d ends itself: the item that it ran has %s", self.station.lane, what)
         kill_self()
 
@@ -151,7 +161,13 @@ class ChunkRun:
         """Something broke outside the items' own code: they run again carefully.
 
         In a careful chunk, finished results are sent, and if there are none, the item that ran fails, so that it ends.
+        Where items have made pickling impossible, this worker ends instead, and they run again in another one.
         """
+        done = max(len(self.running.out), self.results.sent)  # the list is empty once a report was made of it
+        if isinstance(error, BrokenWorkerError) or ((done or self.careful) and self._is_broken()):
+            if self.careful:
+                self._end_under_mark("made pickling impossible")
+            self._end(done)
         self.stretch = []  # nothing of it is to be sent early any more
         locked = self.results.lock.acquire(timeout=1.0)  # a late signal may have left it locked
         try:
@@ -241,8 +257,8 @@ class ChunkRun:
                 if len(out) == lo:
                     return Ended.TIME
                 continue
-            size = self._run_stretch(lo, hi)
             self.station.has_run = True
+            size = self._run_stretch(lo, hi)
             if self.careful:
                 self._end_if_damaged()
         return Ended.DONE
