@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from pyee import EventEmitter
 
 from mpqueue._call_checks import nearest
+from mpqueue._parent.surroundings.replies import SafeEvent
 from mpqueue.errors import shown
 from mpqueue.events import EVENT_NAMES
 
@@ -113,7 +114,7 @@ class ListenerThread:
         self.on_fault: Callable[[JobBook | None, Exception], object] = lambda *_: None
         self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
         self._posted = self._told = 0
-        self._has_ended = False
+        self._ended = SafeEvent()
         self._timers: dict[int, tuple[float, Notice, JobBook | None]] = {}
         self._now: Callable[[], float] = lambda: 0.0
 
@@ -132,7 +133,7 @@ class ListenerThread:
     def is_alive(self) -> bool:
         """True while the thread runs."""
         # Not `Thread.is_alive`: a Ctrl-C in it makes a thread look ended for ever.
-        return self._thread.ident is not None and not self._has_ended
+        return self._thread.ident is not None and not self._ended.is_set()
 
     @property
     def idle(self) -> bool:
@@ -158,17 +159,20 @@ class ListenerThread:
         """True on the thread itself: in a listener or a done-callback."""
         return threading.current_thread() is self._thread
 
-    def stop(self, *, wait: bool) -> None:
-        """End the thread once everything that was posted has been delivered; with ``wait`` return after that."""
+    def stop(self, *, wait: bool, unless: SafeEvent | None = None) -> None:
+        """End the thread once everything that was posted has been delivered.
+
+        With ``wait`` return after that, or once ``unless`` is set.
+        """
         self._queue.put(None)
-        if wait and not self.is_here and self._thread.ident is not None:
+        if wait and not self.is_here and self._thread.ident is not None and self._ended.wait(unless=unless):
             self._thread.join()
 
     def _loop(self) -> None:
         try:
             self._serve()
         finally:
-            self._has_ended = True
+            self._ended.set()
 
     def _serve(self) -> None:
         while True:

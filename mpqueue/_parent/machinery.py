@@ -29,7 +29,7 @@ from mpqueue._parent.running import LaneNow, LaneStack
 from mpqueue._parent.surroundings import real_threads as threads
 from mpqueue._parent.surroundings.clock import Clock, SystemClock
 from mpqueue._parent.surroundings.interpreter_exit import check_running, on_exit
-from mpqueue._parent.surroundings.replies import Reply
+from mpqueue._parent.surroundings.replies import Reply, SafeEvent
 from mpqueue._wire.means import DEVICES_VARIABLE
 from mpqueue._wire.pickling.packed_handler import PackedHandler
 from mpqueue.errors import InternalError, JournalError, QueueClosedError
@@ -102,6 +102,8 @@ class Engine:
         self._sampler: Sampler | None = None
         self._lock = threading.Lock()
         self._shut = False
+        #: Set: all is to end at once, and an end that waits for listeners or idle workers waits no longer.
+        self.cut_short = SafeEvent()
         self._take_back: Callable[[], None] | None = None
         self.recorder = None if journal is None else self._open_journal(journal)
         self.announce: Announce = _announce_nothing  #: what the coordinator tells of jobs; to be set before it starts
@@ -288,8 +290,11 @@ class Engine:
     ) -> None:
         """End everything: workers (with ``kill`` at once, else when they are idle), threads, files. Idempotent.
 
+        With ``kill`` it cuts one short that another thread is at, without waiting for that one.
         ``by`` is the moment, by the queue's clock, until which idle workers are waited for at the longest.
         """
+        if kill and not at_exit:  # at the program's end a thread that closes the queue still waits for its listeners
+            self.cut_short.set()
         with self._lock:
             if self._shut or os.getpid() != self._owner:
                 return
@@ -311,13 +316,14 @@ class Engine:
             self._recording.close()
 
     def _end_work(self, coordinator: Coordinator, kill: bool, wait_for_listeners: bool, by: float | None) -> None:
+        if not kill:
+            with contextlib.suppress(InternalError):
+                self._wait_until_quiet(coordinator, by)
+            kill = self.cut_short.is_set()
         if kill:
             message = QueueClosing(self.clock.wall(), cancel=True, kill=True)
             with contextlib.suppress(InternalError):  # logged, and all that it touched has ended
                 coordinator.ask(lambda: self._handle_closing(coordinator, message))
-        else:
-            with contextlib.suppress(InternalError):
-                self._wait_until_quiet(coordinator, by)
         if self._sampler is not None:
             self._sampler.stop()
         if self.recorder is not None:
@@ -332,7 +338,7 @@ class Engine:
         if self._pool is not None:  # looked at last: it may have been opened just before
             self._pool.close(kill=kill or (by is not None and self.clock.now() >= by))
         coordinator.stop()
-        self.listeners.stop(wait=wait_for_listeners)
+        self.listeners.stop(wait=wait_for_listeners, unless=self.cut_short)
 
     def _await_pickled(self, coordinator: Coordinator, recorder: Recorder) -> None:
         """Wait for what is being pickled for the journal, within reason."""
@@ -387,9 +393,9 @@ class Engine:
         quiet = Reply[None]()
         coordinator.ask(lambda: coordinator.when_quiet(quiet))
         patience = PATIENCE if by is None else min(PATIENCE, max(0.0, by - self.clock.now()))
-        try:
-            quiet.result(patience)
-        except TimeoutError:
+        if quiet.wait(patience, unless=self.cut_short):
+            quiet.result()
+        elif not self.cut_short.is_set():
             log.warning("closing goes on although the end of a setup has taken %.3g s and still runs", patience)
 
 

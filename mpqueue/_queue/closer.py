@@ -39,10 +39,7 @@ class Closer:
         self.closed = True
         here = self._engine.listeners.is_here
         if kill and not here:
-            for run in self._runs:
-                run._end_bar()
-            self._engine.shutdown(kill=True)
-            self._pages.close()
+            self._end(owner, kill=True)
             return
         self._engine.close_jobs(cancel=here or not wait)
         self._finish(partial(self._end, owner, kill=kill), wait=wait and not here)
@@ -68,7 +65,11 @@ class Closer:
         if not kill:
             patience = None if by is None else max(0.0, by - self._engine.clock.now()) + PATIENCE
             self._await_runs(patience)
-            kill = not all(run.done() for run in self._runs)  # listeners, which take too long
+            # It was cut short, or there are listeners that take too long.
+            kill = self._engine.cut_short.is_set() or not all(run.done() for run in self._runs)
+        if kill:
+            for run in self._runs:
+                run._end_bar()
         self._engine.shutdown(kill=kill, wait_for_listeners=not kill, by=by)
         self._pages.close()
 
@@ -76,10 +77,13 @@ class Closer:
         now = self._engine.clock.now
         until = None if patience is None else now() + patience
         for run in list(self._runs):
-            run._over.wait(None if until is None else max(0.0, until - now()))
+            run._over.wait(None if until is None else max(0.0, until - now()), self._engine.cut_short)
 
-    async def close_beside_loop(self, close: Callable[[], None], kill: Callable[[], None]) -> None:
-        """Call ``close`` on another thread, and wait for it; where that is interrupted, call ``kill`` and wait on."""
+    async def close_beside_loop(self, close: Callable[[], None]) -> None:
+        """Call ``close`` on another thread, and wait for it: the loop goes on meanwhile.
+
+        Where that is interrupted, all ends at once, as with ``kill``. That is waited for, too.
+        """
         closed = Reply[None]()
         alarm = Bell()
 
@@ -96,8 +100,10 @@ class Closer:
         thread.start()
         try:
             await alarm.wait()
-        except BaseException:
-            kill()
+        except BaseException as interruption:
+            self._engine.cut_short.set()
+            if not isinstance(interruption, GeneratorExit):  # the coroutine was dropped, and can't await
+                await alarm.wait_shielded()
             raise
         finally:
             thread.join()  # once it has rung it is at its end

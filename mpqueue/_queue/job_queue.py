@@ -1085,8 +1085,7 @@ class JobQueue(SafeEmitter):
     async def adrain(self, within: float = 30.0) -> None:
         """`drain` that can be awaited: the event loop goes on meanwhile. If the wait is cancelled, all ends at once."""
         checks.check_within(within)
-        kill = partial(self.close, kill=True)
-        await self._closer.close_beside_loop(partial(self._closer.drain, self, within), kill)
+        await self._closer.close_beside_loop(partial(self._closer.drain, self, within))
 
     def __repr__(self) -> str:
         stats, workers = self.get_stats(), self.concurrency
@@ -1124,8 +1123,7 @@ class JobQueue(SafeEmitter):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        leave, kill = partial(self.__exit__, kind, error, trace), partial(self.close, kill=True)
-        await self._closer.close_beside_loop(leave, kill)
+        await self._closer.close_beside_loop(partial(self.__exit__, kind, error, trace))
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a JobQueue can't be pickled: it belongs to the process that made it")

@@ -64,6 +64,20 @@ class Bell:
         """Wait until it rings. What interrupts that is raised: `asyncio.CancelledError`, `trio.Cancelled`."""
         await self._event.wait()
 
+    async def wait_shielded(self) -> None:
+        """Wait until it rings, though the task has been cancelled, or is cancelled meanwhile."""
+        if self._loop is None:
+            import trio
+
+            with trio.CancelScope(shield=True):
+                await self._event.wait()
+            return
+        import asyncio
+
+        while not self._event.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._event.wait()
+
 
 async def let_others_run() -> None:
     """Give the loop's other tasks a turn."""

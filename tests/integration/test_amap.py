@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,18 @@ import anyio
 import pytest
 
 import mpqueue
-from mpqueue import ItemTimeoutError, JobQueue, JobStatus, QueueClosedError, TooManyFailuresError
+from mpqueue import (
+    ItemTimeoutError,
+    JobProgress,
+    JobQueue,
+    JobRun,
+    JobStatus,
+    QueueClosedError,
+    TooManyFailuresError,
+)
 from mpqueue._dropin.shared_pool import shared_pool
+from mpqueue._parent import machinery
+from mpqueue.events import JOB_PROGRESS
 from tests.support import handlers as do
 from tests.support.loops import Run, SlowConsumer, arrive, in_loops, turns_of_others
 from tests.support.programs import interrupt_program, is_running
@@ -301,5 +313,88 @@ def test_error_inside_the_block_ends_running_items(run: Run, tmp_path: Path) -> 
         with pytest.raises(LookupError):
             await leave_by_an_error()
         wait_until(lambda: not any(is_running(int(pid)) for pid in gate.arrived()), what="the running item to end")
+
+    run(main)
+
+
+async def come_true(condition: Callable[[], object]) -> None:
+    while not condition():  # noqa: ASYNC110 - a thread to wait in would outlive the test
+        await anyio.sleep(0.001)
+
+
+def threads_of_queues() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if "mpqueue" in thread.name]
+
+
+@in_loops
+@pytest.mark.parametrize("end", ["async with", "adrain"])
+def test_a_close_that_is_cancelled_waits_for_no_listener(end: str, run: Run) -> None:
+    inside, may_go_on, told = threading.Event(), threading.Event(), list[bool]()
+    queues, runs = list[JobQueue](), list[JobRun[Any, Any]]()
+
+    def hear(_: JobProgress) -> None:
+        inside.set()
+        told.append(may_go_on.wait(30))  # as one that waits for the loop
+
+    async def use_queue() -> None:
+        async with JobQueue(1) as queue:
+            queue.create_job("job", ["a", "bystander"], do.return_pid)
+            queue.on(JOB_PROGRESS, hear)
+            runs.append(queue.start("job"))
+            await come_true(lambda: inside.is_set() and runs[0].job.status.final)
+            queues.append(queue)
+            if end == "adrain":
+                await queue.adrain(600)
+
+    async def main() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(use_queue)
+            await come_true(lambda: queues and queues[0]._closer.closed)
+            tasks.cancel_scope.cancel()
+        assert told == [], "it was still waited for"
+        assert not any(is_running(pid) for pid in runs[0].job.results if pid is not None)
+        assert [name.rpartition("-")[0] for name in threads_of_queues()] == ["mpqueue-listeners"]
+        assert not runs[0].done()
+
+    try:
+        run(main)
+    finally:
+        may_go_on.set()
+    assert runs[0].result(60).completed == 2
+    assert told == [True, True]
+    wait_until(lambda: not threads_of_queues())
+
+
+@in_loops
+def test_the_loop_goes_on_while_a_cancelled_close_ends(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machinery, "SINK_PATIENCE", 30.0)
+    inside, may_go_on, kept = threading.Event(), threading.Event(), list[dict[str, Any]]()
+    runs = list[JobRun[Any, Any]]()
+
+    class Rows:
+        def write(self, rows: Sequence[dict[str, Any]]) -> None:
+            inside.set()
+            if may_go_on.wait(60):
+                kept.extend(rows)
+
+        def close(self) -> None:
+            pass
+
+    async def use_queue() -> None:
+        async with JobQueue(1) as queue:
+            handler = do.only("hangs", do.hang_sleep)
+            queue.create_job("job", ["bystander", "hangs"], handler, chunksize=1, results=Rows())
+            runs.append(queue.start("job"))
+
+    async def main() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(use_queue)
+            await come_true(inside.is_set)
+            tasks.cancel_scope.cancel()
+            with anyio.CancelScope(shield=True):
+                await come_true(lambda: runs[0].job.cancelled)
+            may_go_on.set()
+        assert runs[0].result(60).cancelled, "the close waits for the sink, and that for the loop"
+        assert kept
 
     run(main)

@@ -9,7 +9,7 @@ import pickle
 import signal
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -312,9 +312,15 @@ def test_a_drain_that_waits_is_cut_short(tmp_path: Path) -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
 
+    async def drain_until_dropped(queue: JobQueue) -> None:
+        coroutine = queue.adrain(600.0)
+        coroutine.send(None)
+        coroutine.close()
+
     cuts: list[Callable[[JobQueue], object]] = [
         lambda queue: queue.drain(0),
         lambda queue: asyncio.run(drain_until_cancelled(queue)),
+        lambda queue: asyncio.run(drain_until_dropped(queue)),
     ]
     for cut_short in cuts:
         queue = JobQueue(1)
@@ -339,6 +345,45 @@ def test_a_drain_does_not_wait_for_a_listener_for_ever(monkeypatch: pytest.Monke
     assert not run.done(), "its last event has not been delivered"
     may_go_on.set()
     run.result(60)
+
+
+@pytest.mark.parametrize("what", ["a listener", "a done-callback", "the end of a setup"])
+def test_a_close_that_waits_is_cut_short_by_one_that_kills(
+    what: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate, inside, may_go_on, told = Gate(tmp_path), threading.Event(), threading.Event(), list[bool]()
+
+    def hear(_: object) -> None:
+        inside.set()
+        told.append(may_go_on.wait(40))
+
+    def setup() -> Iterator[None]:
+        yield
+        if what == "the end of a setup":
+            gate.pass_through("the end")
+
+    queue = JobQueue(1)
+    if what == "a listener":
+        queue.on(JOB_PROGRESS, hear)
+    queue.create_job("job", ["a", "bystander"], lambda item, state: item, setup=setup)
+    run = queue.start("job")
+    if what == "a done-callback":
+        run.add_done_callback(hear)
+    closer = threading.Thread(target=queue.close)
+    closer.start()
+    wait_until(lambda: is_closed(queue) and run.job.status.final)
+    if what == "the end of a setup":
+        gate.wait_for("the end")
+    else:
+        assert inside.wait(60)
+    queue.close(kill=True)
+    closer.join(60)
+    assert not closer.is_alive()
+    assert told == [], "it was still waited for"
+    may_go_on.set()
+    assert run.result(60).results == ["a", "bystander"]
+    wait_until(lambda: not threads_of_queues())
+    assert not [record for record in caplog.records if "closing goes on" in record.message]
 
 
 def test_interruption_while_the_with_block_ends_kills(tmp_path: Path) -> None:

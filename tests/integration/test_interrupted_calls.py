@@ -162,6 +162,23 @@ def test_all_that_wait_for_an_event_go_on_when_it_is_set() -> None:
     assert not event._waiting
 
 
+def test_a_wait_for_an_event_ends_with_another_event_too() -> None:
+    event, other, woken = SafeEvent(), SafeEvent(), list[bool]()
+    assert not event.wait(0.001, unless=other)
+    for which in (other, event):
+        event.clear()
+        other.clear()
+        thread = threading.Thread(target=lambda: woken.append(event.wait(PATIENCE, unless=other)))
+        thread.start()
+        wait_until(lambda: event._waiting and other._waiting)
+        which.set()
+        thread.join(PATIENCE)
+    assert woken == [False, True]
+    assert event.wait(0.0, unless=other), "what it waits for comes first"
+    assert not event._waiting
+    assert not other._waiting
+
+
 def test_an_interrupted_set_of_an_event_wakes_all_when_it_is_called_again() -> None:
     event, waiting = SafeEvent(), list[threading.Thread]()
 

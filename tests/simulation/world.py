@@ -221,9 +221,13 @@ class Queue(Generic[T]):
         return not self._items
 
 
-def wait_for(event: SafeEvent, timeout: float | None = None) -> bool:
+def wait_for(event: SafeEvent, timeout: float | None = None, unless: SafeEvent | None = None) -> bool:
     """What `SafeEvent.wait` is to the parent's code."""
-    return event.is_set() or World.current.wait(event.is_set, timeout)
+
+    def is_over() -> bool:
+        return event.is_set() or (unless is not None and unless.is_set())
+
+    return event.is_set() or (World.current.wait(is_over, timeout) and event.is_set())
 
 
 @contextmanager

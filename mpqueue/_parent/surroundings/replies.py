@@ -47,18 +47,33 @@ class SafeEvent:
         """From now on `wait` waits again."""
         self._is_set = False
 
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait until it is set, at most ``timeout`` seconds; False where it was not. Signals interrupt that."""
+    def wait(self, timeout: float | None = None, unless: SafeEvent | None = None) -> bool:
+        """Wait until it is set, at most ``timeout`` seconds; False where it was not. Signals interrupt that.
+
+        Once the event ``unless`` is set, it does not wait any longer.
+        """
         if self._is_set:
             return True
         lock = _thread.allocate_lock()
         lock.acquire()
         self._waiting.append(lock)
         try:
-            # Appended before this is looked at, as `set` sets before it looks: one of both sees.
-            return self.is_set() or wait_long(partial(_acquire, lock), timeout)
+            if unless is None:
+                # Appended before this is looked at, as `set` sets before it looks: one of both sees.
+                return self.is_set() or wait_long(partial(_acquire, lock), timeout)
+            return self._wait_for_either(lock, timeout, unless)
         finally:
             self._waiting.remove(lock)
+
+    def _wait_for_either(self, lock: _thread.LockType, timeout: float | None, other: SafeEvent) -> bool:
+        waiting = other._waiting
+        waiting.append(lock)
+        try:
+            if not self.is_set() and not other.is_set():
+                wait_long(partial(_acquire, lock), timeout)
+            return self.is_set()
+        finally:
+            waiting.remove(lock)
 
 
 def _acquire(lock: _thread.LockType, seconds: float | None) -> bool:
@@ -97,9 +112,9 @@ class Reply(Generic[T]):
         if told is not None:
             told(self)
 
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait until it was given, at most ``timeout`` seconds; False where it was not."""
-        return self._given.wait(timeout)
+    def wait(self, timeout: float | None = None, unless: SafeEvent | None = None) -> bool:
+        """Wait until it was given, at most ``timeout`` seconds, see `SafeEvent.wait`; False where it was not."""
+        return self._given.wait(timeout, unless)
 
     def result(self, timeout: float | None = None) -> T:
         """The value, once it was given; raises the error. Raises TimeoutError after ``timeout`` seconds."""
