@@ -133,7 +133,9 @@ def _listen(host: str, port: int) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = _Listening(family, kind, protocol)
         try:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            # On Windows, SO_REUSEADDR would let a second program listen at an address that is in use.
+            alone = getattr(socket, "SO_EXCLUSIVEADDRUSE", socket.SO_REUSEADDR)
+            listening.setsockopt(socket.SOL_SOCKET, alone, 1)
             if hasattr(socket, "TCP_DEFER_ACCEPT"):
                 # Linux keeps a connection to itself until something was sent. So a request is there as soon as its
                 # connection is, and connections that send nothing take no place at all.
@@ -144,7 +146,7 @@ def _listen(host: str, port: int) -> socket.socket:
             listening.close()
             raise
     except OSError as error:
-        hint = " (port=0 takes a free one)" if error.errno == errno.EADDRINUSE else ""
+        hint = " (port=0 takes a free one)" if error.errno in (errno.EADDRINUSE, errno.EACCES) else ""
         raise OSError(error.errno, f"serve: expected to listen on {host!r}, port {port}: {error}{hint}") from error
     except ValueError as error:  # no text that could be one
         raise ValueError(f"host: expected a name or an address, got {shown(host)}: {error}") from error

@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import signal
+import socket
 import threading
 import weakref
 from collections import Counter
@@ -570,6 +571,10 @@ def test_a_port_that_is_taken_is_said_at_once(queue: JobQueue) -> None:
     port = int(visit(queue.serve().url).netloc.rpartition(":")[2])
     with pytest.raises(OSError, match=f"port {port}.*port=0 takes a free one"):
         queue.serve(port=port)
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with pytest.raises(OSError):  # noqa: PT011 - in use, or denied, by the system
+            other.bind(("127.0.0.1", port))
 
 
 @pytest.mark.parametrize(
