@@ -114,6 +114,56 @@ def test_a_worker_that_sets_its_own_levels_tells_no_more_than_this_process_wants
     assert heard.texts == []
 
 
+def test_a_level_that_a_worker_s_initializer_sets_stays_for_the_handlers_that_it_adds(
+    heard: Heard, tmp_path: Path
+) -> None:
+    path = tmp_path / "worker.log"
+
+    def begin() -> None:
+        root = logging.getLogger()
+        root.addHandler(logging.FileHandler(path))
+        root.setLevel(logging.INFO)
+
+    def handle(item: str) -> None:
+        for name in ("other", "mine"):
+            logging.getLogger(name).info("%s at %s", name, item)
+
+    logging.getLogger("mine").setLevel(logging.ERROR)
+    with JobQueue(1, initializer=begin) as queue:
+        for item in "ab":
+            run = queue.start(queue.create_job(item, [item], handle))
+            run.result()
+            assert not run._spoke, "what this process does not want is not sent"
+        logging.getLogger("mine").setLevel(logging.NOTSET)
+        logging.getLogger().setLevel(logging.INFO)
+        try:
+            queue.run(["c"], handle)
+        finally:
+            logging.getLogger().setLevel(logging.WARNING)
+        queue.run(["d"], handle)
+    assert path.read_text().splitlines() == [
+        "other at a",
+        "other at b",
+        "other at c",
+        "mine at c",
+        "other at d",
+        "mine at d",
+    ]
+    assert heard.texts == ["mine at c"]
+
+
+def test_a_level_that_this_process_takes_back_is_taken_back_in_its_workers(heard: Heard) -> None:
+    def handle(item: str) -> None:
+        logging.getLogger("mine.talkative").info("at %s", item)
+
+    with JobQueue(1) as queue:
+        logging.getLogger("mine.talkative").setLevel(logging.ERROR)
+        queue.run(["a"], handle)
+        logging.getLogger("mine.talkative").setLevel(logging.NOTSET)
+        queue.run(["b"], handle)
+    assert heard.texts == ["at b"]
+
+
 def test_tracebacks_extras_and_stacks_come_along(heard: Heard) -> None:
     class Strange:
         def __repr__(self) -> str:

@@ -15,7 +15,7 @@ import logging
 import threading
 import warnings
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, Protocol
 
@@ -57,6 +57,7 @@ class RecordsHome(logging.Handler):
     def __init__(self, station: Station) -> None:
         super().__init__()
         self._station = station
+        self.levels: Mapping[str, int] = {"": logging.NOTSET}  #: of the parent's loggers; the root's name is empty
         self.sender: Sender | None = None  #: the chunk at hand; set by the main thread
         self.chunk = 0  #: the number of the chunk at hand, also while its handler is loaded
         self._kept: deque[bytes] = deque()
@@ -71,6 +72,8 @@ class RecordsHome(logging.Handler):
         """Keep the record, and send it soon."""
         if not self._station.is_own_process and station.here() is not self._station:
             return  # another's, who lives in the same process
+        if record.levelno < self._level_of(record.name):
+            return
         try:
             data = dump_record(_frame_of(record))
         except Exception:
@@ -85,6 +88,12 @@ class RecordsHome(logging.Handler):
             self._leave(data)
             if self.sender is not None and not self._send_now():
                 self._send_later()
+
+    def _level_of(self, name: str) -> int:
+        """What the parent's logger of this name lets through."""
+        while name and name not in self.levels:
+            name = name.rpartition(".")[0]
+        return self.levels[name]
 
     @property
     def is_alone(self) -> bool:
@@ -183,7 +192,7 @@ def _plain(value: Any) -> Any:
 
 
 def install(home: RecordsHome, speech: Speech | None) -> None:
-    """Take home what is logged from now on; the loggers have the levels that they have in the parent."""
+    """Take home what is logged from now on, as far as the parent's loggers let it through."""
     root = logging.getLogger()
     if home not in root.handlers:
         root.addHandler(home)
@@ -193,10 +202,36 @@ def install(home: RecordsHome, speech: Speech | None) -> None:
         # To set a level costs a look at every logger, also where it is set already.
         if home.is_alone and root.manager.disable != speech.disabled:
             logging.disable(speech.disabled)
-        for name, level in speech.levels.items():
-            logger = logging.getLogger(name or None)
-            if logger.level != level:
-                logger.setLevel(level)
+        home.levels = speech.levels
+        with _setting:
+            _set_levels(speech.levels)
+
+
+#: Of this process's loggers, by name: the levels that they were given, and those that other code has set, such as the
+#: initializer. Several workers may live in one process.
+_given: dict[str, int] = {}
+_own: dict[str, int] = {}
+_setting = threading.Lock()
+
+
+def _set_levels(levels: Mapping[str, int]) -> None:
+    """The loggers get these levels, or their own ones where these let more through, for handlers that were added here.
+
+    So a logger that the parent has set back has its own one again.
+    """
+    for name in {*levels, *_given}:
+        logger = logging.getLogger(name or None)
+        if logger.level != _given.get(name, logging.NOTSET if name else logging.WARNING):
+            _own[name] = logger.level
+        if name and _own.get(name) == logging.NOTSET:
+            del _own[name]
+        level = min((each[name] for each in (levels, _own) if name in each), default=logging.NOTSET)
+        if logger.level != level:
+            logger.setLevel(level)
+        if name in levels:
+            _given[name] = level
+        else:
+            del _given[name]
 
 
 @cache
