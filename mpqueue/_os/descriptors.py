@@ -152,6 +152,13 @@ def close_all(*fds: int) -> None:
             os.close(fd)
 
 
+def duplicate(fd: int) -> int:
+    """Another descriptor of the same open file, private to this process, and no standard stream. Raises OSError."""
+    if sys.platform == "win32":
+        return os.dup(fd)
+    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+
+
 def move(fds: Sequence[int], numbers: Sequence[int]) -> None:
     """Have what is open under ``fds`` under these numbers, private to this process, whatever is open there now."""
     beyond = max(*numbers, *fds) + 1

@@ -242,6 +242,25 @@ def test_a_job_is_heard_after_an_item_of_another_one_has_closed_the_stream_and_t
     assert (heard_again.items[0].stdout, heard_again.items[0].stderr) == ("out d\n", "err d\n")
 
 
+@pytest.mark.parametrize("closed", [[1], [2], [1, 2], long([0, 2]), long([0, 1, 2])], ids=str)
+def test_c_code_and_child_processes_are_heard_after_an_item_of_another_job_has_closed(closed: list[int]) -> None:
+    def close(item: str) -> str:
+        for fd in closed:
+            os.close(fd)
+        return item
+
+    def handle(item: str) -> str:
+        subprocess.run([sys.executable, "-c", "import sys; print('out'); print('err', file=sys.stderr)"], check=True)
+        return item
+
+    with JobQueue(1, max_retries=0) as queue:
+        queue.run(["a"], close)
+        heard = queue.run(["b", "c"], handle, capture_output=True)
+        assert queue.run(["d"], do.succeed).results == ["d"]
+    assert heard.results == ["b", "c"]
+    assert [(item.stdout, item.stderr) for item in heard.items] == [("out\n", "err\n")] * 2
+
+
 def test_a_worker_with_no_descriptor_left_keeps_no_output_and_fails_no_item() -> None:
     def use_up(item: str) -> str:
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

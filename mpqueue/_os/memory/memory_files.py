@@ -15,6 +15,7 @@ import os
 import sys
 import tempfile
 
+from mpqueue._os.descriptors import duplicate
 from mpqueue._os.files import open_unseen, write_at
 from mpqueue._os.system import IS_WINDOWS, choose
 
@@ -75,7 +76,12 @@ def _make_memfd(label: str) -> int:
 
 def _memfd(label: str, flags: int) -> int:
     fd: int = os.memfd_create(f"mpqueue-{label}", flags)  # type: ignore[attr-defined,unused-ignore]
-    return fd
+    if fd > 2:
+        return fd
+    try:
+        return duplicate(fd)
+    finally:
+        os.close(fd)
 
 
 def _make_instead(label: str, error: AttributeError | OSError) -> int:
@@ -101,7 +107,7 @@ def _make_temporary(label: str) -> int:
 
 def _temporary(prefix: str, folder: str | None) -> int:
     with tempfile.TemporaryFile(prefix=prefix, dir=folder) as file:
-        return fcntl.fcntl(file.fileno(), fcntl.F_DUPFD_CLOEXEC, 3)
+        return duplicate(file.fileno())
 
 
 #: The descriptor of such a file, empty, private to this process, and no standard stream. Raises OSError, with the cure

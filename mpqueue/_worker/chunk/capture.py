@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 from mpqueue._os import standard_streams
-from mpqueue._os.descriptors import Descriptor, descriptors_left
+from mpqueue._os.descriptors import Descriptor, descriptors_left, duplicate
 from mpqueue._os.files import read_at
 from mpqueue._os.memory.memory_files import make_file
 from mpqueue._os.system import c_library
@@ -130,7 +130,7 @@ class _Place:
         """Put the file in its place; where no descriptor is left for that, what is written is not kept."""
         try:
             self._make_file()
-            self._before = Descriptor(os.dup(self._at))
+            self._before = Descriptor(duplicate(self._at))
         except OSError as error:
             if error.errno != errno.EBADF:
                 return
