@@ -658,6 +658,13 @@ def add(items, item):
     return list(items)
 
 
+def add_in(task):
+    items, collector = task["items"]
+    collector.add(task["item"])
+    assert add(items, task["item"]) == collector.items
+    return items
+
+
 if __name__ == "__main__":
     with mpqueue.Executor(1) as executor:
         one_by_one = lambda function, *args: executor.submit(function, *args).result()
@@ -677,6 +684,9 @@ if __name__ == "__main__":
             assert [future.result() for future in [executor.submit(function, item) for item in range(50)]] == alone
             assert list(executor.map(function, range(50))) == alone
         assert {future.result() for future in [executor.submit(mine.append, item) for item in range(50)]} == {None}
+        tasks = [{"items": (mine, collector), "item": item} for item in range(50)]
+        assert [future.result() for future in [executor.submit(add_in, task) for task in tasks]] == alone
+        assert list(executor.map(add_in, tasks)) == alone
         assert (collector.items, mine) == ([], [])
 
     with mpqueue.Pool(1, begin, ("a.csv",)) as pool:

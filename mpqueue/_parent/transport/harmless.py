@@ -128,6 +128,13 @@ class _Numpy:
 _numpy = _Numpy()
 
 
+def is_plain_array(obj: Any) -> bool:
+    """True for a numpy array that holds no other objects."""
+    if not _numpy.is_known:
+        _numpy.learn()
+    return _numpy.is_known and type(obj) is _numpy.array and _is_own_array(obj)
+
+
 def _is_known(obj: Any) -> bool:
     kind = type(obj)
     check = _known.get(id(kind))

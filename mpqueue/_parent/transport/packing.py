@@ -7,15 +7,14 @@ of their job's own, where a slow or endless one delays no other job.
 from __future__ import annotations
 
 import contextlib
-import functools
 import threading
 from collections.abc import Callable, Sequence
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
 from mpqueue._core.state.item_table import Failure
 from mpqueue._core.state.lane_book import Chunk
-from mpqueue._parent.transport.harmless import LEAVES, are_harmless, dump_harmless
+from mpqueue._parent.transport.common_parts import have_parts_in_common
+from mpqueue._parent.transport.harmless import are_harmless, dump_harmless
 from mpqueue._parent.transport.kept_errors import let_go, text_of
 from mpqueue._parent.users_code.asides import Aside
 from mpqueue._wire.frames import Several
@@ -23,9 +22,7 @@ from mpqueue._wire.memory.held_segment import HeldSegment
 from mpqueue._wire.memory.segments import SegmentRef, SegmentStore
 from mpqueue._wire.memory.shared import Shared, notes_shared
 from mpqueue._wire.parcels import Parcel
-from mpqueue._wire.pickling.packed_functions import PackedFunction, ScriptFunction
 from mpqueue._wire.pickling.payload import Packed, dump
-from mpqueue._worker.handlers.called import Call
 from mpqueue.errors import ItemPicklingError, shown
 
 
@@ -71,46 +68,10 @@ def pack_at_once(chunk: Chunk, items: list[Any], store: SegmentStore | None) -> 
     """The items pickled, if that runs no user's code; else None. On the coordinator's thread."""
     if chunk.careful:
         return _pack_each_at_once(items, store)
-    if not _share_an_argument(items):
+    if not have_parts_in_common(items):
         return dump_harmless(items, store)
     each = _pack_each_at_once(items, store)
     return None if each is None else Several(each)
-
-
-def _share_an_argument(items: Sequence[Any]) -> bool:
-    """True where these are calls, and two have an argument in common that may be changed.
-
-    In one pickle it would be one object for both. The object of a method is one, and what a partial has. 0.5 us a call;
-    runs no code of anyone's.
-    """
-    if len(items) == 1 or type(items[0]) is not Call:
-        return False
-    first: dict[int, int] = {}  #: by the argument's id, the call that has it
-    for at, (function, args, kwargs) in enumerate(items):
-        given = [*args] if type(args) in (tuple, list) else []
-        if type(function) not in _FUNCTIONS:
-            given += _brought(function)
-        if type(kwargs) is dict and kwargs:
-            given += kwargs.values()
-        for argument in given:
-            if id(type(argument)) not in LEAVES and first.setdefault(id(argument), at) != at:
-                return True
-    return False
-
-
-#: These bring nothing that a call can change, or what a function of a module would keep from call to call as well.
-_FUNCTIONS = frozenset({FunctionType, PackedFunction, ScriptFunction, type})
-
-
-def _brought(function: Any) -> list[Any]:
-    """What such a callable brings to its call, beside the arguments."""
-    kind = type(function)
-    if kind is MethodType or kind is BuiltinFunctionType:
-        owner = function.__self__
-        return [] if owner is None or issubclass(type(owner), type | ModuleType) else [owner]
-    if kind is functools.partial:
-        return [*function.args, *function.keywords.values(), *_brought(function.func)]
-    return [] if kind in _FUNCTIONS else [function]
 
 
 def _pack_each_at_once(items: Sequence[Any], store: SegmentStore | None) -> list[Packed] | None:
@@ -194,7 +155,7 @@ class Packing(Aside[PackedItems]):
         return PackedItems([], {at: Failure(refusal, charged=False)})
 
     def _pack(self) -> tuple[Packed | list[Packed] | Several, dict[int, Failure]]:
-        share = not self._careful and _share_an_argument(self._items)
+        share = not self._careful and have_parts_in_common(self._items)
         if not (self._careful or share):
             with contextlib.suppress(BaseException):
                 return dump(self._items, self._store), {}
