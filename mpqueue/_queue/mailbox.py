@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import queue
+import sys
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -60,9 +61,24 @@ class Bell:
             if self._loop is not None and not self._loop.is_closed():
                 raise
 
-    async def wait(self) -> None:
-        """Wait until it rings. What interrupts that is raised: `asyncio.CancelledError`, `trio.Cancelled`."""
-        await self._event.wait()
+    async def wait(self, timeout: float | None = None) -> None:
+        """Wait until it rings, at most ``timeout`` seconds.
+
+        What interrupts that is raised: `asyncio.CancelledError`, `trio.Cancelled`.
+        """
+        if timeout is None:
+            await self._event.wait()
+        elif self._loop is None:
+            import trio
+
+            with trio.move_on_after(timeout):
+                await self._event.wait()
+        else:
+            timer = self._loop.call_later(timeout, self._event.set)
+            try:
+                await self._event.wait()
+            finally:
+                timer.cancel()
 
     async def wait_shielded(self) -> None:
         """Wait until it rings, though the task has been cancelled, or is cancelled meanwhile."""
@@ -77,6 +93,23 @@ class Bell:
         while not self._event.is_set():
             with contextlib.suppress(asyncio.CancelledError):
                 await self._event.wait()
+
+
+def runs_loop() -> bool:
+    """True on a thread that runs an event loop, whose tasks stand still while the thread waits."""
+    if "asyncio" in sys.modules:
+        import asyncio
+
+        with contextlib.suppress(RuntimeError):
+            asyncio.get_running_loop()
+            return True
+    if "trio" in sys.modules:
+        import trio
+
+        with contextlib.suppress(RuntimeError):
+            trio.lowlevel.current_trio_token()
+            return True
+    return False
 
 
 async def let_others_run() -> None:

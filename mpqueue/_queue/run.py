@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Generic, Self
 
 from mpqueue._core.messages import JobCancelled
 from mpqueue._core.state.item_table import Failure
+from mpqueue._output.progress import PATIENCE
 from mpqueue._parent.surroundings.replies import Reply, SafeEvent, SafeFuture
 from mpqueue._queue.job import Items, Job, JobItem, R_co, T_co
-from mpqueue._queue.mailbox import Bell, Mailbox, Rings, Turns
+from mpqueue._queue.mailbox import Bell, Mailbox, Rings, Turns, runs_loop
 from mpqueue.errors import InternalError, JournalError, QueueClosedError, SinkError, WorkerStartError
 from mpqueue.status import FAILED
 
@@ -144,8 +145,8 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
             self._check_trouble()
         return self.result()
 
-    async def _news_later(self) -> None:
-        """Wait until it is done, or there is trouble."""
+    async def _news_later(self, timeout: float | None = None) -> None:
+        """Wait until it is done, or there is trouble, at most ``timeout`` seconds."""
         alarm = Bell()
 
         def ring(_: object) -> None:
@@ -155,7 +156,7 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
         self._alarms.append(alarm)
         try:
             if self._trouble is None:
-                await alarm.wait()
+                await alarm.wait(timeout)
         finally:
             self._alarms.remove(alarm)
             self._forget_callback(ring)
@@ -246,14 +247,41 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
         return self._book.spoke
 
     def _end_display(self) -> None:
-        """Show nothing more of its progress: a caller that waited for it continues."""
+        """Show nothing more of its progress: it is about to resolve. On the listener thread."""
         if self._display is not None:
             self._display.end()
 
     def _end_bar(self) -> None:
-        """The same after an interruption, which waits for no code of the user's."""
+        """The same on any thread, of what calls no code of the user's: a caller that waited for it goes on."""
         if self._display is not None and self._display.draws:
             self._display.end()
+
+    @property
+    def _tells(self) -> bool:
+        """True where a function gets its progress, the last state just before the run resolves."""
+        return self._display is not None and not self._display.draws
+
+    @property
+    def _last_call_comes(self) -> bool:
+        """True while `_tells` is, and the function's last call may be waited for here."""
+        owner = self._owner
+        if not self._tells or owner is None or self.done():
+            return False
+        engine = owner._host.engine
+        return not (engine.is_fork or engine.listeners.is_here)
+
+    def _await_last_call(self, timeout: float | None = None) -> None:
+        """The job's end was asked for: wait until a function that gets its progress has had the last state.
+
+        At most ``timeout`` seconds, and `PATIENCE` on a thread with an event loop, which the function may wait for.
+        """
+        if self._last_call_comes:
+            self._news.wait(PATIENCE if runs_loop() and (timeout is None or timeout > PATIENCE) else timeout)
+
+    async def _await_last_call_later(self, timeout: float | None = None) -> None:
+        """The same without blocking the loop."""
+        if self._last_call_comes:
+            await self._news_later(timeout)
 
     def _kill(self) -> None:
         """Cancel the job and end the items that run. Does not wait, and never raises."""

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import anyio
 import pytest
 
 import mpqueue
 from mpqueue import JobQueue, Progress, RetryPolicy, current_item
 from tests.support import handlers as do
+from tests.support.loops import Run, in_loops
 from tests.support.programs import run_program
 from tests.support.terminals import screen, terminal
 from tests.support.waiting import Gate, wait_until
@@ -207,10 +212,17 @@ def test_the_drop_ins_tell_the_last_state_before_they_return(
     call: Callable[[Callable[[Progress], object]], list[int]],
 ) -> None:
     heard: list[Progress] = []
-    assert call(heard.append) == [number * number for number in range(50)]
-    assert (heard[-1].completed, heard[-1].failed) == (50, 0)
-    if call != by_imap_unordered:  # whose input has no length, and is sealed when it ends
-        assert heard[-1].total == 50
+    threads: set[str] = set()
+
+    def show(progress: Progress) -> None:
+        threads.add(threading.current_thread().name.rstrip("-0123456789"))
+        heard.append(progress)
+
+    assert call(show) == [number * number for number in range(50)]
+    assert (heard[-1].completed, heard[-1].failed, heard[-1].total) == (50, 0, 50)
+    assert [progress.status for progress in heard if progress.status.final] == ["completed"]
+    assert heard[-1].status.final
+    assert threads == {"mpqueue-listeners"}
 
 
 def test_amap_tells_too() -> None:
@@ -230,9 +242,170 @@ def test_an_iterator_that_is_closed_early_tells_nothing_more() -> None:
     numbers = mpqueue.imap(do.succeed, iter(int, 1), concurrency=1, progress=heard.append)
     next(numbers)
     numbers.close()
-    count = len(heard)
-    assert heard[-1].total is None
-    assert len(heard) == count
+    assert [progress.status for progress in heard if progress.status.final] == ["cancelled"]
+    assert heard[-1].status.final
+
+
+class Answered:
+    """A function for ``progress=`` that goes on only when another thread, or the loop, has answered."""
+
+    def __init__(self) -> None:
+        self.heard: list[Progress] = []
+        self.threads: set[threading.Thread] = set()
+        self.missed = False
+        self._asked: deque[threading.Event] = deque()
+
+    def __call__(self, progress: Progress) -> None:
+        self.threads.add(threading.current_thread())
+        answered = threading.Event()
+        self._asked.append(answered)
+        self.missed |= not answered.wait(30)
+        self.heard.append(progress)
+
+    @property
+    def has_ended(self) -> bool:
+        """True once the last state was told."""
+        return bool(self.heard) and self.heard[-1].status.final
+
+    def answer(self) -> bool:
+        """Let it go on if it waits; True."""
+        while self._asked:
+            self._asked.popleft().set()
+        return True
+
+    async def answer_always(self) -> None:
+        """In a task, which the loop has to run for it."""
+        while True:
+            self.answer()
+            await anyio.sleep(0.001)
+
+
+@pytest.mark.parametrize("imap", [mpqueue.imap, mpqueue.imap_unordered])
+def test_dropping_an_iterator_waits_for_no_function(imap: Callable[..., Any]) -> None:
+    show = Answered()
+    numbers = imap(do.succeed, iter(int, 1), concurrency=1, progress=show)
+    assert next(numbers) == 0
+    del numbers
+    wait_until(lambda: show.answer() and show.has_ended)
+    assert (show.heard[-1].status, show.missed) == ("cancelled", False)
+    assert threading.current_thread() not in show.threads
+
+
+def test_closing_an_iterator_waits_a_while_for_a_function_that_hangs() -> None:
+    show = Answered()
+    numbers = mpqueue.imap(do.succeed, iter(int, 1), concurrency=1, progress=show)
+    assert next(numbers) == 0
+    numbers.close()
+    assert list(numbers) == []
+    assert not show.has_ended
+    wait_until(lambda: show.answer() and show.has_ended)
+    assert (show.heard[-1].status, show.missed) == ("cancelled", False)
+
+
+def take_all(results: AsyncIterator[int]) -> Awaitable[None]:
+    async def take() -> None:
+        assert sorted([number async for number in results]) == list(range(50))
+
+    return take()
+
+
+async def leave(results: AsyncIterator[int]) -> None:
+    async for _ in results:
+        break
+
+
+async def close(results: AsyncIterator[int]) -> None:
+    async with contextlib.aclosing(cast("AsyncGenerator[int]", results)):
+        await anext(results)
+
+
+@in_loops
+@pytest.mark.parametrize(("end", "status"), [(take_all, "completed"), (leave, "cancelled"), (close, "cancelled")])
+def test_a_function_may_wait_for_the_loop_that_iterates(
+    run: Run, end: Callable[[AsyncIterator[int]], Awaitable[None]], status: str
+) -> None:
+    show = Answered()
+
+    async def main() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(show.answer_always)
+            await end(mpqueue.imap(do.succeed, range(50), concurrency=1, progress=show))
+            if end is not leave:
+                assert show.has_ended
+            while not show.has_ended:  # noqa: ASYNC110 - told on another thread
+                await anyio.sleep(0.001)
+            tasks.cancel_scope.cancel()
+        assert (show.heard[-1].status, show.missed) == (status, False)
+
+    run(main)
+
+
+@in_loops
+@pytest.mark.parametrize("call", [by_imap, by_pool_imap, by_pool_map])
+def test_an_end_that_holds_the_loop_waits_a_while_for_a_function_that_may_wait_for_it(
+    run: Run, call: Callable[[Callable[[Progress], object]], list[int]]
+) -> None:
+    show = Answered()
+
+    async def main() -> None:
+        assert call(show) == [number * number for number in range(50)]
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(show.answer_always)
+            while not show.has_ended:  # noqa: ASYNC110 - told on another thread
+                await anyio.sleep(0.001)
+            tasks.cancel_scope.cancel()
+        assert (show.heard[-1].status, show.missed) == ("completed", False)
+
+    run(main)
+
+
+@in_loops
+def test_a_wait_for_the_last_call_that_is_cancelled_loses_nothing(run: Run) -> None:
+    show = Answered()
+
+    async def main() -> None:
+        results = mpqueue.imap(do.succeed, range(5), concurrency=1, progress=show)
+        assert [await anext(results) for _ in range(5)] == list(range(5))
+        with anyio.move_on_after(0.01) as scope:
+            await anext(results)
+        assert scope.cancelled_caught
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(show.answer_always)
+            assert [number async for number in results] == []
+            tasks.cancel_scope.cancel()
+        assert show.has_ended
+
+    run(main)
+
+
+def test_a_pool_s_results_that_are_waited_for_in_a_callback_come_without_the_last_call() -> None:
+    show = Answered()
+    found: Future[list[int]] = Future()
+    with mpqueue.Pool(1, progress=lambda progress: None if progress.status.final else show(progress)) as pool:
+
+        def call_back(_: object) -> None:
+            found.set_result(early.get() + pool.map(do.square, [3]) + list(pool.imap(do.square, [4])))
+
+        early = pool.map_async(do.square, [2])
+        pool.apply_async(do.square, [1], callback=call_back)
+        wait_until(lambda: show.answer() and found.done())
+        assert found.result() == [4, 9, 16]
+
+
+def test_the_end_of_a_pool_s_iterator_waits_for_the_last_call_as_long_as_it_may() -> None:
+    show = Answered()
+    with mpqueue.Pool(1, progress=show) as pool:
+        numbers = pool.imap(do.square, range(3))
+        assert [next(numbers) for _ in range(3)] == [0, 1, 4]
+        with pytest.raises(StopIteration):
+            numbers.next(timeout=0.01)
+        assert not show.has_ended
+        result = pool.map_async(do.square, range(3))
+        result.wait(0.01)
+        assert not result.ready()
+        wait_until(lambda: show.answer() and result.ready())
+        assert result.get() == [0, 1, 4]
+        assert not show.missed
 
 
 # --- what is to be seen -----------------------------------------------------------------------------------------------
@@ -370,6 +543,26 @@ def test_a_notebook_shows_a_widget(tmp_path: Path) -> None:
 def test_a_notebook_without_widgets_shows_text(tmp_path: Path) -> None:
     without = "import sys; sys.modules['ipywidgets'] = None\n"
     assert "| 5/5 [" in run_program(tmp_path, NOTEBOOK.format(first=without)).stdout.splitlines()[-1]
+
+
+def test_a_bar_is_complete_before_the_drop_in_returns(tmp_path: Path) -> None:
+    body = """
+        import mpqueue
+
+        for imap in (mpqueue.imap, mpqueue.imap_unordered):
+            print("after", len(list(imap(str, range(50), concurrency=1, progress=True))))
+        for _ in mpqueue.imap(str, range(50), concurrency=1, progress=True):
+            break
+        print("left")
+        with mpqueue.Pool(1, progress=True) as pool:
+            print("after", len(list(pool.imap(str, range(50)))))
+            print("after", len(pool.map(str, range(50))))
+    """
+    lines = shown_on_terminal(tmp_path, body)
+    assert len(lines) == 10
+    assert all(line.startswith("str:") for line in lines[::2])
+    assert lines[1::2] == ["after 50", "after 50", "left", "after 50", "after 50"]
+    assert sum("50/50" in line for line in lines) == 4
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from mpqueue._dropin.map.input_reader import InputReader
 from mpqueue._dropin.map.lent_queues import LentQueue
 from mpqueue._dropin.map.map_options import OnItemError
 from mpqueue._dropin.stream_results import PARTS, StreamResults, not_an_end, torn_error
+from mpqueue._output.progress import PATIENCE
 from mpqueue._queue.growing.stream import Stream
 from mpqueue._queue.mailbox import Turns
 from mpqueue._queue.run import Ended
@@ -57,6 +58,7 @@ class ItemIterator(Generic[R]):
         self._is_closed = False
         self._reading = threading.RLock()  #: held by the thread that waits for more
         self._lent_has_ended = False
+        self._all_done = False  #: it has ended with the last result
         self._turns = Turns(lent.queue._host.engine.clock.now)
 
     def _start(self) -> None:
@@ -91,6 +93,8 @@ class ItemIterator(Generic[R]):
                 if self._block is block:  # else another thread has begun the next one
                     self._begin_next_block()
                 if self._is_closed:
+                    if self._all_done:
+                        self._results.stream.run._await_last_call()
                     if self._spoke:  # what was logged is delivered before the loop is over
                         self._lent.queue._host.await_told()
                     self._lent.await_end()
@@ -134,6 +138,8 @@ class ItemIterator(Generic[R]):
                     self._results.stream.expect()
                     await self._results.news.wait_later()
             if self._is_closed:
+                if self._all_done:
+                    await self._results.stream.run._await_last_call_later()
                 await self._lent.await_end_later()
                 self._raise_input_error()
                 raise StopAsyncIteration
@@ -237,32 +243,35 @@ class ItemIterator(Generic[R]):
     def close(self) -> None:
         """End the work: what waits does not run, what runs is ended. Idempotent.
 
-        With a journal it waits until that is closed. Raises `JournalError` where not all of it could be written.
+        Waits up to 1 s until a function given as ``progress`` has had the last state, and with a journal until that is
+        closed. Raises `JournalError` where not all of it could be written.
         """
         self._close()
+        self._results.stream.run._await_last_call(PATIENCE)
         self._lent.await_end()
 
     def _close(self) -> None:
         if self._lent_has_ended:
             return
         self._is_closed = True
-        all_done = self._reader.is_over and self._taken == self._added
+        self._all_done = self._reader.is_over and self._taken == self._added
         self._reader.close()
         self._block = iter(())
         stream = self._results.stream
         self._spoke = stream.run._spoke
-        stream.run._end_display()
+        stream.run._end_bar()
         with contextlib.suppress(QueueClosedError):  # or this is a fork, which has none of it
-            if all_done:
+            if self._all_done:
                 stream.seal()
             else:
                 stream.cancel(kill=True)
         self._lent_has_ended = True
-        self._lent.end(kill=not all_done)
+        self._lent.end(kill=not self._all_done)
 
     async def aclose(self) -> None:
         """`close`, for `contextlib.aclosing`: the event loop goes on meanwhile."""
         self._close()
+        await self._results.stream.run._await_last_call_later(PATIENCE)
         await self._lent.await_end_later()
 
     def __del__(self) -> None:

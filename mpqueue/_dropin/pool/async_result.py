@@ -16,12 +16,13 @@ from multiprocessing.pool import MapResult as StandardMapResult
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mpqueue._dropin.pool.pool_errors import ended_error, error_of
+from mpqueue._output.progress import PATIENCE
 from mpqueue._parent.surroundings.replies import SafeEvent
+from mpqueue._queue.mailbox import runs_loop
 
 if TYPE_CHECKING:
     from mpqueue._core.state.item_table import Failure
     from mpqueue._dropin.pool.process_pool import Pool
-    from mpqueue._output.progress import Display, StagesDisplay
     from mpqueue._queue.growing.stream import Stream
     from mpqueue._queue.run import Ended, JobRun
 
@@ -114,32 +115,40 @@ class AsyncResult(ApplyResult[T]):
         self._pool = None
 
 
-def _nothing() -> None:
+def _nothing(_: float | None) -> None:
     pass
 
 
-def _await_end(display: Display | StagesDisplay | None, pool: Pool | None) -> None:
-    if display is not None:
-        display.end()
+def _await_end(run: JobRun, pool: Pool | None, timeout: float | None) -> None:
+    run._end_bar()
+    run._await_last_call(PATIENCE if timeout is None else timeout)
     if pool is not None:
         pool._await_told()
 
 
 class MapResult(AsyncResult[list[T]], StandardMapResult[T]):
-    """The results of a whole batch, or its first failure in item order, once all of its items have ended."""
+    """The results of a whole batch, or its first failure in item order, once all of its items have ended.
+
+    A function that gets the pool's progress has had the batch's last state before the result is ready; unless a thread
+    waits for the result for which the function may wait: the listener thread, or one with an event loop.
+    """
 
     def __init__(self, pool: Pool, callback: Callback | None = None, error_callback: Callback | None = None) -> None:
         super().__init__(pool, callback, error_callback)
         self._run: JobRun | None = None
-        self._await_end: Callable[[], object] = _nothing
+        self._await_end: Callable[[float | None], object] = _nothing
         self._has_ended = False
+        self._hurries = False  #: it is ready as soon as the batch has ended
         self._lock = threading.Lock()
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait until it is `ready`, its bar has ended, and what its calls have logged was delivered."""
+        pool = self._pool
+        if pool is not None and (pool._is_listener_here() or runs_loop()):
+            self._hurry()
         super().wait(timeout)
         if self.ready():
-            self._await_end()
+            self._await_end(timeout)
             self._await_end = _nothing
 
     def _started(self, run: JobRun) -> None:
@@ -148,7 +157,7 @@ class MapResult(AsyncResult[list[T]], StandardMapResult[T]):
             self._run = run
             ended = self._has_ended
         if ended:
-            self._collect(run)
+            self._collect_in_turn(run)
 
     def _on_ended(self, ended: Ended) -> None:
         """On the coordinator's thread: items have ended; None: all have."""
@@ -157,6 +166,20 @@ class MapResult(AsyncResult[list[T]], StandardMapResult[T]):
         with self._lock:
             self._has_ended = True
             run = self._run
+        if run is not None:
+            self._collect_in_turn(run)
+
+    def _collect_in_turn(self, run: JobRun) -> None:
+        if run._tells and not self._hurries:
+            run.add_done_callback(lambda _: self._collect(run))  # after the function's last call
+        else:
+            self._collect(run)
+
+    def _hurry(self) -> None:
+        """A thread is about to wait for it for which the function may wait."""
+        with self._lock:
+            self._hurries = True
+            run = self._run if self._has_ended else None
         if run is not None:
             self._collect(run)
 
@@ -171,7 +194,7 @@ class MapResult(AsyncResult[list[T]], StandardMapResult[T]):
             return  # the pool's end was quicker
         self._run = None
         if run._spoke or run._display is not None:
-            self._await_end = partial(_await_end, run._display, pool if run._spoke else None)
+            self._await_end = partial(_await_end, run, pool if run._spoke else None)
         results, failures = run._outcomes()
         if run._fault is not None:
             self._fail(run._fault)

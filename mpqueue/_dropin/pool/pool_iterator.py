@@ -117,7 +117,7 @@ class PoolIterator(Standard[R]):
             self._results.is_torn = True
             feed.took(self._block_size)
             self._block_size = 0
-            while not self._begin_block() and not self._at_end(feed):
+            while not self._begin_block() and not self._at_end(feed, deadline):
                 self._await_news(deadline)
 
     def _begin_block(self) -> bool:
@@ -132,10 +132,10 @@ class PoolIterator(Standard[R]):
         feed = self._feed
         if feed is not None:
             feed.stop()
-            self._results.stream.run._end_display()
+            self._results.stream.run._end_bar()
             self._feed = self._pool = None
 
-    def _at_end(self, feed: InputFeed) -> bool:
+    def _at_end(self, feed: InputFeed, deadline: float | None) -> bool:
         if feed.drained:
             error = feed.error
         elif self._results.is_over:
@@ -145,7 +145,9 @@ class PoolIterator(Standard[R]):
             return False
         pool = self._pool
         run = self._results.stream.run
-        run._end_display()
+        run._end_bar()
+        if feed.drained:
+            run._await_last_call(self._left(deadline))
         if run._spoke and pool is not None:
             pool._await_told()
         self._feed = self._pool = None  # last: what is interrupted here is done again
@@ -154,11 +156,13 @@ class PoolIterator(Standard[R]):
         return True
 
     def _await_news(self, deadline: float | None) -> None:
-        timeout = None if deadline is None else max(0.0, deadline - self._now())
         try:
-            self._results.news.wait(timeout)
+            self._results.news.wait(self._left(deadline))
         except TimeoutError:
             raise multiprocessing.TimeoutError from None
+
+    def _left(self, deadline: float | None) -> float | None:
+        return None if deadline is None else max(0.0, deadline - self._now())
 
     # -- for the pool ----------------------------------------------------------------------------------------
 

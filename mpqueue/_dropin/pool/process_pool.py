@@ -385,6 +385,10 @@ class Pool(standard.Pool):
         """Have something done on the queue's listener thread."""
         self._queue._host.tell(notice)
 
+    def _is_listener_here(self) -> bool:
+        """True on the queue's listener thread."""
+        return self._queue._host.engine.listeners.is_here
+
     def _await_told(self) -> None:
         """Wait until all records have been delivered."""
         self._queue._host.await_told()
