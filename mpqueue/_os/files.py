@@ -50,7 +50,16 @@ else:
         return os.open(path, flags | os.O_CLOEXEC, mode)
 
     def check_replaceable(path: str | os.PathLike[str]) -> None:
-        """The folder decides, which the caller has asked."""
+        """The folder decides, which the caller has asked; in one as ``/tmp``, the file's owner, too."""
+        try:
+            found, folder = os.lstat(path), os.stat(os.path.dirname(os.path.abspath(path)))
+        except FileNotFoundError:
+            return
+        if folder.st_mode & stat.S_ISVTX and this_user() not in (0, found.st_uid, folder.st_uid):
+            raise PermissionError(
+                f"expected a file that can be replaced, got {os.fspath(path)!r}, which is user {found.st_uid}'s, in a "
+                "folder where users can replace only their own (sticky bit)"
+            )
 
     def open_unseen(path: str) -> int:
         """To read, where anything may have that name: it never waits, and becomes no terminal of this process."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -10,9 +11,10 @@ from typing import IO, Any
 import pytest
 
 from mpqueue import JobQueue, sinks
-from mpqueue._os.files import REPLACES_OPEN_FILES
+from mpqueue._os.files import REPLACES_OPEN_FILES, this_user
 from mpqueue._output import part_file
 from mpqueue._output.part_file import PartFile
+from tests.support.systems import IS_WINDOWS
 
 WAYS = [False, True] if REPLACES_OPEN_FILES else [False]
 
@@ -70,6 +72,24 @@ def test_a_part_whose_name_is_taken_meanwhile_is_left_under_the_one_that_it_has(
     assert left.read_bytes() == b"one\ntwo\n"
     assert name.read_bytes() == b"of another job"
     assert sorted(os.listdir(name.parent)) == ["rows.part", "rows.part.1"]
+
+
+@pytest.mark.skipif(IS_WINDOWS or this_user() != 0, reason="becomes another user")
+def test_another_user_s_file_in_a_folder_as_tmp_is_refused_at_once() -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        folder = Path(name)
+        folder.chmod(0o1777)
+        (folder / "roots").touch()
+        (folder / "new").touch()
+        os.seteuid(65534)
+        try:
+            with pytest.raises(PermissionError):
+                os.replace(folder / "new", folder / "roots")
+            with pytest.raises(PermissionError, match=r"roots', which is user 0's, in a folder .* \(sticky bit\)"):
+                PartFile(folder / "roots").check()
+            PartFile(folder / "not there").check()
+        finally:
+            os.seteuid(0)
 
 
 @pytest.mark.slow
