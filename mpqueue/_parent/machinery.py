@@ -96,6 +96,7 @@ class Engine:
         else:
             self._scheduler = Scheduler(options.concurrency, random.Random(), **settings)
         self._initializer = initializer
+        self.has_initializer = initializer is not None
         self._preload = preload
         self._coordinator: Coordinator | None = None
         self._pool: LanePool | None = None

@@ -595,8 +595,6 @@ def test_cached_functions_and_new_types_of_a_script_are_in_workers_too(tmp_path:
 KEPT = """
 import functools
 import itertools
-import os
-import sys
 
 import mpqueue
 
@@ -609,6 +607,10 @@ settings = {"factor": 1}
 class Config:
     path = None
     others = ()
+
+    @classmethod
+    def begin(cls, path):
+        cls.path = path
 
 
 class Collector:
@@ -649,8 +651,45 @@ def begin(path):
     configured.path = path
 
 
+def begin_class(config, path):
+    config.path = path
+
+
 def configured(_):
-    return Config.path, Config.others, configured.path
+    return Config.path, Config.others, getattr(configured, "path", None)
+
+
+def also_configured(_):
+    return Config.path
+
+
+paths = []
+
+
+def read_settings():
+    paths.append(settings["path"])
+    return settings["path"], paths
+
+
+STEP = (
+    "number = 0\\n"
+    "def step():\\n"
+    "    global number\\n"
+    "    number += 1\\n"
+    "    return number\\n"
+)
+exec(STEP)
+
+
+def counter():
+    number = 0
+
+    def count_on():
+        nonlocal number
+        number += 1
+        return number
+
+    return count_on
 
 
 def add(items, item):
@@ -689,7 +728,7 @@ if __name__ == "__main__":
         assert list(executor.map(add_in, tasks)) == alone
         assert (collector.items, mine) == ([], [])
 
-    with mpqueue.Pool(1, begin, ("a.csv",)) as pool:
+    with mpqueue.Pool(1) as pool:
         assert pool.map(count, range(3)) == [0, 1, 2]
         assert [pool.apply(count) for _ in range(2)] == [3, 4]
         assert list(pool.imap(count, range(2))) == [5, 6]
@@ -697,9 +736,33 @@ if __name__ == "__main__":
         assert pool.starmap(remember, ["bc"]) == [["a", "b"]]
         results = [pool.apply_async(collector.add, (item,)) for item in range(50)]
         assert [result.get() for result in results] == alone
-        assert pool.map(configured, [0]) == [("a.csv", (), "a.csv")]
-        Config.others = ("b.csv",)
-        assert pool.apply(configured, (0,)) == ("a.csv", ("b.csv",), "a.csv")
+
+        # What the program has now counts, also where that is what it had before.
+        for path in ("a.csv", "b.csv", "a.csv"):
+            Config.path = settings["path"] = path
+            assert (pool.map(configured, [0]), pool.apply(read_settings)) == ([(path, (), None)], (path, [path]))
+            assert pool.map(also_configured, [0]) == [path]
+        Config.path = settings["path"] = None
+        assert (pool.map(also_configured, [0]), pool.apply(also_configured, (0,))) == ([None], None)
+        assert pool.map(configured, [0]) == [(None, (), None)]
+        assert [pool.apply(step) for _ in range(2)] == [1, 2]
+        exec(STEP)
+        assert [pool.apply(step) for _ in range(2)] == [1, 2], "defined anew"
+
+        one, other = counter(), counter()
+        assert [pool.apply(each) for each in (one, other, one, other)] == [1, 1, 1, 1]
+        results = [pool.apply_async(each) for each in [one] * 20]
+        assert [result.get() for result in results] == [1] * 20
+
+    for initializer, arguments in ((begin, ("a.csv",)), (Config.begin, ("a.csv",)), (begin_class, (Config, "a.csv"))):
+        with mpqueue.Pool(1, initializer, arguments) as pool:
+            assert pool.map(configured, [0])[0][:2] == ("a.csv", ())
+            Config.others = ("b.csv",)
+            assert pool.apply(configured, (0,))[:2] == ("a.csv", ("b.csv",))
+            Config.others = ()
+            for path in ("a", "b", "a"):
+                settings["path"] = path
+                assert pool.apply(read_settings)[0] == path
 """
 
 

@@ -41,7 +41,7 @@ class CallStream:
     ) -> None:
         self._queue = queue
         self._error_of = error_of
-        self._functions = FunctionPacker()
+        self._functions = FunctionPacker(share_globals=queue._host.engine.has_initializer)
         self._futures: dict[int, CallFuture[Any]] = {}
         self._blocks: list[CallBlock[Any]] = []
         self._lock = threading.Lock()

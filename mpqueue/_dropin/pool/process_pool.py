@@ -104,7 +104,7 @@ class Pool(standard.Pool):
         self._seeds = Seeds(self._options.seed)
         self._maxtasksperchild = maxtasksperchild
         self._lock = threading.Lock()  #: guards the state, while something is started
-        self._functions = FunctionPacker()
+        self._functions = FunctionPacker(share_globals=initializer is not None)
         self._calls: ApplyCalls | None = None
         self._maps: set[MapResult[Any]] = set()
         self._iterators: weakref.WeakSet[PoolIterator[Any]] = weakref.WeakSet()

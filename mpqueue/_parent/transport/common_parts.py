@@ -12,11 +12,11 @@ import functools
 import pathlib
 import uuid
 from collections.abc import Sequence
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, FunctionType, MethodType, MethodWrapperType, ModuleType
 from typing import Any
 
 from mpqueue._parent.transport.harmless import is_plain_array
-from mpqueue._wire.pickling.packed_functions import PackedFunction, ScriptFunction
+from mpqueue._wire.pickling.packed_functions import PackedFunction, ScriptFunction, writes_its_closure
 from mpqueue._worker.handlers.called import Call
 
 #: Types whose objects can't be changed: it makes no difference who refers to them.
@@ -28,6 +28,7 @@ _CONTAINERS = frozenset({tuple, list, dict, set, frozenset})
 _UNCHANGEABLE = frozenset({tuple, frozenset})  #: only what is in them counts
 #: As what is called: they bring nothing, or what a function of a module would keep from call to call as well.
 _FUNCTIONS = frozenset({FunctionType, PackedFunction, ScriptFunction, type})
+_METHODS = frozenset({MethodType, BuiltinFunctionType, MethodWrapperType})
 #: So many parts of a call are looked at: to look at more would take longer than to pickle it by itself.
 _MOST = 256
 
@@ -45,7 +46,7 @@ def have_parts_in_common(items: Sequence[Any]) -> bool:
         parts: list[Any] = [args]
         if kwargs:
             parts.append(kwargs)
-        if type(function) not in _FUNCTIONS:
+        if type(function) not in _FUNCTIONS or (type(function) is FunctionType and function.__closure__):
             parts += _brought(function)
         if _may_share(parts, at, first):
             return True
@@ -75,9 +76,12 @@ def _may_share(parts: list[Any], at: int, first: dict[int, int]) -> bool:
 def _brought(function: Any) -> list[Any]:
     """What such a callable brings to its call, beside the arguments."""
     kind = type(function)
-    if kind is MethodType or kind is BuiltinFunctionType:
+    if kind in _METHODS:
         owner = function.__self__
         return [] if owner is None or issubclass(type(owner), type | ModuleType) else [owner]
-    if kind is functools.partial:
-        return [*function.args, *function.keywords.values(), *_brought(function.func)]
+    if kind is FunctionType:
+        return [function] if writes_its_closure(function.__code__) else []
+    if issubclass(kind, functools.partial):
+        own = [] if kind is functools.partial else [function]
+        return [*own, *function.args, *function.keywords.values(), *_brought(function.func)]
     return [] if kind in _FUNCTIONS else [function]

@@ -43,6 +43,17 @@ _track: Callable[[str, Any], Any] = cloudpickle._lookup_class_or_track  # noqa: 
 _unfilled: weakref.WeakSet[type] = weakref.WeakSet()
 
 
+def may_bring_classes(data: bytes | memoryview) -> bool:
+    """True where a class may come in this pickle."""
+    return _find_mark(data) is not None
+
+
+def known_classes() -> list[type]:
+    """Those that came by value or were sent so."""
+    known: list[Any] = list(_known.values())  # functions with a cache, too
+    return [kind for kind in known if isinstance(kind, type)]
+
+
 def reduce_slotted(kind: type) -> tuple[Any, ...] | None:
     """What a class with ``__slots__`` of its own is pickled as, for `pickle.Pickler.reducer_override`.
 

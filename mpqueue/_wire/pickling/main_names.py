@@ -14,15 +14,15 @@ from collections.abc import Callable, Iterator
 from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
-from mpqueue._wire.pickling.classes import is_redefined
+from mpqueue._wire.pickling.classes import is_redefined, known_classes
 
 _CODE = (FunctionType, ModuleType, type)
 _NONE = object()
 
 _shared: dict[str, Any] | None = None  #: the worker's, once it has an initializer
 _kept: frozenset[str] = frozenset()  #: the names in it that are the worker's own
-#: Attributes of classes and functions in it that are the worker's own, by these's names.
-_kept_attributes: dict[str, frozenset[str]] = {}
+#: Attributes of the script's classes, and of functions in it, by their names, that are the worker's own.
+_kept_attributes: dict[type | str, frozenset[str]] = {}
 
 
 #: What the module of a script is called; the second where `multiprocessing` has started this process by spawn.
@@ -61,7 +61,7 @@ def run_initializer(load: Callable[[], Callable[[], object]]) -> None:
     global _shared, _kept, _kept_attributes  # noqa: PLW0603 - a process has one ``__main__``
     _shared = {}
     initializer = load()
-    before, attributes = dict(_shared), _attributes(_shared)
+    before, attributes = dict(_shared), _attributes()
     try:
         initializer()
     finally:
@@ -71,19 +71,20 @@ def run_initializer(load: Callable[[], Callable[[], object]]) -> None:
             if not name.startswith("__") and (before.get(name) is not value or not isinstance(value, _CODE))
         )
         _kept_attributes = {
-            name: set_
-            for name, now in _attributes(_shared).items()
-            if name not in _kept and (set_ := _set_meanwhile(attributes.get(name, {}), now))
+            owner: set_
+            for owner, now in _attributes().items()
+            if owner not in _kept and (set_ := _set_meanwhile(attributes.get(owner, {}), now))
         }
 
 
-def _attributes(names: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def _attributes() -> dict[type | str, dict[str, Any]]:
     """Those of the script's classes and functions."""
-    return {
-        name: dict(vars(value))
-        for name, value in names.items()
-        if isinstance(value, type | FunctionType) and value.__module__ in NAMES
+    assert _shared is not None
+    found: dict[type | str, dict[str, Any]] = {
+        name: dict(vars(value)) for name, value in _shared.items() if isinstance(value, FunctionType)
     }
+    found.update((kind, dict(vars(kind))) for kind in known_classes() if kind.__module__ in NAMES)
+    return found
 
 
 def _set_meanwhile(before: dict[str, Any], now: dict[str, Any]) -> frozenset[str]:
@@ -96,20 +97,24 @@ class Own(NamedTuple):
     """What is the worker's own."""
 
     values: dict[str, Any]
-    attributes: dict[str, dict[str, Any]]
+    attributes: dict[type | str, dict[str, Any]]
 
 
 def own_values() -> Own | None:
     """What is the worker's own now; to be taken before functions are unpickled, and `put_back` afterwards."""
-    if not _shared or not (_kept or _kept_attributes):
+    if not (_kept or _kept_attributes) or _shared is None:
         return None
-    values = {name: _shared[name] for name in _kept if name in _shared}
-    attributes = {
-        name: {each: vars(owner)[each] for each in kept if each in vars(owner)}
-        for name, kept in _kept_attributes.items()
-        if isinstance(owner := _shared.get(name), type | FunctionType)
-    }
-    return Own(values, attributes)
+    attributes = {}
+    for owner, kept in _kept_attributes.items():
+        now = _dict_of(owner)
+        attributes[owner] = {name: now[name] for name in kept if name in now}
+    return Own({name: _shared[name] for name in _kept if name in _shared}, attributes)
+
+
+def _dict_of(owner: type | str) -> Any:
+    assert _shared is not None
+    found = _shared.get(owner) if isinstance(owner, str) else owner
+    return vars(found) if isinstance(found, type | FunctionType) else {}
 
 
 def put_back(own: Own) -> None:
@@ -117,9 +122,12 @@ def put_back(own: Own) -> None:
     if _shared is None:
         return
     _shared.update({name: value for name, value in own.values.items() if not is_redefined(value, _shared.get(name))})
-    for name, attributes in own.attributes.items():
-        owner = _shared.get(name)
-        if isinstance(owner, type | FunctionType):
-            for each, value in attributes.items():
-                if vars(owner).get(each, _NONE) is not value:
-                    setattr(owner, each, value)
+    for owner, attributes in own.attributes.items():
+        now = _dict_of(owner)
+        for name, value in attributes.items():
+            if now.get(name, _NONE) is value:
+                continue
+            if isinstance(owner, type):
+                type.__setattr__(owner, name, value)  # whatever its metaclass makes of it
+            elif isinstance(function := _shared.get(owner), FunctionType):
+                setattr(function, name, value)

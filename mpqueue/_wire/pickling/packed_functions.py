@@ -8,7 +8,8 @@ instance can change unseen, so a function that reads one is pickled with each ch
 (What its annotations name is not looked at: it says nothing about what the function does.)
 
 A worker keeps a function for as long as its pickle is the same: it goes on with the global variables that it has there,
-with what calls before have put into them, as a function of a module does.
+with what calls before have put into them, as a function of a module does. Not where classes come with it, since another
+pickle fills the same class with other values.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any
 
 from mpqueue._wire.pickling import main_names
+from mpqueue._wire.pickling.classes import may_bring_classes
 from mpqueue._wire.pickling.payload import Packed, dump_code, load
 
 #: How many functions a process keeps, on either side; the one that was used longest ago goes first.
@@ -37,48 +39,59 @@ _CONSTANTS = (int, float, complex, str, bytes, bool, type(None), type(Ellipsis),
 
 
 class PackedFunction:
-    """A function pickled by value. Unpickled, it is the function itself, the same one for the same bytes.
+    """A function pickled by value. Unpickled, it is the function itself, the same one for the same bytes and number.
 
     These are compressed, so that ``__main__`` in them is not taken as a sign that the rest is by value too.
     """
 
-    __slots__ = ("data",)
+    __slots__ = ("data", "number")
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, number: int = 0) -> None:
         self.data = data
+        self.number = number  #: 0 where calls leave nothing behind: all that have the same bytes are one
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _unpack, (self.data,)
+        return _unpack, (self.data, self.number)
 
 
 class ScriptFunction:
     """A function of the script that reads what may change: pickled anew each time, and loaded where that has changed.
 
-    Called by `function`'s name in messages. Only functions that the script defines at its top: each call of what makes
-    a closure makes another one, and nothing else of the program knows its variables.
+    Only functions that the script defines at its top: each call of what makes a closure makes another one, and nothing
+    else of the program knows its variables.
     """
 
     def __init__(self, function: FunctionType) -> None:
         self.function = function
         self.__name__, self.__qualname__ = function.__name__, function.__qualname__
         self.__module__ = function.__module__
-        self._number = next(_numbers)  # one that was defined anew, by a cell that ran again, begins anew
-        self._is_big = False
+        self._sent: tuple[bytes, int] = (b"", 0)
+        self._goes_anew = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """As the function."""
         return self.function(*args, **kwargs)
 
+    def __repr__(self) -> str:
+        return repr(self.function)
+
     def __reduce__(self) -> tuple[Any, ...]:
-        if not self._is_big:
+        if not self._goes_anew:
             try:
                 packed, _ = dump_code(self.function)
             except Exception:  # noqa: BLE001 - whatever it is, it is raised where the function itself is pickled
                 return _itself, (self.function,)
-            self._is_big = packed.segment is not None or packed.size > MOST_BYTES
-            if not self._is_big:
-                return _unpack, (zlib.compress(packed.data, 1), self._number)
+            self._goes_anew = not _can_be_kept(packed) or may_bring_classes(packed.data)
+            if not self._goes_anew:
+                data, sent = zlib.compress(packed.data, 1), self._sent
+                if data != sent[0]:  # also where it is what it has been before: what a worker left of that is old
+                    sent = self._sent = data, next(_numbers)
+                return _unpack, sent
         return _itself, (self.function,)
+
+
+def _can_be_kept(packed: Packed) -> bool:
+    return packed.segment is None and packed.size <= MOST_BYTES
 
 
 _numbers = itertools.count(1)
@@ -89,9 +102,14 @@ def _itself(function: Any) -> Any:
 
 
 class FunctionPacker:
-    """The parent's half: remembers the pickles of functions. Any thread may use it."""
+    """The parent's half: remembers the pickles of functions. Any thread may use it.
 
-    def __init__(self) -> None:
+    ``share_globals``: in the workers all functions of the script have the same globals, which each that comes changes
+    for all, see `main_names`. So none is kept beyond the next that comes.
+    """
+
+    def __init__(self, *, share_globals: bool = False) -> None:
+        self._share_globals = share_globals
         self._known: OrderedDict[int, tuple[Any, tuple[Any, ...], PackedFunction]] = OrderedDict()
         self._scripts: OrderedDict[int, ScriptFunction] = OrderedDict()
         self._lock = threading.Lock()
@@ -123,7 +141,9 @@ class FunctionPacker:
             again = functools.partial(inner, *function.args, **function.keywords)
             vars(again).update(vars(function))
             return again
-        if type(function) is not FunctionType or function.__closure__ or not _is_of_script(function):
+        if self._share_globals or type(function) is not FunctionType or function.__closure__:
+            return function
+        if not _is_of_script(function):
             return function
         with self._lock:
             known = self._scripts.get(id(function))
@@ -147,9 +167,10 @@ class FunctionPacker:
             packed, _ = dump_code(function)
         except Exception:  # noqa: BLE001 - whatever it is, it is raised for the call that brings it
             return function
-        if packed.segment is not None or packed.size > MOST_BYTES:
+        if not _can_be_kept(packed):
             return function
-        made = PackedFunction(zlib.compress(packed.data, 1))
+        leaves = self._share_globals or any(_leaves_behind(part) for part in parts if isinstance(part, CodeType))
+        made = PackedFunction(zlib.compress(packed.data, 1), next(_numbers) if leaves else 0)
         with self._lock:
             self._known[id(function)] = (function, parts, made)
             self._known.move_to_end(id(function))
@@ -226,8 +247,30 @@ def _inside(value: Any) -> list[Any] | None:
     return None
 
 
+@functools.lru_cache(maxsize=1024)
+def _leaves_behind(code: CodeType) -> bool:
+    """Whether a call may leave something in a global variable or in an attribute of a function."""
+    return any(instruction.opname in _WRITES for one in _codes(code) for instruction in dis.get_instructions(one))
+
+
+_WRITES = frozenset({"STORE_GLOBAL", "DELETE_GLOBAL", "STORE_ATTR", "DELETE_ATTR"})
+
+
+@functools.lru_cache(maxsize=1024)
+def writes_its_closure(code: CodeType) -> bool:
+    """Whether it, or a function in it, gives a variable of its closure another value (``nonlocal``)."""
+    own = set(code.co_freevars)
+    return any(
+        instruction.opname in ("STORE_DEREF", "DELETE_DEREF") and instruction.argval in own
+        for one in _codes(code)
+        for instruction in dis.get_instructions(one)
+    )
+
+
 def _variables(function: FunctionType) -> list[Any] | None:
     """What a function reads and carries: its code, defaults, attributes, closure and global variables."""
+    if function.__closure__ and writes_its_closure(function.__code__):
+        return None
     found: list[Any] = [function.__code__, function.__defaults__]
     found += _named(function.__kwdefaults__ or {})
     found += _named(vars(function))
