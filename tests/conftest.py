@@ -24,7 +24,7 @@ from tests.support.waiting import wait_until
 
 #: Seconds that asynchronous cleaning up may take: worker exit, unlinking by a resource tracker, threads running out.
 #: Under wine all of it takes longer.
-GRACE = 60.0 if IS_WINDOWS else 5.0
+GRACE = 60.0 if IS_WINDOWS else 20.0
 
 #: The files that take longest, the longest first: from minutes down to a quarter of one.
 LONGEST = (

@@ -197,7 +197,12 @@ def test_an_item_that_closes_what_it_writes_to_costs_no_other_item_anything(
     assert job.items[7].result == 7 or isinstance(job.items[7].exception, WorkerCrashedError)
 
 
-def test_text_is_kept_that_was_not_flushed_when_its_item_closed_the_descriptor() -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_text_is_kept_that_was_not_flushed_when_its_item_closed_the_descriptor(
+    unbuffered: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+
     def handle(item: int) -> int:
         # As it is without PYTHONUNBUFFERED.
         sys.stdout.reconfigure(write_through=False)  # type: ignore[union-attr]

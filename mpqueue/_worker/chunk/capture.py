@@ -151,10 +151,14 @@ class _Place:
     def flush(self) -> None:
         """Have Python write what it holds back. Never raises.
 
-        Where the handler has closed, detached or removed the stream, the next one finds a new one.
+        Where the handler has closed, detached or removed the stream, the next one finds a new one. The number goes
+        first: it may be closed, so that what is held back would be lost, or be another file's by now.
         """
         stream: Any = getattr(sys, self._name, None)
         try:
+            if self._has_begun:
+                with contextlib.suppress(OSError):
+                    self._status()
             stream.flush()
         except BaseException:  # the handler's own, which may raise anything
             if self._has_begun:
