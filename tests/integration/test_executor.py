@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 
-from mpqueue import Executor, ItemTimeoutError, RemoteError, RetryPolicy, WorkerCrashedError
+from mpqueue import Executor, ItemTimeoutError, Pool, RemoteError, RetryPolicy, WorkerCrashedError
 from mpqueue._dropin.map.map_options import DROPIN_RETRY
 from mpqueue._wire.pickling.packed_functions import FunctionPacker, PackedFunction
 from tests.support import handlers as do
@@ -156,6 +156,22 @@ def test_a_big_argument_of_many_calls_is_each_call_s_own() -> None:
         assert [future.result(TIMEOUT) for future in first] == [1.0] * 40
         assert [*executor.map(do.count_up_array, [array] * 40)] == [1.0] * 40
     assert not array.any()
+
+
+async def double_later(number: int) -> int:
+    """A coroutine function."""
+    await asyncio.sleep(0)
+    return 2 * number
+
+
+def test_coroutine_functions_run_to_their_end_also_after_others() -> None:
+    with Executor(1, max_retries=0) as executor:
+        functions = [do.double, double_later, lambda number: double_later(number + 0)] * 5
+        futures = [executor.submit(function, number) for number, function in enumerate(functions)]
+        assert [future.result(TIMEOUT) for future in futures] == [2 * number for number in range(15)]
+        assert list(executor.map(double_later, range(3))) == [0, 2, 4]
+    with Pool(1) as pool:
+        assert [pool.apply(function, (2,)) for function in functions[:3]] == [4, 4, 4]
 
 
 def test_asyncio_can_await_calls(executor: Executor) -> None:

@@ -19,6 +19,7 @@ from mpqueue._worker.chunk import log_records as records
 from mpqueue._worker.chunk.capture import Capture, beside_bar
 from mpqueue._worker.chunk.sampler import JobSampling
 from mpqueue._worker.handlers import current_item as context
+from mpqueue._worker.handlers.called import run_call
 from mpqueue._worker.seat import Seat
 from mpqueue._worker.signals import calls_users_code, runs_event_loop
 
@@ -77,7 +78,7 @@ class LoadedJob:
         self._call: Any = handler if _is_python(handler) else _python_call(handler)
         self.awaits = False
         self.may_await = True  #: no item has returned yet, so it is not known whether results are to be awaited
-        if _is_async(handler):
+        if _is_async(handler) or handler is run_call:  # each call may be of another function
             self.await_results()
 
     def map(self, items: Any, out: list[Any]) -> Any:
