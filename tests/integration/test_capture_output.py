@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ from mpqueue._os.system import c_library
 from tests.support import handlers as do
 from tests.support.length import long
 from tests.support.programs import run_program
+from tests.support.systems import not_on_windows
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
@@ -266,8 +266,11 @@ def test_c_code_and_child_processes_are_heard_after_an_item_of_another_job_has_c
     assert [(item.stdout, item.stderr) for item in heard.items] == [("out\n", "err\n")] * 2
 
 
+@not_on_windows("no limit of descriptors")
 def test_a_worker_with_no_descriptor_left_keeps_no_output_and_fails_no_item() -> None:
     def use_up(item: str) -> str:
+        import resource
+
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
         kept: list[int] = []
