@@ -49,7 +49,7 @@ def two_lines(item: str) -> None:
         sum(range(3_000_000))  # holds the global lock, so that no other thread can look
     for _ in range(1000):
         hashlib.sha256(BIG)  # lets go of it
-    spin(0.2)  # the shortest of the three, and longer than the time between two looks, ten a second
+    spin(0.2)  # longer than the time between two looks, ten a second
     if item == "bad":
         raise ValueError(item)
 
@@ -62,7 +62,7 @@ def test_python_and_c_code_are_named_by_their_lines_also_of_items_that_fail(queu
     found = of_lines(profile)
     summed, hashed, spun = (line(two_lines, below) for below in (2, 4, 5))
     assert found.keys() >= {summed, hashed, spun}
-    assert min(found[summed], found[hashed]) > found[spun]
+    assert min(found[summed], found[hashed]) > profile.seconds / 20
     assert all(stack[0].function == "two_lines" for stack in profile.stacks if stack[0].file), "nothing of the worker"
     assert profile.seconds == pytest.approx(job.report().figures.sums.handling, rel=0.2)
     assert [*profile.workers] == [0]
