@@ -408,7 +408,7 @@ def test_run_resolves_after_a_last_progress_that_its_interval_has_delayed() -> N
         @queue.on(JOB_PROGRESS)
         def progress(event: JobProgress) -> None:
             if event.completed == 1:
-                queue.add_items("job", ["b"])  # ends within the interval, and is told when that is over
+                queue.add_items("job", ["b"])  # ends within the interval; its event comes when that is over
             else:
                 queue.seal("job")
             told.append((event.completed, run.job.status.final, run.done()))

@@ -24,11 +24,14 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from mpqueue._wire.pickling import main_names
 from mpqueue._wire.pickling.classes import may_bring_classes
 from mpqueue._wire.pickling.payload import Packed, dump_code, load
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 #: How many functions a process keeps, on either side; the one that was used longest ago goes first.
 KEPT = 64
@@ -105,7 +108,7 @@ class FunctionPacker:
     """The parent's half: remembers the pickles of functions. Any thread may use it.
 
     ``share_globals``: in the workers all functions of the script have the same globals, which each that comes changes
-    for all, see `main_names`. So none is kept beyond the next that comes.
+    for all, see `main_names`. So each pickle that is new here is unpickled there, though its bytes may be known.
     """
 
     def __init__(self, *, share_globals: bool = False) -> None:
@@ -148,10 +151,8 @@ class FunctionPacker:
         with self._lock:
             known = self._scripts.get(id(function))
             if known is None:
-                known = self._scripts[id(function)] = ScriptFunction(function)
-            self._scripts.move_to_end(id(function))
-            while len(self._scripts) > KEPT:
-                self._scripts.popitem(last=False)
+                known = ScriptFunction(function)
+            _keep(self._scripts, id(function), known)
         return known
 
     def pack_all(self, functions: Sequence[Any]) -> list[Any]:
@@ -172,11 +173,15 @@ class FunctionPacker:
         leaves = self._share_globals or any(_leaves_behind(part) for part in parts if isinstance(part, CodeType))
         made = PackedFunction(zlib.compress(packed.data, 1), next(_numbers) if leaves else 0)
         with self._lock:
-            self._known[id(function)] = (function, parts, made)
-            self._known.move_to_end(id(function))
-            while len(self._known) > KEPT:
-                self._known.popitem(last=False)
+            _keep(self._known, id(function), (function, parts, made))
         return made
+
+
+def _keep(kept: OrderedDict[K, V], key: K, value: V) -> None:
+    kept[key] = value
+    kept.move_to_end(key)
+    while len(kept) > KEPT:
+        kept.popitem(last=False)
 
 
 def _same(before: tuple[Any, ...], now: tuple[Any, ...]) -> bool:
@@ -318,9 +323,6 @@ def _unpack(data: bytes, number: int = 0) -> Callable[..., Any]:
     function = _loaded.get(key)
     if function is None:
         function = load(Packed(zlib.decompress(data)))
-        while len(_loaded) >= KEPT:
-            _loaded.popitem(last=False)
-    _loaded[key] = function
-    _loaded.move_to_end(key)
-    assert function is not None
+        assert function is not None
+    _keep(_loaded, key, function)
     return function

@@ -166,7 +166,7 @@ class _Place:
                     self._mend(stream)
 
     def _mend(self, stream: Any) -> None:
-        """Have what can't be flushed write to the file again. The number goes first: no stream opens a closed one."""
+        """Have a stream that can't be flushed write to the file again; first its number, which it needs open."""
         self._status()
         if _is_useless(stream):
             setattr(sys, self._name, os.fdopen(self._at, "w", 1, "utf-8", "backslashreplace", closefd=False))
