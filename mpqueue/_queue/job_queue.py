@@ -998,7 +998,8 @@ class JobQueue(SafeEmitter):
         """Remove a pending or finished job, also from the journal; a `Job` that is still held stays readable.
 
         Of a job with more than 32 MB of results in the journal, those that are not in memory can't be read any more.
-        Raises `JobNotFoundError`; `JobStateError` for a running or paused job; `JournalError`, and then it stays.
+        Raises `JobNotFoundError`; `JobStateError` for a running or paused job, and, with a journal, for one that is
+        just being created on another thread; `JournalError`, and then it stays.
         """
         self._closer.check_open("clear a job")
         cleared = self._jobs.id_of(job_id)

@@ -210,13 +210,16 @@ class Registry:
         Raises `JobExistsError`, and what `NewJob.record_or_go_on` raises.
         """
         recorder, book, key = self._engine.recorder, new.book, id(new.book)
+        book.number = self.next_number()
+        if recorder is None:
+            with self._lock:
+                self.check_free(book.id)
+                return self._hold(book)
         try:
             with self._lock:
                 self.check_free(book.id)
                 self._coming[key] = book.id
-            book.number = self.next_number()
-            if recorder is not None:
-                new.record_or_go_on(recorder, self._engine.clock.wall(), options)
+            new.record_or_go_on(recorder, self._engine.clock.wall(), options)
             return self._hold(book)
         finally:
             self._coming.pop(key, None)  # one call, so that a Ctrl-C never leaves the id taken
@@ -282,7 +285,8 @@ class Registry:
     def remove(self, job_id: str) -> None:
         """Forget a pending or finished job, also in the journal.
 
-        Raises `JobNotFoundError`; `JobStateError` for a running or paused job; `JournalError`, and then it stays.
+        Raises `JobNotFoundError`; `JobStateError` for a running or paused job, and for one that is just being written
+        into the journal, or read from it, by `create_job` on another thread; `JournalError`, and then it stays.
         """
         recorder = self._engine.recorder
         with self._lock:
@@ -290,10 +294,10 @@ class Registry:
             if held is not None and not held.book.active:
                 _check_whole(held, "clear")
             line = self._line(job_id)
-            if held is None and job_id in self._coming.values():
-                raise JobStateError(f"job {job_id!r}: expected a job to clear, got one that is being created")
             if held is None and line is None:
                 self.find(job_id)
+            if held is None and job_id in self._coming.values():
+                raise JobStateError(f"job {job_id!r}: expected a job to clear, got one that is being created")
             with contextlib.nullcontext() if held is None else self._leaves(held, "clear"):
                 if recorder is not None and line is not None:
                     number = line.number

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -127,9 +128,32 @@ def test_threads_that_create_and_clear_jobs_do_not_disturb_each_other() -> None:
                 done += 1
         return done
 
-    with JobQueue(1) as queue:
-        assert sum(in_threads(8, work)) > 0
-        assert queue.run([1], do.double).results == [2]
+    switch_interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # threads take turns at every moment
+    try:
+        with JobQueue(1) as queue:
+            assert sum(in_threads(8, work)) > 0
+            assert queue.run([1], do.double).results == [2]
+    finally:
+        sys.setswitchinterval(switch_interval)
+
+
+def test_a_job_that_is_just_being_created_is_cleared_only_where_the_journal_has_nothing_of_it(tmp_path: Path) -> None:
+    def key(item: int) -> str:
+        asked.set()
+        assert may_go_on.wait(60)
+        return str(item)
+
+    for expected in (JobNotFoundError, JobStateError):
+        asked, may_go_on = threading.Event(), threading.Event()
+        with JobQueue(1, journal=tmp_path / "run.db") as queue, ThreadPoolExecutor(1) as executor:
+            creating = executor.submit(queue.create_job, "job", [1, 2], do.double, key=key)
+            assert asked.wait(60)
+            with pytest.raises(expected):
+                queue.clear_job("job")
+            may_go_on.set()
+            creating.result(60)
+            assert queue.start("job").result(60).results == [2, 4]
 
 
 def test_several_threads_may_wait_for_one_run() -> None:
