@@ -29,7 +29,7 @@ from mpqueue._wire.memory import segments, shared
 from mpqueue._wire.memory.asking import Asking
 from mpqueue._wire.memory.ledger import CLAIM, SINCE, Phase, pack_claim
 from mpqueue._wire.memory.segments import Carried
-from mpqueue._wire.pickling import main_names
+from mpqueue._wire.pickling import classes, main_names
 from mpqueue._wire.pickling.imports import ImportNews, catch_up
 from mpqueue._wire.pickling.payload import Packed, load, view_parts
 from mpqueue._worker import first_steps as guard
@@ -172,6 +172,8 @@ class Worker:
     def _load(self, frame: ChunkFrame, handler: HandlerFrame) -> LoadedJob | FailureFrame:
         self._claim(frame.chunk, Phase.LOADING)
         started = clock.monotonic()
+        if not self._loaded and self.seat.station.is_own_process:
+            classes.forget_attributes()  # what earlier jobs have made of them is nothing to this one
         try:
             job = self._loaded[frame.job] = LoadedJob(frame.job, handler, self.seat)
             return job

@@ -768,3 +768,85 @@ if __name__ == "__main__":
 
 def test_a_worker_goes_on_with_the_globals_of_a_script_and_a_call_with_objects_of_its_own(tmp_path: Path) -> None:
     assert run_program(tmp_path, KEPT).stderr == ""
+
+
+OWN_ATTRIBUTES = """
+import os
+import time
+
+import mpqueue
+from mpqueue import Stage
+
+
+class Model:
+    pass
+
+
+class Config:
+    factor = 1
+    pid = None
+    model = Model()
+    cache = {}
+
+    def __init__(self, number):
+        self.number = number
+
+
+class Trained(Model):
+    pass
+
+
+def set_up():
+    Config.pid = os.getpid()
+    Config.model = Trained()
+    Config.cache["setup"] = True
+
+
+def look(item, state=None):
+    return Config.factor, Config.pid == os.getpid(), type(Config.model).__name__, sorted(Config.cache)
+
+
+def make(number, state):
+    time.sleep(0.01)
+    return Config(number)
+
+
+def check(item, state):
+    time.sleep(0.01)
+    return look(item)
+
+
+def look_alone(item):
+    return look(item)
+
+
+if __name__ == "__main__":
+    own, fresh = (1, True, "Trained", ["setup"]), (1, False, "Model", [])
+    with mpqueue.JobQueue(2) as queue:
+        items = [Config(number) for number in range(40)]
+        assert queue.run(items, look, setup=set_up).results == [own] * 40
+        job = queue.run_stages(range(40), [Stage(make, setup=set_up), Stage(check, setup=set_up)])
+        assert job.results == [own] * 40, job.results
+
+        # Another job in between, whose function brings the class; what the program changes comes through.
+        job = queue.create_job("open", [], look, setup=set_up, open=True)
+        run = queue.start(job)
+        for factor in (1, 2, 1):
+            Config.factor = factor
+            queue.add_items(job, items)
+            while job.completed + job.failed < job.total:
+                time.sleep(0.01)
+            with_factor = (factor, *own[1:])
+            assert job.results[-40:] == [with_factor] * 40, job.results[-40:]
+            queue.run(items[:4], look_alone)
+        queue.seal(job)
+        assert run.result(60).completed == 120
+
+        # A job that begins where no other is at work has what the program has.
+        assert queue.run(range(4), look_alone).results == [fresh] * 4
+        assert queue.run(items, look_alone).results == [fresh] * 40
+"""
+
+
+def test_what_a_worker_sets_on_a_class_of_the_script_stays_until_the_program_changes_it(tmp_path: Path) -> None:
+    assert run_program(tmp_path, OWN_ATTRIBUTES).stderr == ""

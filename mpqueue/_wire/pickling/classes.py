@@ -4,6 +4,10 @@ In a pickle of cloudpickle's, a class is made without attributes first, and fill
 comes; then the class that is known by the same id is used, and the one that was made is dropped. But to make a class
 runs code: an ``__init_subclass__``, a metaclass. What that code puts into a registry must be the class that is used.
 
+A class comes with each function that names it and with its instances, and has the attributes that it has in the
+program. What a setup or a handler has made of them in a worker stays until the program changes them, or until a job
+begins where no other is at work (`forget_attributes`).
+
 cloudpickle also makes classes with ``__slots__`` without them. Their instances would have a ``__dict__``, and what they
 are pickled as could not be unpickled where the class has none.
 
@@ -17,13 +21,15 @@ from __future__ import annotations
 import abc
 import enum
 import functools
+import hashlib
 import io
+import marshal
 import pickle
 import re
 import typing
 import weakref
 from collections.abc import Callable, Sequence
-from types import GetSetDescriptorType, MemberDescriptorType
+from types import FunctionType, GetSetDescriptorType, MemberDescriptorType
 from typing import Any
 
 from cloudpickle import cloudpickle
@@ -33,6 +39,12 @@ _MARK = b"_class_setstate"
 _find_mark = re.compile(_MARK).search  # also in memory that is no `bytes`
 _MAKERS = (cloudpickle._make_skeleton_class, cloudpickle._make_skeleton_enum)  # noqa: SLF001
 _fill: Callable[[type, Any], type] = cloudpickle._class_setstate  # noqa: SLF001
+
+_CODE = (FunctionType, classmethod, staticmethod, property)
+_ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes})
+_SEQUENCES = frozenset({tuple, list, set, frozenset})
+_DIGEST_SIZE = 64  #: bytes
+_NONE = object()
 
 #: The classes that came by value or were sent so, by their ids.
 _known: weakref.WeakValueDictionary[str, type] = cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID  # noqa: SLF001
@@ -186,7 +198,7 @@ def load_classes(
 ) -> Any:
     """Unpickle an object, and the classes that come with it. Raises whatever its own code raises.
 
-    ``update``: classes that are here already get the attributes that come; by default they stay as they are.
+    ``update``: classes that are here already get the attributes that come and are new; else they stay as they are.
     ``nested``: where the pickle names the first of these functions, the second is called.
     """
     if _MARK not in data if isinstance(data, bytes) else _find_mark(data) is None:
@@ -219,10 +231,56 @@ def _make_once(make: Callable[..., type], *arguments: Any) -> type:
     return kind
 
 
+#: How attributes came that are data, by class and name: to be compared with what comes next.
+_came: weakref.WeakKeyDictionary[type, dict[str, bytes | weakref.ref[Any]]] = weakref.WeakKeyDictionary()
+
+
+def forget_attributes() -> None:
+    """All attributes of classes that come next replace those that are here."""
+    _came.clear()
+
+
 def _fill_known(kind: type, state: Any) -> type:
-    filled = _fill(kind, state)
+    attributes, *rest = state
+    before, came = _came.get(kind, {}), {}
+    for name, value in [*attributes.items()]:
+        if name[:2] == "__" or type(value) in _CODE or (form := _form(value)) is None:
+            continue
+        came[name] = form
+        if name in before and _is_of_here(vars(kind).get(name, _NONE), before[name], form):
+            del attributes[name]
+    filled = _fill(kind, (attributes, *rest))
     _unfilled.discard(kind)
+    _came[kind] = came
     return filled
+
+
+def _form(value: Any) -> bytes | weakref.ref[Any] | None:
+    """Plain data as bytes, so that it is known again when it has been changed in place; else the object."""
+    try:
+        if _is_plain(value):
+            written = marshal.dumps(value, 2)  # the last version in which the same data makes the same bytes
+            return written if len(written) <= _DIGEST_SIZE else hashlib.blake2b(written).digest()
+        return weakref.ref(value)
+    except (TypeError, ValueError, RecursionError):
+        return None
+
+
+def _is_plain(value: Any) -> bool:
+    kind = type(value)
+    if kind in _SEQUENCES:
+        return all(map(_is_plain, value))
+    return kind in _ATOMS or (kind is dict and all(map(_is_plain, value)) and all(map(_is_plain, value.values())))
+
+
+def _is_of_here(now: Any, before: bytes | weakref.ref[Any], form: bytes | weakref.ref[Any]) -> bool:
+    """Whether an attribute is to stay as it is: the program has not changed it, as far as can be seen."""
+    if now is _NONE:
+        return False
+    if type(before) is bytes and type(form) is bytes:
+        return before == form
+    # Objects are others each time that they come. One that was put in its place here is not replaced by them.
+    return type(before) is weakref.ref and type(form) is weakref.ref and before() is not now
 
 
 def _fill_new(kind: type, state: Any) -> type:

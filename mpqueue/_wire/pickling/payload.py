@@ -156,12 +156,14 @@ def load_several(
     on_free: Callable[[int], object] | None = None,
     carried: Carried = NOTHING_CARRIED,
 ) -> list[Any]:
-    """Objects that were pickled one by one; plain bytes are a pickle with nothing beside it."""
+    """What other workers have pickled one by one; plain bytes are a pickle with nothing beside it.
+
+    Classes that are here already stay as they are: what a worker sets on them is its own.
+    """
     own = main_names.own_values()
     try:
         return [
-            load_classes(*((one, ()) if isinstance(one, bytes) else _unpacked(one, on_free, carried)), update=True)
-            for one in several
+            load_kept(*((one, ()) if isinstance(one, bytes) else _unpacked(one, on_free, carried))) for one in several
         ]
     finally:
         if own is not None:
