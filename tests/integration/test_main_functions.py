@@ -850,3 +850,47 @@ if __name__ == "__main__":
 
 def test_what_a_worker_sets_on_a_class_of_the_script_stays_until_the_program_changes_it(tmp_path: Path) -> None:
     assert run_program(tmp_path, OWN_ATTRIBUTES).stderr == ""
+
+
+GLOBALS_OF_SETUP = """
+import mpqueue
+from mpqueue import Stage
+
+model = None
+cache = {}
+factor = 2
+
+
+def load():
+    global model
+    model = 10
+    cache["loaded"] = True
+    compute.calls = 0
+
+
+def helper(item):
+    return item * model * factor
+
+
+def compute(item, state):
+    compute.calls += 1
+    return helper(item), sorted(cache), compute.calls > 0
+
+
+def compute_other(item):
+    return model, sorted(cache)
+
+
+if __name__ == "__main__":
+    with mpqueue.JobQueue(2) as queue:
+        for factor in (2, 3):
+            expected = [(item * 10 * factor, ["loaded"], True) for item in range(20)]
+            assert queue.run(range(20), compute, setup=load).results == expected
+            assert queue.run_stages(range(20), [Stage(compute, setup=load)]).results == expected
+            assert queue.run(range(4), compute_other).results == [(None, [])] * 4
+    assert model is None and not cache
+"""
+
+
+def test_globals_that_a_setup_sets_in_a_script_are_there_for_its_handler_and_no_other_job(tmp_path: Path) -> None:
+    assert run_program(tmp_path, GLOBALS_OF_SETUP).stderr == ""

@@ -5,12 +5,16 @@ pickles would have variables of their own. Where a pool has an initializer, that
 globals for the functions that come after it, or attributes of the script's classes and functions. So a worker that has
 run one keeps one namespace for all that comes from ``__main__``; and data in it, and those attributes, are the worker's
 own by then: what is sent with later functions does not replace them.
+
+A job's handler and its setup have one namespace, too (`together`): a setup may set globals that the handler reads.
 """
 
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
@@ -40,11 +44,29 @@ class MainNames(dict[str, Any]):
         return _namespace, (dict(self),)
 
 
+class _Thread(threading.local):
+    names: dict[str, Any] | None = None  #: of what this thread loads `together`
+
+
+_thread = _Thread()
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """What is unpickled inside has one namespace."""
+    before, _thread.names = _thread.names, {}
+    try:
+        yield
+    finally:
+        _thread.names = before
+
+
 def _namespace(names: dict[str, Any]) -> dict[str, Any]:
-    if _shared is None:
+    found = _thread.names if _shared is None else _shared
+    if found is None:
         return names
-    _shared.update(names)
-    return _shared
+    found.update(names)
+    return found
 
 
 def namespaces() -> Iterator[dict[str, Any]]:

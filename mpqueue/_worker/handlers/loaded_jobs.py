@@ -14,7 +14,7 @@ from mpqueue._os import monotonic as clock
 from mpqueue._wire.frames import HandlerFrame
 from mpqueue._wire.ids import IdRule
 from mpqueue._wire.parcels import Yielded
-from mpqueue._wire.pickling import sources
+from mpqueue._wire.pickling import main_names, sources
 from mpqueue._worker.chunk import log_records as records
 from mpqueue._worker.chunk.capture import Capture, beside_bar
 from mpqueue._worker.chunk.sampler import JobSampling
@@ -62,8 +62,9 @@ class LoadedJob:
         began = clock.monotonic()
         if frame.sources is not None:
             sources.catch_up_with(frame.sources)
-        handler = seat.exchange.load(frame.handler)
-        setup = None if frame.setup is None else seat.exchange.load(frame.setup)
+        with main_names.together():
+            handler = seat.exchange.load(frame.handler)
+            setup = None if frame.setup is None else seat.exchange.load(frame.setup)
         if frame.sources is not None:
             sources.check_loaded(frame.sources)
         loaded = clock.monotonic()
