@@ -853,6 +853,9 @@ def test_what_a_worker_sets_on_a_class_of_the_script_stays_until_the_program_cha
 
 
 GLOBALS_OF_SETUP = """
+import functools
+import os
+
 import mpqueue
 from mpqueue import Stage
 
@@ -881,6 +884,13 @@ def compute_other(item):
     return model, sorted(cache)
 
 
+def refuse_first(item, state):
+    if not os.path.exists("seen"):
+        open("seen", "w").close()
+        raise ValueError
+    return compute(item, state)
+
+
 if __name__ == "__main__":
     with mpqueue.JobQueue(2) as queue:
         for factor in (2, 3):
@@ -888,6 +898,13 @@ if __name__ == "__main__":
             assert queue.run(range(20), compute, setup=load).results == expected
             assert queue.run_stages(range(20), [Stage(compute, setup=load)]).results == expected
             assert queue.run(range(4), compute_other).results == [(None, [])] * 4
+    # Also where both come from a journal.
+    with mpqueue.JobQueue(1, journal="run.db", max_retries=0) as queue:
+        queue.create_job("job", range(1), functools.partial(refuse_first), setup=load)
+        assert queue.start("job").result().failed == 1
+    with mpqueue.JobQueue(1, journal="run.db") as queue:
+        assert queue.retry_failed("job").result().results == expected[:1]
+        assert queue.get_job("job").items[0].replay() == expected[0]
     assert model is None and not cache
 """
 

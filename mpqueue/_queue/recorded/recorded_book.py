@@ -15,6 +15,7 @@ from mpqueue._core.state.timings import Timings
 from mpqueue._options import JobOptions
 from mpqueue._queue.new_job import NewJob, find_named, replay_item, restore_end
 from mpqueue._wire.item_labels import Label, label_of
+from mpqueue._wire.pickling import main_names
 from mpqueue._wire.pickling.packed_handler import Travels, pack_handler
 from mpqueue._wire.pickling.payload import load_kept
 from mpqueue.errors import JournalError, WorkerStartError, shown
@@ -152,7 +153,8 @@ def _load_handler(reader: Reader, recorded: RecordedJob) -> tuple[Callable[..., 
                 if recorded.handler_name is None:
                     raise
                 return _import(recorded.handler_name)
-        handler, setup = map(_load, functions[:2])
+        with main_names.together():
+            handler, setup = map(_load, functions[:2])
     except Exception as error:
         raise JournalError(f"{where} can't be loaded here ({type(error).__name__}: {error}); call create_job() with "
                            "its items and its handler instead") from error  # fmt: skip

@@ -11,11 +11,12 @@ A job's handler and its setup have one namespace, too (`together`): a setup may 
 
 from __future__ import annotations
 
+import functools
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FunctionType, ModuleType
+from types import FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
 from mpqueue._wire.pickling.classes import is_redefined, known_classes
@@ -46,6 +47,7 @@ class MainNames(dict[str, Any]):
 
 class _Thread(threading.local):
     names: dict[str, Any] | None = None  #: of what this thread loads `together`
+    packed: dict[str, Any] | None = None  #: of what it pickles so
 
 
 _thread = _Thread()
@@ -59,6 +61,23 @@ def together() -> Iterator[None]:
         yield
     finally:
         _thread.names = before
+
+
+@contextmanager
+def packed_together(*functions: Any) -> Iterator[None]:
+    """Functions that were unpickled `together`, as those of a journal, have one namespace where they go, too."""
+    found = {id(names): names for function in functions if (names := _globals_of(function)) is not None}
+    _thread.packed = next(iter(found.values())) if len(found) == 1 else None
+    try:
+        yield
+    finally:
+        _thread.packed = None
+
+
+def _globals_of(function: Any) -> dict[str, Any] | None:
+    while type(function) in (functools.partial, MethodType):
+        function = function.func if type(function) is functools.partial else function.__func__
+    return function.__globals__ if type(function) is FunctionType and function.__module__ in NAMES else None
 
 
 def _namespace(names: dict[str, Any]) -> dict[str, Any]:
@@ -76,6 +95,8 @@ def namespaces() -> Iterator[dict[str, Any]]:
         yield vars(main)
     if _shared is not None:
         yield _shared
+    if _thread.packed is not None:
+        yield _thread.packed
 
 
 def run_initializer(load: Callable[[], Callable[[], object]]) -> None:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from mpqueue._wire.frames import HandlerFrame
 from mpqueue._wire.memory.segments import CommonSegment, log
 from mpqueue._wire.memory.shared import Shared, notes_shared
+from mpqueue._wire.pickling import main_names
 from mpqueue._wire.pickling.packed_functions import ScriptFunction, globals_of
 from mpqueue._wire.pickling.payload import Packed, dump_code, weigh_code
 from mpqueue._wire.pickling.sources import sources_of
@@ -75,7 +76,8 @@ def pack_handler(
             raise TypeError(f"{name}: expected a callable, got {shown(function)} of type {type(function).__name__}")
     whole = travels is not Travels.IN_MEMORY
     nothing: contextlib.AbstractContextManager[list[Shared[Any]]] = contextlib.nullcontext([])
-    with nothing if travels is Travels.WHOLE else notes_shared() as noted:
+    sharing = nothing if travels is Travels.WHOLE else notes_shared()
+    with sharing as noted, main_names.packed_together(handler, setup):
         packed, segment, weight = _pack(argument, handler, whole)
         packed_setup, setup_segment, setup_weight = (None, None, "") if setup is None else _pack("setup", setup, whole)
     segments = tuple(made for made in (segment, setup_segment) if made is not None)
