@@ -42,12 +42,14 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Parse the command line; inputs may stand before and after options, which argparse by itself does not allow."""
+    """Parse the command line; inputs, and a job, may come after options, which argparse by itself does not allow."""
     parser = make_parser()
     args, rest = parser.parse_known_args(arguments)
     end = rest.index("--") if "--" in rest else len(rest)  # of the options: what comes after it is none
     options = [word for word in rest[:end] if word.startswith("-") and word != "-"]
     del rest[end : end + 1]
+    if rest and not options and getattr(args, "takes_job", False) and args.job is None:
+        args.job = rest.pop(0)
     if options or (rest and not hasattr(args, "inputs")):
         wrong = " ".join(options or rest)
         meant = nearest(options[0].partition("=")[0], _options_of(parser, args.name)) if options else None

@@ -100,7 +100,7 @@ def _add(
     parser.add_argument("journal", metavar="run.db", help="the file that was given to run as --journal")
     if job:
         parser.add_argument("job", metavar="JOB", nargs="?", help="the job's id, if there are several")
-    parser.set_defaults(command=command)
+    parser.set_defaults(command=command, takes_job=job)
     return parser
 
 

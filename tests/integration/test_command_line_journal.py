@@ -191,7 +191,7 @@ def test_a_journal_tells_its_jobs_and_failures_and_runs_them_again(folder: Path)
     assert still.returncode == 1
     assert "a bad word" in still.stderr
     (folder / "healed").touch()
-    retried = mpqueue(folder, "retry", "run.db", "words:count", "-j", "1")
+    retried = mpqueue(folder, "retry", "run.db", "-j", "1", "words:count")
     assert (retried.returncode, retried.stderr.startswith("4 items: 4 completed")) == (0, True)
     assert calls(folder) == ["one", "bad", "wait", "three", "bad", "bad"]
     assert mpqueue(folder, "failures", "run.db").stdout == ""
@@ -258,6 +258,8 @@ def test_what_makes_no_sense_is_told(folder: Path) -> None:
     assert mpqueue(folder, *RUN).returncode == 1
     job = mpqueue(folder, "export", "run.db", "nothing")
     assert (job.returncode, "the journal has 'words:count'" in job.stderr) == (2, True)
+    twice = mpqueue(folder, "export", "run.db", "words:count", "--raw-csv", "more")
+    assert (twice.returncode, "unrecognized arguments: more;" in twice.stderr) == (2, True)
     (folder / "in.txt").write_text("two\none\n")
     changed = mpqueue(folder, *RUN)
     assert (changed.returncode, "2 items: 2 completed" in changed.stderr) == (0, True)
