@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import struct
 import sys
+from contextlib import suppress
 from io import FileIO
 
 from mpqueue._os.process.own_forks import close_in_each_fork
@@ -28,6 +29,11 @@ def lock_file(file: FileIO) -> None:
     """
     close_in_each_fork(file)
     _lock(file.fileno())
+
+
+def unlock_file(fd: int) -> None:
+    """End `lock_file`, just before the file is closed: a fork that was only just made has not closed it yet."""
+    _unlock(fd)
 
 
 def is_locked(fd: int) -> bool:
@@ -78,6 +84,12 @@ def _lock_opening(fd: int) -> None:
         _lock_twice(fd)
 
 
+def _unlock_opening(fd: int) -> None:
+    with suppress(OSError):
+        _ask(fd, fcntl.F_OFD_SETLK, fcntl.F_UNLCK, *WHOLE)
+    _unflock(fd)
+
+
 def _opening_is_locked(fd: int) -> bool:
     try:
         return _ask(fd, fcntl.F_OFD_GETLK, fcntl.F_WRLCK, *WHOLE) != fcntl.F_UNLCK
@@ -90,7 +102,7 @@ def _lock_twice(fd: int) -> None:
     try:
         fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        fcntl.flock(fd, fcntl.LOCK_UN)
+        _unflock(fd)
         raise
 
 
@@ -117,13 +129,21 @@ def _flock(fd: int) -> None:
     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+def _unflock(fd: int) -> None:
+    fcntl.flock(fd, fcntl.LOCK_UN)
+
+
 def _is_flocked(fd: int) -> bool:
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
         return True
-    fcntl.flock(fd, fcntl.LOCK_UN)
+    _unflock(fd)
     return False
+
+
+def _leave_locked(fd: int) -> None:
+    """There are no forks, and a lock ends with its handle."""
 
 
 def _hold_nothing(fd: int, first: int, count: int) -> bool:  # noqa: ARG001
@@ -135,9 +155,10 @@ def _let_go_nothing(fd: int, first: int, count: int) -> None:
 
 
 if sys.platform == "win32":
-    _lock, _is_locked = windows.lock_file, windows.is_locked
+    _lock, _is_locked, _unlock = windows.lock_file, windows.is_locked, _leave_locked
 else:
     _lock = choose(linux=_lock_opening, posix=_flock)
+    _unlock = choose(linux=_unlock_opening, posix=_unflock)
     _is_locked = choose(linux=_opening_is_locked, posix=_is_flocked)
 _hold = choose(linux=_hold_of_opening, posix=_hold_nothing)
 _let_go = choose(linux=_let_go_of_opening, posix=_let_go_nothing)

@@ -17,7 +17,7 @@ from io import FileIO
 from pathlib import Path
 from typing import IO, Any
 
-from mpqueue._os.file_lock import lock_file
+from mpqueue._os.file_lock import lock_file, unlock_file
 from mpqueue._os.file_system import reserve_room
 from mpqueue._os.files import NO_LINKS, REPLACES_OPEN_FILES, check_replaceable, open_file, set_rights, this_user
 from mpqueue._whole_file import check_not_planted, open_to_write, rights_of, whole_file
@@ -216,12 +216,15 @@ class PartFile:
         with file:
             if self._is_special:
                 return self.target if self._at_once else None
-            file.truncate()
-            if os.fstat(file.fileno()).st_size:
-                return self.part
-            if _is_at(os.fstat(file.fileno()), self.part):
-                os.unlink(self.part)
-            return None
+            try:
+                file.truncate()
+                if os.fstat(file.fileno()).st_size:
+                    return self.part
+                if _is_at(os.fstat(file.fileno()), self.part):
+                    os.unlink(self.part)
+                return None
+            finally:
+                unlock_file(file.fileno())
 
 
 def _new_beside(path: Path) -> Path:

@@ -229,11 +229,14 @@ def test_ctrl_c_ends_the_running_calls_and_goes_on(tmp_path: Path) -> None:
 
 def test_two_generators_at_a_time_have_batches_of_their_own() -> None:
     """Also under one `parallel_config`, which gives all calls the same backend."""
-    first = Parallel(return_as="generator")(delayed(do.double)(number) for number in range(300))
+    parallel = Parallel(return_as="generator")
+    first = parallel(delayed(do.double)(number) for number in range(300))
     second = Parallel(return_as="generator")(delayed(do.square)(number) for number in range(20))
     assert sum(second) == sum(number * number for number in range(20))
     assert [next(first) for _ in range(10)] == [2 * number for number in range(10)]
     assert Parallel()(delayed(do.double)(number) for number in range(5)) == [0, 2, 4, 6, 8]
+    # joblib takes what is chained in the thread that hears of results, so with each backend these must have ended.
+    wait_until(lambda: parallel.n_completed_tasks == 300)
     chained = Parallel(return_as="generator")(delayed(do.double)(number) for number in first)
     assert list(chained) == [4 * number for number in range(10, 300)]
 

@@ -14,7 +14,7 @@ from mpqueue import JobQueue, sinks
 from mpqueue._os.files import REPLACES_OPEN_FILES, this_user
 from mpqueue._output import part_file
 from mpqueue._output.part_file import PartFile
-from tests.support.systems import IS_WINDOWS
+from tests.support.systems import IS_WINDOWS, not_on_windows
 
 WAYS = [False, True] if REPLACES_OPEN_FILES else [False]
 
@@ -48,6 +48,16 @@ def test_a_part_that_is_written_anew_stays_locked_under_its_name(
     part.finish()
     assert os.listdir(folder) == ["rows"]
     assert part.target.read_bytes() == b"one\n" * 4 + b"two\n" * 4 + b"end\n"
+
+
+@not_on_windows("no forks")
+def test_a_part_that_is_left_is_free_though_a_fork_that_has_just_been_made_has_not_closed_it(part: PartFile) -> None:
+    shared = os.dup(part.file.fileno())  # as a fork shares it
+    assert part.leave() == part.part
+    again = PartFile(part.target)
+    again.open()
+    again.leave()
+    os.close(shared)
 
 
 def test_a_part_whose_name_is_taken_meanwhile_is_left_under_the_one_that_it_has(

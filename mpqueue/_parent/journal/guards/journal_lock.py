@@ -16,7 +16,7 @@ import threading
 from io import FileIO
 from typing import NamedTuple
 
-from mpqueue._os.file_lock import is_locked, lock_file
+from mpqueue._os.file_lock import is_locked, lock_file, unlock_file
 from mpqueue._os.files import NO_LINKS, open_file, read_at, write_at
 from mpqueue._os.process.own_forks import in_each_fork
 from mpqueue._parent.journal.guards.ownership import check_stat
@@ -113,6 +113,7 @@ class JournalLock:
         elif self.is_in_place:
             with contextlib.suppress(OSError):
                 os.unlink(self._path)
+        unlock_file(self._file.fileno())
         self._file.close()
         self._give_back()
 
