@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from mpqueue._call_checks import nearest
+from mpqueue._fields import field_of
 from mpqueue._output.arrow_values import exact_series, writable_array
 from mpqueue._text import as_utf8, digits, encode_text, json_text, repr_of
 from mpqueue._whole_file import whole_file
@@ -171,7 +172,7 @@ def _look_up(value: Any, key: str) -> Any:
         if isinstance(value, Mapping):
             found = value.get(key, _ABSENT)
             return _named(value).get(key, _ABSENT) if found is _ABSENT else found
-        return getattr(value, key, _ABSENT) if key.isidentifier() else _ABSENT
+        return field_of(value, key, _ABSENT)
     except Exception:  # noqa: BLE001 - users' code
         return _ABSENT
 

@@ -12,6 +12,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Generic, cast, overload
 
 from mpqueue._core.state.item_table import DISCARD, ONWARD, FailedTry, Failure, ItemTable
+from mpqueue._fields import field_of
 from mpqueue._text import SHOWN, repr_of, visible, visible_line
 from mpqueue._wire.parcels import Parcel
 from mpqueue.errors import ItemError, JobStateError, shown, type_name_of
@@ -144,7 +145,7 @@ class JobItem(_WithDefaults, Generic[T_co, R_co]):
             if isinstance(result, dict):
                 if name in result:
                     return result[name]
-            elif (value := getattr(result, name, None)) is not None:
+            elif (value := field_of(result, name)) is not None:
                 return value
         return None
 

@@ -17,6 +17,7 @@ from pathlib import PosixPath, PurePath, PurePosixPath, PureWindowsPath, Windows
 from typing import Any
 from uuid import UUID
 
+from mpqueue._fields import field_of
 from mpqueue._text import beginning_of, digits, visible_line
 from mpqueue.errors import shown
 
@@ -80,7 +81,7 @@ def _chosen(item: Any, chosen: Callable[[Any], object] | str) -> str | None:
     try:
         if not isinstance(chosen, str):
             return _label(chosen(item))
-        return _label(item.get(chosen) if isinstance(item, Mapping) else getattr(item, chosen, None))
+        return _label(item.get(chosen) if isinstance(item, Mapping) else field_of(item, chosen))
     except KeyboardInterrupt:
         raise
     except BaseException:  # noqa: BLE001 - users' code

@@ -348,6 +348,31 @@ def test_columns_of_which_no_row_has_one_are_told_and_all_are_written(
     assert [row["result.label"] for row in cells(path, ",")] == ["cat"] * 3
 
 
+@pytest.mark.parametrize("item", ["bad", b"bad", 17, ["bad"]], ids=repr)
+def test_methods_of_items_and_what_all_numbers_have_are_no_cells(
+    item: object, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = ["title", "count", "real"]
+    table = make_table([item] * 3)
+    for at, result in enumerate(({"title": "a", "count": 3, "real": 1}, {"title": "b"})):
+        table.complete(range(at, at + 1), [result])
+    table.fail(2, Failure(ValueError("no")))
+    schema = pa.schema([("title", pa.string()), ("count", pa.int32()), ("real", pa.int64())])
+    expected = [{"title": "a", "count": 3, "real": 1}, {"title": "b", "count": None, "real": None}]
+    expected.append(dict.fromkeys(names))
+    for given_schema, columns in ((schema, None), (None, names)):
+        write(sinks.parquet(tmp_path / "x.parquet", given_schema, columns), table, [range(2), range(2, 3)])
+        assert pq.read_table(tmp_path / "x.parquet").to_pylist() == expected
+    assert exports.records(Items(table), names) == expected
+    write(sinks.csv(tmp_path / "x.csv", names), table, [range(3)])
+    assert (tmp_path / "x.csv").read_text().splitlines() == ["title,count,real", "a,3,1", "b,,", ",,"]
+    assert not caplog.records
+    write(sinks.csv(tmp_path / "y.csv", ["title", "index"]), table, [range(3)])  # a method, and a typing error
+    assert "got none that has index" in caplog.text
+    with pytest.raises(ValueError, match="got 'index', which no item has"):
+        exports.records(Items(table), ["index"])
+
+
 @pytest.mark.parametrize("planted", ["link", "hard link", "folder"])
 def test_nothing_that_stands_at_the_part_s_name_is_written_through(tmp_path: Path, planted: str) -> None:
     victim, part = tmp_path / "victim", tmp_path / "rows.jsonl.part"
