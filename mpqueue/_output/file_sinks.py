@@ -204,10 +204,13 @@ class TableSink(FileSink):
 
     def leave(self) -> Path | None:
         """See `FileSink`."""
-        if self._held:
-            held, self._held = self._held, []
-            self._append(held)
-        return super().leave()
+        try:
+            if self._held:
+                held, self._held = self._held, []
+                self._append(held)
+        finally:
+            left = super().leave()  # whatever happens: until then no other job can write the file
+        return left
 
     def _widened(self, file: IO[bytes]) -> Iterator[bytes]:
         """The header with all columns, and all rows as long."""

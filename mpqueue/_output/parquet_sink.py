@@ -237,13 +237,15 @@ class ParquetSink(FileSink):
                 self._flush()
         except Exception:  # noqa: BLE001 - it may be why the file is left: what is in it is ended then
             self._waiting = []
-        if self._is_torn:
-            self.rows = 0
-        try:
-            return super().leave()
         finally:
-            if self._out is not None:
-                self._out.is_left = True
+            if self._is_torn:
+                self.rows = 0
+            try:
+                left = super().leave()
+            finally:
+                if self._out is not None:
+                    self._out.is_left = True
+        return left
 
 
 class _DoesNotFitError(Exception):

@@ -201,14 +201,17 @@ class RowOutlet:
         return f"{rows} in {where if isinstance(where, Path) else shown(self._sink)}" if count else "nothing"
 
     def _leave(self) -> object:
-        with contextlib.suppress(Exception):  # the sink may be what fails
-            self._end_order()
-            self._decide()
-        leave: Callable[[], object] = getattr(self._sink, "leave", self._sink.close)
         try:
-            return _called(leave)
+            with contextlib.suppress(Exception):  # the sink may be what fails
+                self._end_order()
+                self._decide()
         finally:
-            self._let_go()
+            leave: Callable[[], object] = getattr(self._sink, "leave", self._sink.close)
+            try:
+                left = _called(leave)
+            finally:
+                self._let_go()
+        return left
 
     def _left(self) -> object:
         """Of a sink whose ``close`` has raised."""

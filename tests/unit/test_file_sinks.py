@@ -7,6 +7,7 @@ import datetime as dt
 import json
 import math
 import os
+from contextlib import suppress
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
@@ -23,6 +24,7 @@ from mpqueue._output import file_sinks, parquet_sink
 from mpqueue._output.file_sinks import FileSink, JsonSink
 from mpqueue._output.row_outlet import RowOutlet
 from mpqueue._queue.job import Items
+from tests.support.systems import not_on_windows
 
 # not in each environment of the tests
 pa = pytest.importorskip("pyarrow")
@@ -371,6 +373,37 @@ def test_methods_of_items_and_what_all_numbers_have_are_no_cells(
     assert "got none that has index" in caplog.text
     with pytest.raises(ValueError, match="got 'index', which no item has"):
         exports.records(Items(table), ["index"])
+
+
+class Fatal:
+    """A value that raises what no `except Exception` catches."""
+
+    def __repr__(self) -> str:
+        raise SystemExit
+
+
+@not_on_windows("a process has no limit of the size of its files")
+@pytest.mark.parametrize("form", SINKS)
+@pytest.mark.parametrize("fails", ["disk", "value"])
+def test_a_path_is_free_again_whatever_fails_while_its_file_is_left(tmp_path: Path, form: str, fails: str) -> None:
+    import resource
+
+    path, (soft, hard) = tmp_path / f"x.{form}", resource.getrlimit(resource.RLIMIT_FSIZE)
+    sink = SINKS[form](path)
+    sink.open()
+    value = Fatal() if fails == "value" else 1
+    try:
+        if fails == "disk":
+            resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))  # as if it were full
+        with suppress(OSError, SystemExit):
+            sink.write([{"id": value, "result": None}])  # which the tables hold until they know their columns
+        with suppress(OSError, SystemExit):
+            sink.leave()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    write(SINKS[form](path), table_of([{"a": 1}]), [range(1)])
+    assert path.exists()
+    del sink
 
 
 @pytest.mark.parametrize("planted", ["link", "hard link", "folder"])
