@@ -914,9 +914,10 @@ class JobQueue(SafeEmitter):
 
         Returns a new run; where nothing failed it is resolved already. ``progress`` is as in `start`. A job that only
         the journal has runs with the handler that is in there. Raises `JobNotFoundError`; `JobStateError` for a job
-        that has not ended or was cancelled, or whose results went into a sink, and for an item that has not failed;
-        `JournalError` where items or handler are not in the journal; TypeError, ValueError, KeyError or IndexError for
-        items that are not the job's. Where it raises, nothing runs again.
+        that has not ended or was cancelled, that another thread is just creating, or reading from the journal for a
+        retry, or whose results went into a sink, and for an item that has not failed; `JournalError` where items or
+        handler are not in the journal; TypeError, ValueError, KeyError or IndexError for items that are not the job's.
+        Where it raises, nothing runs again.
         """
         self._closer.check_open("retry failed items")
         job_id = self._jobs.id_of(job_id)
@@ -998,8 +999,8 @@ class JobQueue(SafeEmitter):
         """Remove a pending or finished job, also from the journal; a `Job` that is still held stays readable.
 
         Of a job with more than 32 MB of results in the journal, those that are not in memory can't be read any more.
-        Raises `JobNotFoundError`; `JobStateError` for a running or paused job, and, with a journal, for one that is
-        just being created on another thread; `JournalError`, and then it stays.
+        Raises `JobNotFoundError`; `JobStateError` for a running or paused job, and, with a journal, for one that
+        another thread is just creating, or reading from it for a retry; `JournalError`, and then it stays.
         """
         self._closer.check_open("clear a job")
         cleared = self._jobs.id_of(job_id)

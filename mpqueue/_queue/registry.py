@@ -87,7 +87,8 @@ class Registry:
         self._options = options
         self._backend = backend
         self._held: dict[str, Held] = {}
-        self._coming: dict[int, str] = {}  #: ids of jobs that are being created, by the identity of their books
+        #: Ids of jobs that are on their way into the queue, and how: no other thread creates, takes up or removes them.
+        self._coming: dict[object, tuple[str, str]] = {}
         self._past: WeakValueDictionary[RecordedJob, Job] = WeakValueDictionary()
         self._lock = threading.RLock()
         #: Guards the next two, so that a job does not start while it leaves the queue. It is held for a moment only,
@@ -167,7 +168,7 @@ class Registry:
 
     def check_free(self, job_id: str) -> None:
         """Raise `JobExistsError` where a job has that id."""
-        if job_id in self._held or job_id in self._coming.values():
+        if job_id in self._held or self._coming_as(job_id) is not None:
             raise JobExistsError(
                 f"job {job_id!r}: expected a new id, got one that is taken; once that job has ended, replace=True puts "
                 "the new one in its place, and clear_job() frees the id"
@@ -176,7 +177,7 @@ class Registry:
     def check_replaceable(self, job_id: str) -> None:
         """Raise `JobStateError` where a job of that id is not over, nor still to be started."""
         held = self._get_held(job_id)
-        status = "being created" if job_id in self._coming.values() else self._busy_as(held)
+        status = self._coming_as(job_id) or self._busy_as(held)
         if status is not None:
             raise JobStateError(
                 f"job {job_id!r}: expected a pending or finished job to replace, got one that is {status}; cancel() it "
@@ -209,7 +210,7 @@ class Registry:
 
         Raises `JobExistsError`, and what `NewJob.record_or_go_on` raises.
         """
-        recorder, book, key = self._engine.recorder, new.book, id(new.book)
+        recorder, book, mark = self._engine.recorder, new.book, object()
         book.number = self.next_number()
         if recorder is None:
             with self._lock:
@@ -218,11 +219,11 @@ class Registry:
         try:
             with self._lock:
                 self.check_free(book.id)
-                self._coming[key] = book.id
+                self._coming[mark] = (book.id, "being created")
             new.record_or_go_on(recorder, self._engine.clock.wall(), options)
             return self._hold(book)
         finally:
-            self._coming.pop(key, None)  # one call, so that a Ctrl-C never leaves the id taken
+            self._coming.pop(mark, None)  # one call, so that a Ctrl-C never leaves the id taken
 
     def add_pipeline(self, head: JobBook) -> list[Held]:
         """The head and its stages are the queue's jobs from now on. Raises `JobExistsError`, and then none is."""
@@ -243,35 +244,47 @@ class Registry:
     def take_up(self, job_id: str, what: str, *, unfinished: bool = False) -> Held:
         """The job, ready to be run again; one that only the journal has, with the handler that is in there.
 
-        Raises `JobNotFoundError`; `JobStateError` for one that was not over, unless ``unfinished`` allows that too;
-        `JournalError` where what is to run is not in the journal.
+        Raises `JobNotFoundError`; `JobStateError` for one that was not over, unless ``unfinished`` allows that too, and
+        for one that another thread creates or takes up just now; `JournalError` where what is to run is not in the
+        journal.
         """
-        line = None if self._get_held(job_id) is not None else self._line(job_id)
-        if line is None:
-            return self.find(job_id)
+        mark = object()
+        try:
+            with self._lock:
+                line = None if self._get_held(job_id) is not None else self._line(job_id)
+                if line is None:
+                    return self.find(job_id)
+                status = self._coming_as(job_id)
+                if status is not None:
+                    raise JobStateError(
+                        f"job {job_id!r}: expected a job that has ended to {what}, got one that is {status}"
+                    )
+                self._coming[mark] = (job_id, "being read from the journal")
+            return self._hold(self._record_again(line, what, unfinished=unfinished))
+        finally:
+            self._coming.pop(mark, None)
+
+    def _record_again(self, line: RecordedJob, what: str, *, unfinished: bool) -> JobBook:
+        """A job that only the journal has, which is recorded from now on. Outside of locks: users' code is loaded."""
         recorder = self._engine.recorder
         assert recorder is not None
         if line.generation is not None:
             raise JobStateError(
-                f"job {job_id!r}: expected a job with a list of items to {what}, got a stream; to resume it and "
+                f"job {line.id!r}: expected a job with a list of items to {what}, got a stream; to resume it and "
                 "run failed items again, call imap() with its input"
             )
         recorded = RecordedBook(recorder.journal.reader, line)
         if not (recorded.over or unfinished):
             raise JobStateError(
-                f"job {job_id!r}: expected a job that has ended to {what}, got one that was not over; "
+                f"job {line.id!r}: expected a job that has ended to {what}, got one that was not over; "
                 "call create_job() with its items and its handler, and start it"
             )
         check_kept(recorded)
         options, travels = self._options, self._backend.capabilities.handlers_travel
         new = recorded.to_new_job(JobOptions(options.retry, options.timeout, options.setup_timeout), travels=travels)
-        with self._lock:
-            if job_id in self._held:
-                return self._held[job_id]
-            self.check_free(job_id)
-            new.book.number = self.next_number()
-            new.record_as_it_is(recorder, line.number)
-            return self._hold(new.book)
+        new.book.number = self.next_number()
+        new.record_as_it_is(recorder, line.number)
+        return new.book
 
     def _hold(self, book: JobBook) -> Held:
         self._engine.end_at_exit()
@@ -286,7 +299,7 @@ class Registry:
         """Forget a pending or finished job, also in the journal.
 
         Raises `JobNotFoundError`; `JobStateError` for a running or paused job, and for one that is just being written
-        into the journal, or read from it, by `create_job` on another thread; `JournalError`, and then it stays.
+        into the journal, or read from it, on another thread; `JournalError`, and then it stays.
         """
         recorder = self._engine.recorder
         with self._lock:
@@ -296,8 +309,9 @@ class Registry:
             line = self._line(job_id)
             if held is None and line is None:
                 self.find(job_id)
-            if held is None and job_id in self._coming.values():
-                raise JobStateError(f"job {job_id!r}: expected a job to clear, got one that is being created")
+            status = self._coming_as(job_id)
+            if held is None and status is not None:
+                raise JobStateError(f"job {job_id!r}: expected a job to clear, got one that is {status}")
             with contextlib.nullcontext() if held is None else self._leaves(held, "clear"):
                 if recorder is not None and line is not None:
                     number = line.number
@@ -354,6 +368,11 @@ class Registry:
         held = self._held.get(book.id)
         return held is not None and held.book is book
 
+    def _coming_as(self, job_id: str) -> str | None:
+        """How a job of that id comes into the queue just now, in some words; None where none does."""
+        # A copy, since other threads may take theirs out meanwhile.
+        return next((how for each, how in list(self._coming.values()) if each == job_id), None)
+
     def _busy_as(self, held: Held | None) -> str | None:
         """What keeps the job in the queue, in a word or two; None where nothing does."""
         if held is None:
@@ -399,7 +418,7 @@ class Registry:
         """How many jobs were removed, and items dropped."""
         with self._lock:
             held = self._get_held(line.id)
-            status = "being created" if line.id in self._coming.values() else self._busy_as(held)
+            status = self._coming_as(line.id) or self._busy_as(held)
             if status is not None:
                 if named:
                     raise JobStateError(

@@ -15,6 +15,7 @@ import pytest
 
 from mpqueue import Job, JobExistsError, JobNotFoundError, JobQueue, JobRun, JobStateError, JobStatus
 from mpqueue._core.messages import FailedItemsReset, JobStartAsked
+from mpqueue._queue.recorded.recorded_book import RecordedBook
 from tests.support import handlers as do
 from tests.support.recorder import Recorder
 from tests.support.waiting import wait_until
@@ -154,6 +155,57 @@ def test_a_job_that_is_just_being_created_is_cleared_only_where_the_journal_has_
             may_go_on.set()
             creating.result(60)
             assert queue.start("job").result(60).results == [2, 4]
+
+
+def test_a_job_that_is_just_being_read_for_a_retry_is_neither_cleared_nor_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, may_go_on, read = threading.Event(), threading.Event(), RecordedBook.to_new_job
+
+    def read_slowly(book: RecordedBook, *args: Any, **options: Any) -> Any:
+        new = read(book, *args, **options)
+        asked.set()
+        assert may_go_on.wait(60)
+        return new
+
+    monkeypatch.setattr(RecordedBook, "to_new_job", read_slowly)
+    with JobQueue(1, journal=tmp_path / "run.db", max_retries=0) as queue:
+        queue.run([1, 2], do.only(1, do.fail), id="job")
+        queue.run([3], do.only(3, do.fail), id="other")
+    with JobQueue(1, journal=tmp_path / "run.db") as queue, ThreadPoolExecutor(1) as executor:
+        retrying = executor.submit(queue.retry_failed, "job")
+        assert asked.wait(60)
+        for call in (queue.clear_job, queue.prune, queue.retry_failed):
+            with pytest.raises(JobStateError, match="got one that is being read from the journal"):
+                call("job")
+        with pytest.raises(JobStateError, match="got one that is being read from the journal"):
+            queue.create_job("job", [1, 2], do.succeed, replace=True)
+        with pytest.raises(JobExistsError):
+            queue.create_job("job", [1, 2], do.succeed)
+        assert queue.prune(older_than=0).jobs == 1  # the other one
+        may_go_on.set()
+        assert retrying.result(60).result(60).failed == 1
+    with JobQueue(1, journal=tmp_path / "run.db") as queue:
+        assert [(job.id, job.completed, job.failed) for job in queue.jobs()] == [("job", 1, 1)]
+
+
+def test_failed_items_of_a_job_that_is_just_being_created_are_not_retried(tmp_path: Path) -> None:
+    def key(item: int) -> str:
+        asked.set()
+        assert may_go_on.wait(60)
+        return str(item)
+
+    asked, may_go_on = threading.Event(), threading.Event()
+    with JobQueue(1, journal=tmp_path / "run.db", max_retries=0) as queue:
+        queue.run([1, 2], do.only(1, do.fail), id="job", key=str)
+    with JobQueue(1, journal=tmp_path / "run.db", max_retries=0) as queue, ThreadPoolExecutor(1) as executor:
+        creating = executor.submit(queue.create_job, "job", [1, 2], do.only(1, do.fail), key=key)
+        assert asked.wait(60)
+        with pytest.raises(JobStateError, match="to retry failed items, got one that is being created"):
+            queue.retry_failed("job")
+        may_go_on.set()
+        assert creating.result(60).failed == 1
+        assert queue.retry_failed("job").result(60).failed == 1
 
 
 def test_several_threads_may_wait_for_one_run() -> None:
