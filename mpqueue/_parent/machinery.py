@@ -268,6 +268,16 @@ class Engine:
         if self._sampler is not None:
             self._sampler.wake()
 
+    @property
+    def job_here(self) -> JobBook | None:
+        """The job in whose sink this is called, on the job's own thread. The job's end waits for that thread."""
+        return None if self._coordinator is None else self._coordinator.deliveries.job_here
+
+    @property
+    def is_awaited_here(self) -> bool:
+        """True on a thread that the queue's end waits for: in a listener, a done-callback or a sink."""
+        return self.listeners.is_here or self.job_here is not None
+
     def close_jobs(self, *, cancel: bool, within: float | None = None) -> None:
         """Let nothing new begin: paused jobs are cancelled, with ``cancel`` all of them.
 

@@ -37,7 +37,7 @@ class Closer:
         """See `JobQueue.close`. The ``owner``, the queue, is held until all has ended: dropped, it would be killed."""
         self._engine.check_process()
         self.closed = True
-        here = self._engine.listeners.is_here
+        here = self._engine.is_awaited_here
         if kill and not here:
             self._end(owner, kill=True)
             return
@@ -50,7 +50,7 @@ class Closer:
         self.closed = True
         by = self._engine.clock.now() + within
         self._engine.close_jobs(cancel=True, within=within)
-        self._finish(partial(self._end, owner, by=by), wait=not self._engine.listeners.is_here)
+        self._finish(partial(self._end, owner, by=by), wait=not self._engine.is_awaited_here)
 
     def _finish(self, end: Callable[[], None], *, wait: bool) -> None:
         if wait:

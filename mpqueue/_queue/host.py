@@ -6,7 +6,7 @@ import contextlib
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
 from mpqueue._core.messages import LanesWanted, Message
 from mpqueue._core.state.item_table import ItemTable
@@ -194,7 +194,11 @@ class QueueHost:
         self.jobs.check_journal()
 
     def subscribe(self, book: JobBook, put: Callable[[Ended], None]) -> Callable[[], None]:
-        """Have the indices of ended items put somewhere, those so far first; returns how to end it."""
+        """Have the indices of ended items put somewhere, those so far first; returns how to end it.
+
+        Raises RuntimeError in the job's own sink: the last one comes once that has been closed.
+        """
+        self._check_outside_sink("items of a run as they end", book)
         coordinator = self.engine.coordinator()
         coordinator.ask(partial(coordinator.subscribe, book, put))
 
@@ -228,14 +232,24 @@ class QueueHost:
         """True where the listener thread has done all that it was asked to."""
         return self.engine.listeners.idle
 
-    def check_waiting_allowed(self, what: str) -> None:
-        """Raise RuntimeError where waiting for a run would wait for itself; QueueClosedError in a fork."""
+    def check_waiting_allowed(self, what: str, job: JobBook | None = None) -> None:
+        """Raise RuntimeError where waiting for a run would wait for itself; QueueClosedError in a fork.
+
+        ``job`` is the run's; None: it is one that has not begun.
+        """
         self.engine.check_process()
         if self.engine.listeners.is_here:
-            raise RuntimeError(
-                f"{what}: expected to be called outside listeners and done-callbacks, which the run waits for; "
-                "it would never return"
-            )
+            self._refuse_waiting(what, "listeners and done-callbacks")
+        self._check_outside_sink(what, job)
+
+    def _check_outside_sink(self, what: str, job: JobBook | None) -> None:
+        if job is not None and self.engine.job_here is job:
+            self._refuse_waiting(what, "the sink of the job")
+
+    def _refuse_waiting(self, what: str, where: str) -> NoReturn:
+        raise RuntimeError(
+            f"{what}: expected to be called outside {where}, which the run waits for; it would never return"
+        )
 
     # -- the workers -----------------------------------------------------------------------------------------
 

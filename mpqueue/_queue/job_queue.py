@@ -1063,9 +1063,9 @@ class JobQueue(SafeEmitter):
 
         Started jobs are waited for, also their retries; paused ones are cancelled; pending ones stay pending. With
         ``wait=False`` running jobs are cancelled, and what runs ends in the background. With ``kill`` running items
-        are ended at once, and listeners are not waited for. From a listener it acts as ``wait=False``. A second call
-        does nothing, but ``close(kill=True)`` cuts a close short that still waits. Raises `JournalError` where the end
-        was waited for, and not all of it could be written into the journal.
+        are ended at once, and listeners are not waited for. From a listener or a sink it acts as ``wait=False``. A
+        second call does nothing, but ``close(kill=True)`` cuts a close short that still waits. Raises `JournalError`
+        where the end was waited for, and not all of it could be written into the journal.
         """
         self._closer.close(self, wait=wait, kill=kill)
 
@@ -1075,8 +1075,8 @@ class JobQueue(SafeEmitter):
         What still runs then is taken back: its worker is killed, and it loses no attempt. Jobs end as ``cancelled``, or
         as usual if nothing of them is left; items that have not ended are pending again, also those that wait for a
         retry. What has ended is in the journal when this returns, and the queue is closed, see `close`. ``within=0``
-        takes everything back at once. Cuts a `close` or a `drain` short that waits for longer. From a listener it ends
-        in the background. Listeners that have not got all events 30 s after that are not waited for.
+        takes everything back at once. Cuts a `close` or a `drain` short that waits for longer. From a listener or a
+        sink it ends in the background. Listeners that have not got all events 30 s after that are not waited for.
 
         Raises TypeError or ValueError for anything but a number of seconds from 0 up; `JournalError` where not all of
         it could be written into the journal.

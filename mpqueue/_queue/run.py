@@ -54,11 +54,11 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
     def result(self, timeout: float | None = None) -> Job[T_co, R_co]:
         """Wait for the job's end, at most ``timeout`` seconds (then TimeoutError; the job goes on).
 
-        Raises RuntimeError instead of hanging where it would wait for itself: in a listener or a done-callback; and
-        `JournalError` while the job is paused because its journal can't be written: it goes on once that is possible;
-        `WorkerStartError` where no worker could be had any more, so that the rest of its items is pending; `SinkError`
-        where its results could not be written into its sink; and `InternalError` where a mistake of mpqueue's own ended
-        the job.
+        Raises RuntimeError instead of hanging where it would wait for itself: in a listener, in a done-callback or in
+        the job's own sink; and `JournalError` while the job is paused because its journal can't be written: it goes on
+        once that is possible; `WorkerStartError` where no worker could be had any more, so that the rest of its items
+        is pending; `SinkError` where its results could not be written into its sink; and `InternalError` where a
+        mistake of mpqueue's own ended the job.
         """
         self._check_waiting_allowed("run.result()")
         timeout = self._await_news(timeout)
@@ -74,7 +74,7 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
         """The items as they end, completed or failed: those that have already, then the others.
 
         Leaving the loop cancels nothing. Items that end pending, because the job was cancelled, do not come. Raises at
-        the end what `result` raises then.
+        the end what `result` raises then; in the job's own sink RuntimeError.
         """
         ended: Mailbox[Ended] = Mailbox()
         unsubscribe = self._subscribe(ended.put)
@@ -122,7 +122,7 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
     def _check_waiting_allowed(self, what: str) -> None:
         owner = self._owner
         if owner is not None and not self.done():
-            owner._host.check_waiting_allowed(what)
+            owner._host.check_waiting_allowed(what, self._book)
 
     def _await_news(self, timeout: float | None) -> float | None:
         self._news.wait(timeout)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -540,6 +542,97 @@ def test_two_jobs_at_a_time_do_not_write_into_one_sink(queue: JobQueue, tmp_path
     queue.start("second").result()
     assert sorted(row["result"] for row in rows.rows) == [1, 2, 6]
     assert rows.calls.count("close") == 2
+
+
+@pytest.mark.parametrize("at", ["write", "close"])
+def test_a_sink_does_not_wait_for_its_own_run(queue: JobQueue, at: str) -> None:
+    async def awaited() -> Job:
+        return await run
+
+    async def counted() -> int:
+        return len([item async for item in run])
+
+    waits: list[Callable[[], object]] = [
+        lambda: run.result(60),
+        lambda: run.exception(60),
+        lambda: asyncio.run(awaited()),
+        lambda: [*run.as_completed()],
+        lambda: asyncio.run(counted()),
+    ]
+    told: list[str] = []
+    others: list[Job] = []
+    started = threading.Event()
+
+    class Waits(Rows):
+        def _call(self, name: str) -> None:
+            super()._call(name)
+            if name == at and not others:
+                assert started.wait(60)
+                others.append(queue.run([1], do.double, id="other"))  # which its job does not wait for
+                for wait in waits:
+                    with pytest.raises(
+                        RuntimeError, match="outside the sink of the job, which the run waits"
+                    ) as caught:
+                        wait()
+                    told.append(str(caught.value).partition(":")[0])
+
+    rows = Waits()
+    queue.create_job("job", range(5), do.succeed, results=rows)
+    run = queue.start("job")
+    started.set()
+    assert run.result(60).status is JobStatus.COMPLETED
+    items = "items of a run as they end"
+    assert told == ["run.result()", "run.exception()", "await run", items, items]
+    assert [*others[0].results] == [2]
+    assert sorted(row["id"] for row in rows.rows) == [*range(5)]
+
+
+@pytest.mark.parametrize("at", ["write", "close", "leave"])
+@pytest.mark.parametrize("how", ["close", "kill", "drain"])
+def test_a_sink_that_closes_its_queue_does_not_wait(at: str, how: str, tmp_path: Path) -> None:
+    gate, queue = Gate(tmp_path), JobQueue(1, retry=NEVER)
+    ends: dict[str, Callable[[], None]] = {
+        "close": queue.close,
+        "kill": partial(queue.close, kill=True),
+        "drain": partial(queue.drain, 0),
+    }
+
+    class Closes(Rows):
+        def _call(self, name: str) -> None:
+            super()._call(name)
+            if name == at:
+                ends[how]()
+                self.calls.append("went on")
+                gate.open()
+
+    rows = Closes()
+    job = queue.create_job(
+        "job", [1, 2, 3], partial(wait_at, gate, 0 if at == "close" else 3), results=rows, chunksize=1
+    )
+    run = queue.start("job")
+    if at == "leave":
+        wait_until(lambda: len(rows.rows) == 2)
+        queue.cancel("job", kill=True)
+    assert run.result(60) is job
+    queue.close()
+    assert "went on" in rows.calls
+    assert rows.calls[-2:] == ["close", "went on"] if at == "close" else "leave" in rows.calls
+    assert job.status is (JobStatus.COMPLETED if at == "close" else JobStatus.CANCELLED)
+
+
+def test_a_sink_that_starts_its_own_job_is_refused(queue: JobQueue) -> None:
+    class Starts(Rows):
+        def _call(self, name: str) -> None:
+            super()._call(name)
+            if name == "open" and self.calls == ["open"]:
+                queue.start("job")
+
+    rows = Starts()
+    queue.create_job("job", [1], do.double, results=rows)
+    with pytest.raises(JobStateError, match="expected a sink that does not start its own job"):
+        queue.start("job")
+    assert queue.start("job").result().completed == 1
+    assert rows.calls == ["open", "open", "write", "close"]
 
 
 def test_a_wrong_column_is_told(queue: JobQueue, caplog: pytest.LogCaptureFixture) -> None:

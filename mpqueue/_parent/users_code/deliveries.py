@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -70,7 +70,8 @@ class Delivery:
         self.ended_before: list[range] = []  #: the items that had ended before it began
         self.kept: str | None = None  #: what is kept of a job whose rows are not all there
         self._table = table
-        self._opening = threading.Lock()  #: held while the sink is opened and taken back, which runs users' code
+        self._opening = threading.RLock()  #: held while the sink is opened and taken back, which runs users' code
+        self._is_in_sink = False  #: it is in that code
         self._lock = threading.Lock()  #: of `begun` and these
         self._starts = 0  #: how many starts of the job want it open
         self._is_claimed = False
@@ -82,10 +83,13 @@ class Delivery:
         self.broken_by: BaseException | None = None
 
     def begin(self) -> None:
-        """Open the sink, once. Raises what that raises."""
+        """Open the sink, once. Raises what that raises, and JobStateError where that is what starts the job."""
         with self._opening:
+            if self._is_in_sink:
+                raise JobStateError("results: expected a sink that does not start its own job, got one that does")
             if not self.begun:
-                self.outlet.open()
+                with self._in_sink():
+                    self.outlet.open()
                 self.ended_before = list(self._table.ended_stretches())
             with self._lock:
                 self.begun = True
@@ -111,8 +115,16 @@ class Delivery:
                 if not self.begun or self._starts or self._is_claimed:
                     return
                 self.begun = False
-            with contextlib.suppress(Exception):  # why the start failed says more
+            with contextlib.suppress(Exception), self._in_sink():  # why the start failed says more
                 self.outlet.take_back()
+
+    @contextlib.contextmanager
+    def _in_sink(self) -> Iterator[None]:
+        self._is_in_sink = True
+        try:
+            yield
+        finally:
+            self._is_in_sink = False
 
 
 class Deliveries:
@@ -133,11 +145,18 @@ class Deliveries:
         self._let_go = let_go
         self._under_way: dict[int, tuple[JobBook, Delivery]] = {}
         self._ends: dict[int, Callable[[], object]] = {}  #: by job: what follows once its sink has been closed
+        self._own = threading.local()  #: of each job's own thread: the job
 
     @property
     def all_done(self) -> bool:
         """True where nothing is under way."""
         return not self._under_way
+
+    @property
+    def job_here(self) -> JobBook | None:
+        """The job on whose own thread this is called, by its sink. From any thread."""
+        job: JobBook | None = getattr(self._own, "job", None)
+        return job
 
     def is_under_way(self, job: JobBook) -> bool:
         """True from the job's start until its sink has been closed."""
@@ -197,6 +216,7 @@ class Deliveries:
     # -- on the job's own thread -----------------------------------------------------------------------------
 
     def _write(self, job: JobBook, delivery: Delivery, indices: Sequence[int], size: int) -> None:
+        self._own.job = job
         if delivery.broken_by is not None or delivery.over:
             return
         try:
@@ -208,6 +228,7 @@ class Deliveries:
             self._later(partial(self._written, job, delivery, indices, size), job)
 
     def _close(self, job: JobBook, delivery: Delivery, is_whole: bool) -> None:
+        self._own.job = job
         if delivery.over:
             return
         if is_whole and delivery.broken_by is None:
