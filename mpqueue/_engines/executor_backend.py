@@ -13,6 +13,7 @@ import logging
 import os
 import threading
 import uuid
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future, InvalidStateError, wait
 from typing import Any
@@ -21,7 +22,7 @@ from mpqueue._core.messages import LaneDied, LaneReady, LaneStartFailed
 from mpqueue._os.process.process_identity import process_name
 from mpqueue._parent.inbox import Inbox
 from mpqueue._parent.lane_protocol import Capabilities, LaneSettings, Post
-from mpqueue._parent.open_calls import Calls
+from mpqueue._parent.open_calls import Call, Calls
 from mpqueue._parent.own_faults import found
 from mpqueue._text import shown
 from mpqueue._wire.memory.ledger import Claim
@@ -143,6 +144,8 @@ class ExecutorPool:
         self._executor: Executor | None = None
         self._is_closed = False
         self._under_way: set[Future[Any]] = set()
+        self._submitting = 0  #: calls of lanes that the executor is just being given
+        self._none_submitting = threading.Condition(self._lock)
         self._limits: set[threading.Timer] = set()
 
     def start(self, number: int, generation: int) -> None:
@@ -165,13 +168,20 @@ class ExecutorPool:
         """Have the lane's executor serve a frame, for a call of the lane that has begun.
 
         Raises what that raises, and ChildProcessError for a lane that is gone: on another executor the frame would run
-        although it counts as lost, and so twice. A lane with a call is not given up for having nothing to do.
+        although it counts as lost, and so twice; or if the pool is closed, which no longer waits for it. A lane with a
+        call is not given up for having nothing to do.
         """
         with self._lock:
-            if not lane.is_alive:
+            if not lane.is_alive or self._is_closed:
                 raise ChildProcessError("the worker is gone")
-        # Not with the lock: callbacks of a broken executor may run under its own (CPython 3.12), and want this one.
-        return self._submit(lane.executor, visiting.serve, self.origin, lane.number, frame)
+            self._submitting += 1
+        try:
+            # Not with the lock: callbacks of a broken executor may run under its own (CPython 3.12), and want this one.
+            return self._submit(lane.executor, visiting.serve, self.origin, lane.number, frame)
+        finally:
+            with self._lock:
+                self._submitting -= 1
+                self._none_submitting.notify_all()
 
     def _submit(self, executor: Executor, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         future = executor.submit(function, *arguments)
@@ -302,6 +312,7 @@ class ExecutorPool:
             if self._is_closed:
                 return
             self._is_closed = True
+            self._none_submitting.wait_for(lambda: not self._submitting, CLOSE_LIMIT)
             executor, running = self._executor, list(self._under_way)
         if kill:
             visiting.give_up(self.origin.pool)
@@ -328,7 +339,10 @@ class ExecutorPool:
 
 
 class ExecutorLane:
-    """Satisfies `lane_protocol.Lane`: a place in the executor's queue."""
+    """Satisfies `lane_protocol.Lane`: a place in the executor's queue.
+
+    The executor gets a frame when the one before it is answered: another of its workers would begin it at once.
+    """
 
     def __init__(self, pool: ExecutorPool, number: int, generation: int, pid: int, executor: Executor) -> None:
         self.number = number
@@ -338,6 +352,8 @@ class ExecutorLane:
         self.is_alive = True  #: guarded by the pool's lock
         self._pool = pool
         self._calls = Calls()
+        self._lock = threading.Lock()
+        self._frames: deque[tuple[Call, bytes]] = deque()  #: the executor has the first one
 
     @property
     def is_busy(self) -> bool:
@@ -349,22 +365,37 @@ class ExecutorLane:
         call = self._calls.begin()
         if call.done():
             return call
+        with self._lock:
+            self._frames.append((call, frame))
+            is_first = len(self._frames) == 1
+        if is_first:
+            self._submit(call, frame)
+        return call
+
+    def _submit(self, call: Call, frame: bytes) -> None:
         try:
             answer = self._pool.serve(self, frame)
         except BaseException as error:
-            self._pool.failed(self, error)
-            self._calls.settle(call, None, error)
+            self._fail(call, error)
         else:
             answer.add_done_callback(self._pool.guarded(self.number, self.generation, self._answered, call))
-        return call
 
-    def _answered(self, call: Future[bytes], answer: Future[bytes]) -> None:
+    def _answered(self, call: Call, answer: Future[bytes]) -> None:
         error = _error_of(answer)
         if error is not None:
-            self._pool.failed(self, error)
-            self._calls.settle(call, None, error)
-        else:
-            self._calls.settle(call, answer.result(), None)
+            self._fail(call, error)
+            return
+        self._calls.settle(call, answer.result(), None)
+        with self._lock:
+            self._frames.popleft()
+            following = self._frames[0] if self._frames else None
+        if following is not None and not self._calls.is_closed:
+            self._submit(*following)
+
+    def _fail(self, call: Call, error: BaseException) -> None:
+        """Its worker is gone. What waits behind the call fails too, and never runs."""
+        self._pool.failed(self, error)
+        self._calls.settle(call, None, error)
 
     def lose(self, error: BaseException) -> None:
         """Fail all that is under way, and all that is yet to come."""

@@ -17,11 +17,13 @@ What is asked of a pool and its lanes, and what they say::
 
 The answers come as the messages of `mpqueue._core.messages`, posted to the coordinator's inbox from any thread, and in
 this order for one generation: LaneReady, then answers and bells, then LaneDied when every answer that came is handed
-in. Three promises make the rest of mpqueue right, whatever the engine:
+in. Four promises make the rest of mpqueue right, whatever the engine:
 
 1. *A frame runs at most once.* An engine's own retries are switched off; where a worker is lost, its calls fail.
 2. *Early results come before the final report of their chunk*: `take_early` has them when that future resolves.
 3. *An observation is newer than what was sent before it*: a limit that was set is seen by the worker, or its claim is.
+4. *A lane runs one frame at a time*, in the order of the calls: the second begins when the first is answered. What
+   items hold (units of resources, a job's ``concurrency``) is counted by lanes.
 
 What an engine can't do it says in its capabilities, and is not asked for. `tests/contract` holds every engine to this
 page.

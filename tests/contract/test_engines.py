@@ -101,6 +101,17 @@ def test_so_many_items_run_at_a_time_as_units_are_there_or_it_is_refused(engine:
         engine.queue(resources={"gpu": 1}, gpu_env=True)
 
 
+def test_a_lane_never_runs_two_items_at_once(engine: Engine, tmp_path: Path) -> None:
+    alone = partial(its.run_alone, tmp_path / "running")
+    with engine.queue(resources={"license": 1}, max_retries=0) as queue:
+        assert results_of(queue.run(range(100), alone, uses={"license": 1})) == [*range(100)]
+        assert results_of(queue.run(range(100), alone, concurrency=1)) == [*range(100)]
+        stages: list[Any] = [do.succeed, Stage(alone, concurrency=1, ordered=True)]
+        assert queue.run_stages(range(100), stages).results == [*range(100)]
+    with engine.queue(1, max_retries=0) as queue:
+        assert results_of(queue.run(range(100), alone)) == [*range(100)]
+
+
 def test_handlers_add_items_to_an_open_job(engine: Engine) -> None:
     with engine.queue() as queue:
         queue.create_job("grows", [20], its.halve, open=True)

@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mpqueue import current_item
@@ -80,6 +81,16 @@ def fail_until_open(gate: Gate, item: int) -> int:
     """Fail until the gate is open."""
     if not (gate.folder / "open").exists():
         raise ValueError("not yet")
+    return item
+
+
+def run_alone(token: Path, item: int) -> int:
+    """Fail if another item runs at the same time, in whatever process."""
+    token.mkdir()
+    try:
+        spend(0.002)
+    finally:
+        token.rmdir()
     return item
 
 
