@@ -1009,7 +1009,7 @@ class JobQueue(SafeEmitter):
             self._last_job = None  # what it holds goes with it
 
     def prune(self, job_id: str | Job | None = None, *, gone: bool = True, older_than: float | None = None) -> Pruned:
-        """Make the journal smaller: of one job, or of all that are not running or paused.
+        """Make the journal smaller: of one job, or of all but those that are running, paused or just being created.
 
         Rows of a job are written anew, few instead of many. With ``gone``, the outcomes of items that are not in the
         job's list any more are dropped, with their files: should such an item come back, it runs again. Jobs that ended
@@ -1020,8 +1020,8 @@ class JobQueue(SafeEmitter):
         the first time, where an older version made the file, for twice the file. Returns how much it took out.
 
         Raises `JournalError` for a queue without a journal, where there is not enough room, and, for a job that was
-        named, where its rows are damaged; `JobNotFoundError`; `JobStateError` for a job that is running or paused;
-        TypeError or ValueError.
+        named, where its rows are damaged; `JobNotFoundError`; `JobStateError` for a job that is running or paused, or
+        that another thread is just creating; TypeError or ValueError.
         """
         self._closer.check_open("prune its journal")
         pruned = None if job_id is None else self._jobs.id_of(job_id)

@@ -75,6 +75,14 @@ def _check_whole(held: Held, what: str) -> None:
         raise JobStateError(f"job {held.book.id!r}: expected a job by itself to {what}, got a stage of job {head!r}")
 
 
+def _ended_before(moment: float, line: RecordedJob, held: Held | None) -> bool:
+    """True where the job was over then; it may have run again since, also if that is not in the journal yet."""
+    if held is None:
+        return line.status.final and line.finished_at is not None and line.finished_at < moment
+    book = held.book
+    return line.status.final and book.status.final and book.finished_at is not None and book.finished_at < moment
+
+
 def _some(texts: list[str]) -> str:
     return ", ".join(texts[:SOME]) + (f" and {len(texts) - SOME} more" if len(texts) > SOME else "")
 
@@ -220,6 +228,7 @@ class Registry:
             with self._lock:
                 self.check_free(book.id)
                 self._coming[mark] = (book.id, "being created")
+            recorder.journal.await_asked()  # it may be compacted just now
             new.record_or_go_on(recorder, self._engine.clock.wall(), options)
             return self._hold(book)
         finally:
@@ -268,6 +277,7 @@ class Registry:
         """A job that only the journal has, which is recorded from now on. Outside of locks: users' code is loaded."""
         recorder = self._engine.recorder
         assert recorder is not None
+        recorder.journal.await_asked()
         if line.generation is not None:
             raise JobStateError(
                 f"job {line.id!r}: expected a job with a list of items to {what}, got a stream; to resume it and "
@@ -402,45 +412,43 @@ class Registry:
         ended_by = None if older_than is None else self._engine.clock.wall() - older_than
         jobs = items = 0
         for line in journal.reader.jobs():
-            if job_id in (None, line.id):
-                removed, dropped = self._prune_job(
-                    journal, line, gone=gone, ended_by=ended_by, named=job_id is not None
-                )
-                jobs, items = jobs + removed, items + dropped
+            if job_id not in (None, line.id):
+                continue
+            try:
+                removed, dropped = self._prune_job(journal, line.id, gone=gone, ended_by=ended_by)
+            except (JobStateError, JournalError) as error:
+                if job_id is not None:
+                    raise
+                if isinstance(error, JournalError):
+                    log.warning("job %r is left as it is, and the others are pruned: %s", line.id, error)
+                continue
+            jobs, items = jobs + removed, items + dropped
         left = None
         while (free := journal.ask(lambda store: store.shrink())) not in (0, left):
             left = free
         return Pruned(jobs, items, max(0, before - journal.ask(lambda store: store.size)))
 
-    def _prune_job(
-        self, journal: Journal, line: RecordedJob, *, gone: bool, ended_by: float | None, named: bool
-    ) -> tuple[int, int]:
-        """How many jobs were removed, and items dropped."""
+    def _prune_job(self, journal: Journal, job_id: str, *, gone: bool, ended_by: float | None) -> tuple[int, int]:
+        """How many jobs were removed, and items dropped. Raises `JobStateError`, `JournalError`.
+
+        It refuses a job that comes into the queue just now. One that begins to come once its compaction is asked for
+        waits for that: the compaction drops outcomes of items that may come back with the job.
+        """
         with self._lock:
-            held = self._get_held(line.id)
-            status = self._coming_as(line.id) or self._busy_as(held)
-            if status is not None:
-                if named:
-                    raise JobStateError(
-                        f"job {line.id!r}: expected a pending or finished job to prune, got one that is {status}"
-                    )
+            line, held = self._line(job_id), self._get_held(job_id)
+            if line is None:  # removed since the jobs were listed
                 return 0, 0
-            is_over = line.status.final and (held is None or held.book.status.final)
-            if is_over and ended_by is not None and (line.finished_at or ended_by) < ended_by:
-                try:
-                    self.remove(line.id)
-                except JobStateError:  # it has just been started again
-                    if named:
-                        raise
-                    return 0, 0
+            status = self._coming_as(job_id) or self._busy_as(held)
+            if status is not None:
+                raise JobStateError(
+                    f"job {job_id!r}: expected a pending or finished job to prune, got one that is {status}"
+                )
+            if ended_by is not None and _ended_before(ended_by, line, held):
+                self.remove(job_id)
                 return 1, 0
-        try:
-            return 0, journal.ask(lambda store: store.compact_job(line.number, gone=gone)).items
-        except JournalError as error:
-            if named:
-                raise
-            log.warning("job %r is left as it is, and the others are pruned: %s", line.id, error)
-            return 0, 0
+            number = line.number
+            compacted = journal.ask_later(lambda store: store.compact_job(number, gone=gone))
+        return 0, compacted.result().items
 
     # -- the journal -----------------------------------------------------------------------------------------
 

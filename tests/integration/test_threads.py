@@ -15,7 +15,9 @@ import pytest
 
 from mpqueue import Job, JobExistsError, JobNotFoundError, JobQueue, JobRun, JobStateError, JobStatus
 from mpqueue._core.messages import FailedItemsReset, JobStartAsked
+from mpqueue._parent.journal.journal_file import Store
 from mpqueue._queue.recorded.recorded_book import RecordedBook
+from mpqueue._queue.registry import Registry
 from tests.support import handlers as do
 from tests.support.recorder import Recorder
 from tests.support.waiting import wait_until
@@ -206,6 +208,90 @@ def test_failed_items_of_a_job_that_is_just_being_created_are_not_retried(tmp_pa
         may_go_on.set()
         assert creating.result(60).failed == 1
         assert queue.retry_failed("job").result(60).failed == 1
+
+
+def _items(*names: str) -> list[dict[str, Any]]:
+    return [{"id": name} for name in names]
+
+
+@pytest.fixture
+def journal_with_a_gone_item(tmp_path: Path) -> Path:
+    """A journal whose job had the items a, b and c, and then a and b."""
+    path = tmp_path / "run.db"
+    for names in ("abc", "ab"):
+        with JobQueue(1, journal=path) as queue:
+            queue.run(_items(*names), do.succeed, id="job", update=True)
+    return path
+
+
+def test_a_job_that_is_created_while_it_is_pruned_runs_items_again_that_come_back(
+    journal_with_a_gone_item: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, may_go_on, compact = threading.Event(), threading.Event(), Store.compact_job
+
+    def compact_slowly(store: Store, number: int, *, gone: bool) -> Any:
+        begun.set()
+        assert may_go_on.wait(60)
+        return compact(store, number, gone=gone)
+
+    monkeypatch.setattr(Store, "compact_job", compact_slowly)
+    with JobQueue(1, journal=journal_with_a_gone_item) as queue, ThreadPoolExecutor(1) as pruner:
+        pruning = pruner.submit(queue.prune)
+        assert begun.wait(60)
+        with ThreadPoolExecutor(1) as maker:
+            creating = maker.submit(queue.create_job, "job", _items(*"abc"), do.succeed, update=True)
+            (thread,) = maker._threads
+            # It has read all of the job, or waits before that.
+            wait_until(lambda: _is_in(thread, "ask") or _is_in(thread, "await_asked"))
+            assert queue.jobs()  # no lock is held meanwhile
+            may_go_on.set()
+            job = creating.result(60)
+        assert pruning.result(60).items == 1
+        assert (job.status, job.completed) == ("pending", 2)
+        assert queue.start("job").result(60).results == _items(*"abc")
+    with JobQueue(1, journal=journal_with_a_gone_item) as queue:
+        assert queue.load_job("job").results == _items(*"abc")
+
+
+def test_a_job_that_is_just_being_created_is_not_pruned(journal_with_a_gone_item: Path) -> None:
+    def key(item: dict[str, Any]) -> str:
+        asked.set()
+        assert may_go_on.wait(60)
+        return str(item)
+
+    asked, may_go_on = threading.Event(), threading.Event()
+    with JobQueue(1, journal=journal_with_a_gone_item) as queue, ThreadPoolExecutor(1) as executor:
+        creating = executor.submit(queue.create_job, "job", _items(*"abc"), do.succeed, update=True, key=key)
+        assert asked.wait(60)
+        pruned = queue.prune(older_than=0)
+        assert (pruned.jobs, pruned.items) == (0, 0)
+        with pytest.raises(JobStateError, match="expected a pending or finished job to prune, got one that is being"):
+            queue.prune("job")
+        may_go_on.set()
+        creating.result(60)
+        assert queue.start("job").result(60).results == _items(*"abc")
+
+
+def test_a_job_that_runs_again_while_others_are_pruned_is_not_too_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, may_go_on, prune_job = threading.Event(), threading.Event(), Registry._prune_job
+
+    def prune_slowly(*args: Any, **options: Any) -> Any:
+        begun.set()
+        assert may_go_on.wait(60)
+        return prune_job(*args, **options)
+
+    monkeypatch.setattr(Registry, "_prune_job", prune_slowly)
+    with JobQueue(1, journal=tmp_path / "run.db", max_retries=0) as queue, ThreadPoolExecutor(1) as executor:
+        queue.run([1], do.succeed, id="old")
+        queue.run([1, 2], do.only(1, do.fail), id="job")
+        pruning = executor.submit(queue.prune, older_than=0)
+        assert begun.wait(60)
+        assert queue.retry_failed("job").result(60).failed == 1
+        may_go_on.set()
+        assert pruning.result(60).jobs == 1
+        assert [job.id for job in queue.jobs()] == ["job"]
 
 
 def test_several_threads_may_wait_for_one_run() -> None:

@@ -179,12 +179,20 @@ class Journal:
 
         Raises `JournalError` where that, or what was before it, can't be written; then it was not done.
         """
+        return self.ask_later(do).result()
+
+    def ask_later(self, do: Callable[[Store], T]) -> Reply[T]:
+        """The same without the wait. What is asked for is done in the order in which it was."""
         answer = Reply[T]()
         self._posted.put(_Errand(do, answer))
         # Not `Thread.is_alive`: a Ctrl-C in it makes a thread look ended for ever.
         if self._has_ended or os.getpid() != self._owner:
             self._refuse_rest()
-        return answer.result()
+        return answer
+
+    def await_asked(self) -> None:
+        """Wait until all that was asked for before has been done, or refused."""
+        self.ask_later(lambda _: None).wait()
 
     def flush(self) -> None:
         """Wait until all that was posted is on disk. Raises `JournalError` where it can't be written."""
