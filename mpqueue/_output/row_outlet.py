@@ -196,7 +196,9 @@ class RowOutlet:
     def leave(self) -> str:
         """See `Outlet`."""
         where = self._left() if self._was_closed else self._leave()
-        count = self._sink.rows if isinstance(self._sink, FileSink) else self._rows
+        count = self._rows
+        if isinstance(self._sink, FileSink):  # a pipe or a device may not have taken what was to be written at the end
+            count = 0 if self._sink.left is None else self._sink.rows
         rows = "1 row" if count == 1 else f"{count:,} rows"
         return f"{rows} in {where if isinstance(where, Path) else shown(self._sink)}" if count else "nothing"
 
