@@ -6,6 +6,7 @@ Every value that a user passes is judged here, in the caller's frame; the engine
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.util
 import random
 import re
@@ -93,6 +94,11 @@ def choose_seed(seed: int | None) -> int:
         return draw_seed()
     check_number("seed", seed, low=0, integer=True)
     return int.__index__(seed)
+
+
+def named_seed(seed: int, name: str) -> int:
+    """A seed for a part of what has ``seed``: it depends on these two only, and is like no other."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:16])
 
 
 @dataclass(frozen=True, slots=True)

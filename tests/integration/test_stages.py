@@ -20,6 +20,7 @@ from mpqueue.errors import ItemTimeoutError, JobStateError, StageError, TooManyF
 from mpqueue.status import JobStatus
 from tests.support import handlers as do
 from tests.support.recorder import Recorder
+from tests.support.results import results_of
 from tests.support.strength import workers_of
 from tests.support.systems import IS_WINDOWS, not_on_windows
 from tests.support.waiting import Gate, spend
@@ -336,6 +337,23 @@ def test_random_numbers_depend_on_the_input_only(queue: JobQueue) -> None:
     once, again = (queue.run_stages(range(12), stages, seed=7).results for _ in range(2))
     assert once == again
     assert len({value for values in once for value in values or ()}) == 24
+
+
+def test_each_stage_draws_random_numbers_of_its_own(queue: JobQueue) -> None:
+    stages: list[Any] = [Stage(draw_more, name=name, setup=draw_first) for name in "abc"]
+    once, again = (results_of(queue.run_stages([[], []], stages, seed=7)) for _ in range(2))
+    assert once == again
+    assert len({number for numbers in once for number in numbers}) == 2 * 3 + 3, "the setups' are the same for both"
+    alone = results_of(queue.run([list[float](), []], draw_more, setup=draw_first, seed=7))
+    assert [numbers[:2] for numbers in once] == alone
+
+
+def draw_first() -> float:
+    return float(current_item().rng.random())
+
+
+def draw_more(numbers: list[float], first: float) -> list[float]:
+    return [*numbers, first, float(current_item().rng.random())]
 
 
 def draw_two(number: int) -> Iterator[float]:

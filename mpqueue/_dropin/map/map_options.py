@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import os
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from mpqueue._options import (
     choose_concurrency,
     choose_policy,
     choose_seed,
+    named_seed,
 )
 from mpqueue._output.progress import ShowProgress
 from mpqueue._parent.lane_protocol import Backend
@@ -131,7 +131,7 @@ class Seeds:
 
     def named(self, name: str) -> int:
         """The seed of something that is not one of the numbered calls."""
-        return int.from_bytes(hashlib.sha256(f"{self._seed} {name}".encode()).digest()[:16])
+        return named_seed(self._seed, name)
 
 
 def enough_workers(concurrency: int | None, items: int | None) -> int | None:

@@ -82,7 +82,10 @@ def make_pipeline(
     """The head of a new pipeline, whose jobs have no numbers yet. Raises what `JobQueue.run_stages` raises."""
     named = name_stages(stages)
     overall = _overall(queue, options)
-    job_options = [_options_of(name, stage, queue, options, overall.seed) for name, stage in named]
+    seeds = [_seed_of(place, overall.seed) for place in range(len(named))]
+    job_options = [
+        _options_of(name, stage, queue, options, seed) for (name, stage), seed in zip(named, seeds, strict=True)
+    ]
     for each in job_options:
         check_job(backend, each)
     needs = [_needs_of(name, stage, queue, backend, concurrency) for name, stage in named]
@@ -182,6 +185,11 @@ def _overall(queue: QueueOptions, options: PipelineOptions) -> JobOptions:
         deadline=options.deadline,
         concurrency=options.concurrency,
     )
+
+
+def _seed_of(place: int, overall: int) -> int:
+    """The seed of the stage at that place. One seed for all would give an item the same numbers in each stage."""
+    return checks.named_seed(overall, f"stage {place}") if place else overall
 
 
 def _options_of(name: str, stage: Stage, queue: QueueOptions, options: PipelineOptions, seed: int) -> JobOptions:

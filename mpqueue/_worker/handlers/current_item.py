@@ -121,7 +121,8 @@ class CurrentItem:
         """Random numbers of this item's own: each try of it gets the same ones, wherever and whenever it runs.
 
         They depend on the job's seed (see `create_job`) and the item's place in the job only; where a journal has the
-        job, on the place that was the item's when it came first. In ``setup`` every worker of the job gets the same
+        job, on the place that was the item's when it came first. In a pipeline they depend on the pipeline's seed, the
+        stage's place, the input's, and those of yielded values. In ``setup`` every worker of the job gets the same
         ones. A `numpy.random.Generator`; where NumPy is not installed, a `random.Random`. The first use in an item
         costs 20 us.
         """
