@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Callable
 from functools import reduce
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
 from mpqueue._call_checks import nearest
 from mpqueue._cli.usage import UsageError
 from mpqueue._text import shown
+from mpqueue._wire.pickling.named_files import module_name_of
 
 
 def load_function(name: str, what: str) -> Callable[..., Any]:
     """The function; modules are looked for in the current folder first, as by ``python -m``.
 
-    Raises UsageError where there is none. What the module raises while it is imported comes through.
+    It is the function of the file that was named, also where another file has the same name, and so it is in workers
+    and in a journal. Raises UsageError where there is none, or where workers would find another file. What the module
+    raises while it is imported comes through.
     """
     module_name, colon, attributes = name.rpartition(":")
     if not colon or not module_name or not attributes:
@@ -36,21 +42,130 @@ def load_function(name: str, what: str) -> Callable[..., Any]:
 
 
 def _import(name: str, what: str) -> Any:
-    folder = Path.cwd()
     if name.endswith(".py"):
-        path = Path(name)
-        if not path.is_file():
+        if not Path(name).is_file():
             raise UsageError(f"{what}: expected a Python file, got {name!r}, which is not there")
-        folder, name = path.resolve().parent, path.stem
-    elif name.startswith("."):
+        return _import_file(Path(name).resolve(), what)
+    if name.startswith("."):
         raise UsageError(f"{what}: expected a module's name, or a path that ends in .py, got {name!r}")
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
+    here = os.getcwd()
+    top = name.partition(".")[0]
+    file = _found_in([here], top)
+    if file is not None and file == os.path.join(here, f"{name}.py"):
+        return _import_file(Path(file), what)
+    _put_first(here)
+    if file is not None and not _leads_to(top, file):
+        raise UsageError(
+            f"{what}: expected {name!r} in the current folder ({file}), but that name leads to {_place_of(top)}; "
+            f"rename one of them, or name the file: {name.replace('.', '/')}.py:function"
+        )
     try:
-        return importlib.import_module(name)
+        module = importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
-            meant = nearest(name, [path.stem for path in folder.glob("*.py")])
+            meant = nearest(name, [path.stem for path in Path(here).glob("*.py")])
             hint = "" if meant is None else f"; did you mean {meant}?"
             raise UsageError(f"{what}: expected a module that can be imported, got {name!r}: {error}{hint}") from None
         raise
+    if file is not None:
+        _check_imports(getattr(module, "__file__", None) or file, what)
+    return module
+
+
+def _import_file(file: Path, what: str) -> Any:
+    """The module of that file and of no other, also in workers: where its name leads elsewhere, by its path."""
+    _put_first(str(file.parent))
+    is_plain = "." not in file.stem and file.stem not in sys.stdlib_module_names and _leads_to(file.stem, str(file))
+    module = importlib.import_module(file.stem if is_plain else module_name_of(str(file)))
+    if is_plain and not _is_same(_found_in(sys.path, file.stem), str(file)):
+        raise UsageError(
+            f"{what}: expected workers to find {file}, but its code has changed sys.path, so that {file.stem!r} leads "
+            f"to {_found_in(sys.path, file.stem)}; append to sys.path instead, or rename one of them"
+        )
+    _check_imports(str(file), what)
+    return module
+
+
+#: The files that were named.
+_files: list[str] = []
+#: Their folders, in that order; workers search them in the same order.
+_folders: list[str] = []
+#: Those of them that are in ``sys.path`` for that reason alone.
+_inserted: list[str] = []
+
+
+def _put_first(folder: str) -> None:
+    """That folder is searched before all others but those that were put first earlier: what they have stays theirs."""
+    entries = [os.path.abspath(entry) for entry in sys.path]
+    at = 1 + max((entries.index(each) for each in _folders if each in entries), default=-1)
+    if folder not in _folders:
+        _folders.append(folder)
+    elif folder in entries:
+        return
+    if entries[at : at + 1] != [folder]:
+        sys.path.insert(at, folder)
+        if folder not in entries:
+            _inserted.append(folder)
+    importlib.invalidate_caches()
+
+
+def _leads_to(name: str, file: str) -> bool:
+    return _is_same(_place_of(name), file)
+
+
+def _place_of(name: str) -> str | None:
+    """Where that module is, or would be imported from."""
+    if name in sys.modules:
+        return getattr(sys.modules[name], "__file__", None)
+    spec = importlib.util.find_spec(name)
+    return None if spec is None else spec.origin
+
+
+def _found_in(folders: list[str], name: str) -> str | None:
+    """The file of that module in the first of these folders that has it."""
+    spec = PathFinder.find_spec(name, folders)
+    return None if spec is None else spec.origin
+
+
+def _is_same(one: str | None, other: str | None) -> bool:
+    try:
+        return one is not None and other is not None and os.path.samefile(one, other)
+    except OSError:  # such as "built-in"
+        return False
+
+
+def _check_imports(file: str, what: str) -> None:
+    """Raise UsageError where a file that was named would get a module of another one's folder in place of its own."""
+    _files.append(file)
+    if len(_folders) > 1:
+        for each in _files:
+            _check_imports_of(each, what)
+
+
+def _check_imports_of(file: str, what: str) -> None:
+    folder = os.path.dirname(file)
+    alone = [folder, *(entry for entry in sys.path if entry not in _inserted)]
+    left, seen = [file], set[str]()
+    while left:
+        importer = left.pop()
+        for name in _imports_of(importer) - seen:
+            seen.add(name)
+            expected, found = _found_in(alone, name), _found_in(sys.path, name)
+            if expected is not None and not _is_same(expected, found):
+                raise UsageError(
+                    f"{what}: expected functions that import different names, but {importer} imports {name!r}, and "
+                    f"both {expected} and {found} have that name; rename one of them, or run one function after another"
+                )
+            if (own := _found_in([folder], name)) is not None:
+                left.append(own)
+
+
+def _imports_of(file: str) -> set[str]:
+    """What its code imports at any time, without what is in packages; of what is no Python source, nothing."""
+    try:
+        nodes = [*ast.walk(ast.parse(Path(file).read_bytes()))]
+    except (OSError, SyntaxError, ValueError):
+        return set()
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom) and not node.level]
+    return {name.partition(".")[0] for name in names} - {""}

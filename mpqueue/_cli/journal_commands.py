@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from mpqueue._cli.early_end import EarlyEnd, add_options
@@ -189,10 +190,11 @@ def retry(args: argparse.Namespace) -> int:
 
 
 def _retry(args: argparse.Namespace, early_end: EarlyEnd) -> int:
-    job_id = _choose(_reader(args.journal), args.job).id
+    reader = _reader(args.journal)
+    job = _choose(reader, args.job)
+    job_id = job.id
     policy = RetryPolicy(args.retries, base_delay=args.retry_delay)
-    if os.getcwd() not in sys.path:  # where `mpqueue run` finds modules, too
-        sys.path.insert(0, os.getcwd())
+    _search_as_then(reader, job)
     with JobQueue(args.jobs, retry=policy, timeout=args.timeout, journal=args.journal) as queue:
         book = queue._host.take_up(job_id, "run it again", unfinished=True).book
         progress = progress_of(args.progress)
@@ -213,6 +215,21 @@ def _retry(args: argparse.Namespace, early_end: EarlyEnd) -> int:
     if early_end.left_some:
         return say_drained(recorded=True)
     return Exit.GOOD if run.job.status is JobStatus.COMPLETED else Exit.FAILED
+
+
+def _search_as_then(reader: Reader, job: RecordedJob) -> None:
+    """Search modules where the run found them, then in the current folder: another file there may have the same name.
+
+    Only in what came before Python's own modules, which are those of this Python.
+    """
+    kept = reader.handler(job)
+    then = takewhile(_is_no_part_of_python, [] if kept is None else kept[1])
+    first = list(dict.fromkeys([*then, os.getcwd()]))
+    sys.path[:] = [*first, *(entry for entry in sys.path if entry not in first)]
+
+
+def _is_no_part_of_python(folder: str) -> bool:
+    return not folder.endswith(".zip") and not os.path.exists(os.path.join(folder, "os.py"))
 
 
 def prune(args: argparse.Namespace) -> int:

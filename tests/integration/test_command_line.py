@@ -328,6 +328,81 @@ def test_handlers_of_files_and_attributes_and_setups_are_found(folder: Path) -> 
     assert rows_of(done)[0]["result"] == "> ab"
 
 
+def made(folder: Path, **files: str) -> None:
+    """Files of Python, each by its path without the ending, in which `__` stands for a slash."""
+    for name, text in files.items():
+        file = folder / f"{name.replace('__', '/', 1)}.py"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text)
+
+
+def test_of_two_files_of_one_name_each_gives_its_own_function(folder: Path) -> None:
+    kind = "class Found(tuple): pass\nimport beside\n"
+    made(
+        folder,
+        one__step=kind + "def run(x): return Found(['one', *x])\ndef use(x, model): return ['one', x, model]",
+        two__step=kind + "def run(x): return Found(['two', beside.name, *x])\ndef load(): return 'model of two'",
+        one__beside="name = 'beside'",
+        three__beside="",
+    )
+    (folder / "one" / "beside.py").rename(folder / "beside.py")  # in the folder of `python -m`
+    done = run(folder, "run", "one/step.py:run", "two/step.py:run", "-", "-j", "1", stdin="x\n")
+    assert [row["result"] for row in rows_of(done)] == [["two", "beside", "one", "x"]]
+    done = run(folder, "run", "one/step.py:use", "--setup", "two/step.py:load", "-", "-j", "1", stdin="x\n")
+    assert [row["result"] for row in rows_of(done)] == [["one", "x", "model of two"]]
+
+
+def test_a_folder_that_is_named_later_hides_no_file_of_an_earlier_one(folder: Path) -> None:
+    made(folder, a__load="def run(x): return ['a', x]", b__load="def run(x): return ['hidden', x]")
+    made(folder, b__compute="def run(x): return ['b', *x]", b__own="def upper(x): return ['hidden', x]")
+    done = run(folder, "run", "a/load.py:run", "b/compute.py:run", "own:split", "-", "-j", "1", stdin="x\n", code=1)
+    assert "AttributeError: 'list' object has no attribute 'split'" in done.stderr  # own.py of the current folder
+    done = run(folder, "run", "a/load.py:run", "b/compute.py:run", "-", "-j", "1", stdin="x\n")
+    assert [row["result"] for row in rows_of(done)] == [["b", "a", "x"]]
+
+
+@pytest.mark.parametrize("name", ["mine/json.py", "mine/w.v2.py", "mine/__main__.py", "mine/a b:c.py", "wave"])
+def test_a_file_may_be_called_like_a_module_or_like_none(folder: Path, name: str) -> None:
+    (folder / "mine").mkdir()
+    file = folder / (name if name.endswith(".py") else f"{name}.py")
+    file.write_text(
+        "import own\nclass Text(str): pass\nprefix = None\n"
+        "def load():\n    global prefix\n    prefix = '> '\n"
+        "def loads(x, _):\n    own.once_more(x)\n    return prefix + x\n"
+    )
+    words = ("run", f"{name}:loads", "--setup", f"{name}:load", "--from", "lines", "b.txt", "--journal", "r.db")
+    done = run(folder, *words, "-j", "1", "--retries", "0", code=1)
+    assert "OSError: busy" in done.stderr
+    run(folder, "retry", "r.db", "-j", "1", "--retry-delay", "0")
+    assert [row["result"] for row in rows_of(run(folder, "export", "r.db"))] == ["> one two"]
+
+
+def test_imports_that_can_not_be_distinguished_are_refused_before_the_work(folder: Path) -> None:
+    made(folder, a__load="import helper\ndef run(x): return helper.name", a__helper="name = 'a'")
+    made(folder, b__compute="def run(x):\n    from between import name\n    return name", b__helper="name = 'b'")
+    made(folder, b__between="from helper import name")
+    for names in (["a/load.py:run", "b/compute.py:run"], ["b/compute.py:run", "a/load.py:run"]):
+        done = run(folder, "run", *names, "-", "-j", "1", stdin="x\n", code=2)
+        assert f"imports 'helper', and both {folder / names[1][0] / 'helper.py'} and" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+    assert rows_of(run(folder, "run", "b/compute.py:run", "-", "-j", "1", stdin="x\n"))[0]["result"] == "b"
+
+
+def test_a_package_that_is_called_like_an_imported_module_is_refused(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made(here, json__given="def run(x): return x", json____init__="")
+    assert main(["run", "json.given:run", "b.txt"]) == 2
+    assert f"expected 'json.given' in the current folder ({here / 'json' / '__init__.py'})" in capsys.readouterr().err
+
+
+def test_a_file_that_hides_itself_from_workers_is_refused(folder: Path) -> None:
+    made(folder, sub__work="import sys\nsys.path.insert(0, 'other')\ndef run(x): return 'sub'")
+    made(folder, other__work="def run(x): return 'other'")
+    done = run(folder, "run", "sub/work.py:run", "-", "-j", "1", stdin="x\n", code=2)
+    assert f"expected workers to find {folder / 'sub' / 'work.py'}, but its code has changed sys.path" in done.stderr
+
+
 # --- outputs ----------------------------------------------------------------------------------------------------------
 
 

@@ -265,3 +265,15 @@ def test_what_makes_no_sense_is_told(folder: Path) -> None:
     assert (changed.returncode, "2 items: 2 completed" in changed.stderr) == (0, True)
     assert calls(folder)[-1] == "two"
     assert calls(folder).count("one") == 1
+
+
+def test_retry_runs_the_function_of_the_file_that_was_named(folder: Path) -> None:
+    (folder / "sub").mkdir()
+    (folder / "sub" / "words.py").write_text(WORDS.replace('"length"', '"sub"'))
+    done = mpqueue(folder, "run", "sub/words.py:count", *RUN[2:])
+    assert done.returncode == 1
+    (folder / "healed").touch()
+    done = mpqueue(folder, "retry", "run.db", "-j", "1")
+    assert done.returncode == 0, done.stderr
+    rows = mpqueue(folder, "export", "run.db", "--columns", "result").stdout.splitlines()
+    assert [json.loads(row)["result"] for row in rows] == [{"sub": 3}, {"sub": 3}, {"sub": 4}, {"sub": 5}]

@@ -1,0 +1,37 @@
+"""Modules whose name is the path of their file: for a file whose own name leads to another module.
+
+``json.py`` in a folder of the user's, or a second ``step.py``, can't be imported by that name. Under the name of
+`module_name_of` it can, in the program, in each worker, and by a journal's reader: what is pickled by name is found in
+that file, or not at all.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from importlib.machinery import ModuleSpec
+from typing import Any
+from urllib.parse import quote, unquote_to_bytes
+
+_BEGINNING = "file@"
+
+
+def module_name_of(path: str) -> str:
+    """The name under which that file can be imported; the path must be absolute. It has no dot, colon or space."""
+    return _BEGINNING + quote(os.fsencode(path)).replace(".", "%2E")
+
+
+class NamedFiles:
+    """Finds these modules, and no other."""
+
+    @staticmethod
+    def find_spec(name: str, _path: Any = None, _target: Any = None) -> ModuleSpec | None:
+        """As the import system asks for it; it says, too, of which package, and in place of which module."""
+        if not name.startswith(_BEGINNING):
+            return None
+        file = os.fsdecode(unquote_to_bytes(name.removeprefix(_BEGINNING)))
+        return importlib.util.spec_from_file_location(name, file) if os.path.isfile(file) else None
+
+
+sys.meta_path.append(NamedFiles)
