@@ -511,9 +511,9 @@ def test_a_reader_asks_again_where_a_writer_came_and_went_meanwhile(
 ) -> None:
     path, opened = home / "run.db", list[str]()
 
-    def open_and_write(path: str) -> Any:
+    def open_and_write(path: str, *, has_log: bool) -> Any:
         """A program runs a job between the opening and the first look."""
-        connection = open_to_read(path)
+        connection = open_to_read(path, has_log=has_log)
         opened.append(path)
         if len(opened) == 1:
             with JobQueue(1, journal=path) as queue:

@@ -439,13 +439,13 @@ def describe(error: BaseException) -> str:
     return f"expected a journal that can be read and written, got {text!r}"
 
 
-def open_to_read(path: str) -> sqlite3.Connection:
+def open_to_read(path: str, *, has_log: bool) -> sqlite3.Connection:
     """A connection that can't write, and makes no files. Raises `sqlite3.Error`.
 
     A journal that is being written, or was when its program ended, has its log beside it; else nothing changes it now,
     and SQLite gets a flag for that, since it would make an empty log to read it.
     """
-    how = "mode=ro" if os.path.exists(f"{path}-wal") else "mode=ro&immutable=1"
+    how = "mode=ro" if has_log else "mode=ro&immutable=1"
     return _connect(address_of(path, how), uri=True, timeout=10.0)
 
 
@@ -508,7 +508,7 @@ def _check(path: str, left: Mark | None) -> int | None:
     if os.path.getsize(path) == 0:  # not to be opened: SQLite removes the log of an empty file
         _check_new(path, left, "an empty file")
         return None
-    with contextlib.closing(open_to_read(path)) as connection:
+    with contextlib.closing(open_to_read(path, has_log=os.path.exists(f"{path}-wal"))) as connection:
         application = connection.execute("PRAGMA application_id").fetchone()[0]
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if (

@@ -1,4 +1,9 @@
-"""Reading a journal, also while a program writes it: each question has a connection of its own, which can't write."""
+"""Reading a journal, also while a program writes it: each look has a connection of its own, which can't write.
+
+All that one look finds is of one moment: it is one transaction of SQLite's. What belongs together, such as a job's
+line, the order of its items and how they ended, is asked in one look, see `Reader.at_once`. The files of big values are
+beside that: where a look names one that has been removed since it began, the look is taken again.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +12,12 @@ import functools
 import logging
 import os
 import sqlite3
+import threading
 from array import array
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._core.state.timings import PastRun
@@ -35,7 +41,7 @@ from mpqueue._parent.journal.journal_file import (
     text_to_column,
 )
 from mpqueue._parent.journal.kept_results import KeptResults
-from mpqueue._parent.journal.kept_values import NotKept, Unreadable
+from mpqueue._parent.journal.kept_values import ChangedError, NotKept, Unreadable
 from mpqueue._parent.journal.migrations import look_at
 from mpqueue._parent.journal.schema import check_version
 from mpqueue._parent.journal.sealed import Place, unseal
@@ -90,9 +96,14 @@ class RecordedJob:
 class _Look:
     """One look at the tables, which are as those of the newest version."""
 
-    def __init__(self, execute: Callable[..., sqlite3.Cursor], version: int) -> None:
+    def __init__(self, execute: Callable[..., sqlite3.Cursor], version: int, check: Callable[[], None]) -> None:
         self.execute = execute
+        self.check = check  #: raises `ChangedError` where it is not whole any more
         self._version = version
+
+    def names(self, file: str) -> bool:
+        """True where a file of a big value belongs to a job."""
+        return self.execute("SELECT 1 FROM files WHERE name = ?", (file,)).fetchone() is not None
 
     def place(self, table: str, job: int, row: int = 0) -> Place | None:
         """Where a body belongs, for `unseal`."""
@@ -149,28 +160,27 @@ _TYPES: tuple[Any, ...] = (
 )
 
 
-#: How often a question is asked of a file that changes meanwhile.
-TRIES = 3
+#: How often a look is taken at a file that changes meanwhile.
+TRIES = 5
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class _ChangedError(JournalError):
-    """A file that was not being written was opened to be written, and written, while it was read."""
-
-
-def _asked_again(question: Callable[P, T]) -> Callable[P, T]:
-    """The question, asked once more where the file has changed meanwhile."""
+def _in_one_look(question: Callable[Concatenate[Reader, P], T]) -> Callable[Concatenate[Reader, P], T]:
+    """The question, asked by `Reader.at_once`."""
 
     @functools.wraps(question)
-    def ask(*arguments: P.args, **named: P.kwargs) -> T:
-        for _ in range(TRIES - 1):
-            with contextlib.suppress(_ChangedError):
-                return question(*arguments, **named)
-        return question(*arguments, **named)
+    def ask(reader: Reader, /, *arguments: P.args, **named: P.kwargs) -> T:
+        return reader.at_once(lambda: question(reader, *arguments, **named))
 
     return ask
+
+
+class _Current(threading.local):
+    """The look that is being taken on this thread."""
+
+    look: _Look | None = None
 
 
 class Reader:
@@ -180,83 +190,150 @@ class Reader:
         self.path = path
         self._complained: set[tuple[str, str]] = set()
         self._has_looked = False  #: whether all is there that was written
+        self._current = _Current()
 
     @property
     def in_use(self) -> bool:
         """True while a queue, of whatever process, writes it."""
         return lock.is_held(self.path)
 
+    def at_once(self, question: Callable[[], T]) -> T:
+        """Have this asked in one look: all that it asks of this reader, on this thread, is of one moment.
+
+        It is asked again where the journal has changed in such a way that a look can't be whole: so it changes nothing
+        but what it makes itself. Writers do not wait for it; their log grows meanwhile.
+        """
+        if self._current.look is not None:
+            return question()
+        for left in range(TRIES - 1, -1, -1):
+            try:
+                with self._open() as look:
+                    self._current.look = look
+                    try:
+                        return question()
+                    finally:
+                        self._current.look = None
+            except ChangedError as error:
+                if not left:
+                    raise JournalError(str(error)) from None
+        raise AssertionError
+
+    @contextlib.contextmanager
+    def _look(self) -> Iterator[_Look]:
+        """The look that is being taken on this thread, or one for this question alone."""
+        with explained(self.path):
+            if self._current.look is not None:
+                yield self._current.look
+                return
+            try:
+                with self._open() as look:
+                    yield look
+            except ChangedError as error:
+                raise JournalError(str(error)) from None
+
     @contextlib.contextmanager
     def _open(self) -> Iterator[_Look]:
-        with explained(self.path):
-            check_own(self.path)
-            if not os.path.exists(self.path):
-                raise JournalError(f"{self.path}: expected a journal, got a name that is not there")
-            if not os.path.isfile(self.path):
-                raise JournalError(
-                    f"{self.path}: expected a file, got {kind_of(os.stat(self.path))}; it is left as it is"
-                )
-            if not os.path.getsize(self.path):
-                raise JournalError(f"{self.path}: expected a journal, got an empty file; it is left as it is")
-            mark = None if self._has_looked else lock.marked(self.path)  # first: it may be written meanwhile
-            with self._unchanged(), contextlib.closing(open_to_read(self.path)) as connection:
-                application = connection.execute("PRAGMA application_id").fetchone()[0]
-                version = connection.execute("PRAGMA user_version").fetchone()[0]
-                check_version(self.path, application, version)
-                connection.execute("PRAGMA temp_store=MEMORY")
-                if not self._has_looked and version > 1:
-                    self._look_for_loss(mark, connection)
-                look_at(connection, version)
-                yield _Look(connection.execute, version)
+        """A new look. Raises `ChangedError` at its end, or before, where it was not whole."""
+        with contextlib.ExitStack() as opened:
+            with explained(self.path):
+                look = self._begin(opened)
+            yield look
 
-    def _look_for_loss(self, mark: lock.Mark | None, connection: sqlite3.Connection) -> None:
+    def _begin(self, opened: contextlib.ExitStack) -> _Look:
+        check_own(self.path)
+        if not os.path.exists(self.path):
+            raise JournalError(f"{self.path}: expected a journal, got a name that is not there")
+        if not os.path.isfile(self.path):
+            raise JournalError(f"{self.path}: expected a file, got {kind_of(os.stat(self.path))}; it is left as it is")
+        if not os.path.getsize(self.path):
+            raise JournalError(f"{self.path}: expected a journal, got an empty file; it is left as it is")
+        mark = None if self._has_looked else lock.marked(self.path)  # first: it may be written meanwhile
+        has_log = os.path.exists(f"{self.path}-wal")
+        check = opened.enter_context(self._unchanged(has_log=has_log))
+        connection = opened.enter_context(contextlib.closing(open_to_read(self.path, has_log=has_log)))
+        connection.execute("PRAGMA temp_store=MEMORY")
+        connection.execute("BEGIN")
+        application = connection.execute("PRAGMA application_id").fetchone()[0]
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        check_version(self.path, application, version)
+        if not self._has_looked and version > 1:
+            self._look_for_loss(mark, connection, check)
+        look_at(connection, version)
+        return _Look(connection.execute, version, check)
+
+    @contextlib.contextmanager
+    def _unchanged(self, *, has_log: bool) -> Iterator[Callable[[], None]]:
+        """Raise `ChangedError` where the file had no log, so that SQLite does not look for changes, and changed.
+
+        So too where it could not be read since the log that it had is gone. Gives what checks it earlier.
+        """
+        before = None if has_log else self._state()
+
+        def check() -> None:
+            if not has_log and (before is None or self._state() != before):
+                raise self._changed()
+
+        try:
+            yield check
+        except Exception:
+            if has_log and self._state() is not None:
+                raise self._changed() from None
+            raise
+        finally:
+            check()
+
+    def _changed(self) -> ChangedError:
+        return ChangedError(f"{self.path}: it was written while it was read, several times; read it again")
+
+    def _state(self) -> tuple[int, int, int] | None:
+        """None while there is a log."""
+        if os.path.exists(f"{self.path}-wal"):
+            return None
+        try:
+            found = os.stat(self.path)
+        except FileNotFoundError:
+            return 0, 0, 0
+        return found.st_ino, found.st_size, found.st_mtime_ns
+
+    def _warn(self, text: str, *arguments: object) -> None:
+        """Say this, unless it is so since the file is being written, and the look is to be taken again."""
+        if self._current.look is not None:
+            self._current.look.check()
+        log.warning(text, *arguments)
+
+    def _look_for_loss(self, mark: lock.Mark | None, connection: sqlite3.Connection, check: Callable[[], None]) -> None:
         """Say once what is not there any more: a queue would refuse the journal."""
-        self._has_looked = True
         found = "" if mark is None else found_instead(mark, connection)
+        check()
+        self._has_looked = True
         if found and mark is not None:
             log.warning("%s: expected all %d commits of process %d, got %s: the file, or its log %s-wal, was damaged "
                         "or replaced; what is shown is what is left",
                         self.path, mark.commits, mark.pid, found, self.path)  # fmt: skip
 
-    @contextlib.contextmanager
-    def _unchanged(self) -> Iterator[None]:
-        """Raise `_ChangedError` where the file had no log, so that SQLite does not look for changes, and changed."""
-        before = self._state()
-        try:
-            yield
-        finally:
-            if before is not None and self._state() != before:
-                raise _ChangedError(f"{self.path}: it was written while it was read; read it again")
-
-    def _state(self) -> tuple[int, int, int] | None:
-        """None while there is a log, and where there is no file any more."""
-        if os.path.exists(f"{self.path}-wal"):
-            return None
-        found = os.stat(self.path)
-        return found.st_ino, found.st_size, found.st_mtime_ns
-
-    @_asked_again
+    @_in_one_look
     def jobs(self) -> list[RecordedJob]:
         """All jobs, in the order in which they were created."""
-        with self._open() as look:
+        with self._look() as look:
             return [_job(row) for row in look.execute(f"SELECT {_COLUMNS} FROM jobs WHERE total >= 0 ORDER BY number")]  # noqa: S608
 
-    @_asked_again
+    @_in_one_look
     def find(self, job_id: str) -> RecordedJob | None:
         """The job of that id. Goes through all jobs; a writer has `Journal.find`."""
-        with self._open() as look:
+        with self._look() as look:
             # Without the index, which may be damaged: what `jobs` lists is found here, or said to be damaged.
             query = f"SELECT {_COLUMNS} FROM jobs NOT INDEXED WHERE id = ? AND total >= 0"  # noqa: S608
             row = look.execute(query, (text_to_column(job_id),)).fetchone()
             return None if row is None else _job(row)
 
-    @_asked_again
+    @_in_one_look
     def line(self, number: int) -> RecordedJob | None:
         """The job of that number, also one that does not count yet: its ``total`` is negative then."""
-        with self._open() as look:
+        with self._look() as look:
             row = look.execute(f"SELECT {_COLUMNS} FROM jobs WHERE number = ?", (number,)).fetchone()  # noqa: S608
             return None if row is None else _job(row)
 
+    @_in_one_look
     def ids(self, job: RecordedJob) -> list[Hashable] | None:
         """Its items' ids, in their order; None where they are positions."""
         if job.rule == IdRule.POSITION:
@@ -268,7 +345,7 @@ class Reader:
 
     def _ids_of_slots(self, job: RecordedJob) -> list[Hashable]:
         ids: list[Hashable] = []
-        with self._open() as look:
+        with self._look() as look:
             for first, _, body in look.slots(job):
                 ids += self._ids_of(look, job, first, body)
         return ids[: job.count]
@@ -283,6 +360,7 @@ class Reader:
             self._complain(job, f"the ids of {count} items are damaged")
             return [Unreadable(str(error)) for _ in range(count)]  # each is another
 
+    @_in_one_look
     def places(self, job: RecordedJob) -> array[int] | None:
         """The slots of its items, in their order; None where those are all slots."""
         data = self._value("places", job)
@@ -301,13 +379,14 @@ class Reader:
 
         Of a damaged block nothing is known: its items are new, and its slots those of items that are gone.
         """
-        with self._open() as look:
+        with self._look() as look:
             for first, body, _ in look.slots(job):
                 yield self._block_of(look, job, first, body)
 
+    @_in_one_look
     def block(self, job: RecordedJob, first: int) -> Block:
         """What the items of one block of slots are."""
-        with self._open() as look:
+        with self._look() as look:
             row = look.execute("SELECT body FROM slots WHERE job = ? AND first = ?", (job.number, first)).fetchone()
             return self._block_of(look, job, first, None if row is None else row[0])
 
@@ -324,21 +403,23 @@ class Reader:
     def _complain(self, job: RecordedJob, what: str) -> None:
         """Say once of each job that some of it is damaged."""
         if (job.id, what) not in self._complained:
+            self._warn("job %r in %s: %s", job.id, self.path, what)
             self._complained.add((job.id, what))
-            log.warning("job %r in %s: %s", job.id, self.path, what)
 
+    @_in_one_look
     def ids_of_block(self, job: RecordedJob, first: int) -> list[Hashable] | None:
         """The ids of one block of slots; None where those are positions."""
         if job.slots is None:
             ids = self._value("ids", job)
             return None if ids is None else ids[first : first + BLOCK]
-        with self._open() as look:
+        with self._look() as look:
             row = look.execute("SELECT ids FROM slots WHERE job = ? AND first = ?", (job.number, first)).fetchone()
             return None if row is None or row[0] is None else self._ids_of(look, job, first, row[0])
 
+    @_in_one_look
     def payloads(self, job: RecordedJob) -> list[Any]:
         """The payloads that were kept, by slots. For one that is damaged stands what says so."""
-        with self._open() as look:
+        with self._look() as look:
             payloads = read_payloads(job.count, look.bodies("payloads", job.number), self.path)
         lost = sum(type(payload) is Damaged for payload in payloads)
         if lost:
@@ -349,18 +430,33 @@ class Reader:
         """Its handler as it was written, None where that was not kept."""
         return self._value("handler", job)
 
-    @_asked_again
+    @_in_one_look
     def _value(self, column: str, job: RecordedJob) -> Any:
-        with self._open() as look:
+        with self._look() as look:
             row = look.execute(f"SELECT {column} FROM jobs WHERE number = ?", (job.number,)).fetchone()  # noqa: S608
         if row is None:
-            raise JournalError(f"{self.path}: expected job {job.id!r}, which has been removed from it")
+            raise self._removed(job)
         place = look.place(f"jobs.{column}", job.number)
         return None if row[0] is None else unseal(row[0], place, f"{self.path}: the {column} of job {job.id!r}")
 
-    @_asked_again
+    @_in_one_look
+    def now(self, job: RecordedJob) -> RecordedJob:
+        """The job's line as it is in this look. Raises `JournalError` where the job has been removed."""
+        line = self.line(job.number)
+        if line is None:
+            raise self._removed(job)
+        return line
+
+    def _removed(self, job: RecordedJob) -> JournalError:
+        return JournalError(f"{self.path}: expected job {job.id!r}, which has been removed from it")
+
+    @_in_one_look
     def table(self, job: RecordedJob) -> ItemTable:
-        """The job's items as they stood, with the payloads that were kept; those of a stream as they have ended."""
+        """The job's items as they stand, with the payloads that were kept; those of a stream as they have ended.
+
+        All of it is of this look, whatever the journal said of the job when its line was read.
+        """
+        job = self.now(job)
         if job.generation is not None:
             return self._table_of_stream(job)
         if job.is_open:
@@ -380,13 +476,14 @@ class Reader:
         table.source = KeptResults(self, job.number, job.id)
         lost = self._fill(table, job, Results.UNREAD).lost
         if lost:
-            log.warning("job %r: the outcomes of %d items are damaged in %s; they are shown as if they had not run",
-                        job.id, len(lost), self.path)  # fmt: skip
+            self._warn("job %r: the outcomes of %d items are damaged in %s; they are shown as if they had not run",
+                       job.id, len(lost), self.path)  # fmt: skip
 
+    @_in_one_look
     def added(self, job: RecordedJob) -> list[AddedRow]:
         """The items of an open job, as they came. Raises `JournalError` where what they are is damaged."""
         query = "SELECT first, count, body FROM added_items WHERE job = ? AND first < ? ORDER BY first"
-        with self._open() as look:
+        with self._look() as look:
             found = look.execute(query, (job.number, job.count))
             rows = [read_added(first, count, body, job.number, self.path) for first, count, body in found]
         check_complete(rows, job.count, self.path)
@@ -413,7 +510,7 @@ class Reader:
         named: list[Named] = []
         bodies, payloads, ids = [], [], []
         lost = 0
-        with self._open() as look:
+        with self._look() as look:
             for number, identity, nth, body, item in look.execute(query, (job.number,)):
                 named.append(Named(identity, nth))
                 bodies.append((number, body))
@@ -436,8 +533,8 @@ class Reader:
                 lost += 1
         table.slots = array("Q", (each.slot for each in named))
         if lost:
-            log.warning("job %r: %d rows are damaged in %s; their items are shown as if they had not run",
-                        job.id, lost, self.path)  # fmt: skip
+            self._warn("job %r: %d rows are damaged in %s; their items are shown as if they had not run",
+                       job.id, lost, self.path)  # fmt: skip
         return table
 
     def fill(self, table: ItemTable, job: RecordedJob) -> list[int]:
@@ -446,12 +543,21 @@ class Reader:
         Each result is read once, to know that, and forgotten.
         """
         table.source = KeptResults(self, job.number, job.id, strict=True)
-        rows = self._fill(table, job, Results.CHECKED)
+        is_begun = False
+
+        def fill() -> RowReader:
+            nonlocal is_begun
+            if is_begun:  # a look before this one was not whole
+                table.start_afresh(range(len(table)))
+            is_begun = True
+            return self._fill(table, job, Results.CHECKED)
+
+        rows = self.at_once(fill)
         return sorted(rows.unreadable | rows.lost)
 
     def _fill(self, table: ItemTable, job: RecordedJob, results: Results) -> RowReader:
         rows = RowReader(table, job.count, self.read_file, self.path, results, grows=bool(job.is_open))
-        with self._open() as look:
+        with self._look() as look:
             for row in look.rows(job.number):
                 rows.read(row)
         return rows
@@ -460,20 +566,21 @@ class Reader:
         """Write into the table how its items ended, without results and errors."""
         self._fill(table, job, Results.LEFT_OUT)
 
-    @_asked_again
+    @_in_one_look
     def ask(self, question: Callable[[_Look], T]) -> T:
         """Have this asked in one look."""
-        with self._open() as look:
+        with self._look() as look:
             return question(look)
 
-    @_asked_again
+    @_in_one_look
     def size_of(self, number: int) -> int:
         """Bytes of the outcomes of a job's items, with their files; 0 where there is no such job."""
         rows = "SELECT coalesce(sum(length(body)), 0) FROM chunks WHERE job = ?"
         files = "SELECT coalesce(sum(size), 0) FROM files WHERE job = ?"
-        with self._open() as look:
+        with self._look() as look:
             return sum(int(look.execute(query, (number,)).fetchone()[0]) for query in (rows, files))
 
+    @_in_one_look
     def names(self, job: RecordedJob) -> list[Any]:
         """By slots, also of items that are gone: ids, or, where those are positions, the items."""
         if job.rule == IdRule.POSITION:
@@ -488,7 +595,17 @@ class Reader:
         for each in (path, Path(f"{path}{PART}")):
             with contextlib.suppress(FileNotFoundError):
                 return _read(each)
-        return _read(path)  # it got its name just now, or is not there
+        try:
+            return _read(path)  # it got its name just now, or is not there
+        except FileNotFoundError:
+            look = self._current.look
+            if look is not None and look.names(name) and not self._names_now(name):
+                raise self._changed() from None
+            raise
+
+    def _names_now(self, file: str) -> bool:
+        with self._open() as look:
+            return look.names(file)
 
 
 def _read(path: Path) -> bytes:

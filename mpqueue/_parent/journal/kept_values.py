@@ -75,7 +75,14 @@ def digest_of(*parts: bytes | memoryview) -> bytes:
     return digest.digest()
 
 
-#: The content of a file beside the journal.
+class ChangedError(Exception):
+    """What is being read has changed since its look at the journal began: that look is to be taken again.
+
+    No `JournalError`: it says nothing of what was read.
+    """
+
+
+#: The content of a file beside the journal. May raise `ChangedError`.
 ReadFile = Callable[[str], bytes]
 
 
@@ -152,7 +159,7 @@ def _kept(data: bytes | None, by_value: bytes | None, buffers: list[memoryview],
 
 
 def restore(kept: Kept, read_file: ReadFile) -> Any:
-    """The value again, or an `Unreadable`. Ctrl-C comes through: it says nothing of the value."""
+    """The value again, or an `Unreadable`. Ctrl-C and `ChangedError` come through: they say nothing of the value."""
     try:
         if kept.by_reference == NO_RESULT:
             return Unreadable("it was discarded")
@@ -169,7 +176,7 @@ def restore(kept: Kept, read_file: ReadFile) -> Any:
         by_value = bytes(parts.pop()) if kept.bodies[1] else None
         by_reference = parts.pop() if kept.bodies[0] else None
         return _load(by_reference, by_value, [*map(bytearray, parts)])
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, ChangedError):
         raise
     except BaseException as error:
         return Unreadable(text_of(error))

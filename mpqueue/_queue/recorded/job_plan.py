@@ -11,6 +11,7 @@ from mpqueue._core.state.item_table import ItemTable
 from mpqueue.status import COMPLETED, FAILED, PENDING
 
 if TYPE_CHECKING:
+    from mpqueue._parent.journal.items.matching import Match
     from mpqueue._parent.journal.journal_reader import Reader, RecordedJob
     from mpqueue._queue.new_job import RecordOptions
 
@@ -70,8 +71,16 @@ def plan(
     if reader is None or recorded is None:
         return JobPlan(new=tuple(map(table.id_of, range(len(table)))), to_run=len(table))
     check_is_list(recorded, reader)
-    match = Inventory(table, options.key).match(reader, recorded)
-    reader.fill_statuses(table, recorded)
+    known = recorded
+
+    def find() -> tuple[RecordedJob, Match, list[Any]]:
+        now = reader.now(known)
+        match = Inventory(table, options.key).match(reader, now)
+        table.start_afresh(range(len(table)) if any(table.status) else ())  # a look before this one was not whole
+        reader.fill_statuses(table, now)
+        return now, match, reader.names(now) if match.gone else []
+
+    recorded, match, named = reader.at_once(find)
     code_changed = differs(recorded.code_hash, hash_code(*functions))
     again = choose_again(table, match, recorded, options, code_changed=code_changed)
     status = table.status
@@ -81,11 +90,8 @@ def plan(
         for index in indices:
             status[index] = what
     to_run = len(status) - status.count(COMPLETED) - (0 if again.failed else status.count(FAILED))
-    gone: tuple[Any, ...] = ()
-    if match.gone:
-        named = reader.names(recorded)
-        gone = tuple(named[slot] for slot in match.gone)
-    del match, again  # the tuples of ids take as much as all of this
+    gone = tuple(named[slot] for slot in match.gone)
+    del match, again, named  # the tuples of ids take as much as all of this
     table.results.clear()
     ids: Sequence[Hashable] = range(len(table)) if table.ids is None else table.ids
 

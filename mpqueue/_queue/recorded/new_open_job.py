@@ -79,7 +79,7 @@ class NewOpenJob(NewJob):
         self, reader: Reader, recorded: RecordedJob, redo: Collection[Any] = (), *, wants_results: bool = False
     ) -> None:
         """Have the items that the journal has, see `Regrown`. Changes nothing there. Raises `JournalError`."""
-        self._regrown = Regrown(reader, recorded, redo, wants_results=wants_results)
+        self._regrown = reader.at_once(lambda: Regrown(reader, reader.now(recorded), redo, wants_results=wants_results))
         self._have(self._regrown.table)
         self.book.retries, self.book.past = recorded.retries, recorded.past
         self.book.go_on()

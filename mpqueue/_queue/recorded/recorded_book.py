@@ -33,7 +33,10 @@ FIRST_NUMBER = 1 << 40
 
 
 class RecordedBook:
-    """The books of a job that only the journal has: a `JobView` whose items are read when they are asked for."""
+    """The books of a job that only the journal has: a `JobView` whose items are read when they are asked for.
+
+    Where the journal says something else of the job by then, so do these from then on: all of it is of one moment.
+    """
 
     paused = False
     sealed = True
@@ -47,6 +50,10 @@ class RecordedBook:
 
     def __init__(self, reader: Reader, recorded: RecordedJob) -> None:
         self._reader = reader
+        self._say(recorded)
+
+    def _say(self, recorded: RecordedJob) -> None:
+        """The journal says this of it."""
         self._recorded = recorded
         self.id = recorded.id
         self.number = FIRST_NUMBER + recorded.number
@@ -82,8 +89,11 @@ class RecordedBook:
 
     @cached_property
     def table(self) -> ItemTable:
-        """The items. Raises `JournalError` where they can't be read."""
-        table = self._reader.table(self._recorded)
+        """The items. Raises `JournalError` where they can't be read, or the job has been removed."""
+        reader = self._reader
+        recorded, table = reader.at_once(lambda: (reader.now(self._recorded), reader.table(self._recorded)))
+        if recorded != self._recorded:
+            self._say(recorded)
         table.replay = partial(_replay, self._reader, self._recorded)  # not of this object: that would be a cycle
         table.label = _RecordedLabel(self._reader, self._recorded)
         table.recorded_of = self.id
@@ -138,8 +148,11 @@ def _load_handler(reader: Reader, recorded: RecordedJob) -> tuple[Callable[..., 
     """
     from mpqueue._parent.journal.kept_code import ForeignCodeError, check_version, has_code
 
-    kept = reader.handler(recorded)
+    now, kept = reader.at_once(lambda: (reader.now(recorded), reader.handler(recorded)))
     where = f"{reader.path}: the handler of job {recorded.id!r}"
+    if (now.code_hash, now.version, now.seed) != (recorded.code_hash, recorded.version, recorded.seed):
+        raise JournalError(f"{where}: expected that with which its items were read, got another one: the job was "
+                           "created anew meanwhile; get it again, with get_job() say")  # fmt: skip
     if kept is None:
         raise JournalError(f"{where}: expected one that is in the journal, got one that was too big; call "
                            "create_job() with its items and its handler instead")  # fmt: skip
