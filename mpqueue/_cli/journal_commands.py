@@ -145,7 +145,7 @@ def failures(args: argparse.Namespace) -> int:
 def export(args: argparse.Namespace) -> int:
     """The rows of one job."""
     columns = None if args.columns is None else [name.strip() for name in args.columns.split(",")]
-    with open_output(args.output, columns, raw_csv=args.raw_csv) as output:
+    with open_output(args.output, columns, raw_csv=args.raw_csv, journal=args.journal) as output:
         log_to_stderr("WARNING")
         reader = _reader(args.journal)
         table = RecordedBook(reader, line := _choose(reader, args.job)).table

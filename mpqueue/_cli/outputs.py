@@ -54,8 +54,11 @@ def open_output(
     in_order: bool = True,
     failures: bool = True,
     raw_csv: bool = False,
+    journal: str | None = None,
 ) -> Iterator[StdoutRows | FileSink]:
     """The sink for rows. A file is checked here, so that nothing is done for one that can't be written.
+
+    One that would replace the ``journal`` is refused.
 
     Where rows go to stdout, that is theirs alone meanwhile: what handlers print goes to stderr. Raises UsageError, and
     OutputError where stdout is closed.
@@ -72,6 +75,8 @@ def open_output(
             make = partial(make, escape_formulas=not raw_csv)
         sink = make(path, columns, in_order=in_order, failures=failures, default=ROW, or_default=True)
         sink.check()
+        if journal is not None:
+            sink.check_apart(os.path.realpath(journal))
     except (ValueError, ImportError, OSError) as error:
         raise UsageError(f"--output: {error}") from None
     yield sink

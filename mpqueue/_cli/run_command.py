@@ -164,7 +164,12 @@ def run(args: argparse.Namespace) -> int:
     if args.plan:
         return _plan(args, *_read(args))
     output = open_output(
-        args.output, columns, in_order=not args.unordered, failures=args.on_error != "skip", raw_csv=args.raw_csv
+        args.output,
+        columns,
+        in_order=not args.unordered,
+        failures=args.on_error != "skip",
+        raw_csv=args.raw_csv,
+        journal=args.journal,
     )
     with EarlyEnd(args, began_at) as early_end, output as sink:
         return _run(args, sink, early_end)
@@ -363,7 +368,9 @@ def _dry_run(args: argparse.Namespace, columns: list[str] | None) -> int:
     The journal is not looked at.
     """
     check_dry_run(args)
-    with open_output(args.output, columns, raw_csv=args.raw_csv) as sink:  # checked, and not opened
+    with open_output(
+        args.output, columns, raw_csv=args.raw_csv, journal=args.journal
+    ) as sink:  # checked, and not opened
         items, functions, record = _read(args)
         handlers = [functions[0], *(load_function(name, "module:handler") for name in args.more)]
         if args.journal is not None and args.cost == "recorded":

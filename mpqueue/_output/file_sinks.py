@@ -63,6 +63,16 @@ class FileSink:
             )
         self._part.check()
 
+    def check_apart(self, journal: str) -> None:
+        """Raise ValueError where the rows would replace a file of that journal, which is a path without links."""
+        from mpqueue._parent.journal.guards.ownership import BESIDE  # a part of what only journals need
+
+        taken = {f"{journal}{suffix}" for suffix in BESIDE}
+        if any(os.path.realpath(path) in taken for path in (self._part.target, self._part.part)):
+            raise ValueError(
+                f"expected a file that is not the journal's, got {str(self.path)!r}, which rows would replace"
+            )
+
     def open(self) -> None:
         """Make the file. Raises OSError."""
         self.check()

@@ -78,8 +78,8 @@ class RowItem(JobItem):
         return True
 
 
-def check_sink(results: Any) -> None:
-    """Raise TypeError for what is no sink, and what its own check raises."""
+def check_sink(results: Any, journal: str | None) -> None:
+    """Raise TypeError for what is no sink, ValueError for one that would replace the journal, what its check raises."""
     if isinstance(results, type) or not isinstance(results, Sink):
         raise TypeError(
             "results: expected 'keep', 'discard' or a sink (an object with write(rows) and close(): mpqueue.sinks), "
@@ -97,6 +97,8 @@ def check_sink(results: Any) -> None:
     check = getattr(results, "check", None)
     if callable(check):
         check()
+    if journal is not None and isinstance(results, FileSink):
+        results.check_apart(journal)
 
 
 def _names(columns: Any) -> tuple[str, ...]:

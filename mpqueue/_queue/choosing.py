@@ -54,8 +54,8 @@ def discards(results: Any) -> bool:
     return isinstance(results, str) and results == DISCARD
 
 
-def choose_sink(results: Any) -> Any:
-    """The sink, `DISCARD`, or None where results are kept.
+def choose_sink(results: Any, journal: str | None = None) -> Any:
+    """The sink, `DISCARD`, or None where results are kept. ``journal``: the queue's.
 
     Raises TypeError or ValueError for anything else, and what the sink's own check raises.
     """
@@ -65,7 +65,7 @@ def choose_sink(results: Any) -> Any:
         return DISCARD if results == DISCARD else None
     from mpqueue._output.row_outlet import check_sink  # which few programs need
 
-    check_sink(results)
+    check_sink(results, journal)
     return results
 
 

@@ -500,10 +500,11 @@ class JobQueue(SafeEmitter):
             self._jobs.check_replaceable(job_id)
         else:
             self._jobs.check_free(job_id)
-        sink = choose_sink(results)
+        recorder = self._engine.recorder
+        has_journal = recorder is not None
+        sink = choose_sink(results, None if recorder is None else recorder.journal.path)
         check_label(label)
-        check_cost(cost, is_open=open, has_journal=self._engine.recorder is not None)
-        has_journal = self._engine.recorder is not None
+        check_cost(cost, is_open=open, has_journal=has_journal)
         if open:
             check_open_record(record)
         began = self._engine.clock.now()

@@ -206,6 +206,22 @@ def test_a_journal_tells_its_jobs_and_failures_and_runs_them_again(folder: Path)
     assert (folder / "all.csv").read_text().splitlines()[0].startswith("id,payload,")
 
 
+def test_an_output_that_is_the_journal_is_refused_before_anything_is_done(folder: Path) -> None:
+    journal = folder / "run.jsonl"
+    run = [journal.name if word == "run.db" else word for word in RUN]
+    why = "expected a file that is not the journal's, got 'run.jsonl', which rows would replace"
+    line = f"mpqueue: error: --output: {why}\n"
+    for more in ((), ("--dry-run",)):
+        refused = mpqueue(folder, *run, *more, "-o", journal.name)
+        assert (refused.returncode, refused.stderr) == (2, line)
+    assert not journal.exists()
+    assert not (folder / "calls").exists()
+    assert mpqueue(folder, *run, "-o", "out.jsonl").returncode == 1
+    refused = mpqueue(folder, "export", journal.name, "-o", journal.name)
+    assert (refused.returncode, refused.stderr) == (2, line)
+    assert mpqueue(folder, "status", journal.name).returncode == 0
+
+
 def test_files_that_changed_are_done_again_by_their_time_or_by_their_content(folder: Path) -> None:
     files, run = (
         [folder / name for name in ("a.txt", "b.txt")],

@@ -208,6 +208,7 @@ def test_a_file_that_fails_at_its_end_stays_a_part_of_a_job_that_was_stopped(
     assert told[0].status is JobStatus.CANCELLED
 
 
+@not_on_windows("no /dev/full")
 @pytest.mark.parametrize("form", ["jsonl", "csv", "parquet"])
 def test_a_full_disk_leaves_whole_rows_and_says_how_many(queue: JobQueue, form: str, tmp_path: Path) -> None:
     """/dev/full takes no byte; nothing is left there, and nothing is kept."""
@@ -638,6 +639,21 @@ def test_a_sink_that_starts_its_own_job_is_refused(queue: JobQueue) -> None:
         queue.start("job")
     assert queue.start("job").result().completed == 1
     assert rows.calls == ["open", "open", "write", "close"]
+
+
+@pytest.mark.parametrize("name", ["run.jsonl", "other.jsonl", "run.jsonl-wal", "link.jsonl"])
+def test_a_sink_does_not_replace_its_queue_s_journal(name: str, tmp_path: Path) -> None:
+    journal = tmp_path / "run.jsonl"
+    (tmp_path / "link.jsonl").symlink_to(journal)
+    with JobQueue(1, journal=journal) as queue:
+        queue.run([1], do.double, id="before")
+        if name == "other.jsonl":
+            assert queue.run([2], do.double, results=sinks.jsonl(tmp_path / name)).completed == 1
+        else:
+            with pytest.raises(ValueError, match="expected a file that is not the journal's, got"):
+                queue.run([2], do.double, results=sinks.jsonl(tmp_path / name))
+    with JobQueue(1, journal=journal) as queue:
+        assert [*queue.load_job("before").results] == [2]
 
 
 def test_a_wrong_column_is_told(queue: JobQueue, caplog: pytest.LogCaptureFixture) -> None:
