@@ -475,6 +475,10 @@ def test_progress_has_a_line_for_each_stage(queue: JobQueue, how: str) -> None:
     }
 
 
+def two_numbers(base: int, exponent: int) -> int:
+    return int(base**exponent)
+
+
 def test_what_can_not_be_done_is_refused(queue: JobQueue, tmp_path: Path) -> None:
     def refused(error: type[Exception], match: str, *stages: Any, items: Any = (1,), **options: Any) -> None:
         before = [job.id for job in queue.jobs()]
@@ -488,9 +492,13 @@ def test_what_can_not_be_done_is_refused(queue: JobQueue, tmp_path: Path) -> Non
     refused(TypeError, "expected a text that is not empty", Stage(do.double, ""))
     refused(ValueError, "stage 'double': concurrency", Stage(do.double, concurrency=0))
     refused(ValueError, "stage 'double': max_waiting", Stage(do.double, max_waiting=0))
+    refused(TypeError, "stage 'pow': handler: expected .* one item", do.double, Stage(two_numbers, "pow"))
+    refused(TypeError, "stage 'double': handler: expected .* the state", Stage(do.double, setup=list))
+    refused(TypeError, "setup", Stage(do.double, setup=3))  # type: ignore[arg-type]
     refused(TypeError, "items: expected an iterable", do.double, items=3)
-    with pytest.raises(TypeError, match="stages: expected a list of functions and Stages, got"):
-        queue.run_stages([1], do.double)  # type: ignore[arg-type]
+    for no_list in (do.double, None):
+        with pytest.raises(TypeError, match="stages: expected a list of functions and Stages, got"):
+            queue.run_stages([1], no_list)  # type: ignore[arg-type]
     job = queue.run_stages([2], [do.double, fail_on_four, do.double], id="done")
     assert [each.id for each in queue.jobs()[-3:]] == ["done/double", "done/fail_on_four", "done/double-2"]
     with pytest.raises(JobStateError, match="expected a job made with open=True"):

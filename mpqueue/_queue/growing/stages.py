@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mpqueue import _options as checks
-from mpqueue._call_checks import check_items
+from mpqueue._call_checks import check_calls, check_items
 from mpqueue._core.state.item_table import DISCARD, ONWARD, ItemTable, make_table
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.needs.resources import JobNeeds
@@ -120,7 +120,7 @@ def make_pipeline(
 
 def name_stages(stages: Iterable[Stage | Callable[..., Any]]) -> list[tuple[str, Stage]]:
     """Each stage with its name. Raises TypeError or ValueError for what are no stages."""
-    if isinstance(stages, (str, bytes, Stage)) or callable(stages):
+    if isinstance(stages, (str, bytes, Stage)) or callable(stages) or not isinstance(stages, Iterable):
         raise TypeError(f"stages: expected a list of functions and Stages, got {shown(stages)}")
     given = [one if isinstance(one, Stage) else Stage(one) for one in stages]
     if not given:
@@ -135,8 +135,18 @@ def name_stages(stages: Iterable[Stage | Callable[..., Any]]) -> list[tuple[str,
             )
         name = plain(stage.name) if stage.name is not None else _free_name(_own_name(stage.handler, place), taken)
         taken.add(name)
+        _check_handler(name, stage)
         named.append((name, stage))
     return named
+
+
+def _check_handler(name: str, stage: Stage) -> None:
+    """Raise TypeError where no item could be given to it: its items would fail one after the other."""
+    try:
+        if stage.setup is None or callable(stage.setup):
+            check_calls(stage.handler, with_state=stage.setup is not None)
+    except TypeError as error:
+        raise TypeError(f"stage {name!r}: {error}") from None
 
 
 def _given_names(stages: Sequence[Stage]) -> set[str]:
