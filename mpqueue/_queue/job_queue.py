@@ -153,7 +153,8 @@ class JobQueue(SafeEmitter):
     thread; one that fails everywhere fails the jobs with `SetupError`. ``preload`` is a list of modules, or a function,
     that a process of its own imports, or calls, once (loky on Linux only): workers are forked from it, so a new one is
     at work within some tens of milliseconds, and all have these pages in common. What fails there fails the jobs with
-    `WorkerStartError`; what starts threads makes workers start the ordinary way, with a warning. ``backend`` is the
+    `WorkerStartError`; what starts threads makes workers start the ordinary way, with a warning, and each imports,
+    or calls, by itself, before its initializer. ``backend`` is the
     engine that the workers run on: loky, for processes on this machine, or one of `mpqueue.backends`, of which
     ``concurrency=None`` takes all workers, also those that come later.
 

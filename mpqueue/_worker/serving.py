@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Callable
 
 from mpqueue._wire.line import Incoming, encode, write_whole
 from mpqueue._worker import first_steps as guard
 from mpqueue._worker import station
+
+#: What is called before this worker says that it stands, if anything.
+before_all: Callable[[], object] | None = None
 
 
 def serve(module: str, function: str) -> int:
@@ -19,10 +23,12 @@ def serve(module: str, function: str) -> int:
 
     Raises:
         DamagedError: What arrived is no frame of the parent's: a handler has read from the line, or written into it.
-        BaseException: What `guard.initialize` met, the import raised, or the function did, which the real one never
-            does; the parent kills this worker.
+        BaseException: What `guard.initialize` met, `before_all` or the import raised, or the function did, which the
+            real one never does; the parent kills this worker.
     """
     guard.check()
+    if before_all is not None:
+        before_all()
     receive = getattr(importlib.import_module(module), function)
     here = station.here()
     assert here is not None, "a worker is initialized before it serves"

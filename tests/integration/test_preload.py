@@ -9,6 +9,7 @@ import random
 import re
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -19,11 +20,12 @@ import numpy as np
 import pytest
 
 from mpqueue import ItemTimeoutError, JobQueue, JobStatus, WorkerCrashedError, WorkerStartError
+from mpqueue._engines.loky.process import warden
 from mpqueue.backends import ExecutorBackend
 from mpqueue.testing import InlinePool
 from tests.support import handlers as do
 from tests.support.forked_workers import forked_workers
-from tests.support.programs import descends_from, is_running, start_program
+from tests.support.programs import descends_from, is_running, run_program, start_program
 from tests.support.recorder import Recorder
 from tests.support.results import results_of
 from tests.support.strength import workers_of
@@ -171,15 +173,86 @@ def test_what_starts_threads_is_named_and_workers_start_the_ordinary_way(
         assert job.results == [0, None, 2]
         (found,) = queue.run([0], partial(has_imported, name)).results
         assert found is not None
-        assert (found[0], found[2]) == (False, os.getpid())
+        assert (found[0], found[2]) == (True, os.getpid())
     (warning,) = [record.getMessage() for record in caplog.records if "preload" in record.getMessage()]
     assert "importing 'heavy_one' has started threads (mine)" in warning
-    assert len(importers(tmp_path)) == 1
+    assert len({*importers(tmp_path)}) == len(importers(tmp_path)) == 3  # that process, a worker, and its replacement
+
+
+def test_a_worker_that_starts_the_ordinary_way_has_all_the_time_that_imports_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = write_module(tmp_path, monkeypatch, THREAD)
+    monkeypatch.setattr(warden, "START_LIMIT", 0.0)
+    with JobQueue(1, preload=[name]) as queue:
+        assert queue.run(range(2), do.succeed).results == [0, 1]
+
+
+BOTH = """
+import os, sys, threading
+from mpqueue import JobQueue
+
+SCALE, OFFSET, SEEN, FOLDER = 1, 0, None, sys.argv[2]
+
+class Config:
+    level = 0
+
+def load():
+    global SCALE
+    SCALE, Config.level = 10, 5
+    if {how!r} == "thread":
+        threading.Thread(target=threading.Event().wait, daemon=True).start()
+    with open(FOLDER + "/calls", "a") as calls:
+        calls.write(".")
+    if {how!r} == "ends" and os.path.getsize(FOLDER + "/calls") <= 3:
+        os._exit(0)
+
+def begin():
+    global OFFSET, SEEN
+    OFFSET, SEEN = 3, (SCALE, Config.level)
+
+def handle(item):
+    return item * SCALE + OFFSET, SEEN, Config.level
+
+if __name__ == "__main__":
+    with JobQueue(1, preload=load, initializer=begin if sys.argv[1] == "both" else None) as queue:
+        print(queue.run(range(3), handle).results)
+        print(queue.run(range(2), lambda item: handle(item)[0]).results)
+"""
+
+
+@pytest.mark.parametrize("initializer", ["both", "none"])
+@pytest.mark.parametrize("how", ["forks", "thread", "ends"])
+def test_each_worker_of_a_script_has_what_the_function_has_set_and_its_initializer_comes_later(
+    tmp_path: Path, how: str, initializer: str
+) -> None:
+    offset, seen = (3, (10, 5)) if initializer == "both" else (0, None)
+    program = run_program(tmp_path, BOTH.replace("{how!r}", repr(how)), initializer, tmp_path)
+    expected = [(item * 10 + offset, seen, 5) for item in range(3)]
+    assert program.stdout.splitlines() == [str(expected), str([offset, 10 + offset])]
+
+
+def start_a_thread_and_fail_elsewhere(folder: Path) -> None:
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+    do.count_calls(folder)(0)
+    if list(do.calls(folder)) != [("0", 1)]:
+        raise ValueError("no licence")
+
+
+def test_a_function_that_fails_in_the_workers_alone_fails_the_jobs(tmp_path: Path) -> None:
+    with JobQueue(1, preload=partial(start_a_thread_and_fail_elsewhere, tmp_path)) as queue:
+        with pytest.raises(WorkerStartError, match=r"calling the function has failed: ValueError.*no licence"):
+            queue.run(range(2), do.succeed)
+        assert queue.last_job is not None
+        assert queue.last_job.status is JobStatus.CANCELLED
 
 
 @pytest.mark.parametrize(
     ("then", "message"),
-    [("raise ValueError('no licence')", "no licence"), ("os._exit(3)", "no worker can be started|could be started")],
+    [
+        ("raise ValueError('no licence')", "importing 'heavy_one' has failed: ValueError.*no licence"),
+        ("os._exit(0)", "ended with exit code 0 before it answered"),
+    ],
     ids=["raises", "exits"],
 )
 def test_an_import_that_fails_fails_the_jobs_and_says_why(
@@ -187,10 +260,7 @@ def test_an_import_that_fails_fails_the_jobs_and_says_why(
 ) -> None:
     name = write_module(tmp_path, monkeypatch, then)
     with JobQueue(1, preload=[name]) as queue:
-        if "exit" in then:  # nobody says what it was: workers may do without
-            assert queue.run(range(2), do.succeed).results == [0, 1]
-            return
-        with pytest.raises(WorkerStartError, match=f"{name}.*{message}|{message}.*{name}"):
+        with pytest.raises(WorkerStartError, match=message):
             queue.run(range(2), do.succeed)
         assert queue.last_job is not None
         assert queue.last_job.status is JobStatus.CANCELLED

@@ -6,14 +6,15 @@ broken, full or something else. It also refuses daemonic parents, a working dire
 
 Private names used: of loky, the format of `loky.backend.popen_loky_posix`'s start message (two pickles: a dictionary
 for `loky.backend.spawn.prepare`, whose keys are all optional, and the process) and `loky.backend.spawn._python_exe`; of
-`multiprocessing`, `BaseProcess._popen` and `_sentinel` with what `BaseProcess.start` deletes, `process.ORIGINAL_DIR`,
-`util._logger` and `util._log_to_stderr`.
+`multiprocessing`, `BaseProcess._target`, `_popen` and `_sentinel` with what `BaseProcess.start` deletes,
+`process.ORIGINAL_DIR`, `util._logger` and `util._log_to_stderr`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import io
 import multiprocessing.spawn
 import os
@@ -30,6 +31,9 @@ from loky.backend.process import LokyProcess
 
 from mpqueue._os.memory.memory_files import SharedFile
 from mpqueue.errors import WorkerStartError
+
+#: What only this module has of a process.
+_OURS = ("launch", "more_time")
 
 
 class LaunchContext(LokyContext):  # type: ignore[misc]
@@ -57,6 +61,7 @@ class Launched(LokyProcess):  # type: ignore[misc]
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments, daemon=False)
         self.launch: Launch
+        self.more_time = 0.0  #: seconds that it may take to answer, beyond those of any start
         self.name = self.name.replace(type(self).__name__, LokyProcess.__name__)  # users see it in their logs
 
     def start(self) -> None:
@@ -66,10 +71,15 @@ class Launched(LokyProcess):  # type: ignore[misc]
         # What the worker was started with must not live as long as the worker.
         del self._target, self._args, self._kwargs
 
+    def begin_with(self, first: Callable[..., object], more_time: float) -> None:
+        """Have the process call ``first`` with its target and the target's arguments, which may take so much longer."""
+        self._target: Any = functools.partial(first, self._target)
+        self.more_time = more_time
+
     def plain(self) -> LokyProcess:
         """The same as the worker is to know it, which has no business with this module."""
         process = LokyProcess.__new__(LokyProcess)
-        process.__dict__.update({name: value for name, value in vars(self).items() if name != "launch"})
+        process.__dict__.update({name: value for name, value in vars(self).items() if name not in _OURS})
         return process
 
 

@@ -23,6 +23,7 @@ from mpqueue._wire.pickling.classes import is_redefined, known_classes
 
 _CODE = (FunctionType, ModuleType, type)
 _NONE = object()
+_NO_NAMES: frozenset[str] = frozenset()
 
 _shared: dict[str, Any] | None = None  #: the worker's, once it has an initializer
 _kept: frozenset[str] = frozenset()  #: the names in it that are the worker's own
@@ -100,15 +101,19 @@ def namespaces() -> Iterator[dict[str, Any]]:
 
 
 def run_initializer(load: Callable[[], Callable[[], object]]) -> None:
-    """Load an initializer and call it; what it leaves in its globals is there for all functions that come later."""
+    """Load an initializer and call it; what it leaves in its globals is there for all functions that come later.
+
+    A queue's ``preload`` function is one, too; what it has left is there for the initializer.
+    """
     global _shared, _kept, _kept_attributes  # noqa: PLW0603 - a process has one ``__main__``
-    _shared = {}
+    if _shared is None:
+        _shared = {}
     initializer = load()
     before, attributes = dict(_shared), _attributes()
     try:
         initializer()
     finally:
-        _kept = frozenset(
+        _kept |= frozenset(
             name
             for name, value in _shared.items()
             if not name.startswith("__") and (before.get(name) is not value or not isinstance(value, _CODE))
@@ -116,7 +121,8 @@ def run_initializer(load: Callable[[], Callable[[], object]]) -> None:
         _kept_attributes = {
             owner: set_
             for owner, now in _attributes().items()
-            if owner not in _kept and (set_ := _set_meanwhile(attributes.get(owner, {}), now))
+            if owner not in _kept
+            and (set_ := _kept_attributes.get(owner, _NO_NAMES) | _set_meanwhile(attributes.get(owner, {}), now))
         }
 
 

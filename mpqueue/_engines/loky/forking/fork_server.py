@@ -21,7 +21,6 @@ from mpqueue._engines.loky.forking.forker import (
     MOST_BYTES,
     ForkerSeed,
     ForkRequest,
-    Preload,
     Preloaded,
     serve,
 )
@@ -29,6 +28,7 @@ from mpqueue._os.descriptors import is_readable, message_pair
 from mpqueue._os.memory.memory_files import SharedFile
 from mpqueue._os.process.parent_death import Leash
 from mpqueue._wire.seed import Handle
+from mpqueue._worker.preloads import Preload
 from mpqueue.errors import WorkerStartError
 
 #: Seconds that the imports may take, and one fork: milliseconds, with the pages of a large program.

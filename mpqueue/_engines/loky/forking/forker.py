@@ -21,7 +21,7 @@ import socket
 import struct
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from multiprocessing import process
 from typing import Any, NamedTuple, NoReturn
 
@@ -33,13 +33,9 @@ from mpqueue._os.process.own_forks import bury, end_at_once, fork_here, try_fork
 from mpqueue._os.process.own_process import other_threads, python_threads, show_environment
 from mpqueue._os.process.process_handle import ProcessHandle, open_exactly
 from mpqueue._os.process.process_signals import reset_signals
-from mpqueue._wire.pickling import main_names
-from mpqueue._wire.pickling.payload import Packed, load
 from mpqueue._wire.seed import COOKIE_VARIABLE, Handle
-from mpqueue.errors import shown
-
-#: Modules to import, or a function to call.
-Preload = tuple[str, ...] | Packed
+from mpqueue._worker import preloads
+from mpqueue._worker.preloads import Preload
 
 #: Bytes that a message has at most, and descriptors that one brings: a lane needs some twenty.
 MOST_BYTES, MOST_DESCRIPTORS = 1 << 16, 64
@@ -108,18 +104,12 @@ def _preload(preload: Preload) -> Preloaded:
         return Preloaded(unsafe=f"the system refuses what that takes ({error})")
     for name in _OWN:
         importlib.import_module(name)
-    if isinstance(preload, Packed):
-        steps: list[tuple[str, Callable[[], object]]] = [
-            ("calling the function", lambda: main_names.run_initializer(lambda: load(preload)))
-        ]
-    else:
-        steps = [(f"importing {name!r}", lambda name=name: importlib.import_module(name)) for name in preload]  # type: ignore[misc]
-    for what, step in steps:
+    for what, step in preloads.steps(preload):
         try:
             step()
         except BaseException as error:
-            text = f"{what} has failed: {type(error).__name__}: {shown(error)}"
-            return Preloaded(failure=text[: MOST_BYTES // 8], where=traceback.format_exc()[-MOST_BYTES // 8 :])
+            text, where = preloads.text_of_failure(what, error), traceback.format_exc()
+            return Preloaded(failure=text, where=where[-preloads.MOST_TEXT :])
         if names := _lasting_threads():
             return Preloaded(
                 unsafe=f"{what} has started threads ({', '.join(names)}), and a fork of a process with threads may hang"

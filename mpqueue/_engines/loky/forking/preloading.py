@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from mpqueue._engines.loky.exec_launch import Launching
-from mpqueue._engines.loky.forking.fork_server import ForkedPopen, ForkerGoneError, ForkServer
-from mpqueue._engines.loky.forking.forker import Preload
+from mpqueue._engines.loky.forking.fork_server import PRELOAD_LIMIT, ForkedPopen, ForkerGoneError, ForkServer
 from mpqueue._engines.loky.launch import Launched
-from mpqueue.errors import WorkerStartError
+from mpqueue._worker import preloads
 
 _log = logging.getLogger("mpqueue")
 
@@ -23,7 +23,7 @@ TRIES = 3
 class Preloading:
     """One for a pool, on its starter's thread. A forker that has ended is replaced when the next worker is wanted."""
 
-    def __init__(self, preload: Preload, environment: Callable[[], Mapping[str, str]]) -> None:
+    def __init__(self, preload: preloads.Preload, environment: Callable[[], Mapping[str, str]]) -> None:
         self._preload = preload
         self._environment = environment
         self._server: ForkServer | None = None
@@ -35,11 +35,16 @@ class Preloading:
         for _ in range(TRIES):
             try:
                 server = self._server_now()
-                return Launching(worker) if server is None else ForkedPopen(worker, server)
+                return self._launch_alone(worker) if server is None else ForkedPopen(worker, server)
             except ForkerGoneError as error:
                 _log.debug("the process that workers are forked from is gone: %s", error)
                 self._drop()
         _log.warning("preload: the process that workers are forked from ends again and again; one starts without it")
+        return self._launch_alone(worker)
+
+    def _launch_alone(self, worker: Launched) -> Launching:
+        """It imports by itself, or calls the function."""
+        worker.begin_with(functools.partial(preloads.begin, self._preload), PRELOAD_LIMIT)
         return Launching(worker)
 
     def _server_now(self) -> ForkServer | None:
@@ -59,12 +64,10 @@ class Preloading:
             return
         self._drop()
         if came_of_it.failure:
-            error = WorkerStartError(f"preload: {came_of_it.failure}")
-            error.add_note(came_of_it.where)
-            raise error
+            raise preloads.failure(came_of_it.failure, came_of_it.where)
         self._is_unsafe = True
         _log.warning(
-            "preload: %s; workers start the ordinary way, and import by themselves",
+            "preload: %s; workers start the ordinary way, and each imports by itself, or calls the function",
             came_of_it.unsafe,
         )
 

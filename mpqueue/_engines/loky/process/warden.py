@@ -110,7 +110,7 @@ class Warden:
     def _begin(self) -> None:
         self._watcher.on_readable(self.lane.worker.fileno(), self._guarded(self._exited))
         self.lane.worker.when_killed = lambda: self._watcher.call(self._guarded(self._killed))
-        self._timer = self._watcher.later(START_LIMIT, self._guarded(self._start_timed_out))
+        self._timer = self._watcher.later(START_LIMIT + self.lane.more_time, self._guarded(self._start_timed_out))
         self.lane.when_cut_off = lambda: self._watcher.call(self._guarded(self._cut_off))
         first, self.lane.first_answer = self.lane.first_answer, None
         assert first is not None
@@ -205,7 +205,8 @@ class Warden:
             self._tell(LaneReady(self.lane.number, self.lane.generation, self.lane.pid))
 
     def _start_timed_out(self) -> None:
-        self._failure = TimeoutError(f"the worker did not answer within {START_LIMIT:g} s of its start and was killed")
+        limit = START_LIMIT + self.lane.more_time
+        self._failure = TimeoutError(f"the worker did not answer within {limit:g} s of its start and was killed")
         self.lane.worker.kill()
 
     def _rang(self) -> None:
@@ -293,7 +294,7 @@ class Warden:
         else:
             # A signal may have come from anywhere, the system's want of memory first of all.
             code = self._exitcode
-            ended_by_itself = code is not None and code > 0 and signal_name(code) is None
+            ended_by_itself = code is not None and code >= 0 and signal_name(code) is None
             lasting = ended_by_itself if self._failure is None else launch.lasts(self._failure)
             error = self._failure or self._died_at_start()
             self._tell(LaneStartFailed(lane.number, lane.generation, error, lasting=lasting))

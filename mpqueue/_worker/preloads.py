@@ -1,0 +1,56 @@
+"""What ``preload`` stands for: modules to import or a function to call, once, in a process that has run nothing else.
+
+Done by the process that workers are forked from; by each worker itself where it is started the ordinary way.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from mpqueue._wire.pickling import main_names
+from mpqueue._wire.pickling.payload import Packed, load
+from mpqueue._worker import serving
+from mpqueue.errors import WorkerStartError, shown
+
+#: Modules to import, or a function to call.
+Preload = tuple[str, ...] | Packed
+
+#: Characters that one text about a failure has at most.
+MOST_TEXT = 1 << 13
+
+
+def steps(preload: Preload) -> list[tuple[str, Callable[[], object]]]:
+    """What is to be done, and what each step is called."""
+    if isinstance(preload, Packed):
+        return [("calling the function", lambda: main_names.run_initializer(lambda: load(preload)))]
+    return [(f"importing {name!r}", functools.partial(importlib.import_module, name)) for name in preload]
+
+
+def text_of_failure(what: str, error: BaseException) -> str:
+    """What is said of a step that has raised."""
+    return f"{what} has failed: {type(error).__name__}: {shown(error)}"[:MOST_TEXT]
+
+
+def failure(text: str, where: str) -> WorkerStartError:
+    """What jobs end with if that goes wrong; ``where`` is the traceback."""
+    error = WorkerStartError(f"preload: {text}")
+    error.add_note(where)
+    return error
+
+
+def begin(preload: Preload, target: Callable[..., object], *arguments: Any) -> None:
+    """In a worker that is started the ordinary way: be one, and do all that as soon as its parent can be answered."""
+    serving.before_all = functools.partial(_do_all, preload)
+    target(*arguments)
+
+
+def _do_all(preload: Preload) -> None:
+    for what, step in steps(preload):
+        try:
+            step()
+        except BaseException as error:
+            raise failure(text_of_failure(what, error), traceback.format_exc()[-MOST_TEXT:]) from None
