@@ -339,7 +339,7 @@ class Engine:
             self._sampler.stop()
         if self.recorder is not None:
             self._await_pickled(coordinator, self.recorder)
-            with contextlib.suppress(JournalError):  # told when it is closed
+            with contextlib.suppress(JournalError, QueueClosedError):  # told when it is closed
                 self.recorder.journal.flush()
             # Else a run whose end could not be written would never resolve: no thread comes after the coordinator.
             with contextlib.suppress(InternalError):  # done when the coordinator broke down

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from mpqueue import Job, JobExistsError, JobNotFoundError, JobQueue, JobRun, JobStateError, JobStatus
+from mpqueue import Job, JobExistsError, JobNotFoundError, JobQueue, JobRun, JobStateError, JobStatus, QueueClosedError
 from mpqueue._core.messages import FailedItemsReset, JobStartAsked
 from mpqueue._parent.journal.journal_file import Store
 from mpqueue._queue.recorded.recorded_book import RecordedBook
@@ -292,6 +292,43 @@ def test_a_job_that_runs_again_while_others_are_pruned_is_not_too_old(
         may_go_on.set()
         assert pruning.result(60).jobs == 1
         assert [job.id for job in queue.jobs()] == ["job"]
+
+
+USES: dict[str, tuple[str, Callable[[JobQueue], object]]] = {
+    "create_job": ("add", lambda queue: queue.create_job("new", [1], do.succeed)),
+    "replace": ("let_go", lambda queue: queue.create_job("job", [1], do.fail, replace=True, redo="all")),
+    "clear_job": ("remove", lambda queue: queue.clear_job("job")),
+    "retry_failed": ("take_up", lambda queue: queue.retry_failed("job")),
+    "prune": ("prune", lambda queue: queue.prune()),
+    "prune one of several": ("_prune_job", lambda queue: queue.prune()),
+    "prune that job": ("_prune_job", lambda queue: queue.prune("job")),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+def test_a_queue_that_is_closed_during_a_call_refuses_it(
+    use: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method, call = USES[use]
+    begun, may_go_on, do_it = threading.Event(), threading.Event(), getattr(Registry, method)
+
+    def do_it_slowly(*args: Any, **options: Any) -> Any:
+        begun.set()
+        assert may_go_on.wait(60)
+        return do_it(*args, **options)
+
+    with JobQueue(1, journal=tmp_path / "run.db", max_retries=0) as queue:
+        queue.run([1], do.fail, id="job")
+    monkeypatch.setattr(Registry, method, do_it_slowly)
+    with JobQueue(1, journal=tmp_path / "run.db") as queue, ThreadPoolExecutor(1) as executor:
+        calling = executor.submit(call, queue)
+        assert begun.wait(60)
+        queue.close()
+        may_go_on.set()
+        with pytest.raises(QueueClosedError):
+            calling.result(60)
+    with JobQueue(1, journal=tmp_path / "run.db") as queue:
+        assert [(job.id, job.failed) for job in queue.jobs()] == [("job", 1)]
 
 
 def test_several_threads_may_wait_for_one_run() -> None:

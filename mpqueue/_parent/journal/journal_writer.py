@@ -36,7 +36,7 @@ from mpqueue._parent.journal.kept_values import BigFile
 from mpqueue._parent.journal.sealed import prepare
 from mpqueue._parent.surroundings.probe import reached
 from mpqueue._parent.surroundings.replies import Reply
-from mpqueue.errors import JournalError, shown
+from mpqueue.errors import JournalError, QueueClosedError, shown
 
 log = logging.getLogger("mpqueue")
 
@@ -177,7 +177,8 @@ class Journal:
     def ask(self, do: Callable[[Store], T]) -> T:
         """Have something done with the store once all that was posted before is on disk; its value.
 
-        Raises `JournalError` where that, or what was before it, can't be written; then it was not done.
+        Raises `JournalError` where that, or what was before it, can't be written, and `QueueClosedError` once it is
+        closed; then it was not done.
         """
         return self.ask_later(do).result()
 
@@ -195,7 +196,7 @@ class Journal:
         self.ask_later(lambda _: None).wait()
 
     def flush(self) -> None:
-        """Wait until all that was posted is on disk. Raises `JournalError` where it can't be written."""
+        """Wait until all that was posted is on disk. Raises what `ask` raises."""
         self.ask(lambda _: None)
 
     def close(self, *, wait: bool = True) -> None:
@@ -347,7 +348,11 @@ class Journal:
             except queue.Empty:
                 return
             if isinstance(left, _Errand):
-                left.answer.set_exception(JournalError(f"{self.path}: expected an open journal, got a closed one"))
+                left.answer.set_exception(
+                    QueueClosedError(
+                        f"expected an open queue to use {self.path}, got one that was closed; make a new one"
+                    )
+                )
 
 
 #: Kept, so that no fork collects a connection of its parent's, which would close the file behind that one's back.

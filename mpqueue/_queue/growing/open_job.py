@@ -88,6 +88,7 @@ def _offer(
     ``room`` resolves when there is more, ``written`` when what was taken is on disk, if a caller waits for it.
     None where the ``rule`` is not that of the job's first item.
     """
+    host.closer.check_open("add items")  # once more: closing it has sealed the job
     table, most = book.table, book.options.max_waiting
     assert isinstance(table, GrowingTable)
     if len(table) and table.rule is not rule:
