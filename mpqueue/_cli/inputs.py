@@ -28,6 +28,8 @@ _ROWS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
 def read_items(inputs: Sequence[str], kind: str | None) -> list[Any]:
     """The items. Raises UsageError for a file that can't be read, or that is not what it is said to be."""
     kind = _kind_of(inputs, kind)
+    if inputs.count(STDIN) > 1:
+        raise UsageError(f"-: expected stdin once, got it {inputs.count(STDIN)} times")
     if kind == "files":
         return _files(inputs)
     read: Callable[[TextIO], Iterable[Any]] = {"lines": _lines, "jsonl": _json_lines, "csv": _rows}[kind]
@@ -55,6 +57,11 @@ def _kind_of(inputs: Sequence[str], kind: str | None) -> str:
 def _files(inputs: Sequence[str]) -> list[str]:
     if not inputs:
         raise UsageError("INPUT: expected files, patterns, or - for the lines of stdin, got none")
+    if STDIN in inputs:
+        raise UsageError(
+            "-: expected it alone, for the lines of stdin, got it among files; --from lines, jsonl or csv reads "
+            "what is in stdin and in files; ./- is a file of that name"
+        )
     names = list(_expanded(inputs))
     if len(names) == 1 and (kind := _ROWS.get(os.path.splitext(names[0])[1].lower())) is not None:
         say(f"mpqueue: the one item is the file {names[0]} itself; --from {kind} makes an item of each row in it")

@@ -662,6 +662,13 @@ def test_a_try_that_takes_too_long_fails(folder: Path) -> None:
         (("run", "own:upper", "a.txt", "--log-level", "loud"), "expected a level of logging, got 'loud'"),
         (("run", "own:upper", "a.txt", "-o", "x.doc"), "--output: expected a file named .jsonl"),
         (("run", "own:upper", "a.txt", "-o", "no/x.csv"), "--output: expected a file in a folder that is there"),
+        (
+            ("run", "own:upper", "a.txt", "-"),
+            "-: expected it alone, for the lines of stdin, got it as one of the files",
+        ),
+        (("run", "own:upper", "--from", "files", "-"), "-: expected it alone, for the lines of stdin, got it as one"),
+        (("run", "own:upper", "-", "-"), "-: expected stdin once, got it 2 times"),
+        (("run", "own:upper", "--from", "lines", "-", "a.txt", "-"), "-: expected stdin once, got it 2 times"),
         (("run", "own:upper", "a.txt", "--setup", "own:nothing"), "--setup: expected a function in own"),
         (("run", "own:add", "--from", "jsonl", "a.txt"), "a.txt: expected jsonl, got line 1"),
         (
