@@ -44,7 +44,9 @@ def make_parser() -> argparse.ArgumentParser:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line; inputs, and a job, may come after options, which argparse by itself does not allow."""
     parser = make_parser()
-    args, rest = parser.parse_known_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    args, rest = parser.parse_known_args(words)
+    args.after_dashes = len(words) - words.index("--") - 1 if "--" in words else 0
     end = rest.index("--") if "--" in rest else len(rest)  # of the options: what comes after it is none
     options = [word for word in rest[:end] if word.startswith("-") and word != "-"]
     del rest[end : end + 1]

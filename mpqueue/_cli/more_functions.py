@@ -13,12 +13,17 @@ _FUNCTION = re.compile(r"([^:]+\.py|[^\W\d][\w.]*):[^\W\d][\w.]*")
 
 
 def take_functions(args: argparse.Namespace) -> list[str]:
-    """The names of functions at the front of the inputs, which are inputs no more; a file of such a name stays one.
+    """The names of functions at the front of the inputs, which are inputs no more.
 
+    A file of such a name stays an input, and so does each word after ``--``.
     Raises UsageError for options that are for one function only.
     """
     names: list[str] = []
-    while args.inputs and _FUNCTION.fullmatch(args.inputs[0]) and not os.path.exists(args.inputs[0]):
+    while (
+        len(args.inputs) > args.after_dashes
+        and _FUNCTION.fullmatch(args.inputs[0])
+        and not os.path.exists(args.inputs[0])
+    ):
         names.append(args.inputs.pop(0))
     if names:
         refused = {

@@ -176,6 +176,17 @@ def test_inputs_stand_before_and_after_options_and_after_two_dashes(
     assert "unrecognized arguments: --wide;" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "words",
+    [["--backend", "own:inline", "--", "own:upper", "a.txt"], ["--backend=own:inline", "own:split", "--", "own:upper"]],
+)
+def test_a_word_after_two_dashes_is_no_function(
+    here: Path, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    assert main(["run", "own:count", *words]) == 2
+    assert capsys.readouterr().err == "mpqueue: error: own:upper: expected a file, got a name that is not there\n"
+
+
 def test_lines_of_stdin_are_items(folder: Path) -> None:
     done = run(folder, "run", "own:upper", "-", "-j", "1", stdin="one\n\ntwo\r\n")
     assert [row["result"] for row in rows_of(done)] == ["ONE", "TWO"]
@@ -664,9 +675,9 @@ def test_a_try_that_takes_too_long_fails(folder: Path) -> None:
         (("run", "own:upper", "a.txt", "-o", "no/x.csv"), "--output: expected a file in a folder that is there"),
         (
             ("run", "own:upper", "a.txt", "-"),
-            "-: expected it alone, for the lines of stdin, got it as one of the files",
+            "-: expected it alone, for the lines of stdin, got it among files",
         ),
-        (("run", "own:upper", "--from", "files", "-"), "-: expected it alone, for the lines of stdin, got it as one"),
+        (("run", "own:upper", "--from", "files", "-"), "-: expected it alone, for the lines of stdin, got it among"),
         (("run", "own:upper", "-", "-"), "-: expected stdin once, got it 2 times"),
         (("run", "own:upper", "--from", "lines", "-", "a.txt", "-"), "-: expected stdin once, got it 2 times"),
         (("run", "own:upper", "a.txt", "--setup", "own:nothing"), "--setup: expected a function in own"),
