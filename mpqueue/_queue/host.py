@@ -127,13 +127,15 @@ class QueueHost:
     ) -> JobRun:
         """Start a pipeline that is not among the queue's `jobs`; else as `JobQueue.start_stages`.
 
-        ``defaults`` hold for stages without their own.
+        ``defaults`` hold for stages without their own. What an item may need is what the call asked for: the queue may
+        have more workers, or have been made for fewer.
         """
         self.closer.check_open("start a job")
         number = self.jobs.next_number()
         queue = self._queue()
         assert queue is not None
-        job_id, concurrency = f"call-{number}", queue.concurrency
+        job_id = f"call-{number}"
+        concurrency = options.concurrency or max(queue.concurrency, self.engine.count_lanes() or 0)
         head = make_pipeline(job_id, items, stages, options, defaults, self._backend, concurrency, listed=False)
         head.number = number
         for job in head.family[1:]:

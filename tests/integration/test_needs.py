@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+import mpqueue
 from mpqueue import JobQueue, JobStatus, Stage, current_item
 from mpqueue._os.process.process_signals import KILL
+from tests.support import handlers as do
 from tests.support.results import results_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
@@ -163,6 +165,16 @@ def hold(item: tuple[int, str]) -> tuple[int, str]:
 
 def unit(item: tuple[int, str]) -> tuple[int, list[int]]:
     return item[0], current_item().uses["gpu"]
+
+
+@pytest.mark.usefixtures("shared_pool_ends")
+def test_needs_of_a_call_s_stages_go_by_its_own_concurrency() -> None:
+    two = [Stage(do.double, cpus=2)]
+    assert mpqueue.map(do.double, [1], concurrency=1) == [2]
+    assert mpqueue.stages([1, 2], two, concurrency=2) == [2, 4]
+    with pytest.raises(ValueError, match="cpus: expected at most 1, the queue's concurrency, got 2"):
+        mpqueue.stages([1, 2], two, concurrency=1)
+    assert mpqueue.stages([1, 2], two) == [2, 4]
 
 
 def test_a_stage_has_needs_of_its_own(tmp_path: Path) -> None:
