@@ -153,3 +153,26 @@ def test_a_plan_is_of_one_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             reader, line, make_table(in_order(range(15))), (times_ten, None), record_options(), wants_results=True
         )
         assert (found.same, found.gone) == (tuple(f"k{v}" for v in range(15)), tuple(f"k{v}" for v in range(15, 20)))
+
+
+def big_result(item: dict[str, Any]) -> bytes:
+    return b"x" * BIG
+
+
+def test_a_job_that_is_just_being_removed_is_there_or_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = str(tmp_path / "run.db")
+    with JobQueue(1, journal=path) as queue:
+        queue.run(in_order([1]), big_result, id="job")
+    unlink, found = Path.unlink, list[Any]()
+    with JobQueue(1, journal=path) as queue:
+
+        def unlink_later(file: Path, missing_ok: bool = False) -> None:
+            if file.parent == folder_of(path):  # the job's line is gone, and its files are to go
+                found.append(queue.get_job("job"))
+            unlink(file, missing_ok)
+
+        monkeypatch.setattr(Path, "unlink", unlink_later)
+        queue.clear_job("job")
+        assert found == [None]
+        assert queue.get_job("job") is None
+        assert not any(folder_of(path).iterdir())

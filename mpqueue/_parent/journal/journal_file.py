@@ -153,6 +153,8 @@ class Store:
         self._chunks = itertools.count(1 if last is None else last + 1)
         #: The numbers of the jobs, by their ids as they are in the file; changed by one thread.
         self.numbers: dict[str | bytes, int] = {}
+        #: Numbers of jobs that are just being removed: their lines may be gone already. Changed by the same thread.
+        self.leaving: set[int] = set()
         # From the table itself: its index may be damaged.
         #: Of jobs that are not over, how many programs ended without closing the journal while an item ran, by slots.
         self.suspects: dict[int, dict[int, int]] = {}
@@ -298,10 +300,14 @@ class Store:
                 run(f"DELETE FROM {owned} = ?", (number,))  # noqa: S608
             return names
 
-        self._rewrite(remove)
-        for job_id in job_ids:
-            if self.numbers.get(job_id) == number:
-                del self.numbers[job_id]
+        self.leaving.add(number)
+        try:
+            self._rewrite(remove)
+            for job_id in job_ids:
+                if self.numbers.get(job_id) == number:
+                    del self.numbers[job_id]
+        finally:
+            self.leaving.discard(number)
         with contextlib.suppress(sqlite3.Error):  # it is removed in any case
             shrinking.give_back(self._connection)
 

@@ -157,6 +157,8 @@ class Journal:
         found = self.reader.line(number)
         if found is not None and found.id == job_id:
             return None if found.total < 0 else found
+        if found is None and number in self._store.leaving:
+            return None
         if numbers.get(name) != number:  # it has just been removed
             return self.find(job_id)
         raise JournalError(
