@@ -13,7 +13,7 @@ from mpqueue._cli.usage import UsageError, on_stdout
 from mpqueue._os import standard_streams
 from mpqueue._output.bars import aside
 from mpqueue._output.export import COLUMNS, as_json_line, check_format
-from mpqueue._output.file_sinks import FileSink, JsonLinesSink, JsonSink, Row, TableSink
+from mpqueue._output.file_sinks import FileSink, JsonLinesSink, JsonSink, Row, TableSink, check_apart
 
 #: Beside what an export has, a row tells the input.
 ROW = (COLUMNS[0], "payload", *COLUMNS[1:])
@@ -76,7 +76,7 @@ def open_output(
         sink = make(path, columns, in_order=in_order, failures=failures, default=ROW, or_default=True)
         sink.check()
         if journal is not None:
-            sink.check_apart(os.path.realpath(journal))
+            check_apart(sink, os.path.realpath(journal))
     except (ValueError, ImportError, OSError) as error:
         raise UsageError(f"--output: {error}") from None
     yield sink

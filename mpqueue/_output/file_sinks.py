@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from mpqueue._output.export import COLUMNS, SPREAD, as_json_line, as_json_text, csv_text, spread
-from mpqueue._output.part_file import PartFile
+from mpqueue._output.part_file import PartFile, part_of
 from mpqueue.errors import JobStateError, shown
 
 #: Rows that wait until one tells which keys results have; more than that are written without.
@@ -63,16 +63,6 @@ class FileSink:
             )
         self._part.check()
 
-    def check_apart(self, journal: str) -> None:
-        """Raise ValueError where the rows would replace a file of that journal, which is a path without links."""
-        from mpqueue._parent.journal.guards.ownership import BESIDE  # a part of what only journals need
-
-        taken = {f"{journal}{suffix}" for suffix in BESIDE}
-        if any(os.path.realpath(path) in taken for path in (self._part.target, self._part.part)):
-            raise ValueError(
-                f"expected a file that is not the journal's, got {str(self.path)!r}, which rows would replace"
-            )
-
     def open(self) -> None:
         """Make the file. Raises OSError."""
         self.check()
@@ -122,6 +112,15 @@ class FileSink:
 
     def __repr__(self) -> str:
         return f"<{self.path}: {'1 row' if self.rows == 1 else f'{self.rows} rows'}>"
+
+
+def check_apart(sink: FileSink, journal: str) -> None:
+    """Raise ValueError where the rows would replace a file of that journal, which is a path without links."""
+    from mpqueue._parent.journal.guards.ownership import BESIDE  # a part of what only journals need
+
+    target, taken = sink.folder / sink.path.name, {f"{journal}{suffix}" for suffix in BESIDE}
+    if any(os.path.realpath(path) in taken for path in (target, part_of(target))):
+        raise ValueError(f"expected a file that is not the journal's, got {str(sink.path)!r}, which rows would replace")
 
 
 class JsonLinesSink(FileSink):

@@ -30,6 +30,11 @@ _NEW = _FLAGS | os.O_EXCL
 _COPIED = 1 << 20
 
 
+def part_of(target: Path) -> Path:
+    """Where that file is while it is not whole."""
+    return target.parent / f"{target.name}.part"
+
+
 class PartFile:
     """One thread at a time uses it. Everything raises OSError.
 
@@ -39,7 +44,7 @@ class PartFile:
 
     def __init__(self, target: Path, *, at_once: bool = False) -> None:
         self.target = target
-        self.part = target.parent / f"{target.name}.part"
+        self.part = part_of(target)
         self._at_once = at_once
         self._is_special = False
         self._file: IO[bytes] | None = None

@@ -16,7 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._output.export import COLUMNS, OUTPUT, absent_columns, no_such_column, values_or_none, with_names
-from mpqueue._output.file_sinks import FileSink
+from mpqueue._output.file_sinks import FileSink, check_apart
 from mpqueue._output.rows_in_order import RowsInOrder
 from mpqueue._queue.job import JobItem
 from mpqueue.errors import JobStateError, shown
@@ -98,7 +98,7 @@ def check_sink(results: Any, journal: str | None) -> None:
     if callable(check):
         check()
     if journal is not None and isinstance(results, FileSink):
-        results.check_apart(journal)
+        check_apart(results, journal)
 
 
 def _names(columns: Any) -> tuple[str, ...]:
