@@ -161,6 +161,20 @@ def test_a_forker_that_dies_costs_nobody_anything_and_is_replaced(
         assert first == forker != second
 
 
+def test_a_queue_closes_while_the_process_that_workers_are_forked_from_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = write_module(tmp_path, monkeypatch)
+    queue = JobQueue(2, preload=[name])
+    assert queue.run(range(4), do.succeed).results == [0, 1, 2, 3]
+    (forker,) = importers(tmp_path)
+    os.kill(forker, signal.SIGSTOP)
+    with caplog.at_level(logging.WARNING):
+        queue.close()
+    assert not is_running(forker)
+    assert "closing" not in caplog.text
+
+
 THREAD = "import threading\nthreading.Thread(target=threading.Event().wait, name='mine', daemon=True).start()"
 
 

@@ -459,10 +459,13 @@ class LokyLane:
 
     def disown(self) -> None:
         """Let no exit wait for the worker: `multiprocessing` would do so for ever for one that can't be ended."""
-        if self._process.exitcode is None:
-            multiprocessing.process._children.discard(self._process)  # type: ignore[attr-defined]
+        process = getattr(self, "_process", None)  # on the closing thread: the watcher's may free it meanwhile
+        if process is None:
+            return
+        if process.exitcode is None:
+            multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]
         else:
-            self._process.join()
+            process.join()
 
     def threads(self) -> list[threading.Thread]:
         """The threads on which answers arrive and loky says that the worker is gone."""

@@ -9,7 +9,7 @@ import pickle
 import socket
 import threading
 from collections.abc import Mapping
-from multiprocessing import util
+from multiprocessing import connection, util
 from typing import Any
 
 from loky.backend import popen_loky_posix
@@ -151,11 +151,15 @@ class ForkedPopen(popen_loky_posix.Popen):  # type: ignore[misc]
         return passed
 
     def poll(self, flag: int = os.WNOHANG) -> int | None:
-        """The exit code; None where it has not ended. 255 where it has, and the forker had before."""
-        waits = flag != os.WNOHANG
+        """The exit code; None where it has not ended, or the forker does not say how. 255 where that had ended before.
+
+        With 0 it waits for the worker's end, or the forker's; but a forker that lives may be stopped, and say nothing.
+        """
+        if flag != os.WNOHANG and self.returncode is None:
+            connection.wait([self.sentinel, self._status])
         with self._lock:  # loky's thread asks too, and the answer comes once
-            is_due = self.returncode is None and (waits or is_readable(self.sentinel, 0))
-            if is_due and is_readable(self._status, None if waits else CODE_LIMIT):
+            is_due = self.returncode is None and is_readable(self.sentinel, 0)
+            if is_due and is_readable(self._status, CODE_LIMIT):
                 told = os.read(self._status, EXIT_CODE.size)
                 self.returncode = int(EXIT_CODE.unpack(told)[0]) if len(told) == EXIT_CODE.size else 255
             return self.returncode
