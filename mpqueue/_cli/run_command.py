@@ -554,7 +554,7 @@ def _say_nothing_left(job: Job, args: argparse.Namespace) -> None:
     journal, job_id = quoted(args.journal), quoted(job.id)
     next_one = f"to run the failed items again: mpqueue retry {journal} {job_id}"
     if not job.failed:
-        next_one = f"to run all again: {again()} --redo all"
+        next_one = f"to run all again: {again(redo='all')}"
     say(coloured("nothing left to do:", "green"), f" all items had ended in earlier runs; {next_one}")
 
 
@@ -585,11 +585,25 @@ def say_drained(*, recorded: bool) -> int:
     return Exit.DRAINED
 
 
-def again() -> str:
-    """The command line that was given, to be given again."""
+def again(redo: str | None = None) -> str:
+    """The command line that was given, to be given again; with that ``--redo`` in place of any other."""
+    words = sys.argv[1:]
+    if redo is not None:
+        end = words.index("--") if "--" in words else len(words)
+        words[:end] = [*_without_redo(words[:end]), "--redo", redo]
     with suppress(ValueError):
-        return " ".join(["mpqueue", *map(quoted, sys.argv[1:])])
+        return " ".join(["mpqueue", *map(quoted, words)])
     return "mpqueue"
+
+
+def _without_redo(words: Sequence[str]) -> Iterator[str]:
+    is_value = False
+    for word in words:
+        option, equals, _ = word.partition("=")
+        is_redo = option in ("--redo", "--red")  # argparse takes the shorter one, too
+        if not is_value and not is_redo:
+            yield word
+        is_value = is_redo and not equals
 
 
 # -- values ------------------------------------------------------------------------------------------------------------

@@ -283,6 +283,17 @@ def test_what_makes_no_sense_is_told(folder: Path) -> None:
     assert calls(folder).count("one") == 1
 
 
+@pytest.mark.parametrize("words", [["--", "in.txt"], ["--redo", "failed", "in.txt", "--redo=failed"]])
+def test_the_command_that_runs_all_again_is_one_that_does(folder: Path, words: list[str]) -> None:
+    (folder / "healed").touch()
+    command = ["run", "words:count", "--from", "lines", "--journal", "run.db", "-j", "1", *words]
+    assert mpqueue(folder, *command).returncode == 0
+    told = mpqueue(folder, *command).stderr.splitlines()[-1]
+    _, _, suggested = told.partition("; to run all again: mpqueue ")
+    done = mpqueue(folder, *suggested.split())
+    assert (done.returncode, len(calls(folder))) == (0, 8), done.stderr
+
+
 def test_retry_runs_the_function_of_the_file_that_was_named(folder: Path) -> None:
     (folder / "sub").mkdir()
     (folder / "sub" / "words.py").write_text(WORDS.replace('"length"', '"sub"'))
