@@ -11,9 +11,10 @@ import os
 import platform
 import sys
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from collections.abc import Set as AbstractSet
 from functools import partial
-from itertools import chain, compress
+from itertools import chain, compress, islice
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -369,14 +370,17 @@ def check_cost(cost: Cost, *, is_open: bool, has_journal: bool) -> None:
         raise ValueError(f"cost: expected a function, a number for each item or {RECORDED!r}, got {shown(cost)}")
     if isinstance(cost, str) and not has_journal:
         raise ValueError(f"cost: expected a queue with a journal for {RECORDED!r}, got one without")
-    if not callable(cost) and not isinstance(cost, Iterable):
-        raise TypeError(f"cost: expected a function of an item, got {shown(cost)} of type {type(cost).__name__}")
+    if not callable(cost) and (isinstance(cost, Mapping | AbstractSet) or not isinstance(cost, Iterable)):
+        raise TypeError(
+            f"cost: expected a function of an item, or a list of numbers, got {shown(cost)} of type "
+            f"{type(cost).__name__}"
+        )
 
 
 def costs_of(cost: Callable[[Any], float] | Sequence[float], table: ItemTable) -> array[float]:
     """What each item costs. Raises TypeError or ValueError for what is no number, and what ``cost`` raises."""
     count = len(table)
-    given = map(cost, table.payloads) if callable(cost) else iter(cost)
+    given = map(cost, table.payloads) if callable(cost) else islice(cost, count + 1)  # it may have no end
     costs: array[float] = array("d")
     for index, value in enumerate(given):
         try:
@@ -389,7 +393,8 @@ def costs_of(cost: Callable[[Any], float] | Sequence[float], table: ItemTable) -
             raise ValueError(f"{_cost_of(table, index)}: expected a finite number, got {number}")
         costs.append(number)
     if len(costs) != count:
-        raise ValueError(f"cost: expected a number for each of {count} items, got {len(costs)} in {shown(cost)}")
+        got = len(cost) if isinstance(cost, Sized) else len(costs) if len(costs) < count else "more"
+        raise ValueError(f"cost: expected a number for each of {count} items, got {got} in {shown(cost)}")
     return costs
 
 

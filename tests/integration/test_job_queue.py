@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 import signal
@@ -773,12 +774,17 @@ def test_what_items_took_last_time_is_their_cost_where_that_is_said(tmp_path: Pa
     [
         ({"cost": [1, 2]}, ValueError, "expected a number for each of 3 items, got 2"),
         ({"cost": [1, 2, 3, 4]}, ValueError, "expected a number for each of 3 items, got 4"),
+        ({"cost": [1] * 10}, ValueError, "expected a number for each of 3 items, got 10"),
+        ({"cost": itertools.count()}, ValueError, r"expected a number for each of 3 items, got more in count\("),
+        ({"cost": iter([1, 2])}, ValueError, "expected a number for each of 3 items, got 2"),
+        ({"cost": {1: 5, 2: 6, 3: 7}}, TypeError, "or a list of numbers, got .* of type dict"),
+        ({"cost": {5, 6, 7}}, TypeError, "or a list of numbers, got .* of type set"),
         ({"cost": len}, TypeError, "object of type 'int' has no len"),
         ({"cost": str}, ValueError, "got inf"),
         ({"cost": lambda item: None}, TypeError, r"cost of item 0 \(1\): expected a number, got None of type NoneType"),
         ({"cost": "size"}, ValueError, "expected a function, a number for each item or 'recorded', got 'size'"),
         ({"cost": "recorded"}, ValueError, "expected a queue with a journal for 'recorded'"),
-        ({"cost": 3}, TypeError, "expected a function of an item, got 3"),
+        ({"cost": 3}, TypeError, "expected a function of an item, or a list of numbers, got 3"),
         ({"cost": float, "open": True}, ValueError, "expected None for an open job"),
     ],
 )
