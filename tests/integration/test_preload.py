@@ -175,6 +175,43 @@ def test_a_queue_closes_while_the_process_that_workers_are_forked_from_is_stoppe
     assert "closing" not in caplog.text
 
 
+def wait_in_import(gate: Gate) -> None:
+    do.block_until_told(gate)("import")
+
+
+@pytest.mark.parametrize("kill", [False, True])
+def test_a_queue_that_closes_during_the_imports_says_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, *, kill: bool
+) -> None:
+    gate = Gate(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        queue = JobQueue(2, preload=partial(wait_in_import, gate))
+        queue.create_job("job", [1], do.succeed)
+        run = queue.start("job")
+        gate.wait_for("import")
+        if not kill:
+            queue.cancel("job")
+        queue.close(kill=kill)
+    assert run.job.status is JobStatus.CANCELLED
+    assert caplog.text == ""
+
+
+def test_a_queue_closes_while_it_waits_for_a_fork_from_a_stopped_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = write_module(tmp_path, monkeypatch)
+    queue = JobQueue(2, preload=[name], max_retries=0)
+    assert queue.run(range(4), do.succeed).results == [0, 1, 2, 3]
+    (forker,) = importers(tmp_path)
+    os.kill(forker, signal.SIGSTOP)
+    assert isinstance(queue.run([0], do.kill_self).items[0].exception, WorkerCrashedError)
+    assert queue.run([1], do.succeed).results == [1]  # on the other worker
+    with caplog.at_level(logging.WARNING):
+        queue.close()
+    assert not is_running(forker)
+    assert "closing" not in caplog.text
+
+
 THREAD = "import threading\nthreading.Thread(target=threading.Event().wait, name='mine', daemon=True).start()"
 
 

@@ -13,6 +13,7 @@ from mpqueue._engines.loky.exec_launch import Launching
 from mpqueue._engines.loky.forking.fork_server import PRELOAD_LIMIT, ForkedPopen, ForkerGoneError, ForkServer
 from mpqueue._engines.loky.launch import Launched
 from mpqueue._worker import preloads
+from mpqueue.errors import WorkerStartError
 
 _log = logging.getLogger("mpqueue")
 
@@ -29,18 +30,33 @@ class Preloading:
         self._server: ForkServer | None = None
         self._is_unsafe = False
         self._is_closing = False
+        self._is_waiting = False  #: for a forker's answer
 
     def launch(self, worker: Launched) -> Any:
-        """Start that process. Raises `WorkerStartError` where what was to be imported can't be, or OSError."""
+        """Start that process.
+
+        Raises `WorkerStartError` where what was to be imported can't be, or the pool closes meanwhile; or OSError.
+        """
         for _ in range(TRIES):
             try:
-                server = self._server_now()
-                return self._launch_alone(worker) if server is None else ForkedPopen(worker, server)
+                return self._fork(worker)
             except ForkerGoneError as error:
                 _log.debug("the process that workers are forked from is gone: %s", error)
                 self._drop()
+                if self._is_closing:  # and has ended it
+                    raise WorkerStartError("preload: the queue is closed") from None
         _log.warning("preload: the process that workers are forked from ends again and again; one starts without it")
         return self._launch_alone(worker)
+
+    def _fork(self, worker: Launched) -> Any:
+        try:
+            self._is_waiting = True
+            server = self._server_now()
+            if self._is_closing:
+                raise ForkerGoneError("the queue is closed")
+            return self._launch_alone(worker) if server is None else ForkedPopen(worker, server)
+        finally:
+            self._is_waiting = False
 
     def _launch_alone(self, worker: Launched) -> Launching:
         """It imports by itself, or calls the function."""
@@ -58,7 +74,7 @@ class Preloading:
     def _start(self) -> None:
         self._server = server = ForkServer(self._preload, self._environment())
         if self._is_closing:
-            server.kill()
+            raise ForkerGoneError("the queue is closed")
         came_of_it = server.await_imports()
         if not came_of_it.failure and not came_of_it.unsafe:
             return
@@ -79,10 +95,10 @@ class Preloading:
                 server.close()
 
     def hurry(self) -> None:
-        """The pool closes: wait for no import any more. On any thread."""
+        """The pool closes: wait for no import any more, and for no fork. On any thread."""
         self._is_closing = True
         server = self._server
-        if server is not None and not server.free:
+        if server is not None and self._is_waiting:
             server.kill()
 
     def close(self) -> None:
