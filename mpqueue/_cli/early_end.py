@@ -12,7 +12,7 @@ from mpqueue._cli.options.durations import duration
 from mpqueue._cli.usage import coloured, say
 from mpqueue._os.main_thread_waits import join_long
 from mpqueue._os.monotonic import monotonic
-from mpqueue._os.process.process_signals import on_first_sigterm
+from mpqueue._os.process.process_signals import END_SIGNAL, on_first_sigterm, send_to_main_thread
 from mpqueue._parent.surroundings.replies import SafeEvent
 from mpqueue._queue.job_queue import JobQueue
 from mpqueue._queue.run import JobRun
@@ -29,7 +29,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 class EndedBeforeStart(BaseException):
-    """SIGTERM came while no item ran yet. No Exception, so that what it passes through does not take it for its own."""
+    """SIGTERM or the time limit came while no item ran yet.
+
+    No Exception, so that what it passes through does not take it for its own.
+    """
 
     def __init__(self, *, recorded: bool) -> None:
         super().__init__()
@@ -39,14 +42,16 @@ class EndedBeforeStart(BaseException):
 class EarlyEnd:
     """A block in which the first SIGTERM ends the command: the next one does what it did before.
 
-    Until `drain_from_now`, SIGTERM raises `EndedBeforeStart` on the main thread. From then on, it drains the queue, and
-    so does the time limit, which counts from ``began_at`` by the monotonic clock.
+    Until `drain_from_now`, SIGTERM raises `EndedBeforeStart` on the main thread, whatever that waits for. From then on,
+    it drains the queue. The time limit, which counts from ``began_at`` by the monotonic clock, does the same.
     """
 
     def __init__(self, args: argparse.Namespace, began_at: float) -> None:
         self._recorded = args.journal is not None
         self._within: float = args.drain
         self._ends_at = None if args.time_limit is None else began_at + args.time_limit
+        self._has_begun = SafeEvent()  #: the job has started, or never will
+        self._sending = threading.Lock()
         self._told = SafeEvent()  #: SIGTERM came, or the block has ended
         self._is_over = False
         self._drained: JobRun | None = None
@@ -56,6 +61,9 @@ class EarlyEnd:
 
     def __enter__(self) -> Self:
         self._take_back = on_first_sigterm(self._end)
+        if self._ends_at is not None and threading.current_thread() is threading.main_thread():
+            name = "mpqueue-time-limit"
+            threading.Thread(target=self._end_start, args=(self._ends_at,), name=name, daemon=True).start()
         return self
 
     def __exit__(
@@ -63,12 +71,16 @@ class EarlyEnd:
     ) -> None:
         self._is_over = True
         self._told.set()
+        with self._sending:
+            self._has_begun.set()
         self._take_back()
 
     def drain_from_now(self, queue: JobQueue, run: JobRun) -> None:
         """The job has started in that queue."""
         self._thread = threading.Thread(target=self._drain, args=(queue, run), name="mpqueue-early-end", daemon=True)
         self._thread.start()
+        with self._sending:
+            self._has_begun.set()
 
     @property
     def left_some(self) -> bool:
@@ -85,9 +97,18 @@ class EarlyEnd:
             raise self._error
 
     def _end(self) -> None:
-        if self._thread is None:
+        if self._thread is None and not self._is_over:
+            self._has_begun.set()
             raise EndedBeforeStart(recorded=self._recorded)
         self._told.set()
+
+    def _end_start(self, ends_at: float) -> None:
+        """End the command at that time as SIGTERM does, which also ends a read of stdin; unless the job has started."""
+        if self._has_begun.wait(max(0.0, ends_at - monotonic())):
+            return
+        with self._sending:
+            if not self._has_begun.is_set():
+                send_to_main_thread(END_SIGNAL)
 
     def _drain(self, queue: JobQueue, run: JobRun) -> None:
         self._told.wait(None if self._ends_at is None else max(0.0, self._ends_at - monotonic()))

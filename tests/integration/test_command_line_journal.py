@@ -102,7 +102,6 @@ def test_the_same_command_goes_on_after_an_interruption_and_says_so(folder: Path
     [
         pytest.param("SIGTERM", marks=ASKED_BY_A_SIGNAL),
         pytest.param("SIGTERM without a journal", marks=ASKED_BY_A_SIGNAL),
-        "--time-limit",
         pytest.param("retry", marks=ASKED_BY_A_SIGNAL),
     ],
 )
@@ -110,16 +109,15 @@ def test_a_drained_run_says_how_to_go_on_and_the_same_command_does(how: str, fol
     (folder / "open").unlink()
     words = [word for word in RUN if "without" not in how or word not in ("--journal", "run.db")]
     if how == "retry":
-        assert mpqueue(folder, *RUN, "--time-limit", "0", "--drain", "0").returncode == 75
+        assert mpqueue(folder, *RUN, "--deadline", "0.001").returncode == 75
         words = ["retry", "run.db", "-j", "1"]
-    words += ["--drain", "0", *(["--time-limit", "0"] if how == "--time-limit" else [])]
+    words += ["--drain", "0"]
     command = [sys.executable, "-m", "mpqueue", *words]
     with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True, **APART) as program:
-        if how != "--time-limit":
-            wait_until((folder / "here").exists, timeout=PATIENCE)
-            if how == "SIGTERM":
-                wait_until(lambda: failed_so_far(folder) == 1, timeout=PATIENCE)
-            program.send_signal(signal.SIGTERM)
+        wait_until((folder / "here").exists, timeout=PATIENCE)
+        if how == "SIGTERM":
+            wait_until(lambda: failed_so_far(folder) == 1, timeout=PATIENCE)
+        program.send_signal(signal.SIGTERM)
         _, told = program.communicate(timeout=PATIENCE)
     assert program.returncode == 75, told
     assert "draining: no new items start, those that run have 0 s" in told
@@ -129,8 +127,36 @@ def test_a_drained_run_says_how_to_go_on_and_the_same_command_does(how: str, fol
     assert " not run" in told
     (folder / "open").touch()
     (folder / "healed").touch()
-    again = RUN if how == "--time-limit" else words
-    assert mpqueue(folder, *again).returncode == (1 if how == "SIGTERM" else 0), "a failed item is not run again"
+    assert mpqueue(folder, *words).returncode == (1 if how == "SIGTERM" else 0), "a failed item is not run again"
+
+
+def test_the_time_limit_drains_a_run_and_the_same_command_goes_on(folder: Path) -> None:
+    (folder / "open").unlink()
+    limit, told = 1, ""
+    while "draining: no new items start, those that run have 0 s" not in told and limit < PATIENCE:
+        limit *= 2  # that long the start may take
+        done = mpqueue(folder, *RUN, "--drain", "0", "--time-limit", str(limit))
+        told = done.stderr
+        assert done.returncode == 75, told
+    assert f"run the same command to go on: mpqueue {' '.join(RUN)} --drain 0 --time-limit {limit}" in told
+    assert " not run" in told
+    (folder / "open").touch()
+    assert mpqueue(folder, *RUN).returncode == 1
+
+
+@pytest.mark.parametrize(
+    "reads", [False, pytest.param(True, marks=not_on_windows("nothing ends a read of stdin there"))]
+)
+def test_the_time_limit_counts_while_the_module_is_imported_and_stdin_is_read(folder: Path, reads: bool) -> None:
+    (folder / "slow.py").write_text("import time\nwhile True:\n    time.sleep(0.01)\n")
+    words = ["run", "words:count" if reads else "slow:same", "-", "--time-limit", "1"]
+    command = [sys.executable, "-m", "mpqueue", *words]
+    with subprocess.Popen(command, cwd=folder, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as program:
+        assert program.stdin is not None
+        assert program.stderr is not None
+        program.wait(PATIENCE)  # with a stdin that stays open
+        assert program.returncode == 75
+        assert program.stderr.read().splitlines() == [f"to run it again: mpqueue {' '.join(words)}"]
 
 
 @ASKED_BY_A_SIGNAL
