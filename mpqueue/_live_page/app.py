@@ -123,7 +123,10 @@ class Routes:
         return _as_json(self._feed.states(), request=request)
 
     async def items(self, request: Request) -> Response:
-        """A page of a job's items, with how the job stands at that moment. On a thread: users' code may be slow."""
+        """A page of a job's items, with how the job stands at that moment.
+
+        On a thread: users' code may be slow, and so may a journal.
+        """
         job = self._feed.find(request.path_params["number"])
         if job is None:
             return _refusal("There is no such job (any more).", 404)
@@ -134,7 +137,7 @@ class Routes:
         return _answer(request, await on_thread(_page_of, job, wish, part, self._served.now), "application/json")
 
     async def labels(self, request: Request) -> Response:
-        """What some items are called, by their indices: ``?items=3,5``. On a thread: users' code may be slow."""
+        """What some items are called, by their indices: ``?items=3,5``. On a thread, as `items`."""
         job = self._feed.find(request.path_params["number"])
         if job is None:
             return _refusal("There is no such job (any more).", 404)
@@ -142,9 +145,7 @@ class Routes:
             asked = [int(text) for text in request.query_params.get("items", "").split(",") if text][:MOST_ROWS]
         except ValueError:
             return _refusal("items: expected indices, such as 3,5", 400)
-        table = job.book.table
-        told = await on_thread(lambda: {str(at): table.label_of(at) for at in asked if 0 <= at < len(table)})
-        return _as_json(told, request=request)
+        return _as_json(await on_thread(_labels_of, job, asked), request=request)
 
     async def failures(self, request: Request) -> Response:
         """The job's failed items in groups. On a thread: it looks at all of them."""
@@ -182,23 +183,23 @@ class Routes:
         return _answer(request, page.encode(), "text/html", {"Content-Security-Policy": policy})
 
     async def item(self, request: Request) -> Response:
-        """All about one item. On a thread: users' ``repr`` may take its time."""
-        job, index = self._find(request)
-        if job is None:
-            return _refusal("There is no such item (any more).", 404)
-        lane = self._feed.lane_of(job.book.number, index)
+        """All about one item. On a thread, as `items`."""
+        number, index = request.path_params["number"], request.path_params["index"]
+        job, lane = self._feed.find(number), self._feed.lane_of(number, index)
         live = None
-        if lane is not None and job.book.table.status[index] not in (COMPLETED, FAILED):
+        if job is not None and lane is not None:
             is_here, keeps_output = self._served.can_resize, job.book.options.capture_output
             live = LiveItem(lane, self._feed.usage, is_here, keeps_output, self._feed.offset)
-        return _as_json(await on_thread(_all_of, job, index, live), request=request)
+        found = None if job is None else await on_thread(_all_of, job, index, live)
+        return _refusal("There is no such item (any more).", 404) if found is None else _as_json(found, request=request)
 
     async def picture(self, request: Request) -> Response:
         """The picture in an item's result; ``?small`` for a row. On a thread: it may have to be encoded."""
-        job, index = self._find(request)
-        if job is None:
+        job, index = self._feed.find(request.path_params["number"]), request.path_params["index"]
+        table = None if job is None else await on_thread(lambda: job.book.table)
+        if table is None or index >= len(table):
             return _refusal("There is no such item (any more).", 404)
-        table, make = job.book.table, small if "small" in request.query_params else find_picture
+        make = small if "small" in request.query_params else find_picture
         try:
             picture = await on_thread(lambda: make(result_of(table, index)))
         except Exception:
@@ -251,11 +252,6 @@ class Routes:
             return _refusal(str(error), 409)
         told = [(one.number, None if one.stack is None else cut(one.stack, MOST_STACK)) for one in stacks]
         return _as_json({"workers": [{"worker": number, "stack": stack} for number, stack in told]})
-
-    def _find(self, request: Request) -> tuple[JobFeed | None, int]:
-        number, index = request.path_params["number"], request.path_params["index"]
-        job = self._feed.find(number)
-        return (None if job is None or index >= len(job.book.table) else job), index
 
 
 # -- wishes -----------------------------------------------------------------------------------------------------------
@@ -350,8 +346,8 @@ def _page_of(job: JobFeed, wish: Wish, part: _Part, now: Callable[[], float]) ->
     """
     begun = now()
     shown = job.shown()
-    found = job.listing.find(wish, shown.statuses)
-    indices, table = found.indices, job.book.table
+    found = job.listing.find(wish, shown.table, shown.statuses)
+    indices, table = found.indices, shown.table
     rows = [encode_item(table, at, shown.statuses[at]) for at in indices[part.offset : part.offset + part.limit]]
     head: dict[str, Any] = {"state": shown.state, "matching": len(indices), "offset": part.offset}
     if found.searched < len(shown.statuses):
@@ -365,9 +361,19 @@ def _page_of(job: JobFeed, wish: Wish, part: _Part, now: Callable[[], float]) ->
     return f'{encode(head)[:-1]},"rows":[{",".join(rows)}]}}'.encode()
 
 
-def _all_of(job: JobFeed, index: int, live: LiveItem | None) -> dict[str, Any]:
-    details = details_of(job.book, index)
-    if live is not None and details["status"] == "processing":
+def _labels_of(job: JobFeed, indices: Sequence[int]) -> dict[str, str]:
+    table = job.book.table
+    return {str(at): table.label_of(at) for at in indices if 0 <= at < len(table)}
+
+
+def _all_of(job: JobFeed, index: int, live: LiveItem | None) -> dict[str, Any] | None:
+    """None where there is no such item."""
+    table = job.book.table
+    if index >= len(table):
+        return None
+    is_under_way = table.status[index] not in (COMPLETED, FAILED)
+    details = details_of(job.book, table, index)
+    if live is not None and is_under_way and details["status"] == "processing":
         details["live"] = live_item(live)
     return details
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from mpqueue import JobQueue
 from mpqueue._core.state.item_table import make_table
+from mpqueue._os.monotonic import monotonic
 from mpqueue._parent.journal import journal_reader
 from mpqueue._parent.journal.journal_file import folder_of
 from mpqueue._parent.journal.journal_reader import Reader
@@ -18,8 +20,10 @@ from mpqueue._parent.journal.kept_values import BIG
 from mpqueue._queue.job import Job
 from mpqueue._queue.new_job import record_options
 from mpqueue._queue.recorded import job_plan
+from mpqueue._queue.recorded.journal_view import JournalView
 from mpqueue._queue.recorded.recorded_book import RecordedBook
 from mpqueue.errors import JournalError, RemoteError
+from mpqueue.status import COMPLETED
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
@@ -176,3 +180,26 @@ def test_a_job_that_is_just_being_removed_is_there_or_not(tmp_path: Path, monkey
         assert found == [None]
         assert queue.get_job("job") is None
         assert not any(folder_of(path).iterdir())
+
+
+def test_a_page_never_keeps_items_that_were_being_read_when_the_journal_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, later = str(tmp_path / "run.db"), monotonic() + 1000.0
+    with JobQueue(1, journal=path) as queue:
+        queue.create_job("job", in_order(range(20)), times_ten)
+        view = JournalView([path])
+        (shown,) = view.books()
+
+        def look_again() -> None:
+            """The job runs, and another thread of the page looks at the journal."""
+            queue.start("job").result()
+            monkeypatch.setattr(view._clock, "now", lambda: later)
+            looker = threading.Thread(target=view.books)
+            looker.start()
+            looker.join()
+
+        once(monkeypatch, "KeptResults", look_again)
+        assert shown.table.status.count(COMPLETED) == 0
+        assert (shown.status, shown.completed) == ("completed", 20)
+        assert shown.table.status.count(COMPLETED) == 20

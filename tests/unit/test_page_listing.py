@@ -46,7 +46,9 @@ def test_it_is_what_a_list_of_all_items_would_be(
     table = make_table(range(len(items)))
     for index, (code, attempts, elapsed) in enumerate(items):
         table.status[index], table.attempts[index], table.elapsed[index] = code, attempts, elapsed
-    found = Listing(job_of(table), Clock()).find(Wish(status, words, None, order, descending), bytes(table.status))
+    found = Listing(job_of(table), Clock()).find(
+        Wish(status, words, None, order, descending), table, bytes(table.status)
+    )
     expected = [
         index
         for index, (code, _, _) in enumerate(items)
@@ -65,7 +67,7 @@ def test_long_columns_are_sorted_in_runs(monkeypatch: pytest.MonkeyPatch) -> Non
     table = make_table(range(100))
     for index in range(100):
         table.attempts[index], table.elapsed[index] = 1, index * 37 % 100
-    found = Listing(job_of(table), Clock()).find(Wish(order=ELAPSED), bytes(100))
+    found = Listing(job_of(table), Clock()).find(Wish(order=ELAPSED), table, bytes(100))
     assert [table.elapsed[index] for index in found.indices] == list(range(100))
 
 
@@ -75,27 +77,27 @@ def test_an_order_is_not_made_anew_too_often_while_the_job_runs() -> None:
     made = Listing(book, clock)
     for index in range(3):
         table.attempts[index], table.elapsed[index] = 1, 1.0
-    assert made.find(Wish(order=ELAPSED), bytes(3)).indices == [0, 1, 2]
+    assert made.find(Wish(order=ELAPSED), table, bytes(3)).indices == [0, 1, 2]
     table.elapsed[0], book.completed = 9.0, 1
     clock.step = 0.0
-    assert made.find(Wish(order=ELAPSED), bytes(3)).indices == [0, 1, 2]
+    assert made.find(Wish(order=ELAPSED), table, bytes(3)).indices == [0, 1, 2]
     clock.at += 1.0
-    assert made.find(Wish(order=ELAPSED), bytes(3)).indices == [1, 2, 0]
+    assert made.find(Wish(order=ELAPSED), table, bytes(3)).indices == [1, 2, 0]
 
 
 def test_a_search_finds_what_an_item_has_become() -> None:
     table = make_table(["a", "b"])
     book, clock = job_of(table), Clock()
     made, wish = Listing(book, clock), Wish(words=("broken",))
-    assert made.find(wish, bytes(2)).indices == []
+    assert made.find(wish, table, bytes(2)).indices == []
     table.fail_try(1, Failure(ValueError("BROKEN")), None)
     table.fail(1, Failure(ValueError("BROKEN")))
     clock.at += 1.0
-    assert made.find(wish, bytes(table.status)).indices == [1]
+    assert made.find(wish, table, bytes(table.status)).indices == [1]
     table.forget_failures()
     book.epoch += 1
     clock.at += 1.0
-    assert made.find(wish, bytes(table.status)).indices == []
+    assert made.find(wish, table, bytes(table.status)).indices == []
 
 
 def test_a_search_finds_what_an_item_became_after_failed_items_were_retried() -> None:
@@ -106,14 +108,14 @@ def test_a_search_finds_what_an_item_became_after_failed_items_were_retried() ->
     for _ in range(3):
         table.fail_try(1, Failure(ValueError("broken")), None)
     table.fail(1, Failure(ValueError("broken")))
-    assert made.find(failed, bytes(2)).indices == [1]
-    assert made.find(fine, bytes(2)).indices == []
+    assert made.find(failed, table, bytes(2)).indices == [1]
+    assert made.find(fine, table, bytes(2)).indices == []
     table.forget_failures()
     book.epoch = 2
     table.attempts[1], table.results[1], table.status[1] = 1, "fine", COMPLETED
     clock.at += 1.0
-    assert made.find(failed, bytes(2)).indices == []
-    assert made.find(fine, bytes(2)).indices == [1]
+    assert made.find(failed, table, bytes(2)).indices == []
+    assert made.find(fine, table, bytes(2)).indices == [1]
 
 
 @pytest.mark.parametrize("starts", [1, 255])
@@ -123,21 +125,46 @@ def test_a_search_finds_another_error_of_an_item_that_failed_again(starts: int) 
     made, first, second = Listing(book, clock), Wish(words=("first",)), Wish(words=("second",))
     table.fail_try(1, Failure(ValueError("first")), None)
     table.fail(1, Failure(ValueError("first")))
-    assert made.find(first, bytes(2)).indices == [1]
+    assert made.find(first, table, bytes(2)).indices == [1]
     table.forget_failures()
     book.epoch += starts
     table.fail_try(1, Failure(ValueError("second")), None)
     table.fail(1, Failure(ValueError("second")))
     clock.at += 1.0
-    assert made.find(first, bytes(2)).indices == []
-    assert made.find(second, bytes(2)).indices == [1]
+    assert made.find(first, table, bytes(2)).indices == []
+    assert made.find(second, table, bytes(2)).indices == [1]
+
+
+@pytest.mark.parametrize("others", [["yy"], ["yy", "xx"], ["yy", "xx", "zz"]])
+def test_a_list_is_of_the_table_that_is_shown_whatever_the_job_has_meanwhile(others: list[str]) -> None:
+    """A job in a journal has another table after each change there, perhaps while a list of the last one is made."""
+    shown, newer = make_table(["xx", "yy"]), make_table(others)
+    book = job_of(shown)
+    made, searched = Listing(book, Clock()), Wish(words=("xx",))
+    assert made.find(searched, shown, bytes(2)).indices == [0]
+    assert made.find(Wish(order=ATTEMPTS), shown, bytes(2)).indices == [0, 1]
+    for table in (shown, newer):
+        table.attempts[0], table.elapsed[0], table.status[0] = 1, 1.0, FAILED
+        table.failures[0] = Failure(ValueError(table.payloads[0]))
+    newer.attempts[0] = 9
+    book.table, book.epoch = newer, 1
+    group = "ValueError@"
+    for table in (shown, newer, shown):
+        count = len(table)
+        assert made.find(searched, table, bytes(count)).indices == [
+            at for at in range(count) if table.payloads[at] == "xx"
+        ]
+        assert sorted(made.find(Wish(order=ATTEMPTS), table, bytes(count)).indices) == list(range(count))
+        found = made.find(Wish(group=group), table, bytes(table.status))
+        assert [str(table.failures[index].error) for index in found.indices] == [table.payloads[0]]
 
 
 def test_few_searches_are_kept_and_none_once_the_viewers_have_gone() -> None:
-    made = Listing(job_of(make_table(range(10))), Clock())
+    table = make_table(range(10))
+    made = Listing(job_of(table), Clock())
     for word in range(10):
-        made.find(Wish(words=(str(word),)), bytes(10))
+        made.find(Wish(words=(str(word),)), table, bytes(10))
     assert len(made._searches) == listing.SEARCHES
     made.forget()
     assert not made._searches
-    assert not made._texts[1]
+    assert not made._texts[2]

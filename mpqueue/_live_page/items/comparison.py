@@ -21,8 +21,8 @@ def compare(one: ShownJob, other: ShownJob) -> dict[str, Any]:
 
     ``items`` are those whose status differs, then those whose duration does, the largest difference first.
     """
-    pairs, only = _matched(one.table, other.table)
     left, right = one.table, other.table
+    pairs, only = _matched(left, right)
     changed, timed = [], []
     for a, b in pairs:
         if left.status[a] != right.status[b]:
@@ -32,7 +32,7 @@ def compare(one: ShownJob, other: ShownJob) -> dict[str, Any]:
     timed.sort(key=lambda pair: -abs(left.elapsed[pair[0]] - right.elapsed[pair[1]]))
     slower = sum(right.elapsed[b] > left.elapsed[a] for a, b in timed)
     return {
-        "runs": [_figures(one), _figures(other)],
+        "runs": [_figures(one, left), _figures(other, right)],
         "matched": len(pairs),
         "only": only,
         "changed": len(changed),
@@ -67,8 +67,7 @@ def _outcome(table: ItemTable, index: int) -> dict[str, Any]:
     return told if failure is None else told | {"error": failure.shown[:300]}
 
 
-def _figures(job: ShownJob) -> dict[str, Any]:
-    table = job.table
+def _figures(job: ShownJob, table: ItemTable) -> dict[str, Any]:
     times = sorted(value for value in table.elapsed if value)
     told: dict[str, Any] = {
         "jobId": job.id,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mpqueue._core.state.item_table import ItemTable
 from mpqueue._live_page.page_json import cut, result_of, short_repr, shows_picture
 from mpqueue._live_page.served import ShownJob
 from mpqueue._queue.job import JobItem, as_json
@@ -13,9 +14,12 @@ from mpqueue._text import json_text
 MOST = 100_000
 
 
-def details_of(book: ShownJob, index: int) -> dict[str, Any]:
-    """As JSON has it. Costs what the ``repr`` of the item and of its result cost; users' code may run in these."""
-    item: JobItem = JobItem(book.table, index)
+def details_of(book: ShownJob, table: ItemTable, index: int) -> dict[str, Any]:
+    """As JSON has it; the table is the job's.
+
+    Costs what the ``repr`` of the item and of its result cost; users' code may run in these.
+    """
+    item: JobItem = JobItem(table, index)
     completed = item.status == "completed"
     details: dict[str, Any] = {
         "jobId": book.id,
@@ -42,7 +46,7 @@ def details_of(book: ShownJob, index: int) -> dict[str, Any]:
     }
     texts = {"error": item.error, "traceback": item.traceback, "stdout": item.stdout, "stderr": item.stderr}
     if completed:
-        result = result_of(book.table, index)
+        result = result_of(table, index)
         texts["result"] = _as_text(result)
         details["picture"] = shows_picture(result)
         details["resultType"] = type(result).__name__

@@ -7,10 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mpqueue._core.state.item_table import ItemTable
 from mpqueue._live_page.page_json import cut
 from mpqueue._live_page.served import ShownJob
-from mpqueue._output.failure_groups import FailureGroup
-from mpqueue._queue.job import Job
+from mpqueue._output.failure_groups import FailureGroup, group_failures
+from mpqueue._queue.job import JobItem
+from mpqueue.status import FAILED
 
 #: Groups that are shown.
 MOST = 50
@@ -22,6 +24,7 @@ KEPT = 6
 class _Made:
     """The groups as they were at one moment."""
 
+    table: ItemTable
     of: Any
     at: float
     cost: float
@@ -52,23 +55,29 @@ class FailureList:
                 "count": group.count,
                 "first": group.items[0].label,
             }
-            for group in self._groups()[:MOST]
+            for group in self._groups(self._job.table)[:MOST]
         ]
 
-    def members(self, key: str) -> Sequence[int]:
-        """The indices of the items of that group; none where there is no such group (any more)."""
-        return [item._index for group in self._groups() if _key_of(group) == key for item in group.items]
+    def members(self, key: str, table: ItemTable | None = None) -> Sequence[int]:
+        """The indices of the table's items of that group; none where there is no such group (any more).
 
-    def _groups(self) -> list[FailureGroup]:
+        By default the table is the one that the job has now.
+        """
+        groups = self._groups(self._job.table if table is None else table)
+        return [item._index for group in groups if _key_of(group) == key for item in group.items]
+
+    def _groups(self, table: ItemTable) -> list[FailureGroup]:
         job = self._job
         of: Any = (job.epoch, job.failed, job.retries)
         with self._lock:
             made = self._made
-            if made is None or (made.of != of and self._now() > made.at + KEPT * made.cost):
+            is_old = made is None or (made.of != of and self._now() > made.at + KEPT * made.cost)
+            if made is None or is_old or made.table is not table:
                 begun = self._now()
-                groups = Job(job).failure_groups()
+                failed = [index for index in sorted(table.failures) if table.status[index] == FAILED]
+                groups = group_failures(JobItem(table, index) for index in failed)
                 now = self._now()
-                made = self._made = _Made(of, now, now - begun, groups)
+                made = self._made = _Made(table, of, now, now - begun, groups)
         return made.groups
 
 

@@ -19,6 +19,7 @@ from itertools import compress
 from operator import and_
 from typing import Any, NamedTuple
 
+from mpqueue._core.state.item_table import ItemTable
 from mpqueue._live_page.aside import BusyError
 from mpqueue._live_page.items.failure_list import FailureList
 from mpqueue._live_page.page_json import searched_text
@@ -65,6 +66,7 @@ class _Search:
     """Words that are searched for; ``hits`` has a 1 for each item that has them all."""
 
     words: tuple[str, ...]
+    table: ItemTable
     lock: threading.Lock = field(default_factory=threading.Lock)
     hits: bytearray = field(default_factory=bytearray)
     seen: array[int] = field(default_factory=lambda: array("I"))  #: the tag of each item when it was searched
@@ -84,7 +86,8 @@ class Listing:
         self._now = now
         self._lock = threading.Lock()
         self._searches: OrderedDict[tuple[str, ...], _Search] = OrderedDict()
-        self._texts: tuple[int, dict[int, tuple[int, str]]] = -1, {}  #: of one epoch
+        #: Of one table, in one epoch.
+        self._texts: tuple[ItemTable | None, int, dict[int, tuple[int, str]]] = None, -1, {}
         self._orders: dict[str, tuple[Any, float, float, list[int]]] = {}
         self.failures = FailureList(job, now)
 
@@ -92,44 +95,44 @@ class Listing:
         """There are no viewers: free what was kept."""
         with self._lock:
             self._searches.clear()
-            self._texts = -1, {}
+            self._texts = None, -1, {}
             self._orders = {}
         self.failures.forget()
 
-    def find(self, wish: Wish, statuses: bytes) -> Listed:
-        """The items that are wished for. ``statuses`` are those that the viewer is shown.
+    def find(self, wish: Wish, table: ItemTable, statuses: bytes) -> Listed:
+        """The items of the table that are wished for. ``statuses`` are those that the viewer is shown.
 
         Raises `BusyError` where another thread hangs in the same search.
         """
         count = len(statuses)
-        flags, searched = self._flags(wish, statuses)
+        flags, searched = self._flags(wish, table, statuses)
         if wish.order == INDEX:
             order: Sequence[int] = range(count)
             if wish.descending:
                 order, flags = order[::-1], None if flags is None else flags[::-1]
             return Listed(order if flags is None else list(compress(order, flags)), searched)
-        ranked = self._order(wish.order, count)
+        ranked = self._order(wish.order, table, count)
         ranked = ranked[::-1] if wish.descending else ranked
         # What did not run has nothing to be sorted by, and comes last in both directions.
-        attempts = self._job.table.attempts
+        attempts = table.attempts
         chosen = ranked if flags is None else [index for index in ranked if flags[index]]
         ran = [index for index in chosen if attempts[index]]
         if len(ran) < len(chosen):
             ran += sorted(index for index in chosen if not attempts[index])
         return Listed(ran, searched)
 
-    def _flags(self, wish: Wish, statuses: bytes) -> tuple[bytes | None, int]:
+    def _flags(self, wish: Wish, table: ItemTable, statuses: bytes) -> tuple[bytes | None, int]:
         """A 1 for each item that is wished for; None: for all of them."""
         count, flags = len(statuses), None
         searched = count
         if wish.words:
-            search = self._search(wish.words, count)
+            search = self._search(wish.words, table, count)
             flags, searched = bytes(search.hits[:count]).ljust(count, b"\0"), count if search.whole else search.at
         if wish.status is not None:
             flags = _both(flags, statuses.translate(bytes(code == wish.status for code in range(256))))
         if wish.group is not None:
             members = bytearray(count)
-            for index in self.failures.members(wish.group):
+            for index in self.failures.members(wish.group, table):
                 if index < count and statuses[index] == FAILED:
                     members[index] = 1
             flags = _both(flags, bytes(members))
@@ -137,9 +140,11 @@ class Listing:
 
     # -- searching -------------------------------------------------------------------------------------------
 
-    def _search(self, words: tuple[str, ...], count: int) -> _Search:
+    def _search(self, words: tuple[str, ...], table: ItemTable, count: int) -> _Search:
         with self._lock:
-            search = self._searches.pop(words, None) or _Search(words)
+            search = self._searches.pop(words, None)
+            if search is None or search.table is not table:
+                search = _Search(words, table)
             self._searches[words] = search
             while len(self._searches) > SEARCHES:
                 self._searches.popitem(last=False)
@@ -173,47 +178,48 @@ class Listing:
             search.at, search.ended, search.whole = 0, now, True
 
     def _search_some(self, search: _Search, indices: Iterable[int]) -> None:
-        epoch = self._job.epoch  # first: what is read after it is no older
+        table, epoch = search.table, self._job.epoch  # first: what is read of it after that is no older
         if search.epoch != epoch:
             search.epoch, search.seen = epoch, array("I", (UNSEEN,)) * len(search.seen)
-        table, seen, words, texts = self._job.table, search.seen, search.words, self._texts_of(epoch)
+        seen, words, texts = search.seen, search.words, self._texts_of(table, epoch)
         status, attempts = table.status, table.attempts
         for index in indices:
             # Within an epoch, an item that changed has another status, or ran more often. Statuses have 3 bits.
             tag = (status[index] + 8 * attempts[index]) % UNSEEN
             if seen[index] != tag:
                 seen[index] = tag
-                text = self._text(texts, index, tag)
+                text = self._text(texts, table, index, tag)
                 search.hits[index] = all(word in text for word in words)
 
-    def _texts_of(self, epoch: int) -> dict[int, tuple[int, str]]:
+    def _texts_of(self, table: ItemTable, epoch: int) -> dict[int, tuple[int, str]]:
         """Where the texts of that epoch are kept. A search that began in an older one writes into a dict of its own."""
         with self._lock:
-            if self._texts[0] != epoch:
-                self._texts = epoch, {}
-            return self._texts[1]
+            if self._texts[0] is not table or self._texts[1] != epoch:
+                self._texts = table, epoch, {}
+            return self._texts[2]
 
-    def _text(self, texts: dict[int, tuple[int, str]], index: int, tag: int) -> str:
+    def _text(self, texts: dict[int, tuple[int, str]], table: ItemTable, index: int, tag: int) -> str:
         known = texts.get(index)
         if known is not None and known[0] == tag:
             return known[1]
-        text = searched_text(self._job.table, index)
-        if len(self._job.table) <= MOST_TEXTS:
+        text = searched_text(table, index)
+        if len(table) <= MOST_TEXTS:
             texts[index] = (tag, text)
         return text
 
     # -- sorting ---------------------------------------------------------------------------------------------
 
-    def _order(self, by: str, count: int) -> list[int]:
+    def _order(self, by: str, table: ItemTable, count: int) -> list[int]:
         job = self._job
-        made_for: Any = (count, job.completed, job.failed, job.retries, job.epoch)
+        made_for: Any = (table, count, job.completed, job.failed, job.retries, job.epoch)
         known = self._orders.get(by)
         if known is not None:
             before, ended, cost, order = known
-            if before == made_for or (len(order) == count and self._now() < ended + KEPT * cost):
+            is_recent = before[:2] == (table, count) and self._now() < ended + KEPT * cost
+            if before == made_for or is_recent:
                 return order
         begun = self._now()
-        column = job.table.elapsed if by == ELAPSED else job.table.attempts
+        column = table.elapsed if by == ELAPSED else table.attempts
         key = column.__getitem__
         runs = [sorted(range(start, min(count, start + RUN)), key=key) for start in range(0, count, RUN)]
         # Merged in Python, where other threads get their turn; one long sort would keep the queue's own from running.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from mpqueue._core.state.item_table import ItemTable
 from mpqueue._live_page.items.listing import Listing
 from mpqueue._live_page.looks.speed import Pace
 from mpqueue._live_page.looks.timeline import FEW
@@ -16,10 +17,14 @@ from mpqueue.status import COMPLETED, FAILED, PENDING, PROCESSING, RETRY
 
 
 class Shown(NamedTuple):
-    """A job at one moment: nothing in ``state`` says other than ``statuses``, a byte for each item."""
+    """A job at one moment: nothing in ``state`` says other than ``statuses``, a byte for each item of ``table``.
+
+    That may be another table later, where the job is in a journal.
+    """
 
     state: dict[str, Any]
     statuses: bytes
+    table: ItemTable
 
 
 class JobFeed:
@@ -65,8 +70,9 @@ class JobFeed:
     def shown(self) -> Shown:
         """How it stands, with all its items. Reads the whole column: 10 us for 100,000 items."""
         status = str(self.book.status)  # first: where it says that all is over, the column says so too
-        statuses = self._statuses()
-        return Shown(self._state(status, statuses), statuses)
+        table = self.book.table
+        statuses = self._statuses(table)
+        return Shown(self._state(status, statuses), statuses, table)
 
     def state(self) -> dict[str, Any]:
         """How it stands. Of a job that does not run, its items are not looked at: they may be in a journal."""
@@ -74,8 +80,7 @@ class JobFeed:
             return self.shown().state
         return self._state(str(self.book.status), None)
 
-    def _statuses(self) -> bytes:
-        table = self.book.table
+    def _statuses(self, table: ItemTable) -> bytes:
         count = len(table)  # first: a row is whole once it counts
         column = bytearray(bytes(table.status)[:count])
         for index in self._running if self.book.active else ():

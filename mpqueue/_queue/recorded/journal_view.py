@@ -12,6 +12,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from mpqueue._core.state.item_table import ItemTable
 from mpqueue._parent.journal.guards.ownership import own_path
 from mpqueue._parent.journal.journal_reader import Reader, RecordedJob
 from mpqueue._parent.running import LaneNow, LaneStack
@@ -40,8 +41,8 @@ class ShownRecord(RecordedBook):
     def take(self, reader: Reader, recorded: RecordedJob, now: float) -> None:
         """The journal says something else of it now: its items are read again when they are asked for."""
         super().__init__(reader, recorded)
-        self.__dict__.pop("table", None)
-        self.epoch += 1
+        self._items = RecordedBook(reader, recorded)  # another one: a thread may be reading those of the last look
+        self.epoch += 1  # after it: what is read once this is seen is no older
         self.number, self.id = self._shown_as
         self.line, self.is_live = recorded, bool(now)
         if now:
@@ -49,6 +50,11 @@ class ShownRecord(RecordedBook):
         if now and self.duration is None and self.started_at is not None:
             self.duration = max(0.0, now - self.started_at)
         self.timings = recorded_timings(self.duration, recorded)
+
+    @property
+    def table(self) -> ItemTable:
+        """The items, see `RecordedBook`."""
+        return self._items.table
 
 
 class JournalView:
