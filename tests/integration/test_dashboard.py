@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Any
 import pytest
 
 from mpqueue import JobQueue
+from mpqueue._live_page.server import Page
+from mpqueue._options import check_address
 from mpqueue._queue.recorded import journal_view
 from mpqueue._queue.recorded.journal_view import JournalView
 from tests.support import handlers as do
@@ -184,3 +187,28 @@ def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "pip install 'mpqueue[dashboard]'" in done.stderr
+
+
+def test_a_journal_is_read_on_threads_so_that_others_get_their_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, readers = tmp_path / "run.db", list[str]()
+    record(path, "job", ["a", "b"], do.succeed)
+    read = vars(journal_view.ShownRecord)["table"].fget
+
+    def read_noted(shown: Any) -> Any:
+        readers.append(threading.current_thread().name)
+        return read(shown)
+
+    monkeypatch.setattr(journal_view.ShownRecord, "table", property(read_noted))
+    page = Page(JournalView([str(path)]), *check_address("127.0.0.1", 0, ()))
+    try:
+        visitor = visit(page.url)
+        assert visitor.get("jobs/1/labels?items=1,7") == {"1": "b"}
+        assert visitor.get("jobs/1/items/1")["payload"] == "'b'"
+        assert visitor.get("jobs/1/items?limit=1")["matching"] == 2
+        for absent in ("jobs/1/items/7", "jobs/1/items/7/picture", "jobs/1/items/0/picture"):
+            assert visitor.ask(absent).status == 404
+    finally:
+        page.close()
+    assert set(readers) == {"mpqueue-page-call"}
