@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.util
+import itertools
+import os
 import random
 import re
 import sys
@@ -37,6 +39,10 @@ Concurrency = int | Literal["physical"] | None
 MOST_WORKERS = 10_000
 
 
+#: What CUDA reads once, when a process first uses it, to know which GPUs there are.
+DEVICES_VARIABLE = "CUDA_VISIBLE_DEVICES"
+#: A GPU as CUDA calls it: its number, or its id.
+_DEVICE = re.compile(r"[0-9]+|(GPU|MIG)-\S+")
 #: Of each resource there are at most so many: each unit has its place in the books.
 MOST_UNITS = 100_000
 
@@ -75,6 +81,7 @@ class QueueOptions(_Plain):
         default_factory=dict
     )  #: what items may use, beside workers: by name; memory in bytes
     gpu_env: bool = False  #: a worker sees only the GPUs that its items hold
+    devices: tuple[str, ...] = ()  #: what CUDA calls each unit of "gpu", with ``gpu_env``
     may_grow: bool = False  #: no number of workers was given: all that there is room for, also later
 
 
@@ -170,6 +177,8 @@ def queue_options(
         check_number("threads_per_worker", threads_per_worker, low=1, integer=True)
     if max_items_per_worker is not None:
         check_number("max_items_per_worker", max_items_per_worker, low=1, integer=True)
+    units = check_resources(resources)
+    sees_its_own = _check_gpu_env(gpu_env, resources)
     return QueueOptions(
         concurrency=workers,
         retry=choose_policy("JobQueue", max_retries, retry) or RetryPolicy(max_retries=DEFAULT_MAX_RETRIES),
@@ -179,8 +188,9 @@ def queue_options(
         max_items_per_worker=max_items_per_worker,
         max_memory_per_worker=memory_limit(max_memory_per_worker),
         setup_timeout=setup_timeout,
-        resources=check_resources(resources),
-        gpu_env=_check_gpu_env(gpu_env, resources),
+        resources=units,
+        gpu_env=sees_its_own,
+        devices=_devices(units["gpu"]) if sees_its_own else (),
         may_grow=may_grow,
     )
 
@@ -310,6 +320,23 @@ def _check_gpu_env(value: bool, resources: Mapping[str, int | str] | None) -> bo
             f"resources={shown(resources)}"
         )
     return value
+
+
+def _devices(units: int) -> tuple[str, ...]:
+    """What CUDA calls so many GPUs. Raises ValueError where this process may see fewer."""
+    given = os.environ.get(DEVICES_VARIABLE)
+    if given is None:
+        return tuple(map(str, range(units)))
+    # CUDA reads up to the first that is none; one that is named twice is one GPU.
+    named = itertools.takewhile(_DEVICE.fullmatch, map(str.strip, given.split(",")))
+    devices = tuple(dict.fromkeys(named))
+    if len(devices) < units:
+        raise ValueError(
+            f"gpu_env: expected {DEVICES_VARIABLE} to name at least as many GPUs as resources has units, {units}, got "
+            f'{given!r}, which names {len(devices)}; pass resources={{"gpu": {len(devices)}}}, or change the variable '
+            "before you start the program"
+        )
+    return devices[:units]
 
 
 def check_preload(preload: object) -> tuple[str, ...] | Callable[[], object] | None:

@@ -102,6 +102,7 @@ class Coordinator:
         name: str,
         recorder: Recorder | None = None,
         give_up: GiveUp = lambda *_: None,
+        devices: Sequence[str] = (),
     ) -> None:
         self.scheduler = scheduler
         self._clock = clock
@@ -117,7 +118,9 @@ class Coordinator:
         self._asides: list[Asides] = []
         self._leavings = Leavings(name.replace("coordinator", "leavings"), self._fault_in_leavings)
         packers = self.asides("packer")
-        self._traffic = Traffic(clock.now, self.post, self.do_later, announce, scheduler.books, packers, self._step)
+        self._traffic = Traffic(
+            clock.now, self.post, self.do_later, announce, scheduler.books, packers, self._step, devices
+        )
         #: Results on their way into sinks.
         self.deliveries = Deliveries("sink", clock.wall, self.do_later, self.handle, scheduler.books.let_go)
         self._subscribers: dict[int, list[Subscriber]] = {}

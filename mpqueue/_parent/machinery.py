@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from mpqueue._core.messages import FailedItemsReset, JobStartAsked, Message, QueueClosing, QueueOpened
 from mpqueue._core.scheduler import Scheduler
 from mpqueue._core.state.job_book import JobBook
-from mpqueue._options import QueueOptions
+from mpqueue._options import DEVICES_VARIABLE, QueueOptions
 from mpqueue._os.room import told
 from mpqueue._parent.coordinator import Announce, Coordinator, GiveUp
 from mpqueue._parent.lane_protocol import Backend, LanePool, LaneSettings
@@ -30,7 +30,6 @@ from mpqueue._parent.surroundings import real_threads as threads
 from mpqueue._parent.surroundings.clock import Clock, SystemClock
 from mpqueue._parent.surroundings.interpreter_exit import check_running, on_exit
 from mpqueue._parent.surroundings.replies import Reply, SafeEvent
-from mpqueue._wire.means import DEVICES_VARIABLE
 from mpqueue._wire.pickling.packed_handler import PackedHandler
 from mpqueue.errors import InternalError, JournalError, QueueClosedError
 
@@ -166,6 +165,7 @@ class Engine:
                     f"mpqueue-coordinator-{self._number}",
                     self.recorder,
                     self.give_up,
+                    self._options.devices,
                 )
                 self.listeners.on_fault = functools.partial(_post_fault, coordinator.post)
                 self.listeners.start(self.clock.now)

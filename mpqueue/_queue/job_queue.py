@@ -160,7 +160,8 @@ class JobQueue(SafeEmitter):
 
     ``resources`` says what items may use beside workers, by any name, such as ``{"gpu": 2, "license": 5}``, and with
     ``"memory"`` how much of the machine's; see `create_job`. With ``gpu_env`` a worker sees only the GPUs that its
-    items hold: ``CUDA_VISIBLE_DEVICES`` is set before it imports anything for them.
+    items hold: ``CUDA_VISIBLE_DEVICES`` is set before it imports anything for them. If that is set in the program, it
+    must name at least as many GPUs as there are units; else ValueError.
 
     With ``journal``, the path of a file, the queue records there how each item ends: the same program, run again
     for any reason, runs only what is missing, see `create_job`. One queue at a time may have it open.

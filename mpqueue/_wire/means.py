@@ -1,4 +1,4 @@
-"""The variables of the environment by which libraries know their share: CPUs and GPUs."""
+"""The variables of the environment by which libraries know their share of the CPUs."""
 
 from __future__ import annotations
 
@@ -12,5 +12,3 @@ THREAD_VARIABLES = (
     "NUMBA_NUM_THREADS",
     "NUMEXPR_NUM_THREADS",
 )
-#: What CUDA reads once, when a process first uses it, to know which GPUs there are.
-DEVICES_VARIABLE = "CUDA_VISIBLE_DEVICES"

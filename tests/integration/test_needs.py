@@ -21,7 +21,8 @@ VARIABLE = "CUDA_VISIBLE_DEVICES"
 
 
 @pytest.fixture(name="queue")
-def _queue() -> Iterator[JobQueue]:
+def _queue(monkeypatch: pytest.MonkeyPatch) -> Iterator[JobQueue]:
+    monkeypatch.delenv(VARIABLE, raising=False)
     with JobQueue(2, resources={"gpu": 2, "license": 1, "memory": "1GB"}, gpu_env=True) as queue:
         yield queue
 
@@ -57,6 +58,27 @@ def test_units_are_numbered_as_the_program_sees_its_gpus(module: str, monkeypatc
     monkeypatch.setenv(VARIABLE, "4,6")
     with JobQueue(1, resources={"gpu": 2}, gpu_env=True) as queue:
         assert results_of(queue.run(range(2), seen_at_import, uses={"gpu": 2})) == [("4,6", [0, 1])] * 2
+
+
+def test_which_gpus_there_are_is_known_when_the_queue_is_made(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "GPU-8932f937, 6,7,-1,8")
+    with JobQueue(1, resources={"gpu": 2}, gpu_env=True) as queue:
+        monkeypatch.setenv(VARIABLE, "")
+        job = queue.run(range(2), seen_at_import, uses={"gpu": 2})
+        assert results_of(job) == [("GPU-8932f937,6", [0, 1])] * 2
+
+
+@pytest.mark.parametrize(
+    ("given", "units", "named"),
+    [("1", 2, 1), ("", 1, 0), ("4", 2, 1), ("1,1", 2, 1), ("0,-1,2", 2, 1), ("NoDevFiles", 1, 0), ("3,", 2, 1)],
+)
+def test_more_units_than_gpus_that_the_program_sees_are_refused(
+    monkeypatch: pytest.MonkeyPatch, given: str, units: int, named: int
+) -> None:
+    monkeypatch.setenv(VARIABLE, given)
+    with pytest.raises(ValueError, match=f"at least as many.* {units}, got '{given}', which names {named}; pass"):
+        JobQueue(1, resources={"gpu": units}, gpu_env=True)
+    JobQueue(1, resources={"gpu": units}).close()
 
 
 def test_one_unit_is_never_held_by_two(queue: JobQueue, tmp_path: Path) -> None:

@@ -7,8 +7,7 @@ answer says goes into the inbox.
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import cast
@@ -30,6 +29,7 @@ from mpqueue._core.state.books import Books
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk
 from mpqueue._core.state.needs.resources import Grant
+from mpqueue._options import DEVICES_VARIABLE
 from mpqueue._parent.lane_protocol import EarlyLane, Lane, Post
 from mpqueue._parent.own_faults import found
 from mpqueue._parent.surroundings.probe import reached
@@ -49,7 +49,6 @@ from mpqueue._wire.frames import (
     load_frame,
 )
 from mpqueue._wire.line import DamagedError
-from mpqueue._wire.means import DEVICES_VARIABLE
 from mpqueue._wire.memory.segments import SegmentGoneError
 from mpqueue._wire.pickling.packed_handler import PackedHandler
 from mpqueue.errors import shown
@@ -59,13 +58,11 @@ log = logging.getLogger("mpqueue")
 SETUP_END_FAILED = "job %r: the end of its setup failed on worker %d:\n%s"
 
 
-def means_of(grant: Grant, device: str | None) -> Means:
-    """The part of it that is sent to the worker. The devices are numbered as this process sees them."""
+def means_of(grant: Grant, device: str | None, devices: Sequence[str]) -> Means:
+    """The part of it that is sent to the worker; ``devices``: what CUDA calls each unit of ``device``."""
     variables = {}
     if device is not None and device in grant.units:
-        seen = os.environ.get(DEVICES_VARIABLE, "").split(",")
-        names = [seen[unit].strip() if unit < len(seen) and seen[unit] else str(unit) for unit in grant.units[device]]
-        variables[DEVICES_VARIABLE] = ",".join(names)
+        variables[DEVICES_VARIABLE] = ",".join(devices[unit] for unit in grant.units[device])
     return Means({name: [*units] for name, units in grant.units.items()}, grant.needs.cpus, variables)
 
 
@@ -73,7 +70,7 @@ class Traffic:
     """Owns the `Exchange`. ``post`` and ``later`` reach the coordinator from any thread.
 
     ``packers`` are threads for items that are pickled by code of their classes; ``handle`` has a message handled, on
-    the coordinator's thread.
+    the coordinator's thread. ``devices``: see `means_of`.
     """
 
     def __init__(
@@ -85,7 +82,9 @@ class Traffic:
         books: Books,
         packers: Asides,
         handle: Callable[[Message], None],
+        devices: Sequence[str] = (),
     ) -> None:
+        self._devices = devices
         self._now = now
         self._post = post
         self._later = later
@@ -162,7 +161,7 @@ class Traffic:
             unshared=news.unshared,
             imports=news.imports,
             slots=chunk.job.table.slots_of(chunk.indices),
-            means=None if chunk.grant is None else means_of(chunk.grant, self._books.device),
+            means=None if chunk.grant is None else means_of(chunk.grant, self._books.device, self._devices),
             limit=chunk.limit,
         )
         if self._books.engine.shares_memory and (early := cast("EarlyLane", lane)).early_later is None:
