@@ -28,7 +28,7 @@ from mpqueue._parent.own_faults import found
 from mpqueue._parent.running import LaneNow, LaneStack
 from mpqueue._parent.surroundings import real_threads as threads
 from mpqueue._parent.surroundings.clock import Clock, SystemClock
-from mpqueue._parent.surroundings.interpreter_exit import check_running, on_exit
+from mpqueue._parent.surroundings.interpreter_exit import check_running, is_exiting, on_exit
 from mpqueue._parent.surroundings.replies import Reply, SafeEvent
 from mpqueue._wire.pickling.packed_handler import PackedHandler
 from mpqueue.errors import InternalError, JournalError, QueueClosedError
@@ -100,8 +100,10 @@ class Engine:
         self._coordinator: Coordinator | None = None
         self._pool: LanePool | None = None
         self._sampler: Sampler | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may close the queue
         self._shut = False
+        self._ender: int | None = None  #: the thread that ends all
+        self._over = SafeEvent()  #: set: it has done so, or was interrupted
         #: Set: all is to end at once, and an end that waits for listeners or idle workers waits no longer.
         self.cut_short = SafeEvent()
         self._take_back: Callable[[], None] | None = None
@@ -306,10 +308,31 @@ class Engine:
         """
         if kill and not at_exit:  # at the program's end a thread that closes the queue still waits for its listeners
             self.cut_short.set()
-        with self._lock:
-            if self._shut or os.getpid() != self._owner:
-                return
-            self._shut = True
+        here, is_first = threading.get_ident(), False
+        try:
+            with self._lock:
+                if os.getpid() != self._owner or self._shut:
+                    return
+                is_first = self._shut = True  # with no call since the look, in which a signal handler could close it
+                self._ender = here
+            self._end_all(kill, wait_for_listeners, at_exit, by)
+        finally:
+            if is_first:
+                self._over.set()
+
+    def await_end(self, by: float | None = None) -> None:
+        """After `shutdown`: wait until all has ended, where another thread was the first to call that.
+
+        `PATIENCE` seconds after the moment ``by``, that one is cut short. Does not wait on a thread for which that one
+        may wait itself.
+        """
+        if threading.get_ident() == self._ender or _is_own_thread() or is_exiting() or threads.what_is_patched():
+            return
+        if by is not None and not self._over.wait(max(0.0, by - self.clock.now()) + PATIENCE):
+            self.cut_short.set()
+        self._over.wait()
+
+    def _end_all(self, kill: bool, wait_for_listeners: bool, at_exit: bool, by: float | None) -> None:
         if at_exit:
             self.say_unfinished()
         if threads.what_is_patched():
@@ -390,6 +413,7 @@ class Engine:
             coordinator.ask_later(self._shutdown_beside)
         elif not self._shut and os.getpid() == self._owner:
             self._shut = True
+            self._over.set()
             if self.recorder is not None:
                 self.recorder.journal.close(wait=False)
             if self._take_back is not None:
@@ -408,6 +432,12 @@ class Engine:
             quiet.result()
         elif not self.cut_short.is_set():
             log.warning("closing goes on although the end of a setup has taken %.3g s and still runs", patience)
+
+
+def _is_own_thread() -> bool:
+    """True on a thread of mpqueue's, but for one that closes a queue. Objects may be freed on any, and close theirs."""
+    name = threading.current_thread().name
+    return name.startswith("mpqueue-") and "closer" not in name
 
 
 def _post_fault(post: Callable[[Message], None], job: JobBook | None, error: Exception) -> None:

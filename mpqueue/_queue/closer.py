@@ -61,7 +61,10 @@ class Closer:
             self._thread.start()
 
     def _end(self, _: object, *, kill: bool = False, by: float | None = None) -> None:
-        """Wait for the runs, and end all; ``by`` is the moment when the jobs of a queue that drains should be over."""
+        """Wait for the runs, and end all, or wait until another thread has done that.
+
+        ``by`` is the moment when the jobs of a queue that drains should be over.
+        """
         if not kill:
             patience = None if by is None else max(0.0, by - self._engine.clock.now()) + PATIENCE
             self._await_runs(patience)
@@ -71,6 +74,7 @@ class Closer:
             for run in self._runs:
                 run._end_bar()
         self._engine.shutdown(kill=kill, wait_for_listeners=not kill, by=by)
+        self._engine.await_end(by)
         self._pages.close()
 
     def _await_runs(self, patience: float | None) -> None:

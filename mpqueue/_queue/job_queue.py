@@ -1067,8 +1067,9 @@ class JobQueue(SafeEmitter):
         Started jobs are waited for, also their retries; paused ones are cancelled; pending ones stay pending. With
         ``wait=False`` running jobs are cancelled, and what runs ends in the background. With ``kill`` running items
         are ended at once, and listeners are not waited for. From a listener or a sink it acts as ``wait=False``. A
-        second call does nothing, but ``close(kill=True)`` cuts a close short that still waits. Raises `JournalError`
-        where the end was waited for, and not all of it could be written into the journal.
+        second call waits until the first one has ended the queue, except with ``wait=False``, and in a signal handler
+        that interrupts that one; ``close(kill=True)`` also cuts it short. Raises `JournalError` where the end was
+        waited for, and not all of it could be written into the journal.
         """
         self._closer.close(self, wait=wait, kill=kill)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import random
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -438,3 +440,95 @@ def test_job_can_not_be_removed_while_it_is_being_started(
             may_go_on.set()
             assert run.result(60).result(60) is job
         REMOVALS[removal](queue)
+
+
+# --- one thread closes it after another -------------------------------------------------------------------------------
+
+#: How a queue is closed once more.
+SECOND_ENDS: dict[str, Callable[[JobQueue], object]] = {
+    "close": lambda queue: queue.close(),
+    "kill": lambda queue: queue.close(kill=True),
+    "leave": lambda queue: queue.__exit__(None, None, None),
+    "leave by an error": lambda queue: queue.__exit__(ValueError, ValueError(), None),
+    "leave later": lambda queue: asyncio.run(queue.__aexit__(None, None, None)),
+    "drain": lambda queue: queue.drain(60),
+    "drain later": lambda queue: asyncio.run(queue.adrain(60)),
+}
+
+
+@pytest.mark.parametrize("first", ["close", "without waiting", "kill"])
+def test_a_queue_that_is_closed_already_has_ended_when_a_second_close_returns(first: str, tmp_path: Path) -> None:
+    for second, end in SECOND_ENDS.items():
+        with ThreadPoolExecutor(2) as executor:
+            queue, may_go_on, ended = JobQueue(1, journal=tmp_path / "run.db"), threading.Event(), threading.Event()
+            queue.run([1, 2], do.double, id=second)
+            assert queue._engine.recorder is not None
+            queue._engine.recorder.journal.ask_later(lambda _: may_go_on.wait(60))  # noqa: B023 - over in this turn
+
+            def end_it() -> None:
+                end(queue)  # noqa: B023
+                ended.set()  # noqa: B023
+
+            if first == "without waiting":
+                queue.close(wait=False)
+            else:
+                executor.submit(queue.close, kill=first == "kill")
+            wait_until(lambda: any(_is_in(thread, "_end_all") for thread in threading.enumerate()))
+            ending = executor.submit(end_it)
+            wait_until(
+                lambda: ended.is_set() or any(_is_in(thread, "await_end") for thread in threading.enumerate())  # noqa: B023
+            )
+            assert not ended.is_set(), second
+            may_go_on.set()
+            ending.result(60)
+            with JobQueue(1, journal=tmp_path / "run.db") as again:
+                assert again.load_job(second).results == [2, 4]
+
+
+def test_a_close_by_a_signal_handler_or_on_an_own_thread_does_not_wait_for_the_close_that_waits_for_it(
+    tmp_path: Path,
+) -> None:
+    may_go_on, main = threading.Event(), threading.main_thread()
+
+    def close_again(*_: object) -> None:
+        queue.close()
+        queue.close(kill=True)
+        queue.drain(0)
+        may_go_on.set()
+
+    def disturb() -> None:
+        wait_until(lambda: _is_in(main, "_end_all"))
+        queue._host.ask_later(queue.close).result(60)
+        signal.pthread_kill(main.ident or 0, signal.SIGUSR1)
+
+    previous = signal.signal(signal.SIGUSR1, close_again)
+    try:
+        with ThreadPoolExecutor(1) as executor, JobQueue(1, journal=tmp_path / "run.db") as queue:
+            queue.run([1], do.double)
+            assert queue._engine.recorder is not None
+            queue._engine.recorder.journal.ask_later(lambda _: may_go_on.wait(60))
+            disturbing = executor.submit(disturb)
+            queue.close()
+            disturbing.result(60)
+        assert may_go_on.is_set()
+    finally:
+        signal.signal(signal.SIGUSR1, previous)
+
+
+def test_a_drain_cuts_short_a_close_that_waits_for_a_listener(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mpqueue._parent.machinery.PATIENCE", 0.2)
+    may_go_on, inside, queue = threading.Event(), threading.Event(), JobQueue(1)
+
+    def hear() -> None:
+        inside.set()
+        may_go_on.wait(60)
+
+    queue.run([1], do.double)
+    queue._host.tell(hear)
+    assert inside.wait(60)
+    with ThreadPoolExecutor(1) as executor:
+        closing = executor.submit(queue.close)
+        wait_until(lambda: any(_is_in(thread, "_end_all") for thread in threading.enumerate()))
+        queue.drain(0.1)
+        closing.result(60)
+    may_go_on.set()
