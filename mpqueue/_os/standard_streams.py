@@ -74,7 +74,6 @@ def write_utf_8(stream: Any) -> Callable[[], None]:
     return lambda: set_to(encoding)
 
 
-def text_of(written: bytes) -> str:
-    """What was written there as text, its lines ended as Python ends them: Windows has two characters for that."""
-    text = written.decode(errors="replace")
+def in_lines(text: str) -> str:
+    """What was written there, with its lines ended as Python ends them: Windows has two characters for that."""
     return text.replace("\r\n", "\n") if IS_WINDOWS else text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from mpqueue import JobQueue, RetryPolicy, Stage, WorkerCrashedError, current_item
-from mpqueue._os.system import c_library
+from mpqueue._os.system import IS_LINUX, c_library
 from tests.support import handlers as do
 from tests.support.length import long
 from tests.support.programs import run_program
@@ -123,6 +124,76 @@ def test_c_code_and_child_processes_are_heard() -> None:
         assert item.stdout is not None
         assert sorted(item.stdout.split()) == ["C", "descriptor", "python"]
         assert item.stderr == "child\n"
+
+
+_WRITE_NUMBERS = r"""
+import os
+for number in range(50_000):
+    os.write(1, b"%d \xe2\x82" % number)
+    os.write(1, b"\xac\n")
+"""
+
+
+def test_all_that_a_child_process_writes_beside_the_items_is_kept() -> None:
+    def handle(item: int) -> int:
+        if not hasattr(sys, "runs"):  # chunks may run in any order
+            sys.runs = itertools.count()  # type: ignore[attr-defined]
+            sys.child = subprocess.Popen([sys.executable, "-c", _WRITE_NUMBERS])  # type: ignore[attr-defined]
+        run: int = next(sys.runs)  # type: ignore[attr-defined]
+        if run == 3000:
+            sys.child.wait()  # type: ignore[attr-defined]
+        return run
+
+    with JobQueue(1, max_retries=0) as queue:
+        job = queue.run(range(3001), handle, capture_output=True)
+    runs: dict[Any, Any] = {item.result: item.stdout for item in job.items}
+    kept = "".join(runs[run] for run in range(3001))
+    # Where a character is cut between two reports, it comes after what stands for its beginning.
+    assert kept.replace("\ufffd", "") == "".join(f"{number} \u20ac\n" for number in range(50_000))
+
+
+def test_all_that_a_thread_writes_beside_the_items_is_kept_or_shown(tmp_path: Path) -> None:
+    body = r"""
+        import itertools
+        import os
+        import sys
+        import threading
+
+        import mpqueue
+
+        def write():
+            for number in range(50_000):
+                os.write(1, b"%d\n" % number)
+
+        def handle(item):
+            if not hasattr(sys, "runs"):  # chunks may run in any order
+                sys.runs = itertools.count()
+                sys.thread = threading.Thread(target=write)
+                sys.thread.start()
+            run = next(sys.runs)
+            if run == 3000:
+                sys.thread.join()
+            return run
+
+        if __name__ == "__main__":
+            with mpqueue.JobQueue(1) as queue:
+                job = queue.run(range(3001), handle, capture_output=True, max_retries=0)
+            print("".join(item.stdout for item in sorted(job.items, key=lambda item: item.result)), end="")
+    """
+    done = run_program(tmp_path, body)
+    assert sorted(map(int, done.stdout.splitlines())) == list(range(50_000))
+
+
+@pytest.mark.skipif(not IS_LINUX, reason="/dev/stderr is a duplicate elsewhere")
+def test_items_whose_shells_write_to_dev_stderr_have_what_each_wrote() -> None:
+    def handle(item: str) -> None:
+        subprocess.run(f"echo {item} >/dev/stderr; echo {item}; echo more", shell=True, check=True)
+
+    items = ["first", "other", "x", "longer than all of them", "last"]
+    with JobQueue(1, max_retries=0) as queue:
+        job = queue.run(items, handle, capture_output=True)
+    assert [item.stderr for item in job.items] == [f"{item}\n" for item in items]
+    assert [item.stdout for item in job.items] == [f"{item}\nmore\n" for item in items]
 
 
 def test_of_a_failed_item_the_last_try_s_output_is_kept() -> None:

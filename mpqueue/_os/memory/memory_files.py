@@ -14,10 +14,11 @@ import functools
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 
 from mpqueue._os.descriptors import duplicate
 from mpqueue._os.files import open_unseen, write_at
-from mpqueue._os.system import IS_WINDOWS, choose
+from mpqueue._os.system import IS_WINDOWS, c_library, choose
 
 if sys.platform == "win32":
     from mpqueue._os.windows import file_handles as windows
@@ -113,6 +114,45 @@ def _temporary(prefix: str, folder: str | None) -> int:
 #: The descriptor of such a file, empty, private to this process, and no standard stream. Raises OSError, with the cure
 #: where there is no folder to make it in.
 make_file = choose(linux=_make_memfd, posix=_make_temporary)
+
+
+def make_appended(label: str) -> int:
+    """As `make_file`: all that is written by this descriptor, or by a duplicate of it, goes to the file's end."""
+    if sys.platform == "win32":
+        return windows.make_temporary(label, appended=True)
+    fd = make_file(label)
+    fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_APPEND)
+    return fd
+
+
+#: Of Linux: keep the file's size, and make a hole in it.
+_KEEP_SIZE, _PUNCH_HOLE = 0x1, 0x2
+
+
+@functools.cache
+def _fallocate() -> Callable[[int, int, int, int], int] | None:
+    """None where its offsets may have another type than they have here."""
+    import ctypes  # only where it is used
+
+    function = getattr(c_library(), "fallocate", None)
+    if function is None or ctypes.sizeof(ctypes.c_long) < 8:
+        return None
+    function.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long)
+    return function  # type: ignore[no-any-return]
+
+
+def _punch_beginning(fd: int, size: int) -> bool:
+    fallocate = _fallocate()
+    return fallocate is not None and fallocate(fd, _PUNCH_HOLE | _KEEP_SIZE, 0, size) == 0
+
+
+def _free_nothing(fd: int, size: int) -> bool:  # noqa: ARG001 - no portable way
+    return False
+
+
+#: Free the memory of a file's first so many bytes, which are zeros from then on; the rest stays where it is. Returns
+#: False where the system can't.
+free_beginning = choose(linux=_punch_beginning, posix=_free_nothing)
 
 
 def _make_sealable_memfd(label: str) -> int:

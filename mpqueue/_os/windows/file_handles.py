@@ -15,6 +15,7 @@ from mpqueue._os.windows import kernel32
 assert sys.platform == "win32"
 
 _READ, _WRITE, _DELETE = 0x80000000, 0x40000000, 0x00010000
+_APPEND_ONLY = 0x00100114  # to write attributes, and data without FILE_WRITE_DATA: at the end only
 _SHARE_ALL = 0x7
 _NEW, _ANEW, _THERE, _THERE_OR_NEW, _EMPTIED = 1, 2, 3, 4, 5
 _READ_ONLY, _NORMAL, _TEMPORARY, _DELETE_ON_CLOSE = 0x1, 0x80, 0x100, 0x04000000
@@ -90,11 +91,15 @@ def check_replaceable(path: str | os.PathLike[str]) -> None:
         raise PermissionError(f"expected a file that can be replaced, got {name!r}, which is read-only")
 
 
-def make_temporary(label: str) -> int:
-    """An empty file in the temporary folder that goes with its last handle, whatever ends its process."""
+def make_temporary(label: str, *, appended: bool = False) -> int:
+    """An empty file in the temporary folder that goes with its last handle, whatever ends its process.
+
+    ``appended``: what is written by this handle, or by a duplicate in any process, goes to its end.
+    """
     name = os.path.join(_temporary_folder(), f"mpqueue-{label}-{os.urandom(8).hex()}")
     attributes = _TEMPORARY | _DELETE_ON_CLOSE
-    handle = kernel32.create_file(name, _READ | _WRITE | _DELETE, _SHARE_ALL, None, _NEW, attributes, None)
+    access = _READ | _DELETE | (_APPEND_ONLY if appended else _WRITE)
+    handle = kernel32.create_file(name, access, _SHARE_ALL, None, _NEW, attributes, None)
     if handle in (None, _INVALID):
         raise _error(name)
     # Else what is written far behind the rest would need room for all that is between.

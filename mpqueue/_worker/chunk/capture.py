@@ -1,7 +1,8 @@
 """What a handler writes to stdout and stderr: kept with its item, or put beside the bar that the parent shows.
 
 Keeping is done at the level of descriptors, so it takes in what C code and child processes write. While a chunk of such
-a job runs, descriptors 1 and 2 are files in memory, which are read and emptied after each call.
+a job runs, descriptors 1 and 2 are files in memory (`mpqueue._worker.chunk.captured_file`), which are read after each
+call. Threads and processes of the handler may write to them at any time.
 """
 
 from __future__ import annotations
@@ -10,47 +11,70 @@ import contextlib
 import errno
 import os
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 from mpqueue._os import standard_streams
-from mpqueue._os.descriptors import Descriptor, descriptors_left, duplicate
-from mpqueue._os.files import read_at
-from mpqueue._os.memory.memory_files import make_file
+from mpqueue._os.descriptors import Descriptor, descriptors_left, duplicate, identify
 from mpqueue._os.system import c_library
+from mpqueue._worker.chunk.captured_file import CapturedFile, CapturedText
 from mpqueue._worker.signals import calls_users_code
 
 #: Back to the line's start, and clear all below: bars are drawn there, and are drawn again soon.
 _CLEAR = "\r\x1b[J"
 
+#: Files that are read on after others took over, beside each one.
+_MOST_OLDER = 4
+
 
 class Capture:
-    """One job's. ``output`` has what the items of the chunk at hand wrote, by position."""
+    """One job's."""
 
     def __init__(self) -> None:
-        self.output: dict[int, tuple[str, str]] = {}
+        #: What the items of the chunk at hand wrote, by position, in the order in which it was read.
+        self._kept: deque[tuple[int, bytes, bytes]] = deque()
+        self._taken = 0  #: up to this position it was taken
         self._out, self._err = _Place(1, "stdout"), _Place(2, "stderr")
+        self._out_text, self._err_text = CapturedText(), CapturedText()
         self._flush_c = c_library().fflush
 
     @contextlib.contextmanager
     def around_chunk(self) -> Iterator[None]:
-        """Keep what is written meanwhile."""
-        self.output.clear()
-        self._flush()
+        """Keep what is written meanwhile, and what processes have written to the files since the last chunk."""
+        self._begin_anew()
+        could_flush = self._flush()
         begun: list[_Place] = []
         try:
             for place in (self._out, self._err):
                 place.begin()
                 begun.append(place)
+            if not could_flush:
+                self._drop_unwritten([place for place in begun if place.has_begun])
             self._flush()  # opens streams again that were closed before this chunk
-            for place in begun:
-                place.take()  # what could not be written before is no item's
             with _line_by_line():
                 yield
         finally:
             self._flush()
             for place in begun:
                 place.end()
+
+    def _begin_anew(self) -> None:
+        """What came of a reported item after its report is the next one's: the first of this chunk."""
+        late = [(0, out, err) for position, out, err in self._kept if position < self._taken and (out or err)]
+        self._kept.clear()
+        self._kept.extend(late)
+        self._taken = 0
+
+    def _drop_unwritten(self, places: list[_Place]) -> None:
+        """What could not be written before this chunk is no item's."""
+        for place in places:
+            place.put_null()
+        for place in places:
+            place.flush_as_it_is()
+        self._flush_c(None)
+        for place in places:
+            place.put()
 
     def wrap(self, call: Callable[..., Any], position: Callable[[], int]) -> Callable[..., Any]:
         """The call, which leaves what it wrote at its position, before it returns or raises."""
@@ -70,12 +94,22 @@ class Capture:
         Where the item has closed what it writes to, that is opened again, and what it had not yet flushed is lost.
         """
         self._flush()
-        out, err = self.output.get(position, ("", ""))
-        self.output[position] = (out + self._out.take(), err + self._err.take())
+        self._kept.append((position, self._out.take(), self._err.take()))
 
     def take(self, first: int, done: int) -> dict[int, tuple[str, str]]:
-        """What the items from ``first`` to ``done`` wrote, by position from there."""
-        return {at - first: self.output.pop(at) for at in range(first, done) if at in self.output}
+        """What the items from ``first`` to ``done`` wrote, by position from there. On any thread, one at a time.
+
+        What came of an earlier one meanwhile is the first one's.
+        """
+        self._taken = done
+        written: dict[int, tuple[bytes, bytes]] = {}
+        while self._kept and (position := max(self._kept[0][0], first)) < done:
+            _, out, err = self._kept.popleft()
+            before_out, before_err = written.get(position, (b"", b""))
+            written[position] = (before_out + out, before_err + err)
+        outs = self._out_text.of_each(out for out, _ in written.values())
+        errs = self._err_text.of_each(err for _, err in written.values())
+        return {position - first: texts for position, texts in zip(written, zip(outs, errs, strict=True), strict=True)}
 
     def is_whole(self) -> bool:
         """False where stdout or stderr can't be put back after the chunk, since a handler has closed that too."""
@@ -86,10 +120,10 @@ class Capture:
         for place in (self._out, self._err):
             place.close()
 
-    def _flush(self) -> None:
-        self._out.flush()
-        self._err.flush()
-        self._flush_c(None)
+    def _flush(self) -> bool:
+        """False where something could not be written."""
+        done = [self._out.flush(), self._err.flush(), not self._flush_c(None)]
+        return all(done)
 
 
 @contextlib.contextmanager
@@ -115,7 +149,8 @@ class _Place:
     def __init__(self, at: int, name: str) -> None:
         self._at = at
         self._name = name
-        self._file: Descriptor | None = None  #: None where no descriptor was left for it
+        self._file: CapturedFile | None = None  #: None where no descriptor was left for it
+        self._older: list[CapturedFile] = []  #: which others may still write to
         try:
             self._make_file()
         except OSError as error:
@@ -123,7 +158,7 @@ class _Place:
             if error.errno not in (errno.EMFILE, errno.ENFILE) and descriptors_left():
                 raise
         self._before: Descriptor | None = None  #: what is there else; None where nothing is, or no chunk runs
-        self._has_begun = False  #: the file was put in its place
+        self.has_begun = False  #: the file was put in its place
         self._take_back: Callable[[], None] = _nothing  #: what the chunk has changed in Python's stream
 
     def begin(self) -> None:
@@ -135,68 +170,85 @@ class _Place:
             if error.errno != errno.EBADF:
                 return
             self._before = None  # it was closed
-        self._has_begun = True
-        self._put()
+        self.has_begun = True
+        self.put()
         self._take_back = standard_streams.write_utf_8(getattr(sys, self._name, None))
 
-    def _put(self) -> None:
-        os.dup2(self._make_file().fd, self._at)
+    def put(self) -> None:
+        """Put the file in its place. Raises OSError."""
+        os.dup2(self._make_file().descriptor.fd, self._at)
 
-    def _make_file(self) -> Descriptor:
+    def put_null(self) -> None:
+        """Put the null device there. Never raises."""
+        with contextlib.suppress(OSError):
+            _put_null(self._at)
+
+    def _make_file(self) -> CapturedFile:
         """The file, made if a handler has closed it. Raises OSError."""
-        if self._file is None or not self._file.is_there():
-            self._file = Descriptor(make_file(self._name))
+        if self._file is None or not self._file.descriptor.is_there():
+            self._file = CapturedFile(self._name)
         return self._file
 
-    def flush(self) -> None:
-        """Have Python write what it holds back. Never raises.
+    def flush(self) -> bool:
+        """Have Python write what it holds back; False where it could not. Never raises.
 
         Where the handler has closed, detached or removed the stream, the next one finds a new one. The number goes
         first: it may be closed, so that what is held back would be lost, or be another file's by now.
         """
         stream: Any = getattr(sys, self._name, None)
         try:
-            if self._has_begun:
+            if self.has_begun:
                 with contextlib.suppress(OSError):
-                    self._status()
+                    self._put_back()
             stream.flush()
-        except BaseException:  # the handler's own, which may raise anything
-            if self._has_begun:
+        except BaseException as error:  # the handler's own, which may raise anything
+            if self.has_begun:
                 with contextlib.suppress(BaseException):
                     self._mend(stream)
+            return not isinstance(error, OSError)
+        return True
+
+    def flush_as_it_is(self) -> None:
+        """The same, to what is there now."""
+        with contextlib.suppress(BaseException):
+            getattr(sys, self._name).flush()
 
     def _mend(self, stream: Any) -> None:
         """Have a stream that can't be flushed write to the file again; first its number, which it needs open."""
-        self._status()
+        self._put_back()
         if _is_useless(stream):
             setattr(sys, self._name, os.fdopen(self._at, "w", 1, "utf-8", "backslashreplace", closefd=False))
         else:
             stream.flush()
 
-    def take(self) -> str:
-        """What was written since the last call. Never raises."""
-        if not self._has_begun:
-            return ""
+    def take(self) -> bytes:
+        """What was written since the last call. Never raises. To be called after `flush`, which puts the file back."""
+        file = self._file
+        if not self.has_begun or file is None:
+            return b""
+        data = b""
+        for older in self._older:
+            with contextlib.suppress(OSError):
+                data += older.rest(older.descriptor.checked())
         with contextlib.suppress(OSError):
-            size = self._status().st_size
-            if size:
-                return self._empty(size)
-        return ""
+            data += file.rest(self._at)
+            if file.is_full:
+                self._replace(file)
+        return data
 
-    def _status(self) -> os.stat_result:
-        """That of the file, which is put back where it is not in its place. Raises OSError."""
-        with contextlib.suppress(OSError):  # the number was closed
-            status = os.fstat(self._at)
-            if self._file is not None and (status.st_dev, status.st_ino) == self._file.identity:
-                return status
-        self._put()
-        return os.fstat(self._at)
+    def _replace(self, file: CapturedFile) -> None:
+        """Put a new file in its place. Raises OSError."""
+        new = CapturedFile(self._name)
+        os.dup2(new.descriptor.fd, self._at)
+        self._file = new
+        self._older.append(file)
+        if len(self._older) > _MOST_OLDER:
+            self._older.pop(0).close()
 
-    def _empty(self, size: int) -> str:
-        data = read_at(self._at, size, 0)
-        os.ftruncate(self._at, 0)
-        os.lseek(self._at, 0, os.SEEK_SET)
-        return standard_streams.text_of(data)
+    def _put_back(self) -> None:
+        """Put the file back where it is not in its place. Raises OSError."""
+        if self._file is None or identify(self._at) != self._file.descriptor.identity:
+            self.put()
 
     def can_end(self) -> bool:
         """True where `end` can put back what was there before."""
@@ -204,9 +256,9 @@ class _Place:
 
     def end(self) -> None:
         """Put back what was there before."""
-        if not self._has_begun:
+        if not self.has_begun:
             return
-        before, self._before, self._has_begun = self._before, None, False
+        before, self._before, self.has_begun = self._before, None, False
         self._take_back()
         with contextlib.suppress(OSError):
             if before is None:
@@ -215,19 +267,25 @@ class _Place:
                 os.dup2(before.fd, self._at)
                 os.close(before.fd)
             else:  # this worker is replaced
-                null = os.open(os.devnull, os.O_RDWR)
-                os.dup2(null, self._at)
-                if null != self._at:
-                    os.close(null)
+                _put_null(self._at)
 
     def close(self) -> None:
         """The job has ended."""
-        if self._file is not None and self._file.is_there():
-            os.close(self._file.fd)
+        for file in (*self._older, self._file):
+            if file is not None:
+                file.close()
 
 
 def _nothing() -> None:
     pass
+
+
+def _put_null(at: int) -> None:
+    """Have the null device open under that number. Raises OSError."""
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, at)
+    if null != at:
+        os.close(null)
 
 
 def _is_useless(stream: Any) -> bool:
