@@ -203,3 +203,20 @@ def test_a_page_never_keeps_items_that_were_being_read_when_the_journal_changed(
         assert shown.table.status.count(COMPLETED) == 0
         assert (shown.status, shown.completed) == ("completed", 20)
         assert shown.table.status.count(COMPLETED) == 20
+
+
+def test_a_job_whose_items_only_come_in_another_order_is_shown_in_it(tmp_path: Path) -> None:
+    path, orders = str(tmp_path / "run.db"), [[1, 3, 2], [3, 2, 1]]
+    with JobQueue(1, journal=path) as queue:
+        queue.run(in_order([1, 2, 3]), times_ten, id="job")
+    view = JournalView([path])
+    known = []
+    for order in orders:
+        with JobQueue(1, journal=path) as queue:
+            queue.create_job("job", in_order(order), times_ten, update=True)
+        with JobQueue(1, journal=path) as queue:
+            known.append(job_of(path))
+            view._look()
+            (shown,) = view.books()
+            for job in (known[-1], Job(shown)):
+                assert [(item.payload["v"], item.result) for item in job.items] == [(v, v * 10) for v in order]

@@ -44,7 +44,7 @@ from mpqueue._parent.journal.kept_results import KeptResults
 from mpqueue._parent.journal.kept_values import ChangedError, NotKept, Unreadable
 from mpqueue._parent.journal.migrations import look_at
 from mpqueue._parent.journal.schema import check_version
-from mpqueue._parent.journal.sealed import Place, unseal
+from mpqueue._parent.journal.sealed import CHECK, Place, unseal
 from mpqueue._wire.ids import IdRule
 from mpqueue.errors import JournalError
 from mpqueue.status import JobStatus
@@ -79,6 +79,7 @@ class RecordedJob:
     is_open: int | None = None  #: 1: its list grew while it ran
     cpu: float | None = None  #: CPU seconds of the workers in its last run
     ran: int | None = None  #: items that ran in it
+    order: object = None  #: another one after its items have come in another order
 
     @property
     def past(self) -> PastRun | None:
@@ -149,14 +150,15 @@ class _Look:
 
 _COLUMNS = (
     "number, id, total, rule, payload_hash, code_hash, seed, created_at, status, started_at, finished_at, duration, "
-    "completed, failed, retries, version, python, slots, handler_name, generation, is_open, cpu, ran"
+    "completed, failed, retries, version, python, slots, handler_name, generation, is_open, cpu, ran, "
+    f"substr(places, 1, {CHECK})"
 )
 #: What SQLite may give for each: it keeps anything in any column.
 _TEXT, _ANY_TEXT, _TIME = (str, type(None)), (str, bytes, type(None)), (float, int, type(None))
 _TYPES: tuple[Any, ...] = (
     *(int, (str, bytes), int, str, _TEXT, _TEXT, str, (float, int), str, _TIME, _TIME, _TIME),
     *(int, int, int, _ANY_TEXT, _TEXT, (int, type(None)), _ANY_TEXT, (int, type(None))),
-    *((int, type(None)), _TIME, (int, type(None))),
+    *((int, type(None)), _TIME, (int, type(None)), object),
 )
 
 
