@@ -192,6 +192,26 @@ def test_ordered_stages_get_their_items_in_the_order_of_the_inputs(lanes: int) -
     assert lanes > 1 or began == [*range(39)]
 
 
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_an_ordered_stage_on_one_lane_runs_in_order_also_what_a_worker_hands_back(lanes: int) -> None:
+    fleet, began = FakeLanes(lanes), list[int]()
+    Auditor(fleet)
+    # The pace changes, so that chunks reach their time limit, and their workers hand back the rest.
+    items = [through(succeed(0.0), succeed(0.001 if at % 60 < 40 else 0.006)) for at in range(600)]
+    head = fleet.stages(items, [None] * 2, ordered=True, max_lanes=1)
+    last = pipeline_of(head).jobs[1]
+
+    def look(chunk: Chunk, lo: int, hi: int) -> None:  # the rest of a stretch may be cut off
+        if chunk.job is last:
+            began.append(chunk.indices[lo])
+
+    fleet.item_watchers.append(look)
+    fleet.start(head)
+    fleet.run_until_over(head)
+    assert head.completed == 600
+    assert began == sorted(set(began))
+
+
 @pytest.mark.parametrize("which", [0, 1, 2])
 def test_what_is_done_to_one_is_done_to_all(which: int) -> None:
     fleet = FakeLanes(2)

@@ -114,6 +114,7 @@ class JobBook:
     past: PastRun | None = None  #: the run before this one
     retries_before: int = 0  #: those of the ``retries`` that are of runs before this one
     tries_before: Mapping[int, int] = field(default_factory=dict)  #: how many tries of items' history are, by index
+    in_order: bool = False  #: its lanes get no chunk in advance: what a worker hands back would run after that
     stage: StageBook | None = None  #: which stage of a pipeline it is
     pipeline: Pipeline | None = None  #: the one of which it is the head
 

@@ -81,7 +81,9 @@ class Chunk:
     @property
     def may_be_followed(self) -> bool:
         """True where its lane may hold another one behind it, so that its worker need not wait then."""
-        return self.care < Care.ALONE and self.job.sizer.is_short(min(self.expected, self.limit))
+        if self.care >= Care.ALONE or self.job.in_order:
+            return False
+        return self.job.sizer.is_short(min(self.expected, self.limit))
 
     @property
     def careful(self) -> bool:

@@ -197,6 +197,7 @@ class Pipeline:
         head.pending.clear()
         for place, (job, (name, most, ordered)) in enumerate(zip(jobs, stages, strict=True)):
             job.stage = StageBook(self, place, name, most, ordered and place > 0)
+            job.in_order = ordered
             job.sealed = place == 0
 
     @property
