@@ -36,7 +36,8 @@ class LaneReady(NamedTuple):
 class LaneAbsent(NamedTuple):
     """There is no room for this worker; `LaneReady` comes when there is.
 
-    ``awaited``: it has its place as soon as others leave it, or work waits for it, so that is no lack of workers.
+    ``awaited``: it has its place as soon as others leave it, or work waits for it, or it imports for long: that is no
+    lack of workers.
     """
 
     lane: int

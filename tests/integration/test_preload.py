@@ -20,8 +20,9 @@ import numpy as np
 import pytest
 
 from mpqueue import ItemTimeoutError, JobQueue, JobStatus, WorkerCrashedError, WorkerStartError
+from mpqueue._engines.loky import loky_pool
 from mpqueue._engines.loky.process import warden
-from mpqueue.backends import ExecutorBackend
+from mpqueue.backends import ExecutorBackend, LokyBackend
 from mpqueue.testing import InlinePool
 from tests.support import handlers as do
 from tests.support.forked_workers import forked_workers
@@ -296,6 +297,23 @@ def test_a_function_that_fails_in_the_workers_alone_fails_the_jobs(tmp_path: Pat
             queue.run(range(2), do.succeed)
         assert queue.last_job is not None
         assert queue.last_job.status is JobStatus.CANCELLED
+
+
+@pytest.mark.parametrize("threads", [False, True])
+def test_imports_may_take_longer_than_a_queue_waits_for_workers(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, threads: bool
+) -> None:
+    monkeypatch.setattr(LokyBackend, "capabilities", LokyBackend.capabilities._replace(patience=1.0))
+    monkeypatch.setattr(loky_pool, "LONG_PRELOAD", 0.1)
+
+    def preload() -> None:
+        if threads:
+            threading.Thread(target=threading.Event().wait, args=(60,), daemon=True).start()
+        threading.Event().wait(3)
+
+    with JobQueue(2, preload=preload) as queue:
+        assert queue.run(range(4), do.double).results == [0, 2, 4, 6]
+    assert "no worker" not in caplog.text
 
 
 @pytest.mark.parametrize(
