@@ -32,6 +32,7 @@ HISTORIES = 2000 if IS_LONG else 300
 
 #: What only a thousand histories and more come to.
 RARELY_REACHED: tuple[Pair, ...] = (
+    ("a dead worker reports", "starting"),
     ("pause", "stealing"),
     ("cancel", "stealing"),
     ("drain", "stealing"),
@@ -44,7 +45,6 @@ REACHED: tuple[Pair, ...] = (
     ("a worker dies", "own stolen"),
     ("a worker dies", "early"),
     ("a worker dies", "held"),
-    ("a dead worker reports", "starting"),
     ("a theft", "careful"),
     ("a job ends", "bad disk"),
     ("a job ends", "held"),
