@@ -47,6 +47,9 @@ class Pair(NamedTuple):
 class Proxy:
     """What stands for a text, as a shared object does."""
 
+    def __repr__(self) -> str:
+        return "Proxy()"
+
     def __getattr__(self, name: str) -> Any:
         return getattr("bad", name)
 
