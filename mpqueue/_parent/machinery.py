@@ -303,6 +303,7 @@ class Engine:
     ) -> None:
         """End everything: workers (with ``kill`` at once, else when they are idle), threads, files. Idempotent.
 
+        Where a Ctrl-C interrupts it, the next call goes on with what is left.
         With ``kill`` it cuts one short that another thread is at, without waiting for that one.
         ``by`` is the moment, by the queue's clock, until which idle workers are waited for at the longest.
         """
@@ -316,6 +317,10 @@ class Engine:
                 is_first = self._shut = True  # with no call since the look, in which a signal handler could close it
                 self._ender = here
             self._end_all(kill, wait_for_listeners, at_exit, by)
+        except BaseException as interruption:
+            if is_first and not isinstance(interruption, Exception):
+                self._shut = False  # what is left is for the next who ends it, at the latest the program's end
+            raise
         finally:
             if is_first:
                 self._over.set()
@@ -339,7 +344,9 @@ class Engine:
             self._leave()
             return
         if self._coordinator is not None:
-            self._end_work(self._coordinator, kill, wait_for_listeners and not at_exit, by)
+            with contextlib.suppress(QueueClosedError):  # an end that was interrupted had come further
+                self._end_work(self._coordinator, kill, by)
+            self.listeners.stop(wait=wait_for_listeners and not at_exit, unless=self.cut_short)
         elif self.listeners.is_alive:  # the coordinator could not be started
             self.listeners.stop(wait=False)
         if self.recorder is not None:
@@ -349,7 +356,7 @@ class Engine:
         if self._recording is not None:
             self._recording.close()
 
-    def _end_work(self, coordinator: Coordinator, kill: bool, wait_for_listeners: bool, by: float | None) -> None:
+    def _end_work(self, coordinator: Coordinator, kill: bool, by: float | None) -> None:
         if not kill:
             with contextlib.suppress(InternalError):
                 self._wait_until_quiet(coordinator, by)
@@ -372,7 +379,6 @@ class Engine:
         if self._pool is not None:  # looked at last: it may have been opened just before
             self._pool.close(kill=kill or (by is not None and self.clock.now() >= by))
         coordinator.stop()
-        self.listeners.stop(wait=wait_for_listeners, unless=self.cut_short)
 
     def _await_pickled(self, coordinator: Coordinator, recorder: Recorder) -> None:
         """Wait for what is being pickled for the journal, within reason."""

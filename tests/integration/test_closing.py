@@ -418,6 +418,40 @@ def test_interruption_while_the_with_block_ends_kills(tmp_path: Path) -> None:
     assert job.status is JobStatus.CANCELLED
 
 
+@pytest.mark.parametrize("done", [False, True])
+@pytest.mark.parametrize("step", ["flush", "workers", "coordinator", "listeners", "journal"])
+def test_an_end_that_was_interrupted_is_ended_by_the_next_close(
+    step: str, done: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    queue = JobQueue(2, journal=tmp_path / "run.db")
+    queue.run(["a", "b"], do.succeed, id="job")
+    engine = queue._engine
+    assert engine.recorder is not None
+    journal = engine.recorder.journal
+    owner, name = {
+        "flush": (journal, "flush"),
+        "workers": (engine._pool, "close"),
+        "coordinator": (engine._coordinator, "stop"),
+        "listeners": (engine.listeners, "stop"),
+        "journal": (journal, "close"),
+    }[step]
+    real = getattr(owner, name)
+
+    def interrupted(*args: Any, **kwargs: Any) -> None:
+        monkeypatch.undo()
+        if done:
+            real(*args, **kwargs)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(owner, name, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        queue.close()
+    queue.close(kill=True)
+    assert not threads_of_queues()
+    with JobQueue(1, journal=tmp_path / "run.db") as again:
+        assert again.load_job("job").results == ["a", "b"]
+
+
 def test_closing_ends_workers_with_retries_that_are_due_in_a_long_time_only_when_told(tmp_path: Path) -> None:
     queue = JobQueue(1, retry=RetryPolicy(1, base_delay=300))
     recorder = Recorder(queue)
