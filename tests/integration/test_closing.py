@@ -447,7 +447,7 @@ def test_an_end_that_was_interrupted_is_ended_by_the_next_close(
     with pytest.raises(KeyboardInterrupt):
         queue.close()
     queue.close(kill=True)
-    assert not threads_of_queues()
+    wait_until(lambda: not threads_of_queues())  # listeners are not waited for
     with JobQueue(1, journal=tmp_path / "run.db") as again:
         assert again.load_job("job").results == ["a", "b"]
 

@@ -30,7 +30,7 @@ from mpqueue._parent.journal.journal_reader import Reader
 from mpqueue._parent.journal.journal_writer import Entry, Journal
 from mpqueue._parent.journal.kept_values import BigFile
 from mpqueue._parent.journal.schema import APPLICATION, VERSION
-from mpqueue.errors import JournalError
+from mpqueue.errors import JournalError, QueueClosedError
 from tests.support.programs import start_program
 from tests.support.systems import IS_WINDOWS, not_on_windows
 from tests.support.waiting import wait_until
@@ -368,7 +368,7 @@ def test_a_question_comes_after_all_that_was_posted(tmp_path: Path) -> None:
         assert found == 1
         with pytest.raises(AttributeError):
             journal.ask(lambda store: store.nothing)  # type: ignore[attr-defined]
-    with pytest.raises(JournalError, match="closed"):
+    with pytest.raises(QueueClosedError, match="one that was closed"):
         journal.flush()
 
 
