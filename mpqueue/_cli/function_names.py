@@ -128,9 +128,11 @@ def _found_in(folders: list[str], name: str) -> str | None:
 
 
 def _is_same(one: str | None, other: str | None) -> bool:
+    if one is None or other is None:
+        return False
     try:
-        return one is not None and other is not None and os.path.samefile(one, other)
-    except OSError:  # such as "built-in"
+        return one == other or os.path.samefile(one, other)
+    except OSError:  # such as "built-in", or a module in a zip file
         return False
 
 

@@ -11,6 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -397,6 +398,16 @@ def test_imports_that_can_not_be_distinguished_are_refused_before_the_work(folde
         assert f"imports 'helper', and both {folder / names[1][0] / 'helper.py'} and" in done.stderr
         assert len(done.stderr.splitlines()) == 1
     assert rows_of(run(folder, "run", "b/compute.py:run", "-", "-j", "1", stdin="x\n"))[0]["result"] == "b"
+
+
+def test_files_may_import_what_is_in_a_zip_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with zipfile.ZipFile(folder / "library.zip", "w") as library:
+        library.writestr("zipped.py", "name = 'zipped'")
+    monkeypatch.setenv("PYTHONPATH", str(folder / "library.zip"))
+    made(folder, a__load="import zipped\ndef run(x): return x + zipped.name")
+    made(folder, b__compute="import sys, zipped\ndef run(x): return x + zipped.name")
+    done = run(folder, "run", "a/load.py:run", "b/compute.py:run", "-", "-j", "1", stdin="x\n")
+    assert [row["result"] for row in rows_of(done)] == ["xzippedzipped"]
 
 
 def test_a_package_that_is_called_like_an_imported_module_is_refused(
