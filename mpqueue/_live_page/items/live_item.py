@@ -42,6 +42,7 @@ def live_item(item: LiveItem) -> dict[str, Any]:
         told["cpu"] = round(used, 2)
     for name, descriptor in (("stdout", 1), ("stderr", 2)) if item.keeps_output else ():
         # A zero stands before what this item has written, where others have written to the file, see `captured_file`.
-        if written := end_of_file(lane.pid, descriptor, MOST).rpartition(b"\0")[2]:
+        written = (end_of_file(lane.pid, descriptor, MOST) or b"").rpartition(b"\0")[2]
+        if written:
             told[name] = written.decode(errors="replace")
     return told
