@@ -42,6 +42,7 @@ def test_joblibs_own_tests_pass(tmp_path: Path) -> None:
     (tmp_path / "excluded.json").write_text(json.dumps(EXCLUDED))
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     options = ["-c", "pytest.ini", "--rootdir", ".", "-p", "no:cacheprovider", "--disable-plugin-autoload"]
+    options.append("--tb=native")  # else pytest parses sources, which in Python 3.11 is not safe beside other threads
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", *options, "-p", joblibs_own_tests.__name__, "test_parallel.py"],
         cwd=tmp_path,
