@@ -831,11 +831,12 @@ if __name__ == "__main__":
         # Another job in between, whose function brings the class; what the program changes comes through.
         job = queue.create_job("open", [], look, setup=set_up, open=True)
         run = queue.start(job)
+        ended = run.as_completed()
         for factor in (1, 2, 1):
             Config.factor = factor
             queue.add_items(job, items)
-            while job.completed + job.failed < job.total:
-                time.sleep(0.01)
+            for _ in items:
+                next(ended)
             with_factor = (factor, *own[1:])
             assert job.results[-40:] == [with_factor] * 40, job.results[-40:]
             queue.run(items[:4], look_alone)
