@@ -97,6 +97,7 @@ class Registry:
         self._held: dict[str, Held] = {}
         #: Ids of jobs that are on their way into the queue, and how: no other thread creates, takes up or removes them.
         self._coming: dict[object, tuple[str, str]] = {}
+        self._has_compacted = False  #: jobs of the journal, or was asked to
         self._past: WeakValueDictionary[RecordedJob, Job] = WeakValueDictionary()
         self._lock = threading.RLock()
         #: Guards the next two, so that a job does not start while it leaves the queue. It is held for a moment only,
@@ -228,7 +229,7 @@ class Registry:
             with self._lock:
                 self.check_free(book.id)
                 self._coming[mark] = (book.id, "being created")
-            recorder.journal.await_asked()  # it may be compacted just now
+            self._await_compaction(recorder.journal)
             new.record_or_go_on(recorder, self._engine.clock.wall(), options)
             return self._hold(book)
         finally:
@@ -277,7 +278,7 @@ class Registry:
         """A job that only the journal has, which is recorded from now on. Outside of locks: users' code is loaded."""
         recorder = self._engine.recorder
         assert recorder is not None
-        recorder.journal.await_asked()
+        self._await_compaction(recorder.journal)
         if line.generation is not None:
             raise JobStateError(
                 f"job {line.id!r}: expected a job with a list of items to {what}, got a stream; to resume it and "
@@ -446,9 +447,14 @@ class Registry:
             if ended_by is not None and _ended_before(ended_by, line, held):
                 self.remove(job_id)
                 return 1, 0
-            number = line.number
+            number, self._has_compacted = line.number, True  # noted first: a Ctrl-C may come after any call
             compacted = journal.ask_later(lambda store: store.compact_job(number, gone=gone))
         return 0, compacted.result().items
+
+    def _await_compaction(self, journal: Journal) -> None:
+        """A job that comes into the queue may be compacted just now: until that is done."""
+        if self._has_compacted:
+            journal.await_asked()
 
     # -- the journal -----------------------------------------------------------------------------------------
 
