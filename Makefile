@@ -46,7 +46,7 @@ help:  ## print this list
 demo: .venv/.demo  ## describe real pictures on all cores; PICTURES=folder takes your own
 	$(BIN)/python examples/alt_text.py $(if $(PICTURES),--pictures '$(patsubst ~%,$(HOME)%,$(PICTURES))')
 
-check: .venv/.dev  ## format, lint, types, layers, names
+check: .venv/.dev  ## format, lint, types, layers, names, how much work a run is
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
@@ -54,6 +54,7 @@ check: .venv/.dev  ## format, lint, types, layers, names
 	$(BIN)/mypy --platform win32 --config-file .ci/mypy-windows.ini --cache-dir .mypy_cache/win32 mpqueue
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/unit/test_house_rules.py
+	$(BIN)/python -m benchmarks.work --check
 
 format: .venv/.dev  ## format the code, and mend what ruff can mend
 	$(BIN)/ruff format

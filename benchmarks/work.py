@@ -1,0 +1,128 @@
+"""`python -m benchmarks.work`: how much work mpqueue does, in calls of functions, which are the same at any load.
+
+    python -m benchmarks.work                   # today's figures, beside those that are in the repository
+    python -m benchmarks.work --check           # fail where a figure is more than 3% higher: part of `make check`
+    python -m benchmarks.work --write           # keep today's figures, and write docs/explanation/work.md anew
+    python -m benchmarks.work --write --of 0.1 --checkout FOLDER   # the figures of another version, from its checkout
+
+A clock says something else in each run and on each machine; the number of calls does not. The check shows
+work that was added unseen; what work costs in seconds is measured by `python -m benchmarks`. Other versions of Python
+make other calls (some inline comprehensions, say), so the figures are those of one version, and others are not checked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+KEPT, PAGE = HERE / "results" / "work.json", HERE.parent / "docs" / "explanation" / "work.md"
+#: How much higher a figure may be before the check fails; and for figures of which a part depends on chance.
+MORE, MORE_OF_CHANCE = 0.03, 0.10
+BY_CHANCE = frozenset({"worker replaced: coordinator", "run of 100 with a journal: journal"})
+#: The version whose figures are checked.
+TODAY = "today"
+PYTHON = "{}.{}".format(*sys.version_info)
+
+Figures = dict[str, int]
+
+
+def measure(checkout: Path | None) -> Figures:
+    """Run both programs; on another version's checkout only the first, since the second needs its tests."""
+    figures = _run([sys.executable, str(HERE / "counting.py")], checkout or HERE.parent)
+    if checkout is None:
+        figures |= _run([sys.executable, "-m", "benchmarks.counting_simulated"], HERE.parent)
+    return figures
+
+
+def _run(command: list[str], checkout: Path) -> Figures:
+    environment = os.environ | {"PYTHONPATH": str(checkout.resolve())}
+    done = subprocess.run(command, cwd=checkout, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout)  # type: ignore[no-any-return]
+
+
+def risen(kept: Figures, found: Figures) -> list[str]:
+    """A line for each figure that is too high, or is new."""
+    lines = []
+    for name, count in found.items():
+        if name not in kept:
+            lines.append(f"{name}: {count:,}, which is not among the figures that are kept")
+        elif count > kept[name] * (1 + (MORE_OF_CHANCE if name in BY_CHANCE else MORE)):
+            lines.append(f"{name}: {count:,}, where {kept[name]:,} are kept ({count / kept[name] - 1:+.1%})")
+    return lines
+
+
+def page(kept: dict[str, Figures]) -> str:
+    """docs/explanation/work.md."""
+    versions = [name for name in kept if name != TODAY]
+    rows = [
+        f"| {name} | {' | '.join(_number(kept[one].get(name)) for one in versions)} | {count:,} |"
+        for name, count in kept[TODAY].items()
+    ]
+    return "\n".join(
+        [
+            "# Counted calls",
+            "",
+            "How much work a run is, in calls of functions, Python's and C's, in each thread. Unlike seconds, calls",
+            "are the same on each machine and at any load, so `make check` fails if a figure rises by more than 3%,",
+            "unless the same commit keeps the new figure, with a reason.",
+            "",
+            "Items are no-ops, one worker is warm, and a figure is the median of 40 runs. The last two are simulated,",
+            "and exact.",
+            "",
+            f"| what: where | {' | '.join(versions)} | today |",
+            f"|---|{'--:|' * (len(versions) + 1)}",
+            *rows,
+            "",
+            f"CPython {kept_python()}. `python -m benchmarks.work --write` has written this page.",
+            "",
+        ]
+    )
+
+
+def _number(count: int | None) -> str:
+    return "" if count is None else f"{count:,}"
+
+
+def kept_python() -> str:
+    """The version of Python whose figures are kept."""
+    return json.loads(KEPT.read_text())["python"] if KEPT.exists() else PYTHON  # type: ignore[no-any-return]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.work", description=__doc__)
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--of", default=TODAY, metavar="VERSION")
+    parser.add_argument("--checkout", type=Path)
+    args = parser.parse_args()
+    if args.check and kept_python() != PYTHON:
+        print(f"work is not checked: the figures are those of Python {kept_python()}, and this is {PYTHON}")
+        return
+    kept: dict[str, Figures] = json.loads(KEPT.read_text())["figures"] if KEPT.exists() else {}
+    found = measure(args.checkout)
+    before = kept.get(args.of, {})
+    if not args.check:
+        for name, count in found.items():
+            print(f"{count:>12,} {_number(before.get(name)):>12}  {name}")
+    if args.write:
+        kept[args.of] = found
+        kept[TODAY] = kept.pop(TODAY)
+        KEPT.write_text(json.dumps({"python": PYTHON, "figures": kept}, indent=1) + "\n")
+        PAGE.write_text(page(kept))
+    elif args.check and (lines := risen(before, found)):
+        sys.exit("\n".join(["More work than is kept in benchmarks/results/work.json:", *lines, REMEDY]))
+
+
+REMEDY = (
+    "If that is meant, run `python -m benchmarks.work --write`, commit both files with the change, and say why in the "
+    "message."
+)
+
+
+if __name__ == "__main__":
+    main()
