@@ -16,10 +16,10 @@ import pytest
 from hypothesis import settings
 
 from mpqueue._os import channels
-from mpqueue._os.system import IS_WINDOWS
 from mpqueue._parent import errands
 from tests.support import leaks, length
 from tests.support.startup import sitecustomize
+from tests.support.systems import IS_WINDOWS
 from tests.support.waiting import wait_until
 
 #: Seconds that asynchronous cleaning up may take: worker exit, unlinking by a resource tracker, threads running out.

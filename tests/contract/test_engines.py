@@ -21,7 +21,6 @@ import pytest
 
 import mpqueue
 from mpqueue import ItemStatus, JobStatus, RetryPolicy, Stage, current_item, sinks
-from mpqueue._os.system import IS_LINUX
 from mpqueue.backends import Backend
 from mpqueue.events import JOB_FINISHED, JOB_PROGRESS, JOB_STARTED
 from tests.support import contract_handlers as its
@@ -30,6 +29,7 @@ from tests.support.engine_pages import refused_by, refused_on_page
 from tests.support.engines import Engine
 from tests.support.recorder import Recorder
 from tests.support.results import results_of
+from tests.support.systems import IS_LINUX
 from tests.support.waiting import Gate, wait_until
 
 pytestmark = pytest.mark.slow

@@ -12,12 +12,11 @@ import numpy as np
 import pytest
 
 from mpqueue import JobQueue, RetryPolicy, current_item
-from mpqueue._os.process.process_signals import KILL
 from mpqueue._wire.memory import segments
 from mpqueue._wire.memory.segments import spare
 from tests.support import handlers as do
 from tests.support.results import results_of
-from tests.support.systems import LINUX_ONLY, not_on_windows
+from tests.support.systems import KILL, LINUX_ONLY, not_on_windows
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("forked_workers")

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from mpqueue import JobQueue, RetryPolicy, current_item
-from mpqueue._os.process.process_signals import KILL
 from tests.support import handlers as do
 from tests.support.results import results_of
+from tests.support.systems import KILL
 from tests.support.waiting import Gate, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]

@@ -24,7 +24,6 @@ from typing import Any
 import pytest
 
 from mpqueue import Executor, ItemTimeoutError, Pool, RemoteError, RetryPolicy, WorkerCrashedError
-from mpqueue._dropin.map.map_options import DROPIN_RETRY
 from mpqueue._wire.pickling.packed_functions import FunctionPacker, PackedFunction
 from tests.support import handlers as do
 from tests.support.systems import KILLED_ITSELF, KILLED_ITSELF_WORD
@@ -114,7 +113,6 @@ def test_call_that_fails_is_made_again_three_times_by_default() -> None:
         assert executor.submit(do.fail_until(4), "a").result(TIMEOUT) == "a"
         with pytest.raises(ValueError, match="cannot do 'b'"):
             executor.submit(do.fail_until(5), "b").result(TIMEOUT)
-    assert RetryPolicy(3, base_delay=0.1) == DROPIN_RETRY
 
 
 def test_calls_of_a_map_are_made_again_by_default_and_the_executor_goes_on() -> None:

@@ -17,7 +17,6 @@ import pytest
 
 import mpqueue
 from mpqueue import ItemStatus, Job, JobQueue, JobStatus, RetryPolicy, current_item
-from mpqueue._cli.usage import Exit
 from mpqueue._parent.journal import recorder as recorder_module
 from mpqueue._parent.journal.journal_file import folder_of
 from mpqueue._parent.journal.journal_reader import Reader
@@ -144,7 +143,7 @@ KILLED = """
 import os, sys
 import mpqueue
 from mpqueue._os.process.process_identity import process_name
-from mpqueue._os.process.process_signals import KILL
+from tests.support.systems import KILL
 from mpqueue._parent.journal.journal_reader import Reader
 from tests.support.waiting import wait_until
 
@@ -334,7 +333,7 @@ def test_results_that_wait_for_a_slow_disk_are_bounded(path: Path, monkeypatch: 
 KILLER = """
 import os, sys, threading
 import mpqueue
-from mpqueue._os.process.process_signals import KILL
+from tests.support.systems import KILL
 
 def work(item):
     with open(sys.argv[2], "a") as calls:
@@ -366,8 +365,8 @@ def test_an_item_that_kills_its_program_fails_in_the_end(path: Path, tmp_path: P
 KILLER_OR_RETRY = """
 import os, sys, threading
 import mpqueue
-from mpqueue._os.process.process_signals import KILL
-from mpqueue._cli.command_line import main
+from tests.support.systems import KILL
+from tests.support.command_line import main
 
 path, calls_of, how = sys.argv[1:4]
 
@@ -396,7 +395,7 @@ def test_an_item_that_kills_its_program_fails_whichever_program_it_is(path: Path
     retry = partial(run_program, tmp_path, KILLER_OR_RETRY, path, calls, "retry", "--retries", "0", check=False)
     for _ in range(2):
         assert retry().returncode == WAS_KILLED
-    assert retry().returncode == Exit.FAILED
+    assert retry().returncode == 1
     assert calls.read_text().split().count("13") == 3
     with JobQueue(1, journal=path) as queue:
         (failure,) = queue.load_job("job").failures

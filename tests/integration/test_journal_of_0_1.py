@@ -13,7 +13,6 @@ import pytest
 
 import mpqueue
 from mpqueue import ItemStatus, JobQueue, JobStatus, RetryPolicy
-from mpqueue._cli.command_line import main
 from mpqueue._parent.journal.journal_reader import Reader
 from mpqueue._parent.journal.kept_values import NotKept
 from mpqueue._parent.journal.migrations import MIGRATIONS
@@ -27,6 +26,7 @@ from mpqueue.errors import (
     WorkerCrashedError,
 )
 from tests.support import journal_0_1 as old
+from tests.support.command_line import main
 from tests.support.results import results_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from mpqueue import JobQueue
-from mpqueue._cli.command_line import main
 from mpqueue._core.state.item_table import Elsewhere
 from mpqueue._parent.journal import recorder
 from mpqueue._parent.journal.items.identity import SIZE
@@ -25,6 +24,7 @@ from mpqueue.errors import JournalError
 from mpqueue.events import JOB_PROGRESS, JobProgress
 from mpqueue.status import ItemStatus
 from tests.support import handlers as do
+from tests.support.command_line import main
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]

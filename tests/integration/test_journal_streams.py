@@ -27,7 +27,6 @@ from hypothesis import strategies as st
 
 import mpqueue
 from mpqueue import ItemStatus, JobQueue, JobStatus, TooManyFailuresError, current_item
-from mpqueue._cli.command_line import main
 from mpqueue._dropin.map.item_iterator import ItemIterator
 from mpqueue._parent.journal import journal_writer
 from mpqueue._parent.journal.items.streams import recall as recall_module
@@ -42,6 +41,7 @@ from mpqueue._parent.journal.sealed import prepare
 from mpqueue.errors import JobStateError, JournalError, JournalMismatchError
 from mpqueue.status import COMPLETED
 from tests.support import handlers as do
+from tests.support.command_line import main
 from tests.support.length import IS_LONG, long
 from tests.support.loops import Run, in_loops
 from tests.support.programs import WAS_KILLED, run_program
@@ -300,7 +300,7 @@ def test_an_interruption_while_a_result_is_read_makes_no_item_run_again(
 KILLED = """
 import os, sys, threading
 import mpqueue
-from mpqueue._os.process.process_signals import KILL
+from tests.support.systems import KILL
 
 class Result:
     def __init__(self, number):
@@ -340,7 +340,7 @@ def test_a_program_that_is_killed_loses_nothing_that_it_had(tmp_path: Path) -> N
 KILLER = """
 import os, sys, threading
 import mpqueue
-from mpqueue._os.process.process_signals import KILL
+from tests.support.systems import KILL
 
 def work(item):
     with open(sys.argv[2], "a") as calls:

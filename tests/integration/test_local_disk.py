@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from mpqueue import JobQueue
-from mpqueue._cli.command_line import main
 from mpqueue._os.file_system import FileSystem
 from mpqueue._parent.journal.guards import local_disk
 from mpqueue.errors import JournalError
 from tests.support import handlers as do
+from tests.support.command_line import main
 from tests.support.programs import PATIENCE, write_program
 
 LOCAL = ("ext4", "xfs", "btrfs", "zfs", "tmpfs", "overlay", "virtiofs", "fuseblk", "something.new")

@@ -23,7 +23,6 @@ from mpqueue import (
     WorkerCrashedError,
 )
 from mpqueue._dropin import shared_pool as shared_pool_module
-from mpqueue._dropin.map.map_options import DROPIN_RETRY
 from mpqueue._dropin.shared_pool import shared_pool
 from tests.support import handlers as do
 from tests.support.programs import INTERRUPTED, interrupt_program, is_running, run_program
@@ -214,11 +213,6 @@ def test_function_that_raises_is_called_four_times(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="cannot do 'a'"):
         mpqueue.map(do.count_calls(tmp_path, do.only("a", do.fail)), "ab")
     assert number_of_calls(tmp_path) == {"a": 4, "b": 1}
-
-
-def test_default_delays_are_short() -> None:
-    rng = cast("Any", None)  # there is no jitter
-    assert [DROPIN_RETRY.delay(retry, rng) for retry in (1, 2, 3)] == [0.1, 0.2, 0.4]
 
 
 def test_function_is_called_once_where_no_retries_are_wanted(tmp_path: Path) -> None:

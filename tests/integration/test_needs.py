@@ -11,9 +11,9 @@ import pytest
 
 import mpqueue
 from mpqueue import JobQueue, JobStatus, Stage, current_item
-from mpqueue._os.process.process_signals import KILL
 from tests.support import handlers as do
 from tests.support.results import results_of
+from tests.support.systems import KILL
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 

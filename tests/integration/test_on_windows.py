@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from mpqueue import ItemTimeoutError, JobQueue, JournalError, WorkerCrashedError
-from mpqueue._cli.command_line import main
 from mpqueue._os.files import open_file, read_at, write_at
 from mpqueue._os.process.shell_words import quoted
 from tests.support import handlers as do
+from tests.support.command_line import main
 from tests.support.length import long
 from tests.support.programs import APART, PATIENCE, is_running, run_program, start_program, write_program
 from tests.support.systems import IS_WINDOWS
@@ -258,7 +258,7 @@ def test_ctrl_break_drains_a_run(tmp_path: Path) -> None:
         """
         import signal, sys, threading
         from pathlib import Path
-        from mpqueue._cli.command_line import main
+        from tests.support.command_line import main
         from tests.support.waiting import wait_until
 
         def press():

@@ -20,12 +20,12 @@ import pytest
 
 import mpqueue
 from mpqueue import JobQueue, current_item
-from mpqueue._cli.command_line import main
 from mpqueue._parent.journal.journal_file import folder_of
 from mpqueue._parent.journal.journal_reader import Reader
 from mpqueue.errors import JobFullError, JournalError, JournalMismatchError
 from mpqueue.status import ItemStatus, JobStatus
 from tests.support import handlers as do
+from tests.support.command_line import main
 from tests.support.length import long
 from tests.support.programs import write_program
 from tests.support.waiting import Gate, wait_until

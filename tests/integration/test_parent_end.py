@@ -26,7 +26,7 @@ BUSY = """
 import os, sys, time, signal, threading
 from mpqueue._engines.loky import loky_lane as lane
 from mpqueue._engines.loky.loky_pool import on_exit
-from mpqueue._os.system import IS_LINUX
+from tests.support.systems import IS_LINUX
 from tests.support import handlers, lane_verbs
 from tests.support.lanes import RECEIVER, Lanes
 lane.RECEIVER = RECEIVER

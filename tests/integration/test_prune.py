@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from mpqueue import JobNotFoundError, JobQueue, JobStateError, JournalError
-from mpqueue._cli.command_line import main
 from mpqueue._parent.journal.journal_file import folder_of
 from mpqueue._parent.journal.journal_reader import Reader
 from tests.support import handlers as do
+from tests.support.command_line import main
 from tests.support.programs import PATIENCE, write_program
 from tests.support.waiting import Gate
 

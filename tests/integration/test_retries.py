@@ -23,12 +23,10 @@ from mpqueue import (
     WorkerCrashedError,
     current_item,
 )
-from mpqueue._os.process.process_signals import KILL
-from mpqueue._os.system import IS_WINDOWS
 from mpqueue.events import ITEM_RETRY
 from tests.support import handlers as do
 from tests.support.recorder import Recorder
-from tests.support.systems import not_on_windows
+from tests.support.systems import IS_WINDOWS, KILL, not_on_windows
 from tests.support.waiting import Gate, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]

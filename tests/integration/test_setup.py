@@ -23,7 +23,6 @@ from mpqueue import (
     WorkerCrashedError,
     current_item,
 )
-from mpqueue._os.process.process_signals import KILL
 from mpqueue.errors import type_name_of
 from mpqueue.events import JOB_PROGRESS
 from tests.support import handlers as do
@@ -31,7 +30,7 @@ from tests.support.programs import is_running
 from tests.support.recorder import Recorder
 from tests.support.results import results_of
 from tests.support.strength import workers_of
-from tests.support.systems import IS_WINDOWS, KILLED_ITSELF_WORD, SEGFAULT_WORD
+from tests.support.systems import IS_WINDOWS, KILL, KILLED_ITSELF_WORD, SEGFAULT_WORD
 from tests.support.waiting import Gate, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from mpqueue import Job, JobQueue, JobStateError, JobStatus, RetryPolicy, SinkError, WorkerStartError, sinks
-from mpqueue._cli.command_line import main
 from mpqueue._parent import machinery
 from mpqueue._parent.users_code import deliveries
 from tests.support import handlers as do
+from tests.support.command_line import main
 from tests.support.forks import fork_that_lives_on
 from tests.support.programs import WAS_KILLED, run_program
 from tests.support.systems import not_on_windows
@@ -298,7 +298,7 @@ def test_a_queue_is_closed_although_a_sink_hangs(monkeypatch: pytest.MonkeyPatch
 PROGRAM = """
 import os, sys, threading
 import mpqueue
-from mpqueue._os.process.process_signals import KILL
+from tests.support.systems import KILL
 from mpqueue import sinks
 from mpqueue._output.part_file import PartFile
 

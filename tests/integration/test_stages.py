@@ -15,14 +15,13 @@ import pytest
 
 import mpqueue
 from mpqueue import JobQueue, Progress, RetryPolicy, Stage, current_item, sinks
-from mpqueue._os.process.process_signals import KILL
 from mpqueue.errors import ItemTimeoutError, JobStateError, StageError, TooManyFailuresError, WorkerCrashedError
 from mpqueue.status import JobStatus
 from tests.support import handlers as do
 from tests.support.recorder import Recorder
 from tests.support.results import results_of
 from tests.support.strength import workers_of
-from tests.support.systems import IS_WINDOWS, not_on_windows
+from tests.support.systems import IS_WINDOWS, KILL, not_on_windows
 from tests.support.waiting import Gate, spend
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]

@@ -17,8 +17,8 @@ from unittest.mock import patch
 from mpqueue._engines.loky import launch
 from mpqueue._engines.loky.loky_pool import COOKIE_ROOM
 from mpqueue._engines.loky.process import strays
-from mpqueue._os.system import IS_LINUX
 from mpqueue._wire.seed import COOKIE_VARIABLE
+from tests.support.systems import IS_LINUX
 
 
 @contextlib.contextmanager

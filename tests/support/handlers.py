@@ -34,9 +34,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import mpqueue
-from mpqueue._os import system
-from mpqueue._os.process.process_signals import KILL
 from mpqueue._worker import station
+from tests.support.systems import IS_WINDOWS, KILL
 from tests.support.waiting import Gate, spend
 
 if sys.platform != "win32":
@@ -463,7 +462,7 @@ def exit_zero(item: Any) -> NoReturn:
 
 def segfault(item: Any) -> NoReturn:
     """Read address 0."""
-    if system.IS_WINDOWS:  # where ctypes makes an OSError of it
+    if IS_WINDOWS:  # where ctypes makes an OSError of it
         faulthandler._read_null()  # type: ignore[attr-defined]
     ctypes.string_at(0)
     raise AssertionError("address 0 could be read")
@@ -759,7 +758,7 @@ def return_parcel(item: Any) -> Any:
 
 def hang_sleep(item: Any) -> Any:
     """Sleep in the kernel."""
-    if system.IS_WINDOWS:
+    if IS_WINDOWS:
         spend(FOREVER)
     select.select([], [], [], FOREVER)
     return item

@@ -23,9 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mpqueue._os.process.process_signals import KILL
-from mpqueue._os.system import IS_WINDOWS
 from tests.support.startup import sitecustomize
+from tests.support.systems import IS_WINDOWS, KILL
 
 #: Set for the whole run, so that every process that a test starts carries it, and its children, however far.
 COOKIE = sitecustomize.COOKIE

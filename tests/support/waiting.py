@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from mpqueue._os.system import IS_WINDOWS
+from tests.support.systems import IS_WINDOWS
 
 T = TypeVar("T")
 

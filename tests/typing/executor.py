@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import Any, NoReturn, assert_type
 
 from mpqueue import Executor
-from mpqueue._dropin.executor.call_future import CallFuture
 
 
 def join(number: int, *, text: str) -> list[str]:
@@ -28,16 +27,16 @@ def refuse(number: int) -> NoReturn:
 
 def check_coroutines(executor: Executor) -> None:
     """The result is what the coroutine returns."""
-    assert_type(executor.submit(join_later, 3, text="a"), CallFuture[list[str]])
+    assert_type(executor.submit(join_later, 3, text="a").result(), list[str])
     assert_type(executor.map(join_later, [3]), Iterator[list[str]])
     executor.submit(join_later, "3", text="a")  # type: ignore[arg-type]
     refused = executor.submit(refuse, 3)
-    assert_type(refused, CallFuture[Any])
+    assert_type(refused.result(), Any)
 
 
 def check_submit(executor: Executor) -> None:
     """The arguments are those of the function, the result is what it returns."""
-    assert_type(executor.submit(join, 3, text="a"), CallFuture[list[str]])
+    assert_type(executor.submit(join, 3, text="a").result(), list[str])
     assert_type(executor.submit(join, 3, text="a").result(), list[str])
     assert_type(executor.submit(len, "abc").result(timeout=1.0), int)
     assert_type(executor.submit(len, "abc").cancel(kill=True), bool)

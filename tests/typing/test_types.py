@@ -13,8 +13,6 @@ import pytest
 
 import mpqueue
 from mpqueue import Job, JobItem, JobPlan, JobQueue, JobRun
-from mpqueue._dropin.map.item_iterator import ItemIterator
-from mpqueue._queue.job import Items
 
 T = TypeVar("T")
 
@@ -93,9 +91,9 @@ def check_starmap() -> None:
 
 
 def check_imap() -> None:
-    assert_type(mpqueue.imap(describe, PHOTOS), ItemIterator[str])
-    assert_type(mpqueue.imap_unordered(describe_later, PHOTOS, buffersize=3), ItemIterator[str])
-    assert_type(mpqueue.imap(describe, PHOTOS, on_error="collect"), ItemIterator[str | BaseException])
+    assert_type(next(mpqueue.imap(describe, PHOTOS)), str)
+    assert_type(next(mpqueue.imap_unordered(describe_later, PHOTOS, buffersize=3)), str)
+    assert_type(next(mpqueue.imap(describe, PHOTOS, on_error="collect")), str | BaseException)
     assert_type(list(mpqueue.imap(describe, PHOTOS)), list[str])
     for text in mpqueue.imap_unordered(describe, PHOTOS):
         assert_type(text, str)
@@ -120,7 +118,6 @@ def check_jobs(queue: JobQueue) -> None:
     job = queue.create_job("a", PHOTOS, describe, max_retries=0, priority=1, version="2")
     assert_type(job, Job[Photo, str])
     assert_type(job.results, list[str | None])
-    assert_type(job.items, Items[Photo, str])
     assert_type(job.items[0], JobItem[Photo, str])
     assert_type(job.items[:1], list[JobItem[Photo, str]])
     assert_type(job.items[0].payload, Photo)

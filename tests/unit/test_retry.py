@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mpqueue._dropin.map.map_options import DROPIN_RETRY
 from mpqueue.errors import (
     GiveUp,
     ItemPicklingError,
@@ -274,3 +275,7 @@ def test_a_policy_of_a_user_s_that_decides_nothing_is_at_fault(policy: RetryPoli
     decision = decide_by(policy, 1, ValueError(), RNG)
     assert isinstance(decision, Fail)
     assert str(decision.error) == f"retry policy {type(policy).__name__}: {text}"
+
+
+def test_calls_of_the_drop_ins_are_made_again_after_short_delays() -> None:
+    assert [DROPIN_RETRY.delay(retry, RNG) for retry in (1, 2, 3)] == [0.1, 0.2, 0.4]
