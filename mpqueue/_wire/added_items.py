@@ -24,14 +24,23 @@ class AddedItems:
 
 @dataclass(slots=True, eq=False)
 class ResultWithItems:
-    """A result that brings items along: one pickle, so that both arrive or neither does."""
+    """A result that brings items along: one pickle, so that both arrive or neither does.
+
+    ``lots``: the items of each call of `add`, of whatever class while they are pickled in the worker, and their ids.
+    """
 
     result: Any
-    items: list[Any]
-    ids: list[Hashable] | None
+    lots: list[tuple[Any, list[Hashable] | None]]
 
-    def __repr__(self) -> str:
-        return f"{shown(self.result)}, with {len(self.items)} items to be added"
+    def added(self) -> AddedItems:
+        """All that it brings."""
+        items = [item for lot, _ in self.lots for item in lot]
+        ids: list[Hashable] = []
+        for _, own in self.lots:
+            if own is None:
+                return AddedItems(items, None)
+            ids += own
+        return AddedItems(items, ids)
 
 
 def plain_ids(rule: IdRule, items: Sequence[Any]) -> list[Hashable] | None:

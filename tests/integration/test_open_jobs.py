@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from mpqueue import JobQueue, RetryPolicy, current_item
-from mpqueue.errors import JobFullError, JobStateError, QueueClosedError, ResultPicklingError
+from mpqueue.errors import ItemPicklingError, JobFullError, JobStateError, QueueClosedError, ResultPicklingError
 from mpqueue.status import JobStatus
 from tests.support import handlers as do
 from tests.support.recorder import Recorder
@@ -94,20 +95,25 @@ def fail_first(failed: Path, fault: str, number: int) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("handler", "told"),
-    [("add_a_lock", "the result None, with 1 items to be added can't"), ("add_and_lock", "of type lock can't")],
+    ("handler", "error", "told"),
+    [
+        ("add_a_lock", ItemPicklingError, r"items\[1\]: expected what can be pickled, got <unlocked .* of type lock: "),
+        ("add_and_lock", ResultPicklingError, "of type lock can't be pickled"),
+    ],
 )
-def test_an_item_that_cannot_be_pickled_fails_its_maker(handler: str, told: str, queue: JobQueue) -> None:
+def test_an_item_that_cannot_be_pickled_fails_its_maker(
+    handler: str, error: type[Exception], told: str, queue: JobQueue
+) -> None:
     queue.create_job("j", [1], globals()[handler], open=True, max_retries=0)
     queue.seal("j")
     job = queue.start("j").result()
     assert job.total == 1
-    assert isinstance(job.items[0].exception, ResultPicklingError)
-    assert told in str(job.items[0].error)
+    assert isinstance(job.items[0].exception, error)
+    assert re.search(told, str(job.items[0].error))
 
 
 def add_a_lock(item: int) -> None:
-    current_item().add([threading.Lock()])
+    current_item().add([2, threading.Lock()])
 
 
 def add_and_lock(item: int) -> threading.Lock:
@@ -126,6 +132,27 @@ def test_items_that_are_the_same_object_each_time_are_added_as_they_were(results
     queue.seal("j")
     queue.start("j").result()
     assert sorted(item.payload[0] for item in job.items[500:]) == [*range(500)]
+
+
+@pytest.mark.parametrize("chunksize", [1, 50])
+def test_items_that_are_changed_later_are_added_as_they_were(chunksize: int, queue: JobQueue) -> None:
+    job = queue.create_job("j", [{"id": n} for n in range(20)], add_and_change, open=True, chunksize=chunksize)
+    queue.seal("j")
+    queue.start("j").result()
+    added: list[dict[str, Any]] = [{"id": f"{n}-{part}", "found": [n]} for n in range(20) for part in "ab"]
+    assert [job.items[item["id"]].payload for item in added] == added
+    assert (job.total, job.completed) == (60, 60)
+
+
+def add_and_change(item: dict[str, Any]) -> None:
+    if "found" in item:
+        return
+    page: dict[str, Any] = {"id": f"{item['id']}-a", "found": [item["id"]]}
+    current_item().add([page])
+    page["id"] = f"{item['id']}-b"
+    current_item().add([page])
+    page["found"].append("more")
+    page["id"] = "changed"
 
 
 def test_items_whose_id_is_there_are_left_out(queue: JobQueue) -> None:

@@ -156,7 +156,7 @@ def _frame_of(message: ChunkReported, chunk: Chunk) -> ReportFrame:
     added = message.added or {}
     for nth, at in enumerate(at for at in range(message.done - message.first) if at not in failures):
         if at in added:
-            results[nth] = ResultWithItems(results[nth], added[at].items, added[at].ids)
+            results[nth] = ResultWithItems(results[nth], [(added[at].items, added[at].ids)])
     packed: Packed | list[Packed] | None = (
         [dump(result) for result in results] if chunk.careful or added else dump_plain(results)
     )

@@ -205,7 +205,7 @@ def _take_added(results: list[Any], positions: Sequence[int]) -> dict[int, Added
     for at in positions:
         if at < len(results) and type(whole := results[at]) is ResultWithItems:  # else it is not here
             results[at] = whole.result
-            added[at] = AddedItems(whole.items, whole.ids)
+            added[at] = whole.added()
     return added
 
 

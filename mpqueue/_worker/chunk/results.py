@@ -132,9 +132,8 @@ class ChunkResults:
                 self._running.out[at] = self._with_items(at, self._running.out[at])
 
     def _with_items(self, at: int, result: Any) -> ResultWithItems:
-        items, ids = self._running.added.pop(at)
         self.with_items.add(at)
-        return ResultWithItems(result, items, ids)
+        return ResultWithItems(result, self._running.added.pop(at))
 
     def ended_whole(self, first: int, most: int) -> int:
         """The first position from ``first`` on, and below ``most``, of which nothing is ready to be sent."""
@@ -196,21 +195,19 @@ def _bare(packed: Packed) -> Packed | bytes:
 
 def _at_fault(result: Any) -> Any:
     """What of a result can't be pickled, for people: of what was yielded, that value."""
-    if type(result) is Yielded:
-        parts = result.values
-    else:
-        parts = [result.result] if type(result) is ResultWithItems else []
-    for part in parts:
+    if type(result) is ResultWithItems:  # the items are pickled already
+        return result.result
+    if type(result) is not Yielded:
+        return result
+    for value in result.values:
         try:
-            dump(part)
+            dump(value)
         except BaseException:  # it was raised before, and is reported
-            return part
-    return result.values if type(result) is Yielded else result
+            return value
+    return result.values
 
 
 def _short(obj: Any) -> str:
     text = plain_text(shown(obj))
-    if type(obj) is ResultWithItems:  # says all by itself
-        return text
     name = type.__dict__["__name__"].__get__(type(obj))  # its metaclass may have another idea of it
     return f"{text if len(text) <= 80 else text[:77] + '...'} of type {name}"

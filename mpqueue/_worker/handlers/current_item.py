@@ -14,9 +14,11 @@ from mpqueue._wire.added_items import plain_ids
 from mpqueue._wire.ids import IdRule, find_id
 from mpqueue._wire.memory.flags import READ_INTERVAL
 from mpqueue._wire.memory.ledger import FRACTION
+from mpqueue._wire.memory.shared import leaving
+from mpqueue._wire.pickling.payload import dump, load_kept
 from mpqueue._worker import station as stations
 from mpqueue._worker.station import Station
-from mpqueue.errors import JobStateError, shown
+from mpqueue.errors import ItemPicklingError, JobStateError, shown, text_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,7 +43,7 @@ class Running:
     out: list[Any] = field(default_factory=list)
     reported: bool = False  #: a handler said something about its progress
     is_open: bool = False  #: handlers may add items to the job
-    added: dict[int, tuple[list[Any], list[Hashable] | None]] = field(default_factory=dict)  #: by position
+    added: dict[int, list[tuple[Any, list[Hashable] | None]]] = field(default_factory=dict)  #: by position
     _flags: tuple[bool, bool] = (False, False)
     _flags_read: float = 0.0
     _rng: tuple[int, Any] | None = None  #: the random numbers of the last position that was asked for
@@ -61,6 +63,17 @@ class Running:
             slot = numbers[position] if position < len(numbers) else None
             self._rng = position, random_numbers(self.seed, slot)
         return self._rng[1]
+
+
+class PickledItems:
+    """Items as they are now, whatever is done to them later. Where what holds it is unpickled, it is their list."""
+
+    def __init__(self, items: list[Any]) -> None:
+        with leaving:
+            self._pickle = dump(items).data
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return load_kept, (self._pickle, ())
 
 
 class CurrentItem:
@@ -143,13 +156,16 @@ class CurrentItem:
     def add(self, items: Iterable[Any]) -> None:
         """Give the job more items, where it is open: they are sent with this item's result, and run once each.
 
+        They are pickled at once, so nothing that is done to them later changes them.
+
         Where this try fails, or its worker dies, none of them is added: the next try adds them. An item whose id the
         job has already is left out. May be called several times, also after `JobQueue.seal`: the job ends when
-        nothing of it is left. Never waits, whatever ``max_waiting`` says. The items are pickled with the result.
+        nothing of it is left. Never waits, whatever ``max_waiting`` says.
 
-        Raises `JobStateError` where the job is not open, TypeError for items without the ids that the job's have, or
-        with ids that are not text, numbers, bytes or tuples of these, and for text, bytes, a mapping or a data frame
-        instead of items; RuntimeError in ``setup``, and once the item has ended.
+        Raises `JobStateError` where the job is not open; `ItemPicklingError` for an item that can't be pickled;
+        TypeError for items without the ids that the job's have, or with ids that are not text, numbers, bytes or
+        tuples of these, and for text, bytes, a mapping or a data frame instead of items; RuntimeError in ``setup``, and
+        once the item has ended.
         """
         running, position = self._running, self._position
         if not running.indices or position != len(running.out):
@@ -161,11 +177,26 @@ class CurrentItem:
         check_items(items)
         new = list(items)
         ids = plain_ids(running.id_rule, new)
-        if position in running.added:
-            before, ids_before = running.added[position]
-            new = before + new
-            ids = None if ids is None or ids_before is None else ids_before + ids
-        running.added[position] = new, ids
+        running.added.setdefault(position, []).append((_pickled(new), ids))
+
+
+def _pickled(items: list[Any]) -> PickledItems:
+    try:
+        return PickledItems(items)
+    except Exception as error:
+        at = next((at for at, item in enumerate(items) if not _can_be_pickled(item)), None)
+        which, item = ("items", items) if at is None else (f"items[{at}]", items[at])
+        raise ItemPicklingError(
+            f"{which}: expected what can be pickled, got {shown(item)} of type {type(item).__name__}: {text_of(error)}"
+        ) from error
+
+
+def _can_be_pickled(item: Any) -> bool:
+    try:
+        PickledItems([item])
+    except Exception:
+        return False
+    return True
 
 
 def enter(station: Station, running: Running | None) -> None:
