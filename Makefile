@@ -13,7 +13,7 @@ PIP := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .PHONY: help .venv demo check format test test-heavy test-core test-fast test-others test-portable test-windows test-long test-wheel check-release chaos coverage bench bench-quick faults docs public-api
-.PHONY: docs-serve clean fuzz simulate
+.PHONY: docs-serve clean fuzz simulate mutants held-promises
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z.-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -110,6 +110,12 @@ simulate: .venv/.dev  ## histories of a simulated parent from SEED= on, for MINU
 
 fuzz: .venv/.dev  ## odd values for every public call; EXAMPLES= says how many of each
 	MPQUEUE_FUZZ='$(or $(EXAMPLES),2000)' $(BIN)/python -m pytest --timeout=0 tests/fuzz
+
+mutants: .venv/.dev  ## small changes of core, journal and wire: which of COUNT= do the fast tests notice? SEED= chooses
+	$(BIN)/python -m tests.support.mutants --count $(or $(COUNT),300) --seed $(or $(SEED),0)
+
+held-promises: .venv/.dev  ## write the table of the tests that hold each promise, docs/explanation/held-promises.md
+	$(BIN)/python -m tests.support.promises
 
 coverage: .venv/.dev  ## what the tests reach, workers included
 	$(BIN)/coverage erase
