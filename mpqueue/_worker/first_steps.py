@@ -5,7 +5,8 @@ Runs once in each worker, before its first call. What it sees to, and why:
 - The worker dies with its parent, also when the parent is killed and the worker is in C code; so do the processes that
   its main thread forks (`mpqueue._os.process.parent_death`).
 - It is on a leash, by which the parent ends it and its group, and the parent's death does.
-- It is a session of its own: Ctrl-C at the terminal does not reach it, and one signal kills it with its children.
+- It is a process group of its own, without a terminal: Ctrl-C does not reach it, and one signal kills it with its
+  children.
 - Signals and `multiprocessing` are as in a fresh Python, so handlers may start processes and pools of their own.
 - What it forks can neither hold the pipes home open (the parent would wait for their end) nor write into the ledger.
 - It can be asked where it is (`mpqueue._os.process.stacks`), also while it sleeps or holds the global lock.

@@ -195,6 +195,41 @@ def test_queue_installs_no_signal_handlers_in_the_parent() -> None:
     assert [signal.getsignal(number) for number in signals] == before
 
 
+# --- sessions and groups ---------------------------------------------------------------------------------------------
+
+
+def session_and_group(_item: int) -> tuple[int, int, int]:
+    return os.getsid(0), os.getpgid(0), os.getpid()
+
+
+@pytest.mark.parametrize("preload", [(), ("json",)], ids=["started", "forked"])
+def test_a_worker_is_in_the_program_s_session_and_in_a_group_of_its_own(preload: tuple[str, ...]) -> None:
+    with JobQueue(1, preload=preload) as queue:
+        session, group, pid = queue.run([1], session_and_group).results[0] or (0, 0, 0)
+    assert session == os.getsid(0)
+    assert group == pid
+
+
+def test_a_terminal_stops_no_handler_that_reads_from_it_writes_to_it_or_changes_it(tmp_path: Path) -> None:
+    body = """
+        import subprocess
+        import mpqueue
+
+        def use_terminal(item):
+            commands = "stty tostop; echo written; stty -tostop; read line < /dev/tty || echo no terminal"
+            return subprocess.run(["sh", "-c", commands], check=True, stderr=subprocess.DEVNULL).returncode
+
+        subprocess.run(["stty", "tostop"], check=True)
+        with mpqueue.JobQueue(1, max_retries=0) as queue:
+            run = queue.start(queue.create_job("job", [1], use_terminal))
+            print(run.result(30).results)
+    """
+    with terminal(tmp_path, body) as shown:
+        wait_until(lambda: "[0]" in shown.text, what="the handler's end")
+        assert shown.end() == 0, shown.text
+        assert shown.text == "written\nno terminal\n[0]\n"
+
+
 # --- parents that are killed ----------------------------------------------------------------------------------------
 
 KILLED = """

@@ -30,9 +30,9 @@ pytestmark = pytest.mark.slow
 
 
 def test_a_worker_answers_and_knows_its_place(lanes: Lanes) -> None:
-    lane, generation, pid, session = lanes.call(lane_verbs.who_am_i)
+    lane, generation, pid, group = lanes.call(lane_verbs.who_am_i)
     assert (lane, generation) == (0, 0)
-    assert pid == lanes.lane().pid == session
+    assert pid == lanes.lane().pid == group
 
 
 def test_the_parent_sees_what_the_worker_leaves_early(lanes: Lanes) -> None:

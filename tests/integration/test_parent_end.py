@@ -196,5 +196,5 @@ def test_ctrl_c_at_the_terminal_does_not_reach_workers_not_even_while_they_start
 
 
 def test_a_worker_has_no_terminal_to_stop_it(new_lanes: Callable[..., Lanes]) -> None:
-    _, _, pid, session = new_lanes().call(lane_verbs.who_am_i)
-    assert session == pid
+    _, _, pid, group = new_lanes().call(lane_verbs.who_am_i)
+    assert group == pid

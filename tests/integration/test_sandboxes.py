@@ -180,9 +180,9 @@ MORE_PLACES = {
     "no record of openings' locks": Place((refusing.OPENING_LOCKS, refusing.OPENING_LOOKS), errno.EINVAL),
     "no memfd, read-only /dev/shm": Place(("memfd_create",), mounts=READ_ONLY_SHM),
     "no memfd, /dev/shm alone to write to": Place(("memfd_create",), mounts=READ_ONLY_ROOT, has_home=False),
-    "no session": Place(
-        ("setsid",),
-        prints=r"PermissionError: \[Errno 1\] expected to be allowed a session of its own \(setsid\), got .*",
+    "no group": Place(
+        ("setpgid",),
+        prints=r"PermissionError: \[Errno 1\] expected to be allowed a process group of its own \(setpgid\), got .*",
         warns=".*",
     ),
     "no signals by number": Place(("kill",), errno.ENOSYS),

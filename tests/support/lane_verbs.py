@@ -37,8 +37,8 @@ def _here() -> station.Station:
 
 
 def who_am_i() -> tuple[int, int, int, int]:
-    """Lane, generation, process id, session."""
-    return _here().lane, _here().generation, os.getpid(), os.getsid(0)
+    """Lane, generation, process id, process group."""
+    return _here().lane, _here().generation, os.getpid(), os.getpgid(0)
 
 
 def read_flags() -> tuple[int, bool, bool]:

@@ -29,7 +29,7 @@ _NUMBERS = {
     "prlimit64": (302, 261),
     "process_vm_readv": (310, 270),
     "sched_getaffinity": (204, 123),
-    "setsid": (112, 157),
+    "setpgid": (109, 154),
     "socketpair": (53, 199),
     "statx": (332, 291),
     "sysinfo": (99, 179),

@@ -91,19 +91,20 @@ def note_forked() -> None:
 
 
 def follow_parent(parent: int, leash: int) -> None:
-    """Leave the parent's session, and die when it does, or when it pulls the leash; at once where it has done so.
+    """Leave the parent's group, and die when it does, or when it pulls the leash; at once where it has done so.
 
-    On Windows the worker is held from outside, by its parent's job object. Raises OSError where it can't leave that
-    session.
+    The session stays the parent's: what a system grants by session, such as a share of the CPUs, counts for both. On
+    Windows the worker is held from outside, by its parent's job object. Raises OSError where it can't leave the group.
     """
     if IS_WINDOWS:
         return
     try:
-        if os.getsid(0) != os.getpid():
-            os.setsid()
+        if os.getpgid(0) != os.getpid():
+            os.setpgid(0, 0)
     except OSError as error:
-        text = f"expected to be allowed a session of its own (setsid), got {error.strerror!r}"
+        text = f"expected to be allowed a process group of its own (setpgid), got {error.strerror!r}"
         raise OSError(error.errno, text) from None
+    _leave_terminal()
     if not _is_forked:
         die_with_parent(parent)
         _leave_unless_child_of(parent)  # it may have died before
@@ -111,6 +112,22 @@ def follow_parent(parent: int, leash: int) -> None:
         threading.Thread(target=_watch, args=(leash,), name="mpqueue-leash", daemon=True).start()
     if is_readable(leash, 0):  # pulled before
         os._exit(1)
+
+
+def _leave_terminal() -> None:
+    """Give up the terminal, for this process and what it starts.
+
+    It would stop a group that is not in its foreground as soon as that reads from it or changes its settings, and
+    under ``stty tostop`` as soon as that writes. It has no power over a process whose terminal it is not.
+    """
+    with contextlib.suppress(OSError):  # there is none
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
+        try:
+            import termios  # where it is used
+
+            fcntl.ioctl(terminal, termios.TIOCNOTTY)
+        finally:
+            os.close(terminal)
 
 
 def _die_by_kernel(parent: int) -> None:

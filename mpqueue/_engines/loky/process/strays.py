@@ -1,7 +1,7 @@
 """Processes that outlive the worker they come from: those that left its group, found by a cookie in their environment.
 
-A worker's children die with its process group. One that made itself a session of its own, or a program that was
-started from it, escapes that; but its environment still names the lane that it came from::
+A worker's children die with its process group. One that made itself a group or a session of its own, or a program that
+was started from it, escapes that; but its environment still names the lane that it came from::
 
     MPQUEUE_LANE=<parent's id>.<its start time>.<its pid namespace>/<pool>/<lane>/<generation>/
 
