@@ -242,6 +242,10 @@ class NewJob:
         places = reader.places(recorded)
         afresh = _marked(len(table), chain(match.changed, again.afresh))
         without_results = self._fill(reader, recorded, afresh)
+        unknown = [index for index in match.unknown if table.ended(index)]
+        if unknown:
+            log.warning("job %r: whether %d of its items have changed can't be known, so they run again: %s",
+                        book.id, len(unknown), inventory.name_unknown(unknown[0]))  # fmt: skip
         self._order_by_record()
         if not self._seed_given:
             self._take_seed(recorded.seed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import Enum
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 from unittest import mock
@@ -115,17 +117,71 @@ class Restless:
         return (Slotted, (Restless.count,))
 
 
-def itself() -> list[Any]:
-    value: list[Any] = []
-    value.append(value)
-    return value
+class Knot:
+    """Something that others lead to, and that leads to others."""
+
+    def __init__(self, others: Any = ()) -> None:
+        self.others = others
 
 
-def nested() -> list[Any]:
-    value: list[Any] = []
-    for _ in range(100_000):
+def ring(size: int) -> Knot:
+    first = last = Knot()
+    for _ in range(size - 1):
+        last.others = Knot()
+        last = last.others
+    last.others = first
+    return first
+
+
+def net(size: int) -> list[Knot]:
+    """Each leads to each."""
+    knots = [Knot() for _ in range(size)]
+    for knot in knots:
+        knot.others = knots
+    return knots
+
+
+def net_in_a_set() -> Knot:
+    knot = Knot()
+    knot.others = {1, knot}
+    return knot
+
+
+def nested(value: object, depth: int) -> object:
+    for _ in range(depth):
         value = [value]
     return value
+
+
+def test_what_leads_back_to_itself_has_the_form_of_what_is_like_it() -> None:
+    made = (partial(ring, 1), partial(ring, 2), partial(ring, 4), partial(net, 2), partial(net, 30))
+    values = [make() for make in made]
+    assert len({*map(digest, values)}) == len(values)
+    assert [digest(make()) for make in made] == [*map(digest, values)]
+    assert [digest(pickle.loads(pickle.dumps(value))) for value in values] == [*map(digest, values)]
+    one, other = ring(2), ring(2)
+    assert digest([one, one]) == digest([one, other])
+    assert digest({"a": one, "b": other}) == digest({"b": one, "a": other})
+    assert digest([one, one.others, [one.others]]) == digest([other, other.others, [other.others]])
+    assert digest([one, one.others]) != digest([one, one])
+    assert digest({one, one.others}) == digest({other, ring(2)})
+    assert digest({(one, one.others), one.others}) == digest({other, (other.others, other)})
+    assert digest({1, 2, frozenset([(one.others,)])}) == digest({2, 1, frozenset([(ring(2),)])})
+
+
+@pytest.mark.parametrize("depth", [150, 199, 200, 201, 202, 399, 400, 401, 402, 3000])
+def test_depth_does_not_matter(depth: int) -> None:
+    assert digest(nested(1, depth)) == digest(nested(1, depth)) != digest(nested(2, depth))
+    assert digest(nested(1, depth)) != digest(nested(1, depth + 1))
+    assert digest(nested(Photo("a"), depth)) != digest(nested(Photo("b"), depth))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="paths of Windows are others")
+def test_older_journals_know_what_they_know() -> None:
+    values = ["a", 1, 1.5, None, b"b", ("a", [2, {"k": Path("p")}]), {"x": {1, 2}, "y": (3,)}, Photo("a", {"t"})]
+    values += [Point(1, 2), NAIVE.replace(tzinfo=dt.UTC), Colour.RED, Decimal(1), np.arange(3, dtype="<i8")]
+    values += [{(1, 2): [Photo("b")] * 2}]
+    assert digest([*map(digest, values)]).hex() == "38d1181db4dfa0d9b35d0b5d40dc5baa"
 
 
 @pytest.mark.parametrize(
@@ -134,8 +190,8 @@ def nested() -> list[Any]:
         (lambda: None, "not found under that name"),
         (threading.Lock(), "cannot pickle"),
         (Restless(), "differently each time"),
-        (itself(), "refers to itself"),
-        (nested(), "nested too deep"),
+        (net_in_a_set(), "its others: it is a set of what leads back to it"),
+        (Photo("a", more={"k": [threading.Lock()]}), r"its more\['k'\]\[0\]: TypeError: cannot pickle"),
         (type("Local", (), {})(), "not found under that name"),
         ([{"a": (each for each in list[int]())}], "cannot pickle"),
     ],

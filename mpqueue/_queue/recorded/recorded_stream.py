@@ -216,8 +216,7 @@ class RecordedStream(Stream):
     def _complain(self, reason: str) -> None:
         if not self._complained:
             self._complained = True
-            log.warning("job %r: the result of an item can't be read from %s (%s), so it runs again, and so do others "
-                        "like it", self._book.id, self._journal.path, reason)  # fmt: skip
+            log.warning("job %r: %s, so it runs again, and so do others like it", self._book.id, reason)
 
     def add(self, items: Sequence[StreamItem]) -> range:
         """See `Stream`. Costs a look into the journal. Raises `JournalError`: then no more can be added."""

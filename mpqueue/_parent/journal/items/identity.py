@@ -10,15 +10,18 @@ from __future__ import annotations
 import copyreg
 import datetime as dt
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
 from decimal import Decimal
 from enum import Enum
-from functools import cache
+from functools import cache, lru_cache
 from hashlib import blake2b
+from itertools import chain, pairwise
+from operator import itemgetter
 from pathlib import PosixPath, PurePath, PurePosixPath
 from struct import Struct
-from types import BuiltinFunctionType, EllipsisType, FunctionType
+from types import BuiltinFunctionType, EllipsisType, FunctionType, ModuleType
 from typing import Any
 from uuid import UUID
 
@@ -26,12 +29,16 @@ from mpqueue.errors import shown
 
 #: Bytes of a digest.
 SIZE = 16
+#: The state of an item that has an id, but no stable form: none is like it.
+UNKNOWN = bytes(SIZE)
 #: Bytes from which on the content of an array stands in the form as a digest.
 LARGE = 4096
 #: The long double of x86: bits of its fraction, and bytes of it; it takes 12 or 16.
 _BITS_OF_X87, _BYTES_OF_X87 = 63, 10
-#: How deep a value may be nested.
+#: How deep forms stand in each other; one that is deeper stands there as a digest.
 DEEPEST = 200
+#: How deep containers of plain data stand in each other that are written by calls.
+SHALLOW = 20
 
 _float = Struct("<d").pack
 _complex = Struct("<dd").pack
@@ -76,24 +83,16 @@ def encode(value: Any) -> bytes:
 def encode_plain(value: Any) -> bytes | None:
     """The canonical form if that runs no code of users' classes, else None."""
     try:
-        return _Writer(plain_only=True).write(value)
-    except (NoIdentityError, RecursionError):
+        return Writer(plain_only=True).write(value)
+    except NoIdentityError:
         return None
 
 
 def _encode_in_full(value: Any) -> bytes:
     """The form of a container or an object. Objects are written twice, since code of theirs may say other things."""
-    try:
-        first = _Writer()
-        form = first.write(value)
-        stable = not first.ran_code or _Writer().write(value) == form
-    except NoIdentityError:
-        raise
-    except RecursionError:
-        raise NoIdentityError("it is nested too deep") from None
-    except Exception as error:
-        raise NoIdentityError(f"{type(error).__name__}: {error}") from error
-    if not stable:
+    first = Writer()
+    form = first.write(value)
+    if first.ran_code and Writer().write(value) != form:
         raise NoIdentityError("it is pickled differently each time")
     return form
 
@@ -123,131 +122,328 @@ _PLAIN: dict[type, Callable[[Any], bytes]] = {
 }
 
 
-class _Writer:
-    """Writes one value. What is in it is written with its length, so that no two values have the same form."""
+#: The steps in which a value is written: each asks for the form of a value in it; the last gives its own.
+Steps = Generator[Any, bytes, bytes]
+
+
+_NOWHERE = sys.maxsize
+
+
+class _Frame:
+    """A value that is being written."""
+
+    __slots__ = ("depth", "knots", "lowest", "needed", "place", "steps", "value")
+
+    def __init__(self, value: Any, steps: Steps, place: int, depth: int, knots: int) -> None:
+        self.value = value
+        self.steps = steps
+        self.place = place  #: in the line, see `Writer`
+        self.lowest = place  #: the place of the first value that it, or what is in it, leads back to
+        self.depth = depth
+        self.knots = knots  #: how many had been written when it was begun
+        self.needed = _NOWHERE  #: the first of those that it needs
+
+
+class Writer:
+    """Writes one value. What is in it is written with its length, so that no two values have the same form.
+
+    Equal parts have equal forms, whether they are one object or several. But what leads back to itself, a knot, has no
+    end without references: values stand in a line from when they are begun until all that they lead back to is written,
+    and one that is met again meanwhile is written as its distance in that line. One that is met later is written as its
+    place in its knot. What is in a set comes in no order: there each value is written as if no knot had been met
+    before, and it can't lead back to what is outside of the set.
+    """
 
     def __init__(self, *, plain_only: bool = False) -> None:
         self._plain_only = plain_only
         self.ran_code = False  #: code of a value's class may have run
-        self._open: set[int] = set()  #: the containers that are being written
-        self._known: dict[int, tuple[Any, bytes]] = {}  #: digests of objects by address, which are kept meanwhile
+        self._known: dict[int, tuple[Any, bytes]] = {}  #: forms of objects by address, which are kept meanwhile
+        #: Knots that were written, and what names their values, by address: forms that others have elsewhere. With the
+        #: number of the first knot that each needs.
+        self._here: dict[int, tuple[Any, bytes, int]] = {}
+        self._knots = 0
+        self._line: list[Any] = []
+        self._places: dict[int, int] = {}  #: in the line, by address
+        # Of the value that was written last:
+        self._lowest = _NOWHERE  #: the place of the first value that it leads back to, out of itself
+        self._needed = _NOWHERE  #: the number of the first knot that it needs
 
     def write(self, value: Any) -> bytes:
-        """The value's form."""
+        """The value's form, however deep it is. Raises `NoIdentityError`, which says where in it what has none is."""
+        frames: list[_Frame] = []
+        part, depth = value, 0
+        try:
+            while True:
+                form = self._at_once(part, depth)
+                if form is None:
+                    frames.append(self._begin(part, depth))
+                while True:
+                    if not frames:
+                        assert form is not None
+                        return form
+                    frame = frames[-1]
+                    frame.lowest = min(frame.lowest, self._lowest)
+                    frame.needed = min(frame.needed, self._needed)
+                    try:
+                        part = frame.steps.send(form)  # type: ignore[arg-type]  # None begins it
+                    except StopIteration as end:
+                        form = self._end(frames.pop(), end.value)
+                    else:
+                        depth = frame.depth + 1
+                        break
+        except Exception as error:
+            raise _named([*(frame.value for frame in frames), part], error) from error
+
+    def _at_once(self, value: Any, depth: int) -> bytes | None:
+        """The form of a value that needs no steps; else None."""
+        self._lowest = self._needed = _NOWHERE
         kind = type(value)
         plain = _PLAIN.get(kind)
         if plain is not None:
             return plain(value)
-        if id(value) in self._open:
-            raise NoIdentityError("it refers to itself")
-        if len(self._open) > DEEPEST:
-            raise NoIdentityError("it is nested too deep")
-        self._open.add(id(value))
-        try:
-            container = _CONTAINERS.get(kind)
-            return self._object(value) if container is None else container(self, value)
-        finally:
-            self._open.discard(id(value))
+        address = id(value)
+        if address in self._places:
+            self._lowest = self._places[address]
+            return b"#%x" % (len(self._line) - self._lowest)
+        if address in self._here:
+            _, form, self._needed = self._here[address]
+            return form
+        if kind in _CONTAINERS:
+            return None if depth or kind not in _LISTED else _plain(value, kind, ())  # by calls, which are quicker
+        if address in self._known:
+            return self._known[address][1]
+        if isinstance(value, type) or (isinstance(value, _FUNCTIONS) and not _is_bound(value)):
+            return self.by_name(value, value.__qualname__)
+        return None
 
-    def _sequence(self, tag: bytes, values: Iterable[Any]) -> bytes:
-        return tag + b"".join([b"%x:%b" % (len(form), form) for form in map(self.write, values)])
+    def _begin(self, value: Any, depth: int) -> _Frame:
+        place = self._places[id(value)] = len(self._line)
+        self._line.append(value)
+        container = _CONTAINERS.get(type(value))
+        if container is None:
+            return _Frame(value, self._object(value), place, -1, self._knots)
+        return _Frame(value, container(self, value), place, depth if depth <= DEEPEST else -1, self._knots)
 
-    def _unordered(self, tag: bytes, values: Iterable[Any]) -> bytes:
-        return tag + b"".join([b"%x:%b" % (len(form), form) for form in sorted(map(self.write, values))])
+    def _end(self, frame: _Frame, form: bytes) -> bytes:
+        """The form of a value, which is written: where it is deep, a digest."""
+        self._lowest, self._needed = frame.lowest, frame.needed
+        is_object = form[:1] == b"O" and frame.depth < 0
+        if is_object:
+            form = b"O" + _long_digest(form[1:])
+        elif frame.depth < 0 and type(frame.value) in _CONTAINERS:
+            form = b"=" + _long_digest(form)
+        if frame.lowest < frame.place:
+            return form
+        self._lowest = _NOWHERE
+        values = self._line[frame.place :]
+        del self._line[frame.place :]
+        for value in values:
+            del self._places[id(value)]
+        needed = frame.needed if frame.needed < frame.knots else _NOWHERE
+        if len(values) > 1:
+            named, self._knots = min(needed, self._knots), self._knots + 1
+            knot = b"@" + _long_digest(form)
+            for at, value in enumerate(values):
+                self._here[id(value)] = value, b"%b%x" % (knot, at), named
+        if len(values) > 1 or needed < _NOWHERE:
+            self._here[id(frame.value)] = frame.value, form, needed
+        elif is_object:  # one that is met often is written once
+            self._known[id(frame.value)] = frame.value, form
+        return form
 
-    def _mapping(self, value: dict[Any, Any]) -> bytes:
-        pairs = sorted((self.write(key), self.write(held)) for key, held in value.items())
-        forms = [form for pair in pairs for form in pair]
-        return b"{" + b"".join([b"%x:%b" % (len(form), form) for form in forms])
+    def _each(self, values: Iterable[Any]) -> Generator[Any, bytes, list[bytes]]:
+        forms = []
+        for value in values:
+            plain = _PLAIN.get(type(value))
+            forms.append((yield value) if plain is None else plain(value))
+        return forms
 
-    def _moment(self, value: Any) -> bytes:
+    def sequence(self, tag: bytes, values: Iterable[Any]) -> Steps:
+        """The form of these, in their order."""
+        return tag + _joined((yield from self._each(values)))
+
+    def _unordered(self, tag: bytes, values: Iterable[Any]) -> Steps:
+        forms, here = [], self._here
+        for value in values:
+            self._here = {}
+            forms.append((yield value))
+            self._here = here
+            if self._lowest < _NOWHERE:
+                raise NoIdentityError("it is a set of what leads back to it")
+        return tag + _joined(sorted(forms))
+
+    def _mapping(self, value: dict[Any, Any]) -> Steps:
+        keys = yield from self._each(value)
+        pairs = sorted(zip(keys, value.values(), strict=True), key=_first)
+        forms = yield from self._each([held for _, held in pairs])
+        ordered = sorted((key, form) for (key, _), form in zip(pairs, forms, strict=True))
+        return b"{" + _joined([form for pair in ordered for form in pair])
+
+    def _moment(self, value: Any) -> Steps:
         naive = value.replace(tzinfo=None).isoformat()
         tag = b"m" if isinstance(value, dt.datetime) else b"h"
-        return self._sequence(tag, (naive, value.fold, value.tzinfo))
+        return self.sequence(tag, (naive, value.fold, value.tzinfo))
 
-    def _object(self, value: Any) -> bytes:
-        if isinstance(value, type):
-            return self._by_name(value, value.__qualname__)
-        if isinstance(value, (FunctionType, BuiltinFunctionType)):
-            return self._by_name(value, value.__qualname__)
+    def _object(self, value: Any) -> Steps:
         if isinstance(value, Enum):
-            return self._sequence(b"e", (type(value), getattr(value, "name", None) or value.value))
+            return self.sequence(b"e", (type(value), getattr(value, "name", None) or value.value))
         if isinstance(value, PurePath):
-            return self._sequence(b"p", (type(value), str(value)))
+            return self.sequence(b"p", (type(value), str(value)))
         if type(value).__module__.partition(".")[0] == "numpy":
-            form = self._of_numpy(value)
-            if form is not None:
-                return form
+            steps = self._of_numpy(value)
+            if steps is not None:
+                return steps
         if _is_tensor(value):
             return self._tensor(value)
-        known = self._known.get(id(value))
-        if known is None:
-            if self._plain_only:
-                raise NoIdentityError("it is an object")
-            self.ran_code = True
-            form = self._reduced(value)
-            # A digest of its own: an object that is met often is written once.
-            known = self._known[id(value)] = (value, b"O" + blake2b(form, digest_size=2 * SIZE).digest())
-        return known[1]
+        return self._reduced(value)
 
-    def _of_numpy(self, value: Any) -> bytes | None:
-        """The form of an array, a number or a type of numpy; None for anything else."""
+    def _of_numpy(self, value: Any) -> Steps | None:
+        """The steps of an array, a number or a type of numpy; None for anything else."""
         import numpy as np  # which made the value
 
         if type(value) in (np.ndarray, np.memmap):
             return self._array(value)
+        if type(value) is np.ma.MaskedArray:
+            return self._masked(value)
         if isinstance(value, np.generic) and not value.dtype.hasobject:
-            return self._sequence(b"n", (value.dtype.str, self._descr(value.dtype), _cleared(value).tobytes()))
+            return self.sequence(b"n", (value.dtype.str, self._descr(value.dtype), _cleared(value).tobytes()))
         if isinstance(value, np.dtype) and not value.hasobject:
-            return self._sequence(b"t", (value.str, self._descr(value)))
+            return self.sequence(b"t", (value.str, self._descr(value)))
         return None
 
     def _descr(self, dtype: Any) -> Any:
         return None if dtype.names is None else repr(dtype.descr)
 
-    def _array(self, value: Any) -> bytes:
+    def _array(self, value: Any) -> Steps:
         if value.dtype.hasobject:
-            if value.dtype.names is not None:
-                raise NoIdentityError("it has an array with records of objects")
-            return self._sequence(b"j", (value.shape, value.reshape(-1).tolist()))
+            descr = () if value.dtype.names is None else (repr(value.dtype.descr),)
+            return self.sequence(b"j", (value.shape, value.reshape(-1).tolist(), *descr))
         shape, value = value.shape, _cleared(value)
         if value.nbytes > LARGE:  # without a copy of it
             flat = value.reshape(-1) if value.flags.c_contiguous else value.flatten()
-            data = blake2b(flat.view("u1"), digest_size=2 * SIZE).digest()
+            data = _long_digest(flat.view("u1"))
         else:
             data = value.tobytes()
-        return self._sequence(b"a", (value.dtype.str, self._descr(value.dtype), shape, data))
+        return self.sequence(b"a", (value.dtype.str, self._descr(value.dtype), shape, data))
 
-    def _tensor(self, value: Any) -> bytes:
+    def _masked(self, value: Any) -> Steps:
+        """A masked array as it is once it is pickled: with a fill value, which is also what is below the mask."""
+        import numpy as np
+
+        fill = value.fill_value
+        return self.sequence(b"k", (np.asarray(value.filled(fill)), np.ma.getmaskarray(value), fill))
+
+    def _tensor(self, value: Any) -> Steps:
         """A tensor as its numbers: torch pickles it with the address of its memory."""
         numbers = value.detach().resolve_conj().resolve_neg().contiguous().reshape(-1)
-        data = blake2b(numbers.view(sys.modules["torch"].uint8).numpy(), digest_size=2 * SIZE).digest()
-        return self._sequence(b"x", (str(value.dtype), tuple(value.shape), value.requires_grad, data))
+        data = _long_digest(numbers.view(sys.modules["torch"].uint8).numpy())
+        return self.sequence(b"x", (str(value.dtype), tuple(value.shape), value.requires_grad, data))
 
-    def _by_name(self, value: Any, name: str) -> bytes:
+    def by_name(self, value: Any, name: str) -> bytes:
         """A class or function as where it is found. Raises `NoIdentityError` where it is not found there."""
-        module = getattr(value, "__module__", None) or getattr(getattr(value, "__self__", None), "__name__", None)
+        module = _module_of(value)
         found: Any = sys.modules.get(module or "builtins")
         for part in name.split("."):
             found = getattr(found, part, None)
         if found is not value:
             raise NoIdentityError(f"it refers to {module}.{name}, which is not found under that name")
-        return self._sequence(b"g", (module, name))
+        return _name(module, name)
 
-    def _reduced(self, value: Any) -> bytes:
+    def _reduced(self, value: Any) -> Steps:
         """An object as what pickling takes out of it: how it is made, and its state."""
+        if self._plain_only:
+            raise NoIdentityError("it is an object")
+        self.ran_code = True
         reducer = copyreg.dispatch_table.get(type(value))
         parts = value.__reduce_ex__(4) if reducer is None else reducer(value)
         if isinstance(parts, str):
-            return self._by_name(value, parts)
+            return b"O" + self.by_name(value, parts)
         made_by, arguments, *rest = parts
         state, items, pairs = (*rest, None, None, None)[:3]
-        forms = [self.write(type(value)), self.write(made_by), self.write(tuple(arguments)), self.write(state)]
+        if isinstance(value, set | frozenset) and len(arguments) == 1 and type(arguments[0]) is list:
+            arguments = (set(arguments[0]),)  # whose order changes from process to process
+        # Pickling does not name the type itself, and may make another one anew, as for time zones of pytz.
+        kind = type(value)
+        forms = [_name(_module_of(kind), kind.__qualname__)]
+        forms += yield from self._each([made_by, tuple(arguments), state])
         if items is not None:
-            forms.append(self.write(list(items)))
+            forms.append((yield list(items)))
         if pairs is not None:
-            forms.append(self._unordered(b"<", [tuple(pair) for pair in pairs]))
-        return b"".join([b"%x:%b" % (len(form), form) for form in forms])
+            is_unordered = isinstance(value, dict) and not isinstance(value, OrderedDict)
+            each = yield from self._each([tuple(pair) for pair in pairs])
+            forms.append(b"<" + _joined(sorted(each)) if is_unordered else b">" + _joined(each))
+        return b"O" + _joined(forms)
+
+
+def _joined(forms: Iterable[bytes]) -> bytes:
+    return b"".join([b"%x:%b" % (len(form), form) for form in forms])
+
+
+@lru_cache(maxsize=1024)
+def _name(module: str | None, name: str) -> bytes:
+    return b"g" + _joined((_PLAIN[type(module)](module), _PLAIN[str](name)))
+
+
+def _plain(value: Any, kind: type, within: tuple[int, ...]) -> bytes | None:
+    """The form of a container of plain values and such containers; else None. ``within`` are those that it is in."""
+    if len(within) == SHALLOW or id(value) in within:
+        return None
+    within = (*within, id(value))
+    if kind is dict:
+        keys, values = _plain_forms(value, within), _plain_forms(value.values(), within)
+        if keys is None or values is None:
+            return None
+        return b"{" + _joined(chain.from_iterable(sorted(zip(keys, values, strict=True))))
+    forms = _plain_forms(value, within)
+    return None if forms is None else (b"(" if kind is tuple else b"[") + _joined(forms)
+
+
+def _plain_forms(values: Iterable[Any], within: tuple[int, ...]) -> list[bytes] | None:
+    forms = []
+    for value in values:
+        kind = type(value)
+        write = _PLAIN.get(kind)
+        form = write(value) if write is not None else None
+        if form is None and (kind not in _LISTED or (form := _plain(value, kind, within)) is None):
+            return None
+        forms.append(form)
+    return forms
+
+
+_LISTED = frozenset({tuple, list, dict})
+_first = itemgetter(0)
+_FUNCTIONS = (FunctionType, BuiltinFunctionType)
+
+
+def _long_digest(form: bytes | memoryview) -> bytes:
+    return blake2b(form, digest_size=2 * SIZE).digest()
+
+
+def _is_bound(function: Any) -> bool:
+    """Whether it is a method of an object or a class, rather than a function of a module."""
+    owner = getattr(function, "__self__", None)
+    return owner is not None and not isinstance(owner, ModuleType)
+
+
+def _module_of(value: Any) -> str | None:
+    return getattr(value, "__module__", None) or getattr(getattr(value, "__self__", None), "__name__", None)
+
+
+def _named(values: Sequence[Any], error: Exception) -> NoIdentityError:
+    """The error of the last of these values, each of which is in the one before, with the way that leads to it."""
+    way, of_object = "", False
+    for outer, inner in pairwise(values):
+        if type(outer) in (list, tuple):
+            at = next((at for at, each in enumerate(outer) if each is inner), None)
+            way += "" if at is None or of_object else f"[{at}]"
+        elif type(outer) is dict:
+            key = next((key for key, each in outer.items() if each is inner), None)
+            way += f".{key}" if of_object else f"[{shown(key)}]"
+            of_object = False
+        else:
+            of_object = True
+    text = str(error) if isinstance(error, NoIdentityError) else f"{type(error).__name__}: {error}"
+    return NoIdentityError(f"its {way.removeprefix('.')}: {text}" if way else text)
 
 
 def _cleared(value: Any) -> Any:
@@ -292,24 +488,32 @@ def _is_tensor(value: Any) -> bool:
 
 
 #: Types whose values hold others.
-_CONTAINERS: dict[type, Callable[[_Writer, Any], bytes]] = {
-    tuple: lambda self, value: self._sequence(b"(", value),
-    list: lambda self, value: self._sequence(b"[", value),
+_CONTAINERS: dict[type, Callable[[Writer, Any], Steps]] = {
+    tuple: lambda self, value: self.sequence(b"(", value),
+    list: lambda self, value: self.sequence(b"[", value),
     dict: lambda self, value: self._mapping(value),
     set: lambda self, value: self._unordered(b"}", value),
     frozenset: lambda self, value: self._unordered(b")", value),
-    slice: lambda self, value: self._sequence(b":", (value.start, value.stop, value.step)),
+    slice: lambda self, value: self.sequence(b":", (value.start, value.stop, value.step)),
     dt.datetime: lambda self, value: self._moment(value),
     dt.time: lambda self, value: self._moment(value),
-    dt.timezone: lambda self, value: self._sequence(b"z", (value.utcoffset(None), value.tzname(None))),
+    dt.timezone: lambda self, value: self.sequence(b"z", (value.utcoffset(None), value.tzname(None))),
 }
 
 
 def name_unstable(values: Sequence[Any], indices: Sequence[int]) -> str:
     """Which of these items has no identity, for people."""
     for index, value in zip(indices, values, strict=True):
-        try:
-            encode(value)
-        except NoIdentityError as error:
-            return f"items[{index}]: {shown(value)} has no identity that stays the same ({error})"
+        why = why_unstable(value)
+        if why:
+            return f"items[{index}]: {why}"
     return f"items[{indices[0]}]: expected an identity that stays the same, got another one each time"
+
+
+def why_unstable(value: Any) -> str:
+    """Why a value has no identity, for people; empty where it has one."""
+    try:
+        encode(value)
+    except NoIdentityError as error:
+        return f"{shown(value)} has no identity that stays the same ({error})"
+    return ""

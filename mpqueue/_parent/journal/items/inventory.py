@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._parent.journal.chunk_rows import fresh_row
 from mpqueue._parent.journal.items.forgotten import NOBODY
-from mpqueue._parent.journal.items.identity import SIZE, NoIdentityError, digest, digests, name_unstable
+from mpqueue._parent.journal.items.identity import (
+    SIZE,
+    UNKNOWN,
+    NoIdentityError,
+    digest,
+    digests,
+    name_unstable,
+    why_unstable,
+)
 from mpqueue._parent.journal.items.kept_payloads import hash_payloads, keep_payloads
 from mpqueue._parent.journal.items.matching import BLOCK, Block, Match, match
 from mpqueue._parent.journal.journal_file import JobItems
@@ -28,8 +36,6 @@ if TYPE_CHECKING:
 
 #: Items that are written in one transaction; a whole multiple of `BLOCK`.
 BATCH = 16 * BLOCK
-#: The state of an item that has an id, but no stable form: it counts as unchanged.
-UNKNOWN = bytes(SIZE)
 
 Key = Callable[[Any], bytes | str]
 
@@ -194,6 +200,11 @@ class Inventory:
             journal.ask(_put(recorded.number, {}, items))
             yield from left_out
 
+    def name_unknown(self, index: int) -> str:
+        """Why it can't be known whether that item has changed, for people."""
+        payload = self._table.payloads_of([index])[0]
+        return f"items[{index}]: {why_unstable(payload) or f'the journal does not say what {shown(payload)} was'}"
+
     def _adopt(self, reader: Reader, recorded: RecordedJob) -> list[Block]:
         """What the items were of a job that version 1 wrote, which did not say so.
 
@@ -324,7 +335,7 @@ def _remove(number: int) -> Callable[[Any], None]:
 
 
 def _states(payloads: Sequence[Any]) -> bytes:
-    """The digests of items whose ids say which they are: one without a stable form counts as unchanged."""
+    """The digests of items whose ids say which they are, or `UNKNOWN` for one without a stable form."""
     try:
         return digests(payloads)
     except NoIdentityError:
@@ -332,7 +343,7 @@ def _states(payloads: Sequence[Any]) -> bytes:
 
 
 def state_of(payload: Any) -> bytes:
-    """The digest of an item whose id says which it is; one without a stable form counts as unchanged."""
+    """The digest of an item whose id says which it is, or `UNKNOWN` if it has no stable form."""
     try:
         return digest(payload)
     except NoIdentityError:

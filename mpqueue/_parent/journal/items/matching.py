@@ -14,7 +14,7 @@ from itertools import islice
 from struct import Struct
 from typing import NamedTuple
 
-from mpqueue._parent.journal.items.identity import SIZE
+from mpqueue._parent.journal.items.identity import SIZE, UNKNOWN
 
 #: Slots whose identities and keys make one row, and items that are looked at together.
 BLOCK = 4096
@@ -58,7 +58,8 @@ class Block(NamedTuple):
 class Match:
     """How a job's items ended. Indices are those of today's list, in order; ``gone`` are slots.
 
-    ``back`` are those that were gone.
+    ``back`` are those that were gone. ``changed`` are also those that may be the same, but have no form that says so:
+    these are ``unknown``.
     """
 
     slots: array[int] = field(default_factory=lambda: array("I"))  #: of each item; `NO_SLOT`: it is new
@@ -66,11 +67,12 @@ class Match:
     changed: array[int] = field(default_factory=lambda: array("Q"))
     gone: array[int] = field(default_factory=lambda: array("I"))
     back: array[int] = field(default_factory=lambda: array("Q"))
+    unknown: array[int] = field(default_factory=lambda: array("Q"))
 
     @property
     def is_same(self) -> bool:
         """True where no item is new, changed, gone or back; the order may be another."""
-        return not (self.new or self.changed or self.gone or self.back)
+        return not (self.new or len(self.changed) > len(self.unknown) or self.gone or self.back)
 
     def note_absent(self, present: bytearray) -> None:
         """``present`` has a 1 for each slot whose item was there last time: the others were gone already."""
@@ -86,7 +88,7 @@ class Match:
     def __str__(self) -> str:
         counts = (
             (len(self.new), "new"),
-            (len(self.changed), "changed"),
+            (len(self.changed) - len(self.unknown), "changed"),
             (len(self.gone), "gone"),
             (len(self.back), "back"),
         )
@@ -191,22 +193,29 @@ class _Matching:
                 like = _pop(were, identity) if were else None
                 if like is not None:
                     match.slots[index] = like[0]
-                    if like[1] != state:
+                    if like[1] != state or state == UNKNOWN[:8]:
                         match.changed.append(index)
+                        if UNKNOWN[:8] in (like[1], state):
+                            match.unknown.append(index)
             for line in were.values():
                 match.gone.extend(place[0] for place in (line if isinstance(line, deque) else (line,)))
         match.new = array("Q", (index for index, slot in enumerate(match.slots) if slot == NO_SLOT))
         match.gone = array("I", sorted(match.gone))
         match.changed = array("Q", sorted(match.changed))
+        match.unknown = array("Q", sorted(match.unknown))
 
     def _take_same(self, size: int) -> None:
         """So many bytes are the same on both sides."""
         first = len(self._match.slots)
         self._match.slots.extend(islice(self._slots, size // SIZE))
         now, then = self._now.states[:size], self._then.states[:size]
-        if now != then:
-            places = (at for at in range(0, size, SIZE) if now[at : at + SIZE] != then[at : at + SIZE])
-            self._match.changed.extend(first + at // SIZE for at in places)
+        if now != then or UNKNOWN in now:
+            for index, at in enumerate(range(0, size, SIZE), first):
+                one, other = now[at : at + SIZE], then[at : at + SIZE]
+                if one != other or one == UNKNOWN:
+                    self._match.changed.append(index)
+                    if UNKNOWN in (one, other):
+                        self._match.unknown.append(index)
         self._now.drop(size)
         self._then.drop(size)
 

@@ -14,6 +14,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from mpqueue._parent.journal.items.identity import UNKNOWN, why_unstable
 from mpqueue._parent.journal.items.streams.many_rows import rows_at_once
 from mpqueue._parent.journal.items.streams.sieve import Sieve
 from mpqueue._parent.journal.items.streams.stream_items import StreamItem
@@ -65,7 +66,7 @@ class Recall:
         self._read_whole = read_file
         self._job = job
         self._generation = generation
-        self._tell = tell  #: gets a text once, for people, that something can't be read
+        self._tell = tell  #: gets a text, for people, why the row of an item does not count
         self._owner = os.getpid()
         self._left = left  #: rows that the stream has, and no item has come for: with none left, there is none to find
         self._counts: dict[bytes, int] = {}  #: how often each came, of those that came last
@@ -161,12 +162,15 @@ class Recall:
             told = read_row(body, named, self._job, self._path)
             if not self._is_current(told, entry.state):
                 return ()
+            if entry.state == UNKNOWN:
+                self._tell(why_unstable(entry.item))
+                return ()
             result = read_result(told, self._read_file, self._path)
         except JournalError as error:
-            self._tell(str(error))
+            self._tell(f"the result of an item can't be read ({error})")
             return ()
         if isinstance(result, Unreadable):
-            self._tell(result.reason)
+            self._tell(f"the result of an item can't be read from {self._path} ({result.reason})")
             return ()
         self.size += len(body)
         return (result,)
