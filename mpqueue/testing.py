@@ -1,4 +1,4 @@
-"""What tests of code that uses mpqueue can use too: an engine without processes, and a clock that stands still."""
+"""For tests of code that uses mpqueue: an engine without processes, a clock that stands still, a clean end."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NoReturn
 from mpqueue._engines.inline import InlinePool
 from mpqueue._engines.inline import crash as _crash
 
-__all__ = ["FakeClock", "InlinePool", "crash"]
+__all__ = ["FakeClock", "InlinePool", "close_shared_pool", "crash"]
 
 
 def crash(exitcode: int | None = None, signal: str | None = "SIGKILL") -> NoReturn:
@@ -17,6 +17,21 @@ def crash(exitcode: int | None = None, signal: str | None = "SIGKILL") -> NoRetu
     the next worker. Raises a BaseException that the handler must let pass; RuntimeError anywhere else.
     """
     _crash(exitcode, signal)
+
+
+def close_shared_pool(*, kill: bool = False) -> bool:
+    """End the workers that `map`, `imap` and their kin share, and wait for their ends; the next call starts new ones.
+
+    They end by themselves half a minute after the last call, and with the program; a test ends them where it looks at
+    processes, or where the next test is to begin with new ones. If a call uses them, returns False and leaves them
+    alone; with ``kill``, ends them all the same, and such calls fail. Else returns True, also where there are none.
+    """
+    from mpqueue._dropin.shared_pool import shared_pool  # not needed for the rest
+
+    if kill:
+        shared_pool.close()
+        return True
+    return shared_pool.end_if_idle()
 
 
 class FakeClock:

@@ -17,6 +17,7 @@ from hypothesis import settings
 
 from mpqueue._os import channels
 from mpqueue._parent import errands
+from mpqueue.testing import close_shared_pool
 from tests.support import leaks, length
 from tests.support.startup import sitecustomize
 from tests.support.systems import IS_WINDOWS
@@ -159,10 +160,8 @@ def forked_workers(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture
 def shared_pool_ends() -> Iterator[None]:
     """End the pool of `mpqueue.map` and its kin with the test."""
-    from mpqueue._dropin.shared_pool import shared_pool  # not needed where no test asks for this
-
     yield
-    shared_pool.close()
+    close_shared_pool(kill=True)
 
 
 @pytest.fixture
