@@ -22,6 +22,7 @@ from mpqueue._live_page.door import MOST_HEADERS, TAKEN_AT_A_TIME, Door
 from mpqueue._live_page.feed import PageFeed
 from mpqueue._live_page.served import Served
 from mpqueue._os.descriptors import descriptor_limits
+from mpqueue._os.process.process_signals import report_broken_pipes
 from mpqueue.errors import shown
 
 log = logging.getLogger("mpqueue")
@@ -78,6 +79,7 @@ class Page:
         return int(min(2 * DESCRIPTORS + to_come * DESCRIPTORS_KEPT, descriptor_limits().now / 2))
 
     def _run(self, begun: Begun) -> None:
+        report_broken_pipes()
         try:
             asyncio.run(self._serve(begun))
         except BaseException as error:

@@ -13,6 +13,9 @@ import sys
 
 from mpqueue._os.descriptors import Descriptor
 
+#: For `socket.socket.send`: where the other end is closed, that raises, whatever SIGPIPE does. 0 where it can't.
+NO_SIGNAL: int = getattr(socket, "MSG_NOSIGNAL", 0)
+
 if sys.platform == "win32":
     from mpqueue._os.windows import socket_ends as windows
 

@@ -9,6 +9,7 @@ import socket
 import threading
 from collections import deque
 
+from mpqueue._os.channels import NO_SIGNAL
 from mpqueue._os.descriptors import close_all, message_pair
 from mpqueue._os.memory.leases import leases_tell
 from mpqueue._parent.inbox import Inbox
@@ -84,9 +85,9 @@ class Answering:
         opened = reopen(*key) if (anew := leases_tell()) else own_descriptor(*key)
         with contextlib.suppress(OSError):  # no room: it does not read what it has asked for
             if opened is None:
-                self._socket.send(data)
+                self._socket.send(data, NO_SIGNAL)
             else:
                 rights = array.array("i", [opened])
-                self._socket.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+                self._socket.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)], NO_SIGNAL)
         if opened is not None and anew:
             os.close(opened)

@@ -69,7 +69,7 @@ class Line:
     def _write(self) -> None:
         try:
             while self._unsent:
-                rest = self._unsent[0][channels.write(self._fd, self._unsent[0]) :]
+                rest = self._unsent[0][self._socket.send(self._unsent[0], channels.NO_SIGNAL) :]
                 if rest:
                     self._unsent[0] = rest
                 else:

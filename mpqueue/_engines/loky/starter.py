@@ -1,7 +1,8 @@
 """One thread that starts all workers of a pool, one after another.
 
 The kernel kills a worker when the *thread* that started it ends (`PR_SET_PDEATHSIG`), so that thread must outlive all
-its workers; and threads that loky starts for a lane inherit from it that they are daemons, which no exit waits for.
+its workers; and threads that loky starts for a lane inherit from it that they are daemons, which no exit waits for,
+and that a pipe whose worker is dead is an error.
 Knows nothing of lanes or loky.
 """
 
@@ -14,7 +15,7 @@ from collections.abc import Callable
 from multiprocessing import resource_tracker
 
 from mpqueue._os import standard_streams
-from mpqueue._os.process.process_signals import block_interrupts
+from mpqueue._os.process.process_signals import block_interrupts, report_broken_pipes
 
 Start = Callable[[], object]
 
@@ -41,6 +42,7 @@ class Starter:
         self._starts.put(None)
 
     def _run(self) -> None:
+        report_broken_pipes()
         try:
             while (start := self._starts.get()) is not None:
                 standard_streams.keep_taken()

@@ -70,6 +70,15 @@ def block_interrupts() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
+def report_broken_pipes() -> None:
+    """On this thread, and on those that it starts, a write that has no reader any more raises, whatever SIGPIPE does.
+
+    Scripts for command lines often have it end the program.
+    """
+    if sys.platform != "win32":
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
+
+
 def reset_signals() -> None:
     """As in a fresh Python at a terminal, whatever the parent ignores or blocks: both are inherited by processes.
 

@@ -32,7 +32,7 @@ from mpqueue._os.process import parent_death
 from mpqueue._os.process.own_forks import bury, end_at_once, fork_here, try_fork
 from mpqueue._os.process.own_process import other_threads, python_threads, show_environment
 from mpqueue._os.process.process_handle import ProcessHandle, open_exactly
-from mpqueue._os.process.process_signals import reset_signals
+from mpqueue._os.process.process_signals import report_broken_pipes, reset_signals
 from mpqueue._wire.seed import COOKIE_VARIABLE, Handle
 from mpqueue._worker import preloads
 from mpqueue._worker.preloads import Preload
@@ -88,6 +88,7 @@ def serve(seed: ForkerSeed) -> None:
     came_of_it = _preload(seed.preload)
     line.send(pickle.dumps(came_of_it))
     if not came_of_it.failure and not came_of_it.unsafe:
+        report_broken_pipes()
         gc.collect()
         gc.freeze()  # what is here stays here: no collection in a worker writes to these pages
         _Forker(line, seed.leash.fd).run()
