@@ -35,6 +35,7 @@ from mpqueue._wire.pickling.payload import Packed, load, view_parts
 from mpqueue._worker import first_steps as guard
 from mpqueue._worker import signals, station
 from mpqueue._worker.chunk import log_records as records
+from mpqueue._worker.chunk import tracing
 from mpqueue._worker.chunk.chunk_run import ChunkRun
 from mpqueue._worker.chunk.failures import pack_failure, stand_in
 from mpqueue._worker.chunk.sampler import StackSampler
@@ -233,6 +234,7 @@ def receive(data: bytes) -> Answer:
             asking = Asking(here.asking)
             segments.ask_writer, segments.hand_over = asking.ask, asking.hand_over
         _worker = Worker(take_seat(here))
+        tracing.install(_worker.watchdog.cut_off)
         if here.carries_segments and isinstance(here.outbox, station.SharedOutbox):
             here.outbox.take_leaving = _worker.seat.exchange.take_leaving
     answer = _worker.receive(data)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 import pytest
 
@@ -63,6 +66,23 @@ def test_neighbours_of_an_item_that(how: str, workers: int, chunksize: int | Non
     assert job.results == [None if item == CULPRIT else item for item in range(COUNT)]
     assert {item.attempts for item in job.items if item != culprit} == {1}
     assert all(item.history == [] for item in job.items if item != culprit)
+
+
+def refuse_all(_frame: FrameType, _event: str, _argument: object) -> NoReturn:
+    raise RuntimeError("nothing more may be called")
+
+
+def leave_tracing(item: int) -> int:
+    sys.settrace(refuse_all)
+    return item
+
+
+@pytest.mark.parametrize("chunksize", [1, COUNT, None], ids=str)
+def test_neighbours_of_an_item_that_leaves_a_function_that_traces(chunksize: int | None) -> None:
+    with JobQueue(1, max_retries=0) as queue:
+        job = queue.run(range(COUNT), do.only(CULPRIT, leave_tracing), chunksize=chunksize)
+    assert job.results == [*range(COUNT)]
+    assert {item.attempts for item in job.items} == {1}
 
 
 @pytest.mark.parametrize("chunksize", [10, long(None)], ids=str)

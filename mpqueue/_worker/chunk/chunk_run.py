@@ -28,6 +28,7 @@ from mpqueue._worker.chunk.failures import pack_failure
 from mpqueue._worker.chunk.holding import run_up_to_held
 from mpqueue._worker.chunk.results import BrokenWorkerError, ChunkResults
 from mpqueue._worker.chunk.timing import ChunkTimes
+from mpqueue._worker.chunk.tracing import plain_settrace
 from mpqueue._worker.fitness import can_pack
 from mpqueue._worker.handlers import current_item as context
 from mpqueue._worker.handlers.current_item import Running
@@ -75,6 +76,7 @@ class ChunkRun:
         )
         self._could_pack = not self.careful  #: when this chunk began; of careful ones alone it is found out
         self._recursion_limit = sys.getrecursionlimit()
+        self._trace = sys.gettrace()  #: what this chunk began with
         self.times = times
         self.started = clock.monotonic()
         self._told = self.started  #: when the last report was made
@@ -360,10 +362,14 @@ class ChunkRun:
         """
         job, out = self.job, self.running.out
         results = job.map(items, out)
-        if alone or (job.discards and not job.is_open):  # pickled at the stretch's end, or not at all
-            # `next` raises the handler's own StopIteration; all other loops in C take it for the end.
-            return next(filter(out.append, results))
-        return run_up_to_held(results, out, self.running.added)
+        try:
+            if alone or (job.discards and not job.is_open):  # pickled at the stretch's end, or not at all
+                # `next` raises the handler's own StopIteration; all other loops in C take it for the end.
+                return next(filter(out.append, results))
+            return run_up_to_held(results, out, self.running.added)
+        finally:
+            if sys.gettrace() is not self._trace:
+                plain_settrace(self._trace)
 
     def _await_first(self, lo: int, stretch: list[Any]) -> None:
         """The handler is no coroutine function and still returned something to await: so it will the next time.

@@ -61,6 +61,11 @@ class Watchdog:
                 run.stretch_begins = self._stretch_begins
             self._set(CUT * run.limit)
 
+    def cut_off(self) -> None:
+        """On the main thread, in an item: it is the last of its stretch."""
+        if (run := self._run) is not None:
+            cut_off(run)
+
     def _stretch_begins(self, run: ChunkRun) -> None:
         """Several items begin under one mark, in a chunk whose own time ends later. 2 us."""
         self._set(_late_at(run) - run.stretch_started)
