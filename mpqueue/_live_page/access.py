@@ -15,12 +15,14 @@ cookies don't know of ports.
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import secrets
 from collections.abc import Collection, Iterator
 from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -70,7 +72,8 @@ class Guard:
         if scope["type"] != "http":
             return
         answer = self._judge(scope)
-        await (answer or self._app)(scope, receive, send_with_headers)
+        with contextlib.suppress(ClientDisconnect):  # in the middle of a request: nothing is to be answered
+            await (answer or self._app)(scope, receive, send_with_headers)
 
     def _judge(self, scope: Scope) -> Response | None:
         """The answer to one who may not go on; None for who may."""

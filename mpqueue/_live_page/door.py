@@ -70,6 +70,11 @@ class Door:
         self._strangers.pop(connection, None)
         self._guests.discard(connection)
 
+    def close(self) -> None:
+        """End the connections that are left: their viewers have not read their answers, and are most likely gone."""
+        for connection in (*self._strangers, *self._guests):
+            connection.transport.abort()
+
     def _is_full(self) -> bool:
         return len(self._strangers) >= MOST_STRANGERS or len(self._strangers) + len(self._guests) >= MOST
 

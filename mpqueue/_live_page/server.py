@@ -27,8 +27,8 @@ from mpqueue.errors import shown
 
 log = logging.getLogger("mpqueue")
 
-#: Seconds that answers which are under way may take when the page is closed.
-PATIENCE = 1
+#: Seconds that answers which are under way may take to be read when the page is closed, and to be made.
+READING_PATIENCE, PATIENCE = 1, 2
 #: Seconds that `close` waits for the thread; a user's ``repr`` may hang there.
 CLOSE_LIMIT = 5.0
 #: Connections that may wait until they are taken.
@@ -117,6 +117,7 @@ class Page:
             with self._lock:  # nothing is sent to the loop from now on
                 self._closed = True
             server.should_exit = True
+            asyncio.get_running_loop().call_later(READING_PATIENCE, self._door.close)
             await serving
             feed.forget()  # a closed page keeps no job
 

@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import socket
+import textwrap
 import threading
 import weakref
 from collections import Counter
@@ -24,6 +25,7 @@ from mpqueue.testing import InlinePool
 from tests.support import handlers as do
 from tests.support.page_results import ODD, PICTURES, return_odd, return_picture
 from tests.support.pages import Visitor, visit
+from tests.support.programs import run_program
 from tests.support.spinning import spin
 from tests.support.waiting import Gate, wait_until
 
@@ -599,3 +601,44 @@ def test_nothing_is_logged_when_all_is_well(queue: JobQueue, caplog: pytest.LogC
             stream.next()
         page.close()
     assert not [record for record in caplog.records if record.levelno > logging.DEBUG]
+
+
+LEFT = """
+    import contextlib, socket
+    from mpqueue import JobQueue
+    from tests.support import handlers as do
+    from tests.support.pages import visit
+
+    with contextlib.ExitStack() as stay, JobQueue(1) as queue:
+        viewer = visit(queue.serve().url)
+        host, _, port = viewer.netloc.partition(":")
+        known = f"Host: localhost\\r\\nCookie: {{viewer.headers['Cookie']}}\\r\\n"
+
+        def connect():
+            return socket.create_connection((host, int(port)), 1)
+
+        queue.run(["item"], do.succeed, id="job")
+        {leave}
+        print(viewer.get("jobs")[0]["status"])
+"""
+
+WAYS_TO_LEAVE = {
+    "in the middle of a request": """
+        with connect() as connection:
+            head = f"POST {viewer.place}jobs/1/pause HTTP/1.1\\r\\n{known}Content-Length: 9\\r\\n\\r\\n"
+            connection.sendall(head.encode() + b"{")
+    """,
+    "and reads nothing more": """
+        connection = stay.enter_context(connect())
+        with contextlib.suppress(TimeoutError):
+            while True:  # until there is no room for more
+                connection.sendall(f"GET {viewer.place}style.css HTTP/1.1\\r\\n{known}\\r\\n".encode())
+    """,
+}
+
+
+@pytest.mark.parametrize("way", WAYS_TO_LEAVE)
+def test_a_viewer_leaves(way: str, tmp_path: Path) -> None:
+    leave = textwrap.indent(textwrap.dedent(WAYS_TO_LEAVE[way]), " " * 8).strip()
+    done = run_program(tmp_path, LEFT.format(leave=leave))
+    assert (done.stdout, done.stderr) == ("completed\n", "")
