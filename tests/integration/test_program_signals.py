@@ -1,11 +1,16 @@
-"""What a program has its signals do."""
+"""What a program has its signals do, and what the handlers of its signals raise."""
 
 from __future__ import annotations
 
+import os
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from mpqueue import Executor, JobQueue, Pool
 from tests.support.programs import run_program
 
 pytestmark = pytest.mark.slow
@@ -54,3 +59,68 @@ def test_where_sigpipe_ends_programs_a_worker_that_never_stands_does_not(tmp_pat
             print("no worker")
     """
     assert run_program(tmp_path, body).stdout == "no worker\n"
+
+
+# --- handlers of signals that raise -----------------------------------------------------------------------------------
+
+
+class TimeUpError(Exception):
+    """The time of the program is up."""
+
+
+class Limit:
+    """A limit of time, whose signal comes once."""
+
+    def __init__(self) -> None:
+        self.before = signal.getsignal(signal.SIGUSR1)
+
+    def end(self, *_: object) -> None:
+        signal.signal(signal.SIGUSR1, self.before)
+        raise TimeUpError("the time is up")
+
+
+class Ringing:
+    """Is being pickled when the signal comes."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if signal.getsignal(signal.SIGUSR1) != signal.SIG_DFL:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return Ringing, ()
+
+
+@pytest.fixture
+def limit() -> Iterator[Limit]:
+    limit = Limit()
+    signal.signal(signal.SIGUSR1, limit.end)
+    yield limit
+    signal.signal(signal.SIGUSR1, limit.before)
+
+
+def create_job(handler: Callable[..., Any]) -> None:
+    with JobQueue(1) as queue:
+        queue.create_job("job", [1], handler)
+
+
+def submit(handler: Callable[..., Any]) -> None:
+    with Executor(1) as executor:
+        executor.submit(handler, 1)
+
+
+def map_in_pool(handler: Callable[..., Any]) -> None:
+    with Pool(1) as pool:
+        pool.map(handler, [1])
+
+
+CALLS: dict[str, Callable[[Callable[..., Any]], Any]] = {
+    "create_job": create_job,
+    "map": map_in_pool,
+    "submit": submit,
+}
+
+
+@pytest.mark.usefixtures("limit")
+@pytest.mark.parametrize("name", CALLS)
+def test_what_the_handler_of_a_signal_raises_while_a_function_is_pickled_comes_out_as_it_is(name: str) -> None:
+    ringing = Ringing()
+    with pytest.raises(TimeUpError, match=r"^the time is up$"):
+        CALLS[name](lambda item: (item, ringing))

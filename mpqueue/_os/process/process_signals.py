@@ -119,6 +119,25 @@ def on_first_sigterm(call: Callable[[], object]) -> Callable[[], None]:
     return take_back
 
 
+def came_of_signal(error: BaseException) -> bool:
+    """Whether the handler of a signal raised it, in the middle of something else. To be asked where it is caught."""
+    at = error.__traceback__
+    while at is not None and at.tb_next is not None:
+        at = at.tb_next  # the first frame is the catcher's
+        if _handles_signal(at.tb_frame):
+            return True
+    return False
+
+
+def _handles_signal(frame: FrameType) -> bool:
+    """Python calls a handler with the frame that it interrupts, which is also the one that the handler returns to."""
+    interrupted = frame.f_back
+    for value in frame.f_locals.values():
+        if any(one is interrupted for one in (value if type(value) is tuple else (value,))):
+            return interrupted is not None
+    return False
+
+
 def signal_name(exitcode: int | None) -> str | None:
     """The name of the signal that ended a process with that exit code; None where none did.
 

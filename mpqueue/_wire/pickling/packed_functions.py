@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any, TypeVar
 
+from mpqueue._os.process.process_signals import came_of_signal
 from mpqueue._wire.pickling import main_names
 from mpqueue._wire.pickling.classes import may_bring_classes
 from mpqueue._wire.pickling.payload import Packed, dump_code, load
@@ -82,7 +83,9 @@ class ScriptFunction:
         if not self._goes_anew:
             try:
                 packed, _ = dump_code(self.function)
-            except Exception:  # noqa: BLE001 - whatever it is, it is raised where the function itself is pickled
+            except Exception as error:  # whatever it is, it is raised where the function itself is pickled
+                if came_of_signal(error):
+                    raise
                 return _itself, (self.function,)
             self._goes_anew = not _can_be_kept(packed) or may_bring_classes(packed.data)
             if not self._goes_anew:
@@ -166,7 +169,9 @@ class FunctionPacker:
     def _pack_anew(self, function: Any, parts: tuple[Any, ...]) -> Any:
         try:
             packed, _ = dump_code(function)
-        except Exception:  # noqa: BLE001 - whatever it is, it is raised for the call that brings it
+        except Exception as error:  # whatever it is, it is raised for the call that brings it
+            if came_of_signal(error):
+                raise
             return function
         if not _can_be_kept(packed):
             return function

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
+from mpqueue._os.process.process_signals import came_of_signal
 from mpqueue._wire.frames import HandlerFrame
 from mpqueue._wire.memory.segments import CommonSegment, log
 from mpqueue._wire.memory.shared import Shared, notes_shared
@@ -102,6 +103,8 @@ def _pack(name: str, function: Callable[..., Any], whole: bool) -> tuple[Packed,
     try:
         packed = dump_code(function, whole=whole)
     except Exception as error:
+        if came_of_signal(error):
+            raise
         culprit = find_culprit(function)
         part = "" if culprit is None else f"; what can't be: {culprit}"
         raise HandlerPicklingError(

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import cloudpickle
 
+from mpqueue._os.process.process_signals import came_of_signal
 from mpqueue._wire.memory.segments import (
     BIG,
     NOTHING_CARRIED,
@@ -328,7 +329,9 @@ def is_whole() -> bool:
 def _plain_or_cloud(obj: Any, buffers: Buffers) -> Pickled:
     try:
         data = _plain(obj, buffers)
-    except Exception:
+    except Exception as error:
+        if came_of_signal(error):
+            raise
         data = None
     if data is not None and not data.names(main_names.MARK):
         return data
