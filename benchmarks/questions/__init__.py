@@ -34,6 +34,7 @@ NAMES = (
     "coordinator",
     "many_workers",
     "journal",
+    "nightly",
     "advice",
 )
 #: What a quick run leaves out: what is asked for the documentation alone.

@@ -64,6 +64,8 @@ _OF_ITEMS = frozenset(
         "peak_memory",
     }
 )
+#: Those of them that say what it returned.
+_OF_RESULTS = frozenset({"result", "proposedAlt", "proposed_alt"})
 _ROUNDED = frozenset({"elapsed", "cpu_seconds"})
 _ABSENT = object()
 #: What is in JSON what it is here.
@@ -160,6 +162,11 @@ def _value(item: JobItem, name: str) -> Any:
         return _look_up(getattr(item, where), key)
     found = _look_up(item.result, name) if _has_result(item) else _ABSENT
     return _look_up(item.payload, name) if found is _ABSENT else found
+
+
+def reads_result(name: str) -> bool:
+    """Whether that column may need what items returned."""
+    return name in _OF_RESULTS or not (name in _OF_ITEMS or name.startswith("payload."))
 
 
 def _has_result(item: JobItem) -> bool:

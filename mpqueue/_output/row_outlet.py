@@ -11,11 +11,21 @@ import logging
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from mpqueue._core.state.item_table import ItemTable
-from mpqueue._output.export import COLUMNS, OUTPUT, absent_columns, no_such_column, values_or_none, with_names
+from mpqueue._core.state.item_table import Elsewhere, ItemTable
+from mpqueue._output.export import (
+    COLUMNS,
+    OUTPUT,
+    absent_columns,
+    no_such_column,
+    reads_result,
+    record_of,
+    values_or_none,
+    with_names,
+)
 from mpqueue._output.file_sinks import FileSink, check_apart
 from mpqueue._output.rows_in_order import RowsInOrder
 from mpqueue._queue.job import JobItem
@@ -61,7 +71,11 @@ class Sink(Protocol):
 class RowItem(JobItem):
     """An item whose result is on its way to where it is kept."""
 
-    __slots__ = ()
+    __slots__ = ("_result",)
+
+    def __init__(self, table: ItemTable, index: int, result: Any) -> None:
+        super().__init__(table, index)
+        self._result = result
 
     @property
     def index(self) -> int:
@@ -71,7 +85,7 @@ class RowItem(JobItem):
     @property
     def result(self) -> Any:
         """What the handler returned."""
-        return self._table.held_result(self._index)
+        return self._result
 
     @property
     def _has_result(self) -> bool:
@@ -263,13 +277,34 @@ class RowOutlet:
             columns = tuple(dict.fromkeys((*columns, *self._default)))
         if not self._with_failures:
             indices = [index for index in indices if table.status[index] != FAILED]
-        items = [RowItem(table, index) for index in indices]
+        results = table.held_results(indices)
+        if table.source is None or Elsewhere not in set(map(type, results)) or not any(map(reads_result, columns)):
+            return self._made(indices, results, columns)
+
+        def make(at: int, result: Any) -> Row:
+            item = RowItem(table, indices[at], result)
+            self._look_for_columns([item])
+            return record_of(item, columns)
+
+        def leave_out(at: int, error: Exception) -> None:
+            log.error("job %r: item %s has no row, since its result can't be read again: %s",
+                      self.job_id, table.named(indices[at]), error)  # fmt: skip
+
+        made = table.source.each(results, table.slots_of(indices) or indices, make, leave_out)
+        return [row for row in made if row is not None]
+
+    def _made(self, indices: Sequence[int], results: Sequence[Any], columns: Sequence[str]) -> list[Row]:
+        """The rows of these items, with these results."""
+        items = list(map(partial(RowItem, self._table), indices, results))
+        self._look_for_columns(items)
+        made = [results if name == "result" else self._column(name, indices, items) for name in columns]
+        return [dict(zip(columns, values, strict=True)) for values in zip(*made, strict=True)]
+
+    def _look_for_columns(self, items: Sequence[RowItem]) -> None:
         if self._unseen:
             for item in items:
                 self._unseen &= absent_columns(item, self._unseen)
             self._seen_results = self._seen_results or any(item.result is not None for item in items)
-        made = [self._column(name, indices, items) for name in columns]
-        return [dict(zip(columns, values, strict=True)) for values in zip(*made, strict=True)]
 
     def _column(self, name: str, indices: Sequence[int], items: Sequence[RowItem]) -> Sequence[Any]:
         """What the items at these indices have in a column; of most columns for all of them at once."""
@@ -286,8 +321,6 @@ class RowOutlet:
                 return list(table.attempts[part])
             if name == "elapsed":
                 return [round(seconds, 6) for seconds in table.elapsed[part]]
-            if name == "result" and table.source is None:
-                return table.results[part]
         return values_or_none(items, name)
 
 

@@ -25,6 +25,7 @@ from mpqueue.events import JOB_PROGRESS, JobProgress
 from mpqueue.status import ItemStatus
 from tests.support import handlers as do
 from tests.support.command_line import main
+from tests.support.programs import run_program
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
@@ -350,3 +351,60 @@ def test_results_that_wait_to_be_pickled_are_bounded(path: Path, monkeypatch: py
         assert 1_000_000 <= job.completed * 50_000 < 2_000_000
         SlowToPickle.gate.set()
         assert run.result(60).completed == 50
+
+
+NIGHTLY = """
+import os, sys
+from pathlib import Path
+import mpqueue
+
+connects, looks, loads = [], [], []
+stat = os.stat
+
+def note_event(name, arguments):
+    if name == "sqlite3.connect":
+        connects.append(arguments)
+
+def noted_stat(path, *arguments, **named):
+    if str(path).endswith(".jpg"):
+        looks.append(path)
+    return stat(path, *arguments, **named)
+
+class Picture:
+    def __init__(self, path):
+        self.width, self.height, self.name = path.stat().st_size, 7, path.name
+
+    def __setstate__(self, state):
+        vars(self).update(state)
+        loads.append(self)
+
+def run(**results):
+    paths = sorted(Path("pictures").iterdir())
+    with mpqueue.JobQueue(1, journal="run.db") as queue:
+        job = queue.create_job("pictures", paths, Picture, update=True, key=mpqueue.file_key, chunksize=1, **results)
+        queue.start("pictures").result()
+    return job
+
+if __name__ == "__main__":
+    os.mkdir("pictures")
+    for number in range(1, 201):
+        Path(f"pictures/{number:03}.jpg").write_bytes(bytes(number))
+    run()
+    sys.addaudithook(note_event)
+    os.stat = noted_stat
+    loads.clear()
+    run(results=mpqueue.sinks.csv("pictures.csv", ["item", "width", "height", "result.name", "status"], in_order=True))
+    print(len(looks), len(loads), len(connects))
+"""
+
+
+def test_an_unchanged_item_costs_one_look_at_its_file_and_its_row_no_look_at_the_journal_of_its_own(
+    tmp_path: Path,
+) -> None:
+    looks, loads, connects = map(int, run_program(tmp_path, NIGHTLY).stdout.split())
+    header, *rows = (tmp_path / "pictures.csv").read_text().splitlines()
+    assert header == "item,width,height,result.name,status"
+    assert rows == [f"{number:03}.jpg,{number},7,{number:03}.jpg,completed" for number in range(1, 201)]
+    assert looks == 200
+    assert loads == 2 * 200  # whether it can be read, when the job is created; and for all cells of its row
+    assert connects < 200 / 8

@@ -13,7 +13,7 @@ import math
 from array import array
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn, Protocol
+from typing import Any, Literal, NoReturn, Protocol, TypeVar
 
 from mpqueue._os.memory.mappings import zeros
 from mpqueue._text import label, visible_line
@@ -21,6 +21,8 @@ from mpqueue._wire.ids import IdRule, ids_of, rule_of
 from mpqueue._wire.item_labels import Label, label_of, named, plain_label
 from mpqueue.errors import JobStateError, shown, text_of, type_name_of, typed
 from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,20 @@ class ResultSource(Protocol):
 
     def fill(self, results: list[Any], slots: Sequence[int] | None) -> None:
         """Replace what stands for results by these. ``slots`` are those of the items; None: their indices."""
+        ...
+
+    def each(
+        self,
+        results: Sequence[Any],
+        slots: Sequence[int],
+        make: Callable[[int, Any], T],
+        leave_out: Callable[[int, Exception], T],
+    ) -> list[T]:
+        """What ``make`` returns for each place and its result, in one look; one result at a time is read.
+
+        Where a result of a job that runs here can't be read, what ``leave_out`` returns. May call them for all places
+        again: the last time counts.
+        """
         ...
 
 
@@ -248,7 +264,11 @@ class ItemTable:
             raise JobStateError(
                 f"item {self.named(index)}: expected a job that keeps its results, got one whose results {where}"
             )
-        return self.held_result(index)
+        result = self.results[index]
+        if type(result) is not Elsewhere:
+            return result
+        assert self.source is not None
+        return self.source.read(result.row, index if self.slots is None else self.slots[index])
 
     def has_result(self, index: int) -> bool:
         """False where results of it are discarded, or leave it for a sink, and no journal has them."""
@@ -261,13 +281,11 @@ class ItemTable:
         found = [index for index, result in enumerate(self.results) if result is DISCARDED]
         return [index for index in found if self.status[index] == COMPLETED]
 
-    def held_result(self, index: int) -> Any:
-        """The same for who takes it to where it is kept."""
-        result = self.results[index]
-        if type(result) is not Elsewhere:
-            return result
-        assert self.source is not None
-        return self.source.read(result.row, index if self.slots is None else self.slots[index])
+    def held_results(self, indices: Sequence[int]) -> list[Any]:
+        """The results of these items, or what stands for them."""
+        if isinstance(indices, range):
+            return self.results[indices.start : indices.stop]
+        return [self.results[index] for index in indices]
 
     def all_results(self) -> list[Any]:
         """All results, in a new list. Raises what `ResultSource.fill` raises, `JobStateError` for discarded ones."""
@@ -293,24 +311,19 @@ class ItemTable:
         """These results are in that row of the source from now on; returns them, to be freed."""
         if self.source is None or self.keeps_results or self.sink is DISCARD:
             return []
-        mark = Elsewhere(row)
-        if isinstance(indices, range):
-            results = self.results[indices.start : indices.stop]
-            self.results[indices.start : indices.stop] = [mark] * len(indices)
-            return results
-        results = [self.results[index] for index in indices]
-        for index in indices:
-            self.results[index] = mark
-        return results
+        return self._replace(indices, Elsewhere(row))
 
     def release(self, indices: Sequence[int]) -> list[Any]:
         """The results of these items have been taken to where they are kept; returns them, to be freed."""
-        results = [self.results[index] for index in indices]
+        return self._replace(indices, None)
+
+    def _replace(self, indices: Sequence[int], mark: Elsewhere | None) -> list[Any]:
+        results = self.held_results(indices)
         if isinstance(indices, range):
-            self.results[indices.start : indices.stop] = [None] * len(indices)
+            self.results[indices.start : indices.stop] = [mark] * len(indices)
         else:
             for index in indices:
-                self.results[index] = None
+                self.results[index] = mark
         return results
 
     def unfinished(self) -> list[int]:

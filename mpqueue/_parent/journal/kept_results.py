@@ -14,7 +14,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate, chain, groupby
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from mpqueue._core.state.item_table import DISCARDED, Elsewhere, ItemTable
 from mpqueue._parent.journal.chunk_rows import ResultPart, WrittenRow, content_of, origins_of, parts_of, slots_at
@@ -27,6 +27,8 @@ log = logging.getLogger("mpqueue")
 
 #: Stands for the number of a row where there is none.
 NO_ROW = 0
+
+T = TypeVar("T")
 
 
 class Rows(Protocol):
@@ -80,6 +82,29 @@ class KeptResults:
                 if found is not None and type(found[0]) is not Unreadable:
                     return found[0]
             return self._journal.ask(lambda rows: self._take(rows, row, [slot]))[0]
+
+    def each(
+        self,
+        results: Sequence[Any],
+        slots: Sequence[int],
+        make: Callable[[int, Any], T],
+        leave_out: Callable[[int, Exception], T],
+    ) -> list[T]:
+        """See `ResultSource`."""
+
+        def make_one(rows: Rows, place: int) -> T:
+            result = results[place]
+            if type(result) is Elsewhere:
+                try:
+                    with self._own_lock():  # not while ``make`` runs users' code
+                        result = self._take(rows, result.row, [slots[place]])[0]
+                except JournalError as error:
+                    if not self._strict:
+                        raise
+                    return leave_out(place, error)
+            return make(place, result)
+
+        return self._journal.ask(lambda rows: [make_one(rows, place) for place in range(len(results))])
 
     def _own_lock(self) -> threading.Lock:
         """In a fork, a new one: the thread that held it at the fork is not there."""
@@ -211,8 +236,9 @@ class _OpenRow:
         self._in_part = [part.places for part in self._parts]
         self._ends = [*accumulate(map(len, self._in_part))]
         self._together: dict[int, Any] = {}
-        self._origins = origins_of(content, row.number)
-        self._newest = max(self._origins, default=0) if "origins" in content else row.number
+        #: None: all of it came with this row.
+        self._origins = origins_of(content, row.number) if "origins" in content else None
+        self._newest = row.number if self._origins is None else max(self._origins, default=0)
 
     def results(self, slots: Sequence[int], known: int) -> list[Any] | None:
         """The results of these slots, written up to that row; None where the row does not have them all."""
@@ -231,6 +257,8 @@ class _OpenRow:
         return found
 
     def _are_known(self, slots: Sequence[int], known: int) -> bool:
+        if self._origins is None:
+            return False
         places = [self._place(slot) for slot in slots]
         return all(at is not None and self._origins[at] <= known for at in places)
 

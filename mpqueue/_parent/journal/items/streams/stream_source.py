@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from mpqueue._core.state.item_table import Elsewhere
 from mpqueue._parent.journal.items.streams.told import Named, read_result, read_row
@@ -11,6 +11,8 @@ from mpqueue._parent.journal.kept_values import ReadFile
 from mpqueue.errors import JournalError
 
 ROW = "SELECT identity, nth, body FROM stream_items WHERE number = ? AND job = ?"
+
+T = TypeVar("T")
 
 
 class Executes(Protocol):
@@ -46,6 +48,22 @@ class StreamSource:
                     results[index] = self._read(look, result.row)
 
         self._ask(read_all)
+
+    def each(
+        self,
+        results: Sequence[Any],
+        slots: Sequence[int],  # noqa: ARG002 - see above
+        make: Callable[[int, Any], T],
+        leave_out: Callable[[int, Exception], T],  # noqa: ARG002 - none runs here
+    ) -> list[T]:
+        """See `ResultSource`."""
+
+        def make_one(look: Executes, place: int) -> T:
+            result = results[place]
+            return make(place, self._read(look, result.row) if type(result) is Elsewhere else result)
+
+        made: list[T] = self._ask(lambda look: [make_one(look, place) for place in range(len(results))])
+        return made
 
     def _read(self, look: Executes, row: int) -> Any:
         found = look.execute(ROW, (row, self._job)).fetchone()
