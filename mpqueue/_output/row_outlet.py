@@ -147,7 +147,7 @@ class RowOutlet:
         self._with_failures = getattr(sink, "failures", True) is not False
         folder = sink.folder if isinstance(sink, FileSink) else None
         in_order = getattr(sink, "in_order", False) is True
-        self._in_order = RowsInOrder(self._hand_on, folder) if in_order else None
+        self._in_order = RowsInOrder(self._rows_of, self._hand_on, folder) if in_order else None
         self._rows = 0  #: that the sink has
         self._was_closed = False
 
@@ -194,7 +194,8 @@ class RowOutlet:
                 self._hand_on(self._rows_of(piece))
             else:
                 for stretch in _stretches(piece):
-                    self._in_order.put(stretch[0], len(stretch), self._rows_of(stretch), each * len(stretch))
+                    rows = None if self._table.source is not None else self._rows_of(stretch)
+                    self._in_order.put(stretch, rows, each * len(stretch))
 
     def finish(self) -> None:
         """See `Outlet`."""

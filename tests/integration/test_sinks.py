@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -120,6 +121,67 @@ def test_an_item_that_takes_long_holds_up_its_followers_rows_only_in_order(queue
     gate.open()
     run.result()
     assert rows.rows == [{"result": item, "payload": item} for item in (2, 0, 1, 5, 4)]
+
+
+class Locked:
+    """A result of 200 kB that has a lock once it has arrived."""
+
+    def __init__(self, number: int) -> None:
+        self.data = number.to_bytes(4, "big") * 50_000
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, lock=threading.Lock())
+
+
+class Once:
+    """A result of 200 kB that can be loaded in processes only that have not pickled it."""
+
+    def __init__(self, number: int, pickled_by: int = 0) -> None:
+        if pickled_by == os.getpid():
+            raise ValueError("pickled here")
+        self.number = number
+        self.data = number.to_bytes(4, "big") * 50_000
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Once, (self.number, os.getpid())
+
+
+def wait_at_first(gate: Gate, among: type, item: int) -> Any:
+    if item == 0:
+        gate.pass_through(item)
+    return among(item) if item % 50 == 7 else item.to_bytes(4, "big") * 50_000
+
+
+def rows_in_order(among: type, journal: str | None, folder: Path) -> Rows:
+    """The rows of 240 items, 5 of them with such a result, of which all but the first wait for that."""
+    gate, rows = Gate(folder), Rows(in_order=True)
+    with JobQueue(2, retry=NEVER, journal=journal) as queue:
+        job = queue.create_job("order", range(240), partial(wait_at_first, gate, among), results=rows, chunksize=4)
+        run = queue.start("order")
+        wait_until(lambda: job.completed == 239, what="all items but the first")
+        gate.open()
+        assert run.result().completed == 240
+    return rows
+
+
+@pytest.mark.parametrize(("among", "journal"), [(Locked, None), (Once, None), (Locked, "run.db")])
+def test_a_row_that_waits_for_its_turn_need_not_be_pickled_again(
+    among: type, journal: str | None, tmp_path: Path
+) -> None:
+    rows = rows_in_order(among, journal and str(tmp_path / journal), tmp_path)
+    assert [row["id"] for row in rows.rows] == [*range(240)]
+    results = [getattr(row["result"], "data", row["result"]) for row in rows.rows]
+    assert results == [item.to_bytes(4, "big") * 50_000 for item in range(240)]
+    assert [type(rows.rows[at]["result"]) for at in (7, 8, 57)] == [among, bytes, among]
+
+
+def test_a_result_that_can_t_be_read_again_costs_its_row_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = rows_in_order(Once, str(tmp_path / "run.db"), tmp_path)
+    told = {row["id"] for row in rows.rows}
+    missing = [item for item in range(240) if item not in told]
+    assert set(missing) <= {7, 57, 107, 157, 207}
+    assert missing
+    assert all(f"item {item} has no row, since its result can't be read again" in caplog.text for item in missing)
 
 
 def test_discarded_results_stay_in_the_workers_and_failures_come_home(queue: JobQueue) -> None:

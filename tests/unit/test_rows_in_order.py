@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,10 @@ from mpqueue._output import rows_in_order
 from mpqueue._output.rows_in_order import RowsInOrder
 
 
+def rows_of(items: Sequence[int]) -> list[dict[str, Any]]:
+    return [{"id": item} for item in items]
+
+
 @given(
     counts=st.lists(st.integers(1, 4), max_size=12),
     order=st.randoms(use_true_random=False),
@@ -22,36 +28,47 @@ from mpqueue._output.rows_in_order import RowsInOrder
 def test_rows_come_in_order_and_few_wait_in_memory(
     counts: list[int], order: Any, most: int, left_out: set[int]
 ) -> None:
-    stretches, first = [], 0
+    stretches, first = list[range](), 0
     for count in counts:
-        stretches.append((first, count))
+        stretches.append(range(first, first + count))
         first += count
     came = [stretch for at, stretch in enumerate(stretches) if at not in left_out]
     order.shuffle(came)
     told: list[Any] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rows_in_order, "MOST_HELD", most)
-        rows = RowsInOrder(told.extend, None)
-        for first, count in came:
-            rows.put(first, count, [{"id": first + at} for at in range(count)], count)
-            assert sum(len(each.rows) for each in rows._waiting) <= most
-        whole = next((first for at, (first, _) in enumerate(stretches) if at in left_out), None)
+        rows = RowsInOrder(rows_of, told.extend, None)
+        for items in came:
+            rows.put(items, rows_of(items) if items.start % 3 else None, len(items))
+            assert sum(type(row) is dict for each in rows._waiting for row in each.rows or ()) <= most
+        whole = next((items.start for at, items in enumerate(stretches) if at in left_out), None)
         assert [row["id"] for row in told] == [*range(sum(counts) if whole is None else whole)]
         rows.end()
-    assert [row["id"] for row in told] == sorted(first + at for first, count in came for at in range(count))
+    assert [row["id"] for row in told] == sorted(item for items in came for item in items)
 
 
-def test_what_a_hand_on_raises_comes_through_and_what_waits_is_there(tmp_path: Path) -> None:
-    class Dynamic:
-        __qualname__ = "nowhere.Dynamic"
+class Dynamic:
+    __qualname__ = "nowhere.Dynamic"
 
+
+class Unloadable:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return int, ("no number",)
+
+
+@pytest.mark.parametrize("cannot", [threading.Lock(), Unloadable()])
+def test_what_can_t_be_in_the_file_waits_in_memory(cannot: Any, tmp_path: Path) -> None:
     told: list[Any] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rows_in_order, "MOST_HELD", 0)
-        rows = RowsInOrder(told.extend, tmp_path)
-        rows.put(1, 1, [{"id": 1, "result": Dynamic()}], 10)
-        assert not rows._waiting[0].rows
-        rows.put(0, 1, [{"id": 0}], 10)
-    assert [row["id"] for row in told] == [0, 1]
+        rows = RowsInOrder(rows_of, told.extend, tmp_path)
+        rows.put(range(1, 2), [{"id": 1, "result": Dynamic()}], 10)
+        rows.put(range(2, 3), [{"id": 2, "result": cannot}], 10)
+        rows.put(range(3, 6), [{"id": 3}, {"id": 4, "result": cannot}, {"id": 5}], 10)
+        in_memory = [row for each in rows._waiting for row in each.rows or () if type(row) is dict]
+        assert sorted(row["id"] for row in in_memory) == [2, 4]
+        rows.put(range(1), [{"id": 0}], 10)
+    assert [row["id"] for row in told] == [*range(6)]
     assert type(told[1]["result"]).__name__ == "Dynamic"
+    assert told[2]["result"] is told[4]["result"] is cannot
     rows.close()
