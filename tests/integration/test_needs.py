@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -208,3 +210,26 @@ def test_a_stage_has_needs_of_its_own(tmp_path: Path) -> None:
             queue.run_stages(items, [hold, Stage(unit, uses={"gpu": 3})])
         with pytest.raises(ValueError, match=r"^stage .unit.: cpus, memory, uses: expected values where the items"):
             queue.run_stages(items, [hold, Stage(unit, cpus=len)])  # type: ignore[arg-type]
+
+
+def test_items_of_a_hundred_kinds_of_needs_cost_about_as_much_as_those_of_four() -> None:
+    calls = {kinds: calls_of_the_busiest_thread(kinds) for kinds in (4, 100)}
+    assert calls[100] < 3 * calls[4], calls
+
+
+def calls_of_the_busiest_thread(kinds: int) -> int:
+    """How many calls one of the queue's threads makes for a hundred items, each sent by itself."""
+    calls = Counter[int]()
+
+    def count(frame: Any, event: str, argument: Any) -> None:
+        calls[threading.get_ident()] += event == "call"
+
+    before = threading.getprofile()
+    threading.setprofile(count)
+    try:
+        with JobQueue(2, resources={"licenses": 100}) as queue:
+            job = queue.run(range(100), do.double, uses=lambda item: {"licenses": 1 + item % kinds}, chunksize=1)
+    finally:
+        threading.setprofile(before)
+    assert results_of(job) == [2 * item for item in range(100)]
+    return max(calls.values())

@@ -54,7 +54,7 @@ class Auditor:
         self.started: Counter[int] = Counter()
         #: By job: how many items had completed and failed in an earlier life of the program.
         self.restored: dict[int, tuple[int, int]] = {}
-        self._in_line: set[tuple[tuple[int, int], float]] = set()  #: kinds, since when: first in line by now, perhaps
+        self._in_line: set[tuple[int, int, float]] = set()  #: kinds, since when: first in line by now, perhaps
         fleet.watchers.append(self._step)
         fleet.item_watchers.append(self._items_begin)
 
@@ -77,7 +77,7 @@ class Auditor:
                     self._chunk_sent(command.chunk, self._books.lanes[command.lane])
                 case _:
                     pass
-        self._in_line = set(self._books.passed.items())
+        self._in_line = self._passed()
         check_invariants(self._books)
         self.check_deadlines()
 
@@ -170,8 +170,16 @@ class Auditor:
 
         An earlier stage may be what is first: it has waited for longer. The books say who stands back after the step.
         """
-        gone = self._in_line - self._books.passed.items()
-        return any(self._fleet.now >= since + PASSED_SECONDS for _, since in gone)
+        gone = self._in_line - self._passed()
+        return any(self._fleet.now >= since + PASSED_SECONDS for _, _, since in gone)
+
+    def _passed(self) -> set[tuple[int, int, float]]:
+        return {
+            (job.number, kind, since)
+            for job in self._books.jobs.values()
+            if job.by_kind is not None
+            for kind, (since, _) in job.by_kind.passed.items()
+        }
 
     def _stood_back(self, job: JobBook, other: JobBook) -> bool:
         """True where the other job may have had to let this one go first, which is first in line or has needs."""

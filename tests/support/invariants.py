@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from copy import deepcopy
 
 from mpqueue._core.rules import blame
 from mpqueue._core.rules.needs import startable
@@ -11,7 +12,7 @@ from mpqueue._core.state.books import Books
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import CHUNKS_PER_LANE, Chunk, LaneBook, LaneState
 from mpqueue._core.state.needs.pending_by_kind import PendingByKind
-from mpqueue._core.state.needs.resources import MEMORY
+from mpqueue._core.state.needs.resources import MEMORY, NeedsRange
 from mpqueue._core.state.pending import Care, LongestFirst, PendingItems
 from mpqueue._core.state.pipeline import Pipeline, StageTable
 from mpqueue._core.state.timer_heap import Timer, TimerKind
@@ -137,7 +138,8 @@ def waiting_items(pending: PendingItems) -> list[int]:
     """All items that wait to be dispatched."""
     if isinstance(pending, PendingByKind):
         by_line = [waiting_items(line) for line in pending._lines]
-        assert all(pending._kinds[index] == kind for kind, line in enumerate(by_line) for index in line)
+        assert all(pending._kind_of(index) == kind for kind, line in enumerate(by_line) for index in line)
+        _check_order(pending)
         return [index for line in by_line for index in line]
     fresh = [index for lo, hi in pending._fresh for index in range(lo, hi)]
     if isinstance(pending, LongestFirst):
@@ -146,6 +148,20 @@ def waiting_items(pending: PendingItems) -> list[int]:
     waiting = [*fresh, *pending._due, *pending._suspects, *grouped]
     assert len(pending) == len(waiting)
     return waiting
+
+
+def _check_order(pending: PendingByKind) -> None:
+    """What is kept of the lines, so that none has to be looked at, is what they are."""
+    lines = dict(enumerate(pending._lines))
+    assert len(pending) == sum(map(len, lines.values()))
+    waiting = {kind: line for kind, line in lines.items() if line}
+    alone = {kind for kind, line in waiting.items() if line.next_care >= Care.ISOLATED}
+    order = sorted(alone or waiting, key=lambda kind: waiting[kind].head)
+    everything = NeedsRange(math.inf, dict.fromkeys(pending._tree._names, math.inf))
+    assert pending.first([everything]) == next(iter(order), None)
+    unmarked = deepcopy(pending._tree).mark_before(pending._end)
+    assert unmarked == [kind for kind in order if kind not in pending.passed]
+    assert pending.passed_and_gone == pending.passed.keys() - waiting.keys()
 
 
 def _check_lane(books: Books, lane: LaneBook, timers: list[Timer]) -> None:
@@ -181,7 +197,7 @@ def _check_kind(chunk: Chunk) -> None:
     """Its items need what it was given."""
     pending, needs = chunk.job.pending, chunk.job.needs
     if isinstance(pending, PendingByKind):
-        assert {pending._kinds[index] for index in chunk.indices} == {chunk.kind}
+        assert {pending._kind_of(index) for index in chunk.indices} == {chunk.kind}
     if needs is not None and chunk.needs is not None:
         assert chunk.needs.amounts == needs.kinds[chunk.kind].amounts
 

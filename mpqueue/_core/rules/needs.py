@@ -16,15 +16,15 @@ keeps these; a lane without units that are free gets a new worker.
 
 from __future__ import annotations
 
-from collections import Counter
+import math
+from itertools import pairwise
 
 from mpqueue._core.rules import fleet
 from mpqueue._core.state.books import Books
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import LaneBook, LaneState
 from mpqueue._core.state.lane_sets import members
-from mpqueue._core.state.needs.pending_by_kind import PendingByKind
-from mpqueue._core.state.needs.resources import NO_NEEDS, Left, Needs
+from mpqueue._core.state.needs.resources import CPUS, NO_NEEDS, Left, Needs, NeedsRange
 from mpqueue._core.state.timer_heap import TimerKind
 
 #: Seconds for which items may be passed by others that need less.
@@ -41,14 +41,30 @@ def begin(books: Books, job: JobBook) -> None:
 def arrange(books: Books) -> None:
     """Find out who is first in line now."""
     best, books.first_in_line = None, None
-    for (number, kind), since in list(books.passed.items()):
-        job = books.jobs.get(number)
-        if job is None or not _waits(job, kind):
-            del books.passed[number, kind]
-        elif kind in _waiting(job) and books.now >= since + PASSED_SECONDS and _has_a_lane(books, job):
+    for job in books.jobs.values():
+        if job.by_kind is None:
+            continue
+        _forget_what_is_gone(job)
+        kind = job.packed[0].kind if job.packed else job.by_kind.longest_passed()
+        since = None if kind is None else job.by_kind.passed.get(kind)
+        if (
+            kind is not None
+            and since is not None
+            and books.now >= since[0] + PASSED_SECONDS
+            and _has_a_lane(books, job)
+        ):
             standing = (-job.options.priority, since)
             if best is None or standing < best:
                 best, books.first_in_line = standing, (job, _needs(books, job, kind))
+
+
+def _forget_what_is_gone(job: JobBook) -> None:
+    """Kinds of which nothing waits for anything have not been passed any more."""
+    assert job.by_kind is not None
+    if gone := job.by_kind.passed_and_gone:
+        packed = {chunk.kind for line in (job.packing, job.packed) for chunk in line}
+        for kind in gone - packed:
+            job.by_kind.forget_passed(kind)
 
 
 def _has_a_lane(books: Books, job: JobBook) -> bool:
@@ -68,37 +84,80 @@ def may_start(books: Books, job: JobBook, lane: LaneBook | None = None) -> bool:
 
     ``lane``: None is one that has nothing to do; of one that holds something, what it may have after that.
     """
-    kind, before = _next_kind(books, job, lane)
-    for passed in before:
-        _pass(books, job, passed)
+    kind = startable(books, job, lane)
+    if job.by_kind is not None and _pass_before(books, job, kind):
+        books.passings += 1
+        books.timers.add(books.now + PASSED_SECONDS, TimerKind.PASSED)
     if kind is None:
         return False
     job.kind = kind
-    if isinstance(job.pending, PendingByKind):
-        job.pending.turn_to(kind)
+    if job.by_kind is not None:
+        job.by_kind.turn_to(kind)
     return True
+
+
+def _pass_before(books: Books, job: JobBook, kind: int | None) -> bool:
+    """What goes before that kind (None: all) was passed; True where some of it had not been before."""
+    assert job.by_kind is not None
+    since = (books.now, books.passings)
+    if job.packed:
+        return kind is None and job.by_kind.pass_(job.packed[0].kind, since)
+    return job.by_kind.pass_all_before(kind, since)
 
 
 def startable(books: Books, job: JobBook, lane: LaneBook | None = None) -> int | None:
     """The kind of the job's items that the lane may have next; None where it may have none."""
-    return _next_kind(books, job, lane)[0]
+    allowed = _allowed(books, job, lane)
+    if lane is not None and books.device is not None and (amounts := _device_amounts(books, lane)) is not None:
+        allowed = [each.with_amount(books.device, amount, amount) for each in allowed for amount in amounts]
+    return _first(books, job, allowed)
 
 
-def _next_kind(books: Books, job: JobBook, lane: LaneBook | None) -> tuple[int | None, list[int]]:
-    """The kind that the lane may have next, and those before it that it may not."""
-    if job.needs is None:
-        return (0 if fits(books, job, NO_NEEDS, lane) else None), []
-    waiting = _waiting(job)
-    for place, kind in enumerate(waiting):
-        needs = _needs(books, job, kind)
-        if fits(books, job, needs, lane) and (lane is None or _suits(books, lane, needs)):
-            return kind, waiting[:place]
-    return None, waiting
+def _first(books: Books, job: JobBook, allowed: list[NeedsRange]) -> int | None:
+    """The kind that goes next, of those in one of these ranges."""
+    if job.packed or job.by_kind is None:
+        kind = job.packed[0].kind if job.packed else 0
+        needs = NO_NEEDS if job.needs is None else _needs(books, job, kind)
+        return kind if any(each.has(needs) for each in allowed) else None
+    return job.by_kind.first(allowed)
 
 
-def fits(books: Books, job: JobBook, needs: Needs, lane: LaneBook | None = None) -> bool:
-    """True where one more lane may run such items of the job now, or this one after what it holds."""
-    return _left(books, lane).has(needs) and not _stands_back(books, job, needs, lane)
+def fits(books: Books, job: JobBook, needs: Needs) -> bool:
+    """True where one more lane may run such items of the job now."""
+    return any(each.has(needs) for each in _allowed(books, job, None))
+
+
+def _allowed(books: Books, job: JobBook, lane: LaneBook | None) -> list[NeedsRange]:
+    """What items may need that one more lane runs now, or this one after what it holds.
+
+    They take nothing from the first in line that these wait for.
+    """
+    left = _left(books, lane)
+    whole = NeedsRange(_up_to(books, left.places), left.amounts)
+    if books.first_in_line is None or job.options.priority > books.first_in_line[0].options.priority:
+        return [whole]
+    first, wanted = books.first_in_line
+    allowed = [_just(books, wanted, left)] if job is first and left.has(wanted) else []
+    if lacking := left.lacks(wanted):
+        if CPUS not in lacking:
+            allowed.append(whole._replace(amounts={**left.amounts, **dict.fromkeys(lacking, 0)}))
+    elif not _may_use_any(books, first, books.free if lane is None or not lane.chunks else books.free | lane.bit):
+        # They wait for a lane where their setup has not failed, perhaps for long. All else that they need is kept for
+        # them; one place they get with that lane. Else they go out now, or on this lane.
+        beside = {name: amount - wanted.amount(name) for name, amount in left.amounts.items()}
+        allowed.append(NeedsRange(_up_to(books, left.places + 1 - wanted.cpus), beside))
+    return allowed
+
+
+def _just(books: Books, wanted: Needs, left: Left) -> NeedsRange:
+    """These needs and no others."""
+    exact = {name: wanted.amount(name) for name in left.amounts}
+    return NeedsRange(_up_to(books, wanted.cpus), exact, {**exact, CPUS: wanted.cpus})
+
+
+def _up_to(books: Books, places: int) -> float:
+    """How many CPUs may be asked for where there are so many places: what asks for more than there are gets all."""
+    return math.inf if places >= books.wanted else places
 
 
 def _left(books: Books, lane: LaneBook | None) -> Left:
@@ -113,30 +172,6 @@ def _left(books: Books, lane: LaneBook | None) -> Left:
     return Left(max(0, books.places) + cpus, resources.left | {name: resources.left[name] + n for name, n in amounts})
 
 
-def _stands_back(books: Books, job: JobBook, needs: Needs, lane: LaneBook | None) -> bool:
-    """True where such items would take from the first in line what they wait for."""
-    if books.first_in_line is None:
-        return False
-    first, wanted = books.first_in_line
-    if job.options.priority > first.options.priority or (job is first and needs == wanted):
-        return False
-    left = _left(books, lane)
-    lacking = left.lacks(wanted)
-    if lacking:
-        return "cpus" in lacking or any(name in lacking for name, _ in needs.amounts)
-    if _may_use_any(books, first, books.free if lane is None or not lane.chunks else books.free | lane.bit):
-        return True  # they go out now, or on this lane
-    # They wait for a lane where their setup has not failed, perhaps for long. All else that they need is kept for them;
-    # one place they get with that lane.
-    return not left._replace(places=left.places + 1).has(_together(needs, wanted))
-
-
-def _together(one: Needs, other: Needs) -> Needs:
-    amounts = Counter(dict(one.amounts))
-    amounts.update(dict(other.amounts))
-    return Needs(one.cpus + other.cpus, tuple(amounts.items()))
-
-
 def in_line(books: Books) -> object:
     """What decides who stands back: the first in line, and what they lack, of lanes too; None where no job is."""
     if books.first_in_line is None:
@@ -147,7 +182,8 @@ def in_line(books: Books) -> object:
 
 def started(books: Books, job: JobBook) -> None:
     """Items of the job's kind have just been sent."""
-    books.passed.pop((job.number, job.kind), None)
+    if job.by_kind is not None:
+        job.by_kind.forget_passed(job.kind)
     if books.first_in_line is not None and books.first_in_line[0] is job:
         arrange(books)
 
@@ -168,46 +204,38 @@ def renew_a_lane(books: Books) -> bool:
         return False
     idle = [books.lanes[number] for number in members(books.free)]
     for job in books.jobs.values():
-        if job.needs is None or not _has_a_lane(books, job):
+        if job.by_kind is None or not _has_a_lane(books, job):
             continue
         usable = [lane for lane in idle if job.may_use(lane.number, books.now)]
-        for kind in _waiting(job):
-            needs = _needs(books, job, kind)
-            if not fits(books, job, needs) or any(_suits(books, lane, needs) for lane in usable):
-                continue
-            for lane in usable:
-                if not lane.forgetting:
-                    fleet.recycle(books, lane)
-                    return True
+        lane = next((lane for lane in usable if not lane.forgetting), None)
+        if lane is not None and _lack_units(books, job, usable):
+            fleet.recycle(books, lane)
+            return True
     return False
 
 
-def _suits(books: Books, lane: LaneBook, needs: Needs) -> bool:
-    amount = dict(needs.amounts).get(books.device or "", 0)
-    if not amount:
-        return True
+def _lack_units(books: Books, job: JobBook, lanes: list[LaneBook]) -> bool:
+    """True where items of the job could start, of which none of these lanes has the units."""
+    assert books.device is not None
+    suited = {0}
+    for lane in lanes:
+        amounts = _device_amounts(books, lane)
+        if amounts is None:
+            return False
+        suited |= amounts
+    between = [(low + 1, high - 1) for low, high in pairwise([*sorted(suited), math.inf])]
+    allowed = [each.with_amount(books.device, *part) for each in _allowed(books, job, None) for part in between]
+    return _first(books, job, allowed) is not None
+
+
+def _device_amounts(books: Books, lane: LaneBook) -> set[int] | None:
+    """How many units items on the lane may need of what a worker is given before it runs anything; None: any number."""
     if lane.devices is None:
-        return not lane.tries
-    if len(lane.devices) != amount:
-        return False
+        return {0} if lane.tries else None
     has_them = lane.grant is not None and books.device in lane.grant.units
-    return has_them or books.resources.are_free(books.device or "", lane.devices)
-
-
-def _waiting(job: JobBook) -> list[int]:
-    """The kinds of which items may go out next, in the order in which they should."""
-    if job.packed:
-        return [job.packed[0].kind]
-    if isinstance(job.pending, PendingByKind):
-        return job.pending.waiting()
-    return [0] if job.needs is not None and job.pending else []
-
-
-def _waits(job: JobBook, kind: int) -> bool:
-    """True where an item of that kind waits for anything."""
-    if any(chunk.kind == kind for line in (job.packing, job.packed) for chunk in line):
-        return True
-    return job.pending.has(kind) if isinstance(job.pending, PendingByKind) else len(job.pending) > 0
+    if has_them or books.resources.are_free(books.device or "", lane.devices):
+        return {0, len(lane.devices)}
+    return {0}
 
 
 def _needs(books: Books, job: JobBook, kind: int) -> Needs:
@@ -215,9 +243,3 @@ def _needs(books: Books, job: JobBook, kind: int) -> Needs:
     assert job.needs is not None
     needs = job.needs.kinds[kind]
     return needs if needs.cpus <= books.wanted else needs._replace(cpus=books.wanted)
-
-
-def _pass(books: Books, job: JobBook, kind: int) -> None:
-    if (job.number, kind) not in books.passed:
-        books.passed[job.number, kind] = books.now
-        books.timers.add(books.now + PASSED_SECONDS, TimerKind.PASSED)

@@ -134,9 +134,10 @@ class JobBook:
         self._line_up()
 
     def _line_up(self) -> None:
-        kinds = None if self.needs is None else self.needs.of
-        if kinds is not None:
-            self.pending: PendingItems = PendingByKind(kinds, self.costs)
+        #: The same as ``pending`` where its items say what they need.
+        self.by_kind = None if self.needs is None else PendingByKind(self.needs, len(self.table), self.costs)
+        if self.by_kind is not None:
+            self.pending: PendingItems = self.by_kind
         else:
             self.pending = PendingItems(len(self.table)) if self.costs is None else LongestFirst(self.costs)
 

@@ -1,30 +1,40 @@
-"""The waiting items of a job whose items have different needs: a line for each kind of needs."""
+"""The waiting items of a job that says what its items need: a line for each kind of needs."""
 
 from __future__ import annotations
 
+import math
+from collections import OrderedDict
 from collections.abc import Collection, Iterable, Sequence
+from typing import Any
 
+from mpqueue._core.state.needs.kind_tree import KindTree, Standing
+from mpqueue._core.state.needs.resources import JobNeeds, NeedsRange
 from mpqueue._core.state.pending import Care, LongestFirst, PendingItems, stretches
+
+#: When a kind was passed first: the time, and a number that tells apart what was passed at the same time.
+Since = tuple[float, int]
 
 
 class PendingByKind(PendingItems):
     """The same as `PendingItems`, of which `take` gives items of one kind: that which was turned to last.
 
-    ``kinds`` says of each item which kind it is. Costs as much as a line for each kind that occurs.
+    Where items have to be alone, theirs only wait: they go before all others, whatever they need. Costs as much as a
+    line for each kind; whatever is done costs what it does in the lines concerned, and the logarithm of their number.
     """
 
-    def __init__(self, kinds: Sequence[int], costs: Sequence[float] | None = None) -> None:
+    def __init__(self, needs: JobNeeds, count: int, costs: Sequence[float] | None = None) -> None:
         super().__init__(0)
-        self._kinds = kinds
+        self._kinds = needs.of  #: of each item; None: there is one
         self._lines = [
-            PendingItems(0) if costs is None else LongestFirst(costs, empty=True)
-            for _ in range(max(kinds, default=0) + 1)
+            PendingItems(0) if costs is None else LongestFirst(costs, empty=True) for _ in range(len(needs.kinds))
         ]
+        self._counts = [0] * len(self._lines)
+        self._alone: set[int] = set()  #: kinds of which the next items have to be alone
+        self._tree = KindTree(needs.kinds)
+        self.passed: OrderedDict[int, Since] = OrderedDict()  #: kinds that others went before: since when
+        self.passed_and_gone: set[int] = set()  #: those of which nothing waits here any more
         self.kind = 0
-        self.add(range(len(kinds)))
-
-    def __len__(self) -> int:
-        return sum(map(len, self._lines))
+        self.add(range(count))
 
     def turn_to(self, kind: int) -> bool:
         """From now on items of this kind are taken; False where there are none, and then nothing changes."""
@@ -33,18 +43,41 @@ class PendingByKind(PendingItems):
         self.kind = kind
         return True
 
-    def has(self, kind: int) -> bool:
-        """True where items of this kind wait."""
-        return len(self._lines[kind]) > 0
+    def first(self, ranges: Iterable[NeedsRange]) -> int | None:
+        """The kind whose first item is the first of all whose needs are in one of these ranges."""
+        return self._tree.first(ranges, self._end)
 
-    def waiting(self) -> list[int]:
-        """The kinds of which items wait; that whose first one is the first of all, first.
+    @property
+    def _end(self) -> Standing:
+        """What waits stands before that."""
+        return (1,) if self._alone else (math.inf,)
 
-        Where some have to be alone, theirs only: they go before all others, whatever they need.
-        """
-        found = [kind for kind, line in enumerate(self._lines) if line]
-        alone = [kind for kind in found if self._lines[kind].next_care >= Care.ISOLATED]
-        return sorted(alone or found, key=lambda kind: self._lines[kind].head)
+    def pass_all_before(self, kind: int | None, since: Since) -> bool:
+        """What waits before that kind (None: all) was passed; True where it had not been before."""
+        passed = self._tree.mark_before(self._end if kind is None else self._standing(kind))
+        self.passed.update(dict.fromkeys(passed, since))
+        return bool(passed)
+
+    def pass_(self, kind: int, since: Since) -> bool:
+        """That kind was passed; True where it had not been before."""
+        if kind in self.passed:
+            return False
+        self.passed[kind] = since
+        self._note(kind)
+        return True
+
+    def forget_passed(self, kind: int) -> None:
+        """That kind has had its turn, or is gone."""
+        if self.passed.pop(kind, None) is not None:
+            self.passed_and_gone.discard(kind)
+            self._note(kind)
+
+    def longest_passed(self) -> int | None:
+        """Of the kinds that wait here, the one that was passed first."""
+        if self._alone:
+            passed = [kind for kind in self._alone if kind in self.passed]
+            return min(passed, key=lambda kind: (self.passed[kind], self._standing(kind)), default=None)
+        return next((kind for kind in self.passed if self._lines[kind]), None)
 
     @property
     def at_hand(self) -> int:
@@ -54,13 +87,9 @@ class PendingByKind(PendingItems):
     @property
     def next_care(self) -> Care:
         """How the items have to be handled that go next: those that have to be alone, or of the kind turned to."""
-        most = max(line.next_care for line in self._lines)
-        return most if most >= Care.ISOLATED else self._lines[self.kind].next_care
-
-    @property
-    def head(self) -> tuple[float, ...]:
-        """See `PendingItems.head`."""
-        return min((line.head for line in self._lines if line), default=(9.0,))
+        if self._alone:
+            return max(self._lines[kind].next_care for kind in self._alone)
+        return self._lines[self.kind].next_care
 
     @property
     def any_apart(self) -> bool:
@@ -69,51 +98,87 @@ class PendingByKind(PendingItems):
 
     def take(self, size: int) -> tuple[Sequence[int], Care]:
         """Up to ``size`` items of the kind that was turned to; they are to be handled with the same care."""
-        return self._lines[self.kind].take(size)
+        taken = self._lines[self.kind].take(size)
+        self._note(self.kind)
+        return taken
 
     def add(self, indices: range) -> None:
         """More fresh items have come."""
-        kinds, start = self._kinds, indices.start
-        for at in range(indices.start + 1, indices.stop + 1):
-            if at == indices.stop or kinds[at] != kinds[start]:
-                self._lines[kinds[start]].add(range(start, at))
-                start = at
+        for kind, parts in self._shares(indices).items():
+            for part in parts:
+                self._lines[kind].add(part)
+            self._note(kind)
 
     def put_group(self, indices: Sequence[int], parts: int = 1) -> None:
         """See `PendingItems.put_group`; all are of one kind, since they were sent together."""
-        self._line(indices[0]).put_group(indices, parts)
+        kind = self._kind_of(indices[0])
+        self._lines[kind].put_group(indices, parts)
+        self._note(kind)
 
     def put_back(self, indices: Sequence[int]) -> None:
         """These items did not run after all."""
-        by_kind: dict[int, list[int]] = {}
-        for index in indices:
-            by_kind.setdefault(self._kinds[index], []).append(index)
-        for kind, own in by_kind.items():
-            for part in stretches(own):
+        for kind, parts in self._shares(indices).items():
+            for part in parts:
                 self._lines[kind].put_back(part)
+            self._note(kind)
 
     def remove(self, gone: Collection[int]) -> None:
         """These items do not wait any more, as far as they did."""
-        for line in self._lines:
-            line.remove(gone)
+        for kind, parts in self._shares(sorted(gone)).items():
+            self._lines[kind].remove(set().union(*parts))
+            self._note(kind)
 
     def add_due(self, index: int) -> None:
         """A retry's delay is over."""
-        self._line(index).add_due(index)
+        kind = self._kind_of(index)
+        self._lines[kind].add_due(index)
+        self._note(kind)
 
     def suspect(self, indices: Iterable[int]) -> None:
         """See `PendingItems.suspect`."""
         for index in indices:
-            self._line(index).suspect([index])
+            self._lines[self._kind_of(index)].suspect([index])
 
     def handle_with(self, index: int, care: Care) -> None:
         """This item is handled with that much care at least, until the job ends. It must not be waiting now."""
-        self._line(index).handle_with(index, care)
+        self._lines[self._kind_of(index)].handle_with(index, care)
 
     def clear(self) -> None:
         """Forget everything."""
         for line in self._lines:
             line.clear()
+        self._count, self._counts = 0, [0] * len(self._lines)
+        self._alone.clear()
+        self._tree.clear()
+        self.passed.clear()
+        self.passed_and_gone.clear()
 
-    def _line(self, index: int) -> PendingItems:
-        return self._lines[self._kinds[index]]
+    def _kind_of(self, index: int) -> int:
+        return 0 if self._kinds is None else self._kinds[index]
+
+    def _shares(self, indices: Any) -> dict[int, list[Any]]:
+        """What of these is of each kind: they themselves where there is one kind, else ranges."""
+        if self._kinds is None:
+            return {0: [indices]}
+        found: dict[int, list[int]] = {}
+        for index in indices:
+            found.setdefault(self._kinds[index], []).append(index)
+        return {kind: [*stretches(own)] for kind, own in found.items()}
+
+    def _standing(self, kind: int) -> Standing:
+        return (kind not in self._alone, *self._lines[kind].head)
+
+    def _note(self, kind: int) -> None:
+        """The line of that kind has changed, or whether it was passed."""
+        line, passed = self._lines[kind], kind in self.passed
+        self._count += len(line) - self._counts[kind]
+        self._counts[kind] = len(line)
+        if line and line.next_care >= Care.ISOLATED:
+            self._alone.add(kind)
+        else:
+            self._alone.discard(kind)
+        if passed and not line:
+            self.passed_and_gone.add(kind)
+        else:
+            self.passed_and_gone.discard(kind)
+        self._tree.put(kind, self._standing(kind) if line else None, marked=passed)

@@ -16,6 +16,8 @@ from typing import NamedTuple
 
 #: The name under which memory is counted, in bytes. All other resources are indexed.
 MEMORY = "memory"
+#: The name of the places, where these are named. No resource has it.
+CPUS = "cpus"
 
 
 class Needs(NamedTuple):
@@ -23,6 +25,10 @@ class Needs(NamedTuple):
 
     cpus: int = 1
     amounts: tuple[tuple[str, int], ...] = ()  #: by name, each more than 0, in the names' order
+
+    def amount(self, name: str) -> int:
+        """How much of that it is, of `CPUS` too."""
+        return self.cpus if name == CPUS else dict(self.amounts).get(name, 0)
 
 
 NO_NEEDS = Needs()
@@ -69,12 +75,31 @@ class Left(NamedTuple):
         """What there is too little of."""
         lacking = {name for name, amount in needs.amounts if amount > self.amounts[name]}
         if needs.cpus > self.places:
-            lacking.add("cpus")
+            lacking.add(CPUS)
         return frozenset(lacking)
 
     def has(self, needs: Needs) -> bool:
         """True where nothing of it is lacking."""
         return needs.cpus <= self.places and all(amount <= self.amounts[name] for name, amount in needs.amounts)
+
+
+class NeedsRange(NamedTuple):
+    """Needs between the least, of `CPUS` too, and the most: so many CPUs, and these amounts of all that there is."""
+
+    cpus: float
+    amounts: Mapping[str, float]
+    least: Mapping[str, float] = {}
+
+    def with_amount(self, name: str, low: float, high: float) -> NeedsRange:
+        """The part of it that is between these, of that resource."""
+        most, least = min(self.amounts[name], high), max(self.least.get(name, 0), low)
+        return NeedsRange(self.cpus, {**self.amounts, name: most}, {**self.least, name: least})
+
+    def has(self, needs: Needs) -> bool:
+        """True where these needs are in it."""
+        if needs.cpus > self.cpus or any(amount > self.amounts[name] for name, amount in needs.amounts):
+            return False
+        return not self.least or all(needs.amount(name) >= least for name, least in self.least.items())
 
 
 class Resources:
