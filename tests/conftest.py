@@ -46,6 +46,7 @@ LONGEST = (
     "test_cpython_executor.py",
     "test_main_functions.py",
     "test_restarts.py",
+    "test_slow_starts.py",
     "test_closing.py",
     "test_simulation.py",
     "test_faults_neighbours.py",

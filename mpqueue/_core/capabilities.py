@@ -25,7 +25,8 @@ class Capabilities(NamedTuple):
     chunk_seconds: float = CHUNK_SECONDS  #: the target length of a chunk: long compared with the cost of sending it
     chunk_bytes: int = 4 << 20  #: what a chunk aims at, at most, of items; of results twice as many
     chunk_cost: float = 114e-6  #: CPU seconds that a chunk takes of the process through which all chunks go
-    patience: float = 30.0  #: seconds without any worker after which the jobs that wait for one are interrupted
+    #: Seconds without any worker, nor a start of one under way, after which the jobs that wait for one are interrupted.
+    patience: float = 30.0
     is_here: bool = True  #: its workers are on this machine, whose CPUs, memory and GPUs are counted
     measures_memory: bool = False  #: where no memory is shared: it looks at its workers' memory for the queue
 

@@ -108,9 +108,10 @@ class GiveUpAnswer(NamedTuple):
 
 
 class Warn(NamedTuple):
-    """Log a warning."""
+    """Log a warning. ``with_load``: add how busy this machine is, if it is."""
 
     text: str
+    with_load: bool = False
 
 
 class Retrying(NamedTuple):

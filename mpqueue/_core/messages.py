@@ -36,8 +36,7 @@ class LaneReady(NamedTuple):
 class LaneAbsent(NamedTuple):
     """There is no room for this worker; `LaneReady` comes when there is.
 
-    ``awaited``: it has its place as soon as others leave it, or work waits for it, or it imports for long: that is no
-    lack of workers.
+    ``awaited``: it has its place as soon as others leave it, or work waits for it: that is no lack of workers.
     """
 
     lane: int
@@ -46,7 +45,9 @@ class LaneAbsent(NamedTuple):
 
 
 class LaneStartFailed(NamedTuple):
-    """A worker could not be started, or died before it answered. ``final``: it would be no better the next time.
+    """A worker could not be started, or did not get on, or died before it answered.
+
+    ``final``: it would be no better the next time.
 
     ``lasting``: most likely it would not, since the reason is none of those that pass by themselves.
     """

@@ -34,6 +34,9 @@ _log = logging.getLogger("mpqueue")
 
 #: Seconds that closing waits for what runs.
 CLOSE_LIMIT = 5.0
+#: Seconds that the first call of a lane may take, with the executor's own queue, without an ``answer_limit``: what its
+#: workers are at meanwhile is not known.
+START_LIMIT = 300.0
 
 
 class ExecutorBackend:
@@ -50,7 +53,7 @@ class ExecutorBackend:
     ``answer_limit`` is for engines that may forget a call, as some do whose workers have died: a call that is not
     answered within so many seconds, those in the engine's own queue included, counts as lost. Its items run again, in
     halves, and one that is lost by itself loses a try. It must be longer than a chunk takes: 50 ms, or the longest
-    item. By default a call is waited for without end.
+    item. By default a call is waited for without end; the first one of each worker, 300 s.
 
     Raises TypeError or ValueError for anything else: also for Dask's own executor, which repeats the calls of dead
     workers (use `DaskBackend`), and for an `mpqueue.Executor` with retries.
@@ -156,7 +159,7 @@ class ExecutorPool:
                 if self._executor is None:
                     self._executor = self._backend.make()
                 executor = self._executor
-            first = self._submit(executor, hello.introduce)
+            first = self._submit(executor, self._backend.answer_limit or START_LIMIT, hello.introduce)
         except BaseException as error:
             self._doubt(executor)
             self._post(LaneStartFailed(number, generation, error, final=isinstance(error, TypeError)))
@@ -177,17 +180,19 @@ class ExecutorPool:
             self._submitting += 1
         try:
             # Not with the lock: callbacks of a broken executor may run under its own (CPython 3.12), and want this one.
-            return self._submit(lane.executor, visiting.serve, self.origin, lane.number, frame)
+            limit = self._backend.answer_limit
+            return self._submit(lane.executor, limit, visiting.serve, self.origin, lane.number, frame)
         finally:
             with self._lock:
                 self._submitting -= 1
                 self._none_submitting.notify_all()
 
-    def _submit(self, executor: Executor, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+    def _submit(
+        self, executor: Executor, limit: float | None, function: Callable[..., Any], *arguments: Any
+    ) -> Future[Any]:
         future = executor.submit(function, *arguments)
         self._under_way.add(future)
         future.add_done_callback(self._under_way.discard)
-        limit = self._backend.answer_limit
         return future if limit is None else self._limited(future, limit)
 
     def _limited(self, future: Future[Any], limit: float) -> Future[Any]:

@@ -59,6 +59,7 @@ from mpqueue._core.scheduler import Scheduler
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk
 from mpqueue._core.state.machine_sleep import Lookout
+from mpqueue._os.process.cpu_time import busy_machine
 from mpqueue._parent.inbox import Inbox, Request
 from mpqueue._parent.lane_protocol import DemandPool, Lane, LanePool
 from mpqueue._parent.own_faults import found
@@ -141,7 +142,7 @@ class Coordinator:
             LowerLimit: self._lower_limit,
             ObserveLane: self._observe_lane,
             GiveUpAnswer: self._give_up_answer,
-            Warn: lambda command: log.warning("%s", command.text),
+            Warn: lambda command: log.warning("%s%s", command.text, busy_machine() if command.with_load else ""),
             AnnounceStarted: self._tell_started,
             AnnounceItems: self._tell_items,
             AnnounceRecords: self._announce,

@@ -189,10 +189,11 @@ class LanePool(Protocol):
     """The lanes of a queue."""
 
     def start(self, number: int, generation: int) -> None:
-        """Start a worker in the background; posts `LaneReady` or `LaneStartFailed`.
+        """Start a worker in the background; posts `LaneReady` or `LaneStartFailed`, however long that takes.
 
         Where there is no room for it, posts `LaneAbsent`, and `LaneReady` when there is, which may be never. Where all
-        lanes are absent for the engine's ``patience``, jobs are interrupted, unless one is ``awaited``.
+        lanes are absent, or have failed to start, for the engine's ``patience``, jobs are interrupted, unless one is
+        ``awaited``.
         """
         ...
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import mpqueue
 from mpqueue import JobQueue, Pool
 from mpqueue._core.messages import LaneDied
 from mpqueue._engines.loky import loky_lane as lane_module
+from mpqueue._engines.loky.process import start_progress, warden
 from mpqueue._wire.means import THREAD_VARIABLES
 from mpqueue.errors import WorkerStartError
 from mpqueue.testing import InlinePool
@@ -135,8 +137,24 @@ def test_a_worker_that_dies_before_it_answers_is_a_failed_start(
     assert "exit code 7" in str(error)
 
 
+def test_a_start_that_does_nothing_for_too_long_is_given_up(
+    new_lanes: Callable[..., Lanes], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for module, name in ((warden, "START_LOOK"), (start_progress, "START_LOOK"), (start_progress, "START_LIMIT")):
+        monkeypatch.setattr(module, name, 0.5)
+    monkeypatch.syspath_prepend(tmp_path)
+    write_program(tmp_path, MODULE.replace("raise LookupError('not here')", "threading.Event().wait()"), "waits.py")
+    monkeypatch.setattr(lane_module, "RECEIVER", ("waits", "receive"))
+    lanes = new_lanes(start=False)
+    error = lanes.failed_start()
+    assert isinstance(error, TimeoutError)
+    assert re.search(r"was given up while it started: for 0\.5 s it did (nothing|not answer)", str(error))
+    wait_until(lambda: not lanes.pool._wardens, what="nothing of the lane")
+
+
 MODULE = f"""
 import os
+import threading
 if os.getpid() != {os.getpid()}:
     raise LookupError('not here')
 def receive(frame):

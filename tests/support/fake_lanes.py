@@ -199,6 +199,7 @@ class FakeLanes:
         self.books = self.scheduler.books
         self.latency = latency
         self.start_seconds = start_seconds
+        self.start_seconds_of: dict[int, float] = {}  #: of lanes whose starts take another time
         self.kill_seconds = kill_seconds
         self.pack_seconds = pack_seconds
         self._packed: set[Chunk] = set()  #: those that wait, pickled, for a lane
@@ -559,7 +560,7 @@ class FakeLanes:
             worker = self.workers[lane] = FakeWorker(self, lane, generation, next(self._pids))
             self.post(LaneReady(lane, generation, worker.pid, self.fate_of(lane)))
 
-        self.call_at(self.now + self.start_seconds, started)
+        self.call_at(self.now + self.start_seconds_of.get(lane, self.start_seconds), started)
 
     def make_room(self, lane: int) -> None:
         """There is room for that lane's worker after all."""

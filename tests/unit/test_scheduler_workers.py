@@ -200,6 +200,49 @@ def test_a_slow_start_is_no_failure() -> None:
     assert fleet.warnings == []
 
 
+def test_a_start_that_outlives_all_patience_is_said_once_and_no_lack_of_workers() -> None:
+    fleet = watched(2, start_seconds=1000.0)
+    job = fleet.job([succeed()])
+    fleet.start(job)
+    fleet.run_until(31.0)
+    assert fleet.warnings == ["no worker has come for 30 s: 2 workers are starting, and the jobs wait"]
+    fleet.run_until_over(job)
+    assert job.status is JobStatus.COMPLETED
+    assert len(fleet.warnings) == 1
+
+
+def test_a_slow_start_is_waited_for_while_starts_on_other_lanes_fail() -> None:
+    fleet = watched(2, start_seconds=0.1)
+    fleet.broken.add(1)
+    fleet.start_seconds_of[0] = 1000.0
+    job = fleet.job([succeed()])
+    fleet.start(job)
+    fleet.run_until_over(job, limit=2000.0)
+    assert job.status is JobStatus.COMPLETED
+
+
+@pytest.mark.parametrize("lanes", [1, 64])
+@pytest.mark.parametrize("seconds", [4.9, 100.0])
+def test_starts_that_take_their_time_and_always_fail_interrupt_the_jobs(lanes: int, seconds: float) -> None:
+    fleet = watched(lanes, start_seconds=seconds)
+    fleet.broken |= set(range(lanes))
+    job = fleet.job([succeed()])
+    fleet.start(job)
+    fleet.run_until(max(61.0, seconds + 30.0))
+    assert "the last reason: OSError('no worker today')" in reason_of(job)
+
+
+def test_a_slow_replacement_of_the_only_worker_is_waited_for() -> None:
+    fleet = watched(1)
+    job = fleet.job([succeed(50.0), succeed()])
+    fleet.start(job)
+    fleet.run_until(10.0)
+    fleet.start_seconds = 1000.0
+    fleet.kill(0)
+    fleet.run_until_over(job, limit=2000.0)
+    assert job.status is JobStatus.COMPLETED
+
+
 # -- an initializer ----------------------------------------------------------------------------------------------------
 
 
@@ -210,6 +253,15 @@ def test_an_initializer_runs_before_a_worker_s_first_chunk() -> None:
     fleet.start(job)
     fleet.run_until_over(job)
     assert fleet.now == pytest.approx(3.0)
+
+
+def test_an_initializer_may_take_longer_than_all_patience() -> None:
+    fleet = watched(2)
+    fleet.initialize_with(lambda lane: Try(1000.0))
+    job = fleet.job([succeed()] * 2)
+    fleet.start(job)
+    fleet.run_until_over(job, limit=2000.0)
+    assert job.status is JobStatus.COMPLETED
 
 
 def test_an_initializer_that_fails_in_every_worker_fails_the_jobs() -> None:

@@ -114,8 +114,7 @@ def lanes_wanted(books: Books, message: LanesWanted) -> None:
     while len(books.lanes) < message.count:
         lane = books.add_lane()
         if books.opened:
-            books.renew(lane)
-            books.commands.append(StartLane(lane.number, lane.generation))
+            _start_now(books, lane)
 
 
 def lanes_resized(books: Books, message: LanesResized) -> None:
@@ -281,7 +280,11 @@ def start_due(books: Books, lane: LaneBook) -> None:
 
 
 def nobody_came(books: Books) -> None:
-    """Stop every active job, where no worker could be started for so long."""
+    """Stop every active job, where no worker could be started for so long.
+
+    A start under way is no lack of workers, however long it takes: that it ends is up to the engine. One that began
+    later does not count, since starts that always fail never leave a moment without any.
+    """
     since, patience = books.no_lanes_since, books.engine.patience
     if since is None:
         return
@@ -299,15 +302,19 @@ def nobody_came(books: Books) -> None:
         else:
             books.timers.add(books.now + EARLY, TimerKind.NO_LANES)
         return
-    if any(lane.state is LaneState.ABSENT and lane.is_awaited for lane in books.lanes):
-        books.no_lanes_since = books.now
-        books.timers.add(books.now + books.engine.patience, TimerKind.NO_LANES)
-        return
-    reason = books.last_start_error
-    why = "there was no room for any" if reason is None else f"the last reason: {shown(reason)}"
-    _stop_for_want_of_workers(books, f"no worker could be started for {patience:g} s; {why}")
-    books.no_lanes_since = books.now
     books.timers.add(books.now + books.engine.patience, TimerKind.NO_LANES)
+    waited = books.now - (due - patience)
+    if starting := sum(lane.state is LaneState.STARTING and lane.started_at <= due for lane in books.lanes):
+        if books.jobs and waited < 2 * patience:  # the first look
+            workers = "1 worker is" if starting == 1 else f"{starting} workers are"
+            text = f"no worker has come for {patience:g} s: {workers} starting, and the jobs wait"
+            books.commands.append(Warn(text, with_load=books.engine.is_here))
+        return
+    if not any(lane.state is LaneState.ABSENT and lane.is_awaited for lane in books.lanes):
+        reason = books.last_start_error
+        why = "there was no room for any" if reason is None else f"the last reason: {shown(reason)}"
+        _stop_for_want_of_workers(books, f"no worker could be started for {waited:.1f} s; {why}")
+    books.no_lanes_since = books.now
 
 
 def _stop_for_want_of_workers(books: Books, text: str) -> None:
@@ -342,6 +349,7 @@ def _start_now(books: Books, lane: LaneBook) -> None:
     if books.closing and _nothing_is_to_run(books):
         books.enter(lane, LaneState.DOWN)
         return
+    lane.started_at = books.now
     books.commands.append(StartLane(lane.number, lane.generation))
     _nobody_there(books)
 

@@ -118,6 +118,7 @@ class LaneBook:
     forgetting: int = 0  #: jobs that this worker is asked to forget and has not yet
     tries: float = 0  #: items that this worker was given, as they count for ``max_items_per_worker``
     is_awaited: bool = False  #: absent, although that is no lack of workers
+    started_at: float = 0.0  #: when its start was asked for
     start_failures: int = 0
     hopeless: bool = False  #: the last start failed for a lasting reason
     ready_at: float = 0.0

@@ -47,6 +47,8 @@ LaneNotice = LaneReady | LaneStartFailed | LaneDied | LaneBroken | BellRung
 
 #: Seconds from the loss of the connection to the first try to make it anew, doubled up to the second figure.
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0
+#: Seconds that a Dask worker may take to begin the task that opens an agent there.
+AGENT_LIMIT = 300.0
 #: Seconds that closing takes at most.
 CLOSE_LIMIT = 5.0
 #: Seconds of them that agents have to close.
@@ -480,7 +482,9 @@ class DaskPool(HostedPool[DaskLane]):
         """Until there is one, or the error why there is none."""
         if host.agent is None or (host.agent.done() and host.agent.exception() is not None):
             host.agent = self.begin_task(self._open_agent(host))
-        await asyncio.shield(host.agent)
+        if not (await asyncio.wait([host.agent], timeout=AGENT_LIMIT))[0]:
+            raise TimeoutError(f"the Dask worker {host.address} has begun no task within {AGENT_LIMIT:g} s")
+        host.agent.result()
 
     async def _open_agent(self, host: Host) -> None:
         host.check(await self.ask(host.address, dask_side.introduce))

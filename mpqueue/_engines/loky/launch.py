@@ -33,7 +33,7 @@ from mpqueue._os.memory.memory_files import SharedFile
 from mpqueue.errors import WorkerStartError
 
 #: What only this module has of a process.
-_OURS = ("launch", "more_time")
+_OURS = ("launch",)
 
 
 class LaunchContext(LokyContext):  # type: ignore[misc]
@@ -61,7 +61,6 @@ class Launched(LokyProcess):  # type: ignore[misc]
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments, daemon=False)
         self.launch: Launch
-        self.more_time = 0.0  #: seconds that it may take to answer, beyond those of any start
         self.name = self.name.replace(type(self).__name__, LokyProcess.__name__)  # users see it in their logs
 
     def start(self) -> None:
@@ -71,10 +70,9 @@ class Launched(LokyProcess):  # type: ignore[misc]
         # What the worker was started with must not live as long as the worker.
         del self._target, self._args, self._kwargs
 
-    def begin_with(self, first: Callable[..., object], more_time: float) -> None:
-        """Have the process call ``first`` with its target and the target's arguments, which may take so much longer."""
+    def begin_with(self, first: Callable[..., object]) -> None:
+        """Have the process call ``first`` with its target and the target's arguments."""
         self._target: Any = functools.partial(first, self._target)
-        self.more_time = more_time
 
     def plain(self) -> LokyProcess:
         """The same as the worker is to know it, which has no business with this module."""

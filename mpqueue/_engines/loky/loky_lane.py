@@ -245,7 +245,6 @@ class LokyLane:
             raise ChildProcessError("the worker ended as soon as it was started")
         self.worker = WorkerProcess(self._process.pid, self._process.sentinel, leash)
         self.pid = self.worker.pid
-        self.more_time: float = self._process.more_time  #: seconds that its first answer may come later than others'
         self._call_queue: Any = self._executor._call_queue
         self._call_queue._reader.close()
         self._executor._result_queue._writer.close()

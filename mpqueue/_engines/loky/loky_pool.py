@@ -15,7 +15,7 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
-from mpqueue._core.messages import LaneAbsent, LaneStartFailed
+from mpqueue._core.messages import LaneStartFailed
 from mpqueue._engines.loky import launch
 from mpqueue._engines.loky.environment import worker_environment
 from mpqueue._engines.loky.loky_lane import LokyLane, check_room, count_cpus, register_exit
@@ -48,8 +48,6 @@ SHORT_LIMIT, SHORT_LOOK = 0.7, 0.02
 #: Seconds after which it says that starts take long.
 STARTS_LIMIT = 30.0
 THREAD_LIMIT = 1.0
-#: Seconds after which a start with ``preload`` takes long: fewer than the engine's patience, which ends jobs.
-LONG_PRELOAD = 10.0
 
 #: Characters that a cookie has at most.
 COOKIE_ROOM = 120
@@ -173,8 +171,6 @@ class LokyPool:
     def _start(self, number: int, generation: int) -> None:
         if self._is_closing or generation != self._wanted[number]:
             return
-        if self._preloading is not None:
-            self._watcher.call(self._watcher.later, LONG_PRELOAD, self._say_awaited, number, generation)
         try:
             cookie = strays.cookie(self._number, number, generation)
             environment = worker_environment(self._settings, self._cpus, cookie, os.environ)
@@ -216,11 +212,6 @@ class LokyPool:
         warden.begin()
         if self._is_closing:
             warden.leave(kill=True)
-
-    def _say_awaited(self, number: int, generation: int) -> None:
-        """What is preloaded takes long: that is no lack of workers, for want of which jobs would be interrupted."""
-        if not self._is_closing and generation == self._wanted[number] and number not in self._lanes:
-            self._inbox.post(LaneAbsent(number, generation, awaited=True))
 
     def _ready(self, lane: LokyLane) -> None:
         if lane.generation == self._wanted[lane.number]:

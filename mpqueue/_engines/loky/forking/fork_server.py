@@ -24,6 +24,7 @@ from mpqueue._engines.loky.forking.forker import (
     Preloaded,
     serve,
 )
+from mpqueue._engines.loky.process.start_progress import START_LOOK, StartProgress
 from mpqueue._os.descriptors import is_readable, message_pair
 from mpqueue._os.memory.memory_files import SharedFile
 from mpqueue._os.process.parent_death import Leash
@@ -31,8 +32,8 @@ from mpqueue._wire.seed import Handle
 from mpqueue._worker.preloads import Preload
 from mpqueue.errors import WorkerStartError
 
-#: Seconds that the imports may take, and one fork: milliseconds, with the pages of a large program.
-PRELOAD_LIMIT, FORK_LIMIT = 600.0, 10.0
+#: Seconds that one fork may take: milliseconds, with the pages of a large program.
+FORK_LIMIT = 10.0
 #: Seconds that the exit code of a worker may come later than its end; and that the forker may take to end.
 CODE_LIMIT, END_LIMIT = 0.25, 1.0
 
@@ -69,11 +70,13 @@ class ForkServer:
             undo.pop_all()
 
     def await_imports(self) -> Preloaded:
-        """What came of them. Raises `ForkerGoneError` where it ended meanwhile, WorkerStartError after too long."""
-        try:
-            came_of_it: Preloaded = self._receive(PRELOAD_LIMIT)
-        except TimeoutError:
-            raise WorkerStartError(f"preload: it took longer than {PRELOAD_LIMIT:g} s, and was given up") from None
+        """What came of them. Raises `ForkerGoneError` where it ended meanwhile, WorkerStartError where it is stuck."""
+        progress = StartProgress(self._process.pid)
+        while not is_readable(self._line.fileno(), START_LOOK):
+            if (stuck := progress.look()) is not None:
+                self.kill()
+                raise WorkerStartError(f"preload: the importing {stuck}")
+        came_of_it: Preloaded = self._receive(0.0)
         self.free = came_of_it.free
         return came_of_it
 

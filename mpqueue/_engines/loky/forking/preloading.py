@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mpqueue._engines.loky.exec_launch import Launching
-from mpqueue._engines.loky.forking.fork_server import PRELOAD_LIMIT, ForkedPopen, ForkerGoneError, ForkServer
+from mpqueue._engines.loky.forking.fork_server import ForkedPopen, ForkerGoneError, ForkServer
 from mpqueue._engines.loky.launch import Launched
 from mpqueue._worker import preloads
 from mpqueue.errors import WorkerStartError
@@ -60,7 +60,7 @@ class Preloading:
 
     def _launch_alone(self, worker: Launched) -> Launching:
         """It imports by itself, or calls the function."""
-        worker.begin_with(functools.partial(preloads.begin, self._preload), PRELOAD_LIMIT)
+        worker.begin_with(functools.partial(preloads.begin, self._preload))
         return Launching(worker)
 
     def _server_now(self) -> ForkServer | None:

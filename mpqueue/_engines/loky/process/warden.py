@@ -29,6 +29,7 @@ from mpqueue._engines.loky import launch
 from mpqueue._engines.loky.loky_lane import LokyLane
 from mpqueue._engines.loky.process import strays
 from mpqueue._engines.loky.process.stack_dump import StackDump
+from mpqueue._engines.loky.process.start_progress import START_LOOK, StartProgress
 from mpqueue._engines.loky.process.watcher import Watcher
 from mpqueue._os import channels
 from mpqueue._os.descriptors import is_readable
@@ -40,9 +41,6 @@ from mpqueue._wire.memory.ledger import Claim
 from mpqueue.errors import WorkerStartError
 
 _log = logging.getLogger("mpqueue")
-
-#: Seconds that a worker may take to answer for the first time: it has to import loky, perhaps over a network.
-START_LIMIT = 60.0
 
 #: Seconds that a worker may take to end by itself. It runs `atexit` handlers meanwhile, and waits for threads that a
 #: handler left behind, which may never end.
@@ -99,6 +97,7 @@ class Warden:
         self._exitcode: int | None = None
         self._claim: Claim | None = None
         self._text: str | None = None
+        self._progress = StartProgress(lane.pid)
         self._stack = StackDump(lane.stack, lane.worker, watcher)
         self._timer: sched.Event | None = None
         self._end_expected: sched.Event | None = None  #: when it is given up, once it was killed
@@ -110,7 +109,7 @@ class Warden:
     def _begin(self) -> None:
         self._watcher.on_readable(self.lane.worker.fileno(), self._guarded(self._exited))
         self.lane.worker.when_killed = lambda: self._watcher.call(self._guarded(self._killed))
-        self._timer = self._watcher.later(START_LIMIT + self.lane.more_time, self._guarded(self._start_timed_out))
+        self._look_at_start_later()
         self.lane.when_cut_off = lambda: self._watcher.call(self._guarded(self._cut_off))
         first, self.lane.first_answer = self.lane.first_answer, None
         assert first is not None
@@ -204,10 +203,17 @@ class Warden:
             self._on_ready(self.lane)
             self._tell(LaneReady(self.lane.number, self.lane.generation, self.lane.pid))
 
-    def _start_timed_out(self) -> None:
-        limit = START_LIMIT + self.lane.more_time
-        self._failure = TimeoutError(f"the worker did not answer within {limit:g} s of its start and was killed")
-        self.lane.worker.kill()
+    def _look_at_start_later(self) -> None:
+        self._timer = self._watcher.later(START_LOOK, self._guarded(self._look_at_start))
+
+    def _look_at_start(self) -> None:
+        """It may take its time, as long as it gets on."""
+        stuck = self._progress.look()
+        if stuck is None:
+            self._look_at_start_later()
+        else:
+            self._failure = TimeoutError(f"the worker's {stuck}")
+            self.lane.worker.kill()
 
     def _rang(self) -> None:
         with contextlib.suppress(BlockingIOError):
