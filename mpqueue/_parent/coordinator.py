@@ -46,6 +46,7 @@ from mpqueue._core.messages import (
     FaultFound,
     ItemsAdded,
     ItemsOffered,
+    JobCancelled,
     JobResumed,
     JobStartAsked,
     LaneDied,
@@ -223,6 +224,8 @@ class Coordinator:
         if not isinstance(message, _FROM_WORKERS):
             if isinstance(message, _BRING_WORK):
                 self._traffic.work_came()
+            elif isinstance(message, JobCancelled) and message.kill and self._recorder is not None:
+                self._recorder.hurry(message.job.family)
             self._decide(message)
             return
         faults = []

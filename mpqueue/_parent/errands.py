@@ -35,6 +35,12 @@ class Errands:
             if self.thread is None:
                 self._start()
 
+    def go_on(self) -> None:
+        """Start the thread if there was no room for it when something was put."""
+        with self._lock:
+            if self.thread is None and self.busy:
+                self._start()
+
     def _start(self) -> None:
         thread = threading.Thread(target=self._run, name=self._name, daemon=True)
         self.thread = thread

@@ -45,8 +45,6 @@ _numbers = itertools.count(1)
 
 #: Seconds that `shutdown` gives the end of setups and listeners before it goes on without them.
 PATIENCE = 30.0
-#: Seconds that it gives what is being pickled for the journal.
-PICKLING_PATIENCE = 5.0
 #: Seconds that it gives sinks of jobs that no caller waits for any more.
 SINK_PATIENCE = 5.0
 
@@ -368,7 +366,7 @@ class Engine:
         if self._sampler is not None:
             self._sampler.stop()
         if self.recorder is not None:
-            self._await_pickled(coordinator, self.recorder)
+            self._await_pickled(coordinator, self.recorder, kill=kill)
             with contextlib.suppress(JournalError, QueueClosedError):  # told when it is closed
                 self.recorder.journal.flush()
             # Else a run whose end could not be written would never resolve: no thread comes after the coordinator.
@@ -380,14 +378,13 @@ class Engine:
             self._pool.close(kill=kill or (by is not None and self.clock.now() >= by))
         coordinator.stop()
 
-    def _await_pickled(self, coordinator: Coordinator, recorder: Recorder) -> None:
-        """Wait for what is being pickled for the journal, within reason."""
+    def _await_pickled(self, coordinator: Coordinator, recorder: Recorder, *, kill: bool) -> None:
+        """Wait for what is being pickled for the journal; with ``kill`` that has to be quick."""
         pickled = Reply[None]()
         coordinator.ask(lambda: coordinator.when(lambda: recorder.keepers.all_done, pickled))
-        try:
-            pickled.result(PICKLING_PATIENCE)
-        except TimeoutError:
-            coordinator.ask(recorder.keepers.cut_short)
+        if kill or not pickled.wait(unless=self.cut_short):
+            coordinator.ask(recorder.hurry)
+            pickled.wait()
 
     def _await_delivered(self, coordinator: Coordinator) -> None:
         """Wait for what is being written into sinks, likewise."""

@@ -21,6 +21,7 @@ from mpqueue.errors import ItemPicklingError
 from tests.support import handlers as do
 from tests.support import tracked
 from tests.support.tracked import Stuck, Tracked, TrackedError, make_state, value_of, work, work_beside, work_with
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
@@ -186,20 +187,68 @@ def test_an_item_that_is_pickled_for_ever_fails_and_the_others_do_not(
         assert queue.run([1], do.double).results == [2]
 
 
-def test_a_result_that_is_pickled_for_ever_is_not_in_the_journal(
+def test_a_result_that_is_slow_to_pickle_is_announced_once_it_is_in_the_journal(
     stuck: list[Stuck], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("mpqueue._parent.users_code.asides.LOOK", 0.02)
+    path, told = str(tmp_path / "run.db"), set[str]()
+    with JobQueue(1, journal=path) as queue:
+        queue.on("job:progress", lambda event: told.add(event.job_id))
+        queue.create_job("slow", range(4), tracked.get_stuck, chunksize=4)
+        run = queue.start("slow")
+        wait_until(lambda: "is announced once it is in the journal" in caplog.text)
+        assert queue.run(range(20), do.double).results == [2 * value for value in range(20)]
+        assert not run.done()
+        assert "slow" not in told
+        tracked.go_on.set()
+        assert [value_of(result) for result in run.result(60).results] == [0, 1, 2, 3]
+    with JobQueue(1, journal=path) as queue:
+        assert [item.status for item in queue.load_job("slow").items] == ["completed"] * 4
+
+
+def kill_job(queue: JobQueue, run: JobRun) -> None:
+    queue.cancel("slow", kill=True)
+    assert [value_of(result) for result in run.result(60).results] == [0, 1, 2, 3]
+    assert queue.run([1], do.double).results == [2]
+
+
+def kill_queue(queue: JobQueue, run: JobRun) -> None:
+    queue.close(kill=True)
+    assert run.done()
+
+
+@pytest.mark.parametrize("kill", [kill_job, kill_queue])
+def test_a_job_that_is_killed_does_not_wait_for_a_result_that_is_pickled_for_ever(
+    kill: Callable[[JobQueue, JobRun], None],
+    stuck: list[Stuck],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("mpqueue._parent.users_code.asides.HURRY", 0.1)
     path = str(tmp_path / "run.db")
     with JobQueue(1, journal=path) as queue:
-        job = queue.run(range(4), tracked.get_stuck, id="job", chunksize=4)
-        assert [value_of(result) for result in job.results] == [0, 1, 2, 3]
+        queue.create_job("slow", range(4), tracked.get_stuck, chunksize=4)
+        run = queue.start("slow")
+        assert tracked.arrived.wait(60)
+        kill(queue, run)
     assert "takes too long to be pickled" in caplog.text
     with JobQueue(1, journal=path) as queue:
         # The first was pickled by then; what comes after the second was not.
-        assert [item.status for item in queue.load_job("job").items] == ["completed", *["pending"] * 3]
+        assert [item.status for item in queue.load_job("slow").items] == ["completed", *["pending"] * 3]
         tracked.go_on.set()
-        assert [value_of(result) for result in queue.run(range(4), tracked.get_stuck, id="job").results] == [0, 1, 2, 3]
+        again = queue.run(range(4), tracked.get_stuck, id="slow")
+        assert [value_of(result) for result in again.results] == [0, 1, 2, 3]
+
+
+@pytest.mark.long
+def test_a_result_that_takes_a_minute_to_be_pickled_is_in_the_journal(tmp_path: Path) -> None:
+    tracked.begin()
+    path = str(tmp_path / "run.db")
+    with JobQueue(1, journal=path) as queue:
+        assert queue.run(range(3), tracked.get_slow, id="slow").completed == 3
+    with JobQueue(1, journal=path) as queue:
+        assert [item.status for item in queue.load_job("slow").items] == ["completed"] * 3
 
 
 class Asking:

@@ -122,6 +122,7 @@ class Recording:
     unkept: frozenset[int] = frozenset()  #: items that are too big to be kept, unless they fail
     alone: dict[int, int] = field(default_factory=dict)  #: items that are sent by themselves, and where they are marked
     complained: bool = False
+    killed: int | None = None  #: the epoch of the job in which it was killed
     removed: bool = False  #: the journal has nothing of the job any more
     held: deque[_Held] = field(default_factory=deque)
 
@@ -140,6 +141,7 @@ class Recorder:
         self._paused: list[JobBook] = []
         self._held_back: dict[int, JobBook] = {}  #: jobs of which nothing is sent until the disk has caught up
         self._closing = False
+        self._in_hurry = False
         self._recent: deque[_Stored] = deque()  #: results that are in memory, the oldest first
         self._recent_size = 0
         self._unpickled = 0  #: bytes of results that wait to be pickled
@@ -200,7 +202,7 @@ class Recorder:
             held = self._hold(recording, forward, announcement)
             size = announcement.size if isinstance(announcement, AnnounceItems) else 0
             then = partial(self._kept, job, recording, note, held, size)
-            self.keepers.put(job.number, _Keeping(job, recording, note.draft), then)
+            self._put_aside(job, recording, note.draft, then)
             self._unpickled += size
             self._check_backlog(job)
             return
@@ -235,7 +237,7 @@ class Recorder:
         draft = GrowthDraft(table, None)
         row = None if busy else draft.plain_row()
         if row is None:
-            self.keepers.put(job.number, _Keeping(job, recording, draft), partial(self._added, job, recording, written))
+            self._put_aside(job, recording, draft, partial(self._added, job, recording, written))
         else:
             self._added(job, recording, written, row)
 
@@ -433,6 +435,26 @@ class Recorder:
         if note.ends:
             self.keepers.end(job.number)
 
+    def hurry(self, jobs: Sequence[JobBook] | None = None) -> None:
+        """These jobs (None: all) are killed: what takes long to be pickled will not be in the journal."""
+        if jobs is None:
+            self._in_hurry = True
+            for number in self.keepers.lines:
+                self.keepers.hurry(number)
+            return
+        for job in jobs:
+            if (recording := self._recordings.get(job.number)) is not None:
+                recording.killed = job.epoch
+                self.keepers.hurry(job.number)
+
+    def _put_aside(
+        self, job: JobBook, recording: Recording, draft: Draft | None, then: Callable[[Any], object]
+    ) -> None:
+        """Have the row made on the job's own thread."""
+        self.keepers.put(job.number, _Keeping(job, recording, draft), then)
+        if self._in_hurry or recording.killed == job.epoch:
+            self.keepers.hurry(job.number)
+
     # -- trouble ---------------------------------------------------------------------------------------------
 
     @property
@@ -511,6 +533,13 @@ class _Keeping(Aside[AnyRow]):
             log.warning("job %r: what %d of its items returned takes too long to be pickled and is not in the journal; "
                         "they will run again", self._job.id, len(row.left_out))  # fmt: skip
         return row
+
+    def takes_long(self) -> AnyRow | None:
+        """See `Aside`: what it was about to tell is not on disk, so it goes on."""
+        if self._draft is not None:
+            log.warning("job %r: pickling what one of its items returned takes long; its end is announced once it is "
+                        "in the journal. cancel(kill=True) ends the job without it", self._job.id)  # fmt: skip
+        return None
 
     def _complain(self, row: AnyRow) -> None:
         if row.left_out and not self._recording.complained:

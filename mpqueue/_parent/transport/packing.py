@@ -154,6 +154,10 @@ class Packing(Aside[PackedItems]):
         refusal = ItemPicklingError(f"item {which} of type {name} can't be pickled: it takes too long")
         return PackedItems([], {at: Failure(refusal, charged=False)})
 
+    def takes_long(self) -> PackedItems | None:
+        """See `Aside`."""
+        return self.cut_short()
+
     def _pack(self) -> tuple[Packed | list[Packed] | Several, dict[int, Failure]]:
         share = not self._careful and have_parts_in_common(self._items)
         if not (self._careful or share):

@@ -1,12 +1,14 @@
 """Work that runs code of users' classes, such as pickling: on a thread of its job's own, never on the coordinator's.
 
-Such code may be slow, and may never end. It delays its own job only; and it has a limit, after which the coordinator
-goes on without it and leaves the thread behind.
+Such code may be slow, and may never end. It delays its own job only. What takes too long is done without, and its
+thread is left behind: an item on its way to a worker; a result on its way into a journal only where its job is killed,
+since the item's end is announced once that is on disk.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable
@@ -20,9 +22,11 @@ log = logging.getLogger("mpqueue")
 
 #: Seconds between two looks at what is under way.
 LOOK = 15.0
-#: Looks in a row that find it at the same object; then that takes too long, and what there is has to do. Between them
-#: there was time to go on, whatever the machine, or this process, was doing before.
+#: Looks in a row that find it at the same object; then that takes long. Between them there was time to go on, whatever
+#: the machine, or this process, was doing before.
 LOOKS = 3
+#: Seconds that it has where its job is killed.
+HURRY = 5.0
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
@@ -43,12 +47,17 @@ class Aside(Protocol[R_co]):
     def cut_short(self) -> R_co | None:
         """Do without what is not done by now. On the coordinator's thread; runs no user's code."""
 
+    @abstractmethod
+    def takes_long(self) -> R_co | None:
+        """It has been at one object for some time: cut it short, or go on. On the same thread."""
+
 
 @dataclass(eq=False, slots=True)
 class _Turn(Generic[R]):
     aside: Aside[R]
     then: Callable[[R], object]
     look_at: float
+    cut_at: float = math.inf  #: when it is done without, whatever it is at
     step: int = -1  #: what it was at, at the last look
     looks: int = 0  #: how many have found it at that
 
@@ -109,36 +118,40 @@ class Asides:
         for job in list(self.lines):
             self.end(job)
 
-    def cut_short(self) -> None:
-        """Go on without what is not done."""
-        for line in list(self.lines.values()):
-            while line.waiting and self._cut_short(line, line.waiting[0]):
-                pass
+    def hurry(self, job: int) -> None:
+        """What was put for the job by now is done without in `HURRY` seconds."""
+        line = self.lines.get(job)
+        if line is not None:
+            cut_at = self._now() + HURRY
+            for waiting in line.waiting:
+                waiting.cut_at = min(waiting.cut_at, cut_at)
 
     @property
     def deadline(self) -> float | None:
         """When to `look`; None where nothing is under way."""
-        return min((line.waiting[0].look_at for line in self.lines.values() if line.waiting), default=None)
+        firsts = [line.waiting[0] for line in self.lines.values() if line.waiting]
+        return min((min(first.look_at, first.cut_at) for first in firsts), default=None)
 
     def look(self) -> None:
-        """Go on without what takes too long."""
+        """Go on without what takes too long, and with what there was no room for a thread for."""
         now = self._now()
         for line in list(self.lines.values()):
+            while line.waiting and (first := line.waiting[0]).cut_at <= now:
+                first.cut_at = math.inf
+                self._go_on_without(line, first, first.aside.cut_short())
             if not line.waiting or (first := line.waiting[0]).look_at > now:
                 continue
             first.look_at = now + LOOK
+            line.errands.go_on()
             step, first.step = first.step, first.aside.step
             first.looks = first.looks + 1 if step == first.step else 1
-            if first.looks >= LOOKS:
-                self._cut_short(line, first)
+            if first.looks == LOOKS:
+                self._go_on_without(line, first, first.aside.takes_long())
 
-    def _cut_short(self, line: _Line, first: _Turn[Any]) -> bool:
-        left = first.aside.cut_short()
-        if left is None:
-            return False
-        line.errands.abandon()
-        self._through(line, first, left)
-        return True
+    def _go_on_without(self, line: _Line, first: _Turn[Any], left: Any) -> None:
+        if left is not None:
+            line.errands.abandon()
+            self._through(line, first, left)
 
     def _do(self, line: _Line, waiting: _Turn[Any]) -> None:
         """On the job's thread."""
@@ -146,9 +159,16 @@ class Asides:
             done = waiting.aside.run()
         except BaseException as error:
             _tell_fault(error)
+            self._later(partial(self._do_without, line, waiting))
             return
         if done is not None:
             self._later(partial(self._through, line, waiting, done))
+
+    def _do_without(self, line: _Line, waiting: _Turn[Any]) -> None:
+        """It was a fault of ours that has ended it."""
+        left = waiting.aside.cut_short()
+        if left is not None:
+            self._through(line, waiting, left)
 
     def _through(self, line: _Line, waiting: _Turn[Any], done: Any) -> None:
         if line.waiting and line.waiting[0] is waiting:
@@ -159,5 +179,5 @@ class Asides:
 
 
 def _tell_fault(error: BaseException) -> None:
-    """A fault of ours: the limit ends the wait for what it has interrupted."""
+    """A fault of ours: what it has interrupted is done without."""
     log.critical("mpqueue made a mistake while it pickled something; please report it", exc_info=error)
