@@ -45,6 +45,7 @@ LONGEST = (
     "test_everything_at_once.py",
     "test_cpython_executor.py",
     "test_main_functions.py",
+    "test_guarded_scripts.py",
     "test_restarts.py",
     "test_slow_starts.py",
     "test_closing.py",

@@ -42,6 +42,7 @@ from mpqueue._wire.memory.ledger import Claim
 from mpqueue._wire.memory.segments import Carried
 from mpqueue._wire.memory.shared import Shared
 from mpqueue._wire.pickling.payload import Packed
+from mpqueue._wire.pickling.script import Script
 
 __all__ = [
     "Backend",
@@ -70,7 +71,8 @@ class LaneSettings(NamedTuple):
     threads_per_worker: int | None = None  #: None: CPUs / workers, at least 1
     may_grow: bool = False  #: no number of workers was given: as many as there is room for, also later
     max_memory: int | None = None  #: bytes of private memory that a worker may have
-    preload: tuple[str, ...] | Packed | None = None  #: modules that are imported, or a function called, before all
+    #: Modules that are imported, or a function called, before all; or the program's main module imported.
+    preload: tuple[str, ...] | Packed | Script | None = None
     variables: Mapping[str, str] = NO_VARIABLES  #: of the environment
     #: Frames come from a program elsewhere. What is in segments that one side can't open of the other is carried.
     carries_segments: bool = False

@@ -31,6 +31,7 @@ from mpqueue._parent.surroundings.clock import Clock, SystemClock
 from mpqueue._parent.surroundings.interpreter_exit import check_running, is_exiting, on_exit
 from mpqueue._parent.surroundings.replies import Reply, SafeEvent
 from mpqueue._wire.pickling.packed_handler import PackedHandler
+from mpqueue._wire.pickling.script import Script
 from mpqueue.errors import InternalError, JournalError, QueueClosedError
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class Engine:
         initializer: PackedHandler | None = None,
         clock: Clock | None = None,
         journal: str | None = None,
-        preload: tuple[str, ...] | PackedHandler | None = None,
+        preload: tuple[str, ...] | PackedHandler | Script | None = None,
     ) -> None:
         threads.check_real()
         check_running()
@@ -95,6 +96,7 @@ class Engine:
         self._initializer = initializer
         self.has_initializer = initializer is not None
         self._preload = preload
+        self.script = preload if isinstance(preload, Script) else None  #: the main module that the workers import
         self._coordinator: Coordinator | None = None
         self._pool: LanePool | None = None
         self._sampler: Sampler | None = None

@@ -11,6 +11,7 @@ from mpqueue._engines.loky.loky_backend import LokyBackend
 from mpqueue._options import JobOptions, QueueOptions
 from mpqueue._parent.lane_protocol import Backend
 from mpqueue._plain import plain
+from mpqueue._wire.pickling.script import Script, script_here
 from mpqueue.errors import shown
 
 if TYPE_CHECKING:
@@ -32,6 +33,12 @@ def choose_backend(backend: str | Backend) -> Backend:
             f"{type(backend).__name__}"
         )
     return backend
+
+
+def script_for(backend: Backend, *, starts_now: bool) -> Script | None:
+    """The main module that a drop-in's workers import; None where they don't: see `script_here`."""
+    able = backend.capabilities
+    return script_here(starts_now=starts_now) if able.own_processes and able.is_here else None
 
 
 def journal_path(journal: str | os.PathLike[str] | None) -> str | None:

@@ -90,7 +90,7 @@ class QueueHost:
         number = self.jobs.next_number()
         name = f"call-{number}" if recorded is None else recorded.job_id
         travels = self._backend.capabilities.handlers_travel
-        packed = pack_handler(name, handler, None, table.rule, options.seed, travels=travels)
+        packed = pack_handler(name, handler, None, table.rule, options.seed, travels=travels, script=self.engine.script)
         book = JobBook(number, name, table, options, packed, sealed=sealed, listed=False)
         if recorded is not None:
             assert self.engine.recorder is not None

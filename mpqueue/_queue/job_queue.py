@@ -51,6 +51,7 @@ from mpqueue._queue.run import JobRun
 from mpqueue._wire.ids import IdRule
 from mpqueue._wire.item_labels import Label, check_label
 from mpqueue._wire.pickling.packed_handler import PackedHandler, Travels, pack_handler
+from mpqueue._wire.pickling.script import Script
 from mpqueue.errors import JobNotFoundError, JobStateError, QueueClosedError, shown
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import OVER, Pruned, QueueStats
@@ -214,17 +215,29 @@ class JobQueue(SafeEmitter):
             count_cores=getattr(self._backend, "count_cores", None),
         )
         first = checks.check_preload(preload)
+        script = first if isinstance(first, Script) else None  # a drop-in's, which no engine has to fork for
         check_queue(
-            self._backend, self._options, has_initializer=initializer is not None, has_preload=preload is not None
+            self._backend,
+            self._options,
+            has_initializer=initializer is not None,
+            has_preload=first is not None and script is None,
         )
         packed = None
         if initializer is not None:
             travels = self._backend.capabilities.handlers_travel
             packed = pack_handler(
-                "initializer", initializer, None, IdRule.POSITION, travels=travels, argument="initializer"
+                "initializer",
+                initializer,
+                None,
+                IdRule.POSITION,
+                travels=travels,
+                argument="initializer",
+                script=script,
             )
         imports = (
-            pack_handler("preload", first, None, IdRule.POSITION, travels=Travels.WHOLE) if callable(first) else first
+            pack_handler("preload", first, None, IdRule.POSITION, travels=Travels.WHOLE)
+            if callable(first) and not isinstance(first, Script)
+            else first
         )
         self._engine = Engine(self._options, self._backend, packed, journal=journal_path(journal), preload=imports)
         self._jobs = Registry(self._engine, self._options, self._backend)

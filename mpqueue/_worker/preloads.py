@@ -1,6 +1,7 @@
-"""What ``preload`` stands for: modules to import or a function to call, once, in a process that has run nothing else.
+"""What a worker does first: modules to import or a function to call, for ``preload``; or the main module to import.
 
-Done by the process that workers are forked from; by each worker itself where it is started the ordinary way.
+Done by the process that workers are forked from; by each worker itself where it is started the ordinary way, as it
+always is where it imports the main module.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from typing import Any
 
 from mpqueue._wire.pickling import main_names
 from mpqueue._wire.pickling.payload import Packed, load
+from mpqueue._wire.pickling.script import Script
 from mpqueue._worker import serving
 from mpqueue.errors import WorkerStartError, shown
 
-#: Modules to import, or a function to call.
-Preload = tuple[str, ...] | Packed
+#: Modules to import, or a function to call; or the program's main module.
+Preload = tuple[str, ...] | Packed | Script
 
 #: Characters that one text about a failure has at most.
 MOST_TEXT = 1 << 13
@@ -25,9 +27,18 @@ MOST_TEXT = 1 << 13
 
 def steps(preload: Preload) -> list[tuple[str, Callable[[], object]]]:
     """What is to be done, and what each step is called."""
+    if isinstance(preload, Script):
+        return [(f"importing {preload.path} in a worker", functools.partial(_import_main, preload))]
     if isinstance(preload, Packed):
         return [("calling the function", lambda: main_names.run_initializer(lambda: load(preload)))]
     return [(f"importing {name!r}", functools.partial(importlib.import_module, name)) for name in preload]
+
+
+def _import_main(script: Script) -> None:
+    script()
+    from mpqueue._worker.chunk.log_records import leave_to_the_program  # the program has this module without that one
+
+    leave_to_the_program()
 
 
 def text_of_failure(what: str, error: BaseException) -> str:
@@ -35,9 +46,9 @@ def text_of_failure(what: str, error: BaseException) -> str:
     return f"{what} has failed: {type(error).__name__}: {shown(error)}"[:MOST_TEXT]
 
 
-def failure(text: str, where: str) -> WorkerStartError:
+def failure(text: str, where: str, argument: str = "preload: ") -> WorkerStartError:
     """What jobs end with if that goes wrong; ``where`` is the traceback."""
-    error = WorkerStartError(f"preload: {text}")
+    error = WorkerStartError(f"{argument}{text}")
     error.add_note(where)
     return error
 
@@ -53,4 +64,5 @@ def _do_all(preload: Preload) -> None:
         try:
             step()
         except BaseException as error:
-            raise failure(text_of_failure(what, error), traceback.format_exc()[-MOST_TEXT:]) from None
+            text, where = text_of_failure(what, error), traceback.format_exc()[-MOST_TEXT:]
+            raise failure(text, where, "" if isinstance(preload, Script) else "preload: ") from None

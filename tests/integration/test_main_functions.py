@@ -554,37 +554,36 @@ NAMED = """
         def more(self):
             return 1
 
-    if __name__ == "__main__":
-        users = [User(UserId(10)), User(UserId(20))]
-        expected = [User(55), User(6765)]
-        one = {"max_retries": 0}
-        assert mpqueue.map(work, users, **one) == [*mpqueue.imap(work, users, **one)] == expected
-        assert mpqueue.map(fib, [10, 20], **one) == [55, 6765]
-        assert mpqueue.map(Answer().find, [1], **one) == [2]
-        with mpqueue.JobQueue(1, **one) as queue:
-            assert queue.run(users, work).results == expected
-            assert queue.run([fib, UserId, P, User], lambda item: item).results == [fib, UserId, P, User]
-            assert queue.run([fib], lambda item: item(10)).results == [55]
-        with mpqueue.Executor(1, **one) as executor:
-            assert executor.submit(fib, 10).result() == 55
-            assert executor.submit(work, users[0]).result() == expected[0]
-            assert executor.submit(lambda: (fib, UserId, P)).result() == (fib, UserId, P)
-        with mpqueue.Pool(1, initializer=fib, initargs=(30,), **one) as pool:
-            assert pool.map(work, users) == expected
-            assert pool.apply(lambda: fib.cache_info().currsize) == 31
-            assert fib.cache_info().currsize == 0
+    users = [User(UserId(10)), User(UserId(20))]
+    expected = [User(55), User(6765)]
+    one = {"max_retries": 0}
+    assert mpqueue.map(work, users, **one) == [*mpqueue.imap(work, users, **one)] == expected
+    assert mpqueue.map(fib, [10, 20], **one) == [55, 6765]
+    assert mpqueue.map(Answer().find, [1], **one) == [2]
+    with mpqueue.JobQueue(1, **one) as queue:
+        assert queue.run(users, work).results == expected
+        assert queue.run([fib, UserId, P, User], lambda item: item).results == [fib, UserId, P, User]
+        assert queue.run([fib], lambda item: item(10)).results == [55]
+    with mpqueue.Executor(1, **one) as executor:
+        assert executor.submit(fib, 10).result() == 55
+        assert executor.submit(work, users[0]).result() == expected[0]
+        assert executor.submit(lambda: (fib, UserId, P)).result() == (fib, UserId, P)
+    with mpqueue.Pool(1, initializer=fib, initargs=(30,), **one) as pool:
+        assert pool.map(work, users) == expected
+        assert pool.apply(lambda: fib.cache_info().currsize) == 31
+        assert fib.cache_info().currsize == 0
 
-            @functools.cache
-            def fib(n):
-                return -n
+        @functools.cache
+        def fib(n):
+            return -n
 
-            assert pool.map(work, users) == [User(-10), User(-20)]
-            assert pool.apply(lambda: fib.cache_info().currsize) == 2
+        assert pool.map(work, users) == [User(-10), User(-20)]
+        assert pool.apply(lambda: fib.cache_info().currsize) == 2
 
-            def fib(n):
-                return n
+        def fib(n):
+            return n
 
-            assert pool.map(work, users) == users
+        assert pool.map(work, users) == users
 """
 
 
@@ -704,65 +703,64 @@ def add_in(task):
     return items
 
 
-if __name__ == "__main__":
-    with mpqueue.Executor(1) as executor:
-        one_by_one = lambda function, *args: executor.submit(function, *args).result()
-        assert [one_by_one(count) for _ in range(4)] == [0, 1, 2, 3]
-        assert list(executor.map(count, range(3))) == [4, 5, 6]
-        assert [one_by_one(use_model, item) for item in (1, 2)] == [(10, 1), (20, 1)]
-        assert [one_by_one(functools.partial(remember, value=[]), key) for key in "ab"] == [["a"], ["a", "b"]]
+with mpqueue.Executor(1) as executor:
+    one_by_one = lambda function, *args: executor.submit(function, *args).result()
+    assert [one_by_one(count) for _ in range(4)] == [0, 1, 2, 3]
+    assert list(executor.map(count, range(3))) == [4, 5, 6]
+    assert [one_by_one(use_model, item) for item in (1, 2)] == [(10, 1), (20, 1)]
+    assert [one_by_one(functools.partial(remember, value=[]), key) for key in "ab"] == [["a"], ["a", "b"]]
 
-        assert [one_by_one(scaled, item) for item in (1, 2)] == [(1, 1), (2, 2)]
-        settings["factor"] = 5
-        assert [one_by_one(scaled, item) for item in (3, 4)] == [(15, 1), (20, 2)], "what has changed here counts"
+    assert [one_by_one(scaled, item) for item in (1, 2)] == [(1, 1), (2, 2)]
+    settings["factor"] = 5
+    assert [one_by_one(scaled, item) for item in (3, 4)] == [(15, 1), (20, 2)], "what has changed here counts"
 
-        # What a call brings is its own, as in `concurrent.futures`: also where calls are sent together.
-        collector, mine = Collector(), []
-        alone = [[item] for item in range(50)]
-        for function in (collector.add, functools.partial(add, mine), functools.partial(collector.add)):
-            assert [future.result() for future in [executor.submit(function, item) for item in range(50)]] == alone
-            assert list(executor.map(function, range(50))) == alone
-        assert {future.result() for future in [executor.submit(mine.append, item) for item in range(50)]} == {None}
-        tasks = [{"items": (mine, collector), "item": item} for item in range(50)]
-        assert [future.result() for future in [executor.submit(add_in, task) for task in tasks]] == alone
-        assert list(executor.map(add_in, tasks)) == alone
-        assert (collector.items, mine) == ([], [])
+    # What a call brings is its own, as in `concurrent.futures`: also where calls are sent together.
+    collector, mine = Collector(), []
+    alone = [[item] for item in range(50)]
+    for function in (collector.add, functools.partial(add, mine), functools.partial(collector.add)):
+        assert [future.result() for future in [executor.submit(function, item) for item in range(50)]] == alone
+        assert list(executor.map(function, range(50))) == alone
+    assert {future.result() for future in [executor.submit(mine.append, item) for item in range(50)]} == {None}
+    tasks = [{"items": (mine, collector), "item": item} for item in range(50)]
+    assert [future.result() for future in [executor.submit(add_in, task) for task in tasks]] == alone
+    assert list(executor.map(add_in, tasks)) == alone
+    assert (collector.items, mine) == ([], [])
 
-    with mpqueue.Pool(1) as pool:
-        assert pool.map(count, range(3)) == [0, 1, 2]
-        assert [pool.apply(count) for _ in range(2)] == [3, 4]
-        assert list(pool.imap(count, range(2))) == [5, 6]
-        assert pool.starmap(remember, ["ab"]) == [["a"]]
-        assert pool.starmap(remember, ["bc"]) == [["a", "b"]]
-        results = [pool.apply_async(collector.add, (item,)) for item in range(50)]
-        assert [result.get() for result in results] == alone
+with mpqueue.Pool(1) as pool:
+    assert pool.map(count, range(3)) == [0, 1, 2]
+    assert [pool.apply(count) for _ in range(2)] == [3, 4]
+    assert list(pool.imap(count, range(2))) == [5, 6]
+    assert pool.starmap(remember, ["ab"]) == [["a"]]
+    assert pool.starmap(remember, ["bc"]) == [["a", "b"]]
+    results = [pool.apply_async(collector.add, (item,)) for item in range(50)]
+    assert [result.get() for result in results] == alone
 
-        # What the program has now counts, also where that is what it had before.
-        for path in ("a.csv", "b.csv", "a.csv"):
-            Config.path = settings["path"] = path
-            assert (pool.map(configured, [0]), pool.apply(read_settings)) == ([(path, (), None)], (path, [path]))
-            assert pool.map(also_configured, [0]) == [path]
-        Config.path = settings["path"] = None
-        assert (pool.map(also_configured, [0]), pool.apply(also_configured, (0,))) == ([None], None)
-        assert pool.map(configured, [0]) == [(None, (), None)]
-        assert [pool.apply(step) for _ in range(2)] == [1, 2]
-        exec(STEP)
-        assert [pool.apply(step) for _ in range(2)] == [1, 2], "defined anew"
+    # What the program has now counts, also where that is what it had before.
+    for path in ("a.csv", "b.csv", "a.csv"):
+        Config.path = settings["path"] = path
+        assert (pool.map(configured, [0]), pool.apply(read_settings)) == ([(path, (), None)], (path, [path]))
+        assert pool.map(also_configured, [0]) == [path]
+    Config.path = settings["path"] = None
+    assert (pool.map(also_configured, [0]), pool.apply(also_configured, (0,))) == ([None], None)
+    assert pool.map(configured, [0]) == [(None, (), None)]
+    assert [pool.apply(step) for _ in range(2)] == [1, 2]
+    exec(STEP)
+    assert [pool.apply(step) for _ in range(2)] == [1, 2], "defined anew"
 
-        one, other = counter(), counter()
-        assert [pool.apply(each) for each in (one, other, one, other)] == [1, 1, 1, 1]
-        results = [pool.apply_async(each) for each in [one] * 20]
-        assert [result.get() for result in results] == [1] * 20
+    one, other = counter(), counter()
+    assert [pool.apply(each) for each in (one, other, one, other)] == [1, 1, 1, 1]
+    results = [pool.apply_async(each) for each in [one] * 20]
+    assert [result.get() for result in results] == [1] * 20
 
-    for initializer, arguments in ((begin, ("a.csv",)), (Config.begin, ("a.csv",)), (begin_class, (Config, "a.csv"))):
-        with mpqueue.Pool(1, initializer, arguments) as pool:
-            assert pool.map(configured, [0])[0][:2] == ("a.csv", ())
-            Config.others = ("b.csv",)
-            assert pool.apply(configured, (0,))[:2] == ("a.csv", ("b.csv",))
-            Config.others = ()
-            for path in ("a", "b", "a"):
-                settings["path"] = path
-                assert pool.apply(read_settings)[0] == path
+for initializer, arguments in ((begin, ("a.csv",)), (Config.begin, ("a.csv",)), (begin_class, (Config, "a.csv"))):
+    with mpqueue.Pool(1, initializer, arguments) as pool:
+        assert pool.map(configured, [0])[0][:2] == ("a.csv", ())
+        Config.others = ("b.csv",)
+        assert pool.apply(configured, (0,))[:2] == ("a.csv", ("b.csv",))
+        Config.others = ()
+        for path in ("a", "b", "a"):
+            settings["path"] = path
+            assert pool.apply(read_settings)[0] == path
 """
 
 

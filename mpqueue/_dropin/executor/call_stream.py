@@ -41,7 +41,8 @@ class CallStream:
     ) -> None:
         self._queue = queue
         self._error_of = error_of
-        self._functions = FunctionPacker(share_globals=queue._host.engine.has_initializer)
+        engine = queue._host.engine
+        self._functions = FunctionPacker(share_globals=engine.has_initializer, script=engine.script)
         self._futures: dict[int, CallFuture[Any]] = {}
         self._blocks: list[CallBlock[Any]] = []
         self._lock = threading.Lock()

@@ -32,6 +32,7 @@ from mpqueue._parent.lane_protocol import Backend
 from mpqueue._parent.surroundings.clock import SystemClock
 from mpqueue._parent.surroundings.interpreter_exit import on_exit
 from mpqueue._parent.surroundings.replies import SafeEvent
+from mpqueue._queue.choosing import choose_backend, script_for
 from mpqueue._queue.job_queue import JobQueue
 from mpqueue._worker.handlers.called import Call
 from mpqueue.errors import QueueClosedError
@@ -51,8 +52,9 @@ class Executor(concurrent.futures.Executor):
     ``progress=True`` draws a bar of the calls submitted so far, a callable gets their `Progress`. With ``seed`` the
     ``current_item().rng`` of a call depends on its place among those submitted only.
     ``initializer(*initargs)`` is called in each new worker. ``mp_context`` is accepted and has no effect: workers are
-    always fresh processes. ``backend`` is the engine that the workers run on, one of `mpqueue.backends`, of which
-    ``max_workers`` None takes all; what it can't do raises ValueError.
+    always fresh processes, which import the main module first where it has an ``if __name__ == "__main__":``.
+    ``backend`` is the engine that the workers run on, one of `mpqueue.backends`, of which ``max_workers`` None takes
+    all; what it can't do raises ValueError.
 
     It is never broken: a crash fails or retries its own call. Any thread may call any method.
     """
@@ -76,11 +78,13 @@ class Executor(concurrent.futures.Executor):
         max_workers = None if max_workers is None else operator.index(max_workers)  # as the standard library does
         _check(max_workers, initializer, max_tasks_per_child)
         options = pool_options("Executor", max_retries, retry, timeout, seed, backend)
+        engine = choose_backend(backend)
         self._queue = JobQueue(
             max_workers,
             max_items_per_worker=max_tasks_per_child,
             initializer=None if initializer is None else functools.partial(initializer, *initargs),
-            backend=backend,
+            preload=script_for(engine, starts_now=False),
+            backend=engine,
         )
         self._max_workers = self._queue.concurrency  # other libraries look at it, in the standard library's
         self._max_retries = options.retry.max_retries  # an `ExecutorBackend` looks at it

@@ -33,7 +33,7 @@ from mpqueue._os.main_thread_waits import join_long
 from mpqueue._output.progress import ShowProgress, check_progress, showing_stream
 from mpqueue._parent.lane_protocol import Backend
 from mpqueue._parent.surroundings.interpreter_exit import is_exiting
-from mpqueue._queue.choosing import choose_backend
+from mpqueue._queue.choosing import choose_backend, script_for
 from mpqueue._queue.growing.stream import Stream, open_stream
 from mpqueue._queue.job_queue import JobQueue
 from mpqueue._queue.run import Ended
@@ -55,15 +55,16 @@ class Pool(standard.Pool):
     """Worker processes, and the methods of `multiprocessing.pool.Pool`, of which it counts as an instance.
 
     ``processes`` workers (None: one for each CPU that the process may use; ``"physical"``: one for each core) start at
-    once; each calls
-    ``initializer(*initargs)`` first, in its main thread, and is replaced after ``maxtasksperchild`` tasks (a call, or a
-    chunk of a map). ``context`` is ignored: workers are always started anew, never forked. A call that raises, or whose
-    worker dies, is tried again: ``max_retries`` (3) times after the first, after 0.1, 0.2 and 0.4 s, or as ``retry``
-    says; ``timeout`` is how many seconds one try may take. ``progress=True`` draws a bar for each map and imap, a
-    callable gets their `Progress`. With ``seed``, which must be a whole number from 0 up, ``current_item().rng`` gives
-    the same numbers each time: those of an item depend on its place, and on how many maps and imaps the pool had
-    before; those of an ``apply`` on how many of these there were. ``backend`` is the engine that the workers run on,
-    one of `mpqueue.backends`, of which ``processes`` None takes all; what it can't do raises ValueError.
+    once; each calls ``initializer(*initargs)`` first, in its main thread, and is replaced after ``maxtasksperchild``
+    tasks (a call, or a chunk of a map). ``context`` is ignored: workers are always started anew, never forked. Where
+    the main module has the start of the program in an ``if __name__ == "__main__":``, each worker imports it first. A
+    call that raises, or whose worker dies, is tried again: ``max_retries`` (3) times after the first, after 0.1, 0.2
+    and 0.4 s, or as ``retry`` says; ``timeout`` is how many seconds one try may take. ``progress=True`` draws a bar for
+    each map and imap, a callable gets their `Progress`. With ``seed``, which must be a whole number from 0 up,
+    ``current_item().rng`` gives the same numbers each time: those of an item depend on its place, and on how many maps
+    and imaps the pool had before; those of an ``apply`` on how many of these there were. ``backend`` is the engine that
+    the workers run on, one of `mpqueue.backends`, of which ``processes`` None takes all; what it can't do raises
+    ValueError.
 
     Leaving its ``with`` block terminates it.
     """
@@ -104,7 +105,8 @@ class Pool(standard.Pool):
         self._seeds = Seeds(self._options.seed)
         self._maxtasksperchild = maxtasksperchild
         self._lock = threading.Lock()  #: guards the state, while something is started
-        self._functions = FunctionPacker(share_globals=initializer is not None)
+        script = script_for(engine, starts_now=True)
+        self._functions = FunctionPacker(share_globals=initializer is not None, script=script)
         self._calls: ApplyCalls | None = None
         self._maps: set[MapResult[Any]] = set()
         self._iterators: weakref.WeakSet[PoolIterator[Any]] = weakref.WeakSet()
@@ -112,7 +114,11 @@ class Pool(standard.Pool):
         prepare = None if initializer is None else partial(initializer, *initargs)
         try:
             self._queue = JobQueue(
-                processes, max_items_per_worker=maxtasksperchild, initializer=prepare, backend=engine
+                processes,
+                max_items_per_worker=maxtasksperchild,
+                initializer=prepare,
+                preload=script,
+                backend=engine,
             )
         except HandlerPicklingError as error:
             raise own_error(error) from None

@@ -30,6 +30,7 @@ from loky.backend.context import LokyContext
 from loky.backend.process import LokyProcess
 
 from mpqueue._os.memory.memory_files import SharedFile
+from mpqueue._wire.pickling.script import is_being_imported
 from mpqueue.errors import WorkerStartError
 
 #: What only this module has of a process.
@@ -167,7 +168,16 @@ def lasts(error: BaseException) -> bool:
 
 
 def prepare() -> None:
-    """Before the first start: let the resource trackers find the interpreter too. Raises what `interpreter` raises."""
+    """Before the first start: let the resource trackers find the interpreter too. Raises what `interpreter` raises.
+
+    WorkerStartError also in a process that imports the main module of the program that has started it: its workers
+    would do so too, and theirs.
+    """
+    if is_being_imported():
+        raise WorkerStartError(
+            'expected workers to be started below `if __name__ == "__main__":`, got a start while a worker imports the '
+            "main module"
+        )
     path = interpreter()
     if not multiprocessing.spawn.get_executable():
         multiprocessing.set_executable(path)

@@ -33,7 +33,7 @@ from loky import process_executor
 from mpqueue._core.messages import LaneBroken
 from mpqueue._engines.loky.answering import Answering
 from mpqueue._engines.loky.flag_setter import FlagSetter
-from mpqueue._engines.loky.launch import Launch, LaunchContext
+from mpqueue._engines.loky.launch import Launch, LaunchContext, Launched
 from mpqueue._engines.loky.parent_line import Line
 from mpqueue._engines.loky.process.worker_process import WorkerProcess
 from mpqueue._os import channels
@@ -68,9 +68,10 @@ from mpqueue._wire.memory.ledger import (
     Claim,
     Ledger,
 )
+from mpqueue._wire.pickling.script import Script
 from mpqueue._wire.seed import ChannelEnd, Handle, LaneSeed, LeashEnd
 from mpqueue._worker import first_steps as guard
-from mpqueue._worker import serving, station
+from mpqueue._worker import preloads, serving, station
 
 #: What a worker calls with a frame, and whose `Answer` `send` gives: module and function.
 RECEIVER = ("mpqueue._worker.main", "receive")
@@ -496,6 +497,16 @@ def _launch_alone() -> Launch:
     from mpqueue._engines.loky.exec_launch import Launching
 
     return Launching
+
+
+def launch_importing(script: Script) -> Launch:
+    """The same, of a worker that imports the program's main module before it answers."""
+
+    def launch(worker: Launched) -> Any:
+        worker.begin_with(functools.partial(preloads.begin, script))
+        return _launch_alone()(worker)
+
+    return launch
 
 
 def _tell_fault(post: Post, number: int, generation: int, error: BaseException) -> None:

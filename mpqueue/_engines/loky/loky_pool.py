@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 from mpqueue._core.messages import LaneStartFailed
 from mpqueue._engines.loky import launch
 from mpqueue._engines.loky.environment import worker_environment
-from mpqueue._engines.loky.loky_lane import LokyLane, check_room, count_cpus, register_exit
+from mpqueue._engines.loky.launch import Launch
+from mpqueue._engines.loky.loky_lane import LokyLane, check_room, count_cpus, launch_importing, register_exit
 from mpqueue._engines.loky.process import strays
 from mpqueue._engines.loky.process.warden import Warden
 from mpqueue._engines.loky.process.watcher import Watcher
@@ -31,6 +32,7 @@ from mpqueue._parent.surroundings import interpreter_exit
 from mpqueue._parent.surroundings import real_threads as threads
 from mpqueue._parent.surroundings.interpreter_exit import on_exit
 from mpqueue._parent.surroundings.replies import SafeEvent
+from mpqueue._wire.pickling.script import Script
 
 if TYPE_CHECKING:
     from mpqueue._engines.loky.forking.preloading import Preloading
@@ -66,7 +68,8 @@ class LokyPool:
         self._owner = os.getpid()
         self._number = next(_numbers)
         self._cpus = count_cpus()
-        self._preloading = self._make_preloading()
+        self._preloading: Preloading | None = None
+        self._launch = self._choose_launch()
         self._lanes: dict[int, LokyLane] = {}
         self._wanted: dict[int, int] = {}  #: the generation of each lane that was asked for last
         self._wardens: dict[LokyLane, Warden] = {}  # the watcher's
@@ -138,16 +141,20 @@ class LokyPool:
         self._threads.clear()
         self._take_back()
 
-    def _make_preloading(self) -> Preloading | None:
-        if self._settings.preload is None:
+    def _choose_launch(self) -> Launch | None:
+        """How workers are launched; None: each by itself, with nothing to do first."""
+        if (preload := self._settings.preload) is None:
             return None
+        if isinstance(preload, Script):
+            return launch_importing(preload)
         from mpqueue._engines.loky.forking.preloading import Preloading  # most programs do without
 
         # Forked from it, a worker shows others its own cookie in the same place, which is longer.
         cookie = strays.cookie(self._number).ljust(COOKIE_ROOM, "-")
-        return Preloading(
-            self._settings.preload, lambda: worker_environment(self._settings, self._cpus, cookie, os.environ)
+        self._preloading = Preloading(
+            preload, lambda: worker_environment(self._settings, self._cpus, cookie, os.environ)
         )
+        return self._preloading.launch
 
     def _fault(self, error: BaseException) -> None:
         self._inbox.post(found("on a thread that starts or watches workers", error))
@@ -174,8 +181,7 @@ class LokyPool:
         try:
             cookie = strays.cookie(self._number, number, generation)
             environment = worker_environment(self._settings, self._cpus, cookie, os.environ)
-            launch_it = None if self._preloading is None else self._preloading.launch
-            lane = LokyLane(number, generation, environment, self._inbox, self._settings, launch_it)
+            lane = LokyLane(number, generation, environment, self._inbox, self._settings, self._launch)
         except BaseException as error:
             error = _without_frames(error)
             lasting = launch.lasts(error)

@@ -97,7 +97,8 @@ class Exchange:
 
     def packing(self, chunk: Chunk, items: list[Any], now: Callable[[], float]) -> Packing:
         """The same to be done on another thread, whatever code it runs."""
-        return Packing(chunk, items, self._store, now, notes=self._engine.brings_shared)
+        notes, script = self._engine.brings_shared, chunk.job.handler.script
+        return Packing(chunk, items, self._store, now, notes=notes, script=script)
 
     def hand_over(self, lane: Lane, packed: PackedItems) -> None:
         """These items are about to be sent to this lane."""

@@ -25,6 +25,7 @@ from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from mpqueue._os.process.process_identity import process_name
 from mpqueue._wire.memory.segments import CommonSegment
+from mpqueue._wire.pickling import main_names
 from mpqueue._wire.pickling.payload import (
     Packed,
     dump_code,
@@ -104,7 +105,7 @@ class Shared(Generic[T]):
 
     def _pack(self, obj: T) -> None:
         try:
-            with notes_shared() as inner:
+            with main_names.going_to(None), notes_shared() as inner:  # jobs of all queues may have it
                 packed, segment = dump_code(obj)
         except Exception as error:
             raise ItemPicklingError(

@@ -7,6 +7,9 @@ run one keeps one namespace for all that comes from ``__main__``; and data in it
 own by then: what is sent with later functions does not replace them.
 
 A job's handler and its setup have one namespace, too (`together`): a setup may set globals that the handler reads.
+
+The workers of `Pool` and `Executor` have imported the main module, where that can be imported: what they find there is
+sent by name (`found_by_name`), and an initializer's namespace is that module's.
 """
 
 from __future__ import annotations
@@ -17,9 +20,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FunctionType, MethodType, ModuleType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NewType, ParamSpec, TypeVar
 
 from mpqueue._wire.pickling.classes import is_redefined, known_classes
+
+if TYPE_CHECKING:
+    from mpqueue._wire.pickling.script import Script
 
 _CODE = (FunctionType, ModuleType, type)
 _NONE = object()
@@ -49,9 +55,49 @@ class MainNames(dict[str, Any]):
 class _Thread(threading.local):
     names: dict[str, Any] | None = None  #: of what this thread loads `together`
     packed: dict[str, Any] | None = None  #: of what it pickles so
+    #: What is imported where its pickles go; in a worker that has imported it, by default.
+    script: Script | None = None
 
 
 _thread = _Thread()
+
+
+@contextmanager
+def going_to(script: Script | None) -> Iterator[None]:
+    """What is pickled inside goes to processes that have imported that main module; None: they have imported none."""
+    before, _thread.script = _thread.script, script
+    try:
+        yield
+    finally:
+        _thread.script = before
+
+
+def set_imported(script: Script) -> None:
+    """This process has imported the program's main module: what is in it now is in the program's, too."""
+    _Thread.script = script
+
+
+#: What is asked for by its name; all else is no part of a module, or goes by value for itself.
+_NAMED = (FunctionType, type, type(functools.cache(len)), TypeVar, ParamSpec, NewType)
+
+
+def finds_names() -> bool:
+    """True where what this thread pickles goes to processes that have imported the main module."""
+    return _thread.script is not None
+
+
+def found_by_name(obj: Any) -> str | None:
+    """The name by which the other side finds this in the main module; None where it does not, or this is no name's."""
+    script = _thread.script
+    if script is None or not isinstance(obj, _NAMED) or getattr(obj, "__module__", None) not in NAMES:
+        return None
+    name = getattr(obj, "__qualname__", None) or getattr(obj, "__name__", None)
+    if type(name) is not str or not script.has(name):
+        return None
+    found: Any = sys.modules["__main__"]
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return name if found is obj else None
 
 
 @contextmanager
@@ -106,8 +152,10 @@ def run_initializer(load: Callable[[], Callable[[], object]]) -> None:
     A queue's ``preload`` function is one, too; what it has left is there for the initializer.
     """
     global _shared, _kept, _kept_attributes  # noqa: PLW0603 - a process has one ``__main__``
-    if _shared is None:
+    if _shared is None and _Thread.script is None:
         _shared = {}
+    elif _shared is None:  # a function that reads the module's name would bring the program's
+        _shared, _kept = vars(sys.modules["__main__"]), frozenset({"__name__"})
     initializer = load()
     before, attributes = dict(_shared), _attributes()
     try:

@@ -24,12 +24,15 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mpqueue._os.process.process_signals import came_of_signal
 from mpqueue._wire.pickling import main_names
 from mpqueue._wire.pickling.classes import may_bring_classes
 from mpqueue._wire.pickling.payload import Packed, dump_code, load
+
+if TYPE_CHECKING:
+    from mpqueue._wire.pickling.script import Script
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -112,10 +115,12 @@ class FunctionPacker:
 
     ``share_globals``: in the workers all functions of the script have the same globals, which each that comes changes
     for all, see `main_names`. So each pickle that is new here is unpickled there, though its bytes may be known.
+    ``script``: the main module that the workers have imported, whose functions are named.
     """
 
-    def __init__(self, *, share_globals: bool = False) -> None:
+    def __init__(self, *, share_globals: bool = False, script: Script | None = None) -> None:
         self._share_globals = share_globals
+        self._script = script
         self._known: OrderedDict[int, tuple[Any, tuple[Any, ...], PackedFunction]] = OrderedDict()
         self._scripts: OrderedDict[int, ScriptFunction] = OrderedDict()
         self._lock = threading.Lock()
@@ -128,15 +133,16 @@ class FunctionPacker:
             return function
         if isinstance(function, FunctionType) and is_importable(function):
             return function
-        parts = constant_parts(function)
-        if parts is None:
-            return self.of_script(function)
-        with self._lock:
-            known = self._known.get(id(function))
-            if known is not None and known[0] is function and _same(known[1], parts):
-                self._known.move_to_end(id(function))
-                return known[2]
-        return self._pack_anew(function, parts)
+        with main_names.going_to(self._script):
+            parts = constant_parts(function) if main_names.found_by_name(function) is None else ()
+            if parts is None:
+                return self.of_script(function)
+            with self._lock:
+                known = self._known.get(id(function))
+                if known is not None and known[0] is function and _same(known[1], parts):
+                    self._known.move_to_end(id(function))
+                    return known[2]
+            return self._pack_anew(function, parts)
 
     def of_script(self, function: Any) -> Any:
         """A `ScriptFunction` in the place of a function that is one, also in a partial; anything else as it is."""

@@ -8,7 +8,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterator
 from types import FunctionType, ModuleType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mpqueue._os.process.process_signals import came_of_signal
 from mpqueue._wire.frames import HandlerFrame
@@ -19,6 +19,9 @@ from mpqueue._wire.pickling.packed_functions import ScriptFunction, globals_of
 from mpqueue._wire.pickling.payload import Packed, dump_code, weigh_code
 from mpqueue._wire.pickling.sources import sources_of
 from mpqueue.errors import HandlerPicklingError, shown
+
+if TYPE_CHECKING:
+    from mpqueue._wire.pickling.script import Script
 
 #: Bytes from which a handler is worth a line in the log.
 HEAVY = 10_000_000
@@ -44,6 +47,7 @@ class PackedHandler(NamedTuple):
     weight: str = ""  #: of a heavy one, what makes it so
     shared: tuple[Shared[Any], ...] = ()  #: what it names of what is shared; a reference to this holds that
     name: str = ""  #: as people know it, for reports
+    script: Script | None = None  #: the main module that its workers have imported
 
     @property
     def size(self) -> int:
@@ -65,10 +69,12 @@ def pack_handler(
     *,
     travels: Travels = Travels.IN_MEMORY,
     argument: str = "handler",
+    script: Script | None = None,
 ) -> PackedHandler:
     """The frame that brings a job's handler to a worker. Costs what pickling its closure costs, once a job.
 
-    ``travels`` says what may be left in shared memory, ``argument`` what the caller calls the handler.
+    ``travels`` says what may be left in shared memory, ``argument`` what the caller calls the handler; ``script`` is
+    the main module that the workers have imported.
 
     Raises TypeError for what can't be called, `HandlerPicklingError` for what can't be serialized.
     """
@@ -78,14 +84,14 @@ def pack_handler(
     whole = travels is not Travels.IN_MEMORY
     nothing: contextlib.AbstractContextManager[list[Shared[Any]]] = contextlib.nullcontext([])
     sharing = nothing if travels is Travels.WHOLE else notes_shared()
-    with sharing as noted, main_names.packed_together(handler, setup):
+    with main_names.going_to(script), sharing as noted, main_names.packed_together(handler, setup):
         packed, segment, weight = _pack(argument, handler, whole)
         packed_setup, setup_segment, setup_weight = (None, None, "") if setup is None else _pack("setup", setup, whole)
     segments = tuple(made for made in (segment, setup_segment) if made is not None)
     frame = HandlerFrame(job_id, packed, packed_setup, str(id_rule), seed)
     if whole:
         frame = frame._replace(sources=sources_of(one.data for one in (packed, packed_setup) if one is not None))
-    return PackedHandler(frame, segments, weight or setup_weight, tuple(noted), name_of(handler))
+    return PackedHandler(frame, segments, weight or setup_weight, tuple(noted), name_of(handler), script)
 
 
 def name_of(handler: Callable[..., Any]) -> str:

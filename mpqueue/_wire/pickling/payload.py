@@ -132,7 +132,8 @@ def dump_by_reference(obj: Any) -> tuple[bytes, list[memoryview]]:
 def dump_by_value(obj: Any) -> tuple[bytes, list[memoryview]]:
     """Like `dump_by_reference`, but what is of ``__main__`` or of a function goes along whole."""
     buffers = Buffers()
-    return _cloud(obj, buffers).whole(), buffers.contiguous()
+    with main_names.going_to(None):
+        return _cloud(obj, buffers).whole(), buffers.contiguous()
 
 
 def weigh_code(obj: Any) -> int:
@@ -395,8 +396,11 @@ class _CloudPickler(cloudpickle.CloudPickler):  # type: ignore[misc]
         super().__init__(file, PROTOCOL, buffer_callback=None if buffers.in_band else buffers.take)
         for namespace in main_names.namespaces():
             self.globals_ref[id(namespace)] = main_names.MainNames()
+        self._finds_names = main_names.finds_names()
 
     def reducer_override(self, obj: Any) -> Any:
+        if self._finds_names and (name := main_names.found_by_name(obj)) is not None:
+            return name
         if issubclass(type(obj), type) and (slotted := reduce_slotted(obj)) is not None:
             return slotted
         return _cloud_reduce(self, obj)  # called for each object: `super()` would cost 5% of the pickling

@@ -191,6 +191,15 @@ def _plain(value: Any) -> Any:
     return plain_text(repr_of(value))
 
 
+def leave_to_the_program() -> None:
+    """Take off the loggers what the main module has put on them here: in the program, it is there for these records."""
+    root = logging.getLogger()
+    for logger in (root, *root.manager.loggerDict.values()):
+        if isinstance(logger, logging.Logger):
+            logger.handlers.clear()
+            logger.propagate = True
+
+
 def install(home: RecordsHome, speech: Speech | None) -> None:
     """Take home what is logged from now on, as far as the parent's loggers let it through."""
     root = logging.getLogger()
