@@ -56,6 +56,8 @@ LONGEST = (
     "test_command_line.py",
     "test_command_line_journal.py",
     "test_journal_streams.py",
+    "test_journal_line_damage.py",
+    "test_journal.py",
     "test_live_page_strangers.py",
     "test_faults_world.py",
 )

@@ -18,7 +18,7 @@ from itertools import chain, compress, islice
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mpqueue._core.state.item_table import DISCARD, Failure, ItemTable
+from mpqueue._core.state.item_table import DISCARD, ItemTable
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.needs.resources import JobNeeds
 from mpqueue._core.state.pending import Care
@@ -30,7 +30,7 @@ from mpqueue._wire.item_labels import Label
 from mpqueue._wire.memory.shared import notes_shared, size_of
 from mpqueue._wire.pickling.packed_handler import PackedHandler, Travels, name_of, pack_handler
 from mpqueue._wire.pickling.payload import dump_by_value, whole
-from mpqueue.errors import JournalMismatchError, WorkerCrashedError, shown
+from mpqueue.errors import JournalMismatchError, shown
 from mpqueue.status import FAILED, OVER, PENDING, JobStatus
 
 if TYPE_CHECKING:
@@ -43,8 +43,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mpqueue")
 
-#: How often a program has to end while an item runs, at least, until the item is taken to be the reason.
-LEAST_ENDS = 3
 #: A number for each item, how to get it, or (`RECORDED`) from the journal; None: the items have an order of their own.
 Cost = Callable[[Any], float] | Sequence[float] | str | None
 #: By what the items took when they ran last, as the journal has it.
@@ -92,10 +90,16 @@ def check_open_record(options: RecordOptions) -> None:
 
 
 class _Suspects(NamedTuple):
-    """Items that may have ended programs, with how often, by index; and the row of those that have failed for it."""
+    """Items that may have ended programs, how far each is suspected, by index; the row of those that failed for it."""
 
     counts: dict[int, int]
     row: Row | None
+
+    def care(self) -> dict[int, Care]:
+        """How each is to be handled."""
+        from mpqueue._parent.journal.guards.suspects import care_of
+
+        return {index: care_of(count) for index, count in self.counts.items()}
 
 
 class NewJob:
@@ -187,7 +191,7 @@ class NewJob:
         book = self.book
         suspects = self._judge_suspects(recorder, number)
         if suspects is not None:
-            book.go_on({index: care_of(count, book.options) for index, count in suspects.counts.items()})
+            book.go_on(suspects.care())
             self._record_suspects(recorder, number, suspects)
         payloads = book.table.payloads
         left_out = frozenset(index for index, payload in enumerate(payloads) if isinstance(payload, NotKept))
@@ -257,8 +261,7 @@ class NewJob:
             table.forget_failures()
         suspects = self._judge_suspects(recorder, recorded.number, afresh)
         failed.update(index for index in table.failures if table.status[index] == FAILED)
-        ends = {} if suspects is None else suspects.counts
-        book.go_on({index: care_of(count, book.options) for index, count in ends.items()})
+        book.go_on({} if suspects is None else suspects.care())
         counted = recorded.completed + recorded.failed - without_results - book.completed - book.failed
         if match.is_same and not any_afresh and not again.failed and counted > 0:
             log.warning("job %r: %d items more have ended by its counts in %s than by its rows, so these run again",
@@ -310,11 +313,11 @@ class NewJob:
     def _judge_suspects(self, recorder: Recorder, number: int, afresh: Sequence[int] = ()) -> _Suspects | None:
         """Which items workers had when programs ended without closing the journal; None where that is not known of any.
 
-        One that was there as often as it has tries, and at least `LEAST_ENDS` times, has failed, with a row that says
-        so. The last time nothing else runs beside it, so that it fails for itself only. What is to run ``afresh`` (a 1
-        for such an item) is not suspected.
+        Those that end their programs have failed, with a row that says so. What is to run ``afresh`` (a 1 for such an
+        item) is not suspected.
         """
         from mpqueue._parent.journal.chunk_rows import make_row
+        from mpqueue._parent.journal.guards.suspects import ended_program, is_guilty
 
         table, counts = self.book.table, recorder.journal.suspects.pop(number, None)
         if counts is None:
@@ -325,8 +328,7 @@ class NewJob:
             for index, slot in enumerate(slots)
             if slot in counts and not table.ended(index) and not (afresh and afresh[index])
         }
-        most = most_ends(self.book.options)
-        failed = [index for index, count in found.items() if count >= most]
+        failed = [index for index, count in found.items() if is_guilty(count, self.book.options)]
         tries = {index: len(history) for index, history in table.history.items()}
         for index in failed:
             failure = ended_program(found.pop(index))
@@ -419,22 +421,6 @@ def _marked(count: int, indices: Iterable[int]) -> bytearray:
     for index in indices:
         marks[index] = 1
     return marks
-
-
-def most_ends(options: JobOptions) -> int:
-    """How often a program has to end while an item runs until the item has failed."""
-    return max(LEAST_ENDS, options.retry.max_retries + 1)
-
-
-def care_of(ends: int, options: JobOptions) -> Care:
-    """How an item is handled during which the program has ended so often: the last time nothing runs beside it."""
-    return Care.APART if ends >= most_ends(options) - 1 else Care.ALONE
-
-
-def ended_program(ends: int) -> Failure:
-    """The failure of an item during which the program has ended too often."""
-    text = f"the program ended {ends} times while this item ran, and did not close its journal"
-    return Failure(WorkerCrashedError(text), text=text)
 
 
 def code_columns(

@@ -30,7 +30,7 @@ from mpqueue.errors import (
 )
 from mpqueue.events import JOB_FINISHED, JOB_PAUSED, JOB_PROGRESS, JOB_RESUMED, JOB_STARTED
 from tests.support import handlers as do
-from tests.support.programs import PATIENCE, WAS_KILLED, press_ctrl_c, run_program, start_program
+from tests.support.programs import PATIENCE, WAS_KILLED, press_ctrl_c, run_program, run_until_not_killed, start_program
 from tests.support.recorder import Recorder
 from tests.support.systems import IS_WINDOWS
 from tests.support.waiting import Gate, wait_until
@@ -354,11 +354,10 @@ if __name__ == "__main__":
 
 def test_an_item_that_kills_its_program_fails_in_the_end(path: Path, tmp_path: Path) -> None:
     calls = tmp_path / "calls"
-    for _ in range(3):
-        assert run_program(tmp_path, KILLER, path, calls, check=False).returncode == WAS_KILLED
-    done = run_program(tmp_path, KILLER, path, calls)
-    assert done.stdout.startswith("39 [(13, 'WorkerCrashedError: the program ended 3 times while this item ran")
-    assert calls.read_text().split().count("13") == 3
+    ends, done = run_until_not_killed(lambda: run_program(tmp_path, KILLER, path, calls, check=False))
+    assert 3 <= ends <= 5  # at most twice beside others, and three times alone
+    assert done.stdout.startswith("39 [(13, 'WorkerCrashedError: the program ended 3 times while this item ran alone")
+    assert calls.read_text().split().count("13") == ends
     assert not Path(f"{path}.running").exists()
 
 
@@ -393,15 +392,47 @@ def test_an_item_that_kills_its_program_fails_whichever_program_it_is(path: Path
     assert run_program(tmp_path, KILLER_OR_RETRY, path, calls, "create", check=False).returncode == WAS_KILLED
     assert run_program(tmp_path, KILLER_OR_RETRY, path, calls, "prune").returncode == 0  # which runs nothing
     retry = partial(run_program, tmp_path, KILLER_OR_RETRY, path, calls, "retry", "--retries", "0", check=False)
-    for _ in range(2):
-        assert retry().returncode == WAS_KILLED
-    assert retry().returncode == 1
-    assert calls.read_text().split().count("13") == 3
+    ends, done = run_until_not_killed(retry)
+    assert done.returncode == 1
+    assert 2 <= ends <= 4
+    assert calls.read_text().split().count("13") == 1 + ends
     with JobQueue(1, journal=path) as queue:
         (failure,) = queue.load_job("job").failures
         assert (failure.item.id, failure.item.to_dict()["error"][:21]) == (13, "the program ended 3 t")
     with contextlib.closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT suspects FROM jobs").fetchall() == [(None,)]
+
+
+KILLED_FROM_OUTSIDE = """
+import sys
+from pathlib import Path
+import mpqueue
+from tests.support.waiting import Gate
+
+path, folder, start = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+
+def work(item):
+    if item >= {5: 300, 6: 600, 7: 1500}.get(start, 0):
+        Gate(folder).pass_through(item)
+    return item
+
+if __name__ == "__main__":
+    with mpqueue.JobQueue(3, journal=path) as queue:
+        job = queue.create_job("job", range(1500), work, chunksize=1)
+        queue.start("job").result()
+        print(job.completed, job.failed)
+"""
+
+
+def test_no_item_fails_where_a_program_is_killed_from_outside_again_and_again(path: Path, tmp_path: Path) -> None:
+    for start, running in enumerate((3, 3, 1, 1, 3, 3), 1):  # twice it is killed while a long item runs alone
+        folder = tmp_path / str(start)
+        folder.mkdir()
+        with start_program(tmp_path, KILLED_FROM_OUTSIDE, path, folder, start) as program:
+            Gate(folder).wait_for_count(running)
+            program.kill()
+        assert program.returncode == WAS_KILLED
+    assert run_program(tmp_path, KILLED_FROM_OUTSIDE, path, tmp_path, 7).stdout == "1500 0\n"
 
 
 # -- refusals and hints ------------------------------------------------------------------------------------------------
@@ -624,6 +655,8 @@ def main():
         queue.run([1, 2], lambda item: work(item), id="lambda")
     connection = sqlite3.connect(name)
     connection.execute("UPDATE jobs SET python = '3.9.18'")
+    connection.execute("ALTER TABLE jobs DROP COLUMN seal")  # as before version 3
+    connection.execute("PRAGMA user_version=2")
     connection.commit()
     connection.close()
     sys.argv[2] = "succeed"

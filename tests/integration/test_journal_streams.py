@@ -44,7 +44,7 @@ from tests.support import handlers as do
 from tests.support.command_line import main
 from tests.support.length import IS_LONG, long
 from tests.support.loops import Run, in_loops
-from tests.support.programs import WAS_KILLED, run_program
+from tests.support.programs import WAS_KILLED, run_program, run_until_not_killed
 from tests.support.results import outcomes
 from tests.support.systems import IS_WINDOWS, not_on_windows
 from tests.support.waiting import wait_until
@@ -358,11 +358,10 @@ if __name__ == "__main__":
 
 def test_an_item_that_kills_its_program_fails_in_the_end(path: Path, tmp_path: Path) -> None:
     calls = tmp_path / "calls"
-    for _ in range(3):
-        assert run_program(tmp_path, KILLER, path, calls, check=False).returncode == WAS_KILLED
-    done = run_program(tmp_path, KILLER, path, calls)
-    assert "12, WorkerCrashedError('the program ended 3 times while this item ran" in done.stdout
-    assert calls.read_text().split().count("13") == 3
+    ends, done = run_until_not_killed(lambda: run_program(tmp_path, KILLER, path, calls, check=False))
+    assert 3 <= ends <= 5  # at most twice beside others, and three times alone
+    assert "12, WorkerCrashedError('the program ended 3 times while this item ran alone" in done.stdout
+    assert calls.read_text().split().count("13") == ends
     assert not Path(f"{path}.running").exists()
     (job,) = Reader(str(path)).jobs()
     assert (job.completed, job.failed, job.total) == (39, 1, 40)

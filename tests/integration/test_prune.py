@@ -235,6 +235,8 @@ class Connection:
         if self.left == 0:
             os._exit(9)
         return self.real.execute(*arguments)
+    def create_function(self, *arguments, **named):
+        self.real.create_function(*arguments, **named)
     def close(self):
         self.real.close()
 

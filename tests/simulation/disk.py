@@ -62,6 +62,9 @@ class _Connection:
         disk.in_transaction = self._real.in_transaction
         return found
 
+    def create_function(self, *arguments: Any, **named: Any) -> None:
+        self._real.create_function(*arguments, **named)
+
     def close(self) -> None:
         self._real.close()
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,17 @@ def run_program(
     if check:
         assert done.returncode == 0, done.stdout + done.stderr
     return done
+
+
+def run_until_not_killed(
+    run: Callable[[], subprocess.CompletedProcess[str]], most: int = 10
+) -> tuple[int, subprocess.CompletedProcess[str]]:
+    """How often a program was killed until it was not, and how it ended then."""
+    for ends in range(most):
+        done = run()
+        if done.returncode != WAS_KILLED:
+            return ends, done
+    raise AssertionError(f"killed {most} times")
 
 
 #: How a program that is to be interrupted begins: items that `do.announce_pid(gate)` are seen by the test.

@@ -21,6 +21,7 @@ from urllib.parse import quote
 from mpqueue._os.files import NO_LINKS, kind_of, open_file, sync_folder
 from mpqueue._parent.journal.chunk_rows import Row
 from mpqueue._parent.journal.guards.held_files import HeldFiles, MovedError
+from mpqueue._parent.journal.guards.job_lines import COLUMNS, SAID, is_whole, seal_lines
 from mpqueue._parent.journal.guards.journal_lock import Mark
 from mpqueue._parent.journal.guards.ownership import check_own, check_stat
 from mpqueue._parent.journal.items.growing.added_rows import slots_that_count
@@ -37,7 +38,7 @@ from mpqueue.status import OVER
 
 log = logging.getLogger("mpqueue")
 
-JOBS = "SELECT number, id, total, status, suspects FROM jobs NOT INDEXED"
+JOBS = f"SELECT {SAID}, seal, suspects FROM jobs NOT INDEXED"  # noqa: S608
 ADD_PAYLOADS = "INSERT INTO payloads (number, job, body) VALUES (?, ?, ?)"
 ADD_CHUNK = "INSERT INTO chunks (number, job, body, slots) VALUES (?, ?, ?, ?)"
 PUT_SLOTS = "INSERT OR REPLACE INTO slots (job, first, body, ids) VALUES (?, ?, ?, ?)"
@@ -149,6 +150,7 @@ class Store:
         else:
             execute("BEGIN IMMEDIATE")  # a file that can't be written is refused now
             execute("ROLLBACK")
+        seal_lines(self._connection)
         last = execute("SELECT max(number) FROM chunks").fetchone()[0]
         self._chunks = itertools.count(1 if last is None else last + 1)
         #: The numbers of the jobs, by their ids as they are in the file; changed by one thread.
@@ -156,13 +158,19 @@ class Store:
         #: Numbers of jobs that are just being removed: their lines may be gone already. Changed by the same thread.
         self.leaving: set[int] = set()
         # From the table itself: its index may be damaged.
-        #: Of jobs that are not over, how many programs ended without closing the journal while an item ran, by slots.
+        #: Of jobs that are not over, which items may have ended programs: see `guards.suspects`.
         self.suspects: dict[int, dict[int, int]] = {}
-        for number, job_id, total, status, suspects in execute(JOBS).fetchall():
-            self.numbers.setdefault(job_id, number)
-            if total < 0:
+        #: Numbers of jobs whose lines are damaged.
+        self.damaged: set[int] = set()
+        for *said, seal, suspects in execute(JOBS).fetchall():
+            line = dict(zip(COLUMNS, said, strict=False))
+            number = line["number"]
+            self.numbers.setdefault(line["id"], number)
+            if not is_whole(said, seal):
+                self.damaged.add(number)
+            elif line["total"] < 0:
                 self.remove_job(number)  # its maker ended before all of it was there
-            elif status not in OVER:
+            elif line["status"] not in OVER:
                 self.suspects[number] = self._counts_of(number, suspects)
         self._settle_files()
 
@@ -213,6 +221,7 @@ class Store:
         self._close_files()
         self._connection = self._connect(self.path)
         _set_up(self.path, self._connection.execute)
+        seal_lines(self._connection)
         self._transact([])  # makes the log
         self._files = HeldFiles(self.path)
 

@@ -24,6 +24,7 @@ from mpqueue._core.state.timings import PastRun
 from mpqueue._os.files import NO_LINKS, kind_of, open_file
 from mpqueue._parent.journal.chunk_rows import Results, RowReader, WrittenRow
 from mpqueue._parent.journal.guards import journal_lock as lock
+from mpqueue._parent.journal.guards.job_lines import COLUMNS, SAID, damaged_line, is_whole
 from mpqueue._parent.journal.guards.ownership import check_own, check_stat
 from mpqueue._parent.journal.items.forgotten import NOBODY
 from mpqueue._parent.journal.items.growing.added_rows import AddedRow, check_complete, read_added
@@ -43,7 +44,7 @@ from mpqueue._parent.journal.journal_file import (
 from mpqueue._parent.journal.kept_results import KeptResults
 from mpqueue._parent.journal.kept_values import ChangedError, NotKept, Unreadable
 from mpqueue._parent.journal.migrations import look_at
-from mpqueue._parent.journal.schema import check_version
+from mpqueue._parent.journal.schema import SEALED, check_version
 from mpqueue._parent.journal.sealed import CHECK, Place, unseal
 from mpqueue._wire.ids import IdRule
 from mpqueue.errors import JournalError
@@ -97,7 +98,10 @@ class RecordedJob:
 class _Look:
     """One look at the tables, which are as those of the newest version."""
 
-    def __init__(self, execute: Callable[..., sqlite3.Cursor], version: int, check: Callable[[], None]) -> None:
+    def __init__(
+        self, path: str, execute: Callable[..., sqlite3.Cursor], version: int, check: Callable[[], None]
+    ) -> None:
+        self._path = path
         self.execute = execute
         self.check = check  #: raises `ChangedError` where it is not whole any more
         self._version = version
@@ -109,6 +113,13 @@ class _Look:
     def place(self, table: str, job: int, row: int = 0) -> Place | None:
         """Where a body belongs, for `unseal`."""
         return None if self._version == 1 else Place(table, job, row)
+
+    def lines(self, which: str, *arguments: Any) -> Iterator[RecordedJob]:
+        """These lines of jobs. Raises `JournalError` for one that is damaged, as far as its version can tell."""
+        for *said, seal, order in self.execute(f"{_LINES} {which}", arguments):
+            if self._version >= SEALED and not is_whole(said, seal):
+                raise damaged_line(self._path, said[0])
+            yield _job([*said[: len(COLUMNS)], order])
 
     def slots(self, job: RecordedJob) -> Iterator[tuple[int, bytes | None, bytes | None]]:
         """The blocks of a job's slots that count: the first, what they are, and their ids. None where a row is gone."""
@@ -148,11 +159,7 @@ class _Look:
             yield body, self.place(table, job, number)
 
 
-_COLUMNS = (
-    "number, id, total, rule, payload_hash, code_hash, seed, created_at, status, started_at, finished_at, duration, "
-    "completed, failed, retries, version, python, slots, handler_name, generation, is_open, cpu, ran, "
-    f"substr(places, 1, {CHECK})"
-)
+_LINES = f"SELECT {SAID}, seal, substr(places, 1, {CHECK}) FROM jobs"  # noqa: S608
 #: What SQLite may give for each: it keeps anything in any column.
 _TEXT, _ANY_TEXT, _TIME = (str, type(None)), (str, bytes, type(None)), (float, int, type(None))
 _TYPES: tuple[Any, ...] = (
@@ -261,7 +268,7 @@ class Reader:
         if not self._has_looked and version > 1:
             self._look_for_loss(mark, connection, check)
         look_at(connection, version)
-        return _Look(connection.execute, version, check)
+        return _Look(self.path, connection.execute, version, check)
 
     @contextlib.contextmanager
     def _unchanged(self, *, has_log: bool) -> Iterator[Callable[[], None]]:
@@ -317,23 +324,21 @@ class Reader:
     def jobs(self) -> list[RecordedJob]:
         """All jobs, in the order in which they were created."""
         with self._look() as look:
-            return [_job(row) for row in look.execute(f"SELECT {_COLUMNS} FROM jobs WHERE total >= 0 ORDER BY number")]  # noqa: S608
+            return [line for line in look.lines("ORDER BY number") if line.total >= 0]
 
     @_in_one_look
     def find(self, job_id: str) -> RecordedJob | None:
         """The job of that id. Goes through all jobs; a writer has `Journal.find`."""
         with self._look() as look:
             # Without the index, which may be damaged: what `jobs` lists is found here, or said to be damaged.
-            query = f"SELECT {_COLUMNS} FROM jobs NOT INDEXED WHERE id = ? AND total >= 0"  # noqa: S608
-            row = look.execute(query, (text_to_column(job_id),)).fetchone()
-            return None if row is None else _job(row)
+            found = [*look.lines("NOT INDEXED WHERE id = ?", text_to_column(job_id))] or self.jobs()
+        return next((line for line in found if line.id == job_id and line.total >= 0), None)
 
     @_in_one_look
     def line(self, number: int) -> RecordedJob | None:
         """The job of that number, also one that does not count yet: its ``total`` is negative then."""
         with self._look() as look:
-            row = look.execute(f"SELECT {_COLUMNS} FROM jobs WHERE number = ?", (number,)).fetchone()  # noqa: S608
-            return None if row is None else _job(row)
+            return next(look.lines("WHERE number = ?", number), None)
 
     @_in_one_look
     def ids(self, job: RecordedJob) -> list[Hashable] | None:
@@ -616,9 +621,8 @@ def _read(path: Path) -> bytes:
         return file.read()
 
 
-def _job(row: tuple[Any, ...]) -> RecordedJob:
-    """Raises TypeError or ValueError for a row that mpqueue has not written."""
-    fields = list(row)
+def _job(fields: list[Any]) -> RecordedJob:
+    """Raises TypeError or ValueError for a line that mpqueue has not written."""
     if not all(map(isinstance, fields, _TYPES)):
         raise TypeError(f"the line of job {fields[1]!r}")
     IdRule(fields[3])

@@ -18,10 +18,12 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from mpqueue._parent.journal.guards.held_files import MovedError
+from mpqueue._parent.journal.guards.job_lines import damaged_line
 from mpqueue._parent.journal.guards.journal_lock import JournalLock
 from mpqueue._parent.journal.guards.local_disk import check_local
 from mpqueue._parent.journal.guards.ownership import check_one_name, check_own
 from mpqueue._parent.journal.guards.running_marks import RunningMarks
+from mpqueue._parent.journal.guards.suspects import ends_that_tell, suspect
 from mpqueue._parent.journal.journal_file import (
     Connect,
     JobItems,
@@ -110,7 +112,7 @@ class Journal:
             self._lock.release(keep=True)
             raise
         self.running = RunningMarks(path)  #: what is with workers now
-        #: Of jobs that are not over, how many programs ended without closing this while an item ran, by slots.
+        #: Of jobs that are not over, which items may have ended programs, and how far each is suspected, by slots.
         self.suspects = self._count_suspects()
         self._posted: queue.SimpleQueue[Entry | _Errand | None] = queue.SimpleQueue()
         self._unwritten: list[Entry] = []
@@ -128,15 +130,16 @@ class Journal:
 
     def _count_suspects(self) -> dict[int, dict[int, int]]:
         """What was with workers when a program ended without closing this counts, whatever is run next."""
-        suspects = self._store.suspects
-        for number, slots in self.running.left.items():
-            counts = suspects.get(number)
-            if counts is not None:
-                counts.update({slot: counts.get(slot, 0) + 1 for slot in slots})
-                try:
-                    self._store.put_job(number, {"suspects": prepare(counts)}, JobItems())
-                except (sqlite3.Error, OSError) as error:
-                    log.warning("%s: what ran when its last program ended is not noted: %s", self.path, describe(error))
+        suspects, changed = self._store.suspects, set[int]()
+        for mark in ends_that_tell(self.running.left):
+            if mark.job in suspects:
+                suspect(suspects[mark.job], mark)
+                changed.add(mark.job)
+        for number in changed:
+            try:
+                self._store.put_job(number, {"suspects": prepare(suspects[number])}, JobItems())
+            except (sqlite3.Error, OSError) as error:
+                log.warning("%s: what ran when its last program ended is not noted: %s", self.path, describe(error))
         return {number: counts for number, counts in suspects.items() if counts}
 
     def next_chunk(self) -> int:
@@ -153,6 +156,8 @@ class Journal:
         name, numbers = text_to_column(job_id), self._store.numbers
         number = numbers.get(name)
         if number is None:
+            for damaged in self._store.damaged:
+                raise damaged_line(self.path, damaged)  # it may be that job's
             return None
         found = self.reader.line(number)
         if found is not None and found.id == job_id:

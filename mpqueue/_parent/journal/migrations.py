@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from mpqueue._parent.journal.guards.job_lines import SAID, seal_of
 from mpqueue._parent.journal.schema import ADDED_ITEMS, STREAM_ITEMS, VERSION
 from mpqueue._parent.journal.sealed import CHECK, Place, bind
 from mpqueue.errors import JournalError
@@ -25,9 +26,8 @@ def migrate(connection: Any, version: int) -> None:
 
 def look_at(connection: Any, version: int) -> None:
     """Let a connection that only reads see tables of that version as if they were of `VERSION`."""
-    for each in range(version, VERSION):
-        for view in VIEWS[each]:
-            connection.execute(view)
+    for view in VIEWS.get(version, ()):
+        connection.execute(view)
 
 
 #: What jobs and files have since version 2.
@@ -44,6 +44,8 @@ MORE_OF_JOBS = (
     ("ran", "INTEGER"),
 )
 MORE_OF_FILES = (("size", "INTEGER"), ("digest", "BLOB"))
+#: What jobs have since version 3.
+SEAL_OF_JOBS = (("seal", "INTEGER"),)
 
 
 def _to_2(connection: Any) -> None:
@@ -62,6 +64,13 @@ def _to_2(connection: Any) -> None:
             job, body = connection.execute(f"SELECT job, body FROM {table} WHERE number = ?", (row,)).fetchone()  # noqa: S608
             body = _bound(body, Place(table, job, row))
             connection.execute(f"UPDATE {table} SET body = ? WHERE number = ?", (body, row))  # noqa: S608
+
+
+def _to_3(connection: Any) -> None:
+    """Each job's line has a checksum."""
+    connection.execute("ALTER TABLE jobs ADD COLUMN seal INTEGER")
+    for said in connection.execute(f"SELECT {SAID} FROM jobs NOT INDEXED").fetchall():  # noqa: S608
+        connection.execute("UPDATE jobs SET seal = ? WHERE number = ?", (seal_of(said), said[0]))
 
 
 def _bound(body: Any, place: Place) -> Any:
@@ -93,12 +102,12 @@ TO_2 = (
 )""",
 )
 
-MIGRATIONS: dict[int, Callable[[Any], None]] = {1: _to_2}
+MIGRATIONS: dict[int, Callable[[Any], None]] = {1: _to_2, 2: _to_3}
 
-#: By version: temporary views that hide the tables of that version.
+#: By version: temporary views that hide the tables of that version, and are like the newest.
 VIEWS: dict[int, tuple[str, ...]] = {
     1: (
-        f"CREATE TEMP VIEW jobs AS SELECT *, {_nulls(MORE_OF_JOBS)} FROM main.jobs",  # noqa: S608
+        f"CREATE TEMP VIEW jobs AS SELECT *, {_nulls(MORE_OF_JOBS + SEAL_OF_JOBS)} FROM main.jobs",  # noqa: S608
         f"CREATE TEMP VIEW files AS SELECT *, {_nulls(MORE_OF_FILES)} FROM main.files",  # noqa: S608
         "CREATE TEMP VIEW chunks AS SELECT *, NULL AS slots FROM main.chunks",
         (
@@ -111,5 +120,6 @@ VIEWS: dict[int, tuple[str, ...]] = {
             "CREATE TEMP VIEW written_by AS "
             "SELECT 0 number, 0 at, '' mpqueue, '' python, '' host, '' program, 0 commits WHERE 0"
         ),
-    )
+    ),
+    2: (f"CREATE TEMP VIEW jobs AS SELECT *, {_nulls(SEAL_OF_JOBS)} FROM main.jobs",),  # noqa: S608
 }

@@ -174,10 +174,20 @@ class Recorder:
         if recording is not None:
             marked = chunk.job.table.slots_of(chunk.indices) or chunk.indices
             place = 2 * command.lane + chunk.number % 2
-            self.journal.running.mark(place, recording.number, marked)
-            if len(marked) == 1:
+            is_one = len(marked) == 1
+            self.journal.running.mark(place, recording.number, marked, alone=is_one and self._is_alone(command))
+            if is_one:
                 recording.alone[chunk.indices[0]] = place
+        else:
+            self.journal.running.mark_beside()
         forward(command)
+
+    def _is_alone(self, command: SendChunk) -> bool:
+        """True where no worker has anything else."""
+        assert self._coordinator is not None
+        books = self._coordinator.scheduler.books
+        lane = books.lanes[command.lane]
+        return books.at_work == lane.bit and len(lane.chunks) == 1
 
     def check(self) -> None:
         """Raise `JournalError` where the journal can't be written now."""

@@ -15,7 +15,7 @@ from mpqueue._parent.journal.items.growing.recorded_table import RecordedGrowing
 from mpqueue._parent.journal.items.growing.regrowth import Regrown
 from mpqueue._parent.journal.journal_file import JobItems
 from mpqueue._parent.journal.kept_results import KeptResults
-from mpqueue._queue.new_job import NewJob, RecordOptions, care_of, replay_item, send_results_to
+from mpqueue._queue.new_job import NewJob, RecordOptions, replay_item, send_results_to
 from mpqueue._wire.added_items import AddedItems, plain_ids
 from mpqueue._wire.ids import IdRule
 from mpqueue.errors import JournalMismatchError, shown
@@ -116,8 +116,7 @@ class NewOpenJob(NewJob):
 
     def _take_up_suspects(self, recorder: Recorder, number: int) -> None:
         suspects = self._judge_suspects(recorder, number)
-        counts = {} if suspects is None else suspects.counts
-        self.book.go_on({index: care_of(count, self.book.options) for index, count in counts.items()})
+        self.book.go_on({} if suspects is None else suspects.care())
         if suspects is not None:
             self._record_suspects(recorder, number, suspects)
 

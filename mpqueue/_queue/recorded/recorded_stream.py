@@ -20,6 +20,7 @@ from mpqueue._options import JobOptions
 from mpqueue._output.progress import Showing
 from mpqueue._parent.journal.code_hash import differs, hash_code
 from mpqueue._parent.journal.guards.running_marks import MOST
+from mpqueue._parent.journal.guards.suspects import care_of, ended_program, is_guilty
 from mpqueue._parent.journal.items.streams.recall import Found, Recall
 from mpqueue._parent.journal.items.streams.stream_rows import Awaited, RecordedStreamTable, StreamDraft, keep_item
 from mpqueue._parent.journal.journal_file import JobItems
@@ -28,7 +29,7 @@ from mpqueue._parent.journal.recorder import Recorder, Recording
 from mpqueue._parent.journal.sealed import prepare
 from mpqueue._queue.growing.stream import OnEnded, Stream
 from mpqueue._queue.host import Recorded
-from mpqueue._queue.new_job import RecordOptions, care_of, code_columns, describe_change, ended_program, most_ends
+from mpqueue._queue.new_job import RecordOptions, code_columns, describe_change
 from mpqueue._text import digits
 from mpqueue._wire.ids import IdRule
 from mpqueue.errors import JournalMismatchError
@@ -60,7 +61,7 @@ class StreamPlace(NamedTuple):
     generation: int
     options: JobOptions
     recorded: int  #: rows that it has
-    suspects: dict[int, int]  #: by slot, how many programs ended without closing the journal while the item ran
+    suspects: dict[int, int]  #: which items may have ended programs, by slot
 
 
 def open_recorded_stream(
@@ -286,18 +287,18 @@ class RecordedStream(Stream):
             self._recorded = None
 
     def _judged(self, found: Found) -> Found:
-        """The same; or that the item has failed, since too many programs have ended while it ran."""
-        ends = self._place.suspects.get(found.named.slot, 0)
-        if found.result or ends < most_ends(self._place.options):
+        """The same; or that the item has failed, since it ends its program."""
+        count = self._place.suspects.get(found.named.slot, 0)
+        if found.result or not is_guilty(count, self._place.options):
             return found
-        return found._replace(result=(ended_program(ends),))
+        return found._replace(result=(ended_program(count),))
 
     def _care(self, found: Found) -> Care | None:
         """How the item is to be handled; None where it has ended."""
         if found.result:
             return None
-        ends = self._place.suspects.get(found.named.slot)
-        return Care.NONE if ends is None else care_of(ends, self._place.options)
+        count = self._place.suspects.get(found.named.slot)
+        return Care.NONE if count is None else care_of(count)
 
     def _end(self, indices: range, some: Sequence[tuple[int, StreamItem, Found]]) -> int:
         """These items have ended, nearly always in an earlier run; returns how many failed, since they end programs."""

@@ -2,7 +2,7 @@
 
 A record for each of a worker's two chunks, overwritten and never synced: a program that is killed, or crashes, leaves
 what it had written; a power cut, which no item has caused, leaves nothing that counts. The file goes when the journal
-is closed.
+is closed. Each record is a line with a checksum: one that was not written here says nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Sequence
+import zlib
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 from mpqueue._os.files import NO_LINKS, open_file, write_at
 from mpqueue._parent.journal.guards.ownership import check_stat
@@ -20,34 +22,57 @@ from mpqueue._parent.journal.guards.ownership import check_stat
 RECORD, MOST = 4096, 190
 
 
+class RunningMark(NamedTuple):
+    """Items that were with a worker when a program ended. ``alone``: it is one, and nothing else was with any."""
+
+    job: int
+    slots: Collection[int]
+    alone: bool
+
+
 class RunningMarks:
     """Written by the coordinator's thread. Never raises: what can't be marked is not suspected."""
 
     def __init__(self, journal: str) -> None:
         self._path = f"{journal}.running"
-        #: What was running when the last program ended without closing the journal: slots, by the job's number.
-        self.left: dict[int, set[int]] = _read(self._path)
+        #: What was running when the last program ended without closing the journal.
+        self.left: list[RunningMark] = _read(self._path)
         self._fd: int | None = None
+        self._alone: tuple[int, bytes] | None = None  #: where an item is that nothing runs beside, and what is there
         with contextlib.suppress(OSError):
             os.unlink(self._path)
 
-    def mark(self, place: int, job: int, slots: Sequence[int]) -> None:
+    def mark(self, place: int, job: int, slots: Sequence[int], *, alone: bool) -> None:
         """These items are sent, in this place of the file. Costs a system call."""
+        self.mark_beside()
         if isinstance(slots, range):
-            content = b'{"job":%d,"from":%d,"to":%d}\n' % (job, slots.start, slots.stop)
+            content = b'"job":%d,"from":%d,"to":%d}' % (job, slots.start, slots.stop)
         else:
-            content = b'{"job":%d,"of":[%s]}\n' % (job, ",".join(map(str, slots[:MOST])).encode())
+            content = b'"job":%d,"of":[%s]}' % (job, ",".join(map(str, slots[:MOST])).encode())
+        if alone:
+            self._alone = place, content
+        self._write(place, b"%b%b" % (b'{"alone":1,' if alone else b"{", content))
+
+    def mark_beside(self) -> None:
+        """Something is sent, whether it is marked or not: nothing is alone any more."""
+        if self._alone is not None:
+            place, content = self._alone
+            self._alone = None
+            self._write(place, b"{%b" % content)
+
+    def clear(self, place: int) -> None:
+        """What was sent in this place has ended."""
+        if self._alone is not None and self._alone[0] == place:
+            self._alone = None
+        if self._fd is not None:
+            self._write(place, b"")
+
+    def _write(self, place: int, content: bytes) -> None:
         with contextlib.suppress(OSError):
             if self._fd is None:
                 flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | NO_LINKS
                 self._fd = open_file(self._path, flags, 0o600)
-            write_at(self._fd, content, place * RECORD)
-
-    def clear(self, place: int) -> None:
-        """What was sent in this place has ended."""
-        if self._fd is not None:
-            with contextlib.suppress(OSError):
-                write_at(self._fd, b"\n", place * RECORD)
+            write_at(self._fd, b"%08x%b\n" % (zlib.crc32(content), content), place * RECORD)
 
     def close(self) -> None:
         """Nothing runs any more."""
@@ -58,16 +83,17 @@ class RunningMarks:
             os.unlink(self._path)
 
 
-def _read(path: str) -> dict[int, set[int]]:
-    left: dict[int, set[int]] = {}
+def _read(path: str) -> list[RunningMark]:
+    left: list[RunningMark] = []
     try:
         with open(open_file(path, os.O_RDONLY | NO_LINKS), "rb") as file:
             check_stat(path, os.fstat(file.fileno()))
-            while content := file.read(RECORD):
-                with contextlib.suppress(ValueError, KeyError, TypeError):
-                    found = json.loads(content.partition(b"\n")[0])
+            while record := file.read(RECORD):
+                check, content = record[:8], record[8:].partition(b"\n")[0]
+                if content and check == b"%08x" % zlib.crc32(content):
+                    found = json.loads(content)
                     slots = found["of"] if "of" in found else range(found["from"], found["to"])
-                    left.setdefault(found["job"], set()).update(slots)
+                    left.append(RunningMark(found["job"], slots, "alone" in found))
     except OSError:
         return left
     return left

@@ -1,0 +1,135 @@
+"""What users are promised, and which tests hold each promise, by the marks on the tests.
+
+A test says which promise it holds::
+
+    @pytest.mark.holds("seed: pause: new items don't start until the job is resumed")
+
+The promises are read from where users read them: the bold sentences and the waits of docs/explanation/promises.md, the
+faults of README.md, the errors of `mpqueue.errors`; and here stands what the first user asked for, `SEED`. The marks
+are read from the tests' source, so that the table needs no test to run. ``python -m tests.support.promises`` writes
+the table, docs/explanation/held-promises.md (`make held-promises`).
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from mpqueue import errors
+
+ROOT = Path(__file__).parent.parent.parent
+PAGE = ROOT / "docs" / "explanation" / "held-promises.md"
+
+#: What the JavaScript queue did that mpqueue began as, sentence by sentence.
+SEED = (
+    "JobQueue: concurrency is 3 by default",
+    "JobQueue: max_retries is 3 by default",
+    "JobQueue: a worker that finishes an item takes the next pending one",
+    "JobItem: id, status, attempts, error, result, proposed_alt",
+    "JobItem: pending, processing, completed, failed or retry",
+    "Job: id, status, total, completed, failed, started_at, finished_at, items, paused, cancelled",
+    "Job: pending, running, paused, completed, completed_with_errors or cancelled",
+    "create_job: the job is not started",
+    "create_job: the handler may be a coroutine function",
+    "start: the result is the finished job",
+    "start: a job that is not found is an error",
+    "start: the status becomes running",
+    "start: no more items run at once than the concurrency allows",
+    "start: failed items are retried with exponential backoff",
+    "start: all items are waited for",
+    "start: the final status depends on the results",
+    "pause: paused is true, and the status is paused",
+    "pause: active items run to their end",
+    "pause: new items don't start until the job is resumed",
+    "resume: a paused job goes on",
+    "cancel: cancelled is true",
+    "cancel: active items may complete",
+    "cancel: pending items don't start",
+    "cancel: the final status is cancelled",
+    "get_job: a job by its id, None for an unknown one",
+    "clear_job: the job is removed from the queue",
+    "get_stats: running with paused, pending, completed and total",
+    "events: the queue is an event emitter",
+    "events: job:started, with the job's id",
+    "events: job:progress after each item that completes or fails, with the whole state",
+    "events: job:finished, with id, status, completed, failed and duration",
+    "retries: after 2, 4 and 8 seconds",
+    "retries: after max_retries the item has failed",
+)
+
+
+def promises() -> list[str]:
+    """All of them, as marks name them, in the order of the table."""
+    page = (ROOT / "docs" / "explanation" / "promises.md").read_text()
+    promised = page.partition("## Promised")[2].partition("\n## ")[0]
+    waits = page.partition("| what is waited for")[2].partition("\n\n")[0]
+    faults = (ROOT / "README.md").read_text().partition("| what happens | what you get |")[2].partition("\n\n")[0]
+    found = [f"promise: {_plain(text)}" for text in re.findall(r"^- \*\*(.+?)\*\*", promised, re.MULTILINE | re.DOTALL)]
+    found += [f"wait: {_plain(row)}" for row in _first_cells(waits)]
+    found += [f"fault: {_plain(row)}" for row in _first_cells(faults)]
+    found += [f"error: {name}" for name in errors.__all__]
+    return found + [f"seed: {sentence}" for sentence in SEED]
+
+
+def _first_cells(table: str) -> list[str]:
+    return [line.split("|")[1] for line in table.splitlines()[2:] if line.startswith("| ")]
+
+
+def _plain(text: str) -> str:
+    return " ".join(re.sub(r"[`*]|\[(?P<text>[^\]]*)\]\([^)]*\)", lambda m: m["text"] or "", text).split()).rstrip(".")
+
+
+def held() -> dict[str, list[str]]:
+    """The tests of each promise that some mark names, as file::test."""
+    found: dict[str, list[str]] = {}
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        text = path.read_text()
+        if "mark.holds" in text:
+            name = path.relative_to(ROOT).as_posix()
+            for test, promise in _marks(ast.parse(text)):
+                found.setdefault(promise, []).append(f"{name}::{test}" if test else name)
+    return found
+
+
+def _marks(module: ast.Module) -> Iterator[tuple[str, str]]:
+    """Each mark: the test that has it, an empty text where it is the whole file's, and its promise."""
+    for statement in module.body:
+        test = statement.name if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef) else ""
+        marked: list[ast.AST] = [statement]
+        if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
+            marked = [*statement.decorator_list]
+        for node in (node for one in marked for node in ast.walk(one)):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.mark.holds":
+                for argument in node.args:
+                    yield test, ast.literal_eval(argument)
+
+
+def table() -> str:
+    """The page: each promise with its tests."""
+    tests = held()
+    lines = [
+        "# Which tests hold each promise",
+        "",
+        "Made from the marks on the tests by `make held-promises`. A promise without a test, or a mark without a",
+        "promise, fails a test of its own.",
+    ]
+    kinds = {
+        "promise": "[What is promised](promises.md)",
+        "wait": "[Every wait has an end](promises.md#every-wait-has-an-end)",
+        "fault": "When things go wrong (README)",
+        "error": "Errors",
+        "seed": "What the first user asked for",
+    }
+    for kind, title in kinds.items():
+        lines += ["", f"## {title}", "", "| promise | tests |", "|---|---|"]
+        for promise in promises():
+            if promise.startswith(f"{kind}: "):
+                names = "<br>".join(f"`{name.removeprefix('tests/')}`" for name in tests.get(promise, []))
+                lines.append(f"| {promise.removeprefix(f'{kind}: ')} | {names} |")
+    return "\n".join([*lines, ""])
+
+
+if __name__ == "__main__":
+    PAGE.write_text(table())
