@@ -170,8 +170,7 @@ def lasts(error: BaseException) -> bool:
 def prepare() -> None:
     """Before the first start: let the resource trackers find the interpreter too. Raises what `interpreter` raises.
 
-    WorkerStartError also in a process that imports the main module of the program that has started it: its workers
-    would do so too, and theirs.
+    WorkerStartError also in a worker that imports the program's main module: its workers would do so too, and theirs.
     """
     if is_being_imported():
         raise WorkerStartError(

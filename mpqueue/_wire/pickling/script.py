@@ -53,14 +53,16 @@ class Script:
 
     def __call__(self) -> None:
         """Raises whatever the module raises."""
+        global _is_being_imported  # noqa: PLW0603 - a process has one main module
         main, code = self._read()
         for name in main_names.NAMES:
             sys.modules[name] = main
         own: Any = process.current_process()
-        own._inheriting = True  # so `multiprocessing`, too, refuses to start processes meanwhile
+        own._inheriting = _is_being_imported = True  # the former, so that `multiprocessing` starts no processes either
         try:
             exec(code, vars(main))
         finally:
+            _is_being_imported = False
             del own._inheriting
         main_names.set_imported(Script(self._module, self.path, frozenset(vars(main))))
 
@@ -92,9 +94,12 @@ class Script:
         return needs is None or needs.isdisjoint(vars(sys.modules["__main__"]))
 
 
+_is_being_imported = False
+
+
 def is_being_imported() -> bool:
-    """True in a worker, or a process that `multiprocessing` has spawned, while that imports the main module."""
-    return getattr(process.current_process(), "_inheriting", False)
+    """True in a worker while that imports the main module."""
+    return _is_being_imported
 
 
 def script_here(*, starts_now: bool) -> Script | None:
