@@ -193,7 +193,9 @@ class _Workers:
     def submit(self, batch: Any, callback: Callable[[Future[Any]], object] | None) -> Future[Any]:
         """A future for the batch; the callback is called on the queue's listener thread."""
         if isinstance(batch, BatchedCalls):
-            functions = _functions.pack_all([function for function, _, _ in batch.items])
+            functions = [function for function, _, _ in batch.items]
+            if all(function is functions[0] for function in functions):  # else they have their classes in common
+                functions = _functions.pack_all(functions)
             batch.items = [(function, *rest) for function, (_, *rest) in zip(functions, batch.items, strict=True)]
         (future,) = self._calls.submit([Call(run_batch, (batch,), {})])
         if callback is not None:

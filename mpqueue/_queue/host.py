@@ -25,6 +25,7 @@ from mpqueue._queue.open_runs import JobStarter
 from mpqueue._queue.registry import Held, Registry
 from mpqueue._queue.run import Ended, JobRun
 from mpqueue._wire.pickling.packed_handler import pack_handler
+from mpqueue._worker.handlers.called import run_call
 from mpqueue.errors import QueueClosedError
 
 if TYPE_CHECKING:
@@ -90,7 +91,18 @@ class QueueHost:
         number = self.jobs.next_number()
         name = f"call-{number}" if recorded is None else recorded.job_id
         travels = self._backend.capabilities.handlers_travel
-        packed = pack_handler(name, handler, None, table.rule, options.seed, travels=travels, script=self.engine.script)
+        packed = pack_handler(
+            name,
+            handler,
+            None,
+            table.rule,
+            options.seed,
+            travels=travels,
+            script=self.engine.script,
+            items=table.payloads if sealed else (),
+        )
+        if handler is run_call:  # each call has what it was made with
+            packed = packed._replace(classes=None)
         book = JobBook(number, name, table, options, packed, sealed=sealed, listed=False)
         if recorded is not None:
             assert self.engine.recorder is not None

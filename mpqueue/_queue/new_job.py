@@ -125,7 +125,7 @@ class NewJob:
         label: Label = None,
     ) -> None:
         table.label = label
-        packed = pack_handler(job_id, handler, setup, table.rule, options.seed, travels=travels)
+        packed = pack_handler(job_id, handler, setup, table.rule, options.seed, travels=travels, items=table.payloads)
         if results is DISCARD:
             packed = packed._replace(frame=packed.frame._replace(discards=True))
         if is_open:

@@ -124,7 +124,8 @@ class Worker:
             if self.seat.station.is_own_process:
                 main_names.run_initializer(lambda: load(frame.initializer))
             else:
-                load(frame.initializer)()
+                with classes.in_scope(classes.Scope()):
+                    load(frame.initializer)()
         except BaseException as error:
             return pack_failure(error)
         return None
@@ -160,7 +161,8 @@ class Worker:
             if job.sampling is not None:
                 self.sampler.watch(job.sampling)
             try:
-                return run.run()
+                with classes.in_scope(job.scope):
+                    return run.run()
             except BaseException as error:  # a late signal's, say; or a fault of ours
                 return run.broken_by(error)
             finally:

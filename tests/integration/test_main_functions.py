@@ -826,7 +826,7 @@ if __name__ == "__main__":
         job = queue.run_stages(range(40), [Stage(make, setup=set_up), Stage(check, setup=set_up)])
         assert job.results == [own] * 40, job.results
 
-        # Another job in between, whose function brings the class; what the program changes comes through.
+        # Another job in between, whose function brings the class, has what the program has by then.
         job = queue.create_job("open", [], look, setup=set_up, open=True)
         run = queue.start(job)
         ended = run.as_completed()
@@ -835,19 +835,17 @@ if __name__ == "__main__":
             queue.add_items(job, items)
             for _ in items:
                 next(ended)
-            with_factor = (factor, *own[1:])
-            assert job.results[-40:] == [with_factor] * 40, job.results[-40:]
-            queue.run(items[:4], look_alone)
+            assert job.results[-40:] == [own] * 40, job.results[-40:]
+            assert queue.run(items[:4], look_alone).results == [(factor, *fresh[1:])] * 4
         queue.seal(job)
         assert run.result(60).completed == 120
 
-        # A job that begins where no other is at work has what the program has.
         assert queue.run(range(4), look_alone).results == [fresh] * 4
         assert queue.run(items, look_alone).results == [fresh] * 40
 """
 
 
-def test_what_a_worker_sets_on_a_class_of_the_script_stays_until_the_program_changes_it(tmp_path: Path) -> None:
+def test_what_a_setup_sets_on_a_class_of_the_script_is_there_for_its_job_and_no_other(tmp_path: Path) -> None:
     assert run_program(tmp_path, OWN_ATTRIBUTES).stderr == ""
 
 

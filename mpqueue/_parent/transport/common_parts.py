@@ -16,7 +16,7 @@ from types import BuiltinFunctionType, FunctionType, MethodType, MethodWrapperTy
 from typing import Any
 
 from mpqueue._parent.transport.harmless import is_plain_array
-from mpqueue._wire.pickling.packed_functions import PackedFunction, ScriptFunction, writes_its_closure
+from mpqueue._wire.pickling.packed_functions import PackedFunction, ScriptFunction, is_importable, writes_its_closure
 from mpqueue._worker.handlers.called import Call
 
 #: Types whose objects can't be changed: it makes no difference who refers to them.
@@ -36,13 +36,19 @@ _MOST = 256
 def have_parts_in_common(items: Sequence[Any]) -> bool:
     """True where these are calls, and two may have something in common that can be changed.
 
-    Also where that can't be seen, inside an object of any class. 0.7 us a call, and 0.1 us for each part of it; runs no
+    Also where that can't be seen, inside an object of any class; and where a function that is pickled by value is sent
+    together with another one, which may name the same class. 0.7 us a call, and 0.1 us for each part of it; runs no
     code of anyone's.
     """
     if len(items) == 1 or type(items[0]) is not Call:
         return False
     first: dict[int, int] = {}  #: by the id of a part, the call that has it
+    before = items[0].function
     for at, (function, args, kwargs) in enumerate(items):
+        if function is not before:
+            if _goes_by_value(function) or _goes_by_value(before):
+                return True
+            before = function
         parts: list[Any] = [args]
         if kwargs:
             parts.append(kwargs)
@@ -51,6 +57,13 @@ def have_parts_in_common(items: Sequence[Any]) -> bool:
         if _may_share(parts, at, first):
             return True
     return False
+
+
+def _goes_by_value(function: Any) -> bool:
+    """Whether it is in the pickle itself, rather than apart or by its name."""
+    if type(function) is ScriptFunction:
+        return function.goes_anew is not False
+    return type(function) is FunctionType and not is_importable(function)
 
 
 def _may_share(parts: list[Any], at: int, first: dict[int, int]) -> bool:

@@ -27,6 +27,7 @@ from mpqueue._wire.memory.segments import (
     view,
 )
 from mpqueue._wire.pickling.imports import ImportNews, ImportWatch
+from mpqueue._wire.pickling.packed_handler import PackedHandler
 
 
 @dataclass(slots=True)
@@ -97,8 +98,9 @@ class Exchange:
 
     def packing(self, chunk: Chunk, items: list[Any], now: Callable[[], float]) -> Packing:
         """The same to be done on another thread, whatever code it runs."""
-        notes, script = self._engine.brings_shared, chunk.job.handler.script
-        return Packing(chunk, items, self._store, now, notes=notes, script=script)
+        handler: PackedHandler = chunk.job.handler
+        notes = self._engine.brings_shared
+        return Packing(chunk, items, self._store, now, notes=notes, script=handler.script, classes=handler.classes)
 
     def hand_over(self, lane: Lane, packed: PackedItems) -> None:
         """These items are about to be sent to this lane."""

@@ -23,7 +23,7 @@ from mpqueue._wire.memory.segments import SegmentRef, SegmentStore
 from mpqueue._wire.memory.shared import Shared, notes_shared
 from mpqueue._wire.parcels import Parcel
 from mpqueue._wire.pickling import main_names
-from mpqueue._wire.pickling.payload import Packed, dump
+from mpqueue._wire.pickling.payload import Packed, at_one_moment, dump
 from mpqueue._wire.pickling.script import Script
 from mpqueue.errors import ItemPicklingError, shown
 
@@ -113,6 +113,7 @@ class Packing(Aside[PackedItems]):
         *,
         notes: bool = False,
         script: Script | None = None,
+        classes: dict[str, bytes] | None = None,
     ) -> None:
         self._ids = [chunk.job.table.id_of(index) for index in chunk.indices]
         self._careful = chunk.careful
@@ -121,6 +122,7 @@ class Packing(Aside[PackedItems]):
         self._now = now
         self._notes = notes  #: what is shared has to be brought to the worker
         self._script = script  #: the main module that the worker has imported
+        self._classes = classes  #: the job's, see `PackedHandler`
         self._at = -1  #: the position that is being pickled; -1: all together
         self._over = threading.Lock()  #: taken, for good, by who says what came of it
 
@@ -135,7 +137,8 @@ class Packing(Aside[PackedItems]):
             self._items = []  # here, where any code may run
             return None
         began, nothing = self._now(), contextlib.nullcontext(list[Shared[Any]]())
-        with main_names.going_to(self._script), notes_shared() if self._notes else nothing as noted:
+        noting = notes_shared() if self._notes else nothing
+        with main_names.going_to(self._script), noting as noted, at_one_moment(self._classes):
             packed, failures = self._pack()
         self._items = []
         made = PackedItems(packed, failures, shared=noted, seconds=self._now() - began)

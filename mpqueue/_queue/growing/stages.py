@@ -103,7 +103,8 @@ def make_pipeline(
             stage_table.label = table.label
         stage_table.sink = ONWARD
         rule = stage_table.rule if not place else IdRule.POSITION
-        packed = pack_handler(stage_id, stage.handler, stage.setup, rule, each.seed, travels=travels)
+        first = () if place else table.payloads
+        packed = pack_handler(stage_id, stage.handler, stage.setup, rule, each.seed, travels=travels, items=first)
         discards = is_last and options.results is DISCARD
         frame = packed.frame._replace(is_stage=True, passes_on=not is_last, discards=discards, profile=each.profile)
         packed = packed._replace(frame=frame)

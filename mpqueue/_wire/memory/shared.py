@@ -26,6 +26,7 @@ from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 from mpqueue._os.process.process_identity import process_name
 from mpqueue._wire.memory.segments import CommonSegment
 from mpqueue._wire.pickling import main_names
+from mpqueue._wire.pickling.classes import Classes, Scope, may_bring_classes, scope_here
 from mpqueue._wire.pickling.payload import (
     Packed,
     dump_code,
@@ -83,16 +84,36 @@ class Shared(Generic[T]):
         self._parts: tuple[bytes | memoryview, Sequence[bytearray | memoryview]] | None = None
         self._lent: Packed | None = None  #: the same where a copy on this machine is mapped
         self._was_brought = False
+        self._brings_classes: bool | None = None  #: None: that is not known yet
+        #: Where it does, the object by the scope of a job, and the classes that a call needs to have for it.
+        self._variants: weakref.WeakKeyDictionary[Scope, list[tuple[Classes, T]]] = weakref.WeakKeyDictionary()
         self._inner: tuple[Shared[Any], ...] = ()  #: what is named in it of what is shared
         _known[token] = self
 
     @property
     def value(self) -> T:
-        """The object. The first call in a worker unpickles it there."""
+        """The object. The first call in a worker unpickles it there; the first of each job, if it brings classes."""
         if not self._loaded:
-            self._loaded.append(load(self._lent or self._packed) if self._parts is None else load_parts(*self._parts))
+            self._loaded.append(load_parts(*self._view()))
             self._parts = None
         return self._loaded[0]
+
+    def _view(self) -> tuple[bytes | memoryview, Sequence[bytearray | memoryview]]:
+        return view_parts(self._lent or self._packed) if self._parts is None else self._parts
+
+    def _value_in(self, scope: Scope) -> T:
+        """The object, which is of the classes that are in that scope."""
+        if self._brings_classes is None:
+            self._brings_classes = may_bring_classes(self._view()[0])
+        if not self._brings_classes:
+            return self.value
+        variants = self._variants.setdefault(scope.root, [])
+        for known, value in variants:
+            if scope.has_room_for(known):
+                return value
+        value, known = scope.load(lambda: load_parts(*self._view()))
+        variants.append((known, value))
+        return value
 
     @property
     def _packed(self) -> Packed:
@@ -191,8 +212,30 @@ def _share_later(obj: T) -> Shared[T]:
     return Shared((process_name(), next(_numbers)), loaded=[obj])
 
 
+class _SharedInScope(Shared[T]):
+    """The same as those have it that were unpickled with it: of their classes. Keeps the object that all have."""
+
+    def __init__(self, shared: Shared[T], scope: Scope) -> None:
+        vars(self).update(vars(shared))
+        self._loaded = []
+        self._shared, self._scope = shared, scope
+
+    @property
+    def value(self) -> T:
+        if not self._loaded:
+            self._loaded.append(self._shared._value_in(self._scope))
+        return self._loaded[0]
+
+
 def _meet(token: Token, packed: Packed) -> Shared[Any]:
     """Unpickling: the same object again, where this process has it."""
+    shared, scope = _meet_any(token, packed), scope_here()
+    if scope is None or shared._loaded or shared._brings_classes is False:
+        return shared
+    return _SharedInScope(shared, scope)
+
+
+def _meet_any(token: Token, packed: Packed) -> Shared[Any]:
     shared = _known.get(token)
     if shared is None:
         shared = Shared[Any](token, packed)

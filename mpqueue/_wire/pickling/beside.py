@@ -90,6 +90,7 @@ class Buffers(list[Any]):
         super().__init__()
         self.in_band = in_band
         self.by_value = False  #: classes and functions may be in the pickle, rather than their names
+        self.classes: list[str] = []  #: the ids of those that are in the pickle itself
         self._gathered = 0  #: bytes of buffers that are not big
         self.storages: dict[tuple[int, int], Any] = {}  #: by address and size, what the objects here are views of
 
@@ -117,6 +118,7 @@ class Buffers(list[Any]):
         super().clear()
         self._gathered = 0
         self.storages.clear()
+        self.classes.clear()
 
     def parts(self) -> list[Part]:
         """What is to be written, when all is pickled."""

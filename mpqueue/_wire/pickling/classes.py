@@ -1,12 +1,12 @@
-"""Classes that come by value, as those of scripts and notebooks do: a process makes each of them once.
+"""Classes that come by value, as those of scripts and notebooks do: in a worker, each job has class objects of its own.
 
-In a pickle of cloudpickle's, a class is made without attributes first, and filled afterwards. That happens each time it
-comes; then the class that is known by the same id is used, and the one that was made is dropped. But to make a class
-runs code: an ``__init_subclass__``, a metaclass. What that code puts into a registry must be the class that is used.
+A class comes with each function that names it, and with its instances. The first pickle of a job that brings it makes
+it, in the job's `Scope`; for later ones it is there, and stays as it is. So a job has what it was created with, and
+what its setup or handler sets on a class no other job sees. In the program a class is the program's own, and what comes
+back from workers does not change it.
 
-A class comes with each function that names it and with its instances, and has the attributes that it has in the
-program. What a setup or a handler has made of them in a worker stays until the program changes them, or until a job
-begins where no other is at work (`forget_attributes`).
+To make a class runs code: an ``__init_subclass__``, a metaclass. What that code puts into a registry must be the class
+that is used, so a class that is there is not made again.
 
 cloudpickle also makes classes with ``__slots__`` without them. Their instances would have a ``__dict__``, and what they
 are pickled as could not be unpickled where the class has none.
@@ -19,6 +19,7 @@ them. It refuses a `weakref.WeakKeyDictionary`, which a function of `functools.s
 from __future__ import annotations
 
 import abc
+import contextlib
 import enum
 import functools
 import hashlib
@@ -26,16 +27,20 @@ import io
 import marshal
 import pickle
 import re
+import threading
 import typing
 import weakref
-from collections.abc import Callable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
 from types import FunctionType, GetSetDescriptorType, MemberDescriptorType
-from typing import Any
+from typing import Any, TypeAlias
 
 from cloudpickle import cloudpickle
 
 #: Says that a class may come in a pickle.
 _MARK = b"_class_setstate"
+#: In the place of a class's pickle: a function that came before, such as the job's handler, has brought it.
+BROUGHT = _MARK
 _find_mark = re.compile(_MARK).search  # also in memory that is no `bytes`
 _MAKERS = (cloudpickle._make_skeleton_class, cloudpickle._make_skeleton_enum)  # noqa: SLF001
 _fill: Callable[[type, Any], type] = cloudpickle._class_setstate  # noqa: SLF001
@@ -46,13 +51,173 @@ _SEQUENCES = frozenset({tuple, list, set, frozenset})
 _DIGEST_SIZE = 64  #: bytes
 _NONE = object()
 
-#: The classes that came by value or were sent so, by their ids.
+#: The classes that were sent by value, and in the program those that came so, by their ids.
 _known: weakref.WeakValueDictionary[str, type] = cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID  # noqa: SLF001
 _ids: weakref.WeakKeyDictionary[Any, str] = cloudpickle._DYNAMIC_CLASS_TRACKER_BY_CLASS  # noqa: SLF001
 _id_of: Callable[[Any], str] = cloudpickle._get_or_create_tracker_id  # noqa: SLF001
 _track: Callable[[str, Any], Any] = cloudpickle._lookup_class_or_track  # noqa: SLF001
 #: Those that were made here and not filled yet. If that fails, they are filled when they come again.
-_unfilled: weakref.WeakSet[type] = weakref.WeakSet()
+_unfilled: weakref.WeakSet[Any] = weakref.WeakSet()
+#: How many pickles of classes a stream of calls keeps, of so many bytes at most; the one used longest ago goes first.
+_KEPT, _MOST_BYTES = 64, 100_000
+
+
+#: By their ids.
+Classes: TypeAlias = dict[str, Any]
+
+
+class Scope:
+    """The classes that one job has in a worker, by their ids."""
+
+    is_common = False  #: several jobs have it: classes get what the program has changed, see `main_names`
+
+    def __init__(self) -> None:
+        self.classes: Classes = {}
+
+    @property
+    def root(self) -> Scope:
+        """That of the whole job."""
+        return self
+
+    def find(self, tracker_id: str) -> Any:
+        """The class of that id, or None."""
+        return self.classes.get(tracker_id)
+
+    def has_room_for(self, known: Classes) -> bool:
+        """True where none of these classes is another one here."""
+        return all(self.classes.get(each, kind) is kind for each, kind in known.items())
+
+    def adopt(self, known: Classes) -> None:
+        """Have these classes, too; those that are here stay."""
+        self.classes = {**known, **self.classes}
+
+    def bring(self, data: bytes) -> None:
+        """Have the class that was pickled as these bytes, and those that it names."""
+        load_classes(data, ())
+
+    def load(self, unpickle: Callable[[], Any]) -> tuple[Any, Classes]:
+        """What that returns, with the classes of this scope; and those that another scope of the job needs for it."""
+        with in_scope(self):
+            return unpickle(), {}
+
+    def for_one_pickle(self) -> Scope:
+        """The scope of what one pickle brings."""
+        return self
+
+
+class CommonScope(Scope):
+    """Of all jobs of a worker that has run an initializer."""
+
+    is_common = True
+
+
+class CallsScope(Scope):
+    """Of a stream of calls, each of which has what it was made with: classes are the same where their bytes are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.by_bytes: OrderedDict[bytes, Classes] = OrderedDict()
+
+    def adopt(self, known: Classes) -> None:
+        """Not for all: calls that are in one pickle may be of several functions, where they bring no classes."""
+
+    def for_one_pickle(self) -> Scope:
+        """See `Scope`."""
+        return _CallScope(self)
+
+
+class _CallScope(Scope):
+    def __init__(self, calls: CallsScope) -> None:
+        super().__init__()
+        self._calls = calls
+        self._used: set[str] = set()
+
+    @property
+    def root(self) -> Scope:
+        return self._calls
+
+    def find(self, tracker_id: str) -> Any:
+        self._used.add(tracker_id)
+        return self.classes.get(tracker_id)
+
+    def load(self, unpickle: Callable[[], Any]) -> tuple[Any, Classes]:
+        before, self._used = self._used, set()
+        try:
+            loaded, _ = super().load(unpickle)
+            return loaded, {each: self.classes[each] for each in self._used if each in self.classes}
+        finally:
+            self._used |= before
+
+    def bring(self, data: bytes) -> None:
+        by_bytes = self._calls.by_bytes
+        known = by_bytes.get(data)
+        if known is None or not self.has_room_for(known):
+            _, known = self.load(lambda: load_classes(data, ()))
+        self.adopt(known)
+        if len(data) <= _MOST_BYTES:
+            by_bytes[data] = known
+            by_bytes.move_to_end(data)
+            if len(by_bytes) > _KEPT:
+                by_bytes.popitem(last=False)
+
+
+class _InThread(threading.local):
+    scope: Scope | None = None
+    is_guest = False  #: it has no scope of its own, and unpickles in the latest one
+    updates = True  #: classes of a common scope get what comes and is new
+
+
+_thread = _InThread()
+_latest: Scope | None = None  #: the scope that a job has entered last: for threads that handlers have started
+#: Of all scopes, the class that was made last: for the results of a queue that a handler has.
+_made: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
+
+
+@contextlib.contextmanager
+def in_scope(scope: Scope | None) -> Iterator[None]:
+    """What is unpickled inside has the classes of this scope; None: those of the program, in whose process this is."""
+    global _latest  # noqa: PLW0603 - see there
+    before, _thread.scope = _thread.scope, scope
+    if scope is not None and before is None:
+        _latest = scope
+    try:
+        yield
+    finally:
+        _thread.scope = before
+
+
+def scope_here() -> Scope | None:
+    """That of the job at hand; None in the program."""
+    return _latest if _thread.scope is None else _thread.scope
+
+
+def leave(scope: Scope | None) -> None:
+    """Its job has ended."""
+    global _latest  # noqa: PLW0603 - see there
+    if _latest is scope:
+        _latest = None
+
+
+def _find(tracker_id: str) -> Any:
+    """The class, type variable or cached function of that id, where there is one."""
+    scope, found = scope_here(), None
+    if scope is not None and (found := scope.find(tracker_id)) is None and _thread.is_guest:
+        found = _made.get(tracker_id)
+    return _known.get(tracker_id) if found is None else found
+
+
+def _keep(tracker_id: str, made: Any) -> Any:
+    scope = scope_here()
+    if scope is None:
+        return _track(tracker_id, made)
+    _ids[made] = tracker_id
+    scope.classes[tracker_id] = _made[tracker_id] = made
+    return made
+
+
+def are_same(one: type, other: type) -> bool:
+    """Whether these are one class, perhaps in the scopes of two calls."""
+    return one is other or (_ids.get(one) is not None and _ids.get(one) == _ids.get(other))
 
 
 def may_bring_classes(data: bytes | memoryview) -> bool:
@@ -62,7 +227,7 @@ def may_bring_classes(data: bytes | memoryview) -> bool:
 
 def known_classes() -> list[type]:
     """Those that came by value or were sent so."""
-    known: list[Any] = list(_known.values())  # functions with a cache, too
+    known: list[Any] = [*_known.values(), *_made.values()]  # functions with a cache, too
     return [kind for kind in known if isinstance(kind, type)]
 
 
@@ -109,7 +274,7 @@ def _reduce_new_type(kind: Any) -> str | tuple[Any, ...]:
 def _make_new_type(tracker_id: str, attributes: dict[str, Any]) -> Any:
     made = object.__new__(typing.NewType)
     vars(made).update(attributes)
-    return _track(tracker_id, made)
+    return _find(tracker_id) or _keep(tracker_id, made)
 
 
 def _reduce_parameters(parameters: Any) -> str | tuple[Any, ...]:
@@ -130,7 +295,7 @@ def _reduce_parameters(parameters: Any) -> str | tuple[Any, ...]:
 def _make_parameters(tracker_id: str, name: str, module: str | None, options: dict[str, Any]) -> Any:
     made = typing.ParamSpec(name, **options)  # type: ignore[misc]
     made.__module__ = module  # type: ignore[assignment]
-    return _track(tracker_id, made)
+    return _find(tracker_id) or _keep(tracker_id, made)
 
 
 def _reduce_cached(cached: Any) -> str | tuple[Any, ...]:
@@ -146,18 +311,26 @@ def _reduce_cached(cached: Any) -> str | tuple[Any, ...]:
 
 
 def _make_cached(tracker_id: str, function: Callable[..., Any], parameters: dict[str, Any]) -> Any:
-    """An empty cache, but in the process that it was sent from: a function that comes may read other globals by now."""
-    own = _known.get(tracker_id)
+    """An empty cache, unless this job has that function already, or this process has sent it.
+
+    Of a common scope a new one, since a function that comes may read other globals by now.
+    """
+    scope = scope_here()
+    own = _known.get(tracker_id) if scope is not None and scope.is_common else _find(tracker_id)
     if own is not None:
         return own
     made: Any = functools.lru_cache(**parameters)(function)
-    _ids[made] = tracker_id
-    return made
+    _unfilled.add(made)
+    if scope is None:
+        _ids[made] = tracker_id
+        return made
+    return _keep(tracker_id, made)
 
 
 def _fill_cached(cached: Any, state: tuple[dict[str, Any], dict[str, Any]]) -> Any:
-    if _known.get(_ids[cached]) is not cached:
+    if cached in _unfilled:
         vars(cached).update(state[0])
+        _unfilled.discard(cached)
     return cached
 
 
@@ -189,46 +362,80 @@ REDUCERS: dict[type, Callable[[Any], str | tuple[Any, ...]]] = {
 }
 
 
-def load_classes(
-    data: bytes | memoryview,
-    buffers: Sequence[memoryview | bytearray],
-    *,
-    update: bool,
-    nested: tuple[Any, Any] = (None, None),
-) -> Any:
+def load_classes(data: bytes | memoryview, buffers: Sequence[memoryview | bytearray], *, update: bool = True) -> Any:
     """Unpickle an object, and the classes that come with it. Raises whatever its own code raises.
 
-    ``update``: classes that are here already get the attributes that come and are new; else they stay as they are.
-    ``nested``: where the pickle names the first of these functions, the second is called.
+    ``update``: those that are here already in a common scope get the attributes that come and are new.
     """
     if _MARK not in data if isinstance(data, bytes) else _find_mark(data) is None:
         return pickle.loads(data, buffers=buffers)
     file: Any = io.BytesIO(data) if isinstance(data, bytes) else io.BufferedReader(_Memory(data))
-    return _Unpickler(file, buffers, update, nested).load()
+    thread, scope = _thread, scope_here()
+    before = thread.scope, thread.is_guest, thread.updates
+    thread.is_guest |= thread.scope is None
+    thread.scope = None if scope is None else scope.for_one_pickle()
+    thread.updates &= update
+    try:
+        return _Unpickler(file, buffers=buffers).load()
+    finally:
+        thread.scope, thread.is_guest, thread.updates = before
 
 
 class _Unpickler(pickle.Unpickler):
-    def __init__(self, file: Any, buffers: Sequence[Any], update: bool, nested: tuple[Any, Any]) -> None:
-        super().__init__(file, buffers=buffers)
-        self._fill = _fill_known if update else _fill_new
-        self._nested, self._instead = nested
-
     def find_class(self, module: str, name: str) -> Any:
         found = super().find_class(module, name)
         if found is _fill:
-            return self._fill
-        if any(found is make for make in _MAKERS):
-            return functools.partial(_make_once, found)
-        return self._instead if found is self._nested else found
+            return _fill_made
+        return functools.partial(_make_once, found) if any(found is make for make in _MAKERS) else found
 
 
 def _make_once(make: Callable[..., type], *arguments: Any) -> type:
-    *_, tracker_id, _ = arguments
-    kind = None if tracker_id is None else _known.get(tracker_id)
+    *those, tracker_id, extra = arguments
+    if tracker_id is None:
+        return make(*arguments)
+    kind: Any = _find(tracker_id)
     if kind is None:
-        kind = make(*arguments)
+        kind = _keep(tracker_id, make(*those, None, extra))
         _unfilled.add(kind)
+    return kind  # type: ignore[no-any-return]
+
+
+def _fill_made(kind: type, state: Any) -> type:
+    scope = scope_here()
+    if scope is not None and scope.is_common:
+        return _fill_known(kind, state) if _thread.updates or kind in _unfilled else kind
+    if kind in _unfilled:
+        _fill(kind, state)
+        _unfilled.discard(kind)
     return kind
+
+
+def id_of(kind: Any) -> str | None:
+    """The id of a class that has come or gone by value before."""
+    return _ids.get(kind)
+
+
+def id_of_reduced(reduced: Any) -> str | None:
+    """The id of a class, of what cloudpickle or `reduce_slotted` has made of it; None of one that goes by name."""
+    if type(reduced) is not tuple or len(reduced) < 6 or reduced[5] is not _fill:
+        return None
+    tracker_id: str = reduced[1][-2]
+    return tracker_id
+
+
+def load_class(tracker_id: str, data: bytes) -> Any:
+    """The class of that id; journals keep pickles that name this. Costs 1 us where it is here."""
+    kind, scope = _find(tracker_id), scope_here()
+    is_updated = scope is not None and scope.is_common and _thread.updates
+    if kind is not None and (data == BROUGHT or (kind not in _unfilled and not is_updated)):
+        return kind
+    if data == BROUGHT:
+        raise pickle.UnpicklingError("expected a class that the handler has brought, got another handler")
+    if scope is None:
+        load_classes(data, ())
+    else:
+        scope.bring(data)
+    return _find(tracker_id)
 
 
 #: How attributes came that are data, by class and name: to be compared with what comes next.
@@ -236,7 +443,7 @@ _came: weakref.WeakKeyDictionary[type, dict[str, bytes | weakref.ref[Any]]] = we
 
 
 def forget_attributes() -> None:
-    """All attributes of classes that come next replace those that are here."""
+    """All attributes of a common scope's classes that come next replace those that are here."""
     _came.clear()
 
 
@@ -281,10 +488,6 @@ def _is_of_here(now: Any, before: bytes | weakref.ref[Any], form: bytes | weakre
         return before == form
     # Objects are others each time that they come. One that was put in its place here is not replaced by them.
     return type(before) is weakref.ref and type(form) is weakref.ref and before() is not now
-
-
-def _fill_new(kind: type, state: Any) -> type:
-    return _fill_known(kind, state) if kind in _unfilled else kind
 
 
 class _Memory(io.RawIOBase):

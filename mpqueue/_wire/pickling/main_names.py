@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from types import FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple, NewType, ParamSpec, TypeVar
 
-from mpqueue._wire.pickling.classes import is_redefined, known_classes
+from mpqueue._wire.pickling.classes import CommonScope, Scope, in_scope, is_redefined, known_classes
 
 if TYPE_CHECKING:
     from mpqueue._wire.pickling.script import Script
@@ -32,6 +32,7 @@ _NONE = object()
 _NO_NAMES: frozenset[str] = frozenset()
 
 _shared: dict[str, Any] | None = None  #: the worker's, once it has an initializer
+_common: CommonScope | None = None  #: its classes then
 _kept: frozenset[str] = frozenset()  #: the names in it that are the worker's own
 #: Attributes of the script's classes, and of functions in it, by their names, that are the worker's own.
 _kept_attributes: dict[type | str, frozenset[str]] = {}
@@ -127,6 +128,11 @@ def _globals_of(function: Any) -> dict[str, Any] | None:
     return function.__globals__ if type(function) is FunctionType and function.__module__ in NAMES else None
 
 
+def new_scope() -> Scope:
+    """The scope of a job that begins in this worker."""
+    return Scope() if _common is None else _common
+
+
 def _namespace(names: dict[str, Any]) -> dict[str, Any]:
     found = _thread.names if _shared is None else _shared
     if found is None:
@@ -151,19 +157,25 @@ def run_initializer(load: Callable[[], Callable[[], object]]) -> None:
 
     A queue's ``preload`` function is one, too; what it has left is there for the initializer.
     """
-    global _shared, _kept, _kept_attributes  # noqa: PLW0603 - a process has one ``__main__``
-    if _shared is None and _Thread.script is None:
-        _shared = {}
-    elif _shared is None:  # a function that reads the module's name would bring the program's
-        _shared, _kept = vars(sys.modules["__main__"]), frozenset({"__name__"})
+    global _shared, _common, _kept
+    if _shared is None or _common is None:
+        _shared, _common = {}, CommonScope()
+        if _Thread.script is not None:  # a function that reads the module's name would bring the program's
+            _shared, _kept = vars(sys.modules["__main__"]), frozenset({"__name__"})
+    with in_scope(_common):
+        _run_initializer(load, _shared)
+
+
+def _run_initializer(load: Callable[[], Callable[[], object]], shared: dict[str, Any]) -> None:
+    global _kept, _kept_attributes  # noqa: PLW0603 - as above
     initializer = load()
-    before, attributes = dict(_shared), _attributes()
+    before, attributes = dict(shared), _attributes()
     try:
         initializer()
     finally:
         _kept |= frozenset(
             name
-            for name, value in _shared.items()
+            for name, value in shared.items()
             if not name.startswith("__") and (before.get(name) is not value or not isinstance(value, _CODE))
         )
         _kept_attributes = {

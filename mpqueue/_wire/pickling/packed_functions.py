@@ -7,9 +7,9 @@ is found by name; and it is used again only while each of these is still the sam
 instance can change unseen, so a function that reads one is pickled with each chunk of calls, as its arguments are.
 (What its annotations name is not looked at: it says nothing about what the function does.)
 
-A worker keeps a function for as long as its pickle is the same: it goes on with the global variables that it has there,
-with what calls before have put into them, as a function of a module does. Not where classes come with it, since another
-pickle fills the same class with other values.
+A worker keeps a function for as long as its pickle is the same: it goes on with the global variables, the classes and
+the cache that it has there, with what calls before have put into them, as a function of a module does. These are its
+own: another function, and the same one with other values, has others.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mpqueue._os.process.process_signals import came_of_signal
 from mpqueue._wire.pickling import main_names
-from mpqueue._wire.pickling.classes import may_bring_classes
-from mpqueue._wire.pickling.payload import Packed, dump_code, load
+from mpqueue._wire.pickling.classes import Scope, in_scope, scope_here
+from mpqueue._wire.pickling.payload import Packed, dump_code, load, moment_here
 
 if TYPE_CHECKING:
     from mpqueue._wire.pickling.script import Script
@@ -42,6 +42,8 @@ KEPT = 64
 #: Bytes of a pickled function above which it is not kept.
 MOST_BYTES = 100_000
 
+#: What `functools.cache` makes of a function.
+CACHED: type = functools._lru_cache_wrapper  # noqa: SLF001
 _CONSTANTS = (int, float, complex, str, bytes, bool, type(None), type(Ellipsis), range)
 
 
@@ -68,12 +70,12 @@ class ScriptFunction:
     else of the program knows its variables.
     """
 
-    def __init__(self, function: FunctionType) -> None:
+    def __init__(self, function: Any) -> None:
         self.function = function
         self.__name__, self.__qualname__ = function.__name__, function.__qualname__
         self.__module__ = function.__module__
         self._sent: tuple[bytes, int] = (b"", 0)
-        self._goes_anew = False
+        self.goes_anew: bool | None = None  #: with each pickle; None: that is not known yet
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """As the function."""
@@ -83,20 +85,31 @@ class ScriptFunction:
         return repr(self.function)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if not self._goes_anew:
+        moment = moment_here()
+        if moment is None:
+            return self._reduce()[0]
+        if id(self) not in moment.functions:
+            moment.functions[id(self)] = self._reduce()
+        reduced: tuple[Any, ...] = moment.functions[id(self)][0]
+        return reduced
+
+    def _reduce(self) -> tuple[tuple[Any, ...], Sequence[str]]:
+        """What it is pickled as, and the ids of the classes that are in that."""
+        if not self.goes_anew:
             try:
-                packed, _ = dump_code(self.function)
+                classes: list[str] = []
+                packed, _ = dump_code(self.function, brought=classes)
             except Exception as error:  # whatever it is, it is raised where the function itself is pickled
                 if came_of_signal(error):
                     raise
-                return _itself, (self.function,)
-            self._goes_anew = not _can_be_kept(packed) or may_bring_classes(packed.data)
-            if not self._goes_anew:
+                return (_itself, (self.function,)), ()
+            self.goes_anew = not _can_be_kept(packed)
+            if not self.goes_anew:
                 data, sent = zlib.compress(packed.data, 1), self._sent
                 if data != sent[0]:  # also where it is what it has been before: what a worker left of that is old
                     sent = self._sent = data, next(_numbers)
-                return _unpack, sent
-        return _itself, (self.function,)
+                return (_unpack, sent), classes
+        return (_itself, (self.function,)), ()
 
 
 def _can_be_kept(packed: Packed) -> bool:
@@ -128,10 +141,10 @@ class FunctionPacker:
     def pack(self, function: Any) -> Any:
         """Something to send in the function's place: itself, where it is pickled by name or must be pickled anew."""
         if isinstance(function, BuiltinFunctionType | type) or not isinstance(
-            function, FunctionType | functools.partial
+            function, FunctionType | functools.partial | CACHED
         ):
             return function
-        if isinstance(function, FunctionType) and is_importable(function):
+        if isinstance(function, FunctionType | CACHED) and is_importable(function):
             return function
         with main_names.going_to(self._script):
             parts = constant_parts(function) if main_names.found_by_name(function) is None else ()
@@ -153,9 +166,11 @@ class FunctionPacker:
             again = functools.partial(inner, *function.args, **function.keywords)
             vars(again).update(vars(function))
             return again
-        if self._share_globals or type(function) is not FunctionType or function.__closure__:
+        if self._share_globals or type(function) not in (FunctionType, CACHED) or not _is_of_script(function):
             return function
-        if not _is_of_script(function):
+        if getattr(
+            getattr(function, "__wrapped__", function) if type(function) is CACHED else function, "__closure__", None
+        ):
             return function
         with self._lock:
             known = self._scripts.get(id(function))
@@ -181,7 +196,7 @@ class FunctionPacker:
             return function
         if not _can_be_kept(packed):
             return function
-        leaves = self._share_globals or any(_leaves_behind(part) for part in parts if isinstance(part, CodeType))
+        leaves = self._share_globals or any(map(_leaves_behind, parts))
         made = PackedFunction(zlib.compress(packed.data, 1), next(_numbers) if leaves else 0)
         with self._lock:
             _keep(self._known, id(function), (function, parts, made))
@@ -258,14 +273,25 @@ def _inside(value: Any) -> list[Any] | None:
         return []
     if isinstance(value, FunctionType):
         return [] if is_importable(value) else _variables(value)
+    if type(value) is CACHED:
+        return [] if is_importable(value) else _of_cached(value)
     if type(value) is functools.partial:
         return [value.func, value.args, *_named(value.keywords), *_named(vars(value))]
     return None
 
 
+def _of_cached(function: Any) -> list[Any] | None:
+    parameters = getattr(function, "cache_parameters", None)
+    return None if parameters is None else [*_named(parameters()), *_named(vars(function) | {"cache_parameters": None})]
+
+
+def _leaves_behind(part: Any) -> bool:
+    """Whether a call may leave something in a global variable, in a cache or in an attribute of a function."""
+    return _writes(part) if isinstance(part, CodeType) else type(part) is CACHED
+
+
 @functools.lru_cache(maxsize=1024)
-def _leaves_behind(code: CodeType) -> bool:
-    """Whether a call may leave something in a global variable or in an attribute of a function."""
+def _writes(code: CodeType) -> bool:
     return any(instruction.opname in _WRITES for one in _codes(code) for instruction in dis.get_instructions(one))
 
 
@@ -325,15 +351,22 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
 
 # -- the worker's half -------------------------------------------------------------------------------------------------
 
-_loaded: OrderedDict[tuple[bytes, int], Callable[..., Any]] = OrderedDict()
+_loaded: OrderedDict[tuple[bytes, int], tuple[Callable[..., Any], Scope | None]] = OrderedDict()
 
 
 def _unpack(data: bytes, number: int = 0) -> Callable[..., Any]:
-    """The function, unpickled when its bytes come for the first time. On the thread that unpickles the calls."""
-    key = data, number
-    function = _loaded.get(key)
-    if function is None:
-        function = load(Packed(zlib.decompress(data)))
-        assert function is not None
-    _keep(_loaded, key, function)
+    """The function, unpickled when its bytes come for the first time. On the thread that unpickles the calls.
+
+    What comes with it, such as its arguments, has its classes.
+    """
+    key, here = (data, number), scope_here()
+    kept = _loaded.get(key)
+    if kept is None:
+        own = here if here is None or here.is_common else Scope()
+        with in_scope(own):
+            kept = load(Packed(zlib.decompress(data))), own
+    _keep(_loaded, key, kept)
+    function, own = kept
+    if here is not None and own is not None:
+        here.adopt(own.classes)
     return function

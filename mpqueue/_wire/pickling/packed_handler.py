@@ -6,7 +6,7 @@ import contextlib
 import enum
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,8 +15,9 @@ from mpqueue._wire.frames import HandlerFrame
 from mpqueue._wire.memory.segments import CommonSegment, log
 from mpqueue._wire.memory.shared import Shared, notes_shared
 from mpqueue._wire.pickling import main_names
+from mpqueue._wire.pickling.classes import BROUGHT
 from mpqueue._wire.pickling.packed_functions import ScriptFunction, globals_of
-from mpqueue._wire.pickling.payload import Packed, dump_code, weigh_code
+from mpqueue._wire.pickling.payload import Packed, dump_code, pin_classes, weigh_code
 from mpqueue._wire.pickling.sources import sources_of
 from mpqueue.errors import HandlerPicklingError, shown
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 HEAVY = 10_000_000
 #: Bytes below which a handler costs a worker nothing to keep.
 LIGHT = 100_000
+#: How many items have their classes pickled when a job is created.
+LOOKED_AT = 100
 #: How deep the search for the culprit goes into functions that functions use.
 SEARCH_DEPTH = 4
 
@@ -48,6 +51,8 @@ class PackedHandler(NamedTuple):
     shared: tuple[Shared[Any], ...] = ()  #: what it names of what is shared; a reference to this holds that
     name: str = ""  #: as people know it, for reports
     script: Script | None = None  #: the main module that its workers have imported
+    #: By the ids of classes, the pickle that items bring; they stay as they were. None: of a stream of calls.
+    classes: dict[str, bytes] | None = None
 
     @property
     def size(self) -> int:
@@ -70,11 +75,13 @@ def pack_handler(
     travels: Travels = Travels.IN_MEMORY,
     argument: str = "handler",
     script: Script | None = None,
+    items: Sequence[Any] = (),
 ) -> PackedHandler:
     """The frame that brings a job's handler to a worker. Costs what pickling its closure costs, once a job.
 
     ``travels`` says what may be left in shared memory, ``argument`` what the caller calls the handler; ``script`` is
-    the main module that the workers have imported.
+    the main module that the workers have imported. The classes of the first ``items`` are pickled now, others when an
+    item first brings them.
 
     Raises TypeError for what can't be called, `HandlerPicklingError` for what can't be serialized.
     """
@@ -84,14 +91,21 @@ def pack_handler(
     whole = travels is not Travels.IN_MEMORY
     nothing: contextlib.AbstractContextManager[list[Shared[Any]]] = contextlib.nullcontext([])
     sharing = nothing if travels is Travels.WHOLE else notes_shared()
+    brought: list[str] = []
     with main_names.going_to(script), sharing as noted, main_names.packed_together(handler, setup):
-        packed, segment, weight = _pack(argument, handler, whole)
-        packed_setup, setup_segment, setup_weight = (None, None, "") if setup is None else _pack("setup", setup, whole)
+        packed, segment, weight = _pack(argument, handler, whole, brought)
+        packed_setup, setup_segment, setup_weight = (
+            (None, None, "") if setup is None else _pack("setup", setup, whole, brought)
+        )
     segments = tuple(made for made in (segment, setup_segment) if made is not None)
     frame = HandlerFrame(job_id, packed, packed_setup, str(id_rule), seed)
     if whole:
         frame = frame._replace(sources=sources_of(one.data for one in (packed, packed_setup) if one is not None))
-    return PackedHandler(frame, segments, weight or setup_weight, tuple(noted), name_of(handler), script)
+    classes = dict.fromkeys(brought, BROUGHT)
+    with main_names.going_to(script):
+        # By their identity: a class may have no hash.
+        pin_classes({id(kind): kind for kind in map(type, items[:LOOKED_AT])}.values(), classes)
+    return PackedHandler(frame, segments, weight or setup_weight, tuple(noted), name_of(handler), script, classes)
 
 
 def name_of(handler: Callable[..., Any]) -> str:
@@ -104,10 +118,12 @@ def name_of(handler: Callable[..., Any]) -> str:
     return (name if module is None else f"{module}.{name}").replace("<locals>.", "")
 
 
-def _pack(name: str, function: Callable[..., Any], whole: bool) -> tuple[Packed, CommonSegment | None, str]:
+def _pack(
+    name: str, function: Callable[..., Any], whole: bool, brought: list[str]
+) -> tuple[Packed, CommonSegment | None, str]:
     """The function pickled, the segment with what is big of it, and what makes it heavy where it is."""
     try:
-        packed = dump_code(function, whole=whole)
+        packed = dump_code(function, whole=whole, brought=brought)
     except Exception as error:
         if came_of_signal(error):
             raise

@@ -16,7 +16,7 @@ import pickle
 import sys
 import threading
 from collections import ChainMap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import CodeType, FunctionType
 from typing import Any, NamedTuple
 
@@ -37,7 +37,15 @@ from mpqueue._wire.memory.segments import (
 )
 from mpqueue._wire.pickling import main_names, named_files  # noqa: F401 - the latter finds modules that pickles name
 from mpqueue._wire.pickling.beside import Buffers, Pickled
-from mpqueue._wire.pickling.classes import REDUCERS, load_classes, reduce_slotted
+from mpqueue._wire.pickling.classes import (
+    BROUGHT,
+    REDUCERS,
+    id_of,
+    id_of_reduced,
+    load_class,
+    load_classes,
+    reduce_slotted,
+)
 from mpqueue._wire.pickling.reducers import PROTOCOL, dump_by, table
 
 #: Pickles an object; its big buffers are taken by the second.
@@ -108,10 +116,13 @@ def dump_with(into: Into, obj: Any, store: SegmentStore | None) -> Packed:
     return _dump(into, obj, None if store is None else store.lend)
 
 
-def dump_code(obj: Any, *, whole: bool = False) -> tuple[Packed, CommonSegment | None]:
+def dump_code(
+    obj: Any, *, whole: bool = False, brought: list[str] | None = None
+) -> tuple[Packed, CommonSegment | None]:
     """Pickle a function, by value where the other side could not import it.
 
     What is big of it is in a segment of its own, which lives as long as it is referenced; ``whole``: nothing is.
+    ``brought`` gets the ids of the classes that are in it.
     """
     made: list[CommonSegment] = []
 
@@ -119,8 +130,22 @@ def dump_code(obj: Any, *, whole: bool = False) -> tuple[Packed, CommonSegment |
         made.append(CommonSegment(buffers))
         return made[0].ref, made[0].offsets
 
-    packed = _dump(_named_or_cloud, obj, None if whole else lend)
+    def into(obj: Any, buffers: Buffers) -> Pickled:
+        data = _named_or_cloud(obj, buffers)
+        if brought is not None:
+            brought.extend(buffers.classes)
+        return data
+
+    packed = _dump(into, obj, None if whole else lend)
     return packed, made[0] if made else None
+
+
+def pin_classes(kinds: Iterable[type], classes: dict[str, bytes]) -> None:
+    """Pickle these classes as they are now, where they go by value, for what is pickled `at_one_moment` later."""
+    with at_one_moment(classes):
+        for kind in kinds:
+            with contextlib.suppress(Exception):  # else it is raised for the items
+                dump(kind)
 
 
 def dump_by_reference(obj: Any) -> tuple[bytes, list[memoryview]]:
@@ -176,7 +201,7 @@ def load_parts(data: bytes | memoryview, buffers: Sequence[memoryview | bytearra
     """The same, of a pickle and the buffers that belong to it."""
     own = main_names.own_values()
     try:
-        return load_classes(data, buffers, update=True)
+        return load_classes(data, buffers)
     finally:
         if own is not None:
             main_names.put_back(own)
@@ -271,7 +296,7 @@ def load_home(
 
 def load_kept(data: bytes | memoryview, buffers: Sequence[memoryview | bytearray]) -> Any:
     """The same, of a pickle and the buffers that belong to it."""
-    return load_classes(data, buffers, update=False, nested=(load_parts, load_kept))
+    return load_classes(data, buffers, update=False)
 
 
 def _dump(into: Into, obj: Any, lend: Lend | None) -> Packed:
@@ -302,8 +327,17 @@ def _in_one(into: Into, obj: Any) -> Packed:
     return Packed(data.whole(), by_value=buffers.by_value)
 
 
+class Moment(NamedTuple):
+    """What this thread has pickled of the script since it said that all is to be as it is now."""
+
+    classes: dict[str, bytes]  #: by their ids, the pickle that has them
+    #: By the identity of `ScriptFunction` objects, what they are pickled as, and the ids of the classes they bring.
+    functions: dict[int, tuple[Any, Sequence[str]]]
+
+
 class _Here(threading.local):
     depth = 0  #: of blocks `whole`
+    moment: Moment | None = None
 
 
 _here = _Here()
@@ -322,6 +356,24 @@ class _WholeBlock:
 whole = _WholeBlock()
 
 
+@contextlib.contextmanager
+def at_one_moment(classes: dict[str, bytes] | None = None) -> Iterator[None]:
+    """What is pickled inside one by one has each class and function of the script as it was pickled first, and once.
+
+    ``classes`` are those that were pickled before, and get the others.
+    """
+    before, _here.moment = _here.moment, Moment({} if classes is None else classes, {})
+    try:
+        yield
+    finally:
+        _here.moment = before
+
+
+def moment_here() -> Moment | None:
+    """That of this thread, inside of such a block."""
+    return _here.moment
+
+
 def is_whole() -> bool:
     """True inside of such a block."""
     return _here.depth > 0
@@ -337,7 +389,7 @@ def _plain_or_cloud(obj: Any, buffers: Buffers) -> Pickled:
     if data is not None and not data.names(main_names.MARK):
         return data
     buffers.clear()
-    return _cloud(obj, buffers)
+    return _cloud(obj, buffers, classes_apart=True)
 
 
 def _plain(obj: Any, buffers: Buffers) -> Pickled:
@@ -359,13 +411,13 @@ def _named_or_cloud(obj: Any, buffers: Buffers) -> Pickled:
     return _cloud(obj, buffers)
 
 
-def _cloud(obj: Any, buffers: Buffers) -> Pickled:
+def _cloud(obj: Any, buffers: Buffers, *, classes_apart: bool = False) -> Pickled:
     spawned = sys.modules.get("__mp_main__")
     if spawned is not None:  # cloudpickle knows only the other name of a script
         cloudpickle.register_pickle_by_value(spawned)
     written = Pickled()
     buffers.by_value = True
-    dump_by(_CloudPickler(written, buffers), obj, buffers)
+    dump_by(_CloudPickler(written, buffers, classes_apart=classes_apart), obj, buffers)
     if buffers.in_band:
         written.unwrap()
     return written
@@ -389,21 +441,64 @@ _REDUCERS = {CodeType: _reduce_code, **REDUCERS}
 
 
 class _CloudPickler(cloudpickle.CloudPickler):  # type: ignore[misc]
-    """Pickles functions by value, with their file names; those of ``__main__`` with a namespace in common."""
+    """Pickles functions by value, with their file names; those of ``__main__`` with a namespace in common.
 
-    def __init__(self, file: Pickled, buffers: Buffers) -> None:
+    ``classes_apart``: a class is a pickle of its own in this one, which is unpickled only where the class is not there
+    yet. Not after a function that goes by value: it has variables in common with the methods of the classes it names.
+    """
+
+    def __init__(self, file: Pickled, buffers: Buffers, *, classes_apart: bool = False) -> None:
         self.dispatch_table = ChainMap(_REDUCERS, table(), cloudpickle.CloudPickler.dispatch_table)
         super().__init__(file, PROTOCOL, buffer_callback=None if buffers.in_band else buffers.take)
         for namespace in main_names.namespaces():
             self.globals_ref[id(namespace)] = main_names.MainNames()
         self._finds_names = main_names.finds_names()
+        self._classes_apart = classes_apart
+        self._reduced: dict[int, Any] = {}  #: what classes are pickled as, where that is known already
+        self._inside = buffers.classes
+        #: By the ids of those that are apart, the pickle that has them.
+        self._apart: dict[str, bytes] = {} if _here.moment is None else _here.moment.classes
+        self._adopted: set[str] = set()  #: the ids of those that functions in this pickle bring
+        self._moment = _here.moment if classes_apart else None
 
     def reducer_override(self, obj: Any) -> Any:
         if self._finds_names and (name := main_names.found_by_name(obj)) is not None:
             return name
-        if issubclass(type(obj), type) and (slotted := reduce_slotted(obj)) is not None:
-            return slotted
-        return _cloud_reduce(self, obj)  # called for each object: `super()` would cost 5% of the pickling
+        if issubclass(type(obj), type):
+            return self._reduce_class(obj)
+        reduced = _cloud_reduce(self, obj)  # called for each object: `super()` would cost 5% of the pickling
+        if reduced is not NotImplemented:
+            self._classes_apart = False
+        elif self._moment is not None and id(obj) in self._moment.functions:
+            self._adopted.update(self._moment.functions[id(obj)][1])
+        return reduced
+
+    def _reduce_class(self, obj: type) -> Any:
+        if self._classes_apart and (tracker_id := id_of(obj)) is not None:
+            if tracker_id in self._adopted:
+                return load_class, (tracker_id, BROUGHT)
+            if tracker_id in self._apart:
+                return load_class, (tracker_id, self._apart[tracker_id])
+        if (reduced := self._reduced.pop(id(obj), None)) is None and (reduced := reduce_slotted(obj)) is None:
+            reduced = _cloud_reduce(self, obj)
+        if (tracker_id := id_of_reduced(reduced)) is None:
+            return reduced
+        if not self._classes_apart:
+            self._inside.append(tracker_id)
+            return reduced
+        self._pickle_apart(obj, reduced)
+        return load_class, (tracker_id, self._apart[tracker_id])
+
+    def _pickle_apart(self, kind: type, reduced: Any) -> None:
+        """Once for all classes that this one brings."""
+        written, buffers = Pickled(), Buffers(in_band=True)
+        pickler = _CloudPickler(written, buffers)
+        pickler._reduced[id(kind)] = reduced
+        dump_by(pickler, kind, buffers)
+        written.unwrap()
+        data = written.whole()
+        for tracker_id in buffers.classes:
+            self._apart.setdefault(tracker_id, data)
 
 
 def _beside(data: Pickled, buffers: Sequence[Part], lend: Lend) -> Packed:

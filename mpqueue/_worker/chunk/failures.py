@@ -7,6 +7,7 @@ from types import TracebackType
 
 from mpqueue._wire.frames import FailureFrame
 from mpqueue._wire.memory.shared import leaving
+from mpqueue._wire.pickling.classes import are_same
 from mpqueue._wire.pickling.payload import Packed, dump, load_home
 
 _OWN_CODE = "mpqueue._worker."
@@ -24,7 +25,7 @@ def _pack_error(error: BaseException) -> Packed | None:
     try:
         with leaving:
             packed = dump(error)
-        return packed if type(load_home(packed)) is type(error) else None
+        return packed if are_same(type(load_home(packed)), type(error)) else None
     except BaseException:
         return None
     finally:

@@ -14,7 +14,7 @@ from mpqueue._os import monotonic as clock
 from mpqueue._wire.frames import HandlerFrame
 from mpqueue._wire.ids import IdRule
 from mpqueue._wire.parcels import Yielded
-from mpqueue._wire.pickling import main_names, sources
+from mpqueue._wire.pickling import classes, main_names, sources
 from mpqueue._worker.chunk import log_records as records
 from mpqueue._worker.chunk.capture import Capture, beside_bar
 from mpqueue._worker.chunk.sampler import JobSampling
@@ -62,16 +62,21 @@ class LoadedJob:
         began = clock.monotonic()
         if frame.sources is not None:
             sources.catch_up_with(frame.sources)
-        with main_names.together():
+        #: The classes of the script that it has here; None: the program's own, in its process.
+        self.scope = None if seat.is_at_home else main_names.new_scope()
+        with main_names.together(), classes.in_scope(self.scope):
             handler = seat.exchange.load(frame.handler)
             setup = None if frame.setup is None else seat.exchange.load(frame.setup)
+        if handler is run_call and self.scope is not None and not self.scope.is_common:
+            self.scope = classes.CallsScope()
         if frame.sources is not None:
             sources.check_loaded(frame.sources)
         loaded = clock.monotonic()
         self.seconds_loading, self.seconds_in_setup = loaded - began, 0.0
         self._more_arguments: tuple[Any, ...] = ()
         if setup is not None:
-            self._more_arguments = (repeat(self._set_up(setup)),)
+            with classes.in_scope(self.scope):
+                self._more_arguments = (repeat(self._set_up(setup)),)
             self.seconds_in_setup = clock.monotonic() - loaded
         self._handler: Any = handler
         self.sampling = JobSampling(self, _name_of(handler)) if frame.profile else None
@@ -169,6 +174,8 @@ class LoadedJob:
         finally:
             # Some cycle may still hold this: what is big of the handler should not wait for it.
             self._handler = self._call = self._finish = None
+            classes.leave(self.scope)
+            self.scope = None
             self._more_arguments = ()
             self.sampling = None
             if self._runner is not None:

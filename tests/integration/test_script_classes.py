@@ -1,0 +1,419 @@
+"""Classes, globals and caches of a script in its workers: each job has what it was created with, and its changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.programs import run_program
+
+pytestmark = pytest.mark.slow
+
+#: For jobs that are at work in turns: those of an open job run, then those of others, then more of it.
+IN_TURNS = """
+    import operator
+
+    import mpqueue
+    from mpqueue import Stage
+
+    ended = {}
+
+    def run_more(queue, run, items):
+        before = len(run.job.results)
+        queue.add_items(run.job, items)
+        for _ in items:
+            next(ended[run.job.id])
+        return run.job.results[before:]
+
+
+    def begin(queue, name, handler, **options):
+        run = queue.start(queue.create_job(name, [], handler, open=True, chunksize=1, **options))
+        ended[name] = run.as_completed()
+        return run
+"""
+
+CREATED_WITH = """
+    class Base:
+        level = 0
+
+    class Config(Base):
+        table = [0]
+
+        def ask(self):
+            return Config.level, self.table[0], FACTOR
+
+        @classmethod
+        def ask_class(cls):
+            return super().__thisclass__.level, cls.table[0], FACTOR
+
+    FACTOR = 0
+
+    def look(item):
+        return Config.level, Config.table[0], FACTOR, *Config().ask(), *Config.ask_class()
+
+    def change(number):
+        global FACTOR
+        Base.level = Config.table[0] = FACTOR = number
+
+    if __name__ == "__main__":
+        with mpqueue.JobQueue(2) as queue:
+            runs = []
+            for number in range(1, 5):
+                change(number)
+                runs.append(begin(queue, str(number), look))
+                for created, run in enumerate(runs, 1):
+                    for _ in range(3):
+                        found = run_more(queue, run, range(4))
+                        assert found == [(created,) * 9] * 4, found
+                    change(-number)
+                    assert queue.run(range(4), look).results == [(-number,) * 9] * 4
+                    change(number)
+            for run in runs:
+                queue.seal(run.job)
+                run.result(60)
+        assert look(0) == (4,) * 9
+"""
+
+
+def test_each_job_has_the_class_attributes_and_globals_that_it_was_created_with(tmp_path: Path) -> None:
+    assert run_program(tmp_path, IN_TURNS + CREATED_WITH).stderr == ""
+
+
+BROUGHT_BY_ITEMS = """
+    import collections
+
+    FACTOR = 1
+
+    class Base:
+        level = 1
+
+    class Config(Base):
+        table = [1]
+
+        def ask(self):
+            return self.level, self.table[0], FACTOR
+
+    def ask(item):
+        return item.ask()
+
+    def change(number):
+        global FACTOR
+        Base.level = Config.table[0] = FACTOR = number
+
+    if __name__ == "__main__":
+        with mpqueue.JobQueue(2) as queue:
+            items = [Config() for _ in range(200)]
+            jobs = {}
+            for number in range(1, 4):
+                change(number)
+                for handler in (ask, Config.ask, operator.methodcaller("ask"), lambda item: ask(item)):
+                    name = f"{number} {handler}"
+                    jobs[name] = queue.create_job(name, items, handler, chunksize=3), number
+                jobs[f"{number} stages"] = queue.run_stages(items[:9], [Stage(lambda item: item), Stage(ask)]), number
+            change(9)
+            runs = [queue.start(job) for job, _ in jobs.values() if not job.completed]
+            for number, run in enumerate(runs, 10):
+                change(number)
+                run.result(60)
+            for name, (job, number) in jobs.items():
+                assert set(job.results) == {(number,) * 3}, (name, collections.Counter(job.results))
+        assert ask(Config()) == (21, 21, 21)
+"""
+
+
+def test_classes_that_only_items_bring_are_what_they_were_when_the_job_was_created(tmp_path: Path) -> None:
+    assert run_program(tmp_path, IN_TURNS + BROUGHT_BY_ITEMS).stderr == ""
+
+
+SET_IN_A_JOB = """
+    class Config:
+        owner = None
+        seen = []
+
+    def set_up(owner):
+        def setup():
+            Config.owner = owner
+            Config.seen.append(owner)
+        return setup
+
+    def look(item, state):
+        Config.seen.append("item")
+        return Config.owner, Config.seen[0], set(Config.seen[1:])
+
+    def look_alone(item):
+        return Config.owner, Config.seen
+
+    if __name__ == "__main__":
+        with mpqueue.JobQueue(2) as queue:
+            runs = {owner: begin(queue, owner, look, setup=set_up(owner)) for owner in "abc"}
+            for _ in range(4):
+                for owner, run in runs.items():
+                    found = run_more(queue, run, range(4))
+                    assert found == [(owner, owner, {"item"})] * 4, found
+                    assert queue.run([Config(), 1, 2], look_alone).results == [(None, [])] * 3
+            for run in runs.values():
+                queue.seal(run.job)
+                run.result(60)
+        assert (Config.owner, Config.seen) == (None, [])
+"""
+
+
+def test_what_a_setup_or_a_handler_sets_on_a_class_no_other_job_sees(tmp_path: Path) -> None:
+    assert run_program(tmp_path, IN_TURNS + SET_IN_A_JOB).stderr == ""
+
+
+INSTANCES = """
+    import abc
+    import enum
+    import functools
+    from dataclasses import dataclass
+    from typing import NamedTuple
+
+    class Color(enum.Enum):
+        RED = 1
+
+    class Flag(enum.IntFlag):
+        ON = 1
+        LOUD = 2
+
+    class Pair(NamedTuple):
+        left: int
+        color: Color
+
+    class Shape(abc.ABC):
+        made = 0
+
+        @abc.abstractmethod
+        def area(self): ...
+
+    @dataclass
+    class Square(Shape):
+        side: int
+        color: Color = Color.RED
+
+        def __post_init__(self):
+            Shape.made += 1
+
+        def area(self):
+            return self.side ** 2
+
+        def grown(self):
+            return type(self)(self.side + 1, self.color)
+
+    @dataclass
+    class Named(Square):
+        name: str = "x"
+
+        def area(self):
+            return super().area()
+
+    class Only:
+        one = None
+
+        def __new__(cls):
+            if cls.one is None:
+                cls.one = super().__new__(cls)
+            return cls.one
+
+    class TooLargeError(ValueError):
+        pass
+
+    def is_right(values):
+        shape, pair, color, flag, only, kind = values
+        assert type(shape) is Named is kind and isinstance(shape, Shape) and shape == Named(shape.side, Color.RED)
+        assert shape.area() == shape.side ** 2 and shape.color is Color.RED is pair.color is color
+        assert type(pair) is Pair and pair == Pair(1, Color.RED) and isinstance(pair, Pair)
+        assert flag == Flag.ON | Flag.LOUD and type(flag) is Flag and Color(1) is color
+        assert only is Only() and type(only) is Only
+        return True
+
+    def make(side=2):
+        return Named(side), Pair(1, Color.RED), Color.RED, Flag.ON | Flag.LOUD, Only(), Named
+
+    def grow(values):
+        assert is_right(values)
+        return values[0].grown(), *values[1:]
+
+    def grow_or_refuse(values):
+        if values[0].side > 3:
+            raise TooLargeError(values[0].side)
+        return grow(values)
+
+    def give(values):
+        assert is_right(values)
+        yield values
+        yield grow(values)
+
+    if __name__ == "__main__":
+        items = [make(side) for side in range(1, 5)]
+        sides = lambda results: [values[0].side for values in results if is_right(values)]
+        with mpqueue.JobQueue(2) as queue, mpqueue.Executor(1) as executor, mpqueue.Pool(1) as pool:
+            for _ in range(3):
+                assert sides(queue.run(items, grow).results) == [2, 3, 4, 5]
+                assert queue.run(items, is_right).results == [True] * 4
+                assert sides(queue.run(range(4), make).results) == [0, 1, 2, 3]
+                assert sides(mpqueue.imap(functools.partial(grow), items)) == [2, 3, 4, 5]
+                job = queue.run_stages(items, [Stage(grow), Stage(give), Stage(grow)])
+                found = [sides(results) for results in job.results]
+                assert found == [[3, 4], [4, 5], [5, 6], [6, 7]], found
+                assert sides(executor.submit(grow, values).result() for values in items) == [2, 3, 4, 5]
+                assert sides(executor.map(grow, items)) == sides(pool.map(grow, items)) == [2, 3, 4, 5]
+                assert sides([pool.apply(grow, (values,)) for values in items]) == [2, 3, 4, 5]
+                assert [pool.apply(lambda values: grow(values)[0].side, (values,)) for values in items] == [2, 3, 4, 5]
+                assert sides(executor.submit(Named.grown, values[0]).result() and values for values in items)
+                failed = queue.run(items, grow_or_refuse, max_retries=0)
+                assert type(failed.items[3].exception) is TooLargeError, failed.items[3].exception
+                error = executor.submit(grow_or_refuse, items[3]).exception()
+                assert type(error) is TooLargeError and error.args == (4,), error
+                Shape.made = -1  # another class content by now
+"""
+
+
+def test_instances_are_of_the_class_that_a_function_names_in_workers_in_stages_and_back_home(tmp_path: Path) -> None:
+    assert run_program(tmp_path, IN_TURNS + INSTANCES).stderr == ""
+
+
+SHARED = """
+    class Model:
+        level = 1
+
+        def ask(self):
+            return Model.level
+
+    def look(item):
+        return isinstance(model.value, Model), model.ask(), Model.level, model.value is model.value
+
+    if __name__ == "__main__":
+        model = mpqueue.share(Model())
+        with mpqueue.JobQueue(1) as queue:
+            first = begin(queue, "first", look)
+            assert run_more(queue, first, range(2)) == [(True, 1, 1, True)] * 2
+            Model.level = 2
+            found = queue.run(range(2), look).results
+            assert found == [(True, 2, 2, True)] * 2, found
+            found = run_more(queue, first, range(2))
+            assert found == [(True, 1, 1, True)] * 2, found
+            queue.seal(first.job)
+            first.result(60)
+"""
+
+
+def test_a_shared_object_is_of_the_class_that_the_handlers_of_each_job_name(tmp_path: Path) -> None:
+    assert run_program(tmp_path, IN_TURNS + SHARED).stderr == ""
+
+
+CALLS = """
+    class Config:
+        level = 0
+        loads = 0
+
+        def load(self):
+            if not Config.loads:
+                Config.loads = 1
+                with open("loads", "a") as file:
+                    file.write(f"{Config.level} ")
+            return Config.level
+
+    def load(config):
+        return config.load()
+
+    def load_named(_):
+        return Config().load()
+
+    def change(_=None):
+        Config.level += 100
+        return Config.level
+
+    with mpqueue.Executor(1) as executor, mpqueue.Pool(1) as pool:
+        for apply in (lambda *call: executor.submit(*call).result(), lambda f, *args: pool.apply(f, args)):
+            for level in (1, 2, 1):
+                Config.level = level
+                for function in (operator.attrgetter("level"), operator.methodcaller("load"), load, load_named):
+                    assert [apply(function, Config()) for _ in range(4)] == [level] * 4
+                assert apply(change) == level + 100
+                assert apply(load_named, 0) == apply(load, Config()) == level
+            open("loads", "a").write("\\n")
+    print(open("loads").read())
+"""
+
+
+def test_each_call_has_the_classes_that_it_was_made_with_and_goes_on_with_them_while_they_stay(tmp_path: Path) -> None:
+    """One load for each function that brings the class, and one for all calls of those that do not."""
+    loads = run_program(tmp_path, IN_TURNS + CALLS).stdout.splitlines()
+    assert [line.split() for line in loads[:2]] == [["1", "1", "2", "2", "1"]] * 2, loads
+
+
+CACHED = """
+    import functools
+
+    import mpqueue
+
+    TABLE = {"factor": 1}  # may change unseen
+
+    def note(name):
+        with open(name, "a") as file:
+            file.write(".")
+
+    def calls(name):
+        try:
+            return len(open(name).read())
+        finally:
+            open(name, "w").close()
+
+    @functools.cache
+    def plain(number):
+        note("plain")
+        return number
+
+    @functools.lru_cache(maxsize=100)
+    def reading(number):
+        note("reading")
+        return number * TABLE["factor"]
+
+    def make():
+        @functools.cache
+        def inner(number):
+            note("inner")
+            return number
+        return inner
+
+    class Shape:
+        @staticmethod
+        @functools.cache
+        def area(number):
+            note("area")
+            return number
+
+    inner = make()
+    functions = {"plain": plain, "reading": reading, "inner": inner, "area": Shape.area}
+
+    def check(apply):
+        for name, function in functions.items():
+            assert [apply(function, number) for number in (1, 2, 1, 2) * 5] == [1, 2, 1, 2] * 5
+            assert calls(name) == 2, name
+        assert [apply(functools.partial(plain, number=3)) for _ in range(5)] == [3] * 5
+        assert calls("plain") == 1
+
+    for name in functions:
+        open(name, "w").close()
+    with mpqueue.Executor(1) as executor:
+        check(lambda function, *args: executor.submit(function, *args).result())
+        futures = [executor.submit(plain, number) for number in (4, 5) * 20]
+        assert [future.result() for future in futures] == [4, 5] * 20
+        assert list(executor.map(plain, (4, 5, 6) * 20)) == [4, 5, 6] * 20
+        assert calls("plain") == 3
+        TABLE["factor"] = 10
+        assert [executor.submit(reading, number).result() for number in (1, 2, 1, 2)] == [10, 20, 10, 20]
+        assert calls("reading") == 2
+        TABLE["factor"] = 1
+    with mpqueue.Pool(1) as pool:
+        check(lambda function, *args: pool.apply(function, args))
+        assert pool.map(plain, (4, 5) * 10) == list(pool.imap(plain, (4, 5) * 10)) == [4, 5] * 10
+        assert calls("plain") == 2
+    assert plain.cache_info().currsize == 0
+"""
+
+
+def test_a_cached_function_that_is_submitted_itself_keeps_its_cache_from_call_to_call(tmp_path: Path) -> None:
+    assert run_program(tmp_path, CACHED).stderr == ""
