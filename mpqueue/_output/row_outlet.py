@@ -74,8 +74,7 @@ class RowItem(JobItem):
     __slots__ = ("_result",)
 
     def __init__(self, table: ItemTable, index: int, result: Any) -> None:
-        super().__init__(table, index)
-        self._result = result
+        self._table, self._index, self._result = table, index, result  # without a call more for each row
 
     @property
     def index(self) -> int:
