@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -527,3 +528,26 @@ def test_a_job_may_have_fewer_workers_than_there_are(queue: JobQueue) -> None:
     assert len(set(queue.start("few").result().results)) == 1
     with pytest.raises(ValueError, match="concurrency"):
         queue.create_job("none", [1], do.double, concurrency=0)
+
+
+def test_an_ordered_stage_costs_about_as_much_among_many_as_among_few() -> None:
+    calls = {stages: calls_of_the_busiest_thread(stages) / stages for stages in (4, 32)}
+    assert calls[32] < 3 * calls[4], calls
+
+
+def calls_of_the_busiest_thread(stages: int) -> int:
+    """How many calls one of the queue's threads makes for inputs that go through so many ordered stages."""
+    calls = Counter[int]()
+
+    def count(frame: Any, event: str, argument: Any) -> None:
+        calls[threading.get_ident()] += event == "call"
+
+    before = threading.getprofile()
+    threading.setprofile(count)
+    try:
+        with JobQueue(1) as queue:
+            job = queue.run_stages(range(20), [Stage(do.succeed, ordered=True, chunksize=1)] * stages)
+    finally:
+        threading.setprofile(before)
+    assert results_of(job) == [do.succeed(item) for item in range(20)]
+    return max(calls.values())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from types import FrameType
 from typing import Any
 
@@ -114,6 +115,22 @@ def test_a_step_with_a_hundred_times_as_many_kinds_of_needs_costs_a_few_times_as
 
     costs = {kinds: average_step(fleet(), story, kinds) for kinds in (FEW_KINDS, MANY_KINDS)}
     assert costs[MANY_KINDS] < 6 * costs[FEW_KINDS], costs
+
+
+def ordered_stages(fleet: FakeLanes, stages: int) -> None:
+    """Inputs are on their way through all of them, and later ones wait for those before."""
+    item = succeed(0.001)
+    for _ in range(stages - 1):
+        item = replace(succeed(0.001), returns=item)
+    head = fleet.stages([item] * 200, [None] * stages, ordered=True)
+    fleet.start(head)
+    fleet.run_while(lambda: head.completed < 5)
+
+
+@pytest.mark.slow
+def test_a_step_with_sixteen_times_as_many_ordered_stages_costs_about_as_much() -> None:
+    costs = {stages: average_step(FakeLanes(4, latency=1e-4), ordered_stages, stages) for stages in (4, 64)}
+    assert costs[64] < 2.5 * costs[4], costs
 
 
 def average_step(fleet: FakeLanes, story: Callable[[FakeLanes, int], None], size: int) -> float:

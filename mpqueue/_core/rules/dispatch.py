@@ -8,6 +8,7 @@ ever, since either may never end: it waits for `APART_PATIENCE`, and after `APAR
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import islice
 
 from mpqueue._core.commands import SendChunk
 from mpqueue._core.rules import blame, fleet, needs, reports
@@ -274,21 +275,28 @@ def _choose(books: Books, lane: LaneBook) -> JobBook | None:
 
     The stages of a pipeline are one among equals, of which the last one goes first.
     """
-    runnable = [job for job in books.jobs.values() if job.runnable and _may_have(books, job, lane)]
+    runnable = list[JobBook]()
+    for job in books.jobs.values():
+        if job.pipeline is not None:
+            # What needs anything is passed by what goes before it: so each is asked.
+            may_have = (each for each in reversed(job.pipeline.jobs) if each.runnable and _may_have(books, each, lane))
+            runnable += list(may_have)[:1] if books.any_needs else islice(may_have, 1)
+        elif job.stage is None and job.runnable and _may_have(books, job, lane):
+            runnable.append(job)
     if len(runnable) <= 1:
         return runnable[0] if runnable else None
 
-    def standing(job: JobBook) -> tuple[int, int, float, int, int]:
+    def standing(job: JobBook) -> tuple[int, int, float, int]:
         if job.stage is not None:
             pipeline = job.stage.pipeline
             held = pipeline.lanes_held - (lane.job in pipeline.jobs)
             used = pipeline.seconds - STICKINESS * any(each.number in lane.loaded for each in pipeline.jobs)
-            return (-job.options.priority, held, used, pipeline.head.number, -job.stage.place)
+            return (-job.options.priority, held, used, pipeline.head.number)
         held = job.lanes_held - (job is lane.job)
         used = job.seconds_used + job.seconds_expected
         if job.number in lane.loaded:
             used -= STICKINESS
-        return (-job.options.priority, held, used, job.number, 0)
+        return (-job.options.priority, held, used, job.number)
 
     return min(runnable, key=standing)
 

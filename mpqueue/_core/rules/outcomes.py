@@ -73,7 +73,7 @@ def _pass_on(books: Books, job: JobBook, indices: Sequence[int], results: Sequen
         ended = [at for at, index in enumerate(indices) if index not in fates.retrying and index not in fates.silent]
         indices, results = [indices[at] for at in ended], [results[at] for at in ended]
     through = pipeline.take_outcomes(job, indices, results, failed)
-    for other in pipeline.jobs[job.stage.place + 1 :]:
+    for other in through.fed:
         assert other.stage is not None
         if unwanted := other.stage.take_unwanted():
             other.pending.remove(unwanted)

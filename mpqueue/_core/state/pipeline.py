@@ -85,9 +85,12 @@ class StageBook:
     most: int | None = None  #: how many items may be in it that have not ended; None: as many as keep it busy
     ordered: bool = False  #: its items come in the order of their inputs
     turn: int = 0  #: the first input of which items may still come
+    next_ordered: StageBook | None = None  #: of the stages after it, the first that is ordered
     early: dict[int, list[tuple[Path, Any]]] = field(default_factory=dict)  #: by input: items before their turn
-    coming: dict[int, int] = field(default_factory=dict)  #: by input: items in the stages before, where not one
-    skipped: int = 0  #: inputs behind that whose turn it is of which nothing will come: they were cancelled, or failed
+    #: By input: items in the stages before, from the last ordered one on, which has had its turn there; where not one.
+    coming: dict[int, int] = field(default_factory=dict)
+    #: Inputs of those behind that whose turn it is of which nothing will come: they were cancelled, or failed.
+    skipped: int = 0
     unwanted: set[int] = field(default_factory=set)  #: items that have just come, of inputs that were cancelled
 
     @property
@@ -118,18 +121,9 @@ class StageBook:
         if after is not None:
             assert after.stage is not None
             room = after.stage.limit - (len(after.table) - after.completed - after.failed) - own.items_out
-        if self.place == 0:
-            begun = len(own.table) - own.waiting
-            for job in self.pipeline.jobs:
-                if job.stage is not None and job.stage.ordered:
-                    # The input whose turn it is has begun by then, or is the next one: so this can't last.
-                    room = min(room, job.stage.window - (begun - job.stage.turn - job.stage.skipped))
+        if self.place == 0 and self.next_ordered is not None:
+            room = min(room, self.pipeline.horizon - (len(own.table) - own.waiting))
         return room
-
-    @property
-    def window(self) -> int:
-        """How many inputs may be between the one whose turn it is and the last that has begun."""
-        return sum(job.stage.limit for job in self.pipeline.jobs[1 : self.place + 1] if job.stage is not None)
 
     def items_of(self, inputs: Collection[int]) -> list[int]:
         """What is in this stage of these inputs, and has not ended."""
@@ -148,21 +142,23 @@ class StageBook:
         unwanted, self.unwanted = self.unwanted, set()
         return unwanted
 
-    def came(self, path: Path, more: int) -> list[tuple[Path, Any]]:
-        """An item of a stage before has ended, which leaves so many in these stages; what has its turn now."""
-        root = path[0]
-        left = self.coming.get(root, 1) + more - 1
+    def came(self, root: int, left: int) -> dict[int, list[tuple[Path, Any]]]:
+        """So many items of that input are left in the stages before, see ``coming``.
+
+        Returns the inputs that have their turn now, in order, and what came of each.
+        """
         self.coming[root] = left
+        turns: dict[int, list[tuple[Path, Any]]] = {}
         if left:
-            return []
+            return turns
         self.skipped += root not in self.early
-        ready: list[tuple[Path, Any]] = []
         while self.coming.get(self.turn, 1) == 0:
             del self.coming[self.turn]
-            self.skipped -= self.turn not in self.early
-            ready += sorted(self.early.pop(self.turn, ()), key=_path_of)
+            turns[self.turn] = own = sorted(self.early.pop(self.turn, ()), key=_path_of)
+            self.skipped -= not own
             self.turn += 1
-        return ready
+        self.pipeline.moved(self, skips=not turns and root not in self.early)
+        return turns
 
 
 @dataclass(eq=False, slots=True)
@@ -181,6 +177,7 @@ class InputsEnded:
     indices: list[int] = field(default_factory=list)
     results: list[Any] = field(default_factory=list)
     failures: dict[int, Failure] = field(default_factory=dict)  #: by position
+    fed: list[JobBook] = field(default_factory=list)  #: the stages that got items meanwhile
 
 
 class Pipeline:
@@ -193,12 +190,18 @@ class Pipeline:
         self.count_lanes: Callable[[], int] = lambda: 1  #: set when it is started
         self.has_spread = False  #: something was yielded: a stage may have more items than there are inputs, or fewer
         self._spread: dict[int, _Spread] = {}
+        self._horizon: tuple[int, StageBook] | None = None  #: and the stage that it is due to
         head.pipeline = self
         head.pending.clear()
         for place, (job, (name, most, ordered)) in enumerate(zip(jobs, stages, strict=True)):
             job.stage = StageBook(self, place, name, most, ordered and place > 0)
             job.in_order = ordered
             job.sealed = place == 0
+        following: StageBook | None = None
+        for job in reversed(jobs):
+            assert job.stage is not None
+            job.stage.next_ordered = following
+            following = job.stage if job.stage.ordered else following
 
     @property
     def total(self) -> int:
@@ -208,7 +211,7 @@ class Pipeline:
     @property
     def is_over(self) -> bool:
         """True where no stage has anything left to do."""
-        return all(job.status.final for job in self.jobs)
+        return all(job.status.final for job in reversed(self.jobs))  # the last one is the last to end
 
     @property
     def lanes_held(self) -> int:
@@ -224,6 +227,33 @@ class Pipeline:
     def seconds(self) -> float:
         """Worker seconds that all stages have used, and of what is under way."""
         return sum(job.seconds_used + job.seconds_expected for job in self.jobs)
+
+    @property
+    def horizon(self) -> int:
+        """The first input that may not begin yet, since too many are between it and those whose turn it is.
+
+        It is found anew when something has come to the stage that it is due to, or an input is skipped: so it costs a
+        look at all stages about once an input. The input whose turn it is there has begun by then, or is the next one:
+        so it can't last.
+        """
+        if self._horizon is None:
+            window = skipped = 0
+            for job in self.jobs[1:]:
+                stage = job.stage
+                assert stage is not None
+                window += stage.limit
+                if stage.ordered:
+                    skipped += stage.skipped
+                    end = stage.turn + skipped + window
+                    if self._horizon is None or end < self._horizon[0]:
+                        self._horizon = end, stage
+            assert self._horizon is not None
+        return self._horizon[0]
+
+    def moved(self, stage: StageBook, *, skips: bool) -> None:
+        """All of an input has come to this stage; ``skips``: nothing has, before its turn."""
+        if skips or (self._horizon is not None and self._horizon[1] is stage):
+            self._horizon = None
 
     def take_outcomes(
         self, job: JobBook, indices: Sequence[int], results: Sequence[Any], failed: Collection[int]
@@ -255,10 +285,11 @@ class Pipeline:
             else:
                 more = 1
                 arrivals += self._arrive(stage, path, [(path, result)])
-            arrivals += self._come(stage, path, more)
+            arrivals += self._come(stage, path[0], more, ended)
         after = stage.after
         if arrivals and after is not None:
             after.take_arrivals(arrivals)
+            ended.fed.append(after)
         return ended
 
     def let_go(self) -> None:
@@ -285,21 +316,21 @@ class Pipeline:
             after.stage.early.setdefault(path[0], []).extend(values)
         return []
 
-    def _come(self, stage: StageBook, path: Path, more: int) -> list[tuple[Path, Any]]:
-        """Notify stages that keep the order; returns what the next one gets now."""
-        ready: list[tuple[Path, Any]] = []
-        for job in self.jobs[stage.place + 1 :]:
-            other = job.stage
-            assert other is not None
-            if not other.ordered:
-                continue
-            is_next = other.place == stage.place + 1
-            released = other.came(path, 0 if is_next else more)
-            if is_next:
-                ready = released
-            elif released:
-                job.take_arrivals(released)
-        return ready
+    def _come(self, stage: StageBook, root: int, more: int, ended: InputsEnded) -> list[tuple[Path, Any]]:
+        """An item has ended and brings so many: tell the stage that keeps the order. Returns what the next one gets."""
+        other = stage.next_ordered
+        if other is None:
+            return []
+        is_next = other.place == stage.place + 1
+        turns = other.came(root, other.coming.get(root, 1) - 1 + (0 if is_next else more))
+        ready = [arrival for own in turns.values() for arrival in own]
+        _let_through(other, turns)
+        if is_next or not ready:
+            return ready
+        job = self.jobs[other.place]
+        job.take_arrivals(ready)
+        ended.fed.append(job)
+        return []
 
     def _path_of(self, job: JobBook, index: int, *, failed: bool) -> Path:
         table = job.table
@@ -346,6 +377,18 @@ class Pipeline:
             ended.failures[len(ended.indices)] = replace(spread.failure[1], elapsed=elapsed)
         ended.indices.append(root)
         ended.results.append([value for _, value in sorted(spread.results, key=_path_of)])
+
+
+def _let_through(stage: StageBook, turns: dict[int, list[tuple[Path, Any]]]) -> None:
+    """These inputs have had their turn in that stage: tell the next one that keeps the order what is on its way to it.
+
+    That gets nothing now, but has had its turn at those of which nothing is.
+    """
+    following = stage.next_ordered
+    while turns and following is not None:
+        come = [following.came(root, len(own)) for root, own in turns.items()]
+        turns = {root: own for each in come for root, own in each.items()}
+        following = following.next_ordered
 
 
 def _path_of(entry: tuple[Path, Any]) -> Path:
