@@ -8,12 +8,18 @@ from __future__ import annotations
 import functools
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from types import FunctionType
 from typing import Any, TypeVar
 
+from mpqueue._text import shown
+
 _F = TypeVar("_F", bound=Callable[..., Any])
+_T = TypeVar("_T")
+
+#: Where a function stands for the items, or items for the function.
+SWAPPED = "; were the function and the items swapped?"
 
 #: What Python says of an option that a function does not have.
 _UNEXPECTED = re.compile(r"got an unexpected keyword argument '([^']*)'")
@@ -91,6 +97,29 @@ def _hint(signature: inspect.Signature) -> str:
 def _name_of(handler: Any) -> str:
     name = getattr(handler, "__qualname__", None)
     return name if isinstance(name, str) else f"{type(handler).__qualname__} object "
+
+
+def check_callable(function: object, name: str, *, gets_items: bool = True) -> None:
+    """Raise TypeError for an argument of this name that can't be called. By default items are given beside it."""
+    if not callable(function):
+        swapped = SWAPPED if gets_items and isinstance(function, Iterable) and not isinstance(function, str) else ""
+        raise TypeError(
+            f"{name}: expected a callable, got {shown(function)} of type {type(function).__name__}{swapped}"
+        )
+
+
+def iterator_of(items: Iterable[_T], name: str = "items") -> Iterator[_T]:
+    """What iterates over an argument of this name. Raises TypeError for what nothing can, and what ``__iter__`` raises.
+
+    A TypeError of its own ``__iter__`` counts as the former.
+    """
+    try:
+        return iter(items)
+    except TypeError:
+        swapped = SWAPPED if callable(items) else ""
+        raise TypeError(
+            f"{name}: expected an iterable, got {shown(items)} of type {type(items).__name__}{swapped}"
+        ) from None
 
 
 def check_items(items: object) -> None:

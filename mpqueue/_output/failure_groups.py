@@ -1,4 +1,4 @@
-"""Failures that are alike: by the type of the error and the line that raised it."""
+"""Failures that are alike: by the type of the error, the line that raised it, and the stage that it was in."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from mpqueue._text import fitting, visible_line
-from mpqueue.errors import type_name_of
+from mpqueue.errors import StageError, shown, text_of, type_name_of
 
 if TYPE_CHECKING:
+    from mpqueue._core.state.item_table import Failure
     from mpqueue._queue.job import JobItem
 
+#: Characters of an error's text that the text of a group has.
+MOST = 200
 #: How a traceback begins as text; that of a group of exceptions has a margin.
 _HEADER = re.compile(r"(?:  \+ Exception Group )?Traceback \(most recent call last\):$")
 _MARGIN = "  | "
@@ -36,13 +39,15 @@ class FailureGroup:
     """Failed items whose errors have one type and one place, in the order of the job.
 
     ``place`` is ``"file.py:12"``, the line of your own code that raised the error or called what did; None where there
-    is no traceback. ``message`` is the text of the first one's error.
+    is no traceback. ``message`` is the text of the first one's error. ``stage`` is the stage of `run_stages` in which
+    they failed, with the error of that stage; None elsewhere.
     """
 
     error_type: str
     place: str | None
     message: str
     items: tuple[JobItem, ...]
+    stage: str | None = None
 
     @property
     def count(self) -> int:
@@ -50,8 +55,11 @@ class FailureGroup:
         return len(self.items)
 
     def __str__(self) -> str:
+        stage = "" if self.stage is None else f" in stage {shown(self.stage)}"
         where = "" if self.place is None else f" at {visible_line(self.place)}"
-        text = f"{self.error_type} × {self.count}{where}, first: {self.items[0].label}"
+        message = self.message if len(self.message) <= MOST else f"{self.message[:MOST]}..."
+        why = "" if message in ("", self.error_type) else f": {visible_line(message)}"
+        text = f"{self.error_type} × {self.count}{stage}{where}, first: {self.items[0].label}{why}"
         return fitting(text, sys.stdout)
 
     def __repr__(self) -> str:
@@ -60,21 +68,33 @@ class FailureGroup:
 
 def group_failures(items: Iterable[JobItem]) -> list[FailureGroup]:
     """The failed ones of these, the largest group first."""
-    groups: dict[tuple[str, str | None], list[JobItem]] = {}
-    messages: dict[tuple[str, str | None], str] = {}
+    groups: dict[tuple[str, str | None, str | None], list[JobItem]] = {}
+    messages: dict[tuple[str, str | None, str | None], str] = {}
     places: dict[str, str | None] = {}
     for item in items:
         failure = item._failure  # noqa: SLF001 - looked at once: an item that is tried again has none
         if failure is None:
             continue
+        stage, error, message = _reason(failure)
         trace = failure.traceback or ""
         if trace not in places:
-            places[trace] = place_of(trace, failure.message)
-        alike = type_name_of(failure.error), places[trace]
-        messages.setdefault(alike, failure.message)
+            places[trace] = place_of(trace, message)
+        alike = type_name_of(error), places[trace], stage
+        messages.setdefault(alike, message)
         groups.setdefault(alike, []).append(item)
-    found = [FailureGroup(*alike, messages[alike], tuple(members)) for alike, members in groups.items()]
+    found = [
+        FailureGroup(error_type, place, messages[error_type, place, stage], tuple(members), stage)
+        for (error_type, place, stage), members in groups.items()
+    ]
     return sorted(found, key=lambda group: -group.count)
+
+
+def _reason(failure: Failure) -> tuple[str | None, BaseException, str]:
+    """In which stage it failed, the error there, and its text."""
+    error = failure.own
+    if isinstance(error, StageError) and error.__cause__ is not None:
+        return error.stage, error.__cause__, text_of(error.__cause__)
+    return None, failure.error, failure.message
 
 
 def place_of(trace: str, message: str = "") -> str | None:

@@ -7,7 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from mpqueue._output.bars import minutes
-from mpqueue._text import label, visible_line
+from mpqueue._text import label
 
 if TYPE_CHECKING:
     from mpqueue._queue.job import Job
@@ -19,10 +19,10 @@ MOST = 10
 def job_as_html(job: Job) -> str:
     """The job's state and counts; under them its failures, those that are alike in one line."""
     groups = job.failure_groups() if job.failed else []
-    lines = [[str(group), visible_line(group.message)] for group in groups[:MOST]]
+    lines = [[str(group)] for group in groups[:MOST]]
     if len(groups) > MOST:
-        lines.append([f"... and {len(groups) - MOST} more kinds", ""])
-    failures = _table(["failures", "the first one's error"], lines) if lines else ""
+        lines.append([f"... and {len(groups) - MOST} more kinds"])
+    failures = _table(["failures"], lines) if lines else ""
     return _table(_JOB_COLUMNS, [_line_of(job)]) + failures
 
 

@@ -502,8 +502,9 @@ class Job(_WithDefaults, Generic[T_co, R_co]):
     def failure_groups(self) -> list[FailureGroup]:
         """The failed items by the type and the place of their errors, the largest group first.
 
-        The text of one is ``ValueError × 29 at h.py:12, first: img_003.jpg``. The place is the innermost line of the
-        traceback that is no library's. Costs some microseconds an item that failed.
+        The text of one is ``ValueError × 29 at h.py:12, first: img_003.jpg: bad header``. The place is the innermost
+        line of the traceback that is no library's. Of stages, the error is that of the stage, which the text names.
+        Costs some microseconds an item that failed.
         """
         from mpqueue._output.failure_groups import group_failures  # which few programs need
 

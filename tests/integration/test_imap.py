@@ -114,7 +114,7 @@ def test_several_chunks_of_a_given_size_are_put_in_order() -> None:
 
 def test_what_is_wrong_is_refused_at_once() -> None:
     imap = cast("Any", mpqueue.imap)
-    with pytest.raises(TypeError, match="not iterable"):
+    with pytest.raises(TypeError, match="items: expected an iterable, got 3"):
         imap(do.double, 3)
     with pytest.raises(TypeError, match="expected a callable"):
         imap(3, [1])

@@ -116,6 +116,28 @@ def test_items_are_refused(what: str) -> None:
         check_nothing_created(queue)
 
 
+def test_where_the_function_and_the_items_are_swapped_the_error_asks_so() -> None:
+    swapped: Any = do.succeed
+    asks = pytest.raises(TypeError, match=r"expected (an iterable|a callable), got .*function and the items swapped")
+    calls: list[Callable[[], object]] = [
+        lambda: mpqueue.map([1, 2], swapped),  # type: ignore[call-overload]
+        lambda: mpqueue.starmap([(1, 2)], swapped),  # type: ignore[call-overload]
+        lambda: mpqueue.imap([1, 2], swapped),  # type: ignore[call-overload]
+        lambda: mpqueue.stages(swapped, [[1, 2]]),  # type: ignore[list-item]
+    ]
+    for call in calls:
+        with asks:
+            call()
+    with JobQueue(1) as queue:
+        with asks:
+            queue.run(swapped, [1, 2])  # type: ignore[call-overload]
+        with asks:
+            queue.create_job("job", swapped, [1, 2])  # type: ignore[call-overload]
+        check_nothing_created(queue)
+    with pytest.raises(TypeError, match=r"expected an iterable, got 5 of type int$"):
+        mpqueue.map(do.succeed, 5)  # type: ignore[call-overload]
+
+
 def check_nothing_created(queue: JobQueue) -> None:
     assert queue.jobs() == []
     assert queue.get_job("job") is None

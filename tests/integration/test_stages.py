@@ -133,6 +133,29 @@ def yield_arrays(count: int) -> Iterator[np.ndarray]:
     yield from map(load, range(count))
 
 
+def fail_as_asked(number: int) -> int:
+    if number % 3 == 0:
+        raise OSError(2, "No such file or directory", f"{number}.jpg")
+    if number % 3 == 1:
+        raise ValueError
+    return number
+
+
+def test_groups_of_failures_tell_the_error_in_the_stage_and_its_text(queue: JobQueue) -> None:
+    job = queue.run_stages(range(8), [fail_on_four, Stage(fail_as_asked, name="open", max_retries=0)])
+    line = fail_as_asked.__code__.co_firstlineno + 2
+    first, second, third = job.failure_groups()
+    missing = "[Errno 2] No such file or directory: '0.jpg'"
+    assert str(first) == f"FileNotFoundError × 3 in stage 'open' at test_stages.py:{line}, first: 0: {missing}"
+    assert str(second) == f"ValueError × 2 in stage 'open' at test_stages.py:{line + 2}, first: 1"
+    place = f"test_stages.py:{fail_on_four.__code__.co_firstlineno + 2}"
+    assert str(third) == f"ValueError × 1 in stage 'fail_on_four' at {place}, first: 4: four"
+    assert (first.error_type, first.stage, first.count) == ("FileNotFoundError", "open", 3)
+    assert first.message == missing
+    (group,) = queue.run([3, 6], fail_as_asked, max_retries=0).failure_groups()
+    assert str(group).endswith("first: 3: [Errno 2] No such file or directory: '3.jpg'")
+
+
 def test_a_failure_names_its_stage(queue: JobQueue) -> None:
     job = queue.run_stages([1, 2, 3], [do.double, fail_on_four, do.double], id="fails")
     assert (job.results, job.status) == ([4, None, 12], JobStatus.COMPLETED_WITH_ERRORS)

@@ -126,8 +126,8 @@ def test_failures_are_together_by_type_and_place_the_most_first() -> None:
         ("WorkerCrashedError", None, 1, "e"),
     ]
     assert [item.id for item in groups[0].items] == [1, 3]
-    assert str(groups[0]) == "ValueError × 2 at test_failure_groups.py:18, first: file 1"
-    assert str(groups[2]) == "Odd × 1, first: file 2"
+    assert str(groups[0]) == "ValueError × 2 at test_failure_groups.py:18, first: file 1: b"
+    assert str(groups[2]) == "Odd × 1, first: file 2: c"
 
 
 def test_items_that_run_again_by_now_or_completed_are_in_no_group() -> None:

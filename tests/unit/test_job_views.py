@@ -237,7 +237,7 @@ def test_an_item_s_repr_has_its_label_and_one_line_of_its_error() -> None:
     fail(book, 0, ValueError("two\nlines"))
     assert repr(Job(book).items[0]) == "<JobItem 0 (a.jpg) failed: ValueError: two\\nlines>"
     assert repr(Job(book).items[0].history[0]).startswith("<FailedTry ValueError: two\\nlines after ")
-    assert repr(Job(book).failure_groups()) == "[<FailureGroup ValueError × 1, first: a.jpg>]"
+    assert repr(Job(book).failure_groups()) == "[<FailureGroup ValueError × 1, first: a.jpg: two\\nlines>]"
 
 
 def test_notebooks_show_tables_in_which_nothing_of_users_is_markup(book: JobBook) -> None:

@@ -148,7 +148,7 @@ def test_a_list_is_of_the_table_that_is_shown_whatever_the_job_has_meanwhile(oth
         table.failures[0] = Failure(ValueError(table.payloads[0]))
     newer.attempts[0] = 9
     book.table, book.epoch = newer, 1
-    group = "ValueError@"
+    group = "ValueError@@"
     for table in (shown, newer, shown):
         count = len(table)
         assert made.find(searched, table, bytes(count)).indices == [

@@ -15,6 +15,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn, Protocol, TypeVar
 
+from mpqueue._call_checks import iterator_of
 from mpqueue._os.memory.mappings import zeros
 from mpqueue._text import label, visible_line
 from mpqueue._wire.ids import IdRule, ids_of, rule_of
@@ -514,11 +515,7 @@ def read_all(items: Iterable[Any], name: str = "items") -> list[Any]:
     """
     if type(items) in (list, tuple, range):
         return list(items)
-    try:
-        iterator = iter(items)
-    except TypeError:
-        raise TypeError(f"{name}: expected an iterable, got {shown(items)} of type {type(items).__name__}") from None
-    return [item for item in iterator]  # noqa: C416 - `list` would ask for a length, and believe it
+    return [item for item in iterator_of(items, name)]  # noqa: C416 - `list` would ask for a length, and believe it
 
 
 def check_unique(ids: list[Hashable]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
 from typing import Any, Literal, TypeVar, Unpack, overload
 
-from mpqueue._call_checks import names_options
+from mpqueue._call_checks import iterator_of, names_options
 from mpqueue._dropin.map.batch import RecordAs, name_of
 from mpqueue._dropin.map.input_reader import InputReader
 from mpqueue._dropin.map.item_iterator import ItemIterator
@@ -182,7 +182,7 @@ def _iterate(
     check_optional_count("buffersize", buffersize, low=1)
     check_optional_count("max_failures", max_failures, low=0)
     showing = showing_stream(progress, fn, items)
-    iterator = iter(items)
+    iterator = iterator_of(items)
     workers = enough_workers(job.max_lanes, length_of(items))
     warm = is_warm(journal, backend)
     lent: LentQueue = WarmQueue(workers) if warm else OwnQueue(workers, journal, backend)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
 from typing import Any, Literal, TypeVar, Unpack, overload
 
-from mpqueue._call_checks import names_options
+from mpqueue._call_checks import check_callable, names_options
 from mpqueue._core.state.item_table import Failure, read_all
 from mpqueue._dropin.map.batch import RecordAs, start_batch
 from mpqueue._dropin.map.lent_queues import queue_for, queue_in_loop_for
@@ -30,7 +30,7 @@ from mpqueue._queue.new_job import RecordOptions, record_options
 from mpqueue._queue.recorded.again import Redo
 from mpqueue._queue.run import Ended, JobRun
 from mpqueue._worker.handlers.called import StarCall
-from mpqueue.errors import QueueClosedError, TooManyFailuresError, shown
+from mpqueue.errors import QueueClosedError, TooManyFailuresError
 from mpqueue.retry import RetryPolicy
 
 T = TypeVar("T")
@@ -168,8 +168,7 @@ def starmap(
 @names_options("mpqueue.starmap")
 def starmap(fn: Callable[..., Any], items: Iterable[Iterable[Any]], **options: Any) -> list[Any]:
     """Like `map`, for items that are tuples of arguments: ``[fn(*item) for item in items]``."""
-    if not callable(fn):
-        raise TypeError(f"fn: expected a callable, got {shown(fn)} of type {type(fn).__name__}")
+    check_callable(fn, "fn")
     return map(StarCall(fn), items, **options)
 
 

@@ -19,7 +19,7 @@ from multiprocessing import pool as standard
 from types import TracebackType
 from typing import Any, NamedTuple, NoReturn, Self, TypeVar
 
-from mpqueue._call_checks import names_options
+from mpqueue._call_checks import check_callable, names_options
 from mpqueue._core.state.item_table import read_all
 from mpqueue._dropin.map.batch import start_batch
 from mpqueue._dropin.map.map_options import Seeds, pool_options
@@ -254,8 +254,7 @@ class Pool(standard.Pool):
 
     def _as_handler(self, func: Callable[..., Any]) -> Any:
         """The function, to be sent so that its worker goes on with the globals that it has there."""
-        if not callable(func):
-            raise TypeError(f"func: expected a callable, got {shown(func)} of type {type(func).__name__}")
+        check_callable(func, "func")
         return func if self._sends_handlers_whole else self._functions.of_script(func)
 
     def _run_map(

@@ -49,7 +49,7 @@ class FailureList:
         return [
             {
                 "key": _key_of(group),
-                "errorType": group.error_type,
+                "errorType": group.error_type if group.stage is None else f"{group.error_type} in {group.stage}",
                 "place": group.place,
                 "message": cut(group.message),
                 "count": group.count,
@@ -82,4 +82,4 @@ class FailureList:
 
 
 def _key_of(group: FailureGroup) -> str:
-    return f"{group.error_type}@{group.place or ''}"
+    return "@".join([group.error_type, group.place or "", group.stage or ""])

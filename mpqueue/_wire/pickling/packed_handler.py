@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from mpqueue._call_checks import check_callable
 from mpqueue._os.process.process_signals import came_of_signal
 from mpqueue._wire.frames import HandlerFrame
 from mpqueue._wire.memory.segments import CommonSegment, log
@@ -86,8 +87,8 @@ def pack_handler(
     Raises TypeError for what can't be called, `HandlerPicklingError` for what can't be serialized.
     """
     for name, function in ((argument, handler), ("setup", setup)):
-        if not callable(function) and not (name == "setup" and function is None):
-            raise TypeError(f"{name}: expected a callable, got {shown(function)} of type {type(function).__name__}")
+        if name != "setup" or function is not None:
+            check_callable(function, name, gets_items=name == argument)
     whole = travels is not Travels.IN_MEMORY
     nothing: contextlib.AbstractContextManager[list[Shared[Any]]] = contextlib.nullcontext([])
     sharing = nothing if travels is Travels.WHOLE else notes_shared()
