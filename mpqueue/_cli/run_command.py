@@ -115,8 +115,8 @@ def _add_work(parser: argparse.ArgumentParser) -> None:
         "command runs only what is missing or new")  # fmt: skip
     add("--key", choices=("file", "content", "value"), help="how a journal knows that an item has changed: by its "
         "file's size and time (default for files), its file's content, or its value (default for others)")  # fmt: skip
-    add("--redo", action="append", metavar="WHAT", help="run ended items again: failed, changed-code (all, if the "
-        "handler's code has changed), all, or an item by its name or id; may be given several times")  # fmt: skip
+    add("--redo", action="append", metavar="WHAT", help="run ended items again: failed, changed-code (those whose "
+        "results other code has made), all, or an item by its name or id; may be given several times")  # fmt: skip
     add("--handler-version", metavar="TEXT", help="the handler's version, any text: if it differs from the journal's, "
         "everything runs again; with a version, there is no warning about changed code")  # fmt: skip
     add("--plan", action="store_true", help="print which items would run, by the journal, and run nothing")

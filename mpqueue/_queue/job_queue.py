@@ -470,10 +470,11 @@ class JobQueue(SafeEmitter):
         says in which state an item is, as bytes or a str: an item with another key has changed (`file_key`,
         `content_key`). Without it an item has changed if it has an id and another value. The key is taken now, so that
         a file that changes while the job runs is done again next time. With another ``version`` of the handler
-        than the recorded one everything runs again. Without one there is a warning if the handler's code seems to have
-        changed, with ``strict`` a `JournalMismatchError`. ``redo`` runs again what has ended: ``"failed"`` items,
-        everything if the code has changed (``"changed-code"``), ``"all"``, or the items of these ids. A job that was
-        over is so at once, and its run resolves at once. `plan_job` says beforehand what will run.
+        than the recorded one everything runs again. Without one there is a warning if the handler's code has changed
+        since results were made, with ``strict`` a `JournalMismatchError`. ``redo`` runs again what has ended:
+        ``"failed"`` items, those whose results other code has made (``"changed-code"``), ``"all"``, or the items of
+        these ids. Code is all that is sent with the handler, and the source of your own modules. A job that was over is
+        so at once, and its run resolves at once. `plan_job` says beforehand what will run.
 
         An open job goes on with all items that the journal has, also those that handlers had added: what has not ended
         runs, and what is given and recorded already is left out, whatever has changed in it. It has neither ``update``

@@ -28,13 +28,15 @@ from mpqueue._queue.recorded.again import Again, Redo, check_redo, choose_again
 from mpqueue._text import digits
 from mpqueue._wire.item_labels import Label
 from mpqueue._wire.memory.shared import notes_shared, size_of
-from mpqueue._wire.pickling.packed_handler import PackedHandler, Travels, name_of, pack_handler
+from mpqueue._wire.pickling.packed_handler import PackedHandler, Travels, pack_handler
 from mpqueue._wire.pickling.payload import dump_by_value, whole
 from mpqueue.errors import JournalMismatchError, shown
 from mpqueue.status import FAILED, OVER, PENDING, JobStatus
 
 if TYPE_CHECKING:
     from mpqueue._parent.journal.chunk_rows import Row
+    from mpqueue._parent.journal.code.code_parts import CodeNow
+    from mpqueue._parent.journal.code.made_by import MadeBy
     from mpqueue._parent.journal.items.inventory import Inventory, Key
     from mpqueue._parent.journal.items.matching import Match
     from mpqueue._parent.journal.journal_reader import Reader, RecordedJob
@@ -49,6 +51,12 @@ Cost = Callable[[Any], float] | Sequence[float] | str | None
 RECORDED = "recorded"
 #: Bytes up to which a handler is kept in the journal.
 MOST_HANDLER = 4 << 20
+
+
+#: What can be done about changed code.
+WAYS = "redo='changed-code' (--redo changed-code), or a new version=, runs them again"
+#: What happens without that.
+NOT_AGAIN = "what is done is not done again"
 
 
 class RecordOptions(NamedTuple):
@@ -153,15 +161,15 @@ class NewJob:
         `JournalMismatchError` for a job with other items, unless ``update``; `JournalError`; TypeError for items that
         have no identity; and what ``key`` raises.
         """
-        from mpqueue._parent.journal.code_hash import differs, hash_code  # a part of what only journals need
-        from mpqueue._parent.journal.items.inventory import Inventory
+        from mpqueue._parent.journal.code.made_by import MadeBy
+        from mpqueue._parent.journal.items.inventory import Inventory  # a part of what only journals need
         from mpqueue._parent.journal.kept_results import KeptResults
 
         book, reader = self.book, recorder.journal.reader
-        inventory, code_hash = Inventory(book.table, options.key), hash_code(*self._functions)
+        inventory, code = Inventory(book.table, options.key), self._take_code()
         recorded = recorder.journal.find(book.id)
         if recorded is None:
-            number = inventory.add(recorder.journal, self._columns(created_at, code_hash, options))
+            number = inventory.add(recorder.journal, self._columns(created_at, code, options))
             book.table.source = KeptResults(reader, number, book.id, strict=True)
             recorder.add(book, self.recording(number, inventory.left_out))
             return
@@ -172,11 +180,13 @@ class NewJob:
                 f"job {book.id!r} in {reader.path}: expected the items that it was recorded with, got others: "
                 f"{match}; update=True runs those; nothing was changed"
             )
-        code_changed = differs(recorded.code_hash, code_hash)
-        again = choose_again(book.table, match, recorded, options, code_changed=code_changed)
-        is_other_code = code_changed and not again.everything and options.version is None
-        self._check(reader, recorded, is_other_code=is_other_code, strict=options.strict)
-        columns = self._code_columns(code_hash, options) if again.everything else {}
+        made = MadeBy(reader, recorded, code)
+        if made.may_differ:
+            made.look(book.table.status, reader.fill_statuses(book.table, recorded))
+            book.table.start_afresh(range(len(book.table)))
+        again = choose_again(book.table, match, recorded, options, changed=made.changed)
+        self._check(reader, recorded, None if again.everything else made, options)
+        columns = self._code_columns(code, options, None if again.everything else made)
         failed = self._go_on(recorder, recorded, inventory, match, again, columns)
         recording = self.recording(recorded.number, inventory.left_out)
         recorder.add(book, dataclasses.replace(recording, failed=failed))
@@ -189,6 +199,7 @@ class NewJob:
         from mpqueue._parent.journal.kept_values import NotKept
 
         book = self.book
+        self._note_code(recorder, number)
         suspects = self._judge_suspects(recorder, number)
         if suspects is not None:
             book.go_on(suspects.care())
@@ -196,6 +207,18 @@ class NewJob:
         payloads = book.table.payloads
         left_out = frozenset(index for index, payload in enumerate(payloads) if isinstance(payload, NotKept))
         recorder.add(book, self.recording(number, left_out))
+
+    def _note_code(self, recorder: Recorder, number: int) -> None:
+        """The handler that the journal had may be another one by now, if it goes by name."""
+        from mpqueue._parent.journal.code.made_by import MadeBy
+        from mpqueue._parent.journal.journal_file import JobItems  # a part of what only journals need
+
+        recorded = recorder.journal.reader.line(number)
+        assert recorded is not None
+        made = MadeBy(recorder.journal.reader, recorded, self._take_code())
+        if made.is_new:
+            codes = made.written()
+            recorder.journal.ask(lambda store: store.put_job(number, {"codes": codes}, JobItems()))
 
     def recording(self, number: int, left_out: frozenset[int]) -> Recording:
         """What the recorder has to know of the job, which has this number in the journal."""
@@ -206,7 +229,15 @@ class NewJob:
         failed = {index for index in table.failures if table.status[index] == FAILED}
         return Recording(number, tries, failed, left_out)
 
-    def _columns(self, created_at: float, code_hash: str, options: RecordOptions) -> dict[str, Any]:
+    def _take_code(self) -> CodeNow:
+        """What the functions are made of now. What runs from now on is made by that."""
+        from mpqueue._parent.journal.code.code_parts import code_of  # a part of what only journals need
+
+        code = code_of(*self._functions)
+        self.book.table.code = code.code.number
+        return code
+
+    def _columns(self, created_at: float, code: CodeNow, options: RecordOptions) -> dict[str, Any]:
         book = self.book
         return {
             "id": book.id,
@@ -214,23 +245,28 @@ class NewJob:
             "seed": digits(book.options.seed),
             "created_at": created_at,
             "status": str(JobStatus.PENDING),
-            **self._code_columns(code_hash, options),
+            **self._code_columns(code, options),
         }
 
-    def _code_columns(self, code_hash: str, options: RecordOptions) -> dict[str, Any]:
-        return code_columns(self._functions, code_hash, options, self.book.table.label)
+    def _code_columns(self, code: CodeNow, options: RecordOptions, made: MadeBy | None = None) -> dict[str, Any]:
+        return code_columns(self._functions, code, options, self.book.table.label, made)
 
-    def _check(self, reader: Reader, recorded: RecordedJob, *, is_other_code: bool, strict: bool) -> None:
-        """Say that the code or the seed is another; with ``strict`` refuse that."""
-        is_other_seed = self._seed_given and recorded.seed != self.book.options.seed
-        ways = "; a new version=, or redo='changed-code' (--redo changed-code), runs it again" if is_other_code else ""
-        text = describe_change(
-            self._functions[0], recorded, reader, is_other_code=is_other_code, is_other_seed=is_other_seed
-        )
-        if text and strict:
-            raise JournalMismatchError(f"{text}; with strict=True that is refused, and nothing was changed{ways}")
-        if text:
-            log.warning("%s; what is done is not done again%s", text, ways)
+    def _check(self, reader: Reader, recorded: RecordedJob, made: MadeBy | None, options: RecordOptions) -> None:
+        """Say that code has changed that made results which are kept, or the seed; with ``strict`` refuse that."""
+        change = "" if made is None else describe_code(made, options)
+        unknown = "" if made is None else describe_unknown(made, options)
+        seed = ""
+        if self._seed_given and recorded.seed != self.book.options.seed:
+            seed = "its seed has changed since it was recorded"
+        where, changes = f"job {recorded.id!r} in {reader.path}", "; ".join(filter(None, (change, seed)))
+        ways = f"; {WAYS}" if change else ""
+        if changes and options.strict:
+            refused = "with strict=True that is refused, and nothing was changed"
+            raise JournalMismatchError(f"{where}: {changes}; {refused}{ways}")
+        if changes:
+            log.warning("%s: %s; %s%s", where, changes, NOT_AGAIN, ways)
+        if unknown:
+            log.warning("%s: %s", where, unknown)
 
     def _go_on(
         self,
@@ -271,7 +307,7 @@ class NewJob:
             status = JobStatus.COMPLETED if not book.failed else JobStatus.COMPLETED_WITH_ERRORS
             status = status if book.all_ended else JobStatus.PENDING
         same = match.is_same and recorded.slots is not None and places == table.slots
-        if not same or any_afresh or again.everything:
+        if not same or any_afresh or columns:
             counts = {"completed": book.completed, "failed": book.failed, "status": str(status)}
             inventory.write(
                 recorder.journal, recorded, match, counts | columns, again.afresh, everything=again.everything
@@ -425,32 +461,38 @@ def _marked(count: int, indices: Iterable[int]) -> bytearray:
 
 def code_columns(
     functions: tuple[Callable[..., Any], Callable[..., Any] | None],
-    code_hash: str,
+    code: CodeNow,
     options: RecordOptions,
     label: Label = None,
+    made: MadeBy | None = None,
 ) -> dict[str, Any]:
-    """What a journal has of the handler, the setup, and how items are labelled."""
-    return {
-        "code_hash": code_hash,
+    """What a journal has of the handler, the setup, and how items are labelled.
+
+    With ``made``, what is new of that, where results are kept.
+    """
+    from mpqueue._parent.journal.code.made_by import written_codes
+
+    if made is not None and not made.is_new:
+        return {}
+    columns = {
         "handler": _keep_handler(*functions, label),
         "python": platform.python_version(),
         "handler_name": _names(*functions),
-        "version": options.version,
     }
+    if made is not None:
+        return columns | {"codes": made.written()}
+    return columns | {"codes": written_codes([code.code]), "code_hash": None, "version": options.version}
 
 
-def describe_change(
-    handler: Callable[..., Any], recorded: RecordedJob, reader: Reader, *, is_other_code: bool, is_other_seed: bool
-) -> str:
-    """What seems to have changed, for people; empty where nothing has."""
-    changed = [f"the code of {name_of(handler)}"] if is_other_code else []
-    if is_other_seed:
-        changed.append("its seed")
-    if not changed:
-        return ""
-    seem = "seems" if len(changed) == 1 else "seem"
-    where = f"job {recorded.id!r} in {reader.path}"
-    return f"{where}: {' and '.join(changed)} {seem} to have changed since it was recorded"
+def describe_code(made: MadeBy, options: RecordOptions) -> str:
+    """What has changed of the code that made results which are kept, for people."""
+    return "" if options.version is not None or options.redo == "changed-code" else made.describe_change()
+
+
+def describe_unknown(made: MadeBy, options: RecordOptions) -> str:
+    """Of which results it can't be known, for people: once, and where that is asked for."""
+    is_asked = options.strict or options.redo == "changed-code"
+    return made.describe_unknown() if options.version is None and (made.is_new or is_asked) else ""
 
 
 def check_is_list(recorded: RecordedJob, reader: Reader) -> None:

@@ -436,8 +436,11 @@ def test_another_version_runs_everything_again_and_other_code_warns(
     assert logged(caplog) == []
     assert [*once(do.succeed, "ab", journal=path)] == ["result of 'a'", "result of 'b'"]
     (warning,) = logged(caplog)
-    assert "the code of tests.support.handlers.succeed seems to have changed" in warning
-    assert "a new version=, or redo='changed-code', runs it again" in warning
+    assert (
+        "the handler (now `tests.support.handlers.succeed`) has changed since some of these results were made"
+        in warning
+    )
+    assert "redo='changed-code' (--redo changed-code), or a new version=, runs them again" in warning
 
 
 @pytest.mark.parametrize("way", [mpqueue.imap, mpqueue.map])

@@ -445,7 +445,7 @@ def test_what_an_open_job_has_not_is_refused_and_nothing_is_changed(path: Path, 
         for refused in (queue.create_job, queue.plan_job):
             with pytest.raises(JournalMismatchError, match="expected a job with a list of items, got an open one"):
                 refused("j", [3], calls)
-        with pytest.raises(JournalMismatchError, match="seems to have changed"):
+        with pytest.raises(JournalMismatchError, match="has changed since 5 of these results were made"):
             queue.create_job("j", [3], do.succeed, open=True, strict=True)
         with pytest.raises(TypeError, match="items\\[0\\]"):
             queue.create_job("j", [{"id": threading.Lock()}], calls, open=True)

@@ -16,7 +16,7 @@ import pytest
 from mpqueue._core.state.item_table import Failure, ItemTable, make_table
 from mpqueue._parent.journal import chunk_rows, kept_code, kept_values
 from mpqueue._parent.journal.chunk_rows import Results, Row, RowReader, WrittenRow, make_row
-from mpqueue._parent.journal.code_hash import differs, hash_code
+from mpqueue._parent.journal.code.code_parts import code_of
 from mpqueue._parent.journal.items.kept_payloads import hash_payloads, keep_payloads, read_payloads
 from mpqueue._parent.journal.kept_results import KeptResults
 from mpqueue._parent.journal.kept_values import (
@@ -360,13 +360,15 @@ def test_a_handler_that_moved_is_the_same_one_that_does_something_else_is_not() 
         compiled("\n\n# moved\ndef f(x):\n  return x in {'a', 'b'}"),
     ]
     other = compiled("def f(x):\n    return x in {'a', 'c'}")
-    assert not differs(hash_code(same[0]), hash_code(same[1]))
-    assert differs(hash_code(same[0]), hash_code(other))
-    assert not differs(hash_code(partial(same[0], y=2)), hash_code(partial(same[1], y=2)))
-    assert differs(hash_code(same[0], None), hash_code(same[0], other))
-    assert differs(hash_code(len), hash_code(str.upper))
-    assert not differs(hash_code(other), "2.7:" + "0" * 32)
-    assert not differs(None, hash_code(other))
+    assert number(same[0]) == number(same[1]) != number(other)
+    assert number(partial(same[0], y=2)) == number(partial(same[1], y=2))
+    assert number(same[0], None) != number(same[0], other)
+    assert number(len) != number(str.upper)
+
+
+def number(*functions: Any) -> int:
+    """What stands for the code of these."""
+    return code_of(*functions).code.number
 
 
 def handler_with(text: str, **names: Any) -> Any:
@@ -396,18 +398,19 @@ CLOSURE = "def make(limit):\n    def f(x):\n        return x + limit\n    return
     ],
 )
 def test_the_hash_covers_what_the_handler_brings_along(one: Any, other: Any) -> None:
-    assert differs(hash_code(one), hash_code(other))
-    assert not differs(hash_code(one), hash_code(one))
+    assert number(one) != number(other)
+    assert number(one) == number(one)
 
 
-def test_the_hash_leaves_out_other_functions_and_globals_that_are_not_used() -> None:
+def test_functions_that_are_called_count_and_globals_that_are_not_used_do_not() -> None:
     text = "def g(): return {}\ndef f(x): return g(), USED, lock"
     one = handler_with(text.format(1), USED=1, OTHER=1, lock=threading.Lock())
-    assert not differs(hash_code(one), hash_code(handler_with(text.format(2), USED=1, OTHER=2, lock=threading.Lock())))
+    assert number(one) == number(handler_with(text.format(1), USED=1, OTHER=2, lock=threading.Lock()))
+    assert number(one) != number(handler_with(text.format(2), USED=1, OTHER=1, lock=threading.Lock()))
 
 
 def test_a_function_that_refers_to_itself_has_a_hash() -> None:
     def f(x: int) -> Any:
         return f(x - 1) if x else 0
 
-    assert hash_code(f) == hash_code(f)
+    assert number(f) == number(f)

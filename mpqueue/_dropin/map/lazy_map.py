@@ -95,12 +95,12 @@ def imap(
     what is missing, and yields the results that are recorded in their places. An item is known by its id
     (``item["id"]`` or ``item.id``), where the first item has one, else by its value, never by its position; equal ones
     by their order. New items run, changed ones (another value with the same id, or another ``key(item)``) and failed
-    ones run again, and so do all with another ``version`` of the function, with ``redo="all"``, and, if the function's
-    code has changed, with ``redo="changed-code"``. What is gone stays in the journal. A result is yielded once it is on
-    disk. ``job_id`` names the stream in the journal (None: the function's name). Such a call has workers of its own,
-    see `map`; ``close()`` and the end of the loop wait until the journal is closed. Memory is constant however many
-    items there are or are recorded. Raises `JournalError`; TypeError in the place of an item that has no identity; and,
-    in its place, what ``key`` raises.
+    ones run again, and so do all with another ``version`` of the function or ``redo="all"``, and with
+    ``redo="changed-code"`` those whose results other code has made. What is gone stays in the journal. A result is
+    yielded once it is on disk. ``job_id`` names the stream in the journal (None: the function's name). Such a call has
+    workers of its own, see `map`; ``close()`` and the end of the loop wait until the journal is closed. Memory is
+    constant however many items there are or are recorded. Raises `JournalError`; TypeError in the place of an item that
+    has no identity; and, in its place, what ``key`` raises.
     """
     job = job_options("imap", concurrency, max_retries, retry, timeout, chunksize, seed, backend)
     record = RecordAs(job_id, record_options(key=key, version=version, redo=check_stream_redo(redo)))

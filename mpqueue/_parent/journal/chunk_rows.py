@@ -103,7 +103,7 @@ class RowDraft:
         else:
             self._done = [table.results[index] for at, index in enumerate(indices) if status[at] == COMPLETED]
         self._slots = written_slots(table.slots_of(indices) or indices)
-        self._content: dict[str, Any] = {}
+        self._content: dict[str, Any] = {"code": written_numbers(array("I", (table.code,)))}
         for name, code in NUMBERS.items():
             column = getattr(table, name)
             part = column[lo:hi] if whole else array(code, (column[index] for index in indices))
@@ -386,6 +386,8 @@ class RowReader:
         self._brought: set[int] = set()  #: items whose payload a row brought
         self._where: array[int] | None = None
         self._grows = grows
+        #: By index, the number of the code that made what is there, where results are left out.
+        self.codes = array("I", bytes(4 * len(table) if results is Results.LEFT_OUT else 0))
         if table.slots is not None or grows:
             slots = range(len(table)) if table.slots is None else table.slots
             self._where = array("q", (GONE,)) * max(count, max(slots, default=-1) + 1)
@@ -442,6 +444,7 @@ class RowReader:
             self._forget(index for index in indices if index != GONE)
         done = self._mark_results(number, content, indices)
         if self._results is Results.LEFT_OUT:
+            _put(self.codes, indices, full_column("I", content.get("code", bytes(4)), len(indices)))
             _put(table.status, indices, status)
             return
         for name, code in NUMBERS.items():

@@ -81,6 +81,7 @@ class RecordedJob:
     cpu: float | None = None  #: CPU seconds of the workers in its last run
     ran: int | None = None  #: items that ran in it
     order: object = None  #: another one after its items have come in another order
+    code: object = None  #: another one after its handler has come with other code
 
     @property
     def past(self) -> PastRun | None:
@@ -116,10 +117,10 @@ class _Look:
 
     def lines(self, which: str, *arguments: Any) -> Iterator[RecordedJob]:
         """These lines of jobs. Raises `JournalError` for one that is damaged, as far as its version can tell."""
-        for *said, seal, order in self.execute(f"{_LINES} {which}", arguments):
+        for *said, seal, order, code in self.execute(f"{_LINES} {which}", arguments):
             if self._version >= SEALED and not is_whole(said, seal):
                 raise damaged_line(self._path, said[0])
-            yield _job([*said[: len(COLUMNS)], order])
+            yield _job([*said[: len(COLUMNS)], order, code])
 
     def slots(self, job: RecordedJob) -> Iterator[tuple[int, bytes | None, bytes | None]]:
         """The blocks of a job's slots that count: the first, what they are, and their ids. None where a row is gone."""
@@ -159,13 +160,13 @@ class _Look:
             yield body, self.place(table, job, number)
 
 
-_LINES = f"SELECT {SAID}, seal, substr(places, 1, {CHECK}) FROM jobs"  # noqa: S608
+_LINES = f"SELECT {SAID}, seal, substr(places, 1, {CHECK}), substr(codes, 1, {CHECK}) FROM jobs"  # noqa: S608
 #: What SQLite may give for each: it keeps anything in any column.
 _TEXT, _ANY_TEXT, _TIME = (str, type(None)), (str, bytes, type(None)), (float, int, type(None))
 _TYPES: tuple[Any, ...] = (
     *(int, (str, bytes), int, str, _TEXT, _TEXT, str, (float, int), str, _TIME, _TIME, _TIME),
     *(int, int, int, _ANY_TEXT, _TEXT, (int, type(None)), _ANY_TEXT, (int, type(None))),
-    *((int, type(None)), _TIME, (int, type(None)), object),
+    *((int, type(None)), _TIME, (int, type(None)), object, object),
 )
 
 
@@ -437,6 +438,14 @@ class Reader:
         """Its handler as it was written, None where that was not kept."""
         return self._value("handler", job)
 
+    def codes(self, job: RecordedJob) -> list[Any]:
+        """The codes that its results were made with, see `mpqueue._parent.journal.code.made_by`."""
+        try:
+            return list(self._value("codes", job) or ())
+        except JournalError as error:
+            self._complain(job, f"with which code its results were made is damaged: {error}")
+            return [("damaged", {}, {})]
+
     @_in_one_look
     def _value(self, column: str, job: RecordedJob) -> Any:
         with self._look() as look:
@@ -569,9 +578,9 @@ class Reader:
                 rows.read(row)
         return rows
 
-    def fill_statuses(self, table: ItemTable, job: RecordedJob) -> None:
-        """Write into the table how its items ended, without results and errors."""
-        self._fill(table, job, Results.LEFT_OUT)
+    def fill_statuses(self, table: ItemTable, job: RecordedJob) -> array[int]:
+        """Write into the table how its items ended, without results and errors; returns which code made each."""
+        return self._fill(table, job, Results.LEFT_OUT).codes
 
     @_in_one_look
     def ask(self, question: Callable[[_Look], T]) -> T:

@@ -45,7 +45,7 @@ MORE_OF_JOBS = (
 )
 MORE_OF_FILES = (("size", "INTEGER"), ("digest", "BLOB"))
 #: What jobs have since version 3.
-SEAL_OF_JOBS = (("seal", "INTEGER"),)
+NEWER_OF_JOBS = (("codes", "BLOB"), ("seal", "INTEGER"))
 
 
 def _to_2(connection: Any) -> None:
@@ -67,8 +67,9 @@ def _to_2(connection: Any) -> None:
 
 
 def _to_3(connection: Any) -> None:
-    """Each job's line has a checksum."""
-    connection.execute("ALTER TABLE jobs ADD COLUMN seal INTEGER")
+    """Each job's line has a checksum, and the codes that made its results: of those that are there, none is known."""
+    for name, kind in NEWER_OF_JOBS:
+        connection.execute(f"ALTER TABLE jobs ADD COLUMN {name} {kind}")
     for said in connection.execute(f"SELECT {SAID} FROM jobs NOT INDEXED").fetchall():  # noqa: S608
         connection.execute("UPDATE jobs SET seal = ? WHERE number = ?", (seal_of(said), said[0]))
 
@@ -107,7 +108,7 @@ MIGRATIONS: dict[int, Callable[[Any], None]] = {1: _to_2, 2: _to_3}
 #: By version: temporary views that hide the tables of that version, and are like the newest.
 VIEWS: dict[int, tuple[str, ...]] = {
     1: (
-        f"CREATE TEMP VIEW jobs AS SELECT *, {_nulls(MORE_OF_JOBS + SEAL_OF_JOBS)} FROM main.jobs",  # noqa: S608
+        f"CREATE TEMP VIEW jobs AS SELECT *, {_nulls(MORE_OF_JOBS + NEWER_OF_JOBS)} FROM main.jobs",  # noqa: S608
         f"CREATE TEMP VIEW files AS SELECT *, {_nulls(MORE_OF_FILES)} FROM main.files",  # noqa: S608
         "CREATE TEMP VIEW chunks AS SELECT *, NULL AS slots FROM main.chunks",
         (
@@ -121,5 +122,5 @@ VIEWS: dict[int, tuple[str, ...]] = {
             "SELECT 0 number, 0 at, '' mpqueue, '' python, '' host, '' program, 0 commits WHERE 0"
         ),
     ),
-    2: (f"CREATE TEMP VIEW jobs AS SELECT *, {_nulls(SEAL_OF_JOBS)} FROM main.jobs",),  # noqa: S608
+    2: (f"CREATE TEMP VIEW jobs AS SELECT *, {_nulls(NEWER_OF_JOBS)} FROM main.jobs",),  # noqa: S608
 }

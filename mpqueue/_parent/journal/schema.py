@@ -3,8 +3,9 @@
 ``jobs``: a line each. ``slots`` is how many slots it has, ``places`` the slots of its items in their order (NULL: all
 slots). With ``slots`` NULL version 1 wrote it, and ``ids`` are those of all its items. With a negative ``total`` its
 maker ended before all of it was written. ``cpu`` and ``ran`` are of its last run: CPU seconds of the workers (NULL: not
-measured) and how many items. ``seal`` is a checksum over the line, see `mpqueue._parent.journal.guards.job_lines`.
-``slots``: what the items are, in blocks; what is beyond the job's ``slots``
+measured) and how many items. ``codes`` are what its handler was made of, in each version that made results, the last
+one last; version 2 had ``code_hash``. ``seal`` is a checksum over the line, see
+`mpqueue._parent.journal.guards.job_lines`. ``slots``: what the items are, in blocks; what is beyond the job's ``slots``
 does not count. ``payloads``: the items. ``chunks``: their outcomes, and of which slots these are. ``files``:
 the big values beside the journal. ``stream_items``: of a job whose ``generation`` is not NULL, a stream, a line for
 each item that has ended: it is the ``nth`` of its like in the input. One of an earlier generation is to run again.
@@ -42,7 +43,7 @@ SCHEMA = (
     status TEXT NOT NULL, started_at REAL, finished_at REAL, duration REAL,
     completed INTEGER NOT NULL DEFAULT 0, failed INTEGER NOT NULL DEFAULT 0, retries INTEGER NOT NULL DEFAULT 0,
     version TEXT, python TEXT, handler_name TEXT, suspects BLOB, slots INTEGER, places BLOB,
-    generation INTEGER, is_open INTEGER, cpu REAL, ran INTEGER, seal INTEGER
+    generation INTEGER, is_open INTEGER, cpu REAL, ran INTEGER, codes BLOB, seal INTEGER
 )""",
     """CREATE TABLE slots (
     number INTEGER PRIMARY KEY, job INTEGER NOT NULL, first INTEGER NOT NULL, body BLOB NOT NULL, ids BLOB,

@@ -41,16 +41,18 @@ def check_redo(redo: object) -> Redo:
 
 
 def choose_again(
-    table: ItemTable, match: Match, recorded: RecordedJob, options: RecordOptions, *, code_changed: bool
+    table: ItemTable, match: Match, recorded: RecordedJob, options: RecordOptions, *, changed: Sequence[int]
 ) -> Again:
-    """What runs again. Raises ValueError for the id of no item."""
+    """What runs again; ``changed`` are what other code has made. Raises ValueError for the id of no item."""
     redo = options.redo
     other_version = options.version is not None and options.version != recorded.version
-    if other_version or redo == "all" or (redo == "changed-code" and code_changed):
+    if other_version or redo == "all":
         recorded_ones = bytearray(b"\1") * len(table)
         for index in match.new:
             recorded_ones[index] = 0
         return Again(array("Q", compress(range(len(table)), recorded_ones)), everything=True)
+    if redo == "changed-code":
+        return Again(changed)
     if redo is None or isinstance(redo, str):
         return Again(failed=redo == "failed")
     index_of = {table.id_of(index): index for index in range(len(table))}

@@ -35,7 +35,7 @@ class JobPlan:
     gone: tuple[Any, ...] = ()
     failed: tuple[Hashable, ...] = ()
     to_run: int = 0  #: how many would run
-    code_changed: bool = False  #: the handler's code seems to have changed
+    code_changed: bool = False  #: the handler's code has changed since some of the results were made
 
     def __str__(self) -> str:
         counts = (
@@ -63,7 +63,8 @@ def plan(
 
     Raises what `create_job` raises of a journal and of items.
     """
-    from mpqueue._parent.journal.code_hash import differs, hash_code  # a part of what only journals need
+    from mpqueue._parent.journal.code.code_parts import code_of  # a part of what only journals need
+    from mpqueue._parent.journal.code.made_by import MadeBy
     from mpqueue._parent.journal.items.inventory import Inventory
     from mpqueue._queue.new_job import check_is_list
     from mpqueue._queue.recorded.again import choose_again
@@ -71,18 +72,20 @@ def plan(
     if reader is None or recorded is None:
         return JobPlan(new=tuple(map(table.id_of, range(len(table)))), to_run=len(table))
     check_is_list(recorded, reader)
-    known = recorded
+    known, code = recorded, code_of(*functions)
 
-    def find() -> tuple[RecordedJob, Match, list[Any]]:
+    def find() -> tuple[RecordedJob, Match, list[Any], MadeBy]:
         now = reader.now(known)
         match = Inventory(table, options.key).match(reader, now)
         table.start_afresh(range(len(table)) if any(table.status) else ())  # a look before this one was not whole
-        reader.fill_statuses(table, now)
-        return now, match, reader.names(now) if match.gone else []
+        made = MadeBy(reader, now, code)
+        codes = reader.fill_statuses(table, now)
+        if made.may_differ:
+            made.look(table.status, codes)
+        return now, match, reader.names(now) if match.gone else [], made
 
-    recorded, match, named = reader.at_once(find)
-    code_changed = differs(recorded.code_hash, hash_code(*functions))
-    again = choose_again(table, match, recorded, options, code_changed=code_changed)
+    recorded, match, named, made = reader.at_once(find)
+    again = choose_again(table, match, recorded, options, changed=made.changed)
     status = table.status
     for index in table.discarded() if wants_results else ():
         status[index] = PENDING
@@ -91,7 +94,8 @@ def plan(
             status[index] = what
     to_run = len(status) - status.count(COMPLETED) - (0 if again.failed else status.count(FAILED))
     gone = tuple(named[slot] for slot in match.gone)
-    del match, again, named  # the tuples of ids take as much as all of this
+    code_changed = bool(made.changed)
+    del match, again, named, made  # the tuples of ids take as much as all of this
     table.results.clear()
     ids: Sequence[Hashable] = range(len(table)) if table.ids is None else table.ids
 

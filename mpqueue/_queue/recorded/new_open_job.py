@@ -8,8 +8,8 @@ from collections.abc import Collection
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from mpqueue._core.state.item_table import DISCARD
-from mpqueue._parent.journal.code_hash import differs, hash_code
+from mpqueue._core.state.item_table import DISCARD, ItemTable
+from mpqueue._parent.journal.code.made_by import MadeBy
 from mpqueue._parent.journal.items.growing.growth_draft import GrowthDraft
 from mpqueue._parent.journal.items.growing.recorded_table import RecordedGrowingTable
 from mpqueue._parent.journal.items.growing.regrowth import Regrown
@@ -37,25 +37,32 @@ class NewOpenJob(NewJob):
         With another ``version``, and where ``redo`` says so, the job begins anew: the journal forgets all of it.
         """
         book, journal = self.book, recorder.journal
-        code_hash = hash_code(*self._functions)
-        recorded = journal.find(book.id)
+        code = self._take_code()
+        recorded, made = journal.find(book.id), None
         if recorded is not None:
             _check_is_open(recorded, journal.reader)
-        begins_anew = recorded is not None and self._begins_anew(recorded, options, code_hash)
+            made = MadeBy(journal.reader, recorded, code)
+            if made.may_differ:
+                recorded_ones = ItemTable([None] * recorded.count, None, IdRule.POSITION)
+                made.look(recorded_ones.status, journal.reader.fill_statuses(recorded_ones, recorded))
+        begins_anew = recorded is not None and self._begins_anew(recorded, options, made)
         first = self._first_items(None if begins_anew else recorded)
         if recorded is not None and begins_anew:
             number = recorded.number
             journal.ask(lambda store: store.remove_job(number))
             recorded = None
         if recorded is None:
-            columns = {**self._columns(created_at, code_hash, options), "total": 0, "slots": 0, "is_open": 1}
+            columns = {**self._columns(created_at, code, options), "total": 0, "slots": 0, "is_open": 1}
             number = journal.ask(lambda store: store.put_job(None, columns, JobItems()))
             self._have(RecordedGrowingTable())
             book.table.source = KeptResults(journal.reader, number, book.id, strict=True)
             recorder.add(book, self.recording(number, frozenset()))
         else:
             number = recorded.number
-            self._warn_of_changes(recorded, journal.reader, options, code_hash)
+            self._check(journal.reader, recorded, made, options)
+            columns = self._code_columns(code, options, made)
+            if columns:
+                journal.ask(lambda store: store.put_job(number, columns, JobItems()))
             redo = options.redo
             self._go_on_with(recorder, recorded, redo if redo is not None and not isinstance(redo, str) else ())
             failed = {index for index in book.table.failures if book.table.status[index] == FAILED}
@@ -69,6 +76,7 @@ class NewOpenJob(NewJob):
         """See `NewJob`. No more items come but from its handlers."""
         regrown = self._regrown
         assert regrown is not None
+        self._note_code(recorder, number)
         recorder.journal.ask(regrown.write)
         self._take_up_suspects(recorder, number)
         recorder.add(self.book, self.recording(number, frozenset()))
@@ -88,6 +96,7 @@ class NewOpenJob(NewJob):
 
     def _have(self, table: RecordedGrowingTable) -> None:
         book, sink, label = self.book, self.book.table.sink, self.book.table.label
+        table.code = book.table.code
         book.table = table
         table.label = label
         book.order_by(None)
@@ -148,7 +157,7 @@ class NewOpenJob(NewJob):
 
     # -- what has changed ------------------------------------------------------------------------------------
 
-    def _begins_anew(self, recorded: RecordedJob, options: RecordOptions, code_hash: str) -> bool:
+    def _begins_anew(self, recorded: RecordedJob, options: RecordOptions, made: MadeBy | None) -> bool:
         redo = options.redo
         if redo is not None and not isinstance(redo, str) and recorded.rule == IdRule.POSITION and redo:
             raise ValueError(
@@ -156,11 +165,8 @@ class NewOpenJob(NewJob):
                 f"{shown(redo)}: items that it adds again could not be distinguished from those it had added before"
             )
         other_version = options.version is not None and options.version != recorded.version
-        return other_version or redo == "all" or (redo == "changed-code" and differs(recorded.code_hash, code_hash))
-
-    def _warn_of_changes(self, recorded: RecordedJob, reader: Reader, options: RecordOptions, code_hash: str) -> None:
-        is_other_code = differs(recorded.code_hash, code_hash) and options.version is None
-        self._check(reader, recorded, is_other_code=is_other_code, strict=options.strict)
+        is_other_code = made is not None and bool(made.changed)
+        return other_version or redo == "all" or (redo == "changed-code" and is_other_code)
 
 
 def _check_is_open(recorded: RecordedJob, reader: Reader) -> None:

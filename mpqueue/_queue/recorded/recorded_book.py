@@ -150,7 +150,7 @@ def _load_handler(reader: Reader, recorded: RecordedJob) -> tuple[Callable[..., 
 
     now, kept = reader.at_once(lambda: (reader.now(recorded), reader.handler(recorded)))
     where = f"{reader.path}: the handler of job {recorded.id!r}"
-    if (now.code_hash, now.version, now.seed) != (recorded.code_hash, recorded.version, recorded.seed):
+    if (now.code, now.version, now.seed) != (recorded.code, recorded.version, recorded.seed):
         raise JournalError(f"{where}: expected that with which its items were read, got another one: the job was "
                            "created anew meanwhile; get it again, with get_job() say")  # fmt: skip
     if kept is None:

@@ -18,7 +18,8 @@ from mpqueue._core.state.item_table import Failure
 from mpqueue._core.state.pending import Care
 from mpqueue._options import JobOptions
 from mpqueue._output.progress import Showing
-from mpqueue._parent.journal.code_hash import differs, hash_code
+from mpqueue._parent.journal.code.code_parts import CodeNow, code_of
+from mpqueue._parent.journal.code.made_by import MadeBy
 from mpqueue._parent.journal.guards.running_marks import MOST
 from mpqueue._parent.journal.guards.suspects import care_of, ended_program, is_guilty
 from mpqueue._parent.journal.items.streams.recall import Found, Recall
@@ -29,7 +30,7 @@ from mpqueue._parent.journal.recorder import Recorder, Recording
 from mpqueue._parent.journal.sealed import prepare
 from mpqueue._queue.growing.stream import OnEnded, Stream
 from mpqueue._queue.host import Recorded
-from mpqueue._queue.new_job import RecordOptions, code_columns, describe_change
+from mpqueue._queue.new_job import NOT_AGAIN, WAYS, RecordOptions, code_columns
 from mpqueue._text import digits
 from mpqueue._wire.ids import IdRule
 from mpqueue.errors import JournalMismatchError
@@ -62,6 +63,8 @@ class StreamPlace(NamedTuple):
     options: JobOptions
     recorded: int  #: rows that it has
     suspects: dict[int, int]  #: which items may have ended programs, by slot
+    code: int  #: the number of the code that runs now
+    counts: Callable[[int], bool]  #: whether a result counts that the code of that number made
 
 
 def open_recorded_stream(
@@ -83,6 +86,7 @@ def open_recorded_stream(
     assert recorder is not None
     stream = _Opening(queue, recorder, job_id, handler, record, seed_given=seed_given).place(options)
     table = RecordedStreamTable(stream.generation)
+    table.code = stream.code
     recorded = Recorded(job_id, Recording(stream.number))
     book, run = queue._host.start_table(
         table, stream.options, handler, on_ended, sealed=False, showing=showing, recorded=recorded
@@ -114,10 +118,9 @@ class _Opening:
         """Where it is from now on. Its journal says that it is about to run."""
         reader = self._recorder.journal.reader
         recorded = reader.find(self._id)
-        code_hash = hash_code(self._handler, None)
+        code = code_of(self._handler)
         columns: dict[str, Any] = {"status": str(JobStatus.PENDING)}
         if recorded is None:
-            code = code_columns((self._handler, None), code_hash, self._record)
             columns |= {
                 "id": self._id,
                 "rule": str(IdRule.POSITION),
@@ -126,15 +129,16 @@ class _Opening:
                 "total": 0,
                 "slots": 0,
                 "generation": 1,
-                **code,
+                **code_columns((self._handler, None), code, self._record),
             }
-            return StreamPlace(self._put(None, columns), 1, options, 0, {})
+            return StreamPlace(self._put(None, columns), 1, options, 0, {}, code.code.number, lambda _: True)
         if recorded.generation is None:
             raise JournalMismatchError(
                 f"job {self._id!r} in {reader.path}: expected a stream, got a job with a list of items; nothing was "
                 "changed; take another job_id"
             )
-        generation = self._generation(recorded, code_hash, options, columns)
+        made = MadeBy(reader, recorded, code)
+        generation = self._generation(recorded, code, made, options, columns)
         if not self._seed_given:
             options = dataclasses.replace(options, seed=recorded.seed)
         suspects = self._recorder.journal.suspects.pop(recorded.number, {})
@@ -142,33 +146,53 @@ class _Opening:
             suspects, columns["suspects"] = {}, None
         if suspects:
             options = dataclasses.replace(options, chunksize=min(options.chunksize or MOST, MOST))  # all are marked
-        return StreamPlace(self._put(recorded.number, columns), generation, options, recorded.total, suspects)
+        number, judge = self._put(recorded.number, columns), _Judge(recorded, reader.path, made, self._record)
+        return StreamPlace(number, generation, options, recorded.total, suspects, code.code.number, judge)
 
-    def _generation(self, recorded: RecordedJob, code_hash: str, options: JobOptions, columns: dict[str, Any]) -> int:
+    def _generation(
+        self, recorded: RecordedJob, code: CodeNow, made: MadeBy, options: JobOptions, columns: dict[str, Any]
+    ) -> int:
         """The next one where everything is to run again."""
         assert recorded.generation is not None
         version, redo = self._record.version, self._record.redo
-        code_changed = differs(recorded.code_hash, code_hash)
         other_version = version is not None and version != recorded.version
-        if other_version or redo == "all" or (redo == "changed-code" and code_changed):
-            columns |= code_columns((self._handler, None), code_hash, self._record)
+        is_anew = other_version or redo == "all"
+        columns |= code_columns((self._handler, None), code, self._record, made=None if is_anew else made)
+        if is_anew:
             columns["generation"] = recorded.generation + 1
             return recorded.generation + 1
-        changed = describe_change(
-            self._handler,
-            recorded,
-            self._recorder.journal.reader,
-            is_other_code=version is None and code_changed,
-            is_other_seed=self._seed_given and recorded.seed != options.seed,
-        )
-        if changed:
-            log.warning(
-                "%s; what is done is not done again; a new version=, or redo='changed-code', runs it again", changed
-            )
+        if self._seed_given and recorded.seed != options.seed:
+            log.warning("job %r in %s: its seed has changed since it was recorded; %s",
+                        recorded.id, self._recorder.journal.path, NOT_AGAIN)  # fmt: skip
         return recorded.generation
 
     def _put(self, number: int | None, columns: dict[str, Any]) -> int:
         return self._recorder.journal.ask(lambda store: store.put_job(number, columns, JobItems()))
+
+
+class _Judge:
+    """Whether results count, by the numbers of the code that made them. Says once what has changed since."""
+
+    def __init__(self, recorded: RecordedJob, path: str, made: MadeBy, options: RecordOptions) -> None:
+        self._where = f"job {recorded.id!r} in {path}"
+        self._made = made
+        self._redo = options.redo == "changed-code"
+        self._tells = options.version is None
+
+    def __call__(self, number: int) -> bool:
+        """True where a result of that code counts."""
+        if self._made.is_other(number):
+            if self._redo:
+                return False
+            self._tell(f"{self._made.describe_others([number], 'some')}; {NOT_AGAIN}; {WAYS}")
+        elif self._made.is_unknown(number) and (self._made.is_new or self._redo):
+            self._tell(self._made.describe_incomparable([number], "some"))
+        return True
+
+    def _tell(self, text: str) -> None:
+        if self._tells:
+            self._tells = False
+            log.warning("%s: %s", self._where, text)
 
 
 #: An item that has come: its index, what it is, and what is known of it.
@@ -206,7 +230,13 @@ class RecordedStream(Stream):
         self._on_ended = on_ended
         reader = recorder.journal.reader
         self._recall = Recall(
-            reader.path, reader.read_file, place.number, place.generation, place.recorded, self._complain
+            reader.path,
+            reader.read_file,
+            place.number,
+            place.generation,
+            place.recorded,
+            self._complain,
+            place.counts,
         )
         self._complained = False
         self._coming: deque[ItemsAdded | ItemsRecalled] = deque()  #: what the coordinator is to get

@@ -20,6 +20,7 @@ import pickletools
 import sys
 import threading
 from collections.abc import Iterable, Iterator
+from importlib.machinery import PathFinder
 from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
@@ -45,6 +46,37 @@ def sources_of(pickles: Iterable[bytes]) -> Sources | None:
         _add(name, found, set())
     digests = tuple((name, digest) for name, digest in found.items() if digest)
     return Sources(process_name(), digests) if digests else None
+
+
+def digests_of(names: Iterable[str]) -> dict[str, str]:
+    """Those of these modules of the user's, and of those that they import; also of what is not loaded.
+
+    Of a module that is not of Python's code, the file counts as it is.
+    """
+    found: dict[str, str] = {}
+    for name in sorted(names):
+        if name in sys.modules:
+            _add(name, found, set())
+        elif (module := not_loaded(name)) is not None:
+            found[name] = _digest_of(module)
+    for name in [name for name, digest in found.items() if not digest]:
+        with contextlib.suppress(OSError), open(str(vars(sys.modules[name]).get("__file__")), "rb") as file:
+            found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def not_loaded(name: str) -> ModuleType | None:
+    """An empty module with the file of that one, which is not loaded; None where it is not found, or not the user's."""
+    path: Any = None
+    spec = None
+    for count, _ in enumerate(name.split("."), 1):
+        spec = PathFinder.find_spec(".".join(name.split(".")[:count]), path)
+        if spec is None:
+            return None
+        path = spec.submodule_search_locations
+    module = ModuleType(name)
+    module.__spec__, module.__file__ = spec, None if spec is None else spec.origin
+    return module if is_users(name, module) else None
 
 
 def _names(pickles: Iterable[bytes]) -> Iterator[str]:

@@ -19,7 +19,7 @@ COLUMNS = (
     *("generation", "is_open", "cpu", "ran"),
 )
 #: Bodies, which are sealed by themselves: the line says only which of them are there.
-BODIES = ("ids", "handler", "suspects", "places")
+BODIES = ("ids", "handler", "suspects", "places", "codes")
 #: All that ``seal`` covers, for a SELECT.
 SAID = ", ".join((*COLUMNS, *(f"{name} IS NULL" for name in BODIES)))
 #: How many values that is.

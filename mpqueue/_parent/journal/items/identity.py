@@ -158,23 +158,26 @@ class Writer:
         self._plain_only = plain_only
         self.ran_code = False  #: code of a value's class may have run
         self._known: dict[int, tuple[Any, bytes]] = {}  #: forms of objects by address, which are kept meanwhile
+
+    def _begin_anew(self) -> None:
+        self._line: list[Any] = []
+        self._places: dict[int, int] = {}  #: in the line, by address
         #: Knots that were written, and what names their values, by address: forms that others have elsewhere. With the
         #: number of the first knot that each needs.
         self._here: dict[int, tuple[Any, bytes, int]] = {}
         self._knots = 0
-        self._line: list[Any] = []
-        self._places: dict[int, int] = {}  #: in the line, by address
-        # Of the value that was written last:
+        # Of the part that was written last:
         self._lowest = _NOWHERE  #: the place of the first value that it leads back to, out of itself
         self._needed = _NOWHERE  #: the number of the first knot that it needs
 
     def write(self, value: Any) -> bytes:
         """The value's form, however deep it is. Raises `NoIdentityError`, which says where in it what has none is."""
+        self._begin_anew()
         frames: list[_Frame] = []
         part, depth = value, 0
         try:
             while True:
-                form = self._at_once(part, depth)
+                form = self.form_at_once(part, depth)
                 if form is None:
                     frames.append(self._begin(part, depth))
                 while True:
@@ -194,7 +197,7 @@ class Writer:
         except Exception as error:
             raise _named([*(frame.value for frame in frames), part], error) from error
 
-    def _at_once(self, value: Any, depth: int) -> bytes | None:
+    def form_at_once(self, value: Any, depth: int) -> bytes | None:
         """The form of a value that needs no steps; else None."""
         self._lowest = self._needed = _NOWHERE
         kind = type(value)
@@ -221,7 +224,7 @@ class Writer:
         self._line.append(value)
         container = _CONTAINERS.get(type(value))
         if container is None:
-            return _Frame(value, self._object(value), place, -1, self._knots)
+            return _Frame(value, self.steps_of(value), place, -1, self._knots)
         return _Frame(value, container(self, value), place, depth if depth <= DEEPEST else -1, self._knots)
 
     def _end(self, frame: _Frame, form: bytes) -> bytes:
@@ -284,7 +287,8 @@ class Writer:
         tag = b"m" if isinstance(value, dt.datetime) else b"h"
         return self.sequence(tag, (naive, value.fold, value.tzinfo))
 
-    def _object(self, value: Any) -> Steps:
+    def steps_of(self, value: Any) -> Steps:
+        """How an object is written that is no plain value, and no container of the standard ones."""
         if isinstance(value, Enum):
             return self.sequence(b"e", (type(value), getattr(value, "name", None) or value.value))
         if isinstance(value, PurePath):

@@ -39,7 +39,9 @@ SMALL, MOST_BYTES, MOST_ITEMS = 64 << 10, 1 << 20, 4096
 
 #: What a row may have that can be put together with others. ``fresh``: what earlier rows say of its items is void.
 _KEYS = {"at", "status", "results", "parts", "errors", "history", "failures", "payloads", "output", "fresh", "origins"}
-_KEYS |= NUMBERS.keys()
+#: Columns of numbers. Rows of journals of version 2 have no ``code``.
+_COLUMNS = {**NUMBERS, "code": "I"}
+_KEYS |= _COLUMNS.keys()
 ADD = "INSERT INTO chunks (number, job, body, slots) VALUES (?, ?, ?, ?)"
 
 #: What a row says of single items, by their places in it.
@@ -169,7 +171,7 @@ class _Draft:
 
     slots: list[int] = field(default_factory=list)
     status: bytearray = field(default_factory=bytearray)
-    numbers: dict[str, Any] = field(default_factory=lambda: {name: array(NUMBERS[name]) for name in NUMBERS})
+    numbers: dict[str, Any] = field(default_factory=lambda: {name: array(_COLUMNS[name]) for name in _COLUMNS})
     parts: list[ResultPart] = field(default_factory=list)
     errors: list[Any] = field(default_factory=list)
     told: dict[str, dict[int, Any]] = field(default_factory=lambda: {name: {} for name in _BY_PLACE})
@@ -191,7 +193,7 @@ class _Draft:
         self.status = bytearray(self.status[at] for at in places)
         self.origins = array("Q", [self.origins[at] for at in places])
         for name, column in self.numbers.items():
-            self.numbers[name] = array(NUMBERS[name], [column[at] for at in places])
+            self.numbers[name] = array(_COLUMNS[name], [column[at] for at in places])
         self.told = {
             name: {new[at]: what for at, what in told.items() if at in new} for name, told in self.told.items()
         }
@@ -293,8 +295,8 @@ def _draft(row: _TakenRow, number: int) -> _Draft | None:
         return None
     status = bytearray(content["status"])
     draft = _Draft([*row.slots], status, parts=[*parts_of(content, status.count(COMPLETED))])
-    for name in NUMBERS:
-        draft.numbers[name] = full_column(NUMBERS[name], content[name], len(status))
+    for name, code in _COLUMNS.items():
+        draft.numbers[name] = full_column(code, content.get(name, bytes(4)), len(status))
     draft.origins = origins_of(content, number)
     draft.has_failures = "history" in content
     draft.errors = list(content.get("errors", ()))

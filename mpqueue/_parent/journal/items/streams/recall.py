@@ -60,13 +60,21 @@ class Recall:
     """Looks up the items of one run of a stream, which have been recorded before it began. Not for several threads."""
 
     def __init__(
-        self, path: str, read_file: ReadFile, job: int, generation: int, left: int, tell: Callable[[str], object]
+        self,
+        path: str,
+        read_file: ReadFile,
+        job: int,
+        generation: int,
+        left: int,
+        tell: Callable[[str], object],
+        counts: Callable[[int], bool] = lambda _: True,
     ) -> None:
         self._path = path
         self._read_whole = read_file
         self._job = job
         self._generation = generation
         self._tell = tell  #: gets a text, for people, why the row of an item does not count
+        self._counts_by = counts  #: whether a result counts that the code of that number made
         self._owner = os.getpid()
         self._left = left  #: rows that the stream has, and no item has come for: with none left, there is none to find
         self._counts: dict[bytes, int] = {}  #: how often each came, of those that came last
@@ -171,6 +179,8 @@ class Recall:
             return ()
         if isinstance(result, Unreadable):
             self._tell(f"the result of an item can't be read from {self._path} ({result.reason})")
+            return ()
+        if not self._counts_by(told.code):
             return ()
         self.size += len(body)
         return (result,)

@@ -137,7 +137,7 @@ class StreamDraft:
         if kept_together(results) is None:
             return None
         rows = [
-            (awaited, COMPLETED, prepare((COMPLETED, awaited.state, table.generation, (result,))))
+            (awaited, COMPLETED, prepare((COMPLETED, awaited.state, table.generation, (result,), table.code)))
             for awaited, result in zip(self._awaited, results, strict=True)
         ]
         return StreamRows(tuple(rows))
@@ -178,7 +178,7 @@ class StreamDraft:
             self._left_out += row.left_out
             return
         awaited, status = self._awaited[at], self._table.status[index]
-        content = (status, awaited.state, self._table.generation, row.body.data)
+        content = (status, awaited.state, self._table.generation, row.body.data, self._table.code)
         self._rows.append((awaited, status, prepare(content)))
         self._files += row.files
 

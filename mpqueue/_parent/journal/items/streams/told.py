@@ -36,12 +36,13 @@ class Named(NamedTuple):
 
 
 class Told(NamedTuple):
-    """What a row says: how its item ended, in which state it was, in which generation, and its outcome."""
+    """What a row says: how its item ended, in which state it was, in which generation, its outcome, and its code."""
 
     status: int
     state: bytes
     generation: int
     outcome: tuple[Any] | bytes
+    code: int = 0  #: the number of the code that made it; version 2 of the journal had none
 
     def write(
         self, table: ItemTable, index: int, number: int, reader: RowReader, read_file: ReadFile, path: str

@@ -1,0 +1,1 @@
+"""Which code made the results that a journal has."""

@@ -1,0 +1,331 @@
+"""What a handler is made of, to tell whether results were made by what it is today.
+
+All that goes by value belongs to it: its code, defaults and closure, what is bound to it, and the functions, classes
+and data of its script that it names, and that these name. Each is a part with a name, so that what has changed can be
+named. Of modules in the program's own folders their source is a part. Where code stands does not count, nor do
+comments. Installed packages are no parts: their versions are only told.
+
+Another version of Python compiles to other code: what two versions made can't be compared.
+"""
+
+from __future__ import annotations
+
+import dis
+import enum
+import functools
+import hashlib
+import inspect
+import os
+import sys
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import CodeType, FunctionType, GetSetDescriptorType, MemberDescriptorType, ModuleType
+from typing import Any, NamedTuple
+
+from mpqueue._parent.journal.items.identity import NoIdentityError, Steps, Writer, encode_plain
+from mpqueue._wire.memory.shared import Shared
+from mpqueue._wire.pickling import main_names
+from mpqueue._wire.pickling.imports import is_users
+from mpqueue._wire.pickling.packed_functions import globals_of, is_importable
+from mpqueue._wire.pickling.packed_handler import name_of
+from mpqueue._wire.pickling.sources import digests_of, not_loaded
+
+#: The Python that compiled it, and which kind of parts these are.
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}/3"
+#: How many parts that changed are named.
+MOST_NAMED = 3
+
+#: Attributes of classes that do not tell what these do, or that Python makes from others.
+_NO_PARTS = frozenset(
+    ("__dict__", "__weakref__", "__module__", "__qualname__", "__doc__", "__annotations__", "__annotate__",
+     "__annotate_func__", "__annotations_cache__", "__firstlineno__", "__static_attributes__", "_abc_impl",
+     "__dataclass_fields__", "__dataclass_params__")
+)  # fmt: skip
+
+
+_METHODS = (FunctionType, classmethod, staticmethod, property)
+_CODE = (FunctionType, type, ModuleType, functools._lru_cache_wrapper)  # noqa: SLF001 - its only name
+
+
+class Code(NamedTuple):
+    """What a handler and its setup were made of: digests of the parts by their names."""
+
+    python: str
+    parts: Mapping[str, str]
+    packages: Mapping[str, str]  #: versions of installed ones that it names
+
+    @property
+    def number(self) -> int:
+        """Stands for it in a journal, beside each result. Not 0."""
+        return zlib.crc32(repr((self.python, sorted(self.parts.items()))).encode(errors="replace")) or 1
+
+
+class CodeNow(NamedTuple):
+    """The same of today's, and where the parts are, for people."""
+
+    code: Code
+    places: Mapping[str, str]
+
+    def describe(self, before: Iterable[Code]) -> str:
+        """Which parts have changed since then, for people."""
+        changed: dict[str, None] = {}
+        packages: dict[str, None] = {}
+        for each in before:
+            names = [name for name, digest in each.parts.items() if self.code.parts.get(name, digest) != digest]
+            changed.update(dict.fromkeys(names or set(each.parts).symmetric_difference(self.code.parts)))
+            for name, version in each.packages.items():
+                if (now := self.code.packages.get(name, version)) != version:
+                    packages[f"{name} is {now} and was {version}"] = None
+        named = [self.places.get(name, f"`{name}`") for name in changed]
+        text = f"{_listed(named)} {'has' if len(named) == 1 else 'have'} changed"
+        return f"{text} ({', '.join(packages)})" if packages else text
+
+
+def _listed(names: list[str]) -> str:
+    if len(names) > MOST_NAMED + 1:
+        names = [*names[:MOST_NAMED], f"{len(names) - MOST_NAMED} others"]
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def code_of(handler: Callable[..., Any], setup: Callable[..., Any] | None = None) -> CodeNow:
+    """What these are made of. Runs code of the classes of what they bring along.
+
+    Costs a digest of that, and some milliseconds for each thousand lines of the modules, once until these are edited.
+    """
+    return _CodeWriter().look(handler, setup)
+
+
+class _CodeWriter(Writer):
+    """Writes what a function brings along; functions, classes and modules in that are references to parts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._parts: dict[str, str] = {}
+        self._where: dict[str, str] = {}
+        self._packages: dict[str, str] = {}
+        self._named: dict[int, tuple[Any, str]] = {}  #: what goes by value, with its name, by address
+        self._names: set[str] = set()
+        self._modules: set[str] = set()
+        #: Parts that are still to be written: the name, and a value, or something that gives its steps.
+        self._waiting: deque[tuple[str, Any]] = deque()
+
+    def look(self, handler: Any, setup: Any) -> CodeNow:
+        """All parts."""
+        for name, function in (("the handler", handler), ("the setup", setup)):
+            self._waiting.append((name, function))
+            if function is not None:
+                called = f"`{name_of(function).removeprefix('__main__.')}`"
+                is_bare = isinstance(function, FunctionType)
+                self._where[name] = f"{name} (now {called})" if is_bare else f"what is bound to {called}"
+            else:
+                self._where[name] = name
+        while self._waiting:
+            name, value = self._waiting.popleft()
+            try:
+                form = self.write(value)
+            except NoIdentityError:
+                form = _opaque(value)
+            self._parts[name] = hashlib.blake2b(form, digest_size=8).hexdigest()
+        for name, digest in digests_of(self._modules).items():
+            self._parts[f"module {name}"] = digest
+            file = os.path.basename(str(getattr(sys.modules.get(name), "__file__", name)))
+            self._where[f"module {name}"] = f"`{file}`"
+        return CodeNow(Code(PYTHON, self._parts, self._packages), self._where)
+
+    # -- references ------------------------------------------------------------------------------------------
+
+    def form_at_once(self, value: Any, depth: int) -> bytes | None:
+        """See `Writer`."""
+        form = super().form_at_once(value, depth)
+        if form is None and isinstance(value, ModuleType):
+            self._reach(value.__name__)
+            return b"M%b" % value.__name__.encode(errors="surrogatepass")
+        return form
+
+    def by_name(self, value: Any, name: str) -> bytes:
+        """See `Writer`: what goes by value is a part of its own."""
+        if is_importable(value):
+            module = str(value.__module__)
+            if self._reach(module) and isinstance(value, FunctionType):
+                self._wait(value, f"{module}.{name}", _OwnFunction(value))
+        elif isinstance(value, FunctionType):
+            return self._wait(value, _name_of(value, name), _Function(value))
+        elif isinstance(value, type):
+            return self._wait(value, _name_of(value, name), _Class(value))
+        elif hasattr(value, "__wrapped__"):  # as what `functools.cache` makes
+            return self._wait(value, _name_of(value, name), (type(value).__name__, value.__wrapped__))
+        return b"g%b" % f"{getattr(value, '__module__', '')} {name}".encode(errors="surrogatepass")
+
+    def _wait(self, value: Any, name: str, content: Any) -> bytes:
+        """The reference to a part, which is to be written."""
+        if id(value) not in self._named:
+            unique, count = name, 1
+            while unique in self._names:
+                count += 1
+                unique = f"{name} #{count}"
+            self._names.add(unique)
+            self._named[id(value)] = value, unique
+            self._waiting.append((unique, content))
+            self._where[unique] = f"`{name}`{_place_of(value)}"
+        return b"v%b" % self._named[id(value)][1].encode(errors="surrogatepass")
+
+    def _reach(self, name: str) -> bool:
+        """A module that is named belongs to it; True where it is the program's own."""
+        module = sys.modules.get(name)
+        is_own = not_loaded(name) is not None if module is None else is_users(name, module)
+        if is_own:
+            self._modules.add(name)
+        else:
+            package = name.partition(".")[0]
+            version = getattr(sys.modules.get(package), "__version__", None)
+            if isinstance(version, str) and package not in sys.stdlib_module_names:
+                self._packages[package] = version
+        return is_own
+
+    # -- parts -----------------------------------------------------------------------------------------------
+
+    def steps_of(self, value: Any) -> Steps:
+        """See `Writer`; of what can't be pickled only the type counts."""
+        if isinstance(value, _Sent):
+            return value.steps(self)
+        if isinstance(value, CodeType):
+            return self.sequence(b"C", _code_fields(value))
+        if isinstance(value, Shared):
+            return self.sequence(b"S", (value.value,))
+        if isinstance(value, classmethod | staticmethod):
+            return self.sequence(b"W", (type(value).__name__, value.__func__))
+        if isinstance(value, property):
+            return self.sequence(b"W", (value.fget, value.fset, value.fdel))
+        return self._any_steps(value)
+
+    def _any_steps(self, value: Any) -> Steps:
+        try:
+            return (yield from super().steps_of(value))
+        except Exception:
+            return _opaque(value)
+
+    def note_imports(self, code: CodeType) -> None:
+        """What it imports when it runs is reached."""
+        for name in _imports_of(code):
+            self._reach(name)
+
+    def note_data(self, name: str, value: Any) -> None:
+        """A global variable of data is a part of its own."""
+        if name not in self._names:
+            self._names.add(name)
+            self._waiting.append((name, value))
+
+
+class _Sent:
+    """Something that is written in a way of its own."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def steps(self, writer: _CodeWriter) -> Steps:
+        """See `Writer`."""
+        raise NotImplementedError
+
+
+class _Function(_Sent):
+    """A function that goes by value."""
+
+    def steps(self, writer: _CodeWriter) -> Steps:
+        """See `Writer`."""
+        function: FunctionType = self.value
+        code, space = function.__code__, function.__globals__
+        writer.note_imports(code)
+        named: list[Any] = []
+        for name in globals_of(code):
+            if name not in space:
+                continue
+            named.append(name)
+            value = space[name]
+            if _is_code(value):
+                named.append(value)
+            else:
+                writer.note_data(_without_main(f"{space.get('__name__', '')}.{name}"), value)
+        cells = [*_contents(function)]
+        attributes = dict(vars(function))
+        return writer.sequence(b"V", (code, function.__defaults__, function.__kwdefaults__, cells, attributes, named))
+
+
+class _OwnFunction(_Sent):
+    """A function of a module of the program's own: its code, and plain data that it names. The rest is the module's."""
+
+    def steps(self, writer: _CodeWriter) -> Steps:
+        """See `Writer`."""
+        function = inspect.unwrap(self.value)
+        code = getattr(function, "__code__", None)
+        if not isinstance(code, CodeType):
+            return writer.sequence(b"Y", ())
+        writer.note_imports(code)
+        space = function.__globals__
+        plain = [(name, encode_plain(space[name])) for name in globals_of(code) if name in space]
+        return writer.sequence(b"Y", (code, plain))
+
+
+class _Class(_Sent):
+    """A class that goes by value."""
+
+    def steps(self, writer: _CodeWriter) -> Steps:
+        """See `Writer`."""
+        kind: type = self.value
+        attributes = {name: value for name, value in vars(kind).items() if name not in _NO_PARTS}
+        if issubclass(kind, enum.Enum):
+            attributes = {name: value for name, value in attributes.items() if isinstance(value, _METHODS)}
+            attributes |= {f"{member.name} =": member.value for member in kind}
+        slots = (MemberDescriptorType, GetSetDescriptorType)
+        held = {name: None if isinstance(value, slots) else value for name, value in attributes.items()}
+        return writer.sequence(b"K", (type(kind), kind.__bases__, held))
+
+
+def _code_fields(code: CodeType) -> Sequence[Any]:
+    """What it does, not where it stands."""
+    constants = code.co_consts
+    if "__firstlineno__" in code.co_names:
+        constants = tuple(each for each in constants if each != code.co_firstlineno)
+    counts = code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags
+    names = code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars
+    return code.co_code, code.co_exceptiontable, constants, *names, *counts
+
+
+def _contents(function: FunctionType) -> Iterator[Any]:
+    for cell in function.__closure__ or ():
+        try:
+            yield (cell.cell_contents,)
+        except ValueError:  # it is empty
+            yield ()
+
+
+def _is_code(value: Any) -> bool:
+    return isinstance(value, _CODE) or is_importable(value)
+
+
+def _opaque(value: Any) -> bytes:
+    return b"?%b" % type(value).__qualname__.encode(errors="surrogatepass")
+
+
+def _name_of(value: Any, name: str) -> str:
+    return _without_main(f"{getattr(value, '__module__', '')}.{name}".replace("<locals>.", ""))
+
+
+def _without_main(name: str) -> str:
+    module, _, rest = name.partition(".")
+    return rest if module in main_names.NAMES else name
+
+
+def _place_of(value: Any) -> str:
+    code = getattr(value, "__code__", getattr(inspect.unwrap(value), "__code__", None))
+    return f" ({os.path.basename(code.co_filename)}:{code.co_firstlineno})" if isinstance(code, CodeType) else ""
+
+
+@functools.lru_cache(maxsize=1024)
+def _imports_of(code: CodeType) -> tuple[str, ...]:
+    """The modules that it, and functions in it, import by their whole names."""
+    names = [each.argval for each in dis.get_instructions(code) if each.opname == "IMPORT_NAME" and each.argval]
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            names += _imports_of(constant)
+    return tuple(dict.fromkeys(names))

@@ -1,0 +1,335 @@
+"""Which code made a result that a journal has: what counts as another, what is told of that, and what runs again."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import re
+import tarfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mpqueue
+from mpqueue import JobQueue
+from mpqueue.errors import JournalMismatchError
+from tests.support import journal_rc1 as rc1
+from tests.support.programs import run_program
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
+
+Handler = Callable[[Any], Any]
+
+
+def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
+    found = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    caplog.clear()
+    return found
+
+
+def scale(item: int, by: int = 1) -> int:
+    """The item, so many times."""
+    return item * by
+
+
+class Scaler:
+    """Scales items, as a callable and by a method."""
+
+    def __init__(self, by: int) -> None:
+        self.by = by
+
+    def __call__(self, item: int) -> int:
+        return item * self.by
+
+    def scale(self, item: int) -> int:
+        """See `__call__`."""
+        return item * self.by
+
+
+def scaled(by: int) -> Callable[[Handler], Handler]:
+    """A decorator with an argument."""
+
+    def decorate(handler: Handler) -> Handler:
+        @functools.wraps(handler)
+        def wrapper(item: Any) -> Any:
+            return handler(item) * by
+
+        return wrapper
+
+    return decorate
+
+
+def of_script(text: str, **names: Any) -> Handler:
+    """The function ``handler`` of a script."""
+    space = {"__name__": "__main__", **names}
+    exec(compile(text, "script.py", "exec"), space)
+    handler: Handler = space["handler"]
+    return handler
+
+
+HELPER = "def helper(x):\n    return x * {}\ndef handler(x):\n    return helper(x)"
+BYTES = "def handler(x):\n    return (b{!r}, b{!r})"
+CLASS = "class Config:\n    level = {}\ndef handler(x):\n    return x * Config.level"
+DATA = "RATES = dict(a={})\ndef handler(x):\n    return x * RATES['a']"
+DEFAULT = """
+class Rate:
+    def __init__(self, by):
+        self.by = by
+def handler(x, rate=Rate({})):
+    return x * rate.by
+"""
+DEEP = """
+def deep(x):
+    return x + {}
+class Do:
+    def it(self, x):
+        return deep(x)
+DO = Do()
+def handler(x):
+    return DO.it(x)
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "what"),
+    [
+        pytest.param(Scaler(2), Scaler(3), "what is bound to `.*Scaler` has changed", id="state of a callable"),
+        pytest.param(
+            Scaler(2).scale, Scaler(3).scale, "what is bound to `.*Scaler.scale`", id="state of a method's object"
+        ),
+        pytest.param(
+            partial(scale, by=2), partial(scale, by=3), "what is bound to `.*scale`", id="keyword of a partial"
+        ),
+        pytest.param(
+            partial(pow, 2), partial(pow, exp=2), "what is bound to `builtins.pow`", id="keyword, not argument"
+        ),
+        pytest.param(
+            scaled(2)(lambda x: x), scaled(3)(lambda x: x), "<lambda>` .* changed", id="argument of a decorator"
+        ),
+        pytest.param(
+            of_script(HELPER.format(2)), of_script(HELPER.format(3)), r"`helper` \(script.py:1\) has", id="helper"
+        ),
+        pytest.param(
+            of_script(BYTES.format("a,", "b")),
+            of_script(BYTES.format("a", ",b")),
+            r"`handler` \(script.py:1\) has",
+            id="bytes",
+        ),
+        pytest.param(of_script(CLASS.format(2)), of_script(CLASS.format(3)), "`Config` has changed", id="class"),
+        pytest.param(of_script(DATA.format(2)), of_script(DATA.format(3)), "`RATES` has changed", id="data"),
+        pytest.param(
+            of_script(DEFAULT.format(2)), of_script(DEFAULT.format(3)), "`handler` .* has changed", id="default"
+        ),
+        pytest.param(of_script(DEEP.format(2)), of_script(DEEP.format(3)), r"`deep` \(script.py:2\) has", id="deep"),
+    ],
+)
+def test_what_a_handler_brings_along_counts(
+    before: Handler, after: Handler, what: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    map_ = partial(mpqueue.map, items=[2], concurrency=1, journal=tmp_path / "run.db", job_id="job")
+    (first,) = map_(before)
+    assert map_(before) == [first]
+    assert not logged(caplog)
+    assert map_(after) == [first]
+    (warning,) = logged(caplog)
+    assert re.search(what, warning)
+    assert "since 1 of these results was made; what is done is not done again; redo='changed-code'" in warning
+    (again,) = map_(after, redo="changed-code")
+    assert again == after(2)
+    assert map_(after) == [again]
+    assert not logged(caplog)
+
+
+PROGRAM = """
+    import logging
+    import sys
+
+    import mpqueue
+    import images
+
+    def scale(x):
+        return x * {}
+
+    def handler(x):
+        return scale(x) + images.shift(x)
+
+    logging.basicConfig(format="%(message)s")
+    options = dict(redo="changed-code") if "redo" in sys.argv else dict()
+    print(mpqueue.map(handler, range(3), concurrency=1, journal="run.db", **options))
+"""
+
+
+def test_edits_of_a_script_and_of_its_modules_are_told_and_run_again(tmp_path: Path) -> None:
+    def run(by: int, shift: str, *arguments: str) -> tuple[str, str]:
+        (tmp_path / "shifts.py").write_text(shift)
+        (tmp_path / "images.py").write_text("from shifts import shift  # which does it\n")
+        found = run_program(tmp_path, PROGRAM.format(by), *arguments)
+        return found.stdout.strip(), found.stderr
+
+    plain = "def shift(x):\n    return 1\n"
+    assert run(2, plain) == ("[1, 3, 5]", "")
+    assert run(2, f"# a comment\n{plain}") == ("[1, 3, 5]", "")
+    results, warning = run(3, plain)
+    assert results == "[1, 3, 5]"
+    assert "`scale` (program.py:8) has changed since 3 of these results were made" in warning
+    results, warning = run(2, "def shift(x):\n    return 10\n")
+    assert "`shifts.py` has changed since 3 of these results were made" in warning
+    assert run(3, plain, "redo") == ("[1, 4, 7]", "")
+    assert run(3, plain) == ("[1, 4, 7]", "")
+
+
+def codes(name: str) -> Handler:
+    """The same function by name, with other code."""
+    return of_script(f"def handler(item):\n    return {name!r} + str(item['id'])")
+
+
+def items(count: int) -> list[Any]:
+    return [{"id": number} for number in range(count)]
+
+
+def test_results_of_other_code_are_known_one_by_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "run.db"
+    with JobQueue(1, journal=path) as queue:
+        assert queue.run(items(2), codes("a"), id="job").results == ["a0", "a1"]
+    with JobQueue(1, journal=path) as queue:
+        assert queue.run(items(3), codes("b"), id="job", update=True).results == ["a0", "a1", "b2"]
+        assert "`handler` (script.py:1) has changed since 2 of these results were made" in logged(caplog)[0]
+    with JobQueue(1, journal=path) as queue:
+        with pytest.raises(JournalMismatchError, match=r"since 1 of these results was made; with strict=True"):
+            queue.create_job("job", items(3), codes("a"), strict=True)
+        assert queue.plan_job("job", items(3), codes("a"), redo="changed-code").to_run == 1
+        assert queue.plan_job("job", items(3), codes("b"), redo="changed-code").to_run == 2
+        assert queue.plan_job("job", items(3), codes("a")).code_changed
+        assert queue.run(items(3), codes("a"), id="job", redo="changed-code").results == ["a0", "a1", "a2"]
+    with JobQueue(1, journal=path) as queue:
+        assert queue.create_job("job", items(3), codes("a"), strict=True).completed == 3
+        assert not queue.plan_job("job", items(3), codes("a")).code_changed
+    assert not logged(caplog)
+
+
+def test_a_journal_that_was_pruned_knows_which_code_made_a_result(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    with JobQueue(1, journal=path) as queue:
+        queue.run(items(4), codes("a"), id="job", chunksize=1)
+    with JobQueue(1, journal=path) as queue:
+        queue.run(items(8), codes("b"), id="job", update=True, chunksize=1)
+        queue.prune("job")
+        plan = queue.plan_job("job", items(8), codes("a"), redo="changed-code")
+        assert (plan.changed, plan.to_run) == ((4, 5, 6, 7), 4)
+        assert queue.plan_job("job", items(8), codes("b"), redo="changed-code").changed == (0, 1, 2, 3)
+
+
+def test_results_of_a_stream_are_known_one_by_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def run(name: str, count: int, **options: Any) -> list[Any]:
+        options = {"concurrency": 1, "journal": tmp_path / "run.db", "job_id": "job", **options}
+        return [*mpqueue.imap(codes(name), items(count), **options)]
+
+    assert run("a", 2) == ["a0", "a1"]
+    assert run("b", 3) == ["a0", "a1", "b2"]
+    (warning,) = logged(caplog)
+    assert "`handler` (script.py:1) has changed since some of these results were made; what is done" in warning
+    assert run("a", 2) == ["a0", "a1"]
+    assert not logged(caplog)
+    assert run("a", 3, redo="changed-code") == ["a0", "a1", "a2"]
+    assert run("a", 3) == ["a0", "a1", "a2"]
+    assert not logged(caplog)
+
+
+def test_an_open_job_begins_anew_if_any_of_its_results_is_of_other_code(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def run(name: str, count: int, **options: Any) -> list[Any]:
+        with JobQueue(1, journal=tmp_path / "run.db") as queue:
+            job = queue.create_job("job", items(count), codes(name), open=True, **options)
+            run = queue.start("job")
+            queue.seal("job")
+            run.result()
+            return job.results
+
+    assert run("a", 2) == ["a0", "a1"]
+    assert run("b", 3) == ["a0", "a1", "b2"]
+    assert "since 2 of these results were made" in logged(caplog)[0]
+    with pytest.raises(JournalMismatchError, match="since 1 of these results was made"):
+        run("a", 3, strict=True)
+    assert run("a", 3, redo="changed-code") == ["a0", "a1", "a2"]
+    assert run("a", 3, strict=True) == ["a0", "a1", "a2"]
+    assert not logged(caplog)
+
+
+def test_failed_items_that_run_again_from_the_journal_are_of_the_code_that_is_in_there(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def failing(name: str) -> Handler:
+        return of_script(f"import os\ndef handler(x):\n    if x and not os.path.exists({str(tmp_path / 'healed')!r}):\n"
+                         f"        raise ValueError\n    return {name!r} + str(x)")  # fmt: skip
+
+    path = tmp_path / "run.db"
+    with JobQueue(1, journal=path, max_retries=0) as queue:
+        assert queue.run([0, 1], failing("a"), id="job").results == ["a0", None]
+    (tmp_path / "healed").touch()
+    with JobQueue(1, journal=path) as queue:
+        queue.load_job("job")
+        queue.retry_failed("job").result()
+    with JobQueue(1, journal=path) as queue:
+        assert queue.create_job("job", [0, 1], failing("a"), strict=True).results == ["a0", "a1"]
+    assert not logged(caplog)
+
+
+def test_versions_of_installed_packages_are_told_with_what_has_changed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import numpy as np
+
+    def handler(by: int) -> Handler:
+        return of_script(f"def handler(x):\n    return int(np.abs(x)) * {by}", np=np)
+
+    map_ = partial(mpqueue.map, items=[2], concurrency=1, journal=tmp_path / "run.db", job_id="job")
+    assert map_(handler(1)) == [2]
+    version = np.__version__
+    monkeypatch.setattr(np, "__version__", "99.0")
+    assert map_(handler(1)) == [2]
+    assert not logged(caplog)
+    assert map_(handler(2)) == [2]
+    assert f"has changed (numpy is 99.0 and was {version}) since" in logged(caplog)[0]
+
+
+@pytest.fixture
+def of_rc1(tmp_path: Path) -> Path:
+    """A journal that mpqueue 1.0.0rc1 wrote."""
+    with tarfile.open(Path(rc1.__file__).with_name("journal_rc1.tar.xz")) as packed:
+        packed.extractall(tmp_path, filter="data")
+    return tmp_path / "run.db"
+
+
+def test_a_journal_of_the_version_before_goes_on_and_says_once_that_it_does_not_know_its_code(
+    of_rc1: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    unknown = "can't be known: what made them is not recorded; what is done is not done again; redo='all' runs"
+    for attempt in range(2):
+        with JobQueue(1, journal=of_rc1) as queue:
+            job = queue.create_job("values", rc1.VALUES, rc1.show)
+            assert (job.completed, job.results[1]) == (len(rc1.VALUES), "rc1: str")
+            assert queue.create_job("open", rc1.VALUES, rc1.show, open=True).completed == len(rc1.VALUES)
+        stream = mpqueue.imap(rc1.show, rc1.VALUES, concurrency=1, journal=of_rc1, job_id="stream")
+        assert [*stream] == [f"rc1: {type(item).__name__}" for item in rc1.VALUES]
+        found = logged(caplog)
+        assert len(found) == (0 if attempt else 3)
+        assert all(unknown in each for each in found)
+    with JobQueue(1, journal=of_rc1) as queue:
+        assert queue.create_job("values", rc1.VALUES, rc1.show, redo="changed-code").completed == len(rc1.VALUES)
+        (warning,) = logged(caplog)
+        assert f"whether the code has changed since {len(rc1.VALUES)} of these results were made {unknown}" in warning
+
+
+def test_an_item_of_which_the_version_before_did_not_know_what_it_is_runs_once_more(
+    of_rc1: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for attempt in range(2):
+        with JobQueue(1, journal=of_rc1) as queue:
+            job = queue.create_job("named", rc1.NAMED, rc1.show)
+            assert job.completed == (2 if attempt else 1)
+            queue.start("named").result()
+            assert any("the journal does not say what" in each for each in logged(caplog)) == (not attempt)
