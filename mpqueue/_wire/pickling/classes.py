@@ -37,6 +37,8 @@ from typing import Any, TypeAlias
 
 from cloudpickle import cloudpickle
 
+from mpqueue._os.process.own_forks import in_each_fork
+
 #: Says that a class may come in a pickle.
 _MARK = b"_class_setstate"
 #: In the place of a class's pickle: a function that came before, such as the job's handler, has brought it.
@@ -169,6 +171,7 @@ class _InThread(threading.local):
 
 _thread = _InThread()
 _latest: Scope | None = None  #: the scope that a job has entered last: for threads that handlers have started
+_of_program: set[str] = set()  #: ids of classes that this process has since it was forked
 #: Of all scopes, the class that was made last: for the results of a queue that a handler has.
 _made: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
 
@@ -200,10 +203,21 @@ def leave(scope: Scope | None) -> None:
 
 def _find(tracker_id: str) -> Any:
     """The class, type variable or cached function of that id, where there is one."""
-    scope, found = scope_here(), None
-    if scope is not None and (found := scope.find(tracker_id)) is None and _thread.is_guest:
+    scope = scope_here()
+    if scope is None:
+        return _known.get(tracker_id)
+    found = scope.find(tracker_id)
+    if found is None and _thread.is_guest:
         found = _made.get(tracker_id)
-    return _known.get(tracker_id) if found is None else found
+    return _known.get(tracker_id) if found is None and tracker_id not in _of_program else found
+
+
+def _note_fork() -> None:
+    """What the program had when this process was forked from it, is no job's; what a handler makes here is."""
+    _of_program.update(_known.keys())
+
+
+in_each_fork(_note_fork)
 
 
 def _keep(tracker_id: str, made: Any) -> Any:
