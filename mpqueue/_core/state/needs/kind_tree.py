@@ -66,6 +66,10 @@ class KindTree:
             first = min(self._first[left], self._first[right])
             unmarked = min(self._first_unmarked[left], self._first_unmarked[right])
 
+    def standing(self, kind: int) -> Standing:
+        """Where its first item stands. Of a kind of which one waits."""
+        return self._first[self._leaves[kind]][0]
+
     def first(self, ranges: Iterable[NeedsRange], before: Standing) -> int | None:
         """The first kind in one of these ranges, of those that stand ``before`` that; None: there is none."""
         found = nothing = (before, 0)
@@ -97,7 +101,10 @@ class KindTree:
 
         Costs log n, and as much as these are.
         """
-        end, found, above, nodes = (standing, 0), list[_Entry](), list[int](), [1]
+        end = (standing, 0)
+        if self._first_unmarked[1] >= end:
+            return []
+        found, above, nodes = list[_Entry](), list[int](), [1]
         while nodes:
             node = nodes.pop()
             if self._first_unmarked[node] >= end:

@@ -54,7 +54,7 @@ class PendingByKind(PendingItems):
 
     def pass_all_before(self, kind: int | None, since: Since) -> bool:
         """What waits before that kind (None: all) was passed; True where it had not been before."""
-        passed = self._tree.mark_before(self._end if kind is None else self._standing(kind))
+        passed = self._tree.mark_before(self._end if kind is None else self._tree.standing(kind))
         self.passed.update(dict.fromkeys(passed, since))
         return bool(passed)
 
@@ -76,7 +76,7 @@ class PendingByKind(PendingItems):
         """Of the kinds that wait here, the one that was passed first."""
         if self._alone:
             passed = [kind for kind in self._alone if kind in self.passed]
-            return min(passed, key=lambda kind: (self.passed[kind], self._standing(kind)), default=None)
+            return min(passed, key=lambda kind: (self.passed[kind], self._tree.standing(kind)), default=None)
         return next((kind for kind in self.passed if self._lines[kind]), None)
 
     @property
@@ -159,26 +159,19 @@ class PendingByKind(PendingItems):
     def _shares(self, indices: Any) -> dict[int, list[Any]]:
         """What of these is of each kind: they themselves where there is one kind, else ranges."""
         if self._kinds is None:
-            return {0: [indices]}
+            return {0: [indices]} if indices else {}
         found: dict[int, list[int]] = {}
         for index in indices:
             found.setdefault(self._kinds[index], []).append(index)
         return {kind: [*stretches(own)] for kind, own in found.items()}
-
-    def _standing(self, kind: int) -> Standing:
-        return (kind not in self._alone, *self._lines[kind].head)
 
     def _note(self, kind: int) -> None:
         """The line of that kind has changed, or whether it was passed."""
         line, passed = self._lines[kind], kind in self.passed
         self._count += len(line) - self._counts[kind]
         self._counts[kind] = len(line)
-        if line and line.next_care >= Care.ISOLATED:
-            self._alone.add(kind)
-        else:
-            self._alone.discard(kind)
-        if passed and not line:
-            self.passed_and_gone.add(kind)
-        else:
-            self.passed_and_gone.discard(kind)
-        self._tree.put(kind, self._standing(kind) if line else None, marked=passed)
+        is_alone = bool(line) and line.next_care >= Care.ISOLATED
+        (self._alone.add if is_alone else self._alone.discard)(kind)
+        is_gone = passed and not line
+        (self.passed_and_gone.add if is_gone else self.passed_and_gone.discard)(kind)
+        self._tree.put(kind, (not is_alone, *line.head) if line else None, marked=passed)
