@@ -23,7 +23,7 @@ from tests.support.recorder import Recorder
 from tests.support.results import results_of
 from tests.support.strength import workers_of
 from tests.support.systems import IS_WINDOWS, KILL, not_on_windows
-from tests.support.waiting import Gate, spend
+from tests.support.waiting import Gate, spend, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
@@ -574,3 +574,29 @@ def calls_of_the_busiest_thread(stages: int) -> int:
         threading.setprofile(before)
     assert results_of(job) == [do.succeed(item) for item in range(20)]
     return max(calls.values())
+
+
+def test_an_ordered_stage_gets_an_input_that_fails_once_while_it_is_slow(tmp_path: Path) -> None:
+    """Until then, far more inputs have begun than would be allowed to by its pace of then."""
+    gate = Gate(tmp_path)
+    late = 100
+    with JobQueue(3, retry=NOW) as queue:
+        slow = Stage(partial(slow_before, late), ordered=True, concurrency=1)
+        stages = [Stage(partial(fail_behind, gate, late), chunksize=1), slow]
+        run = queue.start_stages(range(1500), stages)
+        wait_until(lambda: run.job.completed == late)
+        gate.open()
+        assert run.result(timeout=60.0).results == [*range(1500)]
+
+
+def fail_behind(gate: Gate, late: int, number: int) -> int:
+    if number == late and not gate.is_here(number):
+        gate.pass_through(number)
+        raise ValueError("once more")
+    return number
+
+
+def slow_before(late: int, number: int) -> int:
+    if late - 5 <= number < late:
+        spend(0.3)
+    return number

@@ -275,3 +275,19 @@ def test_an_item_that_waits_for_a_retry_is_pending_once_all_is_cancelled() -> No
     fleet.cancel(head)
     assert statuses(second)[0] == "pending"
     assert [job.status for job in (head, *pipeline_of(head).jobs)] == [JobStatus.CANCELLED] * 3
+
+
+@pytest.mark.slow
+def test_an_input_that_runs_again_may_begin_although_fewer_may_be_on_their_way_by_then() -> None:
+    """An ordered stage waits for it; what came before it was slow, so the stage would get less in advance by now."""
+    fleet, late = FakeLanes(2, latency=1e-4), 100
+
+    def item(number: int) -> Item:
+        first = fail(0.001, times=1) if number == late else succeed(0.001)
+        return through(first, succeed(5.0 if late - 20 <= number < late else 0.001))
+
+    retry = RetryPolicy(max_retries=1, base_delay=60.0)
+    head = fleet.stages([item(number) for number in range(3000)], [None, None], ordered=True, retry=retry)
+    fleet.start(head)
+    fleet.run_until_over(head, limit=1000.0)
+    assert head.completed == 3000

@@ -10,6 +10,7 @@ input has an order that does not depend on which worker was quicker.
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass, field, replace
@@ -190,7 +191,8 @@ class Pipeline:
         self.count_lanes: Callable[[], int] = lambda: 1  #: set when it is started
         self.has_spread = False  #: something was yielded: a stage may have more items than there are inputs, or fewer
         self._spread: dict[int, _Spread] = {}
-        self._horizon: tuple[int, StageBook] | None = None  #: and the stage that it is due to
+        self._horizon = 0
+        self._due_to: StageBook | None = None  #: the stage that this is due to; None: it is to be found anew
         head.pipeline = self
         head.pending.clear()
         for place, (job, (name, most, ordered)) in enumerate(zip(jobs, stages, strict=True)):
@@ -234,26 +236,26 @@ class Pipeline:
 
         It is found anew when something has come to the stage that it is due to, or an input is skipped: so it costs a
         look at all stages about once an input. The input whose turn it is there has begun by then, or is the next one:
-        so it can't last.
+        so it can't last. What may begin once always may: it may have to do so again.
         """
-        if self._horizon is None:
+        if self._due_to is None:
             window = skipped = 0
+            least: float = math.inf
             for job in self.jobs[1:]:
                 stage = job.stage
                 assert stage is not None
                 window += stage.limit
                 if stage.ordered:
                     skipped += stage.skipped
-                    end = stage.turn + skipped + window
-                    if self._horizon is None or end < self._horizon[0]:
-                        self._horizon = end, stage
-            assert self._horizon is not None
-        return self._horizon[0]
+                    if (end := stage.turn + skipped + window) < least:
+                        least, self._due_to = end, stage
+            self._horizon = max(self._horizon, int(least))
+        return self._horizon
 
     def moved(self, stage: StageBook, *, skips: bool) -> None:
         """All of an input has come to this stage; ``skips``: nothing has, before its turn."""
-        if skips or (self._horizon is not None and self._horizon[1] is stage):
-            self._horizon = None
+        if skips or self._due_to is stage:
+            self._due_to = None
 
     def take_outcomes(
         self, job: JobBook, indices: Sequence[int], results: Sequence[Any], failed: Collection[int]
