@@ -107,14 +107,14 @@ def start_needing(fleet: FakeLanes, needs: list[Needs], memory: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("story", [kinds_of_one_resource, kinds_of_several_resources])
-def test_a_step_with_a_hundred_times_as_many_kinds_of_needs_costs_a_few_times_as_much(
+def test_a_step_with_a_hundred_times_as_many_kinds_of_needs_costs_about_as_much(
     story: Callable[[FakeLanes, int], None],
 ) -> None:
     def fleet() -> FakeLanes:
         return FakeLanes(4, latency=1e-4, resources={"gpu": 100, "license": 100})
 
     costs = {kinds: average_step(fleet(), story, kinds) for kinds in (FEW_KINDS, MANY_KINDS)}
-    assert costs[MANY_KINDS] < 6 * costs[FEW_KINDS], costs
+    assert costs[MANY_KINDS] < 2 * costs[FEW_KINDS], costs
 
 
 def ordered_stages(fleet: FakeLanes, stages: int) -> None:
