@@ -660,6 +660,7 @@ def main():
     connection = sqlite3.connect(name)
     connection.execute("UPDATE jobs SET python = '3.9.18'")
     connection.execute("ALTER TABLE jobs DROP COLUMN seal")  # as before version 3
+    connection.execute("ALTER TABLE jobs DROP COLUMN codes")
     connection.execute("PRAGMA user_version=2")
     connection.commit()
     connection.close()

@@ -208,6 +208,7 @@ def test_a_journal_whose_lines_have_no_checksum_yet_is_read_as_it_is_and_goes_on
         queue.create_job("waiting", range(4), square)
     with closing(sqlite3.connect(path)) as connection:  # as 1.0.0rc1 wrote it
         connection.execute("ALTER TABLE jobs DROP COLUMN seal")
+        connection.execute("ALTER TABLE jobs DROP COLUMN codes")
         connection.execute("PRAGMA user_version=2")
     before = path.read_bytes()
     shown = subprocess.run(
