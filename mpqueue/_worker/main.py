@@ -77,9 +77,11 @@ class Worker:
         if isinstance(frame, InitializeFrame):
             return Answer(dump_frame(self._initialize(frame)))
         if isinstance(frame, NodeFrame):
+            self._claim(self.seat.home.chunk, Phase.LOADING)
             self._catch_up(frame.imports)
             for lent in frame.lent:
                 self.seat.brought[lent.token] = shared.take_in(lent)
+            self._claim(self.seat.home.chunk, Phase.IDLE)
             return Answer(b"", plain=True)
         # Whatever the end of a setup takes, it is no chunk's: the claim is of the one whose report was sent last.
         self._claim(self.seat.home.chunk, Phase.LOADING)

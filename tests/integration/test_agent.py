@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 import mpqueue
-from mpqueue._core.messages import BellRung, LaneDied, LaneReady, LaneStartFailed
+from mpqueue._core.messages import BellRung, LaneBroken, LaneDied, LaneReady, LaneStartFailed
+from mpqueue._core.rules import overdue
 from mpqueue._engines.agent.agent import Agent, Answered
 from mpqueue._engines.agent.notices import Crowded, Notice, dump_notice, load_notice
 from mpqueue._engines.loky.loky_lane import LokyLane
@@ -135,6 +136,24 @@ def test_a_lane_whose_place_is_wanted_does_one_frame_each_time(node: Node) -> No
         assert not answer.done()
         assert node.hold(is_wanted=lambda: True).result(30)
         assert results(answer.result(30).answer) == [2 * turn]
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker has little time to begin what it was sent."""
+    monkeypatch.setattr(overdue, "ANSWER_LIMIT", 3.0)
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_worker_that_does_nothing_of_what_it_was_sent_is_ended(node: Node, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    first = node.send(0, chunk([1], do.drain_descriptors(gate, 30), 1))
+    gate.wait_for(1)
+    lost = node.send(1, chunk([2], do.double, 2))
+    assert results(first.result(30).answer) == [1]
+    assert node.wait_for(LaneBroken).why == "it did not begin what it was sent within 3 s"
+    node.wait_for(LaneDied)
+    assert lost.result(30).answer is None
 
 
 def test_what_was_left_early_is_fetched_or_comes_with_the_answer(node: Node, tmp_path: Path) -> None:

@@ -550,6 +550,33 @@ def read_sockets_dry(item: Any) -> Any:
     return item
 
 
+def drain_descriptors(gate: Gate, patience: float) -> Handler:
+    """A handler that reads once from every descriptor without waiting, after which all block as they did.
+
+    The first item does so for which something comes within ``patience`` seconds; it tells ``gate``: ``drained``.
+    """
+    return functools.partial(_drain_descriptors, gate, patience)
+
+
+def _drain_descriptors(gate: Gate, patience: float, item: Any) -> Any:
+    gate.announce(item)
+    if gate.is_here("drained"):
+        return item
+    with contextlib.ExitStack() as copies:
+        if not select.select([copies.enter_context(one) for one in _sockets()], [], [], patience)[0]:
+            return item
+    gate.announce("drained")
+    for fd in _descriptors():
+        with contextlib.suppress(OSError):
+            blocks = os.get_blocking(fd)
+            os.set_blocking(fd, False)
+            try:
+                os.read(fd, 1 << 20)
+            finally:
+                os.set_blocking(fd, blocks)
+    return item
+
+
 def read_a_little(item: Any) -> Any:
     """Read three bytes of what stands in every socket, or comes within half a second."""
     for one in _sockets():

@@ -21,6 +21,8 @@ SHORTEST = 0.001
 #: Seconds that a worker may take to begin what it was sent, and to answer once it has nothing else to do. No code of
 #: the user's runs meanwhile; what does, is bounded by ``timeout`` and ``setup_timeout``.
 ANSWER_LIMIT = 30.0
+#: The same for a worker to begin what it was sent, where its items have less time than that: at the least.
+BEGIN_LIMIT = 5.0
 #: Seconds that unpickling one answer may take here.
 UNPICKLE_LIMIT = 30.0
 #: Seconds between the look that finds something overdue and the one that acts upon it.
@@ -178,12 +180,21 @@ def _awaited(books: Books, lane: LaneBook, seen: LaneObserved) -> tuple[str, flo
     if chunk is None:
         if claim.phase is Phase.LOADING or not (lane.chunks or lane.forgetting or lane.state is LaneState.STARTING):
             return None
-        return UNTAKEN, lane.waiting_since, ANSWER_LIMIT
+        return UNTAKEN, lane.waiting_since, _begin_limit(lane)
     if claim.phase is Phase.IDLE or (claim.phase is Phase.UNPACKING and claim.lo == claim.hi):
         return UNANSWERED, claim.since, ANSWER_LIMIT
     if chunk is not lane.chunks[0]:
         return UNANSWERED, claim.since, ANSWER_LIMIT
     return None
+
+
+def _begin_limit(lane: LaneBook) -> float:
+    """Seconds that the worker may take to begin what it was sent.
+
+    An item that it has run may have read that away: nothing waits for this longer than for an item that hangs.
+    """
+    timeout = None if lane.job is None or not lane.last_chunk else lane.job.options.timeout
+    return ANSWER_LIMIT if timeout is None else min(ANSWER_LIMIT, max(BEGIN_LIMIT, timeout))
 
 
 def lane_broken(books: Books, lane: LaneBook, message: LaneBroken) -> None:

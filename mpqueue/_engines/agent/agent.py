@@ -31,6 +31,7 @@ from functools import partial
 from typing import NamedTuple, cast
 
 from mpqueue._core.messages import LaneBroken, LaneDied, LaneReady, LaneStartFailed, MemoryRead, Message
+from mpqueue._core.rules import overdue
 from mpqueue._engines.agent.notices import Crowded, Notice, Rest, dump_notice
 from mpqueue._engines.agent.seat_pool import SeatLane, SeatPool
 from mpqueue._engines.loky.loky_backend import LokyBackend
@@ -42,7 +43,7 @@ from mpqueue._parent.surroundings.clock import SystemClock
 from mpqueue._parent.surroundings.memory_sampler import Sampler
 from mpqueue._parent.transport.kept_errors import text_of
 from mpqueue._wire.frames import NOT_OPENED, ApartFrame, LadenFrame, NodeFrame, dump_frame, load_leaving
-from mpqueue._wire.memory.ledger import Claim
+from mpqueue._wire.memory.ledger import Claim, Phase
 from mpqueue._wire.memory.segments import BIG, NOTHING_CARRIED, Carried, CommonSegment, SegmentStore, view
 from mpqueue._wire.memory.shared import Brought, Lent, Parts, Token, lend
 from mpqueue._wire.pickling.imports import ImportNews
@@ -140,6 +141,8 @@ class _Berth:
         self.path = tuple(sys.path)  #: as its worker has it
         self.is_over = False  #: its worker is gone
         self.at_work = 0  #: frames that the worker has
+        self.asked_at = 0.0  #: when it was given one while it had none, or answered last
+        self.suspected_at: float | None = None  #: since when it has done nothing of them, at the last look
         self.hold: _Hold | None = None
         self.changed = threading.Condition(lock)  #: the worker has no frame any more, or is gone
         self.next_turn = 0
@@ -369,6 +372,8 @@ class Agent:
         """With the lock held, so that no other frame comes between."""
         while not berth.is_over and (due := berth.take(self._now())) is not None:
             berth.at_work += 1
+            if berth.at_work == 1:
+                berth.asked_at = self._now()
             self._hand_in(number, berth, berth.next_turn - 1, due)
             if self._sampler is not None:
                 self._sampler.wake()
@@ -418,6 +423,7 @@ class Agent:
                     lane.send(again).add_done_callback(partial(self._settle, number, berth, turn))
                     return
             berth.at_work -= 1
+            berth.asked_at = self._now()
             if not berth.at_work:
                 berth.changed.notify_all()
             early = self.fetch((number, berth.generation))
@@ -436,8 +442,11 @@ class Agent:
     # -- on the agent's thread -------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        look_at = self._now() + overdue.ANSWER_LIMIT
         while self._running:
-            message = self._inbox.take(None)
+            message = self._inbox.take(max(0.0, look_at - self._now()))
+            if self._now() >= look_at:
+                look_at = self._now() + (overdue.SECOND_LOOK if self._look() else overdue.ANSWER_LIMIT)
             try:
                 if isinstance(message, Request):
                     message.call()
@@ -447,6 +456,24 @@ class Agent:
                 lane, generation = getattr(message, "lane", None), getattr(message, "generation", None)
                 self._say(found("in the agent of its workers", error, lane=lane, generation=generation))
         self._inbox.close()
+
+    def _look(self) -> bool:
+        """End workers that do nothing of what they have, as at two looks in a row; True if any may be one.
+
+        Here, since the program does not know which frames wait for their lanes to be held.
+        """
+        suspects = False
+        with self._lock:
+            for number, berth in self._berths.items():
+                lane, before, berth.suspected_at = self._lane((number, berth.generation)), berth.suspected_at, None
+                if not isinstance(lane, LokyLane) or not berth.at_work or (claim := lane.peek()) is None:
+                    continue
+                since = max(berth.asked_at, claim.since)
+                if claim.phase is Phase.IDLE and self._now() >= since + overdue.ANSWER_LIMIT:
+                    berth.suspected_at, suspects = since, True
+                    if before == since:
+                        lane.break_off(f"{overdue.UNTAKEN} within {overdue.ANSWER_LIMIT:g} s")
+        return suspects
 
     def _end(self) -> None:
         self._running = False
