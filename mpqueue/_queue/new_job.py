@@ -67,6 +67,8 @@ class RecordOptions(NamedTuple):
     key: Key | None = None
     version: str | None = None
     redo: Redo = None
+    #: False for a job that is called after its handler, where other handlers may have that name: other code is refused.
+    names_one: bool = True
 
 
 def record_options(
@@ -260,6 +262,8 @@ class NewJob:
             seed = "its seed has changed since it was recorded"
         where, changes = f"job {recorded.id!r} in {reader.path}", "; ".join(filter(None, (change, seed)))
         ways = f"; {WAYS}" if change else ""
+        if change and not options.names_one:
+            raise JournalMismatchError(other_callable(where, change))
         if changes and options.strict:
             refused = "with strict=True that is refused, and nothing was changed"
             raise JournalMismatchError(f"{where}: {changes}; {refused}{ways}")
@@ -487,6 +491,14 @@ def code_columns(
 def describe_code(made: MadeBy, options: RecordOptions) -> str:
     """What has changed of the code that made results which are kept, for people."""
     return "" if options.version is not None or options.redo == "changed-code" else made.describe_change()
+
+
+def other_callable(where: str, change: str) -> str:
+    """What is said of a call that may be of another callable than the one whose results its journal has."""
+    return (
+        f"{where}: {change}; so these may be results of another callable by that name, and nothing was changed; "
+        f"expected a job_id= of its own for each callable; {WAYS}"
+    )
 
 
 def describe_unknown(made: MadeBy, options: RecordOptions) -> str:

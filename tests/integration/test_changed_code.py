@@ -333,3 +333,28 @@ def test_an_item_of_which_the_version_before_did_not_know_what_it_is_runs_once_m
             assert job.completed == (2 if attempt else 1)
             queue.start("named").result()
             assert any("the journal does not say what" in each for each in logged(caplog)) == (not attempt)
+
+
+@pytest.mark.parametrize("call", [mpqueue.map, lambda fn, items, **options: [*mpqueue.imap(fn, items, **options)]])
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (partial(scale, by=2), partial(scale, by=3)),
+        (Scaler(2).scale, Scaler(3).scale),
+        (Scaler(2), Scaler(3)),
+        (scaled(2)(scale), scaled(3)(scale)),
+        (lambda item: item * 2, lambda item: item * 3),
+    ],
+    ids=["partial", "method", "object", "decorated", "lambda"],
+)
+def test_a_second_callable_by_the_same_name_does_not_get_the_first_one_s_results(
+    tmp_path: Path, one: Handler, other: Handler, call: Callable[..., list[int]]
+) -> None:
+    """Where a call has no ``job_id``, its function's name stands for it, if that is the name of one function only."""
+    path = tmp_path / "run.db"
+    assert call(one, [1, 2], journal=path) == [2, 4]
+    with pytest.raises(JournalMismatchError, match=r"another callable by that name.* job_id= of its own"):
+        call(other, [1, 2], journal=path)
+    assert call(one, [1, 2], journal=path) == [2, 4]
+    assert call(other, [1, 2], journal=path, job_id="other") == [3, 6]
+    assert call(other, [1, 2], journal=path, redo="changed-code") == [3, 6]

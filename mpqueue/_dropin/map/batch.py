@@ -11,6 +11,7 @@ from mpqueue._options import JobOptions
 from mpqueue._output.progress import Showing, ShowProgress, label_of
 from mpqueue._queue.run import Ended, JobRun
 from mpqueue._wire.ids import IdRule
+from mpqueue._wire.pickling.packed_functions import is_found
 from mpqueue._worker.handlers.called import StarCall
 
 if TYPE_CHECKING:
@@ -23,6 +24,14 @@ class RecordAs(NamedTuple):
 
     job_id: str | None
     options: RecordOptions
+
+    def of(self, kind: str, fn: Callable[..., Any]) -> tuple[str, RecordOptions]:
+        """The id and the options of such a call of ``fn``."""
+        if self.job_id is not None:
+            return self.job_id, self.options
+        # Not so of a lambda, a closure, a partial, a method of an object.
+        names_one = is_found(fn.function if isinstance(fn, StarCall) else fn)
+        return f"{kind} {name_of(fn)}", self.options._replace(names_one=names_one)
 
 
 def start_batch(
@@ -45,9 +54,9 @@ def start_batch(
     table = ItemTable(items, None, IdRule.POSITION)
     showing = Showing(progress, label_of(fn))
     if record is not None:
-        name = f"map {name_of(fn)}" if record.job_id is None else record.job_id
+        name, record_options = record.of("map", fn)
         return queue._host.start_recorded(
-            name, table, options, fn, on_ended, seed_given=seed_given, record=record.options, showing=showing
+            name, table, options, fn, on_ended, seed_given=seed_given, record=record_options, showing=showing
         )
     _, run = queue._host.start_table(table, options, fn, on_ended, showing=showing)
     return run

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Literal, TypeVar, Unpack, overload
 
 from mpqueue._call_checks import iterator_of, names_options
-from mpqueue._dropin.map.batch import RecordAs, name_of
+from mpqueue._dropin.map.batch import RecordAs
 from mpqueue._dropin.map.input_reader import InputReader
 from mpqueue._dropin.map.item_iterator import ItemIterator
 from mpqueue._dropin.map.lent_queues import LentQueue, OwnQueue, WarmQueue, is_warm
@@ -194,9 +194,9 @@ def _iterate(
             return open_stream(queue, fn, on_ended, job, showing=showing)
         from mpqueue._queue.recorded.recorded_stream import open_recorded_stream  # a part of what only journals need
 
-        job_id = f"imap {name_of(fn)}" if record.job_id is None else record.job_id
+        job_id, options = record.of("imap", fn)
         return open_recorded_stream(
-            queue, job_id, fn, on_ended, job, record.options, seed_given=seed is not None, showing=showing
+            queue, job_id, fn, on_ended, job, options, seed_given=seed is not None, showing=showing
         )
 
     try:

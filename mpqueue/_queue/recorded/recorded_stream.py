@@ -30,7 +30,7 @@ from mpqueue._parent.journal.recorder import Recorder, Recording
 from mpqueue._parent.journal.sealed import prepare
 from mpqueue._queue.growing.stream import OnEnded, Stream
 from mpqueue._queue.host import Recorded
-from mpqueue._queue.new_job import NOT_AGAIN, WAYS, RecordOptions, code_columns
+from mpqueue._queue.new_job import NOT_AGAIN, WAYS, RecordOptions, code_columns, other_callable
 from mpqueue._text import digits
 from mpqueue._wire.ids import IdRule
 from mpqueue.errors import JournalMismatchError
@@ -158,6 +158,12 @@ class _Opening:
         other_version = version is not None and version != recorded.version
         is_anew = other_version or redo == "all"
         columns |= code_columns((self._handler, None), code, self._record, made=None if is_anew else made)
+        if self._record.names_one or is_anew or version is not None or redo == "changed-code":
+            change = ""
+        else:
+            change = made.describe_codes()
+        if change:
+            raise JournalMismatchError(other_callable(f"job {self._id!r} in {self._recorder.journal.path}", change))
         if is_anew:
             columns["generation"] = recorded.generation + 1
             return recorded.generation + 1

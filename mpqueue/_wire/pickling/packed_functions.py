@@ -216,14 +216,15 @@ def _same(before: tuple[Any, ...], now: tuple[Any, ...]) -> bool:
 
 def is_importable(named: Any) -> bool:
     """True where a worker finds the very same object by its module and name."""
-    return getattr(named, "__module__", None) not in main_names.NAMES and _is_found(named)
+    return getattr(named, "__module__", None) not in main_names.NAMES and is_found(named)
 
 
 def _is_of_script(named: Any) -> bool:
-    return getattr(named, "__module__", None) in main_names.NAMES and _is_found(named)
+    return getattr(named, "__module__", None) in main_names.NAMES and is_found(named)
 
 
-def _is_found(named: Any) -> bool:
+def is_found(named: Any) -> bool:
+    """True where its module has this very object under its name."""
     module_name, name = getattr(named, "__module__", None), getattr(named, "__qualname__", None)
     if not module_name or not name:
         return False

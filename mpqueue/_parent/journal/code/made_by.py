@@ -73,6 +73,11 @@ class MadeBy:
         others = [number for number in self._numbers if self.is_other(number)]
         return self.describe_others(others, f"{len(self.changed):,}") if others else ""
 
+    def describe_codes(self) -> str:
+        """The same without a look at the results; empty where all of them may be of today's code."""
+        others = [number for number in self._codes if self.is_other(number)]
+        return self.describe_others(others, "some") if others else ""
+
     def describe_others(self, numbers: Sequence[int], count: str) -> str:
         """What has changed since results were made by the code of these numbers, for people."""
         text = self._now.describe([self._codes[number] for number in numbers])
