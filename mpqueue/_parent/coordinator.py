@@ -60,7 +60,9 @@ from mpqueue._core.scheduler import Scheduler
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk
 from mpqueue._core.state.machine_sleep import Lookout
+from mpqueue._os.channels import NO_SIGNAL
 from mpqueue._os.process.cpu_time import busy_machine
+from mpqueue._os.process.process_signals import report_broken_pipes
 from mpqueue._parent.inbox import Inbox, Request
 from mpqueue._parent.lane_protocol import DemandPool, Lane, LanePool
 from mpqueue._parent.own_faults import found
@@ -372,6 +374,8 @@ class Coordinator:
 
     def _loop(self) -> None:
         self._leavings.owner = threading.get_ident()
+        if not NO_SIGNAL:  # as on macOS; only there, since threads that start here inherit it and run users' code
+            report_broken_pipes()
         try:
             self._serve()
         except BaseException as error:

@@ -11,6 +11,7 @@ import pytest
 from mpqueue import JobQueue
 from tests.support import handlers as do
 from tests.support.programs import PATIENCE, descends_from, is_running, start_program
+from tests.support.systems import LINUX_ONLY
 from tests.support.terminals import DEADLINE, terminal
 from tests.support.waiting import Gate, wait_until
 
@@ -202,8 +203,10 @@ def session_and_group(_item: int) -> tuple[int, int, int]:
     return os.getsid(0), os.getpgid(0), os.getpid()
 
 
-@pytest.mark.parametrize("preload", [(), ("json",)], ids=["started", "forked"])
-def test_a_worker_is_in_the_program_s_session_and_in_a_group_of_its_own(preload: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "preload", [pytest.param(None, id="started"), pytest.param(["json"], id="forked", marks=LINUX_ONLY)]
+)
+def test_a_worker_is_in_the_program_s_session_and_in_a_group_of_its_own(preload: list[str] | None) -> None:
     with JobQueue(1, preload=preload) as queue:
         session, group, pid = queue.run([1], session_and_group).results[0] or (0, 0, 0)
     assert session == os.getsid(0)
