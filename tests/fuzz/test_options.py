@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpqueue import Executor, JobQueue, Pool, RetryPolicy
-from mpqueue._live_page.server import Page
 from tests.fuzz.judge import Refused, ask, fuzzed
 from tests.fuzz.odd import VALUES, Odd, handlers, iterables, parameters, plain, table, values
 
@@ -75,7 +74,7 @@ def test_queue_with_an_odd_initializer_is_refused_or_made(initializer: Odd) -> N
         queue.close()
 
 
-def serve(queue: JobQueue, options: Options) -> Page:
+def serve(queue: JobQueue, options: Options) -> Any:
     try:
         return queue.serve(**options)
     except OSError as error:  # the system's, of a name that nobody has

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import itertools
 import os
 import subprocess
@@ -13,11 +14,10 @@ from typing import Any
 import pytest
 
 from mpqueue import JobQueue, RetryPolicy, Stage, WorkerCrashedError, current_item
-from mpqueue._os.system import IS_LINUX, c_library
 from tests.support import handlers as do
 from tests.support.length import long
 from tests.support.programs import run_program
-from tests.support.systems import not_on_windows
+from tests.support.systems import IS_WINDOWS, LINUX_ONLY, not_on_windows
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
@@ -114,7 +114,7 @@ def test_c_code_and_child_processes_are_heard() -> None:
     def handle(item: str) -> None:
         print("python", end=" ")
         sys.stdout.flush()
-        c_library().puts(b"C")
+        ctypes.CDLL("ucrtbase" if IS_WINDOWS else None).puts(b"C")
         os.write(1, b"descriptor\n")
         subprocess.run([sys.executable, "-c", "import sys; print('child', file=sys.stderr)"], check=True)
 
@@ -184,7 +184,7 @@ def test_all_that_a_thread_writes_beside_the_items_is_kept_or_shown(tmp_path: Pa
     assert sorted(map(int, done.stdout.splitlines())) == list(range(50_000))
 
 
-@pytest.mark.skipif(not IS_LINUX, reason="/dev/stderr is a duplicate elsewhere")
+@LINUX_ONLY  # /dev/stderr is a duplicate elsewhere
 def test_items_whose_shells_write_to_dev_stderr_have_what_each_wrote() -> None:
     def handle(item: str) -> None:
         subprocess.run(f"echo {item} >/dev/stderr; echo {item}; echo more", shell=True, check=True)

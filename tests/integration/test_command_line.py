@@ -18,8 +18,6 @@ from typing import Any
 
 import pytest
 
-from mpqueue._cli.completing.functions_in import functions_of
-from mpqueue._cli.inputs import read_items
 from tests.support.command_line import main
 from tests.support.pages import visit
 from tests.support.programs import PATIENCE
@@ -149,6 +147,12 @@ def rows_of(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
 # --- inputs -----------------------------------------------------------------------------------------------------------
 
 
+def items_of(*arguments: str) -> list[Any]:
+    """What the function gets, in this process."""
+    assert main(["run", "copy:copy", *arguments, "--backend", "own:inline", "-o", "out.jsonl"]) == 0
+    return [json.loads(line)["result"] for line in Path("out.jsonl").read_text().splitlines()]
+
+
 def test_files_and_patterns_are_items(folder: Path) -> None:
     done = run(folder, "run", "own:count", "*.txt", "a.txt", "-j", "2")
     assert [(row["payload"], row["result"]) for row in rows_of(done)] == [
@@ -215,9 +219,9 @@ def test_lines_end_at_line_feeds_only_from_files_and_stdin(
     data = b"\xef\xbb\xbf[1,\r2]\n\r\n[3]\r\n[4]"
     (here / "in.txt").write_bytes(data)
     expected = ["[1,\r2]", "[3]", "[4]"] if kind == "lines" else [[1, 2], [3], [4]]
-    assert read_items(["in.txt"], kind) == expected
+    assert items_of("--from", kind, "in.txt") == expected
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), encoding="utf-8"))
-    assert read_items(["-"], kind) == expected
+    assert items_of("--from", kind, "-") == expected
 
 
 def test_stdin_that_begins_with_a_mark_is_utf_8_whatever_the_locale_has(
@@ -226,7 +230,7 @@ def test_stdin_that_begins_with_a_mark_is_utf_8_whatever_the_locale_has(
     for data, expected in ((b"\xef\xbb\xbf\xc3\xa4\r\nb", ["\xe4", "b"]), (b"\xe4\n", ["\xe4"]), (b"", [])):
         stdin = io.TextIOWrapper(io.BufferedReader(io.BytesIO(data)), encoding="cp1252")
         monkeypatch.setattr(sys, "stdin", stdin)
-        assert read_items(["-"], "lines") == expected
+        assert items_of("--from", "lines", "-") == expected
 
 
 def test_a_csv_may_begin_with_a_mark_and_have_long_cells(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,9 +238,9 @@ def test_a_csv_may_begin_with_a_mark_and_have_long_cells(here: Path, monkeypatch
     (here / "in.csv").write_bytes(data)
     expected = [{"id": "7", "text": "two\rlines\r\n"}, {"id": "8", "text": "x" * 200_000}]
     limit = csv.field_size_limit()
-    assert read_items(["in.csv"], "csv") == expected
+    assert items_of("--from", "csv", "in.csv") == expected
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), encoding="utf-8"))
-    assert read_items([], "csv") == expected
+    assert items_of("--from", "csv") == expected
     assert csv.field_size_limit() == limit
 
 
@@ -277,7 +281,7 @@ def test_an_input_that_can_not_be_read_is_one_line(here: Path, capsys: pytest.Ca
 def test_empty_lines_of_csv_are_no_rows(here: Path) -> None:
     (here / "in.csv").write_text("\n\na,b\r\n1,2\n\n,\n\r\n\n")
     (here / "none.csv").write_text("\n")
-    assert read_items(["in.csv", "none.csv"], "csv") == [{"a": "1", "b": "2"}, {"a": "", "b": ""}]
+    assert items_of("--from", "csv", "in.csv", "none.csv") == [{"a": "1", "b": "2"}, {"a": "", "b": ""}]
 
 
 def test_a_relative_module_is_refused_in_one_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -993,11 +997,14 @@ def test_a_person_s_zsh_completes(folder: Path, monkeypatch: pytest.MonkeyPatch)
         *((word, []) for word in ("own:nothing_such", "nowhere:", "own", "broken:", "sys:", ":", "..:", "own.py.py:")),
     ],
 )
-def test_functions_are_found_without_an_import(here: Path, word: str, found: list[str]) -> None:
+def test_functions_are_found_without_an_import(
+    here: Path, capfd: pytest.CaptureFixture[str], word: str, found: list[str]
+) -> None:
     text = "raise SystemExit('imported')\ndef count(x): ...\nif 1:\n    async def upper(x): ...\ndef _own(x): ...\n"
     (here / "own.py").write_text(f"{text}class Shouting:\n    def loud(x): ...\n    def _set(x): ...\n")
     (here / "broken.py").write_text("def (")
-    assert functions_of(word) == found
+    assert main(["completion", "--functions", word]) == 0
+    assert capfd.readouterr().out.split() == found
 
 
 def test_completion_without_shtab_says_what_to_install(folder: Path) -> None:

@@ -31,10 +31,9 @@ from mpqueue import (
     RetryPolicy,
     current_item,
 )
-from mpqueue._options import check_platform
-from mpqueue._os.process.process_signals import send_to_main_thread
 from mpqueue.backends import LokyBackend
 from tests.support import handlers as do
+from tests.support.interruptions import send_to_main_thread
 from tests.support.results import results_of
 from tests.support.strength import workers_of
 from tests.support.systems import not_on_windows
@@ -112,11 +111,6 @@ def test_worker_that_finishes_an_item_picks_up_the_next_pending_one(tmp_path: Pa
 def test_an_engine_that_is_none_is_refused(backend: Any, kind: type[Exception]) -> None:
     with pytest.raises(kind, match="expected 'loky' or a Backend"):
         JobQueue(backend=backend)
-
-
-def test_cygwin_is_refused_with_a_clear_error() -> None:
-    with pytest.raises(NotImplementedError, match="WSL"):
-        check_platform("cygwin")
 
 
 def test_queue_uses_no_worker_until_a_job_starts() -> None:
@@ -297,8 +291,8 @@ def test_stats_count_running_with_paused_and_pending_and_all_that_ended(tmp_path
         queue.start("empty").result()
         stats = queue.get_stats()
         assert (stats.running, stats.pending, stats.completed, stats.total) == (2, 2, 2, 6)
-        gate.open()
         queue.resume("paused")
+        gate.open()
         for run in (*runs, queue.start("failed")):
             run.result()
         stats = queue.get_stats()

@@ -12,13 +12,10 @@ from pathlib import Path
 import pytest
 
 from mpqueue import JobQueue
-from mpqueue._live_page import aside, door
-from mpqueue._live_page.server import Page
 from tests.support import handlers as do
 from tests.support.length import long
 from tests.support.pages import PATIENCE, Visitor, visit
 from tests.support.programs import run_program
-from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -33,30 +30,24 @@ def queue() -> Iterator[JobQueue]:
 
 
 @pytest.fixture
-def page(queue: JobQueue) -> Page:
-    return queue.serve()
-
-
-@pytest.fixture
-def viewer(page: Page) -> Iterator[Visitor]:
+def viewer(queue: JobQueue) -> Iterator[Visitor]:
     """Somebody with the token, whose stream is open all the time, and goes on afterwards."""
-    viewer = visit(page.url)
+    viewer = visit(queue.serve().url)
     with viewer.stream() as stream:
         stream.listen_until(lambda: stream.statuses("bystander") == ["completed"])
         yield viewer
-        page._door.request_seconds, page._door.reading_seconds = door.REQUEST_SECONDS, door.READING_SECONDS
         told = len(stream.names)
         stream.listen_until(lambda: len(stream.names) > told)
     assert viewer.get("jobs")[0]["jobId"] == "bystander"
 
 
 @pytest.fixture
-def connect(page: Page) -> Iterator[Connect]:
+def connect(viewer: Visitor) -> Iterator[Connect]:
     """Make connections that send something."""
     with contextlib.ExitStack() as made:
 
         def connect(data: bytes) -> socket.socket:
-            host, _, port = Visitor(page.url).netloc.partition(":")
+            host, _, port = viewer.netloc.partition(":")
             connection = socket.create_connection((host, int(port)), PATIENCE)
             made.enter_context(connection)
             connection.sendall(data)
@@ -110,64 +101,35 @@ def test_a_thousand_half_open_connections_stop_neither_the_job_nor_its_viewer(ki
 
 
 def test_a_new_connection_takes_the_place_of_the_oldest_stranger(viewer: Visitor, connect: Connect) -> None:
-    strangers = [connect(b"GET / HT") for _ in range(door.MOST_STRANGERS_OF_ONE)]
+    strangers = [connect(b"GET / HT") for _ in range(16)]
     newest = connect(b"GET / HT")
     assert read_to_end(strangers[0]) == b""
     newest.sendall(b"TP/1.1\r\nHost: localhost\r\n\r\n")
     assert read_to_end(newest).startswith(b"HTTP/1.1 403 ")
 
 
-def test_no_place_is_found_while_the_program_needs_its_descriptors(
-    viewer: Visitor, connect: Connect, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as short:
-        short.setattr(door, "descriptors_left", lambda: 0)
-        assert read_to_end(connect(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")) == b""
-    assert read_to_end(connect(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")).startswith(b"HTTP/1.1 403 ")
-
-
 # --- slow ones --------------------------------------------------------------------------------------------------------
 
-REQUESTS = {
-    "half a line": b"GET / HT",
-    "half a header": b"GET / HTTP/1.1\r\nHost: localhost\r\nCookie: ",
-    "no body": b"POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n123",
-}
+STARTS = [
+    b"GET / HT",
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nCookie: ",
+    b"POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n123",
+]
 
 
-@pytest.mark.parametrize("request_", REQUESTS.values(), ids=REQUESTS)
-def test_a_request_that_never_ends_is_ended(viewer: Visitor, page: Page, connect: Connect, request_: bytes) -> None:
-    page._door.request_seconds = 0.2
-    read_to_end(connect(request_))
-
-
-def test_bytes_that_trickle_in_gain_no_time(viewer: Visitor, page: Page, connect: Connect) -> None:
-    page._door.request_seconds = 0.2
-    connection = connect(b"GET / HTTP/1.1\r\nX: ")
-    with contextlib.suppress(ConnectionResetError, BrokenPipeError):
-        while not select.select([connection], [], [], 0.01)[0]:
-            connection.sendall(b"x")
-    read_to_end(connection)
-
-
-def test_a_viewers_connection_that_idles_or_sends_half_a_body_is_ended(
-    viewer: Visitor, page: Page, connect: Connect
-) -> None:
-    page._door.request_seconds = 0.2
+def test_requests_that_never_end_are_ended_also_a_viewer_s(viewer: Visitor, connect: Connect) -> None:
     known = f"Host: localhost\r\nCookie: {viewer.headers['Cookie']}\r\n"
-    idle = connect(f"GET {viewer.place}jobs HTTP/1.1\r\n{known}\r\n".encode())
+    started = [connect(start) for start in STARTS]
     half = connect(f"POST {viewer.place}jobs/1/pause HTTP/1.1\r\n{known}Content-Length: 9\r\n\r\n{{".encode())
-    assert read_to_end(idle).startswith(b"HTTP/1.1 200 ")
+    idle = connect(f"GET {viewer.place}jobs HTTP/1.1\r\n{known}\r\n".encode())
+    trickling = connect(b"GET / HTTP/1.1\r\nX: ")
+    with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+        while not select.select([trickling], [], [], 0.01)[0]:
+            trickling.sendall(b"x")
+    for connection in (*started, trickling):
+        read_to_end(connection)
     assert read_to_end(half) == b""
-
-
-def test_an_answer_that_nobody_reads_is_ended(viewer: Visitor, page: Page, connect: Connect) -> None:
-    page._door.reading_seconds = 0.2
-    request = f"GET {viewer.place}style.css HTTP/1.1\r\nHost: localhost\r\nCookie: {viewer.headers['Cookie']}\r\n\r\n"
-    unread = connect(request.encode())
-    wait_until(lambda: len(page._door._guests) == 2, what="the connection to be a guest's")
-    unread.sendall(request.encode() * 1000)
-    wait_until(lambda: len(page._door._guests) == 1, what="the connection to be closed")
+    assert read_to_end(idle).startswith(b"HTTP/1.1 200 ")
 
 
 # --- threads ----------------------------------------------------------------------------------------------------------
@@ -185,17 +147,14 @@ class Hangs:
         return "free"
 
 
-def test_details_that_hang_take_few_threads(
-    queue: JobQueue, viewer: Visitor, connect: Connect, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(aside, "_free", threading.BoundedSemaphore(1))
+def test_details_that_hang_take_few_threads(queue: JobQueue, viewer: Visitor, connect: Connect) -> None:
     queue.create_job("hangs", [Hangs()], do.succeed)
-    path = "jobs/2/items/0"
-    hanging = connect(
-        f"GET {viewer.place}{path} HTTP/1.1\r\nHost: localhost\r\nCookie: {viewer.headers['Cookie']}\r\n\r\n".encode()
-    )
-    assert Hangs.here.acquire(timeout=PATIENCE)
+    path, known = "jobs/2/items/0", f"Host: localhost\r\nCookie: {viewer.headers['Cookie']}\r\n"
+    hanging = [connect(f"GET {viewer.place}{path} HTTP/1.1\r\n{known}\r\n".encode()) for _ in range(32)]
+    for _ in hanging:
+        assert Hangs.here.acquire(timeout=PATIENCE)
     assert viewer.ask(path).status == 503
     Hangs.go_on.set()
-    assert hanging.recv(1000).startswith(b"HTTP/1.1 200 ")
+    for connection in hanging:
+        assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
     assert viewer.ask(path).status == 200

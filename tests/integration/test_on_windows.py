@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -14,8 +13,6 @@ from typing import Any
 import pytest
 
 from mpqueue import ItemTimeoutError, JobQueue, JournalError, WorkerCrashedError
-from mpqueue._os.files import open_file, read_at, write_at
-from mpqueue._os.process.shell_words import quoted
 from tests.support import handlers as do
 from tests.support.command_line import main
 from tests.support.length import long
@@ -91,17 +88,6 @@ def test_big_items_and_results_come_through_and_nobody_is_warned(caplog: pytest.
     with JobQueue(1) as queue:
         assert queue.run(items, do.succeed).results == items
     assert not caplog.records
-
-
-def test_a_file_is_written_and_read_wherever_one_says(tmp_path: Path) -> None:
-    fd = open_file(tmp_path / "file", os.O_RDWR | os.O_CREAT)
-    try:
-        assert (write_at(fd, b"near\r\n", 0), write_at(fd, b"far", 1 << 33)) == (6, 3)
-        assert (read_at(fd, 6, 0), read_at(fd, 10, 1 << 33), read_at(fd, 1, 1 << 34)) == (b"near\r\n", b"far", b"")
-        os.replace(tmp_path / "file", tmp_path / "other name")
-        os.unlink(tmp_path / "other name")
-    finally:
-        os.close(fd)
 
 
 def test_output_is_kept_where_the_program_has_a_console(tmp_path: Path) -> None:
@@ -210,7 +196,7 @@ def test_a_bar_and_text_in_any_script_are_seen_on_a_console(tmp_path: Path, firs
             from pathlib import Path
             {first}
             import mpqueue
-            from mpqueue._cli.usage import coloured, say
+            from tests.support.command_line import main
 
             def talk(number):
                 print("said", number, "\u2713")
@@ -219,7 +205,7 @@ def test_a_bar_and_text_in_any_script_are_seen_on_a_console(tmp_path: Path, firs
             if __name__ == "__main__":
                 with mpqueue.JobQueue(1) as queue:
                     queue.run(range(3), talk, id="\u65e5\u672c", progress=True, chunksize=1)
-                say(coloured("failed:", "red"), " \u65e5")
+                assert main(["run", "builtins:len", "\u65e5.txt"]) == 2
                 mode = wintypes.DWORD()
                 assert kernel32.GetConsoleMode(wintypes.HANDLE(kernel32.GetStdHandle(-12)), ctypes.byref(mode))
                 Path("seen").write_text(json.dumps([mode.value, read_screen()]))
@@ -233,7 +219,7 @@ def test_a_bar_and_text_in_any_script_are_seen_on_a_console(tmp_path: Path, firs
     text = "\n".join(re.sub(r"\x1b\[[0-9]*[A-Za-z]", "", line) for line in lines)
     assert [f"said {number} \u2713" in text for number in range(3)] == [True] * 3, lines
     assert re.search("^\u65e5\u672c: .*3/3", text, re.MULTILINE), lines
-    assert "failed: \u65e5" in text
+    assert "mpqueue: error: \u65e5.txt: expected a file" in text
 
 
 def test_ctrl_break_drains_a_run(tmp_path: Path) -> None:
@@ -304,25 +290,23 @@ def test_an_output_that_can_t_be_replaced_is_refused_before_any_work(
     assert output.read_text().startswith("id,")
 
 
-def test_words_that_are_quoted_reach_a_program_through_cmd(tmp_path: Path) -> None:
-    words = [
-        "my files\\a.txt",
-        "end\\",
-        "my end\\",
-        "",
-        "a&b",
-        "a|b>c<d",
-        "^",
-        "it's",
-        '"a&b" c',
-        "(x)",
-        "100%",
-        "*.txt",
-    ]
-    (tmp_path / "show.py").write_text("import json, sys; print(json.dumps(sys.argv[1:]))")
-    command = " ".join([*map(quoted, [sys.executable, "show.py", *words])])
-    done = subprocess.run(f"cmd /s /c {chr(34)}{command}{chr(34)}", cwd=tmp_path, capture_output=True, check=True)
-    assert json.loads(done.stdout) == words
+def test_a_command_that_is_printed_can_be_given_to_cmd(tmp_path: Path) -> None:
+    names = ["my file.txt", "a&b.txt", "^.txt", "it's.txt", "(x).txt", "100%.txt", "x;y,z=1.txt"]
+    for name in names:
+        (tmp_path / name).write_text(name)
+    python = [sys.executable, "-m", "mpqueue"]
+    command = [*python, "run", "builtins:len", *names, "-j", "1", "--journal", "my run.db"]
+
+    def said_by(command: str | list[str]) -> str:
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False)
+        assert done.returncode == 0, done.stderr
+        assert {json.loads(row)["payload"] for row in done.stdout.splitlines()} == {*names}
+        return done.stderr
+
+    said_by(command)
+    _, _, again = said_by(command).partition("; to run all again: mpqueue ")
+    line = f"{subprocess.list2cmdline(python)} {again.splitlines()[0]}"
+    assert "7 items: 7 completed, in " in said_by(f"cmd /s /c {chr(34)}{line}{chr(34)}")
 
 
 def test_a_journal_with_a_literal_path_is_the_same_as_without(tmp_path: Path) -> None:

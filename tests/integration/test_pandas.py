@@ -14,6 +14,7 @@ import pytest
 from pandas.testing import assert_frame_equal, assert_series_equal
 
 import mpqueue.pandas
+from mpqueue.testing import close_shared_pool
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared_pool_stays")]
 
@@ -21,11 +22,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared_pool_stays")]
 @pytest.fixture(scope="module")
 def shared_pool_stays() -> Iterator[None]:
     """Its workers live as long as this file's tests."""
-    from mpqueue._dropin.shared_pool import shared_pool
-
     mpqueue.map(abs, range(2), concurrency=2)
     yield
-    shared_pool.close()
+    close_shared_pool(kill=True)
 
 
 INDEX = pd.Index([f"row {number}" for number in range(40)], name="row")

@@ -6,8 +6,8 @@ import functools
 import gc
 import multiprocessing
 import multiprocessing.pool
-import os
 import pickle
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -18,9 +18,10 @@ import pytest
 
 import mpqueue
 from mpqueue import ItemTimeoutError, Pool, QueueClosedError, RetryPolicy, SetupError, WorkerCrashedError
-from mpqueue._os.process.process_signals import send_to_main_thread
 from tests.support import handlers as do
-from tests.support.programs import is_running, run_program
+from tests.support.interruptions import send_to_main_thread
+from tests.support.leaks import processes
+from tests.support.programs import run_program
 from tests.support.waiting import Gate, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
@@ -59,11 +60,13 @@ def test_a_call_that_can_t_be_made_takes_no_other_call_s_place(pool: Pool) -> No
     assert [result.get(60) for result in results] == [0, 2, 4, 6, 8]
 
 
-def test_workers_start_at_once_and_their_number_is_what_was_asked_for(pool: Pool) -> None:
-    pids = {worker.pid for worker in pool._pool}
-    assert len(pids) == pool._processes == 2
-    assert os.getpid() not in pids
-    assert all(worker.is_alive() for worker in pool._pool)
+def test_workers_start_at_once_and_their_number_is_what_was_asked_for() -> None:
+    before = processes()
+    with Pool(2) as pool:
+        wait_until(lambda: len(processes() - before) == 2, what="both workers to start")
+        assert set(pool.map(do.return_pid, range(20), 1)) <= processes() - before
+        assert len(processes() - before) == 2
+    pool.join()
 
 
 @pytest.mark.parametrize("wrong", ["2", 2.0, None.__class__])
@@ -398,17 +401,20 @@ def test_a_task_of_maxtasksperchild_is_a_chunk() -> None:
 
 
 def test_a_pool_inside_a_call_has_one_worker(pool: Pool) -> None:
-    def inside(item: int) -> tuple[int, list[int]]:
+    def inside(item: int) -> tuple[str, list[int]]:
         with Pool() as inner:
-            return inner._processes, inner.map(do.double, [item])
+            return repr(inner), inner.map(do.double, [item])
 
-    assert pool.apply(inside, (2,)) == (1, [4])
+    text, results = pool.apply(inside, (2,))
+    assert text.endswith(" pool_size=1>")
+    assert results == [4]
 
 
 # -- the end -------------------------------------------------------------------------------------------------------
 
 
-def test_a_closed_pool_does_what_it_was_given(pool: Pool) -> None:
+def test_a_closed_pool_does_what_it_was_given() -> None:
+    before, pool = processes(), Pool(2, max_retries=0)
     results = [pool.apply_async(do.double, (number,)) for number in range(20)]
     batch = pool.map_async(do.double, range(100))
     got: list[Any] = []
@@ -424,7 +430,7 @@ def test_a_closed_pool_does_what_it_was_given(pool: Pool) -> None:
     assert got == [6]
     assert [result.get() for result in results] == [2 * number for number in range(20)]
     assert batch.get() == [2 * number for number in range(100)]
-    assert pool._pool == []
+    wait_until(lambda: processes() == before, what="the workers to end")
 
 
 def test_who_waits_is_told_when_the_pool_is_terminated(pool: Pool, tmp_path: Path) -> None:
@@ -483,25 +489,18 @@ def test_an_interruption_ends_the_work_that_is_waited_for(pool: Pool, tmp_path: 
 
 
 def test_a_pool_that_nobody_holds_is_ended_with_a_warning() -> None:
-    pool = Pool(2)
-    pids = [worker.pid for worker in pool._pool]
-    holder = [pool]
-    del pool
+    before, holder = processes(), [Pool(2)]
+    assert holder[0].map(do.double, [1]) == [2]
     with pytest.warns(ResourceWarning, match="unclosed running multiprocessing pool <mpqueue"):
         holder.clear()
-    wait_until(lambda: not any(map(is_running, pids)), what="the workers to end")
+    wait_until(lambda: processes() == before, what="the workers to end")
 
 
 def test_a_pool_lives_as_long_as_a_result_is_to_come(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     got: list[Any] = []
-
-    def start() -> int:
-        pool = Pool(1)
-        pool.apply_async(do.block_until_told(gate), ("a",), callback=got.append)
-        return pool._pool[0].pid
-
-    pid = start()
+    before = processes()
+    Pool(1).apply_async(do.block_until_told(gate), ("a",), callback=got.append)
     gate.wait_for("a")
     gc.collect()
 
@@ -513,7 +512,7 @@ def test_a_pool_lives_as_long_as_a_result_is_to_come(tmp_path: Path) -> None:
     with pytest.warns(ResourceWarning, match="unclosed running") as caught:
         wait_until(is_warned_of)
     caught.clear()  # it holds the pool
-    wait_until(lambda: gc.collect() >= 0 and not is_running(pid), what="the worker to end")
+    wait_until(lambda: gc.collect() >= 0 and processes() == before, what="the worker to end")
     assert got == ["a"]
 
 
@@ -539,6 +538,6 @@ def test_a_pool_stays_in_its_process(pool: Pool) -> None:
 
 
 def test_its_text_tells_its_state(pool: Pool) -> None:
-    assert repr(pool) == "<mpqueue._dropin.pool.process_pool.Pool state=RUN pool_size=2>"
+    assert re.fullmatch(r"<mpqueue\..*\bPool state=RUN pool_size=2>", repr(pool))
     pool.terminate()
     assert "state=TERMINATE" in repr(pool)

@@ -14,7 +14,8 @@ import pytest
 
 import mpqueue
 from mpqueue import Job, JobQueue, RetryPolicy, current_item
-from mpqueue._worker.handlers.current_item import random_numbers
+from mpqueue.testing import InlinePool
+from tests.support.results import results_of
 
 SEED = 12345
 Drawn = list[list[float]]
@@ -222,8 +223,12 @@ def no_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("no_numpy")
 def test_without_numpy_the_numbers_are_the_standard_library_s() -> None:
-    one, again, other = (random_numbers(SEED, index) for index in (3, 3, 4))
-    assert isinstance(one, random.Random)
-    drawn = one.random()
-    assert drawn == again.random() != other.random()
-    assert random_numbers(SEED, None).random() not in (drawn, random_numbers(SEED + 1, 3).random())
+    def draw_one(_: int) -> tuple[bool, float]:
+        numbers: Any = current_item().rng
+        return isinstance(numbers, random.Random), numbers.random()
+
+    with JobQueue(1, backend=InlinePool()) as queue:
+        drawn, again, other = (results_of(queue.run(range(4), draw_one, seed=seed)) for seed in (SEED, SEED, SEED + 1))
+    assert drawn == again
+    assert all(is_a_random for is_a_random, _ in drawn)
+    assert len({number for _, number in drawn + other}) == 8

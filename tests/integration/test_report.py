@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from mpqueue import Job, JobQueue, RetryPolicy, current_item
-from mpqueue._report.figures import Figures
 from mpqueue.backends import ExecutorBackend
 from tests.support.spinning import HEAVINESS, Heavy, spin
 from tests.support.waiting import Gate
@@ -23,7 +22,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 NO_WAIT = RetryPolicy(2, base_delay=0)
 
 
-def figures(job: Job) -> Figures:
+def figures(job: Job) -> Any:
     """The figures; and what holds of any."""
     found = job.report().figures
     whole = sum(part.seconds for part in found.work)

@@ -725,6 +725,18 @@ def test_a_wrong_column_is_told(queue: JobQueue, caplog: pytest.LogCaptureFixtur
     assert sorted(row["id"] for row in rows.rows) == [0, 1]
 
 
+def test_a_column_that_comes_late_is_written(tmp_path: Path) -> None:
+    def tell(number: int) -> dict[str, int]:
+        return {"a": number} if number < 1500 else {"a": number, "late": 1}
+
+    with JobQueue(1) as queue:
+        queue.run(range(1502), tell, results=sinks.csv(tmp_path / "rows.csv"))
+    lines = (tmp_path / "rows.csv").read_text().splitlines()
+    assert (lines[0].rpartition(",")[2], len(lines), len(set(lines))) == ("result.late", 1503, 1503)
+    assert {line.rpartition(",")[2] for line in lines[1:]} == {"", "1"}
+    assert os.listdir(tmp_path) == ["rows.csv"]
+
+
 @pytest.mark.parametrize("has_journal", [False, True])
 @pytest.mark.parametrize("first", [[{"id": "a"}], [1], []])
 def test_the_columns_of_an_open_job_go_by_its_ids(tmp_path: Path, first: list[Any], has_journal: bool) -> None:

@@ -11,8 +11,7 @@ import pyee
 import pytest
 
 import mpqueue
-from mpqueue._dropin.shared_pool import shared_pool
-from mpqueue.testing import InlinePool
+from mpqueue.testing import InlinePool, close_shared_pool
 from tests.support.handlers import succeed
 from tests.support.programs import run_program
 
@@ -119,4 +118,4 @@ def test_drop_ins_show_the_names_that_they_stand_in_for() -> None:
         assert names(results_of_imap) == {"aclose", "close"}
         assert list(results_of_imap) == ["a"]
     finally:
-        shared_pool.close()
+        close_shared_pool(kill=True)

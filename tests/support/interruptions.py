@@ -1,8 +1,13 @@
-"""A Ctrl-C at each moment at which Python calls a signal's handler: where a function begins, and after a call."""
+"""A Ctrl-C at each moment at which Python calls a signal's handler, and signals to this process's main thread.
+
+These moments are where a function begins, and after a call.
+"""
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
@@ -70,3 +75,11 @@ def _is_in_destructor(frame: FrameType | None) -> bool:
             return True
         frame = frame.f_back
     return False
+
+
+def send_to_main_thread(number: int) -> None:
+    """Send a signal to the main thread of this process, from another one."""
+    if sys.platform == "win32":
+        signal.raise_signal(number)  # Python calls its handler on the main thread in any case
+    else:
+        signal.pthread_kill(threading.main_thread().ident or 0, number)

@@ -190,6 +190,13 @@ def descendants(pid: int) -> Iterator[int]:
             yield from descendants(int(child))
 
 
+def processes() -> set[int]:
+    """What this process has started, and what that has: workers, and what workers are forked from; no `_trackers`."""
+    if IS_WINDOWS:
+        return {int(key.partition("@")[0]) for key in _children()}
+    return set(descendants(os.getpid())) - set(_trackers())
+
+
 def _describe(pid: int) -> str:
     command = _text(f"/proc/{pid}/cmdline").replace("\0", " ").strip() or "(no command line)"
     state = _text(f"/proc/{pid}/stat").rpartition(")")[2].split()[:2]

@@ -10,7 +10,6 @@ from typing import IO, Any
 
 import pytest
 
-from mpqueue import JobQueue, sinks
 from mpqueue._os.files import REPLACES_OPEN_FILES, this_user
 from mpqueue._output import part_file
 from mpqueue._output.part_file import PartFile
@@ -100,16 +99,3 @@ def test_another_user_s_file_in_a_folder_as_tmp_is_refused_at_once() -> None:
             PartFile(folder / "not there").check()
         finally:
             os.seteuid(0)
-
-
-@pytest.mark.slow
-def test_a_column_that_comes_late_is_written(tmp_path: Path) -> None:
-    def tell(number: int) -> dict[str, int]:
-        return {"a": number} if number < 1500 else {"a": number, "late": 1}
-
-    with JobQueue(1) as queue:
-        queue.run(range(1502), tell, results=sinks.csv(tmp_path / "rows.csv"))
-    lines = (tmp_path / "rows.csv").read_text().splitlines()
-    assert (lines[0].rpartition(",")[2], len(lines), len(set(lines))) == ("result.late", 1503, 1503)
-    assert {line.rpartition(",")[2] for line in lines[1:]} == {"", "1"}
-    assert os.listdir(tmp_path) == ["rows.csv"]

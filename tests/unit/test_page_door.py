@@ -7,11 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import uvicorn
-from uvicorn.server import ServerState
 
-from mpqueue._live_page import door
-from mpqueue._live_page.door import Connection, Door
+# They are not where only the core is tested.
+uvicorn: Any = pytest.importorskip("uvicorn")
+door: Any = pytest.importorskip("mpqueue._live_page.door")
 
 
 class Loop:
@@ -57,15 +56,15 @@ CONFIG = uvicorn.Config(_app, log_config=None, lifespan="off")
 CONFIG.load()
 
 
-def enter(entrance: Door, address: str = "here") -> tuple[Connection, Wire, Loop]:
+def enter(entrance: Any, address: str = "here") -> tuple[Any, Wire, Loop]:
     loop, wire = Loop(), Wire(address)
-    made = entrance.connect(config=CONFIG, server_state=ServerState(), app_state={}, _loop=loop)
-    made.connection_made(wire)  # type: ignore[arg-type]
+    made = entrance.connect(config=CONFIG, server_state=uvicorn.server.ServerState(), app_state={}, _loop=loop)
+    made.connection_made(wire)
     return made, wire, loop
 
 
 def test_a_stranger_takes_the_place_of_the_oldest_from_its_address() -> None:
-    entrance = Door(lambda: 0)
+    entrance = door.Door(lambda: 0)
     _, elsewhere, _ = enter(entrance, "elsewhere")
     wires = [enter(entrance)[1] for _ in range(door.MOST_STRANGERS_OF_ONE + 2)]
     assert [wire.cut for wire in wires] == [True, True] + [False] * door.MOST_STRANGERS_OF_ONE
@@ -73,13 +72,13 @@ def test_a_stranger_takes_the_place_of_the_oldest_from_its_address() -> None:
 
 
 def test_a_stranger_from_anywhere_takes_the_place_of_the_oldest_where_there_are_many() -> None:
-    entrance = Door(lambda: 0)
+    entrance = door.Door(lambda: 0)
     wires = [enter(entrance, str(number))[1] for number in range(door.MOST_STRANGERS + 1)]
     assert [wire.cut for wire in wires] == [True] + [False] * door.MOST_STRANGERS
 
 
 def test_no_guest_has_to_go_and_a_full_house_takes_nobody() -> None:
-    entrance = Door(lambda: 0)
+    entrance = door.Door(lambda: 0)
     wires = []
     for _ in range(door.MOST):
         guest, wire, _ = enter(entrance)
@@ -92,7 +91,7 @@ def test_no_guest_has_to_go_and_a_full_house_takes_nobody() -> None:
 
 
 def test_with_few_descriptors_left_a_new_connection_needs_a_strangers_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    entrance = Door(lambda: 100)
+    entrance = door.Door(lambda: 100)
     _, first, _ = enter(entrance)
     monkeypatch.setattr(door, "descriptors_left", lambda: 99)
     _, second, _ = enter(entrance)
@@ -113,7 +112,7 @@ def test_with_few_descriptors_left_a_new_connection_needs_a_strangers_place(monk
     ],
 )
 def test_an_answer_has_to_be_read_at_a_pace(unread: int, left: int, *, ends: bool) -> None:
-    connection, wire, loop = enter(Door(lambda: 0))
+    connection, wire, loop = enter(door.Door(lambda: 0))
     loop.timers.clear()
     connection._timer = None
     wire.unread = unread
