@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
@@ -22,9 +22,9 @@ from mpqueue import (
     TooManyFailuresError,
     WorkerCrashedError,
 )
-from mpqueue._dropin import shared_pool as shared_pool_module
-from mpqueue._dropin.shared_pool import shared_pool
+from mpqueue.testing import close_shared_pool
 from tests.support import handlers as do
+from tests.support.leaks import processes
 from tests.support.programs import INTERRUPTED, interrupt_program, is_running, run_program
 from tests.support.systems import IS_WINDOWS, not_on_windows
 from tests.support.waiting import Gate, wait_until
@@ -32,11 +32,25 @@ from tests.support.waiting import Gate, wait_until
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared_pool_ends", "forked_workers")]
 
 
-def worker_pids() -> list[int]:
-    """Of the shared pool, once all of them have started."""
-    queue = shared_pool._queue
-    assert queue is not None
-    return sorted(queue._host.worker_pids(timeout=30))
+@pytest.fixture(scope="module")
+def without_workers(forked_workers: None) -> set[int]:
+    """The processes that are here without a shared pool."""
+    return processes()
+
+
+Workers = Callable[[int], set[int]]
+
+
+@pytest.fixture
+def workers(without_workers: set[int]) -> Workers:
+    """Those of the shared pool, which are to be so many once they have started."""
+
+    def found(count: int) -> set[int]:
+        pids = wait_until(lambda: len(found := processes() - without_workers) == count and found)
+        assert isinstance(pids, set)
+        return pids
+
+    return found
 
 
 def number_of_calls(folder: Path) -> dict[str, int]:
@@ -201,7 +215,7 @@ def test_pool_that_is_closed_meanwhile_fails_the_call(tmp_path: Path) -> None:
     with ThreadPoolExecutor(1) as threads:
         call = threads.submit(mpqueue.map, do.block_until_told(gate), ["a"])
         gate.wait_for("a")
-        shared_pool.close()
+        close_shared_pool(kill=True)
         with pytest.raises(QueueClosedError):
             call.result(30)
 
@@ -270,15 +284,15 @@ def test_options_out_of_range_are_refused_before_there_is_a_pool(
 ) -> None:
     with pytest.raises(error, match=text):
         mpqueue.map(do.succeed, [1], **options)
-    assert shared_pool._queue is None
+    assert not [thread for thread in threading.enumerate() if "mpqueue" in thread.name]
 
 
 # --- the shared pool ------------------------------------------------------------------------------------------------
 
 
-def test_concurrency_caps_the_workers_that_serve_one_call(tmp_path: Path) -> None:
+def test_concurrency_caps_the_workers_that_serve_one_call(tmp_path: Path, workers: Workers) -> None:
     mpqueue.map(do.succeed, range(3), concurrency=3)
-    assert len(worker_pids()) == 3
+    workers(3)
     for cap in (1, 2):
         seen = mpqueue.map(do.count_present(tmp_path), range(200), concurrency=cap, chunksize=1)
         assert max(seen) <= cap
@@ -293,36 +307,35 @@ def test_all_workers_asked_for_serve_the_call(tmp_path: Path) -> None:
         assert call.result(30) == ["a", "b", "c"]
 
 
-def test_calls_share_one_pool_that_grows_and_never_shrinks() -> None:
+def test_calls_share_one_pool_that_grows_and_never_shrinks(workers: Workers) -> None:
     mpqueue.map(do.succeed, range(10), concurrency=1)
-    (first,) = worker_pids()
+    (first,) = workers(1)
     assert mpqueue.map(do.return_pid, range(10), concurrency=1) == [first] * 10
     mpqueue.map(do.succeed, range(10), concurrency=3)
-    three = worker_pids()
-    assert len(three) == 3
+    three = workers(3)
     assert first in three
-    assert set(mpqueue.map(do.return_pid, range(100), concurrency=2)) <= set(three)
-    assert set(mpqueue.imap(do.return_pid, range(100), concurrency=2)) <= set(three)
-    assert worker_pids() == three
+    assert set(mpqueue.map(do.return_pid, range(100), concurrency=2)) <= three
+    assert set(mpqueue.imap(do.return_pid, range(100), concurrency=2)) <= three
+    assert workers(3) == three
 
 
-def test_no_more_workers_are_started_than_there_are_items() -> None:
+def test_no_more_workers_are_started_than_there_are_items(workers: Workers) -> None:
     mpqueue.map(do.succeed, "ab", concurrency=40)
-    assert len(worker_pids()) == 2
+    workers(2)
     assert list(mpqueue.imap(do.succeed, "abc", concurrency=40)) == ["a", "b", "c"]
-    assert len(worker_pids()) == 3
+    three = workers(3)
     mpqueue.map(do.succeed, [], concurrency=40)
-    assert len(worker_pids()) == 3
+    assert mpqueue.map(do.double, range(3), concurrency=40) == [0, 2, 4]
+    assert workers(3) == three
 
 
-def test_pool_has_a_worker_for_each_cpu_where_nothing_is_said() -> None:
+def test_pool_has_a_worker_for_each_cpu_where_nothing_is_said(workers: Workers) -> None:
     mpqueue.map(do.succeed, [1])
-    assert len(worker_pids()) == (os.cpu_count() if IS_WINDOWS else len(os.sched_getaffinity(0)))
+    workers((os.cpu_count() or 1) if IS_WINDOWS else len(os.sched_getaffinity(0)))
 
 
+@pytest.mark.skipif(any("_NUM_THREADS" in name for name in os.environ), reason="the number of inner threads is set")
 def test_workers_have_one_inner_thread_whatever_was_asked_first() -> None:
-    if shared_pool._threads is None:
-        pytest.skip("the number of inner threads is set here")
     assert mpqueue.map(os.getenv, ["OMP_NUM_THREADS"], concurrency=1) == ["1"]
 
 
@@ -335,41 +348,23 @@ def test_calls_from_several_threads_run_side_by_side(tmp_path: Path) -> None:
         assert [call.result(30) for call in calls] == [["a"], ["b"]]
 
 
-def test_pool_goes_away_when_it_is_idle(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared_pool_module, "IDLE_SECONDS", 0.05)
-    before = mpqueue.map(do.return_pid, range(10))
-    wait_until(lambda: shared_pool._queue is None, what="the pool to end")
-    wait_until(lambda: not any(map(is_running, before)), what="its workers to end")
+def test_pool_can_be_ended_when_no_call_uses_it_and_the_next_call_makes_another(workers: Workers) -> None:
+    results = mpqueue.imap(do.double, range(3), concurrency=2)
+    before = workers(2)
+    assert not close_shared_pool()
+    assert list(results) == [0, 2, 4]
+    assert set(mpqueue.map(do.return_pid, range(10), concurrency=2)) <= before
+    assert close_shared_pool()
+    assert not any(map(is_running, before))
     assert mpqueue.map(do.double, "a") == ["aa"]
 
 
-def test_pool_is_not_idle_while_an_iterator_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    looks = threading.Semaphore(0)
-    end_if_idle = shared_pool.end_if_idle
-    monkeypatch.setattr(shared_pool_module, "IDLE_SECONDS", 0.01)
-
-    def look() -> None:
-        end_if_idle()
-        looks.release()
-
-    monkeypatch.setattr(shared_pool, "end_if_idle", look)
-    results = mpqueue.imap(do.double, range(3))
-    for _ in range(3):
-        assert looks.acquire(timeout=30)
-    assert list(results) == [0, 2, 4]
-    wait_until(lambda: shared_pool._queue is None, what="the pool to end")
-
-
-def test_pool_that_can_not_be_made_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise OSError("no more processes")
-
-    with monkeypatch.context() as patched:
-        patched.setattr("mpqueue._engines.loky.loky_backend.LokyPool", refuse)
-        with pytest.raises(OSError, match="no more processes"):
-            mpqueue.map(do.succeed, [1])
-    assert shared_pool._users == 0
-    assert mpqueue.map(do.succeed, [1]) == [1]
+@pytest.mark.long
+def test_pool_ends_when_it_was_idle_for_half_a_minute(workers: Workers) -> None:
+    mpqueue.map(do.succeed, range(3), concurrency=1)
+    (worker,) = workers(1)
+    wait_until(lambda: not is_running(worker), timeout=90, what="the worker to end")
+    assert mpqueue.map(do.double, "a") == ["aa"]
 
 
 def test_pool_ends_with_the_program_silently(tmp_path: Path) -> None:
@@ -411,20 +406,18 @@ def test_fork_has_a_pool_of_its_own(tmp_path: Path) -> None:
     script = """
         import multiprocessing, os, warnings
         import mpqueue
-        from mpqueue._dropin.shared_pool import shared_pool
 
         warnings.simplefilter("ignore")  # Python warns of forks in programs with threads
 
         def pids():
-            mpqueue.map(abs, range(50))
-            return shared_pool._queue._host.worker_pids(timeout=30)
+            return mpqueue.map(lambda _: os.getpid(), range(5), concurrency=1)
 
         def child(connection, results):
             results.close()
             connection.send((os.getpid(), mpqueue.map(abs, [-1, -2]), mpqueue.map(lambda _: os.getppid(), [1])))
 
         before = pids()
-        results = mpqueue.imap(abs, range(10))
+        results = mpqueue.imap(abs, range(10), concurrency=1)
         here, there = multiprocessing.Pipe()
         process = multiprocessing.get_context("fork").Process(target=child, args=(there, results))
         process.start()

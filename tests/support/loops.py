@@ -9,7 +9,6 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from mpqueue._queue.mailbox import HOLD
 from tests.support.length import long
 from tests.support.systems import not_on_windows
 from tests.support.waiting import Gate
@@ -69,16 +68,8 @@ async def arrive(gate: Gate, count: int = 1) -> set[str]:
     return gate.arrived()
 
 
-class SlowConsumer:
-    """A clock for an iterator: so much time passes that a turn of the loop is due with every other item."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    def now(self) -> float:
-        """Seconds; each call is later."""
-        self.seconds += 0.6 * HOLD
-        return self.seconds
+#: Seconds of a task's own work after which an iterator gives the others a turn, although it need not wait.
+LONG_WORK = 0.012
 
 
 async def turns_of_others(iterate: Callable[[], Awaitable[object]]) -> int:
