@@ -9,10 +9,9 @@ import pytest
 from playwright.sync_api import expect
 
 from mpqueue import JobQueue
-from mpqueue._live_page.server import Page as LivePage
-from mpqueue._queue.recorded.journal_view import JournalView
 from tests.browser.conftest import Open
 from tests.support import handlers as do
+from tests.support.pages import dashboard
 from tests.support.waiting import Gate
 
 pytestmark = pytest.mark.usefixtures("forked_workers")
@@ -29,9 +28,8 @@ def journal(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def url(journal: Path) -> Iterator[str]:
-    page = LivePage(JournalView([str(journal)]), "127.0.0.1", 0, ())
-    yield page.url
-    page.close()
+    with dashboard(journal, folder=journal.parent) as (address, _):
+        yield address
 
 
 def test_a_journal_is_looked_at_and_nothing_can_be_pressed(url: str, open_page: Open) -> None:

@@ -2,34 +2,57 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from mpqueue._report.job_report import Report
-from mpqueue._report.profile.job_profile import Profile
-from mpqueue._report.profile.places import Frame, Frames
+from mpqueue import JobQueue
 from tests.browser.conftest import PHONE, Open
 from tests.browser.test_accessibility import violations
-from tests.unit.test_report_forms import report, told
+from tests.support.spinning import spin
 
-READ, SORT, LOAD, C = (
-    Frame("handler", "/code/scans.py", 10),
-    Frame("handler", "/code/scans.py", 11),
-    Frame("load</script>", "/code/files.py", 3),
-    Frame("sorted", "", 0),
-)
-STACKS: dict[Frames, float] = {(READ, LOAD): 1.0, (READ, LOAD, C): 2.0, (SORT,): 0.5, (SORT, LOAD): 3.0}
+pytestmark = pytest.mark.usefixtures("forked_workers")
+
+#: Two lines of a function, and what they call.
+SHAPES = [[0, 3.5, [[1, 3.0, []]]], [2, 3.0, [[1, 3.0, [[3, 2.0, []]]]]]]
+PROFILE = {
+    "frames": [
+        ["handler (scans.py:11)", "/code/scans.py:11"],
+        ["load</script> (files.py:3)", "/code/files.py:3"],
+        ["handler (scans.py:10)", "/code/scans.py:10"],
+        ["sorted", "C code"],
+    ],
+    "views": [
+        ["all workers", 6.5, SHAPES],
+        ["worker 0", 6.5, SHAPES],
+        ["worker 1", 0.5, [[0, 0.5, []]]],
+        ["item 'scan <1>'", 1.0, [[2, 1.0, [[1, 1.0, []]]]]],
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory, forked_workers: None) -> Path:
+    """A saved report of a job that was profiled."""
+    with JobQueue(1) as queue:
+        job = queue.run([0.3], spin, profile=True)
+    return job.report().save(tmp_path_factory.mktemp("report") / "report.html")
 
 
 @pytest.fixture
-def address(tmp_path: Path) -> str:
-    """A saved report."""
-    made = report(told())
-    profile = Profile("job", STACKS, {0: STACKS, 1: {(SORT,): 0.5}}, {"scan <1>": {(READ, LOAD): 1.0}})
-    return Report(made.figures, made.findings, profile).save(tmp_path / "report.html").as_uri()
+def address(saved: Path, tmp_path: Path) -> str:
+    """The same, with a profile that is always the same."""
+    data = json.dumps(PROFILE).replace("<", "\\u003c")
+    text, count = re.subn(
+        r"(id='flame-data'>).*?(</script>)", lambda found: found[1] + data + found[2], saved.read_text()
+    )
+    assert count == 1
+    (tmp_path / "report.html").write_text(text)
+    return (tmp_path / "report.html").as_uri()
 
 
 def names(page: Page) -> list[str]:
@@ -84,7 +107,7 @@ def test_axe_finds_nothing_to_complain_of_in_a_report(address: str, open_page: O
     assert violations(page) == [], "while it searches, with a box alone"
 
 
-def test_without_scripts_there_is_a_table(address: str, open_page: Open) -> None:
-    page = open_page(address, java_script_enabled=False)
-    expect(page.get_by_role("row", name="load</script> (files.py:3)")).to_contain_text("62%")
+def test_without_scripts_there_is_a_table(saved: Path, open_page: Open) -> None:
+    page = open_page(saved.as_uri(), java_script_enabled=False)
+    expect(page.get_by_role("row", name="spin (spinning.py:").first).to_contain_text("%")
     expect(page.get_by_role("searchbox")).to_be_hidden()

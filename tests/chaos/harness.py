@@ -18,9 +18,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from mpqueue import ItemStatus, JobFinished, JobNotFoundError, JobRun, JobStateError, JobStatus, QueueClosedError
-from mpqueue._dropin.shared_pool import shared_pool
 from mpqueue.events import JOB_FINISHED
+from mpqueue.testing import close_shared_pool
 from tests.chaos import consumers
 from tests.chaos.arena import Arena, Pulse
 from tests.chaos.audit import Case, Struck
@@ -42,6 +44,32 @@ MOST_CONSUMERS = 4
 
 #: What a call may raise because another thread was quicker.
 TOO_LATE = (JobStateError, JobNotFoundError, QueueClosedError)
+
+
+class _Worker:
+    """A worker of this program, as a striker takes one."""
+
+    def __init__(self, process: psutil.Process) -> None:
+        self._process = process
+        self.pid: int = process.pid
+        self.worker = self
+        #: None: it has hardly started, see `tests.chaos.striker.STARTING`.
+        self.ask_for_stack = None if time.time() < process.create_time() + 0.5 else "it has answered"
+
+    def send(self, number: int) -> None:
+        """Send a signal to it, unless it has ended."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            self._process.send_signal(number)
+
+
+def _workers() -> list[_Worker]:
+    """Of all queues here, the shared pool's too: each has the name of its lane in its environment."""
+    found = []
+    for process in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            if "MPQUEUE_LANE" in process.environ():
+                found.append(_Worker(process))
+    return found
 
 
 class Chaos:
@@ -101,7 +129,7 @@ class Chaos:
             if not self.complaints:
                 self._wind_up(arena)
         self._join(*self._threads)
-        self._see_ended("the shared pool", shared_pool.close)
+        self._see_ended("the shared pool", partial(close_shared_pool, kill=True))
         for arena in list(self._arenas):  # of a run that has failed
             self._see_ended(f"queue {arena.number}", partial(arena.queue.close, kill=True))
         self.counts["deaths"] = len(self.struck.died)
@@ -117,18 +145,13 @@ class Chaos:
         """Something did not end."""
         self.complain(f"{what} did not end: nothing went on for {DEADLINE:g} s")
         queues = {f"queue {arena.number} {arena.make}": arena.queue for arena in list(self._arenas)}
-        if (shared := shared_pool._queue) is not None:
-            queues["the shared pool"] = shared
         waits = [f"{thread.name} {tell()}" for thread, tell in list(self._threads.items())]
         show_everything(what, queues, waits, list(self._acts))
 
     def _lanes(self) -> list[object]:
-        lanes = [lane for arena in list(self._arenas) for lane in arena.lanes()]
-        shared = shared_pool._queue
-        pool: Any = None if shared is None else shared._engine._pool
-        if pool is not None:
-            lanes += list(pool._wardens)
-        return lanes
+        lanes: list[Any] = [lane for arena in list(self._arenas) for lane in arena.lanes()]
+        known = {lane.worker.pid for lane in lanes if lane.worker is not None}
+        return [*lanes, *(worker for worker in _workers() if worker.pid not in known)]
 
     def _await(self, what: str, done: Callable[[], bool]) -> None:
         """Until it is done; a hang, where it is not and nothing goes on. ``done`` waits a little by itself."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import signal
 import sqlite3
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -15,12 +13,8 @@ from typing import Any
 import pytest
 
 from mpqueue import JobQueue
-from mpqueue._live_page.server import Page
-from mpqueue._options import check_address
-from mpqueue._queue.recorded import journal_view
-from mpqueue._queue.recorded.journal_view import JournalView
 from tests.support import handlers as do
-from tests.support.pages import Visitor, visit
+from tests.support.pages import Visitor, dashboard, visit
 from tests.support.programs import PATIENCE
 from tests.support.waiting import Gate
 
@@ -34,18 +28,10 @@ def record(path: Path, job_id: str, items: Any, handler: Any, **options: Any) ->
 
 
 @contextmanager
-def dashboard(*arguments: object, folder: Path) -> Iterator[Visitor]:
-    """The command, running, and somebody who asks it; it ends by Ctrl-C, with 0."""
-    command = [sys.executable, "-m", "mpqueue", "dashboard", *map(str, arguments)]
-    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        yield visit(process.stdout.readline().strip())
-        process.send_signal(signal.SIGINT)
-        assert process.wait(PATIENCE) == 0
-    finally:
-        process.kill()
-        process.communicate()
+def watched(*journals: object, folder: Path) -> Iterator[Visitor]:
+    """The command, running, and somebody who asks it."""
+    with dashboard(*journals, folder=folder) as (url, _):
+        yield visit(url)
 
 
 def state_of(visitor: Visitor, job_id: str) -> Any:
@@ -63,7 +49,7 @@ def test_jobs_items_failures_reports_and_comparisons_of_a_journal_that_stays_as_
     with JobQueue(1, journal=path) as queue:
         queue.create_job("never", ["x"], do.succeed)
     before = files_of(tmp_path)
-    with dashboard(path, folder=tmp_path) as visitor:
+    with watched(path, folder=tmp_path) as visitor:
         jobs = {job["jobId"]: job for job in visitor.get("jobs")}
         assert {job_id: (job["status"], job["completed"], job["failed"]) for job_id, job in jobs.items()} == {
             "first": ("completed_with_errors", 2, 1),
@@ -72,6 +58,11 @@ def test_jobs_items_failures_reports_and_comparisons_of_a_journal_that_stays_as_
         }
         first, second = jobs["first"]["number"], jobs["second"]["number"]
         assert [row["status"] for row in visitor.items(first)] == ["completed", "failed", "completed"]
+        assert visitor.get(f"jobs/{first}/labels?items=1,7") == {"1": "b"}
+        assert visitor.get(f"jobs/{first}/items/1")["payload"] == "'b'"
+        assert visitor.get(f"jobs/{first}/items?limit=1")["matching"] == 3
+        for absent in ("items/7", "items/7/picture", "items/0/picture"):
+            assert visitor.ask(f"jobs/{first}/{absent}").status == 404
         assert "cannot do 'b'" in visitor.get(f"jobs/{first}/items/1")["error"]
         assert len(visitor.get(f"jobs/{first}/failures")) == 1
         report = visitor.ask(f"jobs/{first}/report")
@@ -92,7 +83,7 @@ def test_a_job_goes_on_while_it_is_watched_and_its_writer_is_not_disturbed(tmp_p
     gate, path = Gate(tmp_path / "gate"), tmp_path / "run.db"
     with JobQueue(1, journal=path, max_retries=0) as queue:
         job = queue.create_job("job", range(5), do.only(3, do.block_until_told(gate), do.only(1, do.fail)), chunksize=1)
-        with dashboard(path, folder=tmp_path) as visitor, visitor.stream() as stream:
+        with watched(path, folder=tmp_path) as visitor, visitor.stream() as stream:
             run = queue.start("job")
             gate.wait_for(3)
             stream.listen_until(lambda: stream.states.get("job", {}).get("completed") == 2)
@@ -118,20 +109,19 @@ def test_a_job_whose_program_was_killed_is_shown_as_interrupted(tmp_path: Path) 
         "for item in run.as_completed():\n    item.id == 1 and os.kill(os.getpid(), 9)\n"
     )
     subprocess.run([sys.executable, "-c", program], check=False, timeout=PATIENCE)
-    view = JournalView([str(path)])
-    (job,) = view.books()
-    assert (job.status, job.here) == ("pending", False)
-    assert job.started_at is not None, "by which the page knows that it was interrupted"
-    assert job.completed >= 1
-    assert not view.has_report(job)
-    with pytest.raises(ValueError, match="whose program ended before it"):
-        view.report(job)
+    with watched(path, folder=tmp_path) as visitor:
+        (job,) = visitor.get("jobs")
+        assert job["status"] == "pending"
+        assert job["startedAt"] is not None, "by which the page knows that it was interrupted"
+        assert job["completed"] >= 1
+        refused = visitor.ask(f"jobs/{job['number']}/report")
+        assert refused.status == 404
 
 
 def test_several_journals_are_side_by_side(tmp_path: Path) -> None:
     for name, bad in (("yesterday.db", "a"), ("today.db", "b")):
         record(tmp_path / name, "job", ["a", "b"], do.only(bad, do.fail))
-    with dashboard("yesterday.db", "today.db", folder=tmp_path) as visitor:
+    with watched("yesterday.db", "today.db", folder=tmp_path) as visitor:
         jobs = visitor.get("jobs")
         assert [job["jobId"] for job in jobs] == ["job (yesterday.db)", "job (today.db)"]
         compared = visitor.get(f"jobs/{jobs[0]['number']}/compare/{jobs[1]['number']}")
@@ -142,17 +132,18 @@ def test_several_journals_are_side_by_side(tmp_path: Path) -> None:
         ]
 
 
-def test_a_file_that_goes_leaves_what_was_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                 caplog: pytest.LogCaptureFixture) -> None:  # fmt: skip
-    monkeypatch.setattr(journal_view, "LOOK_SECONDS", 0.0)
+def test_a_file_that_goes_leaves_what_was_known(tmp_path: Path) -> None:
     path = tmp_path / "run.db"
     record(path, "job", ["a"], do.succeed)
-    view = JournalView([str(path)])
-    path.rename(tmp_path / "elsewhere.db")
-    assert [job.id for job in view.books()] == ["job"]
-    assert [job.id for job in view.books()] == ["job"]
-    (warning,) = caplog.messages
-    assert "expected a journal, got a name that is not there" in warning
+    with dashboard(path, folder=tmp_path) as (url, program):
+        visitor = visit(url)
+        path.rename(tmp_path / "elsewhere.db")
+        with visitor.stream() as stream:  # by which the page looks at the file now and then
+            stream.listen_until(lambda: stream.states.get("job"))
+            assert program.stderr is not None
+            assert "Ctrl-C" in program.stderr.readline()
+            assert "expected a journal, got a name that is not there" in program.stderr.readline()
+        assert [job["jobId"] for job in visitor.get("jobs")] == ["job"]
 
 
 @pytest.mark.parametrize("what", ["missing", "text", "newer", "folder", "empty"])
@@ -187,28 +178,3 @@ def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "pip install 'mpqueue[dashboard]'" in done.stderr
-
-
-def test_a_journal_is_read_on_threads_so_that_others_get_their_answers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path, readers = tmp_path / "run.db", list[str]()
-    record(path, "job", ["a", "b"], do.succeed)
-    read = vars(journal_view.ShownRecord)["table"].fget
-
-    def read_noted(shown: Any) -> Any:
-        readers.append(threading.current_thread().name)
-        return read(shown)
-
-    monkeypatch.setattr(journal_view.ShownRecord, "table", property(read_noted))
-    page = Page(JournalView([str(path)]), *check_address("127.0.0.1", 0, ()))
-    try:
-        visitor = visit(page.url)
-        assert visitor.get("jobs/1/labels?items=1,7") == {"1": "b"}
-        assert visitor.get("jobs/1/items/1")["payload"] == "'b'"
-        assert visitor.get("jobs/1/items?limit=1")["matching"] == 2
-        for absent in ("jobs/1/items/7", "jobs/1/items/7/picture", "jobs/1/items/0/picture"):
-            assert visitor.ask(absent).status == 404
-    finally:
-        page.close()
-    assert set(readers) == {"mpqueue-page-call"}

@@ -8,18 +8,14 @@ import json
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from mpqueue import ItemStatus, JobQueue
-from mpqueue._worker.chunk.sampler import StackSampler
 from tests.support.spinning import spin
-from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -139,22 +135,3 @@ def test_stages_have_profiles_each_and_one_together(queue: JobQueue) -> None:
     assert first is not None
     assert of_lines(whole).keys() >= {line(double, 1), line(has_sampler, 1)}
     assert line(has_sampler, 1) not in of_lines(first)
-
-
-def test_the_thread_waits_between_chunks_and_ends() -> None:
-    looked = threading.Event()
-    samples: Any = SimpleNamespace(look=looked.set)
-    made = StackSampler()
-    made.end()  # it has not begun
-    made = StackSampler()
-    try:
-        for _ in range(2):
-            made.watch(samples)
-            assert looked.wait(30)
-            made.watch(None)
-            wait_until(lambda: made._waits)
-            looked.clear()
-    finally:
-        made.end()
-    assert made._left is not None
-    assert made._left.is_set()

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mpqueue import JobFinished, JobQueue, JobRun, JobStatus, QueueClosedError, RetryPolicy
-from mpqueue._queue.registry import Held
-from tests.support.handlers import block_until_told, fail_with, return_length, succeed
+from mpqueue.backends import LokyBackend
+from mpqueue.testing import InlinePool
+from tests.support.handlers import fail_with, hang_sleep, only, return_length, succeed
 from tests.support.programs import run_program
-from tests.support.waiting import Gate, wait_until
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("forked_workers")
 
@@ -68,51 +70,52 @@ def test_each_run_resolves_with_its_own_end_while_listeners_are_slow(tmp_path: P
 # --- start and close ------------------------------------------------------------------------------------------------
 
 
-def test_start_that_a_close_overtakes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    gate = Gate(tmp_path)
-    queue = JobQueue(1)
-    queue.create_job("long", [1], block_until_told(gate))
-    run = queue.start("long")
-    queue.create_job("late", [1], succeed)
-    closer = threading.Thread(target=queue.close)
-    find = queue._jobs.find
+@pytest.mark.parametrize("kill", [False, True])
+def test_a_start_that_meets_a_close_runs_or_is_refused(kill: bool) -> None:
+    for _ in range(20):
+        queue, both = JobQueue(1, backend=InlinePool()), threading.Barrier(2)
+        queue.create_job("job", [1], succeed)
 
-    def be_overtaken(job_id: str) -> Held:
+        def close(queue: JobQueue = queue, both: threading.Barrier = both) -> None:
+            both.wait(60)
+            queue.close(kill=kill)
+
+        closer = threading.Thread(target=close)
         closer.start()
-        wait_until(lambda: queue._engine._scheduler.books.closing)
-        return find(job_id)
-
-    monkeypatch.setattr(queue._jobs, "find", be_overtaken)
-    with pytest.raises(QueueClosedError):
-        queue.start("late")
-    gate.open()
-    closer.join(60)
-    assert run.result(0).status is JobStatus.COMPLETED
-    late = queue.get_job("late")
-    assert late is not None
-    assert late.status is JobStatus.PENDING
+        both.wait(60)
+        try:
+            status = queue.start("job").result(60).status
+        except QueueClosedError:
+            (job,) = queue.jobs()
+            assert job.status is JobStatus.PENDING
+        else:
+            assert status is JobStatus.COMPLETED or (kill and status is JobStatus.CANCELLED)
+        closer.join(60)
+        assert not closer.is_alive()
 
 
-def test_pool_that_opens_while_the_queue_is_killed_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    queue = JobQueue(1)
-    queue.create_job("job", [1], succeed)
+class SlowToOpen(LokyBackend):
+    """Its workers do not start before they are let."""
+
     opened, go_on = threading.Event(), threading.Event()
-    open_pool = queue._engine.open_pool
 
-    def open_slowly() -> None:
-        opened.set()
-        assert go_on.wait(60)
-        open_pool()
+    def open(self, *args: Any, **kwargs: Any) -> Any:
+        self.opened.set()
+        assert self.go_on.wait(60)
+        return super().open(*args, **kwargs)
 
-    monkeypatch.setattr(queue._engine, "open_pool", open_slowly)
+
+def test_workers_that_start_while_the_queue_is_killed_are_ended() -> None:
+    queue = JobQueue(1, backend=SlowToOpen())
+    queue.create_job("job", ["bystander", "hangs"], only("hangs", hang_sleep))
     runs: list[JobRun] = []
     starter = threading.Thread(target=lambda: runs.append(queue.start("job")))
     starter.start()
-    assert opened.wait(60)
+    assert SlowToOpen.opened.wait(60)
     killer = threading.Thread(target=queue.close, kwargs={"kill": True})
     killer.start()
-    wait_until(lambda: queue._engine._shut)
-    go_on.set()
+    wait_until(lambda: "closed" in repr(queue))
+    SlowToOpen.go_on.set()
     starter.join(60)
     killer.join(60)
     assert runs[0].result(0).status is JobStatus.CANCELLED

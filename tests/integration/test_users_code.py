@@ -16,10 +16,12 @@ import pytest
 
 import mpqueue
 from mpqueue import JobQueue, JobRun, RetryPolicy
-from mpqueue._dropin.shared_pool import shared_pool
 from mpqueue.errors import ItemPicklingError
+from mpqueue.testing import close_shared_pool
 from tests.support import handlers as do
 from tests.support import tracked
+from tests.support.length import long
+from tests.support.strength import workers_of
 from tests.support.tracked import Stuck, Tracked, TrackedError, make_state, value_of, work, work_beside, work_with
 from tests.support.waiting import wait_until
 
@@ -111,7 +113,7 @@ def test_code_of_users_classes_never_runs_on_the_coordinators_thread(
     gc.disable()  # the collector runs on any thread that there is
     try:
         way(tmp_path)
-        shared_pool.close()
+        close_shared_pool(kill=True)
     finally:
         gc.enable()
     assert any(what == "item.__reduce__" for what, _ in tracked.seen)
@@ -157,8 +159,8 @@ def close(queue: JobQueue, run: JobRun) -> None:
 
 
 def crash(queue: JobQueue, run: JobRun) -> None:
-    for pid in queue._host.worker_pids():
-        os.kill(pid, signal.SIGKILL)
+    (pid,) = workers_of(queue)
+    os.kill(pid, signal.SIGKILL)
     assert queue.run([1], do.double).results == [2]
     tracked.go_on.set()
     assert run.result(60).results == [0, 1, 2, 3]
@@ -175,28 +177,15 @@ def test_whatever_happens_while_items_are_pickled(
         happens(queue, run)
 
 
-def test_an_item_that_is_pickled_for_ever_fails_and_the_others_do_not(
-    stuck: list[Stuck], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("mpqueue._parent.users_code.asides.LOOK", 0.02)
-    with JobQueue(1) as queue:
-        job = queue.run([{"id": 1}, {"id": 2, "stuck": stuck[2]}, {"id": 3}], tracked.id_of, chunksize=3)
-        assert job.results == [1, None, 3]
-        assert isinstance(job.items[1].exception, ItemPicklingError)
-        assert "item 2 of type dict can't be pickled: it takes too long" in str(job.items[1].error)
-        assert queue.run([1], do.double).results == [2]
-
-
 def test_a_result_that_is_slow_to_pickle_is_announced_once_it_is_in_the_journal(
-    stuck: list[Stuck], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    stuck: list[Stuck], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("mpqueue._parent.users_code.asides.LOOK", 0.02)
     path, told = str(tmp_path / "run.db"), set[str]()
     with JobQueue(1, journal=path) as queue:
         queue.on("job:progress", lambda event: told.add(event.job_id))
         queue.create_job("slow", range(4), tracked.get_stuck, chunksize=4)
         run = queue.start("slow")
-        wait_until(lambda: "is announced once it is in the journal" in caplog.text)
+        assert tracked.arrived.wait(60)
         assert queue.run(range(20), do.double).results == [2 * value for value in range(20)]
         assert not run.done()
         assert "slow" not in told
@@ -204,6 +193,25 @@ def test_a_result_that_is_slow_to_pickle_is_announced_once_it_is_in_the_journal(
         assert [value_of(result) for result in run.result(60).results] == [0, 1, 2, 3]
     with JobQueue(1, journal=path) as queue:
         assert [item.status for item in queue.load_job("slow").items] == ["completed"] * 4
+
+
+@pytest.mark.long
+def test_an_item_that_is_pickled_for_ever_fails_and_a_result_s_job_says_why_it_waits(
+    stuck: list[Stuck], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After three quarters of a minute; see tests/unit/test_asides.py for that time."""
+    with JobQueue(1, journal=tmp_path / "run.db") as recorded, JobQueue(1) as queue:
+        recorded.create_job("slow", range(4), tracked.get_stuck, chunksize=4)
+        run = recorded.start("slow")
+        job = queue.run([{"id": 1}, {"id": 2, "stuck": stuck[2]}, {"id": 3}], tracked.id_of, chunksize=1)
+        assert job.results == [1, None, 3]
+        assert isinstance(job.items[1].exception, ItemPicklingError)
+        assert "item 2 of type dict can't be pickled: it takes too long" in str(job.items[1].error)
+        assert queue.run([1], do.double).results == [2]
+        wait_until(lambda: "is announced once it is in the journal" in caplog.text)
+        assert not run.done()
+        tracked.go_on.set()
+        assert [value_of(result) for result in run.result(60).results] == [0, 1, 2, 3]
 
 
 def kill_job(queue: JobQueue, run: JobRun) -> None:
@@ -217,15 +225,13 @@ def kill_queue(queue: JobQueue, run: JobRun) -> None:
     assert run.done()
 
 
-@pytest.mark.parametrize("kill", [kill_job, kill_queue])
+@pytest.mark.parametrize("kill", [kill_job, long(kill_queue)])  # it has five seconds
 def test_a_job_that_is_killed_does_not_wait_for_a_result_that_is_pickled_for_ever(
     kill: Callable[[JobQueue, JobRun], None],
     stuck: list[Stuck],
-    monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("mpqueue._parent.users_code.asides.HURRY", 0.1)
     path = str(tmp_path / "run.db")
     with JobQueue(1, journal=path) as queue:
         queue.create_job("slow", range(4), tracked.get_stuck, chunksize=4)

@@ -5,8 +5,12 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -157,3 +161,18 @@ def visit(url: str) -> Visitor:
     assert answer.status == 303, answer
     visitor.headers["Cookie"] = answer.headers["Set-Cookie"].partition(";")[0]
     return visitor
+
+
+@contextlib.contextmanager
+def dashboard(*journals: object, folder: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """``mpqueue dashboard``, running: the address that it prints, and the process; it ends by Ctrl-C, with 0."""
+    command = [sys.executable, "-m", "mpqueue", "dashboard", *map(str, journals)]
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip(), process
+        process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE) == 0
+    finally:
+        process.kill()
+        process.communicate()
