@@ -13,11 +13,10 @@ from typing import Any
 import pytest
 
 from mpqueue import Executor, JobQueue
-from mpqueue._parent.surroundings.replies import Reply, SafeEvent, SafeFuture
 from tests.support import handlers as do
 from tests.support.interruptions import Interruption
 from tests.support.length import IS_LONG
-from tests.support.waiting import Gate, wait_until
+from tests.support.waiting import Gate
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
@@ -43,8 +42,11 @@ def interrupt_each_moment(call: Callable[[], Any], check: Callable[[int], None],
 
 
 def answers(queue: JobQueue, number: int) -> None:
-    """The coordinator is not blocked."""
-    assert queue._host.ask_later(lambda: "here").result(PATIENCE) == "here", f"interrupted at moment {number}"
+    """The coordinator is not blocked: a call that needs it returns."""
+    call = threading.Thread(target=queue.resume, args=("job",), daemon=True)
+    call.start()
+    call.join(PATIENCE)
+    assert not call.is_alive(), f"interrupted at moment {number}"
 
 
 @pytest.mark.parametrize("name", ["add_items", "pause and resume", "result", "done", "seal"])
@@ -106,110 +108,19 @@ def wait_shortly(run: Any) -> None:
         run.result(timeout=0.001)
 
 
-def test_a_ctrl_c_at_any_moment_of_a_wait_for_a_future_never_blocks_the_thread_that_resolves_it() -> None:
+#: The wait itself, and what it calls; the locks of `wait` and `as_completed` are the standard library's own.
+WAITS: dict[str, tuple[Callable[[Any], object], tuple[str, ...]]] = {
+    "result": (lambda future: future.result(PATIENCE), ALL),
+    "exception": (lambda future: future.exception(PATIENCE), ALL),
+    "wait": (lambda future: wait([future], PATIENCE), ("mpqueue.", "threading")),
+    "as_completed": (lambda future: [*as_completed([future], PATIENCE)], ("mpqueue.", "threading")),
+}
+
+
+@pytest.mark.parametrize("how", WAITS)
+def test_a_ctrl_c_at_any_moment_of_a_wait_for_a_future_never_blocks_the_thread_that_resolves_it(how: str) -> None:
+    waiting, where = WAITS[how]
     with Executor(1) as executor:
         executor.submit(do.succeed, "first").result(PATIENCE)
-        interrupt_each_moment(lambda: executor.submit(do.succeed, "victim").result(PATIENCE), lambda _: None)
+        interrupt_each_moment(lambda: waiting(executor.submit(do.succeed, "victim")), lambda _: None, where)
         assert executor.submit(do.succeed, "bystander").result(PATIENCE) == "bystander"
-
-
-def test_an_interrupted_wait_never_blocks_what_it_waited_for() -> None:
-    def check(
-        make: Callable[[], Any],
-        begin_to_wait: Callable[[Any], Any],
-        resolve: Callable[[Any], Any],
-        where: tuple[str, ...] = ALL,
-    ) -> None:
-        made: list[Any] = []
-
-        def begin() -> None:
-            made.append(make())
-            with contextlib.suppress(TimeoutError):
-                begin_to_wait(made[-1])
-
-        def end(number: int) -> None:
-            if made:
-                thread = threading.Thread(target=resolve, args=(made.pop(),), daemon=True)
-                thread.start()
-                thread.join(PATIENCE)
-                assert not thread.is_alive(), f"interrupted at moment {number}"
-
-        interrupt_each_moment(begin, end, where)
-
-    check(SafeEvent, lambda event: event.wait(0.001), lambda event: event.set())
-    check(Reply[None], lambda reply: reply.result(0.001), lambda reply: reply.set_result(None))
-    check(SafeFuture[None], lambda future: future.result(0.001), lambda future: future.set_result(None))
-    check(SafeFuture[None], lambda future: future.exception(0.001), lambda future: future.set_exception(OSError()))
-    check(SafeFuture[None], lambda future: future.add_done_callback(print), lambda future: future.cancel())
-    check(SafeFuture[None], lambda future: (future.done(), future.running()), lambda future: future.set_result(None))
-    beyond = ("mpqueue.", "threading")
-    check(SafeFuture[None], lambda future: wait([future], 0.001), lambda future: future.cancel(), beyond)
-    check(SafeFuture[None], lambda future: next(as_completed([future], 0.001)), lambda future: future.cancel(), beyond)
-
-
-def test_all_that_wait_for_an_event_go_on_when_it_is_set() -> None:
-    event, woken = SafeEvent(), list[bool]()
-    threads = [threading.Thread(target=lambda: woken.append(event.wait(PATIENCE))) for _ in range(5)]
-    for thread in threads:
-        thread.start()
-    assert not event.wait(0.001)
-    event.set()
-    for thread in threads:
-        thread.join(PATIENCE)
-    assert woken == [True] * 5
-    event.clear()
-    assert not event.wait(0.0)
-    assert not event._waiting
-
-
-def test_a_wait_for_an_event_ends_with_another_event_too() -> None:
-    event, other, woken = SafeEvent(), SafeEvent(), list[bool]()
-    assert not event.wait(0.001, unless=other)
-    for which in (other, event):
-        event.clear()
-        other.clear()
-        thread = threading.Thread(target=lambda: woken.append(event.wait(PATIENCE, unless=other)))
-        thread.start()
-        wait_until(lambda: event._waiting and other._waiting)
-        which.set()
-        thread.join(PATIENCE)
-    assert woken == [False, True]
-    assert event.wait(0.0, unless=other), "what it waits for comes first"
-    assert not event._waiting
-    assert not other._waiting
-
-
-def test_an_interrupted_set_of_an_event_wakes_all_when_it_is_called_again() -> None:
-    event, waiting = SafeEvent(), list[threading.Thread]()
-
-    def set_while_two_wait() -> None:
-        event.clear()
-        waiting[:] = [threading.Thread(target=event.wait, daemon=True) for _ in range(2)]
-        for thread in waiting:
-            thread.start()
-        wait_until(lambda: len(event._waiting) == 2)
-        interruption.run(event.set)
-
-    for number in range(100):
-        interruption = Interruption(number, ALL)
-        with contextlib.suppress(KeyboardInterrupt):
-            set_while_two_wait()
-        event.set()
-        for thread in waiting:
-            thread.join(PATIENCE)
-            assert not thread.is_alive(), f"interrupted at moment {number}"
-        assert not event._waiting
-        if not interruption.came:
-            return
-    pytest.fail("it never went through")
-
-
-def test_the_first_of_several_replies_counts() -> None:
-    told = list[Reply[str]]()
-    reply = Reply[str](told.append)
-    with pytest.raises(TimeoutError):
-        reply.result(0.0)
-    reply.set_result("first")
-    reply.set_exception(OSError("second"))
-    assert reply.result() == "first"
-    assert told == [reply]

@@ -10,7 +10,15 @@ import pytest
 from tests.support.systems import IS_WINDOWS
 
 #: They are about what POSIX systems have, such as signals, or run scripts of a shell.
-POSIX_ONLY = ["test_asking.py", "test_bad_programs.py", "test_os_forms.py", "test_packaging.py", "test_stack_dump.py"]
+POSIX_ONLY = [
+    "test_alarm.py",
+    "test_asking.py",
+    "test_bad_programs.py",
+    "test_os_forms.py",
+    "test_packaging.py",
+    "test_process_handle.py",
+    "test_stack_dump.py",
+]
 collect_ignore = POSIX_ONLY if IS_WINDOWS else []
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -284,3 +286,51 @@ def test_nothing_is_kept_for_nobody(user: object) -> None:
     assert not len(spare)
     del second
     assert not len(spare)
+
+
+@contextlib.contextmanager
+def pauses(monkeypatch: pytest.MonkeyPatch, at_each: Callable[[], object]) -> Iterator[None]:
+    """Where a reader would pause, do this instead."""
+
+    class Pausing:
+        def wait(self, seconds: float) -> None:
+            at_each()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading, "Event", Pausing)
+        yield
+
+
+@not_on_windows("no limit of descriptors")
+def test_a_segment_waits_for_a_descriptor_and_is_read_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.support.descriptors import no_descriptor_left
+
+    segment, want, waited = Segment(), contextlib.ExitStack(), list[int]()
+
+    def end_the_want() -> None:
+        waited.append(1)
+        if len(waited) == 3:
+            want.close()
+
+    data = memoryview(b"x" * 1000)
+    ref = segment.fill([data], [0], len(data))
+    with pauses(monkeypatch, end_the_want), want:
+        want.enter_context(no_descriptor_left())
+        assert bytes(view(ref)) == bytes(data)
+    assert len(waited) == 3
+
+
+@not_on_windows("no limit of descriptors")
+def test_a_segment_that_can_never_be_opened_is_an_error_and_no_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.support.descriptors import no_descriptor_left
+
+    segment, waited = Segment(), list[int]()
+    ref = segment.fill([memoryview(b"x")], [0], 1)
+    with (
+        pauses(monkeypatch, lambda: waited.append(1)),
+        no_descriptor_left(),
+        pytest.raises(OSError, match="Too many open files"),
+    ):
+        view(ref)
+    assert len(waited) == int(segments.PATIENCE / segments.PAUSE)
+    assert bytes(view(ref)) == b"x"

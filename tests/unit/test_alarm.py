@@ -1,0 +1,87 @@
+"""The watchdog's alarm: it goes off once, at the time that was set last."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mpqueue._os import alarm as alarms
+from mpqueue._os.alarm import Alarm, SleepingAlarm, TimerAlarm
+from tests.support.descriptors import no_descriptor_left
+from tests.support.systems import LINUX_ONLY
+from tests.support.waiting import spend
+
+#: Seconds: as short as they may be, since the test waits for them.
+SOON, LATER = 0.001, 0.003
+
+
+@pytest.fixture(params=[pytest.param(TimerAlarm, marks=LINUX_ONLY), SleepingAlarm])
+def alarm(request: pytest.FixtureRequest) -> Iterator[Alarm]:
+    made = request.param()
+    yield made
+    made.close()
+
+
+def wait(alarm: Alarm) -> float:
+    """Wait until it goes off; returns how long that took."""
+    began = time.monotonic()
+    alarm.wait()
+    return time.monotonic() - began
+
+
+def test_it_goes_off_when_its_time_has_come(alarm: Alarm) -> None:
+    alarm.set(SOON)
+    assert wait(alarm) >= SOON * 0.9
+
+
+def test_one_that_is_set_anew_does_not_go_off_before(alarm: Alarm) -> None:
+    alarm.set(SOON)
+    alarm.set(LATER)
+    assert wait(alarm) >= LATER * 0.9
+
+
+def test_one_that_is_set_to_an_earlier_time_goes_off_then(alarm: Alarm) -> None:
+    alarm.set(1000)
+    alarm.set(SOON)
+    wait(alarm)
+
+
+def test_one_that_has_gone_off_is_quiet_until_it_is_set_again(alarm: Alarm) -> None:
+    alarm.set(0)
+    alarm.wait()
+    alarm.set(LATER)
+    assert wait(alarm) >= LATER * 0.9
+
+
+def test_what_happened_while_nobody_waited_is_not_lost(alarm: Alarm) -> None:
+    alarm.set(0)
+    spend(SOON)
+    wait(alarm)
+
+
+@LINUX_ONLY
+def test_a_timer_whose_descriptor_is_another_file_now_leaves_that_alone(tmp_path: Path) -> None:
+    path = tmp_path / "users"
+    path.write_text("a user's file")
+    alarm = TimerAlarm()
+    with path.open("rb", buffering=0) as file:
+        timer = os.dup(alarm._timer)
+        os.dup2(file.fileno(), alarm._timer)
+        with pytest.raises(OSError, match="Invalid argument"):
+            alarm.set(0)
+        assert file.read() == b"a user's file"
+    os.close(timer)
+    alarm.close()
+
+
+@LINUX_ONLY
+def test_without_a_descriptor_there_is_one_that_sleeps() -> None:
+    with no_descriptor_left():
+        assert isinstance(alarms._make_timer(), SleepingAlarm)
+    made = alarms._make_timer()
+    assert isinstance(made, TimerAlarm)
+    made.close()

@@ -1,0 +1,78 @@
+"""The thread that is there while there is something to do, run here by hand."""
+
+from __future__ import annotations
+
+import threading
+from functools import partial
+
+import pytest
+
+from mpqueue._parent import errands as errands_module
+from mpqueue._parent.errands import Errands
+
+
+class Starts:
+    """Stands in the place of `threading.Thread.start`: refuses the first ones, and counts the others."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, refused: int) -> None:
+        self._monkeypatch, self._refused = monkeypatch, refused
+        self.count = 0
+        monkeypatch.setattr(threading.Thread, "start", self._start)
+
+    def _start(self, *_: object) -> None:
+        if self._refused:
+            self._refused -= 1
+            raise RuntimeError("can't start new thread")
+        self.count += 1
+
+    def run(self, errands: Errands) -> None:
+        """Do what the thread that was started last would do, until there is nothing left."""
+        thread = errands.thread
+        assert thread is not None
+        with self._monkeypatch.context() as patch:
+            patch.setattr(threading, "current_thread", lambda: thread)
+            thread.run()
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(errands_module, "LINGER", 0.0)
+
+
+def test_an_errand_that_no_thread_could_be_started_for_is_done_with_the_next_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    starts, errands, done = Starts(monkeypatch, 1), Errands("errands", print), list[int]()
+    errands.put(partial(done.append, 1))
+    assert errands.busy
+    errands.put(partial(done.append, 2))
+    starts.run(errands)
+    assert done == [1, 2]
+    assert not errands.busy
+
+
+def test_an_errand_that_no_thread_could_be_started_for_is_done_once_there_is_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    starts, errands, done = Starts(monkeypatch, 2), Errands("errands", print), list[int]()
+    errands.put(partial(done.append, 1))
+    errands.go_on()
+    assert errands.busy
+    errands.go_on()
+    starts.run(errands)
+    assert done == [1]
+
+
+def test_errands_are_done_in_order_and_the_thread_goes_when_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    starts, errands, done = Starts(monkeypatch, 0), Errands("errands", print), list[int]()
+    for number in range(100):
+        errands.put(partial(done.append, number))
+    starts.run(errands)
+    assert done == list(range(100))
+    assert starts.count == 1
+    assert errands.thread is None
+    errands.put(partial(done.append, 100))
+    errands.end()
+    starts.run(errands)
+    assert done[-1] == 100
+    assert starts.count == 2
