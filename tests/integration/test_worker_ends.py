@@ -1,0 +1,196 @@
+"""How workers end, whatever they have done before: each end is noticed, and what they leave holds nothing up."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from loky.backend.synchronize import Condition
+
+from mpqueue import ItemTimeoutError, JobQueue, RetryPolicy, WorkerCrashedError
+from tests.support import handlers as do
+from tests.support.programs import is_running, run_program
+from tests.support.recorder import Recorder
+from tests.support.strength import workers_of
+from tests.support.systems import LINUX_ONLY
+from tests.support.waiting import Gate, wait_until
+
+pytestmark = pytest.mark.slow
+
+ITEMS = ["left", "culprit", "right"]
+ONCE = RetryPolicy(max_retries=1, base_delay=0.01)
+
+
+def test_a_stopped_worker_is_killed_without_being_woken_to_say_where_it_is() -> None:
+    with JobQueue(1, max_retries=0, timeout=1) as queue:
+        job = queue.run(ITEMS, do.only("culprit", do.stop_self), chunksize=3)
+    assert job.results == ["left", None, "right"]
+    assert isinstance(job.items[1].exception, ItemTimeoutError)
+    assert job.items[1].exception.stack is None
+
+
+def take_every_signal(item: object) -> object:
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, lambda *_: None)
+    return item
+
+
+def test_a_worker_takes_the_signal_for_its_stack_back_before_each_chunk() -> None:
+    def handle(item: str) -> object:
+        return do.hang_python(item) if item == "culprit" else take_every_signal(item)
+
+    with JobQueue(1, max_retries=0, timeout=1) as queue:
+        job = queue.run(ITEMS, handle, chunksize=1)
+    assert job.results == ["left", None, "right"]
+    assert isinstance(job.items[1].exception, ItemTimeoutError)
+    assert "in hang_python" in (job.items[1].exception.stack or "")
+
+
+@LINUX_ONLY
+def test_a_program_that_left_the_group_ends_with_a_worker_that_dies(tmp_path: Path) -> None:
+    def leave_program_and_die(item: str) -> None:
+        stray = subprocess.Popen(["sleep", "300"], start_new_session=True)
+        (tmp_path / "stray").write_text(str(stray.pid))
+        do.kill_self(item)
+
+    with JobQueue(1, max_retries=0) as queue:
+        job = queue.run(ITEMS, do.only("culprit", leave_program_and_die), chunksize=3)
+        assert job.results == ["left", None, "right"]
+        stray = int((tmp_path / "stray").read_text())
+        wait_until(lambda: not is_running(stray), what="the program's end")
+
+
+def fork_unseen() -> int:
+    """Fork in C, where no hook of Python sees it: the child holds all pipes, and has no group or cookie of ours."""
+    libc = ctypes.CDLL(None)
+    pid: int = libc.fork()
+    if pid == 0:
+        libc.setsid()
+        for fd in range(3, 64):
+            with contextlib.suppress(OSError):
+                os.set_inheritable(fd, True)
+        # Not without any environment: tests that run at the same time would take it for one of theirs in an exec.
+        os.execve("/bin/sleep", ["sleep", "20"], {"LANG": "C"})
+    return pid
+
+
+def test_a_child_that_can_not_be_found_does_not_keep_a_death_from_being_told(tmp_path: Path) -> None:
+    """It holds the other end of all that the worker answered by."""
+
+    def fork_and_die(item: str) -> None:
+        (tmp_path / "child").write_text(str(fork_unseen()))
+        do.kill_self(item)
+
+    with JobQueue(1, retry=ONCE) as queue:
+        recorder = Recorder(queue)
+        queue.create_job("job", ITEMS, do.only("culprit", do.at_first(fork_and_die)), chunksize=3)
+        try:
+            job = queue.start("job").result(60)
+        finally:
+            os.kill(int((tmp_path / "child").read_text()), signal.SIGKILL)
+        recorder.check(job)
+    assert job.results == ITEMS
+    assert [item.attempts for item in job.items] == [1, 2, 1]
+
+
+def test_a_flag_that_a_dead_worker_has_locked_holds_nothing_up(tmp_path: Path) -> None:
+    """docs/adr/0003: the thread that sets it gets the lock back, and ends."""
+    gate = Gate(tmp_path)
+
+    def die_with_each_lock(item: str) -> None:
+        for lock in [thing for thing in gc.get_objects() if isinstance(thing, Condition)]:
+            lock.acquire()
+        gate.pass_through(item)
+        do.kill_self(item)
+
+    with JobQueue(1, retry=ONCE) as queue:
+        queue.create_job("job", ITEMS, do.only("culprit", do.at_first(die_with_each_lock)), chunksize=3)
+        run = queue.start("job")
+        gate.wait_for("culprit")
+        for _ in range(50):
+            queue.pause("job")
+            queue.resume("job")
+        gate.open()
+        job = run.result(60)
+        assert job.results == ITEMS
+        assert job.items[1].attempts == 2
+        wait_until(lambda: not [each for each in threading.enumerate() if each.name.startswith("mpqueue-flags")])
+
+
+@contextlib.contextmanager
+def children_ignored() -> Iterator[None]:
+    """The kernel keeps no exit codes, neither here nor, since that is inherited, in the workers."""
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
+def test_exit_codes_reach_handlers_although_the_program_ignores_its_children() -> None:
+    with children_ignored(), JobQueue(1, max_retries=0) as queue:
+        assert queue.run(ITEMS, do.only("culprit", do.run_false), chunksize=3).results == ["left", 1, "right"]
+        job = queue.run(ITEMS, do.only("culprit", do.exit_with(3)), chunksize=3)
+        assert job.results == ["left", None, "right"]
+        assert isinstance(job.items[1].exception, WorkerCrashedError)
+        assert job.items[1].exception.exitcode in {3, None}
+
+
+def reap(pid: int) -> None:
+    with contextlib.suppress(ChildProcessError):  # loky was faster
+        os.waitpid(pid, 0)
+
+
+def test_a_death_is_told_although_somebody_else_has_waited_for_the_process() -> None:
+    with JobQueue(1, max_retries=0) as queue:
+        thieves = [threading.Thread(target=reap, args=(pid,)) for pid in workers_of(queue)]
+        for thief in thieves:
+            thief.start()
+        job = queue.run(ITEMS, do.only("culprit", do.exit_with(3)), chunksize=3)
+        for thief in thieves:
+            thief.join()
+    assert job.results == ["left", None, "right"]
+    assert isinstance(job.items[1].exception, WorkerCrashedError)
+    assert job.items[1].exception.exitcode in {3, None}
+
+
+def test_deaths_leave_no_descriptor_and_no_thread_behind() -> None:
+    def held() -> tuple[int, int]:
+        gc.collect()
+        return len(os.listdir("/proc/self/fd")), threading.active_count()
+
+    with JobQueue(1, max_retries=0) as queue:
+        workers_of(queue)
+        before = held()
+        for bad in (do.exit_zero, do.kill_self, do.segfault):
+            assert queue.run(ITEMS, do.only("culprit", bad), chunksize=3).results == ["left", None, "right"]
+        workers_of(queue)
+        wait_until(lambda: held() <= before, what=f"{before} descriptors and threads")
+
+
+NO_CHILD = """
+    import os
+    os.environ["MPQUEUE_PORTABLE"] = "1"  # where a process ends the worker's group, the kernel does not
+    import mpqueue
+
+    def wait(item):
+        try:
+            return os.wait()
+        except ChildProcessError:
+            return "none"
+
+    with mpqueue.JobQueue(1) as queue:
+        print(*queue.run(range(2), wait).results)
+"""
+
+
+def test_a_handler_finds_no_child_of_its_worker_to_wait_for(tmp_path: Path) -> None:
+    assert run_program(tmp_path, NO_CHILD).stdout == "none none\n"

@@ -1,0 +1,167 @@
+"""How workers start, what they find, what is said when one can't be started, and how they end by themselves."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import mpqueue
+from mpqueue import JobQueue, Pool
+from mpqueue.testing import InlinePool
+from tests.support import handlers as do
+from tests.support.programs import is_running, run_program, write_program
+from tests.support.small_shm import small_shm
+from tests.support.strength import workers_of
+from tests.support.waiting import Gate, wait_until
+
+pytestmark = pytest.mark.slow
+
+#: What the numerical libraries read to know how many threads to start.
+THREAD_VARIABLES = [
+    *(f"{name}_NUM_THREADS" for name in ("OMP", "OPENBLAS", "MKL", "BLIS", "NUMBA", "NUMEXPR")),
+    "VECLIB_MAXIMUM_THREADS",
+]
+
+
+def variable(name: str) -> str | None:
+    return os.environ.get(name)
+
+
+def test_workers_share_the_cpus_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in THREAD_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.setattr("loky.cpu_count", lambda **_: 4)
+    with JobQueue(2) as queue:
+        found = dict(zip(THREAD_VARIABLES, queue.run(THREAD_VARIABLES, variable).results, strict=True))
+    assert found == dict.fromkeys(THREAD_VARIABLES, "2") | {"OMP_NUM_THREADS": "7"}
+    with JobQueue(1, threads_per_worker=3) as queue:
+        assert {*queue.run(THREAD_VARIABLES, variable).results} == {"3"}
+
+
+@pytest.mark.usefixtures("shared_pool_ends")
+def test_there_is_a_worker_for_each_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loky.cpu_count", lambda *, only_physical_cores=False: 1 if only_physical_cores else 3)
+    with JobQueue("physical") as queue:
+        assert queue.concurrency == 1
+    assert len(set(mpqueue.map(do.return_pid, range(20), concurrency="physical", chunksize=1))) == 1
+    with Pool("physical") as pool:
+        assert len(set(pool.map(do.return_pid, range(20), 1))) == 1
+    with pytest.raises(TypeError, match="expected a number of workers, 'physical' or None, got 'logical'"):
+        Pool("logical")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="which counts the cores of this machine"):
+        JobQueue("physical", backend=InlinePool())
+
+
+@pytest.mark.parametrize("limit", [None, 1], ids=["at the close", "worn out"])
+def test_idle_workers_end_by_themselves(tmp_path: Path, limit: int | None) -> None:
+    def touch_at_exit(item: str) -> str:
+        atexit.register((tmp_path / item).touch)
+        return item
+
+    with JobQueue(1, max_retries=0, max_items_per_worker=limit) as queue:
+        assert queue.run(["a", "b"], touch_at_exit).results == ["a", "b"]
+    wait_until(lambda: {path.name for path in tmp_path.iterdir()} == {"a", "b"}, what="the workers' own end")
+
+
+@pytest.mark.parametrize("hang", [do.hang_holding_gil, do.stop_self])
+def test_close_with_kill_ends_workers_that_hang_and_says_nothing(
+    hang: Callable[[object], object], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate = Gate(tmp_path)
+    queue = JobQueue(2)
+    pids = workers_of(queue)
+    queue.create_job("job", ["left", "right", "later"], do.announce(gate, hang), chunksize=1)
+    run = queue.start("job")
+    gate.wait_for("left", "right")
+    queue.close(kill=True)
+    assert not any(map(is_running, pids))
+    assert run.result(60).results == [None] * 3
+    assert not caplog.records
+
+
+def open_descriptors() -> set[str]:
+    return {number for number in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{number}")}
+
+
+@pytest.mark.parametrize("room", [1, 24])
+def test_too_few_descriptors_for_a_worker_are_told_and_nothing_stays_open(
+    caplog: pytest.LogCaptureFixture, room: int
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with JobQueue(1) as queue, caplog.at_level(logging.WARNING):
+        workers_of(queue)
+        before = open_descriptors()
+        free = [number for number in range(1000) if str(number) not in before]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free[room], hard))
+        try:
+            queue.resize(2)
+            wait_until(lambda: "could not be started, trying again" in caplog.text, what="what is said")
+            assert "Too many open files: starting a worker takes" in caplog.text
+            assert queue.run([2], do.double).results == [4]
+            wait_until(lambda: not open_descriptors() - before, what="no new descriptors")
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert len(workers_of(queue)) == 2
+
+
+NO_ROOM = """
+    import os
+    os.environ["MPQUEUE_PORTABLE"] = "1"  # where semaphores have names
+    import logging
+    from mpqueue import JobQueue
+    from tests.support import handlers as do
+    from tests.support.strength import workers_of
+    from tests.support.waiting import wait_until
+
+    class Heard(logging.Handler):
+        texts = []
+        def emit(self, record):
+            self.texts.append(record.getMessage())
+
+    logging.getLogger("mpqueue").addHandler(Heard())
+    with JobQueue(1, max_retries=0) as queue:
+        workers_of(queue)
+        with open("/dev/shm/filler", "wb") as filler:
+            for room in (0, 3 * 4096):
+                free = os.statvfs("/dev/shm").f_bavail * os.statvfs("/dev/shm").f_frsize
+                os.posix_fallocate(filler.fileno(), 0, free - room)
+                queue.resize(2)
+                wait_until(lambda: Heard.texts)
+                assert "could not be started, trying again" in Heard.texts[0], Heard.texts
+                assert "No space left" in Heard.texts[0], Heard.texts
+                assert queue.run([2], do.double).results == [4]
+                os.ftruncate(filler.fileno(), 0)
+                assert len(workers_of(queue)) == 2
+                queue.resize(1)
+                Heard.texts.clear()
+    os.unlink("/dev/shm/filler")
+    wait_until(lambda: os.listdir("/dev/shm") == [])
+"""
+
+
+def test_no_room_for_semaphores_is_told_and_nothing_stays(tmp_path: Path) -> None:
+    program = write_program(tmp_path, NO_ROOM)
+    command = small_shm([sys.executable, str(program)], size="4m")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_program_that_ends_while_its_workers_start_does_not_hang(tmp_path: Path) -> None:
+    body = """
+        from mpqueue import JobQueue
+        queue = JobQueue(4)
+        queue.create_job("job", range(4), float)
+        queue.start("job")
+    """
+    done = run_program(tmp_path, body)
+    assert done.stderr.startswith("mpqueue: the program ends before this job: 'job'")
+    assert done.stderr.count("\n") == 1
