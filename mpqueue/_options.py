@@ -14,12 +14,12 @@ import random
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mpqueue._os import system
 from mpqueue._os.process.own_forks import in_each_fork
-from mpqueue._plain import plain
+from mpqueue._plain import PLAIN, plain
 from mpqueue.errors import shown
 from mpqueue.retry import RetryPolicy, check_number
 
@@ -58,11 +58,13 @@ def check_text(name: str, value: object) -> str:
 class _Plain:
     """A dataclass whose numbers and texts are plain."""
 
-    __slots__ = ()
+    __slots__: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for each in fields(self):  # type: ignore[arg-type]
-            object.__setattr__(self, each.name, plain(getattr(self, each.name)))
+        for name in self.__slots__:
+            value = getattr(self, name)
+            if type(value) not in PLAIN:
+                object.__setattr__(self, name, plain(value))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-_PLAIN = frozenset({str, int, float, bool, type(None)})
+#: Types whose values are returned as they are.
+PLAIN = frozenset({str, int, float, bool, type(None)})
 #: None of these runs code of a class.
 _COPIES: dict[type, Callable[[Any], Any]] = {str: str.__str__, int: int.__index__, float: float.__float__}
 
 
 def plain(value: Any) -> Any:
     """The same text or number without its class, whatever that makes of it. Anything else is returned as it is."""
-    if type(value) not in _PLAIN:
+    if type(value) not in PLAIN:
         for kind, copy in _COPIES.items():
             if issubclass(type(value), kind):
                 return copy(value)

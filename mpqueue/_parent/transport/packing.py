@@ -138,7 +138,7 @@ class Packing(Aside[PackedItems]):
             return None
         began, nothing = self._now(), contextlib.nullcontext(list[Shared[Any]]())
         noting = notes_shared() if self._notes else nothing
-        with main_names.going_to(self._script), noting as noted, at_one_moment(self._classes):
+        with main_names.GoingTo(self._script), noting as noted, at_one_moment(self._classes):
             packed, failures = self._pack()
         self._items = []
         made = PackedItems(packed, failures, shared=noted, seconds=self._now() - began)

@@ -126,7 +126,7 @@ class Shared(Generic[T]):
 
     def _pack(self, obj: T) -> None:
         try:
-            with main_names.going_to(None), notes_shared() as inner:  # jobs of all queues may have it
+            with main_names.GoingTo(None), notes_shared() as inner:  # jobs of all queues may have it
                 packed, segment = dump_code(obj)
         except Exception as error:
             raise ItemPicklingError(

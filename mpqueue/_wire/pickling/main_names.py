@@ -63,14 +63,19 @@ class _Thread(threading.local):
 _thread = _Thread()
 
 
-@contextmanager
-def going_to(script: Script | None) -> Iterator[None]:
+class GoingTo:
     """What is pickled inside goes to processes that have imported that main module; None: they have imported none."""
-    before, _thread.script = _thread.script, script
-    try:
-        yield
-    finally:
-        _thread.script = before
+
+    __slots__ = ("_before", "_script")
+
+    def __init__(self, script: Script | None) -> None:
+        self._script = self._before = script
+
+    def __enter__(self) -> None:
+        self._before, _thread.script = _thread.script, self._script
+
+    def __exit__(self, *_: object) -> None:
+        _thread.script = self._before
 
 
 def set_imported(script: Script) -> None:

@@ -146,7 +146,7 @@ class FunctionPacker:
             return function
         if isinstance(function, FunctionType | CACHED) and is_importable(function):
             return function
-        with main_names.going_to(self._script):
+        with main_names.GoingTo(self._script):
             parts = constant_parts(function) if main_names.found_by_name(function) is None else ()
             if parts is None:
                 return self.of_script(function)

@@ -93,19 +93,17 @@ def pack_handler(
     nothing: contextlib.AbstractContextManager[list[Shared[Any]]] = contextlib.nullcontext([])
     sharing = nothing if travels is Travels.WHOLE else notes_shared()
     brought: list[str] = []
-    with main_names.going_to(script), sharing as noted, main_names.packed_together(handler, setup):
+    with main_names.GoingTo(script), sharing as noted, main_names.packed_together(handler, setup):
         packed, segment, weight = _pack(argument, handler, whole, brought)
         packed_setup, setup_segment, setup_weight = (
             (None, None, "") if setup is None else _pack("setup", setup, whole, brought)
         )
+        classes = dict.fromkeys(brought, BROUGHT)
+        pin_classes(items[:LOOKED_AT], classes)
     segments = tuple(made for made in (segment, setup_segment) if made is not None)
     frame = HandlerFrame(job_id, packed, packed_setup, str(id_rule), seed)
     if whole:
         frame = frame._replace(sources=sources_of(one.data for one in (packed, packed_setup) if one is not None))
-    classes = dict.fromkeys(brought, BROUGHT)
-    with main_names.going_to(script):
-        # By their identity: a class may have no hash.
-        pin_classes({id(kind): kind for kind in map(type, items[:LOOKED_AT])}.values(), classes)
     return PackedHandler(frame, segments, weight or setup_weight, tuple(noted), name_of(handler), script, classes)
 
 

@@ -17,6 +17,7 @@ import sys
 import threading
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
 from types import CodeType, FunctionType
 from typing import Any, NamedTuple
 
@@ -140,12 +141,20 @@ def dump_code(
     return packed, made[0] if made else None
 
 
-def pin_classes(kinds: Iterable[type], classes: dict[str, bytes]) -> None:
-    """Pickle these classes as they are now, where they go by value, for what is pickled `at_one_moment` later."""
-    with at_one_moment(classes):
-        for kind in kinds:
-            with contextlib.suppress(Exception):  # else it is raised for the items
-                dump(kind)
+def pin_classes(items: Iterable[Any], classes: dict[str, bytes]) -> None:
+    """Pickle the classes of these items as they are now, where they go by value, for what is pickled `at_one_moment`.
+
+    Whatever is raised is raised for the items.
+    """
+    with contextlib.suppress(Exception):
+        each = (kind for kind, _ in groupby(map(type, items)) if kind.__module__ != "builtins")
+        kinds = {id(kind): kind for kind in each}  # by their identity: a class may have no hash
+        if not kinds:
+            return
+        with at_one_moment(classes):
+            for kind in kinds.values():
+                with contextlib.suppress(Exception):
+                    dump(kind)
 
 
 def dump_by_reference(obj: Any) -> tuple[bytes, list[memoryview]]:
@@ -157,7 +166,7 @@ def dump_by_reference(obj: Any) -> tuple[bytes, list[memoryview]]:
 def dump_by_value(obj: Any) -> tuple[bytes, list[memoryview]]:
     """Like `dump_by_reference`, but what is of ``__main__`` or of a function goes along whole."""
     buffers = Buffers()
-    with main_names.going_to(None):
+    with main_names.GoingTo(None):
         return _cloud(obj, buffers).whole(), buffers.contiguous()
 
 
@@ -425,12 +434,8 @@ def _cloud(obj: Any, buffers: Buffers, *, classes_apart: bool = False) -> Pickle
 
 def _reduce_code(code: CodeType) -> tuple[Any, ...]:
     make, arguments = _plain_reduce_code(code)
-    return make, tuple(code.co_filename if _is_no_file(argument) else argument for argument in arguments)
-
-
-def _is_no_file(argument: Any) -> bool:
-    """Asked of text only: compared with bytes, which a code object has too, it is an error under ``python -bb``."""
-    return isinstance(argument, str) and argument == _NO_FILE
+    # Only text is compared: with bytes, which a code object has too, that is an error under ``python -bb``.
+    return make, tuple([code.co_filename if type(each) is str and each == _NO_FILE else each for each in arguments])
 
 
 #: What newer cloudpickles put in the place of a function's file name, so that its tracebacks would show no source.
