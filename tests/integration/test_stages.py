@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import tracemalloc
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
@@ -600,3 +601,29 @@ def slow_before(late: int, number: int) -> int:
     if late - 5 <= number < late:
         spend(0.3)
     return number
+
+
+def two_thousand(item: int) -> Iterator[int]:
+    """Values for the stage behind."""
+    yield from range(2000)
+
+
+def nothing(value: int) -> None:
+    """The last stage."""
+
+
+@pytest.mark.xfail(strict=True, reason="a table keeps a row for each value that was passed on, 43 bytes")
+def test_values_that_were_passed_on_leave_nothing_in_the_program(queue: JobQueue) -> None:
+    """Ten times as many of them hold no more memory: a stream of stages may be of any length."""
+    queue.run_stages(range(3), [two_thousand, nothing])
+    held = []
+    tracemalloc.start()
+    try:
+        for inputs in (5, 50):
+            before = tracemalloc.get_traced_memory()[0]
+            job = queue.run_stages(range(inputs), [two_thousand, nothing])
+            held.append(tracemalloc.get_traced_memory()[0] - before)
+            del job
+    finally:
+        tracemalloc.stop()
+    assert held[1] - held[0] < 1_000_000, held
