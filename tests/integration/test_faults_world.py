@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
 import sys
-import threading
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,16 +18,13 @@ import pytest
 
 import mpqueue
 from mpqueue import JobQueue, JobStatus, RetryPolicy, WorkerStartError
-from mpqueue._core.capabilities import Capabilities
-from mpqueue._core.rules import fleet
-from mpqueue._engines.loky import loky_lane as lane
-from mpqueue._engines.loky.loky_backend import LokyBackend
-from mpqueue._os.memory import locks
 from tests.support import handlers as do
 from tests.support.programs import PATIENCE, descends_from, run_program, write_program
 from tests.support.recorder import Recorder
 from tests.support.small_shm import small_shm
 from tests.support.strength import workers_of
+from tests.support.surroundings import MUSL
+from tests.support.systems import LINUX_ONLY
 from tests.support.waiting import Gate, wait_until
 
 pytestmark = pytest.mark.slow
@@ -103,13 +101,12 @@ def test_worker_that_dies_with_shared_memory_full_is_replaced(tmp_path: Path) ->
 
 FULL_BEFORE = """
     import os
+    {before}
     import mpqueue
-    from mpqueue._os.memory import locks
 
     state = os.statvfs("/dev/shm")
     file = os.open("/dev/shm/filled", os.O_RDWR | os.O_CREAT)
     os.posix_fallocate(file, 0, state.f_bavail * state.f_frsize)
-    locks.AVAILABLE = {unnamed}
     with mpqueue.JobQueue(2) as queue:
         job = queue.create_job("job", range(3), float)
         try:
@@ -125,15 +122,15 @@ FULL_BEFORE = """
 """
 
 
-@pytest.mark.skipif(not locks.AVAILABLE, reason="this system's semaphores have names")
+@LINUX_ONLY
 def test_shared_memory_that_is_full_before_the_start_does_not_matter(tmp_path: Path) -> None:
-    done = run_in_small_shm(tmp_path, FULL_BEFORE.format(unnamed=True), "8m")
+    done = run_in_small_shm(tmp_path, FULL_BEFORE.format(before=""), "8m")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout == "[0.0, 1.0, 2.0]\n"
 
 
 def test_shared_memory_that_is_full_before_the_start_is_refused_where_semaphores_have_names(tmp_path: Path) -> None:
-    done = run_in_small_shm(tmp_path, FULL_BEFORE.format(unnamed=False), "8m")
+    done = run_in_small_shm(tmp_path, FULL_BEFORE.format(before=MUSL), "8m")
     assert done.returncode == 0, done.stdout + done.stderr
     refusal, results = done.stdout.splitlines()
     assert refusal.startswith("expected at least")
@@ -283,22 +280,42 @@ def test_files_that_must_not_grow_fail_no_item(tmp_path: Path, limit: int, by: s
 # --- workers that can't be started ----------------------------------------------------------------------------------
 
 
-def test_no_worker_for_the_patience_interrupts_the_jobs_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
-        raise OSError("no more descriptors")
+#: What each worker runs first: those with these numbers, in the order of their starts, end before they answer.
+ENDS_EARLY = """
+import os, sys
+if "popen_loky_posix" in " ".join(sys.orig_argv):
+    for number in range(1000):
+        try:
+            os.close(os.open(os.path.join({folder!r}, f"{{number}}.start"), os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            continue
+        if number in {numbers}:
+            os._exit(7)
+        break
+"""
+ALL = range(1000)
 
-    monkeypatch.setattr(LokyBackend, "capabilities", Capabilities(patience=5.0))
-    monkeypatch.setattr(fleet, "LONGEST_PAUSE", 0.2)
+
+def let_starts_fail(folder: Path, numbers: Iterable[int]) -> dict[str, str]:
+    """The variable of the environment with which these starts of workers fail."""
+    (folder / "first").mkdir()
+    write_program(folder / "first", ENDS_EARLY.format(folder=str(folder), numbers=numbers), "sitecustomize.py")
+    return {"PYTHONPATH": os.pathsep.join([os.environ["PYTHONPATH"], str(folder / "first")])}
+
+
+def test_jobs_for_which_no_worker_can_be_started_end_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     with monkeypatch.context() as broken, JobQueue(2) as queue:
-        broken.setattr(lane.LokyLane, "__init__", fail)
+        broken.setenv(*let_starts_fail(tmp_path, ALL).popitem())
         recorder = Recorder(queue)
         queue.create_job("job", list("abc"), do.succeed)
-        with pytest.raises(WorkerStartError, match="no more descriptors") as caught:
+        with pytest.raises(WorkerStartError, match="no worker could be started") as caught:
             queue.start("job").result(60)
         job = queue.get_job("job")
         assert job is not None
         recorder.check(job)
-        assert isinstance(caught.value.__cause__, OSError)
+        assert "exit code 7" in str(caught.value.__cause__)
         assert (job.status, job.failed, job.stopped_why) == (JobStatus.CANCELLED, 0, str(caught.value))
         assert [(str(item.status), item.attempts) for item in job.items] == [("pending", 0)] * 3
         with pytest.raises(WorkerStartError):
@@ -308,13 +325,11 @@ def test_no_worker_for_the_patience_interrupts_the_jobs_with_the_reason(monkeypa
         assert queue.run(list("abc"), do.succeed).results == ["a", "b", "c"]
 
 
+@pytest.mark.usefixtures("shared_pool_ends")
 @pytest.mark.parametrize("how", ["a job", "imap"])
 def test_what_no_worker_came_for_is_not_recorded_as_failed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, how: str
 ) -> None:
-    def fail(*_: object) -> None:
-        raise OSError("no more descriptors")
-
     def run() -> list[Any]:
         if how == "imap":
             with closing(mpqueue.imap(do.succeed, "abc", journal=tmp_path / "run.db", concurrency=1)) as results:
@@ -325,38 +340,22 @@ def test_what_no_worker_came_for_is_not_recorded_as_failed(
             return job.results
 
     with monkeypatch.context() as broken:
-        broken.setattr(LokyBackend, "capabilities", Capabilities(patience=0.5))
-        broken.setattr(lane.LokyLane, "__init__", fail)
-        with pytest.raises(WorkerStartError, match="no more descriptors"):
+        broken.setenv(*let_starts_fail(tmp_path, ALL).popitem())
+        with pytest.raises(WorkerStartError, match="no worker could be started"):
             run()
     with JobQueue(1, journal=tmp_path / "run.db") as queue:
         assert [(job.failed, job.completed) for job in queue.jobs()] == [(0, 0)]
     assert run() == ["a", "b", "c"]
 
 
-STARVED = """
-    import mpqueue._engines.loky.loky_lane as lane
-    from mpqueue._core.capabilities import Capabilities
-    from mpqueue._engines.loky.loky_backend import LokyBackend
-
-    def fail(*_):
-        raise OSError("no more descriptors")
-
-    lane.LokyLane.__init__ = fail
-    LokyBackend.capabilities = Capabilities(patience=0.5)
-
-    def work(line):
-        return line
-"""
-
-
 def test_the_command_says_that_no_worker_came_and_how_to_go_on(tmp_path: Path) -> None:
-    write_program(tmp_path, STARVED, "starved.py")
+    (tmp_path / "starved.py").write_text("def work(line):\n    return line\n")
     (tmp_path / "in.txt").write_text("a\nb\n")
     command = ["run", "starved:work", "--from", "lines", "in.txt", "--journal", "run.db", "-o", "out.jsonl"]
     done = subprocess.run(
         [sys.executable, "-m", "mpqueue", *command],
         cwd=tmp_path,
+        env={**os.environ, **let_starts_fail(tmp_path, ALL)},
         capture_output=True,
         text=True,
         timeout=60,
@@ -367,52 +366,29 @@ def test_the_command_says_that_no_worker_came_and_how_to_go_on(tmp_path: Path) -
     assert "stopped: no worker could be started" in done.stderr
     assert "2 not run" in done.stderr
     assert f"run the same command to go on: mpqueue {' '.join(command)}" in done.stderr
-    (tmp_path / "starved.py").write_text("def work(line):\n    return line\n")
     subprocess.run([sys.executable, "-m", "mpqueue", *command], cwd=tmp_path, timeout=60, check=True)
     assert [json.loads(line)["result"] for line in (tmp_path / "out.jsonl").read_text().splitlines()] == ["a", "b"]
 
 
 def test_worker_that_cannot_be_started_is_tried_again_while_the_others_work(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    tries = []
-    start = lane.LokyLane.__init__
-
-    def fail_thrice(self: lane.LokyLane, number: int, *arguments: Any) -> None:
-        if number == 1:
-            tries.append(number)
-            if len(tries) <= 3:
-                raise OSError("no more descriptors")
-        start(self, number, *arguments)
-
-    monkeypatch.setattr(lane.LokyLane, "__init__", fail_thrice)
+    monkeypatch.setenv(*let_starts_fail(tmp_path, [1, 2, 3]).popitem())
     with JobQueue(2) as queue:
         assert queue.run(range(10), do.double).completed == 10
         assert len(workers_of(queue)) == 2
-    assert len(tries) == 4
+    assert len([*tmp_path.glob("*.start")]) == 5
     (warning,) = [record.getMessage() for record in caplog.records]
-    assert "worker 1 could not be started, trying again" in warning
+    assert re.search("worker [01] could not be started, trying again", warning)
 
 
 def test_worker_that_dies_when_no_new_one_can_be_started_costs_nothing_but_time(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    start = lane.LokyLane.__init__
-    failed = threading.Event()
-    tries: list[int] = []
-
-    def fail_twice(self: lane.LokyLane, number: int, generation: int, *arguments: Any) -> None:
-        if generation > 1:
-            tries.append(generation)
-            if len(tries) <= 2:
-                failed.set()
-                raise OSError("no more descriptors")
-        start(self, number, generation, *arguments)
-
-    monkeypatch.setattr(lane.LokyLane, "__init__", fail_twice)
+    monkeypatch.setenv(*let_starts_fail(tmp_path, [1]).popitem())
     with JobQueue(1, retry=ONCE) as queue:
         job = queue.run(list("abc"), do.only("b", do.at_first(do.kill_self)))
-    assert failed.is_set()
+    assert len([*tmp_path.glob("*.start")]) >= 3
     assert (job.results, [item.attempts for item in job.items]) == (["a", "b", "c"], [1, 2, 1])
 
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from mpqueue import ItemStatus, ItemTimeoutError, JobQueue, ResultPicklingError, WorkerCrashedError
-from mpqueue._core.rules import overdue
-from mpqueue._engines.loky.process import warden, worker_process
-from mpqueue._os.process.process_handle import PosixProcess
+from mpqueue import ItemStatus, ItemTimeoutError, Job, JobQueue, ResultPicklingError, WorkerCrashedError
 from tests.support import handlers as do
 from tests.support.length import long
+from tests.support.programs import run_program
 from tests.support.recorder import Recorder
 from tests.support.strength import workers_of
 from tests.support.waiting import Gate
@@ -23,15 +25,20 @@ pytestmark = pytest.mark.slow
 
 CULPRIT, COUNT = 10, 30
 
-#: Seconds that a worker may take to begin or to answer, and results to be unpickled, in tests of what takes longer.
-SOON = 3.0
+
+def in_a_child(deed: do.Handler) -> do.Handler:
+    """A handler that has a forked child do it, and returns the item when that has ended."""
+    return partial(_in_a_child, deed)
 
 
-@pytest.fixture
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What no code of the user's runs in is waited for briefly."""
-    monkeypatch.setattr(overdue, "ANSWER_LIMIT", SOON)
-    monkeypatch.setattr(overdue, "UNPICKLE_LIMIT", SOON)
+def _in_a_child(deed: do.Handler, item: Any) -> Any:
+    if (child := os.fork()) == 0:
+        try:
+            deed(item)
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    return item
 
 
 DEEDS = {
@@ -40,10 +47,10 @@ DEEDS = {
     "writes zeros into the ledger": do.scribble(0),
     "reads its line dry": do.read_sockets_dry,
     "reads three bytes of a frame": do.read_a_little,
+    "forks a child that writes chance into the ledger": in_a_child(do.scribble(1)),
 }
 
 
-@pytest.mark.usefixtures("soon")
 @pytest.mark.parametrize("chunksize", [long(1), 8], ids=lambda size: f"chunks of {size}")
 @pytest.mark.parametrize("deed", DEEDS)
 def test_an_item_ends_well_that(deed: str, chunksize: int) -> None:
@@ -78,14 +85,10 @@ CUTS = {
 
 @pytest.mark.parametrize("chunksize", [long(1), 3], ids=lambda size: f"chunks of {size}")
 @pytest.mark.parametrize("cut", CUTS)
-def test_what_runs_when_it_is_noticed_that_the_worker_is_cut_off_pays_nothing(
-    monkeypatch: pytest.MonkeyPatch, cut: str, chunksize: int
-) -> None:
+def test_what_runs_when_it_is_noticed_that_the_worker_is_cut_off_pays_nothing(cut: str, chunksize: int) -> None:
     def handle(item: str) -> str:
-        threading.Event().wait(0.5 * (item != "culprit"))  # it is noticed meanwhile
+        threading.Event().wait(1.2 * (item == "right"))  # it is noticed meanwhile, after a second
         return item
-
-    monkeypatch.setattr(warden, "CUT_OFF_LIMIT", 0.2)
 
     with JobQueue(1, max_retries=0) as queue:
         recorder = Recorder(queue)
@@ -100,20 +103,29 @@ def test_what_runs_when_it_is_noticed_that_the_worker_is_cut_off_pays_nothing(
     assert job.items[1].status == "completed" or isinstance(job.items[1].exception, WorkerCrashedError)
 
 
-def test_bytes_in_what_tells_of_a_worker_s_end_are_not_taken_for_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker_process, "open_process", PosixProcess)
+BYTES_IN_PIPES = """
+    import os
+    os.environ["MPQUEUE_PORTABLE"] = "1"  # where a pipe tells of a worker's end
+    from mpqueue import JobQueue
+    from tests.support import handlers as do
+
     with JobQueue(1, max_retries=0) as queue:
         items = ["left", "culprit", "right"]
         job = queue.run(items, do.only("culprit", do.write_garbage_into_pipes), chunksize=3)
-    assert [job.results[0], job.results[2]] == ["left", "right"]
-    with pytest.raises(WorkerCrashedError, match=r"was killed .*: found bytes in what tells of its end"):
-        raise job.items[1].exception or AssertionError(job.items[1])
+    print(job.results, job.items[1].error)
+"""
 
 
-@pytest.mark.usefixtures("soon")
+def test_bytes_in_what_tells_of_a_worker_s_end_are_not_taken_for_its_end(tmp_path: Path) -> None:
+    told = run_program(tmp_path, BYTES_IN_PIPES).stdout
+    assert told.startswith("['left', None, 'right'] WorkerCrashedError: ")
+    assert "was killed" in told
+    assert "found bytes in what tells of its end" in told
+
+
 @pytest.mark.parametrize("seed", [0, 1], ids=["zeros", "chance"])
 def test_an_item_that_hangs_with_a_ledger_that_says_nothing_is_ended(seed: int) -> None:
-    with JobQueue(1, max_retries=0, timeout=SOON) as queue:
+    with JobQueue(1, max_retries=0, timeout=3) as queue:
         recorder = Recorder(queue)
         job = queue.run(range(4), do.only(2, do.scribble(seed, do.hang_sleep)), chunksize=2)
         recorder.check(job)
@@ -123,23 +135,29 @@ def test_an_item_that_hangs_with_a_ledger_that_says_nothing_is_ended(seed: int) 
     assert isinstance(job.items[2].exception, (ItemTimeoutError, WorkerCrashedError))
 
 
-@pytest.mark.usefixtures("soon")
-@pytest.mark.parametrize("then", ["end", "crash", "hang"])
 @pytest.mark.parametrize("chunksize", [long(1), 5], ids=lambda size: f"chunks of {size}")
-def test_a_result_that_is_unpickled_without_end_costs_its_item(chunksize: int, then: str, tmp_path: Path) -> None:
+def test_a_result_that_is_unpickled_without_end_costs_its_item(chunksize: int, tmp_path: Path) -> None:
+    """It has half a minute: those three wait for that at the same time."""
     gate = Gate(tmp_path)
     endless = do.return_made(do.WhenUnpickled, do.block_until_told(gate))
-    last = {"end": do.succeed, "crash": do.segfault, "hang": do.hang_sleep}[then]
-    try:
-        with JobQueue(1, max_retries=0, timeout=SOON) as queue:
+
+    def run(last: do.Handler) -> Job:
+        with JobQueue(1, max_retries=0, timeout=3) as queue:
             recorder = Recorder(queue)
             job = queue.run(range(5), do.only(1, endless, do.only(3, last)), chunksize=chunksize)
             recorder.check(job)
             assert len(workers_of(queue)) == 1
+            return job
+
+    try:
+        with ThreadPoolExecutor(3) as threads:
+            ends, *others = threads.map(run, (do.succeed, do.segfault, do.hang_sleep))
     finally:
         gate.open()
-    assert [item.status for item in job.items if item.id not in (1, 3)] == [ItemStatus.COMPLETED] * 3
-    assert {item.attempts for item in job.items} == {1}
-    assert isinstance(job.items[1].exception, ResultPicklingError)
-    assert re.search("TimeoutError: it was still being unpickled after", job.items[1].error or "")
-    assert (job.items[3].status is ItemStatus.COMPLETED) == (then == "end")
+    for job in (ends, *others):
+        assert [item.status for item in job.items if item.id not in (1, 3)] == [ItemStatus.COMPLETED] * 3
+        assert {item.attempts for item in job.items} == {1}
+        assert isinstance(job.items[1].exception, ResultPicklingError)
+        assert re.search(r"TimeoutError: it was still being unpickled after 3\d s", job.items[1].error or "")
+    assert ends.items[3].status is ItemStatus.COMPLETED
+    assert {job.items[3].status for job in others} == {ItemStatus.FAILED}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
+import subprocess
+import sys
 import threading
-from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -12,13 +14,12 @@ import numpy as np
 import pytest
 
 from mpqueue import JobQueue, MemoryLimitError, RetryPolicy, SetupError
-from mpqueue._os.memory.machine_memory import LinuxMachine
-from mpqueue._parent.surroundings import memory_sampler as sampler
 from tests.support import handlers as do
-from tests.support import hogs
+from tests.support import hogs, surroundings
 from tests.support.hogs import MB
+from tests.support.programs import PATIENCE, write_program
 from tests.support.results import results_of
-from tests.support.waiting import Gate
+from tests.support.systems import LINUX_ONLY
 
 pytestmark = pytest.mark.slow
 
@@ -111,34 +112,43 @@ def test_the_sampler_runs_only_where_there_is_a_limit() -> None:
 # -- the machine -------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def let_memory_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Says how much of 8 GB is available, to queues that are opened from now on."""
-    (tmp_path / "proc").mkdir()
-    monkeypatch.setattr(sampler, "look_at_machine", lambda: LinuxMachine(tmp_path))
+#: With a /proc/meminfo that is the file beside it.
+ONE_AT_A_TIME = """
+import os
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from mpqueue import JobQueue
+from tests.support import handlers as do, hogs
+from tests.support.waiting import Gate
 
-    def say(megabytes: int) -> None:
-        new = tmp_path / "meminfo"
-        new.write_text(f"MemTotal: 8000000 kB\nMemAvailable: {megabytes * 1000} kB\n")
-        new.rename(tmp_path / "proc/meminfo")
+folder = Path.cwd()
 
-    return say
+def let_memory_be(megabytes):
+    with open("meminfo", "r+b", buffering=0) as file:  # at once, since it may be read meanwhile
+        file.write(b"MemTotal: 8000000 kB\\nMemAvailable: %07d kB\\n" % (megabytes * 1000))
+
+let_memory_be(100)
+gate = Gate(folder)
+with JobQueue(2, max_memory_per_worker="1GB") as queue:
+    queue.run(range(15), partial(hogs.log_stay, folder, 0))
+    stays = hogs.stays(folder)
+    assert len(stays) == 15
+    assert all(one.ended <= other.begun for one, other in pairwise(stays))
+    queue.create_job("both", ["a", "b"], do.block_until_told(gate))
+    run = queue.start("both")
+    let_memory_be(7000)
+    gate.wait_for("a")
+    gate.wait_for("b")
+    gate.open()
+    print(run.result(30).results)
+"""
 
 
-def test_one_item_runs_at_a_time_while_memory_is_short_and_all_go_on_when_it_is_not(
-    let_memory_be: Callable[[int], None], tmp_path: Path
-) -> None:
-    let_memory_be(100)
-    gate = Gate(tmp_path)
-    with JobQueue(2, max_memory_per_worker="1GB") as queue:
-        queue.run(range(15), partial(hogs.log_stay, tmp_path, 0))
-        stays = hogs.stays(tmp_path)
-        assert len(stays) == 15
-        assert all(one.ended <= other.begun for one, other in pairwise(stays))
-        queue.create_job("both", ["a", "b"], do.block_until_told(gate))
-        run = queue.start("both")
-        let_memory_be(7000)
-        gate.wait_for("a")
-        gate.wait_for("b")
-        gate.open()
-        assert run.result(30).results == ["a", "b"]
+@LINUX_ONLY
+def test_one_item_runs_at_a_time_while_memory_is_short_and_all_go_on_when_it_is_not(tmp_path: Path) -> None:
+    (tmp_path / "meminfo").write_text("MemTotal: 8000000 kB\nMemAvailable: 7000000 kB\n")
+    program = [sys.executable, str(write_program(tmp_path, ONE_AT_A_TIME))]
+    command = surroundings.inside(f"mount --bind {shlex.quote(str(tmp_path / 'meminfo'))} /proc/meminfo", program)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert done.stdout == "['a', 'b']\n", done.stderr

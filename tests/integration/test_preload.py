@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from mpqueue import ItemTimeoutError, JobQueue, JobStatus, WorkerCrashedError, WorkerStartError
-from mpqueue.backends import ExecutorBackend, LokyBackend
+from mpqueue.backends import Capabilities, ExecutorBackend, LokyBackend
 from mpqueue.testing import InlinePool
 from tests.support import handlers as do
 from tests.support.forked_workers import forked_workers
@@ -288,18 +288,22 @@ def test_a_function_that_fails_in_the_workers_alone_fails_the_jobs(tmp_path: Pat
         assert queue.last_job.status is JobStatus.CANCELLED
 
 
+class Hasty(LokyBackend):
+    """Waits for workers for a second only."""
+
+    capabilities = Capabilities(patience=1.0, can_fork=LokyBackend.capabilities.can_fork)
+
+
 @pytest.mark.parametrize("threads", [False, True])
 def test_imports_may_take_longer_than_a_queue_waits_for_workers(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, threads: bool
+    caplog: pytest.LogCaptureFixture, threads: bool
 ) -> None:
-    monkeypatch.setattr(LokyBackend, "capabilities", LokyBackend.capabilities._replace(patience=1.0))
-
     def preload() -> None:
         if threads:
             threading.Thread(target=threading.Event().wait, args=(60,), daemon=True).start()
         threading.Event().wait(3)
 
-    with JobQueue(2, preload=preload) as queue:
+    with JobQueue(2, backend=Hasty(), preload=preload) as queue:
         assert queue.run(range(4), do.double).results == [0, 2, 4, 6]
     assert "no worker could be started" not in caplog.text
 

@@ -22,13 +22,11 @@ pytestmark = [
 PROGRAM = """
 import os, signal, subprocess, sys
 from mpqueue import JobQueue
-from mpqueue._engines.loky.process import warden
 from tests.support import handlers as do, refusing
 from tests.support.strength import workers_of
 from tests.support.waiting import wait_until
 from pathlib import Path
 
-warden.KILL_LIMIT = 1.0
 end, refused, hang = sys.argv[1:4]
 strays = refused == "PIDFD_SIGNALS"  # they are looked for at the close, and ended one by one
 if refused != "user":

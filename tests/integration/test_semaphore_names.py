@@ -10,16 +10,13 @@ from pathlib import Path
 import pytest
 
 from mpqueue import JobQueue
-from mpqueue._os.memory import locks
 from tests.support import handlers as do
 from tests.support.programs import PATIENCE, write_program
 from tests.support.small_shm import small_shm
 from tests.support.strength import workers_of
+from tests.support.systems import LINUX_ONLY
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not locks.AVAILABLE, reason="this system's semaphores have names"),
-]
+pytestmark = [pytest.mark.slow, LINUX_ONLY]
 
 #: Starts workers, and kills its whole group, resource trackers and all, so many seconds later or at the job's end.
 DIES = """

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-from mpqueue._os.process.own_forks import fork_here
 
 
 @contextmanager
 def fork_that_lives_on() -> Iterator[None]:
     """It does nothing, and ends with the block."""
     reading, writing = os.pipe()
-    child = fork_here()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 and newer warn where threads are about
+        child = os.fork()
     if child == 0:
         os.close(writing)
         os.read(reading, 1)

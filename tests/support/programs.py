@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mpqueue._os.process.process_table import processes
 from tests.support.systems import IS_WINDOWS
 from tests.support.waiting import Gate, wait_until
 
@@ -129,7 +128,9 @@ def start_program(folder: Path, body: str, *arguments: object) -> subprocess.Pop
 def is_running(pid: int) -> bool:
     """Whether the process lives; one that is dead and not yet reaped does not."""
     if IS_WINDOWS:
-        return processes.start_time(pid) != 0
+        import psutil
+
+        return bool(psutil.pid_exists(pid))
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (OSError, IndexError):

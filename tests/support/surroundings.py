@@ -30,6 +30,11 @@ NO_SHM = (
     "mkdir -p /dev/shm/dev && touch /dev/shm/dev/null && mount --bind /dev/null /dev/shm/dev/null"
     " && mount --rbind /dev/shm/dev /dev"
 )
+#: Python that makes the C library look like musl, where all semaphores have names: before mpqueue is imported.
+MUSL = (
+    "import ctypes; find = ctypes.CDLL.__getattr__; ctypes.CDLL.__getattr__ = "
+    "lambda library, name: find(library, name.replace('gnu_get_libc_version', 'not in musl'))"
+)
 #: All that programs write to, but for /dev/shm and their own folder.
 READ_ONLY_ROOT = "for each in / /tmp /var/tmp; do mount -o remount,bind,ro $each 2> /dev/null || [ $each != / ]; done"
 
