@@ -38,6 +38,8 @@ from tests.support.waiting import wait_until
 
 FOLDER = Path(__file__).parent.parent / "docs" / "how-to"
 PAGES = ("cluster-dask.md", "cluster-ray.md", "slurm-and-kubernetes.md")
+#: Whose file a test of its own runs: tests/integration/test_web_application.py.
+RUN_ELSEWHERE = ("web-applications.md",)
 #: Seconds that a block may take, and that a cluster may take to come up, on a busy machine.
 PATIENCE = 120.0
 
@@ -217,7 +219,8 @@ def test_commands_of_a_page_lead_to_a_running_job(page: str, machine: Machine) -
 
 def test_files_are_on_pages_whose_commands_run() -> None:
     titled = re.compile(r'^```.*title="', re.MULTILINE)
-    assert sorted(PAGES) == sorted(path.name for path in FOLDER.parent.rglob("*.md") if titled.search(path.read_text()))
+    pages = {path.name for path in FOLDER.parent.rglob("*.md") if titled.search(path.read_text())}
+    assert pages == {*PAGES, *RUN_ELSEWHERE}
 
 
 def test_blocks_and_their_output_are_found() -> None:

@@ -33,7 +33,7 @@ from mpqueue._output.log_lines import LogLines, is_silenced
 from mpqueue._output.progress import Progress, ShowProgress
 from mpqueue._queue.job import Job, JobItem
 from mpqueue._queue.job_queue import JobQueue
-from mpqueue._queue.new_job import RecordOptions
+from mpqueue._queue.new_job import RECORD_OPTIONS, RecordOptions
 from mpqueue._queue.recorded.again import REDO, Redo
 from mpqueue._queue.recorded.item_keys import content_key, file_key
 from mpqueue._queue.recorded.job_plan import plan
@@ -232,7 +232,7 @@ def _job(
             results=sink,
             label=args.label,
             profile=args.profile is not None,
-            **record._asdict(),
+            **{name: getattr(record, name) for name in RECORD_OPTIONS},
         )
     except (HandlerPicklingError, TypeError, ValueError, OSError) as error:
         raise UsageError(str(error)) from None

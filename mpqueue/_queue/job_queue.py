@@ -36,9 +36,9 @@ from mpqueue._queue.host import QueueHost
 from mpqueue._queue.job import Job, JobItem, positions_of
 from mpqueue._queue.live_pages import LivePages, QueueView
 from mpqueue._queue.new_job import (
+    RECORD_OPTIONS,
     Cost,
     NewJob,
-    RecordOptions,
     check_cost,
     check_open_record,
     record_options,
@@ -577,7 +577,7 @@ class JobQueue(SafeEmitter):
                 "open: expected a job with a list of items to plan, got an open one: which items it runs is known only "
                 "when it has been sealed"
             )
-        record = {name: value for name, value in options.items() if name in RecordOptions._fields}
+        record = {name: value for name, value in options.items() if name in RECORD_OPTIONS}
         beside = {*record, "open", "cost", "results", "replace", "cpus", "memory", "uses", "label"}
         rest = {name: value for name, value in options.items() if name not in beside}
         defaults = {"max_retries": None, "retry": None, "timeout": None, "priority": 0, "chunksize": None}

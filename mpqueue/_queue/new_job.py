@@ -71,6 +71,10 @@ class RecordOptions(NamedTuple):
     names_one: bool = True
 
 
+#: Those that users give, by name.
+RECORD_OPTIONS = ("strict", "update", "key", "version", "redo")
+
+
 def record_options(
     *,
     strict: bool = False,
