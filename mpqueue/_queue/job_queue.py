@@ -1001,7 +1001,7 @@ class JobQueue(SafeEmitter):
             raise JobNotFoundError(
                 f"job {shown(job_id)}: expected the id of a job in this queue or its journal, got none"
             )
-        assert len(job.items) == job.total  # reads them, so that what can't be read is known now
+        len(job.items)  # reads them, so that what can't be read is known now
         return job
 
     def get_stats(self) -> QueueStats:
