@@ -19,6 +19,7 @@ from mpqueue._os import channels
 from mpqueue._parent import errands
 from mpqueue.testing import close_shared_pool
 from tests.support import leaks, length
+from tests.support.disk import Disk, watched
 from tests.support.startup import sitecustomize
 from tests.support.systems import IS_WINDOWS
 from tests.support.waiting import wait_until
@@ -159,6 +160,13 @@ def forked_workers(request: pytest.FixtureRequest) -> Iterator[None]:
 
     with forked_workers(request.module.__name__):
         yield
+
+
+@pytest.fixture
+def disk() -> Iterator[Disk]:
+    """What SQLite writes to: it can be full, or slow."""
+    with watched() as found:
+        yield found
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mpqueue._parent.journal.journal_reader import Reader
+from tests.support.journals import lines_of
 from tests.support.programs import APART, PATIENCE, press_ctrl_c
 from tests.support.systems import not_on_windows
 from tests.support.waiting import wait_until
@@ -64,7 +64,7 @@ def calls(folder: Path) -> list[str]:
 
 
 def failed_so_far(folder: Path) -> int:
-    job = Reader(str(folder / "run.db")).find("words:count")
+    job = lines_of(folder / "run.db").get("words:count")
     return 0 if job is None else job.failed
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import random
 import re
@@ -9,27 +10,23 @@ import shutil
 import sqlite3
 import threading
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mpqueue import JobQueue
-from mpqueue._core.state.item_table import make_table
-from mpqueue._parent.journal import journal_reader
-from mpqueue._parent.journal.guards.journal_lock import is_held
-from mpqueue._parent.journal.items.matching import BLOCK
-from mpqueue._parent.journal.journal_file import folder_of, open_to_read
-from mpqueue._parent.journal.journal_reader import Reader
-from mpqueue._parent.journal.journal_writer import Journal
-from mpqueue.errors import JournalError, JournalMismatchError
+from mpqueue.errors import JobNotFoundError, JournalError
 from mpqueue.events import JOB_FINISHED
-from mpqueue.status import COMPLETED
 from tests.support import handlers as do
+from tests.support.command_line import main
+from tests.support.disk import Disk
 from tests.support.forks import fork_that_lives_on
 from tests.support.journal_writer import ITEMS, result_of
-from tests.support.programs import start_program
+from tests.support.journals import Cell, cells_of, is_free, lines_of, queue_of, recorded, rows_of, values_of
+from tests.support.kinds import EACH_KIND, Kind
+from tests.support.programs import run_program, start_program
 from tests.support.recorder import Recorder
 from tests.support.systems import not_on_windows
 from tests.support.waiting import Gate, wait_until
@@ -37,9 +34,8 @@ from tests.support.waiting import Gate, wait_until
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
 WRITER = """
-import sys, threading
+import sys
 from pathlib import Path
-from mpqueue._parent.journal.journal_file import connect
 from tests.support.journal_writer import write_journal
 from tests.support.waiting import wait_until
 
@@ -48,10 +44,10 @@ def tell(chunk):
     if chunk in sys.argv[3:]:
         wait_until(Path(sys.argv[2], f"after {chunk}").exists)
 
-write_journal(Path(sys.argv[1], "run.db"), connect, tell)
+write_journal("list", Path(sys.argv[1], "run.db"), tell)
 """
 #: The chunk after which the older copy is made, and after which the program ends.
-OLDER, LAST = 7, 19
+OLDER, LAST = 5, 11
 
 
 @pytest.fixture(scope="module")
@@ -126,19 +122,21 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
+#: The items that are on disk when the program is killed, and those of the older copy.
+DONE, OLDER_DONE = {*range((LAST + 1) * ITEMS)}, {*range((OLDER + 1) * ITEMS)}
+
+
 def done_in(path: Path) -> set[int]:
-    """The chunks that are in a journal, each of which is as it was written."""
-    reader = Reader(str(path))
-    job = reader.find("job")
-    if job is None:
-        return set()
-    table = make_table(range(job.total))
-    assert reader.fill(table, job) == []
-    done = {index // ITEMS for index, code in enumerate(table.status) if code == COMPLETED}
-    for chunk in done:
-        for index in range(chunk * ITEMS, (chunk + 1) * ITEMS):
-            assert table.result_of(index) == result_of(index)
-    return done
+    """The items that are done in a journal, which nobody opens to write."""
+    return {row["id"] for row in rows_of(path, "job", "id", "status") if row["status"] == "completed"}
+
+
+def check_results(path: Path) -> None:
+    """Each is what it was."""
+    with queue_of(path) as queue:
+        for job in queue.jobs():
+            for item in job.items:
+                assert item.result == (result_of(item.payload) if item.status == "completed" else None)
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -151,18 +149,19 @@ def test_a_journal_that_has_lost_something_is_refused_and_nothing_is_removed(
     path, before = folder / "run.db", contents(folder)
     for _ in range(2):
         with pytest.raises(JournalError, match=r"expected all \d+ commits of process \d+.*remove .*run.db.lock"):
-            Journal(str(path), lambda: 0.0)
+            queue_of(path)
         assert contents(folder) == before
     (folder / "run.db.lock").unlink()
-    files = {found.name for found in folder_of(str(path)).iterdir()}
+    files = values_of(path)
     if damage in ("emptied", "deleted", "deleted with its log"):
         with pytest.raises(JournalError, match="expected the journal to which"):
-            Journal(str(path), lambda: 0.0)
+            queue_of(path)
         assert contents(folder).keys() == before.keys() - {"run.db.lock"}
     else:
-        Journal(str(path), lambda: 0.0).close()
-        assert done_in(path) <= set(range(LAST + 1))
-    assert {found.name for found in folder_of(str(path)).iterdir()} == files
+        queue_of(path).close()
+        assert done_in(path) <= DONE
+        check_results(path)
+    assert values_of(path) == files
 
 
 def test_looking_at_a_journal_whose_log_is_damaged_says_that_something_is_missing(
@@ -171,10 +170,10 @@ def test_looking_at_a_journal_whose_log_is_damaged_says_that_something_is_missin
     folder = tmp_path / "now"
     shutil.copytree(killed / "now", folder)
     path = folder / "run.db"
-    assert done_in(path) == set(range(LAST + 1))
+    assert done_in(path) == DONE
     assert caplog.messages == []
     flip("run.db-wal", 0.5)(folder, folder)
-    assert done_in(path) < set(range(LAST + 1))
+    assert done_in(path) < DONE
     (message,) = caplog.messages  # once for each reader
     assert re.search(r"expected all \d+ commits of process \d+, got only \d+ of them.*what is left", message)
 
@@ -182,10 +181,10 @@ def test_looking_at_a_journal_whose_log_is_damaged_says_that_something_is_missin
 def test_a_journal_whose_program_was_killed_has_all_that_was_on_disk(killed: Path, tmp_path: Path) -> None:
     shutil.copytree(killed / "now", tmp_path / "now")
     path = tmp_path / "now" / "run.db"
-    Journal(str(path), lambda: 0.0).close()
-    assert done_in(path) == set(range(LAST + 1))
+    queue_of(path).close()
+    assert done_in(path) == DONE
+    check_results(path)
     assert not (tmp_path / "now" / "run.db.lock").exists()
-    Journal(str(path), lambda: 0.0).close()
 
 
 def test_an_older_journal_that_is_put_back_deletes_no_newer_results(
@@ -193,148 +192,88 @@ def test_an_older_journal_that_is_put_back_deletes_no_newer_results(
 ) -> None:
     shutil.copytree(killed / "now", tmp_path / "now")
     path = tmp_path / "now" / "run.db"
-    Journal(str(path), lambda: 0.0).close()  # it ends as it should
+    queue_of(path).close()  # it ends as it should
     newest = path.read_bytes()
     put_older_back(tmp_path / "now", killed / "older")
-    Journal(str(path), lambda: 0.0).close()
-    assert done_in(path) == set(range(OLDER + 1))
-    assert "3 files" in caplog.text
+    queue_of(path).close()
+    assert done_in(path) == OLDER_DONE
+    assert re.search("1 (big value|file)", caplog.text)
     path.write_bytes(newest)
-    assert done_in(path) == set(range(LAST + 1))
+    assert done_in(path) == DONE
 
 
-def bodies_of(path: Path) -> list[tuple[str, str, int]]:
-    """All bodies and files that say what became of items: where it is, its column, its row."""
+def changed(content: bytes, other: bytes, chance: random.Random) -> bytes:
+    """With another bit, or cut off, or the other."""
+    data, how = bytearray(content), chance.randrange(4)
+    if how == 0 and other != content:
+        return other
+    if how == 1:
+        return bytes(data[: chance.randrange(len(data))])
+    data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+    return bytes(data)
+
+
+def change(path: Path, cell: Cell, chance: random.Random) -> None:
+    """Spoil this value, or remove its row."""
+    table, column, row = cell
     with closing(sqlite3.connect(path)) as connection:
-        rows = [number for (number,) in connection.execute("SELECT number FROM chunks")]
-    files = [("file", str(found), 0) for found in sorted(folder_of(str(path)).iterdir())]
-    return [("row", column, number) for number in rows for column in ("body", "slots")] + files
-
-
-def change(path: Path, where: tuple[str, str, int], rng: random.Random) -> None:
-    """Flip a bit, cut something off, or put another one's content there."""
-    kind, name, number = where
-
-    def changed(content: bytes, other: bytes) -> bytes:
-        data, how = bytearray(content), rng.randrange(4)
-        if how == 0 and other != content:
-            return other
-        if how == 1:
-            return bytes(data[: rng.randrange(len(data))])
-        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
-        return bytes(data)
-
-    if kind == "file":
-        others = sorted(folder_of(str(path)).iterdir())
-        Path(name).write_bytes(changed(Path(name).read_bytes(), rng.choice(others).read_bytes()))
-        return
-    with closing(sqlite3.connect(path)) as connection:
-        query = f"SELECT {name} FROM chunks WHERE number = ?"
-        other = rng.choice(connection.execute("SELECT number FROM chunks").fetchall())[0]
-        contents = [connection.execute(query, (each,)).fetchone()[0] for each in (number, other)]
-        connection.execute(f"UPDATE chunks SET {name} = ? WHERE number = ?", (changed(*contents), number))
+        query = f"SELECT rowid, {column} FROM {table} WHERE typeof({column}) = 'blob'"
+        contents = dict(connection.execute(query).fetchall())
+        content = changed(contents[row], chance.choice([*contents.values()]), chance)
+        with suppress(sqlite3.IntegrityError):  # there is one like it
+            connection.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", (content, row))
+        if chance.random() < 0.2:
+            connection.execute(f"DELETE FROM {table} WHERE rowid = ?", (row,))
         connection.commit()
 
 
-def test_whatever_is_damaged_or_exchanged_no_result_is_wrong_and_only_its_items_run_again(
-    killed: Path, tmp_path: Path
+ran: list[int] = []
+
+
+def work(item: Any) -> Any:
+    """In this process, which so knows what ran. Some results are big."""
+    number = item["id"] if isinstance(item, dict) else item
+    ran.append(number)
+    return bytes([number]) * 300_000 if number % 15 == 7 else number * number
+
+
+@EACH_KIND
+@pytest.mark.parametrize("has_ids", [False, True], ids=["values", "ids"])
+def test_whatever_is_damaged_or_exchanged_no_result_is_wrong_and_only_what_is_lost_runs_again(
+    tmp_path: Path, disk: Disk, kind: Kind, has_ids: bool
 ) -> None:
-    shutil.copytree(killed / "now", tmp_path / "now")
-    path = tmp_path / "now" / "run.db"
-    Journal(str(path), lambda: 0.0).close()
-    good, files = path.read_bytes(), {found: found.read_bytes() for found in folder_of(str(path)).iterdir()}
-    places = bodies_of(path)
-    assert len(places) == 2 * (LAST + 1) + 4
-    for seed, where in enumerate(places):
-        rng = random.Random(seed)
-        change(path, where, rng)
-        reader = Reader(str(path))
-        job = reader.find("job")
-        assert job is not None
-        table = make_table(range(job.total))
-        lost = reader.fill(table, job)
-        for index, code in enumerate(table.status):
-            if code == COMPLETED and index not in lost:
-                assert table.result_of(index) == result_of(index)
-        kind, column, number = where
-        if kind == "file":
-            assert len(lost) == 1, where
-        elif column == "body":
-            assert len(lost) == ITEMS, where
-        assert sum(code == COMPLETED for code in table.status) >= (LAST + 1 - number) * ITEMS
-        path.write_bytes(good)
-        for found, content in files.items():
-            found.write_bytes(content)
+    disk.syncs = False
+    items: list[Any] = [{"id": number} if has_ids else number for number in range(40)]
+    whole, place = tmp_path / "whole", tmp_path / "now"
+    whole.mkdir()
+    expected = kind.run(work, items, whole / "run.db", chunksize=5)
+    path, costs = place / "run.db", list[int | None]()
+    cells: list[Cell | str] = [*cells_of(whole / "run.db"), *(file.name for file in values_of(whole / "run.db"))]
+    for seed, cell in enumerate(cells):
+        shutil.rmtree(place, ignore_errors=True)
+        shutil.copytree(whole, place)
+        chance, values = random.Random(seed), values_of(path)
+        if isinstance(cell, str):
+            file = values[0].with_name(cell)
+            file.write_bytes(changed(file.read_bytes(), chance.choice(values).read_bytes(), chance))
+        else:
+            change(path, cell, chance)
+        try:
+            check_whole(path, items, expected)
+            ran.clear()
+            assert kind.run(work, items, path) == expected
+            costs.append(len(ran))
+        except (JournalError, JobNotFoundError):
+            costs.append(None)
+    assert sum(cost is not None and cost <= 5 for cost in costs) >= 8, costs
 
 
-@pytest.fixture(scope="module")
-def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The journal of a job that has ended, of more items than one row tells of, and of a job whose items have ids."""
-    path = tmp_path_factory.mktemp("ended") / "run.db"
-    with JobQueue(1, journal=path) as queue:
-        for job_id, items in LISTS.items():
-            queue.create_job(job_id, items, do.succeed)
-            queue.start(job_id).result()
-    return path
-
-
-LISTS: dict[str, list[Any]] = {"numbers": [*range(5000)], "named": [{"id": number} for number in range(5000)]}
-
-BAD = (
-    "UPDATE {0} SET {1} = CAST(x'00' || {1} AS BLOB)",
-    "UPDATE {0} SET {1} = CAST({1} AS TEXT)",  # one bit of its type
-    "DELETE FROM {0}",
-)
-
-
-@pytest.mark.parametrize("job_id", LISTS)
-@pytest.mark.parametrize("damage", BAD)
-def test_damage_to_what_the_items_are_costs_these_items_only(
-    ended: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, job_id: str, damage: str
-) -> None:
-    path = tmp_path / "run.db"
-    shutil.copy(ended, path)
-    number = 1 + [*LISTS].index(job_id)
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute(f"{damage.format('slots', 'body')} WHERE job = {number} AND first = 0")
-        connection.commit()
-    with JobQueue(1, journal=path) as queue:
-        with pytest.raises(JournalMismatchError, match=f"{BLOCK} new, {BLOCK} gone"):
-            queue.create_job(job_id, LISTS[job_id], do.succeed)
-        job = queue.create_job(job_id, LISTS[job_id], do.succeed, update=True)
-        assert job.completed == job.total - BLOCK
-        queue.start(job_id).result()
-        assert job.results == LISTS[job_id]
-    assert f"what {BLOCK} items are is damaged" in caplog.text
-    with JobQueue(1, journal=path) as queue:
-        assert queue.prune(job_id).items == (0 if "DELETE" in damage else BLOCK)
-        caplog.clear()
-        assert queue.create_job(job_id, LISTS[job_id], do.succeed).completed == job.total
-        assert ("is damaged" in caplog.text) == ("DELETE" in damage)
-
-
-@pytest.mark.parametrize("damage", BAD)
-@pytest.mark.parametrize(("table", "column"), [("slots", "ids"), ("payloads", "body")])
-def test_damage_to_ids_and_items_is_shown_in_their_places(
-    ended: Path, tmp_path: Path, damage: str, table: str, column: str
-) -> None:
-    path = tmp_path / "run.db"
-    shutil.copy(ended, path)
-    with closing(sqlite3.connect(path)) as connection:
-        (first,) = connection.execute(f"SELECT min(number) FROM {table} WHERE job = 2").fetchone()
-        connection.execute(f"{damage.format(table, column)} WHERE number = {first}")
-        connection.commit()
-    with JobQueue(1, journal=path) as queue:
-        shown = queue.load_job("named")
-        assert shown.results == LISTS["named"]
-        found = [item.id if column == "ids" else item.payload for item in shown.items]
-        whole = LISTS["named"] if column == "body" else [item["id"] for item in LISTS["named"]]
-        lost = [at for at, each in enumerate(found) if each != whole[at]]
-        assert lost == [*range(len(lost))]
-        assert len(lost) in (256, BLOCK)
-        assert "damaged" in repr(found[0])
-        if table == "payloads":
-            assert queue.create_job("named", LISTS["named"], do.succeed).completed == 5000
+def check_whole(path: Path, items: list[Any], expected: list[Any]) -> None:
+    """What a job has of results is right, as far as it is told whose they are."""
+    with recorded(path) as job:
+        for item in job.items:
+            if item.status == "completed" and item.payload in items and "<unreadable" not in repr(item.result):
+                assert item.result == expected[items.index(item.payload)]
 
 
 # -- while it is open --------------------------------------------------------------------------------------------------
@@ -348,14 +287,14 @@ def gate(folder: Path) -> Gate:
 
 ANOTHER = """
 import sqlite3, sys
-from mpqueue._parent.journal.journal_writer import Journal
+from mpqueue import JobQueue
 from mpqueue.errors import JournalError
 try:
-    Journal(sys.argv[1], lambda: 0.0)
+    JobQueue(1, journal=sys.argv[1])
 except JournalError as error:
     print(error)
 connection = sqlite3.connect(sys.argv[1])
-print(connection.execute("SELECT count(*) FROM jobs").fetchone()[0])
+print(connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] > 0)
 connection.close()
 """
 
@@ -374,10 +313,9 @@ def test_a_copy_made_inside_the_program_lets_no_other_program_end_the_log(home: 
         queue.create_job("job", range(5), do.only(3, do.block_until_told(waiting)), chunksize=1)
         run = queue.start("job")
         shutil.copytree(home, tmp_path / "copy")
-        with start_program(tmp_path, ANOTHER, path) as program:
-            said, _ = program.communicate(timeout=60)
+        said = run_program(tmp_path, ANOTHER, path).stdout
         assert f"process {os.getpid()} has open" in said
-        assert said.split()[-1] == "2"
+        assert said.split()[-1] == "True"
         assert (home / "run.db-wal").exists()
         waiting.open()
         assert run.result(60).completed == 5
@@ -388,12 +326,11 @@ def test_a_copy_made_inside_the_program_lets_no_other_program_end_the_log(home: 
 @not_on_windows("no forks")
 def test_a_fork_keeps_nothing_of_a_journal_open(home: Path) -> None:
     path = home / "run.db"
-    journal = Journal(str(path), lambda: 0.0)
+    queue = queue_of(path)
     with fork_that_lives_on():
-        journal.close()
-        assert not is_held(str(path))
+        queue.close()
         assert not (home / "run.db-wal").exists()
-        Journal(str(path), lambda: 0.0).close()
+        assert is_free(path)
 
 
 STAYS = not_on_windows("SQLite's files stay where they are while they are open")
@@ -468,63 +405,38 @@ def test_a_log_that_is_removed_while_it_is_open_is_saved(
 # -- readers -----------------------------------------------------------------------------------------------------------
 
 
-class Looking:
-    """Connections that have a look at the journal before and after each statement."""
+def test_a_reader_never_takes_a_journal_that_is_being_made_for_a_damaged_one(home: Path, disk: Disk) -> None:
+    path, said, looking = home / "run.db", set[str](), threading.local()
 
-    def __init__(self, look: Callable[[], object]) -> None:
-        self._look = look
+    def look(_: str, __: object) -> None:
+        if getattr(looking, "now", False):
+            return
+        looking.now = True
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()) as refused:
+            main(["status", str(path)])
+        said.add(refused.getvalue().rpartition("run.db: ")[2].strip() or "read")
+        looking.now = False
 
-    def connect(self, path: str) -> Any:
-        """See `mpqueue._parent.journal.journal_file.connect`."""
-        look, connection = self._look, sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-
-        class Looked:
-            def __getattr__(self, name: str) -> Any:
-                return getattr(connection, name)
-
-            def execute(self, *arguments: Any) -> Any:
-                look()
-                try:
-                    return connection.execute(*arguments)
-                finally:
-                    look()
-
-        return Looked()
+    disk.before = look
+    queue_of(path).close()
+    assert said == {"expected a journal, got a name that is not there", "read"}
 
 
-def test_a_reader_never_takes_a_journal_that_is_being_made_for_a_damaged_one(home: Path) -> None:
-    path, said = home / "run.db", list[str]()
+def test_a_reader_asks_again_where_a_writer_came_and_went_meanwhile(home: Path, disk: Disk) -> None:
+    path, came = home / "run.db", list[str]()
 
-    def look() -> None:
-        try:
-            assert Reader(str(path)).jobs() == []
-            said.append("read")
-        except JournalError as error:
-            said.append(str(error).partition(": ")[2])
-
-    Journal(str(path), lambda: 0.0, Looking(look).connect).close()
-    assert set(said) == {"expected a journal, got a name that is not there", "read"}
-
-
-def test_a_reader_asks_again_where_a_writer_came_and_went_meanwhile(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path, opened = home / "run.db", list[str]()
-
-    def open_and_write(path: str, *, has_log: bool) -> Any:
+    def write_once(sql: str, _: object) -> None:
         """A program runs a job between the opening and the first look."""
-        connection = open_to_read(path, has_log=has_log)
-        opened.append(path)
-        if len(opened) == 1:
-            with JobQueue(1, journal=path) as queue:
+        if not came:
+            came.append(sql)
+            with queue_of(path) as queue:
                 queue.run(range(500), do.return_value(b"x" * 1000), id="job")
-        return connection
 
-    with JobQueue(1, journal=path) as queue:
+    with queue_of(path) as queue:
         queue.run(range(5), do.succeed, id="first")
-    monkeypatch.setattr(journal_reader, "open_to_read", open_and_write)
-    assert {job.id: job.completed for job in Reader(str(path)).jobs()} == {"first": 5, "job": 500}
-    assert len(opened) > 1
+    disk.before = write_once
+    assert {name: line.completed for name, line in lines_of(path).items()} == {"first": 5, "job": 500}
+    assert came
 
 
 def test_looking_whether_a_journal_is_in_use_never_refuses_one_that_opens_it(home: Path) -> None:
@@ -532,13 +444,13 @@ def test_looking_whether_a_journal_is_in_use_never_refuses_one_that_opens_it(hom
 
     def look() -> None:
         while not stop.is_set():
-            is_held(str(path))
+            lines_of(path)
 
     thread = threading.Thread(target=look)
     thread.start()
     try:
-        for _ in range(100):
-            Journal(str(path), lambda: 0.0).close()
+        for _ in range(50):
+            queue_of(path).close()
     finally:
         stop.set()
         thread.join()

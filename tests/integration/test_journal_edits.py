@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import sqlite3
 import tempfile
 import threading
 from collections import Counter
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,140 +15,64 @@ from hypothesis import strategies as st
 
 import mpqueue
 from mpqueue import JobPlan, JobQueue, current_item
-from mpqueue._core.state.item_table import Failure, make_table
-from mpqueue._options import JobOptions
-from mpqueue._parent.journal.chunk_rows import make_row
-from mpqueue._parent.journal.journal_file import chunk_statement
-from mpqueue._parent.journal.journal_writer import Entry, Journal
-from mpqueue._parent.journal.recorder import Recorder
-from mpqueue._queue.new_job import NewJob, RecordOptions, record_options
-from mpqueue.errors import JournalError, JournalMismatchError
-from mpqueue.retry import RetryPolicy
-from mpqueue.status import COMPLETED
+from mpqueue.errors import JournalMismatchError
 from tests.support import handlers as do
+from tests.support.disk import watched
+from tests.support.journals import queue_of, told
+from tests.support.kinds import EACH_KIND, KINDS, Calls, Kind
+from tests.support.programs import run_program
 from tests.support.results import results_of
-from tests.support.small_blocks import small_blocks
+from tests.support.systems import not_on_windows
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
-
-
-class Unsynced(sqlite3.Connection):
-    """Does not wait for the disk."""
-
-    def execute(self, sql: str, *arguments: Any) -> sqlite3.Cursor:
-        return super().execute("PRAGMA synchronous=OFF" if sql.startswith("PRAGMA synchronous") else sql, *arguments)
-
-
-def opened(path: str) -> Journal:
-    """The journal, whose clock stands still."""
-    make = partial(sqlite3.connect, isolation_level=None, check_same_thread=False, factory=Unsynced)
-    return Journal(path, lambda: 0.0, make)
-
-
-def taken_up(journal: Journal, items: list[Any], options: RecordOptions) -> NewJob:
-    """The job as `create_job` makes it."""
-    job = NewJob("job", make_table(items), JobOptions(RetryPolicy()), do.succeed, None)
-    job.record_or_go_on(Recorder(journal), 0.0, options)
-    return job
-
-
-def result_of(item: Any) -> str:
-    return f"result of {item!r}"
-
-
-def end(journal: Journal, job: NewJob, indices: list[int], failing: set[int]) -> None:
-    """These items end, as the recorder would write it."""
-    table = job.book.table
-    for index in indices:
-        if index in failing:
-            failure = Failure(ValueError(result_of(table.payloads[index])))
-            table.fail_try(index, failure, 1)
-            table.fail(index, failure)
-        else:
-            table.complete([index], [result_of(table.payloads[index])])
-    recorded = journal.reader.find("job")
-    assert recorded is not None
-    row = make_row(table, indices, {})
-    assert row.body is not None
-    journal.post(Entry([chunk_statement(journal.next_chunk(), recorded.number, row)]))
-    journal.flush()
-
-
-def check_whose(table: Any) -> None:
-    """Every result and every error is the item's own."""
-    for index, payload in enumerate(table.payloads):
-        if table.status[index] == COMPLETED:
-            assert table.result_of(index) == result_of(payload)
-        assert all(tried.message == result_of(payload) for tried in table.history.get(index, ()))
-
 
 DAYS = st.lists(
     st.tuples(
         st.lists(st.tuples(st.integers(0, 9), st.integers(0, 2)), max_size=14, unique_by=lambda item: item[0]),
-        st.sets(st.integers(0, 13)),
-        st.sets(st.integers(0, 13)),
+        st.sets(st.tuples(st.integers(0, 9), st.integers(0, 2)), max_size=6),
     ),
     min_size=2,
     max_size=5,
 )
 
 
-@settings(max_examples=60)
-@given(DAYS, st.booleans())
-def test_whatever_is_added_removed_changed_or_moved_no_result_is_another_items(
-    days: list[tuple[list[tuple[int, int]], set[int], set[int]]], has_ids: bool
-) -> None:
-    done: dict[int, tuple[int, bool]] = {}  # of each id ever seen: its value then, and whether it has ended
-    last: dict[int, int] | None = None
-    with tempfile.TemporaryDirectory() as folder, small_blocks():
-        path = os.path.join(folder, "run.db")
-        for listed, ending, failing in days:
-            items = [{"id": at, "value": value} for at, value in listed] if has_ids else [at for at, _ in listed]
-            journal = opened(path)
-            try:
-                is_same = last is None or last == {at: value if has_ids else 0 for at, value in listed}
-                with contextlib.nullcontext() if is_same else pytest.raises(JournalMismatchError):
-                    taken_up(journal, items, RecordOptions())
-                last = {at: value if has_ids else 0 for at, value in listed}
-                job = taken_up(journal, items, RecordOptions(update=True))
-                table = job.book.table
-                for at, value in listed:
-                    if at not in done or (has_ids and done[at][0] != value):
-                        done[at] = (value, False)
-                assert [table.ended(index) for index in range(len(items))] == [done[at][1] for at, _ in listed]
-                check_whose(table)
-                now = [index for index in sorted(ending) if index < len(items) and not table.ended(index)]
-                end(journal, job, now, failing)
-                for index in now:
-                    done[listed[index][0]] = (listed[index][1], True)
-                recorded = journal.reader.find("job")
-                assert recorded is not None
-                seen = journal.reader.table(recorded)
-                assert (seen.payloads, seen.ids) == (table.payloads, table.ids)
-                assert (seen.status, seen.all_results()) == (table.status, table.all_results())
-                check_whose(seen)
-            finally:
-                journal.close()
-
-
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.name != "open"], ids=str)
 @settings(max_examples=40)
+@given(DAYS, st.booleans())
+def test_whatever_is_added_removed_changed_or_moved_only_what_is_new_runs_and_no_result_is_another_items(
+    kind: Kind, days: list[Any], has_ids: bool
+) -> None:
+    ended: dict[int, tuple[int, bool]] = {}  # of each id ever seen: its value then, and whether it has failed
+    with tempfile.TemporaryDirectory() as folder, watched() as disk:
+        calls, disk.syncs = Calls(Path(folder)), False
+        for listed, failing in days:
+            items = [{"id": at, "value": value} if has_ids else at for at, value in listed]
+            fails = [{"id": at, "value": value} if has_ids else at for at, value in failing]
+            calls.fail(*fails)
+            expected, to_run = [], []
+            for (at, value), item in zip(listed, items, strict=True):
+                state = value if has_ids else 0
+                before, has_failed = ended.get(at, (None, False))
+                if before != state or (has_failed and kind.runs_failed_again):
+                    to_run.append(repr(item))
+                    ended[at] = (state, item in fails)
+                expected.append(f"ValueError: not {item!r}" if ended[at][1] else f"result of {item!r}")
+            assert kind.run(calls, items, Path(folder, "run.db")) == expected
+            assert sorted(calls.take()) == sorted(to_run)
+
+
+@EACH_KIND
+@settings(max_examples=20)
 @given(st.lists(st.lists(st.sampled_from("aab"), max_size=8), min_size=2, max_size=4))
-def test_equal_values_count_as_often_as_they_are_there(days: list[list[str]]) -> None:
+def test_equal_values_count_as_often_as_they_are_there(kind: Kind, days: list[list[str]]) -> None:
     seen: Counter[str] = Counter()
-    with tempfile.TemporaryDirectory() as folder, small_blocks():
-        path = os.path.join(folder, "run.db")
+    with tempfile.TemporaryDirectory() as folder, watched() as disk:
+        calls, disk.syncs = Calls(Path(folder)), False
         for items in days:
-            journal = opened(path)
-            try:
-                table = (job := taken_up(journal, items, RecordOptions(update=True))).book.table
-                there = Counter(items)
-                ended = Counter(item for index, item in enumerate(items) if table.ended(index))
-                assert ended == there & seen
-                check_whose(table)
-                end(journal, job, table.unfinished(), set())
-                seen |= there
-            finally:
-                journal.close()
+            there = Counter(map(repr, items))
+            assert kind.run(calls, items, Path(folder, "run.db")) == [f"result of {item!r}" for item in items]
+            assert Counter(calls.take()) == there - seen
+            seen |= there
 
 
 def draw(item: dict[str, Any]) -> tuple[str, int]:
@@ -216,66 +137,73 @@ def test_a_key_that_fails_names_the_item_and_nothing_is_created(tmp_path: Path) 
         assert queue.jobs() == []
 
 
+def to_run(path: Path, items: list[Any], handler: Any = do.succeed, **options: Any) -> list[Any]:
+    """The items that run; they end then."""
+    with queue_of(path) as queue:
+        job = queue.create_job("job", items, handler, **options)
+        waiting = [item.payload for item in job.items if item.status == "pending"]
+        if waiting:
+            queue.start("job").result(60)
+        return waiting
+
+
 def test_another_kind_of_key_makes_everything_another(tmp_path: Path) -> None:
-    journal = opened(str(tmp_path / "run.db"))
-    try:
-        taken_up(journal, ["a", "b"], RecordOptions())
-        with pytest.raises(JournalMismatchError, match="2 changed"):
-            taken_up(journal, ["a", "b"], RecordOptions(key=str.upper))
-        assert taken_up(journal, ["b", "a"], RecordOptions(update=True, key=str.upper)).book.total == 2
-        assert taken_up(journal, ["a", "b"], RecordOptions(key=str.upper)).book.total == 2
-    finally:
-        journal.close()
+    path = tmp_path / "run.db"
+    assert to_run(path, ["a", "b"]) == ["a", "b"]
+    with pytest.raises(JournalMismatchError, match="2 changed"):
+        to_run(path, ["a", "b"], key=str.upper)
+    assert to_run(path, ["b", "a"], update=True, key=str.upper) == ["b", "a"]
+    assert to_run(path, ["a", "b"], key=str.upper) == []
 
 
-def waiting(journal: Journal, items: list[Any], handler: Any = do.succeed, **options: Any) -> list[Any]:
-    """The items that would run; they end then."""
-    job = NewJob("job", make_table(items), JobOptions(RetryPolicy()), handler, None)
-    job.record_or_go_on(Recorder(journal), 0.0, record_options(**options))
-    indices = job.book.table.unfinished()
-    if indices:
-        end(journal, job, indices, set())
-    return [items[index] for index in indices]
-
-
-def test_another_version_runs_everything_again_also_what_comes_back(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+@EACH_KIND
+def test_another_version_runs_everything_again_and_other_code_warns(
+    kind: Kind, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    journal = opened(str(tmp_path / "run.db"))
-    try:
-        assert waiting(journal, ["a", "b"], version="1") == ["a", "b"]
-        assert waiting(journal, ["a", "b"], do.square, version="1", strict=True) == []
-        assert waiting(journal, ["a"], update=True) == []
-        assert waiting(journal, ["a"], do.square, version="2") == ["a"]
-        assert not caplog.records
-        with pytest.raises(JournalMismatchError, match="others: 1 back"):
-            waiting(journal, ["b", "a"], do.square, version="2")
-        assert waiting(journal, ["b", "a"], do.square, version="2", update=True) == ["b"]
-        assert waiting(journal, ["a", "b"], do.square, version="2", redo="changed-code") == []
-    finally:
-        journal.close()
+    path, calls = tmp_path / "run.db", Calls(tmp_path)
+    for items, version, ran in (
+        (["a", "b"], "1", ["'a'", "'b'"]), (["a"], "1", []), (["a"], "2", ["'a'"]), (["a", "b"], "2", ["'b'"])
+    ):  # fmt: skip
+        assert kind.run(calls, items, path, version=version) == [f"result of {item!r}" for item in items]
+        if kind.name == "open" and version == "2":
+            continue  # what is not added again is not there any more
+        assert sorted(calls.take()) == ran
+    calls.take()
+    assert not caplog.records
+    assert kind.run(do.succeed, ["a", "b"], path) == ["result of 'a'", "result of 'b'"]
+    assert "the code of tests.support.handlers.succeed seems to have changed" in caplog.text
+    assert kind.run(do.succeed, ["a", "b"], path, redo="changed-code") == ["a", "b"]
+    assert kind.run(do.double, ["a", "b"], path, redo="all") == ["aa", "bb"]
+
+
+def test_what_comes_back_runs_again_in_another_version(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    assert to_run(path, ["a", "b"], version="1") == ["a", "b"]
+    assert to_run(path, ["a", "b"], do.square, version="1", strict=True) == []
+    assert to_run(path, ["a"], update=True) == []
+    assert to_run(path, ["a"], do.double, version="2") == ["a"]
+    with pytest.raises(JournalMismatchError, match="others: 1 back"):
+        to_run(path, ["b", "a"], do.double, version="2")
+    assert to_run(path, ["b", "a"], do.double, version="2", update=True) == ["b"]
+    assert to_run(path, ["a", "b"], do.double, version="2", redo="changed-code") == []
 
 
 def test_what_has_ended_runs_again_where_that_is_said(tmp_path: Path) -> None:
-    journal = opened(str(tmp_path / "run.db"))
-    items = [{"id": each} for each in "abc"]
-    try:
-        assert waiting(journal, items) == items
-        assert waiting(journal, items, redo=["b"]) == [items[1]]
-        assert waiting(journal, items, redo="changed-code") == []
-        assert waiting(journal, items, do.square, redo="changed-code") == items
-        assert waiting(journal, items, do.square, strict=True) == []
-        assert waiting(journal, items, do.square, redo="all") == items
-        for redo, error in (
-            ("b", "redo: expected one of"),
-            (["x"], "redo: expected ids"),
-            (3, "redo: expected one of"),
-        ):
-            with pytest.raises((TypeError, ValueError), match=error):
-                waiting(journal, items, do.square, redo=redo)
-        assert waiting(journal, items, do.square) == []
-    finally:
-        journal.close()
+    path, items = tmp_path / "run.db", [{"id": each} for each in "abc"]
+    assert to_run(path, items) == items
+    assert to_run(path, items, redo=["b"]) == [items[1]]
+    assert to_run(path, items, redo="changed-code") == []
+    assert to_run(path, items, do.return_length, redo="changed-code") == items
+    assert to_run(path, items, do.return_length, strict=True) == []
+    assert to_run(path, items, do.return_length, redo="all") == items
+    for redo, error in (
+        ("b", "redo: expected one of"),
+        (["x"], "redo: expected ids"),
+        (3, "redo: expected one of"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=error):
+            to_run(path, items, do.return_length, redo=redo)
+    assert to_run(path, items, do.return_length) == []
 
 
 def test_failed_items_run_again_with_their_history_where_that_is_said(tmp_path: Path) -> None:
@@ -312,81 +240,90 @@ def test_a_plan_says_what_would_run_and_writes_nothing(tmp_path: Path) -> None:
 
 
 def test_an_item_without_identity_is_refused_with_what_to_do_about_it(tmp_path: Path) -> None:
-    journal = opened(str(tmp_path / "run.db"))
-    try:
+    with queue_of(tmp_path / "run.db") as queue:
         with pytest.raises(TypeError, match=r'items\[1\].*no identity.*give each item an "id"'):
-            taken_up(journal, [1, threading.Lock()], RecordOptions())
-        assert journal.reader.jobs() == []
-        assert taken_up(journal, [{"id": 1, "lock": threading.Lock()}], RecordOptions()).book.total == 1
-    finally:
-        journal.close()
+            queue.create_job("job", [1, threading.Lock()], do.succeed)
+        assert queue.jobs() == []
+        assert queue.create_job("job", [{"id": 1, "lock": threading.Lock()}], do.succeed).total == 1
 
 
 def test_a_job_that_could_not_be_written_to_the_end_is_none(tmp_path: Path) -> None:
     def fail_late(item: int) -> str:
-        if item == 15:
+        if item == 4500:
             raise OSError("no such state")
         return "state"
 
-    journal = opened(str(tmp_path / "run.db"))
-    try:
-        with small_blocks():
-            with pytest.raises(OSError, match="the key of item 15: no such state"):
-                taken_up(journal, list(range(20)), RecordOptions(key=fail_late))
-            assert journal.reader.jobs() == []
-            assert taken_up(journal, list(range(20)), RecordOptions()).book.total == 20
-    finally:
-        journal.close()
+    with queue_of(tmp_path / "run.db") as queue:
+        with pytest.raises(OSError, match="the key of item 4500: no such state"):
+            queue.create_job("job", range(5000), do.succeed, key=fail_late)
+        assert queue.jobs() == []
+        assert queue.create_job("job", range(5000), do.succeed).total == 5000
 
 
-def test_a_job_whose_maker_ended_before_all_of_it_was_there_is_none(tmp_path: Path) -> None:
-    path = str(tmp_path / "run.db")
-    with small_blocks():
-        journal = opened(path)
-        taken_up(journal, list(range(20)), RecordOptions())
-        journal.ask(lambda store: store._connection.execute("UPDATE jobs SET total = -1"))
-        assert journal.reader.find("job") is None
-        assert journal.reader.jobs() == []
-        journal.close()
-        journal = opened(path)
-        assert taken_up(journal, list("abc"), RecordOptions()).book.total == 3
-        journal.close()
+#: Creates a job, or gives one more items, in processes each of which ends at another commit, as if it was killed.
+HALFWAY = """
+import functools, os, shutil, sqlite3, sys
+from pathlib import Path
+from mpqueue import JobQueue
+from mpqueue.testing import InlinePool
+
+folder, has_ids = Path(sys.argv[1]), sys.argv[2] == "True"
+left = 0
+
+class Connection(sqlite3.Connection):
+    def execute(self, sql, *arguments):
+        global left
+        left -= sql == "COMMIT"
+        if left == 0:
+            os._exit(9)
+        return super().execute(sql, *arguments)
+
+sqlite3.connect = functools.partial(sqlite3.connect, factory=Connection)
+
+def create(path):
+    with JobQueue(1, journal=path, backend=InlinePool()) as queue:
+        numbers = range(70_000)
+        queue.create_job("job", [{"id": n} for n in numbers] if has_ids else numbers, abs, update=True)
+
+left = -1
+create(folder / "first.db")  # all is imported now
+for step in range(1, 1000):
+    copy = folder / f"step {step}"
+    shutil.copytree(folder / "made", copy)
+    child = os.fork()
+    if child == 0:
+        left = step
+        create(copy / "run.db")
+        os._exit(0)
+    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0:
+        break
+print(step)
+"""
 
 
-@pytest.mark.parametrize("has_ids", [False, True])
-def test_new_items_of_an_update_that_ended_halfway_do_not_count(
-    tmp_path: Path, has_ids: bool, monkeypatch: pytest.MonkeyPatch
+@not_on_windows("no forks")
+@pytest.mark.parametrize("has_ids", [False, True], ids=["values", "ids"])
+@pytest.mark.parametrize("is_there", [False, True], ids=["created", "updated"])
+def test_a_job_whose_maker_ended_before_all_of_it_was_there_is_as_it_was(
+    tmp_path: Path, is_there: bool, has_ids: bool
 ) -> None:
-    def items(*values: int) -> list[Any]:
-        return [{"id": value, "value": value} for value in values] if has_ids else list(values)
+    def items(*numbers: int) -> list[Any]:
+        return [{"id": number} if has_ids else number for number in numbers]
 
-    update = RecordOptions(update=True)
-    with small_blocks():
-        journal = opened(str(tmp_path / "run.db"))
-        try:
-            end(journal, taken_up(journal, items(0, 1, 2, 3), RecordOptions()), [0, 1, 3], set())
-            ask, left = journal.ask, iter(range(2))
-
-            def ask_twice(do_it: Any) -> Any:
-                if next(left, None) is None:
-                    raise JournalError("the disk is full")
-                return ask(do_it)
-
-            monkeypatch.setattr(journal, "ask", ask_twice)
-            with pytest.raises(JournalError):
-                taken_up(journal, items(*range(30)), update)
-            monkeypatch.undo()
-            assert taken_up(journal, items(0, 1, 2, 3), RecordOptions()).book.completed == 3
-            job = taken_up(journal, items(0, 1, 2, 3, *range(50, 70)), update)
-            end(journal, job, [*range(10, 20)], {15})
-            recorded = journal.reader.find("job")
-            assert recorded is not None
-            table = journal.reader.table(recorded)
-            assert table.payloads == items(0, 1, 2, 3, *range(50, 70))
-            assert table.status.count(COMPLETED) == 12
-            check_whose(table)
-            same = taken_up(journal, items(*range(50, 70), 0, 1, 2, 3), update)
-            assert (same.book.completed, same.book.failed) == (12, 1)
-            check_whose(same.book.table)
-        finally:
-            journal.close()
+    made = tmp_path / "made" / "run.db"
+    made.parent.mkdir()
+    with queue_of(made) as queue:
+        before = told(queue.run(items(0, 1, 2, 3), do.succeed, id="job")) if is_there else None
+    steps = int(run_program(tmp_path, HALFWAY, tmp_path, has_ids).stdout)
+    assert steps > 1
+    for step in range(1, steps):
+        with queue_of(tmp_path / f"step {step}" / "run.db") as queue:
+            job = queue.get_job("job")
+            if not is_there:
+                assert job is None
+            elif job is not None and job.total == 4:
+                assert told(job) == before
+            if job is None or job.total == 4:
+                again = queue.create_job("job", items(2, 50, 60_000), do.succeed, update=True)
+                assert (again.total, again.completed) == (3, is_there)
+                assert queue.start("job").result(60).results == items(2, 50, 60_000)

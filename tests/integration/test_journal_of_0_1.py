@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import pickle
 import sqlite3
 import tarfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,6 @@ import pytest
 
 import mpqueue
 from mpqueue import ItemStatus, JobQueue, JobStatus, RetryPolicy
-from mpqueue._parent.journal.journal_reader import Reader
-from mpqueue._parent.journal.kept_values import NotKept
-from mpqueue._parent.journal.migrations import MIGRATIONS
 from mpqueue.errors import (
     ItemTimeoutError,
     JournalError,
@@ -27,6 +26,8 @@ from mpqueue.errors import (
 )
 from tests.support import journal_0_1 as old
 from tests.support.command_line import main
+from tests.support.disk import Disk
+from tests.support.journals import lines_of, rows_of
 from tests.support.results import results_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
@@ -98,12 +99,9 @@ def columns(path: Path) -> dict[str, list[Any]]:
 
 
 def everything(path: Path) -> list[Any]:
-    """What readers see of it."""
-    reader = Reader(str(path))
-    tables = [(job, reader.ids(job), reader.table(job)) for job in reader.jobs()]
-    return [
-        (job, ids, bytes(table.status), repr(table.all_results()), repr(table.history)) for job, ids, table in tables
-    ]
+    """What others see of it, who do not open it to write."""
+    lines = lines_of(path)
+    return [lines, *(rows_of(path, name) for name in lines)]
 
 
 def test_it_is_migrated_when_it_is_opened_and_not_changed_when_it_is_looked_at(path: Path, tmp_path: Path) -> None:
@@ -115,17 +113,19 @@ def test_it_is_migrated_when_it_is_opened_and_not_changed_when_it_is_looked_at(p
     assert columns(path) == columns(tmp_path / "new.db")
 
 
-def test_where_the_migration_fails_it_is_left_as_it_was(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(connection: Any) -> None:
-        migrate(connection)
-        raise sqlite3.OperationalError("database or disk is full")
+def test_where_the_migration_fails_it_is_left_as_it_was(path: Path, disk: Disk) -> None:
+    def refuse(sql: str, _: object) -> None:
+        if sql == "COMMIT":
+            raise sqlite3.OperationalError("database or disk is full")
 
-    before, migrate = everything(path), MIGRATIONS[1]
-    monkeypatch.setitem(MIGRATIONS, 1, fail)
+    before, tables = everything(path), columns(path)
+    disk.before = refuse
     with pytest.raises(JournalError, match="room"):
         JobQueue(1, journal=path)
-    assert everything(path) == before
-    assert "slots" not in columns(path)
+    disk.before = lambda _, __: None
+    assert (everything(path), columns(path)) == (before, tables)
+    with JobQueue(1, journal=path):
+        assert columns(path) != tables
 
 
 @pytest.mark.usefixtures("healed")
@@ -167,13 +167,23 @@ def test_its_items_are_known_by_what_was_kept_of_them_and_from_then_on_by_what_t
         assert (plan.changed, plan.gone, len(plan.same)) == (("plain",), ("at last",), 8)
 
 
-def test_items_that_were_not_kept_are_known_by_their_places_or_not_at_all(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kept = Reader.payloads
-    monkeypatch.setattr(Reader, "payloads", lambda reader, job: [NotKept(), *kept(reader, job)[1:]])
-    before = everything(path)
+def leave_out_first(path: Path, items: int) -> None:
+    """As 0.1 wrote a job's items of which the first was too big: each for itself, with a checksum before them."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        number = connection.execute("SELECT max(number) FROM payloads").fetchone()[0]
+        body = connection.execute("SELECT body FROM payloads WHERE number = ?", (number,)).fetchone()[0]
+        first, (_, *rest) = pickle.loads(body[4:])
+        kept = [None, *((pickle.dumps(item), *rest) for item in range(1, items))]
+        body = pickle.dumps((first, kept))
+        body = zlib.crc32(body).to_bytes(4, "little") + body
+        connection.execute("UPDATE payloads SET body = ? WHERE number = ?", (body, number))
+        connection.commit()
+
+
+def test_items_that_were_not_kept_are_known_by_their_places_or_not_at_all(path: Path) -> None:
+    leave_out_first(path, 10)
     with JobQueue(1, journal=path) as queue:
+        before = everything(path)
         with pytest.raises(JournalMismatchError, match=r"mpqueue 0\.1 did not write down what 1 of them are"):
             queue.create_job("interrupted", range(11), old.double, update=True)
         assert everything(path) == before

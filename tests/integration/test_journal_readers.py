@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,23 +13,14 @@ from typing import Any
 import pytest
 
 from mpqueue import JobQueue
-from mpqueue._core.state.item_table import make_table
-from mpqueue._os.monotonic import monotonic
-from mpqueue._parent.journal import journal_reader
-from mpqueue._parent.journal.journal_file import folder_of
-from mpqueue._parent.journal.journal_reader import Reader
-from mpqueue._parent.journal.kept_values import BIG
-from mpqueue._queue.job import Job
-from mpqueue._queue.new_job import record_options
-from mpqueue._queue.recorded import job_plan
-from mpqueue._queue.recorded.journal_view import JournalView
-from mpqueue._queue.recorded.recorded_book import RecordedBook
 from mpqueue.errors import JournalError, RemoteError
-from mpqueue.status import COMPLETED
+from tests.support.disk import Disk
+from tests.support.journals import queue_of, recorded, rows_of, values_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
-COUNT = 600  # more than one block of slots
+COUNT = 600  # more than are kept together
+MANY = 400_000
 
 
 def times_ten(item: dict[str, Any]) -> int:
@@ -38,140 +31,157 @@ def times_hundred(item: dict[str, Any]) -> int:
     return int(item["v"]) * 100
 
 
+def big_error(_: object) -> int:
+    raise ValueError(b"x" * MANY)
+
+
+def big_result(_: object) -> bytes:
+    return b"x" * MANY
+
+
 def in_order(order: Any) -> list[dict[str, Any]]:
     return [{"id": f"k{v}", "v": v} for v in order]
 
 
-def once(monkeypatch: pytest.MonkeyPatch, name: str, change: Callable[[], object]) -> None:
-    """Have this happen in the midst of a look: just before the reader calls that function for the first time."""
-    function, happened = getattr(journal_reader, name), list[bool]()
-
-    def after_the_change(*arguments: Any) -> Any:
-        if not happened:
-            happened.append(True)
-            change()
-        return function(*arguments)
-
-    monkeypatch.setattr(journal_reader, name, after_the_change)
+AGAIN: dict[str, Any] = {"id": "job", "update": True, "replace": True}
 
 
-def job_of(path: str) -> Job[Any, Any]:
-    reader = Reader(path)
-    line = reader.find("job")
-    assert line is not None
-    return Job(RecordedBook(reader, line))
+def turn_round(queue: JobQueue) -> None:
+    queue.create_job(items=in_order(range(COUNT)[::-1]), handler=times_ten, **AGAIN)
 
 
-def test_items_that_come_in_another_order_while_they_are_read_keep_their_results(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def add_items(queue: JobQueue) -> None:
+    queue.run(in_order(range(COUNT + 20)), times_ten, **AGAIN)
+
+
+def run_again_and_prune(queue: JobQueue) -> None:
+    queue.run(in_order(range(3)), times_ten, redo="all", **AGAIN)
+    queue.prune("job")
+
+
+def clear(queue: JobQueue) -> None:
+    queue.clear_job("job")
+
+
+@pytest.mark.parametrize(
+    ("handler", "count", "change"),
+    [
+        (times_ten, COUNT, turn_round),
+        (times_ten, COUNT, add_items),
+        (big_error, 3, run_again_and_prune),
+        (big_result, 3, clear),
+    ],
+)
+def test_what_is_read_while_it_changes_is_what_was_before_or_after(
+    tmp_path: Path,
+    disk: Disk,
+    caplog: pytest.LogCaptureFixture,
+    handler: Callable[[Any], Any],
+    count: int,
+    change: Callable[[JobQueue], None],
 ) -> None:
-    path = str(tmp_path / "run.db")
-    with JobQueue(1, journal=path) as queue:
-        queue.run(in_order(range(COUNT)), times_ten, id="job")
-    with JobQueue(1, journal=path) as queue:
-        once(
-            monkeypatch,
-            "read_payloads",
-            lambda: queue.create_job("job", in_order(range(COUNT)[::-1]), times_ten, update=True, replace=True),
-        )
-        job = job_of(path)
-        assert [(item.id, item.payload["v"], item.result) for item in job.items] == [
-            (f"k{v}", v, v * 10) for v in range(COUNT)
-        ]
-        assert [item.id for item in job_of(path).items] == [f"k{v}" for v in range(COUNT)[::-1]]
+    disk.syncs = False
+    made, reader = tmp_path / "made", threading.current_thread()
+    made.mkdir()
+    with queue_of(made / "run.db") as queue:
+        queue.run(in_order(range(count)), handler, id="job")
+
+    def read(step: int) -> tuple[list[Any], list[Any], list[Any]]:
+        """What is there before and after, and what one reads if it changes before that statement."""
+        place = tmp_path / str(step)
+        shutil.copytree(made, place)
+        path, left = place / "run.db", itertools.count(-step)
+
+        def change_once(_: str, __: object) -> None:
+            if threading.current_thread() is reader and next(left) == 0:
+                change(queue)
+
+        with queue_of(path) as queue:
+            before = rows_of(path, "job")
+            caplog.clear()
+            disk.before = change_once
+            seen = rows_of(path, "job")
+            disk.before = lambda _, __: None
+            assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+            after = rows_of(path, "job")
+        shutil.rmtree(place)
+        return before, seen, after
+
+    for step in itertools.count():
+        before, seen, after = read(step)
+        assert seen in (before, after)
+        if after == before:  # there were no more statements
+            break
+    assert step > 3
 
 
 def test_a_job_whose_items_are_read_later_says_of_itself_what_they_say(tmp_path: Path) -> None:
-    path = str(tmp_path / "run.db")
-    with JobQueue(1, journal=path) as queue:
+    path = tmp_path / "run.db"
+    with queue_of(path) as queue:
         queue.run(in_order(range(10)), times_ten, id="job")
-        job = job_of(path)
+    with queue_of(path) as queue:
+        (job,) = queue.jobs()
         assert (job.total, job.completed, job.status) == (10, 10, "completed")
         queue.create_job("job", in_order(range(30)), times_ten, update=True, replace=True)
         assert [item.id for item in job.items] == [f"k{v}" for v in range(30)]
         assert (job.total, job.completed, job.status) == (30, 10, "pending")
-        gone = job_of(path)
+    with queue_of(path) as queue:
+        (gone,) = queue.jobs()
         queue.clear_job("job")
         with pytest.raises(JournalError, match="expected job 'job', which has been removed from it"):
             _ = gone.items[0].payload
 
 
 def test_an_item_never_runs_again_with_the_handler_of_a_later_job(tmp_path: Path) -> None:
-    path = str(tmp_path / "run.db")
-    with JobQueue(1, journal=path) as queue:
+    path = tmp_path / "run.db"
+    with queue_of(path) as queue:
         queue.run(in_order(range(3)), times_ten, id="job")
-        job = job_of(path)
+    with queue_of(path) as queue:
+        job = queue.load_job("job")
         assert job.items[2].replay() == 20
         queue.run(in_order(range(3)), times_hundred, id="job", update=True, replace=True, version="2")
         with pytest.raises(JournalError, match=r"was created anew meanwhile; get it again, with get_job\(\) say"):
             job.items[2].replay()
-        assert job_of(path).items[2].replay() == 200
-
-
-def big_error(item: dict[str, Any]) -> int:
-    raise ValueError(b"x" * BIG)
-
-
-def test_a_look_that_names_a_file_which_was_pruned_since_is_taken_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    path = str(tmp_path / "run.db")
-    with JobQueue(1, journal=path) as queue:
-        queue.run(in_order([1, 2]), big_error, id="job", max_retries=0)
-        assert any(folder_of(path).iterdir())
-
-        def run_again() -> None:
-            queue.run(in_order([1, 2]), times_ten, id="job", update=True, replace=True, redo="all")
-            queue.prune("job")
-            assert not any(folder_of(path).iterdir())
-
-        once(monkeypatch, "_read", run_again)
-        with caplog.at_level(logging.WARNING, logger="mpqueue"):
-            job = job_of(path)
-            assert [(item.status, item.result, item.error) for item in job.items] == [
-                ("completed", 10, None),
-                ("completed", 20, None),
-            ]
-        assert not caplog.records
+        assert queue.load_job("job").items[2].replay() == 200
 
 
 def test_a_file_that_is_really_gone_is_said_to_be_gone(tmp_path: Path) -> None:
-    path = str(tmp_path / "run.db")
-    with JobQueue(1, journal=path) as queue:
-        queue.run(in_order([1, 2]), big_error, id="job", max_retries=0)
-        for file in folder_of(path).iterdir():
-            file.unlink()
-        job = job_of(path)
+    path = tmp_path / "run.db"
+    with queue_of(path) as queue:
+        queue.run(in_order([1, 2]), big_error, id="job")
+    for file in values_of(path):
+        file.unlink()
+    with recorded(path) as job:
         assert [item.status for item in job.items] == ["failed", "failed"]
         assert [type(item.exception) for item in job.items] == [RemoteError, RemoteError]
 
 
-def test_a_plan_is_of_one_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = str(tmp_path / "run.db")
-    with JobQueue(1, journal=path) as queue:
+def test_a_plan_is_of_one_moment(tmp_path: Path, disk: Disk) -> None:
+    path, reader, left = tmp_path / "run.db", threading.current_thread(), itertools.count(-2)
+    with queue_of(path) as queue:
         queue.run(in_order(range(10)), times_ten, id="job")
-        reader = Reader(path)
-        line = reader.find("job")
-        queue.run(in_order(range(20)), times_ten, id="job", update=True, replace=True)
-        found = job_plan.plan(
-            reader, line, make_table(in_order(range(15))), (times_ten, None), record_options(), wants_results=True
-        )
-        assert (found.same, found.gone) == (tuple(f"k{v}" for v in range(15)), tuple(f"k{v}" for v in range(15, 20)))
 
+        def change_once(_: str, __: object) -> None:
+            if threading.current_thread() is reader and next(left) == 0:
+                queue.run(in_order(range(20)), times_ten, id="job", update=True, replace=True)
 
-def big_result(item: dict[str, Any]) -> bytes:
-    return b"x" * BIG
+        disk.before = change_once
+        found = queue.plan_job("job", in_order(range(15)), times_ten)
+        disk.before = lambda _, __: None
+        assert (len(found.same), len(found.new), len(found.gone)) in ((10, 5, 0), (15, 0, 5))
+        assert queue.plan_job("job", in_order(range(15)), times_ten).gone == tuple(f"k{v}" for v in range(15, 20))
 
 
 def test_a_job_that_is_just_being_removed_is_there_or_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = str(tmp_path / "run.db")
-    with JobQueue(1, journal=path) as queue:
+    path = tmp_path / "run.db"
+    with queue_of(path) as queue:
         queue.run(in_order([1]), big_result, id="job")
+    (value,) = values_of(path)
     unlink, found = Path.unlink, list[Any]()
-    with JobQueue(1, journal=path) as queue:
+    with queue_of(path) as queue:
 
         def unlink_later(file: Path, missing_ok: bool = False) -> None:
-            if file.parent == folder_of(path):  # the job's line is gone, and its files are to go
+            if file.parent == value.parent:  # the job's line is gone, and its files are to go
                 found.append(queue.get_job("job"))
             unlink(file, missing_ok)
 
@@ -179,44 +189,4 @@ def test_a_job_that_is_just_being_removed_is_there_or_not(tmp_path: Path, monkey
         queue.clear_job("job")
         assert found == [None]
         assert queue.get_job("job") is None
-        assert not any(folder_of(path).iterdir())
-
-
-def test_a_page_never_keeps_items_that_were_being_read_when_the_journal_changed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path, later = str(tmp_path / "run.db"), monotonic() + 1000.0
-    with JobQueue(1, journal=path) as queue:
-        queue.create_job("job", in_order(range(20)), times_ten)
-        view = JournalView([path])
-        (shown,) = view.books()
-
-        def look_again() -> None:
-            """The job runs, and another thread of the page looks at the journal."""
-            queue.start("job").result()
-            monkeypatch.setattr(view._clock, "now", lambda: later)
-            looker = threading.Thread(target=view.books)
-            looker.start()
-            looker.join()
-
-        once(monkeypatch, "KeptResults", look_again)
-        assert shown.table.status.count(COMPLETED) == 0
-        assert (shown.status, shown.completed) == ("completed", 20)
-        assert shown.table.status.count(COMPLETED) == 20
-
-
-def test_a_job_whose_items_only_come_in_another_order_is_shown_in_it(tmp_path: Path) -> None:
-    path, orders = str(tmp_path / "run.db"), [[1, 3, 2], [3, 2, 1]]
-    with JobQueue(1, journal=path) as queue:
-        queue.run(in_order([1, 2, 3]), times_ten, id="job")
-    view = JournalView([path])
-    known = []
-    for order in orders:
-        with JobQueue(1, journal=path) as queue:
-            queue.create_job("job", in_order(order), times_ten, update=True)
-        with JobQueue(1, journal=path) as queue:
-            known.append(job_of(path))
-            view._look()
-            (shown,) = view.books()
-            for job in (known[-1], Job(shown)):
-                assert [(item.payload["v"], item.result) for item in job.items] == [(v, v * 10) for v in order]
+        assert values_of(path) == []

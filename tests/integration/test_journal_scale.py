@@ -2,39 +2,32 @@
 
 from __future__ import annotations
 
-import random
+import gc
 import sqlite3
 import threading
 import tracemalloc
 from collections.abc import Callable
-from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mpqueue import JobQueue
-from mpqueue._core.state.item_table import Elsewhere
-from mpqueue._parent.journal import recorder
-from mpqueue._parent.journal.items.identity import SIZE
-from mpqueue._parent.journal.items.matching import BLOCK, Block, match
-from mpqueue._parent.journal.journal_file import ADD_CHUNK, folder_of
-from mpqueue._parent.journal.kept_values import BIG
 from mpqueue.errors import JournalError
 from mpqueue.events import JOB_PROGRESS, JobProgress
 from mpqueue.status import ItemStatus
 from tests.support import handlers as do
 from tests.support.command_line import main
+from tests.support.disk import Disk
+from tests.support.journals import queue_of, values_of
 from tests.support.programs import run_program
-from tests.support.waiting import wait_until
+from tests.support.waiting import Gate, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
 #: Instructions of SQLite's machine between two calls of a progress handler.
 STEP = 10
-COPY_LINES = """WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000)
-INSERT INTO jobs (id, total, rule, seed, created_at, status, slots)
-SELECT 'copy ' || i, total, rule, seed, created_at, status, slots FROM jobs, n"""
 
 
 @pytest.fixture
@@ -60,12 +53,12 @@ def count_steps(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]]
 
 
 def test_a_job_is_created_and_found_as_fast_among_many(
-    tmp_path: Path, count_steps: Callable[[Callable[[], Any]], int]
+    tmp_path: Path, disk: Disk, count_steps: Callable[[Callable[[], Any]], int]
 ) -> None:
-    path = tmp_path / "run.db"
+    path, disk.syncs = tmp_path / "run.db", False
 
     def use(job_id: str) -> list[int]:
-        with JobQueue(1, journal=path) as queue:
+        with queue_of(path) as queue:
             return [
                 count_steps(lambda: queue.create_job(job_id, [1, 2], do.succeed)),
                 count_steps(lambda: queue.plan_job(job_id, [1, 2], do.succeed)),
@@ -74,13 +67,10 @@ def test_a_job_is_created_and_found_as_fast_among_many(
             ]
 
     few = use("one")
-    with JobQueue(1, journal=path) as queue:
+    with queue_of(path) as queue:
         queue.create_job("other", [1, 2], do.succeed)
-    with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute(COPY_LINES)
-        connection.execute("ALTER TABLE jobs DROP COLUMN seal")  # as before version 3: each line gets its checksum anew
-        connection.execute("ALTER TABLE jobs DROP COLUMN codes")
-        connection.execute("PRAGMA user_version=2")
+        for number in range(1000):
+            queue.create_job(f"copy {number}", [1, 2], do.succeed)
     many = use("two")
     assert all(after < 2 * before + 1000 for before, after in zip(few, many, strict=True)), (few, many)
 
@@ -128,7 +118,7 @@ def result_of(item: int) -> Any:
     if item == 7:
         raise ValueError("seven")
     if item % 10 == 9:
-        return bytes([item]) * (BIG + item)
+        return bytes([item]) * (300_000 + item)
     return (item, None, Counted(item), str(item))[item // 10 % 4]
 
 
@@ -136,24 +126,13 @@ COUNT = 40
 EXPECTED = [None if item == 7 else result_of(item) for item in range(COUNT)]
 
 
-def are_elsewhere(table: Any) -> bool:
-    """True where no result is in memory."""
-    return {type(result) for index, result in enumerate(table.results) if index != 7} == {Elsewhere}
-
-
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "run.db"
 
 
-@pytest.fixture
-def nothing_recent(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No result stays in memory once it is on disk."""
-    monkeypatch.setattr(recorder, "MOST_RECENT", 0)
-
-
-@pytest.mark.usefixtures("nothing_recent")
-def test_results_are_let_go_of_once_they_are_on_disk_and_read_when_they_are_looked_at(path: Path) -> None:
+def test_results_are_the_same_wherever_they_are(path: Path) -> None:
+    """In memory while they are few, else read when they are looked at, also where pruning has put them."""
     heard: dict[Any, Any] = {}
 
     def hear(event: JobProgress) -> None:
@@ -169,92 +148,60 @@ def test_results_are_let_go_of_once_they_are_on_disk_and_read_when_they_are_look
         assert run.result(60).results == EXPECTED
         wait_until(lambda: len(heard) == COUNT - 1, what="all events")
         assert heard == {item: result for item, result in enumerate(EXPECTED) if item != 7}
-        assert are_elsewhere(job._book.table)
         assert queue.retry_failed("job").result(60).results == EXPECTED
     assert [item.result for item in job.items] == job.results == EXPECTED, "also when the queue is closed"
     with JobQueue(2, journal=path) as queue:
         again, looked = queue.create_job("job", range(COUNT), result_of), queue.load_job("job")
         assert queue.start("job").result(60) is again
+        queue.prune()
         for each in (again, looked):
-            assert are_elsewhere(each._book.table)
             assert [record["result"] for record in each.to_records()] == each.results == EXPECTED
+        queue.run(range(COUNT), result_of, id="more")
+        queue.prune("more")
+        assert again.results == looked.results == EXPECTED
         path.rename(path.with_name("elsewhere.db"))
         with pytest.raises(JournalError, match="a name that is not there"):
-            assert job.results
+            assert looked.results
         path.with_name("elsewhere.db").rename(path)
 
 
 def test_the_newest_results_stay_in_memory(path: Path) -> None:
-    with JobQueue(1, journal=path) as queue:
+    with queue_of(path) as queue:
         job = queue.run(range(10), do.return_value([1]))
-        assert not any(type(result) is Elsewhere for result in job._book.table.results)
         assert job.items[3].result is job.items[3].result
     path.unlink()
     assert job.results == [[1]] * 10
 
 
-def test_small_results_in_memory_count_as_the_objects_that_they_are(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(recorder, "MOST_RECENT", 100_000)
-    with JobQueue(1, journal=path) as queue:
-        job = queue.run(range(20_000), do.succeed, chunksize=200)
-        held = [result for result in job._book.table.results if type(result) is int]
-        assert 0 < len(held) * 32 <= 100_000
-        assert job.results == [*range(20_000)]
+def make_kilobyte(item: int) -> bytes:
+    return item.to_bytes(4, "big") * 250
 
 
-def test_a_shuffled_list_is_matched_in_little_memory() -> None:
-    count = 50_000
-    forms = [number.to_bytes(SIZE, "little") for number in range(count)]
-    random.Random(1).shuffle(forms)
-    before = sorted(forms)
-    today, recorded = (
-        [Block(b"".join(part[lo : lo + BLOCK]), None) for lo in range(0, count, BLOCK)] for part in (forms, before)
-    )
-    tracemalloc.start()
-    try:
-        found = match(today, recorded, range(count))
-        took = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert found.is_same
-    assert [before[slot] for slot in found.slots] == forms
-    assert took < 100 * count
-
-
-@pytest.mark.usefixtures("nothing_recent")
-def test_results_are_found_where_pruning_has_put_them(path: Path) -> None:
-    with JobQueue(1, journal=path, max_retries=0) as queue:
-        job = queue.create_job("job", range(COUNT), result_of, chunksize=4)
-        queue.start("job").result(60)
-        looked = queue.load_job("job")
-        assert looked.items[12].result == EXPECTED[12]
-        queue.prune()
-        for each in (job, looked):
-            assert [item.result for item in each.items] == each.results == EXPECTED
-        # What is in memory of a row that was read before is not what is there now.
-        queue.create_job("more", range(COUNT), result_of)
-        queue.start("more").result(60)
-        queue.prune("more")
-        assert job.results == EXPECTED
+def test_results_beyond_32_mb_are_not_in_memory(path: Path, disk: Disk) -> None:
+    disk.syncs, count = False, 60_000
+    with queue_of(path) as queue:
+        queue.run([1], do.succeed)  # what is imported
+        tracemalloc.start()
+        try:
+            job = queue.run(range(count), make_kilobyte, id="job", chunksize=500)
+            gc.collect()
+            held = tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
+        assert held < 1_000 * count * 0.85
+        assert all(job.items[at].result == make_kilobyte(at) for at in range(0, count, 997))
 
 
 @pytest.mark.parametrize("take_up", [False, True])
-def test_a_job_that_is_cleared_keeps_its_results_where_they_are_few(
-    path: Path, take_up: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    work = do.return_value(bytes(1000))
-    for few in (True, False):
-        with JobQueue(1, journal=path) as queue:
-            queue.run(range(3), work, id="job")
-        with JobQueue(1, journal=path) as queue, monkeypatch.context() as less:
-            job = queue.create_job("job", range(3), work) if take_up else queue.load_job("job")
-            if not few:
-                less.setattr(recorder, "MOST_RECENT", 1000)
+def test_a_job_that_is_cleared_keeps_its_results_where_they_are_few(path: Path, take_up: bool) -> None:
+    for size in (1000, 12 << 20):  # three of them are less than 32 MB, and more
+        with queue_of(path) as queue:
+            queue.run(range(3), do.return_value(bytes(size)), id="job")
+        with queue_of(path) as queue:
+            job = queue.create_job("job", range(3), do.return_value(bytes(size))) if take_up else queue.load_job("job")
             queue.clear_job("job")
             assert not queue.jobs()
-            if few:
+            if size == 1000:
                 assert job.results == [bytes(1000)] * 3
                 continue
             with pytest.raises(JournalError, match="expected the result of an item of job 'job', got none"):
@@ -263,41 +210,19 @@ def test_a_job_that_is_cleared_keeps_its_results_where_they_are_few(
                 assert job.items[2].result
 
 
-@pytest.mark.usefixtures("nothing_recent")
 def test_a_result_whose_file_is_gone_or_damaged_costs_no_other(path: Path) -> None:
-    with JobQueue(1, journal=path) as queue:
-        job = queue.run(range(9, 100, 10), result_of, id="job")
-    with JobQueue(1, journal=path) as queue:
+    with queue_of(path) as queue:
+        queue.run(range(9, 100, 10), result_of, id="job")
+    with queue_of(path) as queue:
         looked = queue.load_job("job")
-        files = sorted(folder_of(str(path)).iterdir())
+        files = values_of(path)
         files[0].unlink()
         files[1].write_bytes(files[2].read_bytes())
         bad = [index for index in range(10) if type(looked.items[index].result) is not bytes]
         assert len(bad) == 2
         assert all(repr(looked.items[index].result).startswith("<unreadable here") for index in bad)
-        for index in bad:
-            with pytest.raises(JournalError, match="expected the result of an item of job 'job', got <unreadable"):
-                assert job.items[index].result
         good = set(range(10)).difference(bad)
-        assert all(job.items[index].result == result_of(10 * index + 9) for index in good)
-
-
-def test_a_result_that_the_database_refuses_stays_in_memory(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recorder, "MOST_RECENT", 0)
-    with JobQueue(1, journal=path) as queue:
-        store = queue._host.engine.recorder.journal._store  # type: ignore[union-attr]
-        write = store.write
-
-        def refuse_second_row(statements: Any, files: Any = ()) -> None:
-            if any(sql == ADD_CHUNK and arguments[0] == 2 for sql, arguments in statements):
-                raise sqlite3.DataError("refused")
-            write(statements, files)
-
-        monkeypatch.setattr(store, "write", refuse_second_row)
-        job = queue.run(range(20), do.return_value("x"), chunksize=5)
-        assert job.results == ["x"] * 20
-        kept = sum(type(result) is not Elsewhere for result in job._book.table.results)
-        assert kept == 5
+        assert all(looked.items[index].result == result_of(10 * index + 9) for index in good)
 
 
 def test_looking_at_a_journal_loads_no_results(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -337,23 +262,27 @@ class SlowToPickle:
         return SlowToPickle, (self.data,)
 
 
-def make_slow(item: int) -> SlowToPickle:
-    """50 kB."""
-    return SlowToPickle(bytes([item]) * 50_000)
+def make_slow(calls: Gate, item: int) -> SlowToPickle:
+    """2 MB."""
+    calls.announce(item)
+    return SlowToPickle(bytes([item]) * 2_000_000)
 
 
-def test_results_that_wait_to_be_pickled_are_bounded(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recorder, "MOST_WAITING", 1_000_000)
+def test_results_that_wait_to_be_pickled_are_bounded(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To 64 MB, but for what runs when it is noticed."""
+    (tmp_path / "calls").mkdir()
+    calls, most = Gate(tmp_path / "calls"), 64 << 20
     with JobQueue(2, journal=path) as queue:
-        job = queue.create_job("job", range(50), make_slow, chunksize=1)
+        job = queue.create_job("job", range(100), partial(make_slow, calls), chunksize=1)
         monkeypatch.setattr(SlowToPickle, "slow", True)
         run = queue.start("job")
-        books = queue._host.engine.coordinator().scheduler.books
-        wait_until(lambda: any(book.held_back for book in books.jobs.values()), what="that it is held back")
-        wait_until(lambda: all(not lane.chunks for lane in books.lanes), what="workers with nothing to do")
-        assert 1_000_000 <= job.completed * 50_000 < 2_000_000
+        wait_until(lambda: job.completed * 2_000_000 >= most, what="that it is held back")
+        wait_until(lambda: len(calls.arrived()) == job.completed, what="workers with nothing to do")
+        assert job.completed * 2_000_000 < 2 * most
         SlowToPickle.gate.set()
-        assert run.result(60).completed == 50
+        assert run.result(60).completed == 100
 
 
 NIGHTLY = """

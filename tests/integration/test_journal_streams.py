@@ -7,16 +7,13 @@ import gc
 import itertools
 import logging
 import os
-import random
-import sqlite3
 import tempfile
 import tracemalloc
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import anyio
 import anyio.lowlevel
@@ -27,27 +24,17 @@ from hypothesis import strategies as st
 
 import mpqueue
 from mpqueue import ItemStatus, JobQueue, JobStatus, TooManyFailuresError, current_item
-from mpqueue._dropin.map.item_iterator import ItemIterator
-from mpqueue._parent.journal import journal_writer
-from mpqueue._parent.journal.items.streams import recall as recall_module
-from mpqueue._parent.journal.items.streams.recall import Recall
-from mpqueue._parent.journal.items.streams.sieve import Sieve
-from mpqueue._parent.journal.items.streams.stream_items import StreamItems
-from mpqueue._parent.journal.items.streams.stream_rows import Awaited, StreamRows, keep_item
-from mpqueue._parent.journal.journal_file import folder_of
-from mpqueue._parent.journal.journal_reader import Reader
-from mpqueue._parent.journal.journal_writer import Entry, Journal
-from mpqueue._parent.journal.sealed import prepare
 from mpqueue.errors import JobStateError, JournalError, JournalMismatchError
-from mpqueue.status import COMPLETED
 from tests.support import handlers as do
 from tests.support.command_line import main
+from tests.support.disk import Disk
+from tests.support.journals import Line, is_free, lines_of, values_of, wait_until_free
+from tests.support.kinds import Calls
 from tests.support.length import IS_LONG, long
 from tests.support.loops import Run, in_loops
 from tests.support.programs import WAS_KILLED, run_program, run_until_not_killed
 from tests.support.results import outcomes
 from tests.support.systems import IS_WINDOWS, not_on_windows
-from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
@@ -60,32 +47,6 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "run.db"
 
 
-class Calls:
-    """Notes which items a handler was called with, and fails with some of them."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.fail()
-
-    def fail(self, *items: object) -> None:
-        """With these it fails from now on."""
-        (self._folder / "failing").write_text("\n".join(map(repr, items)))
-
-    def __call__(self, item: Any) -> Any:
-        with (self._folder / "calls").open("a") as calls:
-            calls.write(f"{item!r}\n")
-        if repr(item) in (self._folder / "failing").read_text().splitlines():
-            raise ValueError(f"not {item!r}")
-        return f"result of {item!r}"
-
-    def take(self) -> list[str]:
-        """With which items it was called since the last time."""
-        calls = self._folder / "calls"
-        found = calls.read_text().splitlines() if calls.exists() else []
-        calls.unlink(missing_ok=True)
-        return found
-
-
 @pytest.fixture
 def calls(tmp_path: Path) -> Calls:
     return Calls(tmp_path)
@@ -95,10 +56,8 @@ def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-def counts(path: Path) -> tuple[JobStatus, int, int, int]:
-    found = Reader(str(path)).find("job")
-    assert found is not None
-    return found.status, found.completed, found.failed, found.total
+def counts(path: Path) -> Line:
+    return lines_of(path)["job"]
 
 
 # -- whose results are whose -------------------------------------------------------------------------------------------
@@ -117,7 +76,7 @@ EDITS = st.lists(
 @settings(max_examples=10 if IS_LONG else 1 if IS_WINDOWS else 3)  # a worker takes seconds to start under wine
 @given(EDITS, st.booleans())
 def test_whatever_is_edited_only_what_is_new_changed_or_failed_runs(
-    imap: Callable[..., ItemIterator[Any]], edits: list[Any], has_ids: bool
+    imap: Callable[..., Any], edits: list[Any], has_ids: bool
 ) -> None:
     done: dict[tuple[int, int], int] = {}  # by id, and the how manieth of its like: the value that has ended well
     with tempfile.TemporaryDirectory() as folder:
@@ -145,64 +104,8 @@ def test_whatever_is_edited_only_what_is_new_changed_or_failed_runs(
             )
             assert sorted(calls.take()) == sorted(to_run)
             status, completed, failed, total = counts(Path(folder) / "run.db")
-            assert status.final
+            assert JobStatus(status).final
             assert completed + failed == total
-
-
-class Unsynced(sqlite3.Connection):
-    """Does not wait for the disk."""
-
-    def execute(self, sql: str, *arguments: Any) -> sqlite3.Cursor:
-        return super().execute("PRAGMA synchronous=OFF" if sql.startswith("PRAGMA synchronous") else sql, *arguments)
-
-
-@settings(max_examples=40)
-@given(st.lists(st.lists(st.lists(st.integers(0, 6), max_size=9), max_size=4), min_size=2, max_size=5))
-def test_equal_items_are_told_apart_by_their_order_however_they_are_looked_up(runs: list[list[list[int]]]) -> None:
-    make = partial(sqlite3.connect, isolation_level=None, check_same_thread=False, factory=Unsynced)
-    recorded: dict[tuple[int, int], int] = {}
-    numbers = itertools.count()
-    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        stack.enter_context(patch.object(recall_module, "MOST_RECENT", 2))  # more than two are put away
-        journal = Journal(f"{folder}/run.db", lambda: 0.0, make)
-        stack.callback(journal.close)
-        journal.post(Entry([("UPDATE jobs SET total = 0", ())]))
-        journal.flush()
-        for batches in runs:
-            came: Counter[int] = Counter()
-            recall = Recall(journal.path, journal.reader.read_file, 1, 1, len(recorded), pytest.fail)
-            stack.callback(recall.close)
-            for batch in batches:
-                entries = [*StreamItems(iter(batch))]
-                rows = []
-                for item, entry, found in zip(batch, entries, recall.find(entries), strict=True):
-                    key = (item, came[item])
-                    came[item] += 1
-                    assert found.result == ((recorded[key],) if key in recorded else ())
-                    if not found.result:
-                        recorded[key] = result = next(numbers)
-                        awaited = Awaited(found.named, entry.state, *keep_item(item, None))
-                        rows.append((awaited, COMPLETED, prepare((COMPLETED, entry.state, 1, (result,)))))
-                journal.post(Entry(StreamRows(tuple(rows)).statements(1)))
-                journal.flush()
-
-
-def test_what_was_put_into_a_sieve_is_found_and_little_else() -> None:
-    sieve, numbers = Sieve(), random.Random(5)
-    inside, outside = ([numbers.randbytes(16) for _ in range(5000)] for _ in range(2))
-    for identity in inside:
-        sieve.add(identity)
-    assert all(identity in sieve for identity in inside)
-    assert sum(identity in sieve for identity in outside) < 5
-
-
-@both
-def test_a_consumer_that_waits_does_not_wait_for_a_group_of_rows(
-    imap: Callable[..., ItemIterator[Any]], path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(journal_writer, "GROUP", 1000.0)
-    results = imap(do.succeed, iter(range(50)), journal=path, concurrency=2, chunksize=2, buffersize=5)
-    assert sorted(results) == [*range(50)]
 
 
 def test_random_numbers_follow_the_item(path: Path) -> None:
@@ -223,9 +126,7 @@ class Draw:
 
 
 @both
-def test_an_infinite_input_is_broken_off_and_goes_on(
-    imap: Callable[..., ItemIterator[Any]], path: Path, calls: Calls
-) -> None:
+def test_an_infinite_input_is_broken_off_and_goes_on(imap: Callable[..., Any], path: Path, calls: Calls) -> None:
     def run(count: int) -> list[Any]:
         results = imap(calls, itertools.count(), journal=path, job_id="job", concurrency=2, buffersize=8)
         return [*itertools.islice(results, count)]  # and it is dropped
@@ -238,7 +139,7 @@ def test_an_infinite_input_is_broken_off_and_goes_on(
     again = run(20)
     assert len(set(again)) == 20
     assert not {one.removeprefix("result of ") for one in first}.intersection(calls.take())
-    wait_until(lambda: not Reader(str(path)).in_use, what="the journal to be closed")
+    wait_until_free(path)
     status, completed, failed, _ = counts(path)
     assert (status, failed) == (JobStatus.CANCELLED, 0)
     assert completed >= 20
@@ -266,7 +167,7 @@ def test_async_loops_have_the_same_results_and_wait_for_the_end(run: Run, path: 
         async with contextlib.aclosing(once(calls, itertools.count(), journal=path)) as results:
             async for _ in results:
                 break
-        assert not Reader(str(path)).in_use
+        assert is_free(path)
         calls.take()
         for _ in range(2):
             assert await mpqueue.amap(calls, "abca", journal=path, job_id="list", concurrency=1) == [
@@ -363,12 +264,12 @@ def test_an_item_that_kills_its_program_fails_in_the_end(path: Path, tmp_path: P
     assert "12, WorkerCrashedError('the program ended 3 times while this item ran alone" in done.stdout
     assert calls.read_text().split().count("13") == ends
     assert not Path(f"{path}.running").exists()
-    (job,) = Reader(str(path)).jobs()
-    assert (job.completed, job.failed, job.total) == (39, 1, 40)
+    ((_, *ended),) = lines_of(path).values()
+    assert ended == [39, 1, 40]
 
 
 @both
-def test_what_is_yielded_is_on_disk(imap: Callable[..., ItemIterator[Any]], path: Path) -> None:
+def test_what_is_yielded_is_on_disk(imap: Callable[..., Any], path: Path) -> None:
     results = imap(do.square, range(200), journal=path, job_id="job", concurrency=2, chunksize=3)
     for count, _ in enumerate(results, 1):
         assert counts(path)[1] >= count
@@ -382,23 +283,25 @@ def peak(count: int, path: Path) -> int:
     gc.collect()
     tracemalloc.start()
     try:
-        results = once(do.square, iter(range(count)), journal=path, chunksize=250, buffersize=1_000)
-        assert sum(1 for _ in results) == count
+        results: Any = once(make_kilobyte, iter(range(count)), journal=path, chunksize=250, buffersize=1_000)
+        assert sum(len(result) for result in results) == 1_000 * count
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
 
 
-def test_memory_depends_neither_on_what_is_recorded_nor_on_the_input(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(recall_module, "MOST_RECENT", 1_000)  # else it takes 65,000 items, until there are no more
+def make_kilobyte(item: int) -> bytes:
+    return item.to_bytes(4, "big") * 250
+
+
+def test_memory_depends_neither_on_what_is_recorded_nor_on_the_input(path: Path) -> None:
+    """But for which items there were, some 200 bytes each at first."""
     other = path.with_name("other.db")
     peak(50, path.with_name("first.db"))  # what is imported
     few, few_resumed = peak(4_000, other), peak(4_000, other)
     many, many_resumed = peak(20_000, path), peak(20_000, path)
-    assert many < few + (1 << 19)
-    assert many_resumed < few_resumed + (1 << 19)
+    assert many < few + 16_000 * 250
+    assert many_resumed < few_resumed + 16_000 * 250
 
 
 # -- failures ----------------------------------------------------------------------------------------------------------
@@ -532,51 +435,20 @@ def test_a_list_and_a_stream_do_not_take_each_others_place(path: Path) -> None:
     assert counts(path)[1:] == (1, 1, 2)
 
 
-# -- damage, and a disk that fills -------------------------------------------------------------------------------------
+# -- a disk that fills -------------------------------------------------------------------------------------------------
 
 
-def test_damage_costs_the_item_only(path: Path, calls: Calls, caplog: pytest.LogCaptureFixture) -> None:
-    assert len([*once(calls, range(6), journal=path)]) == 6
-    calls.take()
-    with sqlite3.connect(path) as connection:
-        bodies = connection.execute("SELECT number, body, item FROM stream_items ORDER BY number").fetchall()
-        flipped = bytearray(bodies[1][1])
-        flipped[-2] ^= 4
-        change = "UPDATE stream_items SET body = ? WHERE number = ?"
-        connection.execute(change, (bytes(flipped), bodies[1][0]))
-        connection.execute(change, (bodies[4][1], bodies[3][0]))  # exchanged
-        connection.execute(change, (bodies[3][1], bodies[4][0]))
-        connection.execute("UPDATE stream_items SET item = ? WHERE number = ?", (b"", bodies[5][0]))
-    connection.close()
-    with JobQueue(1, journal=path) as queue:
-        statuses = [item.status for item in queue.load_job("job").items]
-        assert statuses == [ItemStatus.PENDING if at in (1, 3, 4) else ItemStatus.COMPLETED for at in range(6)]
-        assert "damaged" in logged(caplog)[0]
-    caplog.clear()
-    assert [*once(calls, range(6), journal=path)] == [f"result of {number}" for number in range(6)]
-    assert len(calls.take()) == 3
-    assert len(logged(caplog)) == 1
-    assert [*once(calls, range(6), journal=path)] == [f"result of {number}" for number in range(6)]
-    assert calls.take() == []
-    assert counts(path) == (JobStatus.COMPLETED, 6, 0, 6)
-
-
-def test_a_full_disk_raises_and_room_lets_it_go_on(path: Path) -> None:
+def test_a_full_disk_raises_and_room_lets_it_go_on(path: Path, disk: Disk) -> None:
     results = once(do.return_value(os.urandom(2000)), range(300), journal=path, chunksize=2, buffersize=40)
-    journal = results._lent.queue._engine.recorder.journal  # type: ignore[union-attr]
-
-    def limit(store: Any) -> None:
-        pages = store._connection.execute("PRAGMA page_count").fetchone()[0]
-        store._connection.execute(f"PRAGMA max_page_count={pages}")
-
-    journal.ask(limit)
+    found: list[Any] = []
+    disk.is_full = True
     with pytest.raises(JournalError, match="room on the disk"):
-        deque(results, 0)
-    journal._store._connection.execute("PRAGMA max_page_count=1000000")
-    while not results._is_closed:
+        found.extend(results)
+    disk.is_full = False
+    while len(found) < 300:
         with contextlib.suppress(JournalError):
-            deque(results, 0)
-    assert counts(path)[1] == 300
+            found.extend(results)
+    assert counts(path).completed == 300
 
 
 # -- what is in it -----------------------------------------------------------------------------------------------------
@@ -606,9 +478,9 @@ def test_results_that_count_no_more_are_pruned(path: Path, calls: Calls) -> None
     calls.take()
     with JobQueue(1, journal=path) as queue:
         assert queue.prune(gone=False).items == 0
-        assert len([*folder_of(str(path)).iterdir()]) == 1
+        assert len(values_of(path)) == 1
         assert queue.prune().items == 2
-        assert not folder_of(str(path)).exists() or not [*folder_of(str(path)).iterdir()]
+        assert values_of(path) == []
         assert queue.prune().items == 0
     assert counts(path)[1:] == (1, 0, 1)
     assert len([*once(calls, big, journal=path, version="2")]) == 3
@@ -624,13 +496,13 @@ def test_all_of_a_stream_is_kept_looked_at_pruned_and_cleared(
         found = [*once(make, items, journal=path, on_error="collect")]
         assert (found[0].tolist(), found[1], found[3]) == ([1] * 40_000, (1 + 0j, {1}), 1)
         assert "1 odd" in str(found[2])
-    assert len([*folder_of(str(path)).iterdir()]) == 1
+    assert len(values_of(path)) == 1
     items[0]["value"] = 2
     assert len([*once(make, items, journal=path, on_error="skip")]) == 3
     with JobQueue(1, journal=path) as queue:
-        assert len([*folder_of(str(path)).iterdir()]) == 2
+        assert len(values_of(path)) == 2
         assert queue.prune().items == 0
-        assert len([*folder_of(str(path)).iterdir()]) == 1
+        assert len(values_of(path)) == 1
         job = queue.load_job("job")
         assert {item.id: item.status for item in job.items} == {
             "array": ItemStatus.COMPLETED, "object": ItemStatus.COMPLETED,
@@ -649,21 +521,18 @@ def test_all_of_a_stream_is_kept_looked_at_pruned_and_cleared(
         queue.run(["a"], do.succeed, id="bystander")
         assert queue.prune(older_than=3600).jobs == 0
         queue.clear_job("job")
-        assert not folder_of(str(path)).exists() or not [*folder_of(str(path)).iterdir()]
+        assert values_of(path) == []
         assert [job.id for job in queue.jobs()] == ["bystander"]
     assert [*once(make, items[3:], journal=path)] == [1]
     with JobQueue(1, journal=path) as queue:
         assert queue.prune(older_than=0).jobs == 2
         assert queue.jobs() == []
-    with sqlite3.connect(path) as connection:
-        assert connection.execute("SELECT count(*) FROM stream_items").fetchone() == (0,)
-    connection.close()
 
 
 def test_a_result_whose_file_is_gone_is_made_again(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     items = [{"id": "array", "value": 1}, {"id": "int", "value": 2}]
     assert len([*once(make, items, journal=path)]) == 2
-    for file in folder_of(str(path)).iterdir():
+    for file in values_of(path):
         file.unlink()
     for _ in range(2):
         found: list[Any] = [*once(make, items, journal=path)]

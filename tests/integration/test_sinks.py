@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 
 from mpqueue import Job, JobQueue, JobStateError, JobStatus, RetryPolicy, SinkError, WorkerStartError, sinks
-from mpqueue._parent import machinery
-from mpqueue._parent.users_code import deliveries
+from mpqueue.testing import InlinePool
 from tests.support import handlers as do
 from tests.support.command_line import main
 from tests.support.forks import fork_that_lives_on
@@ -322,28 +321,27 @@ def test_a_fork_that_lives_on_keeps_no_part_locked(queue: JobQueue, tmp_path: Pa
     assert sorted(row["id"] for row in read(path)) == [0, 1, 2]
 
 
-def test_a_slow_sink_holds_its_job_back(queue: JobQueue, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(deliveries, "MOST_WAITING", 1_000_000)
-    gate, size = Gate(tmp_path), 50_000
+def test_a_slow_sink_holds_its_job_back(queue: JobQueue, tmp_path: Path) -> None:
+    """Which has 64 MB of results in memory then, and those that ran when it was noticed."""
+    gate, most, size, calls = Gate(tmp_path), 64 << 20, 100_000, tmp_path / "calls"
+    calls.mkdir()
     rows: Any = Rows()
     rows.open, rows._call = None, gate.pass_through
     bystander = queue.create_job("bystander", range(3), do.succeed)
-    job = queue.create_job("slow", range(300), do.return_value(b"x" * size), results=rows, chunksize=1)
+    work = do.announce(Gate(calls), do.return_value(b"x" * size))
+    job = queue.create_job("slow", range(1000), work, results=rows, chunksize=1)
     run = queue.start("slow")
-    books = queue._host.engine.coordinator().scheduler.books
-    wait_until(lambda: any(book.held_back for book in books.jobs.values()), what="that it is held back")
-    wait_until(lambda: all(not lane.chunks for lane in books.lanes), what="workers with nothing to do")
-    assert 1_000_000 <= job.completed * size < 2_000_000
+    wait_until(lambda: job.completed * size >= most, what="that it is held back")
+    wait_until(lambda: len(Gate(calls).arrived()) == job.completed, what="workers with nothing to do")
+    assert job.completed * size < 2 * most
     assert queue.start("bystander").result(60).completed == bystander.total
     gate.open()
-    assert run.result(60).completed == 300
-    assert sorted(row["id"] for row in rows.rows) == [*range(300)]
-    assert not any(job._book.table.results)
+    assert run.result(60).completed == 1000
+    assert sorted(row["id"] for row in rows.rows) == [*range(1000)]
     queue.clear_job("bystander")
 
 
-def test_a_queue_is_closed_although_a_sink_hangs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(machinery, "SINK_PATIENCE", 0.1)
+def test_a_queue_is_closed_although_a_sink_hangs(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     rows: Any = Rows()
     rows.write = lambda _: gate.pass_through("sink")
@@ -358,23 +356,25 @@ def test_a_queue_is_closed_although_a_sink_hangs(monkeypatch: pytest.MonkeyPatch
 
 
 PROGRAM = """
-import os, sys, threading
-import mpqueue
+import io, os, sys
 from tests.support.systems import KILL
-from mpqueue import sinks
-from mpqueue._output.part_file import PartFile
 
 when, path = sys.argv[1:]
-write = PartFile.append
 calls = []
 
-def append(self, data):
-    calls.append(data)
-    if when == "before" and len(calls) == 2:
-        os.kill(os.getpid(), KILL)
-    write(self, data)
-    if when == "after" and len(calls) == 2:
-        os.kill(os.getpid(), KILL)
+class File(io.FileIO):
+    def write(self, data):
+        calls.append(bytes(data[:1]))
+        if when == "before" and calls.count(b"{") == 2:
+            os.kill(os.getpid(), KILL)
+        size = super().write(data)
+        if when == "after" and calls.count(b"{") == 2:
+            os.kill(os.getpid(), KILL)
+        return size
+
+io.FileIO = File  # before it is imported from there
+import mpqueue
+from mpqueue import sinks
 
 def replace(*names):
     if when == "before the name" and str(names[1]) == path:
@@ -389,7 +389,6 @@ def work(item):
     return item * 2
 
 if __name__ == "__main__":
-    PartFile.append = append
     rename, os.replace = os.replace, replace
     with mpqueue.JobQueue(2, journal="run.db") as queue:
         queue.run(range(200), work, id="job", results=sinks.jsonl(path, in_order=True), chunksize=20)
@@ -556,18 +555,23 @@ def test_a_cancelled_job_that_is_started_leaves_its_sink_alone(queue: JobQueue, 
 
 
 @pytest.mark.parametrize("way", ["start", "run", "run_stages"])
-def test_whatever_makes_a_start_fail_leaves_the_sink_as_it_was(
-    queue: JobQueue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
-) -> None:
+def test_whatever_makes_a_start_fail_leaves_the_sink_as_it_was(tmp_path: Path, way: str) -> None:
     path, rows = tmp_path / "rows.jsonl", Rows()
     part = path.with_name("rows.jsonl.part")
     files: list[Any] = [sinks.jsonl(path), rows]
 
-    def begin(_: object) -> None:
-        assert part.exists() or "open" in rows.calls
-        raise WorkerStartError("no room")
+    class Full(InlinePool):
+        is_full = True
 
-    def start(sink: Any) -> None:
+        def open(self, *how: Any) -> Any:
+            if self.is_full:
+                assert part.exists() or "open" in rows.calls
+                raise WorkerStartError("no room")
+            return super().open(*how)
+
+    backend = Full()
+
+    def start(queue: JobQueue, sink: Any) -> None:
         if way == "run":
             queue.run([1], do.double, id=str(id(sink)), results=sink)
         elif way == "run_stages":
@@ -576,19 +580,18 @@ def test_whatever_makes_a_start_fail_leaves_the_sink_as_it_was(
             queue.create_job(str(id(sink)), [1], do.double, results=sink)
             queue.start(str(id(sink)))
 
-    with monkeypatch.context() as patch:
-        patch.setattr(queue._engine, "begin", begin)
+    with JobQueue(2, retry=NEVER, backend=backend) as queue:
         for sink in files:
             with pytest.raises(WorkerStartError, match="no room"):
-                start(sink)
-    assert not any(tmp_path.iterdir())
-    assert rows.calls == ["open", "leave"]
-    if way == "run_stages":
+                start(queue, sink)
+        assert not any(tmp_path.iterdir())
+        assert rows.calls == ["open", "leave"]
+        backend.is_full = False
         for sink in files:
-            queue.run_stages([1], [do.double], results=sink)
-    else:
-        for sink in files:
-            queue.start(str(id(sink))).result()
+            if way == "run_stages":
+                queue.run_stages([1], [do.double], results=sink)
+            else:
+                queue.start(str(id(sink))).result()
     assert [row["result"] for row in (*rows.rows, *read(path))] == [2, 2]
 
 

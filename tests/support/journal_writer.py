@@ -1,26 +1,31 @@
-"""Writes a whole journal, chunk by chunk, and tells of those that are on disk.
+"""Writes a whole journal, chunk by chunk, and tells of those that are on disk: what was announced is.
 
-Also a program: ``python -m tests.support.journal_writer FOLDER`` writes ``FOLDER/run.db``, with the standard library's
-SQLite, and appends to ``FOLDER/told``.
+Also a program: ``python -m tests.support.journal_writer KIND FOLDER`` writes ``FOLDER/run.db``, and appends to
+``FOLDER/told``. The log is moved home now and then, too.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
+import queue
+import sqlite3
 import sys
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from mpqueue._core.state.item_table import make_table
-from mpqueue._parent.journal import journal_file as store
-from mpqueue._parent.journal.chunk_rows import make_row
-from mpqueue._parent.journal.items.inventory import Inventory
-from mpqueue._parent.journal.journal_file import chunk_statement
-from mpqueue._parent.journal.journal_writer import Entry, Journal
+import mpqueue
+from mpqueue.testing import InlinePool
 
 #: Chunks that are written, and items in each; every fifth chunk brings a big value.
-CHUNKS, ITEMS = 24, 5
+CHUNKS, ITEMS = 16, 5
+#: What the job can be.
+KINDS = ("list", "open", "stream")
+
+#: One for each second chunk that was told, which the next one waits for.
+_told = queue.SimpleQueue[int]()
 
 
 def result_of(index: int) -> Any:
@@ -29,36 +34,57 @@ def result_of(index: int) -> Any:
     return bytes([chunk]) * 300_000 if at == 0 and chunk % 5 == 4 else index * index
 
 
-def write_journal(path: Path, connect: store.Connect, tell: Callable[[str], object]) -> None:
+def work(index: int) -> Any:
+    """The handler, in this process. Each second chunk begins once the one before is told."""
+    if index % (2 * ITEMS) == 0 and index:
+        _told.get(timeout=60)
+    return result_of(index)
+
+
+def write_journal(kind: str, path: Path, tell: Callable[[str], object]) -> None:
     """``tell`` hears of each second chunk, that it, and so the one before, is on disk."""
-    table = make_table(range(CHUNKS * ITEMS))
-    journal = Journal(str(path), lambda: 0.0, connect)
-    columns = {"id": "job", "rule": str(table.rule), "seed": "0"}
-    columns |= {"created_at": "0.0", "status": "running"}
-    number = Inventory(table).add(journal, columns)
-    for chunk in range(CHUNKS):
-        indices = range(chunk * ITEMS, (chunk + 1) * ITEMS)
-        table.complete(indices, [*map(result_of, indices)])
-        row = make_row(table, indices, {})
-        assert row.body is not None
-        files = [(file, number) for file in row.files]
-        done = None if chunk % 2 == 0 else lambda chunk=chunk: tell(str(chunk))
-        journal.post(Entry([chunk_statement(journal.next_chunk(), number, row)], files, done))
-        if chunk % 2:
-            journal.flush()
-    journal.close()
+    ended = Counter[int]()
+    for index in _announced(kind, path):
+        pair = index // (2 * ITEMS)
+        ended[pair] += 1
+        if ended[pair] == 2 * ITEMS:
+            tell(str(2 * pair + 1))
+            _told.put(pair)
 
 
-def often_home(connection: Any) -> Any:
-    """The log is moved home now and then, too."""
-    connection.execute("PRAGMA wal_autocheckpoint=8")
-    return connection
+def _announced(kind: str, path: Path) -> Iterator[int]:
+    """The items, as their ends are announced."""
+    items = range(CHUNKS * ITEMS)
+    if kind == "stream":
+        call: Any = mpqueue.imap
+        results = call(work, items, journal=path, job_id="job", concurrency=1, chunksize=ITEMS, backend=InlinePool())
+        yield from (index for index, _ in enumerate(results))
+        return
+    made: Any
+    with mpqueue.JobQueue(1, journal=path, backend=InlinePool()) as made:
+        is_open = kind == "open"
+        made.create_job("job", items[: 4 * ITEMS] if is_open else items, work, open=is_open, chunksize=ITEMS)
+        run = made.start("job")
+        if is_open:
+            for lo in range(4 * ITEMS, len(items), 2 * ITEMS):
+                made.add_items("job", items[lo : lo + 2 * ITEMS])
+            made.seal("job")
+        yield from (item.payload for item in run.as_completed())
+
+
+def main(kind: str, folder: Path) -> None:
+    """See the head of this file."""
+    told = os.open(folder / "told", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC)
+    connect: Any = sqlite3.connect
+
+    def often_home(*arguments: Any, **named: Any) -> Any:
+        connection = connect(*arguments, **named)
+        connection.execute("PRAGMA wal_autocheckpoint=8")
+        return connection
+
+    sqlite3.connect = often_home
+    write_journal(kind, folder / "run.db", lambda chunk: os.write(told, f"{chunk}\n".encode()))
 
 
 if __name__ == "__main__":
-    told = os.open(Path(sys.argv[1], "told"), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC)
-    write_journal(
-        Path(sys.argv[1], "run.db"),
-        lambda path: often_home(store.connect(path)),
-        lambda chunk: os.write(told, f"{chunk}\n".encode()),
-    )
+    importlib.import_module("tests.support.journal_writer").main(sys.argv[1], Path(sys.argv[2]))  # not `__main__`'s

@@ -26,7 +26,7 @@ from mpqueue._parent.journal.sealed import Place
 from mpqueue._wire.ids import IdRule
 from mpqueue.errors import JournalError
 from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY
-from tests.support.rows_in_memory import RowsInMemory
+from tests.unit.rows_in_memory import RowsInMemory
 
 #: How many slots the job has.
 COUNT = 8

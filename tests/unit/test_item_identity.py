@@ -28,7 +28,7 @@ from mpqueue._parent.journal.items import identity, matching
 from mpqueue._parent.journal.items.identity import NoIdentityError, digest, digests, encode
 from mpqueue._parent.journal.items.matching import Block, match
 from tests.support.needed import needs
-from tests.support.small_blocks import small_blocks
+from tests.unit.small_blocks import small_blocks
 
 
 class Colour(Enum):

@@ -33,7 +33,7 @@ from mpqueue._parent.journal.kept_values import (
 from mpqueue._parent.journal.sealed import Place, seal, unseal
 from mpqueue.errors import ItemTimeoutError, JournalError, RemoteError, RemoteTraceback
 from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY
-from tests.support.rows_in_memory import RowsInMemory
+from tests.unit.rows_in_memory import RowsInMemory
 
 HERE = Place("chunks", 1, 1)
 SLOTS = Place("chunks.slots", 1, 1)
