@@ -8,7 +8,7 @@ import dask
 import pytest
 from distributed import Client
 
-from mpqueue._engines.dask.dask_backend import DaskBackend
+from mpqueue.backends import DaskBackend
 from tests.contract.test_engines import *  # noqa: F403 - the tests themselves
 from tests.support.dask_cluster import DaskCluster
 from tests.support.engines import WORKERS, Engine

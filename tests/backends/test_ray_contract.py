@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mpqueue._engines.ray.ray_backend import RayBackend
+from mpqueue.backends import RayBackend
 from tests.contract.test_engines import *  # noqa: F403 - the tests themselves
 from tests.support.engines import Engine
 

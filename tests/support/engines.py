@@ -14,8 +14,7 @@ import pytest
 
 import mpqueue
 from mpqueue import JobQueue
-from mpqueue._parent.lane_protocol import Backend, Capabilities
-from mpqueue.backends import ExecutorBackend, LokyBackend
+from mpqueue.backends import Backend, Capabilities, ExecutorBackend, LokyBackend
 from mpqueue.testing import InlinePool, crash
 from tests.support import handlers as do
 from tests.support.length import long

@@ -2,7 +2,7 @@
 
 A bench stands where the scheduler stands. `RealBench` has the real coordinator below it, loky's lane and a real worker
 process; `FakeBench` has `tests.support.fake_lanes`, which stands in for all of these in `tests/unit` and
-`tests/simulation`. `tests/contract/test_workers.py` holds both to the same page, so what the fakes show of the
+`tests/simulation`. `tests/simulation/test_workers.py` holds both to the same page, so what the fakes show of the
 scheduler holds for real workers too.
 
 The items are those of the fake worker: they say themselves what they do, and a real worker acts it out.

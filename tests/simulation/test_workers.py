@@ -26,10 +26,10 @@ from mpqueue._wire.frames import Ended
 from mpqueue._wire.memory.ledger import Phase
 from mpqueue._wire.pace import CHUNK_SECONDS, LIMIT
 from mpqueue._worker.chunk import stretches
+from tests.simulation.workbench import PATIENT, UNTIL_TOLD, Bench, FakeBench, RealBench
 from tests.support import systems
 from tests.support.fake_lanes import crash, fail, packed, spoil, succeed
 from tests.support.fake_worker import Outcome, Packing, Try
-from tests.support.workbench import PATIENT, UNTIL_TOLD, Bench, FakeBench, RealBench
 
 pytestmark = pytest.mark.usefixtures("forked_workers")
 
