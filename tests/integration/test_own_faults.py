@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,6 +18,7 @@ from mpqueue.status import JobStatus
 from mpqueue.testing import InlinePool
 from tests.support.handlers import block_until_told, square, succeed
 from tests.support.waiting import Gate
+from tests.support.wrapped_engine import WrappedEngine
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
@@ -26,41 +26,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 LIMIT = 60.0
 
 
-class Flawed:
-    """A pool or a lane of another engine, of which the methods that are named in ``mistakes`` raise."""
-
-    def __init__(self, sound: Any, mistakes: set[str]) -> None:
-        vars(self).update(sound=sound, mistakes=mistakes)
-
-    def __getattr__(self, name: str) -> Any:
-        if name in self.mistakes:
-            return self.fail
-        found = getattr(self.sound, name)
-        return self.flawed_lane if name == "lane" else found
-
-    def __setattr__(self, name: str, value: object) -> None:
-        setattr(self.sound, name, value)
-
-    def fail(self, *_: object, **__: object) -> None:
-        raise ZeroDivisionError("a mistake of ours")
-
-    def flawed_lane(self, number: int) -> Any:
-        lane = self.sound.lane(number)
-        return None if lane is None else Flawed(lane, self.mistakes)
+def make_a_mistake() -> None:
+    raise ZeroDivisionError("a mistake of ours")
 
 
-class FlawedEngine:
-    """The engine that a queue is given: the methods that are in its ``mistakes`` raise, from when they are there."""
-
-    def __init__(self, sound: Backend, *mistakes: str) -> None:
-        self.sound, self.mistakes = sound, set(mistakes)
-        self.capabilities = sound.capabilities
-
-    def count_workers(self) -> int:
-        return self.sound.count_workers()
-
-    def open(self, settings: Any, inbox: Any) -> Any:
-        return Flawed(self.sound.open(settings, inbox), self.mistakes)
+def flawed(sound: Backend, *mistakes: str) -> WrappedEngine:
+    """An engine of which these methods of pools and lanes raise."""
+    return WrappedEngine(sound, dict.fromkeys(mistakes, make_a_mistake))
 
 
 def check(run: JobRun) -> None:
@@ -76,15 +48,15 @@ def check(run: JobRun) -> None:
 
 @pytest.mark.holds("fault: mpqueue itself has a bug", "error: InternalError")
 def test_the_job_that_a_mistake_touched_ends_and_the_one_beside_it_goes_on(tmp_path: Path) -> None:
-    engine, gate = FlawedEngine(LokyBackend()), Gate(tmp_path)
+    engine, gate = flawed(LokyBackend()), Gate(tmp_path)
     with JobQueue(2, backend=engine) as queue:
         queue.create_job("bystander", ["a", "b"], block_until_told(gate), chunksize=1, concurrency=1)
         bystander = queue.start("bystander")
         gate.wait_for("a")
-        engine.mistakes.add("send")
+        engine.calls["send"] = make_a_mistake
         queue.create_job("victim", [1, 2], square)
         check(queue.start("victim"))
-        engine.mistakes.clear()
+        engine.calls.clear()
         assert not bystander.done()
         gate.open()
         assert bystander.result(LIMIT).results == ["a", "b"]
@@ -93,7 +65,7 @@ def test_the_job_that_a_mistake_touched_ends_and_the_one_beside_it_goes_on(tmp_p
 
 @pytest.mark.parametrize("mistake", ["start", "send", "lane"])
 def test_a_mistake_at_the_start_of_a_worker_or_of_its_chunk_ends_the_job(mistake: str) -> None:
-    engine = FlawedEngine(LokyBackend(), mistake)
+    engine = flawed(LokyBackend(), mistake)
     with JobQueue(1, backend=engine) as queue:
         queue.create_job("job", [1, 2], square)
         with pytest.raises(InternalError):
@@ -102,12 +74,12 @@ def test_a_mistake_at_the_start_of_a_worker_or_of_its_chunk_ends_the_job(mistake
 
 @pytest.mark.parametrize("mistake", ["set_flags", "kill"])
 def test_a_mistake_while_a_job_is_paused_or_cancelled_ends_it(mistake: str, tmp_path: Path) -> None:
-    engine, gate = FlawedEngine(LokyBackend()), Gate(tmp_path)
+    engine, gate = flawed(LokyBackend()), Gate(tmp_path)
     with JobQueue(1, backend=engine) as queue:
         queue.create_job("job", ["a", "b"], block_until_told(gate), chunksize=1)
         run = queue.start("job")
         gate.wait_for("a")
-        engine.mistakes.add(mistake)
+        engine.calls[mistake] = make_a_mistake
         if mistake == "kill":
             queue.cancel("job", kill=True)
         else:
@@ -118,7 +90,7 @@ def test_a_mistake_while_a_job_is_paused_or_cancelled_ends_it(mistake: str, tmp_
 
 
 def test_calls_of_a_queue_that_a_mistake_has_ended_raise_it() -> None:
-    engine = FlawedEngine(InlinePool(), "send", "recycle")  # it can't be mended either
+    engine = flawed(InlinePool(), "send", "recycle")  # it can't be mended either
     with JobQueue(1, backend=engine) as queue:
         queue.create_job("job", [1], succeed)
         with pytest.raises(InternalError):
@@ -136,12 +108,12 @@ def test_calls_of_a_queue_that_a_mistake_has_ended_raise_it() -> None:
 
 
 def test_a_journal_does_not_record_it_and_the_next_run_goes_on(tmp_path: Path) -> None:
-    path, gate, engine = tmp_path / "journal.db", Gate(tmp_path), FlawedEngine(InlinePool())
+    path, gate, engine = tmp_path / "journal.db", Gate(tmp_path), flawed(InlinePool())
     with JobQueue(1, journal=path, backend=engine) as queue:
         job = queue.create_job("job", range(4), block_until_told(gate), chunksize=1)
         run = queue.start("job")
         gate.wait_for(0)
-        engine.mistakes.add("send")
+        engine.calls["send"] = make_a_mistake
         gate.open()
         check(run)
     with JobQueue(1, journal=path) as queue:
@@ -201,4 +173,4 @@ USES: dict[str, Callable[[Backend], object]] = {
 @pytest.mark.parametrize("use", USES)
 def test_every_way_to_run_a_function_raises_it(use: str, mistakes: list[str]) -> None:
     with pytest.raises(InternalError):
-        USES[use](FlawedEngine(InlinePool(), *mistakes))
+        USES[use](flawed(InlinePool(), *mistakes))

@@ -8,34 +8,35 @@ import random
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mpqueue import Job, JobExistsError, JobNotFoundError, JobQueue, JobRun, JobStateError, JobStatus, QueueClosedError
-from mpqueue._core.messages import FailedItemsReset, JobStartAsked
-from mpqueue._parent.journal.journal_file import Store
-from mpqueue._queue.recorded.recorded_book import RecordedBook
-from mpqueue._queue.registry import Registry
+from mpqueue.backends import LokyBackend
+from mpqueue.testing import InlinePool
 from tests.support import handlers as do
 from tests.support.recorder import Recorder
-from tests.support.waiting import wait_until
+from tests.support.wrapped_engine import WrappedEngine
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
 THREADS = 16
+#: How often two calls begin together, of which either may be the quicker one.
+TURNS = 10
 
 
-def in_threads(count: int, work: Callable[[int], Any]) -> list[Any]:
-    """Do the work in so many threads, which begin together."""
+def in_threads(count: int, work: Callable[[int], Any] | Sequence[Callable[[], Any]]) -> list[Any]:
+    """Do the work in so many threads, or each its own, which begin together."""
     barrier = threading.Barrier(count)
 
     def begin(number: int) -> Any:
         barrier.wait(60)
-        return work(number)
+        return work(number) if callable(work) else work[number]()
 
     with ThreadPoolExecutor(count) as executor:
         return list(executor.map(begin, range(count)))
@@ -161,22 +162,38 @@ def test_a_job_that_is_just_being_created_is_cleared_only_where_the_journal_has_
             assert queue.start("job").result(60).results == [2, 4]
 
 
+class FailsAtOne:
+    """A handler. While it is loaded, `loading` is called, where there is one."""
+
+    loading: Callable[[], object] | None = None
+
+    def __call__(self, item: int) -> int:
+        if item == 1:
+            raise ValueError(item)
+        return item
+
+    def __getstate__(self) -> str:
+        return "loaded"
+
+    def __setstate__(self, state: str) -> None:
+        if FailsAtOne.loading is not None:
+            FailsAtOne.loading()
+
+
 def test_a_job_that_is_just_being_read_for_a_retry_is_neither_cleared_nor_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked, may_go_on, read = threading.Event(), threading.Event(), RecordedBook.to_new_job
+    asked, may_go_on = threading.Event(), threading.Event()
 
-    def read_slowly(book: RecordedBook, *args: Any, **options: Any) -> Any:
-        new = read(book, *args, **options)
+    def load_slowly() -> None:
         asked.set()
         assert may_go_on.wait(60)
-        return new
 
-    monkeypatch.setattr(RecordedBook, "to_new_job", read_slowly)
     with JobQueue(1, journal=tmp_path / "run.db", max_retries=0) as queue:
-        queue.run([1, 2], do.only(1, do.fail), id="job")
+        queue.run([1, 2], FailsAtOne(), id="job")
         queue.run([3], do.only(3, do.fail), id="other")
-    with JobQueue(1, journal=tmp_path / "run.db") as queue, ThreadPoolExecutor(1) as executor:
+    monkeypatch.setattr(FailsAtOne, "loading", load_slowly)
+    with JobQueue(1, journal=tmp_path / "run.db", max_retries=0) as queue, ThreadPoolExecutor(1) as executor:
         retrying = executor.submit(queue.retry_failed, "job")
         assert asked.wait(60)
         for call in (queue.clear_job, queue.prune, queue.retry_failed):
@@ -227,32 +244,22 @@ def journal_with_a_gone_item(tmp_path: Path) -> Path:
 
 
 def test_a_job_that_is_created_while_it_is_pruned_runs_items_again_that_come_back(
-    journal_with_a_gone_item: Path, monkeypatch: pytest.MonkeyPatch
+    journal_with_a_gone_item: Path,
 ) -> None:
-    begun, may_go_on, compact = threading.Event(), threading.Event(), Store.compact_job
-
-    def compact_slowly(store: Store, number: int, *, gone: bool) -> Any:
-        begun.set()
-        assert may_go_on.wait(60)
-        return compact(store, number, gone=gone)
-
-    monkeypatch.setattr(Store, "compact_job", compact_slowly)
-    with JobQueue(1, journal=journal_with_a_gone_item) as queue, ThreadPoolExecutor(1) as pruner:
-        pruning = pruner.submit(queue.prune)
-        assert begun.wait(60)
-        with ThreadPoolExecutor(1) as maker:
-            creating = maker.submit(queue.create_job, "job", _items(*"abc"), do.succeed, update=True)
-            (thread,) = maker._threads
-            # It has read all of the job, or waits before that.
-            wait_until(lambda: _is_in(thread, "ask") or _is_in(thread, "await_asked"))
-            assert queue.jobs()  # no lock is held meanwhile
-            may_go_on.set()
-            job = creating.result(60)
-        assert pruning.result(60).items == 1
-        assert (job.status, job.completed) == ("pending", 2)
-        assert queue.start("job").result(60).results == _items(*"abc")
-    with JobQueue(1, journal=journal_with_a_gone_item) as queue:
-        assert queue.load_job("job").results == _items(*"abc")
+    for _ in range(TURNS):
+        with JobQueue(1, journal=journal_with_a_gone_item) as queue:
+            pruned, job = in_threads(
+                2,
+                [
+                    queue.prune,
+                    lambda: queue.create_job("job", _items(*"abc"), do.succeed, update=True),
+                ],
+            )
+            assert job.completed == 3 - pruned.items
+            assert queue.start("job").result(60).results == _items(*"abc")
+        with JobQueue(1, journal=journal_with_a_gone_item) as queue:
+            assert queue.load_job("job").results == _items(*"abc")
+            queue.run(_items(*"ab"), do.succeed, id="job", update=True)
 
 
 def test_a_job_that_is_just_being_created_is_not_pruned(journal_with_a_gone_item: Path) -> None:
@@ -274,63 +281,83 @@ def test_a_job_that_is_just_being_created_is_not_pruned(journal_with_a_gone_item
         assert queue.start("job").result(60).results == _items(*"abc")
 
 
-def test_a_job_that_runs_again_while_others_are_pruned_is_not_too_old(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    begun, may_go_on, prune_job = threading.Event(), threading.Event(), Registry._prune_job
+def test_a_job_that_runs_again_while_it_is_pruned_is_either_pruned_or_runs(tmp_path: Path) -> None:
+    for turn in range(TURNS):
+        job_id = f"job {turn}"
 
-    def prune_slowly(*args: Any, **options: Any) -> Any:
-        begun.set()
-        assert may_go_on.wait(60)
-        return prune_job(*args, **options)
+        def retry(job_id: str = job_id) -> int | None:
+            try:
+                return queue.retry_failed(job_id).result(60).failed
+            except JobNotFoundError:
+                return None
 
-    monkeypatch.setattr(Registry, "_prune_job", prune_slowly)
-    with JobQueue(1, journal=tmp_path / "run.db", max_retries=0) as queue, ThreadPoolExecutor(1) as executor:
-        queue.run([1], do.succeed, id="old")
-        queue.run([1, 2], do.only(1, do.fail), id="job")
-        pruning = executor.submit(queue.prune, older_than=0)
-        assert begun.wait(60)
-        assert queue.retry_failed("job").result(60).failed == 1
-        may_go_on.set()
-        assert pruning.result(60).jobs == 1
-        assert [job.id for job in queue.jobs()] == ["job"]
+        with JobQueue(1, journal=tmp_path / "run.db", max_retries=0) as queue:
+            queue.run([1], do.succeed, id=f"old {turn}")
+            queue.run([1, 2], do.only(1, do.fail), id=job_id)
+            pruned, failed = in_threads(2, [lambda: queue.prune(older_than=0), retry])
+            left = [job.id for job in queue.jobs()]
+            assert (pruned.jobs, left) in ((2, []), (1, [job_id]))  # the first also where it had run by then
+            assert failed == 1 or not left
+            queue.prune(older_than=0)
 
 
-USES: dict[str, tuple[str, Callable[[JobQueue], object]]] = {
-    "create_job": ("add", lambda queue: queue.create_job("new", [1], do.succeed)),
-    "replace": ("let_go", lambda queue: queue.create_job("job", [1], do.fail, replace=True, redo="all")),
-    "clear_job": ("remove", lambda queue: queue.clear_job("job")),
-    "retry_failed": ("take_up", lambda queue: queue.retry_failed("job")),
-    "prune": ("prune", lambda queue: queue.prune()),
-    "prune one of several": ("_prune_job", lambda queue: queue.prune()),
-    "prune that job": ("_prune_job", lambda queue: queue.prune("job")),
+def _close_for_a_key(queue: JobQueue, item: object) -> str:
+    queue.close()
+    return "key"
+
+
+CLOSED_DURING: dict[str, Callable[[JobQueue], object]] = {
+    "create_job": lambda queue: queue.create_job("new", [1], do.succeed, key=partial(_close_for_a_key, queue)),
+    "replace": lambda queue: queue.create_job(
+        "job", [1], do.fail, replace=True, update=True, key=partial(_close_for_a_key, queue)
+    ),
+    "retry_failed": lambda queue: queue.retry_failed("job"),
 }
 
 
-@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("use", CLOSED_DURING)
 def test_a_queue_that_is_closed_during_a_call_refuses_it(
     use: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    method, call = USES[use]
-    begun, may_go_on, do_it = threading.Event(), threading.Event(), getattr(Registry, method)
-
-    def do_it_slowly(*args: Any, **options: Any) -> Any:
-        begun.set()
-        assert may_go_on.wait(60)
-        return do_it(*args, **options)
-
     with JobQueue(1, journal=tmp_path / "run.db", max_retries=0) as queue:
-        queue.run([1], do.fail, id="job")
-    monkeypatch.setattr(Registry, method, do_it_slowly)
-    with JobQueue(1, journal=tmp_path / "run.db") as queue, ThreadPoolExecutor(1) as executor:
-        calling = executor.submit(call, queue)
-        assert begun.wait(60)
-        queue.close()
-        may_go_on.set()
+        queue.run([1], FailsAtOne(), id="job")
+    with JobQueue(1, journal=tmp_path / "run.db") as queue:
+        monkeypatch.setattr(FailsAtOne, "loading", queue.close)
         with pytest.raises(QueueClosedError):
-            calling.result(60)
+            CLOSED_DURING[use](queue)
+        monkeypatch.undo()
     with JobQueue(1, journal=tmp_path / "run.db") as queue:
         assert [(job.id, job.failed) for job in queue.jobs()] == [("job", 1)]
+
+
+#: What is there afterwards where the call was quicker than the close.
+BESIDE_CLOSE: dict[str, tuple[Callable[[JobQueue], object], list[tuple[str, int]]]] = {
+    "create_job": (lambda queue: queue.create_job("new", [1], do.succeed), [("job", 1), ("new", 0)]),
+    "clear_job": (lambda queue: queue.clear_job("job"), []),
+    "prune": (lambda queue: queue.prune(older_than=0), []),
+    "prune that job": (lambda queue: queue.prune("job", older_than=0), []),
+}
+
+
+@pytest.mark.parametrize("use", BESIDE_CLOSE)
+def test_a_call_beside_a_close_is_carried_out_or_refused(use: str, tmp_path: Path) -> None:
+    call, after = BESIDE_CLOSE[use]
+    for turn in range(TURNS):
+        path = tmp_path / f"{turn}.db"
+        with JobQueue(1, journal=path, max_retries=0, backend=InlinePool()) as queue:
+            queue.run([1], do.fail, id="job")
+
+        def use_it() -> bool:
+            try:
+                call(queue)
+            except QueueClosedError:
+                return False
+            return True
+
+        with JobQueue(1, journal=path) as queue:
+            is_done, _ = in_threads(2, [use_it, queue.close])
+        with JobQueue(1, journal=path) as queue:
+            assert [(job.id, job.failed) for job in queue.jobs()] == (after if is_done else [("job", 1)])
 
 
 def test_several_threads_may_wait_for_one_run() -> None:
@@ -377,13 +404,6 @@ def test_lists_of_jobs_may_be_read_while_others_create_jobs() -> None:
         assert queue.get_stats().pending == 500
 
 
-def _is_in(thread: threading.Thread, function: str) -> bool:
-    frame = sys._current_frames().get(thread.ident or 0)
-    while frame is not None and frame.f_code.co_name != function:
-        frame = frame.f_back
-    return frame is not None
-
-
 REMOVALS: dict[str, Callable[[JobQueue], object]] = {
     "cleared": lambda queue: queue.clear_job("job"),
     "replaced": lambda queue: queue.create_job("job", [3], do.succeed, replace=True),
@@ -397,48 +417,60 @@ STARTS: dict[str, Callable[[JobQueue], JobRun]] = {
 @pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("removal", REMOVALS)
 def test_job_that_is_removed_before_its_start_is_carried_out_does_not_start(start: str, removal: str) -> None:
-    with JobQueue(1, max_retries=0) as queue:
+    begins, may_go_on = threading.Event(), threading.Event()
+
+    def send_slowly() -> None:
+        begins.set()
+        may_go_on.wait(60)
+
+    engine = WrappedEngine(InlinePool())
+    with JobQueue(1, max_retries=0, backend=engine) as queue, ThreadPoolExecutor(2) as pool:
         job = queue.create_job("job", [1, 2], do.fail)
         if start == "retry_failed":
             queue.start("job").result(60)
-        status, may_go_on = job.status, threading.Event()
-        queue._host.ask_later(may_go_on.wait)  # the coordinator is at something else
-        with ThreadPoolExecutor(1) as pool:
-            run = pool.submit(STARTS[start], queue)
-            (thread,) = pool._threads
-            wait_until(lambda: _is_in(thread, "ask"))
-            REMOVALS[removal](queue)
-            may_go_on.set()
-            with pytest.raises(JobNotFoundError, match="expected a job of this queue to start"):
-                run.result(60)
+        status = job.status
+        engine.calls["send"] = send_slowly
+        other = pool.submit(queue.run, [1], do.succeed)
+        assert begins.wait(60)  # the coordinator is at something else
+        asking = threading.Event()
+
+        def ask() -> JobRun:
+            asking.set()
+            return STARTS[start](queue)
+
+        asks = pool.submit(ask)
+        assert asking.wait(60)
+        REMOVALS[removal](queue)
+        may_go_on.set()
+        with pytest.raises(JobNotFoundError, match=r"expected (a job of this queue to start|the id of a job)"):
+            asks.result(60)
+        assert other.result(60).completed == 1
         assert job.status is status
         assert queue.get_job("job") is not job
 
 
 @pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("removal", REMOVALS)
-def test_job_can_not_be_removed_while_it_is_being_started(
-    start: str, removal: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with JobQueue(1, max_retries=0) as queue:
+def test_job_can_not_be_removed_while_it_is_being_started(start: str, removal: str) -> None:
+    begins, may_go_on = threading.Event(), threading.Event()
+
+    def send_slowly() -> None:
+        begins.set()
+        may_go_on.wait(60)
+
+    engine = WrappedEngine(InlinePool())
+    with JobQueue(1, max_retries=0, backend=engine) as queue, ThreadPoolExecutor(1) as pool:
+        queue.run([1], do.succeed)  # its worker is there
         job = queue.create_job("job", [1, 2], do.fail)
         if start == "retry_failed":
             queue.start("job").result(60)
-        begins, may_go_on, begin = threading.Event(), threading.Event(), queue._engine.begin
-
-        def begin_slowly(message: JobStartAsked | FailedItemsReset) -> None:
-            begins.set()
-            may_go_on.wait(60)
-            begin(message)
-
-        monkeypatch.setattr(queue._engine, "begin", begin_slowly)
-        with ThreadPoolExecutor(1) as pool:
-            run = pool.submit(STARTS[start], queue)
-            assert begins.wait(60)
-            with pytest.raises(JobStateError, match="being started"):
-                REMOVALS[removal](queue)
-            may_go_on.set()
-            assert run.result(60).result(60) is job
+        engine.calls["send"] = send_slowly
+        run = pool.submit(STARTS[start], queue)
+        assert begins.wait(60)
+        with pytest.raises(JobStateError, match="being started"):
+            REMOVALS[removal](queue)
+        may_go_on.set()
+        assert run.result(60).result(60) is job
         REMOVALS[removal](queue)
 
 
@@ -459,76 +491,91 @@ SECOND_ENDS: dict[str, Callable[[JobQueue], object]] = {
 @pytest.mark.parametrize("first", ["close", "without waiting", "kill"])
 def test_a_queue_that_is_closed_already_has_ended_when_a_second_close_returns(first: str, tmp_path: Path) -> None:
     for second, end in SECOND_ENDS.items():
+        closing, may_go_on, ended = threading.Event(), threading.Event(), threading.Event()
+
+        def close_slowly(closing: threading.Event = closing, may_go_on: threading.Event = may_go_on) -> None:
+            closing.set()
+            assert may_go_on.wait(60)
+
+        engine = WrappedEngine(InlinePool(), {"close": close_slowly})
         with ThreadPoolExecutor(2) as executor:
-            queue, may_go_on, ended = JobQueue(1, journal=tmp_path / "run.db"), threading.Event(), threading.Event()
+            queue = JobQueue(1, journal=tmp_path / "run.db", backend=engine)
             queue.run([1, 2], do.double, id=second)
-            assert queue._engine.recorder is not None
-            queue._engine.recorder.journal.ask_later(lambda _: may_go_on.wait(60))  # noqa: B023 - over in this turn
-
-            def end_it() -> None:
-                end(queue)  # noqa: B023
-                ended.set()  # noqa: B023
-
             if first == "without waiting":
                 queue.close(wait=False)
             else:
                 executor.submit(queue.close, kill=first == "kill")
-            wait_until(lambda: any(_is_in(thread, "_end_all") for thread in threading.enumerate()))
-            ending = executor.submit(end_it)
-            wait_until(
-                lambda: ended.is_set() or any(_is_in(thread, "await_end") for thread in threading.enumerate())  # noqa: B023
-            )
-            assert not ended.is_set(), second
+            assert closing.wait(60)
+            begun = threading.Event()
+
+            def end_again() -> None:
+                begun.set()  # noqa: B023 - over in this turn
+                end(queue)  # noqa: B023
+                ended.set()  # noqa: B023
+
+            ending = executor.submit(end_again)
+            assert begun.wait(60)
+            assert not ended.wait(0.02), second
             may_go_on.set()
             ending.result(60)
             with JobQueue(1, journal=tmp_path / "run.db") as again:
                 assert again.load_job(second).results == [2, 4]
 
 
-def test_a_close_by_a_signal_handler_or_on_an_own_thread_does_not_wait_for_the_close_that_waits_for_it(
-    tmp_path: Path,
-) -> None:
-    may_go_on, main = threading.Event(), threading.main_thread()
+def test_a_close_by_a_signal_handler_does_not_wait_for_the_close_that_waits_for_it(tmp_path: Path) -> None:
+    heard: list[int] = []
 
     def close_again(*_: object) -> None:
         queue.close()
         queue.close(kill=True)
         queue.drain(0)
-        may_go_on.set()
-
-    def disturb() -> None:
-        wait_until(lambda: _is_in(main, "_end_all"))
-        queue._host.ask_later(queue.close).result(60)
-        signal.pthread_kill(main.ident or 0, signal.SIGUSR1)
+        heard.append(1)
 
     previous = signal.signal(signal.SIGUSR1, close_again)
+    engine = WrappedEngine(InlinePool(), {"close": lambda: signal.raise_signal(signal.SIGUSR1)})
     try:
-        with ThreadPoolExecutor(1) as executor, JobQueue(1, journal=tmp_path / "run.db") as queue:
+        with JobQueue(1, journal=tmp_path / "run.db", backend=engine) as queue:
             queue.run([1], do.double)
-            assert queue._engine.recorder is not None
-            queue._engine.recorder.journal.ask_later(lambda _: may_go_on.wait(60))
-            disturbing = executor.submit(disturb)
-            queue.close()
-            disturbing.result(60)
-        assert may_go_on.is_set()
+        assert heard
     finally:
         signal.signal(signal.SIGUSR1, previous)
 
 
-def test_a_drain_cuts_short_a_close_that_waits_for_a_listener(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mpqueue._parent.machinery.PATIENCE", 0.2)
+def test_a_close_in_a_listener_does_not_wait_for_the_close_that_waits_for_it() -> None:
+    closing, closed = threading.Event(), threading.Event()
+
+    def close_again(_: object) -> None:
+        assert closing.wait(60)
+        queue.close()
+        queue.close(kill=True)
+        queue.drain(0)
+        closed.set()
+
+    engine = WrappedEngine(LokyBackend(), {"close": closing.set})
+    with JobQueue(1, backend=engine) as queue:
+        queue.on("job:finished", close_again)
+        queue.create_job("job", [1], do.double)
+        queue.start("job")
+        with ThreadPoolExecutor(1) as executor:
+            executor.submit(queue.close, kill=True).result(60)
+    assert closed.wait(60)
+
+
+@pytest.mark.long
+def test_a_drain_cuts_short_a_close_that_waits_for_a_listener() -> None:
+    """After half a minute more than it was given, see "Every wait has an end"."""
     may_go_on, inside, queue = threading.Event(), threading.Event(), JobQueue(1)
 
-    def hear() -> None:
+    def hear(_: object) -> None:
         inside.set()
-        may_go_on.wait(60)
+        may_go_on.wait(120)
 
-    queue.run([1], do.double)
-    queue._host.tell(hear)
+    queue.on("job:finished", hear)
+    queue.create_job("job", [1], do.double)
+    queue.start("job")
     assert inside.wait(60)
     with ThreadPoolExecutor(1) as executor:
         closing = executor.submit(queue.close)
-        wait_until(lambda: any(_is_in(thread, "_end_all") for thread in threading.enumerate()))
         queue.drain(0.1)
         closing.result(60)
     may_go_on.set()
