@@ -35,6 +35,7 @@ def change(item: Any) -> Any:
     return item
 
 
+@pytest.mark.holds("promise: Data does not change")
 def test_arrays_arrive_writable_and_are_nobody_else_s() -> None:
     items = [array(fill) for fill in range(6)]
     with JobQueue(2) as queue:
@@ -53,6 +54,7 @@ def test_results_are_valid_when_the_queue_is_closed_and_more_has_been_run() -> N
     assert [(result.min(), result.max()) for result in kept] == [(fill + 1, fill + 1) for fill in range(8)]
 
 
+@pytest.mark.holds("promise: Data does not change")
 def test_an_array_that_was_changed_in_place_arrives_as_it_is_now() -> None:
     item = array(0)
     with JobQueue(1) as queue:
@@ -104,6 +106,7 @@ def closed_over(table: Any) -> Callable[[int], float]:
     return lambda item: float(table[item])
 
 
+@pytest.mark.holds("promise: Data does not change")
 @not_on_windows("a segment is filled once")
 def test_handlers_with_fresh_tables_find_their_own_in_what_others_were_in() -> None:
     with JobQueue(2) as queue:

@@ -148,6 +148,7 @@ def test_close_without_waiting_cancels_and_returns(tmp_path: Path) -> None:
     wait_until(lambda: not threads_of_queues(), what="the end in the background")
 
 
+@pytest.mark.holds("wait: a worker that was killed ends")
 def test_close_with_kill_ends_what_runs_at_once(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     queue = JobQueue(2)
@@ -206,6 +207,7 @@ def test_closing_twice_and_closing_an_unused_queue_does_nothing() -> None:
     used.close()
 
 
+@pytest.mark.holds("error: QueueClosedError")
 def test_calls_on_a_closed_queue_raise_and_jobs_stay_readable() -> None:
     with JobQueue(1, max_retries=0) as queue:
         job = queue.run(["a", "b"], do.only("b", do.fail), id="job")
@@ -549,6 +551,7 @@ EXIT = """
 """
 
 
+@pytest.mark.holds("promise: Closing leaves nothing")
 @pytest.mark.parametrize("how", EXITS)
 def test_interpreter_exits_and_leaves_nothing_when(how: str, tmp_path: Path) -> None:
     body, code = EXITS[how]
@@ -659,6 +662,7 @@ def test_a_thread_that_goes_on_making_queues_does_not_keep_the_program_from_its_
     assert done.stderr.count("the program ends before this job") <= 1
 
 
+@pytest.mark.holds("promise: Closing leaves nothing")
 def test_os_exit_leaves_nothing(tmp_path: Path) -> None:
     body = "start('ab', wait); arrived(); os._exit(9)"
     done = run_program(tmp_path, EXIT.format(body=body), check=False)

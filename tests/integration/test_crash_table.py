@@ -320,6 +320,14 @@ def queue_for(row: Row, workers: int, lasting: dict[int, JobQueue]) -> Iterator[
         assert len(workers_of(queue)) == workers
 
 
+@pytest.mark.holds(
+    "promise: A crash, a timeout or a kill costs one item one try",
+    "fault: the function raises",
+    "fault: its exception can't be pickled, or is a SystemExit or KeyboardInterrupt",
+    "fault: the worker dies: segfault, os._exit, SIGKILL, out of memory",
+    "fault: the function hangs, with timeout=",
+    "fault: an item or a result can't be pickled",
+)
 @pytest.mark.parametrize(("row", "workers", "chunksize"), ROWS)
 def test_only_the_culprit_pays(row: Row, workers: int, chunksize: int | None, lasting: dict[int, JobQueue]) -> None:
     with queue_for(row, workers, lasting) as queue:
@@ -361,6 +369,7 @@ def test_what_failed_once_may_succeed_at_the_next_try(row: Row, lasting: dict[in
     assert job.items[1].error is None
 
 
+@pytest.mark.holds("promise: A crash, a timeout or a kill costs one item one try")
 @pytest.mark.parametrize(
     ("number", "workers"),
     [
@@ -385,6 +394,9 @@ def test_a_worker_that_is_killed_while_idle_is_replaced_and_nobody_charged(numbe
             assert not after & before
 
 
+@pytest.mark.holds(
+    "promise: No call waits for ever because of a dead worker", "wait: the last answers of a dead worker arrive"
+)
 @pytest.mark.parametrize("number", [KILL_SIGNAL, signal.SIGTERM], ids=str)
 def test_a_worker_that_is_killed_while_busy_costs_its_item_one_try(number: int, tmp_path: Path) -> None:
     gate = Gate(tmp_path)

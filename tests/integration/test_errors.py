@@ -61,6 +61,7 @@ ERRORS = [
 ]
 
 
+@pytest.mark.holds("error: MPQueueError")
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_error_has_one_root_its_message_unquoted_and_can_travel(error: MPQueueError) -> None:
     assert isinstance(error, MPQueueError)
@@ -170,6 +171,7 @@ def test_retry_and_give_up_are_no_failures_of_the_queue_s() -> None:
     assert Retry().delay is None
 
 
+@pytest.mark.holds("promise: Every error is reported", "fault: the function raises")
 def test_handler_s_own_exception_reaches_the_caller_as_itself_with_the_worker_s_traceback_as_cause() -> None:
     class OwnError(Exception):
         def __init__(self, code: int) -> None:
@@ -251,6 +253,7 @@ def test_traceback_begins_at_the_handler_and_shows_nothing_of_the_queue_s() -> N
     assert "in fail" in item.traceback
 
 
+@pytest.mark.holds("error: WorkerCrashedError")
 def test_crash_error_tells_exit_code_or_signal_and_pid() -> None:
     with JobQueue(1, max_retries=0) as queue:
         exited, killed = queue.run([3, 9], lambda code: do.exit_with(code)(0) if code == 3 else do.kill_self(0)).items

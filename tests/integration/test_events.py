@@ -36,6 +36,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 # --- which and with what --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.holds(
+    "seed: events: the queue is an event emitter",
+    "seed: events: job:started, with the job's id",
+    "seed: events: job:finished, with id, status, completed, failed and duration",
+)
 def test_job_tells_that_it_started_each_item_and_that_it_finished() -> None:
     with JobQueue(2, max_retries=0) as queue:
         recorder = Recorder(queue)
@@ -49,6 +54,10 @@ def test_job_tells_that_it_started_each_item_and_that_it_finished() -> None:
     recorder.check(job)
 
 
+@pytest.mark.holds(
+    "seed: events: job:progress after each item that completes or fails, with the whole state",
+    "seed: JobItem: pending, processing, completed, failed or retry",
+)
 def test_progress_comes_after_each_item_with_counters_status_and_item_as_of_then() -> None:
     with JobQueue(1, max_retries=0) as queue:
         recorder = Recorder(queue)
@@ -127,6 +136,7 @@ def test_pause_and_resume_are_told_as_progress_without_an_item(tmp_path: Path) -
         assert (told.completed, told.failed, told.paused) == (0, 0, status == "paused")
 
 
+@pytest.mark.holds("seed: events: job:progress after each item that completes or fails, with the whole state")
 def test_wire_form_of_events_has_the_seed_s_keys() -> None:
     def handle(item: dict[str, int]) -> dict[str, str]:
         if item["id"] == 2:
@@ -323,6 +333,7 @@ def test_events_of_two_jobs_keep_their_order() -> None:
             recorder.check(job)
 
 
+@pytest.mark.holds("fault: a listener raises or is slow")
 @pytest.mark.parametrize("error", [ValueError("trouble"), SystemExit(3), KeyboardInterrupt(), BaseException("trouble")])
 def test_listener_that_raises_is_logged_and_the_others_go_on(
     error: BaseException, caplog: pytest.LogCaptureFixture
@@ -345,6 +356,7 @@ def test_listener_that_raises_is_logged_and_the_others_go_on(
         assert record.exc_info[1] is error
 
 
+@pytest.mark.holds("fault: a listener raises or is slow")
 def test_slow_listener_delays_later_events_and_the_run_but_never_the_work(tmp_path: Path) -> None:
     may_go_on = threading.Event()
     with JobQueue(2) as queue:

@@ -108,6 +108,7 @@ def test_neighbours_of_an_item_that_cannot_be_unpickled(bad: do.Handler, chunksi
     assert job.results == [*range(50), None, *range(51, 100)]
 
 
+@pytest.mark.holds("error: ItemPicklingError")
 @pytest.mark.parametrize("chunksize", [long(1), 10, long(None)], ids=str)
 def test_neighbours_of_an_item_that_cannot_be_pickled(chunksize: int | None, tmp_path: Path) -> None:
     items = [*range(50), do.Unpicklable(), *range(51, 100)]

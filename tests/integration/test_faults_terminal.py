@@ -55,6 +55,7 @@ WHERE = {
 HANGS = ["do.hang_sleep", "do.hang_holding_gil", "do.sigterm_ignore_and_hang"]
 
 
+@pytest.mark.holds("fault: Ctrl-C")
 @pytest.mark.parametrize(
     ("where", "hang"), [*((where, HANGS[0]) for where in WHERE), *(("in result", hang) for hang in HANGS[1:])]
 )
@@ -258,6 +259,7 @@ KILLED = """
 """
 
 
+@pytest.mark.holds("fault: kill -9 of your program")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=str)
 def test_workers_idle_and_busy_are_gone_soon_after_their_parent(number: signal.Signals, tmp_path: Path) -> None:
     """The leak check sees to /dev/shm and the temporary folder."""

@@ -90,6 +90,7 @@ HANDLERS: dict[str, tuple[Callable[[int], Any], list[int]]] = {
 }
 
 
+@pytest.mark.holds("seed: create_job: the handler may be a coroutine function")
 def test_handlers_of_all_kinds_give_their_results() -> None:
     with JobQueue(1) as queue:
         found = {kind: queue.run([1, 2], handler).results for kind, (handler, _) in HANDLERS.items()}
@@ -225,6 +226,7 @@ def check_nothing_created(queue: JobQueue) -> None:
     queue.clear_job("job")
 
 
+@pytest.mark.holds("error: HandlerPicklingError", "error: PicklingError")
 def test_handler_that_cannot_be_serialized_is_refused_at_once_naming_the_variable() -> None:
     the_lock = threading.Lock()
 

@@ -204,6 +204,7 @@ MEMORY = """
 """
 
 
+@pytest.mark.holds("promise: Memory is bounded")
 @not_on_windows("memory is not told")
 @pytest.mark.parametrize(("imap", "count"), [("imap", 1_000_000), long("imap_unordered", 1_000_000)])
 def test_memory_stays_constant_over_millions_of_items(imap: str, count: int, tmp_path: Path) -> None:
@@ -351,6 +352,7 @@ def test_failures_can_be_left_out(imap: Callable[..., Any]) -> None:
     assert list(imap(do.fail, range(3), max_retries=0, on_error="skip")) == []
 
 
+@pytest.mark.holds("error: TooManyFailuresError")
 @pytest.mark.parametrize("on_error", ["raise", "collect", "skip"])
 def test_one_failure_too_many_ends_the_iterator(on_error: Any, tmp_path: Path) -> None:
     numbers, handler = Counted(), do.count_calls(tmp_path, do.fail)

@@ -47,6 +47,7 @@ SOON = RetryPolicy(max_retries=1, base_delay=0.01)
 # --- the queue ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.holds("seed: JobQueue: concurrency is 3 by default", "seed: JobQueue: max_retries is 3 by default")
 def test_queue_has_three_workers_and_three_retries_unless_told_otherwise() -> None:
     queue = JobQueue()
     assert (queue.concurrency, queue.max_retries) == (3, 3)
@@ -75,6 +76,7 @@ def test_concurrency_none_is_one_worker_inside_a_worker() -> None:
         assert queue.run([1], handle).results == [(1, [2])]
 
 
+@pytest.mark.holds("seed: start: no more items run at once than the concurrency allows")
 def test_as_many_items_run_at_a_time_as_there_are_workers_and_no_more(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     with JobQueue(3) as queue:
@@ -87,6 +89,7 @@ def test_as_many_items_run_at_a_time_as_there_are_workers_and_no_more(tmp_path: 
         assert run.result().results == list(range(10))
 
 
+@pytest.mark.holds("seed: JobQueue: a worker that finishes an item takes the next pending one")
 def test_worker_that_finishes_an_item_picks_up_the_next_pending_one(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
 
@@ -152,6 +155,7 @@ def test_threads_per_worker_limits_the_numerical_libraries() -> None:
 # --- creating and starting ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.holds("seed: create_job: the job is not started")
 def test_created_job_is_pending_and_not_started() -> None:
     with JobQueue(1) as queue:
         job = queue.create_job("job", list("abc"), do.succeed)
@@ -162,6 +166,11 @@ def test_created_job_is_pending_and_not_started() -> None:
     assert [(item.status, item.attempts) for item in job.items] == [("pending", 0)] * 3
 
 
+@pytest.mark.holds(
+    "seed: start: the result is the finished job",
+    "seed: start: the status becomes running",
+    "seed: start: all items are waited for",
+)
 def test_started_job_runs_and_its_run_resolves_to_the_finished_job(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     with JobQueue(1) as queue:
@@ -175,6 +184,7 @@ def test_started_job_runs_and_its_run_resolves_to_the_finished_job(tmp_path: Pat
     assert job.results == ["a", "b", "c"]
 
 
+@pytest.mark.holds("seed: Job: id, status, total, completed, failed, started_at, finished_at, items, paused, cancelled")
 def test_job_tells_when_it_ran_and_how_long() -> None:
     with JobQueue(1) as queue:
         first, second = queue.run(["a"], do.succeed), queue.run(["a"], do.succeed)
@@ -234,6 +244,7 @@ def test_run_that_is_interrupted_cancels_its_job_and_ends_its_items(tmp_path: Pa
         signal.signal(number, previous)
 
 
+@pytest.mark.holds("error: JobStateError")
 def test_start_refuses_a_job_that_is_not_pending(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     with JobQueue(1) as queue:
@@ -252,6 +263,11 @@ def test_start_refuses_a_job_that_is_not_pending(tmp_path: Path) -> None:
         assert run.job.results == ["a"]
 
 
+@pytest.mark.holds(
+    "seed: start: a job that is not found is an error",
+    "seed: get_job: a job by its id, None for an unknown one",
+    "error: JobNotFoundError",
+)
 def test_unknown_ids_raise_and_get_job_returns_none() -> None:
     calls: list[Callable[[JobQueue], object]] = [
         lambda queue: queue.start("nobody"),
@@ -276,6 +292,7 @@ def test_empty_job_completes() -> None:
     assert (job.status, job.total, job.results) == (JobStatus.COMPLETED, 0, [])
 
 
+@pytest.mark.holds("seed: get_stats: running with paused, pending, completed and total")
 def test_stats_count_running_with_paused_and_pending_and_all_that_ended(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     with JobQueue(2) as queue:
@@ -309,6 +326,7 @@ def test_jobs_are_listed_in_the_order_they_were_created() -> None:
         assert found.id == "a"
 
 
+@pytest.mark.holds("seed: clear_job: the job is removed from the queue")
 def test_cleared_job_is_gone_from_the_queue_and_readable_where_it_is_held(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     with JobQueue(1) as queue:
@@ -333,6 +351,7 @@ def test_cleared_job_is_gone_from_the_queue_and_readable_where_it_is_held(tmp_pa
         assert queue.get_job("job") is None
 
 
+@pytest.mark.holds("error: JobExistsError")
 def test_id_that_is_taken_is_refused_until_it_is_cleared() -> None:
     with JobQueue(1) as queue:
         queue.run(["a"], do.succeed, id="job")
@@ -416,6 +435,7 @@ def test_items_of_a_job_are_a_sequence() -> None:
         job.items[4]
 
 
+@pytest.mark.holds("promise: Every item ends once")
 def test_many_tiny_items_come_home_in_order() -> None:
     with JobQueue(2) as queue:
         job = queue.run(range(100_000), do.double)
@@ -426,6 +446,7 @@ def test_many_tiny_items_come_home_in_order() -> None:
 # --- what an ended job says -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.holds("seed: JobItem: id, status, attempts, error, result, proposed_alt")
 def test_item_says_how_it_went() -> None:
     def handle(item: str) -> dict[str, str]:
         if item == "bad":
@@ -479,6 +500,7 @@ def test_exception_keeps_its_own_cause_in_the_worker_s_traceback() -> None:
     assert "direct cause" in item.traceback
 
 
+@pytest.mark.holds("seed: JobItem: id, status, attempts, error, result, proposed_alt")
 @pytest.mark.parametrize(
     "result",
     [{"alt_text": "yes"}, {"altText": "yes"}, SimpleNamespace(alt_text="yes"), SimpleNamespace(altText="yes")],
@@ -490,6 +512,7 @@ def test_proposed_alt_is_the_result_s_alt_text(result: Any) -> None:
     assert [item.proposed_alt for item in job.items] == ["yes", None]
 
 
+@pytest.mark.holds("seed: start: the final status depends on the results", "fault: the function raises")
 def test_results_are_in_item_order_and_none_where_an_item_failed() -> None:
     with JobQueue(2, max_retries=0) as queue:
         job = queue.run(list("abc"), do.only("b", do.fail))
@@ -498,6 +521,7 @@ def test_results_are_in_item_order_and_none_where_an_item_failed() -> None:
     assert job.results == ["a", None, "c"]
 
 
+@pytest.mark.holds("error: ItemError")
 def test_failures_are_item_errors_with_the_item_and_the_failure_as_cause() -> None:
     def fail_but_b(item: str) -> str:
         if item != "b":
@@ -519,6 +543,7 @@ def test_failures_are_item_errors_with_the_item_and_the_failure_as_cause() -> No
     well.raise_for_failures()
 
 
+@pytest.mark.holds("seed: Job: id, status, total, completed, failed, started_at, finished_at, items, paused, cancelled")
 def test_wire_form_of_a_job_has_the_seed_s_keys_and_milliseconds() -> None:
     items = [{"id": 1}, {"id": 2}]
 

@@ -180,6 +180,7 @@ def recorded_as_done(path: Path) -> set[str]:
     return {str(row["id"]) for row in rows_of(path, "job", "id", "status") if row["status"] in ("completed", "failed")}
 
 
+@pytest.mark.holds("fault: kill -9 of your program")
 @pytest.mark.parametrize("end", ["kill", "interrupt"])
 def test_a_program_that_is_killed_or_interrupted_goes_on_where_it_was(tmp_path: Path, end: str) -> None:
     with start_program(tmp_path, KILLED, end) as program:
@@ -389,6 +390,7 @@ def with_ids(*ids: Any) -> list[Any]:
     return [{"id": each} for each in ids]
 
 
+@pytest.mark.holds("error: JournalMismatchError")
 @pytest.mark.parametrize(
     ("items", "message"),
     [
@@ -447,12 +449,14 @@ def test_what_is_the_same_is_no_reason_for_a_warning(path: Path, caplog: pytest.
     assert not logged(caplog)
 
 
+@pytest.mark.holds("error: JournalError")
 @pytest.mark.parametrize("journal", [3, b"run.db", "", "a\0b", object()])
 def test_what_can_be_no_path_is_refused(journal: Any) -> None:
     with pytest.raises((TypeError, ValueError), match="journal: expected"):
         JobQueue(1, journal=journal)
 
 
+@pytest.mark.holds("error: JournalError")
 def test_a_second_queue_is_refused_while_the_first_is_open(path: Path) -> None:
     queue = JobQueue(1, journal=path)
     with queue:

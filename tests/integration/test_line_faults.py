@@ -51,6 +51,7 @@ DEEDS = {
 }
 
 
+@pytest.mark.holds("promise: If a handler damages its worker's connection, only its own item is affected")
 @pytest.mark.parametrize("chunksize", [long(1), 8], ids=lambda size: f"chunks of {size}")
 @pytest.mark.parametrize("deed", DEEDS)
 def test_an_item_ends_well_that(deed: str, chunksize: int) -> None:
@@ -123,6 +124,7 @@ def test_bytes_in_what_tells_of_a_worker_s_end_are_not_taken_for_its_end(tmp_pat
     assert "found bytes in what tells of its end" in told
 
 
+@pytest.mark.holds("wait: a worker whose ledger is invalid")
 @pytest.mark.parametrize("seed", [0, 1], ids=["zeros", "chance"])
 def test_an_item_that_hangs_with_a_ledger_that_says_nothing_is_ended(seed: int) -> None:
     with JobQueue(1, max_retries=0, timeout=3) as queue:
@@ -135,6 +137,7 @@ def test_an_item_that_hangs_with_a_ledger_that_says_nothing_is_ended(seed: int) 
     assert isinstance(job.items[2].exception, (ItemTimeoutError, WorkerCrashedError))
 
 
+@pytest.mark.holds("wait: a result is unpickled in your program")
 @pytest.mark.parametrize("chunksize", [long(1), 5], ids=lambda size: f"chunks of {size}")
 def test_a_result_that_is_unpickled_without_end_costs_its_item(chunksize: int, tmp_path: Path) -> None:
     """It has half a minute: those three wait for that at the same time."""

@@ -30,6 +30,7 @@ def sampler_threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if "sampler" in thread.name]
 
 
+@pytest.mark.holds("error: MemoryLimitError", "fault: the worker dies: segfault, os._exit, SIGKILL, out of memory")
 def test_an_item_that_takes_too_much_fails_and_nobody_else_does() -> None:
     handler = do.only(0, lambda item: hogs.take_and_hang(600))
     with JobQueue(2, retry=RetryPolicy(max_retries=1, base_delay=0.0), max_memory_per_worker="300MB") as queue:

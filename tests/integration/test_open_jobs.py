@@ -235,6 +235,7 @@ def test_threads_and_listeners_add_at_the_same_time(queue: JobQueue) -> None:
     assert sorted(results) == sorted([*[2 * n for n in range(100)] * 4, *[0] * (job.total - 400)])
 
 
+@pytest.mark.holds("error: JobFullError")
 def test_backpressure_waits_or_refuses(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     with JobQueue(1) as queue:

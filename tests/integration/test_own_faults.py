@@ -46,6 +46,7 @@ def check(run: JobRun) -> None:
     assert all(isinstance(item.exception, InternalError) and not item.attempts for item in failed)
 
 
+@pytest.mark.holds("error: InternalError", "fault: mpqueue itself has a bug")
 @pytest.mark.holds("fault: mpqueue itself has a bug", "error: InternalError")
 def test_the_job_that_a_mistake_touched_ends_and_the_one_beside_it_goes_on(tmp_path: Path) -> None:
     engine, gate = flawed(LokyBackend()), Gate(tmp_path)

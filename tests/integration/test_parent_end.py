@@ -47,6 +47,7 @@ with JobQueue(1) as queue:
 """
 
 
+@pytest.mark.holds("fault: kill -9 of your program", "promise: Closing leaves nothing")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_workers_die_with_a_parent_that_is_killed(tmp_path: Path, number: signal.Signals) -> None:
     with start_program(tmp_path, BUSY) as program:

@@ -60,6 +60,13 @@ def test_its_deadline_stops_it(state: str, tmp_path: Path) -> None:
 # --- pause ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.holds(
+    "seed: pause: paused is true, and the status is paused",
+    "seed: pause: active items run to their end",
+    "seed: pause: new items don't start until the job is resumed",
+    "seed: resume: a paused job goes on",
+    "seed: Job: pending, running, paused, completed, completed_with_errors or cancelled",
+)
 def test_pause_lets_active_items_end_and_starts_no_new_ones_until_resumed(tmp_path: Path) -> None:
     gate, last = Gate(tmp_path), Gate(tmp_path / "last")
     last.folder.mkdir()
@@ -219,6 +226,12 @@ def test_pausing_and_resuming_many_times_loses_nothing() -> None:
 # --- cancel ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.holds(
+    "seed: cancel: cancelled is true",
+    "seed: cancel: active items may complete",
+    "seed: cancel: pending items don't start",
+    "seed: cancel: the final status is cancelled",
+)
 def test_cancel_lets_active_items_complete_and_starts_no_pending_ones(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     with JobQueue(2) as queue:
@@ -433,6 +446,7 @@ def test_cancelled_job_may_be_cleared_and_its_id_used_again() -> None:
         assert queue.run(["a", "b"], do.succeed, id="job").completed == 2
 
 
+@pytest.mark.holds("promise: Every item ends once")
 @pytest.mark.parametrize("moment", range(5))
 def test_cancel_at_any_moment_ends_the_job_and_balances_the_books(moment: int) -> None:
     with JobQueue(2) as queue:

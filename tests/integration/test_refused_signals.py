@@ -119,6 +119,7 @@ def test_hung_workers_end_whatever_the_system_refuses(tmp_path: Path, refused: s
             program.kill()
 
 
+@pytest.mark.holds("wait: a worker that was killed ends", "wait: close() waits for workers")
 def test_a_worker_that_nothing_ends_costs_its_item_and_no_wait_without_an_end(tmp_path: Path) -> None:
     program = PROGRAM.partition("queue.create_job")[0] + "queue.close()\nprint(*first, flush=True)\nos._exit(0)"
     refused = "PIDFD_SIGNALS+PDEATHSIG+SETSIG+SIGKILL"

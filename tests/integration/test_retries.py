@@ -42,6 +42,10 @@ def delays(recorder: Recorder) -> list[float]:
 # --- how often and when ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.holds(
+    "seed: start: failed items are retried with exponential backoff",
+    "seed: retries: after max_retries the item has failed",
+)
 def test_item_is_tried_four_times_by_default_with_doubled_delays() -> None:
     with JobQueue(1, retry=QUICK) as queue:
         recorder = Recorder(queue)
@@ -54,6 +58,7 @@ def test_item_is_tried_four_times_by_default_with_doubled_delays() -> None:
     recorder.check(job)
 
 
+@pytest.mark.holds("seed: retries: after 2, 4 and 8 seconds")
 def test_first_delay_is_two_seconds_by_default() -> None:
     with JobQueue(1) as queue:
         recorder = Recorder(queue)
@@ -66,6 +71,7 @@ def test_first_delay_is_two_seconds_by_default() -> None:
         run.result()
 
 
+@pytest.mark.holds("seed: retries: after 2, 4 and 8 seconds")
 def test_second_and_third_delays_are_four_and_eight_seconds_by_default() -> None:
     rng: Any = None
     assert [RetryPolicy().delay(retry, rng) for retry in (1, 2, 3)] == [2.0, 4.0, 8.0]
@@ -128,6 +134,7 @@ def test_retry_may_run_on_another_worker() -> None:
 # --- which policy ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.holds("seed: JobQueue: max_retries is 3 by default")
 @pytest.mark.parametrize(
     ("of_queue", "of_job", "attempts"),
     [
@@ -212,6 +219,7 @@ def test_filters_look_at_the_original_type(handler: do.Handler, filters: dict[st
     assert [item.attempts for item in job.items] == [attempts, 1]
 
 
+@pytest.mark.holds("error: Retry")
 def test_retry_asks_for_another_try_after_its_own_delay() -> None:
     def handle(item: float) -> int:
         attempt = current_item().attempt
@@ -259,6 +267,7 @@ def test_retry_is_heard_whatever_the_filters_say() -> None:
         assert queue.run(["a"], do.ask_for_retry).items[0].attempts == 2
 
 
+@pytest.mark.holds("error: GiveUp")
 def test_give_up_fails_at_once() -> None:
     with JobQueue(1) as queue:
         (item,) = queue.run(["a"], do.give_up).items
@@ -311,6 +320,7 @@ def test_try_that_a_neighbour_s_crash_cuts_short_is_not_charged(tmp_path: Path) 
     assert all(count >= 1 for _, count in do.calls(log))
 
 
+@pytest.mark.holds("promise: Every item ends once")
 def test_item_that_a_crash_ran_again_delivers_its_result_once(tmp_path: Path) -> None:
     """What the worker had finished and not sent home runs again: two calls, one result, one event."""
     with JobQueue(1, retry=RetryPolicy(1, base_delay=0)) as queue:
@@ -363,6 +373,7 @@ STACKS: list[tuple[Callable[[Any], Any], str]] = [
 ]
 
 
+@pytest.mark.holds("error: ItemTimeoutError")
 @pytest.mark.parametrize(("bad", "name"), STACKS, ids=lambda value: value if isinstance(value, str) else "")
 def test_timeout_error_holds_the_stack_where_the_item_hung(bad: do.Handler, name: str) -> None:
     with JobQueue(1, max_retries=0, timeout=1) as queue:
@@ -382,6 +393,9 @@ def test_timeout_of_the_job_wins_over_the_queue_s() -> None:
         assert item.error == "ItemTimeoutError: the item ran longer than its timeout of 0.5 s; its worker was killed"
 
 
+@pytest.mark.holds(
+    "wait: your handler, unpickling its item, pickling its result", "fault: the function hangs, with timeout="
+)
 def test_timeout_is_for_each_item_also_inside_a_chunk(tmp_path: Path) -> None:
     """Together the items take longer than the timeout; one after another none does, but for the culprit."""
 
@@ -431,6 +445,7 @@ def test_timeout_is_for_each_try_anew() -> None:
     assert [type(failed.exception) for failed in item.history] == [ItemTimeoutError] * 2
 
 
+@pytest.mark.holds("error: RemoteError", "promise: Every error is reported")
 def test_remote_error_keeps_type_message_and_traceback() -> None:
     with JobQueue(1, max_retries=0) as queue:
         (item,) = queue.run(["a"], raise_trouble).items

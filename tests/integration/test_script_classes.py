@@ -90,6 +90,7 @@ CREATED_WITH = """
 """
 
 
+@pytest.mark.holds("promise: Data does not change")
 def test_each_job_has_the_class_attributes_and_globals_that_it_was_created_with(tmp_path: Path) -> None:
     assert run_program(tmp_path, IN_TURNS + CREATED_WITH).stderr == ""
 

@@ -326,6 +326,7 @@ WHERE_AND_HOW = [
 ]
 
 
+@pytest.mark.holds("error: SetupError", "fault: setup fails in every worker")
 @pytest.mark.parametrize(("where", "how", "workers"), WHERE_AND_HOW)
 def test_job_ends_at_once_where_setup_fails_in_every_worker(where: str, how: str, workers: int) -> None:
     bad, cause, message = ALL[how]
@@ -341,6 +342,7 @@ def test_job_ends_at_once_where_setup_fails_in_every_worker(where: str, how: str
         assert len(workers_of(queue)) == workers
 
 
+@pytest.mark.holds("wait: setup, its end, loading the handler")
 @pytest.mark.parametrize("bad", [do.hang_python, do.hang_sleep, do.hang_holding_gil, do.sigterm_ignore_and_hang])
 def test_setup_that_hangs_past_its_timeout_is_killed(bad: do.Handler) -> None:
     with JobQueue(2, max_retries=0, setup_timeout=1.0) as queue:
@@ -385,6 +387,7 @@ def test_setup_that_fails_first_and_then_works_costs_no_item_a_try(tmp_path: Pat
     assert {item.attempts for item in job.items} == {1}
 
 
+@pytest.mark.holds("fault: setup fails in every worker")
 @pytest.mark.parametrize("bad", [do.fail, do.segfault], ids=["raises", "crashes"])
 def test_workers_where_setup_fails_sit_the_job_out_with_one_warning(
     bad: do.Handler, caplog: pytest.LogCaptureFixture, tmp_path: Path

@@ -21,6 +21,7 @@ def statuses(job: Any) -> list[str]:
     return [str(item.status) for item in job.items]
 
 
+@pytest.mark.holds("error: ItemCancelledError")
 def test_an_item_that_waits_fails_at_once_with_its_event(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     with JobQueue(1, max_retries=0) as queue:

@@ -206,6 +206,7 @@ async def fail_later(item: int) -> None:
     raise LookupError(item)
 
 
+@pytest.mark.holds("error: SinkError")
 @pytest.mark.parametrize(
     ("at", "error"),
     [

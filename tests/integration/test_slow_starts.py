@@ -84,6 +84,10 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.holds(
+    "wait: a new worker answers for the first time: its interpreter, its imports, preload=",
+    "wait: the initializer of Pool and Executor",
+)
 def test_interpreters_and_initializers_may_take_more_than_half_a_minute(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,6 +181,7 @@ def by_map() -> object:
     return list(mpqueue.map(do.double, range(3), concurrency=2))
 
 
+@pytest.mark.holds("error: WorkerStartError", "wait: any worker is there, or is starting")
 @pytest.mark.usefixtures("shared_pool_ends")
 @pytest.mark.parametrize("way", [by_queue, by_executor, by_pool, by_map])
 def test_starts_that_always_fail_end_the_job_with_the_cause(

@@ -157,6 +157,7 @@ def test_groups_of_failures_tell_the_error_in_the_stage_and_its_text(queue: JobQ
     assert str(group).endswith("first: 3: [Errno 2] No such file or directory: '3.jpg'")
 
 
+@pytest.mark.holds("error: StageError")
 def test_a_failure_names_its_stage(queue: JobQueue) -> None:
     job = queue.run_stages([1, 2, 3], [do.double, fail_on_four, do.double], id="fails")
     assert (job.results, job.status) == ([4, None, 12], JobStatus.COMPLETED_WITH_ERRORS)
@@ -221,6 +222,7 @@ def die_or_hang(array: np.ndarray) -> np.ndarray:
     return do.hang_sleep(array) if array[0] == 2 else array
 
 
+@pytest.mark.holds("error: ResultPicklingError")
 @pytest.mark.parametrize("more", [[], [do.succeed]])
 def test_a_yielded_value_that_cannot_be_pickled_is_named(one_worker: JobQueue, more: list[Any]) -> None:
     job = one_worker.run_stages([1], [Stage(yield_a_lock, retry=RetryPolicy(max_retries=0)), *more])

@@ -177,6 +177,7 @@ def test_whatever_happens_while_items_are_pickled(
         happens(queue, run)
 
 
+@pytest.mark.holds("wait: a result is pickled for the journal, and written")
 def test_a_result_that_is_slow_to_pickle_is_announced_once_it_is_in_the_journal(
     stuck: list[Stuck], tmp_path: Path
 ) -> None:
@@ -195,6 +196,7 @@ def test_a_result_that_is_slow_to_pickle_is_announced_once_it_is_in_the_journal(
         assert [item.status for item in queue.load_job("slow").items] == ["completed"] * 4
 
 
+@pytest.mark.holds("wait: an item is pickled in your program")
 @pytest.mark.long
 def test_an_item_that_is_pickled_for_ever_fails_and_a_result_s_job_says_why_it_waits(
     stuck: list[Stuck], tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -225,6 +227,7 @@ def kill_queue(queue: JobQueue, run: JobRun) -> None:
     assert run.done()
 
 
+@pytest.mark.holds("wait: the same after cancel(kill=True), close(kill=True) or the program's end")
 @pytest.mark.parametrize("kill", [kill_job, long(kill_queue)])  # it has five seconds
 def test_a_job_that_is_killed_does_not_wait_for_a_result_that_is_pickled_for_ever(
     kill: Callable[[JobQueue, JobRun], None],

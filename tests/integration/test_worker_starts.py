@@ -61,6 +61,7 @@ def test_there_is_a_worker_for_each_core(monkeypatch: pytest.MonkeyPatch) -> Non
         JobQueue("physical", backend=InlinePool())
 
 
+@pytest.mark.holds("wait: an idle worker ends by itself")
 @pytest.mark.parametrize("limit", [None, 1], ids=["at the close", "worn out"])
 def test_idle_workers_end_by_themselves(tmp_path: Path, limit: int | None) -> None:
     def touch_at_exit(item: str) -> str:
@@ -72,6 +73,7 @@ def test_idle_workers_end_by_themselves(tmp_path: Path, limit: int | None) -> No
     wait_until(lambda: {path.name for path in tmp_path.iterdir()} == {"a", "b"}, what="the workers' own end")
 
 
+@pytest.mark.holds("wait: close() waits for workers")
 @pytest.mark.parametrize("hang", [do.hang_holding_gil, do.stop_self])
 def test_close_with_kill_ends_workers_that_hang_and_says_nothing(
     hang: Callable[[object], object], tmp_path: Path, caplog: pytest.LogCaptureFixture

@@ -104,6 +104,7 @@ def test_what_goes_on_to_another_object_has_the_time_again(clock: Clock) -> None
     assert came == []
 
 
+@pytest.mark.holds("wait: a result is pickled for the journal, and written")
 def test_what_may_take_for_ever_goes_on_until_its_job_is_killed(clock: Clock) -> None:
     asides, came = Asides("keeper", lambda: clock.now, lambda call: call()), list[str]()
     asides.put(1, Slow(patient=True), came.append)
@@ -122,6 +123,7 @@ def chunk_of(*items: Any) -> Chunk:
     return Chunk(1, job, range(len(items)), Care.NONE, expected=0.0, sent_at=0.0)
 
 
+@pytest.mark.holds("wait: an item is pickled in your program")
 def test_the_item_that_is_pickled_for_ever_fails_and_those_that_went_with_it_go_apart() -> None:
     together = Packing(chunk_of("a", "b"), ["a", "b"], None, float).cut_short()
     assert together is not None

@@ -53,6 +53,7 @@ def run_one(fleet: FakeLanes, seconds: float = 1000.0, *, timeout: float | None 
     return job
 
 
+@pytest.mark.holds("wait: a worker starts a chunk that was sent to it")
 def test_a_chunk_that_no_worker_takes_goes_to_another_one(fleet: FakeLanes, monkeypatch: pytest.MonkeyPatch) -> None:
     deafen(fleet, monkeypatch, 1)
     job = fleet.job([succeed()], retry=AT_ONCE)
@@ -74,6 +75,7 @@ def test_a_job_whose_chunks_no_worker_ever_takes_fails_in_the_end(
     assert "did not begin what it was sent" in job.table.failures[0].message
 
 
+@pytest.mark.holds("wait: a worker that is done answers")
 def test_a_worker_that_is_done_and_does_not_answer_is_replaced_and_its_item_charged(fleet: FakeLanes) -> None:
     job = fleet.job([succeed()], retry=AT_ONCE)
     fleet.start(job)
