@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from mpqueue import JobFullError, JobQueue, RetryPolicy
-from mpqueue._parent.surroundings.clock import SystemClock
 from mpqueue.events import JOB_FINISHED, JOB_PROGRESS
 from tests.chaos.audit import Audit, Case, Struck
 from tests.chaos.deeds import (
@@ -48,17 +47,6 @@ MOST_ITEMS = 1000
 _numbers = itertools.count(1)
 
 
-class JumpingClock(SystemClock):
-    """The machine's clocks, of which the one for people jumps by up to a week."""
-
-    def __init__(self, rng: random.Random) -> None:
-        self._rng = rng
-
-    def wall(self) -> float:
-        """Seconds since the epoch, by and large."""
-        return super().wall() + self._rng.uniform(-1, 1) * 10 ** self._rng.uniform(-2, 5.8)
-
-
 class Pulse:
     """Beats with everything that somebody gets who takes things one by one."""
 
@@ -80,7 +68,6 @@ class Arena:
         self.log = folder / f"calls-{self.number}"
         self.make = _random_make(rng)
         self.queue = JobQueue(**self.make)
-        self.queue._engine.clock = JumpingClock(random.Random(rng.random()))
         self.closing = False
         self.pulse = pulse
         self.lock = threading.Lock()
@@ -176,11 +163,6 @@ class Arena:
         for log in self.log.parent.glob(f"{self.log.name}*"):
             if log.name[len(self.log.name) :] in ("", "-forks", "-uses", *(f"-gpu-{number}" for number in range(GPUS))):
                 log.unlink(missing_ok=True)
-
-    def lanes(self) -> list[Any]:
-        """The lanes that have a worker now, also one that has not answered yet."""
-        pool: Any = self.queue._engine._pool
-        return [] if pool is None else list(pool._wardens)
 
 
 def _random_make(rng: random.Random) -> dict[str, Any]:

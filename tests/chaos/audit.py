@@ -6,6 +6,7 @@ import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,6 @@ class Struck:
 
     signals: dict[int, set[str]] = field(default_factory=lambda: defaultdict(set))  #: sent from outside
     stopped: set[int] = field(default_factory=set)
-    died: set[int] = field(default_factory=set)  #: those that the engine noticed as dead
 
 
 class Audit:
@@ -189,16 +189,18 @@ class Audit:
             yield f"a child of a worker saw another item's data in the place of item {line}"
 
     def of_executions(self, log: Path, cases: Sequence[Case]) -> Iterator[str]:
-        """Handlers are called once a try, but where their worker died."""
-        calls: dict[tuple[str, str, str], list[int]] = defaultdict(list)
-        for line in log.read_text().splitlines() if log.exists() else ():
+        """Handlers are called once a try, but where their worker died: it calls nothing after the second call."""
+        calls: dict[tuple[str, str, str], list[tuple[int, int]]] = defaultdict(list)
+        last: dict[int, int] = {}  #: the line of the last call of each worker
+        for at, line in enumerate(log.read_text().splitlines() if log.exists() else ()):
             job_id, item, attempt, pid = line.rsplit(" ", 3)
-            calls[job_id, item, attempt].append(int(pid))
+            calls[job_id, item, attempt].append((at, int(pid)))
+            last[int(pid)] = at
         runs = {case.job.id: len(case.runs) for case in cases}
-        for (job_id, item, attempt), pids in calls.items():
-            excused = sum(pid in self._struck.died for pid in pids)
-            if job_id in runs and len(pids) - excused > runs[job_id]:
-                yield f"{job_id}, item {item}, try {attempt}: called in {pids}"
+        for (job_id, item, attempt), found in calls.items():
+            excused = sum(last[pid] < again for (_, pid), (again, _) in pairwise(found))
+            if job_id in runs and len(found) - excused > runs[job_id]:
+                yield f"{job_id}, item {item}, try {attempt}: called in {[pid for _, pid in found]}"
 
 
 def _of_completed(deed: Deed, item: JobItem, charged: int, case: Case) -> Iterator[str]:

@@ -1,24 +1,21 @@
-"""Those who use results: streams, `imap`, `as_completed`, `run` and forks of this process, each checked as it goes."""
+"""Those who use results: executors, `imap`, `as_completed`, `run` and forks of this process, each checked."""
 
 from __future__ import annotations
 
 import ctypes
 import os
-import queue
 import random
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future
+from concurrent.futures import wait as wait_for_any
 from multiprocessing.connection import wait
 from typing import Any, Self
 
 import mpqueue
-from mpqueue import ItemTimeoutError, JobRun, JobStatus, QueueClosedError, RetryPolicy, SetupError, WorkerCrashedError
-from mpqueue._core.state.item_table import Failure
-from mpqueue._options import JobOptions
-from mpqueue._queue.growing.stream import Stream, open_stream
+from mpqueue import Executor, ItemTimeoutError, JobRun, JobStatus, RetryPolicy, SetupError, WorkerCrashedError
 from mpqueue.errors import ItemCancelledError
 from tests.chaos.arena import Arena, random_policy
 from tests.chaos.audit import Struck
@@ -34,12 +31,12 @@ def easy_deed(rng: random.Random, number: int) -> Deed:
     return Deed(number, kind, amount=amount, cargo=array_of(number, amount) if kind == "carry" else None)
 
 
-def is_right_outcome(deed: Deed, result: Any, failure: Failure | None, struck: Struck, tries: int) -> bool:
-    """Whether an item may have ended so."""
-    if failure is None:
-        number, attempt, content = result
+def is_right_outcome(deed: Deed, outcome: Any, struck: Struck, tries: int) -> bool:
+    """Whether an item may have ended so: with this result, or this exception."""
+    if not isinstance(outcome, BaseException):
+        number, attempt, content = outcome
         return bool(number == deed.id and is_right(deed, content) and 1 <= attempt <= tries)
-    error = failure.error
+    error: BaseException = outcome
     if isinstance(error, SetupError):
         error = error.__cause__ or error  # loading the handler, it was struck
     if isinstance(error, WorkerCrashedError):
@@ -47,105 +44,70 @@ def is_right_outcome(deed: Deed, result: Any, failure: Failure | None, struck: S
     return isinstance(error, ItemCancelledError) or (deed.kind in RAISES and not isinstance(error, ItemTimeoutError))
 
 
-# --- streams --------------------------------------------------------------------------------------------------------
+# --- calls ----------------------------------------------------------------------------------------------------------
 
 
-class StreamDriver:
-    """One stream from its opening to its end, driven by one thread."""
+class CallDriver:
+    """An executor from its start to its end, driven by one thread."""
 
-    def __init__(self, rng: random.Random, arena: Arena, struck: Struck, patience: float) -> None:
+    def __init__(self, rng: random.Random, arena: Arena, struck: Struck) -> None:
         self._rng = rng
         self._arena = arena
         self._struck = struck
-        self._patience = patience
-        self._news: queue.SimpleQueue[Sequence[int] | None] = queue.SimpleQueue()
-        self._policy: RetryPolicy = random_policy(rng)
-        self._deeds: dict[int, Deed] = {}  #: what was added and not taken
+        self._policy = random_policy(rng)
+        self._calls: dict[Future[Any], Deed] = {}  #: what was submitted, and has not been heard of
         self._count = 0
-        self.over = False
-        self._way = ""
-        self._dropped: set[int] = set()
-        self._stream: Stream = open_stream(
-            arena.queue,
-            Doer(f"{arena.log}-streams"),
-            self._news.put,
-            JobOptions(self._policy, chunksize=rng.choice((None, None, 1, 20)), max_lanes=rng.choice((None, 1))),
+        self._way = "open"
+        self._doer = Doer(f"{arena.log}-calls")
+        self._executor = Executor(
+            rng.choice((1, 2)), max_tasks_per_child=rng.choice((None, None, 40)), retry=self._policy
         )
 
     def describe(self) -> str:
         """What it waits for."""
-        table = self._stream._table
-        left = table.unfinished()
-        tries = {index: (str(table.status[index]), table.attempts[index]) for index in left[:20]}
-        state = f"{self._way or 'open'}, its queue is {'closing' if self._arena.closing else 'open'}"
-        return (
-            f"of queue {self._arena.number}: {state}, {self._count} added, "
-            f"{len(self._deeds)} not heard of, {len(left)} not ended: {tries}, last news {self._news.qsize()}"
-        )
+        return f"for calls of an executor: {self._way}, {self._count} submitted, {len(self._calls)} not heard of"
 
     def drive(self, stop: threading.Event) -> None:
-        """Add, take and drop at random; then end it in one way or another, and hear the rest."""
+        """Submit, take and cancel at random; then end it in one way or another, and hear the rest."""
         rng, rounds = self._rng, self._rng.choice((1, 3, 10, 40))
-        items_of_a_worker = self._arena.make["max_items_per_worker"]
-        # Where each few items need a new worker, hundreds would take minutes.
-        most = 12_000 if items_of_a_worker is None else 15 * items_of_a_worker
-        while rounds and not self.over and not stop.is_set():
+        while rounds and not stop.is_set():
             rounds -= 1
-            self._add(min(rng.choice((0, 1, 5, 50, 300)), most - self._count))
-            if rng.random() < 0.3:
-                self._drop()
-            while len(self._deeds) > rng.choice((0, 10, 200)) and not self.over:
-                self._hear()
-        self._way = way = rng.choice(("seal", "seal", "cancel", "kill"))
-        if way == "seal":
-            self._stream.seal()
-        else:
-            self._stream.cancel(kill=way == "kill")
-        while not self.over:
-            self._hear()
-        if self._deeds and way == "seal" and not self._arena.closing:
-            self._arena.complain(f"a sealed stream ended without {len(self._deeds)} items")
+            self.add(rng.choice((0, 1, 5, 50, 100)))
+            if rng.random() < 0.3 and self._calls:
+                rng.choice(list(self._calls)).cancel()
+            while len(self._calls) > rng.choice((0, 10, 200)):
+                self.hear()
+        self.end(rng.choice(("shut down", "shut down", "cancelled", "killed")))
 
-    def _add(self, size: int) -> None:
-        deeds = [easy_deed(self._rng, self._count + at) for at in range(size)]
-        indices = self._stream.add(deeds)
-        self._deeds.update(zip(indices, deeds, strict=True))
-        self._count += size
+    def add(self, size: int) -> None:
+        """Submit so many."""
+        for _ in range(size):
+            deed = easy_deed(self._rng, self._count)
+            self._calls[self._executor.submit(self._doer, deed)] = deed
+            self._count += 1
 
-    def _next_news(self) -> Sequence[int] | None:
-        """What ended next. Where its queue's workers have time for nothing else, a stream is served late, but is."""
-        while True:
-            others = self._arena.witness.events
-            try:
-                return self._news.get(timeout=self._patience)
-            except queue.Empty:
-                if self._arena.witness.events == others:
-                    self.over = True
-                    raise AssertionError(f"a stream is silent: {self.describe()}") from None
-
-    def _drop(self) -> None:
-        if self._deeds:
-            wanted = self._rng.sample(sorted(self._deeds), min(3, len(self._deeds)))
-            with suppress(QueueClosedError):
-                self._dropped.update(self._stream.drop_all(wanted, kill=self._rng.random() < 0.3))
-
-    def _hear(self) -> None:
-        indices = self._next_news()
-        self._arena.pulse.beat()
-        if indices is None:
-            self.over = True
-            return
-        for index, outcome in zip(indices, self._stream.take_all(indices), strict=True):
-            deed = self._deeds.pop(index, None)
-            if deed is None:
-                self._arena.complain(f"item {index} of a stream ended twice")
+    def hear(self) -> None:
+        """Take what has ended, once there is anything."""
+        done, _ = wait_for_any(self._calls, return_when=FIRST_COMPLETED)
+        for future in done:
+            self._arena.pulse.beat()
+            deed = self._calls.pop(future)
+            if future.cancelled():
                 continue
-            failure = outcome if isinstance(outcome, Failure) else None
-            tries = self._policy.max_retries + 1
-            if not is_right_outcome(deed, outcome, failure, self._struck, tries) or (
-                failure is not None and isinstance(failure.error, ItemCancelledError) and index not in self._dropped
-            ):
-                self._arena.complain(f"{deed.kind} {deed.id} of a stream ended with {failure or repr(outcome)[:100]}")
+            outcome = future.exception() or future.result()
+            if not is_right_outcome(deed, outcome, self._struck, self._policy.max_retries + 1):
+                self._arena.complain(f"{deed.kind} {deed.id} of an executor ended with {outcome!r:.200}")
+
+    def end(self, way: str) -> None:
+        """End it in this way, and hear the rest."""
+        self._way = way
+        if way == "killed":
+            self._executor.kill_workers()
+        else:
+            self._executor.shutdown(wait=False, cancel_futures=way == "cancelled")
+        while self._calls:
+            self.hear()
+        self._executor.shutdown()
 
 
 # --- the others -----------------------------------------------------------------------------------------------------
@@ -166,8 +128,7 @@ def read_imap(rng: random.Random, arena: Arena, struck: Struck) -> None:
             return
         outcome = next(results)
         arena.pulse.beat()
-        failure = Failure(outcome) if isinstance(outcome, BaseException) else None
-        if not is_right_outcome(deed, outcome, failure, struck, policy.max_retries + 1):
+        if not is_right_outcome(deed, outcome, struck, policy.max_retries + 1):
             arena.complain(f"imap: {deed.kind} {deed.id} gave {outcome!r:.200}")
     if next(results, None) is not None:
         arena.complain("imap gave more than there was")

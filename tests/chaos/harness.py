@@ -16,9 +16,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import wait
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import psutil
 
 from mpqueue import ItemStatus, JobFinished, JobNotFoundError, JobRun, JobStateError, JobStatus, QueueClosedError
 from mpqueue.events import JOB_FINISHED
@@ -44,32 +41,6 @@ MOST_CONSUMERS = 4
 
 #: What a call may raise because another thread was quicker.
 TOO_LATE = (JobStateError, JobNotFoundError, QueueClosedError)
-
-
-class _Worker:
-    """A worker of this program, as a striker takes one."""
-
-    def __init__(self, process: psutil.Process) -> None:
-        self._process = process
-        self.pid: int = process.pid
-        self.worker = self
-        #: None: it has hardly started, see `tests.chaos.striker.STARTING`.
-        self.ask_for_stack = None if time.time() < process.create_time() + 0.5 else "it has answered"
-
-    def send(self, number: int) -> None:
-        """Send a signal to it, unless it has ended."""
-        with contextlib.suppress(psutil.NoSuchProcess):
-            self._process.send_signal(number)
-
-
-def _workers() -> list[_Worker]:
-    """Of all queues here, the shared pool's too: each has the name of its lane in its environment."""
-    found = []
-    for process in psutil.Process().children():
-        with contextlib.suppress(psutil.Error):
-            if "MPQUEUE_LANE" in process.environ():
-                found.append(_Worker(process))
-    return found
 
 
 class Chaos:
@@ -107,7 +78,7 @@ class Chaos:
     def run_for(self, seconds: float) -> None:
         """Wreak havoc for so long, or until something is wrong."""
         self._open(self._rng)
-        striker = Striker(random.Random(self._rng.random()), self.struck, self._lanes)
+        striker = Striker(random.Random(self._rng.random()), self.struck)
         actors = [
             threading.Thread(target=self._act, args=(random.Random(self._rng.random()),), name=f"chaos-actor-{number}")
             for number in range(ACTORS)
@@ -132,7 +103,6 @@ class Chaos:
         self._see_ended("the shared pool", partial(close_shared_pool, kill=True))
         for arena in list(self._arenas):  # of a run that has failed
             self._see_ended(f"queue {arena.number}", partial(arena.queue.close, kill=True))
-        self.counts["deaths"] = len(self.struck.died)
 
     # --- machinery --------------------------------------------------------------------------------------------------
 
@@ -147,11 +117,6 @@ class Chaos:
         queues = {f"queue {arena.number} {arena.make}": arena.queue for arena in list(self._arenas)}
         waits = [f"{thread.name} {tell()}" for thread, tell in list(self._threads.items())]
         show_everything(what, queues, waits, list(self._acts))
-
-    def _lanes(self) -> list[object]:
-        lanes: list[Any] = [lane for arena in list(self._arenas) for lane in arena.lanes()]
-        known = {lane.worker.pid for lane in lanes if lane.worker is not None}
-        return [*lanes, *(worker for worker in _workers() if worker.pid not in known)]
 
     def _await(self, what: str, done: Callable[[], bool]) -> None:
         """Until it is done; a hang, where it is not and nothing goes on. ``done`` waits a little by itself."""
@@ -391,10 +356,10 @@ class Chaos:
         if len(self._threads) >= MOST_CONSUMERS:
             return
         dice = random.Random(rng.random())
-        kind = rng.choice(("stream", "stream", "imap", "as_completed", "run", "fork", "fork"))
+        kind = rng.choice(("calls", "calls", "imap", "as_completed", "run", "fork", "fork"))
         self._note(arena, f"{kind}")
-        if kind == "stream":
-            driver = consumers.StreamDriver(dice, arena, self.struck, DEADLINE)
+        if kind == "calls":
+            driver = consumers.CallDriver(dice, arena, self.struck)
             self._beside(kind, partial(driver.drive, self._stop), driver.describe)
         elif kind == "imap":
             self._beside(kind, lambda: consumers.read_imap(dice, arena, self.struck))
@@ -448,13 +413,11 @@ class Chaos:
         elif way == "wait":
             self._see_ended(what, arena.queue.close)
         else:
-            arena.queue._engine.listeners.post(arena.queue.close)
-            self._await(what, lambda: arena.queue._closer.closed or threading.Event().wait(0.001))
+            arena.queue.on(JOB_FINISHED, lambda _: arena.queue.close())
+            arena.queue.run([], len)
         self._await_runs(arena)
         if not self.complaints:
-            closer = arena.queue._closer._thread
-            if closer is not None:
-                self._join(closer)
+            self._see_ended(what, arena.queue.close)  # another thread may be at it
             with self._lock:
                 self._arenas.remove(arena)
             for case in arena.cases():
@@ -463,7 +426,6 @@ class Chaos:
             self._await_runs(arena)
             arena.audit_all()
             self.counts["events"] += arena.witness.events
-            self.counts["restarts"] += sum(lane.generation for lane in arena.queue._engine._scheduler.books.lanes)
 
     def _await_runs(self, arena: Arena) -> None:
         runs = [run for case in arena.cases() for run in case.runs]

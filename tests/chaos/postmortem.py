@@ -1,4 +1,8 @@
-"""What to look at when something hangs: who waits for what, the schedulers' books, the workers' states, all stacks."""
+"""What to look at when something hangs: who waits for what, the queues' jobs, the workers, all stacks.
+
+How the scheduler's books stand, a recording tells: run the same seed with ``MPQUEUE_RECORD``, see
+docs/how-to/report-a-bug.md.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,12 @@ import threading
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
-from mpqueue import JobQueue
-from mpqueue._core.state.books import Books
-from mpqueue._core.state.job_book import JobBook
+from mpqueue import ItemStatus, Job, JobQueue
+from tests.chaos.workers import workers
+
+#: So many items of a job are named.
+SOME = 20
 
 
 def show_everything(what: str, queues: Mapping[str, JobQueue], waits: Iterable[str], acts: Iterable[str] = ()) -> None:
@@ -21,45 +26,22 @@ def show_everything(what: str, queues: Mapping[str, JobQueue], waits: Iterable[s
     print(*acts, f"\n=== {what}: it hangs ===", *waits, sep="\n", file=out)
     for name, queue in queues.items():
         print(*describe(name, queue), sep="\n", file=out)
+    print("--- workers", *map(_process, workers()), sep="\n  ", file=out)
     print(*stacks(), sep="\n", file=out)
     out.flush()
 
 
 def describe(name: str, queue: JobQueue) -> Iterator[str]:
-    """A queue, as its scheduler sees it."""
-    engine: Any = queue._engine
-    books: Books = engine._scheduler.books
+    """A queue, and its jobs that are not over."""
     yield f"--- {name}"
-    closed, quiet = queue._closer.closed, engine._scheduler.quiet
-    yield f"    closed={closed} closing={books.closing} jobs={len(books.jobs)} quiet={quiet}"
-    yield f"    now {books.now:.3f}, deadline {engine._scheduler.deadline}, steal_due {books.steal_due}"
-    yield (
-        f"    held={books.held} any_apart={books.any_apart} apart_since={books.apart_since} "
-        f"headroom={vars(books.headroom)} suspects={books.has_suspects} absent={books.absent} "
-        f"no_lanes_since={books.no_lanes_since} last_start_error={books.last_start_error!r}"
-    )
-    if (coordinator := engine._coordinator) is not None:
-        yield f"    in the inbox {coordinator.inbox._queue.qsize()}, alive={coordinator._thread.is_alive()}"
-    yield f"    listeners idle={engine.listeners.idle} queued={engine.listeners._queue.qsize()}"
-    for lane in books.lanes:
-        shared = None if engine._pool is None else engine._pool.lane(lane.number)
-        yield f"  lane {lane} worn_out={books.worn_out(lane)}"
-        if shared is not None:
-            yield f"       {shared.ledger.read()} calls={len(shared.calls)} {_process(shared.pid)}"
-    for warden in [] if engine._pool is None else list(engine._pool._wardens.values()):
-        yield f"  warden {warden.lane.number}.{warden.lane.generation} {warden._state} {_process(warden.lane.pid)}"
-    yield from (f"  {_job(job)}" for job in list(books.jobs.values()))
-    yield from (f"  {timer}" for timer in sorted(books.timers._heap)[:20])
+    yield f"    {queue.get_stats()}, for {queue.concurrency} workers"
+    yield from (f"  {_job(job)}" for job in queue.jobs() if not job.status.final)
 
 
-def _job(job: JobBook) -> str:
-    return (
-        f"job {job.id} number={job.number} {job.status} cancelled={job.cancelled} sealed={job.sealed} "
-        f"runnable={job.runnable} {job.completed}+{job.failed} of {len(job.table)} pending={len(job.pending)} "
-        f"next_care={job.pending.next_care.name} chunks_out={job.chunks_out} lanes_held={job.lanes_held} "
-        f"epoch={job.epoch} setups={job.setups} dropped={len(job.dropped)} "
-        f"unfinished={job.table.unfinished()[:20]} {job.options}"
-    )
+def _job(job: Job) -> str:
+    left = [item for item in job.items if item.status not in (ItemStatus.COMPLETED, ItemStatus.FAILED)]
+    some = ", ".join(f"{item.id} {item.status} after {item.attempts}" for item in left[:SOME])
+    return f"{job!r} paused={job.paused} cancelled={job.cancelled}, {len(left)} have not ended: {some}"
 
 
 def stacks() -> Iterator[str]:

@@ -119,7 +119,7 @@ def main(folder: Path, seed: int, run: int) -> None:
         for job_id, deeds in jobs.items():
             persist(partial(queue.create_job, job_id, deeds, doer))
         struck = Struck(LoggedStrikes(Log(folder / "struck")))
-        striker = Striker(random.Random(rng.random()), struck, lambda: lanes_of(queue), MOODS)
+        striker = Striker(random.Random(rng.random()), struck, MOODS)
         runs = [persist(partial(queue.start, job_id)) for job_id in jobs]
         for job_run in runs:
             await_end(job_run)
@@ -150,12 +150,6 @@ def await_end(run: JobRun) -> None:
             threading.Event().wait(0.05)
         except WorkerStartError as error:  # all that were started for half a minute were struck
             logging.getLogger("chaos").warning("interrupted: %r", error)
-
-
-def lanes_of(queue: JobQueue) -> list[Any]:
-    """The lanes that have a worker."""
-    pool: Any = queue._engine._pool
-    return [] if pool is None else list(pool._wardens)
 
 
 # --- trouble --------------------------------------------------------------------------------------------------------

@@ -21,10 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mpqueue import JobQueue, JobStatus
-from mpqueue._engines.loky.process import strays
-from mpqueue._os.process.process_table import processes
 from tests.chaos.audit import Audit, Case, Struck
 from tests.chaos.program import EMPTY_HANDED, RETRIES, SLOW, TELL, TIMEOUT, jobs_of
+from tests.chaos.workers import is_worker
 from tests.support.programs import descends_from, is_running
 from tests.support.small_shm import own_shm
 from tests.support.waiting import wait_until
@@ -43,6 +42,8 @@ OUTPUTS = ("null", "null", "full", "full pipe", "broken pipe")
 VICTIM = "not yours"
 #: A name that is none of a journal's.
 NOTES = "notes"
+#: What ends the processes that handlers of a program have left that was killed.
+START_OF_A_QUEUE = "from mpqueue import JobQueue\nwith JobQueue(1) as queue: queue.run([1], abs)"
 #: Seconds after which an item is long: it is on disk before it is told.
 LONG = 0.25
 
@@ -145,8 +146,8 @@ class Restarts:
 
     def _await_orphans(self) -> None:
         """What handlers had started is ended with the next start of a queue, if not before."""
-        strays.kill_orphans.cache_clear()
-        strays.kill_orphans()
+        if any(process.is_running for process in self._family):
+            subprocess.run([sys.executable, "-c", START_OF_A_QUEUE], check=True, timeout=PATIENCE)
         wait_until(lambda: not any(process.is_running for process in self._family), what=f"{self._family} to end")
         self._family.clear()
 
@@ -174,22 +175,22 @@ class Process:
     """One process; never another one that has its number later, of which there are only 32,768 on some machines."""
 
     pid: int
-    start: int
+    start: str
 
     @classmethod
     def of(cls, pid: int) -> Process:
         """The one that has that number now."""
-        return cls(pid, processes.start_time(pid))
+        return cls(pid, start_of(pid))
 
     @property
     def is_running(self) -> bool:
         """Whether it lives."""
-        return is_running(self.pid) and processes.start_time(self.pid) == self.start
+        return is_running(self.pid) and start_of(self.pid) == self.start
 
     @property
     def is_worker(self) -> bool:
         """Whether it lives and is a worker: not a program that a handler has started, once that is loaded."""
-        return self.is_running and b"popen_loky_posix" in _read(self.pid, "cmdline")
+        return self.is_running and is_worker(self.pid)
 
     @property
     def described(self) -> str:
@@ -201,6 +202,11 @@ class Process:
         if self.is_running:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
+
+
+def start_of(pid: int) -> str:
+    """When a process began, in the system's own words; empty where there is none of that number."""
+    return " ".join(_read(pid, "stat").decode(errors="replace").rpartition(")")[2].split()[19:20])
 
 
 def _read(pid: int, name: str) -> bytes:

@@ -7,11 +7,10 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from mpqueue._engines.loky.process.worker_process import WorkerProcess
 from tests.chaos.audit import Struck
+from tests.chaos.workers import is_young, strike, workers
 
 #: What strikes, and how often in comparison.
 STRIKES = {signal.SIGKILL: 6, signal.SIGSEGV: 2, signal.SIGTERM: 1, signal.SIGSTOP: 4}
@@ -19,22 +18,19 @@ STRIKES = {signal.SIGKILL: 6, signal.SIGSEGV: 2, signal.SIGTERM: 1, signal.SIGST
 #: Mean seconds between two strikes, in one mood or another.
 MOODS = (1.0, 0.3, 0.1, 0.02)
 
-#: How often a worker is struck that has not answered yet, in comparison: one that never gets to answer is no news.
+#: How often a worker is struck that may be starting, in comparison: one that never gets to answer is no news.
 STARTING = 0.2
 
 
 class Striker:
-    """The thread. ``lanes`` tells who could be struck now; ``moods`` are mean seconds between two strikes."""
+    """The thread. It strikes the workers of this program; ``moods`` are mean seconds between two strikes."""
 
-    def __init__(
-        self, rng: random.Random, struck: Struck, lanes: Callable[[], list[Any]], moods: Sequence[float] = MOODS
-    ) -> None:
+    def __init__(self, rng: random.Random, struck: Struck, moods: Sequence[float] = MOODS) -> None:
         self._moods = moods
         self._rng = rng
         self._struck = struck
-        self._lanes = lanes
         self._stop = threading.Event()
-        self._stopped: list[tuple[float, int, WorkerProcess]] = []  #: when they are to go on
+        self._stopped: list[tuple[float, int]] = []  #: when they are to go on
         self.strikes = 0
         self._thread = threading.Thread(target=self._run, name="chaos-striker", daemon=True)
         self._thread.start()
@@ -50,25 +46,28 @@ class Striker:
             if time.monotonic() >= mood_ends:
                 mood, mood_ends = rng.choice(self._moods), time.monotonic() + rng.uniform(0.2, 4)
             self._stop.wait(min(rng.expovariate(1 / mood), 2.0))
-            lanes = self._lanes()
-            lane = rng.choice(lanes) if lanes else None
-            if lane is not None and (lane.ask_for_stack is not None or rng.random() < STARTING):
-                self._strike(lane)
+            if pid := choose(rng):
+                self._strike(pid)
             self._let_go(time.monotonic())
         self._let_go(float("inf"))
 
-    def _strike(self, lane: Any) -> None:
+    def _strike(self, pid: int) -> None:
         (number,) = self._rng.choices(list(STRIKES), list(STRIKES.values()))
-        worker: WorkerProcess = lane.worker
-        self.strikes += 1
         if number == signal.SIGSTOP:
-            self._struck.stopped.add(worker.pid)
+            self._struck.stopped.add(pid)
             going_on = time.monotonic() + 10 ** self._rng.uniform(-3, 0.3)
-            heapq.heappush(self._stopped, (going_on, self.strikes, worker))
+            heapq.heappush(self._stopped, (going_on, pid))
         else:
-            self._struck.signals[worker.pid].add(number.name)
-        worker.send(number)
+            self._struck.signals[pid].add(number.name)  # noted first: what comes of it is seen at once
+        self.strikes += strike(pid, number)
 
     def _let_go(self, now: float) -> None:
         while self._stopped and self._stopped[0][0] <= now:
-            heapq.heappop(self._stopped)[2].send(signal.SIGCONT)
+            strike(heapq.heappop(self._stopped)[1], signal.SIGCONT)
+
+
+def choose(rng: random.Random) -> int | None:
+    """One of the workers; seldom one that starts, else there are none for too long."""
+    found = workers()
+    pid = rng.choice(found) if found else None
+    return pid if pid is None or not is_young(pid) or rng.random() < STARTING else None

@@ -27,7 +27,8 @@ from mpqueue import (
     current_item,
 )
 from tests.chaos.postmortem import show_everything
-from tests.chaos.striker import STARTING
+from tests.chaos.striker import choose
+from tests.chaos.workers import strike
 from tests.support import handlers as do
 from tests.support.recorder import Recorder
 from tests.support.strength import workers_of
@@ -177,13 +178,8 @@ class Chaos:
 
     def kill_worker(self) -> None:
         """SIGKILL one of the workers, whatever it is at; seldom one that starts, else there are none for too long."""
-        pool: Any = self.queue._engine._pool
-        lanes: list[Any] = [] if pool is None else list(pool._wardens)
-        if lanes:
-            lane = self.rng.choice(lanes)
-            if lane.ask_for_stack is not None or self.rng.random() < STARTING:
-                lane.worker.send(signal.SIGKILL)
-                self.did["kills"] += 1
+        if pid := choose(self.rng):
+            self.did["kills"] += strike(pid, signal.SIGKILL)
 
     def pause(self) -> None:
         if self.runs:

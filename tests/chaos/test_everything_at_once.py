@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
+import random
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from mpqueue._core.messages import LaneDied, Message
-from mpqueue._engines.loky.process.warden import Warden
 from tests.chaos.harness import Chaos
 
 pytestmark = pytest.mark.slow
@@ -40,16 +39,10 @@ class _Complaints(logging.Filter):
 
 @pytest.fixture
 def chaos(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Chaos]:
-    """Chaos of that seed, which hears what the engine logs and which workers died."""
+    """Chaos of that seed, which hears what the engine logs, and whose wall clock jumps by up to a week."""
     made = Chaos(seed, tmp_path)
-    tell = Warden._tell
-
-    def note(warden: Any, message: Message) -> None:
-        if isinstance(message, LaneDied):
-            made.struck.died.add(message.pid)
-        tell(warden, message)
-
-    monkeypatch.setattr(Warden, "_tell", note)
+    dice, real = random.Random(seed), time.time
+    monkeypatch.setattr(time, "time", lambda: real() + dice.uniform(-1, 1) * 10 ** dice.uniform(-2, 5.8))
     complaints, log = _Complaints(made), logging.getLogger("mpqueue")
     log.addFilter(complaints)
     yield made

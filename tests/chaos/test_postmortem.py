@@ -12,7 +12,7 @@ from mpqueue import JobQueue
 from tests.chaos import harness
 from tests.chaos.arena import Arena, Pulse
 from tests.chaos.audit import Struck
-from tests.chaos.consumers import StreamDriver
+from tests.chaos.consumers import CallDriver
 from tests.chaos.postmortem import describe, stacks
 from tests.support import handlers as do
 from tests.support.waiting import Gate
@@ -27,23 +27,21 @@ def test_a_queue_tells_what_its_unfinished_jobs_wait_for(tmp_path: Path) -> None
         run = queue.start(job.id)
         gate.wait_for("a")
         told = "\n".join(describe("the one", queue))
-        for part in ("--- the one", "RUNNING", "job held", "unfinished=[0, 1]", "Phase.RUNNING", "held=False"):
+        for part in ("--- the one", "for 1 workers", "'held'", "2 have not ended: 0 processing after 0, 1 "):
             assert part in told
         gate.open()
         assert run.result(60).completed == 2
 
 
-def test_a_stream_tells_what_it_has_not_heard_of(tmp_path: Path) -> None:
+def test_an_executor_tells_what_it_has_not_heard_of(tmp_path: Path) -> None:
     objections: list[str] = []
     arena = Arena(random.Random(1), tmp_path, Struck(), objections.append, Pulse())
     with arena.queue:
-        driver = StreamDriver(random.Random(1), arena, Struck(), 60.0)
-        driver._add(3)
-        assert f"of queue {arena.number}: open, its queue is open, 3 added, 3 not heard of" in driver.describe()
-        driver._stream.seal()
-        while not driver.over:
-            driver._hear()
-        assert "0 not heard of, 0 not ended" in driver.describe()
+        driver = CallDriver(random.Random(1), arena, Struck())
+        driver.add(3)
+        assert "open, 3 submitted, 3 not heard of" in driver.describe()
+        driver.end("shut down")
+        assert "shut down, 3 submitted, 0 not heard of" in driver.describe()
     assert objections == []
 
 
