@@ -37,6 +37,20 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskCluster]:
         yield cluster
 
 
+@pytest.fixture(scope="session")
+def far_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskCluster]:
+    """One Dask worker of as many threads, which has no memory in common with this program."""
+    with dask_cluster(tmp_path_factory.mktemp("far"), 1, threads=WORKERS, is_far=True) as cluster:
+        yield cluster
+
+
+@pytest.fixture(params=["here", "elsewhere"])
+def either_cluster(request: pytest.FixtureRequest) -> DaskCluster:
+    """Each of the two: on the program's machine, or as on another one."""
+    cluster: DaskCluster = request.getfixturevalue("cluster" if request.param == "here" else "far_cluster")
+    return cluster
+
+
 @pytest.fixture(scope="package")
 def _ray() -> Iterator[None]:
     """Not for longer than these tests: what is forked after it would have Ray's threads, and connections are kept."""

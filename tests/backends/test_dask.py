@@ -2,39 +2,38 @@
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import gc
 import importlib
 import json
 import os
+import pickle
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from distributed import Client, LocalCluster
-from tornado.iostream import IOStream
 
 import mpqueue
 from mpqueue import JobQueue, RetryPolicy, WorkerCrashedError, WorkerStartError
-from mpqueue._engines.dask import dask_pool, dask_side, host_line, node_line
-from mpqueue._engines.dask.dask_host import Host
-from mpqueue._engines.dask.host_line import HostLine
-from mpqueue._wire.memory import segments, shared
-from mpqueue._worker.elsewhere import hello
 from mpqueue.backends import DaskBackend
 from tests.support import handlers as do
-from tests.support.arrays import check_arrays_after_rights_are_lost, check_arrays_both_ways
-from tests.support.dask_cluster import DaskCluster, dask_cluster, share_nothing
-from tests.support.engines import WORKERS
+from tests.support.arrays import (
+    check_arrays_after_rights_are_lost,
+    check_arrays_both_ways,
+    segment_at,
+    segments_here,
+)
+from tests.support.dask_cluster import DaskCluster, dask_cluster
 from tests.support.programs import run_program
 from tests.support.results import results_of
 from tests.support.waiting import Gate, wait_until
@@ -127,13 +126,15 @@ def test_the_scheduler_knows_how_much_waits_and_for_whom(changing: DaskCluster, 
         for concurrency, wanted in ((3, 3), (None, 40)):
             with JobQueue(concurrency, backend=DaskBackend(changing.address)) as queue:
                 queue.start(queue.create_job("job", range(40), do.double).id)
-                wait_until(partial(_are_standins, client, wanted), what="the demand")
+                await_demand(changing, wanted, client)
                 queue.cancel("job")
-                wait_until(partial(_are_standins, client, 0), what="no demand")
+                await_demand(changing, 0, client)
 
 
-def _are_standins(client: Client, count: int) -> bool:
-    return bool(client.run_on_scheduler(_count_standins) == count)
+def await_demand(cluster: DaskCluster, count: int, client: Client | None = None) -> None:
+    """Wait until so many items are known to wait for workers."""
+    with contextlib.nullcontext(client) if client else Client(cluster.address, set_as_default=False) as asked:
+        wait_until(lambda: asked.run_on_scheduler(_count_standins) == count, what=f"a demand of {count}")
 
 
 def _count_standins(dask_scheduler: Any) -> int:
@@ -208,26 +209,17 @@ def test_a_worker_can_be_retired_while_it_is_used(changing: DaskCluster, tmp_pat
 
 
 def test_a_worker_that_dies_while_its_queue_closes_leaves_no_traceback(
-    changing: DaskCluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    changing: DaskCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     changing.have_workers(0)
     worker = changing.add_worker(nanny=False)
     changing.await_slots(1)
     queue = JobQueue(1, backend=DaskBackend(changing.address), retry=SOON)
     assert results_of(queue.run([1, 2], do.double)) == [2, 4]
-    pool = cast("dask_pool.DaskPool", queue._host.engine.coordinator()._pool)
-    asked = threading.Event()
-    ask = pool.ask
-
-    async def ask_soon(*arguments: Any) -> Any:
-        pool._loop.call_later(0.3, asked.set)  # when it is there
-        return await ask(*arguments)
-
-    monkeypatch.setattr(pool, "ask", ask_soon)
     worker.send_signal(signal.SIGSTOP)  # it would answer at once
     closing = threading.Thread(target=queue.close)
     closing.start()
-    assert asked.wait(60)
+    closing.join(0.5)  # it has asked the worker by then
     worker.kill()
     closing.join(60)
     worker.wait()
@@ -293,8 +285,7 @@ def test_that_the_scheduler_is_gone_is_said_where_no_worker_was_left(tmp_path: P
     ):
         queue.create_job("job", range(5), do.double)
         run = queue.start("job")
-        pool = cast("dask_pool.DaskPool", queue._host.engine.coordinator()._pool)
-        wait_until(lambda: pool._looked and pool._waiting, what="the lane to wait for a worker")
+        await_demand(cluster, 5)
         cluster.kill_scheduler()
         with pytest.raises(WorkerStartError, match="connection to the Dask scheduler is lost"):
             run.result(60)
@@ -337,8 +328,7 @@ def test_a_connection_that_was_cut_while_no_worker_was_there_is_made_anew(
     ):
         queue.create_job("job", range(5), do.double)
         run = queue.start("job")
-        pool = cast("dask_pool.DaskPool", queue._host.engine.coordinator()._pool)
-        wait_until(lambda: pool._looked and pool._waiting, what="the lane to wait for a worker")
+        await_demand(changing, 5)
         way.cut()
         wait_until(lambda: "can't be reached" in caplog.text, timeout=60, what="a try to connect again")
         way.open()
@@ -346,23 +336,22 @@ def test_a_connection_that_was_cut_while_no_worker_was_there_is_made_anew(
         assert results_of(run.result(60)) == [0, 2, 4, 6, 8]
 
 
-def test_a_worker_of_another_version_is_left_out(
-    changing: DaskCluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_worker_of_another_version_is_left_out(changing: DaskCluster, caplog: pytest.LogCaptureFixture) -> None:
     changing.have_workers(2)
-    seen: list[str] = []
-    check = Host.check
+    with Client(changing.address, set_as_default=False) as client:
+        other, _ = client.nthreads()
+        client.run(_pretend_version, "0.0.9", workers=[other])
+        try:
+            with JobQueue(None, backend=DaskBackend(changing.address), retry=SOON) as queue:
+                assert results_of(queue.run(range(40), do.double)) == [2 * item for item in range(40)]
+        finally:
+            client.run(_pretend_version, mpqueue.__version__, workers=[other])
+    assert caplog.text.count(f"the Dask worker {other} is left out: expected the same versions as here") == 1
+    assert f"mpqueue 0.0.9 there and {mpqueue.__version__} here" in caplog.text
 
-    def differ(self: Host, told: Any, **options: Any) -> None:
-        seen.append(self.address)
-        if self.address == seen[0]:
-            raise WorkerStartError("another version")
-        check(self, told, **options)
 
-    monkeypatch.setattr(Host, "check", differ)
-    with JobQueue(None, backend=DaskBackend(changing.address), retry=SOON) as queue:
-        assert results_of(queue.run(range(40), do.double)) == [2 * item for item in range(40)]
-    assert caplog.text.count(f"the Dask worker {seen[0]} is left out: another version") == 1
+def _pretend_version(version: str) -> None:
+    mpqueue.__version__ = version
 
 
 def test_a_client_that_is_killed_leaves_no_worker_of_ours(cluster: DaskCluster, tmp_path: Path) -> None:
@@ -401,32 +390,31 @@ def _count_tasks_of_ours(dask_scheduler: Any) -> int:
 
 
 def _size_of_largest_event(since: float, dask_scheduler: Any) -> int:
-    from mpqueue._engines.dask import dask_side
-
-    told = [event for at, event in dask_scheduler.get_events(dask_side.TOPIC) if at >= since]
-    return max((len(event["notice"]) for event in told), default=0)
+    told = [event for at, event in dask_scheduler.get_events("mpqueue") if at >= since]
+    return max((len(pickle.dumps(event)) for event in told), default=0)
 
 
 def test_a_client_that_is_killed_while_a_worker_starts_leaves_none(cluster: DaskCluster, tmp_path: Path) -> None:
+    here = tmp_path / "starting"
+    for folder in (cluster.folder, tmp_path):
+        (folder / "slow_to_import.py").write_text(
+            f"import pathlib, threading\npathlib.Path({str(here)!r}).touch()\nthreading.Event().wait(60)\n"
+        )
     script = f"""
-        import os, mpqueue
-        from mpqueue._engines.dask.dask_pool import DaskPool
-        from mpqueue._engines.dask import dask_side
+        import os, threading, mpqueue
         from mpqueue.backends import DaskBackend
 
-        ask = DaskPool.ask
+        def end():
+            while not os.path.exists({str(here)!r}):
+                threading.Event().wait(0.01)
+            print("starting", flush=True)
+            os._exit(0)
 
-        async def ask_and_die(pool, address, function, *arguments):
-            told = await ask(pool, address, function, *arguments)
-            if function is dask_side.start:
-                print("opened", flush=True)
-                os._exit(0)
-            return told
-
-        DaskPool.ask = ask_and_die
-        mpqueue.JobQueue(None, backend=DaskBackend({cluster.address!r})).run(range(10), abs)
+        threading.Thread(target=end, daemon=True).start()
+        queue = mpqueue.JobQueue(None, backend=DaskBackend({cluster.address!r}), preload=["slow_to_import"])
+        queue.run(range(10), abs)
     """
-    assert run_program(tmp_path, script).stdout == "opened\n"
+    assert run_program(tmp_path, script).stdout == "starting\n"
     with Client(cluster.address, set_as_default=False) as client:
         cluster.check_is_clean(client)
 
@@ -462,111 +450,79 @@ def test_where_workers_can_t_be_reached_all_goes_through_the_scheduler(cluster: 
         assert results_of(queue.run([bytes(2_000_000)] * 4, len, chunksize=1)) == [2_000_000] * 4
 
 
-def test_connections_to_workers_that_are_lost_cost_nobody_a_try(
-    cluster: DaskCluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    lines: list[HostLine] = []
-    follow = HostLine._follow
-
-    async def note(self: HostLine, comm: Any) -> bool:
-        lines.append(self)
-        return await follow(self, comm)
-
-    monkeypatch.setattr(HostLine, "_follow", note)
-    monkeypatch.setattr(host_line, "FIRST_PAUSE", 0.01)
-    gate = Gate(tmp_path)
-    with JobQueue(None, backend=DaskBackend(cluster.address), retry=SOON) as queue:
-        job = queue.create_job("job", range(40), do.only(0, do.block_until_told(gate)), chunksize=1)
-        run = queue.start("job")
-        gate.wait_for(0)
-        for _ in range(5):
-            wait_until(partial(_cut_one_more, lines, len(lines)), what="a new connection")
-        gate.open()
-        results_of(run.result(60))
-    assert [item.attempts for item in job.items] == [1] * 40
-
-
-def _cut_one_more(lines: list[HostLine], before: int) -> bool:
-    for line in list(lines):
-        line._pool.soon(_cut, line)
-    return len(lines) > before
-
-
-def _cut(line: HostLine) -> None:
-    if line._comm is not None:
-        line._comm.abort()
-
-
 # -- data ------------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_shared_leaves_once_and_goes_with_the_last_that_holds_it(
-    cluster: DaskCluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    left = []
-
-    def note(one: Any) -> shared.Parts:
-        left.append(1)
-        return shared.parts_of(one)
-
-    monkeypatch.setattr(dask_pool, "parts_of", note)
-    monkeypatch.setattr(dask_side, "try_sharing", share_nothing)
+def test_what_is_shared_goes_with_the_last_that_holds_it(either_cluster: DaskCluster, tmp_path: Path) -> None:
     gate = Gate(tmp_path)
-    with JobQueue(None, backend=DaskBackend(cluster.address)) as queue:
-        table = mpqueue.share(np.arange(500_000))
-        job = queue.create_job("met", range(2), partial(_meet_and_tell, table, gate), chunksize=1)
+    with JobQueue(None, backend=DaskBackend(either_cluster.address)) as queue:
+        table = mpqueue.share(Counted())
+        queue.create_job("met", range(2), partial(_meet_and_tell, table, gate), chunksize=1)
         run = queue.start("met")
         gate.wait_for(0, 1)  # both workers are at it
         gate.open()
         assert results_of(run.result(60)) == [0, 1]
         assert results_of(queue.run([("in an item", table)] * 4, _second_of, chunksize=1)) == [7] * 4
-        assert len(left) == 1
-        del table, job, run
+        del table, run
         for name in [job.id for job in queue.jobs()]:
             queue.clear_job(name)
-        wait_until(lambda: gc.collect() >= 0 and set(results_of(queue.run(range(20), _count_shared))) == {0})
+        wait_until(lambda: gc.collect() >= 0 and set(results_of(queue.run(range(20), _count_them))) == {0})
+
+
+class Counted:
+    """A large object; each process counts its own."""
+
+    alive: ClassVar[weakref.WeakSet[Counted]] = weakref.WeakSet()
+
+    def __init__(self) -> None:
+        self.table = np.arange(500_000)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        Counted.alive.add(self)
+
+
+def _meet_and_tell(table: Any, gate: Gate, item: int) -> int:
+    gate.pass_through(item)
+    return int(table.table[item])
+
+
+def _second_of(item: tuple[str, Any]) -> int:
+    return int(item[1].table[7])
+
+
+def _count_them(item: int) -> int:
+    gc.collect()
+    return len(Counted.alive)
 
 
 @pytest.mark.parametrize("direct", [None, False], ids=["direct", "through the scheduler"])
-@pytest.mark.parametrize("place", ["here", "elsewhere"])
 def test_arrays_arrive_equal_and_writable_wherever_the_workers_are(
-    cluster: DaskCluster, place: str, direct: bool | None, monkeypatch: pytest.MonkeyPatch
+    either_cluster: DaskCluster, direct: bool | None
 ) -> None:
-    if place == "elsewhere":
-        monkeypatch.setattr(dask_side, "try_sharing", share_nothing)
     with (
-        Client(cluster.address, set_as_default=False, direct_to_workers=direct) as client,
+        Client(either_cluster.address, set_as_default=False, direct_to_workers=direct) as client,
         JobQueue(None, backend=DaskBackend(client), retry=SOON) as queue,
     ):
         check_arrays_both_ways(queue)
-        pool = cast("dask_pool.DaskPool", queue._host.engine.coordinator()._pool)
-        assert {host.shares_memory for host in pool._hosts.values()} == {place == "here"}
 
 
-def test_nothing_big_is_sent_where_the_workers_are_on_the_program_s_machine(
-    cluster: DaskCluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sizes: list[int] = []
-
-    def note(seen: int, messages: Any) -> Any:
-        packed = node_line.pack(seen, messages)
-        sizes.append(sum(map(_size_of, packed)))
-        return packed
-
-    monkeypatch.setattr(host_line, "pack", note)
+def test_nothing_big_is_sent_where_the_workers_are_on_the_program_s_machine(cluster: DaskCluster) -> None:
+    """Items and what is shared are in segments of this program, results in such of the workers."""
+    table = mpqueue.share(np.arange(500_000))
     arrays = [np.full(200_000, at) for at in range(8)]
     with JobQueue(None, backend=DaskBackend(cluster.address)) as queue:
-        assert [int(result[0]) for result in results_of(queue.run(arrays, _add_one))] == [*range(1, 9)]
-    assert sizes
-    assert max(sizes) < 200_000, "an array has 1.6 MB"
+        told = results_of(queue.run([(array, table) for array in arrays], _look_where_it_is))
+        for at, (result, item_at, table_at) in enumerate(told):
+            assert int(result[0]) == at + 1
+            assert item_at is not None
+            assert table_at in segments_here()
+            assert segment_at(result) is not None
 
 
-def _size_of(part: Any) -> int:
-    return len(part) if isinstance(part, bytes) else memoryview(part.data).nbytes
-
-
-def _add_one(array: Any) -> Any:
-    return array + 1
+def _look_where_it_is(item: tuple[Any, Any]) -> tuple[Any, int | None, int | None]:
+    array, table = item
+    return array + 1, segment_at(array), segment_at(table.value)
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
@@ -576,64 +532,14 @@ def test_a_worker_that_gives_up_its_rights_has_its_items_carried(cluster: DaskCl
         check_arrays_after_rights_are_lost(queue, chunksize)
 
 
-def test_results_that_the_program_can_t_open_come_with_their_report(
-    cluster: DaskCluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It was found out otherwise when the worker started."""
-    with JobQueue(None, backend=DaskBackend(cluster.address), max_retries=0) as queue:
-        assert results_of(queue.run(range(4), do.double)) == [0, 2, 4, 6]
-        opened: list[str] = []
-
-        def refuse(path: str) -> int:
-            opened.append(path)
-            raise PermissionError(errno.EACCES, "not yours", path)
-
-        monkeypatch.setattr(segments, "open_unseen", refuse)
-        found = results_of(queue.run(range(12), _big_of, chunksize=1))
-        assert [int(result[0]) for result in found] == [*range(12)]
-        assert 0 < len(opened) <= 4 * WORKERS
-
-
-def _big_of(item: int) -> Any:
-    return np.full(100_000, item)
-
-
-def test_what_is_shared_is_not_copied_on_the_program_s_machine(
-    cluster: DaskCluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delattr(dask_pool, "parts_of")
-    table = mpqueue.share(np.arange(500_000))
-    with JobQueue(None, backend=DaskBackend(cluster.address)) as queue:
-        assert results_of(queue.run([("in an item", table)] * 4, _second_of, chunksize=1)) == [7] * 4
-        assert results_of(queue.run(range(4), partial(_look_up, table))) == [0, 1, 2, 3]
-
-
-def _look_up(table: Any, item: int) -> int:
-    return int(table[item])
-
-
-def _meet_and_tell(table: Any, gate: Gate, item: int) -> int:
-    gate.pass_through(item)
-    return int(table[item])
-
-
-def _second_of(item: tuple[str, Any]) -> int:
-    return int(item[1][7])
-
-
-def _count_shared(item: int) -> int:
-    return len(shared._known)
-
-
 # -- what does not fit -----------------------------------------------------------------------------------------------
 
 
 def test_versions_that_differ_everywhere_are_a_clear_error(
     cluster: DaskCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = dict(hello.introduce())
-    monkeypatch.setattr(hello, "introduce", lambda: {**own, "mpqueue": "0.0.9"})
-    there = f"mpqueue {own['mpqueue']} there and 0.0.9 here"
+    there = f"mpqueue {mpqueue.__version__} there and 0.0.9 here"
+    monkeypatch.setattr(mpqueue, "__version__", "0.0.9")
     backend = DaskBackend(cluster.address, patience=0.5)
     with JobQueue(None, backend=backend) as queue, pytest.raises(WorkerStartError, match=there):
         queue.run(range(2), do.double)
@@ -648,16 +554,3 @@ def test_what_is_no_cluster_is_refused(wrong: Any) -> None:
 def test_an_address_where_nobody_is_is_an_error_at_once() -> None:
     with pytest.raises(OSError, match="Timed out"):
         DaskBackend("tcp://127.0.0.1:1", connect_timeout=0.2)
-
-
-def test_what_dask_leaves_open_is_closed_with_the_queue(cluster: DaskCluster) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        with JobQueue(1, backend=DaskBackend(cluster.address)) as queue:
-            assert queue.run([1], do.double).results == [2]
-            pool = cast("dask_pool.DaskPool", queue._host.engine.coordinator()._pool)
-            # As of a call that was cancelled while its connection was made: nobody closes it.
-            pool.soon(lambda: IOStream(socket.socket()).connect(silent.getsockname()))
-            connection, _ = silent.accept()
-        with connection:
-            connection.settimeout(30)
-            assert connection.recv(1) == b""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -20,12 +18,14 @@ import ray
 
 import mpqueue
 from mpqueue import JobQueue, RetryPolicy, SetupError, WorkerStartError
-from mpqueue._engines.ray import ray_pool
-from mpqueue._wire.memory import shared
-from mpqueue._worker.elsewhere import hello, hosted
 from mpqueue.backends import RayBackend
 from tests.support import handlers as do
-from tests.support.arrays import check_arrays_after_rights_are_lost, check_arrays_both_ways
+from tests.support.arrays import (
+    check_arrays_after_rights_are_lost,
+    check_arrays_both_ways,
+    segment_at,
+    segments_here,
+)
 from tests.support.engines import WORKERS
 from tests.support.programs import run_program, start_program
 from tests.support.ray_local import QUIET, actors_here, other_node
@@ -78,15 +78,8 @@ def _backend(place: str) -> RayBackend:
     return RayBackend(worker=HERE if place == "here" else THERE)
 
 
-def test_a_node_has_one_copy_of_what_is_shared(place: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_node_has_one_copy_of_what_is_shared(place: str, tmp_path: Path) -> None:
     """On this program's own node, that is the one that it has itself."""
-    left = []
-
-    def note(one: Any) -> Any:
-        left.append(1)
-        return shared.parts_of(one)
-
-    monkeypatch.setattr(ray_pool, "parts_of", note)
     gate = Gate(tmp_path)
     with JobQueue(WORKERS, backend=_backend(place)) as queue:
         table = mpqueue.share(np.arange(500_000))
@@ -96,28 +89,19 @@ def test_a_node_has_one_copy_of_what_is_shared(place: str, monkeypatch: pytest.M
         gate.open()
         told = results_of(run.result(60))
         assert results_of(queue.run([(7, table)] * 4, _look_up, chunksize=1)) == [7] * 4
-        assert [seen[:2] for seen in told] == [(0, True), (1, True)]
-        assert len({inode for _, _, inode in told} - {None}) == 1, "each maps the same file"
+        assert [item for item, _ in told] == [0, 1]
+        ((inode),) = {inode for _, inode in told}  # each maps the same file
+        assert inode is not None
+        assert (inode in segments_here()) is (place == "here")
         del table
         assert results_of(queue.run(range(4), do.double)) == [0, 2, 4, 6]
-    assert len(left) == (0 if place == "here" else 1)
 
 
-def _meet_and_tell(table: Any, gate: Gate, item: int) -> tuple[int, bool, str | None]:
+def _meet_and_tell(table: Any, gate: Gate, item: int) -> tuple[int, int | None]:
     do.block_until_told(gate)(item)
-    mapped = _inode_at(table.value.__array_interface__["data"][0])
+    mapped = segment_at(table.value)
     table.value[item] += 100  # for itself
-    return int(table.value[item]) - 100, table._was_brought, mapped
-
-
-def _inode_at(address: int) -> str | None:
-    """Of the file in memory that is mapped there."""
-    for line in Path("/proc/self/maps").read_text().splitlines():
-        ends, _, _, _, inode, *name = line.split()
-        begin, end = (int(end, 16) for end in ends.split("-"))
-        if begin <= address < end and name and "mpqueue-segment" in name[0]:
-            return inode
-    return None
+    return int(table.value[item]) - 100, mapped
 
 
 def _look_up(item: tuple[int, Any]) -> int:
@@ -136,23 +120,20 @@ def test_a_worker_that_gives_up_its_rights_has_its_items_carried(ray_node: None,
         check_arrays_after_rights_are_lost(queue, chunksize)
 
 
-def test_workers_for_which_there_is_no_room_are_done_without(ray_node: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_for_which_there_is_no_room_are_done_without(ray_node: None) -> None:
     """A job whose setup fails in all that are there does not wait for those that are not."""
-    monkeypatch.setattr(ray_pool, "ROOM_LIMIT", 0.2)
     with JobQueue(3, backend=RayBackend(), max_retries=0) as queue:
         assert results_of(queue.run(range(30), do.double)) == [2 * item for item in range(30)]
         job = queue.run(range(3), _take_state, setup=_refuse)
     assert isinstance(job.items[0].exception, SetupError)
 
 
-def test_idle_workers_give_their_room_back_and_come_again(ray_node: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_pool, "IDLE_SECONDS", 0.2)
+def test_idle_workers_give_their_room_back_and_come_again(ray_node: None) -> None:
     with JobQueue(None, backend=RayBackend(), max_retries=0) as queue:
-        for _ in range(2):
-            job = queue.run(range(30), _put_into_state, setup=dict)
-            assert job.results == list(range(30))
-            wait_until(lambda: ray.available_resources().get("CPU") == WORKERS, what="the room to be given back")
-            assert ray.get(ray.remote(_one).remote()) == 1
+        assert queue.run(range(30), _put_into_state, setup=dict).results == list(range(30))
+        wait_until(lambda: ray.available_resources().get("CPU") == WORKERS, what="the room to be given back")
+        assert ray.get(ray.remote(_one).remote()) == 1
+        assert queue.run(range(30), _put_into_state, setup=dict).results == list(range(30))
         assert queue.concurrency == WORKERS
 
 
@@ -175,11 +156,8 @@ def test_as_many_workers_start_as_there_are_items_for(ray_node: None, tmp_path: 
         assert results_of(run.result(60)) == [0]
 
 
-def test_a_queue_that_finds_no_room_waits_and_says_so(
-    ray_node: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_queue_that_finds_no_room_waits_and_says_so(ray_node: None, caplog: pytest.LogCaptureFixture) -> None:
     """Longer than its patience, which is for workers that can't come."""
-    monkeypatch.setattr(ray_pool, "ROOM_LIMIT", 0.2)
     other = ray.remote(num_cpus=WORKERS)(_Holder).remote()
     ray.get(other.there.remote())
     with JobQueue(1, backend=RayBackend(patience=0.5), max_retries=0) as queue:
@@ -196,10 +174,7 @@ class _Holder:
         return True
 
 
-def test_workers_for_which_no_node_could_have_room_interrupt_the_job(
-    ray_node: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ray_pool, "ROOM_LIMIT", 0.2)
+def test_workers_for_which_no_node_could_have_room_interrupt_the_job(ray_node: None) -> None:
     backend = RayBackend(worker={"resources": {"nowhere": 1}}, patience=0.5)
     with JobQueue(1, backend=backend) as queue, pytest.raises(WorkerStartError, match="there was no room for any"):
         queue.run(range(3), do.double)
@@ -213,30 +188,18 @@ def _take_state(item: int, _: None) -> int:
     return item
 
 
-def test_a_worker_that_starts_while_its_queue_closes_is_looked_after_to_the_end(
-    ray_node: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found = threading.Event()
-    find = ray_pool.RayPool._find_guardian
-
-    async def find_late(pool: Any, lane: Any, *told: Any) -> Any:
-        guardian = await find(pool, lane, *told)
-        found.set()
-        await asyncio.to_thread(wait_until, lambda: lane.is_let_go)
-        return guardian
-
-    monkeypatch.setattr(ray_pool.RayPool, "_find_guardian", find_late)
-    with JobQueue(1, backend=RayBackend()) as queue:
-        queue.start(queue.create_job("job", range(3), do.double).id)
-        assert found.wait(30.0)
-        queue.close(kill=True)
-    assert not hosted._adopted, "the ledger of a worker that is gone"
+def test_a_queue_that_is_closed_while_its_workers_start_leaves_none(ray_node: None) -> None:
+    """That no actor is left, the fixture sees to."""
+    for kill in (True, False):
+        with JobQueue(1, backend=RayBackend()) as queue:
+            queue.create_job("job", range(3), do.double)
+            queue.start("job")
+            queue.close(wait=False, kill=kill)
 
 
 def test_versions_that_differ_are_a_clear_error_at_once(ray_node: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    own = dict(hello.introduce())
-    monkeypatch.setattr(hello, "introduce", lambda: {**own, "mpqueue": "0.0.9"})
-    there = f"mpqueue {own['mpqueue']} there and 0.0.9 here"
+    there = f"mpqueue {mpqueue.__version__} there and 0.0.9 here"
+    monkeypatch.setattr(mpqueue, "__version__", "0.0.9")
     with JobQueue(1, backend=RayBackend()) as queue, pytest.raises(WorkerStartError, match=there):
         queue.run(range(2), do.double)
 
@@ -347,10 +310,7 @@ def test_a_cluster_whose_gcs_is_lost_interrupts_its_jobs_and_nothing_hangs(tmp_p
         import os, signal, threading
         os.environ.update({json.dumps({**QUIET, "RAY_TMPDIR": short_folder})})
         import mpqueue, psutil
-        from mpqueue._engines.ray import ray_pool
         from mpqueue.backends import RayBackend
-
-        ray_pool.GCS_LIMIT = 1.0
 
         def work(item):
             if item >= 2 and os.path.exists("once"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,27 @@ import mpqueue
 from mpqueue import JobQueue
 from tests.support import handlers as do
 from tests.support.results import results_of
+
+
+def segment_at(array: Any) -> int | None:
+    """The inode of the segment in whose memory an array is; None where it is this process's own memory."""
+    address = array.__array_interface__["data"][0]
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        ends, _, _, _, inode, *name = line.split()
+        begin, end = (int(end, 16) for end in ends.split("-"))
+        if begin <= address < end and name and "mpqueue-segment" in name[0]:
+            return int(inode)
+    return None
+
+
+def segments_here() -> set[int]:
+    """The inodes of the segments that this process has made or opened."""
+    found = set()
+    for fd in os.listdir("/proc/self/fd"):
+        path = Path(f"/proc/self/fd/{fd}")
+        if path.exists() and "mpqueue-segment" in os.readlink(path):
+            found.add(path.stat().st_ino)
+    return found
 
 
 def check_arrays_both_ways(queue: JobQueue) -> None:

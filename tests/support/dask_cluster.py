@@ -12,12 +12,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 from distributed import Client
 
 from tests.support import leaks
 from tests.support.programs import is_running
 from tests.support.waiting import wait_until
 
+#: What runs a program where it sees no process of ours, and so no memory of theirs.
+FAR = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
 #: Seconds that a cluster may take to come up, on a busy machine.
 PATIENCE = 60.0
 
@@ -30,8 +33,9 @@ def _without_cookie() -> dict[str, str]:
 class DaskCluster:
     """Owned by a fixture; its processes are not counted as what a test leaves behind."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, is_far: bool = False) -> None:
         self.folder = folder
+        self._wrapped = FAR if is_far else []
         self._file = folder / "scheduler.json"
         self._processes: list[subprocess.Popen[bytes]] = []
         self._start("scheduler", "--port", "0", "--no-dashboard", "--scheduler-file", str(self._file))
@@ -42,10 +46,10 @@ class DaskCluster:
             return str(json.loads(self._file.read_text())["address"])
         return ""
 
-    def _start(self, *command: str) -> subprocess.Popen[bytes]:
+    def _start(self, *command: str, wrapped: Sequence[str] = ()) -> subprocess.Popen[bytes]:
         with open(self.folder / f"{len(self._processes)}.log", "wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "dask", *command],
+                [*wrapped, sys.executable, "-m", "dask", *command],
                 stdout=log,
                 stderr=log,
                 cwd=self.folder,
@@ -62,7 +66,7 @@ class DaskCluster:
         """Start a worker, under a nanny unless told otherwise; returns its (the nanny's) process at once."""
         common = ["--nthreads", str(threads), "--no-dashboard", "--nanny" if nanny else "--no-nanny"]
         common += ["--local-directory", str(self.folder)]
-        return self._start("worker", self.address, *common, *options)
+        return self._start("worker", self.address, *common, *options, wrapped=self._wrapped)
 
     def have_workers(self, count: int) -> None:
         """Let there be so many workers of one slot, of those that are there as many as possible."""
@@ -112,9 +116,13 @@ class DaskCluster:
 
 
 @contextlib.contextmanager
-def dask_cluster(folder: Path, workers: int = 2, *, threads: int = 1, nanny: bool = True) -> Iterator[DaskCluster]:
-    """A cluster that is up."""
-    cluster = DaskCluster(folder)
+def dask_cluster(
+    folder: Path, workers: int = 2, *, threads: int = 1, nanny: bool = True, is_far: bool = False
+) -> Iterator[DaskCluster]:
+    """A cluster that is up; ``is_far``: its workers share no memory with this program, as on other machines."""
+    if is_far and subprocess.run([*FAR, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("no pid namespaces here")
+    cluster = DaskCluster(folder, is_far=is_far)
     try:
         for _ in range(workers):
             cluster.add_worker(threads=threads, nanny=nanny)
@@ -122,11 +130,6 @@ def dask_cluster(folder: Path, workers: int = 2, *, threads: int = 1, nanny: boo
         yield cluster
     finally:
         cluster.close()
-
-
-def share_nothing(token: str, probe: Any) -> tuple[bool, None]:
-    """In the place of `dask_side.try_sharing`: as a Dask worker on another machine."""
-    return False, None
 
 
 def _tasks_of_ours(dask_scheduler: Any) -> list[str]:
@@ -139,10 +142,7 @@ def _ours_there() -> list[str]:
 
     import psutil
 
-    from mpqueue._engines.dask import dask_side
-
-    threads = [thread.name for thread in threading.enumerate() if thread.name.startswith("mpqueue")]
-    left = [*dask_side._agents, *threads]
+    left = [thread.name for thread in threading.enumerate() if thread.name.startswith("mpqueue")]
     for child in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):  # it has just ended
             left += [str(child)] if any("popen_loky" in part for part in child.cmdline()) else []
