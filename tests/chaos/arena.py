@@ -172,7 +172,7 @@ def _random_make(rng: random.Random) -> dict[str, Any]:
         "max_memory_per_worker": rng.choice((None, None, None, MEMORY_LIMIT)),
         "progress_interval": rng.choice((0.0, 0.0, 0.0, 0.02)),
         "timeout": rng.choice((None, None, TIMEOUT)),
-        "setup_timeout": 3.0,
+        "setup_timeout": 10.0,
         "resources": {"gpu": GPUS},
     }
 
