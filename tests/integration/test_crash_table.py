@@ -32,13 +32,12 @@ from mpqueue import (
     RetryPolicy,
     WorkerCrashedError,
 )
-from mpqueue._os.process.process_signals import signal_name
 from tests.support import handlers as do
 from tests.support.handlers import ErrorWhenPickled, ErrorWhenUnpickled, Handler, WhenPickled, WhenUnpickled
 from tests.support.programs import is_running
 from tests.support.recorder import Recorder
 from tests.support.strength import workers_of
-from tests.support.systems import IS_WINDOWS, not_on_windows
+from tests.support.systems import IS_WINDOWS, not_on_windows, signal_name
 from tests.support.systems import KILL as KILL_SIGNAL
 from tests.support.waiting import Gate, wait_until
 

@@ -31,3 +31,10 @@ SEGFAULT, SEGFAULT_WORD = (
 def not_on_windows(reason: str) -> pytest.MarkDecorator:
     """For what Windows does not have (`make test-windows`)."""
     return pytest.mark.skipif(IS_WINDOWS, reason=f"Windows: {reason}")
+
+
+def signal_name(exitcode: int) -> str | None:
+    """What ended a process with that exit code is called: a signal; on Windows an exception. None: neither."""
+    if IS_WINDOWS:
+        return "ACCESS_VIOLATION" if exitcode == 0xC0000005 else None
+    return signal.Signals(-exitcode).name if exitcode < 0 else None

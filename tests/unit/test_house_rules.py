@@ -166,6 +166,19 @@ def test_the_package_does_not_use_its_own_front_door(path: Path) -> None:
     assert "mpqueue" not in set(imports_of(path)), "import the module that owns the name"
 
 
+#: Tests that say what users are promised; the others look inside, with fakes.
+_FROM_OUTSIDE = [
+    path for path in TESTS if path.name.startswith("test_") and not {"unit", "simulation"} & set(path.parts)
+]
+_PRIVATE_IMPORT = re.compile(r"^\s*(?:from|import)\s+mpqueue(?:\.\w+)*(?:\._|\s+import\s+\(?\s*_)(?!_)", re.MULTILINE)
+
+
+@each(_FROM_OUTSIDE)
+def test_tests_from_outside_import_public_names_only(path: Path) -> None:
+    """Also in the programs that they write."""
+    assert not _PRIVATE_IMPORT.findall(path.read_text())
+
+
 def test_importing_mpqueue_loads_nothing_of_weight() -> None:
     code = "import sys, mpqueue; print(*sorted(sys.modules), sep='\\n')"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
