@@ -760,22 +760,23 @@ def test_a_failed_item_that_is_big_is_in_the_journal_and_runs_again(path: Path) 
 
 def test_map_with_a_journal_calls_only_what_is_missing(path: Path, tmp_path: Path) -> None:
     first, again = gate(tmp_path, "first"), gate(tmp_path, "again")
+    of_one = partial(mpqueue.map, journal=path, job_id="squares", concurrency=2)
     failing = do.announce(first, do.only(7, do.fail_with(ValueError("seven")), do.square))
     with pytest.raises(ValueError, match="seven"):
-        mpqueue.map(failing, range(12), journal=path, concurrency=2, max_retries=0)
+        of_one(failing, range(12), max_retries=0)
     assert len(first.arrived()) == 12
     healed = do.announce(again, do.square)
-    results = mpqueue.map(healed, range(12), journal=path, concurrency=2, on_error="collect")
+    results = of_one(healed, range(12), on_error="collect")
     assert again.arrived() == set()
     assert [result for result in results if not isinstance(result, ValueError)] == [n * n for n in range(12) if n != 7]
     with pytest.raises(JournalMismatchError, match="1 new, 1 gone"):
-        mpqueue.map(healed, range(1, 13), journal=path, concurrency=2)
-    assert mpqueue.map(healed, range(8, 13), journal=path, concurrency=2, update=True) == [64, 81, 100, 121, 144]
+        of_one(healed, range(1, 13))
+    assert of_one(healed, range(8, 13), update=True) == [64, 81, 100, 121, 144]
     assert again.arrived() == {"12"}
     assert mpqueue.starmap(pow, [(2, 3), (2, 4)], journal=path, concurrency=1) == [8, 16]
     assert mpqueue.map(abs, [-1, -2], journal=str(path), concurrency=1) == [1, 2]
     assert [*lines_of(path)] == [
-        "map tests.support.handlers._announce",
+        "squares",
         "map builtins.pow",
         "map builtins.abs",
     ]
