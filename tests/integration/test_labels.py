@@ -38,7 +38,7 @@ def test_the_label_stands_wherever_an_item_is_shown(
     job = queue.run(PATHS, log_and_fail_at_b, id="pictures")
     assert [item.label for item in job.items] == ["a.jpg", "b.jpg"]
     assert str(job.failures[0]) == "item 1 (b.jpg) of job 'pictures' failed after 1 try: ValueError: broken"
-    assert str(job.failure_groups()[0]).endswith(", first: b.jpg")
+    assert str(job.failure_groups()[0]).endswith(", first: b.jpg: broken")
     assert [(row["id"], row["item"]) for row in job.to_records()] == [(0, "a.jpg"), (1, "b.jpg")]
     assert job.items["b.jpg"] == job.items[1]
     assert "1 (b.jpg)" in str(job.report())
