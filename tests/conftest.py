@@ -21,7 +21,7 @@ from mpqueue.testing import close_shared_pool
 from tests.support import leaks, length
 from tests.support.disk import Disk, watched
 from tests.support.startup import sitecustomize
-from tests.support.systems import IS_WINDOWS
+from tests.support.this_system import IS_WINDOWS
 from tests.support.waiting import wait_until
 
 #: Seconds that asynchronous cleaning up may take: worker exit, unlinking by a resource tracker, threads running out.

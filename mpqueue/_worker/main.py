@@ -144,7 +144,7 @@ class Worker:
         for token in frame.unshared:
             seat.brought.pop(token, None)
         if frame.imports is not None:
-            self._claim(frame.chunk, Phase.LOADING)
+            self._begin_loading(frame.chunk)
             self._catch_up(frame.imports)
         self._claim(frame.chunk, Phase.UNPACKING)
         for job_number in frame.forget if frame.alive is None else [*self._loaded.keys() - {*frame.alive}]:
@@ -174,8 +174,12 @@ class Worker:
             seat.home.sender = None
             context.enter(seat.station, None)
 
+    def _begin_loading(self, chunk: int) -> None:
+        self.seat.station.note_memory()  # what the worker has by now is not what loading takes
+        self._claim(chunk, Phase.LOADING)
+
     def _load(self, frame: ChunkFrame, handler: HandlerFrame) -> LoadedJob | FailureFrame:
-        self._claim(frame.chunk, Phase.LOADING)
+        self._begin_loading(frame.chunk)
         started = clock.monotonic()
         if not self._loaded and self.seat.station.is_own_process:
             classes.forget_attributes()  # what earlier jobs have made of them is nothing to this one

@@ -29,7 +29,7 @@ from tests.support.engine_pages import refused_by, refused_on_page
 from tests.support.engines import Engine
 from tests.support.recorder import Recorder
 from tests.support.results import results_of
-from tests.support.systems import IS_LINUX
+from tests.support.this_system import IS_LINUX
 from tests.support.waiting import Gate, wait_until
 
 pytestmark = pytest.mark.slow

@@ -13,7 +13,8 @@ import pytest
 from mpqueue import JobQueue, RetryPolicy, current_item
 from tests.support import handlers as do
 from tests.support.results import results_of
-from tests.support.systems import KILL, LINUX_ONLY, not_on_windows
+from tests.support.systems import LINUX_ONLY, not_on_windows
+from tests.support.this_system import KILL
 
 pytestmark = pytest.mark.usefixtures("forked_workers")
 

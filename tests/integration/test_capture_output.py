@@ -17,7 +17,8 @@ from mpqueue import JobQueue, RetryPolicy, Stage, WorkerCrashedError, current_it
 from tests.support import handlers as do
 from tests.support.length import long
 from tests.support.programs import run_program
-from tests.support.systems import IS_WINDOWS, LINUX_ONLY, not_on_windows
+from tests.support.systems import LINUX_ONLY, not_on_windows
+from tests.support.this_system import IS_WINDOWS
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 

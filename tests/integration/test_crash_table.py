@@ -37,8 +37,9 @@ from tests.support.handlers import ErrorWhenPickled, ErrorWhenUnpickled, Handler
 from tests.support.programs import is_running
 from tests.support.recorder import Recorder
 from tests.support.strength import workers_of
-from tests.support.systems import IS_WINDOWS, not_on_windows, signal_name
-from tests.support.systems import KILL as KILL_SIGNAL
+from tests.support.systems import not_on_windows, signal_name
+from tests.support.this_system import IS_WINDOWS
+from tests.support.this_system import KILL as KILL_SIGNAL
 from tests.support.waiting import Gate, wait_until
 
 pytestmark = pytest.mark.slow

@@ -14,7 +14,7 @@ import pytest
 from mpqueue import JobQueue, RetryPolicy, current_item
 from tests.support import handlers as do
 from tests.support.results import results_of
-from tests.support.systems import KILL
+from tests.support.this_system import KILL
 from tests.support.waiting import Gate, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]

@@ -29,7 +29,7 @@ from tests.support.disk import Disk
 from tests.support.journals import lines_of, rows_of, values_of, wait_until_free
 from tests.support.programs import PATIENCE, WAS_KILLED, press_ctrl_c, run_program, run_until_not_killed, start_program
 from tests.support.recorder import Recorder
-from tests.support.systems import IS_WINDOWS
+from tests.support.this_system import IS_WINDOWS
 from tests.support.waiting import Gate, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
@@ -138,7 +138,7 @@ def test_tries_that_failed_before_the_end_count_after_it(path: Path) -> None:
 KILLED = """
 import os, sys
 import mpqueue
-from tests.support.systems import KILL
+from tests.support.this_system import KILL
 from tests.support.waiting import wait_until
 
 class Result:
@@ -283,7 +283,7 @@ def test_results_that_wait_for_a_slow_disk_are_bounded(path: Path, tmp_path: Pat
 KILLER = """
 import os, sys, threading
 import mpqueue
-from tests.support.systems import KILL
+from tests.support.this_system import KILL
 
 def work(item):
     with open(sys.argv[2], "a") as calls:
@@ -314,7 +314,7 @@ def test_an_item_that_kills_its_program_fails_in_the_end(path: Path, tmp_path: P
 KILLER_OR_RETRY = """
 import os, sys, threading
 import mpqueue
-from tests.support.systems import KILL
+from tests.support.this_system import KILL
 from tests.support.command_line import main
 
 path, calls_of, how = sys.argv[1:4]

@@ -24,7 +24,8 @@ from tests.support.disk import Disk
 from tests.support.journals import is_free, lines_of, queue_of, recorded, values_of, wait_until_free
 from tests.support.kinds import EACH_KIND, JOB, Kind
 from tests.support.programs import PATIENCE, run_program, start_program
-from tests.support.systems import IS_WINDOWS, not_on_windows
+from tests.support.systems import not_on_windows
+from tests.support.this_system import IS_WINDOWS
 
 BIG = "big" * 100_000
 

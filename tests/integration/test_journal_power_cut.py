@@ -22,7 +22,7 @@ from tests.support.journals import queue_of
 from tests.support.length import long
 from tests.support.power import Keep, Note, after_cut, moments, put
 from tests.support.straced import can_trace, trace
-from tests.support.systems import IS_LINUX
+from tests.support.this_system import IS_LINUX
 
 pytestmark = [
     pytest.mark.slow,

@@ -34,7 +34,8 @@ from tests.support.length import IS_LONG, long
 from tests.support.loops import Run, in_loops
 from tests.support.programs import WAS_KILLED, run_program, run_until_not_killed
 from tests.support.results import outcomes
-from tests.support.systems import IS_WINDOWS, not_on_windows
+from tests.support.systems import not_on_windows
+from tests.support.this_system import IS_WINDOWS
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
@@ -201,7 +202,7 @@ def test_an_interruption_while_a_result_is_read_makes_no_item_run_again(
 KILLED = """
 import os, sys, threading
 import mpqueue
-from tests.support.systems import KILL
+from tests.support.this_system import KILL
 
 class Result:
     def __init__(self, number):
@@ -241,7 +242,7 @@ def test_a_program_that_is_killed_loses_nothing_that_it_had(tmp_path: Path) -> N
 KILLER = """
 import os, sys, threading
 import mpqueue
-from tests.support.systems import KILL
+from tests.support.this_system import KILL
 
 def work(item):
     with open(sys.argv[2], "a") as calls:

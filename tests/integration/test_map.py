@@ -26,7 +26,8 @@ from mpqueue.testing import close_shared_pool
 from tests.support import handlers as do
 from tests.support.leaks import processes
 from tests.support.programs import INTERRUPTED, interrupt_program, is_running, run_program
-from tests.support.systems import IS_WINDOWS, not_on_windows
+from tests.support.systems import not_on_windows
+from tests.support.this_system import IS_WINDOWS
 from tests.support.waiting import Gate, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared_pool_ends", "forked_workers")]

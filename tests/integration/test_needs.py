@@ -15,7 +15,7 @@ import mpqueue
 from mpqueue import JobQueue, JobStatus, Stage, current_item
 from tests.support import handlers as do
 from tests.support.results import results_of
-from tests.support.systems import KILL
+from tests.support.this_system import KILL
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 

@@ -17,7 +17,7 @@ from tests.support import handlers as do
 from tests.support.command_line import main
 from tests.support.length import long
 from tests.support.programs import APART, PATIENCE, is_running, run_program, start_program, write_program
-from tests.support.systems import IS_WINDOWS
+from tests.support.this_system import IS_WINDOWS
 from tests.support.waiting import Gate, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not IS_WINDOWS, reason="of Windows")]

@@ -20,7 +20,7 @@ from pathlib import Path
 from mpqueue import JobQueue
 from tests.support import handlers as do
 from tests.support.strength import workers_of
-from tests.support.systems import IS_LINUX
+from tests.support.this_system import IS_LINUX
 from tests.support.waiting import Gate
 
 def leave_stray(item):

@@ -26,7 +26,8 @@ from mpqueue import (
 from mpqueue.events import ITEM_RETRY
 from tests.support import handlers as do
 from tests.support.recorder import Recorder
-from tests.support.systems import IS_WINDOWS, KILL, not_on_windows
+from tests.support.systems import not_on_windows
+from tests.support.this_system import IS_WINDOWS, KILL
 from tests.support.waiting import Gate, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]

@@ -30,7 +30,8 @@ from tests.support.programs import is_running
 from tests.support.recorder import Recorder
 from tests.support.results import results_of
 from tests.support.strength import workers_of
-from tests.support.systems import IS_WINDOWS, KILL, KILLED_ITSELF_WORD, SEGFAULT_WORD
+from tests.support.systems import KILLED_ITSELF_WORD, SEGFAULT_WORD
+from tests.support.this_system import IS_WINDOWS, KILL
 from tests.support.waiting import Gate, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]

@@ -358,7 +358,7 @@ def test_a_queue_is_closed_although_a_sink_hangs(tmp_path: Path) -> None:
 
 PROGRAM = """
 import io, os, sys
-from tests.support.systems import KILL
+from tests.support.this_system import KILL
 
 when, path = sys.argv[1:]
 calls = []

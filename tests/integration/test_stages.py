@@ -23,7 +23,8 @@ from tests.support import handlers as do
 from tests.support.recorder import Recorder
 from tests.support.results import results_of
 from tests.support.strength import workers_of
-from tests.support.systems import IS_WINDOWS, KILL, not_on_windows
+from tests.support.systems import not_on_windows
+from tests.support.this_system import IS_WINDOWS, KILL
 from tests.support.waiting import Gate, spend, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]

@@ -18,7 +18,7 @@ from mpqueue._engines.loky import launch
 from mpqueue._engines.loky.loky_pool import COOKIE_ROOM
 from mpqueue._engines.loky.process import strays
 from mpqueue._wire.seed import COOKIE_VARIABLE
-from tests.support.systems import IS_LINUX
+from tests.support.this_system import IS_LINUX
 
 
 @contextlib.contextmanager

@@ -35,7 +35,7 @@ from typing import Any, NoReturn
 
 import mpqueue
 from mpqueue._worker import station
-from tests.support.systems import IS_WINDOWS, KILL
+from tests.support.this_system import IS_WINDOWS, KILL
 from tests.support.waiting import Gate, spend
 
 if sys.platform != "win32":

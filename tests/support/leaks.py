@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.startup import sitecustomize
-from tests.support.systems import IS_WINDOWS, KILL
+from tests.support.this_system import IS_WINDOWS, KILL
 
 #: Set for the whole run, so that every process that a test starts carries it, and its children, however far.
 COOKIE = sitecustomize.COOKIE

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.support.systems import IS_WINDOWS
+from tests.support.this_system import IS_WINDOWS
 from tests.support.waiting import Gate, wait_until
 
 #: Seconds that a program may take; far more than it needs.

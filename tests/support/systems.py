@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import sys
 
 import pytest
 
-#: False too with the portable forms, where a bare system is played (`make test-portable`).
-IS_LINUX = sys.platform == "linux" and os.environ.get("MPQUEUE_PORTABLE") != "1"
+from tests.support.this_system import IS_LINUX, IS_WINDOWS
+
 #: For what only Linux has.
 LINUX_ONLY = pytest.mark.skipif(not IS_LINUX, reason="only Linux has it")
-
-IS_WINDOWS = sys.platform == "win32"
-
-#: What ends a process at once, for `os.kill`: on Windows any signal does.
-KILL: int = getattr(signal, "SIGKILL", 9)
 
 #: What is told of a worker that has killed itself, and of one that a handler has crashed: exit code and signal, and a
 #: word of the error's.

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from tests.support.systems import IS_WINDOWS
+from tests.support.this_system import IS_WINDOWS
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import pytest
 
-from tests.support.systems import IS_WINDOWS
+from tests.support.this_system import IS_WINDOWS
 
 #: They are about what POSIX systems have, such as signals, or run scripts of a shell.
 POSIX_ONLY = [

@@ -13,7 +13,8 @@ import pytest
 from mpqueue._os.files import REPLACES_OPEN_FILES, this_user
 from mpqueue._output import part_file
 from mpqueue._output.part_file import PartFile
-from tests.support.systems import IS_WINDOWS, not_on_windows
+from tests.support.systems import not_on_windows
+from tests.support.this_system import IS_WINDOWS
 
 WAYS = [False, True] if REPLACES_OPEN_FILES else [False]
 

@@ -17,10 +17,9 @@ from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 from mpqueue._os import monotonic as clock
-from mpqueue._os.memory import memory_use as memory
 from mpqueue._os.process.process_signals import kill_self
 from mpqueue._wire.frames import ChunkFrame, Ended, ReportFrame, Several, dump_frame
-from mpqueue._wire.memory.ledger import CLAIM, FRACTION, IS_LATE, LATE, MOST, OUTBOX, PRIVATE, SINCE, Phase, pack_claim
+from mpqueue._wire.memory.ledger import CLAIM, FRACTION, IS_LATE, LATE, MOST, OUTBOX, SINCE, Phase, pack_claim
 from mpqueue._wire.pickling.payload import Packed
 from mpqueue._worker.chunk import stretches
 from mpqueue._worker.chunk.costs import Costs
@@ -270,16 +269,8 @@ class ChunkRun:
 
         Never before it has run one. To be called once between two stretches.
         """
-        used, most = self.note_memory(), self.station.ledger.words[MOST]
+        used, most = self.station.note_memory(), self.station.ledger.words[MOST]
         return used is not None and self.station.growth.likely(used) > most and self.station.has_run
-
-    def note_memory(self) -> int | None:
-        """Write into the ledger what the item that begins now begins with, where there is a limit; returns it."""
-        words = self.station.ledger.words
-        if not words[MOST]:
-            return None
-        words[PRIVATE] = used = memory.private_bytes() or 0
-        return used
 
     def _unpack_one(self, position: int) -> bool:
         """Unpickle the item at this position; what that raises is its failure, not charged, unless it comes again."""
