@@ -43,6 +43,7 @@ from mpqueue._worker.chunk.timing import ChunkTimes
 from mpqueue._worker.chunk.watchdog import Watchdog
 from mpqueue._worker.handlers import current_item as context
 from mpqueue._worker.handlers.loaded_jobs import LoadedJob
+from mpqueue._worker.memory_growth import note_memory
 from mpqueue._worker.seat import Seat, take_seat
 from mpqueue._worker.signals import calls_users_code
 from mpqueue._worker.taking_up import take_up
@@ -175,7 +176,7 @@ class Worker:
             context.enter(seat.station, None)
 
     def _begin_loading(self, chunk: int) -> None:
-        self.seat.station.note_memory()  # what the worker has by now is not what loading takes
+        note_memory(self.seat.station.ledger)  # what the worker has by now is not what loading takes
         self._claim(chunk, Phase.LOADING)
 
     def _load(self, frame: ChunkFrame, handler: HandlerFrame) -> LoadedJob | FailureFrame:

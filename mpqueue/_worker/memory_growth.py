@@ -2,6 +2,17 @@
 
 from __future__ import annotations
 
+from mpqueue._os.memory import memory_use as memory
+from mpqueue._wire.memory.ledger import MOST, PRIVATE, Ledger
+
+
+def note_memory(ledger: Ledger) -> int | None:
+    """Write into it what begins now begins with, an item or a setup, where there is a limit; returns that."""
+    if not ledger.words[MOST]:
+        return None
+    ledger.words[PRIVATE] = used = memory.private_bytes() or 0
+    return used
+
 
 class Growth:
     """How a worker's memory grows from item to item, so that a leak is seen before it is over the limit."""

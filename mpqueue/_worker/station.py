@@ -19,11 +19,10 @@ from typing import Any, Protocol
 from mpqueue._os import channels
 from mpqueue._os.descriptors import Descriptor, file_size_limit
 from mpqueue._os.files import write_at
-from mpqueue._os.memory import memory_use as memory
 from mpqueue._wire.frames import dump_leaving
 from mpqueue._wire.line import encode
 from mpqueue._wire.memory.flags import Flags
-from mpqueue._wire.memory.ledger import MOST, OUTBOX, PRIVATE, UNSENT_AT, Ledger
+from mpqueue._wire.memory.ledger import OUTBOX, UNSENT_AT, Ledger
 from mpqueue._wire.memory.segments import SegmentRef
 from mpqueue._worker.memory_growth import Growth
 
@@ -128,14 +127,6 @@ class Station:
         if self.is_cut_off():
             return False
         return not isinstance(self.outbox, SharedOutbox) or self.outbox.is_there()
-
-    def note_memory(self) -> int | None:
-        """Write into the ledger what begins now begins with, an item or a setup, where there is a limit; returns it."""
-        words = self.ledger.words
-        if not words[MOST]:
-            return None
-        words[PRIVATE] = used = memory.private_bytes() or 0
-        return used
 
 
 _sole: Station | None = None

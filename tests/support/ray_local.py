@@ -33,11 +33,16 @@ STORE = 100 << 20
 PATIENCE, GRACE = 90.0, 10.0
 
 
+#: Where the Ray has its files that this process has started last.
+_folders = [""]
+
+
 @contextlib.contextmanager
 def local_ray(cpus: int) -> Iterator[None]:
     """A node in processes of its own, to which this process is connected; nothing of it is left."""
     os.environ.update(QUIET)
     folder = tempfile.mkdtemp(prefix="r-")  # short: there are sockets in it
+    _folders.append(folder)
     ours: set[int] = set()
     before = set(leaks.descendants(os.getpid()))
     try:
@@ -69,12 +74,21 @@ def _start(cpus: int, folder: str) -> None:
 
 
 def actors_here() -> list[str]:
-    """The processes on this machine in which an actor of mpqueue's lives."""
+    """The processes in which an actor of mpqueue's lives, of the Ray of this process: others may run beside it."""
     return [
         f"{path.parent.name} {title}"
         for path in Path("/proc").glob("[0-9]*/cmdline")
-        if re.match(r"ray::(RayWorker|Guardian)", title := _title(path))
+        if re.match(r"ray::(RayWorker|Guardian)", title := _title(path)) and _folders[-1] in _title(_parent_of(path))
     ]
+
+
+def _parent_of(path: Path) -> Path:
+    """The command line of the node that has started that process."""
+    try:
+        found = re.search(r"^PPid:\s*(\d+)", path.with_name("status").read_text(), re.MULTILINE)
+    except OSError:
+        return path
+    return path if found is None else path.parent.with_name(found[1]) / "cmdline"
 
 
 def _title(path: Path) -> str:

@@ -32,6 +32,7 @@ from mpqueue._worker.fitness import can_pack
 from mpqueue._worker.handlers import current_item as context
 from mpqueue._worker.handlers.current_item import Running
 from mpqueue._worker.handlers.loaded_jobs import LoadedJob
+from mpqueue._worker.memory_growth import note_memory
 from mpqueue._worker.seat import Seat
 from mpqueue._worker.signals import calls_users_code
 
@@ -269,8 +270,12 @@ class ChunkRun:
 
         Never before it has run one. To be called once between two stretches.
         """
-        used, most = self.station.note_memory(), self.station.ledger.words[MOST]
+        used, most = self.note_memory(), self.station.ledger.words[MOST]
         return used is not None and self.station.growth.likely(used) > most and self.station.has_run
+
+    def note_memory(self) -> int | None:
+        """What the item that begins now begins with, see `memory_growth.note_memory`."""
+        return note_memory(self.station.ledger)
 
     def _unpack_one(self, position: int) -> bool:
         """Unpickle the item at this position; what that raises is its failure, not charged, unless it comes again."""

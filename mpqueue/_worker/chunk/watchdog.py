@@ -150,7 +150,7 @@ def cut_off(run: ChunkRun) -> None:
             return
         run.cut_at = position
         if position > lo:
-            run.station.note_memory()  # what the items before it took is not its own
+            run.note_memory()  # what the items before it took is not its own
         run.claim(Phase.RUNNING, position, max(position + 1, lo + len(stretch)))
 
 
