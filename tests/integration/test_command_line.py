@@ -150,7 +150,7 @@ def rows_of(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
 def items_of(*arguments: str) -> list[Any]:
     """What the function gets, in this process."""
     assert main(["run", "copy:copy", *arguments, "--backend", "own:inline", "-o", "out.jsonl"]) == 0
-    return [json.loads(line)["result"] for line in Path("out.jsonl").read_text().splitlines()]
+    return [json.loads(line)["result"] for line in Path("out.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def test_files_and_patterns_are_items(folder: Path) -> None:
