@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import pytest
 import mpqueue
 from mpqueue import JobQueue, JobStatus, Stage, current_item
 from tests.support import handlers as do
+from tests.support.counted_calls import calls_by_thread
 from tests.support.results import results_of
 from tests.support.this_system import KILL
 
@@ -219,17 +218,7 @@ def test_items_of_a_hundred_kinds_of_needs_cost_about_as_much_as_those_of_four()
 
 def calls_of_the_busiest_thread(kinds: int) -> int:
     """How many calls one of the queue's threads makes for a hundred items, each sent by itself."""
-    calls = Counter[int]()
-
-    def count(frame: Any, event: str, argument: Any) -> None:
-        calls[threading.get_ident()] += event == "call"
-
-    before = threading.getprofile()
-    threading.setprofile(count)
-    try:
-        with JobQueue(2, resources={"licenses": 100}) as queue:
-            job = queue.run(range(100), do.double, uses=lambda item: {"licenses": 1 + item % kinds}, chunksize=1)
-    finally:
-        threading.setprofile(before)
+    with calls_by_thread() as calls, JobQueue(2, resources={"licenses": 100}) as queue:
+        job = queue.run(range(100), do.double, uses=lambda item: {"licenses": 1 + item % kinds}, chunksize=1)
     assert results_of(job) == [2 * item for item in range(100)]
     return max(calls.values())

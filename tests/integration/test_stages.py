@@ -6,7 +6,6 @@ import json
 import os
 import threading
 import tracemalloc
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -20,6 +19,7 @@ from mpqueue import JobQueue, Progress, RetryPolicy, Stage, current_item, sinks
 from mpqueue.errors import ItemTimeoutError, JobStateError, StageError, TooManyFailuresError, WorkerCrashedError
 from mpqueue.status import JobStatus
 from tests.support import handlers as do
+from tests.support.counted_calls import calls_by_thread
 from tests.support.recorder import Recorder
 from tests.support.results import results_of
 from tests.support.strength import workers_of
@@ -564,18 +564,8 @@ def test_an_ordered_stage_costs_about_as_much_among_many_as_among_few() -> None:
 
 def calls_of_the_busiest_thread(stages: int) -> int:
     """How many calls one of the queue's threads makes for inputs that go through so many ordered stages."""
-    calls = Counter[int]()
-
-    def count(frame: Any, event: str, argument: Any) -> None:
-        calls[threading.get_ident()] += event == "call"
-
-    before = threading.getprofile()
-    threading.setprofile(count)
-    try:
-        with JobQueue(1) as queue:
-            job = queue.run_stages(range(20), [Stage(do.succeed, ordered=True, chunksize=1)] * stages)
-    finally:
-        threading.setprofile(before)
+    with calls_by_thread() as calls, JobQueue(1) as queue:
+        job = queue.run_stages(range(20), [Stage(do.succeed, ordered=True, chunksize=1)] * stages)
     assert results_of(job) == [do.succeed(item) for item in range(20)]
     return max(calls.values())
 
