@@ -29,7 +29,7 @@ from tests.support.disk import Disk
 from tests.support.journals import lines_of, rows_of, values_of, wait_until_free
 from tests.support.programs import PATIENCE, WAS_KILLED, press_ctrl_c, run_program, run_until_not_killed, start_program
 from tests.support.recorder import Recorder
-from tests.support.this_system import IS_WINDOWS
+from tests.support.this_system import IS_WINDOWS, KILL
 from tests.support.waiting import Gate, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
@@ -378,7 +378,7 @@ def test_no_item_fails_where_a_program_is_killed_from_outside_again_and_again(pa
         folder.mkdir()
         with start_program(tmp_path, KILLED_FROM_OUTSIDE, path, folder, start) as program:
             Gate(folder).wait_for_count(running)
-            program.kill()
+            os.kill(program.pid, KILL)
         assert program.returncode == WAS_KILLED
     assert run_program(tmp_path, KILLED_FROM_OUTSIDE, path, tmp_path, 7).stdout == "1500 0\n"
 

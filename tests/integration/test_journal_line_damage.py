@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import mpqueue
 from mpqueue.errors import JournalError
 from tests.support.programs import WAS_KILLED, run_program, start_program
 from tests.support.systems import not_on_windows
+from tests.support.this_system import KILL
 from tests.support.waiting import Gate
 
 pytestmark = [pytest.mark.slow, not_on_windows("memory is limited by RLIMIT_AS")]
@@ -191,7 +193,7 @@ def test_damaged_marks_of_what_ran_when_a_program_ended_mark_nothing(tmp_path: P
     killed.mkdir()
     with start_program(tmp_path, KILLED, killed / "run.db", tmp_path) as program:
         gate.wait_for(7)
-        program.kill()
+        os.kill(program.pid, KILL)
     assert program.returncode == WAS_KILLED
     done = run_program(tmp_path, MARKS, killed, tmp_path / "again", timeout=240)
     assert done.stdout == "15\n", done.stderr
