@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from mpqueue._os import channels
 from mpqueue._parent import errands
 from mpqueue.testing import close_shared_pool
 from tests.support import leaks, length
@@ -174,12 +173,3 @@ def shared_pool_ends() -> Iterator[None]:
     """End the pool of `mpqueue.map` and its kin with the test."""
     yield
     close_shared_pool(kill=True)
-
-
-@pytest.fixture
-def pipe() -> Iterator[tuple[int, int]]:
-    """The two ends of a pipe: to read from, and to write to."""
-    read, write = channels.pipe()
-    yield read, write
-    channels.close(read)
-    channels.close(write)

@@ -80,25 +80,24 @@ def test_a_whole_job_is_watched_from_its_start_to_its_end(queue: JobQueue, gate:
 def test_a_reload_and_a_lost_connection_in_the_middle_lose_nothing(
     queue: JobQueue, gate: Gate, open_page: Open
 ) -> None:
-    served = queue.serve()
-    page = open_page(served.url)
-    run = start_blocked(queue, gate)
-    expect(row(page, "Running")).to_have_count(2)
-    page.reload()
-    expect(row(page, "Running")).to_have_count(2)
+    with Relay(queue.serve().url) as relay:
+        page = open_page(relay.url)
+        run = start_blocked(queue, gate)
+        expect(row(page, "Running")).to_have_count(2)
+        page.reload()
+        expect(row(page, "Running")).to_have_count(2)
 
-    page.context.set_offline(True)
-    for viewer in list(served._feed._viewers):
-        served._loop.call_soon_threadsafe(viewer.end)
-    expect(page.locator("#connection-text")).to_have_text("Connection lost")
-    expect(button(page, "Pause")).to_be_disabled()
-    gate.open()
-    assert run.result().completed == 6
-    expect(row(page, "Unknown")).to_have_count(2)  # of which the page knows no more
-    expect(row(page, "Running")).to_have_count(0)
-    page.context.set_offline(False)
-    expect(page.locator("#connection-text")).to_have_text("Live")
-    expect(row(page, "Completed")).to_have_count(6)
+        page.context.set_offline(True)
+        relay.cut()
+        expect(page.locator("#connection-text")).to_have_text("Connection lost")
+        expect(button(page, "Pause")).to_be_disabled()
+        gate.open()
+        assert run.result().completed == 6
+        expect(row(page, "Unknown")).to_have_count(2)  # of which the page knows no more
+        expect(row(page, "Running")).to_have_count(0)
+        page.context.set_offline(False)
+        expect(page.locator("#connection-text")).to_have_text("Live")
+        expect(row(page, "Completed")).to_have_count(6)
 
 
 def test_two_tabs_show_the_same_and_what_one_does(queue: JobQueue, gate: Gate, open_page: Open) -> None:

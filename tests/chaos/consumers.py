@@ -173,7 +173,7 @@ def fork_and_look(rng: random.Random, arena: Arena) -> None:
 class _Looking:
     """A fork that keeps some arrays, and compares them with what they were when the ``with`` block ends.
 
-    What runs in it keeps the interpreter's lock, see `tests.chaos.deeds._fork_and_look`.
+    What runs in it keeps the interpreter's lock, see `fork_and_look`.
     """
 
     def __init__(self, arrays: list[tuple[Deed, Any]], *, by_python: bool) -> None:

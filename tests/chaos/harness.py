@@ -92,14 +92,14 @@ class Chaos:
         self._stop.set()
         striker.stop()
         self.counts["strikes"] = striker.strikes
-        self._join(*actors)
+        self.join(*actors)
 
     def finish(self) -> None:
         """End everything, in one way or another, and check that it has ended well."""
         for arena in list(self._arenas):
             if not self.complaints:
                 self._wind_up(arena)
-        self._join(*self._threads)
+        self.join(*self._threads)
         self._see_ended("the shared pool", partial(close_shared_pool, kill=True))
         for arena in list(self._arenas):  # of a run that has failed
             self._see_ended(f"queue {arena.number}", partial(arena.queue.close, kill=True))
@@ -135,7 +135,7 @@ class Chaos:
         ended = sum(case.job.completed + case.job.failed for arena in arenas for case in arena.cases())
         return self._pulse.beats + ended + sum(arena.witness.events for arena in arenas)
 
-    def _join(self, *threads: threading.Thread) -> None:
+    def join(self, *threads: threading.Thread) -> None:
         for thread in threads:
 
             def done(thread: threading.Thread = thread) -> bool:
@@ -148,7 +148,7 @@ class Chaos:
 
     def _see_ended(self, what: str, call: Callable[[], object]) -> None:
         """Make a call that waits, on a thread of its own, as it may hang."""
-        self._join(self._beside(f"end of {what}", call))
+        self.join(self.beside(f"end of {what}", call))
 
     def _act(self, rng: random.Random) -> None:
         actions, weights = list(self._actions), list(self._actions.values())
@@ -176,7 +176,7 @@ class Chaos:
         self.counts[what.split(maxsplit=1)[0]] += 1
         self._acts.append(f"{time.monotonic():.4f} {threading.current_thread().name}: {arena.number}: {what}")
 
-    def _beside(
+    def beside(
         self, name: str, target: Callable[[], object], waits: Callable[[], str] = lambda: ""
     ) -> threading.Thread:
         """Do something in a thread of its own; ``waits`` says what it waits for."""
@@ -360,18 +360,18 @@ class Chaos:
         self._note(arena, f"{kind}")
         if kind == "calls":
             driver = consumers.CallDriver(dice, arena, self.struck)
-            self._beside(kind, partial(driver.drive, self._stop), driver.describe)
+            self.beside(kind, partial(driver.drive, self._stop), driver.describe)
         elif kind == "imap":
-            self._beside(kind, lambda: consumers.read_imap(dice, arena, self.struck))
+            self.beside(kind, lambda: consumers.read_imap(dice, arena, self.struck))
         elif kind == "run":
-            self._beside(kind, lambda: consumers.run_at_once(dice, arena))
+            self.beside(kind, lambda: consumers.run_at_once(dice, arena))
         elif kind == "fork":
-            self._beside(kind, lambda: consumers.fork_and_look(dice, arena))
+            self.beside(kind, lambda: consumers.fork_and_look(dice, arena))
         else:
             case = self._some_case(rng, arena, JobStatus.RUNNING)
             if case is not None and case.runs:
                 run = case.runs[-1]
-                self._beside(kind, lambda: consumers.iterate(arena, run))
+                self.beside(kind, lambda: consumers.iterate(arena, run))
 
     # --- the end of a queue -----------------------------------------------------------------------------------------
 
@@ -385,7 +385,7 @@ class Chaos:
         way = rng.choice(("kill", "kill", "cancel", "wait", "listener"))
         self._note(arena, f"close by {way}")
         if way == "wait":
-            self._beside("closer", lambda: self._close_by(way, arena), lambda: f"closes queue {arena.number}")
+            self.beside("closer", lambda: self._close_by(way, arena), lambda: f"closes queue {arena.number}")
         else:
             self._close_by(way, arena)
 

@@ -57,8 +57,8 @@ def test_a_run_that_hangs_is_a_complaint_that_says_so(
     monkeypatch.setattr(harness, "DEADLINE", 0.1)
     chaos = harness.Chaos(1, tmp_path)
     waiting: queues.SimpleQueue[None] = queues.SimpleQueue()
-    thread = chaos._beside("sleeper", waiting.get, lambda: "waits for the test")
-    chaos._join(thread)
+    thread = chaos.beside("sleeper", waiting.get, lambda: "waits for the test")
+    chaos.join(thread)
     waiting.put(None)
     thread.join(60)
     assert chaos.complaints == ["thread chaos-sleeper did not end: nothing went on for 0.1 s"]

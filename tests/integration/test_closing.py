@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import pickle
@@ -19,6 +20,8 @@ import pytest
 from mpqueue import Job, JobQueue, JobRun, JobStatus, QueueClosedError, RetryPolicy
 from mpqueue.events import ITEM_RETRY, JOB_PROGRESS, JOB_STARTED
 from tests.support import handlers as do
+from tests.support.interruptions import Interruption
+from tests.support.length import IS_LONG
 from tests.support.programs import is_running, run_program
 from tests.support.recorder import Recorder
 from tests.support.strength import workers_of
@@ -337,18 +340,6 @@ def test_a_drain_that_waits_is_cut_short(tmp_path: Path) -> None:
         assert not closer.is_alive()
 
 
-def test_a_drain_does_not_wait_for_a_listener_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mpqueue._queue.closer.PATIENCE", 0.2)
-    may_go_on, queue = threading.Event(), JobQueue(1)
-    queue.create_job("job", ["a"], do.succeed)
-    queue.on(JOB_STARTED, lambda _: may_go_on.wait(60))
-    run = queue.start("job")
-    queue.drain(0.1)
-    assert not run.done(), "its last event has not been delivered"
-    may_go_on.set()
-    run.result(60)
-
-
 @pytest.mark.parametrize("what", ["a listener", "a done-callback", "the end of a setup"])
 def test_a_close_that_waits_is_cut_short_by_one_that_kills(
     what: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -420,38 +411,22 @@ def test_interruption_while_the_with_block_ends_kills(tmp_path: Path) -> None:
     assert job.status is JobStatus.CANCELLED
 
 
-@pytest.mark.parametrize("done", [False, True])
-@pytest.mark.parametrize("step", ["flush", "workers", "coordinator", "listeners", "journal"])
-def test_an_end_that_was_interrupted_is_ended_by_the_next_close(
-    step: str, done: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    queue = JobQueue(2, journal=tmp_path / "run.db")
-    queue.run(["a", "b"], do.succeed, id="job")
-    engine = queue._engine
-    assert engine.recorder is not None
-    journal = engine.recorder.journal
-    owner, name = {
-        "flush": (journal, "flush"),
-        "workers": (engine._pool, "close"),
-        "coordinator": (engine._coordinator, "stop"),
-        "listeners": (engine.listeners, "stop"),
-        "journal": (journal, "close"),
-    }[step]
-    real = getattr(owner, name)
-
-    def interrupted(*args: Any, **kwargs: Any) -> None:
-        monkeypatch.undo()
-        if done:
-            real(*args, **kwargs)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(owner, name, interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        queue.close()
-    queue.close(kill=True)
-    wait_until(lambda: not threads_of_queues())  # listeners are not waited for
-    with JobQueue(1, journal=tmp_path / "run.db") as again:
-        assert again.load_job("job").results == ["a", "b"]
+def test_an_end_that_was_interrupted_is_ended_by_the_next_close(tmp_path: Path) -> None:
+    """At any moment; a few of them, from the first to one that does not come before the end."""
+    moment, came = 0, True
+    while came:
+        path = tmp_path / f"{moment}.db"
+        queue = JobQueue(1, journal=path)
+        queue.run(["a", "b"], do.succeed, id="job")
+        interruption = Interruption(moment)
+        with contextlib.suppress(KeyboardInterrupt):
+            interruption.run(queue.close)
+        queue.close(kill=True)
+        wait_until(lambda: not threads_of_queues())  # listeners are not waited for
+        with JobQueue(1, journal=path) as again:
+            assert again.load_job("job").results == ["a", "b"], f"interrupted at moment {moment}"
+        moment, came = moment + (7 if IS_LONG else 50), interruption.came
+    assert moment > 200
 
 
 def test_closing_ends_workers_with_retries_that_are_due_in_a_long_time_only_when_told(tmp_path: Path) -> None:

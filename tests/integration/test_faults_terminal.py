@@ -241,6 +241,7 @@ KILLED = """
     import mpqueue
     from pathlib import Path
     from tests.support import handlers as do
+    from tests.support.strength import workers_of
     from tests.support.waiting import Gate
 
     gate = Gate(Path("."))
@@ -252,7 +253,7 @@ KILLED = """
 
     queue = mpqueue.JobQueue(4)
     queue.run([bytes(5_000_000)] * 8, len)
-    queue._host.worker_pids(timeout=60)  # the names of semaphores go when a worker has answered
+    workers_of(queue)  # the names of semaphores go when a worker has answered
     queue.create_job("job", list("abc"), handle, chunksize=1)
     queue.start("job")
     threading.Event().wait()

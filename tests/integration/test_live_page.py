@@ -23,10 +23,11 @@ import pytest
 from mpqueue import JobQueue, JobStatus, QueueClosedError, RetryPolicy
 from mpqueue.testing import InlinePool
 from tests.support import handlers as do
-from tests.support.page_results import ODD, PICTURES, return_odd, return_picture
+from tests.support.page_results import ODD, PICTURES, return_odd, return_picture, return_slow_repr
 from tests.support.pages import Visitor, visit
 from tests.support.programs import run_program
 from tests.support.spinning import spin
+from tests.support.strength import workers_of
 from tests.support.waiting import Gate, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
@@ -146,17 +147,16 @@ def test_lists_are_filtered_searched_and_sorted_by_the_program(queue: JobQueue, 
         assert page.ask(f"jobs/77/{path}").status == 404
 
 
-def test_a_search_goes_on_where_it_was_cut_off(queue: JobQueue, page: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mpqueue._live_page.items.listing.SEARCHING", 0.0)
-    monkeypatch.setattr("mpqueue._live_page.items.listing.BATCH", 400)
-    queue.run(range(1000), do.double, id="job")
+def test_a_search_goes_on_where_it_was_cut_off(queue: JobQueue, page: Visitor) -> None:
+    queue.run(range(2000), do.only(0, return_slow_repr, do.double), id="job")
     number = page.get("jobs")[0]["number"]
     told: list[Any] = []
     while not told or "searched" in told[-1]:
-        told.append(page.get(f"jobs/{number}/items?search=1998"))
+        told.append(page.get(f"jobs/{number}/items?search=3998"))
         assert len(told) < 10
-    assert [page.get("searched") for page in told] == [400, 800, None]
-    assert [row["index"] for row in told[-1]["rows"]] == [999]
+    assert 0 < told[0]["searched"] < 2000
+    assert told[0]["rows"] == []
+    assert [row["index"] for row in told[-1]["rows"]] == [1999]
 
 
 def test_items_that_come_while_the_page_is_open_are_listed(queue: JobQueue, page: Visitor) -> None:
@@ -219,7 +219,8 @@ def test_failures_retries_and_what_a_worker_is_at(queue: JobQueue, page: Visitor
         assert stream.states["job"]["counts"] == {
             "completed": 2, "failed": 1, "retry": 0, "processing": 0, "pending": 0
         }  # fmt: skip
-        stream.listen_until(lambda: [lane["pid"] for lane in stream.workers["lanes"]] == queue._host.worker_pids())
+        pids = workers_of(queue)
+        stream.listen_until(lambda: {lane["pid"] for lane in stream.workers["lanes"]} == pids)
 
 
 def test_an_error_that_changes_between_two_looks_is_told(queue: JobQueue, page: Visitor, tmp_path: Path) -> None:
@@ -286,7 +287,7 @@ def test_an_item_is_told_with_all_that_is_known_of_it(queue: JobQueue, page: Vis
             "pid": failed["history"][0]["pid"],
         }
     ]
-    assert failed["history"][0]["pid"] in queue._host.worker_pids()
+    assert failed["history"][0]["pid"] in workers_of(queue)
     good = page.get(f"jobs/{state['number']}/items/0")
     assert (good["result"], good["picture"], good["history"]) == ("aa", False, [])
 
@@ -412,12 +413,15 @@ def test_workers_come_and_go(queue: JobQueue, page: Visitor) -> None:
         assert answer.status == 400, wrong
         assert answer.json["error"]
     assert queue.concurrency == 3
-    assert page.post("workers", concurrency=1).status == 200
-    wait_until(lambda: len(queue._engine.lanes_now()) == 1)
+    with page.stream() as stream:
+        stream.listen_until(lambda: stream.workers and len(stream.workers["lanes"]) == 3)
+        assert page.post("workers", concurrency=1).status == 200
+        stream.listen_until(lambda: len(stream.workers["lanes"]) == 1)
 
 
 def wait_deep(gate: Gate) -> Any:
     def wait_here(item: str) -> str:
+        gate.announce(os.getpid())
         result: str = do.block_until_told(gate)(item)
         return result
 
@@ -430,15 +434,15 @@ def test_where_every_worker_is_can_be_seen_and_none_is_the_worse_for_it(
     gate = Gate(tmp_path)
     assert page.post("stacks").json == {"workers": []}
     run = queue.start(queue.create_job("job", ["a", "b"], wait_deep(gate), chunksize=1, max_retries=0))
-    gate.wait_for_count(2)
+    gate.wait_for("a", "b")
     for _ in range(2):
         workers = page.post("stacks").json["workers"]
         assert [one["worker"] for one in workers] == [0, 1]
         assert all("in wait_here" in one["stack"] and "serving.py" not in one["stack"] for one in workers)
-    pid = queue._host.worker_pids()[0]
+    pid = next(int(name) for name in gate.arrived() if name.isdigit())
     os.kill(pid, signal.SIGSTOP)
     try:
-        wait_until(lambda: page.post("stacks").json["workers"][0]["stack"] is None)
+        wait_until(lambda: None in [one["stack"] for one in page.post("stacks").json["workers"]])
     finally:
         os.kill(pid, signal.SIGCONT)
     gate.open()
@@ -556,13 +560,15 @@ def test_a_page_does_not_keep_its_queue_alive() -> None:
 
 
 def test_a_closed_page_is_kept_by_nothing_and_keeps_no_job(queue: JobQueue) -> None:
-    page = queue.serve()
-    book = weakref.ref(queue.run(["a"], do.succeed, id="job")._book)
+    page, payload = queue.serve(), {"a"}
+    item = weakref.ref(payload)
+    queue.run([payload], do.succeed, id="job")
+    del payload
     assert len(visit(page.url).get("jobs")) == 1
     page.close()
     queue.clear_job("job")
     gc.collect()
-    assert book() is None
+    assert item() is None
     closed = weakref.ref(page)
     del page
     gc.collect()

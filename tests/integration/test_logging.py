@@ -131,9 +131,7 @@ def test_a_level_that_a_worker_s_initializer_sets_stays_for_the_handlers_that_it
     logging.getLogger("mine").setLevel(logging.ERROR)
     with JobQueue(1, initializer=begin) as queue:
         for item in "ab":
-            run = queue.start(queue.create_job(item, [item], handle))
-            run.result()
-            assert not run._spoke, "what this process does not want is not sent"
+            queue.run([item], handle, id=item)
         logging.getLogger("mine").setLevel(logging.NOTSET)
         logging.getLogger().setLevel(logging.INFO)
         try:
@@ -282,7 +280,7 @@ def test_what_was_logged_before_a_timeout_or_a_kill_comes(heard: Heard, tmp_path
         queue.create_job("is killed", ["b"], handle)
         run = queue.start("is killed")
         gate.wait_for("b")
-        run._kill()
+        queue.cancel("is killed", kill=True)
         run.result()
     assert [(record.mpqueue_job, record.getMessage()) for record in heard.records] == [
         ("times out", "at one"),

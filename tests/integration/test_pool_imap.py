@@ -6,14 +6,16 @@ import gc
 import itertools
 import multiprocessing
 import queue
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import CodeType, FrameType
 from typing import Any
 
 import pytest
 
-from mpqueue import Pool, RetryPolicy
+from mpqueue import Pool, RetryPolicy, current_item
 from tests.support import handlers as do
 from tests.support.interruptions import Interruption
 from tests.support.length import IS_LONG
@@ -57,7 +59,6 @@ def test_reading_stops_where_nobody_takes_the_results(pool: Pool, tmp_path: Path
     # Nothing was taken, so all that was read fits into the first window: a few items for each worker.
     assert before <= numbers.read <= 8
     assert next(results) == 0
-    results._give_up()
 
 
 def test_dropping_the_iterator_ends_its_work(pool: Pool, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -85,18 +86,30 @@ def test_dropping_the_iterator_after_a_result_was_read_is_no_mistake(
     assert caplog.text == ""
 
 
-def test_an_iterator_can_be_dropped_while_its_queue_is_asked_for_its_coordinator(pool: Pool) -> None:
-    dropped = threading.Event()
-    held = [pool.imap(do.double, itertools.count())]
-    assert next(held[0]) == 0
+def test_an_iterator_can_be_dropped_in_the_middle_of_another_call(pool: Pool) -> None:
+    """As by a garbage collection, which may begin in any function, on any thread: it waits for no lock of that call."""
+    functions, left = set[CodeType](), list[Any]()
 
-    def drop() -> None:
-        held.clear()
-        dropped.set()
+    def drop(frame: FrameType, event: str, _: object) -> None:
+        code = frame.f_code
+        if left and event == "call" and "mpqueue" in code.co_filename and code not in functions:
+            functions.add(code)
+            thread = threading.Thread(target=left.clear)
+            thread.start()
+            thread.join(30)
+            assert not thread.is_alive(), code
 
-    with pool._queue._engine._lock:  # as where a garbage collection begins there
-        threading.Thread(target=drop, daemon=True).start()
-        assert dropped.wait(30)
+    before = -1
+    while before < len(functions):
+        before = len(functions)
+        left.append(pool.imap(do.double, itertools.count()))
+        assert next(left[0]) == 0
+        sys.setprofile(drop)
+        try:
+            assert pool.map(do.double, [1]) == [2]
+        finally:
+            sys.setprofile(None)
+    assert before > 20
 
 
 def test_an_input_may_wait_for_results(pool: Pool) -> None:
@@ -149,13 +162,21 @@ def test_a_failure_is_tried_again_before_it_comes() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, None])
-def test_results_that_took_a_second_try_come_in_any_order(count: int | None) -> None:
+def test_results_that_took_a_second_try_come_in_any_order(count: int | None, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+
+    def fail_at_first(number: int) -> int:
+        if current_item().attempt == 1:
+            raise ValueError("not yet")
+        gate.announce(number)
+        return number
+
     with Pool(2, retry=RetryPolicy(1, base_delay=0.0)) as pool:
         pool.map(do.succeed, range(2))  # the workers are there: the first tries end by themselves
         numbers = itertools.count() if count is None else range(count)
-        results = pool.imap_unordered(do.at_first(do.fail), numbers)
-        wait_until(lambda: results._results.stream.run.job.completed >= min(2, count or 2))
-        pool._queue._host.ask(bool)  # that is on its way to here
+        results = pool.imap_unordered(fail_at_first, numbers)
+        gate.wait_for_count(min(2, count or 2))
+        pool.map(do.succeed, range(2), 1)  # meanwhile the results have come
         got = list(itertools.islice(results, 20))
         assert len(set(got)) == len(got) == (count or 20)
 
@@ -235,11 +256,9 @@ def test_the_pool_lives_as_long_as_its_iterator() -> None:
 
 def test_memory_stays_small_however_long_the_input() -> None:
     with Pool(2) as pool:
-        results = pool.imap(do.succeed, range(300_000))
-        stream = results._results.stream
-        most = 0
-        for number, result in enumerate(results):
+        blocks = []
+        for number, result in enumerate(pool.imap(do.succeed, range(300_000))):
             assert number == result
             if number % 1000 == 0:
-                most = max(most, len(stream._table._items))
-    assert most <= 100_000
+                blocks.append(sys.getallocatedblocks())
+    assert max(blocks[100:]) - max(blocks[:100]) < 100_000

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +17,26 @@ from mpqueue.backends import ExecutorBackend
 from tests.support import handlers as do
 from tests.support.programs import is_running
 from tests.support.recorder import Recorder
+from tests.support.strength import workers_of
 from tests.support.waiting import Gate, wait_until
 
 pytestmark = pytest.mark.slow
 
 
-def workers(queue: JobQueue) -> list[int]:
-    """The process ids of those that are there."""
-    return queue._host.worker_pids()
+def workers(folder: Path) -> set[int]:
+    """The process ids of those that are there, of a queue with ``initializer=partial(tell, folder)``."""
+    return {pid for path in folder.glob("worker *") if is_running(pid := int(path.name.split()[1]))}
+
+
+def tell(folder: Path) -> None:
+    (folder / f"worker {os.getpid()}").touch()
 
 
 def test_more_workers_come_at_once_and_fewer_stay_when_they_have_ended_their_items(tmp_path: Path) -> None:
     first, rest = Gate(tmp_path / "first"), Gate(tmp_path / "rest")
     first.folder.mkdir()
     rest.folder.mkdir()
-    with JobQueue(1) as queue:
+    with JobQueue(1, initializer=partial(tell, tmp_path)) as queue:
         recorder = Recorder(queue)
         job = queue.create_job("job", range(40), do.only(0, do.block_until_told(first), do.block_until_told(rest)),
                                chunksize=1)  # fmt: skip
@@ -38,42 +45,40 @@ def test_more_workers_come_at_once_and_fewer_stay_when_they_have_ended_their_ite
         queue.resize(3)
         assert queue.concurrency == 3
         rest.wait_for_count(2)
-        before = workers(queue)
+        before = workers(tmp_path)
         assert len(before) == 3
         queue.concurrency = 1
-        assert set(workers(queue)) == set(before), "each ends what it runs"
+        assert workers(tmp_path) == before, "each ends what it runs"
         rest.open()
-        wait_until(lambda: len(workers(queue)) == 1)
-        wait_until(lambda: sum(map(is_running, before)) == 1)
+        wait_until(lambda: len(workers(tmp_path)) == 1)
         first.open()
         assert run.result().results == [*range(40)]
         recorder.check(job)
         assert {item.attempts for item in job.items} == {1}
         queue.resize(2)
         assert queue.run(range(50), do.double).completed == 50
-        assert len(queue._host.worker_pids(timeout=30)) == 2
+        assert len(workers_of(queue)) == len(workers(tmp_path)) == 2
 
 
 def test_with_kill_they_go_at_once_and_nobody_is_charged(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
-    with JobQueue(3, max_retries=0) as queue:
+    with JobQueue(3, max_retries=0, initializer=partial(tell, tmp_path)) as queue:
         job = queue.create_job("job", range(6), do.block_until_told(gate), chunksize=1)
         run = queue.start("job")
         gate.wait_for_count(3)
-        before = workers(queue)
         queue.resize(1, kill=True)
-        wait_until(lambda: sum(map(is_running, before)) == 1)
+        wait_until(lambda: len(workers(tmp_path)) == 1)
         gate.open()
         assert run.result().results == [*range(6)]
         assert Counter(item.attempts for item in job.items) == {1: 6}
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_before_the_first_job_it_says_how_many_start(count: int) -> None:
-    with JobQueue(2) as queue:
+def test_before_the_first_job_it_says_how_many_start(count: int, tmp_path: Path) -> None:
+    with JobQueue(2, initializer=partial(tell, tmp_path)) as queue:
         queue.resize(count)
         assert queue.run(range(20), do.double).completed == 20
-        assert len(queue._host.worker_pids(timeout=30)) == count
+        assert len(workers_of(queue)) == len(workers(tmp_path)) == count
 
 
 def test_setups_of_workers_that_go_are_finished(tmp_path: Path) -> None:
@@ -88,7 +93,7 @@ def test_setups_of_workers_that_go_are_finished(tmp_path: Path) -> None:
     def handler(item: int, _: int) -> None:
         (last if item == 0 else gate).pass_through(item)
 
-    with JobQueue(2) as queue:
+    with JobQueue(2, initializer=partial(tell, tmp_path)) as queue:
         queue.create_job("job", range(2), handler, setup=setup, chunksize=1)
         run = queue.start("job")
         last.wait_for(0)
@@ -97,7 +102,7 @@ def test_setups_of_workers_that_go_are_finished(tmp_path: Path) -> None:
         gate.open()
         last.open()
         run.result()
-        wait_until(lambda: len(workers(queue)) == 1)
+        wait_until(lambda: len(workers(tmp_path)) == 1)
         wait_until((tmp_path / "finished 1").exists)
 
 

@@ -43,23 +43,23 @@ class Rows:
         self._error = error
         vars(self).update(attributes)
 
-    def _call(self, name: str) -> None:
+    def note(self, name: str) -> None:
         self.calls.append(name)
         if name == self._at and self._error is not None:
             raise self._error
 
     def open(self) -> None:
-        self._call("open")
+        self.note("open")
 
     def write(self, rows: Sequence[dict[str, Any]]) -> None:
-        self._call("write")
+        self.note("write")
         self.rows += rows
 
     def close(self) -> None:
-        self._call("close")
+        self.note("close")
 
     def leave(self) -> None:
-        self._call("leave")
+        self.note("leave")
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -327,7 +327,7 @@ def test_a_slow_sink_holds_its_job_back(queue: JobQueue, tmp_path: Path) -> None
     gate, most, size, calls = Gate(tmp_path), 64 << 20, 100_000, tmp_path / "calls"
     calls.mkdir()
     rows: Any = Rows()
-    rows.open, rows._call = None, gate.pass_through
+    rows.open, rows.note = None, gate.pass_through
     bystander = queue.create_job("bystander", range(3), do.succeed)
     work = do.announce(Gate(calls), do.return_value(b"x" * size))
     job = queue.create_job("slow", range(1000), work, results=rows, chunksize=1)
@@ -636,8 +636,8 @@ def test_a_sink_does_not_wait_for_its_own_run(queue: JobQueue, at: str) -> None:
     started = threading.Event()
 
     class Waits(Rows):
-        def _call(self, name: str) -> None:
-            super()._call(name)
+        def note(self, name: str) -> None:
+            super().note(name)
             if name == at and not others:
                 assert started.wait(60)
                 others.append(queue.run([1], do.double, id="other"))  # which its job does not wait for
@@ -670,8 +670,8 @@ def test_a_sink_that_closes_its_queue_does_not_wait(at: str, how: str, tmp_path:
     }
 
     class Closes(Rows):
-        def _call(self, name: str) -> None:
-            super()._call(name)
+        def note(self, name: str) -> None:
+            super().note(name)
             if name == at:
                 ends[how]()
                 self.calls.append("went on")
@@ -694,8 +694,8 @@ def test_a_sink_that_closes_its_queue_does_not_wait(at: str, how: str, tmp_path:
 
 def test_a_sink_that_starts_its_own_job_is_refused(queue: JobQueue) -> None:
     class Starts(Rows):
-        def _call(self, name: str) -> None:
-            super()._call(name)
+        def note(self, name: str) -> None:
+            super().note(name)
             if name == "open" and self.calls == ["open"]:
                 queue.start("job")
 

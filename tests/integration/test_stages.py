@@ -20,6 +20,7 @@ from mpqueue.errors import ItemTimeoutError, JobStateError, StageError, TooManyF
 from mpqueue.status import JobStatus
 from tests.support import handlers as do
 from tests.support.counted_calls import calls_by_thread
+from tests.support.programs import is_running
 from tests.support.recorder import Recorder
 from tests.support.results import results_of
 from tests.support.strength import workers_of
@@ -313,14 +314,18 @@ def first_of_all(array: np.ndarray) -> float:
     return float(array[0]) - 1
 
 
-def test_killed_workers_change_nothing() -> None:
+def test_killed_workers_change_nothing(tmp_path: Path) -> None:
     """Whoever is killed, writer or reader, at whatever moment: the same values come out, each once."""
-    with JobQueue(2, retry=STUBBORN) as queue:
+    started = Gate(tmp_path)
+
+    def tell() -> None:
+        started.announce(os.getpid())
+
+    with JobQueue(2, retry=STUBBORN, initializer=tell) as queue:
 
         def kill_one(progress: Any) -> None:
             if progress.job_id == "job-1" and progress.completed % 8 == 3:
-                for pid in queue._host.worker_pids()[:1]:
-                    os.kill(pid, KILL)
+                os.kill(next(filter(is_running, map(int, started.arrived()))), KILL)
 
         queue.on("job:progress", kill_one)
         stages: list[Any] = [yield_arrays, add_one, Stage(first_of_all, ordered=True)]

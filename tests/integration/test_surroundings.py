@@ -61,8 +61,16 @@ for fd in free:
 """
 
 
-#: Semaphores need /dev/shm only where they have names.
-WITH_NAMES = "from mpqueue._os.memory import locks; locks.AVAILABLE = False"
+#: Semaphores need /dev/shm only where they have names, as those of another C library than glibc.
+WITH_NAMES = """
+import ctypes
+class OtherLibrary(ctypes.CDLL):
+    def __getattr__(self, name):
+        if name == "gnu_get_libc_version":
+            raise AttributeError(name)
+        return super().__getattr__(name)
+ctypes.CDLL = OtherLibrary
+"""
 
 
 def told(folder: Path, *, before: str = "", after: str = "", call: str = "told()", mounts: str = "") -> str:

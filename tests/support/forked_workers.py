@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 
@@ -22,13 +24,13 @@ from tests.support.this_system import IS_LINUX
 
 
 @contextlib.contextmanager
-def forked_workers(*modules: str) -> Iterator[None]:
+def forked_workers(*modules: str) -> Iterator[Callable[[], AbstractContextManager[object]]]:
     """Until it is left, all workers of this process are forks of one that has imported ``modules``.
 
-    Where the system can't fork them, they start as ever.
+    Where the system can't fork them, they start as ever; so they do in what it gives, ``with ordinary_workers():``.
     """
     if not IS_LINUX:
-        yield
+        yield contextlib.nullcontext
         return
     from mpqueue._engines.loky import exec_launch
     from mpqueue._engines.loky.forking.fork_server import ForkedPopen, ForkServer
@@ -50,4 +52,4 @@ def forked_workers(*modules: str) -> Iterator[None]:
         assert not came_of_it.failure, came_of_it.where
         assert not came_of_it.unsafe, came_of_it.unsafe
         with patch.object(exec_launch, "Launching", start):
-            yield
+            yield partial(patch.object, exec_launch, "Launching", ordinary)

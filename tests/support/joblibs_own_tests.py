@@ -18,7 +18,6 @@ import pytest
 from joblib.parallel import BACKENDS, parallel_backend
 
 from mpqueue import joblib_backend
-from mpqueue._engines.loky import exec_launch
 from tests.support.forked_workers import forked_workers
 from tests.support.length import IS_LONG
 
@@ -120,20 +119,19 @@ ORDINARY = ("test_threadpool_limitation", "test_parallel_with_interactively_defi
 
 
 @pytest.fixture(scope="session", autouse=True)
-def forked() -> Iterator[Any]:
-    """Workers are forked from a process that has imported the tests; gives how they are launched else."""
-    ordinary = exec_launch.Launching
-    with forked_workers("test_parallel"):
+def ordinary_workers() -> Iterator[Any]:
+    """Workers are forked from a process that has imported the tests, but ``with ordinary_workers():``."""
+    with forked_workers("test_parallel") as ordinary:
         yield ordinary
         joblib_backend.close()
 
 
 @pytest.fixture(autouse=True)
-def _workers(request: pytest.FixtureRequest, forked: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _workers(request: pytest.FixtureRequest, ordinary_workers: Any) -> Iterator[None]:
     if not request.node.name.startswith(ORDINARY):
         yield
         return
     joblib_backend.close()
-    monkeypatch.setattr(exec_launch, "Launching", forked)
-    yield
-    joblib_backend.close()
+    with ordinary_workers():
+        yield
+        joblib_backend.close()

@@ -5,12 +5,22 @@ from __future__ import annotations
 import io
 from typing import Any
 
+from tests.support.waiting import spend
+
 
 class BadRepr:
     """Its ``repr`` raises."""
 
     def __repr__(self) -> str:
         raise ZeroDivisionError
+
+
+class SlowRepr:
+    """Its ``repr`` takes longer than a page searches for one request."""
+
+    def __repr__(self) -> str:
+        spend(0.5)
+        return "slow"
 
 
 class Plot:
@@ -43,6 +53,11 @@ ODD = ["[0, 1, 2", "xxx", "(1,000,000 bytes)", "nan", "{1: {2, 3}}", "<BadRepr: 
 def return_odd(index: int) -> Any:
     """Long and odd results."""
     return [list(range(100_000)), "x" * 1_000_000, bytes(1_000_000), float("nan"), {1: {2, 3}}, BadRepr()][index]
+
+
+def return_slow_repr(item: Any) -> SlowRepr:
+    """A result whose text takes half a second."""
+    return SlowRepr()
 
 
 #: The media type of each of `return_picture`'s; None where there is no picture to be had.

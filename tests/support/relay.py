@@ -10,6 +10,9 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
+#: What its thread is woken for.
+_CUT, _END = b"c", b"e"
+
 
 class Relay:
     """As a context manager. ``url`` is the page's address at this end; ``sent``: bytes that the page has sent."""
@@ -35,18 +38,31 @@ class Relay:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._wake.send(b"x")
+        self._wake.send(_END)
         self._thread.join()
         for key in list(self._selector.get_map().values()):
             key.fileobj.close()  # type: ignore[union-attr]
         self._wake.close()
         self._selector.close()
 
+    def cut(self) -> None:
+        """Close the connections that there are, soon; new ones come through."""
+        self._wake.send(_CUT)
+
+    def _close_connections(self) -> None:
+        for key in list(self._selector.get_map().values()):
+            if key.data is not None:
+                self._selector.unregister(key.fileobj)
+                key.fileobj.close()  # type: ignore[union-attr]
+
     def _run(self) -> None:
         while True:
             for key, _ in self._selector.select():
                 if key.fileobj is self._woken:
-                    return
+                    if self._woken.recv(1) == _END:
+                        return
+                    self._close_connections()
+                    break  # what else was ready may be closed by now
                 if key.fileobj is self._listening:
                     self._connect()
                 else:

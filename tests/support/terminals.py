@@ -53,8 +53,8 @@ class Terminal:
         )
         os.close(slave)
         self._text = b""
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
+        self.reader = threading.Thread(target=self._read)
+        self.reader.start()
 
     def _read(self) -> None:
         while True:
@@ -78,7 +78,7 @@ class Terminal:
     def end(self) -> int:
         """Wait for the program's end, and return its exit code."""
         code = self.process.wait(DEADLINE)
-        self._reader.join(DEADLINE)
+        self.reader.join(DEADLINE)
         return code
 
 
@@ -98,7 +98,7 @@ def terminal_with(folder: Path, *arguments: str) -> Iterator[Terminal]:
     finally:
         shown.process.kill()
         shown.process.wait()
-        shown._reader.join(DEADLINE)
+        shown.reader.join(DEADLINE)
         os.close(shown.master)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from typing import NoReturn
 
 import pytest
 
+from mpqueue._os import channels
 from tests.support.this_system import IS_WINDOWS
 
 #: They are about what POSIX systems have, such as signals, or run scripts of a shell.
@@ -30,3 +32,12 @@ def no_thread_starts(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.fail(f"a unit test started {thread!r}")
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    """The two ends of a pipe: to read from, and to write to."""
+    read, write = channels.pipe()
+    yield read, write
+    channels.close(read)
+    channels.close(write)

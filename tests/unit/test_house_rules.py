@@ -166,17 +166,85 @@ def test_the_package_does_not_use_its_own_front_door(path: Path) -> None:
     assert "mpqueue" not in set(imports_of(path)), "import the module that owns the name"
 
 
-#: Tests that say what users are promised; the others look inside, with fakes.
-_FROM_OUTSIDE = [
-    path for path in TESTS if path.name.startswith("test_") and not {"unit", "simulation"} & set(path.parts)
-]
+#: What looks inside, with fakes, and what only serves that; all else says what users are promised.
+_LOOKS_INSIDE = {"unit", "simulation", *(f"{name}.py" for name in ("auditor", "cluster", "fake_lanes", "fake_worker"))}
+_LOOKS_INSIDE |= {"invariants.py", "runs.py"}
+_FROM_OUTSIDE = [path for path in TESTS if not _LOOKS_INSIDE & set(path.parts)]
+
+#: What one file may import all the same, and why.
+MAY_IMPORT = {
+    "tests/conftest.py": "threads that are done linger for a second, which each test would wait for",
+    "tests/support/forked_workers.py": "workers of all queues of a file are forked from one process, for speed",
+}
 _PRIVATE_IMPORT = re.compile(r"^\s*(?:from|import)\s+mpqueue(?:\.\w+)*(?:\._|\s+import\s+\(?\s*_)(?!_)", re.MULTILINE)
 
 
 @each(_FROM_OUTSIDE)
 def test_tests_from_outside_import_public_names_only(path: Path) -> None:
     """Also in the programs that they write."""
-    assert not _PRIVATE_IMPORT.findall(path.read_text())
+    assert bool(_PRIVATE_IMPORT.findall(path.read_text())) == (name_of(path) in MAY_IMPORT)
+
+
+#: Attributes that begin with `_` and are read of others, each with what has them.
+MAY_BE_READ = {
+    **dict.fromkeys(("_asdict", "_fields", "_replace"), "named tuples: documented"),
+    **dict.fromkeys(("_exit", "_getframe", "_current_frames"), "os and sys: documented"),
+    "_repr_html_": "notebooks ask for it",
+    "_is_protocol": "typing, which has no public name for it",
+    "_read_null": "faulthandler: a real segmentation fault",
+    **dict.fromkeys(("_resource_tracker", "_fd", "_pid"), "the resource trackers of multiprocessing and loky"),
+    **dict.fromkeys(("_config", "_semlock"), "multiprocessing: names of its folder and its semaphores"),
+    **dict.fromkeys(("_RandomNameSequence", "_make_filename", "_SHM_NAME_PREFIX"), "names that tests can tell apart"),
+    "_pool": "of multiprocessing.Pool, which CPython's tests read of each pool",
+    **dict.fromkeys(("_TestPool", "_TestPoolWorkerErrors", "_TestPoolWorkerLifetime"), "CPython's tests"),
+    **dict.fromkeys(("_test_multiprocessing", "_testMethodName"), "CPython's tests"),
+    "_parallel_backends": "joblib, in its own tests",
+}
+_PRIVATE = re.compile(r"_[A-Za-z]\w*")
+#: In a text, which may be a program.
+_READ_IN_TEXT = re.compile(r"\b(?!self\b|cls\b)\w+\._[A-Za-z]\w*")
+_READ_BY_NAME = {"getattr", "setattr", "hasattr", "delattr", "object"}  # the last of `patch`
+
+
+def _is_own(node: ast.AST) -> bool:
+    return isinstance(node, ast.Name) and node.id in ("self", "cls")
+
+
+def private_reads(tree: ast.Module) -> Iterator[str]:
+    """Attributes that begin with one `_`, of anything but `self` and `cls`, in code, in calls and in texts."""
+    for node in ast.walk(tree):
+        found: list[str] = []
+        if isinstance(node, ast.Attribute):
+            found = [] if _is_own(node.value) else [node.attr]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found = [read.partition(".")[2] for read in _READ_IN_TEXT.findall(node.value)]
+        elif isinstance(node, ast.Call) and node.args[1:] and not _is_own(node.args[0]):
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            name = node.args[1]
+            found = [str(name.value)] if called in _READ_BY_NAME and isinstance(name, ast.Constant) else []
+        yield from (name for name in found if _PRIVATE.fullmatch(name) and name not in MAY_BE_READ)
+
+
+@each(_FROM_OUTSIDE)
+def test_tests_from_outside_read_public_names_only(path: Path) -> None:
+    """Of whatever object: what belongs to a helper of the tests has a public name, too."""
+    assert not [*private_reads(parse(path))]
+
+
+def test_what_is_private_is_found_however_it_is_read() -> None:
+    text = '''
+def f(queue, monkeypatch):
+    self._own, cls._own, queue.jobs, queue.__dict__, os._exit, getattr(self, "_own")
+    queue._host.worker_pids()
+    getattr(queue, "_engine")
+    monkeypatch.setattr(queue, "_lock", None)
+    monkeypatch.setattr("mpqueue._queue.closer.PATIENCE", 0.2)
+    run("""
+        print(queue._jobs)
+        os._exit(1)
+    """)
+'''
+    assert sorted(private_reads(ast.parse(text))) == ["_engine", "_host", "_jobs", "_lock", "_queue"]
 
 
 def test_importing_mpqueue_loads_nothing_of_weight() -> None:
