@@ -37,7 +37,7 @@ def calls(items: int, seconds: float, lanes: int) -> int:
             sys.setprofile(None)
 
     cluster.scheduler.handle = counted  # type: ignore[assignment, method-assign]
-    job = cluster.job([seconds] * items)
+    job = cluster.work([seconds] * items)
     cluster.start(job)
     cluster.run_until_over(job)
     return count

@@ -53,30 +53,32 @@ def cases(sizes: Sizes) -> list[Case]:
 
 def _measure(lanes: int, is_uneven: bool, count: int) -> Callable[[Contender, Case, int], Measures]:
     def measure(contender: Contender, case: Case, seed: int) -> Measures:  # noqa: ARG001
+        from mpqueue._core.messages import ChunkSent, Message
         from tests.support.cluster import Cluster
 
         rng = random.Random(seed)
         middle = math.log(ITEM) - SPREAD**2 / 2
         items = array("d", (rng.lognormvariate(middle, SPREAD) if is_uneven else ITEM for _ in range(count)))
         cluster = Cluster(lanes, latency=LATENCY, service=_service)
-        job = cluster.job(items)
+        job = cluster.work(items)
         began = time.thread_time()
         cluster.start(job)
         cluster.run_until_over(job)
         assert job.completed == count, "not all completed"
+        chunks = cluster.counts[ChunkSent]
         return {
             "utilisation": cluster.utilisation,
             "busy": cluster.busy,
             "scheduler": sum(cluster.steps) / cluster.elapsed,
             "step": statistics.median(cluster.steps),
             "longest": max(cluster.steps),
-            "chunk": sum(cluster.steps) / len(cluster.chunks),
-            "chunks": len(cluster.chunks),
-            "items": count / len(cluster.chunks),
+            "chunk": sum(cluster.steps) / chunks,
+            "chunks": chunks,
+            "items": count / chunks,
             "aim": cluster.books.aim,
             "simulated": cluster.elapsed,
             "seconds": time.thread_time() - began,
-            "messages": {kind.__name__: number for kind, number in cluster.counts.items()},
+            "messages": {kind.__name__: number for kind, number in cluster.counts.items() if issubclass(kind, Message)},
         }
 
     return measure
