@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import threading
 from collections.abc import Callable, Sequence
@@ -14,20 +13,16 @@ import pytest
 
 import mpqueue
 from mpqueue import (
-    ItemTimeoutError,
     JobProgress,
     JobQueue,
     JobRun,
     JobStatus,
-    QueueClosedError,
-    TooManyFailuresError,
 )
 from mpqueue.events import JOB_PROGRESS
 from mpqueue.testing import close_shared_pool
 from tests.support import handlers as do
 from tests.support.loops import LONG_WORK, Run, arrive, in_loops, turns_of_others
-from tests.support.programs import interrupt_program, is_running
-from tests.support.systems import not_on_windows
+from tests.support.programs import is_running
 from tests.support.waiting import Gate, spend, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared_pool_ends", "forked_workers")]
@@ -35,16 +30,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared_pool_ends", "for
 
 def threads_of_queues() -> list[str]:
     return [thread.name for thread in threading.enumerate() if "mpqueue" in thread.name]
-
-
-@in_loops
-def test_results_come_in_item_order(run: Run) -> None:
-    async def main() -> None:
-        assert await mpqueue.amap(do.double, range(1000)) == list(range(0, 2000, 2))
-        assert await mpqueue.amap(do.double, []) == []
-        assert await mpqueue.amap(do.succeed_later, "ab") == ["a", "b"]
-
-    run(main)
 
 
 @in_loops
@@ -82,101 +67,6 @@ def test_cancelling_ends_the_work_and_its_running_items(run: Run, tmp_path: Path
         assert close_shared_pool(), "and no call uses it"
 
     run(main)
-
-
-def test_cancelled_task_is_cancelled(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-
-    async def main() -> None:
-        task = asyncio.ensure_future(mpqueue.amap(do.announce_pid(gate), range(3)))
-        await arrive(gate)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    asyncio.run(main())
-    wait_until(lambda: not any(is_running(int(pid)) for pid in gate.arrived()), what="the running items to end")
-
-
-@not_on_windows("wine does not have what trio waits with")
-def test_timeouts_of_the_loop_end_the_work(tmp_path: Path) -> None:
-    import trio
-
-    gate = Gate(tmp_path)
-
-    async def in_asyncio() -> None:
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.5):
-                await mpqueue.amap(do.announce_pid(gate), range(3))
-
-    async def in_trio() -> None:
-        with trio.move_on_after(0.5) as scope:
-            await mpqueue.amap(do.announce_pid(gate), range(3))
-        assert scope.cancelled_caught
-
-    asyncio.run(in_asyncio())
-    trio.run(in_trio)
-    wait_until(lambda: not any(is_running(int(pid)) for pid in gate.arrived()), what="the running items to end")
-
-
-@in_loops
-def test_failures_are_treated_as_in_map(run: Run, tmp_path: Path) -> None:
-    handler = do.only("b", do.fail)
-
-    async def main() -> None:
-        with pytest.raises(ValueError, match="cannot do 'b'") as caught:
-            await mpqueue.amap(do.count_calls(tmp_path, handler), "abc")
-        assert caught.value.__notes__ == ["mpqueue: raised by item 1 (b)"]
-        assert dict(do.calls(tmp_path)) == {"a": 1, "b": 4, "c": 1}
-        assert await mpqueue.amap(handler, "abc", max_retries=0, on_error="skip") == ["a", "c"]
-        collected = await mpqueue.amap(handler, "abc", max_retries=0, on_error="collect")
-        assert list(map(str, collected)) == ["a", "cannot do 'b'", "c"]
-        with pytest.raises(ExceptionGroup):
-            await mpqueue.amap(handler, "abc", max_retries=0, on_error="group")
-        with pytest.raises(TooManyFailuresError):
-            await mpqueue.amap(handler, "abc", max_retries=0, max_failures=0)
-        with pytest.raises(ItemTimeoutError):
-            await mpqueue.amap(do.hang_sleep, "a", max_retries=0, timeout=0.5)
-
-    run(main)
-
-
-@pytest.mark.parametrize("options", [{"on_error": "ignore"}, {"concurrency": 0}, {"max_failures": -1}])
-def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=next(iter(options))):
-        asyncio.run(mpqueue.amap(do.succeed, [1], **options))
-    assert threads_of_queues() == []
-
-
-@in_loops
-def test_pool_that_is_closed_meanwhile_fails_the_call(run: Run, tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-
-    async def main() -> None:
-        async def close() -> None:
-            await arrive(gate)
-            close_shared_pool(kill=True)
-
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(close)
-            with pytest.raises(QueueClosedError):
-                await mpqueue.amap(do.block_until_told(gate), "a")
-
-    run(main)
-
-
-def test_ctrl_c_ends_the_work(tmp_path: Path) -> None:
-    script = """
-        import asyncio
-        import mpqueue
-
-        try:
-            asyncio.run(mpqueue.amap(do.announce_pid(gate), range(100)))
-        except KeyboardInterrupt:
-            print("interrupted")
-    """
-    done = interrupt_program(tmp_path, script, 1)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted\n", "")
 
 
 # --- queues and runs ------------------------------------------------------------------------------------------------

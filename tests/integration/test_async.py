@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
@@ -34,33 +33,6 @@ async def arrive(gate: Gate, *names: object) -> None:
     await asyncio.to_thread(gate.wait_for, *names)
 
 
-def test_run_can_be_awaited_more_than_once() -> None:
-    async def main() -> tuple[Job, Job]:
-        async with JobQueue(2) as queue:
-            queue.create_job("job", list("abc"), do.succeed)
-            run = queue.start("job")
-            return await run, await run
-
-    first, second = in_loop(main)
-    assert first.results == second.results == ["a", "b", "c"]
-    assert first.status is JobStatus.COMPLETED
-
-
-def test_loop_runs_on_while_a_run_is_awaited(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-
-    async def main() -> Job:
-        async with JobQueue(1) as queue:
-            queue.create_job("job", ["a"], do.block_until_told(gate))
-            waiting = asyncio.ensure_future(queue.start("job"))
-            await arrive(gate, "a")
-            assert not waiting.done()
-            gate.open()
-            return await waiting
-
-    assert in_loop(main).results == ["a"]
-
-
 def test_async_for_gives_finished_items_first_then_the_rest(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
 
@@ -80,19 +52,6 @@ def test_async_for_gives_finished_items_first_then_the_rest(tmp_path: Path) -> N
     assert sorted(str(item.result) for item in found) == list("abcde")
 
 
-def test_leaving_async_for_cancels_nothing() -> None:
-    async def main() -> Job:
-        async with JobQueue(2) as queue:
-            queue.create_job("job", range(100), do.double)
-            run = queue.start("job")
-            async for item in run:
-                assert item.status == "completed"
-                break
-            return await run
-
-    assert in_loop(main).completed == 100
-
-
 def test_gather_wait_for_and_as_completed_work() -> None:
     async def main() -> list[Job]:
         async with JobQueue(2) as queue:
@@ -108,44 +67,6 @@ def test_gather_wait_for_and_as_completed_work() -> None:
     jobs = in_loop(main)
     assert sorted(job.id for job in jobs) == list("abcdef")
     assert {job.status for job in jobs} == {JobStatus.COMPLETED}
-
-
-def test_wait_for_that_times_out_leaves_the_job_running(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-
-    async def main() -> Job:
-        async with JobQueue(1) as queue:
-            queue.create_job("job", ["a"], do.block_until_told(gate))
-            run = queue.start("job")
-            with pytest.raises(TimeoutError):
-                await asyncio.wait_for(run, 0.01)
-            assert run.job.status is JobStatus.RUNNING
-            assert not run.job.cancelled
-            gate.open()
-            return await run
-
-    assert in_loop(main).results == ["a"]
-
-
-def test_waits_that_time_out_leave_nothing_in_the_run(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-
-    async def main() -> Job:
-        async with JobQueue(1) as queue:
-            queue.create_job("job", ["a"], do.block_until_told(gate))
-            run = queue.start("job")
-            objects = []
-            for number in range(101):
-                with pytest.raises(TimeoutError):
-                    await asyncio.wait_for(run, 0.001)
-                if number in (0, 100):
-                    gc.collect()
-                    objects.append(len(gc.get_objects()))
-            assert objects[1] - objects[0] < 100
-            gate.open()
-            return await run
-
-    assert in_loop(main).results == ["a"]
 
 
 def test_cancelling_one_awaiter_detaches_that_one(tmp_path: Path) -> None:
@@ -187,22 +108,6 @@ def test_cancel_with_awaiter_makes_a_cancelled_awaiter_cancel_the_job(tmp_path: 
     assert (job.status, job.results) == ("cancelled", ["a", None])
 
 
-def test_kill_on_cancel_also_ends_the_items_that_run(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-
-    async def main() -> Job:
-        async with JobQueue(1) as queue:
-            queue.create_job("job", ["a", "b"], do.announce(gate, do.hang_sleep))
-            run = queue.start("job", cancel_with_awaiter=True, kill_on_cancel=True)
-            with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0.5):
-                    await run
-            return await run
-
-    job = in_loop(main)
-    assert (job.status, job.completed) == ("cancelled", 0)
-
-
 def test_cancelled_job_is_awaited_without_cancelled_error(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
 
@@ -236,42 +141,6 @@ def test_async_with_waits_for_started_jobs_without_blocking_the_loop(tmp_path: P
         return run.job
 
     assert in_loop(main).results == ["a", "b"]
-
-
-def test_async_with_that_is_left_by_an_exception_ends_what_runs(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-    jobs: list[Job] = []
-
-    async def main() -> None:
-        async with JobQueue(1) as queue:
-            jobs.append(queue.create_job("job", ["a"], do.announce(gate, do.hang_sleep)))
-            queue.start("job")
-            await arrive(gate, "a")
-            raise LookupError("out of here")
-
-    with pytest.raises(LookupError):
-        in_loop(main)
-    assert jobs[0].status is JobStatus.CANCELLED
-
-
-def test_async_with_whose_task_is_cancelled_while_it_closes_ends_what_runs(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-    jobs: list[Job] = []
-
-    async def work() -> None:
-        async with JobQueue(1) as queue:
-            jobs.append(queue.create_job("job", ["a"], do.announce(gate, do.hang_sleep)))
-            queue.start("job")
-
-    async def main() -> None:
-        task = asyncio.ensure_future(work())
-        await arrive(gate, "a")
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    in_loop(main)
-    assert jobs[0].status is JobStatus.CANCELLED
 
 
 def test_run_may_be_awaited_in_a_loop_other_than_the_one_that_started_it() -> None:

@@ -327,6 +327,7 @@ def queue_for(row: Row, workers: int, lasting: dict[int, JobQueue]) -> Iterator[
     "fault: the worker dies: segfault, os._exit, SIGKILL, out of memory",
     "fault: the function hangs, with timeout=",
     "fault: an item or a result can't be pickled",
+    "error: ItemPicklingError",
 )
 @pytest.mark.parametrize(("row", "workers", "chunksize"), ROWS)
 def test_only_the_culprit_pays(row: Row, workers: int, chunksize: int | None, lasting: dict[int, JobQueue]) -> None:

@@ -7,7 +7,6 @@ import concurrent.futures
 import gc
 import itertools
 import os
-import pickle
 import queue
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from mpqueue import Executor, ItemTimeoutError, Pool, RemoteError, RetryPolicy, WorkerCrashedError
+from mpqueue import Executor, Pool, RemoteError, WorkerCrashedError
 from tests.support import handlers as do
 from tests.support.systems import KILLED_ITSELF, KILLED_ITSELF_WORD
 from tests.support.waiting import Gate, wait_until
@@ -48,16 +47,6 @@ def test_calls_bring_their_results_home(executor: Executor) -> None:
     done, waiting = concurrent.futures.wait(futures, TIMEOUT)
     assert (len(done), len(waiting)) == (50, 0)
     assert set(concurrent.futures.as_completed(futures, TIMEOUT)) == set(futures)
-
-
-def test_raised_error_comes_as_itself_with_the_workers_traceback(executor: Executor) -> None:
-    with pytest.raises(ValueError, match="cannot do 'a'") as raised:
-        executor.submit(do.fail, "a").result(TIMEOUT)
-    assert 'raise ValueError(f"cannot do {item!r}")' in str(raised.value.__cause__)
-    with pytest.raises(SystemExit) as left:
-        executor.submit(sys.exit, 3).result(TIMEOUT)
-    assert left.value.code == 3
-    assert executor.submit(do.succeed, "bystander").result(TIMEOUT) == "bystander"
 
 
 class NoException(BaseException):
@@ -104,22 +93,6 @@ def test_what_is_no_exception_and_cannot_be_pickled_comes_as_its_stand_in(execut
     raised = executor.submit(leave).exception(TIMEOUT)
     assert isinstance(raised, RemoteError)
     assert raised.type_name == "builtins.SystemExit"
-
-
-def test_call_that_fails_is_made_again_three_times_by_default() -> None:
-    with Executor(1, retry=RetryPolicy(base_delay=0.01)) as executor:
-        assert executor.submit(do.fail_until(4), "a").result(TIMEOUT) == "a"
-        with pytest.raises(ValueError, match="cannot do 'b'"):
-            executor.submit(do.fail_until(5), "b").result(TIMEOUT)
-
-
-def test_calls_of_a_map_are_made_again_by_default_and_the_executor_goes_on() -> None:
-    with Executor(2, retry=RetryPolicy(base_delay=0.01)) as executor:
-        again = executor.map(do.only(1, do.at_first(do.fail)), range(3), timeout=TIMEOUT)
-        bystander = executor.submit(do.at_first(do.fail), "bystander")
-        assert list(again) == [0, 1, 2]
-        assert bystander.result(TIMEOUT) == "bystander"
-        assert list(executor.map(do.at_first(do.fail), range(20), timeout=TIMEOUT)) == list(range(20))
 
 
 def count_up(counts: dict[str, int] | list[int], again: list[int] | None = None) -> int:
@@ -190,41 +163,6 @@ def test_crash_fails_its_own_call_only(executor: Executor) -> None:
     assert (raised.value.exitcode, raised.value.signal) == KILLED_ITSELF
     assert good.result(TIMEOUT) == "good"
     assert executor.submit(do.succeed, "after").result(TIMEOUT) == "after"
-
-
-def test_crash_is_survived_by_a_retry() -> None:
-    with Executor(1, retry=RetryPolicy(1, base_delay=0)) as executor:
-        assert executor.submit(do.at_first(do.kill_self), "a").result(TIMEOUT) == "a"
-
-
-def test_call_that_takes_too_long_is_ended() -> None:
-    with Executor(1, max_retries=0, timeout=0.3) as executor:
-        with pytest.raises(ItemTimeoutError):
-            executor.submit(do.hang_sleep, "a").result(TIMEOUT)
-        assert executor.submit(do.succeed, "b").result(TIMEOUT) == "b"
-
-
-def test_what_cannot_be_pickled_fails_its_own_call_with_its_own_error(executor: Executor) -> None:
-    lock, good = executor.submit(do.succeed, threading.Lock()), executor.submit(do.succeed, "good")
-    with pytest.raises(TypeError, match="cannot pickle '_thread"):
-        lock.result(TIMEOUT)
-    with pytest.raises(pickle.PicklingError, match="can't be pickled"):
-        executor.submit(threading.Lock).result(TIMEOUT)
-    assert good.result(TIMEOUT) == "good"
-
-
-@pytest.mark.parametrize("error", do.ERRORS_OF_INNER_CALLS, ids=lambda error: type(error).__name__)
-def test_error_of_an_inner_call_comes_as_itself(executor: Executor, error: Exception) -> None:
-    future = executor.submit(do.fail_with(error), 1)
-    found = future.exception(TIMEOUT)
-    assert (type(found), str(found), getattr(found, "__notes__", [])) == (type(error), str(error), [])
-    assert "_raise" in str(found and found.__cause__)
-    assert not future.cancelled()
-    results = executor.map(do.only(1, do.fail_with(error)), range(2))
-    assert next(results) == 0
-    with pytest.raises(type(error), match="inner") as caught:
-        next(results)
-    assert caught.type is type(error)
 
 
 def test_initializer_that_fails_fails_the_calls() -> None:
@@ -381,15 +319,6 @@ def test_map_reads_no_further_once_the_executor_is_shut_down() -> None:
     with pytest.raises(RuntimeError, match="after shutdown"):
         executor.map(do.square, items())
     assert read == [0, 1, 2, 3]
-
-
-def test_map_holds_no_result_that_was_taken(executor: Executor) -> None:
-    results: Iterator[set[int]] = executor.map(set, [[number] for number in range(10)])
-    for made in results:
-        alive = weakref.ref(made)
-        del made
-        gc.collect()
-        assert alive() is None
 
 
 class HeldUp:
@@ -555,13 +484,6 @@ def test_map_with_a_buffer_keeps_its_executor() -> None:
     gc.collect()
 
 
-def test_map_times_out_and_cancels_what_has_not_started(executor: Executor) -> None:
-    results = executor.map(do.hang_sleep, range(100), timeout=0.2)
-    with pytest.raises(TimeoutError):
-        next(results)
-    executor.kill_workers()
-
-
 # --- closures -------------------------------------------------------------------------------------------------------
 
 
@@ -609,19 +531,6 @@ def test_dropped_executor_ends_its_calls_and_then_its_workers() -> None:
     future = Executor(1).submit(do.succeed, "a")
     gc.collect()
     assert future.result(TIMEOUT) == "a"
-
-
-def test_interruption_ends_everything_at_once() -> None:
-    def interrupted() -> None:
-        with Executor(1) as executor:
-            futures.extend(executor.submit(do.hang_sleep, number) for number in range(3))
-            wait_until(futures[0].running)
-            raise KeyboardInterrupt
-
-    futures: list[Any] = []
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert all(future.cancelled() for future in futures)
 
 
 @pytest.mark.parametrize("kind", [SystemExit, GeneratorExit, asyncio.CancelledError])

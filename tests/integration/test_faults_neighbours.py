@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 import pytest
 
 from mpqueue import (
-    ItemPicklingError,
     ItemStatus,
-    ItemTimeoutError,
     JobQueue,
     RemoteError,
     ResultPicklingError,
@@ -83,42 +80,6 @@ def test_neighbours_of_an_item_that_leaves_a_function_that_traces(chunksize: int
         job = queue.run(range(COUNT), do.only(CULPRIT, leave_tracing), chunksize=chunksize)
     assert job.results == [*range(COUNT)]
     assert {item.attempts for item in job.items} == {1}
-
-
-@pytest.mark.parametrize("chunksize", [10, long(None)], ids=str)
-def test_neighbours_of_an_item_that_hangs(chunksize: int | None) -> None:
-    with JobQueue(2, max_retries=0, timeout=1) as queue:
-        recorder = Recorder(queue)
-        job = queue.run(range(100), do.only(50, do.hang_python), chunksize=chunksize)
-        recorder.check(job)
-    assert isinstance(job.items[50].exception, ItemTimeoutError)
-    assert job.completed == 99
-    assert {item.attempts for item in job.items} == {1}
-
-
-@pytest.mark.parametrize("chunksize", [long(1), 10, long(None)], ids=str)
-@pytest.mark.parametrize("bad", [do.fail, do.sys_exit, do.segfault], ids=lambda bad: bad.__name__)
-def test_neighbours_of_an_item_that_cannot_be_unpickled(bad: do.Handler, chunksize: int | None) -> None:
-    items = [*range(50), do.WhenUnpickled(bad), *range(51, 100)]
-    with JobQueue(2, max_retries=0) as queue:
-        recorder = Recorder(queue)
-        job = queue.run(items, do.succeed, chunksize=chunksize)
-        recorder.check(job)
-    assert [item.id for item in job.items if item.status is ItemStatus.FAILED] == [50]
-    assert job.results == [*range(50), None, *range(51, 100)]
-
-
-@pytest.mark.holds("error: ItemPicklingError")
-@pytest.mark.parametrize("chunksize", [long(1), 10, long(None)], ids=str)
-def test_neighbours_of_an_item_that_cannot_be_pickled(chunksize: int | None, tmp_path: Path) -> None:
-    items = [*range(50), do.Unpicklable(), *range(51, 100)]
-    with JobQueue(2) as queue:
-        recorder = Recorder(queue)
-        job = queue.run(items, do.count_calls(tmp_path), chunksize=chunksize)
-        recorder.check(job)
-    assert isinstance(job.items[50].exception, ItemPicklingError)
-    assert job.items[50].attempts == 0
-    assert dict(do.calls(tmp_path)) == {str(item): 1 for item in items if isinstance(item, int)}
 
 
 #: None: it may also end well, since it has broken nothing that its own result needs.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import os
-import pickle
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -21,7 +20,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 
 from mpqueue import joblib_backend
 from tests.support import handlers as do
-from tests.support.programs import interrupt_program, is_running
+from tests.support.programs import is_running
 from tests.support.waiting import Gate, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
@@ -136,12 +135,6 @@ def test_initializer_is_called_in_each_worker() -> None:
 # --- faults ---------------------------------------------------------------------------------------------------------
 
 
-def test_error_comes_as_itself_and_the_next_call_works() -> None:
-    with pytest.raises(ValueError, match="cannot do 3"):
-        Parallel()(delayed(do.only(3, do.fail))(number) for number in range(10))
-    assert Parallel()(delayed(do.succeed)(number) for number in range(10)) == list(range(10))
-
-
 def test_call_that_takes_too_long_ends_the_whole() -> None:
     with pytest.raises(multiprocessing.TimeoutError):
         Parallel(timeout=0.3)(delayed(do.hang_sleep)(number) for number in range(4))
@@ -159,45 +152,10 @@ def test_first_failure_is_raised_at_once_and_ends_what_runs(return_as: str, tmp_
     assert Parallel()([delayed(do.succeed)("after")]) == ["after"]
 
 
-def test_exceptions_are_tried_again_where_that_is_asked_for() -> None:
-    handler = do.only(2, do.at_first(do.fail))
-    with pytest.raises(ValueError, match="cannot do 2"):
-        Parallel()(delayed(handler)(number) for number in range(6))
-    with parallel_config(backend="mpqueue", n_jobs=2, max_retries=1):
-        assert Parallel()(delayed(handler)(number) for number in range(6)) == list(range(6))
-
-
-def test_crash_is_tried_again_by_default() -> None:
-    handler = do.only(2, do.before_attempt(4, do.kill_self))
-    assert Parallel()(delayed(handler)(number) for number in range(6)) == list(range(6))
-
-
-def test_batch_that_takes_too_long_is_tried_again_by_default() -> None:
-    handler = do.only(2, do.at_first(do.hang_sleep))
-    with parallel_config(backend="mpqueue", n_jobs=2, timeout=2.0):  # on a busy machine, half of one is too little
-        assert Parallel()(delayed(handler)(number) for number in range(6)) == list(range(6))
-
-
 def test_crash_of_the_last_try_comes_as_joblibs_own_error() -> None:
     with parallel_config(backend="mpqueue", n_jobs=2, max_retries=0), pytest.raises(BrokenProcessPool, match="SIGKILL"):
         Parallel()(delayed(do.only(2, do.kill_self))(number) for number in range(6))
     assert Parallel()([delayed(do.succeed)("after")]) == ["after"]
-
-
-def test_what_can_not_be_pickled_is_joblibs_own_error() -> None:
-    with pytest.raises(pickle.PicklingError, match="the task to send"):
-        Parallel()(delayed(do.succeed)(do.Unpicklable()) for _ in range(4))
-    assert Parallel()([delayed(do.succeed)("after")]) == ["after"]
-
-
-@pytest.mark.parametrize("error", do.ERRORS_OF_INNER_CALLS, ids=lambda error: type(error).__name__)
-def test_error_of_an_inner_call_comes_as_itself(error: Exception) -> None:
-    with (
-        parallel_config(backend="mpqueue", n_jobs=2, max_retries=0),
-        pytest.raises(type(error), match="inner") as caught,
-    ):
-        Parallel()(delayed(do.fail_with(error))(number) for number in range(2))
-    assert caught.type is type(error)
 
 
 def test_failure_in_a_nested_call_is_raised_at_once(tmp_path: Path) -> None:
@@ -209,22 +167,6 @@ def test_failure_in_a_nested_call_is_raised_at_once(tmp_path: Path) -> None:
         Parallel(batch_size=1)(delayed(do.only(0, outer))(number) for number in range(2))
     assert all(count == 1 for _, count in do.calls(tmp_path))
     assert Parallel()([delayed(do.succeed)("after")]) == ["after"]
-
-
-def test_ctrl_c_ends_the_running_calls_and_goes_on(tmp_path: Path) -> None:
-    script = """
-        import mpqueue.joblib_backend
-        from joblib import Parallel, delayed, parallel_config
-
-        mpqueue.joblib_backend.register()
-        with parallel_config(backend="mpqueue", n_jobs=2):
-            try:
-                Parallel()(delayed(do.announce_pid(gate))(number) for number in range(9))
-            except KeyboardInterrupt:
-                print("interrupted", Parallel()([delayed(abs)(-1)]))
-    """
-    done = interrupt_program(tmp_path, script, 2)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted [1]\n", "")
 
 
 def test_two_generators_at_a_time_have_batches_of_their_own() -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
@@ -13,14 +12,7 @@ import pytest
 
 import mpqueue
 from mpqueue import (
-    HandlerPicklingError,
-    ItemPicklingError,
-    ItemTimeoutError,
-    QueueClosedError,
-    RetryPolicy,
     SetupError,
-    TooManyFailuresError,
-    WorkerCrashedError,
 )
 from mpqueue.testing import close_shared_pool
 from tests.support import handlers as do
@@ -54,34 +46,7 @@ def workers(without_workers: set[int]) -> Workers:
     return found
 
 
-def number_of_calls(folder: Path) -> dict[str, int]:
-    return dict(do.calls(folder))
-
-
 # --- results --------------------------------------------------------------------------------------------------------
-
-
-def test_results_come_in_item_order() -> None:
-    assert mpqueue.map(do.double, range(1000)) == list(range(0, 2000, 2))
-
-
-def test_items_may_be_any_iterable_and_none_at_all() -> None:
-    assert mpqueue.map(do.double, (character for character in "ab")) == ["aa", "bb"]
-    assert mpqueue.map(do.double, []) == []
-
-
-def test_items_need_no_ids_and_may_have_equal_ones() -> None:
-    items = [{"id": 1, "n": 1}, {"id": 1, "n": 2}, {"n": 3}]
-    assert mpqueue.map(do.succeed, items) == items
-
-
-def test_functions_without_a_name_can_be_mapped() -> None:
-    offset = 10
-    assert mpqueue.map(lambda item: item + offset, [1, 2]) == [11, 12]
-
-
-def test_coroutine_functions_are_awaited() -> None:
-    assert mpqueue.map(do.succeed_later, [1, 2]) == [1, 2]
 
 
 def test_starmap_calls_with_the_entries_of_each_item() -> None:
@@ -94,29 +59,6 @@ def test_starmap_takes_the_options_of_map() -> None:
         mpqueue.starmap(divmod, [(1, 0)], max_retries=0)
     with pytest.raises(TypeError, match="expected a callable"):
         mpqueue.starmap(cast("Any", None), [])
-
-
-def test_what_the_input_raises_comes_through_and_nothing_is_run(tmp_path: Path) -> None:
-    def items() -> Iterator[int]:
-        yield 1
-        raise LookupError("no more")
-
-    with pytest.raises(LookupError, match="no more"):
-        mpqueue.map(do.count_calls(tmp_path), items())
-    assert number_of_calls(tmp_path) == {}
-    assert mpqueue.map(do.double, [1]) == [2]
-
-
-def test_function_that_can_not_be_serialized_is_refused_at_once() -> None:
-    lock = threading.Lock()
-    with pytest.raises(HandlerPicklingError, match="'lock' of its closure"):
-        mpqueue.map(lambda _: lock.locked(), [1])
-
-
-def test_item_that_can_not_be_pickled_fails_alone_and_is_not_tried_again() -> None:
-    results = mpqueue.map(do.succeed, [1, threading.Lock(), 3], on_error="collect")
-    assert results[::2] == [1, 3]
-    assert isinstance(results[1], ItemPicklingError)
 
 
 def test_function_that_no_worker_can_import_fails_every_item(tmp_path: Path) -> None:
@@ -155,12 +97,6 @@ def test_first_failure_in_item_order_is_raised_as_itself_when_all_is_done(tmp_pa
     assert "fail_on_odd" in str(caught.value.__cause__), "the worker's traceback"
 
 
-def test_note_of_a_lone_failure_names_its_item() -> None:
-    with pytest.raises(ValueError, match="cannot do") as caught:
-        mpqueue.map(do.only("b", do.fail), "abc", max_retries=0)
-    assert caught.value.__notes__ == ["mpqueue: raised by item 1 (b)"]
-
-
 def test_note_of_many_failures_names_the_first_ones() -> None:
     with pytest.raises(ValueError, match="cannot do 0") as caught:
         mpqueue.map(do.fail, range(30), max_retries=0)
@@ -169,123 +105,7 @@ def test_note_of_many_failures_names_the_first_ones() -> None:
     ]
 
 
-def test_collect_puts_exceptions_in_the_place_of_results() -> None:
-    first, second, third = mpqueue.map(do.only("b", do.fail), "abc", max_retries=0, on_error="collect")
-    assert (first, third) == ("a", "c")
-    assert isinstance(second, ValueError)
-    assert str(second) == "cannot do 'b'"
-
-
-def test_skip_leaves_failed_items_out() -> None:
-    assert mpqueue.map(do.only("b", do.fail), "abc", max_retries=0, on_error="skip") == ["a", "c"]
-
-
-def test_group_raises_all_failures_in_item_order() -> None:
-    with pytest.raises(ExceptionGroup, match="3 of 3 items failed") as caught:
-        mpqueue.map(do.fail, "abc", max_retries=0, on_error="group")
-    assert [str(error) for error in caught.value.exceptions] == ["cannot do 'a'", "cannot do 'b'", "cannot do 'c'"]
-
-
-@pytest.mark.parametrize("on_error", ["raise", "collect", "skip", "group"])
-def test_without_failures_all_ways_give_the_results(on_error: Any) -> None:
-    assert mpqueue.map(do.double, "ab", on_error=on_error) == ["aa", "bb"]
-
-
-def test_too_many_failures_end_the_work(tmp_path: Path) -> None:
-    handler = do.count_calls(tmp_path, do.fail)
-    with pytest.raises(TooManyFailuresError, match="more than max_failures=2") as caught:
-        mpqueue.map(handler, range(2000), max_retries=0, chunksize=1, max_failures=2, concurrency=1)
-    assert isinstance(caught.value.__cause__, ValueError)
-    assert 3 <= len(number_of_calls(tmp_path)) <= 5  # a worker has two chunks at a time
-
-
-def test_as_many_failures_as_allowed_end_nothing() -> None:
-    results = mpqueue.map(do.only(1, do.fail), range(3), max_retries=0, max_failures=1, on_error="skip")
-    assert results == [0, 2]
-
-
-@pytest.mark.parametrize("on_error", ["raise", "collect", "skip", "group"])
-def test_too_many_failures_are_told_however_errors_are_treated(on_error: Any) -> None:
-    for _ in range(10):  # the only item may have failed before the call knows its run
-        with pytest.raises(TooManyFailuresError):
-            mpqueue.map(do.fail, [1], max_retries=0, max_failures=0, on_error=on_error)
-
-
-def test_pool_that_is_closed_meanwhile_fails_the_call(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-    with ThreadPoolExecutor(1) as threads:
-        call = threads.submit(mpqueue.map, do.block_until_told(gate), ["a"])
-        gate.wait_for("a")
-        close_shared_pool(kill=True)
-        with pytest.raises(QueueClosedError):
-            call.result(30)
-
-
 # --- retries and limits ---------------------------------------------------------------------------------------------
-
-
-def test_function_that_raises_is_called_four_times(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="cannot do 'a'"):
-        mpqueue.map(do.count_calls(tmp_path, do.only("a", do.fail)), "ab")
-    assert number_of_calls(tmp_path) == {"a": 4, "b": 1}
-
-
-def test_function_is_called_once_where_no_retries_are_wanted(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="cannot do 'a'"):
-        mpqueue.map(do.count_calls(tmp_path, do.fail), "a", max_retries=0)
-    assert number_of_calls(tmp_path) == {"a": 1}
-
-
-def test_retry_policy_can_be_given(tmp_path: Path) -> None:
-    policy = RetryPolicy(max_retries=5, base_delay=0.0, give_up_on=(ValueError,))
-    with pytest.raises(ValueError, match="cannot do 'a'"):
-        mpqueue.map(do.count_calls(tmp_path, do.fail), "a", retry=policy)
-    assert number_of_calls(tmp_path) == {"a": 1}
-
-
-def test_items_that_fail_at_first_succeed_in_the_end() -> None:
-    assert mpqueue.map(do.fail_until(3), range(20), retry=RetryPolicy(base_delay=0.01)) == list(range(20))
-
-
-def test_timeout_ends_one_try() -> None:
-    assert mpqueue.map(do.only("b", do.at_first(do.hang_sleep)), "abc", timeout=1.0) == ["a", "b", "c"]
-
-
-def test_item_that_always_hangs_fails_by_its_timeout() -> None:
-    with pytest.raises(ItemTimeoutError) as caught:
-        mpqueue.map(do.only("b", do.hang_sleep), "abc", timeout=0.5, max_retries=0)
-    assert caught.value.__notes__ == ["mpqueue: raised by item 1 (b)"]
-
-
-def test_worker_that_dies_costs_its_item_one_try() -> None:
-    assert mpqueue.map(do.only("b", do.at_first(do.kill_self)), "abcdefgh") == list("abcdefgh")
-
-
-def test_item_that_always_kills_its_worker_fails_alone() -> None:
-    results = mpqueue.map(do.only("b", do.kill_self), "abc", max_retries=0, on_error="collect")
-    assert results[::2] == ["a", "c"]
-    assert isinstance(results[1], WorkerCrashedError)
-
-
-@pytest.mark.parametrize(
-    ("options", "error", "text"),
-    [
-        ({"on_error": "ignore"}, ValueError, "on_error: expected one of 'raise', 'collect', 'skip', 'group'"),
-        ({"max_failures": -1}, ValueError, "max_failures"),
-        ({"max_failures": 0.5}, TypeError, "max_failures"),
-        ({"concurrency": 0}, ValueError, "concurrency"),
-        ({"chunksize": 0}, ValueError, "chunksize"),
-        ({"timeout": 0}, ValueError, "timeout"),
-        ({"max_retries": -1}, ValueError, "max_retries"),
-        ({"max_retries": 1, "retry": RetryPolicy()}, ValueError, "expected max_retries or retry, got both"),
-    ],
-)
-def test_options_out_of_range_are_refused_before_there_is_a_pool(
-    options: dict[str, Any], error: type[Exception], text: str
-) -> None:
-    with pytest.raises(error, match=text):
-        mpqueue.map(do.succeed, [1], **options)
-    assert not [thread for thread in threading.enumerate() if "mpqueue" in thread.name]
 
 
 # --- the shared pool ------------------------------------------------------------------------------------------------
@@ -338,15 +158,6 @@ def test_pool_has_a_worker_for_each_cpu_where_nothing_is_said(workers: Workers) 
 @pytest.mark.skipif(any("_NUM_THREADS" in name for name in os.environ), reason="the number of inner threads is set")
 def test_workers_have_one_inner_thread_whatever_was_asked_first() -> None:
     assert mpqueue.map(os.getenv, ["OMP_NUM_THREADS"], concurrency=1) == ["1"]
-
-
-def test_calls_from_several_threads_run_side_by_side(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-    with ThreadPoolExecutor(2) as threads:
-        calls = [threads.submit(mpqueue.map, do.block_until_told(gate), [name]) for name in "ab"]
-        gate.wait_for("a", "b")
-        gate.open()
-        assert [call.result(30) for call in calls] == [["a"], ["b"]]
 
 
 def test_pool_can_be_ended_when_no_call_uses_it_and_the_next_call_makes_another(workers: Workers) -> None:

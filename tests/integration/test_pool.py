@@ -10,16 +10,15 @@ import pickle
 import re
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import mpqueue
-from mpqueue import ItemTimeoutError, Pool, QueueClosedError, RetryPolicy, SetupError, WorkerCrashedError
+from mpqueue import Pool, QueueClosedError, SetupError
 from tests.support import handlers as do
-from tests.support.interruptions import send_to_main_thread
 from tests.support.leaks import processes
 from tests.support.programs import run_program
 from tests.support.waiting import Gate, wait_until
@@ -105,23 +104,11 @@ def test_map_waits_for_all_and_raises_the_first_failure_in_item_order(pool: Pool
     assert "cannot do" in cause.tb
 
 
-def test_of_several_failures_the_one_of_the_first_item_is_raised(pool: Pool) -> None:
-    with pytest.raises(ValueError, match="cannot do 0"):
-        pool.map(do.fail, range(10))
-
-
-@pytest.mark.parametrize("use", ["apply", "map", "imap"])
-def test_a_result_that_cannot_be_pickled_raises_what_it_always_did(pool: Pool, use: str) -> None:
-    calls: dict[str, Callable[[], Any]] = {
-        "apply": lambda: pool.apply(do.return_lock, (1,)),
-        "map": lambda: pool.map(do.return_lock, [1]),
-        "imap": lambda: next(pool.imap(do.return_lock, [1])),
-    }
+def test_a_result_that_cannot_be_pickled_raises_what_it_always_did(pool: Pool) -> None:
     with pytest.raises(standard.MaybeEncodingError) as caught:
-        calls[use]()
+        pool.apply(do.return_lock, (1,))
     assert "lock" in caught.value.value
     assert "cannot pickle" in caught.value.exc
-    assert pool.apply(do.double, (2,)) == 4
 
 
 def test_an_exception_that_cannot_be_pickled_raises_what_it_always_did(pool: Pool) -> None:
@@ -130,25 +117,10 @@ def test_an_exception_that_cannot_be_pickled_raises_what_it_always_did(pool: Poo
     assert "raise LockHolderError" in caught.value.__cause__.tb
 
 
-@pytest.mark.parametrize("use", ["apply", "map", "imap"])
-def test_an_argument_that_cannot_be_pickled_raises_its_own_error(pool: Pool, use: str) -> None:
-    calls: dict[str, Callable[[], Any]] = {
-        "apply": lambda: pool.apply(do.double, (do.Unpicklable(),)),
-        "map": lambda: pool.map(do.double, [1, do.Unpicklable()]),
-        "imap": lambda: next(pool.imap(do.double, [do.Unpicklable()])),
-    }
+def test_an_argument_that_cannot_be_pickled_raises_its_own_error(pool: Pool) -> None:
     with pytest.raises(RuntimeError, match="refuses to be pickled") as caught:
-        calls[use]()
+        pool.apply(do.double, (do.Unpicklable(),))
     assert any("can't be pickled" in note for note in caught.value.__notes__)
-
-
-@pytest.mark.parametrize("error", do.ERRORS_OF_INNER_CALLS, ids=lambda error: type(error).__name__)
-def test_an_error_of_an_inner_call_comes_as_itself(pool: Pool, error: Exception) -> None:
-    with pytest.raises(type(error), match="inner") as caught:
-        pool.apply(do.fail_with(error), (1,))
-    assert (caught.type, str(caught.value)) == (type(error), str(error))
-    cause: Any = caught.value.__cause__
-    assert "_raise" in cause.tb
 
 
 def test_a_function_that_cannot_be_pickled_raises_its_own_error_where_the_result_is_asked_for(pool: Pool) -> None:
@@ -184,25 +156,6 @@ def test_chunks_of_nothing_are_refused(pool: Pool, size: int) -> None:
 # -- what is tried again -------------------------------------------------------------------------------------------
 
 
-def test_a_call_that_raises_is_tried_three_times_more() -> None:
-    with Pool(1, retry=RetryPolicy(3, base_delay=0.01)) as pool:
-        assert pool.apply(do.fail_until(4), ("a",)) == "a"
-        assert pool.map(do.fail_until(4), ["a", "b"]) == ["a", "b"]
-        with pytest.raises(ValueError, match="cannot do"):
-            pool.apply(do.fail_until(5), ("a",))
-
-
-def test_retries_are_three_with_short_delays_where_nobody_says_otherwise(tmp_path: Path) -> None:
-    with Pool(1) as pool, pytest.raises(ValueError, match="cannot do"):
-        pool.apply(do.count_calls(tmp_path, do.fail), ("a",))
-    assert dict(do.calls(tmp_path)) == {"a": 4}
-
-
-def test_both_ways_to_say_how_often_are_one_too_many() -> None:
-    with pytest.raises(ValueError, match="got both"):
-        Pool(1, max_retries=1, retry=RetryPolicy(1))
-
-
 def test_wrong_arguments_are_named_as_the_caller_wrote_them() -> None:
     with pytest.raises(TypeError, match=r"^processes: expected a number of workers, .* got '2' of type str"):
         Pool("2")  # type: ignore[arg-type]
@@ -219,32 +172,6 @@ def test_wrong_arguments_are_named_as_the_caller_wrote_them() -> None:
             with pytest.raises(TypeError, match=r"^func: expected a callable, got 3 of type int"):
                 call(wrong, [(1,)])
         assert pool.map(do.succeed, ["bystander"]) == ["bystander"]
-
-
-def test_a_worker_that_dies_costs_its_call_one_try_and_the_others_nothing() -> None:
-    with Pool(2, retry=RetryPolicy(1, base_delay=0.0)) as pool:
-        crash = do.only(3, do.at_first(do.kill_self))
-        assert pool.map(crash, range(8)) == list(range(8))
-        assert pool.apply(do.at_first(do.segfault), ("a",)) == "a"
-        assert list(pool.imap(crash, range(8))) == list(range(8))
-
-
-def test_a_worker_that_dies_every_time_fails_its_call_alone(pool: Pool) -> None:
-    bystander = pool.apply_async(do.double, (2,))
-    with pytest.raises(WorkerCrashedError) as caught:
-        pool.apply(do.exit_with(3), (1,))
-    assert caught.value.exitcode == 3
-    assert bystander.get() == 4
-    assert pool.map(do.double, range(3)) == [0, 2, 4]
-
-
-def test_a_call_that_hangs_is_ended_by_its_timeout() -> None:
-    with Pool(2, max_retries=0, timeout=0.3) as pool:
-        with pytest.raises(ItemTimeoutError):
-            pool.apply(do.hang_sleep, (1,))
-        with pytest.raises(TimeoutError):
-            pool.map(do.only(1, do.hang_python), range(3))
-        assert pool.apply(do.double, (2,)) == 4
 
 
 def test_sys_exit_fails_the_call_and_not_the_worker(pool: Pool) -> None:
@@ -293,20 +220,6 @@ def test_a_callback_that_raises_is_logged_and_the_pool_goes_on(pool: Pool, caplo
     assert pool.apply_async(do.double, (1,), callback=do.fail).get() == 2
     assert "a callback raised" in caplog.text
     assert pool.apply(do.double, (2,)) == 4
-
-
-def test_many_threads_call(pool: Pool) -> None:
-    def call(number: int) -> None:
-        results[number] = [pool.apply_async(do.double, (number,)) for _ in range(50)]
-
-    results: dict[int, list[Any]] = {}
-    threads = [threading.Thread(target=call, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for number, each in results.items():
-        assert [result.get() for result in each] == [2 * number] * 50
 
 
 def test_keyword_arguments_and_callables_of_all_kinds(pool: Pool) -> None:
@@ -465,27 +378,6 @@ def test_a_callback_cannot_wait_for_the_pool(pool: Pool) -> None:
 
     pool.apply_async(do.double, (1,), callback=wait).wait()
     assert "pool.join()" in str(errors[0])
-
-
-def test_an_interruption_ends_the_work_that_is_waited_for(pool: Pool, tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-
-    def interrupt() -> None:
-        gate.wait_for_count(1)
-        send_to_main_thread(signal.SIGINT)
-
-    for wait in (
-        lambda: pool.map(do.announce(gate, do.hang_sleep), ["a", "b"]),
-        lambda: pool.apply(do.announce(gate, do.hang_sleep), ("c",)),
-    ):
-        thread = threading.Thread(target=interrupt)
-        thread.start()
-        with pytest.raises(KeyboardInterrupt):
-            wait()
-        thread.join()
-        assert pool.map(do.double, range(4), 1) == [0, 2, 4, 6]  # both workers are free again
-        for path in tmp_path.iterdir():
-            path.unlink()
 
 
 def test_a_pool_that_nobody_holds_is_ended_with_a_warning() -> None:

@@ -17,6 +17,7 @@ import pytest
 import mpqueue
 from mpqueue import JobQueue, Progress, RetryPolicy, current_item
 from tests.support import handlers as do
+from tests.support.front_ends import FRONT_ENDS, FrontEnd
 from tests.support.loops import Run, in_loops
 from tests.support.programs import run_program
 from tests.support.terminals import screen, terminal
@@ -168,49 +169,8 @@ def test_jobs_inside_jobs_each_tell_their_own() -> None:
 # --- the drop-ins -----------------------------------------------------------------------------------------------------
 
 
-def by_map(show: Callable[[Progress], object]) -> list[int]:
-    return mpqueue.map(do.square, range(50), concurrency=2, progress=show)
-
-
-def by_starmap(show: Callable[[Progress], object]) -> list[int]:
-    return mpqueue.starmap(pow, ((number, 2) for number in range(50)), concurrency=2, progress=show)
-
-
-def by_imap(show: Callable[[Progress], object]) -> list[int]:
-    return list(mpqueue.imap(do.square, range(50), concurrency=2, progress=show))
-
-
-def by_imap_unordered(show: Callable[[Progress], object]) -> list[int]:
-    return sorted(mpqueue.imap_unordered(do.square, iter(range(50)), concurrency=2, progress=show))
-
-
-def by_pool_map(show: Callable[[Progress], object]) -> list[int]:
-    with mpqueue.Pool(2, progress=show) as pool:
-        return pool.map(do.square, range(50))
-
-
-def by_pool_map_async(show: Callable[[Progress], object]) -> list[int]:
-    with mpqueue.Pool(2, progress=show) as pool:
-        return pool.map_async(do.square, range(50)).get()
-
-
-def by_pool_imap(show: Callable[[Progress], object]) -> list[int]:
-    with mpqueue.Pool(2, progress=show) as pool:
-        return list(pool.imap(do.square, iter(range(50))))
-
-
-def by_executor(show: Callable[[Progress], object]) -> list[int]:
-    with mpqueue.Executor(2, progress=show) as executor:
-        return list(executor.map(do.square, range(50)))
-
-
-@pytest.mark.parametrize(
-    "call",
-    [by_map, by_starmap, by_imap, by_imap_unordered, by_pool_map, by_pool_map_async, by_pool_imap, by_executor],
-)
-def test_the_drop_ins_tell_the_last_state_before_they_return(
-    call: Callable[[Callable[[Progress], object]], list[int]],
-) -> None:
+@pytest.mark.parametrize("front_end", [one for one in FRONT_ENDS if one.tells_progress], ids=str)
+def test_the_drop_ins_tell_the_last_state_before_they_return(front_end: FrontEnd) -> None:
     heard: list[Progress] = []
     threads: set[str] = set()
 
@@ -218,23 +178,12 @@ def test_the_drop_ins_tell_the_last_state_before_they_return(
         threads.add(threading.current_thread().name.rstrip("-0123456789"))
         heard.append(progress)
 
-    assert call(show) == [number * number for number in range(50)]
+    with front_end.open(progress=show) as call:
+        assert sorted(call(do.square, range(50))) == [number * number for number in range(50)]
     assert (heard[-1].completed, heard[-1].failed, heard[-1].total) == (50, 0, 50)
     assert [progress.status for progress in heard if progress.status.final] == ["completed"]
     assert heard[-1].status.final
     assert threads == {"mpqueue-listeners"}
-
-
-def test_amap_tells_too() -> None:
-    import asyncio
-
-    heard: list[Progress] = []
-
-    async def main() -> list[int]:
-        return await mpqueue.amap(do.square, range(5), concurrency=1, progress=heard.append)
-
-    assert asyncio.run(main()) == [0, 1, 4, 9, 16]
-    assert heard[-1].completed == 5
 
 
 def test_an_iterator_that_is_closed_early_tells_nothing_more() -> None:
@@ -341,14 +290,17 @@ def test_a_function_may_wait_for_the_loop_that_iterates(
 
 
 @in_loops
-@pytest.mark.parametrize("call", [by_imap, by_pool_imap, by_pool_map])
+@pytest.mark.parametrize(
+    "front_end", [one for one in FRONT_ENDS if one.name in ("imap", "Pool.imap", "Pool.map")], ids=str
+)
 def test_an_end_that_holds_the_loop_waits_a_while_for_a_function_that_may_wait_for_it(
-    run: Run, call: Callable[[Callable[[Progress], object]], list[int]]
+    run: Run, front_end: FrontEnd
 ) -> None:
     show = Answered()
 
     async def main() -> None:
-        assert call(show) == [number * number for number in range(50)]
+        with front_end.open(progress=show) as call:
+            assert list(call(do.square, range(50))) == [number * number for number in range(50)]
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(show.answer_always)
             while not show.has_ended:  # noqa: ASYNC110 - told on another thread

@@ -98,16 +98,6 @@ def return_pid(item: Any) -> int:
     return os.getpid()
 
 
-def return_attempt(item: Any) -> int:
-    """Return the number of this attempt."""
-    return mpqueue.current_item().attempt
-
-
-def return_cwd(item: Any) -> str:
-    """Return the worker's current folder."""
-    return os.getcwd()
-
-
 def big_result(item: int) -> bytes:
     """Return that many bytes."""
     return bytes(item)
@@ -428,11 +418,6 @@ def raise_made(make: Callable[[Handler], BaseException], bad: Handler) -> Handle
 
 def _raise_made(make: Callable[[Handler], BaseException], bad: Handler, item: Any) -> NoReturn:
     raise make(bad)
-
-
-def return_unpicklable(item: Any) -> Any:
-    """Return something that can't be pickled."""
-    return Unpicklable()
 
 
 def return_lock(item: Any) -> Any:
