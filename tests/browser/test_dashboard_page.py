@@ -45,17 +45,6 @@ def test_a_journal_is_looked_at_and_nothing_can_be_pressed(url: str, open_page: 
     expect(opened.value.locator("body")).to_contain_text("How long items took")
 
 
-def test_two_runs_are_seen_side_by_side(url: str, open_page: Open) -> None:
-    page = open_page(url)
-    expect(page.locator("#job-heading")).to_have_text("second")
-    page.get_by_role("button", name="Compare…").click()
-    compared = page.get_by_role("dialog", name="second, compared")
-    expect(compared.get_by_role("status")).to_contain_text("2 items in both: 2 ended otherwise")
-    compared.get_by_role("button", name="a in first: Failed").click()
-    expect(page.locator("#job-heading")).to_have_text("first")
-    expect(page.get_by_role("region", name="Error")).to_have_text("ValueError: cannot do 'a'")
-
-
 def test_what_another_queue_writes_appears(journal: Path, url: str, open_page: Open, tmp_path: Path) -> None:
     (tmp_path / "gate").mkdir()
     gate, page = Gate(tmp_path / "gate"), open_page(url)

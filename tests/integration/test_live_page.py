@@ -50,10 +50,6 @@ def fail_on_b(item: str) -> str:
     return item * 2
 
 
-def invert(item: Any) -> dict[str, str]:
-    return {"altText": f"{1 / item['n']}"}
-
-
 # --- what is told -----------------------------------------------------------------------------------------------------
 
 
@@ -72,17 +68,6 @@ def test_a_job_is_told_from_its_start_to_its_end(queue: JobQueue, page: Visitor,
         told = stream.items("job")[1]
         assert told.pop("elapsed") > 0
         assert told == {"id": 1, "index": 1, "label": "b", "status": "completed", "attempts": 1, "result": "b"}
-
-
-def test_items_are_told_in_their_wire_form(queue: JobQueue, page: Visitor) -> None:
-    items = [{"id": "x", "n": 1}, {"id": "y", "n": 0}, {"id": "z", "n": 2}]
-    job = queue.run(items, invert, id="job")
-    told = page.items(page.get("jobs")[0]["number"])
-    for index, item in enumerate(told):
-        assert item.pop("index") == index
-        item.pop("elapsed")
-    assert told == [item.to_dict() for item in job.items]
-    assert told[0]["proposedAlt"] == "1.0"
 
 
 def test_a_page_of_a_list_says_the_same_as_its_header(queue: JobQueue, page: Visitor, tmp_path: Path) -> None:
@@ -171,22 +156,6 @@ def test_items_that_come_while_the_page_is_open_are_listed(queue: JobQueue, page
         assert [item["result"] for item in stream.items("job")] == [2 * item for item in range(50)]
 
 
-def test_the_version_of_a_job_changes_with_each_of_its_items(queue: JobQueue, page: Visitor, tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-    queue.create_job("job", ["a", "b"], do.block_until_told(gate), chunksize=1)
-    versions = []
-    with page.stream() as stream:
-        stream.listen_until(lambda: "job" in stream.states)
-        versions.append(stream.states["job"]["version"])
-        queue.start("job")
-        stream.listen_until(lambda: stream.states["job"]["counts"]["processing"] == 2)
-        versions.append(stream.states["job"]["version"])
-        gate.open()
-        stream.listen_until(lambda: stream.states["job"]["status"] == "completed")
-        versions.append(stream.states["job"]["version"])
-    assert versions == sorted(set(versions))
-
-
 def test_what_is_sent_is_compressed_for_those_who_can_read_it(queue: JobQueue, page: Visitor) -> None:
     queue.run(range(1000), do.double, id="job")
     path = f"jobs/{page.get('jobs')[0]['number']}/items?limit=200"
@@ -197,16 +166,6 @@ def test_what_is_sent_is_compressed_for_those_who_can_read_it(queue: JobQueue, p
     assert len(packed.body) < len(plain.body) / 4
     for refused in ("identity", "gzip;q=0", ""):
         assert page.ask(path, Accept_Encoding=refused).headers["Content-Encoding"] is None
-
-
-def test_an_item_that_waits_for_its_next_try_is_told_with_its_error(queue: JobQueue, page: Visitor) -> None:
-    queue.create_job("job", list("abc"), fail_on_b, retry=RetryPolicy(1, base_delay=300.0))
-    with page.stream() as stream:
-        queue.start("job")
-        stream.listen_until(lambda: stream.statuses("job") == ["completed", "retry", "completed"])
-        assert stream.items("job")[1]["error"] == "not b"
-        queue.cancel("job")
-        stream.listen_until(lambda: stream.states["job"]["status"] == "cancelled")
 
 
 def test_failures_retries_and_what_a_worker_is_at(queue: JobQueue, page: Visitor) -> None:
@@ -221,25 +180,6 @@ def test_failures_retries_and_what_a_worker_is_at(queue: JobQueue, page: Visitor
         }  # fmt: skip
         pids = workers_of(queue)
         stream.listen_until(lambda: {lane["pid"] for lane in stream.workers["lanes"]} == pids)
-
-
-def test_an_error_that_changes_between_two_looks_is_told(queue: JobQueue, page: Visitor, tmp_path: Path) -> None:
-    """The same status as before, after ``retry_failed``: the error is another one."""
-    (tmp_path / "count").write_text("")
-
-    def fail_differently(item: str) -> None:
-        with (tmp_path / "count").open("a") as file:
-            file.write("x")
-        raise ValueError(f"time {len((tmp_path / 'count').read_text())}")
-
-    queue.run(["a"], fail_differently, id="job")
-    with page.stream() as stream:
-        stream.listen_until(lambda: stream.statuses("job") == ["failed"])
-        version = stream.states["job"]["version"]
-        assert stream.items("job")[0]["error"] == "time 1"
-        queue.retry_failed("job").result()
-        stream.listen_until(lambda: stream.states["job"]["version"] != version)
-        assert stream.items("job")[0]["error"] == "time 2"
 
 
 def test_a_job_that_is_cleared_goes_and_its_id_may_come_again(queue: JobQueue, page: Visitor) -> None:
