@@ -191,25 +191,10 @@ def test_a_word_after_two_dashes_is_no_function(
     assert capsys.readouterr().err == "mpqueue: error: own:upper: expected a file, got a name that is not there\n"
 
 
-def test_lines_of_stdin_are_items(folder: Path) -> None:
-    done = run(folder, "run", "own:upper", "-", "-j", "1", stdin="one\n\ntwo\r\n")
-    assert [row["result"] for row in rows_of(done)] == ["ONE", "TWO"]
-
-
-def test_lines_of_files_are_items(folder: Path) -> None:
-    done = run(folder, "run", "own:upper", "--from", "lines", "[ab].txt", "-j", "1")
-    assert [row["result"] for row in rows_of(done)] == ["THREE", "ONE TWO"]
-
-
 def test_json_lines_are_items_with_their_ids(folder: Path) -> None:
     (folder / "rows.jsonl").write_text('{"id": "x", "a": 1, "b": 2}\n\n{"id": "y", "a": 3, "b": 4}\n')
     done = run(folder, "run", "own:add", "--from", "jsonl", "rows.jsonl", "-j", "1")
     assert [(row["id"], row["result"]) for row in rows_of(done)] == [("x", {"sum": 3}), ("y", {"sum": 7})]
-
-
-def test_rows_of_csv_are_items(folder: Path) -> None:
-    done = run(folder, "run", "own:add", "--from", "csv", "-j", "1", stdin="a,b\n1,2\n3,4\n")
-    assert [row["result"]["sum"] for row in rows_of(done)] == [3, 7]
 
 
 @pytest.mark.parametrize("kind", ["lines", "jsonl"])
@@ -470,11 +455,6 @@ def test_a_csv_has_the_input_and_the_result_s_keys(folder: Path) -> None:
 def test_workers_are_counted(folder: Path, workers: str) -> None:
     run(folder, "run", "own:count", "a.txt", "-j", workers, "-o", "out.jsonl")
     assert "completed" in (folder / "out.jsonl").read_text()
-
-
-def test_a_number_of_workers_that_is_none_is_refused(folder: Path) -> None:
-    done = run(folder, "run", "own:count", "a.txt", "-j", "some", code=2)
-    assert "a whole number from 1 up, auto or physical" in done.stderr
 
 
 def test_a_json_lines_file_has_the_columns_that_were_asked_for(folder: Path) -> None:
@@ -843,12 +823,6 @@ def test_a_terminal_shows_a_bar_and_colours_and_no_torn_row(folder: Path) -> Non
     assert [json.loads(line)["payload"] for line in lines if line.startswith("{")] == ["one", "bad", "two"]
     assert any(line.startswith("own:upper: 100%") and "3/3" in line and "1 failed" in line for line in lines)
     assert "\x1b[31mfailed:\x1b[0m" in text
-
-
-def test_without_a_terminal_there_is_no_bar_and_no_colour(folder: Path) -> None:
-    done = run(folder, "run", "own:upper", "-", "-j", "1", stdin="one\n")
-    assert "\x1b" not in done.stderr
-    assert "%" not in done.stderr
 
 
 def test_progress_for_a_log_is_lines(folder: Path) -> None:

@@ -318,15 +318,3 @@ def test_the_command_that_runs_all_again_is_one_that_does(folder: Path, words: l
     _, _, suggested = told.partition("; to run all again: mpqueue ")
     done = mpqueue(folder, *suggested.split())
     assert (done.returncode, len(calls(folder))) == (0, 8), done.stderr
-
-
-def test_retry_runs_the_function_of_the_file_that_was_named(folder: Path) -> None:
-    (folder / "sub").mkdir()
-    (folder / "sub" / "words.py").write_text(WORDS.replace('"length"', '"sub"'))
-    done = mpqueue(folder, "run", "sub/words.py:count", *RUN[2:])
-    assert done.returncode == 1
-    (folder / "healed").touch()
-    done = mpqueue(folder, "retry", "run.db", "-j", "1")
-    assert done.returncode == 0, done.stderr
-    rows = mpqueue(folder, "export", "run.db", "--columns", "result").stdout.splitlines()
-    assert [json.loads(row)["result"] for row in rows] == [{"sub": 3}, {"sub": 3}, {"sub": 4}, {"sub": 5}]
