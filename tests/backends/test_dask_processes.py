@@ -149,22 +149,6 @@ def test_a_worker_that_grows_from_item_to_item_is_replaced(two_slots: DaskCluste
     assert len(set(results_of(job))) >= 2
 
 
-def test_a_worker_has_so_many_items_and_so_many_threads_and_modules_of_its_own(
-    two_slots: DaskCluster, other: Client
-) -> None:
-    backend = DaskBackend(two_slots.address)
-    with JobQueue(1, backend=backend, max_items_per_worker=5, threads_per_worker=3, preload=["colorsys"]) as queue:
-        told = results_of(queue.run(range(20), _tell_of_itself))
-    assert len({pid for pid, _, _ in told}) == 4
-    assert {(threads, is_there) for _, threads, is_there in told} == {("3", True)}
-
-
-def _tell_of_itself(item: int) -> tuple[int, str | None, bool]:
-    import sys
-
-    return os.getpid(), os.environ.get("OMP_NUM_THREADS"), "colorsys" in sys.modules
-
-
 def test_where_a_worker_was_is_told_with_its_timeout(two_slots: DaskCluster, other: Client) -> None:
     with JobQueue(1, backend=DaskBackend(two_slots.address), max_retries=0) as queue:
 
@@ -177,31 +161,6 @@ def test_where_a_worker_was_is_told_with_its_timeout(two_slots: DaskCluster, oth
 
 
 # -- deaths ----------------------------------------------------------------------------------------------------------
-
-
-def test_a_worker_that_is_killed_costs_its_item_a_try_and_nobody_else_any(
-    two_slots: DaskCluster, other: Client, tmp_path: Path
-) -> None:
-    gate = Gate(tmp_path)
-    with JobQueue(2, backend=DaskBackend(two_slots.address), retry=SOON) as queue:
-        job = queue.create_job("job", range(6), partial(_announce_pid_and_wait, gate), chunksize=1)
-        run = queue.start("job")
-        gate.wait_for_count(4)
-        os.kill(_pid_of(gate, 0), signal.SIGKILL)
-        gate.open()
-        assert results_of(run.result(60)) == list(range(6))
-    assert [item.attempts for item in job.items] == [2] + [1] * 5
-
-
-def _announce_pid_and_wait(gate: Gate, item: int) -> int:
-    gate.announce(f"{item}-is-{os.getpid()}")
-    gate.pass_through(item)
-    return item
-
-
-def _pid_of(gate: Gate, item: int) -> int:
-    (name,) = (name for name in gate.arrived() if name.startswith(f"{item}-is-"))
-    return int(name.rsplit("-", 1)[1])
 
 
 def test_a_dask_worker_that_is_killed_takes_its_workers_along_and_costs_nobody_a_try(tmp_path: Path) -> None:

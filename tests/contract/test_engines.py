@@ -425,6 +425,11 @@ def test_workers_are_replaced_or_that_is_refused(engine: Engine) -> None:
         return
     with engine.queue(max_items_per_worker=5) as queue:
         assert results_of(queue.run(range(23), do.double)) == [2 * item for item in range(23)]
+    if engine.able.own_processes:
+        with engine.queue(1, max_items_per_worker=5) as queue:
+            job = queue.run(range(20), do.return_pid)
+        assert len(set(results_of(job))) == 4
+        assert [item.attempts for item in job.items] == [1] * 20
 
 
 def test_inner_threads_are_set_or_that_is_refused(engine: Engine) -> None:

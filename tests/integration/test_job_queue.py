@@ -131,15 +131,6 @@ def test_two_queues_do_not_disturb_each_other() -> None:
         assert not workers_of(one) & workers_of(two)
 
 
-def test_worker_is_replaced_after_max_items_per_worker_and_nobody_is_charged() -> None:
-    with JobQueue(1, max_items_per_worker=3) as queue:
-        job = queue.run(range(10), do.return_pid)
-    pids = job.results
-    assert all(pids.count(pid) <= 3 for pid in pids)
-    assert len(set(pids)) == 4
-    assert {item.attempts for item in job.items} == {1}
-
-
 def test_threads_per_worker_limits_the_numerical_libraries() -> None:
     def handle(name: str) -> str | None:
         return os.environ.get(name)

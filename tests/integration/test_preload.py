@@ -10,8 +10,6 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,8 +18,7 @@ import numpy as np
 import pytest
 
 from mpqueue import ItemTimeoutError, JobQueue, JobStatus, WorkerCrashedError, WorkerStartError
-from mpqueue.backends import Capabilities, ExecutorBackend, LokyBackend
-from mpqueue.testing import InlinePool
+from mpqueue.backends import Capabilities, LokyBackend
 from tests.support import handlers as do
 from tests.support.forked_workers import forked_workers
 from tests.support.programs import descends_from, is_running, run_program, start_program
@@ -430,9 +427,3 @@ def test_all_end_with_a_program_that_is_killed(tmp_path: Path) -> None:
 def test_what_can_be_no_preload_is_refused_at_once(preload: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         JobQueue(1, preload=preload)
-
-
-@pytest.mark.parametrize("make", [InlinePool, lambda: ExecutorBackend(lambda: ThreadPoolExecutor(1), 1)])
-def test_engines_that_fork_no_workers_refuse_it(make: Callable[[], Any]) -> None:
-    with pytest.raises(ValueError, match="preload: expected None"):
-        JobQueue(1, backend=make(), preload=["decimal"])

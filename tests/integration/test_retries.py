@@ -16,7 +16,6 @@ from mpqueue import (
     ItemStatus,
     ItemTimeoutError,
     JobQueue,
-    JobStatus,
     RemoteError,
     Retry,
     RetryPolicy,
@@ -76,21 +75,6 @@ def test_first_delay_is_two_seconds_by_default() -> None:
 def test_second_and_third_delays_are_four_and_eight_seconds_by_default() -> None:
     rng: Any = None
     assert [RetryPolicy().delay(retry, rng) for retry in (1, 2, 3)] == [2.0, 4.0, 8.0]
-
-
-def test_retried_item_succeeds_at_the_try_at_which_it_can() -> None:
-    with JobQueue(2, retry=QUICK) as queue:
-        job = queue.run(list("abc"), do.only("b", do.fail_until(3)))
-    assert job.status is JobStatus.COMPLETED
-    assert [item.attempts for item in job.items] == [1, 3, 1]
-    assert len(job.items[1].history) == 2
-
-
-def test_no_retries_means_one_try() -> None:
-    with JobQueue(1, max_retries=0) as queue:
-        recorder = Recorder(queue)
-        assert queue.run(["a"], do.fail).items[0].attempts == 1
-    assert delays(recorder) == []
 
 
 def test_delay_grows_to_max_delay() -> None:
@@ -291,17 +275,6 @@ def test_attempts_are_counted_when_each_try_ends(tmp_path: Path) -> None:
     assert run.job.items[0].attempts == 2
 
 
-def test_try_that_cancel_cuts_short_is_not_charged(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-    with JobQueue(1) as queue:
-        queue.create_job("job", ["a", "b"], do.announce(gate, do.hang_sleep))
-        run = queue.start("job")
-        gate.wait_for("a")
-        queue.cancel("job", kill=True)
-        job = run.result(30)
-    assert [(item.status, item.attempts, item.history) for item in job.items] == [("pending", 0, [])] * 2
-
-
 def test_try_that_shutdown_cuts_short_is_not_charged(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     queue = JobQueue(1)
@@ -310,15 +283,6 @@ def test_try_that_shutdown_cuts_short_is_not_charged(tmp_path: Path) -> None:
     gate.wait_for("a")
     queue.close(kill=True)
     assert [(item.status, item.attempts) for item in run.job.items] == [("pending", 0)] * 2
-
-
-def test_try_that_a_neighbour_s_crash_cuts_short_is_not_charged(tmp_path: Path) -> None:
-    log = tmp_path
-    with JobQueue(1, retry=RetryPolicy(3, base_delay=0)) as queue:
-        job = queue.run(range(30), do.count_calls(log, do.only(15, do.kill_self)), chunksize=30)
-    assert [item.attempts for item in job.items] == [1] * 15 + [4] + [1] * 14
-    assert [item.id for item in job.items if item.status is ItemStatus.FAILED] == [15]
-    assert all(count >= 1 for _, count in do.calls(log))
 
 
 @pytest.mark.holds("promise: Every item ends once")

@@ -27,12 +27,6 @@ def fleet() -> FakeLanes:
     return fleet
 
 
-def worker_of(fleet: FakeLanes) -> FakeWorker:
-    worker = fleet.workers[0]
-    assert worker is not None
-    return worker
-
-
 def deafen(fleet: FakeLanes, monkeypatch: pytest.MonkeyPatch, generations: int) -> None:
     """The first workers of the lane lose all that is sent to them."""
     receive = FakeWorker.receive
