@@ -24,10 +24,11 @@ from mpqueue import (
     RetryPolicy,
     TooManyFailuresError,
     WorkerCrashedError,
+    current_item,
 )
 from mpqueue.testing import close_shared_pool
 from tests.support import handlers as do
-from tests.support.front_ends import FRONT_ENDS, FrontEnd, errors_in_place
+from tests.support.front_ends import FRONT_ENDS, Counted, FrontEnd, errors_in_place
 from tests.support.interruptions import Interruption, send_to_main_thread
 from tests.support.length import IS_LONG, long
 from tests.support.programs import is_running
@@ -37,12 +38,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared_pool_ends", "for
 
 
 def of_each(wanted: Callable[[FrontEnd], object]) -> pytest.MarkDecorator:
-    """Run a test with each front end for which that is true."""
-    return pytest.mark.parametrize("front_end", [*filter(wanted, FRONT_ENDS)], ids=str)
+    """Run a test with each front end for which that is true; with those that share another's way in the long form."""
+    found = [one if one.is_first else long(one) for one in FRONT_ENDS if wanted(one)]
+    return pytest.mark.parametrize("front_end", found, ids=str)
 
 
 every = of_each(bool)
-once = of_each(lambda one: one.is_first)  # where what takes the options is the same for others
 lazy = of_each(lambda one: one.is_lazy)
 ours = of_each(lambda one: one.is_ours)
 
@@ -54,8 +55,8 @@ def texts(results: list[Any]) -> list[Any]:
 # -- results ---------------------------------------------------------------------------------------------------------
 
 
-@every
-def test_each_item_has_its_result_and_lists_their_order(front_end: FrontEnd) -> None:
+@pytest.mark.parametrize("front_end", FRONT_ENDS, ids=str)
+def test_each_item_has_its_result_and_they_come_in_order(front_end: FrontEnd) -> None:
     offset = 10
     with front_end.open() as call:
         found = list(call(do.double, range(1000)))
@@ -107,7 +108,7 @@ def test_each_failure_is_its_own_item_s(front_end: FrontEnd) -> None:
     bad = do.only(7, do.return_lock, do.only(8, do.fail_with(StopIteration("stop"))))
     handler = do.only(1, do.fail, do.only(3, do.kill_self, do.only(5, do.hang_sleep, bad)))
     collect: dict[str, Any] = {"on_error": "collect"} if front_end.is_ours else {}
-    with front_end.open(max_retries=0, timeout=2.0, **collect) as call:
+    with front_end.open(max_retries=0, timeout=3.0, **collect) as call:
         found = errors_in_place(call(fail_on_thirds, range(300)))
         error = "ZeroDivisionError: integer division or modulo by zero"
         expected = [number // (number % 3) if number % 3 else error for number in range(300)]
@@ -126,20 +127,20 @@ def test_each_failure_is_its_own_item_s(front_end: FrontEnd) -> None:
         assert all(isinstance(one, kind) for one, kind in zip(found, kinds, strict=True)), found
 
 
-@of_each(lambda one: one.is_first and not one.goes_on)
-@pytest.mark.parametrize(
-    ("bad", "error"),
-    [(do.fail, ValueError), (do.kill_self, WorkerCrashedError), (do.hang_sleep, TimeoutError), (do.return_lock, None)],
-)
-def test_the_first_failure_ends_the_call_and_the_next_one_works(
-    front_end: FrontEnd, bad: Any, error: type[Exception] | None
-) -> None:
+@of_each(lambda one: not one.goes_on)
+def test_the_first_failure_ends_the_call_and_the_next_one_works(front_end: FrontEnd) -> None:
+    item, result = front_end.unpicklable
+    bad: dict[do.Handler, type[Exception]] = {
+        do.fail: ValueError, do.kill_self: WorkerCrashedError, do.hang_sleep: TimeoutError, do.return_lock: result
+    }  # fmt: skip
     with front_end.open(max_retries=0, timeout=3.0) as call:
-        with pytest.raises(error or front_end.unpicklable[1]):
-            list(call(do.only(1, bad), range(4)))
-        with pytest.raises(front_end.unpicklable[0]):
+        for handler, error in bad.items():
+            with pytest.raises(error):
+                list(call(do.only(1, handler), range(4)))
+            assert list(call(do.succeed, range(5))) == list(range(5))
+        with pytest.raises(item):
             list(call(do.succeed, [1, do.Unpicklable()]))
-        assert list(call(do.succeed, range(5))) == list(range(5))
+        assert list(call(do.succeed, ["after"])) == ["after"]
 
 
 @every
@@ -156,7 +157,7 @@ def test_a_function_that_can_not_be_serialized_is_said(front_end: FrontEnd) -> N
 # -- retries and limits ----------------------------------------------------------------------------------------------
 
 
-@once
+@every
 def test_a_function_that_raises_is_called_as_often_as_was_said(front_end: FrontEnd, tmp_path: Path) -> None:
     only_once = RetryPolicy(5, base_delay=0.0, give_up_on=(ValueError,))
     for name, options, tries in (
@@ -173,7 +174,7 @@ def test_a_function_that_raises_is_called_as_often_as_was_said(front_end: FrontE
         assert list(call(do.fail_until(6), [1])) == [1]
 
 
-@once
+@every
 def test_a_death_or_a_timeout_costs_one_item_one_try(front_end: FrontEnd) -> None:
     handler = do.only(3, do.at_first(do.kill_self), do.only(5, do.at_first(do.hang_sleep)))
     with front_end.open(timeout=1.5) as call:
@@ -181,7 +182,7 @@ def test_a_death_or_a_timeout_costs_one_item_one_try(front_end: FrontEnd) -> Non
         assert list(call(do.at_first(do.segfault), ["a"])) == ["a"]
 
 
-@once
+@every
 @pytest.mark.parametrize(
     ("options", "error", "text"),
     [
@@ -267,18 +268,6 @@ def errors_in_place_until_the_end(results: Any) -> list[Any]:
     return found
 
 
-class Counted:
-    """0, 1, 2 and so on for ever; ``read`` is how many of them were taken."""
-
-    def __init__(self) -> None:
-        self.read = 0
-
-    def __iter__(self) -> Iterator[int]:
-        while True:
-            self.read += 1
-            yield self.read - 1
-
-
 # -- the input -------------------------------------------------------------------------------------------------------
 
 
@@ -326,6 +315,8 @@ def test_an_endless_input_is_read_as_its_results_are_taken(front_end: FrontEnd, 
         assert len(set(found)) == 1000
         assert not front_end.is_ordered or found == list(range(0, 2000, 2))
         del results
+        both = zip(call(do.double, range(300)), call(do.square, range(300)), strict=True)  # read in turn
+        assert sorted(itertools.chain(*both)) == sorted([*range(0, 600, 2), *(number**2 for number in range(300))])
         numbers, gate = Counted(), Gate(tmp_path)
         results = iter(call(do.block_until_told(gate), numbers))
         gate.wait_for_count(2)
@@ -374,9 +365,7 @@ def test_a_stop_iteration_out_of_a_call_is_no_end(front_end: FrontEnd) -> None:
             assert list(results) == [], "it stays at its end"
 
 
-@pytest.mark.parametrize(
-    "front_end", [one if one.is_ordered else long(one) for one in FRONT_ENDS if one.is_lazy], ids=str
-)
+@lazy
 def test_an_interruption_at_any_moment_ends_nothing_silently(front_end: FrontEnd) -> None:
     expected = sorted(["cannot do 3", *(str(number) for number in range(30) if number != 3)])
     went_on = 0
@@ -407,12 +396,26 @@ def test_threads_may_share_an_iterator_and_all_come_to_its_end(front_end: FrontE
     assert sorted(str(one) for mine in found for one in mine) == expected
 
 
-@lazy
 @pytest.mark.parametrize("count", [1, 2, None])
-def test_results_that_took_a_second_try_come_too(front_end: FrontEnd, count: int | None) -> None:
+@pytest.mark.parametrize("front_end", [one for one in FRONT_ENDS if one.is_lazy], ids=str)
+def test_results_that_took_a_second_try_come_whether_they_are_waited_for_or_not(
+    front_end: FrontEnd, count: int | None, tmp_path: Path
+) -> None:
+    gate = Gate(tmp_path)
+
+    def fail_at_first(number: int) -> int:
+        if current_item().attempt == 1:
+            raise ValueError("not yet")
+        gate.announce(number)
+        return number
+
     numbers = itertools.count() if count is None else range(count)
     with front_end.open(retry=RetryPolicy(1, base_delay=0.0)) as call:
-        got = list(itertools.islice(call(do.at_first(do.fail), numbers), 20))
+        list(call(do.succeed, range(2)))  # the workers are there: the first tries end by themselves
+        results = call(fail_at_first, numbers)
+        gate.wait_for_count(min(2, count or 2))
+        list(call(do.succeed, range(4)))  # meanwhile the results have come
+        got = list(itertools.islice(results, 20))
         assert len(set(got)) == len(got) == (count or 20)
 
 
@@ -430,7 +433,7 @@ def test_a_call_that_waits_is_told_that_it_was_ended(front_end: FrontEnd, tmp_pa
         assert isinstance(waiting.exception(60), front_end.ended)
 
 
-@once
+@every
 def test_an_interruption_ends_the_work_that_is_waited_for(front_end: FrontEnd, tmp_path: Path) -> None:
     gate = Gate(tmp_path)
 

@@ -8,9 +8,7 @@ import gc
 import itertools
 import os
 import queue
-import subprocess
 import sys
-import textwrap
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -23,6 +21,7 @@ import pytest
 
 from mpqueue import Executor, Pool, RemoteError, WorkerCrashedError
 from tests.support import handlers as do
+from tests.support.programs import run_program
 from tests.support.systems import KILLED_ITSELF, KILLED_ITSELF_WORD
 from tests.support.waiting import Gate, wait_until
 
@@ -165,26 +164,14 @@ def test_crash_fails_its_own_call_only(executor: Executor) -> None:
     assert executor.submit(do.succeed, "after").result(TIMEOUT) == "after"
 
 
-def test_initializer_that_fails_fails_the_calls() -> None:
-    with Executor(1, initializer=do.fail, initargs=("here",)) as executor:
+@pytest.mark.parametrize(
+    ("bad", "cause"), [(do.fail, ValueError), (do.raise_reprless, do.ReprlessError), (do.kill_self, WorkerCrashedError)]
+)
+def test_initializer_that_fails_everywhere_fails_the_calls(bad: Any, cause: type[Exception]) -> None:
+    with Executor(1, initializer=bad, initargs=("here",)) as executor:
         with pytest.raises(BrokenProcessPool, match="the initializer failed") as raised:
             executor.submit(do.succeed, "a").result(TIMEOUT)
-        assert str(raised.value.__cause__) == "cannot do 'here'"
-
-
-def test_initializer_whose_error_cannot_be_shown_fails_the_calls() -> None:
-    with (
-        Executor(1, initializer=do.raise_reprless, initargs=("here",)) as executor,
-        pytest.raises(BrokenProcessPool, match="the initializer failed"),
-    ):
-        executor.submit(do.succeed, "a").result(TIMEOUT)
-
-
-def test_initializer_that_kills_every_worker_fails_the_calls() -> None:
-    with Executor(1, initializer=do.kill_self, initargs=("here",)) as executor:
-        with pytest.raises(BrokenProcessPool, match="the initializer failed") as raised:
-            executor.submit(do.succeed, "a").result(TIMEOUT)
-        assert isinstance(raised.value.__cause__, WorkerCrashedError)
+        assert isinstance(raised.value.__cause__, cause)
 
 
 # --- cancelling -----------------------------------------------------------------------------------------------------
@@ -567,9 +554,7 @@ def test_workers_are_replaced_after_so_many_calls() -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="it has no timers that send signals")
 def test_submit_that_is_interrupted_leaves_the_executor_usable(tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(
-        textwrap.dedent("""\
+    script = """
         import random, signal, sys
         import mpqueue
 
@@ -593,32 +578,10 @@ def test_submit_that_is_interrupted_leaves_the_executor_usable(tmp_path: Path) -
         assert list(executor.map(ten_times, range(3), timeout=30)) == [0, 10, 20]
         executor.shutdown()
         print("fine")
-        """)
-    )
-    seed = str(os.getpid())
-    run = subprocess.run([sys.executable, script, seed], capture_output=True, text=True, timeout=TIMEOUT, check=False)
-    assert run.stdout == "fine\n", f"with seed {seed}: {run.stderr}"
-
-
-def test_program_that_ends_waits_for_what_it_submitted(tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(
-        textwrap.dedent("""\
-        import os
-        import mpqueue
-
-        def say(word):
-            os.write(1, f"{word}\\n".encode())  # in one piece, whatever others say meanwhile
-
-        if __name__ == "__main__":
-            executor = mpqueue.Executor(2)
-            for word in ("a", "b", "c"):
-                executor.submit(say, word)
-        """)
-    )
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=TIMEOUT, check=True)
-    assert sorted(done.stdout.split()) == ["a", "b", "c"]
-    assert done.stderr == ""
+    """
+    seed = os.getpid()
+    done = run_program(tmp_path, script, seed, check=False)
+    assert done.stdout == "fine\n", f"with seed {seed}: {done.stderr}"
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import multiprocessing
 import os
 from collections.abc import Iterator
@@ -59,13 +58,6 @@ def test_grid_search_finds_what_the_sequential_one_finds() -> None:
     np.testing.assert_array_equal(found.cv_results_["mean_test_score"], expected.cv_results_["mean_test_score"])
 
 
-@pytest.mark.parametrize("return_as", ["list", "generator", "generator_unordered"])
-def test_results_come_in_each_way(return_as: str) -> None:
-    offset = 1
-    results = Parallel(return_as=return_as)(delayed(lambda number: number + offset)(number) for number in range(200))
-    assert sorted(results) == list(range(1, 201))
-
-
 def test_workers_are_other_processes_and_stay_warm() -> None:
     first = set(Parallel()(delayed(os.getpid)() for _ in range(20)))
     second = set(Parallel()(delayed(os.getpid)() for _ in range(20)))
@@ -80,19 +72,6 @@ def test_large_arrays_go_there_and_back() -> None:
 
 
 # --- how it is fed --------------------------------------------------------------------------------------------------
-
-
-def test_input_is_read_no_further_than_pre_dispatch_allows() -> None:
-    read: list[int] = []
-
-    def calls() -> Iterator[Any]:
-        for number in range(1000):
-            read.append(number)
-            yield delayed(do.succeed)(number)
-
-    results = Parallel(return_as="generator", pre_dispatch=4, batch_size=1)(itertools.islice(calls(), 4))
-    assert len(read) == 4
-    assert list(results) == [0, 1, 2, 3]
 
 
 def test_nested_calls_run_in_their_worker() -> None:

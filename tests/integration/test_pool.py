@@ -94,16 +94,6 @@ def test_a_pool_of_scripts_needs_no_guard_and_takes_closures(tmp_path: Path) -> 
 # -- what fails ----------------------------------------------------------------------------------------------------
 
 
-def test_map_waits_for_all_and_raises_the_first_failure_in_item_order(pool: Pool, tmp_path: Path) -> None:
-    handler = do.count_calls(tmp_path, do.only(3, do.fail))
-    with pytest.raises(ValueError, match="cannot do 3") as caught:
-        pool.map(handler, range(20), 1)
-    assert len(list(do.calls(tmp_path))) == 20
-    cause: Any = caught.value.__cause__
-    assert type(cause) is standard.RemoteTraceback
-    assert "cannot do" in cause.tb
-
-
 def test_a_result_that_cannot_be_pickled_raises_what_it_always_did(pool: Pool) -> None:
     with pytest.raises(standard.MaybeEncodingError) as caught:
         pool.apply(do.return_lock, (1,))
@@ -296,13 +286,6 @@ def test_the_initializer_has_run_when_a_pool_that_did_nothing_is_joined(tmp_path
     pool.close()
     pool.join()
     assert dict(do.calls(tmp_path)) == {"a": 2}
-
-
-def test_a_task_of_maxtasksperchild_is_a_call() -> None:
-    with Pool(1, maxtasksperchild=2) as pool:
-        pids = [pool.apply(do.return_pid, (1,)) for _ in range(6)]
-    assert len(set(pids)) == 3
-    assert pids[0] == pids[1] != pids[2]
 
 
 def test_a_task_of_maxtasksperchild_is_a_chunk() -> None:

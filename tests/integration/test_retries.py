@@ -71,28 +71,6 @@ def test_first_delay_is_two_seconds_by_default() -> None:
         run.result()
 
 
-@pytest.mark.holds("seed: retries: after 2, 4 and 8 seconds")
-def test_second_and_third_delays_are_four_and_eight_seconds_by_default() -> None:
-    rng: Any = None
-    assert [RetryPolicy().delay(retry, rng) for retry in (1, 2, 3)] == [2.0, 4.0, 8.0]
-
-
-def test_delay_grows_to_max_delay() -> None:
-    with JobQueue(1, retry=RetryPolicy(4, base_delay=0.01, factor=3, max_delay=0.05)) as queue:
-        recorder = Recorder(queue)
-        queue.run(["a"], do.fail)
-    assert delays(recorder) == pytest.approx([0.01, 0.03, 0.05, 0.05])
-
-
-def test_jitter_moves_delays_in_both_directions_and_within_its_bounds() -> None:
-    with JobQueue(1, retry=RetryPolicy(1, base_delay=0.1, jitter=0.5)) as queue:
-        recorder = Recorder(queue)
-        queue.run(range(40), do.fail)
-    found = delays(recorder)
-    assert all(0.05 <= delay <= 0.15 for delay in found)
-    assert min(found) < 0.1 < max(found)
-
-
 def test_waiting_item_holds_no_worker(tmp_path: Path) -> None:
     with JobQueue(1, retry=RetryPolicy(1, base_delay=300)) as queue:
         recorder = Recorder(queue)

@@ -40,7 +40,7 @@ class FrontEnd:
 
     name: str
     open: Callable[..., contextlib.AbstractContextManager[Call]]
-    is_first: bool = True  #: of several that take their options alike
+    is_first: bool = True  #: of several that are implemented alike
     is_ours: bool = False  #: a function of mpqueue's own, with `on_error` and `max_failures`
     is_ordered: bool = True
     is_lazy: bool = False  #: results are read from an iterator, which reads its input meanwhile
@@ -72,6 +72,18 @@ def errors_in_place(results: Iterable[Any]) -> list[Any]:
             return found
         except Exception as error:
             found.append(error)
+
+
+class Counted:
+    """0, 1, 2 and so on for ever; ``read`` is how many of them were taken."""
+
+    def __init__(self) -> None:
+        self.read = 0
+
+    def __iter__(self) -> Iterator[int]:
+        while True:
+            self.read += 1
+            yield self.read - 1
 
 
 class _Each:
@@ -168,7 +180,7 @@ FRONT_ENDS = (
     FrontEnd("imap", _ours(mpqueue.imap), is_ours=True, is_lazy=True),
     FrontEnd("imap_unordered", _ours(mpqueue.imap_unordered), is_ours=True, is_lazy=True, **_UNORDERED),
     FrontEnd("Pool.map", _pool(lambda pool: pool.map), is_eager=True, goes_on=False, **_IN_POOL),
-    FrontEnd("Pool.apply_async", _pool(_apply_async), is_first=False, tells_progress=False, **_IN_POOL),
+    FrontEnd("Pool.apply_async", _pool(_apply_async), tells_progress=False, **_IN_POOL),
     FrontEnd("Pool.imap", _pool(lambda pool: pool.imap), is_lazy=True, **_IN_POOL),
     FrontEnd("Pool.imap_unordered", _pool(lambda pool: pool.imap_unordered), is_lazy=True, **_UNORDERED, **_IN_POOL),
     FrontEnd("Executor.map", _executor(lambda executor: executor.map), goes_on=False, **_IN_EXECUTOR),

@@ -43,6 +43,7 @@ def delays(policy: RetryPolicy, count: int) -> list[float]:
 # -- delays ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.holds("seed: retries: after 2, 4 and 8 seconds")
 def test_by_default_an_item_is_tried_four_times_after_two_four_and_eight_seconds() -> None:
     policy = RetryPolicy()
     decisions = [policy.decide(attempt, ValueError(), RNG) for attempt in (1, 2, 3, 4)]
