@@ -170,3 +170,29 @@ def test_a_test_that_cleans_up_passes(tmp_path: Path) -> None:
     done = run_pytest(tmp_path, *CLEAN.values())
     assert done.returncode == 0, done.stdout
     assert f"{len(CLEAN)} passed" in done.stdout
+
+
+#: A household's process loses its parent between one test and the next: nobody's fault.
+ORPHANED = """
+    from tests.support import leaks
+    global household
+    household = subprocess.Popen(["sh", "-c", "sleep 64 & wait"])
+    leaks.not_ours.add(household.pid)
+    while len(list(leaks.descendants(household.pid))) < 1:
+        pass
+"""
+ITS_PARENT_ENDS = """
+    from tests.support import leaks
+    orphans = list(leaks.descendants(household.pid))
+    household.kill()
+    household.wait()
+    leaks.not_ours.discard(household.pid)
+    global left
+    left = orphans
+"""
+
+
+@pytest.mark.slow
+def test_what_a_test_leaves_in_a_household_is_not_laid_to_the_one_in_which_it_is_orphaned(tmp_path: Path) -> None:
+    done = run_pytest(tmp_path, ORPHANED.strip(), ITS_PARENT_ENDS.strip(), "[os.kill(pid, 9) for pid in left]")
+    assert "3 passed" in done.stdout, done.stdout

@@ -39,6 +39,10 @@ class DaskCluster:
         self._file = folder / "scheduler.json"
         self._processes: list[subprocess.Popen[bytes]] = []
         self._start("scheduler", "--port", "0", "--no-dashboard", "--scheduler-file", str(self._file))
+        self.address = ""
+
+    def wait_until_up(self) -> None:
+        """Until its scheduler has an address."""
         self.address = wait_until(self._find_address, timeout=PATIENCE, what="the scheduler")
 
     def _find_address(self) -> str:
@@ -124,6 +128,7 @@ def dask_cluster(
         pytest.skip("no pid namespaces here")
     cluster = DaskCluster(folder, is_far=is_far)
     try:
+        cluster.wait_until_up()
         for _ in range(workers):
             cluster.add_worker(threads=threads, nanny=nanny)
         cluster.await_slots(workers * threads)

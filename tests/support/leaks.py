@@ -23,8 +23,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.support.programs import is_running
 from tests.support.startup import sitecustomize
 from tests.support.this_system import IS_WINDOWS, KILL
+from tests.support.waiting import wait_until
 
 #: Set for the whole run, so that every process that a test starts carries it, and its children, however far.
 COOKIE = sitecustomize.COOKIE
@@ -44,6 +46,7 @@ class Snapshot:
     """All that is ours at one moment, each thing under a key that tells it apart, with words for people."""
 
     processes: dict[str, str] = field(default_factory=dict)
+    households: dict[str, str] = field(default_factory=dict)  #: those of `not_ours`, which may lose their parent later
     threads: dict[str, threading.Thread] = field(default_factory=dict)
     shared_memory: dict[str, str] = field(default_factory=dict)
     temporary_files: dict[str, str] = field(default_factory=dict)
@@ -55,8 +58,12 @@ class Snapshot:
         if IS_WINDOWS:
             return cls(processes=_children(), threads=_threads(), temporary_files=_temporary_files())
         trackers = _trackers()
+        of_others = {*not_ours, *(pid for root in not_ours for pid in descendants(root))}
+        processes = _processes(set(trackers))
+        households = {key: processes.pop(key) for key in list(processes) if _pid_of(key) in of_others}
         return cls(
-            processes=_processes(set(trackers)),
+            processes=processes,
+            households=households,
             threads=_threads(),
             shared_memory={name: f"/dev/shm/{name}" for name in _listing(_SHM)},
             temporary_files=_temporary_files(),
@@ -68,6 +75,8 @@ class Snapshot:
         found: dict[str, list[str]] = {}
         for kind in ("processes", "threads", "shared_memory", "temporary_files", "descriptors"):
             now, then = getattr(self, kind), getattr(before, kind)
+            if kind == "processes":
+                then = {**then, **before.households}
             new = [now[key] for key in now if key not in then]
             if new:
                 found[kind] = [_stack(thing) if isinstance(thing, threading.Thread) else thing for thing in new]
@@ -104,7 +113,7 @@ def _ours(paths: list[str]) -> list[str]:
     """Those of ``paths`` in /dev/shm that our processes made, as far as this can be known."""
     if not paths:
         return []
-    pids = {int(key.split("@")[0]) for key in _processes(set())} | {os.getpid(), *_trackers()}
+    pids = {_pid_of(key) for key in Snapshot.take().processes} | {os.getpid(), *_trackers()}
     pids = {pid for pid in pids if not _may_be_a_strangers(pid)}
     held = {name for pid in pids for name in _HELD.findall(_text(f"/proc/{pid}/maps") + "\n" + _open_files(pid))}
     tag = sitecustomize.tag()
@@ -126,9 +135,16 @@ def _may_be_a_strangers(pid: int) -> bool:
 
 def kill(left: dict[str, list[str]]) -> None:
     """Kill the processes in ``left``, so that the tests after this one start clean."""
-    for description in left.get("processes", []):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(_pid(description), KILL)
+    end(_pid(description) for description in left.get("processes", []))
+
+
+def end(pids: Iterable[int]) -> None:
+    """Kill those of these processes that run still; returns when none of them does."""
+    pids = list(pids)
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            os.kill(pid, KILL)
+    wait_until(lambda: not any(map(is_running, pids)), what=f"the end of the processes {pids}")
 
 
 def _trackers() -> dict[int, int]:
@@ -164,13 +180,12 @@ def _processes(allowed: set[int]) -> dict[str, str]:
     look tells; or it threw our cookie away; or it is another program's, see `_may_be_a_strangers`."""
     me = os.getpid()
     cookie = re.compile(rf"{COOKIE}={os.environ.get(COOKIE)}\0|MPQUEUE_LANE={me}(?!\d)".encode())
-    households = {*not_ours, *(pid for root in not_ours for pid in descendants(root))}
     pids = set(descendants(me))
     for pid in _pids():
         environment = _bytes(f"/proc/{pid}/environ")
         if cookie.search(environment) or (not environment and _is_program(pid)):
             pids.add(pid)
-    return {f"{pid}@{_started(pid)}": _describe(pid) for pid in sorted(pids - allowed - households - {me})}
+    return {f"{pid}@{_started(pid)}": _describe(pid) for pid in sorted(pids - allowed - {me})}
 
 
 def _is_program(pid: int) -> bool:
@@ -193,7 +208,7 @@ def descendants(pid: int) -> Iterator[int]:
 def processes() -> set[int]:
     """What this process has started, and what that has: workers, and what workers are forked from; no `_trackers`."""
     if IS_WINDOWS:
-        return {int(key.partition("@")[0]) for key in _children()}
+        return {_pid_of(key) for key in _children()}
     return set(descendants(os.getpid())) - set(_trackers())
 
 
@@ -201,6 +216,10 @@ def _describe(pid: int) -> str:
     command = _text(f"/proc/{pid}/cmdline").replace("\0", " ").strip() or "(no command line)"
     state = _text(f"/proc/{pid}/stat").rpartition(")")[2].split()[:2]
     return f"process {pid}, state and parent {' '.join(state) or 'gone'}: {command[:200]}"
+
+
+def _pid_of(key: str) -> int:
+    return int(key.partition("@")[0])
 
 
 def _pid(description: str) -> int:

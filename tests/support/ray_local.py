@@ -43,21 +43,25 @@ def local_ray(cpus: int) -> Iterator[None]:
     os.environ.update(QUIET)
     folder = tempfile.mkdtemp(prefix="r-")  # short: there are sockets in it
     _folders.append(folder)
-    ours: set[int] = set()
     before = set(leaks.descendants(os.getpid()))
+    ours: set[int] = set()
     try:
         try:
             _start(cpus, folder)
         except Exception:  # it gives itself half a minute, which is not enough where much else is going on
             ray.shutdown()
             _start(cpus, folder)
-        ours = set(leaks.descendants(os.getpid())) - before
+        finally:
+            ours = set(leaks.descendants(os.getpid())) - before
         leaks.not_ours.update(ours)
         leaks.kept_by_engines.add("socket:")  # connections to workers that are gone close some time later
         yield
     finally:
         leaks.kept_by_engines.discard("socket:")
+        here = ours.intersection(leaks.descendants(os.getpid()))  # numbers of what has ended may be others' by now
+        family = {*here, *(pid for root in here for pid in leaks.descendants(root))}
         ray.shutdown()
+        leaks.end(family)
         leaks.not_ours.difference_update(ours)
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -102,7 +106,7 @@ class OtherNode:
     """A second node of the Ray of this process, on the same machine."""
 
     def __init__(self, resources: dict[str, float]) -> None:
-        before = _living_nodes()
+        self._before = _living_nodes()
         address = ray.get_runtime_context().gcs_address
         command = ["start", "--address", address, "--block", "--num-cpus", "1", "--resources", json.dumps(resources)]
         command += ["--object-store-memory", str(STORE)]
@@ -113,9 +117,13 @@ class OtherNode:
             start_new_session=True,
         )
         leaks.not_ours.add(self._process.pid)
-        wait_until(lambda: _living_nodes() - before, timeout=PATIENCE, what="the node to be there")
-        self._raylet = next(pid for pid in leaks.descendants(self._process.pid) if "raylet" in _name(pid))
+        self._raylet = 0
         self._workers: set[int] = set()
+
+    def wait_until_up(self) -> None:
+        """Until Ray knows it."""
+        wait_until(lambda: _living_nodes() - self._before, timeout=PATIENCE, what="the node to be there")
+        self._raylet = next(pid for pid in leaks.descendants(self._process.pid) if "raylet" in _name(pid))
 
     def kill_raylet(self) -> None:
         """Kill the process that stands for the node; what it has started then ends by itself."""
@@ -127,16 +135,14 @@ class OtherNode:
         return any(is_running(pid) for pid in self._workers)
 
     def close(self) -> None:
-        """End what is left of it."""
+        """End what is left of it, however far it has come."""
+        left = {self._process.pid, *leaks.descendants(self._process.pid), *self._workers}
         self._process.terminate()
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(GRACE)
-        finally:
-            for pid in [self._process.pid, *leaks.descendants(self._process.pid)]:
-                with contextlib.suppress(OSError):
-                    os.kill(pid, signal.SIGKILL)
-            self._process.wait()
-            leaks.not_ours.discard(self._process.pid)
+        leaks.end(left | set(leaks.descendants(self._process.pid)))
+        self._process.wait()
+        leaks.not_ours.discard(self._process.pid)
 
 
 def _living_nodes() -> set[str]:
@@ -155,6 +161,7 @@ def other_node(resources: dict[str, float]) -> Iterator[OtherNode]:
     """A node with one CPU and these resources, that is up."""
     node = OtherNode(resources)
     try:
+        node.wait_until_up()
         yield node
     finally:
         node.close()
