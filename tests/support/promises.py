@@ -6,8 +6,9 @@ A test says which promise it holds::
 
 The promises are read from where users read them: the bold sentences and the waits of docs/explanation/promises.md, the
 faults of README.md, the errors of `mpqueue.errors`; and here stands what the first user asked for, `SEED`. The marks
-are read from the tests' source, so that the table needs no test to run. ``python -m tests.support.promises`` writes
-the table, docs/explanation/held-promises.md (`make held-promises`).
+are read from the tests' source, so that the table needs no test to run. Beside each promise stands when and where it is
+held: a mark `long` says which tests are for the nights (tests/support/length.py), and `LOTS` which run elsewhere too.
+``python -m tests.support.promises`` writes the table, docs/explanation/held-promises.md (`make held-promises`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mpqueue import errors
+from tests.support.lots import lots_of
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = ROOT / "docs" / "explanation" / "held-promises.md"
@@ -84,36 +86,46 @@ def _plain(text: str) -> str:
 def held() -> dict[str, list[str]]:
     """The tests of each promise that some mark names, as file::test."""
     found: dict[str, list[str]] = {}
+    for test, marks in _marked_tests():
+        for mark in marks:
+            if ast.unparse(mark).startswith("pytest.mark.holds("):
+                assert isinstance(mark, ast.Call)
+                for argument in mark.args:
+                    found.setdefault(ast.literal_eval(argument), []).append(test)
+    return found
+
+
+def of_the_nights() -> set[str]:
+    """The tests of which no case runs at each commit, as far as their marks tell."""
+    return {test for test, marks in _marked_tests() if any(ast.unparse(mark) == "pytest.mark.long" for mark in marks)}
+
+
+def _marked_tests() -> Iterator[tuple[str, list[ast.expr]]]:
+    """Each test with its marks, and each file with those of all its tests."""
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
         text = path.read_text()
         if "mark.holds" in text:
             name = path.relative_to(ROOT).as_posix()
-            for test, promise in _marks(ast.parse(text)):
-                found.setdefault(promise, []).append(f"{name}::{test}" if test else name)
-    return found
-
-
-def _marks(module: ast.Module) -> Iterator[tuple[str, str]]:
-    """Each mark: the test that has it, an empty text where it is the whole file's, and its promise."""
-    for statement in module.body:
-        test = statement.name if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef) else ""
-        marked: list[ast.AST] = [statement]
-        if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
-            marked = [*statement.decorator_list]
-        for node in (node for one in marked for node in ast.walk(one)):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.mark.holds":
-                for argument in node.args:
-                    yield test, ast.literal_eval(argument)
+            for statement in ast.parse(text).body:
+                if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
+                    yield f"{name}::{statement.name}", statement.decorator_list
+                elif isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "pytestmark":
+                    whole = statement.value
+                    yield name, whole.elts if isinstance(whole, ast.List) else [whole]
 
 
 def table() -> str:
-    """The page: each promise with its tests."""
-    tests = held()
+    """The page: each promise with its tests, and when and where they run."""
+    tests, nights = held(), of_the_nights()
     lines = [
         "# Which tests hold each promise",
         "",
         "Made from the marks on the tests by `make held-promises`. A promise without a test, or a mark without a",
         "promise, fails a test of its own.",
+        "",
+        "*When and where*: each commit runs most tests on Linux, the others run each night (`make test-all`). Of some",
+        "tests at least one case runs elsewhere too, at each commit: in CPython for Windows under wine, with what any",
+        "POSIX system has (as macOS), on each other Python.",
     ]
     kinds = {
         "promise": "[What is promised](promises.md)",
@@ -123,11 +135,14 @@ def table() -> str:
         "seed": "What the first user asked for",
     }
     for kind, title in kinds.items():
-        lines += ["", f"## {title}", "", "| promise | tests |", "|---|---|"]
+        lines += ["", f"## {title}", "", "| promise | tests | when and where |", "|---|---|---|"]
         for promise in promises():
             if promise.startswith(f"{kind}: "):
-                names = "<br>".join(f"`{name.removeprefix('tests/')}`" for name in tests.get(promise, []))
-                lines.append(f"| {promise.removeprefix(f'{kind}: ')} | {names} |")
+                of_it = tests.get(promise, [])
+                names = "<br>".join(f"`{name.removeprefix('tests/')}`" for name in of_it)
+                where = ["each night" if nights.issuperset(of_it) else "each commit"]
+                where += dict.fromkeys(lot for test in of_it for lot in lots_of(test))
+                lines.append(f"| {promise.removeprefix(f'{kind}: ')} | {names} | {', '.join(where)} |")
     return "\n".join([*lines, ""])
 
 

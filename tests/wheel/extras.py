@@ -1,6 +1,6 @@
 """What an installed wheel says of extras: a use that needs one is refused with what to install, and is there with it.
 
-Run by `.ci/test-wheel` only, hence its name: once without extras, and once with each of them alone.
+Run by `.ci/test-wheel` only, hence its name: once without extras, and once with all of them, or with each alone.
 """
 
 from __future__ import annotations
@@ -107,5 +107,5 @@ def test_each_place_that_names_an_extra_is_tried() -> None:
 
 @pytest.mark.parametrize("extra", USES)
 def test_with_an_extra_it_is_there(extra: str) -> None:
-    """Each where that extra alone is installed."""
+    """In the long form where that extra alone is installed."""
     USES[extra]()
