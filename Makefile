@@ -12,7 +12,7 @@ CORE := .venvs/core/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PIP := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo check format test test-heavy test-core test-fast test-others test-portable test-windows test-long test-wheel check-release chaos coverage bench bench-quick faults docs public-api
+.PHONY: help .venv demo check format test test-heavy test-core test-fast test-others test-portable test-windows test-all test-wheel check-release chaos coverage bench bench-quick faults docs public-api
 .PHONY: docs-serve clean fuzz simulate mutants held-promises
 
 help:  ## print this list
@@ -60,11 +60,14 @@ format: .venv/.dev  ## format the code, and mend what ruff can mend
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-test: .venv/.dev  ## all tests; ARGS='-p xdist.plugin -n 2 --dist loadfile --no-loadscope-reorder' shares them among processes
-	$(BIN)/python -m pytest $(ARGS)
+# Most tests wait more than they compute, so six processes share the files, the longest first (tests/conftest.py).
+SHARED := -p xdist.plugin -n 6 --dist loadfile --no-loadscope-reorder
 
-test-heavy: .venv/.heavy  ## all tests, those of the examples with PyTorch and text recognition too
-	MPQUEUE_TEST_HEAVY=1 $(BIN)/python -m pytest $(ARGS)
+test: .venv/.dev  ## what each commit must pass; ARGS='-n 0' runs it in one process
+	$(BIN)/python -m pytest $(SHARED) $(ARGS)
+
+test-heavy: .venv/.heavy  ## the same, and the examples with PyTorch and text recognition
+	MPQUEUE_TEST_HEAVY=1 $(BIN)/python -m pytest $(SHARED) $(ARGS)
 
 test-fast: .venv/.dev  ## the tests that take no time
 	$(BIN)/python -m pytest -m 'not slow'
@@ -85,7 +88,7 @@ test-others: .venv/.dev  ## what depends on the version, on every other Python t
 	.ci/test-others
 
 test-portable: .venv/.dev  ## on Linux, what the package is on a bare POSIX system, as macOS is one
-	MPQUEUE_TEST_LONG=1 .ci/test-portable
+	.ci/test-portable
 
 test-windows: .venv/.made  ## in CPython for Windows, under wine; ARGS='tests/integration/test_pool.py' runs others than the lot of each commit
 	.ci/test-windows $(ARGS)
@@ -96,10 +99,8 @@ test-wheel: .venv/.made  ## build sdist and wheel into dist/, the same twice, an
 check-release:  ## see that VERSION= can be released
 	@.ci/check-release '$(VERSION)'
 
-test-long: .venv/.dev  ## all tests, those too that are too long for each commit, and all of them on every other Python
-	MPQUEUE_TEST_LONG=1 $(BIN)/python -m pytest $(ARGS)
-	MPQUEUE_TEST_LONG=1 .ci/test-others
-	MPQUEUE_TEST_LONG=1 .ci/test-portable
+test-all:  ## each night: what .ci/run does, with the tests too that are too long for each commit, and all of each lot
+	MPQUEUE_TEST_LONG=1 .ci/run
 
 chaos: .venv/.dev  ## workers and programs killed at random; SEED= repeats a run, MINUTES= for each of its tests
 	MPQUEUE_CHAOS_SEED='$(SEED)' MPQUEUE_CHAOS_MINUTES='$(MINUTES)' $(BIN)/python -m pytest -s --timeout=0 -o faulthandler_timeout=0 tests/chaos

@@ -45,11 +45,16 @@ def programs(page: Path) -> Iterator[tuple[str, str, str | None]]:
         yield f"{page.relative_to(ROOT)}:{line}", code, output
 
 
-ALL = [program for page in PAGES for program in programs(page)]
+#: Of each page the first program, of README.md all; the others in the long form.
+ALL = [
+    pytest.param(code, output, id=place, marks=[pytest.mark.long] if at > 0 and page.parent != ROOT else [])
+    for page in PAGES
+    for at, (place, code, output) in enumerate(programs(page))
+]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("code", "output"), [p[1:] for p in ALL], ids=[p[0] for p in ALL])
+@pytest.mark.parametrize(("code", "output"), ALL)
 def test_code_runs_and_prints_what_the_page_says(code: str, output: str | None, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(code)

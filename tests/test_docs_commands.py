@@ -210,6 +210,7 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
         shutil.rmtree(short_folder, ignore_errors=True)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("page", PAGES)
 def test_commands_of_a_page_lead_to_a_running_job(page: str, machine: Machine) -> None:
     for block in blocks_of(_with_free_ports((FOLDER / page).read_text())):

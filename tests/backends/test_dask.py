@@ -54,6 +54,7 @@ def changing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskCluster]:
 # -- calls and commands -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_the_command_line_and_calls_run_on_a_cluster(cluster: DaskCluster, tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text("import os\n\ndef where(line):\n    return os.getppid()\n")
     name = cluster.address.replace("tcp://", "dask://")
@@ -72,6 +73,7 @@ def test_the_command_line_and_calls_run_on_a_cluster(cluster: DaskCluster, tmp_p
 # -- workers that come and go ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_workers_that_join_are_used_and_those_that_go_cost_nobody_a_try(changing: DaskCluster, tmp_path: Path) -> None:
     """One by a failure of its machine, one since its nanny is killed, one that is sent away in good order."""
     changing.have_workers(1)
@@ -98,6 +100,7 @@ def test_workers_that_join_are_used_and_those_that_go_cost_nobody_a_try(changing
     assert sum(part.seconds for part in report.figures.work) == pytest.approx(report.figures.worker_seconds, rel=0.01)
 
 
+@pytest.mark.long
 def test_an_adaptive_cluster_grows_with_a_job_and_shrinks_after_it(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     with LocalCluster(n_workers=0, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster:
@@ -141,6 +144,7 @@ def _count_standins(dask_scheduler: Any) -> int:
     return sum(str(task.key).startswith("mpqueue_waits") for task in dask_scheduler.unrunnable)
 
 
+@pytest.mark.long
 def test_a_worker_that_is_paused_for_its_memory_gets_nothing_and_holds_up_no_close(
     changing: DaskCluster, tmp_path: Path
 ) -> None:
@@ -176,6 +180,7 @@ def _status(dask_worker: Any) -> str:
     return str(dask_worker.status.name)
 
 
+@pytest.mark.long
 def test_workers_are_chosen_by_name_and_by_what_they_have(tmp_path: Path) -> None:
     with dask_cluster(tmp_path, 1) as cluster:
         cluster.add_worker(threads=4, options=("--name", "big", "--resources", "GPU=2"))
@@ -228,6 +233,7 @@ def test_a_worker_that_dies_while_its_queue_closes_leaves_no_traceback(
     assert "never retrieved" not in caplog.text
 
 
+@pytest.mark.long
 def test_queues_that_end_well_leave_nothing_unread_on_the_event_loop(
     cluster: DaskCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -252,6 +258,7 @@ def test_a_job_waits_for_the_first_worker_and_no_worker_for_too_long_fails_it(ch
         assert results_of(run.result(60)) == [0, 2, 4, 6, 8]
 
 
+@pytest.mark.long
 def test_without_its_scheduler_a_job_is_interrupted_and_the_next_run_goes_on(tmp_path: Path) -> None:
     gate, journal = Gate(tmp_path), tmp_path / "run.db"
     handler = partial(_succeed_or_block, gate)
@@ -297,6 +304,7 @@ def _succeed_or_block(gate: Gate, item: int) -> int:
     return item
 
 
+@pytest.mark.long
 def test_a_connection_that_was_cut_is_made_anew_and_costs_nobody_a_try(
     changing: DaskCluster, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -453,6 +461,7 @@ def test_where_workers_can_t_be_reached_all_goes_through_the_scheduler(cluster: 
 # -- data ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long(but=["elsewhere"])
 def test_what_is_shared_goes_with_the_last_that_holds_it(either_cluster: DaskCluster, tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     with JobQueue(None, backend=DaskBackend(either_cluster.address)) as queue:
@@ -496,6 +505,7 @@ def _count_them(item: int) -> int:
     return len(Counted.alive)
 
 
+@pytest.mark.long(but=["here-direct", "elsewhere-through the scheduler"])
 @pytest.mark.parametrize("direct", [None, False], ids=["direct", "through the scheduler"])
 def test_arrays_arrive_equal_and_writable_wherever_the_workers_are(
     either_cluster: DaskCluster, direct: bool | None
@@ -525,6 +535,7 @@ def _look_where_it_is(item: tuple[Any, Any]) -> tuple[Any, int | None, int | Non
     return array + 1, segment_at(array), segment_at(table.value)
 
 
+@pytest.mark.long(but=["1"])
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
 @pytest.mark.parametrize("chunksize", [1, 4])
 def test_a_worker_that_gives_up_its_rights_has_its_items_carried(cluster: DaskCluster, chunksize: int) -> None:

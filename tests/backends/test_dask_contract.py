@@ -13,7 +13,24 @@ from tests.contract.test_engines import *  # noqa: F403 - the tests themselves
 from tests.support.dask_cluster import DaskCluster
 from tests.support.engines import WORKERS, Engine
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.long(
+        but=[
+            "test_results_come_in_item_order_and_events_are_right",
+            "test_big_items_handlers_and_results_travel",
+            "test_what_is_shared_arrives",
+            "test_an_item_that_always_kills_its_worker_fails_in_the_end",
+            "test_a_time_limit_ends_the_item_or_is_refused",
+            "test_setup_runs_once_a_worker_and_is_finished",
+            "test_pause_reaches_a_chunk_that_runs_and_resume_goes_on",
+            "test_cancel_with_kill_ends_what_runs_or_waits_for_it",
+            "test_closing_at_once_leaves_nothing",
+            "test_capture_output_works_or_is_refused",
+            "test_it_refuses_what_its_page_says",
+        ]
+    ),
+]
 
 
 @pytest.fixture(scope="session")

@@ -33,7 +33,17 @@ from tests.support.programs import is_running
 from tests.support.results import results_of
 from tests.support.waiting import Gate, wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.long(
+        but=[
+            "no nanny",
+            "here",
+            "test_an_item_that_kills_the_dask_worker_each_time_is_found",
+            "test_without_processes_handlers_run_in_dask_s_own_with_a_warning",
+        ]
+    ),
+]
 
 SOON = RetryPolicy(max_retries=1, base_delay=0.0)
 
@@ -104,6 +114,7 @@ def test_a_slot_is_busy_while_ours_is(two_slots: DaskCluster, other: Client, tmp
         assert task.result(30)
 
 
+@pytest.mark.long
 def test_another_s_task_comes_between_two_chunks(two_slots: DaskCluster, other: Client, tmp_path: Path) -> None:
     """Although the task that has the slot goes on from chunk to chunk."""
     gate = Gate(tmp_path)

@@ -74,6 +74,7 @@ def test_an_item_that_always_kills_its_worker_costs_its_neighbours_nothing() -> 
     wait_until(lambda: not active_children(), what="the end of the executors that broke")
 
 
+@pytest.mark.long
 def test_loky_s_own_executor_is_made_anew_and_shut_down(tmp_path: Path) -> None:
     script = """
         import os, loky
@@ -95,6 +96,7 @@ def test_loky_s_own_executor_is_made_anew_and_shut_down(tmp_path: Path) -> None:
     assert run_program(tmp_path, script).stdout == 2 * "4 1 [3]\n"
 
 
+@pytest.mark.long
 def test_an_executor_that_repeats_calls_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match=r"DaskBackend\(client\)"):
         ExecutorBackend(ClientExecutor(None))

@@ -78,6 +78,7 @@ def _backend(place: str) -> RayBackend:
     return RayBackend(worker=HERE if place == "here" else THERE)
 
 
+@pytest.mark.long(but=["there"])
 def test_a_node_has_one_copy_of_what_is_shared(place: str, tmp_path: Path) -> None:
     """On this program's own node, that is the one that it has itself."""
     gate = Gate(tmp_path)
@@ -108,11 +109,13 @@ def _look_up(item: tuple[int, Any]) -> int:
     return int(item[1].value[item[0]])
 
 
+@pytest.mark.long
 def test_arrays_arrive_equal_and_writable_wherever_the_workers_are(place: str) -> None:
     with JobQueue(WORKERS, backend=_backend(place), retry=SOON) as queue:
         check_arrays_both_ways(queue)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
 @pytest.mark.parametrize("chunksize", [1, 4])
 def test_a_worker_that_gives_up_its_rights_has_its_items_carried(ray_node: None, chunksize: int) -> None:
@@ -120,6 +123,7 @@ def test_a_worker_that_gives_up_its_rights_has_its_items_carried(ray_node: None,
         check_arrays_after_rights_are_lost(queue, chunksize)
 
 
+@pytest.mark.long
 def test_workers_for_which_there_is_no_room_are_done_without(ray_node: None) -> None:
     """A job whose setup fails in all that are there does not wait for those that are not."""
     with JobQueue(3, backend=RayBackend(), max_retries=0) as queue:
@@ -128,6 +132,7 @@ def test_workers_for_which_there_is_no_room_are_done_without(ray_node: None) -> 
     assert isinstance(job.items[0].exception, SetupError)
 
 
+@pytest.mark.long
 def test_idle_workers_give_their_room_back_and_come_again(ray_node: None) -> None:
     with JobQueue(None, backend=RayBackend(), max_retries=0) as queue:
         assert queue.run(range(30), _put_into_state, setup=dict).results == list(range(30))
@@ -146,6 +151,7 @@ def _put_into_state(item: int, state: dict[int, int]) -> int:
     return state[item]
 
 
+@pytest.mark.long
 def test_as_many_workers_start_as_there_are_items_for(ray_node: None, tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     with JobQueue(None, backend=RayBackend()) as queue:
@@ -156,6 +162,7 @@ def test_as_many_workers_start_as_there_are_items_for(ray_node: None, tmp_path: 
         assert results_of(run.result(60)) == [0]
 
 
+@pytest.mark.long
 def test_a_queue_that_finds_no_room_waits_and_says_so(ray_node: None, caplog: pytest.LogCaptureFixture) -> None:
     """Longer than its patience, which is for workers that can't come."""
     other = ray.remote(num_cpus=WORKERS)(_Holder).remote()
@@ -272,6 +279,7 @@ def test_an_address_that_is_none_is_refused(ray_node: None, wrong: Any, error: t
         RayBackend(wrong)
 
 
+@pytest.mark.long
 def test_a_ray_that_is_shut_down_under_a_queue_interrupts_its_jobs(tmp_path: Path, short_folder: str) -> None:
     script = f"""
         import os, threading
@@ -305,6 +313,7 @@ def test_a_ray_that_is_shut_down_under_a_queue_interrupts_its_jobs(tmp_path: Pat
     assert lines[2:] == ["True"]
 
 
+@pytest.mark.long
 def test_a_cluster_whose_gcs_is_lost_interrupts_its_jobs_and_nothing_hangs(tmp_path: Path, short_folder: str) -> None:
     script = f"""
         import os, signal, threading

@@ -31,6 +31,7 @@ def button(page: Page, name: str) -> Any:
     return page.get_by_role("button", name=re.compile(name))
 
 
+@pytest.mark.long(but=["desktop-dark"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("screen", [{}, PHONE], ids=["desktop", "phone"])
 def test_axe_finds_nothing_to_complain_of(

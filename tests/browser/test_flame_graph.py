@@ -97,6 +97,7 @@ def test_each_worker_and_the_slowest_items_can_be_seen(address: str, open_page: 
     assert names(page) == ["handler (scans.py:10)", "load</script> (files.py:3)"]
 
 
+@pytest.mark.long(but=["desktop-light"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("screen", [{}, PHONE], ids=["desktop", "phone"])
 def test_axe_finds_nothing_to_complain_of_in_a_report(address: str, open_page: Open, screen: Any, scheme: Any) -> None:

@@ -198,6 +198,7 @@ def test_one_item_is_cancelled_and_the_others_go_on(queue: JobQueue, gate: Gate,
 # --- addresses, keys, copies ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_jobs_and_items_have_addresses_and_the_back_button_works(queue: JobQueue, open_page: Open) -> None:
     for name in ("first", "one/two & <three>"):
         queue.run([{"id": "a"}, {"id": "b"}], do.return_pid, id=name)
@@ -405,6 +406,7 @@ def test_memory_and_cpu_of_each_worker_are_shown(queue: JobQueue, gate: Gate, op
     gate.open()
 
 
+@pytest.mark.long(but=["64-dense"])
 @pytest.mark.parametrize(("workers", "size"), [(16, "compact"), (64, "dense")])
 def test_many_workers_are_seen_at_once(workers: int, size: str, gate: Gate, open_page: Open, many: Any) -> None:
     page = open_page(many(workers).serve().url)

@@ -235,6 +235,7 @@ class Chaos:
                     assert job.cancelled
 
 
+@pytest.mark.long
 @pytest.mark.timeout(0)
 def test_books_balance_whatever_is_killed_whenever(seed: int, seconds: float) -> None:
     with JobQueue(WORKERS, retry=POLICY) as queue:

@@ -11,6 +11,7 @@ from tests.chaos.restarts import Restarts, objections_to_events
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.long
 @pytest.mark.timeout(0)
 def test_the_books_balance_whatever_ends_the_program(seed: int, seconds: float, tmp_path: Path) -> None:
     restarts = Restarts(seed, tmp_path)

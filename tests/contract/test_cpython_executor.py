@@ -59,6 +59,7 @@ MODULES = [
 ]
 
 
+@pytest.mark.long(but=["test_init"])
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("module", MODULES)

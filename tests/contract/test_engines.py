@@ -32,7 +32,25 @@ from tests.support.results import results_of
 from tests.support.this_system import IS_LINUX
 from tests.support.waiting import Gate, wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.long(
+        but=[
+            "loky",
+            "inline",
+            "threads",
+            "test_results_come_in_item_order_and_events_are_right",
+            "test_big_items_handlers_and_results_travel",
+            "test_what_is_shared_arrives",
+            "test_closing_at_once_leaves_nothing",
+            "test_cancel_with_kill_ends_what_runs_or_waits_for_it",
+            "test_odd_outcomes_are_failures_and_cost_nobody_else_anything",
+            "test_calls_run_on_the_engine_that_they_name",
+            "test_it_refuses_what_its_page_says",
+            "test_setup_runs_once_a_worker_and_is_finished",
+        ]
+    ),
+]
 
 
 # -- work ------------------------------------------------------------------------------------------------------------
@@ -191,6 +209,7 @@ def test_a_failing_item_is_tried_again_and_then_fails_as_itself(engine: Engine) 
     assert [try_.duration >= 0 for try_ in bad.history] == [True] * 3
 
 
+@pytest.mark.long(but=["return_lock", "return_ununpicklable"])
 @pytest.mark.parametrize(
     "bad", [do.return_lock, do.raise_unpicklable, do.raise_base_exception, do.return_ununpicklable]
 )

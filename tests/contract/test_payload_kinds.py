@@ -77,6 +77,7 @@ def same(item: Any) -> Any:
     return item
 
 
+@pytest.mark.long(but=["loky"])
 @pytest.mark.slow
 def test_they_go_in_and_out_with_every_engine(engine: Engine) -> None:
     sent = values()
@@ -98,6 +99,7 @@ def look_into(made: list[Any]) -> tuple[int, int, int]:
     return shared["n"], int(shared["inner"][SIZE - 1]), int(shared["big"][0])
 
 
+@pytest.mark.long(but=["loky", "threads"])
 @pytest.mark.slow
 def test_what_a_handler_has_shared_arrives_and_is_sent_on_with_every_engine(engine: Engine) -> None:
     with engine.queue() as queue:
@@ -114,6 +116,7 @@ def test_what_a_handler_has_shared_is_in_the_journal(tmp_path: Path) -> None:
             assert [*map(look_into, made)] == [(n, n, -n) for n in (1, 2, 3)]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_they_go_with_a_handler_are_shared_and_kept(tmp_path: Path) -> None:
     sent = values()

@@ -87,6 +87,7 @@ def test_odd_path(tmp_path_factory: pytest.TempPathFactory, odd: Odd) -> None:
         queue.close()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("change", [1, 0x80])
 def test_each_byte_of_a_jobs_line_may_be_damaged(whole: Path, tmp_path: Path, change: int) -> None:
     """What is in its columns has no checksum."""

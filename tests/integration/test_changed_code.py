@@ -93,6 +93,9 @@ def handler(x):
 """
 
 
+@pytest.mark.long(
+    but=["state of a callable", "helper", "argument of a decorator", "default", "keyword of a partial", "deep"]
+)
 @pytest.mark.parametrize(
     ("before", "after", "what"),
     [
@@ -335,6 +338,7 @@ def test_an_item_of_which_the_version_before_did_not_know_what_it_is_runs_once_m
             assert any("the journal does not say what" in each for each in logged(caplog)) == (not attempt)
 
 
+@pytest.mark.long(but=["partial-map", "method-map", "lambda-map", "decorated-map"])
 @pytest.mark.parametrize("call", [mpqueue.map, lambda fn, items, **options: [*mpqueue.imap(fn, items, **options)]])
 @pytest.mark.parametrize(
     ("one", "other"),

@@ -247,6 +247,7 @@ def test_calls_on_a_closed_queue_raise_and_jobs_stay_readable() -> None:
 # --- drain ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long(but=["sync"])
 @pytest.mark.parametrize("how", ["sync", "async", "in a listener"])
 def test_a_drained_queue_has_written_all_that_ended_and_the_next_run_goes_on(how: str, tmp_path: Path) -> None:
     gate, path = Gate(tmp_path), tmp_path / "run.db"
@@ -526,6 +527,9 @@ EXIT = """
 """
 
 
+@pytest.mark.long(
+    but=["close is forgotten while an item runs", "an exception", "a thread waits for a run", "the queue is in a cycle"]
+)
 @pytest.mark.holds("promise: Closing leaves nothing")
 @pytest.mark.parametrize("how", EXITS)
 def test_interpreter_exits_and_leaves_nothing_when(how: str, tmp_path: Path) -> None:
@@ -555,6 +559,7 @@ LEFT = {
 }
 
 
+@pytest.mark.long(but=["still running"])
 @pytest.mark.parametrize("what", LEFT)
 def test_the_program_s_end_names_the_jobs_that_are_left(what: str, tmp_path: Path) -> None:
     body, said = LEFT[what]
@@ -563,6 +568,7 @@ def test_the_program_s_end_names_the_jobs_that_are_left(what: str, tmp_path: Pat
     assert done.stderr.count("\n") == bool(said)
 
 
+@pytest.mark.long(but=["exit handlers"])
 @pytest.mark.parametrize("when", ["finalizers", "exit handlers"])
 def test_what_is_closed_while_the_program_ends_waits_for_nothing(when: str, tmp_path: Path) -> None:
     body = f"""
@@ -711,6 +717,7 @@ def test_fork_of_the_parent_gets_an_error_when_it_uses_the_queue(tmp_path: Path)
         assert len(workers_of(queue)) == 2
 
 
+@pytest.mark.long
 def test_fork_that_collects_the_queue_and_exits_normally_harms_nobody(tmp_path: Path) -> None:
     done = run_program(
         tmp_path,

@@ -153,6 +153,7 @@ def items_of(*arguments: str) -> list[Any]:
     return [json.loads(line)["result"] for line in Path("out.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
+@pytest.mark.long
 def test_files_and_patterns_are_items(folder: Path) -> None:
     done = run(folder, "run", "own:count", "*.txt", "a.txt", "-j", "2")
     assert [(row["payload"], row["result"]) for row in rows_of(done)] == [
@@ -314,6 +315,7 @@ def test_the_item_that_is_named_runs_again_and_no_other(
             assert out == "".join(f"changed\t{shown[at]}\n" for at in indices), name
 
 
+@pytest.mark.long
 def test_no_items_are_no_error(folder: Path) -> None:
     done = run(folder, "run", "own:upper", "-", stdin="")
     assert (done.stdout, done.stderr) == ("", "0 items: 0 completed\n")
@@ -336,6 +338,7 @@ def made(folder: Path, **files: str) -> None:
         file.write_text(text)
 
 
+@pytest.mark.long
 def test_of_two_files_of_one_name_each_gives_its_own_function(folder: Path) -> None:
     kind = "class Found(tuple): pass\nimport beside\n"
     made(
@@ -352,6 +355,7 @@ def test_of_two_files_of_one_name_each_gives_its_own_function(folder: Path) -> N
     assert [row["result"] for row in rows_of(done)] == [["one", "x", "model of two"]]
 
 
+@pytest.mark.long
 def test_a_folder_that_is_named_later_hides_no_file_of_an_earlier_one(folder: Path) -> None:
     made(folder, a__load="def run(x): return ['a', x]", b__load="def run(x): return ['hidden', x]")
     made(folder, b__compute="def run(x): return ['b', *x]", b__own="def upper(x): return ['hidden', x]")
@@ -361,6 +365,7 @@ def test_a_folder_that_is_named_later_hides_no_file_of_an_earlier_one(folder: Pa
     assert [row["result"] for row in rows_of(done)] == [["b", "a", "x"]]
 
 
+@pytest.mark.long(but=["mine/json.py"])
 @pytest.mark.parametrize("name", ["mine/json.py", "mine/w.v2.py", "mine/__main__.py", "mine/a b:c.py", "wave"])
 def test_a_file_may_be_called_like_a_module_or_like_none(folder: Path, name: str) -> None:
     (folder / "mine").mkdir()
@@ -377,6 +382,7 @@ def test_a_file_may_be_called_like_a_module_or_like_none(folder: Path, name: str
     assert [row["result"] for row in rows_of(run(folder, "export", "r.db"))] == ["> one two"]
 
 
+@pytest.mark.long
 def test_imports_that_can_not_be_distinguished_are_refused_before_the_work(folder: Path) -> None:
     made(folder, a__load="import helper\ndef run(x): return helper.name", a__helper="name = 'a'")
     made(folder, b__compute="def run(x):\n    from between import name\n    return name", b__helper="name = 'b'")
@@ -388,6 +394,7 @@ def test_imports_that_can_not_be_distinguished_are_refused_before_the_work(folde
     assert rows_of(run(folder, "run", "b/compute.py:run", "-", "-j", "1", stdin="x\n"))[0]["result"] == "b"
 
 
+@pytest.mark.long
 def test_files_may_import_what_is_in_a_zip_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with zipfile.ZipFile(folder / "library.zip", "w") as library:
         library.writestr("zipped.py", "name = 'zipped'")
@@ -416,6 +423,7 @@ def test_a_file_that_hides_itself_from_workers_is_refused(folder: Path) -> None:
 # --- outputs ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_items_go_through_several_functions(folder: Path) -> None:
     (folder / "a:file").write_text("bad six")
     functions = ("own:read", "own.py:split", "own:upper")
@@ -428,11 +436,13 @@ def test_items_go_through_several_functions(folder: Path) -> None:
         assert f"{option[0]}: expected one function, got 3" in done.stderr
 
 
+@pytest.mark.long
 def test_rows_are_in_the_order_of_the_input(folder: Path) -> None:
     done = run(folder, "run", "own:open_gate", "-", "-j", "2", stdin="first\nsecond\nlast\n")
     assert [row["payload"] for row in rows_of(done)] == ["first", "second", "last"]
 
 
+@pytest.mark.long
 def test_unordered_rows_come_as_the_items_end(folder: Path) -> None:
     done = run(folder, "run", "own:open_gate", "-", "-j", "2", "--unordered", stdin="first\nsecond\nlast\n")
     assert rows_of(done)[-1]["payload"] != "second"
@@ -440,6 +450,7 @@ def test_unordered_rows_come_as_the_items_end(folder: Path) -> None:
     assert rows_of(done)[0]["payload"] == "second"
 
 
+@pytest.mark.long
 def test_a_csv_has_the_input_and_the_result_s_keys(folder: Path) -> None:
     done = run(folder, "run", "own:count", "a.txt", "b.txt", "-j", "1", "-o", "out.csv")
     assert done.stdout == ""
@@ -451,6 +462,7 @@ def test_a_csv_has_the_input_and_the_result_s_keys(folder: Path) -> None:
     ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("workers", ["auto", "physical"])
 def test_workers_are_counted(folder: Path, workers: str) -> None:
     run(folder, "run", "own:count", "a.txt", "-j", workers, "-o", "out.jsonl")
@@ -462,6 +474,7 @@ def test_a_json_lines_file_has_the_columns_that_were_asked_for(folder: Path) -> 
     assert (folder / "out.jsonl").read_text() == '{"payload": "a.txt", "words": 1}\n'
 
 
+@pytest.mark.long
 def test_a_column_that_no_row_has_costs_no_results(folder: Path) -> None:
     done = run(folder, "run", "own:count", "a.txt", "-j", "1", "-o", "out.csv", "--columns", "lable", code=1)
     assert "got 'lable', which no item has; out.csv has all columns instead" in done.stderr
@@ -472,18 +485,21 @@ def test_a_column_that_no_row_has_costs_no_results(folder: Path) -> None:
     assert rows_of(done)[0]["result"] == {"words": 1}
 
 
+@pytest.mark.long
 def test_wrong_usage_leaves_the_output_of_before(folder: Path) -> None:
     (folder / "out.csv").write_text("of before")
     run(folder, "run", "own:unpicklable", "a.txt", "-o", "out.csv", code=2)
     assert (folder / "out.csv").read_text() == "of before"
 
 
+@pytest.mark.long
 def test_what_writes_the_output_is_looked_for_before_the_work(folder: Path) -> None:
     (folder / "pyarrow.py").write_text("raise ImportError('not installed')")
     done = run(folder, "run", "own:count", "a.txt", "-o", "out.parquet", code=2)
     assert "mpqueue: error: --output: a Parquet file needs pyarrow, which is not installed" in done.stderr
 
 
+@pytest.mark.long(but=["csv"])
 @not_on_windows("no limit for the size of files")
 @pytest.mark.parametrize("form", ["jsonl", "csv", "parquet"])
 def test_an_output_that_can_t_grow_stops_the_run_and_keeps_what_it_has(folder: Path, form: str) -> None:
@@ -506,6 +522,7 @@ def test_an_output_that_can_t_grow_stops_the_run_and_keeps_what_it_has(folder: P
     assert not (folder / f"out.{form}").exists()
 
 
+@pytest.mark.long
 def test_what_handlers_print_is_not_among_the_rows(folder: Path) -> None:
     done = run(folder, "run", "own:talk", "-", "-j", "1", "--log-level", "info", stdin="one\n")
     assert [row["result"] for row in rows_of(done)] == ["one"]
@@ -519,6 +536,7 @@ def test_captured_output_is_in_the_rows(folder: Path) -> None:
     assert "saying" not in done.stderr
 
 
+@pytest.mark.long
 def test_where_the_function_was_is_written_as_the_name_of_the_file_says(folder: Path) -> None:
     done = run(folder, "run", "own:talk", "-", "-j", "1", "--profile", "profile.json", stdin="one\n")
     assert rows_of(done)[0]["status"] == "completed"
@@ -530,6 +548,7 @@ def test_where_the_function_was_is_written_as_the_name_of_the_file_says(folder: 
         assert "argument --profile: expected a file" in done.stderr
 
 
+@pytest.mark.long
 def test_where_nothing_is_left_to_do_there_is_no_profile(folder: Path) -> None:
     command = ("run", "own:talk", "a.txt", "-j", "1", "--journal", "run.db", "--profile")
     run(folder, *command, "first.html")
@@ -573,18 +592,21 @@ def test_failed_items_are_named_and_make_the_exit_code_1(folder: Path) -> None:
     assert done.stderr.splitlines()[1].startswith("3 items: 2 completed, 1 failed, in ")
 
 
+@pytest.mark.long
 def test_only_some_failures_are_named(folder: Path) -> None:
     done = run(folder, "run", "own:upper", "-", "-j", "1", "--retries", "0", stdin="bad\n" * 12, code=1)
     assert done.stderr.count("failed: bad") == 10
     assert "... and 2 more; together:\n    ValueError × 12 at own.py:" in done.stderr
 
 
+@pytest.mark.long
 def test_skipped_failures_are_no_rows(folder: Path) -> None:
     arguments = ("run", "own:upper", "-", "-j", "1", "--retries", "0", "--on-error", "skip")
     done = run(folder, *arguments, stdin="one\nbad\ntwo\n", code=1)
     assert [row["result"] for row in rows_of(done)] == ["ONE", "TWO"]
 
 
+@pytest.mark.long
 def test_the_first_failure_stops_where_that_was_asked_for(folder: Path) -> None:
     arguments = ("run", "own:upper", "-", "-j", "1", "--retries", "0", "--on-error", "stop")
     done = run(folder, *arguments, stdin="one\nbad\n" + "more\n" * 50_000, code=1)
@@ -592,6 +614,7 @@ def test_the_first_failure_stops_where_that_was_asked_for(folder: Path) -> None:
     assert "not run" in done.stderr
 
 
+@pytest.mark.long(but=["--deadline-0.5-75-it was not over after deadline=0.5 seconds"])
 @pytest.mark.parametrize(
     ("option", "value", "code", "said"),
     [
@@ -607,6 +630,7 @@ def test_it_stops_early_and_says_why(option: str, value: str, code: int, said: s
     assert said in done.stderr
 
 
+@pytest.mark.long
 def test_items_get_what_they_need_or_it_is_refused(folder: Path) -> None:
     options = ("-j", "2", "--cpus", "2", "--memory", "10MB", "--uses", "gpu=1,license=1", "--resources", "gpu=1")
     done = run(folder, "run", "own:upper", "-", *options, "--resources", "license=2", "--gpu-env", stdin="one\ntwo\n")
@@ -619,12 +643,14 @@ def test_items_get_what_they_need_or_it_is_refused(folder: Path) -> None:
         assert said in refused.stderr
 
 
+@pytest.mark.long
 def test_retries_are_counted(folder: Path) -> None:
     done = run(folder, "run", "own:once_more", "-", "-j", "1", "--retry-delay", "0", stdin="one\n")
     assert rows_of(done)[0]["attempts"] == 2
     assert "1 item: 1 completed, 1 retry" in done.stderr
 
 
+@pytest.mark.long
 def test_a_try_that_takes_too_long_fails(folder: Path) -> None:
     arguments = ("run", "own:hang", "-", "-j", "1", "--retries", "0", "--timeout", "0.5")
     done = run(folder, *arguments, stdin="quick\nslow\n", code=1)
@@ -759,6 +785,7 @@ def test_a_dry_run_runs_three_items_and_writes_nothing(folder: Path) -> None:
     assert {path for path in folder.iterdir() if path.name != "__pycache__"} == before
 
 
+@pytest.mark.long
 def test_a_dry_run_counts_what_items_need(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (here / "in.txt").write_text("".join(f"{number}\n" for number in range(20)))
     run = ["run", "own:slow", "--from", "lines", "in.txt", "--dry-run"]
@@ -768,6 +795,7 @@ def test_a_dry_run_counts_what_items_need(here: Path, capsys: pytest.CaptureFixt
     assert re.search(r"about .* for 20 on 2 workers, 1 at a time; ", capsys.readouterr().err)
 
 
+@pytest.mark.long(but=["words0"])
 @pytest.mark.parametrize(
     "words",
     [
@@ -790,6 +818,7 @@ def test_a_dry_run_refuses_what_a_run_refuses(here: Path, capsys: pytest.Capture
     assert not (here / "run.db").exists()
 
 
+@pytest.mark.long
 def test_a_dry_run_shows_failures_after_one_try(folder: Path) -> None:
     done = run(folder, "run", "own:upper", "--from", "lines", "-", "--dry-run", stdin="one\nbad\n", code=1)
     assert "bad: failed: ValueError: " in done.stderr
@@ -798,6 +827,7 @@ def test_a_dry_run_shows_failures_after_one_try(folder: Path) -> None:
     assert nothing.stderr == "no items: nothing would run\n"
 
 
+@pytest.mark.long
 def test_a_dry_run_of_several_functions_with_a_setup_and_what_is_refused(folder: Path) -> None:
     done = run(folder, "run", "own:read", "own:split", "own:slow", "a.txt", "--dry-run")
     assert "dry run: 1 of 1 item ran" in done.stderr
@@ -830,6 +860,7 @@ def test_progress_for_a_log_is_lines(folder: Path) -> None:
     assert "[####################] 1/1" in done.stderr
 
 
+@pytest.mark.long
 def test_help_has_examples_and_exit_codes(folder: Path) -> None:
     text = run(folder, "run", "--help").stdout
     assert "examples:\n  mpqueue run " in text
@@ -845,6 +876,7 @@ def test_the_command_is_installed() -> None:
     assert done.stdout.startswith("mpqueue ")
 
 
+@pytest.mark.long(but=["bash"])
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_scripts_know_commands_options_and_choices(folder: Path, shell: str) -> None:
     script = run(folder, "completion", shell).stdout
@@ -852,6 +884,7 @@ def test_completion_scripts_know_commands_options_and_choices(folder: Path, shel
         assert word in script
 
 
+@pytest.mark.long(but=["completed0", "completed3"])
 @not_on_windows("no bash")
 @pytest.mark.parametrize(
     ("words", "completed"),
@@ -892,6 +925,7 @@ def test_bash_completes(folder: Path, words: str, completed: set[str]) -> None:
     assert set(done.stdout.split()) == completed
 
 
+@pytest.mark.long(but=["COMP_WORDBREAKS=${COMP_WORDBREAKS//:/}"])
 @pytest.mark.parametrize("breaks", ["", "COMP_WORDBREAKS=${COMP_WORDBREAKS//:/}"])
 @not_on_windows("no program can play a console there")
 def test_a_person_s_bash_completes_a_function_whether_a_colon_parts_words_or_not(
@@ -988,6 +1022,7 @@ def test_completion_without_shtab_says_what_to_install(folder: Path) -> None:
     assert "pip install 'mpqueue[completion]'" in done.stderr
 
 
+@pytest.mark.long
 def test_a_run_with_a_dashboard_prints_its_address_and_is_watched_there(folder: Path) -> None:
     arguments = ["run", "own:wait_first", "--from", "lines", "-", "--dashboard", "-j", "2"]
     with subprocess.Popen(

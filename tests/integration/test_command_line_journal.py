@@ -97,6 +97,7 @@ def test_the_same_command_goes_on_after_an_interruption_and_says_so(folder: Path
     assert [row["payload"] for row in rows] == ["one", "bad", "wait", "three"]
 
 
+@pytest.mark.long(but=["SIGTERM"])
 @pytest.mark.parametrize(
     "how",
     [
@@ -144,6 +145,7 @@ def test_the_time_limit_drains_a_run_and_the_same_command_goes_on(folder: Path) 
     assert mpqueue(folder, *RUN).returncode == 1
 
 
+@pytest.mark.long(but=["True"])
 @pytest.mark.parametrize(
     "reads", [False, pytest.param(True, marks=not_on_windows("nothing ends a read of stdin there"))]
 )
@@ -174,6 +176,7 @@ def test_a_drain_is_cut_short_by_a_second_signal(number: int, code: int, folder:
     assert program.returncode == code
 
 
+@pytest.mark.long(but=["journal0"])
 @ASKED_BY_A_SIGNAL
 @pytest.mark.parametrize("journal", [[], ["--journal", "run.db"]])
 def test_a_signal_before_the_first_item_says_how_to_go_on_too(journal: list[str], folder: Path) -> None:
@@ -232,6 +235,7 @@ def test_a_journal_tells_its_jobs_and_failures_and_runs_them_again(folder: Path)
     assert (folder / "all.csv").read_text().splitlines()[0].startswith("id,payload,")
 
 
+@pytest.mark.long
 def test_an_output_that_is_the_journal_is_refused_before_anything_is_done(folder: Path) -> None:
     journal = folder / "run.jsonl"
     run = [journal.name if word == "run.db" else word for word in RUN]
@@ -248,6 +252,7 @@ def test_an_output_that_is_the_journal_is_refused_before_anything_is_done(folder
     assert mpqueue(folder, "status", journal.name).returncode == 0
 
 
+@pytest.mark.long
 def test_files_that_changed_are_done_again_by_their_time_or_by_their_content(folder: Path) -> None:
     files, run = (
         [folder / name for name in ("a.txt", "b.txt")],
@@ -266,6 +271,7 @@ def test_files_that_changed_are_done_again_by_their_time_or_by_their_content(fol
     assert [calls(folder).count(file.name) for file in files] == [3, 3]
 
 
+@pytest.mark.long
 def test_a_plan_is_printed_and_what_is_named_runs_again(folder: Path) -> None:
     fresh = mpqueue(folder, *RUN, "--plan")
     assert (fresh.returncode, (folder / "run.db").exists()) == (0, False)
@@ -290,6 +296,7 @@ def test_a_plan_is_printed_and_what_is_named_runs_again(folder: Path) -> None:
     assert sorted(calls(folder)[len(before) :]) == ["bad", "four", "one", "wait"]
 
 
+@pytest.mark.long
 def test_what_makes_no_sense_is_told(folder: Path) -> None:
     missing = mpqueue(folder, "status", "no.db")
     assert (missing.returncode, "not there" in missing.stderr) == (2, True)
@@ -309,6 +316,7 @@ def test_what_makes_no_sense_is_told(folder: Path) -> None:
     assert calls(folder).count("one") == 1
 
 
+@pytest.mark.long(but=["words0"])
 @pytest.mark.parametrize("words", [["--", "in.txt"], ["--redo", "failed", "in.txt", "--redo=failed"]])
 def test_the_command_that_runs_all_again_is_one_that_does(folder: Path, words: list[str]) -> None:
     (folder / "healed").touch()

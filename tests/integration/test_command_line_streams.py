@@ -42,6 +42,7 @@ def shell(folder: Path, command: str, redirected: str) -> subprocess.CompletedPr
     )
 
 
+@pytest.mark.long(but=["2>&-"])
 @pytest.mark.parametrize("redirected", ["2>&-", "<&- 2>&-"])
 def test_without_stderr_rows_go_to_stdout_and_nothing_else_does(folder: Path, redirected: str) -> None:
     done = shell(folder, RUN, redirected)
@@ -49,6 +50,7 @@ def test_without_stderr_rows_go_to_stdout_and_nothing_else_does(folder: Path, re
     assert [json.loads(line)["result"] for line in done.stdout.splitlines()] == [1, 2]
 
 
+@pytest.mark.long(but=["2>&-"])
 @pytest.mark.parametrize("redirected", ["2>&-", "<&- >&- 2>&-"])
 def test_a_program_without_streams_writes_its_file(folder: Path, redirected: str) -> None:
     done = shell(folder, f"{RUN} -o rows.jsonl", redirected)
@@ -56,6 +58,13 @@ def test_a_program_without_streams_writes_its_file(folder: Path, redirected: str
     assert [json.loads(line)["result"] for line in (folder / "rows.jsonl").read_text().splitlines()] == [1, 2]
 
 
+@pytest.mark.long(
+    but=[
+        "run own:f --from lines lines.txt -j 1 --retries 0->/dev/full",
+        "failures run.db->/dev/full",
+        "export run.db->&-",
+    ]
+)
 @pytest.mark.parametrize("redirected", [">&-", FULL])
 @pytest.mark.parametrize(
     "command",

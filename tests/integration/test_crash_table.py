@@ -264,13 +264,20 @@ TABLE = [
 
 
 #: Rows that end one of two workers at each commit; the others end the only one, since each start of one takes long.
-DEADLY_FOR_TWO = (
-    "item unpickling: SIGKILL",
-    "run: segfault",
-    "run: garbage into every descriptor",
-    "run: Python loop",
-    "result pickling: os._exit(3)",
-    "exception pickling: segfault",
+DEADLY_FOR_TWO = ("item unpickling: SIGKILL", "run: segfault", "run: Python loop")
+#: Rows whose fault another row has at the same place: in the long form only.
+LIKE_ANOTHER = (
+    "item unpickling: os._exit(0)",
+    "item unpickling: segfault",
+    "run: os._exit(0)",
+    "run: abort",
+    "run: SIGTERM",
+    "run: zeros in the ledger, segfault",
+    "run: sleep",
+    "result pickling: os._exit(0)",
+    "result pickling: segfault",
+    "result pickling: SIGKILL",
+    "exception pickling: os._exit(3)",
 )
 ONE_CHUNK, TWO_WORKERS = (1, 4), (2, None)
 #: Windows has no descriptors of sockets that a handler could hit upon, and no signals.
@@ -291,7 +298,9 @@ ROWS = [
     pytest.param(row, *way, id=f"{row}-{name}", marks=_marks(row, is_long=is_long))
     for row in TABLE
     for name, way in (("one chunk", ONE_CHUNK), ("two workers", TWO_WORKERS))
-    for is_long in [way is TWO_WORKERS and row.is_deadly and str(row) not in DEADLY_FOR_TWO]
+    for is_long in [
+        (way is TWO_WORKERS and row.is_deadly and str(row) not in DEADLY_FOR_TWO) or str(row) in LIKE_ANOTHER
+    ]
 ]
 
 
@@ -357,6 +366,7 @@ RETRIED = [
 ]
 
 
+@pytest.mark.long(but=["run: Exception", "run: Retry", "run: segfault", "run: SystemExit"])
 @pytest.mark.parametrize("row", [pytest.param(row, id=str(row), marks=_marks(row, is_long=False)) for row in RETRIED])
 def test_what_failed_once_may_succeed_at_the_next_try(row: Row, lasting: dict[int, JobQueue]) -> None:
     assert isinstance(row.handler, functools.partial)

@@ -78,6 +78,7 @@ def test_jobs_items_failures_reports_and_comparisons_of_a_journal_that_stays_as_
     assert files_of(tmp_path) == before
 
 
+@pytest.mark.long
 def test_a_job_goes_on_while_it_is_watched_and_its_writer_is_not_disturbed(tmp_path: Path) -> None:
     (tmp_path / "gate").mkdir()
     gate, path = Gate(tmp_path / "gate"), tmp_path / "run.db"
@@ -146,6 +147,7 @@ def test_a_file_that_goes_leaves_what_was_known(tmp_path: Path) -> None:
         assert [job["jobId"] for job in visitor.get("jobs")] == ["job"]
 
 
+@pytest.mark.long(but=["missing", "newer"])
 @pytest.mark.parametrize("what", ["missing", "text", "newer", "folder", "empty"])
 def test_what_is_no_journal_is_one_line(what: str, tmp_path: Path) -> None:
     path = tmp_path / "run.db"

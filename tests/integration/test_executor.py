@@ -514,6 +514,7 @@ def test_shutdown_can_cancel_what_waits(tmp_path: Path) -> None:
     assert all(future.cancelled() for future in rest)
 
 
+@pytest.mark.long
 def test_dropped_executor_ends_its_calls_and_then_its_workers() -> None:
     future = Executor(1).submit(do.succeed, "a")
     gc.collect()

@@ -222,6 +222,7 @@ def test_a_device_is_written_to_and_not_replaced(pictures: Job[Any, Any]) -> Non
     assert Path("/dev/null").is_char_device()
 
 
+@pytest.mark.long
 def test_data_frames_and_parquet_hold_what_the_items_have(tmp_path: Path) -> None:
     """In a process of their own: these libraries start threads that stay."""
     body = """

@@ -22,6 +22,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent.parent
 
 
+@pytest.mark.long
 def test_script_tells_who_delivers_what(tmp_path: Path) -> None:
     into = tmp_path / "faults.json"
     names = ("raises", "os-exit", "bad-function")

@@ -50,6 +50,7 @@ CASES = [
 ]
 
 
+@pytest.mark.long(but=["segfaults-(1, 400)", "raises-(2, None)"])
 @pytest.mark.parametrize(("how", "workers", "chunksize"), CASES)
 def test_neighbours_of_an_item_that(how: str, workers: int, chunksize: int | None) -> None:
     bad, error, attempts = CULPRITS[how]
@@ -74,6 +75,7 @@ def leave_tracing(item: int) -> int:
     return item
 
 
+@pytest.mark.long(but=["400"])
 @pytest.mark.parametrize("chunksize", [1, COUNT, None], ids=str)
 def test_neighbours_of_an_item_that_leaves_a_function_that_traces(chunksize: int | None) -> None:
     with JobQueue(1, max_retries=0) as queue:
@@ -97,6 +99,9 @@ BREAK_PACKING: dict[str, tuple[do.Handler, type[BaseException]]] = {
 }
 
 
+@pytest.mark.long(
+    but=["raises what can't even be shown", "takes the address space", "replaces the picklers when pickled"]
+)
 @pytest.mark.parametrize("how", BREAK_PACKING)
 def test_finished_neighbours_of_an_item_that(how: str) -> None:
     bad, error = BREAK_PACKING[how]
@@ -111,6 +116,7 @@ def test_finished_neighbours_of_an_item_that(how: str) -> None:
     assert [item.attempts for item in job.items] == [1] * 12
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("good", [do.succeed, long(do.return_parcel)], ids=lambda good: good.__name__)
 def test_an_item_that_leaves_hardly_any_recursion_costs_no_other_item_or_job_anything(good: do.Handler) -> None:
     culprits = []
@@ -130,6 +136,7 @@ def test_an_item_that_leaves_hardly_any_recursion_costs_no_other_item_or_job_any
     assert WorkerCrashedError in culprits
 
 
+@pytest.mark.long
 def test_every_second_item_a_culprit_of_another_kind() -> None:
     kinds = list(CULPRITS.values())
 

@@ -79,6 +79,7 @@ def test_children_left_behind_die_with_the_worker_and_hold_nothing_up(leave: Cal
     wait_until(lambda: not is_running(child), what="the child's end")
 
 
+@pytest.mark.long(but=["leave_forked_child"])
 @pytest.mark.parametrize("leave", [do.leave_child, do.leave_forked_child])
 def test_crash_of_a_worker_with_children_is_noticed_and_takes_them_along(
     leave: Callable[[Any], int], tmp_path: Path
@@ -115,6 +116,7 @@ def test_fork_that_returns_twice_counts_once(capfd: pytest.CaptureFixture[str]) 
         assert queue.run(range(10), do.double).completed == 10
 
 
+@pytest.mark.long(but=["all-one worker"])
 @pytest.mark.parametrize("workers", [1, long(2)], ids=["one worker", "two workers"])
 @pytest.mark.parametrize(
     "close",

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.slow
 BIG = 300_000_000
 
 
+@pytest.mark.long(but=["one worker"])
 @pytest.mark.parametrize("workers", [1, 2], ids=["one worker", "two workers"])
 def test_argument_of_300_mb_works(workers: int) -> None:
     with JobQueue(workers) as queue:
@@ -28,6 +29,7 @@ def test_argument_of_300_mb_works(workers: int) -> None:
         assert len(workers_of(queue)) == workers
 
 
+@pytest.mark.long(but=["one worker"])
 @pytest.mark.parametrize("workers", [1, 2], ids=["one worker", "two workers"])
 def test_result_of_300_mb_works(workers: int) -> None:
     with JobQueue(workers) as queue:
@@ -36,6 +38,7 @@ def test_result_of_300_mb_works(workers: int) -> None:
         assert len(workers_of(queue)) == workers
 
 
+@pytest.mark.long
 def test_exception_of_50_mb_works() -> None:
     def handle(item: int) -> None:
         raise ValueError("x" * item)

@@ -55,6 +55,9 @@ WHERE = {
 HANGS = ["do.hang_sleep", "do.hang_holding_gil", "do.sigterm_ignore_and_hang"]
 
 
+@pytest.mark.long(
+    but=["in result-do.hang_sleep", "at the end of the block-do.hang_sleep", "in result-do.hang_holding_gil"]
+)
 @pytest.mark.holds("fault: Ctrl-C")
 @pytest.mark.parametrize(
     ("where", "hang"), [*((where, HANGS[0]) for where in WHERE), *(("in result", hang) for hang in HANGS[1:])]
@@ -113,6 +116,7 @@ def test_ctrl_c_that_nobody_catches_shows_one_traceback_the_user_s(tmp_path: Pat
         assert "tests/support/handlers.py" not in shown.text
 
 
+@pytest.mark.long(but=["1", "3"])
 @pytest.mark.parametrize("moment", range(4))
 def test_ctrl_c_while_workers_start_shows_no_worker_s_traceback(moment: int, tmp_path: Path) -> None:
     body = """
@@ -204,6 +208,7 @@ def session_and_group(_item: int) -> tuple[int, int, int]:
     return os.getsid(0), os.getpgid(0), os.getpid()
 
 
+@pytest.mark.long(but=["started"])
 @pytest.mark.parametrize(
     "preload", [pytest.param(None, id="started"), pytest.param(["json"], id="forked", marks=LINUX_ONLY)]
 )
@@ -275,6 +280,7 @@ def test_workers_idle_and_busy_are_gone_soon_after_their_parent(number: signal.S
     assert err == ""
 
 
+@pytest.mark.long(but=["9"])
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGKILL, signal.SIGINT], ids=str)
 def test_nothing_is_left_when_the_whole_group_of_the_parent_is_killed(number: signal.Signals, tmp_path: Path) -> None:
     with start_program(tmp_path, KILLED) as program:

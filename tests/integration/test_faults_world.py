@@ -61,6 +61,7 @@ FILLED_BY_A_HANDLER = """
 """
 
 
+@pytest.mark.long(but=["one worker"])
 @pytest.mark.parametrize(("workers", "chunksize"), [(1, 3), (2, None)], ids=["one worker", "two workers"])
 def test_handler_that_fills_shared_memory_costs_its_own_item_at_worst(
     workers: int, chunksize: int | None, tmp_path: Path
@@ -216,6 +217,7 @@ IS_KILLED = """
 """
 
 
+@pytest.mark.long(but=["is killed"])
 @pytest.mark.parametrize("then", [GOES_ON, IS_KILLED], ids=["goes on", "is killed"])
 def test_disk_that_fills_loses_nothing_and_destroys_nothing(tmp_path: Path, then: str) -> None:
     done = run_in_small_shm(tmp_path, FILLS_THE_DISK + then, "16m")
@@ -270,6 +272,7 @@ MUST_NOT_GROW = """
 """
 
 
+@pytest.mark.long(but=["8192-handler"])
 @pytest.mark.parametrize("by", ["parent", "handler"])
 @pytest.mark.parametrize("limit", [8192, 200_000])
 def test_files_that_must_not_grow_fail_no_item(tmp_path: Path, limit: int, by: str) -> None:
@@ -325,6 +328,7 @@ def test_jobs_for_which_no_worker_can_be_started_end_with_the_reason(
         assert queue.run(list("abc"), do.succeed).results == ["a", "b", "c"]
 
 
+@pytest.mark.long(but=["a job"])
 @pytest.mark.usefixtures("shared_pool_ends")
 @pytest.mark.parametrize("how", ["a job", "imap"])
 def test_what_no_worker_came_for_is_not_recorded_as_failed(
@@ -392,6 +396,7 @@ def test_worker_that_dies_when_no_new_one_can_be_started_costs_nothing_but_time(
     assert (job.results, [item.attempts for item in job.items]) == (["a", "b", "c"], [1, 2, 1])
 
 
+@pytest.mark.long
 def test_descriptors_that_are_exhausted_in_the_parent_hold_up_only_until_there_are_some(tmp_path: Path) -> None:
     done = run_program(
         tmp_path,

@@ -53,6 +53,7 @@ def verdicts(gate: Gate, count: int) -> set[str]:
     return gate.wait_for_count(2 * count) - {str(number) for number in range(count)}
 
 
+@pytest.mark.long(but=["JobQueue"])
 @pytest.mark.usefixtures("shared_pool_ends")
 @pytest.mark.parametrize("name", ["JobQueue", "Executor", "Pool"])
 def test_a_fork_that_leaves_the_block_ends_as_it_wants(name: str, tmp_path: Path) -> None:
@@ -123,6 +124,7 @@ def fork_unseen_by_python() -> int:
     return pid
 
 
+@pytest.mark.long(but=["fork"])
 @pytest.mark.parametrize("fork", [os.fork, fork_unseen_by_python])
 def test_what_a_handler_forks_keeps_the_item_that_it_was_forked_with(fork: Callable[[], int], tmp_path: Path) -> None:
     gate = Gate(tmp_path)

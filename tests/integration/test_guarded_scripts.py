@@ -273,6 +273,7 @@ IN_INITIALIZED = """
 """
 
 
+@pytest.mark.long
 def test_functions_by_value_see_what_an_initializer_of_a_guarded_script_has_set(tmp_path: Path) -> None:
     seen = "(1, 5, 3, 100, '__mp_main__')"
     assert run_program(tmp_path, IN_INITIALIZED).stdout == f"[{seen}]\n{seen}\n"
@@ -308,6 +309,7 @@ NESTED = """
 """
 
 
+@pytest.mark.long
 def test_pools_in_calls_import_the_script_and_queues_and_map_do_not(tmp_path: Path) -> None:
     there, absent = (True, ["set at the top"]), (True, None)
     assert run_program(tmp_path, NESTED).stdout == f"[{(there, [there])}]\n[{absent}] [{absent}]\n"
@@ -333,6 +335,7 @@ RUN_ANYHOW = """
 """
 
 
+@pytest.mark.long(but=["script", "-m module"])
 @pytest.mark.parametrize("way", ["script", "-m module", "-m package.module", "-c", "stdin", "-m package", "folder"])
 def test_the_main_module_is_imported_however_multiprocessing_would_find_it(way: str, tmp_path: Path) -> None:
     body = textwrap.dedent(RUN_ANYHOW)

@@ -70,6 +70,7 @@ def test_a_ctrl_c_at_any_moment_of_a_call_never_blocks_the_coordinator(name: str
         assert job.failed == 0
 
 
+@pytest.mark.long(but=["create_job", "clear_job"])
 @pytest.mark.parametrize("name", ["create_job", "replace", "clear_job", "open"])
 def test_after_a_ctrl_c_at_any_moment_of_making_or_removing_a_job_its_id_is_usable(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

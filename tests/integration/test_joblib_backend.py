@@ -36,6 +36,7 @@ def on_mpqueue() -> Iterator[None]:
 # --- what comes out -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_cross_validation_gives_the_sequential_scores() -> None:
     data, labels = load_iris(return_X_y=True)
     model = LogisticRegression(max_iter=200)

@@ -32,6 +32,7 @@ EXCLUDED = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_joblibs_own_tests_pass(tmp_path: Path) -> None:

@@ -263,6 +263,7 @@ def test_when_a_run_has_its_result_all_of_it_is_on_disk(path: Path) -> None:
         assert lines_of(path)["job"] == ("completed", 2, 0, 2)
 
 
+@pytest.mark.long
 def test_results_that_wait_for_a_slow_disk_are_bounded(path: Path, tmp_path: Path, disk: Disk) -> None:
     """To 64 MB, but for what runs when it is noticed."""
     most, size, calls = 64 << 20, 200_000, gate(tmp_path, "calls")
@@ -337,6 +338,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.long
 def test_an_item_that_kills_its_program_fails_whichever_program_it_is(path: Path, tmp_path: Path) -> None:
     calls = tmp_path / "calls"
     assert run_program(tmp_path, KILLER_OR_RETRY, path, calls, "create", check=False).returncode == WAS_KILLED
@@ -372,6 +374,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.long
 def test_no_item_fails_where_a_program_is_killed_from_outside_again_and_again(path: Path, tmp_path: Path) -> None:
     for start, running in enumerate((3, 3, 1, 1, 3, 3), 1):  # twice it is killed while a long item runs alone
         folder = tmp_path / str(start)
@@ -613,6 +616,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.long
 def test_a_handler_that_another_python_compiled_is_taken_by_its_name_or_refused(path: Path, tmp_path: Path) -> None:
     run_program(tmp_path, OTHER_PYTHON, path, "fail")
     said = run_program(tmp_path, OTHER_PYTHON, path, "succeed").stdout.splitlines()
@@ -809,6 +813,7 @@ with JobQueue(1, max_retries=0, journal=sys.argv[1]) as queue:
 """
 
 
+@pytest.mark.long
 def test_what_is_shared_is_kept_with_what_names_it(path: Path, tmp_path: Path) -> None:
     """The program that shared it has ended, and its memory with it."""
     run_program(tmp_path, SHARED, path, "first")

@@ -237,6 +237,7 @@ def work(item: Any) -> Any:
     return bytes([number]) * 300_000 if number % 15 == 7 else number * number
 
 
+@pytest.mark.long(but=["values-list", "ids-open"])
 @EACH_KIND
 @pytest.mark.parametrize("has_ids", [False, True], ids=["values", "ids"])
 def test_whatever_is_damaged_or_exchanged_no_result_is_wrong_and_only_what_is_lost_runs_again(
@@ -342,6 +343,7 @@ def replaced(path: Path, aside: Path) -> None:
     os.replace(aside.parent / "other" / "run.db", path)
 
 
+@pytest.mark.long(but=["moved"])
 @pytest.mark.parametrize("how", [*(pytest.param(how, marks=STAYS) for how in ("moved", "replaced")), "lock removed"])
 def test_a_journal_that_is_taken_away_stops_loudly_and_goes_on_when_it_is_back(
     home: Path, tmp_path: Path, how: str

@@ -36,6 +36,7 @@ DAYS = st.lists(
 )
 
 
+@pytest.mark.long(but=["stream"])
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.name != "open"], ids=str)
 @settings(max_examples=40)
 @given(DAYS, st.booleans())
@@ -61,6 +62,7 @@ def test_whatever_is_added_removed_changed_or_moved_only_what_is_new_runs_and_no
             assert sorted(calls.take()) == sorted(to_run)
 
 
+@pytest.mark.long(but=["open"])
 @EACH_KIND
 @settings(max_examples=20)
 @given(st.lists(st.lists(st.sampled_from("aab"), max_size=8), min_size=2, max_size=4))
@@ -301,6 +303,7 @@ print(step)
 """
 
 
+@pytest.mark.long(but=["created-values", "updated-values"])
 @not_on_windows("no forks")
 @pytest.mark.parametrize("has_ids", [False, True], ids=["values", "ids"])
 @pytest.mark.parametrize("is_there", [False, True], ids=["created", "updated"])

@@ -128,6 +128,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.long(but=["open"])
 @pytest.mark.parametrize("job_id", ["list", "moved", "open", "waiting", "stream"])
 def test_a_damaged_line_of_a_job_is_refused_or_changes_nothing(tmp_path: Path, job_id: str) -> None:
     done = run_program(tmp_path, DAMAGES, job_id, timeout=240)
@@ -188,6 +189,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.long
 def test_damaged_marks_of_what_ran_when_a_program_ended_mark_nothing(tmp_path: Path) -> None:
     gate, killed = Gate(tmp_path), tmp_path / "killed"
     killed.mkdir()

@@ -77,6 +77,7 @@ EVERYWHERE = [(kind, "torn") for kind in KINDS] + [("list", "lost")]
 MORE = [("open", "lost"), ("stream", "lost"), *((kind, "kept") for kind in KINDS)]
 
 
+@pytest.mark.long(but=["list-torn"])
 @pytest.mark.parametrize(("notes", "unsynced"), [*EVERYWHERE, *(long(*each) for each in MORE)], indirect=["notes"])
 def test_after_a_power_cut_all_that_was_told_is_there(
     notes: Sequence[Note], tmp_path: Path, disk: Disk, unsynced: str

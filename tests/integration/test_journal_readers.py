@@ -63,6 +63,7 @@ def clear(queue: JobQueue) -> None:
     queue.clear_job("job")
 
 
+@pytest.mark.long(but=["big_error-3-run_again_and_prune"])
 @pytest.mark.parametrize(
     ("handler", "count", "change"),
     [

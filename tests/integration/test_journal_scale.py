@@ -52,6 +52,7 @@ def count_steps(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]]
     return count
 
 
+@pytest.mark.long
 def test_a_job_is_created_and_found_as_fast_among_many(
     tmp_path: Path, disk: Disk, count_steps: Callable[[Callable[[], Any]], int]
 ) -> None:
@@ -131,6 +132,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "run.db"
 
 
+@pytest.mark.long
 def test_results_are_the_same_wherever_they_are(path: Path) -> None:
     """In memory while they are few, else read when they are looked at, also where pruning has put them."""
     heard: dict[Any, Any] = {}

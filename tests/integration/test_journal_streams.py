@@ -73,6 +73,7 @@ EDITS = st.lists(
 )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("imap", [mpqueue.imap, long(mpqueue.imap_unordered)])
 @settings(max_examples=10 if IS_LONG else 1 if IS_WINDOWS else 3)  # a worker takes seconds to start under wine
 @given(EDITS, st.booleans())
@@ -258,6 +259,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.long
 def test_an_item_that_kills_its_program_fails_in_the_end(path: Path, tmp_path: Path) -> None:
     calls = tmp_path / "calls"
     ends, done = run_until_not_killed(lambda: run_program(tmp_path, KILLER, path, calls, check=False))
@@ -269,6 +271,7 @@ def test_an_item_that_kills_its_program_fails_in_the_end(path: Path, tmp_path: P
     assert ended == [39, 1, 40]
 
 
+@pytest.mark.long(but=["imap"])
 @both
 def test_what_is_yielded_is_on_disk(imap: Callable[..., Any], path: Path) -> None:
     results = imap(do.square, range(200), journal=path, job_id="job", concurrency=2, chunksize=3)
@@ -295,6 +298,7 @@ def make_kilobyte(item: int) -> bytes:
     return item.to_bytes(4, "big") * 250
 
 
+@pytest.mark.long
 def test_memory_depends_neither_on_what_is_recorded_nor_on_the_input(path: Path) -> None:
     """But for which items there were, some 200 bytes each at first, and what is read ahead, which is a megabyte."""
     other = path.with_name("other.db")

@@ -132,6 +132,7 @@ def run_with_names(folder: Path, body: str) -> Iterator[tuple[subprocess.Complet
                 path.rmdir() if path.is_dir() else path.unlink()
 
 
+@pytest.mark.long(but=["by a program that was killed"])
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "body",
@@ -145,6 +146,7 @@ def test_names_that_our_processes_leave_in_shared_memory_are_found(body: str, tm
         assert [path for path in made if path not in done.stdout] == [], done.stdout
 
 
+@pytest.mark.long(but=["its own environment-dies"])
 @pytest.mark.slow
 @pytest.mark.parametrize("end", ["stays", "dies"])
 @pytest.mark.parametrize("strange", STRANGE)

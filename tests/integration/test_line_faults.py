@@ -51,6 +51,13 @@ DEEDS = {
 }
 
 
+@pytest.mark.long(
+    but=[
+        "writes chance into the ledger-chunks of 8",
+        "reads its line dry-chunks of 8",
+        "shuts the line for reading-chunks of 8",
+    ]
+)
 @pytest.mark.holds("promise: If a handler damages its worker's connection, only its own item is affected")
 @pytest.mark.parametrize("chunksize", [long(1), 8], ids=lambda size: f"chunks of {size}")
 @pytest.mark.parametrize("deed", DEEDS)
@@ -64,6 +71,7 @@ def test_an_item_ends_well_that(deed: str, chunksize: int) -> None:
     assert {item.attempts for item in job.items} == {1}
 
 
+@pytest.mark.long
 def test_an_item_that_has_read_what_came_for_its_worker_does_not_outlast_the_timeout_by_much(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     with JobQueue(1, max_retries=0, timeout=3) as queue:
@@ -84,6 +92,7 @@ CUTS = {
 }
 
 
+@pytest.mark.long(but=["closes all-chunks of 3"])
 @pytest.mark.parametrize("chunksize", [long(1), 3], ids=lambda size: f"chunks of {size}")
 @pytest.mark.parametrize("cut", CUTS)
 def test_what_runs_when_it_is_noticed_that_the_worker_is_cut_off_pays_nothing(cut: str, chunksize: int) -> None:
@@ -124,6 +133,7 @@ def test_bytes_in_what_tells_of_a_worker_s_end_are_not_taken_for_its_end(tmp_pat
     assert "found bytes in what tells of its end" in told
 
 
+@pytest.mark.long(but=["zeros"])
 @pytest.mark.holds("wait: a worker whose ledger is invalid")
 @pytest.mark.parametrize("seed", [0, 1], ids=["zeros", "chance"])
 def test_an_item_that_hangs_with_a_ledger_that_says_nothing_is_ended(seed: int) -> None:

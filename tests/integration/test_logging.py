@@ -333,6 +333,7 @@ def test_records_come_before_the_events_of_their_items(heard: Heard) -> None:
     assert [at for at, count in told if count < at] == []
 
 
+@pytest.mark.long
 def test_more_records_than_anybody_reads_are_counted_and_dropped(
     heard: Heard, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -92,6 +92,7 @@ True
 """
 
 
+@pytest.mark.long(but=["script", "-c"])
 @pytest.mark.parametrize("way", ["script", "-c", "stdin", "-m"])
 def test_program_without_a_guard_runs_once_and_its_functions_in_workers(way: str, tmp_path: Path) -> None:
     script = textwrap.dedent(SCRIPT)
@@ -170,6 +171,7 @@ EDITED = """
 """
 
 
+@pytest.mark.long
 def test_warm_workers_run_what_was_edited_and_reloaded(tmp_path: Path) -> None:
     (tmp_path / "template").write_text(textwrap.dedent(TEMPLATE))
     lines = run_program(tmp_path, EDITED).stdout.splitlines()
@@ -290,6 +292,7 @@ cell("queue.close(), executor.shutdown(), pool.terminate()")
 """
 
 
+@pytest.mark.long
 def test_warm_workers_run_what_was_edited_and_patched_in_place(tmp_path: Path) -> None:
     assert run_program(tmp_path, AUTORELOADED).stdout.splitlines()[:10] == [
         str([1] * 10),
@@ -325,6 +328,7 @@ def said(outputs: list[Any]) -> str:
     return "".join("".join(text) for text in texts)  # a text, or a list of its lines
 
 
+@pytest.mark.long
 def test_notebook_says_what_is_stored_in_it(tmp_path: Path) -> None:
     stored = json.loads(NOTEBOOK.read_text())
     now = json.loads(run_program(tmp_path, EXECUTE, NOTEBOOK).stdout)
@@ -333,6 +337,7 @@ def test_notebook_says_what_is_stored_in_it(tmp_path: Path) -> None:
     assert sum(map(bool, before)) >= 6
 
 
+@pytest.mark.long
 def test_a_script_runs_where_bytes_compared_with_text_are_an_error(tmp_path: Path) -> None:
     """``python -bb -W error``: neither what pickles functions of a script nor what runs them compares the two."""
     body = """
@@ -385,6 +390,7 @@ IN_A_CHILD = """
 """
 
 
+@pytest.mark.long(but=["spawn"])
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 def test_a_script_s_functions_run_also_where_the_script_is_a_child_of_multiprocessing(
     method: str, tmp_path: Path
@@ -513,6 +519,7 @@ ENUMERATIONS = """
 """
 
 
+@pytest.mark.long
 def test_members_of_a_script_s_enumerations_are_texts_and_numbers_in_workers_and_journals(tmp_path: Path) -> None:
     assert run_program(tmp_path, ENUMERATIONS).stderr == ""
 
@@ -587,6 +594,7 @@ NAMED = """
 """
 
 
+@pytest.mark.long
 def test_cached_functions_and_new_types_of_a_script_are_in_workers_too(tmp_path: Path) -> None:
     assert run_program(tmp_path, NAMED).stderr == ""
 

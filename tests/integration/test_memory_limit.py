@@ -45,6 +45,7 @@ def test_an_item_that_takes_too_much_fails_and_nobody_else_does() -> None:
     assert [(item.result, item.attempts) for item in others] == [(at, 1) for at in range(1, 50)]
 
 
+@pytest.mark.long(but=["0.0"])
 @pytest.mark.parametrize("seconds", [0.0, 0.06])
 def test_a_worker_that_grows_from_item_to_item_is_replaced_and_nobody_is_charged(seconds: float) -> None:
     def handle(item: int) -> int:
@@ -59,6 +60,7 @@ def test_a_worker_that_grows_from_item_to_item_is_replaced_and_nobody_is_charged
     assert len(set(results_of(job))) >= 4
 
 
+@pytest.mark.long
 def test_shared_memory_is_nobody_s_own_and_does_not_count() -> None:
     array = np.ones(400 * MB, np.uint8)
     with JobQueue(1, max_retries=0, max_memory_per_worker="200MB") as queue:
@@ -88,6 +90,7 @@ def test_a_setup_that_takes_too_much_fails_the_job() -> None:
         assert queue.run([1], do.succeed).results == [1]
 
 
+@pytest.mark.long(but=["0.0"])
 @pytest.mark.parametrize("seconds", [0.0, 0.1])
 def test_workers_that_are_too_large_from_the_start_run_one_item_each(seconds: float) -> None:
     def handle(item: int) -> int:

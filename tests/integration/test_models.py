@@ -107,6 +107,7 @@ def shared(model: Callable[[float], float], gate: Gate) -> Callable[[int], tuple
     return partial(measure, gate, share(model))
 
 
+@pytest.mark.long(but=["numpy_model-numpy-in_a_closure", "torch_model-torch-shared"])
 @pytest.mark.parametrize("way", [in_a_closure, in_a_partial, shared])
 @pytest.mark.parametrize(
     ("make", "module"), [(numpy_model, "numpy"), (torch_model, "torch"), (sklearn_model, "sklearn")]

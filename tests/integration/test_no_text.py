@@ -74,6 +74,7 @@ def names_of(rows: bytes) -> list[bytes]:
     return [os.fsencode(json.loads(line)["payload"]) for line in rows.decode().splitlines()]
 
 
+@pytest.mark.long(but=["C"])
 @pytest.mark.parametrize("environment", ENVIRONMENTS, ids=["UTF-8", "C", "ascii"])
 def test_names_that_are_no_text_are_items_and_come_back_in_rows(folder: Path, environment: dict[str, str]) -> None:
     options = ("-j", "1", "--retries", "0", "--journal", "run.db")
@@ -117,6 +118,7 @@ def test_a_terminal_is_steered_by_no_name_and_no_error(folder: Path) -> None:
     assert "5 completed" in text
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("given", ["-", "list"])
 def test_lines_that_are_no_text_are_items_and_every_format_can_be_written(folder: Path, given: str) -> None:
     arguments = ("--from", "lines", given, "-j", "1", "--retries", "0", "--journal", "run.db", "-o")
@@ -139,6 +141,7 @@ def test_lines_that_are_no_text_are_items_and_every_format_can_be_written(folder
     assert [os.fsencode(row["payload"]) for row in json.loads((folder / "x.json").read_text())] == NAMES
 
 
+@pytest.mark.long
 def test_the_handler_s_file_may_have_a_name_that_is_no_text_and_the_journal_too(folder: Path) -> None:
     handler = os.fsdecode(b"own\xff.py")
     (folder / handler).write_text("def work(name):\n    return name\n")

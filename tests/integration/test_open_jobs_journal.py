@@ -284,6 +284,7 @@ def return_unkept(calls: Calls, item: str) -> Any:
     return item
 
 
+@pytest.mark.long(but=["unreadable"])
 @pytest.mark.parametrize("why", ["discarded", "unreadable", "items-unreadable", "redo"])
 def test_nothing_is_lost_if_the_program_ends_before_a_maker_runs_again(path: Path, tmp_path: Path, why: str) -> None:
     hidden, gate, calls = tmp_path / "hidden", Gate(tmp_path), tmp_path / "calls"
@@ -490,6 +491,7 @@ def test_others_look_at_it_while_it_grows(path: Path, tmp_path: Path) -> None:
 # -- damage, and a disk that fills -------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_damaged_items_are_refused_and_damaged_ends_run_again(path: Path, calls: Calls, tmp_path: Path) -> None:
     """Which is which, is found out."""
     finish(path, calls, [3, 1])

@@ -94,6 +94,7 @@ for step in range(1, 1000):
 """
 
 
+@pytest.mark.long(but=["ids"])
 @not_on_windows("no forks")
 @pytest.mark.parametrize("has_ids", [False, True], ids=["values", "ids"])
 def test_whenever_the_program_ends_each_item_ends_once(tmp_path: Path, has_ids: bool) -> None:

@@ -56,6 +56,7 @@ def check_equal(ours: Any, theirs: Any) -> None:
     (assert_frame_equal if isinstance(theirs, pd.DataFrame) else assert_series_equal)(ours, theirs)
 
 
+@pytest.mark.long(but=["numbers-numbers", "mixed-texts", "mixed-the row itself", "numbers-lists", "mixed-its types"])
 @pytest.mark.parametrize("what", ROWS)
 @pytest.mark.parametrize("frame", [NUMBERS, MIXED], ids=["numbers", "mixed"])
 def test_rows_of_a_frame(frame: pd.DataFrame, what: str) -> None:

@@ -55,6 +55,7 @@ now.stop()
 """
 
 
+@pytest.mark.long(but=["while it runs-freezegun-ticks"])
 @pytest.mark.parametrize(
     ("when", "package", "tick"),
     [
@@ -102,6 +103,7 @@ except RuntimeError as error:
 """
 
 
+@pytest.mark.long(but=["before the import"])
 @pytest.mark.parametrize("when", ["before the import", "after the import", "after a run"])
 def test_greenlets_in_place_of_threads_are_refused(tmp_path: Path, when: str) -> None:
     pytest.importorskip("gevent")

@@ -62,6 +62,7 @@ def run_one(folder: Path) -> Any:
 # --- files that are written -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long(but=["x.csv", "report.html"])
 @pytest.mark.parametrize("name", ["x.csv", "x.jsonl", "x.parquet", "report.html", "trace.json"])
 def test_no_link_is_followed_where_a_whole_file_is_written(tmp_path: Path, name: str, masked: None) -> None:
     """Neither at its name, nor at one that can be guessed; and the rights are those that the umask leaves."""
@@ -133,6 +134,7 @@ def make_log(path: Path) -> None:
     Path(f"{path}-wal").touch()
 
 
+@pytest.mark.long(but=["make_lock", "make_log"])
 @pytest.mark.parametrize("plant", [make_empty, make_folder, make_lock, make_log], ids=lambda plant: plant.__name__)
 def test_a_journal_takes_nothing_that_another_user_has_put_there(
     tmp_path: Path, give_away: Callable[[Path], None], plant: Callable[[Path], None]
@@ -177,6 +179,7 @@ def test_a_link_to_a_journal_is_followed_where_it_is_this_user_s(tmp_path: Path)
         JobQueue(1, journal=link)
 
 
+@pytest.mark.long(but=["438-True", "384-False"])
 @pytest.mark.parametrize(("mode", "refused"), [(0o666, True), (0o602, True), (0o644, False), (0o600, False)])
 def test_a_journal_that_anybody_can_write_is_refused(tmp_path: Path, mode: int, refused: bool) -> None:
     run_one(tmp_path)
@@ -265,6 +268,7 @@ def test_texts_that_a_spreadsheet_would_run_have_an_apostrophe_before_them(tmp_p
         job.export(tmp_path / "x.csv", escape_formulas=1)  # type: ignore[arg-type]
 
 
+@pytest.mark.long
 def test_formulas_are_left_alone_on_the_command_line_where_that_is_asked_for(tmp_path: Path) -> None:
     body = """
         import subprocess, sys

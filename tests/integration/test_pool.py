@@ -371,6 +371,7 @@ def test_a_pool_that_nobody_holds_is_ended_with_a_warning() -> None:
     wait_until(lambda: processes() == before, what="the workers to end")
 
 
+@pytest.mark.long
 def test_a_pool_lives_as_long_as_a_result_is_to_come(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     got: list[Any] = []

@@ -113,6 +113,7 @@ ENDS: dict[str, tuple[do.Handler, str]] = {
 }
 
 
+@pytest.mark.long(but=["SIGKILL"])
 @pytest.mark.parametrize("end", ENDS)
 def test_how_a_worker_ended_is_told_and_nobody_else_pays(end: str) -> None:
     bad, message = ENDS[end]
@@ -175,6 +176,7 @@ def wait_in_import(gate: Gate) -> None:
     do.block_until_told(gate)("import")
 
 
+@pytest.mark.long(but=["True"])
 @pytest.mark.parametrize("kill", [False, True])
 def test_a_queue_that_closes_during_the_imports_says_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, *, kill: bool
@@ -192,6 +194,7 @@ def test_a_queue_that_closes_during_the_imports_says_nothing(
     assert caplog.text == ""
 
 
+@pytest.mark.long
 def test_a_queue_closes_while_it_waits_for_a_fork_from_a_stopped_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -211,6 +214,7 @@ def test_a_queue_closes_while_it_waits_for_a_fork_from_a_stopped_process(
 THREAD = "import threading\nthreading.Thread(target=threading.Event().wait, name='mine', daemon=True).start()"
 
 
+@pytest.mark.long
 def test_what_starts_threads_is_named_and_workers_start_the_ordinary_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -259,6 +263,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.long(but=["forks-both", "thread-none"])
 @pytest.mark.parametrize("initializer", ["both", "none"])
 @pytest.mark.parametrize("how", ["forks", "thread", "ends"])
 def test_each_worker_of_a_script_has_what_the_function_has_set_and_its_initializer_comes_later(
@@ -277,6 +282,7 @@ def start_a_thread_and_fail_elsewhere(folder: Path) -> None:
         raise ValueError("no licence")
 
 
+@pytest.mark.long
 def test_a_function_that_fails_in_the_workers_alone_fails_the_jobs(tmp_path: Path) -> None:
     with JobQueue(1, preload=partial(start_a_thread_and_fail_elsewhere, tmp_path)) as queue:
         with pytest.raises(WorkerStartError, match=r"calling the function has failed: ValueError.*no licence"):
@@ -291,6 +297,7 @@ class Hasty(LokyBackend):
     capabilities = Capabilities(patience=1.0, can_fork=LokyBackend.capabilities.can_fork)
 
 
+@pytest.mark.long(but=["False"])
 @pytest.mark.parametrize("threads", [False, True])
 def test_imports_may_take_longer_than_a_queue_waits_for_workers(
     caplog: pytest.LogCaptureFixture, threads: bool
@@ -305,6 +312,7 @@ def test_imports_may_take_longer_than_a_queue_waits_for_workers(
     assert "no worker could be started" not in caplog.text
 
 
+@pytest.mark.long(but=["raises"])
 @pytest.mark.parametrize(
     ("then", "message"),
     [
@@ -328,6 +336,7 @@ def draw(item: Any) -> tuple[float, float]:
     return random.random(), float(np.random.rand())  # noqa: NPY002
 
 
+@pytest.mark.long
 def test_no_two_workers_draw_the_same_random_numbers() -> None:
     with JobQueue(2, preload=["numpy", "random"], max_items_per_worker=1) as queue:
         job = queue.run(range(6), draw, chunksize=1)
@@ -346,6 +355,7 @@ def surroundings_in(queue: JobQueue) -> tuple[str | None, str | None, str, bytes
     return found
 
 
+@pytest.mark.long
 def test_a_worker_finds_the_surroundings_of_its_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SET_BEFORE", "1")
     monkeypatch.delenv("SET_LATER", raising=False)

@@ -50,6 +50,7 @@ def two_lines(item: str) -> None:
         raise ValueError(item)
 
 
+@pytest.mark.long
 def test_python_and_c_code_are_named_by_their_lines_also_of_items_that_fail(queue: JobQueue, tmp_path: Path) -> None:
     job = queue.run(["good", "bad"], two_lines, profile=True)
     assert [item.status for item in job.items] == [ItemStatus.COMPLETED, ItemStatus.FAILED]
@@ -94,6 +95,7 @@ def spin_or_die(item: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.long
 def test_an_item_that_dies_takes_only_its_own_samples_along(queue: JobQueue) -> None:
     job = queue.run(["a", "deadly", "b"], spin_or_die, profile=True)
     assert [str(item.status) for item in job.items] == ["completed", "failed", "completed"]
@@ -126,6 +128,7 @@ def double(item: int) -> int:
     return 2 * item
 
 
+@pytest.mark.long
 def test_stages_have_profiles_each_and_one_together(queue: JobQueue) -> None:
     job = queue.run_stages(range(2), [double, has_sampler], id="staged", profile=True)
     stage = queue.get_job("staged/double")

@@ -289,6 +289,7 @@ def test_a_function_may_wait_for_the_loop_that_iterates(
     run(main)
 
 
+@pytest.mark.long(but=["by_imap-run_in_asyncio", "by_pool_map-run_in_trio"])
 @in_loops
 @pytest.mark.parametrize(
     "front_end", [one for one in FRONT_ENDS if one.name in ("imap", "Pool.imap", "Pool.map")], ids=str
@@ -424,6 +425,7 @@ def test_without_tqdm_one_warning_names_the_extra(tmp_path: Path) -> None:
     assert sum("2/2" in line for line in lines) == 2
 
 
+@pytest.mark.long(but=["tqdm"])
 @pytest.mark.parametrize("first", ["", NO_TQDM], ids=["tqdm", "no tqdm"])
 def test_nothing_is_drawn_where_stderr_is_no_terminal(first: str, tmp_path: Path) -> None:
     done = run_program(tmp_path, TALKS.format(first=first))
@@ -492,6 +494,7 @@ def test_a_notebook_shows_a_widget(tmp_path: Path) -> None:
     assert "100%" in widgets
 
 
+@pytest.mark.long
 def test_a_notebook_without_widgets_shows_text(tmp_path: Path) -> None:
     without = "import sys; sys.modules['ipywidgets'] = None\n"
     assert "| 5/5 [" in run_program(tmp_path, NOTEBOOK.format(first=without)).stdout.splitlines()[-1]

@@ -159,6 +159,7 @@ def test_a_wrong_call_is_refused(path: Path) -> None:
                 queue.prune(**arguments)
 
 
+@pytest.mark.long
 def test_a_job_whose_rows_are_damaged_is_left_as_it_is(
     made: Path, tmp_path: Path, disk: Disk, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -272,6 +273,7 @@ print(step)
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("auto_vacuum", ["INCREMENTAL", "NONE"])
 def test_a_kill_at_any_step_loses_nothing(path: Path, auto_vacuum: str, tmp_path: Path, disk: Disk) -> None:
     with opened(path) as connection:

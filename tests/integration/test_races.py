@@ -184,6 +184,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.long(but=["1"])
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 def test_whatever_a_garbage_collection_drops_nothing_waits(tmp_path: Path, seed: int) -> None:

@@ -178,6 +178,7 @@ RUNS = [
 ]
 
 
+@pytest.mark.long(but=["crashes_and_retries", "pauses_and_cancels", "streams", "a_journal"])
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.__name__)
 def test_a_run_s_messages_give_the_same_commands_again(
     run: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -105,6 +105,18 @@ class Thing:
         self.id = id
 
 
+@pytest.mark.long(
+    but=[
+        "generator that raises",
+        "duplicate keys",
+        "unhashable id",
+        "missing key",
+        "text",
+        "a mapping",
+        "pandas",
+        "an unhashable id without a repr",
+    ]
+)
 @pytest.mark.parametrize("what", BAD_ITEMS)
 def test_items_are_refused(what: str) -> None:
     make, error, message = BAD_ITEMS[what]

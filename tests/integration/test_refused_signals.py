@@ -87,6 +87,7 @@ def group_of(pid: int) -> list[int]:
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
 
+@pytest.mark.long(but=["PIDFD_SIGNALS+PDEATHSIG+SIGKILL-hang_holding_gil-close", "user-hang_holding_gil-kill"])
 @pytest.mark.parametrize(
     ("refused", "hang", "end"),
     [

@@ -207,6 +207,7 @@ MORE_PLACES = {
 }
 
 
+@pytest.mark.long(but=["strict container"])
 @pytest.mark.parametrize("place", [*PLACES, *map(long, MORE_PLACES)])
 def test_everything_runs_or_what_is_missing_is_told(tmp_path: Path, place: str) -> None:
     there = (PLACES | MORE_PLACES)[place]

@@ -327,6 +327,16 @@ WHERE_AND_HOW = [
 ]
 
 
+@pytest.mark.long(
+    but=[
+        "setup-SIGKILL-1",
+        "setup-Exception-2",
+        "setup-SystemExit-1",
+        "setup-Exception that can't be unpickled-1",
+        "handler loading-os._exit(3)-2",
+        "setup-os._exit(0)-1",
+    ]
+)
 @pytest.mark.holds("error: SetupError", "fault: setup fails in every worker")
 @pytest.mark.parametrize(("where", "how", "workers"), WHERE_AND_HOW)
 def test_job_ends_at_once_where_setup_fails_in_every_worker(where: str, how: str, workers: int) -> None:

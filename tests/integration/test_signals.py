@@ -67,6 +67,7 @@ async def give_back_later(item: int, _: None) -> int:
     return item
 
 
+@pytest.mark.long(but=["numbers", "coroutines"])
 @pytest.mark.holds("promise: An alarm fails the item that it interrupts")
 @pytest.mark.parametrize(
     ("handler", "result", "capture"),
@@ -101,6 +102,7 @@ def log_for_ever(item: str) -> NoReturn:
         logging.getLogger("test").warning("%s", item)
 
 
+@pytest.mark.long(but=["logs"])
 @pytest.mark.holds("promise: An alarm fails the item that it interrupts")
 @pytest.mark.parametrize("bad", [report_for_ever, log_for_ever], ids=["reports", "logs"])
 def test_item_that_ends_itself_by_an_alarm_is_ended_also_while_it(bad: do.Handler) -> None:

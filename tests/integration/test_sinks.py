@@ -396,6 +396,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.long(but=["before the name"])
 @pytest.mark.parametrize("when", ["before", "after", "before the name", "after the name"])
 def test_a_program_that_was_killed_goes_on_and_no_row_is_there_twice_or_missing(tmp_path: Path, when: str) -> None:
     path = tmp_path / "rows.jsonl"
@@ -448,6 +449,7 @@ def name_if_fixed(item: dict[str, Any]) -> str:
     return f"result {item['n']}"
 
 
+@pytest.mark.long(but=["False-True"])
 @pytest.mark.parametrize("is_open", [False, True])
 @pytest.mark.parametrize("is_pruned", [False, True])
 def test_an_item_whose_result_was_discarded_is_done_and_runs_again_for_a_job_that_wants_results(

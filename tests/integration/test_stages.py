@@ -562,6 +562,7 @@ def test_a_job_may_have_fewer_workers_than_there_are(queue: JobQueue) -> None:
         queue.create_job("none", [1], do.double, concurrency=0)
 
 
+@pytest.mark.long
 def test_an_ordered_stage_costs_about_as_much_among_many_as_among_few() -> None:
     calls = {stages: calls_of_the_busiest_thread(stages) / stages for stages in (4, 32)}
     assert calls[32] < 3 * calls[4], calls
@@ -575,6 +576,7 @@ def calls_of_the_busiest_thread(stages: int) -> int:
     return max(calls.values())
 
 
+@pytest.mark.long
 def test_an_ordered_stage_gets_an_input_that_fails_once_while_it_is_slow(tmp_path: Path) -> None:
     """Until then, far more inputs have begun than would be allowed to by its pace of then."""
     gate = Gate(tmp_path)
@@ -610,6 +612,7 @@ def nothing(value: int) -> None:
     """The last stage."""
 
 
+@pytest.mark.long
 @pytest.mark.xfail(strict=True, reason="a table keeps a row for each value that was passed on, 43 bytes")
 def test_values_that_were_passed_on_leave_nothing_in_the_program(queue: JobQueue) -> None:
     """Ten times as many of them hold no more memory: a stream of stages may be of any length."""

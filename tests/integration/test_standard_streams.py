@@ -113,6 +113,7 @@ def full_disk() -> Iterator[int]:
         os.close(fd)
 
 
+@pytest.mark.long(but=["full_disk"])
 @pytest.mark.parametrize("stream", [broken_pipe, full_pipe, full_disk], ids=lambda stream: str(stream.__name__))
 def test_workers_are_replaced_where_the_streams_take_nothing(
     tmp_path: Path, stream: Callable[[], contextlib.AbstractContextManager[int]]
@@ -121,6 +122,7 @@ def test_workers_are_replaced_where_the_streams_take_nothing(
         check(tmp_path, [], talks=stream is not full_pipe, output=fd)
 
 
+@pytest.mark.long(but=["closed descriptors"])
 @pytest.mark.parametrize(
     "prepare",
     [
@@ -135,6 +137,7 @@ def test_workers_are_replaced_where_the_streams_are_something_else(tmp_path: Pat
     check(tmp_path, [], prepare)
 
 
+@pytest.mark.long(but=["<&- >&- 2>&-"])
 @pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-"])
 def test_workers_are_replaced_where_the_program_was_started_without_streams(tmp_path: Path, closed: str) -> None:
     check(tmp_path, ["sh", "-c", f'exec "$@" {closed}', "sh"])

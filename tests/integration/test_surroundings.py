@@ -86,6 +86,7 @@ def told(folder: Path, *, before: str = "", after: str = "", call: str = "told()
     return done.stdout.strip()
 
 
+@pytest.mark.long(but=["daemonic", "folder deleted later", "no dev fd"])
 @pytest.mark.parametrize(
     "odd",
     [

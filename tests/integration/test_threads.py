@@ -339,6 +339,7 @@ BESIDE_CLOSE: dict[str, tuple[Callable[[JobQueue], object], list[tuple[str, int]
 }
 
 
+@pytest.mark.long(but=["create_job"])
 @pytest.mark.parametrize("use", BESIDE_CLOSE)
 def test_a_call_beside_a_close_is_carried_out_or_refused(use: str, tmp_path: Path) -> None:
     call, after = BESIDE_CLOSE[use]

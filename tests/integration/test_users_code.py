@@ -104,6 +104,7 @@ def by_executor(_: Path) -> None:
             future.cancel()
 
 
+@pytest.mark.long(but=["by_job", "by_journal"])
 @pytest.mark.usefixtures("shared_pool_ends")
 @pytest.mark.parametrize("way", [by_job, by_journal, by_cancelled_job, by_map, by_imap, by_pool, by_executor])
 def test_code_of_users_classes_never_runs_on_the_coordinators_thread(

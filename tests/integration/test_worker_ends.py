@@ -43,6 +43,7 @@ def take_every_signal(item: object) -> object:
     return item
 
 
+@pytest.mark.long
 def test_a_worker_takes_the_signal_for_its_stack_back_before_each_chunk() -> None:
     def handle(item: str) -> object:
         return do.hang_python(item) if item == "culprit" else take_every_signal(item)
@@ -82,6 +83,7 @@ def fork_unseen() -> int:
     return pid
 
 
+@pytest.mark.long
 def test_a_child_that_can_not_be_found_does_not_keep_a_death_from_being_told(tmp_path: Path) -> None:
     """It holds the other end of all that the worker answered by."""
 
@@ -162,6 +164,7 @@ def test_a_death_is_told_although_somebody_else_has_waited_for_the_process() -> 
     assert job.items[1].exception.exitcode in {3, None}
 
 
+@pytest.mark.long
 def test_deaths_leave_no_descriptor_and_no_thread_behind() -> None:
     def held() -> tuple[int, int]:
         gc.collect()
