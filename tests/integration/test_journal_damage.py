@@ -343,7 +343,7 @@ def replaced(path: Path, aside: Path) -> None:
     os.replace(aside.parent / "other" / "run.db", path)
 
 
-@pytest.mark.long(but=["moved"])
+@pytest.mark.long(but=["moved", "lock removed"])
 @pytest.mark.parametrize("how", [*(pytest.param(how, marks=STAYS) for how in ("moved", "replaced")), "lock removed"])
 def test_a_journal_that_is_taken_away_stops_loudly_and_goes_on_when_it_is_back(
     home: Path, tmp_path: Path, how: str

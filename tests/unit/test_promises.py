@@ -27,7 +27,8 @@ def test_the_table_is_that_of_the_marks() -> None:
 def test_what_a_lot_has_is_there_and_runs_at_each_commit(lot: str) -> None:
     """Else it would be found by the lot itself, which takes minutes, or by nobody."""
     for place in arguments(LOTS[lot]):
-        file, _, test = place.partition("[")[0].partition("::")
+        file, _, name = place.partition("::")
+        test, _, case = name.removesuffix("]").partition("[")
         functions = [
             node
             for node in ast.walk(ast.parse((promises.ROOT / file).read_text()))
@@ -36,4 +37,7 @@ def test_what_a_lot_has_is_there_and_runs_at_each_commit(lot: str) -> None:
         if test:
             assert test in [function.name for function in functions], place
             (marks,) = [function.decorator_list for function in functions if function.name == test]
-            assert "pytest.mark.long" not in map(ast.unparse, marks), place
+            for mark in marks:
+                assert ast.unparse(mark) != "pytest.mark.long", place
+                if case and isinstance(mark, ast.Call) and ast.unparse(mark.func) == "pytest.mark.long":
+                    assert not {case, *case.split("-")}.isdisjoint(ast.literal_eval(mark.keywords[0].value)), place
