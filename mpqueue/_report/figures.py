@@ -10,7 +10,6 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from mpqueue._core.state.growing_table import GrowingTable
 from mpqueue._core.state.timings import Event, PastRun, Span, Sums
 from mpqueue._output.failure_groups import place_of
 from mpqueue._report import in_band
@@ -239,7 +238,7 @@ def measure(book: JobView, now: float, cpus: int, supply: int | None = None) -> 
         python=platform.python_version(),
         past=book.past,
         items_seconds=timings.items_seconds,
-        grows=isinstance(book.table, GrowingTable),
+        grows=book.table.grows,
         elsewhere=timings.elsewhere,
         first=first_items(spans),
         slow_lane=find_slow_lane(spans),

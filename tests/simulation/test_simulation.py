@@ -171,7 +171,7 @@ FAULTS: dict[str, tuple[Any, str, str, str, int]] = {
     "what handlers add is not in their transaction": (
         Recorder,
         "_note_items",
-        "if isinstance(job.table, RecordedGrowingTable) and job.table.has_grown:",
+        "if isinstance(growth := job.table.growth, RecordedGrowth) and growth.has_lots:",
         "if False:",
         306,
     ),

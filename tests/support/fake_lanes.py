@@ -74,7 +74,6 @@ from mpqueue._core.messages import (
 )
 from mpqueue._core.scheduler import Scheduler
 from mpqueue._core.state.books import NOTHING
-from mpqueue._core.state.growing_table import GrowingTable
 from mpqueue._core.state.item_table import Failure, ItemTable, make_table
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk
@@ -279,8 +278,7 @@ class FakeLanes:
 
     def open_job(self, items: Iterable[Item], *, retry: RetryPolicy | None = None) -> JobBook:
         """Create a job with these items, which may get more, also from their results."""
-        table = GrowingTable()
-        table.extend(AddedItems([*items], None), IdRule.POSITION)
+        table = ItemTable([*items], None, IdRule.POSITION, grows=True)
         book = self._book(table, JobOptions(retry or RetryPolicy()), Handler())
         book.sealed = False
         return book

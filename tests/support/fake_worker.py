@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 from mpqueue._core.commands import ForgetJob, SendChunk
 from mpqueue._core.messages import ChunkReported, JobForgotten, LaneDied
-from mpqueue._core.state.growing_table import GrowingTable
 from mpqueue._core.state.item_table import Failure
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk
@@ -452,7 +451,7 @@ class FakeWorker:
 
     @staticmethod
     def _added(job: JobBook, items: Sequence[Item], failures: dict[int, Failure]) -> dict[int, AddedItems] | None:
-        if not isinstance(job.table, GrowingTable) or job.stage is not None:
+        if not job.table.grows or job.stage is not None:
             return None
         return {at: AddedItems([*item.adds], None) for at, item in enumerate(items) if item.adds and at not in failures}
 

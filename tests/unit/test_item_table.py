@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from mpqueue._core.state.growing_table import GrowingTable
 from mpqueue._core.state.item_table import LARGE, LEAST_CPU, Failure, ItemTable, make_table
 from mpqueue._core.state.pending import stretches
 from mpqueue._core.state.stream_table import StreamTable
+from mpqueue._wire.added_items import AddedItems
 from mpqueue._wire.ids import IdRule
 from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY
 
@@ -130,7 +130,7 @@ def table_of(count: int) -> ItemTable:
     return ItemTable(list(range(count)), None, IdRule.POSITION)
 
 
-@pytest.mark.parametrize("kind", [ItemTable, GrowingTable, StreamTable])
+@pytest.mark.parametrize("kind", [ItemTable, StreamTable])
 def test_a_table_whose_making_was_interrupted_goes_without_a_word(kind: type[ItemTable]) -> None:
     kind.__new__(kind).__del__()  # as a Ctrl-C leaves it that comes before its first column
 
@@ -256,6 +256,40 @@ def test_a_row_stays_as_it_was() -> None:
     assert (row.id_of(0), row.status[0], row.attempts[0], row.elapsed[0]) == ("b", RETRY, 1, 1.0)
     assert row.failures[0].message == "no"
     assert len(row.history[0]) == 1
+
+
+# -- a table that grows ------------------------------------------------------------------------------------------------
+
+
+def test_a_table_that_grows_answers_as_one_that_was_whole_at_once() -> None:
+    whole, grown = table_of(5), ItemTable([0, 1], None, IdRule.POSITION, grows=True)
+    grown.take_in(AddedItems([2, 3, 4], None), IdRule.POSITION)
+    for table in (whole, grown):
+        table.complete(range(3), ["a", "b", "c"])
+        table.note_times(range(1, 5), [(4, 0.5, 0.25)])
+        table.note_peaks({4: 3 << 20})
+        table.fail_try(3, Failure(ValueError("no")), 1)
+    assert len(grown) == 5
+    for name in ("payloads", "status", "attempts", "elapsed", "cpu", "peak", "results", "ids"):
+        assert list(getattr(grown, name) or ()) == list(getattr(whole, name) or ()), name
+    assert grown.unfinished() == whole.unfinished()
+
+
+def test_an_item_is_added_once_by_its_id_which_the_first_one_has_decided() -> None:
+    table = ItemTable([], None, IdRule.POSITION, grows=True)
+    lots = [AddedItems([*text], [*text]) for text in ("aba", "bc")]
+    for lot in lots:
+        table.take_in(lot, IdRule.KEY)
+    assert [lot.new for lot in lots] == [range(2), range(2, 3)]
+    assert (table.rule, table.ids, table.payloads) == (IdRule.KEY, [*"abc"], [*"abc"])
+    assert (table.knows("c"), table.knows("d")) == (True, False)
+
+
+@pytest.mark.parametrize(("most", "looked_at"), [(None, 3), (3, 3), (2, 2), (0, 0)])
+def test_of_what_is_offered_as_much_is_chosen_as_there_is_room_for(most: int | None, looked_at: int) -> None:
+    table = ItemTable([], None, IdRule.POSITION, grows=True)
+    chosen, seen = table.choose(AddedItems([*"abc"], [1, 2, 3]), most)
+    assert (chosen.items, chosen.ids, seen) == ([*"abc"][:looked_at], [1, 2, 3][:looked_at], looked_at)
 
 
 # -- a stream's columns ------------------------------------------------------------------------------------------------

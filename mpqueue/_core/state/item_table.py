@@ -1,7 +1,8 @@
 """The items of a job as columns: one list or array a field, one row an item.
 
 Owns what each item is and how it stands; knows nothing of lanes, chunks or time. A finished chunk is a slice
-assignment, and a million items cost about 33 bytes each beyond the user's own objects and their results.
+assignment, and a million items cost about 33 bytes each beyond the user's own objects and their results. A table may
+grow: an open job's, and a stage's. A list is one that was whole when it was made, which costs less memory.
 
 Written by the coordinator's thread only. Readers on other threads see each field of a row whole, and a row's result,
 attempts and error before its final status.
@@ -18,6 +19,7 @@ from typing import Any, Literal, NoReturn, Protocol, TypeVar
 from mpqueue._call_checks import iterator_of
 from mpqueue._os.memory.mappings import zeros
 from mpqueue._text import label, visible_line
+from mpqueue._wire.added_items import AddedItems
 from mpqueue._wire.ids import IdRule, ids_of, rule_of
 from mpqueue._wire.item_labels import Label, label_of, named, plain_label
 from mpqueue.errors import JobStateError, shown, text_of, type_name_of, typed
@@ -129,6 +131,22 @@ class ResultSource(Protocol):
         ...
 
 
+class GrowthHook(Protocol):
+    """What a journal knows of the items of a table that grows, beside the table."""
+
+    def look_at(self, items: list[Any], ids: list[Hashable] | None) -> AddedItems:
+        """What has to be known of items before they are offered. On their user's thread, whose code it may run."""
+        ...
+
+    def choose(self, table: ItemTable, offered: AddedItems, most: int | None) -> tuple[AddedItems, int]:
+        """See `ItemTable.choose`."""
+        ...
+
+    def note(self, table: ItemTable, added: AddedItems, maker: int | None) -> None:
+        """These are being added, see `ItemTable.take_in`: the table is not longer yet."""
+        ...
+
+
 class Live:
     """What is not in the books: a look at the workers, for users who ask. Neither read nor written by the scheduler.
 
@@ -152,22 +170,28 @@ def refuse_pickling() -> NoReturn:
 
 
 class ItemTable:
-    """The columns. ``payloads`` is the table's own list of the user's objects."""
+    """The columns. ``payloads`` is the table's own list of the user's objects.
 
-    def __init__(self, payloads: list[Any], ids: list[Hashable] | None, rule: IdRule) -> None:
+    Of one that ``grows``, the first item decides where ids come from: until there is one, the ``rule`` means nothing.
+    """
+
+    def __init__(self, payloads: list[Any], ids: list[Hashable] | None, rule: IdRule, *, grows: bool = False) -> None:
         count = len(payloads)
         self.payloads = payloads
         self.rule = rule
         self.label: Label = None  #: how the items' labels are chosen
         self.status = bytearray(count)
-        self.attempts: memoryview[int] = _zeros("I", count)
-        self.elapsed: memoryview[float] = _zeros("f", count)
-        self.cpu: memoryview[float] = _zeros("f", count)  #: CPU seconds; 0: not known
-        self.peak: memoryview[int] = _zeros("I", count)  #: peak of memory, in KiB; 0: not known
+        self.attempts: memoryview[int] = _zeros("I", count, grows)
+        self.elapsed: memoryview[float] = _zeros("f", count, grows)
+        self.cpu: memoryview[float] = _zeros("f", count, grows)  #: CPU seconds; 0: not known
+        self.peak: memoryview[int] = _zeros("I", count, grows)  #: peak of memory, in KiB; 0: not known
         self.results: list[Any] = [None] * count  #: `result_of` and `all_results` are for users
         self.failures: dict[int, Failure] = {}
         self.history: dict[int, list[FailedTry]] = {}
         self._ids = ids
+        self.grows = grows  #: it may get more items, by `take_in`
+        self._known = set(ids) if grows and ids is not None else None  #: the same ids, to know one again
+        self.growth: GrowthHook | None = None  #: where a journal records the items as they come
         self.output: dict[
             int, tuple[str, str]
         ] = {}  #: what the last try wrote to stdout and stderr, where that is kept
@@ -328,6 +352,60 @@ class ItemTable:
                 self.results[index] = mark
         return results
 
+    # -- growing -----------------------------------------------------------------------------------------------
+
+    def knows(self, item_id: Hashable) -> bool:
+        """True where an item of the table, which grows, has this id."""
+        return self._known is not None and item_id in self._known
+
+    def look_at(self, items: list[Any], ids: list[Hashable] | None) -> AddedItems:
+        """What has to be known of items before they are offered. On their user's thread, whose code it may run."""
+        return AddedItems(items, ids) if self.growth is None else self.growth.look_at(items, ids)
+
+    def choose(self, offered: AddedItems, most: int | None) -> tuple[AddedItems, int]:
+        """Of these, from the first on, what is to be added where there is room for so many; how many that looks at."""
+        if self.growth is not None:
+            return self.growth.choose(self, offered, most)
+        if most is None or len(offered.items) <= most:
+            return offered, len(offered.items)
+        return AddedItems(offered.items[:most], None if offered.ids is None else offered.ids[:most]), most
+
+    def take_in(self, added: AddedItems, rule: IdRule, maker: int | None = None) -> None:
+        """Add those whose ids are not there already; says in ``added`` where they are.
+
+        ``maker`` is the index of the item whose handler adds them; None: their user does.
+        """
+        items, ids = added.items, added.ids
+        if not self.payloads:
+            self.rule = rule
+            self._ids, self._known = (None, None) if ids is None else ([], set())
+        if ids is not None:
+            items, ids = self._unknown(items, ids)
+        first, count = len(self.payloads), len(items)
+        added.new = range(first, first + count)
+        columns: Any = self
+        for column in (columns.attempts, columns.elapsed, columns.cpu, columns.peak):
+            column.frombytes(bytes(count * column.itemsize))
+        self.status.extend(bytes(count))
+        self.results.extend([None] * count)
+        if self._ids is not None:
+            self._ids.extend(ids or ())
+        if self.growth is not None:
+            self.growth.note(self, added, maker)
+        self.payloads.extend(items)  # last: they make it longer
+
+    def _unknown(self, items: list[Any], ids: list[Hashable]) -> tuple[list[Any], list[Hashable]]:
+        new_items, new_ids, known = [], [], self._known
+        assert known is not None
+        for item, item_id in zip(items, ids, strict=True):
+            if item_id not in known:
+                known.add(item_id)
+                new_items.append(item)
+                new_ids.append(item_id)
+        return new_items, new_ids
+
+    # -- how they stand ----------------------------------------------------------------------------------------
+
     def unfinished(self) -> list[int]:
         """The indices of the items that have not ended."""
         return [index for index, status in enumerate(self.status) if status not in (COMPLETED, FAILED)]
@@ -484,8 +562,10 @@ class ItemTable:
         return copy
 
 
-def _zeros(format: Literal["f", "I"], count: int) -> Any:
+def _zeros(format: Literal["f", "I"], count: int, grows: bool) -> Any:
     size = 4 * count
+    if grows:
+        return array(format, bytes(size))
     memory = bytearray(size) if size < LARGE else zeros(size)
     return memoryview(memory).cast(format)
 

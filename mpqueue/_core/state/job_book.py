@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mpqueue._core.rules.chunking import ChunkSizer
-from mpqueue._core.state.growing_table import GrowingTable
 from mpqueue._core.state.item_table import Failure, ItemTable
 from mpqueue._core.state.lane_sets import BusyTime
 from mpqueue._core.state.needs.pending_by_kind import PendingByKind
@@ -244,8 +243,7 @@ class JobBook:
 
         ``maker`` is the index of the item whose handler adds them; None: their user does.
         """
-        assert isinstance(self.table, GrowingTable)
-        self.table.extend(added, rule, maker)
+        self.table.take_in(added, rule, maker)
         if not self.cancelled:
             self.pending.add(added.new)
 

@@ -16,7 +16,6 @@ from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from mpqueue._core.state.growing_table import GrowingTable
 from mpqueue._core.state.item_table import Failure, ItemTable
 from mpqueue._wire.added_items import AddedItems
 from mpqueue._wire.ids import IdRule
@@ -31,14 +30,14 @@ Path = tuple[int, ...]
 _POSITIVE = (1 << 63) - 1
 
 
-class StageTable(GrowingTable):
+class StageTable(ItemTable):
     """The items of a stage but the first: parcels, which go when the item has ended.
 
     Each has the id and the label of its input, in the table of the ``inputs``.
     """
 
     def __init__(self, inputs: ItemTable) -> None:
-        super().__init__()
+        super().__init__([], None, IdRule.POSITION, grows=True)
         self.paths: dict[int, Path] = {}  #: of those that have not ended
         self._input_of = array("Q")
         self._inputs = inputs
@@ -46,7 +45,7 @@ class StageTable(GrowingTable):
     def take(self, arrivals: Sequence[tuple[Path, Any]]) -> range:
         """Add these; returns where they are."""
         added = AddedItems([value for _, value in arrivals], None)
-        self.extend(added, IdRule.POSITION)
+        self.take_in(added, IdRule.POSITION)
         paths = [path for path, _ in arrivals]
         self.paths.update(zip(added.new, paths, strict=True))
         self._input_of.extend(path[0] for path in paths)

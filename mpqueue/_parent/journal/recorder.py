@@ -34,7 +34,7 @@ from mpqueue._core.state.item_table import ItemTable
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._parent.journal.chunk_rows import NO_ROW, Row, RowDraft
 from mpqueue._parent.journal.items.growing.growth_draft import GrownRow, GrowthDraft
-from mpqueue._parent.journal.items.growing.recorded_table import RecordedGrowingTable
+from mpqueue._parent.journal.items.growing.recorded_growth import RecordedGrowth
 from mpqueue._parent.journal.items.streams.stream_rows import RecordedStreamTable, StreamDraft, StreamRows
 from mpqueue._parent.journal.journal_file import Statement, chunk_statement
 from mpqueue._parent.journal.journal_writer import GROUP, Entry, Journal
@@ -233,10 +233,10 @@ class Recorder:
 
         With ``written`` they are as soon as the disk can; it resolves then, with a `JournalError` where that fails.
         """
-        recording, table = self._recordings[job.number], job.table
-        assert isinstance(table, RecordedGrowingTable)
+        recording, growth = self._recordings[job.number], job.table.growth
+        assert isinstance(growth, RecordedGrowth)
         busy = self.keepers.is_busy(job.number)
-        if not table.has_grown and not busy and not self.journal.waiting:
+        if not growth.has_lots and not busy and not self.journal.waiting:
             if written is not None:
                 written.set_result(None)
             return
@@ -244,7 +244,7 @@ class Recorder:
             self._awaited.add(written)
             if self.trouble is not None:
                 self._fail_awaited(self.trouble)
-        draft = GrowthDraft(table, None)
+        draft = GrowthDraft(growth, job.table, None)
         row = None if busy else draft.plain_row()
         if row is None:
             self._put_aside(job, recording, draft, partial(self._added, job, recording, written))
@@ -426,8 +426,8 @@ class Recorder:
             return _Note()
         ended = RowDraft(job.table, indices, recording.tries_kept, recording.unkept)
         draft: Draft = ended
-        if isinstance(job.table, RecordedGrowingTable) and job.table.has_grown:
-            draft = GrowthDraft(job.table, ended)
+        if isinstance(growth := job.table.growth, RecordedGrowth) and growth.has_lots:
+            draft = GrowthDraft(growth, job.table, ended)
         counts = (job.completed, job.failed, job.retries, recording.number)
         return _Note(draft, [(COUNTS, counts)], waits=True, urgent=_longest(job.table, indices) > GROUP)
 

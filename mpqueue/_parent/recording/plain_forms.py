@@ -17,7 +17,6 @@ from typing import Any
 import mpqueue.errors as errors_of_ours
 from mpqueue._core import messages
 from mpqueue._core.messages import JobForgotten, Message, WorkerMemory
-from mpqueue._core.state.growing_table import GrowingTable
 from mpqueue._core.state.item_table import FailedTry, Failure, ItemTable
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk
@@ -124,7 +123,7 @@ class PlainWriter:
             "job": book.number,
             "items": len(table),
             "stream": isinstance(table, StreamTable),
-            "open": isinstance(table, GrowingTable),
+            "open": table.grows,
             "costs": None if book.costs is None else [*book.costs],
             "needs": None if book.needs is None else _plain_needs(book.needs),
             "sealed": book.sealed,
@@ -191,12 +190,10 @@ class PlainReader:
         policy = RetryPolicy(**{name: given[name] for name in RetryPolicy.__slots__ if name in given})
         named = {name: given[name] for name in JobOptions.__slots__ if name in given}
         stream, count = form["stream"], form["items"]
-        table = StreamTable() if stream else ItemTable([None] * count, None, IdRule.POSITION)
+        grows = form.get("open", False)
+        table = StreamTable() if stream else ItemTable([None] * count, None, IdRule.POSITION, grows=grows)
         if (stage := form.get("stage")) is not None and stage["place"]:
             table = StageTable(self.jobs[stage["head"]].table)
-        elif form.get("open"):
-            table = GrowingTable()
-            table.extend(_added(count), IdRule.POSITION)
         book = JobBook(
             form["job"],
             f"job {form['job']}",

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mpqueue._call_checks import check_items
 from mpqueue._core.messages import ItemsOffered
-from mpqueue._core.state.growing_table import GrowingTable
-from mpqueue._core.state.item_table import check_unique, read_all
+from mpqueue._core.state.item_table import ItemTable, check_unique, read_all
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._parent.surroundings.replies import Reply
 from mpqueue._queue.new_job import replay_item
@@ -22,21 +21,19 @@ if TYPE_CHECKING:
     from mpqueue._wire.pickling.packed_handler import PackedHandler
 
 
-def make_growing(items: Iterable[Any]) -> GrowingTable:
+def make_growing(items: Iterable[Any]) -> ItemTable:
     """The items that an open job begins with. Raises what `make_table` raises, and TypeError for ids not plain."""
-    payloads, table = read_all(items), GrowingTable()
-    if payloads:
-        rule = rule_of(payloads[0])
-        ids = plain_ids(rule, payloads)
-        check_unique(ids or [])
-        table.extend(AddedItems(payloads, ids), rule)
-    return table
+    payloads = read_all(items)
+    rule = rule_of(payloads[0]) if payloads else IdRule.POSITION
+    ids = plain_ids(rule, payloads)
+    check_unique(ids or [])
+    return ItemTable(payloads, ids, rule, grows=True)
 
 
 def add_items(host: QueueHost, book: JobBook, items: Iterable[Any], *, wait: bool) -> int:
     """Give the job more items; returns how many of them are new. See `JobQueue.add_items`."""
     table = book.table
-    if not isinstance(table, GrowingTable) or book.stage is not None:
+    if not table.grows or book.stage is not None:
         raise JobStateError(f"job {book.id!r}: expected a job made with open=True to add items to, got another")
     host.check_journal()
     check_items(items)
@@ -61,7 +58,7 @@ def add_items(host: QueueHost, book: JobBook, items: Iterable[Any], *, wait: boo
             room.result()
 
 
-def _ids_of(table: GrowingTable, items: list[Any]) -> tuple[IdRule, list[Any] | None]:
+def _ids_of(table: ItemTable, items: list[Any]) -> tuple[IdRule, list[Any] | None]:
     rule = table.rule if len(table) or not items else rule_of(items[0])
     return rule, plain_ids(rule, items)
 
@@ -90,7 +87,6 @@ def _offer(
     """
     host.closer.check_open("add items")  # once more: closing it has sealed the job
     table, most = book.table, book.options.max_waiting
-    assert isinstance(table, GrowingTable)
     if len(table) and table.rule is not rule:
         return None
     free = None

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from mpqueue._core.state.item_table import DISCARD, ItemTable
 from mpqueue._parent.journal.code.made_by import MadeBy
 from mpqueue._parent.journal.items.growing.growth_draft import GrowthDraft
-from mpqueue._parent.journal.items.growing.recorded_table import RecordedGrowingTable
+from mpqueue._parent.journal.items.growing.recorded_growth import GivenItems, RecordedGrowth
 from mpqueue._parent.journal.items.growing.regrowth import Regrown
 from mpqueue._parent.journal.journal_file import JobItems
 from mpqueue._parent.journal.kept_results import KeptResults
 from mpqueue._queue.new_job import NewJob, RecordOptions, replay_item, send_results_to
-from mpqueue._wire.added_items import AddedItems, plain_ids
+from mpqueue._wire.added_items import plain_ids
 from mpqueue._wire.ids import IdRule
 from mpqueue.errors import JournalMismatchError, shown
 from mpqueue.status import FAILED
@@ -54,7 +54,9 @@ class NewOpenJob(NewJob):
         if recorded is None:
             columns = {**self._columns(created_at, code, options), "total": 0, "slots": 0, "is_open": 1}
             number = journal.ask(lambda store: store.put_job(None, columns, JobItems()))
-            self._have(RecordedGrowingTable())
+            empty = ItemTable([], None, IdRule.POSITION, grows=True)
+            empty.growth = RecordedGrowth()
+            self._have(empty)
             book.table.source = KeptResults(journal.reader, number, book.id, strict=True)
             recorder.add(book, self.recording(number, frozenset()))
         else:
@@ -94,7 +96,7 @@ class NewOpenJob(NewJob):
 
     # -- what it has -----------------------------------------------------------------------------------------
 
-    def _have(self, table: RecordedGrowingTable) -> None:
+    def _have(self, table: ItemTable) -> None:
         book, sink, label = self.book, self.book.table.sink, self.book.table.label
         table.code = book.table.code
         book.table = table
@@ -131,25 +133,25 @@ class NewOpenJob(NewJob):
 
     # -- what it is given ------------------------------------------------------------------------------------
 
-    def _first_items(self, recorded: RecordedJob | None) -> tuple[AddedItems, IdRule]:
+    def _first_items(self, recorded: RecordedJob | None) -> tuple[GivenItems, IdRule]:
         """What it is given now, looked at. Raises TypeError, and then nothing was changed."""
         given = self.book.table
         rule = IdRule(recorded.rule) if recorded is not None and recorded.slots else given.rule
         ids = plain_ids(rule, given.payloads)
-        return RecordedGrowingTable().look_at(given.payloads, ids), rule
+        return RecordedGrowth.look_at(given.payloads, ids), rule
 
-    def _add_first(self, recorder: Recorder, number: int, given: AddedItems, rule: IdRule) -> None:
+    def _add_first(self, recorder: Recorder, number: int, given: GivenItems, rule: IdRule) -> None:
         """As if they were added now, by the thread that creates the job: no other has it yet."""
-        book, table = self.book, self.book.table
-        assert isinstance(table, RecordedGrowingTable)
+        book, table, growth = self.book, self.book.table, self.book.table.growth
+        assert isinstance(growth, RecordedGrowth)
         chosen, _ = table.choose(given, None)
         if not chosen.items:
-            table.extend(chosen, rule)
+            table.take_in(chosen, rule)
             return
         if not len(table):
             self._take_rule(rule)
         book.take_in(chosen, rule)
-        row = GrowthDraft(table, None).row()
+        row = GrowthDraft(growth, table, None).row()
         assert row is not None
         files = [(file, number) for file in row.growth.files]
         statements = row.growth.statements(number)

@@ -11,9 +11,10 @@ from array import array
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from mpqueue._core.state.item_table import ItemTable
 from mpqueue._parent.journal.chunk_rows import NO_ROW, Row, RowDraft, kept_together
 from mpqueue._parent.journal.items.growing.added_rows import BY_USER, AddedRows, KeptItem, keep_item, rows_of
-from mpqueue._parent.journal.items.growing.recorded_table import Lot, RecordedGrowingTable
+from mpqueue._parent.journal.items.growing.recorded_growth import Lot, RecordedGrowth
 from mpqueue._parent.journal.kept_values import BigFile
 
 
@@ -32,10 +33,10 @@ class GrownRow(NamedTuple):
 class GrowthDraft:
     """As `RowDraft`, and on the same threads. ``draft`` is that of the items that have ended; None: there are none."""
 
-    def __init__(self, table: RecordedGrowingTable, draft: RowDraft | None) -> None:
+    def __init__(self, growth: RecordedGrowth, table: ItemTable, draft: RowDraft | None) -> None:
         self._draft = draft
-        self._lots = [_LotDraft(table, lot) for lot in table.take_growth()]
-        self._slots, self._rule = table.next_slot, str(table.rule)
+        self._lots = [_LotDraft(table, lot) for lot in growth.take_lots()]
+        self._slots, self._rule = growth.next_slot, str(table.rule)
         self._lock = threading.Lock()  #: of the next two
         self._is_over = False  #: the items were taken as far as they are pickled
         self._has_items = False  #: all of them are: `draft` comes next
@@ -93,12 +94,14 @@ class GrowthDraft:
 class _LotDraft:
     """The items of one lot, pickled one after the other."""
 
-    def __init__(self, table: RecordedGrowingTable, lot: Lot) -> None:
+    def __init__(self, table: ItemTable, lot: Lot) -> None:
         self._lot = lot
         self._payloads = table.payloads_of(lot.indices)
         ids = table.ids
         self._ids = None if ids is None else ids[lot.indices.start : lot.indices.stop]
-        self._makers = array("q", map(table.slot_of, lot.makers))
+        self._makers = lot.makers  #: by their slots
+        if table.slots is not None and lot.makers[0] != BY_USER:
+            self._makers = array("q", table.slots_of(lot.makers))
         self._together: tuple[Any, ...] | None = None
         self._each: list[KeptItem] = []
         self.files: list[BigFile] = []

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._parent.journal.chunk_rows import NUMBERS, fresh_row
 from mpqueue._parent.journal.items.growing.added_rows import BY_USER, AddedRow
-from mpqueue._parent.journal.items.growing.recorded_table import RecordedGrowingTable
+from mpqueue._parent.journal.items.growing.recorded_growth import RecordedGrowth
 from mpqueue._parent.journal.journal_file import Statement, Store, chunk_statement
 from mpqueue._parent.journal.kept_results import KeptResults, run_discarded_again
 from mpqueue._parent.journal.kept_values import Unreadable
@@ -119,28 +119,26 @@ class Regrown:
         self._present[slot] = 0
         self._gone.append(slot)
 
-    def _grown_table(self) -> RecordedGrowingTable:
-        found, table = self._all, RecordedGrowingTable()
+    def _grown_table(self) -> ItemTable:
+        found = self._all
         slots: Sequence[int] = [slot for slot, there in enumerate(self._present) if there]
+        ids = None if found.ids is None else [found.ids[slot] for slot in slots]
+        table = ItemTable([found.payloads[slot] for slot in slots], ids, self._rule, grows=True)
         columns: Any = table
         for name, code in NUMBERS.items():
             column = getattr(found, name)
             setattr(columns, name, array(code, (column[slot] for slot in slots)))
-        table.rule = self._rule
         table.status = bytearray(found.status[slot] for slot in slots)
         table.results = [found.results[slot] for slot in slots]
         for name in ("failures", "history", "output"):
             told = getattr(found, name)
             if told:
                 setattr(table, name, {index: told[slot] for index, slot in enumerate(slots) if slot in told})
-        if found.ids is not None:
-            table.have_ids([found.ids[slot] for slot in slots])
-        table.payloads = [found.payloads[slot] for slot in slots]
         table.slots = None if len(slots) == len(self._present) else array("I", slots)
-        table.next_slot = len(self._present)
+        table.growth = growth = RecordedGrowth(len(self._present))
         if self._rule is IdRule.POSITION:
             by_user = (row.identity(at) for row, at in self._places() if self._is_expected(row, at))
-            table.expected.update(by_user)
+            growth.expected.update(by_user)
         return table
 
     def _places(self) -> Any:

@@ -1,4 +1,4 @@
-"""`RecordedGrowingTable`: the items of an open job that a journal records, known again by what they are.
+"""`RecordedGrowth`: what a journal knows of the items of an open job, which it knows again by what they are.
 
 An item with an id is known by that. Of those without, the ones that the user adds are known by their values, and equal
 ones by their order; the ones that handlers add are always new: what a handler adds is recorded with its maker's end, so
@@ -13,13 +13,12 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from mpqueue._core.state.growing_table import GrowingTable
+from mpqueue._core.state.item_table import ItemTable
 from mpqueue._parent.journal.items.growing.added_rows import BY_USER, KeptItem, keep_item
 from mpqueue._parent.journal.items.identity import NoIdentityError, digest, name_unstable
 from mpqueue._parent.journal.items.inventory import unknowable
 from mpqueue._parent.journal.kept_values import BigFile
 from mpqueue._wire.added_items import AddedItems
-from mpqueue._wire.ids import IdRule
 
 
 @dataclass(slots=True, eq=False)
@@ -57,17 +56,20 @@ class Lot(NamedTuple):
     given: GivenItems | None
 
 
-class RecordedGrowingTable(GrowingTable):
-    """``expected`` counts the recorded items that the user, who had added them, has not added again so far."""
+class RecordedGrowth:
+    """Beside the job's table: see `GrowthHook`. ``next_slot`` is the slot of the item that comes next.
 
-    def __init__(self) -> None:
-        super().__init__()
+    ``expected`` counts the recorded items that the user, who had added them, has not added again so far.
+    """
+
+    def __init__(self, next_slot: int = 0) -> None:
         self.expected: Counter[bytes] = Counter()
-        self.next_slot = 0
+        self.next_slot = next_slot
         self._unwritten: list[Lot] = []
 
-    def look_at(self, items: list[Any], ids: list[Hashable] | None) -> AddedItems:
-        """See `GrowingTable`. Pickles each item. Raises TypeError for one without an id, and without an identity."""
+    @staticmethod
+    def look_at(items: list[Any], ids: list[Hashable] | None) -> GivenItems:
+        """See `GrowthHook`. Pickles each item. Raises TypeError for one without an id, and without an identity."""
         identities = None
         if ids is None:
             try:
@@ -78,15 +80,15 @@ class RecordedGrowingTable(GrowingTable):
         kept = [keep_item(item, beside) for item, beside in zip(items, files, strict=True)]
         return GivenItems(items, ids, range(0), kept, files, identities)
 
-    def choose(self, offered: AddedItems, most: int | None) -> tuple[AddedItems, int]:
-        """See `GrowingTable`. What is recorded needs no room."""
+    def choose(self, table: ItemTable, offered: AddedItems, most: int | None) -> tuple[AddedItems, int]:
+        """See `GrowthHook`. What is recorded needs no room."""
         assert isinstance(offered, GivenItems)
         matched, places = Counter[bytes](), list[int]()
         seen, ids, identities = set[Hashable](), offered.ids, offered.identities
         count = len(offered.items)
         for at in range(count):
             if ids is not None:
-                known = ids[at] in self._seen or ids[at] in seen
+                known = table.knows(ids[at]) or ids[at] in seen
                 seen.add(ids[at])
             else:
                 assert identities is not None
@@ -100,29 +102,26 @@ class RecordedGrowingTable(GrowingTable):
             places.append(at)
         return offered.only(places, +matched), count
 
-    def extend(self, added: AddedItems, rule: IdRule, maker: int | None = None) -> None:
-        """See `GrowingTable`."""
-        if isinstance(added, GivenItems):
-            self.expected.subtract(added.matched)
-        super().extend(added, rule, maker)
-        count = len(added.new)
-        if count:
-            makers = array("q", (BY_USER if maker is None else maker,)) * count
-            given = added if isinstance(added, GivenItems) else None
-            self._unwritten.append(Lot(added.new, self.next_slot - count, makers, given))
-
-    def _add_rows(self, count: int, maker: int | None) -> None:
-        super()._add_rows(count, maker)
-        first, self.next_slot = self.next_slot, self.next_slot + count
-        if self.slots is not None:
-            self.slots.extend(range(first, self.next_slot))
+    def note(self, table: ItemTable, added: AddedItems, maker: int | None) -> None:
+        """See `GrowthHook`."""
+        given = added if isinstance(added, GivenItems) else None
+        if given is not None:
+            self.expected.subtract(given.matched)
+        count, first = len(added.new), self.next_slot
+        if not count:
+            return
+        self.next_slot += count
+        if table.slots is not None:
+            table.slots.extend(range(first, self.next_slot))
+        makers = array("q", (BY_USER if maker is None else maker,)) * count
+        self._unwritten.append(Lot(added.new, first, makers, given))
 
     @property
-    def has_grown(self) -> bool:
+    def has_lots(self) -> bool:
         """True if there are items that have not been taken to be written."""
         return bool(self._unwritten)
 
-    def take_growth(self) -> list[Lot]:
+    def take_lots(self) -> list[Lot]:
         """What has come since the last time, to be written. What handlers have added meanwhile is one lot."""
         lots: list[Lot] = []
         for lot in self._unwritten:
@@ -133,7 +132,3 @@ class RecordedGrowingTable(GrowingTable):
                 lots.append(lot)
         self._unwritten = []
         return lots
-
-    def slot_of(self, index: int) -> int:
-        """The slot of one item; `BY_USER` stays that."""
-        return index if index == BY_USER or self.slots is None else self.slots[index]
