@@ -78,7 +78,7 @@ from mpqueue._core.state.item_table import Failure, ItemTable, make_table
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk
 from mpqueue._core.state.needs.resources import JobNeeds
-from mpqueue._core.state.pipeline import Pipeline, StageTable
+from mpqueue._core.state.pipeline import Pipeline
 from mpqueue._core.state.stream_table import StreamTable
 from mpqueue._options import JobOptions
 from mpqueue._wire.added_items import AddedItems
@@ -298,7 +298,7 @@ class FakeLanes:
         head = self._book(make_table(items), JobOptions(RetryPolicy(max_retries=0), max_lanes=most_lanes), Handler())
         jobs = []
         for place, load in enumerate(loads):
-            table: ItemTable = StageTable(head.table)
+            table = ItemTable([], None, IdRule.POSITION, grows=True)
             if not place:
                 table = ItemTable(head.table.payloads, None, IdRule.POSITION)
             jobs.append(self._book(table, JobOptions(retry or RetryPolicy(), **options), Handler(load)))

@@ -14,7 +14,7 @@ from mpqueue._core.state.lane_book import CHUNKS_PER_LANE, Chunk, LaneBook, Lane
 from mpqueue._core.state.needs.pending_by_kind import PendingByKind
 from mpqueue._core.state.needs.resources import MEMORY, NeedsRange
 from mpqueue._core.state.pending import Care, LongestFirst, PendingItems
-from mpqueue._core.state.pipeline import Pipeline, StageTable
+from mpqueue._core.state.pipeline import Pipeline
 from mpqueue._core.state.timer_heap import Timer, TimerKind
 from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY, JobStatus
 
@@ -118,18 +118,18 @@ def check_pipeline(pipeline: Pipeline) -> None:
         assert job.stage is not None
         assert job.sealed == (job.stage.place == 0 or jobs[job.stage.place - 1].status.final)
         assert all(result is None for result in job.table.results), "a stage keeps no results"
-        if isinstance(job.table, StageTable):
+        if (origins := job.table.origins) is not None:
             live = {index for index in range(len(job.table)) if not job.table.ended(index)}
-            assert job.status.final or job.table.paths.keys() == live
+            assert job.status.final or origins.paths.keys() == live
     most = head.options.max_lanes
     assert most is None or sum(job.lanes_held for job in jobs) <= most
     if head.cancelled:
         return
     under_way = {index for index in range(len(jobs[0].table)) if not jobs[0].table.ended(index)}
     for job in jobs[1:]:
-        assert isinstance(job.table, StageTable)
+        assert job.table.origins is not None
         assert job.stage is not None
-        under_way |= {path[0] for path in job.table.paths.values()} | job.stage.early.keys()
+        under_way |= {path[0] for path in job.table.origins.paths.values()} | job.stage.early.keys()
     waiting = {index for index in range(len(head.table)) if not head.table.ended(index)}
     assert waiting == under_way, "an input is under way until it has ended"
 

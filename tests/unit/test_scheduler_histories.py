@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from mpqueue._core.capabilities import Capabilities
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.needs.resources import JobNeeds, Needs, needs_of
-from mpqueue._core.state.pipeline import Pipeline, StageTable
+from mpqueue._core.state.pipeline import Pipeline
 from mpqueue._wire.pace import CHUNK_SECONDS
 from mpqueue.errors import ItemCancelledError, JobStateError, SetupError, StageError
 from mpqueue.retry import RetryPolicy
@@ -527,8 +527,8 @@ def check_flows(pipeline: Pipeline, most_memory: int | None, *, exactly: bool) -
         assert job.status.final
         assert job.stage is not None
         assert not job.stage.early
-        if isinstance(job.table, StageTable):
-            assert not job.table.paths
+        if (origins := job.table.origins) is not None:
+            assert not origins.paths
             assert all(job.table.ended(index) or job.table.payloads[index] is None for index in range(len(job.table)))
     if head.cancelled:
         return

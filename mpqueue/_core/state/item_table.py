@@ -14,7 +14,7 @@ import math
 from array import array
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol, TypeVar
 
 from mpqueue._call_checks import iterator_of
 from mpqueue._os.memory.mappings import zeros
@@ -24,6 +24,9 @@ from mpqueue._wire.ids import IdRule, ids_of, rule_of
 from mpqueue._wire.item_labels import Label, label_of, named, plain_label
 from mpqueue.errors import JobStateError, shown, text_of, type_name_of, typed
 from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY
+
+if TYPE_CHECKING:
+    from mpqueue._core.state.pipeline import Origins
 
 T = TypeVar("T")
 
@@ -192,6 +195,7 @@ class ItemTable:
         self.grows = grows  #: it may get more items, by `take_in`
         self._known = set(ids) if grows and ids is not None else None  #: the same ids, to know one again
         self.growth: GrowthHook | None = None  #: where a journal records the items as they come
+        self.origins: Origins | None = None  #: where its items come from, if another stage makes them
         self.output: dict[
             int, tuple[str, str]
         ] = {}  #: what the last try wrote to stdout and stderr, where that is kept
@@ -228,10 +232,14 @@ class ItemTable:
 
     def id_of(self, index: int) -> Hashable:
         """The id of the item at ``index``."""
+        if (origins := self.origins) is not None:
+            return origins.inputs.id_of(origins.input_of[index])
         return index if self._ids is None else self._ids[index]
 
     def item_labelled(self, index: int) -> tuple[Any, Label]:
         """The item of which the label is made, and how. Raises LookupError where it is not there any more."""
+        if (origins := self.origins) is not None:  # which was labelled before it became something else
+            return origins.inputs.item_labelled(origins.input_of[index])
         return self.payloads[index], self.label
 
     def label_at(self, index: int) -> str | None:
@@ -274,6 +282,8 @@ class ItemTable:
 
     def slots_of(self, indices: Sequence[int]) -> Sequence[int]:
         """The slots of the items at these indices; empty where those are the indices."""
+        if self.origins is not None:
+            return self.origins.slots_of(indices)
         return () if self.slots is None else [self.slots[index] for index in indices]
 
     def result_of(self, index: int) -> Any:

@@ -16,7 +16,7 @@ from mpqueue._core.state.lane_sets import BusyTime
 from mpqueue._core.state.needs.pending_by_kind import PendingByKind
 from mpqueue._core.state.needs.resources import JobNeeds
 from mpqueue._core.state.pending import Care, LongestFirst, PendingItems
-from mpqueue._core.state.pipeline import Path, Pipeline, StageBook, StageTable
+from mpqueue._core.state.pipeline import Path, Pipeline, StageBook
 from mpqueue._core.state.timings import PastRun, Timings
 from mpqueue._options import JobOptions
 from mpqueue._wire.added_items import AddedItems
@@ -239,7 +239,7 @@ class JobBook:
             self.pending.put_back(stretch)
 
     def take_in(self, added: AddedItems, rule: IdRule, maker: int | None = None) -> None:
-        """The job, an open one, has these items as well; they wait for a lane, unless it is being cancelled.
+        """The job, which grows, has these items as well; they wait for a lane, unless it is being cancelled.
 
         ``maker`` is the index of the item whose handler adds them; None: their user does.
         """
@@ -251,12 +251,14 @@ class JobBook:
         """The job, a stage, has these items as well, from the stage before; not where it is being cancelled."""
         if self.cancelled or self.status.final:
             return
-        assert isinstance(self.table, StageTable)
-        assert self.stage is not None
-        new = self.table.take(arrivals)
-        self.pending.add(new)
-        if cancelled := self.stage.pipeline.head.dropped:
-            self.stage.unwanted.update(index for index in new if self.table.paths[index][0] in cancelled)
+        stage, origins = self.stage, self.table.origins
+        assert stage is not None
+        assert origins is not None
+        origins.note([path for path, _ in arrivals])
+        added = AddedItems([value for _, value in arrivals], None)
+        self.take_in(added, IdRule.POSITION)
+        if cancelled := stage.pipeline.head.dropped:
+            stage.unwanted.update(index for index in added.new if origins.input_of[index] in cancelled)
 
     def is_poison(self, index: int) -> bool:
         """True for an item that has killed so many workers that nothing else should be near it."""

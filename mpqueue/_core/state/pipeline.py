@@ -12,14 +12,11 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Callable, Collection, Hashable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from mpqueue._core.state.item_table import Failure, ItemTable
-from mpqueue._wire.added_items import AddedItems
-from mpqueue._wire.ids import IdRule
-from mpqueue._wire.item_labels import Label
 from mpqueue._wire.parcels import Parcel, Yielded
 from mpqueue.errors import ItemCancelledError, StageError
 
@@ -30,49 +27,23 @@ Path = tuple[int, ...]
 _POSITIVE = (1 << 63) - 1
 
 
-class StageTable(ItemTable):
-    """The items of a stage but the first: parcels, which go when the item has ended.
-
-    Each has the id and the label of its input, in the table of the ``inputs``.
-    """
+class Origins:
+    """Where the items of a stage but the first come from. Each has the id and the label of its input."""
 
     def __init__(self, inputs: ItemTable) -> None:
-        super().__init__([], None, IdRule.POSITION, grows=True)
-        self.paths: dict[int, Path] = {}  #: of those that have not ended
-        self._input_of = array("Q")
-        self._inputs = inputs
+        self.inputs = inputs  #: the pipeline's
+        self.input_of = array("Q")  #: by the item's index, also once it has ended
+        self.paths: dict[int, Path] = {}  #: of the items that have not ended
 
-    def take(self, arrivals: Sequence[tuple[Path, Any]]) -> range:
-        """Add these; returns where they are."""
-        added = AddedItems([value for _, value in arrivals], None)
-        self.take_in(added, IdRule.POSITION)
-        paths = [path for path, _ in arrivals]
-        self.paths.update(zip(added.new, paths, strict=True))
-        self._input_of.extend(path[0] for path in paths)
-        return added.new
-
-    def id_of(self, index: int) -> Hashable:
-        """The id of its input."""
-        return self._inputs.id_of(self._input_of[index])
-
-    def item_labelled(self, index: int) -> tuple[Any, Label]:
-        """Its input, which was labelled before it became something else."""
-        return self._inputs.item_labelled(self._input_of[index])
+    def note(self, paths: Sequence[Path]) -> None:
+        """The stage is about to get items with these paths."""
+        self.paths.update(enumerate(paths, len(self.input_of)))
+        self.input_of.extend(path[0] for path in paths)
 
     def slots_of(self, indices: Sequence[int]) -> Sequence[int]:
         """What tells the items' random numbers apart: their paths, whichever of them came first."""
         paths = [self.paths[index] for index in indices]
         return [path[0] if len(path) == 1 else hash(path) & _POSITIVE for path in paths]
-
-    def input_of(self, index: int) -> int:
-        """From which input the item came, also once it has ended."""
-        return self._input_of[index]
-
-    def let_go_of(self, index: int, *, failed: bool) -> None:
-        """The item has ended. One that failed keeps its value for its users, unless that is big."""
-        payload = self.payloads[index]
-        if not failed or (type(payload) is Parcel and payload.held is not None):
-            self.payloads[index] = None
 
 
 @dataclass(eq=False, slots=True)
@@ -128,14 +99,14 @@ class StageBook:
     def items_of(self, inputs: Collection[int]) -> list[int]:
         """What is in this stage of these inputs, and has not ended."""
         table = self.pipeline.jobs[self.place].table
-        if isinstance(table, StageTable):
-            return [index for index, path in table.paths.items() if path[0] in inputs]
+        if table.origins is not None:
+            return [index for index, path in table.origins.paths.items() if path[0] in inputs]
         return [index for index in inputs if not table.ended(index)]
 
     def inputs_of(self, indices: Sequence[int]) -> set[int]:
         """The inputs from which these items of this stage came."""
-        table = self.pipeline.jobs[self.place].table
-        return {table.input_of(index) for index in indices} if isinstance(table, StageTable) else set(indices)
+        origins = self.pipeline.jobs[self.place].table.origins
+        return set(indices) if origins is None else {origins.input_of[index] for index in indices}
 
     def take_unwanted(self) -> set[int]:
         """Those of the items that have just come which are not to run."""
@@ -198,6 +169,8 @@ class Pipeline:
             job.stage = StageBook(self, place, name, most, ordered and place > 0)
             job.in_order = ordered
             job.sealed = place == 0
+            if place:
+                job.table.origins = Origins(head.table)
         following: StageBook | None = None
         for job in reversed(jobs):
             assert job.stage is not None
@@ -301,10 +274,10 @@ class Pipeline:
             job.stage.early.clear()
             job.stage.coming.clear()
             job.stage.skipped = 0
-            if isinstance(job.table, StageTable):
-                for index in job.table.paths:
+            if (origins := job.table.origins) is not None:
+                for index in origins.paths:
                     job.table.payloads[index] = None
-                job.table.paths.clear()
+                origins.paths.clear()
 
     def _arrive(self, stage: StageBook, path: Path, values: list[tuple[Path, Any]]) -> list[tuple[Path, Any]]:
         """What the next stage gets of these now."""
@@ -333,12 +306,16 @@ class Pipeline:
         ended.fed.append(job)
         return []
 
-    def _path_of(self, job: JobBook, index: int, *, failed: bool) -> Path:
-        table = job.table
-        if not isinstance(table, StageTable):
+    @staticmethod
+    def _path_of(job: JobBook, index: int, *, failed: bool) -> Path:
+        """Of an item that has ended. One that failed keeps its value for its users, unless that is big."""
+        payloads, origins = job.table.payloads, job.table.origins
+        if origins is None:
             return (index,)
-        table.let_go_of(index, failed=failed)
-        return table.paths.pop(index)
+        payload = payloads[index]
+        if not failed or (type(payload) is Parcel and payload.held is not None):
+            payloads[index] = None
+        return origins.paths.pop(index)
 
     def _spread_out(self, root: int, count: int, ended: InputsEnded) -> None:
         self.has_spread = True

@@ -22,7 +22,7 @@ from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk
 from mpqueue._core.state.needs.resources import JobNeeds, Needs
 from mpqueue._core.state.pending import Care, stretches
-from mpqueue._core.state.pipeline import Pipeline, StageTable
+from mpqueue._core.state.pipeline import Pipeline
 from mpqueue._core.state.stream_table import StreamTable
 from mpqueue._options import JobOptions
 from mpqueue._wire.added_items import AddedItems
@@ -192,8 +192,6 @@ class PlainReader:
         stream, count = form["stream"], form["items"]
         grows = form.get("open", False)
         table = StreamTable() if stream else ItemTable([None] * count, None, IdRule.POSITION, grows=grows)
-        if (stage := form.get("stage")) is not None and stage["place"]:
-            table = StageTable(self.jobs[stage["head"]].table)
         book = JobBook(
             form["job"],
             f"job {form['job']}",
@@ -209,7 +207,7 @@ class PlainReader:
         if (before := form.get("before")) is not None:
             _restore(book, before)
         self.jobs[book.number] = book
-        if stage is not None:
+        if (stage := form.get("stage")) is not None:
             self._join(book, stage)
         return book
 

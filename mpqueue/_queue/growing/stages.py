@@ -12,7 +12,7 @@ from mpqueue._call_checks import check_calls, check_items
 from mpqueue._core.state.item_table import DISCARD, ONWARD, ItemTable, make_table
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.needs.resources import JobNeeds
-from mpqueue._core.state.pipeline import Pipeline, StageTable
+from mpqueue._core.state.pipeline import Pipeline
 from mpqueue._options import JobOptions, QueueOptions
 from mpqueue._parent.lane_protocol import Backend
 from mpqueue._plain import plain
@@ -97,13 +97,12 @@ def make_pipeline(
     jobs = []
     for place, ((name, stage), each) in enumerate(zip(named, job_options, strict=True)):
         stage_id, is_last = f"{job_id}/{name}", place == len(named) - 1
-        stage_table: ItemTable = StageTable(table)
+        stage_table = ItemTable([], None, IdRule.POSITION, grows=True)
         if not place:
             stage_table = ItemTable(table.payloads, table.ids, table.rule)
             stage_table.label = table.label
         stage_table.sink = ONWARD
-        rule = stage_table.rule if not place else IdRule.POSITION
-        first = () if place else table.payloads
+        rule, first = stage_table.rule, stage_table.payloads
         packed = pack_handler(stage_id, stage.handler, stage.setup, rule, each.seed, travels=travels, items=first)
         discards = is_last and options.results is DISCARD
         frame = packed.frame._replace(is_stage=True, passes_on=not is_last, discards=discards, profile=each.profile)
