@@ -13,7 +13,6 @@ from mpqueue._core.state.item_table import Failure
 from mpqueue._core.state.pending import Care
 from mpqueue._wire.added_items import AddedItems
 from mpqueue._wire.frames import Ended, RecordFrame, WorkTimes
-from mpqueue._wire.ids import IdRule
 from mpqueue._wire.memory.ledger import Claim
 
 if TYPE_CHECKING:
@@ -280,7 +279,7 @@ class FailedItemsReset(NamedTuple):
 
 
 class ItemsAdded(NamedTuple):
-    """A stream has more items, each to be handled with that much care."""
+    """A stream or an open job has more items, in its table, each to be handled with that much care."""
 
     job: JobBook
     indices: range
@@ -293,18 +292,6 @@ class ItemsRecalled(NamedTuple):
     job: JobBook
     indices: range
     failures: int = 0
-
-
-class ItemsOffered(NamedTuple):
-    """An open job has more items, from its user: those of which it has the id already are not added.
-
-    ``handler`` as in `JobStartAsked`: the first item says where ids come from, by its ``rule``.
-    """
-
-    job: JobBook
-    offered: AddedItems
-    rule: IdRule
-    handler: Any = None
 
 
 class JobSealed(NamedTuple):
@@ -410,7 +397,6 @@ Message = (
     | FailedItemsReset
     | ItemsAdded
     | ItemsRecalled
-    | ItemsOffered
     | JobSealed
     | ItemsDropped
     | QueueOpened

@@ -23,7 +23,6 @@ from mpqueue._core.messages import (
     FaultFound,
     ItemsAdded,
     ItemsDropped,
-    ItemsOffered,
     ItemsRecalled,
     JobCancelled,
     JobForgotten,
@@ -343,7 +342,6 @@ class Scheduler:
         message: ChunkRefused
         | ItemsAdded
         | ItemsRecalled
-        | ItemsOffered
         | JobSealed
         | ItemsDropped
         | LanesWanted
@@ -423,7 +421,6 @@ _HANDLERS: dict[type, Callable[[Scheduler, Any], None]] = {
     Slept: Scheduler._slept,
     ItemsAdded: Scheduler._books_message,
     ItemsRecalled: Scheduler._books_message,
-    ItemsOffered: Scheduler._books_message,
     JobSealed: Scheduler._books_message,
     ItemsDropped: Scheduler._books_message,
     LanesWanted: Scheduler._books_message,
@@ -449,7 +446,6 @@ _HANDLERS: dict[type, Callable[[Scheduler, Any], None]] = {
 _BOOKS_HANDLERS: dict[type, Callable[[Books, Any], None]] = {
     ItemsAdded: arrivals.items_added,
     ItemsRecalled: arrivals.items_recalled,
-    ItemsOffered: arrivals.items_offered,
     JobSealed: arrivals.sealed,
     ItemsDropped: dropping.items_dropped,
     LanesWanted: fleet.lanes_wanted,

@@ -45,7 +45,6 @@ from mpqueue._core.messages import (
     FailedItemsReset,
     FaultFound,
     ItemsAdded,
-    ItemsOffered,
     JobCancelled,
     JobResumed,
     JobStartAsked,
@@ -88,7 +87,7 @@ Announce = Callable[[AnnounceStarted | AnnounceItems | AnnounceRecords | Announc
 GiveUp = Callable[[JobBook | None, InternalError], object]
 Subscriber = Callable[[Sequence[int] | None], None]
 _FROM_WORKERS = (BellRung, LaneDied, ChunkReported)
-_BRING_WORK = (ItemsAdded, ItemsOffered, JobStartAsked, FailedItemsReset, JobResumed)
+_BRING_WORK = (ItemsAdded, JobStartAsked, FailedItemsReset, JobResumed)
 
 
 class Coordinator:

@@ -50,7 +50,6 @@ from mpqueue._core.messages import (
     FailedItemsReset,
     ItemsAdded,
     ItemsDropped,
-    ItemsOffered,
     JobCancelled,
     JobHeldBack,
     JobPaused,
@@ -307,7 +306,12 @@ class FakeLanes:
 
     def offer(self, job: JobBook, items: Iterable[Item]) -> None:
         """Add items to an open job."""
-        self.handle(ItemsOffered(job, AddedItems([*items], None), IdRule.POSITION))
+        added = AddedItems([*items], None)
+        if job.active:
+            job.table.take_in(added, IdRule.POSITION)
+            self.handle(ItemsAdded(job, added.new))
+        else:
+            job.take_in(added, IdRule.POSITION)
 
     def _book(self, table: ItemTable, options: JobOptions, handler: Handler) -> JobBook:
         number = next(self._numbers)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from mpqueue._core.messages import ItemsAdded, ItemsOffered, ItemsRecalled, JobSealed
+from mpqueue._core.messages import ItemsAdded, ItemsRecalled, JobSealed
 from mpqueue._core.rules import outcomes
 from mpqueue._core.state.books import Books
 from mpqueue._core.state.pending import Care
-from mpqueue._core.state.stream_table import StreamTable
 from mpqueue.errors import JobStateError
 
 
 def items_added(books: Books, message: ItemsAdded) -> None:
     """More items may be dispatched, or fail at once where that can't be."""
     job = message.job
-    assert isinstance(job.table, StreamTable)
     job.table.admit(message.indices)
     if job.active and not job.cancelled:
         if message.care is Care.NONE:
@@ -29,24 +27,10 @@ def items_added(books: Books, message: ItemsAdded) -> None:
 def items_recalled(books: Books, message: ItemsRecalled) -> None:  # noqa: ARG001 - the form of all rules
     """More items have come that have ended before this process began."""
     job = message.job
-    assert isinstance(job.table, StreamTable)
     job.table.admit(message.indices)
     if job.active:
         job.completed += len(message.indices) - message.failures
         job.failed += message.failures
-
-
-def items_offered(books: Books, message: ItemsOffered) -> None:
-    """An open job's user has more items. Raises `JobStateError` where it takes none any more."""
-    job = message.job
-    if job.sealed or job.cancelled or job.status.final:
-        state = "sealed" if job.sealed and not job.status.final else "cancelled" if job.cancelled else job.status
-        raise JobStateError(f"job {job.id!r}: expected an open job to add items to, got one that is {state}")
-    if message.handler is not None:
-        job.handler = message.handler
-    job.take_in(message.offered, message.rule)
-    if job.active:
-        outcomes.fail_if_barred(books, job)
 
 
 def sealed(books: Books, message: JobSealed) -> None:

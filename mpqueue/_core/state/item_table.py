@@ -404,6 +404,9 @@ class ItemTable:
             self.growth.note(self, added, maker)
         self.payloads.extend(items)  # last: they make it longer
 
+    def admit(self, indices: range) -> None:
+        """The scheduler has got these rows: from now on they count, where they did not from the start."""
+
     def _unknown(self, items: list[Any], ids: list[Hashable]) -> tuple[list[Any], list[Hashable]]:
         new_items, new_ids, known = [], [], self._known
         assert known is not None

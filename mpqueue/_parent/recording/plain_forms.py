@@ -40,7 +40,7 @@ _LEFT_OUT = frozenset({"handler", "output", "profile", "returned", "rows", "stac
 #: Fields of which only the count is recorded.
 _COUNTED = frozenset({"records", "results"})
 #: Messages that had another name in earlier versions.
-_RENAMED = {"StreamSealed": "JobSealed", "ItemDropped": "ItemsDropped"}
+_RENAMED = {"StreamSealed": "JobSealed", "ItemDropped": "ItemsDropped", "ItemsOffered": "ItemsAdded"}
 #: Options of a job that mean nothing to the scheduler, or are users' own.
 _NOT_OPTIONS = frozenset({"retry", "seed"})
 
@@ -57,8 +57,6 @@ class PlainWriter:
 
     def grown(self, message: Message) -> Plain | None:
         """What the form of a message says otherwise once it has been handled: how many items an open job has got."""
-        if isinstance(message, messages.ItemsOffered):
-            return {"offered": self._value(message.offered)}
         if isinstance(message, messages.ChunkReported) and message.added:
             return {"added": self._value(message.added)}
         return None
@@ -167,6 +165,9 @@ class PlainReader:
         read = {"job": lambda number: number} if kind is JobForgotten else {"job": self.jobs.__getitem__}
         if form["is"] == "ItemDropped":
             form = {**form, "indices": [[form["index"], form["index"] + 1]]}
+        if form["is"] == "ItemsOffered":
+            self.jobs[form["job"]].take_in(_added(form["offered"]), IdRule.POSITION)
+            form = {**form, "indices": []}
         fields = _fields_of(kind)
         values = {name: _read(name, value, read) for name, value in form.items() if name in fields}
         for name, empty in (("handler", None), ("why", ""), ("records", ())):
@@ -177,11 +178,13 @@ class PlainReader:
             for at, count in (message.yielded or {}).items():
                 message.results[at] = Yielded([None] * count)
         if isinstance(message, messages.ItemsAdded | messages.ItemsRecalled):
-            table = message.job.table
-            assert isinstance(table, StreamTable)
-            table.extend([None] * len(message.indices))
-            if isinstance(message, messages.ItemsRecalled):
-                table.take_over(message.indices, [None] * len(message.indices))
+            table, count = message.job.table, len(message.indices)
+            if isinstance(table, StreamTable):
+                table.extend([None] * count)
+            else:
+                table.take_in(_added(count), IdRule.POSITION)
+            if isinstance(message, messages.ItemsRecalled) and isinstance(table, StreamTable):
+                table.take_over(message.indices, [None] * count)
         return message
 
     def job(self, form: Plain) -> JobBook:
@@ -312,8 +315,6 @@ def _numbers(entries: Sequence[float | None]) -> tuple[float, ...]:
 
 _READ: dict[str, Any] = {
     "added": lambda pairs: {position: _added(count) for position, count in pairs},
-    "offered": _added,
-    "rule": lambda name: IdRule[name],
     "care": Care.__getitem__,
     "claim": _claim,
     "ended": Ended.__getitem__,

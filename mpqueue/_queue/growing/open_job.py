@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mpqueue._call_checks import check_items
-from mpqueue._core.messages import ItemsOffered
+from mpqueue._core.messages import ItemsAdded
 from mpqueue._core.state.item_table import ItemTable, check_unique, read_all
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._parent.surroundings.replies import Reply
@@ -86,12 +86,11 @@ def _offer(
     None where the ``rule`` is not that of the job's first item.
     """
     host.closer.check_open("add items")  # once more: closing it has sealed the job
+    _check_takes_items(book)
     table, most = book.table, book.options.max_waiting
     if len(table) and table.rule is not rule:
         return None
-    free = None
-    if most is not None and not (book.sealed or book.cancelled or book.status.final):
-        free = max(0, most - book.waiting)
+    free = None if most is None else max(0, most - book.waiting)
     count = len(offered.items)
     chosen, looked_at = table.choose(offered, free)
     if looked_at < count:
@@ -100,15 +99,24 @@ def _offer(
         if not wait or book.started_at is None:
             raise _full(book, offered, free)
         host.engine.coordinator().when(partial(_has_room, book, most), room)
-    handler = None
     if not len(table) and rule is not IdRule.POSITION and chosen.items:
-        handler = frame_with_rule(book, rule)
-    host.handle(ItemsOffered(book, chosen, rule, handler))
+        book.handler = _handler_with(book, rule)
+    if book.active:
+        table.take_in(chosen, rule)
+        host.handle(ItemsAdded(book, chosen.new))
+    else:  # the scheduler gets the job with these
+        book.take_in(chosen, rule)
     host.items_added(book, written if wait else None)
     return _Taken(looked_at, len(chosen.new))
 
 
-def frame_with_rule(book: JobBook, rule: IdRule) -> PackedHandler:
+def _check_takes_items(book: JobBook) -> None:
+    if book.sealed or book.cancelled or book.status.final:
+        state = "sealed" if book.sealed and not book.status.final else "cancelled" if book.cancelled else book.status
+        raise JobStateError(f"job {book.id!r}: expected an open job to add items to, got one that is {state}")
+
+
+def _handler_with(book: JobBook, rule: IdRule) -> PackedHandler:
     """The job's handler, where its first item has said where ids come from."""
     handler: PackedHandler = book.handler._replace(frame=book.handler.frame._replace(id_rule=str(rule)))
     book.table.replay = partial(replay_item, handler)
