@@ -482,10 +482,10 @@ def test_results_that_count_no_more_are_pruned(path: Path, calls: Calls) -> None
     assert len([*once(calls, "z", journal=path, version="2")]) == 1
     calls.take()
     with JobQueue(1, journal=path) as queue:
-        assert queue.prune(gone=False).items == 0
         assert len(values_of(path)) == 1
-        assert queue.prune().items == 2
+        assert queue.prune(gone=False).items == 0  # what a result takes that counts no more goes in any case
         assert values_of(path) == []
+        assert queue.prune().items == 2
         assert queue.prune().items == 0
     assert counts(path)[1:] == (1, 0, 1)
     assert len([*once(calls, big, journal=path, version="2")]) == 3

@@ -205,7 +205,7 @@ class ItemTable:
         self.copied_from: tuple[ItemTable, int] | None = None
         self.recorded_of: str | None = None  #: if it was read from a journal to look at: the job's id there
         #: The number by which a journal knows each item, for ever; None where that is its index.
-        self.slots: array[int] | None = None
+        self.slots: Any = None
         self.code = 0  #: the number by which a journal knows the code that runs now
         #: Reads the results for which an `Elsewhere` stands.
         self.source: ResultSource | None = None

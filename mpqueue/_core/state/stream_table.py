@@ -54,6 +54,7 @@ class StreamTable(ItemTable):
         columns: Any = self  # sparse here, which the columns' readers don't notice
         columns.payloads, columns.status, columns.results = self._items, self._statuses, self._values
         columns.attempts, columns.elapsed = self._tries, self._times
+        self.slots: dict[int, int] | None = None
         columns.cpu, columns.peak = _Column(self._values, 0.0, 0.0, "f"), _Column(self._values, 0, 0, "I")
 
     def __len__(self) -> int:
@@ -97,12 +98,16 @@ class StreamTable(ItemTable):
         failure = self.failures.pop(index, None)
         for column in (self._tries, self._times, self.history):
             column.pop(index, None)
+        if self.slots is not None:
+            del self.slots[index]
         return self._values.pop(index, None), failure if failed else None
 
     def take_all(self, indices: Sequence[int]) -> list[Any]:
         """The outcomes of ended items: a result each, or its `Failure`; their rows are gone then."""
         if not self.failures:  # nor has any of these ever failed
             deque(map(self._items.pop, indices), maxlen=0)
+            if self.slots is not None:
+                deque(map(self.slots.pop, indices), maxlen=0)
             return [*map(self._values.pop, indices)]
         outcomes = map(self.take, indices)
         return [result if failure is None else failure for result, failure in outcomes]
@@ -119,6 +124,13 @@ class StreamTable(ItemTable):
     def payloads_of(self, indices: Sequence[int]) -> list[Any]:
         """The items at these indices."""
         return [*map(self._items.__getitem__, indices)]
+
+    def slots_of(self, indices: Sequence[int]) -> Sequence[int]:
+        """See `ItemTable`; empty too for items that were taken."""
+        try:
+            return super().slots_of(indices)
+        except KeyError:
+            return ()
 
     def unfinished(self) -> list[int]:
         """The indices of the items that have not ended."""

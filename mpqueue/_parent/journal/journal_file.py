@@ -20,6 +20,7 @@ from urllib.parse import quote
 
 from mpqueue._os.files import NO_LINKS, kind_of, open_file, sync_folder
 from mpqueue._parent.journal.chunk_rows import Row
+from mpqueue._parent.journal.converted_copy import keep_copy
 from mpqueue._parent.journal.guards.held_files import HeldFiles, MovedError
 from mpqueue._parent.journal.guards.job_lines import COLUMNS, SAID, is_whole, seal_lines
 from mpqueue._parent.journal.guards.journal_lock import Mark
@@ -144,6 +145,8 @@ class Store:
         _set_up(self.path, execute)
         self._opening: Mark | None = None  #: what was written since it was opened
         if version < VERSION:
+            with contextlib.closing(open_to_read(self.path, has_log=True)) as whole:
+                keep_copy(whole, f"{self.path}.v{version}")
             with self._transaction() as run:
                 migrate(self._connection, version)
                 run(f"PRAGMA user_version={VERSION}")
@@ -323,8 +326,6 @@ class Store:
     def compact_job(self, number: int, *, gone: bool) -> Compacted:
         """Write a job's rows anew, few instead of many, all or nothing; with ``gone`` without what is gone.
 
-        Of a stream, which has a row for each item, rows go that count no more, and files that no row names.
-
         Raises `JournalError` for rows that are damaged, and `sqlite3.Error`.
         """
         found = Compacted()
@@ -337,7 +338,7 @@ class Store:
                 return ()
             count, places, generation, is_open = job
             if generation is not None:
-                found = prune_stream(run, number, generation, self.path, gone=gone)
+                found = prune_stream(run, number, count, self.path, gone=gone)
                 return found.files
             present = None
             if gone and is_open:

@@ -14,7 +14,7 @@ import os
 import sqlite3
 import threading
 from array import array
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -23,6 +23,7 @@ from mpqueue._core.state.item_table import ItemTable
 from mpqueue._core.state.timings import PastRun
 from mpqueue._os.files import NO_LINKS, kind_of, open_file
 from mpqueue._parent.journal.chunk_rows import Results, RowReader, WrittenRow
+from mpqueue._parent.journal.converted_copy import ConvertedCopy
 from mpqueue._parent.journal.guards import journal_lock as lock
 from mpqueue._parent.journal.guards.job_lines import COLUMNS, SAID, damaged_line, is_whole
 from mpqueue._parent.journal.guards.ownership import check_own, check_stat
@@ -30,8 +31,7 @@ from mpqueue._parent.journal.items.forgotten import NOBODY
 from mpqueue._parent.journal.items.growing.added_rows import AddedRow, check_complete, read_added
 from mpqueue._parent.journal.items.kept_payloads import Damaged, read_payloads
 from mpqueue._parent.journal.items.matching import BLOCK, Block
-from mpqueue._parent.journal.items.streams.stream_source import StreamSource
-from mpqueue._parent.journal.items.streams.told import Named, read_item, read_row
+from mpqueue._parent.journal.items.streams.known_items import KnownItems, Outcomes
 from mpqueue._parent.journal.journal_file import (
     PART,
     column_to_text,
@@ -42,13 +42,12 @@ from mpqueue._parent.journal.journal_file import (
     text_to_column,
 )
 from mpqueue._parent.journal.kept_results import KeptResults
-from mpqueue._parent.journal.kept_values import ChangedError, NotKept, Unreadable
-from mpqueue._parent.journal.migrations import look_at
-from mpqueue._parent.journal.schema import SEALED, check_version
+from mpqueue._parent.journal.kept_values import ChangedError, Unreadable
+from mpqueue._parent.journal.schema import VERSION, check_version
 from mpqueue._parent.journal.sealed import CHECK, Place, unseal
 from mpqueue._wire.ids import IdRule
 from mpqueue.errors import JournalError
-from mpqueue.status import JobStatus
+from mpqueue.status import FAILED, JobStatus
 
 log = logging.getLogger("mpqueue")
 
@@ -97,28 +96,21 @@ class RecordedJob:
 
 
 class _Look:
-    """One look at the tables, which are as those of the newest version."""
+    """One look at the tables, which are those of the newest version."""
 
-    def __init__(
-        self, path: str, execute: Callable[..., sqlite3.Cursor], version: int, check: Callable[[], None]
-    ) -> None:
+    def __init__(self, path: str, execute: Callable[..., sqlite3.Cursor], check: Callable[[], None]) -> None:
         self._path = path
         self.execute = execute
         self.check = check  #: raises `ChangedError` where it is not whole any more
-        self._version = version
 
     def names(self, file: str) -> bool:
         """True where a file of a big value belongs to a job."""
         return self.execute("SELECT 1 FROM files WHERE name = ?", (file,)).fetchone() is not None
 
-    def place(self, table: str, job: int, row: int = 0) -> Place | None:
-        """Where a body belongs, for `unseal`."""
-        return None if self._version == 1 else Place(table, job, row)
-
     def lines(self, which: str, *arguments: Any) -> Iterator[RecordedJob]:
-        """These lines of jobs. Raises `JournalError` for one that is damaged, as far as its version can tell."""
+        """These lines of jobs. Raises `JournalError` for one that is damaged."""
         for *said, seal, order, code in self.execute(f"{_LINES} {which}", arguments):
-            if self._version >= SEALED and not is_whole(said, seal):
+            if not is_whole(said, seal):
                 raise damaged_line(self._path, said[0])
             yield _job([*said[: len(COLUMNS)], order, code])
 
@@ -150,14 +142,14 @@ class _Look:
         return None if row is None else self._row(job, *row)
 
     def _row(self, job: int, number: int, body: Any, slots: Any) -> WrittenRow:
-        places = self.place("chunks", job, number), self.place("chunks.slots", job, number)
+        places = Place("chunks", job, number), Place("chunks.slots", job, number)
         return WrittenRow(number, body, places[0], slots, places[1])
 
     def bodies(self, table: str, job: int) -> Iterator[tuple[bytes, Place | None]]:
         """The bodies of a job in the order of their rows."""
         query = f"SELECT number, body FROM {table} WHERE job = ? ORDER BY number"  # noqa: S608
         for number, body in self.execute(query, (job,)):
-            yield body, self.place(table, job, number)
+            yield body, Place(table, job, number)
 
 
 _LINES = f"SELECT {SAID}, seal, substr(places, 1, {CHECK}), substr(codes, 1, {CHECK}) FROM jobs"  # noqa: S608
@@ -201,6 +193,7 @@ class Reader:
         self._complained: set[tuple[str, str]] = set()
         self._has_looked = False  #: whether all is there that was written
         self._current = _Current()
+        self._converted = ConvertedCopy()
 
     @property
     def in_use(self) -> bool:
@@ -268,8 +261,10 @@ class Reader:
         check_version(self.path, application, version)
         if not self._has_looked and version > 1:
             self._look_for_loss(mark, connection, check)
-        look_at(connection, version)
-        return _Look(self.path, connection.execute, version, check)
+        if version < VERSION:
+            copy = self._converted.of(self._state_with_log(), connection, version)
+            connection = opened.enter_context(contextlib.closing(open_to_read(copy, has_log=False)))
+        return _Look(self.path, connection.execute, check)
 
     @contextlib.contextmanager
     def _unchanged(self, *, has_log: bool) -> Iterator[Callable[[], None]]:
@@ -294,6 +289,11 @@ class Reader:
 
     def _changed(self) -> ChangedError:
         return ChangedError(f"{self.path}: it was written while it was read, several times; read it again")
+
+    def _state_with_log(self) -> list[object]:
+        files = (Path(self.path), Path(f"{self.path}-wal"))
+        found = [file.stat() for file in files if file.exists()]
+        return [(each.st_ino, each.st_size, each.st_mtime_ns) for each in found]
 
     def _state(self) -> tuple[int, int, int] | None:
         """None while there is a log."""
@@ -355,14 +355,14 @@ class Reader:
         ids: list[Hashable] = []
         with self._look() as look:
             for first, _, body in look.slots(job):
-                ids += self._ids_of(look, job, first, body)
+                ids += self._ids_of(job, first, body)
         return ids[: job.count]
 
-    def _ids_of(self, look: _Look, job: RecordedJob, first: int, body: Any) -> list[Any]:
+    def _ids_of(self, job: RecordedJob, first: int, body: Any) -> list[Any]:
         """The ids of a block of slots, as it was read; where that is damaged, what stands for them."""
         count = min(BLOCK, job.count - first)
         try:
-            ids = unseal(body, look.place("slots.ids", job.number, first), f"{self.path}: the ids of job {job.id!r}")
+            ids = unseal(body, Place("slots.ids", job.number, first), f"{self.path}: the ids of job {job.id!r}")
             return list(ids[:count])
         except JournalError as error:
             self._complain(job, f"the ids of {count} items are damaged")
@@ -389,18 +389,18 @@ class Reader:
         """
         with self._look() as look:
             for first, body, _ in look.slots(job):
-                yield self._block_of(look, job, first, body)
+                yield self._block_of(job, first, body)
 
     @_in_one_look
     def block(self, job: RecordedJob, first: int) -> Block:
         """What the items of one block of slots are."""
         with self._look() as look:
             row = look.execute("SELECT body FROM slots WHERE job = ? AND first = ?", (job.number, first)).fetchone()
-            return self._block_of(look, job, first, None if row is None else row[0])
+            return self._block_of(job, first, None if row is None else row[0])
 
-    def _block_of(self, look: _Look, job: RecordedJob, first: int, body: Any) -> Block:
+    def _block_of(self, job: RecordedJob, first: int, body: Any) -> Block:
         """A block, as it was read."""
-        place, count = look.place("slots", job.number, first), min(BLOCK, job.count - first)
+        place, count = Place("slots", job.number, first), min(BLOCK, job.count - first)
         try:
             return Block(*unseal(body, place, f"{self.path}: what the items of a job are")).cut(count)
         except JournalError:
@@ -422,7 +422,7 @@ class Reader:
             return None if ids is None else ids[first : first + BLOCK]
         with self._look() as look:
             row = look.execute("SELECT ids FROM slots WHERE job = ? AND first = ?", (job.number, first)).fetchone()
-            return None if row is None or row[0] is None else self._ids_of(look, job, first, row[0])
+            return None if row is None or row[0] is None else self._ids_of(job, first, row[0])
 
     @_in_one_look
     def payloads(self, job: RecordedJob) -> list[Any]:
@@ -452,7 +452,7 @@ class Reader:
             row = look.execute(f"SELECT {column} FROM jobs WHERE number = ?", (job.number,)).fetchone()  # noqa: S608
         if row is None:
             raise self._removed(job)
-        place = look.place(f"jobs.{column}", job.number)
+        place = Place(f"jobs.{column}", job.number)
         return None if row[0] is None else unseal(row[0], place, f"{self.path}: the {column} of job {job.id!r}")
 
     @_in_one_look
@@ -473,10 +473,8 @@ class Reader:
         All of it is of this look, whatever the journal said of the job when its line was read.
         """
         job = self.now(job)
-        if job.generation is not None:
-            return self._table_of_stream(job)
-        if job.is_open:
-            return self._table_of_open_job(job)
+        if job.generation is not None or job.is_open:
+            return self._table_of_growing_job(job)
         ids, payloads, places = self.ids(job), self.payloads(job), self.places(job)
         if places is not None:
             payloads = [payloads[slot] for slot in places]
@@ -495,63 +493,64 @@ class Reader:
             self._warn("job %r: the outcomes of %d items are damaged in %s; they are shown as if they had not run",
                        job.id, len(lost), self.path)  # fmt: skip
 
-    @_in_one_look
-    def added(self, job: RecordedJob) -> list[AddedRow]:
-        """The items of an open job, as they came. Raises `JournalError` where what they are is damaged."""
+    def lots(self, job: RecordedJob) -> Iterator[AddedRow]:
+        """The items of a job that grows, as they came. Raises `JournalError` where what they are is damaged.
+
+        To be asked within `at_once`.
+        """
         query = "SELECT first, count, body FROM added_items WHERE job = ? AND first < ? ORDER BY first"
         with self._look() as look:
-            found = look.execute(query, (job.number, job.count))
-            rows = [read_added(first, count, body, job.number, self.path) for first, count, body in found]
+            for first, count, body in look.execute(query, (job.number, job.count)):
+                yield read_added(first, count, body, job.number, self.path)
+
+    @_in_one_look
+    def added(self, job: RecordedJob) -> list[AddedRow]:
+        """The same of an open job, of which all have to be there."""
+        rows = [*self.lots(job)]
         check_complete(rows, job.count, self.path)
         return rows
 
-    def _table_of_open_job(self, job: RecordedJob) -> ItemTable:
+    @_in_one_look
+    def known_items(self, job: RecordedJob, counts: Callable[[int], bool]) -> tuple[KnownItems, Outcomes]:
+        """What a stream's items are, and how they ended; ``counts`` says by which code's results. 22 bytes an item."""
+        with self._look() as look:
+            outcomes = Outcomes(look.rows(job.number), job.count, self.read_file, self.path, counts)
+            if outcomes.damaged:
+                self._complain(job, f"how some of its items ended is damaged, so these run again: {outcomes.damaged}")
+            return KnownItems(self.lots(job), outcomes), outcomes
+
+    def _table_of_growing_job(self, job: RecordedJob) -> ItemTable:
+        """Of a stream, the items that have ended, as they were last."""
+        is_stream = job.generation is not None
+        lots = [*self.lots(job)] if is_stream else self.added(job)
+        status = self._ended_in_stream(job, lots) if is_stream else None
         payloads: list[Any] = []
         ids: list[Any] = []
         slots = array("I")
-        for row in self.added(job):
-            places = [at for at in range(row.size) if at not in row.gone]
-            items = row.items(self.read_file)
+        for lot in lots:
+            places = [at for at in range(lot.size) if at not in lot.gone and (status is None or status[lot.first + at])]
+            items, named = lot.items(self.read_file), lot.all_ids()
             payloads += [items[at] for at in places]
-            ids += [] if row.ids is None else [row.ids[at] for at in places]
-            slots.extend(row.first + at for at in places)
+            ids += [] if named is None else [named[at] for at in places]
+            slots.extend(lot.first + at for at in places)
         rule = IdRule(job.rule)
+        if is_stream and ids:
+            rule = IdRule.POSITION if None in ids or len(ids) < len(payloads) else IdRule.KEY
         table = ItemTable(payloads, None if rule is IdRule.POSITION else ids, rule)
         table.slots = None if len(slots) == job.count else slots
         self._fill_to_look_at(table, job)
         return table
 
-    def _table_of_stream(self, job: RecordedJob) -> ItemTable:
-        query = "SELECT number, identity, nth, body, item FROM stream_items WHERE job = ? ORDER BY number"
-        named: list[Named] = []
-        bodies, payloads, ids = [], [], []
-        lost = 0
+    def _ended_in_stream(self, job: RecordedJob, lots: Sequence[AddedRow]) -> bytearray:
+        """By slot, something other than 0 where its item counts, and has ended."""
         with self._look() as look:
-            for number, identity, nth, body, item in look.execute(query, (job.number,)):
-                named.append(Named(identity, nth))
-                bodies.append((number, body))
-                item_id, payload = None, NotKept()
-                try:
-                    item_id, payload = read_item(item, named[-1], job.number, self.path)
-                except JournalError:
-                    lost += 1
-                payloads.append(payload)
-                ids.append(item_id)
-        has_ids = bool(ids) and None not in ids
-        table = ItemTable(payloads, ids if has_ids else None, IdRule.KEY if has_ids else IdRule.POSITION)
-        table.source = StreamSource(self.path, self.ask, self.read_file, job.number)
-        rows = RowReader(table, len(table), self.read_file, self.path, Results.UNREAD)
-        for index, (number, body) in enumerate(bodies):
-            try:
-                told = read_row(body, named[index], job.number, self.path)
-                told.write(table, index, number, rows, self.read_file, self.path)
-            except JournalError:
-                lost += 1
-        table.slots = array("Q", (each.slot for each in named))
-        if lost:
-            self._warn("job %r: %d rows are damaged in %s; their items are shown as if they had not run",
-                       job.id, lost, self.path)  # fmt: skip
-        return table
+            outcomes = Outcomes(look.rows(job.number), job.count, self.read_file, self.path, lambda _: True)
+        now: dict[int, int] = {}
+        for lot in lots:
+            outcomes.void([*lot.supersedes(now)])
+        for slot in outcomes.lost:
+            outcomes.status[slot] = FAILED  # shown as if it had not run
+        return outcomes.status
 
     def fill(self, table: ItemTable, job: RecordedJob) -> list[int]:
         """Write into the table how its items ended; returns those whose results can't be read, or are damaged.
@@ -572,7 +571,9 @@ class Reader:
         return sorted(rows.unreadable | rows.lost)
 
     def _fill(self, table: ItemTable, job: RecordedJob, results: Results) -> RowReader:
-        rows = RowReader(table, job.count, self.read_file, self.path, results, grows=bool(job.is_open))
+        rows = RowReader(
+            table, job.count, self.read_file, self.path, results, grows=bool(job.is_open or job.generation)
+        )
         with self._look() as look:
             for row in look.rows(job.number):
                 rows.read(row)

@@ -73,6 +73,7 @@ class KeptResults:
         self._owner = os.getpid()  #: whose lock that is
         self._last: tuple[int, _OpenRow] | None = None
         self._where: array[int] | None = None  #: by slot, the row that has its result, once that was looked for
+        self.read_bytes = 0  #: of all rows that were read
 
     def read(self, row: int, slot: int) -> Any:
         """The result of the item in that slot, which is or was in that row. Costs up to a look at all rows."""
@@ -179,8 +180,14 @@ class KeptResults:
             written = rows.row(self._job, row)
             if written is None:
                 return None
-            self._last = row, _OpenRow(written, self._journal.read_file, self._journal.path)
+            self._last = row, _OpenRow(written, self._read_file, self._journal.path)
+            self.read_bytes += len(written.body)
         return self._last[1].results(slots, known)
+
+    def _read_file(self, name: str) -> bytes:
+        content = self._journal.read_file(name)
+        self.read_bytes += len(content)
+        return content
 
     def _find_rows(self, rows: Rows) -> None:
         """Look for the row of each slot that has a result. Costs a look at all rows of the job, and 8 bytes a slot."""

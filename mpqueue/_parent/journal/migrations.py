@@ -1,33 +1,35 @@
 """From one version of the journal's tables to the next: a function each, run in one transaction.
 
-Where one fails, the file is as it was. A reader does not migrate: it looks at an old file through views that have the
-names and columns of the newest tables (`look_at`).
+Where one fails, the file is as it was. A reader, who changes nothing, migrates a copy of its own.
 
-The next version needs: `SCHEMA` and `VERSION` in `mpqueue._parent.journal.schema`, a function in `MIGRATIONS`, the
-views in `VIEWS`, and a journal of the version before in the tests.
+The next version needs: `SCHEMA` and `VERSION` in `mpqueue._parent.journal.schema`, a function in `MIGRATIONS`, and a
+journal of the version before in the tests.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import pickle
+from array import array
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
-from mpqueue._parent.journal.guards.job_lines import SAID, seal_of
-from mpqueue._parent.journal.schema import ADDED_ITEMS, STREAM_ITEMS, VERSION
-from mpqueue._parent.journal.sealed import CHECK, Place, bind
-from mpqueue.errors import JournalError
+from mpqueue._parent.journal.chunk_rows import NUMBERS, written_numbers, written_slots
+from mpqueue._parent.journal.guards.job_lines import COLUMNS, SAID, is_whole, seal_of
+from mpqueue._parent.journal.items.growing.added_rows import BY_USER, AddedRow
+from mpqueue._parent.journal.kept_values import Kept, Unreadable, restore
+from mpqueue._parent.journal.schema import ADDED_ITEMS, VERSION
+from mpqueue._parent.journal.sealed import CHECK, Place, bind, seal, unseal
+from mpqueue.status import COMPLETED, FAILED
+
+#: Items that are converted at a time.
+LOT = 1024
 
 
 def migrate(connection: Any, version: int) -> None:
     """Bring tables of that version to `VERSION`, within the caller's transaction. Raises what the database raises."""
     for each in range(version, VERSION):
         MIGRATIONS[each](connection)
-
-
-def look_at(connection: Any, version: int) -> None:
-    """Let a connection that only reads see tables of that version as if they were of `VERSION`."""
-    for view in VIEWS.get(version, ()):
-        connection.execute(view)
 
 
 #: What jobs and files have since version 2.
@@ -74,17 +76,107 @@ def _to_3(connection: Any) -> None:
         connection.execute("UPDATE jobs SET seal = ? WHERE number = ?", (seal_of(said), said[0]))
 
 
+def _to_4(connection: Any) -> None:
+    """A stream is written as an open job is: its items in lots, and their outcomes by slots."""
+    if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'stream_items'").fetchone() is None:
+        return  # none was written since version 1
+    lines = connection.execute(f"SELECT {SAID}, seal FROM jobs NOT INDEXED WHERE generation IS NOT NULL")  # noqa: S608
+    for *said, check in lines.fetchall():
+        if is_whole(said, check):
+            _convert_stream(connection, said[0], dict(zip(COLUMNS, said, strict=False))["generation"])
+    connection.execute("DROP TABLE stream_items")
+
+
+def _convert_stream(connection: Any, job: int, generation: int) -> None:
+    """What is damaged, and what was to run again, is left out: such an item is a new one."""
+    rows = connection.execute(
+        "SELECT identity, nth, body, item FROM stream_items WHERE job = ? ORDER BY nth, number", (job,)
+    )
+    slots, counts = 0, Counter[int]()
+    while some := rows.fetchmany(LOT):
+        ended = [one for row in some if (one := _ended_item(job, generation, *row)) is not None]
+        if ended:
+            _write_lot(connection, job, slots, ended)
+        slots += len(ended)
+        counts.update(one.status for one in ended)
+    connection.execute(
+        "UPDATE jobs SET generation = 1, slots = ?, completed = ?, failed = ?, total = ?, suspects = NULL "
+        "WHERE number = ?",
+        (slots, counts[COMPLETED], counts[FAILED], slots, job),
+    )
+    said = connection.execute(f"SELECT {SAID} FROM jobs WHERE number = ?", (job,)).fetchone()  # noqa: S608
+    connection.execute("UPDATE jobs SET seal = ? WHERE number = ?", (seal_of(said), job))
+
+
+class _EndedItem(NamedTuple):
+    """An item of a stream of version 3. ``outcome`` is its result, alone in a tuple, or what its row says, pickled."""
+
+    identity: bytes
+    state: bytes
+    item_id: Any
+    kept: Any
+    status: int
+    outcome: tuple[Any] | bytes
+    code: int
+
+
+def _ended_item(job: int, generation: int, identity: bytes, nth: int, body: Any, item: Any) -> _EndedItem | None:
+    try:
+        place = b"%d %d %b" % (job, nth, identity)
+        status, state, its_generation, outcome, *code = unseal(body, b"stream_items " + place, "")
+        item_id, kept = unseal(item, b"stream_items.item " + place, "")
+    except Exception:
+        return None
+    if its_generation < generation:
+        return None
+    return _EndedItem(identity, state, item_id, kept, status, outcome, *(code or (0,)))
+
+
+def _write_lot(connection: Any, job: int, first: int, ended: Sequence[_EndedItem]) -> None:
+    identities, states = b"".join([one.identity for one in ended]), b"".join([one.state for one in ended])
+    ids = None
+    if all(one.item_id is not None for one in ended):
+        ids = [restore(Kept(*one.item_id), _no_file) for one in ended]
+        ids = None if Unreadable in set(map(type, ids)) else ids
+    makers = written_numbers(array("q", (BY_USER,)))
+    lot = AddedRow(first, len(ended), [one.kept for one in ended], ids, identities, makers, (),
+                   None if states == identities else states)  # fmt: skip
+    connection.execute(*lot.put(job))
+    plain = [(slot, one) for slot, one in enumerate(ended, first) if not isinstance(one.outcome, bytes)]
+    zeros = {name: bytes(4) for name in NUMBERS}
+    if plain:
+        content = {
+            **zeros,
+            "status": bytes((COMPLETED,)) * len(plain),
+            "attempts": written_numbers(array("I", (1,))),
+            "code": written_numbers(array("I", (one.code for _, one in plain))),
+            "results": tuple(Kept(pickle.dumps([one.outcome[0] for _, one in plain], pickle.HIGHEST_PROTOCOL))),
+        }
+        _write_row(connection, job, [slot for slot, _ in plain], content)
+    for slot, one in enumerate(ended, first):
+        if isinstance(one.outcome, bytes):
+            content = pickle.loads(one.outcome)
+            code = {} if "row" in content else {"code": written_numbers(array("I", (one.code,)))}
+            _write_row(connection, job, [slot], content | code)
+
+
+def _write_row(connection: Any, job: int, slots: list[int], content: dict[str, Any]) -> None:
+    number = connection.execute("SELECT coalesce(max(number), 0) + 1 FROM chunks").fetchone()[0]
+    body = seal(content, Place("chunks", job, number))
+    slots_body = seal(written_slots(slots), Place("chunks.slots", job, number))
+    connection.execute("INSERT INTO chunks (number, job, body, slots) VALUES (?, ?, ?, ?)",
+                       (number, job, body, slots_body))  # fmt: skip
+
+
+def _no_file(name: str) -> bytes:
+    raise FileNotFoundError(name)
+
+
 def _bound(body: Any, place: Place) -> Any:
     """A body of version 1, with its checksum bound to its place; one that is damaged stays so."""
-    if body is None:
-        return None
     if not isinstance(body, bytes):
-        raise JournalError(f"expected bytes in {place.table}, got {type(body).__name__}")
+        return body
     return bind(int.from_bytes(body[:CHECK], "little"), place).to_bytes(CHECK, "little") + body[CHECK:]
-
-
-def _nulls(columns: tuple[tuple[str, str], ...]) -> str:
-    return ", ".join(f"NULL AS {name}" for name, _ in columns)
 
 
 TO_2 = (
@@ -95,7 +187,6 @@ TO_2 = (
     number INTEGER PRIMARY KEY, job INTEGER NOT NULL, first INTEGER NOT NULL, body BLOB NOT NULL, ids BLOB,
     UNIQUE (job, first)
 )""",
-    STREAM_ITEMS,
     ADDED_ITEMS,
     """CREATE TABLE written_by (
     number INTEGER PRIMARY KEY, at REAL NOT NULL, mpqueue TEXT NOT NULL, python TEXT NOT NULL, host TEXT NOT NULL,
@@ -103,24 +194,4 @@ TO_2 = (
 )""",
 )
 
-MIGRATIONS: dict[int, Callable[[Any], None]] = {1: _to_2, 2: _to_3}
-
-#: By version: temporary views that hide the tables of that version, and are like the newest.
-VIEWS: dict[int, tuple[str, ...]] = {
-    1: (
-        f"CREATE TEMP VIEW jobs AS SELECT *, {_nulls(MORE_OF_JOBS + NEWER_OF_JOBS)} FROM main.jobs",  # noqa: S608
-        f"CREATE TEMP VIEW files AS SELECT *, {_nulls(MORE_OF_FILES)} FROM main.files",  # noqa: S608
-        "CREATE TEMP VIEW chunks AS SELECT *, NULL AS slots FROM main.chunks",
-        (
-            "CREATE TEMP VIEW stream_items AS SELECT 0 number, 0 job, NULL identity, 0 nth, 0 status, NULL body, "
-            "NULL item WHERE 0"
-        ),
-        "CREATE TEMP VIEW added_items AS SELECT 0 number, 0 job, 0 first, 0 count, NULL body WHERE 0",
-        "CREATE TEMP VIEW slots AS SELECT 0 AS number, 0 AS job, 0 AS first, NULL AS body, NULL AS ids WHERE 0",
-        (
-            "CREATE TEMP VIEW written_by AS "
-            "SELECT 0 number, 0 at, '' mpqueue, '' python, '' host, '' program, 0 commits WHERE 0"
-        ),
-    ),
-    2: (f"CREATE TEMP VIEW jobs AS SELECT *, {_nulls(NEWER_OF_JOBS)} FROM main.jobs",),  # noqa: S608
-}
+MIGRATIONS: dict[int, Callable[[Any], None]] = {1: _to_2, 2: _to_3, 3: _to_4}

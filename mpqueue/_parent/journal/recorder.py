@@ -35,7 +35,7 @@ from mpqueue._core.state.job_book import JobBook
 from mpqueue._parent.journal.chunk_rows import NO_ROW, Row, RowDraft
 from mpqueue._parent.journal.items.growing.growth_draft import GrownRow, GrowthDraft
 from mpqueue._parent.journal.items.growing.recorded_growth import RecordedGrowth
-from mpqueue._parent.journal.items.streams.stream_rows import RecordedStreamTable, StreamDraft, StreamRows
+from mpqueue._parent.journal.items.streams.stream_record import StreamDraft, StreamRecord
 from mpqueue._parent.journal.journal_file import Statement, chunk_statement
 from mpqueue._parent.journal.journal_writer import GROUP, Entry, Journal
 from mpqueue._parent.surroundings.replies import Reply
@@ -71,7 +71,7 @@ CLEARED = "UPDATE jobs SET suspects = NULL WHERE number = ? AND suspects IS NOT 
 
 
 #: What is written of some items, and how it comes to be.
-AnyRow = Row | StreamRows | GrownRow
+AnyRow = Row | GrownRow
 Draft = RowDraft | StreamDraft | GrowthDraft
 
 
@@ -123,6 +123,7 @@ class Recording:
     alone: dict[int, int] = field(default_factory=dict)  #: items that are sent by themselves, and where they are marked
     complained: bool = False
     killed: int | None = None  #: the epoch of the job in which it was killed
+    stream: StreamRecord | None = None  #: where its items come and go
     removed: bool = False  #: the journal has nothing of the job any more
     held: deque[_Held] = field(default_factory=deque)
 
@@ -355,7 +356,7 @@ class Recorder:
     def _entry(self, recording: Recording, note: _Note, row: AnyRow | None, held: _Held | None = None) -> Entry:
         if isinstance(row, GrownRow):
             entry = self._entry(recording, note, row.row, held)
-            statements = row.growth.statements(recording.number) if row.growth.rows else []
+            statements = row.growth.statements(recording.number)
             files = [(file, recording.number) for file in row.growth.files]
             # The items first: their outcomes, in whatever row, are written after that.
             return dataclasses.replace(
@@ -364,13 +365,9 @@ class Recorder:
                 files=[*files, *entry.files],
                 urgent=entry.urgent or bool(files),
             )
-        if row is None or isinstance(row, StreamRows) or row.body is None:
+        if row is None or row.body is None:
             done = None if held is None else partial(self._on_disk, recording, held, None)
-            if not isinstance(row, StreamRows):
-                return Entry(note.statements, (), done, note.urgent)
-            files = [(file, recording.number) for file in row.files]
-            written = [*row.statements(recording.number), *note.statements]
-            return Entry(written, files, done, note.urgent or bool(files))
+            return Entry(note.statements, (), done, note.urgent)
         number = self.journal.next_chunk()
         chunk = chunk_statement(number, recording.number, row)
         files = [(file, recording.number) for file in row.files]
@@ -398,8 +395,8 @@ class Recorder:
         if job.fault is not None:
             # Nothing is wrong with its items: as after a crash of the program, the next run goes on.
             return _Note(waits=isinstance(announcement, AnnounceFinished), urgent=True)
-        if isinstance(job.table, RecordedStreamTable):
-            return _note_of_stream(job, job.table, announcement, number)
+        if recording.stream is not None:
+            return _note_of_stream(job, recording.stream, announcement, number)
         match announcement:
             case AnnounceItems():
                 recording.failed |= announcement.failed
@@ -560,7 +557,7 @@ class _Keeping(Aside[AnyRow]):
                         self._job.id, self._job.table.named_plainly(index), reason)  # fmt: skip
 
 
-def _note_of_stream(job: JobBook, table: RecordedStreamTable, announcement: Announcement, number: int) -> _Note:
+def _note_of_stream(job: JobBook, stream: StreamRecord, announcement: Announcement, number: int) -> _Note:
     """What an announcement brings of a stream. Tries count once their item has ended.
 
     It is to be there at once where items take long, and where the consumer waits while nothing else is under way.
@@ -572,9 +569,9 @@ def _note_of_stream(job: JobBook, table: RecordedStreamTable, announcement: Anno
             if announcement.failed:  # what no worker could be had for has not failed: the next run goes on with it
                 ended = [index for index in ended if not _is_interrupted(job, index)]
             statements: list[Statement] = [(RETRIED, (len(again), number))] if again else []
-            draft = StreamDraft(table, ended) if ended else None
+            draft = stream.draft(job.table, ended) if ended else None
             seconds = job.sizer.seconds_per_item
-            starves = table.consumer_waits and job.nothing_under_way
+            starves = stream.consumer_waits and job.nothing_under_way
             urgent = seconds is None or seconds > GROUP or starves
             return _Note(draft, statements, waits=draft is not None, urgent=urgent)
         case AnnounceStarted():

@@ -6,11 +6,11 @@ maker ended before all of it was written. ``cpu`` and ``ran`` are of its last ru
 measured) and how many items. ``codes`` are what its handler was made of, in each version that made results, the last
 one last; version 2 had ``code_hash``. ``seal`` is a checksum over the line, see
 `mpqueue._parent.journal.guards.job_lines`. ``slots``: what the items are, in blocks; what is beyond the job's ``slots``
-does not count. ``payloads``: the items. ``chunks``: their outcomes, and of which slots these are. ``files``:
-the big values beside the journal. ``stream_items``: of a job whose ``generation`` is not NULL, a stream, a line for
-each item that has ended: it is the ``nth`` of its like in the input. One of an earlier generation is to run again.
-``added_items``: the items of a job that ``is_open``, a line for each lot that came together, in the slots from the
-``first`` on. ``written_by``: a line for each time that a queue opened it to write, with how often that one committed.
+does not count. ``payloads``: the items. ``chunks``: their outcomes, and of which slots these are. ``files``: the big
+values beside the journal. ``added_items``: the items of a job that grew while it ran, a line for each lot that came
+together, in the slots from the ``first`` on: of one that ``is_open``, and of a stream, whose ``generation`` is not
+NULL. Of a stream, what has ended is counted. ``written_by``: a line for each time that a queue opened it to write,
+with how often that one committed.
 Bodies are sealed, see `mpqueue._parent.journal.sealed`.
 """
 
@@ -21,15 +21,7 @@ from mpqueue.errors import JournalError
 #: SQLite's ``application_id``: "mpqj".
 APPLICATION = 0x6D70716A
 #: SQLite's ``user_version``: what the tables and rows look like.
-VERSION = 3
-#: Since which the lines of jobs have a checksum.
-SEALED = 3
-
-STREAM_ITEMS = """CREATE TABLE stream_items (
-    number INTEGER PRIMARY KEY, job INTEGER NOT NULL, identity BLOB NOT NULL, nth INTEGER NOT NULL,
-    status INTEGER NOT NULL, body BLOB NOT NULL, item BLOB NOT NULL,
-    UNIQUE (job, identity, nth)
-)"""
+VERSION = 4
 
 ADDED_ITEMS = """CREATE TABLE added_items (
     number INTEGER PRIMARY KEY, job INTEGER NOT NULL, first INTEGER NOT NULL, count INTEGER NOT NULL,
@@ -54,7 +46,6 @@ SCHEMA = (
     "CREATE TABLE chunks (number INTEGER PRIMARY KEY, job INTEGER NOT NULL, body BLOB NOT NULL, slots BLOB)",
     "CREATE INDEX chunks_of_job ON chunks (job)",
     "CREATE TABLE files (name TEXT PRIMARY KEY, job INTEGER NOT NULL, size INTEGER, digest BLOB) WITHOUT ROWID",
-    STREAM_ITEMS,
     ADDED_ITEMS,
     """CREATE TABLE written_by (
     number INTEGER PRIMARY KEY, at REAL NOT NULL, mpqueue TEXT NOT NULL, python TEXT NOT NULL, host TEXT NOT NULL,
@@ -64,8 +55,7 @@ SCHEMA = (
 
 #: What belongs to a job, as the beginnings of conditions.
 OWNED = (
-    *("payloads WHERE job", "slots WHERE job", "chunks WHERE job", "files WHERE job", "stream_items WHERE job"),
-    "added_items WHERE job",
+    *("payloads WHERE job", "slots WHERE job", "chunks WHERE job", "files WHERE job", "added_items WHERE job"),
     "jobs WHERE number",
 )
 

@@ -16,16 +16,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mpqueue._core.messages import ItemsAdded, ItemsRecalled
 from mpqueue._core.state.item_table import Failure
 from mpqueue._core.state.pending import Care
+from mpqueue._core.state.stream_table import StreamTable
 from mpqueue._options import JobOptions
 from mpqueue._output.progress import Showing
-from mpqueue._parent.journal.code.code_parts import CodeNow, code_of
+from mpqueue._parent.journal.chunk_rows import Row, fresh_row
+from mpqueue._parent.journal.code.code_parts import code_of
 from mpqueue._parent.journal.code.made_by import MadeBy
 from mpqueue._parent.journal.guards.running_marks import MOST
 from mpqueue._parent.journal.guards.suspects import care_of, ended_program, is_guilty
-from mpqueue._parent.journal.items.streams.recall import Found, Recall
-from mpqueue._parent.journal.items.streams.stream_rows import Awaited, RecordedStreamTable, StreamDraft, keep_item
-from mpqueue._parent.journal.journal_file import JobItems
+from mpqueue._parent.journal.items.identity import UNKNOWN, why_unstable
+from mpqueue._parent.journal.items.streams.known_items import Known, KnownItems
+from mpqueue._parent.journal.items.streams.stream_record import StreamRecord
+from mpqueue._parent.journal.journal_file import JobItems, chunk_statement
 from mpqueue._parent.journal.journal_writer import Entry
+from mpqueue._parent.journal.kept_results import KeptResults
 from mpqueue._parent.journal.recorder import Recorder, Recording
 from mpqueue._parent.journal.sealed import prepare
 from mpqueue._queue.growing.stream import OnEnded, Stream
@@ -33,7 +37,7 @@ from mpqueue._queue.host import Recorded
 from mpqueue._queue.new_job import NOT_AGAIN, WAYS, RecordOptions, code_columns, other_callable
 from mpqueue._text import digits
 from mpqueue._wire.ids import IdRule
-from mpqueue.errors import JournalMismatchError
+from mpqueue.errors import JournalError, JournalMismatchError
 from mpqueue.status import JobStatus
 
 if TYPE_CHECKING:
@@ -59,12 +63,11 @@ class StreamPlace(NamedTuple):
     """Where a stream is in the journal."""
 
     number: int
-    generation: int
     options: JobOptions
-    recorded: int  #: rows that it has
+    known: KnownItems | None  #: what is recorded; None: nothing is
+    slots: int  #: how many it has
     suspects: dict[int, int]  #: which items may have ended programs, by slot
     code: int  #: the number of the code that runs now
-    counts: Callable[[int], bool]  #: whether a result counts that the code of that number made
 
 
 def open_recorded_stream(
@@ -73,7 +76,7 @@ def open_recorded_stream(
     handler: Callable[..., Any],
     on_ended: OnEnded,
     options: JobOptions,
-    record: RecordOptions,
+    options_of_record: RecordOptions,
     *,
     seed_given: bool = False,
     showing: Showing = Showing(),  # noqa: B008 - frozen
@@ -84,14 +87,17 @@ def open_recorded_stream(
     """
     recorder = queue._host.engine.recorder
     assert recorder is not None
-    stream = _Opening(queue, recorder, job_id, handler, record, seed_given=seed_given).place(options)
-    table = RecordedStreamTable(stream.generation)
+    stream = _Opening(queue, recorder, job_id, handler, options_of_record, seed_given=seed_given).place(options)
+    table = StreamTable()
     table.code = stream.code
-    recorded = Recorded(job_id, Recording(stream.number))
+    if stream.slots:
+        table.slots = {}
+    record = StreamRecord(stream.slots)
+    recorded = Recorded(job_id, Recording(stream.number, stream=record))
     book, run = queue._host.start_table(
         table, stream.options, handler, on_ended, sealed=False, showing=showing, recorded=recorded
     )
-    return RecordedStream(queue, book, table, run, recorder, stream, on_ended)
+    return RecordedStream(queue, book, table, run, recorder, record, stream, on_ended)
 
 
 class _Opening:
@@ -131,49 +137,51 @@ class _Opening:
                 "generation": 1,
                 **code_columns((self._handler, None), code, self._record),
             }
-            return StreamPlace(self._put(None, columns), 1, options, 0, {}, code.code.number, lambda _: True)
+            return StreamPlace(self._put(None, columns), options, None, 0, {}, code.code.number)
         if recorded.generation is None:
             raise JournalMismatchError(
                 f"job {self._id!r} in {reader.path}: expected a stream, got a job with a list of items; nothing was "
                 "changed; take another job_id"
             )
         made = MadeBy(reader, recorded, code)
-        generation = self._generation(recorded, code, made, options, columns)
+        is_anew = self._is_anew(recorded, made)
+        columns |= code_columns((self._handler, None), code, self._record, made=None if is_anew else made)
         if not self._seed_given:
             options = dataclasses.replace(options, seed=recorded.seed)
+        elif not is_anew and recorded.seed != options.seed:
+            log.warning("job %r in %s: its seed has changed since it was recorded; %s",
+                        recorded.id, reader.path, NOT_AGAIN)  # fmt: skip
         suspects = self._recorder.journal.suspects.pop(recorded.number, {})
-        if suspects and generation != recorded.generation:
+        rows: Sequence[Row] = ()
+        if is_anew:
             suspects, columns["suspects"] = {}, None
+            rows = [fresh_row(range(recorded.count))] if recorded.count else ()
         if suspects:
             options = dataclasses.replace(options, chunksize=min(options.chunksize or MOST, MOST))  # all are marked
-        number, judge = self._put(recorded.number, columns), _Judge(recorded, reader.path, made, self._record)
-        return StreamPlace(number, generation, options, recorded.total, suspects, code.code.number, judge)
-
-    def _generation(
-        self, recorded: RecordedJob, code: CodeNow, made: MadeBy, options: JobOptions, columns: dict[str, Any]
-    ) -> int:
-        """The next one where everything is to run again."""
-        assert recorded.generation is not None
-        version, redo = self._record.version, self._record.redo
-        other_version = version is not None and version != recorded.version
-        is_anew = other_version or redo == "all"
-        columns |= code_columns((self._handler, None), code, self._record, made=None if is_anew else made)
-        if self._record.names_one or is_anew or version is not None or redo == "changed-code":
-            change = ""
-        else:
-            change = made.describe_codes()
-        if change:
-            raise JournalMismatchError(other_callable(f"job {self._id!r} in {self._recorder.journal.path}", change))
+        judge = _Judge(recorded, reader.path, made, self._record)
+        known, outcomes = reader.known_items(recorded, judge)
         if is_anew:
-            columns["generation"] = recorded.generation + 1
-            return recorded.generation + 1
-        if self._seed_given and recorded.seed != options.seed:
-            log.warning("job %r in %s: its seed has changed since it was recorded; %s",
-                        recorded.id, self._recorder.journal.path, NOT_AGAIN)  # fmt: skip
-        return recorded.generation
+            outcomes.void(range(recorded.count))
+        columns |= outcomes.counts()
+        number = self._put(recorded.number, columns, rows)
+        return StreamPlace(number, options, known, recorded.count, suspects, code.code.number)
 
-    def _put(self, number: int | None, columns: dict[str, Any]) -> int:
-        return self._recorder.journal.ask(lambda store: store.put_job(number, columns, JobItems()))
+    def _is_anew(self, recorded: RecordedJob, made: MadeBy) -> bool:
+        """True where everything is to run again. Raises `JournalMismatchError` for what may be another callable."""
+        version, redo = self._record.version, self._record.redo
+        if redo == "all" or (version is not None and version != recorded.version):
+            return True
+        if (
+            not self._record.names_one
+            and version is None
+            and redo != "changed-code"
+            and (change := made.describe_codes())
+        ):
+            raise JournalMismatchError(other_callable(f"job {self._id!r} in {self._recorder.journal.path}", change))
+        return False
+
+    def _put(self, number: int | None, columns: dict[str, Any], rows: Sequence[Row] = ()) -> int:
+        return self._recorder.journal.ask(lambda store: store.put_job(number, columns, JobItems(chunks=rows)))
 
 
 class _Judge:
@@ -201,8 +209,18 @@ class _Judge:
             log.warning("%s: %s", self._where, text)
 
 
-#: An item that has come: its index, what it is, and what is known of it.
-_Coming = tuple[int, "StreamItem", Found]
+class _Found(NamedTuple):
+    """An item that has come, its slot, what is known of it, and its outcome: empty where it is to run."""
+
+    entry: StreamItem
+    slot: int
+    known: Known | None = None  #: None: it is new, or has changed
+    replaced: Known | None = None  #: what it was, where it has changed
+    outcome: tuple[object, ...] = ()
+
+
+#: At which index it stands.
+_Coming = tuple[int, _Found]
 
 
 class _Ringer:
@@ -223,27 +241,21 @@ class RecordedStream(Stream):
         self,
         owner: JobQueue,
         book: JobBook,
-        table: RecordedStreamTable,
+        table: StreamTable,
         run: JobRun,
         recorder: Recorder,
+        record: StreamRecord,
         place: StreamPlace,
         on_ended: OnEnded,
     ) -> None:
         super().__init__(owner, book, table, run)
-        self._rows = table
         self._journal = recorder.journal
+        self._record = record
         self._place = place
         self._on_ended = on_ended
-        reader = recorder.journal.reader
-        self._recall = Recall(
-            reader.path,
-            reader.read_file,
-            place.number,
-            place.generation,
-            place.recorded,
-            self._complain,
-            place.counts,
-        )
+        self._known = place.known
+        self._results = KeptResults(recorder.journal.reader, place.number, book.id, strict=True)
+        self._read_bytes = 0  #: of results, by the last look
         self._complained = False
         self._coming: deque[ItemsAdded | ItemsRecalled] = deque()  #: what the coordinator is to get
         self._recorded: ItemsRecalled | None = None  #: what has ended, and follows all that is coming
@@ -256,20 +268,18 @@ class RecordedStream(Stream):
             log.warning("job %r: %s, so it runs again, and so do others like it", self._book.id, reason)
 
     def add(self, items: Sequence[StreamItem]) -> range:
-        """See `Stream`. Costs a look into the journal. Raises `JournalError`: then no more can be added."""
-        self._rows.consumer_waits = False
-        found = self._recall.find(items)
-        if self._place.suspects:
-            found = [self._judged(each) for each in found]
-        indices = self._rows.extend([entry.item for entry in items])
+        """See `Stream`. What is recorded is read. Raises `JournalError`: then no more can be added."""
+        self._record.consumer_waits = False
+        found = self._find(items)
+        indices = self._table.extend([entry.item for entry in items])
         recorded: list[range] = []
-        for care, some in self._by_care(list(zip(indices, items, found, strict=True))):
+        for care, some in self._by_care(list(zip(indices, found, strict=True))):
             stretch = range(some[0][0], some[-1][0] + 1)
+            self._give_slots(stretch, [each for _, each in some])
             if care is None:
                 self._add_recorded(stretch, self._end(stretch, some))
                 recorded.append(stretch)
             else:
-                self._rows.awaited.update((index, _awaited(entry, each)) for index, entry, each in some)
                 self._pass_on()
                 self._coming.append(ItemsAdded(self._book, stretch, care))
         self._note_ahead(sum(map(len, recorded)), len(items))
@@ -278,24 +288,66 @@ class RecordedStream(Stream):
             self._on_ended(stretch)
         return indices
 
+    def _find(self, items: Sequence[StreamItem]) -> list[_Found]:
+        """What is known of these items, which come next."""
+        if self._known is not None and not self._known.any_left:
+            self._known = None
+        slot, found, read_before = self._record.next_slot, list[_Found](), self._results.read_bytes
+        if self._known is None and not self._place.suspects:
+            return [_Found(entry, at) for at, entry in enumerate(items, slot)]
+        for entry in items:
+            known = None if self._known is None else self._known.take(entry.identity, entry.state)
+            if known is None or known.changed:
+                each = _Found(entry, slot, None, known)
+                slot += 1
+            else:
+                each = _Found(entry, known.slot, known, None, self._recorded_outcome(entry, known))
+            found.append(self._judged(each))
+        self._read_bytes = self._results.read_bytes - read_before
+        return found
+
+    def _recorded_outcome(self, entry: StreamItem, known: Known) -> tuple[object, ...]:
+        if not known.row:
+            return ()
+        if entry.state == UNKNOWN:
+            self._complain(why_unstable(entry.item))
+            return ()
+        try:
+            return (self._results.read(known.row, known.slot),)
+        except JournalError as error:
+            self._complain(f"the result of an item can't be read ({error})")
+            return ()
+
+    def _give_slots(self, indices: range, found: Sequence[_Found]) -> None:
+        """Have the new ones recorded under their slots, and know which of the others run again."""
+        new = [(index, each) for index, each in zip(indices, found, strict=True) if each.known is None]
+        if new:
+            replaced = [(at, each.replaced) for at, (_, each) in enumerate(new) if each.replaced is not None]
+            self._record.add([index for index, _ in new], [each.entry for _, each in new], replaced)
+        if self._table.slots is not None:
+            self._table.slots.update(zip(indices, [each.slot for each in found], strict=True))
+            for index, each in zip(indices, found, strict=True):
+                if each.known is not None and (not each.outcome or isinstance(each.outcome[0], Failure)):
+                    self._record.runs_again(index, each.known.status)
+
     def _by_care(self, coming: list[_Coming]) -> Iterator[tuple[Care | None, list[_Coming]]]:
         """Those that follow each other and are handled alike; None: have ended."""
-        if not self._place.suspects and not any(found.result for _, _, found in coming):
+        if not self._place.suspects and not any(found.outcome for _, found in coming):
             if coming:
                 yield Care.NONE, coming
             return
-        for care, part in groupby(coming, lambda each: self._care(each[2])):
+        for care, part in groupby(coming, lambda each: self._care(each[1])):
             yield care, [*part]
 
     def expect(self) -> None:
         """See `Stream`: what waits for the disk is written at once where nothing else is under way."""
-        if not self._rows.consumer_waits:
-            self._rows.consumer_waits = True  # first: what ends from now on is urgent by itself
+        if not self._record.consumer_waits:
+            self._record.consumer_waits = True  # first: what ends from now on is urgent by itself
             self._host.do_later(self._hurry, self._book)
 
     def _hurry(self) -> None:
         """On the coordinator's thread, which posts what has ended."""
-        if self._rows.consumer_waits and self._book.nothing_under_way:
+        if self._record.consumer_waits and self._book.nothing_under_way:
             self._journal.post(Entry((), urgent=True))
 
     def _tell(self) -> None:
@@ -322,45 +374,44 @@ class RecordedStream(Stream):
             self._coming.append(self._recorded)
             self._recorded = None
 
-    def _judged(self, found: Found) -> Found:
+    def _judged(self, found: _Found) -> _Found:
         """The same; or that the item has failed, since it ends its program."""
-        count = self._place.suspects.get(found.named.slot, 0)
-        if found.result or not is_guilty(count, self._place.options):
+        count = self._place.suspects.get(found.slot, 0)
+        if found.outcome or not is_guilty(count, self._place.options):
             return found
-        return found._replace(result=(ended_program(count),))
+        return found._replace(outcome=(ended_program(count),))
 
-    def _care(self, found: Found) -> Care | None:
+    def _care(self, found: _Found) -> Care | None:
         """How the item is to be handled; None where it has ended."""
-        if found.result:
+        if found.outcome:
             return None
-        count = self._place.suspects.get(found.named.slot)
+        count = self._place.suspects.get(found.slot)
         return Care.NONE if count is None else care_of(count)
 
-    def _end(self, indices: range, some: Sequence[tuple[int, StreamItem, Found]]) -> int:
+    def _end(self, indices: range, some: Sequence[_Coming]) -> int:
         """These items have ended, nearly always in an earlier run; returns how many failed, since they end programs."""
-        outcomes = [found.result[0] for _, _, found in some]
-        failures = 0
-        for index, entry, found in some if self._place.suspects else ():
-            outcome = found.result[0]
+        outcomes = [found.outcome[0] for _, found in some]
+        failed = []
+        for index, outcome in zip(indices, outcomes, strict=True) if self._place.suspects else ():
             if isinstance(outcome, Failure):
-                failures += 1
-                self._rows.awaited[index] = _awaited(entry, found)
-                self._rows.fail_try(index, outcome, None)
-        self._rows.take_over(indices, outcomes)
-        if failures:
-            self._write([(index, found) for index, _, found in some if isinstance(found.result[0], Failure)])
-        return failures
+                self._table.fail_try(index, outcome, None)
+                failed.append(index)
+        self._table.take_over(indices, outcomes)
+        if failed:
+            self._write(failed)
+        return len(failed)
 
-    def _write(self, failed: Sequence[tuple[int, Found]]) -> None:
+    def _write(self, failed: Sequence[int]) -> None:
         """Have these on disk as failed. They run again the next time, and are not suspected then."""
-        rows, number = StreamDraft(self._rows, [index for index, _ in failed]).row(), self._place.number
-        assert rows is not None
-        files = [(file, number) for file in rows.files]
-        suspects = self._place.suspects
-        for _, found in failed:
-            suspects.pop(found.named.slot, None)
-        self._journal.ask(lambda store: store.write(rows.statements(number), files))
-        self._journal.ask(lambda store: store.put_job(number, {"suspects": prepare(suspects)}, JobItems()))
+        number, journal, suspects = self._place.number, self._journal, self._place.suspects
+        grown = self._record.draft(self._table, failed).row()
+        assert grown is not None
+        files = [(file, number) for file in grown.row.files]
+        for slot in self._table.slots_of(failed) or failed:
+            suspects.pop(slot, None)
+        row = chunk_statement(journal.next_chunk(), number, grown.row)
+        journal.ask(lambda store: store.write([*grown.growth.statements(number), row], files))
+        journal.ask(lambda store: store.put_job(number, {"suspects": prepare(suspects)}, JobItems()))
 
     # -- how far ahead ---------------------------------------------------------------------------------------
 
@@ -375,23 +426,13 @@ class RecordedStream(Stream):
         if recorded < count:
             self._ahead = 0
             return
-        most = MOST_RECALLED if not self._recall.size else MOST_RECALLED_BYTES * count // self._recall.size
+        most = MOST_RECALLED if not self._read_bytes else MOST_RECALLED_BYTES * count // self._read_bytes
         self._ahead = min(2 * self._ahead + count, most, MOST_RECALLED)
 
     # -- the end ---------------------------------------------------------------------------------------------
 
     def seal(self) -> None:
         """See `Stream`."""
-        self._recall.close()
         self._pass_on()
         self._tell_soon()
         super().seal()
-
-    def cancel(self, *, kill: bool = True) -> None:
-        """See `Stream`."""
-        self._recall.close()
-        super().cancel(kill=kill)
-
-
-def _awaited(entry: StreamItem, found: Found) -> Awaited:
-    return Awaited(found.named, entry.state, *keep_item(entry.item, entry.id), found.status)

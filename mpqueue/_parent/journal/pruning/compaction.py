@@ -69,7 +69,7 @@ def compact(run: Run, job: int, slots: int, present: bytearray | None, path: str
 
     Raises `JournalError` for a row that is damaged, and what the database raises. Takes 4 bytes a slot.
     """
-    rows = _JobRows(run, job, path)
+    rows = JobRows(run, job, path)
     look = _Spoken(rows, slots, present)
     files: set[str] = set()
     batch = _Batch()
@@ -96,7 +96,7 @@ def compact(run: Run, job: int, slots: int, present: bytearray | None, path: str
     return Compacted(len(rows.numbers) - written, items, may_go)
 
 
-class _TakenRow(NamedTuple):
+class TakenRow(NamedTuple):
     """A row as it is written, of which slots it speaks, and how many bytes it has."""
 
     content: dict[str, Any]
@@ -104,7 +104,7 @@ class _TakenRow(NamedTuple):
     size: int
 
 
-class _JobRows:
+class JobRows:
     """The rows of one job."""
 
     def __init__(self, run: Run, job: int, path: str) -> None:
@@ -114,13 +114,13 @@ class _JobRows:
         found = run("SELECT number FROM chunks WHERE job = ? ORDER BY number", (job,)).fetchall()
         self.numbers: list[int] = [row[0] for row in found]
 
-    def read(self, number: int) -> _TakenRow:
+    def read(self, number: int) -> TakenRow:
         """A row, as it is written."""
         body, at = self._run("SELECT body, slots FROM chunks WHERE number = ?", (number,)).fetchone()
         what = f"{self._path}: a row of it"
         content = unseal(body, Place("chunks", self._job, number), what)
         named = content["at"] if at is None else unseal(at, Place("chunks.slots", self._job, number), what)
-        return _TakenRow(content, slots_at(named), len(body))
+        return TakenRow(content, slots_at(named), len(body))
 
     def write(self, numbers: Sequence[int], draft: _Draft) -> bool:
         """Have one row instead of these; where nothing would be in it, and it is not the last one, none: then False."""
@@ -138,7 +138,7 @@ class _JobRows:
 class _Spoken:
     """A first look at all rows: which of them is the last to speak of each slot, and which made it fresh."""
 
-    def __init__(self, rows: _JobRows, slots: int, present: bytearray | None) -> None:
+    def __init__(self, rows: JobRows, slots: int, present: bytearray | None) -> None:
         self._present = present
         self._last = array("I", bytes(4 * slots))
         self._fresh: dict[int, int] = {}
@@ -281,14 +281,14 @@ class _Batch:
         self._slots.update(draft.slots)
         self._draft.add(draft)
 
-    def write(self, rows: _JobRows) -> int:
+    def write(self, rows: JobRows) -> int:
         """Write them; returns how many rows that makes. One row that is as it was stays."""
         if len(self._numbers) == 1 and self._is_whole:
             return 1
         return int(rows.write(self._numbers, self._draft)) if self._numbers else 0
 
 
-def _draft(row: _TakenRow, number: int) -> _Draft | None:
+def _draft(row: TakenRow, number: int) -> _Draft | None:
     """The row of that number taken apart; None for one that is in a file, or has what this version does not know."""
     content = row.content
     if not content.keys() <= _KEYS or any(name not in content for name in NUMBERS):

@@ -1,7 +1,8 @@
-"""The rows of an open job's items: one for each lot that came together, which nothing writes anew.
+"""The items of a job that grew while it ran, an open one or a stream: a row for each lot that came together.
 
-A row has the items, and what they are known by: their ids, or, of those that the user has added without ids, their
-identities. It also says whose handler has added each. How the items ended is in ``chunks``, as for any job.
+A row has the items, and what they are known by: their ids, or, of those that the user has added without ids, and of a
+stream's, their identities. It also says whose handler has added each. How the items ended is in ``chunks``, as for any
+job. An item of a stream that has changed is another one, which takes the place of the first.
 """
 
 from __future__ import annotations
@@ -37,17 +38,22 @@ KeptItem = tuple[Any, ...] | None
 class AddedRow(NamedTuple):
     """Items in slots that follow each other. ``kept`` are all of them in one pickle (a tuple), or each by itself.
 
+    So are the ``ids``, or they stand there as they are.
+
     ``makers`` are the slots of the items whose handlers have added them. ``gone`` are the places of items that do not
-    count any more.
+    count any more. Of a stream: ``states`` say in which each is (None: the identities do), and ``replaces`` are the
+    places of items that have changed, each with the slot that it had first.
     """
 
     first: int
     size: int
     kept: tuple[Any, ...] | list[KeptItem]
-    ids: list[Hashable] | None
+    ids: list[Hashable] | tuple[Any, ...] | None
     identities: bytes | None
     makers: bytes
     gone: tuple[int, ...] = ()
+    states: bytes | None = None
+    replaces: tuple[tuple[int, int], ...] = ()
 
     def put(self, job: int) -> Statement:
         """What writes it."""
@@ -60,6 +66,12 @@ class AddedRow(NamedTuple):
     def _body(self, job: int) -> bytes:
         return prepare(tuple(self[2:])).seal(_place(job, self.first))
 
+    def supersedes(self, now: dict[int, int]) -> Iterator[int]:
+        """The slots that do not count any more with this lot; ``now`` has those that do, by the first of each item."""
+        for at, first in self.replaces:
+            yield now.get(first, first)
+            now[first] = self.first + at
+
     def items(self, read_file: ReadFile) -> list[Any]:
         """The items; an `Unreadable` for one that can't be read, or was not kept."""
         if isinstance(self.kept, tuple):
@@ -68,6 +80,13 @@ class AddedRow(NamedTuple):
         return [
             Unreadable("it can't be pickled") if one is None else restore(Kept(*one), read_file) for one in self.kept
         ]
+
+    def all_ids(self) -> list[Any] | None:
+        """The ids; an `Unreadable` for each where they can't be read; None where items have none."""
+        if not isinstance(self.ids, tuple):
+            return self.ids
+        found = restore(Kept(*self.ids), _no_file)
+        return found if isinstance(found, list) else [Unreadable(found.reason) for _ in range(self.size)]
 
     def all_makers(self) -> Sequence[int]:
         """The maker of each."""
@@ -85,6 +104,10 @@ class AddedRow(NamedTuple):
         if isinstance(self.kept, list):
             return self._replace(gone=gone, kept=[None if at in gone else one for at, one in enumerate(self.kept)])
         return self._replace(gone=gone)
+
+
+def _no_file(name: str) -> bytes:
+    raise FileNotFoundError(name)
 
 
 def _place(job: int, first: int) -> Place:
@@ -137,6 +160,8 @@ class AddedRows(NamedTuple):
 
     def statements(self, job: int) -> list[Statement]:
         """What writes them, and counts them."""
+        if not self.rows:
+            return []
         count = sum(row.size for row in self.rows)
         return [*(row.put(job) for row in self.rows), (COUNT, (count, self.slots, self.rule, job))]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from array import array
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._parent.journal.chunk_rows import NO_ROW, Row, RowDraft, kept_together
@@ -17,12 +17,28 @@ from mpqueue._parent.journal.items.growing.added_rows import BY_USER, AddedRows,
 from mpqueue._parent.journal.items.growing.recorded_growth import Lot, RecordedGrowth
 from mpqueue._parent.journal.kept_values import BigFile
 
+if TYPE_CHECKING:
+    from mpqueue._parent.journal.journal_file import Statement
+
+
+class Growth(Protocol):
+    """Items on their way into the file."""
+
+    @property
+    def files(self) -> tuple[BigFile, ...]:
+        """The big ones."""
+        ...
+
+    def statements(self, job: int) -> list[Statement]:
+        """What writes them, and counts them."""
+        ...
+
 
 class GrownRow(NamedTuple):
     """A row, and the items that are written with it."""
 
     row: Row
-    growth: AddedRows
+    growth: Growth
 
     @property
     def left_out(self) -> tuple[tuple[int, str], ...]:
