@@ -20,14 +20,13 @@ from urllib.parse import quote
 
 from mpqueue._os.files import NO_LINKS, kind_of, open_file, sync_folder
 from mpqueue._parent.journal.chunk_rows import Row
-from mpqueue._parent.journal.converted_copy import keep_copy
 from mpqueue._parent.journal.guards.held_files import HeldFiles, MovedError
 from mpqueue._parent.journal.guards.job_lines import COLUMNS, SAID, is_whole, seal_lines
 from mpqueue._parent.journal.guards.journal_lock import Mark
 from mpqueue._parent.journal.guards.ownership import check_own, check_stat
-from mpqueue._parent.journal.items.growing.added_rows import slots_that_count
+from mpqueue._parent.journal.items.lots import slots_that_count
 from mpqueue._parent.journal.kept_values import VALUE, BigFile
-from mpqueue._parent.journal.migrations import migrate
+from mpqueue._parent.journal.migrations import keep_copy, migrate
 from mpqueue._parent.journal.pruning import shrinking
 from mpqueue._parent.journal.pruning.compaction import Compacted, compact, present_slots
 from mpqueue._parent.journal.pruning.stream_pruning import prune_stream

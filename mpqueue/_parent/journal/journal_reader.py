@@ -23,15 +23,14 @@ from mpqueue._core.state.item_table import ItemTable
 from mpqueue._core.state.timings import PastRun
 from mpqueue._os.files import NO_LINKS, kind_of, open_file
 from mpqueue._parent.journal.chunk_rows import Results, RowReader, WrittenRow
-from mpqueue._parent.journal.converted_copy import ConvertedCopy
 from mpqueue._parent.journal.guards import journal_lock as lock
 from mpqueue._parent.journal.guards.job_lines import COLUMNS, SAID, damaged_line, is_whole
 from mpqueue._parent.journal.guards.ownership import check_own, check_stat
 from mpqueue._parent.journal.items.forgotten import NOBODY
-from mpqueue._parent.journal.items.growing.added_rows import AddedRow, check_complete, read_added
 from mpqueue._parent.journal.items.kept_payloads import Damaged, read_payloads
+from mpqueue._parent.journal.items.known_items import KnownItems, Outcomes
+from mpqueue._parent.journal.items.lots import AddedRow, check_complete, read_added
 from mpqueue._parent.journal.items.matching import BLOCK, Block
-from mpqueue._parent.journal.items.streams.known_items import KnownItems, Outcomes
 from mpqueue._parent.journal.journal_file import (
     PART,
     column_to_text,
@@ -43,6 +42,7 @@ from mpqueue._parent.journal.journal_file import (
 )
 from mpqueue._parent.journal.kept_results import KeptResults
 from mpqueue._parent.journal.kept_values import ChangedError, Unreadable
+from mpqueue._parent.journal.migrations import ConvertedCopy
 from mpqueue._parent.journal.schema import VERSION, check_version
 from mpqueue._parent.journal.sealed import CHECK, Place, unseal
 from mpqueue._wire.ids import IdRule

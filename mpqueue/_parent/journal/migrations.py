@@ -1,6 +1,7 @@
 """From one version of the journal's tables to the next: a function each, run in one transaction.
 
-Where one fails, the file is as it was. A reader, who changes nothing, migrates a copy of its own.
+Before that, a copy is made beside the file; where one fails, the file is as it was. A reader, who changes nothing,
+migrates a temporary copy of its own.
 
 The next version needs: `SCHEMA` and `VERSION` in `mpqueue._parent.journal.schema`, a function in `MIGRATIONS`, and a
 journal of the version before in the tests.
@@ -8,15 +9,23 @@ journal of the version before in the tests.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import pickle
+import sqlite3
+import tempfile
+import threading
+import weakref
 from array import array
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from mpqueue._os.files import NO_LINKS, open_file, sync_folder
 from mpqueue._parent.journal.chunk_rows import NUMBERS, written_numbers, written_slots
 from mpqueue._parent.journal.guards.job_lines import COLUMNS, SAID, is_whole, seal_of
-from mpqueue._parent.journal.items.growing.added_rows import BY_USER, AddedRow
+from mpqueue._parent.journal.items.lots import BY_USER, AddedRow
 from mpqueue._parent.journal.kept_values import Kept, Unreadable, restore
 from mpqueue._parent.journal.schema import ADDED_ITEMS, VERSION
 from mpqueue._parent.journal.sealed import CHECK, Place, bind, seal, unseal
@@ -30,6 +39,64 @@ def migrate(connection: Any, version: int) -> None:
     """Bring tables of that version to `VERSION`, within the caller's transaction. Raises what the database raises."""
     for each in range(version, VERSION):
         MIGRATIONS[each](connection)
+
+
+def keep_copy(source: sqlite3.Connection, target: str) -> None:
+    """Write all that the connection sees into a file of that name, whole or not at all. Raises what SQLite raises."""
+    part = f"{target}.part"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(part)
+    os.close(open_file(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | NO_LINKS, 0o600))
+    try:
+        _copy(source, part)
+        os.replace(part, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(part)
+        raise
+    sync_folder(Path(target).parent)
+
+
+def _copy(
+    source: sqlite3.Connection, target: str, change: Callable[[sqlite3.Connection], object] | None = None
+) -> None:
+    """On disk when this returns, with what ``change`` does to the copy."""
+    with contextlib.closing(sqlite3.connect(target, isolation_level=None)) as copy:
+        source.backup(copy)
+        copy.execute("PRAGMA journal_mode=DELETE")
+        copy.execute("PRAGMA synchronous=FULL")
+        copy.execute("BEGIN IMMEDIATE")
+        if change is not None:
+            change(copy)
+        copy.execute("COMMIT")
+
+
+class ConvertedCopy:
+    """That of one journal, made again where that has changed. Any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._of: object = None
+        self._path: str | None = None
+
+    def of(self, state: object, source: sqlite3.Connection, version: int) -> str:
+        """Where it is. ``source`` sees the journal, of that version, in that state. A copy where that has changed."""
+        with self._lock:
+            if self._path is None:
+                fd, self._path = tempfile.mkstemp(prefix="mpqueue-", suffix=".db")
+                os.close(fd)
+                weakref.finalize(self, _remove, self._path, os.getpid())
+            if self._of != state:
+                self._of = None
+                _copy(source, self._path, lambda copy: migrate(copy, version))
+                self._of = state
+            return self._path
+
+
+def _remove(path: str, owner: int) -> None:
+    if os.getpid() == owner:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
 
 
 #: What jobs and files have since version 2.

@@ -33,9 +33,9 @@ from mpqueue._core.messages import JobHeldBack, JobPaused, JobResumed
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._parent.journal.chunk_rows import NO_ROW, Row, RowDraft
-from mpqueue._parent.journal.items.growing.growth_draft import GrownRow, GrowthDraft
-from mpqueue._parent.journal.items.growing.recorded_growth import RecordedGrowth
-from mpqueue._parent.journal.items.streams.stream_record import StreamDraft, StreamRecord
+from mpqueue._parent.journal.items.growth_draft import GrownRow, GrowthDraft
+from mpqueue._parent.journal.items.recorded_growth import RecordedGrowth
+from mpqueue._parent.journal.items.stream_record import StreamDraft, StreamRecord
 from mpqueue._parent.journal.journal_file import Statement, chunk_statement
 from mpqueue._parent.journal.journal_writer import GROUP, Entry, Journal
 from mpqueue._parent.surroundings.replies import Reply

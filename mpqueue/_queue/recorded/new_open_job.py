@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from mpqueue._core.state.item_table import DISCARD, ItemTable
 from mpqueue._parent.journal.code.made_by import MadeBy
-from mpqueue._parent.journal.items.growing.growth_draft import GrowthDraft
-from mpqueue._parent.journal.items.growing.recorded_growth import GivenItems, RecordedGrowth
-from mpqueue._parent.journal.items.growing.regrowth import Regrown
+from mpqueue._parent.journal.items.growth_draft import GrowthDraft
+from mpqueue._parent.journal.items.recorded_growth import GivenItems, RecordedGrowth
+from mpqueue._parent.journal.items.regrowth import Regrown
 from mpqueue._parent.journal.journal_file import JobItems
 from mpqueue._parent.journal.kept_results import KeptResults
 from mpqueue._queue.new_job import NewJob, RecordOptions, replay_item, send_results_to

@@ -25,8 +25,8 @@ from mpqueue._parent.journal.code.made_by import MadeBy
 from mpqueue._parent.journal.guards.running_marks import MOST
 from mpqueue._parent.journal.guards.suspects import care_of, ended_program, is_guilty
 from mpqueue._parent.journal.items.identity import UNKNOWN, why_unstable
-from mpqueue._parent.journal.items.streams.known_items import Known, KnownItems
-from mpqueue._parent.journal.items.streams.stream_record import StreamRecord
+from mpqueue._parent.journal.items.known_items import Known, KnownItems
+from mpqueue._parent.journal.items.stream_record import StreamRecord
 from mpqueue._parent.journal.journal_file import JobItems, chunk_statement
 from mpqueue._parent.journal.journal_writer import Entry
 from mpqueue._parent.journal.kept_results import KeptResults
@@ -42,7 +42,7 @@ from mpqueue.status import JobStatus
 
 if TYPE_CHECKING:
     from mpqueue._core.state.job_book import JobBook
-    from mpqueue._parent.journal.items.streams.stream_items import StreamItem
+    from mpqueue._parent.journal.items.stream_items import StreamItem
     from mpqueue._parent.journal.journal_reader import RecordedJob
     from mpqueue._queue.job_queue import JobQueue
     from mpqueue._queue.run import JobRun

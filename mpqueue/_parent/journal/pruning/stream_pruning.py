@@ -5,7 +5,7 @@ All of a stream is to run again after another ``version=``, say. Items that have
 
 from __future__ import annotations
 
-from mpqueue._parent.journal.items.growing.added_rows import read_added
+from mpqueue._parent.journal.items.lots import read_added
 from mpqueue._parent.journal.pruning.compaction import Compacted, JobRows, Run, compact
 from mpqueue.status import COMPLETED, PENDING
 

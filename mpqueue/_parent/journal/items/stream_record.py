@@ -13,15 +13,15 @@ from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mpqueue._parent.journal.chunk_rows import Row, RowDraft, written_numbers
-from mpqueue._parent.journal.items.growing.added_rows import BY_USER, AddedRow, KeptItem
-from mpqueue._parent.journal.items.growing.growth_draft import GrownRow
+from mpqueue._parent.journal.items.growth_draft import GrownRow
+from mpqueue._parent.journal.items.lots import BY_USER, AddedRow, KeptItem
 from mpqueue._parent.journal.kept_values import BigFile, keep
 from mpqueue.status import COMPLETED, FAILED, PENDING
 
 if TYPE_CHECKING:
     from mpqueue._core.state.item_table import ItemTable
-    from mpqueue._parent.journal.items.streams.known_items import Known
-    from mpqueue._parent.journal.items.streams.stream_items import StreamItem
+    from mpqueue._parent.journal.items.known_items import Known
+    from mpqueue._parent.journal.items.stream_items import StreamItem
     from mpqueue._parent.journal.journal_file import Statement
 
 #: Its slots count from when they are written; its items, from when they have ended.

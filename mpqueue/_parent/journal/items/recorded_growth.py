@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from mpqueue._core.state.item_table import ItemTable
-from mpqueue._parent.journal.items.growing.added_rows import BY_USER, KeptItem, keep_item
 from mpqueue._parent.journal.items.identity import NoIdentityError, digest, name_unstable
 from mpqueue._parent.journal.items.inventory import unknowable
+from mpqueue._parent.journal.items.lots import BY_USER, KeptItem, keep_item
 from mpqueue._parent.journal.kept_values import BigFile
 from mpqueue._wire.added_items import AddedItems
 

@@ -20,7 +20,7 @@ from mpqueue.errors import JournalError
 from mpqueue.status import COMPLETED, FAILED, PENDING
 
 if TYPE_CHECKING:
-    from mpqueue._parent.journal.items.growing.added_rows import AddedRow
+    from mpqueue._parent.journal.items.lots import AddedRow
 
 #: Bytes of a state that are kept: it is compared with one other state only.
 STATE = 8

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._parent.journal.chunk_rows import NO_ROW, Row, RowDraft, kept_together
-from mpqueue._parent.journal.items.growing.added_rows import BY_USER, AddedRows, KeptItem, keep_item, rows_of
-from mpqueue._parent.journal.items.growing.recorded_growth import Lot, RecordedGrowth
+from mpqueue._parent.journal.items.lots import BY_USER, AddedRows, KeptItem, keep_item, rows_of
+from mpqueue._parent.journal.items.recorded_growth import Lot, RecordedGrowth
 from mpqueue._parent.journal.kept_values import BigFile
 
 if TYPE_CHECKING:
     from mpqueue._parent.journal.journal_file import Statement
 
 
-class Growth(Protocol):
+class NewItems(Protocol):
     """Items on their way into the file."""
 
     @property
@@ -38,7 +38,7 @@ class GrownRow(NamedTuple):
     """A row, and the items that are written with it."""
 
     row: Row
-    growth: Growth
+    growth: NewItems
 
     @property
     def left_out(self) -> tuple[tuple[int, str], ...]:

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._parent.journal.chunk_rows import NUMBERS, fresh_row
-from mpqueue._parent.journal.items.growing.added_rows import BY_USER, AddedRow
-from mpqueue._parent.journal.items.growing.recorded_growth import RecordedGrowth
+from mpqueue._parent.journal.items.lots import BY_USER, AddedRow
+from mpqueue._parent.journal.items.recorded_growth import RecordedGrowth
 from mpqueue._parent.journal.journal_file import Statement, Store, chunk_statement
 from mpqueue._parent.journal.kept_results import KeptResults, run_discarded_again
 from mpqueue._parent.journal.kept_values import Unreadable
