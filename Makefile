@@ -135,6 +135,7 @@ coverage: .venv/.dev  ## what the tests reach, workers included
 	@touch $@
 
 bench: .venvs/bench/.bench  ## measure, in an hour or so; see benchmarks/README.md. ARGS='--only noop'
+	.venvs/bench/bin/python -m benchmarks.work --instructions
 	.venvs/bench/bin/python -m benchmarks $(ARGS)
 
 bench-quick: .venvs/bench/.bench  ## measure roughly, in five minutes
