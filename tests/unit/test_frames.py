@@ -13,14 +13,20 @@ from mpqueue._wire.frames import (
     ForgetFrame,
     ForgottenFrame,
     HandlerFrame,
+    RecordFrame,
     ReportFrame,
     Speech,
     WorkTimes,
+    all_of,
     dump_frame,
+    dump_leaving,
+    is_plain,
     load_frame,
+    load_leaving,
 )
 from mpqueue._wire.memory.segments import SegmentRef
 from mpqueue._wire.pickling.payload import Packed
+from mpqueue._wire.records import begin_unsent, dump_record, load_record, load_unsent, unsent
 
 TIMES = WorkTimes(*(number / 8 for number in range(9)))
 REPORT = ReportFrame(
@@ -68,3 +74,42 @@ def test_nothing_at_all_arrives_too() -> None:
 def test_what_goes_with_every_chunk_names_no_class(frame: Any) -> None:
     assert b"mpqueue" not in dump_frame(frame)
     assert b"builtins" not in dump_frame(frame)
+
+
+def test_an_answer_says_which_segments_it_leaves_only_where_there_are_any() -> None:
+    frame = dump_frame(REPORT)
+    assert dump_leaving(frame, []) == frame
+    assert load_leaving(frame) == (frame, ())
+    ref = SegmentRef("path", 7, 100, 1)
+    assert load_leaving(dump_leaving(frame, [ref])) == (frame, [ref])
+
+
+def test_all_pickles_of_results_are_found_also_in_what_was_yielded() -> None:
+    one, other = Packed(b"one"), Packed(b"other")
+    assert [*all_of(one)] == [one]
+    assert [*all_of([one, b"plain", [other, b"plain"]])] == [one, other]
+
+
+@pytest.mark.parametrize(
+    ("report", "plain"),
+    [
+        (REPORT, True),
+        (REPORT._replace(results=[Packed(b"one")]), False),
+        (REPORT._replace(results=[Packed(b"one")], passed=True), True),
+        (REPORT._replace(failures={0: FAILURE}), False),
+        (REPORT._replace(setup_failure=FAILURE), False),
+    ],
+)
+def test_a_report_is_plain_where_reading_it_runs_no_code_of_users(report: ReportFrame, plain: bool) -> None:
+    assert is_plain(report) == plain
+
+
+def test_records_that_no_report_brought_are_read_as_far_as_they_are_whole() -> None:
+    records = [RecordFrame({"msg": text}, place, 1) for text, place in (("one", 4), ("other", None))]
+    written = begin_unsent(7) + b"".join(unsent(dump_record(record)) for record in records)
+    assert load_record(dump_record(records[0])) == records[0]
+    assert load_unsent(written) == (7, records)
+    assert load_unsent(written[:-1]) == (7, records[:1])
+    assert load_unsent(begin_unsent(7)) == (7, [])
+    assert load_unsent(b"") is None
+    assert load_unsent(unsent(b"no number")) is None
