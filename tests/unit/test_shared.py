@@ -14,6 +14,7 @@ from mpqueue import Shared, share
 from mpqueue._wire.memory import shared
 from mpqueue._wire.memory.segments import SegmentStore
 from mpqueue._wire.pickling import payload
+from mpqueue._wire.pickling.classes import Scope, in_scope, leave
 from mpqueue._wire.pickling.packed_handler import Travels, pack_handler
 from mpqueue._wire.pickling.payload import dump, dump_code, load
 from mpqueue.errors import ItemPicklingError
@@ -159,3 +160,66 @@ def test_what_pickles_name_stays() -> None:
 
 def test_it_is_shown_also_where_the_object_can_t_be() -> None:
     assert "<ReprlessError: its repr() raised RuntimeError>" in repr(share(ReprlessError()))
+
+
+def test_it_stands_in_for_the_object() -> None:
+    table = share([3, 1, 2])
+    assert (len(table), [*table], table[1], 3 in table, 5 in table) == (3, [3, 1, 2], 1, True, False)
+    assert bool(table)
+    assert not share([])
+    assert table.index(2) == 2
+    assert share(max)(4, 7) == 7
+    assert np.asarray(share(np.arange(3)), dtype=float).tolist() == [0.0, 1.0, 2.0]
+    with pytest.raises(AttributeError):
+        _ = table.missing
+
+
+def test_a_worker_takes_in_what_is_lent_or_brought_once_and_keeps_it_while_it_is_used() -> None:
+    table = share(np.arange(100_000))
+    assert shared.size_of(table) == table._packed.size
+    lent, segment = shared.lend(shared.parts_of(table))
+    assert segment is not None
+    assert lent.token == shared.token_of(table)
+    for brought in (lent, shared.lend_own(table), shared.parts_of(table)):
+        assert shared.take_in(brought) is table, "this process has it"
+        shared._known.pop(table._token)
+        try:
+            met = shared.take_in(brought)
+            assert met is not table
+            assert shared.take_in(brought) is met
+            assert met.value[99_999] == 99_999
+        finally:
+            shared._known[table._token] = table
+
+
+def test_what_other_processes_shared_is_kept_until_they_drop_it() -> None:
+    table = share([1, 2])
+    token = ("another process", 1)
+    met = shared._meet(token, table._packed)
+    assert shared._meet(token, table._packed) is met
+    assert shared._kept[token] is met
+    shared.forget([("another process", 2)])
+    assert token in shared._kept
+    shared.forget([token])
+    assert token not in shared._kept
+    assert shared._known[token] is met, "as long as something holds it"
+
+
+def test_each_job_has_what_is_shared_of_its_own_classes() -> None:
+    class Point:
+        x = 1
+
+    Point.__module__ = "__main__"
+    here = share([Point()])
+    plain = share([1])
+    with in_scope(one := Scope()):
+        first = shared._meet(("another process", 3), here._packed)
+        assert first.value is first.value
+        assert shared._meet(("another process", 3), here._packed).value is first.value
+        assert shared._meet(("another process", 4), plain._packed).value == [1]
+    with in_scope(other := Scope()):
+        second = shared._meet(("another process", 3), here._packed)
+        assert second.value is not first.value
+    shared.forget([("another process", 3), ("another process", 4)])
+    for scope in (other, one):
+        leave(scope)

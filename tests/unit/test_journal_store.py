@@ -1,0 +1,438 @@
+"""The journal's file: what is put into it is read again, what is damaged or gone is named, the rest stays."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import stat
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mpqueue._parent.journal.guards.held_files import MovedError
+from mpqueue._parent.journal.guards.journal_lock import JournalLock, Mark, is_held, marked
+from mpqueue._parent.journal.guards.running_marks import RunningMark, RunningMarks
+from mpqueue._parent.journal.items.identity import SIZE
+from mpqueue._parent.journal.items.matching import Block
+from mpqueue._parent.journal.journal_file import (
+    ADD_CHUNK,
+    JobItems,
+    Store,
+    column_to_text,
+    describe,
+    folder_of,
+    text_to_column,
+)
+from mpqueue._parent.journal.journal_reader import Reader, RecordedJob
+from mpqueue._parent.journal.kept_values import Unreadable, big_file
+from mpqueue._parent.journal.sealed import prepare
+from mpqueue.errors import JournalError
+from tests.support.this_system import IS_WINDOWS
+from tests.unit.small_blocks import small_blocks
+
+NO_ITEMS = JobItems()
+POSIX_ONLY = pytest.mark.skipif(IS_WINDOWS, reason="open files can't be removed there")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return str(tmp_path / "run.db")
+
+
+@contextlib.contextmanager
+def stored(path: str, **how: Any) -> Iterator[Store]:
+    store = Store(path, **how)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def columns(**changed: Any) -> dict[str, Any]:
+    """A job's line."""
+    line = {"id": "job", "total": 3, "rule": "position", "seed": "0x10", "created_at": 1.5, "status": "pending"}
+    return line | {"completed": 0, "failed": 0, "retries": 0} | changed
+
+
+def put(store: Store, items: JobItems = NO_ITEMS, **changed: Any) -> int:
+    return store.put_job(None, columns(**changed), items)
+
+
+def found(path: str, job_id: str = "job") -> RecordedJob:
+    job = Reader(path).find(job_id)
+    assert job is not None
+    return job
+
+
+def change(path: str, statement: str, *arguments: Any) -> None:
+    """Damage it."""
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(statement, arguments)
+
+
+def rows_of(path: str, query: str) -> list[tuple[Any, ...]]:
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        return connection.execute(query).fetchall()
+
+
+# -- jobs --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_job_is_read_as_it_was_put_also_while_the_journal_is_open(path: str) -> None:
+    with stored(path) as store:
+        assert (put(store), put(store, id="other", total=0)) == (1, 2)
+        job = found(path)
+        assert (job.number, job.id, job.total, job.count, job.seed, job.past) == (1, "job", 3, 3, 16, None)
+        store.put_job(1, {"status": "completed", "started_at": 5.0, "duration": 2.0, "slots": 7}, NO_ITEMS)
+        job = found(path)
+        assert (job.status, job.count, job.past) == ("completed", 7, (5.0, 2.0, None, None))
+        assert [each.id for each in Reader(path).jobs()] == ["job", "other"]
+        assert Reader(path).find("none") is None
+    with stored(path) as store:
+        assert store.numbers == {"job": 1, "other": 2}
+        store.remove_job(1)
+        assert store.numbers == {"other": 2}
+        assert put(store, id="job") == 3, "numbers are never used again"
+    assert not os.path.exists(f"{path}-wal")
+
+
+@pytest.mark.parametrize("text", ["job", "Größe", "scan-\udcff.txt"])
+def test_any_text_of_a_user_comes_back(path: str, text: str) -> None:
+    assert column_to_text(text_to_column(text)) == text
+    with stored(path) as store:
+        put(store, id=text)
+    assert found(path, text).id == text
+
+
+def test_a_job_whose_maker_ended_before_all_of_it_was_there_is_removed(path: str) -> None:
+    with stored(path) as store:
+        put(store, total=-3)
+        put(store, id="whole", total=0)
+        assert [job.id for job in Reader(path).jobs()] == ["whole"]
+        assert Reader(path).find("job") is None
+    with stored(path) as store:
+        assert store.numbers == {"whole": 2}
+    assert rows_of(path, "SELECT id FROM jobs") == [("whole",)]
+
+
+def test_what_is_suspected_is_kept_until_the_job_is_over(path: str, caplog: pytest.LogCaptureFixture) -> None:
+    with stored(path) as store:
+        for status in ("running", "completed"):
+            put(store, id=status, status=status, suspects=prepare({4: 2}))
+        put(store, id="nothing")
+    with stored(path) as store:
+        assert store.suspects == {1: {4: 2}, 3: {}}
+        store.put_job(1, {"suspects": b"damaged"}, NO_ITEMS)
+    with stored(path) as store:
+        assert store.suspects[1] == {}
+    assert "is damaged; that is counted anew" in caplog.text
+
+
+def test_a_damaged_line_is_named_and_its_job_is_left(path: str) -> None:
+    with stored(path) as store:
+        put(store)
+    change(path, "UPDATE jobs SET total = 4")
+    with stored(path) as store:
+        assert store.damaged == {1}
+    for question in (Reader(path).jobs, lambda: Reader(path).find("job"), lambda: Reader(path).line(1)):
+        with pytest.raises(JournalError, match="expected line 1 of its jobs as it was written"):
+            question()
+
+
+# -- items -------------------------------------------------------------------------------------------------------------
+
+
+def items_by_id(*ids: str) -> JobItems:
+    """Blocks of two."""
+    blocks = []
+    for first in range(0, len(ids), 2):
+        those = list(ids[first : first + 2])
+        identities = b"".join(each.encode().ljust(SIZE, b".") for each in those)
+        blocks.append((first, prepare(tuple(Block(identities, None))), prepare(those)))
+    return JobItems(blocks=blocks)
+
+
+@pytest.fixture
+def by_id(path: str) -> Iterator[str]:
+    """A journal of a job of three items in four slots, of which the second is gone, in another order."""
+    with small_blocks(2):
+        with stored(path) as store:
+            places = prepare(array("I", [3, 0, 2]).tobytes())
+            put(store, items_by_id("a", "b", "c", "d"), rule="key", slots=4, places=places)
+        yield path
+
+
+def test_ids_come_in_the_order_of_the_items_and_names_in_that_of_the_slots(by_id: str) -> None:
+    reader, job = Reader(by_id), found(by_id)
+    assert reader.ids(job) == ["d", "a", "c"]
+    assert reader.places(job) == array("I", [3, 0, 2])
+    assert reader.names(job) == ["a", "b", "c", "d"]
+    assert reader.ids_of_block(job, 2) == ["c", "d"]
+    assert reader.ids_of_block(job, 4) is None
+    assert [block.identities[::SIZE] for block in reader.blocks(job)] == [b"ab", b"cd"]
+    assert reader.block(job, 2).identities[::SIZE] == b"cd"
+
+
+def test_damaged_ids_are_unreadable_and_said_to_be_once(by_id: str, caplog: pytest.LogCaptureFixture) -> None:
+    change(by_id, "UPDATE slots SET ids = x'00' WHERE first = 2")
+    reader, job = Reader(by_id), found(by_id)
+    for _ in range(2):
+        first, second, *damaged = reader.names(job)
+        assert [first, second] == ["a", "b"]
+        assert [type(each) for each in damaged] == [Unreadable, Unreadable]
+    assert caplog.text.count("the ids of 2 items are damaged") == 1
+
+
+@pytest.mark.parametrize("damage", ["DELETE FROM slots", "UPDATE slots SET body = x'00'"])
+def test_of_a_block_that_is_damaged_or_gone_nothing_is_known_and_of_others_all(by_id: str, damage: str) -> None:
+    change(by_id, f"{damage} WHERE first = 0")
+    reader, job = Reader(by_id), found(by_id)
+    nobody, known = reader.blocks(job)
+    assert (nobody.identities, known.identities[::SIZE]) == (bytes(2 * SIZE), b"cd")
+    assert reader.block(job, 0) == nobody
+
+
+@pytest.mark.parametrize("places", [[0, 1], [0, 1, 4]])
+def test_places_that_the_job_has_not_are_refused(by_id: str, places: list[int]) -> None:
+    with stored(by_id) as store:
+        store.put_job(1, {"places": prepare(array("I", places).tobytes())}, NO_ITEMS)
+    with pytest.raises(JournalError, match="expected the places of 3 items, got others"):
+        Reader(by_id).places(found(by_id))
+
+
+def test_a_removed_job_is_said_to_be_removed(path: str) -> None:
+    with stored(path) as store:
+        put(store, handler=prepare("the handler"))
+        job = found(path)
+        assert Reader(path).handler(job) == "the handler"
+        store.remove_job(1)
+    for question in (Reader(path).handler, Reader(path).table):
+        with pytest.raises(JournalError, match="expected job 'job', which has been removed from it"):
+            question(job)
+
+
+def test_damaged_codes_count_as_other_code(path: str, caplog: pytest.LogCaptureFixture) -> None:
+    with stored(path) as store:
+        put(store, codes=prepare([("3.11", {"f": "x"}, {})]))
+        assert Reader(path).codes(found(path)) == [("3.11", {"f": "x"}, {})]
+        store.put_job(1, {"codes": b"damaged"}, NO_ITEMS)
+    assert Reader(path).codes(found(path)) == [("damaged", {}, {})]
+    assert "with which code its results were made is damaged" in caplog.text
+
+
+# -- files beside it ---------------------------------------------------------------------------------------------------
+
+
+def value_of(store: Store, content: bytes) -> str:
+    """Write a big value of the first job; its file's name."""
+    file = big_file((content,))
+    store.write([], [(file, 1)])
+    return file.name
+
+
+def test_a_big_value_has_a_file_until_its_job_is_removed(path: str) -> None:
+    with stored(path) as store:
+        put(store)
+        name = value_of(store, b"content")
+        assert os.listdir(folder_of(path)) == [name]
+        assert Reader(path).read_file(name) == b"content"
+        assert Reader(path).size_of(1) == 7
+        assert store.size >= 7 + os.path.getsize(path) + os.path.getsize(f"{path}-wal")
+        store.remove_job(1)
+        assert os.listdir(folder_of(path)) == []
+    assert not folder_of(path).exists()
+
+
+def test_parts_of_a_program_that_ended_go_or_get_their_name_and_others_files_stay(
+    path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with stored(path) as store:
+        put(store)
+        name = value_of(store, b"content")
+    folder = folder_of(path)
+    (folder / name).rename(folder / f"{name}.part")
+    (folder / "unnamed.value.part").write_bytes(b"")
+    (folder / "older.value").write_bytes(b"")
+    assert Reader(path).read_file(name) == b"content", "also under the other name"
+    with stored(path):
+        assert sorted(os.listdir(folder)) == sorted([name, "older.value"])
+    assert "1 files in" in caplog.text
+
+
+def test_all_of_a_write_or_nothing(path: str) -> None:
+    with stored(path) as store:
+        put(store)
+        with pytest.raises(sqlite3.Error):
+            store.write([(ADD_CHUNK, (1, 1, b"row", None)), ("INSERT INTO nowhere VALUES (1)", ())])
+        assert rows_of(path, "SELECT * FROM chunks") == []
+        store.write([(ADD_CHUNK, (4, 1, b"row", None))])
+    with stored(path) as store:
+        assert store.next_chunk() == 5
+
+
+# -- what is no journal, or not all of it ------------------------------------------------------------------------------
+
+
+@POSIX_ONLY
+def test_a_new_journal_is_its_users_alone(path: str) -> None:
+    Path(f"{path}.new").write_bytes(b"its maker ended")
+    with stored(path) as store:
+        put(store)
+        for name in (path, f"{path}-wal"):
+            assert stat.S_IMODE(os.stat(name).st_mode) == 0o600
+    assert not os.path.exists(f"{path}.new")
+
+
+def test_what_a_missing_journal_left_beside_it_is_not_overwritten(path: str) -> None:
+    Path(f"{path}-wal").write_bytes(b"a log")
+    with pytest.raises(JournalError, match=r"to which .*run\.db-wal belongs, got nothing of that name"):
+        Store(path)
+    Path(f"{path}-wal").unlink()
+    folder_of(path).mkdir()
+    with stored(path):  # an empty folder says nothing
+        pass
+    os.unlink(path)
+    folder_of(path).mkdir()
+    (folder_of(path) / "a.value").write_bytes(b"")
+    Path(path).touch()
+    with pytest.raises(JournalError, match=r"to which .*run\.db\.files belongs, got an empty file"):
+        Store(path)
+    assert os.path.getsize(path) == 0
+
+
+def test_a_journal_that_lost_what_an_unclosed_program_wrote_is_refused_and_shown(
+    path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    marks: list[Mark] = []
+    with stored(path, mark=marks.append) as store:
+        put(store)
+        put(store, id="other")
+    assert [mark.commits for mark in marks] == [1, 2]
+    with stored(path, left=marks[-1]) as store:
+        assert len(store.numbers) == 2
+    more = marks[-1]._replace(commits=3)
+    for left, words in ((more, "got only 2 of them"), (more._replace(number=9), "got an older state of it")):
+        with pytest.raises(JournalError, match=f"expected all 3 commits of process {os.getpid()}.* {words}"):
+            Store(path, left=left)
+    Path(f"{path}.lock").write_bytes(more.to_bytes())
+    assert len(Reader(path).jobs()) == 2
+    assert "got only 2 of them" in caplog.text
+    os.unlink(path)
+    with pytest.raises(JournalError, match=r"expected all 2 commits .* got nothing of that name"):
+        Store(path, left=marks[-1])
+    with stored(path, left=Mark(1)):  # which had written nothing
+        pass
+
+
+@POSIX_ONLY
+def test_a_log_that_is_removed_costs_nothing_and_a_journal_that_is_moved_is_not_written(
+    path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with stored(path) as store:
+        put(store)
+        os.unlink(f"{path}-wal")
+        store.check_in_place()
+        assert "its log was removed while it was open" in caplog.text
+        put(store, id="other")
+        store.check_in_place()
+        assert len(Reader(path).jobs()) == 2
+        os.rename(path, f"{path}.moved")
+        with pytest.raises(MovedError, match=r"run\.db that was opened, got nothing there"):
+            store.check_in_place()
+        Path(path).touch()
+        with pytest.raises(MovedError, match="got another file there"):
+            store.check_in_place()
+        os.unlink(path)
+    assert os.path.exists(f"{path}-wal"), "it belongs to what was moved"
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (sqlite3.DatabaseError("file is not a database"), "got a file of another kind"),
+        (sqlite3.DatabaseError("database disk image is malformed"), "got a damaged one"),
+        (TypeError("no text"), "got a damaged one"),
+        (sqlite3.OperationalError("attempt to write a readonly database"), "in a folder that can be"),
+        (OSError("Read-only: read-only"), "in a folder that can be"),
+        (sqlite3.OperationalError("unable to open database file"), "in a folder that can be"),
+        (sqlite3.OperationalError("database or disk is full"), "expected room on the disk"),
+        (OSError("No space left on device"), "expected room on the disk"),
+        (sqlite3.OperationalError("disk I/O error"), "that can be read and written, got 'disk I/O error'"),
+        (MovedError("put it back"), "put it back"),
+    ],
+)
+def test_what_is_wrong_is_said_in_words_that_help(error: Exception, words: str) -> None:
+    assert words in describe(error)
+
+
+# -- who has it open, and what ran -------------------------------------------------------------------------------------
+
+
+def test_one_queue_at_a_time_and_an_end_that_was_no_close_leaves_its_mark(path: str) -> None:
+    assert not is_held(path)
+    assert marked(path) is None
+    lock = JournalLock(path)
+    assert is_held(path)
+    assert (lock.left, marked(path)) == (None, Mark(os.getpid()))
+    with pytest.raises(JournalError, match="another queue of this process has open"):
+        JournalLock(path)
+    lock.mark(Mark(7, 2, 0.5, 3))
+    assert lock.is_in_place
+    lock.release()
+    assert not is_held(path)
+    assert not os.path.exists(f"{path}.lock")
+    Path(f"{path}.lock").write_bytes(Mark(7, 2, 0.5, 3).to_bytes())
+    lock = JournalLock(path)
+    assert (lock.left, marked(path)) == (Mark(7, 2, 0.5, 3), Mark(os.getpid(), 2, 0.5, 3))
+    lock.release(keep=True)  # it could not be opened
+    assert marked(path) == Mark(7, 2, 0.5, 3)
+    assert not is_held(path)
+
+
+@POSIX_ONLY
+def test_a_lock_that_is_gone_or_no_lock_is_noticed(path: str) -> None:
+    lock = JournalLock(path)
+    os.rename(f"{path}.lock", f"{path}.moved")
+    assert not lock.is_in_place
+    Path(f"{path}.lock").touch()
+    assert not lock.is_in_place
+    lock.release()
+    assert os.path.exists(f"{path}.lock"), "it is another one's"
+    Path(f"{path}.lock").write_bytes(bytes(5000))
+    with pytest.raises(JournalError, match="expected a lock file, got something else"):
+        JournalLock(path)
+    assert not is_held(path)
+
+
+def test_what_was_with_workers_when_a_program_ended_is_read_as_far_as_it_is_whole(path: str) -> None:
+    marks = RunningMarks(path)
+    assert marks.left == []
+    marks.mark(0, 1, range(3, 6), alone=False)
+    marks.mark(1, 1, [9, 2], alone=False)
+    marks.mark(2, 5, [7], alone=True)
+    content = Path(f"{path}.running").read_bytes()
+    alone = [RunningMark(1, range(3, 6), False), RunningMark(1, [9, 2], False), RunningMark(5, [7], True)]
+
+    def left(content: bytes) -> list[RunningMark]:
+        """What the next program finds; it finds it once."""
+        Path(f"{path}.other.running").write_bytes(content)
+        found = RunningMarks(f"{path}.other").left
+        assert RunningMarks(f"{path}.other").left == []
+        return found
+
+    os.chmod(f"{path}.running", 0o600)
+    assert left(content) == alone
+    assert left(content.replace(b"[9,2]", b"[9,3]")) == [alone[0], alone[2]]
+    marks.mark_beside()
+    assert left(Path(f"{path}.running").read_bytes())[2] == RunningMark(5, [7], False)
+    marks.mark(2, 5, [7], alone=True)
+    marks.clear(2)
+    marks.mark_beside()
+    marks.clear(0)
+    assert left(Path(f"{path}.running").read_bytes()) == [alone[1]]
+    marks.close()
+    assert not os.path.exists(f"{path}.running")
