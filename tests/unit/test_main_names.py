@@ -1,0 +1,131 @@
+"""What a worker's initializer leaves in the script's names, for the functions that come after it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from mpqueue._wire.pickling import classes, main_names
+from mpqueue._wire.pickling.payload import Packed, dump_code, load
+from tests.unit.test_classes import as_in_another_process
+
+SOURCE = """
+class Config:
+    level = 1
+    names = ["a"]
+
+count, other = 0, "first"
+
+def begin():
+    global count
+    count = 5
+    Config.level = 7
+    helper.marked = True
+
+def helper():
+    return count
+
+def read():
+    return count, other, Config.level, Config.names, getattr(helper, "marked", False), helper()
+
+def fail():
+    global count
+    count = 9
+    raise ValueError("in the initializer")
+"""
+
+
+class Program:
+    """A script, whose functions are sent."""
+
+    def __init__(self) -> None:
+        self.main: Any = ModuleType("__main__")
+        exec(SOURCE, vars(self.main))
+
+    def send(self, name: str) -> Packed:
+        """One of its functions, as it is now."""
+        before, sys.modules["__main__"] = sys.modules["__main__"], self.main
+        try:
+            return dump_code(getattr(self.main, name))[0]
+        finally:
+            sys.modules["__main__"] = before
+
+
+@pytest.fixture
+def program(monkeypatch: pytest.MonkeyPatch) -> Iterator[Program]:
+    """This process is a worker meanwhile, which has had no initializer."""
+    monkeypatch.setitem(sys.modules, "__main__", ModuleType("__main__"))
+    nothing: dict[str, Any] = {"_shared": None, "_common": None, "_kept": frozenset(), "_kept_attributes": {}}
+    for name, value in nothing.items():
+        monkeypatch.setattr(main_names, name, value)
+    monkeypatch.setattr(classes, "_latest", None)
+    _of_worker.clear()
+    yield Program()
+    classes.forget_attributes()
+
+
+#: The classes that the worker has met, and their ids.
+_of_worker: list[dict[Any, Any]] = []
+
+
+@contextmanager
+def in_worker() -> Iterator[None]:
+    """Of what was sent from here only what the worker has met is known."""
+    tables: tuple[Any, ...] = (classes._known, classes._ids)
+    with as_in_another_process():
+        for table, content in zip(tables, _of_worker, strict=False):
+            table.update(content)
+        try:
+            yield
+        finally:
+            _of_worker[:] = map(dict, tables)
+
+
+def loaded(packed: Packed) -> Any:
+    """A function of a job that begins in this worker."""
+    with in_worker(), classes.in_scope(main_names.new_scope()):
+        return load(packed)
+
+
+def begin(packed: Packed) -> None:
+    with in_worker():
+        main_names.run_initializer(lambda: load(packed))
+
+
+def test_what_it_sets_is_there_for_functions_that_come_later_and_what_it_does_not_is_the_programs(
+    program: Program,
+) -> None:
+    first, initializer = program.send("read"), program.send("begin")
+    begin(initializer)
+    read = loaded(first)
+    assert read() == (5, "first", 7, ["a"], True, 5)
+    program.main.other, program.main.count = "second", 1
+    program.main.Config.level, program.main.Config.names = 2, ["a", "b"]
+    again = loaded(program.send("read"))
+    assert again() == (5, "second", 7, ["a", "b"], True, 5)
+    assert read() == again(), "they have one namespace"
+
+
+def test_without_one_each_function_has_names_of_its_own_unless_they_are_loaded_together(program: Program) -> None:
+    read, initializer = program.send("read"), program.send("begin")
+    loaded(initializer)()
+    assert loaded(read)()[0] == 0
+    with main_names.together():
+        set_up, handler = load(initializer), load(read)
+    set_up()
+    assert handler()[0] == 5
+    assert main_names.own_values() is None
+
+
+def test_a_second_one_finds_what_the_first_has_left_also_where_it_fails(program: Program) -> None:
+    read, failing, initializer = (program.send(name) for name in ("read", "fail", "begin"))
+    with pytest.raises(ValueError, match="in the initializer"):
+        begin(failing)
+    assert loaded(read)()[:1] == (9,)
+    begin(initializer)
+    assert loaded(program.send("read"))()[:3] == (5, "first", 7)
