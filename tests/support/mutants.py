@@ -1,35 +1,56 @@
 """Do the fast tests notice a change that makes the code wrong? Small changes at random places, one at a time.
 
-``python -m tests.support.mutants --count 300 --seed 1`` (`make mutants`) makes a copy of the project, runs the fast
-tests once to see which of them reach which line, and then, for each mutant, the tests that reach its line, the
-quickest first, until one fails. A mutant that none of them notices lives, and shows where a test asserts nothing. One
-that makes the tests hang has been noticed.
+``python -m tests.support.mutants --count 300 --seed 1`` (`make mutants`) lets pytest collect the fast tests, and forks
+from then on. First some processes run all tests once, to see which of them reach which line. Then there is one process
+for each mutant: it changes the code of the function concerned, in its memory only, and runs the tests that reach the
+line, the quickest first, until one fails. A mutant that none of them notices lives, and shows where a test asserts
+nothing. One that makes the tests hang has been noticed. What runs in programs that a test starts is not changed.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import copy
+import fnmatch
+import gc
+import importlib
+import json
+import math
+import multiprocessing
 import os
 import random
-import shutil
-import subprocess
+import resource
+import signal
 import sys
 import tempfile
-import xml.etree.ElementTree as ET
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 from pathlib import Path
-from queue import SimpleQueue
+from types import CodeType, FunctionType
+from typing import Any
+
+import pytest
+
+from tests.support import leaks
 
 ROOT = Path(__file__).parent.parent.parent
-#: The code that is changed, and the tests that should notice.
+#: The code that is changed.
 ROOMS = ("mpqueue/_core", "mpqueue/_parent/journal", "mpqueue/_wire")
-FAST = ("tests/unit", "tests/simulation", "tests/contract", "tests/integration")
-#: Seconds for the tests of one mutant, and how many of those that reach its line are run.
-LIMIT, MOST_TESTS = 120, 150
+#: The tests that should notice. Where nothing waits also the slow ones, but none that changes the code itself.
+STILL, WAITING = ("tests/unit", "tests/simulation"), ("tests/integration", "tests/contract")
+CHANGING = "the_model_finds or the_simulation_finds"
+#: Seconds of the CPU: of the tests that reach a mutant as many are run as took so long beforehand.
+BUDGET = 60.0
+#: Seconds after which a test is said to hang, also on a busy machine, and all tests of a mutant.
+HANGS, LIMIT = 300, 1500.0
+#: Bytes that a mutant may take: one that fills the memory fails before it disturbs others.
+MEMORY = 8 << 30
 
 _SWAPPED: dict[type[ast.AST], type[ast.AST]] = {
     ast.Lt: ast.LtE,
@@ -58,6 +79,7 @@ class Mutant:
 
     path: str
     line: int
+    last: int  #: line
     start: int  #: in bytes
     end: int
     text: str
@@ -78,7 +100,9 @@ def mutants_of(path: Path) -> Iterator[Mutant]:
     starts = [0]
     for line in source.splitlines(keepends=True):
         starts.append(starts[-1] + len(line))
-    for node in _code(ast.parse(source)):
+    module = ast.parse(source)
+    lines = _lines(module)
+    for node in _code(module):
         for changed in _changes(node):
             assert isinstance(node, ast.expr | ast.stmt)
             assert node.end_lineno is not None
@@ -87,7 +111,18 @@ def mutants_of(path: Path) -> Iterator[Mutant]:
             end = starts[node.end_lineno - 1] + node.end_col_offset
             text = ast.unparse(changed)
             text = f"({text})" if isinstance(node, ast.expr) else text
-            yield Mutant(path.relative_to(ROOT).as_posix(), node.lineno, start, end, text)
+            yield Mutant(path.relative_to(ROOT).as_posix(), *lines[node], start, end, text)
+
+
+def _lines(module: ast.Module) -> dict[ast.AST, tuple[int, int]]:
+    """The first and last line of the statement, or of the condition of a compound one, that each node is a part of."""
+    lines: dict[ast.AST, tuple[int, int]] = {}
+    for outer in ast.walk(module):  # from outside inwards
+        if isinstance(outer, ast.stmt | ast.expr | ast.excepthandler) and outer not in lines:
+            lines[outer] = (outer.lineno, outer.end_lineno or outer.lineno)
+            if not hasattr(outer, "body") or isinstance(outer, ast.Lambda | ast.IfExp):
+                lines.update(dict.fromkeys(ast.walk(outer), lines[outer]))
+    return lines
 
 
 def _code(node: ast.AST) -> Iterator[ast.AST]:
@@ -95,7 +130,7 @@ def _code(node: ast.AST) -> Iterator[ast.AST]:
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.Raise | ast.Assert | ast.arguments | ast.AnnAssign | ast.Import | ast.ImportFrom):
             continue
-        if isinstance(child, ast.FunctionDef) and child.name in {"__repr__", "__str__"}:
+        if isinstance(child, ast.FunctionDef) and child.name in {"__repr__", "__str__", "__hash__"}:
             continue
         if isinstance(child, ast.JoinedStr | ast.Global | ast.Nonlocal):
             continue
@@ -110,6 +145,10 @@ def _code(node: ast.AST) -> Iterator[ast.AST]:
 
 def _inside(node: ast.AST) -> Iterator[ast.AST]:
     if isinstance(node, ast.Raise | ast.Assert | ast.JoinedStr | ast.Import | ast.ImportFrom):
+        return
+    if ast.unparse(node).startswith("log."):
+        return
+    if isinstance(node, ast.keyword) and node.arg == "strict":  # of zip, which checks what is so anyhow
         return
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         yield from _code(ast.Module(body=[node], type_ignores=[]))
@@ -152,91 +191,217 @@ def _with(node: ast.AST, **fields: object) -> ast.AST:
     return changed
 
 
-# --- tests ------------------------------------------------------------------------------------------------------------
+# --- the tests --------------------------------------------------------------------------------------------------------
+
+_forks = multiprocessing.get_context("fork")
+
+#: What becomes of a mutant.
+NOTICED, LIVES, UNREACHED, NOT_MADE = "noticed", "lives", "no fast test comes there", "could not be made"
+_LIVES, _NOT_MADE = 7, 8  #: as a process says it
+_ENDS = {_LIVES: LIVES, _NOT_MADE: NOT_MADE}
 
 
-class Trees:
-    """Copies of the project, each for one mutant at a time."""
+@dataclass
+class Reached:
+    """Which tests reach the lines of a file, and how many seconds of the CPU each test took."""
 
-    def __init__(self, folder: Path, count: int) -> None:
-        self._free: SimpleQueue[Path] = SimpleQueue()
-        for number in range(count):
-            tree = folder / f"tree-{number}"
-            for name in ("mpqueue", "tests", "benchmarks", "examples", "docs"):
-                shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__", "results"))
-            shutil.copytree(ROOT / "benchmarks" / "results", tree / "benchmarks" / "results")
-            for path in ROOT.iterdir():
-                if path.is_file():
-                    shutil.copy(path, tree)
-            self._free.put(tree)
+    lines: dict[str, dict[str, list[str]]]
+    seconds: dict[str, float]
 
-    def take(self) -> Path:
-        """One that nobody uses."""
-        return self._free.get()
+    def add(self, more: Reached) -> None:
+        """What other tests reach."""
+        self.seconds |= more.seconds
+        for path, by_line in more.lines.items():
+            for line, tests in by_line.items():
+                self.lines.setdefault(path, {}).setdefault(line, []).extend(tests)
 
-    def give_back(self, tree: Path) -> None:
-        """It is as it was."""
-        self._free.put(tree)
-
-
-def pytest(tree: Path, *arguments: str, limit: float | None = None) -> bool | None:
-    """Whether the tests pass there; None if they take too long."""
-    environment = os.environ | {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-m", *arguments]
-    with subprocess.Popen(
-        command, cwd=tree, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    ) as process:
-        try:
-            return process.wait(limit) == 0
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, 9)
-            return None
+    def chosen(self, mutant: Mutant) -> list[str]:
+        """The tests that reach it, the quickest first, as many as there is time for."""
+        lines = self.lines.get(mutant.path, {})
+        tests = {test for line in range(mutant.line, mutant.last + 1) for test in lines.get(str(line), ())}
+        chosen: list[str] = []
+        left = BUDGET
+        for test in sorted(tests, key=lambda one: (self.seconds[one], one)):
+            left -= self.seconds[test]
+            if left < 0 and chosen:
+                break
+            chosen.append(test)
+        return chosen
 
 
-def tests_by_line(tree: Path) -> dict[tuple[str, int], list[str]]:
-    """For each line of the rooms: the fast tests that reach it in this process, the quickest first."""
-    from coverage import CoverageData  # only where it is asked for
+class Forking:
+    """A plugin of pytest: runs mutants instead of the tests."""
 
-    config = tree / "mutants.coveragerc"
-    config.write_text(
-        f"[run]\ndynamic_context = test_function\ninclude = {','.join(f'{room}/*' for room in ROOMS)}\n"
-        f"data_file = {tree / 'mutants.coverage'}\n"
+    def __init__(self, mutants: Sequence[Mutant], jobs: int, reached: Path) -> None:
+        self.ends: dict[Mutant, str] = {}
+        self._mutants = mutants
+        self._jobs = jobs
+        self._path = reached
+
+    @pytest.hookimpl
+    def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
+        """Files that have slow tests only need not be imported."""
+        waits = any(collection_path.is_relative_to(ROOT / room) for room in WAITING)
+        is_python = collection_path.suffix == ".py"
+        return (
+            True if waits and is_python and "\npytestmark = pytest.mark.slow" in collection_path.read_text() else None
+        )
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Leave out what is slow where tests wait."""
+        items[:] = [one for one in items if one.nodeid.startswith(STILL) or not one.get_closest_marker("slow")]
+
+    @pytest.hookimpl
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        """Instead of pytest's own, which runs one test after the other."""
+        for path in {mutant.path for mutant in self._mutants}:  # also what tests import while they run
+            importlib.import_module(path.removesuffix(".py").removesuffix("/__init__").replace("/", "."))
+        if not self._path.exists():
+            self._reach(session)
+        if self._path.exists():
+            self._try_all(session, Reached(**json.loads(self._path.read_text())))
+        return True
+
+    def _reach(self, session: pytest.Session) -> None:
+        parts = [Path(f"{self._path}-{number}") for number in range(self._jobs)]
+        processes = [_forks.Process(target=reach, args=(session, parts, part)) for part in parts]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+        if all(process.exitcode == 0 for process in processes):
+            reached = Reached({}, {})
+            for part in parts:
+                reached.add(Reached(**json.loads(part.read_text())))
+            self._path.write_text(json.dumps(vars(reached)))
+
+    def _try_all(self, session: pytest.Session, reached: Reached) -> None:
+        items = {item.nodeid: item for item in session.items}
+        running: dict[int, tuple[Mutant, Any, float, int]] = {}
+        waiting = list(self._mutants)[::-1]
+        while waiting or running:
+            while waiting and len(running) < self._jobs:
+                mutant = waiting.pop()
+                tests = [items[one] for one in reached.chosen(mutant) if one in items]
+                if not tests:
+                    self._tell(mutant, UNREACHED, 0, 0.0)
+                    continue
+                seconds = sum(reached.seconds[test.nodeid] for test in tests)
+                process = _forks.Process(target=try_out, args=(mutant, session, tests, 3 * seconds))
+                process.start()
+                running[process.sentinel] = mutant, process, time.monotonic(), len(tests)
+            wait(list(running), timeout=1.0)
+            for sentinel, (mutant, process, started, count) in list(running.items()):
+                took = time.monotonic() - started
+                if process.exitcode is None and took < LIMIT:
+                    continue
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)  # and what its tests have left
+                process.join()
+                del running[sentinel]
+                self._tell(mutant, _ENDS.get(process.exitcode, NOTICED), count, took)
+
+    def _tell(self, mutant: Mutant, end: str, tests: int, took: float) -> None:
+        self.ends[mutant] = end
+        source = (ROOT / mutant.path).read_bytes()
+        print(f"{end} ({tests} tests, {took:.0f} s): {mutant.told(source)}", flush=True)
+
+
+def settle_in(session: pytest.Session) -> None:
+    """In a new process: what is left is looked for among what is its own, and nothing is printed."""
+    os.setsid()
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    os.environ[leaks.COOKIE] = uuid.uuid4().hex
+    tempfile.tempdir = os.environ["TMPDIR"] = tempfile.mkdtemp()
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for fd in (1, 2):
+        os.dup2(nowhere, fd)
+    session.testsfailed = 0
+
+
+def run(item: pytest.Item, after: pytest.Item | None) -> bool:
+    """Whether the test passes."""
+    item.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
+    return not item.session.testsfailed
+
+
+def reach(session: pytest.Session, parts: list[Path], into: Path) -> None:
+    """Write down what the tests of some of the files reach. Ends with another code than 0 where one fails."""
+    from coverage import Coverage  # only where it is asked for
+
+    files = sorted({item.path for item in session.items})[parts.index(into) :: len(parts)]
+    items = [item for item in session.items if item.path in files]
+    terminal = os.dup(1)
+    settle_in(session)
+    coverage = Coverage(
+        include=[f"{ROOT / room}/*" for room in ROOMS],
+        data_file=None,
+        config_file=False,
+        concurrency=["thread", "greenlet"],
     )
-    report = tree / "durations.xml"
-    options = ("-q", "-m", "not slow", "-p", "no:cacheprovider", "--timeout=0", f"--junitxml={report}")
-    arguments = ("coverage", "run", f"--rcfile={config}", "-m", "pytest", *options, *FAST)
-    if not pytest(tree, *arguments):
-        sys.exit("the fast tests fail before anything was changed")
+    coverage.start()
     seconds: dict[str, float] = {}
-    names: dict[str, str] = {}
-    for case in ET.parse(report).iter("testcase"):
-        module, name = case.attrib["classname"], case.attrib["name"].partition("[")[0]
-        context = f"{module}.{name}"
-        seconds[context] = seconds.get(context, 0.0) + float(case.attrib["time"])
-        names[context] = f"{module.replace('.', '/')}.py::{name}"
-    data = CoverageData(str(tree / "mutants.coverage"))
-    data.read()
-    found: dict[tuple[str, int], list[str]] = {}
-    for file in data.measured_files():
-        path = Path(file).relative_to(tree).as_posix()
-        for line, contexts in data.contexts_by_lineno(file).items():
-            known = sorted((one for one in contexts if one in names), key=lambda one: seconds[one])
-            found[path, line] = [names[one] for one in known]
-    return found
+    for item, after in zip(items, [*items[1:], None], strict=True):
+        coverage.switch_context(item.nodeid)
+        started = sum(os.times()[:4])
+        if not run(item, after):
+            os.write(terminal, f"{item.nodeid} fails before anything was changed\n".encode())
+            sys.exit(1)
+        seconds[item.nodeid] = round(sum(os.times()[:4]) - started, 3)
+    coverage.stop()
+    data = coverage.get_data()
+    lines = {
+        Path(file).relative_to(ROOT).as_posix(): {
+            str(line): [one for one in tests if one] for line, tests in data.contexts_by_lineno(file).items()
+        }
+        for file in data.measured_files()
+    }
+    into.write_text(json.dumps(vars(Reached(lines, seconds))))
 
 
-def lives(mutant: Mutant, trees: Trees, tests: list[str]) -> bool:
-    """Whether none of these tests notices it."""
-    tree = trees.take()
-    path = tree / mutant.path
-    source = path.read_bytes()
-    try:
-        path.write_bytes(mutant.applied(source))
-        options = ("pytest", "-x", "-q", "-p", "no:cacheprovider", "--timeout=60")
-        return bool(tests) and pytest(tree, *options, *tests[:MOST_TESTS], limit=LIMIT) is True
-    finally:
-        path.write_bytes(source)
-        trees.give_back(tree)
+def try_out(mutant: Mutant, session: pytest.Session, items: list[pytest.Item], seconds: float) -> None:
+    """Run these tests with the change until one fails."""
+    settle_in(session)
+    resource.setrlimit(resource.RLIMIT_CPU, (int(seconds) + 30, resource.RLIM_INFINITY))
+    path = ROOT / mutant.path
+    if not change_functions(path, mutant.applied(path.read_bytes())):
+        os._exit(_NOT_MADE)
+    for item, after in zip(items, [*items[1:], None], strict=True):
+        if not run(item, after):
+            os._exit(1)
+    os._exit(_LIVES)
+
+
+def change_functions(path: Path, changed: bytes) -> bool:
+    """Give the functions of a module the code they have in its changed source; whether there were any to change."""
+    codes = {(code.co_qualname, code.co_firstlineno): code for code in _codes(compile(changed, str(path), "exec"))}
+    count = 0
+    for function in [one for one in gc.get_objects() if isinstance(one, FunctionType)]:
+        old = function.__code__
+        new = codes.get((old.co_qualname, old.co_firstlineno)) if old.co_filename == str(path) else None
+        if new is not None and new != old and new.co_freevars == old.co_freevars:
+            function.__code__ = new
+            count += 1
+    return count > 0
+
+
+def _codes(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            yield from _codes(inner)
+
+
+# --- all of it --------------------------------------------------------------------------------------------------------
+
+
+def interval(part: int, of: int) -> str:
+    """The share, and between which the share of all is with a probability of 95% (Wilson)."""
+    share, z2 = part / of, 1.96**2
+    middle = (share + z2 / (2 * of)) / (1 + z2 / of)
+    half = math.sqrt(share * (1 - share) * z2 / of + z2**2 / (4 * of**2)) / (1 + z2 / of)
+    return f"{share:.0%} ({middle - half:.0%} to {middle + half:.0%})"
 
 
 def main() -> None:
@@ -244,25 +409,29 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    parser.add_argument("--leave-out", action="append", default=[], metavar="PATTERN", help="of files; can be repeated")
+    parser.add_argument("--reached", type=Path, help="a file with which test reaches what; written if it is not there")
     args = parser.parse_args()
-    mutants = [one for room in ROOMS for path in sorted((ROOT / room).rglob("*.py")) for one in mutants_of(path)]
+    files = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
+    files = [path for path in files if not any(fnmatch.fnmatch(path.as_posix(), f"*/{one}") for one in args.leave_out)]
+    mutants = [one for path in files for one in mutants_of(path)]
     chosen = random.Random(args.seed).sample(mutants, min(args.count, len(mutants)))
     with tempfile.TemporaryDirectory() as folder:
-        trees = Trees(Path(folder), args.jobs)
-        tree = trees.take()
-        tests = tests_by_line(tree)
-        trees.give_back(tree)
-
-        def one(mutant: Mutant) -> Mutant | None:
-            reaching = tests.get((mutant.path, mutant.line), [])
-            return mutant if not reaching or lives(mutant, trees, reaching) else None
-
-        with ThreadPoolExecutor(args.jobs) as pool:
-            living = [found for found in pool.map(one, chosen) if found is not None]
-    for mutant in living:
-        reached = "" if tests.get((mutant.path, mutant.line)) else " (no fast test comes there)"
-        print(mutant.told((ROOT / mutant.path).read_bytes()) + reached)
-    print(f"{len(chosen) - len(living)} of {len(chosen)} changes are noticed, of {len(mutants)} that there are")
+        forking = Forking(chosen, args.jobs, args.reached or Path(folder, "reached.json"))
+        options = ("-q", "-s", "-k", f"not ({CHANGING})", "-p", "no:cacheprovider", f"--timeout={HANGS}")
+        os.chdir(ROOT)
+        pytest.main([*options, "-o", "faulthandler_timeout=0", *STILL, *WAITING], plugins=[forking])
+    noticed: Counter[str] = Counter()
+    tried: Counter[str] = Counter()
+    for mutant, end in forking.ends.items():
+        if end != NOT_MADE:
+            for room in (next(one for one in ROOMS if mutant.path.startswith(one)), "all"):
+                tried[room] += 1
+                noticed[room] += end == NOTICED
+    print()
+    for room, count in sorted(tried.items(), key=lambda one: one[0] == "all"):
+        print(f"{room}: {noticed[room]} of {count} changes are noticed, {interval(noticed[room], count)}")
+    print(f"There are {len(mutants)} such changes.")
 
 
 if __name__ == "__main__":
