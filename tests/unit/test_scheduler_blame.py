@@ -641,3 +641,29 @@ def break_while_loading(fleet: FakeLanes) -> Watcher:
                 fleet.call_at(fleet.now + 0.2, functools.partial(fleet.handle, broken))
 
     return watch
+
+
+@pytest.mark.parametrize(
+    ("exitcode", "signal", "words"),
+    [(3, None, "exit code 3"), (-9, "SIGKILL", "SIGKILL"), (None, None, "how is not known")],
+)
+def test_a_death_is_among_what_happened_to_its_job_with_the_item_that_ran(
+    fleet: FakeLanes, exitcode: int | None, signal: str | None, words: str
+) -> None:
+    job = start_chunk(fleet, 2)
+    worker = fleet.workers[0]
+    assert worker is not None
+    worker.die(exitcode=exitcode, signal=signal)  # type: ignore[arg-type]
+    fleet.run_until_over(job)
+    [death] = [event for event in job.timings.events if event.name == "worker died"]
+    assert (death.lane, death.item, death.why) == (0, 0, words)
+    assert job.timings.sums.deaths == 1
+    assert fleet.books.deaths == {"crash": 1}
+
+
+def test_a_worker_that_is_killed_says_why(fleet: FakeLanes) -> None:
+    job = fleet.job([hang(times=1)], timeout=2.0)
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert [event.why for event in job.timings.events if event.name == "worker died"] == ["killed: timeout"]
+    assert fleet.books.deaths == {"timeout": 1}
