@@ -16,7 +16,8 @@ import pytest
 from cloudpickle import cloudpickle
 
 from mpqueue._wire.memory.segments import SegmentStore
-from mpqueue._wire.pickling.classes import Scope, _ids, _known, _unfilled, in_scope, leave
+from mpqueue._wire.pickling import classes
+from mpqueue._wire.pickling.classes import CallsScope, Scope, _ids, _known, _unfilled, in_scope, leave
 from mpqueue._wire.pickling.payload import Packed, dump, dump_code, load, load_home, load_several, without_segment
 
 
@@ -499,3 +500,56 @@ def test_a_class_of_a_script_can_have_cached_properties(way: Any) -> None:
         back = dump(filled)
     assert type(way(back)) is names["Shape"]
     assert names["Shape"]().area == [names["Shape"]]
+
+
+def test_in_a_stream_of_calls_a_class_is_the_same_where_its_bytes_are_the_same() -> None:
+    def point(number: int) -> type:
+        class Point:
+            y = number
+
+        return Point
+
+    calls = CallsScope()
+    one, other = dump(point(1)), dump(point(2))
+    with as_in_another_process(), in_scope(calls):
+        first = load(one)
+        assert calls.classes == {}, "what one call brings is no other's"
+        second = load(other)
+        assert (first.y, second.y) == (1, 2)
+    leave(calls)
+
+
+@pytest.mark.parametrize(
+    ("known", "has_room"), [({}, True), ({"a": int}, True), ({"b": str}, True), ({"a": str}, False)]
+)
+def test_a_scope_has_room_for_what_is_no_other_class_there(known: dict[str, Any], has_room: bool) -> None:
+    scope = Scope()
+    scope.adopt({"a": int})
+    assert scope.has_room_for(known) == has_room
+    scope.adopt({"a": str, "c": bytes})
+    assert scope.classes == {"a": int, "c": bytes}, "those that are here stay"
+
+
+def test_classes_of_calls_are_made_once_for_the_same_bytes_and_the_oldest_are_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Kind:
+        pass
+
+    class Other:
+        pass
+
+    calls = CallsScope()
+    data, other = dump(Kind), dump(Other)
+    with as_in_another_process(), in_scope(calls):
+        first = load(data)
+        assert load(data) is first is not Kind
+        monkeypatch.setattr(classes, "_KEPT", 1)
+        load(other)
+        assert len(calls.by_bytes) == 1
+        assert load(data) is not first
+        monkeypatch.setattr(classes, "_MOST_BYTES", 1)
+        calls.by_bytes.clear()
+        load(data)
+        assert not calls.by_bytes, "so large ones are not kept"
+    leave(calls)
