@@ -287,6 +287,15 @@ def test_a_new_journal_is_its_users_alone(path: str) -> None:
     assert not os.path.exists(f"{path}.new")
 
 
+def test_what_is_written_is_on_the_disk_also_in_a_journal_that_was_there(path: str) -> None:
+    for _ in range(2):
+        with stored(path) as store:
+            settings = [
+                store._connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")
+            ]
+            assert settings == ["wal", 2]
+
+
 def test_what_a_missing_journal_left_beside_it_is_not_overwritten(path: str) -> None:
     Path(f"{path}-wal").write_bytes(b"a log")
     with pytest.raises(JournalError, match=r"to which .*run\.db-wal belongs, got nothing of that name"):
