@@ -207,3 +207,60 @@ def test_the_costliest_items_go_first_and_equal_ones_in_their_order(
         assert order == sorted(range(len(costs)), key=lambda index: (-costs[index], index))
     pending.clear()
     assert len(pending) == 0
+
+
+def every_line() -> PendingItems:
+    """Two groups, two suspects, two due retries, fresh ones."""
+    pending = PendingItems(10)
+    pending.take(8)
+    pending.suspect([4, 5])
+    for index in (6, 7, 4, 5):
+        pending.add_due(index)
+    pending.put_group([0, 1, 2, 3], parts=2)
+    return pending
+
+
+def test_groups_go_first_then_suspects_then_retries_then_fresh_ones_and_the_head_says_so() -> None:
+    pending = every_line()
+    heads, taken = [], []
+    for _ in range(5):
+        assert pending.at_hand == len(pending)
+        heads.append(pending.head[:2])
+        care = pending.next_care
+        taken.append((list(pending.take(2)[0]), care))
+    assert heads == [(0, 0), (0, 2), (1, 4), (2, 6), (3, 8)]
+    assert taken == [
+        ([0, 1], Care.ISOLATED),
+        ([2, 3], Care.ISOLATED),
+        ([4, 5], Care.CAREFUL),
+        ([6, 7], Care.NONE),
+        ([8, 9], Care.NONE),
+    ]
+
+
+def test_what_is_removed_waits_in_no_line_any_more_and_the_rest_stays_in_order() -> None:
+    pending = every_line()
+    pending.remove([])
+    assert len(pending) == 10
+    pending.remove({0, 2, 3, 4, 7, 8, 99})
+    assert len(pending) == 4
+    assert [list(pending.take(9)[0]) for _ in range(4)] == [[1], [5], [6], [9]]
+
+
+def test_what_was_in_a_group_stays_in_one_when_it_comes_back() -> None:
+    pending = every_line()
+    group, _ = pending.take(1)
+    pending.put_back([*group, *pending.take(1)[0]])
+    assert pending.take(1) == ([0, 1, 2, 3], Care.ISOLATED)
+    pending.add_due(2)
+    assert pending.take(1) == ([2], Care.ISOLATED)
+    pending.put_group([0, 1, 2], parts=2)
+    assert [pending.take(1)[0] for _ in range(2)] == [[0, 1], [2]]
+
+
+def test_of_the_costliest_what_is_removed_is_gone_too() -> None:
+    pending = LongestFirst([1.0, 5.0, 3.0, 4.0])
+    pending.remove({1, 2})
+    assert len(pending) == 2
+    assert [*pending.head] == [3, -4.0, 3]
+    assert pending.take(9) == ([3, 0], Care.NONE)
