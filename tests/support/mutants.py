@@ -72,6 +72,9 @@ _SWAPPED: dict[type[ast.AST], type[ast.AST]] = {
     ast.FloorDiv: ast.Mult,
 }
 
+#: What nobody tells from None who asks whether it is true.
+_AS_NONE = frozenset({"return None", "return False", "return ''", "return ()"})
+
 
 @dataclass(frozen=True)
 class Mutant:
@@ -174,7 +177,7 @@ def _changes(node: ast.AST) -> Iterator[ast.AST]:
             yield ast.Constant(not value)
         case ast.Constant(value=int() as value):
             yield ast.Constant(value + 1)
-        case ast.Return(value=ast.expr()) if ast.unparse(node) != "return None":
+        case ast.Return(value=ast.expr()) if ast.unparse(node) not in _AS_NONE:
             yield ast.Return(ast.Constant(None))
         case ast.Expr(value=ast.Call()) | ast.AugAssign() | ast.Delete():
             yield ast.Pass()
