@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpqueue._core.commands import Command, ObserveLane, SendChunk
-from mpqueue._core.messages import ChunkReported, LaneBroken, LaneDied, LaneObserved, TimePassed
+from mpqueue._core.commands import AnnounceRecords, Command, ObserveLane, SendChunk
+from mpqueue._core.messages import ChunkReported, LaneBroken, LaneDied, LaneObserved, RecordsLeft, TimePassed
 from mpqueue._core.rules.overdue import ANSWER_LIMIT
 from mpqueue._core.state.item_table import Failure
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk
-from mpqueue._wire.frames import Ended
+from mpqueue._wire.frames import Ended, RecordFrame
 from mpqueue._wire.memory.ledger import NOWHERE, Claim, Phase
 from mpqueue.errors import ItemTimeoutError, ResultPicklingError, SetupError, WorkerCrashedError
 from mpqueue.retry import RetryPolicy
@@ -667,3 +667,25 @@ def test_a_worker_that_is_killed_says_why(fleet: FakeLanes) -> None:
     fleet.run_until_over(job)
     assert [event.why for event in job.timings.events if event.name == "worker died"] == ["killed: timeout"]
     assert fleet.books.deaths == {"timeout": 1}
+
+
+def test_what_a_worker_has_logged_is_handed_on_with_its_report_or_after_its_death(fleet: FakeLanes) -> None:
+    announced: list[AnnounceRecords] = []
+    fleet._actions[AnnounceRecords] = announced.append
+    job = start_chunk(fleet, 2)
+    spoke = [job.spoke]
+    lane = fleet.books.lanes[0]
+    chunk, records = lane.chunks[0].number, [RecordFrame({"msg": "said"}, 0, 1)]
+    fleet.handle(RecordsLeft(0, lane.generation, chunk + 7, records))
+    fleet.handle(RecordsLeft(0, lane.generation + 1, chunk, records))
+    assert announced == [], "of no chunk or worker that is there"
+    fleet.handle(RecordsLeft(0, lane.generation, chunk, records))
+    assert announced == [AnnounceRecords(job, 0, records)]
+    spoke.append(job.spoke)
+    job.spoke = False
+    report = ChunkReported(0, lane.generation, chunk, 0, 1, [0], {}, (), 0.1, Ended.DONE, final=False)
+    fleet.handle(report)
+    spoke.append(job.spoke)
+    fleet.handle(report._replace(first=1, done=1, results=[], records=records))
+    assert len(announced) == 2
+    assert [*spoke, job.spoke] == [False, True, False, True]

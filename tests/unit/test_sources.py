@@ -53,6 +53,16 @@ def edit(file: Path, text: str) -> None:
     importlib.invalidate_caches()
 
 
+@pytest.mark.parametrize("text", [f"import {HELPER}", f"from {HELPER} import Kind", f"from {HELPER} import double"])
+def test_a_module_is_found_however_it_is_imported(folder: Path, text: str) -> None:
+    (folder / f"{HELPER}.py").write_text("class Kind: pass\ndef double(item): return 2 * item\n")
+    (folder / f"{NAME}.py").write_text(f"{text}\ndef work(item): return item\n")
+    importlib.invalidate_caches()
+    told = told_of(importlib.import_module(NAME).work)
+    assert told is not None
+    assert [name for name, _ in told.digests] == [HELPER, NAME]
+
+
 def test_the_handler_s_modules_and_those_that_they_import(folder: Path) -> None:
     told = told_of(importlib.import_module(NAME).work)
     assert told is not None
