@@ -15,7 +15,7 @@ import pytest
 
 from mpqueue._core.state.item_table import Failure, ItemTable, make_table
 from mpqueue._parent.journal import chunk_rows, kept_code, kept_values
-from mpqueue._parent.journal.chunk_rows import Results, Row, RowReader, WrittenRow, make_row
+from mpqueue._parent.journal.chunk_rows import Results, Row, RowDraft, RowReader, WrittenRow, make_row
 from mpqueue._parent.journal.code.code_parts import code_of
 from mpqueue._parent.journal.items.kept_payloads import hash_payloads, keep_payloads, read_payloads
 from mpqueue._parent.journal.kept_results import KeptResults
@@ -216,6 +216,79 @@ def test_an_item_whose_result_can_not_be_pickled_is_written_as_not_run() -> None
     assert list(fresh.status) == [COMPLETED, PENDING, COMPLETED]
     assert fresh.all_results() == [1, None, 3]
     assert row.left_out == ((1, "TypeError: not me"),)
+
+
+def test_what_is_withheld_is_written_as_not_run_and_the_rest_as_it_is() -> None:
+    table = make_table("abcd")
+    table.complete(range(4), [0, 1, 2, 3])
+    table.fail(2, failed("no"))
+    draft = RowDraft(table, range(4), {})
+    draft.withhold({1, 2}, "its items are not there")
+    row = draft.row()
+    assert row is not None
+    assert row.left_out == ((1, "its items are not there"),)
+    assert list(row.done) == [0, 3]
+    fresh = copied(table, sealed(row))
+    assert list(fresh.status) == [COMPLETED, PENDING, FAILED, COMPLETED]
+    assert fresh.all_results() == [0, None, None, 3]
+
+
+def test_of_a_row_that_is_cut_short_there_is_what_was_pickled_by_then() -> None:
+    drafts: list[RowDraft] = []
+    cut: list[Row | None] = []
+
+    class Slow:
+        def __reduce__(self) -> Any:
+            cut.append(drafts[0].cut_short("it took too long"))
+            return str, ("slow",)
+
+    table = make_table("abc")
+    table.complete(range(2), [5, Slow()])
+    failure = failed("no")
+    table.fail_try(2, failure, 11)
+    table.fail(2, failure)
+    drafts.append(RowDraft(table, range(3), {}))
+    assert drafts[0].plain_row() is None
+    assert drafts[0].row() is None
+    [row, *_] = cut
+    assert row is not None
+    assert drafts[0].cut_short("again") is None
+    fresh = copied(table, sealed(row))
+    assert list(fresh.status) == [COMPLETED, PENDING, FAILED]
+    assert row.left_out == ((1, "it took too long"),)
+    error = fresh.failures[2].error
+    assert isinstance(error, RemoteError), "none of its code was run"
+    assert (error.type_name, error.message, error.bases[-1]) == ("builtins.ValueError", "no", "builtins.BaseException")
+    assert fresh.history[2][0].message == "no"
+
+
+def test_an_item_that_failed_and_is_kept_nowhere_else_is_in_its_row() -> None:
+    table = make_table(["a", "b", "c"])
+    for index in (1, 2):
+        table.fail(index, failed("no"))
+    row = make_row(table, range(3), {}, unkept={0, 1})
+    gone = NotKept()
+    assert copied(make_table(["a", gone, gone]), sealed(row)).payloads == ["a", "b", gone]
+
+
+def test_small_plain_results_need_no_code_of_users() -> None:
+    table = make_table("ab")
+    table.complete(range(2), [1, "b"])
+    row = RowDraft(table, range(2), {}).plain_row()
+    assert row is not None
+    assert copied(table, sealed(row)).all_results() == [1, "b"]
+    table.complete(range(1, 2), [threading.local])
+    assert RowDraft(table, range(2), {}).plain_row() is None
+
+
+def test_a_stand_in_is_kept_as_it_stood() -> None:
+    stand_in = RemoteError("users.Odd", "said", "its trace", ("users.Odd", "builtins.Exception"))
+    stand_in.__cause__ = KeyError("before")
+    met = restore_error(keep_error(stand_in, []), no_file)
+    assert isinstance(met, RemoteError)
+    assert (met.type_name, met.message, met.traceback) == ("users.Odd", "said", "its trace")
+    assert met.bases == stand_in.bases
+    assert repr(met.__cause__) == "KeyError('before')"
 
 
 def test_what_items_wrote_comes_back() -> None:

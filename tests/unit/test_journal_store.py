@@ -28,6 +28,7 @@ from mpqueue._parent.journal.journal_file import (
     text_to_column,
 )
 from mpqueue._parent.journal.journal_reader import Reader, RecordedJob
+from mpqueue._parent.journal.journal_writer import Entry
 from mpqueue._parent.journal.kept_values import Unreadable, big_file
 from mpqueue._parent.journal.sealed import prepare
 from mpqueue.errors import JournalError
@@ -261,6 +262,12 @@ def test_parts_of_a_program_that_ended_go_or_get_their_name_and_others_files_sta
     with stored(path):
         assert sorted(os.listdir(folder)) == sorted([name, "older.value"])
     assert "1 files in" in caplog.text
+
+
+def test_what_waits_to_be_written_counts_by_its_bytes() -> None:
+    file = big_file((b"four", b"more"))
+    entry = Entry([(ADD_CHUNK, (1, 1, b"row", "text", None)), (ADD_CHUNK, (2, 1, b"other", None))], [(file, 1)])
+    assert entry.size == len(b"row" + b"other" + b"fourmore")
 
 
 def test_all_of_a_write_or_nothing(path: str) -> None:
