@@ -1,0 +1,273 @@
+"""What a job brings into the journal, and that users hear of it in order, once it is there."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mpqueue._core.commands import AnnounceFinished, AnnounceItems, AnnounceRecords, AnnounceStarted, AnnounceState
+from mpqueue._core.messages import JobHeldBack, JobPaused, JobResumed
+from mpqueue._core.state.item_table import Failure, make_table
+from mpqueue._core.state.job_book import JobBook
+from mpqueue._options import JobOptions
+from mpqueue._parent.journal import recorder as module
+from mpqueue._parent.journal.journal_file import ADD_CHUNK
+from mpqueue._parent.journal.journal_writer import Entry
+from mpqueue._parent.journal.recorder import COUNTS, ENDED, MOST_WAITING, STARTED, STATUS, Recorder, Recording
+from mpqueue.errors import JournalError
+from mpqueue.retry import RetryPolicy
+from mpqueue.status import JobStatus
+from tests.support.fake_worker import Handler
+
+
+class FakeJournal:
+    """What is posted is on disk when a test says so."""
+
+    path = "run.db"
+
+    def __init__(self) -> None:
+        self.posted: list[Entry] = []
+        self.waiting = 0
+        self.rows = 0
+
+    def post(self, entry: Entry) -> None:
+        self.posted.append(entry)
+
+    def next_chunk(self) -> int:
+        self.rows += 1
+        return self.rows
+
+
+class FakeKeepers:
+    """The job's own thread does what is put there when a test says so."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[Any, Any]] = []
+        self.ended: list[int] = []
+
+    def is_busy(self, _: int) -> bool:
+        return bool(self.lines)
+
+    def put(self, _: int, aside: Any, then: Any) -> None:
+        self.lines.append((aside, then))
+
+    def do(self, *, cut_short: bool = False) -> None:
+        aside, then = self.lines.pop(0)
+        then(aside.cut_short() if cut_short else aside.run())
+
+    def end(self, number: int) -> None:
+        self.ended.append(number)
+
+
+class Recorded:
+    """A job of three items that is recorded, as number 7 of its journal."""
+
+    def __init__(self) -> None:
+        self.journal = FakeJournal()
+        self.handled: list[Any] = []
+        self.told: list[type] = []
+        self.job = JobBook(1, "job", make_table("abc"), JobOptions(RetryPolicy()), Handler())
+        self.job.started_at, self.job.finished_at, self.job.status = 5.0, 6.0, JobStatus.RUNNING
+        books = SimpleNamespace(jobs={1: self.job}, let_go=lambda _: None)
+        coordinator: Any = SimpleNamespace(
+            do_later=lambda call, job=None: call(),
+            handle=self.handled.append,
+            scheduler=SimpleNamespace(books=books),
+        )
+        self.recorder = Recorder(self.journal)  # type: ignore[arg-type]
+        self.recorder.keepers = self.keepers = FakeKeepers()  # type: ignore[assignment]
+        self.recorder._coordinator = coordinator
+        self.recording = Recording(7)
+        self.recorder.add(self.job, self.recording)
+
+    def announce(self, announcement: Any) -> None:
+        self.recorder._take(lambda one: self.told.append(type(one)), announcement)
+
+    def end_item(self, index: int) -> None:
+        self.job.table.complete(range(index, index + 1), [index])
+        self.announce(AnnounceItems(self.job, [index], frozenset(), {}, index + 1, 0, JobStatus.RUNNING))
+
+    def end(self) -> None:
+        self.announce(AnnounceFinished(self.job, JobStatus.COMPLETED, 3, 0, 1.0))
+
+    def write(self, nth: int) -> None:
+        """What was posted as that is on disk."""
+        done = self.journal.posted[nth].done
+        assert done is not None
+        done()
+
+    def statements(self) -> list[list[str]]:
+        return [[sql for sql, _ in entry.statements] for entry in self.journal.posted]
+
+
+@pytest.fixture
+def recorded() -> Recorded:
+    return Recorded()
+
+
+def test_a_start_and_a_state_are_told_at_once_and_items_and_the_end_when_they_are_on_disk(recorded: Recorded) -> None:
+    recorded.announce(AnnounceStarted(recorded.job))
+    recorded.announce(AnnounceState(recorded.job, "paused", JobStatus.PAUSED, 0, 0))
+    assert recorded.told == [AnnounceStarted, AnnounceState]
+    recorded.end_item(0)
+    recorded.announce(AnnounceRecords(recorded.job, 0, []))
+    recorded.end()
+    assert recorded.statements() == [[STARTED], [STATUS], [ADD_CHUNK, COUNTS], [ENDED, module.CLEARED]]
+    assert [entry.statements[-1][1][-1] for entry in recorded.journal.posted] == [7] * 4
+    assert recorded.journal.posted[0].statements[0][1] == ("running", 5.0, 0, 7)
+    assert recorded.journal.posted[1].statements[0][1] == ("paused", 7)
+    assert [entry.urgent for entry in recorded.journal.posted] == [False, False, False, True]
+    assert len(recorded.told) == 2
+    recorded.write(3)
+    assert len(recorded.told) == 2, "not before the items"
+    recorded.write(2)
+    assert recorded.told[2:] == [AnnounceItems, AnnounceRecords, AnnounceFinished]
+
+
+def test_what_was_announced_and_not_told_is_known_and_calls_wait_their_turn(recorded: Recorded) -> None:
+    called: list[int] = []
+    recorded.recorder.in_turn(recorded.job, lambda: called.append(1))
+    assert called == [1]
+    assert recorded.recorder.untold(recorded.job) == []
+    recorded.end_item(1)
+    recorded.recorder.in_turn(recorded.job, lambda: called.append(2))
+    assert [type(one) for one in recorded.recorder.untold(recorded.job)] == [AnnounceItems]
+    assert called == [1]
+    recorded.write(0)
+    assert called == [1, 2]
+    assert recorded.recorder.untold(recorded.job) == []
+
+
+def test_a_job_of_which_too_much_waits_is_held_back_until_half_of_that_is_on_disk(recorded: Recorded) -> None:
+    recorded.journal.waiting = MOST_WAITING
+    recorded.end_item(0)
+    assert recorded.handled == []
+    recorded.journal.waiting = MOST_WAITING + 1
+    recorded.end_item(1)
+    recorded.end_item(2)
+    assert recorded.handled == [JobHeldBack(recorded.job, True)]
+    recorded.journal.waiting = MOST_WAITING // 2 + 1
+    recorded.write(0)
+    assert len(recorded.handled) == 1
+    recorded.journal.waiting = MOST_WAITING // 2
+    recorded.write(1)
+    recorded.write(2)
+    assert recorded.handled[1:] == [JobHeldBack(recorded.job, False)]
+
+
+def test_of_results_that_are_in_the_journal_the_newest_stay_in_memory(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_go: list[tuple[list[int], int]] = []
+    monkeypatch.setattr(type(recorded.job.table), "let_go", lambda _, indices, row: let_go.append(([*indices], row)))
+    for index in range(3):
+        recorded.end_item(index)
+    entry = recorded.journal.posted[0]
+    size = len(entry.statements[0][1][2]) - 4 + module.OBJECT  # without its checksum
+    monkeypatch.setattr(module, "MOST_RECENT", 2 * size)
+    refused = recorded.journal.posted[1].refused
+    assert refused is not None
+    refused()
+    for nth in (0, 1, 2):
+        recorded.write(nth)
+    assert let_go == [], "what was refused is not in the journal"
+    monkeypatch.setattr(module, "MOST_RECENT", 2 * size - 1)
+    recorded.end_item(1)
+    recorded.write(3)
+    assert let_go == [([0], 1), ([2], 3)]
+
+
+def test_a_failed_item_that_runs_again_is_written_as_such_when_the_job_starts(recorded: Recorded) -> None:
+    table = recorded.job.table
+    failure = Failure(ValueError("no"))
+    table.fail(1, failure)
+    recorded.announce(AnnounceItems(recorded.job, [1], frozenset({1}), {}, 0, 1, JobStatus.RUNNING))
+    assert recorded.journal.posted == [], "its error is pickled first"
+    assert recorded.recording.failed == {1}
+    recorded.keepers.do()
+    recorded.announce(AnnounceStarted(recorded.job))
+    assert recorded.recording.failed == {1}, "it has failed still"
+    table.forget_failures()
+    recorded.announce(AnnounceStarted(recorded.job))
+    assert recorded.recording.failed == set()
+    assert recorded.statements() == [[ADD_CHUNK, COUNTS], [STARTED], [ADD_CHUNK, COUNTS, STARTED]]
+
+
+def test_what_runs_users_code_is_written_in_turn_and_told_when_that_is_on_disk(
+    recorded: Recorded, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Odd:
+        def __reduce__(self) -> Any:
+            raise TypeError("not me")
+
+    for index in (0, 1):
+        recorded.job.table.complete(range(index, index + 1), [Odd()])
+        recorded.announce(AnnounceItems(recorded.job, [index], frozenset(), {}, 1, 0, JobStatus.RUNNING, size=10))
+    recorded.end_item(2)
+    recorded.end()
+    assert recorded.journal.posted == []
+    assert recorded.recorder._backlog == 20
+    recorded.keepers.do()
+    assert recorded.recorder._backlog == 10
+    for _ in range(3):
+        assert recorded.keepers.ended == []
+        recorded.keepers.do()
+    assert recorded.keepers.ended == [1]
+    assert recorded.recorder._backlog == 0
+    assert recorded.statements() == [[ADD_CHUNK, COUNTS]] * 3 + [[ENDED, module.CLEARED]]
+    assert recorded.told == []
+    for nth in range(4):
+        recorded.write(nth)
+    assert recorded.told == [AnnounceItems] * 3 + [AnnounceFinished]
+    assert caplog.text.count("can't be pickled (TypeError: not me); it will run again") == 1, "it is said once"
+
+
+def test_a_job_that_is_removed_meanwhile_is_told_of_and_not_written(recorded: Recorded) -> None:
+    recorded.job.table.complete(range(1), [Recorded])
+    recorded.announce(AnnounceItems(recorded.job, [0], frozenset(), {}, 1, 0, JobStatus.RUNNING))
+    recorded.recorder.remove(recorded.job)
+    recorded.keepers.do(cut_short=True)
+    assert recorded.told == [AnnounceItems]
+    assert recorded.journal.posted == []
+
+
+def test_a_job_that_is_removed_or_never_was_recorded_is_told_of_and_not_written(recorded: Recorded) -> None:
+    recorded.recorder.remove(recorded.job)
+    assert recorded.recording.removed
+    recorded.end_item(0)
+    recorded.end()
+    assert recorded.told == [AnnounceItems, AnnounceFinished]
+    assert recorded.journal.posted == []
+    recorded.recorder.remove(recorded.job)
+
+
+def test_while_the_journal_can_not_be_written_running_jobs_are_paused_and_go_on_by_themselves(
+    recorded: Recorded,
+) -> None:
+    told: list[JournalError | None] = []
+    recorded.recorder.tell_trouble = told.append
+    trouble = JournalError("no room")
+    recorded.recorder._troubled(trouble)
+    assert recorded.handled == [JobPaused(recorded.job)]
+    with pytest.raises(JournalError, match="no room"):
+        recorded.recorder.check()
+    recorded.job.status = JobStatus.PAUSED
+    recorded.end_item(0)
+    recorded.announce(AnnounceState(recorded.job, "paused", JobStatus.PAUSED, 0, 0))
+    assert recorded.told == [AnnounceState], "that it is paused is told ahead"
+    recorded.recorder._troubled(None)
+    recorded.recorder.check()
+    assert recorded.handled[1:] == [JobResumed(recorded.job)]
+    assert told == [trouble, None]
+    recorded.recorder._troubled(None)
+    assert len(recorded.handled) == 2
+
+
+def test_a_job_that_its_user_paused_or_cancels_is_left_as_it_is(recorded: Recorded) -> None:
+    recorded.job.cancelled = True
+    recorded.recorder._troubled(JournalError("no room"))
+    recorded.job.cancelled, recorded.job.status = False, JobStatus.PAUSED
+    recorded.recorder._troubled(JournalError("no room"))
+    assert recorded.handled == []
