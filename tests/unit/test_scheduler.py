@@ -604,3 +604,36 @@ def test_a_started_job_may_be_anywhere_when_a_second_one_starts(fleet: FakeLanes
     fleet.handle(JobStartAsked(other, 1e9))
     fleet.run_until_over(job, other)
     assert (job.status, other.status) == (JobStatus.COMPLETED, JobStatus.COMPLETED)
+
+
+def test_a_run_that_has_ended_is_known_to_the_next_one(fleet: FakeLanes) -> None:
+    job = fleet.job([fail(1.0, times=1), succeed(1.0)], retry=RetryPolicy(max_retries=0))
+    fleet.start(job)
+    fleet.run_until_over(job)
+    before = (job.started_at, job.duration)
+    fleet.retry_failed(job)
+    past = job.past
+    assert past is not None
+    assert (past.started_at, past.seconds) == before
+
+
+def test_the_first_reason_for_which_a_job_is_cancelled_stays(fleet: FakeLanes) -> None:
+    job = fleet.job([succeed(5.0)] * 4)
+    fleet.start(job)
+    fleet.run_until(1.0)
+    fleet.cancel(job, why="its disk is full")
+    fleet.cancel(job, why="another")
+    fleet.run_until_over(job)
+    assert (job.status, job.stopped_why) == (JobStatus.CANCELLED, "its disk is full")
+
+
+def test_a_reason_that_is_found_when_all_items_have_ended_counts_and_a_user_s_cancel_does_not(
+    fleet: FakeLanes,
+) -> None:
+    job = fleet.job([succeed()])
+    fleet.start(job)
+    fleet.run_until_over(job)
+    fleet.cancel(job)
+    assert (job.status, job.stopped_why) == (JobStatus.COMPLETED, None)
+    fleet.cancel(job, why="its stream ended badly")
+    assert (job.status, job.stopped_why) == (JobStatus.CANCELLED, "its stream ended badly")
