@@ -637,3 +637,24 @@ def test_a_reason_that_is_found_when_all_items_have_ended_counts_and_a_user_s_ca
     assert (job.status, job.stopped_why) == (JobStatus.COMPLETED, None)
     fleet.cancel(job, why="its stream ended badly")
     assert (job.status, job.stopped_why) == (JobStatus.CANCELLED, "its stream ended badly")
+
+
+def test_a_job_stops_at_its_deadline_and_says_so(fleet: FakeLanes) -> None:
+    job = fleet.job([succeed(2.0)] * 20, deadline=5.0)
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert (job.status, job.stopped_why) == (JobStatus.CANCELLED, "it was not over after deadline=5 seconds")
+    in_time = fleet.job([succeed(1.0)], deadline=5.0)
+    fleet.start(in_time)
+    fleet.run_until_over(in_time)
+    assert (in_time.status, in_time.stopped_why) == (JobStatus.COMPLETED, None)
+
+
+@pytest.mark.parametrize(("most", "status"), [(2, JobStatus.COMPLETED_WITH_ERRORS), (1, JobStatus.CANCELLED)])
+def test_a_job_stops_when_more_items_have_failed_than_may(fleet: FakeLanes, most: int, status: JobStatus) -> None:
+    items = [fail(0.1), succeed(0.1), fail(0.1), *[succeed(1.0)] * 8]
+    job = fleet.job(items, retry=RetryPolicy(max_retries=0), max_failures=most)
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert job.status is status
+    assert job.stopped_why == (None if most == 2 else "2 items failed, more than max_failures=1")

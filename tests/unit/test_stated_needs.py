@@ -39,6 +39,13 @@ def test_all_there_is_may_be_needed(said: dict[str, Any], needed: Needs) -> None
     assert found == JobNeeds([needed], None, 16 * GB if "memory" in said else None)
 
 
+@pytest.mark.parametrize(("said", "any_memory"), [({"memory": 5, "cpus": 2}, True), ({"uses": {"gpu": 1}}, False)])
+def test_needs_say_whether_memory_is_among_them(said: dict[str, Any], any_memory: bool) -> None:
+    found = needs([1], **said)
+    assert found is not None
+    assert found.any_memory == any_memory
+
+
 def test_a_queue_that_says_how_much_memory_there_is_does_not_ask_the_machine() -> None:
     supply = NO_SUPPLY._replace(limits={MEMORY: 100})
     assert needs([1], supply, memory=100) == JobNeeds([needs_of(memory=100)], None, None)
