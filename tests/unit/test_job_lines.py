@@ -9,7 +9,6 @@ from collections.abc import Iterator
 import pytest
 
 from mpqueue._parent.journal.guards.job_lines import COLUMNS, SAID, is_whole, seal_lines
-from mpqueue._parent.journal.migrations import look_at, migrate
 from mpqueue._parent.journal.schema import APPLICATION, SCHEMA, VERSION, check_version
 from mpqueue.errors import JournalError
 
@@ -80,18 +79,3 @@ def test_versions_up_to_this_one_can_be_read(version: int) -> None:
 def test_a_file_of_another_version_or_program_is_named(application: int, version: int, words: str) -> None:
     with pytest.raises(JournalError, match=words):
         check_version("run.db", application, version)
-
-
-@pytest.mark.parametrize("version", range(2, VERSION))
-def test_an_older_journal_looks_and_becomes_as_the_newest(journal: sqlite3.Connection, version: int) -> None:
-    columns = [row[1] for row in journal.execute("PRAGMA table_info(jobs)")]
-    journal.execute(LINE)
-    journal.execute("ALTER TABLE jobs DROP COLUMN seal")
-    journal.execute("ALTER TABLE jobs DROP COLUMN codes")
-    look_at(journal, version)
-    seen = journal.execute("SELECT * FROM jobs")
-    assert {name for name, *_ in seen.description} == set(columns)
-    journal.execute("DROP VIEW temp.jobs")
-    migrate(journal, version)
-    assert {row[1] for row in journal.execute("PRAGMA table_info(jobs)")} == set(columns)
-    assert whole(journal)

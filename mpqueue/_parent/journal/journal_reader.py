@@ -511,10 +511,10 @@ class Reader:
         return rows
 
     @_in_one_look
-    def known_items(self, job: RecordedJob, counts: Callable[[int], bool]) -> tuple[KnownItems, Outcomes]:
-        """What a stream's items are, and how they ended; ``counts`` says by which code's results. 22 bytes an item."""
+    def known_items(self, job: RecordedJob) -> tuple[KnownItems, Outcomes]:
+        """What a stream's items are, and how they ended. 24 bytes an item."""
         with self._look() as look:
-            outcomes = Outcomes(look.rows(job.number), job.count, self.read_file, self.path, counts)
+            outcomes = Outcomes(look.rows(job.number), job.count, self.read_file, self.path)
             if outcomes.damaged:
                 self._complain(job, f"how some of its items ended is damaged, so these run again: {outcomes.damaged}")
             return KnownItems(self.lots(job), outcomes), outcomes
@@ -544,7 +544,7 @@ class Reader:
     def _ended_in_stream(self, job: RecordedJob, lots: Sequence[AddedRow]) -> bytearray:
         """By slot, something other than 0 where its item counts, and has ended."""
         with self._look() as look:
-            outcomes = Outcomes(look.rows(job.number), job.count, self.read_file, self.path, lambda _: True)
+            outcomes = Outcomes(look.rows(job.number), job.count, self.read_file, self.path)
         now: dict[int, int] = {}
         for lot in lots:
             outcomes.void([*lot.supersedes(now)])

@@ -68,6 +68,7 @@ class StreamPlace(NamedTuple):
     slots: int  #: how many it has
     suspects: dict[int, int]  #: which items may have ended programs, by slot
     code: int  #: the number of the code that runs now
+    counts: Callable[[int], bool] = lambda _: True  #: whether a result counts that the code of that number made
 
 
 def open_recorded_stream(
@@ -158,13 +159,13 @@ class _Opening:
             rows = [fresh_row(range(recorded.count))] if recorded.count else ()
         if suspects:
             options = dataclasses.replace(options, chunksize=min(options.chunksize or MOST, MOST))  # all are marked
-        judge = _Judge(recorded, reader.path, made, self._record)
-        known, outcomes = reader.known_items(recorded, judge)
+        known, outcomes = reader.known_items(recorded)
         if is_anew:
             outcomes.void(range(recorded.count))
         columns |= outcomes.counts()
         number = self._put(recorded.number, columns, rows)
-        return StreamPlace(number, options, known, recorded.count, suspects, code.code.number)
+        judge = _Judge(recorded, reader.path, made, self._record)
+        return StreamPlace(number, options, known, recorded.count, suspects, code.code.number, judge)
 
     def _is_anew(self, recorded: RecordedJob, made: MadeBy) -> bool:
         """True where everything is to run again. Raises `JournalMismatchError` for what may be another callable."""
@@ -307,7 +308,7 @@ class RecordedStream(Stream):
         return found
 
     def _recorded_outcome(self, entry: StreamItem, known: Known) -> tuple[object, ...]:
-        if not known.row:
+        if not known.row or not self._place.counts(known.code):
             return ()
         if entry.state == UNKNOWN:
             self._complain(why_unstable(entry.item))

@@ -2,13 +2,13 @@
 
 Equal items are distinguished by their order: the third "a" of an input is the third that is recorded. An item that
 comes in the order in which it was recorded is found at once; the first that does not has an index made of all that are
-left. Takes 22 bytes an item, six more with the index, and eight where items have ids or a key.
+left. Takes 24 bytes an item, six more with the index, and eight where items have ids or a key.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from mpqueue._parent.journal.chunk_rows import WrittenRow, content_of, full_column, slots_at
@@ -29,17 +29,16 @@ _NONE = 0xFFFFFFFF
 
 
 class Outcomes:
-    """How the items of a stream ended, by slots: ``status``, and in which row is a result that counts (`NO_ROW`: none).
+    """How the items of a stream ended, by slots: ``status``, and in which row the result is (`NO_ROW`: there is none).
 
-    ``counts`` says whether a result counts that the code of that number made. Of damaged rows nothing is known:
-    ``lost`` are their slots, and ``damaged`` says why.
+    Of damaged rows nothing is known: ``lost`` are their slots, and ``damaged`` says why.
     """
 
-    def __init__(
-        self, rows: Iterable[WrittenRow], count: int, read_file: ReadFile, path: str, counts: Callable[[int], bool]
-    ) -> None:
+    def __init__(self, rows: Iterable[WrittenRow], count: int, read_file: ReadFile, path: str) -> None:
         self.status = bytearray(count)
         self.row: array[int] = array("I", bytes(4 * count))
+        self._code: array[int] = array("H", bytes(2 * count))  #: a place in the next one
+        self._codes: dict[int, int] = {}  #: the numbers of all codes, with their places
         self.lost: set[int] = set()
         self.damaged = ""
         for row in rows:
@@ -55,11 +54,15 @@ class Outcomes:
             if self.lost:
                 self.lost.difference_update(slots)
             codes = full_column("I", content.get("code", bytes(4)), len(slots))
-            current = {code for code in set(codes) if counts(code)}
             for slot, status, code in zip(slots, content["status"], codes, strict=True):
                 if slot < count:  # else it came after this was asked for
                     self.status[slot] = status if status in (COMPLETED, FAILED) else PENDING
-                    self.row[slot] = row.number if status == COMPLETED and code in current else NO_ROW
+                    self.row[slot] = row.number if status == COMPLETED else NO_ROW
+                    self._code[slot] = self._codes.setdefault(code, len(self._codes))
+
+    def code_of(self, slot: int) -> int:
+        """The number of the code that made what is there."""
+        return [*self._codes][self._code[slot]]
 
     def counts(self) -> dict[str, int]:
         """What the line of the job says of them."""
@@ -73,7 +76,7 @@ class Outcomes:
 
 
 class Known(NamedTuple):
-    """A recorded item: its slot, how it ended by the journal, and the row of its result (`NO_ROW`: it is to run).
+    """A recorded item: its slot, how it ended by the journal, the row of its result (or `NO_ROW`), and by which code.
 
     One that has ``changed`` is another item, in the place of this one, which had the slot ``first`` at first.
     """
@@ -81,6 +84,7 @@ class Known(NamedTuple):
     slot: int
     status: int
     row: int
+    code: int
     first: int
     changed: bool
 
@@ -141,7 +145,8 @@ class KnownItems:
         if states is None:
             states, size = self._identities, SIZE
         changed = states[first * size : first * size + STATE] != state[:STATE]
-        return Known(slot, outcomes.status[slot], outcomes.row[slot], first, changed)
+        code = outcomes.code_of(slot) if outcomes.row[slot] else 0
+        return Known(slot, outcomes.status[slot], outcomes.row[slot], code, first, changed)
 
     def _look_up(self, identity: bytes) -> int:
         """The first slot of an item of that identity that is left; -1: there is none. About 1 us."""
