@@ -42,7 +42,7 @@ from mpqueue._parent.journal.journal_file import (
 )
 from mpqueue._parent.journal.kept_results import KeptResults
 from mpqueue._parent.journal.kept_values import ChangedError, Unreadable
-from mpqueue._parent.journal.migrations import ConvertedCopy
+from mpqueue._parent.journal.migrations import converted
 from mpqueue._parent.journal.schema import VERSION, check_version
 from mpqueue._parent.journal.sealed import CHECK, Place, unseal
 from mpqueue._wire.ids import IdRule
@@ -180,9 +180,10 @@ def _in_one_look(question: Callable[Concatenate[Reader, P], T]) -> Callable[Conc
 
 
 class _Current(threading.local):
-    """The look that is being taken on this thread."""
+    """The look that is being taken on this thread; of an older journal, its copy, and of which state of it that is."""
 
     look: _Look | None = None
+    converted: tuple[object, sqlite3.Connection] | None = None
 
 
 class Reader:
@@ -193,7 +194,6 @@ class Reader:
         self._complained: set[tuple[str, str]] = set()
         self._has_looked = False  #: whether all is there that was written
         self._current = _Current()
-        self._converted = ConvertedCopy()
 
     @property
     def in_use(self) -> bool:
@@ -262,8 +262,10 @@ class Reader:
         if not self._has_looked and version > 1:
             self._look_for_loss(mark, connection, check)
         if version < VERSION:
-            copy = self._converted.of(self._state_with_log(), connection, version)
-            connection = opened.enter_context(contextlib.closing(open_to_read(copy, has_log=False)))
+            state, current = self._state_with_log(), self._current
+            if current.converted is None or current.converted[0] != state:
+                current.converted = state, converted(connection, version)
+            connection = current.converted[1]
         return _Look(self.path, connection.execute, check)
 
     @contextlib.contextmanager

@@ -13,9 +13,6 @@ import contextlib
 import os
 import pickle
 import sqlite3
-import tempfile
-import threading
-import weakref
 from array import array
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -48,7 +45,8 @@ def keep_copy(source: sqlite3.Connection, target: str) -> None:
         os.unlink(part)
     os.close(open_file(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | NO_LINKS, 0o600))
     try:
-        _copy(source, part)
+        with contextlib.closing(sqlite3.connect(part, isolation_level=None)) as copy:
+            _copy(source, copy)
         os.replace(part, target)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -57,46 +55,22 @@ def keep_copy(source: sqlite3.Connection, target: str) -> None:
     sync_folder(Path(target).parent)
 
 
-def _copy(
-    source: sqlite3.Connection, target: str, change: Callable[[sqlite3.Connection], object] | None = None
-) -> None:
+def _copy(source: sqlite3.Connection, copy: sqlite3.Connection, change: Callable[[], object] = lambda: None) -> None:
     """On disk when this returns, with what ``change`` does to the copy."""
-    with contextlib.closing(sqlite3.connect(target, isolation_level=None)) as copy:
-        source.backup(copy)
-        copy.execute("PRAGMA journal_mode=DELETE")
-        copy.execute("PRAGMA synchronous=FULL")
-        copy.execute("BEGIN IMMEDIATE")
-        if change is not None:
-            change(copy)
-        copy.execute("COMMIT")
+    source.backup(copy)
+    copy.execute("PRAGMA journal_mode=DELETE")
+    copy.execute("PRAGMA synchronous=FULL")
+    copy.execute("BEGIN IMMEDIATE")
+    change()
+    copy.execute("COMMIT")
 
 
-class ConvertedCopy:
-    """That of one journal, made again where that has changed. Any thread."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._of: object = None
-        self._path: str | None = None
-
-    def of(self, state: object, source: sqlite3.Connection, version: int) -> str:
-        """Where it is. ``source`` sees the journal, of that version, in that state. A copy where that has changed."""
-        with self._lock:
-            if self._path is None:
-                fd, self._path = tempfile.mkstemp(prefix="mpqueue-", suffix=".db")
-                os.close(fd)
-                weakref.finalize(self, _remove, self._path, os.getpid())
-            if self._of != state:
-                self._of = None
-                _copy(source, self._path, lambda copy: migrate(copy, version))
-                self._of = state
-            return self._path
-
-
-def _remove(path: str, owner: int) -> None:
-    if os.getpid() == owner:
-        with contextlib.suppress(OSError):
-            os.unlink(path)
+def converted(source: sqlite3.Connection, version: int) -> sqlite3.Connection:
+    """What the connection sees, of that version, in a private file without a name, converted. Costs a copy."""
+    copy = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+    copy.text_factory = source.text_factory
+    _copy(source, copy, lambda: migrate(copy, version))
+    return copy
 
 
 #: What jobs and files have since version 2.

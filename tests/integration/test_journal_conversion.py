@@ -1,0 +1,88 @@
+"""A program that ends while it converts a journal of an older version leaves one that opens, and loses nothing."""
+
+from __future__ import annotations
+
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from tests.support import journal_0_1, journal_rc1
+from tests.support.programs import run_program
+from tests.support.systems import not_on_windows
+
+pytestmark = [pytest.mark.slow, not_on_windows("no forks")]
+
+PROGRAM = """
+import os, shutil, sqlite3, sys, traceback
+from contextlib import closing
+from pathlib import Path
+
+from mpqueue import JobQueue
+from mpqueue.testing import InlinePool
+from tests.support.disk import watched
+from tests.support.journals import lines_of, rows_of
+
+original, folder = Path(sys.argv[1]), Path(sys.argv[2])
+
+def child(call):
+    made = os.fork()
+    if not made:
+        code = 1
+        try:
+            call()
+            code = 0
+        except Exception:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(made, 0)[1])
+
+def convert(path, last):
+    left = iter(range(last))
+    def count(sql, arguments):
+        if next(left, None) is None:
+            os._exit(9)
+    with watched() as disk:
+        disk.before = count
+        JobQueue(1, journal=path, backend=InlinePool()).close()
+
+def all_of(path):
+    lines = lines_of(path)
+    return lines, {name: rows_of(path, name, "id", "status", "result", "error") for name in lines}
+
+def look(path):
+    before = all_of(original)
+    assert all_of(path) == before, "as a reader sees it"
+    JobQueue(1, journal=path, backend=InlinePool()).close()
+    assert all_of(path) == before, "once it is converted"
+    (copy,) = path.parent.glob("run.db.v?")
+    with closing(sqlite3.connect(copy)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone()[0] == int(copy.suffix[2:])
+    there = {each.name for each in path.parent.iterdir()}
+    assert there == {*(each.name for each in original.parent.iterdir()), copy.name}
+    copy.replace(path)
+    assert all_of(path) == before, "as it was before"
+
+steps = 0
+while True:
+    place = folder / str(steps)
+    shutil.copytree(original.parent, place)
+    code = child(lambda: convert(place / "run.db", steps))
+    assert child(lambda: look(place / "run.db")) == 0, steps
+    shutil.rmtree(place)
+    if code == 0:
+        break
+    assert code == 9, code
+    steps += 1 if steps < 12 else 7
+print(steps)
+"""
+
+
+@pytest.mark.parametrize("version", [journal_0_1, journal_rc1])
+def test_whenever_the_program_ends_the_journal_opens_and_has_everything(tmp_path: Path, version: object) -> None:
+    packed = Path(version.__file__).with_suffix(".tar.xz")  # type: ignore[attr-defined]
+    with tarfile.open(packed) as archive:
+        archive.extractall(tmp_path / "original", filter="data")
+    done = run_program(tmp_path, PROGRAM, tmp_path / "original" / "run.db", tmp_path, timeout=110)
+    assert int(done.stdout) > 30
