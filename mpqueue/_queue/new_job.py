@@ -70,6 +70,10 @@ class RecordOptions(NamedTuple):
     #: False for a job that is called after its handler, where other handlers may have that name: other code is refused.
     names_one: bool = True
 
+    def begins_anew(self, recorded: RecordedJob) -> bool:
+        """True where all of that job is to run again."""
+        return self.redo == "all" or (self.version is not None and self.version != recorded.version)
+
 
 #: Those that users give, by name.
 RECORD_OPTIONS = ("strict", "update", "key", "version", "redo")
@@ -258,22 +262,11 @@ class NewJob:
         return code_columns(self._functions, code, options, self.book.table.label, made)
 
     def _check(self, reader: Reader, recorded: RecordedJob, made: MadeBy | None, options: RecordOptions) -> None:
-        """Say that code has changed that made results which are kept, or the seed; with ``strict`` refuse that."""
+        where = f"job {recorded.id!r} in {reader.path}"
         change = "" if made is None else describe_code(made, options)
-        unknown = "" if made is None else describe_unknown(made, options)
-        seed = ""
-        if self._seed_given and recorded.seed != self.book.options.seed:
-            seed = "its seed has changed since it was recorded"
-        where, changes = f"job {recorded.id!r} in {reader.path}", "; ".join(filter(None, (change, seed)))
-        ways = f"; {WAYS}" if change else ""
-        if change and not options.names_one:
-            raise JournalMismatchError(other_callable(where, change))
-        if changes and options.strict:
-            refused = "with strict=True that is refused, and nothing was changed"
-            raise JournalMismatchError(f"{where}: {changes}; {refused}{ways}")
-        if changes:
-            log.warning("%s: %s; %s%s", where, changes, NOT_AGAIN, ways)
-        if unknown:
+        other_seed = self._seed_given and recorded.seed != self.book.options.seed
+        check_changes(where, options, change, other_seed=other_seed)
+        if made is not None and (unknown := describe_unknown(made, options)):
             log.warning("%s: %s", where, unknown)
 
     def _go_on(
@@ -497,12 +490,24 @@ def describe_code(made: MadeBy, options: RecordOptions) -> str:
     return "" if options.version is not None or options.redo == "changed-code" else made.describe_change()
 
 
-def other_callable(where: str, change: str) -> str:
-    """What is said of a call that may be of another callable than the one whose results its journal has."""
-    return (
-        f"{where}: {change}; so these may be results of another callable by that name, and nothing was changed; "
-        f"expected a job_id= of its own for each callable; {WAYS}"
-    )
+def check_changes(where: str, options: RecordOptions, change: str, *, other_seed: bool) -> None:
+    """Say that code has changed that made results which are kept (``change`` says what), or the seed.
+
+    Raises `JournalMismatchError` where that is refused: with ``strict``, and of other code for a call that may be of
+    another callable than the one whose results its journal has.
+    """
+    if change and not options.names_one:
+        raise JournalMismatchError(
+            f"{where}: {change}; so these may be results of another callable by that name, and nothing was changed; "
+            f"expected a job_id= of its own for each callable; {WAYS}"
+        )
+    seed = "its seed has changed since it was recorded" if other_seed else ""
+    changes, ways = "; ".join(filter(None, (change, seed))), f"; {WAYS}" if change else ""
+    if changes and options.strict:
+        refused = "with strict=True that is refused, and nothing was changed"
+        raise JournalMismatchError(f"{where}: {changes}; {refused}{ways}")
+    if changes:
+        log.warning("%s: %s; %s%s", where, changes, NOT_AGAIN, ways)
 
 
 def describe_unknown(made: MadeBy, options: RecordOptions) -> str:

@@ -300,13 +300,13 @@ def make_kilobyte(item: int) -> bytes:
 
 @pytest.mark.long
 def test_memory_depends_neither_on_what_is_recorded_nor_on_the_input(path: Path) -> None:
-    """But for which items there were, some 200 bytes each at first, and what is read ahead, which is a megabyte."""
+    """But for which items there were, less than 40 bytes each, and what is read ahead, which is a megabyte."""
     other = path.with_name("other.db")
     peak(50, path.with_name("first.db"))  # what is imported
     few, few_resumed = peak(2_000, other), peak(2_000, other)
     many, many_resumed = peak(10_000, path), peak(10_000, path)
-    assert many < few + 8_000 * 250 + 1_500_000
-    assert many_resumed < few_resumed + 8_000 * 250 + 1_500_000
+    assert many < few + 8_000 * 40 + 1_500_000
+    assert many_resumed < few_resumed + 8_000 * 40 + 1_500_000
 
 
 # -- failures ----------------------------------------------------------------------------------------------------------

@@ -372,7 +372,7 @@ class Recorder:
         chunk = chunk_statement(number, recording.number, row)
         files = [(file, recording.number) for file in row.files]
         stored = None
-        if held is not None and held.announcement is not None and row.done:
+        if held is not None and held.announcement is not None and row.done and recording.stream is None:
             size = len(row.body.data) + sum(file.size for file in row.files) + OBJECT * len(row.done)
             stored = _Stored(weakref.ref(held.announcement.job.table), row.done, number, size)
         done = None if held is None else partial(self._on_disk, recording, held, stored)

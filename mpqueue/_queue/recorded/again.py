@@ -45,8 +45,7 @@ def choose_again(
 ) -> Again:
     """What runs again; ``changed`` are what other code has made. Raises ValueError for the id of no item."""
     redo = options.redo
-    other_version = options.version is not None and options.version != recorded.version
-    if other_version or redo == "all":
+    if options.begins_anew(recorded):
         recorded_ones = bytearray(b"\1") * len(table)
         for index in match.new:
             recorded_ones[index] = 0

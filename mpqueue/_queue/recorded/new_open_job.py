@@ -166,9 +166,8 @@ class NewOpenJob(NewJob):
                 f"redo: expected 'failed', 'changed-code' or 'all' for an open job whose items have no ids, got "
                 f"{shown(redo)}: items that it adds again could not be distinguished from those it had added before"
             )
-        other_version = options.version is not None and options.version != recorded.version
         is_other_code = made is not None and bool(made.changed)
-        return other_version or redo == "all" or (redo == "changed-code" and is_other_code)
+        return options.begins_anew(recorded) or (redo == "changed-code" and is_other_code)
 
 
 def _check_is_open(recorded: RecordedJob, reader: Reader) -> None:

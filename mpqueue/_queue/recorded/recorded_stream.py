@@ -34,7 +34,7 @@ from mpqueue._parent.journal.recorder import Recorder, Recording
 from mpqueue._parent.journal.sealed import prepare
 from mpqueue._queue.growing.stream import OnEnded, Stream
 from mpqueue._queue.host import Recorded
-from mpqueue._queue.new_job import NOT_AGAIN, WAYS, RecordOptions, code_columns, other_callable
+from mpqueue._queue.new_job import NOT_AGAIN, WAYS, RecordOptions, check_changes, code_columns
 from mpqueue._text import digits
 from mpqueue._wire.ids import IdRule
 from mpqueue.errors import JournalError, JournalMismatchError
@@ -145,13 +145,12 @@ class _Opening:
                 "changed; take another job_id"
             )
         made = MadeBy(reader, recorded, code)
-        is_anew = self._is_anew(recorded, made)
+        is_anew = self._record.begins_anew(recorded)
+        if not is_anew:
+            self._check(recorded, made, options)
         columns |= code_columns((self._handler, None), code, self._record, made=None if is_anew else made)
         if not self._seed_given:
             options = dataclasses.replace(options, seed=recorded.seed)
-        elif not is_anew and recorded.seed != options.seed:
-            log.warning("job %r in %s: its seed has changed since it was recorded; %s",
-                        recorded.id, reader.path, NOT_AGAIN)  # fmt: skip
         suspects = self._recorder.journal.suspects.pop(recorded.number, {})
         rows: Sequence[Row] = ()
         if is_anew:
@@ -167,19 +166,13 @@ class _Opening:
         judge = _Judge(recorded, reader.path, made, self._record)
         return StreamPlace(number, options, known, recorded.count, suspects, code.code.number, judge)
 
-    def _is_anew(self, recorded: RecordedJob, made: MadeBy) -> bool:
-        """True where everything is to run again. Raises `JournalMismatchError` for what may be another callable."""
-        version, redo = self._record.version, self._record.redo
-        if redo == "all" or (version is not None and version != recorded.version):
-            return True
-        if (
-            not self._record.names_one
-            and version is None
-            and redo != "changed-code"
-            and (change := made.describe_codes())
-        ):
-            raise JournalMismatchError(other_callable(f"job {self._id!r} in {self._recorder.journal.path}", change))
-        return False
+    def _check(self, recorded: RecordedJob, made: MadeBy, options: JobOptions) -> None:
+        """Of changed code only what may be another callable: the rest is said when an older result comes."""
+        record, change = self._record, ""
+        if not record.names_one and record.version is None and record.redo != "changed-code":
+            change = made.describe_codes()
+        other_seed = self._seed_given and recorded.seed != options.seed
+        check_changes(f"job {self._id!r} in {self._recorder.journal.path}", record, change, other_seed=other_seed)
 
     def _put(self, number: int | None, columns: dict[str, Any], rows: Sequence[Row] = ()) -> int:
         return self._recorder.journal.ask(lambda store: store.put_job(number, columns, JobItems(chunks=rows)))
