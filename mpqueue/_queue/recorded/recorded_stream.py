@@ -26,7 +26,7 @@ from mpqueue._parent.journal.guards.running_marks import MOST
 from mpqueue._parent.journal.guards.suspects import care_of, ended_program, is_guilty
 from mpqueue._parent.journal.items.identity import UNKNOWN, why_unstable
 from mpqueue._parent.journal.items.known_items import Known, KnownItems
-from mpqueue._parent.journal.items.stream_record import StreamRecord
+from mpqueue._parent.journal.items.stream_record import ComingLot, StreamRecord, lot_of
 from mpqueue._parent.journal.journal_file import JobItems, chunk_statement
 from mpqueue._parent.journal.journal_writer import Entry
 from mpqueue._parent.journal.kept_results import KeptResults
@@ -265,11 +265,12 @@ class RecordedStream(Stream):
         """See `Stream`. What is recorded is read. Raises `JournalError`: then no more can be added."""
         self._record.consumer_waits = False
         found = self._find(items)
+        lot = self._lot_of(found)  # which may run any code: before anything is changed
         indices = self._table.extend([entry.item for entry in items])
+        self._give_slots(indices, found, lot)
         recorded: list[range] = []
         for care, some in self._by_care(list(zip(indices, found, strict=True))):
             stretch = range(some[0][0], some[-1][0] + 1)
-            self._give_slots(stretch, [each for _, each in some])
             if care is None:
                 self._add_recorded(stretch, self._end(stretch, some))
                 recorded.append(stretch)
@@ -286,7 +287,8 @@ class RecordedStream(Stream):
         """What is known of these items, which come next."""
         if self._known is not None and not self._known.any_left:
             self._known = None
-        slot, found, read_before = self._record.next_slot, list[_Found](), self._results.read_bytes
+        slot = self._table.added if self._table.slots is None else self._record.next_slot
+        found, read_before = list[_Found](), self._results.read_bytes
         if self._known is None and not self._place.suspects:
             return [_Found(entry, at) for at, entry in enumerate(items, slot)]
         for entry in items:
@@ -312,12 +314,18 @@ class RecordedStream(Stream):
             self._complain(f"the result of an item can't be read ({error})")
             return ()
 
-    def _give_slots(self, indices: range, found: Sequence[_Found]) -> None:
+    def _lot_of(self, found: Sequence[_Found]) -> ComingLot | None:
+        """The new ones of these items, which come next, as they are recorded."""
+        new = [(index, each) for index, each in enumerate(found, self._table.added) if each.known is None]
+        if not new:
+            return None
+        replaced = [(at, each.replaced) for at, (_, each) in enumerate(new) if each.replaced is not None]
+        return lot_of(new[0][1].slot, [index for index, _ in new], [each.entry for _, each in new], replaced)
+
+    def _give_slots(self, indices: range, found: Sequence[_Found], lot: ComingLot | None) -> None:
         """Have the new ones recorded under their slots, and know which of the others run again."""
-        new = [(index, each) for index, each in zip(indices, found, strict=True) if each.known is None]
-        if new:
-            replaced = [(at, each.replaced) for at, (_, each) in enumerate(new) if each.replaced is not None]
-            self._record.add([index for index, _ in new], [each.entry for _, each in new], replaced)
+        if lot is not None:
+            self._record.put(lot)
         if self._table.slots is not None:
             self._table.slots.update(zip(indices, [each.slot for each in found], strict=True))
             for index, each in zip(indices, found, strict=True):

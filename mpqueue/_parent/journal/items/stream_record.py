@@ -34,40 +34,56 @@ _SMALL, _TEXTS = frozenset((int, float, bool, type(None))), frozenset((str, byte
 MOST_TEXT = 4096
 
 
+class ComingLot(NamedTuple):
+    """New items. ``unkept``: indices of those not in the lot; ``replaced``: how what they replace had ended."""
+
+    lot: AddedRow
+    unkept: Sequence[int]
+    replaced: Sequence[int]
+
+
+def lot_of(
+    first: int, indices: Sequence[int], entries: Sequence[StreamItem], replaced: Sequence[tuple[int, Known]]
+) -> ComingLot:
+    """New items at these indices, in the slots from the ``first`` on, with the places of those that replace others.
+
+    Pickles them, and their ids, which may run any code.
+    """
+    kept = _kept_items([entry.item for entry in entries])
+    unkept: Sequence[int] = ()
+    if isinstance(kept, list):
+        unkept = [index for index, one in zip(indices, kept, strict=True) if one is None]
+    identities = b"".join([entry.identity for entry in entries])
+    states = b"".join([entry.state for entry in entries])
+    lot = AddedRow(
+        first,
+        len(entries),
+        kept,
+        None if entries[0].id is None else _kept_ids([entry.id for entry in entries]),
+        identities,
+        _MAKERS,
+        (),
+        None if states == identities else states,
+        tuple([(at, known.first) for at, known in replaced]),
+    )
+    return ComingLot(lot, unkept, [known.status for _, known in replaced])
+
+
 class StreamRecord:
     """The consumer's thread adds items; all else is on the coordinator's. ``next_slot``: of the next new item."""
 
     def __init__(self, next_slot: int) -> None:
         self.consumer_waits = False  #: for the next outcome; set by its thread
         self.next_slot = next_slot
-        self._unwritten: deque[tuple[AddedRow, list[int]]] = deque()  #: with how those had ended that they replace
+        self._unwritten: deque[ComingLot] = deque()
         self._before: dict[int, int] = {}  #: by index: how an item that runs again had ended, by the journal
         self._unkept: set[int] = set()  #: indices of items that are not in their lot
 
-    def add(self, indices: Sequence[int], entries: Sequence[StreamItem], replaced: Sequence[tuple[int, Known]]) -> int:
-        """New items, with the places of those that have changed, and what they were; returns the first slot.
-
-        Pickles them, and their ids, which may run any code.
-        """
-        first, self.next_slot = self.next_slot, self.next_slot + len(entries)
-        kept = _kept_items([entry.item for entry in entries])
-        if isinstance(kept, list):
-            self._unkept.update(index for index, one in zip(indices, kept, strict=True) if one is None)
-        identities = b"".join([entry.identity for entry in entries])
-        states = b"".join([entry.state for entry in entries])
-        lot = AddedRow(
-            first,
-            len(entries),
-            kept,
-            None if entries[0].id is None else _kept_ids([entry.id for entry in entries]),
-            identities,
-            _MAKERS,
-            (),
-            None if states == identities else states,
-            tuple([(at, known.first) for at, known in replaced]),
-        )
-        self._unwritten.append((lot, [known.status for _, known in replaced]))
-        return first
+    def put(self, came: ComingLot) -> None:
+        """New items have come, and are about to run."""
+        self.next_slot = came.lot.first + came.lot.size
+        self._unkept.update(came.unkept)
+        self._unwritten.append(came)
 
     def runs_again(self, index: int, status: int) -> None:
         """The item at that index had ended so, by the journal."""
@@ -77,13 +93,13 @@ class StreamRecord:
     def draft(self, table: ItemTable, indices: Sequence[int]) -> StreamDraft:
         """What these items, which have ended, bring into the journal."""
         came = [self._unwritten.popleft() for _ in range(len(self._unwritten))]
-        before = [status for _, statuses in came for status in statuses]
+        before = [status for each in came for status in each.replaced]
         if self._before:
             before += [self._before.pop(index, PENDING) for index in indices]
         unkept = self._unkept.intersection(indices) if self._unkept else ()
         self._unkept.difference_update(unkept)
         draft = RowDraft(table, [*indices], {}, unkept)  # no slices of it: it has no columns
-        return StreamDraft(draft, table, indices, [lot for lot, _ in came], before)
+        return StreamDraft(draft, table, indices, [each.lot for each in came], before)
 
 
 class StreamLots(NamedTuple):
