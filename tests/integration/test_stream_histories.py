@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import mpqueue
-from mpqueue import JobQueue
+from mpqueue import ItemStatus, JobQueue
 from mpqueue.testing import InlinePool
 from tests.support.length import IS_LONG
 
@@ -132,9 +132,18 @@ class History:
                 shutil.copytree(file, following / file.name)
             elif file.name in ("run.db", "run.db-wal"):
                 shutil.copy(file, following)
-        if not is_killed and self.chance.random() < 0.1:
-            with contextlib.suppress(mpqueue.errors.JournalError), JobQueue(1, journal=following / "run.db") as queue:
-                queue.prune(gone=self.chance.random() < 0.5)
+        if not is_killed and self.chance.random() < 0.2:
+            with JobQueue(1, journal=following / "run.db") as queue:
+                if self.chance.random() < 0.5:
+                    queue.prune(gone=self.chance.random() < 0.5)
+                self.look(queue)
+
+    def look(self, queue: JobQueue) -> None:
+        """What people see of it."""
+        shown = Counter(item.result for item in queue.load_job("job").items if item.status is ItemStatus.COMPLETED)
+        sure = [next(iter(worlds)) for worlds in self.known.values() if len(worlds) == 1]
+        expected = Counter(result for _, result in sure if result is not None)
+        assert expected <= shown
 
 
 @pytest.mark.parametrize("part", range(4))

@@ -66,6 +66,11 @@ class AddedRow(NamedTuple):
     def _body(self, job: int) -> bytes:
         return prepare(tuple(self[2:])).seal(_place(job, self.first))
 
+    @property
+    def slots(self) -> range:
+        """Where its items are."""
+        return range(self.first, self.first + self.size)
+
     def supersedes(self, now: dict[int, int]) -> Iterator[int]:
         """The slots that do not count any more with this lot; ``now`` has those that do, by the first of each item."""
         for at, first in self.replaces:

@@ -15,30 +15,34 @@ LOTS = "SELECT first, count, body FROM added_items WHERE job = ? ORDER BY first"
 def prune_stream(run: Run, job: int, slots: int, path: str, *, gone: bool) -> Compacted:
     """`compact` a stream's rows, within the caller's transaction; where ``gone``, forget the items that count no more.
 
-    Raises `JournalError` for a row that is damaged. Takes two bytes a slot more than `compact`.
+    Raises `JournalError` for a row that is damaged. Takes a byte a slot more than `compact`.
     """
     present, now = bytearray(b"\1") * slots, dict[int, int]()
     lots = [read_added(first, count, body, job, path) for first, count, body in run(LOTS, (job,)).fetchall()]
     for lot in lots:
         for slot in lot.supersedes(now):
             present[slot] = 0
-    forgotten = 0
+    forgotten: set[int] = set()
     if gone:
-        rows, status = JobRows(run, job, path), bytearray(slots)
-        for number in rows.numbers:
-            row = rows.read(number)
-            told = row.content.get("status", bytes((COMPLETED,)) * len(row.slots))  # else it is in a file
-            for slot, code in zip(row.slots, told, strict=True):
-                status[slot] = code
+        status = _status_of(JobRows(run, job, path), slots)
+        counted = [slot for lot in lots for at, slot in enumerate(lot.slots) if at not in lot.gone and present[slot]]
+        forgotten.update(slot for slot in counted if status[slot] == PENDING)
+        firsts = {first for first, last in now.items() if last in forgotten}  # what has changed is known by them
         for lot in lots:
-            places = [
-                at
-                for at, slot in enumerate(range(lot.first, lot.first + lot.size))
-                if at not in lot.gone and present[slot] and status[slot] == PENDING
-            ]
+            places = [at for at, slot in enumerate(lot.slots) if slot in forgotten or slot in firsts]
             if places:
                 run(*lot.without(places).change(job))
-                forgotten += len(places)
         for slot in range(slots):
             present[slot] &= status[slot] != PENDING
-    return compact(run, job, slots, present, path)._replace(items=forgotten)
+    return compact(run, job, slots, present, path)._replace(items=len(forgotten))
+
+
+def _status_of(rows: JobRows, slots: int) -> bytearray:
+    """How each item stands, by slots; of one whose row is in a file, that it has ended."""
+    status = bytearray(slots)
+    for number in rows.numbers:
+        row = rows.read(number)
+        told = row.content.get("status", bytes((COMPLETED,)) * len(row.slots))
+        for slot, code in zip(row.slots, told, strict=True):
+            status[slot] = code
+    return status
