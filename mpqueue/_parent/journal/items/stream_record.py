@@ -35,7 +35,7 @@ MOST_TEXT = 4096
 
 
 class ComingLot(NamedTuple):
-    """New items. ``unkept``: indices of those not in the lot; ``replaced``: how what they replace had ended."""
+    """New items. ``unkept``: indices of those that are left out; ``replaced``: how what they replace had ended."""
 
     lot: AddedRow
     unkept: Sequence[int]
