@@ -28,10 +28,11 @@ from mpqueue import (
 )
 from mpqueue.testing import close_shared_pool
 from tests.support import handlers as do
-from tests.support.front_ends import FRONT_ENDS, Counted, FrontEnd, errors_in_place
+from tests.support.front_ends import FRONT_ENDS, Counted, FrontEnd
 from tests.support.interruptions import Interruption, send_to_main_thread
 from tests.support.length import IS_LONG, long
 from tests.support.programs import is_running
+from tests.support.results import errors_in_place
 from tests.support.waiting import Gate, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared_pool_ends", "forked_workers")]

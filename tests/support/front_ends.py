@@ -60,20 +60,6 @@ class FrontEnd:
         return list(results) if self.is_ordered else sorted(results, key=repr)
 
 
-def errors_in_place(results: Iterable[Any]) -> list[Any]:
-    """All results, and each error, whether it was raised in the place of a result or is one."""
-    if not isinstance(results, Iterator):
-        return [*results]
-    found: list[Any] = []
-    while True:
-        try:
-            found.append(next(results))
-        except StopIteration:
-            return found
-        except Exception as error:
-            found.append(error)
-
-
 class Counted:
     """0, 1, 2 and so on for ever; ``read`` is how many of them were taken."""
 

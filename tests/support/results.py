@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar, cast
 
 from mpqueue import Job
@@ -16,8 +16,10 @@ def results_of(job: Job[Any, R]) -> list[R]:
     return cast("list[R]", job.results)
 
 
-def outcomes(results: Iterator[Any]) -> list[Any]:
-    """All results, and the text of what was raised in the place of one."""
+def errors_in_place(results: Iterable[Any]) -> list[Any]:
+    """All results, and each error, whether it was raised in the place of a result or is one."""
+    if not isinstance(results, Iterator):
+        return [*results]
     found: list[Any] = []
     while True:
         try:
@@ -25,4 +27,10 @@ def outcomes(results: Iterator[Any]) -> list[Any]:
         except StopIteration:
             return found
         except Exception as error:
-            found.append(f"{type(error).__name__}: {error}")
+            found.append(error)
+
+
+def outcomes(results: Iterable[Any]) -> list[Any]:
+    """All results, and the text of what was raised in the place of one."""
+    found = errors_in_place(results)
+    return [f"{type(each).__name__}: {each}" if isinstance(each, Exception) else each for each in found]
