@@ -280,6 +280,8 @@ class RowOutlet:
         results = table.held_results(indices)
         if table.source is None or Elsewhere not in set(map(type, results)) or not any(map(reads_result, columns)):
             return self._made(indices, results, columns)
+        if (kept := table.source.take_kept(results, indices)) is not None:
+            return self._made(indices, kept, columns)
 
         def make(at: int, result: Any) -> Row:
             item = RowItem(table, indices[at], result)

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mpqueue._core.state.item_table import Failure, ItemTable, make_table
+from mpqueue._core.state.item_table import Elsewhere, Failure, ItemTable, make_table
 from mpqueue._parent.journal import chunk_rows, kept_code, kept_values
 from mpqueue._parent.journal.chunk_rows import Results, Row, RowDraft, RowReader, WrittenRow, make_row
 from mpqueue._parent.journal.code.code_parts import code_of
 from mpqueue._parent.journal.items.kept_payloads import hash_payloads, keep_payloads, read_payloads
-from mpqueue._parent.journal.kept_results import KeptResults
+from mpqueue._parent.journal.kept_results import MOST_CHECKED, KeptResults
 from mpqueue._parent.journal.kept_values import (
     BIG,
     BigFile,
@@ -414,6 +414,33 @@ def test_items_are_kept_but_for_big_ones_and_those_that_can_not_be_pickled() -> 
     assert left_out == [600, 601]
     assert isinstance(found[600], NotKept)
     assert isinstance(found[601], NotKept)
+
+
+def test_what_was_checked_is_there_for_a_sink_once_where_it_is_small_and_in_that_row_still() -> None:
+    table = make_table(range(4))
+    table.complete(range(4), ["a", ["b"], {"c"}, bytes(300_000)])
+    row = RowDraft(table, range(4), {}).row()
+    assert row is not None
+    files = {file.name: b"".join(map(bytes, file.parts)) for file in row.files}
+    assert len(files) == 1, "the big one"
+    again = copied(table, sealed(row), read_file=files.__getitem__)
+    source, read = again.source, list[str]()
+    assert isinstance(source, KeptResults)
+
+    def read_file(name: str) -> bytes:
+        read.append(name)
+        return files[name]
+
+    reader = RowReader(again, 4, read_file, "run.db", Results.CHECKED, keep=source.keep)
+    reader.read(sealed(row))
+    assert source.take_kept(again.held_results(range(1)), range(1)) == ["a"]
+    assert source.take_kept(again.held_results(range(1)), range(1)) is None, "it was taken"
+    assert source.take_kept([Elsewhere(2)], [1]) is None, "it has run again since"
+    assert source.take_kept(again.held_results(range(2, 3)), range(2, 3)) == [{"c"}]
+    assert source.take_kept(again.held_results(range(3, 4)), range(3, 4)) is None, "it was read to be checked only"
+    assert read == [*files]
+    source.keep(3, [0], ["much"], MOST_CHECKED)
+    assert source.take_kept([Elsewhere(3)], [0]) is None
 
 
 def test_the_hash_tells_other_items_also_big_ones() -> None:

@@ -119,6 +119,10 @@ class ResultSource(Protocol):
         """Replace what stands for results by these. ``slots`` are those of the items; None: their indices."""
         ...
 
+    def take_kept(self, results: Sequence[Any], indices: Sequence[int]) -> list[Any] | None:
+        """These results, where all are in memory since they were checked; they are not there any more then."""
+        ...
+
     def each(
         self,
         results: Sequence[Any],

@@ -11,7 +11,7 @@ import contextlib
 import pickle
 import threading
 from array import array
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -364,19 +364,32 @@ class Results(Enum):
     LEFT_OUT = 3  #: they are not looked at, and errors are not either
 
 
+#: Gets the results of a row of that number: whose they are, by indices (or `GONE`), and how many bytes they are.
+Keep = Callable[[int, Sequence[int], list[Any], int], object]
+
+
 class RowReader:
     """Writes the rows of a job into its table, one after the other.
 
     ``count`` is how many slots the job has. Items that are not in the table, since they are gone, are left out.
     ``unreadable`` are the indices of the items whose results can't be read here, as far as results are checked;
     ``lost`` those of the items of damaged rows, which are as if they had never run. A job that ``grows`` may have more
-    slots than its reader knows of: their items are left out.
+    slots than its reader knows of: their items are left out. What is checked is given to ``keep``, to be used once.
     """
 
     def __init__(
-        self, table: ItemTable, count: int, read_file: ReadFile, path: str, results: Results, *, grows: bool = False
+        self,
+        table: ItemTable,
+        count: int,
+        read_file: ReadFile,
+        path: str,
+        results: Results,
+        *,
+        grows: bool = False,
+        keep: Keep | None = None,
     ) -> None:
         self._results = results
+        self._keep = keep
         self.unreadable: set[int] = set()
         self.lost: set[int] = set()
         self._table = table
@@ -451,7 +464,7 @@ class RowReader:
             if name in content:
                 _put(getattr(table, name), indices, full_column(code, content[name], len(indices)))
         if self._results is Results.CHECKED:
-            self._check_results(content, done)
+            self._check_results(number, content, done)
         if "history" in content:
             self._read_failures(content, indices)
         table.note_output(indices, dict(_present(content.get("output", {}), indices)))
@@ -488,17 +501,23 @@ class RowReader:
             self._table.payloads[index] = NotKept()
             self._brought.discard(index)
 
-    def _check_results(self, content: dict[str, Any], done: Sequence[int]) -> None:
+    def _check_results(self, number: int, content: dict[str, Any], done: Sequence[int]) -> None:
         """Find out which of these can't be read."""
         at = 0
         for part in parts_of(content, len(done)):
             mine, at = done[at : at + len(part.places)], at + len(part.places)
             if all(index == GONE for index in mine):
                 continue
-            if not part.is_discarded and isinstance(restore(Kept(*part.kept), self._read_file), Unreadable):
+            kept = Kept(*part.kept)
+            found: Any = None if part.is_discarded else restore(kept, self._read_file)
+            if isinstance(found, Unreadable):
                 self.unreadable.update(index for index in mine if index != GONE)
-            elif self.unreadable:
+                continue
+            if self.unreadable:
                 self.unreadable.difference_update(mine)  # it was made anew
+            if self._keep is not None and not part.is_discarded and kept.file is None:
+                results = [found] if part.size is None else [found[place] for place in part.places]
+                self._keep(number, mine, results, len(kept.by_reference or kept.by_value or b""))
 
     def _read_failures(self, content: dict[str, Any], indices: Sequence[int]) -> None:
         table, read_file = self._table, self._read_file

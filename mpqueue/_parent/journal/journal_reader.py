@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from mpqueue._core.state.item_table import ItemTable
+from mpqueue._core.state.item_table import DISCARD, ItemTable
 from mpqueue._core.state.timings import PastRun
 from mpqueue._os.files import NO_LINKS, kind_of, open_file
-from mpqueue._parent.journal.chunk_rows import Results, RowReader, WrittenRow
+from mpqueue._parent.journal.chunk_rows import Keep, Results, RowReader, WrittenRow
 from mpqueue._parent.journal.guards import journal_lock as lock
 from mpqueue._parent.journal.guards.job_lines import COLUMNS, SAID, damaged_line, is_whole
 from mpqueue._parent.journal.guards.ownership import check_own, check_stat
@@ -559,7 +559,9 @@ class Reader:
 
         Each result is read once, to know that, and forgotten.
         """
-        table.source = KeptResults(self, job.number, job.id, strict=True)
+        table.source = source = KeptResults(self, job.number, job.id, strict=True)
+        wants_rows = table.sink is not None and table.sink is not DISCARD
+        table.live.foreign |= wants_rows  # what is kept may be of any class
         is_begun = False
 
         def fill() -> RowReader:
@@ -567,15 +569,14 @@ class Reader:
             if is_begun:  # a look before this one was not whole
                 table.start_afresh(range(len(table)))
             is_begun = True
-            return self._fill(table, job, Results.CHECKED)
+            return self._fill(table, job, Results.CHECKED, source.keep if wants_rows else None)
 
         rows = self.at_once(fill)
         return sorted(rows.unreadable | rows.lost)
 
-    def _fill(self, table: ItemTable, job: RecordedJob, results: Results) -> RowReader:
-        rows = RowReader(
-            table, job.count, self.read_file, self.path, results, grows=bool(job.is_open or job.generation)
-        )
+    def _fill(self, table: ItemTable, job: RecordedJob, results: Results, keep: Keep | None = None) -> RowReader:
+        grows = bool(job.is_open or job.generation)
+        rows = RowReader(table, job.count, self.read_file, self.path, results, grows=grows, keep=keep)
         with self._look() as look:
             for row in look.rows(job.number):
                 rows.read(row)

@@ -28,6 +28,9 @@ log = logging.getLogger("mpqueue")
 #: Stands for the number of a row where there is none.
 NO_ROW = 0
 
+#: Bytes of results that are kept for a job's sink while the job goes on, and what an object takes beside its content.
+MOST_CHECKED, OBJECT = 32 << 20, 48
+
 T = TypeVar("T")
 
 
@@ -74,6 +77,8 @@ class KeptResults:
         self._last: tuple[int, _OpenRow] | None = None
         self._where: array[int] | None = None  #: by slot, the row that has its result, once that was looked for
         self.read_bytes = 0  #: of all rows that were read
+        self._checked: dict[int, tuple[int, Any]] = {}  #: by index: the row and the result, which were just read
+        self._checked_bytes = 0
 
     def read(self, row: int, slot: int) -> Any:
         """The result of the item in that slot, which is or was in that row. Costs up to a look at all rows."""
@@ -83,6 +88,25 @@ class KeptResults:
                 if found is not None and type(found[0]) is not Unreadable:
                     return found[0]
             return self._journal.ask(lambda rows: self._take(rows, row, [slot]))[0]
+
+    def keep(self, row: int, indices: Sequence[int], results: list[Any], size: int) -> None:
+        """These results, of so many bytes, were read while the job was created, and its sink will want them."""
+        self._checked_bytes += size + OBJECT * len(results)
+        if self._checked_bytes <= MOST_CHECKED:
+            self._checked.update(zip(indices, ((row, result) for result in results), strict=True))
+
+    def take_kept(self, results: Sequence[Any], indices: Sequence[int]) -> list[Any] | None:
+        """See `ResultSource`."""
+        found: list[Any] = []
+        for index, result in zip(indices, results, strict=True) if self._checked else ():
+            if type(result) is Elsewhere:
+                row, kept = self._checked.pop(index, (NO_ROW, None))
+                if row != result.row:
+                    return None
+                found.append(kept)
+            else:
+                found.append(result)
+        return found if len(found) == len(results) else None
 
     def each(
         self,
