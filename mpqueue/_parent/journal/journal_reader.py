@@ -42,7 +42,7 @@ from mpqueue._parent.journal.journal_file import (
 )
 from mpqueue._parent.journal.kept_results import KeptResults
 from mpqueue._parent.journal.kept_values import ChangedError, Unreadable
-from mpqueue._parent.journal.migrations import converted
+from mpqueue._parent.journal.migrations import ConvertedCopy
 from mpqueue._parent.journal.schema import VERSION, check_version
 from mpqueue._parent.journal.sealed import CHECK, Place, unseal
 from mpqueue._wire.ids import IdRule
@@ -183,7 +183,7 @@ class _Current(threading.local):
     """The look that is being taken on this thread; of an older journal, its copy, and of which state of it that is."""
 
     look: _Look | None = None
-    converted: tuple[object, sqlite3.Connection] | None = None
+    converted: tuple[object, ConvertedCopy] | None = None
 
 
 class Reader:
@@ -264,8 +264,8 @@ class Reader:
         if version < VERSION:
             state, current = self._state_with_log(), self._current
             if current.converted is None or current.converted[0] != state:
-                current.converted = state, converted(connection, version)
-            connection = current.converted[1]
+                current.converted = state, ConvertedCopy(connection, version)
+            connection = current.converted[1].connection
         return _Look(self.path, connection.execute, check)
 
     @contextlib.contextmanager

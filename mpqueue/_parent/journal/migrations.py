@@ -65,12 +65,16 @@ def _copy(source: sqlite3.Connection, copy: sqlite3.Connection, change: Callable
     copy.execute("COMMIT")
 
 
-def converted(source: sqlite3.Connection, version: int) -> sqlite3.Connection:
-    """What the connection sees, of that version, in a private file without a name, converted. Costs a copy."""
-    copy = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-    copy.text_factory = source.text_factory
-    _copy(source, copy, lambda: migrate(copy, version))
-    return copy
+class ConvertedCopy:
+    """What a connection sees, of that version, in a private file without a name, converted. Costs a copy."""
+
+    def __init__(self, source: sqlite3.Connection, version: int) -> None:
+        self.connection = copy = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        copy.text_factory = source.text_factory
+        _copy(source, copy, lambda: migrate(copy, version))
+
+    def __del__(self) -> None:
+        self.connection.close()  # Python 3.13 warns of one that is not
 
 
 #: What jobs and files have since version 2.
