@@ -406,7 +406,8 @@ class RecordedStream(Stream):
     def _write(self, failed: Sequence[int]) -> None:
         """Have these on disk as failed. They run again the next time, and are not suspected then."""
         number, journal, suspects = self._place.number, self._journal, self._place.suspects
-        grown = self._record.draft(self._table, failed).row()
+        # On the coordinator's thread, which takes what has come as well.
+        grown = self._host.ask(lambda: self._record.draft(self._table, failed)).row()
         assert grown is not None
         files = [(file, number) for file in grown.row.files]
         for slot in self._table.slots_of(failed) or failed:
