@@ -549,7 +549,7 @@ class Reader:
             outcomes = Outcomes(look.rows(job.number), job.count, self.read_file, self.path)
         now: dict[int, int] = {}
         for lot in lots:
-            outcomes.void([*lot.supersedes(now)])
+            outcomes.void(lot.supersedes(now))
         for slot in outcomes.lost:
             outcomes.status[slot] = FAILED  # shown as if it had not run
         return outcomes.status
@@ -557,7 +557,7 @@ class Reader:
     def fill(self, table: ItemTable, job: RecordedJob) -> list[int]:
         """Write into the table how its items ended; returns those whose results can't be read, or are damaged.
 
-        Each result is read once, to know that, and forgotten.
+        Each result is read once, to know that, and forgotten, but for those that the table's sink will want.
         """
         table.source = source = KeptResults(self, job.number, job.id, strict=True)
         wants_rows = table.sink is not None and table.sink is not DISCARD

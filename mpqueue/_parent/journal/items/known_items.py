@@ -69,7 +69,7 @@ class Outcomes:
         completed, failed = self.status.count(COMPLETED), self.status.count(FAILED)
         return {"completed": completed, "failed": failed, "total": completed + failed}
 
-    def void(self, slots: Sequence[int]) -> None:
+    def void(self, slots: Iterable[int]) -> None:
         """These items do not count as ended."""
         for slot in slots:
             self.status[slot], self.row[slot] = PENDING, NO_ROW
@@ -98,8 +98,7 @@ class KnownItems:
         self._left = bytearray()  #: by slot, 1 for an item that may come
         self._now: dict[int, int] = {}  #: the slot of an item that has changed, by the one that it had first
         for lot in lots:
-            for slot in lot.supersedes(self._now):
-                outcomes.void((slot,))
+            outcomes.void(lot.supersedes(self._now))
             self._load(lot)
         self._outcomes = outcomes
         self._at = 0  #: none before that slot is left

@@ -182,10 +182,15 @@ def check_complete(rows: Sequence[AddedRow], slots: int, path: str) -> None:
         raise JournalError(f"{path}: expected the items of {slots} slots, got {end}; it is left as it is")
 
 
+def lots_of(run: Callable[..., Any], job: int, path: str) -> list[AddedRow]:
+    """All rows of a job's items. Raises `JournalError` for rows that are damaged."""
+    found = run("SELECT first, count, body FROM added_items WHERE job = ? ORDER BY first", (job,)).fetchall()
+    return [read_added(first, count, body, job, path) for first, count, body in found]
+
+
 def slots_that_count(run: Callable[..., Any], job: int, slots: int, path: str) -> bytearray:
     """By slot, 1 for those whose item counts. Raises `JournalError` for rows that are damaged."""
-    found = run("SELECT first, count, body FROM added_items WHERE job = ? ORDER BY first", (job,)).fetchall()
-    rows = [read_added(first, count, body, job, path) for first, count, body in found]
+    rows = lots_of(run, job, path)
     check_complete(rows, slots, path)
     present = bytearray(b"\1") * slots
     for row in rows:

@@ -5,11 +5,9 @@ All of a stream is to run again after another ``version=``, say. Items that have
 
 from __future__ import annotations
 
-from mpqueue._parent.journal.items.lots import read_added
+from mpqueue._parent.journal.items.lots import lots_of
 from mpqueue._parent.journal.pruning.compaction import Compacted, JobRows, Run, compact
 from mpqueue.status import COMPLETED, PENDING
-
-LOTS = "SELECT first, count, body FROM added_items WHERE job = ? ORDER BY first"
 
 
 def prune_stream(run: Run, job: int, slots: int, path: str, *, gone: bool) -> Compacted:
@@ -18,7 +16,7 @@ def prune_stream(run: Run, job: int, slots: int, path: str, *, gone: bool) -> Co
     Raises `JournalError` for a row that is damaged. Takes a byte a slot more than `compact`.
     """
     present, now = bytearray(b"\1") * slots, dict[int, int]()
-    lots = [read_added(first, count, body, job, path) for first, count, body in run(LOTS, (job,)).fetchall()]
+    lots = lots_of(run, job, path)
     for lot in lots:
         for slot in lot.supersedes(now):
             present[slot] = 0
