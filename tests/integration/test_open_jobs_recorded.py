@@ -115,7 +115,7 @@ def test_whenever_the_program_ends_each_item_ends_once(tmp_path: Path, has_ids: 
             repr(sorted(expected) if has_ids else sorted(expected.elements())).replace(" ", ""),
         )
         assert lines_of(tmp_path / f"{nth // 3 + 1}.db")["job"] == ("completed", total, 0, total)
-        # What is on disk is told by another thread, which may not come to it before the program ends.
+        # Another thread announces what is on disk; the program may end before it does.
         assert told <= (Counter(map(str, expected)) if has_ids else Counter(map(str, expected.elements())))
 
 

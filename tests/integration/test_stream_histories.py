@@ -98,9 +98,10 @@ class History:
             if taken is not None:
                 self.doubt(keys[taken:])
             is_killed = taken is not None and chance.random() < 0.5
-            self.keep(is_killed)
+            if is_killed:
+                self.keep(is_killed)
         if not is_killed:
-            self.keep(False)
+            self.keep(is_killed)
 
     def check(self, key: tuple[Key, int], item: Item, result: Any) -> None:
         place, state = key

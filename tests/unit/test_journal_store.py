@@ -385,7 +385,7 @@ def test_what_is_wrong_is_said_in_words_that_help(error: Exception, words: str) 
     assert words in describe(error)
 
 
-# -- who has it open, and what ran -------------------------------------------------------------------------------------
+# -- its owners, and what is running -----------------------------------------------------------------------------------
 
 
 def test_one_queue_at_a_time_and_an_end_that_was_no_close_leaves_its_mark(path: str) -> None:

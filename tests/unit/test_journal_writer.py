@@ -180,7 +180,7 @@ def test_a_disk_that_fails_is_told_of_once_it_lasts_and_what_waits_is_written_la
         journal._commit()
         disk.now += TRY_AGAIN
     journal._commit()
-    assert len(troubles) == 3, "it is told of anew"
+    assert len(troubles) == 3, "the trouble is reported again"
 
 
 def test_while_the_disk_fails_what_is_asked_is_refused_and_at_the_end_what_was_not_written_is_lost(

@@ -256,7 +256,7 @@ def test_while_the_journal_can_not_be_written_running_jobs_are_paused_and_go_on_
     recorded.job.status = JobStatus.PAUSED
     recorded.end_item(0)
     recorded.announce(AnnounceState(recorded.job, "paused", JobStatus.PAUSED, 0, 0))
-    assert recorded.told == [AnnounceState], "that it is paused is told ahead"
+    assert recorded.told == [AnnounceState], "the pause is announced ahead"
     recorded.recorder._troubled(None)
     recorded.recorder.check()
     assert recorded.handled[1:] == [JobResumed(recorded.job)]
