@@ -201,6 +201,7 @@ class FakeLanes:
         self.kill_seconds = kill_seconds
         self.pack_seconds = pack_seconds
         self._packed: set[Chunk] = set()  #: those that wait, pickled, for a lane
+        self._forgotten: dict[tuple[int, int], list[int]] = {}  #: by lane: jobs that its next chunk lets go
         self._packers: dict[int, float] = {}  #: by job: when its thread is done with what it has now
         self.workers: list[FakeWorker | None] = [None] * lanes
         self.fate_of = fate_of  #: by lane's number: those of one fate die together
@@ -511,8 +512,12 @@ class FakeLanes:
     def _send(self, frame: SendChunk | ForgetJob) -> None:
         worker = self._live(frame.lane, frame.generation)
         if worker is not None:
-            items = frame.chunk.job.table.payloads_of(frame.chunk.indices) if isinstance(frame, SendChunk) else []
-            self.call_at(self.now + self.latency, lambda: worker.receive(frame, items))
+            items: list[Item] = []
+            forgotten: list[int] = []
+            if isinstance(frame, SendChunk):
+                items = frame.chunk.job.table.payloads_of(frame.chunk.indices)
+                forgotten = self._forgotten.pop((frame.lane, frame.generation), [])
+            self.call_at(self.now + self.latency, lambda: worker.receive(frame, items, forgotten))
 
     def _send_chunk(self, command: SendChunk) -> None:
         chunk, seconds = command.chunk, self.pack_seconds
@@ -543,11 +548,10 @@ class FakeLanes:
             self.handle(ChunkPacked(chunk.job))
 
     def _forget_job(self, command: ForgetJob) -> None:
-        worker = self._live(command.lane, command.generation)
         if command.at_once:
             self._send(command)
-        elif worker is not None:
-            worker.to_forget.append(command.job.number)
+        else:  # with the next chunk that is sent, not with one that is under way
+            self._forgotten.setdefault((command.lane, command.generation), []).append(command.job.number)
 
     def _start_lane(self, command: StartLane) -> None:
         lane, generation = command.lane, command.generation

@@ -153,9 +153,8 @@ class FakeWorker:
         self.base = 0  #: those that it had when it began what it claims
         self.has_run = False
         self._growth = Growth()
-        self.to_forget: list[int] = []  #: numbers of jobs of which it hears with its next chunk that they may go
         self._home = 0  #: the chunk that was begun last
-        self._frames: deque[tuple[SendChunk | ForgetJob, list[Item]]] = deque()
+        self._frames: deque[tuple[SendChunk | ForgetJob, list[Item], Sequence[int]]] = deque()
         self._run: _Run | None = None
 
     @property
@@ -163,10 +162,10 @@ class FakeWorker:
         """True where it has nothing to do."""
         return self._run is None and not self._frames
 
-    def receive(self, frame: SendChunk | ForgetJob, items: list[Item]) -> None:
-        """A frame arrived, with a chunk's items in it."""
+    def receive(self, frame: SendChunk | ForgetJob, items: list[Item], forgotten: Sequence[int] = ()) -> None:
+        """A frame arrived, with a chunk's items in it and the numbers of jobs that may go."""
         if self.alive:
-            self._frames.append((frame, items))
+            self._frames.append((frame, items, forgotten))
             self._take_next()
 
     @property
@@ -207,21 +206,20 @@ class FakeWorker:
 
     def _take_next(self) -> None:
         while self.alive and self._run is None and self._frames:
-            frame, items = self._frames.popleft()
+            frame, items, forgotten = self._frames.popleft()
             if isinstance(frame, ForgetJob):
                 self.paces.pop(frame.job.number, None)
                 self.claim = Claim(self._home, Phase.IDLE, 0, 0, self.fleet.now)
                 self.fleet.post(JobForgotten(self.lane, self.generation, frame.job.number))
             else:
-                self._begin(frame, items)
+                self._begin(frame, items, forgotten)
 
-    def _begin(self, frame: SendChunk, items: list[Item]) -> None:
+    def _begin(self, frame: SendChunk, items: list[Item], forgotten: Sequence[int]) -> None:
         now, job = self.fleet.now, frame.chunk.job
         self._run = _Run(frame.chunk, items, now, 1, now)
         self._home = frame.chunk.number & CHUNK_MASK
-        for number in self.to_forget:
+        for number in forgotten:
             self.paces.pop(number, None)
-        self.to_forget.clear()
         self._claim(Phase.UNPACKING, 0, 0)
         if job.number in self.paces:
             self._begin_items()

@@ -7,8 +7,16 @@ from collections.abc import Callable
 import pytest
 
 from mpqueue._core.capabilities import Capabilities
-from mpqueue._core.commands import AnnounceFinished, AnnounceItems, AnnounceStarted, AnnounceState, SendChunk, StartLane
-from mpqueue._core.messages import FaultFound, JobStartAsked, QueueOpened, TimePassed
+from mpqueue._core.commands import (
+    AnnounceFinished,
+    AnnounceItems,
+    AnnounceStarted,
+    AnnounceState,
+    ForgetJob,
+    SendChunk,
+    StartLane,
+)
+from mpqueue._core.messages import ChunkReported, FaultFound, JobStartAsked, QueueOpened, TimePassed
 from mpqueue._core.rules.draining import DEATH_SECONDS
 from mpqueue._core.scheduler import LONGEST_WAIT
 from mpqueue._core.state.job_book import JobBook
@@ -469,6 +477,19 @@ def test_a_worker_is_sent_the_handler_again_after_it_was_asked_to_forget_it(flee
     fleet.retry_failed(job)
     fleet.run_until_over(job)
     assert sent == [True] * 4
+
+
+def test_a_chunk_that_is_under_way_while_its_job_is_forgotten_finds_the_handler() -> None:
+    fleet = FakeLanes(1, latency=0.01)
+    job = fleet.job([succeed(), *[succeed(1.0)] * 3], chunksize=1)
+    fleet.start(job)
+    fleet.run_while(lambda: fleet.counts[ChunkReported] < 1)  # the next chunk has just been sent
+    sent_at = fleet.now
+    fleet.drop(job, 1, 2, 3)
+    fleet.run_while(lambda: not fleet.counts[ForgetJob])
+    assert fleet.now < sent_at + fleet.latency
+    fleet.run_until_over(job)
+    assert statuses(job) == ["completed", *["failed"] * 3]
 
 
 # -- close -------------------------------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from mpqueue._core.commands import GiveUpAnswer, KillLane
@@ -31,9 +33,9 @@ def deafen(fleet: FakeLanes, monkeypatch: pytest.MonkeyPatch, generations: int) 
     """The first workers of the lane lose all that is sent to them."""
     receive = FakeWorker.receive
 
-    def lose(worker: FakeWorker, frame: object, items: object) -> None:
+    def lose(worker: FakeWorker, *frame: Any) -> None:
         if worker.generation > generations:
-            receive(worker, frame, items)  # type: ignore[arg-type]
+            receive(worker, *frame)
 
     monkeypatch.setattr(FakeWorker, "receive", lose)
 
