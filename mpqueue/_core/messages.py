@@ -279,19 +279,15 @@ class FailedItemsReset(NamedTuple):
 
 
 class ItemsAdded(NamedTuple):
-    """A stream or an open job has more items, in its table, each to be handled with that much care."""
+    """A stream or an open job has more items, in its table, each to be handled with that much care.
+
+    Or they have ended in an earlier run, as a journal knows, and so many ``failed``.
+    """
 
     job: JobBook
     indices: range
     care: Care = Care.NONE
-
-
-class ItemsRecalled(NamedTuple):
-    """A stream has more items, and a journal knows how each of them has ended; so many of them have failed."""
-
-    job: JobBook
-    indices: range
-    failures: int = 0
+    failed: int | None = None  #: None: they are to run
 
 
 class JobSealed(NamedTuple):
@@ -396,7 +392,6 @@ Message = (
     | JobCancelled
     | FailedItemsReset
     | ItemsAdded
-    | ItemsRecalled
     | JobSealed
     | ItemsDropped
     | QueueOpened

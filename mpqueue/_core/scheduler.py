@@ -23,7 +23,6 @@ from mpqueue._core.messages import (
     FaultFound,
     ItemsAdded,
     ItemsDropped,
-    ItemsRecalled,
     JobCancelled,
     JobForgotten,
     JobHeldBack,
@@ -341,7 +340,6 @@ class Scheduler:
         self,
         message: ChunkRefused
         | ItemsAdded
-        | ItemsRecalled
         | JobSealed
         | ItemsDropped
         | LanesWanted
@@ -420,7 +418,6 @@ _HANDLERS: dict[type, Callable[[Scheduler, Any], None]] = {
     TimePassed: Scheduler._ignore,
     Slept: Scheduler._slept,
     ItemsAdded: Scheduler._books_message,
-    ItemsRecalled: Scheduler._books_message,
     JobSealed: Scheduler._books_message,
     ItemsDropped: Scheduler._books_message,
     LanesWanted: Scheduler._books_message,
@@ -445,7 +442,6 @@ _HANDLERS: dict[type, Callable[[Scheduler, Any], None]] = {
 
 _BOOKS_HANDLERS: dict[type, Callable[[Books, Any], None]] = {
     ItemsAdded: arrivals.items_added,
-    ItemsRecalled: arrivals.items_recalled,
     JobSealed: arrivals.sealed,
     ItemsDropped: dropping.items_dropped,
     LanesWanted: fleet.lanes_wanted,

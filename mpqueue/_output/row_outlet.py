@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from mpqueue._core.state.columns import take
 from mpqueue._core.state.item_table import Elsewhere, ItemTable
 from mpqueue._output.export import (
     COLUMNS,
@@ -317,12 +318,10 @@ class RowOutlet:
             return [_STATUS[table.status[index]] for index in indices]
         if name == "error":
             return [None if table.status[item.index] == COMPLETED else item.error for item in items]
-        if isinstance(indices, range) and len(indices) > 1:
-            part = slice(indices[0], indices[-1] + 1)
-            if name == "attempts":
-                return list(table.attempts[part])
-            if name == "elapsed":
-                return [round(seconds, 6) for seconds in table.elapsed[part]]
+        if name == "attempts":
+            return take(table.attempts, indices)
+        if name == "elapsed":
+            return [round(seconds, 6) for seconds in take(table.elapsed, indices)]
         return values_or_none(items, name)
 
 

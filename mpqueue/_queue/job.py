@@ -82,7 +82,7 @@ class JobItem(_WithDefaults, Generic[T_co, R_co]):
     @property
     def status(self) -> ItemStatus:
         """Where the item is now; ``processing`` only while a worker really runs it. Costs up to 1 us a worker."""
-        status = ITEM_CODES[self._table.status[self._index]]
+        status: ItemStatus = ITEM_CODES[self._table.status[self._index]]
         if status in (ItemStatus.COMPLETED, ItemStatus.FAILED) or self._index not in self._table.live.running():
             return status
         return ItemStatus.PROCESSING

@@ -18,6 +18,7 @@ from itertools import chain, compress, islice
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from mpqueue._core.state.columns import Column
 from mpqueue._core.state.item_table import DISCARD, ItemTable
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.needs.resources import JobNeeds
@@ -445,7 +446,7 @@ def _cost_of(table: ItemTable, index: int) -> str:
     return f"cost of item {table.named(index)}" if index < len(table) else "cost"
 
 
-def _with_mean(took: Sequence[float]) -> array[float]:
+def _with_mean(took: Column[float]) -> array[float]:
     """The same, with the mean where nothing is known."""
     known = [seconds for seconds in took if seconds > 0]
     mean = math.fsum(known) / len(known) if known else 0.0

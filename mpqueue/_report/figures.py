@@ -310,10 +310,7 @@ def _parent(sums: Sums, listening: float) -> list[Part]:
 
 
 def _item_times(book: JobView) -> ItemTimes | None:
-    table = book.table
-    times = sorted(
-        seconds for seconds, status in zip(table.elapsed, table.status, strict=True) if status in (COMPLETED, FAILED)
-    )
+    times = sorted(book.table.times())
     if not times:
         return None
 

@@ -78,7 +78,6 @@ from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk
 from mpqueue._core.state.needs.resources import JobNeeds
 from mpqueue._core.state.pipeline import Pipeline
-from mpqueue._core.state.stream_table import StreamTable
 from mpqueue._options import JobOptions
 from mpqueue._wire.added_items import AddedItems
 from mpqueue._wire.ids import IdRule
@@ -272,7 +271,7 @@ class FakeLanes:
 
     def stream(self, *, retry: RetryPolicy | None = None, max_lanes: int | None = None) -> JobBook:
         """Create a job whose items are added while it runs."""
-        book = self._book(StreamTable(), JobOptions(retry or RetryPolicy(), max_lanes=max_lanes), Handler())
+        book = self._book(ItemTable.of_stream(), JobOptions(retry or RetryPolicy(), max_lanes=max_lanes), Handler())
         book.sealed = False
         return book
 
@@ -353,9 +352,7 @@ class FakeLanes:
 
     def add(self, stream: JobBook, items: Iterable[Item]) -> None:
         """Add items to a stream."""
-        table = stream.table
-        assert isinstance(table, StreamTable)
-        self.handle(ItemsAdded(stream, table.extend([*items])))
+        self.handle(ItemsAdded(stream, stream.table.add([*items])))
 
     def seal(self, stream: JobBook) -> None:
         """No more items will come."""

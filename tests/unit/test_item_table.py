@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from mpqueue._core.state.item_table import LARGE, LEAST_CPU, Failure, ItemTable, make_table
+from mpqueue._core.state.columns import LARGE
+from mpqueue._core.state.item_table import LEAST_CPU, Failure, ItemTable, make_table
 from mpqueue._core.state.pending import stretches
-from mpqueue._core.state.stream_table import StreamTable
 from mpqueue._wire.added_items import AddedItems
 from mpqueue._wire.ids import IdRule
 from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY
@@ -130,9 +130,8 @@ def table_of(count: int) -> ItemTable:
     return ItemTable(list(range(count)), None, IdRule.POSITION)
 
 
-@pytest.mark.parametrize("kind", [ItemTable, StreamTable])
-def test_a_table_whose_making_was_interrupted_goes_without_a_word(kind: type[ItemTable]) -> None:
-    kind.__new__(kind).__del__()  # as a Ctrl-C leaves it that comes before its first column
+def test_a_table_whose_making_was_interrupted_goes_without_a_word() -> None:
+    ItemTable.__new__(ItemTable).__del__()  # as a Ctrl-C leaves it that comes before its first column
 
 
 def test_a_new_table_is_pending() -> None:
@@ -215,7 +214,7 @@ def test_a_stretch_gives_each_of_its_items_the_same_time(indices: Any) -> None:
     table = table_of(4)
     table.note_times(indices, [(2, 0.5, 0.25)])
     assert list(table.elapsed) == [0, 0.5, 0.5, 0]
-    assert list(table.cpu[1:3]) == [0.25, 0.25]
+    assert list(table.cpu)[1:3] == [0.25, 0.25]
     assert (table.cpu[0], table.cpu[3]) == (0, 0), "not known"
 
 
@@ -230,11 +229,11 @@ def test_a_time_of_nothing_is_not_taken_for_one_that_is_not_known(told: float, k
 def test_columns_of_any_length_begin_as_zeros_and_keep_what_is_written(count: int) -> None:
     table = table_of(count)
     for column in (table.attempts, table.elapsed, table.cpu, table.peak):
-        assert not any(column[:10])
-        assert not any(column[-10:])
+        assert not any(list(column)[:10])
+        assert not any(list(column)[-10:])
     table.complete(range(count - 3, count), [1, 2, 3])
     table.note_times([count - 1], [(1, 0.5, 0.25)])
-    assert (list(table.attempts[-4:]), table.elapsed[count - 1], table.cpu[count - 1]) == ([0, 1, 1, 1], 0.5, 0.25)
+    assert (list(table.attempts)[-4:], table.elapsed[count - 1], table.cpu[count - 1]) == ([0, 1, 1, 1], 0.5, 0.25)
 
 
 def test_what_an_item_cost_is_forgotten_before_its_next_try() -> None:
@@ -297,8 +296,8 @@ def test_of_what_is_offered_as_much_is_chosen_as_there_is_room_for(most: int | N
 
 def test_a_stream_s_table_answers_as_any_other() -> None:
     rng, count = random.Random(3), 60
-    plain, stream = table_of(count), StreamTable()
-    stream.admit(stream.extend(range(count)))
+    plain, stream = table_of(count), ItemTable.of_stream()
+    stream.admit(stream.add(range(count)))
     for table in (plain, stream):
         rng.seed(3)
         for lo in range(0, count, 6):
@@ -309,23 +308,28 @@ def test_a_stream_s_table_answers_as_any_other() -> None:
                 table.complete([lo, *range(lo + 2, lo + 5)], [lo, *range(lo + 2, lo + 5)])
             else:
                 table.complete(range(lo, lo + 5), list(range(lo, lo + 5)))
-    assert [stream.status[index] for index in range(count)] == list(plain.status)
-    assert [stream.attempts[index] for index in range(count)] == list(plain.attempts)
-    assert [stream.results[index] for index in range(count)] == plain.results
+    for column in ("status", "attempts", "results"):
+        expected, whole = list(getattr(plain, column)), getattr(stream, column)
+        assert [whole[index] for index in range(count)] == list(whole) == expected
+    assert bytes(stream.status) == bytes(plain.status)
+    assert [stream.status.count(code) for code in range(4)] == [plain.status.count(code) for code in range(4)]
     assert stream.unfinished() == plain.unfinished()
     assert stream.ended_indices() == plain.ended_indices()
 
 
 def test_a_stream_keeps_nothing_of_what_was_taken() -> None:
-    stream = StreamTable()
-    stream.extend(["a", "b", "c"])
+    stream = ItemTable.of_stream()
+    stream.add(["a", "b", "c"])
     error = Failure(ValueError("no"))
     stream.fail_try(1, error, 1)
     stream.fail(1, error)
     stream.complete([0, 2], ["A", "C"])
     assert stream.take_all([0, 1, 2]) == ["A", error, "C"]
-    assert not any((stream.payloads, stream.status, stream.attempts, stream.results, stream.failures, stream.history))
-    assert stream.append("d") == 3
+    columns: list[Any] = [stream.payloads, stream.status, stream.attempts, stream.results, stream.elapsed]
+    assert not any(column.kept for column in columns)
+    assert not stream.failures
+    assert not stream.history
+    assert stream.add(["d"]) == range(3, 4)
 
 
 @pytest.mark.parametrize("ended", [[], [0], [4], [1, 2], [0, 2, 4], [0, 1, 2, 3, 4]])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -55,9 +57,9 @@ def test_it_is_what_a_list_of_all_items_would_be(
         if status in (None, code) and all(word in f"{index} none" for word in words)
     ]
     assert sorted(found.indices) == expected
-    column = {INDEX: range(len(items)), ELAPSED: table.elapsed, ATTEMPTS: table.attempts}[order]
+    columns: dict[str, Any] = {INDEX: range(len(items)), ELAPSED: table.elapsed, ATTEMPTS: table.attempts}
     ran = [index for index in found.indices if order == INDEX or table.attempts[index]]
-    values = [column[index] for index in ran]
+    values = [columns[order][index] for index in ran]
     assert values == sorted(values, reverse=descending)
     assert list(found.indices)[: len(ran)] == ran  # what never ran comes last
 

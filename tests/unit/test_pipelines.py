@@ -14,7 +14,7 @@ from mpqueue._core.state.lane_book import Chunk
 from mpqueue._core.state.pipeline import Pipeline
 from mpqueue.errors import JobStateError, SetupError, StageError
 from mpqueue.retry import RetryPolicy
-from mpqueue.status import JobStatus
+from mpqueue.status import COMPLETED, FAILED, PENDING, JobStatus
 from tests.support.auditor import Auditor
 from tests.support.fake_lanes import FakeLanes, crash, errors, fail, statuses, succeed
 from tests.support.fake_worker import Item, Outcome, Try
@@ -64,6 +64,34 @@ def test_what_one_input_has_yielded_travels_together() -> None:
     fleet.start(head)
     fleet.run_until_over(head)
     assert sizes[:6] == [1, *[20] * 5]  # what is stolen at the end comes after
+
+
+@pytest.mark.parametrize("kept", [0, 7])
+def test_a_stage_to_which_much_comes_forgets_what_has_passed_on(monkeypatch: pytest.MonkeyPatch, kept: int) -> None:
+    """It knows how many there were, and has those that failed, those that run, and the last ones."""
+    monkeypatch.setattr("mpqueue._core.state.item_table.ROWS_KEPT", kept)
+    fleet = FakeLanes(2)
+    Auditor(fleet)
+    slow, odd = succeed(50.0), [fail(0.01), *[succeed(0.01)] * 30, fail(0.01, times=1)]
+    head = fleet.stages([spread(succeed(), *odd) for _ in range(3)] + [through(succeed(), slow)], [None] * 2)
+    second = pipeline_of(head).jobs[1]
+    fleet.start(head)
+    fleet.run_while(lambda: second.completed + second.failed < 96)
+    table = second.table
+    assert (len(table), list(table.status).count(FAILED), second.completed) == (97, 3, 93)
+    assert [bytes(table.status).count(code) for code in (COMPLETED, FAILED, PENDING)] == [93, 3, 1]
+    ids = [table.id_of(index) for index in range(97)]
+    (running,) = table.unfinished()
+    assert ids[running] == 3
+    assert [ids[index] for index in range(97) if table.status[index] == FAILED] == [0, 1, 2]
+    assert len([one for one in ids if one is not None]) <= 4 + kept
+    assert len(table.times()) <= 3 + kept
+    assert table.cpu_gone + sum(table.cpu) == pytest.approx(sum(head.table.cpu))
+    columns: list[Any] = [table.status, table.attempts, table.elapsed, table.cpu, table.payloads, table.results]
+    for column in columns:
+        assert column.kept <= 5 + kept
+    fleet.run_until_over(head)
+    assert [head.completed, head.failed, second.completed] == [1, 3, 94]
 
 
 @pytest.mark.parametrize("lanes", [1, 2, 5])

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from mpqueue._core.capabilities import Capabilities
+from mpqueue._core.state import item_table
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.needs.resources import JobNeeds, Needs, needs_of
 from mpqueue._core.state.pipeline import Pipeline
@@ -123,6 +124,7 @@ class Histories(RuleBasedStateMachine):
         max_memory=st.sampled_from((None, None, MOST_MEMORY)),
         rough=st.booleans(),
         device=st.sampled_from((None, None, "gpu")),
+        rows_kept=st.sampled_from((None, 0, 3)),
     )
     def open_queue(
         self,
@@ -133,9 +135,13 @@ class Histories(RuleBasedStateMachine):
         chunk_seconds: float,
         chunk_cost: float,
         rough: bool,
+        rows_kept: int | None,
         **world: Any,
     ) -> None:
         """Make the queue; in a rough world workers are killed from outside, and can't be started at times."""
+        self.patches = pytest.MonkeyPatch()
+        if rows_kept is not None:  # so few that stages forget some
+            self.patches.setattr(item_table, "ROWS_KEPT", rows_kept)
         engine = Capabilities(chunk_seconds=chunk_seconds, chunk_cost=chunk_cost, follows_demand=True)
         self.fleet = FakeLanes(
             lanes,
@@ -476,6 +482,13 @@ class Histories(RuleBasedStateMachine):
         """With workers that start, every running job ends; and as its items say."""
         if not hasattr(self, "fleet"):
             return
+        try:
+            self.end_all()
+        finally:
+            self.patches.undo()
+
+    def end_all(self) -> None:
+        """Let every running job end, and look whether it did as its items say."""
         fleet, auditor = self.fleet, self.auditor
         fleet.broken.clear()
         fleet.available = MEMORY

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from mpqueue._core.messages import ItemsAdded, ItemsRecalled
+from mpqueue._core.messages import ItemsAdded
 from mpqueue._core.state.item_table import Failure
 from mpqueue._core.state.pending import Care
-from mpqueue._core.state.stream_table import StreamTable
 from mpqueue.errors import ItemCancelledError
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import JobStatus
@@ -41,14 +40,13 @@ def test_items_that_ended_before_it_began_count_and_do_not_run() -> None:
     stream = fleet.stream()
     fleet.start(stream)
     table = stream.table
-    assert isinstance(table, StreamTable)
     fleet.add(stream, [succeed(0.5)])
-    recalled = table.extend(["a", "b", "c"])
+    recalled = table.add(["a", "b", "c"])
     table.take_over(recalled, ["A", Failure(ValueError()), None])
-    fleet.handle(ItemsRecalled(stream, recalled, 1))
+    fleet.handle(ItemsAdded(stream, recalled, failed=1))
     fleet.add(stream, [succeed(0.5)])
     for care in (Care.ALONE, Care.APART):
-        fleet.handle(ItemsAdded(stream, table.extend([succeed(0.5)]), care))
+        fleet.handle(ItemsAdded(stream, table.add([succeed(0.5)]), care))
     fleet.seal(stream)
     fleet.run_until_over(stream)
     assert (stream.completed, stream.failed, stream.status) == (6, 1, JobStatus.COMPLETED_WITH_ERRORS)

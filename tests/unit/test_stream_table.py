@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from mpqueue._core.state.item_table import Failure
-from mpqueue._core.state.stream_table import StreamTable
+from mpqueue._core.state.item_table import Failure, ItemTable
 from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY
 
 
-def table_of(*items: Any) -> StreamTable:
-    table = StreamTable()
-    table.admit(table.extend(items))
+def table_of(*items: Any) -> ItemTable:
+    table = ItemTable.of_stream()
+    table.admit(table.add(items))
     return table
 
 
 def test_rows_are_counted_over_the_whole_stream() -> None:
     table = table_of("a", "b")
-    assert table.extend(["c"]) == range(2, 3)
-    assert table.append("d") == 3
+    assert table.add(["c"]) == range(2, 3)
+    assert table.add(["d"]) == range(3, 4)
     table.complete([0], ["A"])
     table.take(0)
     assert (len(table), table.added) == (2, 4), "the scheduler has not heard of the last two"
@@ -43,8 +42,8 @@ def test_taken_rows_are_gone_and_count_as_ended() -> None:
     assert table.take_all(range(1)) == ["A"]
     assert table.take_all([2, 1]) == ["C", None]
     assert all(table.ended(index) for index in range(3))
-    assert not table._items
-    assert not table._values
+    assert not table.payloads.kept
+    assert not table.results.kept
     assert (table.ended_indices(), table.unfinished()) == ([], [])
 
 
@@ -56,7 +55,8 @@ def test_failure_stands_in_the_place_of_the_result() -> None:
     table.complete([0, 2], ["A", "C"])
     assert table.status[1] == FAILED
     assert table.take_all(range(3)) == ["A", failure, "C"]
-    assert not any((table._items, table._values, table._statuses, table._tries, table._times))
+    columns: list[Any] = [table.payloads, table.results, table.status, table.attempts, table.elapsed]
+    assert not any(column.kept for column in columns)
     assert not table.failures
     assert not table.history
 
@@ -87,4 +87,3 @@ def test_waiting_items_become_pending_again() -> None:
     table.status[0] = RETRY
     table.reset_waiting()
     assert table.status[0] == PENDING
-    assert table.forget_failures() == []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mpqueue._core.messages import ItemsAdded, ItemsRecalled, JobSealed
+from mpqueue._core.messages import ItemsAdded, JobSealed
 from mpqueue._core.rules import outcomes
 from mpqueue._core.state.books import Books
 from mpqueue._core.state.pending import Care
@@ -10,10 +10,14 @@ from mpqueue.errors import JobStateError
 
 
 def items_added(books: Books, message: ItemsAdded) -> None:
-    """More items may be dispatched, or fail at once where that can't be."""
+    """More items may be dispatched, or fail at once where that can't be; or they have ended before."""
     job = message.job
     job.table.admit(message.indices)
-    if job.active and not job.cancelled:
+    if message.failed is not None:
+        if job.active:
+            job.completed += len(message.indices) - message.failed
+            job.failed += message.failed
+    elif job.active and not job.cancelled:
         if message.care is Care.NONE:
             job.pending.add(message.indices)
         else:
@@ -22,15 +26,6 @@ def items_added(books: Books, message: ItemsAdded) -> None:
                 job.pending.handle_with(index, message.care)
                 job.pending.add_due(index)
         outcomes.fail_if_barred(books, job)
-
-
-def items_recalled(books: Books, message: ItemsRecalled) -> None:  # noqa: ARG001 - the form of all rules
-    """More items have come that have ended before this process began."""
-    job = message.job
-    job.table.admit(message.indices)
-    if job.active:
-        job.completed += len(message.indices) - message.failures
-        job.failed += message.failures
 
 
 def sealed(books: Books, message: JobSealed) -> None:

@@ -16,7 +16,6 @@ from mpqueue._core.rules import outcomes, overdue, reports, stealing
 from mpqueue._core.state.books import Books
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk, LaneBook, LaneState
-from mpqueue._core.state.stream_table import StreamTable
 from mpqueue.status import JobStatus
 
 
@@ -64,7 +63,7 @@ def _drop(books: Books, job: JobBook, indices: Collection[int], kill: bool) -> N
             left -= here
             job.dropped |= here
             reports.unpack(books, chunk)  # which drops them
-    if not isinstance(job.table, StreamTable):  # of which one item after the other is dropped, of a hundred thousand
+    if not job.table.is_stream:  # of which one item after the other is dropped, of a hundred thousand
         job.pending.remove(left)
     outcomes.drop(books, job, sorted(left))
 
@@ -72,12 +71,12 @@ def _drop(books: Books, job: JobBook, indices: Collection[int], kill: bool) -> N
 def _take_back(books: Books, lane: LaneBook, chunk: Chunk, gone: Collection[int], kill: bool) -> None:
     """Of what is on a lane, as far as it has not begun; with ``kill`` all of it."""
     job = chunk.job
-    if isinstance(job.table, StreamTable) and not kill:
+    if job.table.is_stream and not kill:
         return  # the consumer gets no other answer than that of now
     job.dropped.update(gone)
     if lane.state is not LaneState.READY:
         return  # what was on it comes back
-    if not books.engine.can_signal or isinstance(job.table, StreamTable):
+    if not books.engine.can_signal or job.table.is_stream:
         if kill:
             overdue.take_back(books, lane)
         return

@@ -1,10 +1,16 @@
-"""The items of a job as columns: one list or array a field, one row an item.
+"""The items of a job as columns, one row an item: `ItemTable`, which all kinds of jobs have.
 
 Owns what each item is and how it stands; knows nothing of lanes, chunks or time. A finished chunk is a slice
-assignment, and a million items cost about 33 bytes each beyond the user's own objects and their results. A table may
-grow: an open job's, and a stage's. A list is one that was whole when it was made, which costs less memory.
+assignment, and a million items cost about 33 bytes each beyond the user's own objects and their results. A list's table
+is whole when it is made, which costs less memory; an open job's, a stream's and a stage's grow.
 
-Written by the coordinator's thread only. Readers on other threads see each field of a row whole, and a row's result,
+A table keeps its rows, or it is sparse: a stream's row goes when its consumer takes the outcome, a stage's some time
+after its value has passed on, where more of them come than there are inputs. So a stream of ten million items holds
+only those between the one that was added last and the one that was taken last.
+
+Written by the coordinator's thread only; but a stream's rows are added, and ended ones taken, by its consumer's. The
+scheduler counts a row from when a message has told it, and decides nothing by one that has ended, so it makes no
+difference to it when rows come and go. Readers on other threads see each field of a row whole, and a row's result,
 attempts and error before its final status.
 """
 
@@ -12,16 +18,18 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
 from mpqueue._call_checks import iterator_of
-from mpqueue._os.memory.mappings import zeros
+from mpqueue._core.state.columns import Column, Sparse, SparseRows, dense, extend, fill, put, sparse_of, take
 from mpqueue._text import label, visible_line
 from mpqueue._wire.added_items import AddedItems
 from mpqueue._wire.ids import IdRule, ids_of, rule_of
 from mpqueue._wire.item_labels import Label, label_of, named, plain_label
+from mpqueue._wire.parcels import Parcel
 from mpqueue.errors import JobStateError, shown, text_of, type_name_of, typed
 from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY
 
@@ -86,9 +94,9 @@ class FailedTry:
 DISCARD = "discard"
 #: The same of a stage, whose results go to the next one, or to the job of all stages.
 ONWARD = "onward"
-#: Bytes from which on a column has memory of its own, which the system fills with zeros as it is used: at once, that
-#: would take 1 ms for each 100,000 items, while the workers wait for the first of them.
-LARGE = 1 << 16
+#: How many rows of a stage are there beyond as many as there are inputs: of what ended last, and then what failed.
+#: Listeners, and the page, look at them a moment later.
+ROWS_KEPT = 10_000
 #: By status: 1 where that is final.
 _ENDED = bytes(code in (COMPLETED, FAILED) for code in range(256))
 #: The shortest reported CPU time, in seconds.
@@ -184,15 +192,15 @@ class ItemTable:
 
     def __init__(self, payloads: list[Any], ids: list[Hashable] | None, rule: IdRule, *, grows: bool = False) -> None:
         count = len(payloads)
-        self.payloads = payloads
         self.rule = rule
         self.label: Label = None  #: how the items' labels are chosen
-        self.status = bytearray(count)
-        self.attempts: memoryview[int] = _zeros("I", count, grows)
-        self.elapsed: memoryview[float] = _zeros("f", count, grows)
-        self.cpu: memoryview[float] = _zeros("f", count, grows)  #: CPU seconds; 0: not known
-        self.peak: memoryview[int] = _zeros("I", count, grows)  #: peak of memory, in KiB; 0: not known
-        self.results: list[Any] = [None] * count  #: `result_of` and `all_results` are for users
+        self.payloads: Any = payloads
+        self.status: Any = dense("B", count)
+        self.attempts: Column[int] = dense("I", count, grows=grows)
+        self.elapsed: Column[float] = dense("f", count, grows=grows)
+        self.cpu: Column[float] = dense("f", count, grows=grows)  #: CPU seconds; 0: not known
+        self.peak: Column[int] = dense("I", count, grows=grows)  #: peak of memory, in KiB; 0: not known
+        self.results: Any = dense("O", count)  #: `result_of` and `all_results` are for users
         self.failures: dict[int, Failure] = {}
         self.history: dict[int, list[FailedTry]] = {}
         self._ids = ids
@@ -200,6 +208,10 @@ class ItemTable:
         self._known = set(ids) if grows and ids is not None else None  #: the same ids, to know one again
         self.growth: GrowthHook | None = None  #: where a journal records the items as they come
         self.origins: Origins | None = None  #: where its items come from, if another stage makes them
+        self.added = count  #: how many rows were ever added, also those that the scheduler has not got yet
+        self._rows: SparseRows | None = None  #: those that there are, where the columns are sparse
+        self.cpu_gone = 0.0  #: CPU seconds of rows that are gone
+        self._leaving: deque[int] = deque()  #: a stage's rows that go when others have come
         self.output: dict[
             int, tuple[str, str]
         ] = {}  #: what the last try wrote to stdout and stderr, where that is kept
@@ -218,6 +230,18 @@ class ItemTable:
         self.sink: Any = None
         self.live = Live()
 
+    @classmethod
+    def of_stream(cls) -> ItemTable:
+        """One whose rows come and go. Ids are positions, counted from 0 over the whole stream."""
+        table = cls([], None, IdRule.POSITION)
+        table._become_sparse(())
+        return table
+
+    @property
+    def is_stream(self) -> bool:
+        """True for a stream's: its consumer takes the rows away."""
+        return self._rows is not None and self.origins is None
+
     def __del__(self) -> None:
         live: Live | None = getattr(self, "live", None)  # None: a Ctrl-C has interrupted its making
         if live is not None and live.heir is not None and (live.foreign or not self._is_through):
@@ -235,15 +259,19 @@ class ItemTable:
         return self._ids
 
     def id_of(self, index: int) -> Hashable:
-        """The id of the item at ``index``."""
+        """The id of the item at ``index``; None where the row of a stage is gone."""
         if (origins := self.origins) is not None:
-            return origins.inputs.id_of(origins.input_of[index])
+            place: int | None = origins.input_of[index]
+            return None if place is None else origins.inputs.id_of(place)
         return index if self._ids is None else self._ids[index]
 
     def item_labelled(self, index: int) -> tuple[Any, Label]:
         """The item of which the label is made, and how. Raises LookupError where it is not there any more."""
         if (origins := self.origins) is not None:  # which was labelled before it became something else
-            return origins.inputs.item_labelled(origins.input_of[index])
+            place = origins.input_of[index]
+            if place is None:
+                raise LookupError(index)
+            return origins.inputs.item_labelled(place)
         return self.payloads[index], self.label
 
     def label_at(self, index: int) -> str | None:
@@ -276,19 +304,25 @@ class ItemTable:
     @property
     def _is_through(self) -> bool:
         """True if every item has ended, so none has to be checked any more."""
-        return self.status.count(COMPLETED) + self.status.count(FAILED) == len(self.status)
+        if self._rows is not None:
+            return not self._rows.items.kept
+        ended: int = self.status.count(COMPLETED) + self.status.count(FAILED)
+        return ended == len(self.status)
 
     def payloads_of(self, indices: Sequence[int]) -> list[Any]:
         """The items at these indices."""
-        if isinstance(indices, range):
-            return self.payloads[indices.start : indices.stop]
-        return [self.payloads[index] for index in indices]
+        return take(self.payloads, indices)
 
     def slots_of(self, indices: Sequence[int]) -> Sequence[int]:
-        """The slots of the items at these indices; empty where those are the indices."""
+        """The slots of the items at these indices; empty where those are the indices, or rows are gone."""
         if self.origins is not None:
             return self.origins.slots_of(indices)
-        return () if self.slots is None else [self.slots[index] for index in indices]
+        if self.slots is None:
+            return ()
+        try:
+            return [self.slots[index] for index in indices]
+        except KeyError:
+            return ()
 
     def result_of(self, index: int) -> Any:
         """The result of the item at ``index``, wherever it is; raises what `ResultSource.read` raises.
@@ -323,9 +357,7 @@ class ItemTable:
 
     def held_results(self, indices: Sequence[int]) -> list[Any]:
         """The results of these items, or what stands for them."""
-        if isinstance(indices, range):
-            return self.results[indices.start : indices.stop]
-        return [self.results[index] for index in indices]
+        return take(self.results, indices)
 
     def all_results(self) -> list[Any]:
         """All results, in a new list. Raises what `ResultSource.fill` raises, `JobStateError` for discarded ones."""
@@ -358,12 +390,8 @@ class ItemTable:
         return self._replace(indices, None)
 
     def _replace(self, indices: Sequence[int], mark: Elsewhere | None) -> list[Any]:
-        results = self.held_results(indices)
-        if isinstance(indices, range):
-            self.results[indices.start : indices.stop] = [mark] * len(indices)
-        else:
-            for index in indices:
-                self.results[index] = mark
+        results = take(self.results, indices)
+        put(self.results, indices, [mark] * len(indices))
         return results
 
     # -- growing -----------------------------------------------------------------------------------------------
@@ -390,26 +418,25 @@ class ItemTable:
         ``maker`` is the index of the item whose handler adds them; None: their user does.
         """
         items, ids = added.items, added.ids
-        if not self.payloads:
+        if not len(self):
             self.rule = rule
             self._ids, self._known = (None, None) if ids is None else ([], set())
         if ids is not None:
             items, ids = self._unknown(items, ids)
-        first, count = len(self.payloads), len(items)
-        added.new = range(first, first + count)
-        columns: Any = self
-        for column in (columns.attempts, columns.elapsed, columns.cpu, columns.peak):
-            column.frombytes(bytes(count * column.itemsize))
-        self.status.extend(bytes(count))
-        self.results.extend([None] * count)
+        added.new = range(len(self), len(self) + len(items))
+        if self._rows is None:
+            for column in (self.status, self.attempts, self.elapsed, self.cpu, self.peak, self.results):
+                extend(column, len(items))
         if self._ids is not None:
             self._ids.extend(ids or ())
         if self.growth is not None:
             self.growth.note(self, added, maker)
-        self.payloads.extend(items)  # last: they make it longer
-
-    def admit(self, indices: range) -> None:
-        """The scheduler has got these rows: from now on they count, where they did not from the start."""
+        if self._rows is None:  # last: this makes it longer
+            self.payloads.extend(items)
+        else:
+            put(self.payloads, added.new, items)
+            self._rows.count = added.new.stop
+        self.added = added.new.stop
 
     def _unknown(self, items: list[Any], ids: list[Hashable]) -> tuple[list[Any], list[Hashable]]:
         new_items, new_ids, known = [], [], self._known
@@ -421,10 +448,122 @@ class ItemTable:
                 new_ids.append(item_id)
         return new_items, new_ids
 
+    # -- rows that go ------------------------------------------------------------------------------------------
+
+    def add(self, items: Sequence[Any]) -> range:
+        """Add rows to a stream; returns their indices. On the consumer's thread, before the scheduler gets them."""
+        indices = range(self.added, self.added + len(items))
+        rows = zip(indices, items, strict=True)
+        try:
+            self.payloads.update(rows)
+        finally:  # a Ctrl-C comes between two calls: after the rows it must not leave them uncounted
+            self.added = indices.stop
+        return indices
+
+    def take_over(self, indices: Sequence[int], outcomes: Sequence[Any]) -> None:
+        """These rows have ended already, with these results or `Failure`s. On the consumer's thread, once added."""
+        for index, outcome in zip(indices, outcomes, strict=True):
+            if type(outcome) is Failure:
+                self.fail(index, outcome)
+            else:
+                self.results[index] = outcome
+
+    def admit(self, indices: range) -> None:
+        """The scheduler has got these rows: now they count, where they did not from the start."""
+        if self._rows is not None:
+            self._rows.count = indices.stop
+
+    def take(self, index: int) -> tuple[Any, Failure | None]:
+        """The outcome of an ended item of a stream; its row is gone then. On the consumer's thread."""
+        self.payloads.pop(index, None)
+        failed = self.status.pop(index, None) == FAILED
+        failure = self.failures.pop(index, None)
+        columns: Any = (self.attempts, self.elapsed, self.history)
+        for column in columns:
+            column.pop(index, None)
+        if self.slots is not None:
+            del self.slots[index]
+        return self.results.pop(index, None), failure if failed else None
+
+    def take_all(self, indices: Sequence[int]) -> list[Any]:
+        """The outcomes of ended items: a result each, or its `Failure`; their rows are gone then."""
+        if not self.failures:  # nor has any of these ever failed
+            deque(map(self.payloads.pop, indices), maxlen=0)
+            if self.slots is not None:
+                deque(map(self.slots.pop, indices), maxlen=0)
+            return [*map(self.results.pop, indices)]
+        outcomes = map(self.take, indices)
+        return [result if failure is None else failure for result, failure in outcomes]
+
+    def pass_on(self, indices: Sequence[int], failed: Collection[int]) -> None:
+        """These items of a stage have ended, and what they brought is elsewhere: nothing of it is held here.
+
+        One that failed keeps its value for its users, unless that is big. The row of one that completed goes in time,
+        where so many come.
+        """
+        put(self.results, indices, [None] * len(indices))
+        if self.origins is None:
+            return
+        for index in indices:
+            payload = self.payloads[index]
+            if index not in failed or (type(payload) is Parcel and payload.held is not None):
+                self.payloads[index] = None
+        if self._rows is not None:
+            self._let_leave([index for index in indices if index not in failed])
+        elif len(self) > len(self.origins.inputs) + ROWS_KEPT:
+            self._become_sparse(self.origins.paths)
+
+    def _let_leave(self, completed: Sequence[int]) -> None:
+        for index in completed:
+            del self.payloads[index], self.results[index]
+        self._leaving.extend(completed)
+        while len(self._leaving) > ROWS_KEPT:
+            self._forget_row(self._leaving.popleft())
+
+    def _forget_row(self, index: int) -> None:
+        assert self.origins is not None
+        self.cpu_gone += self.cpu[index]
+        columns: Any = (self.attempts, self.elapsed, self.cpu, self.peak, self.origins.input_of, self.output)
+        for column in columns:
+            column.pop(index, None)
+
+    def _become_sparse(self, unfinished: Collection[int]) -> None:
+        """Keep the rows of what has not ended, of what failed, and of some of the others: the last ones."""
+        rows = SparseRows()
+        rows.count = count = len(self)
+        failed = [index for index in self.failures if self.status[index] == FAILED]
+        stay = {*unfinished, *failed}
+        self._leaving.extend(index for index in range(max(0, count - ROWS_KEPT), count) if index not in stay)
+        gone = set(range(count)).difference(stay, self._leaving)
+        self.cpu_gone = math.fsum(self.cpu[index] for index in gone)
+        kept = [*stay, *self._leaving]
+        rows.items.update((index, self.payloads[index]) for index in stay)
+        self.attempts = sparse_of(self.attempts, rows, "I", 1, kept)
+        self.elapsed, self.cpu = (
+            sparse_of(self.elapsed, rows, "f", 0.0, kept),
+            sparse_of(self.cpu, rows, "f", 0.0, kept),
+        )
+        self.peak = sparse_of(self.peak, rows, "I", 0, kept)
+        if self.origins is not None:
+            self.origins.input_of = sparse_of(self.origins.input_of, rows, "O", None, kept)
+            for index in gone:
+                self.output.pop(index, None)
+        self.results = rows.results
+        self.status = sparse_of(self.status, rows, "B", COMPLETED, stay)
+        self.payloads = rows.items
+        self._rows = rows
+
+    def _present(self) -> list[int]:
+        """The rows that there are of what has not been taken, or passed on, in order."""
+        assert self._rows is not None
+        return [index for index in sorted(self._rows.items.keys()) if index < self._rows.count]
+
     # -- how they stand ----------------------------------------------------------------------------------------
 
     def unfinished(self) -> list[int]:
         """The indices of the items that have not ended."""
+        if self._rows is not None:
+            return [index for index in self._present() if not self.ended(index)]
         return [index for index, status in enumerate(self.status) if status not in (COMPLETED, FAILED)]
 
     def unfinished_stretches(self) -> Iterator[range]:
@@ -445,11 +584,23 @@ class ItemTable:
             at = ended.find(wanted, end)
 
     def ended_indices(self) -> list[int]:
-        """The indices of the items that ended."""
+        """The indices of the items that ended, and were not taken."""
+        if self._rows is not None:
+            return [index for index in self._present() if self.ended(index)]
         return [index for index, status in enumerate(self.status) if status in (COMPLETED, FAILED)]
+
+    def times(self) -> list[float]:
+        """What each item that ended took in its last try, in seconds; not those whose rows are gone."""
+        ended = (COMPLETED, FAILED)
+        if self._rows is not None:
+            return [self.elapsed[index] for index in (*self._leaving, *self._present()) if self.ended(index)]
+        return [seconds for seconds, status in zip(self.elapsed, self.status, strict=True) if status in ended]
 
     def reset_waiting(self) -> None:
         """Items that wait for a retry are pending again."""
+        if isinstance(self.status, Sparse):
+            fill(self.status, [index for index, status in list(self.status.items()) if status == RETRY], PENDING)
+            return
         at = self.status.find(RETRY)
         while at >= 0:
             self.status[at] = PENDING
@@ -457,21 +608,16 @@ class ItemTable:
 
     def complete(self, indices: Sequence[int], results: list[Any]) -> None:
         """These items completed, with these results; none of them had ended before."""
-        if isinstance(indices, range):
-            lo, hi, count = indices.start, indices.stop, len(indices)
-            self.results[lo:hi] = results
-            if self.history:
-                self._count_tries(indices)
-            else:  # nothing failed so far
-                self.attempts[lo:hi] = array("I", [1]) * count
-            self.status[lo:hi] = bytes((COMPLETED,)) * count
-            return
-        self._count_tries(indices)
-        for index, result in zip(indices, results, strict=True):
-            self.results[index] = result
-            self.status[index] = COMPLETED
+        if self.history:
+            self._count_tries(indices)
+        else:  # nothing failed so far
+            fill(self.attempts, indices, 1)
+        put(self.results, indices, results)
+        fill(self.status, indices, COMPLETED)
 
     def _count_tries(self, indices: Iterable[int]) -> None:
+        if self._rows is not None:  # the others are as expected
+            indices = [index for index in indices if index in self.history]
         for index in indices:
             self.attempts[index] += 1
 
@@ -491,7 +637,12 @@ class ItemTable:
         self.status[index] = FAILED
 
     def note_times(self, indices: Sequence[int], stretches: Sequence[tuple[int, float, float]]) -> None:
-        """What these items took: so many, seconds each, CPU seconds each (not a number: not known); and so on."""
+        """What these items took: so many, seconds each, CPU seconds each (not a number: not known); and so on.
+
+        A stream does not keep it.
+        """
+        if self.is_stream:
+            return
         elapsed, used = array("f"), array("f")
         if len(stretches) == len(indices):  # each item has one of its own: an eighth of the time
             elapsed.extend([seconds for _, seconds, _ in stretches])
@@ -502,16 +653,13 @@ class ItemTable:
                 used += array("f", (0.0 if math.isnan(cpu) else max(cpu, LEAST_CPU),)) * count
         # Of what ran, the last items may have been given to others meanwhile.
         told = min(len(elapsed), len(indices))
-        if isinstance(indices, range):
-            self.elapsed[indices.start : indices.start + told] = elapsed[:told]
-            self.cpu[indices.start : indices.start + told] = used[:told]
-        else:
-            for at in range(told):
-                self.elapsed[indices[at]] = elapsed[at]
-                self.cpu[indices[at]] = used[at]
+        put(self.elapsed, indices[:told], elapsed[:told])
+        put(self.cpu, indices[:told], used[:told])
 
     def note_peaks(self, peaks: Mapping[int, int]) -> None:
-        """The most memory that the workers of these items had meanwhile, in bytes, by index."""
+        """The most memory that these items' workers had meanwhile, in bytes, by index. A stream does not keep it."""
+        if self.is_stream:
+            return
         for index, peak in peaks.items():
             self.peak[index] = min(peak >> 10, 0xFFFFFFFF)
 
@@ -524,6 +672,8 @@ class ItemTable:
 
     def forget_costs(self, index: int) -> None:
         """What the item's last try cost is not known."""
+        if self.is_stream:
+            return
         self.cpu[index] = 0.0
         self.peak[index] = 0
 
@@ -577,14 +727,6 @@ class ItemTable:
         if index in self.output:
             copy.output[0] = self.output[index]
         return copy
-
-
-def _zeros(format: Literal["f", "I"], count: int, grows: bool) -> Any:
-    size = 4 * count
-    if grows:
-        return array(format, bytes(size))
-    memory = bytearray(size) if size < LARGE else zeros(size)
-    return memoryview(memory).cast(format)
 
 
 def _no_handler(table: ItemTable, index: int) -> Any:  # noqa: ARG001

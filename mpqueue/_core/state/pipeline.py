@@ -16,8 +16,9 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from mpqueue._core.state.item_table import Failure, ItemTable
-from mpqueue._wire.parcels import Parcel, Yielded
+from mpqueue._core.state.columns import Sparse, put
+from mpqueue._core.state.item_table import DISCARD, Failure, ItemTable
+from mpqueue._wire.parcels import Yielded
 from mpqueue.errors import ItemCancelledError, StageError
 
 if TYPE_CHECKING:
@@ -32,13 +33,17 @@ class Origins:
 
     def __init__(self, inputs: ItemTable) -> None:
         self.inputs = inputs  #: the pipeline's
-        self.input_of = array("Q")  #: by the item's index, also once it has ended
+        self.input_of: Any = array("Q")  #: by the item's index, also once it has ended; None: its row is gone
         self.paths: dict[int, Path] = {}  #: of the items that have not ended
 
     def note(self, paths: Sequence[Path]) -> None:
         """The stage is about to get items with these paths."""
-        self.paths.update(enumerate(paths, len(self.input_of)))
-        self.input_of.extend(path[0] for path in paths)
+        places = range(len(self.input_of), len(self.input_of) + len(paths))
+        self.paths.update(zip(places, paths, strict=True))
+        if isinstance(self.input_of, Sparse):
+            put(self.input_of, places, [path[0] for path in paths])
+        else:
+            self.input_of.extend([path[0] for path in paths])
 
     def slots_of(self, indices: Sequence[int]) -> Sequence[int]:
         """What tells the items' random numbers apart: their paths, whichever of them came first."""
@@ -241,8 +246,7 @@ class Pipeline:
         ended, arrivals = InputsEnded(), list[tuple[Path, Any]]()
         took, used = self.head.table.elapsed, self.head.table.cpu
         for index, result in zip(indices, results, strict=True):
-            path = self._path_of(job, index, failed=index in failed)
-            table.results[index] = None
+            path = (index,) if table.origins is None else table.origins.paths.pop(index)
             took[path[0]] += table.elapsed[index]
             used[path[0]] += table.cpu[index]
             if index in failed:
@@ -260,6 +264,7 @@ class Pipeline:
                 more = 1
                 arrivals += self._arrive(stage, path, [(path, result)])
             arrivals += self._come(stage, path[0], more, ended)
+        table.pass_on(indices, failed)
         after = stage.after
         if arrivals and after is not None:
             after.take_arrivals(arrivals)
@@ -306,17 +311,6 @@ class Pipeline:
         ended.fed.append(job)
         return []
 
-    @staticmethod
-    def _path_of(job: JobBook, index: int, *, failed: bool) -> Path:
-        """Of an item that has ended. One that failed keeps its value for its users, unless that is big."""
-        payloads, origins = job.table.payloads, job.table.origins
-        if origins is None:
-            return (index,)
-        payload = payloads[index]
-        if not failed or (type(payload) is Parcel and payload.held is not None):
-            payloads[index] = None
-        return origins.paths.pop(index)
-
     def _spread_out(self, root: int, count: int, ended: InputsEnded) -> None:
         self.has_spread = True
         spread = self._spread.setdefault(root, _Spread())
@@ -353,8 +347,9 @@ class Pipeline:
         if spread.failure is not None:
             elapsed = self.head.table.elapsed[root]
             ended.failures[len(ended.indices)] = replace(spread.failure[1], elapsed=elapsed)
+        discards = self.head.table.sink is DISCARD  # else its list would be held, of as many places
         ended.indices.append(root)
-        ended.results.append([value for _, value in sorted(spread.results, key=_path_of)])
+        ended.results.append(None if discards else [value for _, value in sorted(spread.results, key=_path_of)])
 
 
 def _let_through(stage: StageBook, turns: dict[int, list[tuple[Path, Any]]]) -> None:

@@ -77,7 +77,7 @@ def _figures(job: ShownJob, table: ItemTable) -> dict[str, Any]:
         "completed": job.completed,
         "failed": job.failed,
         "retries": job.retries,
-        "cpu": sum(table.cpu),
+        "cpu": sum(table.cpu) + table.cpu_gone,
         "peakMemory": max(table.peak, default=0) << 10,
         "itemSeconds": sum(times),
         "median": _quantile(times, 0.5),

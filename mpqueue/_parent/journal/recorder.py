@@ -30,6 +30,7 @@ from mpqueue._core.commands import (
     SendChunk,
 )
 from mpqueue._core.messages import JobHeldBack, JobPaused, JobResumed
+from mpqueue._core.state.columns import take
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._parent.journal.chunk_rows import NO_ROW, Row, RowDraft
@@ -620,6 +621,5 @@ def _as_of_now(announcement: Announcement) -> Announcement:
 
 def _longest(table: ItemTable, indices: Sequence[int]) -> float:
     """Seconds that the longest of these items took."""
-    if isinstance(indices, range):
-        return max(table.elapsed[indices.start : indices.stop])
-    return max(table.elapsed[index] for index in indices)
+    longest: float = max(take(table.elapsed, indices))
+    return longest

@@ -23,7 +23,6 @@ from mpqueue._core.state.lane_book import Chunk
 from mpqueue._core.state.needs.resources import JobNeeds, Needs
 from mpqueue._core.state.pending import Care, stretches
 from mpqueue._core.state.pipeline import Pipeline
-from mpqueue._core.state.stream_table import StreamTable
 from mpqueue._options import JobOptions
 from mpqueue._wire.added_items import AddedItems
 from mpqueue._wire.frames import Ended, WorkTimes
@@ -40,7 +39,12 @@ _LEFT_OUT = frozenset({"handler", "output", "profile", "returned", "rows", "stac
 #: Fields of which only the count is recorded.
 _COUNTED = frozenset({"records", "results"})
 #: Messages that had another name in earlier versions.
-_RENAMED = {"StreamSealed": "JobSealed", "ItemDropped": "ItemsDropped", "ItemsOffered": "ItemsAdded"}
+_RENAMED = {
+    "StreamSealed": "JobSealed",
+    "ItemDropped": "ItemsDropped",
+    "ItemsOffered": "ItemsAdded",
+    "ItemsRecalled": "ItemsAdded",
+}
 #: Options of a job that mean nothing to the scheduler, or are users' own.
 _NOT_OPTIONS = frozenset({"retry", "seed"})
 
@@ -120,7 +124,7 @@ class PlainWriter:
         form: Plain = {
             "job": book.number,
             "items": len(table),
-            "stream": isinstance(table, StreamTable),
+            "stream": table.is_stream,
             "open": table.grows,
             "costs": None if book.costs is None else [*book.costs],
             "needs": None if book.needs is None else _plain_needs(book.needs),
@@ -168,6 +172,8 @@ class PlainReader:
         if form["is"] == "ItemsOffered":
             self.jobs[form["job"]].take_in(_added(form["offered"]), IdRule.POSITION)
             form = {**form, "indices": []}
+        if form["is"] == "ItemsRecalled":
+            form = {**form, "failed": form["failures"]}
         fields = _fields_of(kind)
         values = {name: _read(name, value, read) for name, value in form.items() if name in fields}
         for name, empty in (("handler", None), ("why", ""), ("records", ())):
@@ -177,14 +183,8 @@ class PlainReader:
         if isinstance(message, messages.ChunkReported):
             for at, count in (message.yielded or {}).items():
                 message.results[at] = Yielded([None] * count)
-        if isinstance(message, messages.ItemsAdded | messages.ItemsRecalled):
-            table, count = message.job.table, len(message.indices)
-            if isinstance(table, StreamTable):
-                table.extend([None] * count)
-            else:
-                table.take_in(_added(count), IdRule.POSITION)
-            if isinstance(message, messages.ItemsRecalled) and isinstance(table, StreamTable):
-                table.take_over(message.indices, [None] * count)
+        if isinstance(message, messages.ItemsAdded):
+            _add_rows(message)
         return message
 
     def job(self, form: Plain) -> JobBook:
@@ -194,7 +194,7 @@ class PlainReader:
         named = {name: given[name] for name in JobOptions.__slots__ if name in given}
         stream, count = form["stream"], form["items"]
         grows = form.get("open", False)
-        table = StreamTable() if stream else ItemTable([None] * count, None, IdRule.POSITION, grows=grows)
+        table = ItemTable.of_stream() if stream else ItemTable([None] * count, None, IdRule.POSITION, grows=grows)
         book = JobBook(
             form["job"],
             f"job {form['job']}",
@@ -221,6 +221,16 @@ class PlainReader:
         if len(stages) == stage["of"]:
             settings = [("", each["most"], each["ordered"]) for _, each in stages]
             Pipeline(self.jobs[stage["head"]], [job for job, _ in stages], settings)
+
+
+def _add_rows(message: messages.ItemsAdded) -> None:
+    table, count = message.job.table, len(message.indices)
+    if not table.is_stream:
+        table.take_in(_added(count), IdRule.POSITION)
+        return
+    table.add([None] * count)
+    if message.failed is not None:
+        table.take_over(message.indices, [None] * count)
 
 
 def _plain_needs(needs: JobNeeds) -> Plain:

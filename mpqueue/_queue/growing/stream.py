@@ -10,8 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mpqueue._core.messages import ItemsAdded, ItemsDropped, JobCancelled, JobSealed
-from mpqueue._core.state.item_table import Failure
-from mpqueue._core.state.stream_table import StreamTable
+from mpqueue._core.state.item_table import Failure, ItemTable
 from mpqueue._options import JobOptions
 from mpqueue._output.progress import Showing
 
@@ -39,7 +38,7 @@ def open_stream(
     return at once and may call nothing of the queue. Raises what `create_job` raises. What is ``showing`` ends with the
     run.
     """
-    table = StreamTable()
+    table = ItemTable.of_stream()
     book, run = queue._host.start_table(table, options, handler, on_ended, sealed=False, showing=showing)
     return Stream(queue, book, table, run)
 
@@ -47,7 +46,7 @@ def open_stream(
 class Stream:
     """Made by `open_stream`. One thread adds and takes at a time; the other methods may be called anywhere."""
 
-    def __init__(self, owner: JobQueue, book: JobBook, table: StreamTable, run: JobRun) -> None:
+    def __init__(self, owner: JobQueue, book: JobBook, table: ItemTable, run: JobRun) -> None:
         self._owner = owner  #: held until the stream is dropped
         self._host = owner._host
         self._book = book
@@ -62,7 +61,7 @@ class Stream:
         Interrupted (Ctrl-C) it has added all or none; all reach the coordinator with the next ones or the end.
         """
         try:
-            return self._table.extend(items)
+            return self._table.add(items)
         finally:
             self._tell_soon()
 

@@ -13,10 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mpqueue._core.messages import ItemsAdded, ItemsRecalled
-from mpqueue._core.state.item_table import Failure
+from mpqueue._core.messages import ItemsAdded
+from mpqueue._core.state.item_table import Failure, ItemTable
 from mpqueue._core.state.pending import Care
-from mpqueue._core.state.stream_table import StreamTable
 from mpqueue._options import JobOptions
 from mpqueue._output.progress import Showing
 from mpqueue._parent.journal.chunk_rows import Row, fresh_row
@@ -89,7 +88,7 @@ def open_recorded_stream(
     recorder = queue._host.engine.recorder
     assert recorder is not None
     stream = _Opening(queue, recorder, job_id, handler, options_of_record, seed_given=seed_given).place(options)
-    table = StreamTable()
+    table = ItemTable.of_stream()
     table.code = stream.code
     if stream.slots:
         table.slots = {}
@@ -235,7 +234,7 @@ class RecordedStream(Stream):
         self,
         owner: JobQueue,
         book: JobBook,
-        table: StreamTable,
+        table: ItemTable,
         run: JobRun,
         recorder: Recorder,
         record: StreamRecord,
@@ -251,8 +250,8 @@ class RecordedStream(Stream):
         self._results = KeptResults(recorder.journal.reader, place.number, book.id, strict=True)
         self._read_bytes = 0  #: of results, by the last look
         self._complained = False
-        self._coming: deque[ItemsAdded | ItemsRecalled] = deque()  #: what the coordinator is to get
-        self._recorded: ItemsRecalled | None = None  #: what has ended, and follows all that is coming
+        self._coming: deque[ItemsAdded] = deque()  #: what the coordinator is to get
+        self._recorded: ItemsAdded | None = None  #: what has ended, and follows all that is coming
         self._ahead = 0  #: how many more items may be read since all that came were recorded
         run._alarms.append(_Ringer(on_ended))
 
@@ -266,7 +265,7 @@ class RecordedStream(Stream):
         self._record.consumer_waits = False
         found = self._find(items)
         lot = self._lot_of(found)  # which may run any code: before anything is changed
-        indices = self._table.extend([entry.item for entry in items])
+        indices = self._table.add([entry.item for entry in items])
         self._give_slots(indices, found, lot)
         recorded: list[range] = []
         for care, some in self._by_care(list(zip(indices, found, strict=True))):
@@ -368,8 +367,8 @@ class RecordedStream(Stream):
         """These have ended, and follow those that the coordinator has not got."""
         before = self._recorded
         if before is not None:
-            indices, failures = range(before.indices.start, indices.stop), before.failures + failures
-        self._recorded = ItemsRecalled(self._book, indices, failures)
+            indices, failures = range(before.indices.start, indices.stop), (before.failed or 0) + failures
+        self._recorded = ItemsAdded(self._book, indices, failed=failures)
 
     def _pass_on(self) -> None:
         if self._recorded is not None:

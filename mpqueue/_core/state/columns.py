@@ -1,0 +1,178 @@
+"""Columns of a table of items, one value an item: dense, as an array, a `bytearray` or a list, or sparse.
+
+A sparse column holds what is not as expected of items that there are, and nothing of those that are gone: they have
+ended, as expected. `take`, `put` and `settle` are the same for both. A chunk of a dense column is a slice, a chunk of a
+sparse one is a call into C: each costs some 10 ns an item.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Literal, Protocol, TypeVar
+
+from mpqueue._os.memory.mappings import zeros
+
+T = TypeVar("T")
+
+#: Bytes from which on a column has memory of its own, which the system fills with zeros as it is used: at once, that
+#: would take 1 ms for each 100,000 items, while the workers wait for the first of them.
+LARGE = 1 << 16
+
+Format = Literal["B", "I", "Q", "f", "O"]  #: as in `array`; "O": any object
+
+
+class Column(Protocol[T]):
+    """What readers see of either kind."""
+
+    def __getitem__(self, index: int, /) -> T: ...
+
+    def __setitem__(self, index: int, value: T, /) -> None: ...
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[T]: ...
+
+
+def dense(format: Format, count: int, *, grows: bool = False) -> Any:
+    """A column of so many zeros (None for objects); one that ``grows`` can be extended."""
+    if format == "O":
+        return [None] * count
+    if format == "B":
+        return bytearray(count)
+    if grows:
+        return array(format, bytes(array(format).itemsize * count))
+    size = array(format).itemsize * count
+    memory = bytearray(size) if size < LARGE else zeros(size)
+    return memoryview(memory).cast(format)
+
+
+class SparseRows:
+    """Which rows a table with sparse columns has: those of its ``items``; they have ended where they have ``results``.
+
+    All other rows below ``count`` have ended as expected, and are gone.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0  #: rows that there ever were, as far as the scheduler knows
+        self.items = Sparse(self, "O", None, None)
+        self.results = Sparse(self, "O", None, None)
+
+    def is_open(self, index: int) -> bool:
+        """True where the item is there, and nothing says that it has ended."""
+        return dict.__contains__(self.items, index) and not dict.__contains__(self.results, index)
+
+
+class Sparse(dict[int, Any]):
+    """A sparse column. As a sequence, which is what its readers see, it has a value for each row that ever was.
+
+    What is not kept is ``before`` until the item has ended, and ``after`` from then on.
+    """
+
+    def __init__(self, rows: SparseRows, format: Format, before: Any, after: Any) -> None:
+        super().__init__()
+        self.format = format
+        self.before, self.after = before, after
+        self._rows = rows
+
+    def __missing__(self, index: int) -> Any:
+        return self.before if self.before != self.after and self._rows.is_open(index) else self.after
+
+    def __len__(self) -> int:
+        return self._rows.count
+
+    @property
+    def kept(self) -> int:
+        """How many values it holds."""
+        return dict.__len__(self)
+
+    def __bool__(self) -> bool:
+        return self._rows.count > 0
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._whole())
+
+    def __bytes__(self) -> bytes:
+        return bytes(self._whole())
+
+    def _whole(self) -> Any:
+        """All values. Costs next to nothing a row that is gone."""
+        count, after = len(self), self.after
+        column: Any = [after] * count if self.format == "O" else array(self.format, (after,)) * count
+        for index in list(self._rows.items.keys()) if self.before != after else ():
+            if index < count and self._rows.is_open(index):
+                column[index] = self.before
+        for index, value in list(self.items()):
+            if index < count:
+                column[index] = value
+        return column
+
+    def count(self, value: Any) -> int:
+        """How many rows have that value."""
+        counted: int = self._whole().count(value)
+        return counted
+
+    def find(self, value: int, start: int = 0) -> int:
+        """The first row from ``start`` on that has that value; -1: none has."""
+        return bytes(self).find(value, start)
+
+    def translate(self, table: bytes) -> bytes:
+        """What `bytes.translate` makes of all values."""
+        return bytes(self).translate(table)
+
+
+def take(column: Any, indices: Sequence[int]) -> list[Any]:
+    """The values of these rows."""
+    if isinstance(column, Sparse):
+        return [*map(column.__getitem__, indices)]
+    if isinstance(indices, range):
+        return list(column[indices.start : indices.stop])
+    return [column[index] for index in indices]
+
+
+def put(column: Any, indices: Sequence[int], values: Sequence[Any]) -> None:
+    """Give these rows these values: for a dense column of numbers and several rows, in an array like it."""
+    if isinstance(column, Sparse):
+        column.update(zip(indices, values, strict=True))
+    elif isinstance(indices, range):
+        column[indices.start : indices.stop] = values
+    else:
+        for index, value in zip(indices, values, strict=True):
+            column[index] = value
+
+
+def fill(column: Any, indices: Sequence[int], value: Any) -> None:
+    """Give all of these rows that value; where it is what a sparse column expects after the end, nothing is kept."""
+    if isinstance(column, Sparse):
+        if value != column.after:
+            column.update(dict.fromkeys(indices, value))
+        elif column.kept:
+            for index in indices:
+                column.pop(index, None)
+    elif not isinstance(indices, range):
+        for index in indices:
+            column[index] = value
+    elif isinstance(column, list):
+        column[indices.start : indices.stop] = [value] * len(indices)
+    elif isinstance(column, bytearray):
+        column[indices.start : indices.stop] = bytes((value,)) * len(indices)
+    else:
+        form = column.format if isinstance(column, memoryview) else column.typecode
+        column[indices.start : indices.stop] = array(form, (value,)) * len(indices)
+
+
+def extend(column: Any, count: int) -> None:
+    """Make a dense column, which grows, longer by so many zeros (None for objects)."""
+    if isinstance(column, list):
+        column.extend([None] * count)
+    else:
+        column.extend(bytes(count)) if isinstance(column, bytearray) else column.frombytes(
+            bytes(count * column.itemsize)
+        )
+
+
+def sparse_of(column: Any, rows: SparseRows, format: Format, after: Any, kept: Iterable[int]) -> Sparse:
+    """A dense column as a sparse one, which keeps only those rows."""
+    sparse = Sparse(rows, format, 0 if format != "O" else None, after)
+    sparse.update((index, column[index]) for index in kept)
+    return sparse
