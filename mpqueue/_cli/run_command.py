@@ -33,10 +33,9 @@ from mpqueue._output.log_lines import LogLines, is_silenced
 from mpqueue._output.progress import Progress, ShowProgress
 from mpqueue._queue.job import Job, JobItem
 from mpqueue._queue.job_queue import JobQueue
-from mpqueue._queue.new_job import RECORD_OPTIONS, RecordOptions
-from mpqueue._queue.recorded.again import REDO, Redo
 from mpqueue._queue.recorded.item_keys import content_key, file_key
 from mpqueue._queue.recorded.job_plan import plan
+from mpqueue._queue.recorded.record_options import RECORD_OPTIONS, REDO, RecordOptions, Redo
 from mpqueue._queue.run import JobRun
 from mpqueue._text import label, visible
 from mpqueue.errors import HandlerPicklingError, MPQueueError, QueueClosedError, SinkError, WorkerStartError, shown

@@ -20,8 +20,9 @@ from mpqueue._parent.surroundings.replies import Reply, SafeEvent
 from mpqueue._queue.closer import Closer
 from mpqueue._queue.growing.stages import PipelineOptions, Stage, make_pipeline
 from mpqueue._queue.job import Job
-from mpqueue._queue.new_job import NewJob, RecordOptions
+from mpqueue._queue.new_job import NewJob
 from mpqueue._queue.open_runs import JobStarter
+from mpqueue._queue.recorded.record_options import RecordOptions
 from mpqueue._queue.registry import Held, Registry
 from mpqueue._queue.run import Ended, JobRun
 from mpqueue._wire.pickling.packed_handler import pack_handler

@@ -35,17 +35,10 @@ from mpqueue._queue.growing.stages import PipelineOptions, Stage, make_pipeline
 from mpqueue._queue.host import QueueHost
 from mpqueue._queue.job import Job, JobItem, positions_of
 from mpqueue._queue.live_pages import LivePages, QueueView
-from mpqueue._queue.new_job import (
-    RECORD_OPTIONS,
-    Cost,
-    NewJob,
-    check_cost,
-    check_open_record,
-    record_options,
-)
+from mpqueue._queue.new_job import Cost, NewJob, check_cost
 from mpqueue._queue.open_runs import JobStarter, OpenRuns
-from mpqueue._queue.recorded.again import Redo
 from mpqueue._queue.recorded.job_plan import JobPlan, plan
+from mpqueue._queue.recorded.record_options import RECORD_OPTIONS, Redo, check_open_record, record_options
 from mpqueue._queue.registry import Registry
 from mpqueue._queue.run import JobRun
 from mpqueue._wire.ids import IdRule

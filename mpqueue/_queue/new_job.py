@@ -14,35 +14,34 @@ from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from collections.abc import Set as AbstractSet
 from functools import partial
-from itertools import chain, compress, islice
+from itertools import islice
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from mpqueue._core.state.columns import Column
 from mpqueue._core.state.item_table import DISCARD, ItemTable
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.needs.resources import JobNeeds
-from mpqueue._core.state.pending import Care
-from mpqueue._options import JobOptions, check_bool, check_text
+from mpqueue._options import JobOptions
 from mpqueue._parent.users_code.deliveries import Delivery
-from mpqueue._queue.recorded.again import Again, Redo, check_redo, choose_again
+from mpqueue._queue.recorded.job_plan import Brought, Compared, compare
+from mpqueue._queue.recorded.record_options import RecordOptions
 from mpqueue._text import digits
 from mpqueue._wire.item_labels import Label
 from mpqueue._wire.memory.shared import notes_shared, size_of
 from mpqueue._wire.pickling.packed_handler import PackedHandler, Travels, pack_handler
 from mpqueue._wire.pickling.payload import dump_by_value, whole
 from mpqueue.errors import JournalMismatchError, shown
-from mpqueue.status import FAILED, OVER, PENDING, JobStatus
+from mpqueue.status import FAILED, OVER, JobStatus
 
 if TYPE_CHECKING:
     from mpqueue._parent.journal.chunk_rows import Row
-    from mpqueue._parent.journal.code.code_parts import CodeNow
-    from mpqueue._parent.journal.code.made_by import MadeBy
-    from mpqueue._parent.journal.items.inventory import Inventory, Key
-    from mpqueue._parent.journal.items.matching import Match
-    from mpqueue._parent.journal.journal_reader import Reader, RecordedJob
+    from mpqueue._parent.journal.code.code_parts import Code, CodeNow
+    from mpqueue._parent.journal.items.inventory import Inventory
+    from mpqueue._parent.journal.journal_reader import RecordedJob
     from mpqueue._parent.journal.recorder import Recorder, Recording
     from mpqueue._parent.journal.sealed import Unsealed
+    from mpqueue._queue.recorded.resume import MadeBy, Plan
 
 log = logging.getLogger("mpqueue")
 
@@ -52,73 +51,6 @@ Cost = Callable[[Any], float] | Sequence[float] | str | None
 RECORDED = "recorded"
 #: Bytes up to which a handler is kept in the journal.
 MOST_HANDLER = 4 << 20
-
-
-#: What can be done about changed code.
-WAYS = "redo='changed-code' (--redo changed-code), or a new version=, runs them again"
-#: What happens without that.
-NOT_AGAIN = "what is done is not done again"
-
-
-class RecordOptions(NamedTuple):
-    """How a job and what a journal has of it go together, see `create_job`."""
-
-    strict: bool = False
-    update: bool = False
-    key: Key | None = None
-    version: str | None = None
-    redo: Redo = None
-    #: False for a job that is called after its handler, where other handlers may have that name: other code is refused.
-    names_one: bool = True
-
-    def begins_anew(self, recorded: RecordedJob) -> bool:
-        """True where all of that job is to run again."""
-        return self.redo == "all" or (self.version is not None and self.version != recorded.version)
-
-
-#: Those that users give, by name.
-RECORD_OPTIONS = ("strict", "update", "key", "version", "redo")
-
-
-def record_options(
-    *,
-    strict: bool = False,
-    update: bool = False,
-    key: Key | None = None,
-    version: str | None = None,
-    redo: Redo = None,
-) -> RecordOptions:
-    """The same, checked. Raises TypeError or ValueError."""
-    check_bool("strict", strict)
-    check_bool("update", update)
-    if key is not None and not callable(key):
-        raise TypeError(f"key: expected a function of an item, got {shown(key)} of type {type(key).__name__}")
-    if version is not None:
-        version = check_text("version", version)
-    return RecordOptions(strict, update, key, version, check_redo(redo))
-
-
-def check_open_record(options: RecordOptions) -> None:
-    """Raise ValueError for what an open job has not: its items can't be compared with those that it had before."""
-    for name, given in (("update", options.update), ("key", options.key)):
-        if given:
-            raise ValueError(
-                f"{name}: expected none for an open job, got {shown(given)}: it takes whatever items come, and an item "
-                "that is there already is left out, whatever has changed in it"
-            )
-
-
-class _Suspects(NamedTuple):
-    """Items that may have ended programs, how far each is suspected, by index; the row of those that failed for it."""
-
-    counts: dict[int, int]
-    row: Row | None
-
-    def care(self) -> dict[int, Care]:
-        """How each is to be handled."""
-        from mpqueue._parent.journal.guards.suspects import care_of
-
-        return {index: care_of(count) for index, count in self.counts.items()}
 
 
 class NewJob:
@@ -172,8 +104,8 @@ class NewJob:
         `JournalMismatchError` for a job with other items, unless ``update``; `JournalError`; TypeError for items that
         have no identity; and what ``key`` raises.
         """
-        from mpqueue._parent.journal.code.made_by import MadeBy
-        from mpqueue._parent.journal.items.inventory import Inventory  # a part of what only journals need
+        from mpqueue._parent.journal.chunk_rows import Results  # a part of what only journals need
+        from mpqueue._parent.journal.items.inventory import Inventory
         from mpqueue._parent.journal.kept_results import KeptResults
 
         book, reader = self.book, recorder.journal.reader
@@ -184,21 +116,11 @@ class NewJob:
             book.table.source = KeptResults(reader, number, book.id, strict=True)
             recorder.add(book, self.recording(number, inventory.left_out))
             return
-        check_is_list(recorded, reader)
-        match = inventory.match(reader, recorded)
-        if not (options.update or match.is_same):
-            raise JournalMismatchError(
-                f"job {book.id!r} in {reader.path}: expected the items that it was recorded with, got others: "
-                f"{match}; update=True runs those; nothing was changed"
-            )
-        made = MadeBy(reader, recorded, code)
-        if made.may_differ:
-            made.look(book.table.status, reader.fill_statuses(book.table, recorded))
-            book.table.start_afresh(range(len(book.table)))
-        again = choose_again(book.table, match, recorded, options, changed=made.changed)
-        self._check(reader, recorded, None if again.everything else made, options)
-        columns = self._code_columns(code, options, None if again.everything else made)
-        failed = self._go_on(recorder, recorded, inventory, match, again, columns)
+        suspects = recorder.journal.suspects.get(recorded.number, {})
+        compared = compare(reader, recorded, inventory, self._brought(code, options), suspects, Results.CHECKED)
+        heed(compared.plan.refused, compared.plan.warnings)
+        columns = self._code_columns(code, options, None if compared.terms.anew else compared.made)
+        failed = self._go_on(recorder, inventory, compared, columns)
         recording = self.recording(recorded.number, inventory.left_out)
         recorder.add(book, dataclasses.replace(recording, failed=failed))
 
@@ -209,26 +131,23 @@ class NewJob:
         """
         from mpqueue._parent.journal.kept_values import NotKept
 
-        book = self.book
         self._note_code(recorder, number)
-        suspects = self._judge_suspects(recorder, number)
-        if suspects is not None:
-            book.go_on(suspects.care())
-            self._record_suspects(recorder, number, suspects)
-        payloads = book.table.payloads
+        self._take_up_suspects(recorder, number)
+        payloads = self.book.table.payloads
         left_out = frozenset(index for index, payload in enumerate(payloads) if isinstance(payload, NotKept))
-        recorder.add(book, self.recording(number, left_out))
+        recorder.add(self.book, self.recording(number, left_out))
 
     def _note_code(self, recorder: Recorder, number: int) -> None:
         """The handler that the journal had may be another one by now, if it goes by name."""
-        from mpqueue._parent.journal.code.made_by import MadeBy
         from mpqueue._parent.journal.journal_file import JobItems  # a part of what only journals need
+        from mpqueue._queue.recorded.resume import MadeBy
 
-        recorded = recorder.journal.reader.line(number)
+        reader = recorder.journal.reader
+        recorded = reader.line(number)
         assert recorded is not None
-        made = MadeBy(recorder.journal.reader, recorded, self._take_code())
+        made = MadeBy(reader.codes(recorded), self._take_code())
         if made.is_new:
-            codes = made.written()
+            codes = written_codes(made.all())
             recorder.journal.ask(lambda store: store.put_job(number, {"codes": codes}, JobItems()))
 
     def recording(self, number: int, left_out: frozenset[int]) -> Recording:
@@ -262,117 +181,82 @@ class NewJob:
     def _code_columns(self, code: CodeNow, options: RecordOptions, made: MadeBy | None = None) -> dict[str, Any]:
         return code_columns(self._functions, code, options, self.book.table.label, made)
 
-    def _check(self, reader: Reader, recorded: RecordedJob, made: MadeBy | None, options: RecordOptions) -> None:
-        where = f"job {recorded.id!r} in {reader.path}"
-        change = "" if made is None else describe_code(made, options)
-        other_seed = self._seed_given and recorded.seed != self.book.options.seed
-        check_changes(where, options, change, other_seed=other_seed)
-        if made is not None and (unknown := describe_unknown(made, options)):
-            log.warning("%s: %s", where, unknown)
+    def _brought(self, code: CodeNow, options: RecordOptions) -> Brought:
+        """What the program brings."""
+        retries = self.book.options.retry.max_retries
+        return Brought(code, options, self._seed, retries, self.book.table.sink is not DISCARD)
 
-    def _go_on(
-        self,
-        recorder: Recorder,
-        recorded: RecordedJob,
-        inventory: Inventory,
-        match: Match,
-        again: Again,
-        columns: dict[str, Any],
-    ) -> set[int]:
+    @property
+    def _seed(self) -> int | None:
+        """That which its user has given."""
+        return self.book.options.seed if self._seed_given else None
+
+    def _go_on(self, recorder: Recorder, inventory: Inventory, compared: Compared, columns: dict[str, Any]) -> set[int]:
         """Take over what has ended, and have the journal say what is other now; returns the items it has as failed."""
+        from mpqueue._queue.recorded.resume import AFRESH, RETRIED
+
         book, table, reader = self.book, self.book.table, recorder.journal.reader
+        recorded, match, plan = compared.recorded, compared.match, compared.plan
         places = reader.places(recorded)
-        afresh = _marked(len(table), chain(match.changed, again.afresh))
-        without_results = self._fill(reader, recorded, afresh)
-        unknown = [index for index in match.unknown if table.ended(index)]
-        if unknown:
+        tell_of_lost(book.id, plan, table, "results", reader.path)
+        if plan.unknown:
             log.warning("job %r: whether %d of its items have changed can't be known, so they run again: %s",
-                        book.id, len(unknown), inventory.name_unknown(unknown[0]))  # fmt: skip
+                        book.id, len(plan.unknown), inventory.name_unknown(plan.unknown[0]))  # fmt: skip
         self._order_by_record()
-        if not self._seed_given:
-            self._take_seed(recorded.seed)
+        self._take_seed(recorded.seed)
         book.retries, book.past = recorded.retries, recorded.past
-        any_afresh = 1 in afresh
-        table.start_afresh(compress(range(len(table)), afresh) if any_afresh else ())
+        plan.follow(table)
         failed = {index for index in table.failures if table.status[index] == FAILED}
-        if again.failed:
+        if plan.any(RETRIED):
             table.forget_failures()
-        suspects = self._judge_suspects(recorder, recorded.number, afresh)
-        failed.update(index for index in table.failures if table.status[index] == FAILED)
-        book.go_on({} if suspects is None else suspects.care())
-        counted = recorded.completed + recorded.failed - without_results - book.completed - book.failed
-        if match.is_same and not any_afresh and not again.failed and counted > 0:
-            log.warning("job %r: %d items more have ended by its counts in %s than by its rows, so these run again",
-                        book.id, counted, reader.path)  # fmt: skip
-        status = recorded.status
-        if status in OVER:
-            status = JobStatus.COMPLETED if not book.failed else JobStatus.COMPLETED_WITH_ERRORS
-            status = status if book.all_ended else JobStatus.PENDING
+        row = self._handle_suspects(plan)
+        failed.update(plan.guilty)
         same = match.is_same and recorded.slots is not None and places == table.slots
-        if not same or any_afresh or columns:
-            counts = {"completed": book.completed, "failed": book.failed, "status": str(status)}
-            inventory.write(
-                recorder.journal, recorded, match, counts | columns, again.afresh, everything=again.everything
-            )
-        if suspects is not None:
-            self._record_suspects(recorder, recorded.number, suspects)
-        if book.all_ended and status in OVER:
+        if not same or plan.any(*AFRESH) or columns:
+            columns |= {"completed": book.completed, "failed": book.failed, "status": str(plan.status)}
+            anew = compared.terms.anew
+            inventory.write(recorder.journal, recorded, match, columns, plan.those(*AFRESH), everything=anew)
+        if recorder.journal.suspects.pop(recorded.number, None) is not None:
+            self._record_suspects(recorder, recorded.number, plan, row)
+        if book.all_ended and plan.status in OVER:
             book.restored = True
-            restore_end(book, dataclasses.replace(recorded, status=status))
+            restore_end(book, dataclasses.replace(recorded, status=plan.status))
         return failed
 
-    def _fill(self, reader: Reader, recorded: RecordedJob, afresh: Sequence[int]) -> int:
-        """Write into the table how the items ended; returns how many run again since their results are not there.
+    def _take_up_suspects(self, recorder: Recorder, number: int) -> None:
+        """Items that workers had when programs ended without closing the journal: see `Plan`. The rest is as it is."""
+        from mpqueue._queue.recorded.resume import Plan, judge
 
-        Those that are to run ``afresh`` (a 1 for such an item) do not count.
-        """
-        from mpqueue._parent.journal.kept_results import run_discarded_again
+        table, counts = self.book.table, recorder.journal.suspects.pop(number, {})
+        plan, slots = Plan(bytearray(table.status)), range(len(table)) if table.slots is None else table.slots
+        judge(plan, slots, counts, self.book.options.retry.max_retries)
+        row = self._handle_suspects(plan)
+        if counts:
+            self._record_suspects(recorder, number, plan, row)
 
-        book, table = self.book, self.book.table
-        unreadable = [index for index in reader.fill(table, recorded) if not afresh[index]]
-        for index in unreadable:
-            table.status[index], table.results[index] = PENDING, None
-        if unreadable:
-            log.warning("job %r: the results of %d items can't be read from %s, so these run again; the first is %s",
-                        book.id, len(unreadable), reader.path, table.named(min(unreadable)))  # fmt: skip
-        discarded = [] if table.sink is DISCARD else run_discarded_again(table, book.id, reader.path, afresh)
-        return len(unreadable) + len(discarded)
+    def _handle_suspects(self, plan: Plan) -> Row | None:
+        """Those that end their programs have failed, with a row that says so; the book goes on with the rest."""
+        from mpqueue._parent.journal.chunk_rows import make_row
+        from mpqueue._parent.journal.guards.suspects import care_of, ended_program
 
-    def _record_suspects(self, recorder: Recorder, number: int, suspects: _Suspects) -> None:
+        table = self.book.table
+        tries = {index: len(history) for index, history in table.history.items()}
+        for index, count in plan.guilty.items():
+            failure = ended_program(count)
+            table.fail_try(index, failure, None)
+            table.fail(index, failure)
+        self.book.go_on({index: care_of(count) for index, count in plan.suspects.items()})
+        return make_row(table, [*plan.guilty], tries) if plan.guilty else None
+
+    def _record_suspects(self, recorder: Recorder, number: int, plan: Plan, row: Row | None) -> None:
         from mpqueue._parent.journal.journal_file import JobItems
         from mpqueue._parent.journal.sealed import prepare
 
         slots = self.book.table.slots
-        counts = {index if slots is None else slots[index]: count for index, count in suspects.counts.items()}
+        counts = {index if slots is None else slots[index]: count for index, count in plan.suspects.items()}
         columns = {"suspects": prepare(counts), "completed": self.book.completed, "failed": self.book.failed}
-        items = JobItems(chunks=[] if suspects.row is None else [suspects.row])
+        items = JobItems(chunks=[] if row is None else [row])
         recorder.journal.ask(lambda store: store.put_job(number, columns, items))
-
-    def _judge_suspects(self, recorder: Recorder, number: int, afresh: Sequence[int] = ()) -> _Suspects | None:
-        """Which items workers had when programs ended without closing the journal; None where that is not known of any.
-
-        Those that end their programs have failed, with a row that says so. What is to run ``afresh`` (a 1 for such an
-        item) is not suspected.
-        """
-        from mpqueue._parent.journal.chunk_rows import make_row
-        from mpqueue._parent.journal.guards.suspects import ended_program, is_guilty
-
-        table, counts = self.book.table, recorder.journal.suspects.pop(number, None)
-        if counts is None:
-            return None
-        slots = range(len(table)) if table.slots is None else table.slots
-        found = {
-            index: counts[slot]
-            for index, slot in enumerate(slots)
-            if slot in counts and not table.ended(index) and not (afresh and afresh[index])
-        }
-        failed = [index for index, count in found.items() if is_guilty(count, self.book.options)]
-        tries = {index: len(history) for index, history in table.history.items()}
-        for index in failed:
-            failure = ended_program(found.pop(index))
-            table.fail_try(index, failure, None)
-            table.fail(index, failure)
-        return _Suspects(found, make_row(table, failed, tries) if failed else None)
 
     def _order_by_record(self) -> None:
         """By what the items took, as the journal has it, where that was asked for."""
@@ -380,6 +264,9 @@ class NewJob:
             self.book.order_by(_with_mean(self.book.table.elapsed))
 
     def _take_seed(self, seed: int) -> None:
+        """That of the record, unless its user has given one."""
+        if self._seed_given:
+            return
         book = self.book
         book.options = dataclasses.replace(book.options, seed=seed)
         book.handler = book.handler._replace(frame=book.handler.frame._replace(seed=seed))
@@ -453,14 +340,6 @@ def _with_mean(took: Column[float]) -> array[float]:
     return array("f", (seconds if seconds > 0 else mean for seconds in took))
 
 
-def _marked(count: int, indices: Iterable[int]) -> bytearray:
-    """A 1 at each of these indices."""
-    marks = bytearray(count)
-    for index in indices:
-        marks[index] = 1
-    return marks
-
-
 def code_columns(
     functions: tuple[Callable[..., Any], Callable[..., Any] | None],
     code: CodeNow,
@@ -472,8 +351,6 @@ def code_columns(
 
     With ``made``, what is new of that, where results are kept.
     """
-    from mpqueue._parent.journal.code.made_by import written_codes
-
     if made is not None and not made.is_new:
         return {}
     columns = {
@@ -482,53 +359,37 @@ def code_columns(
         "handler_name": _names(*functions),
     }
     if made is not None:
-        return columns | {"codes": made.written()}
+        return columns | {"codes": written_codes(made.all())}
     return columns | {"codes": written_codes([code.code]), "code_hash": None, "version": options.version}
 
 
-def describe_code(made: MadeBy, options: RecordOptions) -> str:
-    """What has changed of the code that made results which are kept, for people."""
-    return "" if options.version is not None or options.redo == "changed-code" else made.describe_change()
+def written_codes(codes: Iterable[Code]) -> Unsealed:
+    """Codes as they stand in the line of their job."""
+    from mpqueue._parent.journal.sealed import prepare
+
+    return prepare([(code.python, dict(code.parts), dict(code.packages)) for code in codes])
 
 
-def check_changes(where: str, options: RecordOptions, change: str, *, other_seed: bool) -> None:
-    """Say that code has changed that made results which are kept (``change`` says what), or the seed.
-
-    Raises `JournalMismatchError` where that is refused: with ``strict``, and of other code for a call that may be of
-    another callable than the one whose results its journal has.
-    """
-    if change and not options.names_one:
-        raise JournalMismatchError(
-            f"{where}: {change}; so these may be results of another callable by that name, and nothing was changed; "
-            f"expected a job_id= of its own for each callable; {WAYS}"
-        )
-    seed = "its seed has changed since it was recorded" if other_seed else ""
-    changes, ways = "; ".join(filter(None, (change, seed))), f"; {WAYS}" if change else ""
-    if changes and options.strict:
-        refused = "with strict=True that is refused, and nothing was changed"
-        raise JournalMismatchError(f"{where}: {changes}; {refused}{ways}")
-    if changes:
-        log.warning("%s: %s; %s%s", where, changes, NOT_AGAIN, ways)
+def heed(refused: str, warnings: Iterable[str] = ()) -> None:
+    """Say these warnings. Raises `JournalMismatchError` where it is ``refused`` to go on with a recorded job."""
+    if refused:
+        raise JournalMismatchError(refused)
+    for warning in warnings:
+        log.warning("%s", warning)
 
 
-def describe_unknown(made: MadeBy, options: RecordOptions) -> str:
-    """Of which results it can't be known, for people: once, and where that is asked for."""
-    is_asked = options.strict or options.redo == "changed-code"
-    return made.describe_unknown() if options.version is None and (made.is_new or is_asked) else ""
-
-
-def check_is_list(recorded: RecordedJob, reader: Reader) -> None:
-    """Raise `JournalMismatchError` for a job whose items are a stream's, in the journal of the ``reader``."""
-    if recorded.generation is not None:
-        raise JournalMismatchError(
-            f"job {recorded.id!r} in {reader.path}: expected a job with a list of items, got a stream, which imap() "
-            "resumes; nothing was changed; use another id, or call clear_job()"
-        )
-    if recorded.is_open:
-        raise JournalMismatchError(
-            f"job {recorded.id!r} in {reader.path}: expected a job with a list of items, got an open one; nothing was "
-            "changed; pass open=True, use another id, or call clear_job()"
-        )
+def tell_of_lost(job_id: str, plan: Plan, items: ItemTable, what: str, path: str) -> None:
+    """Say which items run again since ``what`` they had brought is not there, or they themselves are not."""
+    if plan.unreadable:
+        log.warning("job %r: the %s of %d items can't be read from %s, so these run again; the first is %s",
+                    job_id, what, len(plan.unreadable), path, items.named(plan.unreadable[0]))  # fmt: skip
+    if plan.discarded:
+        log.warning("job %r: the results of %d items were discarded when these ran, by %s, so these run again; the "
+                    "first is %s", job_id, len(plan.discarded), path, items.named(plan.discarded[0]))  # fmt: skip
+    if plan.lost:
+        log.warning("job %r: %d items that are to run can't be read from %s: the makers of those that handlers had "
+                    "added run again; the others run once their program adds them again; the first is %r",
+                    job_id, len(plan.lost), path, items.payloads[plan.lost[-1]])  # fmt: skip
 
 
 def restore_end(book: JobBook, recorded: RecordedJob) -> None:

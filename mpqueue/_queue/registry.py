@@ -18,7 +18,8 @@ from mpqueue._options import JobOptions, QueueOptions
 from mpqueue._parent.lane_protocol import Backend
 from mpqueue._parent.machinery import Engine
 from mpqueue._queue.job import Job
-from mpqueue._queue.new_job import NewJob, RecordOptions
+from mpqueue._queue.new_job import NewJob
+from mpqueue._queue.recorded.record_options import RecordOptions
 from mpqueue._queue.recorded.recorded_book import RecordedBook, check_kept
 from mpqueue.errors import JobExistsError, JobNotFoundError, JobStateError, JournalError, shown
 from mpqueue.status import JobStatus, Pruned, QueueStats

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any
-
 import pytest
 
 from mpqueue._parent.journal.code.code_parts import PYTHON, Code, CodeNow
-from mpqueue._parent.journal.code.made_by import MadeBy
-from mpqueue._parent.journal.sealed import Place, unseal
+from mpqueue._queue.recorded.resume import MadeBy
 from mpqueue.status import COMPLETED, FAILED, PENDING
 
 TODAY = Code(PYTHON, {"f": "new", "g": "same"}, {})
@@ -20,9 +16,7 @@ NOT_RECORDED = 77
 
 def made_by(*codes: Code, older: bool = False) -> MadeBy:
     """What a journal says that has these codes, read today."""
-    reader: Any = SimpleNamespace(codes=lambda _: [tuple(code) for code in codes])
-    recorded: Any = SimpleNamespace(code_hash="hash" if older else None)
-    return MadeBy(reader, recorded, CodeNow(TODAY, {"f": "`f`, h.py:3"}))
+    return MadeBy(codes, CodeNow(TODAY, {"f": "`f`, h.py:3"}), is_older=older)
 
 
 def test_results_of_todays_code_need_no_look() -> None:
@@ -74,5 +68,4 @@ def test_what_another_python_or_nobody_known_made_is_no_change() -> None:
 
 def test_todays_code_is_written_last_and_once() -> None:
     for codes in [(BEFORE,), (TODAY, BEFORE)]:
-        written = unseal(made_by(*codes).written().seal(place := Place("jobs.codes", 1)), place, "the codes")
-        assert [Code(*each) for each in written] == [BEFORE, TODAY]
+        assert made_by(*codes).all() == [BEFORE, TODAY]

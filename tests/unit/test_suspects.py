@@ -5,10 +5,8 @@ from __future__ import annotations
 import pytest
 
 from mpqueue._core.state.pending import Care
-from mpqueue._options import JobOptions
 from mpqueue._parent.journal.guards.running_marks import RunningMark
 from mpqueue._parent.journal.guards.suspects import care_of, ended_program, ends_that_tell, is_guilty, suspect
-from mpqueue.retry import RetryPolicy
 
 BESIDE = RunningMark(1, [0, 1], alone=False)
 ALONE = RunningMark(1, [0], alone=True)
@@ -28,9 +26,8 @@ def test_ends_beside_others_make_suspect_and_only_ends_alone_count(ends: str, co
 def test_an_item_has_failed_after_as_many_ends_alone_as_it_has_tries_but_not_before_three(
     retries: int, guilty_at: int
 ) -> None:
-    options = JobOptions(retry=RetryPolicy(max_retries=retries))
-    assert not is_guilty(2 + guilty_at - 1, options)
-    assert is_guilty(2 + guilty_at, options)
+    assert not is_guilty(2 + guilty_at - 1, retries)
+    assert is_guilty(2 + guilty_at, retries)
     assert f"ended {guilty_at} times while this item ran alone" in str(ended_program(2 + guilty_at).error)
 
 

@@ -16,7 +16,7 @@ from mpqueue._worker.handlers.called import StarCall
 
 if TYPE_CHECKING:
     from mpqueue._queue.job_queue import JobQueue
-    from mpqueue._queue.new_job import RecordOptions
+    from mpqueue._queue.recorded.record_options import RecordOptions
 
 
 class RecordAs(NamedTuple):

@@ -27,7 +27,7 @@ from mpqueue._options import Concurrency, JobOptions
 from mpqueue._output.progress import ShowProgress, length_of, showing_stream
 from mpqueue._parent.lane_protocol import Backend
 from mpqueue._queue.growing.stream import Stream, open_stream
-from mpqueue._queue.new_job import record_options
+from mpqueue._queue.recorded.record_options import record_options
 from mpqueue._queue.run import Ended
 from mpqueue.retry import RetryPolicy
 

@@ -20,7 +20,7 @@ from mpqueue._options import (
 from mpqueue._output.progress import ShowProgress
 from mpqueue._parent.lane_protocol import Backend
 from mpqueue._queue.choosing import check_job, choose_backend
-from mpqueue._queue.recorded.again import Redo
+from mpqueue._queue.recorded.record_options import Redo
 from mpqueue.errors import shown
 from mpqueue.retry import RetryPolicy, check_number
 

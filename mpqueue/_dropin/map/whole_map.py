@@ -26,8 +26,7 @@ from mpqueue._dropin.map.map_options import (
 from mpqueue._options import Concurrency
 from mpqueue._output.progress import ShowProgress, check_progress
 from mpqueue._parent.lane_protocol import Backend
-from mpqueue._queue.new_job import RecordOptions, record_options
-from mpqueue._queue.recorded.again import Redo
+from mpqueue._queue.recorded.record_options import RecordOptions, Redo, record_options
 from mpqueue._queue.run import Ended, JobRun
 from mpqueue._worker.handlers.called import StarCall
 from mpqueue.errors import QueueClosedError, TooManyFailuresError

@@ -387,6 +387,7 @@ class RowReader:
         *,
         grows: bool = False,
         keep: Keep | None = None,
+        codes: bool = False,
     ) -> None:
         self._results = results
         self._keep = keep
@@ -399,8 +400,8 @@ class RowReader:
         self._brought: set[int] = set()  #: items whose payload a row brought
         self._where: array[int] | None = None
         self._grows = grows
-        #: By index, the number of the code that made what is there, where results are left out.
-        self.codes = array("I", bytes(4 * len(table) if results is Results.LEFT_OUT else 0))
+        #: By index, the number of the code that made what is there, where that is asked for.
+        self.codes = array("I", bytes(4 * len(table) if codes else 0))
         if table.slots is not None or grows:
             slots = range(len(table)) if table.slots is None else table.slots
             self._where = array("q", (GONE,)) * max(count, max(slots, default=-1) + 1)
@@ -456,8 +457,9 @@ class RowReader:
         if content.get("fresh"):
             self._forget(index for index in indices if index != GONE)
         done = self._mark_results(number, content, indices)
-        if self._results is Results.LEFT_OUT:
+        if self.codes:
             _put(self.codes, indices, full_column("I", content.get("code", bytes(4)), len(indices)))
+        if self._results is Results.LEFT_OUT:
             _put(table.status, indices, status)
             return
         for name, code in NUMBERS.items():

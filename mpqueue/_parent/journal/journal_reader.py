@@ -440,8 +440,8 @@ class Reader:
         """Its handler as it was written, None where that was not kept."""
         return self._value("handler", job)
 
-    def codes(self, job: RecordedJob) -> list[Any]:
-        """The codes that its results were made with, see `mpqueue._parent.journal.code.made_by`."""
+    def codes(self, job: RecordedJob) -> list[tuple[Any, ...]]:
+        """The codes that its results were made with, each what a `Code` is made of; that of its handler is the last."""
         try:
             return list(self._value("codes", job) or ())
         except JournalError as error:
@@ -554,10 +554,12 @@ class Reader:
             outcomes.status[slot] = FAILED  # shown as if it had not run
         return outcomes.status
 
-    def fill(self, table: ItemTable, job: RecordedJob) -> list[int]:
-        """Write into the table how its items ended; returns those whose results can't be read, or are damaged.
+    def fill(
+        self, table: ItemTable, job: RecordedJob, results: Results = Results.CHECKED, *, codes: bool = False
+    ) -> RowReader:
+        """Write into the table how its items ended; returns what has read them: whose results can't be read, say.
 
-        Each result is read once, to know that, and forgotten, but for those that the table's sink will want.
+        Each result that is ``CHECKED`` is read once and forgotten, but for those that the table's sink will want.
         """
         table.source = source = KeptResults(self, job.number, job.id, strict=True)
         wants_rows = table.sink is not None and table.sink is not DISCARD
@@ -569,22 +571,19 @@ class Reader:
             if is_begun:  # a look before this one was not whole
                 table.start_afresh(range(len(table)))
             is_begun = True
-            return self._fill(table, job, Results.CHECKED, source.keep if wants_rows else None)
+            return self._fill(table, job, results, source.keep if wants_rows else None, codes=codes)
 
-        rows = self.at_once(fill)
-        return sorted(rows.unreadable | rows.lost)
+        return self.at_once(fill)
 
-    def _fill(self, table: ItemTable, job: RecordedJob, results: Results, keep: Keep | None = None) -> RowReader:
+    def _fill(
+        self, table: ItemTable, job: RecordedJob, results: Results, keep: Keep | None = None, *, codes: bool = False
+    ) -> RowReader:
         grows = bool(job.is_open or job.generation)
-        rows = RowReader(table, job.count, self.read_file, self.path, results, grows=grows, keep=keep)
+        rows = RowReader(table, job.count, self.read_file, self.path, results, grows=grows, keep=keep, codes=codes)
         with self._look() as look:
             for row in look.rows(job.number):
                 rows.read(row)
         return rows
-
-    def fill_statuses(self, table: ItemTable, job: RecordedJob) -> array[int]:
-        """Write into the table how its items ended, without results and errors; returns which code made each."""
-        return self._fill(table, job, Results.LEFT_OUT).codes
 
     @_in_one_look
     def ask(self, question: Callable[[_Look], T]) -> T:

@@ -16,12 +16,12 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate, chain, groupby
 from typing import Any, Protocol, TypeVar
 
-from mpqueue._core.state.item_table import DISCARDED, Elsewhere, ItemTable
+from mpqueue._core.state.item_table import DISCARDED, Elsewhere
 from mpqueue._parent.journal.chunk_rows import ResultPart, WrittenRow, content_of, origins_of, parts_of, slots_at
 from mpqueue._parent.journal.kept_values import NO_RESULT, Kept, ReadFile, Unreadable, restore
 from mpqueue._parent.journal.sealed import unseal
 from mpqueue.errors import JournalError
-from mpqueue.status import COMPLETED, PENDING
+from mpqueue.status import COMPLETED
 
 log = logging.getLogger("mpqueue")
 
@@ -226,20 +226,6 @@ class KeptResults:
             for slot, status in zip(slots, content["status"], strict=True):
                 where[slot] = row.number if status == COMPLETED else NO_ROW
         self._where = where
-
-
-def run_discarded_again(table: ItemTable, job_id: str, path: str, others: Sequence[int] = ()) -> list[int]:
-    """Items whose results were discarded are pending, since results are wanted now; returns their indices.
-
-    Not those that are to run anyway (a 1 in ``others``).
-    """
-    again = [index for index in table.discarded() if not (others and others[index])]
-    for index in again:
-        table.status[index], table.results[index] = PENDING, None
-    if again:
-        log.warning("job %r: the results of %d items were discarded when these ran, by %s, so these run again; the "
-                    "first is %s", job_id, len(again), path, table.named(again[0]))  # fmt: skip
-    return again
 
 
 def _slots_of(row: WrittenRow, content: dict[str, Any], path: str) -> Sequence[int]:

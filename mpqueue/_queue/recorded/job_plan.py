@@ -1,23 +1,23 @@
-"""`JobPlan`: what a job would do, given what a journal has of it."""
+"""`JobPlan`: what a job would do, given what a journal has of it; and the look at that, which a run begins with too."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import compress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mpqueue._core.state.item_table import ItemTable
-from mpqueue.status import COMPLETED, FAILED, PENDING
+from mpqueue._queue.recorded.record_options import RecordOptions
+from mpqueue.errors import JournalMismatchError
+from mpqueue.status import FAILED
 
 if TYPE_CHECKING:
+    from mpqueue._parent.journal.chunk_rows import Results
+    from mpqueue._parent.journal.code.code_parts import CodeNow
+    from mpqueue._parent.journal.items.inventory import Inventory
     from mpqueue._parent.journal.items.matching import Match
     from mpqueue._parent.journal.journal_reader import Reader, RecordedJob
-    from mpqueue._queue.new_job import RecordOptions
-
-
-#: What stands in the column of statuses for items that are not recorded as they are now.
-_CHANGED, _NEW = 254, 255
+    from mpqueue._queue.recorded.resume import MadeBy, Plan, Terms
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,70 @@ class JobPlan:
         return f"{', '.join(counts)}; {self.to_run} to run"
 
 
+class Brought(NamedTuple):
+    """What a program brings for a job, beside its items: a seed where it gave one, and what its handler is made of."""
+
+    code: CodeNow
+    options: RecordOptions
+    seed: int | None = None
+    max_retries: int = 0
+    wants_results: bool = True
+
+
+class Compared(NamedTuple):
+    """A job's items, compared with those that its journal has. ``gone`` are as in `JobPlan`."""
+
+    recorded: RecordedJob
+    match: Match
+    made: MadeBy
+    terms: Terms
+    plan: Plan
+    gone: tuple[Any, ...] = ()
+
+
+def compare(
+    reader: Reader,
+    recorded: RecordedJob,
+    inventory: Inventory,
+    brought: Brought,
+    suspects: Mapping[int, int],
+    results: Results,
+) -> Compared:
+    """Have the inventory's table say how its items ended, and what is to be done with them. Changes nothing else.
+
+    Raises what `create_job` raises of a journal and of items.
+    """
+    from mpqueue._parent.journal.chunk_rows import Results  # a part of what only journals need
+    from mpqueue._queue.recorded.resume import Case, Found, Kind, MadeBy, agree, decide, refuse_kind
+
+    table = inventory.table
+    refused = refuse_kind(f"job {recorded.id!r} in {reader.path}", Kind.LIST, recorded)
+    if refused:
+        raise JournalMismatchError(refused)
+
+    def find() -> Compared:
+        now = reader.now(recorded)
+        match = inventory.match(reader, now)
+        table.start_afresh(range(len(table)) if any(table.status) else ())  # a look before this one was not whole
+        made = MadeBy(reader.codes(now), brought.code, is_older=now.code_hash is not None)
+        rows = reader.fill(table, now, results, codes=made.may_differ)
+        if made.may_differ:
+            made.look(table.status, rows.codes)
+        case = Case(now, reader.path, made, brought.options, brought.seed, brought.max_retries)
+        ids = range(len(table)) if table.ids is None else table.ids
+        discarded = table.discarded() if brought.wants_results else ()
+        terms = agree(case)
+        found = Found(table.status, ids, sorted(rows.unreadable | rows.lost), discarded, suspects)
+        plan = decide(case, terms, match, found)
+        gone: tuple[Any, ...] = ()
+        if match.gone and results is Results.LEFT_OUT:
+            names = reader.names(now)
+            gone = tuple(names[slot] for slot in match.gone)
+        return Compared(now, match, made, terms, plan, gone)
+
+    return reader.at_once(find)
+
+
 def plan(
     reader: Reader | None,
     recorded: RecordedJob | None,
@@ -59,56 +123,29 @@ def plan(
 ) -> JobPlan:
     """What the journal (None: there is none yet) says of these items, as those of that job (None: a new one).
 
-    Changes nothing.
-
-    Raises what `create_job` raises of a journal and of items.
+    Changes nothing. Raises what `compare` raises.
     """
-    from mpqueue._parent.journal.code.code_parts import code_of  # a part of what only journals need
-    from mpqueue._parent.journal.code.made_by import MadeBy
-    from mpqueue._parent.journal.items.inventory import Inventory
-    from mpqueue._queue.new_job import check_is_list
-    from mpqueue._queue.recorded.again import choose_again
-
     if reader is None or recorded is None:
         return JobPlan(new=tuple(map(table.id_of, range(len(table)))), to_run=len(table))
-    check_is_list(recorded, reader)
-    known, code = recorded, code_of(*functions)
+    from mpqueue._parent.journal.chunk_rows import Results  # a part of what only journals need
+    from mpqueue._parent.journal.code.code_parts import code_of
+    from mpqueue._parent.journal.items.inventory import Inventory
+    from mpqueue._queue.recorded.resume import AGAIN, CHANGED, NEW, RETRIED
 
-    def find() -> tuple[RecordedJob, Match, list[Any], MadeBy]:
-        now = reader.now(known)
-        match = Inventory(table, options.key).match(reader, now)
-        table.start_afresh(range(len(table)) if any(table.status) else ())  # a look before this one was not whole
-        made = MadeBy(reader, now, code)
-        codes = reader.fill_statuses(table, now)
-        if made.may_differ:
-            made.look(table.status, codes)
-        return now, match, reader.names(now) if match.gone else [], made
-
-    recorded, match, named, made = reader.at_once(find)
-    again = choose_again(table, match, recorded, options, changed=made.changed)
-    status = table.status
-    for index in table.discarded() if wants_results else ():
-        status[index] = PENDING
-    for indices, what in ((match.changed, _CHANGED), (again.afresh, _CHANGED), (match.new, _NEW)):
-        for index in indices:
-            status[index] = what
-    to_run = len(status) - status.count(COMPLETED) - (0 if again.failed else status.count(FAILED))
-    gone = tuple(named[slot] for slot in match.gone)
-    code_changed = bool(made.changed)
-    del match, again, named, made  # the tuples of ids take as much as all of this
+    inventory = Inventory(table, options.key)
+    brought = Brought(code_of(*functions), options._replace(update=True, strict=False), wants_results=wants_results)
+    compared = compare(reader, recorded, inventory, brought, {}, Results.LEFT_OUT)
+    found, gone, code_changed = compared.plan, compared.gone, bool(compared.made.changed)
+    del compared, inventory  # the tuples of ids take as much as all of this
     table.results.clear()
     ids: Sequence[Hashable] = range(len(table)) if table.ids is None else table.ids
-
-    def those(*codes: int) -> tuple[Hashable, ...]:
-        return tuple(compress(ids, status.translate(bytes(code in codes for code in range(256)))))
-
-    same = set(range(256)).difference((_CHANGED, _NEW))
+    others = set(range(256)).difference((CHANGED, AGAIN, NEW))
     return JobPlan(
-        those(*same),
-        those(_CHANGED),
-        those(_NEW),
+        tuple(found.pick(ids, *others)),
+        tuple(found.pick(ids, CHANGED, AGAIN)),
+        tuple(found.pick(ids, NEW)),
         gone,
-        those(FAILED),
-        to_run,
+        tuple(found.pick(ids, FAILED, RETRIED)),
+        found.to_run,
         code_changed,
     )

@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections.abc import Collection
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mpqueue._core.state.item_table import DISCARD, ItemTable
-from mpqueue._parent.journal.code.made_by import MadeBy
+from mpqueue._parent.journal.chunk_rows import Results
 from mpqueue._parent.journal.items.growth_draft import GrowthDraft
 from mpqueue._parent.journal.items.recorded_growth import GivenItems, RecordedGrowth
-from mpqueue._parent.journal.items.regrowth import Regrown
 from mpqueue._parent.journal.journal_file import JobItems
 from mpqueue._parent.journal.kept_results import KeptResults
-from mpqueue._queue.new_job import NewJob, RecordOptions, replay_item, send_results_to
+from mpqueue._queue.new_job import NewJob, heed, replay_item, send_results_to, tell_of_lost
+from mpqueue._queue.recorded.record_options import RecordOptions
+from mpqueue._queue.recorded.regrowth import Regrown
+from mpqueue._queue.recorded.resume import Case, Kind, MadeBy, agree, refuse_kind
 from mpqueue._wire.added_items import plain_ids
 from mpqueue._wire.ids import IdRule
-from mpqueue.errors import JournalMismatchError, shown
+from mpqueue.errors import shown
 from mpqueue.status import FAILED
 
 if TYPE_CHECKING:
+    from mpqueue._parent.journal.code.code_parts import CodeNow
     from mpqueue._parent.journal.journal_reader import Reader, RecordedJob
     from mpqueue._parent.journal.recorder import Recorder
-
-log = logging.getLogger("mpqueue")
 
 
 class NewOpenJob(NewJob):
@@ -36,43 +36,43 @@ class NewOpenJob(NewJob):
 
         With another ``version``, and where ``redo`` says so, the job begins anew: the journal forgets all of it.
         """
-        book, journal = self.book, recorder.journal
-        code = self._take_code()
-        recorded, made = journal.find(book.id), None
-        if recorded is not None:
-            _check_is_open(recorded, journal.reader)
-            made = MadeBy(journal.reader, recorded, code)
-            if made.may_differ:
-                recorded_ones = ItemTable([None] * recorded.count, None, IdRule.POSITION)
-                made.look(recorded_ones.status, journal.reader.fill_statuses(recorded_ones, recorded))
-        begins_anew = recorded is not None and self._begins_anew(recorded, options, made)
-        first = self._first_items(None if begins_anew else recorded)
-        if recorded is not None and begins_anew:
-            number = recorded.number
-            journal.ask(lambda store: store.remove_job(number))
-            recorded = None
-        if recorded is None:
-            columns = {**self._columns(created_at, code, options), "total": 0, "slots": 0, "is_open": 1}
-            number = journal.ask(lambda store: store.put_job(None, columns, JobItems()))
-            empty = ItemTable([], None, IdRule.POSITION, grows=True)
-            empty.growth = RecordedGrowth()
-            self._have(empty)
-            book.table.source = KeptResults(journal.reader, number, book.id, strict=True)
-            recorder.add(book, self.recording(number, frozenset()))
+        journal, code = recorder.journal, self._take_code()
+        recorded = journal.find(self.book.id)
+        case = None if recorded is None else self._case(journal.reader, recorded, code, options)
+        terms = None if case is None else agree(case)
+        if terms is not None and terms.anew:
+            case = None
+        first = self._first_items(None if case is None else case.recorded)
+        if case is None:
+            number = self._begin(recorder, recorded, {**self._columns(created_at, code, options), "is_open": 1})
         else:
-            number = recorded.number
-            self._check(journal.reader, recorded, made, options)
-            columns = self._code_columns(code, options, made)
-            if columns:
-                journal.ask(lambda store: store.put_job(number, columns, JobItems()))
-            redo = options.redo
-            self._go_on_with(recorder, recorded, redo if redo is not None and not isinstance(redo, str) else ())
-            failed = {index for index in book.table.failures if book.table.status[index] == FAILED}
-            if redo == "failed":
-                book.table.forget_failures()
-            self._take_up_suspects(recorder, number)
-            recorder.add(book, dataclasses.replace(self.recording(number, frozenset()), failed=failed))
+            assert terms is not None
+            heed(terms.refused, terms.warnings)
+            number = self._go_on_with(recorder, case, self._code_columns(code, options, case.made))
         self._add_first(recorder, number, *first)
+
+    def _case(self, reader: Reader, recorded: RecordedJob, code: CodeNow, options: RecordOptions) -> Case:
+        """The job as it is recorded. Raises `JournalMismatchError` for another one."""
+        heed(refuse_kind(f"job {recorded.id!r} in {reader.path}", Kind.OPEN, recorded))
+        made = MadeBy(reader.codes(recorded), code, is_older=recorded.code_hash is not None)
+        if made.may_differ:
+            items = ItemTable([None] * recorded.count, None, IdRule.POSITION)
+            made.look(items.status, reader.fill(items, recorded, Results.LEFT_OUT, codes=True).codes)
+        return Case(recorded, reader.path, made, options, self._seed)
+
+    def _begin(self, recorder: Recorder, recorded: RecordedJob | None, columns: dict[str, Any]) -> int:
+        """A new job, which has nothing yet; what was ``recorded`` is forgotten. Returns its number."""
+        book, journal = self.book, recorder.journal
+        if recorded is not None:
+            before = recorded.number
+            journal.ask(lambda store: store.remove_job(before))
+        number = journal.ask(lambda store: store.put_job(None, {**columns, "total": 0, "slots": 0}, JobItems()))
+        empty = ItemTable([], None, IdRule.POSITION, grows=True)
+        empty.growth = RecordedGrowth()
+        self._have(empty)
+        book.table.source = KeptResults(journal.reader, number, book.id, strict=True)
+        recorder.add(book, self.recording(number, frozenset()))
+        return number
 
     def record_as_it_is(self, recorder: Recorder, number: int) -> None:
         """See `NewJob`. No more items come but from its handlers."""
@@ -91,6 +91,7 @@ class NewOpenJob(NewJob):
         """Have the items that the journal has, see `Regrown`. Changes nothing there. Raises `JournalError`."""
         self._regrown = reader.at_once(lambda: Regrown(reader, reader.now(recorded), redo, wants_results=wants_results))
         self._have(self._regrown.table)
+        tell_of_lost(recorded.id, self._regrown.plan, self._regrown.items, "outcomes", reader.path)
         self.book.retries, self.book.past = recorded.retries, recorded.past
         self.book.go_on()
 
@@ -106,30 +107,33 @@ class NewOpenJob(NewJob):
             send_results_to(sink, book)
         table.replay = partial(replay_item, book.handler)
 
-    def _go_on_with(self, recorder: Recorder, recorded: RecordedJob, redo: Collection[Any]) -> None:
-        book, journal = self.book, recorder.journal
-        self.regrow(journal.reader, recorded, redo, wants_results=book.table.sink is not DISCARD)
-        unknown = [item_id for item_id in redo if item_id not in (book.table.ids or ())]
+    def _go_on_with(self, recorder: Recorder, case: Case, columns: dict[str, Any]) -> int:
+        """Go on with what is recorded; returns the number of the job."""
+        book, journal, recorded, redo = self.book, recorder.journal, case.recorded, case.options.redo
+        ids = () if redo is None or isinstance(redo, str) else redo
+        self.regrow(journal.reader, recorded, ids, wants_results=book.table.sink is not DISCARD)
+        unknown = [item_id for item_id in ids if item_id not in (book.table.ids or ())]
         if unknown:
             raise ValueError(f"redo: expected ids of the job's items, got {shown(unknown[0])}")
+        if columns:
+            journal.ask(lambda store: store.put_job(recorded.number, columns, JobItems()))
         assert self._regrown is not None
         journal.ask(self._regrown.write)
         if len(book.table):
             self._take_rule(IdRule(recorded.rule))
-        if not self._seed_given:
-            self._take_seed(recorded.seed)
+        self._take_seed(recorded.seed)
+        failed = {index for index in book.table.failures if book.table.status[index] == FAILED}
+        if redo == "failed":
+            book.table.forget_failures()
+        self._take_up_suspects(recorder, recorded.number)
+        recorder.add(book, dataclasses.replace(self.recording(recorded.number, frozenset()), failed=failed))
+        return recorded.number
 
     def _take_rule(self, rule: IdRule) -> None:
         """Ids come from where the job's first item has them."""
         book = self.book
         book.handler = book.handler._replace(frame=book.handler.frame._replace(id_rule=str(rule)))
         book.table.replay = partial(replay_item, book.handler)
-
-    def _take_up_suspects(self, recorder: Recorder, number: int) -> None:
-        suspects = self._judge_suspects(recorder, number)
-        self.book.go_on({} if suspects is None else suspects.care())
-        if suspects is not None:
-            self._record_suspects(recorder, number, suspects)
 
     # -- what it is given ------------------------------------------------------------------------------------
 
@@ -156,24 +160,3 @@ class NewOpenJob(NewJob):
         files = [(file, number) for file in row.growth.files]
         statements = row.growth.statements(number)
         recorder.journal.ask(lambda store: store.write(statements, files))
-
-    # -- what has changed ------------------------------------------------------------------------------------
-
-    def _begins_anew(self, recorded: RecordedJob, options: RecordOptions, made: MadeBy | None) -> bool:
-        redo = options.redo
-        if redo is not None and not isinstance(redo, str) and recorded.rule == IdRule.POSITION and redo:
-            raise ValueError(
-                f"redo: expected 'failed', 'changed-code' or 'all' for an open job whose items have no ids, got "
-                f"{shown(redo)}: items that it adds again could not be distinguished from those it had added before"
-            )
-        is_other_code = made is not None and bool(made.changed)
-        return options.begins_anew(recorded) or (redo == "changed-code" and is_other_code)
-
-
-def _check_is_open(recorded: RecordedJob, reader: Reader) -> None:
-    if not recorded.is_open:
-        kind = "a job with a list" if recorded.generation is None else "a stream"
-        raise JournalMismatchError(
-            f"job {recorded.id!r} in {reader.path}: expected an open one, got {kind}; nothing was changed; use "
-            "another id, or call clear_job()"
-        )

@@ -20,7 +20,6 @@ from mpqueue._options import JobOptions
 from mpqueue._output.progress import Showing
 from mpqueue._parent.journal.chunk_rows import Row, fresh_row
 from mpqueue._parent.journal.code.code_parts import code_of
-from mpqueue._parent.journal.code.made_by import MadeBy
 from mpqueue._parent.journal.guards.running_marks import MOST
 from mpqueue._parent.journal.guards.suspects import care_of, ended_program, is_guilty
 from mpqueue._parent.journal.items.identity import UNKNOWN, why_unstable
@@ -33,16 +32,17 @@ from mpqueue._parent.journal.recorder import Recorder, Recording
 from mpqueue._parent.journal.sealed import prepare
 from mpqueue._queue.growing.stream import OnEnded, Stream
 from mpqueue._queue.host import Recorded
-from mpqueue._queue.new_job import NOT_AGAIN, WAYS, RecordOptions, check_changes, code_columns
+from mpqueue._queue.new_job import code_columns, heed
+from mpqueue._queue.recorded.record_options import RecordOptions
+from mpqueue._queue.recorded.resume import Case, Judge, Kind, MadeBy, agree, refuse_kind
 from mpqueue._text import digits
 from mpqueue._wire.ids import IdRule
-from mpqueue.errors import JournalError, JournalMismatchError
+from mpqueue.errors import JournalError
 from mpqueue.status import JobStatus
 
 if TYPE_CHECKING:
     from mpqueue._core.state.job_book import JobBook
     from mpqueue._parent.journal.items.stream_items import StreamItem
-    from mpqueue._parent.journal.journal_reader import RecordedJob
     from mpqueue._queue.job_queue import JobQueue
     from mpqueue._queue.run import JobRun
 
@@ -138,68 +138,31 @@ class _Opening:
                 **code_columns((self._handler, None), code, self._record),
             }
             return StreamPlace(self._put(None, columns), options, None, 0, {}, code.code.number)
-        if recorded.generation is None:
-            raise JournalMismatchError(
-                f"job {self._id!r} in {reader.path}: expected a stream, got a job with a list of items; nothing was "
-                "changed; take another job_id"
-            )
-        made = MadeBy(reader, recorded, code)
-        is_anew = self._record.begins_anew(recorded)
-        if not is_anew:
-            self._check(recorded, made, options)
-        columns |= code_columns((self._handler, None), code, self._record, made=None if is_anew else made)
+        heed(refuse_kind(f"job {self._id!r} in {reader.path}", Kind.STREAM, recorded))
+        made = MadeBy(reader.codes(recorded), code, is_older=recorded.code_hash is not None)
+        case = Case(recorded, reader.path, made, self._record, options.seed if self._seed_given else None)
+        terms = agree(case)
+        heed(terms.refused, terms.warnings)
+        columns |= code_columns((self._handler, None), code, self._record, made=None if terms.anew else made)
         if not self._seed_given:
             options = dataclasses.replace(options, seed=recorded.seed)
         suspects = self._recorder.journal.suspects.pop(recorded.number, {})
         rows: Sequence[Row] = ()
-        if is_anew:
+        if terms.anew:
             suspects, columns["suspects"] = {}, None
             rows = [fresh_row(range(recorded.count))] if recorded.count else ()
         if suspects:
             options = dataclasses.replace(options, chunksize=min(options.chunksize or MOST, MOST))  # all are marked
         known, outcomes = reader.known_items(recorded)
-        if is_anew:
+        if terms.anew:
             outcomes.void(range(recorded.count))
         columns |= outcomes.counts()
         number = self._put(recorded.number, columns, rows)
-        judge = _Judge(recorded, reader.path, made, self._record)
-        return StreamPlace(number, options, known, recorded.count, suspects, code.code.number, judge)
-
-    def _check(self, recorded: RecordedJob, made: MadeBy, options: JobOptions) -> None:
-        """Of changed code only what may be another callable: the rest is said when an older result comes."""
-        record, change = self._record, ""
-        if not record.names_one and record.version is None and record.redo != "changed-code":
-            change = made.describe_codes()
-        other_seed = self._seed_given and recorded.seed != options.seed
-        check_changes(f"job {self._id!r} in {self._recorder.journal.path}", record, change, other_seed=other_seed)
+        judge = Judge(case, log.warning)
+        return StreamPlace(number, options, known, recorded.count, suspects, code.code.number, judge.counts)
 
     def _put(self, number: int | None, columns: dict[str, Any], rows: Sequence[Row] = ()) -> int:
         return self._recorder.journal.ask(lambda store: store.put_job(number, columns, JobItems(chunks=rows)))
-
-
-class _Judge:
-    """Whether results count, by the numbers of the code that made them. Says once what has changed since."""
-
-    def __init__(self, recorded: RecordedJob, path: str, made: MadeBy, options: RecordOptions) -> None:
-        self._where = f"job {recorded.id!r} in {path}"
-        self._made = made
-        self._redo = options.redo == "changed-code"
-        self._tells = options.version is None
-
-    def __call__(self, number: int) -> bool:
-        """True where a result of that code counts."""
-        if self._made.is_other(number):
-            if self._redo:
-                return False
-            self._tell(f"{self._made.describe_others([number], 'some')}; {NOT_AGAIN}; {WAYS}")
-        elif self._made.is_unknown(number) and (self._made.is_new or self._redo):
-            self._tell(self._made.describe_incomparable([number], "some"))
-        return True
-
-    def _tell(self, text: str) -> None:
-        if self._tells:
-            self._tells = False
-            log.warning("%s: %s", self._where, text)
 
 
 class _Found(NamedTuple):
@@ -378,7 +341,7 @@ class RecordedStream(Stream):
     def _judged(self, found: _Found) -> _Found:
         """The same; or that the item has failed, since it ends its program."""
         count = self._place.suspects.get(found.slot, 0)
-        if found.outcome or not is_guilty(count, self._place.options):
+        if found.outcome or not is_guilty(count, self._place.options.retry.max_retries):
             return found
         return found._replace(outcome=(ended_program(count),))
 

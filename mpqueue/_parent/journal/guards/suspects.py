@@ -13,7 +13,6 @@ from collections.abc import Collection
 
 from mpqueue._core.state.item_table import Failure
 from mpqueue._core.state.pending import Care
-from mpqueue._options import JobOptions
 from mpqueue._parent.journal.guards.running_marks import RunningMark
 from mpqueue.errors import WorkerCrashedError
 
@@ -30,9 +29,9 @@ def suspect(counts: dict[int, int], mark: RunningMark) -> None:
         counts[slot] = max(before, BESIDE) + 1 if mark.alone else max(before, min(before + 1, BESIDE))
 
 
-def is_guilty(count: int, options: JobOptions) -> bool:
+def is_guilty(count: int, max_retries: int) -> bool:
     """True for an item that has failed, since it ends its program."""
-    return count - BESIDE >= max(LEAST_ENDS, options.retry.max_retries + 1)
+    return count - BESIDE >= max(LEAST_ENDS, max_retries + 1)
 
 
 def care_of(count: int) -> Care:

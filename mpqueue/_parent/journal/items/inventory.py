@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 #: Items that are written in one transaction; a whole multiple of `BLOCK`.
 BATCH = 16 * BLOCK
 
+#: What tells in which state an item is.
 Key = Callable[[Any], bytes | str]
 
 
@@ -44,7 +45,7 @@ class Inventory:
     """The items of one job. Raises TypeError for items that have no identity, and what ``key`` raises."""
 
     def __init__(self, table: ItemTable, key: Key | None = None) -> None:
-        self._table = table
+        self.table = table
         self._key = key
         self._adopted: list[Block] | None = None
         #: The items whose payloads are not in the journal, once they are written or matched.
@@ -54,12 +55,12 @@ class Inventory:
 
     def _blocks(self) -> Iterator[Block]:
         """What all items are, as they are now."""
-        for lo in range(0, len(self._table), BLOCK):
-            yield self._block(range(lo, min(lo + BLOCK, len(self._table))))
+        for lo in range(0, len(self.table), BLOCK):
+            yield self._block(range(lo, min(lo + BLOCK, len(self.table))))
 
     def _block(self, indices: Sequence[int]) -> Block:
         """What these items are, as they are now."""
-        table = self._table
+        table = self.table
         payloads = table.payloads_of(indices)
         ids = None if table.ids is None else [table.ids[index] for index in indices]
         try:
@@ -73,13 +74,13 @@ class Inventory:
 
     def _take_key(self, index: int, payload: Any) -> bytes:
         assert self._key is not None
-        return digest_of_key(self._key, payload, self._table.id_of(index))
+        return digest_of_key(self._key, payload, self.table.id_of(index))
 
     # -- a job that the journal has not ----------------------------------------------------------------------
 
     def add(self, journal: Journal, columns: dict[str, Any]) -> int:
         """Write a new job; returns its number. It counts once all of it is on disk. Raises `JournalError`."""
-        count = len(self._table)
+        count = len(self.table)
         number: int | None = None
         left_out: list[int] = []
         try:
@@ -100,7 +101,7 @@ class Inventory:
 
     def _batch(self, slots: range, indices: Sequence[int]) -> tuple[JobItems, list[int]]:
         """New items, whose slots begin with that of a block, and the indices of those that are left out."""
-        table = self._table
+        table = self.table
         payloads, left_out = keep_payloads(slots, table.payloads_of(indices))
         blocks = []
         for lo in range(0, len(slots), BLOCK):
@@ -131,9 +132,9 @@ class Inventory:
         if present is not None:
             found.note_absent(present)
         found.number_new(recorded.count)
-        count = len(self._table)
+        count = len(self.table)
         trivial = recorded.count + len(found.new) == count and all(map(eq, found.slots, range(count)))
-        self._table.slots = None if trivial else found.slots
+        self.table.slots = None if trivial else found.slots
         self.left_out = (
             frozenset(index for index, slot in enumerate(found.slots) if slot in left_out) if left_out else frozenset()
         )
@@ -145,16 +146,15 @@ class Inventory:
         recorded: RecordedJob,
         found: Match,
         columns: dict[str, Any],
-        again: Sequence[int] = (),
+        afresh: Iterable[int],
         *,
-        everything: bool = False,
+        everything: bool,
     ) -> None:
-        """Have the journal say what the items are now; changed ones are as if they had never run.
+        """Have the journal say what the items are now; those at the indices ``afresh`` are as if they had never run.
 
-        So are those at the indices ``again``; with ``everything`` all that are recorded, gone ones too. Raises
-        `JournalError`; then nothing was changed.
+        With ``everything`` all are that are recorded, gone ones too. Raises `JournalError`; then nothing was changed.
         """
-        table = self._table
+        table = self.table
         left_out = set(self.left_out).difference(found.new, found.changed)
         with_others = -recorded.count % BLOCK  # new items whose block has slots that count
         touched = sorted(chain(found.new[:with_others], found.changed), key=found.slots.__getitem__)
@@ -176,8 +176,8 @@ class Inventory:
             slots = range(recorded.count)
             rows = [fresh_row(slots[lo : lo + BATCH]) for lo in range(0, len(slots), BATCH)]
         else:
-            afresh = sorted({found.slots[index] for index in chain(found.changed, again)})
-            rows = [fresh_row(afresh)] if afresh else []
+            slots_afresh = sorted(found.slots[index] for index in afresh)
+            rows = [fresh_row(slots_afresh)] if slots_afresh else []
         places = None if table.slots is None else prepare(table.slots.tobytes())
         columns = {
             **columns,
@@ -202,7 +202,7 @@ class Inventory:
 
     def name_unknown(self, index: int) -> str:
         """Why it can't be known whether that item has changed, for people."""
-        payload = self._table.payloads_of([index])[0]
+        payload = self.table.payloads_of([index])[0]
         return f"items[{index}]: {why_unstable(payload) or f'the journal does not say what {shown(payload)} was'}"
 
     def _adopt(self, reader: Reader, recorded: RecordedJob) -> list[Block]:
@@ -210,7 +210,7 @@ class Inventory:
 
         The same items in the same order are known by their hash; else ids and the payloads that were kept tell.
         """
-        table = self._table
+        table = self.table
         ids = reader.ids(recorded)
         payloads = reader.payloads(recorded)
         left_out = [slot for slot, payload in enumerate(payloads) if isinstance(payload, NotKept)]

@@ -1,0 +1,446 @@
+"""What a run does again of a recorded job, and what it keeps: decided here, for lists, open jobs and streams.
+
+Pure: it is given what a journal has and what the program brings, and returns a plan, which `JobPlan` shows and a run
+follows. It reads no journal, runs no code of users' classes, and starts nothing. How items stand is a column of bytes.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from itertools import compress
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from mpqueue._core.state.item_table import ItemTable
+from mpqueue._parent.journal.code.code_parts import Code, CodeNow
+from mpqueue._parent.journal.guards.suspects import is_guilty
+from mpqueue._queue.recorded.record_options import RecordOptions
+from mpqueue._wire.ids import IdRule
+from mpqueue.errors import shown
+from mpqueue.status import COMPLETED, FAILED, OVER, PENDING, JobStatus
+
+if TYPE_CHECKING:
+    from mpqueue._parent.journal.items.matching import Match
+    from mpqueue._parent.journal.journal_reader import RecordedJob
+
+#: What can be done about changed code.
+WAYS = "redo='changed-code' (--redo changed-code), or a new version=, runs them again"
+#: What happens without that.
+NOT_AGAIN = "what is done is not done again"
+
+#: How an item stands in a plan, unless its status in the journal holds: it is new; it has changed; it runs again by its
+#: user's word; its result is not there; it had failed, and is tried again; it does not count any more.
+NEW, CHANGED, AGAIN, LOST, RETRIED, GONE = range(250, 256)
+#: Those that run as if they never had, also by the journal.
+AFRESH = (CHANGED, AGAIN)
+
+
+class Kind(Enum):
+    """What a recorded job is, for people."""
+
+    LIST = "a job with a list"
+    OPEN = "an open one"
+    STREAM = "a stream"
+
+    @staticmethod
+    def of(recorded: RecordedJob) -> Kind:
+        """That of a recorded job."""
+        if recorded.generation is not None:
+            return Kind.STREAM
+        return Kind.OPEN if recorded.is_open else Kind.LIST
+
+
+#: What is expected of each kind, and what to do about a job of another one.
+_EXPECTED = {
+    Kind.LIST: ("a job with a list of items", "use another id, or call clear_job()"),
+    Kind.OPEN: ("an open one", "use another id, or call clear_job()"),
+    Kind.STREAM: ("a stream", "take another job_id"),
+}
+#: What is said of one in particular, by what was expected and what came.
+_GOT = {
+    (Kind.LIST, Kind.STREAM): "a stream, which imap() resumes",
+    (Kind.STREAM, Kind.LIST): "a job with a list of items",
+    (Kind.STREAM, Kind.OPEN): "a job with a list of items",
+}
+
+
+def refuse_kind(where: str, expected: Kind, recorded: RecordedJob) -> str:
+    """Why a recorded job can't go on as one of the ``expected`` kind, for people; empty where it can."""
+    kind = Kind.of(recorded)
+    if kind is expected:
+        return ""
+    what, ways = _EXPECTED[expected]
+    if (expected, kind) == (Kind.LIST, Kind.OPEN):
+        ways = f"pass open=True, {ways}"
+    return f"{where}: expected {what}, got {_GOT.get((expected, kind), kind.value)}; nothing was changed; {ways}"
+
+
+class MadeBy:
+    """Which code made the results of one job, compared with that of today.
+
+    A job has a list of all ``codes`` that its results were made with, the one of its handler last; a row has a number
+    that stands for one of these. Where it ``is_older``, the journal had a hash for the whole job: nothing is known of
+    results of that time. ``changed`` are the indices of those that other code has made.
+    """
+
+    def __init__(self, codes: Iterable[tuple[Any, ...]], now: CodeNow, *, is_older: bool = False) -> None:
+        self._now = now
+        self._codes = {code.number: code for code in (Code(*each) for each in codes)}
+        self._is_older = is_older
+        self._last = next(reversed(self._codes), None)
+        self.changed: array[int] = array("Q")
+        self._numbers: Counter[int] = Counter()  #: of ended items, by the code that made them
+
+    @property
+    def is_new(self) -> bool:
+        """True if the job's handler is of other code than that of today."""
+        return self._last != self._now.code.number
+
+    @property
+    def may_differ(self) -> bool:
+        """False if all of its results are known to be made with the code of today: then no row has to be read."""
+        return self._is_older or [*self._codes] != [self._now.code.number]
+
+    def all(self) -> list[Code]:
+        """All codes, that of today last."""
+        number = self._now.code.number
+        return [*(code for one, code in self._codes.items() if one != number), self._now.code]
+
+    def look(self, status: Sequence[int], numbers: Sequence[int]) -> None:
+        """Items with these statuses were made by the codes of these numbers."""
+        for index, (code, number) in enumerate(zip(status, numbers, strict=True)):
+            if code in (COMPLETED, FAILED):
+                self._numbers[number] += 1
+                if self.is_other(number):
+                    self.changed.append(index)
+
+    def is_other(self, number: int) -> bool:
+        """True if that code is known, and differs from that of today."""
+        code = self._codes.get(number)
+        return code is not None and code.python == self._now.code.python and number != self._now.code.number
+
+    def is_unknown(self, number: int) -> bool:
+        """True if that code can't be compared with that of today."""
+        return number != self._now.code.number and not self.is_other(number)
+
+    def describe_change(self) -> str:
+        """What has changed since the results were made that other code has made, for people; empty without any."""
+        others = [number for number in self._numbers if self.is_other(number)]
+        return self.describe_others(others, f"{len(self.changed):,}") if others else ""
+
+    def describe_codes(self) -> str:
+        """The same without a look at the results; empty where all of them may be of today's code."""
+        others = [number for number in self._codes if self.is_other(number)]
+        return self.describe_others(others, "some") if others else ""
+
+    def describe_others(self, numbers: Sequence[int], count: str) -> str:
+        """What has changed since results were made by the code of these numbers, for people."""
+        text = self._now.describe([self._codes[number] for number in numbers])
+        return f"{text} since {count} of these results {'was' if count == '1' else 'were'} made"
+
+    def describe_unknown(self) -> str:
+        """Of which results it can't be known whether the code has changed, for people; empty without any."""
+        unknown = [number for number in self._numbers if self.is_unknown(number)]
+        count = sum(self._numbers[number] for number in unknown)
+        return self.describe_incomparable(unknown, f"{count:,}") if unknown else ""
+
+    def describe_incomparable(self, numbers: Sequence[int], count: str) -> str:
+        """That code of these numbers can't be compared, for people."""
+        pythons = {self._codes[each].python.partition("/")[0] for each in numbers if each in self._codes}
+        why = f"Python {', '.join(sorted(pythons))} made them" if pythons else "what made them is not recorded"
+        was = "was" if count == "1" else "were"
+        return (
+            f"whether the code has changed since {count} of these results {was} made can't be known: {why}; "
+            f"{NOT_AGAIN}; redo='all' runs everything again"
+        )
+
+
+# -- the job as a whole ------------------------------------------------------------------------------------------------
+
+
+class Case(NamedTuple):
+    """A recorded job, in the journal of that path, and what its program brings: options, and a seed where it gave one.
+
+    ``made`` has been shown the results, but for a stream's, which are judged as their items come, see `Judge`.
+    """
+
+    recorded: RecordedJob
+    path: str
+    made: MadeBy
+    options: RecordOptions
+    seed: int | None = None
+    max_retries: int = 0
+
+    @property
+    def where(self) -> str:
+        """Which job that is, for people."""
+        return f"job {self.recorded.id!r} in {self.path}"
+
+
+class Terms(NamedTuple):
+    """How a run goes on with a recorded job as a whole: ``anew`` where all of it runs again.
+
+    ``refused`` says why it does not go on (empty: it does), ``warnings`` what people are to know.
+    """
+
+    anew: bool
+    refused: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+def agree(case: Case) -> Terms:
+    """The terms of this case. Raises ValueError for what ``redo`` can't be for an open job."""
+    recorded, made, options, seed = case.recorded, case.made, case.options, case.seed
+    kind, redo = Kind.of(recorded), options.redo
+    anew = redo == "all" or (options.version is not None and options.version != recorded.version)
+    if kind is Kind.OPEN:
+        if redo and not isinstance(redo, str) and recorded.rule == IdRule.POSITION:
+            raise ValueError(
+                f"redo: expected 'failed', 'changed-code' or 'all' for an open job whose items have no ids, got "
+                f"{shown(redo)}: items that it adds again could not be distinguished from those it had added before"
+            )
+        anew = anew or (redo == "changed-code" and bool(made.changed))
+    change = unknown = ""
+    if not anew and options.version is None:
+        if kind is not Kind.STREAM and (made.is_new or options.strict or redo == "changed-code"):
+            unknown = made.describe_unknown()
+        if redo != "changed-code":
+            change = made.describe_change() if kind is not Kind.STREAM else made.describe_codes()
+            if kind is Kind.STREAM and options.names_one:  # said once an older result comes
+                change = ""
+    is_other_seed = seed not in (None, recorded.seed) and not (anew and kind is not Kind.LIST)
+    refused, warnings = _object(case, change, is_other_seed=is_other_seed)
+    if unknown:
+        warnings.append(f"{case.where}: {unknown}")
+    return Terms(anew, refused, tuple(warnings))
+
+
+def _object(case: Case, change: str, *, is_other_seed: bool) -> tuple[str, list[str]]:
+    """Why it is refused that code has changed that made results which are kept, or the seed; else, what is said of it.
+
+    Refused is that with ``strict``, and other code for a call that may be of another callable than the one whose
+    results its journal has.
+    """
+    if change and not case.options.names_one:
+        return (
+            f"{case.where}: {change}; so these may be results of another callable by that name, and nothing was "
+            f"changed; expected a job_id= of its own for each callable; {WAYS}"
+        ), []
+    seed = "its seed has changed since it was recorded" if is_other_seed else ""
+    changes, ways = "; ".join(filter(None, (change, seed))), f"; {WAYS}" if change else ""
+    if not changes:
+        return "", []
+    if case.options.strict:
+        return f"{case.where}: {changes}; with strict=True that is refused, and nothing was changed{ways}", []
+    return "", [f"{case.where}: {changes}; {NOT_AGAIN}{ways}"]
+
+
+class Judge:
+    """Which results of a stream count, whose items come one by one. What has changed since is said once."""
+
+    def __init__(self, case: Case, warn: Callable[[str], object]) -> None:
+        self._case = case
+        self._redo = case.options.redo == "changed-code"
+        self._tells = case.options.version is None
+        self._warn = warn
+
+    def counts(self, number: int) -> bool:
+        """True where a result counts that the code of that number has made."""
+        made = self._case.made
+        if made.is_other(number):
+            if self._redo:
+                return False
+            self._tell(f"{made.describe_others([number], 'some')}; {NOT_AGAIN}; {WAYS}")
+        elif made.is_unknown(number) and (made.is_new or self._redo):
+            self._tell(made.describe_incomparable([number], "some"))
+        return True
+
+    def _tell(self, text: str) -> None:
+        if self._tells:
+            self._tells = False
+            self._warn(f"{self._case.where}: {text}")
+
+
+# -- its items ---------------------------------------------------------------------------------------------------------
+
+
+class Found(NamedTuple):
+    """What a journal has of a job's items, by their indices.
+
+    ``status`` as it is recorded. ``unreadable`` are those whose results can't be read, ``discarded`` those that have
+    none, as far as results are wanted. ``suspects``: how far each is suspected of ending its program, by slots.
+    """
+
+    status: bytearray
+    ids: Sequence[Hashable]
+    unreadable: Collection[int] = ()
+    discarded: Collection[int] = ()
+    suspects: Mapping[int, int] = {}
+
+
+@dataclass(slots=True)
+class Plan:
+    """What a run does: ``stands`` says of each item how it stands, by its status in the journal or one of the above.
+
+    ``lost`` are items of an open job that are not there to be run, the last one first. ``unreadable`` and ``discarded``
+    run again since their results can't be read, or were not kept; ``unknown`` since it can't be known whether they have
+    changed. ``guilty`` have failed, since they end their program, and ``suspects`` run with care: how far each is
+    suspected.
+    """
+
+    stands: bytearray
+    refused: str = ""
+    warnings: list[str] = field(default_factory=list)
+    lost: list[int] = field(default_factory=list)
+    unreadable: list[int] = field(default_factory=list)
+    discarded: list[int] = field(default_factory=list)
+    unknown: list[int] = field(default_factory=list)
+    guilty: dict[int, int] = field(default_factory=dict)
+    suspects: dict[int, int] = field(default_factory=dict)
+    status: JobStatus = JobStatus.PENDING  #: of the job
+
+    def any(self, *how: int) -> bool:
+        """True where an item stands so."""
+        return any(self.stands.count(each) for each in how)
+
+    def those(self, *how: int) -> Iterable[int]:
+        """The indices of the items that stand so, in order."""
+        return self.pick(range(len(self.stands)), *how) if self.any(*how) else ()
+
+    def pick(self, column: Sequence[Any], *how: int) -> Iterator[Any]:
+        """What the column has of these items."""
+        return compress(column, self.stands.translate(bytes(each in how for each in range(256))))
+
+    def put(self, indices: Iterable[int], how: int) -> None:
+        """These items stand so."""
+        for index in indices:
+            self.stands[index] = how
+
+    def follow(self, table: ItemTable) -> None:
+        """Have the table of the job's items say so, but of those that had failed, or end their program."""
+        table.start_afresh(self.those(*AFRESH))
+        for index in self.those(LOST):
+            table.status[index], table.results[index] = PENDING, None
+
+    @property
+    def to_run(self) -> int:
+        """How many items run."""
+        return len(self.stands) - sum(map(self.stands.count, (COMPLETED, FAILED, GONE)))
+
+
+def decide(case: Case, terms: Terms, match: Match, found: Found) -> Plan:
+    """What a run does with the items of a list, of which ``match`` says which are recorded.
+
+    Raises ValueError for a ``redo`` of what is no item's id.
+    """
+    recorded, made, options = case.recorded, case.made, case.options
+    if not (options.update or match.is_same):
+        return Plan(found.status, f"{case.where}: expected the items that it was recorded with, got others: {match}; "
+                    "update=True runs those; nothing was changed")  # fmt: skip
+    plan = Plan(bytearray(found.status), terms.refused, [*terms.warnings])
+    plan.unknown += [index for index in match.unknown if found.status[index] in (COMPLETED, FAILED)]
+    plan.put(match.changed, CHANGED)
+    if terms.anew:
+        plan.stands[:] = bytes((AGAIN,)) * len(plan.stands)
+    elif options.redo == "changed-code":
+        plan.put(made.changed, AGAIN)
+    elif options.redo is not None and not isinstance(options.redo, str):
+        plan.put(_indices_of(options.redo, found.ids), AGAIN)
+    plan.put(match.new, NEW)
+    _lose(plan, found)
+    if options.redo == "failed":
+        plan.stands = plan.stands.replace(bytes((FAILED,)), bytes((RETRIED,)))
+    judge(plan, match.slots, found.suspects, case.max_retries)
+    counted = recorded.completed + recorded.failed - len(plan.unreadable) - len(plan.discarded)
+    more = counted - plan.stands.count(COMPLETED) - plan.stands.count(FAILED)
+    if match.is_same and more > 0 and not plan.any(*AFRESH, RETRIED):
+        plan.warnings.append(f"job {recorded.id!r}: {more} items more have ended by its counts in {case.path} than by "
+                             "its rows, so these run again")  # fmt: skip
+    plan.status = _status(recorded.status, plan)
+    return plan
+
+
+def _indices_of(ids: Collection[Hashable], all_ids: Sequence[Hashable]) -> Iterable[int]:
+    index_of = {item_id: index for index, item_id in enumerate(all_ids)}
+    unknown = [item_id for item_id in ids if item_id not in index_of]
+    if unknown:
+        raise ValueError(f"redo: expected ids of the job's items, got {shown(unknown[0])}")
+    return [index_of[item_id] for item_id in ids]
+
+
+def _lose(plan: Plan, found: Found) -> None:
+    """Items whose results are not there run again, unless they do so anyway."""
+    ready = (NEW, *AFRESH)
+    plan.unreadable += [index for index in found.unreadable if plan.stands[index] not in ready]
+    plan.put(plan.unreadable, LOST)
+    plan.discarded += [index for index in found.discarded if plan.stands[index] == COMPLETED]
+    plan.put(plan.discarded, LOST)
+
+
+def judge(plan: Plan, slots: Sequence[int], counts: Mapping[int, int], max_retries: int) -> None:
+    """Of items that may have ended their program, those have failed that did so too often, unless they run afresh."""
+    done = (COMPLETED, FAILED, NEW, *AFRESH)
+    for index, slot in enumerate(slots) if counts else ():
+        if slot in counts and plan.stands[index] not in done:
+            suspected = plan.guilty if is_guilty(counts[slot], max_retries) else plan.suspects
+            suspected[index] = counts[slot]
+    plan.put(plan.guilty, FAILED)
+
+
+def _status(recorded: JobStatus, plan: Plan) -> JobStatus:
+    """That of the job now: one that was over is so still where nothing runs."""
+    if recorded not in OVER:
+        return recorded
+    if plan.to_run:
+        return JobStatus.PENDING
+    return JobStatus.COMPLETED_WITH_ERRORS if plan.any(FAILED) else JobStatus.COMPLETED
+
+
+class Grown(NamedTuple):
+    """More of what a journal has of an open job's items, by their slots.
+
+    ``present`` has a 1 for each that counts, ``makers`` the slot of the item whose handler has added it (negative: its
+    user has); one that ``is_lost`` is not there to be run. Those without ids ``have_no_ids``.
+    """
+
+    present: Sequence[int]
+    makers: Sequence[int]
+    is_lost: Callable[[int], bool]
+    have_no_ids: bool
+
+
+def regrow(found: Found, grown: Grown, redo: Collection[Hashable]) -> Plan:
+    """What a run does with the items of an open job, whatever is added again; those of the ids in ``redo`` run again.
+
+    What has not ended runs, also what handlers had added. So each item has to be there, or to be added again: by the
+    user, or by its maker, which runs again for that. Where a maker runs again, since its result is lost say, it adds
+    its items again. Those that have ids are left out then, since they are there. Those without are new: so the ones
+    that it had added do not count any more.
+    """
+    plan, makers = Plan(bytearray(found.status)), grown.makers
+    _lose(plan, found)
+    stands = plan.stands
+    plan.put([slot for slot, there in enumerate(grown.present) if not there], GONE)
+
+    def again(slots: Iterable[int]) -> None:
+        plan.put([slot for slot in slots if stands[slot] not in (PENDING, GONE)], AGAIN)
+
+    if redo:
+        wanted = set(redo)
+        again(slot for slot, item_id in enumerate(found.ids) if item_id in wanted)
+    for slot in range(len(stands) - 1, -1, -1):  # a maker comes before its items
+        if stands[slot] not in (COMPLETED, FAILED, GONE) and grown.is_lost(slot):
+            stands[slot] = GONE
+            plan.lost.append(slot)
+            if makers[slot] >= 0:
+                again([makers[slot]])
+    if grown.have_no_ids:
+        for slot, maker in enumerate(makers):
+            if maker >= 0 and stands[slot] != GONE and stands[maker] != COMPLETED:
+                stands[slot] = GONE
+                if stands[maker] == LOST:
+                    stands[maker] = AGAIN
+    return plan
