@@ -32,6 +32,7 @@ from mpqueue._os.process import stacks
 from mpqueue._os.process.own_forks import CAN_FORK, around_forks
 from mpqueue._os.process.parent_death import die_with_parent, follow_parent
 from mpqueue._os.process.process_signals import reset_signals
+from mpqueue._wire.memory.asking import TRACKERS, Asking
 from mpqueue._wire.memory.flags import Flags
 from mpqueue._wire.memory.ledger import SIZE, Ledger
 from mpqueue._wire.seed import LaneSeed
@@ -56,6 +57,7 @@ def initialize(seed: LaneSeed) -> None:
         if CAN_FORK:
             asking = () if seed.asking is None else (seed.asking.fd,)
             _private.extend((seed.line.fd, *asking, seed.outbox.fd, *_inherited_pipes(seed.leash.fd)))
+            _borrow_trackers()
             _guard_forks(ledger)
         stacks.answer(seed.stack.fd)
         faults.never_wait_for_readers()
@@ -96,7 +98,7 @@ def _take_station(seed: LaneSeed) -> Ledger:
             carries_segments=seed.carries_segments,
             flags=seed.flags,
             line=seed.line.fd,
-            asking=-1 if seed.asking is None else seed.asking.fd,
+            asking=None if seed.asking is None else Asking(seed.asking.fd),
         )
     )
     return ledger
@@ -108,20 +110,42 @@ def _read_flags(flags: Flags, ledger: Ledger, job: int) -> tuple[bool, bool]:
 
 
 def _inherited_pipes(leash: int) -> list[int]:
-    """The pipes that this process was started with, but for those to the two resource trackers, and the leash.
-
-    Forks may keep that: they can do no harm with it.
-    """
-    trackers = ("multiprocessing.resource_tracker", "loky.backend.resource_tracker")
-    kept = {leash, *(sys.modules[name]._resource_tracker._fd for name in trackers if name in sys.modules)}
+    """The pipes that this process was started with, but for the leash: forks can do no harm with it."""
     pipes = []
     for fd in open_descriptors():
         try:
-            if fd > 2 and fd not in kept and stat.S_ISFIFO(os.fstat(fd).st_mode):
+            if fd > 2 and fd != leash and stat.S_ISFIFO(os.fstat(fd).st_mode):
                 pipes.append(fd)
         except OSError:  # the folder's own, closed by now
             continue
     return pipes
+
+
+def _borrow_trackers() -> None:
+    """Let this process have the parent's resource trackers, once it needs one: the first look for its pipe asks."""
+    for name in TRACKERS:
+        if (module := sys.modules.get(name)) is not None:
+            own = module._resource_tracker
+            own.__class__ = type("ResourceTracker", (_Borrowed, type(own)), {"module": name})
+            vars(own).pop("_fd", None)
+
+
+class _Borrowed:
+    """The pipe of a resource tracker of `multiprocessing` or loky, which belongs to the parent."""
+
+    module: str
+    _fd: int | None
+
+    def __getattr__(self, name: str) -> int | None:
+        if name != "_fd":
+            raise AttributeError(name)
+        here = station.here()
+        asking = None if here is None else here.asking
+        self._fd = None if asking is None else asking.ask_for_tracker(self.module)
+        return self._fd
+
+    def __del__(self) -> None:
+        """Nothing: the original ends the tracker, so at the end of each worker it would ask for one first."""
 
 
 def _guard_forks(ledger: Ledger) -> None:

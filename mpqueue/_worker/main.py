@@ -26,7 +26,6 @@ from mpqueue._wire.frames import (
 )
 from mpqueue._wire.line import Answer
 from mpqueue._wire.memory import segments, shared
-from mpqueue._wire.memory.asking import Asking
 from mpqueue._wire.memory.ledger import CLAIM, SINCE, Phase, pack_claim
 from mpqueue._wire.memory.segments import Carried
 from mpqueue._wire.pickling import classes, main_names
@@ -239,8 +238,7 @@ def receive(data: bytes) -> Answer:
         here = station.here()
         assert here is not None, "frames are received in workers only"
         signals.install()
-        if here.asking >= 0:
-            asking = Asking(here.asking)
+        if (asking := here.asking) is not None:
             segments.ask_writer, segments.hand_over = asking.ask, asking.hand_over
         _worker = Worker(take_seat(here))
         tracing.install(_worker.watchdog.cut_off)

@@ -21,6 +21,7 @@ from mpqueue._os.descriptors import Descriptor, file_size_limit
 from mpqueue._os.files import write_at
 from mpqueue._wire.frames import dump_leaving
 from mpqueue._wire.line import encode
+from mpqueue._wire.memory.asking import Asking
 from mpqueue._wire.memory.flags import Flags
 from mpqueue._wire.memory.ledger import OUTBOX, UNSENT_AT, Ledger
 from mpqueue._wire.memory.segments import SegmentRef
@@ -108,7 +109,7 @@ class Station:
     has_run: bool = False  #: this worker has run an item, or runs its first one
     could_pack: bool = True  #: results could be pickled before it had run any, as far as that is known
     growth: Growth = field(default_factory=Growth)
-    asking: int = -1  #: descriptor of the socket on which segments are asked for that can't be opened by name
+    asking: Asking | None = None  #: for descriptors that the parent has, in a process of its own
     line: int = -1  #: descriptor of the socket on which frames come and answers go, in a process of its own
     _line: channels.End | None = None  #: the same, as it was when this was made
 

@@ -20,6 +20,7 @@ from tests.support import handlers as do
 from tests.support.programs import is_running, run_program, write_program
 from tests.support.small_shm import small_shm
 from tests.support.strength import workers_of
+from tests.support.systems import LINUX_ONLY
 from tests.support.waiting import Gate, wait_until
 
 pytestmark = pytest.mark.slow
@@ -167,3 +168,36 @@ def test_a_program_that_ends_while_its_workers_start_does_not_hang(tmp_path: Pat
     done = run_program(tmp_path, body)
     assert done.stderr.startswith("mpqueue: the program ends before this job: 'job'")
     assert done.stderr.count("\n") == 1
+
+
+@LINUX_ONLY  # elsewhere semaphores have names, which a tracker removes
+def test_a_resource_tracker_starts_only_for_a_job_that_needs_one_and_is_the_program_s(tmp_path: Path) -> None:
+    """So what a worker names outlives the worker, even if the worker is killed, and goes with the program."""
+    body = """
+    import multiprocessing, os
+    from multiprocessing import resource_tracker, shared_memory
+    from mpqueue import JobQueue, RetryPolicy
+
+    def share(item):
+        return os.getpid(), shared_memory.SharedMemory(name=item, create=True, size=1).name
+
+    def lock(item):
+        multiprocessing.Lock()
+
+    if __name__ == "__main__":
+        tracker = resource_tracker._resource_tracker
+        with JobQueue(1, max_retries=0) as queue:
+            assert queue.run([1, 2], abs).results == [1, 2]
+            assert tracker._pid is None
+            ((worker, name),) = queue.run([f"tracked-{os.getpid()}"], share).results
+            started = tracker._pid
+            assert started is not None
+            os.kill(worker, 9)
+            assert len(queue.run([1, 2], lock).results) == 2
+            assert tracker._pid == started
+        shared_memory.SharedMemory(name).close()
+        print(name)
+    """
+    ended = run_program(tmp_path, body)
+    assert "leaked shared_memory" in ended.stderr
+    wait_until(lambda: not Path("/dev/shm", ended.stdout.strip()).exists(), what="the tracker to remove the name")

@@ -1,4 +1,4 @@
-"""The parent's end of `mpqueue._wire.memory.asking`: gives a worker segments that it can't open, and takes its own."""
+"""The parent's end of `mpqueue._wire.memory.asking`: gives a worker descriptors, and takes its own."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import socket
 import threading
 from collections import deque
 
+from mpqueue._engines.loky import launch
 from mpqueue._os.channels import NO_SIGNAL
 from mpqueue._os.descriptors import close_all, message_pair
 from mpqueue._os.memory.leases import leases_tell
@@ -78,11 +79,14 @@ class Answering:
             handed_over.drop([self._handed.popleft()])
 
     def _answer(self, data: bytes) -> None:
-        key = asking.decode(data)
-        if key is None:
+        anew = False
+        if (key := asking.decode(data)) is not None:
+            # A lease would not tell of a descriptor that is shared; where none tells, sharing takes no descriptor here.
+            opened = reopen(*key) if (anew := leases_tell()) else own_descriptor(*key)
+        elif data.decode("ascii", "replace") in asking.TRACKERS:
+            opened = launch.tracker(data.decode("ascii"))
+        else:
             return
-        # A lease would not tell of a descriptor that is shared; where none tells, sharing takes no descriptor here.
-        opened = reopen(*key) if (anew := leases_tell()) else own_descriptor(*key)
         with contextlib.suppress(OSError):  # no room: it does not read what it has asked for
             if opened is None:
                 self._socket.send(data, NO_SIGNAL)

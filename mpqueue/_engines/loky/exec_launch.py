@@ -28,13 +28,12 @@ class Launching(popen_loky_posix.Popen):  # type: ignore[misc]
     def _launch(self, worker: launch.Launched) -> None:
         """Fork and execute the interpreter, with its start message in a file: a pipe would hold 64 KB of it."""
         executable = launch.interpreter()
-        passed = launch.trackers()
         with contextlib.ExitStack() as undo:
-            file = undo.enter_context(contextlib.closing(launch.start_message(self, worker, passed)))
+            file = undo.enter_context(contextlib.closing(launch.start_message(self, worker)))
             lives = launch.make_sentinel(self, undo)
             command = [executable, "-m", popen_loky_posix.__name__]
             command += ["--process-name", worker.name, "--pipe", str(file.fd)]
-            self.pid = fork_exec(command, [*self._fds, *passed.values(), file.fd, lives], env=worker.env)
+            self.pid = fork_exec(command, [*self._fds, file.fd, lives], env=worker.env)
 
 
 def await_exitcode(popen: Any, worker: WorkerProcess) -> None:

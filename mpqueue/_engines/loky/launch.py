@@ -20,12 +20,11 @@ import multiprocessing.spawn
 import os
 import sys
 from collections.abc import Callable, Iterator
-from multiprocessing import process, resource_tracker, util
+from multiprocessing import process, util
 from multiprocessing.context import set_spawning_popen
 from typing import Any
 
 from loky.backend import reduction, spawn
-from loky.backend import resource_tracker as loky_tracker
 from loky.backend.context import LokyContext
 from loky.backend.process import LokyProcess
 
@@ -94,22 +93,29 @@ def make_sentinel(popen: Any, undo: contextlib.ExitStack) -> int:
 Launch = Callable[[Launched], Any]
 
 
-def trackers() -> dict[str, int]:
-    """The descriptors of the two resource trackers, which are started where they are not, by loky's names for them."""
-    return {"tracker_fd": loky_tracker.getfd(), "mp_tracker_fd": resource_tracker.getfd()}
+def tracker(module: str) -> int | None:
+    """The descriptor of that module's resource tracker, which is started if it does not run; None if it can't be.
+
+    Few jobs need one, and to start it takes 30 ms of CPU time (loky's: 90), so each worker asks when it does.
+    """
+    try:
+        fd: int = sys.modules[module].getfd()
+    except (OSError, RuntimeError):  # no room for a process; or it is just being started by this very thread
+        return None
+    return fd
 
 
-def start_message(popen: Any, worker: Launched, facts: dict[str, int]) -> SharedFile:
+def start_message(popen: Any, worker: Launched) -> SharedFile:
     """A file with what a worker reads first."""
-    return SharedFile("start", data=start_text(popen, worker, facts))
+    return SharedFile("start", data=start_text(popen, worker))
 
 
-def start_text(popen: Any, worker: Launched, facts: dict[str, int]) -> bytes:
+def start_text(popen: Any, worker: Launched) -> bytes:
     """What a worker reads first; descriptors in it are those that ``popen`` has been asked to hand over."""
     message = io.BytesIO()
     set_spawning_popen(popen)
     try:
-        reduction.dump(_surroundings(worker.name) | facts, message)
+        reduction.dump(_surroundings(worker.name), message)
         reduction.dump(worker.plain(), message)
     finally:
         set_spawning_popen(None)

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from multiprocessing import resource_tracker
 
 from mpqueue._os import standard_streams
+from mpqueue._os.memory import locks
 from mpqueue._os.process.process_signals import block_interrupts, report_broken_pipes
 
 Start = Callable[[], object]
@@ -60,8 +61,10 @@ class Starter:
 def _block_interrupts() -> None:
     """A worker inherits that SIGINT is blocked, so a Ctrl-C can't hit it before it has left the terminal's group.
 
-    Before every start, since Python 3.11 unblocks SIGINT whenever it starts the resource tracker.
+    Before every start, since Python 3.11 unblocks SIGINT whenever it starts the resource tracker, which semaphores
+    that have names do.
     """
-    with contextlib.suppress(Exception):  # no descriptors, say: then the start fails for the same reason, and tells
-        resource_tracker.ensure_running()
+    if not locks.AVAILABLE:
+        with contextlib.suppress(Exception):  # no descriptors, say: then the start fails for the same reason, and tells
+            resource_tracker.ensure_running()
     block_interrupts()

@@ -47,5 +47,5 @@ def launch_suspended(worker: launch.Launched) -> Any:
     if os.path.normcase(executable) == os.path.normcase(sys.executable) != os.path.normcase(base):
         # In a virtual environment it would start the real one, and be but its parent.
         executable, environment["__PYVENV_LAUNCHER__"] = base, executable
-    text = functools.partial(launch.start_text, worker=worker, facts={})
+    text = functools.partial(launch.start_text, worker=worker)
     return spawned.spawn(executable, ["-c", _PROGRAM, "--multiprocessing-fork"], environment, text)

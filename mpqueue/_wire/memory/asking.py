@@ -1,4 +1,4 @@
-"""A worker that can't open a segment by its name asks the parent for a descriptor of it. Used at both ends.
+"""A worker asks the parent for descriptors: of segments that it can't open by name, and of resource trackers.
 
 The name of a segment is a path below ``/proc/<pid>``. Who may open it depends on what both processes are: not a worker
 whose handler has dropped its privileges, and no process if ``/proc`` shows other processes than these. A descriptor
@@ -9,6 +9,10 @@ segment. They go over a socket of their own, from and to any thread of the worke
 answers. What else a handler writes there is not a key, and ignored.
 
 Where no segment has a name, the worker hands its own over by the same socket, before the message that names it.
+
+A resource tracker is a process of `multiprocessing` or loky that removes the names of what is left in /dev/shm. All
+processes of a program have one in common: one of the worker's own would be killed together with it, or take away what
+others still use. But few jobs need any, so the parent starts it when a worker asks for it.
 """
 
 from __future__ import annotations
@@ -28,6 +32,9 @@ _KEY = struct.Struct("=4sQQ")
 _MAGIC = b"mpq?"
 _GIFT = struct.Struct("=4s16sQQ")
 _GIFT_MAGIC = b"mpq!"
+
+#: Modules with a resource tracker; the name of one is the question for its descriptor.
+TRACKERS = ("multiprocessing.resource_tracker", "loky.backend.resource_tracker")
 
 #: Answers to earlier questions that are skipped.
 _SKIPPED = 64
@@ -86,11 +93,18 @@ class Asking:
 
         Raises OSError with `EMFILE` where this process has no descriptor left.
         """
+        return self._ask(encode(Key(ref.serial, ref.inode)))
+
+    def ask_for_tracker(self, module: str) -> int | None:
+        """A descriptor of the resource tracker of that module, one of `TRACKERS`; otherwise as `ask`."""
+        return self._ask(module.encode())
+
+    def _ask(self, question: bytes) -> int | None:
         if os.getpid() != self._process:
             return None
         with self._lock:
             try:
-                return self._answer(encode(Key(ref.serial, ref.inode)))
+                return self._answer(question)
             except OSError as error:
                 if error.errno == errno.EMFILE:
                     raise
@@ -109,13 +123,13 @@ class Asking:
         """A handler may have closed it, and have something of its own under this number."""
         return os.fstat(self._socket.fileno()).st_ino == self._inode
 
-    def _answer(self, key: bytes) -> int | None:
+    def _answer(self, question: bytes) -> int | None:
         if not self._is_ours():
             return None
-        self._socket.send(key)
+        self._socket.send(question)
         for _ in range(_SKIPPED):
             data, received = receive(self._socket)
-            if data == key:
+            if data == question:
                 return received[0] if received else None
             descriptors.close_all(*received)
         return None

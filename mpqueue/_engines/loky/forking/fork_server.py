@@ -9,7 +9,7 @@ import pickle
 import socket
 import threading
 from collections.abc import Mapping
-from multiprocessing import connection, util
+from multiprocessing import connection, resource_tracker, util
 from typing import Any
 
 from loky.backend import popen_loky_posix
@@ -54,11 +54,14 @@ class ForkServer:
             undo.callback(self._leash.close)
             self._line, theirs = message_pair()
             undo.callback(self._line.close)
+            tracker = resource_tracker.getfd()
+            assert tracker is not None, "it runs"
             with theirs:
                 seed = ForkerSeed(
                     parent=os.getpid(),
                     line=Handle(theirs.fileno()),
                     leash=Handle(self._leash.worker_end),
+                    tracker=Handle(tracker),
                     preload=preload,
                     start_method=multiprocessing.get_start_method(allow_none=True),
                 )
@@ -126,9 +129,8 @@ class ForkedPopen(popen_loky_posix.Popen):  # type: ignore[misc]
         self._lock = threading.Lock()
         self._fds: list[int] = []
         self._free = server.free
-        passed = {name: self.duplicate_for_child(fd) for name, fd in launch.trackers().items()}
         with contextlib.ExitStack() as undo:
-            file = undo.enter_context(contextlib.closing(launch.start_message(self, worker, passed)))
+            file = undo.enter_context(contextlib.closing(launch.start_message(self, worker)))
             lives = launch.make_sentinel(self, undo)
             self._status, status = os.pipe()
             util.Finalize(self, os.close, (self._status,))  # which tells the forker that the number may go

@@ -22,7 +22,7 @@ import struct
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
-from multiprocessing import process
+from multiprocessing import process, resource_tracker
 from typing import Any, NamedTuple, NoReturn
 
 from loky.backend import spawn
@@ -56,6 +56,7 @@ class ForkerSeed(NamedTuple):
     parent: int  #: the parent's process id
     line: Handle  #: the socket on which requests come
     leash: Handle  #: as a worker's
+    tracker: Handle  #: the resource tracker of `multiprocessing`, for what is imported
     preload: Preload
     start_method: str | None  #: as a worker's
 
@@ -84,6 +85,7 @@ def serve(seed: ForkerSeed) -> None:
     parent_death.follow_parent(seed.parent, seed.leash.fd)
     reset_signals()
     multiprocessing.set_start_method(seed.start_method, force=True)
+    resource_tracker._resource_tracker._fd = seed.tracker.fd  # type: ignore[attr-defined]
     line = socket.socket(fileno=seed.line.fd)
     came_of_it = _preload(seed.preload)
     line.send(pickle.dumps(came_of_it))
