@@ -265,7 +265,6 @@ class LokyPool:
             self._preloading.close()
         with contextlib.suppress(OSError):  # no descriptor to look with
             strays.kill_strays(strays.cookie(self._number))
-        strays.kill_orphans()  # where it is closed before it has looked
         self._watcher.stop()
         self._gone.set()
 

@@ -40,9 +40,12 @@ def _identity(pid: int) -> str:
 
 
 def kill_strays(prefix: str) -> None:
-    """SIGKILL every process whose cookie begins with ``prefix``. Takes 1.3 ms when the machine has 140 processes."""
+    """SIGKILL every process whose cookie begins with ``prefix``, and `kill_orphans`.
+
+    Reads the environment of each process of this user: 4 ms of CPU time for 140 of them.
+    """
     wanted = prefix.encode()
-    _kill_where(lambda found: found[1].startswith(wanted))
+    _kill_where(lambda found: found[1].startswith(wanted) or _is_orphan(found))
 
 
 @functools.cache
@@ -51,12 +54,12 @@ def kill_orphans() -> None:
 
     Once in this process; later calls do nothing.
     """
+    _kill_where(_is_orphan)
 
-    def is_orphan(found: re.Match[bytes]) -> bool:
-        # Of another pid namespace (a container's), the parent's number means nothing here.
-        return found[4].decode() == processes.namespace() and processes.start_time(int(found[2])) != int(found[3])
 
-    _kill_where(is_orphan)
+def _is_orphan(found: re.Match[bytes]) -> bool:
+    # Of another pid namespace (a container's), the parent's number means nothing here.
+    return found[4].decode() == processes.namespace() and processes.start_time(int(found[2])) != int(found[3])
 
 
 def _kill_where(condemned: Callable[[re.Match[bytes]], bool]) -> None:

@@ -93,6 +93,7 @@ class Warden:
         self._state = State.STARTING
         self._was_ready = False
         self._is_silent = False
+        self._pool_closes = False  #: and then looks for strays of all its workers at once
         self._failure: BaseException | None = None
         self._exitcode: int | None = None
         self._claim: Claim | None = None
@@ -174,6 +175,7 @@ class Warden:
 
     def leave(self, *, kill: bool) -> None:
         """The pool closes: by itself where it is idle, else by a kill."""
+        self._pool_closes = True
         if not kill and self._state is State.LIVE and len(self.lane.calls) == 0:
             self.end()
         elif kill or self._state is not State.ENDING:
@@ -268,7 +270,8 @@ class Warden:
                 self._rang()
                 self._watcher.forget(lane.bell)
             lane.hand_in_early()
-            strays.kill_strays(self._cookie)
+            if not self._pool_closes:
+                strays.kill_strays(self._cookie)
         except Exception as fault:  # its death is reported whatever it has left
             at = f"while it looked at what worker {lane.number} left behind"
             self._tell(found(at, fault, lane=lane.number, generation=lane.generation))
