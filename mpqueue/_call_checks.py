@@ -9,7 +9,6 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from difflib import get_close_matches
 from types import FunctionType
 from typing import Any, TypeVar
 
@@ -27,6 +26,8 @@ _UNEXPECTED = re.compile(r"got an unexpected keyword argument '([^']*)'")
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
     """The one of the names that was meant by ``name``, where one is near enough."""
+    from difflib import get_close_matches  # the name is wrong: few programs get here
+
     found = get_close_matches(name.lower(), list(names), n=1, cutoff=0.65)
     return found[0] if found else None
 

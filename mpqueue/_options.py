@@ -6,7 +6,6 @@ Every value that a user passes is judged here, in the caller's frame; the engine
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib.util
 import itertools
 import os
@@ -107,6 +106,8 @@ def choose_seed(seed: int | None) -> int:
 
 def named_seed(seed: int, name: str) -> int:
     """A seed for a part of what has ``seed``: it depends on these two only, and is like no other."""
+    import hashlib  # which takes a program 3 ms of its first
+
     return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:16])
 
 

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Protocol, TextIO
 from mpqueue._os.standard_streams import understand_codes
 from mpqueue._text import fitting, visible_line
 from mpqueue._worker import station
-from mpqueue._worker.chunk.capture import BesideBar
 
 if TYPE_CHECKING:
     from mpqueue._output.progress import Progress
@@ -74,6 +73,8 @@ def _warn_once() -> None:
 
 def _stderr() -> TextIO:
     """Where bars go: under what puts this worker's prints beside another bar."""
+    from mpqueue._worker.chunk.capture import BesideBar
+
     return sys.stderr.under if isinstance(sys.stderr, BesideBar) else sys.stderr
 
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mpqueue._output.bars import Bar, can_draw, open_bar
-from mpqueue._output.log_lines import LogLines, are_wanted, is_silenced
 from mpqueue.errors import shown
 from mpqueue.status import JobStatus
 
@@ -261,10 +260,15 @@ def make_display(showing: Showing, book: JobBook, thread: ListenerThread, now: C
     Without a terminal or a notebook, `True` is lines for a log.
     """
     progress = showing.progress
-    if progress is False or (progress is True and is_silenced()):
+    if progress is False:
         return None
-    if progress is True and not can_draw():
-        if not are_wanted():
+    if progress is True:
+        from mpqueue._output.log_lines import LogLines, are_wanted, is_silenced
+
+        if is_silenced():
             return None
-        showing = replace(showing, progress=LogLines(lambda _: showing.label or ""))
+        if not can_draw():
+            if not are_wanted():
+                return None
+            showing = replace(showing, progress=LogLines(lambda _: showing.label or ""))
     return Display(book, showing, thread, now)

@@ -18,7 +18,6 @@ from mpqueue._parent.lane_protocol import Backend
 from mpqueue._parent.machinery import Engine
 from mpqueue._parent.surroundings.replies import Reply, SafeEvent
 from mpqueue._queue.closer import Closer
-from mpqueue._queue.growing.stages import PipelineOptions, Stage, make_pipeline
 from mpqueue._queue.job import Job
 from mpqueue._queue.new_job import NewJob
 from mpqueue._queue.open_runs import JobStarter
@@ -31,6 +30,7 @@ from mpqueue.errors import QueueClosedError
 
 if TYPE_CHECKING:
     from mpqueue._parent.journal.recorder import Recording
+    from mpqueue._queue.growing.stages import PipelineOptions, Stage
     from mpqueue._queue.job_queue import JobQueue
 
 T = TypeVar("T")
@@ -144,6 +144,8 @@ class QueueHost:
         have more workers, or have been made for fewer.
         """
         self.closer.check_open("start a job")
+        from mpqueue._queue.growing.stages import make_pipeline  # most programs have none
+
         number = self.jobs.next_number()
         queue = self._queue()
         assert queue is not None

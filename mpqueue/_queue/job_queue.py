@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypedDict, TypeV
 from mpqueue import _options as checks
 from mpqueue._call_checks import check_calls, check_items, names_options, no_such_option
 from mpqueue._core.messages import ItemsDropped, JobCancelled, JobPaused, JobResumed, JobSealed, LanesResized, Message
-from mpqueue._core.state.item_table import make_table
+from mpqueue._core.state.item_table import ItemTable, make_table
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._output.progress import Showing, ShowProgress, check_progress
 from mpqueue._parent.lane_protocol import Backend
@@ -30,15 +30,12 @@ from mpqueue._queue.choosing import (
     journal_path,
 )
 from mpqueue._queue.closer import Closer
-from mpqueue._queue.growing.open_job import add_items, make_growing
-from mpqueue._queue.growing.stages import PipelineOptions, Stage, make_pipeline
 from mpqueue._queue.host import QueueHost
 from mpqueue._queue.job import Job, JobItem, positions_of
 from mpqueue._queue.live_pages import LivePages, QueueView
 from mpqueue._queue.new_job import Cost, NewJob, check_cost
 from mpqueue._queue.open_runs import JobStarter, OpenRuns
-from mpqueue._queue.recorded.job_plan import JobPlan, plan
-from mpqueue._queue.recorded.record_options import RECORD_OPTIONS, Redo, check_open_record, record_options
+from mpqueue._queue.recorded.record_options import RECORD_OPTIONS, check_open_record, record_options
 from mpqueue._queue.registry import Registry
 from mpqueue._queue.run import JobRun
 from mpqueue._wire.ids import IdRule
@@ -53,6 +50,9 @@ if TYPE_CHECKING:
     from mpqueue._core.state.needs.stated import Amount, Size, Uses
     from mpqueue._live_page.server import Page
     from mpqueue._output.row_outlet import Sink
+    from mpqueue._queue.growing.stages import Stage
+    from mpqueue._queue.recorded.job_plan import JobPlan
+    from mpqueue._queue.recorded.record_options import Redo
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -518,7 +518,7 @@ class JobQueue(SafeEmitter):
             check_open_record(record)
         began = self._engine.clock.now()
         check_items(items)
-        table = make_table(items) if not open else make_growing(() if items is _NOTHING else items)
+        table = make_table(items) if not open else _make_growing(() if items is _NOTHING else items)
         read = self._engine.clock.now()
         known = None if open else table
         needs = choose_needs((cpus, memory, uses), known, self._options, self._backend, self.concurrency)
@@ -562,6 +562,8 @@ class JobQueue(SafeEmitter):
         items are new. Raises what `create_job` raises of these arguments, and `JournalError`; ValueError for an open
         job: which items it runs is known only when it has been sealed.
         """
+        from mpqueue._queue.recorded.job_plan import plan  # of a job that may never run
+
         self._closer.check_open("plan a job")
         _check_names("plan_job", options)
         named: Mapping[str, object] = options
@@ -599,6 +601,8 @@ class JobQueue(SafeEmitter):
         some of the items may have been added then; TypeError for items without the ids that the job's have, or with
         ids that are not text, numbers, bytes or tuples of these; and what the iterable raises.
         """
+        from mpqueue._queue.growing.open_job import add_items
+
         return add_items(self._host, self._find_open(job_id, "add items"), items, wait=wait)
 
     def seal(self, job_id: str | Job) -> None:
@@ -759,6 +763,8 @@ class JobQueue(SafeEmitter):
         label: Label = None,
     ) -> JobRun:
         """`run_stages` without the wait: returns the run at once. Raises what that raises before anything runs."""
+        from mpqueue._queue.growing.stages import PipelineOptions, make_pipeline  # most programs have none
+
         self._closer.check_open("start a job")
         check_progress(progress)
         if self._engine.recorder is not None:
@@ -1140,6 +1146,12 @@ class JobQueue(SafeEmitter):
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a JobQueue can't be pickled: it belongs to the process that made it")
+
+
+def _make_growing(items: Iterable[Any]) -> ItemTable:
+    from mpqueue._queue.growing.open_job import make_growing  # most jobs are lists
+
+    return make_growing(items)
 
 
 def _new_open_job() -> type[NewJob]:

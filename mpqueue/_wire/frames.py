@@ -8,7 +8,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mpqueue._wire.memory.segments import SegmentRef
 from mpqueue._wire.memory.shared import Lent
@@ -16,7 +16,9 @@ from mpqueue._wire.pace import CHUNK_SECONDS, LIMIT
 from mpqueue._wire.pickling.imports import ImportNews
 from mpqueue._wire.pickling.payload import Packed
 from mpqueue._wire.pickling.reducers import PROTOCOL
-from mpqueue._wire.pickling.sources import Sources
+
+if TYPE_CHECKING:
+    from mpqueue._wire.pickling.sources import Sources
 
 
 class Ended(IntEnum):

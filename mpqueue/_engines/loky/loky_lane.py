@@ -71,7 +71,7 @@ from mpqueue._wire.memory.ledger import (
 from mpqueue._wire.pickling.script import Script
 from mpqueue._wire.seed import ChannelEnd, Handle, LaneSeed, LeashEnd
 from mpqueue._worker import first_steps as guard
-from mpqueue._worker import preloads, serving, station
+from mpqueue._worker import serving, station
 
 #: What a worker calls with a frame, and whose `Answer` `send` gives: module and function.
 RECEIVER = ("mpqueue._worker.main", "receive")
@@ -501,6 +501,7 @@ def _launch_alone() -> Launch:
 
 def launch_importing(script: Script) -> Launch:
     """The same, of a worker that imports the program's main module before it answers."""
+    from mpqueue._worker import preloads  # most programs do without
 
     def launch(worker: Launched) -> Any:
         worker.begin_with(functools.partial(preloads.begin, script))

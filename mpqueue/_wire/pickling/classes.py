@@ -22,7 +22,6 @@ import abc
 import contextlib
 import enum
 import functools
-import hashlib
 import io
 import marshal
 import pickle
@@ -481,7 +480,11 @@ def _form(value: Any) -> bytes | weakref.ref[Any] | None:
     try:
         if _is_plain(value):
             written = marshal.dumps(value, 2)  # the last version in which the same data makes the same bytes
-            return written if len(written) <= _DIGEST_SIZE else hashlib.blake2b(written).digest()
+            if len(written) <= _DIGEST_SIZE:
+                return written
+            import hashlib  # takes a worker 3 ms of its start, and most have no such data
+
+            return hashlib.blake2b(written).digest()
         return weakref.ref(value)
     except (TypeError, ValueError, RecursionError):
         return None

@@ -15,10 +15,12 @@ import importlib.util
 import os
 import sys
 from types import FunctionType, ModuleType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mpqueue._plain import plain
-from mpqueue._wire.pickling.edits import Contents, KnownSource
+
+if TYPE_CHECKING:
+    from mpqueue._wire.pickling.edits import Contents, KnownSource
 
 #: Folders with a separator at their end. On Windows that of C modules is another one, and an embedded Python has all
 #: others in a zip; `encodings` is never built into the interpreter, as `os` is.
@@ -106,8 +108,10 @@ class ImportWatch:
             self._specs.pop(name, None)
             self._known.pop(name, None)
 
-    def _remember(self, name: str, module: ModuleType) -> None:
-        self._known[name] = Contents(module), KnownSource(vars(module)["__file__"])
+    def _remember(self, name: str, module: ModuleType, source: KnownSource | None = None) -> None:
+        from mpqueue._wire.pickling.edits import Contents, KnownSource  # only a program that may patch its modules
+
+        self._known[name] = Contents(module), source or KnownSource(vars(module)["__file__"])
 
     def _has_taken_over(self, name: str, module: Any) -> bool:
         """Whether an edit of this module was taken over in place since the last change."""
@@ -117,7 +121,7 @@ class ImportWatch:
         if not contents.has_changed() or (edited := source.edited_names()) is None:
             return False
         if not edited & contents.changed_names():
-            self._known[name] = Contents(module), source
+            self._remember(name, module, source)
             return False
         forget_compiled(module)
         return True

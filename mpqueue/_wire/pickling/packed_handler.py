@@ -19,7 +19,6 @@ from mpqueue._wire.pickling import main_names
 from mpqueue._wire.pickling.classes import BROUGHT
 from mpqueue._wire.pickling.packed_functions import ScriptFunction, globals_of
 from mpqueue._wire.pickling.payload import Packed, dump_code, pin_classes, weigh_code
-from mpqueue._wire.pickling.sources import sources_of
 from mpqueue.errors import HandlerPicklingError, shown
 
 if TYPE_CHECKING:
@@ -103,6 +102,8 @@ def pack_handler(
     segments = tuple(made for made in (segment, setup_segment) if made is not None)
     frame = HandlerFrame(job_id, packed, packed_setup, str(id_rule), seed)
     if whole:
+        from mpqueue._wire.pickling.sources import sources_of  # on a cluster
+
         frame = frame._replace(sources=sources_of(one.data for one in (packed, packed_setup) if one is not None))
     return PackedHandler(frame, segments, weight or setup_weight, tuple(noted), name_of(handler), script, classes)
 
