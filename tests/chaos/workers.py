@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 #: What the command line of a worker has, and that of no other process of the program.
-WORKER = b"popen_loky_posix"
+WORKER = b"worker_entry"
 #: Seconds after its start within which a worker may not have answered yet.
 YOUNG = 1.0
 

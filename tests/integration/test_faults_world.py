@@ -286,7 +286,7 @@ def test_files_that_must_not_grow_fail_no_item(tmp_path: Path, limit: int, by: s
 #: What each worker runs first: those with these numbers, in the order of their starts, end before they answer.
 ENDS_EARLY = """
 import os, sys
-if "popen_loky_posix" in " ".join(sys.orig_argv):
+if "worker_entry" in " ".join(sys.orig_argv):
     for number in range(1000):
         try:
             os.close(os.open(os.path.join({folder!r}, f"{{number}}.start"), os.O_CREAT | os.O_EXCL))
@@ -498,7 +498,7 @@ def test_workers_killed_while_they_start_are_started_again() -> None:
                     command = Path(f"/proc/{pid}/cmdline").read_bytes()
                 except OSError:
                     continue
-                if b"popen_loky_posix" in command:
+                if b"worker_entry" in command:
                     found.append(pid)
             return found
 

@@ -12,7 +12,10 @@ from loky.backend.fork_exec import fork_exec
 
 from mpqueue._engines.loky import launch
 from mpqueue._engines.loky.process.worker_process import WorkerProcess
+from mpqueue._engines.loky.worker_entry import PROGRAM
 
+#: What the interpreter runs; users see the name of the worker after it, in a list of processes.
+_PROGRAM = f"import os, sys; message = os.fdopen(int(sys.argv[1]), 'rb')\n{PROGRAM.strip()}"
 #: Seconds from the end of a worker's pipe to the end of its process: the time to free its memory, 60 ms for 300 MB.
 EXITCODE_PATIENCE = 0.25
 
@@ -31,8 +34,7 @@ class Launching(popen_loky_posix.Popen):  # type: ignore[misc]
         with contextlib.ExitStack() as undo:
             file = undo.enter_context(contextlib.closing(launch.start_message(self, worker)))
             lives = launch.make_sentinel(self, undo)
-            command = [executable, "-m", popen_loky_posix.__name__]
-            command += ["--process-name", worker.name, "--pipe", str(file.fd)]
+            command = [executable, "-c", _PROGRAM, str(file.fd), worker.name]
             self.pid = fork_exec(command, [*self._fds, file.fd, lives], env=worker.env)
 
 

@@ -8,12 +8,13 @@ import sys
 from typing import Any
 
 from mpqueue._engines.loky import launch
+from mpqueue._engines.loky.worker_entry import PROGRAM
 from mpqueue._os.process import spawned
 
-#: What the interpreter runs: read the message, as `loky.backend.popen_loky_win32` does, and become the worker.
+#: What the interpreter runs: open the message, as `loky.backend.popen_loky_win32` does, and become the worker.
 #: Where it has no standard streams, as under `pythonw.exe`, they are the null device: `faulthandler` refuses to do
 #: without. Their numbers are not free, so no file of ours has one.
-_PROGRAM = """
+_PROGRAM = f"""
 import msvcrt, os, sys
 null = os.open(os.devnull, os.O_RDWR)
 for number, name in enumerate(("stdin", "stdout", "stderr")):
@@ -24,20 +25,10 @@ for number, name in enumerate(("stdin", "stdout", "stderr")):
     if number and getattr(sys, name) is None:
         setattr(sys, name, open(number, "w", encoding="utf-8", errors="backslashreplace", closefd=False))
 os.close(null)
-from multiprocessing import process
-from pickle import load
-from loky.backend import spawn
 fd = msvcrt.open_osfhandle(int(sys.argv[-1]), os.O_RDONLY)
 os.lseek(fd, 0, 0)
-with os.fdopen(fd, "rb") as message:
-    process.current_process()._inheriting = True
-    try:
-        spawn.prepare(load(message))
-        worker = load(message)
-    finally:
-        del process.current_process()._inheriting
-sys.exit(worker._bootstrap())
-"""
+message = os.fdopen(fd, "rb")
+{PROGRAM}"""
 
 
 def launch_suspended(worker: launch.Launched) -> Any:

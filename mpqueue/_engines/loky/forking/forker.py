@@ -22,11 +22,10 @@ import struct
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
-from multiprocessing import process, resource_tracker
+from multiprocessing import resource_tracker
 from typing import Any, NamedTuple, NoReturn
 
-from loky.backend import spawn
-
+from mpqueue._engines.loky import worker_entry
 from mpqueue._os.descriptors import close_all, move, open_descriptors
 from mpqueue._os.process import parent_death
 from mpqueue._os.process.own_forks import bury, end_at_once, fork_here, try_fork
@@ -242,12 +241,5 @@ def _draw_new_seeds() -> None:
 
 def _live_as_worker(message: int) -> int:
     """What loky does in a process that it has started; returns the exit code."""
-    own: Any = process.current_process()
-    with os.fdopen(message, "rb") as start:
-        own._inheriting = True
-        try:
-            spawn.prepare(pickle.load(start))
-            worker = pickle.load(start)
-        finally:
-            del own._inheriting
-    return int(worker._bootstrap())
+    start = os.fdopen(message, "rb")
+    return worker_entry.live(pickle.load(start), start)

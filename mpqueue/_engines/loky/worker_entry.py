@@ -1,0 +1,34 @@
+"""What the process of a worker does first, and with that all that it does: it reads its start message and lives by it.
+
+The same as `loky.backend.popen_loky_posix` does when it is run, but for what that needs to parse its arguments.
+"""
+
+from __future__ import annotations
+
+import pickle
+from multiprocessing import process
+from typing import Any, BinaryIO
+
+from loky.backend import spawn
+
+#: What its interpreter runs with the message open as ``message``. The first thing in it is where modules are found.
+PROGRAM = """
+import pickle, sys
+surroundings = pickle.load(message)
+sys.path = surroundings["sys_path"]
+from mpqueue._engines.loky import worker_entry
+sys.exit(worker_entry.live(surroundings, message))
+"""
+
+
+def live(surroundings: dict[str, Any], message: BinaryIO) -> int:
+    """Be a process that was started with these, and with what comes after them in the message; its exit code."""
+    own: Any = process.current_process()
+    with message:
+        own._inheriting = True
+        try:
+            spawn.prepare(surroundings)
+            worker = pickle.load(message)
+        finally:
+            del own._inheriting
+    return int(worker._bootstrap())
