@@ -13,6 +13,7 @@ PIP := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .PHONY: help .venv demo check format test test-heavy test-core test-fast test-others test-portable test-windows test-all test-wheel check-release chaos coverage bench bench-quick faults docs public-api
+.PHONY: check-types check-darwin check-win32 check-house check-work check-style compiled
 .PHONY: docs-serve clean fuzz simulate mutants held-promises
 
 help:  ## print this list
@@ -46,15 +47,33 @@ help:  ## print this list
 demo: .venv/.demo  ## describe real pictures on all cores; PICTURES=folder takes your own
 	$(BIN)/python examples/alt_text.py $(if $(PICTURES),--pictures '$(patsubst ~%,$(HOME)%,$(PICTURES))')
 
-check: .venv/.dev  ## format, lint, types, layers, names, how much work a run is
+# Each by itself, so that `make -j 2 check` has them side by side; the longest first.
+check: check-types check-darwin check-win32 check-house check-work check-style  ## format, lint, types, layers, names, how much work a run is
+
+check-types: .venv/.dev
+	$(BIN)/mypy
+
+check-darwin: .venv/.dev
+	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin mpqueue
+
+check-win32: .venv/.dev
+	$(BIN)/mypy --platform win32 --config-file .ci/mypy-windows.ini --cache-dir .mypy_cache/win32 mpqueue
+
+check-house: .venv/.dev
+	$(BIN)/python -m pytest -q tests/unit/test_house_rules.py
+
+check-work: .venv/.dev
+	$(BIN)/python -m benchmarks.work --check
+
+check-style: .venv/.dev
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
-	$(BIN)/mypy
-	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin mpqueue
-	$(BIN)/mypy --platform win32 --config-file .ci/mypy-windows.ini --cache-dir .mypy_cache/win32 mpqueue
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q tests/unit/test_house_rules.py
-	$(BIN)/python -m benchmarks.work --check
+
+# Python compiles what the tests import now, and not in each of the processes that share them.
+compiled: .venv/.heavy
+	$(BIN)/python -m compileall -q -x '/(tests?|testing|_internal)/' .venv/lib || true  # some have files for other Pythons
+	$(BIN)/python -m pytest -q --collect-only >/dev/null
 
 format: .venv/.dev  ## format the code, and mend what ruff can mend
 	$(BIN)/ruff format

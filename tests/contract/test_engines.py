@@ -12,6 +12,7 @@ import importlib
 import itertools
 import json
 import threading
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -443,12 +444,12 @@ def test_workers_are_replaced_or_that_is_refused(engine: Engine) -> None:
             engine.queue(max_items_per_worker=2)
         return
     with engine.queue(max_items_per_worker=5) as queue:
-        assert results_of(queue.run(range(23), do.double)) == [2 * item for item in range(23)]
+        job = queue.run(range(11), do.return_pid if engine.able.own_processes else do.double)
+    assert [item.attempts for item in job.items] == [1] * 11
     if engine.able.own_processes:
-        with engine.queue(1, max_items_per_worker=5) as queue:
-            job = queue.run(range(20), do.return_pid)
-        assert len(set(results_of(job))) == 4
-        assert [item.attempts for item in job.items] == [1] * 20
+        assert max(Counter(results_of(job)).values()) <= 5
+    else:
+        assert results_of(job) == [2 * item for item in range(11)]
 
 
 def test_inner_threads_are_set_or_that_is_refused(engine: Engine) -> None:

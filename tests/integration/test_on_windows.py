@@ -62,6 +62,7 @@ def test_workers_and_what_they_have_started_end_with_a_program_that_is_killed(tm
         wait_until(lambda: not any(map(is_running, pids)), what="worker and its program to end")
 
 
+@pytest.mark.holds("error: ItemTimeoutError", "fault: the function hangs, with timeout=")
 def test_what_a_worker_has_started_ends_with_it_and_it_is_told_where_that_hung(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     with JobQueue(1, timeout=3.0, max_retries=0) as queue:
@@ -74,6 +75,7 @@ def test_what_a_worker_has_started_ends_with_it_and_it_is_told_where_that_hung(t
     assert not any(is_running(int(pid)) for pid in gate.arrived())
 
 
+@pytest.mark.holds("fault: the worker dies: segfault, os._exit, SIGKILL, out of memory")
 def test_a_crash_is_told_by_the_name_of_the_exception() -> None:
     with JobQueue(1, max_retries=0) as queue:
         job = queue.run(["left", "culprit", "right"], do.only("culprit", do.segfault), chunksize=3)

@@ -22,7 +22,7 @@ class Lot:
 
     title: str  #: in the table of held promises
     chosen: Tests
-    whole: tuple[str, ...]  #: files of which ``--all`` runs everything
+    whole: tuple[str, ...]  #: files of which ``--all`` runs everything, and tests that only ``--all`` runs
 
 
 def _rows(*names: str) -> tuple[str, ...]:
@@ -33,6 +33,10 @@ def _with_loky(*names: str) -> tuple[str, ...]:
     return tuple(f"{name}[loky]" for name in names)
 
 
+_KILLED_FROM_OUTSIDE = (
+    "a_worker_that_is_killed_while_idle_is_replaced_and_nobody_charged[9-2]",
+    "a_worker_that_is_killed_while_busy_costs_its_item_one_try[9]",
+)
 #: How a worker ends or hangs, each once.
 _ENDS = (
     *_rows(
@@ -44,8 +48,7 @@ _ENDS = (
         "run: Python loop-one chunk",
         "run: C code that holds the GIL-one chunk",
     ),
-    "a_worker_that_is_killed_while_idle_is_replaced_and_nobody_charged[9-2]",
-    "a_worker_that_is_killed_while_busy_costs_its_item_one_try[9]",
+    *_KILLED_FROM_OUTSIDE,
 )
 #: What our own engine does with processes, memory and flags.
 _OF_AN_ENGINE = _with_loky(
@@ -83,20 +86,22 @@ LOTS = {
             "integration/test_on_windows.py": (),
             "unit/test_os_files.py": (),
             "unit/test_part_files.py": (),
-            "integration/test_crash_table.py": _ENDS,
+            # segfaults, hangs and what a program prints are in the first file
+            "integration/test_crash_table.py": (
+                *_rows("run: Exception-one chunk", "run: os._exit(3)-one chunk"),
+                *_rows("run: C code that holds the GIL-one chunk"),
+                *_KILLED_FROM_OUTSIDE,
+            ),
             "contract/test_engines.py": _with_loky(
                 "results_come_in_item_order_and_events_are_right",
                 "what_is_shared_arrives",
-                "a_time_limit_ends_the_item_or_is_refused",
                 "setup_runs_once_a_worker_and_is_finished",
                 "closing_at_once_leaves_nothing",
                 "workers_are_replaced_or_that_is_refused",
                 "where_handlers_are_is_sampled",
             ),
-            "simulation/test_workers.py": _OF_A_WORKER,
             "integration/test_job_queue.py": ("many_tiny_items_come_home_in_order",),
             "integration/test_pause_cancel.py": _PAUSE_AND_CANCEL,
-            "integration/test_retries.py": ("timeout_error_holds_the_stack_where_the_item_hung[-hang_sleep]",),
             "integration/test_journal.py": (
                 "a_program_that_is_killed_or_interrupted_goes_on_where_it_was[kill]",
                 "what_can_be_no_path_is_refused",
@@ -124,13 +129,9 @@ LOTS = {
                 "arrays_arrive_writable_and_are_nobody_else_s",
                 "an_array_outlives_the_death_of_the_worker_that_had_it",
             ),
-            "integration/test_capture_output.py": ("c_code_and_child_processes_are_heard",),
             "integration/test_map.py": ("ctrl_c_ends_the_running_items_and_goes_on",),
-            "integration/test_executor.py": ("crash_fails_its_own_call_only",),
-            "integration/test_pool.py": ("the_initializer_runs_once_in_each_worker_in_its_main_thread",),
             "integration/test_command_line.py": (
                 "a_reader_that_goes_ends_the_run_quietly",
-                "captured_output_is_in_the_rows",
                 "stdin_that_begins_with_a_mark_is_utf_8_whatever_the_locale_has",
             ),
             "integration/test_live_page.py": ("a_port_that_is_taken_is_said_at_once",),
@@ -148,6 +149,10 @@ LOTS = {
             "integration/test_journal_file.py",
             "integration/test_journal_of_0_1.py",
             "integration/test_journal_streams.py",
+            "integration/test_capture_output.py::test_c_code_and_child_processes_are_heard",
+            "integration/test_command_line.py::test_captured_output_is_in_the_rows",
+            "integration/test_executor.py::test_crash_fails_its_own_call_only",
+            "integration/test_pool.py::test_the_initializer_runs_once_in_each_worker_in_its_main_thread",
         ),
     ),
     "portable": Lot(
