@@ -160,7 +160,7 @@ def test_every_second_item_a_culprit_of_another_kind() -> None:
 def test_all_items_kill_their_worker() -> None:
     with JobQueue(2, max_retries=0) as queue:
         recorder = Recorder(queue)
-        job = queue.run(range(20), do.kill_self)
+        job = queue.run(range(6), do.kill_self)
         recorder.check(job)
         assert len(workers_of(queue)) == 2
-    assert (job.failed, {item.attempts for item in job.items}) == (20, {1})
+    assert (job.failed, {item.attempts for item in job.items}) == (6, {1})
