@@ -28,7 +28,7 @@ def take_functions(args: argparse.Namespace) -> list[str]:
     if names:
         refused = {
             "--setup": args.setup,
-            "--journal": args.journal,
+            "--plan": args.plan,
             "--cost": args.cost,
             "--cpus": args.cpus,
             "--memory": args.memory,

@@ -187,7 +187,7 @@ def _run(args: argparse.Namespace, sink: StdoutRows | FileSink, early_end: Early
     more = [load_function(name, "module:handler") for name in args.more]
     with _open_queue(args, _policy_of(args)) as queue:
         if more:
-            start = _stages(queue, args, items, [functions[0], *more], sink)
+            start = _stages(queue, args, items, [functions[0], *more], record, sink)
         else:
             start = _job(queue, args, items, functions, record, sink)
         made = queue.last_job  # of several functions there is none before the start
@@ -250,22 +250,25 @@ def _stages(
     args: argparse.Namespace,
     items: list[Any],
     handlers: list[Any],
+    record: RecordOptions,
     sink: StdoutRows | FileSink,
 ) -> Callable[[], JobRun]:
     """How to start a job of several functions."""
+    job_id = "run" if args.journal is None else " ".join([args.handler, *args.more])
 
     def start() -> JobRun:
         try:
             return queue.start_stages(
                 items,
                 handlers,
-                id="run",
+                id=job_id,
                 progress=progress_of(args.progress),
                 max_failures=args.max_failures,
                 deadline=args.deadline,
                 results=sink,
                 label=args.label,
                 profile=args.profile is not None,
+                **{name: getattr(record, name) for name in RECORD_OPTIONS},
             )
         except (HandlerPicklingError, TypeError, ValueError) as error:
             raise UsageError(str(error)) from None

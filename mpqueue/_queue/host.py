@@ -151,7 +151,7 @@ class QueueHost:
         assert queue is not None
         job_id = f"call-{number}"
         concurrency = options.concurrency or max(queue.concurrency, self.engine.count_lanes() or 0)
-        head = make_pipeline(job_id, items, stages, options, defaults, self._backend, concurrency, listed=False)
+        head, _ = make_pipeline(job_id, items, stages, options, defaults, self._backend, concurrency, listed=False)
         head.number = number
         for job in head.family[1:]:
             job.number = self.jobs.next_number()

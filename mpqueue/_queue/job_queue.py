@@ -109,6 +109,11 @@ class StagesKeywords(TypedDict, total=False):
     profile: bool
     results: Results
     label: Label
+    strict: bool
+    update: bool
+    key: Callable[[Any], bytes | str] | None
+    version: str | None
+    redo: Redo
 
 
 def _bring_home(error: BaseException, job: Job) -> None:
@@ -761,24 +766,36 @@ class JobQueue(SafeEmitter):
         profile: bool = False,
         results: Results = "keep",
         label: Label = None,
+        strict: bool = False,
+        update: bool = False,
+        key: Callable[[Any], bytes | str] | None = None,
+        version: str | None = None,
+        redo: Redo = None,
     ) -> JobRun:
         """`run_stages` without the wait: returns the run at once. Raises what that raises before anything runs."""
         from mpqueue._queue.growing.stages import PipelineOptions, make_pipeline  # most programs have none
 
         self._closer.check_open("start a job")
         check_progress(progress)
-        if self._engine.recorder is not None:
-            raise ValueError(
-                "stages: expected a queue without a journal, which records jobs with one handler; use another queue"
-            )
+        record = record_options(strict=strict, update=update, key=key, version=version, redo=redo)
+        recorder = self._engine.recorder
         job_id = self._jobs.free_id() if id is None else checks.check_text("id", id)
         self._jobs.check_free(job_id)
         check_label(label)
         options = PipelineOptions(
-            priority, seed, max_failures, deadline, trace, profile, results=choose_sink(results), label=label
+            priority,
+            seed,
+            max_failures,
+            deadline,
+            trace,
+            profile,
+            results=choose_sink(results, None if recorder is None else recorder.journal.path),
+            label=label,
         )
-        head = make_pipeline(job_id, items, stages, options, self._options, self._backend, self.concurrency)
-        held = self._jobs.add_pipeline(head)[0]
+        head, named = make_pipeline(job_id, items, stages, options, self._options, self._backend, self.concurrency)
+        held = self._jobs.add_pipeline(
+            head, None if recorder is None else _new_pipeline(head, named, seed_given=seed is not None), record
+        )
         run = JobRun(held, self)
         try:
             self._starter.start_pipeline(head, run, progress)
@@ -814,7 +831,10 @@ class JobQueue(SafeEmitter):
         each input. Failed items do not raise. Where the wait is interrupted (Ctrl-C), all is cancelled, running items
         are ended, and the interruption goes on.
 
-        Raises ValueError on a queue with a journal, and what `create_job` raises.
+        On a queue with a journal, a later call with the same ``id`` goes on where this one was. An input that has ended
+        is not run again; of the others, what a stage has passed on is not done again, unless it is bigger than 4 MB.
+        ``strict``, ``update``, ``key``, ``version`` and ``redo`` are as in `create_job`, for the inputs: an input runs
+        again in all stages. Code is that of all stages. Raises what `create_job` raises.
         """
         self._host.check_waiting_allowed("queue.run_stages()")
         run = self.start_stages(items, stages, id=id, progress=progress, **options)
@@ -1152,6 +1172,15 @@ def _make_growing(items: Iterable[Any]) -> ItemTable:
     from mpqueue._queue.growing.open_job import make_growing  # most jobs are lists
 
     return make_growing(items)
+
+
+def _new_pipeline(head: JobBook, stages: Sequence[tuple[str, Stage]], *, seed_given: bool) -> NewJob:
+    """A job with stages that is recorded."""
+    from mpqueue._queue.recorded.new_pipeline import NewPipeline  # a part of what only journals need
+
+    assert head.pipeline is not None
+    functions = [(name, stage.handler, stage.setup) for name, stage in stages]
+    return NewPipeline(head.pipeline, functions, seed_given=seed_given)
 
 
 def _new_open_job() -> type[NewJob]:

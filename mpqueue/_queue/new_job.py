@@ -205,7 +205,7 @@ class NewJob:
         self._order_by_record()
         self._take_seed(recorded.seed)
         book.retries, book.past = recorded.retries, recorded.past
-        plan.follow(table)
+        self._follow(plan)
         failed = {index for index in table.failures if table.status[index] == FAILED}
         if plan.any(RETRIED):
             table.forget_failures()
@@ -222,6 +222,9 @@ class NewJob:
             book.restored = True
             restore_end(book, dataclasses.replace(recorded, status=plan.status))
         return failed
+
+    def _follow(self, plan: Plan) -> None:
+        plan.follow(self.book.table)
 
     def _take_up_suspects(self, recorder: Recorder, number: int) -> None:
         """Items that workers had when programs ended without closing the journal: see `Plan`. The rest is as it is."""

@@ -152,6 +152,8 @@ class JobStarter:
         beside_bar = are_shown() or (display is not None and display.draws)
         wall = engine.clock.wall()
         messages = [JobStartAsked(job, wall, with_speech(job, beside_bar=beside_bar)) for job in jobs]
+        if head.restored:  # it had ended before: that is only said again
+            messages = []
 
         def begin() -> None:
             self._closer.check_open("start a job")

@@ -236,17 +236,33 @@ class Registry:
         finally:
             self._coming.pop(mark, None)  # one call, so that a Ctrl-C never leaves the id taken
 
-    def add_pipeline(self, head: JobBook) -> list[Held]:
-        """The head and its stages are the queue's jobs from now on. Raises `JobExistsError`, and then none is."""
-        with self._lock:
-            for book in head.family:
-                self.check_free(book.id)
-            for book in head.family:
-                book.number = self.next_number()
-            return [self._hold(book) for book in head.family]
+    def add_pipeline(self, head: JobBook, new: NewJob | None, options: RecordOptions) -> Held:
+        """The head and its stages are the queue's jobs from now on; the head goes on where the journal has it.
+
+        Returns the head. Raises `JobExistsError`, and what ``new`` raises, by which it is recorded (None: it is not);
+        then none is.
+        """
+        recorder, marks = self._engine.recorder, [object() for _ in head.family]
+        try:
+            with self._lock:
+                for book in head.family:
+                    self.check_free(book.id)
+                for book, mark in zip(head.family, marks, strict=True):
+                    book.number = self.next_number()
+                    self._coming[mark] = (book.id, "being created")
+            if new is not None and recorder is not None:
+                self._await_compaction(recorder.journal)
+                new.record_or_go_on(recorder, self._engine.clock.wall(), options)
+            held = [self._hold(book) for book in head.family]
+            return held[0]
+        finally:
+            for mark in marks:
+                self._coming.pop(mark, None)
 
     def discard(self, head: JobBook) -> None:
         """They could not be started: they are none of the queue's jobs after all."""
+        if self._engine.recorder is not None:
+            self._engine.recorder.remove(head)
         with self._lock:
             for book in head.family:
                 if self._holds(book):

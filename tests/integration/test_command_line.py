@@ -431,7 +431,7 @@ def test_items_go_through_several_functions(folder: Path) -> None:
     assert [(row["payload"], row["result"]) for row in rows_of(done)] == [("a:file", None), ("b.txt", ["ONE", "TWO"])]
     assert "failed: a:file: StageError: in stage 'upper': ValueError: a bad line (after 1 try)" in done.stderr
     assert [line.partition(":")[0] for line in done.stderr.splitlines() if "/4" in line] == ["upper"]
-    for option in (["--setup", "own:load"], ["--journal", "j.db"], ["--cost", "size"], ["--capture-output"]):
+    for option in (["--setup", "own:load"], ["--journal", "j.db", "--plan"], ["--cost", "size"], ["--capture-output"]):
         done = run(folder, "run", *functions, "b.txt", *option, code=2)
         assert f"{option[0]}: expected one function, got 3" in done.stderr
 

@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Callable, Collection, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mpqueue._core.state.columns import Sparse, put
 from mpqueue._core.state.item_table import DISCARD, Failure, ItemTable
 from mpqueue._wire.parcels import Yielded
 from mpqueue.errors import ItemCancelledError, StageError
+from mpqueue.status import COMPLETED
 
 if TYPE_CHECKING:
     from mpqueue._core.state.job_book import JobBook
@@ -47,7 +49,9 @@ class Origins:
 
     def slots_of(self, indices: Sequence[int]) -> Sequence[int]:
         """What tells the items' random numbers apart: their paths, whichever of them came first."""
-        paths = [self.paths[index] for index in indices]
+        paths, slots = [self.paths[index] for index in indices], self.inputs.slots
+        if slots is not None:
+            paths = [(slots[path[0]], *path[1:]) for path in paths]
         return [path[0] if len(path) == 1 else hash(path) & _POSITIVE for path in paths]
 
 
@@ -136,6 +140,19 @@ class StageBook:
         self.pipeline.moved(self, skips=not turns and root not in self.early)
         return turns
 
+    def go_on(
+        self, coming: dict[int, int], early: dict[int, list[tuple[Path, Any]]]
+    ) -> dict[int, list[tuple[Path, Any]]]:
+        """Before it has started: see ``coming`` and ``early``. Returns what has its turn now, by input, in order."""
+        self.coming, self.early, now = coming, early, {}
+        while self.coming.get(self.turn, 1) == 0:
+            del self.coming[self.turn]
+            if self.turn in early:
+                now[self.turn] = early.pop(self.turn)
+            self.turn += 1
+        self.skipped = sum(left == 0 and root not in early for root, left in self.coming.items())
+        return now
+
 
 @dataclass(eq=False, slots=True)
 class _Spread:
@@ -156,6 +173,14 @@ class InputsEnded:
     fed: list[JobBook] = field(default_factory=list)  #: the stages that got items meanwhile
 
 
+class PassHook(Protocol):
+    """What a journal keeps of the values on their way from stage to stage."""
+
+    def note(self, path: Path, place: int, brought: Sequence[tuple[Path, object]]) -> None:
+        """The item at this path has ended in the stage at this place, and has brought these for the next one."""
+        ...
+
+
 class Pipeline:
     """Made with its jobs, before they are started. Their books are the scheduler's, and so is this."""
 
@@ -164,6 +189,7 @@ class Pipeline:
         self.head = head
         self.jobs = list(jobs)
         self.count_lanes: Callable[[], int] = lambda: 1  #: set when it is started
+        self.record: PassHook | None = None
         self.has_spread = False  #: something was yielded: a stage may have more items than there are inputs, or fewer
         self._spread: dict[int, _Spread] = {}
         self._horizon = 0
@@ -258,10 +284,12 @@ class Pipeline:
             elif type(result) is Yielded:
                 more = len(result.values)
                 values = [((*path, at), value) for at, value in enumerate(result.values)]
+                self._note(path, stage, values)
                 arrivals += self._arrive(stage, path, values)
                 self._spread_out(path[0], more, ended)
             else:
                 more = 1
+                self._note(path, stage, [(path, result)])
                 arrivals += self._arrive(stage, path, [(path, result)])
             arrivals += self._come(stage, path[0], more, ended)
         table.pass_on(indices, failed)
@@ -270,6 +298,59 @@ class Pipeline:
             after.take_arrivals(arrivals)
             ended.fed.append(after)
         return ended
+
+    def _note(self, path: Path, stage: StageBook, brought: Sequence[tuple[Path, object]]) -> None:
+        if self.record is not None:
+            self.record.note(path, stage.place, brought)
+
+    def can_go_on(self, places: Collection[int]) -> bool:
+        """True where an input of which values are on their way to these stages can go on with them.
+
+        All of them come to an ordered stage, or have had their turn there: not some of them.
+        """
+        ordered = self._ordered_places
+        return len({bisect_left(ordered, place) for place in places}) == 1
+
+    def go_on(self, on_their_way: Mapping[int, Sequence[tuple[Path, int, Any]]]) -> None:
+        """Inputs have ended before, as a journal tells: the rest is to run. Before it is started.
+
+        Of some inputs, which can go on, these values are on their way: each with its path, and the place of the stage
+        that is to get it.
+        """
+        status, ended = self.jobs[0].table.status, self.head.table.ended_indices()
+        for root in (*ended, *on_their_way):
+            status[root] = COMPLETED
+        self.jobs[0].go_on()
+        for root, values in on_their_way.items():
+            if [path for path, _, _ in values] != [(root,)]:
+                self.has_spread = True
+                self._spread[root] = _Spread(len(values))
+        ordered = self._ordered_places
+        turns = {root: bisect_left(ordered, values[0][1]) for root, values in on_their_way.items()}
+        for job in self.jobs[1:]:
+            assert job.stage is not None
+            place = job.stage.place
+            here = {
+                root: own
+                for root, values in on_their_way.items()
+                if (own := sorted([(path, value) for path, at, value in values if at == place], key=_path_of))
+            }
+            if job.stage.ordered:
+                number = ordered.index(place)
+                coming = dict.fromkeys(ended, 0)
+                for root, values in on_their_way.items():
+                    if turns[root] > number:
+                        coming[root] = 0
+                    elif turns[root] == number:
+                        coming[root] = len(values) - len(here.get(root, ()))
+                here = job.stage.go_on(coming, here)
+                turns |= dict.fromkeys(here, number + 1)
+            job.take_arrivals([arrival for own in here.values() for arrival in own])
+        self.head.pending.clear()
+
+    @property
+    def _ordered_places(self) -> list[int]:
+        return [job.stage.place for job in self.jobs if job.stage is not None and job.stage.ordered]
 
     def let_go(self) -> None:
         """All is over: what was cancelled on its way is not needed any more."""

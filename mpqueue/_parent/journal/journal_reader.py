@@ -505,6 +505,13 @@ class Reader:
             for first, count, body in look.execute(query, (job.number, job.count)):
                 yield read_added(first, count, body, job.number, self.path)
 
+    def passed(self, job: RecordedJob) -> list[tuple[int, bytes]]:
+        """The rows of what is on its way between the stages of a job. To be asked within `at_once`."""
+        with self._look() as look:
+            return look.execute(
+                "SELECT first, body FROM added_items WHERE job = ? ORDER BY first", (job.number,)
+            ).fetchall()
+
     @_in_one_look
     def added(self, job: RecordedJob) -> list[AddedRow]:
         """The same of an open job, of which all have to be there."""

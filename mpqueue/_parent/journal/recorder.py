@@ -35,6 +35,7 @@ from mpqueue._core.state.item_table import ItemTable
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._parent.journal.chunk_rows import NO_ROW, Row, RowDraft
 from mpqueue._parent.journal.items.growth_draft import GrownRow, GrowthDraft
+from mpqueue._parent.journal.items.passed_values import REMOVE_ALL, PassRecord
 from mpqueue._parent.journal.items.recorded_growth import RecordedGrowth
 from mpqueue._parent.journal.items.stream_record import StreamDraft, StreamRecord
 from mpqueue._parent.journal.journal_file import Statement, chunk_statement
@@ -46,6 +47,7 @@ from mpqueue.errors import JournalError, WorkerStartError
 from mpqueue.status import FAILED, OVER, JobStatus
 
 if TYPE_CHECKING:
+    from mpqueue._core.state.pipeline import StageBook
     from mpqueue._parent.coordinator import Coordinator
 
 log = logging.getLogger("mpqueue")
@@ -154,6 +156,10 @@ class Recorder:
         """This job, which has not started, is recorded from now on."""
         self._recordings[book.number] = recording
 
+    def recording_of(self, book: JobBook) -> Recording:
+        """What is known of this job, which is recorded."""
+        return self._recordings[book.number]
+
     def remove(self, book: JobBook) -> None:
         """This job, which has ended, is not recorded any more."""
         recording = self._recordings.pop(book.number, None)
@@ -201,6 +207,7 @@ class Recorder:
     def _take(self, forward: Forward, announcement: Announcement) -> None:
         recording = self._recordings.get(announcement.job.number)
         if recording is None:
+            self._pass_on(announcement.job.stage)
             forward(announcement)
             return
         if recording.alone and isinstance(announcement, AnnounceItems):
@@ -229,6 +236,16 @@ class Recorder:
             self._hold(recording, forward, announcement, ready=True)
         else:
             forward(announcement)
+
+    def _pass_on(self, stage: StageBook | None) -> None:
+        """What a stage has passed on is written; no caller waits for that."""
+        record = None if stage is None else stage.pipeline.record
+        if stage is None or not isinstance(record, PassRecord) or self._closing_in_trouble:
+            return
+        head = stage.pipeline.head
+        recording = self._recordings.get(head.number)
+        if recording is not None and (statements := record.statements(recording.number)):
+            self._post(head, Entry(statements))
 
     def items_added(self, job: JobBook, written: Reply[None] | None) -> None:
         """The user of an open job has added items: they are written with the next group commit.
@@ -401,7 +418,11 @@ class Recorder:
         match announcement:
             case AnnounceItems():
                 recording.failed |= announcement.failed
-                return self._note_items(recording, job, announcement.indices)
+                note = self._note_items(recording, job, announcement.indices)
+                passed = _passed_by(job)
+                if passed is None:
+                    return note
+                return note._replace(statements=[*note.statements, *passed.ended(number, announcement.indices)])
             case AnnounceStarted():
                 again = [index for index in sorted(recording.failed) if job.table.status[index] != FAILED]
                 recording.failed.difference_update(again)
@@ -415,6 +436,8 @@ class Recorder:
                 unfinished = [index for index in history if len(history[index]) > kept.get(index, 0)]
                 note = self._note_items(recording, job, sorted(unfinished))
                 ended = _ended(job, announcement, number)
+                if _passed_by(job) is not None and announcement.status in OVER:
+                    ended.append((REMOVE_ALL, (number,)))
                 return _Note(note.draft, [*note.statements, *ended], waits=True, urgent=True, ends=True)
             case _:
                 return _Note()
@@ -583,6 +606,12 @@ def _note_of_stream(job: JobBook, stream: StreamRecord, announcement: Announceme
             return _Note(None, _ended(job, announcement, number), waits=True, urgent=True, ends=True)
         case _:
             return _Note()
+
+
+def _passed_by(job: JobBook) -> PassRecord | None:
+    """What the stages of a job have passed on, where it has some."""
+    record = None if job.pipeline is None else job.pipeline.record
+    return record if isinstance(record, PassRecord) else None
 
 
 def _is_interrupted(job: JobBook, index: int) -> bool:

@@ -78,11 +78,14 @@ def make_pipeline(
     concurrency: int,
     *,
     listed: bool = True,
-) -> JobBook:
-    """The head of a new pipeline, whose jobs have no numbers yet. Raises what `JobQueue.run_stages` raises."""
+) -> tuple[JobBook, list[tuple[str, Stage]]]:
+    """The head of a new pipeline, whose jobs have no numbers yet; and its stages, each with its name.
+
+    Raises what `JobQueue.run_stages` raises.
+    """
     named = name_stages(stages)
     overall = _overall(queue, options)
-    seeds = [_seed_of(place, overall.seed) for place in range(len(named))]
+    seeds = [seed_of(place, overall.seed) for place in range(len(named))]
     job_options = [
         _options_of(name, stage, queue, options, seed) for (name, stage), seed in zip(named, seeds, strict=True)
     ]
@@ -115,7 +118,7 @@ def make_pipeline(
     Pipeline(head, jobs, [(name, stage.max_waiting, stage.ordered) for name, stage in named])
     if options.results is not None:
         send_results_to(options.results, head)
-    return head
+    return head, named
 
 
 def name_stages(stages: Iterable[Stage | Callable[..., Any]]) -> list[tuple[str, Stage]]:
@@ -197,7 +200,7 @@ def _overall(queue: QueueOptions, options: PipelineOptions) -> JobOptions:
     )
 
 
-def _seed_of(place: int, overall: int) -> int:
+def seed_of(place: int, overall: int) -> int:
     """The seed of the stage at that place. One seed for all would give an item the same numbers in each stage."""
     return checks.named_seed(overall, f"stage {place}") if place else overall
 

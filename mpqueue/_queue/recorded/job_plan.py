@@ -82,7 +82,7 @@ def compare(
     Raises what `create_job` raises of a journal and of items.
     """
     from mpqueue._parent.journal.chunk_rows import Results  # a part of what only journals need
-    from mpqueue._queue.recorded.resume import Case, Found, Kind, MadeBy, agree, decide, refuse_kind
+    from mpqueue._queue.recorded.resume import Case, Found, Kind, MadeBy, agree, decide, refuse_form, refuse_kind
 
     table = inventory.table
     refused = refuse_kind(f"job {recorded.id!r} in {reader.path}", Kind.LIST, recorded)
@@ -94,6 +94,8 @@ def compare(
         match = inventory.match(reader, now)
         table.start_afresh(range(len(table)) if any(table.status) else ())  # a look before this one was not whole
         made = MadeBy(reader.codes(now), brought.code, is_older=now.code_hash is not None)
+        if refused := refuse_form(f"job {recorded.id!r} in {reader.path}", made):
+            raise JournalMismatchError(refused)
         rows = reader.fill(table, now, results, codes=made.may_differ)
         if made.may_differ:
             made.look(table.status, rows.codes)

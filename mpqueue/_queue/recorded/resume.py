@@ -78,6 +78,15 @@ def refuse_kind(where: str, expected: Kind, recorded: RecordedJob) -> str:
     return f"{where}: expected {what}, got {_GOT.get((expected, kind), kind.value)}; nothing was changed; {ways}"
 
 
+def refuse_form(where: str, made: MadeBy) -> str:
+    """Why a job with one handler can't go on as one with stages, or the other way round; empty where that is alike."""
+    if made.was_of_stages in (None, made.is_of_stages):
+        return ""
+    kinds = "one with stages, which run_stages() resumes", "a job with one handler"
+    expected, got = ("a job with stages", kinds[1]) if made.is_of_stages else (kinds[1], kinds[0])
+    return f"{where}: expected {expected}, got {got}; nothing was changed; use another id, or call clear_job()"
+
+
 class MadeBy:
     """Which code made the results of one job, compared with that of today.
 
@@ -93,6 +102,16 @@ class MadeBy:
         self._last = next(reversed(self._codes), None)
         self.changed: array[int] = array("Q")
         self._numbers: Counter[int] = Counter()  #: of ended items, by the code that made them
+
+    @property
+    def is_of_stages(self) -> bool:
+        """True if today's code is that of several handlers."""
+        return self._now.code.is_of_stages
+
+    @property
+    def was_of_stages(self) -> bool | None:
+        """The same of the code that made its results; None where that is not known."""
+        return None if self._last is None else self._codes[self._last].is_of_stages
 
     @property
     def is_new(self) -> bool:

@@ -33,6 +33,8 @@ from mpqueue._wire.pickling.sources import digests_of, not_loaded
 
 #: The Python that compiled it, and which kind of parts these are.
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}/3"
+#: How the names of parts begin that are the handlers of stages.
+STAGE = "stage "
 #: How many parts that changed are named.
 MOST_NAMED = 3
 
@@ -60,6 +62,11 @@ class Code(NamedTuple):
         """Stands for it in a journal, beside each result. Not 0."""
         return zlib.crc32(repr((self.python, sorted(self.parts.items()))).encode(errors="replace")) or 1
 
+    @property
+    def is_of_stages(self) -> bool:
+        """True where it is that of several handlers, one after the other."""
+        return any(name.startswith(STAGE) for name in self.parts)
+
 
 class CodeNow(NamedTuple):
     """The same of today's, and where the parts are, for people."""
@@ -73,7 +80,10 @@ class CodeNow(NamedTuple):
         packages: dict[str, None] = {}
         for each in before:
             names = [name for name, digest in each.parts.items() if self.code.parts.get(name, digest) != digest]
-            changed.update(dict.fromkeys(names or set(each.parts).symmetric_difference(self.code.parts)))
+            others = (
+                name for name in (*self.code.parts, *each.parts) if (name in self.code.parts) != (name in each.parts)
+            )
+            changed.update(dict.fromkeys(names or others))
             for name, version in each.packages.items():
                 if (now := self.code.packages.get(name, version)) != version:
                     packages[f"{name} is {now} and was {version}"] = None
@@ -93,7 +103,17 @@ def code_of(handler: Callable[..., Any], setup: Callable[..., Any] | None = None
 
     Costs a digest of that, and some milliseconds for each thousand lines of the modules, once until these are edited.
     """
-    return _CodeWriter().look(handler, setup)
+    return _CodeWriter().look([("the handler", handler), ("the setup", setup)])
+
+
+def code_of_stages(stages: Sequence[tuple[str, Callable[..., Any], Callable[..., Any] | None]]) -> CodeNow:
+    """The same for stages, each with its name, handler and setup."""
+    parts: list[tuple[str, Any]] = []
+    for name, handler, setup in stages:
+        parts.append((f"{STAGE}{name!r}", handler))
+        if setup is not None:
+            parts.append((f"the setup of {STAGE}{name!r}", setup))
+    return _CodeWriter().look(parts)
 
 
 class _CodeWriter(Writer):
@@ -110,9 +130,9 @@ class _CodeWriter(Writer):
         #: Parts that are still to be written: the name, and a value, or something that gives its steps.
         self._waiting: deque[tuple[str, Any]] = deque()
 
-    def look(self, handler: Any, setup: Any) -> CodeNow:
-        """All parts."""
-        for name, function in (("the handler", handler), ("the setup", setup)):
+    def look(self, functions: Iterable[tuple[str, Any]]) -> CodeNow:
+        """All parts of these, each with what it is called."""
+        for name, function in functions:
             self._waiting.append((name, function))
             if function is not None:
                 called = f"`{name_of(function).removeprefix('__main__.')}`"

@@ -1,0 +1,107 @@
+"""`NewPipeline`: a job with stages that is being created on a queue with a journal, and goes on with what that has.
+
+A journal has the inputs, as the items of a list; how each of them ended; and the values on their way between stages.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mpqueue._core.state.pipeline import Pipeline
+from mpqueue._parent.journal.code.code_parts import CodeNow, code_of_stages
+from mpqueue._parent.journal.items.passed_values import REMOVE_ALL, PassRecord, Value, read_passed
+from mpqueue._queue.growing.stages import seed_of
+from mpqueue._queue.new_job import NewJob, written_codes
+from mpqueue._queue.recorded.record_options import RecordOptions
+from mpqueue._queue.recorded.resume import AFRESH, MadeBy, Plan
+from mpqueue._wire.parcels import Parcel
+
+if TYPE_CHECKING:
+    from mpqueue._core.state.job_book import JobBook
+    from mpqueue._parent.journal.recorder import Recorder
+
+#: The name of a stage, its handler and its setup.
+Functions = tuple[str, Callable[..., Any], Callable[..., Any] | None]
+
+
+class NewPipeline(NewJob):
+    """Made of a pipeline that is whole, before it has started. Its book is the pipeline's head."""
+
+    def __init__(self, pipeline: Pipeline, stages: Sequence[Functions], *, seed_given: bool) -> None:
+        self.book: JobBook = pipeline.head
+        self._pipeline = pipeline
+        self._stages = stages
+        self._seed_given = seed_given
+        self._by_recorded_cost = False
+
+    def record_or_go_on(self, recorder: Recorder, created_at: float, options: RecordOptions) -> None:
+        """See `NewJob`. Of inputs that have not ended, what had passed on is not done again, unless they run anew."""
+        pipeline, head = self._pipeline, self.book
+        recorded = recorder.journal.find(head.id)
+        super().record_or_go_on(recorder, created_at, options)
+        number = recorder.recording_of(head).number
+        slots = range(len(head.table)) if head.table.slots is None else head.table.slots
+        record = pipeline.record = PassRecord(slots)
+        pipeline.jobs[0].table.slots = head.table.slots
+        if recorded is None:
+            return
+        passed = read_passed(recorder.journal.reader, recorded)
+        values = self._on_their_way(passed, slots)
+        for root, own in values.items():
+            record.keep(root, own)
+        if passed:
+            recorder.journal.ask(lambda store: store.write([(REMOVE_ALL, (number,)), *record.statements(number)]))
+        pipeline.go_on({root: [(path, at, Parcel(data)) for path, at, data in own] for root, own in values.items()})
+        if head.restored:
+            for job in pipeline.jobs:
+                job.status = head.status
+
+    def _on_their_way(self, passed: dict[int, list[Value]], slots: Sequence[int]) -> dict[int, list[Value]]:
+        """Those of inputs that are to be gone on with, and that can be unpickled: by index, with paths of today."""
+        table, count = self.book.table, len(self._pipeline.jobs)
+        found = {}
+        for root, slot in enumerate(slots) if passed else ():
+            own = passed.get(slot)
+            if own is None or table.ended(root) or root in self._afresh:
+                continue
+            places = {place for _, place, _ in own}
+            if max(places) < count and self._pipeline.can_go_on(places) and all(_can_be_had(data) for *_, data in own):
+                found[root] = [((root, *path[1:]), place, data) for path, place, data in own]
+        return found
+
+    _afresh: frozenset[int] = frozenset()  #: the indices of inputs that run as if they never had
+
+    def _follow(self, plan: Plan) -> None:
+        super()._follow(plan)
+        self._afresh = frozenset(plan.those(*AFRESH))
+
+    def _take_code(self) -> CodeNow:
+        code = code_of_stages(self._stages)
+        self.book.table.code = code.code.number
+        return code
+
+    def _code_columns(self, code: CodeNow, options: RecordOptions, made: MadeBy | None = None) -> dict[str, Any]:
+        if made is not None:
+            return {"codes": written_codes(made.all())} if made.is_new else {}
+        return {"codes": written_codes([code.code]), "code_hash": None, "version": options.version}
+
+    def _take_seed(self, seed: int) -> None:
+        """That of the record, unless its user has given one; each stage's follows from it."""
+        if self._seed_given:
+            return
+        self.book.options = dataclasses.replace(self.book.options, seed=seed)
+        for place, job in enumerate(self._pipeline.jobs):
+            own = seed_of(place, seed)
+            job.options = dataclasses.replace(job.options, seed=own)
+            job.handler = job.handler._replace(frame=job.handler.frame._replace(seed=own))
+
+
+def _can_be_had(data: bytes) -> bool:
+    """False for a value whose class is not there any more, say: the stage that made it runs again."""
+    try:
+        Parcel(data).load()
+    except Exception:  # noqa: BLE001 - whatever unpickling raises
+        return False
+    return True

@@ -1,0 +1,169 @@
+"""Pipelines whose program ends at any moment, and which go on with what a journal has by then."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import count
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mpqueue._core.state.job_book import JobBook
+from mpqueue._core.state.pipeline import Path, Pipeline
+from mpqueue._parent.journal.items.passed_values import PassedOn, PassRecord, on_their_way
+from mpqueue._wire.parcels import Parcel
+from tests.support.auditor import Auditor
+from tests.support.fake_lanes import FakeLanes, succeed
+from tests.support.fake_worker import Item
+from tests.support.length import IS_LONG
+
+LAST = 2  #: the place of the last of three stages
+
+
+class Disk:
+    """What a journal would have: how inputs ended, and what was passed on."""
+
+    def __init__(self) -> None:
+        self.results: dict[int, Any] = {}
+        self.entries: list[Any] = []
+
+    def note(self, path: Path, place: int, brought: Sequence[tuple[Path, object]]) -> None:
+        """See `PassHook`."""
+        self.entries.append(PassedOn(path, place, [(own, place + 1, value) for own, value in brought]))  # type: ignore[misc]
+
+    def values(self, pipeline: Pipeline) -> Mapping[int, Any]:
+        """What is on its way of inputs that have not ended; what can't be gone on with is forgotten."""
+        found = {
+            root: own
+            for root, own in on_their_way(self.entries).items()
+            if root not in self.results and pipeline.can_go_on({place for _, place, _ in own})
+        }
+        self.entries = [PassedOn((root,), 0, [*own]) for root, own in found.items()]
+        return found
+
+
+@st.composite
+def flows(draw: st.DrawFn) -> list[Item]:
+    """Inputs, and all that comes of each; the last stages' results are all different."""
+    numbers = count()
+
+    def flow(place: int) -> Item:
+        item = succeed(draw(st.sampled_from((0.0, 0.01, 0.3, 2.0))))
+        if place == LAST:
+            return replace(item, returns=succeed(next(numbers)))
+        many = draw(st.sampled_from((None, None, 0, 1, 3)))
+        if many is None:
+            return replace(item, returns=flow(place + 1))
+        return replace(item, yields=tuple(flow(place + 1) for _ in range(many)))
+
+    return [flow(0) for _ in range(draw(st.integers(0, 12)))]
+
+
+def result_of(item: Item, place: int = 0) -> tuple[list[Any], bool]:
+    """What comes of it, and whether that is of any number."""
+    if place == LAST:
+        return [item.returns], False
+    if item.yields is None:
+        assert item.returns is not None
+        return result_of(item.returns, place + 1)
+    return [leaf for each in item.yields for leaf in result_of(each, place + 1)[0]], True
+
+
+def run(disk: Disk, inputs: Sequence[Item], steps: int | None, *, ordered: bool, lanes: int) -> list[tuple[int, int]]:
+    """A run that ends with its program after so many steps; returns which inputs' items began in the last stage."""
+    fleet = FakeLanes(lanes, latency=0.001)
+    auditor = Auditor(fleet)
+    head = fleet.stages(inputs, [None] * 3, ordered=ordered)
+    pipeline, table = head.pipeline, head.table
+    assert pipeline is not None
+    for root, result in disk.results.items():
+        table.complete([root], [result])
+    head.go_on()
+    pipeline.go_on(disk.values(pipeline))
+    pipeline.record = disk
+    auditor.restored |= {job.number: (job.completed, job.failed) for job in head.family}
+    began: list[tuple[int, int]] = []
+    last = pipeline.jobs[LAST]
+
+    def see(chunk: Any, lo: int, hi: int) -> None:
+        if chunk.job is last:
+            began.extend((last.table.id_of(index), index) for index in chunk.indices[lo:hi])
+
+    fleet.item_watchers.append(see)
+    fleet.start(head)
+    while not head.status.final and (steps is None or steps > 0):
+        fleet.step()
+        steps = None if steps is None else steps - 1
+        disk.results.update((root, table.results[root]) for root in table.ended_indices())
+    if head.status.final:
+        check_end(head, inputs)
+    return began
+
+
+def check_end(head: JobBook, inputs: Sequence[Item]) -> None:
+    for root, item in enumerate(inputs):
+        leaves, is_many = result_of(item)
+        assert head.table.results[root] == (leaves if is_many else leaves[0])
+    assert head.completed == len(inputs)
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+@settings(max_examples=1000 if IS_LONG else 100, deadline=None)
+@given(inputs=flows(), ends=st.lists(st.integers(0, 60), max_size=4), lanes=st.integers(1, 3))
+def test_a_pipeline_goes_on_where_its_program_ended(
+    ordered: bool, inputs: list[Item], ends: list[int], lanes: int
+) -> None:
+    """Each input comes to what its items say; ordered stages get what is left in order; what is passed on stays."""
+    disk = Disk()
+    for steps in (*ends, None):
+        began = run(disk, inputs, steps, ordered=ordered, lanes=lanes)
+        if ordered and lanes == 1:
+            first = [root for root, _ in began]
+            assert first == sorted(first)
+
+
+def test_what_was_passed_on_is_not_made_again() -> None:
+    def then(item: Item) -> Item:
+        return replace(succeed(1.0), returns=item)
+
+    disk, inputs, left = Disk(), [then(then(then(succeed(9.0))))] * 4, set[int]()
+    for steps in range(200):
+        disk = Disk()
+        run(disk, inputs, steps, ordered=False, lanes=1)
+        left = {root for root in on_their_way(disk.entries) if root not in disk.results}
+        if left:
+            break
+    assert left
+    run(disk, inputs, None, ordered=False, lanes=1)
+    firsts = [entry.path[0] for entry in disk.entries if entry.place == 0]
+    assert all(firsts.count(root) == 1 for root in left), "that it was on its way, and no more"
+
+
+def test_entries_of_what_is_not_on_its_way_say_nothing() -> None:
+    first = PassedOn((7,), 0, [((7,), 1, b"old")])
+    anew = PassedOn((7,), 0, [((7, 0), 1, b"a"), ((7, 1), 1, b"b")])
+    assert on_their_way([first, anew]) == {7: [((7,), 1, b"old")]}
+    assert on_their_way([anew, PassedOn((7, 1), 1, [((7, 1), 2, b"c")])]) == {7: [((7, 0), 1, b"a"), ((7, 1), 2, b"c")]}
+    assert on_their_way([PassedOn((7,), 1, [((7,), 2, b"c")])]) == {}, "of a value that was never there"
+    assert on_their_way([PassedOn((7,), 0, [])]) == {}, "its input begins again"
+
+
+def test_rows_go_once_their_inputs_have_ended() -> None:
+    record = PassRecord([10, 20, 30])
+    record.note((0,), 0, [((0,), Parcel(b"a"))])
+    record.note((1,), 0, [((1, 0), Parcel(b"b")), ((1, 1), Parcel(b"c"))])
+    (written,) = record.statements(5)
+    assert (written[1][:3], record.statements(5)) == ((5, 0, 2), [])
+    record.note((1, 0), 1, [((1, 0), Parcel(b"d"))])
+    assert [values[:3] for _, values in record.statements(5)] == [(5, 1, 1)]
+    assert record.ended(5, [0]) == []
+    assert [values for _, values in record.ended(5, [1, 2])] == [(5, 0), (5, 1)]
+
+
+def test_values_that_are_too_big_are_made_again() -> None:
+    record = PassRecord([0])
+    record.note((0,), 0, [((0, 0), Parcel(b"small")), ((0, 1), Parcel(bytes(5 << 20)))])
+    assert record.statements(1) == []
