@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 
 from mpqueue._core.state.item_table import DISCARD, DISCARDED, Elsewhere, Failure, ItemTable
 from mpqueue._parent.journal import chunk_rows, kept_values
-from mpqueue._parent.journal.chunk_rows import Results, Row, RowDraft, RowReader, WrittenRow, fresh_row
-from mpqueue._parent.journal.journal_file import chunk_statement
+from mpqueue._parent.journal.chunk_rows import Results, Row, RowDraft, RowReader, WrittenRow, chunk_statement, fresh_row
 from mpqueue._parent.journal.kept_results import KeptResults
 from mpqueue._parent.journal.kept_values import NotKept
 from mpqueue._parent.journal.pruning import compaction

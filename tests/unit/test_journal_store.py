@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
+from mpqueue._parent.journal.chunk_rows import ADD_CHUNK
 from mpqueue._parent.journal.guards.held_files import MovedError
 from mpqueue._parent.journal.guards.journal_lock import JournalLock, Mark, is_held, marked
 from mpqueue._parent.journal.guards.running_marks import RunningMark, RunningMarks
 from mpqueue._parent.journal.items.identity import SIZE
 from mpqueue._parent.journal.items.matching import Block
 from mpqueue._parent.journal.journal_file import (
-    ADD_CHUNK,
     JobItems,
     Store,
     column_to_text,

@@ -13,7 +13,7 @@ from mpqueue._core.state.item_table import Failure, make_table
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._options import JobOptions
 from mpqueue._parent.journal import recorder as module
-from mpqueue._parent.journal.journal_file import ADD_CHUNK
+from mpqueue._parent.journal.chunk_rows import ADD_CHUNK
 from mpqueue._parent.journal.journal_writer import Entry
 from mpqueue._parent.journal.recorder import COUNTS, ENDED, MOST_WAITING, STARTED, STATUS, Recorder, Recording
 from mpqueue.errors import JournalError

@@ -13,7 +13,7 @@ import threading
 from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mpqueue._core.state.item_table import DISCARD, DISCARDED, Elsewhere, FailedTry, Failure, ItemTable
 from mpqueue._parent.journal.kept_values import (
@@ -33,6 +33,7 @@ from mpqueue._parent.journal.kept_values import (
     restore,
     restore_error,
 )
+from mpqueue._parent.journal.schema import Statement
 from mpqueue._parent.journal.sealed import Place, Unsealed, prepare, unseal
 from mpqueue._parent.transport.harmless import dump_harmless_parts
 from mpqueue._parent.transport.kept_errors import text_of
@@ -40,12 +41,17 @@ from mpqueue._wire.pickling.main_names import MARK
 from mpqueue.errors import JournalError
 from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY
 
+if TYPE_CHECKING:
+    from mpqueue._parent.journal.items.lots import NewItems
+
 #: The columns of numbers that are kept, by their names in the table, with what their numbers are.
 NUMBERS = {"attempts": "I", "elapsed": "f", "cpu": "f", "peak": "I"}
 #: Bytes from which on a row is a file: SQLite has no rows of a gigabyte.
 MOST_ROW = 64 << 20
 #: Results that one pickle has at least, where those of a row are too big for one.
 LEAST_TOGETHER = 64
+
+ADD_CHUNK = "INSERT INTO chunks (number, job, body, slots) VALUES (?, ?, ?, ?)"
 
 #: Stands for the index of an item that is not in the table.
 GONE = -1
@@ -63,6 +69,7 @@ class Row(NamedTuple):
     left_out: tuple[tuple[int, str], ...] = ()
     slots: Unsealed | None = None
     done: Sequence[int] = ()
+    growth: NewItems | None = None  #: items that are written with it, in the same transaction
 
 
 class WrittenRow(NamedTuple):
@@ -349,8 +356,20 @@ def written_numbers(column: array[Any] | memoryview) -> bytes:
 def fresh_row(slots: Sequence[int]) -> Row:
     """These items are to run as if they never had: what earlier rows say of them does not count."""
     zeros = {name: bytes(4) for name in NUMBERS}
-    content = {"fresh": True, "status": bytes((PENDING,)) * len(slots), "results": [], **zeros}
+    return row_of({"fresh": True, "status": bytes((PENDING,)) * len(slots), "results": [], **zeros}, slots)
+
+
+def row_of(content: dict[str, Any], slots: Sequence[int]) -> Row:
+    """A row that says this of these slots."""
     return Row(prepare(content), (), (), prepare(written_slots(slots)))
+
+
+def chunk_statement(number: int, job: int, row: Row) -> Statement:
+    """What writes a row, under that number."""
+    assert row.body is not None
+    assert row.slots is not None
+    body, slots = row.body.seal(Place("chunks", job, number)), row.slots.seal(Place("chunks.slots", job, number))
+    return ADD_CHUNK, (number, job, body, slots)
 
 
 class Results(Enum):

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from mpqueue._os.files import NO_LINKS, kind_of, open_file, sync_folder
-from mpqueue._parent.journal.chunk_rows import Row
+from mpqueue._parent.journal.chunk_rows import Row, chunk_statement
 from mpqueue._parent.journal.guards.held_files import HeldFiles, MovedError
 from mpqueue._parent.journal.guards.job_lines import COLUMNS, SAID, is_whole, seal_lines
 from mpqueue._parent.journal.guards.journal_lock import Mark
@@ -30,7 +30,7 @@ from mpqueue._parent.journal.migrations import keep_copy, migrate
 from mpqueue._parent.journal.pruning import shrinking
 from mpqueue._parent.journal.pruning.compaction import Compacted, compact, present_slots
 from mpqueue._parent.journal.pruning.stream_pruning import prune_stream
-from mpqueue._parent.journal.schema import APPLICATION, OWNED, SCHEMA, VERSION, check_version
+from mpqueue._parent.journal.schema import APPLICATION, OWNED, SCHEMA, VERSION, Statement, check_version
 from mpqueue._parent.journal.sealed import Place, Unsealed, unseal
 from mpqueue._whole_file import whole_file
 from mpqueue.errors import JournalError
@@ -40,7 +40,6 @@ log = logging.getLogger("mpqueue")
 
 JOBS = f"SELECT {SAID}, seal, suspects FROM jobs NOT INDEXED"  # noqa: S608
 ADD_PAYLOADS = "INSERT INTO payloads (number, job, body) VALUES (?, ?, ?)"
-ADD_CHUNK = "INSERT INTO chunks (number, job, body, slots) VALUES (?, ?, ?, ?)"
 PUT_SLOTS = "INSERT OR REPLACE INTO slots (job, first, body, ids) VALUES (?, ?, ?, ?)"
 WRITTEN_BY = """INSERT INTO written_by (at, mpqueue, python, host, program)
 VALUES ((julianday('now') - 2440587.5) * 86400.0, ?, ?, ?, ?)"""
@@ -54,8 +53,6 @@ COMMITTED = "UPDATE written_by SET commits = ? WHERE number = ?"
 #: What a file of a big value is called behind its name while no row that is on disk may name it.
 PART = ".part"
 
-#: One statement of a transaction, and its arguments.
-Statement = tuple[str, Sequence[Any]]
 Connect = Callable[[str], Any]
 
 
@@ -98,13 +95,6 @@ class JobItems(NamedTuple):
     payloads: Sequence[Unsealed] = ()
     blocks: Sequence[tuple[int, Unsealed, Unsealed | None]] = ()
     chunks: Sequence[Row] = ()
-
-
-def chunk_statement(number: int, job: int, row: Row) -> Statement:
-    """A row of ``chunks``, sealed."""
-    assert row.body is not None
-    slots = _sealed(row.slots, Place("chunks.slots", job, number))
-    return ADD_CHUNK, (number, job, row.body.seal(Place("chunks", job, number)), slots)
 
 
 class Store:

@@ -28,7 +28,7 @@ from mpqueue._parent.journal.guards.job_lines import COLUMNS, SAID, damaged_line
 from mpqueue._parent.journal.guards.ownership import check_own, check_stat
 from mpqueue._parent.journal.items.forgotten import NOBODY
 from mpqueue._parent.journal.items.kept_payloads import Damaged, read_payloads
-from mpqueue._parent.journal.items.known_items import KnownItems, Outcomes
+from mpqueue._parent.journal.items.known_items import KnownItems
 from mpqueue._parent.journal.items.lots import AddedRow, check_complete, read_added
 from mpqueue._parent.journal.items.matching import BLOCK, Block
 from mpqueue._parent.journal.journal_file import (
@@ -40,7 +40,7 @@ from mpqueue._parent.journal.journal_file import (
     open_to_read,
     text_to_column,
 )
-from mpqueue._parent.journal.kept_results import KeptResults
+from mpqueue._parent.journal.kept_results import KeptResults, Outcomes
 from mpqueue._parent.journal.kept_values import ChangedError, Unreadable
 from mpqueue._parent.journal.migrations import ConvertedCopy
 from mpqueue._parent.journal.schema import VERSION, check_version
@@ -523,7 +523,7 @@ class Reader:
     def known_items(self, job: RecordedJob) -> tuple[KnownItems, Outcomes]:
         """What a stream's items are, and how they ended. 24 bytes an item."""
         with self._look() as look:
-            outcomes = Outcomes(look.rows(job.number), job.count, self.read_file, self.path)
+            outcomes = Outcomes(look.rows(job.number), self.read_file, self.path, job.count)
             if outcomes.damaged:
                 self._complain(job, f"how some of its items ended is damaged, so these run again: {outcomes.damaged}")
             return KnownItems(self.lots(job), outcomes), outcomes
@@ -553,7 +553,7 @@ class Reader:
     def _ended_in_stream(self, job: RecordedJob, lots: Sequence[AddedRow]) -> bytearray:
         """By slot, something other than 0 where its item counts, and has ended."""
         with self._look() as look:
-            outcomes = Outcomes(look.rows(job.number), job.count, self.read_file, self.path)
+            outcomes = Outcomes(look.rows(job.number), self.read_file, self.path, job.count)
         now: dict[int, int] = {}
         for lot in lots:
             outcomes.void(lot.supersedes(now))

@@ -27,7 +27,6 @@ from mpqueue._parent.journal.guards.suspects import ends_that_tell, suspect
 from mpqueue._parent.journal.journal_file import (
     Connect,
     JobItems,
-    Statement,
     Store,
     connect,
     describe,
@@ -35,6 +34,7 @@ from mpqueue._parent.journal.journal_file import (
 )
 from mpqueue._parent.journal.journal_reader import Reader, RecordedJob
 from mpqueue._parent.journal.kept_values import BigFile
+from mpqueue._parent.journal.schema import Statement
 from mpqueue._parent.journal.sealed import prepare
 from mpqueue._parent.surroundings.probe import reached
 from mpqueue._parent.surroundings.replies import Reply

@@ -12,16 +12,24 @@ import os
 import threading
 from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate, chain, groupby
 from typing import Any, Protocol, TypeVar
 
 from mpqueue._core.state.item_table import DISCARDED, Elsewhere
-from mpqueue._parent.journal.chunk_rows import ResultPart, WrittenRow, content_of, origins_of, parts_of, slots_at
+from mpqueue._parent.journal.chunk_rows import (
+    ResultPart,
+    WrittenRow,
+    content_of,
+    full_column,
+    origins_of,
+    parts_of,
+    slots_at,
+)
 from mpqueue._parent.journal.kept_values import NO_RESULT, Kept, ReadFile, Unreadable, restore
 from mpqueue._parent.journal.sealed import unseal
 from mpqueue.errors import JournalError
-from mpqueue.status import COMPLETED
+from mpqueue.status import COMPLETED, FAILED, PENDING
 
 log = logging.getLogger("mpqueue")
 
@@ -214,18 +222,74 @@ class KeptResults:
         return content
 
     def _find_rows(self, rows: Rows) -> None:
-        """Look for the row of each slot that has a result. Costs a look at all rows of the job, and 8 bytes a slot."""
-        path, where = self._journal.path, array("q")
-        for row in rows.rows(self._job):
+        """Look for the row of each slot that has a result. Costs a look at all rows of the job, and 7 bytes a slot."""
+        self._where = Outcomes(rows.rows(self._job), self._journal.read_file, self._journal.path).row
+
+
+class Outcomes:
+    """How the items of a job ended, by slots: ``status``, and in which row the result is (`NO_ROW`: there is none).
+
+    Of damaged rows nothing is known: ``lost`` are their slots, and ``damaged`` says why. ``count`` is how many slots
+    the job has; None: those that rows speak of.
+    """
+
+    def __init__(self, rows: Iterable[WrittenRow], read_file: ReadFile, path: str, count: int | None = None) -> None:
+        self.status = bytearray()
+        self.row: array[int] = array("I")
+        self._code: array[int] = array("H")  #: a place in the next one
+        self._codes: dict[int, int] = {}  #: the numbers of all codes, with their places
+        self._grow(count or 0)
+        self.lost: set[int] = set()
+        self.damaged = ""
+        for row in rows:
+            slots: Sequence[int] = range(len(self.status))
             try:
-                content = content_of(row, self._journal.read_file, path)
-                slots = _slots_of(row, content, path)
-            except JournalError:  # only what is in there is damaged
+                if row.slots is not None:
+                    slots = slots_at(unseal(row.slots, row.slots_place, path))
+                content = content_of(row, read_file, path)
+            except JournalError as error:
+                self.damaged = str(error)
+                slots = [slot for slot in slots if slot < len(self.status)]
+                self.void(slots)
+                self.lost.update(slots)
                 continue
-            where.extend([NO_ROW] * (max(slots, default=-1) + 1 - len(where)))
-            for slot, status in zip(slots, content["status"], strict=True):
-                where[slot] = row.number if status == COMPLETED else NO_ROW
-        self._where = where
+            if row.slots is None:
+                slots = slots_at(content["at"])
+            if count is None:
+                self._grow(max(slots, default=-1) + 1)
+            self._note(row.number, content, slots)
+
+    def _grow(self, count: int) -> None:
+        """Have room for so many slots."""
+        more = max(count - len(self.status), 0)
+        self.status.extend(bytes(more))
+        self.row.frombytes(bytes(self.row.itemsize * more))
+        self._code.frombytes(bytes(self._code.itemsize * more))
+
+    def _note(self, number: int, content: dict[str, Any], slots: Sequence[int]) -> None:
+        """The row of that number says this of these slots."""
+        if self.lost:
+            self.lost.difference_update(slots)
+        codes = full_column("I", content.get("code", bytes(4)), len(slots))
+        for slot, status, code in zip(slots, content["status"], codes, strict=True):
+            if slot < len(self.status):  # else it came after this was asked for
+                self.status[slot] = status if status in (COMPLETED, FAILED) else PENDING
+                self.row[slot] = number if status == COMPLETED else NO_ROW
+                self._code[slot] = self._codes.setdefault(code, len(self._codes))
+
+    def code_of(self, slot: int) -> int:
+        """The number of the code that made what is there."""
+        return [*self._codes][self._code[slot]]
+
+    def counts(self) -> dict[str, int]:
+        """What the line of the job says of them."""
+        completed, failed = self.status.count(COMPLETED), self.status.count(FAILED)
+        return {"completed": completed, "failed": failed, "total": completed + failed}
+
+    def void(self, slots: Iterable[int]) -> None:
+        """These items do not count as ended."""
+        for slot in slots:
+            self.status[slot], self.row[slot] = PENDING, NO_ROW
 
 
 def _slots_of(row: WrittenRow, content: dict[str, Any], path: str) -> Sequence[int]:

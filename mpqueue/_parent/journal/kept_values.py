@@ -134,6 +134,16 @@ def keep(value: Any, files: list[BigFile]) -> Kept:
         return _keep(value, files)
 
 
+def keep_small(value: Any) -> Kept | None:
+    """The value, where it is small and can be pickled; else None."""
+    files: list[BigFile] = []
+    try:
+        kept = keep(value, files)
+    except Exception:
+        return None
+    return None if files else kept
+
+
 def _keep(value: Any, files: list[BigFile]) -> Kept:
     try:
         data, buffers = dump_by_reference(value)
@@ -158,7 +168,12 @@ def _kept(data: bytes | None, by_value: bytes | None, buffers: list[memoryview],
     return Kept(None, None, file.name, tuple(memoryview(part).nbytes for part in parts), has, file.digest)
 
 
-def restore(kept: Kept, read_file: ReadFile) -> Any:
+def no_file(name: str) -> bytes:
+    """What is read of a file by what has none."""
+    raise FileNotFoundError(name)
+
+
+def restore(kept: Kept, read_file: ReadFile = no_file) -> Any:
     """The value again, or an `Unreadable`. Ctrl-C and `ChangedError` come through: they say nothing of the value."""
     try:
         if kept.by_reference == NO_RESULT:

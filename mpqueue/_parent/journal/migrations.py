@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mpqueue._os.files import NO_LINKS, open_file, sync_folder
-from mpqueue._parent.journal.chunk_rows import NUMBERS, written_numbers, written_slots
+from mpqueue._parent.journal.chunk_rows import NUMBERS, chunk_statement, row_of, written_numbers
 from mpqueue._parent.journal.guards.job_lines import COLUMNS, SAID, is_whole, seal_of
 from mpqueue._parent.journal.items.lots import BY_USER, AddedRow
 from mpqueue._parent.journal.kept_values import Kept, Unreadable, restore
 from mpqueue._parent.journal.schema import ADDED_ITEMS, VERSION
-from mpqueue._parent.journal.sealed import CHECK, Place, bind, seal, unseal
+from mpqueue._parent.journal.sealed import CHECK, Place, bind, unseal
 from mpqueue.status import COMPLETED, FAILED
 
 #: Items that are converted at a time.
@@ -181,7 +181,7 @@ def _write_lot(connection: Any, job: int, first: int, ended: Sequence[_EndedItem
     identities, states = b"".join([one.identity for one in ended]), b"".join([one.state for one in ended])
     ids = None
     if all(one.item_id is not None for one in ended):
-        ids = [restore(Kept(*one.item_id), _no_file) for one in ended]
+        ids = [restore(Kept(*one.item_id)) for one in ended]
         ids = None if Unreadable in set(map(type, ids)) else ids
     makers = written_numbers(array("q", (BY_USER,)))
     lot = AddedRow(first, len(ended), [one.kept for one in ended], ids, identities, makers, (),
@@ -207,14 +207,7 @@ def _write_lot(connection: Any, job: int, first: int, ended: Sequence[_EndedItem
 
 def _write_row(connection: Any, job: int, slots: list[int], content: dict[str, Any]) -> None:
     number = connection.execute("SELECT coalesce(max(number), 0) + 1 FROM chunks").fetchone()[0]
-    body = seal(content, Place("chunks", job, number))
-    slots_body = seal(written_slots(slots), Place("chunks.slots", job, number))
-    connection.execute("INSERT INTO chunks (number, job, body, slots) VALUES (?, ?, ?, ?)",
-                       (number, job, body, slots_body))  # fmt: skip
-
-
-def _no_file(name: str) -> bytes:
-    raise FileNotFoundError(name)
+    connection.execute(*chunk_statement(number, job, row_of(content, slots)))
 
 
 def _bound(body: Any, place: Place) -> Any:

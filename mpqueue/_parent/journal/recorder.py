@@ -33,13 +33,14 @@ from mpqueue._core.messages import JobHeldBack, JobPaused, JobResumed
 from mpqueue._core.state.columns import take
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._core.state.job_book import JobBook
-from mpqueue._parent.journal.chunk_rows import NO_ROW, Row, RowDraft
-from mpqueue._parent.journal.items.growth_draft import GrownRow, GrowthDraft
+from mpqueue._parent.journal.chunk_rows import NO_ROW, Row, RowDraft, chunk_statement
+from mpqueue._parent.journal.items.growth_draft import GrowthDraft, draft_of
 from mpqueue._parent.journal.items.passed_values import REMOVE_ALL, PassRecord
 from mpqueue._parent.journal.items.recorded_growth import RecordedGrowth
-from mpqueue._parent.journal.items.stream_record import StreamDraft, StreamRecord
-from mpqueue._parent.journal.journal_file import Statement, chunk_statement
+from mpqueue._parent.journal.items.stream_record import StreamRecord
 from mpqueue._parent.journal.journal_writer import GROUP, Entry, Journal
+from mpqueue._parent.journal.kept_values import BigFile
+from mpqueue._parent.journal.schema import Statement
 from mpqueue._parent.surroundings.replies import Reply
 from mpqueue._parent.transport.kept_errors import text_of
 from mpqueue._parent.users_code.asides import Aside, Asides
@@ -73,9 +74,8 @@ ENDED = "UPDATE jobs SET status = ?, started_at = ?, finished_at = ?, duration =
 CLEARED = "UPDATE jobs SET suspects = NULL WHERE number = ? AND suspects IS NOT NULL"
 
 
-#: What is written of some items, and how it comes to be.
-AnyRow = Row | GrownRow
-Draft = RowDraft | StreamDraft | GrowthDraft
+#: What is to be written of some items.
+Draft = RowDraft | GrowthDraft
 
 
 @dataclass(slots=True)
@@ -263,14 +263,14 @@ class Recorder:
             self._awaited.add(written)
             if self.trouble is not None:
                 self._fail_awaited(self.trouble)
-        draft = GrowthDraft(growth, job.table, None)
+        draft = draft_of(growth, job.table, None)
         row = None if busy else draft.plain_row()
         if row is None:
             self._put_aside(job, recording, draft, partial(self._added, job, recording, written))
         else:
             self._added(job, recording, written, row)
 
-    def _added(self, job: JobBook, recording: Recording, written: Reply[None] | None, row: AnyRow) -> None:
+    def _added(self, job: JobBook, recording: Recording, written: Reply[None] | None, row: Row) -> None:
         if recording.removed:
             return
         entry = self._entry(recording, _Note(urgent=written is not None), row)
@@ -371,31 +371,23 @@ class Recorder:
     def _waits(self, note: _Note) -> bool:
         return note.waits and not self._closing_in_trouble
 
-    def _entry(self, recording: Recording, note: _Note, row: AnyRow | None, held: _Held | None = None) -> Entry:
-        if isinstance(row, GrownRow):
-            entry = self._entry(recording, note, row.row, held)
-            statements = row.growth.statements(recording.number)
-            files = [(file, recording.number) for file in row.growth.files]
-            # The items first: their outcomes, in whatever row, are written after that.
-            return dataclasses.replace(
-                entry,
-                statements=[*statements, *entry.statements],
-                files=[*files, *entry.files],
-                urgent=entry.urgent or bool(files),
-            )
-        if row is None or row.body is None:
-            done = None if held is None else partial(self._on_disk, recording, held, None)
-            return Entry(note.statements, (), done, note.urgent)
-        number = self.journal.next_chunk()
-        chunk = chunk_statement(number, recording.number, row)
-        files = [(file, recording.number) for file in row.files]
-        stored = None
-        if held is not None and held.announcement is not None and row.done and recording.stream is None:
-            size = len(row.body.data) + sum(file.size for file in row.files) + OBJECT * len(row.done)
-            stored = _Stored(weakref.ref(held.announcement.job.table), row.done, number, size)
+    def _entry(self, recording: Recording, note: _Note, row: Row | None, held: _Held | None = None) -> Entry:
+        number = recording.number
+        statements, files, stored = list[Statement](), list[BigFile](), None
+        if row is not None and row.growth is not None:  # first: outcomes of the items, in whatever row, come after that
+            statements += row.growth.statements(number)
+            files += row.growth.files
+        if row is not None and row.body is not None:
+            chunk = self.journal.next_chunk()
+            statements.append(chunk_statement(chunk, number, row))
+            files += row.files
+            if held is not None and held.announcement is not None and row.done and recording.stream is None:
+                size = len(row.body.data) + sum(file.size for file in row.files) + OBJECT * len(row.done)
+                stored = _Stored(weakref.ref(held.announcement.job.table), row.done, chunk, size)
         done = None if held is None else partial(self._on_disk, recording, held, stored)
         refused = None if stored is None else stored.refuse
-        return Entry([chunk, *note.statements], files, done, note.urgent or bool(files), refused)
+        named = [(file, number) for file in files]
+        return Entry([*statements, *note.statements], named, done, note.urgent or bool(files), refused)
 
     def _on_disk(self, recording: Recording, held: _Held, stored: _Stored | None) -> None:
         """On the journal's thread."""
@@ -448,11 +440,11 @@ class Recorder:
         ended = RowDraft(job.table, indices, recording.tries_kept, recording.unkept)
         draft: Draft = ended
         if isinstance(growth := job.table.growth, RecordedGrowth) and growth.has_lots:
-            draft = GrowthDraft(growth, job.table, ended)
+            draft = draft_of(growth, job.table, ended)
         counts = (job.completed, job.failed, job.retries, recording.number)
         return _Note(draft, [(COUNTS, counts)], waits=True, urgent=_longest(job.table, indices) > GROUP)
 
-    def _kept(self, job: JobBook, recording: Recording, note: _Note, held: _Held, size: int, row: AnyRow) -> None:
+    def _kept(self, job: JobBook, recording: Recording, note: _Note, held: _Held, size: int, row: Row) -> None:
         """The job's own thread has made the row, of results of so many bytes."""
         self._unpickled -= size
         if recording.removed:
@@ -530,7 +522,7 @@ class Recorder:
         self._fail_awaited(self.trouble or JournalError(f"{self.journal.path}: the queue has ended"))
 
 
-class _Keeping(Aside[AnyRow]):
+class _Keeping(Aside[Row]):
     """A row that is made on the job's own thread. Without a draft it is an empty one, which waits for those before."""
 
     def __init__(self, job: JobBook, recording: Recording, draft: Draft | None) -> None:
@@ -543,19 +535,19 @@ class _Keeping(Aside[AnyRow]):
         """See `Aside`."""
         return 0 if self._draft is None else self._draft.step
 
-    def run(self) -> AnyRow | None:
+    def run(self) -> Row | None:
         """See `Aside`."""
         if self._draft is None:
             return NO_ROW
         try:
-            row: AnyRow | None = self._draft.row()
+            row: Row | None = self._draft.row()
         except BaseException as error:  # for example `SystemExit` in a user's `__reduce__`
             row = self._draft.cut_short(text_of(error))
         if row is not None:
             self._complain(row)
         return row
 
-    def cut_short(self) -> AnyRow | None:
+    def cut_short(self) -> Row | None:
         """See `Aside`."""
         if self._draft is None:
             return NO_ROW
@@ -565,14 +557,14 @@ class _Keeping(Aside[AnyRow]):
                         "they will run again", self._job.id, len(row.left_out))  # fmt: skip
         return row
 
-    def takes_long(self) -> AnyRow | None:
+    def takes_long(self) -> Row | None:
         """See `Aside`: what it was about to tell is not on disk, so it goes on."""
         if self._draft is not None:
             log.warning("job %r: pickling what one of its items returned takes long; its end is announced once it is "
                         "in the journal. cancel(kill=True) ends the job without it", self._job.id)  # fmt: skip
         return None
 
-    def _complain(self, row: AnyRow) -> None:
+    def _complain(self, row: Row) -> None:
         if row.left_out and not self._recording.complained:
             self._recording.complained = True
             index, reason = row.left_out[0]

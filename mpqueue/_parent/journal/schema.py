@@ -16,7 +16,13 @@ Bodies are sealed, see `mpqueue._parent.journal.sealed`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from mpqueue.errors import JournalError
+
+#: One statement of a transaction, and its arguments.
+Statement = tuple[str, Sequence[Any]]
 
 #: SQLite's ``application_id``: "mpqj".
 APPLICATION = 0x6D70716A

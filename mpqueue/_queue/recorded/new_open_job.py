@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpqueue._core.state.item_table import DISCARD, ItemTable
 from mpqueue._parent.journal.chunk_rows import Results
-from mpqueue._parent.journal.items.growth_draft import GrowthDraft
+from mpqueue._parent.journal.items.growth_draft import draft_of
 from mpqueue._parent.journal.items.recorded_growth import GivenItems, RecordedGrowth
 from mpqueue._parent.journal.journal_file import JobItems
 from mpqueue._parent.journal.kept_results import KeptResults
@@ -155,8 +155,9 @@ class NewOpenJob(NewJob):
         if not len(table):
             self._take_rule(rule)
         book.take_in(chosen, rule)
-        row = GrowthDraft(growth, table, None).row()
+        row = draft_of(growth, table, None).row()
         assert row is not None
+        assert row.growth is not None
         files = [(file, number) for file in row.growth.files]
         statements = row.growth.statements(number)
         recorder.journal.ask(lambda store: store.write(statements, files))

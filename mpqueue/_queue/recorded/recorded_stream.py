@@ -18,14 +18,14 @@ from mpqueue._core.state.item_table import Failure, ItemTable
 from mpqueue._core.state.pending import Care
 from mpqueue._options import JobOptions
 from mpqueue._output.progress import Showing
-from mpqueue._parent.journal.chunk_rows import Row, fresh_row
+from mpqueue._parent.journal.chunk_rows import Row, chunk_statement, fresh_row
 from mpqueue._parent.journal.code.code_parts import code_of
 from mpqueue._parent.journal.guards.running_marks import MOST
 from mpqueue._parent.journal.guards.suspects import care_of, ended_program, is_guilty
 from mpqueue._parent.journal.items.identity import UNKNOWN, why_unstable
 from mpqueue._parent.journal.items.known_items import Known, KnownItems
 from mpqueue._parent.journal.items.stream_record import ComingLot, StreamRecord, lot_of
-from mpqueue._parent.journal.journal_file import JobItems, chunk_statement
+from mpqueue._parent.journal.journal_file import JobItems
 from mpqueue._parent.journal.journal_writer import Entry
 from mpqueue._parent.journal.kept_results import KeptResults
 from mpqueue._parent.journal.recorder import Recorder, Recording
@@ -369,13 +369,14 @@ class RecordedStream(Stream):
         """Have these on disk as failed. They run again the next time, and are not suspected then."""
         number, journal, suspects = self._place.number, self._journal, self._place.suspects
         # On the coordinator's thread, which takes what has come as well.
-        grown = self._host.ask(lambda: self._record.draft(self._table, failed)).row()
-        assert grown is not None
-        files = [(file, number) for file in grown.row.files]
+        row = self._host.ask(lambda: self._record.draft(self._table, failed)).row()
+        assert row is not None
+        assert row.growth is not None
+        files = [(file, number) for file in row.files]
         for slot in self._table.slots_of(failed) or failed:
             suspects.pop(slot, None)
-        row = chunk_statement(journal.next_chunk(), number, grown.row)
-        journal.ask(lambda store: store.write([*grown.growth.statements(number), row], files))
+        statements = [*row.growth.statements(number), chunk_statement(journal.next_chunk(), number, row)]
+        journal.ask(lambda store: store.write(statements, files))
         journal.ask(lambda store: store.put_job(number, {"suspects": prepare(suspects)}, JobItems()))
 
     # -- how far ahead ---------------------------------------------------------------------------------------

@@ -19,9 +19,10 @@ from mpqueue._core.commands import AnnounceFinished, AnnounceItems, AnnounceReco
 from mpqueue._core.state.item_table import make_table
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._options import JobOptions
-from mpqueue._parent.journal.journal_file import ADD_CHUNK, Statement
+from mpqueue._parent.journal.chunk_rows import ADD_CHUNK
 from mpqueue._parent.journal.journal_writer import GROUP, Entry, Journal
 from mpqueue._parent.journal.recorder import ENDED, Recorder, Recording
+from mpqueue._parent.journal.schema import Statement
 from mpqueue._parent.users_code.asides import Asides
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import JobStatus

@@ -8,51 +8,28 @@ from __future__ import annotations
 
 import threading
 from array import array
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._parent.journal.chunk_rows import NO_ROW, Row, RowDraft, kept_together
-from mpqueue._parent.journal.items.lots import BY_USER, AddedRows, KeptItem, keep_item, rows_of
+from mpqueue._parent.journal.items.lots import BY_USER, COUNT, KeptItem, NewItems, keep_item, rows_of
 from mpqueue._parent.journal.items.recorded_growth import Lot, RecordedGrowth
 from mpqueue._parent.journal.kept_values import BigFile
 
-if TYPE_CHECKING:
-    from mpqueue._parent.journal.journal_file import Statement
-
-
-class NewItems(Protocol):
-    """Items on their way into the file."""
-
-    @property
-    def files(self) -> tuple[BigFile, ...]:
-        """The big ones."""
-        ...
-
-    def statements(self, job: int) -> list[Statement]:
-        """What writes them, and counts them."""
-        ...
-
-
-class GrownRow(NamedTuple):
-    """A row, and the items that are written with it."""
-
-    row: Row
-    growth: NewItems
-
-    @property
-    def left_out(self) -> tuple[tuple[int, str], ...]:
-        """See `Row`."""
-        return self.row.left_out
-
 
 class GrowthDraft:
-    """As `RowDraft`, and on the same threads. ``draft`` is that of the items that have ended; None: there are none."""
+    """As `RowDraft`, and on the same threads: that of the items that have ended (None: there are none), and of others.
 
-    def __init__(self, growth: RecordedGrowth, table: ItemTable, draft: RowDraft | None) -> None:
+    These are the items of the ``lots``, which are pickled first. With the row, ``new_items`` gives all that are new.
+    """
+
+    def __init__(
+        self, draft: RowDraft | None, lots: Sequence[LotDraft], new_items: Callable[[Row], NewItems | None]
+    ) -> None:
         self._draft = draft
-        self._lots = [_LotDraft(table, lot) for lot in growth.take_lots()]
-        self._slots, self._rule = growth.next_slot, str(table.rule)
+        self._lots = lots
+        self._new_items = new_items
         self._lock = threading.Lock()  #: of the next two
         self._is_over = False  #: the items were taken as far as they are pickled
         self._has_items = False  #: all of them are: `draft` comes next
@@ -63,7 +40,7 @@ class GrowthDraft:
         draft = 0 if self._draft is None else self._draft.step
         return draft + sum(lot.step for lot in self._lots)
 
-    def plain_row(self) -> GrownRow | None:
+    def plain_row(self) -> Row | None:
         """The row, where nothing failed and items and results are small and plain; else None."""
         for lot in self._lots:
             if not lot.keep_plain():
@@ -71,7 +48,7 @@ class GrowthDraft:
         row = NO_ROW if self._draft is None else self._draft.plain_row()
         return None if row is None else self._grown(row)
 
-    def row(self) -> GrownRow | None:
+    def row(self) -> Row | None:
         """The row; None where it was cut short meanwhile."""
         for lot in self._lots:
             lot.keep()
@@ -83,7 +60,7 @@ class GrowthDraft:
         row = NO_ROW if self._draft is None else self._draft.row()
         return None if row is None else self._grown(row)
 
-    def cut_short(self, why: str) -> GrownRow | None:
+    def cut_short(self, why: str) -> Row | None:
         """What is pickled by now. None where `row` has just ended."""
         with self._lock:
             has_items, self._is_over = self._has_items, True
@@ -101,13 +78,24 @@ class GrowthDraft:
         if makers and self._draft is not None:
             self._draft.withhold(makers, why)
 
-    def _grown(self, row: Row) -> GrownRow:
-        rows = tuple(each for lot in self._lots for each in lot.rows())
-        files = tuple(file for lot in self._lots for file in lot.files)
-        return GrownRow(row, AddedRows(rows, files, self._slots, self._rule))
+    def _grown(self, row: Row) -> Row:
+        return row._replace(growth=self._new_items(row))
 
 
-class _LotDraft:
+def draft_of(growth: RecordedGrowth, table: ItemTable, draft: RowDraft | None) -> GrowthDraft:
+    """What an open job has got since the last time, to be written with these items that have ended."""
+    lots = [LotDraft(table, lot) for lot in growth.take_lots()]
+    slots, rule = growth.next_slot, str(table.rule)
+
+    def new_items(_: Row) -> NewItems | None:
+        rows = [each for lot in lots for each in lot.rows()]
+        files = tuple(file for lot in lots for file in lot.files)
+        return NewItems(rows, (COUNT, (sum(row.size for row in rows), slots, rule)), files) if rows else None
+
+    return GrowthDraft(draft, lots, new_items)
+
+
+class LotDraft:
     """The items of one lot, pickled one after the other."""
 
     def __init__(self, table: ItemTable, lot: Lot) -> None:

@@ -11,7 +11,7 @@ from array import array
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from mpqueue._parent.journal.kept_values import BigFile, Kept, NotKept, Unreadable, keep, restore
+from mpqueue._parent.journal.kept_values import BigFile, Kept, NotKept, Unreadable, keep, keep_small, restore
 from mpqueue._parent.journal.sealed import Place, Unsealed, prepare, unseal
 from mpqueue.errors import JournalError
 
@@ -41,11 +41,11 @@ def keep_payloads(slots: Sequence[int], payloads: list[Any]) -> tuple[list[Unsea
     for lo in range(0, len(payloads), BLOCK):
         block, at = payloads[lo : lo + BLOCK], slots[lo : lo + BLOCK]
         named = (at[0], at[-1] + 1) if isinstance(at, range) else array("Q", at).tobytes()
-        together = _kept(block)
+        together = keep_small(block)
         if together is not None:
             bodies.append(prepare((named, tuple(together))))
             continue
-        each = [_kept(item) for item in block]
+        each = [keep_small(item) for item in block]
         left_out += [lo + nth for nth, one in enumerate(each) if one is None]
         bodies.append(prepare((named, [None if one is None else tuple(one) for one in each])))
     return bodies, left_out
@@ -56,25 +56,23 @@ def hash_payloads(payloads: list[Any]) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for lo in range(0, len(payloads), BLOCK):
         block = payloads[lo : lo + BLOCK]
-        if _kept(block, digest) is None:
+        if not _hash(block, digest):
             for item in block:
-                _kept(item, digest)
+                _hash(item, digest)
     return digest.hexdigest()
 
 
-def _kept(value: Any, digest: Any = None) -> Kept | None:
-    """The value, where it is small enough and can be pickled; its bytes count for the digest in any case."""
+def _hash(value: Any, digest: Any) -> bool:
+    """Have the bytes of the value counted; True where it is small, and can be pickled."""
     files: list[BigFile] = []
     try:
         kept = keep(value, files)
     except Exception:
-        if digest is not None:
-            digest.update(type(value).__name__.encode())
-        return None
-    if digest is not None:
-        for part in files[0].parts if files else (kept.by_reference or kept.by_value or b"",):
-            digest.update(part)
-    return None if files else kept
+        digest.update(type(value).__name__.encode())
+        return False
+    for part in files[0].parts if files else (kept.by_reference or kept.by_value or b"",):
+        digest.update(part)
+    return not files
 
 
 def read_payloads(total: int, bodies: Iterable[tuple[bytes, Place | None]], path: str) -> list[Any]:
@@ -87,10 +85,10 @@ def read_payloads(total: int, bodies: Iterable[tuple[bytes, Place | None]], path
             continue
         slots = named_slots(named, total)
         if isinstance(kept, tuple):
-            together = restore(Kept(*kept), _no_file)
+            together = restore(Kept(*kept))
             values = together if isinstance(together, list) else [together] * len(slots)
         else:
-            values = [NotKept() if one is None else restore(Kept(*one), _no_file) for one in kept]
+            values = [NotKept() if one is None else restore(Kept(*one)) for one in kept]
         for slot, value in zip(slots, values, strict=False):
             if slot < total:  # else its maker ended before it counted
                 payloads[slot] = value
@@ -106,7 +104,3 @@ def named_slots(named: Any, total: int) -> Sequence[int]:
     slots = array("Q")
     slots.frombytes(named)
     return slots
-
-
-def _no_file(name: str) -> bytes:
-    raise FileNotFoundError(name)

@@ -8,16 +8,11 @@ left. Takes 24 bytes an item, six more with the index, and eight where items hav
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
-from mpqueue._parent.journal.chunk_rows import WrittenRow, content_of, full_column, slots_at
 from mpqueue._parent.journal.items.identity import SIZE
-from mpqueue._parent.journal.kept_results import NO_ROW
-from mpqueue._parent.journal.kept_values import ReadFile
-from mpqueue._parent.journal.sealed import unseal
-from mpqueue.errors import JournalError
-from mpqueue.status import COMPLETED, FAILED, PENDING
+from mpqueue._parent.journal.kept_results import Outcomes
 
 if TYPE_CHECKING:
     from mpqueue._parent.journal.items.lots import AddedRow
@@ -26,53 +21,6 @@ if TYPE_CHECKING:
 STATE = 8
 #: Ends a chain of the index.
 _NONE = 0xFFFFFFFF
-
-
-class Outcomes:
-    """How the items of a stream ended, by slots: ``status``, and in which row the result is (`NO_ROW`: there is none).
-
-    Of damaged rows nothing is known: ``lost`` are their slots, and ``damaged`` says why.
-    """
-
-    def __init__(self, rows: Iterable[WrittenRow], count: int, read_file: ReadFile, path: str) -> None:
-        self.status = bytearray(count)
-        self.row: array[int] = array("I", bytes(4 * count))
-        self._code: array[int] = array("H", bytes(2 * count))  #: a place in the next one
-        self._codes: dict[int, int] = {}  #: the numbers of all codes, with their places
-        self.lost: set[int] = set()
-        self.damaged = ""
-        for row in rows:
-            slots: Sequence[int] = range(count)
-            try:
-                slots = slots_at(unseal(row.slots, row.slots_place, path))
-                content = content_of(row, read_file, path)
-            except JournalError as error:
-                self.damaged = str(error)
-                self.void(slots)
-                self.lost.update(slots)
-                continue
-            if self.lost:
-                self.lost.difference_update(slots)
-            codes = full_column("I", content.get("code", bytes(4)), len(slots))
-            for slot, status, code in zip(slots, content["status"], codes, strict=True):
-                if slot < count:  # else it came after this was asked for
-                    self.status[slot] = status if status in (COMPLETED, FAILED) else PENDING
-                    self.row[slot] = row.number if status == COMPLETED else NO_ROW
-                    self._code[slot] = self._codes.setdefault(code, len(self._codes))
-
-    def code_of(self, slot: int) -> int:
-        """The number of the code that made what is there."""
-        return [*self._codes][self._code[slot]]
-
-    def counts(self) -> dict[str, int]:
-        """What the line of the job says of them."""
-        completed, failed = self.status.count(COMPLETED), self.status.count(FAILED)
-        return {"completed": completed, "failed": failed, "total": completed + failed}
-
-    def void(self, slots: Iterable[int]) -> None:
-        """These items do not count as ended."""
-        for slot in slots:
-            self.status[slot], self.row[slot] = PENDING, NO_ROW
 
 
 class Known(NamedTuple):

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from mpqueue._parent.journal.chunk_rows import numbers_of, written_numbers
 from mpqueue._parent.journal.items.identity import SIZE
 from mpqueue._parent.journal.kept_values import BigFile, Kept, ReadFile, Unreadable, keep, restore
+from mpqueue._parent.journal.schema import Statement
 from mpqueue._parent.journal.sealed import Place, prepare, unseal
 from mpqueue.errors import JournalError
-
-if TYPE_CHECKING:
-    from mpqueue._parent.journal.journal_file import Statement
 
 PUT = "INSERT INTO added_items (job, first, count, body) VALUES (?, ?, ?, ?)"
 CHANGE = "UPDATE added_items SET body = ? WHERE job = ? AND first = ?"
@@ -90,7 +88,7 @@ class AddedRow(NamedTuple):
         """The ids; an `Unreadable` for each where they can't be read; None where items have none."""
         if not isinstance(self.ids, tuple):
             return self.ids
-        found = restore(Kept(*self.ids), _no_file)
+        found = restore(Kept(*self.ids))
         return found if isinstance(found, list) else [Unreadable(found.reason) for _ in range(self.size)]
 
     def all_makers(self) -> Sequence[int]:
@@ -109,10 +107,6 @@ class AddedRow(NamedTuple):
         if isinstance(self.kept, list):
             return self._replace(gone=gone, kept=[None if at in gone else one for at, one in enumerate(self.kept)])
         return self._replace(gone=gone)
-
-
-def _no_file(name: str) -> bytes:
-    raise FileNotFoundError(name)
 
 
 def _place(job: int, first: int) -> Place:
@@ -155,20 +149,17 @@ def rows_of(
         )
 
 
-class AddedRows(NamedTuple):
-    """Items on their way into the file, with how many slots the job has then, and where the items' ids come from."""
+class NewItems(NamedTuple):
+    """Items on their way into the file, with their files, and what counts them: all of it but the job's number."""
 
-    rows: tuple[AddedRow, ...]
-    files: tuple[BigFile, ...]
-    slots: int
-    rule: str
+    lots: Sequence[AddedRow]
+    counts: Statement
+    files: tuple[BigFile, ...] = ()
 
     def statements(self, job: int) -> list[Statement]:
         """What writes them, and counts them."""
-        if not self.rows:
-            return []
-        count = sum(row.size for row in self.rows)
-        return [*(row.put(job) for row in self.rows), (COUNT, (count, self.slots, self.rule, job))]
+        sql, arguments = self.counts
+        return [*(lot.put(job) for lot in self.lots), (sql, (*arguments, job))]
 
 
 def check_complete(rows: Sequence[AddedRow], slots: int, path: str) -> None:

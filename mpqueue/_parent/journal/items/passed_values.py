@@ -20,8 +20,8 @@ from mpqueue.errors import JournalError
 
 if TYPE_CHECKING:
     from mpqueue._core.state.pipeline import Path
-    from mpqueue._parent.journal.journal_file import Statement
     from mpqueue._parent.journal.journal_reader import Reader, RecordedJob
+    from mpqueue._parent.journal.schema import Statement
 
 REMOVE = "DELETE FROM added_items WHERE job = ? AND first = ?"
 REMOVE_ALL = "DELETE FROM added_items WHERE job = ?"

@@ -13,16 +13,15 @@ from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mpqueue._parent.journal.chunk_rows import Row, RowDraft, written_numbers
-from mpqueue._parent.journal.items.growth_draft import GrownRow
-from mpqueue._parent.journal.items.lots import BY_USER, AddedRow, KeptItem
-from mpqueue._parent.journal.kept_values import BigFile, keep
+from mpqueue._parent.journal.items.growth_draft import GrowthDraft
+from mpqueue._parent.journal.items.lots import BY_USER, AddedRow, KeptItem, NewItems
+from mpqueue._parent.journal.kept_values import keep_small
 from mpqueue.status import COMPLETED, FAILED, PENDING
 
 if TYPE_CHECKING:
     from mpqueue._core.state.item_table import ItemTable
     from mpqueue._parent.journal.items.known_items import Known
     from mpqueue._parent.journal.items.stream_items import StreamItem
-    from mpqueue._parent.journal.journal_file import Statement
 
 #: Its slots count from when they are written; its items, from when they have ended.
 COUNT = """UPDATE jobs SET completed = completed + ?, failed = failed + ?, total = total + ?, slots = max(slots, ?)
@@ -90,7 +89,7 @@ class StreamRecord:
         if status != PENDING:
             self._before[index] = status
 
-    def draft(self, table: ItemTable, indices: Sequence[int]) -> StreamDraft:
+    def draft(self, table: ItemTable, indices: Sequence[int]) -> GrowthDraft:
         """What these items, which have ended, bring into the journal."""
         came = [self._unwritten.popleft() for _ in range(len(self._unwritten))]
         before = [status for each in came for status in each.replaced]
@@ -99,69 +98,23 @@ class StreamRecord:
         unkept = self._unkept.intersection(indices) if self._unkept else ()
         self._unkept.difference_update(unkept)
         draft = RowDraft(table, [*indices], {}, unkept)  # no slices of it: it has no columns
-        return StreamDraft(draft, table, indices, [each.lot for each in came], before)
+        lots = [each.lot for each in came]
+        failed = sum([table.status[index] == FAILED for index in indices]) if table.failures else 0
+        completed_before, failed_before = before.count(COMPLETED), before.count(FAILED)
 
+        def new_items(row: Row) -> NewItems:
+            slots = lots[-1].first + lots[-1].size if lots else 0
+            counts = (len(row.done) - completed_before, failed - failed_before)
+            return NewItems(lots, (COUNT, (*counts, sum(counts), slots)))
 
-class StreamLots(NamedTuple):
-    """Items on their way into the file, and by how much the counts of their stream change: completed, failed."""
-
-    lots: Sequence[AddedRow]
-    completed: int
-    failed: int
-    files: tuple[BigFile, ...] = ()
-
-    def statements(self, job: int) -> list[Statement]:
-        """What writes them, and counts them."""
-        slots = self.lots[-1].first + self.lots[-1].size if self.lots else 0
-        counts = (self.completed, self.failed, self.completed + self.failed, slots, job)
-        return [*(lot.put(job) for lot in self.lots), (COUNT, counts)]
-
-
-class StreamDraft:
-    """As `RowDraft`, and on the same threads: that of the ``draft``, and the items that are written with it."""
-
-    def __init__(
-        self,
-        draft: RowDraft,
-        table: ItemTable,
-        indices: Sequence[int],
-        lots: Sequence[AddedRow],
-        before: Sequence[int],
-    ) -> None:
-        self._draft = draft
-        self._failed = sum([table.status[index] == FAILED for index in indices]) if table.failures else 0
-        self._lots = lots
-        self._before = before
-
-    @property
-    def step(self) -> int:
-        """Goes up with each object that is pickled."""
-        return self._draft.step
-
-    def plain_row(self) -> GrownRow | None:
-        """The row, where nothing failed and the results are small and plain; else None."""
-        return self._grown(self._draft.plain_row())
-
-    def row(self) -> GrownRow | None:
-        """The row; None where it was cut short meanwhile."""
-        return self._grown(self._draft.row())
-
-    def cut_short(self, why: str) -> GrownRow | None:
-        """What is pickled by now. None where `row` has just ended."""
-        return self._grown(self._draft.cut_short(why))
-
-    def _grown(self, row: Row | None) -> GrownRow | None:
-        if row is None:
-            return None
-        completed, failed = self._before.count(COMPLETED), self._before.count(FAILED)
-        return GrownRow(row, StreamLots(self._lots, len(row.done) - completed, self._failed - failed))
+        return GrowthDraft(draft, (), new_items)
 
 
 def _kept_items(items: list[Any]) -> tuple[Any, ...] | list[KeptItem]:
     """All in one, where they are small and plain; else each by itself: None for one that is not to be kept."""
     if all(_is_small(item) for item in items):
         return (pickle.dumps(items, pickle.HIGHEST_PROTOCOL),)
-    return [_kept(item) for item in items]
+    return [None if (kept := keep_small(item)) is None else tuple(kept) for item in items]
 
 
 def _kept_ids(ids: list[Hashable]) -> list[Hashable] | tuple[Any, ...]:
@@ -169,18 +122,9 @@ def _kept_ids(ids: list[Hashable]) -> list[Hashable] | tuple[Any, ...]:
     if all(_is_small(each) for each in ids):
         return ids
     nothing: list[Hashable] = [None] * len(ids)
-    return _kept(ids) or nothing
+    kept = keep_small(ids)
+    return nothing if kept is None else tuple(kept)
 
 
 def _is_small(value: Any) -> bool:
     return type(value) in _SMALL or (type(value) in _TEXTS and len(value) < MOST_TEXT)
-
-
-def _kept(value: Any) -> tuple[Any, ...] | None:
-    """The value, where it is small and can be pickled. An item that can't be fails when its turn comes."""
-    files: list[BigFile] = []
-    try:
-        kept = keep(value, files)
-    except Exception:
-        return None
-    return None if files else tuple(kept)

@@ -19,17 +19,19 @@ from typing import Any, NamedTuple
 from mpqueue._parent.journal.chunk_rows import (
     NUMBERS,
     ResultPart,
+    WrittenRow,
+    chunk_statement,
     full_column,
     numbers_of,
     origins_of,
     parts_of,
+    row_of,
     slots_at,
     written_numbers,
-    written_slots,
 )
 from mpqueue._parent.journal.items.forgotten import forget
 from mpqueue._parent.journal.kept_values import Kept, plain_list
-from mpqueue._parent.journal.sealed import Place, prepare, unseal
+from mpqueue._parent.journal.sealed import Place, unseal
 from mpqueue.status import COMPLETED
 
 Run = Callable[..., Any]
@@ -42,7 +44,6 @@ _KEYS = {"at", "status", "results", "parts", "errors", "history", "failures", "p
 #: Columns of numbers. Rows of journals of version 2 have no ``code``.
 _COLUMNS = {**NUMBERS, "code": "I"}
 _KEYS |= _COLUMNS.keys()
-ADD = "INSERT INTO chunks (number, job, body, slots) VALUES (?, ?, ?, ?)"
 
 #: What a row says of single items, by their places in it.
 _BY_PLACE = ("history", "failures", "payloads", "output")
@@ -114,13 +115,21 @@ class JobRows:
         found = run("SELECT number FROM chunks WHERE job = ? ORDER BY number", (job,)).fetchall()
         self.numbers: list[int] = [row[0] for row in found]
 
+    def __iter__(self) -> Iterator[WrittenRow]:
+        return map(self._written, self.numbers)
+
+    def _written(self, number: int) -> WrittenRow:
+        body, at = self._run("SELECT body, slots FROM chunks WHERE number = ?", (number,)).fetchone()
+        return WrittenRow(
+            number, body, Place("chunks", self._job, number), at, Place("chunks.slots", self._job, number)
+        )
+
     def read(self, number: int) -> TakenRow:
         """A row, as it is written."""
-        body, at = self._run("SELECT body, slots FROM chunks WHERE number = ?", (number,)).fetchone()
-        what = f"{self._path}: a row of it"
-        content = unseal(body, Place("chunks", self._job, number), what)
-        named = content["at"] if at is None else unseal(at, Place("chunks.slots", self._job, number), what)
-        return TakenRow(content, slots_at(named), len(body))
+        row, what = self._written(number), f"{self._path}: a row of it"
+        content = unseal(row.body, row.place, what)
+        named = content["at"] if row.slots is None else unseal(row.slots, row.slots_place, what)
+        return TakenRow(content, slots_at(named), len(row.body))
 
     def write(self, numbers: Sequence[int], draft: _Draft) -> bool:
         """Have one row instead of these; where nothing would be in it, and it is not the last one, none: then False."""
@@ -129,9 +138,7 @@ class JobRows:
         number = numbers[-1]
         is_needed = bool(draft.slots) or number == self.numbers[-1]
         if is_needed:
-            body = prepare(draft.content()).seal(Place("chunks", self._job, number))
-            slots = prepare(written_slots(draft.slots)).seal(Place("chunks.slots", self._job, number))
-            self._run(ADD, (number, self._job, body, slots))
+            self._run(*chunk_statement(number, self._job, row_of(draft.content(), draft.slots)))
         return is_needed
 
 

@@ -6,6 +6,8 @@ All of a stream is to run again after another ``version=``, say. Items that have
 from __future__ import annotations
 
 from mpqueue._parent.journal.items.lots import lots_of
+from mpqueue._parent.journal.kept_results import Outcomes
+from mpqueue._parent.journal.kept_values import no_file
 from mpqueue._parent.journal.pruning.compaction import Compacted, JobRows, Run, compact
 from mpqueue.status import COMPLETED, PENDING
 
@@ -22,7 +24,10 @@ def prune_stream(run: Run, job: int, slots: int, path: str, *, gone: bool) -> Co
             present[slot] = 0
     forgotten: set[int] = set()
     if gone:
-        status = _status_of(JobRows(run, job, path), slots)
+        outcomes = Outcomes(JobRows(run, job, path), no_file, path, slots)
+        for slot in outcomes.lost:  # whose row is in a file
+            outcomes.status[slot] = COMPLETED
+        status = outcomes.status
         counted = [slot for lot in lots for at, slot in enumerate(lot.slots) if at not in lot.gone and present[slot]]
         forgotten.update(slot for slot in counted if status[slot] == PENDING)
         firsts = {first for first, last in now.items() if last in forgotten}  # what has changed is known by them
@@ -33,14 +38,3 @@ def prune_stream(run: Run, job: int, slots: int, path: str, *, gone: bool) -> Co
         for slot in range(slots):
             present[slot] &= status[slot] != PENDING
     return compact(run, job, slots, present, path)._replace(items=len(forgotten))
-
-
-def _status_of(rows: JobRows, slots: int) -> bytearray:
-    """How each item stands, by slots; of one whose row is in a file, that it has ended."""
-    status = bytearray(slots)
-    for number in rows.numbers:
-        row = rows.read(number)
-        told = row.content.get("status", bytes((COMPLETED,)) * len(row.slots))
-        for slot, code in zip(row.slots, told, strict=True):
-            status[slot] = code
-    return status
