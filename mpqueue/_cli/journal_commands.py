@@ -253,7 +253,7 @@ def _counted(count: int, what: str) -> str:
 
 
 def _reader(path: str) -> Reader:
-    from mpqueue._parent.journal.guards.ownership import own_path
+    from mpqueue._parent.journal.guards import own_path
     from mpqueue._parent.journal.journal_reader import Reader  # with SQLite, which `run` may not need
 
     if not os.path.exists(path):

@@ -346,7 +346,7 @@ def _is_named(name: str, table: ItemTable, at: int, item: Any) -> bool:
 
 def _plan(args: argparse.Namespace, items: list[Any], functions: tuple[Any, Any], record: RecordOptions) -> int:
     """Say what would run, a line an item on stdout, and the counts on stderr."""
-    from mpqueue._parent.journal.guards.ownership import own_path
+    from mpqueue._parent.journal.guards import own_path
     from mpqueue._parent.journal.journal_reader import Reader  # a part of what only journals need
 
     reader = Reader(own_path(args.journal)) if os.path.exists(args.journal) else None

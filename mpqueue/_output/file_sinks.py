@@ -116,7 +116,7 @@ class FileSink:
 
 def check_apart(sink: FileSink, journal: str) -> None:
     """Raise ValueError where the rows would replace a file of that journal, which is a path without links."""
-    from mpqueue._parent.journal.guards.ownership import BESIDE  # a part of what only journals need
+    from mpqueue._parent.journal.guards import BESIDE  # a part of what only journals need
 
     target, taken = sink.folder / sink.path.name, {f"{journal}{suffix}" for suffix in BESIDE}
     if any(os.path.realpath(path) in taken for path in (target, part_of(target))):

@@ -51,7 +51,7 @@ def journal_path(journal: str | os.PathLike[str] | None) -> str | None:
         raise TypeError(f"journal: expected a path, got {shown(journal)} of type {type(journal).__name__}") from None
     if not isinstance(path, str) or not path or "\0" in path:  # type: ignore[redundant-expr]
         raise ValueError(f"journal: expected the path of a file as text, got {shown(path)}")
-    from mpqueue._parent.journal.guards.ownership import own_path  # a part of what only journals need
+    from mpqueue._parent.journal.guards import own_path  # a part of what only journals need
 
     return own_path(plain(path))
 

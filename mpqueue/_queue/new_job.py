@@ -36,11 +36,11 @@ from mpqueue.status import FAILED, OVER, JobStatus
 
 if TYPE_CHECKING:
     from mpqueue._parent.journal.chunk_rows import Row
-    from mpqueue._parent.journal.code.code_parts import Code, CodeNow
-    from mpqueue._parent.journal.items.inventory import Inventory
     from mpqueue._parent.journal.journal_reader import RecordedJob
+    from mpqueue._parent.journal.kept_values import Unsealed
     from mpqueue._parent.journal.recorder import Recorder, Recording
-    from mpqueue._parent.journal.sealed import Unsealed
+    from mpqueue._queue.recorded.code_parts import Code, CodeNow
+    from mpqueue._queue.recorded.inventory import Inventory
     from mpqueue._queue.recorded.resume import MadeBy, Plan
 
 log = logging.getLogger("mpqueue")
@@ -105,8 +105,8 @@ class NewJob:
         have no identity; and what ``key`` raises.
         """
         from mpqueue._parent.journal.chunk_rows import Results  # a part of what only journals need
-        from mpqueue._parent.journal.items.inventory import Inventory
         from mpqueue._parent.journal.kept_results import KeptResults
+        from mpqueue._queue.recorded.inventory import Inventory
 
         book, reader = self.book, recorder.journal.reader
         inventory, code = Inventory(book.table, options.key), self._take_code()
@@ -161,7 +161,7 @@ class NewJob:
 
     def _take_code(self) -> CodeNow:
         """What the functions are made of now. What runs from now on is made by that."""
-        from mpqueue._parent.journal.code.code_parts import code_of  # a part of what only journals need
+        from mpqueue._queue.recorded.code_parts import code_of  # a part of what only journals need
 
         code = code_of(*self._functions)
         self.book.table.code = code.code.number
@@ -240,7 +240,7 @@ class NewJob:
     def _handle_suspects(self, plan: Plan) -> Row | None:
         """Those that end their programs have failed, with a row that says so; the book goes on with the rest."""
         from mpqueue._parent.journal.chunk_rows import make_row
-        from mpqueue._parent.journal.guards.suspects import care_of, ended_program
+        from mpqueue._parent.journal.suspects import care_of, ended_program
 
         table = self.book.table
         tries = {index: len(history) for index, history in table.history.items()}
@@ -253,7 +253,7 @@ class NewJob:
 
     def _record_suspects(self, recorder: Recorder, number: int, plan: Plan, row: Row | None) -> None:
         from mpqueue._parent.journal.journal_file import JobItems
-        from mpqueue._parent.journal.sealed import prepare
+        from mpqueue._parent.journal.kept_values import prepare
 
         slots = self.book.table.slots
         counts = {index if slots is None else slots[index]: count for index, count in plan.suspects.items()}
@@ -368,7 +368,7 @@ def code_columns(
 
 def written_codes(codes: Iterable[Code]) -> Unsealed:
     """Codes as they stand in the line of their job."""
-    from mpqueue._parent.journal.sealed import prepare
+    from mpqueue._parent.journal.kept_values import prepare
 
     return prepare([(code.python, dict(code.parts), dict(code.packages)) for code in codes])
 
@@ -406,7 +406,7 @@ def _keep_handler(handler: Callable[..., Any], setup: Callable[..., Any] | None,
 
     A third one labels items. Without it, and where it can't be kept, there are two.
     """
-    from mpqueue._parent.journal.sealed import prepare
+    from mpqueue._parent.journal.kept_values import prepare
 
     kept = []
     for function in (handler, setup):

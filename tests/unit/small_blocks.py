@@ -6,7 +6,8 @@ import contextlib
 from collections.abc import Iterator
 from unittest.mock import patch
 
-from mpqueue._parent.journal.items import inventory, matching
+from mpqueue._parent.journal import matching
+from mpqueue._queue.recorded import inventory
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mpqueue import share
-from mpqueue._parent.journal.code.code_parts import Code, CodeNow, code_of
+from mpqueue._queue.recorded.code_parts import Code, CodeNow, code_of
 
 #: A script in which each place that is marked counts.
 SCRIPT = """

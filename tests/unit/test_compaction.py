@@ -15,13 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpqueue._core.state.item_table import DISCARD, DISCARDED, Elsewhere, Failure, ItemTable
-from mpqueue._parent.journal import chunk_rows, kept_values
+from mpqueue._parent.journal import chunk_rows, compaction, kept_values
 from mpqueue._parent.journal.chunk_rows import Results, Row, RowDraft, RowReader, WrittenRow, chunk_statement, fresh_row
+from mpqueue._parent.journal.compaction import compact
 from mpqueue._parent.journal.kept_results import KeptResults
-from mpqueue._parent.journal.kept_values import NotKept
-from mpqueue._parent.journal.pruning import compaction
-from mpqueue._parent.journal.pruning.compaction import compact
-from mpqueue._parent.journal.sealed import Place
+from mpqueue._parent.journal.kept_values import NotKept, Place
 from mpqueue._wire.ids import IdRule
 from mpqueue.errors import JournalError
 from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY

@@ -24,9 +24,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpqueue._parent.journal.items import identity, matching
-from mpqueue._parent.journal.items.identity import NoIdentityError, digest, digests, encode
-from mpqueue._parent.journal.items.matching import Block, match
+from mpqueue._parent.journal import identity, matching
+from mpqueue._parent.journal.identity import NoIdentityError, digest, digests, encode
+from mpqueue._parent.journal.matching import Block, match
 from tests.support.needed import needs
 from tests.unit.small_blocks import small_blocks
 

@@ -8,8 +8,16 @@ from collections.abc import Iterator
 
 import pytest
 
-from mpqueue._parent.journal.guards.job_lines import COLUMNS, SAID, is_whole, seal_lines
-from mpqueue._parent.journal.schema import APPLICATION, SCHEMA, VERSION, check_version
+from mpqueue._parent.journal.schema import (
+    APPLICATION,
+    COLUMNS,
+    SAID,
+    SCHEMA,
+    VERSION,
+    check_version,
+    is_whole,
+    seal_lines,
+)
 from mpqueue.errors import JournalError
 
 LINE = (

@@ -14,23 +14,25 @@ import numpy as np
 import pytest
 
 from mpqueue._core.state.item_table import Elsewhere, Failure, ItemTable, make_table
-from mpqueue._parent.journal import chunk_rows, kept_code, kept_values
+from mpqueue._parent.journal import chunk_rows, kept_values
 from mpqueue._parent.journal.chunk_rows import Results, Row, RowDraft, RowReader, WrittenRow, make_row
-from mpqueue._parent.journal.code.code_parts import code_of
-from mpqueue._parent.journal.items.kept_payloads import hash_payloads, keep_payloads, read_payloads
 from mpqueue._parent.journal.kept_results import MOST_CHECKED, KeptResults
 from mpqueue._parent.journal.kept_values import (
     BIG,
     BigFile,
     NotKept,
+    Place,
     ReadFile,
     Unreadable,
     keep,
     keep_error,
     restore,
     restore_error,
+    seal,
+    unseal,
 )
-from mpqueue._parent.journal.sealed import Place, seal, unseal
+from mpqueue._parent.journal.lots import hash_payloads, keep_payloads, read_payloads
+from mpqueue._queue.recorded.code_parts import code_of
 from mpqueue.errors import ItemTimeoutError, JournalError, RemoteError, RemoteTraceback
 from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY
 from tests.unit.rows_in_memory import RowsInMemory
@@ -364,7 +366,7 @@ def test_a_result_that_can_not_be_read_costs_no_other_of_its_chunk(monkeypatch: 
 def test_code_of_another_python_is_never_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     files: list[BigFile] = []
     with monkeypatch.context() as other:
-        other.setattr(kept_code, "VERSION", "3.9")
+        other.setattr(kept_values, "VERSION", "3.9")
         code, big, data = (keep(value, files) for value in (lambda: 1, (lambda: 1, b"x" * BIG), [1, "CodeType"]))
     content = {file.name: b"".join(map(bytes, file.parts)) for file in files}
     monkeypatch.setattr(kept_values, "load_kept", lambda *_: pytest.fail("loaded"))

@@ -14,11 +14,8 @@ from typing import Any
 import pytest
 
 from mpqueue._parent.journal.chunk_rows import ADD_CHUNK
-from mpqueue._parent.journal.guards.held_files import MovedError
-from mpqueue._parent.journal.guards.journal_lock import JournalLock, Mark, is_held, marked
-from mpqueue._parent.journal.guards.running_marks import RunningMark, RunningMarks
-from mpqueue._parent.journal.items.identity import SIZE
-from mpqueue._parent.journal.items.matching import Block
+from mpqueue._parent.journal.guards import JournalLock, Mark, MovedError, is_held, marked
+from mpqueue._parent.journal.identity import SIZE
 from mpqueue._parent.journal.journal_file import (
     JobItems,
     Store,
@@ -29,8 +26,9 @@ from mpqueue._parent.journal.journal_file import (
 )
 from mpqueue._parent.journal.journal_reader import Reader, RecordedJob
 from mpqueue._parent.journal.journal_writer import Entry
-from mpqueue._parent.journal.kept_values import Unreadable, big_file
-from mpqueue._parent.journal.sealed import prepare
+from mpqueue._parent.journal.kept_values import Unreadable, big_file, prepare
+from mpqueue._parent.journal.matching import Block
+from mpqueue._parent.journal.suspects import RunningMark, RunningMarks
 from mpqueue.errors import JournalError
 from tests.support.this_system import IS_WINDOWS
 from tests.unit.small_blocks import small_blocks

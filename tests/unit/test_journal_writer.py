@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from mpqueue._parent.journal.chunk_rows import ADD_CHUNK
-from mpqueue._parent.journal.guards.journal_lock import is_held
+from mpqueue._parent.journal.guards import is_held
 from mpqueue._parent.journal.journal_file import JobItems, Store, connect
 from mpqueue._parent.journal.journal_writer import TRY_AGAIN, Entry, Journal
 from mpqueue.errors import JournalError, QueueClosedError

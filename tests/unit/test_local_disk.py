@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mpqueue._os.file_system import FileSystem
-from mpqueue._parent.journal.guards import local_disk
+from mpqueue._parent.journal.guards import is_shared
 
 LOCAL = ("ext4", "xfs", "btrfs", "zfs", "tmpfs", "overlay", "virtiofs", "fuseblk", "something.new")
 
@@ -32,4 +32,4 @@ LOCAL = ("ext4", "xfs", "btrfs", "zfs", "tmpfs", "overlay", "virtiofs", "fuseblk
     ids=str,
 )
 def test_what_other_machines_write_too_is_known_by_its_name(found: FileSystem, shared: bool) -> None:
-    assert local_disk.is_shared(found) == shared
+    assert is_shared(found) == shared

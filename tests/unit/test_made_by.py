@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mpqueue._parent.journal.code.code_parts import PYTHON, Code, CodeNow
+from mpqueue._queue.recorded.code_parts import PYTHON, Code, CodeNow
 from mpqueue._queue.recorded.resume import MadeBy
 from mpqueue.status import COMPLETED, FAILED, PENDING
 

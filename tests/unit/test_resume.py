@@ -15,12 +15,11 @@ from typing import Any
 
 import pytest
 
-from mpqueue._parent.journal.code.code_parts import PYTHON, Code, CodeNow
-from mpqueue._parent.journal.guards.running_marks import RunningMark
-from mpqueue._parent.journal.guards.suspects import suspect
-from mpqueue._parent.journal.items.identity import SIZE, UNKNOWN
-from mpqueue._parent.journal.items.matching import NO_SLOT, Block, Match, match
+from mpqueue._parent.journal.identity import SIZE, UNKNOWN
 from mpqueue._parent.journal.journal_reader import RecordedJob
+from mpqueue._parent.journal.matching import NO_SLOT, Block, Match, match
+from mpqueue._parent.journal.suspects import RunningMark, suspect
+from mpqueue._queue.recorded.code_parts import PYTHON, Code, CodeNow
 from mpqueue._queue.recorded.record_options import RecordOptions
 from mpqueue._queue.recorded.resume import (
     AGAIN,

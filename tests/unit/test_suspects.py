@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mpqueue._core.state.pending import Care
-from mpqueue._parent.journal.guards.running_marks import RunningMark
-from mpqueue._parent.journal.guards.suspects import care_of, ended_program, ends_that_tell, is_guilty, suspect
+from mpqueue._parent.journal.suspects import RunningMark, care_of, ended_program, ends_that_tell, is_guilty, suspect
 
 BESIDE = RunningMark(1, [0, 1], alone=False)
 ALONE = RunningMark(1, [0], alone=True)

@@ -201,7 +201,7 @@ def _iterate(
 
     try:
         if journal is not None:
-            from mpqueue._parent.journal.items.stream_items import StreamItems
+            from mpqueue._queue.recorded.stream_items import StreamItems
 
             iterator = StreamItems(iterator, record.options.key)
         made: ItemIterator[Any] = ItemIterator(

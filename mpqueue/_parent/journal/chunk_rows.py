@@ -23,18 +23,21 @@ from mpqueue._parent.journal.kept_values import (
     Kept,
     KeptError,
     NotKept,
+    Place,
     ReadFile,
+    Statement,
     Unreadable,
+    Unsealed,
     big_file,
     digest_of,
     keep,
     keep_error,
     named_error,
+    prepare,
     restore,
     restore_error,
+    unseal,
 )
-from mpqueue._parent.journal.schema import Statement
-from mpqueue._parent.journal.sealed import Place, Unsealed, prepare, unseal
 from mpqueue._parent.transport.harmless import dump_harmless_parts
 from mpqueue._parent.transport.kept_errors import text_of
 from mpqueue._wire.pickling.main_names import MARK
@@ -42,7 +45,7 @@ from mpqueue.errors import JournalError
 from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY
 
 if TYPE_CHECKING:
-    from mpqueue._parent.journal.items.lots import NewItems
+    from mpqueue._parent.journal.lots import NewItems
 
 #: The columns of numbers that are kept, by their names in the table, with what their numbers are.
 NUMBERS = {"attempts": "I", "elapsed": "f", "cpu": "f", "peak": "I"}

@@ -20,18 +20,32 @@ from urllib.parse import quote
 
 from mpqueue._os.files import NO_LINKS, kind_of, open_file, sync_folder
 from mpqueue._parent.journal.chunk_rows import Row, chunk_statement
-from mpqueue._parent.journal.guards.held_files import HeldFiles, MovedError
-from mpqueue._parent.journal.guards.job_lines import COLUMNS, SAID, is_whole, seal_lines
-from mpqueue._parent.journal.guards.journal_lock import Mark
-from mpqueue._parent.journal.guards.ownership import check_own, check_stat
-from mpqueue._parent.journal.items.lots import slots_that_count
-from mpqueue._parent.journal.kept_values import VALUE, BigFile
-from mpqueue._parent.journal.migrations import keep_copy, migrate
-from mpqueue._parent.journal.pruning import shrinking
-from mpqueue._parent.journal.pruning.compaction import Compacted, compact, present_slots
-from mpqueue._parent.journal.pruning.stream_pruning import prune_stream
-from mpqueue._parent.journal.schema import APPLICATION, OWNED, SCHEMA, VERSION, Statement, check_version
-from mpqueue._parent.journal.sealed import Place, Unsealed, unseal
+from mpqueue._parent.journal.compaction import (
+    AUTO_VACUUM,
+    Compacted,
+    compact,
+    end_log,
+    give_back,
+    make_shrinkable,
+    present_slots,
+    prune_stream,
+)
+from mpqueue._parent.journal.guards import HeldFiles, Mark, MovedError, check_own, check_stat
+from mpqueue._parent.journal.kept_values import VALUE, BigFile, Place, Statement, Unsealed, unseal
+from mpqueue._parent.journal.lots import slots_that_count
+from mpqueue._parent.journal.schema import (
+    APPLICATION,
+    COLUMNS,
+    OWNED,
+    SAID,
+    SCHEMA,
+    VERSION,
+    check_version,
+    is_whole,
+    keep_copy,
+    migrate,
+    seal_lines,
+)
 from mpqueue._whole_file import whole_file
 from mpqueue.errors import JournalError
 from mpqueue.status import OVER
@@ -310,7 +324,7 @@ class Store:
         finally:
             self.leaving.discard(number)
         with contextlib.suppress(sqlite3.Error):  # it is removed in any case
-            shrinking.give_back(self._connection)
+            give_back(self._connection)
 
     def compact_job(self, number: int, *, gone: bool) -> Compacted:
         """Write a job's rows anew, few instead of many, all or nothing; with ``gone`` without what is gone.
@@ -354,14 +368,14 @@ class Store:
                 (folder / f"{name}{PART}").unlink()
 
     def make_shrinkable(self) -> None:
-        """See `shrinking.make_shrinkable`."""
-        shrinking.make_shrinkable(self._connection, self.path)
+        """See `mpqueue._parent.journal.compaction.make_shrinkable`."""
+        make_shrinkable(self._connection, self.path)
 
     def shrink(self) -> int:
         """Give free pages back to the disk, some at a time; returns how many are left. Raises `sqlite3.Error`."""
-        left = shrinking.give_back(self._connection)
+        left = give_back(self._connection)
         if not left:
-            shrinking.end_log(self._connection)
+            end_log(self._connection)
         return left
 
     @property
@@ -591,7 +605,7 @@ def _create(path: str, connect: Connect) -> None:
     os.close(open_file(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | NO_LINKS, 0o600))
     try:
         with contextlib.closing(connect(part)) as connection:
-            connection.execute(shrinking.AUTO_VACUUM)
+            connection.execute(AUTO_VACUUM)
             _set_up(path, connection.execute)
             connection.execute("BEGIN IMMEDIATE")
             for statement in (*SCHEMA, f"PRAGMA application_id={APPLICATION}", f"PRAGMA user_version={VERSION}"):

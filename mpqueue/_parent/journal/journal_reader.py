@@ -23,14 +23,7 @@ from mpqueue._core.state.item_table import DISCARD, ItemTable
 from mpqueue._core.state.timings import PastRun
 from mpqueue._os.files import NO_LINKS, kind_of, open_file
 from mpqueue._parent.journal.chunk_rows import Keep, Results, RowReader, WrittenRow
-from mpqueue._parent.journal.guards import journal_lock as lock
-from mpqueue._parent.journal.guards.job_lines import COLUMNS, SAID, damaged_line, is_whole
-from mpqueue._parent.journal.guards.ownership import check_own, check_stat
-from mpqueue._parent.journal.items.forgotten import NOBODY
-from mpqueue._parent.journal.items.kept_payloads import Damaged, read_payloads
-from mpqueue._parent.journal.items.known_items import KnownItems
-from mpqueue._parent.journal.items.lots import AddedRow, check_complete, read_added
-from mpqueue._parent.journal.items.matching import BLOCK, Block
+from mpqueue._parent.journal.guards import Mark, check_own, check_stat, is_held, marked
 from mpqueue._parent.journal.journal_file import (
     PART,
     column_to_text,
@@ -41,10 +34,10 @@ from mpqueue._parent.journal.journal_file import (
     text_to_column,
 )
 from mpqueue._parent.journal.kept_results import KeptResults, Outcomes
-from mpqueue._parent.journal.kept_values import ChangedError, Unreadable
-from mpqueue._parent.journal.migrations import ConvertedCopy
-from mpqueue._parent.journal.schema import VERSION, check_version
-from mpqueue._parent.journal.sealed import CHECK, Place, unseal
+from mpqueue._parent.journal.kept_values import CHECK, ChangedError, Place, Unreadable, unseal
+from mpqueue._parent.journal.lots import AddedRow, Damaged, check_complete, read_added, read_payloads
+from mpqueue._parent.journal.matching import BLOCK, NOBODY, Block, KnownItems
+from mpqueue._parent.journal.schema import COLUMNS, SAID, VERSION, ConvertedCopy, check_version, damaged_line, is_whole
 from mpqueue._wire.ids import IdRule
 from mpqueue.errors import JournalError
 from mpqueue.status import FAILED, JobStatus
@@ -198,7 +191,7 @@ class Reader:
     @property
     def in_use(self) -> bool:
         """True while a queue, of whatever process, writes it."""
-        return lock.is_held(self.path)
+        return is_held(self.path)
 
     def at_once(self, question: Callable[[], T]) -> T:
         """Have this asked in one look: all that it asks of this reader, on this thread, is of one moment.
@@ -250,7 +243,7 @@ class Reader:
             raise JournalError(f"{self.path}: expected a file, got {kind_of(os.stat(self.path))}; it is left as it is")
         if not os.path.getsize(self.path):
             raise JournalError(f"{self.path}: expected a journal, got an empty file; it is left as it is")
-        mark = None if self._has_looked else lock.marked(self.path)  # first: it may be written meanwhile
+        mark = None if self._has_looked else marked(self.path)  # first: it may be written meanwhile
         has_log = os.path.exists(f"{self.path}-wal")
         check = opened.enter_context(self._unchanged(has_log=has_log))
         connection = opened.enter_context(contextlib.closing(open_to_read(self.path, has_log=has_log)))
@@ -313,7 +306,7 @@ class Reader:
             self._current.look.check()
         log.warning(text, *arguments)
 
-    def _look_for_loss(self, mark: lock.Mark | None, connection: sqlite3.Connection, check: Callable[[], None]) -> None:
+    def _look_for_loss(self, mark: Mark | None, connection: sqlite3.Connection, check: Callable[[], None]) -> None:
         """Say once what is not there any more: a queue would refuse the journal."""
         found = "" if mark is None else found_instead(mark, connection)
         check()

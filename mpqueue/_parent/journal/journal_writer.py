@@ -17,13 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from mpqueue._parent.journal.guards.held_files import MovedError
-from mpqueue._parent.journal.guards.job_lines import damaged_line
-from mpqueue._parent.journal.guards.journal_lock import JournalLock
-from mpqueue._parent.journal.guards.local_disk import check_local
-from mpqueue._parent.journal.guards.ownership import check_one_name, check_own
-from mpqueue._parent.journal.guards.running_marks import RunningMarks
-from mpqueue._parent.journal.guards.suspects import ends_that_tell, suspect
+from mpqueue._parent.journal.guards import JournalLock, MovedError, check_local, check_one_name, check_own
 from mpqueue._parent.journal.journal_file import (
     Connect,
     JobItems,
@@ -33,9 +27,9 @@ from mpqueue._parent.journal.journal_file import (
     text_to_column,
 )
 from mpqueue._parent.journal.journal_reader import Reader, RecordedJob
-from mpqueue._parent.journal.kept_values import BigFile
-from mpqueue._parent.journal.schema import Statement
-from mpqueue._parent.journal.sealed import prepare
+from mpqueue._parent.journal.kept_values import BigFile, Statement, prepare
+from mpqueue._parent.journal.schema import damaged_line
+from mpqueue._parent.journal.suspects import RunningMarks, ends_that_tell, suspect
 from mpqueue._parent.surroundings.probe import reached
 from mpqueue._parent.surroundings.replies import Reply
 from mpqueue.errors import JournalError, QueueClosedError, shown

@@ -26,8 +26,7 @@ from mpqueue._parent.journal.chunk_rows import (
     parts_of,
     slots_at,
 )
-from mpqueue._parent.journal.kept_values import NO_RESULT, Kept, ReadFile, Unreadable, restore
-from mpqueue._parent.journal.sealed import unseal
+from mpqueue._parent.journal.kept_values import NO_RESULT, Kept, ReadFile, Unreadable, restore, unseal
 from mpqueue.errors import JournalError
 from mpqueue.status import COMPLETED, FAILED, PENDING
 

@@ -1,8 +1,15 @@
-"""How results, errors and items are kept in a journal, and read again, perhaps years later, perhaps elsewhere.
+"""What a journal holds: bodies with a checksum, and results, errors and items that are read again, perhaps elsewhere.
 
-Pickled by reference where that works, so that a class of a script is that script's own class when it runs again; and,
-where the bytes name ``__main__``, by value as well, for readers whose ``__main__`` is another. What is big goes into
-a file of its own. For what can't be read any more there is a stand-in, never an exception.
+A body begins with its checksum, which covers the content and its `Place`: the table, the job and the row. So rows or
+jobs that were exchanged are noticed like a flipped bit.
+
+Values are pickled by reference where that works, so that a class of a script is that script's own class when it runs
+again; and, where the bytes name ``__main__``, by value as well, for readers whose ``__main__`` is another. What is big
+goes into a file of its own. For what can't be read any more there is a stand-in, never an exception.
+
+Functions, and classes of a script, are pickled with the code that Python compiled. Another version of Python has other
+instructions, and running those of this one ends the interpreter. So such a pickle says which Python it needs, and is
+refused by any other before anything of it is loaded. What is pickled by reference needs none.
 
 A journal is as trusted as code: reading it unpickles.
 """
@@ -12,16 +19,116 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
+import sys
 import uuid
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn
 
-from mpqueue._parent.journal.kept_code import stamped, unstamped
 from mpqueue._parent.transport.kept_errors import text_of
 from mpqueue._wire.pickling.main_names import MARK
 from mpqueue._wire.pickling.payload import dump_by_reference, dump_by_value, load_kept, whole
-from mpqueue.errors import RemoteError, RemoteTraceback
+from mpqueue.errors import JournalError, RemoteError, RemoteTraceback
+
+# -- sealed ------------------------------------------------------------------------------------------------------------
+
+#: One statement of a transaction, and its arguments.
+Statement = tuple[str, Sequence[Any]]
+
+#: Bytes of the checksum.
+CHECK = 4
+
+
+class Place(NamedTuple):
+    """Where a body belongs: the table (and column), the job's number there, and the row."""
+
+    table: str
+    job: int
+    row: int = 0
+
+
+class Unsealed(NamedTuple):
+    """A content that is pickled and whose checksum is known, but for its place."""
+
+    data: bytes
+    check: int
+
+    def seal(self, place: Place | bytes) -> bytes:
+        """The body. Costs one copy."""
+        return bind(self.check, place).to_bytes(CHECK, "little") + self.data
+
+
+def prepare(content: Any) -> Unsealed:
+    """Anything plain, ready to be sealed once its place is known."""
+    data = pickle.dumps(content, pickle.HIGHEST_PROTOCOL)
+    return Unsealed(data, zlib.crc32(data))
+
+
+def seal(content: Any, place: Place) -> bytes:
+    """Anything plain, with a checksum."""
+    return prepare(content).seal(place)
+
+
+def unseal(body: Any, place: Place | bytes | None, what: str) -> Any:
+    """What was sealed; with ``place`` None as version 1 did, which did not cover the place.
+
+    Raises `JournalError` where it is damaged, or belongs elsewhere.
+    """
+    data = body[CHECK:] if isinstance(body, bytes) else b""
+    check = zlib.crc32(data)
+    if place is not None:
+        check = bind(check, place)
+    if not data or check.to_bytes(CHECK, "little") != body[:CHECK]:
+        raise JournalError(f"{what}: expected it as it was written, got something damaged; it is left as it is")
+    return pickle.loads(data)
+
+
+def bind(check: int, place: Place | bytes) -> int:
+    """The checksum of a content and its place, from that of the content. A place may be bytes that say which it is."""
+    return zlib.crc32(place if isinstance(place, bytes) else repr(tuple(place)).encode(), check)
+
+
+# -- kept code ---------------------------------------------------------------------------------------------------------
+
+#: The Python whose code this one can run.
+VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
+#: What the pickle of a code object names.
+_CODE = b"CodeType"
+#: How a stamped pickle begins; no other does.
+_STAMP = b"code of Python "
+
+
+class ForeignCodeError(Exception):
+    """A pickle has code that another Python compiled."""
+
+
+def has_code(data: bytes) -> bool:
+    """True where code may be in the pickle."""
+    return _CODE in data
+
+
+def stamped(data: bytes) -> bytes:
+    """The pickle, which says which Python it needs if it has code."""
+    return b"%b%b\n%b" % (_STAMP, VERSION.encode(), data) if has_code(data) else data
+
+
+def unstamped(data: bytes) -> bytes:
+    """The pickle again. Raises `ForeignCodeError`."""
+    if not data.startswith(_STAMP):
+        return data
+    version, _, data = data[len(_STAMP) :].partition(b"\n")
+    check_version(version.decode())
+    return data
+
+
+def check_version(version: str) -> None:
+    """Raise `ForeignCodeError` unless code of that Python can be run by this one."""
+    if version != VERSION:
+        raise ForeignCodeError(f"it has code that Python {version} compiled, and this is Python {VERSION}")
+
+
+# -- kept values -------------------------------------------------------------------------------------------------------
 
 #: Bytes from which a value is kept in a file of its own, beside the journal.
 BIG = 256 << 10

@@ -13,10 +13,10 @@ from mpqueue.status import FAILED
 
 if TYPE_CHECKING:
     from mpqueue._parent.journal.chunk_rows import Results
-    from mpqueue._parent.journal.code.code_parts import CodeNow
-    from mpqueue._parent.journal.items.inventory import Inventory
-    from mpqueue._parent.journal.items.matching import Match
     from mpqueue._parent.journal.journal_reader import Reader, RecordedJob
+    from mpqueue._parent.journal.matching import Match
+    from mpqueue._queue.recorded.code_parts import CodeNow
+    from mpqueue._queue.recorded.inventory import Inventory
     from mpqueue._queue.recorded.resume import MadeBy, Plan, Terms
 
 
@@ -130,8 +130,8 @@ def plan(
     if reader is None or recorded is None:
         return JobPlan(new=tuple(map(table.id_of, range(len(table)))), to_run=len(table))
     from mpqueue._parent.journal.chunk_rows import Results  # a part of what only journals need
-    from mpqueue._parent.journal.code.code_parts import code_of
-    from mpqueue._parent.journal.items.inventory import Inventory
+    from mpqueue._queue.recorded.code_parts import code_of
+    from mpqueue._queue.recorded.inventory import Inventory
     from mpqueue._queue.recorded.resume import AGAIN, CHANGED, NEW, RETRIED
 
     inventory = Inventory(table, options.key)

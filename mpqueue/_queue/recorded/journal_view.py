@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mpqueue._core.state.item_table import ItemTable
-from mpqueue._parent.journal.guards.ownership import own_path
+from mpqueue._parent.journal.guards import own_path
 from mpqueue._parent.journal.journal_reader import Reader, RecordedJob
 from mpqueue._parent.running import LaneNow, LaneStack
 from mpqueue._parent.surroundings.clock import SystemClock

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpqueue._core.state.item_table import DISCARD, ItemTable
 from mpqueue._parent.journal.chunk_rows import Results
-from mpqueue._parent.journal.items.growth_draft import draft_of
-from mpqueue._parent.journal.items.recorded_growth import GivenItems, RecordedGrowth
+from mpqueue._parent.journal.growth import GivenItems, RecordedGrowth, draft_of
 from mpqueue._parent.journal.journal_file import JobItems
 from mpqueue._parent.journal.kept_results import KeptResults
 from mpqueue._queue.new_job import NewJob, heed, replay_item, send_results_to, tell_of_lost
@@ -23,9 +22,9 @@ from mpqueue.errors import shown
 from mpqueue.status import FAILED
 
 if TYPE_CHECKING:
-    from mpqueue._parent.journal.code.code_parts import CodeNow
     from mpqueue._parent.journal.journal_reader import Reader, RecordedJob
     from mpqueue._parent.journal.recorder import Recorder
+    from mpqueue._queue.recorded.code_parts import CodeNow
 
 
 class NewOpenJob(NewJob):

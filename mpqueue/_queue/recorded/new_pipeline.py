@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mpqueue._core.state.pipeline import Pipeline
-from mpqueue._parent.journal.code.code_parts import CodeNow, code_of_stages
-from mpqueue._parent.journal.items.passed_values import REMOVE_ALL, PassRecord, Value, read_passed
+from mpqueue._parent.journal.passed_values import REMOVE_ALL, PassRecord, Value, read_passed
 from mpqueue._queue.growing.stages import seed_of
 from mpqueue._queue.new_job import NewJob, written_codes
+from mpqueue._queue.recorded.code_parts import CodeNow, code_of_stages
 from mpqueue._queue.recorded.record_options import RecordOptions
 from mpqueue._queue.recorded.resume import AFRESH, MadeBy, Plan
 from mpqueue._wire.parcels import Parcel

@@ -9,7 +9,7 @@ from mpqueue._options import check_bool, check_text
 from mpqueue.errors import shown
 
 if TYPE_CHECKING:
-    from mpqueue._parent.journal.items.inventory import Key
+    from mpqueue._parent.journal.identity import Key
 
 #: What ``redo`` may be, beside a collection of ids.
 REDO = ("failed", "changed-code", "all")

@@ -146,7 +146,7 @@ def _load_handler(reader: Reader, recorded: RecordedJob) -> tuple[Callable[..., 
 
     Folders in which modules were found then are searched last from now on.
     """
-    from mpqueue._parent.journal.kept_code import ForeignCodeError, check_version, has_code
+    from mpqueue._parent.journal.kept_values import ForeignCodeError, check_version, has_code
 
     now, kept = reader.at_once(lambda: (reader.now(recorded), reader.handler(recorded)))
     where = f"{reader.path}: the handler of job {recorded.id!r}"
@@ -194,7 +194,7 @@ class _RecordedLabel:
 
     @cached_property
     def _chosen(self) -> Label:
-        from mpqueue._parent.journal.kept_code import check_version, has_code
+        from mpqueue._parent.journal.kept_values import check_version, has_code
 
         kept = self._reader.handler(self._recorded)
         if kept is None or len(kept[0]) < 3:

@@ -19,20 +19,19 @@ from mpqueue._core.state.pending import Care
 from mpqueue._options import JobOptions
 from mpqueue._output.progress import Showing
 from mpqueue._parent.journal.chunk_rows import Row, chunk_statement, fresh_row
-from mpqueue._parent.journal.code.code_parts import code_of
-from mpqueue._parent.journal.guards.running_marks import MOST
-from mpqueue._parent.journal.guards.suspects import care_of, ended_program, is_guilty
-from mpqueue._parent.journal.items.identity import UNKNOWN, why_unstable
-from mpqueue._parent.journal.items.known_items import Known, KnownItems
-from mpqueue._parent.journal.items.stream_record import ComingLot, StreamRecord, lot_of
+from mpqueue._parent.journal.growth import ComingLot, StreamRecord, lot_of
+from mpqueue._parent.journal.identity import UNKNOWN, why_unstable
 from mpqueue._parent.journal.journal_file import JobItems
 from mpqueue._parent.journal.journal_writer import Entry
 from mpqueue._parent.journal.kept_results import KeptResults
+from mpqueue._parent.journal.kept_values import prepare
+from mpqueue._parent.journal.matching import Known, KnownItems
 from mpqueue._parent.journal.recorder import Recorder, Recording
-from mpqueue._parent.journal.sealed import prepare
+from mpqueue._parent.journal.suspects import MOST, care_of, ended_program, is_guilty
 from mpqueue._queue.growing.stream import OnEnded, Stream
 from mpqueue._queue.host import Recorded
 from mpqueue._queue.new_job import code_columns, heed
+from mpqueue._queue.recorded.code_parts import code_of
 from mpqueue._queue.recorded.record_options import RecordOptions
 from mpqueue._queue.recorded.resume import Case, Judge, Kind, MadeBy, agree, refuse_kind
 from mpqueue._text import digits
@@ -42,7 +41,7 @@ from mpqueue.status import JobStatus
 
 if TYPE_CHECKING:
     from mpqueue._core.state.job_book import JobBook
-    from mpqueue._parent.journal.items.stream_items import StreamItem
+    from mpqueue._parent.journal.growth import StreamItem
     from mpqueue._queue.job_queue import JobQueue
     from mpqueue._queue.run import JobRun
 

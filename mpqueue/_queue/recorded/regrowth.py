@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._parent.journal.chunk_rows import NUMBERS, chunk_statement, fresh_row
-from mpqueue._parent.journal.items.lots import BY_USER, AddedRow
-from mpqueue._parent.journal.items.recorded_growth import RecordedGrowth
+from mpqueue._parent.journal.growth import RecordedGrowth
 from mpqueue._parent.journal.journal_file import Store
 from mpqueue._parent.journal.kept_results import KeptResults
-from mpqueue._parent.journal.kept_values import Unreadable
-from mpqueue._parent.journal.schema import Statement
+from mpqueue._parent.journal.kept_values import Statement, Unreadable
+from mpqueue._parent.journal.lots import BY_USER, AddedRow
 from mpqueue._queue.recorded.resume import AGAIN, GONE, Found, Grown, regrow
 from mpqueue._wire.ids import IdRule
 from mpqueue.status import COMPLETED, FAILED

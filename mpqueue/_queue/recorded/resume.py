@@ -15,16 +15,16 @@ from itertools import compress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mpqueue._core.state.item_table import ItemTable
-from mpqueue._parent.journal.code.code_parts import Code, CodeNow
-from mpqueue._parent.journal.guards.suspects import is_guilty
+from mpqueue._parent.journal.suspects import is_guilty
+from mpqueue._queue.recorded.code_parts import Code, CodeNow
 from mpqueue._queue.recorded.record_options import RecordOptions
 from mpqueue._wire.ids import IdRule
 from mpqueue.errors import shown
 from mpqueue.status import COMPLETED, FAILED, OVER, PENDING, JobStatus
 
 if TYPE_CHECKING:
-    from mpqueue._parent.journal.items.matching import Match
     from mpqueue._parent.journal.journal_reader import RecordedJob
+    from mpqueue._parent.journal.matching import Match
 
 #: What can be done about changed code.
 WAYS = "redo='changed-code' (--redo changed-code), or a new version=, runs them again"

@@ -21,8 +21,8 @@ from mpqueue._core.state.job_book import JobBook
 from mpqueue._options import JobOptions
 from mpqueue._parent.journal.chunk_rows import ADD_CHUNK
 from mpqueue._parent.journal.journal_writer import GROUP, Entry, Journal
+from mpqueue._parent.journal.kept_values import Statement
 from mpqueue._parent.journal.recorder import ENDED, Recorder, Recording
-from mpqueue._parent.journal.schema import Statement
 from mpqueue._parent.users_code.asides import Asides
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import JobStatus

@@ -6,28 +6,28 @@ Everything here runs on the thread that creates the job, since it may run code o
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from operator import eq
 from typing import TYPE_CHECKING, Any
 
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._parent.journal.chunk_rows import fresh_row
-from mpqueue._parent.journal.items.forgotten import NOBODY
-from mpqueue._parent.journal.items.identity import (
+from mpqueue._parent.journal.identity import (
     SIZE,
-    UNKNOWN,
+    Key,
     NoIdentityError,
-    digest,
+    digest_of_key,
     digests,
     name_unstable,
+    states_of,
+    unknowable,
     why_unstable,
 )
-from mpqueue._parent.journal.items.kept_payloads import hash_payloads, keep_payloads
-from mpqueue._parent.journal.items.matching import BLOCK, Block, Match, match
 from mpqueue._parent.journal.journal_file import JobItems
-from mpqueue._parent.journal.kept_values import NotKept, Unreadable
-from mpqueue._parent.journal.sealed import Unsealed, prepare
+from mpqueue._parent.journal.kept_values import NotKept, Unreadable, Unsealed, prepare
+from mpqueue._parent.journal.lots import hash_payloads, keep_payloads
+from mpqueue._parent.journal.matching import BLOCK, NOBODY, Block, Match, match
 from mpqueue.errors import JournalMismatchError, shown
 
 if TYPE_CHECKING:
@@ -36,9 +36,6 @@ if TYPE_CHECKING:
 
 #: Items that are written in one transaction; a whole multiple of `BLOCK`.
 BATCH = 16 * BLOCK
-
-#: What tells in which state an item is.
-Key = Callable[[Any], bytes | str]
 
 
 class Inventory:
@@ -70,7 +67,7 @@ class Inventory:
             raise unknowable(what, has_ids=ids is not None) from None
         if self._key is not None:
             return Block(identities, b"".join(map(self._take_key, indices, payloads)))
-        return Block(identities, None if ids is None else _states(payloads))
+        return Block(identities, None if ids is None else states_of(payloads))
 
     def _take_key(self, index: int, payload: Any) -> bytes:
         assert self._key is not None
@@ -227,7 +224,7 @@ class Inventory:
             blocks = []
             for lo in range(0, recorded.total, BLOCK):
                 part = payloads[lo : lo + BLOCK]
-                states = _states(part)
+                states = states_of(part)
                 blocks.append(Block(states, None) if ids is None else Block(digests(ids[lo : lo + BLOCK]), states))
         for number, block in enumerate(blocks):
             left = tuple(slot - number * BLOCK for slot in left_out if slot // BLOCK == number)
@@ -299,25 +296,6 @@ class _Patches:
         return _block_row(first, Block(bytes(identities), keys, tuple(sorted(left))), named)
 
 
-def unknowable(what: str, *, has_ids: bool) -> TypeError:
-    """Something of which a text says ``what`` has no identity."""
-    how = "use ids that have one" if has_ids else 'give each item an "id" or an .id, or leave out journal='
-    return TypeError(f"{what}, by which the journal would know it again; {how}")
-
-
-def digest_of_key(key: Key, payload: Any, item_id: Hashable) -> bytes:
-    """The state of an item by its user's ``key``. Raises TypeError for what is no key, and what ``key`` raises."""
-    try:
-        found = key(payload)
-    except OSError as error:
-        raise type(error)(*error.args[:1], f"the key of item {shown(item_id)}: {error}") from error
-    if not isinstance(found, bytes | str):
-        raise TypeError(
-            f"key: expected a function that returns bytes or a str, got {shown(found)} for item {shown(item_id)}"
-        )
-    return digest(found)
-
-
 def _block_row(first: int, block: Block, ids: list[Any] | None) -> tuple[int, Unsealed, Unsealed | None]:
     try:
         named = None if ids is None else prepare(ids)
@@ -332,22 +310,6 @@ def _put(number: int | None, columns: dict[str, Any], items: JobItems) -> Callab
 
 def _remove(number: int) -> Callable[[Any], None]:
     return lambda store: store.remove_job(number)
-
-
-def _states(payloads: Sequence[Any]) -> bytes:
-    """The digests of items whose ids say which they are, or `UNKNOWN` for one without a stable form."""
-    try:
-        return digests(payloads)
-    except NoIdentityError:
-        return b"".join(map(state_of, payloads))
-
-
-def state_of(payload: Any) -> bytes:
-    """The digest of an item whose id says which it is, or `UNKNOWN` if it has no stable form."""
-    try:
-        return digest(payload)
-    except NoIdentityError:
-        return UNKNOWN
 
 
 def _noted(blocks: Iterable[Block], left_out: set[int]) -> Iterator[Block]:

@@ -1,16 +1,25 @@
-"""A job's rows written anew: few instead of many, without what later ones have replaced, and what is gone.
+"""How a journal gets smaller: rows are written anew, what is gone is forgotten, and free pages go back to the disk.
 
-One row at a time is in memory. Results are moved, not unpickled; but where some of those that were pickled together are
-dropped, and all of them are plain data, the others are pickled again. Rows that are not understood stay as they are.
+A job's rows become few instead of many, without what later ones have replaced, and what is gone. One row at a time is
+in memory. Results are moved, not unpickled; but where some of those that were pickled together are dropped, and all of
+them are plain data, the others are pickled again. Rows that are not understood stay as they are.
 
 A row that is made of several has the number of the last of them, and says in which row each of its places was first
 (``origins``). So who knows what a slot had in a row of some number can tell that from what came later: that has an
 origin of a higher number. Numbers are never given twice to rows of a job, so its last one always has a row.
+
+Of items that are gone nothing is known any more, and their slots stay empty: one that comes back is a new one. Of a
+stream, those go that have changed since, or are to run again and never came, after another ``version=`` say.
+
+A file has its free pages given back one by one where it was made so (``auto_vacuum``); one of an older version is
+written anew once. Both are transactions of SQLite's own: a kill leaves the file as it was.
 """
 
 from __future__ import annotations
 
+import os
 import pickle
+import shutil
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -29,10 +38,15 @@ from mpqueue._parent.journal.chunk_rows import (
     slots_at,
     written_numbers,
 )
-from mpqueue._parent.journal.items.forgotten import forget
-from mpqueue._parent.journal.kept_values import Kept, plain_list
-from mpqueue._parent.journal.sealed import Place, unseal
-from mpqueue.status import COMPLETED
+from mpqueue._parent.journal.identity import SIZE
+from mpqueue._parent.journal.kept_results import Outcomes
+from mpqueue._parent.journal.kept_values import Kept, Place, no_file, plain_list, prepare, unseal
+from mpqueue._parent.journal.lots import lots_of, named_slots
+from mpqueue._parent.journal.matching import BLOCK, NOBODY, Block
+from mpqueue.errors import JournalError
+from mpqueue.status import COMPLETED, PENDING
+
+# -- compaction --------------------------------------------------------------------------------------------------------
 
 Run = Callable[..., Any]
 
@@ -358,3 +372,182 @@ def _named(kept: Sequence[Any], errors: Sequence[Any]) -> set[str]:
                 names.add(name)
             error = cause  # noqa: PLW2901 - down the chain
     return names
+
+
+# -- stream pruning ----------------------------------------------------------------------------------------------------
+
+
+def prune_stream(run: Run, job: int, slots: int, path: str, *, gone: bool) -> Compacted:
+    """`compact` a stream's rows, within the caller's transaction; where ``gone``, forget the items that count no more.
+
+    Raises `JournalError` for a row that is damaged. Takes a byte a slot more than `compact`.
+    """
+    present, now = bytearray(b"\1") * slots, dict[int, int]()
+    lots = lots_of(run, job, path)
+    for lot in lots:
+        for slot in lot.supersedes(now):
+            present[slot] = 0
+    forgotten: set[int] = set()
+    if gone:
+        outcomes = Outcomes(JobRows(run, job, path), no_file, path, slots)
+        for slot in outcomes.lost:  # whose row is in a file
+            outcomes.status[slot] = COMPLETED
+        status = outcomes.status
+        counted = [slot for lot in lots for at, slot in enumerate(lot.slots) if at not in lot.gone and present[slot]]
+        forgotten.update(slot for slot in counted if status[slot] == PENDING)
+        firsts = {first for first, last in now.items() if last in forgotten}  # what has changed is known by them
+        for lot in lots:
+            places = [at for at, slot in enumerate(lot.slots) if slot in forgotten or slot in firsts]
+            if places:
+                run(*lot.without(places).change(job))
+        for slot in range(slots):
+            present[slot] &= status[slot] != PENDING
+    return compact(run, job, slots, present, path)._replace(items=len(forgotten))
+
+
+# -- forgotten ---------------------------------------------------------------------------------------------------------
+
+#: What stands for the identity of an item in a damaged row; it is no item's either.
+_DAMAGED = b"\1" * SIZE
+
+
+def forget(run: Run, job: int, present: bytearray, path: str) -> int:
+    """Empty the slots that are not ``present``, within the caller's transaction; returns how many were not empty.
+
+    Raises `JournalError` for what is damaged, and what the database raises.
+    """
+    count = sum(
+        _forget_identities(run, job, first, present, path)
+        for (first,) in run("SELECT first FROM slots WHERE job = ? ORDER BY first", (job,)).fetchall()
+    )
+    if count:
+        for (number,) in run("SELECT number FROM payloads WHERE job = ?", (job,)).fetchall():
+            _forget_payloads(run, job, number, present, path)
+    return count
+
+
+def _forget_identities(run: Run, job: int, first: int, present: bytearray, path: str) -> int:
+    """Those of one block of slots."""
+    place, place_of_ids = Place("slots", job, first), Place("slots.ids", job, first)
+    body, ids = run("SELECT body, ids FROM slots WHERE job = ? AND first = ?", (job, first)).fetchone()
+    try:
+        block = Block(*unseal(body, place, f"{path}: what the items of a job are"))
+    except JournalError:
+        slots = present[first : first + BLOCK]
+        if any(slots):
+            raise
+        block, ids = Block(_DAMAGED * len(slots), None), None  # of the items, which are all gone
+    gone = [
+        at
+        for at in range(block.size)
+        if not _is_present(present, first + at) and block.identities[at * SIZE : (at + 1) * SIZE] != NOBODY
+    ]
+    if not gone:
+        return 0
+    columns = [bytearray(block.identities), None if block.keys is None else bytearray(block.keys)]
+    named = None if ids is None else list(unseal(ids, place_of_ids, f"{path}: the ids of a job"))
+    for at in gone:
+        for column in columns:
+            if column is not None:
+                column[at * SIZE : (at + 1) * SIZE] = NOBODY
+        if named is not None:
+            named[at] = None
+    identities, keys = (None if column is None else bytes(column) for column in columns)
+    left_out = tuple(at for at in block.left_out if at not in gone)
+    body = prepare(tuple(block._replace(identities=identities or b"", keys=keys, left_out=left_out))).seal(place)
+    ids = None if named is None else prepare(named).seal(place_of_ids)
+    run("UPDATE slots SET body = ?, ids = ? WHERE job = ? AND first = ?", (body, ids, job, first))
+    return len(gone)
+
+
+def _forget_payloads(run: Run, job: int, number: int, present: bytearray, path: str) -> None:
+    """Those of one row. What was pickled together, and is not plain data, stays until all of it is gone."""
+    place = Place("payloads", job, number)
+    (body,) = run("SELECT body FROM payloads WHERE number = ?", (number,)).fetchone()
+    try:
+        named, kept = unseal(body, place, f"{path}: the items of a job")
+    except JournalError:
+        return  # it says nothing
+    slots = named_slots(named, len(present))
+    gone = [at for at, slot in enumerate(slots) if not _is_present(present, slot)]
+    if not gone:
+        return
+    if len(gone) == len(slots):
+        kept = [None] * len(slots)
+    elif isinstance(kept, tuple):
+        kept = _plain_without(Kept(*kept), gone)
+    else:
+        kept = [None if at in gone else one for at, one in enumerate(kept)]
+    if kept is not None:
+        run("UPDATE payloads SET body = ? WHERE number = ?", (prepare((named, kept)).seal(place), number))
+
+
+def _plain_without(kept: Kept, gone: Sequence[int]) -> tuple[Any, ...] | None:
+    values = plain_list(kept)
+    if values is None:
+        return None
+    for at in gone:
+        values[at] = None
+    return tuple(Kept(pickle.dumps(values, pickle.HIGHEST_PROTOCOL)))
+
+
+def _is_present(present: bytearray, slot: int) -> bool:
+    """True too for a slot that does not count (yet)."""
+    return slot >= len(present) or bool(present[slot])
+
+
+# -- shrinking ---------------------------------------------------------------------------------------------------------
+
+#: Makes a file, before anything is in it, one whose pages can be given back.
+AUTO_VACUUM = "PRAGMA auto_vacuum=INCREMENTAL"
+#: Pages that are given back to the disk in one go, at most: that takes 0.1 s.
+AT_ONCE = 2000
+#: Times its size that a file needs to be written anew: a copy, and the log that brings it home.
+NEEDS = 2
+
+
+def give_back(connection: Any) -> int:
+    """Give free pages back, at most `AT_ONCE`; returns how many are left. Raises `sqlite3.Error`."""
+    free = _number(connection, "freelist_count")
+    if not free or not _number(connection, "auto_vacuum"):
+        return free
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for _ in range(min(AT_ONCE, free)):
+            connection.execute("PRAGMA incremental_vacuum(1)").fetchall()  # more in one go are not more
+    finally:
+        connection.execute("COMMIT")
+    return _number(connection, "freelist_count")
+
+
+def make_shrinkable(connection: Any, path: str) -> None:
+    """Have pages given back one by one from now on, also those of a file that was not made so.
+
+    Raises `JournalError` where there is no room to write that anew, and `sqlite3.Error`; then it is as it was.
+    """
+    if _number(connection, "auto_vacuum"):
+        return
+    pages = _number(connection, "page_count") - _number(connection, "freelist_count")
+    needed = NEEDS * pages * _number(connection, "page_size")
+    free = shutil.disk_usage(os.path.dirname(path)).free
+    if free < needed:
+        raise JournalError(
+            f"{path}: expected {needed >> 20} MB of free disk to write it anew, got {free >> 20} MB; make room, or "
+            "leave it as it is"
+        )
+    connection.execute(AUTO_VACUUM)
+    connection.execute("VACUUM")
+
+
+def end_log(connection: Any) -> None:
+    """Move what is in the log into the file, so that both are as small as they can be; not while others read it."""
+    patience = _number(connection, "busy_timeout")
+    connection.execute("PRAGMA busy_timeout=0").fetchall()
+    try:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    finally:
+        connection.execute(f"PRAGMA busy_timeout={patience}").fetchall()
+
+
+def _number(connection: Any, name: str) -> int:
+    return int(connection.execute(f"PRAGMA {name}").fetchone()[0])

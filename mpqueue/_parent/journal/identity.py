@@ -11,7 +11,7 @@ import copyreg
 import datetime as dt
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Sequence
 from contextlib import suppress
 from decimal import Decimal
 from enum import Enum
@@ -521,3 +521,44 @@ def why_unstable(value: Any) -> str:
     except NoIdentityError as error:
         return f"{shown(value)} has no identity that stays the same ({error})"
     return ""
+
+
+# -- items of a journal -----------------------------------------------------------------------------------------------
+
+#: What tells in which state an item is.
+Key = Callable[[Any], bytes | str]
+
+
+def unknowable(what: str, *, has_ids: bool) -> TypeError:
+    """Something of which a text says ``what`` has no identity."""
+    how = "use ids that have one" if has_ids else 'give each item an "id" or an .id, or leave out journal='
+    return TypeError(f"{what}, by which the journal would know it again; {how}")
+
+
+def digest_of_key(key: Key, payload: Any, item_id: Hashable) -> bytes:
+    """The state of an item by its user's ``key``. Raises TypeError for what is no key, and what ``key`` raises."""
+    try:
+        found = key(payload)
+    except OSError as error:
+        raise type(error)(*error.args[:1], f"the key of item {shown(item_id)}: {error}") from error
+    if not isinstance(found, bytes | str):
+        raise TypeError(
+            f"key: expected a function that returns bytes or a str, got {shown(found)} for item {shown(item_id)}"
+        )
+    return digest(found)
+
+
+def states_of(payloads: Sequence[Any]) -> bytes:
+    """The digests of items whose ids say which they are, or `UNKNOWN` for one without a stable form."""
+    try:
+        return digests(payloads)
+    except NoIdentityError:
+        return b"".join(map(state_of, payloads))
+
+
+def state_of(payload: Any) -> bytes:
+    """The digest of an item whose id says which it is, or `UNKNOWN` if it has no stable form."""
+    try:
+        return digest(payload)
+    except NoIdentityError:
+        return UNKNOWN

@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from mpqueue._parent.journal.items.lots import PUT
-from mpqueue._parent.journal.sealed import Place, prepare, unseal
+from mpqueue._parent.journal.kept_values import Place, Statement, prepare, unseal
+from mpqueue._parent.journal.lots import PUT
 from mpqueue._wire.parcels import Parcel
 from mpqueue._wire.pickling.payload import Packed, without_segment
 from mpqueue.errors import JournalError
@@ -21,7 +21,6 @@ from mpqueue.errors import JournalError
 if TYPE_CHECKING:
     from mpqueue._core.state.pipeline import Path
     from mpqueue._parent.journal.journal_reader import Reader, RecordedJob
-    from mpqueue._parent.journal.schema import Statement
 
 REMOVE = "DELETE FROM added_items WHERE job = ? AND first = ?"
 REMOVE_ALL = "DELETE FROM added_items WHERE job = ?"

@@ -1,8 +1,15 @@
-"""Which items are with workers, beside an open journal: what may have ended the program, if it ends without closing it.
+"""Items that may have ended their program: which were with workers then, how far each is suspected, what follows.
 
-A record for each of a worker's two chunks, overwritten and never synced: a program that is killed, or crashes, leaves
-what it had written; a power cut, which no item has caused, leaves nothing that counts. The file goes when the journal
-is closed. Each record is a line with a checksum: one that was not written here says nothing.
+A file beside an open journal says which items are with workers. It has a record for each of a worker's two chunks,
+overwritten and never synced: a program that is killed, or crashes, leaves what it had written; a power cut, which no
+item has caused, leaves nothing that counts. The file goes when the journal is closed. Each record is a line with a
+checksum: one that was not written here says nothing.
+
+A program that ended without closing its journal is no item's fault as a rule: it was killed. So its end counts against
+an item only if nothing else was with a worker. What was there beside others is suspected: it runs in a chunk of its
+own, and, where that happened `BESIDE` times, while nothing else runs. From then on each end while it runs alone counts.
+
+How far is one number: up to `BESIDE` the ends beside others, above that the ends that count.
 """
 
 from __future__ import annotations
@@ -14,8 +21,13 @@ import zlib
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
+from mpqueue._core.state.item_table import Failure
+from mpqueue._core.state.pending import Care
 from mpqueue._os.files import NO_LINKS, open_file, write_at
-from mpqueue._parent.journal.guards.ownership import check_stat
+from mpqueue._parent.journal.guards import check_stat
+from mpqueue.errors import WorkerCrashedError
+
+# -- running marks -----------------------------------------------------------------------------------------------------
 
 #: Bytes between two records, each of which is a line, and how many slots are named in one that are no stretch: those of
 #: twenty digits, at the most, have room.
@@ -97,3 +109,39 @@ def _read(path: str) -> list[RunningMark]:
     except OSError:
         return left
     return left
+
+
+# -- suspects ----------------------------------------------------------------------------------------------------------
+
+#: Ends beside other items after which nothing runs beside an item.
+BESIDE = 2
+#: Ends that count after which an item has failed, at least; else as many as it has tries.
+LEAST_ENDS = 3
+
+
+def suspect(counts: dict[int, int], mark: RunningMark) -> None:
+    """A program ended while these items of a job were with a worker."""
+    for slot in mark.slots:
+        before = counts.get(slot, 0)
+        counts[slot] = max(before, BESIDE) + 1 if mark.alone else max(before, min(before + 1, BESIDE))
+
+
+def is_guilty(count: int, max_retries: int) -> bool:
+    """True for an item that has failed, since it ends its program."""
+    return count - BESIDE >= max(LEAST_ENDS, max_retries + 1)
+
+
+def care_of(count: int) -> Care:
+    """How an item is handled that is suspected so far."""
+    return Care.APART if count >= BESIDE else Care.ALONE
+
+
+def ended_program(count: int) -> Failure:
+    """The failure of an item that ends its program."""
+    text = f"the program ended {count - BESIDE} times while this item ran alone, and did not close its journal"
+    return Failure(WorkerCrashedError(text), text=text)
+
+
+def ends_that_tell(marks: Collection[RunningMark]) -> Collection[RunningMark]:
+    """What was with workers: where an item was alone, what is marked beside it had ended before."""
+    return [mark for mark in marks if mark.alone] or marks

@@ -5,22 +5,21 @@ An item's identity is a digest of its id, where the first item has one, else of 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
-from typing import Any, NamedTuple, Self
+from collections.abc import Iterator
+from typing import Any, Self
 
-from mpqueue._parent.journal.items.identity import NoIdentityError, digest, name_unstable
-from mpqueue._parent.journal.items.inventory import Key, digest_of_key, state_of, unknowable
+from mpqueue._parent.journal.growth import StreamItem
+from mpqueue._parent.journal.identity import (
+    Key,
+    NoIdentityError,
+    digest,
+    digest_of_key,
+    name_unstable,
+    state_of,
+    unknowable,
+)
 from mpqueue._wire.ids import IdRule, find_id, rule_of
 from mpqueue.errors import shown
-
-
-class StreamItem(NamedTuple):
-    """An item, what it is, in which state, and its id (None where items have none)."""
-
-    item: Any
-    identity: bytes
-    state: bytes
-    id: Hashable = None
 
 
 class StreamItems(Iterator[StreamItem]):

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import CodeType, FunctionType, GetSetDescriptorType, MemberDescriptorType, ModuleType
 from typing import Any, NamedTuple
 
-from mpqueue._parent.journal.items.identity import NoIdentityError, Steps, Writer, encode_plain
+from mpqueue._parent.journal.identity import NoIdentityError, Steps, Writer, encode_plain
 from mpqueue._wire.memory.shared import Shared
 from mpqueue._wire.pickling import main_names
 from mpqueue._wire.pickling.imports import is_users
@@ -47,7 +47,7 @@ _NO_PARTS = frozenset(
 
 
 _METHODS = (FunctionType, classmethod, staticmethod, property)
-_CODE = (FunctionType, type, ModuleType, functools._lru_cache_wrapper)  # noqa: SLF001 - its only name
+_CODE = (FunctionType, type, ModuleType, functools._lru_cache_wrapper)
 
 
 class Code(NamedTuple):
@@ -222,7 +222,7 @@ class _CodeWriter(Writer):
     def _any_steps(self, value: Any) -> Steps:
         try:
             return (yield from super().steps_of(value))
-        except Exception:
+        except Exception:  # noqa: BLE001 - whatever a class of users' raises
             return _opaque(value)
 
     def note_imports(self, code: CodeType) -> None:

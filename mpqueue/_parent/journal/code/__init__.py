@@ -1,1 +1,0 @@
-"""Which code made the results that a journal has."""

@@ -1,0 +1,407 @@
+"""What a journal is to know of items that come while a job runs, an open one or a stream, and its drafts of that.
+
+An item of an open job that has an id is known by that. Of those without, the ones that the user adds are known by their
+values, and equal ones by their order; the ones that handlers add are always new: what a handler adds is recorded with
+its maker's end, so one whose items are recorded does not run again.
+
+A stream is recorded as an open job is: lots of items, and rows of outcomes by slot. Its slots are places of arrival. An
+item is written with the first outcomes that follow it: what has never run need not be known.
+
+Items are written with the row of those that added them, in one transaction: so the journal has an item's end and what
+it has added, or neither. An item that brings one which can't be pickled for the journal is written as not run.
+"""
+
+from __future__ import annotations
+
+import pickle
+import threading
+from array import array
+from collections import Counter, deque
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from mpqueue._core.state.item_table import ItemTable
+from mpqueue._parent.journal.chunk_rows import NO_ROW, Row, RowDraft, kept_together, written_numbers
+from mpqueue._parent.journal.identity import NoIdentityError, digest, name_unstable, unknowable
+from mpqueue._parent.journal.kept_values import BigFile, keep_small
+from mpqueue._parent.journal.lots import BY_USER, COUNT, AddedRow, KeptItem, NewItems, keep_item, rows_of
+from mpqueue._wire.added_items import AddedItems
+from mpqueue.status import COMPLETED, FAILED, PENDING
+
+if TYPE_CHECKING:
+    from mpqueue._parent.journal.matching import Known
+
+# -- recorded growth ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True, eq=False)
+class GivenItems(AddedItems):
+    """Items that the user adds, pickled for the journal, and what those without ids are known by.
+
+    ``matched`` are those of them that are recorded already, by identity.
+    """
+
+    kept: list[KeptItem] = field(default_factory=list)
+    files: list[list[BigFile]] = field(default_factory=list)  #: of each
+    identities: list[bytes] | None = None
+    matched: Counter[bytes] = field(default_factory=Counter)
+
+    def only(self, places: list[int], matched: Counter[bytes]) -> GivenItems:
+        """Those at these places."""
+        ids, identities = self.ids, self.identities
+        return GivenItems(
+            [self.items[at] for at in places],
+            None if ids is None else [ids[at] for at in places],
+            range(0),
+            [self.kept[at] for at in places],
+            [self.files[at] for at in places],
+            None if identities is None else [identities[at] for at in places],
+            matched,
+        )
+
+
+class Lot(NamedTuple):
+    """Items that came together and are not in the journal yet. ``makers`` are indices; ``given``: by the user."""
+
+    indices: range
+    slot: int
+    makers: array[int]
+    given: GivenItems | None
+
+
+class RecordedGrowth:
+    """Beside the job's table: see `GrowthHook`. ``next_slot`` is the slot of the item that comes next.
+
+    ``expected`` counts the recorded items that the user, who had added them, has not added again so far.
+    """
+
+    def __init__(self, next_slot: int = 0) -> None:
+        self.expected: Counter[bytes] = Counter()
+        self.next_slot = next_slot
+        self._unwritten: list[Lot] = []
+
+    @staticmethod
+    def look_at(items: list[Any], ids: list[Hashable] | None) -> GivenItems:
+        """See `GrowthHook`. Pickles each item. Raises TypeError for one without an id, and without an identity."""
+        identities = None
+        if ids is None:
+            try:
+                identities = [*map(digest, items)]
+            except NoIdentityError:
+                raise unknowable(name_unstable(items, range(len(items))), has_ids=False) from None
+        files: list[list[BigFile]] = [[] for _ in items]
+        kept = [keep_item(item, beside) for item, beside in zip(items, files, strict=True)]
+        return GivenItems(items, ids, range(0), kept, files, identities)
+
+    def choose(self, table: ItemTable, offered: AddedItems, most: int | None) -> tuple[AddedItems, int]:
+        """See `GrowthHook`. What is recorded needs no room."""
+        assert isinstance(offered, GivenItems)
+        matched, places = Counter[bytes](), list[int]()
+        seen, ids, identities = set[Hashable](), offered.ids, offered.identities
+        count = len(offered.items)
+        for at in range(count):
+            if ids is not None:
+                known = table.knows(ids[at]) or ids[at] in seen
+                seen.add(ids[at])
+            else:
+                assert identities is not None
+                known = matched[identities[at]] < self.expected[identities[at]]
+                if known:
+                    matched[identities[at]] += 1
+            if known:
+                continue
+            if most is not None and len(places) == most:
+                return offered.only(places, +matched), at
+            places.append(at)
+        return offered.only(places, +matched), count
+
+    def note(self, table: ItemTable, added: AddedItems, maker: int | None) -> None:
+        """See `GrowthHook`."""
+        given = added if isinstance(added, GivenItems) else None
+        if given is not None:
+            self.expected.subtract(given.matched)
+        count, first = len(added.new), self.next_slot
+        if not count:
+            return
+        self.next_slot += count
+        if table.slots is not None:
+            table.slots.extend(range(first, self.next_slot))
+        makers = array("q", (BY_USER if maker is None else maker,)) * count
+        self._unwritten.append(Lot(added.new, first, makers, given))
+
+    @property
+    def has_lots(self) -> bool:
+        """True if there are items that have not been taken to be written."""
+        return bool(self._unwritten)
+
+    def take_lots(self) -> list[Lot]:
+        """What has come since the last time, to be written. What handlers have added meanwhile is one lot."""
+        lots: list[Lot] = []
+        for lot in self._unwritten:
+            last = lots[-1] if lots else None
+            if last is not None and last.given is None and lot.given is None:
+                lots[-1] = Lot(range(last.indices.start, lot.indices.stop), last.slot, last.makers + lot.makers, None)
+            else:
+                lots.append(lot)
+        self._unwritten = []
+        return lots
+
+
+# -- growth draft ------------------------------------------------------------------------------------------------------
+
+
+class GrowthDraft:
+    """As `RowDraft`, and on the same threads: that of the items that have ended (None: there are none), and of others.
+
+    These are the items of the ``lots``, which are pickled first. With the row, ``new_items`` gives all that are new.
+    """
+
+    def __init__(
+        self, draft: RowDraft | None, lots: Sequence[LotDraft], new_items: Callable[[Row], NewItems | None]
+    ) -> None:
+        self._draft = draft
+        self._lots = lots
+        self._new_items = new_items
+        self._lock = threading.Lock()  #: of the next two
+        self._is_over = False  #: the items were taken as far as they are pickled
+        self._has_items = False  #: all of them are: `draft` comes next
+
+    @property
+    def step(self) -> int:
+        """Goes up with each object that is pickled."""
+        draft = 0 if self._draft is None else self._draft.step
+        return draft + sum(lot.step for lot in self._lots)
+
+    def plain_row(self) -> Row | None:
+        """The row, where nothing failed and items and results are small and plain; else None."""
+        for lot in self._lots:
+            if not lot.keep_plain():
+                return None
+        row = NO_ROW if self._draft is None else self._draft.plain_row()
+        return None if row is None else self._grown(row)
+
+    def row(self) -> Row | None:
+        """The row; None where it was cut short meanwhile."""
+        for lot in self._lots:
+            lot.keep()
+        with self._lock:
+            if self._is_over:
+                return None
+            self._has_items = True
+        self._withhold("it added an item that can't be pickled")
+        row = NO_ROW if self._draft is None else self._draft.row()
+        return None if row is None else self._grown(row)
+
+    def cut_short(self, why: str) -> Row | None:
+        """What is pickled by now. None where `row` has just ended."""
+        with self._lock:
+            has_items, self._is_over = self._has_items, True
+        if not has_items:
+            for lot in self._lots:
+                lot.cut_short()
+            self._withhold(why)
+        if self._draft is None:
+            return None if has_items else self._grown(NO_ROW)
+        row = self._draft.cut_short(why)
+        return None if row is None else self._grown(row)
+
+    def _withhold(self, why: str) -> None:
+        makers = {maker for lot in self._lots for maker in lot.makers_of_lost()}
+        if makers and self._draft is not None:
+            self._draft.withhold(makers, why)
+
+    def _grown(self, row: Row) -> Row:
+        return row._replace(growth=self._new_items(row))
+
+
+def draft_of(growth: RecordedGrowth, table: ItemTable, draft: RowDraft | None) -> GrowthDraft:
+    """What an open job has got since the last time, to be written with these items that have ended."""
+    lots = [LotDraft(table, lot) for lot in growth.take_lots()]
+    slots, rule = growth.next_slot, str(table.rule)
+
+    def new_items(_: Row) -> NewItems | None:
+        rows = [each for lot in lots for each in lot.rows()]
+        files = tuple(file for lot in lots for file in lot.files)
+        return NewItems(rows, (COUNT, (sum(row.size for row in rows), slots, rule)), files) if rows else None
+
+    return GrowthDraft(draft, lots, new_items)
+
+
+class LotDraft:
+    """The items of one lot, pickled one after the other."""
+
+    def __init__(self, table: ItemTable, lot: Lot) -> None:
+        self._lot = lot
+        self._payloads = table.payloads_of(lot.indices)
+        ids = table.ids
+        self._ids = None if ids is None else ids[lot.indices.start : lot.indices.stop]
+        self._makers = lot.makers  #: by their slots
+        if table.slots is not None and lot.makers[0] != BY_USER:
+            self._makers = array("q", table.slots_of(lot.makers))
+        self._together: tuple[Any, ...] | None = None
+        self._each: list[KeptItem] = []
+        self.files: list[BigFile] = []
+        if lot.given is not None:
+            self._each = lot.given.kept
+            self.files = [file for beside in lot.given.files for file in beside]
+
+    @property
+    def step(self) -> int:
+        """Goes up with each item."""
+        return len(self._each)
+
+    def keep_plain(self) -> bool:
+        """Pickle them if that runs no user's code, and they are small; False if it does not."""
+        if self._lot.given is None and self._together is None:
+            kept = kept_together(self._payloads)
+            self._together = None if kept is None else (kept.by_reference,)
+        return self._lot.given is not None or self._together is not None
+
+    def keep(self) -> None:
+        """Pickle them, whatever code that runs."""
+        if self.keep_plain():
+            return
+        each, beside = self._each, self.files  # who cuts this short has lists of its own
+        for payload in self._payloads:
+            files: list[BigFile] = []
+            kept = keep_item(payload, files)
+            beside += files  # first: whatever names them
+            each.append(kept)
+
+    def cut_short(self) -> None:
+        """Those that are not pickled by now are not kept."""
+        if self._together is None:
+            each, files = self._each[: len(self._payloads)], [*self.files]
+            self._each, self.files = [*each, *[None] * (len(self._payloads) - len(each))], files
+
+    def makers_of_lost(self) -> Sequence[int]:
+        """The items that have brought one which is not kept, by their indices."""
+        if self._together is not None or self._lot.given is not None:
+            return ()
+        return [maker for maker, kept in zip(self._lot.makers, self._each, strict=True) if kept is None]
+
+    def rows(self) -> Sequence[Any]:
+        """See `rows_of`."""
+        given = self._lot.given
+        identities = None if given is None or self._makers[0] != BY_USER else given.identities
+        kept = self._each if self._together is None else self._together
+        return [*rows_of(self._lot.slot, kept, self._ids, identities, self._makers)]
+
+
+# -- stream record -----------------------------------------------------------------------------------------------------
+
+#: Its slots count from when they are written; its items, from when they have ended.
+COUNT_ENDED = """UPDATE jobs SET completed = completed + ?, failed = failed + ?, total = total + ?,
+slots = max(slots, ?) WHERE number = ?"""
+#: The user has added them.
+_MAKERS = written_numbers(array("q", (BY_USER,)))
+#: Types whose values are pickled as they are: they have no code, and name no class; texts up to so many characters.
+_SMALL, _TEXTS = frozenset((int, float, bool, type(None))), frozenset((str, bytes))
+MOST_TEXT = 4096
+
+
+class StreamItem(NamedTuple):
+    """An item, what it is, in which state, and its id (None where items have none)."""
+
+    item: Any
+    identity: bytes
+    state: bytes
+    id: Hashable = None
+
+
+class ComingLot(NamedTuple):
+    """New items. ``unkept``: indices of those that are left out; ``replaced``: how what they replace had ended."""
+
+    lot: AddedRow
+    unkept: Sequence[int]
+    replaced: Sequence[int]
+
+
+def lot_of(
+    first: int, indices: Sequence[int], entries: Sequence[StreamItem], replaced: Sequence[tuple[int, Known]]
+) -> ComingLot:
+    """New items at these indices, in the slots from the ``first`` on, with the places of those that replace others.
+
+    Pickles them, and their ids, which may run any code.
+    """
+    kept = _kept_items([entry.item for entry in entries])
+    unkept: Sequence[int] = ()
+    if isinstance(kept, list):
+        unkept = [index for index, one in zip(indices, kept, strict=True) if one is None]
+    identities = b"".join([entry.identity for entry in entries])
+    states = b"".join([entry.state for entry in entries])
+    lot = AddedRow(
+        first,
+        len(entries),
+        kept,
+        None if entries[0].id is None else _kept_ids([entry.id for entry in entries]),
+        identities,
+        _MAKERS,
+        (),
+        None if states == identities else states,
+        tuple([(at, known.first) for at, known in replaced]),
+    )
+    return ComingLot(lot, unkept, [known.status for _, known in replaced])
+
+
+class StreamRecord:
+    """The consumer's thread adds items; all else is on the coordinator's. ``next_slot``: of the next new item."""
+
+    def __init__(self, next_slot: int) -> None:
+        self.consumer_waits = False  #: for the next outcome; set by its thread
+        self.next_slot = next_slot
+        self._unwritten: deque[ComingLot] = deque()
+        self._before: dict[int, int] = {}  #: by index: how an item that runs again had ended, by the journal
+        self._unkept: set[int] = set()  #: indices of items that are not in their lot
+
+    def put(self, came: ComingLot) -> None:
+        """New items have come, and are about to run."""
+        self.next_slot = came.lot.first + came.lot.size
+        self._unkept.update(came.unkept)
+        self._unwritten.append(came)
+
+    def runs_again(self, index: int, status: int) -> None:
+        """The item at that index had ended so, by the journal."""
+        if status != PENDING:
+            self._before[index] = status
+
+    def draft(self, table: ItemTable, indices: Sequence[int]) -> GrowthDraft:
+        """What these items, which have ended, bring into the journal."""
+        came = [self._unwritten.popleft() for _ in range(len(self._unwritten))]
+        before = [status for each in came for status in each.replaced]
+        if self._before:
+            before += [self._before.pop(index, PENDING) for index in indices]
+        unkept = self._unkept.intersection(indices) if self._unkept else ()
+        self._unkept.difference_update(unkept)
+        draft = RowDraft(table, [*indices], {}, unkept)  # no slices of it: it has no columns
+        lots = [each.lot for each in came]
+        failed = sum([table.status[index] == FAILED for index in indices]) if table.failures else 0
+        completed_before, failed_before = before.count(COMPLETED), before.count(FAILED)
+
+        def new_items(row: Row) -> NewItems:
+            slots = lots[-1].first + lots[-1].size if lots else 0
+            counts = (len(row.done) - completed_before, failed - failed_before)
+            return NewItems(lots, (COUNT_ENDED, (*counts, sum(counts), slots)))
+
+        return GrowthDraft(draft, (), new_items)
+
+
+def _kept_items(items: list[Any]) -> tuple[Any, ...] | list[KeptItem]:
+    """All in one, where they are small and plain; else each by itself: None for one that is not to be kept."""
+    if all(_is_small(item) for item in items):
+        return (pickle.dumps(items, pickle.HIGHEST_PROTOCOL),)
+    return [None if (kept := keep_small(item)) is None else tuple(kept) for item in items]
+
+
+def _kept_ids(ids: list[Hashable]) -> list[Hashable] | tuple[Any, ...]:
+    """As they are, where they are plain; else in one pickle."""
+    if all(_is_small(each) for each in ids):
+        return ids
+    nothing: list[Hashable] = [None] * len(ids)
+    kept = keep_small(ids)
+    return nothing if kept is None else tuple(kept)
+
+
+def _is_small(value: Any) -> bool:
+    return type(value) in _SMALL or (type(value) in _TEXTS and len(value) < MOST_TEXT)
