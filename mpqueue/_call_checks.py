@@ -21,7 +21,7 @@ _T = TypeVar("_T")
 SWAPPED = "; were the function and the items swapped?"
 
 #: What Python says of an option that a function does not have.
-_UNEXPECTED = re.compile(r"got an unexpected keyword argument '([^']*)'")
+_UNEXPECTED = r"got an unexpected keyword argument '([^']*)'"
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
@@ -51,7 +51,7 @@ def names_options(public_name: str) -> Callable[[_F], _F]:
             try:
                 return function(*args, **options)
             except TypeError as error:
-                found = _UNEXPECTED.search(str(error))
+                found = re.search(_UNEXPECTED, str(error))
                 if found is None or error.__traceback__ is None or error.__traceback__.tb_next is not None:
                     raise  # from further in
                 raise no_such_option(public_name, found[1], inspect.signature(function).parameters) from None

@@ -25,11 +25,12 @@ from typing import Any
 
 #: Characters of a value that an error message shows at most.
 SHOWN = 300
+#: Patterns, which `re` compiles when one is first needed: most texts of most programs have nothing of this.
 #: Control characters but newline and tab, line separators, what turns a line's direction, and lone surrogates.
-_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-_HIDDEN_IN_LINE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_HIDDEN = "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+_HIDDEN_IN_LINE = "[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 #: Surrogates that stand for no byte.
-_NO_BYTE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+_NO_BYTE = "[\ud800-\udc7f\udd00-\udfff]"
 _SHORT = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
 #: What texts of ours have beside ASCII, and what stands for it where a stream does not have that.
 _PLAIN_FORMS = str.maketrans({"█": "#", "×": "x", "…": "..."})
@@ -40,12 +41,12 @@ _PLAIN_FORMS = str.maketrans({"█": "#", "×": "x", "…": "..."})
 
 def visible(text: str) -> str:
     """The text as people may see it, with its lines and tabs."""
-    return text if text.isprintable() else _HIDDEN.sub(_escape, text)
+    return text if text.isprintable() else re.sub(_HIDDEN, _escape, text)
 
 
 def visible_line(text: str) -> str:
     """The same in one line: newlines and tabs are escaped as well."""
-    return text if text.isprintable() else _HIDDEN_IN_LINE.sub(_escape, text)
+    return text if text.isprintable() else re.sub(_HIDDEN_IN_LINE, _escape, text)
 
 
 def _escape(found: re.Match[str]) -> str:
@@ -162,7 +163,7 @@ def json_text(value: Any, escape: Callable[[int], str] = "\\u{:04x}".format, **o
     """
     text = _encoder(**options)(value)
     # All that is hidden stands in texts: outside of these JSON has only newlines.
-    return text if text.isprintable() else _HIDDEN.sub(lambda found: escape(ord(found[0])), text)
+    return text if text.isprintable() else re.sub(_HIDDEN, lambda found: escape(ord(found[0])), text)
 
 
 @cache
@@ -182,7 +183,7 @@ def encode_text(text: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError:
-        return _NO_BYTE.sub(_escape, text).encode(errors="surrogateescape")
+        return re.sub(_NO_BYTE, _escape, text).encode(errors="surrogateescape")
 
 
 def as_utf8(text: str) -> str:

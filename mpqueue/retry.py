@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from mpqueue.errors import GiveUp, PicklingError, RemoteError, Retry, shown, text_of, type_name_of, typed
 
@@ -20,15 +20,13 @@ __all__ = [
 ErrorTypes = tuple[type[BaseException], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class RetryAfter:
+class RetryAfter(NamedTuple):
     """Try the item again ``delay`` seconds from now."""
 
     delay: float
 
 
-@dataclass(frozen=True, slots=True)
-class Fail:
+class Fail(NamedTuple):
     """The item has failed for good; ``reason`` says which rule decided.
 
     ``error``, where there is one, is what it has failed with: the policy is at fault.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple, cast
 
@@ -42,8 +41,7 @@ def _claimed(claim: Claim, chunk: Chunk) -> tuple[Sequence[int], float]:
     return (), 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class LaneNow:
+class LaneNow(NamedTuple):
     """What a lane is at. ``job`` is the number of the job whose items it has, None where it has none."""
 
     number: int

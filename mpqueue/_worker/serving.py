@@ -6,6 +6,7 @@ collections included.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 from collections.abc import Callable
@@ -26,6 +27,7 @@ def serve(module: str, function: str) -> int:
         BaseException: What `guard.initialize` met, `before_all` or the import raised, or the function did, which the
             real one never does; the parent kills this worker.
     """
+    gc.enable()
     guard.check()
     if before_all is not None:
         before_all()

@@ -201,3 +201,14 @@ def test_a_resource_tracker_starts_only_for_a_job_that_needs_one_and_is_the_prog
     ended = run_program(tmp_path, body)
     assert "leaked shared_memory" in ended.stderr
     wait_until(lambda: not Path("/dev/shm", ended.stdout.strip()).exists(), what="the tracker to remove the name")
+
+
+def test_a_worker_collects_garbage_and_loads_nothing_that_only_some_handlers_need() -> None:
+    def look(_: int) -> tuple[bool, set[str]]:
+        import gc
+        import sys
+
+        return gc.isenabled(), {"psutil", "_hashlib", "argparse", "pytest"} & sys.modules.keys()
+
+    with JobQueue(1) as queue:
+        assert queue.run([1], look).results == [(True, set())]

@@ -29,6 +29,7 @@ import re
 import threading
 import typing
 import weakref
+from _blake2 import blake2b  # that of hashlib, which would load OpenSSL: 3 MB and 3 ms in each process
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from types import FunctionType, GetSetDescriptorType, MemberDescriptorType
@@ -480,11 +481,7 @@ def _form(value: Any) -> bytes | weakref.ref[Any] | None:
     try:
         if _is_plain(value):
             written = marshal.dumps(value, 2)  # the last version in which the same data makes the same bytes
-            if len(written) <= _DIGEST_SIZE:
-                return written
-            import hashlib  # takes a worker 3 ms of its start, and most have no such data
-
-            return hashlib.blake2b(written).digest()
+            return written if len(written) <= _DIGEST_SIZE else blake2b(written).digest()
         return weakref.ref(value)
     except (TypeError, ValueError, RecursionError):
         return None

@@ -44,7 +44,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from mpqueue._wire.memory.segments import BIG_BUFFER, Pieces
-from mpqueue._wire.pickling import rebuilding
+from mpqueue._wire.pickling import polars_columns, rebuilding
 from mpqueue._wire.pickling.beside import Buffers, Later
 
 PROTOCOL = 5
@@ -350,12 +350,9 @@ def _of_libraries() -> Iterator[tuple[type, Reduce]]:
         for kind in _opened(images.Image):
             yield kind, _reduce_image
     polars = sys.modules.get("polars")
-    if polars is not None and "pyarrow" in sys.modules:
-        from mpqueue._wire.pickling import polars_columns
-
-        if polars_columns.are_handed_over(polars):
-            yield polars.Series, functools.partial(_reduce_of_polars, polars_columns.reduce_series)
-            yield polars.DataFrame, functools.partial(_reduce_of_polars, polars_columns.reduce_frame)
+    if polars is not None and "pyarrow" in sys.modules and polars_columns.are_handed_over(polars):
+        yield polars.Series, functools.partial(_reduce_of_polars, polars_columns.reduce_series)
+        yield polars.DataFrame, functools.partial(_reduce_of_polars, polars_columns.reduce_frame)
 
 
 def _opened(kind: Any) -> Iterator[Any]:

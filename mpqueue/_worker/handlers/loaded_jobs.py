@@ -16,6 +16,7 @@ from mpqueue._wire.ids import IdRule
 from mpqueue._wire.parcels import Yielded
 from mpqueue._wire.pickling import classes, main_names
 from mpqueue._worker.chunk import log_records as records
+from mpqueue._worker.chunk.capture import Capture, beside_bar
 from mpqueue._worker.chunk.sampler import JobSampling
 from mpqueue._worker.handlers import current_item as context
 from mpqueue._worker.handlers.called import run_call
@@ -25,16 +26,8 @@ from mpqueue._worker.signals import calls_users_code, runs_event_loop
 if TYPE_CHECKING:
     import asyncio
 
-    from mpqueue._worker.chunk.capture import Capture
-
 
 _AS_EVER = contextlib.nullcontext()
-
-
-def _new_capture() -> Capture:
-    from mpqueue._worker.chunk.capture import Capture  # most jobs have none
-
-    return Capture()
 
 
 class LoadedJob:
@@ -64,7 +57,7 @@ class LoadedJob:
                 f"capture_output: expected a worker with a process of its own, got one in process {os.getpid()}, which "
                 "runs other things too, since no process could be started there"
             )
-        self.capture = _new_capture() if speech is not None and speech.capture else None
+        self.capture = Capture() if speech is not None and speech.capture else None
         self.beside_bar = speech is not None and speech.beside_bar
         began = clock.monotonic()
         if frame.sources is not None:
@@ -114,11 +107,7 @@ class LoadedJob:
         """See to what the handler writes, while a chunk runs."""
         if self.capture is not None:
             return self.capture.around_chunk()
-        if not self.beside_bar:
-            return _AS_EVER
-        from mpqueue._worker.chunk.capture import beside_bar
-
-        return beside_bar()
+        return beside_bar() if self.beside_bar else _AS_EVER
 
     def await_results(self) -> None:
         """From now on await what the handler returns, one item at a time."""
