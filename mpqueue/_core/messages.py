@@ -6,7 +6,6 @@ Plain data, all frozen. A message contains facts only.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mpqueue._core.state.item_table import Failure
@@ -308,18 +307,16 @@ class QueueOpened(NamedTuple):
     """The first job is about to start: workers are wanted."""
 
 
-@dataclass(frozen=True, slots=True)
-class LanesWanted:
+class LanesWanted(NamedTuple):
     """At least so many workers are wanted."""
 
-    count: int
+    total: int
 
 
-@dataclass(frozen=True, slots=True)
-class LanesResized:
+class LanesResized(NamedTuple):
     """So many workers are wanted from now on, no more; with ``kill`` the others do not end what they run."""
 
-    count: int
+    total: int
     kill: bool = False
 
 

@@ -22,15 +22,17 @@ class AddedItems:
     new: range = range(0)
 
 
-@dataclass(slots=True, eq=False)
 class ResultWithItems:
     """A result that brings items along: one pickle, so that both arrive or neither does.
 
     ``lots``: the items of each call of `add`, of whatever class while they are pickled in the worker, and their ids.
     """
 
-    result: Any
-    lots: list[tuple[Any, list[Hashable] | None]]
+    __slots__ = ("lots", "result")
+
+    def __init__(self, result: Any, lots: list[tuple[Any, list[Hashable] | None]]) -> None:
+        self.result = result
+        self.lots = lots
 
     def added(self) -> AddedItems:
         """All that it brings."""

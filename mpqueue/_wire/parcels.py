@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,11 +9,13 @@ if TYPE_CHECKING:
     from mpqueue._wire.pickling.payload import Packed
 
 
-@dataclass(slots=True, eq=False)
 class Yielded:
     """All values that a handler has yielded for one item."""
 
-    values: list[Any]
+    __slots__ = ("values",)
+
+    def __init__(self, values: list[Any]) -> None:
+        self.values = values
 
 
 class Parcel:

@@ -111,7 +111,7 @@ def _take_into_service(books: Books, lane: LaneBook) -> None:
 
 def lanes_wanted(books: Books, message: LanesWanted) -> None:
     """Let there be at least so many lanes."""
-    while len(books.lanes) < message.count:
+    while len(books.lanes) < message.total:
         lane = books.add_lane()
         if books.opened:
             _start_now(books, lane)
@@ -122,8 +122,8 @@ def lanes_resized(books: Books, message: LanesResized) -> None:
 
     Items of a killed worker lose no try. The workers that go are those of the lanes with the highest numbers.
     """
-    books.most_lanes, books.wears_out = message.count, True
-    lanes_wanted(books, LanesWanted(message.count))
+    books.most_lanes, books.wears_out = message.total, True
+    lanes_wanted(books, LanesWanted(message.total))
     for lane in books.lanes:
         books.sort_in(lane)
         if not books.is_surplus(lane):
