@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from enum import Enum
 from typing import Any
@@ -146,61 +145,6 @@ def test_a_priority_may_be_negative() -> None:
 
 
 # -- what is refused ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "given",
-    [
-        {"concurrency": 0},
-        {"concurrency": -1},
-        {"max_retries": -1},
-        {"timeout": 0},
-        {"timeout": -1.0},
-        {"timeout": math.nan},
-        {"timeout": math.inf},
-        {"timeout": 10**400},
-        {"progress_interval": -0.1},
-        {"progress_interval": math.nan},
-        {"threads_per_worker": 0},
-        {"max_items_per_worker": 0},
-        {"setup_timeout": 0},
-    ],
-)
-def test_a_queue_refuses_values_out_of_range_by_name(given: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=next(iter(given))):
-        queue(**given)
-
-
-@pytest.mark.parametrize(
-    "given",
-    [
-        {"concurrency": 2.0},
-        {"concurrency": "2"},
-        {"concurrency": True},
-        {"max_retries": 1.5},
-        {"retry": 3},
-        {"timeout": "1"},
-        {"progress_interval": None},
-        {"threads_per_worker": 1.0},
-        {"max_items_per_worker": False},
-        {"setup_timeout": []},
-    ],
-)
-def test_a_queue_refuses_values_of_the_wrong_type_by_name(given: dict[str, Any]) -> None:
-    with pytest.raises(TypeError, match=next(iter(given))):
-        queue(**given)
-
-
-@pytest.mark.parametrize("given", [{"timeout": 0}, {"chunksize": 0}, {"max_retries": -2}])
-def test_a_job_refuses_values_out_of_range_by_name(given: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=next(iter(given))):
-        job(queue(), **given)
-
-
-@pytest.mark.parametrize("given", [{"priority": 1.0}, {"priority": True}, {"chunksize": 2.5}, {"retry": "often"}])
-def test_a_job_refuses_values_of_the_wrong_type_by_name(given: dict[str, Any]) -> None:
-    with pytest.raises(TypeError, match=next(iter(given))):
-        job(queue(), **given)
 
 
 def test_cygwin_is_refused() -> None:
