@@ -18,7 +18,7 @@ from tests.support import handlers as do
 from tests.support.programs import run_program
 from tests.support.results import results_of
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
+pytestmark = pytest.mark.usefixtures("forked_workers")
 
 
 class Adder:
@@ -90,6 +90,7 @@ HANDLERS: dict[str, tuple[Callable[[int], Any], list[int]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.holds("seed: create_job: the handler may be a coroutine function")
 def test_handlers_of_all_kinds_give_their_results() -> None:
     with JobQueue(1) as queue:
@@ -188,11 +189,13 @@ UNGUARDED = """
 """
 
 
+@pytest.mark.slow
 def test_handler_in_main_needs_no_guard_and_brings_the_classes_of_its_items_and_results(tmp_path: Path) -> None:
     done = run_program(tmp_path, UNGUARDED)
     assert (done.stdout, done.stderr) == ("2 completed\n", "")
 
 
+@pytest.mark.slow
 def test_handler_may_be_defined_in_a_notebook(tmp_path: Path) -> None:
     """A cell is compiled from a string and run in `__main__`, and has no file."""
     cells = [
@@ -208,6 +211,7 @@ def test_handler_may_be_defined_in_a_notebook(tmp_path: Path) -> None:
     assert (done.stdout, done.stderr) == ("['a!', 'b!'] True\n", "")
 
 
+@pytest.mark.slow
 def test_workers_of_a_program_from_standard_input_work(tmp_path: Path) -> None:
     code = "import mpqueue\nwith mpqueue.JobQueue(1) as q: print(q.run([1, 2], lambda x: x * 2).results)"
     done = subprocess.run(
@@ -324,6 +328,7 @@ def test_handler_that_drags_the_queue_along_is_refused() -> None:
         check_nothing_created(queue)
 
 
+@pytest.mark.slow
 def test_handler_in_main_that_drags_the_queue_along_is_refused_naming_it(tmp_path: Path) -> None:
     done = run_program(
         tmp_path,

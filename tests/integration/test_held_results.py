@@ -10,7 +10,7 @@ import pytest
 
 from mpqueue import Executor, JobQueue, Pool
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
+pytestmark = pytest.mark.usefixtures("forked_workers")
 
 COUNT = 200
 
@@ -104,6 +104,7 @@ def queue() -> Iterator[JobQueue]:
         yield made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("handler", "expected"),
     [
@@ -148,11 +149,13 @@ def view(item: int) -> memoryview:
 BUFFER = bytearray(8)
 
 
+@pytest.mark.slow
 def test_views_of_memory_that_is_kept_have_what_was_in_it(queue: JobQueue) -> None:
     results: list[Any] = list(queue.run(range(COUNT), view).results)
     assert [bytes(result) for result in results] == [bytes([number]) * 4 for number in range(COUNT)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "name"),
     [("numpy", "frombuffer"), ("torch", "from_numpy"), ("pandas", "Series"), ("PIL.Image", "fromarray")],

@@ -39,7 +39,7 @@ from tests.support.strength import workers_of
 from tests.support.systems import not_on_windows
 from tests.support.waiting import Gate, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
+pytestmark = pytest.mark.usefixtures("forked_workers")
 
 SOON = RetryPolicy(max_retries=1, base_delay=0.01)
 
@@ -47,6 +47,7 @@ SOON = RetryPolicy(max_retries=1, base_delay=0.01)
 # --- the queue ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.holds("seed: JobQueue: concurrency is 3 by default", "seed: JobQueue: max_retries is 3 by default")
 def test_queue_has_three_workers_and_three_retries_unless_told_otherwise() -> None:
     queue = JobQueue()
@@ -67,6 +68,7 @@ def test_concurrency_none_is_one_worker_for_each_cpu_that_the_process_may_use() 
         os.sched_setaffinity(0, allowed)
 
 
+@pytest.mark.slow
 def test_concurrency_none_is_one_worker_inside_a_worker() -> None:
     def handle(item: int) -> tuple[int, list[int]]:
         with JobQueue(concurrency=None) as inner:
@@ -122,6 +124,7 @@ def test_queue_uses_no_worker_until_a_job_starts() -> None:
         assert queue.get_stats().pending == 1
 
 
+@pytest.mark.slow
 def test_two_queues_do_not_disturb_each_other() -> None:
     with JobQueue(1) as one, JobQueue(1) as two:
         one.create_job("job", range(3), do.double)
@@ -131,6 +134,7 @@ def test_two_queues_do_not_disturb_each_other() -> None:
         assert not workers_of(one) & workers_of(two)
 
 
+@pytest.mark.slow
 def test_threads_per_worker_limits_the_numerical_libraries() -> None:
     def handle(name: str) -> str | None:
         return os.environ.get(name)
@@ -763,6 +767,7 @@ def append_to(path: Path, item: float) -> float:
     return item
 
 
+@pytest.mark.slow
 def test_what_items_took_last_time_is_their_cost_where_that_is_said(tmp_path: Path) -> None:
     def handler(item: float) -> float:
         threading.Event().wait(item)

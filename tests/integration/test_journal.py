@@ -32,7 +32,7 @@ from tests.support.recorder import Recorder
 from tests.support.this_system import IS_WINDOWS, KILL
 from tests.support.waiting import Gate, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
+pytestmark = pytest.mark.usefixtures("forked_workers")
 
 QUICK = RetryPolicy(max_retries=2, base_delay=0.02)
 
@@ -67,6 +67,7 @@ def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
 # -- going on ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_job_that_was_over_is_so_at_once_and_nothing_runs(path: Path, tmp_path: Path) -> None:
     items = [{"id": name} for name in "abc"]
     with JobQueue(1, journal=path, retry=QUICK) as queue:
@@ -87,6 +88,7 @@ def test_a_job_that_was_over_is_so_at_once_and_nothing_runs(path: Path, tmp_path
     assert (job.duration, job.retries, job.seed) == (first.duration, first.retries, first.seed)
 
 
+@pytest.mark.slow
 def test_only_what_is_missing_runs_and_the_job_is_equal_to_an_uninterrupted_one(path: Path, tmp_path: Path) -> None:
     handler = do.only(3, do.fail_with(ValueError("three")), do.square)
     first, second, third = gate(tmp_path, "first"), gate(tmp_path, "second"), gate(tmp_path, "third")
@@ -180,6 +182,7 @@ def recorded_as_done(path: Path) -> set[str]:
     return {str(row["id"]) for row in rows_of(path, "job", "id", "status") if row["status"] in ("completed", "failed")}
 
 
+@pytest.mark.slow
 @pytest.mark.holds("fault: kill -9 of your program")
 @pytest.mark.parametrize("end", ["kill", "interrupt"])
 def test_a_program_that_is_killed_or_interrupted_goes_on_where_it_was(tmp_path: Path, end: str) -> None:
@@ -263,6 +266,7 @@ def test_when_a_run_has_its_result_all_of_it_is_on_disk(path: Path) -> None:
         assert lines_of(path)["job"] == ("completed", 2, 0, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_results_that_wait_for_a_slow_disk_are_bounded(path: Path, tmp_path: Path, disk: Disk) -> None:
     """To 64 MB, but for what runs when it is noticed."""
@@ -303,6 +307,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_an_item_that_kills_its_program_fails_in_the_end(path: Path, tmp_path: Path) -> None:
     calls = tmp_path / "calls"
     ends, done = run_until_not_killed(lambda: run_program(tmp_path, KILLER, path, calls, check=False))
@@ -338,6 +343,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_an_item_that_kills_its_program_fails_whichever_program_it_is(path: Path, tmp_path: Path) -> None:
     calls = tmp_path / "calls"
@@ -374,6 +380,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_no_item_fails_where_a_program_is_killed_from_outside_again_and_again(path: Path, tmp_path: Path) -> None:
     for start, running in enumerate((3, 3, 1, 1, 3, 3), 1):  # twice it is killed while a long item runs alone
@@ -393,6 +400,7 @@ def with_ids(*ids: Any) -> list[Any]:
     return [{"id": each} for each in ids]
 
 
+@pytest.mark.slow
 @pytest.mark.holds("error: JournalMismatchError")
 @pytest.mark.parametrize(
     ("items", "message"),
@@ -616,6 +624,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_a_handler_that_another_python_compiled_is_taken_by_its_name_or_refused(path: Path, tmp_path: Path) -> None:
     run_program(tmp_path, OTHER_PYTHON, path, "fail")
@@ -628,6 +637,7 @@ def test_a_handler_that_another_python_compiled_is_taken_by_its_name_or_refused(
 # -- a disk that fills -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_full_disk_pauses_the_job_and_room_lets_it_go_on(
     path: Path, tmp_path: Path, disk: Disk, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -660,6 +670,7 @@ def test_a_full_disk_pauses_the_job_and_room_lets_it_go_on(
         assert queue.load_job("job").completed == 150
 
 
+@pytest.mark.slow
 def test_closing_with_a_full_disk_ends_and_tells_what_is_lost(path: Path, disk: Disk) -> None:
     queue = JobQueue(1, journal=path)
     job = queue.create_job("job", range(200), do.return_value(os.urandom(2000)), chunksize=3)
@@ -762,6 +773,7 @@ def test_a_failed_item_that_is_big_is_in_the_journal_and_runs_again(path: Path) 
 # -- map ---------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_map_with_a_journal_calls_only_what_is_missing(path: Path, tmp_path: Path) -> None:
     first, again = gate(tmp_path, "first"), gate(tmp_path, "again")
     of_one = partial(mpqueue.map, journal=path, job_id="squares", concurrency=2)
@@ -813,6 +825,7 @@ with JobQueue(1, max_retries=0, journal=sys.argv[1]) as queue:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_what_is_shared_is_kept_with_what_names_it(path: Path, tmp_path: Path) -> None:
     """The program that shared it has ended, and its memory with it."""

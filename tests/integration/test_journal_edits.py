@@ -24,7 +24,7 @@ from tests.support.programs import run_program
 from tests.support.results import results_of
 from tests.support.systems import not_on_windows
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
+pytestmark = pytest.mark.usefixtures("forked_workers")
 
 DAYS = st.lists(
     st.tuples(
@@ -36,6 +36,7 @@ DAYS = st.lists(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.long(but=["stream"])
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.name != "open"], ids=str)
 @settings(max_examples=40)
@@ -62,6 +63,7 @@ def test_whatever_is_added_removed_changed_or_moved_only_what_is_new_runs_and_no
             assert sorted(calls.take()) == sorted(to_run)
 
 
+@pytest.mark.slow
 @pytest.mark.long(but=["open"])
 @EACH_KIND
 @settings(max_examples=20)
@@ -82,6 +84,7 @@ def draw(item: dict[str, Any]) -> tuple[str, int]:
     return item["id"], int(current_item().rng.integers(1 << 40))
 
 
+@pytest.mark.slow
 def test_workers_run_what_is_new_or_changed_and_random_numbers_follow_the_item(tmp_path: Path) -> None:
     def run(*items: tuple[str, int], **options: Any) -> tuple[dict[str, int], dict[Any, int]]:
         with JobQueue(1, journal=tmp_path / "run.db") as queue:
@@ -98,6 +101,7 @@ def test_workers_run_what_is_new_or_changed_and_random_numbers_follow_the_item(t
     assert attempts == dict.fromkeys(["new", "b", "a", "c", "d"], 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", [mpqueue.file_key, mpqueue.content_key])
 def test_a_file_that_has_changed_is_done_again_also_if_it_changed_meanwhile(tmp_path: Path, key: Any) -> None:
     files = [tmp_path / name for name in "abc"]
@@ -158,6 +162,7 @@ def test_another_kind_of_key_makes_everything_another(tmp_path: Path) -> None:
     assert to_run(path, ["a", "b"], key=str.upper) == []
 
 
+@pytest.mark.slow
 @EACH_KIND
 def test_another_version_runs_everything_again_and_other_code_warns(
     kind: Kind, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -178,6 +183,7 @@ def test_another_version_runs_everything_again_and_other_code_warns(
     assert kind.run(do.double, ["a", "b"], path, redo="all") == ["aa", "bb"]
 
 
+@pytest.mark.slow
 def test_what_comes_back_runs_again_in_another_version(tmp_path: Path) -> None:
     path = tmp_path / "run.db"
     assert to_run(path, ["a", "b"], version="1") == ["a", "b"]
@@ -208,6 +214,7 @@ def test_what_has_ended_runs_again_where_that_is_said(tmp_path: Path) -> None:
     assert to_run(path, items, do.return_length) == []
 
 
+@pytest.mark.slow
 def test_failed_items_run_again_with_their_history_where_that_is_said(tmp_path: Path) -> None:
     failing = do.only("b", do.fail_with(ValueError("no")), do.succeed)
     for redo, tries in ((None, 1), (None, 1), ("failed", 2), ("failed", 3)):
@@ -218,6 +225,7 @@ def test_failed_items_run_again_with_their_history_where_that_is_said(tmp_path: 
             assert len(queue.load_job("job").items[1].history) == tries
 
 
+@pytest.mark.slow
 def test_a_plan_says_what_would_run_and_writes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "run.db"
     failing = do.only("b", do.fail_with(ValueError("no")), do.succeed)
@@ -303,6 +311,7 @@ print(step)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.long(but=["created-values", "updated-values"])
 @not_on_windows("no forks")
 @pytest.mark.parametrize("has_ids", [False, True], ids=["values", "ids"])

@@ -30,7 +30,7 @@ from tests.support.disk import Disk
 from tests.support.journals import lines_of, rows_of
 from tests.support.results import results_of
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
+pytestmark = pytest.mark.usefixtures("forked_workers")
 
 FAILED = {
     "fails": ValueError,
@@ -192,6 +192,7 @@ def test_items_that_were_not_kept_are_known_by_their_places_or_not_at_all(path: 
         assert queue.create_job("interrupted", range(11), old.double, update=True).completed == 9
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("healed")
 def test_the_commands_that_look_into_a_journal_take_it(path: Path, say: Say) -> None:
     assert [line.split()[:4] for line in say("status", path).splitlines()[1:]] == [

@@ -17,7 +17,7 @@ from mpqueue.errors import JournalError, RemoteError
 from tests.support.disk import Disk
 from tests.support.journals import queue_of, recorded, rows_of, values_of
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
+pytestmark = pytest.mark.usefixtures("forked_workers")
 
 COUNT = 600  # more than are kept together
 MANY = 400_000
@@ -63,6 +63,7 @@ def clear(queue: JobQueue) -> None:
     queue.clear_job("job")
 
 
+@pytest.mark.slow
 @pytest.mark.long(but=["big_error-3-run_again_and_prune"])
 @pytest.mark.parametrize(
     ("handler", "count", "change"),

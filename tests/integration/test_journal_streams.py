@@ -37,7 +37,7 @@ from tests.support.results import outcomes
 from tests.support.systems import not_on_windows
 from tests.support.this_system import IS_WINDOWS
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
+pytestmark = pytest.mark.usefixtures("forked_workers")
 
 both = pytest.mark.parametrize("imap", [mpqueue.imap, mpqueue.imap_unordered])
 once = partial(mpqueue.imap, concurrency=1, max_retries=0, job_id="job")
@@ -73,6 +73,7 @@ EDITS = st.lists(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.parametrize("imap", [mpqueue.imap, long(mpqueue.imap_unordered)])
 @settings(max_examples=10 if IS_LONG else 1 if IS_WINDOWS else 3)  # a worker takes seconds to start under wine
@@ -110,6 +111,7 @@ def test_whatever_is_edited_only_what_is_new_changed_or_failed_runs(
             assert completed + failed == total
 
 
+@pytest.mark.slow
 def test_random_numbers_follow_the_item(path: Path) -> None:
     draw = Draw()
     first = dict(zip("abc", once(draw, "abc", journal=path, seed=7), strict=True))
@@ -159,6 +161,7 @@ def test_the_end_of_the_loop_and_close_leave_the_journal_to_others(path: Path, c
         assert [job.id for job in queue.jobs()] == ["job", "bystander"]
 
 
+@pytest.mark.slow
 @in_loops
 def test_async_loops_have_the_same_results_and_wait_for_the_end(run: Run, path: Path, calls: Calls) -> None:
     async def look() -> None:
@@ -225,6 +228,7 @@ main(int(sys.argv[1]))
 """
 
 
+@pytest.mark.slow
 def test_a_program_that_is_killed_loses_nothing_that_it_had(tmp_path: Path) -> None:
     for end in (57, 130, 500):
         done = run_program(tmp_path, KILLED, end, check=False)
@@ -259,6 +263,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_an_item_that_kills_its_program_fails_in_the_end(path: Path, tmp_path: Path) -> None:
     calls = tmp_path / "calls"
@@ -271,6 +276,7 @@ def test_an_item_that_kills_its_program_fails_in_the_end(path: Path, tmp_path: P
     assert ended == [39, 1, 40]
 
 
+@pytest.mark.slow
 @pytest.mark.long(but=["imap"])
 @both
 def test_what_is_yielded_is_on_disk(imap: Callable[..., Any], path: Path) -> None:
@@ -298,6 +304,7 @@ def make_kilobyte(item: int) -> bytes:
     return item.to_bytes(4, "big") * 250
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_memory_depends_neither_on_what_is_recorded_nor_on_the_input(path: Path) -> None:
     """But for which items there were, less than 40 bytes each, and what is read ahead, which is a megabyte."""
@@ -312,6 +319,7 @@ def test_memory_depends_neither_on_what_is_recorded_nor_on_the_input(path: Path)
 # -- failures ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_failed_items_run_again_in_whatever_way_they_are_told(path: Path, calls: Calls) -> None:
     calls.fail(2)
     failed = "ValueError: not 2"
@@ -332,6 +340,7 @@ def test_failed_items_run_again_in_whatever_way_they_are_told(path: Path, calls:
     assert counts(path) == (JobStatus.COMPLETED, 4, 0, 4)
 
 
+@pytest.mark.slow
 def test_another_version_runs_everything_again_and_other_code_warns(
     path: Path, calls: Calls, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -351,6 +360,7 @@ def test_another_version_runs_everything_again_and_other_code_warns(
     assert "redo='changed-code' (--redo changed-code), or a new version=, runs them again" in warning
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", [mpqueue.imap, mpqueue.map])
 def test_what_has_ended_runs_again_by_the_users_word(way: Callable[..., Any], path: Path, calls: Calls) -> None:
     again = partial(way, calls, "ab", concurrency=1, max_retries=0, journal=path, job_id="job", on_error="skip")
@@ -371,6 +381,7 @@ def test_what_has_ended_runs_again_by_the_users_word(way: Callable[..., Any], pa
             again(redo=[1])
 
 
+@pytest.mark.slow
 def test_an_item_whose_key_is_another_runs_again(path: Path, calls: Calls, tmp_path: Path) -> None:
     files = [tmp_path / name for name in "ab"]
     for file in files:
@@ -420,6 +431,7 @@ def test_a_key_that_raises_stop_iteration_does_not_end_the_loop_silently(path: P
         next(results)
 
 
+@pytest.mark.slow
 def test_a_list_and_a_stream_do_not_take_each_others_place(path: Path) -> None:
     with JobQueue(1, journal=path) as queue:
         queue.run(["a", "b"], do.succeed, id="list")
@@ -443,6 +455,7 @@ def test_a_list_and_a_stream_do_not_take_each_others_place(path: Path) -> None:
 # -- a disk that fills -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_full_disk_raises_and_room_lets_it_go_on(path: Path, disk: Disk) -> None:
     results = once(do.return_value(os.urandom(2000)), range(300), journal=path, chunksize=2, buffersize=40)
     found: list[Any] = []
@@ -476,6 +489,7 @@ def make(item: dict[str, Any]) -> Any:
             return item["value"]
 
 
+@pytest.mark.slow
 def test_results_that_count_no_more_are_pruned(path: Path, calls: Calls) -> None:
     big = ["x" * 300_000, "y", "z"]
     assert len([*once(calls, big, journal=path, version="1")]) == 3
@@ -493,6 +507,7 @@ def test_results_that_count_no_more_are_pruned(path: Path, calls: Calls) -> None
     assert counts(path)[1:] == (3, 0, 3)
 
 
+@pytest.mark.slow
 def test_all_of_a_stream_is_kept_looked_at_pruned_and_cleared(
     path: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

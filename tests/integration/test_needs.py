@@ -16,7 +16,7 @@ from tests.support.counted_calls import calls_by_thread
 from tests.support.results import results_of
 from tests.support.this_system import KILL
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
+pytestmark = pytest.mark.usefixtures("forked_workers")
 
 VARIABLE = "CUDA_VISIBLE_DEVICES"
 
@@ -42,6 +42,7 @@ def seen_at_import(item: Any) -> tuple[str, list[int]]:
     return asks_at_import.seen, current_item().uses.get("gpu", [])
 
 
+@pytest.mark.slow
 def test_a_worker_sees_the_gpus_of_its_items_from_its_first_import_on(queue: JobQueue, module: str) -> None:
     """Also where it had imported the library before, for others: then it is another worker."""
     assert results_of(queue.run(range(4), seen_at_import)) == [("", [])] * 4
@@ -55,6 +56,7 @@ def test_a_worker_sees_the_gpus_of_its_items_from_its_first_import_on(queue: Job
     assert all(seen == ",".join(map(str, units)) for seen, units in results_of(mixed) if units)
 
 
+@pytest.mark.slow
 def test_units_are_numbered_as_the_program_sees_its_gpus(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "4,6")
     with JobQueue(1, resources={"gpu": 2}, gpu_env=True) as queue:
@@ -82,6 +84,7 @@ def test_more_units_than_gpus_that_the_program_sees_are_refused(
     JobQueue(1, resources={"gpu": units}).close()
 
 
+@pytest.mark.slow
 def test_one_unit_is_never_held_by_two(queue: JobQueue, tmp_path: Path) -> None:
     """Each item takes a file that must not be there, and some are killed while they have it."""
     handler = alone_in(tmp_path / "held", tmp_path / "killed")
@@ -109,6 +112,7 @@ def threads(_: int) -> tuple[str, str]:
     return os.environ["OMP_NUM_THREADS"], os.environ["MKL_NUM_THREADS"]
 
 
+@pytest.mark.slow
 def test_inner_threads_follow_the_cpus_of_the_item() -> None:
     with JobQueue(2, threads_per_worker=3) as queue:
         job = queue.run(range(6), threads, cpus=lambda item: 1 + item % 2)
@@ -200,6 +204,7 @@ def test_needs_of_a_call_s_stages_go_by_its_own_concurrency() -> None:
     assert mpqueue.stages([1, 2], two) == [2, 4]
 
 
+@pytest.mark.slow
 def test_a_stage_has_needs_of_its_own(tmp_path: Path) -> None:
     with JobQueue(3, resources={"license": 1, "gpu": 2}) as queue:
         items = [(number, str(tmp_path)) for number in range(12)]
@@ -211,6 +216,7 @@ def test_a_stage_has_needs_of_its_own(tmp_path: Path) -> None:
             queue.run_stages(items, [hold, Stage(unit, cpus=len)])  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_items_of_a_hundred_kinds_of_needs_cost_about_as_much_as_those_of_four() -> None:
     calls = {kinds: calls_of_the_busiest_thread(kinds) for kinds in (4, 100)}
     assert calls[100] < 3 * calls[4], calls

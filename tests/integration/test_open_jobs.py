@@ -19,7 +19,7 @@ from tests.support import handlers as do
 from tests.support.recorder import Recorder
 from tests.support.waiting import Gate, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
+pytestmark = pytest.mark.usefixtures("forked_workers")
 
 NOW = RetryPolicy(max_retries=3, base_delay=0.0)
 
@@ -38,6 +38,7 @@ def split(number: int) -> int:
     return number
 
 
+@pytest.mark.slow
 def test_it_ends_when_it_is_sealed_and_nothing_is_left(queue: JobQueue) -> None:
     job = queue.create_job("j", handler=do.double, open=True)
     run = queue.start("j")
@@ -65,6 +66,7 @@ def test_items_may_come_before_it_starts_and_with_it(queue: JobQueue) -> None:
     assert queue.start("empty").result().status is JobStatus.COMPLETED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunksize", [None, 1, 50])
 def test_handlers_add_items_with_their_results(queue: JobQueue, chunksize: int | None) -> None:
     heard = Recorder(queue)
@@ -121,6 +123,7 @@ def add_and_lock(item: int) -> threading.Lock:
     return threading.Lock()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("results", ["keep", "discard"])
 def test_items_that_are_the_same_object_each_time_are_added_as_they_were(results: Any, queue: JobQueue) -> None:
     def handler(item: Any, kept: list[Any] = [0]) -> None:  # noqa: B006 - that is the point
@@ -134,6 +137,7 @@ def test_items_that_are_the_same_object_each_time_are_added_as_they_were(results
     assert sorted(item.payload[0] for item in job.items[500:]) == [*range(500)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunksize", [1, 50])
 def test_items_that_are_changed_later_are_added_as_they_were(chunksize: int, queue: JobQueue) -> None:
     job = queue.create_job("j", [{"id": n} for n in range(20)], add_and_change, open=True, chunksize=chunksize)
@@ -189,6 +193,7 @@ def test_items_without_a_good_id_are_refused(queue: JobQueue, first: Any, item: 
     assert isinstance(queue.start("j").result().items[0].exception, TypeError)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("one", ["abc", b"abc", {"id": 5, "url": "/"}])
 def test_what_is_one_item_is_not_taken_apart(queue: JobQueue, one: Any) -> None:
     job = queue.create_job("j", [{"id": 1}], partial(add_to, one), open=True, max_retries=0)

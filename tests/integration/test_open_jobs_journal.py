@@ -31,7 +31,7 @@ from tests.support.length import long
 from tests.support.programs import write_program
 from tests.support.waiting import Gate, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
+pytestmark = pytest.mark.usefixtures("forked_workers")
 
 
 @pytest.fixture
@@ -123,6 +123,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, long(2), long(3)])
 def test_a_program_that_is_killed_anywhere_loses_nothing_and_repeats_nothing(tmp_path: Path, seed: int) -> None:
     chance, told, ended = random.Random(seed), set[str](), False
@@ -159,6 +160,7 @@ def halves(numbers: list[int]) -> list[int]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("items", [[8, 3, 8, 1], [{"id": 1}, {"id": 9}]], ids=["values", "ids"])
 def test_the_same_program_again_runs_nothing_and_more_items_run(path: Path, calls: Calls, items: list[Any]) -> None:
     first = finish(path, calls, items)
@@ -364,6 +366,7 @@ def test_items_need_an_identity_or_an_id(path: Path) -> None:
 # -- what is asked for -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_failed_items_run_again_in_whatever_way_they_are_told(
     path: Path, calls: Calls, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -383,6 +386,7 @@ def test_failed_items_run_again_in_whatever_way_they_are_told(
     assert calls.take() == []
 
 
+@pytest.mark.slow
 def test_a_version_and_redo_all_begin_anew(path: Path, calls: Calls) -> None:
     finish(path, calls, [3], version="1")
     for options in ({"version": "2"}, {"version": "2", "redo": "all"}):
@@ -401,6 +405,7 @@ def follow(page: dict[str, str]) -> str:
     return page["id"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"version": "2"}, {"redo": "all"}])
 def test_a_job_that_begins_anew_takes_its_ids_from_its_new_items(path: Path, options: dict[str, Any]) -> None:
     finish(path, str, ["x", "y"], version="1")
@@ -410,6 +415,7 @@ def test_a_job_that_begins_anew_takes_its_ids_from_its_new_items(path: Path, opt
     assert [item.id for item in plain.items] == [0, 1]
 
 
+@pytest.mark.slow
 def test_items_run_again_by_their_ids(path: Path, calls: Calls) -> None:
     finish(path, calls, [{"id": 1}])
     calls.take()
@@ -424,6 +430,7 @@ def test_items_run_again_by_their_ids(path: Path, calls: Calls) -> None:
         finish(path, calls, [3], "values", redo=[0])
 
 
+@pytest.mark.slow
 def test_what_an_open_job_has_not_is_refused_and_nothing_is_changed(path: Path, calls: Calls) -> None:
     finish(path, calls, [3])
     before = path.read_bytes()
@@ -491,6 +498,7 @@ def test_others_look_at_it_while_it_grows(path: Path, tmp_path: Path) -> None:
 # -- damage, and a disk that fills -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_damaged_items_are_refused_and_damaged_ends_run_again(path: Path, calls: Calls, tmp_path: Path) -> None:
     """Which is which, is found out."""
@@ -530,6 +538,7 @@ def test_damaged_items_are_refused_and_damaged_ends_run_again(path: Path, calls:
     assert 0 < max(ran) <= 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["room", "close"])
 def test_a_full_disk_is_told_to_who_adds(path: Path, disk: Disk, end: str) -> None:
     lost = pytest.raises(JournalError) if end == "close" else contextlib.nullcontext()

@@ -15,12 +15,13 @@ from tests.support.recorder import Recorder
 from tests.support.strength import workers_of
 from tests.support.waiting import Gate, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
+pytestmark = pytest.mark.usefixtures("forked_workers")
 
 
 # --- stopping by itself -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_too_many_failures_stop_it_and_what_runs_may_end(tmp_path: Path) -> None:
     with JobQueue(1, max_retries=0) as queue:
         recorder = Recorder(queue)
@@ -208,6 +209,7 @@ def test_pause_is_seen_by_current_item(tmp_path: Path) -> None:
         assert run.result(60).results == ["False and False"]
 
 
+@pytest.mark.slow
 def test_pausing_and_resuming_many_times_loses_nothing() -> None:
     with JobQueue(2) as queue:
         recorder = Recorder(queue)
@@ -446,6 +448,7 @@ def test_cancelled_job_may_be_cleared_and_its_id_used_again() -> None:
         assert queue.run(["a", "b"], do.succeed, id="job").completed == 2
 
 
+@pytest.mark.slow
 @pytest.mark.holds("promise: Every item ends once")
 @pytest.mark.parametrize("moment", range(5))
 def test_cancel_at_any_moment_ends_the_job_and_balances_the_books(moment: int) -> None:

@@ -23,7 +23,7 @@ from tests.support.journals import cells_of, queue_of, rows_in, values_of
 from tests.support.programs import PATIENCE, write_program
 from tests.support.waiting import Gate
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
+pytestmark = pytest.mark.usefixtures("forked_workers")
 
 #: A result that has a file of its own.
 BIG = b"big" * 100_000
@@ -84,6 +84,7 @@ def path(made: Path, tmp_path: Path) -> Path:
     return tmp_path / "run.db"
 
 
+@pytest.mark.slow
 def test_rows_become_few_what_is_gone_goes_and_all_else_is_as_before(path: Path) -> None:
     before, size, count = told(path), path.stat().st_size, rows(path)
     assert files(path) == 3
@@ -109,6 +110,7 @@ def test_what_is_gone_stays_where_that_was_asked_for_and_only_the_named_job_is_p
     assert run(path, ITEMS, update=True) == []
 
 
+@pytest.mark.slow
 def test_jobs_that_ended_long_ago_are_removed_and_no_others(path: Path, tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     assert prune(path, older_than=3600).jobs == 0
@@ -159,6 +161,7 @@ def test_a_wrong_call_is_refused(path: Path) -> None:
                 queue.prune(**arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_a_job_whose_rows_are_damaged_is_left_as_it_is(
     made: Path, tmp_path: Path, disk: Disk, caplog: pytest.LogCaptureFixture
@@ -273,6 +276,7 @@ print(step)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.parametrize("auto_vacuum", ["INCREMENTAL", "NONE"])
 def test_a_kill_at_any_step_loses_nothing(path: Path, auto_vacuum: str, tmp_path: Path, disk: Disk) -> None:
@@ -299,6 +303,7 @@ def test_a_kill_at_any_step_loses_nothing(path: Path, auto_vacuum: str, tmp_path
             assert run(copy, ITEMS[1:-1], update=True) == []
 
 
+@pytest.mark.slow
 def test_the_command_prunes(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["prune", str(path), "--no-gone"]) == 0
     assert "0 jobs and 0 gone items removed" in capsys.readouterr().err

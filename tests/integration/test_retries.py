@@ -29,7 +29,7 @@ from tests.support.systems import not_on_windows
 from tests.support.this_system import IS_WINDOWS, KILL
 from tests.support.waiting import Gate, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
+pytestmark = pytest.mark.usefixtures("forked_workers")
 
 #: The default policy, a hundred times as fast.
 QUICK = RetryPolicy(base_delay=0.02)
@@ -42,6 +42,7 @@ def delays(recorder: Recorder) -> list[float]:
 # --- how often and when ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.holds(
     "seed: start: failed items are retried with exponential backoff",
     "seed: retries: after max_retries the item has failed",
@@ -71,6 +72,7 @@ def test_first_delay_is_two_seconds_by_default() -> None:
         run.result()
 
 
+@pytest.mark.slow
 def test_waiting_item_holds_no_worker(tmp_path: Path) -> None:
     with JobQueue(1, retry=RetryPolicy(1, base_delay=300)) as queue:
         recorder = Recorder(queue)
@@ -83,6 +85,7 @@ def test_waiting_item_holds_no_worker(tmp_path: Path) -> None:
         run.result()
 
 
+@pytest.mark.slow
 def test_retry_may_run_on_another_worker() -> None:
     def handle(item: str) -> int:
         if current_item().attempt == 1:
@@ -97,6 +100,7 @@ def test_retry_may_run_on_another_worker() -> None:
 # --- which policy ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.holds("seed: JobQueue: max_retries is 3 by default")
 @pytest.mark.parametrize(
     ("of_queue", "of_job", "attempts"),
@@ -172,6 +176,7 @@ FILTERS: list[tuple[do.Handler, dict[str, Any], int]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("handler", "filters", "attempts"), FILTERS, ids=lambda value: getattr(value, "__name__", str(value))
 )
@@ -241,6 +246,7 @@ def test_give_up_fails_at_once() -> None:
 # --- what counts ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_attempts_are_counted_when_each_try_ends(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     with JobQueue(1, retry=RetryPolicy(1, base_delay=0)) as queue:
@@ -263,6 +269,7 @@ def test_try_that_shutdown_cuts_short_is_not_charged(tmp_path: Path) -> None:
     assert [(item.status, item.attempts) for item in run.job.items] == [("pending", 0)] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.holds("promise: Every item ends once")
 def test_item_that_a_crash_ran_again_delivers_its_result_once(tmp_path: Path) -> None:
     """What the worker had finished and not sent home runs again: two calls, one result, one event."""
@@ -316,6 +323,7 @@ STACKS: list[tuple[Callable[[Any], Any], str]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.holds("error: ItemTimeoutError")
 @pytest.mark.parametrize(("bad", "name"), STACKS, ids=lambda value: value if isinstance(value, str) else "")
 def test_timeout_error_holds_the_stack_where_the_item_hung(bad: do.Handler, name: str) -> None:
@@ -330,12 +338,14 @@ def test_timeout_error_holds_the_stack_where_the_item_hung(bad: do.Handler, name
         assert name in item.exception.stack
 
 
+@pytest.mark.slow
 def test_timeout_of_the_job_wins_over_the_queue_s() -> None:
     with JobQueue(1, max_retries=0, timeout=300) as queue:
         (item,) = queue.run(["a"], do.hang_sleep, timeout=0.5).items
         assert item.error == "ItemTimeoutError: the item ran longer than its timeout of 0.5 s; its worker was killed"
 
 
+@pytest.mark.slow
 @pytest.mark.holds(
     "wait: your handler, unpickling its item, pickling its result", "fault: the function hangs, with timeout="
 )
@@ -367,11 +377,13 @@ def load_slowly() -> LoadsSlowly:
     return LoadsSlowly()
 
 
+@pytest.mark.slow
 def test_timeout_counts_from_the_handler_s_call_and_not_its_loading() -> None:
     with JobQueue(1, max_retries=0, timeout=1) as queue:
         assert queue.run(["a", "b"], LoadsSlowly()).results == ["a", "b"]
 
 
+@pytest.mark.slow
 def test_timeout_counts_from_the_handler_s_call_and_not_setup() -> None:
     def setup() -> str:
         threading.Event().wait(2)
@@ -381,6 +393,7 @@ def test_timeout_counts_from_the_handler_s_call_and_not_setup() -> None:
         assert queue.run(["a", "b"], lambda item, state: item + state, setup=setup).results == ["astate", "bstate"]
 
 
+@pytest.mark.slow
 def test_timeout_is_for_each_try_anew() -> None:
     with JobQueue(1, retry=QUICK, timeout=1) as queue:
         (item,) = queue.run(["a"], do.before_attempt(3, do.hang_sleep)).items
@@ -400,6 +413,7 @@ def test_remote_error_keeps_type_message_and_traceback() -> None:
     assert str(error) == f"{__name__}.TroubleError: onetwo"
 
 
+@pytest.mark.slow
 def test_seconds_of_short_items_that_fail_are_theirs_alone() -> None:
     """They are not those of all that ran since the clock was read last."""
 
@@ -414,6 +428,7 @@ def test_seconds_of_short_items_that_fail_are_theirs_alone() -> None:
     assert sum(item.elapsed or 0.0 for item in job.items) <= 2 * job.duration
 
 
+@pytest.mark.slow
 @not_on_windows("no signal asks a worker there where it is")
 def test_c_code_whose_wait_is_cut_short_is_late_all_the_same() -> None:
     """The signal that asks where it is ends such a wait, and the handler returns before it is killed."""

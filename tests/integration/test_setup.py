@@ -34,7 +34,7 @@ from tests.support.systems import KILLED_ITSELF_WORD, SEGFAULT_WORD
 from tests.support.this_system import IS_WINDOWS, KILL
 from tests.support.waiting import Gate, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
+pytestmark = pytest.mark.usefixtures("forked_workers")
 
 TWICE = RetryPolicy(max_retries=1, base_delay=0.01)
 
@@ -62,6 +62,7 @@ def return_state(item: Any, state: Any) -> Any:
 # --- that works -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_setup_runs_once_in_each_worker_before_the_first_item_there(tmp_path: Path) -> None:
     gate_folder = tmp_path / "gate"
     gate_folder.mkdir()
@@ -106,6 +107,7 @@ def test_state_need_not_be_picklable() -> None:
         assert queue.run(range(4), handle, setup=threading.Lock).results == [True] * 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ends_by", ["itself", "cancel", "failures"])
 def test_generator_yields_the_state_and_is_finished_at_the_end_of_the_job(ends_by: str, tmp_path: Path) -> None:
     gate_folder, log = tmp_path / "gate", tmp_path / "log"
@@ -139,6 +141,7 @@ def test_generator_yields_the_state_and_is_finished_at_the_end_of_the_job(ends_b
         assert job.results == [10, 11, 12]
 
 
+@pytest.mark.slow
 def test_workers_that_are_replaced_finish_their_setups(tmp_path: Path) -> None:
     def setup() -> Iterator[int]:
         note(tmp_path, "begin", os.getpid())
@@ -226,6 +229,7 @@ def test_current_item_in_setup_tells_the_worker_and_the_job_but_no_item() -> Non
         assert queue.run(["item"], return_state, id="job", setup=setup).results == [("job", 0, None, 0, False, False)]
 
 
+@pytest.mark.slow
 def test_new_worker_runs_setup_again_after_a_crash(tmp_path: Path) -> None:
     def setup() -> int:
         note(tmp_path, "setup")
@@ -327,6 +331,7 @@ WHERE_AND_HOW = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.long(
     but=[
         "setup-SIGKILL-1",
@@ -353,6 +358,7 @@ def test_job_ends_at_once_where_setup_fails_in_every_worker(where: str, how: str
         assert len(workers_of(queue)) == workers
 
 
+@pytest.mark.slow
 @pytest.mark.holds("wait: setup, its end, loading the handler")
 @pytest.mark.parametrize("bad", [do.hang_python, do.hang_sleep, do.hang_holding_gil, do.sigterm_ignore_and_hang])
 def test_setup_that_hangs_past_its_timeout_is_killed(bad: do.Handler) -> None:
@@ -362,6 +368,7 @@ def test_setup_that_hangs_past_its_timeout_is_killed(bad: do.Handler) -> None:
         assert len(workers_of(queue)) == 2
 
 
+@pytest.mark.slow
 def test_loading_a_handler_that_hangs_past_the_setup_timeout_is_killed() -> None:
     with JobQueue(2, max_retries=0, setup_timeout=1.0) as queue:
         recorder = run_with_bystander(queue, do.WhenUnpickled(do.hang_sleep), None)
@@ -488,6 +495,7 @@ def test_killing_a_job_in_its_setup_ends_it_at_once(tmp_path: Path) -> None:
         assert queue.run(["a"], do.succeed).results == ["a"]
 
 
+@pytest.mark.slow
 def test_worker_killed_from_outside_in_setup_is_replaced(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
 

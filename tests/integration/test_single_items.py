@@ -14,13 +14,14 @@ from tests.support.recorder import Recorder
 from tests.support.strength import workers_of
 from tests.support.waiting import Gate, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
+pytestmark = pytest.mark.usefixtures("forked_workers")
 
 
 def statuses(job: Any) -> list[str]:
     return [str(item.status) for item in job.items]
 
 
+@pytest.mark.slow
 @pytest.mark.holds("error: ItemCancelledError")
 def test_an_item_that_waits_fails_at_once_with_its_event(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
@@ -39,6 +40,7 @@ def test_an_item_that_waits_fails_at_once_with_its_event(tmp_path: Path) -> None
     assert (job.completed, job.failed, [item.attempts for item in job.items]) == (2, 2, [1, 0, 1, 0])
 
 
+@pytest.mark.slow
 def test_with_kill_an_item_that_runs_ends_and_its_neighbours_lose_no_try(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     with JobQueue(1, max_retries=0) as queue:
@@ -101,6 +103,7 @@ def test_an_item_of_an_event_an_id_and_a_position_name_items(tmp_path: Path) -> 
     assert job.failed == 5
 
 
+@pytest.mark.slow
 def test_what_is_no_item_of_the_job_is_refused_and_nothing_happens(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     with JobQueue(1) as queue:
@@ -167,6 +170,7 @@ def test_an_input_of_stages_is_cancelled_with_what_comes_of_it(tmp_path: Path) -
     assert isinstance(job.items[0].exception, ItemCancelledError)
 
 
+@pytest.mark.slow
 def test_a_journal_keeps_them_cancelled_and_they_can_be_retried(tmp_path: Path) -> None:
     (tmp_path / "gate").mkdir()
     gate, path = Gate(tmp_path / "gate"), tmp_path / "run.db"
@@ -195,6 +199,7 @@ def test_a_journal_keeps_them_cancelled_and_they_can_be_retried(tmp_path: Path) 
         assert (statuses(job), job.failed) == (["completed"] * 4, 0)
 
 
+@pytest.mark.slow
 def test_retry_failed_runs_only_the_named_items(tmp_path: Path) -> None:
     def read(name: str) -> str:
         return (tmp_path / name).read_text()

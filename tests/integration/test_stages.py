@@ -28,7 +28,7 @@ from tests.support.systems import not_on_windows
 from tests.support.this_system import IS_WINDOWS, KILL
 from tests.support.waiting import Gate, spend, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
+pytestmark = pytest.mark.usefixtures("forked_workers")
 
 NOW = RetryPolicy(max_retries=3, base_delay=0.0)
 STUBBORN = RetryPolicy(max_retries=50, base_delay=0.0)
@@ -98,6 +98,7 @@ async def halves_later(number: int) -> AsyncIterator[int]:
         yield half
 
 
+@pytest.mark.slow
 def test_an_item_goes_through_all_stages(queue: JobQueue) -> None:
     heard = Recorder(queue)
     stages: list[Any] = [load, Stage(add_one, concurrency=1, timeout=30), Stage(first_of, name="read", concurrency=1)]
@@ -120,6 +121,7 @@ def test_an_item_goes_through_all_stages(queue: JobQueue) -> None:
     assert "20 of 20 items completed" in str(job.report())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [halves, halves_later])
 def test_what_is_yielded_are_items_of_their_own(queue: JobQueue, make: Any) -> None:
     job = queue.run_stages([1, 2, 5, 8], [make, Stage(do.double, max_waiting=1), make])
@@ -159,6 +161,7 @@ def test_groups_of_failures_tell_the_error_in_the_stage_and_its_text(queue: JobQ
     assert str(group).endswith("first: 3: [Errno 2] No such file or directory: '3.jpg'")
 
 
+@pytest.mark.slow
 @pytest.mark.holds("error: StageError")
 def test_a_failure_names_its_stage(queue: JobQueue) -> None:
     job = queue.run_stages([1, 2, 3], [do.double, fail_on_four, do.double], id="fails")
@@ -181,6 +184,7 @@ def fail_on_four(number: int) -> int:
     return number
 
 
+@pytest.mark.slow
 def test_a_stage_is_tried_again_by_itself(one_worker: JobQueue, tmp_path: Path) -> None:
     calls, tries = tmp_path / "calls", tmp_path / "tries"
     calls.mkdir()
@@ -209,6 +213,7 @@ def die_first(folder: Path, array: np.ndarray) -> np.ndarray:
     return array
 
 
+@pytest.mark.slow
 def test_crashes_and_timeouts_are_those_of_a_stage(one_worker: JobQueue) -> None:
     stages: list[Any] = [load, Stage(die_or_hang, timeout=1.0, max_retries=0), first_of]
     job = one_worker.run_stages([1, 2, 3], stages)
@@ -276,6 +281,7 @@ def test_values_of_lambdas_and_local_classes_are_passed_on(queue: JobQueue) -> N
     assert job.results == [2, 4]
 
 
+@pytest.mark.slow
 def test_what_a_handler_keeps_stays_as_it_was() -> None:
     """Segments are filled again only when nobody maps them, also by those who were sent them by another worker."""
     with JobQueue(2) as queue:
@@ -288,6 +294,7 @@ def keep(array: np.ndarray, kept: list[tuple[float, np.ndarray]] = []) -> bool: 
     return all((view == value).all() for value, view in kept)
 
 
+@pytest.mark.slow
 @not_on_windows("no limit of descriptors")
 def test_it_goes_on_where_descriptors_are_few(one_worker: JobQueue) -> None:
     one_worker.run([1], do.double)
@@ -314,6 +321,7 @@ def first_of_all(array: np.ndarray) -> float:
     return float(array[0]) - 1
 
 
+@pytest.mark.slow
 def test_killed_workers_change_nothing(tmp_path: Path) -> None:
     """Whoever is killed, writer or reader, at whatever moment: the same values come out, each once."""
     started = Gate(tmp_path)
@@ -333,6 +341,7 @@ def test_killed_workers_change_nothing(tmp_path: Path) -> None:
     assert job.results == [[value + 1.0 for value in range(number % 4)] for number in range(24)]
 
 
+@pytest.mark.slow
 def test_a_setup_is_that_of_a_stage(queue: JobQueue) -> None:
     job = queue.run_stages([1, 2], [do.double, Stage(add_state, setup=ten), do.double])
     assert job.results == [24, 28]
@@ -346,6 +355,7 @@ def add_state(number: int, state: int) -> int:
     return number + state
 
 
+@pytest.mark.slow
 def test_an_ordered_stage_gets_items_in_the_order_of_the_inputs(queue: JobQueue, tmp_path: Path) -> None:
     written = tmp_path / "written"
     stages: list[Any] = [partial(odd_ones_wait, tmp_path), Stage(partial(append, written), concurrency=1, ordered=True)]
@@ -364,6 +374,7 @@ def append(path: Path, number: int) -> None:
         file.write(f"{number}\n")
 
 
+@pytest.mark.slow
 def test_random_numbers_depend_on_the_input_only(queue: JobQueue) -> None:
     stages = [draw_two, draw]
     once, again = (queue.run_stages(range(12), stages, seed=7).results for _ in range(2))
@@ -371,6 +382,7 @@ def test_random_numbers_depend_on_the_input_only(queue: JobQueue) -> None:
     assert len({value for values in once for value in values or ()}) == 24
 
 
+@pytest.mark.slow
 def test_each_stage_draws_random_numbers_of_its_own(queue: JobQueue) -> None:
     stages: list[Any] = [Stage(draw_more, name=name, setup=draw_first) for name in "abc"]
     once, again = (results_of(queue.run_stages([[], []], stages, seed=7)) for _ in range(2))
@@ -397,6 +409,7 @@ def draw(value: float) -> float:
     return value + current_item().rng.random()
 
 
+@pytest.mark.slow
 def test_pause_and_cancel_are_for_all_stages(queue: JobQueue, tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     run = queue.start_stages(range(50), [do.succeed, gate.pass_through], id="held")
@@ -416,6 +429,7 @@ def test_pause_and_cancel_are_for_all_stages(queue: JobQueue, tmp_path: Path) ->
     assert [job.id for job in queue.jobs() if job.id.startswith("held")] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["wait", "kill", "drain"])
 def test_the_queue_ends_with_a_pipeline_under_way(how: str) -> None:
     with JobQueue(2) as queue:
@@ -429,6 +443,7 @@ def test_the_queue_ends_with_a_pipeline_under_way(how: str) -> None:
     assert how != "wait" or job.completed == 60
 
 
+@pytest.mark.slow
 def test_a_stage_by_itself_shows_no_results(queue: JobQueue) -> None:
     job = queue.run_stages([1, 2], [do.double, do.double], id="by itself")
     assert job.results == [4.0, 8.0]
@@ -442,6 +457,7 @@ def test_a_stage_by_itself_shows_no_results(queue: JobQueue) -> None:
         assert all("result" not in record for record in [*stage.to_records(), stage.items[0].to_dict()])
 
 
+@pytest.mark.slow
 def test_results_go_into_a_sink_as_inputs_end(queue: JobQueue, tmp_path: Path) -> None:
     path, sink = tmp_path / "rows.jsonl", OneAtATime()
     job = queue.run_stages([3, 1], [halves, do.double], results=sinks.jsonl(path, in_order=True))
@@ -469,6 +485,7 @@ class OneAtATime:
         self.closed = True
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("shared_pool_ends")
 def test_a_cancellation_of_an_inner_job_fails_in_its_stage() -> None:
     stage = Stage(do.fail_with(mpqueue.ItemCancelledError("inner")), name="inside", max_retries=0)
@@ -476,6 +493,7 @@ def test_a_cancellation_of_an_inner_job_fails_in_its_stage() -> None:
     assert (type(error), str(error)) == (StageError, "in stage 'inside': ItemCancelledError: inner")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("shared_pool_ends")
 def test_the_short_form_returns_results_and_raises_as_map_does() -> None:
     stages: list[Any] = [do.double, Stage(fail_on_four, max_retries=0), halves]
@@ -491,6 +509,7 @@ def test_the_short_form_returns_results_and_raises_as_map_does() -> None:
             mpqueue.stages([1], stages, **wrong)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["callable", "many"])
 def test_progress_has_a_line_for_each_stage(queue: JobQueue, how: str) -> None:
     told: dict[str, list[Progress]] = {}
@@ -511,6 +530,7 @@ def two_numbers(base: int, exponent: int) -> int:
     return int(base**exponent)
 
 
+@pytest.mark.slow
 def test_what_can_not_be_done_is_refused(queue: JobQueue, tmp_path: Path) -> None:
     def refused(error: type[Exception], match: str, *stages: Any, items: Any = (1,), **options: Any) -> None:
         before = [job.id for job in queue.jobs()]
@@ -555,6 +575,7 @@ def test_what_can_not_be_done_is_refused(queue: JobQueue, tmp_path: Path) -> Non
         recorded.run_stages([1], [do.double])
 
 
+@pytest.mark.slow
 def test_a_job_may_have_fewer_workers_than_there_are(queue: JobQueue) -> None:
     queue.create_job("few", range(20), do.return_pid, concurrency=1)
     assert len(set(queue.start("few").result().results)) == 1
@@ -562,6 +583,7 @@ def test_a_job_may_have_fewer_workers_than_there_are(queue: JobQueue) -> None:
         queue.create_job("none", [1], do.double, concurrency=0)
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_an_ordered_stage_costs_about_as_much_among_many_as_among_few() -> None:
     calls = {stages: calls_of_the_busiest_thread(stages) / stages for stages in (4, 32)}
@@ -576,6 +598,7 @@ def calls_of_the_busiest_thread(stages: int) -> int:
     return max(calls.values())
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_an_ordered_stage_gets_an_input_that_fails_once_while_it_is_slow(tmp_path: Path) -> None:
     """Until then, far more inputs have begun than would be allowed to by its pace of then."""
@@ -612,6 +635,7 @@ def nothing(value: int) -> None:
     """The last stage."""
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_values_that_were_passed_on_leave_nothing_in_the_program() -> None:
     """Five times as many of them hold no more memory: a stream of stages may be of any length."""

@@ -22,9 +22,9 @@ from PIL import Image
 
 from mpqueue._parent.journal.kept_values import BigFile, keep, restore
 from mpqueue._parent.transport.harmless import dump_harmless
-from mpqueue._wire.memory.segments import BIG_BUFFER, SegmentStore
-from mpqueue._wire.pickling import reducers
-from mpqueue._wire.pickling.beside import UNFRAMED, Pickled
+from mpqueue._wire.memory.segments import BIG_BUFFER, Pieces, SegmentStore
+from mpqueue._wire.pickling import rebuilding, reducers
+from mpqueue._wire.pickling.beside import UNFRAMED, Buffers, Pickled
 from mpqueue._wire.pickling.payload import Packed, dump, dump_code, dump_plain, load, load_home
 from tests.support.needed import needs
 
@@ -343,6 +343,37 @@ def test_an_image_is_beside_the_pickle_whatever_its_memory_is_like() -> None:
         assert mapped == value == beside(mapped)
 
 
+@pytest.mark.skipif(not hasattr(Image.Image, "__arrow_c_array__"), reason="an older Pillow is left to itself")
+@pytest.mark.parametrize("mode", reducers._MODES)
+def test_an_image_is_its_pixels_in_memory_in_one_piece_or_in_bands(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert reducers._are_mapped.__wrapped__(Image), "this Pillow is one of those that work so"
+    width = reducers._MODES[mode][1]
+    value = Image.effect_noise((310, 290), 50).convert(mode)
+    value.info["dpi"] = (72, 72)
+    pixels = value.tobytes("raw", reducers._MODES[mode][0])
+    monkeypatch.setattr(reducers._under_way, "buffers", Buffers())
+    monkeypatch.setattr(reducers, "PIECE", 310 * width * 100)
+    for _ in range(2):
+        make, (kind, state, *place, buffer) = reducers._reduce_image(value)
+        content = buffer.raw()
+        if not content.nbytes:
+            source = content.obj.source
+            assert isinstance(source, Pieces)
+            assert [part.nbytes for part in source.make()] == [310 * width * rows for rows in (100, 100, 90)]
+            content = source.whole()
+        assert (make, kind, place) == (rebuilding.image, Image.Image, [mode, (310, 290)])
+        assert bytes(content) == pixels
+        assert state[:3] == [{"dpi": (72, 72)}, mode, (0, 0)], "with no pixels of its own"
+        again = make(kind, state, *place, bytearray(content))
+        assert again == value
+        monkeypatch.setattr(reducers, "_pixels", lambda *_: None)  # as of an image of more than 16 MB
+    for few in (Image.new(mode, (10, 10)), Image.new("P", (310, 290)), Image.new(mode, (0, 5))):
+        assert reducers._reduce_image(few)[0] is not rebuilding.image, "Pillow does it"
+    limit = BIG_BUFFER // width
+    assert reducers._reduce_image(Image.new(mode, (limit, 1)))[0] is rebuilding.image
+    assert reducers._reduce_image(Image.new(mode, (limit - 1, 1)))[0] is not rebuilding.image
+
+
 def test_images_of_a_pillow_that_works_otherwise_are_left_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(vars(Image), "core", SimpleNamespace())
     assert not reducers._are_mapped.__wrapped__(Image)
@@ -585,8 +616,6 @@ def test_what_pickles_name_stays() -> None:
     """Journals keep pickles for years. This may only grow."""
     from inspect import signature
 
-    from mpqueue._wire.pickling import rebuilding
-
     names = {name: list(signature(getattr(rebuilding, name)).parameters) for name in (
         "bytes_io", "number_array", "memory_view", "storage", "tensor", "image", "polars_series", "polars_frame",
     )}  # fmt: skip
@@ -604,8 +633,6 @@ def test_what_pickles_name_stays() -> None:
 
 
 def test_pieces_that_are_not_what_was_said_are_an_error() -> None:
-    from mpqueue._wire.memory.segments import Pieces
-
     pieces = Pieces(BIG_BUFFER, lambda: iter([memoryview(bytes(10))]))
     with pytest.raises(ValueError, match="expected 32768 bytes"):
         SegmentStore().lend([pieces])

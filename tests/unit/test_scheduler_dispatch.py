@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from mpqueue._core.commands import AnnounceItems, RecycleLane, SendChunk, StartLane
+from mpqueue._core.rules import dispatch
 from mpqueue._core.rules.dispatch import STICKINESS
 from mpqueue._core.state.lane_book import CHUNKS_PER_LANE, LaneState
 from mpqueue.retry import RetryPolicy
@@ -135,6 +136,29 @@ def test_a_job_that_waits_for_retries_does_not_hold_up_lower_priorities() -> Non
     assert fleet.now < 1.0
     fleet.run_until_over(high)
     assert attempts(high) == [2]
+
+
+@pytest.mark.parametrize(
+    ("priorities", "most", "shares"),
+    [
+        ((0,), None, [8]),
+        ((0, 0), None, [4, 4]),
+        ((0, 1, 1), None, [2, 4, 4]),  # those above it go first, those below it don't count
+        ((2, 1, 0), None, [8, 4, 2]),
+        ((0, 0), 3, [3, 3]),
+        ((0,) * 20, None, [1] * 20),
+    ],
+)
+def test_a_job_reckons_with_the_lanes_that_equal_and_higher_ones_leave_it(
+    priorities: tuple[int, ...], most: int | None, shares: list[int]
+) -> None:
+    fleet = watched(8)
+    jobs = [fleet.job([succeed(1.0)] * 50, priority=priority, max_lanes=most) for priority in priorities]
+    aside = fleet.job([succeed(1.0)] * 50, priority=9)
+    fleet.start(*jobs, aside)
+    fleet.pause(aside)
+    fleet.run_until_ready()
+    assert [dispatch._lanes_for(fleet.books, job) for job in jobs] == shares
 
 
 # -- fairness ----------------------------------------------------------------------------------------------------------
