@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import types
+from array import array
 from collections.abc import Collection
 from functools import partial
 from types import ModuleType
@@ -443,6 +444,118 @@ def test_what_was_checked_is_there_for_a_sink_once_where_it_is_small_and_in_that
     assert read == [*files]
     source.keep(3, [0], ["much"], MOST_CHECKED)
     assert source.take_kept([Elsewhere(3)], [0]) is None
+
+
+class CountedRows(RowsInMemory):
+    """Says how often a row was read."""
+
+    reads = 0
+
+    def row(self, job: int, number: int) -> WrittenRow | None:
+        self.reads += 1
+        return super().row(job, number)
+
+
+#: The items of four rows: two that follow each other, one in another order, one alone. 3 and 7 failed.
+LAID = (range(5), [5, 8, 6], range(9, 12), [7])
+ROW_OF = {index: number for number, indices in enumerate(LAID, 1) for index in indices}
+DONE = [index for index in range(12) if index not in (3, 7)]
+
+
+def laid_rows(moved: int = 0) -> list[WrittenRow]:
+    """Twelve results in these rows; or ``moved`` by pruning to rows of other numbers, which say where they were."""
+    table = make_table(range(12))
+    table.complete(range(12), [{"of": index} for index in range(12)])
+    for index in (3, 7):
+        table.results[index] = None
+        table.fail(index, failed("no"))
+    rows = []
+    for number, indices in enumerate(LAID, 1):
+        row = sealed(make_row(table, indices, {}))
+        if moved:
+            origins = array("Q", [number] * len(indices)).tobytes()
+            row = row._replace(body=seal({**unseal(row.body, HERE, ""), "origins": origins}, HERE))
+        rows.append(row._replace(number=number + moved))
+    return rows
+
+
+@pytest.mark.parametrize("moved", [0, 10], ids=["where it was", "moved by pruning"])
+@pytest.mark.parametrize(
+    "chosen",
+    [DONE, DONE[::-1], [0, 1, 2], [9, 10, 11], [10, 11], [5, 6], [6, 5, 8], [2, 9, 1, 10, 5, 0], [4], [8]],
+    ids=str,
+)
+def test_each_way_to_read_results_finds_those_of_its_slots(chosen: list[int], moved: int) -> None:
+    expected = [{"of": index} for index in chosen]
+
+    def fresh() -> KeptResults:
+        return KeptResults(CountedRows(laid_rows(moved), no_file), 1, "job")
+
+    source = fresh()
+    assert [source.read(ROW_OF[index], index) for index in chosen] == expected
+    stand_ins: list[Any] = ["held", *(Elsewhere(ROW_OF[index]) for index in chosen)]
+    filled = [*stand_ins]
+    fresh().fill(filled, [99, *chosen])
+    assert filled == ["held", *expected]
+    told = fresh().each(stand_ins, [99, *chosen], lambda place, result: (place, result), lambda *what: what)
+    assert told == [*enumerate(["held", *expected])]
+    in_place: list[Any] = [Elsewhere(ROW_OF[index]) if index in chosen else None for index in range(12)]
+    fresh().fill(in_place, None)
+    assert in_place == [{"of": index} if index in chosen else None for index in range(12)]
+
+
+def test_a_row_is_read_once_for_results_that_are_looked_at_one_after_the_other() -> None:
+    rows = CountedRows(laid_rows(), no_file)
+    source = KeptResults(rows, 1, "job")
+    for number, indices in enumerate(LAID[:3], 1):
+        for index in indices:
+            if index != 3:
+                assert source.read(number, index) == {"of": index}
+    assert rows.reads == 3
+    assert source.read_bytes == sum(len(row.body) for row in laid_rows()[:3])
+
+
+@pytest.mark.parametrize("row", [1, 4, 9])
+@pytest.mark.parametrize("slot", [3, 7, 12, 50])
+def test_a_result_that_is_nowhere_is_no_other_item_s(row: int, slot: int) -> None:
+    source = KeptResults(RowsInMemory(laid_rows(), no_file), 1, "job")
+    with pytest.raises(JournalError, match=r"run\.db: expected the result of an item of job 'job', got none"):
+        source.read(row, slot)
+    with pytest.raises(JournalError, match="got none"):
+        source.fill([Elsewhere(row)], [slot])
+    with pytest.raises(JournalError, match="got none"):
+        source.each([Elsewhere(row)], [slot], lambda _, result: result, lambda *_: None)
+    assert source.read(1, 0) == {"of": 0}
+
+
+def test_what_ran_again_in_a_later_row_is_not_taken_for_what_an_earlier_one_had() -> None:
+    one, *_ = laid_rows()
+    table = make_table(range(12))
+    table.complete(range(5), ["later"] * 5)
+    later = sealed(make_row(table, range(5), {}))._replace(number=8)
+    source = KeptResults(RowsInMemory([one, later], no_file), 1, "job")
+    assert [source.read(1, 2), source.read(8, 2), source.read(1, 4)] == [{"of": 2}, "later", {"of": 4}]
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_result_that_can_not_be_read_has_a_stand_in_or_is_an_error_and_costs_no_other(strict: bool) -> None:
+    table = make_table(range(3))
+    table.complete(range(3), [1, bytes(2 * BIG), 3])  # whose file is gone
+    source = KeptResults(RowsInMemory([sealed(make_row(table, range(3), {}))], no_file), 1, "job", strict=strict)
+    stand_ins = [Elsewhere(1)] * 3
+    left_out: list[Any] = []
+    told = source.each(stand_ins, range(3), lambda _, result: result, lambda *what: left_out.append(what))
+    assert (told[0], told[2]) == (1, 3)
+    if strict:
+        ((place, error),) = left_out
+        assert (place, told[1]) == (1, None)
+        assert "expected the result of an item of job 'job', got <unreadable" in str(error)
+        with pytest.raises(JournalError, match="got <unreadable"):
+            source.read(1, 1)
+    else:
+        assert not left_out
+        assert isinstance(told[1], Unreadable)
+        assert isinstance(source.read(1, 1), Unreadable)
 
 
 def test_the_hash_tells_other_items_also_big_ones() -> None:
