@@ -161,6 +161,30 @@ def test_a_job_reckons_with_the_lanes_that_equal_and_higher_ones_leave_it(
     assert [dispatch._lanes_for(fleet.books, job) for job in jobs] == shares
 
 
+@pytest.mark.parametrize(
+    ("priority", "rival", "stands_back"),
+    [
+        (0, {"priority": 1}, True),
+        (0, {"priority": 1, "max_lanes": 2}, False),  # it has all that it may have
+        (1, {"priority": 0}, False),
+        (0, {"priority": 0}, False),  # each has one of the two lanes
+        (0, None, False),
+    ],
+)
+def test_a_job_gets_nothing_in_advance_where_its_lanes_would_rather_serve_another(
+    priority: int, rival: dict[str, Any] | None, stands_back: bool
+) -> None:
+    fleet = watched(2)
+    job = fleet.job([succeed(1.0)] * 50, priority=priority)
+    others = [] if rival is None else [fleet.job([succeed(1.0)] * 50, **rival)]
+    fleet.start(job, *others)
+    fleet.run_until(0.5)
+    assert dispatch._stands_back(fleet.books, job) is stands_back
+    for other in others:
+        fleet.pause(other)
+    assert not dispatch._stands_back(fleet.books, job)
+
+
 # -- fairness ----------------------------------------------------------------------------------------------------------
 
 
