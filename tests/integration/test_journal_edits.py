@@ -196,6 +196,7 @@ def test_what_comes_back_runs_again_in_another_version(tmp_path: Path) -> None:
     assert to_run(path, ["a", "b"], do.double, version="2", redo="changed-code") == []
 
 
+@pytest.mark.slow
 def test_what_has_ended_runs_again_where_that_is_said(tmp_path: Path) -> None:
     path, items = tmp_path / "run.db", [{"id": each} for each in "abc"]
     assert to_run(path, items) == items
