@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mpqueue._core.state.item_table import Elsewhere, Failure, ItemTable, make_table
+from mpqueue._core.state.item_table import DISCARDED, Elsewhere, Failure, ItemTable, make_table
 from mpqueue._parent.journal import chunk_rows, kept_values
 from mpqueue._parent.journal.chunk_rows import Results, Row, RowDraft, RowReader, WrittenRow, make_row
 from mpqueue._parent.journal.kept_results import MOST_CHECKED, KeptResults
@@ -556,6 +556,27 @@ def test_a_result_that_can_not_be_read_has_a_stand_in_or_is_an_error_and_costs_n
         assert not left_out
         assert isinstance(told[1], Unreadable)
         assert isinstance(source.read(1, 1), Unreadable)
+
+
+def test_what_was_discarded_is_said_to_be() -> None:
+    source = KeptResults(RowsInMemory(laid_rows(), no_file), 1, "job")
+    told = source.each([DISCARDED, Elsewhere(1), DISCARDED], [0, 1, 2], lambda _, result: result, lambda *what: what)
+    assert [repr(one) for one in told] == [
+        "<unreadable here: it was discarded>",
+        "{'of': 1}",
+        "<unreadable here: it was discarded>",
+    ]
+
+
+def test_files_count_among_what_was_read() -> None:
+    table = make_table("ab")
+    table.complete(range(2), [bytes(2 * BIG), 2])
+    row = make_row(table, range(2), {})
+    (file,) = row.files
+    content = b"".join(map(bytes, file.parts))
+    source = KeptResults(RowsInMemory([sealed(row)], lambda _: content), 1, "job")
+    assert source.read(1, 0) == bytes(2 * BIG)
+    assert source.read_bytes == len(sealed(row).body) + len(content)
 
 
 def test_the_hash_tells_other_items_also_big_ones() -> None:
