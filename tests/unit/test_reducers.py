@@ -11,7 +11,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -160,6 +160,22 @@ def test_an_array_with_gaps_is_beside_the_pickle() -> None:
     value = np.arange(BIG).reshape(400, -1)[::2, ::3]
     for way in (beside, harmless):
         assert np.array_equal(way(value), value)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "in_pieces"),
+    [("f8", True), ("u1", True), ("S7", True), ("V5", True), (">f8", False), ("M8[s]", False), ("O", False)],
+)
+def test_arrays_with_gaps_are_sent_in_pieces_where_they_are_big_and_numpy_would_copy_them(
+    dtype: str, in_pieces: bool
+) -> None:
+    made = np.zeros((40, 60, 50), dtype)
+    assert reducers._has_gaps(made[::2]) is in_pieces
+    assert reducers._has_gaps(made[:, :, 1:].transpose(2, 0, 1)) is in_pieces
+    assert not reducers._has_gaps(made)
+    assert not reducers._has_gaps(made.transpose(1, 2, 0)), "in another order, but whole"
+    for count, is_big in ((BIG_BUFFER, True), (BIG_BUFFER - 1, False)):
+        assert reducers._has_gaps(np.zeros(2 * count, "u1")[::2]) is is_big
 
 
 def test_small_arrays_are_beside_a_pickle_that_is_big() -> None:
@@ -596,6 +612,42 @@ def test_without_pyarrow_polars_pickles_itself(columns: dict[str, Any], monkeypa
 
 
 # -- the table --------------------------------------------------------------------------------------------------------
+
+
+def test_the_table_is_that_of_what_is_imported_and_registered_by_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    reducers.table()  # which may import what Pillow needs
+    known = reducers.table()
+    assert known[np.ndarray] is reducers._reduce_array
+    assert known[io.BytesIO] is reducers._reduce_bytes_io
+    assert reducers.table() is known, "nothing has changed"
+    monkeypatch.setitem(copyreg.dispatch_table, Record, str)
+    registered = reducers.table()
+    assert registered[Record] is str
+    monkeypatch.setitem(sys.modules, "imported_just_now", ModuleType("imported_just_now"))
+    assert reducers.table() is not registered
+    monkeypatch.undo()
+    assert Record not in reducers.table()
+
+
+def test_what_is_pickled_later_has_no_buffers_of_what_was_pickled_before() -> None:
+    before = reducers._under_way.buffers
+    assert len(beside([np.zeros(BIG)])) == 1
+    with pytest.raises(TypeError, match="memoryview of format"):
+        dump(view_of(np.zeros(3, "i4,f8")), SegmentStore())
+    assert reducers._under_way.buffers is before
+
+
+def test_of_pillow_s_types_those_are_taken_that_leave_pickling_to_their_base() -> None:
+    base = type("Image", (), {"__module__": "PIL.Image"})
+    opened = type("Opened", (base,), {"__module__": "PIL.Opened"})
+    below = type("Below", (opened,), {"__module__": "PIL.Below"})
+    others = [
+        type("Users", (base,), {"__module__": "users"}),
+        type("Own", (base,), {"__module__": "PIL.Own", "__reduce__": lambda _: (list, ())}),
+        type("OwnToo", (base,), {"__module__": "PIL.OwnToo", "__reduce_ex__": lambda _, __: (list, ())}),
+    ]
+    assert [*reducers._opened(base)] == [opened, below]
+    assert len(base.__subclasses__()) == 1 + len(others)
 
 
 def test_what_users_have_registered_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
