@@ -83,6 +83,7 @@ class Announcer:
                 if rows is None:
                     rows = {index: job.table.row(index) for index in (*announcement.failed, *announcement.retrying)}
                 notice = partial(self._tell_items, announcement, rows, job.total)
+                job.table.announced += len(announcement.indices)
             case AnnounceRecords(job, lane, records):
                 notice = partial(hand_on, job, lane, records)
             case AnnounceState(job, event, status, completed, failed):
@@ -107,6 +108,12 @@ class Announcer:
         self._emit(event, progress)
 
     def _tell_items(self, told: AnnounceItems, rows: dict[int, ItemTable], total: int) -> None:
+        try:
+            self._tell_listeners(told, rows, total)
+        finally:
+            told.job.table.told += len(told.indices)
+
+    def _tell_listeners(self, told: AnnounceItems, rows: dict[int, ItemTable], total: int) -> None:
         emitter = self._emitter()
         if emitter is None:
             return

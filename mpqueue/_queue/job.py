@@ -304,8 +304,8 @@ class Items(Sequence[JobItem[T_co, R_co]]):
         return (JobItem(table, position) for position in range(len(table)))
 
     def __repr__(self) -> str:
-        status: Any = self._table.status
-        if not isinstance(status, bytearray):  # a stream's, which holds only those that are under way
+        status = self._table.status
+        if self._table.is_stream:  # which holds only those that are under way
             return f"<{len(self)} items>"
         return f"<{len(status)} items: {status.count(COMPLETED)} completed, {status.count(FAILED)} failed>"
 

@@ -6,6 +6,7 @@ import json
 import os
 import threading
 import tracemalloc
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 import mpqueue
 from mpqueue import JobQueue, Progress, RetryPolicy, Stage, current_item, sinks
 from mpqueue.errors import ItemTimeoutError, JobStateError, StageError, TooManyFailuresError, WorkerCrashedError
+from mpqueue.events import JobProgress
 from mpqueue.status import JobStatus
 from tests.support import handlers as do
 from tests.support.counted_calls import calls_by_thread
@@ -652,3 +654,48 @@ def test_values_that_were_passed_on_leave_nothing_in_the_program() -> None:
         finally:
             tracemalloc.stop()
     assert held[1] - held[0] < 3_000_000, held  # of 160,000 more; a dict is of one size or of twice that
+
+
+def many_of(letter: str) -> Iterator[str]:
+    """Values for the stage behind: 11,000, of c fewer."""
+    yield from [letter] * (500 if letter == "c" else 11_000)
+
+
+def wait_with(gate: Gate, letter: str) -> str:
+    if letter == "c":
+        gate.pass_through(current_item().attempt)
+    return letter
+
+
+@pytest.mark.long
+def test_a_stage_that_forgets_values_tells_of_each_what_it_was(tmp_path: Path) -> None:
+    """To listeners that are far behind, too; and a value that was cancelled before it ran had no try."""
+    gate, all_ended = Gate(tmp_path), threading.Event()
+    told: Counter[tuple[Any, ...]] = Counter()
+
+    def hear(progress: JobProgress) -> None:
+        all_ended.wait(60.0)
+        if (item := progress.item) is not None and progress.job_id == "job/wait_with":
+            told[item.id, item.label, str(item.status), item.attempts] += 1
+
+    with JobQueue(1) as queue:
+        queue.on("job:progress", hear)
+        stages: list[Any] = [many_of, Stage(partial(wait_with, gate), name="wait_with", chunksize=100), nothing]
+        run = queue.start_stages(["a", "b", "c"], stages, id="job", results="discard")
+        stage = queue.get_job("job/wait_with")
+        assert stage is not None
+        wait_until(lambda: stage.completed == 22_000, timeout=60.0)
+        gate.wait_for(1)
+        queue.cancel_items("job", [2])
+        gate.open()
+        wait_until(lambda: stage.completed + stage.failed == 22_500)
+        all_ended.set()
+        run.result(60.0)
+        assert repr(stage.items) == f"<22500 items: {stage.completed} completed, {stage.failed} failed>"
+        assert {(item.id, item.attempts) for item in stage.items if str(item.status) == "failed"} == {(2, 0)}
+        assert told == {
+            (0, "a", "completed", 1): 11_000,
+            (1, "b", "completed", 1): 11_000,
+            (2, "c", "completed", 1): stage.completed - 22_000,
+            (2, "c", "failed", 0): stage.failed,
+        }

@@ -95,7 +95,7 @@ DISCARD = "discard"
 #: The same of a stage, whose results go to the next one, or to the job of all stages.
 ONWARD = "onward"
 #: How many rows of a stage are there beyond as many as there are inputs: of what ended last, and then what failed.
-#: Listeners, and the page, look at them a moment later.
+#: The page looks at them a moment later.
 ROWS_KEPT = 10_000
 #: By status: 1 where that is final.
 _ENDED = bytes(code in (COMPLETED, FAILED) for code in range(256))
@@ -211,7 +211,10 @@ class ItemTable:
         self.added = count  #: how many rows were ever added, also those that the scheduler has not got yet
         self._rows: SparseRows | None = None  #: those that there are, where the columns are sparse
         self.cpu_gone = 0.0  #: CPU seconds of rows that are gone
-        self._leaving: deque[int] = deque()  #: a stage's rows that go when others have come
+        #: Completed rows of a stage, in the order of their ends: those that go when others have ended.
+        self._leaving: deque[int] = deque()
+        self.announced = 0  #: ends of tries of which listeners get an event; written by the coordinator's thread
+        self.told = 0  #: the same of which they got one; written by their thread
         self.output: dict[
             int, tuple[str, str]
         ] = {}  #: what the last try wrote to stdout and stderr, where that is kept
@@ -501,39 +504,50 @@ class ItemTable:
         One that failed keeps its value for its users, unless that is big. The row of one that completed goes in time,
         where so many come.
         """
-        put(self.results, indices, [None] * len(indices))
+        if self._rows is None:
+            put(self.results, indices, [None] * len(indices))
         if self.origins is None:
             return
         for index in indices:
             payload = self.payloads[index]
             if index not in failed or (type(payload) is Parcel and payload.held is not None):
                 self.payloads[index] = None
+        self._forget_old_rows()
+        completed = [index for index in indices if index not in failed]
+        self._leaving.extend(completed)
         if self._rows is not None:
-            self._let_leave([index for index in indices if index not in failed])
+            for index in completed:
+                del self.payloads[index], self.results[index]
         elif len(self) > len(self.origins.inputs) + ROWS_KEPT:
             self._become_sparse(self.origins.paths)
 
-    def _let_leave(self, completed: Sequence[int]) -> None:
-        for index in completed:
-            del self.payloads[index], self.results[index]
-        self._leaving.extend(completed)
-        while len(self._leaving) > ROWS_KEPT:
-            self._forget_row(self._leaving.popleft())
+    def _forget_old_rows(self) -> None:
+        """But for some, and for those whose events nobody has got. What has just ended is announced later."""
+        most = ROWS_KEPT + self.announced - self.told
+        while len(self._leaving) > most:
+            index = self._leaving.popleft()
+            if self._rows is not None:
+                self._forget_row(index)
 
     def _forget_row(self, index: int) -> None:
         assert self.origins is not None
         self.cpu_gone += self.cpu[index]
-        columns: Any = (self.attempts, self.elapsed, self.cpu, self.peak, self.origins.input_of, self.output)
+        columns: Any = (self.attempts, self.elapsed, self.cpu, self.peak, self.origins.input_of)
         for column in columns:
             column.pop(index, None)
+        self._forget_tries(index)
+
+    def _forget_tries(self, index: int) -> None:
+        others: Any = (self.failures, self.history, self.output)
+        for other in others:
+            other.pop(index, None)
 
     def _become_sparse(self, unfinished: Collection[int]) -> None:
-        """Keep the rows of what has not ended, of what failed, and of some of the others: the last ones."""
+        """Keep the rows of what has not ended, of what failed, and of those that leave later."""
         rows = SparseRows()
         rows.count = count = len(self)
         failed = [index for index in self.failures if self.status[index] == FAILED]
         stay = {*unfinished, *failed}
-        self._leaving.extend(index for index in range(max(0, count - ROWS_KEPT), count) if index not in stay)
         gone = set(range(count)).difference(stay, self._leaving)
         self.cpu_gone = math.fsum(self.cpu[index] for index in gone)
         kept = [*stay, *self._leaving]
@@ -547,7 +561,7 @@ class ItemTable:
         if self.origins is not None:
             self.origins.input_of = sparse_of(self.origins.input_of, rows, "O", None, kept)
             for index in gone:
-                self.output.pop(index, None)
+                self._forget_tries(index)
         self.results = rows.results
         self.status = sparse_of(self.status, rows, "B", COMPLETED, stay)
         self.payloads = rows.items
