@@ -35,6 +35,7 @@ def begin_each_process_with(folder: Path, monkeypatch: pytest.MonkeyPatch, body:
 IN_EACH_WAY = """
 import os
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import mpqueue
@@ -62,22 +63,33 @@ def by_map():
     return mpqueue.map(abs, [-1, -2], concurrency=1)
 
 
-def begin():
-    gate.announce("initializer")
+def begin(name):
+    gate.announce(name)
     spend(33)
 
 
-def by_initializer():
-    with mpqueue.JobQueue(1, initializer=begin) as queue:
+def by_queue_s_initializer():
+    with mpqueue.JobQueue(1, initializer=partial(begin, "queue")) as queue:
         return queue.run([-1, -2], abs).results
+
+
+def by_executor_s_initializer():
+    with mpqueue.Executor(1, initializer=begin, initargs=("executor",)) as executor:
+        return list(executor.map(abs, [-1, -2]))
+
+
+def by_pool_s_initializer():
+    with mpqueue.Pool(1, initializer=begin, initargs=("pool",)) as pool:
+        return pool.map(abs, [-1, -2])
 
 
 if __name__ == "__main__":
     with mpqueue.Pool(1) as pool:  # it starts processes that are no workers, too
         pool.map(abs, [-1])
-    with ThreadPoolExecutor(5) as threads:
-        found = [threads.submit(by_initializer)]
-        gate.wait_for("initializer")
+    with ThreadPoolExecutor(7) as threads:
+        initializers = (by_queue_s_initializer, by_executor_s_initializer, by_pool_s_initializer)
+        found = [threads.submit(way) for way in initializers]
+        gate.wait_for("queue", "executor", "pool")
         os.environ["SECONDS_TO_START"] = "33"
         found += [threads.submit(way) for way in (by_queue, by_executor, by_pool, by_map)]
         print([list(one.result()) for one in found])
@@ -97,7 +109,7 @@ def test_interpreters_and_initializers_may_take_more_than_half_a_minute(
         "import os, threading\nthreading.Event().wait(float(os.environ.get('SECONDS_TO_START', 0)))",
     )
     program = run_program(tmp_path, IN_EACH_WAY, timeout=300.0)
-    assert program.stdout == f"{[[1, 2]] * 5}\n"
+    assert program.stdout == f"{[[1, 2]] * 7}\n"
     assert "no worker has come for 30 s: 1 worker is starting, and the jobs wait" in program.stderr
     assert "WorkerStartError" not in program.stderr
 
