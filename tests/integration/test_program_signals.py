@@ -66,6 +66,27 @@ def test_where_sigpipe_ends_programs_a_worker_that_never_stands_does_not(tmp_pat
     assert run_program(tmp_path, body).stdout == "no worker\n"
 
 
+def test_where_sigpipe_ends_programs_viewers_that_leave_the_page_do_not(tmp_path: Path) -> None:
+    body = r"""
+        import signal, socket
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        import mpqueue
+        from tests.support.pages import visit
+
+        if __name__ == "__main__":
+            with mpqueue.JobQueue(1) as queue:
+                viewer = visit(queue.serve().url)
+                host, _, port = viewer.netloc.partition(":")
+                known = f"Host: localhost\r\nCookie: {viewer.headers['Cookie']}\r\n"
+                for _ in range(20):
+                    with socket.create_connection((host, int(port))) as leaving:
+                        leaving.sendall(f"GET {viewer.place}style.css HTTP/1.1\r\n{known}\r\n".encode() * 50)
+                print(queue.run([-1], abs).results, viewer.get("jobs")[0]["status"])
+    """
+    done = run_program(tmp_path, body)
+    assert (done.stdout, done.stderr) == ("[1] completed\n", "")
+
+
 # --- handlers of signals that raise -----------------------------------------------------------------------------------
 
 
