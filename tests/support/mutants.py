@@ -364,6 +364,7 @@ def reach(session: pytest.Session, parts: list[Path], into: Path) -> None:
         for file in data.measured_files()
     }
     into.write_text(json.dumps(vars(Reached(lines, seconds))))
+    os._exit(0)  # what the tests have left in this process can't hold up its end
 
 
 def try_out(mutant: Mutant, session: pytest.Session, items: list[pytest.Item], seconds: float) -> None:
