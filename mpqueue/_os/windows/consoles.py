@@ -35,7 +35,7 @@ def follow_numbers() -> None:
         if type(raw).__name__ != "_WindowsConsoleIO":
             continue
         stream.flush()
-        followed: Any = _Followed(raw)
+        followed: Any = _Followed(raw, stream)
         new = io.TextIOWrapper(
             followed if buffer is raw else io.BufferedWriter(followed),
             stream.encoding,
@@ -50,8 +50,9 @@ def follow_numbers() -> None:
 class _Followed(io.RawIOBase):
     """What is written goes where its number leads now. Python's own takes that for a console, and fails at files."""
 
-    def __init__(self, console: Any) -> None:
+    def __init__(self, console: Any, stream: Any) -> None:
         self._console = console
+        self._stream = stream  # of which it was: that closes it once nothing holds it any more
         self._fd: int = console.fileno()
 
     def fileno(self) -> int:
