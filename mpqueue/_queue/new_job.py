@@ -24,9 +24,10 @@ from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.needs.resources import JobNeeds
 from mpqueue._options import JobOptions
 from mpqueue._parent.users_code.deliveries import Delivery
-from mpqueue._queue.recorded.job_plan import Brought, Compared, compare
+from mpqueue._queue.recorded.job_plan import Compared, compare
 from mpqueue._queue.recorded.record_options import RecordOptions
 from mpqueue._text import digits
+from mpqueue._wire.ids import IdRule
 from mpqueue._wire.item_labels import Label
 from mpqueue._wire.memory.shared import notes_shared, size_of
 from mpqueue._wire.pickling.packed_handler import PackedHandler, Travels, pack_handler
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from mpqueue._parent.journal.recorder import Recorder, Recording
     from mpqueue._queue.recorded.code_parts import Code, CodeNow
     from mpqueue._queue.recorded.inventory import Inventory
-    from mpqueue._queue.recorded.resume import MadeBy, Plan
+    from mpqueue._queue.recorded.resume import Brought, MadeBy, Plan
 
 log = logging.getLogger("mpqueue")
 
@@ -119,7 +120,7 @@ class NewJob:
         suspects = recorder.journal.suspects.get(recorded.number, {})
         compared = compare(reader, recorded, inventory, self._brought(code, options), suspects, Results.CHECKED)
         heed(compared.plan.refused, compared.plan.warnings)
-        columns = self._code_columns(code, options, None if compared.terms.anew else compared.made)
+        columns = self._code_columns(code, options, None if compared.terms.anew else compared.case.made)
         failed = self._go_on(recorder, inventory, compared, columns)
         recording = self.recording(recorded.number, inventory.left_out)
         recorder.add(book, dataclasses.replace(recording, failed=failed))
@@ -169,34 +170,27 @@ class NewJob:
 
     def _columns(self, created_at: float, code: CodeNow, options: RecordOptions) -> dict[str, Any]:
         book = self.book
-        return {
-            "id": book.id,
-            "rule": str(book.table.rule),
-            "seed": digits(book.options.seed),
-            "created_at": created_at,
-            "status": str(JobStatus.PENDING),
-            **self._code_columns(code, options),
-        }
+        return first_columns(book.id, book.table.rule, book.options.seed, created_at) | self._code_columns(
+            code, options
+        )
 
     def _code_columns(self, code: CodeNow, options: RecordOptions, made: MadeBy | None = None) -> dict[str, Any]:
         return code_columns(self._functions, code, options, self.book.table.label, made)
 
     def _brought(self, code: CodeNow, options: RecordOptions) -> Brought:
         """What the program brings."""
-        retries = self.book.options.retry.max_retries
-        return Brought(code, options, self._seed, retries, self.book.table.sink is not DISCARD)
+        from mpqueue._queue.recorded.resume import Brought  # a part of what only journals need
 
-    @property
-    def _seed(self) -> int | None:
-        """That which its user has given."""
-        return self.book.options.seed if self._seed_given else None
+        given = self.book.options
+        seed = given.seed if self._seed_given else None
+        return Brought(code, options, seed, given.retry.max_retries, self.book.table.sink is not DISCARD)
 
     def _go_on(self, recorder: Recorder, inventory: Inventory, compared: Compared, columns: dict[str, Any]) -> set[int]:
         """Take over what has ended, and have the journal say what is other now; returns the items it has as failed."""
         from mpqueue._queue.recorded.resume import AFRESH, RETRIED
 
         book, table, reader = self.book, self.book.table, recorder.journal.reader
-        recorded, match, plan = compared.recorded, compared.match, compared.plan
+        recorded, match, plan = compared.case.recorded, compared.match, compared.plan
         places = reader.places(recorded)
         tell_of_lost(book.id, plan, table, "results", reader.path)
         if plan.unknown:
@@ -341,6 +335,12 @@ def _with_mean(took: Column[float]) -> array[float]:
     known = [seconds for seconds in took if seconds > 0]
     mean = math.fsum(known) / len(known) if known else 0.0
     return array("f", (seconds if seconds > 0 else mean for seconds in took))
+
+
+def first_columns(job_id: str, rule: IdRule, seed: int, created_at: float) -> dict[str, Any]:
+    """What a journal has of a new job, but of its functions and items."""
+    columns = {"id": job_id, "rule": str(rule), "seed": digits(seed), "created_at": created_at}
+    return {**columns, "status": str(JobStatus.PENDING)}
 
 
 def code_columns(

@@ -28,6 +28,7 @@ from mpqueue._queue.recorded.resume import (
     LOST,
     NEW,
     RETRIED,
+    Brought,
     Case,
     Found,
     Grown,
@@ -187,7 +188,8 @@ class History:
     def plan(self, found_match: Match, options: RecordOptions, seed: int | None) -> tuple[Plan, Terms]:
         journal, records = self.journal, [self.journal.records.get(slot) for slot in found_match.slots]
         status = bytearray(PENDING if each is None else each.status for each in records)
-        made = MadeBy([code_of(number) for number in journal.codes], CodeNow(code_of(self.code), {}))
+        now = CodeNow(code_of(self.code), {})
+        made = MadeBy([code_of(number) for number in journal.codes], now)
         made.look(status, [0 if each is None else code_of(each.code).number for each in records])
         counts = Counter(record.status for slot, record in journal.records.items() if slot in journal.order)
         line = recorded_job(
@@ -196,7 +198,7 @@ class History:
             completed=counts[COMPLETED] + self.uncounted,
             failed=counts[FAILED],
         )
-        case = Case(line, "run.db", made, options, seed, 0)
+        case = Case(line, "run.db", made, Brought(now, options, seed))
         found = Found(
             status,
             range(len(records)),
@@ -349,18 +351,19 @@ def test_any_open_job_has_each_item_or_its_maker_runs_again() -> None:
 @pytest.mark.parametrize("redo", [None, "all"])
 def test_another_seed_is_refused_unless_all_begins_anew(kind: str, columns: dict[str, int], redo: str | None) -> None:
     options = RecordOptions(strict=True, redo=redo)
-    made = MadeBy([code_of(1)], CodeNow(code_of(1), {}))
-    terms = agree(Case(recorded_job(**columns), "run.db", made, options, seed=2))
+    now = CodeNow(code_of(1), {})
+    terms = agree(Case(recorded_job(**columns), "run.db", MadeBy([code_of(1)], now), Brought(now, options, seed=2)))
     assert bool(terms.refused) == (redo is None), kind
     assert terms.anew == (redo == "all")
 
 
 def test_an_open_job_begins_anew_where_any_result_is_of_other_code_and_that_is_to_run_again() -> None:
-    made = MadeBy([code_of(1)], CodeNow(code_of(2), {}))
+    now = CodeNow(code_of(2), {})
+    made = MadeBy([code_of(1)], now)
     made.look([COMPLETED], [code_of(1).number])
     job = recorded_job(is_open=1)
-    assert agree(Case(job, "run.db", made, RecordOptions(redo="changed-code"))).anew
-    assert not agree(Case(job, "run.db", made, RecordOptions(redo="failed"))).anew
+    assert agree(Case(job, "run.db", made, Brought(now, RecordOptions(redo="changed-code")))).anew
+    assert not agree(Case(job, "run.db", made, Brought(now, RecordOptions(redo="failed")))).anew
 
 
 OTHERS = [

@@ -15,9 +15,8 @@ if TYPE_CHECKING:
     from mpqueue._parent.journal.chunk_rows import Results
     from mpqueue._parent.journal.journal_reader import Reader, RecordedJob
     from mpqueue._parent.journal.matching import Match
-    from mpqueue._queue.recorded.code_parts import CodeNow
     from mpqueue._queue.recorded.inventory import Inventory
-    from mpqueue._queue.recorded.resume import MadeBy, Plan, Terms
+    from mpqueue._queue.recorded.resume import Brought, Case, Kind, Plan, Terms
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,25 +47,24 @@ class JobPlan:
         return f"{', '.join(counts)}; {self.to_run} to run"
 
 
-class Brought(NamedTuple):
-    """What a program brings for a job, beside its items: a seed where it gave one, and what its handler is made of."""
-
-    code: CodeNow
-    options: RecordOptions
-    seed: int | None = None
-    max_retries: int = 0
-    wants_results: bool = True
-
-
 class Compared(NamedTuple):
     """A job's items, compared with those that its journal has. ``gone`` are as in `JobPlan`."""
 
-    recorded: RecordedJob
+    case: Case
     match: Match
-    made: MadeBy
     terms: Terms
     plan: Plan
     gone: tuple[Any, ...] = ()
+
+
+def case_of(reader: Reader, recorded: RecordedJob, kind: Kind, brought: Brought) -> Case:
+    """A recorded job that is to be of that kind. Raises `JournalMismatchError` for another one."""
+    from mpqueue._queue.recorded.resume import Case, MadeBy, refuse_kind  # a part of what only journals need
+
+    if refused := refuse_kind(f"job {recorded.id!r} in {reader.path}", kind, recorded):
+        raise JournalMismatchError(refused)
+    made = MadeBy(reader.codes(recorded), brought.code, is_older=recorded.code_hash is not None)
+    return Case(recorded, reader.path, made, brought)
 
 
 def compare(
@@ -82,34 +80,25 @@ def compare(
     Raises what `create_job` raises of a journal and of items.
     """
     from mpqueue._parent.journal.chunk_rows import Results  # a part of what only journals need
-    from mpqueue._queue.recorded.resume import Case, Found, Kind, MadeBy, agree, decide, refuse_form, refuse_kind
+    from mpqueue._queue.recorded.resume import Found, Kind, agree, decide, refuse_form
 
     table = inventory.table
-    refused = refuse_kind(f"job {recorded.id!r} in {reader.path}", Kind.LIST, recorded)
-    if refused:
-        raise JournalMismatchError(refused)
 
     def find() -> Compared:
-        now = reader.now(recorded)
-        match = inventory.match(reader, now)
+        case = case_of(reader, reader.now(recorded), Kind.LIST, brought)
+        match, made = inventory.match(reader, case.recorded), case.made
         table.start_afresh(range(len(table)) if any(table.status) else ())  # a look before this one was not whole
-        made = MadeBy(reader.codes(now), brought.code, is_older=now.code_hash is not None)
-        if refused := refuse_form(f"job {recorded.id!r} in {reader.path}", made):
+        if refused := refuse_form(case.where, made):
             raise JournalMismatchError(refused)
-        rows = reader.fill(table, now, results, codes=made.may_differ)
+        rows = reader.fill(table, case.recorded, results, codes=made.may_differ)
         if made.may_differ:
             made.look(table.status, rows.codes)
-        case = Case(now, reader.path, made, brought.options, brought.seed, brought.max_retries)
         ids = range(len(table)) if table.ids is None else table.ids
         discarded = table.discarded() if brought.wants_results else ()
-        terms = agree(case)
-        found = Found(table.status, ids, sorted(rows.unreadable | rows.lost), discarded, suspects)
+        terms, found = agree(case), Found(table.status, ids, sorted(rows.unreadable | rows.lost), discarded, suspects)
         plan = decide(case, terms, match, found)
-        gone: tuple[Any, ...] = ()
-        if match.gone and results is Results.LEFT_OUT:
-            names = reader.names(now)
-            gone = tuple(names[slot] for slot in match.gone)
-        return Compared(now, match, made, terms, plan, gone)
+        names = reader.names(case.recorded) if match.gone and results is Results.LEFT_OUT else ()
+        return Compared(case, match, terms, plan, tuple(names[slot] for slot in match.gone) if names else ())
 
     return reader.at_once(find)
 
@@ -132,12 +121,12 @@ def plan(
     from mpqueue._parent.journal.chunk_rows import Results  # a part of what only journals need
     from mpqueue._queue.recorded.code_parts import code_of
     from mpqueue._queue.recorded.inventory import Inventory
-    from mpqueue._queue.recorded.resume import AGAIN, CHANGED, NEW, RETRIED
+    from mpqueue._queue.recorded.resume import AGAIN, CHANGED, NEW, RETRIED, Brought
 
     inventory = Inventory(table, options.key)
     brought = Brought(code_of(*functions), options._replace(update=True, strict=False), wants_results=wants_results)
     compared = compare(reader, recorded, inventory, brought, {}, Results.LEFT_OUT)
-    found, gone, code_changed = compared.plan, compared.gone, bool(compared.made.changed)
+    found, gone, code_changed = compared.plan, compared.gone, bool(compared.case.made.changed)
     del compared, inventory  # the tuples of ids take as much as all of this
     table.results.clear()
     ids: Sequence[Hashable] = range(len(table)) if table.ids is None else table.ids

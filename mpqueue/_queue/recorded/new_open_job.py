@@ -13,9 +13,10 @@ from mpqueue._parent.journal.growth import GivenItems, RecordedGrowth, draft_of
 from mpqueue._parent.journal.journal_file import JobItems
 from mpqueue._parent.journal.kept_results import KeptResults
 from mpqueue._queue.new_job import NewJob, heed, replay_item, send_results_to, tell_of_lost
+from mpqueue._queue.recorded.job_plan import case_of
 from mpqueue._queue.recorded.record_options import RecordOptions
 from mpqueue._queue.recorded.regrowth import Regrown
-from mpqueue._queue.recorded.resume import Case, Kind, MadeBy, agree, refuse_kind
+from mpqueue._queue.recorded.resume import Case, Kind, agree
 from mpqueue._wire.added_items import plain_ids
 from mpqueue._wire.ids import IdRule
 from mpqueue.errors import shown
@@ -52,12 +53,11 @@ class NewOpenJob(NewJob):
 
     def _case(self, reader: Reader, recorded: RecordedJob, code: CodeNow, options: RecordOptions) -> Case:
         """The job as it is recorded. Raises `JournalMismatchError` for another one."""
-        heed(refuse_kind(f"job {recorded.id!r} in {reader.path}", Kind.OPEN, recorded))
-        made = MadeBy(reader.codes(recorded), code, is_older=recorded.code_hash is not None)
-        if made.may_differ:
+        case = case_of(reader, recorded, Kind.OPEN, self._brought(code, options))
+        if case.made.may_differ:
             items = ItemTable([None] * recorded.count, None, IdRule.POSITION)
-            made.look(items.status, reader.fill(items, recorded, Results.LEFT_OUT, codes=True).codes)
-        return Case(recorded, reader.path, made, options, self._seed)
+            case.made.look(items.status, reader.fill(items, recorded, Results.LEFT_OUT, codes=True).codes)
+        return case
 
     def _begin(self, recorder: Recorder, recorded: RecordedJob | None, columns: dict[str, Any]) -> int:
         """A new job, which has nothing yet; what was ``recorded`` is forgotten. Returns its number."""

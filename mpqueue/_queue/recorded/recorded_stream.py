@@ -30,11 +30,11 @@ from mpqueue._parent.journal.recorder import Recorder, Recording
 from mpqueue._parent.journal.suspects import MOST, care_of, ended_program, is_guilty
 from mpqueue._queue.growing.stream import OnEnded, Stream
 from mpqueue._queue.host import Recorded
-from mpqueue._queue.new_job import code_columns, heed
+from mpqueue._queue.new_job import code_columns, first_columns, heed
 from mpqueue._queue.recorded.code_parts import code_of
+from mpqueue._queue.recorded.job_plan import case_of
 from mpqueue._queue.recorded.record_options import RecordOptions
-from mpqueue._queue.recorded.resume import Case, Judge, Kind, MadeBy, agree, refuse_kind
-from mpqueue._text import digits
+from mpqueue._queue.recorded.resume import Brought, Judge, Kind, agree
 from mpqueue._wire.ids import IdRule
 from mpqueue.errors import JournalError
 from mpqueue.status import JobStatus
@@ -86,7 +86,7 @@ def open_recorded_stream(
     """
     recorder = queue._host.engine.recorder
     assert recorder is not None
-    stream = _Opening(queue, recorder, job_id, handler, options_of_record, seed_given=seed_given).place(options)
+    stream = _find_place(queue, recorder, job_id, handler, options, options_of_record, seed_given=seed_given)
     table = ItemTable.of_stream()
     table.code = stream.code
     if stream.slots:
@@ -99,69 +99,41 @@ def open_recorded_stream(
     return RecordedStream(queue, book, table, run, recorder, record, stream, on_ended)
 
 
-class _Opening:
-    """Finds the stream in the journal, or begins it there."""
+def _find_place(
+    queue: JobQueue, recorder: Recorder, job_id: str, handler: Callable[..., Any], options: JobOptions,
+    record: RecordOptions, *, seed_given: bool,
+) -> StreamPlace:  # fmt: skip
+    """Where the stream is in the journal from now on, which says that it is about to run."""
+    journal, reader, code = recorder.journal, recorder.journal.reader, code_of(handler)
+    recorded = reader.find(job_id)
 
-    def __init__(
-        self,
-        queue: JobQueue,
-        recorder: Recorder,
-        job_id: str,
-        handler: Callable[..., Any],
-        record: RecordOptions,
-        *,
-        seed_given: bool,
-    ) -> None:
-        self._queue = queue
-        self._recorder = recorder
-        self._id = job_id
-        self._handler = handler
-        self._record = record
-        self._seed_given = seed_given
+    def put(number: int | None, columns: dict[str, Any], rows: Sequence[Row] = ()) -> int:
+        return journal.ask(lambda store: store.put_job(number, columns, JobItems(chunks=rows)))
 
-    def place(self, options: JobOptions) -> StreamPlace:
-        """Where it is from now on. Its journal says that it is about to run."""
-        reader = self._recorder.journal.reader
-        recorded = reader.find(self._id)
-        code = code_of(self._handler)
-        columns: dict[str, Any] = {"status": str(JobStatus.PENDING)}
-        if recorded is None:
-            columns |= {
-                "id": self._id,
-                "rule": str(IdRule.POSITION),
-                "seed": digits(options.seed),
-                "created_at": self._queue._host.engine.clock.wall(),
-                "total": 0,
-                "slots": 0,
-                "generation": 1,
-                **code_columns((self._handler, None), code, self._record),
-            }
-            return StreamPlace(self._put(None, columns), options, None, 0, {}, code.code.number)
-        heed(refuse_kind(f"job {self._id!r} in {reader.path}", Kind.STREAM, recorded))
-        made = MadeBy(reader.codes(recorded), code, is_older=recorded.code_hash is not None)
-        case = Case(recorded, reader.path, made, self._record, options.seed if self._seed_given else None)
-        terms = agree(case)
-        heed(terms.refused, terms.warnings)
-        columns |= code_columns((self._handler, None), code, self._record, made=None if terms.anew else made)
-        if not self._seed_given:
-            options = dataclasses.replace(options, seed=recorded.seed)
-        suspects = self._recorder.journal.suspects.pop(recorded.number, {})
-        rows: Sequence[Row] = ()
-        if terms.anew:
-            suspects, columns["suspects"] = {}, None
-            rows = [fresh_row(range(recorded.count))] if recorded.count else ()
-        if suspects:
-            options = dataclasses.replace(options, chunksize=min(options.chunksize or MOST, MOST))  # all are marked
-        known, outcomes = reader.known_items(recorded)
-        if terms.anew:
-            outcomes.void(range(recorded.count))
-        columns |= outcomes.counts()
-        number = self._put(recorded.number, columns, rows)
-        judge = Judge(case, log.warning)
-        return StreamPlace(number, options, known, recorded.count, suspects, code.code.number, judge.counts)
-
-    def _put(self, number: int | None, columns: dict[str, Any], rows: Sequence[Row] = ()) -> int:
-        return self._recorder.journal.ask(lambda store: store.put_job(number, columns, JobItems(chunks=rows)))
+    if recorded is None:
+        columns = first_columns(job_id, IdRule.POSITION, options.seed, queue._host.engine.clock.wall())
+        columns |= code_columns((handler, None), code, record)
+        number = put(None, columns | {"total": 0, "slots": 0, "generation": 1})
+        return StreamPlace(number, options, None, 0, {}, code.code.number)
+    brought = Brought(code, record, options.seed if seed_given else None)
+    case = case_of(reader, recorded, Kind.STREAM, brought)
+    terms = agree(case)
+    heed(terms.refused, terms.warnings)
+    columns = code_columns((handler, None), code, record, made=None if terms.anew else case.made)
+    if not seed_given:
+        options = dataclasses.replace(options, seed=recorded.seed)
+    suspects = journal.suspects.pop(recorded.number, {})
+    known, outcomes = reader.known_items(recorded)
+    rows: Sequence[Row] = ()
+    if terms.anew:
+        suspects, columns["suspects"] = {}, None
+        rows = [fresh_row(range(recorded.count))] if recorded.count else ()
+        outcomes.void(range(recorded.count))
+    if suspects:
+        options = dataclasses.replace(options, chunksize=min(options.chunksize or MOST, MOST))  # all are marked
+    number = put(recorded.number, {**columns, **outcomes.counts(), "status": str(JobStatus.PENDING)}, rows)
+    counts = Judge(case, log.warning).counts
+    return StreamPlace(number, options, known, recorded.count, suspects, code.code.number, counts)
 
 
 class _Found(NamedTuple):

@@ -180,8 +180,18 @@ class MadeBy:
 # -- the job as a whole ------------------------------------------------------------------------------------------------
 
 
+class Brought(NamedTuple):
+    """What a program brings beside items: what its handler is made of, options, and a seed where it gave one."""
+
+    code: CodeNow
+    options: RecordOptions
+    seed: int | None = None
+    max_retries: int = 0
+    wants_results: bool = True
+
+
 class Case(NamedTuple):
-    """A recorded job, in the journal of that path, and what its program brings: options, and a seed where it gave one.
+    """A recorded job, in the journal of that path, and what its program brings.
 
     ``made`` has been shown the results, but for a stream's, which are judged as their items come, see `Judge`.
     """
@@ -189,9 +199,12 @@ class Case(NamedTuple):
     recorded: RecordedJob
     path: str
     made: MadeBy
-    options: RecordOptions
-    seed: int | None = None
-    max_retries: int = 0
+    brought: Brought
+
+    @property
+    def options(self) -> RecordOptions:
+        """Those that are brought."""
+        return self.brought.options
 
     @property
     def where(self) -> str:
@@ -212,7 +225,7 @@ class Terms(NamedTuple):
 
 def agree(case: Case) -> Terms:
     """The terms of this case. Raises ValueError for what ``redo`` can't be for an open job."""
-    recorded, made, options, seed = case.recorded, case.made, case.options, case.seed
+    recorded, made, options, seed = case.recorded, case.made, case.options, case.brought.seed
     kind, redo = Kind.of(recorded), options.redo
     anew = redo == "all" or (options.version is not None and options.version != recorded.version)
     if kind is Kind.OPEN:
@@ -372,7 +385,7 @@ def decide(case: Case, terms: Terms, match: Match, found: Found) -> Plan:
     _lose(plan, found)
     if options.redo == "failed":
         plan.stands = plan.stands.replace(bytes((FAILED,)), bytes((RETRIED,)))
-    judge(plan, match.slots, found.suspects, case.max_retries)
+    judge(plan, match.slots, found.suspects, case.brought.max_retries)
     counted = recorded.completed + recorded.failed - len(plan.unreadable) - len(plan.discarded)
     more = counted - plan.stands.count(COMPLETED) - plan.stands.count(FAILED)
     if match.is_same and more > 0 and not plan.any(*AFRESH, RETRIED):
