@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.pipeline import Path, Pipeline
-from mpqueue._parent.journal.passed_values import PassedOn, PassRecord, on_their_way
+from mpqueue._parent.journal.growth import PassedOn, PassRecord, on_their_way
 from mpqueue._wire.parcels import Parcel
 from tests.support.auditor import Auditor
 from tests.support.fake_lanes import FakeLanes, succeed

@@ -34,10 +34,9 @@ from mpqueue._core.state.columns import take
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._parent.journal.chunk_rows import NO_ROW, Row, RowDraft, chunk_statement
-from mpqueue._parent.journal.growth import GrowthDraft, RecordedGrowth, StreamRecord, draft_of
+from mpqueue._parent.journal.growth import REMOVE_ALL, GrowthDraft, PassRecord, RecordedGrowth, StreamRecord, draft_of
 from mpqueue._parent.journal.journal_writer import GROUP, Entry, Journal
 from mpqueue._parent.journal.kept_values import BigFile, Statement
-from mpqueue._parent.journal.passed_values import REMOVE_ALL, PassRecord
 from mpqueue._parent.surroundings.replies import Reply
 from mpqueue._parent.transport.kept_errors import text_of
 from mpqueue._parent.users_code.asides import Aside, Asides

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mpqueue._core.state.pipeline import Pipeline
-from mpqueue._parent.journal.passed_values import REMOVE_ALL, PassRecord, Value, read_passed
+from mpqueue._parent.journal.growth import REMOVE_ALL, PassRecord, Value, read_passed
 from mpqueue._queue.growing.stages import seed_of
 from mpqueue._queue.new_job import NewJob, written_codes
 from mpqueue._queue.recorded.code_parts import CodeNow, code_of_stages
