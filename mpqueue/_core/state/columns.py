@@ -123,18 +123,18 @@ class Sparse(dict[int, Any]):
 
 def take(column: Any, indices: Sequence[int]) -> list[Any]:
     """The values of these rows."""
-    if isinstance(column, Sparse):
+    if type(column) is Sparse:
         return [*map(column.__getitem__, indices)]
-    if isinstance(indices, range):
+    if type(indices) is range:
         return list(column[indices.start : indices.stop])
     return [column[index] for index in indices]
 
 
 def put(column: Any, indices: Sequence[int], values: Sequence[Any]) -> None:
     """Give these rows these values: for a dense column of numbers and several rows, in an array like it."""
-    if isinstance(column, Sparse):
+    if type(column) is Sparse:
         column.update(zip(indices, values, strict=True))
-    elif isinstance(indices, range):
+    elif type(indices) is range:
         column[indices.start : indices.stop] = values
     else:
         for index, value in zip(indices, values, strict=True):
@@ -143,13 +143,13 @@ def put(column: Any, indices: Sequence[int], values: Sequence[Any]) -> None:
 
 def fill(column: Any, indices: Sequence[int], value: Any) -> None:
     """Give all of these rows that value; where it is what a sparse column expects after the end, nothing is kept."""
-    if isinstance(column, Sparse):
+    if type(column) is Sparse:
         if value != column.after:
             column.update(dict.fromkeys(indices, value))
         elif column.kept:
             for index in indices:
                 column.pop(index, None)
-    elif not isinstance(indices, range):
+    elif type(indices) is not range:
         for index in indices:
             column[index] = value
     elif isinstance(column, list):

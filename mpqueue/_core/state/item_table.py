@@ -209,6 +209,7 @@ class ItemTable:
         self.growth: GrowthHook | None = None  #: where a journal records the items as they come
         self.origins: Origins | None = None  #: where its items come from, if another stage makes them
         self.added = count  #: how many rows were ever added, also those that the scheduler has not got yet
+        self.is_stream = False  #: its consumer takes the rows away
         self._rows: SparseRows | None = None  #: those that there are, where the columns are sparse
         self.cpu_gone = 0.0  #: CPU seconds of rows that are gone
         #: Completed rows of a stage, in the order of their ends: those that go when others have ended.
@@ -238,12 +239,8 @@ class ItemTable:
         """One whose rows come and go. Ids are positions, counted from 0 over the whole stream."""
         table = cls([], None, IdRule.POSITION)
         table._become_sparse(())
+        table.is_stream = True
         return table
-
-    @property
-    def is_stream(self) -> bool:
-        """True for a stream's: its consumer takes the rows away."""
-        return self._rows is not None and self.origins is None
 
     def __del__(self) -> None:
         live: Live | None = getattr(self, "live", None)  # None: a Ctrl-C has interrupted its making
@@ -622,9 +619,16 @@ class ItemTable:
 
     def complete(self, indices: Sequence[int], results: list[Any]) -> None:
         """These items completed, with these results; none of them had ended before."""
+        if self._rows is None and type(indices) is range and not self.history:  # as most chunks: nothing failed so far
+            lo, hi, count = indices.start, indices.stop, len(indices)
+            columns: Any = self
+            columns.attempts[lo:hi] = array("I", (1,)) * count
+            columns.results[lo:hi] = results
+            columns.status[lo:hi] = bytes((COMPLETED,)) * count
+            return
         if self.history:
             self._count_tries(indices)
-        else:  # nothing failed so far
+        else:
             fill(self.attempts, indices, 1)
         put(self.results, indices, results)
         fill(self.status, indices, COMPLETED)
@@ -667,8 +671,8 @@ class ItemTable:
                 used += array("f", (0.0 if math.isnan(cpu) else max(cpu, LEAST_CPU),)) * count
         # Of what ran, the last items may have been given to others meanwhile.
         told = min(len(elapsed), len(indices))
-        put(self.elapsed, indices[:told], elapsed[:told])
-        put(self.cpu, indices[:told], used[:told])
+        for column, values in ((self.elapsed, elapsed), (self.cpu, used)):
+            put(column, indices[:told], values[:told])
 
     def note_peaks(self, peaks: Mapping[int, int]) -> None:
         """The most memory that these items' workers had meanwhile, in bytes, by index. A stream does not keep it."""
