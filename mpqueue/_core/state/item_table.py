@@ -519,7 +519,7 @@ class ItemTable:
             self._become_sparse(self.origins.paths)
 
     def _forget_old_rows(self) -> None:
-        """But for some, and for those whose events are still to be told. What has just ended is announced later."""
+        """But for some, and for those whose events no listener has got. What has just ended is announced later."""
         most = ROWS_KEPT + self.announced - self.told
         while len(self._leaving) > most:
             index = self._leaving.popleft()
