@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import mpqueue.sinks
-from mpqueue import JobQueue, JournalMismatchError, StageError
+from mpqueue import JobQueue, JournalError, JournalMismatchError, StageError
 from tests.support.command_line import main
 from tests.support.length import IS_LONG
 from tests.support.programs import WAS_KILLED, run_program
@@ -135,6 +135,9 @@ def test_what_has_ended_is_not_done_again_and_says_how_it_ended(tmp_path: Path) 
         past = queue.load_job("numbers")
         assert [str(item.status) for item in past.items] == ["completed", "failed", "completed"]
         assert past.items[0].result == 0.125
+        for refused in (partial(queue.retry_failed, "numbers"), past.items[0].replay):
+            with pytest.raises(JournalError, match="got one with stages; call run_stages"):
+                refused()
 
 
 def test_a_stage_s_code_is_the_job_s(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

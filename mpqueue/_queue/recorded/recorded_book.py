@@ -147,12 +147,16 @@ def _load_handler(reader: Reader, recorded: RecordedJob) -> tuple[Callable[..., 
     Folders in which modules were found then are searched last from now on.
     """
     from mpqueue._parent.journal.kept_values import ForeignCodeError, check_version, has_code
+    from mpqueue._queue.recorded.code_parts import Code
 
     now, kept = reader.at_once(lambda: (reader.now(recorded), reader.handler(recorded)))
     where = f"{reader.path}: the handler of job {recorded.id!r}"
     if (now.code, now.version, now.seed) != (recorded.code, recorded.version, recorded.seed):
         raise JournalError(f"{where}: expected that with which its items were read, got another one: the job was "
                            "created anew meanwhile; get it again, with get_job() say")  # fmt: skip
+    if any(Code(*each).is_of_stages for each in reader.codes(recorded)):
+        raise JournalError(f"{where}: expected a job with one handler, got one with stages; call run_stages() with its "
+                           "items and its stages instead")  # fmt: skip
     if kept is None:
         raise JournalError(f"{where}: expected one that is in the journal, got one that was too big; call "
                            "create_job() with its items and its handler instead")  # fmt: skip
