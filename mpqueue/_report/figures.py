@@ -386,7 +386,8 @@ def _tries(book: JobView) -> Tries:
         for at, entries in history
         for entry in entries[-1:]
     )
-    return Tries(len(failed), math.fsum(entry.duration for entry in failed), errors, worst, last)
+    count, seconds = book.table.tries_gone
+    return Tries(len(failed) + count, math.fsum(entry.duration for entry in failed) + seconds, errors, worst, last)
 
 
 def _is_deadly(error: BaseException) -> bool:

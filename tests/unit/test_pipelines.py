@@ -91,6 +91,9 @@ def test_a_stage_to_which_much_comes_forgets_what_has_passed_on(monkeypatch: pyt
     for column in columns:
         assert column.kept <= 5 + kept
     assert max(len(table.history), len(table.failures)) <= 3 + kept
+    tries, seconds = table.tries_gone
+    assert tries + sum(map(len, table.history.values())) == 15
+    assert seconds == pytest.approx(0.01 * tries)
     fleet.run_until_over(head)
     assert [head.completed, head.failed, second.completed] == [1, 3, 94]
 

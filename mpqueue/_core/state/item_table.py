@@ -212,6 +212,7 @@ class ItemTable:
         self.is_stream = False  #: its consumer takes the rows away
         self._rows: SparseRows | None = None  #: those that there are, where the columns are sparse
         self.cpu_gone = 0.0  #: CPU seconds of rows that are gone
+        self.tries_gone: tuple[int, float] = (0, 0.0)  #: their failed tries, and what those took
         #: Completed rows of a stage, in the order of their ends: those that go when others have ended.
         self._leaving: deque[int] = deque()
         self.announced = 0  #: ends of tries of which listeners get an event; written by the coordinator's thread
@@ -519,7 +520,7 @@ class ItemTable:
             self._become_sparse(self.origins.paths)
 
     def _forget_old_rows(self) -> None:
-        """But for some, and for those whose events no listener has got. What has just ended is announced later."""
+        """But for some, and for those whose events have not been emitted. What has just ended is announced later."""
         most = ROWS_KEPT + self.announced - self.told
         while len(self._leaving) > most:
             index = self._leaving.popleft()
@@ -535,9 +536,11 @@ class ItemTable:
         self._forget_tries(index)
 
     def _forget_tries(self, index: int) -> None:
-        others: Any = (self.failures, self.history, self.output)
-        for other in others:
-            other.pop(index, None)
+        self.failures.pop(index, None)
+        self.output.pop(index, None)
+        for tried in self.history.pop(index, ()):
+            count, seconds = self.tries_gone
+            self.tries_gone = count + 1, seconds + tried.duration
 
     def _become_sparse(self, unfinished: Collection[int]) -> None:
         """Keep the rows of what has not ended, of what failed, and of those that leave later."""
