@@ -23,17 +23,17 @@ BROKEN_PIPES = """
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     import mpqueue
 
-    def die_at_each_fifth(item):
+    def die_at_each_second(item):
         number, _ = item
-        if number % 5 == 3:
+        if number % 2:
             os.kill(os.getpid(), signal.SIGKILL)
         return number
 
     if __name__ == "__main__":
         with mpqueue.JobQueue(2, {options}) as queue:
             # So long that something is often being written when a worker dies.
-            items = [(number, bytes(100_000)) for number in range(40)]
-            job = queue.run(items, die_at_each_fifth, chunksize=1, max_retries=0)
+            items = [(number, [bytes(60_000) for _ in range(40)]) for number in range(40)]
+            job = queue.run(items, die_at_each_second, chunksize=1, max_retries=0)
             print(job.completed, job.failed)
 """
 
@@ -44,7 +44,7 @@ BROKEN_PIPES = """
 )
 def test_where_sigpipe_ends_programs_a_worker_s_death_does_not(options: str, tmp_path: Path) -> None:
     done = run_program(tmp_path, BROKEN_PIPES.format(options=options))
-    assert (done.stdout, done.stderr) == ("32 8\n", "")
+    assert (done.stdout, done.stderr) == ("20 20\n", "")
 
 
 def test_where_sigpipe_ends_programs_a_worker_that_never_stands_does_not(tmp_path: Path) -> None:
