@@ -19,7 +19,7 @@ from mpqueue._parent.journal import chunk_rows, compaction, kept_values
 from mpqueue._parent.journal.chunk_rows import Results, Row, RowDraft, RowReader, WrittenRow, chunk_statement, fresh_row
 from mpqueue._parent.journal.compaction import compact
 from mpqueue._parent.journal.kept_results import KeptResults
-from mpqueue._parent.journal.kept_values import NotKept, Place
+from mpqueue._parent.journal.kept_values import NotKept
 from mpqueue._wire.ids import IdRule
 from mpqueue.errors import JournalError
 from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY
@@ -97,7 +97,7 @@ class Rows:
 
     def __iter__(self) -> Iterator[WrittenRow]:
         for number, body, at in self.run("SELECT number, body, slots FROM chunks ORDER BY number").fetchall():
-            yield WrittenRow(number, body, Place("chunks", 1, number), at, Place("chunks.slots", 1, number))
+            yield WrittenRow(1, number, body, at)
 
     def source(self) -> KeptResults:
         """Where results are read that are not in memory."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import threading
 import types
@@ -39,14 +40,17 @@ from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY
 from tests.unit.rows_in_memory import RowsInMemory
 
 HERE = Place("chunks", 1, 1)
-SLOTS = Place("chunks.slots", 1, 1)
+#: Of rows, which are read in any order here.
+numbers = itertools.count(1)
 
 
 def sealed(row: Row) -> WrittenRow:
     """The row as it would be written."""
     assert row.body is not None
     assert row.slots is not None
-    return WrittenRow(1, row.body.seal(HERE), HERE, row.slots.seal(SLOTS), SLOTS)
+    number = next(numbers)
+    body, slots = row.body.seal(Place("chunks", 1, number)), row.slots.seal(Place("chunks.slots", 1, number))
+    return WrittenRow(1, number, body, slots)
 
 
 def no_file(name: str) -> bytes:
@@ -64,10 +68,9 @@ def through_journal(value: Any) -> Any:
 def copied(table: ItemTable, *rows: WrittenRow, read_file: ReadFile = no_file, lost: Collection[int] = ()) -> ItemTable:
     """A new table of the same items, with these rows read into it, of which these items are ``lost``."""
     fresh = ItemTable(list(table.payloads), None, table.rule)
-    numbered = [row._replace(number=number) for number, row in enumerate(rows, 1)]
-    fresh.source = KeptResults(RowsInMemory(numbered, read_file), 1, "job")
+    fresh.source = KeptResults(RowsInMemory(rows, read_file), 1, "job")
     reader = RowReader(fresh, len(fresh), read_file, "run.db", Results.UNREAD)
-    for row in numbered:
+    for row in rows:
         reader.read(row)
     assert reader.lost == set(lost)
     return fresh
@@ -313,14 +316,14 @@ def test_a_damaged_row_costs_its_items_what_they_had_and_no_others(at: int) -> N
     table = make_table("abcd")
     table.complete(range(4), [1, 2, 3, 4])
     before, row = sealed(make_row(table, range(2), {})), sealed(make_row(table, range(1, 3), {}))
-    after = sealed(make_row(table, range(3, 4), {}))
+    after, again = sealed(make_row(table, range(3, 4), {})), sealed(make_row(table, range(1, 3), {}))
     for bad in (row._replace(body=flipped(row.body, at)), row._replace(body=b""), row._replace(body="text")):
         fresh = copied(table, before, bad, after, lost={1, 2})
         assert (list(fresh.status), fresh.all_results()) == (
             [COMPLETED, PENDING, PENDING, COMPLETED],
             [1, None, None, 4],
         )
-        assert copied(table, before, bad, after, row).all_results() == [1, 2, 3, 4]
+        assert copied(table, before, bad, after, again).all_results() == [1, 2, 3, 4]
     # Which items it spoke of is damaged too: of none is known that what was told before still holds.
     fresh = copied(table, before, row._replace(slots=flipped(row.slots, 5)), after, lost={0, 1})
     assert fresh.all_results() == [None, None, None, 4]
@@ -397,8 +400,8 @@ def test_a_file_that_is_another_result_s_is_noticed() -> None:
         assert "damaged, or that of another" in repr(restore(kept[0], {kept[0].file: other}.__getitem__))
 
 
-@pytest.mark.parametrize("place", [Place("payloads", 1, 1), Place("chunks", 2, 1), Place("chunks", 1, 2), None])
-def test_a_row_that_stands_elsewhere_is_noticed(place: Place | None) -> None:
+@pytest.mark.parametrize("place", [Place("payloads", 1, 1), Place("chunks", 2, 1), Place("chunks", 1, 2)])
+def test_a_row_that_stands_elsewhere_is_noticed(place: Place) -> None:
     body = seal([1], HERE)
     assert unseal(body, HERE, "run.db") == [1]
     with pytest.raises(JournalError, match="damaged"):

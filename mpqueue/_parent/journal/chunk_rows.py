@@ -76,13 +76,23 @@ class Row(NamedTuple):
 
 
 class WrittenRow(NamedTuple):
-    """A row as it is in the file, and where its two bodies belong, for `unseal`. Version 1 had no ``slots``."""
+    """A row of a job as it is in the file: what it says, and of which slots. Version 1 had no ``slots``."""
 
+    job: int
     number: int
     body: Any
-    place: Place | None
     slots: Any = None
-    slots_place: Place | None = None
+
+    def content(self, path: str) -> dict[str, Any]:
+        """What it says itself. Raises `JournalError` where that is damaged."""
+        content: dict[str, Any] = unseal(self.body, Place("chunks", self.job, self.number), path)
+        return content
+
+    def spoken(self, path: str) -> Sequence[int] | None:
+        """Of which slots; None of one of version 1, whose content says so. Raises `JournalError` for damaged ones."""
+        if self.slots is None:
+            return None
+        return slots_at(unseal(self.slots, Place("chunks.slots", self.job, self.number), path))
 
 
 NO_ROW = Row(None, ())
@@ -437,8 +447,7 @@ class RowReader:
         """
         slots: Sequence[int] | None = None
         try:
-            if row.slots is not None:
-                slots = slots_at(unseal(row.slots, row.slots_place, self._path))
+            slots = row.spoken(self._path)
             content = content_of(row, self._read_file, self._path)
         except JournalError:
             self._lose(slots)
@@ -599,7 +608,7 @@ def slots_at(at: tuple[int, int] | bytes) -> Sequence[int]:
 
 def content_of(row: WrittenRow, read_file: ReadFile, path: str) -> dict[str, Any]:
     """What a row says, itself or in a file. Raises `JournalError` where that is gone, or damaged."""
-    return whole_content(unseal(row.body, row.place, path), read_file, path)
+    return whole_content(row.content(path), read_file, path)
 
 
 def whole_content(content: dict[str, Any], read_file: ReadFile, path: str) -> dict[str, Any]:

@@ -134,16 +134,13 @@ class JobRows:
 
     def _written(self, number: int) -> WrittenRow:
         body, at = self._run("SELECT body, slots FROM chunks WHERE number = ?", (number,)).fetchone()
-        return WrittenRow(
-            number, body, Place("chunks", self._job, number), at, Place("chunks.slots", self._job, number)
-        )
+        return WrittenRow(self._job, number, body, at)
 
     def read(self, number: int) -> TakenRow:
         """A row, as it is written."""
         row, what = self._written(number), f"{self._path}: a row of it"
-        content = unseal(row.body, row.place, what)
-        named = content["at"] if row.slots is None else unseal(row.slots, row.slots_place, what)
-        return TakenRow(content, slots_at(named), len(row.body))
+        content, spoken = row.content(what), row.spoken(what)
+        return TakenRow(content, slots_at(content["at"]) if spoken is None else spoken, len(row.body))
 
     def write(self, numbers: Sequence[int], draft: _Draft) -> bool:
         """Have one row instead of these; where nothing would be in it, and it is not the last one, none: then False."""

@@ -126,19 +126,15 @@ class _Look:
         """How the items of a job ended, in the order in which it was written."""
         query = "SELECT number, body, slots FROM chunks WHERE job = ? ORDER BY number"
         for row in self.execute(query, (job,)):
-            yield self._row(job, *row)
+            yield WrittenRow(job, *row)
 
     def row(self, job: int, number: int) -> WrittenRow | None:
         """One of these rows, where it is there."""
         query = "SELECT number, body, slots FROM chunks WHERE number = ? AND job = ?"
         row = self.execute(query, (number, job)).fetchone()
-        return None if row is None else self._row(job, *row)
+        return None if row is None else WrittenRow(job, *row)
 
-    def _row(self, job: int, number: int, body: Any, slots: Any) -> WrittenRow:
-        places = Place("chunks", job, number), Place("chunks.slots", job, number)
-        return WrittenRow(number, body, places[0], slots, places[1])
-
-    def bodies(self, table: str, job: int) -> Iterator[tuple[bytes, Place | None]]:
+    def bodies(self, table: str, job: int) -> Iterator[tuple[bytes, Place]]:
         """The bodies of a job in the order of their rows."""
         query = f"SELECT number, body FROM {table} WHERE job = ? ORDER BY number"  # noqa: S608
         for number, body in self.execute(query, (job,)):

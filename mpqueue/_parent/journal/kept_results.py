@@ -26,7 +26,7 @@ from mpqueue._parent.journal.chunk_rows import (
     parts_of,
     slots_at,
 )
-from mpqueue._parent.journal.kept_values import NO_RESULT, Kept, ReadFile, Unreadable, restore, unseal
+from mpqueue._parent.journal.kept_values import NO_RESULT, Kept, ReadFile, Unreadable, restore
 from mpqueue.errors import JournalError
 from mpqueue.status import COMPLETED, FAILED, PENDING
 
@@ -241,19 +241,18 @@ class Outcomes:
         self.lost: set[int] = set()
         self.damaged = ""
         for row in rows:
-            slots: Sequence[int] = range(len(self.status))
+            spoken: Sequence[int] | None = None
             try:
-                if row.slots is not None:
-                    slots = slots_at(unseal(row.slots, row.slots_place, path))
+                spoken = row.spoken(path)
                 content = content_of(row, read_file, path)
             except JournalError as error:
                 self.damaged = str(error)
-                slots = [slot for slot in slots if slot < len(self.status)]
-                self.void(slots)
-                self.lost.update(slots)
+                count_now = len(self.status)
+                lost = range(count_now) if spoken is None else [slot for slot in spoken if slot < count_now]
+                self.void(lost)
+                self.lost.update(lost)
                 continue
-            if row.slots is None:
-                slots = slots_at(content["at"])
+            slots = slots_at(content["at"]) if spoken is None else spoken
             if count is None:
                 self._grow(max(slots, default=-1) + 1)
             self._note(row.number, content, slots)
@@ -291,10 +290,6 @@ class Outcomes:
             self.status[slot], self.row[slot] = PENDING, NO_ROW
 
 
-def _slots_of(row: WrittenRow, content: dict[str, Any], path: str) -> Sequence[int]:
-    return slots_at(content["at"] if row.slots is None else unseal(row.slots, row.slots_place, path))
-
-
 def _unreadable(results: list[Any]) -> Unreadable | None:
     """The first that is."""
     if Unreadable not in set(map(type, results)):
@@ -308,7 +303,8 @@ class _OpenRow:
     def __init__(self, row: WrittenRow, read_file: ReadFile, path: str) -> None:
         content = content_of(row, read_file, path)
         self._read_file = read_file
-        self._slots = _slots_of(row, content, path)
+        spoken = row.spoken(path)
+        self._slots = slots_at(content["at"]) if spoken is None else spoken
         self._places = None if isinstance(self._slots, range) else {slot: at for at, slot in enumerate(self._slots)}
         self._status: bytes = content["status"]
         self._all_done = self._status.count(COMPLETED) == len(self._status)

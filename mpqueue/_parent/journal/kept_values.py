@@ -70,15 +70,10 @@ def seal(content: Any, place: Place) -> bytes:
     return prepare(content).seal(place)
 
 
-def unseal(body: Any, place: Place | bytes | None, what: str) -> Any:
-    """What was sealed; with ``place`` None as version 1 did, which did not cover the place.
-
-    Raises `JournalError` where it is damaged, or belongs elsewhere.
-    """
+def unseal(body: Any, place: Place | bytes, what: str) -> Any:
+    """What was sealed. Raises `JournalError` where it is damaged, or belongs elsewhere."""
     data = body[CHECK:] if isinstance(body, bytes) else b""
-    check = zlib.crc32(data)
-    if place is not None:
-        check = bind(check, place)
+    check = bind(zlib.crc32(data), place)
     if not data or check.to_bytes(CHECK, "little") != body[:CHECK]:
         raise JournalError(f"{what}: expected it as it was written, got something damaged; it is left as it is")
     return pickle.loads(data)

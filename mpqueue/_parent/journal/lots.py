@@ -97,7 +97,7 @@ def _hash(value: Any, digest: Any) -> bool:
     return not files
 
 
-def read_payloads(total: int, bodies: Iterable[tuple[bytes, Place | None]], path: str) -> list[Any]:
+def read_payloads(total: int, bodies: Iterable[tuple[bytes, Place]], path: str) -> list[Any]:
     """The items by their slots, `NotKept` where one was left out, `Damaged` where its row is."""
     payloads: list[Any] = [_MISSING] * total
     for body, place in bodies:
