@@ -11,6 +11,7 @@ from pathlib import Path
 from benchmarks import answers, contenders, machine, pictures, processes, questions, session
 from benchmarks.busy import calibrate
 from benchmarks.case import Sizes
+from benchmarks.sections import SECTIONS
 from benchmarks.tables import summary
 
 RESULTS = Path(__file__).parent / "results"
@@ -47,11 +48,21 @@ def main() -> None:
         answers.save(path, found)
         print(f"\n{record['question']}  ({time.monotonic() - started:.0f} s, load {record['load']})")
         print(summary(question, record), flush=True)
+    everything = answers.load(path, {"questions": {}})["questions"]
+    for table in (section.table(everything) for section in SECTIONS if args.size == "full"):
+        if table.rows:
+            print(f"\n{table.title}\n{table.text()}")
     print(f"\nwritten to {path}")
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    used = "\n".join(f"  {name}: {contender.configuration}" for name, contender in contenders.BY_NAME.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=__doc__,
+        epilog=f"how each is used:\n{used}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--quick", action="store_const", const="quick", dest="size", help="five minutes, one round")
     parser.add_argument("--size", choices=SIZES, help="smoke: only whether it runs at all")
     parser.set_defaults(size="full")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.contenders import BY_NAME, BareLoop, MPQueue
+from benchmarks.contenders import BY_NAME, MPQueue
 
 Record = dict[str, Any]
 Entry = dict[str, Any]
@@ -37,9 +37,8 @@ class Table:
 
     def markdown(self) -> str:
         """The table in Markdown."""
-        rule = ["---", *["--:"] * (len(self.headings) - 1)]
-        lines = [self.headings, rule, *self.rows]
-        return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        heading, *rows = ("| " + " | ".join(line) + " |" for line in (self.headings, *self.rows))
+        return "\n".join((heading, "|---" + "|--:" * (len(self.headings) - 1) + "|", *rows))
 
     def text(self) -> str:
         """The table for a terminal."""
@@ -317,33 +316,3 @@ def other_work(record: Record) -> float:
     smallest = min((name for name in record["cases"] if name != "real"), key=lambda name: record["cases"][name]["x"])
     handle = best(record, smallest, MPQueue.name, "handle")
     return 0.0 if real is None or handle is None else max(0.0, real - handle)
-
-
-# -- who is better ---------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Better:
-    """Somebody else is faster in a case."""
-
-    contender: str
-    title: str
-    theirs: float
-    ours: float
-
-
-def who_is_better(question: str, record: Record) -> list[Better]:
-    """All who beat mpqueue in a case by more than what counts as equal."""
-    if question in ("coordinator", "many_workers", "tuned_chunks", "advice"):
-        return []
-    found = []
-    for name, case in record["cases"].items():
-        ours = [best(record, name, own) for own in BY_NAME if own.startswith(MPQueue.name)]
-        own = min((value for value in ours if value is not None), default=None)
-        for contender in contenders_of(record):
-            theirs = best(record, name, contender)
-            if contender.startswith((MPQueue.name, BareLoop.name)) or theirs is None or own is None:
-                continue
-            if theirs * EQUAL < own:
-                found.append(Better(contender, case["title"], theirs, own))
-    return found
