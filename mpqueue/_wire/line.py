@@ -1,7 +1,7 @@
 """The line between the coordinator and a worker: what a message on it looks like. Used at both ends.
 
 A stream socket of their own, with no process in between: a frame that goes through loky's queues wakes three threads on
-its way there and back, and one item on an idle queue costs little else (docs/adr/0014).
+its way there and back, and one item on an idle queue costs little else (docs/adr/0002).
 
 | direction | written by | read by |
 |---|---|---|

@@ -104,7 +104,7 @@ def test_a_child_that_can_not_be_found_does_not_keep_a_death_from_being_told(tmp
 
 
 def test_a_flag_that_a_dead_worker_has_locked_holds_nothing_up(tmp_path: Path) -> None:
-    """docs/adr/0003: the thread that sets it gets the lock back, and ends."""
+    """docs/adr/0004: the thread that sets it gets the lock back, and ends."""
     gate = Gate(tmp_path)
 
     def die_with_each_lock(item: str) -> None:

@@ -1,6 +1,6 @@
 """Sets and clears one lane's flags, on a thread that may be abandoned.
 
-`Event.set` takes a lock that a worker killed at the wrong moment leaves taken for ever (docs/adr/0003), so no thread
+`Event.set` takes a lock that a worker killed at the wrong moment leaves taken for ever (docs/adr/0004), so no thread
 that matters may call it.
 """
 

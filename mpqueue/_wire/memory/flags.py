@@ -9,7 +9,7 @@ cancel the parent   the worker    only for the job in the ledger's FLAG_JOB
 
 An Event has a lock inside. A worker that is killed while it holds that lock leaves it taken for ever, so: a worker
 never waits on one and reads them at most once in 5 ms; the parent sets and clears them on a thread that may be
-abandoned; and they are thrown away with their lane (docs/adr/0003).
+abandoned; and they are thrown away with their lane (docs/adr/0004).
 """
 
 from __future__ import annotations
