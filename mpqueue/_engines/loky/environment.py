@@ -10,7 +10,7 @@ from mpqueue._wire.seed import COOKIE_VARIABLE
 
 #: Bytes of freed memory that a worker keeps for the next item, and up to which size what it asks for is taken from that
 #: (32 MB are the most that glibc allows). By itself glibc may give back the memory of a picture after each picture, and
-#: new pages cost a fifth of a thumbnail's time (docs/adr/0016).
+#: new pages cost a fifth of a thumbnail's time (docs/adr/0010).
 KEPT_MEMORY, KEPT_SIZE = 64 << 20, 32 << 20
 #: A worker with a limit keeps it where the limit is so many times as much.
 KEPT_PART = 8
