@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 INTERVAL = 0.01
 _VARIES, _GOLDEN = 0.5, 0.6180339887
 #: The part of a CPU that the sampler uses at most, by its own clock: to hand the global lock over and back costs the
-#: handler several times as much again (ADR 49). Where a look costs more, it looks less often.
+#: handler several times as much again (ADR 15). Where a look costs more, it looks less often.
 BUDGET = 0.001
 #: Looks after which that is reckoned anew, and seconds between two looks at most.
 RECKONED, LONGEST = 32, 0.1
