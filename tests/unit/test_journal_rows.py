@@ -44,11 +44,11 @@ HERE = Place("chunks", 1, 1)
 numbers = itertools.count(1)
 
 
-def sealed(row: Row) -> WrittenRow:
-    """The row as it would be written."""
+def sealed(row: Row, number: int | None = None) -> WrittenRow:
+    """The row as it would be written, as that of this number."""
     assert row.body is not None
     assert row.slots is not None
-    number = next(numbers)
+    number = number or next(numbers)
     body, slots = row.body.seal(Place("chunks", 1, number)), row.slots.seal(Place("chunks.slots", 1, number))
     return WrittenRow(1, number, body, slots)
 
@@ -474,11 +474,11 @@ def laid_rows(moved: int = 0) -> list[WrittenRow]:
         table.fail(index, failed("no"))
     rows = []
     for number, indices in enumerate(LAID, 1):
-        row = sealed(make_row(table, indices, {}))
+        row, place = sealed(make_row(table, indices, {}), number + moved), Place("chunks", 1, number + moved)
         if moved:
             origins = array("Q", [number] * len(indices)).tobytes()
-            row = row._replace(body=seal({**unseal(row.body, HERE, ""), "origins": origins}, HERE))
-        rows.append(row._replace(number=number + moved))
+            row = row._replace(body=seal({**unseal(row.body, place, ""), "origins": origins}, place))
+        rows.append(row)
     return rows
 
 
@@ -535,7 +535,7 @@ def test_what_ran_again_in_a_later_row_is_not_taken_for_what_an_earlier_one_had(
     one, *_ = laid_rows()
     table = make_table(range(12))
     table.complete(range(5), ["later"] * 5)
-    later = sealed(make_row(table, range(5), {}))._replace(number=8)
+    later = sealed(make_row(table, range(5), {}), 8)
     source = KeptResults(RowsInMemory([one, later], no_file), 1, "job")
     assert [source.read(1, 2), source.read(8, 2), source.read(1, 4)] == [{"of": 2}, "later", {"of": 4}]
 
@@ -544,7 +544,7 @@ def test_what_ran_again_in_a_later_row_is_not_taken_for_what_an_earlier_one_had(
 def test_a_result_that_can_not_be_read_has_a_stand_in_or_is_an_error_and_costs_no_other(strict: bool) -> None:
     table = make_table(range(3))
     table.complete(range(3), [1, bytes(2 * BIG), 3])  # whose file is gone
-    source = KeptResults(RowsInMemory([sealed(make_row(table, range(3), {}))], no_file), 1, "job", strict=strict)
+    source = KeptResults(RowsInMemory([sealed(make_row(table, range(3), {}), 1)], no_file), 1, "job", strict=strict)
     stand_ins = [Elsewhere(1)] * 3
     left_out: list[Any] = []
     told = source.each(stand_ins, range(3), lambda _, result: result, lambda *what: left_out.append(what))
@@ -577,7 +577,7 @@ def test_files_count_among_what_was_read() -> None:
     row = make_row(table, range(2), {})
     (file,) = row.files
     content = b"".join(map(bytes, file.parts))
-    source = KeptResults(RowsInMemory([sealed(row)], lambda _: content), 1, "job")
+    source = KeptResults(RowsInMemory([sealed(row, 1)], lambda _: content), 1, "job")
     assert source.read(1, 0) == bytes(2 * BIG)
     assert source.read_bytes == len(sealed(row).body) + len(content)
 
