@@ -8,7 +8,7 @@ from itertools import combinations
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mpqueue._core.state.timings import Sums
@@ -126,6 +126,7 @@ def test_whatever_the_figures_the_advice_is_short_true_and_of_one_mind(figures: 
 
 
 @given(all_figures)
+@example(make_figures(4276402))
 def test_a_rule_finds_a_part_of_the_time_or_nothing(figures: Figures) -> None:
     for rule in RULES:
         finding = None if not figures.worker_seconds else rule.find(Evidence(figures, None, LIMITS))

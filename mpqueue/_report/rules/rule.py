@@ -83,7 +83,7 @@ class Evidence(NamedTuple):
     def of_workers(self, share: float) -> float:
         """Which part of the user's time goes with this share of the workers' time."""
         figures = self.figures
-        return share * figures.wall / figures.whole if figures.whole else 0.0
+        return min(1.0, share * figures.wall / figures.whole) if figures.whole else 0.0  # rounded, it may be a bit more
 
 
 @dataclass(frozen=True, slots=True)
