@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from mpqueue._core.state.columns import take
 from mpqueue._core.state.item_table import Elsewhere, ItemTable
 from mpqueue._output.export import (
     COLUMNS,
@@ -31,7 +30,7 @@ from mpqueue._output.file_sinks import FileSink, check_apart
 from mpqueue._output.rows_in_order import RowsInOrder
 from mpqueue._queue.job import JobItem
 from mpqueue.errors import JobStateError, shown
-from mpqueue.status import COMPLETED, FAILED, ITEM_CODES
+from mpqueue.status import FAILED
 
 log = logging.getLogger("mpqueue")
 
@@ -300,7 +299,7 @@ class RowOutlet:
         """The rows of these items, with these results."""
         items = list(map(partial(RowItem, self._table), indices, results))
         self._look_for_columns(items)
-        made = [results if name == "result" else self._column(name, indices, items) for name in columns]
+        made = [results if name == "result" else values_or_none(items, name) for name in columns]
         return [dict(zip(columns, values, strict=True)) for values in zip(*made, strict=True)]
 
     def _look_for_columns(self, items: Sequence[RowItem]) -> None:
@@ -308,21 +307,6 @@ class RowOutlet:
             for item in items:
                 self._unseen &= absent_columns(item, self._unseen)
             self._seen_results = self._seen_results or any(item.result is not None for item in items)
-
-    def _column(self, name: str, indices: Sequence[int], items: Sequence[RowItem]) -> Sequence[Any]:
-        """What the items at these indices have in a column; of most columns for all of them at once."""
-        table = self._table
-        if name == "id":
-            return indices if table.ids is None else [table.ids[index] for index in indices]
-        if name == "status":
-            return [_STATUS[table.status[index]] for index in indices]
-        if name == "error":
-            return [None if table.status[item.index] == COMPLETED else item.error for item in items]
-        if name == "attempts":
-            return take(table.attempts, indices)
-        if name == "elapsed":
-            return [round(seconds, 6) for seconds in take(table.elapsed, indices)]
-        return values_or_none(items, name)
 
 
 def _called(method: Callable[..., object], *arguments: Any) -> object:
@@ -332,9 +316,6 @@ def _called(method: Callable[..., object], *arguments: Any) -> object:
         made.close()
         raise TypeError(f"expected a function, got one that returns a coroutine: {shown(method)}")
     return made
-
-
-_STATUS = [str(status) for status in ITEM_CODES]
 
 
 def _pieces(indices: Sequence[int], size: int) -> Iterator[Sequence[int]]:
