@@ -99,14 +99,16 @@ def _label(value: Any) -> str | None:
 
 def _text(value: Any) -> str | None:
     """A value in a line; None where that says nothing: of None, of emptiness, and of an object without a text."""
+    if type(value) is str and len(value) <= MOST and value.isprintable():  # as most are
+        return value.strip() or None
+    if type(value) is int:
+        return _cut(digits(value))
     if isinstance(value, str):
         text = str.__str__(value)
     elif isinstance(value, PurePath):
         text = value.name or str(value)
     elif isinstance(value, bool):
         text = repr(value)
-    elif type(value) is int:
-        text = digits(value)
     elif isinstance(value, bytes | bytearray | list | tuple | dict | set | frozenset | deque):
         text = beginning_of(value)
     else:
