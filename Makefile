@@ -103,7 +103,7 @@ test-core: .venvs/core/.made  ## what depends on version and system, with the fe
 	$(CORE)/python -m pytest tests/unit tests/contract/test_cpython_pool.py tests/integration/test_crash_table.py \
 		--ignore=tests/unit/test_house_rules.py $(ARGS)
 
-test-others: .venv/.dev  ## what depends on the version, on every other Python that is here
+test-others: .venv/.dev  ## what depends on the version, on the first and the last other Python; with MPQUEUE_TEST_LONG on all
 	.ci/test-others
 
 test-portable: .venv/.dev  ## on Linux, what the package is on a bare POSIX system, as macOS is one
