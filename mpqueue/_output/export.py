@@ -100,7 +100,8 @@ def _records_of(items: Items, columns: Sequence[str]) -> Iterator[dict[str, Any]
     """A record of each item, made of so many together: most columns cost less for all of them at once."""
     for start in range(0, len(items), TOGETHER):
         some = items[start : start + TOGETHER]
-        values = [values_or_none(some, name) for name in columns]
+        table = _table_of(some)
+        values = [values_or_none(some, name, table) for name in columns]
         yield from (dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True))
 
 
@@ -163,16 +164,22 @@ def _names(columns: Any) -> list[str]:
     return names
 
 
-def values_or_none(items: Sequence[JobItem], name: str) -> list[Any]:
-    """What the items have in that column."""
-    if name in _WHOLE and len({id(item._table) for item in items}) == 1:  # noqa: SLF001 - it is not for users
-        made = whole_column(items[0]._table, [item._index for item in items], name)  # noqa: SLF001
+def _table_of(items: Sequence[JobItem]) -> ItemTable | None:
+    """That which all of them are in; None where they are in several."""
+    tables = {id(item._table): item._table for item in items}  # noqa: SLF001 - it is not for users
+    return next(iter(tables.values())) if len(tables) == 1 else None
+
+
+def values_or_none(items: Sequence[JobItem], name: str, table: ItemTable | None) -> list[Any]:
+    """What the items have in that column, which are all in that table; None: in several."""
+    if name in _WHOLE and table is not None:
+        made = _whole_column(table, [item._index for item in items], name)  # noqa: SLF001 - it is not for users
         if made is not None:
             return made
     return [_value_or_none(item, name) for item in items]
 
 
-def whole_column(table: ItemTable, indices: Sequence[int], name: str) -> list[Any] | None:
+def _whole_column(table: ItemTable, indices: Sequence[int], name: str) -> list[Any] | None:
     """What the items at these indices have in a column that their table has for all at once; None: it has not."""
     if name == "attempts":
         return take(table.attempts, indices)
@@ -232,7 +239,8 @@ def _look_up(value: Any, key: str) -> Any:
 def table(items: Items, columns: Sequence[str] | None = None, default: Sequence[str] = COLUMNS) -> dict[str, list[Any]]:
     """The columns by name. Without a choice, mappings are spread over a column for each of their keys."""
     chosen, some = _chosen(items, columns, default), list(items)
-    columns_of = {name: values_or_none(some, name) for name in chosen}
+    of = _table_of(some)
+    columns_of = {name: values_or_none(some, name, of) for name in chosen}
     return columns_of if columns is not None else spread(columns_of)
 
 

@@ -299,7 +299,7 @@ class RowOutlet:
         """The rows of these items, with these results."""
         items = list(map(partial(RowItem, self._table), indices, results))
         self._look_for_columns(items)
-        made = [results if name == "result" else values_or_none(items, name) for name in columns]
+        made = [results if name == "result" else values_or_none(items, name, self._table) for name in columns]
         return [dict(zip(columns, values, strict=True)) for values in zip(*made, strict=True)]
 
     def _look_for_columns(self, items: Sequence[RowItem]) -> None:

@@ -126,7 +126,7 @@ class QueueHost:
         self.closer.check_open("start a job")
         travels = self._backend.capabilities.handlers_travel
         new = NewJob(job_id, table, options, handler, None, seed_given=seed_given, travels=travels)
-        return self._start(self.jobs.add(new, record), on_ended, showing)
+        return self._start(self.jobs.add(new.book, new, record), on_ended, showing)
 
     def start_stages(
         self,

@@ -549,7 +549,7 @@ class JobQueue(SafeEmitter):
         new.book.timings.handler_packed(self._engine.clock.now() - read, packed.size, packed.weight, packed.name)
         if replace:
             self._jobs.let_go(job_id)
-        job = self._last_job = self._jobs.add(new, record).job
+        job = self._last_job = self._jobs.add(new.book, new, record).job
         return job
 
     def plan_job(
@@ -793,7 +793,7 @@ class JobQueue(SafeEmitter):
             label=label,
         )
         head, named = make_pipeline(job_id, items, stages, options, self._options, self._backend, self.concurrency)
-        held = self._jobs.add_pipeline(
+        held = self._jobs.add(
             head, None if recorder is None else _new_pipeline(head, named, seed_given=seed is not None), record
         )
         run = JobRun(held, self)

@@ -264,10 +264,14 @@ class NewJob:
         """That of the record, unless its user has given one."""
         if self._seed_given:
             return
-        book = self.book
-        book.options = dataclasses.replace(book.options, seed=seed)
-        book.handler = book.handler._replace(frame=book.handler.frame._replace(seed=seed))
-        book.table.replay = partial(replay_item, book.handler)
+        reseed(self.book, seed)
+        self.book.table.replay = partial(replay_item, self.book.handler)
+
+
+def reseed(book: JobBook, seed: int) -> None:
+    """The job, or stage, has this seed."""
+    book.options = dataclasses.replace(book.options, seed=seed)
+    book.handler = book.handler._replace(frame=book.handler.frame._replace(seed=seed))
 
 
 def sample(book: JobBook) -> None:
@@ -344,23 +348,25 @@ def first_columns(job_id: str, rule: IdRule, seed: int, created_at: float) -> di
 
 
 def code_columns(
-    functions: tuple[Callable[..., Any], Callable[..., Any] | None],
+    functions: tuple[Callable[..., Any], Callable[..., Any] | None] | None,
     code: CodeNow,
     options: RecordOptions,
     label: Label = None,
     made: MadeBy | None = None,
 ) -> dict[str, Any]:
-    """What a journal has of the handler, the setup, and how items are labelled.
+    """What a journal has of the handler, the setup, and how items are labelled; of stages (None) their code.
 
     With ``made``, what is new of that, where results are kept.
     """
     if made is not None and not made.is_new:
         return {}
-    columns = {
-        "handler": _keep_handler(*functions, label),
-        "python": platform.python_version(),
-        "handler_name": _names(*functions),
-    }
+    columns: dict[str, Any] = {}
+    if functions is not None:
+        columns = {
+            "handler": _keep_handler(*functions, label),
+            "python": platform.python_version(),
+            "handler_name": _names(*functions),
+        }
     if made is not None:
         return columns | {"codes": written_codes(made.all())}
     return columns | {"codes": written_codes([code.code]), "code_hash": None, "version": options.version}

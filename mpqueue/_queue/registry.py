@@ -97,7 +97,7 @@ class Registry:
         self._backend = backend
         self._held: dict[str, Held] = {}
         #: Ids of jobs that are on their way into the queue, and how: no other thread creates, takes up or removes them.
-        self._coming: dict[object, tuple[str, str]] = {}
+        self._coming: dict[object, tuple[list[str], str]] = {}
         self._has_compacted = False  #: jobs of the journal, or was asked to
         self._past: WeakValueDictionary[RecordedJob, Job] = WeakValueDictionary()
         self._lock = threading.RLock()
@@ -215,49 +215,35 @@ class Registry:
                     recorder.recall(held.book.table, line.number)
                 self._forget(held)
 
-    def add(self, new: NewJob, options: RecordOptions) -> Held:
-        """The job is one of the queue's from now on; where the journal has it, it goes on where that was.
+    def add(self, book: JobBook, new: NewJob | None, options: RecordOptions) -> Held:
+        """The job, and its stages where it has some, are the queue's from now on; returns the job.
 
-        Raises `JobExistsError`, and what `NewJob.record_or_go_on` raises.
+        Where there is a journal, it is recorded as ``new`` says, and goes on where the journal has it. Raises
+        `JobExistsError`, and what `NewJob.record_or_go_on` raises; then none of them is.
         """
-        recorder, book, mark = self._engine.recorder, new.book, object()
-        book.number = self.next_number()
-        if recorder is None:
-            with self._lock:
-                self.check_free(book.id)
-                return self._hold(book)
+        recorder, family = self._engine.recorder, book.family
+        for each in family:
+            each.number = self.next_number()
+        ids, mark = [each.id for each in family], object()
         try:
             with self._lock:
-                self.check_free(book.id)
-                self._coming[mark] = (book.id, "being created")
+                for job_id in ids:
+                    self.check_free(job_id)
+                if recorder is None or new is None:
+                    return self._hold_all(family)
+                self._coming[mark] = (ids, "being created")
             self._await_compaction(recorder.journal)
             new.record_or_go_on(recorder, self._engine.clock.wall(), options)
-            return self._hold(book)
+            return self._hold_all(family)
         finally:
-            self._coming.pop(mark, None)  # one call, so that a Ctrl-C never leaves the id taken
+            self._coming.pop(mark, None)  # one call, so that a Ctrl-C never leaves the ids taken
 
-    def add_pipeline(self, head: JobBook, new: NewJob | None, options: RecordOptions) -> Held:
-        """The head and its stages are the queue's jobs from now on; the head goes on where the journal has it.
-
-        Returns the head. Raises `JobExistsError`, and what ``new`` raises, by which it is recorded (None: it is not);
-        then none is.
-        """
-        recorder, marks = self._engine.recorder, [object() for _ in head.family]
-        try:
-            with self._lock:
-                for book in head.family:
-                    self.check_free(book.id)
-                for book, mark in zip(head.family, marks, strict=True):
-                    book.number = self.next_number()
-                    self._coming[mark] = (book.id, "being created")
-            if new is not None and recorder is not None:
-                self._await_compaction(recorder.journal)
-                new.record_or_go_on(recorder, self._engine.clock.wall(), options)
-            held = [self._hold(book) for book in head.family]
-            return held[0]
-        finally:
-            for mark in marks:
-                self._coming.pop(mark, None)
+    def _hold_all(self, family: list[JobBook]) -> Held:
+        first, *stages = family
+        held = self._hold(first)
+        for stage in stages:
+            self._hold(stage)
+        return held
 
     def discard(self, head: JobBook) -> None:
         """They could not be started: they are none of the queue's jobs after all."""
@@ -286,7 +272,7 @@ class Registry:
                     raise JobStateError(
                         f"job {job_id!r}: expected a job that has ended to {what}, got one that is {status}"
                     )
-                self._coming[mark] = (job_id, "being read from the journal")
+                self._coming[mark] = ([job_id], "being read from the journal")
             return self._hold(self._record_again(line, what, unfinished=unfinished))
         finally:
             self._coming.pop(mark, None)
@@ -399,7 +385,7 @@ class Registry:
     def _coming_as(self, job_id: str) -> str | None:
         """How a job of that id comes into the queue just now, in some words; None where none does."""
         # A copy, since other threads may take theirs out meanwhile.
-        return next((how for each, how in list(self._coming.values()) if each == job_id), None)
+        return next((how for ids, how in list(self._coming.values()) if job_id in ids), None)
 
     def _busy_as(self, held: Held | None) -> str | None:
         """What keeps the job in the queue, in a word or two; None where nothing does."""

@@ -18,6 +18,7 @@ import pytest
 import mpqueue
 from mpqueue import ItemStatus, JobQueue
 from mpqueue.testing import InlinePool
+from tests.support.histories import play
 from tests.support.length import IS_LONG
 
 pytestmark = pytest.mark.slow
@@ -153,10 +154,5 @@ def test_any_history_of_a_stream(tmp_path: Path, part: int) -> None:
         folder = tmp_path / str(number)
         (folder / "1").mkdir(parents=True)
         history = History(folder, random.Random(f"{part} {number}"))
-        for _ in range(6):
-            try:
-                history.go_on()
-            except BaseException as error:
-                error.add_note(f"history {part} {number}, run {history.run}")
-                raise
+        play(history, f"{part} {number}", 6)
         shutil.rmtree(folder)

@@ -35,7 +35,7 @@ class Disk:
         self.entries.append(PassedOn(path, place, [(own, place + 1, value) for own, value in brought]))  # type: ignore[misc]
 
     def values(self, pipeline: Pipeline) -> Mapping[int, Any]:
-        """What is on its way of inputs that have not ended; what can't be gone on with is forgotten."""
+        """The values on their way, of inputs that have not ended; those that can't be used are forgotten."""
         found = {
             root: own
             for root, own in on_their_way(self.entries).items()

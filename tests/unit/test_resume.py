@@ -42,6 +42,7 @@ from mpqueue._queue.recorded.resume import (
     regrow,
 )
 from mpqueue.status import COMPLETED, FAILED, PENDING, JobStatus
+from tests.support.histories import play
 from tests.support.length import IS_LONG
 
 #: A tenth of all.
@@ -295,12 +296,7 @@ class History:
 def test_any_history_of_a_list_is_what_a_dictionary_says(part: int) -> None:
     for number in range(part, 10 * HISTORIES, 10):
         history = History(random.Random(number))
-        for run in range(8):
-            try:
-                history.go_on()
-            except BaseException as error:
-                error.add_note(f"history {number}, run {run}")
-                raise
+        play(history, f"{number}", 8)
 
 
 def expected_of_open_job(found: Found, grown: Grown, redo: list[int]) -> list[int]:

@@ -1,7 +1,7 @@
 """Columns of a table of items, one value an item: dense, as an array, a `bytearray` or a list, or sparse.
 
 A sparse column holds what is not as expected of items that there are, and nothing of those that are gone: they have
-ended, as expected. `take`, `put` and `settle` are the same for both. A chunk of a dense column is a slice, a chunk of a
+ended, as expected. `take`, `put` and `fill` are the same for both. A chunk of a dense column is a slice, a chunk of a
 sparse one is a call into C: each costs some 10 ns an item.
 """
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 #: would take 1 ms for each 100,000 items, while the workers wait for the first of them.
 LARGE = 1 << 16
 
-Format = Literal["B", "I", "Q", "f", "O"]  #: as in `array`; "O": any object
+Format = Literal["B", "I", "f", "O"]  #: as in `array`; "O": any object
 
 
 class Column(Protocol[T]):
@@ -141,34 +141,28 @@ def put(column: Any, indices: Sequence[int], values: Sequence[Any]) -> None:
             column[index] = value
 
 
-def fill(column: Any, indices: Sequence[int], value: Any) -> None:
-    """Give all of these rows that value; where it is what a sparse column expects after the end, nothing is kept."""
-    if type(column) is Sparse:
-        if value != column.after:
-            column.update(dict.fromkeys(indices, value))
-        elif column.kept:
-            for index in indices:
-                column.pop(index, None)
-    elif type(indices) is not range:
+def fill(column: Any, indices: Sequence[int], value: int) -> None:
+    """Give all of these rows that value, in a column of bytes.
+
+    Where it is what a sparse column expects after the end, nothing is kept.
+    """
+    if type(column) is not Sparse:
+        put(column, indices, bytes((value,)) * len(indices))
+    elif value != column.after:
+        column.update(dict.fromkeys(indices, value))
+    elif column.kept:
         for index in indices:
-            column[index] = value
-    elif isinstance(column, list):
-        column[indices.start : indices.stop] = [value] * len(indices)
-    elif isinstance(column, bytearray):
-        column[indices.start : indices.stop] = bytes((value,)) * len(indices)
-    else:
-        form = column.format if isinstance(column, memoryview) else column.typecode
-        column[indices.start : indices.stop] = array(form, (value,)) * len(indices)
+            column.pop(index, None)
 
 
 def extend(column: Any, count: int) -> None:
     """Make a dense column, which grows, longer by so many zeros (None for objects)."""
     if isinstance(column, list):
         column.extend([None] * count)
+    elif isinstance(column, bytearray):
+        column.extend(bytes(count))
     else:
-        column.extend(bytes(count)) if isinstance(column, bytearray) else column.frombytes(
-            bytes(count * column.itemsize)
-        )
+        column.frombytes(bytes(count * column.itemsize))
 
 
 def sparse_of(column: Any, rows: SparseRows, format: Format, after: Any, kept: Iterable[int]) -> Sparse:

@@ -553,10 +553,8 @@ class ItemTable:
         kept = [*stay, *self._leaving]
         rows.items.update((index, self.payloads[index]) for index in stay)
         self.attempts = sparse_of(self.attempts, rows, "I", 1, kept)
-        self.elapsed, self.cpu = (
-            sparse_of(self.elapsed, rows, "f", 0.0, kept),
-            sparse_of(self.cpu, rows, "f", 0.0, kept),
-        )
+        self.elapsed = sparse_of(self.elapsed, rows, "f", 0.0, kept)
+        self.cpu = sparse_of(self.cpu, rows, "f", 0.0, kept)
         self.peak = sparse_of(self.peak, rows, "I", 0, kept)
         if self.origins is not None:
             self.origins.input_of = sparse_of(self.origins.input_of, rows, "O", None, kept)
@@ -631,8 +629,8 @@ class ItemTable:
             return
         if self.history:
             self._count_tries(indices)
-        else:
-            fill(self.attempts, indices, 1)
+        elif self._rows is None:  # else one try is as expected
+            put(self.attempts, indices, [1] * len(indices))
         put(self.results, indices, results)
         fill(self.status, indices, COMPLETED)
 

@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._parent.journal.chunk_rows import NO_ROW, Row, RowDraft, kept_together, written_numbers
 from mpqueue._parent.journal.identity import NoIdentityError, digest, name_unstable, unknowable
-from mpqueue._parent.journal.kept_values import BigFile, Place, Statement, keep_small, prepare, unseal
-from mpqueue._parent.journal.lots import BY_USER, COUNT, PUT, AddedRow, KeptItem, NewItems, keep_item, rows_of
+from mpqueue._parent.journal.kept_values import BigFile, Statement, keep_small, prepare, unseal
+from mpqueue._parent.journal.lots import BY_USER, COUNT, PUT, AddedRow, KeptItem, NewItems, keep_item, place_of, rows_of
 from mpqueue._wire.added_items import AddedItems
 from mpqueue._wire.parcels import Parcel
 from mpqueue._wire.pickling.payload import Packed, without_segment
@@ -460,11 +460,8 @@ class PassRecord:
         self._entries.append((path[0], PassedOn(self._known(path), place, values)))
 
     def keep(self, root: int, values: Sequence[Value]) -> None:
-        """Of that input, these are on their way, as another run has left them."""
-        slot = self._slots[root]
-        self._entries.append(
-            (root, PassedOn((slot,), 0, [((slot, *path[1:]), place, data) for path, place, data in values]))
-        )
+        """Of that input, these are on their way, as the journal has them of another run."""
+        self._entries.append((root, PassedOn(self._known((root,)), 0, [*values])))
 
     def statements(self, job: int) -> list[Statement]:
         """What writes all that is new."""
@@ -476,7 +473,7 @@ class PassRecord:
         self._inputs_left[row] = len(inputs)
         for root in inputs:
             self._rows_of.setdefault(root, []).append(row)
-        body = prepare([tuple(entry) for _, entry in entries]).seal(_place(job, row))
+        body = prepare([tuple(entry) for _, entry in entries]).seal(place_of(job, row))
         return [(PUT, (job, row, len(entries), body))]
 
     def ended(self, job: int, roots: Iterable[int]) -> list[Statement]:
@@ -503,7 +500,7 @@ def read_passed(reader: Reader, job: RecordedJob) -> dict[int, list[Value]]:
     entries: list[PassedOn] = []
     for row, body in reader.at_once(lambda: reader.passed(job)):
         try:
-            entries += [PassedOn(*each) for each in unseal(body, _place(job.number, row), reader.path)]
+            entries += [PassedOn(*each) for each in unseal(body, place_of(job.number, row), reader.path)]
         except JournalError:
             break  # what follows may be of what it had
     return on_their_way(entries)
@@ -522,7 +519,3 @@ def on_their_way(entries: Iterable[PassedOn]) -> dict[int, list[Value]]:
         for slot, values in inputs.items()
         if values and ((slot,), 0) not in values
     }
-
-
-def _place(job: int, row: int) -> Place:
-    return Place("added_items", job, row)

@@ -5,7 +5,7 @@ jobs that were exchanged are noticed like a flipped bit.
 
 Values are pickled by reference where that works, so that a class of a script is that script's own class when it runs
 again; and, where the bytes name ``__main__``, by value as well, for readers whose ``__main__`` is another. What is big
-goes into a file of its own. For what can't be read any more there is a stand-in, never an exception.
+goes into a file of its own. A value that can't be read any more has a stand-in, never an exception.
 
 Functions, and classes of a script, are pickled with the code that Python compiled. Another version of Python has other
 instructions, and running those of this one ends the interpreter. So such a pickle says which Python it needs, and is

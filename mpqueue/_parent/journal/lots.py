@@ -174,7 +174,7 @@ class AddedRow(NamedTuple):
         return CHANGE, (self._body(job), job, self.first)
 
     def _body(self, job: int) -> bytes:
-        return prepare(tuple(self[2:])).seal(_place(job, self.first))
+        return prepare(tuple(self[2:])).seal(place_of(job, self.first))
 
     @property
     def slots(self) -> range:
@@ -221,13 +221,14 @@ class AddedRow(NamedTuple):
         return self._replace(gone=gone)
 
 
-def _place(job: int, first: int) -> Place:
+def place_of(job: int, first: int) -> Place:
+    """Where a row of ``added_items`` belongs."""
     return Place("added_items", job, first)
 
 
 def read_added(first: int, count: int, body: Any, job: int, path: str) -> AddedRow:
     """A row, as it is in the file. Raises `JournalError` for one that is damaged."""
-    return AddedRow(first, count, *unseal(body, _place(job, first), f"{path}: items of an open job"))
+    return AddedRow(first, count, *unseal(body, place_of(job, first), f"{path}: items of an open job"))
 
 
 def keep_item(item: Any, files: list[BigFile]) -> KeptItem:

@@ -59,11 +59,17 @@ class Compared(NamedTuple):
 
 def case_of(reader: Reader, recorded: RecordedJob, kind: Kind, brought: Brought) -> Case:
     """A recorded job that is to be of that kind. Raises `JournalMismatchError` for another one."""
-    from mpqueue._queue.recorded.resume import Case, MadeBy, refuse_kind  # a part of what only journals need
+    from mpqueue._queue.recorded.resume import (  # a part of what only journals need
+        Case,
+        MadeBy,
+        refuse_form,
+        refuse_kind,
+    )
 
-    if refused := refuse_kind(f"job {recorded.id!r} in {reader.path}", kind, recorded):
-        raise JournalMismatchError(refused)
+    where = f"job {recorded.id!r} in {reader.path}"
     made = MadeBy(reader.codes(recorded), brought.code, is_older=recorded.code_hash is not None)
+    if refused := refuse_kind(where, kind, recorded) or refuse_form(where, made):
+        raise JournalMismatchError(refused)
     return Case(recorded, reader.path, made, brought)
 
 
@@ -80,7 +86,7 @@ def compare(
     Raises what `create_job` raises of a journal and of items.
     """
     from mpqueue._parent.journal.chunk_rows import Results  # a part of what only journals need
-    from mpqueue._queue.recorded.resume import Found, Kind, agree, decide, refuse_form
+    from mpqueue._queue.recorded.resume import Found, Kind, agree, decide
 
     table = inventory.table
 
@@ -88,8 +94,6 @@ def compare(
         case = case_of(reader, reader.now(recorded), Kind.LIST, brought)
         match, made = inventory.match(reader, case.recorded), case.made
         table.start_afresh(range(len(table)) if any(table.status) else ())  # a look before this one was not whole
-        if refused := refuse_form(case.where, made):
-            raise JournalMismatchError(refused)
         rows = reader.fill(table, case.recorded, results, codes=made.may_differ)
         if made.may_differ:
             made.look(table.status, rows.codes)

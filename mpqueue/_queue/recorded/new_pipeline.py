@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mpqueue._core.state.pipeline import Pipeline
 from mpqueue._parent.journal.growth import REMOVE_ALL, PassRecord, Value, read_passed
 from mpqueue._queue.growing.stages import seed_of
-from mpqueue._queue.new_job import NewJob, written_codes
+from mpqueue._queue.new_job import NewJob, code_columns, reseed
 from mpqueue._queue.recorded.code_parts import CodeNow, code_of_stages
 from mpqueue._queue.recorded.record_options import RecordOptions
 from mpqueue._queue.recorded.resume import AFRESH, MadeBy, Plan
@@ -49,8 +49,8 @@ class NewPipeline(NewJob):
             return
         passed = read_passed(recorder.journal.reader, recorded)
         values = self._on_their_way(passed, slots)
-        for root, own in values.items():
-            record.keep(root, own)
+        for root in values:
+            record.keep(root, passed[slots[root]])
         if passed:
             recorder.journal.ask(lambda store: store.write([(REMOVE_ALL, (number,)), *record.statements(number)]))
         pipeline.go_on({root: [(path, at, Parcel(data)) for path, at, data in own] for root, own in values.items()})
@@ -83,9 +83,7 @@ class NewPipeline(NewJob):
         return code
 
     def _code_columns(self, code: CodeNow, options: RecordOptions, made: MadeBy | None = None) -> dict[str, Any]:
-        if made is not None:
-            return {"codes": written_codes(made.all())} if made.is_new else {}
-        return {"codes": written_codes([code.code]), "code_hash": None, "version": options.version}
+        return code_columns(None, code, options, made=made)
 
     def _take_seed(self, seed: int) -> None:
         """That of the record, unless its user has given one; each stage's follows from it."""
@@ -93,9 +91,7 @@ class NewPipeline(NewJob):
             return
         self.book.options = dataclasses.replace(self.book.options, seed=seed)
         for place, job in enumerate(self._pipeline.jobs):
-            own = seed_of(place, seed)
-            job.options = dataclasses.replace(job.options, seed=own)
-            job.handler = job.handler._replace(frame=job.handler.frame._replace(seed=own))
+            reseed(job, seed_of(place, seed))
 
 
 def _can_be_had(data: bytes) -> bool:
