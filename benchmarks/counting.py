@@ -92,11 +92,14 @@ def main() -> None:
             in_worker.append(results[-1] - results[0])
         note("99 items of a chunk", {"worker": round(statistics.median(in_worker))})
         note("worker replaced", median(lambda: queue.run(one, die), "main", "coordinator"))
+        thousand = queue.run(list(range(1_000)), float)
         queue.on("job:progress", no_op)
         note("run of 100 with a listener", median(lambda: queue.run(hundred, no_op), "listeners"))
     with tempfile.TemporaryDirectory() as folder, JobQueue(concurrency=1, journal=Path(folder, "run.db")) as queue:
         note("run of 100 with a journal", median(lambda: queue.run(hundred, no_op), "main", "coordinator", "journal"))
     note("modules of mpqueue", {"loaded": sum(name.split(".")[0] == "mpqueue" for name in sys.modules)})
+    with tempfile.TemporaryDirectory() as folder:
+        note("export of 1,000 items as CSV", median(lambda: thousand.export(Path(folder, "x.csv")), "main"))
     print(json.dumps(figures))
 
 

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from mpqueue._output.failure_groups import FailureGroup
     from mpqueue._output.progress import Progress
     from mpqueue._queue.growing.stages import Stage
-    from mpqueue._queue.job import Job, JobItem
+    from mpqueue._queue.job import Job
+    from mpqueue._queue.job_items import JobItem
     from mpqueue._queue.job_queue import JobQueue
     from mpqueue._queue.recorded.item_keys import content_key, file_key
     from mpqueue._queue.recorded.job_plan import JobPlan

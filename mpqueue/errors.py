@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from mpqueue._text import shown as shown  # noqa: PLC0414 - for all that raise
 
 if TYPE_CHECKING:
-    from mpqueue._queue.job import JobItem
+    from mpqueue._queue.job_items import JobItem
 
 __all__ = [
     "GiveUp",

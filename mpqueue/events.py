@@ -12,7 +12,7 @@ from mpqueue.errors import typed
 from mpqueue.status import JobStatus
 
 if TYPE_CHECKING:
-    from mpqueue._queue.job import Items, JobItem
+    from mpqueue._queue.job_items import Items, JobItem
 
 __all__ = [
     "EVENT_NAMES",

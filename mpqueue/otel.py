@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
     from mpqueue._core.state.job_book import JobBook
     from mpqueue._parent.running import LaneNow
-    from mpqueue._queue.job import Job, JobItem
+    from mpqueue._queue.job import Job
+    from mpqueue._queue.job_items import JobItem
     from mpqueue._queue.job_queue import JobQueue
     from mpqueue.events import ItemRetry, JobFinished, JobStarted
 

@@ -31,7 +31,8 @@ from mpqueue._core.state.item_table import ItemTable
 from mpqueue._os.monotonic import monotonic
 from mpqueue._output.export import absent_columns, as_json_line, no_such_column, record_of
 from mpqueue._output.row_outlet import RowOutlet
-from mpqueue._queue.job import Items, Job, JobItem
+from mpqueue._queue.job import Job
+from mpqueue._queue.job_items import Items, JobItem
 from mpqueue._queue.job_queue import JobQueue
 from mpqueue._queue.recorded.recorded_book import RecordedBook
 from mpqueue._queue.run import JobRun

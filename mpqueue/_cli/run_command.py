@@ -31,7 +31,8 @@ from mpqueue._output.bars import can_draw, minutes
 from mpqueue._output.file_sinks import FileSink
 from mpqueue._output.log_lines import LogLines, is_silenced
 from mpqueue._output.progress import Progress, ShowProgress
-from mpqueue._queue.job import Job, JobItem
+from mpqueue._queue.job import Job
+from mpqueue._queue.job_items import JobItem
 from mpqueue._queue.job_queue import JobQueue
 from mpqueue._queue.recorded.item_keys import content_key, file_key
 from mpqueue._queue.recorded.job_plan import plan

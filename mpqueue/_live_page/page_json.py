@@ -12,7 +12,7 @@ from typing import Any
 
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._live_page.items.pictures import has_picture
-from mpqueue._queue.job import JobItem, as_json
+from mpqueue._queue.job_items import JobItem, as_json
 from mpqueue._text import beginning_of, repr_of, shown_json
 from mpqueue.errors import JobStateError, JournalError, type_name_of
 from mpqueue.status import COMPLETED, ITEM_CODES

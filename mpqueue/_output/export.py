@@ -24,6 +24,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
+from itertools import chain, islice
 from numbers import Integral
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
@@ -32,6 +33,7 @@ from mpqueue._call_checks import nearest
 from mpqueue._core.state.columns import take
 from mpqueue._fields import field_of
 from mpqueue._output.arrow_values import exact_series, writable_array
+from mpqueue._queue.job_items import JobItem
 from mpqueue._text import as_utf8, digits, encode_text, json_text, repr_of
 from mpqueue._whole_file import whole_file
 from mpqueue.errors import shown
@@ -39,7 +41,6 @@ from mpqueue.status import COMPLETED, FAILED, ITEM_CODES
 
 if TYPE_CHECKING:
     from mpqueue._core.state.item_table import ItemTable
-    from mpqueue._queue.job import JobItem
 
 log = logging.getLogger("mpqueue")
 
@@ -74,9 +75,10 @@ _ABSENT = object()
 #: How many items are looked at together.
 TOGETHER = 1024
 #: Those that a table may have for many items at once.
-_WHOLE = frozenset({"id", "status", "attempts", "elapsed", "error"})
+_WHOLE = frozenset({"id", "item", "status", "attempts", "elapsed", "error"})
 _ENDED = frozenset({COMPLETED, FAILED})
 _NAMES = [str(status) for status in ITEM_CODES]
+_TEXT = frozenset({str})
 #: What is in JSON what it is here.
 _PLAIN = frozenset({str, bool, type(None)})
 #: Up to here numbers are printed without a thought.
@@ -84,25 +86,27 @@ _PRINTED = 1 << 1024
 #: Up to here all whole numbers are floats.
 _EXACT = 1 << 53
 
-Items = Sequence["JobItem"]
 Columns = Sequence[str] | None
 
 
 # -- records -----------------------------------------------------------------------------------------------------------
 
 
-def records(items: Items, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+def records(table: ItemTable, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """One dict an item, with the values themselves. Raises ValueError for a column that no item has, results given."""
-    return list(_records_of(items, _chosen(items, columns)))
+    return list(_records_of(table, _chosen(table, columns)))
 
 
-def _records_of(items: Items, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """A record of each item, made of so many together: most columns cost less for all of them at once."""
-    for start in range(0, len(items), TOGETHER):
-        some = items[start : start + TOGETHER]
-        table = _table_of(some)
-        values = [values_or_none(some, name, table) for name in columns]
+def _records_of(table: ItemTable, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """A record of each item, made of so many together: columns cost less for all of them at once."""
+    for indices in batched(range(len(table)), TOGETHER):
+        values = [column(table, indices, name) for name in columns]
         yield from (dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True))
+
+
+def batched(rows: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    """The rows in slices of at most that many."""
+    return (rows[start : start + size] for start in range(0, len(rows), size))
 
 
 def record_of(item: JobItem, columns: Sequence[str]) -> dict[str, Any]:
@@ -115,27 +119,25 @@ def absent_columns(item: JobItem, columns: Iterable[str]) -> set[str]:
     return {name for name in columns if name not in _OF_ITEMS and _value(item, name) is _ABSENT}
 
 
-def _chosen(items: Items, columns: Sequence[str] | None, default: Sequence[str] = COLUMNS) -> Sequence[str]:
+def _chosen(table: ItemTable, columns: Sequence[str] | None, default: Sequence[str] = COLUMNS) -> Sequence[str]:
+    indices = range(len(table))
     if columns is None:
-        if not all(map(_has_result, items)):
+        if not all(map(table.has_result, indices)):
             default = [name for name in default if name != "result"]
-        default = with_names(default, has_ids=bool(items) and items[0]._table.ids is not None)  # noqa: SLF001 - as above
-        captured = _may_be_captured(items) and any(item.stdout is not None for item in items)
+        default = with_names(default, has_ids=table.ids is not None)
+        captured = any(stdout is not None for stdout, _ in table.output.values())
         return (*default, *OUTPUT) if captured else tuple(default)
     columns = _names(columns)
-    if not any(_has_result(item) and item.result is not None for item in items):
+    if not any(result is not None for result in _results(table)):
         return columns  # whether results have them is unknown
     for name in columns:
-        if name not in _OF_ITEMS and all(_value(item, name) is _ABSENT for item in items):
-            results = (item.result for item in items if _has_result(item))
-            raise ValueError(f"columns: {no_such_column(name, results)}")
+        if name not in _OF_ITEMS and all(_value(JobItem(table, index), name) is _ABSENT for index in indices):
+            raise ValueError(f"columns: {no_such_column(name, _results(table))}")
     return columns
 
 
-def _may_be_captured(items: Items) -> bool:
-    """False where none of a job's items has any output; costs no look at each."""
-    table: ItemTable | None = getattr(items, "_table", None)
-    return table is None or bool(table.output)
+def _results(table: ItemTable) -> Iterator[Any]:
+    return (table.result_of(index) for index in range(len(table)) if table.has_result(index))
 
 
 def no_such_column(name: str, results: Iterable[Any] = ()) -> str:
@@ -164,19 +166,36 @@ def _names(columns: Any) -> list[str]:
     return names
 
 
-def _table_of(items: Sequence[JobItem]) -> ItemTable | None:
-    """That which all of them are in; None where they are in several."""
-    tables = {id(item._table): item._table for item in items}  # noqa: SLF001 - it is not for users
-    return next(iter(tables.values())) if len(tables) == 1 else None
+def column(table: ItemTable, indices: Sequence[int], name: str, results: Sequence[Any] | None = None) -> list[Any]:
+    """What the items at these indices have in that column; ``results`` are theirs, where they are at hand."""
+    made = _whole_column(table, indices, name) if name in _WHOLE else None
+    if made is not None:
+        return made
+    if results is None and reads_result(name):
+        results = table.results_at_hand(indices)
+    if results is None:
+        return [_value_or_none(JobItem(table, index), name) for index in indices]
+    if name == "result":
+        return list(results)
+    return [_value_or_none(RowItem(table, *each), name) for each in zip(indices, results, strict=True)]
 
 
-def values_or_none(items: Sequence[JobItem], name: str, table: ItemTable | None) -> list[Any]:
-    """What the items have in that column, which are all in that table; None: in several."""
-    if name in _WHOLE and table is not None:
-        made = _whole_column(table, [item._index for item in items], name)  # noqa: SLF001 - it is not for users
-        if made is not None:
-            return made
-    return [_value_or_none(item, name) for item in items]
+class RowItem(JobItem):
+    """An item whose result is at hand, on its way to where it is kept."""
+
+    __slots__ = ("_result",)
+
+    def __init__(self, table: ItemTable, index: int, result: Any) -> None:
+        self._table, self._index, self._result = table, index, result  # without a call more for each row
+
+    @property
+    def result(self) -> Any:
+        """What it returned; None where it failed."""
+        return self._result
+
+    @property
+    def _has_result(self) -> bool:
+        return True
 
 
 def _whole_column(table: ItemTable, indices: Sequence[int], name: str) -> list[Any] | None:
@@ -187,7 +206,11 @@ def _whole_column(table: ItemTable, indices: Sequence[int], name: str) -> list[A
         return [round(seconds, 6) for seconds in take(table.elapsed, indices)]
     if name == "id":
         return None if table.origins is not None else list(indices) if table.ids is None else take(table.ids, indices)
+    if name == "item":
+        return table.labels_of(indices)
     if name == "error":
+        if not table.failures:
+            return [None] * len(indices)
         failures = map(table.failures.get, indices)
         made = zip(failures, take(table.status, indices), strict=True)
         return [None if failure is None or status == COMPLETED else failure.shown for failure, status in made]
@@ -236,19 +259,20 @@ def _look_up(value: Any, key: str) -> Any:
 # -- tables ------------------------------------------------------------------------------------------------------------
 
 
-def table(items: Items, columns: Sequence[str] | None = None, default: Sequence[str] = COLUMNS) -> dict[str, list[Any]]:
+def columns_of(
+    table: ItemTable, columns: Sequence[str] | None = None, default: Sequence[str] = COLUMNS
+) -> dict[str, list[Any]]:
     """The columns by name. Without a choice, mappings are spread over a column for each of their keys."""
-    chosen, some = _chosen(items, columns, default), list(items)
-    of = _table_of(some)
-    columns_of = {name: values_or_none(some, name, of) for name in chosen}
-    return columns_of if columns is not None else spread(columns_of)
+    indices = range(len(table))
+    made = {name: column(table, indices, name) for name in _chosen(table, columns, default)}
+    return made if columns is not None else spread(made)
 
 
-def spread(columns_of: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+def spread(columns: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
     """The columns, with mappings over a column for each of their keys."""
     made: dict[str, list[Any]] = {}
-    for name, values in columns_of.items():
-        if name in SPREAD and any(isinstance(value, Mapping) for value in values):
+    for name, values in columns.items():
+        if name in SPREAD and any(issubclass(kind, Mapping) for kind in set(map(type, values))):
             made |= _spread(name, values)
         else:
             made[name] = values
@@ -262,8 +286,9 @@ def _spread(name: str, values: list[Any]) -> dict[str, list[Any]]:
     rest = [value if mapping is None else None for value, mapping in zip(values, mappings, strict=True)]
     if any(value is not None for value in rest):
         made[name] = rest
-    for key in dict.fromkeys(key for mapping in mappings if mapping is not None for key in mapping):
-        made[f"{name}.{key}"] = [None if mapping is None else mapping.get(key) for mapping in mappings]
+    parts: list[dict[str, Any]] = [mapping or {} for mapping in mappings]
+    for key in dict.fromkeys(chain.from_iterable(parts)):
+        made[f"{name}.{key}"] = [part.get(key) for part in parts]
     return made
 
 
@@ -275,7 +300,7 @@ def _with_names(value: Any) -> dict[str, Any] | None:
         return None
 
 
-def to_pandas(items: Items, columns: Sequence[str] | None = None) -> Any:
+def to_pandas(table: ItemTable, columns: Sequence[str] | None = None) -> Any:
     """A `pandas.DataFrame`. Raises ImportError where pandas is not installed."""
     pandas = need("pandas", "to_pandas()")
 
@@ -287,7 +312,7 @@ def to_pandas(items: Items, columns: Sequence[str] | None = None) -> Any:
         is_exact = made.dtype.kind not in "fc" or not any(map(_is_no_float, values))
         return made if is_exact else pandas.Series(values, dtype=object)
 
-    return pandas.DataFrame({as_utf8(name): series(values) for name, values in table(items, columns).items()})
+    return pandas.DataFrame({as_utf8(name): series(values) for name, values in columns_of(table, columns).items()})
 
 
 def _is_no_float(value: Any) -> bool:
@@ -298,14 +323,14 @@ def _is_no_float(value: Any) -> bool:
     return abs(number) > _EXACT and int(float(number)) != number
 
 
-def to_polars(items: Items, columns: Sequence[str] | None = None) -> Any:
+def to_polars(table: ItemTable, columns: Sequence[str] | None = None) -> Any:
     """A `polars.DataFrame`; a column of values that polars can't hold together, or would change, is their text."""
     polars = need("polars", "to_polars()")
 
     def series(name: str, values: list[Any]) -> Any:
         return or_as_text(partial(exact_series, polars, as_utf8(name)), values)
 
-    return polars.DataFrame([series(name, values) for name, values in table(items, columns).items()])
+    return polars.DataFrame([series(name, values) for name, values in columns_of(table, columns).items()])
 
 
 def or_as_text(make: Callable[[list[Any]], Any], values: list[Any]) -> Any:
@@ -418,6 +443,8 @@ def _plain_number(value: int) -> int | str:
 
 def _named(mapping: Mapping[Any, Any]) -> dict[str, Any]:
     """The mapping with keys as JSON has them, texts; where two are alike, one has its type behind it: ``1 (int)``."""
+    if type(mapping) is dict and _TEXT.issuperset(map(type, mapping)):  # as most are
+        return mapping
     given = dict(mapping)
     named = {key if type(key) is str else _key(key): one for key, one in given.items()}
     if len(named) == len(given):
@@ -461,18 +488,9 @@ def _moment_text(value: Any) -> str:
 
 
 def as_json_line(record: Mapping[str, Any]) -> str:
-    """One line of JSON Lines, with its end."""
-    return json_text(_ready_record(record)) + "\n"
-
-
-def as_json_text(record: Mapping[str, Any]) -> str:
-    """The same as text for people, in lines."""
-    return json_text(_ready_record(record), indent=1)
-
-
-def _ready_record(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Each value by itself, so that one which has no form of JSON costs the others nothing."""
-    return {key: value if type(value) in _PLAIN else json_ready(value) for key, value in record.items()}
+    """A record as a line of JSON, with its end. A value that has no such form costs the others nothing."""
+    ready = {key: value if type(value) in _PLAIN else json_ready(value) for key, value in record.items()}
+    return f"{json_text(ready)}\n"
 
 
 def as_cell(value: Any) -> Any:
@@ -499,11 +517,28 @@ _FORMULA_STARTS = frozenset("=+-@\t\r")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
+def _cells(values: list[Any], *, escape_formulas: bool) -> list[Any]:
+    """A column as cells of CSV. What the writer prints as it is to be costs no look at each by itself."""
+    kinds = set(map(type, values)) - {type(None)}
+    if kinds == {str}:
+        is_ready = not escape_formulas or _FORMULA_STARTS.isdisjoint({value[:1] for value in values if value})
+    elif kinds == {float}:
+        is_ready = all(map(math.isfinite, filter(None, values)))
+    elif kinds == {int}:
+        is_ready = _are_printed(filter(None, values))
+    else:
+        is_ready = not kinds
+    if is_ready:
+        return values
+    return list(map(_for_sheet if escape_formulas else as_cell, values))
+
+
+def _are_printed(numbers: Iterable[int]) -> bool:
+    return all(map(range(1 - _PRINTED, _PRINTED).__contains__, numbers))
+
+
 def _for_sheet(value: Any) -> Any:
     """The value as a cell that no spreadsheet runs: before a text that it would run stands an apostrophe."""
-    kind = type(value)
-    if value is None or (kind is str and value[:1] not in _FORMULA_STARTS) or (kind is float and math.isfinite(value)):
-        return value
     cell = as_cell(value)
     if not isinstance(cell, str) or _FORMULA.match(cell) is None or isinstance(value, int | float | complex):
         return cell
@@ -514,7 +549,7 @@ def _for_sheet(value: Any) -> Any:
 
 
 def export(
-    items: Items,
+    table: ItemTable,
     path: str | os.PathLike[str],
     columns: Sequence[str] | None = None,
     format: str | None = None,
@@ -537,7 +572,7 @@ def export(
     if writer is None:
         raise ValueError(f"format: expected one of {', '.join(_WRITERS)}, got {shown(name)} (from {str(path)!r})")
     with whole_file(target) as file:
-        writer(file, items, _Choice(columns, default, escape_formulas))
+        writer(file, table, _Choice(columns, default, escape_formulas))
     return target
 
 
@@ -550,57 +585,75 @@ def check_format(path: str | os.PathLike[str]) -> None:
         need("pyarrow", "a Parquet file")
 
 
-def _write_json_lines(file: IO[bytes], items: Items, choice: _Choice) -> None:
-    for record in _each_record(items, choice):
-        file.write(as_json_line(record).encode())
+def _write_json_lines(file: IO[bytes], table: ItemTable, choice: _Choice) -> None:
+    for lines in _json_lines(table, choice):
+        file.write("".join([f"{one}\n" for one in lines]).encode())
 
 
-def _write_json(file: IO[bytes], items: Items, choice: _Choice) -> None:
-    ready = [_ready_record(record) for record in _each_record(items, choice)]
-    file.write(json_text(ready, indent=1).encode() + b"\n")
+def _write_json(file: IO[bytes], table: ItemTable, choice: _Choice) -> None:
+    before = "[\n"
+    for lines in _json_lines(table, choice):
+        file.write((before + ",\n".join(lines)).encode())
+        before = ",\n"
+    file.write(b"\n]\n" if before == ",\n" else b"[]\n")
 
 
-def _each_record(items: Items, choice: _Choice) -> Iterable[dict[str, Any]]:
-    return _records_of(items, _chosen(items, choice.columns, choice.default))
+def _json_lines(table: ItemTable, choice: _Choice) -> Iterator[list[str]]:
+    """The items as JSON, a line each, many at a time."""
+    names = _chosen(table, choice.columns, choice.default)
+    line = ", ".join(f"{json_text(name).replace('%', '%%')}: %s" for name in names).join("{}")
+    for indices in batched(range(len(table)), TOGETHER):
+        cells = [_json_cells(column(table, indices, name)) for name in names]
+        yield [line % row for row in zip(*cells, strict=True)]
 
 
-def _write_csv(file: IO[bytes], items: Items, choice: _Choice, *, delimiter: str = ",") -> None:
-    columns_of = table(items, choice.columns, choice.default)
-    rows = [list(columns_of), *zip(*columns_of.values(), strict=True)]
-    csv_text(file, rows, delimiter, escape_formulas=choice.escape_formulas)
+def _json_cells(values: list[Any]) -> Iterable[str]:
+    """A column as JSON. Numbers cost no look at each by itself."""
+    kinds = set(map(type, values))
+    if (kinds == {float} and all(map(math.isfinite, values))) or (kinds == {int} and _are_printed(values)):
+        return map(repr, values)
+    if kinds <= {type(None)}:
+        return ["null"] * len(values)
+    return [json_text(value if type(value) in _PLAIN else json_ready(value)) for value in values]
 
 
-def csv_text(file: IO[bytes], rows: Iterable[Iterable[Any]], delimiter: str, *, escape_formulas: bool) -> None:
-    """Write these rows of values as CSV."""
-    make_cell = _for_sheet if escape_formulas else as_cell
+def _write_csv(file: IO[bytes], table: ItemTable, choice: _Choice, *, delimiter: str = ",") -> None:
+    columns = columns_of(table, choice.columns, choice.default)
+    for values in ([[name] for name in columns], columns.values()):
+        file.writelines(csv_text(values, delimiter, escape_formulas=choice.escape_formulas))
+
+
+def csv_text(columns: Iterable[list[Any]], delimiter: str, *, escape_formulas: bool) -> Iterator[bytes]:
+    """The rows of these columns of values as CSV, many at a time."""
+    cells = [_cells(values, escape_formulas=escape_formulas) for values in columns]
+    lines: list[str] = []
     # The writer quotes both characters of its line ends, and readers end lines at either.
-    writer = csv.writer(_Encoded(file), delimiter=delimiter, lineterminator=_LINE_END)
-    writer.writerows([make_cell(value) for value in row] for row in rows)
+    writer: Any = csv.writer(_Lines(lines.append), delimiter=delimiter, lineterminator=_LINE_END)
+    rows = zip(*cells, strict=True)
+    while some := list(islice(rows, TOGETHER)):
+        writer.writerows(some)
+        yield encode_text("".join([f"{line[:-2]}\n" for line in lines]))
+        lines.clear()
 
 
 _LINE_END = "\r\n"
 
 
-class _Encoded:
+class _Lines(NamedTuple):
     """Where a CSV writer writes a row at a time."""
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-
-    def write(self, row: str) -> int:
-        """One row."""
-        return self._file.write(encode_text(row.removesuffix(_LINE_END) + "\n"))
+    write: Callable[[str], object]
 
 
-def _write_tsv(file: IO[bytes], items: Items, choice: _Choice) -> None:
-    _write_csv(file, items, choice, delimiter="\t")
+def _write_tsv(file: IO[bytes], table: ItemTable, choice: _Choice) -> None:
+    _write_csv(file, table, choice, delimiter="\t")
 
 
-def _write_parquet(file: IO[bytes], items: Items, choice: _Choice) -> None:
+def _write_parquet(file: IO[bytes], table: ItemTable, choice: _Choice) -> None:
     arrow = need("pyarrow", "a Parquet file")
     parquet = need("pyarrow.parquet", "a Parquet file")
-    columns_of = table(items, choice.columns, choice.default)
-    arrays = {as_utf8(name): or_as_text(partial(writable_array, arrow), values) for name, values in columns_of.items()}
+    columns = columns_of(table, choice.columns, choice.default)
+    arrays = {as_utf8(name): or_as_text(partial(writable_array, arrow), values) for name, values in columns.items()}
     parquet.write_table(arrow.table(arrays), file)
 
 

@@ -17,7 +17,7 @@ from mpqueue.errors import StageError, shown, text_of, type_name_of
 
 if TYPE_CHECKING:
     from mpqueue._core.state.item_table import Failure
-    from mpqueue._queue.job import JobItem
+    from mpqueue._queue.job_items import JobItem
 
 #: Characters of an error's text that the text of a group has.
 MOST = 200

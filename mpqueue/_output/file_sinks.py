@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from mpqueue._output.export import COLUMNS, SPREAD, as_json_line, as_json_text, csv_text, spread
+from mpqueue._output.export import COLUMNS, SPREAD, as_json_line, csv_text, spread
 from mpqueue._output.part_file import PartFile, part_of
 from mpqueue.errors import JobStateError, shown
 
@@ -139,8 +138,8 @@ class JsonSink(FileSink):
 
     def write(self, rows: Sequence[Row]) -> None:
         """See `FileSink`."""
-        texts = [as_json_text(row).replace("\n", "\n ") for row in rows]
-        self._part.append((("[\n " if not self.rows else ",\n ") + ",\n ".join(texts)).encode())
+        values = [as_json_line(row).rstrip("\n") for row in rows]
+        self._part.append((("[\n" if not self.rows else ",\n") + ",\n".join(values)).encode())
         self.rows += len(rows)
 
     def _end(self) -> None:
@@ -186,8 +185,7 @@ class TableSink(FileSink):
         begins = not self._names
         names = [*self._names, *(name for name in columns if name not in self._names)]
         cells = [columns.get(name) or [None] * len(rows) for name in names]
-        data = self._text(zip(*cells, strict=True))
-        self._part.append((self._text([names]) if begins else b"") + data)
+        self._part.append((self._header(names) if begins else b"") + self._text(cells))
         self._names = names
         self._in_header = self._in_header or len(names)
         self._widths.append((len(rows), len(names)))
@@ -195,10 +193,11 @@ class TableSink(FileSink):
             self._widths[-2:] = [(self._widths[-2][0] + len(rows), len(names))]
         self.rows += len(rows)
 
-    def _text(self, rows: Iterable[Iterable[Any]]) -> bytes:
-        file = io.BytesIO()
-        csv_text(file, rows, self._delimiter, escape_formulas=self._escape_formulas)
-        return file.getvalue()
+    def _text(self, columns: Iterable[list[Any]]) -> bytes:
+        return b"".join(csv_text(columns, self._delimiter, escape_formulas=self._escape_formulas))
+
+    def _header(self, names: Iterable[str]) -> bytes:
+        return self._text([name] for name in names)
 
     def _end(self) -> None:
         if not self._names:
@@ -206,7 +205,7 @@ class TableSink(FileSink):
             if held:
                 self._append(held)
             else:
-                self._part.append(self._text([self.columns or self.default]))
+                self._part.append(self._header(self.columns or self.default))
         if len(self._names) > self._in_header:
             self._part.rewrite(self._widened)
             self._in_header = len(self._names)
@@ -225,7 +224,7 @@ class TableSink(FileSink):
         """The header with all columns, and all rows as long."""
         records = _records(file)
         next(records)
-        yield self._text([self._names])
+        yield self._header(self._names)
         for count, width in self._widths:
             more = self._delimiter.encode() * (len(self._names) - width) + b"\n"
             for _ in range(count):

@@ -19,16 +19,16 @@ from mpqueue._core.state.item_table import Elsewhere, ItemTable
 from mpqueue._output.export import (
     COLUMNS,
     OUTPUT,
+    RowItem,
     absent_columns,
+    column,
     no_such_column,
     reads_result,
     record_of,
-    values_or_none,
     with_names,
 )
 from mpqueue._output.file_sinks import FileSink, check_apart
 from mpqueue._output.rows_in_order import RowsInOrder
-from mpqueue._queue.job import JobItem
 from mpqueue.errors import JobStateError, shown
 from mpqueue.status import FAILED
 
@@ -66,29 +66,6 @@ class Sink(Protocol):
     def close(self) -> object:
         """All rows were written."""
         ...
-
-
-class RowItem(JobItem):
-    """An item whose result is on its way to where it is kept."""
-
-    __slots__ = ("_result",)
-
-    def __init__(self, table: ItemTable, index: int, result: Any) -> None:
-        self._table, self._index, self._result = table, index, result  # without a call more for each row
-
-    @property
-    def index(self) -> int:
-        """Its place in the job."""
-        return self._index
-
-    @property
-    def result(self) -> Any:
-        """What the handler returned."""
-        return self._result
-
-    @property
-    def _has_result(self) -> bool:
-        return True
 
 
 def check_sink(results: Any, journal: str | None) -> None:
@@ -285,7 +262,8 @@ class RowOutlet:
 
         def make(at: int, result: Any) -> Row:
             item = RowItem(table, indices[at], result)
-            self._look_for_columns([item])
+            if self._unseen:
+                self._look_for_columns([item])
             return record_of(item, columns)
 
         def leave_out(at: int, error: Exception) -> None:
@@ -297,16 +275,15 @@ class RowOutlet:
 
     def _made(self, indices: Sequence[int], results: Sequence[Any], columns: Sequence[str]) -> list[Row]:
         """The rows of these items, with these results."""
-        items = list(map(partial(RowItem, self._table), indices, results))
-        self._look_for_columns(items)
-        made = [results if name == "result" else values_or_none(items, name, self._table) for name in columns]
+        if self._unseen:
+            self._look_for_columns(list(map(partial(RowItem, self._table), indices, results)))
+        made = [column(self._table, indices, name, results) for name in columns]
         return [dict(zip(columns, values, strict=True)) for values in zip(*made, strict=True)]
 
     def _look_for_columns(self, items: Sequence[RowItem]) -> None:
-        if self._unseen:
-            for item in items:
-                self._unseen &= absent_columns(item, self._unseen)
-            self._seen_results = self._seen_results or any(item.result is not None for item in items)
+        for item in items:
+            self._unseen &= absent_columns(item, self._unseen)
+        self._seen_results = self._seen_results or any(item.result is not None for item in items)
 
 
 def _called(method: Callable[..., object], *arguments: Any) -> object:

@@ -18,9 +18,9 @@ from mpqueue._core.commands import (
 )
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._core.state.job_book import JobBook
+from mpqueue._output.worker_logs import hand_on
 from mpqueue._parent.listeners import SafeEmitter, has_listeners
-from mpqueue._queue.job import Items, JobItem
-from mpqueue._queue.worker_logs import hand_on
+from mpqueue._queue.job_items import Items, JobItem
 from mpqueue.errors import type_name_of
 from mpqueue.events import (
     ITEM_RETRY,

@@ -31,7 +31,8 @@ from mpqueue._queue.choosing import (
 )
 from mpqueue._queue.closer import Closer
 from mpqueue._queue.host import QueueHost
-from mpqueue._queue.job import Job, JobItem, positions_of
+from mpqueue._queue.job import Job
+from mpqueue._queue.job_items import JobItem, positions_of
 from mpqueue._queue.live_pages import LivePages, QueueView
 from mpqueue._queue.new_job import Cost, NewJob, check_cost
 from mpqueue._queue.open_runs import JobStarter, OpenRuns

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._parent.machinery import Engine
 from mpqueue._parent.running import LaneNow, LaneStack
-from mpqueue._queue.job import Job, JobItem
+from mpqueue._queue.job import Job
+from mpqueue._queue.job_items import JobItem
 from mpqueue._queue.recorded.recorded_book import RecordedBook
 from mpqueue.errors import JobNotFoundError, MPQueueError, QueueClosedError
 from mpqueue.status import JobStatus

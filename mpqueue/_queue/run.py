@@ -12,7 +12,8 @@ from mpqueue._core.messages import JobCancelled
 from mpqueue._core.state.item_table import Failure
 from mpqueue._output.progress import PATIENCE
 from mpqueue._parent.surroundings.replies import Reply, SafeEvent, SafeFuture
-from mpqueue._queue.job import Items, Job, JobItem, R_co, T_co
+from mpqueue._queue.job import Job
+from mpqueue._queue.job_items import Items, JobItem, R_co, T_co
 from mpqueue._queue.mailbox import Bell, Mailbox, Rings, Turns, runs_loop
 from mpqueue.errors import InternalError, JournalError, QueueClosedError, SinkError, WorkerStartError
 from mpqueue.status import FAILED

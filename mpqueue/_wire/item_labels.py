@@ -89,7 +89,7 @@ def _chosen(item: Any, chosen: Callable[[Any], object] | str) -> str | None:
 
 
 def _label(value: Any) -> str | None:
-    if isinstance(value, Mapping):
+    if type(value) not in _SCALARS and isinstance(value, Mapping):
         for name in NAMES:
             found = value.get(name)
             if found is not None and (label := _text(found)) is not None:

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from mpqueue._core.state.item_table import Failure, make_table
-from mpqueue._queue.job import Items, JobItem
+from mpqueue._queue.job_items import Items, JobItem
 from mpqueue.events import EVENT_NAMES, ItemRetry, JobFinished, JobProgress, JobStarted, milliseconds
 from mpqueue.status import RETRY, JobStatus
 

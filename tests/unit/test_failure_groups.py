@@ -10,7 +10,7 @@ import pytest
 
 from mpqueue._core.state.item_table import Failure, make_table
 from mpqueue._output.failure_groups import group_failures, place_of
-from mpqueue._queue.job import JobItem
+from mpqueue._queue.job_items import JobItem
 from mpqueue.errors import RemoteError, WorkerCrashedError
 
 

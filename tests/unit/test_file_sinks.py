@@ -23,7 +23,6 @@ from mpqueue._output import export as exports
 from mpqueue._output import file_sinks, parquet_sink
 from mpqueue._output.file_sinks import FileSink, JsonSink
 from mpqueue._output.row_outlet import RowOutlet
-from mpqueue._queue.job import Items
 from tests.support.systems import not_on_windows
 
 # not in each environment of the tests
@@ -118,7 +117,7 @@ def test_a_file_holds_what_an_export_does(
             patch.setattr(parquet_sink, "MERGED", 2)
             patch.setattr(file_sinks, "MOST_HELD", 2)
         write(SINKS[form](written), table, cut(len(results), cuts))
-    exports.export(Items(table), exported)
+    exports.export(table, exported)
     if form == "parquet":
         assert values(written) == values(exported)
     elif form in ("csv", "tsv"):
@@ -300,7 +299,7 @@ def test_a_column_of_empty_dicts_is_text(
     path, table = tmp_path / "x.parquet", table_of(values)
     write(sinks.parquet(path), table, blocks)
     assert pq.read_table(path)["result.tags"].to_pylist() == there
-    exports.export(Items(table), path)
+    exports.export(table, path)
     assert pq.read_table(path)["result.tags"].to_pylist() == there
 
 
@@ -334,7 +333,7 @@ def test_a_column_that_can_t_be_widened_for_a_value_in_the_file_is_text(
     monkeypatch.setattr(parquet_sink, "GROUP_ROWS", 2)
     path, exported, table = tmp_path / "x.parquet", tmp_path / "exported.parquet", table_of(results)
     write(sinks.parquet(path), table, [range(at, at + 1) for at in range(4)])
-    exports.export(Items(table), exported)
+    exports.export(table, exported)
     name = "result.a" if isinstance(results[0], dict) else "result"
     assert pq.read_table(path)[name].to_pylist() == there
     assert pq.read_table(exported)[name].to_pylist() == there
@@ -365,14 +364,14 @@ def test_methods_of_items_and_what_all_numbers_have_are_no_cells(
     for given_schema, columns in ((schema, None), (None, names)):
         write(sinks.parquet(tmp_path / "x.parquet", given_schema, columns), table, [range(2), range(2, 3)])
         assert pq.read_table(tmp_path / "x.parquet").to_pylist() == expected
-    assert exports.records(Items(table), names) == expected
+    assert exports.records(table, names) == expected
     write(sinks.csv(tmp_path / "x.csv", names), table, [range(3)])
     assert (tmp_path / "x.csv").read_text().splitlines() == ["title,count,real", "a,3,1", "b,,", ",,"]
     assert not caplog.records
     write(sinks.csv(tmp_path / "y.csv", ["title", "index"]), table, [range(3)])  # a method, and a typing error
     assert "got none that has index" in caplog.text
     with pytest.raises(ValueError, match="got 'index', which no item has"):
-        exports.records(Items(table), ["index"])
+        exports.records(table, ["index"])
 
 
 class Fatal:

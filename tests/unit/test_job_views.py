@@ -13,7 +13,8 @@ from mpqueue._core.state.item_table import Failure, make_table
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._options import JobOptions
 from mpqueue._output.notebook_forms import queue_as_html
-from mpqueue._queue.job import Job, JobItem, as_json
+from mpqueue._queue.job import Job
+from mpqueue._queue.job_items import JobItem, as_json
 from mpqueue.errors import ItemError
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import ITEM_CODES, RETRY, ItemStatus, JobStatus, QueueStats

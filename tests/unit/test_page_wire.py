@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mpqueue._core.state.item_table import Failure, ItemTable, make_table
 from mpqueue._live_page.page_json import IN_LIST, as_event, brief_json, encode_item
-from mpqueue._queue.job import JobItem
+from mpqueue._queue.job_items import JobItem
 from mpqueue._wire.ids import IdRule
 from mpqueue.status import COMPLETED, FAILED, PENDING
 from tests.support.page_results import BadRepr

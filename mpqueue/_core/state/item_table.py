@@ -286,6 +286,13 @@ class ItemTable:
         """The label of the item at ``index``, or its id as text. May run code of users."""
         return self.label_at(index) or label(self.id_of(index))
 
+    def labels_of(self, indices: Sequence[int]) -> list[str]:
+        """The labels of the items at these indices, as `label_of` has them. May run code of users."""
+        if self.origins is not None:
+            return [*map(self.label_of, indices)]
+        labels = [label_of(item, self.label) for item in take(self.payloads, indices)]
+        return [found or label(self.id_of(index)) for found, index in zip(labels, indices, strict=True)]
+
     def named(self, index: int) -> str:
         """The item at ``index`` in an error message: ``3 (a.jpg)``. May run code of users."""
         return named(self.id_of(index), self.label_at(index))
@@ -350,6 +357,13 @@ class ItemTable:
         if self.sink is not None and (self.sink is DISCARD or self.source is None):
             return False
         return self.results[index] is not DISCARDED
+
+    def results_at_hand(self, indices: Sequence[int]) -> list[Any] | None:
+        """The results of these items; None where one of them is not in memory."""
+        if self.sink is not None:
+            return None
+        results = take(self.results, indices)
+        return None if Elsewhere in set(map(type, results)) else results
 
     def discarded(self) -> list[int]:
         """The indices of the items that completed, and whose results were discarded, as a journal tells."""

@@ -7,7 +7,7 @@ from typing import Any
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._live_page.page_json import cut, result_of, short_repr, shows_picture
 from mpqueue._live_page.served import ShownJob
-from mpqueue._queue.job import JobItem, as_json
+from mpqueue._queue.job_items import JobItem, as_json
 from mpqueue._text import json_text
 
 #: Characters of each text.

@@ -11,7 +11,7 @@ from mpqueue._core.state.item_table import ItemTable
 from mpqueue._live_page.page_json import cut
 from mpqueue._live_page.served import ShownJob
 from mpqueue._output.failure_groups import FailureGroup, group_failures
-from mpqueue._queue.job import JobItem
+from mpqueue._queue.job_items import JobItem
 from mpqueue.status import FAILED
 
 #: Groups that are shown.
