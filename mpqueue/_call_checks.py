@@ -20,8 +20,13 @@ _T = TypeVar("_T")
 #: Where a function stands for the items, or items for the function.
 SWAPPED = "; were the function and the items swapped?"
 
+#: Where a function is to be called with an item of each of several iterables.
+SEVERAL = "mpqueue.starmap(fn, zip(first, second)) calls it with an item of each"
+
 #: What Python says of an option that a function does not have.
 _UNEXPECTED = r"got an unexpected keyword argument '([^']*)'"
+#: What it says of more arguments than the function has, such as a second iterable.
+_TOO_MANY = r"takes .* positional arguments? but \d+ were given"
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
@@ -32,17 +37,50 @@ def nearest(name: str, names: Iterable[str]) -> str | None:
     return found[0] if found else None
 
 
+#: What options of other libraries are called here, of those that there are, and what to know of it.
+_BROUGHT: dict[str, tuple[tuple[str, ...], str]] = {
+    **dict.fromkeys(
+        ("max_workers", "workers", "num_workers", "n_workers", "n_jobs", "processes", "nproc", "num_proc", "ncpus"),
+        (("concurrency", "max_workers", "processes"), ""),
+    ),
+    **dict.fromkeys(
+        ("attempts", "tries", "retries", "max_attempts", "max_tries"),
+        (("max_retries",), ", which counts the tries after the first"),
+    ),
+    **dict.fromkeys(("verbose", "tqdm", "progress_bar"), (("progress",), "")),
+    **dict.fromkeys(("chunk_size", "batch_size"), (("chunksize",), ", how many items are sent together")),
+    "initializer": (("setup",), ", whose result the handler gets as its second argument"),
+    "setup": (("initializer",), ", which is called once in each worker"),
+}
+_PARTIAL = "functools.partial(function, ...) gives it what is the same for all items"
+_LISTENER = "queue.on('item:completed', function) calls one with each item that completes"
+#: What is no option here, and what does that.
+_INSTEAD = {
+    **dict.fromkeys(("args", "kwargs", "fn_args", "fn_kwargs", "initargs"), _PARTIAL),
+    **dict.fromkeys(("callback", "on_complete", "on_result"), _LISTENER),
+    **dict.fromkeys(
+        ("verbose", "tqdm", "progress", "progress_bar"), "run(progress=True) and map(progress=True) show it"
+    ),
+}
+
+
 def no_such_option(function: str, name: str, names: Iterable[str]) -> TypeError:
-    """The error for an option that the function does not have."""
-    meant = nearest(name, names)
-    hint = "" if meant is None else f"; did you mean {meant}?"
+    """The error for an option that the function does not have: what may be meant, also by people of other libraries."""
+    there = set(names)
+    known, more = _BROUGHT.get(name, ((), ""))
+    meant = next((one for one in known if one in there), None)
+    if meant is None and name in _INSTEAD:
+        hint = f"; {_INSTEAD[name]}"
+    else:
+        meant, more = (nearest(name, there), "") if meant is None else (meant, more)
+        hint = "" if meant is None else f"; did you mean {meant}{more}?"
     return TypeError(f"{function}() got an unexpected keyword argument {name!r}{hint}")
 
 
-def names_options(public_name: str) -> Callable[[_F], _F]:
+def names_options(public_name: str, several: str = "") -> Callable[[_F], _F]:
     """The function's TypeError for an option that it does not have says which one may be meant.
 
-    ``public_name`` is what users call it. A call takes 0.1 us more.
+    ``public_name`` is what users call it, ``several`` what takes several iterables. A call takes 0.1 us more.
     """
 
     def decorate(function: _F) -> _F:
@@ -51,9 +89,13 @@ def names_options(public_name: str) -> Callable[[_F], _F]:
             try:
                 return function(*args, **options)
             except TypeError as error:
-                found = re.search(_UNEXPECTED, str(error))
-                if found is None or error.__traceback__ is None or error.__traceback__.tb_next is not None:
+                if error.__traceback__ is None or error.__traceback__.tb_next is not None:
                     raise  # from further in
+                if several and re.search(_TOO_MANY, str(error)):
+                    raise TypeError(f"{public_name}() expected one iterable, got several; {several}") from None
+                found = re.search(_UNEXPECTED, str(error))
+                if found is None:
+                    raise
                 raise no_such_option(public_name, found[1], inspect.signature(function).parameters) from None
 
         return call  # type: ignore[return-value]
@@ -92,7 +134,11 @@ def _hint(signature: inspect.Signature) -> str:
     required = [each for each in signature.parameters.values() if each.default is each.empty]
     if len(required) < 2:
         return ""
-    return "; functools.partial() gives it what is the same for all items, and mpqueue.starmap() calls it with tuples"
+    second = "; setup= makes its second argument, once in each worker" if len(required) == 2 else ""
+    return (
+        f"{second}; functools.partial() gives it what is the same for all items, and mpqueue.starmap() calls it with "
+        "tuples"
+    )
 
 
 def _name_of(handler: Any) -> str:

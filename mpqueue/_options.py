@@ -29,6 +29,8 @@ MOST_PORT = 65535
 #: A number of bytes as text: 2GB, 1.5 GiB, 800m.
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?))?b?\s*", re.IGNORECASE | re.ASCII)
 LONGEST_SIZE = 40
+#: Bytes that no worker gets along with: a number below that is of another unit.
+LEAST_MEMORY = 1_000_000
 #: How many workers there are: one for each core; in the place of a number.
 PHYSICAL = "physical"
 #: A number of workers, one for each core, or (None) for each CPU.
@@ -270,7 +272,13 @@ def memory_limit(value: int | str | None, platform: str = system.NAME) -> int | 
         raise NotImplementedError(
             f"max_memory_per_worker={shown(value)}: the memory of workers is not known, since {why}, or leave it out"
         )
-    return size_in_bytes("max_memory_per_worker", value)
+    size = size_in_bytes("max_memory_per_worker", value)
+    if size < LEAST_MEMORY:
+        raise ValueError(
+            f'max_memory_per_worker: expected the bytes that a worker may have, got {shown(value)}; did you mean "'
+            f'{size}GB"?'
+        )
+    return size
 
 
 def size_in_bytes(name: str, value: int | str, low: int = 1) -> int:

@@ -280,6 +280,12 @@ class Job(WithDefaults, Generic[T_co, R_co]):
 
     if not TYPE_CHECKING:  # type checkers know what there is
 
+        def __await__(self) -> Any:
+            raise TypeError(
+                "expected something to wait for, got a Job: queue.run() has waited already, and has held up the event "
+                "loop meanwhile; `await queue.start(queue.create_job(...))` does not"
+            )
+
         def __getattr__(self, name: str) -> Any:
             where = _ELSEWHERE.get(name, "").format(name=name)
             hint = f"; {where} is what you want" if where else ""

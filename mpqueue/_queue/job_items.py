@@ -273,7 +273,10 @@ class Items(Sequence[JobItem[T_co, R_co]]):
     def __getitem__(self, index: int | str | slice) -> JobItem[T_co, R_co] | list[JobItem[T_co, R_co]]:
         if isinstance(index, str):
             return JobItem(self._table, self._find(index))
-        positions = range(len(self._table))[index]
+        try:
+            positions = range(len(self._table))[index]
+        except IndexError:
+            raise IndexError(f"items: expected a position below {len(self._table)}, got {index}") from None
         if isinstance(positions, range):
             return [JobItem(self._table, position) for position in positions]
         return JobItem(self._table, positions)

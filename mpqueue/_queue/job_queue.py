@@ -132,11 +132,24 @@ def _bring_home(error: BaseException, job: Job) -> None:
 _JOB_OPTIONS = frozenset({*JobKeywords.__annotations__, "setup", "open", "max_waiting"})
 
 
-def _check_names(method: str, options: Mapping[str, Any]) -> None:
-    """Raise TypeError for one that is none of a job's options."""
+def _check_names(method: str, options: Mapping[str, Any], more: Sequence[str] = ()) -> None:
+    """Raise TypeError for one that is none of a job's options; the method has ``more``."""
     for name in options:
         if name not in _JOB_OPTIONS:
-            raise no_such_option(f"JobQueue.{method}", name, _JOB_OPTIONS)
+            raise no_such_option(f"JobQueue.{method}", name, [*_JOB_OPTIONS, *more])
+
+
+#: What users of other libraries look for in a queue, and what does that.
+_ELSEWHERE = {
+    **dict.fromkeys(("stop", "shutdown", "terminate", "stop_and_join"), "queue.close(), or queue.cancel(job)"),
+    **dict.fromkeys(
+        ("submit", "apply_async", "schedule", "put", "enqueue"), "mpqueue.Executor().submit(), or queue.add_items()"
+    ),
+    **dict.fromkeys(("map", "map_async", "starmap"), "queue.run(items, function), or mpqueue.map()"),
+    **dict.fromkeys(("imap", "imap_unordered"), "mpqueue.imap()"),
+    **dict.fromkeys(("join", "wait"), "queue.start(job).result()"),
+    "progress": "queue.run(..., progress=True)",
+}
 
 
 class JobQueue(SafeEmitter):
@@ -251,6 +264,12 @@ class JobQueue(SafeEmitter):
         self._engine.announce = Announcer(self, self._engine, self._runs, self._options.progress_interval).announce
         finalizer = weakref.finalize(self, self._engine.abandon)
         finalizer.atexit = False  # the engine has its own, earlier hook
+
+    if not TYPE_CHECKING:  # type checkers know what there is
+
+        def __getattr__(self, name: str) -> Any:
+            hint = f"; {_ELSEWHERE[name]} is what you want" if name in _ELSEWHERE else ""
+            raise AttributeError(f"'JobQueue' object has no attribute {name!r}{hint}", name=name, obj=self)
 
     @property
     def concurrency(self) -> int:
@@ -738,7 +757,7 @@ class JobQueue(SafeEmitter):
         `last_job`, which the exception has as ``job``.
         """
         self._host.check_waiting_allowed("queue.run()")
-        _check_names("run", options)
+        _check_names("run", options, ("id", "progress"))
         check_progress(progress)
         job_id = self._jobs.free_id() if id is None else id
         self.create_job(job_id, items, handler, **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
 import threading
@@ -16,6 +17,7 @@ import pytest
 import mpqueue
 from mpqueue import ItemPicklingError, JobQueue, MPQueueError, RetryPolicy, share
 from tests.support import handlers as do
+from tests.support.systems import LINUX_ONLY
 
 pytestmark = pytest.mark.slow
 
@@ -250,7 +252,11 @@ class TakesTwo:
 
 #: A handler that can't be called, whether it has a state, and what is said.
 CALLS: list[tuple[Callable[..., Any], bool, str]] = [
-    (two, False, r"called with one item, got two\(.*missing a required argument: 'b'; functools.partial\(\) gives"),
+    (
+        two,
+        False,
+        r"called with one item, got two\(.*missing a required argument: 'b'; setup= makes .*; functools.partial\(\) gives",
+    ),
     (keyword, False, r"called with one item, got keyword\(.*'b'"),
     (TakesTwo(), False, r"called with one item, got TakesTwo object \(.*'b'"),
     (lambda: None, False, r"called with one item, got .*<lambda>\(\): too many positional arguments$"),
@@ -297,10 +303,53 @@ MISNAMED: list[tuple[Callable[[Any], object], str]] = [
     (lambda queue: queue.plan_job("job", [1], abs, udpate=1), r"^JobQueue.plan_job\(\) got .*did you mean update\?$"),
     (lambda queue: queue.run([1], abs, colour=1), r"^JobQueue.run\(\) got an unexpected keyword argument 'colour'$"),
     (lambda queue: anything.map(abs, [1], max_retires=1), r"^mpqueue.map\(\) got .*did you mean max_retries\?$"),
-    (lambda queue: anything.imap(abs, [1], chunk_size=1), r"^mpqueue.imap\(\) got .*did you mean chunksize\?$"),
+    (lambda queue: anything.imap(abs, [1], chunk_size=1), r"^mpqueue.imap\(\) got .*did you mean chunksize, how many"),
     (lambda queue: anything.Pool(process=1), r"^Pool\(\) got .*did you mean processes\?$"),
     (lambda queue: anything.Executor(max_worker=1), r"^Executor\(\) got .*did you mean max_workers\?$"),
+    # what other libraries call it
+    (lambda queue: anything.JobQueue(max_workers=1), r"did you mean concurrency\?$"),
+    (lambda queue: queue.run([1], abs, n_jobs=1), r"did you mean concurrency\?$"),
+    (lambda queue: anything.Pool(n_jobs=1), r"did you mean processes\?$"),
+    (lambda queue: anything.Executor(processes=1), r"did you mean max_workers\?$"),
+    (
+        lambda queue: anything.Stage(abs, tries=1),
+        r"did you mean max_retries, which counts the tries after the first\?$",
+    ),
+    (lambda queue: queue.run([1], abs, verbose=1), r"did you mean progress\?$"),
+    (lambda queue: queue.run([1], abs, progess=1), r"did you mean progress\?$"),
+    (lambda queue: anything.JobQueue(tqdm=True), r"; run\(progress=True\) and map\(progress=True\) show it$"),
+    (lambda queue: queue.create_job("job", [1], abs, initializer=abs), r"did you mean setup, whose result the handler"),
+    (lambda queue: anything.JobQueue(setup=abs), r"did you mean initializer, which is called once in each worker\?$"),
+    (
+        lambda queue: anything.map(abs, [1], args=(1,)),
+        r"; functools.partial\(function, ...\) gives it what is the same",
+    ),
+    (lambda queue: queue.run([1], abs, callback=abs), r"; queue.on\('item:completed', function\) calls one with each"),
+    (lambda queue: anything.map(pow, [1], [2]), r"expected one iterable, got several; mpqueue.starmap\(fn, zip\("),
 ]
+
+
+def test_what_other_libraries_call_it_is_answered_with_what_does_it_here() -> None:
+    with JobQueue(1) as queue:
+        for name, said in (("stop", "queue.close"), ("submit", "add_items"), ("map", "queue.run"), ("join", "result")):
+            with pytest.raises(AttributeError, match=rf"no attribute '{name}'; .*{said}.* is what you want$"):
+                getattr(queue, name)
+        assert not hasattr(queue, "colour")
+        job: Any = queue.run([1], abs)
+        with pytest.raises(TypeError, match=r"await queue.start"):
+            asyncio.run(_awaited(job))
+        with pytest.raises(IndexError, match=r"^items: expected a position below 1, got 5$"):
+            job.items[5]
+
+
+async def _awaited(what: Any) -> Any:
+    return await what
+
+
+@LINUX_ONLY
+def test_a_memory_limit_of_two_bytes_is_refused_with_the_question_what_was_meant() -> None:
+    with pytest.raises(ValueError, match=r'^max_memory_per_worker: .* got 2; did you mean "2GB"\?$'):
+        JobQueue(max_memory_per_worker=2)
 
 
 @pytest.mark.parametrize(("call", "said"), MISNAMED)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
 from typing import Any, Literal, TypeVar, Unpack, overload
 
-from mpqueue._call_checks import iterator_of, names_options
+from mpqueue._call_checks import SEVERAL, iterator_of, names_options
 from mpqueue._dropin.map.batch import RecordAs
 from mpqueue._dropin.map.input_reader import InputReader
 from mpqueue._dropin.map.item_iterator import ItemIterator
@@ -60,7 +60,7 @@ def imap(
 def imap(
     fn: Callable[[T], R], items: Iterable[T], *, on_error: OnItemError = "raise", **options: Unpack[StreamOptions]
 ) -> ItemIterator[R]: ...
-@names_options("mpqueue.imap")
+@names_options("mpqueue.imap", SEVERAL)
 def imap(
     fn: Callable[[Any], Any],
     items: Iterable[Any],
@@ -131,7 +131,7 @@ def imap_unordered(
 def imap_unordered(
     fn: Callable[[T], R], items: Iterable[T], *, on_error: OnItemError = "raise", **options: Unpack[StreamOptions]
 ) -> ItemIterator[R]: ...
-@names_options("mpqueue.imap_unordered")
+@names_options("mpqueue.imap_unordered", SEVERAL)
 def imap_unordered(
     fn: Callable[[Any], Any],
     items: Iterable[Any],

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
 from typing import Any, Literal, TypeVar, Unpack, overload
 
-from mpqueue._call_checks import check_callable, names_options
+from mpqueue._call_checks import SEVERAL, check_callable, names_options
 from mpqueue._core.state.item_table import Failure, read_all
 from mpqueue._dropin.map.batch import RecordAs, start_batch
 from mpqueue._dropin.map.lent_queues import queue_for, queue_in_loop_for
@@ -61,7 +61,7 @@ def map(
 def map(
     fn: Callable[[T], R], items: Iterable[T], *, on_error: OnError = "raise", **options: Unpack[MapOptions]
 ) -> list[R]: ...
-@names_options("mpqueue.map")
+@names_options("mpqueue.map", SEVERAL)
 def map(
     fn: Callable[[Any], Any],
     items: Iterable[Any],

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mpqueue import _options as checks
-from mpqueue._call_checks import check_calls, check_items
+from mpqueue._call_checks import check_calls, check_items, names_options
 from mpqueue._core.state.item_table import DISCARD, ONWARD, ItemTable, make_table
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.needs.resources import JobNeeds
@@ -51,6 +51,9 @@ class Stage:
     cpus: int | None = None
     memory: int | str | None = None
     uses: Mapping[str, int] | None = None
+
+
+Stage.__init__ = names_options("Stage")(Stage.__init__)  # type: ignore[method-assign]
 
 
 @dataclass(frozen=True, slots=True)
