@@ -255,7 +255,7 @@ CALLS: list[tuple[Callable[..., Any], bool, str]] = [
     (
         two,
         False,
-        r"called with one item, got two\(.*missing a required argument: 'b'; setup= makes .*; functools.partial\(\) gives",
+        r"called with one item, got two\(.*missing a required argument: 'b'; setup= makes .*; functools.partial",
     ),
     (keyword, False, r"called with one item, got keyword\(.*'b'"),
     (TakesTwo(), False, r"called with one item, got TakesTwo object \(.*'b'"),
