@@ -197,19 +197,10 @@ LOTS = {
             **{
                 f"unit/test_{name}.py": ()
                 for name in (
-                    *(
-                        "alarm",
-                        "asides",
-                        "bad_programs",
-                        "captured_file",
-                        "classes",
-                        "common_parts",
-                        "fields",
-                        "imports",
-                    ),
-                    *("interpreter_exit", "item_identity", "item_labels", "os_files", "os_forms", "packed_functions"),
+                    *("alarm", "asides", "bad_programs", "captured_file", "classes", "fields", "imports"),
+                    *("item_identity", "item_labels", "os_files", "os_forms", "packed_functions"),
                     *("function_packer", "pipelines", "process_handle", "profile", "reducers", "script", "segments"),
-                    *("shared", "stack_dump", "text", "worker_stacks"),
+                    *("shared", "text", "worker_stacks"),
                 )
             },
             "contract/test_cpython_pool.py": (),

@@ -19,7 +19,6 @@ POSIX_ONLY = [
     "test_os_forms.py",
     "test_packaging.py",
     "test_process_handle.py",
-    "test_stack_dump.py",
 ]
 collect_ignore = POSIX_ONLY if IS_WINDOWS else []
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from mpqueue._os.memory import memory_files
+from mpqueue._os.process.other_process import end_of_file
 from mpqueue._os.system import IS_LINUX
 from mpqueue._worker.chunk import captured_file
 from mpqueue._worker.chunk.captured_file import CapturedFile, CapturedText
+from tests.support.systems import LINUX_ONLY
 
 
 @pytest.fixture(params=[memory_files._punch_beginning, memory_files._free_nothing], ids=["freed", "not freed"])
@@ -106,3 +109,22 @@ def test_another_file_takes_over_before_the_limit_of_a_file_s_size(
 def test_a_character_that_is_cut_between_two_reads_is_whole(written: list[list[bytes]], texts: list[str]) -> None:
     text = CapturedText()
     assert [each for some in written for each in text.of_each(some)] == texts
+
+
+@LINUX_ONLY
+def test_the_end_of_a_file_is_read_and_of_nothing_else(tmp_path: Path) -> None:
+    pid = os.getpid()
+    with (tmp_path / "file").open("wb") as file:
+        file.write(b"x" * 100 + b"end")
+        file.flush()
+        assert end_of_file(pid, file.fileno(), 5) == b"xxend"
+        assert end_of_file(pid, file.fileno(), 500) == b"x" * 100 + b"end"
+    reading, writing = os.pipe()
+    try:
+        os.write(writing, b"secret")
+        assert end_of_file(pid, reading, 5) is None
+        assert os.read(reading, 10) == b"secret"  # which is still there
+    finally:
+        os.close(reading)
+        os.close(writing)
+    assert end_of_file(pid, reading, 5) is None

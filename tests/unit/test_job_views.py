@@ -17,7 +17,7 @@ from mpqueue._queue.job import Job
 from mpqueue._queue.job_items import JobItem, as_json
 from mpqueue.errors import ItemError
 from mpqueue.retry import RetryPolicy
-from mpqueue.status import ITEM_CODES, RETRY, ItemStatus, JobStatus, QueueStats
+from mpqueue.status import RETRY, QueueStats
 
 
 def book_of(items: Any) -> JobBook:
@@ -47,52 +47,6 @@ def book() -> JobBook:
 # -- items -------------------------------------------------------------------------------------------------------------
 
 
-def test_the_statuses_are_these_strings() -> None:
-    assert [str(status) for status in ITEM_CODES] == ["pending", "processing", "completed", "failed", "retry"]
-    assert [str(status) for status in JobStatus] == [
-        "pending",
-        "running",
-        "paused",
-        "completed",
-        "completed_with_errors",
-        "cancelled",
-    ]
-    assert [str(status) for status in ItemStatus] == [str(status) for status in ITEM_CODES]
-    assert all(isinstance(status, str) for status in (*JobStatus, *ItemStatus))
-    assert [status for status in JobStatus if status.final] == ["completed", "completed_with_errors", "cancelled"]
-
-
-def test_an_item_shows_its_row(book: JobBook) -> None:
-    completed, failed, retrying, pending = Job(book).items
-    assert [item.status for item in Job(book).items] == ["completed", "failed", "retry", "pending"]
-    assert [item.attempts for item in Job(book).items] == [1, 4, 1, 0]
-    assert (completed.result, completed.error, completed.exception) == ({"altText": "a cat"}, None, None)
-    assert (failed.result, failed.error, failed.traceback) == (None, "ValueError: no", "a traceback")
-    assert isinstance(failed.exception, ValueError)
-    assert (retrying.error, retrying.error_type) == ("KeyError: 'k'", "KeyError")
-    assert (pending.error, pending.exception, pending.traceback, pending.history) == (None, None, None, [])
-    assert pending.payload == {"id": "d"}
-
-
-def test_an_item_is_processing_only_while_a_worker_runs_it(book: JobBook) -> None:
-    book.table.live.running = lambda: {0: 0.0, 2: 0.5, 3: 0.0}
-    assert [item.status for item in Job(book).items] == ["completed", "failed", "processing", "processing"]
-    book.table.live.running = dict
-    assert Job(book).items[3].status is ItemStatus.PENDING
-
-
-def test_an_item_s_history_names_error_duration_and_process(book: JobBook) -> None:
-    (tried,) = Job(book).items[2].history
-    assert (tried.error, tried.duration, tried.pid) == ("KeyError: 'k'", 0.25, 43)
-    assert len(Job(book).items[1].history) == 4
-
-
-def test_an_item_that_completed_has_a_history_and_no_error(book: JobBook) -> None:
-    book.table.complete([2], ["fine"])
-    item = Job(book).items[2]
-    assert (item.status, item.attempts, item.error, len(item.history)) == ("completed", 2, None, 1)
-
-
 @pytest.mark.parametrize(
     ("result", "proposed"),
     [
@@ -120,27 +74,7 @@ def test_two_views_of_one_row_are_equal(book: JobBook) -> None:
     assert JobItem(book_of([1]).table, 0) != items[0]
 
 
-def test_items_are_a_sequence(book: JobBook) -> None:
-    items = Job(book).items
-    assert len(items) == 4
-    assert [item.id for item in items[1:3]] == ["b", "c"]
-    assert items[-1].id == "d"
-    assert [item.id for item in reversed(items)] == ["d", "c", "b", "a"]
-    assert items[2] in items
-    with pytest.raises(IndexError):
-        _ = items[4]
-
-
 # -- the wire ----------------------------------------------------------------------------------------------------------
-
-
-def test_an_item_s_wire_form_has_no_unset_keys(book: JobBook) -> None:
-    assert [item.to_dict() for item in Job(book).items] == [
-        {"id": "a", "status": "completed", "attempts": 1, "result": {"altText": "a cat"}, "proposedAlt": "a cat"},
-        {"id": "b", "status": "failed", "attempts": 4, "error": "no", "errorType": "ValueError"},
-        {"id": "c", "status": "retry", "attempts": 1, "error": "'k'", "errorType": "KeyError"},
-        {"id": "d", "status": "pending", "attempts": 0},
-    ]
 
 
 class Unwritable:
@@ -176,44 +110,7 @@ def test_ids_and_results_reach_the_wire_whatever_they_are() -> None:
     json.dumps(wire)
 
 
-def test_a_job_s_wire_form_has_times_only_where_there_are_any(book: JobBook) -> None:
-    wire = Job(book).to_dict()
-    assert list(wire) == ["id", "status", "total", "completed", "failed", "items", "paused", "cancelled"]
-    book.started_at, book.finished_at, book.duration = 10.0, 12.5, 2.5
-    book.status = JobStatus.COMPLETED_WITH_ERRORS
-    wire = Job(book).to_dict()
-    assert (wire["startedAt"], wire["finishedAt"], wire["status"]) == (10_000, 12_500, "completed_with_errors")
-
-
 # -- the job -----------------------------------------------------------------------------------------------------------
-
-
-def test_a_job_shows_its_book(book: JobBook) -> None:
-    job = Job(book)
-    assert (job.id, job.status, job.total, job.completed, job.failed) == ("a", "pending", 4, 1, 1)
-    assert (job.started_at, job.finished_at, job.duration) == (None, None, None)
-    assert not job.paused
-    assert not job.cancelled
-    book.status = JobStatus.PAUSED
-    assert job.paused
-
-
-def test_results_come_in_item_order_with_gaps(book: JobBook) -> None:
-    assert Job(book).results == [{"altText": "a cat"}, None, None, None]
-
-
-def test_failures_come_in_item_order_with_their_causes() -> None:
-    book = book_of([{"id": letter} for letter in "abc"])
-    fail(book, 2, KeyError("late"))
-    fail(book, 0, ValueError("early"), tries=2)
-    failures = Job(book).failures
-    assert [failure.item.id for failure in failures] == ["a", "c"]
-    assert [type(failure.__cause__) for failure in failures] == [ValueError, KeyError]
-    assert str(failures[0]) == "item 'a' of job 'a' failed after 2 tries: ValueError: early"
-
-
-def test_a_job_without_failures_raises_nothing() -> None:
-    Job(book_of([1, 2])).raise_for_failures()
 
 
 def test_a_job_with_failures_raises_all_of_them(book: JobBook) -> None:

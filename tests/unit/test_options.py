@@ -48,11 +48,6 @@ def job(of: QueueOptions, **given: Any) -> JobOptions:
 # -- what holds --------------------------------------------------------------------------------------------------------
 
 
-def test_an_item_is_retried_three_times_where_nobody_says_otherwise() -> None:
-    assert queue().retry == RetryPolicy(max_retries=3)
-    assert job(queue()).retry == RetryPolicy(max_retries=3)
-
-
 def test_without_a_concurrency_the_cpus_are_counted() -> None:
     assert queue(None).concurrency == 5
 
@@ -70,24 +65,6 @@ def test_the_cores_are_counted_where_that_is_asked_for() -> None:
         queue("auto", count_cores=lambda: 2)  # type: ignore[arg-type]
 
 
-#: Four levels, each with its own delay or number of retries; nearer first.
-LEVELS: list[tuple[str, dict[str, Any], dict[str, Any], int]] = [
-    ("job's max_retries", {}, {"max_retries": 7}, 7),
-    ("job's retry", {}, {"retry": RetryPolicy(max_retries=6)}, 6),
-    ("queue's max_retries", {"max_retries": 5}, {}, 5),
-    ("queue's retry", {"retry": RetryPolicy(max_retries=4)}, {}, 4),
-]
-
-
-@pytest.mark.parametrize("nearer", range(len(LEVELS)), ids=[name for name, *_ in LEVELS])
-def test_what_is_given_nearer_wins(nearer: int) -> None:
-    _, on_queue, on_job, expected = LEVELS[nearer]
-    assert job(queue(**on_queue), **on_job).retry.max_retries == expected
-    for _, also_on_queue, *_ in LEVELS[max(nearer + 1, 2) :]:
-        if not on_queue:
-            assert job(queue(**also_on_queue), **on_job).retry.max_retries == expected
-
-
 def test_a_bare_max_retries_keeps_the_delays_of_the_level_above() -> None:
     patient = RetryPolicy(max_retries=2, base_delay=60, jitter=0.1, give_up_on=(KeyError,))
     kept = job(queue(retry=patient), max_retries=9).retry
@@ -96,18 +73,6 @@ def test_a_bare_max_retries_keeps_the_delays_of_the_level_above() -> None:
 
 def test_a_job_s_policy_replaces_the_queue_s_as_a_whole() -> None:
     assert job(queue(max_retries=9), retry=RetryPolicy(base_delay=1)).retry == RetryPolicy(base_delay=1)
-
-
-@pytest.mark.parametrize("level", [queue, lambda **given: job(queue(), **given)], ids=["queue", "job"])
-def test_both_on_one_level_are_refused(level: Any) -> None:
-    with pytest.raises(ValueError, match="got both"):
-        level(max_retries=3, retry=RetryPolicy())
-
-
-def test_a_job_s_timeout_wins_over_the_queue_s() -> None:
-    assert job(queue(timeout=5), timeout=1).timeout == 1
-    assert job(queue(timeout=5)).timeout == 5
-    assert job(queue(setup_timeout=8)).setup_timeout == 8
 
 
 class Sized(int, Enum):
@@ -138,10 +103,6 @@ def test_options_are_plain_whatever_class_a_program_gives_them() -> None:
     assert (type(options.seed), type(options.chunksize), options.capture_output) == (int, int, False)
     text = check_text("id", Shouted("a"))
     assert (type(text), text) == (str, "a")
-
-
-def test_a_priority_may_be_negative() -> None:
-    assert job(queue(), priority=-3).priority == -3
 
 
 # -- what is refused ---------------------------------------------------------------------------------------------------
@@ -194,12 +155,6 @@ def test_a_fork_draws_other_seeds() -> None:
     assert int(os.read(mine, 100)) != job(queue()).seed
     for end in (mine, its):
         os.close(end)
-
-
-@pytest.mark.parametrize("seed", [-1, 1.0, "1", True])
-def test_a_seed_is_a_whole_number_from_0(seed: Any) -> None:
-    with pytest.raises((TypeError, ValueError), match="seed: expected a"):
-        job(queue(), seed=seed)
 
 
 # -- sizes -------------------------------------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from mpqueue._core.state.item_table import Failure, ItemTable, make_table
 from mpqueue._core.state.job_book import JobBook
-from mpqueue._live_page.items import listing
 from mpqueue._live_page.items.listing import ATTEMPTS, ELAPSED, INDEX, Listing, Wish
 from mpqueue._options import JobOptions
 from mpqueue.retry import RetryPolicy
@@ -62,29 +61,6 @@ def test_it_is_what_a_list_of_all_items_would_be(
     values = [columns[order][index] for index in ran]
     assert values == sorted(values, reverse=descending)
     assert list(found.indices)[: len(ran)] == ran  # what never ran comes last
-
-
-def test_long_columns_are_sorted_in_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listing, "RUN", 7)
-    table = make_table(range(100))
-    for index in range(100):
-        table.attempts[index], table.elapsed[index] = 1, index * 37 % 100
-    found = Listing(job_of(table), Clock()).find(Wish(order=ELAPSED), table, bytes(100))
-    assert [table.elapsed[index] for index in found.indices] == list(range(100))
-
-
-def test_an_order_is_not_made_anew_too_often_while_the_job_runs() -> None:
-    table = make_table(range(3))
-    book, clock = job_of(table), Clock()
-    made = Listing(book, clock)
-    for index in range(3):
-        table.attempts[index], table.elapsed[index] = 1, 1.0
-    assert made.find(Wish(order=ELAPSED), table, bytes(3)).indices == [0, 1, 2]
-    table.elapsed[0], book.completed = 9.0, 1
-    clock.step = 0.0
-    assert made.find(Wish(order=ELAPSED), table, bytes(3)).indices == [0, 1, 2]
-    clock.at += 1.0
-    assert made.find(Wish(order=ELAPSED), table, bytes(3)).indices == [1, 2, 0]
 
 
 def test_a_search_finds_what_an_item_has_become() -> None:
@@ -159,14 +135,3 @@ def test_a_list_is_of_the_table_that_is_shown_whatever_the_job_has_meanwhile(oth
         assert sorted(made.find(Wish(order=ATTEMPTS), table, bytes(count)).indices) == list(range(count))
         found = made.find(Wish(group=group), table, bytes(table.status))
         assert [str(table.failures[index].error) for index in found.indices] == [table.payloads[0]]
-
-
-def test_few_searches_are_kept_and_none_once_the_viewers_have_gone() -> None:
-    table = make_table(range(10))
-    made = Listing(job_of(table), Clock())
-    for word in range(10):
-        made.find(Wish(words=(str(word),)), table, bytes(10))
-    assert len(made._searches) == listing.SEARCHES
-    made.forget()
-    assert not made._searches
-    assert not made._texts[2]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import json
 from collections.abc import Iterator, Mapping
@@ -31,31 +30,6 @@ def stack(*names: str) -> Stack:
 # -- one worker --------------------------------------------------------------------------------------------------------
 
 
-class Clock:
-    now = 0.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(sampler, "clock", clock)
-    monkeypatch.setattr(sampler, "_CALLERS", {sampler.__file__})  # the look itself stands for the handler's caller
-    return clock
-
-
-def sampling(*, items: int = 3, task: Any = None) -> tuple[JobSampling, list[None]]:
-    """A job's sampling whose chunk of so many items has begun, and the list of what has ended."""
-    job: Any = SimpleNamespace(task=task)
-    out: list[None] = []
-    running: Any = SimpleNamespace(indices=range(items), out=out)
-    made = JobSampling(job, "handler")
-    made.chunk_begins(running)
-    return made, out
-
-
 def taken(made: JobSampling, first: int, done: int) -> list[tuple[int, str, float]]:
     """What is sent: the position, the function further in, and the seconds."""
     data = made.take(first, done)
@@ -63,63 +37,11 @@ def taken(made: JobSampling, first: int, done: int) -> list[tuple[int, str, floa
     return [(position, places[-1][0], round(seconds, 6)) for position, places, seconds in found]
 
 
-def test_a_look_counts_all_seconds_that_the_handler_ran_since_the_last_one(clock: Clock) -> None:
-    made, out = sampling()
-    made.look()  # the handler does not run
-    assert taken(made, 0, 3) == []
-
-    made.handler_begins(1.0)
-    clock.now = 1.25
-    made.look()
-    made.handler_ends(1.5)  # what was not looked at
-    clock.now = 9.0
-    made.look()
-    out.append(None)
-    made.handler_begins(10.0)
-    clock.now = 10.5
-    made.look()
-    assert taken(made, 0, 1) == [(0, "handler", 0.25)], "it has no place in code here, as where it is C code"
-    assert taken(made, 1, 3) == [(0, "handler", 0.75)]
-    assert taken(made, 0, 3) == []
-
-
 def test_where_a_look_costs_more_the_sampler_looks_less_often() -> None:
     quick, slow = (sampler.RECKONED * sampler.INTERVAL * sampler.BUDGET * times for times in (0.5, 4))
     assert sampler.interval_for(0.0) == sampler.interval_for(quick) == sampler.INTERVAL
     assert slow / (sampler.RECKONED * sampler.interval_for(slow)) == pytest.approx(sampler.BUDGET)
     assert sampler.interval_for(1e9) == sampler.LONGEST
-
-
-def test_samples_of_an_item_that_runs_stay_until_it_has_ended(clock: Clock) -> None:
-    made, out = sampling()
-    made.handler_begins(0.0)
-    for now in (1.0, 2.0):
-        clock.now = now
-        made.look()
-        out.append(None)
-    assert [(position, seconds) for position, _, seconds in taken(made, 0, 1)] == [(0, 1.0)]
-    assert [(position, seconds) for position, _, seconds in taken(made, 1, 2)] == [(0, 1.0)]
-
-    clock.now = 3.0
-    made.look()
-    made.chunk_begins(SimpleNamespace(indices=range(2), out=[]))  # type: ignore[arg-type]
-    assert taken(made, 0, 3) == [], "what the chunk before has not reported is no other item's"
-
-
-def test_a_stack_ends_at_the_handler_and_leaves_the_worker_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    def ours() -> Stack | None:
-        return stack_of(inspect.currentframe())
-
-    monkeypatch.setattr(sampler, "_OURS", __file__)
-    monkeypatch.setattr(sampler, "_CHUNK", __file__)
-    assert ours() is None, "a handler's exception is being packed, say"
-    monkeypatch.setattr(sampler, "_CALLERS", {__file__})
-    assert ours() == ()
-    monkeypatch.setattr(sampler, "_CALLERS", ())
-    monkeypatch.setattr(sampler, "_CHUNK", "/nowhere")
-    assert all(file != __file__ for _, file, _ in ours() or ())
-    monkeypatch.setattr(sampler, "_OURS", "/nowhere")
-    assert (ours() or ())[-1] == (ours.__qualname__, __file__, ours.__code__.co_firstlineno + 1)
 
 
 def test_a_deep_stack_keeps_both_ends() -> None:
@@ -131,23 +53,6 @@ def test_a_deep_stack_keeps_both_ends() -> None:
     assert len(found) == OUTERMOST + 1 + INNERMOST
     assert found[OUTERMOST] == OTHERS
     assert found[-1][0] == found[-INNERMOST][0] == deep.__qualname__
-
-
-def test_a_coroutine_that_waits_is_where_it_waits() -> None:
-    async def inner() -> None:
-        await asyncio.sleep(3600)
-
-    async def outer() -> None:
-        await inner()
-
-    async def look() -> Stack | None:
-        task = asyncio.create_task(outer())
-        await asyncio.sleep(0)
-        found = stack_of(None, task)
-        task.cancel()
-        return found
-
-    assert [function.rpartition(".")[2] for function, _, _ in asyncio.run(look()) or ()] == ["outer", "inner", "sleep"]
 
 
 # -- on the way --------------------------------------------------------------------------------------------------------
@@ -201,14 +106,6 @@ def test_workers_are_merged_and_told_apart_and_so_are_the_slowest_items(monkeypa
     assert merged.items == {40: {stack("a"): 3.0}, 10: {stack("a"): 4.0}}
     samples.begin()
     assert samples.merged() == ({}, {}, {})
-
-
-def test_reports_that_nobody_looks_at_are_merged_all_the_same() -> None:
-    samples = JobSamples()
-    for _ in range(3 * job_samples.WAITING):
-        samples.keep(0, [0], report({0: 1.0}, "a"))
-    assert not samples._waiting
-    assert samples.merged().whole == {stack("a"): 3.0 * job_samples.WAITING}
 
 
 def test_what_is_told_apart_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
