@@ -717,32 +717,6 @@ def test_fork_of_the_parent_gets_an_error_when_it_uses_the_queue(tmp_path: Path)
         assert len(workers_of(queue)) == 2
 
 
-@pytest.mark.long
-def test_fork_that_collects_the_queue_and_exits_normally_harms_nobody(tmp_path: Path) -> None:
-    done = run_program(
-        tmp_path,
-        """
-        import gc, os, sys, warnings
-        import mpqueue
-        warnings.simplefilter("ignore", DeprecationWarning)  # forking with threads
-        queue = mpqueue.JobQueue(2)
-        assert queue.run(range(4), float).completed == 4
-        pid = os.fork()
-        if pid == 0:
-            del queue
-            gc.collect()
-            with mpqueue.JobQueue(1) as own:
-                assert own.run([1], float).results == [1.0]
-            sys.exit(5)
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 5
-        assert queue.run(range(4), float).completed == 4
-        queue.close()
-        print("fine")
-        """,
-    )
-    assert (done.stdout, done.stderr) == ("fine\n", "")
-
-
 def test_queue_can_not_be_pickled() -> None:
     with JobQueue(1) as queue, pytest.raises(TypeError, match="a JobQueue can't be pickled"):
         pickle.dumps(queue)

@@ -39,15 +39,6 @@ def executor() -> Iterator[Executor]:
 # --- calls ----------------------------------------------------------------------------------------------------------
 
 
-def test_calls_bring_their_results_home(executor: Executor) -> None:
-    futures = [executor.submit(pow, base, 2) for base in range(50)]
-    assert executor.submit(int, "ff", base=16).result(TIMEOUT) == 255
-    assert [future.result(TIMEOUT) for future in futures] == [base**2 for base in range(50)]
-    done, waiting = concurrent.futures.wait(futures, TIMEOUT)
-    assert (len(done), len(waiting)) == (50, 0)
-    assert set(concurrent.futures.as_completed(futures, TIMEOUT)) == set(futures)
-
-
 class NoException(BaseException):
     """A user's own that is no `Exception`."""
 
@@ -216,14 +207,6 @@ def test_all_running_calls_can_be_killed_one_after_another(executor: Executor) -
     assert executor.submit(do.succeed, "after").result(TIMEOUT) == "after"
 
 
-def test_call_that_has_ended_can_not_be_cancelled(executor: Executor) -> None:
-    future = executor.submit(do.succeed, "a")
-    assert future.result(TIMEOUT) == "a"
-    assert not future.cancel()
-    assert not future.cancel(kill=True)
-    assert not future.running()
-
-
 # --- callbacks ------------------------------------------------------------------------------------------------------
 
 
@@ -250,16 +233,6 @@ def test_callback_may_submit_and_may_not_wait(executor: Executor) -> None:
 
 
 # --- map ------------------------------------------------------------------------------------------------------------
-
-
-def test_map_is_ordered_and_raises_in_its_place(executor: Executor) -> None:
-    assert list(executor.map(pow, range(100), itertools.repeat(2), chunksize=7)) == [n**2 for n in range(100)]
-    results = executor.map(do.only(2, do.fail), range(4))
-    assert [next(results), next(results)] == [0, 1]
-    with pytest.raises(ValueError, match="cannot do 2"):
-        next(results)
-    with pytest.raises(ValueError, match="chunksize"):
-        executor.map(abs, [1], chunksize=0)
 
 
 def test_maps_and_single_calls_share_the_workers(executor: Executor) -> None:
@@ -512,13 +485,6 @@ def test_shutdown_can_cancel_what_waits(tmp_path: Path) -> None:
     executor.shutdown()
     assert first.result(0) == "first"
     assert all(future.cancelled() for future in rest)
-
-
-@pytest.mark.long
-def test_dropped_executor_ends_its_calls_and_then_its_workers() -> None:
-    future = Executor(1).submit(do.succeed, "a")
-    gc.collect()
-    assert future.result(TIMEOUT) == "a"
 
 
 @pytest.mark.parametrize("kind", [SystemExit, GeneratorExit, asyncio.CancelledError])

@@ -38,16 +38,6 @@ def test_result_of_300_mb_works(workers: int) -> None:
         assert len(workers_of(queue)) == workers
 
 
-@pytest.mark.long
-def test_exception_of_50_mb_works() -> None:
-    def handle(item: int) -> None:
-        raise ValueError("x" * item)
-
-    with JobQueue(1, max_retries=0) as queue:
-        job = queue.run([50_000_000], handle)
-    assert len(job.items[0].error or "") == len("ValueError: ") + 50_000_000
-
-
 def test_handler_with_100_mb_in_its_closure_works() -> None:
     weights = bytearray(100_000_000)
 

@@ -253,68 +253,6 @@ def test_what_only_the_guarded_part_defines_is_sent_by_value(tmp_path: Path) -> 
     assert run_program(tmp_path, BY_VALUE).stdout == "True 2 [112] [(1, 100)]\n[102] [102]\n" * 2
 
 
-IN_INITIALIZED = """
-    import mpqueue
-
-    model, limit = None, 3
-
-
-    def load(value):
-        global model
-        model = value
-
-
-    if __name__ == "__main__":
-        more = 100
-        with mpqueue.Pool(1, load, (5,)) as pool:
-            print(pool.map(lambda number: (number, model, limit, more, __name__), [1]))
-        with mpqueue.Executor(1, load, (5,)) as executor:
-            print(executor.submit(lambda number: (number, model, limit, more, __name__), 1).result())
-"""
-
-
-@pytest.mark.long
-def test_functions_by_value_see_what_an_initializer_of_a_guarded_script_has_set(tmp_path: Path) -> None:
-    seen = "(1, 5, 3, 100, '__mp_main__')"
-    assert run_program(tmp_path, IN_INITIALIZED).stdout == f"[{seen}]\n{seen}\n"
-
-
-NESTED = """
-    import json
-
-    import mpqueue
-
-    json.REGISTRY = ["set at the top"]
-
-
-    class Point:
-        def __init__(self, x):
-            self.x = x
-
-
-    def look(point):
-        return type(point) is Point, getattr(json, "REGISTRY", None)
-
-
-    def inner(point):
-        with mpqueue.Pool(1) as pool:
-            return look(point), pool.map(look, [point])
-
-
-    if __name__ == "__main__":
-        with mpqueue.Pool(1) as pool:
-            print(pool.map(inner, [Point(1)]))
-        with mpqueue.JobQueue(1) as queue:
-            print(queue.run([Point(1)], look).results, mpqueue.map(look, [Point(1)], concurrency=1))
-"""
-
-
-@pytest.mark.long
-def test_pools_in_calls_import_the_script_and_queues_and_map_do_not(tmp_path: Path) -> None:
-    there, absent = (True, ["set at the top"]), (True, None)
-    assert run_program(tmp_path, NESTED).stdout == f"[{(there, [there])}]\n[{absent}] [{absent}]\n"
-
-
 RUN_ANYHOW = """
     import json
     import sys

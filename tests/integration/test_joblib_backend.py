@@ -14,8 +14,7 @@ import pytest
 from joblib import Parallel, delayed, parallel_config
 from sklearn.datasets import load_iris
 from sklearn.ensemble import RandomForestClassifier
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.model_selection import GridSearchCV
 
 from mpqueue import joblib_backend
 from tests.support import handlers as do
@@ -34,15 +33,6 @@ def on_mpqueue() -> Iterator[None]:
 
 
 # --- what comes out -------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.long
-def test_cross_validation_gives_the_sequential_scores() -> None:
-    data, labels = load_iris(return_X_y=True)
-    model = LogisticRegression(max_iter=200)
-    scores = cross_val_score(model, data, labels, cv=5)
-    with parallel_config(backend="sequential"):
-        np.testing.assert_array_equal(scores, cross_val_score(model, data, labels, cv=5))
 
 
 def test_grid_search_finds_what_the_sequential_one_finds() -> None:

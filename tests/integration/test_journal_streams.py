@@ -7,9 +7,7 @@ import gc
 import itertools
 import logging
 import os
-import tempfile
 import tracemalloc
-from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -19,8 +17,6 @@ import anyio
 import anyio.lowlevel
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import mpqueue
 from mpqueue import ItemStatus, JobQueue, JobStatus, TooManyFailuresError, current_item
@@ -30,12 +26,10 @@ from tests.support.command_line import main
 from tests.support.disk import Disk
 from tests.support.journals import Line, is_free, lines_of, values_of, wait_until_free
 from tests.support.kinds import Calls
-from tests.support.length import IS_LONG, long
 from tests.support.loops import Run, in_loops
-from tests.support.programs import WAS_KILLED, run_program, run_until_not_killed
+from tests.support.programs import WAS_KILLED, run_program
 from tests.support.results import outcomes
 from tests.support.systems import not_on_windows
-from tests.support.this_system import IS_WINDOWS
 
 pytestmark = pytest.mark.usefixtures("forked_workers")
 
@@ -62,53 +56,6 @@ def counts(path: Path) -> Line:
 
 
 # -- whose results are whose -------------------------------------------------------------------------------------------
-
-EDITS = st.lists(
-    st.tuples(
-        st.lists(st.tuples(st.integers(0, 4), st.integers(0, 1)), max_size=12),
-        st.sets(st.tuples(st.integers(0, 4), st.integers(0, 1)), max_size=2),
-    ),
-    min_size=3,
-    max_size=4,
-)
-
-
-@pytest.mark.slow
-@pytest.mark.long
-@pytest.mark.parametrize("imap", [mpqueue.imap, long(mpqueue.imap_unordered)])
-@settings(max_examples=10 if IS_LONG else 1 if IS_WINDOWS else 3)  # a worker takes seconds to start under wine
-@given(EDITS, st.booleans())
-def test_whatever_is_edited_only_what_is_new_changed_or_failed_runs(
-    imap: Callable[..., Any], edits: list[Any], has_ids: bool
-) -> None:
-    done: dict[tuple[int, int], int] = {}  # by id, and the how manieth of its like: the value that has ended well
-    with tempfile.TemporaryDirectory() as folder:
-        calls = Calls(Path(folder))
-        for listed, failing in edits:
-            items = [{"id": at, "value": value} if has_ids else at for at, value in listed]
-            fails = [{"id": at, "value": value} if has_ids else at for at, value in failing]
-            calls.fail(*fails)
-            came, expected, to_run = Counter[int](), [], []
-            for (at, value), item in zip(listed, items, strict=True):
-                key, state = (at, came[at]), value if has_ids else 0
-                came[at] += 1
-                if done.get(key) != state:
-                    to_run.append(repr(item))
-                    if item in fails:
-                        done.pop(key, None)
-                        expected.append(f"ValueError: not {item!r}")
-                        continue
-                    done[key] = state
-                expected.append(f"result of {item!r}")
-            results = imap(calls, items, journal=f"{folder}/run.db", job_id="job", concurrency=2, max_retries=0)
-            found = outcomes(results)
-            assert (found if imap is mpqueue.imap else sorted(found)) == (
-                expected if imap is mpqueue.imap else sorted(expected)
-            )
-            assert sorted(calls.take()) == sorted(to_run)
-            status, completed, failed, total = counts(Path(folder) / "run.db")
-            assert JobStatus(status).final
-            assert completed + failed == total
 
 
 @pytest.mark.slow
@@ -242,38 +189,6 @@ def test_a_program_that_is_killed_loses_nothing_that_it_had(tmp_path: Path) -> N
     assert not set(calls[1]).intersection(map(str, range(58)))
     assert not set(calls[2]).intersection(map(str, range(131)))
     assert {*calls[0], *calls[1], *calls[2]} == {str(number) for number in range(400)}
-
-
-KILLER = """
-import os, sys, threading
-import mpqueue
-from tests.support.this_system import KILL
-
-def work(item):
-    with open(sys.argv[2], "a") as calls:
-        calls.write(f"{item} ")
-    if item == 13:
-        os.kill(int(os.environ["PROGRAM"]), KILL)
-        threading.Event().wait()
-    return item
-
-if __name__ == "__main__":
-    os.environ["PROGRAM"] = str(os.getpid())
-    print([*mpqueue.imap(work, range(40), journal=sys.argv[1], concurrency=2, max_retries=1, on_error="collect")])
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.long
-def test_an_item_that_kills_its_program_fails_in_the_end(path: Path, tmp_path: Path) -> None:
-    calls = tmp_path / "calls"
-    ends, done = run_until_not_killed(lambda: run_program(tmp_path, KILLER, path, calls, check=False))
-    assert 3 <= ends <= 5  # at most twice beside others, and three times alone
-    assert "12, WorkerCrashedError('the program ended 3 times while this item ran alone" in done.stdout
-    assert calls.read_text().split().count("13") == ends
-    assert not Path(f"{path}.running").exists()
-    ((_, *ended),) = lines_of(path).values()
-    assert ended == [39, 1, 40]
 
 
 @pytest.mark.slow
@@ -547,18 +462,6 @@ def test_all_of_a_stream_is_kept_looked_at_pruned_and_cleared(
     with JobQueue(1, journal=path) as queue:
         assert queue.prune(older_than=0).jobs == 2
         assert queue.jobs() == []
-
-
-def test_a_result_whose_file_is_gone_is_made_again(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    items = [{"id": "array", "value": 1}, {"id": "int", "value": 2}]
-    assert len([*once(make, items, journal=path)]) == 2
-    for file in values_of(path):
-        file.unlink()
-    for _ in range(2):
-        found: list[Any] = [*once(make, items, journal=path)]
-        assert (found[0].sum(), found[1]) == (40_000, 2)
-    (warning,) = logged(caplog)
-    assert "so it runs again" in warning
 
 
 @not_on_windows("SQLite keeps its files in place while they are open")

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support import leaks
-from tests.support.programs import is_running
-from tests.support.waiting import wait_until
 
 PRELUDE = '''
 import multiprocessing, os, subprocess, sys, tempfile, threading
@@ -47,7 +42,7 @@ LEAKS = {
 }
 
 
-#: Makes a name of each kind in /dev/shm, writes them to a file, and stays or dies together with its resource trackers.
+#: Makes a name of each kind in /dev/shm, writes them to a file, and dies together with its resource trackers.
 KINDS = 6
 NAMES = """
 import multiprocessing, os, signal, sys, tempfile
@@ -65,19 +60,14 @@ file, path = tempfile.mkstemp(dir="/dev/shm")
 os.close(file)
 made += [os.path.basename(path), os.path.basename(tempfile.mkdtemp(dir="/dev/shm"))]
 with open("made", "w") as file:
-    file.write(f"{os.getpid()} {' '.join(made)}")
-if sys.argv[1:] == ["dies"]:
-    os.killpg(0, signal.SIGKILL)
-elif sys.argv[1:] == ["stays"]:
-    print("here", flush=True)
-    signal.pause()
+    file.write(' '.join(made))
+os.killpg(0, signal.SIGKILL)
 """
 
-#: Who runs it: the test itself, a program that it starts, or one with another parent and another environment, or none.
-ITSELF = "exec(open('names.py').read(), globals())"
-OURS = "start([sys.executable, 'names.py', {end!r}], start_new_session=True)"
-A_STRANGER = "start(['env', *{strange!r}, 'setsid', '--fork', sys.executable, 'names.py', {end!r}]).wait()"
-STRANGE = {"no environment": ["-i"], "its own environment": ["-u", leaks.COOKIE, "-u", "PYTHONPATH", "-u", "TMPDIR"]}
+#: Who runs it: a program that the test starts, or one with another parent and another environment.
+OURS = "start([sys.executable, 'names.py'], start_new_session=True)"
+STRANGE = ["-u", leaks.COOKIE, "-u", "PYTHONPATH", "-u", "TMPDIR"]
+A_STRANGERS = f"start(['env', *{STRANGE!r}, 'setsid', '--fork', sys.executable, 'names.py']).wait()"
 
 
 def run_pytest(folder: Path, *bodies: str) -> subprocess.CompletedProcess[str]:
@@ -115,46 +105,22 @@ def test_whatever_a_test_leaves_fails_it_by_name(tmp_path: Path) -> None:
         assert named in told[1], what
 
 
-@contextlib.contextmanager
-def run_with_names(folder: Path, body: str) -> Iterator[tuple[subprocess.CompletedProcess[str], list[str]]]:
-    """What the check says of a test with that body, which runs ``names.py``, and the names that this has made."""
-    (folder / "names.py").write_text(NAMES)
-    done = run_pytest(folder, body)
-    pid, *made = (folder / "made").read_text().split()
+@pytest.mark.slow
+@pytest.mark.parametrize("body", [OURS, A_STRANGERS], ids=["ours", "another program's"])
+def test_names_in_shared_memory_that_a_killed_program_of_ours_leaves_are_found(body: str, tmp_path: Path) -> None:
+    (tmp_path / "names.py").write_text(NAMES)
+    done = run_pytest(tmp_path, body)
+    made = (tmp_path / "made").read_text().split()
+    paths = [Path("/dev/shm", name) for name in made]
     try:
-        yield done, [f"/dev/shm/{name}" for name in made]
+        assert len(paths) == KINDS
+        assert all(path.exists() for path in paths)
+        assert {str(path) in done.stdout for path in paths} == {body == OURS}, done.stdout
+        assert done.returncode == (body == OURS)
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(int(pid), signal.SIGKILL)
-        wait_until(lambda: not is_running(int(pid)), what="the program's end")
-        for path in (Path("/dev/shm", name) for name in made):
+        for path in paths:
             with contextlib.suppress(FileNotFoundError):
                 path.rmdir() if path.is_dir() else path.unlink()
-
-
-@pytest.mark.long(but=["by a program that was killed"])
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "body",
-    [ITSELF, OURS.format(end="stays"), OURS.format(end="dies")],
-    ids=["by the test itself", "by a program", "by a program that was killed"],
-)
-def test_names_that_our_processes_leave_in_shared_memory_are_found(body: str, tmp_path: Path) -> None:
-    with run_with_names(tmp_path, body) as (done, made):
-        assert done.returncode == 1
-        assert len(made) == KINDS
-        assert [path for path in made if path not in done.stdout] == [], done.stdout
-
-
-@pytest.mark.long(but=["its own environment-dies"])
-@pytest.mark.slow
-@pytest.mark.parametrize("end", ["stays", "dies"])
-@pytest.mark.parametrize("strange", STRANGE)
-def test_what_another_program_does_meanwhile_is_not_reported(strange: str, end: str, tmp_path: Path) -> None:
-    with run_with_names(tmp_path, A_STRANGER.format(strange=STRANGE[strange], end=end)) as (done, made):
-        assert [path for path in made if os.path.exists(path)] == made
-        assert len(made) == KINDS
-        assert done.returncode == 0, done.stdout
 
 
 CLEAN = {
@@ -165,13 +131,6 @@ CLEAN = {
     "an executor that was shut down": "e = loky.ProcessPoolExecutor(1); e.submit(int).result(); e.shutdown()",
     "an Event that was dropped": "multiprocessing.get_context('spawn').Event()",
 }
-
-
-@pytest.mark.slow
-def test_a_test_that_cleans_up_passes(tmp_path: Path) -> None:
-    done = run_pytest(tmp_path, *CLEAN.values())
-    assert done.returncode == 0, done.stdout
-    assert f"{len(CLEAN)} passed" in done.stdout
 
 
 #: A household's process loses its parent between one test and the next: nobody's fault.
@@ -195,6 +154,8 @@ ITS_PARENT_ENDS = """
 
 
 @pytest.mark.slow
-def test_what_a_test_leaves_in_a_household_is_not_laid_to_the_one_in_which_it_is_orphaned(tmp_path: Path) -> None:
-    done = run_pytest(tmp_path, ORPHANED.strip(), ITS_PARENT_ENDS.strip(), "[os.kill(pid, 9) for pid in left]")
-    assert "3 passed" in done.stdout, done.stdout
+def test_a_test_that_cleans_up_passes_and_none_is_blamed_for_the_orphans_of_a_household(tmp_path: Path) -> None:
+    household = (ORPHANED.strip(), ITS_PARENT_ENDS.strip(), "[os.kill(pid, 9) for pid in left]")
+    done = run_pytest(tmp_path, *CLEAN.values(), *household)
+    assert done.returncode == 0, done.stdout
+    assert f"{len(CLEAN) + len(household)} passed" in done.stdout

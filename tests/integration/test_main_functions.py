@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.programs import run_program, write_program
+from tests.support.programs import run_program
 
 pytestmark = pytest.mark.slow
 
@@ -337,36 +337,6 @@ def test_notebook_says_what_is_stored_in_it(tmp_path: Path) -> None:
     assert sum(map(bool, before)) >= 6
 
 
-@pytest.mark.long
-def test_a_script_runs_where_bytes_compared_with_text_are_an_error(tmp_path: Path) -> None:
-    """``python -bb -W error``: neither what pickles functions of a script nor what runs them compares the two."""
-    body = """
-        import mpqueue
-
-        class Twice:
-            def __call__(self, item):
-                return item * 2
-
-        def twice(item):
-            return item * 2
-
-        with mpqueue.JobQueue(1, journal="run.db") as queue:
-            for handler in (twice, Twice(), lambda item: item * 2):
-                print(queue.run([b"a", "b", {"id": 1}["id"]], handler).results)
-        print(list(mpqueue.imap(lambda item: item * 2, [b"a", "b"])))
-    """
-    program = write_program(tmp_path, body)
-    done = subprocess.run(
-        [sys.executable, "-bb", "-W", "error", str(program)],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.stdout.splitlines(), done.stderr) == (["[b'aa', 'bb', 2]"] * 3 + ["[b'aa', 'bb']"], "")
-
-
 IN_A_CHILD = """
     import multiprocessing
     import sys
@@ -522,81 +492,6 @@ ENUMERATIONS = """
 @pytest.mark.long
 def test_members_of_a_script_s_enumerations_are_texts_and_numbers_in_workers_and_journals(tmp_path: Path) -> None:
     assert run_program(tmp_path, ENUMERATIONS).stderr == ""
-
-
-NAMED = """
-    import functools
-    import typing
-    from dataclasses import dataclass
-
-    import mpqueue
-
-    UserId = typing.NewType("UserId", int)
-    P = typing.ParamSpec("P")
-
-    @functools.cache
-    def fib(n):
-        return n if n < 2 else fib(n - 1) + fib(n - 2)
-
-    @dataclass
-    class User:
-        id: UserId
-
-    def logged(function: typing.Callable[P, User]) -> typing.Callable[P, User]:
-        @functools.wraps(function)
-        def call(*args: P.args, **kwargs: P.kwargs) -> User:
-            return function(*args, **kwargs)
-        return call
-
-    @logged
-    def work(user: User) -> User:
-        return User(UserId(fib(user.id)))
-
-    class Answer:
-        @functools.lru_cache
-        def find(self, n):
-            return n + self.more
-
-        @functools.cached_property
-        def more(self):
-            return 1
-
-    users = [User(UserId(10)), User(UserId(20))]
-    expected = [User(55), User(6765)]
-    one = {"max_retries": 0}
-    assert mpqueue.map(work, users, **one) == [*mpqueue.imap(work, users, **one)] == expected
-    assert mpqueue.map(fib, [10, 20], **one) == [55, 6765]
-    assert mpqueue.map(Answer().find, [1], **one) == [2]
-    with mpqueue.JobQueue(1, **one) as queue:
-        assert queue.run(users, work).results == expected
-        assert queue.run([fib, UserId, P, User], lambda item: item).results == [fib, UserId, P, User]
-        assert queue.run([fib], lambda item: item(10)).results == [55]
-    with mpqueue.Executor(1, **one) as executor:
-        assert executor.submit(fib, 10).result() == 55
-        assert executor.submit(work, users[0]).result() == expected[0]
-        assert executor.submit(lambda: (fib, UserId, P)).result() == (fib, UserId, P)
-    with mpqueue.Pool(1, initializer=fib, initargs=(30,), **one) as pool:
-        assert pool.map(work, users) == expected
-        assert pool.apply(lambda: fib.cache_info().currsize) == 31
-        assert fib.cache_info().currsize == 0
-
-        @functools.cache
-        def fib(n):
-            return -n
-
-        assert pool.map(work, users) == [User(-10), User(-20)]
-        assert pool.apply(lambda: fib.cache_info().currsize) == 2
-
-        def fib(n):
-            return n
-
-        assert pool.map(work, users) == users
-"""
-
-
-@pytest.mark.long
-def test_cached_functions_and_new_types_of_a_script_are_in_workers_too(tmp_path: Path) -> None:
-    assert run_program(tmp_path, NAMED).stderr == ""
 
 
 KEPT = """

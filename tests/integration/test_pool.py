@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import gc
 import multiprocessing
 import multiprocessing.pool
 import pickle
@@ -68,27 +67,11 @@ def test_workers_start_at_once_and_their_number_is_what_was_asked_for() -> None:
     pool.join()
 
 
-@pytest.mark.parametrize("wrong", ["2", 2.0, None.__class__])
-def test_a_number_of_workers_that_is_none_is_refused(wrong: Any) -> None:
-    with pytest.raises(TypeError):
-        Pool(wrong)
-
-
 def test_numbers_of_other_libraries_are_numbers() -> None:
     np = pytest.importorskip("numpy")  # which there is none of under wine
     count: Any = np.int64(1)
     with Pool(count) as pool:
         assert pool.map(do.double, np.arange(3), count) == [0, 2, 4]
-
-
-def test_a_pool_of_scripts_needs_no_guard_and_takes_closures(tmp_path: Path) -> None:
-    program = """
-        import mpqueue
-        factor = 3
-        with mpqueue.Pool(2) as pool:
-            print(pool.map(lambda x: x * factor, range(4)), pool.apply(lambda: factor))
-        """
-    assert run_program(tmp_path, program).stdout == "[0, 3, 6, 9] 3\n"
 
 
 # -- what fails ----------------------------------------------------------------------------------------------------
@@ -125,15 +108,6 @@ def test_a_function_that_cannot_be_pickled_raises_its_own_error_where_the_result
 def test_an_initializer_that_cannot_be_pickled_raises_its_own_error() -> None:
     with pytest.raises(TypeError, match="cannot pickle"):
         Pool(1, print, (threading.Lock(),))
-
-
-@pytest.mark.parametrize("iterable", [5, None])
-def test_what_cannot_be_iterated_over_is_refused(pool: Pool, iterable: Any) -> None:
-    with pytest.raises(TypeError):
-        pool.map(do.double, iterable)
-    late = pool.imap(do.double, iterable)
-    with pytest.raises(TypeError):
-        next(late)
 
 
 @pytest.mark.parametrize("size", [0, -1])
@@ -212,23 +186,6 @@ def test_a_callback_that_raises_is_logged_and_the_pool_goes_on(pool: Pool, caplo
     assert pool.apply(do.double, (2,)) == 4
 
 
-def test_keyword_arguments_and_callables_of_all_kinds(pool: Pool) -> None:
-    assert pool.apply(int, ("11",), {"base": 2}) == 3
-    assert pool.apply(functools.partial(int, base=2), ["11"]) == 3
-    assert pool.apply("a-b".split, "-") == ["a", "b"]
-    assert pool.apply(lambda x, y=2: x + y, (1,)) == 3
-    assert pool.starmap(pow, [(2, 3), [3, 2]]) == [8, 9]
-    assert pool.starmap_async(pow, iter([(2, 3)])).get() == [8]
-
-
-def test_an_empty_map_is_ready_at_once_and_calls_nobody(pool: Pool) -> None:
-    called: list[Any] = []
-    result = pool.map_async(do.double, [], callback=called.append)
-    assert result.ready()
-    assert called == []
-    assert result.get() == []
-
-
 # -- the workers ---------------------------------------------------------------------------------------------------
 
 _prepared: list[Any] = []
@@ -250,31 +207,6 @@ def test_the_initializer_runs_once_in_each_worker_in_its_main_thread() -> None:
         assert pool.map(what_was_prepared, range(6), 1) == [[("a", True)]] * 6
 
 
-def test_what_an_initializer_sets_is_there_for_the_functions_of_a_script(tmp_path: Path) -> None:
-    program = """
-        import mpqueue
-        data, settings = None, {}
-        def initialize(value):
-            global data
-            data = value
-            settings["x"] = 5
-        def count():
-            global data
-            data += 1
-            return data
-        def work(item):
-            return data * item, settings["x"]
-        if __name__ == "__main__":
-            with mpqueue.Pool(1, initialize, (10,)) as pool:
-                print(pool.map(work, range(2)), pool.apply(work, (2,)), list(pool.imap(work, [3])))
-                print(pool.apply(count), pool.apply(count), pool.map(work, [1]))
-        """
-    assert run_program(tmp_path, program).stdout.splitlines() == [
-        "[(0, 5), (10, 5)] (20, 5) [(30, 5)]",
-        "11 12 [(12, 5)]",
-    ]
-
-
 def test_an_initializer_that_fails_everywhere_fails_the_calls() -> None:
     with Pool(2, do.fail, ("a",)) as pool, pytest.raises(SetupError) as caught:
         pool.map(do.double, range(3))
@@ -286,14 +218,6 @@ def test_the_initializer_has_run_when_a_pool_that_did_nothing_is_joined(tmp_path
     pool.close()
     pool.join()
     assert dict(do.calls(tmp_path)) == {"a": 2}
-
-
-def test_a_task_of_maxtasksperchild_is_a_chunk() -> None:
-    with Pool(1, maxtasksperchild=2) as pool:
-        pids = pool.map(do.return_pid, range(60), 10)
-        assert pids == [pids[0]] * 20 + [pids[20]] * 20 + [pids[40]] * 20
-        assert len(set(pids)) == 3
-        assert len(set(pool.map(do.return_pid, range(1000)))) <= 3  # four chunks, by the standard library's formula
 
 
 def test_a_pool_inside_a_call_has_one_worker(pool: Pool) -> None:
@@ -344,11 +268,6 @@ def test_who_waits_is_told_when_the_pool_is_terminated(pool: Pool, tmp_path: Pat
     pool.terminate()
 
 
-def test_a_running_pool_cannot_be_joined(pool: Pool) -> None:
-    with pytest.raises(ValueError, match="Pool is still running"):
-        pool.join()
-
-
 def test_a_callback_cannot_wait_for_the_pool(pool: Pool) -> None:
     errors: list[BaseException] = []
 
@@ -369,27 +288,6 @@ def test_a_pool_that_nobody_holds_is_ended_with_a_warning() -> None:
     with pytest.warns(ResourceWarning, match="unclosed running multiprocessing pool <mpqueue"):
         holder.clear()
     wait_until(lambda: processes() == before, what="the workers to end")
-
-
-@pytest.mark.long
-def test_a_pool_lives_as_long_as_a_result_is_to_come(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-    got: list[Any] = []
-    before = processes()
-    Pool(1).apply_async(do.block_until_told(gate), ("a",), callback=got.append)
-    gate.wait_for("a")
-    gc.collect()
-
-    def is_warned_of() -> bool:
-        gate.open()
-        gc.collect()
-        return len(caught) > 0
-
-    with pytest.warns(ResourceWarning, match="unclosed running") as caught:
-        wait_until(is_warned_of)
-    caught.clear()  # it holds the pool
-    wait_until(lambda: gc.collect() >= 0 and processes() == before, what="the worker to end")
-    assert got == ["a"]
 
 
 def test_a_program_that_leaves_a_pool_open_ends(tmp_path: Path) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import os
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -87,20 +85,6 @@ def test_coroutines_are_where_they_wait_and_where_they_work(queue: JobQueue) -> 
     found = of_lines(profile)
     assert found.keys() >= {line(wait_and_work, 1), line(wait_and_work, 2), line(work, 1)}
     assert all(stack[0].function == "wait_and_work" for stack in profile.stacks if stack[0].file)
-
-
-def spin_or_die(item: str) -> None:
-    spin(0.3)  # well above what an item has to take to be shown by itself
-    if item == "deadly":
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-@pytest.mark.long
-def test_an_item_that_dies_takes_only_its_own_samples_along(queue: JobQueue) -> None:
-    job = queue.run(["a", "deadly", "b"], spin_or_die, profile=True)
-    assert [str(item.status) for item in job.items] == ["completed", "failed", "completed"]
-    assert job.profile is not None
-    assert {*job.profile.items} == {0, 2}
 
 
 def has_sampler(_: int) -> bool:

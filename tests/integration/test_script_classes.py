@@ -141,43 +141,6 @@ def test_classes_that_only_items_bring_are_what_they_were_when_the_job_was_creat
     assert run_program(tmp_path, IN_TURNS + BROUGHT_BY_ITEMS).stderr == ""
 
 
-SET_IN_A_JOB = """
-    class Config:
-        owner = None
-        seen = []
-
-    def set_up(owner):
-        def setup():
-            Config.owner = owner
-            Config.seen.append(owner)
-        return setup
-
-    def look(item, state):
-        Config.seen.append("item")
-        return Config.owner, Config.seen[0], set(Config.seen[1:])
-
-    def look_alone(item):
-        return Config.owner, Config.seen
-
-    if __name__ == "__main__":
-        with mpqueue.JobQueue(2) as queue:
-            runs = {owner: begin(queue, owner, look, setup=set_up(owner)) for owner in "abc"}
-            for _ in range(4):
-                for owner, run in runs.items():
-                    found = run_more(queue, run, range(4))
-                    assert found == [(owner, owner, {"item"})] * 4, found
-                    assert queue.run([Config(), 1, 2], look_alone).results == [(None, [])] * 3
-            for run in runs.values():
-                queue.seal(run.job)
-                run.result(60)
-        assert (Config.owner, Config.seen) == (None, [])
-"""
-
-
-def test_what_a_setup_or_a_handler_sets_on_a_class_no_other_job_sees(tmp_path: Path) -> None:
-    assert run_program(tmp_path, IN_TURNS + SET_IN_A_JOB).stderr == ""
-
-
 INSTANCES = """
     import abc
     import enum

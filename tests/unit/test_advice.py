@@ -1,16 +1,14 @@
-"""The advice of a report: each piece where its figures say so, with these figures, and none where they don't."""
+"""The advice of a report. Most rules are held by test_bad_programs.py, with figures that were recorded."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
 
-import numpy as np
 import pytest
 
 from mpqueue._core.state.item_table import Failure
 from mpqueue._core.state.job_book import JobBook
-from mpqueue._core.state.timings import Event
 from mpqueue._report.advice import advise, conclude
 from mpqueue._report.figures import measure
 from mpqueue._report.report_text import facts
@@ -26,24 +24,9 @@ def advice(book: JobBook, cpus: int = 8, alone: JobBook | None = None) -> list[s
     return conclude(figures, advise(figures, None if alone is None else measure(alone, now, cpus)))
 
 
-def heavy_handler() -> JobBook:
-    run = Run()
-    run.timings.handler_packed(3.0, 31_000_000, "the variable 'model' of its closure")
-    run.chunk(0, 7, loading=3.2)
-    return run.end(7)
-
-
 def imports() -> JobBook:
     run = Run()
     run.chunk(0, 10, loading=4.0)
-    return run.end(10)
-
-
-def big_items() -> JobBook:
-    run = Run(lanes=2)
-    for lane in (0, 1):
-        left = 2 * lane + 2
-        run.chunk(left, 10, lane=lane, left=left, pickling=2.0, unpacking=1.0, size=20_000_000, items=10)
     return run.end(10)
 
 
@@ -51,20 +34,6 @@ def slow_objects() -> JobBook:
     run = Run()
     run.chunk(0, 10, unpacking=4.0, size=100)
     return run.end(10)
-
-
-def big_results() -> JobBook:
-    run = Run()
-    run.chunk(0, 10, packing=3.0, size=5_000_000)
-    return run.end(10)
-
-
-class Scan:
-    """An object whose content is in its pickle."""
-
-    def __init__(self) -> None:
-        self.name = "scan"
-        self.points = {number: str(number) for number in range(50_000)}
 
 
 class Closed:
@@ -101,37 +70,11 @@ def copied_results() -> JobBook:
     return run.end(10)
 
 
-def slow_results() -> JobBook:
-    run = Run()
-    run.chunk(0, 10, packing=3.0)
-    return run.end(10)
-
-
-def tiny_items() -> JobBook:
-    run = Run(range(10**6))
-    run.chunk(0, 1, items=512 * 40, handling=0.4)
-    return run.end(1)
-
-
-def single_tiny_items() -> JobBook:
-    run = Run(chunksize=1)
-    for number in range(100):
-        run.chunk(number / 1000, (number + 0.9) / 1000, handling=0.0002)
-    return run.end(0.1)
-
-
 def long_setup() -> JobBook:
     run = Run(lanes=2)
     for lane in (0, 1):
         run.chunk(0, 10, lane=lane, setup=6.0)
     return run.end(10)
-
-
-def short_job() -> JobBook:
-    run = Run(ready=False)
-    run.timings.lane_ready(0, START + 0.1)
-    run.chunk(0.1, 0.5)
-    return run.end(0.5)
 
 
 def run_with_a_death() -> Run:
@@ -141,10 +84,6 @@ def run_with_a_death() -> Run:
     run.timings.lane_ready(0, START + 3)
     run.chunk(3, 10)
     return run
-
-
-def dying_workers() -> JobBook:
-    return run_with_a_death().end(10)
 
 
 def dying_workers_among_failures() -> JobBook:
@@ -171,68 +110,10 @@ def dying_setups() -> JobBook:
     return run.end(10)
 
 
-def recycled_workers() -> JobBook:
-    run = Run()
-    run.chunk(0, 2)
-    run.timings.lane_gone(0, START + 2, worked=False, died=False)
-    run.timings.lane_ready(0, START + 5)
-    run.chunk(5, 10)
-    return run.end(10)
-
-
 def few_items() -> JobBook:
     run = Run(range(2), lanes=4)
     run.chunk(0, 10)
     run.chunk(0, 10, lane=1)
-    return run.end(10)
-
-
-def straggler() -> JobBook:
-    run = Run(range(20), lanes=2)
-    for number in range(10):
-        run.chunk(number / 10, number / 10 + 0.1, lane=1)
-    run.chunk(0, 9)
-    return run.end(9)
-
-
-def late_retries() -> JobBook:
-    run = Run(range(20), lanes=2)
-    for number in range(10):
-        run.chunk(number, number + 1, lane=0)
-        run.chunk(number, number + 1, lane=1)
-    run.book.table.fail_try(3, Failure(ValueError("no"), elapsed=0.001), 1)
-    run.book.retries = 1
-    run.timings.note(Event(START + 10, "retry", item=3))
-    return run.end(30)
-
-
-def coarse_items() -> JobBook:
-    run = Run(range(3), lanes=2)
-    run.chunk(0, 5)
-    run.chunk(0, 5, lane=1)
-    run.chunk(5, 10)
-    return run.end(10)
-
-
-def slow_listeners() -> JobBook:
-    run = Run()
-    run.chunk(0, 10)
-    run.timings.heard.seconds, run.timings.heard.end_told_at = 25.0, START + 30
-    return run.end(10)
-
-
-def failing_tries() -> JobBook:
-    run = Run()
-    run.chunk(0, 10)
-    for _ in range(4):
-        run.book.table.fail_try(0, Failure(OSError("disk full"), elapsed=1.0), 1)
-    return run.end(10)
-
-
-def crowd() -> JobBook:
-    run = Run(lanes=16)
-    for lane in range(16):
-        run.chunk(0, 10, lane=lane, cpu=5.0, delayed=5.0)
     return run.end(10)
 
 
@@ -242,102 +123,12 @@ def busy_machine() -> JobBook:
     return run.end(10)
 
 
-def waiting_handler() -> JobBook:
-    run = Run()
-    run.chunk(0, 10, cpu=2.0)
-    return run.end(10)
-
-
-def threads() -> JobBook:
-    run = Run(lanes=4)
-    for lane in range(4):
-        run.chunk(0, 10, lane=lane, cpu=40.0)
-    return run.end(10)
-
-
-def bound(cpu: float, delayed: float = 0.0) -> JobBook:
-    """Alone an item takes 10 ms, beside seven others 70."""
-    run = Run(lanes=8)
-    for lane in range(8):
-        run.chunk(0, 0.001, lane=lane)
-    for number in range(20):
-        run.chunk(0.1 + number / 100, 0.11 + number / 100, cpu=cpu / 100)
-    for number in range(20):
-        for lane in range(8):
-            start = 1 + 0.07 * number
-            run.chunk(start, start + 0.07, lane=lane, cpu=0.07 * cpu, delayed=0.07 * delayed)
-    return run.end(2.4)
-
-
-def slow_at_first() -> JobBook:
-    run = Run(lanes=2)
-    for lane in (0, 1):
-        run.chunk(0, 4, lane=lane)
-        for number in range(6):
-            run.chunk(4 + number, 5 + number, lane=lane, items=10)
-    return run.end(10)
-
-
-def one_slow_worker() -> JobBook:
-    run = Run(range(66), lanes=2)
-    for number in range(6):
-        run.chunk(number, number + 1, lane=0)
-        run.chunk(number, number + 1, lane=1, items=10)
-    return run.end(6)
-
-
-def items_slow_to_make() -> JobBook:
-    run = Run(lanes=2)
-    run.timings.items_read(10.0)
-    for lane in (0, 1):
-        run.chunk(0, 10, lane=lane, items=100)
-    return run.end(10)
-
-
-def too_little_work() -> JobBook:
-    run = Run(range(1000), lanes=2, ready=False)
-    for lane in (0, 1):
-        run.timings.lane_ready(lane, START + 0.4)
-        run.chunk(0.4, 0.41, lane=lane, items=500)
-    return run.end(0.45)
-
-
 @pytest.mark.parametrize(
     ("made", "starts", "says"),
     [
-        (heavy_handler, "62% of the time went", "a 31.0 MB closure, most of it the variable 'model' of its closure"),
         (imports, "Each worker took 4.00 s to load the handler, 40% of the time", "Keep one queue for several jobs"),
-        (big_items, "40% of the time went into pickling and unpickling items", "they are 2.00 MB each: send paths"),
-        (slow_objects, "40% of the time went into pickling and unpickling items", "slow to pickle: send plain data"),
-        (
-            big_results,
-            "30% of the time went into pickling and unpickling results",
-            "they are 5.00 MB each: return less",
-        ),
-        (
-            lambda: copied_items({"name": 1, "scans": [[Scan()]]}),
-            "40% of the time went into pickling and unpickling items",
-            "the dict of 539 kB in one is copied into the pickle and out of it: put numbers into a numpy array",
-        ),
-        (lambda: copied_items(Prickly()), "40%", "they are 2.00 MB each: send paths"),
-        (lambda: copied_items((bytes(2_000_000), [1])), "40%", "they are 2.00 MB each: send paths"),
-        (lambda: copied_items([np.zeros(250_000), "text"]), "40%", "they are 2.00 MB each: send paths"),
-        (
-            lambda: copied_items(np.array([[str(number)] for number in range(50_000)], object)),
-            "40%",
-            "in one is copied into the pickle and out of it: make it an array of numbers",
-        ),
-        (
-            copied_results,
-            "30% of the time went",
-            "Closed of 369 kB in one is copied into the pickle and out of it: send",
-        ),
-        (slow_results, "30% of the time went", "slow to pickle: return plain data"),
-        (tiny_items, "Items take 20 us: they were sent 20,480 at a time, and still 60%", "Do more in one item"),
-        (single_tiny_items, "Items take 200 us, and chunksize=1 sends 1 at a time", "Leave chunksize out."),
-        (long_setup, "setup took 6.00 s a worker, 60% of the time", "put more items into one job"),
-        (short_job, "Starting the workers took 20% of a job of 500 ms", "keep the queue open"),
-        (dying_workers, "1 worker died and had to be replaced, 30%", "item.history of the items that were tried"),
+        (few_items, "2 items for 4 workers", "cut the items smaller"),
+        (busy_machine, "For 40% of their time at work the workers had no free CPU", "other programs"),
         (
             dying_workers_among_failures,
             "1 worker died and had to be replaced, 30%",
@@ -348,36 +139,13 @@ def too_little_work() -> JobBook:
             "1 worker died and had to be replaced, 30%",
             "most often for SetupError: setup failed in every worker; job.failures has the items",
         ),
-        (recycled_workers, "Replacing workers took 30% of the time", "max_items_per_worker"),
-        (few_items, "2 items for 4 workers", "cut the items smaller"),
+        (slow_objects, "40% of the time went into pickling and unpickling items", "slow to pickle: send plain data"),
+        (lambda: copied_items(Prickly()), "40%", "they are 2.00 MB each: send paths"),
         (
-            straggler,
-            "At the end the other workers had nothing to do for 44%",
-            "item 10 took 9.00 s, 90 times the median",
+            copied_results,
+            "30% of the time went",
+            "Closed of 369 kB in one is copied into the pickle and out of it: send",
         ),
-        (late_retries, "For 20.0 s, 67% of the time, nothing ran: 1 try had failed", "A shorter base_delay"),
-        (coarse_items, "At the end the other workers had nothing to do for 25%", "items are long for a job of 10.0 s"),
-        (slow_listeners, "Listeners took 25.0 s, and the run", "resolved 20.0 s after the job's end"),
-        (failing_tries, "40% of the time went into 4 tries that failed", "most often OSError: disk full"),
-        (crowd, "16 workers share 8 CPUs: for 50% of their time", "8 workers do as much"),
-        (busy_machine, "For 40% of their time at work the workers had no free CPU", "other programs"),
-        (waiting_handler, "The handler waits 80% of its time", "JobQueue(8)"),
-        (
-            threads,
-            "The handler has threads of its own (as BLAS has) in each of 4 workers, which use 4.0 CPUs each",
-            "threads_per_worker=1",
-        ),
-        (slow_at_first, "The first item of each worker took 3.90 s longer than later ones (100 ms), 39%", "preload"),
-        (one_slow_worker, "Worker 0 took 10x as long for an item as the others (1.00 s, 100 ms)", "shares"),
-        (
-            items_slow_to_make,
-            "It took 10.0 s to go through the items, 50% of the time",
-            "Let the handler do that work",
-        ),
-        (too_little_work, "A plain loop would take about 20.0 ms (1,000 items of 20 us", "and this took 450 ms"),
-        (lambda: bound(1.0), "8 workers gave 1.1 times one: while 1.0 workers were busy", "bound by memory bandwidth"),
-        (lambda: bound(0.7), "8 workers gave 1.1 times one", "bound by what it waits for"),
-        (lambda: bound(0.5, 0.5), "8 workers gave 1.1 times one", "They had too few CPUs."),
     ],
 )
 def test_what_is_slow_is_named_with_its_figures(made: Callable[[], JobBook], starts: str, says: str) -> None:
