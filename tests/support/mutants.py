@@ -4,7 +4,8 @@
 from then on. First some processes run all tests once, to see which of them reach which line. Then there is one process
 for each mutant: it changes the code of the function concerned, in its memory only, and runs the tests that reach the
 line, the quickest first, until one fails. A mutant that none of them notices lives, and shows where a test asserts
-nothing. One that makes the tests hang has been noticed. What runs in programs that a test starts is not changed.
+nothing. One that makes the tests hang has been noticed. The programs that tests start, workers among them, run the
+changed code too, and say which functions they call, see `tests.support.startup`.
 """
 
 from __future__ import annotations
@@ -17,18 +18,19 @@ import fnmatch
 import gc
 import importlib
 import json
+import marshal
 import math
+import mmap
 import multiprocessing
 import os
 import random
 import resource
 import signal
-import sys
 import tempfile
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -38,6 +40,7 @@ from typing import Any
 import pytest
 
 from tests.support import leaks
+from tests.support.startup import sitecustomize
 
 ROOT = Path(__file__).parent.parent.parent
 #: The code that is changed.
@@ -46,9 +49,9 @@ ROOMS = ("mpqueue/_core", "mpqueue/_parent/journal", "mpqueue/_wire")
 STILL, WAITING = ("tests/unit", "tests/simulation"), ("tests/integration", "tests/contract")
 CHANGING = "the_model_finds or the_simulation_finds"
 #: Seconds of the CPU: of the tests that reach a mutant as many are run as took so long beforehand.
-BUDGET = 60.0
-#: Seconds after which a test is said to hang, also on a busy machine, and all tests of a mutant.
-HANGS, LIMIT = 300, 1500.0
+BUDGET = 40.0
+#: Seconds after which a test is said to hang, also on a busy machine: of all, and for each second that it takes else.
+HANGS, LIKEWISE = 30, 20
 #: Bytes that a mutant may take: one that fills the memory fails before it disturbs others.
 MEMORY = 8 << 30
 
@@ -71,6 +74,8 @@ _SWAPPED: dict[type[ast.AST], type[ast.AST]] = {
     ast.Div: ast.Mult,
     ast.FloorDiv: ast.Mult,
 }
+
+_NEGATED: dict[type[ast.AST], type[ast.AST]] = {ast.Lt: ast.GtE, ast.LtE: ast.Gt, ast.Gt: ast.LtE, ast.GtE: ast.Lt}
 
 #: What nobody tells from None who asks whether it is true.
 _AS_NONE = frozenset({"return None", "return False", "return ''", "return ()"})
@@ -168,7 +173,7 @@ def _inside(node: ast.AST) -> Iterator[ast.AST]:
 def _changes(node: ast.AST) -> Iterator[ast.AST]:
     match node:
         case ast.Compare(ops=[op]) if type(op) in _SWAPPED:
-            yield _with(node, ops=[_SWAPPED[type(op)]()])
+            yield _with(node, ops=[(_NEGATED if _is_threshold(node) else _SWAPPED)[type(op)]()])
         case ast.BoolOp(op=op) | ast.BinOp(op=op) if type(op) in _SWAPPED:
             yield _with(node, op=_SWAPPED[type(op)]())
         case ast.UnaryOp(op=ast.Not(), operand=operand):
@@ -185,6 +190,17 @@ def _changes(node: ast.AST) -> Iterator[ast.AST]:
             yield ast.Pass()
         case ast.IfExp(test=test):
             yield _with(node, test=ast.UnaryOp(ast.Not(), test))
+
+
+def _is_threshold(comparison: ast.Compare) -> bool:
+    """Whether the clock, or a measure that the code names, decides: nobody is promised on which side that moment is.
+
+    That it decides at all shows where the comparison is the other way round.
+    """
+    names = {each.id for each in ast.walk(comparison) if isinstance(each, ast.Name)}
+    names |= {each.attr for each in ast.walk(comparison) if isinstance(each, ast.Attribute)}
+    named = any(name == "now" or (len(name) > 1 and name.isupper()) for name in names)
+    return named and type(comparison.ops[0]) in _NEGATED
 
 
 def _with(node: ast.AST, **fields: object) -> ast.AST:
@@ -210,6 +226,8 @@ class Reached:
 
     lines: dict[str, dict[str, list[str]]]
     seconds: dict[str, float]
+    #: Of each file the first and last lines of functions, and which tests start programs that call them.
+    programs: dict[str, list[tuple[int, int, list[str]]]]
 
     def add(self, more: Reached) -> None:
         """What other tests reach."""
@@ -217,13 +235,18 @@ class Reached:
         for path, by_line in more.lines.items():
             for line, tests in by_line.items():
                 self.lines.setdefault(path, {}).setdefault(line, []).extend(tests)
+        for path, functions in more.programs.items():
+            self.programs.setdefault(path, []).extend(functions)
 
     def chosen(self, mutant: Mutant) -> list[str]:
-        """The tests that reach it, the quickest first, as many as there is time for."""
-        lines = self.lines.get(mutant.path, {})
-        tests = {test for line in range(mutant.line, mutant.last + 1) for test in lines.get(str(line), ())}
+        """The tests that reach it, the quickest first, as many as there is time for; then those whose programs do."""
+        lines, functions = self.lines.get(mutant.path, {}), self.programs.get(mutant.path, [])
+        here = {test for line in range(mutant.line, mutant.last + 1) for test in lines.get(str(line), ())}
+        there = {test for first, last, tests in functions if first <= mutant.line <= last for test in tests}
+        return [*self._quickest(here, BUDGET), *self._quickest(there - here, BUDGET / 2)]
+
+    def _quickest(self, tests: set[str], left: float) -> list[str]:
         chosen: list[str] = []
-        left = BUDGET
         for test in sorted(tests, key=lambda one: (self.seconds[one], one)):
             left -= self.seconds[test]
             if left < 0 and chosen:
@@ -240,6 +263,7 @@ class Forking:
         self._mutants = mutants
         self._jobs = jobs
         self._path = reached
+        self._functions: dict[str, list[FunctionType]] = {}
 
     @pytest.hookimpl
     def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
@@ -258,12 +282,17 @@ class Forking:
     @pytest.hookimpl
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Instead of pytest's own, which runs one test after the other."""
-        for path in {mutant.path for mutant in self._mutants}:  # also what tests import while they run
+        paths = {mutant.path for mutant in self._mutants}
+        for path in paths:  # also what tests import while they run
             importlib.import_module(path.removesuffix(".py").removesuffix("/__init__").replace("/", "."))
+        for function in [one for one in gc.get_objects() if isinstance(one, FunctionType)]:
+            file = Path(function.__code__.co_filename)
+            if file.is_relative_to(ROOT) and (path := file.relative_to(ROOT).as_posix()) in paths:
+                self._functions.setdefault(path, []).append(function)
+        gc.freeze()  # collections of the processes that are forked do not copy all of this one's memory
         if not self._path.exists():
             self._reach(session)
-        if self._path.exists():
-            self._try_all(session, Reached(**json.loads(self._path.read_text())))
+        self._try_all(session, Reached(**json.loads(self._path.read_text())))
         return True
 
     def _reach(self, session: pytest.Session) -> None:
@@ -273,33 +302,31 @@ class Forking:
             process.start()
         for process in processes:
             process.join()
-        if any(process.exitcode for process in processes):
-            print("the fast tests have to pass before anything is changed")
-        else:
-            reached = Reached({}, {})
-            for part in parts:
-                reached.add(Reached(**json.loads(part.read_text())))
-            self._path.write_text(json.dumps(vars(reached)))
+        reached = Reached({}, {}, {})
+        for part in parts:
+            reached.add(Reached(**json.loads(part.read_text())))
+        self._path.write_text(json.dumps(vars(reached)))
 
     def _try_all(self, session: pytest.Session, reached: Reached) -> None:
         items = {item.nodeid: item for item in session.items}
-        running: dict[int, tuple[Mutant, Any, float, int]] = {}
+        running: dict[int, tuple[Mutant, Any, float, int, float]] = {}
         waiting = list(self._mutants)[::-1]
         while waiting or running:
             while waiting and len(running) < self._jobs:
                 mutant = waiting.pop()
-                tests = [items[one] for one in reached.chosen(mutant) if one in items]
+                tests = [(items[one], reached.seconds[one]) for one in reached.chosen(mutant) if one in items]
                 if not tests:
                     self._tell(mutant, UNREACHED, 0, 0.0)
                     continue
-                seconds = sum(reached.seconds[test.nodeid] for test in tests)
-                process = _forks.Process(target=try_out, args=(mutant, session, tests, 3 * seconds))
+                functions = self._functions.get(mutant.path, [])
+                process = _forks.Process(target=try_out, args=(mutant, session, tests, functions))
                 process.start()
-                running[process.sentinel] = mutant, process, time.monotonic(), len(tests)
+                limit = 10 * HANGS + LIKEWISE * sum(seconds for _, seconds in tests)
+                running[process.sentinel] = mutant, process, time.monotonic(), len(tests), limit
             wait(list(running), timeout=1.0)
-            for sentinel, (mutant, process, started, count) in list(running.items()):
+            for sentinel, (mutant, process, started, count, limit) in list(running.items()):
                 took = time.monotonic() - started
-                if process.exitcode is None and took < LIMIT:
+                if process.exitcode is None and took < limit:
                     continue
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)  # and what its tests have left
@@ -332,13 +359,14 @@ def run(item: pytest.Item, after: pytest.Item | None) -> bool:
 
 
 def reach(session: pytest.Session, parts: list[Path], into: Path) -> None:
-    """Write down what the tests of some of the files reach. Ends with another code than 0 where one fails."""
+    """Write down what the tests of some of the files reach. One that fails before anything is changed is left out."""
     from coverage import Coverage  # only where it is asked for
 
     files = sorted({item.path for item in session.items})[parts.index(into) :: len(parts)]
     items = [item for item in session.items if item.path in files]
     terminal = os.dup(1)
     settle_in(session)
+    calls = CallsOfPrograms(len(items))
     coverage = Coverage(
         include=[f"{ROOT / room}/*" for room in ROOMS],
         data_file=None,
@@ -350,43 +378,99 @@ def reach(session: pytest.Session, parts: list[Path], into: Path) -> None:
     seconds: dict[str, float] = {}
     for item, after in zip(items, [*items[1:], None], strict=True):
         coverage.switch_context(item.nodeid)
+        calls.begin(item.nodeid)
         started = sum(os.times()[:4])
-        if not run(item, after):
-            os.write(terminal, f"{item.nodeid} fails before anything was changed\n".encode())
-            sys.exit(1)
-        seconds[item.nodeid] = round(sum(os.times()[:4]) - started, 3)
+        if run(item, after):
+            seconds[item.nodeid] = round(sum(os.times()[:4]) - started, 3)
+        else:
+            os.write(terminal, f"left out, since it fails before anything is changed: {item.nodeid}\n".encode())
+            session.testsfailed = 0
     coverage.stop()
     data = coverage.get_data()
     lines = {
         Path(file).relative_to(ROOT).as_posix(): {
-            str(line): [one for one in tests if one] for line, tests in data.contexts_by_lineno(file).items()
+            str(line): [one for one in tests if one in seconds] for line, tests in data.contexts_by_lineno(file).items()
         }
         for file in data.measured_files()
     }
-    into.write_text(json.dumps(vars(Reached(lines, seconds))))
+    into.write_text(json.dumps(vars(Reached(lines, seconds, calls.found(seconds)))))
     os._exit(0)  # what the tests have left in this process can't hold up its end
 
 
-def try_out(mutant: Mutant, session: pytest.Session, items: list[pytest.Item], seconds: float) -> None:
-    """Run these tests with the change until one fails."""
+class CallsOfPrograms:
+    """Which functions are called in the programs that tests start: there each says so in a table that all map."""
+
+    def __init__(self, most: int) -> None:
+        self._functions: list[tuple[str, int, int]] = []
+        self._tests: list[str] = []
+        for path in [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]:
+            module = ast.parse(path.read_bytes())
+            for node in ast.walk(module):
+                if isinstance(node, ast.FunctionDef):
+                    said = ast.parse(f"{sitecustomize.CALLED}({len(self._functions)})").body[0]
+                    for each in ast.walk(said):
+                        ast.copy_location(each, node)
+                    node.body.insert(ast.get_docstring(node) is not None, said)
+                    self._functions.append((path.relative_to(ROOT).as_posix(), node.lineno, node.end_lineno or 0))
+            run_in_programs(path, compile(module, str(path), "exec"))
+        table = tempfile.mkstemp()[1]
+        os.truncate(table, sitecustomize.START + most * len(self._functions))
+        with open(table, "r+b") as file:
+            self._table = mmap.mmap(file.fileno(), 0)
+        os.environ[sitecustomize.CALLS] = table
+
+    def begin(self, test: str) -> None:
+        """From now on it is that test."""
+        start = sitecustomize.START + len(self._tests) * len(self._functions)
+        self._table[: sitecustomize.START] = start.to_bytes(sitecustomize.START, "little")
+        self._tests.append(test)
+
+    def found(self, tests: Container[str]) -> dict[str, list[tuple[int, int, list[str]]]]:
+        """As in `Reached`."""
+        found: dict[str, list[tuple[int, int, list[str]]]] = {}
+        for number, (path, first, last) in enumerate(self._functions):
+            called = self._table[sitecustomize.START + number :: len(self._functions)]
+            by = [test for test, is_called in zip(self._tests, called) if is_called and test in tests]  # noqa: B905
+            if by:
+                found.setdefault(path, []).append((first, last, by))
+        return found
+
+
+def run_in_programs(path: Path, code: CodeType) -> None:
+    """The programs that tests start from now on run this in place of the file."""
+    folder = Path(os.environ.setdefault(sitecustomize.CHANGED, tempfile.mkdtemp()))
+    name = path.relative_to(ROOT).as_posix().removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+    (folder / name).write_bytes(marshal.dumps(code))
+
+
+def try_out(
+    mutant: Mutant, session: pytest.Session, tests: list[tuple[pytest.Item, float]], functions: list[FunctionType]
+) -> None:
+    """Run these tests, which take so many seconds each, with the change until one fails."""
     settle_in(session)
-    resource.setrlimit(resource.RLIMIT_CPU, (int(seconds) + 30, resource.RLIM_INFINITY))
+    resource.setrlimit(
+        resource.RLIMIT_CPU, (3 * int(sum(seconds for _, seconds in tests)) + 30, resource.RLIM_INFINITY)
+    )
     path = ROOT / mutant.path
-    if not change_functions(path, mutant.applied(path.read_bytes())):
+    changed = compile(mutant.applied(path.read_bytes()), str(path), "exec")
+    if not change_functions(functions, changed):
         os._exit(_NOT_MADE)
-    for item, after in zip(items, [*items[1:], None], strict=True):
+    run_in_programs(path, changed)
+    items = [item for item, _ in tests]
+    for (item, seconds), after in zip(tests, [*items[1:], None], strict=True):
+        item.add_marker(pytest.mark.timeout(HANGS + LIKEWISE * seconds))
         if not run(item, after):
             os._exit(1)
     os._exit(_LIVES)
 
 
-def change_functions(path: Path, changed: bytes) -> bool:
+def change_functions(functions: list[FunctionType], changed: CodeType) -> bool:
     """Give the functions of a module the code they have in its changed source; whether there were any to change."""
-    codes = {(code.co_qualname, code.co_firstlineno): code for code in _codes(compile(changed, str(path), "exec"))}
+    codes = {(code.co_qualname, code.co_firstlineno): code for code in _codes(changed)}
     count = 0
-    for function in [one for one in gc.get_objects() if isinstance(one, FunctionType)]:
+    for function in functions:
         old = function.__code__
-        new = codes.get((old.co_qualname, old.co_firstlineno)) if old.co_filename == str(path) else None
+        new = codes.get((old.co_qualname, old.co_firstlineno))
         if new is not None and new != old and new.co_freevars == old.co_freevars:
             function.__code__ = new
             count += 1
@@ -425,7 +509,7 @@ def main() -> None:
     chosen = random.Random(args.seed).sample(mutants, min(args.count, len(mutants)))
     with tempfile.TemporaryDirectory() as folder:
         forking = Forking(chosen, args.jobs, args.reached or Path(folder, "reached.json"))
-        options = ("-q", "-s", "-k", f"not ({CHANGING})", "-p", "no:cacheprovider", f"--timeout={HANGS}")
+        options = ("-q", "-s", "-k", f"not ({CHANGING})", "-p", "no:cacheprovider", f"--timeout={20 * HANGS}")
         os.chdir(ROOT)
         pytest.main([*options, "-o", "faulthandler_timeout=0", *STILL, *WAITING], plugins=[forking])
     noticed: Counter[str] = Counter()

@@ -6,7 +6,7 @@ of the random characters, `tests.support.leaks` recognises what a program of our
 Names keep their length.
 
 Nothing is imported here: the modules are changed when the program itself imports them. Processes that ignore PYTHONPATH
-have no tag.
+have no tag. What `tests.support.mutants` has changed is run in place of what is in the files.
 """
 
 from __future__ import annotations
@@ -18,6 +18,11 @@ from typing import Any
 
 #: The variable that holds this run's cookie.
 COOKIE = "MPQUEUE_TEST_RUN"
+#: The variables that hold a folder with changed code, by the names of modules, and the file in which it notes calls,
+#: behind as many bytes that say where.
+CHANGED, CALLS, START = "MPQUEUE_TEST_CHANGED", "MPQUEUE_TEST_CALLS", 8
+#: What changed code calls with the number of each function that it runs.
+CALLED = "called_in_a_test"
 #: Letters that are no hexadecimal digits: names of `multiprocessing.shared_memory` consist of these.
 _LETTERS = str.maketrans("0123456789abcdef", "ghijklmnopqrstuv")
 _LENGTH = 4
@@ -80,6 +85,31 @@ def _find(name: str, path: Any, finders: list[Any]) -> Any:
     return next(filter(None, (finder.find_spec(name, path) for finder in finders)), None)
 
 
+def _run_changed(folder: str) -> None:
+    import builtins
+    import marshal
+    import mmap
+    from importlib.machinery import SourceFileLoader
+
+    unchanged = SourceFileLoader.get_code
+
+    def get_code(self: Any, name: str) -> Any:
+        if name.startswith("mpqueue.") and os.path.exists(path := os.path.join(folder, name)):
+            with open(path, "rb") as file:
+                return marshal.load(file)
+        return unchanged(self, name)
+
+    SourceFileLoader.get_code = get_code  # type: ignore[assignment,method-assign]
+    if CALLS in os.environ:
+        with open(os.environ[CALLS], "r+b") as file:
+            table = mmap.mmap(file.fileno(), 0)
+
+        def called(number: int) -> None:
+            table[int.from_bytes(table[:START], "little") + number] = 1
+
+        setattr(builtins, CALLED, called)
+
+
 def _run_the_one_behind() -> None:
     """Run the ``sitecustomize`` that this one hides, if there is one."""
     here = os.path.dirname(os.path.abspath(__file__))
@@ -105,6 +135,8 @@ def install() -> None:
 
 if __name__ == "sitecustomize":
     install()
+    if CHANGED in os.environ:
+        _run_changed(os.environ[CHANGED])
     if os.environ.get("MPQUEUE_PORTABLE") == "1":
         import bare_posix  # type: ignore[import-not-found]
 
