@@ -378,7 +378,7 @@ class Scheduler:
             case TimerKind.STOP:
                 if (job := stopping.due(books, timer)) is not None:
                     self._cancel(job, kill=False)
-            case TimerKind.SETUP_AGAIN | TimerKind.APART | TimerKind.PASSED:
+            case TimerKind.SETUP_AGAIN | TimerKind.APART | TimerKind.GO_ON:
                 pass  # the step's dispatch finds that it may go on
             case _:
                 lane = books.live_lane(timer.subject, timer.detail)

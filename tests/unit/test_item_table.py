@@ -245,6 +245,17 @@ def test_what_an_item_cost_is_forgotten_before_its_next_try() -> None:
     assert (table.cpu[0], table.peak[0], table.cpu[1]) == (0, 0, 0.25)
 
 
+@pytest.mark.parametrize(
+    ("foreign", "ended", "inherits"), [(True, True, True), (False, False, True), (False, True, False)]
+)
+def test_where_freeing_may_run_users_code_another_has_what_it_held(foreign: bool, ended: bool, inherits: bool) -> None:
+    table, inherited = table_of(2), list[Any]()
+    table.live.heir, table.live.foreign = inherited.append, foreign
+    table.complete(range(2 if ended else 1), ["a", "b"][: 2 if ended else 1])
+    del table
+    assert [left["results"][0] for left in inherited] == ["a"] * inherits
+
+
 def test_a_row_stays_as_it_was() -> None:
     table = make_table([{"id": "a"}, {"id": "b"}])
     table.fail_try(1, Failure(ValueError("no"), elapsed=1.0), 99)

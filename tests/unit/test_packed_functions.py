@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import types
 from collections.abc import Iterator
+from typing import Any
 
 import cloudpickle
 import pytest
 
+from mpqueue._wire.pickling.packed_functions import constant_parts
 from mpqueue._wire.pickling.payload import dump_code, load
 
 SOURCE = """
@@ -60,6 +63,18 @@ def test_one_of_the_script_goes_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "__main__", script)
     packed, _ = dump_code(script.double)
     assert load(packed) is not script.double
+
+
+def test_what_a_function_reads_is_constant_where_nothing_can_set_it_anew(module: types.ModuleType) -> None:
+    def reading(value: Any) -> Any:
+        return lambda: value
+
+    constant = (1, "a", (frozenset({2}), b""), module, module.double, functools.partial(max, 1, key=abs))
+    for value in constant:
+        assert constant_parts(reading(value)) is not None, value
+    gone = types.ModuleType(module.__name__)
+    for value in ([1], gone, sys.modules["__main__"]):
+        assert constant_parts(reading(value)) is None, value
 
 
 def test_what_was_registered_to_go_whole_does(module: types.ModuleType) -> None:

@@ -46,6 +46,7 @@ class FakeKeepers:
     def __init__(self) -> None:
         self.lines: list[tuple[Any, Any]] = []
         self.ended: list[int] = []
+        self.hurried: list[int] = []
 
     def is_busy(self, _: int) -> bool:
         return bool(self.lines)
@@ -56,6 +57,9 @@ class FakeKeepers:
     def do(self, *, cut_short: bool = False) -> None:
         aside, then = self.lines.pop(0)
         then(aside.cut_short() if cut_short else aside.run())
+
+    def hurry(self, number: int) -> None:
+        self.hurried.append(number)
 
     def end(self, number: int) -> None:
         self.ended.append(number)
@@ -222,6 +226,21 @@ def test_what_runs_users_code_is_written_in_turn_and_told_when_that_is_on_disk(
         recorded.write(nth)
     assert recorded.told == [AnnounceItems] * 3 + [AnnounceFinished]
     assert caplog.text.count("can't be pickled (TypeError: not me); it will run again") == 1, "it is said once"
+
+
+@pytest.mark.parametrize("killed", ["the job", "all"])
+def test_of_a_job_that_was_killed_nothing_that_comes_later_takes_long(recorded: Recorded, killed: str) -> None:
+    def complete(index: int) -> None:
+        recorded.job.table.complete(range(index, index + 1), [Recorded])
+        recorded.announce(AnnounceItems(recorded.job, [index], frozenset(), {}, 1, 0, JobStatus.RUNNING))
+        recorded.keepers.do()
+
+    complete(0)
+    assert recorded.keepers.hurried == []
+    recorded.recorder.hurry([recorded.job] if killed == "the job" else None)
+    before = len(recorded.keepers.hurried)
+    complete(1)
+    assert len(recorded.keepers.hurried) == before + 1
 
 
 def test_a_job_that_is_removed_meanwhile_is_told_of_and_not_written(recorded: Recorded) -> None:

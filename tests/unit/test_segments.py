@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,11 +46,13 @@ def fill(segment: Segment, buffers: list[memoryview]) -> bytes:
 
 
 @pytest.mark.parametrize("size", [1, 4096, SIZE, 3 * segments.PIECE + 1])
-def test_what_is_filled_again_holds_the_new_and_nothing_else(size: int) -> None:
-    segment = Segment()
+def test_what_is_filled_again_holds_the_new_and_nothing_else(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    segment, populated = Segment(), list[Any]()
+    monkeypatch.setattr(segments, "populate", populated.append)
     for numbers in ((1, 2), (3, 4), (5,), (6, 7)):
         buffers = parts(*numbers, size=size)
         assert fill(segment, buffers) == b"".join(buffers)
+    assert len(populated) == 1, "its pages are there then"
 
 
 def test_where_nothing_can_be_mapped_it_is_written(monkeypatch: pytest.MonkeyPatch) -> None:

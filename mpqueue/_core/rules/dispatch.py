@@ -92,7 +92,7 @@ def _feed_free(books: Books) -> None:
         again = refused = False
         for number in members(books.free):
             if asked == MOST_AT_ONCE:
-                books.timers.add(books.now, TimerKind.PASSED)  # the next step goes on
+                books.timers.add(books.now, TimerKind.GO_ON)  # the next step goes on
                 return
             asked += 1
             if _feed(books, books.lanes[number]):

@@ -25,7 +25,6 @@ from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import LaneBook, LaneState
 from mpqueue._core.state.lane_sets import members
 from mpqueue._core.state.needs.resources import CPUS, NO_NEEDS, Left, Needs, NeedsRange
-from mpqueue._core.state.timer_heap import TimerKind
 
 #: Seconds for which items may be passed by others that need less.
 PASSED_SECONDS = 5.0
@@ -87,7 +86,6 @@ def may_start(books: Books, job: JobBook, lane: LaneBook | None = None) -> bool:
     kind = startable(books, job, lane)
     if job.by_kind is not None and _pass_before(books, job, kind):
         books.passings += 1
-        books.timers.add(books.now + PASSED_SECONDS, TimerKind.PASSED)
     if kind is None:
         return False
     job.kind = kind

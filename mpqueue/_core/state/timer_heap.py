@@ -23,7 +23,7 @@ class TimerKind(IntEnum):
     LOOK = auto()  #: read the clock, while a limit is running: a process may have slept
     DRAINED = auto()  #: what still runs in a queue that drains has had its time (detail: 1 once its workers are killed)
     STOP = auto()  #: a job stops (subject: job number; detail: 1 for its failures, 0 for its time)
-    PASSED = auto()  #: items that others went before, since they need more, have waited long enough
+    GO_ON = auto()  #: a step has asked as many lanes as it may: the next goes on
     APART = auto()  #: an item that has to run apart has waited long enough for others, or they for it
 
 

@@ -216,7 +216,7 @@ class Own(NamedTuple):
 
 def own_values() -> Own | None:
     """What is the worker's own now; to be taken before functions are unpickled, and `put_back` afterwards."""
-    if not (_kept or _kept_attributes) or _shared is None:
+    if _shared is None:
         return None
     attributes = {}
     for owner, kept in _kept_attributes.items():
