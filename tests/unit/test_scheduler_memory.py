@@ -98,6 +98,16 @@ def test_a_try_that_died_of_memory_is_followed_by_one_that_runs_apart() -> None:
     assert attempts(job) == [4, *[1] * 300]
 
 
+def test_what_had_to_run_apart_when_its_job_ran_before_does_so_again() -> None:
+    fleet = FakeLanes(2)
+    job = fleet.job([succeed(1.0)] * 3, chunksize=1)
+    job.go_on({0: Care.APART})
+    fleet.start(job)
+    fleet.run_while(lambda: 0 not in running(fleet, job))
+    fleet.advance(0.5)
+    assert running(fleet, job) == [0]
+
+
 def test_what_waits_to_run_apart_does_not_wait_for_ever() -> None:
     fleet = limited(3)
     endless = fleet.job([succeed(1e6)])

@@ -255,6 +255,20 @@ def test_an_initializer_runs_before_a_worker_s_first_chunk() -> None:
     assert fleet.now == pytest.approx(3.0)
 
 
+@pytest.mark.parametrize("initialized", [False, True])
+def test_all_is_quiet_once_the_workers_that_start_have_run_what_they_begin_with(initialized: bool) -> None:
+    fleet = watched(2)
+    if initialized:
+        fleet.initialize_with(lambda lane: Try(1.0))
+    job = fleet.job([succeed()])
+    fleet.start(job)
+    assert not fleet.scheduler.quiet
+    fleet.cancel(job, kill=True)
+    assert fleet.scheduler.quiet is not initialized
+    fleet.advance(2.0)
+    assert fleet.scheduler.quiet
+
+
 def test_an_initializer_may_take_longer_than_all_patience() -> None:
     fleet = watched(2)
     fleet.initialize_with(lambda lane: Try(1000.0))
