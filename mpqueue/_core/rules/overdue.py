@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from mpqueue._core.commands import GiveUpAnswer, KillLane, ObserveLane, Warn
 from mpqueue._core.messages import LaneBroken, LaneObserved
 from mpqueue._core.state.books import Books
@@ -44,8 +42,9 @@ def watch_lane(books: Books, lane: LaneBook, *, loaded: bool = False) -> None:
         return
     loaded = loaded or job.number in lane.proven
     limits = (job.options.timeout, None if loaded else job.options.setup_timeout)
-    limit = min((limit for limit in limits if limit is not None), default=math.inf)
-    _look_at(books, lane, books.now + max(SHORTEST, limit))
+    limit = min((limit for limit in limits if limit is not None), default=None)
+    if limit is not None:
+        _look_at(books, lane, books.now + max(SHORTEST, limit))
     await_answer(books, lane)
 
 
@@ -56,14 +55,14 @@ def await_answer(books: Books, lane: LaneBook) -> None:
 
 
 def _look_at(books: Books, lane: LaneBook, due: float) -> None:
-    if books.look_due is None and due < math.inf:
+    if books.look_due is None:
         _look_later(books)
     _look_seldom(books, lane, due)
 
 
 def _look_seldom(books: Books, lane: LaneBook, due: float) -> None:
     """The same where no exact time runs, so that the clock need not be looked at meanwhile for sleeps."""
-    if due < (math.inf if lane.check_due is None else lane.check_due):
+    if lane.check_due is None or due < lane.check_due:
         lane.check_due = due
         books.timers.add(due, TimerKind.LANE_CHECK, lane.number, lane.generation)
 

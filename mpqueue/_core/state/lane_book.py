@@ -173,7 +173,6 @@ class LaneBook:
         self.state = LaneState.STARTING
         self.pid = None
         self.fate = None
-        self.chunks.clear()
         self.next_chunk = 1
         self.last_chunk = 0
         self.loaded.clear()
