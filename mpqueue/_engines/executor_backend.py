@@ -22,7 +22,7 @@ from mpqueue._core.messages import LaneDied, LaneReady, LaneStartFailed
 from mpqueue._os.process.process_identity import process_name
 from mpqueue._parent.inbox import Inbox
 from mpqueue._parent.lane_protocol import Capabilities, LaneSettings, Post
-from mpqueue._parent.open_calls import Call, Calls
+from mpqueue._parent.open_calls import Calls, Tell
 from mpqueue._parent.own_faults import found
 from mpqueue._text import shown
 from mpqueue._wire.memory.ledger import Claim
@@ -358,49 +358,47 @@ class ExecutorLane:
         self._pool = pool
         self._calls = Calls()
         self._lock = threading.Lock()
-        self._frames: deque[tuple[Call, bytes]] = deque()  #: the executor has the first one
+        self._frames: deque[tuple[Tell, bytes]] = deque()  #: the executor has the first one
 
     @property
     def is_busy(self) -> bool:
         """True where something is under way."""
         return len(self._calls) > 0
 
-    def send(self, frame: bytes) -> Future[bytes]:
+    def send(self, frame: bytes, tell: Tell) -> None:
         """See `lane_protocol.Lane.send`."""
-        call = self._calls.begin()
-        if call.done():
-            return call
+        if not self._calls.begin(tell):
+            return
         with self._lock:
-            self._frames.append((call, frame))
+            self._frames.append((tell, frame))
             is_first = len(self._frames) == 1
         if is_first:
-            self._submit(call, frame)
-        return call
+            self._submit(tell, frame)
 
-    def _submit(self, call: Call, frame: bytes) -> None:
+    def _submit(self, tell: Tell, frame: bytes) -> None:
         try:
             answer = self._pool.serve(self, frame)
         except BaseException as error:
-            self._fail(call, error)
+            self._fail(tell, error)
         else:
-            answer.add_done_callback(self._pool.guarded(self.number, self.generation, self._answered, call))
+            answer.add_done_callback(self._pool.guarded(self.number, self.generation, self._answered, tell))
 
-    def _answered(self, call: Call, answer: Future[bytes]) -> None:
+    def _answered(self, tell: Tell, answer: Future[bytes]) -> None:
         error = _error_of(answer)
         if error is not None:
-            self._fail(call, error)
+            self._fail(tell, error)
             return
-        self._calls.settle(call, answer.result(), None)
+        self._calls.settle(tell, answer.result())
         with self._lock:
             self._frames.popleft()
             following = self._frames[0] if self._frames else None
         if following is not None and not self._calls.is_closed:
             self._submit(*following)
 
-    def _fail(self, call: Call, error: BaseException) -> None:
+    def _fail(self, tell: Tell, error: BaseException) -> None:
         """Its worker is gone. What waits behind the call fails too, and never runs."""
         self._pool.failed(self, error)
-        self._calls.settle(call, None, error)
+        self._calls.settle(tell, error)
 
     def lose(self, error: BaseException) -> None:
         """Fail all that is under way, and all that is yet to come."""

@@ -15,12 +15,11 @@ import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
 
 from mpqueue._core.messages import BellRung
 from mpqueue._parent.lane_protocol import Post
-from mpqueue._parent.open_calls import Call, Calls
+from mpqueue._parent.open_calls import Calls, Tell
 from mpqueue._parent.own_faults import found
 from mpqueue._parent.surroundings.clock import SystemClock
 from mpqueue._wire.memory.ledger import Claim, Phase
@@ -195,12 +194,10 @@ class HostedLane(abc.ABC):
         """True where something is under way."""
         return len(self._calls) > 0
 
-    def send(self, frame: bytes) -> Future[bytes]:
+    def send(self, frame: bytes, tell: Tell) -> None:
         """See `lane_protocol.Lane.send`."""
-        call = self._calls.begin()
-        if not call.done():
-            self._pool.soon(self._send_next, call, frame)
-        return call
+        if self._calls.begin(tell):
+            self._pool.soon(self._send_next, tell, frame)
 
     def bring(self, shared: Shared[Any]) -> None:
         """See `lane_protocol.BringingLane.bring`."""
@@ -269,18 +266,18 @@ class HostedLane(abc.ABC):
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _send_next(self, call: Call, frame: bytes) -> None:
+    def _send_next(self, tell: Tell, frame: bytes) -> None:
         number = next(self._numbers)
         if self._to_carry:
             self._carrying[number], self._to_carry = self._to_carry, {}
-        self._run(self._do(call, number, frame))
+        self._run(self._do(tell, number, frame))
 
     async def answered(self, limit: float) -> None:
         """Until no answer is on its way any more, within reason."""
         if self._unanswered:
             await asyncio.wait(self._unanswered, timeout=limit)
 
-    async def _do(self, call: Call, number: int, frame: bytes) -> None:
+    async def _do(self, tell: Tell, number: int, frame: bytes) -> None:
         gone: Exception | None = None
         under_way = asyncio.get_running_loop().create_future()
         self._unanswered.add(under_way)
@@ -291,9 +288,10 @@ class HostedLane(abc.ABC):
             async with self._fetching:  # what is being fetched comes before this
                 self._take(early)
             # Where there is none, that says nothing of frames before this one: their answers may yet come.
-            gone = None if answer is not None else ChildProcessError(f"the worker {self.pid} is gone")
-            if gone is None and self._broken is None:
-                self._calls.settle(call, answer, None)
+            if answer is None:
+                gone = ChildProcessError(f"the worker {self.pid} is gone")
+            elif self._broken is None:
+                self._calls.settle(tell, answer)
         except Exception as error:
             self._broken = error
         finally:

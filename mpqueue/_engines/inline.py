@@ -9,13 +9,12 @@ import queue
 import threading
 import weakref
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import NoReturn
 
 from mpqueue._core.messages import BellRung, LaneDied, LaneReady
 from mpqueue._parent.inbox import Inbox
 from mpqueue._parent.lane_protocol import Capabilities, LaneSettings, Post
-from mpqueue._parent.open_calls import Call, Calls
+from mpqueue._parent.open_calls import Calls, Tell
 from mpqueue._parent.own_faults import found
 from mpqueue._wire.memory.ledger import Claim, Ledger
 from mpqueue._worker import station
@@ -146,20 +145,19 @@ class InlineLane:
         self._is_given_up = False
         _lane_of[self._worker.seat.station] = self
 
-    def send(self, frame: bytes) -> Future[bytes]:
+    def send(self, frame: bytes, tell: Tell) -> None:
         """See `lane_protocol.Lane.send`."""
-        call = self._calls.begin()
-        self._pool.do(functools.partial(self._answer, call, frame))
-        return call
+        if self._calls.begin(tell):
+            self._pool.do(functools.partial(self._answer, tell, frame))
 
-    def _answer(self, call: Call, frame: bytes) -> None:
+    def _answer(self, tell: Tell, frame: bytes) -> None:
         if self._is_dead or self._is_given_up:
-            self._calls.settle(call, None, ChildProcessError("the worker has ended"))
+            self._calls.settle(tell, ChildProcessError("the worker has ended"))
             return
         with station.seated(self._worker.seat.station):
             answer = self._worker.receive(frame).data
         if not self._is_dead:
-            self._calls.settle(call, answer, None)
+            self._calls.settle(tell, answer)
 
     def set_flags(self, job: int, *, pause: bool, cancel: bool) -> None:
         """See `lane_protocol.Lane.set_flags`. At once."""

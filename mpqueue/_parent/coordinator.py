@@ -42,6 +42,7 @@ from mpqueue._core.messages import (
     BellRung,
     ChunkRefused,
     ChunkReported,
+    ChunkSent,
     FailedItemsReset,
     FaultFound,
     ItemsAdded,
@@ -502,7 +503,11 @@ class Coordinator:
     def _send_chunk(self, command: SendChunk) -> None:
         lane = self._lane_of(command)
         if lane is not None:
-            self._more.append(self._traffic.send_chunk(lane, command))
+            message = self._traffic.send_chunk(lane, command)
+            if type(message) is ChunkSent:  # no command follows from it
+                self.scheduler.handle(message, message.left_at)
+            else:
+                self._more.append(message)
 
     def _forget_job(self, command: ForgetJob) -> None:
         lane = self._lane_of(command)

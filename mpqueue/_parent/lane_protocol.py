@@ -7,7 +7,7 @@ lanes are numbered from 0. A lane's worker may die and be replaced: each worker 
 What is asked of a pool and its lanes, and what they say::
 
     pool.start(lane, generation)        ->  LaneReady | LaneStartFailed | LaneAbsent (no room for it now)
-    lane.send(frame) -> Future[bytes]   ->  the worker's answer; the worker calls `mpqueue._worker.main` with the frame
+    lane.send(frame, tell)              ->  tell(answer): the worker calls `mpqueue._worker.main` with the frame
     lane.set_flags / set_limit          ->  nothing: sent to the worker, in the order of the calls
     lane.observe(tell)                  ->  tell(claim): what the worker's ledger says, after all that it was sent
     (the worker finished some items of  ->  BellRung; `take_early` hands the results over, once
@@ -20,7 +20,7 @@ this order for one generation: LaneReady, then answers and bells, then LaneDied 
 in. Four promises make the rest of mpqueue right, whatever the engine:
 
 1. *A frame runs at most once.* An engine's own retries are switched off; where a worker is lost, its calls fail.
-2. *Early results come before the final report of their chunk*: `take_early` has them when that future resolves.
+2. *Early results come before the final report of their chunk*: `take_early` has them when ``tell`` is called.
 3. *An observation is newer than what was sent before it*: a limit that was set is seen by the worker, or its claim is.
 4. *A lane runs one frame at a time*, in the order of the calls: the second begins when the first is answered. What
    items hold (units of resources, a job's ``concurrency``) is counted by lanes.
@@ -32,12 +32,12 @@ page.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
 from typing import Any, NamedTuple, Protocol
 
 from mpqueue._core.capabilities import Capabilities
 from mpqueue._core.messages import Message
 from mpqueue._parent.inbox import Inbox
+from mpqueue._parent.open_calls import Tell
 from mpqueue._wire.memory.ledger import Claim
 from mpqueue._wire.memory.segments import Carried
 from mpqueue._wire.memory.shared import Shared
@@ -86,10 +86,10 @@ class Lane(Protocol):
     generation: int
     pid: int  #: the worker's process id, wherever that is
 
-    def send(self, frame: bytes) -> Future[bytes]:
-        """Hand ``frame`` to the worker, which answers with a frame. At most two are under way at a time.
+    def send(self, frame: bytes, tell: Tell) -> None:
+        """Hand ``frame`` to the worker, and its answer to ``tell``, on any thread. At most two are under way at a time.
 
-        Where the worker is dead or dies, the future fails with any exception; `LaneDied` follows. Never raises.
+        Where the worker is dead or dies, ``tell`` gets an exception instead; `LaneDied` follows. Never raises.
         """
         ...
 
@@ -117,7 +117,7 @@ class Lane(Protocol):
         ...
 
     def abandon_answer(self) -> None:
-        """The callbacks of an answer of this worker run code of the user's that does not end: go on without them."""
+        """The ``tell`` of an answer of this worker runs code of the user's that does not end: go on without it."""
         ...
 
     def take_unsent(self) -> bytes:

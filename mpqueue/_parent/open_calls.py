@@ -1,30 +1,29 @@
-"""The calls under way in one lane: their futures, and when the last one is resolved.
+"""The frames under way in one lane, what gets their answers, and when the last one has got its own.
 
-The futures handed out are ours, not the executor's, so that waiting callers get an answer also when the executor's
-thread is stuck, and no answer comes after we said that the worker is gone.
+Callers get an answer also when the engine's thread is stuck, and none comes after the worker was said to be gone.
 """
 
 from __future__ import annotations
 
-import threading
+import contextlib
 from collections.abc import Callable
-from concurrent.futures import Future
 
-Call = Future[bytes]
+#: Gets a frame's answer; or an exception, where its worker is gone and none comes.
+Tell = Callable[[bytes | BaseException], object]
 
 
 class Calls:
-    """Futures of one lane. Any thread may call any method.
+    """The calls of one lane. Any thread may call any method.
 
-    A call is *open* until it is settled, and counts as under way until its callbacks have run as well.
+    A call is *open* until it is settled, and counts as under way until ``tell`` has returned as well. No lock: each
+    step is one operation on a list, and of several threads one gets what is removed.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._open: set[Call] = set()
-        self._settling: set[Call] = set()
+        self._open: list[Tell] = []
+        self._settling: list[Tell] = []
         self._closed: BaseException | None = None
-        self._when_empty: Callable[[], object] | None = None
+        self._when_empty: list[Callable[[], object]] = []
 
     def __len__(self) -> int:
         return len(self._open) + len(self._settling)
@@ -34,58 +33,49 @@ class Calls:
         """True once `close` was called: the worker is known to be dead."""
         return self._closed is not None
 
-    def begin(self) -> Call:
-        """A new call; failed already where `close` was called."""
-        call: Call = Future()
-        with self._lock:
-            if self._closed is None:
-                self._open.add(call)
-                return call
-        call.set_exception(self._closed)
-        return call
+    def begin(self, tell: Tell) -> bool:
+        """A new call. False where `close` was called: then it has failed already."""
+        self._open.append(tell)
+        if self._closed is not None:
+            self.settle(tell, self._closed)
+            return False
+        return True
 
-    def settle(self, call: Call, result: bytes | None, error: BaseException | None) -> None:
-        """Resolve ``call`` and run its callbacks, here and now. Does nothing where it has been settled before."""
-        with self._lock:
-            if call not in self._open:
-                return
-            self._open.remove(call)
-            self._settling.add(call)
+    def settle(self, tell: Tell, answer: bytes | BaseException) -> None:
+        """Tell what came of a call, here and now. Does nothing where it has been settled before."""
+        self._settling.append(tell)  # before it is not open any more: it is under way all the time
         try:
-            if error is not None:
-                call.set_exception(error)
-            else:
-                call.set_result(result if result is not None else b"")
+            self._open.remove(tell)
+        except ValueError:
+            pass
+        else:
+            tell(answer)
         finally:
-            with self._lock:
-                self._settling.discard(call)
-            self._tell_when_empty()
+            with contextlib.suppress(ValueError):  # it was abandoned
+                self._settling.remove(tell)
+            if self._when_empty:
+                self._tell_when_empty()
 
     def close(self, error: BaseException) -> None:
         """Fail all calls that begin from now on; those under way go on."""
-        with self._lock:
-            self._closed = error
+        self._closed = error
 
     def fail_all(self, error: BaseException) -> None:
         """Fail the calls that are still open."""
-        for call in list(self._open):
-            self.settle(call, None, error)
+        for tell in list(self._open):
+            self.settle(tell, error)
 
     def abandon_settling(self) -> None:
-        """The callbacks that run now may never end: do not wait for them."""
-        with self._lock:
-            self._settling.clear()
+        """A ``tell`` that runs now may never return: do not wait for it."""
+        self._settling.clear()
         self._tell_when_empty()
 
     def when_empty(self, function: Callable[[], object]) -> None:
         """Call ``function`` once none is under way: here and now, or on the thread that settles the last."""
-        with self._lock:
-            self._when_empty = function
+        self._when_empty[:] = [function]
         self._tell_when_empty()
 
     def _tell_when_empty(self) -> None:
-        with self._lock:
-            if self._open or self._settling or self._when_empty is None:
-                return
-            function, self._when_empty = self._when_empty, None
-        function()
+        if not (self._open or self._settling):
+            with contextlib.suppress(IndexError):  # another thread tells it
+                self._when_empty.pop()()

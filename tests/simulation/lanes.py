@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import Any
 
 from mpqueue._core.capabilities import Capabilities
@@ -20,6 +19,7 @@ from mpqueue._core.scheduler import Scheduler
 from mpqueue._core.state.item_table import Failure
 from mpqueue._core.state.lane_book import Chunk
 from mpqueue._parent.lane_protocol import LaneSettings
+from mpqueue._parent.open_calls import Tell
 from mpqueue._wire.added_items import ResultWithItems
 from mpqueue._wire.frames import (
     ChunkFrame,
@@ -62,29 +62,27 @@ class SimulatedLane:
         self.worker = worker
         self.early: bytes | None = None  #: the outbox
         self.early_later: object = None  #: results here are plain, so nobody's code runs while they are unpickled
-        self.answers: dict[tuple[str, int], Future[bytes]] = {}
+        self.answers: dict[tuple[str, int], Tell] = {}
         self.arrives_at = 0.0  #: when what it said last arrives
         self._pool = pool
 
-    def send(self, frame: bytes) -> Future[bytes]:
+    def send(self, frame: bytes, tell: Tell) -> None:
         """See `mpqueue._parent.lane_protocol.Lane`, for all of these."""
-        answer: Future[bytes] = Future()
         read = load_frame(frame)
         if not self.worker.alive:
-            answer.set_exception(EOFError("the worker is dead"))
-            return answer
+            tell(EOFError("the worker is dead"))
+            return
         received: SendChunk | ForgetJob
         items: list[Item] = []
         if isinstance(read, ChunkFrame):
-            self.answers["chunk", read.chunk] = answer
+            self.answers["chunk", read.chunk] = tell
             chunk, items = self._pool.chunk_of(self, read)
             received = SendChunk(self.number, self.generation, chunk, read.handler is not None)
         else:
             assert isinstance(read, ForgetFrame)
-            self.answers["job", read.job] = answer
+            self.answers["job", read.job] = tell
             received = ForgetJob(self.number, self.generation, self._pool.jobs[read.job], at_once=True)
         self._pool.call_at(self._pool.now + self._pool.delay(), lambda: self.worker.receive(received, items))
-        return answer
 
     def set_flags(self, job: int, *, pause: bool, cancel: bool) -> None:
         self.worker.flags = (job, pause, cancel)
@@ -134,13 +132,13 @@ class SimulatedLane:
             self.arrive(lambda: self._gone(message))
 
     def _answer(self, key: tuple[str, int], data: bytes) -> None:
-        answer = self.answers.pop(key, None)
-        if answer is not None:
-            answer.set_result(data)
+        tell = self.answers.pop(key, None)
+        if tell is not None:
+            tell(data)
 
     def _gone(self, message: Message) -> None:
-        for answer in list(self.answers.values()):
-            answer.set_exception(EOFError("the worker died"))
+        for tell in list(self.answers.values()):
+            tell(EOFError("the worker died"))
         self.answers.clear()
         self._pool.post_in(message)
 

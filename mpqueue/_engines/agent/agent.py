@@ -26,7 +26,6 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from functools import partial
 from typing import NamedTuple, cast
 
@@ -390,8 +389,8 @@ class Agent:
             if path != berth.path:  # users' modules may have come with Dask's `upload_file`
                 berth.path, news = path, ImportNews(path, ())
             if due.brought or news is not None:
-                lane.send(dump_frame(NodeFrame(news, [held.lent for held in due.brought])))
-        lane.send(self._sent_as(berth, turn, due)).add_done_callback(partial(self._settle, number, berth, turn))
+                lane.send(dump_frame(NodeFrame(news, [held.lent for held in due.brought])), lambda _: None)
+        lane.send(self._sent_as(berth, turn, due), partial(self._settle, number, berth, turn))
 
     def _sent_as(self, berth: _Berth, turn: int, due: _Due) -> bytes:
         """The frame itself, or where it is big what names the segment that it is in, with what is carried."""
@@ -405,9 +404,9 @@ class Agent:
         berth.apart[turn] = _Apart(packed, serials)
         return dump_frame(ApartFrame(packed, serials))
 
-    def _settle(self, number: int, berth: _Berth, turn: int, call: Future[bytes] | None) -> None:
+    def _settle(self, number: int, berth: _Berth, turn: int, answered: bytes | BaseException | None) -> None:
         """A frame has been done, or never will be. On any thread."""
-        answer = None if call is None or call.exception() is not None else call.result()
+        answer = answered if isinstance(answered, bytes) else None
         is_refused = answer == NOT_OPENED
         # May have to wait for a descriptor.
         left = None if answer is None or is_refused else _opened(answer)
@@ -420,7 +419,7 @@ class Agent:
                     self._store.take_back([apart.packed.segment.serial])
                 if is_refused and lane is not None:
                     berth.is_blind = True
-                    lane.send(again).add_done_callback(partial(self._settle, number, berth, turn))
+                    lane.send(again, partial(self._settle, number, berth, turn))
                     return
             berth.at_work -= 1
             berth.asked_at = self._now()

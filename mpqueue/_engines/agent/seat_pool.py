@@ -13,7 +13,7 @@ from functools import partial
 
 from mpqueue._core.messages import BellRung, LaneDied, LaneReady
 from mpqueue._parent.lane_protocol import Post
-from mpqueue._parent.open_calls import Call, Calls
+from mpqueue._parent.open_calls import Calls, Tell
 from mpqueue._wire.memory.ledger import Claim
 from mpqueue._wire.memory.shared import Brought
 from mpqueue._worker.elsewhere import hosted
@@ -32,19 +32,17 @@ class SeatLane:
         self._calls = Calls()
         self._is_over = False
 
-    def send(self, frame: bytes) -> Future[bytes]:
+    def send(self, frame: bytes, tell: Tell) -> None:
         """See `Lane.send`."""
-        call = self._calls.begin()
-        if not call.done():
-            self.seat.receive(frame, None).add_done_callback(partial(self._answered, call))
-        return call
+        if self._calls.begin(tell):
+            self.seat.receive(frame, None).add_done_callback(partial(self._answered, tell))
 
-    def _answered(self, call: Call, answer: Future[Leaving]) -> None:
+    def _answered(self, tell: Tell, answer: Future[Leaving]) -> None:
         if (error := answer.exception()) is not None:
-            self._calls.settle(call, None, error)
+            self._calls.settle(tell, error)
             self.give_up(error)
         else:
-            self._calls.settle(call, answer.result().frame, None)
+            self._calls.settle(tell, answer.result().frame)
 
     def bring(self, brought: Sequence[Brought]) -> None:
         """Have the worker know these shared objects before the next frame."""

@@ -49,7 +49,7 @@ from mpqueue._os.system import IS_WINDOWS
 from mpqueue._parent.errands import Errands
 from mpqueue._parent.inbox import Inbox
 from mpqueue._parent.lane_protocol import LaneSettings, Post
-from mpqueue._parent.open_calls import Call, Calls
+from mpqueue._parent.open_calls import Calls, Tell
 from mpqueue._parent.own_faults import found
 from mpqueue._parent.surroundings.clock import SystemClock
 from mpqueue._parent.transport.kept_errors import text_of
@@ -155,7 +155,7 @@ class LokyLane:
         self.generation = generation
         on_fault = functools.partial(_tell_fault, inbox.post, number, generation)
         self.calls = Calls()
-        self._awaited: deque[Call] = deque()
+        self._awaited: deque[Tell] = deque()  #: in the order of the line
         self._answers = Errands(f"mpqueue-answers-{number}", on_fault)
         self._post = inbox.post
         self._is_ending = False
@@ -237,7 +237,8 @@ class LokyLane:
             1, context=context, initializer=guard.initialize, initargs=(seed,), env=environment, timeout=None
         )
         on_failure.callback(_abort, self._executor, leash)
-        self.first_answer: Call | None = self._begin()
+        self.first_answer: Future[bytes] | None = Future()
+        self._begin(functools.partial(_resolve, self.first_answer))
         self._executor.submit(serving.serve, *RECEIVER).add_done_callback(self._served)
         # loky forgets that it has registered its exit hook: with each start it would get in front of ours again.
         process_executor.process_pool_executor_at_exit = True
@@ -268,27 +269,24 @@ class LokyLane:
                 with contextlib.suppress(AttributeError):
                     _finalize(operator.attrgetter(path)(owner))
 
-    def send(self, frame: bytes) -> Call:
-        """See `lane_protocol.Lane.send`. 15 us."""
+    def send(self, frame: bytes, tell: Tell) -> None:
+        """See `lane_protocol.Lane.send`. 10 us."""
         if this_user() != self._user:  # what it could open when the worker started it can't any more
             self.take_results_by_pipe()
-        call = self._begin()
-        if not call.done():
+        if self._begin(tell):
             self._line.send(frame)
-        return call
 
-    def _begin(self) -> Call:
-        call = self.calls.begin()
-        if not call.done():
-            self._awaited.append(call)
-        return call
+    def _begin(self, tell: Tell) -> bool:
+        if is_open := self.calls.begin(tell):
+            self._awaited.append(tell)
+        return is_open
 
     def _answered(self, answer: Answer) -> None:
         """On the coordinator's thread. What may run code of the user's is not unpickled there, but on our own."""
         if not self._awaited:
             self.break_off("it answered what it was not asked")
             return
-        settle = functools.partial(self.calls.settle, self._awaited.popleft(), answer.data, None)
+        settle = functools.partial(self.calls.settle, self._awaited.popleft(), answer.data)
         if self.ledger.words[OUTBOX] and self.early_later is not None and not self._early_is_plain():
             self._answers.put(self._drain)
         if answer.plain and not self._answers.busy:
@@ -406,9 +404,10 @@ class LokyLane:
         """The worker is dead: its death is reported after the contents of its outbox, within reason."""
         if not self.ledger.words[OUTBOX] or self.early_later is None or self._early_is_plain():
             return
-        call = self.calls.begin()
+        handed_in: Tell = lambda _: None  # noqa: E731 - it stands for the call
+        self.calls.begin(handed_in)
         self._answers.put(self._drain)
-        self._answers.put(functools.partial(self.calls.settle, call, None, None))
+        self._answers.put(functools.partial(self.calls.settle, handed_in, b""))
 
     def abandon_answer(self) -> None:
         """See `lane_protocol.Lane.abandon_answer`."""
@@ -508,6 +507,13 @@ def launch_importing(script: Script) -> Launch:
         return _launch_alone()(worker)
 
     return launch
+
+
+def _resolve(first_answer: Future[bytes], answer: bytes | BaseException) -> None:
+    if isinstance(answer, BaseException):
+        first_answer.set_exception(answer)
+    else:
+        first_answer.set_result(answer)
 
 
 def _tell_fault(post: Post, number: int, generation: int, error: BaseException) -> None:

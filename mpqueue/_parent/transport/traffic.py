@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from functools import partial
 from typing import cast
 
@@ -170,7 +169,7 @@ class Traffic:
         apart, size = isinstance(packed.items, list), packed.size
         left_at = self._now()
         sent = ChunkSent(command.lane, command.generation, chunk.number, size, packed.seconds, left_at, apart=apart)
-        lane.send(data).add_done_callback(partial(self._take_in, lane, self._answered))
+        lane.send(data, partial(self._take_in, lane, self._answered))
         reached("chunk sent", chunk)
         return sent
 
@@ -179,14 +178,14 @@ class Traffic:
         if not command.at_once:
             self._exchange.forget_later(lane, command.job.number)
             return
-        answer = lane.send(dump_frame(ForgetFrame(command.job.number)))
-        answer.add_done_callback(partial(self._take_in, lane, partial(self._forgotten, command.job)))
+        forgotten = partial(self._take_in, lane, partial(self._forgotten, command.job))
+        lane.send(dump_frame(ForgetFrame(command.job.number)), forgotten)
 
     def initialize(self, lane: Lane, initializer: PackedHandler) -> None:
         """Have a new worker run the queue's initializer."""
         self._exchange.bring(lane, initializer.shared)
         frame = InitializeFrame(initializer.frame.handler, self._exchange.import_news(lane))
-        lane.send(dump_frame(frame)).add_done_callback(partial(self._take_in, lane, self._initialized))
+        lane.send(dump_frame(frame), partial(self._take_in, lane, self._initialized))
 
     # -- from the workers ------------------------------------------------------------------------------------
 
@@ -209,19 +208,19 @@ class Traffic:
         if early is not None and (report := self._decode(lane, early)) is not None:
             self._post(report)
 
-    def _take_in(self, lane: Lane, take: Callable[[Lane, Future[bytes]], None], answer: Future[bytes]) -> None:
+    def _take_in(self, lane: Lane, take: Callable[[Lane, bytes], None], answer: bytes | BaseException) -> None:
         """On the lane's own thread: what ``take`` raises would be lost there, and is a mistake of ours."""
+        if not isinstance(answer, bytes):  # it died, which `LaneDied` tells
+            lane.kill()  # where it still lives, it is not what it should be
+            return
         try:
             take(lane, answer)
         except BaseException as error:
             at = f"while it took in an answer of worker {lane.number}"
             self._post(found(at, error, lane=lane.number, generation=lane.generation))
 
-    def _answered(self, lane: Lane, answer: Future[bytes]) -> None:
-        """On the lane's own thread: a worker answered, or died (which `LaneDied` tells)."""
-        if answer.exception() is not None:
-            lane.kill()  # where it still lives, it is not what it should be
-        elif (report := self._decode(lane, answer.result())) is not None:
+    def _answered(self, lane: Lane, answer: bytes) -> None:
+        if (report := self._decode(lane, answer)) is not None:
             self._post(report)
 
     def _decode(self, lane: Lane, data: bytes) -> ChunkReported | None:
@@ -271,11 +270,9 @@ class Traffic:
         self._post(LaneBroken(lane.number, lane.generation, what))
         lane.kill()
 
-    def _forgotten(self, job: JobBook, lane: Lane, answer: Future[bytes]) -> None:
-        if answer.exception() is not None:
-            return
+    def _forgotten(self, job: JobBook, lane: Lane, answer: bytes) -> None:
         try:
-            forgotten: ForgottenFrame = load_frame(answer.result())
+            forgotten: ForgottenFrame = load_frame(answer)
             if forgotten.complaint is not None:
                 log.warning(SETUP_END_FAILED, job.id, lane.number, forgotten.complaint)
             if forgotten.returned:
@@ -287,11 +284,9 @@ class Traffic:
         else:
             self._post(JobForgotten(lane.number, lane.generation, job.number))
 
-    def _initialized(self, lane: Lane, answer: Future[bytes]) -> None:
-        if answer.exception() is not None:
-            return
+    def _initialized(self, lane: Lane, answer: bytes) -> None:
         try:
-            failure = decode_failure(answer.result())
+            failure = decode_failure(answer)
         except BaseException as error:
             self._replace(lane, error)
         else:

@@ -22,6 +22,7 @@ import logging
 import sched
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 
 from mpqueue._core.messages import BellRung, LaneDied, LaneReady, LaneStartFailed, Message
@@ -35,7 +36,6 @@ from mpqueue._os import channels
 from mpqueue._os.descriptors import is_readable
 from mpqueue._os.process.process_signals import signal_name
 from mpqueue._parent.lane_protocol import Post
-from mpqueue._parent.open_calls import Call
 from mpqueue._parent.own_faults import found
 from mpqueue._wire.memory.ledger import Claim
 from mpqueue.errors import WorkerStartError
@@ -184,7 +184,7 @@ class Warden:
 
     # -- what happens --------------------------------------------------------------------------------------------------
 
-    def _answered(self, answer: Call) -> None:
+    def _answered(self, answer: Future[bytes]) -> None:
         error = answer.exception()
         if error is not None and not isinstance(error, BrokenProcessPool):  # that it died `_exited` says more about
             self._failure = error  # in time, also where the process is gone already: `_drained` comes later
