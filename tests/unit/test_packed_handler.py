@@ -136,3 +136,38 @@ def test_a_small_one_without_setup_costs_a_worker_nothing_to_keep() -> None:
     assert pack_handler("job", do.double, None, "position").light
     assert not pack_handler("job", do.double, list, "position").light
     assert not pack_handler("job", closing_over(bytes(200_000)), None, "position").light
+
+
+FACTOR = 2
+FACTORS = [2]
+
+
+def scaled(item: Any) -> Any:
+    return item * FACTOR
+
+
+def scaled_by_a_list(item: Any) -> Any:
+    return item * FACTORS[0]
+
+
+def _pickle_of(handler: Any) -> bytes:
+    handler.__module__ = "__main__"  # by value
+    return pack_handler("job", handler, None, "position").frame.handler.data
+
+
+def test_a_handler_that_nothing_can_have_changed_is_pickled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _pickle_of(scaled) is _pickle_of(scaled)
+    monkeypatch.setitem(globals(), "FACTOR", 3)
+    changed = _pickle_of(scaled)
+    assert changed is _pickle_of(scaled)
+    monkeypatch.setattr(scaled, "__code__", (lambda item: item).__code__)
+    assert _pickle_of(scaled) != changed
+    attribute: Any = scaled
+    monkeypatch.setattr(attribute, "used", [], raising=False)
+    assert _pickle_of(scaled) is not _pickle_of(scaled)
+
+
+def test_a_handler_whose_variables_may_change_unseen_is_pickled_each_time() -> None:
+    before = _pickle_of(scaled_by_a_list)
+    FACTORS[0] = 3
+    assert _pickle_of(scaled_by_a_list) != before

@@ -44,7 +44,8 @@ MOST_BYTES = 100_000
 
 #: What `functools.cache` makes of a function.
 CACHED: type = functools._lru_cache_wrapper  # noqa: SLF001
-_CONSTANTS = (int, float, complex, str, bytes, bool, type(None), type(Ellipsis), range)
+#: By identity: a class may have a metaclass that compares them.
+_CONSTANTS = {id(kind) for kind in (int, float, complex, str, bytes, bool, type(None), type(Ellipsis), range)}
 
 
 class PackedFunction:
@@ -103,7 +104,7 @@ class ScriptFunction:
                 if came_of_signal(error):
                     raise
                 return (_itself, (self.function,)), ()
-            self.goes_anew = not _can_be_kept(packed)
+            self.goes_anew = not can_be_kept(packed)
             if not self.goes_anew:
                 data, sent = zlib.compress(packed.data, 1), self._sent
                 if data != sent[0]:  # also where it is what it has been before: what a worker left of that is old
@@ -112,7 +113,7 @@ class ScriptFunction:
         return (_itself, (self.function,)), ()
 
 
-def _can_be_kept(packed: Packed) -> bool:
+def can_be_kept(packed: Packed) -> bool:
     return packed.segment is None and packed.size <= MOST_BYTES
 
 
@@ -152,7 +153,7 @@ class FunctionPacker:
                 return self.of_script(function)
             with self._lock:
                 known = self._known.get(id(function))
-                if known is not None and known[0] is function and _same(known[1], parts):
+                if known is not None and known[0] is function and are_same(known[1], parts):
                     self._known.move_to_end(id(function))
                     return known[2]
             return self._pack_anew(function, parts)
@@ -194,7 +195,7 @@ class FunctionPacker:
             if came_of_signal(error):
                 raise
             return function
-        if not _can_be_kept(packed):
+        if not can_be_kept(packed):
             return function
         leaves = self._share_globals or any(map(_leaves_behind, parts))
         made = PackedFunction(zlib.compress(packed.data, 1), next(_numbers) if leaves else 0)
@@ -210,7 +211,7 @@ def _keep(kept: OrderedDict[K, V], key: K, value: V) -> None:
         kept.popitem(last=False)
 
 
-def _same(before: tuple[Any, ...], now: tuple[Any, ...]) -> bool:
+def are_same(before: tuple[Any, ...], now: tuple[Any, ...]) -> bool:
     return len(before) == len(now) and all(map(operator.is_, before, now))
 
 
@@ -248,9 +249,9 @@ def constant_parts(function: Any) -> tuple[Any, ...] | None:
     while waiting:
         value = waiting.pop()
         parts.append(value)
-        if isinstance(value, _CONSTANTS) and type(value) in _CONSTANTS:
+        if id(type(value)) in _CONSTANTS:
             continue
-        if isinstance(value, ModuleType):
+        if issubclass(type(value), ModuleType):
             if value.__name__ in main_names.NAMES or sys.modules.get(value.__name__) is not value:
                 return None
             continue
@@ -266,17 +267,18 @@ def constant_parts(function: Any) -> tuple[Any, ...] | None:
 
 def _inside(value: Any) -> list[Any] | None:
     """What a value that can't change is made of; None where it may change."""
-    if type(value) in (tuple, frozenset):
+    kind = type(value)
+    if kind is tuple or kind is frozenset:
         return list(value)
-    if isinstance(value, CodeType):
+    if kind is CodeType:
         return []
-    if isinstance(value, type | BuiltinFunctionType) and is_importable(value):
+    if issubclass(kind, type | BuiltinFunctionType) and is_importable(value):
         return []
-    if isinstance(value, FunctionType):
+    if kind is FunctionType:
         return [] if is_importable(value) else _variables(value)
-    if type(value) is CACHED:
+    if kind is CACHED:
         return [] if is_importable(value) else _of_cached(value)
-    if type(value) is functools.partial:
+    if kind is functools.partial:
         return [value.func, value.args, *_named(value.keywords), *_named(vars(value))]
     return None
 

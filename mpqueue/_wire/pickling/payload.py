@@ -411,10 +411,16 @@ def _plain(obj: Any, buffers: Buffers) -> Pickled:
     return written
 
 
+def all_go_by_name() -> bool:
+    """True where no module but the script goes by value, as it does if the program has registered it for that."""
+    registered: set[str] = cloudpickle.list_registry_pickle_by_value()
+    return registered.issubset(main_names.NAMES)
+
+
 def _named_or_cloud(obj: Any, buffers: Buffers) -> Pickled:
     """A function that the other side can import is named, as cloudpickle would, at a tenth of the price."""
     importable = type(obj) is FunctionType and obj.__module__ not in main_names.NAMES and obj.__module__ in sys.modules
-    if importable and not cloudpickle.list_registry_pickle_by_value():
+    if importable and all_go_by_name():
         with contextlib.suppress(pickle.PicklingError, AttributeError):  # its name leads elsewhere
             return Pickled([pickle.dumps(obj, PROTOCOL)])
     return _cloud(obj, buffers)
