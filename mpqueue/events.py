@@ -5,7 +5,7 @@ The wire form (`to_dict`) has camelCase keys and milliseconds as whole numbers; 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from mpqueue.errors import typed
@@ -82,6 +82,28 @@ class JobProgress:
             "paused": self.paused,
             "items": [_progress_form(item) for item in self.items],
         }
+
+
+_made: Any = object.__new__
+_job_id, _status, _total, _completed, _failed, _paused, _items, _item = (
+    vars(JobProgress)[entry.name].__set__ for entry in fields(JobProgress)
+)
+
+
+def item_progress(
+    job_id: str, status: JobStatus, total: int, completed: int, failed: int, items: Items, item: JobItem
+) -> JobProgress:
+    """The event of an item that ended, in half the time of `JobProgress`: a frozen dataclass sets each field slowly."""
+    made: JobProgress = _made(JobProgress)
+    _job_id(made, job_id)
+    _status(made, status)
+    _total(made, total)
+    _completed(made, completed)
+    _failed(made, failed)
+    _paused(made, status is JobStatus.PAUSED)
+    _items(made, items)
+    _item(made, item)
+    return made
 
 
 @dataclass(frozen=True, slots=True)

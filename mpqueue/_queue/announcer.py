@@ -31,6 +31,7 @@ from mpqueue.events import (
     JobFinished,
     JobProgress,
     JobStarted,
+    item_progress,
 )
 from mpqueue.status import JobStatus
 
@@ -128,7 +129,7 @@ class Announcer:
 
     def _tell_each(self, emitter: SafeEmitter, told: AnnounceItems, rows: dict[int, ItemTable], total: int) -> None:
         table, items = told.job.table, Items(told.job.table)
-        job_id, status, paused = told.job.id, told.status, told.status is JobStatus.PAUSED
+        job_id, status = told.job.id, told.status
         completed, failed = told.completed_before, told.failed_before
         for index in told.indices:
             if index in rows:
@@ -139,7 +140,7 @@ class Announcer:
             else:
                 completed += 1
                 item = JobItem(table, index)
-            emitter.emit(JOB_PROGRESS, JobProgress(job_id, status, total, completed, failed, paused, items, item))
+            emitter.tell(JOB_PROGRESS, item_progress(job_id, status, total, completed, failed, items, item))
 
     def _tell_retries(self, told: AnnounceItems, rows: dict[int, ItemTable]) -> None:
         for index, retrying in told.retrying.items():
