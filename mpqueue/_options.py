@@ -14,6 +14,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, Literal
 
 from mpqueue._os import system
@@ -62,8 +63,7 @@ class _Plain:
     __slots__: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in self.__slots__:
-            value = getattr(self, name)
+        for name, value in zip(self.__slots__, attrgetter(*self.__slots__)(self), strict=True):
             if type(value) not in PLAIN:
                 object.__setattr__(self, name, plain(value))
 

@@ -88,7 +88,7 @@ Announce = Callable[[AnnounceStarted | AnnounceItems | AnnounceRecords | Announc
 GiveUp = Callable[[JobBook | None, InternalError], object]
 Subscriber = Callable[[Sequence[int] | None], None]
 _FROM_WORKERS = (BellRung, LaneDied, ChunkReported)
-_BRING_WORK = (ItemsAdded, JobStartAsked, FailedItemsReset, JobResumed)
+_BRING_WORK = frozenset({ItemsAdded, JobStartAsked, FailedItemsReset, JobResumed})
 
 
 class Coordinator:
@@ -123,7 +123,7 @@ class Coordinator:
         self._leavings = Leavings(name.replace("coordinator", "leavings"), self._fault_in_leavings)
         packers = self.asides("packer")
         self._traffic = Traffic(
-            clock.now, self.post, self.do_later, announce, scheduler.books, packers, self._step, devices
+            clock.now, self.post, self.do_later, announce, scheduler.books, packers, self._hand_in, devices
         )
         #: Results on their way into sinks.
         self.deliveries = Deliveries("sink", clock.wall, self.do_later, self.handle, scheduler.books.let_go)
@@ -224,9 +224,9 @@ class Coordinator:
         if self.broken is not None:
             raise self.broken
         if not isinstance(message, _FROM_WORKERS):
-            if isinstance(message, _BRING_WORK):
+            if type(message) in _BRING_WORK:
                 self._traffic.work_came()
-            elif isinstance(message, JobCancelled) and message.kill and self._recorder is not None:
+            elif type(message) is JobCancelled and message.kill and self._recorder is not None:
                 self._recorder.hurry(message.job.family)
             self._decide(message)
             return
@@ -238,7 +238,7 @@ class Coordinator:
         except Exception as error:  # the worker's message must be handled all the same
             faults.append(_found_at("read what a worker left behind, for", message, error))
         try:
-            if not isinstance(message, BellRung):
+            if type(message) is not BellRung:
                 self._decide(message)
         finally:
             if faults:
@@ -265,8 +265,10 @@ class Coordinator:
         """What follows from the message; where that was a fault, what had been decided by then."""
         was_asked = False
         try:
-            if isinstance(message, (ChunkReported, LaneDied)):
-                self._traffic.settle(message)
+            if type(message) is ChunkReported:
+                self._traffic.take_back(message)
+            elif type(message) is LaneDied:
+                self._traffic.lane_gone(message.lane, message.generation)
             was_asked = True
             return self.scheduler.handle(message, self._clock.now())
         except JobStateError:
@@ -392,18 +394,13 @@ class Coordinator:
             self.inbox.close()
 
     def _serve(self) -> None:
-        lookout = Lookout(self._clock.now(), cpu_seconds)
+        self._lookout = Lookout(self._clock.now(), cpu_seconds)
         while self._running:
             deadline = self._deadline
             timeout = None if deadline is None else max(0.0, deadline - self._clock.now())
             received = self.inbox.take(timeout)
             try:
-                if (since := lookout.look(now := self._clock.now(), timeout)) is not None:
-                    self._step(Slept(since, now))
-                if isinstance(received, Request):
-                    self._answer(received)
-                else:
-                    self._step(TimePassed() if received is None else received)
+                self._take_in(received, deadline, timeout)
             except BaseException:
                 if received is not None:
                     self.inbox.post(received)  # it is refused with all others
@@ -417,6 +414,17 @@ class Coordinator:
             self._hand_over_leavings()
             if self._awaited:
                 self._answer_awaited()
+
+    def _take_in(self, received: Message | Request | None, deadline: float | None, timeout: float | None) -> None:
+        now = self._clock.now()
+        if (since := self._lookout.look(now, timeout)) is not None:
+            self._step(Slept(since, now))
+        if isinstance(received, Request):
+            self._answer(received)
+        elif received is not None:
+            self._step(received)
+        elif deadline is not None and now >= deadline:
+            self._step(TimePassed())
 
     def asides(self, name: str) -> Asides:
         """Threads for code of users' classes, under this name; looked after by this one."""
@@ -473,9 +481,16 @@ class Coordinator:
             if request.answer is not None:
                 request.answer.set_result(value)
 
+    def _hand_in(self, message: Message) -> None:
+        """What a worker says: taken in at once where it was read on this thread, else in its turn."""
+        if threading.get_ident() == self._leavings.owner:
+            self._step(message)
+        else:
+            self.post(message)
+
     def _step(self, message: Message) -> None:
         try:
-            if isinstance(message, FaultFound):
+            if type(message) is FaultFound:
                 self._end_touched([message])
             else:
                 self.handle(message)
@@ -521,7 +536,7 @@ class Coordinator:
             return
         while (early := self._traffic.early_report(lane)) is not None:
             self._decide(early)
-        if isinstance(message, LaneDied) and (left := last_words(lane)) is not None:
+        if type(message) is LaneDied and (left := last_words(lane)) is not None:
             self._decide(left)
 
     # -- lanes -----------------------------------------------------------------------------------------------
@@ -534,7 +549,7 @@ class Coordinator:
     def _recycle_lane(self, command: RecycleLane) -> None:
         lane = self._lane(command.lane)
         if lane is not None:
-            self._traffic.lane_gone(lane)
+            self._traffic.lane_gone(lane.number, lane.generation)
         self._pool_now.recycle(command.lane)
 
     def _kill_lane(self, command: KillLane) -> None:

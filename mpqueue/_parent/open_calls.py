@@ -16,12 +16,12 @@ class Calls:
     """The calls of one lane. Any thread may call any method.
 
     A call is *open* until it is settled, and counts as under way until ``tell`` has returned as well. No lock: each
-    step is one operation on a list, and of several threads one gets what is removed.
+    step is one operation on a list or a set, and of several threads one gets what is removed.
     """
 
     def __init__(self) -> None:
         self._open: list[Tell] = []
-        self._settling: list[Tell] = []
+        self._settling: set[Tell] = set()
         self._closed: BaseException | None = None
         self._when_empty: list[Callable[[], object]] = []
 
@@ -43,7 +43,7 @@ class Calls:
 
     def settle(self, tell: Tell, answer: bytes | BaseException) -> None:
         """Tell what came of a call, here and now. Does nothing where it has been settled before."""
-        self._settling.append(tell)  # before it is not open any more: it is under way all the time
+        self._settling.add(tell)  # before it is not open any more: it is under way all the time
         try:
             self._open.remove(tell)
         except ValueError:
@@ -51,8 +51,7 @@ class Calls:
         else:
             tell(answer)
         finally:
-            with contextlib.suppress(ValueError):  # it was abandoned
-                self._settling.remove(tell)
+            self._settling.discard(tell)  # unless it was abandoned
             if self._when_empty:
                 self._tell_when_empty()
 

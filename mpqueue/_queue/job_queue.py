@@ -863,7 +863,7 @@ class JobQueue(SafeEmitter):
     def _await(self, run: JobRun) -> Job:
         """The job, once it has ended. Where the wait is interrupted, what runs is ended, and that goes on."""
         try:
-            return run.result()
+            return run._await_job()
         except BaseException as error:
             _bring_home(error, run.job)
             if not run.done():  # else it never began

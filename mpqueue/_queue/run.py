@@ -62,6 +62,10 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
         mistake of mpqueue's own ended the job.
         """
         self._check_waiting_allowed("run.result()")
+        return self._await_job(timeout)
+
+    def _await_job(self, timeout: float | None = None) -> Job[T_co, R_co]:
+        """`result`, where waiting is allowed."""
         timeout = self._await_news(timeout)
         return super().result(timeout)
 

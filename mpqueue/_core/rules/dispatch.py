@@ -317,9 +317,9 @@ def _may_have(books: Books, job: JobBook, lane: LaneBook, care: Care = Care.ISOL
 
 def _lanes_for(books: Books, job: JobBook) -> int:
     """How many lanes share the job's items: all but those that other runnable jobs of its priority can claim."""
-    rivals = sum(
-        1 for other in books.jobs.values() if other.runnable and other.options.priority >= job.options.priority
-    )
+    rivals = len(books.jobs)
+    if rivals > 1:
+        rivals = sum(other.runnable and other.options.priority >= job.options.priority for other in books.jobs.values())
     share = max(1, books.present // max(1, rivals))
     return share if job.options.max_lanes is None else min(share, job.options.max_lanes)
 
@@ -368,6 +368,6 @@ def _make_chunk(books: Books, job: JobBook, size: int, most: Care) -> Chunk | No
         care=care,
         expected=len(indices) * (job.sizer.seconds_per_item or 0.0),
         sent_at=books.now,
-        limit=limit(books.engine, books.aim),
+        limit=limit(books.engine, job.sizer.aim),
         attempts=[tried + 1 for tried in attempts] if any(attempts) else (),
     )

@@ -204,9 +204,11 @@ def finish(books: Books, job: JobBook, status: JobStatus) -> None:
     job.last_setup_failure = None
     books.jobs.pop(job.number, None)
     books.commands.append(AnnounceFinished(job, status, job.completed, job.failed, job.duration or 0.0))
-    clear_flags(books, job)
     at_once = books.forgets_at_once(job)
     for lane in books.members(job.lanes_used):
+        if lane.flags is not None and lane.flags[0] == job.number and lane.state is LaneState.READY:
+            lane.flags = None  # it may start again while a chunk is still out
+            books.commands.append(SetFlags(lane.number, job.number, False, False))
         if lane.loaded.pop(job.number, None) is not None and lane.state is LaneState.READY:
             lane.proven.discard(job.number)
             if at_once:
@@ -229,17 +231,9 @@ def _finish_stage(books: Books, job: JobBook) -> None:
         finish_if_over(books, pipeline.head)
 
 
-def clear_flags(books: Books, job: JobBook) -> None:
-    """Clear the job's pause and cancel flags on its lanes: it may start again while a chunk is still out."""
-    for lane in books.members(job.lanes_used):
-        if lane.flags is not None and lane.flags[0] == job.number and lane.state is LaneState.READY:
-            lane.flags = None
-            books.commands.append(SetFlags(lane.number, job.number, False, False))
-
-
 def put_back(books: Books, job: JobBook, indices: Sequence[int], suspects: Iterable[int] = ()) -> None:
     """These items did not run, or ran and are not charged for it: they are sent again, the suspects carefully."""
-    if not job.active or job.cancelled:
+    if not indices or not job.active or job.cancelled:
         return
     if job.dropped:
         drop(books, job, sorted(job.dropped.intersection(indices)))

@@ -52,21 +52,30 @@ def reported(books: Books, lane: LaneBook, report: ChunkReported) -> None:
         rest = chunk.indices[max(done, chunk.reported) : chunk.end]
         alone = report.ended is Ended.UNREADABLE or chunk.unreadable
         put_back(books, job, rest, suspects=rest if alone else ())
-    if job.active and done > chunk.reported:
-        indices = chunk.indices[report.first : done]
-        _note(job, lane.number, indices, report)
-        results = report.results if done == report.done else report.results[: len(indices)]
-        failures = {at: failure for at, failure in report.failures.items() if at < len(indices)}
-        books.note_reported(chunk, done, final=report.final)
-        if report.added:  # before their makers end, one of which may be the job's last
-            _take_in(job, indices, report.added)
-        record(books, job, indices, results, failures, lane.pid, report.size)
-        report.results.clear()  # the books have them: who takes one from there must be the last to hold it
+    is_news = job.active and done > chunk.reported
+    if is_news:
+        _record(books, lane, chunk, report, done)
     if report.ended is Ended.SETUP_FAILED and report.setup_failure is not None:
         setup_failed(books, lane, job, report.setup_failure)
     else:
         _is_good(books, lane, job)
-    finish_if_over(books, job)
+    if not is_news:
+        finish_if_over(books, job)
+
+
+def _record(books: Books, lane: LaneBook, chunk: Chunk, report: ChunkReported, done: int) -> None:
+    """The chunk's positions below ``done`` have ended."""
+    job, indices = chunk.job, chunk.indices[report.first : done]
+    _note(job, lane.number, indices, report)
+    results, failures = report.results, report.failures
+    if done < report.done:
+        results = results[: len(indices)]
+        failures = {at: failure for at, failure in failures.items() if at < len(indices)}
+    books.note_reported(chunk, done, final=report.final)
+    if report.added:  # before their makers end, one of which may be the job's last
+        _take_in(job, indices, report.added)
+    record(books, job, indices, results, failures, lane.pid, report.size)
+    report.results.clear()  # the books have them: who takes one from there must be the last to hold it
 
 
 def _is_good(books: Books, lane: LaneBook, job: JobBook) -> None:
@@ -99,8 +108,9 @@ def _unreadable(books: Books, chunk: Chunk, report: ChunkReported, why: Failure)
 def _note(job: JobBook, lane: int, indices: Sequence[int], report: ChunkReported) -> None:
     """What the items cost, what they wrote, and where they were."""
     job.table.note_times(indices, report.stretches)
-    output = report.output or {}
-    job.table.note_output(indices, {indices[at]: text for at, text in output.items() if at < len(indices)})
+    if report.output or job.table.output:
+        output = report.output or {}
+        job.table.note_output(indices, {indices[at]: text for at, text in output.items() if at < len(indices)})
     if report.peaks:
         job.table.note_peaks({indices[at]: peak for at, peak in report.peaks.items() if at < len(indices)})
     if report.profile is not None and job.samples is not None:

@@ -676,18 +676,19 @@ class ItemTable:
         """
         if self.is_stream:
             return
-        elapsed, used = array("f"), array("f")
         if len(stretches) == len(indices):  # each item has one of its own: an eighth of the time
-            elapsed.extend([seconds for _, seconds, _ in stretches])
-            used.extend([0.0 if math.isnan(cpu) else max(cpu, LEAST_CPU) for _, _, cpu in stretches])
+            elapsed = array("f", [seconds for _, seconds, _ in stretches])
+            used = array("f", [0.0 if math.isnan(cpu) else max(cpu, LEAST_CPU) for _, _, cpu in stretches])
         else:
+            elapsed, used = array("f"), array("f")
             for count, seconds, cpu in stretches:
                 elapsed += array("f", (seconds,)) * count
                 used += array("f", (0.0 if math.isnan(cpu) else max(cpu, LEAST_CPU),)) * count
-        # Of what ran, the last items may have been given to others meanwhile.
-        told = min(len(elapsed), len(indices))
-        for column, values in ((self.elapsed, elapsed), (self.cpu, used)):
-            put(column, indices[:told], values[:told])
+            # Of what ran, the last items may have been given to others meanwhile.
+            told = min(len(elapsed), len(indices))
+            indices, elapsed, used = indices[:told], elapsed[:told], used[:told]
+        put(self.elapsed, indices, elapsed)
+        put(self.cpu, indices, used)
 
     def note_peaks(self, peaks: Mapping[int, int]) -> None:
         """The most memory that these items' workers had meanwhile, in bytes, by index. A stream does not keep it."""

@@ -302,22 +302,18 @@ class Timings:
         sums.queued += max(0.0, min(at, begun) - left_at)
         if begun <= at:
             return
-        if not place.ready:  # no word of its start has reached this job
-            place.ready = True
-        for moment, name in (
-            (place.received, "for_transfer"),
-            (place.decoded, "for_unpickling"),
-            (place.handled, "for_parent"),
-            (packed_at, "idle"),
-            (left_at, "for_pickling"),
-            (begun, "for_transfer"),
-        ):
+        place.ready = True  # also where no word of its start has reached this job
+        waits = [0.0] * 6
+        for nth, moment in enumerate((place.received, place.decoded, place.handled, packed_at, left_at, begun)):
             if moment > at:
                 until = min(moment, begun)
-                setattr(sums, name, getattr(sums, name) + until - at)
-                at = until
-                if until == begun:
-                    return
+                waits[nth], at = until - at, until
+        home, unpickling, parent, idle, pickling, way = waits
+        sums.for_transfer += home + way
+        sums.for_unpickling += unpickling
+        sums.for_parent += parent
+        sums.idle += idle
+        sums.for_pickling += pickling
 
     def _thin(self) -> None:
         """Make one row of those that follow each other on a lane within so much time that half of all are left."""

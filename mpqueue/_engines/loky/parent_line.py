@@ -44,8 +44,9 @@ class Line:
         with self._lock:
             if self._closed:
                 return
+            is_first = not self._unsent
             self._unsent.append(memoryview(encode(frame)))
-            if len(self._unsent) == 1:
+            if is_first:
                 self._write()
                 if self._unsent:
                     self._inbox.watch_writing(self._fd, self._ready, wanted=True)

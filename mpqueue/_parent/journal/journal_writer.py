@@ -30,7 +30,6 @@ from mpqueue._parent.journal.journal_reader import Reader, RecordedJob
 from mpqueue._parent.journal.kept_values import BigFile, Statement, prepare
 from mpqueue._parent.journal.schema import damaged_line
 from mpqueue._parent.journal.suspects import RunningMarks, ends_that_tell, suspect
-from mpqueue._parent.surroundings.probe import reached
 from mpqueue._parent.surroundings.replies import Reply
 from mpqueue.errors import JournalError, QueueClosedError, shown
 
@@ -261,7 +260,6 @@ class Journal:
         entries, self._unconfirmed = self._unconfirmed, []
         if entries:
             self._written += sum(entry.size for entry in entries)
-            reached("journal written", self)
         if self._trouble is not None:
             self._trouble = None
             if self._told:

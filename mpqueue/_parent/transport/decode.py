@@ -217,7 +217,7 @@ def _yielded(results: list[Any], positions: Sequence[int]) -> dict[int, int]:
 def _size_beside(results: Packed | Sequence[Passed]) -> int:
     """Bytes of the results that are in segments."""
     if isinstance(results, Packed):
-        return results.size - len(results.data)
+        return 0 if results.segment is None else results.size - len(results.data)
     return sum(one.size - len(one.data) for one in all_of(results))
 
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, cast
 
 from mpqueue._core.state.lane_book import Chunk
 from mpqueue._parent.lane_protocol import BringingLane, Capabilities, CarryingLane, Lane, SharingLane
+from mpqueue._parent.transport.decode import Unpickling
 from mpqueue._parent.transport.packing import PackedItems, Packing, pack_at_once
 from mpqueue._wire.memory import shared
 from mpqueue._wire.memory.held_segment import HeldSegment
@@ -106,8 +107,8 @@ class Exchange:
         """These items are about to be sent to this lane."""
         if packed.shared:
             self.bring(lane, packed.shared)
-        if serials := packed.serials:
-            self._account(lane).lent.update(serials)
+        if segments := packed.segments:
+            self._account(lane).lent.update(ref.serial for ref in segments)
         if packed.held:
             account_held = self._account(lane).held
             for segment in packed.held:
@@ -198,10 +199,10 @@ class Exchange:
         """What has come with answers of this worker, by its segments' serials. On any thread."""
         return cast("CarryingLane", lane).carried if self._engine.carries_segments else NOTHING_CARRIED
 
-    def drop_carried(self, lane: Lane, serials: Iterable[int]) -> None:
-        """These have been read. On any thread."""
+    def drop_carried(self, lane: Lane, read: Unpickling) -> None:
+        """What this is in has been read. On any thread."""
         if self._engine.carries_segments:
-            for serial in serials:
+            for serial in read.segments:
                 cast("CarryingLane", lane).carried.pop(serial, None)
 
     def unreachable(self, lane: Lane) -> None:

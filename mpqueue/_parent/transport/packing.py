@@ -56,8 +56,9 @@ class PackedItems(NamedTuple):
         """The segments of this process's own that they are in."""
         if self.held:
             return []
-        items = self.items.each if isinstance(self.items, Several) else self.items
-        each = [items] if isinstance(items, Packed) else items
+        if isinstance(self.items, Packed):
+            return [] if self.items.segment is None else [self.items.segment]
+        each = self.items.each if isinstance(self.items, Several) else self.items
         return [one.segment for one in each if not isinstance(one, bytes) and one.segment is not None]
 
     @property

@@ -20,7 +20,6 @@ from mpqueue._core.messages import (
     ChunkSent,
     JobForgotten,
     LaneBroken,
-    LaneDied,
     LaneInitialized,
     Message,
 )
@@ -31,7 +30,6 @@ from mpqueue._core.state.needs.resources import Grant
 from mpqueue._options import DEVICES_VARIABLE
 from mpqueue._parent.lane_protocol import EarlyLane, Lane, Post
 from mpqueue._parent.own_faults import found
-from mpqueue._parent.surroundings.probe import reached
 from mpqueue._parent.transport.decode import Unpickling, decode_failure
 from mpqueue._parent.transport.exchange import Exchange
 from mpqueue._parent.transport.kept_errors import text_of
@@ -168,10 +166,8 @@ class Traffic:
         data = dump_frame(frame)
         apart, size = isinstance(packed.items, list), packed.size
         left_at = self._now()
-        sent = ChunkSent(command.lane, command.generation, chunk.number, size, packed.seconds, left_at, apart=apart)
         lane.send(data, partial(self._take_in, lane, self._answered))
-        reached("chunk sent", chunk)
-        return sent
+        return ChunkSent(command.lane, command.generation, chunk.number, size, packed.seconds, left_at, apart=apart)
 
     def forget_job(self, lane: Lane, command: ForgetJob) -> None:
         """Have a worker drop a job."""
@@ -221,7 +217,7 @@ class Traffic:
 
     def _answered(self, lane: Lane, answer: bytes) -> None:
         if (report := self._decode(lane, answer)) is not None:
-            self._post(report)
+            self._handle(report)
 
     def _decode(self, lane: Lane, data: bytes) -> ChunkReported | None:
         """A worker's report; None, and the end of that worker, where it makes no sense."""
@@ -244,7 +240,7 @@ class Traffic:
             if unpickling is not None and self._unpicklings.get(key) is unpickling:
                 del self._unpicklings[key]
             if unpickling is not None:
-                self._exchange.drop_carried(lane, unpickling.segments)
+                self._exchange.drop_carried(lane, unpickling)
 
     def unpickling_since(self, lane: Lane) -> float | None:
         """Since when an answer of that worker is being unpickled; None where none is."""
@@ -295,17 +291,14 @@ class Traffic:
 
     # -- segments --------------------------------------------------------------------------------------------
 
-    def settle(self, message: ChunkReported | LaneDied) -> None:
-        """Take back the segments that a worker has done with, or those of a dead one."""
-        if isinstance(message, ChunkReported):
-            if message.returned:
-                self._exchange.take_back(message.lane, message.generation, message.returned)
-        else:
-            self._exchange.lane_gone(message.lane, message.generation)
+    def take_back(self, message: ChunkReported) -> None:
+        """Take back the segments that a worker has done with."""
+        if message.returned:
+            self._exchange.take_back(message.lane, message.generation, message.returned)
 
-    def lane_gone(self, lane: Lane) -> None:
-        """That worker is let go: what it held is not used again."""
-        self._exchange.lane_gone(lane.number, lane.generation)
+    def lane_gone(self, lane: int, generation: int) -> None:
+        """That worker is gone, or is let go: what it held is not used again."""
+        self._exchange.lane_gone(lane, generation)
 
     def close(self) -> None:
         """The workers are gone: keep nothing for reuse, even if the queue is still referenced."""
