@@ -13,7 +13,6 @@ from typing import TextIO
 from mpqueue._call_checks import nearest
 from mpqueue._cli import dashboard_command as dashboard
 from mpqueue._cli import journal_commands as journal
-from mpqueue._cli import recording_command as recording
 from mpqueue._cli import run_command as run
 from mpqueue._cli.completing import completion
 from mpqueue._cli.early_end import EndedBeforeStart
@@ -36,7 +35,6 @@ def make_parser() -> argparse.ArgumentParser:
     run.add_command(commands)
     journal.add_command(commands)
     dashboard.add_command(commands)
-    recording.add_command(commands)
     completion.add_command(commands, parser)
     return parser
 

@@ -35,8 +35,8 @@ from mpqueue._wire.pickling.script import Script
 from mpqueue.errors import InternalError, JournalError, QueueClosedError
 
 if TYPE_CHECKING:
+    from mpqueue._parent.history_file import HistoryFile
     from mpqueue._parent.journal.recorder import Recorder
-    from mpqueue._parent.recording.recorded_scheduler import RecordingFile
     from mpqueue._parent.surroundings.memory_sampler import Sampler
 
 log = logging.getLogger("mpqueue")
@@ -88,7 +88,7 @@ class Engine:
             "engine": backend.capabilities,
             **_settings_of_resources(options),
         }
-        self._recording: RecordingFile | None = None
+        self._recording: HistoryFile | None = None
         if record := os.environ.get("MPQUEUE_RECORD"):
             self._scheduler = self._make_recorded(record, options.concurrency, settings)
         else:
@@ -113,9 +113,9 @@ class Engine:
         self.give_up: GiveUp = _announce_nothing  #: its last resort: the runs of a job end with an error
 
     def _make_recorded(self, path: str, lanes: int, settings: dict[str, Any]) -> Scheduler:
-        from mpqueue._parent.recording.recorded_scheduler import RecordedScheduler, RecordingFile  # for bug reports
+        from mpqueue._parent.history_file import HistoryFile, RecordedScheduler  # for bug reports
 
-        self._recording = RecordingFile(path)
+        self._recording = HistoryFile(path)
         return RecordedScheduler(self._recording, type(self._backend).__name__, lanes, random.Random(), **settings)
 
     def _open_journal(self, path: str) -> Recorder:

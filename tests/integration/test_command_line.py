@@ -891,7 +891,7 @@ def test_completion_scripts_know_commands_options_and_choices(folder: Path, shel
     [
         (
             "mpqueue ''",
-            {"run", "status", "failures", "retry", "export", "prune", "dashboard", "recording", "completion"},
+            {"run", "status", "failures", "retry", "export", "prune", "dashboard", "completion"},
         ),
         ("mpqueue run --on", {"--on-error"}),
         ("mpqueue run --on-error s", {"stop", "skip"}),

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from mpqueue import Executor, JobQueue, MPQueueError, Pool, RetryPolicy, Stage, current_item
+from tests.simulation.replaying import Replay
 from tests.support import handlers as do
-from tests.support.command_line import main
 from tests.support.waiting import Gate, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
@@ -182,7 +182,7 @@ RUNS = [
 @pytest.mark.long(but=["crashes_and_retries", "pauses_and_cancels", "streams", "a_journal"])
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.__name__)
 def test_a_run_s_messages_give_the_same_commands_again(
-    run: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "bug.jsonl"
     monkeypatch.setenv("MPQUEUE_RECORD", str(file))
@@ -192,7 +192,7 @@ def test_a_run_s_messages_give_the_same_commands_again(
     kinds: Counter[str] = Counter()
     for recording in recordings:
         assert SECRET not in recording.read_text()
-        assert main(["recording", str(recording)]) == 0, capsys.readouterr().out
+        assert [step for step in Replay(str(recording)).steps() if not step.same] == []
         kinds += kinds_in(recording)
     assert kinds["ChunkSent"], "something ran"
     if run is items_with_code:
@@ -206,73 +206,17 @@ def kinds_in(recording: Path) -> Counter[str]:
     return Counter(line["message"]["is"] for line in lines if "message" in line)
 
 
-def test_a_recording_of_version_0_1_opens_and_gives_the_same_commands(capsys: pytest.CaptureFixture[str]) -> None:
-    recording = Path(__file__).parent / "recordings" / "version_0_1.jsonl"
-    assert main(["recording", str(recording)]) == 0, capsys.readouterr().out
-    assert {"LaneDied", "ChunkReported", "JobPaused", "ItemsAdded"} <= kinds_in(recording).keys()
-
-
-Tell = Callable[..., tuple[int, str]]
-
-
-@pytest.fixture
-def tell(capsys: pytest.CaptureFixture[str]) -> Tell:
-    """What ``mpqueue recording`` with these arguments prints, and its exit code."""
-
-    def call(*arguments: object) -> tuple[int, str]:
-        capsys.readouterr()
-        code = main(["recording", *map(str, arguments)])
-        said = capsys.readouterr()
-        return code, said.out + said.err
-
-    return call
-
-
-def test_the_command_line_tells_the_first_step_that_is_decided_differently(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tell: Tell
-) -> None:
+def test_the_first_step_that_is_decided_differently_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "bug.jsonl"
     monkeypatch.setenv("MPQUEUE_RECORD", str(file))
     with JobQueue(1) as queue:
         queue.run([1, 2], abs)
-    monkeypatch.delenv("MPQUEUE_RECORD")
-    code, text = tell(file, "--all")
-    assert code == 0
-    assert "everything was decided as recorded" in text
-    assert "SendChunk" in text
-    code, text = tell(file, "--step", "2")
-    assert code == 0
-    assert "JobStartAsked" in text
-    assert "job 1: running, 0 completed" in text
-    code, text = tell(file, "--step", "9999")
-    assert code == 2
-    assert "--step 9999: expected a step up to" in text
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     at = next(at for at, line in enumerate(lines) if line.get("commands"))
     lines[at]["commands"].pop()
     file.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"at": 1.0, "mess')
-    code, text = tell(file)
-    assert code == 1
-    assert "step 1 is the first one that is decided differently" in text
-    assert "asks now for" in text
-
-
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        ("hello\n", "expected a recording"),
-        ('{"mpqueue recording": 99, "mpqueue": "9.0"}\n', "replay it with that version"),
-        (None, "No such file"),
-    ],
-)
-def test_what_is_no_recording_is_refused(content: str | None, expected: str, tmp_path: Path, tell: Tell) -> None:
-    file = tmp_path / "bug.jsonl"
-    if content is not None:
-        file.write_text(content)
-    code, text = tell(file)
-    assert code in (1, 2)
-    assert expected in text
-    assert "Traceback" not in text
+    different = [step.number for step in Replay(str(file)).steps() if not step.same]
+    assert different == [sum("message" in line for line in lines[: at + 1])]
 
 
 def test_a_recording_that_can_t_be_made_is_told_when_the_queue_is_made(

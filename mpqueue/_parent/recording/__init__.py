@@ -1,1 +1,0 @@
-"""Recordings for bug reports: the scheduler's messages and commands, and both once more, step by step."""
