@@ -273,7 +273,7 @@ def memory_limit(value: int | str | None, platform: str = system.NAME) -> int | 
             f"max_memory_per_worker={shown(value)}: the memory of workers is not known, since {why}, or leave it out"
         )
     size = size_in_bytes("max_memory_per_worker", value)
-    if size < LEAST_MEMORY:
+    if size < LEAST_MEMORY and not isinstance(value, str):
         raise ValueError(
             f'max_memory_per_worker: expected the bytes that a worker may have, got {shown(value)}; did you mean "'
             f'{size}GB"?'
