@@ -354,7 +354,9 @@ def _plan(args: argparse.Namespace, items: list[Any], functions: tuple[Any, Any]
     try:
         table = make_table(items)
         recorded = None if reader is None else reader.find(args.handler)
-        found = plan(reader, recorded, table, functions, record, wants_results=True)
+        found = plan(
+            reader, recorded, table, functions, record, max_retries=_policy_of(args).max_retries, wants_results=True
+        )
     except (TypeError, ValueError, OSError) as error:
         raise UsageError(str(error)) from None
     for what in ("new", "changed", "gone", "failed"):

@@ -601,14 +601,16 @@ class JobQueue(SafeEmitter):
         beside = {*record, "open", "cost", "results", "replace", "cpus", "memory", "uses", "label"}
         rest = {name: value for name, value in options.items() if name not in beside}
         defaults = {"max_retries": None, "retry": None, "timeout": None, "priority": 0, "chunksize": None}
-        checks.job_options(self._options, **{**defaults, **rest})  # type: ignore[arg-type]
+        given = checks.job_options(self._options, **{**defaults, **rest})  # type: ignore[arg-type]
         recorder = self._engine.recorder
         check_items(items)
         table, journal = make_table(items), None if recorder is None else recorder.journal
         reader, recorded = (None, None) if journal is None else (journal.reader, journal.find(id))
         checked = record_options(**record)  # type: ignore[arg-type]
-        wants_results = not discards(options.get("results"))
-        return plan(reader, recorded, table, (handler, setup), checked, wants_results=wants_results)
+        return plan(
+            reader, recorded, table, (handler, setup), checked,
+            max_retries=given.retry.max_retries, wants_results=not discards(options.get("results")),
+        )  # fmt: skip
 
     def add_items(self, job_id: str | Job, items: Iterable[Any], *, wait: bool = True) -> int:
         """Give an open job more items, before it is started or while it runs; returns how many of them are new.

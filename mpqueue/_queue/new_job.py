@@ -117,8 +117,7 @@ class NewJob:
             book.table.source = KeptResults(reader, number, book.id, strict=True)
             recorder.add(book, self.recording(number, inventory.left_out))
             return
-        suspects = recorder.journal.suspects.get(recorded.number, {})
-        compared = compare(reader, recorded, inventory, self._brought(code, options), suspects, Results.CHECKED)
+        compared = compare(reader, recorded, inventory, self._brought(code, options), Results.CHECKED)
         heed(compared.plan.refused, compared.plan.warnings)
         columns = self._code_columns(code, options, None if compared.terms.anew else compared.case.made)
         failed = self._go_on(recorder, inventory, compared, columns)
@@ -140,7 +139,6 @@ class NewJob:
 
     def _note_code(self, recorder: Recorder, number: int) -> None:
         """The handler that the journal had may be another one by now, if it goes by name."""
-        from mpqueue._parent.journal.journal_file import JobItems  # a part of what only journals need
         from mpqueue._queue.recorded.resume import MadeBy
 
         reader = recorder.journal.reader
@@ -149,7 +147,7 @@ class NewJob:
         made = MadeBy(reader.codes(recorded), self._take_code())
         if made.is_new:
             codes = written_codes(made.all())
-            recorder.journal.ask(lambda store: store.put_job(number, {"codes": codes}, JobItems()))
+            recorder.journal.ask(lambda store: store.put_job(number, {"codes": codes}))
 
     def recording(self, number: int, left_out: frozenset[int]) -> Recording:
         """What the recorder has to know of the job, which has this number in the journal."""
@@ -205,12 +203,12 @@ class NewJob:
             table.forget_failures()
         row = self._handle_suspects(plan)
         failed.update(plan.guilty)
-        same = match.is_same and recorded.slots is not None and places == table.slots
+        same = match.is_same and places == table.slots
         if not same or plan.any(*AFRESH) or columns:
             columns |= {"completed": book.completed, "failed": book.failed, "status": str(plan.status)}
             anew = compared.terms.anew
             inventory.write(recorder.journal, recorded, match, columns, plan.those(*AFRESH), everything=anew)
-        if recorder.journal.suspects.pop(recorded.number, None) is not None:
+        if compared.suspects:
             self._record_suspects(recorder, recorded.number, plan, row)
         if book.all_ended and plan.status in OVER:
             book.restored = True
@@ -224,7 +222,7 @@ class NewJob:
         """Items that workers had when programs ended without closing the journal: see `Plan`. The rest is as it is."""
         from mpqueue._queue.recorded.resume import Plan, judge
 
-        table, counts = self.book.table, recorder.journal.suspects.pop(number, {})
+        table, counts = self.book.table, recorder.journal.reader.suspects(number)
         plan, slots = Plan(bytearray(table.status)), range(len(table)) if table.slots is None else table.slots
         judge(plan, slots, counts, self.book.options.retry.max_retries)
         row = self._handle_suspects(plan)
@@ -246,14 +244,13 @@ class NewJob:
         return make_row(table, [*plan.guilty], tries) if plan.guilty else None
 
     def _record_suspects(self, recorder: Recorder, number: int, plan: Plan, row: Row | None) -> None:
-        from mpqueue._parent.journal.journal_file import JobItems
-        from mpqueue._parent.journal.kept_values import prepare
+        from mpqueue._parent.journal.kept_values import prepare  # a part of what only journals need
 
         slots = self.book.table.slots
         counts = {index if slots is None else slots[index]: count for index, count in plan.suspects.items()}
         columns = {"suspects": prepare(counts), "completed": self.book.completed, "failed": self.book.failed}
-        items = JobItems(chunks=[] if row is None else [row])
-        recorder.journal.ask(lambda store: store.put_job(number, columns, items))
+        rows = [] if row is None else [row]
+        recorder.journal.ask(lambda store: store.put_job(number, columns, rows=rows))
 
     def _order_by_record(self) -> None:
         """By what the items took, as the journal has it, where that was asked for."""
@@ -369,7 +366,7 @@ def code_columns(
         }
     if made is not None:
         return columns | {"codes": written_codes(made.all())}
-    return columns | {"codes": written_codes([code.code]), "code_hash": None, "version": options.version}
+    return columns | {"codes": written_codes([code.code]), "version": options.version}
 
 
 def written_codes(codes: Iterable[Code]) -> Unsealed:

@@ -301,7 +301,10 @@ def work(item):
 if __name__ == "__main__":
     os.environ["PROGRAM"] = str(os.getpid())
     with mpqueue.JobQueue(2, journal=sys.argv[1], max_retries=1) as queue:
+        plan = queue.plan_job("job", range(40), work)
         job = queue.create_job("job", range(40), work)
+        failed = tuple(failure.item.id for failure in job.failures)
+        assert (plan.to_run, plan.failed) == (40 - job.completed - job.failed, failed), plan
         queue.start("job").result()
         print(job.completed, [(failure.item.id, failure.item.error) for failure in job.failures])
 """

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import journal_0_1, journal_rc1
+from tests.support import journal_0_1, journal_4, journal_rc1
 from tests.support.length import IS_LONG
 from tests.support.programs import run_program
 from tests.support.systems import not_on_windows
@@ -80,7 +80,7 @@ print(steps)
 """
 
 
-@pytest.mark.parametrize("version", [journal_0_1, journal_rc1])
+@pytest.mark.parametrize("version", [journal_0_1, journal_rc1, journal_4])
 def test_whenever_the_program_ends_the_journal_opens_and_has_everything(tmp_path: Path, version: object) -> None:
     packed = Path(version.__file__).with_suffix(".tar.xz")  # type: ignore[attr-defined]
     with tarfile.open(packed) as archive:

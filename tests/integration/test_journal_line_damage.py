@@ -6,6 +6,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import tarfile
 from contextlib import closing
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 
 import mpqueue
 from mpqueue.errors import JournalError
+from tests.support import journal_rc1
 from tests.support.programs import WAS_KILLED, run_program, start_program
 from tests.support.systems import not_on_windows
 from tests.support.this_system import KILL
@@ -137,6 +139,7 @@ def test_a_damaged_line_of_a_job_is_refused_or_changes_nothing(tmp_path: Path, j
 
 KILLED = """
 import sys
+import tarfile
 from pathlib import Path
 import mpqueue
 from tests.support import handlers as do
@@ -201,35 +204,25 @@ def test_damaged_marks_of_what_ran_when_a_program_ended_mark_nothing(tmp_path: P
     assert done.stdout == "15\n", done.stderr
 
 
-def square(item: int) -> int:
-    return item * item
-
-
 def test_a_journal_whose_lines_have_no_checksum_yet_is_read_as_it_is_and_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "run.db"
-    with mpqueue.JobQueue(1, journal=path) as queue:
-        queue.run(range(5), square, id="done")
-        queue.create_job("waiting", range(4), square)
-    with closing(sqlite3.connect(path)) as connection:  # as 1.0.0rc1 wrote it
-        connection.execute("ALTER TABLE jobs DROP COLUMN seal")
-        connection.execute("ALTER TABLE jobs DROP COLUMN codes")
-        connection.execute("PRAGMA user_version=2")
+    with tarfile.open(Path(journal_rc1.__file__).with_name("journal_rc1.tar.xz")) as packed:
+        packed.extractall(tmp_path, filter="data")
     before = path.read_bytes()
     shown = subprocess.run(
         [sys.executable, "-m", "mpqueue", "status", path], capture_output=True, text=True, check=True
     ).stdout
-    assert [line.split()[-1] for line in shown.splitlines()] == ["JOB", "done", "waiting"]
+    assert [line.split()[-1] for line in shown.splitlines()] == ["JOB", "values", "named", "open", "stream"]
     assert path.read_bytes() == before
     with mpqueue.JobQueue(1, journal=path) as queue:
-        assert queue.create_job("done", range(5), square).results == [0, 1, 4, 9, 16]
-        queue.create_job("waiting", range(4), square)
-        assert queue.start("waiting").result().results == [0, 1, 4, 9]
+        results = [journal_rc1.show(value) for value in journal_rc1.VALUES]
+        assert queue.create_job("values", journal_rc1.VALUES, journal_rc1.show).results == results
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute("UPDATE jobs SET total = 4 WHERE id = 'done'")
+        connection.execute("UPDATE jobs SET total = 4 WHERE id = 'values'")
         connection.commit()
     with mpqueue.JobQueue(1, journal=path) as queue:
         with pytest.raises(JournalError, match="line 1 of its jobs"):
-            queue.load_job("done")
-        assert queue.load_job("waiting").results == [0, 1, 4, 9]
+            queue.load_job("values")
+        assert queue.load_job("named").completed == 2
         with pytest.raises(JournalError, match="line 1 of its jobs"):  # which may be that of this job
-            queue.create_job("new", range(3), square)
+            queue.create_job("new", range(3), abs)

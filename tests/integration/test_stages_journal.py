@@ -96,7 +96,7 @@ def test_whenever_it_is_killed_each_input_ends_once(tmp_path: Path, ordered: str
     rows = [json.loads(line) for line in output.read_text().splitlines()]
     assert sorted((row["id"], row["result"]) for row in rows) == [(at, expected_of(at)) for at in range(INPUTS)]
     with sqlite3.connect(tmp_path / "run.db") as journal:
-        assert journal.execute("SELECT count(*) FROM added_items").fetchone() == (0,), "what has passed on is let go"
+        assert journal.execute("SELECT count(*) FROM passed").fetchone() == (0,), "what has passed on is let go"
     journal.close()
 
 

@@ -17,8 +17,8 @@ def small_blocks(size: int = 3) -> Iterator[None]:
         patch.object(matching, "BLOCK", size),
         patch.object(inventory, "BLOCK", size),
         patch.object(inventory, "BATCH", 2 * size),
+        patch.object(inventory, "OF_LIST", size),
         patch.object(matching, "PARALLEL", 2),
         patch.object(matching, "PATIENCE", 2),
-        patch("mpqueue._parent.journal.journal_reader.BLOCK", size),
     ):
         yield

@@ -56,8 +56,6 @@ class Rows:
         self.run(
             "CREATE TABLE chunks (number INTEGER PRIMARY KEY, job INTEGER NOT NULL, body BLOB NOT NULL, slots BLOB)"
         )
-        self.run("CREATE TABLE slots (job, first, body, ids)")
-        self.run("CREATE TABLE payloads (number, job, body)")
         self.files: dict[str, bytes] = {}
         self._number = 0
         self.table = new_table([f"item {slot}" for slot in range(COUNT)])

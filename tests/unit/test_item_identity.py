@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 
 from mpqueue._parent.journal import identity, matching
 from mpqueue._parent.journal.identity import NoIdentityError, digest, digests, encode
-from mpqueue._parent.journal.matching import Block, match
+from mpqueue._parent.journal.matching import What, match
 from tests.support.needed import needs
 from tests.unit.small_blocks import small_blocks
 
@@ -204,11 +204,11 @@ def test_what_has_no_stable_form_is_refused(value: Any, why: str) -> None:
 # -- matching ----------------------------------------------------------------------------------------------------------
 
 
-def blocks(values: list[tuple[int, int]], size: int) -> Iterator[Block]:
+def blocks(values: list[tuple[int, int]], size: int) -> Iterator[What]:
     for lo in range(0, len(values), size):
         part = values[lo : lo + size]
         states = b"".join(digests([key]) if key < 2 else identity.UNKNOWN for _, key in part)
-        yield Block(digests([value for value, _ in part]), states)
+        yield digests([value for value, _ in part]), states
 
 
 #: What an item is, and its state: 2 stands for one that is not known.

@@ -18,6 +18,7 @@ import pytest
 from mpqueue._core.state.item_table import DISCARDED, Elsewhere, Failure, ItemTable, make_table
 from mpqueue._parent.journal import chunk_rows, kept_values
 from mpqueue._parent.journal.chunk_rows import Results, Row, RowDraft, RowReader, WrittenRow, make_row
+from mpqueue._parent.journal.identity import SIZE
 from mpqueue._parent.journal.kept_results import MOST_CHECKED, KeptResults
 from mpqueue._parent.journal.kept_values import (
     BIG,
@@ -33,7 +34,7 @@ from mpqueue._parent.journal.kept_values import (
     seal,
     unseal,
 )
-from mpqueue._parent.journal.lots import hash_payloads, keep_payloads, read_payloads
+from mpqueue._parent.journal.lots import USERS, Lot, keep_items, read_lot
 from mpqueue._queue.recorded.code_parts import code_of
 from mpqueue.errors import ItemTimeoutError, JournalError, RemoteError, RemoteTraceback
 from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY
@@ -400,7 +401,7 @@ def test_a_file_that_is_another_result_s_is_noticed() -> None:
         assert "damaged, or that of another" in repr(restore(kept[0], {kept[0].file: other}.__getitem__))
 
 
-@pytest.mark.parametrize("place", [Place("payloads", 1, 1), Place("chunks", 2, 1), Place("chunks", 1, 2)])
+@pytest.mark.parametrize("place", [Place("lots", 1, 1), Place("chunks", 2, 1), Place("chunks", 1, 2)])
 def test_a_row_that_stands_elsewhere_is_noticed(place: Place) -> None:
     body = seal([1], HERE)
     assert unseal(body, HERE, "run.db") == [1]
@@ -412,14 +413,30 @@ def test_a_row_that_stands_elsewhere_is_noticed(place: Place) -> None:
 
 
 def test_items_are_kept_but_for_big_ones_and_those_that_can_not_be_pickled() -> None:
-    items = [{"id": at} for at in range(600)] + [b"x" * BIG, threading.Lock()]
-    bodies, left_out = keep_payloads(range(len(items)), items)
-    places = [Place("payloads", 1, row) for row in range(len(bodies))]
-    found = read_payloads(len(items), [(body.seal(at), at) for body, at in zip(bodies, places, strict=True)], "run.db")
-    assert found[:600] == items[:600]
-    assert left_out == [600, 601]
-    assert isinstance(found[600], NotKept)
-    assert isinstance(found[601], NotKept)
+    for items in [{"id": at} for at in range(300)], [{"id": 1}, b"x" * BIG, threading.Lock(), [2]]:
+        lot = Lot(5, len(items), None, parts=[(None, keep_items(items))])
+        _, (_, *row) = lot.put(1)
+        again = read_lot(tuple(row), 1, "run.db")
+        assert (again.first, again.size, again.makers) == (5, len(items), USERS)
+        for item, found in zip(items, again.items(no_file), strict=True):
+            assert found == item or (isinstance(found, NotKept) and not isinstance(item, dict | list))
+
+
+def test_what_has_changed_in_a_lot_is_read_instead_of_what_was_there_and_what_is_gone_is_not_read() -> None:
+    def lot_of(*values: Any) -> Lot:
+        identities = b"".join(str(value).encode().ljust(SIZE, b".") for value in values)
+        return Lot(
+            0, len(values), identities, ids=[f"id {value}" for value in values], parts=[(None, keep_items([*values]))]
+        )
+
+    lot = lot_of(1, 2, 3, 4).changed([1, 3], lot_of(20, 40)).changed([1], lot_of(21)).without([2])
+    first, second, third, fourth = lot.items(no_file)
+    assert (first, second, fourth) == (1, 21, 40)
+    assert third is None
+    assert lot.identities is not None
+    assert [lot.identity(at).strip(b".\0") for at in range(4)] == [b"1", b"21", b"", b"40"]
+    assert (lot.all_ids(), lot.gone) == (["id 1", "id 21", None, "id 40"], (2,))
+    assert lot.changed(range(4), lot_of(5, 6, 7, 8)).items(no_file) == [5, 6, 7, 8]
 
 
 def test_what_was_checked_is_there_for_a_sink_once_where_it_is_small_and_in_that_row_still() -> None:
@@ -580,12 +597,6 @@ def test_files_count_among_what_was_read() -> None:
     source = KeptResults(RowsInMemory([sealed(row, 1)], lambda _: content), 1, "job")
     assert source.read(1, 0) == bytes(2 * BIG)
     assert source.read_bytes == len(sealed(row).body) + len(content)
-
-
-def test_the_hash_tells_other_items_also_big_ones() -> None:
-    arrays = [[1, np.full(BIG, value)] for value in (0.0, 0.0, 1.0)]
-    one, same, other = (hash_payloads(items) for items in arrays)
-    assert one == same != other
 
 
 def test_a_handler_that_moved_is_the_same_one_that_does_something_else_is_not() -> None:

@@ -7,7 +7,7 @@ import os
 import sqlite3
 import stat
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from mpqueue._parent.journal.chunk_rows import ADD_CHUNK
 from mpqueue._parent.journal.guards import JournalLock, Mark, MovedError, is_held, marked
 from mpqueue._parent.journal.identity import SIZE
 from mpqueue._parent.journal.journal_file import (
-    JobItems,
     Store,
     column_to_text,
     describe,
@@ -27,13 +26,11 @@ from mpqueue._parent.journal.journal_file import (
 from mpqueue._parent.journal.journal_reader import Reader, RecordedJob
 from mpqueue._parent.journal.journal_writer import Entry
 from mpqueue._parent.journal.kept_values import Unreadable, big_file, prepare
-from mpqueue._parent.journal.matching import Block
+from mpqueue._parent.journal.lots import Lot, keep_items
 from mpqueue._parent.journal.suspects import RunningMark, RunningMarks
 from mpqueue.errors import JournalError
 from tests.support.this_system import IS_WINDOWS
-from tests.unit.small_blocks import small_blocks
 
-NO_ITEMS = JobItems()
 POSIX_ONLY = pytest.mark.skipif(IS_WINDOWS, reason="open files can't be removed there")
 
 
@@ -57,8 +54,8 @@ def columns(**changed: Any) -> dict[str, Any]:
     return line | {"completed": 0, "failed": 0, "retries": 0} | changed
 
 
-def put(store: Store, items: JobItems = NO_ITEMS, **changed: Any) -> int:
-    return store.put_job(None, columns(**changed), items)
+def put(store: Store, lots: Sequence[Lot] = (), **changed: Any) -> int:
+    return store.put_job(None, columns(**changed), lots)
 
 
 def found(path: str, job_id: str = "job") -> RecordedJob:
@@ -85,8 +82,8 @@ def test_a_job_is_read_as_it_was_put_also_while_the_journal_is_open(path: str) -
     with stored(path) as store:
         assert (put(store), put(store, id="other", total=0)) == (1, 2)
         job = found(path)
-        assert (job.number, job.id, job.total, job.count, job.seed, job.past) == (1, "job", 3, 3, 16, None)
-        store.put_job(1, {"status": "completed", "started_at": 5.0, "duration": 2.0, "slots": 7}, NO_ITEMS)
+        assert (job.number, job.id, job.total, job.count, job.seed, job.past) == (1, "job", 3, 0, 16, None)
+        store.put_job(1, {"status": "completed", "started_at": 5.0, "duration": 2.0, "slots": 7})
         job = found(path)
         assert (job.status, job.count, job.past) == ("completed", 7, (5.0, 2.0, None, None))
         assert [each.id for each in Reader(path).jobs()] == ["job", "other"]
@@ -123,11 +120,16 @@ def test_what_is_suspected_is_kept_until_the_job_is_over(path: str, caplog: pyte
         for status in ("running", "completed"):
             put(store, id=status, status=status, suspects=prepare({4: 2}))
         put(store, id="nothing")
+    reader = Reader(path)
+    assert [reader.suspects(number) for number in range(1, 5)] == [{4: 2}, {}, {}, {}]
+    marks = RunningMarks(path)
+    marks.mark(0, 1, [5], alone=True)
+    assert reader.suspects(1) == {4: 2, 5: 3}, "the last program ended with this alone"
+    assert marks.left == []
+    marks.close()
     with stored(path) as store:
-        assert store.suspects == {1: {4: 2}, 3: {}}
-        store.put_job(1, {"suspects": b"damaged"}, NO_ITEMS)
-    with stored(path) as store:
-        assert store.suspects[1] == {}
+        store.put_job(1, {"suspects": b"damaged"})
+    assert reader.suspects(1) == {}
     assert "is damaged; that is counted anew" in caplog.text
 
 
@@ -145,60 +147,56 @@ def test_a_damaged_line_is_named_and_its_job_is_left(path: str) -> None:
 # -- items -------------------------------------------------------------------------------------------------------------
 
 
-def items_by_id(*ids: str) -> JobItems:
-    """Blocks of two."""
-    blocks = []
+def lots_by_id(*ids: str) -> list[Lot]:
+    """Lots of two."""
+    lots = []
     for first in range(0, len(ids), 2):
         those = list(ids[first : first + 2])
         identities = b"".join(each.encode().ljust(SIZE, b".") for each in those)
-        blocks.append((first, prepare(tuple(Block(identities, None))), prepare(those)))
-    return JobItems(blocks=blocks)
+        lots.append(Lot(first, 2, identities, ids=those, parts=[(None, keep_items(those))]))
+    return lots
 
 
 @pytest.fixture
-def by_id(path: str) -> Iterator[str]:
+def by_id(path: str) -> str:
     """A journal of a job of three items in four slots, of which the second is gone, in another order."""
-    with small_blocks(2):
-        with stored(path) as store:
-            places = prepare(array("I", [3, 0, 2]).tobytes())
-            put(store, items_by_id("a", "b", "c", "d"), rule="key", slots=4, places=places)
-        yield path
+    with stored(path) as store:
+        places = prepare(array("I", [3, 0, 2]).tobytes())
+        put(store, lots_by_id("a", "b", "c", "d"), rule="key", slots=4, places=places)
+    return path
 
 
 def test_ids_come_in_the_order_of_the_items_and_names_in_that_of_the_slots(by_id: str) -> None:
     reader, job = Reader(by_id), found(by_id)
-    assert reader.ids(job) == ["d", "a", "c"]
+    assert reader.table(job).ids == ["d", "a", "c"]
     assert reader.places(job) == array("I", [3, 0, 2])
     assert reader.names(job) == ["a", "b", "c", "d"]
-    assert reader.ids_of_block(job, 2) == ["c", "d"]
-    assert reader.ids_of_block(job, 4) is None
-    assert [block.identities[::SIZE] for block in reader.blocks(job)] == [b"ab", b"cd"]
-    assert reader.block(job, 2).identities[::SIZE] == b"cd"
+    assert [lot.what()[0][::SIZE] for lot in reader.lots(job, items=False)] == [b"ab", b"cd"]
+    assert reader.lot_with(job, 3).ids == ["c", "d"]
 
 
 def test_damaged_ids_are_unreadable_and_said_to_be_once(by_id: str, caplog: pytest.LogCaptureFixture) -> None:
-    change(by_id, "UPDATE slots SET ids = x'00' WHERE first = 2")
+    change(by_id, "UPDATE lots SET items = x'00' WHERE first = 2")
     reader, job = Reader(by_id), found(by_id)
     for _ in range(2):
         first, second, *damaged = reader.names(job)
         assert [first, second] == ["a", "b"]
         assert [type(each) for each in damaged] == [Unreadable, Unreadable]
-    assert caplog.text.count("the ids of 2 items are damaged") == 1
+    assert caplog.text.count("2 items are damaged") == 1
 
 
-@pytest.mark.parametrize("damage", ["DELETE FROM slots", "UPDATE slots SET body = x'00'"])
-def test_of_a_block_that_is_damaged_or_gone_nothing_is_known_and_of_others_all(by_id: str, damage: str) -> None:
+@pytest.mark.parametrize("damage", ["DELETE FROM lots", "UPDATE lots SET body = x'00'"])
+def test_of_a_lot_that_is_damaged_or_gone_nothing_is_known_and_of_others_all(by_id: str, damage: str) -> None:
     change(by_id, f"{damage} WHERE first = 0")
     reader, job = Reader(by_id), found(by_id)
-    nobody, known = reader.blocks(job)
-    assert (nobody.identities, known.identities[::SIZE]) == (bytes(2 * SIZE), b"cd")
-    assert reader.block(job, 0) == nobody
+    nobody, known = reader.lots(job, items=False)
+    assert (nobody.identities, known.what()[0][::SIZE]) == (bytes(2 * SIZE), b"cd")
 
 
 @pytest.mark.parametrize("places", [[0, 1], [0, 1, 4]])
 def test_places_that_the_job_has_not_are_refused(by_id: str, places: list[int]) -> None:
     with stored(by_id) as store:
-        store.put_job(1, {"places": prepare(array("I", places).tobytes())}, NO_ITEMS)
+        store.put_job(1, {"places": prepare(array("I", places).tobytes())})
     with pytest.raises(JournalError, match="expected the places of 3 items, got others"):
         Reader(by_id).places(found(by_id))
 
@@ -218,7 +216,7 @@ def test_damaged_codes_count_as_other_code(path: str, caplog: pytest.LogCaptureF
     with stored(path) as store:
         put(store, codes=prepare([("3.11", {"f": "x"}, {})]))
         assert Reader(path).codes(found(path)) == [("3.11", {"f": "x"}, {})]
-        store.put_job(1, {"codes": b"damaged"}, NO_ITEMS)
+        store.put_job(1, {"codes": b"damaged"})
     assert Reader(path).codes(found(path)) == [("damaged", {}, {})]
     assert "with which code its results were made is damaged" in caplog.text
 

@@ -17,7 +17,7 @@ import pytest
 
 from mpqueue._parent.journal.chunk_rows import ADD_CHUNK
 from mpqueue._parent.journal.guards import is_held
-from mpqueue._parent.journal.journal_file import JobItems, Store, connect
+from mpqueue._parent.journal.journal_file import Store, connect
 from mpqueue._parent.journal.journal_writer import TRY_AGAIN, Entry, Journal
 from mpqueue.errors import JournalError, QueueClosedError
 from tests.support.this_system import IS_WINDOWS
@@ -82,7 +82,7 @@ def end(journal: Journal) -> None:
 
 
 def put_job(store: Store, **changed: Any) -> int:
-    return store.put_job(None, LINE | changed, JobItems())
+    return store.put_job(None, LINE | changed)
 
 
 def row(number: int, **more: Any) -> Entry:

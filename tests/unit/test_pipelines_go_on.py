@@ -156,9 +156,9 @@ def test_rows_go_once_their_inputs_have_ended() -> None:
     record.note((0,), 0, [((0,), Parcel(b"a"))])
     record.note((1,), 0, [((1, 0), Parcel(b"b")), ((1, 1), Parcel(b"c"))])
     (written,) = record.statements(5)
-    assert (written[1][:3], record.statements(5)) == ((5, 0, 2), [])
+    assert (written[1][:2], record.statements(5)) == ((5, 0), [])
     record.note((1, 0), 1, [((1, 0), Parcel(b"d"))])
-    assert [values[:3] for _, values in record.statements(5)] == [(5, 1, 1)]
+    assert [values[:2] for _, values in record.statements(5)] == [(5, 1)]
     assert record.ended(5, [0]) == []
     assert [values for _, values in record.ended(5, [1, 2])] == [(5, 0), (5, 1)]
 

@@ -17,7 +17,7 @@ import pytest
 
 from mpqueue._parent.journal.identity import SIZE, UNKNOWN
 from mpqueue._parent.journal.journal_reader import RecordedJob
-from mpqueue._parent.journal.matching import NO_SLOT, Block, Match, match
+from mpqueue._parent.journal.matching import NO_SLOT, Match, What, match
 from mpqueue._parent.journal.suspects import RunningMark, suspect
 from mpqueue._queue.recorded.code_parts import PYTHON, Code, CodeNow
 from mpqueue._queue.recorded.record_options import RecordOptions
@@ -59,9 +59,9 @@ def code_of(number: int) -> Code:
 def recorded_job(**columns: Any) -> RecordedJob:
     """A line of a job; with what is not named as it is in a job that has just been written."""
     line: dict[str, Any] = {
-        "number": 1, "id": "job", "total": 0, "rule": "key", "payload_hash": None, "code_hash": None, "seed": 1,
+        "number": 1, "id": "job", "total": 0, "rule": "key", "seed": 1,
         "created_at": 0.0, "status": JobStatus.PENDING, "started_at": None, "finished_at": None, "duration": None,
-        "completed": 0, "failed": 0, "retries": 0, "version": None, "python": None, "slots": 0, "handler_name": None,
+        "completed": 0, "failed": 0, "retries": 0, "version": None, "python": None, "count": 0, "handler_name": None,
     }  # fmt: skip
     return RecordedJob(**{**line, **columns})
 
@@ -97,11 +97,11 @@ class Journal:
         return [slot for slot in self.records if slot not in self.order]
 
 
-def block(items: list[tuple[int, int]]) -> Iterator[Block]:
+def block(items: list[tuple[int, int]]) -> Iterator[What]:
     """These identities and states, as they are compared."""
     identities = b"".join(identity.to_bytes(SIZE, "big") for identity, _ in items)
     states = b"".join(UNKNOWN if not state else state.to_bytes(SIZE, "little") for _, state in items)
-    yield Block(identities, states)
+    yield identities, states
 
 
 class History:

@@ -76,23 +76,22 @@ class Row(NamedTuple):
 
 
 class WrittenRow(NamedTuple):
-    """A row of a job as it is in the file: what it says, and of which slots. Version 1 had no ``slots``."""
+    """A row of a job as it is in the file: what it says, and of which slots."""
 
     job: int
     number: int
     body: Any
-    slots: Any = None
+    slots: Any
 
     def content(self, path: str) -> dict[str, Any]:
         """What it says itself. Raises `JournalError` where that is damaged."""
         content: dict[str, Any] = unseal(self.body, Place("chunks", self.job, self.number), path)
         return content
 
-    def spoken(self, path: str) -> Sequence[int] | None:
-        """Of which slots; None of one of version 1, whose content says so. Raises `JournalError` for damaged ones."""
-        if self.slots is None:
-            return None
-        return slots_at(unseal(self.slots, Place("chunks.slots", self.job, self.number), path))
+    def spoken(self, path: str) -> Sequence[int]:
+        """Of which slots, in its order. Raises `JournalError` where that is damaged."""
+        at = unseal(self.slots, Place("chunks.slots", self.job, self.number), path)
+        return range(*at) if isinstance(at, tuple) else numbers_of("Q", at)
 
 
 NO_ROW = Row(None, ())
@@ -452,8 +451,6 @@ class RowReader:
         except JournalError:
             self._lose(slots)
             return
-        if slots is None:
-            slots = slots_at(content["at"])
         if slots:
             self.write(row.number, content, slots)
 
@@ -598,12 +595,6 @@ class ResultPart(NamedTuple):
         if self.size is None or not self.dropped:
             return range(1 if self.size is None else self.size)
         return [at for at in range(self.size) if at not in self.dropped]
-
-
-def slots_at(at: tuple[int, int] | bytes) -> Sequence[int]:
-    """The slots that a row speaks of, in its order, as they are written."""
-    slots: Sequence[int] = range(*at) if isinstance(at, tuple) else numbers_of("Q", at)
-    return slots
 
 
 def content_of(row: WrittenRow, read_file: ReadFile, path: str) -> dict[str, Any]:

@@ -13,7 +13,6 @@ it has added, or neither. An item that brings one which can't be pickled for the
 
 from __future__ import annotations
 
-import pickle
 import threading
 from array import array
 from collections import Counter, deque
@@ -22,10 +21,20 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mpqueue._core.state.item_table import ItemTable
-from mpqueue._parent.journal.chunk_rows import NO_ROW, Row, RowDraft, kept_together, written_numbers
+from mpqueue._parent.journal.chunk_rows import NO_ROW, Row, RowDraft, kept_together
 from mpqueue._parent.journal.identity import NoIdentityError, digest, name_unstable, unknowable
-from mpqueue._parent.journal.kept_values import BigFile, Statement, keep_small, prepare, unseal
-from mpqueue._parent.journal.lots import BY_USER, COUNT, PUT, AddedRow, KeptItem, NewItems, keep_item, place_of, rows_of
+from mpqueue._parent.journal.kept_values import BigFile, Place, Statement, prepare, unseal
+from mpqueue._parent.journal.lots import (
+    BY_USER,
+    COUNT,
+    KeptItem,
+    Lot,
+    NewItems,
+    keep_ids,
+    keep_item,
+    keep_items,
+    lots_of,
+)
 from mpqueue._wire.added_items import AddedItems
 from mpqueue._wire.parcels import Parcel
 from mpqueue._wire.pickling.payload import Packed, without_segment
@@ -66,7 +75,7 @@ class GivenItems(AddedItems):
         )
 
 
-class Lot(NamedTuple):
+class Arrival(NamedTuple):
     """Items that came together and are not in the journal yet. ``makers`` are indices; ``given``: by the user."""
 
     indices: range
@@ -84,7 +93,7 @@ class RecordedGrowth:
     def __init__(self, next_slot: int = 0) -> None:
         self.expected: Counter[bytes] = Counter()
         self.next_slot = next_slot
-        self._unwritten: list[Lot] = []
+        self._unwritten: list[Arrival] = []
 
     @staticmethod
     def look_at(items: list[Any], ids: list[Hashable] | None) -> GivenItems:
@@ -133,20 +142,22 @@ class RecordedGrowth:
         if table.slots is not None:
             table.slots.extend(range(first, self.next_slot))
         makers = array("q", (BY_USER if maker is None else maker,)) * count
-        self._unwritten.append(Lot(added.new, first, makers, given))
+        self._unwritten.append(Arrival(added.new, first, makers, given))
 
     @property
     def has_lots(self) -> bool:
         """True if there are items that have not been taken to be written."""
         return bool(self._unwritten)
 
-    def take_lots(self) -> list[Lot]:
+    def take_lots(self) -> list[Arrival]:
         """What has come since the last time, to be written. What handlers have added meanwhile is one lot."""
-        lots: list[Lot] = []
+        lots: list[Arrival] = []
         for lot in self._unwritten:
             last = lots[-1] if lots else None
             if last is not None and last.given is None and lot.given is None:
-                lots[-1] = Lot(range(last.indices.start, lot.indices.stop), last.slot, last.makers + lot.makers, None)
+                lots[-1] = Arrival(
+                    range(last.indices.start, lot.indices.stop), last.slot, last.makers + lot.makers, None
+                )
             else:
                 lots.append(lot)
         self._unwritten = []
@@ -236,7 +247,7 @@ def draft_of(growth: RecordedGrowth, table: ItemTable, draft: RowDraft | None) -
 class LotDraft:
     """The items of one lot, pickled one after the other."""
 
-    def __init__(self, table: ItemTable, lot: Lot) -> None:
+    def __init__(self, table: ItemTable, lot: Arrival) -> None:
         self._lot = lot
         self._payloads = table.payloads_of(lot.indices)
         ids = table.ids
@@ -286,12 +297,12 @@ class LotDraft:
             return ()
         return [maker for maker, kept in zip(self._lot.makers, self._each, strict=True) if kept is None]
 
-    def rows(self) -> Sequence[Any]:
-        """See `rows_of`."""
+    def rows(self) -> Sequence[Lot]:
+        """See `lots_of`."""
         given = self._lot.given
         identities = None if given is None or self._makers[0] != BY_USER else given.identities
         kept = self._each if self._together is None else self._together
-        return [*rows_of(self._lot.slot, kept, self._ids, identities, self._makers)]
+        return [*lots_of(self._lot.slot, kept, self._ids, identities, self._makers)]
 
 
 # -- stream record -----------------------------------------------------------------------------------------------------
@@ -299,11 +310,6 @@ class LotDraft:
 #: Its slots count from when they are written; its items, from when they have ended.
 COUNT_ENDED = """UPDATE jobs SET completed = completed + ?, failed = failed + ?, total = total + ?,
 slots = max(slots, ?) WHERE number = ?"""
-#: The user has added them.
-_MAKERS = written_numbers(array("q", (BY_USER,)))
-#: Types whose values are pickled as they are: they have no code, and name no class; texts up to so many characters.
-_SMALL, _TEXTS = frozenset((int, float, bool, type(None))), frozenset((str, bytes))
-MOST_TEXT = 4096
 
 
 class StreamItem(NamedTuple):
@@ -318,7 +324,7 @@ class StreamItem(NamedTuple):
 class ComingLot(NamedTuple):
     """New items. ``unkept``: indices of those that are left out; ``replaced``: how what they replace had ended."""
 
-    lot: AddedRow
+    lot: Lot
     unkept: Sequence[int]
     replaced: Sequence[int]
 
@@ -330,22 +336,19 @@ def lot_of(
 
     Pickles them, and their ids, which may run any code.
     """
-    kept = _kept_items([entry.item for entry in entries])
+    kept = keep_items([entry.item for entry in entries])
     unkept: Sequence[int] = ()
     if isinstance(kept, list):
         unkept = [index for index, one in zip(indices, kept, strict=True) if one is None]
-    identities = b"".join([entry.identity for entry in entries])
-    states = b"".join([entry.state for entry in entries])
-    lot = AddedRow(
+    identities, states = b"".join([entry.identity for entry in entries]), b"".join([entry.state for entry in entries])
+    lot = Lot(
         first,
         len(entries),
-        kept,
-        None if entries[0].id is None else _kept_ids([entry.id for entry in entries]),
         identities,
-        _MAKERS,
-        (),
         None if states == identities else states,
-        tuple([(at, known.first) for at, known in replaced]),
+        replaces=tuple([(at, known.first) for at, known in replaced]),
+        ids=None if entries[0].id is None else _kept_ids([entry.id for entry in entries]),
+        parts=[(None, kept)],
     )
     return ComingLot(lot, unkept, [known.status for _, known in replaced])
 
@@ -392,24 +395,12 @@ class StreamRecord:
         return GrowthDraft(draft, (), new_items)
 
 
-def _kept_items(items: list[Any]) -> tuple[Any, ...] | list[KeptItem]:
-    """All in one, where they are small and plain; else each by itself: None for one that is not to be kept."""
-    if all(_is_small(item) for item in items):
-        return (pickle.dumps(items, pickle.HIGHEST_PROTOCOL),)
-    return [None if (kept := keep_small(item)) is None else tuple(kept) for item in items]
-
-
 def _kept_ids(ids: list[Hashable]) -> list[Hashable] | tuple[Any, ...]:
-    """As they are, where they are plain; else in one pickle."""
-    if all(_is_small(each) for each in ids):
-        return ids
-    nothing: list[Hashable] = [None] * len(ids)
-    kept = keep_small(ids)
-    return nothing if kept is None else tuple(kept)
-
-
-def _is_small(value: Any) -> bool:
-    return type(value) in _SMALL or (type(value) in _TEXTS and len(value) < MOST_TEXT)
+    """As they are kept, where they can be."""
+    try:
+        return keep_ids(ids)
+    except Exception:
+        return [None] * len(ids)
 
 
 # -- values between stages ---------------------------------------------------------------------------------------------
@@ -420,8 +411,9 @@ def _is_small(value: Any) -> bool:
 # count in the order in which they were written, and one of a value that is not on its way any more, since its input
 # began anew, says nothing. No caller waits for them: what is not on disk is made once more.
 
-REMOVE = "DELETE FROM added_items WHERE job = ? AND first = ?"
-REMOVE_ALL = "DELETE FROM added_items WHERE job = ?"
+PUT_PASSED = "INSERT INTO passed (job, row, body) VALUES (?, ?, ?)"
+REMOVE = "DELETE FROM passed WHERE job = ? AND row = ?"
+REMOVE_ALL = "DELETE FROM passed WHERE job = ?"
 #: Bytes of a value that is kept, at most. Of a bigger one, the stage that made it runs again.
 MOST_VALUE = 4 << 20
 
@@ -473,8 +465,9 @@ class PassRecord:
         self._inputs_left[row] = len(inputs)
         for root in inputs:
             self._rows_of.setdefault(root, []).append(row)
-        body = prepare([tuple(entry) for _, entry in entries]).seal(place_of(job, row))
-        return [(PUT, (job, row, len(entries), body))]
+        return [
+            (PUT_PASSED, (job, row, prepare([tuple(entry) for _, entry in entries]).seal(Place("passed", job, row))))
+        ]
 
     def ended(self, job: int, roots: Iterable[int]) -> list[Statement]:
         """These inputs have ended: what removes the rows that are of no use any more."""
@@ -500,7 +493,7 @@ def read_passed(reader: Reader, job: RecordedJob) -> dict[int, list[Value]]:
     entries: list[PassedOn] = []
     for row, body in reader.at_once(lambda: reader.passed(job)):
         try:
-            entries += [PassedOn(*each) for each in unseal(body, place_of(job.number, row), reader.path)]
+            entries += [PassedOn(*each) for each in unseal(body, Place("passed", job.number, row), reader.path)]
         except JournalError:
             break  # what follows may be of what it had
     return on_their_way(entries)

@@ -15,24 +15,15 @@ import sqlite3
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote
 
 from mpqueue._os.files import NO_LINKS, kind_of, open_file, sync_folder
 from mpqueue._parent.journal.chunk_rows import Row, chunk_statement
-from mpqueue._parent.journal.compaction import (
-    AUTO_VACUUM,
-    Compacted,
-    compact,
-    end_log,
-    give_back,
-    make_shrinkable,
-    present_slots,
-    prune_stream,
-)
+from mpqueue._parent.journal.compaction import AUTO_VACUUM, Compacted, end_log, give_back, make_shrinkable, prune
 from mpqueue._parent.journal.guards import HeldFiles, Mark, MovedError, check_own, check_stat
-from mpqueue._parent.journal.kept_values import VALUE, BigFile, Place, Statement, Unsealed, unseal
-from mpqueue._parent.journal.lots import slots_that_count
+from mpqueue._parent.journal.kept_values import VALUE, BigFile, Place, Statement, Unsealed
+from mpqueue._parent.journal.lots import Lot
 from mpqueue._parent.journal.schema import (
     APPLICATION,
     COLUMNS,
@@ -41,20 +32,17 @@ from mpqueue._parent.journal.schema import (
     SCHEMA,
     VERSION,
     check_version,
+    convert,
     is_whole,
     keep_copy,
-    migrate,
     seal_lines,
 )
 from mpqueue._whole_file import whole_file
 from mpqueue.errors import JournalError
-from mpqueue.status import OVER
 
 log = logging.getLogger("mpqueue")
 
-JOBS = f"SELECT {SAID}, seal, suspects FROM jobs NOT INDEXED"  # noqa: S608
-ADD_PAYLOADS = "INSERT INTO payloads (number, job, body) VALUES (?, ?, ?)"
-PUT_SLOTS = "INSERT OR REPLACE INTO slots (job, first, body, ids) VALUES (?, ?, ?, ?)"
+JOBS = f"SELECT {SAID}, seal FROM jobs NOT INDEXED"  # noqa: S608
 WRITTEN_BY = """INSERT INTO written_by (at, mpqueue, python, host, program)
 VALUES ((julianday('now') - 2440587.5) * 86400.0, ?, ?, ?, ?)"""
 #: Lines of writers that are kept.
@@ -103,14 +91,6 @@ def column_to_text(column: str | bytes) -> str:
     return text
 
 
-class JobItems(NamedTuple):
-    """Items of a job on their way into the file. ``blocks``: the first slot, what the items are, and their ids."""
-
-    payloads: Sequence[Unsealed] = ()
-    blocks: Sequence[tuple[int, Unsealed, Unsealed | None]] = ()
-    chunks: Sequence[Row] = ()
-
-
 class Store:
     """The journal's file, opened for writing. Raises `JournalError`, having changed nothing, for what is no journal.
 
@@ -151,7 +131,7 @@ class Store:
             with contextlib.closing(open_to_read(self.path, has_log=True)) as whole:
                 keep_copy(whole, f"{self.path}.v{version}")
             with self._transaction() as run:
-                migrate(self._connection, version)
+                convert(self._connection)
                 run(f"PRAGMA user_version={VERSION}")
         else:
             execute("BEGIN IMMEDIATE")  # a file that can't be written is refused now
@@ -164,11 +144,9 @@ class Store:
         #: Numbers of jobs that are just being removed: their lines may be gone already. Changed by the same thread.
         self.leaving: set[int] = set()
         # From the table itself: its index may be damaged.
-        #: Of jobs that are not over, which items may have ended programs: see `guards.suspects`.
-        self.suspects: dict[int, dict[int, int]] = {}
         #: Numbers of jobs whose lines are damaged.
         self.damaged: set[int] = set()
-        for *said, seal, suspects in execute(JOBS).fetchall():
+        for *said, seal in execute(JOBS).fetchall():
             line = dict(zip(COLUMNS, said, strict=False))
             number = line["number"]
             self.numbers.setdefault(line["id"], number)
@@ -176,19 +154,7 @@ class Store:
                 self.damaged.add(number)
             elif line["total"] < 0:
                 self.remove_job(number)  # its maker ended before all of it was there
-            elif line["status"] not in OVER:
-                self.suspects[number] = self._counts_of(number, suspects)
         self._settle_files()
-
-    def _counts_of(self, number: int, suspects: Any) -> dict[int, int]:
-        """Those of a job as they are written. Where they are damaged, counting begins anew."""
-        if suspects is None:
-            return {}
-        try:
-            return dict(unseal(suspects, Place("jobs.suspects", number), self.path))
-        except JournalError:
-            log.warning("%s: which items may have ended programs is damaged; that is counted anew", self.path)
-            return {}
 
     def write(self, statements: Iterable[Statement], files: Sequence[tuple[BigFile, int]] = ()) -> None:
         """All of this or nothing; on disk when it returns. ``files`` come with their jobs' numbers.
@@ -275,8 +241,10 @@ class Store:
             write_whole(folder, file, f"{file.name}{PART}")
         sync_folder(folder)
 
-    def put_job(self, number: int | None, columns: dict[str, Any], items: JobItems) -> int:
-        """Add a job (``number`` None) or change one, with some of its items, in one transaction; returns its number.
+    def put_job(
+        self, number: int | None, columns: dict[str, Any], lots: Iterable[Lot] = (), rows: Iterable[Row] = ()
+    ) -> int:
+        """Add a job (``number`` None) or change one, with lots and rows of it, in one transaction; returns its number.
 
         What is unsealed of it is sealed here.
         """
@@ -292,14 +260,10 @@ class Store:
             elif columns:
                 changes = ", ".join(f"{name} = ?" for name in columns)
                 run(f"UPDATE jobs SET {changes} WHERE number = ?", (*values, number))  # noqa: S608
-            row = _next(run("SELECT max(number) FROM payloads")) if items.payloads else 0
-            for row, each in enumerate(items.payloads, row):  # noqa: B020 - counted from there
-                run(ADD_PAYLOADS, (row, number, each.seal(Place("payloads", number, row))))
-            for first, body, ids in items.blocks:
-                sealed_ids = _sealed(ids, Place("slots.ids", number, first))
-                run(PUT_SLOTS, (number, first, body.seal(Place("slots", number, first)), sealed_ids))
-            for chunk in items.chunks:
-                run(*chunk_statement(self.next_chunk(), number, chunk))
+            for lot in lots:
+                run(*lot.put(number))
+            for row in rows:
+                run(*chunk_statement(self.next_chunk(), number, row))
         if is_new:
             self.numbers[columns["id"]] = number
         return number
@@ -335,20 +299,10 @@ class Store:
 
         def rewrite(run: Any) -> Collection[str]:
             nonlocal found
-            query = "SELECT coalesce(slots, total), places, generation, is_open FROM jobs WHERE number = ?"
-            job = run(query, (number,)).fetchone()
-            if job is None:  # it was removed meanwhile
-                return ()
-            count, places, generation, is_open = job
-            if generation is not None:
-                found = prune_stream(run, number, count, self.path, gone=gone)
-                return found.files
-            present = None
-            if gone and is_open:
-                present = slots_that_count(run, number, count, self.path)
-            elif gone and places is not None:
-                present = present_slots(places, Place("jobs.places", number), count, self.path)
-            found = compact(run, number, count, present, self.path)
+            query = "SELECT slots, places, generation, is_open FROM jobs WHERE number = ?"
+            line = run(query, (number,)).fetchone()
+            if line is not None:  # else it was removed meanwhile
+                found = prune(run, number, line, self.path, gone=gone)
             return found.files
 
         self._rewrite(rewrite)

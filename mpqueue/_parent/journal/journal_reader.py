@@ -14,8 +14,9 @@ import os
 import sqlite3
 import threading
 from array import array
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -34,13 +35,14 @@ from mpqueue._parent.journal.journal_file import (
     text_to_column,
 )
 from mpqueue._parent.journal.kept_results import KeptResults, Outcomes
-from mpqueue._parent.journal.kept_values import CHECK, ChangedError, Place, Unreadable, unseal
-from mpqueue._parent.journal.lots import AddedRow, Damaged, check_complete, read_added, read_payloads
-from mpqueue._parent.journal.matching import BLOCK, NOBODY, Block, KnownItems
+from mpqueue._parent.journal.kept_values import CHECK, ChangedError, Place, unseal
+from mpqueue._parent.journal.lots import Damaged, Lot, read_lot, unknown_lot
+from mpqueue._parent.journal.matching import KnownItems
 from mpqueue._parent.journal.schema import COLUMNS, SAID, VERSION, ConvertedCopy, check_version, damaged_line, is_whole
+from mpqueue._parent.journal.suspects import read_marks, suspect_of
 from mpqueue._wire.ids import IdRule
 from mpqueue.errors import JournalError
-from mpqueue.status import FAILED, JobStatus
+from mpqueue.status import FAILED, OVER, JobStatus
 
 log = logging.getLogger("mpqueue")
 
@@ -53,8 +55,6 @@ class RecordedJob:
     id: str
     total: int
     rule: str
-    payload_hash: str | None
-    code_hash: str | None
     seed: int
     created_at: float
     status: JobStatus
@@ -66,7 +66,7 @@ class RecordedJob:
     retries: int
     version: str | None  #: of its handler, by its user's word
     python: str | None
-    slots: int | None  #: how many it has; None: version 1 wrote it
+    count: int  #: how many slots it has
     handler_name: str | None  #: where the handler and the setup can be imported from
     generation: int | None = None  #: of a stream: how often all of it was to run, with this time; None: it has a list
     is_open: int | None = None  #: 1: its list grew while it ran
@@ -81,11 +81,6 @@ class RecordedJob:
         if self.started_at is None:
             return None
         return PastRun(self.started_at, self.duration, self.cpu, self.ran)
-
-    @property
-    def count(self) -> int:
-        """How many slots it has."""
-        return self.total if self.slots is None else self.slots
 
 
 class _Look:
@@ -107,20 +102,11 @@ class _Look:
                 raise damaged_line(self._path, said[0])
             yield _job([*said[: len(COLUMNS)], order, code])
 
-    def slots(self, job: RecordedJob) -> Iterator[tuple[int, bytes | None, bytes | None]]:
-        """The blocks of a job's slots that count: the first, what they are, and their ids. None where a row is gone."""
-        query = "SELECT first, body, ids FROM slots WHERE job = ? AND first < ? ORDER BY first"
-        expected = 0
-        for first, body, ids in self.execute(query, (job.number, job.count)):
-            while expected < first:
-                yield expected, None, None
-                expected += BLOCK
-            if first == expected:
-                yield first, body, ids
-                expected += BLOCK
-        while expected < job.count and job.slots is not None:
-            yield expected, None, None
-            expected += BLOCK
+    def lots(self, job: RecordedJob, *, items: bool) -> Iterator[tuple[int, int, Any, Any]]:
+        """The rows of a job's lots that count, in order, with their items or without."""
+        what = "first, count, body, items" if items else "first, count, body, NULL"
+        query = f"SELECT {what} FROM lots WHERE job = ? AND first < ? ORDER BY first"  # noqa: S608
+        yield from self.execute(query, (job.number, job.count))
 
     def rows(self, job: int) -> Iterator[WrittenRow]:
         """How the items of a job ended, in the order in which it was written."""
@@ -134,19 +120,13 @@ class _Look:
         row = self.execute(query, (number, job)).fetchone()
         return None if row is None else WrittenRow(job, *row)
 
-    def bodies(self, table: str, job: int) -> Iterator[tuple[bytes, Place]]:
-        """The bodies of a job in the order of their rows."""
-        query = f"SELECT number, body FROM {table} WHERE job = ? ORDER BY number"  # noqa: S608
-        for number, body in self.execute(query, (job,)):
-            yield body, Place(table, job, number)
-
 
 _LINES = f"SELECT {SAID}, seal, substr(places, 1, {CHECK}), substr(codes, 1, {CHECK}) FROM jobs"  # noqa: S608
 #: What SQLite may give for each: it keeps anything in any column.
 _TEXT, _ANY_TEXT, _TIME = (str, type(None)), (str, bytes, type(None)), (float, int, type(None))
 _TYPES: tuple[Any, ...] = (
-    *(int, (str, bytes), int, str, _TEXT, _TEXT, str, (float, int), str, _TIME, _TIME, _TIME),
-    *(int, int, int, _ANY_TEXT, _TEXT, (int, type(None)), _ANY_TEXT, (int, type(None))),
+    *(int, (str, bytes), int, str, str, (float, int), str, _TIME, _TIME, _TIME),
+    *(int, int, int, _ANY_TEXT, _TEXT, int, _ANY_TEXT, (int, type(None))),
     *((int, type(None)), _TIME, (int, type(None)), object, object),
 )
 
@@ -253,7 +233,7 @@ class Reader:
         if version < VERSION:
             state, current = self._state_with_log(), self._current
             if current.converted is None or current.converted[0] != state:
-                current.converted = state, ConvertedCopy(connection, version)
+                current.converted = state, ConvertedCopy(connection)
             connection = current.converted[1].connection
         return _Look(self.path, connection.execute, check)
 
@@ -333,33 +313,6 @@ class Reader:
             return next(look.lines("WHERE number = ?", number), None)
 
     @_in_one_look
-    def ids(self, job: RecordedJob) -> list[Hashable] | None:
-        """Its items' ids, in their order; None where they are positions."""
-        if job.rule == IdRule.POSITION:
-            return None
-        if job.slots is None:
-            return list(self._value("ids", job) or ())
-        ids, places = self._ids_of_slots(job), self.places(job)
-        return ids if places is None else [ids[slot] for slot in places]
-
-    def _ids_of_slots(self, job: RecordedJob) -> list[Hashable]:
-        ids: list[Hashable] = []
-        with self._look() as look:
-            for first, _, body in look.slots(job):
-                ids += self._ids_of(job, first, body)
-        return ids[: job.count]
-
-    def _ids_of(self, job: RecordedJob, first: int, body: Any) -> list[Any]:
-        """The ids of a block of slots, as it was read; where that is damaged, what stands for them."""
-        count = min(BLOCK, job.count - first)
-        try:
-            ids = unseal(body, Place("slots.ids", job.number, first), f"{self.path}: the ids of job {job.id!r}")
-            return list(ids[:count])
-        except JournalError as error:
-            self._complain(job, f"the ids of {count} items are damaged")
-            return [Unreadable(str(error)) for _ in range(count)]  # each is another
-
-    @_in_one_look
     def places(self, job: RecordedJob) -> array[int] | None:
         """The slots of its items, in their order; None where those are all slots."""
         data = self._value("places", job)
@@ -373,31 +326,45 @@ class Reader:
             )
         return places
 
-    def blocks(self, job: RecordedJob) -> Iterator[Block]:
-        """What its items are, by slots. Of a job that version 1 wrote there are none.
+    def lots(self, job: RecordedJob, *, items: bool) -> Iterator[Lot]:
+        """What its items are, and (``items``) they themselves with their ids. To be asked within `at_once`.
 
-        Of a damaged block nothing is known: its items are new, and its slots those of items that are gone.
+        Of a damaged lot nothing is known: its items are new, and its slots those of items that are gone. But of an open
+        job, whose items may never come again, all has to be there. Raises `JournalError`.
         """
+        end, has_holes = 0, job.generation is not None  # of lots that could not be written
         with self._look() as look:
-            for first, body, _ in look.slots(job):
-                yield self._block_of(job, first, body)
+            for row in look.lots(job, items=items):
+                first, size = row[:2]
+                if first > end and not has_holes:
+                    yield self._unknown(job, end, first - end)
+                try:
+                    lot = read_lot(row, job.number, self.path)
+                except JournalError:
+                    lot = self._unknown(job, first, size)
+                if job.is_open and items and not lot.parts:
+                    lot = self._unknown(job, first, size)
+                yield lot
+                end = first + size
+        if end < job.count and not has_holes:
+            yield self._unknown(job, end, job.count - end)
+
+    def _unknown(self, job: RecordedJob, first: int, size: int) -> Lot:
+        if job.is_open:
+            raise JournalError(
+                f"{self.path}: expected the items of {job.count} slots of job {job.id!r}, got damaged ones from slot "
+                f"{first} on; it is left as it is"
+            )
+        what = f"what {size} items are is damaged: they count as gone, and as new if they come; prune() ends this"
+        self._complain(job, what)
+        return unknown_lot(first, size)
 
     @_in_one_look
-    def block(self, job: RecordedJob, first: int) -> Block:
-        """What the items of one block of slots are."""
+    def lot_with(self, job: RecordedJob, slot: int) -> Lot:
+        """What has this slot. Raises `JournalError`."""
+        query = "SELECT first, count, body, items FROM lots WHERE job = ? AND first <= ? ORDER BY first DESC LIMIT 1"
         with self._look() as look:
-            row = look.execute("SELECT body FROM slots WHERE job = ? AND first = ?", (job.number, first)).fetchone()
-            return self._block_of(job, first, None if row is None else row[0])
-
-    def _block_of(self, job: RecordedJob, first: int, body: Any) -> Block:
-        """A block, as it was read."""
-        place, count = Place("slots", job.number, first), min(BLOCK, job.count - first)
-        try:
-            return Block(*unseal(body, place, f"{self.path}: what the items of a job are")).cut(count)
-        except JournalError:
-            what = f"what {count} items are is damaged: they count as gone, and as new if they come; prune() ends this"
-            self._complain(job, what)
-            return Block(NOBODY * count, None)
+            return read_lot(look.execute(query, (job.number, slot)).fetchone(), job.number, self.path)
 
     def _complain(self, job: RecordedJob, what: str) -> None:
         """Say once of each job that some of it is damaged."""
@@ -405,29 +372,44 @@ class Reader:
             self._warn("job %r in %s: %s", job.id, self.path, what)
             self._complained.add((job.id, what))
 
-    @_in_one_look
-    def ids_of_block(self, job: RecordedJob, first: int) -> list[Hashable] | None:
-        """The ids of one block of slots; None where those are positions."""
-        if job.slots is None:
-            ids = self._value("ids", job)
-            return None if ids is None else ids[first : first + BLOCK]
-        with self._look() as look:
-            row = look.execute("SELECT ids FROM slots WHERE job = ? AND first = ?", (job.number, first)).fetchone()
-            return None if row is None or row[0] is None else self._ids_of(job, first, row[0])
-
-    @_in_one_look
-    def payloads(self, job: RecordedJob) -> list[Any]:
-        """The payloads that were kept, by slots. For one that is damaged stands what says so."""
-        with self._look() as look:
-            payloads = read_payloads(job.count, look.bodies("payloads", job.number), self.path)
-        lost = sum(type(payload) is Damaged for payload in payloads)
+    def _items(self, job: RecordedJob) -> tuple[list[Any], list[Any], bytearray]:
+        """By slots: the items, their ids, and 1 for those that count. For one that is damaged stands what says so."""
+        items: list[Any] = []
+        ids: list[Any] = []
+        present = bytearray()
+        for lot in self.lots(job, items=True):
+            missing = [None] * (lot.first - len(items))
+            items += [*missing, *lot.items(self.read_file)]
+            ids += [*missing, *(lot.all_ids() or [None] * lot.size)]
+            present += bytes(len(missing)) + b"\1" * lot.size
+            for at in lot.gone:
+                present[lot.first + at] = 0
+        lost = sum(type(item) is Damaged for item in items)
         if lost:
             self._complain(job, f"{lost} items are damaged; they can't be shown, or run again without their program")
-        return payloads
+        return items, ids, present
 
     def handler(self, job: RecordedJob) -> Any:
         """Its handler as it was written, None where that was not kept."""
         return self._value("handler", job)
+
+    @_in_one_look
+    def suspects(self, number: int) -> dict[int, int]:
+        """How far items of a job are suspected of ending their program, by slots; of one that is over, none is.
+
+        Where that is damaged, counting begins anew. Also counts the end of the last program, once.
+        """
+        with self._look() as look:
+            row = look.execute("SELECT status, suspects FROM jobs WHERE number = ?", (number,)).fetchone()
+        if row is None or row[0] in OVER:
+            return {}
+        counts: dict[int, int] = {}
+        if row[1] is not None:
+            try:
+                counts = dict(unseal(row[1], Place("jobs.suspects", number), self.path))
+            except JournalError:
+                self._warn("%s: which items may have ended programs is damaged; that is counted anew", self.path)
+        return counts if self.in_use else suspect_of(counts, number, read_marks(self.path))
 
     def codes(self, job: RecordedJob) -> list[tuple[Any, ...]]:
         """The codes that its results were made with, each what a `Code` is made of; that of its handler is the last."""
@@ -464,16 +446,20 @@ class Reader:
         All of it is of this look, whatever the journal said of the job when its line was read.
         """
         job = self.now(job)
-        if job.generation is not None or job.is_open:
-            return self._table_of_growing_job(job)
-        ids, payloads, places = self.ids(job), self.payloads(job), self.places(job)
-        if places is not None:
-            payloads = [payloads[slot] for slot in places]
-        for what, found in (("items", payloads), ("ids", ids)):
-            if found is not None and len(found) != job.total:
-                raise JournalError(f"{self.path}: expected {job.total} {what}, got {len(found)}; it is left as it is")
-        table = ItemTable(payloads, ids, IdRule(job.rule))
-        table.slots = places
+        items, ids, present = self._items(job)
+        slots = self.places(job)
+        if job.generation is not None:
+            for slot, ended in enumerate(self._ended_in_stream(job)):
+                present[slot] = bool(present[slot] and ended)
+        if (job.generation is not None or job.is_open) and not all(present):
+            slots = array("I", compress(range(len(items)), present))
+        if slots is not None:
+            items, ids = [items[slot] for slot in slots], [ids[slot] for slot in slots]
+        rule = IdRule(job.rule)
+        if job.generation is not None and ids and None not in ids:
+            rule = IdRule.KEY
+        table = ItemTable(items, None if rule is IdRule.POSITION else ids, rule)
+        table.slots = slots
         self._fill_to_look_at(table, job)
         return table
 
@@ -484,29 +470,10 @@ class Reader:
             self._warn("job %r: the outcomes of %d items are damaged in %s; they are shown as if they had not run",
                        job.id, len(lost), self.path)  # fmt: skip
 
-    def lots(self, job: RecordedJob) -> Iterator[AddedRow]:
-        """The items of a job that grows, as they came. Raises `JournalError` where what they are is damaged.
-
-        To be asked within `at_once`.
-        """
-        query = "SELECT first, count, body FROM added_items WHERE job = ? AND first < ? ORDER BY first"
-        with self._look() as look:
-            for first, count, body in look.execute(query, (job.number, job.count)):
-                yield read_added(first, count, body, job.number, self.path)
-
     def passed(self, job: RecordedJob) -> list[tuple[int, bytes]]:
         """The rows of what is on its way between the stages of a job. To be asked within `at_once`."""
         with self._look() as look:
-            return look.execute(
-                "SELECT first, body FROM added_items WHERE job = ? ORDER BY first", (job.number,)
-            ).fetchall()
-
-    @_in_one_look
-    def added(self, job: RecordedJob) -> list[AddedRow]:
-        """The same of an open job, of which all have to be there."""
-        rows = [*self.lots(job)]
-        check_complete(rows, job.count, self.path)
-        return rows
+            return look.execute("SELECT row, body FROM passed WHERE job = ? ORDER BY row", (job.number,)).fetchall()
 
     @_in_one_look
     def known_items(self, job: RecordedJob) -> tuple[KnownItems, Outcomes]:
@@ -515,36 +482,14 @@ class Reader:
             outcomes = Outcomes(look.rows(job.number), self.read_file, self.path, job.count)
             if outcomes.damaged:
                 self._complain(job, f"how some of its items ended is damaged, so these run again: {outcomes.damaged}")
-            return KnownItems(self.lots(job), outcomes), outcomes
+            return KnownItems(self.lots(job, items=False), outcomes), outcomes
 
-    def _table_of_growing_job(self, job: RecordedJob) -> ItemTable:
-        """Of a stream, the items that have ended, as they were last."""
-        is_stream = job.generation is not None
-        lots = [*self.lots(job)] if is_stream else self.added(job)
-        status = self._ended_in_stream(job, lots) if is_stream else None
-        payloads: list[Any] = []
-        ids: list[Any] = []
-        slots = array("I")
-        for lot in lots:
-            places = [at for at in range(lot.size) if at not in lot.gone and (status is None or status[lot.first + at])]
-            items, named = lot.items(self.read_file), lot.all_ids()
-            payloads += [items[at] for at in places]
-            ids += [] if named is None else [named[at] for at in places]
-            slots.extend(lot.first + at for at in places)
-        rule = IdRule(job.rule)
-        if is_stream and ids:
-            rule = IdRule.POSITION if None in ids or len(ids) < len(payloads) else IdRule.KEY
-        table = ItemTable(payloads, None if rule is IdRule.POSITION else ids, rule)
-        table.slots = None if len(slots) == job.count else slots
-        self._fill_to_look_at(table, job)
-        return table
-
-    def _ended_in_stream(self, job: RecordedJob, lots: Sequence[AddedRow]) -> bytearray:
+    def _ended_in_stream(self, job: RecordedJob) -> bytearray:
         """By slot, something other than 0 where its item counts, and has ended."""
         with self._look() as look:
             outcomes = Outcomes(look.rows(job.number), self.read_file, self.path, job.count)
         now: dict[int, int] = {}
-        for lot in lots:
+        for lot in self.lots(job, items=False):
             outcomes.void(lot.supersedes(now))
         for slot in outcomes.lost:
             outcomes.status[slot] = FAILED  # shown as if it had not run
@@ -598,11 +543,8 @@ class Reader:
     @_in_one_look
     def names(self, job: RecordedJob) -> list[Any]:
         """By slots, also of items that are gone: ids, or, where those are positions, the items."""
-        if job.rule == IdRule.POSITION:
-            return self.payloads(job)
-        if job.slots is None:
-            return self.ids(job) or []
-        return self._ids_of_slots(job)
+        items, ids, _ = self._items(job)
+        return items if job.rule == IdRule.POSITION else ids
 
     def read_file(self, name: str) -> bytes:
         """A big value's file. Raises OSError, and `JournalError` for one that another user has put there."""
@@ -634,7 +576,7 @@ def _job(fields: list[Any]) -> RecordedJob:
     if not all(map(isinstance, fields, _TYPES)):
         raise TypeError(f"the line of job {fields[1]!r}")
     IdRule(fields[3])
-    for at in (1, 15, 18):  # what users have named
+    for at in (1, 13, 16):  # what users have named
         fields[at] = None if fields[at] is None else column_to_text(fields[at])
-    fields[6], fields[8] = int(fields[6], 16 if fields[6].startswith("0x") else 10), JobStatus(fields[8])
+    fields[4], fields[6] = int(fields[4], 16 if fields[4].startswith("0x") else 10), JobStatus(fields[6])
     return RecordedJob(*fields)

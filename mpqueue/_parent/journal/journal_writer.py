@@ -20,7 +20,6 @@ from typing import Any, TypeVar
 from mpqueue._parent.journal.guards import JournalLock, MovedError, check_local, check_one_name, check_own
 from mpqueue._parent.journal.journal_file import (
     Connect,
-    JobItems,
     Store,
     connect,
     describe,
@@ -29,7 +28,7 @@ from mpqueue._parent.journal.journal_file import (
 from mpqueue._parent.journal.journal_reader import Reader, RecordedJob
 from mpqueue._parent.journal.kept_values import BigFile, Statement, prepare
 from mpqueue._parent.journal.schema import damaged_line
-from mpqueue._parent.journal.suspects import RunningMarks, ends_that_tell, suspect
+from mpqueue._parent.journal.suspects import RunningMarks, suspect_of
 from mpqueue._parent.surroundings.replies import Reply
 from mpqueue.errors import JournalError, QueueClosedError, shown
 
@@ -105,8 +104,7 @@ class Journal:
             self._lock.release(keep=True)
             raise
         self.running = RunningMarks(path)  #: what is with workers now
-        #: Of jobs that are not over, which items may have ended programs, and how far each is suspected, by slots.
-        self.suspects = self._count_suspects()
+        self._count_ends()
         self._posted: queue.SimpleQueue[Entry | _Errand | None] = queue.SimpleQueue()
         self._unwritten: list[Entry] = []
         self._unconfirmed: list[Entry] = []  #: committed, but maybe to a file that has been removed
@@ -121,19 +119,14 @@ class Journal:
         _open.add(self)
         self._thread.start()
 
-    def _count_suspects(self) -> dict[int, dict[int, int]]:
+    def _count_ends(self) -> None:
         """What was with workers when a program ended without closing this counts, whatever is run next."""
-        suspects, changed = self._store.suspects, set[int]()
-        for mark in ends_that_tell(self.running.left):
-            if mark.job in suspects:
-                suspect(suspects[mark.job], mark)
-                changed.add(mark.job)
-        for number in changed:
+        for number in {mark.job for mark in self.running.left}:
             try:
-                self._store.put_job(number, {"suspects": prepare(suspects[number])}, JobItems())
-            except (sqlite3.Error, OSError) as error:
+                counts = suspect_of(self.reader.suspects(number), number, self.running.left)
+                self._store.put_job(number, {"suspects": prepare(counts)})
+            except (sqlite3.Error, OSError, JournalError) as error:
                 log.warning("%s: what ran when its last program ended is not noted: %s", self.path, describe(error))
-        return {number: counts for number, counts in suspects.items() if counts}
 
     def next_chunk(self) -> int:
         """See `Store.next_chunk`."""

@@ -24,7 +24,6 @@ from mpqueue._parent.journal.chunk_rows import (
     full_column,
     origins_of,
     parts_of,
-    slots_at,
 )
 from mpqueue._parent.journal.kept_values import NO_RESULT, Kept, ReadFile, Unreadable, restore
 from mpqueue.errors import JournalError
@@ -252,10 +251,9 @@ class Outcomes:
                 self.void(lost)
                 self.lost.update(lost)
                 continue
-            slots = slots_at(content["at"]) if spoken is None else spoken
             if count is None:
-                self._grow(max(slots, default=-1) + 1)
-            self._note(row.number, content, slots)
+                self._grow(max(spoken, default=-1) + 1)
+            self._note(row.number, content, spoken)
 
     def _grow(self, count: int) -> None:
         """Have room for so many slots."""
@@ -303,8 +301,7 @@ class _OpenRow:
     def __init__(self, row: WrittenRow, read_file: ReadFile, path: str) -> None:
         content = content_of(row, read_file, path)
         self._read_file = read_file
-        spoken = row.spoken(path)
-        self._slots = slots_at(content["at"]) if spoken is None else spoken
+        self._slots = row.spoken(path)
         self._places = None if isinstance(self._slots, range) else {slot: at for at, slot in enumerate(self._slots)}
         self._status: bytes = content["status"]
         self._all_done = self._status.count(COMPLETED) == len(self._status)

@@ -1,19 +1,20 @@
-"""A job's items in a journal: those of a list, and the lots of a job that grew while it ran.
+"""A job's items in a journal: lots of items that came together, in slots that follow each other.
 
-Of a list, small items are kept, so that a job can be looked at, and its failed items run again, without the program
-that made it. One that is big is kept when it fails for good.
+A lot says what its items are known by: their identities, and in which state each is. Beside that, with a checksum of
+their own, are the items themselves and their ids: so a job can be looked at, and its failed items run again, without
+the program that made it. An item of a list or a stream that is big is kept when it fails for good; those of an open job
+are kept, however big.
 
-Of an open job or a stream there is a row for each lot that came together. It has the items, and what they are known by:
-their ids, or, of those that the user has added without ids, and of a stream's, their identities. It also says whose
-handler has added each. How the items ended is in ``chunks``, as for any job. An item of a stream that has changed is
-another one, which takes the place of the first.
+Of an open job, a lot also says whose handler has added each item, and has identities only of those that the user has
+added without ids. A changed item of a list is another one in the same slot: its lot is written anew. One of a stream is
+in a slot of its own, and takes the place of the first. How the items ended is in ``chunks``.
 """
 
 from __future__ import annotations
 
-import hashlib
+import pickle
 from array import array
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from mpqueue._parent.journal.chunk_rows import numbers_of, written_numbers
@@ -26,19 +27,27 @@ from mpqueue._parent.journal.kept_values import (
     ReadFile,
     Statement,
     Unreadable,
-    Unsealed,
     keep,
     keep_small,
+    plain_list,
     prepare,
     restore,
     unseal,
 )
 from mpqueue.errors import JournalError
 
-# -- kept payloads -----------------------------------------------------------------------------------------------------
+# -- kept items --------------------------------------------------------------------------------------------------------
 
-#: Items that are pickled together.
-BLOCK = 256
+#: Types whose values are pickled as they are: they have no code, and name no class; texts up to so many characters.
+_SMALL, _TEXTS = frozenset((int, float, bool, type(None))), frozenset((str, bytes))
+MOST_TEXT = 4096
+
+#: How an item is kept: a `Kept` without the empty fields at its end. None: it is not.
+KeptItem = tuple[Any, ...] | None
+#: How several are: all in one pickle (a tuple), or each by itself.
+KeptItems = tuple[Any, ...] | list[KeptItem]
+#: Those at these places of a lot (None: all of them).
+Part = tuple[tuple[int, ...] | None, KeptItems]
 
 
 class Damaged(Unreadable):
@@ -53,133 +62,104 @@ class Damaged(Unreadable):
 _MISSING = Damaged()
 
 
-def keep_payloads(slots: Sequence[int], payloads: list[Any]) -> tuple[list[Unsealed], list[int]]:
-    """What goes into the journal of the items of these slots, and the places in the list of those that do not.
+def keep_items(items: list[Any]) -> KeptItems:
+    """In one pickle, where they are small; else each by itself, but for those that are big, or can't be pickled.
 
     Costs what pickling them costs. Never raises: an item that can't be pickled fails when its turn comes.
     """
-    bodies: list[Unsealed] = []
-    left_out: list[int] = []
-    for lo in range(0, len(payloads), BLOCK):
-        block, at = payloads[lo : lo + BLOCK], slots[lo : lo + BLOCK]
-        named = (at[0], at[-1] + 1) if isinstance(at, range) else array("Q", at).tobytes()
-        together = keep_small(block)
-        if together is not None:
-            bodies.append(prepare((named, tuple(together))))
-            continue
-        each = [keep_small(item) for item in block]
-        left_out += [lo + nth for nth, one in enumerate(each) if one is None]
-        bodies.append(prepare((named, [None if one is None else tuple(one) for one in each])))
-    return bodies, left_out
+    if all(map(_is_small, items)):
+        return (pickle.dumps(items, pickle.HIGHEST_PROTOCOL),)
+    together = keep_small(items)
+    if together is not None:
+        return _trimmed(together)
+    return [None if (kept := keep_small(item)) is None else _trimmed(kept) for item in items]
 
 
-def hash_payloads(payloads: list[Any]) -> str:
-    """What version 1 knew items by."""
-    digest = hashlib.blake2b(digest_size=16)
-    for lo in range(0, len(payloads), BLOCK):
-        block = payloads[lo : lo + BLOCK]
-        if not _hash(block, digest):
-            for item in block:
-                _hash(item, digest)
-    return digest.hexdigest()
-
-
-def _hash(value: Any, digest: Any) -> bool:
-    """Have the bytes of the value counted; True where it is small, and can be pickled."""
+def keep_ids(ids: list[Hashable]) -> list[Hashable] | tuple[Any, ...]:
+    """As they are, where they are plain; else in one pickle. Raises what pickling raises."""
+    if all(map(_is_small, ids)):
+        return ids
     files: list[BigFile] = []
+    kept = keep(ids, files)
+    return ids if files else _trimmed(kept)
+
+
+def keep_item(item: Any, files: list[BigFile]) -> KeptItem:
+    """An item, however big. One that can't be pickled fails when its turn comes."""
     try:
-        kept = keep(value, files)
+        return _trimmed(keep(item, files))
     except Exception:
-        digest.update(type(value).__name__.encode())
-        return False
-    for part in files[0].parts if files else (kept.by_reference or kept.by_value or b"",):
-        digest.update(part)
-    return not files
+        return None
 
 
-def read_payloads(total: int, bodies: Iterable[tuple[bytes, Place]], path: str) -> list[Any]:
-    """The items by their slots, `NotKept` where one was left out, `Damaged` where its row is."""
-    payloads: list[Any] = [_MISSING] * total
-    for body, place in bodies:
-        try:
-            named, kept = unseal(body, place, f"{path}: the items of a job")
-        except JournalError:
-            continue
-        slots = named_slots(named, total)
-        if isinstance(kept, tuple):
-            together = restore(Kept(*kept))
-            values = together if isinstance(together, list) else [together] * len(slots)
-        else:
-            values = [NotKept() if one is None else restore(Kept(*one)) for one in kept]
-        for slot, value in zip(slots, values, strict=False):
-            if slot < total:  # else its maker ended before it counted
-                payloads[slot] = value
-    return payloads
+def _trimmed(kept: Kept) -> tuple[Any, ...]:
+    return (kept.by_reference,) if kept.by_value is None and kept.file is None else tuple(kept)
 
 
-def named_slots(named: Any, total: int) -> Sequence[int]:
-    """The slots of a row, as it names them; version 1 wrote the first one only."""
-    if isinstance(named, int):
-        return range(named, min(named + BLOCK, total))
-    if isinstance(named, tuple):
-        return range(*named)
-    slots = array("Q")
-    slots.frombytes(named)
-    return slots
+def _is_small(value: Any) -> bool:
+    return type(value) in _SMALL or (type(value) in _TEXTS and len(value) < MOST_TEXT)
+
+
+def _restored(kept: KeptItems, count: int, read_file: ReadFile) -> list[Any]:
+    if isinstance(kept, list):
+        return [NotKept() if one is None else restore(Kept(*one), read_file) for one in kept]
+    together = restore(Kept(*kept), read_file)
+    return together if isinstance(together, list) else [together] * count
 
 
 # -- lots --------------------------------------------------------------------------------------------------------------
 
-PUT = "INSERT INTO added_items (job, first, count, body) VALUES (?, ?, ?, ?)"
-CHANGE = "UPDATE added_items SET body = ? WHERE job = ? AND first = ?"
+PUT = "INSERT OR REPLACE INTO lots (job, first, count, body, items) VALUES (?, ?, ?, ?, ?)"
+#: What was left there by a maker that ended before it counted.
+CUT = "DELETE FROM lots WHERE job = ? AND first >= ?"
 #: A job that had ended is pending again, since the new items are.
 COUNT = """UPDATE jobs SET total = total + ?, slots = ?, rule = ?,
 status = CASE WHEN status IN ('completed', 'completed_with_errors') THEN 'pending' ELSE status END WHERE number = ?"""
 
+#: The identity of a slot that has no item: no digest is that.
+NOBODY = bytes(SIZE)
 #: Stands for the slot of an item's maker where the user has added it.
 BY_USER = -1
-#: Items of one row, at most.
-MOST = 4096
-
-#: How an item is kept: a `Kept` without the empty fields at its end. None: it can't be pickled.
-KeptItem = tuple[Any, ...] | None
+USERS = written_numbers(array("q", (BY_USER,)))
+#: Items of a lot of a list; and of any that are not in one pickle, at most.
+OF_LIST, MOST = 512, 4096
 
 
-class AddedRow(NamedTuple):
-    """Items in slots that follow each other. ``kept`` are all of them in one pickle (a tuple), or each by itself.
+class Lot(NamedTuple):
+    """Items in slots that follow each other. ``makers`` are the slots of the items whose handlers have added them.
 
-    So are the ``ids``, or they stand there as they are.
-
-    ``makers`` are the slots of the items whose handlers have added them. ``gone`` are the places of items that do not
-    count any more. Of a stream: ``states`` say in which each is (None: the identities do), and ``replaces`` are the
-    places of items that have changed, each with the slot that it had first.
+    ``states`` say in which each is (None: the identities do). ``gone`` are the places of items that do not count any
+    more, and ``left_out`` those of a list that are not kept. ``replaces`` are the places of a stream's items that have
+    changed, each with the slot that it had first. ``ids`` are in one pickle (a tuple), or stand there as they are; of
+    the ``parts``, later ones replace earlier ones.
     """
 
     first: int
     size: int
-    kept: tuple[Any, ...] | list[KeptItem]
-    ids: list[Hashable] | tuple[Any, ...] | None
     identities: bytes | None
-    makers: bytes
-    gone: tuple[int, ...] = ()
     states: bytes | None = None
+    makers: bytes = USERS
+    gone: tuple[int, ...] = ()
+    left_out: tuple[int, ...] = ()
     replaces: tuple[tuple[int, int], ...] = ()
+    ids: list[Any] | tuple[Any, ...] | None = None
+    parts: Sequence[Part] = ()
 
     def put(self, job: int) -> Statement:
-        """What writes it."""
-        return PUT, (job, self.first, self.size, self._body(job))
-
-    def change(self, job: int) -> Statement:
-        """What writes it in the place of the row that begins with the same slot."""
-        return CHANGE, (self._body(job), job, self.first)
-
-    def _body(self, job: int) -> bytes:
-        return prepare(tuple(self[2:])).seal(place_of(job, self.first))
+        """What writes it, in the place of one that begins with the same slot."""
+        what, items = prepare(tuple(self[2:8])), prepare((self.ids, self.parts))
+        body = what.seal(Place("lots", job, self.first))
+        return PUT, (job, self.first, self.size, body, items.seal(Place("lots.items", job, self.first)))
 
     @property
     def slots(self) -> range:
         """Where its items are."""
         return range(self.first, self.first + self.size)
+
+    def what(self) -> tuple[bytes, bytes]:
+        """Identities and states."""
+        assert self.identities is not None
+        return self.identities, self.identities if self.states is None else self.states
 
     def supersedes(self, now: dict[int, int]) -> Iterator[int]:
         """The slots that do not count any more with this lot; ``now`` has those that do, by the first of each item."""
@@ -188,13 +168,15 @@ class AddedRow(NamedTuple):
             now[first] = self.first + at
 
     def items(self, read_file: ReadFile) -> list[Any]:
-        """The items; an `Unreadable` for one that can't be read, or was not kept."""
-        if isinstance(self.kept, tuple):
-            together = restore(Kept(*self.kept), read_file)
-            return together if isinstance(together, list) else [together] * self.size
-        return [
-            Unreadable("it can't be pickled") if one is None else restore(Kept(*one), read_file) for one in self.kept
-        ]
+        """The items; `NotKept` for one that was not kept, an `Unreadable` for one that can't be read."""
+        items: list[Any] = [_MISSING] * self.size
+        for places, kept in self.parts:
+            if places is None:
+                items = _restored(kept, self.size, read_file)
+            else:
+                for at, item in zip(places, _restored(kept, len(places), read_file), strict=False):
+                    items[at] = item
+        return items
 
     def all_ids(self) -> list[Any] | None:
         """The ids; an `Unreadable` for each where they can't be read; None where items have none."""
@@ -213,59 +195,88 @@ class AddedRow(NamedTuple):
         assert self.identities is not None
         return self.identities[at * SIZE : (at + 1) * SIZE]
 
-    def without(self, places: Sequence[int]) -> AddedRow:
-        """The same, where these items do not count any more, and are not kept."""
-        gone = tuple(sorted({*self.gone, *places}))
-        if isinstance(self.kept, list):
-            return self._replace(gone=gone, kept=[None if at in gone else one for at, one in enumerate(self.kept)])
-        return self._replace(gone=gone)
+    def without(self, places: Sequence[int]) -> Lot:
+        """The same, where these items do not count any more, and as little as may be is known of them."""
+        gone, nobody = {*self.gone, *places}, NOBODY * len(places)
+        return self._replace(
+            identities=None if self.identities is None else _put(self.identities, places, nobody),
+            states=None if self.states is None else _put(self.states, places, nobody),
+            gone=tuple(sorted(gone)),
+            left_out=tuple(at for at in self.left_out if at not in gone),
+            ids=[None if at in gone else one for at, one in enumerate(self.ids)]
+            if type(self.ids) is list
+            else self.ids,
+            parts=[(which, _without(which or range(self.size), kept, gone)) for which, kept in self.parts],
+        )
+
+    def changed(self, places: Sequence[int], now: Lot) -> Lot:
+        """The same, where the items at these places are those of another lot. Raises what pickling ids raises."""
+        (identities, states), (others, their_states) = self.what(), now.what()
+        left_out = {*self.left_out}.difference(places).union(places[at] for at in now.left_out)
+        ids, their_ids = self.ids, now.all_ids()
+        if their_ids is not None:
+            named = self.all_ids() or [None] * self.size
+            for at, each in zip(places, their_ids, strict=True):
+                named[at] = each
+            ids = keep_ids(named)
+        parts = [part for part in self.parts if part[0] is None or not set(part[0]).issubset(places)]
+        parts.append((tuple(places), now.parts[0][1]))
+        return self._replace(
+            identities=_put(identities, places, others),
+            states=_put(states, places, their_states),
+            left_out=tuple(sorted(left_out)),
+            ids=ids,
+            parts=now.parts if len(places) == self.size else parts,
+        )
 
 
-def place_of(job: int, first: int) -> Place:
-    """Where a row of ``added_items`` belongs."""
-    return Place("added_items", job, first)
+def _put(column: bytes, places: Sequence[int], values: bytes) -> bytes:
+    changed = bytearray(column)
+    for nth, at in enumerate(places):
+        changed[at * SIZE : (at + 1) * SIZE] = values[nth * SIZE : (nth + 1) * SIZE]
+    return bytes(changed)
 
 
-def read_added(first: int, count: int, body: Any, job: int, path: str) -> AddedRow:
-    """A row, as it is in the file. Raises `JournalError` for one that is damaged."""
-    return AddedRow(first, count, *unseal(body, place_of(job, first), f"{path}: items of an open job"))
+def _without(places: Sequence[int], kept: KeptItems, gone: set[int]) -> KeptItems:
+    """What was pickled together, and is not plain data, stays until all of it is gone."""
+    lost = [at in gone for at in places]
+    if all(lost):
+        return [None] * len(lost)
+    if isinstance(kept, list) or not any(lost):
+        return [None if is_lost else one for is_lost, one in zip(lost, kept, strict=True)] if any(lost) else kept
+    values = plain_list(Kept(*kept))
+    if values is None:
+        return kept
+    return (pickle.dumps([None if is_lost else one for is_lost, one in zip(lost, values, strict=True)],
+                         pickle.HIGHEST_PROTOCOL),)  # fmt: skip
 
 
-def keep_item(item: Any, files: list[BigFile]) -> KeptItem:
-    """An item, however big. One that can't be pickled fails when its turn comes."""
-    try:
-        kept = keep(item, files)
-    except Exception:
-        return None
-    return (kept.by_reference,) if kept.by_value is None and kept.file is None else tuple(kept)
-
-
-def rows_of(
+def lots_of(
     first: int,
-    kept: tuple[Any, ...] | list[KeptItem],
+    kept: KeptItems,
     ids: list[Hashable] | None,
     identities: list[bytes] | None,
     makers: array[int],
-) -> Iterator[AddedRow]:
-    """Rows of these items, which follow each other from that slot on. What is in one pickle is in one row."""
+) -> Iterator[Lot]:
+    """Lots of these items, which follow each other from that slot on. What is in one pickle is in one lot."""
     count = len(makers)
     size = count if isinstance(kept, tuple) else MOST
     for lo in range(0, count, max(size, 1)):
         hi = min(lo + size, count)
-        yield AddedRow(
+        yield Lot(
             first + lo,
             hi - lo,
-            kept if isinstance(kept, tuple) else kept[lo:hi],
-            None if ids is None else ids[lo:hi],
             None if identities is None else b"".join(identities[lo:hi]),
-            written_numbers(makers[lo:hi]),
+            makers=written_numbers(makers[lo:hi]),
+            ids=None if ids is None else ids[lo:hi],
+            parts=[(None, kept if isinstance(kept, tuple) else kept[lo:hi])],
         )
 
 
 class NewItems(NamedTuple):
     """Items on their way into the file, with their files, and what counts them: all of it but the job's number."""
 
-    lots: Sequence[AddedRow]
+    lots: Sequence[Lot]
     counts: Statement
     files: tuple[BigFile, ...] = ()
 
@@ -275,29 +286,36 @@ class NewItems(NamedTuple):
         return [*(lot.put(job) for lot in self.lots), (sql, (*arguments, job))]
 
 
-def check_complete(rows: Sequence[AddedRow], slots: int, path: str) -> None:
-    """Raise `JournalError` unless these are all rows of a job with so many slots."""
-    end = 0
-    for row in rows:
-        if row.first != end:
-            break
-        end += row.size
-    if end != slots:
-        raise JournalError(f"{path}: expected the items of {slots} slots, got {end}; it is left as it is")
+# -- reading -----------------------------------------------------------------------------------------------------------
 
 
-def lots_of(run: Callable[..., Any], job: int, path: str) -> list[AddedRow]:
-    """All rows of a job's items. Raises `JournalError` for rows that are damaged."""
-    found = run("SELECT first, count, body FROM added_items WHERE job = ? ORDER BY first", (job,)).fetchall()
-    return [read_added(first, count, body, job, path) for first, count, body in found]
+def unknown_lot(first: int, size: int) -> Lot:
+    """What stands for one that is damaged, or not there: nothing is known of its items."""
+    return Lot(first, size, NOBODY * size, ids=[Unreadable("its row in the journal is damaged") for _ in range(size)])
 
 
-def slots_that_count(run: Callable[..., Any], job: int, slots: int, path: str) -> bytearray:
-    """By slot, 1 for those whose item counts. Raises `JournalError` for rows that are damaged."""
-    rows = lots_of(run, job, path)
-    check_complete(rows, slots, path)
-    present = bytearray(b"\1") * slots
-    for row in rows:
-        for at in row.gone:
-            present[row.first + at] = 0
-    return present
+def read_lot(row: tuple[int, int, Any, Any], job: int, path: str) -> Lot:
+    """A row, as it is in the file. Without its items where these are damaged; raises `JournalError` for other damage.
+
+    ``items`` may be left out: then it has neither items nor ids.
+    """
+    first, size, body, items = row
+    lot = Lot(first, size, *unseal(body, Place("lots", job, first), f"{path}: items of a job"))
+    if items is None:
+        return lot
+    try:
+        ids, parts = unseal(items, Place("lots.items", job, first), f"{path}: items of a job")
+    except JournalError:
+        return lot._replace(ids=unknown_lot(first, size).ids)
+    return lot._replace(ids=ids, parts=parts)
+
+
+def each_lot(run: Callable[..., Any], job: int, path: str, *, items: bool) -> Iterator[Lot]:
+    """The lots of a job, one at a time, which may be written anew meanwhile; `unknown_lot` for one that is damaged."""
+    query = f"SELECT first, count, body, {'items' if items else 'NULL'} FROM lots WHERE job = ? AND first = ?"  # noqa: S608
+    for (first,) in run("SELECT first FROM lots WHERE job = ? ORDER BY first", (job,)).fetchall():
+        row = run(query, (job, first)).fetchone()
+        try:
+            yield read_lot(row, job, path)
+        except JournalError:
+            yield unknown_lot(*row[:2])

@@ -22,48 +22,22 @@ from mpqueue._parent.journal.identity import SIZE, UNKNOWN
 from mpqueue._parent.journal.kept_results import Outcomes
 
 if TYPE_CHECKING:
-    from mpqueue._parent.journal.lots import AddedRow
+    from mpqueue._parent.journal.lots import Lot
 
 # -- matching ----------------------------------------------------------------------------------------------------------
 
-#: Slots whose identities and keys make one row, and items that are looked at together.
+#: Items that are looked at together.
 BLOCK = 4096
 #: Items from which on both sides count as running in parallel, and how many are looked for one by one until then.
 PARALLEL, PATIENCE = 64, 2048
 #: Into so many parts is divided what was put aside.
 PARTS = 256
-#: The identity of a slot that has no item: no digest is that.
-NOBODY = bytes(SIZE)
 #: What stands in for a slot that there is not yet.
 NO_SLOT = 0xFFFFFFFF
 
 
-class Block(NamedTuple):
-    """Some items that follow each other: their digests in one, and those of their keys (None: the same ones).
-
-    ``left_out`` are the places in the block of those whose payloads are not in the journal.
-    """
-
-    identities: bytes
-    keys: bytes | None
-    left_out: tuple[int, ...] = ()
-
-    @property
-    def states(self) -> bytes:
-        """What says in which state each item is."""
-        return self.identities if self.keys is None else self.keys
-
-    def cut(self, count: int) -> Block:
-        """The first ``count`` of them."""
-        if count >= self.size:
-            return self
-        keys = None if self.keys is None else self.keys[: count * SIZE]
-        return Block(self.identities[: count * SIZE], keys, tuple(at for at in self.left_out if at < count))
-
-    @property
-    def size(self) -> int:
-        """How many items they are."""
-        return len(self.identities) // SIZE
+#: Some items that follow each other: their identities in one, and their states.
+What = tuple[bytes, bytes]
 
 
 @dataclass(slots=True)
@@ -107,7 +81,7 @@ class Match:
         return ", ".join(f"{count} {what}" for count, what in counts if count)
 
 
-def match(today: Iterable[Block], recorded: Iterable[Block], order: Iterable[int]) -> Match:
+def match(today: Iterable[What], recorded: Iterable[What], order: Iterable[int]) -> Match:
     """``order``: the slots of what is recorded, as they come there; those that are gone already come last."""
     return _Matching(today, recorded, order).match()
 
@@ -115,8 +89,8 @@ def match(today: Iterable[Block], recorded: Iterable[Block], order: Iterable[int
 class _Side:
     """One of the two lists: what of it has not been looked at, as far as that is loaded."""
 
-    def __init__(self, blocks: Iterable[Block]) -> None:
-        self._blocks: Iterator[Block] | None = iter(blocks)
+    def __init__(self, blocks: Iterable[What]) -> None:
+        self._blocks: Iterator[What] | None = iter(blocks)
         self.identities = self.states = b""
 
     def load(self) -> bool:
@@ -126,7 +100,7 @@ class _Side:
             if more is None:
                 self._blocks = None
             else:
-                self.identities, self.states = self.identities + more.identities, self.states + more.states
+                self.identities, self.states = self.identities + more[0], self.states + more[1]
         return bool(self.identities)
 
     @property
@@ -172,7 +146,7 @@ class _Aside:
 
 
 class _Matching:
-    def __init__(self, today: Iterable[Block], recorded: Iterable[Block], order: Iterable[int]) -> None:
+    def __init__(self, today: Iterable[What], recorded: Iterable[What], order: Iterable[int]) -> None:
         self._match = Match()
         self._now, self._then, self._slots = _Side(today), _Side(recorded), iter(order)
         self._came, self._were = _Aside(), _Aside()  #: of today, and recorded
@@ -333,7 +307,7 @@ class Known(NamedTuple):
 class KnownItems:
     """Made of all lots of a stream. Not for several threads."""
 
-    def __init__(self, lots: Iterable[AddedRow], outcomes: Outcomes) -> None:
+    def __init__(self, lots: Iterable[Lot], outcomes: Outcomes) -> None:
         self._identities = bytearray()
         self._states: bytearray | None = None
         self._left = bytearray()  #: by slot, 1 for an item that may come
@@ -346,7 +320,7 @@ class KnownItems:
         self._heads: array[int] | None = None  #: by the first bytes of an identity: a slot of one that has them
         self._next: array[int] = array("I")  #: by slot: the next one that has them
 
-    def _load(self, lot: AddedRow) -> None:
+    def _load(self, lot: Lot) -> None:
         assert lot.identities is not None
         missing = lot.first - len(self._left)  # of lots that could not be written
         self._identities += bytes(missing * SIZE) + lot.identities

@@ -1,27 +1,24 @@
-"""The journal's tables, the checksum of a job's line, and how tables of older versions become these.
+"""The journal's tables, the checksum of a job's line, and how journals of older versions become those of today.
 
 ``jobs``: a line each. ``slots`` is how many slots it has, ``places`` the slots of its items in their order (NULL: all
-slots). With ``slots`` NULL version 1 wrote it, and ``ids`` are those of all its items. With a negative ``total`` its
-maker ended before all of it was written. ``cpu`` and ``ran`` are of its last run: CPU seconds of the workers (NULL: not
-measured) and how many items. ``codes`` are what its handler was made of, in each version that made results, the last
-one last; version 2 had ``code_hash``. ``seal`` is a checksum over the line, see below. ``slots``: what the items are,
-in blocks; what is beyond the job's ``slots`` does not count. ``payloads``: the items. ``chunks``: their outcomes, and
-of which slots these are. ``files``: the big values beside the journal. ``added_items``: the items of a job that grew
-while it ran, a line for each lot that came together, in the slots from the ``first`` on: of one that ``is_open``, and
-of a stream, whose ``generation`` is not NULL. Of a stream, what has ended is counted. ``written_by``: a line for each
-time that a queue opened it to write, with how often that one committed. Bodies are sealed, see
+slots). With a negative ``total`` its maker ended before all of it was written. ``cpu`` and ``ran`` are of its last run:
+CPU seconds of the workers (NULL: not measured) and how many items. ``codes`` are what its handler was made of, in each
+version that made results, the last one last. ``seal`` is a checksum over the line, see below. ``lots``: the items, in
+the slots from the ``first`` on; what is beyond the job's ``slots`` does not count. ``body`` says what they are known
+by. Of an open job, which ``is_open``, and of a stream, whose ``generation`` is not NULL, there is one for each lot that
+came together. Of a stream, what has ended is counted. ``chunks``: their outcomes, and of which slots these are.
+``files``: the big values beside the journal. ``passed``: what is on its way between stages. ``written_by``: a line for
+each time that a queue opened it to write, with how often that one committed. Bodies are sealed, see
 `mpqueue._parent.journal.kept_values`.
 
 The checksum of a job's line covers all that it says. The database makes it itself, whatever statement has written the
 line, see `seal_lines`; and it refuses to change a line that is not as it was written, so that no damage is sealed.
 Readers compare it, see `is_whole`.
 
-From one version of the tables to the next there is a function each, run in one transaction. Before that, a copy is made
-beside the file; where one fails, the file is as it was. A reader, who changes nothing, migrates a temporary copy of its
-own.
-
-The next version needs: another `SCHEMA` and `VERSION`, a function in `MIGRATIONS`, and a journal of the version before
-in the tests.
+Only the conversion knows what older versions were like. In one transaction it makes all tables anew but those of
+outcomes and files. Before that, a copy is made beside the file; where it fails, the file is as it was. A reader, who
+changes nothing, converts a temporary copy of its own. The next version needs another `SCHEMA` and `VERSION`, more in
+the conversion, and a journal of the version before in the tests.
 """
 
 from __future__ import annotations
@@ -33,14 +30,27 @@ import sqlite3
 import zlib
 from array import array
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mpqueue._os.files import NO_LINKS, open_file, sync_folder
-from mpqueue._parent.journal.chunk_rows import NUMBERS, chunk_statement, row_of, written_numbers
-from mpqueue._parent.journal.kept_values import CHECK, Kept, Place, Unreadable, bind, restore, unseal
-from mpqueue._parent.journal.lots import BY_USER, AddedRow
+from mpqueue._parent.journal.chunk_rows import NUMBERS, chunk_statement, numbers_of, row_of, written_numbers
+from mpqueue._parent.journal.growth import PUT_PASSED
+from mpqueue._parent.journal.identity import SIZE, UNKNOWN, NoIdentityError, digest, state_of
+from mpqueue._parent.journal.kept_values import (
+    CHECK,
+    Kept,
+    NotKept,
+    Place,
+    Unreadable,
+    bind,
+    no_file,
+    restore,
+    seal,
+    unseal,
+)
+from mpqueue._parent.journal.lots import NOBODY, OF_LIST, KeptItems, Lot, Part, keep_items
 from mpqueue.errors import JournalError, shown
 from mpqueue.status import COMPLETED, FAILED
 
@@ -49,32 +59,27 @@ from mpqueue.status import COMPLETED, FAILED
 #: SQLite's ``application_id``: "mpqj".
 APPLICATION = 0x6D70716A
 #: SQLite's ``user_version``: what the tables and rows look like.
-VERSION = 4
-
-ADDED_ITEMS = """CREATE TABLE added_items (
-    number INTEGER PRIMARY KEY, job INTEGER NOT NULL, first INTEGER NOT NULL, count INTEGER NOT NULL,
-    body BLOB NOT NULL, UNIQUE (job, first)
-)"""
+VERSION = 5
 
 SCHEMA = (
     """CREATE TABLE jobs (
     number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, total INTEGER NOT NULL, rule TEXT NOT NULL,
-    ids BLOB, payload_hash TEXT, code_hash TEXT, handler BLOB, seed TEXT, created_at REAL NOT NULL,
+    handler BLOB, seed TEXT, created_at REAL NOT NULL,
     status TEXT NOT NULL, started_at REAL, finished_at REAL, duration REAL,
     completed INTEGER NOT NULL DEFAULT 0, failed INTEGER NOT NULL DEFAULT 0, retries INTEGER NOT NULL DEFAULT 0,
-    version TEXT, python TEXT, handler_name TEXT, suspects BLOB, slots INTEGER, places BLOB,
+    version TEXT, python TEXT, handler_name TEXT, suspects BLOB, slots INTEGER NOT NULL DEFAULT 0, places BLOB,
     generation INTEGER, is_open INTEGER, cpu REAL, ran INTEGER, codes BLOB, seal INTEGER
 )""",
-    """CREATE TABLE slots (
-    number INTEGER PRIMARY KEY, job INTEGER NOT NULL, first INTEGER NOT NULL, body BLOB NOT NULL, ids BLOB,
-    UNIQUE (job, first)
+    """CREATE TABLE lots (
+    number INTEGER PRIMARY KEY, job INTEGER NOT NULL, first INTEGER NOT NULL, count INTEGER NOT NULL,
+    body BLOB NOT NULL, items BLOB NOT NULL, UNIQUE (job, first)
 )""",
-    "CREATE TABLE payloads (number INTEGER PRIMARY KEY, job INTEGER NOT NULL, body BLOB NOT NULL)",
-    "CREATE INDEX payloads_of_job ON payloads (job)",
     "CREATE TABLE chunks (number INTEGER PRIMARY KEY, job INTEGER NOT NULL, body BLOB NOT NULL, slots BLOB)",
     "CREATE INDEX chunks_of_job ON chunks (job)",
     "CREATE TABLE files (name TEXT PRIMARY KEY, job INTEGER NOT NULL, size INTEGER, digest BLOB) WITHOUT ROWID",
-    ADDED_ITEMS,
+    """CREATE TABLE passed (
+    number INTEGER PRIMARY KEY, job INTEGER NOT NULL, row INTEGER NOT NULL, body BLOB NOT NULL, UNIQUE (job, row)
+)""",
     """CREATE TABLE written_by (
     number INTEGER PRIMARY KEY, at REAL NOT NULL, mpqueue TEXT NOT NULL, python TEXT NOT NULL, host TEXT NOT NULL,
     program TEXT NOT NULL, commits INTEGER NOT NULL DEFAULT 0
@@ -82,14 +87,11 @@ SCHEMA = (
 )
 
 #: What belongs to a job, as the beginnings of conditions.
-OWNED = (
-    *("payloads WHERE job", "slots WHERE job", "chunks WHERE job", "files WHERE job", "added_items WHERE job"),
-    "jobs WHERE number",
-)
+OWNED = ("lots WHERE job", "chunks WHERE job", "files WHERE job", "passed WHERE job", "jobs WHERE number")
 
 
 def check_version(path: str, application: int, version: int) -> None:
-    """Raise `JournalError` unless this version can read it, as it is or once it is migrated."""
+    """Raise `JournalError` unless this version can read it, as it is or once it is converted."""
     if application != APPLICATION:
         raise JournalError(
             f"{path}: expected a journal, got an SQLite database of another program; it is left as it is"
@@ -110,12 +112,12 @@ def check_version(path: str, application: int, version: int) -> None:
 
 #: What a line says, in this order.
 COLUMNS = (
-    *("number", "id", "total", "rule", "payload_hash", "code_hash", "seed", "created_at", "status", "started_at"),
+    *("number", "id", "total", "rule", "seed", "created_at", "status", "started_at"),
     *("finished_at", "duration", "completed", "failed", "retries", "version", "python", "slots", "handler_name"),
     *("generation", "is_open", "cpu", "ran"),
 )
 #: Bodies, which are sealed by themselves: the line says only which of them are there.
-BODIES = ("ids", "handler", "suspects", "places", "codes")
+BODIES = ("handler", "suspects", "places", "codes")
 #: All that ``seal`` covers, for a SELECT.
 SAID = ", ".join((*COLUMNS, *(f"{name} IS NULL" for name in BODIES)))
 #: How many values that is.
@@ -157,16 +159,26 @@ def damaged_line(path: str, number: object) -> JournalError:
     )
 
 
-# -- migrations --------------------------------------------------------------------------------------------------------
+# -- conversion --------------------------------------------------------------------------------------------------------
+#
+# What an older version did not say is unknown from then on. Version 1 (0.1) had lists only. It did not say what the
+# items are: that is found out from those that were kept; the others count as new, or, where they have ids, as changed.
+# Versions 1 and 2 (1.0.0rc1) did not say which code made a result. Up to version 3 a stream had a row for each item
+# that had ended, in a table of its own; up to version 4, a list's items were in blocks, and beside them.
 
-#: Items that are converted at a time.
-LOT = 1024
+#: Items of a block of slots; and items of streams that are converted at a time.
+BLOCK, LOT = 4096, 1024
+#: Tables that are made anew.
+_ANEW = ("jobs", "slots", "payloads", "added_items", "stream_items")
+#: What the checksum of a line covered in versions 3 and 4.
+_SAID = ", ".join(
+    (*COLUMNS[:4], "payload_hash", "code_hash", *COLUMNS[4:], *(f"{name} IS NULL" for name in ("ids", *BODIES)))
+)
+#: The code that made results of which that is not known.
+_UNKNOWN_CODE = ("unknown", dict[str, str](), dict[str, str]())
 
 
-def migrate(connection: Any, version: int) -> None:
-    """Bring tables of that version to `VERSION`, within the caller's transaction. Raises what the database raises."""
-    for each in range(version, VERSION):
-        MIGRATIONS[each](connection)
+Run = Callable[..., Any]
 
 
 def keep_copy(source: sqlite3.Connection, target: str) -> None:
@@ -197,95 +209,280 @@ def _copy(source: sqlite3.Connection, copy: sqlite3.Connection, change: Callable
 
 
 class ConvertedCopy:
-    """What a connection sees, of that version, in a private file without a name, converted. Costs a copy."""
+    """What a connection sees in a private file without a name, converted. Costs a copy."""
 
-    def __init__(self, source: sqlite3.Connection, version: int) -> None:
+    def __init__(self, source: sqlite3.Connection) -> None:
         self.connection = copy = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         copy.text_factory = source.text_factory
-        _copy(source, copy, lambda: migrate(copy, version))
+        _copy(source, copy, lambda: convert(copy))
 
     def __del__(self) -> None:
         self.connection.close()  # Python 3.13 warns of one that is not
 
 
-#: What jobs and files have since version 2.
-MORE_OF_JOBS = (
-    ("version", "TEXT"),
-    ("python", "TEXT"),
-    ("handler_name", "TEXT"),
-    ("suspects", "BLOB"),
-    ("slots", "INTEGER"),
-    ("places", "BLOB"),
-    ("generation", "INTEGER"),
-    ("is_open", "INTEGER"),
-    ("cpu", "REAL"),
-    ("ran", "INTEGER"),
-)
-MORE_OF_FILES = (("size", "INTEGER"), ("digest", "BLOB"))
-#: What jobs have since version 3.
-NEWER_OF_JOBS = (("codes", "BLOB"), ("seal", "INTEGER"))
+def convert(connection: Any) -> None:
+    """Have the tables of today, within the caller's transaction. Raises what the database raises."""
+    run = connection.execute
+    tables = {name for (name,) in run("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    is_first = "slots" not in tables
+    old = _make_tables(run, tables, is_first=is_first)
+    damaged = _damaged_lines(run)
+    cursor = run("SELECT * FROM old_jobs NOT INDEXED ORDER BY number")
+    names = [each[0] for each in cursor.description]
+    for values in cursor.fetchall():
+        job = _OldJob(run, dict(zip(names, values, strict=True)), unbound=is_first)
+        if values[0] not in damaged:  # else nothing is read of it any more
+            job.convert(has_streams="stream_items" in tables)
+        job.write()
+    for said in run(f"SELECT {SAID} FROM jobs NOT INDEXED").fetchall():  # noqa: S608
+        if said[0] not in damaged:
+            run("UPDATE jobs SET seal = ? WHERE number = ?", (seal_of(said), said[0]))
+    run("DELETE FROM sqlite_sequence WHERE name = 'jobs'")  # numbers are never used again
+    run("UPDATE sqlite_sequence SET name = 'jobs' WHERE name = 'old_jobs'")
+    for table in old:
+        run(f"DROP TABLE old_{table}")
 
 
-def _to_2(connection: Any) -> None:
-    """Checksums cover the place; jobs have columns more; slots, items of streams, and who wrote it.
-
-    Identities of the items are not filled in: they are known once a program comes with the items.
-    """
-    for statement in TO_2:
-        connection.execute(statement)
-    for number, ids, handler in connection.execute("SELECT number, ids, handler FROM jobs").fetchall():
-        columns = (_bound(ids, Place("jobs.ids", number)), _bound(handler, Place("jobs.handler", number)))
-        connection.execute("UPDATE jobs SET ids = ?, handler = ? WHERE number = ?", (*columns, number))
-    for table in ("payloads", "chunks"):
-        for (row,) in connection.execute(f"SELECT number FROM {table}").fetchall():  # noqa: S608
-            # Of the same size: SQLite writes the page that changes.
-            job, body = connection.execute(f"SELECT job, body FROM {table} WHERE number = ?", (row,)).fetchone()  # noqa: S608
-            body = _bound(body, Place(table, job, row))
-            connection.execute(f"UPDATE {table} SET body = ? WHERE number = ?", (body, row))  # noqa: S608
+def _make_tables(run: Run, tables: set[str], *, is_first: bool) -> set[str]:
+    """The tables of today, empty but for those that stay; returns which are there by another name."""
+    old = tables.intersection(_ANEW)
+    for table in old:
+        run(f"ALTER TABLE {table} RENAME TO old_{table}")
+    stay = tuple(f"CREATE {what}" for what in ("TABLE chunks", "INDEX chunks", "TABLE files"))
+    for statement in SCHEMA:
+        if not statement.startswith(stay if is_first else (*stay, "CREATE TABLE written_by")):
+            run(statement)
+    if is_first:
+        run("ALTER TABLE chunks ADD COLUMN slots BLOB")
+        run("ALTER TABLE files ADD COLUMN size INTEGER")
+        run("ALTER TABLE files ADD COLUMN digest BLOB")
+    return old
 
 
-def _to_3(connection: Any) -> None:
-    """Each job's line has a checksum, and the codes that made its results: of those that are there, none is known."""
-    for name, kind in NEWER_OF_JOBS:
-        connection.execute(f"ALTER TABLE jobs ADD COLUMN {name} {kind}")
-    for said in connection.execute(f"SELECT {SAID} FROM jobs NOT INDEXED").fetchall():  # noqa: S608
-        connection.execute("UPDATE jobs SET seal = ? WHERE number = ?", (seal_of(said), said[0]))
+def _damaged_lines(run: Run) -> set[int]:
+    """The numbers of jobs; up to version 2, lines had no checksum."""
+    if "seal" not in {column[1] for column in run("PRAGMA table_info(old_jobs)")}:
+        return set()
+    lines = run(f"SELECT {_SAID}, seal FROM old_jobs NOT INDEXED").fetchall()  # noqa: S608
+    return {said[0] for *said, check in lines if not is_whole(said, check)}
 
 
-def _to_4(connection: Any) -> None:
-    """A stream is written as an open job is: its items in lots, and their outcomes by slots."""
-    if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'stream_items'").fetchone() is None:
-        return  # none was written since version 1
-    lines = connection.execute(f"SELECT {SAID}, seal FROM jobs NOT INDEXED WHERE generation IS NOT NULL")  # noqa: S608
-    for *said, check in lines.fetchall():
-        if is_whole(said, check):
-            _convert_stream(connection, said[0], dict(zip(COLUMNS, said, strict=False))["generation"])
-    connection.execute("DROP TABLE stream_items")
+class _OldJob:
+    """A job in the tables of an older version. Checksums of version 1 are ``unbound``: they did not cover the place."""
 
+    def __init__(self, run: Run, line: dict[str, Any], *, unbound: bool) -> None:
+        self._run = run
+        self._line = line
+        self._unbound = unbound
+        self._number: int = line["number"]
 
-def _convert_stream(connection: Any, job: int, generation: int) -> None:
-    """What is damaged, and what was to run again, is left out: such an item is a new one."""
-    rows = connection.execute(
-        "SELECT identity, nth, body, item FROM stream_items WHERE job = ? ORDER BY nth, number", (job,)
-    )
-    slots, counts = 0, Counter[int]()
-    while some := rows.fetchmany(LOT):
-        ended = [one for row in some if (one := _ended_item(job, generation, *row)) is not None]
-        if ended:
-            _write_lot(connection, job, slots, ended)
-        slots += len(ended)
-        counts.update(one.status for one in ended)
-    connection.execute(
-        "UPDATE jobs SET generation = 1, slots = ?, completed = ?, failed = ?, total = ?, suspects = NULL "
-        "WHERE number = ?",
-        (slots, counts[COMPLETED], counts[FAILED], slots, job),
-    )
-    said = connection.execute(f"SELECT {SAID} FROM jobs WHERE number = ?", (job,)).fetchone()  # noqa: S608
-    connection.execute("UPDATE jobs SET seal = ? WHERE number = ?", (seal_of(said), job))
+    def convert(self, *, has_streams: bool) -> None:
+        """What is damaged is so afterwards, or says nothing any more. With streams in a table of their own."""
+        run, line, number = self._run, self._line, self._number
+        is_first = line.get("slots") is None
+        count = line["slots"] = line["total"] if is_first else line["slots"]
+        for row, body in run("SELECT number, body FROM chunks WHERE job = ? AND slots IS NULL", (number,)).fetchall():
+            self._convert_row(row, body)
+        if line.get("generation") is not None and has_streams:
+            self._convert_stream()
+        elif line.get("generation") is not None or line.get("is_open"):
+            self._convert_lots()
+        elif line["total"] >= 0:  # else it goes: its maker ended before all of it was there
+            for lot in self._lots_of_list(count, is_first=is_first):
+                run(*lot.put(number))
+            for row, _, body in self._added():
+                found = self._read(body, Place("added_items", number, row))
+                run(PUT_PASSED, (number, row, b"" if found is None else seal(found, Place("passed", number, row))))
+        if self._unbound and line["handler"] is not None:
+            line["handler"] = self._bound(line["handler"], Place("jobs.handler", number))
+        codes, code_hash = line.get("codes"), line.get("code_hash")
+        if code_hash is not None or codes is None:
+            known = self._read(codes, Place("jobs.codes", number)) or ()
+            line["codes"] = seal([_UNKNOWN_CODE, *known], Place("jobs.codes", number))
+        line["python"] = line.get("python") or (code_hash or "").partition(":")[0] or None
+
+    def write(self) -> None:
+        """Have its line, without a checksum."""
+        run, line = self._run, self._line
+        names = [name for name in (*COLUMNS, *BODIES) if name in line and (name != "slots" or line[name] is not None)]
+        marks = ", ".join("?" * len(names))
+        run(f"INSERT INTO jobs ({', '.join(names)}) VALUES ({marks})", [line[name] for name in names])  # noqa: S608
+
+    def _read(self, body: Any, place: Place | bytes) -> Any:
+        """What was sealed; None where it is damaged, or can't be unpickled."""
+        try:
+            return unseal(self._bound(body, place) if self._unbound else body, place, "")
+        except Exception:  # whatever unpickling raises
+            return None
+
+    @staticmethod
+    def _bound(body: Any, place: Place | bytes) -> Any:
+        """A body of version 1, with its checksum bound to its place; one that is damaged stays so."""
+        if not isinstance(body, bytes):
+            return body
+        return bind(int.from_bytes(body[:CHECK], "little"), place).to_bytes(CHECK, "little") + body[CHECK:]
+
+    def _convert_row(self, row: int, body: Any) -> None:
+        """Of which slots it speaks has a checksum of its own. A damaged one may have spoken of all."""
+        place = Place("chunks", self._number, row)
+        content, slots = self._read(body, place), (0, self._line["slots"])
+        if content is not None:
+            slots = content.pop("at")
+            body = seal(content, place)
+        at = seal(slots, Place("chunks.slots", self._number, row))
+        self._run("UPDATE chunks SET body = ?, slots = ? WHERE number = ?", (body, at, row))
+
+    # -- lists -----------------------------------------------------------------------------------------------
+
+    def _lots_of_list(self, count: int, *, is_first: bool) -> Iterator[Lot]:
+        parts = self._parts(count)
+        for lo in range(0, count, BLOCK):
+            size = min(BLOCK, count - lo)
+            if is_first:
+                block, ids = self._found_out(lo, size, parts)
+            else:
+                block, ids = self._block(lo, size)
+            for at in range(0, size, OF_LIST):
+                hi = min(at + OF_LIST, size)
+                identities, states = (column[at * SIZE : hi * SIZE] for column in block[:2])
+                yield Lot(
+                    lo + at,
+                    hi - at,
+                    identities,
+                    None if states == identities else states,
+                    left_out=tuple(each - at for each in block[2] if at <= each < hi),
+                    ids=None if ids is None else ids[at:hi],
+                    parts=parts.get(lo + at, ()),
+                )
+
+    def _block(self, first: int, size: int) -> tuple[tuple[bytes, bytes, Sequence[int]], list[Any] | None]:
+        row = self._run("SELECT body, ids FROM old_slots WHERE job = ? AND first = ?", (self._number, first)).fetchone()
+        body, ids = row or (None, None)
+        block = self._read(body, Place("slots", self._number, first))
+        identities, keys, left_out = (NOBODY * size, None, ()) if block is None else block
+        named = None
+        if ids is not None:
+            named = self._read(ids, Place("slots.ids", self._number, first)) or [
+                Unreadable("its row in the journal is damaged") for _ in range(size)
+            ]
+        return (identities, keys or identities, left_out), named
+
+    def _found_out(
+        self, first: int, size: int, parts: dict[int, list[Part]]
+    ) -> tuple[tuple[bytes, bytes, Sequence[int]], list[Any] | None]:
+        """The same of a job that version 1 wrote."""
+        items: list[Any] = []
+        for at in range(first, first + size, OF_LIST):
+            count = min(OF_LIST, first + size - at)
+            items += Lot(at, count, None, parts=parts.get(at, ())).items(no_file)
+        unknown = [isinstance(item, NotKept | Unreadable) for item in items]
+        states = [UNKNOWN if is_unknown else state_of(item) for is_unknown, item in zip(unknown, items, strict=True)]
+        ids = self._line["ids"]
+        if ids is not None:
+            ids = self._read(ids, Place("jobs.ids", self._number)) or [Unreadable("damaged")] * self._line["slots"]
+            ids = ids[first : first + size]
+        named = states if ids is None else [NOBODY if isinstance(each, Unreadable) else _identity(each) for each in ids]
+        left_out = [at for at, item in enumerate(items) if isinstance(item, NotKept)]
+        return (b"".join(named), b"".join(states), left_out), ids
+
+    def _parts(self, count: int) -> dict[int, list[Part]]:
+        """The items, by the first slots of lots, as they are kept there."""
+        found: dict[int, list[Part]] = {}
+        rows = self._run("SELECT number, body FROM old_payloads WHERE job = ? ORDER BY number", (self._number,))
+        for number, body in rows.fetchall():
+            read = self._read(body, Place("payloads", self._number, number))
+            if read is None:
+                continue
+            named, kept = read
+            if isinstance(named, bytes):
+                slots: Sequence[int] = numbers_of("Q", named)
+            else:  # version 1 wrote the first slot only
+                slots = range(*named) if isinstance(named, tuple) else range(named, min(named + OF_LIST, count))
+            for first in sorted({slot - slot % OF_LIST for slot in slots if slot < count}):
+                which = [nth for nth, slot in enumerate(slots) if first <= slot < min(first + OF_LIST, count)]
+                places = tuple(slots[nth] - first for nth in which)
+                mine = kept if len(which) == len(slots) else _some(kept, which)
+                is_all = places == (*range(min(OF_LIST, count - first)),)
+                found.setdefault(first, []).append((None if is_all else places, mine))
+        return found
+
+    # -- what grew -------------------------------------------------------------------------------------------
+
+    def _added(self) -> list[tuple[int, int, Any]]:
+        query = "SELECT first, count, body FROM old_added_items WHERE job = ? ORDER BY first"
+        found: list[tuple[int, int, Any]] = [] if self._unbound else self._run(query, (self._number,)).fetchall()
+        return found
+
+    def _convert_lots(self) -> None:
+        """Of an open job, or a stream of version 4."""
+        for first, count, body in self._added():
+            found = self._read(body, Place("added_items", self._number, first))
+            if found is None:
+                damaged = (self._number, first, count, b"", b"")
+                self._run("INSERT INTO lots (job, first, count, body, items) VALUES (?, ?, ?, ?, ?)", damaged)
+                continue
+            kept, ids, identities, makers, gone, states, replaces = (*found, (), None, ())[:7]
+            lot = Lot(first, count, identities, states, makers, gone, (), replaces, ids, [(None, kept)])
+            self._run(*lot.put(self._number))
+
+    def _convert_stream(self) -> None:
+        """What is damaged, and what was to run again, is left out: such an item is a new one."""
+        line, query = (
+            self._line,
+            "SELECT identity, nth, body, item FROM old_stream_items WHERE job = ? ORDER BY nth, number",
+        )
+        rows = self._run(query, (self._number,))
+        slots, counts = 0, Counter[int]()
+        while some := rows.fetchmany(LOT):
+            ended = [one for row in some if (one := self._ended_item(line["generation"], *row)) is not None]
+            if ended:
+                self._write_ended(slots, ended)
+            slots += len(ended)
+            counts.update(one.status for one in ended)
+        line |= {"generation": 1, "slots": slots, "total": slots, "suspects": None}
+        line |= {"completed": counts[COMPLETED], "failed": counts[FAILED]}
+
+    def _ended_item(self, generation: int, identity: bytes, nth: int, body: Any, item: Any) -> _EndedItem | None:
+        place = b"%d %d %b" % (self._number, nth, identity)
+        said, of_item = self._read(body, b"stream_items " + place), self._read(item, b"stream_items.item " + place)
+        if said is None or of_item is None or said[2] < generation:
+            return None
+        status, state, _, outcome, code = (*said, 0)[:5]
+        return _EndedItem(identity, state, of_item[0], of_item[1], status, outcome, code)
+
+    def _write_ended(self, first: int, ended: Sequence[_EndedItem]) -> None:
+        identities, states = b"".join([one.identity for one in ended]), b"".join([one.state for one in ended])
+        ids = None
+        if all(one.item_id is not None for one in ended):
+            ids = [restore(Kept(*one.item_id)) for one in ended]
+            ids = None if Unreadable in set(map(type, ids)) else ids
+        lot = Lot(first, len(ended), identities, None if states == identities else states, ids=ids,
+                  parts=[(None, [one.kept for one in ended])])  # fmt: skip
+        self._run(*lot.put(self._number))
+        plain = [(slot, one) for slot, one in enumerate(ended, first) if not isinstance(one.outcome, bytes)]
+        zeros = {name: bytes(4) for name in NUMBERS}
+        if plain:
+            content = {
+                **zeros,
+                "status": bytes((COMPLETED,)) * len(plain),
+                "attempts": written_numbers(array("I", (1,))),
+                "code": written_numbers(array("I", (one.code for _, one in plain))),
+                "results": tuple(Kept(pickle.dumps([one.outcome[0] for _, one in plain], pickle.HIGHEST_PROTOCOL))),
+            }
+            self._write_row([slot for slot, _ in plain], content)
+        for slot, one in enumerate(ended, first):
+            if isinstance(one.outcome, bytes):
+                content = pickle.loads(one.outcome)
+                code = {} if "row" in content else {"code": written_numbers(array("I", (one.code,)))}
+                self._write_row([slot], content | code)
+
+    def _write_row(self, slots: list[int], content: dict[str, Any]) -> None:
+        number = self._run("SELECT coalesce(max(number), 0) + 1 FROM chunks").fetchone()[0]
+        self._run(*chunk_statement(number, self._number, row_of(content, slots)))
 
 
 class _EndedItem(NamedTuple):
-    """An item of a stream of version 3. ``outcome`` is its result, alone in a tuple, or what its row says, pickled."""
+    """An item of a stream of a version up to 3. ``outcome``: its result in a tuple, or what its row says, pickled."""
 
     identity: bytes
     state: bytes
@@ -296,71 +493,17 @@ class _EndedItem(NamedTuple):
     code: int
 
 
-def _ended_item(job: int, generation: int, identity: bytes, nth: int, body: Any, item: Any) -> _EndedItem | None:
+def _identity(item_id: Any) -> bytes:
     try:
-        place = b"%d %d %b" % (job, nth, identity)
-        status, state, its_generation, outcome, *code = unseal(body, b"stream_items " + place, "")
-        item_id, kept = unseal(item, b"stream_items.item " + place, "")
-    except Exception:
-        return None
-    if its_generation < generation:
-        return None
-    return _EndedItem(identity, state, item_id, kept, status, outcome, *(code or (0,)))
+        return digest(item_id)
+    except NoIdentityError:
+        return NOBODY
 
 
-def _write_lot(connection: Any, job: int, first: int, ended: Sequence[_EndedItem]) -> None:
-    identities, states = b"".join([one.identity for one in ended]), b"".join([one.state for one in ended])
-    ids = None
-    if all(one.item_id is not None for one in ended):
-        ids = [restore(Kept(*one.item_id)) for one in ended]
-        ids = None if Unreadable in set(map(type, ids)) else ids
-    makers = written_numbers(array("q", (BY_USER,)))
-    lot = AddedRow(first, len(ended), [one.kept for one in ended], ids, identities, makers, (),
-                   None if states == identities else states)  # fmt: skip
-    connection.execute(*lot.put(job))
-    plain = [(slot, one) for slot, one in enumerate(ended, first) if not isinstance(one.outcome, bytes)]
-    zeros = {name: bytes(4) for name in NUMBERS}
-    if plain:
-        content = {
-            **zeros,
-            "status": bytes((COMPLETED,)) * len(plain),
-            "attempts": written_numbers(array("I", (1,))),
-            "code": written_numbers(array("I", (one.code for _, one in plain))),
-            "results": tuple(Kept(pickle.dumps([one.outcome[0] for _, one in plain], pickle.HIGHEST_PROTOCOL))),
-        }
-        _write_row(connection, job, [slot for slot, _ in plain], content)
-    for slot, one in enumerate(ended, first):
-        if isinstance(one.outcome, bytes):
-            content = pickle.loads(one.outcome)
-            code = {} if "row" in content else {"code": written_numbers(array("I", (one.code,)))}
-            _write_row(connection, job, [slot], content | code)
-
-
-def _write_row(connection: Any, job: int, slots: list[int], content: dict[str, Any]) -> None:
-    number = connection.execute("SELECT coalesce(max(number), 0) + 1 FROM chunks").fetchone()[0]
-    connection.execute(*chunk_statement(number, job, row_of(content, slots)))
-
-
-def _bound(body: Any, place: Place) -> Any:
-    """A body of version 1, with its checksum bound to its place; one that is damaged stays so."""
-    if not isinstance(body, bytes):
-        return body
-    return bind(int.from_bytes(body[:CHECK], "little"), place).to_bytes(CHECK, "little") + body[CHECK:]
-
-
-TO_2 = (
-    *(f"ALTER TABLE jobs ADD COLUMN {name} {kind}" for name, kind in MORE_OF_JOBS),
-    *(f"ALTER TABLE files ADD COLUMN {name} {kind}" for name, kind in MORE_OF_FILES),
-    "ALTER TABLE chunks ADD COLUMN slots BLOB",
-    """CREATE TABLE slots (
-    number INTEGER PRIMARY KEY, job INTEGER NOT NULL, first INTEGER NOT NULL, body BLOB NOT NULL, ids BLOB,
-    UNIQUE (job, first)
-)""",
-    ADDED_ITEMS,
-    """CREATE TABLE written_by (
-    number INTEGER PRIMARY KEY, at REAL NOT NULL, mpqueue TEXT NOT NULL, python TEXT NOT NULL, host TEXT NOT NULL,
-    program TEXT NOT NULL, commits INTEGER NOT NULL DEFAULT 0
-)""",
-)
-
-MIGRATIONS: dict[int, Callable[[Any], None]] = {1: _to_2, 2: _to_3, 3: _to_4}
+def _some(kept: KeptItems, which: Sequence[int]) -> KeptItems:
+    """Some of the items that are kept, by their places."""
+    values = kept if isinstance(kept, list) else restore(Kept(*kept))
+    if not isinstance(values, list):
+        return [None] * len(which)
+    some = [values[nth] for nth in which if nth < len(values)]
+    return some if isinstance(kept, list) else keep_items(some)

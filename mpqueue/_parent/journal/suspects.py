@@ -48,7 +48,7 @@ class RunningMarks:
     def __init__(self, journal: str) -> None:
         self._path = f"{journal}.running"
         #: What was running when the last program ended without closing the journal.
-        self.left: list[RunningMark] = _read(self._path)
+        self.left = read_marks(journal)
         self._fd: int | None = None
         self._alone: tuple[int, bytes] | None = None  #: where an item is that nothing runs beside, and what is there
         with contextlib.suppress(OSError):
@@ -95,8 +95,10 @@ class RunningMarks:
             os.unlink(self._path)
 
 
-def _read(path: str) -> list[RunningMark]:
+def read_marks(journal: str) -> list[RunningMark]:
+    """What is with workers, or was when the last program ended without closing the journal."""
     left: list[RunningMark] = []
+    path = f"{journal}.running"
     try:
         with open(open_file(path, os.O_RDONLY | NO_LINKS), "rb") as file:
             check_stat(path, os.fstat(file.fileno()))
@@ -124,6 +126,14 @@ def suspect(counts: dict[int, int], mark: RunningMark) -> None:
     for slot in mark.slots:
         before = counts.get(slot, 0)
         counts[slot] = max(before, BESIDE) + 1 if mark.alone else max(before, min(before + 1, BESIDE))
+
+
+def suspect_of(counts: dict[int, int], job: int, marks: Collection[RunningMark]) -> dict[int, int]:
+    """The same counts, after a program ended while this was with workers. Returns them."""
+    for mark in ends_that_tell(marks):
+        if mark.job == job:
+            suspect(counts, mark)
+    return counts
 
 
 def is_guilty(count: int, max_retries: int) -> bool:

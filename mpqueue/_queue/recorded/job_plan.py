@@ -54,6 +54,7 @@ class Compared(NamedTuple):
     match: Match
     terms: Terms
     plan: Plan
+    suspects: Mapping[int, int]  #: as the journal has them
     gone: tuple[Any, ...] = ()
 
 
@@ -67,7 +68,7 @@ def case_of(reader: Reader, recorded: RecordedJob, kind: Kind, brought: Brought)
     )
 
     where = f"job {recorded.id!r} in {reader.path}"
-    made = MadeBy(reader.codes(recorded), brought.code, is_older=recorded.code_hash is not None)
+    made = MadeBy(reader.codes(recorded), brought.code)
     if refused := refuse_kind(where, kind, recorded) or refuse_form(where, made):
         raise JournalMismatchError(refused)
     return Case(recorded, reader.path, made, brought)
@@ -78,7 +79,6 @@ def compare(
     recorded: RecordedJob,
     inventory: Inventory,
     brought: Brought,
-    suspects: Mapping[int, int],
     results: Results,
 ) -> Compared:
     """Have the inventory's table say how its items ended, and what is to be done with them. Changes nothing else.
@@ -99,10 +99,11 @@ def compare(
             made.look(table.status, rows.codes)
         ids = range(len(table)) if table.ids is None else table.ids
         discarded = table.discarded() if brought.wants_results else ()
+        suspects = reader.suspects(case.recorded.number)
         terms, found = agree(case), Found(table.status, ids, sorted(rows.unreadable | rows.lost), discarded, suspects)
         plan = decide(case, terms, match, found)
         names = reader.names(case.recorded) if match.gone and results is Results.LEFT_OUT else ()
-        return Compared(case, match, terms, plan, tuple(names[slot] for slot in match.gone) if names else ())
+        return Compared(case, match, terms, plan, suspects, tuple(names[slot] for slot in match.gone) if names else ())
 
     return reader.at_once(find)
 
@@ -114,6 +115,7 @@ def plan(
     functions: tuple[Any, Any],
     options: RecordOptions,
     *,
+    max_retries: int,
     wants_results: bool,
 ) -> JobPlan:
     """What the journal (None: there is none yet) says of these items, as those of that job (None: a new one).
@@ -128,8 +130,9 @@ def plan(
     from mpqueue._queue.recorded.resume import AGAIN, CHANGED, NEW, RETRIED, Brought
 
     inventory = Inventory(table, options.key)
-    brought = Brought(code_of(*functions), options._replace(update=True, strict=False), wants_results=wants_results)
-    compared = compare(reader, recorded, inventory, brought, {}, Results.LEFT_OUT)
+    options = options._replace(update=True, strict=False)
+    brought = Brought(code_of(*functions), options, None, max_retries, wants_results)
+    compared = compare(reader, recorded, inventory, brought, Results.LEFT_OUT)
     found, gone, code_changed = compared.plan, compared.gone, bool(compared.case.made.changed)
     del compared, inventory  # the tuples of ids take as much as all of this
     table.results.clear()

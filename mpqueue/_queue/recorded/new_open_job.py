@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from mpqueue._core.state.item_table import DISCARD, ItemTable
 from mpqueue._parent.journal.chunk_rows import Results
 from mpqueue._parent.journal.growth import GivenItems, RecordedGrowth, draft_of
-from mpqueue._parent.journal.journal_file import JobItems
 from mpqueue._parent.journal.kept_results import KeptResults
 from mpqueue._queue.new_job import NewJob, heed, replay_item, send_results_to, tell_of_lost
 from mpqueue._queue.recorded.job_plan import case_of
@@ -65,7 +64,7 @@ class NewOpenJob(NewJob):
         if recorded is not None:
             before = recorded.number
             journal.ask(lambda store: store.remove_job(before))
-        number = journal.ask(lambda store: store.put_job(None, {**columns, "total": 0, "slots": 0}, JobItems()))
+        number = journal.ask(lambda store: store.put_job(None, {**columns, "total": 0, "slots": 0}))
         empty = ItemTable([], None, IdRule.POSITION, grows=True)
         empty.growth = RecordedGrowth()
         self._have(empty)
@@ -115,7 +114,7 @@ class NewOpenJob(NewJob):
         if unknown:
             raise ValueError(f"redo: expected ids of the job's items, got {shown(unknown[0])}")
         if columns:
-            journal.ask(lambda store: store.put_job(recorded.number, columns, JobItems()))
+            journal.ask(lambda store: store.put_job(recorded.number, columns))
         assert self._regrown is not None
         journal.ask(self._regrown.write)
         if len(book.table):
@@ -139,7 +138,7 @@ class NewOpenJob(NewJob):
     def _first_items(self, recorded: RecordedJob | None) -> tuple[GivenItems, IdRule]:
         """What it is given now, looked at. Raises TypeError, and then nothing was changed."""
         given = self.book.table
-        rule = IdRule(recorded.rule) if recorded is not None and recorded.slots else given.rule
+        rule = IdRule(recorded.rule) if recorded is not None and recorded.count else given.rule
         ids = plain_ids(rule, given.payloads)
         return RecordedGrowth.look_at(given.payloads, ids), rule
 

@@ -217,10 +217,8 @@ class _RecordedLabel:
 
 
 def _python_of(recorded: RecordedJob) -> str:
-    """Which Python compiled the handler, as far as ``3.11``; version 1 said so with the hash of its code only."""
-    if recorded.python is None:
-        return (recorded.code_hash or "").partition(":")[0]
-    return ".".join(recorded.python.split(".")[:2])
+    """Which Python compiled the handler, as far as ``3.11``."""
+    return ".".join((recorded.python or "").split(".")[:2])
 
 
 def _import(names: str) -> tuple[Any, Any]:

@@ -21,7 +21,6 @@ from mpqueue._output.progress import Showing
 from mpqueue._parent.journal.chunk_rows import Row, chunk_statement, fresh_row
 from mpqueue._parent.journal.growth import ComingLot, StreamRecord, lot_of
 from mpqueue._parent.journal.identity import UNKNOWN, why_unstable
-from mpqueue._parent.journal.journal_file import JobItems
 from mpqueue._parent.journal.journal_writer import Entry
 from mpqueue._parent.journal.kept_results import KeptResults
 from mpqueue._parent.journal.kept_values import prepare
@@ -108,7 +107,7 @@ def _find_place(
     recorded = reader.find(job_id)
 
     def put(number: int | None, columns: dict[str, Any], rows: Sequence[Row] = ()) -> int:
-        return journal.ask(lambda store: store.put_job(number, columns, JobItems(chunks=rows)))
+        return journal.ask(lambda store: store.put_job(number, columns, rows=rows))
 
     if recorded is None:
         columns = first_columns(job_id, IdRule.POSITION, options.seed, queue._host.engine.clock.wall())
@@ -122,7 +121,7 @@ def _find_place(
     columns = code_columns((handler, None), code, record, made=None if terms.anew else case.made)
     if not seed_given:
         options = dataclasses.replace(options, seed=recorded.seed)
-    suspects = journal.suspects.pop(recorded.number, {})
+    suspects = reader.suspects(recorded.number)
     known, outcomes = reader.known_items(recorded)
     rows: Sequence[Row] = ()
     if terms.anew:
@@ -348,7 +347,7 @@ class RecordedStream(Stream):
             suspects.pop(slot, None)
         statements = [*row.growth.statements(number), chunk_statement(journal.next_chunk(), number, row)]
         journal.ask(lambda store: store.write(statements, files))
-        journal.ask(lambda store: store.put_job(number, {"suspects": prepare(suspects)}, JobItems()))
+        journal.ask(lambda store: store.put_job(number, {"suspects": prepare(suspects)}))
 
     # -- how far ahead ---------------------------------------------------------------------------------------
 

@@ -16,8 +16,8 @@ from mpqueue._parent.journal.chunk_rows import NUMBERS, chunk_statement, fresh_r
 from mpqueue._parent.journal.growth import RecordedGrowth
 from mpqueue._parent.journal.journal_file import Store
 from mpqueue._parent.journal.kept_results import KeptResults
-from mpqueue._parent.journal.kept_values import Statement, Unreadable
-from mpqueue._parent.journal.lots import BY_USER, AddedRow
+from mpqueue._parent.journal.kept_values import NotKept, Statement, Unreadable
+from mpqueue._parent.journal.lots import BY_USER, Lot
 from mpqueue._queue.recorded.resume import AGAIN, GONE, Found, Grown, regrow
 from mpqueue._wire.ids import IdRule
 from mpqueue.status import COMPLETED, FAILED
@@ -40,7 +40,7 @@ class Regrown:
         self, reader: Reader, recorded: RecordedJob, redo: Collection[Any] = (), *, wants_results: bool
     ) -> None:
         self._number = recorded.number
-        self._rows = reader.added(recorded)
+        self._rows = [*reader.lots(recorded, items=True)]
         self._rule = rule = IdRule(recorded.rule)
         payloads: list[Any] = []
         ids: list[Any] = []
@@ -58,7 +58,10 @@ class Regrown:
         discarded = self.items.discarded() if wants_results else ()
         found = Found(self.items.status, ids, sorted(rows.unreadable | rows.lost), discarded)
         grown = Grown(
-            self._present, self._makers, lambda slot: type(payloads[slot]) is Unreadable, rule is IdRule.POSITION
+            self._present,
+            self._makers,
+            lambda slot: isinstance(payloads[slot], NotKept | Unreadable),
+            rule is IdRule.POSITION,
         )
         self.plan = regrow(found, grown, redo)
         self.plan.follow(self.items)
@@ -90,7 +93,7 @@ class Regrown:
     def _places(self) -> Any:
         return ((row, at) for row in self._rows for at in range(row.size))
 
-    def _is_expected(self, row: AddedRow, at: int) -> bool:
+    def _is_expected(self, row: Lot, at: int) -> bool:
         slot = row.first + at
         return self.plan.stands[slot] != GONE and self._makers[slot] == BY_USER
 
@@ -104,7 +107,7 @@ class Regrown:
         for row in self._rows:
             places = [at for at in range(row.size) if row.first + at in gone]
             if places:
-                statements.append(row.without(places).change(self._number))
+                statements.append(row.without(places).put(self._number))
         if afresh:
             statements.append(chunk_statement(store.next_chunk(), self._number, fresh_row(afresh)))
         status = self.table.status

@@ -91,14 +91,13 @@ class MadeBy:
     """Which code made the results of one job, compared with that of today.
 
     A job has a list of all ``codes`` that its results were made with, the one of its handler last; a row has a number
-    that stands for one of these. Where it ``is_older``, the journal had a hash for the whole job: nothing is known of
-    results of that time. ``changed`` are the indices of those that other code has made.
+    that stands for one of these, or for none, where it is not known. ``changed`` are the indices of those that other
+    code has made.
     """
 
-    def __init__(self, codes: Iterable[tuple[Any, ...]], now: CodeNow, *, is_older: bool = False) -> None:
+    def __init__(self, codes: Iterable[tuple[Any, ...]], now: CodeNow) -> None:
         self._now = now
         self._codes = {code.number: code for code in (Code(*each) for each in codes)}
-        self._is_older = is_older
         self._last = next(reversed(self._codes), None)
         self.changed: array[int] = array("Q")
         self._numbers: Counter[int] = Counter()  #: of ended items, by the code that made them
@@ -121,7 +120,7 @@ class MadeBy:
     @property
     def may_differ(self) -> bool:
         """False if all of its results are known to be made with the code of today: then no row has to be read."""
-        return self._is_older or [*self._codes] != [self._now.code.number]
+        return [*self._codes] != [self._now.code.number]
 
     def all(self) -> list[Code]:
         """All codes, that of today last."""
