@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support import journal_0_1, journal_4, journal_rc1
+from tests.support.journals import lines_of, queue_of, rows_of
 from tests.support.length import IS_LONG
 from tests.support.programs import run_program
 from tests.support.systems import not_on_windows
 
-pytestmark = [pytest.mark.slow, not_on_windows("no forks")]
+VERSIONS = pytest.mark.parametrize("version", [journal_0_1, journal_rc1, journal_4])
 
 PROGRAM = """
 import os, shutil, sqlite3, sys, traceback
@@ -80,11 +82,40 @@ print(steps)
 """
 
 
-@pytest.mark.parametrize("version", [journal_0_1, journal_rc1, journal_4])
-def test_whenever_the_program_ends_the_journal_opens_and_has_everything(tmp_path: Path, version: object) -> None:
-    packed = Path(version.__file__).with_suffix(".tar.xz")  # type: ignore[attr-defined]
-    with tarfile.open(packed) as archive:
+@pytest.fixture
+def original(version: Any, tmp_path: Path) -> Path:
+    """The journal of that version, unpacked."""
+    with tarfile.open(Path(version.__file__).with_suffix(".tar.xz")) as archive:
         archive.extractall(tmp_path / "original", filter="data")
+    return tmp_path / "original" / "run.db"
+
+
+@VERSIONS
+def test_a_converted_journal_tells_what_it_told_before_and_a_copy_of_it_stays(original: Path, version: Any) -> None:
+    def tell() -> Any:
+        return {name: (line, rows_of(original, name, "id", "status", "result", "error")) for name, line in lines()}
+
+    def lines() -> Any:
+        return lines_of(original).items()
+
+    before = tell()
+    assert all(line.total == len(rows) > 0 for line, rows in before.values())
+    queue_of(original).close()
+    assert tell() == before
+    (copy,) = original.parent.glob("run.db.v?")
+    copy.replace(original)
+    assert tell() == before
+    if version is journal_rc1:
+        values = [journal_rc1.show(item) for item in journal_rc1.VALUES]
+        assert all([row["result"] for row in before[name][1]] == values for name in ("values", "open", "stream"))
+
+
+@pytest.mark.slow
+@not_on_windows("no forks")
+@VERSIONS
+def test_whenever_the_program_ends_the_journal_opens_and_has_everything(
+    original: Path, version: Any, tmp_path: Path
+) -> None:
     steps = (12, 7) if IS_LONG else (4, 29)  # so many one by one, then by so many
-    done = run_program(tmp_path, PROGRAM, tmp_path / "original" / "run.db", tmp_path, *steps, timeout=110)
+    done = run_program(tmp_path, PROGRAM, original, tmp_path, *steps, timeout=110)
     assert int(done.stdout) > 30

@@ -31,7 +31,7 @@ from tests.support.recorder import Recorder
 from tests.support.systems import not_on_windows
 from tests.support.waiting import Gate, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
+pytestmark = pytest.mark.usefixtures("forked_workers")
 
 WRITER = """
 import sys
@@ -237,6 +237,7 @@ def work(item: Any) -> Any:
     return bytes([number]) * 300_000 if number % 15 == 7 else number * number
 
 
+@pytest.mark.slow
 @pytest.mark.long(but=["values-list", "ids-open"])
 @EACH_KIND
 @pytest.mark.parametrize("has_ids", [False, True], ids=["values", "ids"])
@@ -307,6 +308,7 @@ def home(tmp_path: Path) -> Path:
     return tmp_path / "home"
 
 
+@pytest.mark.slow
 def test_a_copy_made_inside_the_program_lets_no_other_program_end_the_log(home: Path, tmp_path: Path) -> None:
     path, waiting = home / "run.db", gate(tmp_path)
     with JobQueue(1, journal=path) as queue:
@@ -343,6 +345,7 @@ def replaced(path: Path, aside: Path) -> None:
     os.replace(aside.parent / "other" / "run.db", path)
 
 
+@pytest.mark.slow
 @pytest.mark.long(but=["moved", "lock removed"])
 @pytest.mark.parametrize("how", [*(pytest.param(how, marks=STAYS) for how in ("moved", "replaced")), "lock removed"])
 def test_a_journal_that_is_taken_away_stops_loudly_and_goes_on_when_it_is_back(
@@ -370,6 +373,7 @@ def test_a_journal_that_is_taken_away_stops_loudly_and_goes_on_when_it_is_back(
         assert queue.load_job("job").results == list(range(6))
 
 
+@pytest.mark.slow
 @STAYS
 def test_a_journal_that_is_removed_is_told_and_what_runs_is_not_lost_silently(home: Path, tmp_path: Path) -> None:
     path, waiting = home / "run.db", gate(tmp_path)
@@ -441,6 +445,7 @@ def test_a_reader_asks_again_where_a_writer_came_and_went_meanwhile(home: Path, 
     assert came
 
 
+@pytest.mark.slow
 def test_looking_whether_a_journal_is_in_use_never_refuses_one_that_opens_it(home: Path) -> None:
     path, stop = home / "run.db", threading.Event()
 

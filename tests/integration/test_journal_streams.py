@@ -21,6 +21,7 @@ import pytest
 import mpqueue
 from mpqueue import ItemStatus, JobQueue, JobStatus, TooManyFailuresError, current_item
 from mpqueue.errors import JobStateError, JournalError, JournalMismatchError
+from mpqueue.testing import InlinePool
 from tests.support import handlers as do
 from tests.support.command_line import main
 from tests.support.disk import Disk
@@ -34,7 +35,12 @@ from tests.support.systems import not_on_windows
 pytestmark = pytest.mark.usefixtures("forked_workers")
 
 both = pytest.mark.parametrize("imap", [mpqueue.imap, mpqueue.imap_unordered])
-once = partial(mpqueue.imap, concurrency=1, max_retries=0, job_id="job")
+
+
+def once(handler: Any, items: Any, **options: Any) -> Any:
+    """Run the stream, in no process of its own."""
+    given_else: dict[str, Any] = {"concurrency": 1, "max_retries": 0, "job_id": "job", "backend": InlinePool()}
+    return mpqueue.imap(handler, items, **(given_else | options))
 
 
 @pytest.fixture
@@ -234,7 +240,6 @@ def test_memory_depends_neither_on_what_is_recorded_nor_on_the_input(path: Path)
 # -- failures ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_failed_items_run_again_in_whatever_way_they_are_told(path: Path, calls: Calls) -> None:
     calls.fail(2)
     failed = "ValueError: not 2"
@@ -255,7 +260,6 @@ def test_failed_items_run_again_in_whatever_way_they_are_told(path: Path, calls:
     assert counts(path) == (JobStatus.COMPLETED, 4, 0, 4)
 
 
-@pytest.mark.slow
 def test_another_version_runs_everything_again_and_other_code_warns(
     path: Path, calls: Calls, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -296,7 +300,6 @@ def test_what_has_ended_runs_again_by_the_users_word(way: Callable[..., Any], pa
             again(redo=[1])
 
 
-@pytest.mark.slow
 def test_an_item_whose_key_is_another_runs_again(path: Path, calls: Calls, tmp_path: Path) -> None:
     files = [tmp_path / name for name in "ab"]
     for file in files:
@@ -346,7 +349,6 @@ def test_a_key_that_raises_stop_iteration_does_not_end_the_loop_silently(path: P
         next(results)
 
 
-@pytest.mark.slow
 def test_a_list_and_a_stream_do_not_take_each_others_place(path: Path) -> None:
     with JobQueue(1, journal=path) as queue:
         queue.run(["a", "b"], do.succeed, id="list")
@@ -404,7 +406,6 @@ def make(item: dict[str, Any]) -> Any:
             return item["value"]
 
 
-@pytest.mark.slow
 def test_results_that_count_no_more_are_pruned(path: Path, calls: Calls) -> None:
     big = ["x" * 300_000, "y", "z"]
     assert len([*once(calls, big, journal=path, version="1")]) == 3
@@ -422,7 +423,6 @@ def test_results_that_count_no_more_are_pruned(path: Path, calls: Calls) -> None
     assert counts(path)[1:] == (3, 0, 3)
 
 
-@pytest.mark.slow
 def test_all_of_a_stream_is_kept_looked_at_pruned_and_cleared(
     path: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -1,4 +1,4 @@
-"""Open jobs of a queue with a journal, with real workers: killed, run again, looked at, and refused."""
+"""Open jobs of a queue with a journal: killed, with real workers, run again, looked at, and refused."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ import mpqueue
 from mpqueue import JobQueue, current_item
 from mpqueue.errors import JobFullError, JournalError, JournalMismatchError
 from mpqueue.status import ItemStatus, JobStatus
+from mpqueue.testing import InlinePool
 from tests.support import handlers as do
 from tests.support.command_line import main
 from tests.support.disk import Disk
@@ -71,9 +72,9 @@ def calls(tmp_path: Path) -> Calls:
     return Calls(tmp_path)
 
 
-def finish(path: Path, calls: Any, items: Any, job_id: str = "j", **options: Any) -> Any:
+def finish(path: Path, calls: Any, items: Any, job_id: str = "j", *, workers: int = 0, **options: Any) -> Any:
     """The same program each time: half of the items at first, the others one by one."""
-    with JobQueue(2, journal=path, max_retries=0) as queue:
+    with JobQueue(workers, journal=path, max_retries=0) if workers else queue_of(path) as queue:
         items = [*items]
         job = queue.create_job(job_id, items[: len(items) // 2], calls, open=True, **options)
         run = queue.start(job_id)
@@ -267,9 +268,9 @@ def test_items_of_any_class_and_size_are_there_again(path: Path, calls: Calls) -
 
 def test_a_maker_whose_result_can_not_be_kept_runs_again_and_adds_again(path: Path, calls: Calls) -> None:
     work = partial(return_unkept, calls)
-    first = finish(path, work, ["maker"])
+    first = finish(path, work, ["maker"], workers=1)
     assert Counter(calls.take()) == {"maker": 1, "child": 2}
-    again = finish(path, work, ["maker"])
+    again = finish(path, work, ["maker"], workers=1)
     assert Counter(calls.take()) == {"maker": 1, "child": 2}
     assert first.total == again.total == 3
     with JobQueue(1, journal=path) as queue:
@@ -366,7 +367,6 @@ def test_items_need_an_identity_or_an_id(path: Path) -> None:
 # -- what is asked for -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_failed_items_run_again_in_whatever_way_they_are_told(
     path: Path, calls: Calls, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -376,7 +376,7 @@ def test_failed_items_run_again_in_whatever_way_they_are_told(
     assert calls.take() == []
     assert finish(path, calls, [5, 2], redo="failed").failed == 1
     assert calls.take() == ["5"]
-    with JobQueue(2, journal=path, max_retries=0) as queue:
+    with queue_of(path) as queue:
         assert queue.retry_failed("j").result().failed == 1
         assert calls.take() == ["5"]
     calls.healed.touch()
@@ -386,7 +386,6 @@ def test_failed_items_run_again_in_whatever_way_they_are_told(
     assert calls.take() == []
 
 
-@pytest.mark.slow
 def test_a_version_and_redo_all_begin_anew(path: Path, calls: Calls) -> None:
     finish(path, calls, [3], version="1")
     for options in ({"version": "2"}, {"version": "2", "redo": "all"}):
@@ -405,7 +404,6 @@ def follow(page: dict[str, str]) -> str:
     return page["id"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"version": "2"}, {"redo": "all"}])
 def test_a_job_that_begins_anew_takes_its_ids_from_its_new_items(path: Path, options: dict[str, Any]) -> None:
     finish(path, str, ["x", "y"], version="1")
@@ -415,7 +413,6 @@ def test_a_job_that_begins_anew_takes_its_ids_from_its_new_items(path: Path, opt
     assert [item.id for item in plain.items] == [0, 1]
 
 
-@pytest.mark.slow
 def test_items_run_again_by_their_ids(path: Path, calls: Calls) -> None:
     finish(path, calls, [{"id": 1}])
     calls.take()
@@ -430,12 +427,11 @@ def test_items_run_again_by_their_ids(path: Path, calls: Calls) -> None:
         finish(path, calls, [3], "values", redo=[0])
 
 
-@pytest.mark.slow
 def test_what_an_open_job_has_not_is_refused_and_nothing_is_changed(path: Path, calls: Calls) -> None:
     finish(path, calls, [3])
     before = path.read_bytes()
     anything: Any = None
-    with JobQueue(1, journal=path) as queue:
+    with queue_of(path) as queue:
         anything = queue
         for options in ({"update": True}, {"key": str}):
             with pytest.raises(ValueError, match="expected none for an open job"):
@@ -451,15 +447,15 @@ def test_what_an_open_job_has_not_is_refused_and_nothing_is_changed(path: Path, 
         with pytest.raises(TypeError, match="items\\[0\\]"):
             queue.create_job("j", [{"id": threading.Lock()}], calls, open=True)
     assert path.read_bytes() == before
-    with JobQueue(1, journal=path) as queue:
+    with queue_of(path) as queue:
         queue.run(["a", "b"], do.succeed, id="list")
     list_instead = pytest.raises(JournalMismatchError, match="expected an open one, got a job with a list")
-    with JobQueue(1, journal=path) as queue, list_instead:
+    with queue_of(path) as queue, list_instead:
         queue.create_job("list", ["a"], do.succeed, open=True)
-    assert [*mpqueue.imap(do.succeed, "ab", journal=path, job_id="stream")] == ["a", "b"]
+    assert [*mpqueue.imap(do.succeed, "ab", journal=path, job_id="stream", backend=InlinePool())] == ["a", "b"]
     with pytest.raises(JournalMismatchError, match="expected a stream"):
         mpqueue.imap(do.succeed, "ab", journal=path, job_id="j")
-    with JobQueue(1, journal=path) as queue, pytest.raises(JournalMismatchError, match="got a stream"):
+    with queue_of(path) as queue, pytest.raises(JournalMismatchError, match="got a stream"):
         queue.create_job("stream", ["a"], do.succeed, open=True)
 
 
@@ -474,7 +470,7 @@ def test_it_is_looked_at_as_any_job(
     assert main(["export", str(path), "-o", str(tmp_path / "rows.jsonl")]) == 0
     assert len(lines(tmp_path / "rows.jsonl")) == 4
     assert main(["prune", str(path)]) == 0
-    with JobQueue(1, journal=path) as queue:
+    with queue_of(path) as queue:
         job = queue.load_job("j")
         assert [(item.payload, item.status) for item in job.items] == [
             (5, ItemStatus.FAILED), (2, ItemStatus.COMPLETED), (1, ItemStatus.COMPLETED), (1, ItemStatus.COMPLETED)

@@ -110,7 +110,6 @@ def test_what_is_gone_stays_where_that_was_asked_for_and_only_the_named_job_is_p
     assert run(path, ITEMS, update=True) == []
 
 
-@pytest.mark.slow
 def test_jobs_that_ended_long_ago_are_removed_and_no_others(path: Path, tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     assert prune(path, older_than=3600).jobs == 0
