@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from mpqueue._core.state.columns import LARGE
-from mpqueue._core.state.item_table import LEAST_CPU, Failure, ItemTable, make_table
+from mpqueue._core.state.item_table import DISCARD, LEAST_CPU, ONWARD, Elsewhere, Failure, ItemTable, make_table
 from mpqueue._core.state.pending import stretches
 from mpqueue._wire.added_items import AddedItems
 from mpqueue._wire.ids import IdRule
+from mpqueue.errors import JobStateError
 from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY
 
 
@@ -254,6 +255,45 @@ def test_where_freeing_may_run_users_code_another_has_what_it_held(foreign: bool
     table.complete(range(2 if ended else 1), ["a", "b"][: 2 if ended else 1])
     del table
     assert [left["results"][0] for left in inherited] == ["a"] * inherits
+
+
+class Written:
+    """A journal's rows: a result is told by its row and slot."""
+
+    def read(self, row: int, slot: int) -> Any:
+        return row, slot
+
+    def fill(self, results: list[Any], slots: Any) -> None:
+        results[:] = [self.read(one.row, at) if type(one) is Elsewhere else one for at, one in enumerate(results)]
+
+
+def test_results_that_are_written_are_read_again_until_all_are_recalled() -> None:
+    table = table_of(3)
+    table.complete(range(3), [*"abc"])
+    assert table.let_go([0], 4) == [], "they are nowhere else"
+    source: Any = Written()
+    table.source = source
+    assert table.let_go(range(2), 5) == ["a", "b"]
+    assert [table.result_of(index) for index in range(3)] == [(5, 0), (5, 1), "c"] == table.all_results()
+    assert (table.row(1).result_of(0), type(table.results[1])) == ((5, 1), Elsewhere)
+    table.recall()
+    assert table.results == [(5, 0), (5, 1), "c"]
+    assert table.let_go(range(3), 6) == [], "they are kept here from now on"
+    assert table.release([2]) == ["c"]
+    assert table.results[2] is None
+
+
+@pytest.mark.parametrize(
+    ("sink", "where"),
+    [(DISCARD, "are discarded"), (ONWARD, "go on to the next stage"), ({"a": "sink"}, "are in {'a': 'sink'}")],
+)
+def test_a_result_that_is_not_kept_is_asked_for_in_vain(sink: Any, where: str) -> None:
+    table = table_of(1)
+    table.complete(range(1), ["a"])
+    table.sink = sink
+    assert not table.has_result(0)
+    with pytest.raises(JobStateError, match=f"item 0: expected a job that keeps its results, .* {where}"):
+        table.result_of(0)
 
 
 def test_a_row_stays_as_it_was() -> None:

@@ -13,7 +13,8 @@ from mpqueue._core.messages import ChunkReported, LaneBroken, LaneDied, LaneObse
 from mpqueue._core.rules.overdue import ANSWER_LIMIT
 from mpqueue._core.state.item_table import Failure
 from mpqueue._core.state.job_book import JobBook
-from mpqueue._core.state.lane_book import Chunk
+from mpqueue._core.state.lane_book import Chunk, Verdict, Why
+from mpqueue._core.state.pending import Care
 from mpqueue._wire.frames import Ended, RecordFrame
 from mpqueue._wire.memory.ledger import NOWHERE, Claim, Phase
 from mpqueue.errors import ItemTimeoutError, ResultPicklingError, SetupError, WorkerCrashedError
@@ -276,6 +277,47 @@ def test_one_such_death_charges_nobody(fleet: FakeLanes) -> None:
     assert attempts(job) == [1] * 3
 
 
+def test_one_that_was_killed_when_it_was_through_charges_nobody(fleet: FakeLanes) -> None:
+    job = start_chunk(fleet, 3)
+    fleet.books.lanes[0].verdict = Verdict(Why.TIMEOUT, 1, 2)
+    die_with(fleet, Phase.IDLE, 3, 3)
+    assert job.pending.take(9)[0] == range(3), "they go out together"
+
+
+def test_of_two_that_die_together_nobody_is_charged_and_what_each_ran_goes_out_with_nothing_beside_it() -> None:
+    fleet = FakeLanes(2, fate_of=lambda _: "one")
+    job = fleet.job([succeed(10.0)] * 4, chunksize=2)
+    fleet.start(job)
+    fleet.run_until(0.1)
+    die_with(fleet, Phase.IDLE, 2, 2)
+    assert job.next_care is Care.ISOLATED
+    fleet.run_until_over(job)
+    assert attempts(job) == [1] * 4
+
+
+@pytest.mark.parametrize(
+    ("verdict", "charged"),
+    [
+        (Verdict(Why.TIMEOUT, 1, 1), [1, 2, 1]),
+        (Verdict(Why.TIMEOUT, 1, 3), [1, 1, 1]),
+        (Verdict(Why.TIMEOUT, 2, 1), [1, 1, 1]),
+        (Verdict(Why.CANCEL, 1, 1), [1, 1, 1]),
+    ],
+)
+def test_where_nobody_knows_what_a_killed_worker_ran_only_the_item_that_was_at_its_limit_is_charged(
+    verdict: Verdict, charged: list[int]
+) -> None:
+    fleet = FakeLanes(1, is_blind=True)
+    job = fleet.job([succeed(10.0)] * 3, chunksize=3, timeout=50.0, retry=AT_ONCE)
+    fleet.start(job)
+    fleet.run_until(0.1)
+    fleet.books.lanes[0].verdict = verdict
+    die_with(fleet, Phase.RUNNING, 1, 2)
+    assert job.next_care is Care.NONE, "nobody is suspected"
+    fleet.run_until_over(job)
+    assert attempts(job) == charged
+
+
 # -- a report of which the beginning is missing ------------------------------------------------------------------------
 
 
@@ -288,6 +330,20 @@ def test_an_answer_whose_beginning_never_came_home_gives_its_items_back(fleet: F
     fleet.handle(ChunkReported(0, 1, 1, 2, 4, [2, 3], {}, (), 0.0, Ended.DONE))
     fleet.run_until_over(job)
     assert (job.status, attempts(job)) == (JobStatus.COMPLETED, [1] * 4)
+
+
+def test_what_is_said_of_items_that_the_chunk_has_no_more_does_not_count(fleet: FakeLanes) -> None:
+    job = start_chunk(fleet, 4)
+    (chunk,) = fleet.books.lanes[0].chunks
+    fleet.drop(job, 2, 3)
+    fleet.run_while(lambda: chunk.end != 2)
+    of_each = range(4)
+    failures = {at: Failure(ValueError()) for at in of_each if at % 2 == 0}
+    report = ChunkReported(0, 1, 1, 0, 4, [*"abcd"], failures, (), 0.0, Ended.DONE)
+    output = dict.fromkeys(of_each, ("out", ""))
+    fleet.handle(report._replace(output=output, peaks=dict.fromkeys(of_each, 1 << 20)))
+    assert (attempts(job)[:4], job.table.results[:4]) == ([1, 1, 0, 0], [None, "b", None, None])
+    assert (sorted(job.table.output), list(job.table.peak)[:4]) == ([0, 1], [1 << 10, 1 << 10, 0, 0])
 
 
 # -- timeouts ----------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 from mpqueue._core.commands import AnnounceRecords, Warn
 from mpqueue._core.messages import ChunkPacked, ChunkPacking, ChunkRefused, ChunkReported, ChunkSent, RecordsLeft
@@ -23,6 +24,8 @@ from mpqueue._wire.added_items import AddedItems
 from mpqueue._wire.frames import Ended
 from mpqueue.errors import WorkerCrashedError
 from mpqueue.retry import Fail, RetryAfter
+
+T = TypeVar("T")
 
 
 def reported(books: Books, lane: LaneBook, report: ChunkReported) -> None:
@@ -67,14 +70,14 @@ def _record(books: Books, lane: LaneBook, chunk: Chunk, report: ChunkReported, d
     """The chunk's positions below ``done`` have ended."""
     job, indices = chunk.job, chunk.indices[report.first : done]
     _note(job, lane.number, indices, report)
-    results, failures = report.results, report.failures
+    failures = report.failures
     if done < report.done:
-        results = results[: len(indices)]
-        failures = {at: failure for at, failure in failures.items() if at < len(indices)}
+        del report.results[len(indices) :]
+        failures = _within(indices, failures)
     books.note_reported(chunk, done, final=report.final)
     if report.added:  # before their makers end, one of which may be the job's last
         _take_in(job, indices, report.added)
-    record(books, job, indices, results, failures, lane.pid, report.size)
+    record(books, job, indices, report.results, failures, lane.pid, report.size)
     report.results.clear()  # the books have them: who takes one from there must be the last to hold it
 
 
@@ -109,19 +112,23 @@ def _note(job: JobBook, lane: int, indices: Sequence[int], report: ChunkReported
     """What the items cost, what they wrote, and where they were."""
     job.table.note_times(indices, report.stretches)
     if report.output or job.table.output:
-        output = report.output or {}
-        job.table.note_output(indices, {indices[at]: text for at, text in output.items() if at < len(indices)})
+        output = _within(indices, report.output or {})
+        job.table.note_output(indices, {indices[at]: text for at, text in output.items()})
     if report.peaks:
-        job.table.note_peaks({indices[at]: peak for at, peak in report.peaks.items() if at < len(indices)})
+        job.table.note_peaks({indices[at]: peak for at, peak in _within(indices, report.peaks).items()})
     if report.profile is not None and job.samples is not None:
         job.samples.keep(lane, indices, report.profile)
 
 
 def _take_in(job: JobBook, indices: Sequence[int], added: Mapping[int, AddedItems]) -> None:
     """What the results of these items bring along."""
-    for at, items in added.items():
-        if at < len(indices):
-            job.take_in(items, job.table.rule, indices[at])
+    for at, items in _within(indices, added).items():
+        job.take_in(items, job.table.rule, indices[at])
+
+
+def _within(indices: Sequence[int], by_place: Mapping[int, T]) -> dict[int, T]:
+    """What is said of these items, by their places in the report, which may say more of items that are others' now."""
+    return {at: one for at, one in by_place.items() if at < len(indices)}
 
 
 def _learn(job: JobBook, report: ChunkReported) -> None:
