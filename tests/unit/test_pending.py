@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mpqueue._core.state.needs.pending_by_kind import PendingByKind
+from mpqueue._core.state.needs.resources import NO_NEEDS, JobNeeds
 from mpqueue._core.state.pending import MOST_JOINED, Care, LongestFirst, PendingItems
 from tests.support.invariants import waiting_items
 
@@ -209,9 +212,11 @@ def test_the_costliest_items_go_first_and_equal_ones_in_their_order(
     assert len(pending) == 0
 
 
-def every_line() -> PendingItems:
+@pytest.fixture(params=["any", "one kind"])
+def every_line(request: pytest.FixtureRequest) -> PendingItems:
     """Two groups, two suspects, two due retries, fresh ones."""
-    pending = PendingItems(10)
+    needs = JobNeeds([NO_NEEDS], None)
+    pending = PendingItems(10) if request.param == "any" else PendingByKind(needs, 10)
     pending.take(8)
     pending.suspect([4, 5])
     for index in (6, 7, 4, 5):
@@ -220,12 +225,15 @@ def every_line() -> PendingItems:
     return pending
 
 
-def test_groups_go_first_then_suspects_then_retries_then_fresh_ones_and_the_head_says_so() -> None:
-    pending = every_line()
+def test_groups_go_first_then_suspects_then_retries_then_fresh_ones_and_the_head_says_so(
+    every_line: PendingItems,
+) -> None:
+    pending = every_line
     heads, taken = [], []
     for _ in range(5):
         assert pending.at_hand == len(pending)
-        heads.append(pending.head[:2])
+        line = pending._lines[0] if isinstance(pending, PendingByKind) else pending
+        heads.append(line.head[:2])
         care = pending.next_care
         taken.append((list(pending.take(2)[0]), care))
     assert heads == [(0, 0), (0, 2), (1, 4), (2, 6), (3, 8)]
@@ -238,8 +246,8 @@ def test_groups_go_first_then_suspects_then_retries_then_fresh_ones_and_the_head
     ]
 
 
-def test_what_is_removed_waits_in_no_line_any_more_and_the_rest_stays_in_order() -> None:
-    pending = every_line()
+def test_what_is_removed_waits_in_no_line_any_more_and_the_rest_stays_in_order(every_line: PendingItems) -> None:
+    pending = every_line
     pending.remove([])
     assert len(pending) == 10
     pending.remove({0, 2, 3, 4, 7, 8, 99})
@@ -247,8 +255,8 @@ def test_what_is_removed_waits_in_no_line_any_more_and_the_rest_stays_in_order()
     assert [list(pending.take(9)[0]) for _ in range(4)] == [[1], [5], [6], [9]]
 
 
-def test_what_was_in_a_group_stays_in_one_when_it_comes_back() -> None:
-    pending = every_line()
+def test_what_was_in_a_group_stays_in_one_when_it_comes_back(every_line: PendingItems) -> None:
+    pending = every_line
     group, _ = pending.take(1)
     pending.put_back([*group, *pending.take(1)[0]])
     assert pending.take(1) == ([0, 1, 2, 3], Care.ISOLATED)
@@ -256,6 +264,25 @@ def test_what_was_in_a_group_stays_in_one_when_it_comes_back() -> None:
     assert pending.take(1) == ([2], Care.ISOLATED)
     pending.put_group([0, 1, 2], parts=2)
     assert [pending.take(1)[0] for _ in range(2)] == [[0, 1], [2]]
+
+
+def test_what_others_went_before_is_known_from_the_first_time_until_it_has_had_its_turn() -> None:
+    needs = JobNeeds([NO_NEEDS, NO_NEEDS._replace(cpus=2)], [0, 1, 0, 1])
+    pending = PendingByKind(needs, 4)
+    assert pending.pass_(1, (5.0, 1))
+    assert not pending.pass_(1, (7.0, 2))
+    assert pending.pass_all_before(None, (8.0, 3)), "the other kind"
+    assert not pending.pass_all_before(None, (9.0, 4))
+    assert pending.passed == {1: (5.0, 1), 0: (8.0, 3)}
+    assert pending.longest_passed() == 1
+    pending.remove({1, 3})
+    assert (pending.passed_and_gone, pending.longest_passed()) == ({1}, 0)
+    pending.put_group([1])
+    assert (pending.passed_and_gone, pending.longest_passed()) == (set(), 1)
+    pending.forget_passed(1)
+    assert (pending.passed, pending.longest_passed()) == ({0: (8.0, 3)}, None), "what has to be alone goes first"
+    pending.clear()
+    assert not pending.passed
 
 
 def test_of_the_costliest_what_is_removed_is_gone_too() -> None:
