@@ -388,7 +388,8 @@ def test_failed_items_run_again_in_whatever_way_they_are_told(
 
 def test_a_version_and_redo_all_begin_anew(path: Path, calls: Calls) -> None:
     finish(path, calls, [3], version="1")
-    for options in ({"version": "2"}, {"version": "2", "redo": "all"}):
+    again: tuple[dict[str, Any], ...] = {"version": "2"}, {"version": "2", "redo": "all"}
+    for options in again:
         calls.take()
         assert finish(path, calls, [3], **options).results == [3, 1, 2, 1, 1]
         assert len(calls.take()) == 5

@@ -106,6 +106,8 @@ def test_what_is_gone_stays_where_that_was_asked_for_and_only_the_named_job_is_p
     count = rows(path)
     pruned = prune(path, "job", gone=False)
     assert (pruned.jobs, pruned.items, files(path)) == (0, 0, 3)
+    with opened(path) as connection:
+        assert connection.execute("SELECT count(*) FROM files").fetchone() == (3,)
     assert rows(path) < count - len(ITEMS) + 4
     assert run(path, ITEMS, update=True) == []
 

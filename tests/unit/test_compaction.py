@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 import sqlite3
 from array import array
 from collections.abc import Iterator
@@ -17,9 +18,9 @@ from hypothesis import strategies as st
 from mpqueue._core.state.item_table import DISCARD, DISCARDED, Elsewhere, Failure, ItemTable
 from mpqueue._parent.journal import chunk_rows, compaction, kept_values
 from mpqueue._parent.journal.chunk_rows import Results, Row, RowDraft, RowReader, WrittenRow, chunk_statement, fresh_row
-from mpqueue._parent.journal.compaction import compact
+from mpqueue._parent.journal.compaction import compact, files_of
 from mpqueue._parent.journal.kept_results import KeptResults
-from mpqueue._parent.journal.kept_values import NotKept
+from mpqueue._parent.journal.kept_values import Kept, NotKept, plain_list
 from mpqueue._wire.ids import IdRule
 from mpqueue.errors import JournalError
 from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY
@@ -224,6 +225,23 @@ def test_a_result_that_was_replaced_is_never_another_one(days: list[list[Any]], 
                 for slot, (row, result) in results.items():
                     with nullcontext() if last.get(slot) == result else suppress(JournalError):
                         assert source.read(row, slot) == result
+
+
+def test_the_files_that_a_row_names_are_those_of_its_results_items_and_errors() -> None:
+    def big(name: str) -> tuple[Any, ...]:
+        return tuple(Kept(None, None, name))
+
+    error = (big("error"), 0, 0, (big("its cause"), 0, 0, None))
+    content = {"results": [big("result"), Kept(b"")], "parts": [(big("part"),)], "payloads": {0: big("item")}}
+    assert files_of(content | {"errors": [error]}) == {"result", "part", "item", "error", "its cause"}
+    assert files_of({"row": ("all", 1)}) == {"all"}
+
+
+def test_a_list_is_plain_where_reading_it_runs_no_code_of_users() -> None:
+    assert plain_list(Kept(pickle.dumps([1, "a", {"b": None}]))) == [1, "a", {"b": None}]
+    for value in ((1,), {1: 2}, [Failure(ValueError())]):
+        assert plain_list(Kept(pickle.dumps(value))) is None
+    assert plain_list(Kept(pickle.dumps([1]), None, "file")) is None
 
 
 def test_many_rows_become_one_and_what_was_replaced_goes_with_its_file() -> None:

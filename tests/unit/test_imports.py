@@ -363,7 +363,10 @@ def test_module_that_can_not_be_reloaded_is_dropped_so_that_its_user_hears_why(f
 
 def test_worker_takes_over_the_path_and_keeps_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", ["/b", "/own"])
+    forgotten: list[None] = []
+    monkeypatch.setattr("importlib.invalidate_caches", lambda: forgotten.append(None))
     catch_up(ImportNews(("/a", "/b"), ()))
+    assert forgotten, "files that are new are seen"
     assert sys.path == ["/a", "/b", "/own"]
 
 

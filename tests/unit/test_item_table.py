@@ -12,7 +12,16 @@ from typing import Any
 import pytest
 
 from mpqueue._core.state.columns import LARGE
-from mpqueue._core.state.item_table import DISCARD, LEAST_CPU, ONWARD, Elsewhere, Failure, ItemTable, make_table
+from mpqueue._core.state.item_table import (
+    DISCARD,
+    DISCARDED,
+    LEAST_CPU,
+    ONWARD,
+    Elsewhere,
+    Failure,
+    ItemTable,
+    make_table,
+)
 from mpqueue._core.state.pending import stretches
 from mpqueue._wire.added_items import AddedItems
 from mpqueue._wire.ids import IdRule
@@ -276,6 +285,10 @@ def test_results_that_are_written_are_read_again_until_all_are_recalled() -> Non
     assert table.let_go(range(2), 5) == ["a", "b"]
     assert [table.result_of(index) for index in range(3)] == [(5, 0), (5, 1), "c"] == table.all_results()
     assert (table.row(1).result_of(0), type(table.results[1])) == ((5, 1), Elsewhere)
+    table.results[2] = DISCARDED
+    with pytest.raises(JobStateError, match="of which 1 are discarded; the first is that of item 2"):
+        table.all_results()
+    table.results[2] = "c"
     table.recall()
     assert table.results == [(5, 0), (5, 1), "c"]
     assert table.let_go(range(3), 6) == [], "they are kept here from now on"

@@ -17,7 +17,16 @@ import pytest
 
 from mpqueue._core.state.item_table import DISCARDED, Elsewhere, Failure, ItemTable, make_table
 from mpqueue._parent.journal import chunk_rows, kept_values
-from mpqueue._parent.journal.chunk_rows import Results, Row, RowDraft, RowReader, WrittenRow, make_row
+from mpqueue._parent.journal.chunk_rows import (
+    Results,
+    Row,
+    RowDraft,
+    RowReader,
+    WrittenRow,
+    make_row,
+    written_numbers,
+    written_slots,
+)
 from mpqueue._parent.journal.identity import SIZE
 from mpqueue._parent.journal.kept_results import MOST_CHECKED, KeptResults
 from mpqueue._parent.journal.kept_values import (
@@ -81,6 +90,26 @@ def failed(text: str, trace: str = "Traceback of the worker") -> Failure:
     error = ValueError(text)
     error.__cause__ = RemoteTraceback(trace)
     return Failure(error, trace, 0.25)
+
+
+def test_numbers_are_written_once_where_all_are_the_same_and_slots_by_the_first_and_last() -> None:
+    one, two = array("I", [3]).tobytes(), array("I", [3, 4]).tobytes()
+    assert [written_numbers(array("I", numbers)) for numbers in ([3] * 5, [3], [3, 4])] == [one, one, two]
+    assert [written_slots(slots) for slots in (range(4, 7), [4, 5, 6], [4])] == [(4, 7), (4, 7), (4, 5)]
+    assert written_slots([4, 6]) == array("Q", [4, 6]).tobytes()
+
+
+def test_a_job_that_grows_may_have_items_that_its_reader_does_not_know_of() -> None:
+    table = make_table(range(6))
+    table.complete(range(6), [*"abcdef"])
+    row = sealed(make_row(table, range(1, 6), {}), 1)
+    for slots in (None, array("I", [0, 3])):
+        known = ItemTable([0, 1], None, table.rule)
+        known.slots = slots
+        RowReader(known, 2 if slots is None else 4, no_file, "run.db", Results.CHECKED, grows=True).read(row)
+        assert bytes(known.status) == bytes((PENDING, COMPLETED))
+        with pytest.raises(JournalError, match="expected items below 2, got 5"):
+            RowReader(known, 2, no_file, "run.db", Results.CHECKED).read(row)
 
 
 # -- values ------------------------------------------------------------------------------------------------------------

@@ -109,6 +109,10 @@ def test_what_is_posted_is_on_disk_before_it_is_said_to_be_done_and_before_what_
     assert not is_held(journal.path)
 
 
+def test_a_journal_that_nobody_closes_holds_up_no_program(journal: Journal) -> None:
+    assert journal._thread.daemon
+
+
 def test_what_is_asked_fails_alone(journal: Journal) -> None:
     def fail(error: Exception, _: Store) -> None:
         raise error

@@ -281,8 +281,11 @@ def test_what_others_went_before_is_known_from_the_first_time_until_it_has_had_i
     assert (pending.passed_and_gone, pending.longest_passed()) == (set(), 1)
     pending.forget_passed(1)
     assert (pending.passed, pending.longest_passed()) == ({0: (8.0, 3)}, None), "what has to be alone goes first"
+    pending.remove({0, 2})
+    assert pending.passed_and_gone == {0}
     pending.clear()
     assert not pending.passed
+    assert not pending.passed_and_gone
 
 
 def test_of_the_costliest_what_is_removed_is_gone_too() -> None:

@@ -342,6 +342,7 @@ def test_what_is_said_of_items_that_the_chunk_has_no_more_does_not_count(fleet: 
     report = ChunkReported(0, 1, 1, 0, 4, [*"abcd"], failures, (), 0.0, Ended.DONE)
     output = dict.fromkeys(of_each, ("out", ""))
     fleet.handle(report._replace(output=output, peaks=dict.fromkeys(of_each, 1 << 20)))
+    assert report.results == [], "whoever takes one from the books is the last to hold it"
     assert (attempts(job)[:4], job.table.results[:4]) == ([1, 1, 0, 0], [None, "b", None, None])
     assert (sorted(job.table.output), list(job.table.peak)[:4]) == ([0, 1], [1 << 10, 1 << 10, 0, 0])
 

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from mpqueue._core.capabilities import Capabilities
 from mpqueue._core.commands import AnnounceItems, RecycleLane, SendChunk, StartLane
 from mpqueue._core.rules import dispatch
 from mpqueue._core.rules.dispatch import STICKINESS
 from mpqueue._core.state.lane_book import CHUNKS_PER_LANE, LaneState
+from mpqueue._wire.pickling.packed_handler import Travels
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import JobStatus
 from tests.support.auditor import Auditor
@@ -360,3 +362,11 @@ def longest_first(seconds: list[float], lanes: int) -> float:
     for each in sorted(seconds, reverse=True):
         heapq.heappush(ends, heapq.heappop(ends) + each)
     return max(ends)
+
+
+@pytest.mark.parametrize(
+    ("shares_memory", "brings_shared", "travels"),
+    [(True, False, Travels.IN_MEMORY), (False, True, Travels.SHARED_APART), (False, False, Travels.WHOLE)],
+)
+def test_how_handlers_travel_is_said_by_the_engine(shares_memory: bool, brings_shared: bool, travels: Travels) -> None:
+    assert Capabilities(shares_memory=shares_memory, brings_shared=brings_shared).handlers_travel is travels

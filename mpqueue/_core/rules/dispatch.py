@@ -63,13 +63,17 @@ def _feed_lanes(books: Books) -> None:
     if most is not None and most < len(books.lanes):
         _until_nothing_stands_back(books, lambda: _feed_few(books, most))
         return
-    # Once more where the first round may have sent the last suspects, for which others had to stand back.
-    for _ in range(2 if books.has_suspects else 1):
-        if books.any_needs:
-            _until_nothing_stands_back(books, lambda: _feed_free(books))
-        else:
-            _feed_free(books)
+    _feed_idle(books)
+    if books.has_suspects:  # the last of them may have gone, for which others had to stand back
+        _feed_idle(books)
     _feed_behind(books)
+
+
+def _feed_idle(books: Books) -> None:
+    if books.any_needs:
+        _until_nothing_stands_back(books, lambda: _feed_free(books))
+    else:
+        _feed_free(books)
 
 
 def _until_nothing_stands_back(books: Books, feed: Callable[[], None]) -> None:

@@ -344,7 +344,7 @@ def _without(part: ResultPart, places: Sequence[int]) -> ResultPart:
     """The part with the results at these places only: pickled again where they are plain data, else as it was."""
     data = plain_list(Kept(*part.kept))
     if data is None:
-        return part._replace(dropped=tuple(sorted(set(range(part.size or 1)).difference(places))))
+        return part._replace(dropped=tuple(sorted({*part.dropped, *part.places}.difference(places))))
     again = pickle.dumps([data[place] for place in places], pickle.HIGHEST_PROTOCOL)
     return ResultPart(tuple(Kept(again)), len(places))
 
