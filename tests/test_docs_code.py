@@ -45,11 +45,12 @@ def programs(page: Path) -> Iterator[tuple[str, str, str | None]]:
         yield f"{page.relative_to(ROOT)}:{line}", code, output
 
 
-#: Of each page the first program, of README.md all; the others in the long form.
+#: Of README.md all programs, of each page the first one; the others, and what people come from, in the long form.
 ALL = [
-    pytest.param(code, output, id=place, marks=[pytest.mark.long] if at > 0 and page.parent != ROOT else [])
+    pytest.param(code, output, id=place, marks=[pytest.mark.long] if is_long else [])
     for page in PAGES
     for at, (place, code, output) in enumerate(programs(page))
+    for is_long in [page.parent != ROOT and (at > 0 or page.parent.name == "coming-from")]
 ]
 
 
@@ -72,10 +73,9 @@ NAMED = {"job": Job, "queue": JobQueue, "mpqueue": mpqueue}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_code_that_does_not_run_here_uses_only_what_there_is(page: Path) -> None:
+def test_code_uses_only_what_there_is(page: Path) -> None:
+    """Also where it does not run, or only each night."""
     for match in _BLOCK.finditer(page.read_text()):
-        if "no-run" not in match["info"].split():
-            continue
         try:
             tree = ast.parse(textwrap.dedent(match["code"]))
         except SyntaxError:  # a signature

@@ -145,11 +145,25 @@ SECTIONS = 4
 
 @pytest.fixture(scope="module")
 def search(tmp_path_factory: pytest.TempPathFactory) -> Search:
-    site = tmp_path_factory.mktemp("site")
-    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(site)]
-    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
-    subprocess.run(build, cwd=ROOT, env=environment, check=True, capture_output=True, timeout=100)
+    site = ROOT / "site"
+    if not is_built(site):
+        site = tmp_path_factory.mktemp("site")
+        build(site)
     return Search(json.loads((site / "search" / "search_index.json").read_text()))
+
+
+def is_built(site: Path) -> bool:
+    """Whether ``make docs`` has built it since the last change of what it is made from."""
+    index = site / "search" / "search_index.json"
+    sources = [ROOT / "mkdocs.yml", *(ROOT / "docs").rglob("*"), *(ROOT / "mpqueue").rglob("*.py")]
+    return index.exists() and index.stat().st_mtime > max(path.stat().st_mtime for path in sources)
+
+
+def build(site: Path) -> None:
+    """As ``make docs`` does."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(site)]
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, timeout=100)
 
 
 class Search:
