@@ -1,4 +1,4 @@
-"""A queue inside an event loop: awaiting runs, iterating over them, cancelling those who await."""
+"""Awaiting runs in asyncio: what only its own tools do. See test_amap.py for what holds in every loop."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import pytest
 
-from mpqueue import Job, JobItem, JobQueue, JobStatus, QueueClosedError
+from mpqueue import Job, JobQueue, JobStatus
 from tests.support import handlers as do
 from tests.support.waiting import Gate
 
@@ -33,25 +33,6 @@ async def arrive(gate: Gate, *names: object) -> None:
     await asyncio.to_thread(gate.wait_for, *names)
 
 
-def test_async_for_gives_finished_items_first_then_the_rest(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-
-    async def main() -> list[JobItem]:
-        async with JobQueue(2) as queue:
-            queue.create_job("job", list("abcde"), do.only("a", do.block_until_told(gate)), chunksize=1)
-            run = queue.start("job")
-            found = []
-            async for item in run:
-                found.append(item)
-                if len(found) == 4:
-                    gate.open()
-            return found
-
-    found = in_loop(main)
-    assert found[-1].result == "a"
-    assert sorted(str(item.result) for item in found) == list("abcde")
-
-
 def test_gather_wait_for_and_as_completed_work() -> None:
     async def main() -> list[Job]:
         async with JobQueue(2) as queue:
@@ -69,45 +50,6 @@ def test_gather_wait_for_and_as_completed_work() -> None:
     assert {job.status for job in jobs} == {JobStatus.COMPLETED}
 
 
-def test_cancelling_one_awaiter_detaches_that_one(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-
-    async def main() -> Job:
-        async with JobQueue(1) as queue:
-            queue.create_job("job", ["a"], do.block_until_told(gate))
-            run = queue.start("job")
-            leaves, stays = asyncio.ensure_future(run), asyncio.ensure_future(run)
-            await arrive(gate, "a")
-            leaves.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await leaves
-            assert not run.job.cancelled
-            gate.open()
-            return await stays
-
-    assert in_loop(main).results == ["a"]
-
-
-def test_cancel_with_awaiter_makes_a_cancelled_awaiter_cancel_the_job(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-
-    async def main() -> Job:
-        async with JobQueue(1) as queue:
-            queue.create_job("job", ["a", "b"], do.block_until_told(gate), chunksize=1)
-            run = queue.start("job", cancel_with_awaiter=True)
-            awaiter = asyncio.ensure_future(run)
-            await arrive(gate, "a")
-            awaiter.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await awaiter
-            assert run.job.cancelled
-            gate.open()
-            return await run
-
-    job = in_loop(main)
-    assert (job.status, job.results) == ("cancelled", ["a", None])
-
-
 def test_cancelled_job_is_awaited_without_cancelled_error(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
 
@@ -120,27 +62,6 @@ def test_cancelled_job_is_awaited_without_cancelled_error(tmp_path: Path) -> Non
             return await run
 
     assert in_loop(main).status is JobStatus.CANCELLED
-
-
-def test_async_with_waits_for_started_jobs_without_blocking_the_loop(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-
-    async def main() -> Job:
-        async def open_later() -> None:
-            await arrive(gate, "a")
-            gate.open()
-
-        async with JobQueue(1) as queue:
-            queue.create_job("job", ["a", "b"], do.block_until_told(gate))
-            run = queue.start("job")
-            opener = asyncio.ensure_future(open_later())
-        assert run.done()
-        await opener
-        with pytest.raises(QueueClosedError):
-            queue.start("job")
-        return run.job
-
-    assert in_loop(main).results == ["a", "b"]
 
 
 def test_run_may_be_awaited_in_a_loop_other_than_the_one_that_started_it() -> None:

@@ -63,49 +63,6 @@ def test_started_jobs_are_waited_for(end: str, tmp_path: Path) -> None:
     assert run.job.results == ["a", "b"]
 
 
-def test_retries_are_waited_for_too() -> None:
-    with JobQueue(1, retry=RetryPolicy(2, base_delay=0.2)) as queue:
-        queue.create_job("job", ["a"], do.fail_until(3))
-        run = queue.start("job")
-    assert run.job.results == ["a"]
-
-
-def test_paused_jobs_are_cancelled_and_pending_ones_stay_pending(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-    with JobQueue(2) as queue:
-        pending = queue.create_job("pending", ["x"], do.succeed)
-        running = start_blocked(queue, gate, "running", "a")
-        gate.wait_for("a")
-        paused = start_blocked(queue, gate, "paused", "pq")
-        gate.wait_for("p")
-        queue.pause("paused")
-        gate.open()
-    assert (running.job.status, running.job.results) == ("completed", ["a"])
-    assert (paused.job.status, paused.job.results, paused.job.paused) == ("cancelled", ["p", None], False)
-    assert (pending.status, pending.cancelled) == ("pending", False)
-
-
-def test_job_that_is_paused_while_the_queue_closes_is_cancelled(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-    queue = JobQueue(1)
-    started = threading.Event()
-
-    @queue.on(JOB_PROGRESS)
-    def pause(progress: Any) -> None:
-        started.wait(60)
-        queue.pause("job")
-
-    run = start_blocked(queue, gate, items="abc")
-    gate.wait_for("a")
-    closer = threading.Thread(target=queue.close)
-    closer.start()
-    wait_until(lambda: is_closed(queue))
-    started.set()
-    gate.open()
-    closer.join(60)
-    assert run.job.status.final
-
-
 def is_closed(queue: JobQueue) -> bool:
     try:
         queue.__enter__()
@@ -136,19 +93,6 @@ def test_leaving_by_an_exception_kills_and_keeps_the_results_so_far(tmp_path: Pa
     assert (job.status, job.results, job.cancelled) == ("cancelled", ["a", None, "c", "d"], True)
     assert job.items[1].status == "pending"
     assert pending.status is JobStatus.PENDING
-
-
-def test_close_without_waiting_cancels_and_returns(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-    queue = JobQueue(1)
-    run = start_blocked(queue, gate)
-    gate.wait_for("a")
-    queue.close(wait=False)
-    assert run.job.cancelled
-    assert not run.done()
-    gate.open()
-    assert run.result(60).results == ["a", None]
-    wait_until(lambda: not threads_of_queues(), what="the end in the background")
 
 
 @pytest.mark.holds("wait: a worker that was killed ends")

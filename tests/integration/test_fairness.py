@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mpqueue import JobQueue, current_item
+from mpqueue import JobQueue
 from mpqueue.events import JOB_PROGRESS
 from tests.support import handlers as do
 from tests.support.recorder import Recorder
-from tests.support.waiting import Gate, wait_until
+from tests.support.waiting import Gate
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
@@ -62,20 +61,6 @@ def test_two_equal_jobs_share_the_workers(workers: int, tmp_path: Path) -> None:
     assert order[: last[first_through]].count(other) >= 20
 
 
-def test_small_job_need_not_wait_for_a_large_one() -> None:
-    with JobQueue(2) as queue:
-        recorder = Recorder(queue)
-        queue.create_job("large", range(300), spend(10))
-        queue.start("large")
-        recorder.wait_for(JOB_PROGRESS, 10)
-        small = queue.run(range(4), spend(10), id="small")
-        assert small.completed == 4
-        large = queue.get_job("large")
-        assert large is not None
-        assert not large.status.final
-        queue.cancel("large")
-
-
 def test_higher_priority_goes_first(tmp_path: Path) -> None:
     with JobQueue(1) as queue:
         recorder = Recorder(queue)
@@ -85,62 +70,3 @@ def test_higher_priority_goes_first(tmp_path: Path) -> None:
             queue.start(name)
         gate.open()
     assert order_of(recorder, "low", "middle", "high") == ["high"] * 20 + ["middle"] * 20 + ["low"] * 20
-
-
-def test_job_of_higher_priority_that_comes_later_overtakes(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-    with JobQueue(1) as queue:
-        recorder = Recorder(queue)
-        queue.create_job("low", range(10), do.only(3, do.block_until_told(gate)), chunksize=1)
-        queue.start("low")
-        gate.wait_for(3)
-        queue.create_job("high", range(10), do.succeed, priority=1)
-        queue.start("high")
-        gate.open()
-    order = order_of(recorder, "low", "high")
-    assert order[:4] == ["low"] * 4
-    after = order[4:]
-    # One more item of the old job may have been on the worker already.
-    assert after.index("high") <= 1
-    assert after[after.index("high") :][:10] == ["high"] * 10
-
-
-def test_worker_with_nothing_of_high_priority_to_do_takes_what_there_is(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-    with JobQueue(2) as queue:
-        queue.create_job("high", ["x"], do.block_until_told(gate), priority=9)
-        high = queue.start("high")
-        gate.wait_for("x")
-        assert queue.run(range(10), do.double).completed == 10
-        gate.open()
-        assert high.result(60).results == ["x"]
-
-
-def test_paused_job_frees_its_workers_for_others(tmp_path: Path) -> None:
-    with JobQueue(2) as queue:
-        queue.create_job("paused", range(100_000), spend(0.05))
-        run = queue.start("paused")
-        wait_until(lambda: run.job.completed > 100)
-        queue.pause("paused")
-        gate = Gate(tmp_path)
-        queue.create_job("other", range(2), do.block_until_told(gate), chunksize=1)
-        other = queue.start("other")
-        gate.wait_for(0, 1)
-        at_that_time = run.job.completed
-        gate.open()
-        other.result(60)
-        assert run.job.completed == at_that_time
-        queue.cancel("paused")
-
-
-def test_many_jobs_at_once_all_end_and_each_worker_serves_several() -> None:
-    def handle(item: int) -> int:
-        return current_item().worker
-
-    with JobQueue(2) as queue:
-        runs = []
-        for number in range(30):
-            queue.create_job(str(number), range(20), handle)
-            runs.append(queue.start(str(number)))
-        workers = Counter(worker for run in runs for worker in run.result(60).results)
-    assert sum(workers.values()) == 600

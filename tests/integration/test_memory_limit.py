@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import shlex
-import subprocess
-import sys
 import threading
-from functools import partial
-from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mpqueue import JobQueue, MemoryLimitError, RetryPolicy, SetupError
+from mpqueue import JobQueue, MemoryLimitError, RetryPolicy
 from tests.support import handlers as do
-from tests.support import hogs, surroundings
+from tests.support import hogs
 from tests.support.hogs import MB
-from tests.support.programs import PATIENCE, write_program
 from tests.support.results import results_of
-from tests.support.systems import LINUX_ONLY
 
 pytestmark = pytest.mark.slow
-
-AT_ONCE = RetryPolicy(max_retries=2, base_delay=0.0)
 
 
 def sampler_threads() -> list[str]:
@@ -68,28 +58,6 @@ def test_shared_memory_is_nobody_s_own_and_does_not_count() -> None:
         assert results_of(job) == [400 * MB] * 2
 
 
-def test_an_item_that_died_of_memory_runs_again_in_a_new_worker_while_nothing_else_runs(tmp_path: Path) -> None:
-    items = [*range(10), "hog", *range(11, 40)]
-    with JobQueue(2, retry=AT_ONCE, max_memory_per_worker="300MB") as queue:
-        job = queue.run(items, partial(hogs.log_stay, tmp_path, 500), chunksize=1)
-    assert (job.completed, job.items[10].attempts) == (40, 2)
-    stays = hogs.stays(tmp_path)
-    (apart,) = (at for at, stay in enumerate(stays) if stay.item == "hog")
-    assert all(before.ended <= stays[apart].begun for before in stays[:apart])
-    assert all(after.begun >= stays[apart].ended for after in stays[apart + 1 :])
-    assert stays[apart].pid not in {stay.pid for stay in stays[:apart]}
-    assert any(one.ended > other.begun for one, other in pairwise(stays)), "the others side by side"
-
-
-def test_a_setup_that_takes_too_much_fails_the_job() -> None:
-    with JobQueue(1, max_retries=0, max_memory_per_worker="300MB") as queue:
-        queue.create_job("job", [1], lambda item, state: item, setup=hogs.hog_setup)
-        job = queue.start("job").result(30)
-        assert isinstance(job.items[0].exception, SetupError)
-        assert isinstance(job.items[0].exception.__cause__, MemoryLimitError)
-        assert queue.run([1], do.succeed).results == [1]
-
-
 @pytest.mark.long(but=["0.0"])
 @pytest.mark.parametrize("seconds", [0.0, 0.1])
 def test_workers_that_are_too_large_from_the_start_run_one_item_each(seconds: float) -> None:
@@ -111,48 +79,3 @@ def test_the_sampler_runs_only_where_there_is_a_limit() -> None:
         queue.run([1], do.succeed)
         assert len(sampler_threads()) == 1
     assert sampler_threads() == []
-
-
-# -- the machine -------------------------------------------------------------------------------------------------------
-
-
-#: With a /proc/meminfo that is the file beside it.
-ONE_AT_A_TIME = """
-import os
-from functools import partial
-from itertools import pairwise
-from pathlib import Path
-from mpqueue import JobQueue
-from tests.support import handlers as do, hogs
-from tests.support.waiting import Gate
-
-folder = Path.cwd()
-
-def let_memory_be(megabytes):
-    with open("meminfo", "r+b", buffering=0) as file:  # at once, since it may be read meanwhile
-        file.write(b"MemTotal: 8000000 kB\\nMemAvailable: %07d kB\\n" % (megabytes * 1000))
-
-let_memory_be(100)
-gate = Gate(folder)
-with JobQueue(2, max_memory_per_worker="1GB") as queue:
-    queue.run(range(15), partial(hogs.log_stay, folder, 0))
-    stays = hogs.stays(folder)
-    assert len(stays) == 15
-    assert all(one.ended <= other.begun for one, other in pairwise(stays))
-    queue.create_job("both", ["a", "b"], do.block_until_told(gate))
-    run = queue.start("both")
-    let_memory_be(7000)
-    gate.wait_for("a")
-    gate.wait_for("b")
-    gate.open()
-    print(run.result(30).results)
-"""
-
-
-@LINUX_ONLY
-def test_one_item_runs_at_a_time_while_memory_is_short_and_all_go_on_when_it_is_not(tmp_path: Path) -> None:
-    (tmp_path / "meminfo").write_text("MemTotal: 8000000 kB\nMemAvailable: 7000000 kB\n")
-    program = [sys.executable, str(write_program(tmp_path, ONE_AT_A_TIME))]
-    command = surroundings.inside(f"mount --bind {shlex.quote(str(tmp_path / 'meminfo'))} /proc/meminfo", program)
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False)
-    assert done.stdout == "['a', 'b']\n", done.stderr

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mpqueue import ItemStatus, JobQueue, JobStateError, JobStatus, RetryPolicy, current_item
+from mpqueue import ItemStatus, JobQueue, JobStateError, JobStatus, current_item
 from mpqueue.events import JOB_FINISHED, JOB_PAUSED, JOB_PROGRESS, JOB_RESUMED, JOB_STARTED
 from tests.support import handlers as do
 from tests.support.recorder import Recorder
@@ -115,63 +115,6 @@ def test_pause_reaches_a_worker_in_the_middle_of_a_chunk(tmp_path: Path) -> None
         assert {item.attempts for item in job.items} == {1}
 
 
-def test_paused_job_keeps_due_retries_waiting(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-
-    def handle(item: str) -> str:
-        attempt = current_item().attempt
-        gate.announce(f"{item}{attempt}")
-        if attempt == 1:
-            gate.pass_through(item)
-            raise ValueError(item)
-        return item
-
-    with JobQueue(1, retry=RetryPolicy(1, base_delay=0)) as queue:
-        recorder = Recorder(queue)
-        queue.create_job("job", ["a"], handle)
-        run = queue.start("job")
-        gate.wait_for("a")
-        queue.pause("job")
-        gate.open()
-        recorder.wait_for("item:retry")
-        workers_of(queue)
-        assert not gate.is_here("a2")
-        queue.resume("job")
-        assert run.result().results == ["a"]
-        assert run.job.items[0].attempts == 2
-
-
-def test_paused_job_with_nothing_left_finishes(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-    with JobQueue(1) as queue:
-        recorder = Recorder(queue)
-        queue.create_job("job", ["a"], do.block_until_told(gate))
-        run = queue.start("job")
-        gate.wait_for("a")
-        queue.pause("job")
-        gate.open()
-        assert run.result(30).status is JobStatus.COMPLETED
-        assert not run.job.paused
-        recorder.check(run.job)
-
-
-def test_pause_and_resume_do_nothing_the_second_time(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-    with JobQueue(1) as queue:
-        recorder = Recorder(queue)
-        queue.create_job("job", ["a", "b"], do.block_until_told(gate))
-        run = queue.start("job")
-        queue.resume("job")
-        queue.pause("job")
-        queue.pause("job")
-        queue.resume("job")
-        queue.resume("job")
-        gate.open()
-        run.result()
-    names = recorder.names("job")
-    assert (names.count(JOB_PAUSED), names.count(JOB_RESUMED)) == (1, 1)
-
-
 def test_pause_and_resume_refuse_pending_and_finished_jobs() -> None:
     with JobQueue(1) as queue:
         queue.create_job("job", ["a"], do.succeed)
@@ -254,21 +197,6 @@ def test_cancel_lets_active_items_complete_and_starts_no_pending_ones(tmp_path: 
         assert len(workers_of(queue)) == 2
 
 
-def test_cancel_reaches_a_worker_in_the_middle_of_a_chunk(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-    with JobQueue(1) as queue:
-        job = queue.create_job("job", range(50), do.only(5, do.block_until_told(gate)), chunksize=50)
-        run = queue.start("job")
-        gate.wait_for(5)
-        wait_until(lambda: job.completed == 5, what="the stretch to be cut off behind the item that waits")
-        queue.cancel("job")
-        gate.open()
-        run.result(30)
-    assert job.completed < 50
-    assert job.items[-1].status is ItemStatus.PENDING
-    assert job.items[5].status is ItemStatus.COMPLETED
-
-
 def test_cancel_is_seen_by_current_item_which_may_stop_early(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
 
@@ -306,33 +234,6 @@ def test_cancel_with_kill_ends_active_items_at_once(tmp_path: Path) -> None:
         assert len(workers_of(queue)) == 2
 
 
-def test_cancel_with_kill_after_a_cancel_without_ends_what_still_runs(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-    with JobQueue(1) as queue:
-        queue.create_job("job", ["a"], do.announce(gate, do.hang_sleep))
-        run = queue.start("job")
-        gate.wait_for("a")
-        queue.cancel("job")
-        queue.cancel("job", kill=True)
-        assert run.result(30).status is JobStatus.CANCELLED
-
-
-def test_cancel_with_kill_spares_other_jobs(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-    with JobQueue(2) as queue:
-        queue.create_job("other", ["x"], do.block_until_told(gate))
-        other = queue.start("other")
-        gate.wait_for("x")
-        queue.create_job("job", ["a", "b"], do.announce(gate, do.hang_sleep))
-        run = queue.start("job")
-        gate.wait_for("a")
-        queue.cancel("job", kill=True)
-        run.result(30)
-        gate.open()
-        assert other.result(30).results == ["x"]
-        assert other.job.items[0].attempts == 1
-
-
 def test_cancel_of_a_pending_job_is_immediate_and_tells_only_that_it_finished() -> None:
     with JobQueue(1) as queue:
         recorder = Recorder(queue)
@@ -346,98 +247,6 @@ def test_cancel_of_a_pending_job_is_immediate_and_tells_only_that_it_finished() 
         queue.cancel("job")
         assert queue.run(["x"], do.succeed).results == ["x"]
     assert recorder.names("job") == [JOB_FINISHED]
-
-
-def test_cancel_leaves_a_finished_job_as_it_is() -> None:
-    with JobQueue(1) as queue:
-        recorder = Recorder(queue)
-        job = queue.run(["a"], do.succeed, id="job")
-        queue.cancel("job")
-        assert (job.status, job.cancelled) == ("completed", False)
-    assert recorder.names("job").count(JOB_FINISHED) == 1
-
-
-def test_cancel_clears_paused(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-    with JobQueue(1) as queue:
-        job = queue.create_job("job", ["a", "b"], do.block_until_told(gate), chunksize=1)
-        run = queue.start("job")
-        gate.wait_for("a")
-        queue.pause("job")
-        queue.cancel("job")
-        assert (job.paused, job.cancelled) == (False, True)
-        gate.open()
-        assert run.result(30).status is JobStatus.CANCELLED
-        assert not job.paused
-
-
-def test_paused_job_without_active_items_is_cancelled_at_once(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-    with JobQueue(1) as queue:
-        recorder = Recorder(queue)
-        queue.create_job("job", ["a", "b"], do.block_until_told(gate), chunksize=1)
-        run = queue.start("job")
-        gate.wait_for("a")
-        queue.pause("job")
-        gate.open()
-        recorder.wait_for(JOB_PROGRESS)
-        workers_of(queue)
-        queue.cancel("job")
-        assert run.result(30).status is JobStatus.CANCELLED
-        assert [item.status for item in run.job.items] == ["completed", "pending"]
-
-
-def test_job_that_is_being_cancelled_refuses_pause(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-    with JobQueue(1) as queue:
-        queue.create_job("job", ["a"], do.block_until_told(gate))
-        run = queue.start("job")
-        gate.wait_for("a")
-        queue.cancel("job")
-        with pytest.raises(JobStateError, match="being cancelled"):
-            queue.pause("job")
-        gate.open()
-        run.result()
-
-
-def test_items_that_wait_for_a_retry_end_pending_when_cancelled() -> None:
-    with JobQueue(1, retry=RetryPolicy(3, base_delay=300)) as queue:
-        recorder = Recorder(queue)
-        queue.create_job("job", ["a", "b"], do.only("a", do.fail))
-        run = queue.start("job")
-        recorder.wait_for("item:retry")
-        recorder.wait_for(JOB_PROGRESS)
-        queue.cancel("job")
-        job = run.result(30)
-        assert [(item.status, item.attempts) for item in job.items] == [("pending", 1), ("completed", 1)]
-        assert job.items[0].history[0].error == "ValueError: cannot do 'a'"
-
-
-def test_item_whose_last_try_fails_while_cancelled_has_failed(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-    with JobQueue(1, max_retries=0) as queue:
-        recorder = Recorder(queue)
-        queue.create_job("job", ["a", "b"], do.block_until_told(gate, do.fail), chunksize=1)
-        run = queue.start("job")
-        gate.wait_for("a")
-        queue.cancel("job")
-        gate.open()
-        job = run.result(30)
-        recorder.check(job)
-    assert [item.status for item in job.items] == ["failed", "pending"]
-    assert (job.status, job.failed) == ("cancelled", 1)
-
-
-def test_worker_that_dies_while_its_job_is_cancelled_ends_the_job(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-    with JobQueue(1) as queue:
-        queue.create_job("job", ["a", "b"], do.block_until_told(gate, do.kill_self))
-        run = queue.start("job")
-        gate.wait_for("a")
-        queue.cancel("job")
-        gate.open()
-        assert run.result(30).status is JobStatus.CANCELLED
-        assert queue.run(["x"], do.succeed).results == ["x"]
 
 
 def test_cancelled_job_may_be_cleared_and_its_id_used_again() -> None:

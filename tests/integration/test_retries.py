@@ -19,7 +19,6 @@ from mpqueue import (
     RemoteError,
     Retry,
     RetryPolicy,
-    WorkerCrashedError,
     current_item,
 )
 from mpqueue.events import ITEM_RETRY
@@ -27,7 +26,7 @@ from tests.support import handlers as do
 from tests.support.recorder import Recorder
 from tests.support.systems import not_on_windows
 from tests.support.this_system import IS_WINDOWS, KILL
-from tests.support.waiting import Gate, wait_until
+from tests.support.waiting import Gate
 
 pytestmark = pytest.mark.usefixtures("forked_workers")
 
@@ -68,19 +67,6 @@ def test_first_delay_is_two_seconds_by_default() -> None:
         (retry,) = recorder.wait_for(ITEM_RETRY)
         assert (retry.attempt, retry.delay) == (1, 2.0)
         assert run.job.items[0].status is ItemStatus.RETRY
-        queue.cancel("job")
-        run.result()
-
-
-@pytest.mark.slow
-def test_waiting_item_holds_no_worker(tmp_path: Path) -> None:
-    with JobQueue(1, retry=RetryPolicy(1, base_delay=300)) as queue:
-        recorder = Recorder(queue)
-        queue.create_job("job", list("abc"), do.only("a", do.fail), chunksize=1)
-        run = queue.start("job")
-        recorder.wait_for("job:progress", 2)
-        assert [item.status for item in run.job.items] == ["retry", "completed", "completed"]
-        assert queue.run(["x"], do.succeed).results == ["x"]
         queue.cancel("job")
         run.result()
 
@@ -152,41 +138,6 @@ def raise_trouble(item: Any) -> None:
     raise TroubleError("one", "two")
 
 
-FILTERS: list[tuple[do.Handler, dict[str, Any], int]] = [
-    (do.fail, {"retry_on": ValueError}, 2),
-    (do.fail, {"retry_on": (KeyError, ArithmeticError)}, 1),
-    (do.fail, {"give_up_on": ValueError}, 1),
-    (do.fail, {"give_up_on": (KeyError,)}, 2),
-    (do.fail, {"retry_on": ValueError, "give_up_on": Exception}, 1),
-    (raise_trouble, {"retry_on": TroubleError}, 2),
-    (raise_trouble, {"retry_on": BaseTroubleError}, 2),
-    (raise_trouble, {"retry_on": ValueError}, 1),
-    (raise_trouble, {"give_up_on": BaseTroubleError}, 1),
-    (do.sys_exit, {}, 2),
-    (do.sys_exit, {"retry_on": SystemExit}, 2),
-    (do.sys_exit, {"retry_on": KeyboardInterrupt}, 1),
-    (do.sys_exit, {"give_up_on": SystemExit}, 1),
-    (do.raise_keyboard_interrupt, {}, 2),
-    (do.raise_base_exception, {}, 2),
-    (do.raise_base_exception, {"give_up_on": BaseException}, 1),
-    (do.segfault, {}, 2),
-    (do.segfault, {"give_up_on": WorkerCrashedError}, 1),
-    (do.segfault, {"retry_on": ValueError}, 1),
-    (do.hang_sleep, {"give_up_on": TimeoutError}, 1),
-]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("handler", "filters", "attempts"), FILTERS, ids=lambda value: getattr(value, "__name__", str(value))
-)
-def test_filters_look_at_the_original_type(handler: do.Handler, filters: dict[str, Any], attempts: int) -> None:
-    policy = RetryPolicy(1, base_delay=0, **filters)
-    with JobQueue(1, retry=policy, timeout=1 if handler is do.hang_sleep else None) as queue:
-        job = queue.run(["culprit", "bystander"], do.only("culprit", handler))
-    assert [item.attempts for item in job.items] == [attempts, 1]
-
-
 @pytest.mark.holds("error: Retry")
 def test_retry_asks_for_another_try_after_its_own_delay() -> None:
     def handle(item: float) -> int:
@@ -201,38 +152,6 @@ def test_retry_asks_for_another_try_after_its_own_delay() -> None:
     assert job.results == [3, 3]
     assert sorted(delays(recorder)) == [0, 0, 0.01, 0.01]
     assert [item.attempts for item in job.items] == [3, 3]
-
-
-class BusyError(Retry):
-    """A subclass with a reason of its own."""
-
-
-def test_subclasses_of_retry_keep_their_type_and_their_delay() -> None:
-    def handle(item: float) -> None:
-        raise BusyError("the server is busy", delay=item)
-
-    with JobQueue(1, max_retries=1) as queue:
-        recorder = Recorder(queue)
-        job = queue.run([0.01], handle)
-    assert delays(recorder) == [0.01]
-    assert isinstance(job.items[0].exception, BusyError)
-
-
-def test_retry_without_a_delay_follows_the_policy_and_is_counted() -> None:
-    def handle(item: str) -> None:
-        raise Retry("the model is not there yet")
-
-    with JobQueue(1, retry=RetryPolicy(2, base_delay=0.01)) as queue:
-        recorder = Recorder(queue)
-        (item,) = queue.run(["a"], handle).items
-    assert delays(recorder) == pytest.approx([0.01, 0.02])
-    assert (item.attempts, item.error) == (3, "Retry: the model is not there yet")
-    assert isinstance(item.exception, Retry)
-
-
-def test_retry_is_heard_whatever_the_filters_say() -> None:
-    with JobQueue(1, retry=RetryPolicy(1, retry_on=(KeyError,), give_up_on=(Exception,))) as queue:
-        assert queue.run(["a"], do.ask_for_retry).items[0].attempts == 2
 
 
 @pytest.mark.holds("error: GiveUp")
@@ -281,24 +200,6 @@ def test_item_that_a_crash_ran_again_delivers_its_result_once(tmp_path: Path) ->
     assert [item.attempts for item in job.items] == [1] * 9 + [2]
 
 
-def test_what_was_finished_long_before_a_crash_is_not_run_again(tmp_path: Path) -> None:
-    gate_folder, log = tmp_path / "gate", tmp_path / "log"
-    gate_folder.mkdir()
-    log.mkdir()
-    gate = Gate(gate_folder)
-    handler = do.count_calls(log, do.only("culprit", do.at_first(do.block_until_told(gate, do.kill_self))))
-    with JobQueue(1, retry=RetryPolicy(1, base_delay=0)) as queue:
-        queue.create_job("job", ["a", "b", "c", "culprit", "d"], handler, chunksize=5)
-        run = queue.start("job")
-        gate.wait_for("culprit")
-        wait_until(lambda: run.job.completed == 3, what="the finished items to be sent home")
-        gate.open()
-        run.result()
-    counted = dict(do.calls(log))
-    assert {name: counted[name] for name in "abc"} == {"a": 1, "b": 1, "c": 1}
-    assert run.job.results == ["a", "b", "c", "culprit", "d"]
-
-
 def test_attempt_number_that_the_handler_sees_is_the_one_that_is_charged() -> None:
     def handle(item: str) -> list[int]:
         seen = current_item().attempt
@@ -339,13 +240,6 @@ def test_timeout_error_holds_the_stack_where_the_item_hung(bad: do.Handler, name
 
 
 @pytest.mark.slow
-def test_timeout_of_the_job_wins_over_the_queue_s() -> None:
-    with JobQueue(1, max_retries=0, timeout=300) as queue:
-        (item,) = queue.run(["a"], do.hang_sleep, timeout=0.5).items
-        assert item.error == "ItemTimeoutError: the item ran longer than its timeout of 0.5 s; its worker was killed"
-
-
-@pytest.mark.slow
 @pytest.mark.holds(
     "wait: your handler, unpickling its item, pickling its result", "fault: the function hangs, with timeout="
 )
@@ -375,30 +269,6 @@ class LoadsSlowly:
 def load_slowly() -> LoadsSlowly:
     threading.Event().wait(2)
     return LoadsSlowly()
-
-
-@pytest.mark.slow
-def test_timeout_counts_from_the_handler_s_call_and_not_its_loading() -> None:
-    with JobQueue(1, max_retries=0, timeout=1) as queue:
-        assert queue.run(["a", "b"], LoadsSlowly()).results == ["a", "b"]
-
-
-@pytest.mark.slow
-def test_timeout_counts_from_the_handler_s_call_and_not_setup() -> None:
-    def setup() -> str:
-        threading.Event().wait(2)
-        return "state"
-
-    with JobQueue(1, max_retries=0, timeout=1) as queue:
-        assert queue.run(["a", "b"], lambda item, state: item + state, setup=setup).results == ["astate", "bstate"]
-
-
-@pytest.mark.slow
-def test_timeout_is_for_each_try_anew() -> None:
-    with JobQueue(1, retry=QUICK, timeout=1) as queue:
-        (item,) = queue.run(["a"], do.before_attempt(3, do.hang_sleep)).items
-    assert (item.status, item.attempts) == (ItemStatus.COMPLETED, 3)
-    assert [type(failed.exception) for failed in item.history] == [ItemTimeoutError] * 2
 
 
 @pytest.mark.holds("error: RemoteError", "promise: Every error is reported")

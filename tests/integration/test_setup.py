@@ -14,11 +14,9 @@ from typing import Any
 import pytest
 
 from mpqueue import (
-    ItemStatus,
     JobQueue,
     JobStatus,
     RemoteError,
-    RetryPolicy,
     SetupError,
     WorkerCrashedError,
     current_item,
@@ -26,17 +24,14 @@ from mpqueue import (
 from mpqueue.errors import type_name_of
 from mpqueue.events import JOB_PROGRESS
 from tests.support import handlers as do
-from tests.support.programs import is_running
 from tests.support.recorder import Recorder
 from tests.support.results import results_of
 from tests.support.strength import workers_of
 from tests.support.systems import KILLED_ITSELF_WORD, SEGFAULT_WORD
-from tests.support.this_system import IS_WINDOWS, KILL
-from tests.support.waiting import Gate, wait_until
+from tests.support.this_system import IS_WINDOWS
+from tests.support.waiting import Gate
 
 pytestmark = pytest.mark.usefixtures("forked_workers")
-
-TWICE = RetryPolicy(max_retries=1, base_delay=0.01)
 
 
 def note(folder: Path, *words: object) -> None:
@@ -229,41 +224,6 @@ def test_current_item_in_setup_tells_the_worker_and_the_job_but_no_item() -> Non
         assert queue.run(["item"], return_state, id="job", setup=setup).results == [("job", 0, None, 0, False, False)]
 
 
-@pytest.mark.slow
-def test_new_worker_runs_setup_again_after_a_crash(tmp_path: Path) -> None:
-    def setup() -> int:
-        note(tmp_path, "setup")
-        return os.getpid()
-
-    def handle(item: str, state: int) -> bool:
-        do.only("b", do.at_first(do.segfault))(item)
-        return state == os.getpid()
-
-    with JobQueue(1, retry=TWICE) as queue:
-        job = queue.run(list("abc"), handle, setup=setup, chunksize=1)
-    assert job.results == [True] * 3
-    assert len(notes(tmp_path)) == 2
-
-
-def test_retry_failed_runs_setup_anew(tmp_path: Path) -> None:
-    def setup() -> Iterator[str]:
-        note(tmp_path, "begin")
-        yield "state"
-        note(tmp_path, "end")
-
-    def handle(item: str, state: str) -> str:
-        if not (tmp_path / "repaired").exists():
-            raise ValueError(item)
-        return item + state
-
-    with JobQueue(1, max_retries=0) as queue:
-        queue.run(["a", "b"], handle, id="job", setup=setup)
-        (tmp_path / "repaired").touch()
-        assert queue.retry_failed("job").result().results == ["astate", "bstate"]
-        workers_of(queue)
-        assert notes(tmp_path) == ["begin", "begin", "end", "end", "repaired"]
-
-
 # --- that fails -----------------------------------------------------------------------------------------------------
 
 
@@ -368,41 +328,10 @@ def test_setup_that_hangs_past_its_timeout_is_killed(bad: do.Handler) -> None:
         assert len(workers_of(queue)) == 2
 
 
-@pytest.mark.slow
-def test_loading_a_handler_that_hangs_past_the_setup_timeout_is_killed() -> None:
-    with JobQueue(2, max_retries=0, setup_timeout=1.0) as queue:
-        recorder = run_with_bystander(queue, do.WhenUnpickled(do.hang_sleep), None)
-        check_failed(recorder, queue, TimeoutError, "setup_timeout")
-
-
 def test_setup_generator_that_yields_nothing_has_failed() -> None:
     with JobQueue(1, max_retries=0) as queue:
         recorder = run_with_bystander(queue, return_state, yields_nothing)
         check_failed(recorder, queue, RuntimeError, "expected a generator that yields the state once, got one that")
-
-
-def test_setup_is_tried_again_by_the_policy_and_not_more_often(tmp_path: Path) -> None:
-    def setup() -> None:
-        note(tmp_path, current_item().worker)
-        raise ValueError("no model")
-
-    with JobQueue(2, retry=RetryPolicy(max_retries=2, base_delay=0.01)) as queue:
-        recorder = run_with_bystander(queue, return_state, setup)
-        check_failed(recorder, queue, ValueError, "no model")
-    assert notes(tmp_path) == ["0", "0", "0", "1", "1", "1"]
-
-
-def test_setup_that_fails_first_and_then_works_costs_no_item_a_try(tmp_path: Path) -> None:
-    def setup() -> str:
-        if not notes(tmp_path):
-            note(tmp_path, "failed")
-            raise ValueError("not yet")
-        return "state"
-
-    with JobQueue(1, retry=TWICE) as queue:
-        job = queue.run(list("abc"), return_state, setup=setup)
-    assert job.results == ["state"] * 3
-    assert {item.attempts for item in job.items} == {1}
 
 
 @pytest.mark.holds("fault: setup fails in every worker")
@@ -432,84 +361,3 @@ def test_workers_where_setup_fails_sit_the_job_out_with_one_warning(
     (warning,) = [record.getMessage() for record in caplog.records]
     assert "job 'job': setup failed on worker" in warning
     assert "sits this job out" in warning
-
-
-def test_setup_works_again_in_a_later_job_where_it_failed_in_an_earlier_one() -> None:
-    def setup() -> str:
-        raise ValueError("no model")
-
-    with JobQueue(2, max_retries=0) as queue:
-        assert queue.run(list("abc"), return_state, setup=setup).failed == 3
-        assert queue.run(list("abc"), return_state, setup=lambda: "state").results == ["state"] * 3
-
-
-def test_items_that_ended_before_setup_failed_everywhere_stay_completed(tmp_path: Path) -> None:
-    def setup() -> str:
-        if notes(tmp_path):
-            raise ValueError("no second time")
-        note(tmp_path, "setup")
-        return "state"
-
-    def handle(item: str, state: str) -> str:
-        do.only("b", do.kill_self)(item)
-        return item
-
-    with JobQueue(1, max_retries=0) as queue:
-        recorder = Recorder(queue)
-        job = queue.run(list("abc"), handle, setup=setup, chunksize=1)
-        recorder.check(job)
-    assert [item.status for item in job.items] == [ItemStatus.COMPLETED, ItemStatus.FAILED, ItemStatus.FAILED]
-    assert isinstance(job.items[1].exception, WorkerCrashedError)
-    assert isinstance(job.items[2].exception, SetupError)
-
-
-def test_cancelled_job_does_not_wait_for_the_next_try_of_its_setup(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-
-    def setup() -> None:
-        gate.announce("setup")
-        raise ValueError("no model")
-
-    with JobQueue(1, retry=RetryPolicy(max_retries=3, base_delay=300.0)) as queue:
-        queue.create_job("job", list("abc"), return_state, setup=setup)
-        run = queue.start("job")
-        gate.wait_for("setup")
-        queue.cancel("job")
-        assert run.result(30).status is JobStatus.CANCELLED
-        assert {item.status for item in run.job.items} == {ItemStatus.PENDING}
-
-
-def test_killing_a_job_in_its_setup_ends_it_at_once(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-
-    def setup() -> None:
-        gate.announce("setup")
-        do.hang_sleep(None)
-
-    with JobQueue(1) as queue:
-        queue.create_job("job", list("abc"), return_state, setup=setup)
-        run = queue.start("job")
-        gate.wait_for("setup")
-        queue.cancel("job", kill=True)
-        assert run.result(30).status is JobStatus.CANCELLED
-        assert queue.run(["a"], do.succeed).results == ["a"]
-
-
-@pytest.mark.slow
-def test_worker_killed_from_outside_in_setup_is_replaced(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-
-    def setup() -> str:
-        if gate.arrived():
-            return "state"
-        gate.announce(os.getpid())
-        return str(do.hang_sleep(None))
-
-    with JobQueue(1, retry=TWICE) as queue:
-        queue.create_job("job", list("abc"), return_state, setup=setup)
-        run = queue.start("job")
-        (pid,) = gate.wait_for_count(1)
-        os.kill(int(pid), KILL)
-        assert run.result(30).results == ["state"] * 3
-        assert {item.attempts for item in run.job.items} == {1}
-    wait_until(lambda: not is_running(int(pid)))

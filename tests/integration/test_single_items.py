@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 
-from mpqueue import ItemCancelledError, ItemStatus, JobQueue, JobStateError, JobStatus, RetryPolicy, Stage
+from mpqueue import ItemCancelledError, ItemStatus, JobQueue, JobStateError, RetryPolicy
 from mpqueue.events import ITEM_RETRY
 from tests.support import handlers as do
 from tests.support.recorder import Recorder
-from tests.support.strength import workers_of
 from tests.support.waiting import Gate, wait_until
 
 pytestmark = pytest.mark.usefixtures("forked_workers")
@@ -38,48 +37,6 @@ def test_an_item_that_waits_fails_at_once_with_its_event(tmp_path: Path) -> None
         run.result()
         recorder.check(job)
     assert (job.completed, job.failed, [item.attempts for item in job.items]) == (2, 2, [1, 0, 1, 0])
-
-
-@pytest.mark.slow
-def test_with_kill_an_item_that_runs_ends_and_its_neighbours_lose_no_try(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-    with JobQueue(1, max_retries=0) as queue:
-        (pid,) = workers_of(queue)
-        recorder = Recorder(queue)
-        job = queue.create_job("job", ["a", "b", "c"], do.only("b", do.block_until_told(gate)))
-        run = queue.start(job)
-        gate.wait_for("b")
-        queue.cancel_items("job", ["b"], kill=True)
-        run.result()
-        recorder.check(job)
-        assert statuses(job) == ["completed", "failed", "completed"]
-        assert [item.attempts for item in job.items] == [1, 0, 1]
-        assert isinstance(job.items[1].exception, ItemCancelledError)
-        assert not workers_of(queue) & {pid}, "its worker was killed, and replaced"
-
-
-def test_without_kill_it_completes_or_is_not_tried_again(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-    with JobQueue(1, retry=RetryPolicy(base_delay=300)) as queue:
-        recorder = Recorder(queue)
-        job = queue.create_job("job", ["a", "b"], do.only("a", do.block_until_told(gate)), chunksize=1)
-        run = queue.start(job)
-        gate.wait_for("a")
-        queue.cancel_items(job, ["a"])
-        gate.open()
-        run.result()
-        failing = queue.create_job("failing", ["a", "b"], do.only("a", do.fail))
-        run = queue.start(failing)
-        wait_until(lambda: recorder.of(ITEM_RETRY))
-        queue.cancel_items(failing, ["a"])  # it waits for its next try
-        run.result()
-    assert statuses(job) == ["completed"] * 2
-    assert (statuses(failing), failing.items[0].attempts, len(failing.items[0].history)) == (
-        ["failed", "completed"],
-        1,
-        1,
-    )
-    assert isinstance(failing.items[0].exception, ItemCancelledError)
 
 
 def test_an_item_of_an_event_an_id_and_a_position_name_items(tmp_path: Path) -> None:
@@ -131,45 +88,6 @@ def test_what_is_no_item_of_the_job_is_refused_and_nothing_happens(tmp_path: Pat
     assert (statuses(job), job.failed) == (["completed"] * 2, 0)
 
 
-def test_an_item_of_a_job_that_has_not_started_fails_when_it_does() -> None:
-    with JobQueue(1) as queue:
-        recorder = Recorder(queue)
-        job = queue.create_job("job", ["a", "b"], do.succeed)
-        queue.cancel_items(job, ["a"])
-        assert (statuses(job), job.failed) == (["pending"] * 2, 0)
-        queue.start(job).result()
-        recorder.check(job)
-    assert statuses(job) == ["failed", "completed"]
-
-
-def test_an_open_job_goes_on_without_them(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-    with JobQueue(1) as queue:
-        recorder = Recorder(queue)
-        job = queue.create_job("job", ["a", "b"], do.only("a", do.block_until_told(gate)), open=True, chunksize=1)
-        run = queue.start(job)
-        gate.wait_for("a")
-        queue.cancel_items(job, ["a", "b"], kill=True)
-        wait_until(lambda: job.failed == 2)
-        queue.add_items(job, ["c"])
-        queue.seal(job)
-        run.result()
-        recorder.check(job)
-    assert statuses(job) == ["failed", "failed", "completed"]
-
-
-def test_an_input_of_stages_is_cancelled_with_what_comes_of_it(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-    with JobQueue(1, max_retries=0) as queue:
-        run = queue.start_stages(["a", "b"], [do.succeed, Stage(do.only("a", do.block_until_told(gate)), name="slow")])
-        job = run.job
-        gate.wait_for("a")
-        queue.cancel_items(job, ["a"], kill=True)
-        run.result()
-    assert statuses(job) == ["failed", "completed"]
-    assert isinstance(job.items[0].exception, ItemCancelledError)
-
-
 @pytest.mark.slow
 def test_a_journal_keeps_them_cancelled_and_they_can_be_retried(tmp_path: Path) -> None:
     (tmp_path / "gate").mkdir()
@@ -197,25 +115,3 @@ def test_a_journal_keeps_them_cancelled_and_they_can_be_retried(tmp_path: Path) 
         job = queue.create_job("job", items, do.succeed, redo="failed")
         queue.start(job).result()
         assert (statuses(job), job.failed) == (["completed"] * 4, 0)
-
-
-@pytest.mark.slow
-def test_retry_failed_runs_only_the_named_items(tmp_path: Path) -> None:
-    def read(name: str) -> str:
-        return (tmp_path / name).read_text()
-
-    with JobQueue(1, max_retries=0) as queue:
-        job = queue.run(["a", "b", "c", "d"], read, id="job")
-        assert (job.failed, job.status) == (4, JobStatus.COMPLETED_WITH_ERRORS)
-        for name in ("a", "b", "c"):
-            (tmp_path / name).touch()
-        seen: list[Any] = []
-        assert queue.retry_failed(job, items=[job.failures[0], "c"], progress=seen.append).result() is job
-        assert statuses(job) == ["completed", "failed", "completed", "failed"]
-        assert (job.failed, job.status, seen[-1].already) == (2, JobStatus.COMPLETED_WITH_ERRORS, 2)
-        assert [len(item.history) for item in job.items] == [1, 1, 1, 1]
-        assert queue.retry_failed(job, items=[]).done()
-        with pytest.raises(JobStateError, match="expected failed items to retry, got item 0 "):
-            queue.retry_failed(job, items=["a", "b"])
-        assert queue.retry_failed(job, items=[job.items[1].id]).result().failed == 1
-        assert queue.retry_failed(job).result().failed == 1

@@ -6,8 +6,7 @@ import json
 import os
 import threading
 import tracemalloc
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -18,17 +17,15 @@ import pytest
 import mpqueue
 from mpqueue import JobQueue, Progress, RetryPolicy, Stage, current_item, sinks
 from mpqueue.errors import ItemTimeoutError, JobStateError, StageError, TooManyFailuresError, WorkerCrashedError
-from mpqueue.events import JobProgress
 from mpqueue.status import JobStatus
 from tests.support import handlers as do
-from tests.support.counted_calls import calls_by_thread
 from tests.support.programs import is_running
 from tests.support.recorder import Recorder
 from tests.support.results import results_of
 from tests.support.strength import workers_of
 from tests.support.systems import not_on_windows
 from tests.support.this_system import IS_WINDOWS, KILL
-from tests.support.waiting import Gate, spend, wait_until
+from tests.support.waiting import Gate, spend
 
 pytestmark = pytest.mark.usefixtures("forked_workers")
 
@@ -80,12 +77,6 @@ def first_time(folder: Path, name: object) -> bool:
     except FileExistsError:
         return False
     return True
-
-
-def note(folder: Path, handler: Callable[[Any], Any], item: Any) -> Any:
-    """Leave a file for each call."""
-    (folder / f"{os.getpid()}-{os.urandom(4).hex()}").touch()
-    return handler(item)
 
 
 def halves(number: int) -> Iterator[int]:
@@ -184,21 +175,6 @@ def fail_on_four(number: int) -> int:
     if number == 4:
         raise ValueError("four")
     return number
-
-
-@pytest.mark.slow
-def test_a_stage_is_tried_again_by_itself(one_worker: JobQueue, tmp_path: Path) -> None:
-    calls, tries = tmp_path / "calls", tmp_path / "tries"
-    calls.mkdir()
-    tries.mkdir()
-    job = one_worker.run_stages([1, 2], [partial(note, calls, load), partial(fail_first, tries), first_of])
-    assert (job.results, len(list(calls.iterdir()))) == ([1.0, 2.0], 2)
-
-
-def fail_first(folder: Path, array: np.ndarray) -> np.ndarray:
-    if first_time(folder, array[0]):
-        raise ValueError
-    return array
 
 
 def test_a_worker_that_dies_loses_nothing_it_has_handed_on(one_worker: JobQueue, tmp_path: Path) -> None:
@@ -412,40 +388,6 @@ def draw(value: float) -> float:
 
 
 @pytest.mark.slow
-def test_pause_and_cancel_are_for_all_stages(queue: JobQueue, tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-    run = queue.start_stages(range(50), [do.succeed, gate.pass_through], id="held")
-    gate.wait_for_count(2)
-    queue.pause("held/succeed")
-    family = [queue.get_job(name) for name in ("held", "held/succeed", "held/pass_through")]
-    assert all(job is not None and (job.paused or job.status.final) for job in family)
-    queue.resume("held")
-    assert not any(job is None or job.paused for job in family)
-    queue.cancel("held/pass_through")
-    gate.open()
-    assert run.result().status is JobStatus.CANCELLED
-    assert all(job is not None and job.status.final for job in family)
-    with pytest.raises(JobStateError, match="got a stage of job 'held'"):
-        queue.clear_job("held/succeed")
-    queue.clear_job("held")
-    assert [job.id for job in queue.jobs() if job.id.startswith("held")] == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("how", ["wait", "kill", "drain"])
-def test_the_queue_ends_with_a_pipeline_under_way(how: str) -> None:
-    with JobQueue(2) as queue:
-        run = queue.start_stages(range(60), [load, add_one, first_of])
-        if how == "drain":
-            queue.drain(0.0)
-        else:
-            queue.close(kill=how == "kill")
-    job = run.result(30)
-    assert job.status is (JobStatus.COMPLETED if how == "wait" else JobStatus.CANCELLED)
-    assert how != "wait" or job.completed == 60
-
-
-@pytest.mark.slow
 def test_a_stage_by_itself_shows_no_results(queue: JobQueue) -> None:
     job = queue.run_stages([1, 2], [do.double, do.double], id="by itself")
     assert job.results == [4.0, 8.0]
@@ -572,57 +514,6 @@ def test_what_can_not_be_done_is_refused(queue: JobQueue) -> None:
         job.items[0].replay()
 
 
-@pytest.mark.slow
-def test_a_job_may_have_fewer_workers_than_there_are(queue: JobQueue) -> None:
-    queue.create_job("few", range(20), do.return_pid, concurrency=1)
-    assert len(set(queue.start("few").result().results)) == 1
-    with pytest.raises(ValueError, match="concurrency"):
-        queue.create_job("none", [1], do.double, concurrency=0)
-
-
-@pytest.mark.slow
-@pytest.mark.long
-def test_an_ordered_stage_costs_about_as_much_among_many_as_among_few() -> None:
-    calls = {stages: calls_of_the_busiest_thread(stages) / stages for stages in (4, 32)}
-    assert calls[32] < 3 * calls[4], calls
-
-
-def calls_of_the_busiest_thread(stages: int) -> int:
-    """How many calls one of the queue's threads makes for inputs that go through so many ordered stages."""
-    with calls_by_thread() as calls, JobQueue(1) as queue:
-        job = queue.run_stages(range(20), [Stage(do.succeed, ordered=True, chunksize=1)] * stages)
-    assert results_of(job) == [do.succeed(item) for item in range(20)]
-    return max(calls.values())
-
-
-@pytest.mark.slow
-@pytest.mark.long
-def test_an_ordered_stage_gets_an_input_that_fails_once_while_it_is_slow(tmp_path: Path) -> None:
-    """Until then, far more inputs have begun than would be allowed to by its pace of then."""
-    gate = Gate(tmp_path)
-    late = 100
-    with JobQueue(3, retry=NOW) as queue:
-        slow = Stage(partial(slow_before, late), ordered=True, concurrency=1)
-        stages = [Stage(partial(fail_behind, gate, late), chunksize=1), slow]
-        run = queue.start_stages(range(1500), stages)
-        wait_until(lambda: run.job.completed == late)
-        gate.open()
-        assert run.result(timeout=60.0).results == [*range(1500)]
-
-
-def fail_behind(gate: Gate, late: int, number: int) -> int:
-    if number == late and not gate.is_here(number):
-        gate.pass_through(number)
-        raise ValueError("once more")
-    return number
-
-
-def slow_before(late: int, number: int) -> int:
-    if late - 5 <= number < late:
-        spend(0.3)
-    return number
-
-
 def two_thousand(item: int) -> Iterator[int]:
     """Values for the stage behind."""
     yield from range(2000)
@@ -649,48 +540,3 @@ def test_values_that_were_passed_on_leave_nothing_in_the_program() -> None:
         finally:
             tracemalloc.stop()
     assert held[1] - held[0] < 3_000_000, held  # of 160,000 more; a dict is of one size or of twice that
-
-
-def many_of(letter: str) -> Iterator[str]:
-    """Values for the stage behind: 11,000, of c fewer."""
-    yield from [letter] * (500 if letter == "c" else 11_000)
-
-
-def wait_with(gate: Gate, letter: str) -> str:
-    if letter == "c":
-        gate.pass_through(current_item().attempt)
-    return letter
-
-
-@pytest.mark.long
-def test_a_stage_that_forgets_values_tells_of_each_what_it_was(tmp_path: Path) -> None:
-    """To listeners that are far behind, too; and a value that was cancelled before it ran had no try."""
-    gate, all_ended = Gate(tmp_path), threading.Event()
-    told: Counter[tuple[Any, ...]] = Counter()
-
-    def hear(progress: JobProgress) -> None:
-        all_ended.wait(60.0)
-        if (item := progress.item) is not None and progress.job_id == "job/wait_with":
-            told[item.id, item.label, str(item.status), item.attempts] += 1
-
-    with JobQueue(1) as queue:
-        queue.on("job:progress", hear)
-        stages: list[Any] = [many_of, Stage(partial(wait_with, gate), name="wait_with", chunksize=100), nothing]
-        run = queue.start_stages(["a", "b", "c"], stages, id="job", results="discard")
-        stage = queue.get_job("job/wait_with")
-        assert stage is not None
-        wait_until(lambda: stage.completed == 22_000, timeout=60.0)
-        gate.wait_for(1)
-        queue.cancel_items("job", [2])
-        gate.open()
-        wait_until(lambda: stage.completed + stage.failed == 22_500)
-        all_ended.set()
-        run.result(60.0)
-        assert repr(stage.items) == f"<22500 items: {stage.completed} completed, {stage.failed} failed>"
-        assert {(item.id, item.attempts) for item in stage.items if str(item.status) == "failed"} == {(2, 0)}
-        assert told == {
-            (0, "a", "completed", 1): 11_000,
-            (1, "b", "completed", 1): 11_000,
-            (2, "c", "completed", 1): stage.completed - 22_000,
-            (2, "c", "failed", 0): stage.failed,
-        }

@@ -332,13 +332,6 @@ def _refuse(message: str) -> NoReturn:
     raise RuntimeError(message)
 
 
-class KillsWhereUnpickled:
-    """Pickles, and ends the process that unpickles it: as an item, the worker."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os._exit, (5,)
-
-
 class Unpicklable:
     """Raises when it is pickled."""
 
@@ -536,33 +529,6 @@ def read_sockets_dry(item: Any) -> Any:
     return item
 
 
-def drain_descriptors(gate: Gate, patience: float) -> Handler:
-    """A handler that reads once from every descriptor without waiting, after which all block as they did.
-
-    The first item does so for which something comes within ``patience`` seconds; it tells ``gate``: ``drained``.
-    """
-    return functools.partial(_drain_descriptors, gate, patience)
-
-
-def _drain_descriptors(gate: Gate, patience: float, item: Any) -> Any:
-    gate.announce(item)
-    if gate.is_here("drained"):
-        return item
-    with contextlib.ExitStack() as copies:
-        if not select.select([copies.enter_context(one) for one in _sockets()], [], [], patience)[0]:
-            return item
-    gate.announce("drained")
-    for fd in _descriptors():
-        with contextlib.suppress(OSError):
-            blocks = os.get_blocking(fd)
-            os.set_blocking(fd, False)
-            try:
-                os.read(fd, 1 << 20)
-            finally:
-                os.set_blocking(fd, blocks)
-    return item
-
-
 def read_a_little(item: Any) -> Any:
     """Read three bytes of what stands in every socket, or comes within half a second."""
     for one in _sockets():
@@ -664,20 +630,6 @@ def put_file_over_stdout(item: Any) -> Any:
 def lower_recursion_limit(item: Any) -> Any:
     """Leave hardly any recursion to whatever runs here later, then return the item."""
     sys.setrecursionlimit(60)
-    return item
-
-
-def leave_recursion(frames: int) -> Handler:
-    """A handler that leaves so many frames of recursion to whatever runs here later, and returns the item."""
-    return functools.partial(_leave_recursion, frames)
-
-
-def _leave_recursion(frames: int, item: Any) -> Any:
-    depth = 0
-    frame: types.FrameType | None = sys._getframe()
-    while frame is not None:
-        depth, frame = depth + 1, frame.f_back
-    sys.setrecursionlimit(depth + frames)
     return item
 
 

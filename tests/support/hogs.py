@@ -53,11 +53,6 @@ def sum_of(array: Any) -> int:
     return int(array.sum(dtype="int64"))
 
 
-def hog_setup() -> None:
-    """Take 500 MB and never come back."""
-    take_and_hang(500)
-
-
 def log_stay(folder: Path, megabytes: int, item: Any) -> None:
     """Stay for 20 ms and write down from when to when; ``"hog"`` takes so much memory at its first try."""
     begun, attempt = time.monotonic(), mpqueue.current_item().attempt
