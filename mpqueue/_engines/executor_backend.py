@@ -21,7 +21,7 @@ from typing import Any
 from mpqueue._core.messages import LaneDied, LaneReady, LaneStartFailed
 from mpqueue._os.process.process_identity import process_name
 from mpqueue._parent.inbox import Inbox
-from mpqueue._parent.lane_protocol import Capabilities, LaneSettings, Post
+from mpqueue._parent.lane_protocol import Capabilities, Lane, LaneSettings, Post
 from mpqueue._parent.open_calls import Calls, Tell
 from mpqueue._parent.own_faults import found
 from mpqueue._text import shown
@@ -343,8 +343,8 @@ class ExecutorPool:
             _log.warning("closing goes on although %r has not shut down", self._backend)
 
 
-class ExecutorLane:
-    """Satisfies `lane_protocol.Lane`: a place in the executor's queue.
+class ExecutorLane(Lane):
+    """A place in the executor's queue.
 
     The executor gets a frame when the one before it is answered: another of its workers would begin it at once.
     """
@@ -422,13 +422,6 @@ class ExecutorLane:
     def take_early(self) -> bytes | None:
         """See `lane_protocol.Lane.take_early`. Nothing comes early."""
         return None
-
-    def abandon_answer(self) -> None:
-        """See `lane_protocol.Lane.abandon_answer`. Never asked: how long an answer takes is not looked at here."""
-
-    def take_unsent(self) -> bytes:
-        """See `lane_protocol.Lane.take_unsent`. Nothing is known."""
-        return b""
 
     def kill(self, *, dump_stack: bool = False) -> None:
         """See `lane_protocol.Lane.kill`. What runs can't be killed."""

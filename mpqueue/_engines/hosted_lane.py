@@ -18,7 +18,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
 from mpqueue._core.messages import BellRung
-from mpqueue._parent.lane_protocol import Post
+from mpqueue._parent.lane_protocol import Lane, Post
 from mpqueue._parent.open_calls import Calls, Tell
 from mpqueue._parent.own_faults import found
 from mpqueue._parent.surroundings.clock import SystemClock
@@ -130,8 +130,8 @@ class HostedPool(abc.ABC, Generic[L]):
         return task
 
 
-class HostedLane(abc.ABC):
-    """Satisfies `lane_protocol.Lane`, but for what an engine has to say."""
+class HostedLane(Lane, abc.ABC):
+    """A lane, but for what an engine has to say."""
 
     def __init__(self, pool: HostedPool[Any], number: int, generation: int, token: str) -> None:
         self.number = number
@@ -229,13 +229,6 @@ class HostedLane(abc.ABC):
     def take_early(self) -> bytes | None:
         """See `lane_protocol.Lane.take_early`."""
         return self._early.popleft() if self._early else None
-
-    def abandon_answer(self) -> None:  # noqa: B027 - there is nothing to do, in any engine's lane
-        """See `lane_protocol.Lane.abandon_answer`. Never asked: how long an answer takes is not looked at here."""
-
-    def take_unsent(self) -> bytes:
-        """See `lane_protocol.Lane.take_unsent`. It is not known."""
-        return b""
 
     def kill(self, *, dump_stack: bool = False) -> None:  # noqa: ARG002 - the protocol's
         """See `lane_protocol.Lane.kill`. Where the worker was is not told."""

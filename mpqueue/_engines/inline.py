@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from mpqueue._core.messages import BellRung, LaneDied, LaneReady
 from mpqueue._parent.inbox import Inbox
-from mpqueue._parent.lane_protocol import Capabilities, LaneSettings, Post
+from mpqueue._parent.lane_protocol import Capabilities, Lane, LaneSettings, Post
 from mpqueue._parent.open_calls import Calls, Tell
 from mpqueue._parent.own_faults import found
 from mpqueue._wire.memory.ledger import Claim, Ledger
@@ -127,8 +127,8 @@ class InlineLanes:
         self._lanes.clear()
 
 
-class InlineLane:
-    """Satisfies `lane_protocol.Lane`. Its worker lives in the pool's thread."""
+class InlineLane(Lane):
+    """Its worker lives in the pool's thread."""
 
     def __init__(self, pool: InlineLanes, number: int, generation: int) -> None:
         self.number = number
@@ -182,13 +182,6 @@ class InlineLane:
     def take_early(self) -> bytes | None:
         """See `lane_protocol.Lane.take_early`."""
         return self._outbox.fetch()
-
-    def abandon_answer(self) -> None:
-        """See `lane_protocol.Lane.abandon_answer`. Never asked: how long an answer takes is not looked at here."""
-
-    def take_unsent(self) -> bytes:
-        """See `lane_protocol.Lane.take_unsent`. What is logged here needs no way home."""
-        return b""
 
     def kill(self, *, dump_stack: bool = False) -> None:  # noqa: ARG002 - the protocol's
         """See `lane_protocol.Lane.kill`: what runs goes on, but its worker counts as dead once it has ended."""

@@ -63,17 +63,16 @@ from mpqueue._core.state.machine_sleep import Lookout
 from mpqueue._os.channels import NO_SIGNAL
 from mpqueue._os.process.cpu_time import busy_machine
 from mpqueue._os.process.process_signals import report_broken_pipes
+from mpqueue._parent.errands import Leavings
 from mpqueue._parent.inbox import Inbox, Request
 from mpqueue._parent.lane_protocol import DemandPool, Lane, LanePool
 from mpqueue._parent.own_faults import found
 from mpqueue._parent.running import LaneNow, LaneStack, lanes_now, running_items, stacks_now
 from mpqueue._parent.surroundings.clock import Clock, cpu_seconds
 from mpqueue._parent.surroundings.replies import Reply
-from mpqueue._parent.transport.last_words import last_words
-from mpqueue._parent.transport.traffic import Traffic
+from mpqueue._parent.transport.traffic import Traffic, last_words
 from mpqueue._parent.users_code.asides import Asides
 from mpqueue._parent.users_code.deliveries import Deliveries
-from mpqueue._parent.users_code.leavings import Leavings
 from mpqueue._wire.memory.ledger import Claim
 from mpqueue._wire.pickling.packed_handler import PackedHandler
 from mpqueue.errors import InternalError, JobStateError, MPQueueError, QueueClosedError
@@ -266,7 +265,8 @@ class Coordinator:
         was_asked = False
         try:
             if type(message) is ChunkReported:
-                self._traffic.take_back(message)
+                if message.returned:
+                    self._traffic.take_back(message.lane, message.generation, message.returned)
             elif type(message) is LaneDied:
                 self._traffic.lane_gone(message.lane, message.generation)
             was_asked = True

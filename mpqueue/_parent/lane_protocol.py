@@ -116,13 +116,9 @@ class Lane(Protocol):
         """
         ...
 
-    def abandon_answer(self) -> None:
-        """The ``tell`` of an answer of this worker runs code of the user's that does not end: go on without it."""
-        ...
-
     def take_unsent(self) -> bytes:
-        """Of a dead worker: the log records that no report has sent; empty if that is not known."""
-        ...
+        """Of a dead worker: the log records that no report has sent; empty if that is not known, as by default."""
+        return b""
 
     def kill(self, *, dump_stack: bool = False) -> None:
         """Kill the worker and its process group now; with ``dump_stack``, ask it first where it is (50 ms at most)."""
@@ -135,6 +131,10 @@ class EarlyLane(Lane, Protocol):
     #: Called on a thread of the lane's own where unpickling an early report runs code of the user's, before anything
     #: that the worker answered after it: with a function that gives the report, None where it is gone, or raises.
     early_later: Callable[[Callable[[], bytes | None]], object] | None
+
+    def abandon_answer(self) -> None:
+        """The ``tell`` of an answer of this worker runs code of the user's that does not end: go on without it."""
+        ...
 
 
 class BringingLane(Lane, Protocol):

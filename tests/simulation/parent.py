@@ -29,7 +29,6 @@ from mpqueue._parent.journal import journal_file as store
 from mpqueue._parent.journal import journal_writer as journal
 from mpqueue._parent.journal import kept_values as values
 from mpqueue._parent.surroundings.replies import SafeEvent
-from mpqueue._parent.users_code import leavings
 from mpqueue._queue import closer, open_runs, registry
 from tests.simulation import world as simulated
 from tests.simulation.disk import Disk, SystemCalls
@@ -115,7 +114,6 @@ def simulated_parent() -> Iterator[None]:
                 "on_exit": lambda *_, **__: lambda: None,
             },
             errands: {"threading": _THREADING, "queue": _QUEUE},
-            leavings: {"threading": _THREADING},
             listeners: {"threading": _THREADING, "queue": _QUEUE},
             journal: {
                 "threading": _THREADING,

@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from functools import partial
 
 from mpqueue._core.messages import BellRung, LaneDied, LaneReady
-from mpqueue._parent.lane_protocol import Post
+from mpqueue._parent.lane_protocol import Post, TellingLane
 from mpqueue._parent.open_calls import Calls, Tell
 from mpqueue._wire.memory.ledger import Claim
 from mpqueue._wire.memory.shared import Brought
@@ -20,8 +20,8 @@ from mpqueue._worker.elsewhere import hosted
 from mpqueue._worker.elsewhere.private import Leaving
 
 
-class SeatLane:
-    """Satisfies `lane_protocol.TellingLane`."""
+class SeatLane(TellingLane):
+    """One seat."""
 
     def __init__(self, pool: SeatPool, number: int, generation: int, seat: hosted.HostedSeat) -> None:
         self.number = number
@@ -67,13 +67,6 @@ class SeatLane:
     def take_early(self) -> bytes | None:
         """See `Lane.take_early`."""
         return self.seat.outbox.fetch()
-
-    def abandon_answer(self) -> None:
-        """See `Lane.abandon_answer`. Nothing is unpickled here."""
-
-    def take_unsent(self) -> bytes:
-        """See `Lane.take_unsent`. It is not known."""
-        return b""
 
     def tell_stack(self, tell: Callable[[str | None], object]) -> None:
         """See `TellingLane.tell_stack`. Not without the rest of the process."""

@@ -410,7 +410,7 @@ class LokyLane:
         self._answers.put(functools.partial(self.calls.settle, handed_in, b""))
 
     def abandon_answer(self) -> None:
-        """See `lane_protocol.Lane.abandon_answer`."""
+        """See `lane_protocol.EarlyLane.abandon_answer`."""
         self.calls.abandon_settling()
         self._answers.abandon()
 

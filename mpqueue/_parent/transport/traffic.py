@@ -1,15 +1,18 @@
 """What goes to the workers and what comes back: frames made of commands, and messages made of answers.
 
-On the coordinator's thread, but for the answers, which lanes give on threads of their own. It decides nothing: what an
-answer says goes into the inbox.
+And what is lent to them and had from them for that: segments, counted for each generation of a lane. On the
+coordinator's thread, but for the answers, which lanes may give on threads of their own. It decides nothing.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 from mpqueue._core.commands import AnnounceRecords, ForgetJob, SendChunk
 from mpqueue._core.messages import (
@@ -22,19 +25,18 @@ from mpqueue._core.messages import (
     LaneBroken,
     LaneInitialized,
     Message,
+    RecordsLeft,
 )
 from mpqueue._core.state.books import Books
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk
 from mpqueue._core.state.needs.resources import Grant
 from mpqueue._options import DEVICES_VARIABLE
-from mpqueue._parent.lane_protocol import EarlyLane, Lane, Post
+from mpqueue._parent.lane_protocol import BringingLane, CarryingLane, EarlyLane, Lane, Post, SharingLane
 from mpqueue._parent.own_faults import found
 from mpqueue._parent.transport.decode import Unpickling, decode_failure
-from mpqueue._parent.transport.exchange import Exchange
 from mpqueue._parent.transport.kept_errors import text_of
-from mpqueue._parent.transport.last_words import records_of
-from mpqueue._parent.transport.packing import PackedItems, pack_parcels
+from mpqueue._parent.transport.packing import PackedItems, Packing, pack_at_once, pack_parcels
 from mpqueue._parent.users_code.asides import Asides
 from mpqueue._wire.frames import (
     ChunkFrame,
@@ -46,8 +48,20 @@ from mpqueue._wire.frames import (
     load_frame,
 )
 from mpqueue._wire.line import DamagedError
-from mpqueue._wire.memory.segments import SegmentGoneError
+from mpqueue._wire.memory import shared
+from mpqueue._wire.memory.held_segment import HeldSegment
+from mpqueue._wire.memory.segments import (
+    KEEP_LENT,
+    NOTHING_CARRIED,
+    CommonSegment,
+    SegmentGoneError,
+    SegmentStore,
+    spare,
+    view,
+)
+from mpqueue._wire.pickling.imports import ImportNews, ImportWatch
 from mpqueue._wire.pickling.packed_handler import PackedHandler
+from mpqueue._wire.records import load_record, load_unsent
 from mpqueue.errors import shown
 
 log = logging.getLogger("mpqueue")
@@ -63,8 +77,59 @@ def means_of(grant: Grant, device: str | None, devices: Sequence[str]) -> Means:
     return Means({name: [*units] for name, units in grant.units.items()}, grant.needs.cpus, variables)
 
 
+@dataclass(slots=True)
+class _Account:
+    """One worker's: what it holds of ours, and what we hold no longer of its own."""
+
+    lent: set[int] = field(default_factory=set)
+    common: dict[int, list[CommonSegment]] = field(default_factory=dict)  #: likewise, one entry for each time
+    held: dict[int, list[HeldSegment]] = field(default_factory=dict)  #: other workers' segments, likewise
+    returned: deque[int] = field(default_factory=deque)  #: segments of its own of which no view is left here
+    stale: list[int] = field(default_factory=list)  #: jobs whose light handlers it may forget with the next chunk
+    brought: weakref.WeakSet[shared.Shared[Any]] = field(default_factory=weakref.WeakSet)  #: shared objects that it has
+    dropped: int = 0  #: how many of the dropped shared objects it has been notified of
+    path: tuple[str, ...] | None = None  #: the ``sys.path`` that it has been sent
+    reloaded: int = 0  #: how many of the reloaded modules it has been notified of
+
+    def news(self) -> tuple[Sequence[int], Sequence[int], Sequence[shared.Token]]:
+        """What goes with its next chunk, once: what is returned, stale jobs, and shared objects that are gone."""
+        returned = [self.returned.popleft() for _ in range(len(self.returned))] if self.returned else ()
+        stale, self.stale = self.stale, []
+        unshared = shared.dropped[self.dropped :]
+        self.dropped += len(unshared)
+        return returned, stale, unshared
+
+    def take_back(self, serial: int) -> None:
+        """It has one view less of this one."""
+        times = self.common.get(serial)
+        if times is not None:
+            times.pop()
+            if not times:
+                del self.common[serial]
+        if (holds := self.held.get(serial)) is not None:
+            holds.pop()
+            if not holds:
+                del self.held[serial]
+
+    def give_up(self) -> None:
+        """It will not say any more what it has done with."""
+        for times in self.common.values():
+            times[0].give_up()
+        self.common.clear()
+        self.held.clear()
+
+
+def last_words(lane: Lane) -> RecordsLeft | None:
+    """What a dead worker had logged and not sent, where there is any."""
+    unsent = load_unsent(lane.take_unsent())
+    if unsent is None:
+        return None
+    number, records = unsent
+    return RecordsLeft(lane.number, lane.generation, number, records) if records else None
+
+
 class Traffic:
-    """Owns the `Exchange`. ``post`` and ``later`` reach the coordinator from any thread.
+    """``post`` and ``later`` reach the coordinator from any thread.
 
     ``packers`` are threads for items that are pickled by code of their classes; ``handle`` has a message handled, on
     the coordinator's thread. ``devices``: see `means_of`.
@@ -89,7 +154,11 @@ class Traffic:
         self._books = books
         self._packers = packers
         self._handle = handle
-        self._exchange = Exchange(books.engine)
+        self._engine = books.engine
+        self._store = SegmentStore() if self._engine.shares_memory or self._engine.carries_segments else None
+        self._imports = ImportWatch()
+        self._work_came = False
+        self._accounts: dict[tuple[int, int], _Account] = {}
         self._ready: dict[Chunk, PackedItems] = {}  #: chunks that wait, pickled, for a lane
         self._unpicklings: dict[tuple[int, int], Unpickling] = {}  #: by lane and generation, on any thread
 
@@ -97,7 +166,7 @@ class Traffic:
 
     def work_came(self) -> None:
         """From the user: the next chunk is that of a program as it is now."""
-        self._exchange.work_came()
+        self._work_came = True
 
     def send_chunk(self, lane: Lane, command: SendChunk) -> ChunkSent | ChunkPacking:
         """Send a chunk; or have its items pickled first where that runs code of their classes. Returns the message."""
@@ -108,19 +177,26 @@ class Traffic:
         if job.stage is not None and job.stage.place:
             return self._send(lane, command, pack_parcels(items, careful=chunk.careful))
         # Where some items of a job are not plain the others hardly are.
-        packed = None if self._packers.has(job.number) else self._exchange.pack_at_once(chunk, items, self._now)
+        packed = None if self._packers.has(job.number) else self.pack_at_once(chunk, items)
         if packed is not None:
             return self._send(lane, command, packed)
-        packing = self._exchange.packing(chunk, items, self._now)
+        handler: PackedHandler = job.handler
+        notes, script, classes = self._engine.brings_shared, handler.script, handler.classes
+        packing = Packing(chunk, items, self._store, self._now, notes=notes, script=script, classes=classes)
         self._packers.put(job.number, packing, partial(self._packed, chunk))
         return ChunkPacking(command.lane, command.generation, chunk.number)
+
+    def pack_at_once(self, chunk: Chunk, items: list[Any]) -> PackedItems | None:
+        """The chunk's items, if pickling them runs no user's code; else None."""
+        began, packed = self._now(), pack_at_once(chunk, items, self._store)
+        return None if packed is None else PackedItems(packed, {}, seconds=self._now() - began)
 
     def _packed(self, chunk: Chunk, packed: PackedItems) -> None:
         """The job's own thread has pickled a chunk's items; they may no longer be wanted."""
         job = chunk.job
         self._forget_unwanted()
         if chunk not in job.packing:
-            self._exchange.give_back(packed)
+            self._give_back(packed)
         elif packed.refused:
             self._handle(ChunkRefused(job, packed.failures, packed.apart))
         else:
@@ -135,16 +211,21 @@ class Traffic:
 
     def _forget_unwanted(self) -> None:
         for chunk in [chunk for chunk in self._ready if chunk not in chunk.job.packed]:
-            self._exchange.give_back(self._ready.pop(chunk))
+            self._give_back(self._ready.pop(chunk))
+
+    def _give_back(self, packed: PackedItems) -> None:
+        """These items are not sent."""
+        if self._store is not None:
+            self._store.take_back(packed.serials)
 
     def _send(self, lane: Lane, command: SendChunk, packed: PackedItems) -> ChunkSent:
-        chunk = command.chunk
-        self._exchange.hand_over(lane, packed)
-        brings_handler = command.with_handler or not self._books.engine.is_sticky
+        chunk, engine, account = command.chunk, self._engine, self._account(lane)
+        self.lend_items(lane, account, packed)
+        brings_handler = command.with_handler or not engine.is_sticky
         if brings_handler:
-            self._exchange.bring(lane, chunk.job.handler.shared)
-            self._exchange.lend(lane, chunk.job.handler.segments)
-        news = self._exchange.news(lane)
+            self._bring(lane, account, chunk.job.handler.shared)
+            self._lend(account, chunk.job.handler.segments)
+        returned, stale, unshared = account.news()
         frame = ChunkFrame(
             job=chunk.job.number,
             chunk=chunk.number,
@@ -152,16 +233,16 @@ class Traffic:
             indices=chunk.indices,
             attempts=chunk.attempts,
             handler=chunk.job.handler.frame if brings_handler else None,
-            returned=news.returned,
-            forget=news.forget,
-            alive=None if self._books.engine.is_sticky else [*self._books.jobs],
-            unshared=news.unshared,
-            imports=news.imports,
+            returned=returned,
+            forget=stale,
+            alive=None if engine.is_sticky else [*self._books.jobs],
+            unshared=unshared,
+            imports=self._import_news(account),
             slots=chunk.job.table.slots_of(chunk.indices),
             means=None if chunk.grant is None else means_of(chunk.grant, self._books.device, self._devices),
             limit=chunk.limit,
         )
-        if self._books.engine.shares_memory and (early := cast("EarlyLane", lane)).early_later is None:
+        if engine.shares_memory and (early := cast("EarlyLane", lane)).early_later is None:
             early.early_later = partial(self._early_later, lane)
         data = dump_frame(frame)
         apart, size = isinstance(packed.items, list), packed.size
@@ -172,15 +253,18 @@ class Traffic:
     def forget_job(self, lane: Lane, command: ForgetJob) -> None:
         """Have a worker drop a job."""
         if not command.at_once:
-            self._exchange.forget_later(lane, command.job.number)
+            account = self._accounts.get((lane.number, lane.generation))
+            if account is not None:  # else it was sent nothing yet, or has just died
+                account.stale.append(command.job.number)
             return
         forgotten = partial(self._take_in, lane, partial(self._forgotten, command.job))
         lane.send(dump_frame(ForgetFrame(command.job.number)), forgotten)
 
     def initialize(self, lane: Lane, initializer: PackedHandler) -> None:
         """Have a new worker run the queue's initializer."""
-        self._exchange.bring(lane, initializer.shared)
-        frame = InitializeFrame(initializer.frame.handler, self._exchange.import_news(lane))
+        account = self._account(lane)
+        self._bring(lane, account, initializer.shared)
+        frame = InitializeFrame(initializer.frame.handler, self._import_news(account))
         lane.send(dump_frame(frame), partial(self._take_in, lane, self._initialized))
 
     # -- from the workers ------------------------------------------------------------------------------------
@@ -221,17 +305,18 @@ class Traffic:
 
     def _decode(self, lane: Lane, data: bytes) -> ChunkReported | None:
         """A worker's report; None, and the end of that worker, where it makes no sense."""
-        key, unpickling = (lane.number, lane.generation), None
+        key, unpickling, carried = (lane.number, lane.generation), None, NOTHING_CARRIED
         try:
-            carried = self._exchange.carried(lane)
-            unpickling = Unpickling(data, *key, self._exchange.received(lane), self._now, carried)
+            if self._engine.carries_segments:
+                carried = cast("CarryingLane", lane).carried
+            unpickling = Unpickling(data, *key, self._account(lane).returned.append, self._now, carried)
             self._unpicklings[key] = unpickling
             report = unpickling.report()
             if report is not None and unpickling.lost is not None:
                 log.warning("an item of worker %d has failed: %s", lane.number, unpickling.lost.message)
             why = None if report is None or report.unreadable is None else report.unreadable.error.__cause__
-            if isinstance(why, SegmentGoneError):
-                self._exchange.unreachable(lane)
+            if isinstance(why, SegmentGoneError) and (self._engine.shares_memory or self._engine.carries_segments):
+                cast("SharingLane", lane).take_results_by_pipe()  # where it lives
             return report
         except BaseException as error:
             self._replace(lane, error)
@@ -239,8 +324,9 @@ class Traffic:
         finally:
             if unpickling is not None and self._unpicklings.get(key) is unpickling:
                 del self._unpicklings[key]
-            if unpickling is not None:
-                self._exchange.drop_carried(lane, unpickling)
+            if unpickling is not None and self._engine.carries_segments:
+                for serial in unpickling.segments:
+                    cast("CarryingLane", lane).carried.pop(serial, None)
 
     def unpickling_since(self, lane: Lane) -> float | None:
         """Since when an answer of that worker is being unpickled; None where none is."""
@@ -254,7 +340,9 @@ class Traffic:
             return None
         report = unpickling.cut_short(self._now() - unpickling.since)
         if report is not None:
-            self._later(lane.abandon_answer)  # after the report: it may have been the last thing its death waited for
+            self._later(
+                cast("EarlyLane", lane).abandon_answer
+            )  # after the report: it may have been the last thing its death waited for
         return report
 
     def _replace(self, lane: Lane, error: BaseException) -> None:
@@ -272,9 +360,10 @@ class Traffic:
             if forgotten.complaint is not None:
                 log.warning(SETUP_END_FAILED, job.id, lane.number, forgotten.complaint)
             if forgotten.returned:
-                self._later(partial(self._exchange.take_back, lane.number, lane.generation, forgotten.returned))
+                self._later(partial(self.take_back, lane.number, lane.generation, forgotten.returned))
             if forgotten.records:
-                self._later(partial(self._announce, records_of(job, lane.number, forgotten.records)))
+                records = [load_record(record) for record in forgotten.records]
+                self._later(partial(self._announce, AnnounceRecords(job, lane.number, records)))
         except BaseException as error:
             self._replace(lane, error)
         else:
@@ -289,17 +378,95 @@ class Traffic:
             text = "" if failure is None else shown(failure.error)
             self._post(LaneInitialized(lane.number, lane.generation, failure, text))
 
-    # -- segments --------------------------------------------------------------------------------------------
+    # -- what is lent ----------------------------------------------------------------------------------------
 
-    def take_back(self, message: ChunkReported) -> None:
-        """Take back the segments that a worker has done with."""
-        if message.returned:
-            self._exchange.take_back(message.lane, message.generation, message.returned)
+    def _account(self, lane: Lane) -> _Account:
+        """That of its worker. On any thread."""
+        key = (lane.number, lane.generation)
+        account = self._accounts.get(key)
+        if account is None:
+            # Two threads may come at once. A forked worker may have modules from before a reload.
+            account = self._accounts.setdefault(key, _Account(dropped=len(shared.dropped)))
+        return account
+
+    def lend_items(self, lane: Lane, account: _Account, packed: PackedItems) -> None:
+        """These items are about to be sent to this lane."""
+        if packed.shared:
+            self._bring(lane, account, packed.shared)
+        if segments := packed.segments:
+            account.lent.update(ref.serial for ref in segments)
+        if packed.held:
+            for segment in packed.held:
+                account.held.setdefault(segment.ref.serial, []).append(segment)
+            while len(account.held) > KEEP_LENT:  # what a handler keeps for ever; it has mapped it by then
+                del account.held[next(iter(account.held))]
+        if self._engine.carries_segments and not (carrying := cast("CarryingLane", lane)).shares_memory:
+            carrying.carry(self._contents(packed))
+
+    def _contents(self, packed: PackedItems) -> dict[int, memoryview]:
+        """What is in the segments that these items are in."""
+        assert self._store is not None
+        contents = {ref.serial: self._store.contents(ref) for ref in packed.segments}
+        contents.update((segment.ref.serial, view(segment.ref)) for segment in packed.held)
+        return contents
+
+    def _bring(self, lane: Lane, account: _Account, objects: Iterable[shared.Shared[Any]]) -> None:
+        """Have the worker know these shared objects, where it has to be brought them and has not been."""
+        if not self._engine.brings_shared:
+            return
+        for one in objects:
+            if one not in account.brought:
+                account.brought.add(one)
+                cast("BringingLane", lane).bring(one)
+
+    def _lend(self, account: _Account, segments: Sequence[CommonSegment]) -> None:
+        """The worker is about to map what is big of a handler."""
+        if not segments:
+            return
+        spare.enter(self)
+        common = account.common
+        for segment in segments:
+            segment.lent()
+            common.setdefault(segment.ref.serial, []).append(segment)
+        while len(common) > KEEP_LENT:  # each costs a descriptor, and a handler may keep its arrays for ever
+            common.pop(next(iter(common)))[0].give_up()
+
+    def _import_news(self, account: _Account) -> ImportNews | None:
+        """What has happened to the imports since the last news to that worker."""
+        if not self._engine.same_files:
+            return None
+        watch = self._imports
+        watch.look(closely=self._work_came)
+        self._work_came = False
+        if account.path == watch.path and account.reloaded == len(watch.reloaded):
+            return None
+        news = ImportNews(
+            path=None if account.path == watch.path else watch.path,
+            reloaded=tuple(watch.reloaded[account.reloaded :]),
+        )
+        account.path, account.reloaded = watch.path, len(watch.reloaded)
+        return news
+
+    def take_back(self, lane: int, generation: int, serials: Sequence[int]) -> None:
+        """This worker has no view of these any more."""
+        account = self._accounts.get((lane, generation))
+        if account is not None and self._store is not None:
+            account.lent.difference_update(serials)
+            self._store.take_back(serials)
+            for serial in serials:
+                account.take_back(serial)
 
     def lane_gone(self, lane: int, generation: int) -> None:
-        """That worker is gone, or is let go: what it held is not used again."""
-        self._exchange.lane_gone(lane, generation)
+        """This worker is no more; what it held may still be mapped by a child of it, so it is not used again."""
+        account = self._accounts.pop((lane, generation), None)
+        if account is not None and self._store is not None:
+            self._store.give_up(sorted(account.lent))
+            account.give_up()
 
     def close(self) -> None:
         """The workers are gone: keep nothing for reuse, even if the queue is still referenced."""
-        self._exchange.close()
+        if self._store is not None:
+            self._store = SegmentStore()
+        for account in self._accounts.values():
+            account.give_up()
+        spare.leave(self)
