@@ -155,7 +155,11 @@ class InlineLane(Lane):
             self._calls.settle(tell, ChildProcessError("the worker has ended"))
             return
         with station.seated(self._worker.seat.station):
-            answer = self._worker.receive(frame).data
+            try:
+                answer = self._worker.receive(frame).data
+            except Exception:  # as any worker's: what it ran is tried again alone
+                self.die(1)
+                return
         if not self._is_dead:
             self._calls.settle(tell, answer)
 

@@ -8,9 +8,9 @@ its way there and back, and one item on an idle queue costs little else (docs/ad
 | frames | the coordinator's thread | the worker's main thread |
 | answers, the first of them empty | the worker's main thread | the coordinator's thread |
 
-A message is a header and its bytes. The header has a checksum of its own, so no length is believed that was not sent;
-and one of the bytes, since a handler may write into every descriptor that it finds, or read from it. The same message
-is also what stands in a worker's outbox.
+A message is a header and its bytes. The header begins with a magic number and has a checksum of all of it, since a
+handler may write into every descriptor that it finds, or read from it. The same message is also what stands in a
+worker's outbox.
 
 If a writer dies in the middle of a message, the stream ends, and the reader drops what had arrived of it.
 """
@@ -25,8 +25,8 @@ from mpqueue._os import channels
 
 #: What every message begins with.
 MAGIC = b"\xb5mq1"
-#: Magic, checksum of the bytes, their length, whether they are plain; then the checksum of all that.
-_FACTS = struct.Struct("=4sIQ?")
+#: Magic, how many bytes follow the header, whether they are plain; then the checksum of all that and of the bytes.
+_FACTS = struct.Struct("=4sQ?")
 _CHECK = struct.Struct("=I")
 HEADER_SIZE = _FACTS.size + _CHECK.size
 
@@ -49,24 +49,27 @@ class Answer(NamedTuple):
 
 def encode(data: bytes, *, plain: bool = False) -> bytes:
     """The message as it is written. 0.7 us, and a millisecond for each megabyte."""
-    facts = _FACTS.pack(MAGIC, crc32(data), len(data), plain)
-    return facts + _CHECK.pack(crc32(facts)) + data
+    facts = _FACTS.pack(MAGIC, len(data), plain)
+    return facts + _CHECK.pack(crc32(data, crc32(facts))) + data
 
 
-def _header(data: bytes | bytearray, at: int) -> tuple[int, int, bool]:
-    """Of the header that begins there: the checksum of the bytes behind it, how many they are, whether they are plain.
+def _header(data: bytes | bytearray, at: int) -> tuple[int, bool]:
+    """Of the header that begins there: how many bytes are behind it, whether they are plain.
 
     Raises `DamagedError` where it is none.
     """
-    facts = bytes(data[at : at + _FACTS.size])
-    magic, check, length, plain = _FACTS.unpack(facts)
-    if magic != MAGIC or _CHECK.unpack_from(data, at + _FACTS.size)[0] != crc32(facts):
+    magic, length, plain = _FACTS.unpack_from(data, at)
+    if magic != MAGIC:
         raise DamagedError("found bytes where a message should begin")
-    return check, length, plain
+    return length, plain
 
 
-def _opened(data: bytes, check: int, plain: bool) -> Answer:
-    if crc32(data) != check:
+def _opened(message: bytes | bytearray, at: int, end: int, plain: bool) -> Answer:
+    """The message that begins there. Raises `DamagedError` where it is not what was sent."""
+    begin = at + HEADER_SIZE
+    data = bytes(message[begin:end])
+    (check,) = _CHECK.unpack_from(message, begin - _CHECK.size)
+    if crc32(data, crc32(message[at : begin - _CHECK.size])) != check:
         raise DamagedError(f"{len(data)} bytes are not what was sent")
     return Answer(data, plain)
 
@@ -75,13 +78,13 @@ def whole_size(head: bytes) -> int:
     """Bytes of the message that begins so, its header counted. Raises `DamagedError` where no message does."""
     if len(head) < HEADER_SIZE:
         raise DamagedError("found the end where a message should begin")
-    return HEADER_SIZE + _header(head, 0)[1]
+    return HEADER_SIZE + _header(head, 0)[0]
 
 
 def is_plain_message(head: bytes) -> bool:
     """True where the message that begins so is plain, or where no message begins so."""
     try:
-        return _header(head, 0)[2]
+        return _header(head, 0)[1]
     except DamagedError:
         return True
 
@@ -91,11 +94,12 @@ def decode(data: bytes) -> list[Answer]:
     messages, at = [], 0
     try:
         while len(data) - at >= HEADER_SIZE:
-            check, length, plain = _header(data, at)
-            at += HEADER_SIZE + length
-            if at > len(data):
+            length, plain = _header(data, at)
+            end = at + HEADER_SIZE + length
+            if end > len(data):
                 break
-            messages.append(_opened(data[at - length : at], check, plain))
+            messages.append(_opened(data, at, end, plain))
+            at = end
     except DamagedError:
         pass
     return messages
@@ -127,13 +131,13 @@ class Incoming:
         at = missing = 0
         try:
             while len(data) - at >= HEADER_SIZE:
-                check, length, plain = _header(data, at)
-                begin = at + HEADER_SIZE
-                missing = begin + length - len(data)
+                length, plain = _header(data, at)
+                end = at + HEADER_SIZE + length
+                missing = end - len(data)
                 if missing > 0:
                     break
-                at = begin + length
-                messages.append(_opened(bytes(data[begin:at]), check, plain))
+                messages.append(_opened(data, at, end, plain))
+                at = end
         except DamagedError as error:
             self.damage = error
             self._buffer.clear()

@@ -44,7 +44,6 @@ from mpqueue._worker.handlers import current_item as context
 from mpqueue._worker.handlers.loaded_jobs import LoadedJob
 from mpqueue._worker.memory_growth import note_memory
 from mpqueue._worker.seat import Seat, take_seat
-from mpqueue._worker.signals import calls_users_code
 from mpqueue._worker.taking_up import take_up
 
 
@@ -110,7 +109,6 @@ class Worker:
         if news is not None and not self.seat.is_at_home:
             catch_up(news)
 
-    @calls_users_code
     def _initialize(self, frame: InitializeFrame) -> FailureFrame | None:
         self._claim(0, Phase.LOADING)
         try:
@@ -165,8 +163,9 @@ class Worker:
             try:
                 with classes.in_scope(job.scope):
                     return run.run()
-            except BaseException as error:  # a late signal's, say; or a fault of ours
-                return run.broken_by(error)
+            except BaseException as error:  # of the handler of a signal, say
+                run.end_worker(error)
+                raise
             finally:
                 self.watchdog.watch(None)
                 self.sampler.watch(None)
@@ -227,7 +226,6 @@ def _opened(frame: ApartFrame | LadenFrame) -> tuple[bytes | memoryview, Carried
     return relayed, dict(zip(frame.serials, beside, strict=True))
 
 
-calls_users_code(main_names.run_initializer)
 _worker: Worker | None = None
 
 
@@ -237,9 +235,9 @@ def receive(data: bytes) -> Answer:
     if _worker is None:
         here = station.here()
         assert here is not None, "frames are received in workers only"
-        signals.install()
         if (asking := here.asking) is not None:
             segments.ask_writer, segments.hand_over = asking.ask, asking.hand_over
+        signals.install()
         _worker = Worker(take_seat(here))
         tracing.install(_worker.watchdog.cut_off)
         if here.carries_segments and isinstance(here.outbox, station.SharedOutbox):

@@ -11,6 +11,7 @@ import importlib
 import os
 from collections.abc import Callable
 
+from mpqueue._os.process.process_signals import kill_self
 from mpqueue._wire.line import Incoming, encode, write_whole
 from mpqueue._worker import first_steps as guard
 from mpqueue._worker import station
@@ -39,6 +40,8 @@ def serve(module: str, function: str) -> int:
     while (frames := incoming.read()) is not None:
         for frame in frames:
             answer = receive(frame.data)
+            if not here.has_line():
+                kill_self()
             write_whole(here.line, encode(answer.data, plain=answer.plain))
         if incoming.damage is not None:
             raise incoming.damage

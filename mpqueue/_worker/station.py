@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from mpqueue._os import channels
-from mpqueue._os.descriptors import Descriptor, file_size_limit
+from mpqueue._os.descriptors import Descriptor
 from mpqueue._os.files import write_at
 from mpqueue._wire.frames import dump_leaving
 from mpqueue._wire.line import encode
@@ -27,17 +27,9 @@ from mpqueue._wire.memory.ledger import OUTBOX, UNSENT_AT, Ledger
 from mpqueue._wire.memory.segments import SegmentRef
 from mpqueue._worker.memory_growth import Growth
 
-#: Bytes that a file may have at least, as `RLIMIT_FSIZE` has it, for early reports to be made: far more than they have.
-ROOM = 1 << 30
-
 
 class Outbox(Protocol):
     """Where finished results and log records are left in the middle of a chunk."""
-
-    is_lost: bool  #: a handler has closed it, as far as was seen
-
-    def can_take(self) -> bool:
-        """False where nothing should be left there: a handler has closed it, or files must not grow."""
 
     def leave(self, data: bytes, *, plain: bool = False) -> None:
         """Put an early report there, which must be free, and tell the parent; ``plain`` as in `Answer`.
@@ -59,17 +51,7 @@ class SharedOutbox:
         self._file = Descriptor(file)
         self._bell = channels.End(bell)
         self._ledger = ledger
-        self.is_lost = False
         self.take_leaving: Callable[[], Sequence[SegmentRef]] = tuple  #: what is to be carried with what is left
-
-    def is_there(self) -> bool:
-        """False where a handler has closed it. Costs 1.5 us."""
-        self.is_lost = not (self._file.is_there() and self._bell.is_there())
-        return not self.is_lost
-
-    def can_take(self) -> bool:
-        """See `Outbox.can_take`."""
-        return self.is_there() and file_size_limit() >= ROOM
 
     def leave(self, data: bytes, *, plain: bool = False) -> None:
         """See `Outbox.leave`."""
@@ -107,7 +89,6 @@ class Station:
     cpus: int = 1  #: that they may use
     threads: dict[str, int] | None = None  #: inner threads that the worker started with, by variable, once they changed
     has_run: bool = False  #: this worker has run an item, or runs its first one
-    could_pack: bool = True  #: results could be pickled before it had run any, as far as that is known
     growth: Growth = field(default_factory=Growth)
     asking: Asking | None = None  #: for descriptors that the parent has, in a process of its own
     line: int = -1  #: descriptor of the socket on which frames come and answers go, in a process of its own
@@ -117,17 +98,9 @@ class Station:
         if self.line >= 0:
             self._line = channels.End(self.line)
 
-    def is_cut_off(self) -> bool:
-        """True where a handler has closed the line, or is known to have closed the outbox. Costs 1 us."""
-        if self._line is None:
-            return False
-        return not self._line.is_there() or (self.outbox is not None and self.outbox.is_lost)
-
-    def is_whole(self) -> bool:
-        """False where a handler has closed something that this worker needs. Costs 3 us."""
-        if self.is_cut_off():
-            return False
-        return not isinstance(self.outbox, SharedOutbox) or self.outbox.is_there()
+    def has_line(self) -> bool:
+        """False where a handler has closed the line: its number may be a file of the handler's by now. Costs 1 us."""
+        return self._line is not None and self._line.is_there()
 
 
 _sole: Station | None = None

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterator
-from types import FrameType
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import pytest
 
-from mpqueue import JobQueue, RetryPolicy, current_item
+from mpqueue import JobQueue, RetryPolicy, WorkerCrashedError, current_item
 from tests.support import handlers as do
 from tests.support.recorder import Recorder
-from tests.support.strength import workers_of
+from tests.support.waiting import spend
 
 pytestmark = pytest.mark.slow
 
-COUNT = 3000
-#: Seconds between two signals: several in each chunk.
-OFTEN = 0.002
+COUNT = 240
+#: Each of so many items leaves an alarm.
+EACH = 60
 
 
 class LateError(Exception):
@@ -31,17 +31,11 @@ def raise_late(*_: Any) -> NoReturn:
     raise LateError
 
 
-def raise_late_in_items(_: int, frame: FrameType | None) -> None:
-    if frame is None or frame.f_code is not alarm_often.__code__:
-        raise LateError
-
-
-def alarm_often() -> Iterator[None]:
-    signal.signal(signal.SIGALRM, raise_late_in_items)
-    signal.setitimer(signal.ITIMER_REAL, OFTEN, OFTEN)
-    yield
-    # An alarm that struck here would leave the clock running for whoever comes next: see `raise_late_in_items`.
-    signal.setitimer(signal.ITIMER_REAL, 0)
+def leave_alarm(item: int) -> None:
+    """It goes off in a moment: in another item, in the worker's own code, or while the worker waits for work."""
+    if item % EACH == 0 and current_item().attempt == 1:
+        signal.signal(signal.SIGALRM, raise_late)
+        signal.setitimer(signal.ITIMER_REAL, 0.0002 * (1 + item % 7))
 
 
 class Boxed:
@@ -55,15 +49,18 @@ class Boxed:
         return hash(self.item)
 
 
-def give_back(item: int, _: None) -> int:
+def give_back(item: int) -> int:
+    leave_alarm(item)
     return item
 
 
-def box(item: int, _: None) -> Boxed:
+def box(item: int) -> Boxed:
+    leave_alarm(item)
     return Boxed(item)
 
 
-async def give_back_later(item: int, _: None) -> int:
+async def give_back_later(item: int) -> int:
+    leave_alarm(item)
     return item
 
 
@@ -74,40 +71,58 @@ async def give_back_later(item: int, _: None) -> int:
     [(give_back, int, False), (box, Boxed, False), (give_back_later, int, False), (box, Boxed, True)],
     ids=["numbers", "objects", "coroutines", "captured"],
 )
-def test_what_a_signal_s_handler_raises_costs_one_try_of_the_item_that_runs_and_nothing_else(
-    handler: Callable[[int, None], Any], result: Callable[[int], Any], capture: bool
+def test_alarms_that_items_leave_change_no_result_and_lose_none(
+    handler: Callable[[int], Any], result: Callable[[int], Any], capture: bool
 ) -> None:
     with JobQueue(2, retry=RetryPolicy(50, base_delay=0)) as queue:
-        before = workers_of(queue)
         recorder = Recorder(queue)
-        job = queue.run(range(COUNT), handler, setup=alarm_often, capture_output=capture)
+        job = queue.run(range(COUNT), handler, capture_output=capture)
         recorder.check(job)
         assert job.results == [result(item) for item in range(COUNT)]
-        assert {type(tried.exception) for item in job.items for tried in item.history} <= {LateError}
+        raised = {type(tried.exception) for item in job.items for tried in item.history}
+        assert raised <= {LateError, WorkerCrashedError}
         assert queue.run(range(10), do.double).results == list(range(0, 20, 2))
-        assert workers_of(queue) == before
+
+
+def raise_in(seconds: float) -> None:
+    signal.signal(signal.SIGALRM, raise_late)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def report_for_ever(item: str) -> NoReturn:
-    signal.signal(signal.SIGALRM, raise_late)
-    signal.setitimer(signal.ITIMER_REAL, 0.01)
+    raise_in(0.01)
     while True:
         current_item().report(0.5)
 
 
 def log_for_ever(item: str) -> NoReturn:
-    signal.signal(signal.SIGALRM, raise_late)
-    signal.setitimer(signal.ITIMER_REAL, 0.01)
+    raise_in(0.01)
     while True:
         logging.getLogger("test").warning("%s", item)
 
 
-@pytest.mark.long(but=["logs"])
+async def wait_for_ever(item: str) -> str:
+    if item == "culprit":
+        raise_in(0.01)
+        await asyncio.Event().wait()
+    return item
+
+
+def spend_for_ever(item: str) -> None:
+    raise_in(0.01)
+    spend(600)
+
+
+@pytest.mark.long(but=["logs", "waits"])
 @pytest.mark.holds("promise: An alarm fails the item that it interrupts")
-@pytest.mark.parametrize("bad", [report_for_ever, log_for_ever], ids=["reports", "logs"])
-def test_item_that_ends_itself_by_an_alarm_is_ended_also_while_it(bad: do.Handler) -> None:
+@pytest.mark.parametrize(
+    "handler",
+    [*(do.only("culprit", bad) for bad in (spend_for_ever, report_for_ever, log_for_ever)), wait_for_ever],
+    ids=["computes", "reports", "logs", "waits"],
+)
+def test_item_that_ends_itself_by_an_alarm_is_ended_also_while_it(handler: do.Handler) -> None:
     with JobQueue(1, max_retries=0, timeout=60) as queue:
-        job = queue.run(["left", "culprit", "right"], do.only("culprit", bad), chunksize=3)
+        job = queue.run(["left", "culprit", "right"], handler, chunksize=3)
         assert job.results == ["left", None, "right"]
         assert isinstance(job.items[1].exception, LateError)
 

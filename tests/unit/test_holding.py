@@ -23,7 +23,7 @@ class TestReports:
         """Of items that have returned these."""
         job: Any = SimpleNamespace(plain=True, discards=False, passes_on=False, capture=None)
         running: Any = SimpleNamespace(out=out, added={}, indices=range(len(out)))
-        return ChunkResults(job, running, False, marked, None, lambda: False)
+        return ChunkResults(job, running, False, marked, None, is_own_process=False)
 
     def test_what_is_pickled_and_what_is_plain_are_reported_together(self) -> None:
         made = self.results([1])

@@ -16,10 +16,9 @@ from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 from mpqueue._os import standard_streams
-from mpqueue._os.descriptors import Descriptor, descriptors_left, duplicate, identify
+from mpqueue._os.descriptors import Descriptor, close_all, descriptors_left, duplicate, identify
 from mpqueue._os.system import c_library
 from mpqueue._worker.chunk.captured_file import CapturedFile, CapturedText
-from mpqueue._worker.signals import calls_users_code
 
 #: Back to the line's start, and clear all below: bars are drawn there, and are drawn again soon.
 _CLEAR = "\r\x1b[J"
@@ -79,7 +78,6 @@ class Capture:
     def wrap(self, call: Callable[..., Any], position: Callable[[], int]) -> Callable[..., Any]:
         """The call, which leaves what it wrote at its position, before it returns or raises."""
 
-        @calls_users_code
         def kept(*args: Any) -> Any:
             try:
                 return call(*args)
@@ -110,10 +108,6 @@ class Capture:
         outs = self._out_text.of_each(out for out, _ in written.values())
         errs = self._err_text.of_each(err for _, err in written.values())
         return {position - first: texts for position, texts in zip(written, zip(outs, errs, strict=True), strict=True)}
-
-    def is_whole(self) -> bool:
-        """False where stdout or stderr can't be put back after the chunk, since a handler has closed that too."""
-        return self._out.can_end() and self._err.can_end()
 
     def close(self) -> None:
         """The job has ended."""
@@ -250,24 +244,17 @@ class _Place:
         if self._file is None or identify(self._at) != self._file.descriptor.identity:
             self.put()
 
-    def can_end(self) -> bool:
-        """True where `end` can put back what was there before."""
-        return self._before is None or self._before.is_there()
-
     def end(self) -> None:
-        """Put back what was there before."""
+        """Put back what was there before. Raises OSError where a handler has closed that: this worker is replaced."""
         if not self.has_begun:
             return
         before, self._before, self.has_begun = self._before, None, False
         self._take_back()
-        with contextlib.suppress(OSError):
-            if before is None:
-                os.close(self._at)
-            elif before.is_there():
-                os.dup2(before.fd, self._at)
-                os.close(before.fd)
-            else:  # this worker is replaced
-                _put_null(self._at)
+        if before is None:
+            close_all(self._at)
+        else:
+            os.dup2(before.checked(), self._at)
+            os.close(before.fd)
 
     def close(self) -> None:
         """The job has ended."""

@@ -14,7 +14,7 @@ import logging
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, NoReturn
+from typing import Any
 
 from mpqueue._os import monotonic as clock
 from mpqueue._os.process.process_signals import kill_self
@@ -23,7 +23,6 @@ from mpqueue._wire.memory.ledger import CLAIM, FRACTION, IS_LATE, LATE, MOST, OU
 from mpqueue._wire.pickling.payload import Packed
 from mpqueue._worker.chunk import stretches
 from mpqueue._worker.chunk.costs import Costs
-from mpqueue._worker.chunk.failures import pack_failure
 from mpqueue._worker.chunk.holding import run_up_to_held
 from mpqueue._worker.chunk.results import BrokenWorkerError, ChunkResults
 from mpqueue._worker.chunk.timing import ChunkTimes
@@ -34,14 +33,14 @@ from mpqueue._worker.handlers.current_item import Running
 from mpqueue._worker.handlers.loaded_jobs import LoadedJob
 from mpqueue._worker.memory_growth import note_memory
 from mpqueue._worker.seat import Seat
-from mpqueue._worker.signals import calls_users_code
+from mpqueue.errors import text_of
 
 log = logging.getLogger("mpqueue")
 
-#: Frames of the stack for which there is to be room, beside those that pickling needs.
-_ROOM = 20
-#: Frames by which that is asked deeper in the stack than where a chunk begins, at most.
-_DEEPER = 10
+#: Frames of the stack for which there is to be room, beside those that pickling needs: here, and where it is done.
+_ROOM = 30
+#: The limit of the stack that Python begins with.
+_RECURSION = 1000
 
 
 class ChunkRun:
@@ -72,10 +71,13 @@ class ChunkRun:
             is_open=job.is_open,
         )
         self.results = ChunkResults(
-            job, self.running, self.careful, self._mark_result, seat.exchange.store, self._is_broken
+            job,
+            self.running,
+            self.careful,
+            self._mark_result,
+            seat.exchange.store,
+            is_own_process=station.is_own_process,
         )
-        self._could_pack = not self.careful  #: when this chunk began; of careful ones alone it is found out
-        self._recursion_limit = sys.getrecursionlimit()
         self._trace = sys.gettrace()  #: what this chunk began with
         self.times = times
         self.started = clock.monotonic()
@@ -90,6 +92,7 @@ class ChunkRun:
         if self.sampling is not None:
             self.sampling.chunk_begins(self.running)
         self._packed_items = frame.items
+        self._begun = 0  #: up to this position something has been claimed
 
     def run(self) -> ReportFrame:
         """Run the chunk; every outcome of its items is in the report."""
@@ -97,20 +100,12 @@ class ChunkRun:
             return self._report(0, Ended.MEMORY)
         if not self._unpack():
             return self._report(0, Ended.UNREADABLE)
-        if self.careful and self.station.is_own_process:
-            # What is damaged now, none of these items has done.
-            self._end_unless_whole(0)
-            self._could_pack = can_pack(_ROOM + _DEEPER)
-            if not self.station.has_run:
-                self.station.could_pack = self._could_pack
-            elif self.station.could_pack and not self._could_pack:
-                self._end(0)
+        if self.careful and self.station.is_own_process and self.station.has_run and not can_pack(_ROOM):
+            raise BrokenWorkerError("what ran before has made pickling impossible")
         context.enter(self.station, self.running)
         self.seat.home.sender = self
         with self.job.around_chunk():
             ended = self._run_stretches()
-            if not self.careful:
-                self._end_unless_whole(len(self.running.out))
         self.seat.home.sender = None
         if self.running.reported:
             self.station.ledger.reals[FRACTION] = 0.0
@@ -119,90 +114,22 @@ class ChunkRun:
         self.claim(Phase.IDLE, done, done)
         return report
 
-    def _end_unless_whole(self, done: int) -> None:
-        """End this worker where a handler has taken from it what it needs: so many items of this chunk have run."""
-        station, capture = self.station, self.job.capture
-        if not station.is_own_process:
-            return
-        if not station.is_whole() or (capture is not None and not capture.is_whole()):
-            self._end(done)
-        # What else may be in the way of pickling takes too long to look for, and is found once it is in the way.
-        if sys.getrecursionlimit() < self._recursion_limit and self._is_broken():
-            self._end(done)
+    def end_worker(self, error: BaseException) -> None:
+        """Something was raised outside of the items' own code, or nothing can be pickled any more: end this worker.
 
-    def _end(self, done: int) -> NoReturn:
-        """End this worker: which of the items that have run is to blame is found out by running each alone."""
-        self.claim(Phase.IDLE, done, done)
-        kill_self()
-
-    def _is_broken(self) -> bool:
-        """True where nothing can be pickled here any more, since the chunk began."""
-        return self.station.is_own_process and self._could_pack and not can_pack(_ROOM)
-
-    def _end_if_damaged(self) -> None:
-        """In a careful chunk, after an item: end this worker under the item's own mark where the item has damaged it.
-
-        The parent would kill the next one for it, or the next one would fail.
+        Whatever has run since the last report is tried again alone, which finds the item to blame. Returns where this
+        process is not the worker's own: the engine then ends the worker.
         """
-        station, capture = self.station, self.job.capture
-        if not station.is_own_process:
-            return
-        if not station.is_whole() or (capture is not None and not capture.is_whole()):
-            self._end_under_mark("closed descriptors that are the worker's")
-        if self._is_broken():
-            self._end_under_mark("made pickling impossible")
-
-    def _end_under_mark(self, what: str) -> NoReturn:
-        """End this worker: the item that it is marked to be at has done it."""
-        with contextlib.suppress(BaseException):
-            sys.setrecursionlimit(max(sys.getrecursionlimit(), self._recursion_limit))  # the log has to be written
-            log.warning("worker %d ends itself: the item that it ran has %s", self.station.lane, what)
-        kill_self()
-
-    def broken_by(self, error: BaseException) -> ReportFrame:
-        """Something broke outside the items' own code: they run again carefully.
-
-        In a careful chunk, finished results are sent, and if there are none, the item that ran fails, so that it ends.
-        Where items have made pickling impossible, this worker ends instead, and they run again in another one.
-        """
-        done = max(len(self.running.out), self.results.sent)  # the list is empty once a report was made of it
-        if isinstance(error, BrokenWorkerError) or ((done or self.careful) and self._is_broken()):
-            if self.careful:
-                self._end_under_mark("made pickling impossible")
-            self._end(done)
-        self.stretch = []  # nothing of it is to be sent early any more
-        locked = self.results.lock.acquire(timeout=1.0)  # a late signal may have left it locked
-        try:
-            return self._broken_report(error)
-        finally:
-            if locked:
-                self.results.lock.release()
-
-    def _broken_report(self, error: BaseException) -> ReportFrame:
-        results, first = self.results, self.results.sent
-        done = results.ended_whole(first, len(self.running.indices)) if self.careful else first
-        if self.careful and done == first < len(self.running.indices):
-            results.failures[first] = pack_failure(error)
-            done += 1
-        _, packed, failures = results.take(done, final=True)
-        self.seat.exchange.sent(self.number, packed)
-        return ReportFrame(
-            chunk=self.number,
-            first=first,
-            done=done,
-            results=packed,
-            failures=failures,
-            stretches=(),
-            busy=clock.monotonic() - self._told,
-            ended=Ended.UNREADABLE,
-            records=self.seat.home.take(),
-            added=results.added(first, done),
-            passed=self.job.passes_on,
-            yielded=results.yielded(first, done),
-        )
+        self.claim(Phase.IDLE, self._begun, self._begun)
+        if self.station.is_own_process:
+            with contextlib.suppress(BaseException):
+                sys.setrecursionlimit(max(sys.getrecursionlimit(), _RECURSION))  # the log has to be written
+                log.warning("worker %d ends itself: %s", self.station.lane, text_of(error))
+            kill_self()
 
     def claim(self, phase: Phase, lo: int, hi: int) -> None:
         """Say in the ledger what may be running from now on."""
+        self._begun = hi
         words = self.station.ledger.words
         words[SINCE] = clock.monotonic_ns()
         words[CLAIM] = pack_claim(self.number, phase, lo, hi)
@@ -261,8 +188,6 @@ class ChunkRun:
                 continue
             self.station.has_run = True
             size = self._run_stretch(lo, hi)
-            if self.careful:
-                self._end_if_damaged()
         return Ended.DONE
 
     def _has_too_much(self) -> bool:
@@ -350,7 +275,6 @@ class ChunkRun:
                 packing += began
             at = len(out)
 
-    @calls_users_code
     def _run_items(self, items: Iterator[Any], alone: bool) -> Any:
         """Run them up to one whose result is to be pickled before the next one runs: returns that.
 
@@ -438,8 +362,6 @@ class ChunkRun:
         try:
             outbox = station.outbox
             if outbox is None or self.seat.home.sender is not self or station.ledger.words[OUTBOX]:
-                return False
-            if not outbox.can_take():
                 return False
             at, records = results.sent, self.seat.home.take()
             report = ReportFrame(

@@ -12,8 +12,6 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from mpqueue._worker.signals import calls_users_code
-
 #: Types whose objects can't be changed: it makes no difference who refers to them.
 FIXED = frozenset({type(None), bool, int, float, complex, str, bytes})
 _CONTAINERS = frozenset({list, tuple, dict})
@@ -21,7 +19,6 @@ _CONTAINERS = frozenset({list, tuple, dict})
 MOST, DEPTH = 16, 3
 
 
-@calls_users_code
 def run_up_to_held(results: Iterator[Any], out: list[Any], added: dict[int, Any]) -> Any:
     """Run items, whose results go to ``out``, up to one whose result must not wait: returns that.
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import queue
 import threading
 import warnings
 from collections import deque
@@ -65,8 +66,16 @@ class RecordsHome(logging.Handler):
         self._dropped = 0
         self._sent_at = float("-inf")
         self.interval = INTERVAL  #: seconds between two sendings; longer where chunks are
-        self._due = threading.Event()
+        self._due: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._taking = threading.RLock()
         self._thread: threading.Thread | None = None
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        """As any handler; but `with` takes the lock, so the handler of a signal that raises can't leave it taken."""
+        if passes := bool(self.filter(record)):
+            with self._taking:
+                self.emit(record)
+        return passes
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep the record, and send it soon."""
@@ -104,15 +113,12 @@ class RecordsHome(logging.Handler):
         """What was logged since the last call, to be sent."""
         if not self._kept:
             return ()
-        self.acquire()  # no thread logs meanwhile
-        try:
+        with self._taking:  # no thread logs meanwhile
             taken = list(self._kept)
             self._kept.clear()
             dropped, self._dropped = self._dropped, 0
             self._unsent = 0
             self._station.ledger.words[UNSENT] = 0
-        finally:
-            self.release()
         if dropped:
             text = f"{dropped} log records were dropped: more than {MOST} came within {self.interval:g} s"
             taken.append(dump_record(_frame_of(logging.makeLogRecord(_of_ours(text)))))
@@ -152,16 +158,16 @@ class RecordsHome(logging.Handler):
         if self._thread is None:
             self._thread = threading.Thread(target=self._loop, name="mpqueue-records", daemon=True)
             self._thread.start()
-        self._due.set()
+        if self._due.empty():
+            self._due.put(None)
 
     def _loop(self) -> None:
         """The thread: sends what waits, as long as a chunk runs; what is left then goes with its report."""
         while True:
-            self._due.wait()
-            self._due.clear()
+            self._due.get()
             threading.Event().wait(self.interval)
             if self._kept and self.sender is not None and not self._send(clock.monotonic()):
-                self._due.set()
+                self._due.put(None)
 
 
 def _of_ours(text: str) -> dict[str, Any]:

@@ -20,8 +20,12 @@ from mpqueue._wire.parcels import Yielded
 from mpqueue._wire.pickling.payload import Packed, dump, dump_each, dump_plain
 from mpqueue._worker.chunk.failures import pack_failure, plain_text, stand_in
 from mpqueue._worker.chunk.holding import FIXED
+from mpqueue._worker.fitness import can_pack
 from mpqueue._worker.handlers.current_item import Running
 from mpqueue._worker.handlers.loaded_jobs import LoadedJob
+
+#: Frames of the stack for which there is to be room, beside those that pickling needs.
+_ROOM = 20
 
 
 class NotReadyError(Exception):
@@ -42,7 +46,8 @@ class ChunkResults:
         careful: bool,
         mark: Callable[[int], None],
         store: SegmentStore | None,
-        is_broken: Callable[[], bool],
+        *,
+        is_own_process: bool,
     ) -> None:
         self.lock = threading.Lock()
         self.sent = 0  #: positions below this have been reported
@@ -57,7 +62,7 @@ class ChunkResults:
         self._careful = careful
         self._mark = mark
         self._store = store
-        self._is_broken = is_broken  #: asked where a result can't be pickled
+        self._is_own_process = is_own_process
 
     def fail(self, position: int, error: BaseException, elapsed: float, *, charged: bool = True) -> None:
         """The item at this position, which is the next, failed."""
@@ -135,13 +140,6 @@ class ChunkResults:
         self.with_items.add(at)
         return ResultWithItems(result, self._running.added.pop(at))
 
-    def ended_whole(self, first: int, most: int) -> int:
-        """The first position from ``first`` on, and below ``most``, of which nothing is ready to be sent."""
-        at = first
-        while at < most and (at in self.failures or at in self._packed):
-            at += 1
-        return at
-
     def _pack_all(self, first: int, done: int, *, final: bool) -> Packed | list[Passed]:
         out, failures = self._running.out, self.failures
         may_look = self._job.plain and not self._careful and not self._is_packing
@@ -175,8 +173,8 @@ class ChunkResults:
             with leaving:
                 self._packed[at] = self._dump(at, result)
         except BaseException as error:
-            if self._is_broken():
-                raise BrokenWorkerError from error
+            if self._is_own_process and not can_pack(_ROOM):
+                raise BrokenWorkerError("pickling has become impossible") from error
             self.failures[at] = FailureFrame(None, stand_in(error), 0.0, True, result=_short(_at_fault(result)))
 
     def _dump(self, at: int, result: Any) -> Passed:

@@ -18,7 +18,7 @@ import threading
 import weakref
 
 from mpqueue._os import monotonic as clock
-from mpqueue._os.alarm import Alarm, SleepingAlarm, make_alarm
+from mpqueue._os.alarm import Alarm, make_alarm
 from mpqueue._wire.frames import Ended, dump_frame, is_plain
 from mpqueue._wire.memory.ledger import OUTBOX, Phase
 from mpqueue._wire.pace import STRETCH_LIMIT
@@ -72,10 +72,7 @@ class Watchdog:
 
     def _set(self, seconds: float) -> None:
         alarm = self._alarm or self._begin(make_alarm())
-        try:
-            alarm.set(seconds)
-        except OSError:  # a handler has closed its descriptors; the thread that waits will find that out
-            self._begin(SleepingAlarm()).set(seconds)
+        alarm.set(seconds)
 
     def _begin(self, alarm: Alarm) -> Alarm:
         left = threading.Event()
@@ -100,7 +97,7 @@ class Watchdog:
                 alarm.wait()
             except (OSError, ValueError):  # a handler has closed its descriptors
                 return
-            if self._ended or self._alarm is not alarm:
+            if self._ended:
                 return
             self._look()
 
@@ -164,8 +161,6 @@ def send_early(run: ChunkRun) -> None:
             return
         if done - run.stretch_lo >= len(run.stretch):
             return  # all have just ended: the main thread notes what they cost, and reports them at once
-        if not outbox.can_take():
-            return
         with contextlib.suppress(NotReadyError):
             report = run.part(done, Ended.DONE, final=False)
             try:

@@ -29,14 +29,9 @@ class PrivateOutbox:
     def __init__(self, ledger: Ledger, ring: Callable[[], object]) -> None:
         self._ledger = ledger
         self._ring = ring
-        self.is_lost = False
         self.take_carried: Callable[[], Carried] = dict  #: what is to be carried with what is left
         self._kept: Leaving | None = None
         self._lock = threading.Lock()  #: two may fetch at a time, and only one of them has found it
-
-    def can_take(self) -> bool:
-        """Memory of this process: always."""
-        return True
 
     def leave(self, data: bytes, *, plain: bool = False) -> None:  # noqa: ARG002 - there is one thread
         """See `mpqueue._worker.station.Outbox.leave`."""

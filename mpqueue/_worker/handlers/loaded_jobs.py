@@ -21,7 +21,7 @@ from mpqueue._worker.chunk.sampler import JobSampling
 from mpqueue._worker.handlers import current_item as context
 from mpqueue._worker.handlers.called import run_call
 from mpqueue._worker.seat import Seat
-from mpqueue._worker.signals import calls_users_code, runs_event_loop
+from mpqueue._worker.signals import runs_coroutine, runs_event_loop
 
 if TYPE_CHECKING:
     import asyncio
@@ -114,7 +114,6 @@ class LoadedJob:
         handler = self._handler
         self.awaits, self.may_await = True, False
 
-        @calls_users_code
         def call(*args: Any) -> Any:
             return self.resolve(handler(*args))
 
@@ -148,7 +147,6 @@ class LoadedJob:
         self._task.get_loop().call_soon_threadsafe(self._task.cancel)
         return True
 
-    @calls_users_code
     def _set_up(self, setup: Callable[[], Any]) -> Any:
         """Call ``setup``; one that yields is finished by `close`."""
         made = setup()
@@ -156,20 +154,18 @@ class LoadedJob:
             return self._enter_generator(made)
         # What @contextmanager makes; other context managers may just be the state itself (a model, an open file).
         if isinstance(made, contextlib._GeneratorContextManager):
-            self._finish = calls_users_code(lambda: made.__exit__(None, None, None))
+            self._finish = lambda: made.__exit__(None, None, None)
             return made.__enter__()
         return self.resolve(made)
 
-    @calls_users_code
     def _enter_generator(self, generator: Iterator[Any]) -> Any:
         try:
             state = next(generator)
         except StopIteration:
             raise RuntimeError("setup: expected a generator that yields the state once, got one that ended") from None
-        self._finish = calls_users_code(lambda: _exhaust(generator))
+        self._finish = lambda: _exhaust(generator)
         return state
 
-    @calls_users_code
     def close(self) -> None:
         """Finish the setup, close the event loop, let the handler go. Raises what the setup's end raises."""
         try:
@@ -191,7 +187,6 @@ class LoadedJob:
 def _gathering(job: LoadedJob) -> Any:
     """The job's call, with all that a generator yields for its result."""
 
-    @calls_users_code
     def call(*args: Any) -> Any:
         made = job._call(*args)
         if isinstance(made, GeneratorType):
@@ -203,12 +198,10 @@ def _gathering(job: LoadedJob) -> Any:
     return call
 
 
-@calls_users_code
 async def _all_of(generator: AsyncIterator[Any]) -> list[Any]:
     return [value async for value in generator]
 
 
-@calls_users_code
 def _exhaust(generator: Iterator[Any]) -> None:
     try:
         next(generator)
@@ -218,7 +211,7 @@ def _exhaust(generator: Iterator[Any]) -> None:
 
 
 def _is_python(handler: Any) -> bool:
-    """True where a call of it is a step of Python's, which a signal can interrupt."""
+    """True where a call of it is a step of Python's, between two of which other threads get on."""
     return isinstance(handler.__func__ if isinstance(handler, MethodType) else handler, FunctionType)
 
 
@@ -226,7 +219,7 @@ def _python_call(handler: Any) -> Any:
     def call(*args: Any) -> Any:
         return handler(*args)
 
-    return calls_users_code(call, transparent=True)
+    return call
 
 
 def _name_of(handler: Any) -> str:
@@ -243,6 +236,6 @@ def _is_async(handler: Any) -> bool:
     return type(handler) is not FunctionType and inspect.iscoroutinefunction(type(handler).__call__)
 
 
-@calls_users_code
+@runs_coroutine
 async def _as_coroutine(awaitable: Any) -> Any:
     return await awaitable

@@ -60,9 +60,7 @@ class ModelRun(ChunkRun):
     def __init__(self, world: World, process: Process, count: int) -> None:
         Shared.world = world
         ledger = ModelLedger(world, process, SHARED)
-        station = SimpleNamespace(
-            ledger=ledger, flags_of=lambda _: (False, False), has_run=False, is_cut_off=lambda: False
-        )
+        station = SimpleNamespace(ledger=ledger, flags_of=lambda _: (False, False), has_run=False, is_own_process=False)
         job = SimpleNamespace(
             number=1,
             id="job",
