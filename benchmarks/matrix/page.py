@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -12,23 +13,23 @@ from benchmarks.matrix.faults import Fault
 from benchmarks.matrix.verdict import Verdict, judge
 
 PAGE = ROOT / "docs" / "fault-matrix.md"
+DEAD = "†"
 SYMBOLS = {Verdict.GOOD: "✔", Verdict.PARTLY: "◐", Verdict.LOST: "✘", Verdict.HANGS: "∞"}
 HEADINGS = {"multiprocessing": "mp.Pool", "concurrent.futures": "futures"}
 LEGEND = {
     Verdict.GOOD: "every good result came, the right item has the error, the pool still works, nothing is left",
-    Verdict.PARTLY: "every good result came, but something else is wrong: see the small print",
+    Verdict.PARTLY: "every good result came, but something else is wrong, as the small print says",
     Verdict.LOST: "good results are lost, or the library has no such feature",
     Verdict.HANGS: "good results are missing because a call waits for ever",
 }
 
 INTRODUCTION = """\
-What happens to the other items when something goes wrong? This page compares mpqueue with other libraries: the same
-work, with the same fault, each in a separate process with a time limit, each in the most robust way that its own
-documentation describes. mpqueue retries once here; Dask and Ray retry three times by default.
+What happens to the other items when one goes wrong? Nine libraries do the same work with the same fault, each in a
+process of its own with a time limit, and in the most robust way that its own documentation describes.
 
-By default, the work is eight items of 50 ms on {workers} workers, and item 3 causes the fault, at
-every try. Afterwards the same pool gets four more items, is closed, and the program ends. *Left* is everything that
-still exists five seconds later.
+The work is eight items of 50 ms on {workers} workers, unless the row says otherwise. Item 3 causes the fault at every
+try. mpqueue retries once here; Dask and Ray retry three times by default. Afterwards the same pool gets four more
+items, is closed, and the program ends. *Left* is what still exists five seconds later.
 """
 
 HOW = """\
@@ -37,23 +38,19 @@ HOW = """\
     make faults                                # all of it: three quarters of an hour
     make faults ARGS='--only segfault --contender mpqueue --contender pebble'
 
-It writes `benchmarks/results/faults.json` with all observations, and this page from it. Linux only. If a
-mount namespace can be created, everything runs with a separate `/dev/shm`. The faults are in
-`benchmarks/matrix/faults.py`, the calls of each library in `benchmarks/matrix/dialects.py`, and the rules for the
-symbols in `benchmarks/matrix/verdict.py`. If a library is used badly there, please report it: each should be at its
-best.
+This writes `benchmarks/results/faults.json`, which has all observations, and this page from it. It needs Linux. The
+faults are in `benchmarks/matrix/faults.py`, the calls of each library in `benchmarks/matrix/dialects.py`, and the rules
+for the symbols in `benchmarks/matrix/verdict.py`. If a library is used badly there, please report it.
 
 ## Read it with care
 
-- This is one run on one machine that was also busy with other work. Faults that depend on the moment (a worker killed
-  while it writes) can end differently another time. A hang is a result that did not come within 12 s or more.
-- The function that carries 100 MB is sent directly, for each item. Many of these libraries can share such an
-  object (`ray.put`, `scatter`, an initializer, `shared_objects`), and are fast with it.
-- The page is about faults only. Dask and Ray have many features that mpqueue lacks (many machines, data larger than
-  memory); the standard library needs no installation; joblib and scikit-learn belong together. For items that never
-  fail, most of this page does not matter.
-- mpqueue's authors chose the rows. They started with the faults that users report to the other projects, and kept rows
-  that other libraries pass too. If mpqueue failed in a row, the row would be here too.
+- This is one run on one machine that was busy with other work too. Faults that depend on the moment can end differently
+  another time. A result that did not come within 12 s or more is a hang.
+- The function that carries 100 MB is sent with each item. Many of these libraries can share such an object instead
+  (`ray.put`, `scatter`, an initializer, `shared_objects`), and are fast with it.
+- The page is about faults only. For items that never fail, most of it does not matter.
+- mpqueue's authors chose the rows, from the faults that users report to the other projects. Rows that other libraries
+  pass stayed. A row in which mpqueue failed would be here too.
 """
 
 
@@ -94,6 +91,10 @@ def _legend() -> Iterator[str]:
     yield "|---|---|"
     for verdict, symbol in SYMBOLS.items():
         yield f"| {symbol} | {LEGEND[verdict]} |"
+    yield f"| {DEAD} | the pool can't be used afterwards |"
+    yield "| 2/7 | how many of the good results came |"
+    yield "| no error | the item at fault has none |"
+    yield "| 2 left | processes that are left |"
     yield ""
 
 
@@ -123,15 +124,38 @@ def _table(title: str, names: list[str], rows: list[Fault], verdicts: Verdicts) 
         cells = []
         for name in names:
             verdict, words = verdicts.get((fault.name, name), (None, ""))
-            cells.append(
-                ""
-                if verdict is None
-                else f"{SYMBOLS[verdict]}<br><small>{words}</small>"
-                if words
-                else SYMBOLS[verdict]
-            )
+            cells.append("" if verdict is None else _cell(verdict, words))
         yield f"| {fault.title} | " + " | ".join(cells) + " |"
     yield ""
+
+
+def _cell(verdict: Verdict, words: str) -> str:
+    """The symbol, and in small print what it is for: where results are missing, how many came says enough."""
+    amiss = [word for word in words.split("; ") if word]
+    dead = DEAD if "pool dead" in amiss else ""
+    amiss = [_shorter(word) for word in amiss if word != "pool dead"]
+    if verdict in (Verdict.LOST, Verdict.HANGS):
+        amiss = amiss[:1]
+    small = f"<br><small>{'; '.join(amiss)}</small>" if amiss else ""
+    return f"{SYMBOLS[verdict]}{dead}{small}"
+
+
+#: Words of `judge` that stand in many cells, and what is left of them there.
+_SHORTER = {
+    "no error for the item at fault": "no error",
+    "the error does not say why": "no reason",
+    "hangs when closed": "closing hangs",
+    "a running item can't be cancelled": "impossible",
+    "not done in 60 s": "over 60 s",
+    "does not end in 10 s": "over 10 s",
+}
+
+
+def _shorter(words: str) -> str:
+    words = _SHORTER.get(words, words)
+    words = re.sub(r"^(\d+) of (\d+)$", r"\1/\2", words)
+    words = re.sub(r"^reads on: .*", "reads on", words)
+    return re.sub(r" process(es)? left", " left", words)
 
 
 def _heading(name: str) -> str:
