@@ -100,7 +100,7 @@ class Rows:
         """Nothing is left to do."""
 
 
-#: All that items have, but ``label``, which is a key of results: see ADR 47.
+#: All that items have, but ``label``, which is a key of results: see ADR 28.
 ATTRIBUTES = [
     name for name, kept in vars(JobItem).items() if isinstance(kept, property) and name[0] != "_" and name != "label"
 ]
