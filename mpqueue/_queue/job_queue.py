@@ -447,8 +447,8 @@ class JobQueue(SafeEmitter):
         instead of being shown. ``seed``, a whole number from 0 up, makes ``current_item().rng`` give
         the same numbers each time; None: others each time, and ``job.seed`` says which.
         ``trace`` keeps the times of each single chunk for `Job.trace`, where else those of long jobs are merged.
-        With ``profile`` each worker looks a hundred times a second where the handler is, to the line, for `Job.profile`
-        and the report.
+        With ``profile`` each worker looks up to a hundred times a second where the handler is, to the line, for
+        `Job.profile` and the report.
 
         ``label`` chooses what each item is called where people see it, see `JobItem.label`: a function of the item, or
         the key or attribute of the item that names it. It is called in this process when an item is shown; where it
