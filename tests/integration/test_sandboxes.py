@@ -1,7 +1,7 @@
 """Containers and sandboxes: in each of them everything works, or what is missing is told at once, in one line.
 
 One program does all that asks something of the system, in each place. The table says what comes of it there, which is
-also what docs/how-to/containers.md says.
+also what docs/how-to/platforms.md says.
 """
 
 from __future__ import annotations
