@@ -16,6 +16,7 @@ import pytest
 import mpqueue.backends
 from mpqueue._wire.pickling import imports
 from mpqueue._wire.pickling.imports import ImportNews, ImportWatch, catch_up
+from mpqueue._wire.pickling.named_files import NamedFiles, module_name_of
 
 
 @pytest.fixture
@@ -359,6 +360,18 @@ def test_module_that_can_not_be_reloaded_is_dropped_so_that_its_user_hears_why(f
     catch_up(ImportNews(None, ("worker_breaks",)))
     with pytest.raises(ZeroDivisionError):
         importlib.import_module("worker_breaks")
+
+
+def test_a_file_is_found_by_the_name_that_is_made_of_its_path(tmp_path: Path) -> None:
+    file = tmp_path / "a file.v2.py"
+    name = module_name_of(str(file))
+    assert not set(name) & set(". :")
+    assert NamedFiles.find_spec(name) is None
+    file.touch()
+    spec = NamedFiles.find_spec(name)
+    assert spec is not None
+    assert spec.origin == str(file)
+    assert NamedFiles.find_spec("another") is None
 
 
 def test_worker_takes_over_the_path_and_keeps_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

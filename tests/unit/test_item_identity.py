@@ -72,6 +72,25 @@ DIFFERENT: list[Any] = [
 ]  # fmt: skip
 
 
+def test_numbers_that_have_names_are_told_apart_by_them() -> None:
+    kinds = [np.dtype([(name, "i4"), ("b", "i4")]) for name in "ac"]
+    for values in (kinds, [np.zeros((), kind)[()] for kind in kinds], [np.zeros(3, kind) for kind in kinds]):
+        assert len(set(map(digest, values))) == 2
+
+
+def test_an_item_without_a_stable_form_keeps_no_other_from_having_its_state() -> None:
+    assert identity.states_of([1, threading.Lock(), 2]) == digest(1) + identity.UNKNOWN + digest(2)
+    assert identity.states_of([1, 2]) == digest(1) + digest(2)
+
+
+@pytest.mark.parametrize("same", [0, 1, 2, 3, 4, 5])
+def test_what_two_lists_begin_with_is_found_by_halves(same: int) -> None:
+    items = [bytes([at]) * matching.SIZE for at in range(5)]
+    other = [*items[:same], *(item[::-1][1:] + b"x" for item in items[same:])]
+    for size in (same, 5):
+        assert matching._common(b"".join(items), b"".join(other[:size])) == same * matching.SIZE
+
+
 def test_no_two_values_have_the_same_form() -> None:
     forms = [encode(value) for value in DIFFERENT]
     twice = [form for form, count in Counter(forms).items() if count > 1]

@@ -362,6 +362,7 @@ def test_a_stream_s_table_answers_as_any_other() -> None:
     rng, count = random.Random(3), 60
     plain, stream = table_of(count), ItemTable.of_stream()
     stream.admit(stream.add(range(count)))
+    assert (plain.is_stream, stream.is_stream) == (False, True)
     for table in (plain, stream):
         rng.seed(3)
         for lo in range(0, count, 6):

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from mpqueue._core.state.item_table import DISCARDED, Elsewhere, Failure, ItemTable, make_table
-from mpqueue._parent.journal import chunk_rows, kept_values
+from mpqueue._parent.journal import chunk_rows, kept_values, lots
 from mpqueue._parent.journal.chunk_rows import (
     Results,
     Row,
@@ -97,6 +97,17 @@ def test_numbers_are_written_once_where_all_are_the_same_and_slots_by_the_first_
     assert [written_numbers(array("I", numbers)) for numbers in ([3] * 5, [3], [3, 4])] == [one, one, two]
     assert [written_slots(slots) for slots in (range(4, 7), [4, 5, 6], [4])] == [(4, 7), (4, 7), (4, 5)]
     assert written_slots([4, 6]) == array("Q", [4, 6]).tobytes()
+
+
+def test_many_items_that_were_added_are_in_rows_that_follow_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lots, "MOST", 2)
+    kept: list[Any] = [(b"%d" % at,) for at in range(5)]
+    makers, identities = array("q", (-1,)) * 5, [bytes([at]) * 32 for at in range(5)]
+    rows = [*lots.rows_of(7, kept, [*"abcde"], identities, makers)]
+    assert [(row.first, row.size, row.ids) for row in rows] == [(7, 2, ["a", "b"]), (9, 2, ["c", "d"]), (11, 1, ["e"])]
+    assert b"".join(row.identities or b"" for row in rows) == b"".join(identities)
+    (together,) = lots.rows_of(7, (b"all",), None, None, makers)
+    assert (together.first, together.size, together.ids) == (7, 5, None)
 
 
 def test_a_job_that_grows_may_have_items_that_its_reader_does_not_know_of() -> None:

@@ -6,6 +6,8 @@ Its thread does not start: a test lets it do what it would.
 from __future__ import annotations
 
 import contextlib
+import platform
+import socket
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ from typing import Any
 
 import pytest
 
+import mpqueue
 from mpqueue._parent.journal.chunk_rows import ADD_CHUNK
 from mpqueue._parent.journal.guards import is_held
 from mpqueue._parent.journal.journal_file import Store, connect
@@ -107,6 +110,14 @@ def test_what_is_posted_is_on_disk_before_it_is_said_to_be_done_and_before_what_
     assert journal.waiting == 0
     assert journal.lost is None
     assert not is_held(journal.path)
+
+
+def test_who_has_written_a_journal_stands_in_it(journal: Journal) -> None:
+    journal.ask_later(put_job)
+    end(journal)
+    with contextlib.closing(sqlite3.connect(journal.path)) as connection:
+        written_by = connection.execute("SELECT mpqueue, python, host FROM written_by").fetchall()
+    assert written_by == [(mpqueue.__version__, platform.python_version(), socket.gethostname())]
 
 
 def test_a_journal_that_nobody_closes_holds_up_no_program(journal: Journal) -> None:

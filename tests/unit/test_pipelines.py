@@ -66,6 +66,14 @@ def test_what_one_input_has_yielded_travels_together() -> None:
     assert sizes[:6] == [1, *[20] * 5]  # what is stolen at the end comes after
 
 
+@pytest.mark.parametrize("cancelled", [True, False])
+def test_nothing_comes_to_a_stage_that_is_being_cancelled(cancelled: bool) -> None:
+    second = pipeline_of(FakeLanes(1).stages([through(succeed(), succeed())], [None, None])).jobs[1]
+    second.cancelled = cancelled
+    second.take_arrivals([((0,), succeed())])
+    assert len(second.table) == len(second.pending) == (not cancelled)
+
+
 @pytest.mark.parametrize("kept", [0, 7])
 def test_a_stage_to_which_much_comes_forgets_what_has_passed_on(monkeypatch: pytest.MonkeyPatch, kept: int) -> None:
     """It knows how many there were, and has those that failed, those that run, and the last ones."""

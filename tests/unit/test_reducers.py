@@ -537,6 +537,8 @@ def columns() -> dict[str, Any]:
     import polars as pl
     import pyarrow as pa  # noqa: F401 - the condition for going as Arrow arrays
 
+    assert {pl.Series, pl.DataFrame} <= reducers.table().keys()
+
     rows = 50_000
     numbers = pl.Series(np.arange(rows))
     texts = pl.Series([f"the text of row {at}" if at % 7 else None for at in range(rows)])
