@@ -85,10 +85,10 @@ def test_an_item_without_a_stable_form_keeps_no_other_from_having_its_state() ->
 
 @pytest.mark.parametrize("same", [0, 1, 2, 3, 4, 5])
 def test_what_two_lists_begin_with_is_found_by_halves(same: int) -> None:
-    items = [bytes([at]) * matching.SIZE for at in range(5)]
+    items = [bytes([at]) * identity.SIZE for at in range(5)]
     other = [*items[:same], *(item[::-1][1:] + b"x" for item in items[same:])]
     for size in (same, 5):
-        assert matching._common(b"".join(items), b"".join(other[:size])) == same * matching.SIZE
+        assert matching._common(b"".join(items), b"".join(other[:size])) == same * identity.SIZE
 
 
 def test_no_two_values_have_the_same_form() -> None:

@@ -103,10 +103,10 @@ def test_many_items_that_were_added_are_in_rows_that_follow_each_other(monkeypat
     monkeypatch.setattr(lots, "MOST", 2)
     kept: list[Any] = [(b"%d" % at,) for at in range(5)]
     makers, identities = array("q", (-1,)) * 5, [bytes([at]) * 32 for at in range(5)]
-    rows = [*lots.rows_of(7, kept, [*"abcde"], identities, makers)]
+    rows = [*lots.lots_of(7, kept, [*"abcde"], identities, makers)]
     assert [(row.first, row.size, row.ids) for row in rows] == [(7, 2, ["a", "b"]), (9, 2, ["c", "d"]), (11, 1, ["e"])]
     assert b"".join(row.identities or b"" for row in rows) == b"".join(identities)
-    (together,) = lots.rows_of(7, (b"all",), None, None, makers)
+    (together,) = lots.lots_of(7, (b"all",), None, None, makers)
     assert (together.first, together.size, together.ids) == (7, 5, None)
 
 
