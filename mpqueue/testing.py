@@ -7,7 +7,7 @@ from typing import NoReturn
 from mpqueue._engines.inline import InlinePool
 from mpqueue._engines.inline import crash as _crash
 
-__all__ = ["FakeClock", "InlinePool", "close_shared_pool", "crash"]
+__all__ = ["FakeClock", "InlinePool", "close_shared_pool", "crash", "facts"]
 
 
 def crash(exitcode: int | None = None, signal: str | None = "SIGKILL") -> NoReturn:
@@ -32,6 +32,19 @@ def close_shared_pool(*, kill: bool = False) -> bool:
         shared_pool.close()
         return True
     return shared_pool.end_if_idle()
+
+
+def facts() -> dict[str, bool]:
+    """Which facilities of the operating system are there, by their names; tried out once in this process.
+
+    ``shared memory``: big items and results go through it, else through a socket; ``leases``: it is used again.
+    ``leash``: workers end with the program also while they hold the GIL. ``pidfd``: the kernel tells of ends.
+    ``process table``: processes that left their worker's group are found. ``unnamed semaphores``: nothing of them can
+    stay in ``/dev/shm``.
+    """
+    from mpqueue._os.facts import facts as found  # few programs ask
+
+    return dict(found())
 
 
 class FakeClock:

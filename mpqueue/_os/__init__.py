@@ -11,8 +11,8 @@ module                    what it offers
 ========================  ==========================================================================================
 system                    which system this is, which form is used; the C library
 windows                   the forms for Windows, in a folder of their own
-channels                  the ends of pipes and sockets between processes, each by a number
-selecting                 waiting for many of these ends at once
+facts                     which facilities are there
+channels                  the ends of pipes and sockets between processes, each by a number; waiting for many of them
 files                     files by their descriptors: opened, read and written at an offset
 monotonic                 the clock of both sides
 alarm                     a timer that is set anew without waking a thread

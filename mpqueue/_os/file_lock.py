@@ -61,9 +61,8 @@ def let_go_bytes(file: FileIO, first: int, count: int) -> None:
 
 # -- Linux: locks of open file descriptions, which see the record locks of processes, and are seen by them -------------
 #
-# Where these are refused (gVisor has none, and a filter may know none), the whole of a file is locked both by `flock`
-# and by a record lock. The first keeps what `lock_file` promises among processes that are refused the same; the second
-# is seen by those that are not, as theirs are here.
+# Where these are refused (gVisor has none, and a filter may know none), the portable form is used: processes that are
+# refused them and processes that are not don't see each other's locks.
 
 #: ``struct flock``: type, whence, first byte, how many (0: all), process.
 _FLOCK = struct.Struct("@hhqqi0q")
@@ -81,7 +80,7 @@ def _lock_opening(fd: int) -> None:
     except BlockingIOError:
         raise
     except OSError:
-        _lock_twice(fd)
+        _flock(fd)
 
 
 def _unlock_opening(fd: int) -> None:
@@ -94,20 +93,7 @@ def _opening_is_locked(fd: int) -> bool:
     try:
         return _ask(fd, fcntl.F_OFD_GETLK, fcntl.F_WRLCK, *WHOLE) != fcntl.F_UNLCK
     except OSError:
-        return _is_locked_either_way(fd)
-
-
-def _lock_twice(fd: int) -> None:
-    _flock(fd)
-    try:
-        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        _unflock(fd)
-        raise
-
-
-def _is_locked_either_way(fd: int) -> bool:
-    return _ask(fd, fcntl.F_GETLK, fcntl.F_WRLCK, *WHOLE) != fcntl.F_UNLCK or _is_flocked(fd)
+        return _is_flocked(fd)
 
 
 def _hold_of_opening(fd: int, first: int, count: int) -> bool:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from mpqueue._core.messages import Message
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._os import standard_streams
-from mpqueue._os.selecting import Selector, make_selector
+from mpqueue._os.channels import Selector, make_selector
 from mpqueue._parent.own_faults import found
 from mpqueue._parent.surroundings.replies import Reply
 from mpqueue._parent.waker import Waker

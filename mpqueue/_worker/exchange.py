@@ -20,6 +20,7 @@ from mpqueue._wire.memory.segments import (
     SegmentGoneError,
     SegmentRef,
     SegmentStore,
+    can_lend,
 )
 from mpqueue._wire.pickling.payload import Packed, load, load_several
 
@@ -63,7 +64,9 @@ class WorkerExchange:
     """
 
     def __init__(self, ledger: Ledger | None, *, carries: bool) -> None:
-        self.store = None if ledger is None else LentSegments(ledger, carries=carries)  #: for results
+        self.store = (
+            LentSegments(ledger, carries=carries) if ledger is not None and can_lend() else None
+        )  #: for results
         self.carried: Carried = NOTHING_CARRIED  #: what has come with the frame at hand
         self._done_with: deque[int] = deque()
         self._ledger = ledger

@@ -71,14 +71,6 @@ def check() -> None:
         raise _failure
 
 
-def rearm() -> None:
-    """Make sure that this worker can be asked where it is, whatever the handler has done to its signals.
-
-    To be called before each chunk; costs 0.7 us.
-    """
-    stacks.rearm()
-
-
 # -- what is shared ----------------------------------------------------------------------------------------------------
 
 

@@ -31,7 +31,6 @@ from mpqueue._wire.memory.segments import Carried
 from mpqueue._wire.pickling import classes, main_names
 from mpqueue._wire.pickling.imports import ImportNews, catch_up
 from mpqueue._wire.pickling.payload import Packed, load, view_parts
-from mpqueue._worker import first_steps as guard
 from mpqueue._worker import signals, station
 from mpqueue._worker.chunk import log_records as records
 from mpqueue._worker.chunk import tracing
@@ -133,8 +132,6 @@ class Worker:
     def _run_chunk(self, frame: ChunkFrame, begun: float) -> ReportFrame:
         seat = self.seat
         times = ChunkTimes(begun, own_process=seat.station.is_own_process)
-        if seat.station.is_own_process:
-            guard.rearm()
         seat.home.chunk, seat.home.interval = frame.chunk, max(records.INTERVAL, frame.limit)
         seat.exchange.chunk_begins(frame.chunk, frame.returned)
         take_up(seat.station, frame.means)
@@ -236,7 +233,7 @@ def receive(data: bytes) -> Answer:
         here = station.here()
         assert here is not None, "frames are received in workers only"
         if (asking := here.asking) is not None:
-            segments.ask_writer, segments.hand_over = asking.ask, asking.hand_over
+            segments.ask_writer = asking.ask
         signals.install()
         _worker = Worker(take_seat(here))
         tracing.install(_worker.watchdog.cut_off)

@@ -16,7 +16,6 @@ import pytest
 from mpqueue import ItemStatus, ItemTimeoutError, Job, JobQueue, ResultPicklingError, WorkerCrashedError
 from tests.support import handlers as do
 from tests.support.length import long
-from tests.support.programs import run_program
 from tests.support.recorder import Recorder
 from tests.support.strength import workers_of
 from tests.support.waiting import Gate
@@ -98,26 +97,6 @@ def test_what_runs_when_it_is_noticed_that_the_worker_is_cut_off_pays_nothing(cu
     assert [job.results[0], job.results[2]] == ["left", "right"]
     assert {item.attempts for item in job.items} == {1}
     assert job.items[1].status == "completed" or isinstance(job.items[1].exception, WorkerCrashedError)
-
-
-BYTES_IN_PIPES = """
-    import os
-    os.environ["MPQUEUE_PORTABLE"] = "1"  # where a pipe tells of a worker's end
-    from mpqueue import JobQueue
-    from tests.support import handlers as do
-
-    with JobQueue(1, max_retries=0) as queue:
-        items = ["left", "culprit", "right"]
-        job = queue.run(items, do.only("culprit", do.write_garbage_into_pipes), chunksize=3)
-    print(job.results, job.items[1].error)
-"""
-
-
-def test_bytes_in_what_tells_of_a_worker_s_end_are_not_taken_for_its_end(tmp_path: Path) -> None:
-    told = run_program(tmp_path, BYTES_IN_PIPES).stdout
-    assert told.startswith("['left', None, 'right'] WorkerCrashedError: ")
-    assert "was killed" in told
-    assert "found bytes in what tells of its end" in told
 
 
 @pytest.mark.long(but=["zeros"])

@@ -17,7 +17,6 @@ from typing import Any
 from unittest.mock import patch
 
 from mpqueue._engines.loky import launch
-from mpqueue._engines.loky.loky_pool import COOKIE_ROOM
 from mpqueue._engines.loky.process import strays
 from mpqueue._wire.seed import COOKIE_VARIABLE
 from tests.support.this_system import IS_LINUX
@@ -37,7 +36,7 @@ def forked_workers(*modules: str) -> Iterator[Callable[[], AbstractContextManage
 
     launch.prepare()
     # The name of no pool: whoever sweeps up after one leaves this process alone.
-    server = ForkServer(modules, {COOKIE_VARIABLE: strays.cookie().ljust(COOKIE_ROOM, "-")})
+    server = ForkServer(modules, {COOKIE_VARIABLE: strays.cookie()})
     own, ordinary = os.getpid(), exec_launch.Launching
     one_at_a_time = threading.Lock()  # each queue starts its workers on a thread of its own
 

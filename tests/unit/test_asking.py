@@ -9,13 +9,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from mpqueue._engines.loky.answering import MOST_UNREAD, Answering
+from mpqueue._engines.loky.answering import Answering
 from mpqueue._os.memory import memory_files
 from mpqueue._parent.inbox import Inbox
 from mpqueue._wire.memory import asking, segments
 from mpqueue._wire.memory.asking import Asking, Key
-from mpqueue._wire.memory.handed_over import HandedName, handed_over
-from mpqueue._wire.memory.segments import Segment, SegmentGoneError, SegmentRef, SegmentStore, view
+from mpqueue._wire.memory.segments import CommonSegment, Segment, SegmentRef, view
 from tests.support.systems import LINUX_ONLY
 
 
@@ -135,55 +134,21 @@ def test_where_a_handler_has_put_something_else_in_the_socket_s_place_nothing_is
         one.close()
 
 
-def test_what_a_worker_hands_over_is_taken_once_and_what_nobody_takes_is_closed(
-    answering: Answering, lent: tuple[Segment, SegmentRef]
-) -> None:
-    segment, ref = lent
-    worker = Asking(answering.worker_end)
-    name = HandedName("0123456789abcdef", ref.serial, ref.inode)
-    begun = len(os.listdir("/proc/self/fd"))
-    for serial in range(MOST_UNREAD + 10):
-        worker.hand_over(ref._replace(path=name.process, serial=ref.serial + 1 + serial), segment._fd)
-        answering.look()
-    assert len(os.listdir("/proc/self/fd")) == begun + MOST_UNREAD
-    worker.hand_over(ref._replace(path=name.process), segment._fd)
-    fd = handed_over.take(name, again=True)  # looks by itself
-    assert fd is not None
-    os.close(fd)
-    fd = handed_over.take(name)
-    assert fd is not None
-    assert os.pread(fd, 100, 0) == b"content"
-    os.close(fd)
-    assert handed_over.take(name) is None
-    worker._socket.send(asking.encode_gift(name))  # with no descriptor
-    answering.close()
-    assert len(os.listdir("/proc/self/fd")) == begun - 1
-    worker._socket.close()
-
-
-def test_where_segments_have_no_name_the_reader_copies_what_it_is_handed_and_the_writer_fills_it_again(
-    answering: Answering, monkeypatch: pytest.MonkeyPatch
+def test_where_segments_have_no_path_items_go_otherwise_and_what_is_shared_is_asked_for_and_copied(
+    answering: Answering, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(segments, "can_be_opened_by_others", lambda: False)
     monkeypatch.setattr(segments, "make_sealable", memory_files._make_temporary)
+    assert not segments.can_lend()
+    shared = CommonSegment([memoryview(b"shared")])
+    assert bytes(view(shared.ref)[:6]) == b"shared", "its own"
     worker = Asking(answering.worker_end)
-    monkeypatch.setattr(segments, "hand_over", worker.hand_over)
-    store = SegmentStore()
-    first, _ = store.lend([memoryview(b"first")])
+    monkeypatch.setattr(segments, "process_name", lambda: "another process.")
+    monkeypatch.setattr(segments, "ask_writer", worker.ask)
+    worker._socket.send(key_of(shared.ref))
+    inbox.take(0)
     back: list[int] = []
-    for ref in (first, first._replace(path="another process!")):
-        monkeypatch.setattr(segments, "process_name", lambda: "this process....")
-        if ref is first:  # as its own, without a hand-over
-            monkeypatch.setattr(segments, "process_name", lambda: first.path)
-        else:
-            worker.hand_over(ref, segments._descriptors[ref.serial])
-        found = view(ref, back.append)
-        assert bytes(found[:5]) == b"first"
-        found[:5] = b"mine."
-    assert back == [first.serial] * 2
-    store.take_back([first.serial])
-    second, _ = store.lend([memoryview(b"second")])
-    assert (second.serial, bytes(view(second)[:6])) == (first.serial, b"second")
-    with pytest.raises(SegmentGoneError, match="has not handed it over"):
-        view(second._replace(path="a third process."))
+    found = view(shared.ref, back.append)
+    assert bytes(found[:6]) == b"shared"
+    assert back == [shared.ref.serial]
     worker._socket.close()

@@ -18,10 +18,12 @@ import pytest
 from _pytest.mark import ParameterSet
 
 from mpqueue._os import descriptors, file_lock, file_system, system
+from mpqueue._os.facts import facts
 from mpqueue._os.memory import machine_memory, mappings, memory_files, memory_use
 from mpqueue._os.process import cpu_time
 from mpqueue._os.process.process_table import LinuxProcessTable, PosixProcessTable, ProcessTable
 from tests.support.systems import LINUX_ONLY
+from tests.support.this_system import IS_LINUX
 
 
 def forms(linux: object, posix: object, *more: ParameterSet) -> pytest.MarkDecorator:
@@ -121,16 +123,6 @@ def test_what_is_opened_anew_is_the_same_file_with_an_offset_of_its_own(form: Ca
         os.close(fd)
 
 
-@forms(mappings._count_in_proc, mappings._count_none)
-def test_mappings_that_are_not_counted_are_none(form: Callable[[], int]) -> None:
-    assert (form() > 10) == (form is mappings._count_in_proc)
-
-
-@forms(mappings._read_limit_in_proc, mappings._default_limit)
-def test_a_limit_of_mappings_is_always_known(form: Callable[[], int]) -> None:
-    assert form() >= 1000
-
-
 def test_memory_that_is_no_longer_shared_changes_for_nobody_else() -> None:
     file = memory_files.SharedFile("test", mmap.PAGESIZE)
     with mmap.mmap(file.fd, mmap.PAGESIZE) as memory:
@@ -181,9 +173,7 @@ def test_a_peak_is_not_told_where_the_kernel_does_not_begin_anew(monkeypatch: py
 
 
 @LINUX_ONLY
-def test_where_memfds_are_refused_files_are_made_in_the_temporary_folder_or_in_the_last_one(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_where_memfds_are_refused_files_are_made_in_the_temporary_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> int:
         raise PermissionError(errno.EPERM, "refused")
 
@@ -194,10 +184,6 @@ def test_where_memfds_are_refused_files_are_made_in_the_temporary_folder_or_in_t
     memory_files.SharedFile("test", data=b"in the temporary folder").close()
     assert not memory_files._try_path.__wrapped__()
     monkeypatch.setattr(tempfile, "gettempdir", tell_none)
-    monkeypatch.setattr(memory_files, "_LAST_FOLDER", str(tmp_path))
-    memory_files.SharedFile("test", data=b"in the last one").close()
-    assert not list(tmp_path.iterdir())
-    monkeypatch.setattr(memory_files, "_LAST_FOLDER", str(tmp_path / "none"))
     with pytest.raises(FileNotFoundError, match="set TMPDIR to one"):
         memory_files.make_sealable("test")
 
@@ -272,7 +258,6 @@ def test_a_file_system_is_found_by_its_mount_s_number_and_names_may_have_any_byt
 @forms(
     (file_lock._lock_opening, file_lock._opening_is_locked),
     (file_lock._flock, file_lock._is_flocked),
-    pytest.param((file_lock._lock_twice, file_lock._is_locked_either_way), id="refused", marks=LINUX_ONLY),
 )
 def test_a_lock_on_a_file_survives_that_the_file_is_opened_and_closed_again(
     form: tuple[Callable[[int], None], Callable[[int], bool]], tmp_path: Path
@@ -296,28 +281,6 @@ def test_a_lock_on_a_file_survives_that_the_file_is_opened_and_closed_again(
 
 
 @LINUX_ONLY
-@pytest.mark.parametrize("is_refused_first", [True, False])
-def test_a_process_that_is_refused_locks_of_openings_and_one_that_is_not_see_each_other_s_lock(
-    is_refused_first: bool, tmp_path: Path
-) -> None:
-    one, other = (os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC) for _ in range(2))
-    plain = (file_lock._lock_opening, file_lock._opening_is_locked)
-    refused = (file_lock._lock_twice, file_lock._is_locked_either_way)
-    (lock, _), (lock_too, is_locked) = (refused, plain) if is_refused_first else (plain, refused)
-    try:
-        lock(one)
-        assert is_locked(other)
-        with pytest.raises(BlockingIOError):
-            lock_too(other)
-        os.close(one)
-        one = os.open(tmp_path / "lock", os.O_RDWR | os.O_CLOEXEC)
-        lock(one)  # which the refusal has left nothing in the way of
-    finally:
-        os.close(one)
-        os.close(other)
-
-
-@LINUX_ONLY
 def test_bytes_that_are_held_keep_record_locks_off_until_they_are_let_go(tmp_path: Path) -> None:
     one = FileIO(tmp_path / "file", "w+")
     other = os.open(tmp_path / "file", os.O_RDWR | os.O_CLOEXEC)
@@ -334,3 +297,7 @@ def test_bytes_that_are_held_keep_record_locks_off_until_they_are_let_go(tmp_pat
     finally:
         one.close()
         os.close(other)
+
+
+def test_all_facilities_are_there_on_linux_and_none_in_the_portable_form() -> None:
+    assert set(facts().values()) == {IS_LINUX}

@@ -173,7 +173,7 @@ def test_a_plain_parcel_is_as_large_as_its_bytes() -> None:
 def test_an_anchor_tells_whether_segments_can_be_opened(monkeypatch: pytest.MonkeyPatch) -> None:
     anchor = make_anchor()
     assert anchor is not None
-    assert can_be_opened(anchor.ref) != anchor.ref.is_handed_over
+    assert can_be_opened(anchor.ref) == anchor.ref.has_path
     assert not can_be_opened(anchor.ref._replace(path="7"))
     assert not can_be_opened(anchor.ref._replace(inode=anchor.ref.inode + 1))
 

@@ -4,32 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-from multiprocessing import connection
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from mpqueue._engines.loky.process.worker_process import WorkerProcess
 from mpqueue._os.process import process_handle
 from mpqueue._os.process.own_forks import fork_here
 from mpqueue._os.process.process_handle import LinuxProcess, PosixProcess
 from mpqueue._os.process.process_identity import process_name
 from tests.support.systems import LINUX_ONLY
-
-
-def test_what_is_written_into_a_sentinel_is_not_taken_for_an_end() -> None:
-    sentinel, lives = os.pipe()
-    try:
-        handle = PosixProcess(os.getpid(), sentinel)
-        assert not handle.is_written_to()
-        os.write(lives, b"x")
-        assert handle.is_written_to()
-    finally:
-        os.close(lives)
-    assert handle.wait(0)
-    assert not handle.is_written_to()
-    os.close(sentinel)
 
 
 @LINUX_ONLY
@@ -62,24 +45,6 @@ def test_of_a_process_that_is_gone_there_is_no_handle_without_a_sentinel() -> No
     beyond = int(Path("/proc/sys/kernel/pid_max").read_text())
     with pytest.raises(ProcessLookupError):
         process_handle.open_process(beyond)
-
-
-def test_waiting_for_the_end_while_the_lane_is_closed_does_not_raise(
-    monkeypatch: pytest.MonkeyPatch, pipe: tuple[int, int]
-) -> None:
-    """Found by chaos: a lane that is killed while loky asks for its exit code."""
-    sentinel, lives = pipe
-    os.write(lives, b"x")
-    worker = WorkerProcess(os.getpid(), sentinel)
-    wait = connection.wait
-
-    def wait_and_close(objects: Any, timeout: float) -> Any:
-        ready = wait(objects, 0)
-        worker.close()
-        return ready
-
-    monkeypatch.setattr(connection, "wait", wait_and_close)
-    worker.await_end(1.0)
 
 
 def test_no_process_has_the_name_of_another() -> None:

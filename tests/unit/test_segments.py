@@ -107,6 +107,7 @@ def test_a_view_keeps_what_it_saw_when_its_segment_is_closed() -> None:
 
 
 @FILLED_AGAIN
+@LINUX_ONLY
 def test_a_store_lends_a_segment_again_when_it_is_back() -> None:
     store = SegmentStore()
     first, _ = store.lend(parts(1))
@@ -159,16 +160,13 @@ def test_leases_tell_here_and_not_without_proc(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.fixture
 def few_mappings(monkeypatch: pytest.MonkeyPatch) -> int:
-    """The process may map so many segments, a quarter of what it is allowed."""
-    allowed = 4 * (len(mappings._mapped) + 100)
-    monkeypatch.setattr(mappings, "read_limit", lambda: allowed)
-    monkeypatch.setattr(mappings, "count_mappings", lambda: len(mappings._mapped))
-    monkeypatch.setattr(segments, "room", mappings.Room())
+    """The process may map so many segments."""
+    monkeypatch.setattr(mappings, "MOST_MAPPED", len(mappings._mapped) + 100)
     return 100
 
 
 @LINUX_ONLY
-def test_of_many_segments_a_quarter_of_what_is_allowed_is_mapped_and_the_others_are_copied(few_mappings: int) -> None:
+def test_of_many_segments_some_are_mapped_and_the_others_are_copied(few_mappings: int) -> None:
     store, free = SegmentStore(), list[int]()
     found = []
     for number in range(3 * few_mappings):
@@ -186,33 +184,12 @@ def test_of_many_segments_a_quarter_of_what_is_allowed_is_mapped_and_the_others_
     assert again[0] == 7
 
 
-@pytest.mark.usefixtures("few_mappings")
-def test_where_the_program_has_many_mappings_of_its_own_segments_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mappings, "count_mappings", lambda: mappings.read_limit() - 5)
-    monkeypatch.setattr(mappings, "FIRST_COUNT", 0)
-    monkeypatch.setattr(segments, "room", mappings.Room())
-    free: list[int] = []
-    store = SegmentStore()
-    ref, _ = store.lend(parts(3))
-    assert bytes(view(ref, free.append)[:SIZE]) == bytes(parts(3)[0])
-    assert free == [ref.serial]
-
-
+@LINUX_ONLY
 def test_where_nothing_can_be_mapped_it_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     store = SegmentStore()
     ref, _ = store.lend(parts(1, size=segments.PIECE + 5))
     monkeypatch.setattr(segments, "map_file", lambda *_: None)
     assert bytes(view(ref)[: segments.PIECE + 5]) == bytes(parts(1, size=segments.PIECE + 5)[0])
-
-
-@LINUX_ONLY
-def test_the_mappings_of_a_process_are_counted() -> None:
-    before = mappings.count_mappings()
-    more = [mmap.mmap(-1, mmap.PAGESIZE) for _ in range(50)]
-    assert mappings.count_mappings() >= before + 50
-    for one in more:
-        one.close()
-    assert mappings.read_limit() > before
 
 
 def common(fill: int, *, lent: bool = True) -> CommonSegment:
@@ -223,6 +200,7 @@ def common(fill: int, *, lent: bool = True) -> CommonSegment:
 
 
 @FILLED_AGAIN
+@LINUX_ONLY
 def test_one_for_all_is_filled_again_when_nobody_holds_it() -> None:
     first = common(1)
     serial = first.ref.serial
@@ -248,6 +226,7 @@ def test_one_that_somebody_may_still_map_is_never_filled_again(ending: str) -> N
 
 
 @FILLED_AGAIN
+@LINUX_ONLY
 def test_what_is_spare_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(segments, "KEEP_FREE", 2.5 * SIZE)
     made = [common(number) for number in range(4)]
@@ -281,6 +260,7 @@ def test_a_fork_takes_none_of_its_parent_s() -> None:
 
 
 @FILLED_AGAIN
+@LINUX_ONLY
 def test_nothing_is_kept_for_nobody(user: object) -> None:
     first, second = common(1), common(2)
     del first

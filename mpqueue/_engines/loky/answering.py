@@ -1,4 +1,4 @@
-"""The parent's end of `mpqueue._wire.memory.asking`: gives a worker descriptors, and takes its own."""
+"""The parent's end of `mpqueue._wire.memory.asking`: gives a worker descriptors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import contextlib
 import os
 import socket
 import threading
-from collections import deque
 
 from mpqueue._engines.loky import launch
 from mpqueue._os.channels import NO_SIGNAL
@@ -15,11 +14,7 @@ from mpqueue._os.descriptors import close_all, message_pair
 from mpqueue._os.memory.leases import leases_tell
 from mpqueue._parent.inbox import Inbox
 from mpqueue._wire.memory import asking
-from mpqueue._wire.memory.handed_over import HandedName, handed_over
 from mpqueue._wire.memory.segments import own_descriptor, reopen
-
-#: Segments that a worker has handed over and that have not been read yet: with more of them the oldest goes.
-MOST_UNREAD = 256
 
 #: Questions that are answered at a time, between two messages of the coordinator.
 AT_A_TIME = 16
@@ -36,12 +31,10 @@ class Answering:
         self._fd = self._socket.fileno()
         self._lock = threading.Lock()  # held while the descriptor is used: it must not be another's by then
         self._closed = False
-        self._handed: deque[HandedName] = deque()
 
     def open(self) -> None:
         """From now on look for questions."""
         self._inbox.watch(self._fd, self.look)
-        handed_over.add_source(self)
 
     def close(self) -> None:
         """Look no more."""
@@ -50,17 +43,13 @@ class Answering:
                 self._closed = True
                 self._inbox.forget(self._fd)
                 self._socket.close()
-                handed_over.drop(self._handed)
 
     def look(self) -> None:
-        """Read what the worker has sent. On the inbox's thread, or on one that misses what was handed over."""
+        """Read what the worker has sent. On the inbox's thread."""
         with self._lock:
             try:
                 for _ in range(0 if self._closed else AT_A_TIME):
                     data, descriptors = asking.receive(self._socket)
-                    name = asking.decode_gift(data)
-                    if name is not None and descriptors:
-                        self._keep(name, descriptors.pop())
                     close_all(*descriptors)
                     if not data:
                         self._inbox.forget(self._fd)
@@ -71,12 +60,6 @@ class Answering:
             except OSError:  # reset, or no descriptor left: the worker asks no more, or goes without
                 if self._socket.fileno() >= 0:
                     self._inbox.forget(self._fd)
-
-    def _keep(self, name: HandedName, fd: int) -> None:
-        handed_over.put(name, fd)
-        self._handed.append(name)
-        if len(self._handed) > MOST_UNREAD:
-            handed_over.drop([self._handed.popleft()])
 
     def _answer(self, data: bytes) -> None:
         anew = False

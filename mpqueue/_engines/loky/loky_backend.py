@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import os
 
 from mpqueue._engines.loky.loky_lane import count_cores, count_cpus
 from mpqueue._engines.loky.loky_pool import LokyPool
+from mpqueue._os.facts import facts
 from mpqueue._os.memory import locks
 from mpqueue._os.system import IS_LINUX
 from mpqueue._parent.inbox import Inbox
 from mpqueue._parent.lane_protocol import Capabilities, LanePool, LaneSettings
 from mpqueue.errors import WorkerStartError
+
+log = logging.getLogger("mpqueue")
 
 #: Bytes that must be free where the system keeps semaphores that have names, before workers start.
 SHM_NEEDED = 1 << 20
@@ -33,10 +38,18 @@ class LokyBackend:
         """See `lane_protocol.Backend.open`."""
         if not locks.AVAILABLE:
             _check_shm()
+        _say_what_is_off()
         return LokyPool(settings, inbox)
 
     def __repr__(self) -> str:
         return "LokyBackend()"
+
+
+@functools.cache
+def _say_what_is_off() -> None:
+    """Once in this process."""
+    if off := [name for name, is_there in facts().items() if not is_there]:
+        log.info("this system does without: %s", ", ".join(off))
 
 
 def _check_shm() -> None:

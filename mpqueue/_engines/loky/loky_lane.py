@@ -38,7 +38,7 @@ from mpqueue._engines.loky.parent_line import Line
 from mpqueue._engines.loky.process.worker_process import WorkerProcess
 from mpqueue._os import channels
 from mpqueue._os.descriptors import CAN_PASS
-from mpqueue._os.files import read_at, this_user
+from mpqueue._os.files import read_at
 from mpqueue._os.memory import locks
 from mpqueue._os.memory.memory_files import SharedFile
 from mpqueue._os.process.own_forks import in_each_fork
@@ -161,7 +161,6 @@ class LokyLane:
         self._is_ending = False
         self.is_up = False  #: it has answered; set by its warden
         self.early_later: Callable[[Callable[[], bytes | None]], object] | None = None  #: see `lane_protocol.EarlyLane`
-        self._user = this_user()
         self.ask_for_stack: Callable[[], object] | None = None  #: kills, too; set once it is known how
         self.look_at_stack: Callable[[Callable[[str | None], object]], object] | None = (
             None  #: set once it is known how
@@ -253,10 +252,6 @@ class LokyLane:
         self.thread: threading.Thread = self._executor._executor_manager_thread
         _bound_join(self.thread, self.worker)
         _take_over_killing(self._executor)
-        if not IS_WINDOWS:  # there its handle reports its end in time
-            from mpqueue._engines.loky.exec_launch import await_exitcode
-
-            await_exitcode(self._process._popen, self.worker)
 
     def forget_names(self) -> None:
         """Once the worker has opened them, take the semaphores' names out of the file system, if they have any.
@@ -271,8 +266,6 @@ class LokyLane:
 
     def send(self, frame: bytes, tell: Tell) -> None:
         """See `lane_protocol.Lane.send`. 10 us."""
-        if this_user() != self._user:  # what it could open when the worker started it can't any more
-            self.take_results_by_pipe()
         if self._begin(tell):
             self._line.send(frame)
 

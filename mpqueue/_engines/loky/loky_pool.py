@@ -51,9 +51,6 @@ SHORT_LIMIT, SHORT_LOOK = 0.7, 0.02
 STARTS_LIMIT = 30.0
 THREAD_LIMIT = 1.0
 
-#: Characters that a cookie has at most.
-COOKIE_ROOM = 120
-
 #: Seconds after which it looks for what programs that died have left: that goes through /proc, while workers start.
 ORPHANS_AFTER = 0.5
 
@@ -149,8 +146,7 @@ class LokyPool:
             return launch_importing(preload)
         from mpqueue._engines.loky.forking.preloading import Preloading  # most programs do without
 
-        # Forked from it, a worker shows others its own cookie in the same place, which is longer.
-        cookie = strays.cookie(self._number).ljust(COOKIE_ROOM, "-")
+        cookie = strays.cookie(self._number)
         self._preloading = Preloading(
             preload, lambda: worker_environment(self._settings, self._cpus, cookie, os.environ)
         )

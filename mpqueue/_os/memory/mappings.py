@@ -1,12 +1,11 @@
 """Mappings of files into memory, unmapped when nothing views them any more, and counted.
 
 The kernel allows a process so many mappings (``vm.max_map_count``, 65,530 by default), and then refuses it every
-allocation of memory. So segments are mapped only well below that; beyond it their readers copy them.
+allocation of memory. So a quarter of them is used at most; beyond it, the readers of segments copy them.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import functools
 import mmap
@@ -15,17 +14,10 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from mpqueue._os.system import c_library, choose
+from mpqueue._os.system import c_library
 
-#: What the kernel allows where it does not say.
-DEFAULT_LIMIT = 65_530
-
-#: Of what the kernel allows, the part that may be mapped by this module, and in all of the process.
-OWN_PART, WHOLE_PART = 1 / 4, 1 / 2
-
-#: How many mappings are made before those of the process are counted for the first time, and then at least between two
-#: counts. To count takes 0.5 us for each that there is.
-FIRST_COUNT, BETWEEN_COUNTS = 64, 1024
+#: Mappings that are made by this module at a time, at most.
+MOST_MAPPED = 16_384
 
 
 _libc: Any = None
@@ -126,56 +118,9 @@ def _unmap(address: int, size: int, on_end: Callable[[], object] | None, _: obje
 class Room:
     """Whether one more segment may be mapped. Used on any thread: what two threads do at once is off by one or two."""
 
-    def __init__(self) -> None:
-        self._asked = 0
-        self._count_at = FIRST_COUNT
-        self._others = 0  #: mappings of the process that are not ours, when they were counted last
-        self._limit = DEFAULT_LIMIT
-
     def is_left(self) -> bool:
-        """To be asked once for each. Costs 0.3 us."""
-        self._asked += 1
-        if self._asked >= self._count_at:
-            self._count()
-        own = len(_mapped)
-        return own < self._limit * OWN_PART and own + self._others < self._limit * WHOLE_PART
+        """To be asked once for each. Costs 0.1 us."""
+        return len(_mapped) < MOST_MAPPED
 
-    def _count(self) -> None:
-        total = count_mappings()
-        self._count_at = self._asked + max(BETWEEN_COUNTS, total // 4)
-        self._others = max(total - len(_mapped), 0)
-        self._limit = read_limit()
-
-
-def _count_in_proc() -> int:
-    count = 0
-    with contextlib.suppress(OSError), open("/proc/self/maps", "rb", buffering=0) as lines:
-        while part := lines.read(1 << 16):
-            count += part.count(b"\n")
-    return count
-
-
-def _count_none() -> int:
-    return 0
-
-
-#: How many mappings this process has; 0 where that is not told.
-count_mappings = choose(linux=_count_in_proc, posix=_count_none)
-
-
-def _read_limit_in_proc() -> int:
-    try:
-        with open("/proc/sys/vm/max_map_count", "rb", buffering=0) as file:
-            return int(file.read())
-    except (OSError, ValueError):
-        return DEFAULT_LIMIT
-
-
-def _default_limit() -> int:
-    return DEFAULT_LIMIT
-
-
-#: How many mappings the system allows a process; `DEFAULT_LIMIT` where that is not told.
-read_limit = choose(linux=_read_limit_in_proc, posix=_default_limit)
 
 room = Room()

@@ -8,7 +8,6 @@ which they open it, and goes with its last handle; Windows writes it to the disk
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import functools
 import os
@@ -63,11 +62,6 @@ class SharedFile:
             self.fd = -1
 
 
-#: Where temporary files are made if there is no folder for them: it is writable in most containers whose other folders
-#: are not, and small in many.
-_LAST_FOLDER: str | None = choose(linux="/dev/shm", posix=None)  # noqa: S108 - without a name from the beginning
-
-
 def _make_memfd(label: str) -> int:
     try:
         return _memfd(label, os.MFD_CLOEXEC)  # type: ignore[attr-defined,unused-ignore]
@@ -95,20 +89,12 @@ def _make_instead(label: str, error: AttributeError | OSError) -> int:
 def _make_temporary(label: str) -> int:
     if sys.platform == "win32":
         return windows.make_temporary(label)
-    prefix = f"mpqueue-{label}-"
     try:
-        return _temporary(prefix, None)
+        with tempfile.TemporaryFile(prefix=f"mpqueue-{label}-") as file:
+            return duplicate(file.fileno())
     except FileNotFoundError as error:  # `tempfile` has tried all folders that it knows
-        if _LAST_FOLDER is not None:
-            with contextlib.suppress(OSError):
-                return _temporary(prefix, _LAST_FOLDER)
         text = f"expected a folder where temporary files can be made, got none; set TMPDIR to one ({error.strerror})"
         raise FileNotFoundError(errno.ENOENT, text) from None
-
-
-def _temporary(prefix: str, folder: str | None) -> int:
-    with tempfile.TemporaryFile(prefix=prefix, dir=folder) as file:
-        return duplicate(file.fileno())
 
 
 #: The descriptor of such a file, empty, private to this process, and no standard stream. Raises OSError, with the cure

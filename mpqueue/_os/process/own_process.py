@@ -10,9 +10,7 @@ import time
 from mpqueue._os.process.proc_file import read
 from mpqueue._os.system import choose
 
-#: Which fields of /proc/self/stat, from the state on, say where the variables begin and end in memory.
-_ENV_START, _ENV_END = 47, 48
-#: And which one says when it was started.
+#: Which field of /proc/self/stat, from the state on, says when it was started.
 _STARTED = 19
 
 
@@ -33,33 +31,6 @@ def python_threads() -> list[str]:
 #: The names of the threads that this process has beside its main one, as the system calls them, those of C libraries
 #: too; where it never tells, those of Python's. Raises OSError on Linux without /proc.
 other_threads = choose(linux=_list_in_proc, posix=python_threads)
-
-
-def _show_in_memory(name: str, value: str) -> bool:
-    import ctypes  # only where it is used
-
-    fields = read("/proc/self/stat").rpartition(b")")[2].split()
-    start, end = int(fields[_ENV_START]), int(fields[_ENV_END])
-    block = b"\0" + ctypes.string_at(start, end - start)
-    variable = b"\0" + os.fsencode(name) + b"="
-    at = block.find(variable)
-    if at < 0:
-        return False
-    begin = at + len(variable)
-    room, told = block.index(b"\0", begin) - begin, os.fsencode(value)
-    if len(told) > room:
-        return False
-    ctypes.memmove(start + begin - 1, told.ljust(room, b"-"), room)
-    return True
-
-
-def _show_nothing(name: str, value: str) -> bool:  # noqa: ARG001 - nothing is shown there
-    return False
-
-
-#: Have others see that value of a variable which this process was started with, followed by dashes where it was longer;
-#: False where it was shorter, or was not there. To be called once in a fork: what it was started with is gone then.
-show_environment = choose(linux=_show_in_memory, posix=_show_nothing)
 
 
 def _start_by_ticks() -> float | None:

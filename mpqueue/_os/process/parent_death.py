@@ -4,9 +4,7 @@ The worker asks the kernel for SIGKILL to its group as soon as there is somethin
 can write into it any more. So a byte from the parent ends it, and so does the parent's death: also while it holds the
 global lock, where a filter refuses `pidfd_send_signal` or `prctl`, and where the parent is another user by now. It
 names a group, not a number, so it never hits a stranger. Where the kernel can't do that (it is Linux's), or a filter
-refuses it, a shell in the worker's group does, the *guard*: it reads the leash, and then kills its group. Where there
-is no guard either, a thread in the worker does, which does not get to run while a handler holds the global lock in C
-code.
+refuses it, a thread in the worker does, which does not get to run while a handler holds the global lock in C code.
 
 On Windows the leash is a job object, which holds the worker, and all that it starts, from before its first step.
 
@@ -25,9 +23,9 @@ import threading
 import weakref
 from typing import TypeAlias
 
-from mpqueue._os.descriptors import close_all, is_readable, move, open_descriptors
-from mpqueue._os.process.own_forks import end_at_once, fork_here, in_each_fork
-from mpqueue._os.system import IS_WINDOWS, c_library, choose
+from mpqueue._os.descriptors import is_readable
+from mpqueue._os.process.own_forks import in_each_fork
+from mpqueue._os.system import IS_LINUX, IS_WINDOWS, c_library, choose
 
 if sys.platform == "win32":
     from mpqueue._os.windows.held_processes import JobObject
@@ -49,7 +47,7 @@ class PipeLeash:
         """End the worker and its group. One that has not got hold of its leash yet ends as soon as it does."""
         if self._write_end >= 0:
             with contextlib.suppress(BlockingIOError):  # it was pulled a thousand times
-                os.write(self._write_end, b"\n")  # a line, for which the guard waits
+                os.write(self._write_end, b"\n")
 
     def close(self) -> None:
         """Let go, which ends whatever is left of the group."""
@@ -158,47 +156,30 @@ def _hold_by_kernel(leash: int) -> bool:
     return True
 
 
-#: What the guard runs, with the leash under this number. The subshell outlives the shell, so it is no child of the
-#: worker's: a handler that waits for all its children does not wait for this one.
-_AT = 3
-_GUARD = f"(read line; kill -9 0) <&{_AT} &"
+def _hold_nothing(leash: int) -> bool:  # noqa: ARG001 - it is Linux's
+    return False
 
 
-def _hold_by_guard(leash: int) -> bool:
-    try:
-        shell = fork_here()
-    except OSError:
+def kernel_holds_leashes() -> bool:
+    """Whether the kernel sends a signal of one's choice where a pipe is readable: asked of one that sends none."""
+    if not IS_LINUX:
         return False
-    if shell == 0:
-        try:
-            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # a handler may signal its group
-            null = os.open(os.devnull, os.O_RDWR)
-            move([null, leash], [0, _AT])
-            for number in (0, _AT):
-                os.set_inheritable(number, True)
-            for number in (1, 2):
-                os.dup2(0, number)
-            close_all(*(fd for fd in open_descriptors() if fd > _AT))
-            os.execv("/bin/sh", ["sh", "-c", _GUARD])  # noqa: S606 - it is the shell, and the text is ours
-        finally:
-            end_at_once(1)
+    reader, writer = os.pipe()
     try:
-        return os.waitstatus_to_exitcode(os.waitpid(shell, 0)[1]) == 0
-    except ChildProcessError:  # SIGCHLD is ignored, as it was in the parent: its end is not reported
-        return True
-
-
-def _hold_here(leash: int) -> bool:
-    return _hold_by_kernel(leash) or _hold_by_guard(leash)
+        fcntl.fcntl(reader, fcntl.F_SETSIG, signal.SIGURG)  # type: ignore[attr-defined,unused-ignore]
+    finally:
+        os.close(reader)
+        os.close(writer)
+    return True
 
 
 #: Have SIGKILL sent to this group once the leash is pulled or let go; False where that can't be. What that may hit is
-#: settled here, as the user that this is now: the parent may become another one. By a guard it costs 4 ms.
-hold_leash = choose(linux=_hold_here, posix=_hold_by_guard)
+#: settled here, as the user that this is now: the parent may become another one.
+hold_leash = choose(linux=_hold_by_kernel, posix=_hold_nothing)
 
 
 def _watch(leash: int) -> None:
-    """Do on a thread what neither the kernel nor a guard does."""
+    """Do on a thread what the kernel does not."""
     try:
         is_readable(leash, None)
     finally:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import struct
 import sys
 import threading
 from collections.abc import Callable
@@ -22,14 +21,6 @@ from mpqueue._os.system import IS_WINDOWS, choose
 
 if sys.platform == "win32":
     from mpqueue._os.windows.held_processes import WindowsProcess
-else:
-    import fcntl
-
-#: `PIDFD_GET_INFO` asked for the exit code: Linux 6.15 tells it even after other code has reaped the process.
-_PIDFD_GET_INFO = 0xC040FF0B
-_PIDFD_INFO_EXIT = 1 << 3
-_EXIT_CODE_AT = 60
-_INFO_SIZE = 64
 
 #: How `os.waitid` asks for an exit code, and leaves it to be asked for again.
 _HOW = 0 if IS_WINDOWS else os.WEXITED | os.WNOWAIT | os.WNOHANG
@@ -54,16 +45,10 @@ class ProcessHandle(Protocol):
     def wait(self, seconds: float) -> bool:
         """Wait for its end, so long at most; whether it has ended. At once False where there is no descriptor."""
 
-    def duplicate(self) -> int | None:
-        """A descriptor that is readable once the process has ended, and stays so after `close`; the caller closes it.
-
-        None where there is none of its own: the sentinel tells all that is known.
-        """
-
     def exit_code(self) -> int | None:
         """How it ended: a number from 0 on, or minus the number of the signal. It is left to be reaped by its starter.
 
-        None: it has not ended, or other code has reaped it and the system does not tell, or it is no child.
+        None: it has not ended, or other code has reaped it, or it is no child.
         """
 
     def await_last_moments(self, has_ended: Callable[[], bool]) -> None:
@@ -71,9 +56,6 @@ class ProcessHandle(Protocol):
 
         At once for a pidfd, which tells it in time; within 0.25 s if it does not end.
         """
-
-    def is_written_to(self) -> bool:
-        """Whether the descriptor is readable because the process wrote into it, not by its end. Never a pidfd."""
 
     def is_stopped(self) -> bool:
         """Whether a signal has stopped it; False where the system does not tell."""
@@ -98,27 +80,14 @@ class LinuxProcess:
         return self._fd
 
     def send(self, number: int) -> None:
-        """See `ProcessHandle.send`. By its number where no signals go to pidfds, while it is known to live."""
-        if self._fd < 0:
-            return
-        try:
-            signal.pidfd_send_signal(self._fd, number)  # type: ignore[attr-defined,unused-ignore]
-        except ProcessLookupError:
-            pass
-        except OSError:
-            if not self.wait(0):  # dead: the number may be a stranger's in a moment
-                _send_by_number(self._pid, number)
+        """See `ProcessHandle.send`."""
+        if self._fd >= 0:
+            with contextlib.suppress(OSError):  # it has ended, or the system refuses
+                signal.pidfd_send_signal(self._fd, number)  # type: ignore[attr-defined,unused-ignore]
 
     def wait(self, seconds: float) -> bool:
         """See `ProcessHandle.wait`."""
         return self._fd >= 0 and is_readable(self._fd, seconds)
-
-    def duplicate(self) -> int | None:
-        """See `ProcessHandle.duplicate`."""
-        try:
-            return os.dup(self._fd)
-        except OSError:
-            return None
 
     def exit_code(self) -> int | None:
         """See `ProcessHandle.exit_code`."""
@@ -126,30 +95,12 @@ class LinuxProcess:
             return None
         try:
             ended: Any = os.waitid(os.P_PIDFD, self._fd, _HOW)  # type: ignore[attr-defined,unused-ignore]
-        except ChildProcessError:
-            return self._told_by_kernel()
-        except OSError:  # the system has no such call
+        except OSError:  # reaped, no child, or the system has no such call
             return None
         return _code_of(ended)
 
-    def _told_by_kernel(self) -> int | None:
-        info = bytearray(struct.pack("Q", _PIDFD_INFO_EXIT).ljust(_INFO_SIZE, b"\0"))
-        try:
-            fcntl.ioctl(self._fd, _PIDFD_GET_INFO, info)
-        except OSError:
-            return None
-        (told,) = struct.unpack_from("Q", info)
-        if not told & _PIDFD_INFO_EXIT:
-            return None
-        (status,) = struct.unpack_from("i", info, _EXIT_CODE_AT)
-        return os.waitstatus_to_exitcode(status)
-
     def await_last_moments(self, has_ended: Callable[[], bool]) -> None:
         """See `ProcessHandle.await_last_moments`."""
-
-    def is_written_to(self) -> bool:
-        """See `ProcessHandle.is_written_to`."""
-        return False
 
     def is_stopped(self) -> bool:
         """See `ProcessHandle.is_stopped`."""
@@ -188,15 +139,12 @@ class PosixProcess:
 
     def send(self, number: int) -> None:
         """See `ProcessHandle.send`."""
-        _send_by_number(self._pid, number)
+        with contextlib.suppress(OSError):  # it has ended, or the system refuses
+            os.kill(self._pid, number)
 
     def wait(self, seconds: float) -> bool:
         """See `ProcessHandle.wait`."""
         return self._sentinel >= 0 and is_readable(self._sentinel, seconds)
-
-    def duplicate(self) -> int | None:
-        """See `ProcessHandle.duplicate`."""
-        return None
 
     def exit_code(self) -> int | None:
         """See `ProcessHandle.exit_code`."""
@@ -214,13 +162,6 @@ class PosixProcess:
             if has_ended():
                 return
             threading.Event().wait(_LAST_PAUSE)
-
-    def is_written_to(self) -> bool:
-        """See `ProcessHandle.is_written_to`. What was written is taken out."""
-        try:
-            return self.wait(0) and os.read(self._sentinel, 1) != b""
-        except OSError:
-            return False
 
     def is_stopped(self) -> bool:
         """See `ProcessHandle.is_stopped`."""
@@ -297,8 +238,3 @@ def _code_of(ended: Any) -> int | None:
         return None
     code: int = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
     return code
-
-
-def _send_by_number(pid: int, number: int) -> None:
-    with contextlib.suppress(OSError):  # it has ended, or the system refuses
-        os.kill(pid, number)

@@ -33,9 +33,6 @@ if sys.platform == "win32":
             finally:
                 os.close(file)
 
-    def rearm() -> None:
-        """Nothing that a handler does changes this."""
-
     def ask(send: Callable[[int], object], pipe: int) -> None:  # noqa: ARG001 - no signal does
         """Ask a process, by the parent's end of what it writes into."""
         channels.write(pipe, b"?")
@@ -50,25 +47,11 @@ else:
     #: Asks a process where it is. A rare one, so that a handler hardly has a use of its own for it.
     STACK_SIGNAL: int = getattr(signal, "SIGRTMAX", signal.SIGUSR2 + 3) - 3
 
-    _pipe = -1
-
     def answer(pipe: int) -> None:
         """From now on, write the stacks of all threads into this end when it is asked by the other one."""
-        global _pipe
         # What does not fit into the pipe is lost rather than waited for: it may never be read.
         channels.set_blocking(pipe, False)
         faulthandler.register(STACK_SIGNAL, pipe, all_threads=True)
-        _pipe = pipe
-
-    def rearm() -> None:
-        """Whatever was done to signals, it answers. 0.7 us.
-
-        Registering alone would not do: faulthandler takes a signal that it has registered before for its own, even
-        after other code has taken it.
-        """
-        if _pipe >= 0:
-            faulthandler.unregister(STACK_SIGNAL)
-            faulthandler.register(STACK_SIGNAL, _pipe, all_threads=True)
 
     def ask(send: Callable[[int], object], pipe: int) -> None:  # noqa: ARG001 - it writes there
         """Ask a process, by what sends it a signal."""

@@ -98,10 +98,6 @@ class WindowsProcess:
         """See `ProcessHandle.wait`."""
         return bool(self._handle) and has_ended(self._handle, seconds)
 
-    def duplicate(self) -> int | None:
-        """See `ProcessHandle.duplicate`: the sentinel is exact."""
-        return None
-
     def exit_code(self) -> int | None:
         """See `ProcessHandle.exit_code`."""
         with self._lock:
@@ -113,10 +109,6 @@ class WindowsProcess:
         """See `ProcessHandle.await_last_moments`."""
         self.wait(_LAST_MOMENTS)
         has_ended()
-
-    def is_written_to(self) -> bool:
-        """See `ProcessHandle.is_written_to`: a handle of the system's is not."""
-        return False
 
     def is_stopped(self) -> bool:
         """See `ProcessHandle.is_stopped`: not told."""

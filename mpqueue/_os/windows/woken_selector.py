@@ -16,7 +16,7 @@ _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 
 class WokenSelector:
-    """A `mpqueue._os.selecting.Selector` for sockets, by their numbers. `select` takes 512 of them at most."""
+    """A `mpqueue._os.channels.Selector` for sockets, by their numbers. `select` takes 512 of them at most."""
 
     def __init__(self) -> None:
         self._keys: dict[int, selectors.SelectorKey] = {}

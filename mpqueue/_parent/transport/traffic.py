@@ -56,6 +56,7 @@ from mpqueue._wire.memory.segments import (
     CommonSegment,
     SegmentGoneError,
     SegmentStore,
+    can_lend,
     spare,
     view,
 )
@@ -155,7 +156,8 @@ class Traffic:
         self._packers = packers
         self._handle = handle
         self._engine = books.engine
-        self._store = SegmentStore() if self._engine.shares_memory or self._engine.carries_segments else None
+        in_segments = (self._engine.shares_memory or self._engine.carries_segments) and can_lend()
+        self._store = SegmentStore() if in_segments else None
         self._imports = ImportWatch()
         self._work_came = False
         self._accounts: dict[tuple[int, int], _Account] = {}
@@ -405,8 +407,7 @@ class Traffic:
 
     def _contents(self, packed: PackedItems) -> dict[int, memoryview]:
         """What is in the segments that these items are in."""
-        assert self._store is not None
-        contents = {ref.serial: self._store.contents(ref) for ref in packed.segments}
+        contents = {} if self._store is None else {ref.serial: self._store.contents(ref) for ref in packed.segments}
         contents.update((segment.ref.serial, view(segment.ref)) for segment in packed.held)
         return contents
 
@@ -450,17 +451,19 @@ class Traffic:
     def take_back(self, lane: int, generation: int, serials: Sequence[int]) -> None:
         """This worker has no view of these any more."""
         account = self._accounts.get((lane, generation))
-        if account is not None and self._store is not None:
+        if account is not None:
             account.lent.difference_update(serials)
-            self._store.take_back(serials)
+            if self._store is not None:
+                self._store.take_back(serials)
             for serial in serials:
                 account.take_back(serial)
 
     def lane_gone(self, lane: int, generation: int) -> None:
         """This worker is no more; what it held may still be mapped by a child of it, so it is not used again."""
         account = self._accounts.pop((lane, generation), None)
-        if account is not None and self._store is not None:
-            self._store.give_up(sorted(account.lent))
+        if account is not None:
+            if self._store is not None:
+                self._store.give_up(sorted(account.lent))
             account.give_up()
 
     def close(self) -> None:

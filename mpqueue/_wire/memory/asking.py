@@ -8,8 +8,6 @@ A question is a key: which segment. The answer is the same key, with a descripto
 segment. They go over a socket of their own, from and to any thread of the worker; in the parent the coordinator
 answers. What else a handler writes there is not a key, and ignored.
 
-Where no segment has a name, the worker hands its own over by the same socket, before the message that names it.
-
 A resource tracker is a process of `multiprocessing` or loky that removes the names of what is left in /dev/shm. All
 processes of a program have one in common: one of the worker's own would be killed together with it, or take away what
 others still use. But few jobs need any, so the parent starts it when a worker asks for it.
@@ -25,16 +23,16 @@ import threading
 from typing import NamedTuple
 
 from mpqueue._os import descriptors
-from mpqueue._wire.memory.handed_over import HandedName
 from mpqueue._wire.memory.segments import PATIENCE, SegmentRef
 
 _KEY = struct.Struct("=4sQQ")
 _MAGIC = b"mpq?"
-_GIFT = struct.Struct("=4s16sQQ")
-_GIFT_MAGIC = b"mpq!"
 
 #: Modules with a resource tracker; the name of one is the question for its descriptor.
 TRACKERS = ("multiprocessing.resource_tracker", "loky.backend.resource_tracker")
+
+#: Bytes from which on a message is no question.
+_LONGEST = 64
 
 #: Answers to earlier questions that are skipped.
 _SKIPPED = 64
@@ -60,22 +58,9 @@ def decode(data: bytes) -> Key | None:
     return Key(serial, inode) if magic == _MAGIC else None
 
 
-def encode_gift(name: HandedName) -> bytes:
-    """What is sent with the descriptor of that segment."""
-    return _GIFT.pack(_GIFT_MAGIC, name.process.encode("ascii"), name.serial, name.inode)
-
-
-def decode_gift(data: bytes) -> HandedName | None:
-    """Which segment's descriptor came with it; None where it is something else."""
-    if len(data) != _GIFT.size:
-        return None
-    magic, process, serial, inode = _GIFT.unpack(data)
-    return HandedName(process.decode("ascii", "replace"), serial, inode) if magic == _GIFT_MAGIC else None
-
-
 def receive(end: socket.socket) -> tuple[bytes, list[int]]:
     """See `descriptors.receive`: what is longer is none of these messages."""
-    return descriptors.receive(end, _GIFT.size + 1)
+    return descriptors.receive(end, _LONGEST)
 
 
 class Asking:
@@ -109,15 +94,6 @@ class Asking:
                 if error.errno == errno.EMFILE:
                     raise
                 return None
-
-    def hand_over(self, ref: SegmentRef, fd: int) -> None:
-        """Send a segment of this process's to the parent. Raises OSError where that can't be done."""
-        if os.getpid() != self._process:
-            raise OSError(errno.EPERM, "a fork of a worker has nothing to hand over")
-        with self._lock:
-            if not self._is_ours():
-                raise OSError(errno.EBADF, "a handler has closed the socket to the parent")
-            socket.send_fds(self._socket, [encode_gift(HandedName(ref.path, ref.serial, ref.inode))], [fd])
 
     def _is_ours(self) -> bool:
         """A handler may have closed it, and have something of its own under this number."""

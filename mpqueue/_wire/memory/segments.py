@@ -28,10 +28,9 @@ maps it is not told, so it is filled once.
 Where the other side is on another machine, an engine may carry what is in a segment there (`Carried`): its reader
 copies that, and then the segment may be filled again.
 
-Where files in memory have no path (on other systems, without ``/proc``, or where memfds are refused), a segment
-is handed over: its writer sends a descriptor, see `mpqueue._wire.memory.asking`. It is not sealed there, and the system
-does not say who maps it: so its reader copies what is in there, and then it may be filled again. Its name says which of
-the two it is, since that is up to what its writer may do: see `can_be_opened_by_others`.
+Where files in memory have no path (on other systems, without ``/proc``, or where memfds are refused), items and results
+go through the pipe. Handlers and what is shared are in temporary files, which workers ask for and copy, see
+`mpqueue._wire.memory.asking`: so they go over once.
 """
 
 from __future__ import annotations
@@ -56,7 +55,6 @@ from mpqueue._os.memory.mappings import map_file, populate, room
 from mpqueue._os.memory.memory_files import can_be_opened_by_others, make_sealable, may_be_one, path_of, seal
 from mpqueue._os.process.own_forks import in_each_fork
 from mpqueue._os.process.process_identity import process_name
-from mpqueue._wire.memory.handed_over import HandedName, handed_over
 
 log = logging.getLogger("mpqueue")
 
@@ -91,9 +89,9 @@ class SegmentRef(NamedTuple):
     inode: int  #: tells it from whatever else is found under this path
 
     @property
-    def is_handed_over(self) -> bool:
-        """True where it is had by a descriptor that its writer sends, and copied; else it is opened, and mapped."""
-        return self.path[:1] not in ("/", "\\")
+    def has_path(self) -> bool:
+        """True where it is opened by its path, and mapped; else its writer is asked for it, and it is copied."""
+        return self.path[:1] in ("/", "\\")
 
 
 class Pieces(NamedTuple):
@@ -130,13 +128,6 @@ def _ask_nobody(_: SegmentRef) -> int | None:
 #: How a segment is had that can't be opened by its name: a descriptor, or None. Set in workers.
 ask_writer: Callable[[SegmentRef], int | None] = _ask_nobody
 
-
-def _hand_nothing_over(_: SegmentRef, __: int) -> None:
-    """It can be opened by its name, or is asked for."""
-
-
-#: How a worker hands a segment over that it has written, with its descriptor. Raises OSError. Set in workers.
-hand_over: Callable[[SegmentRef, int], None] = _hand_nothing_over
 
 #: The descriptors of this process's segments, by serial.
 _descriptors: dict[int, int] = {}
@@ -183,11 +174,6 @@ class Segment:
                 self._seal()
         return SegmentRef(self._path, self.serial, size, self._inode)
 
-    def hand_over(self, ref: SegmentRef) -> None:
-        """Send it to its reader, where that can't open it. Raises OSError."""
-        if ref.is_handed_over:
-            hand_over(ref, self._fd)
-
     def _seal(self) -> None:
         """From now on nothing is written by the descriptor, which a handler may have hit upon: only by our mapping.
 
@@ -220,15 +206,13 @@ class Segment:
     @property
     def can_be_filled_again(self) -> bool:
         """False where `is_unshared` is never true."""
-        return not self._has_path or leases_tell()
+        return self._has_path and leases_tell()
 
     def is_unshared(self) -> bool:
         """True if no process maps this segment or has it open, apart from this one to write; false if in doubt. 3 us.
 
-        The kernel knows, see `mpqueue._os.memory.leases`. Copied data is not mapped.
+        The kernel knows, see `mpqueue._os.memory.leases`.
         """
-        if not self._has_path:
-            return _is_segment(self._fd, self._inode)
         if not leases_tell() or not _is_segment(self._fd, self._inode):  # a handler may have closed it, or more
             return False
         if not self._can_be_leased:
@@ -250,7 +234,7 @@ def enter(ref: SegmentRef, fd: int) -> SegmentRef:
     """The name by which others have that segment from this process, which has it open, until `strike_out`."""
     serial = next(_serials)
     _descriptors[serial] = fd
-    return SegmentRef(process_name() if ref.is_handed_over else path_of(fd), serial, ref.size, ref.inode)
+    return SegmentRef(path_of(fd), serial, ref.size, ref.inode)
 
 
 def strike_out(serial: int) -> None:
@@ -319,6 +303,14 @@ def _best(free: Iterable[Segment], size: int) -> Segment | None:
     return min(fitting, key=lambda found: found.capacity, default=None)
 
 
+def can_lend() -> bool:
+    """Whether other processes could open what a `SegmentStore` lends; there is no use in one otherwise."""
+    try:
+        return can_be_opened_by_others()
+    except OSError:  # no descriptor left: it can't be tried now
+        return True
+
+
 class SegmentStore:
     """The segments that one side writes, lends and reuses. Any thread may use it; none waits while another writes."""
 
@@ -332,7 +324,6 @@ class SegmentStore:
         offsets, size = layout(buffers)
         segment = self._take(size)
         ref = segment.fill(buffers, offsets, size)
-        segment.hand_over(ref)
         with self._lock:
             self._lent[segment.serial] = segment
         return ref, offsets
@@ -466,16 +457,15 @@ def view(
     """The reader's side: the segment, or a part of it, as writable memory of one's own.
 
     When the last view of it is gone it is unmapped, and ``on_free`` is called with its serial, on whatever thread drops
-    that view. Where this process has many mappings, or was handed the segment, it is copied, and free at once.
+    that view. Where this process has many mappings, or the segment has no path, it is copied, and free at once.
 
     Raises `SegmentGoneError`, or OSError where it can't be opened or read. Where this process has no descriptor left
     it waits for one, `PATIENCE` seconds at most: nothing is wrong with what is in there.
     """
     free = None if on_free is None else functools.partial(on_free, ref.serial)
-    fd = open_to_read(ref, again=on_free is None)
+    fd = open_to_read(ref)
     try:
-        may_map = not ref.is_handed_over and room.is_left()
-        memory = map_file(ref.size, mappings.PRIVATE, fd, free) if may_map else None
+        memory = map_file(ref.size, mappings.PRIVATE, fd, free) if ref.has_path and room.is_left() else None
         if memory is not None:
             return memoryview(memory).cast("B")[begin:end]
         copy = memoryview(bytearray((ref.size if end is None else end) - begin))
@@ -497,19 +487,16 @@ def _read_all(fd: int, memory: memoryview, begin: int) -> None:
         offset += count
 
 
-def open_to_read(ref: SegmentRef, *, again: bool = False) -> int:
-    """A descriptor of another process's segment, to be closed by the caller. Raises and waits as `view` does.
-
-    ``again``: it is not reported as free yet, so it may be opened once more.
-    """
+def open_to_read(ref: SegmentRef) -> int:
+    """A descriptor of another process's segment, to be closed by the caller. Raises and waits as `view` does."""
     for _ in range(int(PATIENCE / PAUSE)):
         try:
-            return _open(ref, again)
+            return _open(ref)
         except OSError as error:
             if error.errno not in _PASSES:
                 raise
         threading.Event().wait(PAUSE)
-    return _open(ref, again)
+    return _open(ref)
 
 
 def make_anchor() -> CommonSegment | None:
@@ -522,7 +509,7 @@ def make_anchor() -> CommonSegment | None:
 
 def can_be_opened(ref: SegmentRef) -> bool:
     """Whether that segment of another process can be opened by its name from here. Waits as `view` does."""
-    if ref.is_handed_over:
+    if not ref.has_path:
         return False
     try:
         os.close(open_to_read(ref))
@@ -535,42 +522,26 @@ def can_be_opened(ref: SegmentRef) -> bool:
 _PASSES = (errno.EMFILE, errno.ENFILE, errno.EAGAIN)
 
 
-def _open(ref: SegmentRef, again: bool) -> int:
-    """By its name, where that leads to it; else from its writer."""
-    if ref.is_handed_over:
-        return _checked(_handed(ref, again), ref, "is gone, or has not handed it over to this process")
-    why = None
+def _open(ref: SegmentRef) -> int:
+    """By its name, where that leads to it; else our own, or from its writer."""
+    fd, why = None, "is gone, or has other rights than this process"
     try:
         # Where the name leads to something else, opening that must not wait for another process, nor become our
         # terminal.
-        fd: int | None = open_unseen(ref.path)
+        fd = open_unseen(ref.path) if ref.has_path else None
     except OSError as error:
         if error.errno in _PASSES:
             raise
-        fd, why = None, error
-    if fd is not None and not _is_segment(fd, ref.inode):
+        why = f"can't be reached: {error}"
+    if fd is not None and _is_segment(fd, ref.inode):
+        return fd
+    if fd is not None:
         os.close(fd)
-        fd = None
-    if fd is None:
-        fd = ask_writer(ref)
-    return _checked(
-        fd, ref, "is gone, or has other rights than this process" if why is None else f"can't be reached: {why}"
-    )
-
-
-def _handed(ref: SegmentRef, again: bool) -> int | None:
-    """Our own, or one that a worker has sent, or one that the parent has."""
-    if ref.path == process_name():
-        own = own_descriptor(ref.serial, ref.inode)
-        return None if own is None else os.dup(own)
-    fd = handed_over.take(HandedName(ref.path, ref.serial, ref.inode), again=again)
-    return ask_writer(ref) if fd is None else fd
-
-
-def _checked(fd: int | None, ref: SegmentRef, why: str) -> int:
-    if fd is None:
-        raise SegmentGoneError(errno.ENOENT, f"the writer of a segment {why}", ref.path)
-    if not _is_segment(fd, ref.inode):
+    if ref.path == process_name() and (own := own_descriptor(ref.serial, ref.inode)) is not None:
+        return os.dup(own)
+    fd = ask_writer(ref)
+    if fd is not None and _is_segment(fd, ref.inode):
+        return fd
+    if fd is not None:
         os.close(fd)
-        raise SegmentGoneError(errno.ENOENT, "a segment is not what it should be", ref.path)
-    return fd
+    raise SegmentGoneError(errno.ENOENT, f"the writer of a segment {why}", ref.path)

@@ -29,10 +29,10 @@ from mpqueue._engines.loky import worker_entry
 from mpqueue._os.descriptors import close_all, move, open_descriptors
 from mpqueue._os.process import parent_death
 from mpqueue._os.process.own_forks import bury, end_at_once, fork_here, try_fork
-from mpqueue._os.process.own_process import other_threads, python_threads, show_environment
+from mpqueue._os.process.own_process import other_threads, python_threads
 from mpqueue._os.process.process_handle import ProcessHandle, open_exactly
 from mpqueue._os.process.process_signals import report_broken_pipes, reset_signals
-from mpqueue._wire.seed import COOKIE_VARIABLE, Handle
+from mpqueue._wire.seed import Handle
 from mpqueue._worker import preloads
 from mpqueue._worker.preloads import Preload
 
@@ -228,7 +228,6 @@ def _set_environment(environment: Mapping[str, str]) -> None:
     for name in os.environ.keys() - environment.keys():
         del os.environ[name]
     os.environ.update({name: value for name, value in environment.items() if os.environ.get(name) != value})
-    show_environment(COOKIE_VARIABLE, environment[COOKIE_VARIABLE])
 
 
 def _draw_new_seeds() -> None:

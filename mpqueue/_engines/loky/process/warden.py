@@ -58,7 +58,6 @@ CUT_OFF_LIMIT = 1.0
 DRAIN_LIMIT = 0.5
 
 _CLOSED = "it lives on with its end of the line closed, which a handler must have done"
-_WRITTEN_TO = "what it sent is damaged: found bytes in what tells of its end"
 
 
 class State(enum.Enum):
@@ -255,8 +254,6 @@ class Warden:
     def _exited(self) -> None:
         """The process is gone; its answers may still be on their way."""
         lane = self.lane
-        if lane.worker.is_written_to():
-            lane.break_off(_WRITTEN_TO)
         self._cancel_timer()
         self._forget_end()
         self._watcher.forget(lane.worker.fileno())

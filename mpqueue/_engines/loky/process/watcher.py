@@ -18,7 +18,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from mpqueue._os.selecting import make_selector
+from mpqueue._os.channels import make_selector
 from mpqueue._parent.surroundings.clock import SystemClock
 from mpqueue._parent.waker import Waker
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from multiprocessing import connection
 
 from mpqueue._os.process.parent_death import Leash
 from mpqueue._os.process.process_handle import is_reaped, open_process
@@ -60,19 +59,6 @@ class WorkerProcess:
             if not self._is_gone and os.getpid() == self._owner:
                 kill_group(self.pid)
 
-    def await_end(self, patience: float) -> None:
-        """Wait until the process has ended, where its sentinel says that it is about to. On loky's thread."""
-        with self._lock:
-            if self._is_closed or not connection.wait([self._sentinel], 0):
-                return
-            fd = self._process.duplicate()  # `close` may come meanwhile
-        if fd is None:
-            return
-        try:
-            connection.wait([fd], patience)
-        finally:
-            os.close(fd)
-
     def exited(self) -> int | None:
         """To be called once `fileno` is readable: kills the rest of the group and returns the exit code.
 
@@ -88,11 +74,6 @@ class WorkerProcess:
     def await_last_moments(self, has_ended: Callable[[], bool]) -> None:
         """After `exited`: wait for a process whose end is reported a little too early, 0.25 s at most."""
         self._process.await_last_moments(has_ended)
-
-    def is_written_to(self) -> bool:
-        """Whether `fileno` is readable because the process wrote into what is to tell its end, not because it ended."""
-        with self._lock:
-            return not self._is_closed and self._process.is_written_to()
 
     def is_stopped(self) -> bool:
         """Whether a signal has stopped it; False where the system does not tell."""

@@ -1,0 +1,39 @@
+"""Which facilities of the system are there: each has its form for Linux, or is off."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+
+from mpqueue._os.memory import locks
+from mpqueue._os.memory.leases import leases_tell
+from mpqueue._os.memory.memory_files import can_be_opened_by_others
+from mpqueue._os.process.parent_death import kernel_holds_leashes
+from mpqueue._os.process.process_handle import open_exactly
+from mpqueue._os.process.process_table import processes
+
+
+@functools.cache
+def facts() -> dict[str, bool]:
+    """By its name, whether each is there; tried out once in this process, 0.2 ms."""
+    return {
+        "leases": leases_tell(),
+        "leash": _is_there(kernel_holds_leashes),
+        "pidfd": _is_there(_try_handle),
+        "process table": processes.environment(os.getpid()) is not None,
+        "shared memory": _is_there(can_be_opened_by_others),
+        "unnamed semaphores": locks.AVAILABLE,
+    }
+
+
+def _is_there(tried: Callable[[], bool]) -> bool:
+    try:
+        return tried()
+    except OSError:
+        return False
+
+
+def _try_handle() -> bool:
+    open_exactly(os.getpid()).close()
+    return True
