@@ -541,6 +541,13 @@ def test_closing_with_kill_ends_every_job_at_once(fleet: FakeLanes) -> None:
     assert fleet.scheduler.quiet
 
 
+def test_where_nothing_can_be_decided_any_more_all_jobs_end_as_they_stand(fleet: FakeLanes) -> None:
+    jobs, error = [run(fleet), paused(fleet)], InternalError("a mistake")
+    assert fleet.scheduler.break_down(error) == jobs
+    assert [(job.status, job.fault) for job in jobs] == [(JobStatus.COMPLETED_WITH_ERRORS, error)] * 2
+    assert not fleet.books.jobs
+
+
 # -- drain -------------------------------------------------------------------------------------------------------------
 
 
