@@ -6,6 +6,9 @@ for each mutant: it changes the code of the function concerned, in its memory on
 line, the quickest first, until one fails. A mutant that none of them notices lives, and shows where a test asserts
 nothing. One that makes the tests hang has been noticed. The programs that tests start, workers among them, run the
 changed code too, and say which functions they call, see `tests.support.startup`.
+
+A comparison with the clock, or with a measure that the code names, is turned round as a whole: on which side the very
+moment or measure is, nobody is promised, so `<` for `<=` would be no mistake there.
 """
 
 from __future__ import annotations
