@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Iterator
 from unittest.mock import patch
 
-from mpqueue._parent.journal import matching
 from mpqueue._queue.recorded import inventory
 
 
@@ -14,11 +13,8 @@ from mpqueue._queue.recorded import inventory
 def small_blocks(size: int = 3) -> Iterator[None]:
     """Blocks of so many slots, meanwhile."""
     with (
-        patch.object(matching, "BLOCK", size),
         patch.object(inventory, "BLOCK", size),
         patch.object(inventory, "BATCH", 2 * size),
         patch.object(inventory, "OF_LIST", size),
-        patch.object(matching, "PARALLEL", 2),
-        patch.object(matching, "PATIENCE", 2),
     ):
         yield

@@ -37,7 +37,7 @@ from mpqueue._parent.journal.journal_file import (
 from mpqueue._parent.journal.kept_results import KeptResults, Outcomes
 from mpqueue._parent.journal.kept_values import CHECK, ChangedError, Place, unseal
 from mpqueue._parent.journal.lots import Damaged, Lot, read_lot, unknown_lot
-from mpqueue._parent.journal.matching import KnownItems
+from mpqueue._parent.journal.matching import KnownStream
 from mpqueue._parent.journal.schema import COLUMNS, SAID, VERSION, ConvertedCopy, check_version, damaged_line, is_whole
 from mpqueue._parent.journal.suspects import read_marks, suspect_of
 from mpqueue._wire.ids import IdRule
@@ -476,13 +476,13 @@ class Reader:
             return look.execute("SELECT row, body FROM passed WHERE job = ? ORDER BY row", (job.number,)).fetchall()
 
     @_in_one_look
-    def known_items(self, job: RecordedJob) -> tuple[KnownItems, Outcomes]:
+    def known_items(self, job: RecordedJob) -> tuple[KnownStream, Outcomes]:
         """What a stream's items are, and how they ended. 24 bytes an item."""
         with self._look() as look:
             outcomes = Outcomes(look.rows(job.number), self.read_file, self.path, job.count)
             if outcomes.damaged:
                 self._complain(job, f"how some of its items ended is damaged, so these run again: {outcomes.damaged}")
-            return KnownItems(self.lots(job, items=False), outcomes), outcomes
+            return KnownStream(self.lots(job, items=False), outcomes), outcomes
 
     def _ended_in_stream(self, job: RecordedJob) -> bytearray:
         """By slot, something other than 0 where its item counts, and has ended."""

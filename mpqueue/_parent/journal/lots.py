@@ -38,7 +38,7 @@ from mpqueue.errors import JournalError
 
 # -- kept items --------------------------------------------------------------------------------------------------------
 
-#: Types whose values are pickled as they are: they have no code, and name no class; texts up to so many characters.
+#: Types whose values are pickled as they are: they have no code, and name no class. Texts up to so many characters.
 _SMALL, _TEXTS = frozenset((int, float, bool, type(None))), frozenset((str, bytes))
 MOST_TEXT = 4096
 
@@ -67,7 +67,7 @@ def keep_items(items: list[Any]) -> KeptItems:
 
     Costs what pickling them costs. Never raises: an item that can't be pickled fails when its turn comes.
     """
-    if all(map(_is_small, items)):
+    if _are_small(items):
         return (pickle.dumps(items, pickle.HIGHEST_PROTOCOL),)
     together = keep_small(items)
     if together is not None:
@@ -77,7 +77,7 @@ def keep_items(items: list[Any]) -> KeptItems:
 
 def keep_ids(ids: list[Hashable]) -> list[Hashable] | tuple[Any, ...]:
     """As they are, where they are plain; else in one pickle. Raises what pickling raises."""
-    if all(map(_is_small, ids)):
+    if _are_small(ids):
         return ids
     files: list[BigFile] = []
     kept = keep(ids, files)
@@ -96,8 +96,9 @@ def _trimmed(kept: Kept) -> tuple[Any, ...]:
     return (kept.by_reference,) if kept.by_value is None and kept.file is None else tuple(kept)
 
 
-def _is_small(value: Any) -> bool:
-    return type(value) in _SMALL or (type(value) in _TEXTS and len(value) < MOST_TEXT)
+def _are_small(values: list[Any]) -> bool:
+    kinds = set(map(type, values))
+    return kinds <= _SMALL or (kinds <= _TEXTS and max(map(len, values)) < MOST_TEXT)
 
 
 def _restored(kept: KeptItems, count: int, read_file: ReadFile) -> list[Any]:

@@ -1,37 +1,28 @@
 """Which of today's items are which recorded ones, by what they are: of a list, and of a stream as they come.
 
-Two lists are gone through side by side. While they run in parallel, whole stretches are compared. What stands
-elsewhere is put aside, packed, 28 bytes an item; in the end each is paired with its like, a part at a time.
-
-Of a stream, equal items are distinguished by their order: the third "a" of an input is the third that is recorded. An
-item that comes in the order in which it was recorded is found at once; the first that does not has an index made of all
-that are left. Takes 24 bytes an item, six more with the index, and eight where items have ids or a key.
+An item that comes in the order in which it was recorded is found at once, of a list whole stretches of them; the first
+that does not has an index made of all that are left. Takes 17 bytes an item, six more with the index, and 16 where
+items have ids or a key. Of a stream, equal items are distinguished by their order: the third "a" of an input is the
+third that is recorded.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
-from struct import Struct
+from itertools import compress
 from typing import TYPE_CHECKING, NamedTuple
 
 from mpqueue._parent.journal.identity import SIZE, UNKNOWN
-from mpqueue._parent.journal.kept_results import Outcomes
+from mpqueue._parent.journal.lots import NOBODY
 
 if TYPE_CHECKING:
+    from mpqueue._parent.journal.kept_results import Outcomes
     from mpqueue._parent.journal.lots import Lot
 
 # -- matching ----------------------------------------------------------------------------------------------------------
 
-#: Items that are looked at together.
-BLOCK = 4096
-#: Items from which on both sides count as running in parallel, and how many are looked for one by one until then.
-PARALLEL, PATIENCE = 64, 2048
-#: Into so many parts is divided what was put aside.
-PARTS = 256
 #: What stands in for a slot that there is not yet.
 NO_SLOT = 0xFFFFFFFF
 
@@ -81,213 +72,184 @@ class Match:
         return ", ".join(f"{count} {what}" for count, what in counts if count)
 
 
-def match(today: Iterable[What], recorded: Iterable[What], order: Iterable[int]) -> Match:
+def match(today: Iterable[What], recorded: Iterable[What], order: Sequence[int]) -> Match:
     """``order``: the slots of what is recorded, as they come there; those that are gone already come last."""
-    return _Matching(today, recorded, order).match()
-
-
-class _Side:
-    """One of the two lists: what of it has not been looked at, as far as that is loaded."""
-
-    def __init__(self, blocks: Iterable[What]) -> None:
-        self._blocks: Iterator[What] | None = iter(blocks)
-        self.identities = self.states = b""
-
-    def load(self) -> bool:
-        """Have a block at hand, or all that is left; False where nothing is."""
-        while self._blocks is not None and len(self.identities) < BLOCK * SIZE:
-            more = next(self._blocks, None)
-            if more is None:
-                self._blocks = None
-            else:
-                self.identities, self.states = self.identities + more[0], self.states + more[1]
-        return bool(self.identities)
-
-    @property
-    def is_over(self) -> bool:
-        """True where nothing is left of it."""
-        return self._blocks is None and not self.identities
-
-    def drop(self, size: int) -> None:
-        """So many bytes of it are done with."""
-        self.identities, self.states = self.identities[size:], self.states[size:]
-
-    def find(self, identity: bytes) -> int:
-        """The byte at which the next item of that identity begins, among those at hand; -1: none does."""
-        at = self.identities.find(identity)
-        while at % SIZE and at >= 0:
-            at = self.identities.find(identity, at + 1)
-        return at
-
-
-_packed = Struct(f"<{SIZE}s8sI")
-_pack, _items_of = _packed.pack, _packed.iter_unpack
-
-
-class _Aside:
-    """Items of one side without their like so far, in the order in which they came, by the first byte of what they are.
-
-    Of a state eight bytes are kept: it is compared with one other state only.
-    """
-
-    def __init__(self) -> None:
-        self._parts = [bytearray() for _ in range(PARTS)]
-        self.any = False
-
-    def put(self, identity: bytes, place: int, state: bytes) -> None:
-        """One item: its index, or its slot."""
-        self.any = True
-        self._parts[identity[0]] += _pack(identity, state, place)
-
-    def take(self, part: int) -> Iterator[tuple[bytes, bytes, int]]:
-        """The items of one part: identity, state, place. They are gone then."""
-        taken, self._parts[part] = self._parts[part], bytearray()
-        return _items_of(taken)
-
-
-class _Matching:
-    def __init__(self, today: Iterable[What], recorded: Iterable[What], order: Iterable[int]) -> None:
-        self._match = Match()
-        self._now, self._then, self._slots = _Side(today), _Side(recorded), iter(order)
-        self._came, self._were = _Aside(), _Aside()  #: of today, and recorded
-
-    def match(self) -> Match:
-        now, then = self._now, self._then
-        apart = 0  # items that were taken one by one since the sides ran in parallel
-        while now.load() | then.load():
-            size = _common(now.identities, then.identities)
+    known, found = KnownItems(), Match()
+    for identities, states in recorded:
+        known.add(identities, None if identities == states else states)
+    expected = 0  #: where the next one is, if they come as they did
+    apart = 0  #: how many have not been since one was
+    aside: list[tuple[int, bytes, bytes]] = []  #: what stands elsewhere, or is new
+    for identities, states in today:
+        first, count, nth = len(found.slots), len(identities) // SIZE, 0
+        while nth < count and (nth or known.any_left):
+            at = slice(nth * SIZE, (nth + 1) * SIZE)
+            size = known.take_run(identities, nth, expected)
             if size:
-                self._take_same(size)
-                apart = 0 if size >= PARALLEL * SIZE else apart
-            elif not now.identities or not then.identities or apart > PATIENCE:
-                self._take(len(now.identities), len(then.identities))
-                apart = PATIENCE  # looked for once more, then
+                found.slots.extend(order[expected : expected + size])
+                now = states[at.start : at.start + size * SIZE]
+                _compare(found, first + nth, now, known.states_at(expected, size))
+                expected, nth, apart = expected + size, nth + size, 0
+            elif apart < PATIENCE and (place := known.near(expected, identities[at])) >= 0:
+                expected = place
             else:
-                apart += self._come_together()
-        if self._came.any or self._were.any:
-            self._pair()
-        return self._match
-
-    def _pair(self) -> None:
-        """Pair what was put aside: equal ones in their order."""
-        match = self._match
-        for part in range(PARTS):
-            were: dict[bytes, _Line] = {}
-            for identity, state, slot in self._were.take(part):
-                _wait(were, identity, (slot, state))
-            for identity, state, index in self._came.take(part):
-                like = _pop(were, identity) if were else None
-                if like is not None:
-                    match.slots[index] = like[0]
-                    if like[1] != state or state == UNKNOWN[:8]:
-                        match.changed.append(index)
-                        if UNKNOWN[:8] in (like[1], state):
-                            match.unknown.append(index)
-            for line in were.values():
-                match.gone.extend(place[0] for place in (line if isinstance(line, deque) else (line,)))
-        match.new = array("Q", (index for index, slot in enumerate(match.slots) if slot == NO_SLOT))
-        match.gone = array("I", sorted(match.gone))
-        match.changed = array("Q", sorted(match.changed))
-        match.unknown = array("Q", sorted(match.unknown))
-
-    def _take_same(self, size: int) -> None:
-        """So many bytes are the same on both sides."""
-        first = len(self._match.slots)
-        self._match.slots.extend(islice(self._slots, size // SIZE))
-        now, then = self._now.states[:size], self._then.states[:size]
-        if now != then or UNKNOWN in now:
-            for index, at in enumerate(range(0, size, SIZE), first):
-                one, other = now[at : at + SIZE], then[at : at + SIZE]
-                if one != other or one == UNKNOWN:
-                    self._match.changed.append(index)
-                    if UNKNOWN in (one, other):
-                        self._match.unknown.append(index)
-        self._now.drop(size)
-        self._then.drop(size)
-
-    def _come_together(self) -> int:
-        """The first items differ: take those before the place where one side goes on with the first of the other."""
-        now, then = self._now, self._then
-        ahead, behind = then.find(now.identities[:SIZE]), now.find(then.identities[:SIZE])
-        if ahead > 0 and (behind < 0 or ahead <= behind):
-            self._take(0, ahead)
-            return ahead // SIZE
-        if behind > 0:
-            self._take(behind, 0)
-            return behind // SIZE
-        self._take(SIZE, SIZE)
-        return 1
-
-    def _take(self, now: int, then: int) -> None:
-        """So many bytes of each side are taken one by one."""
-        found, first = self._match.slots, len(self._match.slots)
-        found.extend([NO_SLOT] * (now // SIZE))
-        identities, states = self._now.identities, self._now.states
-        if self._then.is_over and not self._were.any:  # nothing that was can be like them
-            self._match.new.extend(range(first, len(found)))
+                aside.append((first + nth, identities[at], states[at]))
+                found.slots.append(NO_SLOT)
+                nth, apart = nth + 1, apart + 1
+        found.new.extend(range(first + nth, first + count))
+        found.slots.extend([NO_SLOT] * (count - nth))
+    for index, identity, state in aside:
+        place = known.take(identity)
+        if place < 0:
+            found.new.append(index)
         else:
-            put = self._came.put
-            for index, at in enumerate(range(0, now, SIZE), first):
-                put(identities[at : at + SIZE], index, states[at : at + SIZE])
-        identities, states = self._then.identities, self._then.states
-        if self._now.is_over and not self._came.any:
-            self._match.gone.extend(islice(self._slots, then // SIZE))
-        else:
-            put = self._were.put
-            for at, slot in zip(range(0, then, SIZE), self._slots):  # noqa: B905 - as many as there are
-                put(identities[at : at + SIZE], slot, states[at : at + SIZE])
-        self._now.drop(now)
-        self._then.drop(then)
+            found.slots[index] = order[place]
+            _compare(found, index, state, known.states_at(place))
+    if known.any_left:
+        found.gone = array("I", sorted(compress(order, known.left)))
+    for name in ("new", "changed", "unknown") if aside else ():
+        setattr(found, name, array("Q", sorted(getattr(found, name))))
+    return found
 
 
-#: Where an item is, and its state; items of one identity: one, or a line of them.
-_Place = tuple[int, bytes]
-_Line = _Place | deque[_Place]
-
-
-def _wait(waiting: dict[bytes, _Line], identity: bytes, place: _Place) -> None:
-    line = waiting.get(identity)
-    if line is None:
-        waiting[identity] = place
-    elif isinstance(line, deque):
-        line.append(place)
-    else:
-        waiting[identity] = deque((line, place))
-
-
-def _pop(waiting: dict[bytes, _Line], identity: bytes) -> _Place | None:
-    """The first that waits, which does so no longer; None where none does."""
-    line = waiting.get(identity)
-    if isinstance(line, deque):
-        found = line.popleft()
-        if not line:
-            del waiting[identity]
-        return found
-    if line is not None:
-        del waiting[identity]
-    return line
-
-
-def _common(one: bytes, other: bytes) -> int:
-    """Bytes of the items that both begin with."""
-    low, high = 0, min(len(one), len(other)) // SIZE
-    if one[: high * SIZE] == other[: high * SIZE]:
-        return high * SIZE
-    while low < high - 1:  # the first `low` are the same, the first `high` are not
-        middle = (low + high) // 2
-        if one[low * SIZE : middle * SIZE] == other[low * SIZE : middle * SIZE]:
-            low = middle
-        else:
-            high = middle
-    return low * SIZE
+def _compare(found: Match, first: int, now: bytes, then: bytes) -> None:
+    """In which states the items from that index on are, and were."""
+    if now == then and UNKNOWN not in now:
+        return
+    for index, at in enumerate(range(0, len(now), SIZE), first):
+        one, other = now[at : at + SIZE], then[at : at + SIZE]
+        if one != other or one == UNKNOWN:
+            found.changed.append(index)
+            if UNKNOWN in (one, other):
+                found.unknown.append(index)
 
 
 # -- known items -------------------------------------------------------------------------------------------------------
 
-#: Bytes of a state that are kept: it is compared with one other state only.
-STATE = 8
+#: How many items from where one is expected it is looked for at once; and after how many that are not there none is.
+NEAR, PATIENCE = 4096, 256
 #: Ends a chain of the index.
 _NONE = 0xFFFFFFFF
+
+
+class KnownItems:
+    """Recorded items, by their places in the order in which they are recorded. Each is found once.
+
+    ``left`` has a 1 for each that may come. Not for several threads.
+    """
+
+    def __init__(self) -> None:
+        self.left = bytearray()
+        self._identities = bytearray()
+        self._states: bytearray | None = None  #: None: the identities
+        self._at = 0  #: none before that place is left
+        self._heads: array[int] | None = None  #: by the first bytes of an identity: a place of one that has them
+        self._next: array[int] = array("I")  #: by place: the next one that has them
+
+    def add(self, identities: bytes, states: bytes | None) -> None:
+        """More of them, which follow; ``states`` None: the identities."""
+        if states is not None and self._states is None:
+            self._states = self._identities[:]
+        self._identities += identities
+        if self._states is not None:
+            self._states += identities if states is None else states
+        self.left += b"\1" * (len(identities) // SIZE)
+
+    def states_at(self, place: int, count: int = 1) -> bytes:
+        """The states of so many, from that place on."""
+        states = self._identities if self._states is None else self._states
+        return bytes(states[place * SIZE : (place + count) * SIZE])
+
+    def set_state(self, place: int, state: bytes) -> None:
+        """It is in this state since."""
+        if self._states is None:
+            self._states = self._identities[:]
+        self._states[place * SIZE : (place + 1) * SIZE] = state
+
+    @property
+    def any_left(self) -> bool:
+        """False once none can come any more."""
+        self._at = self.left.find(1, self._at) if self._at >= 0 else -1
+        return self._at >= 0
+
+    def take_run(self, identities: bytes, nth: int, place: int) -> int:
+        """How many items from the nth on are those from that place on: these are not found again."""
+        if not self._is_at(place, identities[nth * SIZE : (nth + 1) * SIZE]):
+            return 0
+        most = min(len(self.left) - place, len(identities) // SIZE - nth)
+        end = self.left.find(0, place, place + most)
+        most = most if end < 0 else end - place
+        size, step, known, grows = 1, 1, self._identities, True
+        while size < most and step:
+            step = min(step, most - size)
+            one, other = (nth + size) * SIZE, (place + size) * SIZE
+            if identities[one : one + step * SIZE] == known[other : other + step * SIZE]:
+                size, step = size + step, 2 * step if grows else step
+            else:
+                step, grows = step // 2, False
+        self.left[place : place + size] = bytes(size)
+        return size
+
+    def near(self, place: int, identity: bytes) -> int:
+        """The next place of that identity, if that is not far from there; else -1."""
+        at, end = place * SIZE, (place + NEAR) * SIZE
+        while (at := self._identities.find(identity, at, end)) % SIZE and at >= 0:
+            at += 1
+        return at // SIZE if at >= 0 and self.left[at // SIZE] else -1
+
+    def take(self, identity: bytes) -> int:
+        """The place of the first that is left of that identity; -1: there is none. It is not found again."""
+        if not self.any_left:
+            return -1
+        if self._is_at(self._at, identity):
+            self.left[self._at] = 0
+            return self._at
+        return self._look_up(identity)
+
+    def _is_at(self, place: int, identity: bytes) -> bool:
+        return self._identities[place * SIZE : (place + 1) * SIZE] == identity and self.left[place] == 1
+
+    def _look_up(self, identity: bytes) -> int:
+        """The same, of one that does not come first. About 2 us."""
+        if self._heads is None:
+            self._make_index()
+        assert self._heads is not None
+        heads, following, left, identities = self._heads, self._next, self.left, self._identities
+        at, before = _hash(identity) % len(heads), _NONE
+        place = heads[at]
+        while place != _NONE:
+            after = following[place]
+            if not left[place]:  # it came: it need not be passed again
+                if before == _NONE:
+                    heads[at] = after
+                else:
+                    following[before] = after
+            elif identities[place * SIZE : place * SIZE + SIZE] == identity:
+                left[place] = 0
+                return place
+            else:
+                before = place
+            place = after
+        return -1
+
+    def _make_index(self) -> None:
+        """Of all that are left. About 0.5 us an item."""
+        places = array("I", compress(range(len(self.left)), self.left))
+        size = max(1, len(places) // 2)
+        self._heads, self._next = array("I", (_NONE,)) * size, array("I", (_NONE,)) * len(self.left)
+        heads, following, identities = self._heads, self._next, self._identities
+        for place in reversed(places):  # so that the first of a chain has the lowest place
+            at = _hash(identities[place * SIZE : place * SIZE + 4]) % size
+            following[place] = heads[at]
+            heads[at] = place
+
+
+def _hash(identity: bytes | bytearray) -> int:
+    """An identity is a digest: any part of it is as good as a hash."""
+    return int.from_bytes(identity[:4], "little")
+
+
+# -- a stream's items --------------------------------------------------------------------------------------------------
 
 
 class Known(NamedTuple):
@@ -304,102 +266,37 @@ class Known(NamedTuple):
     changed: bool
 
 
-class KnownItems:
-    """Made of all lots of a stream. Not for several threads."""
+class KnownStream:
+    """Made of all lots of a stream, each of whose items is known by its first slot. Not for several threads."""
 
     def __init__(self, lots: Iterable[Lot], outcomes: Outcomes) -> None:
-        self._identities = bytearray()
-        self._states: bytearray | None = None
-        self._left = bytearray()  #: by slot, 1 for an item that may come
+        self._items = items = KnownItems()
         self._now: dict[int, int] = {}  #: the slot of an item that has changed, by the one that it had first
         for lot in lots:
             outcomes.void(lot.supersedes(self._now))
-            self._load(lot)
+            missing = lot.first - len(items.left)  # of lots that could not be written
+            identities, states = lot.what()
+            items.add(NOBODY * missing, None)
+            items.add(identities, lot.states)
+            for at, first in lot.replaces:
+                items.set_state(first, states[at * SIZE : (at + 1) * SIZE])
+            for slot in (*range(lot.first - missing, lot.first), *(lot.first + at for at in lot.gone)):
+                items.left[slot] = 0
+            for at, _ in lot.replaces:
+                items.left[lot.first + at] = 0
         self._outcomes = outcomes
-        self._at = 0  #: none before that slot is left
-        self._heads: array[int] | None = None  #: by the first bytes of an identity: a slot of one that has them
-        self._next: array[int] = array("I")  #: by slot: the next one that has them
-
-    def _load(self, lot: Lot) -> None:
-        assert lot.identities is not None
-        missing = lot.first - len(self._left)  # of lots that could not be written
-        self._identities += bytes(missing * SIZE) + lot.identities
-        if lot.states is not None and self._states is None:
-            self._states = _shortened(self._identities[: len(self._left) * SIZE])
-        if self._states is not None:
-            self._states += bytes(missing * STATE) + _shortened(lot.identities if lot.states is None else lot.states)
-        left = bytearray(b"\1") * lot.size
-        for at in lot.gone:
-            left[at] = 0
-        for at, first in lot.replaces:
-            left[at] = 0
-            if self._states is not None:
-                end = (lot.first + at + 1) * STATE
-                self._states[first * STATE : (first + 1) * STATE] = self._states[end - STATE : end]
-        self._left += bytes(missing) + left
 
     @property
     def any_left(self) -> bool:
         """False once no recorded item can come any more."""
-        self._at = self._left.find(1, self._at) if self._at >= 0 else -1
-        return self._at >= 0
+        return self._items.any_left
 
     def take(self, identity: bytes, state: bytes) -> Known | None:
         """What is known of the next item of that identity; None where there is none. It is not found again."""
-        if not self.any_left:
+        first = self._items.take(identity)
+        if first < 0:
             return None
-        first = self._at
-        if self._identities[first * SIZE : (first + 1) * SIZE] != identity:
-            first = self._look_up(identity)
-            if first < 0:
-                return None
-        self._left[first] = 0
-        slot = self._now.get(first, first)
-        outcomes, states, size = self._outcomes, self._states, STATE
-        if states is None:
-            states, size = self._identities, SIZE
-        changed = states[first * size : first * size + STATE] != state[:STATE]
+        slot, outcomes = self._now.get(first, first), self._outcomes
         code = outcomes.code_of(slot) if outcomes.row[slot] else 0
+        changed = self._items.states_at(first) != state
         return Known(slot, outcomes.status[slot], outcomes.row[slot], code, first, changed)
-
-    def _look_up(self, identity: bytes) -> int:
-        """The first slot of an item of that identity that is left; -1: there is none. About 1 us."""
-        if self._heads is None:
-            self._make_index()
-        assert self._heads is not None
-        heads, following, left = self._heads, self._next, self._left
-        at, before = _hash(identity) % len(heads), _NONE
-        slot = heads[at]
-        while slot != _NONE:
-            after = following[slot]
-            if not left[slot]:  # it came: it need not be passed again
-                if before == _NONE:
-                    heads[at] = after
-                else:
-                    following[before] = after
-            elif self._identities[slot * SIZE : (slot + 1) * SIZE] == identity:
-                return slot
-            else:
-                before = slot
-            slot = after
-        return -1
-
-    def _make_index(self) -> None:
-        """Of all that are left. About 0.5 us an item."""
-        size = max(1, len(self._left) // 2)
-        self._heads, self._next = array("I", (_NONE,)) * size, array("I", (_NONE,)) * len(self._left)
-        heads, following, identities, left = self._heads, self._next, self._identities, self._left
-        for slot in range(len(self._left) - 1, self._at - 1, -1):  # so that the first of a chain has the lowest slot
-            if left[slot]:
-                at = _hash(identities[slot * SIZE : slot * SIZE + 4]) % size
-                following[slot] = heads[at]
-                heads[at] = slot
-
-
-def _hash(identity: bytes | bytearray) -> int:
-    """An identity is a digest: any part of it is as good as a hash."""
-    return int.from_bytes(identity[:4], "little")
-
-
-def _shortened(states: bytes | bytearray) -> bytearray:
-    return bytearray().join([states[at : at + STATE] for at in range(0, len(states), SIZE)])

@@ -26,14 +26,15 @@ from mpqueue._parent.journal.identity import (
 )
 from mpqueue._parent.journal.kept_values import Statement, prepare
 from mpqueue._parent.journal.lots import CUT, OF_LIST, Lot, keep_ids, keep_items
-from mpqueue._parent.journal.matching import BLOCK, Match, What, match
+from mpqueue._parent.journal.matching import Match, What, match
 from mpqueue.errors import shown
 
 if TYPE_CHECKING:
     from mpqueue._parent.journal.journal_reader import Reader, RecordedJob
     from mpqueue._parent.journal.journal_writer import Journal
 
-#: Items that are written in one transaction.
+#: Items that are looked at together; and that are written in one transaction.
+BLOCK = 4096
 BATCH = 16 * BLOCK
 
 
@@ -120,7 +121,7 @@ class Inventory:
         """Which items are recorded. The table's slots are set, those of new items too. Raises `JournalError`."""
         slots_left_out: set[int] = set()
         places = reader.places(recorded)
-        order: Iterable[int] = range(recorded.count)
+        order: Sequence[int] = range(recorded.count)
         lots = _noted(reader.lots(recorded, items=False), slots_left_out)
         what: Iterable[What] = (lot.what() for lot in lots)
         present = None
@@ -217,7 +218,7 @@ def _present(places: array[int], count: int) -> bytearray:
     return present
 
 
-def _in_order(places: array[int], present: bytearray, lots: Iterable[Lot]) -> tuple[Iterable[int], Iterator[What]]:
+def _in_order(places: array[int], present: bytearray, lots: Iterable[Lot]) -> tuple[Sequence[int], Iterator[What]]:
     """The slots as the items were last, then those that are gone; and what they are, in that order."""
     identities, states = bytearray(), bytearray()
     known = bytearray(b"\1") * len(present)

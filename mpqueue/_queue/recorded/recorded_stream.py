@@ -24,7 +24,7 @@ from mpqueue._parent.journal.identity import UNKNOWN, why_unstable
 from mpqueue._parent.journal.journal_writer import Entry
 from mpqueue._parent.journal.kept_results import KeptResults
 from mpqueue._parent.journal.kept_values import prepare
-from mpqueue._parent.journal.matching import Known, KnownItems
+from mpqueue._parent.journal.matching import Known, KnownStream
 from mpqueue._parent.journal.recorder import Recorder, Recording
 from mpqueue._parent.journal.suspects import MOST, care_of, ended_program, is_guilty
 from mpqueue._queue.growing.stream import OnEnded, Stream
@@ -61,7 +61,7 @@ class StreamPlace(NamedTuple):
 
     number: int
     options: JobOptions
-    known: KnownItems | None  #: what is recorded; None: nothing is
+    known: KnownStream | None  #: what is recorded; None: nothing is
     slots: int  #: how many it has
     suspects: dict[int, int]  #: which items may have ended programs, by slot
     code: int  #: the number of the code that runs now
