@@ -55,7 +55,6 @@ from mpqueue._core.rules import (
     dropping,
     fleet,
     memory,
-    needs,
     outcomes,
     overdue,
     reports,
@@ -178,9 +177,12 @@ class Scheduler:
         job.sizer.begin(books.engine, books.present)
         self._begin_timing(job)
         stopping.begin(books, job)
-        needs.begin(books, job)
+        if job.needs is not None:
+            books.any_needs = True
+            books.resources.limit_memory(job.needs.memory)
         books.commands.append(AnnounceStarted(job))
-        dropping.begin(books, job)
+        if job.dropped:
+            dropping.begin(books, job)
         fleet.start_again(books)
         if books.init_error is not None and not books.ready:
             fleet.fail_for_initializer(books)
@@ -196,7 +198,7 @@ class Scheduler:
 
     def _least_used(self, job: JobBook) -> float:
         """The worker seconds with which a job joins its equals: what it had no use for before is not made up for."""
-        if job.pipeline is not None or (job.stage is not None and job.stage.place):  # its first stage counts for all
+        if not self.books.jobs or job.pipeline is not None or (job.stage is not None and job.stage.place):
             return 0.0
         return min(
             (

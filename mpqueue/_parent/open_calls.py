@@ -21,7 +21,7 @@ class Calls:
 
     def __init__(self) -> None:
         self._open: list[Tell] = []
-        self._settling: set[Tell] = set()
+        self._settling: set[object] = set()  #: a mark for each that is settled just now
         self._closed: BaseException | None = None
         self._when_empty: list[Callable[[], object]] = []
 
@@ -43,7 +43,8 @@ class Calls:
 
     def settle(self, tell: Tell, answer: bytes | BaseException) -> None:
         """Tell what came of a call, here and now. Does nothing where it has been settled before."""
-        self._settling.add(tell)  # before it is not open any more: it is under way all the time
+        mark = object()  # of this try alone: another thread may be telling it
+        self._settling.add(mark)  # before it is not open any more: it is under way all the time
         try:
             self._open.remove(tell)
         except ValueError:
@@ -51,7 +52,7 @@ class Calls:
         else:
             tell(answer)
         finally:
-            self._settling.discard(tell)  # unless it was abandoned
+            self._settling.discard(mark)  # unless it was abandoned
             if self._when_empty:
                 self._tell_when_empty()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import multiprocessing
 import threading
+import weakref
 from typing import Any
 
 import pytest
@@ -165,6 +166,14 @@ def test_a_handler_that_nothing_can_have_changed_is_pickled_once(monkeypatch: py
     attribute: Any = scaled
     monkeypatch.setattr(attribute, "used", [], raising=False)
     assert _pickle_of(scaled) is not _pickle_of(scaled)
+
+
+def test_a_function_of_no_module_is_freed_with_its_variables() -> None:
+    variables: dict[str, Any] = {"__name__": "__main__"}
+    exec("def run(item): return item", variables)
+    freed = weakref.ref(variables["run"])
+    pack_handler("job", variables.pop("run"), None, "position")
+    assert freed() is None
 
 
 def test_a_handler_whose_variables_may_change_unseen_is_pickled_each_time() -> None:

@@ -43,9 +43,8 @@ def items_dropped(books: Books, message: ItemsDropped) -> None:
 
 def begin(books: Books, job: JobBook) -> None:
     """The job starts: what was cancelled before ends now."""
-    if job.dropped:
-        job.pending.remove(job.dropped)
-        outcomes.drop(books, job, sorted(job.dropped))
+    job.pending.remove(job.dropped)
+    outcomes.drop(books, job, sorted(job.dropped))
 
 
 def _drop(books: Books, job: JobBook, indices: Collection[int], kill: bool) -> None:

@@ -248,13 +248,11 @@ def start_again(books: Books) -> None:
 
 
 def _is_hopeless(books: Books) -> bool:
+    if books.ever_ready:
+        return False
     lanes = _lanes_there(books)
-    return (
-        not books.ever_ready
-        and bool(lanes)
-        and all(
-            lane.hopeless and lane.state is LaneState.DOWN and lane.start_failures >= HOPELESS_TRIES for lane in lanes
-        )
+    return bool(lanes) and all(
+        lane.hopeless and lane.state is LaneState.DOWN and lane.start_failures >= HOPELESS_TRIES for lane in lanes
     )
 
 

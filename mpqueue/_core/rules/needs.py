@@ -30,13 +30,6 @@ from mpqueue._core.state.needs.resources import CPUS, NO_NEEDS, Left, Needs, Nee
 PASSED_SECONDS = 5.0
 
 
-def begin(books: Books, job: JobBook) -> None:
-    """The job starts: from now on it matters what items need."""
-    if job.needs is not None:
-        books.any_needs = True
-        books.resources.limit_memory(job.needs.memory)
-
-
 def arrange(books: Books) -> None:
     """Find out who is first in line now."""
     best, books.first_in_line = None, None

@@ -4,7 +4,7 @@ The object is pickled once, its big buffers into a segment that every worker map
 is a name; a worker unpickles the object when it meets the name first, and keeps it until the parent drops it.
 
 Where workers have no memory in common with the parent, an engine brings the object to each of them before the first
-frame that names it: what is named by a pickle `notes_shared` tells; what goes over is made by `parts_of`, with buffers
+frame that names it: what is named by a pickle `NotesShared` tells; what goes over is made by `parts_of`, with buffers
 beside a pickle; `take_in` is for the worker. Where several workers are on one machine, a process there can `lend` it to
 them instead: then they map one copy. Of workers on the parent's own machine that is the parent (`lend_own`), and there
 is no copy at all.
@@ -126,7 +126,7 @@ class Shared(Generic[T]):
 
     def _pack(self, obj: T) -> None:
         try:
-            with main_names.GoingTo(None), notes_shared() as inner:  # jobs of all queues may have it
+            with main_names.GoingTo(None), NotesShared() as inner:  # jobs of all queues may have it
                 packed, segment = dump_code(obj)
         except Exception as error:
             raise ItemPicklingError(
@@ -244,16 +244,19 @@ def _meet_any(token: Token, packed: Packed) -> Shared[Any]:
     return shared
 
 
-@contextlib.contextmanager
-def notes_shared() -> Iterator[list[Shared[Any]]]:
+class NotesShared:
     """The shared objects that this thread pickles meanwhile, whose content is in a segment."""
-    before = getattr(_notes, "noted", None)
-    noted: list[Shared[Any]] = []
-    _notes.noted = noted
-    try:
-        yield noted
-    finally:
-        _notes.noted = before
+
+    __slots__ = ("_before",)
+
+    def __enter__(self) -> list[Shared[Any]]:
+        self._before = getattr(_notes, "noted", None)
+        noted: list[Shared[Any]] = []
+        _notes.noted = noted
+        return noted
+
+    def __exit__(self, *_: object) -> None:
+        _notes.noted = self._before
 
 
 def size_of(shared: Shared[Any]) -> int:

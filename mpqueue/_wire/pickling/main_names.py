@@ -116,14 +116,19 @@ def together() -> Iterator[None]:
         _thread.names = before
 
 
-@contextmanager
-def packed_together(*functions: Any) -> Iterator[None]:
+class PackedTogether:
     """Functions that were unpickled `together`, as those of a journal, have one namespace where they go, too."""
-    found = {id(names): names for function in functions if (names := _globals_of(function)) is not None}
-    _thread.packed = next(iter(found.values())) if len(found) == 1 else None
-    try:
-        yield
-    finally:
+
+    __slots__ = ("_names",)
+
+    def __init__(self, handler: Any, setup: Any) -> None:
+        found = [names for function in (handler, setup) if (names := _globals_of(function)) is not None]
+        self._names = found[0] if found and found[-1] is found[0] else None
+
+    def __enter__(self) -> None:
+        _thread.packed = self._names
+
+    def __exit__(self, *_: object) -> None:
         _thread.packed = None
 
 

@@ -15,7 +15,7 @@ from mpqueue._call_checks import check_callable
 from mpqueue._os.process.process_signals import came_of_signal
 from mpqueue._wire.frames import HandlerFrame
 from mpqueue._wire.memory.segments import CommonSegment, log
-from mpqueue._wire.memory.shared import Shared, notes_shared
+from mpqueue._wire.memory.shared import NotesShared, Shared
 from mpqueue._wire.pickling import main_names
 from mpqueue._wire.pickling.classes import BROUGHT
 from mpqueue._wire.pickling.packed_functions import (
@@ -98,9 +98,9 @@ def pack_handler(
             check_callable(function, name, gets_items=name == argument)
     whole = travels is not Travels.IN_MEMORY
     nothing: contextlib.AbstractContextManager[list[Shared[Any]]] = contextlib.nullcontext([])
-    sharing = nothing if travels is Travels.WHOLE else notes_shared()
+    sharing = nothing if travels is Travels.WHOLE else NotesShared()
     brought: list[str] = []
-    with main_names.GoingTo(script), sharing as noted, main_names.packed_together(handler, setup):
+    with main_names.GoingTo(script), sharing as noted, main_names.PackedTogether(handler, setup):
         pack = _pack if whole or script is not None or setup is not None else _pack_once
         packed, segment, weight = pack(argument, handler, whole, brought)
         packed_setup, setup_segment, setup_weight = (
@@ -136,7 +136,7 @@ def _pack_once(
     name: str, function: Callable[..., Any], whole: bool, brought: list[str]
 ) -> tuple[Packed, CommonSegment | None, str]:
     """`_pack`, or its result of the last time: a tenth of the time for the handler of many small runs."""
-    parts = constant_parts(function) if type(function) is FunctionType and all_go_by_name() else None
+    parts = constant_parts(function) if _lives_on(function) and all_go_by_name() else None
     known = _kept.get(id(function))
     if parts is not None and known is not None and known[1] == len(sys.modules) and are_same(known[0], parts):
         return known[2], None, ""
@@ -146,6 +146,13 @@ def _pack_once(
             _kept.clear()
         _kept[id(function)] = (parts, len(sys.modules), packed)
     return packed, segment, weight
+
+
+def _lives_on(function: Any) -> bool:
+    """True for a function of a module, whose variables are there as long as that is, whether or not it is kept."""
+    if type(function) is not FunctionType or type(name := function.__globals__.get("__name__")) is not str:
+        return False
+    return getattr(sys.modules.get(name), "__dict__", None) is function.__globals__
 
 
 def _pack(

@@ -117,15 +117,13 @@ class Warden:
 
     def _guarded(self, function: Callable[..., object]) -> Callable[..., None]:
         """The function, which ends the lane where it raises: that is a mistake of ours."""
+        return functools.partial(self._guard, function)
 
-        @functools.wraps(function)
-        def call(*arguments: object) -> None:
-            try:
-                function(*arguments)
-            except BaseException as error:
-                self._collapse(error)
-
-        return call
+    def _guard(self, function: Callable[..., object], *arguments: object) -> None:
+        try:
+            function(*arguments)
+        except BaseException as error:
+            self._collapse(error)
 
     def _collapse(self, error: BaseException) -> None:
         """Nothing that was to come of this lane may come any more: end it here and now, and tell."""

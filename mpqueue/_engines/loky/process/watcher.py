@@ -19,8 +19,8 @@ from functools import partial
 from typing import Any
 
 from mpqueue._os.channels import make_selector
+from mpqueue._parent.inbox import Waker
 from mpqueue._parent.surroundings.clock import SystemClock
-from mpqueue._parent.waker import Waker
 
 Call = Callable[[], object]
 
