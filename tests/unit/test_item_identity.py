@@ -84,22 +84,9 @@ def test_an_item_without_a_stable_form_keeps_no_other_from_having_its_state() ->
     assert identity.states_of([1, 2]) == digest(1) + digest(2)
 
 
-def test_of_an_item_that_has_an_id_a_part_of_its_digest_is_kept() -> None:
-    states = b"".join(map(digest, range(3)))
-    assert matching._shortened(states) == b"".join(digest(item)[: matching.STATE] for item in range(3))
-
-
 def test_ids_are_kept_as_they_are_or_pickled_and_else_not_at_all() -> None:
     kept: list[Any] = [growth._kept_ids(ids) for ids in ([1, "a"], [1, (2, 3)], [1, threading.Lock()])]
     assert (kept[0], restore(Kept(*kept[1])), kept[2]) == ([1, "a"], [1, (2, 3)], [None, None])
-
-
-@pytest.mark.parametrize("same", [0, 1, 2, 3, 4, 5])
-def test_what_two_lists_begin_with_is_found_by_halves(same: int) -> None:
-    items = [bytes([at]) * identity.SIZE for at in range(5)]
-    other = [*items[:same], *(item[::-1][1:] + b"x" for item in items[same:])]
-    for size in (same, 5):
-        assert matching._common(b"".join(items), b"".join(other[:size])) == same * identity.SIZE
 
 
 def test_no_two_values_have_the_same_form() -> None:
