@@ -233,17 +233,6 @@ def test_a_worker_that_dies_while_its_queue_closes_leaves_no_traceback(
     assert "never retrieved" not in caplog.text
 
 
-@pytest.mark.long
-def test_queues_that_end_well_leave_nothing_unread_on_the_event_loop(
-    cluster: DaskCluster, caplog: pytest.LogCaptureFixture
-) -> None:
-    for _ in range(10):
-        with JobQueue(1, backend=DaskBackend(cluster.address), retry=SOON) as queue:
-            assert results_of(queue.run([1, 2], do.double)) == [2, 4]
-        gc.collect()
-    assert "never retrieved" not in caplog.text
-
-
 def test_a_job_waits_for_the_first_worker_and_no_worker_for_too_long_fails_it(changing: DaskCluster) -> None:
     changing.have_workers(0)
     with (

@@ -14,7 +14,6 @@ from playwright.sync_api import Page, expect
 from mpqueue import JobQueue, JobStatus, RetryPolicy
 from tests.browser.conftest import PHONE, Open
 from tests.support import handlers as do
-from tests.support.page_results import return_picture
 from tests.support.programs import start_program
 from tests.support.relay import Relay
 from tests.support.waiting import Gate
@@ -149,21 +148,6 @@ def test_a_program_that_dies_is_told(tmp_path: Path, open_page: Open) -> None:
 # --- done -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_job_is_paused_and_resumed(queue: JobQueue, gate: Gate, open_page: Open) -> None:
-    page = open_page(queue.serve().url)
-    run = start_blocked(queue, gate)
-    button(page, "Pause").click()
-    expect(page.locator("#job-status")).to_have_text("Paused")
-    assert run.job.paused
-    expect(button(page, "Resume")).to_be_focused()
-    gate.open()
-    expect(row(page, "Completed")).to_have_count(2)
-    expect(row(page, "Waiting")).to_have_count(4)
-    page.keyboard.press("Enter")  # the focus is where it was
-    assert run.result().completed == 6
-    expect(row(page, "Completed")).to_have_count(6)
-
-
 def test_the_focus_goes_to_the_button_s_successor_also_where_the_answer_is_late(
     queue: JobQueue, gate: Gate, open_page: Open
 ) -> None:
@@ -276,17 +260,6 @@ def test_failed_items_are_found_looked_into_and_run_again(queue: JobQueue, open_
     expect(page.get_by_text("No items here just now.")).to_be_visible()  # none has failed
 
 
-def test_pictures_in_results_are_shown(queue: JobQueue, open_page: Open) -> None:
-    queue.run(range(5), return_picture, id="job")
-    page = open_page(queue.serve().url)
-    page.get_by_role("option").first.click()
-    for number in range(5):
-        picture = page.get_by_role("img", name=f"Picture in the result of item {number}")
-        expect(picture).to_be_visible()
-        page.wait_for_function("image => image.complete && image.naturalWidth > 10", arg=picture.element_handle())
-        page.get_by_role("button", name="Next item").click()
-
-
 def test_what_cannot_be_done_is_said(queue: JobQueue, gate: Gate, open_page: Open) -> None:
     page = open_page(queue.serve().url)
     start_blocked(queue, gate)
@@ -343,23 +316,6 @@ def test_a_click_opens_the_item_that_was_clicked_also_far_down(queue: JobQueue, 
     expect(page.get_by_role("heading", name="Item 1051")).to_be_visible()
     button(page, "Close").click()
     expect(page.locator("[role=option][aria-selected=true]")).to_contain_text("1051")
-
-
-def test_a_hundred_thousand_items_are_listed_searched_and_light(queue: JobQueue, open_page: Open) -> None:
-    page = open_page(queue.serve().url)
-    queue.run(range(100_000), do.double, id="job")
-    expect(button(page, "^Completed 100,000$")).to_be_visible()
-    expect(page.get_by_role("option").first).to_have_attribute("aria-setsize", "100000")
-    expect(page.get_by_role("option").first).to_contain_text("Completed")
-    page.get_by_role("listbox").focus()
-    page.keyboard.press("End")
-    expect(row(page, "199998")).to_be_in_viewport()
-    assert page.get_by_role("option").count() < 60
-    assert page.evaluate("document.querySelectorAll('*').length") < 600
-    page.get_by_role("searchbox").fill("12345")
-    expect(page.locator("#list-count")).to_have_text("6 items listed")
-    page.get_by_role("searchbox").fill("nothing of this kind")
-    expect(page.get_by_text("Nothing found for “nothing of this kind”.")).to_be_visible()
 
 
 def test_a_new_viewer_of_a_hundred_thousand_items_gets_at_most_two_megabytes(queue: JobQueue, open_page: Open) -> None:

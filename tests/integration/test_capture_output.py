@@ -15,7 +15,6 @@ import pytest
 
 from mpqueue import JobQueue, RetryPolicy, Stage, WorkerCrashedError, current_item
 from tests.support import handlers as do
-from tests.support.length import long
 from tests.support.programs import run_program
 from tests.support.systems import LINUX_ONLY, not_on_windows
 from tests.support.this_system import IS_WINDOWS
@@ -219,56 +218,6 @@ def test_a_crash_loses_its_own_output_only() -> None:
     assert [item.stdout for item in job.items] == ["a\n", None, "c\n"]
 
 
-@pytest.mark.parametrize("chunksize", [None, long(40)])
-@pytest.mark.parametrize(
-    "bad",
-    [
-        do.close_fds_of("mpqueue-std"),
-        do.close_standard_fds,
-        do.close_standard_streams,
-        do.detach_stdout,
-        do.remove_stdout,
-        do.set_stdout_to_none,
-        do.put_file_over_stdout,
-        do.close_stdout_and_its_fd,
-        do.close_stderr_and_its_fd,
-        do.detach_stdout_and_close_its_fd,
-        do.remove_streams_and_their_fds,
-        do.close_a_stream_that_owns_fd_1,
-        do.close_fds_of("/dev"),
-        do.close_all_fds,
-    ],
-    ids=[
-        "the files",
-        "1 and 2",
-        "the streams",
-        "detached",
-        "removed",
-        "none",
-        "another file in its place",
-        "stdout and 1",
-        "stderr and 2",
-        "detached and 1",
-        "none at all, nor 1 and 2",
-        "a stream that owns 1",
-        "what was there before",
-        "all",
-    ],
-)
-def test_an_item_that_closes_what_it_writes_to_costs_no_other_item_anything(
-    bad: do.Handler, chunksize: int | None
-) -> None:
-    with JobQueue(1, max_retries=0) as queue:
-        job = queue.run(range(40), do.only(7, bad, talk), capture_output=True, chunksize=chunksize)
-        assert queue.run(["a", "b"], do.succeed).results == ["a", "b"]
-    others = [item for item in job.items if item.id != 7]
-    assert [item.result for item in others] == [item.id for item in others]
-    assert [item.stdout for item in others] == [f"out {item.id}\n" for item in others]
-    assert [item.stderr for item in others] == [f"err {item.id}\n" for item in others]
-    assert {item.attempts for item in others} == {1}
-    assert job.items[7].result == 7 or isinstance(job.items[7].exception, WorkerCrashedError)
-
-
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_text_is_kept_that_was_not_flushed_when_its_item_closed_the_descriptor(
     unbuffered: str, monkeypatch: pytest.MonkeyPatch
@@ -317,25 +266,6 @@ def test_a_job_is_heard_after_an_item_of_another_one_has_closed_the_stream_and_t
         heard_again = queue.run(["d"], talk, capture_output=True)
     assert (heard.items[0].stdout, heard.items[0].stderr) == ("out b\n", "err b\n")
     assert (heard_again.items[0].stdout, heard_again.items[0].stderr) == ("out d\n", "err d\n")
-
-
-@pytest.mark.parametrize("closed", [[1], [2], [1, 2], long([0, 2]), long([0, 1, 2])], ids=str)
-def test_c_code_and_child_processes_are_heard_after_an_item_of_another_job_has_closed(closed: list[int]) -> None:
-    def close(item: str) -> str:
-        for fd in closed:
-            os.close(fd)
-        return item
-
-    def handle(item: str) -> str:
-        subprocess.run([sys.executable, "-c", "import sys; print('out'); print('err', file=sys.stderr)"], check=True)
-        return item
-
-    with JobQueue(1, max_retries=0) as queue:
-        queue.run(["a"], close)
-        heard = queue.run(["b", "c"], handle, capture_output=True)
-        assert queue.run(["d"], do.succeed).results == ["d"]
-    assert heard.results == ["b", "c"]
-    assert [(item.stdout, item.stderr) for item in heard.items] == [("out\n", "err\n")] * 2
 
 
 @not_on_windows("no limit of descriptors")

@@ -396,51 +396,6 @@ def test_worker_that_dies_when_no_new_one_can_be_started_costs_nothing_but_time(
     assert (job.results, [item.attempts for item in job.items]) == (["a", "b", "c"], [1, 2, 1])
 
 
-@pytest.mark.long
-def test_descriptors_that_are_exhausted_in_the_parent_hold_up_only_until_there_are_some(tmp_path: Path) -> None:
-    done = run_program(
-        tmp_path,
-        """
-        import os, resource
-        import mpqueue
-        from tests.support import handlers as do
-        from tests.support.recorder import Recorder
-        from tests.support.strength import workers_of
-        from tests.support.waiting import wait_until
-        import logging
-
-        class Heard(logging.Handler):
-            texts = []
-            def emit(self, record):
-                self.texts.append(record.getMessage())
-
-        logging.getLogger("mpqueue").addHandler(Heard())
-        resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
-        with mpqueue.JobQueue(2, retry=mpqueue.RetryPolicy(1, base_delay=0.01)) as queue:
-            workers_of(queue)
-            held = []
-            try:
-                while True:
-                    held.append(os.open(os.devnull, os.O_RDONLY))
-            except OSError:
-                pass
-            for fd in (held.pop(), held.pop(), held.pop()):
-                os.close(fd)
-            # Those workers that there are go on working with no descriptor left to open.
-            assert queue.run(range(1000), do.double).completed == 1000
-            queue.create_job("job", list("abc"), do.only("b", do.at_first(do.kill_self)))
-            run = queue.start("job")
-            wait_until(lambda: any("could not be started" in text for text in Heard.texts))
-            for fd in held:
-                os.close(fd)
-            assert run.result(60).results == ["a", "b", "c"], run.job.to_dict()
-            assert len(workers_of(queue)) == 2
-        print("fine")
-        """,
-    )
-    assert done.stdout == "fine\n"
-
-
 def test_descriptors_that_are_exhausted_in_a_worker_fail_the_item_that_wants_one() -> None:
     def exhaust(item: str) -> str:
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -51,10 +51,6 @@ def test_work_begins_before_the_first_result_is_asked_for(tmp_path: Path) -> Non
     assert list(results) == ["a", "b"]
 
 
-def test_several_chunks_of_a_given_size_are_put_in_order() -> None:
-    assert list(mpqueue.imap(do.succeed, range(1000), chunksize=7, buffersize=100)) == list(range(1000))
-
-
 def test_what_is_wrong_is_refused_at_once() -> None:
     imap = cast("Any", mpqueue.imap)
     with pytest.raises(TypeError, match="items: expected an iterable, got 3"):
@@ -191,17 +187,6 @@ def test_closing_ends_the_work_and_the_iterator_stays_at_its_end(tmp_path: Path)
         held[0].close()
         held[0].close()
         assert list(held[0]) == []
-
-
-def test_iterator_in_a_cycle_ends_its_work_when_it_is_collected(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-    holder: list[Any] = [mpqueue.imap(do.announce_pid(gate), range(3), concurrency=1)]
-    holder.append(holder)
-    (pid,) = gate.wait_for_count(1)
-    del holder
-    gc.collect()
-    wait_until(lambda: not is_running(int(pid)), what="the running item to end")
-    assert close_shared_pool()
 
 
 # --- the input ------------------------------------------------------------------------------------------------------

@@ -35,7 +35,6 @@ from mpqueue.backends import LokyBackend
 from tests.support import handlers as do
 from tests.support.interruptions import send_to_main_thread
 from tests.support.results import results_of
-from tests.support.strength import workers_of
 from tests.support.systems import not_on_windows
 from tests.support.waiting import Gate, wait_until
 
@@ -118,35 +117,6 @@ def test_an_engine_that_is_none_is_refused(backend: Any, kind: type[Exception]) 
         JobQueue(backend=backend)
 
 
-def test_queue_uses_no_worker_until_a_job_starts() -> None:
-    with JobQueue(2) as queue:
-        queue.create_job("job", range(3), do.double)
-        assert queue.get_stats().pending == 1
-
-
-@pytest.mark.slow
-def test_two_queues_do_not_disturb_each_other() -> None:
-    with JobQueue(1) as one, JobQueue(1) as two:
-        one.create_job("job", range(3), do.double)
-        two.create_job("job", range(3), do.square)
-        runs = one.start("job"), two.start("job")
-        assert [run.result().results for run in runs] == [[0, 2, 4], [0, 1, 4]]
-        assert not workers_of(one) & workers_of(two)
-
-
-@pytest.mark.slow
-def test_threads_per_worker_limits_the_numerical_libraries() -> None:
-    def handle(name: str) -> str | None:
-        return os.environ.get(name)
-
-    names = ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"]
-    with JobQueue(1, threads_per_worker=7) as queue:
-        assert queue.run(names, handle).results == ["7"] * 3
-    cpus = JobQueue(concurrency=None).concurrency
-    with JobQueue(2 * cpus) as queue:
-        assert queue.run(names, handle).results == ["1"] * 3
-
-
 # --- creating and starting ------------------------------------------------------------------------------------------
 
 
@@ -201,12 +171,6 @@ def test_run_creates_starts_and_waits() -> None:
         assert job.results == named.results == [0, 2, 4, 6, 8]
         assert named.id == "named"
         assert queue.get_job(job.id) is not None
-
-
-def test_run_gives_each_job_an_id_of_its_own() -> None:
-    with JobQueue(1) as queue:
-        queue.create_job("job-2", [], do.succeed)
-        assert len({queue.run([1], do.succeed).id for _ in range(4)}) == 4
 
 
 def test_run_that_is_interrupted_cancels_its_job_and_ends_its_items(tmp_path: Path) -> None:
@@ -710,44 +674,6 @@ def test_retry_failed_runs_the_failed_items_again_and_keeps_their_history(tmp_pa
     assert job.items[1].attempts == 1
     assert [failed.error for failed in job.items[1].history] == ["ValueError: broken"] * 2
     assert told == ["job:started", "job:finished"] * 2
-
-
-def test_failed_falls_when_failed_items_are_run_again(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-
-    def handle(item: str) -> str:
-        if (tmp_path / "again").exists():
-            gate.pass_through(item)
-        raise ValueError(item)
-
-    with JobQueue(2, max_retries=0) as queue:
-        job = queue.run(["a", "b"], handle, id="job")
-        assert job.failed == 2
-        (tmp_path / "again").touch()
-        run = queue.retry_failed("job")
-        gate.wait_for("a", "b")
-        assert (job.failed, job.status, [item.attempts for item in job.items]) == (0, "running", [0, 0])
-        assert job.finished_at is None
-        gate.open()
-        run.result()
-    assert job.failed == 2
-    assert [len(item.history) for item in job.items] == [2, 2]
-
-
-def test_retry_failed_refuses_jobs_that_have_not_ended_or_were_cancelled(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-    with JobQueue(1) as queue:
-        queue.create_job("job", ["a"], do.block_until_told(gate))
-        with pytest.raises(JobStateError, match="pending"):
-            queue.retry_failed("job")
-        run = queue.start("job")
-        with pytest.raises(JobStateError, match="running"):
-            queue.retry_failed("job")
-        queue.cancel("job")
-        gate.open()
-        run.result()
-        with pytest.raises(JobStateError, match="cancelled"):
-            queue.retry_failed("job")
 
 
 # --- the costliest first --------------------------------------------------------------------------------------------

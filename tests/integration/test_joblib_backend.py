@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
@@ -18,7 +17,6 @@ from sklearn.model_selection import GridSearchCV
 
 from mpqueue import joblib_backend
 from tests.support import handlers as do
-from tests.support.programs import is_running
 from tests.support.waiting import Gate, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
@@ -103,23 +101,6 @@ def test_initializer_is_called_in_each_worker() -> None:
 
 
 # --- faults ---------------------------------------------------------------------------------------------------------
-
-
-def test_call_that_takes_too_long_ends_the_whole() -> None:
-    with pytest.raises(multiprocessing.TimeoutError):
-        Parallel(timeout=0.3)(delayed(do.hang_sleep)(number) for number in range(4))
-    assert Parallel()([delayed(do.succeed)("after")]) == ["after"]
-
-
-@pytest.mark.parametrize("return_as", ["list", "generator", "generator_unordered"])
-def test_first_failure_is_raised_at_once_and_ends_what_runs(return_as: str, tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-    handler = do.only(0, do.count_calls(tmp_path, do.once_announced(gate, do.fail)), do.announce_pid(gate))
-    with pytest.raises(ValueError, match="cannot do 0"):
-        list(Parallel(return_as=return_as, batch_size=1)(delayed(handler)(number) for number in range(9)))
-    assert dict(do.calls(tmp_path)) == {"0": 1}
-    wait_until(lambda: not any(is_running(int(pid)) for pid in gate.arrived()), what="the running calls to end")
-    assert Parallel()([delayed(do.succeed)("after")]) == ["after"]
 
 
 def test_crash_of_the_last_try_comes_as_joblibs_own_error() -> None:

@@ -320,48 +320,6 @@ def test_an_item_that_kills_its_program_fails_in_the_end(path: Path, tmp_path: P
     assert not Path(f"{path}.running").exists()
 
 
-KILLER_OR_RETRY = """
-import os, sys, threading
-import mpqueue
-from tests.support.this_system import KILL
-from tests.support.command_line import main
-
-path, calls_of, how = sys.argv[1:4]
-
-def work(item):
-    with open(calls_of, "a") as calls:
-        calls.write(f"{item} ")
-    if item == 13:
-        os.kill(os.getppid(), KILL)
-        threading.Event().wait()
-    return item
-
-if __name__ == "__main__":
-    if how == "create":
-        with mpqueue.JobQueue(1, journal=path, max_retries=0) as queue:
-            queue.create_job("job", range(40), work)
-            queue.start("job").result()
-    else:
-        sys.exit(main([how, path, *sys.argv[4:]]))
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.long
-def test_an_item_that_kills_its_program_fails_whichever_program_it_is(path: Path, tmp_path: Path) -> None:
-    calls = tmp_path / "calls"
-    assert run_program(tmp_path, KILLER_OR_RETRY, path, calls, "create", check=False).returncode == WAS_KILLED
-    assert run_program(tmp_path, KILLER_OR_RETRY, path, calls, "prune").returncode == 0  # which runs nothing
-    retry = partial(run_program, tmp_path, KILLER_OR_RETRY, path, calls, "retry", "--retries", "0", check=False)
-    ends, done = run_until_not_killed(retry)
-    assert done.returncode == 1
-    assert 2 <= ends <= 4
-    assert calls.read_text().split().count("13") == 1 + ends
-    with JobQueue(1, journal=path) as queue:
-        (failure,) = queue.load_job("job").failures
-        assert (failure.item.id, failure.item.to_dict()["error"][:21]) == (13, "the program ended 3 t")
-
-
 KILLED_FROM_OUTSIDE = """
 import sys
 from pathlib import Path

@@ -19,48 +19,12 @@ from mpqueue.errors import JournalMismatchError
 from tests.support import handlers as do
 from tests.support.disk import watched
 from tests.support.journals import queue_of, told
-from tests.support.kinds import EACH_KIND, KINDS, Calls, Kind
+from tests.support.kinds import EACH_KIND, Calls, Kind
 from tests.support.programs import run_program
 from tests.support.results import results_of
 from tests.support.systems import not_on_windows
 
 pytestmark = pytest.mark.usefixtures("forked_workers")
-
-DAYS = st.lists(
-    st.tuples(
-        st.lists(st.tuples(st.integers(0, 9), st.integers(0, 2)), max_size=14, unique_by=lambda item: item[0]),
-        st.sets(st.tuples(st.integers(0, 9), st.integers(0, 2)), max_size=6),
-    ),
-    min_size=2,
-    max_size=5,
-)
-
-
-@pytest.mark.slow
-@pytest.mark.long(but=["stream"])
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.name != "open"], ids=str)
-@settings(max_examples=40)
-@given(DAYS, st.booleans())
-def test_whatever_is_added_removed_changed_or_moved_only_what_is_new_runs_and_no_result_is_another_items(
-    kind: Kind, days: list[Any], has_ids: bool
-) -> None:
-    ended: dict[int, tuple[int, bool]] = {}  # of each id ever seen: its value then, and whether it has failed
-    with tempfile.TemporaryDirectory() as folder, watched() as disk:
-        calls, disk.syncs = Calls(Path(folder)), False
-        for listed, failing in days:
-            items = [{"id": at, "value": value} if has_ids else at for at, value in listed]
-            fails = [{"id": at, "value": value} if has_ids else at for at, value in failing]
-            calls.fail(*fails)
-            expected, to_run = [], []
-            for (at, value), item in zip(listed, items, strict=True):
-                state = value if has_ids else 0
-                before, has_failed = ended.get(at, (None, False))
-                if before != state or (has_failed and kind.runs_failed_again):
-                    to_run.append(repr(item))
-                    ended[at] = (state, item in fails)
-                expected.append(f"ValueError: not {item!r}" if ended[at][1] else f"result of {item!r}")
-            assert kind.run(calls, items, Path(folder, "run.db")) == expected
-            assert sorted(calls.take()) == sorted(to_run)
 
 
 @pytest.mark.slow
@@ -181,38 +145,6 @@ def test_another_version_runs_everything_again_and_other_code_warns(
     assert "(now `tests.support.handlers.succeed`) has changed since" in caplog.text
     assert kind.run(do.succeed, ["a", "b"], path, redo="changed-code") == ["a", "b"]
     assert kind.run(do.double, ["a", "b"], path, redo="all") == ["aa", "bb"]
-
-
-@pytest.mark.slow
-def test_what_comes_back_runs_again_in_another_version(tmp_path: Path) -> None:
-    path = tmp_path / "run.db"
-    assert to_run(path, ["a", "b"], version="1") == ["a", "b"]
-    assert to_run(path, ["a", "b"], do.square, version="1", strict=True) == []
-    assert to_run(path, ["a"], update=True) == []
-    assert to_run(path, ["a"], do.double, version="2") == ["a"]
-    with pytest.raises(JournalMismatchError, match="others: 1 back"):
-        to_run(path, ["b", "a"], do.double, version="2")
-    assert to_run(path, ["b", "a"], do.double, version="2", update=True) == ["b"]
-    assert to_run(path, ["a", "b"], do.double, version="2", redo="changed-code") == []
-
-
-@pytest.mark.slow
-def test_what_has_ended_runs_again_where_that_is_said(tmp_path: Path) -> None:
-    path, items = tmp_path / "run.db", [{"id": each} for each in "abc"]
-    assert to_run(path, items) == items
-    assert to_run(path, items, redo=["b"]) == [items[1]]
-    assert to_run(path, items, redo="changed-code") == []
-    assert to_run(path, items, do.return_length, redo="changed-code") == items
-    assert to_run(path, items, do.return_length, strict=True) == []
-    assert to_run(path, items, do.return_length, redo="all") == items
-    for redo, error in (
-        ("b", "redo: expected one of"),
-        (["x"], "redo: expected ids"),
-        (3, "redo: expected one of"),
-    ):
-        with pytest.raises((TypeError, ValueError), match=error):
-            to_run(path, items, do.return_length, redo=redo)
-    assert to_run(path, items, do.return_length) == []
 
 
 @pytest.mark.slow

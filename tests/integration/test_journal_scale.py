@@ -15,7 +15,6 @@ import pytest
 
 from mpqueue import JobQueue
 from mpqueue.errors import JournalError
-from mpqueue.events import JOB_PROGRESS, JobProgress
 from mpqueue.status import ItemStatus
 from tests.support import handlers as do
 from tests.support.command_line import main
@@ -124,47 +123,11 @@ def result_of(item: int) -> Any:
 
 
 COUNT = 40
-EXPECTED = [None if item == 7 else result_of(item) for item in range(COUNT)]
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "run.db"
-
-
-@pytest.mark.long
-def test_results_are_the_same_wherever_they_are(path: Path) -> None:
-    """In memory while they are few, else read when they are looked at, also where pruning has put them."""
-    heard: dict[Any, Any] = {}
-
-    def hear(event: JobProgress) -> None:
-        if event.item is not None and event.item.status == "completed":
-            heard[event.item.id] = event.item.result
-
-    with JobQueue(2, journal=path, max_retries=0) as queue:
-        queue.on(JOB_PROGRESS, hear)
-        job = queue.create_job("job", range(COUNT), result_of, chunksize=4)
-        run = queue.start("job")
-        came = {item.id: item.result for item in run.as_completed()}
-        assert came == dict(enumerate(EXPECTED))
-        assert run.result(60).results == EXPECTED
-        wait_until(lambda: len(heard) == COUNT - 1, what="all events")
-        assert heard == {item: result for item, result in enumerate(EXPECTED) if item != 7}
-        assert queue.retry_failed("job").result(60).results == EXPECTED
-    assert [item.result for item in job.items] == job.results == EXPECTED, "also when the queue is closed"
-    with JobQueue(2, journal=path) as queue:
-        again, looked = queue.create_job("job", range(COUNT), result_of), queue.load_job("job")
-        assert queue.start("job").result(60) is again
-        queue.prune()
-        for each in (again, looked):
-            assert [record["result"] for record in each.to_records()] == each.results == EXPECTED
-        queue.run(range(COUNT), result_of, id="more")
-        queue.prune("more")
-        assert again.results == looked.results == EXPECTED
-        path.rename(path.with_name("elsewhere.db"))
-        with pytest.raises(JournalError, match="a name that is not there"):
-            assert looked.results
-        path.with_name("elsewhere.db").rename(path)
 
 
 def test_the_newest_results_stay_in_memory(path: Path) -> None:

@@ -12,7 +12,6 @@ import pytest
 import mpqueue
 from mpqueue import JobQueue, JobStatus, Stage, current_item
 from tests.support import handlers as do
-from tests.support.counted_calls import calls_by_thread
 from tests.support.results import results_of
 from tests.support.this_system import KILL
 
@@ -214,17 +213,3 @@ def test_a_stage_has_needs_of_its_own(tmp_path: Path) -> None:
             queue.run_stages(items, [hold, Stage(unit, uses={"gpu": 3})])
         with pytest.raises(ValueError, match=r"^stage .unit.: cpus, memory, uses: expected values where the items"):
             queue.run_stages(items, [hold, Stage(unit, cpus=len)])  # type: ignore[arg-type]
-
-
-@pytest.mark.slow
-def test_items_of_a_hundred_kinds_of_needs_cost_about_as_much_as_those_of_four() -> None:
-    calls = {kinds: calls_of_the_busiest_thread(kinds) for kinds in (4, 100)}
-    assert calls[100] < 3 * calls[4], calls
-
-
-def calls_of_the_busiest_thread(kinds: int) -> int:
-    """How many calls one of the queue's threads makes for a hundred items, each sent by itself."""
-    with calls_by_thread() as calls, JobQueue(2, resources={"licenses": 100}) as queue:
-        job = queue.run(range(100), do.double, uses=lambda item: {"licenses": 1 + item % kinds}, chunksize=1)
-    assert results_of(job) == [2 * item for item in range(100)]
-    return max(calls.values())

@@ -295,33 +295,6 @@ def test_close_seals_it_and_waits_for_what_is_left() -> None:
     assert (job.status, job.sealed, job.total) == (JobStatus.COMPLETED, True, 127)
 
 
-def test_it_is_paused_cancelled_and_tried_again_as_any_job(queue: JobQueue, tmp_path: Path) -> None:
-    job = queue.create_job("j", handler=partial(fail_until, tmp_path / "healed"), open=True, max_retries=0)
-    run = queue.start("j")
-    queue.pause("j")
-    queue.add_items("j", [1, 2, 3])
-    assert job.completed == 0
-    queue.resume("j")
-    queue.seal("j")
-    assert run.result().failed == 1
-    (tmp_path / "healed").touch()
-    assert queue.retry_failed("j").result().results == [1, 2, 3, 4]
-    assert job.items[3].payload == 4
-    cancelled = queue.create_job("c", [1], do.double, open=True)
-    run = queue.start("c")
-    queue.cancel("c")
-    assert run.result() is cancelled
-    assert cancelled.status is JobStatus.CANCELLED
-
-
-def fail_until(path: Path, item: int) -> int:
-    if item == 2:
-        if not path.exists():
-            raise ValueError("no")
-        current_item().add([4])
-    return item
-
-
 def test_views_exports_and_arrays_are_as_ever(queue: JobQueue) -> None:
     job = queue.create_job("j", handler=add_arrays, open=True)
     run = queue.start("j", progress=lambda _: None)

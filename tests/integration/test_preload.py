@@ -194,23 +194,6 @@ def test_a_queue_that_closes_during_the_imports_says_nothing(
     assert caplog.text == ""
 
 
-@pytest.mark.long
-def test_a_queue_closes_while_it_waits_for_a_fork_from_a_stopped_process(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    name = write_module(tmp_path, monkeypatch)
-    queue = JobQueue(2, preload=[name], max_retries=0)
-    assert queue.run(range(4), do.succeed).results == [0, 1, 2, 3]
-    (forker,) = importers(tmp_path)
-    os.kill(forker, signal.SIGSTOP)
-    assert isinstance(queue.run([0], do.kill_self).items[0].exception, WorkerCrashedError)
-    assert queue.run([1], do.succeed).results == [1]  # on the other worker
-    with caplog.at_level(logging.WARNING):
-        queue.close()
-    assert not is_running(forker)
-    assert "closing" not in caplog.text
-
-
 THREAD = "import threading\nthreading.Thread(target=threading.Event().wait, name='mine', daemon=True).start()"
 
 
@@ -273,22 +256,6 @@ def test_each_worker_of_a_script_has_what_the_function_has_set_and_its_initializ
     program = run_program(tmp_path, BOTH.replace("{how!r}", repr(how)), initializer, tmp_path)
     expected = [(item * 10 + offset, seen, 5) for item in range(3)]
     assert program.stdout.splitlines() == [str(expected), str([offset, 10 + offset])]
-
-
-def start_a_thread_and_fail_elsewhere(folder: Path) -> None:
-    threading.Thread(target=threading.Event().wait, daemon=True).start()
-    do.count_calls(folder)(0)
-    if list(do.calls(folder)) != [("0", 1)]:
-        raise ValueError("no licence")
-
-
-@pytest.mark.long
-def test_a_function_that_fails_in_the_workers_alone_fails_the_jobs(tmp_path: Path) -> None:
-    with JobQueue(1, preload=partial(start_a_thread_and_fail_elsewhere, tmp_path)) as queue:
-        with pytest.raises(WorkerStartError, match=r"calling the function has failed: ValueError.*no licence"):
-            queue.run(range(2), do.succeed)
-        assert queue.last_job is not None
-        assert queue.last_job.status is JobStatus.CANCELLED
 
 
 class Hasty(LokyBackend):

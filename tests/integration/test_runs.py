@@ -148,16 +148,6 @@ def test_as_completed_gives_failed_items_too_and_each_once() -> None:
     assert [item.payload for item in found if item.status == "failed"] == [3]
 
 
-def test_leaving_the_loop_cancels_nothing() -> None:
-    with JobQueue(2) as queue:
-        queue.create_job("job", range(100), do.double)
-        run = queue.start("job")
-        for item in run.as_completed():
-            assert item.status == "completed"
-            break
-        assert run.result(60).results == list(range(0, 200, 2))
-
-
 def test_items_that_end_pending_do_not_come(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     with JobQueue(1) as queue:
@@ -167,18 +157,6 @@ def test_items_that_end_pending_do_not_come(tmp_path: Path) -> None:
         run.cancel()
         gate.open()
         assert [item.result for item in run.as_completed()] == ["a"]
-
-
-def test_several_loops_over_one_run_each_get_everything(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-    with JobQueue(2) as queue:
-        queue.create_job("job", range(50), do.only(0, do.block_until_told(gate)))
-        run = queue.start("job")
-        one, two = run.as_completed(), run.as_completed()
-        first = [next(one), next(two)]
-        gate.open()
-        assert sorted(item.payload for item in [first[0], *one]) == list(range(50))
-        assert sorted(item.payload for item in [first[1], *two]) == list(range(50))
 
 
 def test_as_completed_comes_to_its_end_when_the_queue_is_closed_by_force(tmp_path: Path) -> None:

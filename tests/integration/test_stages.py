@@ -16,7 +16,7 @@ import pytest
 
 import mpqueue
 from mpqueue import JobQueue, Progress, RetryPolicy, Stage, current_item, sinks
-from mpqueue.errors import ItemTimeoutError, JobStateError, StageError, TooManyFailuresError, WorkerCrashedError
+from mpqueue.errors import JobStateError, StageError, TooManyFailuresError
 from mpqueue.status import JobStatus
 from tests.support import handlers as do
 from tests.support.programs import is_running
@@ -68,15 +68,6 @@ def add_one(array: np.ndarray) -> np.ndarray:
 
 def first_of(array: np.ndarray) -> float:
     return float(array[0])
-
-
-def first_time(folder: Path, name: object) -> bool:
-    """True the first time that it is called with this name."""
-    try:
-        (folder / str(name)).touch(exist_ok=False)
-    except FileExistsError:
-        return False
-    return True
 
 
 def halves(number: int) -> Iterator[int]:
@@ -175,36 +166,6 @@ def fail_on_four(number: int) -> int:
     if number == 4:
         raise ValueError("four")
     return number
-
-
-def test_a_worker_that_dies_loses_nothing_it_has_handed_on(one_worker: JobQueue, tmp_path: Path) -> None:
-    """The one worker wrote the arrays, and dies in the next stage: the same bytes go to its successor."""
-    job = one_worker.run_stages([1, 2, 3], [load, partial(die_first, tmp_path), first_of])
-    assert (job.results, len(list(tmp_path.iterdir()))) == ([2.0, 3.0, 4.0], 3)
-
-
-def die_first(folder: Path, array: np.ndarray) -> np.ndarray:
-    assert (array == array[0]).all()
-    array += 1  # its own copy of it
-    if first_time(folder, array[0]):
-        os.kill(os.getpid(), KILL)
-    return array
-
-
-@pytest.mark.slow
-def test_crashes_and_timeouts_are_those_of_a_stage(one_worker: JobQueue) -> None:
-    stages: list[Any] = [load, Stage(die_or_hang, timeout=1.0, max_retries=0), first_of]
-    job = one_worker.run_stages([1, 2, 3], stages)
-    causes = [item.exception and item.exception.__cause__ for item in job.items]
-    assert job.results == [None, None, 3.0]
-    assert isinstance(causes[0], WorkerCrashedError)
-    assert isinstance(causes[1], ItemTimeoutError)
-
-
-def die_or_hang(array: np.ndarray) -> np.ndarray:
-    if array[0] == 1:
-        do.segfault(array)
-    return do.hang_sleep(array) if array[0] == 2 else array
 
 
 @pytest.mark.holds("error: ResultPicklingError")

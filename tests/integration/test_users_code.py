@@ -251,16 +251,6 @@ def test_a_job_that_is_killed_does_not_wait_for_a_result_that_is_pickled_for_eve
         assert [value_of(result) for result in again.results] == [0, 1, 2, 3]
 
 
-@pytest.mark.long
-def test_a_result_that_takes_a_minute_to_be_pickled_is_in_the_journal(tmp_path: Path) -> None:
-    tracked.begin()
-    path = str(tmp_path / "run.db")
-    with JobQueue(1, journal=path) as queue:
-        assert queue.run(range(3), tracked.get_slow, id="slow").completed == 3
-    with JobQueue(1, journal=path) as queue:
-        assert [item.status for item in queue.load_job("slow").items] == ["completed"] * 3
-
-
 class Asking:
     """An item that asks its queue something when it is pickled."""
 

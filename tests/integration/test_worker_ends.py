@@ -37,24 +37,6 @@ def test_a_stopped_worker_is_killed_without_being_woken_to_say_where_it_is() -> 
     assert job.items[1].exception.stack is None
 
 
-def take_every_signal(item: object) -> object:
-    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-        signal.signal(number, lambda *_: None)
-    return item
-
-
-@pytest.mark.long
-def test_a_worker_takes_the_signal_for_its_stack_back_before_each_chunk() -> None:
-    def handle(item: str) -> object:
-        return do.hang_python(item) if item == "culprit" else take_every_signal(item)
-
-    with JobQueue(1, max_retries=0, timeout=1) as queue:
-        job = queue.run(ITEMS, handle, chunksize=1)
-    assert job.results == ["left", None, "right"]
-    assert isinstance(job.items[1].exception, ItemTimeoutError)
-    assert "in hang_python" in (job.items[1].exception.stack or "")
-
-
 @LINUX_ONLY
 def test_a_program_that_left_the_group_ends_with_a_worker_that_dies(tmp_path: Path) -> None:
     def leave_program_and_die(item: str) -> None:
@@ -162,21 +144,6 @@ def test_a_death_is_told_although_somebody_else_has_waited_for_the_process() -> 
     assert job.results == ["left", None, "right"]
     assert isinstance(job.items[1].exception, WorkerCrashedError)
     assert job.items[1].exception.exitcode in {3, None}
-
-
-@pytest.mark.long
-def test_deaths_leave_no_descriptor_and_no_thread_behind() -> None:
-    def held() -> tuple[int, int]:
-        gc.collect()
-        return len(os.listdir("/proc/self/fd")), threading.active_count()
-
-    with JobQueue(1, max_retries=0) as queue:
-        workers_of(queue)
-        before = held()
-        for bad in (do.exit_zero, do.kill_self, do.segfault):
-            assert queue.run(ITEMS, do.only("culprit", bad), chunksize=3).results == ["left", None, "right"]
-        workers_of(queue)
-        wait_until(lambda: held() <= before, what=f"{before} descriptors and threads")
 
 
 NO_CHILD = """

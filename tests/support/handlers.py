@@ -575,52 +575,10 @@ def _close_fds_of(what: str, item: Any) -> Any:
     return item
 
 
-def close_standard_fds(item: Any) -> Any:
-    """Close descriptors 1 and 2, under Python's streams, then return the item."""
-    os.close(1)
-    os.close(2)
-    return item
-
-
 def close_stdout_and_its_fd(item: Any) -> Any:
     """Close descriptor 1 and the stream over it, then return the item."""
     os.close(1)
     sys.stdout.close()
-    return item
-
-
-def close_stderr_and_its_fd(item: Any) -> Any:
-    """Close descriptor 2 and the stream over it, then return the item."""
-    os.close(2)
-    sys.stderr.close()
-    return item
-
-
-def detach_stdout_and_close_its_fd(item: Any) -> Any:
-    """Close descriptor 1 and detach the stream over it, then return the item."""
-    os.close(1)
-    sys.stdout.detach()  # type: ignore[union-attr]
-    return item
-
-
-def remove_streams_and_their_fds(item: Any) -> Any:
-    """Leave no standard output and error to Python, nor descriptors 1 and 2, then return the item."""
-    os.closerange(1, 3)
-    sys.stdout = sys.stderr = None
-    return item
-
-
-def close_a_stream_that_owns_fd_1(item: Any) -> Any:
-    """Put a stream that closes descriptor 1 with itself in stdout's place, and close it; return the item."""
-    sys.stdout = open(1, "w", encoding="utf-8")  # noqa: SIM115 - closed by the next line
-    sys.stdout.close()
-    return item
-
-
-def put_file_over_stdout(item: Any) -> Any:
-    """Put another file in the place of descriptor 1, for good, then return the item."""
-    with tempfile.TemporaryFile() as file:
-        os.dup2(file.fileno(), 1)
     return item
 
 
@@ -769,24 +727,6 @@ def close_standard_streams(item: Any) -> Any:
     """Close standard input, output and error."""
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         stream.close()
-    return item
-
-
-def detach_stdout(item: Any) -> Any:
-    """Take the buffer out of ``sys.stdout``."""
-    sys.stdout.detach()  # type: ignore[union-attr]
-    return item
-
-
-def remove_stdout(item: Any) -> Any:
-    """Have no ``sys.stdout``."""
-    del sys.stdout
-    return item
-
-
-def set_stdout_to_none(item: Any) -> Any:
-    """Have None for ``sys.stdout``."""
-    sys.stdout = None
     return item
 
 
@@ -1029,16 +969,6 @@ def announce_pid(gate: Gate, then: Handler = hang_sleep) -> Handler:
 
 def _announce_pid(gate: Gate, then: Handler, item: Any) -> Any:
     gate.announce(os.getpid())
-    return then(item)
-
-
-def once_announced(gate: Gate, then: Handler) -> Handler:
-    """A handler that waits until another has announced something at ``gate``, and does ``then``."""
-    return functools.partial(_once_announced, gate, then)
-
-
-def _once_announced(gate: Gate, then: Handler, item: Any) -> Any:
-    gate.wait_for_count(1)
     return then(item)
 
 

@@ -184,7 +184,7 @@ LOTS = {
         (
             "contract/test_engines.py",
             "simulation/test_workers.py",
-            *(f"unit/test_{name}.py" for name in ("asking", "os_forms", "process_handle")),
+            *(f"unit/test_{name}.py" for name in ("os_forms", "process_handle")),
             *(f"integration/test_{name}.py" for name in ("big_data", "closing", "crash_table", "forks", "journal")),
             *(f"integration/test_{name}.py" for name in ("parent_end", "pause_cancel", "stages", "worker_ends")),
             "integration/test_worker_starts.py",
@@ -200,7 +200,7 @@ LOTS = {
                     *("alarm", "asides", "bad_programs", "captured_file", "classes", "fields", "imports"),
                     *("item_identity", "item_labels", "os_files", "os_forms", "packed_functions"),
                     *("function_packer", "pipelines", "process_handle", "profile", "reducers", "script", "segments"),
-                    *("shared", "text", "worker_stacks"),
+                    *("shared", "text"),
                 )
             },
             "contract/test_cpython_pool.py": (),

@@ -14,7 +14,6 @@ from tests.support.this_system import IS_WINDOWS
 #: They are about what POSIX systems have, such as signals, or run scripts of a shell.
 POSIX_ONLY = [
     "test_alarm.py",
-    "test_asking.py",
     "test_bad_programs.py",
     "test_os_forms.py",
     "test_packaging.py",

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Hashable
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mpqueue._core.state.item_table import Failure, ItemTable, make_table
-from mpqueue._live_page.page_json import IN_LIST, as_event, brief_json, encode_item
+from mpqueue._live_page.page_json import IN_LIST, as_event, encode_item
 from mpqueue._queue.job_items import JobItem
 from mpqueue._wire.ids import IdRule
 from mpqueue.status import COMPLETED, FAILED, PENDING
-from tests.support.page_results import BadRepr
 
 short_texts = st.text(max_size=20).filter(lambda text: text.isprintable())
 values = st.recursive(
@@ -65,33 +62,6 @@ def test_a_label_that_is_the_id_is_not_told_twice() -> None:
     assert "label" not in json.loads(encode_item(table, 0, PENDING))
     assert json.loads(encode_item(table, 1, PENDING))["label"] == "B"
     assert "label" not in json.loads(encode_item(make_table([0]), 0, PENDING))
-
-
-LONG: list[Any] = [
-    list(range(10_000)),
-    {str(n): n for n in range(10_000)},
-    "x" * 10_000,
-    b"x" * 10_000_000,
-    bytearray(10_000),
-    [["x" * 10_000]],
-    {"a": {"b": list(range(10_000))}},
-    10**6000,
-    frozenset(range(10_000)),
-]
-
-
-@pytest.mark.parametrize("value", LONG, ids=lambda value: type(value).__name__)
-def test_a_long_value_is_told_by_its_beginning(value: Any) -> None:
-    told = json.loads(brief_json(value))
-    assert isinstance(told, str)
-    assert 0 < len(told) < 2 * IN_LIST
-
-
-@pytest.mark.parametrize(
-    "value", [math.nan, math.inf, BadRepr(), [BadRepr()], {1, 2}, "\ud800", {"k": math.nan}, object]
-)
-def test_a_value_that_json_does_not_have_is_told_as_a_text(value: Any) -> None:
-    assert isinstance(json.loads(brief_json(value).encode(errors="replace")), str)
 
 
 def test_an_error_can_not_end_its_event() -> None:
