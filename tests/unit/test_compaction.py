@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import Any
 from unittest import mock
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -235,6 +236,22 @@ def test_the_files_that_a_row_names_are_those_of_its_results_items_and_errors() 
     content = {"results": [big("result"), Kept(b"")], "parts": [(big("part"),)], "payloads": {0: big("item")}}
     assert files_of(content | {"errors": [error]}) == {"result", "part", "item", "error", "its cause"}
     assert files_of({"row": ("all", 1)}) == {"all"}
+
+
+def test_rows_go_together_while_they_are_small_and_few_and_of_different_items(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, most in (("SMALL", 100), ("MOST_BYTES", 250), ("MOST_ITEMS", 4)):
+        monkeypatch.setattr(compaction, name, most)
+    batch = compaction._Batch()
+
+    def takes(size: int, *slots: int) -> bool:
+        return batch.takes(compaction._Draft([*slots]), size)
+
+    assert takes(1000, *range(9)), "whatever it is, the first one"
+    batch.add(compaction._Draft([0]), 1, 90, whole=True)
+    assert (takes(100, 1), takes(101, 1)) == (True, False)
+    batch.add(compaction._Draft([1]), 2, 100, whole=True)
+    assert (takes(60, 2), takes(61, 2)) == (True, False)
+    assert (takes(9, 2, 3), takes(9, 2, 3, 4), takes(9, 2, 0)) == (True, False, False)
 
 
 def test_a_list_is_plain_where_reading_it_runs_no_code_of_users() -> None:

@@ -66,6 +66,20 @@ def test_what_one_input_has_yielded_travels_together() -> None:
     assert sizes[:6] == [1, *[20] * 5]  # what is stolen at the end comes after
 
 
+def test_what_was_on_its_way_when_all_was_cancelled_is_held_no_longer() -> None:
+    fleet = FakeLanes(1)
+    head = fleet.stages([through(succeed(), succeed(5.0)) for _ in range(3)], [None, None])
+    second = pipeline_of(head).jobs[1].table
+    fleet.start(head)
+    fleet.run_while(lambda: not len(second))
+    assert second.origins is not None
+    assert second.origins.paths
+    fleet.cancel(head, kill=True)
+    fleet.run_until_over(head)
+    assert not second.origins.paths
+    assert not any(second.payloads)
+
+
 @pytest.mark.parametrize("cancelled", [True, False])
 def test_nothing_comes_to_a_stage_that_is_being_cancelled(cancelled: bool) -> None:
     second = pipeline_of(FakeLanes(1).stages([through(succeed(), succeed())], [None, None])).jobs[1]
