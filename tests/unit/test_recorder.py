@@ -243,6 +243,14 @@ def test_of_a_job_that_was_killed_nothing_that_comes_later_takes_long(recorded: 
     assert len(recorded.keepers.hurried) == before + 1
 
 
+def test_what_a_job_took_is_written_at_its_end(recorded: Recorded) -> None:
+    timings = recorded.job.timings
+    timings.lanes, timings.sums.cpu, timings.sums.items = 1, 2.5, 3
+    recorded.end()
+    sql, values = recorded.journal.posted[-1].statements[0]
+    assert (sql, values[4:6]) == (ENDED, (2.5, 3))
+
+
 def test_a_job_that_is_removed_meanwhile_is_told_of_and_not_written(recorded: Recorded) -> None:
     recorded.job.table.complete(range(1), [Recorded])
     recorded.announce(AnnounceItems(recorded.job, [0], frozenset(), {}, 1, 0, JobStatus.RUNNING))

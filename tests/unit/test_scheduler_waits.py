@@ -8,7 +8,7 @@ import pytest
 
 from mpqueue._core.commands import GiveUpAnswer, KillLane
 from mpqueue._core.messages import Slept
-from mpqueue._core.rules.overdue import ANSWER_LIMIT, SECOND_LOOK, UNPICKLE_LIMIT
+from mpqueue._core.rules.overdue import ANSWER_LIMIT, BEGIN_LIMIT, SECOND_LOOK, UNPICKLE_LIMIT
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._wire.memory.ledger import NOWHERE, Claim, Phase
 from mpqueue.errors import ItemTimeoutError, SetupError, WorkerCrashedError
@@ -47,6 +47,18 @@ def run_one(fleet: FakeLanes, seconds: float = 1000.0, *, timeout: float | None 
     fleet.run_until_ready()
     fleet.advance(0.5)
     return job
+
+
+def test_a_worker_has_its_time_from_when_it_is_asked_however_long_it_had_nothing_to_do(
+    fleet: FakeLanes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet.run_until_over(run_one(fleet, 1.0))
+    fleet.advance(1000.0)
+    deafen(fleet, monkeypatch, 1)
+    fleet.start(fleet.job([succeed()], retry=AT_ONCE, timeout=2.0))
+    asked = fleet.now
+    fleet.run_while(lambda: not fleet.counts[KillLane])
+    assert fleet.now >= asked + BEGIN_LIMIT
 
 
 @pytest.mark.holds("wait: a worker starts a chunk that was sent to it")
