@@ -112,6 +112,18 @@ def test_what_is_posted_is_on_disk_before_it_is_said_to_be_done_and_before_what_
     assert not is_held(journal.path)
 
 
+def test_a_journal_that_is_not_on_a_local_disk_is_refused_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: str) -> None:
+        raise JournalError("far away")
+
+    monkeypatch.setattr("mpqueue._parent.journal.journal_writer.check_local", refuse)
+    with pytest.raises(JournalError, match="far away"):
+        Journal(str(tmp_path / "run.db"), lambda: 0.0, connect)
+    assert [*tmp_path.iterdir()] == []
+
+
 def test_who_has_written_a_journal_stands_in_it(journal: Journal) -> None:
     journal.ask_later(put_job)
     end(journal)

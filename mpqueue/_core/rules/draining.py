@@ -33,4 +33,4 @@ def time_is_up(books: Books, *, killed: bool) -> None:
         return
     for job in list(books.jobs.values()):
         overdue.end_running(books, job)
-    books.timers.add(books.now + DEATH_SECONDS, TimerKind.DRAINED, 0, 1)
+    books.timers.add(books.now + DEATH_SECONDS, TimerKind.DRAINED, detail=True)
