@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 
 from mpqueue._os import monotonic as clock
 from mpqueue._wire.frames import (
@@ -34,7 +35,7 @@ from mpqueue._wire.pickling.payload import Packed, load, view_parts
 from mpqueue._worker import signals, station
 from mpqueue._worker.chunk import log_records as records
 from mpqueue._worker.chunk import tracing
-from mpqueue._worker.chunk.chunk_run import ChunkRun
+from mpqueue._worker.chunk.chunk_run import RECURSION_LIMIT, ChunkRun
 from mpqueue._worker.chunk.failures import pack_failure, stand_in
 from mpqueue._worker.chunk.sampler import StackSampler
 from mpqueue._worker.chunk.timing import ChunkTimes
@@ -131,6 +132,8 @@ class Worker:
 
     def _run_chunk(self, frame: ChunkFrame, begun: float) -> ReportFrame:
         seat = self.seat
+        if sys.getrecursionlimit() < RECURSION_LIMIT:  # it was lowered while a result was pickled
+            sys.setrecursionlimit(RECURSION_LIMIT)
         times = ChunkTimes(begun, own_process=seat.station.is_own_process)
         seat.home.chunk, seat.home.interval = frame.chunk, max(records.INTERVAL, frame.limit)
         seat.exchange.chunk_begins(frame.chunk, frame.returned)

@@ -37,10 +37,8 @@ from mpqueue.errors import text_of
 
 log = logging.getLogger("mpqueue")
 
-#: Frames of the stack for which there is to be room, beside those that pickling needs: here, and where it is done.
-_ROOM = 30
-#: The limit of the stack that Python begins with.
-_RECURSION = 1000
+#: The limit of the stack that this process has at least where an item begins, whatever the one before it has set.
+RECURSION_LIMIT = sys.getrecursionlimit()
 
 
 class ChunkRun:
@@ -100,7 +98,7 @@ class ChunkRun:
             return self._report(0, Ended.MEMORY)
         if not self._unpack():
             return self._report(0, Ended.UNREADABLE)
-        if self.careful and self.station.is_own_process and self.station.has_run and not can_pack(_ROOM):
+        if self.careful and self.station.is_own_process and self.station.has_run and not can_pack():
             raise BrokenWorkerError("what ran before has made pickling impossible")
         context.enter(self.station, self.running)
         self.seat.home.sender = self
@@ -123,7 +121,7 @@ class ChunkRun:
         self.claim(Phase.IDLE, self._begun, self._begun)
         if self.station.is_own_process:
             with contextlib.suppress(BaseException):
-                sys.setrecursionlimit(max(sys.getrecursionlimit(), _RECURSION))  # the log has to be written
+                sys.setrecursionlimit(max(sys.getrecursionlimit(), RECURSION_LIMIT))  # the log has to be written
                 log.warning("worker %d ends itself: %s", self.station.lane, text_of(error))
             kill_self()
 
@@ -290,6 +288,8 @@ class ChunkRun:
         finally:
             if sys.gettrace() is not self._trace:
                 plain_settrace(self._trace)
+            if sys.getrecursionlimit() < RECURSION_LIMIT:
+                sys.setrecursionlimit(RECURSION_LIMIT)
 
     def _await_first(self, lo: int, stretch: list[Any]) -> None:
         """The handler is no coroutine function and still returned something to await: so it will the next time.

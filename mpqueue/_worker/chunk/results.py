@@ -24,9 +24,6 @@ from mpqueue._worker.fitness import can_pack
 from mpqueue._worker.handlers.current_item import Running
 from mpqueue._worker.handlers.loaded_jobs import LoadedJob
 
-#: Frames of the stack for which there is to be room, beside those that pickling needs.
-_ROOM = 20
-
 
 class NotReadyError(Exception):
     """Some results are not pickled yet, and must not be by the watchdog."""
@@ -173,7 +170,7 @@ class ChunkResults:
             with leaving:
                 self._packed[at] = self._dump(at, result)
         except BaseException as error:
-            if self._is_own_process and not can_pack(_ROOM):
+            if self._is_own_process and not can_pack():
                 raise BrokenWorkerError("pickling has become impossible") from error
             self.failures[at] = FailureFrame(None, stand_in(error), 0.0, True, result=_short(_at_fault(result)))
 
