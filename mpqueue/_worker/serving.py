@@ -40,7 +40,7 @@ def serve(module: str, function: str) -> int:
     while (frames := incoming.read()) is not None:
         for frame in frames:
             answer = receive(frame.data)
-            if not here.has_line():
+            if not here.is_whole():
                 kill_self()
             write_whole(here.line, encode(answer.data, plain=answer.plain))
         if incoming.damage is not None:
