@@ -24,9 +24,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpqueue._parent.journal import growth, identity, matching
+from mpqueue._parent.journal import identity, matching
 from mpqueue._parent.journal.identity import NoIdentityError, digest, digests, encode
-from mpqueue._parent.journal.kept_values import Kept, restore
 from mpqueue._parent.journal.matching import What, match
 from tests.support.needed import needs
 from tests.unit.small_blocks import small_blocks
@@ -82,11 +81,6 @@ def test_numbers_that_have_names_are_told_apart_by_them() -> None:
 def test_an_item_without_a_stable_form_keeps_no_other_from_having_its_state() -> None:
     assert identity.states_of([1, threading.Lock(), 2]) == digest(1) + identity.UNKNOWN + digest(2)
     assert identity.states_of([1, 2]) == digest(1) + digest(2)
-
-
-def test_ids_are_kept_as_they_are_or_pickled_and_else_not_at_all() -> None:
-    kept: list[Any] = [growth._kept_ids(ids) for ids in ([1, "a"], [1, (2, 3)], [1, threading.Lock()])]
-    assert (kept[0], restore(Kept(*kept[1])), kept[2]) == ([1, "a"], [1, (2, 3)], [None, None])
 
 
 def test_no_two_values_have_the_same_form() -> None:
