@@ -41,7 +41,7 @@ PAGES = ("cluster-dask.md", "cluster-ray.md", "slurm-and-kubernetes.md")
 #: Whose file a test of its own runs: tests/integration/test_web_application.py.
 RUN_ELSEWHERE = ("web-applications.md",)
 #: Seconds that a block may take, and that a cluster may take to come up, on a busy machine.
-PATIENCE = 120.0
+PATIENCE = 300.0
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

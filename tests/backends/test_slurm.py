@@ -25,7 +25,7 @@ from tests.test_docs_commands import FOLDER, blocks_of
 def _has_slurm() -> bool:
     if shutil.which("sinfo") is None:
         return False
-    shown = subprocess.run(["sinfo", "-h", "-o", "%t"], capture_output=True, text=True, timeout=20, check=False)
+    shown = subprocess.run(["sinfo", "-h", "-o", "%t"], capture_output=True, text=True, timeout=300, check=False)
     return shown.returncode == 0 and bool({"idle", "mix"} & set(shown.stdout.split()))
 
 
@@ -60,7 +60,7 @@ def test_a_job_goes_on_through_the_lifetimes_of_its_workers(tmp_path: Path) -> N
             job = queue.run([1.0] * 70, _nap, max_retries=0)
     assert job.completed == 70
     assert len(set(job.results)) >= 5, "two workers, two lifetimes, and those after them"
-    wait_until(lambda: not _jobs_left(), timeout=60, what="the SLURM jobs to be gone")
+    wait_until(lambda: not _jobs_left(), what="the SLURM jobs to be gone")
 
 
 def _nap(seconds: float) -> str:
@@ -87,11 +87,11 @@ def test_scripts_of_the_page_run_and_a_drained_one_is_queued_again(
 
     job = _submit(tmp_path, "labels.sh")
     try:
-        wait_until(lambda: "Restarts=1" in _said("scontrol", "show", "job", job), timeout=100, what="the requeue")
+        wait_until(lambda: "Restarts=1" in _said("scontrol", "show", "job", job), what="the requeue")
         assert (tmp_path / "journal" / "run.db").exists()
     finally:
         _said("scancel", job)
-    wait_until(lambda: not _jobs_left(), timeout=60, what="the SLURM jobs to be gone")
+    wait_until(lambda: not _jobs_left(), what="the SLURM jobs to be gone")
 
 
 def _submit(folder: Path, *options: str) -> str:

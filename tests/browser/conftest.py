@@ -30,7 +30,7 @@ ARGUMENTS = [
     "--disable-features=SpareRendererForSitePerProcess",
 ]
 #: Milliseconds that something may take to appear: far more than it needs.
-PATIENCE = 30_000
+PATIENCE = 120_000
 PHONE: Any = {"viewport": {"width": 390, "height": 800}, "is_mobile": True, "has_touch": True}
 
 Open = Callable[..., Page]

@@ -312,7 +312,7 @@ def flaky_setup() -> str:
     if dice < 30:
         os._exit(3)
     if dice < 40:
-        threading.Event().wait(60)
+        threading.Event().wait(300)
     if dice < 85:
         raise ValueError("the setup failed")
     return "ready"

@@ -377,7 +377,7 @@ def test_closing_at_once_leaves_nothing(engine: Engine, tmp_path: Path) -> None:
     if not engine.able.can_kill:
         gate.open()
     queue.close(kill=True)
-    assert run.result(30).status is JobStatus.CANCELLED
+    assert run.result(300).status is JobStatus.CANCELLED
 
 
 # -- balance ---------------------------------------------------------------------------------------------------------

@@ -79,7 +79,7 @@ def test_calls_from_several_threads_run_side_by_side(front_end: FrontEnd, tmp_pa
         calls = [threads.submit(lambda name: list(call(do.block_until_told(gate), [name])), name) for name in "ab"]
         gate.wait_for("a", "b")
         gate.open()
-        assert [each.result(60) for each in calls] == [["a"], ["b"]]
+        assert [each.result(300) for each in calls] == [["a"], ["b"]]
 
 
 # -- failures --------------------------------------------------------------------------------------------------------
@@ -391,7 +391,7 @@ def test_threads_may_share_an_iterator_and_all_come_to_its_end(front_end: FrontE
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(60)
+            thread.join(300)
         assert not any(thread.is_alive() for thread in threads)
     expected = sorted(["cannot do 7", *(str(number) for number in range(2000) if number != 7)])
     assert sorted(str(one) for mine in found for one in mine) == expected
@@ -431,7 +431,7 @@ def test_a_call_that_waits_is_told_that_it_was_ended(front_end: FrontEnd, tmp_pa
         waiting = threads.submit(lambda: list(call(do.block_until_told(gate), range(3))))
         gate.wait_for_count(2)
         call.end()
-        assert isinstance(waiting.exception(60), front_end.ended)
+        assert isinstance(waiting.exception(300), front_end.ended)
 
 
 @every

@@ -225,7 +225,7 @@ def test_a_close_that_is_cancelled_waits_for_no_listener(end: str, run: Run) -> 
 
     def hear(_: JobProgress) -> None:
         inside.set()
-        told.append(may_go_on.wait(30))  # as one that waits for the loop
+        told.append(may_go_on.wait(300))  # as one that waits for the loop
 
     async def use_queue() -> None:
         async with JobQueue(1) as queue:
@@ -251,7 +251,7 @@ def test_a_close_that_is_cancelled_waits_for_no_listener(end: str, run: Run) -> 
         run(main)
     finally:
         may_go_on.set()
-    assert runs[0].result(60).completed == 2
+    assert runs[0].result(300).completed == 2
     assert told == [True, True]
     wait_until(lambda: not threads_of_queues())
 
@@ -264,7 +264,7 @@ def test_the_loop_goes_on_while_a_cancelled_close_ends(run: Run) -> None:
     class Rows:
         def write(self, rows: Sequence[dict[str, Any]]) -> None:
             inside.set()
-            if may_go_on.wait(60):
+            if may_go_on.wait(300):
                 kept.extend(rows)
 
         def close(self) -> None:
@@ -284,7 +284,7 @@ def test_the_loop_goes_on_while_a_cancelled_close_ends(run: Run) -> None:
             with anyio.CancelScope(shield=True):
                 await come_true(lambda: runs[0].job.cancelled)
             may_go_on.set()
-        assert runs[0].result(60).cancelled, "the close waits for the sink, and that for the loop"
+        assert runs[0].result(300).cancelled, "the close waits for the sink, and that for the loop"
         assert kept
 
     run(main)

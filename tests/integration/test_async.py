@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 T = TypeVar("T")
 
 #: Seconds until a test counts as hanging.
-PATIENCE = 60.0
+PATIENCE = 300.0
 
 
 def in_loop(main: Callable[[], Awaitable[T]]) -> T:

@@ -103,7 +103,7 @@ def test_close_with_kill_ends_what_runs_at_once(tmp_path: Path) -> None:
     run = queue.start("job")
     gate.wait_for("a")
     queue.close(kill=True)
-    assert run.result(60).status is JobStatus.CANCELLED
+    assert run.result(300).status is JobStatus.CANCELLED
     assert not [name for name in threads_of_queues() if "listeners" not in name]
 
 
@@ -115,16 +115,16 @@ def test_close_with_kill_does_not_wait_for_listeners() -> None:
     @queue.on(JOB_STARTED)
     def slow(told: Any) -> None:
         heard.set()
-        may_go_on.wait(60)
+        may_go_on.wait(300)
 
     queue.create_job("job", ["a"], do.succeed)
     run = queue.start("job")
-    assert heard.wait(60)
+    assert heard.wait(300)
     queue.close(kill=True)
     assert run.job.status.final
     assert not run.done(), "its last event has not been delivered"
     may_go_on.set()
-    run.result(60)
+    run.result(300)
 
 
 def test_close_that_waits_is_cut_short_by_one_that_kills(tmp_path: Path) -> None:
@@ -137,9 +137,9 @@ def test_close_that_waits_is_cut_short_by_one_that_kills(tmp_path: Path) -> None
     closer.start()
     wait_until(lambda: is_closed(queue))
     queue.close(kill=True)
-    closer.join(60)
+    closer.join(300)
     assert not closer.is_alive()
-    assert run.result(60).status is JobStatus.CANCELLED
+    assert run.result(300).status is JobStatus.CANCELLED
 
 
 def test_closing_twice_and_closing_an_unused_queue_does_nothing() -> None:
@@ -223,7 +223,7 @@ def test_a_drained_queue_has_written_all_that_ended_and_the_next_run_goes_on(how
             asyncio.run(queue.adrain(2.0))
             assert run.done()
         case _:
-            run.result(60)
+            run.result(300)
             wait_until(lambda: not threads_of_queues())
     opener.join()
     job = run.job
@@ -232,7 +232,7 @@ def test_a_drained_queue_has_written_all_that_ended_and_the_next_run_goes_on(how
     assert not threads_of_queues()
     with JobQueue(1, journal=path) as again:
         job = again.create_job("job", ["ends", "hangs", "later"], do.succeed)
-        assert again.start("job").result(60).results == ["ends", "hangs", "later"]
+        assert again.start("job").result(300).results == ["ends", "hangs", "later"]
     assert [item.attempts for item in job.items] == [1] * 3
 
 
@@ -248,8 +248,8 @@ def test_a_drain_whose_items_all_end_completes_the_job_and_wants_a_number_of_sec
         closer.start()
         wait_until(lambda: is_closed(queue))
         gate.open()
-        closer.join(60)
-        assert run.result(60).status is JobStatus.COMPLETED
+        closer.join(300)
+        assert run.result(300).status is JobStatus.COMPLETED
 
 
 def test_a_drain_that_waits_is_cut_short(tmp_path: Path) -> None:
@@ -280,8 +280,8 @@ def test_a_drain_that_waits_is_cut_short(tmp_path: Path) -> None:
         closer.start()
         wait_until(partial(is_closed, queue))
         cut_short(queue)
-        closer.join(60)
-        assert run.result(60).status is JobStatus.CANCELLED
+        closer.join(300)
+        assert run.result(300).status is JobStatus.CANCELLED
         assert not closer.is_alive()
 
 
@@ -293,7 +293,7 @@ def test_a_close_that_waits_is_cut_short_by_one_that_kills(
 
     def hear(_: object) -> None:
         inside.set()
-        told.append(may_go_on.wait(40))
+        told.append(may_go_on.wait(300))
 
     def setup() -> Iterator[None]:
         yield
@@ -313,13 +313,13 @@ def test_a_close_that_waits_is_cut_short_by_one_that_kills(
     if what == "the end of a setup":
         gate.wait_for("the end")
     else:
-        assert inside.wait(60)
+        assert inside.wait(300)
     queue.close(kill=True)
-    closer.join(60)
+    closer.join(300)
     assert not closer.is_alive()
     assert told == [], "it was still waited for"
     may_go_on.set()
-    assert run.result(60).results == ["a", "bystander"]
+    assert run.result(300).results == ["a", "bystander"]
     wait_until(lambda: not threads_of_queues())
     assert not [record for record in caplog.records if "closing goes on" in record.message]
 
@@ -381,7 +381,7 @@ def test_closing_ends_workers_with_retries_that_are_due_in_a_long_time_only_when
     run = queue.start("job")
     recorder.wait_for(ITEM_RETRY)
     queue.close(wait=False)
-    assert run.result(60).status is JobStatus.CANCELLED
+    assert run.result(300).status is JobStatus.CANCELLED
     wait_until(lambda: not threads_of_queues())
 
 
@@ -420,10 +420,10 @@ EXITS = {
     "close is forgotten while idle": ("queue.run(list('ab'), str.upper)", 0),
     "close is forgotten while an item runs": ("start('ab', wait); arrived()", 0),
     "close is forgotten while an item ignores SIGTERM": ("start('ab', stubborn); arrived()", 0),
-    "close is forgotten while a retry waits": ("queue.on('item:retry', hear); start('ab', fail); here.wait(30)", 0),
+    "close is forgotten while a retry waits": ("queue.on('item:retry', hear); start('ab', fail); here.wait(300)", 0),
     "sys.exit with a code": ("queue.run(list('ab'), str.upper); sys.exit(7)", 7),
     "an exception": ("start('ab', wait); arrived(); raise LookupError('out')", 1),
-    "a listener hangs": ("queue.on('job:started', hear_for_ever); start('ab', wait); here.wait(30)", 0),
+    "a listener hangs": ("queue.on('job:started', hear_for_ever); start('ab', wait); here.wait(300)", 0),
     "a daemon thread waits for a run": (
         "run = start('ab', wait); arrived(); threading.Thread(target=run.result, daemon=True).start()",
         0,
@@ -567,7 +567,7 @@ def test_a_thread_that_goes_on_making_queues_does_not_keep_the_program_from_its_
                 here.set()
 
         def refused():
-            thread.join(30)
+            thread.join(300)
             print(said[-1])
             try:
                 JobQueue(1)
@@ -578,7 +578,7 @@ def test_a_thread_that_goes_on_making_queues_does_not_keep_the_program_from_its_
         atexit.register(refused)
         thread = threading.Thread(target=go_on, daemon=True)
         thread.start()
-        here.wait(30)
+        here.wait(300)
     """
     done = run_program(tmp_path, body)
     first, second = done.stdout.splitlines()
@@ -657,7 +657,7 @@ def test_fork_of_the_parent_gets_an_error_when_it_uses_the_queue(tmp_path: Path)
             outcome = in_fork(lambda call=call: call(queue, run))  # type: ignore[misc]
             assert outcome.startswith("QueueClosedError: this queue belongs to process"), (name, outcome)
         gate.open()
-        assert run.result(60).results == ["a", "b"]
+        assert run.result(300).results == ["a", "b"]
         assert len(workers_of(queue)) == 2
 
 

@@ -31,7 +31,7 @@ def count(line):
     if line == "wait" and not Path("open").exists():
         Path("here").touch()
         import threading
-        threading.Event().wait(60)
+        threading.Event().wait(300)
     return {"length": len(line)}
 """
 

@@ -86,7 +86,7 @@ def test_items_that_did_not_run_cost_nothing_that_is_known() -> None:
     with JobQueue(1) as queue:
         job = queue.create_job("job", [1, 2], do.succeed)
         assert [(item.cpu_seconds, item.peak_memory) for item in job.items] == [(None, None)] * 2
-        queue.start("job").result(30)
+        queue.start("job").result(300)
         (record, _) = job.to_records(["id", "cpu_seconds", "peak_memory"])
         assert record["cpu_seconds"] >= 0
 

@@ -51,7 +51,7 @@ NEVER = RetryPolicy(max_retries=0)
 #: Seconds: the bystanders, which take no time, never reach it, on a busy machine either.
 TIMEOUT = 1.5
 #: Seconds until a row counts as hanging.
-PATIENCE = 180.0 if IS_WINDOWS else 45.0
+PATIENCE = 300.0
 
 CULPRIT = "culprit"
 

@@ -233,7 +233,7 @@ def test_progress_of_an_open_job_has_the_total_of_its_time(progress_interval: fl
     may_listen = threading.Event()
     with JobQueue(1, progress_interval=progress_interval) as queue:
         recorder = Recorder(queue)
-        queue.on(JOB_STARTED, lambda event: may_listen.wait(60))
+        queue.on(JOB_STARTED, lambda event: may_listen.wait(300))
         job = queue.create_job("job", [1, 2], do.double, open=True)
         run = queue.start("job")
         wait_until(lambda: job.completed == 2)
@@ -363,7 +363,7 @@ def test_slow_listener_delays_later_events_and_the_run_but_never_the_work(tmp_pa
 
         @queue.on(JOB_STARTED)
         def slow(started: JobStarted) -> None:
-            may_go_on.wait(60)
+            may_go_on.wait(300)
 
         recorder = Recorder(queue)
         job = queue.create_job("job", range(2000), do.double)
@@ -373,7 +373,7 @@ def test_slow_listener_delays_later_events_and_the_run_but_never_the_work(tmp_pa
         assert recorder.names("job") == []
         assert not run.done()
         may_go_on.set()
-        run.result(60)
+        run.result(300)
         recorder.check(job)
     assert len(recorder.of(JOB_PROGRESS)) == 2000
 
@@ -381,13 +381,13 @@ def test_slow_listener_delays_later_events_and_the_run_but_never_the_work(tmp_pa
 def test_events_show_the_counters_of_their_moment_also_when_they_come_late() -> None:
     may_go_on = threading.Event()
     with JobQueue(2) as queue:
-        queue.on(JOB_STARTED, lambda started: may_go_on.wait(60))
+        queue.on(JOB_STARTED, lambda started: may_go_on.wait(300))
         recorder = Recorder(queue)
         job = queue.create_job("job", range(100), do.succeed)
         run = queue.start("job")
         wait_until(lambda: job.status is JobStatus.COMPLETED)
         may_go_on.set()
-        run.result(60)
+        run.result(300)
     assert [progress.completed for progress in recorder.of(JOB_PROGRESS)] == list(range(1, 101))
     assert {progress.status for progress in recorder.of(JOB_PROGRESS)} == {JobStatus.RUNNING}
 
@@ -399,7 +399,7 @@ def test_run_resolves_after_the_last_event_was_delivered() -> None:
 
         @queue.on(JOB_FINISHED)
         def last(finished: JobFinished) -> None:
-            may_go_on.wait(60)
+            may_go_on.wait(300)
             order.append("last event")
 
         queue.create_job("job", ["a"], do.succeed)
@@ -408,7 +408,7 @@ def test_run_resolves_after_the_last_event_was_delivered() -> None:
         wait_until(lambda: run.job.status.final)
         assert not run.done()
         may_go_on.set()
-        run.result(60)
+        run.result(300)
         wait_until(lambda: len(order) == 2)
     assert order == ["last event", "run"]
 
@@ -428,7 +428,7 @@ def test_run_resolves_after_a_last_progress_that_its_interval_has_delayed() -> N
         queue.create_job("job", [], do.succeed, open=True)
         run = queue.start("job")
         queue.add_items("job", ["a"])
-        run.result(60)
+        run.result(300)
     assert told == [(1, False, False), (2, True, False)]
 
 
@@ -465,7 +465,7 @@ def test_every_method_may_be_called_from_listeners_and_done_callbacks(tmp_path: 
 
         run = queue.start("job")
         run.add_done_callback(callback)
-        assert finished.wait(60)
+        assert finished.wait(300)
         gate.open()
     assert [type(job) for job, *_ in done] == [Job, Job]
     assert [type(retried) for *_, retried in done] == [JobRun, JobRun]
@@ -491,7 +491,7 @@ def test_waiting_for_an_unresolved_run_in_a_listener_raises_instead_of_hanging()
 
         @queue.once(JOB_PROGRESS)
         def listener(progress: JobProgress) -> None:
-            assert started.wait(60)
+            assert started.wait(300)
             note(runs[0].result)
             note(lambda: runs[0].exception(5))
             note(lambda: asyncio.run(awaited(runs[0])))
@@ -500,7 +500,7 @@ def test_waiting_for_an_unresolved_run_in_a_listener_raises_instead_of_hanging()
         runs.append(queue.start("job"))
         started.set()
         runs[0].add_done_callback(lambda run: errors.append(RuntimeError(run.result().id)))
-        runs[0].result(60)
+        runs[0].result(300)
         wait_until(lambda: len(errors) == 5)
     assert [str(error).partition(":")[0] for error in errors] == [
         "run.result()",
@@ -524,10 +524,10 @@ def test_close_from_a_listener_acts_as_if_it_did_not_wait(tmp_path: Path) -> Non
 
     queue.create_job("job", list("abc"), do.only("b", do.block_until_told(gate)), chunksize=1)
     run = queue.start("job")
-    assert closed.wait(60)
+    assert closed.wait(300)
     assert run.job.cancelled
     gate.open()
-    assert run.result(60).status is JobStatus.CANCELLED
+    assert run.result(300).status is JobStatus.CANCELLED
     queue.close()
 
 

@@ -26,7 +26,7 @@ from tests.support.needed import needs
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 #: Seconds that one example may take; far more than it needs.
-PATIENCE = 100
+PATIENCE = 300
 
 pytestmark = pytest.mark.slow
 

@@ -134,7 +134,7 @@ def test_worker_that_closes_its_descriptors_is_replaced_and_costs_its_own_item_a
     with JobQueue(workers, retry=ONCE) as queue:
         recorder = Recorder(queue)
         queue.create_job("job", ["left", "culprit", "right"], do.only("culprit", close, handle), chunksize=3)
-        job = queue.start("job").result(60)
+        job = queue.start("job").result(300)
         recorder.check(job)
         assert [job.results[0], job.results[2]] == ["left", "right"]
         assert [job.items[0].attempts, job.items[2].attempts] == [1, 1]

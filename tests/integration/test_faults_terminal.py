@@ -231,7 +231,7 @@ def test_a_terminal_stops_no_handler_that_reads_from_it_writes_to_it_or_changes_
         subprocess.run(["stty", "tostop"], check=True)
         with mpqueue.JobQueue(1, max_retries=0) as queue:
             run = queue.start(queue.create_job("job", [1], use_terminal))
-            print(run.result(30).results)
+            print(run.result(300).results)
     """
     with terminal(tmp_path, body) as shown:
         wait_until(lambda: "[0]" in shown.text, what="the handler's end")
@@ -276,7 +276,7 @@ def test_workers_idle_and_busy_are_gone_soon_after_their_parent(number: signal.S
         program.send_signal(number)
         _, err = program.communicate(timeout=PATIENCE)
     assert program.returncode == -number
-    wait_until(lambda: not any(map(is_running, workers)), timeout=20.0, what="the workers' end")
+    wait_until(lambda: not any(map(is_running, workers)), what="the workers' end")
     assert err == ""
 
 
@@ -288,4 +288,4 @@ def test_nothing_is_left_when_the_whole_group_of_the_parent_is_killed(number: si
         workers = descends_from(program.pid)
         os.killpg(program.pid, number)
         program.communicate(timeout=PATIENCE)
-    wait_until(lambda: not any(map(is_running, workers)), timeout=20.0, what="the workers' end")
+    wait_until(lambda: not any(map(is_running, workers)), what="the workers' end")

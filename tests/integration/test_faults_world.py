@@ -188,7 +188,7 @@ GOES_ON = """
         queue.on("job:resumed", lambda event: resumed.set())
         run = run_until_full(queue)
         os.unlink(FILLER)
-        assert resumed.wait(60)
+        assert resumed.wait(300)
         check(run.result())
         assert queue.run(["bystander"], do.succeed, id="more").completed == 1
     with JobQueue(1, journal=PATH) as queue:
@@ -314,7 +314,7 @@ def test_jobs_for_which_no_worker_can_be_started_end_with_the_reason(
         recorder = Recorder(queue)
         queue.create_job("job", list("abc"), do.succeed)
         with pytest.raises(WorkerStartError, match="no worker could be started") as caught:
-            queue.start("job").result(60)
+            queue.start("job").result(300)
         job = queue.get_job("job")
         assert job is not None
         recorder.check(job)
@@ -362,7 +362,7 @@ def test_the_command_says_that_no_worker_came_and_how_to_go_on(tmp_path: Path) -
         env={**os.environ, **let_starts_fail(tmp_path, ALL)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 75, done.stderr
@@ -370,7 +370,7 @@ def test_the_command_says_that_no_worker_came_and_how_to_go_on(tmp_path: Path) -
     assert "stopped: no worker could be started" in done.stderr
     assert "2 not run" in done.stderr
     assert f"run the same command to go on: mpqueue {' '.join(command)}" in done.stderr
-    subprocess.run([sys.executable, "-m", "mpqueue", *command], cwd=tmp_path, timeout=60, check=True)
+    subprocess.run([sys.executable, "-m", "mpqueue", *command], cwd=tmp_path, timeout=300, check=True)
     assert [json.loads(line)["result"] for line in (tmp_path / "out.jsonl").read_text().splitlines()] == ["a", "b"]
 
 
@@ -433,7 +433,7 @@ def test_all_workers_killed_at_once_while_busy_are_replaced(tmp_path: Path) -> N
         pids = {int(name.split()[-1]) for name in gate.wait_for_count(3)}
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
-        job = run.result(60)
+        job = run.result(300)
         recorder.check(job)
         assert job.results == list(range(10))
         assert sum(item.attempts for item in job.items) == 13
@@ -459,6 +459,6 @@ def test_workers_killed_while_they_start_are_started_again() -> None:
 
         for pid in wait_until(workers):
             os.kill(pid, signal.SIGKILL)
-        assert run.result(60).results == list(range(0, 20, 2))
+        assert run.result(300).results == list(range(0, 20, 2))
         assert {item.attempts for item in run.job.items} <= {1, 2}
         assert len(workers_of(queue)) == 2

@@ -215,7 +215,7 @@ def test_handler_may_be_defined_in_a_notebook(tmp_path: Path) -> None:
 def test_workers_of_a_program_from_standard_input_work(tmp_path: Path) -> None:
     code = "import mpqueue\nwith mpqueue.JobQueue(1) as q: print(q.run([1, 2], lambda x: x * 2).results)"
     done = subprocess.run(
-        [sys.executable], input=code, capture_output=True, text=True, cwd=tmp_path, timeout=60, check=True
+        [sys.executable], input=code, capture_output=True, text=True, cwd=tmp_path, timeout=300, check=True
     )
     assert (done.stdout, done.stderr) == ("[2, 4]\n", "")
 

@@ -38,7 +38,7 @@ def test_a_job_is_the_same_object_each_time() -> None:
         job = queue.create_job("job", ["a"], succeed)
         run = queue.start("job")
         assert queue.get_job("job") is job
-        assert queue.jobs() == [job] == [run.job] == [run.result(60)] == [queue.load_job("job")]
+        assert queue.jobs() == [job] == [run.job] == [run.result(300)] == [queue.load_job("job")]
         queue.clear_job("job")
         assert queue.get_job("job") is None
         again = queue.create_job("job", ["a"], succeed)
@@ -67,7 +67,7 @@ def test_a_job_of_the_journal_is_the_same_object_while_somebody_holds_it(tmp_pat
 def test_results_go_with_the_last_who_holds_them_and_wait_for_no_collection() -> None:
     with JobQueue(1) as queue:
         run = queue.start(queue.create_job("job", ["a"], make_result).id)
-        job = run.result(60)
+        job = run.result(300)
         result = weakref.ref(job.items[0].result or run)
         queue.run(["a"], succeed)  # what the threads of the queue did last is something else
         queue.clear_job("job")

@@ -203,15 +203,15 @@ def number(item: int) -> int:
 
 def test_calls_of_several_functions_are_told_apart() -> None:
     with Executor(1, max_retries=0) as executor:
-        executor.submit(number, 1).result(60)
+        executor.submit(number, 1).result(300)
         handler = same_list([0, 0])
         futures = [executor.submit(function, at) for at in range(COUNT) for function in (number, handler)]
-        assert [future.result(60) for future in futures[::2]] == [*range(COUNT)]
-        assert [future.result(60) for future in futures[1::2]] == [[at, at] for at in range(COUNT)]
+        assert [future.result(300) for future in futures[::2]] == [*range(COUNT)]
+        assert [future.result(300) for future in futures[1::2]] == [[at, at] for at in range(COUNT)]
 
 
 def test_pools_too() -> None:
     with Pool(1, max_retries=0) as pool:
         expected = [[at, at] for at in range(COUNT)]
         assert list(pool.imap(same_list([0, 0]), range(COUNT))) == expected
-        assert [result.get(60) for result in [pool.apply_async(same_list(), (at,)) for at in range(COUNT)]] == expected
+        assert [result.get(300) for result in [pool.apply_async(same_list(), (at,)) for at in range(COUNT)]] == expected

@@ -98,7 +98,7 @@ def test_slow_first_item_stops_the_reading_for_ordered_results(tmp_path: Path) -
         gate.wait_for(0)
         assert numbers.read <= 20
         gate.open()
-        assert first.result(30) == 0
+        assert first.result(300) == 0
         assert list(itertools.islice(results, 99)) == list(range(1, 100))
         results.close()
 

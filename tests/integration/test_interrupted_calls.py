@@ -21,7 +21,7 @@ from tests.support.waiting import Gate
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
 #: Seconds that a thread that is never blocked needs at the very most.
-PATIENCE = 30.0
+PATIENCE = 300.0
 
 
 #: The package, and what it calls of the standard library's locks and futures.

@@ -620,7 +620,7 @@ def test_a_job_that_is_over_is_replaced_where_that_is_said(tmp_path: Path, has_j
         ):
             queue.create_job("waits", ["a"], note, replace=True)
         gate.open()
-        run.result(60)
+        run.result(300)
 
 
 def test_an_interrupted_run_leaves_its_job_at_hand(tmp_path: Path) -> None:

@@ -117,5 +117,5 @@ def test_whenever_the_program_ends_the_journal_opens_and_has_everything(
     original: Path, version: Any, tmp_path: Path
 ) -> None:
     steps = (12, 7) if IS_LONG else (4, 29)  # so many one by one, then by so many
-    done = run_program(tmp_path, PROGRAM, original, tmp_path, *steps, timeout=110)
+    done = run_program(tmp_path, PROGRAM, original, tmp_path, *steps, timeout=300)
     assert int(done.stdout) > 30

@@ -321,7 +321,7 @@ def test_a_copy_made_inside_the_program_lets_no_other_program_end_the_log(home: 
         assert said.split()[-1] == "True"
         assert (home / "run.db-wal").exists()
         waiting.open()
-        assert run.result(60).completed == 5
+        assert run.result(300).completed == 5
     with JobQueue(1, journal=path) as queue:
         assert [queue.load_job(name).completed for name in ("first", "job")] == [5, 5]
 
@@ -364,10 +364,10 @@ def test_a_journal_that_is_taken_away_stops_loudly_and_goes_on_when_it_is_back(
             os.replace(taken, aside)
         waiting.open()
         with pytest.raises(JournalError, match=r"expected the .*run\.db"):
-            run.result(60)
+            run.result(300)
         os.replace(aside, taken)
         recorder.wait_for(JOB_FINISHED)
-        assert run.result(60).completed == 6
+        assert run.result(300).completed == 6
     with JobQueue(1, journal=path) as queue:
         assert queue.load_job("job").completed == 6
         assert queue.load_job("job").results == list(range(6))
@@ -384,7 +384,7 @@ def test_a_journal_that_is_removed_is_told_and_what_runs_is_not_lost_silently(ho
     path.unlink()
     waiting.open()
     with pytest.raises(JournalError, match="got nothing there"):
-        run.result(60)
+        run.result(300)
     with pytest.raises(JournalError, match="will run again"):
         queue.close()
     assert run.done()

@@ -113,7 +113,7 @@ def to_run(path: Path, items: list[Any], handler: Any = do.succeed, **options: A
         job = queue.create_job("job", items, handler, **options)
         waiting = [item.payload for item in job.items if item.status == "pending"]
         if waiting:
-            queue.start("job").result(60)
+            queue.start("job").result(300)
         return waiting
 
 
@@ -271,4 +271,4 @@ def test_a_job_whose_maker_ended_before_all_of_it_was_there_is_as_it_was(
             if job is None or job.total == 4:
                 again = queue.create_job("job", items(2, 50, 60_000), do.succeed, update=True)
                 assert (again.total, again.completed) == (3, is_there)
-                assert queue.start("job").result(60).results == items(2, 50, 60_000)
+                assert queue.start("job").result(300).results == items(2, 50, 60_000)

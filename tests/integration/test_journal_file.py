@@ -121,7 +121,7 @@ def test_a_journal_may_have_any_name(tmp_path: Path, name: str) -> None:
     for given in (str(path), rf"\\?\{path}" if IS_WINDOWS else f"/{path}"):
         with queue_of(given) as queue:
             assert queue.create_job("job", ["a", "b"], do.succeed).completed == (0 if given == str(path) else 2)
-            queue.start("job").result(60)
+            queue.start("job").result(300)
     assert os.listdir(tmp_path) == [name]
     assert lines_of(path)["job"] == ("completed", 2, 0, 2)
 
@@ -305,7 +305,7 @@ def test_what_can_not_be_written_for_a_moment_is_written_then_and_nobody_hears_o
     with queue_of(tmp_path / "run.db") as queue:
         queue.create_job("job", range(20), do.succeed)
         disk.before = refuse
-        assert queue.start("job").result(60).completed == 20
+        assert queue.start("job").result(300).completed == 20
         assert next(left, None) is None
     with recorded(tmp_path / "run.db") as job:
         assert (job.completed, job.results) == (20, [*range(20)])
@@ -324,7 +324,7 @@ def test_a_row_that_can_never_be_written_stops_no_other(
     with queue_of(path) as queue:
         queue.create_job("job", [1, 2, 3], result_of, chunksize=1)
         disk.before = refuse
-        job = queue.start("job").result(60)
+        job = queue.start("job").result(300)
     assert job.results == ["one", "never", "three"]  # it is still in memory
     assert caplog.text.count("can't be written") == 1
     with recorded(path) as job:

@@ -223,7 +223,7 @@ class SlowToPickle:
 
     def __reduce__(self) -> Any:
         if SlowToPickle.slow:
-            SlowToPickle.gate.wait(60)
+            SlowToPickle.gate.wait(300)
         return SlowToPickle, (self.data,)
 
 
@@ -247,7 +247,7 @@ def test_results_that_wait_to_be_pickled_are_bounded(
         wait_until(lambda: len(calls.arrived()) == job.completed, what="workers with nothing to do")
         assert job.completed * 2_000_000 < 2 * most
         SlowToPickle.gate.set()
-        assert run.result(60).completed == 100
+        assert run.result(300).completed == 100
 
 
 NIGHTLY = """

@@ -91,7 +91,7 @@ def test_what_runs_when_it_is_noticed_that_the_worker_is_cut_off_pays_nothing(cu
         queue.create_job(
             "job", ["left", "culprit", "right"], do.only("culprit", CUTS[cut], handle), chunksize=chunksize
         )
-        job = queue.start("job").result(60)
+        job = queue.start("job").result(300)
         recorder.check(job)
         assert len(workers_of(queue)) == 1
     assert [job.results[0], job.results[2]] == ["left", "right"]

@@ -104,7 +104,7 @@ def test_program_without_a_guard_runs_once_and_its_functions_in_workers(way: str
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
@@ -741,7 +741,7 @@ if __name__ == "__main__":
             assert job.results[-40:] == [own] * 40, job.results[-40:]
             assert queue.run(items[:4], look_alone).results == [(factor, *fresh[1:])] * 4
         queue.seal(job)
-        assert run.result(60).completed == 120
+        assert run.result(300).completed == 120
 
         assert queue.run(range(4), look_alone).results == [fresh] * 4
         assert queue.run(items, look_alone).results == [fresh] * 40

@@ -89,7 +89,7 @@ def total(queue: JobQueue, folder: Path, handler: Callable[[Gate], Callable[[int
     run = queue.start(folder.name)
     gate.wait_for(*range(WORKERS))
     gate.open()
-    found = [result for result in run.result(60).results if result is not None]
+    found = [result for result in run.result(300).results if result is not None]
     assert len({pid for pid, _, _ in found}) == WORKERS
     assert [result for _, result, _ in found] == [4.0 * item for item in range(WORKERS)]
     return sum(size for _, _, size in found)

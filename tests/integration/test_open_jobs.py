@@ -283,7 +283,7 @@ def test_who_waits_for_room_hears_that_there_will_be_none(end: str, tmp_path: Pa
             queue.close(wait=False)
         else:
             getattr(queue, end)("j")
-        adder.join(30)
+        adder.join(300)
         assert (len(raised), adder.is_alive()) == (1, False)
         gate.open()
 

@@ -137,7 +137,7 @@ def test_a_program_that_is_killed_anywhere_loses_nothing_and_repeats_nothing(tmp
             most = done + kills.pop()
             wait_until(partial(is_far, file, most, started))
             started.kill()
-        ended = started.wait(60) == 0
+        ended = started.wait(300) == 0
         assert not told.intersection(lines(file)[done:]), "what was told as ended does not run again"
         told = {*lines(tmp_path / "told")}
         ids = {row["id"] for row in rows_of(tmp_path / "run.db", "pages", "id")}
@@ -572,13 +572,13 @@ def test_the_end_of_the_queue_is_told_to_who_adds(path: Path, disk: Disk) -> Non
     disk.hold()
     adder = threading.Thread(target=keep_error, args=(partial(queue.add_items, "j", ["a"]), outcome))
     adder.start()
-    assert disk.reached.wait(60)
+    assert disk.reached.wait(300)
     closer = threading.Thread(target=keep_error, args=(queue.close, outcome))
     closer.start()
     disk.before = refuse
     disk.release()
     for thread in (adder, closer):
-        thread.join(60)
+        thread.join(300)
     assert [type(each) for each in outcome] == [JournalError] * 2
 
 

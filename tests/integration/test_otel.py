@@ -226,7 +226,7 @@ def test_a_run_that_listeners_hear_of_late_keeps_its_counts_and_times(tmp_path: 
 
     def be_late(_: object) -> None:
         is_late.set()
-        go_on.wait(60)
+        go_on.wait(300)
 
     with JobQueue(1, max_retries=0) as queue:
         told.instrument(queue, chunks=True)

@@ -56,7 +56,7 @@ def test_workers_die_with_a_parent_that_is_killed(tmp_path: Path, number: signal
         *pids, stray = [int(word) for word in program.stdout.readline().split()]
         assert len(pids) == 3
         program.send_signal(number)
-        _, errors = program.communicate(timeout=30)
+        _, errors = program.communicate(timeout=300)
     wait_until(lambda: not any(map(is_running, pids)), what="the workers' end")
     assert errors == ""
     # A program that left the worker's group, and no hook of Python's saw, lives on until the next queue starts workers.

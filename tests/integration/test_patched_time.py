@@ -47,7 +47,7 @@ with JobQueue(2, journal="run.db", timeout=6, retry=RETRY) as queue:
     queue.create_job("job", ITEMS, work)
     run = queue.start("job")
     now = freeze(package, tick) if when == "while it runs" else now
-    job = run.result(50)
+    job = run.result(300)
     for item in job.items:
         print(item.payload, item.result, type(item.exception).__name__)
     print(job.duration > 0)

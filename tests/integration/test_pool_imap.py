@@ -65,7 +65,7 @@ def test_an_iterator_can_be_dropped_in_the_middle_of_another_call(pool: Pool) ->
             functions.add(code)
             thread = threading.Thread(target=left.clear)
             thread.start()
-            thread.join(30)
+            thread.join(300)
             assert not thread.is_alive(), code
 
     before = -1
@@ -100,7 +100,7 @@ def test_a_slow_input_does_not_hold_up_results(pool: Pool) -> None:
 
     def numbers() -> Iterator[int]:
         yield from range(3)
-        assert more.wait(60)
+        assert more.wait(300)
         yield 3
 
     results = pool.imap(do.double, numbers())

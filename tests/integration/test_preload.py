@@ -120,7 +120,7 @@ def test_how_a_worker_ended_is_told_and_nobody_else_pays(end: str) -> None:
     with JobQueue(1, preload=["decimal"], max_retries=1) as queue:
         recorder = Recorder(queue)
         queue.create_job("job", ["left", "culprit", "right"], do.only("culprit", bad), chunksize=3)
-        job = queue.start("job").result(60)
+        job = queue.start("job").result(300)
         recorder.check(job)
         assert [job.results[0], job.results[2]] == ["left", "right"]
         assert [item.attempts for item in job.items] == [1, 2, 1]
@@ -148,7 +148,7 @@ def test_a_forker_that_dies_costs_nobody_anything_and_is_replaced(
         os.kill(forker, signal.SIGKILL)
         wait_until(lambda: not is_running(forker), what="the forker's end")
         gate.open()
-        assert run.result(60).results == [0, 1, 2]
+        assert run.result(300).results == [0, 1, 2]
         worker = workers_of(queue)
         # Nobody is there to say how a worker ends that comes from the first one.
         job = queue.run([0], do.kill_self)
@@ -388,7 +388,7 @@ def test_all_end_with_a_program_that_is_killed(tmp_path: Path) -> None:
         family = descends_from(program.pid)
         assert {*pids} < {*family}
         program.kill()
-        program.communicate(timeout=30)
+        program.communicate(timeout=300)
     wait_until(lambda: not any(map(is_running, family)), what="the end of all")
 
 

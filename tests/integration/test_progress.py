@@ -125,7 +125,7 @@ def test_a_callable_that_raises_is_logged_once_and_the_job_goes_on(
         run = queue.start("job", progress=show)
         run.add_done_callback(lambda _: ended.set())
         assert run.result().status == "completed"
-        assert ended.wait(30)
+        assert ended.wait(300)
     assert [record.message.partition("(")[0] for record in caplog.records] == ["the progress callable raised "]
 
 
@@ -158,7 +158,7 @@ def test_jobs_inside_jobs_each_tell_their_own() -> None:
 
         inner: list[Any] = []
         queue.run(range(3), do.succeed, id="outer", progress=heard["outer"].append)
-        assert started.wait(30)
+        assert started.wait(300)
         inner[0].result()
     assert {name: (found[-1].job_id, found[-1].completed) for name, found in heard.items()} == {
         "outer": ("outer", 3),
@@ -208,7 +208,7 @@ class Answered:
         self.threads.add(threading.current_thread())
         answered = threading.Event()
         self._asked.append(answered)
-        self.missed |= not answered.wait(30)
+        self.missed |= not answered.wait(300)
         self.heard.append(progress)
 
     @property

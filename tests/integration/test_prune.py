@@ -44,7 +44,7 @@ def run(path: Path, items: list[str] = ITEMS, job_id: str = "job", **options: An
     with queue_of(path) as queue:
         queue.on("job:progress", lambda event: ran.append(event.item.payload))
         queue.create_job(job_id, items, work, chunksize=1, **options)
-        queue.start(job_id).result(60)
+        queue.start(job_id).result(300)
     return ran
 
 
@@ -123,10 +123,10 @@ def test_jobs_that_ended_long_ago_are_removed_and_no_others(path: Path, tmp_path
         with pytest.raises(JobStateError, match="got one that is running"):
             queue.prune("active")
         held = queue.create_job("other", ["a", "b", "big"], work)
-        queue.start("other").result(60)
+        queue.start("other").result(300)
         assert queue.prune(older_than=0).jobs == 2
         gate.open()
-        assert active.result(60).results == ["a"]
+        assert active.result(300).results == ["a"]
         assert {job.id for job in queue.jobs()} == {"pending", "active"}
         assert held.results[:2] == ["result of a", "result of b"], "it is still held"
     assert {*told(path)} == {"pending", "active"}

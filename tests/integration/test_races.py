@@ -33,9 +33,9 @@ def test_failed_items_can_be_retried_from_the_listener_that_hears_of_the_end(tmp
                 assert not first.done()
 
         first = queue.start("job")
-        assert first.result(60).id == "job"
+        assert first.result(300).id == "job"
         wait_until(lambda: again)
-        assert again[0].result(60).status is JobStatus.COMPLETED_WITH_ERRORS
+        assert again[0].result(300).status is JobStatus.COMPLETED_WITH_ERRORS
         assert len(first.job.items[0].history) == 2
         assert first.job.finished_at is not None
 
@@ -50,19 +50,19 @@ def test_each_run_resolves_with_its_own_end_while_listeners_are_slow(tmp_path: P
         def wait(event: JobFinished) -> None:
             told.append(event)
             heard.set()
-            go_on.wait(60)
+            go_on.wait(300)
 
         queue.create_job("job", [1], fail_with(ValueError("no")), retry=NEVER)
         first = queue.start("job")
-        assert heard.wait(60)
+        assert heard.wait(300)
         second = queue.retry_failed("job")
         wait_until(lambda: second.job.status.final, what="the job to end again, which nobody has heard of yet")
         second.add_done_callback(lambda run: ends.append(len(told)))
         assert not first.done()
         assert not second.done()
         go_on.set()
-        first.result(60)
-        second.result(60)
+        first.result(300)
+        second.result(300)
         wait_until(lambda: ends)
         assert ends == [2], "the second run resolved after both ends were told"
 
@@ -77,20 +77,20 @@ def test_a_start_that_meets_a_close_runs_or_is_refused(kill: bool) -> None:
         queue.create_job("job", [1], succeed)
 
         def close(queue: JobQueue = queue, both: threading.Barrier = both) -> None:
-            both.wait(60)
+            both.wait(300)
             queue.close(kill=kill)
 
         closer = threading.Thread(target=close)
         closer.start()
-        both.wait(60)
+        both.wait(300)
         try:
-            status = queue.start("job").result(60).status
+            status = queue.start("job").result(300).status
         except QueueClosedError:
             (job,) = queue.jobs()
             assert job.status is JobStatus.PENDING
         else:
             assert status is JobStatus.COMPLETED or (kill and status is JobStatus.CANCELLED)
-        closer.join(60)
+        closer.join(300)
         assert not closer.is_alive()
 
 
@@ -101,7 +101,7 @@ class SlowToOpen(LokyBackend):
 
     def open(self, *args: Any, **kwargs: Any) -> Any:
         self.opened.set()
-        assert self.go_on.wait(60)
+        assert self.go_on.wait(300)
         return super().open(*args, **kwargs)
 
 
@@ -111,13 +111,13 @@ def test_workers_that_start_while_the_queue_is_killed_are_ended() -> None:
     runs: list[JobRun] = []
     starter = threading.Thread(target=lambda: runs.append(queue.start("job")))
     starter.start()
-    assert SlowToOpen.opened.wait(60)
+    assert SlowToOpen.opened.wait(300)
     killer = threading.Thread(target=queue.close, kwargs={"kill": True})
     killer.start()
     wait_until(lambda: "closed" in repr(queue))
     SlowToOpen.go_on.set()
-    starter.join(60)
-    killer.join(60)
+    starter.join(300)
+    killer.join(300)
     assert runs[0].result(0).status is JobStatus.CANCELLED
 
 

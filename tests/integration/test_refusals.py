@@ -415,7 +415,7 @@ def test_items_are_looked_at_once_and_before_anything_is_created() -> None:
     with JobQueue(1) as queue:
         queue.create_job("job", items(), do.succeed)
         assert seen == [0, 1, 2]
-        assert queue.start("job").result(60).results == [0, 1, 2]
+        assert queue.start("job").result(300).results == [0, 1, 2]
 
 
 def test_iterable_may_create_the_very_job_and_then_is_refused() -> None:
@@ -426,7 +426,7 @@ def test_iterable_may_create_the_very_job_and_then_is_refused() -> None:
     with JobQueue(1) as queue:
         with pytest.raises(ValueError, match="job 'job': expected a new id"):
             queue.create_job("job", items(), do.succeed)
-        assert queue.start("job").result(60).results == [7]
+        assert queue.start("job").result(300).results == [7]
 
 
 def test_policy_takes_single_types_and_numbers_of_any_kind() -> None:

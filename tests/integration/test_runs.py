@@ -27,7 +27,7 @@ def test_run_is_a_future_that_resolves_to_the_finished_job(tmp_path: Path) -> No
         assert isinstance(run.job, Job)
         assert (run.done(), run.running(), run.cancelled()) == (False, True, False)
         gate.open()
-        assert run.result(60).id == run.job.id == "job"
+        assert run.result(300).id == run.job.id == "job"
         assert (run.done(), run.running(), run.exception()) == (True, False, None)
 
 
@@ -40,7 +40,7 @@ def test_result_with_a_timeout_raises_and_the_job_goes_on(tmp_path: Path) -> Non
             run.result(0.01)
         assert run.job.status is JobStatus.RUNNING
         gate.open()
-        assert run.result(60).results == ["a"]
+        assert run.result(300).results == ["a"]
 
 
 def test_cancelling_the_run_cancels_the_job_and_result_still_gives_it(tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ def test_cancelling_the_run_cancels_the_job_and_result_still_gives_it(tmp_path: 
         assert run.job.cancelled
         assert not run.done()
         gate.open()
-        assert run.result(60).status is JobStatus.CANCELLED
+        assert run.result(300).status is JobStatus.CANCELLED
         assert run.job.results == ["a", None]
         assert (run.cancelled(), run.exception()) == (False, None)
         assert run.cancel() is True, "a finished one stays as it is"
@@ -62,7 +62,7 @@ def test_cancelling_the_run_cancels_the_job_and_result_still_gives_it(tmp_path: 
 def test_cancelling_a_run_leaves_another_job_of_the_same_id_alone(tmp_path: Path) -> None:
     gate, may_go_on = Gate(tmp_path), threading.Event()
     with JobQueue(1) as queue:
-        queue.on("job:finished", lambda event: may_go_on.wait(60))
+        queue.on("job:finished", lambda event: may_go_on.wait(300))
         first = queue.create_job("job", [1], do.double)
         old = queue.start("job")
         wait_until(lambda: first.status.final)
@@ -73,13 +73,13 @@ def test_cancelling_a_run_leaves_another_job_of_the_same_id_alone(tmp_path: Path
         assert (new.cancel(), second.cancelled) == (True, True)
         gate.open()
         may_go_on.set()
-        assert (old.result(60).status, new.result(60).status) == (JobStatus.COMPLETED, JobStatus.CANCELLED)
+        assert (old.result(300).status, new.result(300).status) == (JobStatus.COMPLETED, JobStatus.CANCELLED)
 
 
 def test_run_can_be_cancelled_after_its_job_was_cleared_and_while_its_queue_closes(tmp_path: Path) -> None:
     gate, may_go_on = Gate(tmp_path), threading.Event()
     queue = JobQueue(1)
-    queue.on("job:finished", lambda event: may_go_on.wait(60))
+    queue.on("job:finished", lambda event: may_go_on.wait(300))
     job = queue.create_job("cleared", [1], do.double)
     cleared = queue.start("cleared")
     wait_until(lambda: job.status.final)
@@ -92,8 +92,8 @@ def test_run_can_be_cancelled_after_its_job_was_cleared_and_while_its_queue_clos
     assert open_run.cancel() is True
     gate.open()
     may_go_on.set()
-    assert cleared.result(60).status is JobStatus.COMPLETED
-    assert open_run.result(60).status is JobStatus.CANCELLED
+    assert cleared.result(300).status is JobStatus.COMPLETED
+    assert open_run.result(300).status is JobStatus.CANCELLED
 
 
 def test_done_callbacks_are_called_once_with_the_run() -> None:
@@ -104,7 +104,7 @@ def test_done_callbacks_are_called_once_with_the_run() -> None:
         run = queue.start("job")
         run.add_done_callback(seen.append)
         run.add_done_callback(lambda run: called.set())
-        assert called.wait(60)
+        assert called.wait(300)
     assert seen == [run]
 
 
@@ -114,7 +114,7 @@ def test_runs_may_be_waited_for_together() -> None:
         for name in "abc":
             queue.create_job(name, range(20), do.double)
             runs.append(queue.start(name))
-        done, not_done = concurrent.futures.wait(runs, timeout=60)
+        done, not_done = concurrent.futures.wait(runs, timeout=300)
         assert (done, not_done) == (set(runs), set())
         assert set(concurrent.futures.as_completed(runs)) == set(runs)
 
@@ -169,7 +169,7 @@ def test_as_completed_comes_to_its_end_when_the_queue_is_closed_by_force(tmp_pat
     gate.wait_for("b")
     queue.close(kill=True)
     assert list(items) == []
-    assert run.result(60).status is JobStatus.CANCELLED
+    assert run.result(300).status is JobStatus.CANCELLED
 
 
 def test_unresolved_run_keeps_its_queue_alive(tmp_path: Path) -> None:
@@ -184,5 +184,5 @@ def test_unresolved_run_keeps_its_queue_alive(tmp_path: Path) -> None:
     gate.wait_for("a")
     gc.collect()
     gate.open()
-    assert run.result(60).results == ["a", "b", "c"]
+    assert run.result(300).results == ["a", "b", "c"]
     wait_until(lambda: not any("mpqueue" in thread.name for thread in threading.enumerate()))

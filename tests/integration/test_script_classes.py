@@ -77,7 +77,7 @@ CREATED_WITH = """
                     change(number)
             for run in runs:
                 queue.seal(run.job)
-                run.result(60)
+                run.result(300)
         assert look(0) == (4,) * 9
         if hasattr(os, "fork"):  # such a process has the program's classes
             with (
@@ -130,7 +130,7 @@ BROUGHT_BY_ITEMS = """
             runs = [queue.start(job) for job, _ in jobs.values() if not job.completed]
             for number, run in enumerate(runs, 10):
                 change(number)
-                run.result(60)
+                run.result(300)
             for name, (job, number) in jobs.items():
                 assert set(job.results) == {(number,) * 3}, (name, collections.Counter(job.results))
         assert ask(Config()) == (21, 21, 21)
@@ -273,7 +273,7 @@ SHARED = """
             found = run_more(queue, first, range(2))
             assert found == [(True, 1, 1, True)] * 2, found
             queue.seal(first.job)
-            first.result(60)
+            first.result(300)
 """
 
 

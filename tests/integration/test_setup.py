@@ -238,7 +238,7 @@ def run_with_bystander(queue: JobQueue, handler: Callable[..., Any], setup: Call
     queue.create_job("job", list("abc"), handler, setup=setup)
     runs = [queue.start("bystander"), queue.start("job")]
     for run in runs:
-        run.result(60)
+        run.result(300)
     bystander = runs[0].job
     assert bystander.results == [2 * item for item in range(100)]
     assert {item.attempts for item in bystander.items} == {1}

@@ -335,9 +335,9 @@ def test_a_slow_sink_holds_its_job_back(queue: JobQueue, tmp_path: Path) -> None
     wait_until(lambda: job.completed * size >= most, what="that it is held back")
     wait_until(lambda: len(Gate(calls).arrived()) == job.completed, what="workers with nothing to do")
     assert job.completed * size < 2 * most
-    assert queue.start("bystander").result(60).completed == bystander.total
+    assert queue.start("bystander").result(300).completed == bystander.total
     gate.open()
-    assert run.result(60).completed == 1000
+    assert run.result(300).completed == 1000
     assert sorted(row["id"] for row in rows.rows) == [*range(1000)]
     queue.clear_job("bystander")
 
@@ -352,7 +352,7 @@ def test_a_queue_is_closed_although_a_sink_hangs(tmp_path: Path) -> None:
         gate.wait_for("sink")
         queue.close(kill=True)
         with pytest.raises(SinkError, match="it takes too long; kept: what it has written by now"):
-            run.result(60)
+            run.result(300)
     gate.open()
 
 
@@ -627,8 +627,8 @@ def test_a_sink_does_not_wait_for_its_own_run(queue: JobQueue, at: str) -> None:
         return len([item async for item in run])
 
     waits: list[Callable[[], object]] = [
-        lambda: run.result(60),
-        lambda: run.exception(60),
+        lambda: run.result(300),
+        lambda: run.exception(300),
         lambda: asyncio.run(awaited()),
         lambda: [*run.as_completed()],
         lambda: asyncio.run(counted()),
@@ -641,7 +641,7 @@ def test_a_sink_does_not_wait_for_its_own_run(queue: JobQueue, at: str) -> None:
         def note(self, name: str) -> None:
             super().note(name)
             if name == at and not others:
-                assert started.wait(60)
+                assert started.wait(300)
                 others.append(queue.run([1], do.double, id="other"))  # which its job does not wait for
                 for wait in waits:
                     with pytest.raises(
@@ -654,7 +654,7 @@ def test_a_sink_does_not_wait_for_its_own_run(queue: JobQueue, at: str) -> None:
     queue.create_job("job", range(5), do.succeed, results=rows)
     run = queue.start("job")
     started.set()
-    assert run.result(60).status is JobStatus.COMPLETED
+    assert run.result(300).status is JobStatus.COMPLETED
     items = "items of a run as they end"
     assert told == ["run.result()", "run.exception()", "await run", items, items]
     assert [*others[0].results] == [2]
@@ -687,7 +687,7 @@ def test_a_sink_that_closes_its_queue_does_not_wait(at: str, how: str, tmp_path:
     if at == "leave":
         wait_until(lambda: len(rows.rows) == 2)
         queue.cancel("job", kill=True)
-    assert run.result(60) is job
+    assert run.result(300) is job
     queue.close()
     assert "went on" in rows.calls
     assert rows.calls[-2:] == ["close", "went on"] if at == "close" else "leave" in rows.calls

@@ -35,7 +35,7 @@ def in_threads(count: int, work: Callable[[int], Any] | Sequence[Callable[[], An
     barrier = threading.Barrier(count)
 
     def begin(number: int) -> Any:
-        barrier.wait(60)
+        barrier.wait(300)
         return work(number) if callable(work) else work[number]()
 
     with ThreadPoolExecutor(count) as executor:
@@ -147,19 +147,19 @@ def test_threads_that_create_and_clear_jobs_do_not_disturb_each_other() -> None:
 def test_a_job_that_is_just_being_created_is_cleared_only_where_the_journal_has_nothing_of_it(tmp_path: Path) -> None:
     def key(item: int) -> str:
         asked.set()
-        assert may_go_on.wait(60)
+        assert may_go_on.wait(300)
         return str(item)
 
     for expected in (JobNotFoundError, JobStateError):
         asked, may_go_on = threading.Event(), threading.Event()
         with JobQueue(1, journal=tmp_path / "run.db") as queue, ThreadPoolExecutor(1) as executor:
             creating = executor.submit(queue.create_job, "job", [1, 2], do.double, key=key)
-            assert asked.wait(60)
+            assert asked.wait(300)
             with pytest.raises(expected):
                 queue.clear_job("job")
             may_go_on.set()
-            creating.result(60)
-            assert queue.start("job").result(60).results == [2, 4]
+            creating.result(300)
+            assert queue.start("job").result(300).results == [2, 4]
 
 
 class FailsAtOne:
@@ -187,7 +187,7 @@ def test_a_job_that_is_just_being_read_for_a_retry_is_neither_cleared_nor_replac
 
     def load_slowly() -> None:
         asked.set()
-        assert may_go_on.wait(60)
+        assert may_go_on.wait(300)
 
     with JobQueue(1, journal=tmp_path / "run.db", max_retries=0) as queue:
         queue.run([1, 2], FailsAtOne(), id="job")
@@ -195,7 +195,7 @@ def test_a_job_that_is_just_being_read_for_a_retry_is_neither_cleared_nor_replac
     monkeypatch.setattr(FailsAtOne, "loading", load_slowly)
     with JobQueue(1, journal=tmp_path / "run.db", max_retries=0) as queue, ThreadPoolExecutor(1) as executor:
         retrying = executor.submit(queue.retry_failed, "job")
-        assert asked.wait(60)
+        assert asked.wait(300)
         for call in (queue.clear_job, queue.prune, queue.retry_failed):
             with pytest.raises(JobStateError, match="got one that is being read from the journal"):
                 call("job")
@@ -205,7 +205,7 @@ def test_a_job_that_is_just_being_read_for_a_retry_is_neither_cleared_nor_replac
             queue.create_job("job", [1, 2], do.succeed)
         assert queue.prune(older_than=0).jobs == 1  # the other one
         may_go_on.set()
-        assert retrying.result(60).result(60).failed == 1
+        assert retrying.result(300).result(300).failed == 1
     with JobQueue(1, journal=tmp_path / "run.db") as queue:
         assert [(job.id, job.completed, job.failed) for job in queue.jobs()] == [("job", 1, 1)]
 
@@ -213,7 +213,7 @@ def test_a_job_that_is_just_being_read_for_a_retry_is_neither_cleared_nor_replac
 def test_failed_items_of_a_job_that_is_just_being_created_are_not_retried(tmp_path: Path) -> None:
     def key(item: int) -> str:
         asked.set()
-        assert may_go_on.wait(60)
+        assert may_go_on.wait(300)
         return str(item)
 
     asked, may_go_on = threading.Event(), threading.Event()
@@ -221,12 +221,12 @@ def test_failed_items_of_a_job_that_is_just_being_created_are_not_retried(tmp_pa
         queue.run([1, 2], do.only(1, do.fail), id="job", key=str)
     with JobQueue(1, journal=tmp_path / "run.db", max_retries=0) as queue, ThreadPoolExecutor(1) as executor:
         creating = executor.submit(queue.create_job, "job", [1, 2], do.only(1, do.fail), key=key)
-        assert asked.wait(60)
+        assert asked.wait(300)
         with pytest.raises(JobStateError, match="to retry failed items, got one that is being created"):
             queue.retry_failed("job")
         may_go_on.set()
-        assert creating.result(60).failed == 1
-        assert queue.retry_failed("job").result(60).failed == 1
+        assert creating.result(300).failed == 1
+        assert queue.retry_failed("job").result(300).failed == 1
 
 
 def _items(*names: str) -> list[dict[str, Any]]:
@@ -256,7 +256,7 @@ def test_a_job_that_is_created_while_it_is_pruned_runs_items_again_that_come_bac
                 ],
             )
             assert job.completed == 3 - pruned.items
-            assert queue.start("job").result(60).results == _items(*"abc")
+            assert queue.start("job").result(300).results == _items(*"abc")
         with JobQueue(1, journal=journal_with_a_gone_item) as queue:
             assert queue.load_job("job").results == _items(*"abc")
             queue.run(_items(*"ab"), do.succeed, id="job", update=True)
@@ -265,20 +265,20 @@ def test_a_job_that_is_created_while_it_is_pruned_runs_items_again_that_come_bac
 def test_a_job_that_is_just_being_created_is_not_pruned(journal_with_a_gone_item: Path) -> None:
     def key(item: dict[str, Any]) -> str:
         asked.set()
-        assert may_go_on.wait(60)
+        assert may_go_on.wait(300)
         return str(item)
 
     asked, may_go_on = threading.Event(), threading.Event()
     with JobQueue(1, journal=journal_with_a_gone_item) as queue, ThreadPoolExecutor(1) as executor:
         creating = executor.submit(queue.create_job, "job", _items(*"abc"), do.succeed, update=True, key=key)
-        assert asked.wait(60)
+        assert asked.wait(300)
         pruned = queue.prune(older_than=0)
         assert (pruned.jobs, pruned.items) == (0, 0)
         with pytest.raises(JobStateError, match="expected a pending or finished job to prune, got one that is being"):
             queue.prune("job")
         may_go_on.set()
-        creating.result(60)
-        assert queue.start("job").result(60).results == _items(*"abc")
+        creating.result(300)
+        assert queue.start("job").result(300).results == _items(*"abc")
 
 
 def test_a_job_that_runs_again_while_it_is_pruned_is_either_pruned_or_runs(tmp_path: Path) -> None:
@@ -287,7 +287,7 @@ def test_a_job_that_runs_again_while_it_is_pruned_is_either_pruned_or_runs(tmp_p
 
         def retry(job_id: str = job_id) -> int | None:
             try:
-                return queue.retry_failed(job_id).result(60).failed
+                return queue.retry_failed(job_id).result(300).failed
             except JobNotFoundError:
                 return None
 
@@ -365,7 +365,7 @@ def test_several_threads_may_wait_for_one_run() -> None:
     with JobQueue(1) as queue:
         queue.create_job("job", range(100), do.double)
         run = queue.start("job")
-        jobs: list[Job] = in_threads(8, lambda number: run.result(60))
+        jobs: list[Job] = in_threads(8, lambda number: run.result(300))
         assert {job.status for job in jobs} == {JobStatus.COMPLETED}
 
 
@@ -382,7 +382,7 @@ def test_several_threads_may_close_one_queue() -> None:
     queue.create_job("job", range(1000), do.double)
     run = queue.start("job")
     in_threads(8, lambda number: queue.close())
-    assert run.result(60).completed == 1000
+    assert run.result(300).completed == 1000
 
 
 def test_lists_of_jobs_may_be_read_while_others_create_jobs() -> None:
@@ -422,17 +422,17 @@ def test_job_that_is_removed_before_its_start_is_carried_out_does_not_start(star
 
     def send_slowly() -> None:
         begins.set()
-        may_go_on.wait(60)
+        may_go_on.wait(300)
 
     engine = WrappedEngine(InlinePool())
     with JobQueue(1, max_retries=0, backend=engine) as queue, ThreadPoolExecutor(2) as pool:
         job = queue.create_job("job", [1, 2], do.fail)
         if start == "retry_failed":
-            queue.start("job").result(60)
+            queue.start("job").result(300)
         status = job.status
         engine.calls["send"] = send_slowly
         other = pool.submit(queue.run, [1], do.succeed)
-        assert begins.wait(60)  # the coordinator is at something else
+        assert begins.wait(300)  # the coordinator is at something else
         asking = threading.Event()
 
         def ask() -> JobRun:
@@ -440,12 +440,12 @@ def test_job_that_is_removed_before_its_start_is_carried_out_does_not_start(star
             return STARTS[start](queue)
 
         asks = pool.submit(ask)
-        assert asking.wait(60)
+        assert asking.wait(300)
         REMOVALS[removal](queue)
         may_go_on.set()
         with pytest.raises(JobNotFoundError, match=r"expected (a job of this queue to start|the id of a job)"):
-            asks.result(60)
-        assert other.result(60).completed == 1
+            asks.result(300)
+        assert other.result(300).completed == 1
         assert job.status is status
         assert queue.get_job("job") is not job
 
@@ -457,21 +457,21 @@ def test_job_can_not_be_removed_while_it_is_being_started(start: str, removal: s
 
     def send_slowly() -> None:
         begins.set()
-        may_go_on.wait(60)
+        may_go_on.wait(300)
 
     engine = WrappedEngine(InlinePool())
     with JobQueue(1, max_retries=0, backend=engine) as queue, ThreadPoolExecutor(1) as pool:
         queue.run([1], do.succeed)  # its worker is there
         job = queue.create_job("job", [1, 2], do.fail)
         if start == "retry_failed":
-            queue.start("job").result(60)
+            queue.start("job").result(300)
         engine.calls["send"] = send_slowly
         run = pool.submit(STARTS[start], queue)
-        assert begins.wait(60)
+        assert begins.wait(300)
         with pytest.raises(JobStateError, match="being started"):
             REMOVALS[removal](queue)
         may_go_on.set()
-        assert run.result(60).result(60) is job
+        assert run.result(300).result(300) is job
         REMOVALS[removal](queue)
 
 
@@ -496,7 +496,7 @@ def test_a_queue_that_is_closed_already_has_ended_when_a_second_close_returns(fi
 
         def close_slowly(closing: threading.Event = closing, may_go_on: threading.Event = may_go_on) -> None:
             closing.set()
-            assert may_go_on.wait(60)
+            assert may_go_on.wait(300)
 
         engine = WrappedEngine(InlinePool(), {"close": close_slowly})
         with ThreadPoolExecutor(2) as executor:
@@ -506,7 +506,7 @@ def test_a_queue_that_is_closed_already_has_ended_when_a_second_close_returns(fi
                 queue.close(wait=False)
             else:
                 executor.submit(queue.close, kill=first == "kill")
-            assert closing.wait(60)
+            assert closing.wait(300)
             begun = threading.Event()
 
             def end_again() -> None:
@@ -515,10 +515,10 @@ def test_a_queue_that_is_closed_already_has_ended_when_a_second_close_returns(fi
                 ended.set()  # noqa: B023
 
             ending = executor.submit(end_again)
-            assert begun.wait(60)
+            assert begun.wait(300)
             assert not ended.wait(0.02), second
             may_go_on.set()
-            ending.result(60)
+            ending.result(300)
             with JobQueue(1, journal=tmp_path / "run.db") as again:
                 assert again.load_job(second).results == [2, 4]
 
@@ -546,7 +546,7 @@ def test_a_close_in_a_listener_does_not_wait_for_the_close_that_waits_for_it() -
     closing, closed = threading.Event(), threading.Event()
 
     def close_again(_: object) -> None:
-        assert closing.wait(60)
+        assert closing.wait(300)
         queue.close()
         queue.close(kill=True)
         queue.drain(0)
@@ -558,8 +558,8 @@ def test_a_close_in_a_listener_does_not_wait_for_the_close_that_waits_for_it() -
         queue.create_job("job", [1], do.double)
         queue.start("job")
         with ThreadPoolExecutor(1) as executor:
-            executor.submit(queue.close, kill=True).result(60)
-    assert closed.wait(60)
+            executor.submit(queue.close, kill=True).result(300)
+    assert closed.wait(300)
 
 
 @pytest.mark.long
@@ -569,14 +569,14 @@ def test_a_drain_cuts_short_a_close_that_waits_for_a_listener() -> None:
 
     def hear(_: object) -> None:
         inside.set()
-        may_go_on.wait(120)
+        may_go_on.wait(300)
 
     queue.on("job:finished", hear)
     queue.create_job("job", [1], do.double)
     queue.start("job")
-    assert inside.wait(60)
+    assert inside.wait(300)
     with ThreadPoolExecutor(1) as executor:
         closing = executor.submit(queue.close)
         queue.drain(0.1)
-        closing.result(60)
+        closing.result(300)
     may_go_on.set()

@@ -43,7 +43,7 @@ def run_job(journal: str | None) -> None:
         assert len(ended) == 9
         assert [item.result.value for item in job.items if item.result is not None] == [0, 1, 3, 4, 6, 7]
         assert all(isinstance(item.exception, TrackedError) for item in job.items if item.error)
-        assert queue.retry_failed("job").result(60).failed == 3
+        assert queue.retry_failed("job").result(300).failed == 3
 
 
 def by_job(_: Path) -> None:
@@ -62,9 +62,9 @@ def by_cancelled_job(_: Path) -> None:
         queue.on("job:progress", lambda _: started.set())
         queue.create_job("job", items(2000), work, chunksize=1)
         run = queue.start("job")
-        assert started.wait(60)
+        assert started.wait(300)
         queue.cancel("job")
-        assert run.result(60).cancelled
+        assert run.result(300).cancelled
         queue.clear_job("job")
 
 
@@ -88,7 +88,7 @@ def by_pool(_: Path) -> None:
         results = [pool.apply_async(work, (item,)) for item in items()]
         for result in results:
             with contextlib.suppress(TrackedError):
-                result.get(60)
+                result.get(300)
         with contextlib.suppress(TrackedError):
             pool.map(work, items())
 
@@ -98,7 +98,7 @@ def by_executor(_: Path) -> None:
         for value in range(30):
             future = executor.submit(work, Tracked(value, "item"))
             with contextlib.suppress(TrackedError):
-                future.result(60)
+                future.result(300)
         futures = [executor.submit(work, item) for item in items(20)]
         for future in futures:
             future.cancel()
@@ -135,28 +135,28 @@ def test_items_that_are_slow_to_pickle_delay_their_own_job_only(lanes: int, stuc
     with JobQueue(lanes) as queue:
         queue.create_job("slow", stuck, value_of)
         run = queue.start("slow")
-        assert tracked.arrived.wait(60)
+        assert tracked.arrived.wait(300)
         assert queue.run(range(20), do.double).results == [2 * value for value in range(20)]
         assert not run.done()
         tracked.go_on.set()
-        assert run.result(60).results == [0, 1, 2, 3]
+        assert run.result(300).results == [0, 1, 2, 3]
 
 
 def cancel(queue: JobQueue, run: JobRun) -> None:
     queue.cancel("slow")
-    assert run.result(60).cancelled
+    assert run.result(300).cancelled
     assert queue.run([1], do.double).results == [2]
 
 
 def cancel_and_kill(queue: JobQueue, run: JobRun) -> None:
     queue.cancel("slow", kill=True)
-    assert run.result(60).cancelled
+    assert run.result(300).cancelled
     assert queue.run([1], do.double).results == [2]
 
 
 def close(queue: JobQueue, run: JobRun) -> None:
     queue.close(kill=True)
-    assert run.result(60).cancelled
+    assert run.result(300).cancelled
 
 
 def crash(queue: JobQueue, run: JobRun) -> None:
@@ -164,7 +164,7 @@ def crash(queue: JobQueue, run: JobRun) -> None:
     os.kill(pid, signal.SIGKILL)
     assert queue.run([1], do.double).results == [2]
     tracked.go_on.set()
-    assert run.result(60).results == [0, 1, 2, 3]
+    assert run.result(300).results == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("happens", [cancel, cancel_and_kill, close, crash])
@@ -174,7 +174,7 @@ def test_whatever_happens_while_items_are_pickled(
     with JobQueue(1) as queue:
         queue.create_job("slow", stuck, value_of)
         run = queue.start("slow")
-        assert tracked.arrived.wait(60)
+        assert tracked.arrived.wait(300)
         happens(queue, run)
 
 
@@ -187,12 +187,12 @@ def test_a_result_that_is_slow_to_pickle_is_announced_once_it_is_in_the_journal(
         queue.on("job:progress", lambda event: told.add(event.job_id))
         queue.create_job("slow", range(4), tracked.get_stuck, chunksize=4)
         run = queue.start("slow")
-        assert tracked.arrived.wait(60)
+        assert tracked.arrived.wait(300)
         assert queue.run(range(20), do.double).results == [2 * value for value in range(20)]
         assert not run.done()
         assert "slow" not in told
         tracked.go_on.set()
-        assert [value_of(result) for result in run.result(60).results] == [0, 1, 2, 3]
+        assert [value_of(result) for result in run.result(300).results] == [0, 1, 2, 3]
     with JobQueue(1, journal=path) as queue:
         assert [item.status for item in queue.load_job("slow").items] == ["completed"] * 4
 
@@ -214,12 +214,12 @@ def test_an_item_that_is_pickled_for_ever_fails_and_a_result_s_job_says_why_it_w
         wait_until(lambda: "is announced once it is in the journal" in caplog.text)
         assert not run.done()
         tracked.go_on.set()
-        assert [value_of(result) for result in run.result(60).results] == [0, 1, 2, 3]
+        assert [value_of(result) for result in run.result(300).results] == [0, 1, 2, 3]
 
 
 def kill_job(queue: JobQueue, run: JobRun) -> None:
     queue.cancel("slow", kill=True)
-    assert [value_of(result) for result in run.result(60).results] == [0, 1, 2, 3]
+    assert [value_of(result) for result in run.result(300).results] == [0, 1, 2, 3]
     assert queue.run([1], do.double).results == [2]
 
 
@@ -240,7 +240,7 @@ def test_a_job_that_is_killed_does_not_wait_for_a_result_that_is_pickled_for_eve
     with JobQueue(1, journal=path) as queue:
         queue.create_job("slow", range(4), tracked.get_stuck, chunksize=4)
         run = queue.start("slow")
-        assert tracked.arrived.wait(60)
+        assert tracked.arrived.wait(300)
         kill(queue, run)
     assert "takes too long to be pickled" in caplog.text
     with JobQueue(1, journal=path) as queue:

@@ -73,7 +73,7 @@ def test_a_queue_and_what_it_gives_show_users_names_only() -> None:
     with mpqueue.JobQueue(1, backend=InlinePool()) as queue:
         job = queue.create_job("job", ["a"], succeed)
         run = queue.start("job")
-        run.result(60)
+        run.result(300)
         assert names(queue) == QUEUE | names(pyee.EventEmitter())
         assert names(job) == JOB
         assert names(job.items) == names(Sequence)

@@ -38,7 +38,7 @@ def server(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     try:
         wait_until(
             lambda: address.search((folder / "server.log").read_text()[started:]) or program.poll() is not None,
-            timeout=60,
+            timeout=300,
             what="the server",
         )
         found = address.search((folder / "server.log").read_text()[started:])
@@ -67,13 +67,13 @@ def test_jobs_of_the_page_s_application_go_on_after_a_stop_and_after_a_kill(tmp_
     os.mkfifo(slow)
     with server(tmp_path) as (program, address):
         job = f"{address}/jobs/{ask(f'{address}/jobs', [*names, slow])['job']}"
-        wait_until(lambda: ask(job)["completed"] == 4, timeout=60, what="the quick items")
+        wait_until(lambda: ask(job)["completed"] == 4, what="the quick items")
         program.send_signal(signal.SIGTERM)
-        program.wait(60)
+        program.wait(300)
     path = job.removeprefix(address)
     for end in ("kill", "write"):
         with server(tmp_path) as (program, address):
-            wait_until(lambda: ask(f"{address}{path}")["completed"] == 4, timeout=60, what="the job")
+            wait_until(lambda: ask(f"{address}{path}")["completed"] == 4, what="the job")
             assert ask(f"{address}{path}") == {"total": 5, "completed": 4, "failed": 0, "results": None}
             with pytest.raises(urllib.error.HTTPError, match="404"):
                 ask(f"{address}/jobs/unknown")
@@ -83,7 +83,7 @@ def test_jobs_of_the_page_s_application_go_on_after_a_stop_and_after_a_kill(tmp_
                 continue
             with open(slow, "w") as pipe:  # waits until the item reads
                 pipe.write("a b c d e")
-            wait_until(lambda: ask(f"{address}{path}")["results"], timeout=60, what="the end")
+            wait_until(lambda: ask(f"{address}{path}")["results"], what="the end")
             assert ask(f"{address}{path}") == {"total": 5, "completed": 5, "failed": 0, "results": [0, 1, 2, 3, 5]}
     with server(tmp_path) as (_, address):  # nothing is left to run
         assert ask(f"{address}{path}")["results"] == [0, 1, 2, 3, 5]

@@ -77,7 +77,7 @@ def test_a_child_that_can_not_be_found_does_not_keep_a_death_from_being_told(tmp
         recorder = Recorder(queue)
         queue.create_job("job", ITEMS, do.only("culprit", do.at_first(fork_and_die)), chunksize=3)
         try:
-            job = queue.start("job").result(60)
+            job = queue.start("job").result(300)
         finally:
             os.kill(int((tmp_path / "child").read_text()), signal.SIGKILL)
         recorder.check(job)
@@ -103,7 +103,7 @@ def test_a_flag_that_a_dead_worker_has_locked_holds_nothing_up(tmp_path: Path) -
             queue.pause("job")
             queue.resume("job")
         gate.open()
-        job = run.result(60)
+        job = run.result(300)
         assert job.results == ITEMS
         assert job.items[1].attempts == 2
         wait_until(lambda: not [each for each in threading.enumerate() if each.name.startswith("mpqueue-flags")])

@@ -22,7 +22,7 @@ from tests.support.waiting import wait_until
 #: What runs a program where it sees no process of ours, and so no memory of theirs.
 FAR = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
 #: Seconds that a cluster may take to come up, on a busy machine.
-PATIENCE = 60.0
+PATIENCE = 300.0
 
 
 def _without_cookie() -> dict[str, str]:

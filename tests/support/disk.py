@@ -39,7 +39,7 @@ class Disk:
         """In the thread that commits."""
         if not self._free.is_set():
             self.reached.set()
-            assert self._free.wait(60)
+            assert self._free.wait(300)
 
 
 class _Connection(sqlite3.Connection):

@@ -19,7 +19,7 @@ from mpqueue.testing import close_shared_pool
 WORKERS = 2
 
 #: Seconds until a call that waits counts as hanging.
-PATIENCE = 60.0
+PATIENCE = 300.0
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def result_of(index: int) -> Any:
 def work(index: int) -> Any:
     """The handler, in this process. Each second chunk begins once the one before is told."""
     if index % (2 * ITEMS) == 0 and index:
-        _told.get(timeout=60)
+        _told.get(timeout=300)
     return result_of(index)
 
 

@@ -42,7 +42,7 @@ def _run_open(handler: Callable[[Any], Any], items: Sequence[Any], path: Path, *
         for item in items[len(items) // 2 :]:
             queue.add_items(JOB, [item])
         queue.seal(JOB)
-        run.result(60)
+        run.result(300)
         return _outcomes(job, items)
 
 

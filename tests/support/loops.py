@@ -16,7 +16,7 @@ from tests.support.waiting import Gate
 Run = Callable[[Callable[[], Awaitable[None]]], None]
 
 #: Seconds until a coroutine counts as hanging.
-PATIENCE = 60.0
+PATIENCE = 300.0
 
 
 def run_in_asyncio(main: Callable[[], Awaitable[None]]) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 #: Seconds that one answer may take.
-PATIENCE = 30.0
+PATIENCE = 300.0
 
 
 @dataclass

@@ -16,7 +16,7 @@ from tests.support.this_system import IS_WINDOWS
 from tests.support.waiting import Gate, wait_until
 
 #: Seconds that a program may take; far more than it needs.
-PATIENCE = 240.0 if IS_WINDOWS else 60.0
+PATIENCE = 300.0
 
 #: The return code of a program that was killed, and of one whose KeyboardInterrupt Python has shown.
 WAS_KILLED, INTERRUPTED = (9, 0xC000013A) if IS_WINDOWS else (-9, -2)

@@ -27,7 +27,7 @@ def workers_of(queue: JobQueue) -> set[int]:
             gate.wait_for(*range(queue.concurrency))
         finally:
             gate.open()
-        assert run.result(timeout=60).status is JobStatus.COMPLETED
+        assert run.result(timeout=300).status is JobStatus.COMPLETED
         queue.clear_job(job.id)
     pids = set(results_of(job))
     assert len(pids) == queue.concurrency

@@ -131,7 +131,7 @@ class Stuck:
     def __reduce__(self) -> tuple[Any, ...]:
         if os.getpid() == _home:
             arrived.set()
-            go_on.wait(60)
+            go_on.wait(300)
         return Stuck, (self.value,)
 
 
