@@ -28,11 +28,12 @@ INPUTS = 24
 
 Stages = list[Callable[..., Any]]
 
-#: Its inputs go through three stages: a value of a class of its own, several values of which one is big, and rows.
+#: Its inputs go through three stages: a value of a class of its own, several values of which one is big, and rows. Then
+#: the same journal gets jobs of the other kinds: a list, an open job whose handler adds items, and a stream.
 PROGRAM = """
 import json, os, signal, sys, threading, time
 import mpqueue.sinks
-from mpqueue import JobQueue, Stage
+from mpqueue import JobQueue, Stage, current_item, imap
 
 journal, output, log, after, ordered = sys.argv[1:6]
 
@@ -64,6 +65,19 @@ def write(part):
     return picture.number * 100 + number
 
 
+def square(item):
+    number = item if isinstance(item, int) else item["id"]
+    note("square", number)
+    time.sleep(0.002)
+    return number * number
+
+
+def grow(number):
+    if number % 3:
+        current_item().add([3 * number, 3 * number + 1] if number < INPUTS else [])
+    return square(number)
+
+
 if __name__ == "__main__":
     if float(after):
         threading.Timer(float(after), os.kill, [os.getpid(), KILL_NUMBER]).start()
@@ -71,6 +85,13 @@ if __name__ == "__main__":
         stages = [load, cut, Stage(write, ordered=ordered == "ordered")]
         job = queue.run_stages(range(INPUTS), stages, id="pictures", results=mpqueue.sinks.jsonl(output))
         print(job.completed, job.failed)
+        listed = queue.run([{"id": number} for number in range(INPUTS)], square, id="list", chunksize=3)
+        grown = queue.create_job("open", [1, 2], grow, open=True)
+        run = queue.start(grown)
+        queue.seal(grown)
+        run.result()
+        print(json.dumps([listed.results, sorted(grown.results)]))
+    print([*imap(square, range(INPUTS), concurrency=2, journal=journal, job_id="stream")])
     os._exit(0)
 """.replace("KILL_NUMBER", str(int(KILL))).replace("INPUTS", str(INPUTS))
 
@@ -79,20 +100,29 @@ def expected_of(number: int) -> list[int]:
     return [number * 100 + part for part in range(number % 4)]
 
 
+def grown_from(number: int) -> list[int]:
+    """The items that come of that one of the open job."""
+    adds = number % 3 and number < INPUTS
+    return [number, *(each for more in (3 * number, 3 * number + 1) if adds for each in grown_from(more))]
+
+
 @pytest.mark.holds("promise: With a journal, a job goes on where it was")
 @pytest.mark.parametrize("ordered", ["any order", pytest.param("ordered", marks=pytest.mark.long)])
 @pytest.mark.parametrize("seed", range(20 if IS_LONG else 1))
-def test_whenever_it_is_killed_each_input_ends_once(tmp_path: Path, ordered: str, seed: int) -> None:
+def test_whenever_it_is_killed_each_item_of_each_kind_ends_once(tmp_path: Path, ordered: str, seed: int) -> None:
     chance, output, log = random.Random(seed), tmp_path / "rows.jsonl", tmp_path / "log"
     log.touch()
     run = partial(run_program, tmp_path, PROGRAM, tmp_path / "run.db", output, log, check=False)
-    for _ in range(6):
-        if (done := run(chance.uniform(0.2, 1.2), ordered)).returncode == 0:
-            break
+    ends = iter([*(chance.uniform(0.1, 1.2) for _ in range(8 if IS_LONG else 2)), 0])
+    while (done := run(next(ends), ordered)).returncode:
         assert done.returncode == WAS_KILLED, done.stderr
-    else:
-        done = run(0, ordered)
-    assert done.stdout.split() == [str(INPUTS), "0"], done.stderr
+    ran = log.read_text()
+    again = run(0, ordered)
+    assert (again.stdout, again.stderr, log.read_text()) == (done.stdout, done.stderr, ran), "nothing is left to run"
+    counts, others, stream = done.stdout.splitlines()
+    squares = [number * number for number in range(INPUTS)]
+    grown = [number * number for first in (1, 2) for number in grown_from(first)]
+    assert (counts, json.loads(others), json.loads(stream)) == (f"{INPUTS} 0", [squares, sorted(grown)], squares)
     rows = [json.loads(line) for line in output.read_text().splitlines()]
     assert sorted((row["id"], row["result"]) for row in rows) == [(at, expected_of(at)) for at in range(INPUTS)]
     with sqlite3.connect(tmp_path / "run.db") as journal:
