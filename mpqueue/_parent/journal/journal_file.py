@@ -431,11 +431,6 @@ def address_of(path: str, how: str) -> str:
     return f"file:{quote(os.fsencode(Path(path).absolute()), safe='')}?{how}"
 
 
-def connect_privately() -> sqlite3.Connection:
-    """A database of its own in a temporary file without a name, to which a journal can be attached."""
-    return _connect("", uri=True)
-
-
 def _to_text(content: bytes) -> str:
     """A text of SQLite's. A body is one where a bit of its type was flipped: that is read, and found to be none."""
     return content.decode(errors="surrogateescape")
