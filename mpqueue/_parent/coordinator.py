@@ -409,8 +409,7 @@ class Coordinator:
             for asides in self._asides:
                 if asides.lines:
                     asides.look()
-            while self._more and self._running:
-                self._step(self._more.popleft())
+            self._step_on()
             self._hand_over_leavings()
             if self._awaited:
                 self._answer_awaited()
@@ -485,8 +484,14 @@ class Coordinator:
         """What a worker says: taken in at once where it was read on this thread, else in its turn."""
         if threading.get_ident() == self._leavings.owner:
             self._step(message)
+            self._step_on()
         else:
             self.post(message)
+
+    def _step_on(self) -> None:
+        """What the last step has led to, before anything that others have posted: that may be an answer to it."""
+        while self._more and self._running:
+            self._step(self._more.popleft())
 
     def _step(self, message: Message) -> None:
         try:
