@@ -118,6 +118,7 @@ class Coordinator:
         self.inbox = Inbox()
         self._pool: LanePool | None = None
         self._more: deque[Message] = deque()
+        self._planned: float | None = None  #: seconds that may be waited for the next step; None: any
         self._asides: list[Asides] = []
         self._leavings = Leavings(name.replace("coordinator", "leavings"), self._fault_in_leavings)
         packers = self.asides("packer")
@@ -397,10 +398,10 @@ class Coordinator:
         self._lookout = Lookout(self._clock.now(), cpu_seconds)
         while self._running:
             deadline = self._deadline
-            timeout = None if deadline is None else max(0.0, deadline - self._clock.now())
-            received = self.inbox.take(timeout)
+            self._planned = None if deadline is None else max(0.0, deadline - self._clock.now())
+            received = self.inbox.take(self._planned)
             try:
-                self._take_in(received, deadline, timeout)
+                self._take_in(received, deadline)
             except BaseException:
                 if received is not None:
                     self.inbox.post(received)  # it is refused with all others
@@ -414,16 +415,21 @@ class Coordinator:
             if self._awaited:
                 self._answer_awaited()
 
-    def _take_in(self, received: Message | Request | None, deadline: float | None, timeout: float | None) -> None:
-        now = self._clock.now()
-        if (since := self._lookout.look(now, timeout)) is not None:
-            self._step(Slept(since, now))
+    def _take_in(self, received: Message | Request | None, deadline: float | None) -> None:
+        now = self._awake()
         if isinstance(received, Request):
             self._answer(received)
         elif received is not None:
             self._step(received)
         elif deadline is not None and now >= deadline:
             self._step(TimePassed())
+
+    def _awake(self) -> float:
+        """The time. Where no process could run meanwhile, that is the first step: else others would seem to be late."""
+        now = self._clock.now()
+        if (since := self._lookout.look(now, self._planned)) is not None:
+            self._step(Slept(since, now))
+        return now
 
     def asides(self, name: str) -> Asides:
         """Threads for code of users' classes, under this name; looked after by this one."""
@@ -483,6 +489,7 @@ class Coordinator:
     def _hand_in(self, message: Message) -> None:
         """What a worker says: taken in at once where it was read on this thread, else in its turn."""
         if threading.get_ident() == self._leavings.owner:
+            self._awake()
             self._step(message)
             self._step_on()
         else:
