@@ -93,7 +93,7 @@ class Leavings:
     handed over at the end of the coordinator's turn, when no frame of it refers to that any more. The collector of
     reference cycles runs on any thread that makes objects, and so may run such code here as well.
 
-    Used on its owner's thread, whose identity is ``owner``. ``on_fault``: see `Errands`.
+    Used on its owner's thread, whose identity is ``owner`` until that has ended. ``on_fault``: see `Errands`.
     """
 
     def __init__(self, name: str, on_fault: Callable[[BaseException], object]) -> None:
@@ -108,7 +108,7 @@ class Leavings:
 
     def inherit(self, left: object) -> None:
         """Something is being freed that holds this. On any thread: elsewhere it may be freed there."""
-        if threading.get_ident() == self.owner:
+        if self.owner is not None and threading.get_ident() == self.owner:
             self.left.append(left)
 
     def hand_over(self) -> None:
@@ -118,6 +118,7 @@ class Leavings:
             self._errands.put(left.clear)
 
     def end(self) -> None:
-        """The owner's thread is about to end."""
+        """The owner's thread is about to end: another one may get its identity."""
         self.hand_over()
         self._errands.end()
+        self.owner = None
