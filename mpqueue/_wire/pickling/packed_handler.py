@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import enum
 import functools
@@ -130,6 +131,7 @@ def name_of(handler: Callable[..., Any]) -> str:
 #: By their identity, the handlers that were pickled last and that nothing can change unseen: what they are made of,
 #: how many modules there were (submodules that a handler names go with it), and the pickle.
 _kept: dict[int, tuple[tuple[Any, ...], int, Packed]] = {}
+atexit.register(_kept.clear)  # else the variables of a script outlive it, and go when other modules have gone
 
 
 def _pack_once(
