@@ -60,7 +60,7 @@ class SafeEmitter(EventEmitter):
             v = _Scheduled(k, v)
         super()._add_event_handler(event, k, v)
 
-    def tell(self, event: str, payload: object) -> None:
+    def _tell(self, event: str, payload: object) -> None:
         """`emit`, for the events of which there is one an item: half of the time."""
         with self._lock:
             listeners = [*self._events.get(event, {}).values()]

@@ -140,7 +140,7 @@ class Announcer:
             else:
                 completed += 1
                 item = JobItem(table, index)
-            emitter.tell(JOB_PROGRESS, item_progress(job_id, status, total, completed, failed, items, item))
+            emitter._tell(JOB_PROGRESS, item_progress(job_id, status, total, completed, failed, items, item))
 
     def _tell_retries(self, told: AnnounceItems, rows: dict[int, ItemTable]) -> None:
         for index, retrying in told.retrying.items():
