@@ -10,7 +10,6 @@ Warnings (`warnings.warn`) become records of the logger ``py.warnings``, as `log
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import queue
 import threading
@@ -22,6 +21,7 @@ from typing import Any, Protocol
 
 from mpqueue._os import monotonic as clock
 from mpqueue._os.process.own_forks import in_each_fork
+from mpqueue._os.process.process_signals import came_of_signal
 from mpqueue._plain import plain
 from mpqueue._text import repr_of
 from mpqueue._wire.frames import RecordFrame, Speech
@@ -85,7 +85,9 @@ class RecordsHome(logging.Handler):
             return
         try:
             data = dump_record(_frame_of(record))
-        except Exception:
+        except Exception as error:
+            if came_of_signal(error):
+                raise
             self.handleError(record)
             return
         if len(self._kept) >= MOST:
@@ -93,10 +95,13 @@ class RecordsHome(logging.Handler):
             return
         self._kept.append(data)
         # It is sent with the report at the latest: an error in sending it earlier must not fail the code that logs.
-        with contextlib.suppress(OSError, RuntimeError):
+        try:
             self._leave(data)
             if self.sender is not None and not self._send_now():
                 self._send_later()
+        except (OSError, RuntimeError) as error:
+            if came_of_signal(error):
+                raise
 
     def _level_of(self, name: str) -> int:
         """What the parent's logger of this name lets through."""
