@@ -51,11 +51,12 @@ class _Guarded:
         try:
             self.handler(number, frame)
         except BaseException as error:
-            while frame is not None and frame.f_code not in _loops:
-                if frame.f_code in _coroutines:
+            at = frame  # which stays: `came_of_signal` knows this by it
+            while at is not None and at.f_code not in _loops:
+                if at.f_code in _coroutines:
                     raise
-                frame = frame.f_back
-            loop: Interruptible | None = None if frame is None else frame.f_locals["self"]
+                at = at.f_back
+            loop: Interruptible | None = None if at is None else at.f_locals["self"]
             if loop is None or not loop.interrupt(error):
                 raise
 

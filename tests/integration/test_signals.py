@@ -96,6 +96,8 @@ def report_for_ever(item: str) -> NoReturn:
 
 
 def log_for_ever(item: str) -> NoReturn:
+    # While `logging` finds out about these it drops what is raised.
+    vars(logging).update(logMultiprocessing=False, logAsyncioTasks=False)
     raise_in(0.01)
     while True:
         logging.getLogger("test").warning("%s", item)
