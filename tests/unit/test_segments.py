@@ -17,6 +17,7 @@ from mpqueue._os.process.own_forks import fork_here
 from mpqueue._wire.memory import segments
 from mpqueue._wire.memory.segments import CommonSegment, Segment, SegmentStore, layout, spare, view
 from tests.support.systems import LINUX_ONLY, not_on_windows
+from tests.support.this_system import IS_LINUX
 
 SIZE = 300_000
 FILLED_AGAIN = not_on_windows("each segment is filled once")
@@ -52,7 +53,7 @@ def test_what_is_filled_again_holds_the_new_and_nothing_else(size: int, monkeypa
     for numbers in ((1, 2), (3, 4), (5,), (6, 7)):
         buffers = parts(*numbers, size=size)
         assert fill(segment, buffers) == b"".join(buffers)
-    assert len(populated) == 1, "its pages are there then"
+    assert len(populated) == IS_LINUX, "its pages are there then; elsewhere it is written and not mapped"
 
 
 def test_where_nothing_can_be_mapped_it_is_written(monkeypatch: pytest.MonkeyPatch) -> None:

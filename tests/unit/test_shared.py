@@ -42,6 +42,13 @@ def test_it_goes_whole_and_is_the_worker_s_own_to_change() -> None:
     assert table.value[0] == 0
 
 
+def test_notes_whose_block_a_ctrl_c_has_kept_from_beginning_change_nothing_later() -> None:
+    table = share(np.arange(100_000))
+    shared.NotesShared().__enter__()
+    (met,) = meet_elsewhere(dump([table], None))
+    assert met._packed.segment is None
+
+
 def test_one_in_another_goes_whole_too() -> None:
     inner = share(np.arange(50_000))
     outer = share({"inner": inner, "big": np.ones(50_000)})

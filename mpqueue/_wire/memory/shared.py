@@ -142,12 +142,12 @@ class Shared(Generic[T]):
         """True where what is sent is the object, since nothing here would be there for its name."""
         if leaving.depth:
             return self._sent is None or self._token[0] == process_name()
-        return self._sent is None and is_whole() and getattr(_notes, "noted", None) is None
+        return self._sent is None and is_whole() and _noted_here() is None
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._goes_itself():
             return _share_later, (self.value,)
-        noted: list[Shared[Any]] | None = getattr(_notes, "noted", None)
+        noted = _noted_here()
         if noted is not None and self._packed.segment is not None:  # else all of it is in its name
             noted += [*self._inner, self]
         by_name = noted is not None or self._was_brought or not is_whole()
@@ -245,18 +245,28 @@ def _meet_any(token: Token, packed: Packed) -> Shared[Any]:
 
 
 class NotesShared:
-    """The shared objects that this thread pickles meanwhile, whose content is in a segment."""
+    """The shared objects that this thread pickles meanwhile, whose content is in a segment.
 
-    __slots__ = ("_before",)
+    The thread refers to it weakly: where a Ctrl-C comes before the block has begun, nothing of it is left.
+    """
+
+    __slots__ = ("__weakref__", "_before", "noted")
 
     def __enter__(self) -> list[Shared[Any]]:
-        self._before = getattr(_notes, "noted", None)
-        noted: list[Shared[Any]] = []
-        _notes.noted = noted
-        return noted
+        self._before = getattr(_notes, "current", None)
+        self.noted: list[Shared[Any]] = []
+        _notes.current = weakref.ref(self)
+        return self.noted
 
     def __exit__(self, *_: object) -> None:
-        _notes.noted = self._before
+        _notes.current = self._before
+
+
+def _noted_here() -> list[Shared[Any]] | None:
+    """What this thread notes; None where it does not."""
+    current: weakref.ref[NotesShared] | None = getattr(_notes, "current", None)
+    notes = None if current is None else current()
+    return None if notes is None else notes.noted
 
 
 def size_of(shared: Shared[Any]) -> int:
