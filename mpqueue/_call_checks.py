@@ -77,6 +77,13 @@ def no_such_option(function: str, name: str, names: Iterable[str]) -> TypeError:
     return TypeError(f"{function}() got an unexpected keyword argument {name!r}{hint}")
 
 
+def no_such_attribute(kind: str, name: str, elsewhere: Mapping[str, str], obj: object) -> AttributeError:
+    """The error for an attribute that an object does not have: what does the same, where ``elsewhere`` knows it."""
+    found = elsewhere.get(name, "").format(name=name)
+    hint = f"; {found} is what you want" if found else ""
+    return AttributeError(f"{kind!r} object has no attribute {name!r}{hint}", name=name, obj=obj)
+
+
 def names_options(public_name: str, several: str = "") -> Callable[[_F], _F]:
     """The function's TypeError for an option that it does not have says which one may be meant.
 

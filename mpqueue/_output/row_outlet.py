@@ -21,6 +21,7 @@ from mpqueue._output.export import (
     OUTPUT,
     RowItem,
     absent_columns,
+    batched,
     column,
     no_such_column,
     reads_result,
@@ -165,7 +166,7 @@ class RowOutlet:
     def put(self, indices: Sequence[int], size: int) -> None:
         """See `Outlet`."""
         each = size / max(1, len(indices))
-        for piece in _pieces(indices, PIECE if size else READ_PIECE):
+        for piece in batched(indices, PIECE if size else READ_PIECE):
             if self._in_order is None:
                 self._hand_on(self._rows_of(piece))
             else:
@@ -293,11 +294,6 @@ def _called(method: Callable[..., object], *arguments: Any) -> object:
         made.close()
         raise TypeError(f"expected a function, got one that returns a coroutine: {shown(method)}")
     return made
-
-
-def _pieces(indices: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    for lo in range(0, len(indices), size):
-        yield indices[lo : lo + size]
 
 
 def _stretches(indices: Sequence[int]) -> Iterator[Sequence[int]]:

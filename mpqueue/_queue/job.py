@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, cast
 
+from mpqueue._call_checks import no_such_attribute
 from mpqueue._core.state.item_table import DISCARD, ONWARD
 from mpqueue._queue.job_items import Items, JobItem, R_co, T_co, WithDefaults
 from mpqueue._text import visible
@@ -287,9 +288,7 @@ class Job(WithDefaults, Generic[T_co, R_co]):
             )
 
         def __getattr__(self, name: str) -> Any:
-            where = _ELSEWHERE.get(name, "").format(name=name)
-            hint = f"; {where} is what you want" if where else ""
-            raise AttributeError(f"'Job' object has no attribute {name!r}{hint}", name=name, obj=self)
+            raise no_such_attribute("Job", name, _ELSEWHERE, self)
 
     def __repr__(self) -> str:
         counts = f"{self.completed} completed, {self.failed} failed of {self.total}"

@@ -10,6 +10,7 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Generic, overload
 
+from mpqueue._call_checks import no_such_attribute
 from mpqueue._core.state.item_table import FailedTry, Failure, ItemTable
 from mpqueue._fields import field_of
 from mpqueue._text import SHOWN, repr_of, visible_line
@@ -222,8 +223,7 @@ class JobItem(WithDefaults, Generic[T_co, R_co]):
     if not TYPE_CHECKING:  # type checkers know what there is
 
         def __getattr__(self, name: str) -> Any:
-            hint = f"; {_ELSEWHERE_OF_ITEMS[name]} is what you want" if name in _ELSEWHERE_OF_ITEMS else ""
-            raise AttributeError(f"'JobItem' object has no attribute {name!r}{hint}", name=name, obj=self)
+            raise no_such_attribute("JobItem", name, _ELSEWHERE_OF_ITEMS, self)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, JobItem):

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypedDict, TypeVar, Union, Unpack, overload
 
 from mpqueue import _options as checks
-from mpqueue._call_checks import check_calls, check_items, names_options, no_such_option
+from mpqueue._call_checks import check_calls, check_items, names_options, no_such_attribute, no_such_option
 from mpqueue._core.messages import ItemsDropped, JobCancelled, JobPaused, JobResumed, JobSealed, LanesResized, Message
 from mpqueue._core.state.item_table import ItemTable, make_table
 from mpqueue._core.state.job_book import JobBook
@@ -268,8 +268,7 @@ class JobQueue(SafeEmitter):
     if not TYPE_CHECKING:  # type checkers know what there is
 
         def __getattr__(self, name: str) -> Any:
-            hint = f"; {_ELSEWHERE[name]} is what you want" if name in _ELSEWHERE else ""
-            raise AttributeError(f"'JobQueue' object has no attribute {name!r}{hint}", name=name, obj=self)
+            raise no_such_attribute("JobQueue", name, _ELSEWHERE, self)
 
     @property
     def concurrency(self) -> int:

@@ -8,7 +8,7 @@ nothing. One that makes the tests hang has been noticed. The programs that tests
 changed code too, and say which functions they call, see `tests.support.startup`.
 
 A comparison with the clock, or with a measure that the code names, is turned round as a whole: on which side the very
-moment or measure is, nobody is promised, so `<` for `<=` would be no mistake there.
+moment or measure is, is no promise, so `<` for `<=` would be no mistake there.
 """
 
 from __future__ import annotations
@@ -198,7 +198,7 @@ def _changes(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def _is_threshold(comparison: ast.Compare) -> bool:
-    """Whether the clock, or a measure that the code names, decides: nobody is promised on which side that moment is.
+    """Whether the clock, or a measure that the code names, decides: on which side that moment is, is no promise.
 
     That it decides at all shows where the comparison is the other way round.
     """

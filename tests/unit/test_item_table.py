@@ -267,7 +267,7 @@ def test_where_freeing_may_run_users_code_another_has_what_it_held(foreign: bool
 
 
 class Written:
-    """A journal's rows: a result is told by its row and slot."""
+    """A journal's rows: a result is named by its row and slot."""
 
     def read(self, row: int, slot: int) -> Any:
         return row, slot
