@@ -178,7 +178,7 @@ class Auditor:
             (job.number, kind, since)
             for job in self._books.jobs.values()
             if job.by_kind is not None
-            for kind, (since, _) in job.by_kind.passed.items()
+            for kind, since in job.by_kind.passed.items()
         }
 
     def _stood_back(self, job: JobBook, other: JobBook) -> bool:

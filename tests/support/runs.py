@@ -45,6 +45,7 @@ class Run:
         *,
         lane: int = 0,
         items: int = 1,
+        first: int = 0,
         left: float | None = None,
         pickling: float = 0.0,
         way: float = 0.0,
@@ -56,10 +57,10 @@ class Run:
     ) -> None:
         """A chunk that was sent at ``left`` and had been in the worker's hands from ``begun`` to ``ended``.
 
-        What is not told of that time was in the handler. ``way`` is what the answer took to come home, ``waiting`` how
-        long it waited there for the coordinator.
+        The ``first`` items of it came in the last report. What is not told of that time was in the handler. ``way`` is
+        what the answer took to come home, ``waiting`` how long it waited there for the coordinator.
         """
-        indices = range(self._next, self._next + items)
+        indices = range(self._next - first, self._next + items)
         self._next += items
         self._numbers += 1
         left_at = START + (begun if left is None else left)
@@ -76,8 +77,8 @@ class Run:
             lane=lane,
             generation=0,
             chunk=chunk.number,
-            first=0,
-            done=items,
+            first=first,
+            done=first + items,
             results=[None] * items,
             failures={},
             stretches=[(items, pace, math.nan)] if stretches is None else stretches,
@@ -89,8 +90,8 @@ class Run:
             decoded=received + decoding,
         )
         self.timings.add(lane, chunk, report, received + decoding + waiting)
-        self.book.table.note_times(indices, report.stretches)
-        self.book.table.complete(indices, [None] * items)
+        self.book.table.note_times(indices[first:], report.stretches)
+        self.book.table.complete(indices[first:], [None] * items)
         self.book.completed += items
 
     def end(self, at: float) -> JobBook:

@@ -210,6 +210,19 @@ def test_forgetting_failures_makes_them_pending_and_keeps_their_history() -> Non
     assert table.forget_failures() == []
 
 
+def test_what_starts_afresh_is_as_if_it_had_never_run() -> None:
+    fresh, table = table_of(3), table_of(3)
+    table.complete([0], ["fine"])
+    table.fail_try(1, Failure(ValueError("no"), elapsed=1.0), 99)
+    table.fail(1, Failure(ValueError("no")))
+    table.note_times(range(2), [(2, 1.0, 2.0)])
+    table.note_peaks({0: 1 << 20, 1: 1 << 20})
+    table.note_output([0, 1], {0: ("said", "")})
+    table.start_afresh([0, 1])
+    columns = ("status", "attempts", "elapsed", "cpu", "peak", "results", "failures", "history", "output")
+    assert [list(getattr(table, name)) for name in columns] == [list(getattr(fresh, name)) for name in columns]
+
+
 def test_items_that_wait_for_a_retry_can_be_made_pending() -> None:
     table = table_of(5)
     for index in (0, 2, 4):

@@ -269,18 +269,18 @@ def test_what_was_in_a_group_stays_in_one_when_it_comes_back(every_line: Pending
 def test_what_others_went_before_is_known_from_the_first_time_until_it_has_had_its_turn() -> None:
     needs = JobNeeds([NO_NEEDS, NO_NEEDS._replace(cpus=2)], [0, 1, 0, 1])
     pending = PendingByKind(needs, 4)
-    assert pending.pass_(1, (5.0, 1))
-    assert not pending.pass_(1, (7.0, 2))
-    assert pending.pass_all_before(None, (8.0, 3)), "the other kind"
-    assert not pending.pass_all_before(None, (9.0, 4))
-    assert pending.passed == {1: (5.0, 1), 0: (8.0, 3)}
+    pending.pass_(1, 5.0)
+    pending.pass_(1, 7.0)
+    pending.pass_all_before(None, 8.0)  # the other kind
+    pending.pass_all_before(None, 9.0)
+    assert pending.passed == {1: 5.0, 0: 8.0}
     assert pending.longest_passed() == 1
     pending.remove({1, 3})
     assert (pending.passed_and_gone, pending.longest_passed()) == ({1}, 0)
     pending.put_group([1])
     assert (pending.passed_and_gone, pending.longest_passed()) == (set(), 1)
     pending.forget_passed(1)
-    assert (pending.passed, pending.longest_passed()) == ({0: (8.0, 3)}, None), "what has to be alone goes first"
+    assert (pending.passed, pending.longest_passed()) == ({0: 8.0}, None), "what has to be alone goes first"
     pending.remove({0, 2})
     assert pending.passed_and_gone == {0}
     pending.clear()

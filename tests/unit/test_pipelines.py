@@ -246,6 +246,15 @@ def test_ordered_stages_get_their_items_in_the_order_of_the_inputs(lanes: int) -
     assert lanes > 1 or began == [*range(39)]
 
 
+def test_few_inputs_begin_behind_one_that_an_ordered_stage_waits_for() -> None:
+    fleet = FakeLanes(2)
+    head = fleet.stages([through(succeed(at or 100), succeed()) for at in range(9)], [None] * 2, ordered=True, most=2)
+    fleet.start(head)
+    fleet.run_until(90.0)
+    assert pipeline_of(head).jobs[0].completed == 1
+    fleet.run_until_over(head)
+
+
 @pytest.mark.parametrize("lanes", [1, 3])
 def test_an_ordered_stage_on_one_lane_runs_in_order_also_what_a_worker_hands_back(lanes: int) -> None:
     fleet, began = FakeLanes(lanes), list[int]()

@@ -18,6 +18,7 @@ from mpqueue._core.commands import (
 )
 from mpqueue._core.messages import ChunkReported, FaultFound, JobStartAsked, QueueOpened, TimePassed
 from mpqueue._core.rules.draining import DEATH_SECONDS
+from mpqueue._core.rules.outcomes import fail_rest
 from mpqueue._core.scheduler import LONGEST_WAIT
 from mpqueue._core.state.job_book import JobBook
 from mpqueue.errors import InternalError, JobStateError
@@ -466,6 +467,40 @@ def test_a_retry_timer_of_the_old_run_means_nothing_in_the_new_one() -> None:
     assert (attempts(job), statuses(job)) == ([1], ["retry"])
     fleet.run_until_over(job)
     assert attempts(job) == [2]
+
+
+@pytest.mark.parametrize(
+    ("lane", "generation", "touched"), [(0, None, [0]), (0, 1, [0]), (0, 0, []), (None, None, [0, 1])]
+)
+def test_a_fault_touches_the_lane_that_it_names_and_its_job_else_all(
+    lane: int | None, generation: int | None, touched: list[int]
+) -> None:
+    fleet = FakeLanes(2)
+    jobs = [fleet.job([succeed(9.0)], max_lanes=1) for _ in range(2)]
+    fleet.start(*jobs)
+    fleet.run_until(1.0)
+    fault = FaultFound(InternalError("a mistake"), lane=lane, generation=generation)
+    commands = fleet.scheduler.handle(fault, fleet.now)
+    assert [command.lane for command in commands if isinstance(command, StartLane)] == touched
+    assert [place for place, job in enumerate(jobs) if job.status.final] == touched
+
+
+def test_a_start_that_a_fault_cuts_short_is_one_that_failed() -> None:
+    fleet = FakeLanes(1, start_seconds=100.0)
+    fleet.start(fleet.job([succeed()]))
+    for failures in (1, 2, 3):
+        commands = fleet.scheduler.handle(FaultFound(InternalError("a mistake"), lane=0), fleet.now)
+        assert not any(isinstance(command, StartLane) for command in commands), "after a pause"
+        assert fleet.books.lanes[0].start_failures == failures
+
+
+def test_what_a_worker_says_of_items_that_have_failed_meanwhile_changes_nothing(fleet: FakeLanes) -> None:
+    job = fleet.job([succeed(1.0)])
+    fleet.start(job)
+    fleet.run_until(0.5)
+    fail_rest(fleet.books, job, ValueError("no"))
+    fleet.run_until(9.0)
+    assert (job.completed, job.failed, statuses(job), fleet.at_rest) == (0, 1, ["failed"], True)
 
 
 def test_a_worker_is_sent_the_handler_again_after_it_was_asked_to_forget_it(fleet: FakeLanes) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 
 from mpqueue._core.commands import KillLane, RecycleLane
+from mpqueue._core.messages import MemoryRead, WorkerMemory
 from mpqueue._core.rules.dispatch import APART_ALONE, APART_PATIENCE
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.needs.headroom import SCARCE_PART, SHORT_PART
 from mpqueue._core.state.pending import Care
+from mpqueue._wire.memory.ledger import Claim, Phase
 from mpqueue.errors import MemoryLimitError, SetupError
 from mpqueue.retry import RetryPolicy
 from tests.support.auditor import Auditor
@@ -204,6 +206,34 @@ def test_an_item_that_runs_apart_is_charged_though_its_own_part_is_the_smaller_o
     assert fleet.counts[KillLane] == 2
 
 
+@pytest.mark.parametrize(
+    ("phase", "items", "killed"),
+    [
+        (Phase.RUNNING, 1, 1),
+        (Phase.PACKING, 1, 1),
+        (Phase.LOADING, 0, 1),
+        (Phase.UNPACKING, 1, 1),
+        (Phase.UNPACKING, 0, 0),
+        (Phase.IDLE, 0, 0),
+    ],
+)
+def test_what_has_too_much_at_two_looks_in_a_row_is_ended_where_it_is_at_something(
+    phase: Phase, items: int, killed: int
+) -> None:
+    fleet = FakeLanes(1)
+    fleet.books.max_memory = MOST
+    fleet.start(fleet.job([succeed(1e3)]))
+    fleet.run_until(1.0)
+    claim = Claim(1, phase, 0, items, 0.5)
+
+    def looked(used: int) -> int:
+        fleet.handle(MemoryRead([WorkerMemory(0, 1, used, MOST - 1, claim)]))
+        return fleet.counts[KillLane]
+
+    assert [looked(used) for used in (MOST + 1, MOST, MOST + 1)] == [0, 0, 0]
+    assert looked(MOST + 1) == killed
+
+
 def test_a_last_straw_that_is_soon_over_is_left_to_end() -> None:
     fleet = limited()
     job = fleet.job([leak(70, 0.01), hog(50, LOOK_SECONDS * 0.9)], chunksize=1)
@@ -270,6 +300,17 @@ def test_one_lane_works_while_the_machine_has_little_memory_and_all_when_it_has_
     assert len(running(fleet, job)) == 4
     fleet.run_until_over(job)
     assert attempts(job) == [1] * 400
+
+
+@pytest.mark.parametrize(("room", "most"), [(1, 1), (2, 2)])
+def test_lanes_hold_chunks_in_advance_where_there_is_room_for_all_of_them(room: int, most: int) -> None:
+    fleet, held = FakeLanes(2, latency=0.01), list[int]()
+    fleet.books.headroom.lanes = room
+    fleet.watchers.append(lambda _, __: held.extend(len(lane.chunks) for lane in fleet.books.lanes))
+    job = fleet.job([succeed(0.001)] * 1000)
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert max(held) == most
 
 
 def test_a_machine_that_stays_short_ends_all_jobs_one_item_at_a_time() -> None:

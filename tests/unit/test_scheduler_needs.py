@@ -314,6 +314,16 @@ def test_a_worker_that_ran_anything_before_is_replaced_before_it_gets_a_device()
     assert 2 <= fleet.counts[RecycleLane] <= 3, "one unit, both, and perhaps one again"
 
 
+def test_a_worker_that_has_a_device_runs_what_needs_none_and_nothing_that_needs_a_part_of_it() -> None:
+    fleet, begun = watched(1, device="gpu"), list[int]()
+    needs = [needs_of(uses={"gpu": 2}), needs_of(), needs_of(uses={"gpu": 1})]
+    job = needing(fleet, [succeed(0.1)] * 3, *needs, of=[0, 1, 2], chunksize=1)
+    fleet.item_watchers.append(lambda chunk, lo, hi: begun.extend(chunk.indices[lo:hi]))
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert (begun, fleet.counts[RecycleLane]) == ([0, 1, 2], 1)
+
+
 def test_where_setup_fails_on_the_lane_that_has_the_devices_another_lane_gets_them() -> None:
     fleet = watched(2, device="gpu")
     plain = fleet.job([succeed(0.1)] * 4, chunksize=1)
@@ -366,6 +376,15 @@ def test_other_lanes_go_on_while_the_first_in_line_waits_for_one_where_its_setup
     fleet.cancel(plain)
     fleet.run_until_over(holder, first, small, large, plain)
     assert first.completed == 1
+
+
+def test_what_the_first_in_line_leaves_goes_out_with_it() -> None:
+    fleet, sent = watched(2), list[list[JobBook]]()
+    holder, first, other = (needing(fleet, [succeed(10.0)], needs_of(memory=part)) for part in (100, 60, 30))
+    fleet.watchers.append(lambda _, commands: sent.append([c.chunk.job for c in commands if isinstance(c, SendChunk)]))
+    fleet.start(holder, first, other)
+    fleet.run_until_over(holder, first, other)
+    assert [jobs for jobs in sent if jobs] == [[holder], [first, other]]
 
 
 def test_who_stood_back_is_asked_again_once_the_first_in_line_lacks_something() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from mpqueue._core.commands import AnnounceFinished, AnnounceItems, ObserveLane, StartLane
+from mpqueue._core.commands import AnnounceFinished, AnnounceItems, KillLane, ObserveLane, StartLane
 from mpqueue._core.rules.overdue import ANSWER_LIMIT
 from mpqueue.errors import GiveUp, SetupError, WorkerCrashedError
 from mpqueue.retry import RetryPolicy
@@ -230,3 +230,11 @@ def test_a_job_ends_when_the_last_lane_that_could_run_it_goes() -> None:
     fleet.resize(1)
     fleet.run_until_over(job, other, limit=60.0)
     assert {type(failure.error) for failure in job.table.failures.values()} == {SetupError}
+
+
+def test_a_setup_that_begins_after_the_first_look_has_its_timeout_from_then() -> None:
+    fleet = FakeLanes(1, latency=2.0)
+    job = fleet.job([succeed()], load=lambda _, __: Try(0.0, Outcome.HANG), setup_timeout=1.5)
+    fleet.start(job)
+    fleet.run_while(lambda: not fleet.counts[KillLane])
+    assert fleet.now == pytest.approx(0.1 + 2.0 + 2.0 + 1.5)

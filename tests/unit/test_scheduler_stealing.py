@@ -244,6 +244,8 @@ def test_one_slow_item_that_runs_alone_is_looked_at_twice_at_most_for_stealing()
     fleet = watched(4)
     job = fleet.job([succeed(1000.0)])
     fleet.start(job)
+    fleet.run_until(0.1005)
+    assert not fleet.counts[ObserveLane], "it has just been sent"
     fleet.run_until_over(job)
     assert fleet.counts[ObserveLane] <= 2 + 1000 / ANSWER_LIMIT
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mpqueue._core.commands import GiveUpAnswer, KillLane
-from mpqueue._core.messages import Slept
+from mpqueue._core.messages import LaneObserved, Slept
 from mpqueue._core.rules.overdue import ANSWER_LIMIT, BEGIN_LIMIT, SECOND_LOOK, UNPICKLE_LIMIT
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._wire.memory.ledger import NOWHERE, Claim, Phase
@@ -137,6 +137,17 @@ def test_an_item_that_writes_over_its_ledger_and_hangs_is_ended(
     assert attempts(job) == [2]
 
 
+def test_a_ledger_that_makes_no_sense_for_a_moment_is_not_one_that_makes_none(fleet: FakeLanes) -> None:
+    run_one(fleet)
+    good, bad = fleet.workers[0].claim, Claim(77, Phase.RUNNING, 0, 1, 0.2)  # type: ignore[union-attr]
+
+    def looked(claim: Claim) -> int:
+        fleet.handle(LaneObserved(0, 1, claim))
+        return fleet.counts[KillLane]
+
+    assert [looked(claim) for claim in (bad, good, bad, bad)] == [0, 0, 0, 1]
+
+
 def overwrite(fleet: FakeLanes, claim: Claim) -> Watcher:
     """Whenever an item runs, that is what its ledger says."""
 
@@ -159,6 +170,8 @@ def test_an_answer_that_is_unpickled_for_too_long_is_given_up(fleet: FakeLanes) 
     assert given_up == []
     fleet.run_while(lambda: not given_up)
     assert since + UNPICKLE_LIMIT < given_up[0] <= since + OVER
+    fleet.run_until(given_up[0] + SECOND_LOOK)
+    assert len(given_up) == 2, "as long as one is"
     assert fleet.counts[KillLane] == 0
 
 

@@ -66,6 +66,15 @@ def test_a_chunk_that_lay_at_a_busy_worker_was_queued_and_nobody_waited() -> Non
     assert sums.parent_unpickling == pytest.approx(0.2)
 
 
+def test_of_a_chunk_that_comes_home_in_parts_each_item_counts_once_and_so_does_its_way_out() -> None:
+    run = Run()
+    run.chunk(1, 2, items=3, left=1, pickling=0.5, size=70)
+    run.chunk(2, 3, items=2, first=3, left=1, pickling=0.5, size=70)
+    sums = run.end(3).timings.sums
+    assert (sums.reports, sums.items, sums.bytes_out, sums.bytes_home) == (2, 5, 70, 140)
+    assert sums.parent_pickling == pytest.approx(0.5)
+
+
 def test_what_a_dead_worker_had_in_hand_is_lost_and_its_absence_counted() -> None:
     run = Run(lanes=2)
     run.chunk(0, 1)
@@ -87,6 +96,7 @@ def test_a_worker_on_another_machine_has_another_clock(ahead: float) -> None:
     """Its seconds count, its moments do not: its report counts as having come home at once."""
     run = Run()
     run.chunk(ahead + 1, ahead + 3, left=0.5, pickling=0.5, way=-ahead + 0.25, unpacking=0.5)
+    assert run.timings.elsewhere
     sums = run.end(4).timings.sums
     assert parts(sums) == {"for_pickling": 0.5, "for_transfer": 0.75, "unpacking": 0.5, "handling": 1.5, "idle": 0.75}
 

@@ -80,7 +80,6 @@ def _until_nothing_stands_back(books: Books, feed: Callable[[], None]) -> None:
     """Feed once more where others had to stand back, on lanes that were asked before what was sent changed that."""
     while (before := needs.in_line(books)) is not None:
         feed()
-        needs.arrange(books)
         if needs.in_line(books) == before:
             return
     feed()

@@ -39,12 +39,7 @@ def arrange(books: Books) -> None:
         _forget_what_is_gone(job)
         kind = job.packed[0].kind if job.packed else job.by_kind.longest_passed()
         since = None if kind is None else job.by_kind.passed.get(kind)
-        if (
-            kind is not None
-            and since is not None
-            and books.now >= since[0] + PASSED_SECONDS
-            and _has_a_lane(books, job)
-        ):
+        if kind is not None and since is not None and books.now >= since + PASSED_SECONDS and _has_a_lane(books, job):
             standing = (-job.options.priority, since)
             if best is None or standing < best:
                 best, books.first_in_line = standing, (job, _needs(books, job, kind))
@@ -77,8 +72,8 @@ def may_start(books: Books, job: JobBook, lane: LaneBook | None = None) -> bool:
     ``lane``: None is one that has nothing to do; of one that holds something, what it may have after that.
     """
     kind = startable(books, job, lane)
-    if job.by_kind is not None and _pass_before(books, job, kind):
-        books.passings += 1
+    if job.by_kind is not None:
+        _pass_before(books, job, kind)
     if kind is None:
         return False
     job.kind = kind
@@ -87,13 +82,13 @@ def may_start(books: Books, job: JobBook, lane: LaneBook | None = None) -> bool:
     return True
 
 
-def _pass_before(books: Books, job: JobBook, kind: int | None) -> bool:
-    """What goes before that kind (None: all) was passed; True where some of it had not been before."""
+def _pass_before(books: Books, job: JobBook, kind: int | None) -> None:
+    """What goes before that kind (None: all) was passed."""
     assert job.by_kind is not None
-    since = (books.now, books.passings)
-    if job.packed:
-        return kind is None and job.by_kind.pass_(job.packed[0].kind, since)
-    return job.by_kind.pass_all_before(kind, since)
+    if not job.packed:
+        job.by_kind.pass_all_before(kind, books.now)
+    elif kind is None:
+        job.by_kind.pass_(job.packed[0].kind, books.now)
 
 
 def startable(books: Books, job: JobBook, lane: LaneBook | None = None) -> int | None:
@@ -175,7 +170,7 @@ def started(books: Books, job: JobBook) -> None:
     """Items of the job's kind have just been sent."""
     if job.by_kind is not None:
         job.by_kind.forget_passed(job.kind)
-    if books.first_in_line is not None and books.first_in_line[0] is job:
+    if books.first_in_line is not None:
         arrange(books)
 
 

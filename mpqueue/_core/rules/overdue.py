@@ -157,7 +157,6 @@ def _is_overdue(books: Books, lane: LaneBook, seen: LaneObserved) -> bool:
         lane.overdue = (what, since)
         _look_seldom(books, lane, books.now + SECOND_LOOK)
         return False
-    lane.overdue = None
     if what is UNPICKLED:
         books.commands.append(GiveUpAnswer(lane.number, lane.generation))
         _look_seldom(books, lane, books.now + SECOND_LOOK)

@@ -72,7 +72,6 @@ class Books:
         self.resources = Resources(resources)
         self.device = device  #: the resource of which a worker sees the units that it was given before it ran anything
         self.any_needs = False  #: some job has needs, or had
-        self.passings = 0  #: how often something was passed that had not been before
         self.first_in_line: tuple[JobBook, Needs] | None = None  #: those that nothing may go before any more
         self.base_warned = False  #: it was said that workers have too much before they run anything
         self.any_apart = False  #: some item has to run apart, or had to

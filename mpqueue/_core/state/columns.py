@@ -86,9 +86,6 @@ class Sparse(dict[int, Any]):
         """How many values it holds."""
         return dict.__len__(self)
 
-    def __bool__(self) -> bool:
-        return self._rows.count > 0
-
     def __iter__(self) -> Iterator[Any]:
         return iter(self._whole())
 

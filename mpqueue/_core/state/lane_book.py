@@ -170,7 +170,6 @@ class LaneBook:
     def renew(self) -> None:
         """The next generation begins: nothing of the old worker's counts any more."""
         self.generation += 1
-        self.state = LaneState.STARTING
         self.pid = None
         self.fate = None
         self.next_chunk = 1

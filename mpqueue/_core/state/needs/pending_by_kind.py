@@ -11,9 +11,6 @@ from mpqueue._core.state.needs.kind_tree import KindTree, Standing
 from mpqueue._core.state.needs.resources import JobNeeds, NeedsRange
 from mpqueue._core.state.pending import Care, LongestFirst, PendingItems, stretches
 
-#: When a kind was passed first: the time, and a number that tells apart what was passed at the same time.
-Since = tuple[float, int]
-
 
 class PendingByKind(PendingItems):
     """The same as `PendingItems`, of which `take` gives items of one kind: that which was turned to last.
@@ -31,7 +28,7 @@ class PendingByKind(PendingItems):
         self._counts = [0] * len(self._lines)
         self._alone: set[int] = set()  #: kinds of which the next items have to be alone
         self._tree = KindTree(needs.kinds)
-        self.passed: OrderedDict[int, Since] = OrderedDict()  #: kinds that others went before: since when
+        self.passed: OrderedDict[int, float] = OrderedDict()  #: kinds that others went before: since when
         self.passed_and_gone: set[int] = set()  #: those of which nothing waits here any more
         self.kind = 0
         self.add(range(count))
@@ -52,19 +49,16 @@ class PendingByKind(PendingItems):
         """What waits stands before that."""
         return (1,) if self._alone else (math.inf,)
 
-    def pass_all_before(self, kind: int | None, since: Since) -> bool:
-        """What waits before that kind (None: all) was passed; True where it had not been before."""
+    def pass_all_before(self, kind: int | None, now: float) -> None:
+        """What waits before that kind (None: all) was passed."""
         passed = self._tree.mark_before(self._end if kind is None else self._tree.standing(kind))
-        self.passed.update(dict.fromkeys(passed, since))
-        return bool(passed)
+        self.passed.update(dict.fromkeys(passed, now))
 
-    def pass_(self, kind: int, since: Since) -> bool:
-        """That kind was passed; True where it had not been before."""
-        if kind in self.passed:
-            return False
-        self.passed[kind] = since
-        self._note(kind)
-        return True
+    def pass_(self, kind: int, now: float) -> None:
+        """That kind was passed."""
+        if kind not in self.passed:
+            self.passed[kind] = now
+            self._note(kind)
 
     def forget_passed(self, kind: int) -> None:
         """That kind has had its turn, or is gone."""
