@@ -290,7 +290,7 @@ def of_a_script(body: str) -> dict[str, Any]:
 @contextmanager
 def as_in_another_process() -> Iterator[None]:
     """Nothing that was sent from here is known."""
-    known, ids = dict(_known), dict(_ids)
+    known, ids = dict(_known.items()), dict(_ids.items())
     _known.clear()
     _ids.clear()
     try:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import mpqueue.backends
-from mpqueue._wire.pickling import imports
+from mpqueue._wire.pickling import edits, imports
 from mpqueue._wire.pickling.imports import ImportNews, ImportWatch, catch_up
 from mpqueue._wire.pickling.named_files import NamedFiles, module_name_of
 
@@ -291,6 +291,7 @@ def test_what_else_is_put_among_the_modules_is_no_fault(folder: Path) -> None:
     module.__dict__["K"] = 2
     watching.look(closely=True)
     assert "patched" in watching.reloaded
+    assert watching._known.keys() == watching._specs.keys()
     watching.look(closely=True)
 
 
@@ -306,6 +307,23 @@ def test_what_is_big_is_not_kept_by_a_look(folder: Path) -> None:
     module.big = module.longer = None
     assert [one() for one in alive] == [None, None]
     watching.look(closely=True)
+
+
+@pytest.mark.parametrize(
+    ("value", "light"),
+    [
+        ([[[1]]], True),
+        ([[[[1]]]], False),
+        ([0] * 100, True),
+        ([0] * 101, False),
+        ({"a": (1, {2})}, True),
+        ({"a": (1, object())}, False),
+        (int, True),
+        (object(), False),
+    ],
+)
+def test_what_is_small_is_kept_by_a_look(value: object, light: bool) -> None:
+    assert edits._is_light(value) is light
 
 
 def test_no_code_of_users_runs_in_a_look(folder: Path) -> None:

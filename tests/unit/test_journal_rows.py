@@ -41,7 +41,9 @@ from mpqueue._parent.journal.kept_values import (
     restore,
     restore_error,
     seal,
+    stamped,
     unseal,
+    unstamped,
 )
 from mpqueue._parent.journal.lots import USERS, Lot, keep_items, read_lot
 from mpqueue._queue.recorded.code_parts import code_of
@@ -417,7 +419,10 @@ def test_code_of_another_python_is_never_loaded(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(kept_values, "load_kept", lambda *_: pytest.fail("loaded"))
     for kept in (code, big):
         assert "code that Python 3.9 compiled, and this is" in repr(restore(kept, content.__getitem__))
+    assert ["3.9" in repr(one) for one in Lot(0, 2, None, ids=tuple(code)).all_ids() or ()] == [True, True]
     monkeypatch.undo()
+    assert [unstamped(stamped(data)) for data in (b"plain", b"CodeType")] == [b"plain", b"CodeType"]
+    assert Lot(0, 2, None, ids=tuple(keep([5, 6], files))).all_ids() == [5, 6]
     assert restore(data, no_file) == [1, "CodeType"]
     assert restore(keep(lambda: 1, files), no_file)() == 1
 

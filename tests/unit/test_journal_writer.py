@@ -20,7 +20,7 @@ import pytest
 import mpqueue
 from mpqueue._parent.journal.chunk_rows import ADD_CHUNK
 from mpqueue._parent.journal.guards import is_held
-from mpqueue._parent.journal.journal_file import Store, connect
+from mpqueue._parent.journal.journal_file import MOST_WRITERS, Store, connect
 from mpqueue._parent.journal.journal_writer import TRY_AGAIN, Entry, Journal
 from mpqueue.errors import JournalError, QueueClosedError
 from tests.support.this_system import IS_WINDOWS
@@ -130,6 +130,23 @@ def test_who_has_written_a_journal_stands_in_it(journal: Journal) -> None:
     with contextlib.closing(sqlite3.connect(journal.path)) as connection:
         written_by = connection.execute("SELECT mpqueue, python, host FROM written_by").fetchall()
     assert written_by == [(mpqueue.__version__, platform.python_version(), socket.gethostname())]
+
+
+def test_of_those_who_have_written_a_journal_the_last_stand_in_it(journal: Journal) -> None:
+    journal.ask_later(put_job)
+    end(journal)
+    with contextlib.closing(sqlite3.connect(journal.path)) as connection:
+        connection.execute(
+            "INSERT INTO written_by (number, at, mpqueue, python, host, program) "
+            "SELECT number + ?, at, mpqueue, python, host, program FROM written_by",
+            (MOST_WRITERS,),
+        )
+        connection.commit()
+        again = Journal(journal.path, lambda: 0.0, connect)
+        again.ask_later(partial(put_job, id="another"))
+        end(again)
+        numbers = [number for (number,) in connection.execute("SELECT number FROM written_by ORDER BY number")]
+    assert numbers == [1 + MOST_WRITERS, 2 + MOST_WRITERS]
 
 
 def test_a_journal_that_nobody_closes_holds_up_no_program(journal: Journal) -> None:

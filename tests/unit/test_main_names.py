@@ -83,7 +83,7 @@ def in_worker() -> Iterator[None]:
         try:
             yield
         finally:
-            _of_worker[:] = map(dict, tables)
+            _of_worker[:] = (dict(table.items()) for table in tables)
 
 
 def loaded(packed: Packed) -> Any:
@@ -119,7 +119,19 @@ def test_without_one_each_function_has_names_of_its_own_unless_they_are_loaded_t
         set_up, handler = load(initializer), load(read)
     set_up()
     assert handler()[0] == 5
+    assert handler.__globals__["__name__"] == "__main__"
     assert main_names.own_values() is None
+
+
+def test_what_was_loaded_together_is_so_where_it_goes_next(program: Program) -> None:
+    with main_names.together():
+        functions = [load(program.send(name)) for name in ("begin", "read")]
+    with main_names.PackedTogether(*functions):
+        sent = [dump_code(function)[0] for function in functions]
+    with main_names.together():
+        set_up, handler = map(load, sent)
+    set_up()
+    assert handler()[0] == 5
 
 
 def test_a_second_one_finds_what_the_first_has_left_also_where_it_fails(program: Program) -> None:

@@ -14,7 +14,8 @@ from mpqueue._core.state.job_book import JobBook
 from mpqueue._options import JobOptions
 from mpqueue._parent.journal import recorder as module
 from mpqueue._parent.journal.chunk_rows import ADD_CHUNK
-from mpqueue._parent.journal.journal_writer import Entry
+from mpqueue._parent.journal.growth import StreamRecord
+from mpqueue._parent.journal.journal_writer import GROUP, Entry
 from mpqueue._parent.journal.recorder import COUNTS, ENDED, MOST_WAITING, STARTED, STATUS, Recorder, Recording
 from mpqueue.errors import JournalError
 from mpqueue.retry import RetryPolicy
@@ -249,6 +250,43 @@ def test_what_a_job_took_is_written_at_its_end(recorded: Recorded) -> None:
     recorded.end()
     sql, values = recorded.journal.posted[-1].statements[0]
     assert (sql, values[4:6]) == (ENDED, (2.5, 3))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "waits", "over", "urgent"),
+    [(None, False, False, True), (1.0, False, False, True), (0.1, False, True, False)]
+    + [(0.1, True, over, over) for over in (False, True)],
+)
+def test_what_ends_in_a_stream_is_urgent_where_items_take_long_or_the_consumer_starves(
+    recorded: Recorded, seconds: float | None, waits: bool, over: bool, urgent: bool
+) -> None:
+    recorded.recording.stream = StreamRecord(0)
+    recorded.recording.stream.consumer_waits = waits
+    recorded.job.sizer.seconds_per_item = seconds
+    recorded.job.completed = 3 if over else 1
+    recorded.end_item(0)
+    assert [entry.urgent for entry in recorded.journal.posted] == [urgent]
+
+
+@pytest.mark.parametrize("seconds", [0.1, 1.0])
+def test_the_end_of_an_item_is_urgent_where_that_took_long(recorded: Recorded, seconds: float) -> None:
+    recorded.job.table.elapsed[0] = seconds
+    recorded.end_item(0)
+    assert [entry.urgent for entry in recorded.journal.posted] == [seconds > GROUP]
+
+
+def test_what_takes_too_long_to_be_pickled_is_said_to_be_left_out(
+    recorded: Recorded, caplog: pytest.LogCaptureFixture
+) -> None:
+    recorded.job.table.fail(0, Failure(ValueError("no")))
+    recorded.announce(AnnounceItems(recorded.job, [0], frozenset({0}), {}, 0, 1, JobStatus.RUNNING))
+    recorded.keepers.do(cut_short=True)
+    assert caplog.text == ""
+    recorded.job.table.complete(range(1, 2), [Recorded])
+    recorded.announce(AnnounceItems(recorded.job, [1], frozenset(), {}, 1, 1, JobStatus.RUNNING))
+    recorded.keepers.do(cut_short=True)
+    assert "what 1 of its items returned takes too long to be pickled" in caplog.text
+    assert recorded.statements() == [[ADD_CHUNK, COUNTS]] * 2
 
 
 def test_a_job_that_is_removed_meanwhile_is_told_of_and_not_written(recorded: Recorded) -> None:

@@ -390,6 +390,17 @@ def test_an_image_is_its_pixels_in_memory_in_one_piece_or_in_bands(mode: str, mo
     assert reducers._reduce_image(Image.new(mode, (limit - 1, 1)))[0] is not rebuilding.image
 
 
+@pytest.mark.parametrize("color", [7, 8])
+def test_images_of_a_pillow_that_makes_others_of_memory_are_left_to_it(
+    color: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def reduce(image: Image.Image) -> tuple[Any, ...]:
+        return lambda _: Image.new(image.mode, (3, 2), color), (SimpleNamespace(raw=bytes),)
+
+    monkeypatch.setattr(reducers, "_reduce_image", reduce)
+    assert reducers._are_mapped.__wrapped__(Image) is (color == 7)
+
+
 def test_images_of_a_pillow_that_works_otherwise_are_left_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(vars(Image), "core", SimpleNamespace())
     assert not reducers._are_mapped.__wrapped__(Image)

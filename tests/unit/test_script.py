@@ -81,6 +81,8 @@ def round_about(x): return about_round(x)
 def about_round(x): return round_about(x) or two(x)
 class Config:
     def ask(self): return lambda: more
+class Fields:
+    field: more
 def has_its_own(more): return more
 def opens():
     global model
@@ -93,7 +95,7 @@ if __name__ == "__main__":
 def test_names_that_only_the_program_has_are_needed_by_what_reads_them(tmp_path: Path) -> None:
     more, model = frozenset({"more"}), frozenset({"model"})
     assert outline(tmp_path, NEEDS).needs == {
-        **dict.fromkeys(["one", "two", "round_about", "about_round", "Config"], more),
+        **dict.fromkeys(["one", "two", "round_about", "about_round", "Config", "Fields"], more),
         "opens": model,
     }
 

@@ -61,7 +61,10 @@ def test_where_nothing_can_be_mapped_it_is_written(monkeypatch: pytest.MonkeyPat
     with monkeypatch.context() as patched:
         patched.setattr(segments, "map_file", lambda *_: None)
         assert fill(segment, parts(1)) == b"\1" * SIZE
+        assert segment.contents()[:SIZE] == b"\1" * SIZE
     assert fill(segment, parts(2)) == b"\2" * SIZE
+    mapped = Segment()
+    assert fill(mapped, parts(3)) == mapped.contents()[:SIZE] == b"\3" * SIZE
 
 
 @LINUX_ONLY

@@ -16,7 +16,7 @@ import pytest
 
 from mpqueue._wire.pickling import sources
 from mpqueue._wire.pickling.packed_handler import Travels, pack_handler
-from mpqueue._wire.pickling.sources import Sources, catch_up_with, check_loaded, sources_of
+from mpqueue._wire.pickling.sources import Sources, catch_up_with, check_loaded, digests_of, sources_of
 from tests.support.systems import LINUX_ONLY
 
 NAME, HELPER = "users_module_of_sources", "users_helper_of_sources"
@@ -72,6 +72,27 @@ def test_the_handler_s_modules_and_those_that_they_import(folder: Path) -> None:
     frame = pack_handler("job", importlib.import_module(NAME).work, None, "position", travels=Travels.WHOLE).frame
     assert frame.sources == told
     assert pack_handler("job", importlib.import_module(NAME).work, None, "position").frame.sources is None
+
+
+def test_the_packages_of_a_module_count(folder: Path) -> None:
+    (folder / NAME).mkdir()
+    (folder / NAME / "__init__.py").write_text("")
+    (folder / NAME / "part.py").write_text("def work(item): return item\n")
+    (folder / f"{NAME}.py").unlink()
+    importlib.invalidate_caches()
+    told = told_of(importlib.import_module(f"{NAME}.part").work)
+    sys.modules.pop(f"{NAME}.part")
+    assert told is not None
+    assert [name for name, _ in told.digests] == [NAME, f"{NAME}.part"]
+
+
+def test_what_is_not_loaded_has_the_digest_of_its_file_and_what_is_not_there_has_none(folder: Path) -> None:
+    names = [HELPER, "mpqueue_no_such_module"]
+    before = digests_of(names)
+    importlib.import_module(HELPER)
+    assert before == digests_of(names)
+    assert before.keys() == {HELPER}
+    assert before[HELPER]
 
 
 def test_comments_and_form_do_not_count(folder: Path) -> None:

@@ -67,11 +67,10 @@ class GivenItems(AddedItems):
         return GivenItems(
             [self.items[at] for at in places],
             None if ids is None else [ids[at] for at in places],
-            range(0),
-            [self.kept[at] for at in places],
-            [self.files[at] for at in places],
-            None if identities is None else [identities[at] for at in places],
-            matched,
+            kept=[self.kept[at] for at in places],
+            files=[self.files[at] for at in places],
+            identities=None if identities is None else [identities[at] for at in places],
+            matched=matched,
         )
 
 
@@ -106,7 +105,7 @@ class RecordedGrowth:
                 raise unknowable(name_unstable(items, range(len(items))), has_ids=False) from None
         files: list[list[BigFile]] = [[] for _ in items]
         kept = [keep_item(item, beside) for item, beside in zip(items, files, strict=True)]
-        return GivenItems(items, ids, range(0), kept, files, identities)
+        return GivenItems(items, ids, kept=kept, files=files, identities=identities)
 
     def choose(self, table: ItemTable, offered: AddedItems, most: int | None) -> tuple[AddedItems, int]:
         """See `GrowthHook`. What is recorded needs no room."""
