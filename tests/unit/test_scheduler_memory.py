@@ -7,6 +7,7 @@ import pytest
 from mpqueue._core.commands import KillLane, RecycleLane
 from mpqueue._core.messages import MemoryRead, WorkerMemory
 from mpqueue._core.rules.dispatch import APART_ALONE, APART_PATIENCE
+from mpqueue._core.rules.memory import must_run_apart
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.needs.headroom import SCARCE_PART, SHORT_PART
 from mpqueue._core.state.pending import Care
@@ -144,6 +145,22 @@ def test_an_item_that_runs_apart_and_never_ends_does_not_hold_up_others_for_ever
     fleet.run_until_over(other, limit=1000.0, at_rest=False)
     assert attempts(other) == [1] * 200
     fleet.cancel(job, kill=True)
+
+
+def test_each_that_has_to_run_apart_waits_for_what_runs_by_itself() -> None:
+    fleet, begun = FakeLanes(2), list[float]()
+    failing = Try(1.0, Outcome.FAILURE, ValueError("no"))
+    one, other = (
+        fleet.job([Item((failing, Try(0.0, last)))], retry=AT_ONCE) for last in (Outcome.HANG, Outcome.RESULT)
+    )
+    fleet.start(one, other)
+    fleet.run_until(0.5)
+    for lane in fleet.books.lanes:
+        must_run_apart(fleet.books, lane.chunks[0], 0)
+    fleet.item_watchers.append(lambda *_: begun.append(fleet.now))
+    fleet.run_until_over(other, at_rest=False)
+    assert begun[1] - begun[0] == pytest.approx(APART_ALONE + APART_PATIENCE, abs=1.0)
+    fleet.cancel(one, kill=True)
 
 
 def test_a_job_of_one_lane_that_is_busy_for_ever_holds_up_no_other() -> None:
