@@ -342,6 +342,10 @@ class QueueClosing(NamedTuple):
     within: float | None = None
 
 
+class ModulesReloaded(NamedTuple):
+    """The program has modules by now of which its workers have older ones: they are replaced, between two chunks."""
+
+
 class FaultFound(NamedTuple):
     """mpqueue itself made a mistake, which ``error`` tells; see `mpqueue._core.rules.distrust` for what follows.
 
@@ -396,6 +400,7 @@ Message = (
     | LanesResized
     | LaneInitialized
     | QueueClosing
+    | ModulesReloaded
     | FaultFound
     | TimePassed
     | Slept

@@ -41,6 +41,7 @@ from mpqueue._core.messages import (
     LanesWanted,
     MemoryRead,
     Message,
+    ModulesReloaded,
     QueueClosing,
     QueueOpened,
     RecordsLeft,
@@ -347,6 +348,7 @@ class Scheduler:
         | LanesWanted
         | LanesResized
         | MemoryRead
+        | ModulesReloaded
         | FaultFound,
     ) -> None:
         _BOOKS_HANDLERS[type(message)](self.books, message)
@@ -425,6 +427,7 @@ _HANDLERS: dict[type, Callable[[Scheduler, Any], None]] = {
     LanesWanted: Scheduler._books_message,
     LanesResized: Scheduler._books_message,
     MemoryRead: Scheduler._books_message,
+    ModulesReloaded: Scheduler._books_message,
     FaultFound: Scheduler._books_message,
     LaneInitialized: Scheduler._lane_message,
     LaneReady: Scheduler._lane_message,
@@ -449,6 +452,7 @@ _BOOKS_HANDLERS: dict[type, Callable[[Books, Any], None]] = {
     LanesWanted: fleet.lanes_wanted,
     LanesResized: fleet.lanes_resized,
     MemoryRead: memory.memory_read,
+    ModulesReloaded: fleet.modules_reloaded,
     FaultFound: distrust.fault_found,
     ChunkRefused: reports.refused,
 }

@@ -53,6 +53,7 @@ from mpqueue._core.messages import (
     LaneInitialized,
     LaneObserved,
     Message,
+    ModulesReloaded,
     Slept,
     TimePassed,
 )
@@ -225,7 +226,8 @@ class Coordinator:
             raise self.broken
         if not isinstance(message, _FROM_WORKERS):
             if type(message) in _BRING_WORK:
-                self._traffic.work_came()
+                if self._traffic.have_reloaded():
+                    self._decide(ModulesReloaded())
             elif type(message) is JobCancelled and message.kill and self._recorder is not None:
                 self._recorder.hurry(message.job.family)
             self._decide(message)

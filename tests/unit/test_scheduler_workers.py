@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from mpqueue._core.commands import KillLane, StartLane
-from mpqueue._core.messages import LaneReady, LanesResized
+from mpqueue._core.messages import LaneReady, LanesResized, ModulesReloaded
 from mpqueue._core.rules.fleet import DEADLY, HOPELESS
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import LaneState
@@ -61,6 +61,19 @@ def test_the_others_work_meanwhile() -> None:
     fleet.run_until_over(job)
     assert job.status is JobStatus.COMPLETED
     assert fleet.now == pytest.approx(50.0)
+
+
+def test_after_a_reload_each_worker_ends_what_it_has_and_is_replaced() -> None:
+    fleet = watched(3, start_seconds=1.0)
+    moments = starts(fleet)
+    job, later = fleet.job([succeed(10.0)] * 2, max_lanes=1), fleet.job([succeed(1.0)] * 3)
+    fleet.start(job)
+    fleet.run_until(5.0)
+    fleet.handle(ModulesReloaded())
+    fleet.start(later)
+    fleet.run_until_over(job, later)
+    assert [round(moment, 6) for moment in moments] == [0.0] * 3 + [5.0, 5.0, 11.0]
+    assert set(attempts(job)) | set(attempts(later)) == {1}
 
 
 def reason_of(job: JobBook) -> str:

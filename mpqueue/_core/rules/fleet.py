@@ -20,6 +20,7 @@ from mpqueue._core.messages import (
     LanesResized,
     LaneStartFailed,
     LanesWanted,
+    ModulesReloaded,
 )
 from mpqueue._core.rules import stopping
 from mpqueue._core.rules.blame import crash_error, death_of, running_item, worker_died
@@ -224,6 +225,13 @@ def forget_lanes(books: Books) -> None:
     """All workers are about to be killed: what is on them did not run, and nothing that they say counts any more."""
     for lane in books.lanes:
         books.renew(lane, LaneState.DOWN)
+
+
+def modules_reloaded(books: Books, _: ModulesReloaded) -> None:
+    """Each worker that may have imported the older ones is replaced as soon as it has ended what it was sent."""
+    for lane in books.lanes:
+        if lane.state in (LaneState.READY, LaneState.STARTING):
+            books.renew_later(lane)
 
 
 def recycle(books: Books, lane: LaneBook) -> None:

@@ -82,7 +82,7 @@ def _judge_between_items(books: Books, lane: LaneBook, used: int, most: int) -> 
     if lane.chunks:
         return  # it sees for itself when it comes to the next item
     if lane.tries > 0:
-        books.bloat(lane)
+        books.renew_later(lane)
     elif not books.base_warned:
         books.base_warned = True
         books.commands.append(

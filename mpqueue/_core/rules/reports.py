@@ -36,7 +36,7 @@ def reported(books: Books, lane: LaneBook, report: ChunkReported) -> None:
     job = chunk.job
     job.table.live.foreign |= report.foreign
     if report.ended is Ended.MEMORY:
-        books.bloat(lane)
+        books.renew_later(lane)
     if report.records:
         job.spoke = True
         books.commands.append(AnnounceRecords(job, lane.number, report.records))

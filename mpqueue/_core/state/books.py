@@ -260,7 +260,7 @@ class Books:
         """True where the lane's worker has had all that one worker may have, or too much memory, or is surplus."""
         if not self.wears_out:
             return False
-        if lane.bloated or self.is_surplus(lane):
+        if lane.to_renew or self.is_surplus(lane):
             return True
         return self.max_items_per_worker is not None and lane.tries > self.max_items_per_worker - _ROUNDING
 
@@ -284,7 +284,7 @@ class Books:
         if self.max_items_per_worker is not None:
             self.sort_in(lane)
 
-    def bloat(self, lane: LaneBook) -> None:
-        """The lane's worker has more memory than it may."""
-        lane.bloated = True
+    def renew_later(self, lane: LaneBook) -> None:
+        """Have the lane's worker replaced between two chunks."""
+        lane.to_renew = self.wears_out = True
         self.sort_in(lane)

@@ -128,7 +128,7 @@ class LaneBook:
     check_due: float | None = None  #: when the timer falls due that looks for a timeout
     waiting_since: float = 0.0  #: when it was last asked something while it had nothing to do, or last answered
     overdue: tuple[str, float] | None = None  #: what was seen to take too long, and since when, at the last look
-    bloated: bool = False  #: its worker has more memory than it may, and is replaced between items
+    to_renew: bool = False  #: its worker has more memory than it may, or older modules, and is replaced between items
     over: tuple[int, int, float] | None = None  #: what it was at (chunk, lo, since) when it was seen over its limit
     grant: Grant | None = None  #: what it holds for its chunks
     #: Which units its worker was given before it ran anything: it sees no others. None: of none.
@@ -183,6 +183,6 @@ class LaneBook:
         self.check_due = None
         self.waiting_since = 0.0
         self.overdue = None
-        self.bloated = False
+        self.to_renew = False
         self.over = None
         self.devices = None

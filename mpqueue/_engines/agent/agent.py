@@ -45,7 +45,6 @@ from mpqueue._wire.frames import NOT_OPENED, ApartFrame, LadenFrame, NodeFrame, 
 from mpqueue._wire.memory.ledger import Claim, Phase
 from mpqueue._wire.memory.segments import BIG, NOTHING_CARRIED, Carried, CommonSegment, SegmentStore, view
 from mpqueue._wire.memory.shared import Brought, Lent, Parts, Token, lend
-from mpqueue._wire.pickling.imports import ImportNews
 from mpqueue._wire.pickling.payload import Packed, put_apart, view_parts
 from mpqueue._worker.elsewhere.hosted import Order, Seen, carry_out
 from mpqueue._worker.elsewhere.private import Leaving
@@ -385,11 +384,13 @@ class Agent:
         if isinstance(lane, SeatLane):
             lane.bring([held.brought for held in due.brought if held.brought is not None])
         else:
-            path, news = tuple(sys.path), None
-            if path != berth.path:  # users' modules may have come with Dask's `upload_file`
-                berth.path, news = path, ImportNews(path, ())
-            if due.brought or news is not None:
-                lane.send(dump_frame(NodeFrame(news, [held.lent for held in due.brought])), lambda _: None)
+            path: tuple[str, ...] = tuple(sys.path)
+            is_new = path != berth.path  # users' modules may have come with Dask's `upload_file`
+            berth.path = path
+            if due.brought or is_new:
+                lane.send(
+                    dump_frame(NodeFrame(path if is_new else None, [held.lent for held in due.brought])), lambda _: None
+                )
         lane.send(self._sent_as(berth, turn, due), partial(self._settle, number, berth, turn))
 
     def _sent_as(self, berth: _Berth, turn: int, due: _Due) -> bytes:

@@ -60,7 +60,7 @@ from mpqueue._wire.memory.segments import (
     spare,
     view,
 )
-from mpqueue._wire.pickling.imports import ImportNews, ImportWatch
+from mpqueue._wire.pickling.imports import ImportWatch
 from mpqueue._wire.pickling.packed_handler import PackedHandler
 from mpqueue._wire.records import load_record, load_unsent
 from mpqueue.errors import shown
@@ -90,7 +90,6 @@ class _Account:
     brought: weakref.WeakSet[shared.Shared[Any]] = field(default_factory=weakref.WeakSet)  #: shared objects that it has
     dropped: int = 0  #: how many of the dropped shared objects it has been notified of
     path: tuple[str, ...] | None = None  #: the ``sys.path`` that it has been sent
-    reloaded: int = 0  #: how many of the reloaded modules it has been notified of
 
     def news(self) -> tuple[Sequence[int], Sequence[int], Sequence[shared.Token]]:
         """What goes with its next chunk, once: what is returned, stale jobs, and shared objects that are gone."""
@@ -159,16 +158,15 @@ class Traffic:
         in_segments = (self._engine.shares_memory or self._engine.carries_segments) and can_lend()
         self._store = SegmentStore() if in_segments else None
         self._imports = ImportWatch()
-        self._work_came = False
         self._accounts: dict[tuple[int, int], _Account] = {}
         self._ready: dict[Chunk, PackedItems] = {}  #: chunks that wait, pickled, for a lane
         self._unpicklings: dict[tuple[int, int], Unpickling] = {}  #: by lane and generation, on any thread
 
     # -- to the workers --------------------------------------------------------------------------------------
 
-    def work_came(self) -> None:
-        """From the user: the next chunk is that of a program as it is now."""
-        self._work_came = True
+    def have_reloaded(self) -> bool:
+        """From the user work has come: whether modules were reloaded since, which the workers have as they were."""
+        return self._engine.same_files and self._imports.look()
 
     def send_chunk(self, lane: Lane, command: SendChunk) -> ChunkSent | ChunkPacking:
         """Send a chunk; or have its items pickled first where that runs code of their classes. Returns the message."""
@@ -239,7 +237,7 @@ class Traffic:
             forget=stale,
             alive=None if engine.is_sticky else [*self._books.jobs],
             unshared=unshared,
-            imports=self._import_news(account),
+            path=self._new_path(account),
             slots=chunk.job.table.slots_of(chunk.indices),
             means=None if chunk.grant is None else means_of(chunk.grant, self._books.device, self._devices),
             limit=chunk.limit,
@@ -266,7 +264,7 @@ class Traffic:
         """Have a new worker run the queue's initializer."""
         account = self._account(lane)
         self._bring(lane, account, initializer.shared)
-        frame = InitializeFrame(initializer.frame.handler, self._import_news(account))
+        frame = InitializeFrame(initializer.frame.handler, self._new_path(account))
         lane.send(dump_frame(frame), partial(self._take_in, lane, self._initialized))
 
     # -- from the workers ------------------------------------------------------------------------------------
@@ -432,21 +430,12 @@ class Traffic:
         while len(common) > KEEP_LENT:  # each costs a descriptor, and a handler may keep its arrays for ever
             common.pop(next(iter(common)))[0].give_up()
 
-    def _import_news(self, account: _Account) -> ImportNews | None:
-        """What has happened to the imports since the last news to that worker."""
-        if not self._engine.same_files:
+    def _new_path(self, account: _Account) -> tuple[str, ...] | None:
+        """The program's ``sys.path`` where that worker has another one."""
+        if not self._engine.same_files or account.path == (path := self._imports.path_now()):
             return None
-        watch = self._imports
-        watch.look(closely=self._work_came)
-        self._work_came = False
-        if account.path == watch.path and account.reloaded == len(watch.reloaded):
-            return None
-        news = ImportNews(
-            path=None if account.path == watch.path else watch.path,
-            reloaded=tuple(watch.reloaded[account.reloaded :]),
-        )
-        account.path, account.reloaded = watch.path, len(watch.reloaded)
-        return news
+        account.path = path
+        return path
 
     def take_back(self, lane: int, generation: int, serials: Sequence[int]) -> None:
         """This worker has no view of these any more."""

@@ -12,6 +12,7 @@ from typing import Any
 from mpqueue._engines.loky.exec_launch import Launching
 from mpqueue._engines.loky.forking.fork_server import ForkedPopen, ForkerGoneError, ForkServer
 from mpqueue._engines.loky.launch import Launched
+from mpqueue._wire.pickling.imports import ImportWatch
 from mpqueue._worker import preloads
 from mpqueue.errors import WorkerStartError
 
@@ -28,6 +29,7 @@ class Preloading:
         self._preload = preload
         self._environment = environment
         self._server: ForkServer | None = None
+        self._imports = ImportWatch()
         self._is_unsafe = False
         self._is_closing = False
         self._is_waiting = False  #: for a forker's answer
@@ -67,6 +69,8 @@ class Preloading:
         """One that can fork; None where it would not be safe."""
         if self._server is not None and self._server.user != (os.geteuid(), os.getegid()):
             self._drop()  # its workers would have the rights that this process has given up
+        if self._imports.look():
+            self._drop()  # it has modules as they were before the program reloaded them
         if self._server is None and not self._is_unsafe:
             self._start()
         return self._server
