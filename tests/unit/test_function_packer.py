@@ -1,4 +1,4 @@
-"""A function that is sent with each call: pickled once, and anew as soon as what it reads is another."""
+"""A function that is sent with each call: as it was when that was made; in a worker the same until it has changed."""
 
 from __future__ import annotations
 
@@ -11,32 +11,46 @@ from typing import Any
 
 import pytest
 
-from mpqueue._wire.pickling.packed_functions import KEPT, MOST_BYTES, FunctionPacker, PackedFunction, ScriptFunction
+from mpqueue._wire.pickling.packed_functions import KEPT, MOST_BYTES, FunctionPacker, PackedFunction
 from mpqueue._wire.pickling.payload import dump, load
 from tests.support import handlers as do
 
 
-def test_function_that_reads_constants_only_is_pickled_once() -> None:
-    packer, factor = FunctionPacker(), 3
+def packed(packer: FunctionPacker, function: Any) -> PackedFunction:
+    made = packer.pack(function)
+    assert isinstance(made, PackedFunction)
+    return made
 
-    def inner(number: int) -> int:
-        return number * factor
 
-    def outer(number: int) -> int:
-        return inner(number) + 1
+FACTOR = 3
 
-    first = packer.pack(outer)
-    assert isinstance(first, PackedFunction)
+
+def inner(number: int) -> int:
+    return number * FACTOR
+
+
+def outer(number: int) -> int:
+    return inner(number) + 1
+
+
+def test_it_is_what_it_was_when_the_call_was_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    for function in (inner, outer):
+        monkeypatch.setattr(function, "__module__", "__main__")
+    packer = FunctionPacker()
+    first = packed(packer, outer)
     assert packer.pack(outer) is first
-    assert pickle.loads(pickle.dumps(first))(2) == 7
-    factor = 4
-    again = packer.pack(outer)
+    monkeypatch.setitem(globals(), "FACTOR", 4)
+    again = packed(packer, outer)
     assert again is not first
+    assert pickle.loads(pickle.dumps(first))(2) == 7
     assert pickle.loads(pickle.dumps(again))(2) == 9
-    assert packer.pack(do.succeed) is do.succeed
+    assert (again.__name__, again.__module__, again(2)) == ("outer", "__main__", 9)
 
-    held: list[int] = []
-    assert packer.pack(lambda: held).__name__ == "<lambda>"
+
+def test_what_is_named_or_a_closure_or_no_function_goes_as_it_is() -> None:
+    packer, value = FunctionPacker(), 1
+    for function in (lambda: value, do.succeed, functools.partial(len), functools.partial(do.double, []), len, int, 5):
+        assert packer.pack(function) is function
 
 
 def test_a_value_that_gets_another_name_is_seen() -> None:
@@ -55,9 +69,7 @@ def read(*, c=None, d=None):
     read = script["read"]
 
     def returned(function: Any) -> Any:
-        packed = packer.pack(function)
-        assert isinstance(packed, PackedFunction)
-        return pickle.loads(pickle.dumps(packed))()
+        return pickle.loads(pickle.dumps(packed(packer, function)))()
 
     script["A"] = "x"
     assert returned(read) == (None, None, {}, "x")
@@ -67,10 +79,6 @@ def read(*, c=None, d=None):
     assert returned(read) == (None, None, {"a": "x"}, ["x"])
     read.b = vars(read).pop("a")
     assert returned(read) == (None, None, {"b": "x"}, ["x"])
-    bound = functools.partial(read, c="x")
-    assert returned(bound)[:2] == ("x", None)
-    bound.keywords["d"] = bound.keywords.pop("c")
-    assert returned(bound)[:2] == (None, "x")
 
 
 def script_with(monkeypatch: pytest.MonkeyPatch, source: str) -> dict[str, Any]:
@@ -84,60 +92,52 @@ def script_with(monkeypatch: pytest.MonkeyPatch, source: str) -> dict[str, Any]:
 COUNTER = "count = [0]\ndef read(): return count\ndef make(): return lambda: count\n"
 
 
-def test_a_function_of_the_script_that_reads_what_may_change_is_the_same_until_that_has_changed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_in_a_worker_it_goes_on_with_what_calls_have_left_until_it_has_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     names, packer = script_with(monkeypatch, COUNTER), FunctionPacker()
-    sent = packer.pack(names["read"])
-    assert isinstance(sent, ScriptFunction)
-    assert packer.pack(names["read"]) is sent
-    assert (sent.__name__, sent.__module__, sent()) == ("read", "__main__", [0])
-    first, same = pickle.dumps(sent), pickle.dumps(sent)
-    assert first == same
-    met = pickle.loads(first)
+
+    def send() -> Any:
+        return pickle.loads(pickle.dumps(packer.pack(names["read"])))
+
+    met = send()
     met().append(1)
-    assert pickle.loads(same) is met, "where it has not changed, the worker's is as it was left"
+    assert send() is met
     names["count"].append(2)
-    changed = pickle.dumps(sent)
-    assert pickle.loads(changed)() == [0, 2]
+    assert send()() == [0, 2]
     names["count"].pop()
-    assert pickle.dumps(sent) not in (first, changed), "what a worker has left of it is old"
-    assert pickle.loads(pickle.dumps(sent))() == [0]
-
-
-def test_in_one_pickle_it_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    names, packer = script_with(monkeypatch, COUNTER), FunctionPacker()
-    sent = packer.pack(functools.partial(names["read"]))
-    assert isinstance(sent.func, ScriptFunction)
-    one, other = load(dump([sent, sent.func]))
-    assert one() is other()
-
-
-def test_other_functions_that_read_what_may_change_go_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    names, packer = script_with(monkeypatch, COUNTER), FunctionPacker()
-    made, builtin = names["make"](), functools.partial(len)
-    for function in (made, builtin, functools.partial(do.double, []), len, int, 5):
-        assert packer.pack(function) is function or isinstance(packer.pack(function), PackedFunction)
-    assert packer.of_script(made) is made
-    assert packer.of_script(builtin) is builtin
+    assert send()() == [0], "what a worker has left of it is old"
     assert FunctionPacker(share_globals=True).pack(names["read"]) is names["read"]
+
+
+def test_of_a_partial_what_is_bound_comes_with_each_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    names, packer = script_with(monkeypatch, "def read(a, *, b): return a, b\n"), FunctionPacker()
+    bound = functools.partial(names["read"], [1], b=2)
+    bound.note = 3  # type: ignore[attr-defined]
+    sent = packer.pack(bound)
+    assert isinstance(sent.func, PackedFunction)
+    one, other = pickle.loads(pickle.dumps(sent)), pickle.loads(pickle.dumps(sent))
+    assert (one(), vars(one)) == (([1], 2), {"note": 3})
+    assert one.func is other.func
+    assert one.args[0] is not other.args[0]
 
 
 def test_one_that_is_big_or_can_not_be_pickled_goes_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     names, packer = script_with(monkeypatch, COUNTER), FunctionPacker()
     names["count"] = bytearray(MOST_BYTES + 1)
-    sent = packer.pack(names["read"])
-    assert len(load(dump(sent))()) == MOST_BYTES + 1
-    assert b"ScriptFunction" not in dump(sent).data
+    assert packer.pack(names["read"]) is names["read"]
     names["count"] = threading.Lock()
     with pytest.raises(TypeError, match="cannot pickle"):
-        dump(FunctionPacker().pack(names["read"]))
-    big = bytes(MOST_BYTES + 1)
+        dump(packer.pack(names["read"]))
 
-    def constant() -> bytes:
-        return big
 
-    assert packer.pack(constant) is constant
+def test_a_class_that_it_brings_does_not_come_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = "class Own: pass\ndef ask(own): return type(own) is Own\n"
+    names, packer = script_with(monkeypatch, source), FunctionPacker()
+    ask = packed(packer, names["ask"])
+    assert len(ask.classes) == 1
+    data = dump((ask, names["Own"]()))
+    assert data.data.count(b"_class_setstate") == 1, "which says that it was brought"
+    function, own = load(data)
+    assert function(own)
 
 
 def test_each_of_many_is_looked_at_once() -> None:
@@ -149,15 +149,6 @@ def test_each_of_many_is_looked_at_once() -> None:
     first, named, again = packer.pack_all([one, do.double, one])
     assert isinstance(first, PackedFunction)
     assert (named, again) == (do.double, first)
-
-
-@pytest.mark.parametrize(("source", "leaves"), [("return 1", False), ("global x; x = 1", True), ("f.x = 1", True)])
-def test_one_that_leaves_something_behind_is_another_one_each_time_that_it_is_new(source: str, leaves: bool) -> None:
-    names: dict[str, Any] = {"__name__": "__main__"}
-    exec(f"def f():\n    {source}\n", names)
-    one, other = FunctionPacker().pack(names["f"]), FunctionPacker().pack(names["f"])
-    assert (one.number == other.number == 0) == (not leaves)
-    assert (one.number == other.number) == (not leaves)
 
 
 def test_so_many_are_known_and_the_oldest_are_forgotten() -> None:

@@ -255,7 +255,7 @@ class Pool(standard.Pool):
     def _as_handler(self, func: Callable[..., Any]) -> Any:
         """The function, to be sent so that its worker goes on with the globals that it has there."""
         check_callable(func, "func")
-        return func if self._sends_handlers_whole else self._functions.of_script(func)
+        return func if self._sends_handlers_whole else self._functions.pack(func)
 
     def _run_map(
         self, result: MapResult[Any], func: Callable[..., Any], items: list[Any], chunksize: int | None

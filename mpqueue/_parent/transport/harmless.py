@@ -82,7 +82,7 @@ _MAKERS = (
     builtins.getattr,
     rebuilding.bytes_io,
     rebuilding.number_array,
-    packed_functions.PackedFunction(b"").__reduce__()[0],
+    packed_functions.unpack,
 )
 _named = {id(named) for named in (*_TYPES, *_MAKERS)}
 #: Numpy's dtypes of which there is one each, which most arrays have.

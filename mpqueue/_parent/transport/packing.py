@@ -32,7 +32,7 @@ from mpqueue._wire.memory.segments import SegmentRef, SegmentStore
 from mpqueue._wire.memory.shared import NotesShared, Shared
 from mpqueue._wire.parcels import Parcel
 from mpqueue._wire.pickling import main_names
-from mpqueue._wire.pickling.packed_functions import PackedFunction, ScriptFunction, is_importable, writes_its_closure
+from mpqueue._wire.pickling.packed_functions import PackedFunction, is_importable
 from mpqueue._wire.pickling.payload import Packed, at_one_moment, dump
 from mpqueue._wire.pickling.script import Script
 from mpqueue._worker.handlers.called import Call
@@ -210,7 +210,7 @@ _FIXED = frozenset(
 _CONTAINERS = frozenset({tuple, list, dict, set, frozenset})
 _UNCHANGEABLE = frozenset({tuple, frozenset})  #: only what is in them counts
 #: As what is called: they bring nothing, or what a function of a module would keep from call to call as well.
-_FUNCTIONS = frozenset({FunctionType, PackedFunction, ScriptFunction, type})
+_FUNCTIONS = frozenset({FunctionType, PackedFunction, type})
 _METHODS = frozenset({MethodType, BuiltinFunctionType, MethodWrapperType})
 #: So many parts of a call are looked at: to look at more would take longer than to pickle it by itself.
 _MOST = 256
@@ -243,9 +243,9 @@ def have_parts_in_common(items: Sequence[Any]) -> bool:
 
 
 def _goes_by_value(function: Any) -> bool:
-    """Whether it is in the pickle itself, rather than apart or by its name."""
-    if type(function) is ScriptFunction:
-        return function.goes_anew is not False
+    """Whether it brings classes, or may: where it is in the pickle itself."""
+    if type(function) is PackedFunction:
+        return bool(function.classes)
     return type(function) is FunctionType and not is_importable(function)
 
 
@@ -276,7 +276,7 @@ def _brought(function: Any) -> list[Any]:
         owner = function.__self__
         return [] if owner is None or issubclass(type(owner), type | ModuleType) else [owner]
     if kind is FunctionType:
-        return [function] if writes_its_closure(function.__code__) else []
+        return [function]
     if issubclass(kind, functools.partial):
         own = [] if kind is functools.partial else [function]
         return [*own, *function.args, *function.keywords.values(), *_brought(function.func)]

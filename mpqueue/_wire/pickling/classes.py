@@ -64,6 +64,12 @@ _unfilled: weakref.WeakSet[Any] = weakref.WeakSet()
 _KEPT, _MOST_BYTES = 64, 100_000
 
 
+class BringsClasses:
+    """What brings classes inside of bytes of its own: those of these ids need not come beside it."""
+
+    classes: Sequence[str]
+
+
 #: By their ids.
 Classes: TypeAlias = dict[str, Any]
 

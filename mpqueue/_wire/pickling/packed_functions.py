@@ -1,15 +1,11 @@
-"""Functions that are sent with each call: by name where the other side can import them, else by value, pickled once.
+"""Functions that are sent with calls: by name where the other side can import them, else by value, once for a call.
 
-Pickling a function of a script or a closure by value takes 100 us and more, and unpickling it as long, so neither is
-done anew for each call. It is done anew where anything that the function reads may have changed: its pickle is kept
-only for functions whose every variable, through the functions that it calls, is a constant, a module, or something that
-is found by name; and it is used again only while each of these is still the same object. A list, an array or an
-instance can change unseen, so a function that reads one is pickled with each chunk of calls, as its arguments are.
-(What its annotations name is not looked at: it says nothing about what the function does.)
-
-A worker keeps a function for as long as its pickle is the same: it goes on with the global variables, the classes and
-the cache that it has there, with what calls before have put into them, as a function of a module does. These are its
-own: another function, and the same one with other values, has others.
+Pickling a function of a script or a closure by value takes 100 us and more, and unpickling it as long. So it is pickled
+when a call is made, or once for many calls that are made together, and is what it was then; and not again where nothing
+can have changed it: all that it reads is constant, and the same objects as before. A worker keeps it by its
+bytes: it goes on with the global variables, the classes and the cache that it has there, with what calls before have
+put into them, as a function of a module does. These are its own: another function, and the same one with other values,
+has others. A closure, and what is bound to a `functools.partial`, come with each call, as arguments do.
 """
 
 from __future__ import annotations
@@ -28,8 +24,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mpqueue._os.process.process_signals import came_of_signal
 from mpqueue._wire.pickling import main_names
-from mpqueue._wire.pickling.classes import Scope, in_scope, scope_here
-from mpqueue._wire.pickling.payload import Packed, dump_code, load, moment_here
+from mpqueue._wire.pickling.classes import BringsClasses, Scope, in_scope, scope_here
+from mpqueue._wire.pickling.payload import Packed, dump_code, load
 
 if TYPE_CHECKING:
     from mpqueue._wire.pickling.script import Script
@@ -48,137 +44,89 @@ CACHED: type = functools._lru_cache_wrapper  # noqa: SLF001
 _CONSTANTS = {id(kind) for kind in (int, float, complex, str, bytes, bool, type(None), type(Ellipsis), range)}
 
 
-class PackedFunction:
+class PackedFunction(BringsClasses):
     """A function pickled by value. Unpickled, it is the function itself, the same one for the same bytes and number.
 
-    These are compressed, so that ``__main__`` in them is not taken as a sign that the rest is by value too.
+    These are compressed, so that ``__main__`` in them is not taken as a sign that the rest is by value too. ``number``
+    is another one each time that the program's function has changed, also where that is what it has been before: what
+    a worker has left of that is old.
     """
 
-    __slots__ = ("data", "number")
-
-    def __init__(self, data: bytes, number: int = 0) -> None:
-        self.data = data
-        self.number = number  #: 0 where calls leave nothing behind: all that have the same bytes are one
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _unpack, (self.data, self.number)
-
-
-class ScriptFunction:
-    """A function of the script that reads what may change: pickled anew each time, and loaded where that has changed.
-
-    Only functions that the script defines at its top: each call of what makes a closure makes another one, and nothing
-    else of the program knows its variables.
-    """
-
-    def __init__(self, function: Any) -> None:
+    def __init__(self, function: Callable[..., Any], data: bytes, number: int, classes: Sequence[str]) -> None:
         self.function = function
         self.__name__, self.__qualname__ = function.__name__, function.__qualname__
         self.__module__ = function.__module__
-        self._sent: tuple[bytes, int] = (b"", 0)
-        self.goes_anew: bool | None = None  #: with each pickle; None: that is not known yet
+        self.data = data
+        self.number = number
+        self.classes = classes
+        self.parts: tuple[Any, ...] | None = None  #: all that it was made of, where none of that can change unseen
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """As the function."""
+        """As the function: a `functools.partial` takes only what can be called."""
         return self.function(*args, **kwargs)
 
-    def __repr__(self) -> str:
-        return repr(self.function)
-
     def __reduce__(self) -> tuple[Any, ...]:
-        moment = moment_here()
-        if moment is None:
-            return self._reduce()[0]
-        if id(self) not in moment.functions:
-            moment.functions[id(self)] = self._reduce()
-        reduced: tuple[Any, ...] = moment.functions[id(self)][0]
-        return reduced
-
-    def _reduce(self) -> tuple[tuple[Any, ...], Sequence[str]]:
-        """What it is pickled as, and the ids of the classes that are in that."""
-        if not self.goes_anew:
-            try:
-                classes: list[str] = []
-                packed, _ = dump_code(self.function, brought=classes)
-            except Exception as error:  # whatever it is, it is raised where the function itself is pickled
-                if came_of_signal(error):
-                    raise
-                return (_itself, (self.function,)), ()
-            self.goes_anew = not can_be_kept(packed)
-            if not self.goes_anew:
-                data, sent = zlib.compress(packed.data, 1), self._sent
-                if data != sent[0]:  # also where it is what it has been before: what a worker left of that is old
-                    sent = self._sent = data, next(_numbers)
-                return (_unpack, sent), classes
-        return (_itself, (self.function,)), ()
-
-
-def can_be_kept(packed: Packed) -> bool:
-    return packed.segment is None and packed.size <= MOST_BYTES
+        return unpack, (self.data, self.number)
 
 
 _numbers = itertools.count(1)
 
 
-def _itself(function: Any) -> Any:
-    return function
-
-
 class FunctionPacker:
-    """The parent's half: remembers the pickles of functions. Any thread may use it.
+    """The parent's half: remembers what it has packed. Any thread may use it.
 
     ``share_globals``: in the workers all functions of the script have the same globals, which each that comes changes
-    for all, see `main_names`. So each pickle that is new here is unpickled there, though its bytes may be known.
-    ``script``: the main module that the workers have imported, whose functions are named.
+    for all, see `main_names`; so each comes whole with each call. ``script``: the main module that the workers have
+    imported, whose functions are named.
     """
 
     def __init__(self, *, share_globals: bool = False, script: Script | None = None) -> None:
         self._share_globals = share_globals
         self._script = script
-        self._known: OrderedDict[int, tuple[Any, tuple[Any, ...], PackedFunction]] = OrderedDict()
-        self._scripts: OrderedDict[int, ScriptFunction] = OrderedDict()
+        self._known: OrderedDict[int, PackedFunction] = OrderedDict()
         self._lock = threading.Lock()
 
     def pack(self, function: Any) -> Any:
-        """Something to send in the function's place: itself, where it is pickled by name or must be pickled anew."""
-        if isinstance(function, BuiltinFunctionType | type) or not isinstance(
-            function, FunctionType | functools.partial | CACHED
-        ):
-            return function
-        if isinstance(function, FunctionType | CACHED) and is_importable(function):
-            return function
-        with main_names.GoingTo(self._script):
-            parts = constant_parts(function) if main_names.found_by_name(function) is None else ()
-            if parts is None:
-                return self.of_script(function)
-            with self._lock:
-                known = self._known.get(id(function))
-                if known is not None and known[0] is function and are_same(known[1], parts):
-                    self._known.move_to_end(id(function))
-                    return known[2]
-            return self._pack_anew(function, parts)
-
-    def of_script(self, function: Any) -> Any:
-        """A `ScriptFunction` in the place of a function that is one, also in a partial; anything else as it is."""
+        """Something to send in the function's place: itself, where it is named, a closure, or too big to be kept."""
         if type(function) is functools.partial:
-            inner = self.of_script(function.func)
-            if inner is function.func:
+            return self._pack_partial(function)
+        if self._share_globals or type(function) not in (FunctionType, CACHED) or is_importable(function):
+            return function
+        own: Any = vars(function).get("__wrapped__") if type(function) is CACHED else function
+        if getattr(own, "__closure__", None):
+            return function
+        classes: list[str] = []
+        with main_names.GoingTo(self._script):
+            if main_names.found_by_name(function) is not None:
                 return function
-            again = functools.partial(inner, *function.args, **function.keywords)
-            vars(again).update(vars(function))
-            return again
-        if self._share_globals or type(function) not in (FunctionType, CACHED) or not _is_of_script(function):
+            parts = constant_parts(function)
+            known = self._known.get(id(function))
+            if parts is not None and known is not None and known.parts is not None and are_same(known.parts, parts):
+                return known
+            try:
+                packed, _ = dump_code(function, brought=classes)
+            except Exception as error:  # whatever it is, it is raised for the call that brings it
+                if came_of_signal(error):
+                    raise
+                return function
+        if not can_be_kept(packed):
             return function
-        if getattr(
-            getattr(function, "__wrapped__", function) if type(function) is CACHED else function, "__closure__", None
-        ):
-            return function
+        data = zlib.compress(packed.data, 1)
         with self._lock:
-            known = self._scripts.get(id(function))
-            if known is None:
-                known = ScriptFunction(function)
-            _keep(self._scripts, id(function), known)
+            known = self._known.get(id(function))
+            if known is None or known.function is not function or known.data != data:
+                known = PackedFunction(function, data, next(_numbers), classes)
+            known.parts = parts
+            _keep(self._known, id(function), known)
         return known
+
+    def _pack_partial(self, function: functools.partial[Any]) -> functools.partial[Any]:
+        inner = self.pack(function.func)
+        if inner is function.func:
+            return function
+        again = functools.partial(inner, *function.args, **function.keywords)
+        vars(again).update(vars(function))
+        return again
 
     def pack_all(self, functions: Sequence[Any]) -> list[Any]:
         """`pack` for functions that are sent together: each is looked at once, however often it is there."""
@@ -188,20 +136,9 @@ class FunctionPacker:
                 packed[id(function)] = self.pack(function)
         return [packed[id(function)] for function in functions]
 
-    def _pack_anew(self, function: Any, parts: tuple[Any, ...]) -> Any:
-        try:
-            packed, _ = dump_code(function)
-        except Exception as error:  # whatever it is, it is raised for the call that brings it
-            if came_of_signal(error):
-                raise
-            return function
-        if not can_be_kept(packed):
-            return function
-        leaves = self._share_globals or any(map(_leaves_behind, parts))
-        made = PackedFunction(zlib.compress(packed.data, 1), next(_numbers) if leaves else 0)
-        with self._lock:
-            _keep(self._known, id(function), (function, parts, made))
-        return made
+
+def can_be_kept(packed: Packed) -> bool:
+    return packed.segment is None and packed.size <= MOST_BYTES
 
 
 def _keep(kept: OrderedDict[K, V], key: K, value: V) -> None:
@@ -218,10 +155,6 @@ def are_same(before: tuple[Any, ...], now: tuple[Any, ...]) -> bool:
 def is_importable(named: Any) -> bool:
     """True where a worker finds the very same object by its module and name."""
     return getattr(named, "__module__", None) not in main_names.NAMES and is_found(named)
-
-
-def _is_of_script(named: Any) -> bool:
-    return getattr(named, "__module__", None) in main_names.NAMES and is_found(named)
 
 
 def is_found(named: Any) -> bool:
@@ -288,34 +221,8 @@ def _of_cached(function: Any) -> list[Any] | None:
     return None if parameters is None else [*_named(parameters()), *_named(vars(function) | {"cache_parameters": None})]
 
 
-def _leaves_behind(part: Any) -> bool:
-    """Whether a call may leave something in a global variable, in a cache or in an attribute of a function."""
-    return _writes(part) if isinstance(part, CodeType) else type(part) is CACHED
-
-
-@functools.lru_cache(maxsize=1024)
-def _writes(code: CodeType) -> bool:
-    return any(instruction.opname in _WRITES for one in _codes(code) for instruction in dis.get_instructions(one))
-
-
-_WRITES = frozenset({"STORE_GLOBAL", "DELETE_GLOBAL", "STORE_ATTR", "DELETE_ATTR"})
-
-
-@functools.lru_cache(maxsize=1024)
-def writes_its_closure(code: CodeType) -> bool:
-    """Whether it, or a function in it, gives a variable of its closure another value (``nonlocal``)."""
-    own = set(code.co_freevars)
-    return any(
-        instruction.opname in ("STORE_DEREF", "DELETE_DEREF") and instruction.argval in own
-        for one in _codes(code)
-        for instruction in dis.get_instructions(one)
-    )
-
-
 def _variables(function: FunctionType) -> list[Any] | None:
     """What a function reads and carries: its code, defaults, attributes, closure and global variables."""
-    if function.__closure__ and writes_its_closure(function.__code__):
-        return None
     found: list[Any] = [function.__code__, function.__defaults__]
     found += _named(function.__kwdefaults__ or {})
     found += _named(vars(function))
@@ -357,7 +264,7 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
 _loaded: OrderedDict[tuple[bytes, int], tuple[Callable[..., Any], Scope | None]] = OrderedDict()
 
 
-def _unpack(data: bytes, number: int = 0) -> Callable[..., Any]:
+def unpack(data: bytes, number: int) -> Callable[..., Any]:
     """The function, unpickled when its bytes come for the first time. On the thread that unpickles the calls.
 
     What comes with it, such as its arguments, has its classes.

@@ -21,7 +21,7 @@ from mpqueue._wire.pickling import main_names
 from mpqueue._wire.pickling.classes import BROUGHT
 from mpqueue._wire.pickling.packed_functions import (
     KEPT,
-    ScriptFunction,
+    PackedFunction,
     are_same,
     can_be_kept,
     constant_parts,
@@ -214,7 +214,7 @@ def find_culprit(function: Any, depth: int = SEARCH_DEPTH) -> str | None:
 
 
 def _has_parts(value: Any) -> bool:
-    if inspect.isfunction(value) or inspect.ismethod(value) or isinstance(value, functools.partial | ScriptFunction):
+    if inspect.isfunction(value) or inspect.ismethod(value) or isinstance(value, functools.partial | PackedFunction):
         return True
     # Of an object that says by itself how it is pickled, its attributes are private.
     is_plain = all(getattr(type(value), name) is getattr(object, name) for name in ("__reduce__", "__reduce_ex__"))
@@ -223,7 +223,7 @@ def _has_parts(value: Any) -> bool:
 
 def _parts(function: Any) -> Iterator[tuple[str, Any]]:
     """The variables that are sent with a callable, each with a name for people."""
-    if isinstance(function, ScriptFunction):
+    if isinstance(function, PackedFunction):
         function = function.function
     if isinstance(function, functools.partial):
         yield "the partial's function", function.func

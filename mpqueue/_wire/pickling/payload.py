@@ -41,6 +41,7 @@ from mpqueue._wire.pickling.beside import Buffers, Pickled
 from mpqueue._wire.pickling.classes import (
     BROUGHT,
     REDUCERS,
+    BringsClasses,
     id_of,
     id_of_reduced,
     load_class,
@@ -336,17 +337,9 @@ def _in_one(into: Into, obj: Any) -> Packed:
     return Packed(data.whole(), by_value=buffers.by_value)
 
 
-class Moment(NamedTuple):
-    """What this thread has pickled of the script since it said that all is to be as it is now."""
-
-    classes: dict[str, bytes]  #: by their ids, the pickle that has them
-    #: By the identity of `ScriptFunction` objects, what they are pickled as, and the ids of the classes they bring.
-    functions: dict[int, tuple[Any, Sequence[str]]]
-
-
 class _Here(threading.local):
     depth = 0  #: of blocks `whole`
-    moment: Moment | None = None
+    moment: dict[str, bytes] | None = None  #: by the ids of classes, the pickle that has them
 
 
 _here = _Here()
@@ -367,20 +360,15 @@ whole = _WholeBlock()
 
 @contextlib.contextmanager
 def at_one_moment(classes: dict[str, bytes] | None = None) -> Iterator[None]:
-    """What is pickled inside one by one has each class and function of the script as it was pickled first, and once.
+    """What is pickled inside one by one has each class of the script as it was pickled first, and once.
 
     ``classes`` are those that were pickled before, and get the others.
     """
-    before, _here.moment = _here.moment, Moment({} if classes is None else classes, {})
+    before, _here.moment = _here.moment, {} if classes is None else classes
     try:
         yield
     finally:
         _here.moment = before
-
-
-def moment_here() -> Moment | None:
-    """That of this thread, inside of such a block."""
-    return _here.moment
 
 
 def is_whole() -> bool:
@@ -468,9 +456,8 @@ class _CloudPickler(cloudpickle.CloudPickler):  # type: ignore[misc]
         self._reduced: dict[int, Any] = {}  #: what classes are pickled as, where that is known already
         self._inside = buffers.classes
         #: By the ids of those that are apart, the pickle that has them.
-        self._apart: dict[str, bytes] = {} if _here.moment is None else _here.moment.classes
+        self._apart: dict[str, bytes] = {} if _here.moment is None else _here.moment
         self._adopted: set[str] = set()  #: the ids of those that functions in this pickle bring
-        self._moment = _here.moment if classes_apart else None
 
     def reducer_override(self, obj: Any) -> Any:
         if self._finds_names and (name := main_names.found_by_name(obj)) is not None:
@@ -480,8 +467,8 @@ class _CloudPickler(cloudpickle.CloudPickler):  # type: ignore[misc]
         reduced = _cloud_reduce(self, obj)  # called for each object: `super()` would cost 5% of the pickling
         if reduced is not NotImplemented:
             self._classes_apart = False
-        elif self._moment is not None and id(obj) in self._moment.functions:
-            self._adopted.update(self._moment.functions[id(obj)][1])
+        elif issubclass(type(obj), BringsClasses):
+            self._adopted.update(obj.classes)
         return reduced
 
     def _reduce_class(self, obj: type) -> Any:
