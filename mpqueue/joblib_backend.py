@@ -30,7 +30,7 @@ except ImportError as error:
     raise ImportError(f"mpqueue.joblib_backend needs joblib ({error}): `pip install 'mpqueue[joblib]'`") from error
 
 from mpqueue._core.state.item_table import Failure
-from mpqueue._dropin.executor.call_stream import CallStream
+from mpqueue._dropin.call_stream import CallStream
 from mpqueue._dropin.executor.executor_errors import ExecutorCrashedError, error_of
 from mpqueue._dropin.map.map_options import DROPIN_RETRY
 from mpqueue._dropin.shared_pool import SharedPool

@@ -1,73 +1,239 @@
-"""`StreamResults`: the outcomes of a stream as they come. Both imaps, `mpqueue.imap` and that of `Pool`, read by it.
+"""`StreamResults`: the results of a stream, one by one. Both imaps, `mpqueue.imap` and that of `Pool`, are made of it.
 
-How the input is read is their own: on the consumer's thread (`InputReader`), or on one of its own (`InputFeed`).
+It takes outcomes in blocks, so a tiny item costs little more than its place in a list. `Arrivals` is what it takes them
+by, and `Executor.map` too.
 """
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, Generic, Protocol, Self, TypeVar
 
+from mpqueue._core.state.item_table import Failure
+from mpqueue._dropin.input_reader import PARTS, InputReader
 from mpqueue._queue.growing.stream import Stream
+from mpqueue._queue.job_queue import JobQueue
 from mpqueue._queue.mailbox import Mailbox
 from mpqueue._queue.run import Ended
 from mpqueue.errors import QueueClosedError
 
-#: Outcomes are taken, and the window of a reader that met its end is filled, by at least its so many-th part.
-PARTS = 4
+R = TypeVar("R")
 
 
-class StreamResults:
-    """Outcomes in the order of the input or in that of their ends, taken in blocks. One consumer at a time.
+class Loan(Protocol):
+    """A queue for one stream, until its `end`."""
 
-    So a tiny item costs little more than its place in a list.
+    queue: JobQueue
+
+    def end(self, *, kill: bool) -> None:
+        """It is not needed any more; with ``kill`` what runs is ended at once.
+
+        Does not wait. Callable anywhere, once.
+        """
+
+    def await_end(self) -> None:
+        """After `end`: wait until what was the stream's alone is free. Raises what ending it has raised."""
+
+
+class StreamResults(Generic[R]):
+    """An iterator. An item that failed raises in its place, and it goes on. Any number of threads may read.
+
+    ``close``, or dropping the last reference, ends the work and its running items.
     """
+
+    _timed_out: type[Exception] = TimeoutError  #: what is raised where no result comes in time
 
     def __init__(
         self,
         open_: Callable[[Callable[[Ended], None]], Stream],
+        items: Iterator[Any],
         window: Callable[[Stream], int],
+        lent: Loan,
         *,
         ordered: bool,
     ) -> None:
-        self.news: Mailbox[Ended] = Mailbox()  #: what ended: waited for here, and taken by `take_block`
-        self.is_over = False  #: the stream has ended, by itself or from outside: nothing more will arrive
-        #: True while outcomes or items go from one place to another. What interrupts that (Ctrl-C) leaves it so: some
-        #: may be lost then, and who reads has to say so instead of going on.
-        self.is_torn = False
+        self._lent = lent
+        self._now = lent.queue._host.now
         self._arrivals = Arrivals(ordered)
-        self._window = window
-        self.stream = open_(self.news.put)
+        self._stream = stream = open_(self._arrivals.news.put)
+        self._window = partial(window, stream)
+        self._input = InputReader(items, stream, self._window, self._now)
+        self._block: Iterator[Any] = iter(())  #: outcomes that are there; a `Failure` is to be raised
+        self._block_size = 0
+        #: True while outcomes or items go from one place to another. What interrupts that (Ctrl-C) leaves it so: some
+        #: may be lost then, which is said instead of going on.
+        self._is_torn = False
+        self._reading = threading.RLock()  #: held by the thread that waits for more
+        self._spoke = False
+        self._is_closed = False
+        self._lent_has_ended = False
+        self._all_done = False  #: it has ended with the last result
 
-    def window(self) -> int:
-        """How many items should be under way or untaken at most."""
-        return self._window(self.stream)
+    def __iter__(self) -> Self:
+        return self
 
-    def _hear(self, indices: Ended) -> None:
-        """These have ended; None: the stream has."""
-        if indices is None:
-            self.is_over = True
-        else:
-            self._arrivals.add(indices)
+    def __next__(self, timeout: float | None = None) -> R:
+        while True:
+            block = self._block
+            for outcome in block:
+                if type(outcome) is Failure:
+                    with self._reading:
+                        error = self._taken_error(outcome)
+                    try:
+                        del self, block, outcome  # else the error's traceback, which has this frame, keeps the iterator
+                        raise error
+                    finally:
+                        del error
+                return outcome  # type: ignore[no-any-return]
+            if timeout is None:
+                with self._reading:
+                    self._go_on(block, None)
+            else:
+                self._go_on_within(block, timeout)
 
-    def check(self) -> None:
-        """Raise what keeps the next outcome from coming, before it is waited for."""
-        self.stream.check()
+    def _go_on_within(self, block: Iterator[Any], timeout: float) -> None:
+        deadline = self._now() + timeout
+        try:
+            if not self._reading.acquire(timeout=max(0.0, timeout)):
+                raise self._timed_out
+            self._go_on(block, deadline)
+        finally:
+            if self._reading._is_owned():  # type: ignore[attr-defined]
+                self._reading.release()
 
-    def take_block(self) -> list[Any]:
-        """The outcomes that come next: a result each, or its `Failure`. Empty where the next one is still to come.
+    def _go_on(self, block: Iterator[Any], deadline: float | None) -> None:
+        """Begin the next block after this one, unless another thread has. Raises at the end what ends the loop."""
+        if self._block is block:
+            self._end_block()
+            while not self._begin_block():
+                if not self._read():
+                    self._await_news(deadline)
+        if self._is_closed:
+            if self._all_done:
+                self._stream.run._await_last_call(self._left(deadline))
+            if self._spoke:  # what was logged is delivered before the loop is over
+                self._lent.queue._host.await_told()
+            self._lent.await_end()
+            self._raise_input_error()
+            raise StopIteration
 
-        It `is_torn` until who reads has put them where they stay, and says so.
-        """
-        self.is_torn = True
-        while not self.news.is_empty():
-            self._hear(self.news.take())
-        indices = self._arrivals.take(max(1, self.window() // PARTS))
-        return self.stream.take_all(indices) if indices else []
+    def _await_news(self, deadline: float | None) -> None:
+        self._expect()
+        try:
+            self._arrivals.news.wait(self._left(deadline))
+        except TimeoutError:
+            raise self._timed_out from None
+
+    def _expect(self) -> None:
+        """The next outcome is about to be waited for. Raises what keeps it from coming."""
+        self._stream.check()
+        self._stream.expect()
+
+    def _left(self, deadline: float | None) -> float | None:
+        return None if deadline is None else max(0.0, deadline - self._now())
+
+    # -- errors ----------------------------------------------------------------------------------------------
+
+    def _taken_error(self, failure: Failure) -> BaseException:
+        """What to raise for a failure that was taken from the block."""
+        was_torn, self._is_torn = self._is_torn, True
+        self._block = iter([*self._block])  # without it, whose error is about to have the consumer's frame
+        error = _not_an_end(self._error_of(failure), "an item")
+        self._is_torn = was_torn
+        return error
+
+    def _error_of(self, failure: Failure) -> BaseException:
+        return failure.error
+
+    def _raise_input_error(self) -> None:
+        error = self._input.error
+        if error is not None:  # which may be false: there are exceptions that have a length
+            error = _not_an_end(error, "the input")
+            self._input.error = None
+            raise error
+
+    # -- by the block ----------------------------------------------------------------------------------------
+
+    def _end_block(self) -> None:
+        """The consumer has had it all, which makes room for more of the input."""
+        if self._is_torn:
+            self._close()
+            raise QueueClosedError(
+                "an interruption, such as a Ctrl-C, came while results were being taken, and some of them may be lost: "
+                "this iterator is closed; for all results, make a new one"
+            )
+        self._is_torn = True
+        self._input.took(self._block_size)
+        self._block_size = 0
+        self._is_torn = False
+        self._read()
+
+    def _begin_block(self) -> bool:
+        """Take the next outcomes, or close at the end; False where the next one is still to come."""
+        if self._is_closed:
+            self._close()  # what an interruption left undone of it
+            return True
+        self._is_torn = True
+        indices = self._arrivals.take(max(1, self._window() // PARTS))
+        if indices:
+            outcomes = self._stream.take_all(indices)
+            self._block, self._block_size = iter(self._treated(outcomes)), len(outcomes)
+        self._is_torn = False
+        if not indices and self._input.drained:
+            self._close()
+        elif not indices and self._arrivals.are_over:
+            self._close()
+            raise self._stream.fault or ended_error()
+        return bool(indices) or self._is_closed
+
+    def _treated(self, outcomes: list[Any]) -> list[Any]:
+        """The outcomes as the consumer gets them."""
+        return outcomes
+
+    def _read(self) -> bool:
+        """Read some of the input; False where there is no room for it, or all was read."""
+        if self._is_closed or not self._input.read():
+            return False
+        if self._input.batch:
+            self._is_torn = True
+            try:
+                self._input.add()
+            except BaseException:
+                self._close()
+                raise
+            self._is_torn = False
+        return True
+
+    # -- the end ---------------------------------------------------------------------------------------------
+
+    def _close(self) -> None:
+        if self._lent_has_ended:
+            return
+        self._is_closed = True
+        self._all_done = self._input.drained
+        self._input.stop()
+        self._block = iter(())
+        stream = self._stream
+        self._spoke = stream.run._spoke
+        stream.run._end_bar()
+        with contextlib.suppress(QueueClosedError):  # or this is a fork, which has none of it
+            if self._all_done:
+                stream.seal()
+            else:
+                stream.cancel(kill=True)
+        self._lent_has_ended = True
+        self._lent.end(kill=not self._all_done)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_all_done"):  # it was made
+            self._close()
 
 
-def not_an_end(error: BaseException, what: str) -> BaseException:
+def _not_an_end(error: BaseException, what: str) -> BaseException:
     """What an item or the input raised, as ``next`` may raise it: a StopIteration would look like the end."""
     if not isinstance(error, StopIteration | StopAsyncIteration):
         return error
@@ -76,27 +242,33 @@ def not_an_end(error: BaseException, what: str) -> BaseException:
     return wrapped
 
 
-def torn_error() -> QueueClosedError:
-    """What is raised instead of going on, where outcomes may be lost."""
-    return QueueClosedError(
-        "an interruption, such as a Ctrl-C, came while results were being taken, and some of them may be lost: this "
-        "iterator is closed; for all results, make a new one"
-    )
+def ended_error() -> QueueClosedError:
+    """What is raised where the end of the pool was quicker than a call. `multiprocessing.Pool` would wait for ever."""
+    return QueueClosedError("the pool was closed or terminated before this call ended")
 
 
 class Arrivals:
     """Which items have ended and were not taken yet: in the order of the input, or in that of their ends."""
 
     def __init__(self, ordered: bool, first: int = 0) -> None:
+        self.news: Mailbox[Ended] = Mailbox()  #: any thread puts what has ended; None: nothing more will
+        self.are_over = False
         self._ordered = ordered
         self._next = first
         self._stretches: dict[int, range] = {}  #: ordered: by their first item
         self._line: deque[Sequence[int]] = deque()  #: unordered
 
-    def add(self, indices: Sequence[int]) -> None:
-        """These have ended. A notice of none, which only wakes the consumer, is left out: it would hide later ones."""
-        if not indices:
-            return
+    def take(self, most: int) -> Sequence[int]:
+        """The next ones, at most so many; none where the next is still to come. One consumer at a time."""
+        while not self.news.is_empty():
+            indices = self.news.take()
+            if indices is None:
+                self.are_over = True
+            elif indices:  # a notice of none, which only wakes the consumer, would hide later ones
+                self._add(indices)
+        return self._take_ordered(most) if self._ordered else self._take_first(most)
+
+    def _add(self, indices: Sequence[int]) -> None:
         if not self._ordered:
             self._line.append(indices)
         elif isinstance(indices, range):
@@ -104,13 +276,13 @@ class Arrivals:
         else:
             self._stretches.update((index, range(index, index + 1)) for index in indices)
 
-    def take(self, most: int) -> Sequence[int]:
-        """The next ones, at most so many; none where the next is still to come."""
-        if not self._ordered:
-            indices: Sequence[int] = self._line.popleft() if self._line else ()
-            if len(indices) > most:
-                self._line.appendleft(indices[most:])
-            return indices[:most]
+    def _take_first(self, most: int) -> Sequence[int]:
+        indices: Sequence[int] = self._line.popleft() if self._line else ()
+        if len(indices) > most:
+            self._line.appendleft(indices[most:])
+        return indices[:most]
+
+    def _take_ordered(self, most: int) -> Sequence[int]:
         lo = hi = self._next
         while hi - lo < most and (stretch := self._stretches.pop(hi, None)) is not None:
             hi = min(stretch.stop, lo + most)

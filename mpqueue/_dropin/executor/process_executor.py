@@ -21,9 +21,7 @@ from types import TracebackType
 from typing import Any, NoReturn, ParamSpec, TypeVar, overload
 
 from mpqueue._call_checks import names_options
-from mpqueue._dropin.executor.call_block import CallBlock
-from mpqueue._dropin.executor.call_future import CallFuture
-from mpqueue._dropin.executor.call_stream import CallStream
+from mpqueue._dropin.call_stream import CallBlock, CallFuture, CallStream
 from mpqueue._dropin.executor.executor_errors import error_of
 from mpqueue._dropin.map.map_options import pool_options
 from mpqueue._options import JobOptions

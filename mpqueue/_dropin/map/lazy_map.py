@@ -9,7 +9,6 @@ from typing import Any, Literal, TypeVar, Unpack, overload
 
 from mpqueue._call_checks import SEVERAL, iterator_of, names_options
 from mpqueue._dropin.map.batch import RecordAs
-from mpqueue._dropin.map.input_reader import InputReader
 from mpqueue._dropin.map.item_iterator import ItemIterator
 from mpqueue._dropin.map.lent_queues import LentQueue, OwnQueue, WarmQueue, is_warm
 from mpqueue._dropin.map.map_options import (
@@ -206,11 +205,11 @@ def _iterate(
             iterator = StreamItems(iterator, record.options.key)
         made: ItemIterator[Any] = ItemIterator(
             open_,
-            InputReader(iterator, queue._host.now),
+            iterator,
+            lambda stream: buffersize or stream.window(workers or count_lanes()),
             lent,
             ordered=ordered,
             on_error=on_error,
-            window=lambda stream: buffersize or stream.window(workers or count_lanes()),
             max_failures=max_failures,
         )
     except BaseException:

@@ -7,7 +7,6 @@ import os
 import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future
-from typing import Protocol
 
 from mpqueue._dropin.shared_pool import THREADS, shared_pool
 from mpqueue._parent.lane_protocol import Backend
@@ -55,24 +54,6 @@ async def queue_in_loop_for(
             yield queue
 
 
-class LentQueue(Protocol):
-    """A queue for one stream, until its `end`."""
-
-    queue: JobQueue
-
-    def end(self, *, kill: bool) -> None:
-        """It is not needed any more; with ``kill`` what runs is ended at once.
-
-        Does not wait. Callable anywhere, once.
-        """
-
-    def await_end(self) -> None:
-        """After `end`: wait until what was the stream's alone is free. Raises what ending it has raised."""
-
-    async def await_end_later(self) -> None:
-        """`await_end` that does not block the loop."""
-
-
 class WarmQueue:
     """The queue of the shared pool. Raises what `SharedPool.borrow` raises."""
 
@@ -80,14 +61,14 @@ class WarmQueue:
         self.queue = shared_pool.borrow(concurrency)
 
     def end(self, *, kill: bool) -> None:  # noqa: ARG002 - the workers stay
-        """See `LentQueue`."""
+        """See `Loan`."""
         shared_pool.give_back(self.queue)
 
     def await_end(self) -> None:
-        """See `LentQueue`."""
+        """See `Loan`."""
 
     async def await_end_later(self) -> None:
-        """See `LentQueue`."""
+        """`await_end` that does not block the loop."""
 
 
 class OwnQueue:
@@ -107,7 +88,7 @@ class OwnQueue:
         self._thread: threading.Thread | None = None
 
     def end(self, *, kill: bool) -> None:
-        """See `LentQueue`."""
+        """See `Loan`."""
         if os.getpid() != self._owner:
             return
         # Not a daemon: else the program's end would cut it short, and the journal would not be closed.
@@ -135,13 +116,13 @@ class OwnQueue:
             self._thread.join()
 
     def await_end(self) -> None:
-        """See `LentQueue`. Raises `JournalError` where not all could be written into the journal."""
+        """See `Loan`. Raises `JournalError` where not all could be written into the journal."""
         if os.getpid() == self._owner:
             self._join()
             self._ended.result()
 
     async def await_end_later(self) -> None:
-        """See `LentQueue`."""
+        """`await_end` that does not block the loop."""
         if os.getpid() == self._owner:
             bell = Bell()
             self._ended.add_done_callback(lambda _: bell.ring())
@@ -151,3 +132,6 @@ class OwnQueue:
 
 #: By the journal's path: what is ending now. A fork has none of it.
 _ending: dict[str, OwnQueue] = {}
+
+
+LentQueue = WarmQueue | OwnQueue

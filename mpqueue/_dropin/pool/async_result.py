@@ -15,15 +15,14 @@ from multiprocessing.pool import ApplyResult
 from multiprocessing.pool import MapResult as StandardMapResult
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mpqueue._dropin.pool.pool_errors import ended_error, error_of
+from mpqueue._dropin.pool.pool_errors import error_of
+from mpqueue._dropin.stream_results import ended_error
 from mpqueue._output.progress import PATIENCE
 from mpqueue._parent.surroundings.replies import SafeEvent
 from mpqueue._queue.mailbox import runs_loop
 
 if TYPE_CHECKING:
-    from mpqueue._core.state.item_table import Failure
     from mpqueue._dropin.pool.process_pool import Pool
-    from mpqueue._queue.growing.stream import Stream
     from mpqueue._queue.run import Ended, JobRun
 
 log = logging.getLogger("mpqueue")
@@ -42,8 +41,7 @@ class AsyncResult(ApplyResult[T]):
         self._error_callback = error_callback
         self._success = False
         self._value: Any = None
-        self._stream: Stream | None = None  #: where the outcome of a single call comes from, and its index there
-        self._index = -1
+        self._index = -1  #: of a single call in its stream
 
     def ready(self) -> bool:
         """True once the call has returned or failed, and its callback was called."""
@@ -69,29 +67,23 @@ class AsyncResult(ApplyResult[T]):
             return value
         raise self._value
 
-    # -- for the pool ----------------------------------------------------------------------------------------
+    # -- see `Receiver` --------------------------------------------------------------------------------------
 
-    def _succeed(self, value: Any, *, quietly: bool = False) -> None:
-        """The call returned; ``quietly``: without a callback. Once only, on any thread."""
-        self._success, self._value = True, value
-        self._settle(None if quietly else self._callback)
+    def _quietly(self, settle: Callable[..., object], *arguments: Any) -> bool:
+        settle(*arguments)
+        return True
 
-    def _fail(self, error: BaseException) -> None:
-        """The call failed for good."""
+    def _return(self, result: Any) -> None:
+        self._success, self._value = True, result
+        self._settle(self._callback)
+
+    def _raise(self, error: BaseException) -> None:
         self._value = error
         self._settle(self._error_callback)
 
     def _give_up(self) -> None:
-        """The pool has ended before the call did: waiting ends, and no callback is called."""
         self._value = ended_error()
         self._settle(None)
-
-    def _set_outcome(self, value: Any, failure: Failure | None) -> None:
-        """This is the call's outcome."""
-        if failure is None:
-            self._succeed(value)
-        else:
-            self._fail(error_of(failure))
 
     def _settle(self, callback: Callback | None) -> None:
         pool = self._pool
@@ -110,7 +102,7 @@ class AsyncResult(ApplyResult[T]):
             self._finish()
 
     def _finish(self) -> None:
-        self._callback = self._error_callback = self._stream = None
+        self._callback = self._error_callback = None
         self._event.set()
         self._pool = None
 
@@ -197,10 +189,10 @@ class MapResult(AsyncResult[list[T]], StandardMapResult[T]):
             self._await_end = partial(_await_end, run, pool if run._spoke else None)
         results, failures = run._outcomes()
         if run._fault is not None:
-            self._fail(run._fault)
+            self._raise(run._fault)
         elif run.job.cancelled and run.job.completed + len(failures) < len(results):
             self._give_up()
         elif failures:
-            self._fail(error_of(failures[min(failures)]))
+            self._raise(error_of(failures[min(failures)]))
         else:
-            self._succeed(results)
+            self._return(results)

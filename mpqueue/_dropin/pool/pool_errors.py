@@ -9,7 +9,6 @@ from mpqueue._core.state.item_table import Failure
 from mpqueue.errors import (
     HandlerPicklingError,
     ItemPicklingError,
-    QueueClosedError,
     RemoteError,
     ResultPicklingError,
 )
@@ -55,8 +54,3 @@ def _own_error(error: Exception, cause: BaseException) -> BaseException:
     if note not in getattr(cause, "__notes__", ()):
         cause.add_note(note)
     return cause
-
-
-def ended_error() -> QueueClosedError:
-    """What a call raises that the pool's end overtook. `multiprocessing.Pool` would wait for ever."""
-    return QueueClosedError("the pool was terminated before this call ended")

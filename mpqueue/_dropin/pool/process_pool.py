@@ -1,7 +1,7 @@
 """`Pool`: what `multiprocessing.Pool` is, with retries, timeouts, and crashes that cost one try.
 
 map, starmap      -> an ordinary job: columns, chunks sized while it runs
-imap              -> a stream of its own, fed by an `InputFeed`
+imap              -> a stream of its own, whose input is read on a thread of its own
 apply             -> one stream of calls, which all calls of the pool share
 """
 
@@ -13,6 +13,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from multiprocessing import pool as standard
@@ -21,12 +22,12 @@ from typing import Any, NamedTuple, NoReturn, Self, TypeVar
 
 from mpqueue._call_checks import check_callable, names_options
 from mpqueue._core.state.item_table import read_all
+from mpqueue._dropin.call_stream import CallStream
+from mpqueue._dropin.input_reader import read_late, read_whole_chunks
 from mpqueue._dropin.map.batch import start_batch
 from mpqueue._dropin.map.map_options import Seeds, pool_options
-from mpqueue._dropin.pool.apply_calls import ApplyCalls
 from mpqueue._dropin.pool.async_result import AsyncResult, Callback, MapResult
-from mpqueue._dropin.pool.input_feed import read_late, read_whole_chunks
-from mpqueue._dropin.pool.pool_errors import own_error
+from mpqueue._dropin.pool.pool_errors import error_of, own_error
 from mpqueue._dropin.pool.pool_iterator import PoolIterator
 from mpqueue._options import Concurrency, choose_concurrency
 from mpqueue._os.main_thread_waits import join_long
@@ -38,7 +39,7 @@ from mpqueue._queue.growing.stream import Stream, open_stream
 from mpqueue._queue.job_queue import JobQueue
 from mpqueue._queue.run import Ended
 from mpqueue._wire.pickling.packed_functions import FunctionPacker
-from mpqueue._worker.handlers.called import StarCall
+from mpqueue._worker.handlers.called import Call, StarCall
 from mpqueue.errors import HandlerPicklingError, QueueClosedError, shown
 from mpqueue.retry import RetryPolicy
 
@@ -107,7 +108,7 @@ class Pool(standard.Pool):
         self._lock = threading.Lock()  #: guards the state, while something is started
         script = script_for(engine, starts_now=True)
         self._functions = FunctionPacker(share_globals=initializer is not None, script=script)
-        self._calls: ApplyCalls | None = None
+        self._calls: CallStream | None = None
         self._maps: set[MapResult[Any]] = set()
         self._iterators: weakref.WeakSet[PoolIterator[Any]] = weakref.WeakSet()
         self._closer: threading.Thread | None = None
@@ -147,7 +148,8 @@ class Pool(standard.Pool):
             result.wait()
         except BaseException:  # Ctrl-C: it will never be asked for
             if self._calls is not None:
-                self._calls.cancel(result)
+                with suppress(QueueClosedError):
+                    self._calls.drop([result], kill=True)
             raise
         return result.get()
 
@@ -168,10 +170,9 @@ class Pool(standard.Pool):
         with self._lock:
             self._check_running()
             if self._calls is None:
-                self._calls = ApplyCalls(
-                    self._queue, replace(self._options, seed=self._seeds.named("calls")), self._functions
-                )
-            self._calls.start(result, func, args, kwds)
+                options = replace(self._options, seed=self._seeds.named("calls"))
+                self._calls = CallStream(self._queue, error_of, options, functions=self._functions, after_logs=False)
+            self._calls.submit_for([result], [Call(func, args, kwds)])
         return result
 
     # -- all at once -----------------------------------------------------------------------------------------
@@ -239,17 +240,18 @@ class Pool(standard.Pool):
         except Exception as error:
             if not hasattr(iterable, "__len__"):  # it is read before anything is started, as in the standard library
                 raise
-            result._fail(error)
+            result._raise(error)
             return result
         if not items:
-            result._succeed([], quietly=True)
+            result._callback = None  # as in the standard library
+            result._return([])
             return result
         handler = self._as_handler(func)
         try:
             self._run_map(result, StarCall(handler) if star else handler, items, chunksize)
         except HandlerPicklingError as error:
             self._maps.discard(result)
-            result._fail(own_error(error))
+            result._raise(own_error(error))
         return result
 
     def _as_handler(self, func: Callable[..., Any]) -> Any:
@@ -352,7 +354,7 @@ class Pool(standard.Pool):
             if self._forget_map(result):
                 result._give_up()
         if self._calls is not None:
-            self._calls.give_up()
+            self._calls.give_up_rest()
 
     def join(self) -> None:
         """Wait until the pool has ended: after `close`, for all that it was given.
@@ -397,10 +399,6 @@ class Pool(standard.Pool):
     def _await_told(self) -> None:
         """Wait until all records have been delivered."""
         self._queue._host.await_told()
-
-    def _now(self) -> float:
-        """Seconds by the queue's clock."""
-        return self._queue._host.now()
 
     # -- names that programs use although they are private ---------------------------------------------------
 

@@ -1,0 +1,400 @@
+"""`CallStream`: calls of any functions on one stream of a queue, single ones and blocks of many.
+
+    submit (any thread) -> stream -> coordinator: these have ended -> their receivers: futures, results of a `Pool`
+
+Outcomes are taken by the coordinator's thread where that runs no code of users', else by the queue's listener thread;
+those of a `CallBlock`, the calls of one `Executor.map`, by its consumer, which spares what a future each would cost.
+It holds its queue alive, and is held by the queue's coordinator, until the stream has ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
+from functools import partial
+from typing import Any, Generic, Protocol, TypeVar
+
+from mpqueue._core.state.item_table import Failure
+from mpqueue._dropin.stream_results import Arrivals
+from mpqueue._options import JobOptions
+from mpqueue._output.progress import Showing
+from mpqueue._parent.surroundings.replies import SafeEvent, SafeFuture
+from mpqueue._queue.growing.stream import open_stream
+from mpqueue._queue.job_queue import JobQueue
+from mpqueue._queue.run import Ended
+from mpqueue._wire.pickling.packed_functions import FunctionPacker
+from mpqueue._worker.handlers.called import Call, run_call
+from mpqueue.errors import InternalError, ItemCancelledError, QueueClosedError
+
+R = TypeVar("R")
+
+#: How many outcomes are freed at a time.
+MANY = 1000
+
+
+class Receiver(Protocol):
+    """What gets the outcome of a call, once, by one of the last three."""
+
+    _index: int  #: which call of its stream it is for
+
+    def _quietly(self, settle: Callable[..., object], *arguments: Any) -> bool:
+        """Settle it by that here, unless that would run code of users'; then it is False, and nothing was done."""
+        ...
+
+    def _return(self, result: Any) -> None: ...
+
+    def _raise(self, error: BaseException) -> None: ...
+
+    def _give_up(self) -> object:
+        """The call was cancelled, or its stream has ended before it did."""
+        ...
+
+
+ReceiverT = TypeVar("ReceiverT", bound=Receiver)
+_Settled = tuple[Receiver, Any, Failure | None]
+
+
+class CallStream:
+    """Any thread may call any method. ``error_of`` turns a failure into what its receiver gets.
+
+    ``after_logs``: a receiver gets its outcome after what its call has logged was delivered. Without that it may be
+    waited for on the listener thread.
+    """
+
+    def __init__(
+        self,
+        queue: JobQueue,
+        error_of: Callable[[Failure], BaseException],
+        options: JobOptions,
+        *,
+        functions: FunctionPacker | None = None,
+        showing: Showing = Showing(),  # noqa: B008 - frozen
+        after_logs: bool = True,
+    ) -> None:
+        self._queue = queue
+        self._error_of = error_of
+        self._after_logs = after_logs
+        engine = queue._host.engine
+        self._functions = functions or FunctionPacker(share_globals=engine.has_initializer, script=engine.script)
+        self._receivers: dict[int, Receiver] = {}
+        self._blocks: list[CallBlock[Any]] = []
+        self._lock = threading.Lock()  #: held by the thread that adds calls
+        self._is_over = False  #: no outcome comes any more
+        self.ended = SafeEvent()  #: set when the stream has ended and all calls are settled
+        self.on_end: Callable[[], object] = lambda: None  #: called then, on the listener thread
+        self._stream = open_stream(queue, run_call, self._on_ended, options, showing=showing)
+
+    def submit(self, calls: Sequence[Call]) -> list[CallFuture[Any]]:
+        """Have these calls made; does not wait."""
+        return self.submit_for([CallFuture[Any](self) for _ in calls], calls)
+
+    def submit_for(self, receivers: list[ReceiverT], calls: Sequence[Call]) -> list[ReceiverT]:
+        """Have these calls made for these receivers; does not wait. Returns the receivers."""
+        functions = self._functions.pack_all([call.function for call in calls])
+        packed = [Call(function, call.args, call.kwargs) for function, call in zip(functions, calls, strict=True)]
+
+        def expect(indices: range) -> None:
+            for index, receiver in zip(indices, receivers, strict=True):
+                receiver._index = index
+                self._receivers[index] = receiver
+
+        self._add(packed, expect)
+        return receivers
+
+    def submit_block(self, function: Callable[..., R], arguments: Sequence[tuple[Any, ...]]) -> CallBlock[R]:
+        """Have the function called with each of these arguments; does not wait."""
+        (packed,) = self._functions.pack_all([function])
+        block = CallBlock[R](self, len(arguments))
+
+        def expect(indices: range) -> None:
+            block._begin(indices)
+            self._blocks.append(block)
+
+        if arguments:
+            self._add([Call(packed, args, {}) for args in arguments], expect)
+        return block
+
+    def _add(self, calls: Sequence[Call], expect: Callable[[range], None]) -> None:
+        with self._lock:
+            if self._is_over and self._stream.fault is not None:
+                raise self._stream.fault
+            first = self._stream.next_index
+            while self._blocks and self._blocks[-1].indices.stop > first:
+                self._blocks.pop()  # an interruption came before its calls were added
+            expect(range(first, first + len(calls)))  # before they can end
+            self._stream.add(calls)
+        if self._is_over:  # meanwhile
+            self.give_up_rest()
+
+    def is_running(self, receiver: Receiver) -> bool:
+        """True while a worker runs the call."""
+        return self._stream.is_running(receiver._index)
+
+    def drop(self, receivers: Sequence[ReceiverT], *, kill: bool = False) -> list[ReceiverT]:
+        """Cancel these calls, in one go; returns those that are cancelled. See `CallFuture.cancel`."""
+        open_ = {one._index: one for one in receivers if one._index in self._receivers}
+        dropped = self._stream.drop_all(list(open_), kill=kill) if open_ else []
+        return [receiver for index in dropped if (receiver := open_[index])._give_up()]
+
+    def drop_later(self, indices: Sequence[int]) -> None:
+        """Cancel those of these calls that no worker has. Does not wait: callable from a garbage collection."""
+        if indices and not self.ended.is_set():
+            with contextlib.suppress(QueueClosedError):  # ended meanwhile, or the parent's, and this is a fork
+                self._stream.drop_later(indices)
+
+    def drop_waiting(self) -> None:
+        """Cancel all calls that no worker has."""
+        with self._lock:  # else some may be expected that the stream has not got
+            count = self._stream.next_index
+            receivers = [one for one in list(self._receivers.values()) if one._index < count]
+            blocks = [one.indices for one in self._blocks if one.indices.stop <= count]
+        self.drop(receivers)
+        for indices in blocks:
+            self.drop_later(indices)
+
+    def seal(self) -> None:
+        """No more calls will come: the stream ends with the last one. Callable from a garbage collection."""
+        self._stream.seal()
+
+    def kill(self) -> None:
+        """End the stream at once: no call starts any more, what runs is ended, all futures are cancelled."""
+        self._stream.cancel(kill=True)
+
+    def check_waiting_allowed(self) -> None:
+        """Raise RuntimeError where waiting for a future would be waiting for oneself."""
+        self._queue._host.check_waiting_allowed("waiting for a call")
+
+    # -- outcomes --------------------------------------------------------------------------------------------
+
+    def _on_ended(self, indices: Ended) -> None:
+        """On the coordinator's thread."""
+        host = self._queue._host
+        if indices is None:
+            host.tell(self._end)
+        elif self._stream.foreign or (self._after_logs and not host.nothing_to_tell):
+            host.tell(partial(self._settle_all, indices))
+        elif loud := self._settle(indices):
+            host.tell(partial(self._settle_loud, loud))
+
+    def _settle_all(self, indices: Sequence[int]) -> None:
+        """On the listener thread."""
+        self._settle_loud(self._settle(indices))
+
+    def _settle(self, indices: Sequence[int]) -> deque[_Settled]:
+        """Settle these calls; returns those whose receivers have callbacks, to be settled on the listener thread."""
+        loud = deque[_Settled]()
+        if (block := self._block_of(indices)) is not None:
+            if block._put(indices):
+                self._blocks.remove(block)
+            return loud
+        for index in indices:
+            receiver = self._receivers.pop(index, None)
+            if receiver is not None:
+                outcome = self._stream.take(index)
+                if not receiver._quietly(self._resolve, receiver, *outcome):
+                    loud.append((receiver, *outcome))
+            elif len(indices) > 1:  # it may be one of a block
+                loud += self._settle([index])
+            else:  # Ctrl-C has interrupted its `submit`
+                self._stream.take(index)
+        return loud
+
+    def _settle_loud(self, loud: deque[_Settled]) -> None:
+        """On the listener thread, which holds no result that was settled."""
+        while loud:
+            self._resolve(*loud.popleft())
+
+    def _resolve(self, receiver: Receiver, result: Any, failure: Failure | None) -> None:
+        if failure is None:
+            receiver._return(result)
+        elif isinstance(failure.own, ItemCancelledError):
+            receiver._give_up()
+        else:
+            receiver._raise(self._error_of(failure))
+
+    def _block_of(self, indices: Sequence[int]) -> CallBlock[Any] | None:
+        """The block that all of these are in; None where there is none."""
+        if not self._blocks:
+            return None
+        lo, hi = min(indices), max(indices)
+        return next((block for block in tuple(self._blocks) if lo in block.indices and hi in block.indices), None)
+
+    def take_all(self, indices: Sequence[int]) -> list[Any]:
+        """The outcomes of calls of a block: a result each, or its `Failure`."""
+        return self._stream.take_all(indices)
+
+    def error_of(self, failure: Failure) -> BaseException:
+        """What a failure of a block raises."""
+        return CancelledError() if isinstance(failure.own, ItemCancelledError) else self._error_of(failure)
+
+    def free_later(self, arrivals: Arrivals) -> None:
+        """Free the outcomes of calls that have ended, which no consumer takes any more. Does not wait, as above."""
+
+        def free() -> None:
+            while indices := arrivals.take(MANY):
+                self._stream.take_all(indices)
+
+        with contextlib.suppress(QueueClosedError):
+            self._queue._host.tell(free)
+
+    def _end(self) -> None:
+        """On the listener thread."""
+        self._is_over = True
+        self.give_up_rest()
+        self.ended.set()
+        self.on_end()
+
+    def give_up_rest(self) -> None:
+        """The stream has ended: what has no outcome now will never have one."""
+        fault = self._stream.fault
+        for index in list(self._receivers):
+            receiver = self._receivers.pop(index, None)
+            if receiver is None:  # another thread was quicker
+                continue
+            if fault is None:
+                receiver._give_up()
+            else:
+                receiver._raise(fault)
+        while self._blocks:
+            self._blocks.pop()._give_up(fault)
+
+
+class CallFuture(SafeFuture[R]):
+    """The future of one call, which can end it, also while it runs. Its callbacks are called on the listener thread."""
+
+    def __init__(self, owner: CallStream) -> None:
+        super().__init__()
+        self._owner: CallStream | None = owner
+        self._index = -1
+
+    def cancel(self, *, kill: bool = False) -> bool:
+        """Cancel the call: True where it will not run, or (``kill``) its worker is being ended for it.
+
+        One that a worker has, or is about to have, is left alone without ``kill``: the answer is False. With it, other
+        calls that were on that worker run again elsewhere without losing a try.
+        """
+        owner = self._owner
+        if owner is None or self.done():
+            return super().cancel()
+        return bool(owner.drop([self], kill=kill))
+
+    def _drop_later(self) -> None:
+        """`cancel` without an answer, callable from a garbage collection."""
+        owner = self._owner
+        if owner is not None and not self.done():
+            owner.drop_later([self._index])
+
+    def running(self) -> bool:
+        """True while a worker runs the call."""
+        owner = self._owner
+        return owner is not None and not self.done() and owner.is_running(self)
+
+    def result(self, timeout: float | None = None) -> R:
+        """What the call returned; raises what it raised. Waits at most ``timeout`` seconds (then TimeoutError).
+
+        Raises RuntimeError instead of hanging where it would wait for itself: in a done-callback.
+        """
+        self._check_waiting(timeout)
+        return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """What the call raised, None where it returned. Waits as `result` does."""
+        self._check_waiting(timeout)
+        return super().exception(timeout)
+
+    def _check_waiting(self, timeout: float | None) -> None:
+        owner = self._owner
+        if timeout is None and owner is not None and not self.done():
+            owner.check_waiting_allowed()
+
+    # -- see `Receiver` --------------------------------------------------------------------------------------
+
+    def _quietly(self, settle: Callable[..., object], *arguments: Any) -> bool:
+        with self._condition:  # no callback is added meanwhile
+            if self._done_callbacks:  # type: ignore[attr-defined]
+                return False
+            settle(*arguments)
+        return True
+
+    def _return(self, result: R) -> None:
+        self._owner = None
+        if not self.cancelled():
+            self.set_result(result)
+
+    def _raise(self, error: BaseException) -> None:
+        self._owner = None
+        if not self.cancelled():
+            self.set_exception(error)
+
+    def _give_up(self) -> bool:
+        """It is cancelled, and waiting for it ends. False where it has ended meanwhile."""
+        if not super().cancel():
+            return False
+        self._owner = None
+        with self._condition:
+            if self._state == "CANCELLED":  # else another thread has notified them
+                self.set_running_or_notify_cancel()
+        return True
+
+
+class CallBlock(Generic[R]):
+    """The calls of one `Executor.map`, whose results are taken in order. One consumer at a time."""
+
+    def __init__(self, owner: CallStream, count: int) -> None:
+        self._owner = owner
+        self._missing = count  #: calls without an outcome
+        self._left = count  #: outcomes that were not taken
+        self._arrivals = Arrivals(ordered=True)
+        self._fault: InternalError | None = None
+        self.indices = range(count)
+
+    def results(self, time_left: Callable[[], float | None]) -> Iterator[R]:
+        """The results in order. Raises what a call raised in its place, TimeoutError where no time is left.
+
+        Whenever it ends, the calls that have not started are cancelled. Holds no result that was taken.
+        """
+        try:
+            while self._left:
+                outcomes = deque(self._take(time_left))
+                self._left -= len(outcomes)
+                while outcomes:
+                    if type(outcomes[0]) is Failure:
+                        raise self._owner.error_of(outcomes[0])
+                    yield outcomes.popleft()
+        finally:
+            if self._left:
+                self._owner.drop_later(self.indices)
+
+    def _take(self, time_left: Callable[[], float | None]) -> list[Any]:
+        """The outcomes that come next, at least one."""
+        if time_left() is None and self._arrivals.news.is_empty():
+            self._owner.check_waiting_allowed()
+        while not (indices := self._arrivals.take(len(self.indices))):
+            if self._arrivals.are_over:
+                raise self._fault or CancelledError
+            self._arrivals.news.wait(time_left())
+        return self._owner.take_all(indices)
+
+    def __del__(self) -> None:
+        if getattr(self, "_left", 0):  # all have ended, and are not taken any more
+            self._owner.free_later(self._arrivals)
+
+    # -- for the stream --------------------------------------------------------------------------------------
+
+    def _begin(self, indices: range) -> None:
+        self.indices = indices
+        self._arrivals = Arrivals(ordered=True, first=indices.start)
+
+    def _put(self, indices: Sequence[int]) -> bool:
+        """These calls have ended. True where they were the last."""
+        self._missing -= len(indices)
+        self._arrivals.news.put(indices)
+        return not self._missing
+
+    def _give_up(self, fault: InternalError | None) -> None:
+        """What has no outcome now will never have one, because of a mistake of mpqueue's own where that is given."""
+        self._fault = fault
+        self._arrivals.news.put(None)
