@@ -12,7 +12,7 @@ CORE := .venvs/core/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PIP := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo check format test test-heavy test-core test-fast test-others test-portable test-windows test-all test-wheel check-release chaos coverage bench bench-quick faults docs public-api
+.PHONY: help .venv demo check format test test-heavy test-core test-fast test-others test-portable test-windows test-all test-wheel check-release chaos coverage bench bench-quick faults docs public-api options
 .PHONY: check-types check-darwin check-win32 check-house check-work check-style compiled
 .PHONY: docs-serve clean fuzz simulate mutants held-promises
 
@@ -61,7 +61,7 @@ check-win32: .venv/.dev
 	$(BIN)/mypy --platform win32 --config-file .ci/mypy-windows.ini --cache-dir .mypy_cache/win32 mpqueue
 
 check-house: .venv/.dev
-	$(BIN)/python -m pytest -q tests/unit/test_house_rules.py
+	$(BIN)/python -m pytest -q tests/unit/test_house_rules.py tests/unit/test_declared.py
 
 check-work: .venv/.dev
 	$(BIN)/python -m benchmarks.work --check
@@ -163,6 +163,9 @@ bench-quick: .venvs/bench/.bench  ## measure roughly, in five minutes
 
 faults: .venvs/bench/.bench  ## what becomes of the rest when one item fails: the fault matrix. ARGS='--only segfault'
 	.venvs/bench/bin/python -m benchmarks.faults $(ARGS)
+
+options: .venv/.dev  ## write what is made of the declared options: mpqueue/_keywords.py, docs/reference/options.md
+	$(BIN)/python -m tests.support.option_pages
 
 public-api: .venv/.dev  ## write the listing of public names anew, docs/reference/public-api.txt
 	$(BIN)/python -m tests.support.public_names

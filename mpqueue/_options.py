@@ -12,16 +12,25 @@ import os
 import random
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from operator import attrgetter
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
 
+from mpqueue._declared import At, Plain, ValueKind, option, options_at
 from mpqueue._os import system
 from mpqueue._os.process.own_forks import in_each_fork
-from mpqueue._plain import PLAIN, plain
+from mpqueue._plain import plain
 from mpqueue.errors import shown
-from mpqueue.retry import RetryPolicy, check_number
+from mpqueue.retry import RetryPolicy, check_number, check_seconds
+
+if TYPE_CHECKING:
+    from mpqueue._core.state.needs.stated import Amount, Size, Uses
+    from mpqueue._output.progress import ShowProgress
+    from mpqueue._output.row_outlet import Results
+    from mpqueue._parent.lane_protocol import Backend
+    from mpqueue._queue.new_job import Cost
+    from mpqueue._queue.recorded.record_options import Redo
+    from mpqueue._wire.item_labels import Label
 
 #: Tries after the first, by default.
 DEFAULT_MAX_RETRIES = 3
@@ -36,6 +45,8 @@ LEAST_MEMORY = 1_000_000
 PHYSICAL = "physical"
 #: A number of workers, one for each core, or (None) for each CPU.
 Concurrency = int | Literal["physical"] | None
+#: A time in seconds; where it is given, also a text such as "5m" or "1h30m", see `check_seconds`.
+Seconds = float
 #: More than any machine can run; each has its place in the books before it is started, so that a slip of the hand (a
 #: number of items, say) would take all memory instead.
 MOST_WORKERS = 10_000
@@ -49,27 +60,8 @@ _DEVICE = re.compile(r"[0-9]+|(GPU|MIG)-\S+")
 MOST_UNITS = 100_000
 
 
-def check_text(name: str, value: object) -> str:
-    """The same text, plain. Raises TypeError for anything else."""
-    if not isinstance(value, str):
-        raise TypeError(f"{name}: expected a str, got {shown(value)} of type {type(value).__name__}")
-    text: str = plain(value)
-    return text
-
-
-class _Plain:
-    """A dataclass whose numbers and texts are plain."""
-
-    __slots__: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        for name, value in zip(self.__slots__, attrgetter(*self.__slots__)(self), strict=True):
-            if type(value) not in PLAIN:
-                object.__setattr__(self, name, plain(value))
-
-
-@dataclass(frozen=True, slots=True)
-class QueueOptions(_Plain):
+@dataclass(frozen=True)
+class QueueOptions(Plain):
     """What holds for a whole queue. ``concurrency`` is a number of workers, times are seconds."""
 
     concurrency: int
@@ -98,14 +90,6 @@ def draw_seed() -> int:
     return _seeds.getrandbits(128)
 
 
-def choose_seed(seed: int | None) -> int:
-    """The seed that was given, checked; None: a new one."""
-    if seed is None:
-        return draw_seed()
-    check_number("seed", seed, low=0, integer=True)
-    return int.__index__(seed)
-
-
 def named_seed(seed: int, name: str) -> int:
     """A seed for a part of what has ``seed``: it depends on these two only, and is like no other."""
     import hashlib  # which takes a program 3 ms of its first
@@ -113,24 +97,183 @@ def named_seed(seed: int, name: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:16])
 
 
-@dataclass(frozen=True, slots=True)
-class JobOptions(_Plain):
+# -- the options, each declared once ---------------------------------------------------------------------------------
+
+
+def check_text(name: str, value: object) -> str:
+    """The same text, plain. Raises TypeError for anything else."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: expected a str, got {shown(value)} of type {type(value).__name__}")
+    text: str = plain(value)
+    return text
+
+
+def check_bool(name: str, value: object) -> bool:
+    """The same value. Raises TypeError unless it is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}: expected True or False, got {shown(value)}")
+    return value
+
+
+def _whole(low: int) -> ValueKind:
+    def check(name: str, value: Any) -> Any:
+        check_number(name, value, low=low, integer=True)
+        return value
+
+    return ValueKind(check, int, "N", f"a whole number from {low} up")
+
+
+def _check_whole(name: str, value: Any) -> Any:
+    if issubclass(type(value), bool) or not issubclass(type(value), int):
+        raise TypeError(f"{name}: expected a whole number, got {shown(value)} of type {type(value).__name__}")
+    return value
+
+
+def _check_time(name: str, value: Any) -> float:
+    return check_seconds(name, value, exclusive=True)
+
+
+def _check_function(name: str, value: Any) -> Any:
+    if not callable(value):
+        raise TypeError(f"{name}: expected a function of an item, got {shown(value)} of type {type(value).__name__}")
+    return value
+
+
+#: 0, 1, 2 and so on; and from 1 up.
+COUNT, POSITIVE = _whole(0), _whole(1)
+WHOLE = ValueKind(_check_whole, int, "N", "a whole number")
+SECONDS = ValueKind(_check_time, str, "T")
+YES_NO = ValueKind(check_bool)
+TEXT = ValueKind(check_text, str, "TEXT")
+FUNCTION = ValueKind(_check_function)
+
+_JOBS = At.JOB | At.STAGES
+_CALLS = At.MAP | At.STREAM
+_DROP_INS = _CALLS | At.STAGED_MAP
+_TRIES = At.QUEUE | At.JOB | At.STAGE | _DROP_INS | At.POOL
+
+
+@dataclass(frozen=True, kw_only=True)
+class WhileRunning:
+    """Options of a job that are looked at while it runs."""
+
+    priority: int = option(
+        0, _JOBS, "The job with the higher one goes first; of equal ones the workers are shared.", WHOLE
+    )
+    chunksize: int | None = option(
+        None, At.JOB | At.STAGE | _CALLS, "How many items are sent together; None: as many as take 45 ms.", POSITIVE
+    )
+    capture_output: bool = option(
+        False, At.JOB | At.STAGE | At.COMMAND, "Keep what items write to stdout and stderr with them.", YES_NO,
+        flag="--capture-output",
+    )  # fmt: skip
+    max_failures: int | None = option(
+        None,
+        _JOBS | _DROP_INS | At.COMMAND,
+        "Stop when more items than that have failed.",
+        COUNT,
+        flag="--max-failures",
+    )
+    deadline: Seconds | None = option(
+        None, _JOBS | At.COMMAND, "Start no more items so long after the start; running items may finish.", SECONDS,
+        flag="--deadline",
+    )  # fmt: skip
+    max_waiting: int | None = option(
+        None, At.JOB | At.STAGE, "How many items may wait for a worker, of an open job or in a stage.", POSITIVE
+    )
+    trace: bool = option(False, _JOBS, "Keep the times of each chunk for `Job.trace`, however many there are.", YES_NO)
+    profile: bool = option(False, _JOBS, "Sample where handlers are, to the line, for `Job.profile`.", YES_NO)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GivenOptions(WhileRunning):
+    """What a call was given, checked one by one: see `mpqueue._declared.read`."""
+
+    concurrency: Concurrency = option(
+        None, At.QUEUE | At.JOB | At.STAGE | _DROP_INS, "How many workers run its items at a time at most; None: all."
+    )
+    max_retries: int | None = option(None, _TRIES, "Tries after the first, by default 3.", COUNT)
+    retry: RetryPolicy | None = option(None, _TRIES, "Which errors are tried again, how often and when.")
+    timeout: Seconds | None = option(
+        None, _TRIES | At.COMMAND, "The time that one try of one item may take.", SECONDS, flag="--timeout"
+    )
+    setup: Callable[[], Any] | None = option(
+        None, At.JOB | At.STAGE, "Called once in each worker; its value is the handler's second argument."
+    )
+    seed: int | None = option(
+        None, _JOBS | _DROP_INS | At.POOL, "Makes `current_item().rng` give the same numbers each time.", COUNT
+    )
+    cost: Cost = option(None, At.JOB, "What items cost: the costliest go first.")
+    cpus: Amount | None = option(None, At.JOB | At.STAGE, "The CPUs that an item needs.")
+    memory: Size | None = option(None, At.JOB | At.STAGE, "The memory that an item needs, in bytes or as text.")
+    uses: Uses | None = option(None, At.JOB | At.STAGE, "What an item needs of the queue's `resources`.")
+    results: Results = option("keep", _JOBS, 'Where results go: `"keep"`, `"discard"`, or a sink.')
+    label: Label = option(None, _JOBS, "A function of the item, or its key or attribute, that names it.")
+    ordered: bool = option(False, At.STAGE, "The stage gets its items in the order of the inputs.", YES_NO)
+    open: bool = option(False, At.JOB, "The job gets more items while it runs, until `seal`.", YES_NO)
+    # -- with a journal
+    update: bool = option(False, _JOBS | At.MAP, "The items may differ from those in the journal.", YES_NO)
+    key: Callable[[Any], bytes | str] | None = option(
+        None, _JOBS | _CALLS, "An item with another `key(item)` than in the journal has changed.", FUNCTION
+    )
+    version: str | None = option(
+        None, _JOBS | _CALLS, "The handler's: with another than in the journal, everything runs again.", TEXT
+    )
+    redo: Redo = option(
+        None, _JOBS | _CALLS, 'What runs again of what has ended: `"failed"`, `"changed-code"`, `"all"`, or ids.'
+    )
+    strict: bool = option(False, _JOBS, "Code that has changed since results were made is an error.", YES_NO)
+    replace: bool = option(False, At.JOB, "Removes the job that has this id, if it is not running.", YES_NO)
+    # -- of the queue
+    progress_interval: Seconds = option(
+        0.0, At.QUEUE, "At most one `job:progress` event in that time.", ValueKind(check_seconds)
+    )
+    threads_per_worker: int | None = option(
+        None, At.QUEUE, "Threads of numerical libraries in each worker; None: CPUs / workers.", POSITIVE
+    )
+    max_items_per_worker: int | None = option(None, At.QUEUE, "A worker is replaced after so many items.", POSITIVE)
+    max_memory_per_worker: int | str | None = option(
+        None, At.QUEUE, 'A worker that has more private memory is replaced: bytes, or `"2GB"`.'
+    )
+    setup_timeout: Seconds | None = option(None, At.QUEUE, "The time that one run of a `setup` may take.", SECONDS)
+    journal: str | os.PathLike[str] | None = option(
+        None, At.QUEUE | _CALLS, "A file that records how items end: the same program, run again, goes on."
+    )
+    backend: str | Backend = option("loky", At.QUEUE | _DROP_INS | At.POOL, "The engine that the workers run on.")
+    initializer: Callable[[], object] | None = option(
+        None, At.QUEUE, "Called once in each new worker, before anything else."
+    )
+    preload: Sequence[str] | Callable[[], object] | None = option(
+        None, At.QUEUE, "Modules, or a function, of the process from which workers are forked; loky on Linux."
+    )
+    resources: Mapping[str, int | str] | None = option(
+        None, At.QUEUE, 'What items may use beside workers: `{"gpu": 2, "memory": "16GB"}`.'
+    )
+    gpu_env: bool = option(
+        False, At.QUEUE | At.COMMAND, "A worker sees only the GPUs of its items: `CUDA_VISIBLE_DEVICES`.", YES_NO,
+        flag="--gpu-env",
+    )  # fmt: skip
+    # -- of map and its kin
+    progress: ShowProgress = option(False, _DROP_INS, "True for a bar, or a function that gets a `Progress`.")
+    job_id: str | None = option(None, _CALLS, "The call's name in the journal; None: the function's.", TEXT)
+    buffersize: int | None = option(
+        None, At.STREAM, "How many items are read ahead; None: as many as keep the workers busy.", POSITIVE
+    )
+
+
+@dataclass(frozen=True)
+class JobOptions(WhileRunning, Plain):
     """What holds for one job, the queue's options already folded in."""
 
     retry: RetryPolicy
     timeout: float | None = None
     setup_timeout: float | None = None
-    priority: int = 0
-    chunksize: int | None = None
     max_lanes: int | None = None  #: how many workers may run its items at a time; None: all
     items_per_task: int = 1  #: how many of its items count as one of ``max_items_per_worker``
-    capture_output: bool = False  #: what its items write to stdout and stderr is kept with them
     seed: int = field(default_factory=draw_seed)  #: of its items' random numbers
-    max_failures: int | None = None  #: with more failed items than that it is cancelled
-    deadline: float | None = None  #: seconds from its start after which it is cancelled
-    max_waiting: int | None = None  #: of an open job: how many items may wait before `add_items` does
-    trace: bool = False  #: each report is kept for `Job.trace`, however many there are
-    profile: bool = False  #: where its handler is, is sampled for `Job.profile`
+
+
+_WHILE_RUNNING = frozenset(options_at(WhileRunning, ~At(0)))
 
 
 def check_platform(platform: str = system.NAME) -> None:
@@ -151,110 +294,56 @@ def check_interpreter(version: str = sys.version) -> None:
 
 
 def queue_options(
-    concurrency: Concurrency,
-    max_retries: int | None,
-    *,
-    retry: RetryPolicy | None,
-    timeout: float | None,
-    progress_interval: float,
-    threads_per_worker: int | None,
-    max_items_per_worker: int | None,
-    max_memory_per_worker: int | str | None,
-    setup_timeout: float | None,
-    resources: Mapping[str, int | str] | None = None,
-    gpu_env: bool = False,
-    count_cpus: Callable[[], int],
-    count_cores: Callable[[], int] | None = None,
+    asked: GivenOptions, *, count_cpus: Callable[[], int], count_cores: Callable[[], int] | None = None
 ) -> QueueOptions:
-    """Check what `JobQueue` was given; ``count_cpus`` is asked only where ``concurrency`` is None.
+    """What holds for a queue; ``count_cpus`` is asked only where ``concurrency`` is None.
 
-    ``count_cores``: None where the workers are on other machines.
+    ``count_cores``: None where the workers are on other machines. Raises TypeError or ValueError.
     """
-    may_grow = concurrency is None
-    workers = choose_concurrency(concurrency, count_cores)
+    workers = choose_concurrency(asked.concurrency, count_cores)
     if workers is None:
         workers = count_cpus()
         check_concurrency(workers)
-    check_number("progress_interval", progress_interval, low=0)
-    check_timeout(timeout)
-    _check_optional("setup_timeout", setup_timeout)
-    if threads_per_worker is not None:
-        check_number("threads_per_worker", threads_per_worker, low=1, integer=True)
-    if max_items_per_worker is not None:
-        check_number("max_items_per_worker", max_items_per_worker, low=1, integer=True)
-    units = check_resources(resources)
-    sees_its_own = _check_gpu_env(gpu_env, resources)
+    units = check_resources(asked.resources)
+    if asked.gpu_env and "gpu" not in units:
+        raise ValueError(
+            'gpu_env: expected False, or a number of GPUs as in resources={"gpu": 2}, got True and '
+            f"resources={shown(asked.resources)}"
+        )
     return QueueOptions(
         concurrency=workers,
-        retry=choose_policy("JobQueue", max_retries, retry) or RetryPolicy(max_retries=DEFAULT_MAX_RETRIES),
-        timeout=timeout,
-        progress_interval=float(progress_interval),
-        threads_per_worker=threads_per_worker,
-        max_items_per_worker=max_items_per_worker,
-        max_memory_per_worker=memory_limit(max_memory_per_worker),
-        setup_timeout=setup_timeout,
+        retry=choose_policy("JobQueue", asked, RetryPolicy(max_retries=DEFAULT_MAX_RETRIES)),
+        timeout=asked.timeout,
+        progress_interval=asked.progress_interval,
+        threads_per_worker=asked.threads_per_worker,
+        max_items_per_worker=asked.max_items_per_worker,
+        max_memory_per_worker=memory_limit(asked.max_memory_per_worker),
+        setup_timeout=asked.setup_timeout,
         resources=units,
-        gpu_env=sees_its_own,
-        devices=_devices(units["gpu"]) if sees_its_own else (),
-        may_grow=may_grow,
+        gpu_env=asked.gpu_env,
+        devices=_devices(units["gpu"]) if asked.gpu_env else (),
+        may_grow=asked.concurrency is None,
     )
 
 
 def job_options(
-    queue: QueueOptions,
-    *,
-    max_retries: int | None,
-    retry: RetryPolicy | None,
-    timeout: float | None,
-    priority: int,
-    chunksize: int | None,
-    capture_output: bool = False,
-    seed: int | None = None,
-    trace: bool = False,
-    profile: bool = False,
-    max_waiting: int | None = None,
-    is_open: bool = False,
-    max_failures: int | None = None,
-    deadline: float | None = None,
-    concurrency: int | None = None,
+    queue: QueueOptions, asked: GivenOptions, *, where: str = "create_job", count_cores: Callable[[], int] | None = None
 ) -> JobOptions:
-    """Check what `create_job` was given and fold the queue's options in: what is given nearer wins."""
-    check_timeout(timeout)
-    if issubclass(type(priority), bool) or not issubclass(type(priority), int):
-        raise TypeError(f"priority: expected a whole number, got {shown(priority)} of type {type(priority).__name__}")
-    if chunksize is not None:
-        check_number("chunksize", chunksize, low=1, integer=True)
-    check_bool("capture_output", capture_output)
-    check_bool("trace", trace)
-    check_bool("profile", profile)
-    check_bool("open", is_open)
-    if max_failures is not None:
-        check_number("max_failures", max_failures, low=0, integer=True)
-    _check_optional("deadline", deadline)
-    if max_waiting is not None:
-        check_number("max_waiting", max_waiting, low=1, integer=True)
-        if not is_open:
-            raise ValueError(
-                f"max_waiting: expected None for a job that is not open, got {max_waiting}; pass open=True"
-            )
-    if concurrency is not None:
-        check_concurrency(concurrency)
-    policy = choose_policy("create_job", max_retries, retry, delays=queue.retry)
+    """What holds for a job: what is given nearer wins. Raises TypeError or ValueError."""
     return JobOptions(
-        retry=policy or queue.retry,
-        timeout=queue.timeout if timeout is None else timeout,
+        retry=choose_policy(where, asked, queue.retry),
+        timeout=queue.timeout if asked.timeout is None else asked.timeout,
         setup_timeout=queue.setup_timeout,
-        priority=priority,
-        chunksize=chunksize,
-        max_lanes=concurrency,
-        capture_output=capture_output,
-        seed=choose_seed(seed),
-        trace=trace,
-        profile=profile,
-        max_waiting=max_waiting,
-        max_failures=max_failures,
-        deadline=deadline,
+        max_lanes=choose_concurrency(asked.concurrency, count_cores),
+        seed=draw_seed() if asked.seed is None else asked.seed,
+        **while_running(asked),
     )
+
+
+def while_running(asked: GivenOptions) -> dict[str, Any]:
+    """Those of the options that were given, as `JobOptions` has them too."""
+    given = vars(asked)
+    return {name: given[name] for name in _WHILE_RUNNING & given.keys()}
 
 
 def memory_limit(value: int | str | None, platform: str = system.NAME) -> int | None:
@@ -323,16 +412,6 @@ def check_resources(resources: Mapping[str, int | str] | None) -> Mapping[str, i
     return checked
 
 
-def _check_gpu_env(value: bool, resources: Mapping[str, int | str] | None) -> bool:
-    check_bool("gpu_env", value)
-    if value and "gpu" not in (resources or {}):
-        raise ValueError(
-            'gpu_env: expected False, or a number of GPUs as in resources={"gpu": 2}, got True and '
-            f"resources={shown(resources)}"
-        )
-    return value
-
-
 def _devices(units: int) -> tuple[str, ...]:
     """What CUDA calls so many GPUs. Raises ValueError where this process may see fewer."""
     given = os.environ.get(DEVICES_VARIABLE)
@@ -371,23 +450,18 @@ def check_preload(preload: object) -> tuple[str, ...] | Callable[[], object] | N
     return tuple(map(plain, names))
 
 
-def choose_policy(
-    where: str, max_retries: int | None, retry: RetryPolicy | None, delays: RetryPolicy | None = None
-) -> RetryPolicy | None:
-    """The policy given at one level, or None; a bare ``max_retries`` keeps the delays of the level above."""
+def choose_policy(where: str, asked: GivenOptions, above: RetryPolicy) -> RetryPolicy:
+    """The policy that was asked for, or the one ``above``; a bare ``max_retries`` keeps the delays of that."""
+    max_retries, retry = asked.max_retries, asked.retry
     if retry is not None and not isinstance(retry, RetryPolicy):
         raise TypeError(f"retry: expected a RetryPolicy, got {shown(retry)} of type {type(retry).__name__}")
     if max_retries is None:
-        return retry
-    check_number("max_retries", max_retries, low=0, integer=True)
+        return retry or above
     if retry is not None:
         raise ValueError(
             f"{where}: expected max_retries or retry, got both (max_retries={shown(max_retries)}, retry={shown(retry)})"
         )
-    above = delays or RetryPolicy()
-    return RetryPolicy(
-        max_retries, above.base_delay, above.factor, above.max_delay, above.jitter, above.retry_on, above.give_up_on
-    )
+    return replace(above, max_retries=max_retries)
 
 
 def check_address(host: object, port: object, hosts: object) -> tuple[str, int, tuple[str, ...]]:
@@ -405,13 +479,6 @@ def check_address(host: object, port: object, hosts: object) -> tuple[str, int, 
     if not all(isinstance(name, str) for name in names):
         raise TypeError(f"hosts: expected a list of names, got {shown(hosts)} of type {type(hosts).__name__}")
     return host, port, names
-
-
-def check_bool(name: str, value: object) -> bool:
-    """The same value. Raises TypeError unless it is True or False."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{name}: expected True or False, got {shown(value)}")
-    return value
 
 
 def choose_concurrency(
@@ -444,26 +511,8 @@ def check_concurrency(value: int, name: str = "concurrency") -> None:
         raise ValueError(f"{name}: expected at most {MOST_WORKERS:,} workers, got {shown(value)}")
 
 
-def check_timeout(value: float | None) -> None:
-    """Raise TypeError or ValueError unless it is a number of seconds, or None."""
-    _check_optional("timeout", value)
-
-
-def check_prune(job_id: object, gone: object, older_than: float | None) -> None:
+def check_prune(job_id: object, gone: object) -> None:
     """Raise TypeError or ValueError for what `JobQueue.prune` does not take."""
     if job_id is not None:
         check_text("job_id", job_id)
-    if not isinstance(gone, bool):
-        raise TypeError(f"gone: expected True or False, got {shown(gone)}")
-    if older_than is not None:
-        check_number("older_than", older_than, low=0)
-
-
-def check_within(value: float) -> None:
-    """Raise TypeError or ValueError unless it is a number of seconds from 0 up."""
-    check_number("within", value, low=0)
-
-
-def _check_optional(name: str, value: float | None) -> None:
-    if value is not None:
-        check_number(name, value, low=0, exclusive=True)
+    check_bool("gone", gone)

@@ -32,13 +32,13 @@ except ImportError as error:
 from mpqueue._core.state.item_table import Failure
 from mpqueue._dropin.call_stream import CallStream
 from mpqueue._dropin.executor.executor_errors import ExecutorCrashedError, error_of
-from mpqueue._dropin.map.map_options import DROPIN_RETRY
+from mpqueue._dropin.map.map_options import DROPIN_RETRY, pool_options
 from mpqueue._dropin.shared_pool import SharedPool
 from mpqueue._engines.loky.loky_backend import LokyBackend
-from mpqueue._options import JobOptions, check_timeout, choose_policy
+from mpqueue._options import JobOptions
 from mpqueue._os.process.own_forks import in_each_fork
 from mpqueue._parent.lane_protocol import Backend
-from mpqueue._queue.choosing import check_job, choose_backend
+from mpqueue._queue.choosing import choose_backend
 from mpqueue._wire.pickling.packed_functions import FunctionPacker
 from mpqueue._worker.handlers.called import Call
 from mpqueue._worker.handlers.joblib_batch import run_batch
@@ -87,10 +87,11 @@ class MPQueueBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         **options: Any,
     ) -> None:
         self._engine = choose_backend(backend)
-        check_timeout(timeout)
-        check_job(self._engine, JobOptions(CRASH_RETRY, timeout))
-        self._policy = choose_policy("mpqueue backend", max_retries, retry, delays=DROPIN_RETRY) or CRASH_RETRY
-        self._timeout = timeout
+        given = pool_options(
+            "mpqueue backend", max_retries=max_retries, retry=retry, timeout=timeout, backend=self._engine
+        )
+        self._policy = CRASH_RETRY if max_retries is None and retry is None else given.retry
+        self._timeout = given.timeout
         self._workers: _Workers | None = None
         self.parallel: Any = None  #: the `Parallel` that it is for
         super().__init__(**options)

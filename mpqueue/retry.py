@@ -11,6 +11,7 @@ import random
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from mpqueue._durations import seconds_in
 from mpqueue.errors import GiveUp, PicklingError, RemoteError, Retry, shown, text_of, type_name_of, typed
 
 __all__ = [
@@ -57,6 +58,17 @@ def check_number(name: str, value: Any, *, low: float, integer: bool = False, ex
         raise ValueError(f"{name}: expected {kind} {bound}, got {shown(value)}")
 
 
+def check_seconds(name: str, value: float | str, *, exclusive: bool = False) -> float:
+    """The seconds that a number, or a text such as "90s" or "1h30m", means. Raises TypeError or ValueError."""
+    if isinstance(value, str):
+        try:
+            value = seconds_in(value)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+    check_number(name, value, low=0, exclusive=exclusive)
+    return float(value)
+
+
 def _is_finite(value: float) -> bool:
     try:
         return math.isfinite(value)
@@ -70,7 +82,8 @@ class RetryPolicy:
 
     ``max_retries`` counts the tries after the first: with 3, an item is tried at most 4 times. The delay before
     retry *k* (from 1) is ``base_delay * factor ** (k - 1)`` seconds, at most ``max_delay``, and is then moved by at
-    most ``jitter`` (0 to 1) of itself, evenly in both directions. Only errors of the types ``retry_on`` are retried,
+    most ``jitter`` (0 to 1) of itself, evenly in both directions. Both may be texts, such as ``"5m"``. Only errors of
+    the types ``retry_on`` are retried,
     and none of ``give_up_on``. ``SystemExit``, ``KeyboardInterrupt`` and other types outside `Exception` are retried
     under the default ``retry_on``. A waiting item holds no worker.
 
@@ -78,19 +91,19 @@ class RetryPolicy:
     """
 
     max_retries: int = 3
-    base_delay: float = 2.0
+    base_delay: float | str = 2.0
     factor: float = 2.0
-    max_delay: float | None = None
+    max_delay: float | str | None = None
     jitter: float = 0.0
     retry_on: ErrorTypes | type[BaseException] = (Exception,)
     give_up_on: ErrorTypes | type[BaseException] = ()
 
     def __post_init__(self) -> None:
         check_number("max_retries", self.max_retries, low=0, integer=True)
-        check_number("base_delay", self.base_delay, low=0)
+        object.__setattr__(self, "base_delay", check_seconds("base_delay", self.base_delay))
         check_number("factor", self.factor, low=0)
         if self.max_delay is not None:
-            check_number("max_delay", self.max_delay, low=0)
+            object.__setattr__(self, "max_delay", check_seconds("max_delay", self.max_delay))
         check_number("jitter", self.jitter, low=0)
         if self.jitter > 1:
             raise ValueError(f"jitter: expected a fraction from 0 to 1, got {shown(self.jitter)}")
@@ -100,10 +113,10 @@ class RetryPolicy:
     def delay(self, retry: int, rng: random.Random) -> float:
         """Seconds to wait before retry number ``retry`` (from 1)."""
         try:
-            delay = self.base_delay * self.factor ** (retry - 1)
+            delay: float = float(self.base_delay) * self.factor ** (retry - 1)
         except OverflowError:
             delay = MAX_DELAY if self.base_delay else 0.0
-        delay = min(delay, MAX_DELAY if self.max_delay is None else self.max_delay, MAX_DELAY)
+        delay = min(delay, MAX_DELAY if self.max_delay is None else float(self.max_delay), MAX_DELAY)
         if self.jitter:
             delay *= 1.0 + self.jitter * (2.0 * rng.random() - 1.0)
         return delay

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from mpqueue._cli.options.durations import duration
+from mpqueue._cli.options.declared_flags import duration
 from mpqueue._cli.usage import coloured, say
 from mpqueue._os.main_thread_waits import join_long
 from mpqueue._os.monotonic import monotonic

@@ -11,7 +11,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from mpqueue._cli.early_end import EarlyEnd, add_options
-from mpqueue._cli.options.durations import duration
+from mpqueue._cli.options.declared_flags import duration
 from mpqueue._cli.outputs import ROW, StdoutRows, open_output, rows_on_stdout
 from mpqueue._cli.run_command import (
     RAW_CSV,
@@ -23,7 +23,6 @@ from mpqueue._cli.run_command import (
     progress_of,
     say_drained,
     say_end,
-    seconds,
     workers,
 )
 from mpqueue._cli.usage import Exit, OutputError, UsageError, coloured, say, tell
@@ -68,8 +67,8 @@ def add_command(commands: Parsers) -> None:
     parser = _add(commands, "retry", retry, "run the failed items of a journal again, or what is left of a job")
     parser.add_argument("-j", "--jobs", type=workers, metavar="N", help=WORKERS)
     parser.add_argument("--retries", type=count_or_none, default=3, metavar="N", help="tries after the first (3)")
-    parser.add_argument("--retry-delay", type=seconds, default=2.0, metavar="S", help="seconds before the first (2)")
-    parser.add_argument("--timeout", type=seconds, metavar="S", help="seconds that one try may take")
+    parser.add_argument("--retry-delay", type=duration, default=2.0, metavar="T", help="time before the first (2s)")
+    parser.add_argument("--timeout", type=duration, metavar="T", help="time that one try may take")
     add_options(parser)
     parser.add_argument("--progress", action=argparse.BooleanOptionalAction, help="show a bar (on a terminal only)")
     parser = _add(commands, "export", export, "write the items of a job in a journal as rows")

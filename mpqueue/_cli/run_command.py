@@ -18,12 +18,13 @@ from mpqueue._cli.function_names import load_function
 from mpqueue._cli.inputs import KINDS, of_files, read_items
 from mpqueue._cli.more_functions import take_functions
 from mpqueue._cli.options.backend_option import open_backend
-from mpqueue._cli.options.durations import duration
+from mpqueue._cli.options.declared_flags import add_flags, duration, given_flags
 from mpqueue._cli.options.needs_options import add_needs, merged
 from mpqueue._cli.options.profile_option import add_profile, write_profile
 from mpqueue._cli.outputs import StdoutRows, open_output
 from mpqueue._cli.usage import Exit, UsageError, VisibleFormatter, coloured, say, say_error, tell
 from mpqueue._core.state.item_table import ItemTable, make_table
+from mpqueue._declared import At
 from mpqueue._options import Concurrency
 from mpqueue._os.monotonic import monotonic
 from mpqueue._os.process.shell_words import quoted
@@ -36,7 +37,7 @@ from mpqueue._queue.job_items import JobItem
 from mpqueue._queue.job_queue import JobQueue
 from mpqueue._queue.recorded.item_keys import content_key, file_key
 from mpqueue._queue.recorded.job_plan import plan
-from mpqueue._queue.recorded.record_options import RECORD_OPTIONS, REDO, RecordOptions, Redo
+from mpqueue._queue.recorded.record_options import REDO, RecordOptions, Redo
 from mpqueue._queue.run import JobRun
 from mpqueue._text import label, visible
 from mpqueue.errors import HandlerPicklingError, MPQueueError, QueueClosedError, SinkError, WorkerStartError, shown
@@ -108,9 +109,8 @@ def _add_work(parser: argparse.ArgumentParser) -> None:
         help="called once in each worker; the handler also gets its return value",
     )
     add("--retries", type=count_or_none, default=3, metavar="N", help="tries after the first (default: 3)")
-    add("--retry-delay", type=seconds, default=2.0, metavar="S", help="seconds before the first retry; the pause "
+    add("--retry-delay", type=duration, default=2.0, metavar="T", help="time before the first retry; the pause "
         "doubles each time (default: 2)")  # fmt: skip
-    add("--timeout", type=seconds, metavar="S", help="seconds that one try may take")
     add("--journal", metavar="run.db", help="record how each item ends in this file: after an interruption, the same "
         "command runs only what is missing or new")  # fmt: skip
     add("--key", choices=("file", "content", "value"), help="how a journal knows that an item has changed: by its "
@@ -121,10 +121,9 @@ def _add_work(parser: argparse.ArgumentParser) -> None:
         "everything runs again; with a version, there is no warning about changed code")  # fmt: skip
     add("--plan", action="store_true", help="print which items would run, by the journal, and run nothing")
     add_dry_run(parser)
-    add("--max-failures", type=count_or_none, metavar="N", help="stop when more items than that have failed")
-    add("--deadline", type=duration, metavar="T", help="start no more items after this time; running items may finish")
     add("--cost", choices=("size", "recorded"), help="which items run first: the largest files, or those that "
         "took longest in the last run by the journal (default: in their order)")  # fmt: skip
+    add_flags(add)
     add_needs(parser)
     add_options(parser)
     add("--on-error", choices=("continue", "stop", "skip"), default="continue", help="if items fail for good: continue "
@@ -140,7 +139,6 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         "error, error_type, result, traceback, stdout, stderr, or keys of the result or the item")  # fmt: skip
     add("--label", metavar="KEY", help="the key of items that names them in messages, logs and on the page (default: "
         "name, path, url or id; for other items, their text)")  # fmt: skip
-    add("--capture-output", action="store_true", help="keep what items write to stdout and stderr in their rows")
     add("--progress", action=argparse.BooleanOptionalAction, help="show a bar (default: if stderr is a terminal)")
     add_profile(parser)
     add("--dashboard", action="store_true", help="serve a live page of the run on this machine; its address is printed")
@@ -222,9 +220,6 @@ def _job(
             items,
             handler,
             setup=setup,
-            capture_output=args.capture_output,
-            max_failures=args.max_failures,
-            deadline=args.deadline,
             cost=_size_of if args.cost == "size" else args.cost,
             cpus=args.cpus,
             memory=args.memory,
@@ -232,7 +227,8 @@ def _job(
             results=sink,
             label=args.label,
             profile=args.profile is not None,
-            **{name: getattr(record, name) for name in RECORD_OPTIONS},
+            **_recorded(record),
+            **given_flags(args, At.JOB),
         )
     except (HandlerPicklingError, TypeError, ValueError, OSError) as error:
         raise UsageError(str(error)) from None
@@ -264,12 +260,11 @@ def _stages(
                 handlers,
                 id=job_id,
                 progress=progress_of(args.progress),
-                max_failures=args.max_failures,
-                deadline=args.deadline,
                 results=sink,
                 label=args.label,
                 profile=args.profile is not None,
-                **{name: getattr(record, name) for name in RECORD_OPTIONS},
+                **_recorded(record),
+                **given_flags(args, At.STAGES),
             )
         except (HandlerPicklingError, TypeError, ValueError) as error:
             raise UsageError(str(error)) from None
@@ -283,11 +278,10 @@ def _open_queue(args: argparse.Namespace, policy: RetryPolicy) -> JobQueue:
         return JobQueue(
             args.jobs,
             retry=policy,
-            timeout=args.timeout,
             journal=args.journal,
             backend=backend,
             resources=merged(args.resources),
-            gpu_env=args.gpu_env,
+            **given_flags(args, At.QUEUE),
         )
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from None
@@ -312,6 +306,11 @@ def _record_options(args: argparse.Namespace, items: list[Any]) -> RecordOptions
     elif names:
         redo = _ids_of(names, items, args.label)
     return RecordOptions(update=True, key=_key_of(args), version=args.handler_version, redo=redo)
+
+
+def _recorded(record: RecordOptions) -> dict[str, Any]:
+    """The same as options of a job."""
+    return {"update": record.update, "key": record.key, "version": record.version, "redo": record.redo}
 
 
 def _ids_of(names: Sequence[str], items: list[Any], chosen: str | None) -> list[Hashable]:
@@ -631,11 +630,6 @@ def count(text: str) -> int:
 def count_or_none(text: str) -> int:
     """A number of things. Raises ArgumentTypeError."""
     return _number(text, int, 0, "a whole number from 0 up")
-
-
-def seconds(text: str) -> float:
-    """A time. Raises ArgumentTypeError."""
-    return _number(text, float, 0, "a number of seconds")
 
 
 def _number(text: str, kind: type[N], low: int, what: str) -> N:

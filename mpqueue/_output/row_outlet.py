@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from mpqueue._core.state.item_table import Elsewhere, ItemTable
 from mpqueue._output.export import (
@@ -67,6 +67,10 @@ class Sink(Protocol):
     def close(self) -> object:
         """All rows were written."""
         ...
+
+
+#: What happens to what handlers return.
+Results = Literal["keep", "discard"] | Sink
 
 
 def check_sink(results: Any, journal: str | None) -> None:

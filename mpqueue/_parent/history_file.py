@@ -242,7 +242,7 @@ class PlainWriter:
             "sealed": book.sealed,
             "listed": book.listed,
             "options": {
-                **{name: getattr(options, name) for name in options.__slots__ if name not in _NOT_OPTIONS},
+                **{name: getattr(options, name) for name in vars(options) if name not in _NOT_OPTIONS},
                 "max_retries": retry.max_retries,
                 "base_delay": retry.base_delay,
                 "factor": retry.factor,

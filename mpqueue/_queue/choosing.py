@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mpqueue._core.capabilities import Capabilities
 from mpqueue._core.state.item_table import DISCARD
 from mpqueue._engines.loky.loky_backend import LokyBackend
-from mpqueue._options import JobOptions, QueueOptions
+from mpqueue._options import GivenOptions, JobOptions, QueueOptions
 from mpqueue._parent.lane_protocol import Backend
 from mpqueue._plain import plain
 from mpqueue._wire.pickling.script import Script, script_here
@@ -17,7 +17,6 @@ from mpqueue.errors import shown
 if TYPE_CHECKING:
     from mpqueue._core.state.item_table import ItemTable
     from mpqueue._core.state.needs.resources import JobNeeds
-    from mpqueue._core.state.needs.stated import Amount, Size, Uses
 
 
 def choose_backend(backend: str | Backend) -> Backend:
@@ -114,7 +113,7 @@ def check_job(backend: Backend, options: JobOptions) -> None:
 
 
 def choose_needs(
-    given: tuple[Amount | None, Size | None, Uses | None],
+    asked: GivenOptions,
     table: ItemTable | None,
     options: QueueOptions,
     backend: Backend,
@@ -125,12 +124,12 @@ def choose_needs(
     ``table``: None, where the items are to come.
     Raises TypeError or ValueError, and what the functions raise.
     """
-    if given == (None, None, None):
+    if asked.cpus is None and asked.memory is None and asked.uses is None:
         return None
     from mpqueue._core.state.needs.stated import StatedNeeds, Supply, check_needs  # which few programs need
     from mpqueue._parent.surroundings.memory_supply import memory_supply
 
-    stated = StatedNeeds(*given)
+    stated = StatedNeeds(asked.cpus, asked.memory, asked.uses)
     for name, value in (("cpus", stated.cpus), ("memory", stated.memory)):
         able = backend.capabilities
         if value is not None and not (able.own_processes and able.is_here):

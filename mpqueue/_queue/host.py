@@ -12,7 +12,7 @@ from mpqueue._core.messages import LanesWanted, Message
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import LaneState
-from mpqueue._options import JobOptions, QueueOptions
+from mpqueue._options import GivenOptions, JobOptions, QueueOptions, choose_concurrency
 from mpqueue._output.progress import Showing, ShowProgress
 from mpqueue._parent.lane_protocol import Backend
 from mpqueue._parent.machinery import Engine
@@ -30,7 +30,7 @@ from mpqueue.errors import QueueClosedError
 
 if TYPE_CHECKING:
     from mpqueue._parent.journal.recorder import Recording
-    from mpqueue._queue.growing.stages import PipelineOptions, Stage
+    from mpqueue._queue.growing.stages import Stage
     from mpqueue._queue.job_queue import JobQueue
 
 T = TypeVar("T")
@@ -125,14 +125,15 @@ class QueueHost:
         """Like `start_table`, for a job that the journal knows by this id, or will. Raises `JournalError`."""
         self.closer.check_open("start a job")
         travels = self._backend.capabilities.handlers_travel
-        new = NewJob(job_id, table, options, handler, None, seed_given=seed_given, travels=travels)
+        asked = GivenOptions(seed=options.seed if seed_given else None)
+        new = NewJob(job_id, table, options, handler, asked, travels=travels)
         return self._start(self.jobs.add(new.book, new, record), on_ended, showing)
 
     def start_stages(
         self,
         items: Iterable[Any],
         stages: Sequence[Stage | Callable[..., Any]],
-        options: PipelineOptions,
+        asked: GivenOptions,
         defaults: QueueOptions,
         *,
         progress: ShowProgress = False,
@@ -150,8 +151,10 @@ class QueueHost:
         queue = self._queue()
         assert queue is not None
         job_id = f"call-{number}"
-        concurrency = options.concurrency or max(queue.concurrency, self.engine.count_lanes() or 0)
-        head, _ = make_pipeline(job_id, items, stages, options, defaults, self._backend, concurrency, listed=False)
+        cores = getattr(self._backend, "count_cores", None)
+        workers = choose_concurrency(asked.concurrency, cores)
+        concurrency = workers or max(queue.concurrency, self.engine.count_lanes() or 0)
+        head, _ = make_pipeline(job_id, items, stages, asked, defaults, self._backend, concurrency, listed=False)
         head.number = number
         for job in head.family[1:]:
             job.number = self.jobs.next_number()

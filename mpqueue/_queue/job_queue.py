@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import weakref
-from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypedDict, TypeVar, Union, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypeVar, Unpack, overload
 
 from mpqueue import _options as checks
-from mpqueue._call_checks import check_calls, check_items, names_options, no_such_attribute, no_such_option
+from mpqueue._call_checks import check_calls, check_items, no_such_attribute
 from mpqueue._core.messages import ItemsDropped, JobCancelled, JobPaused, JobResumed, JobSealed, LanesResized, Message
 from mpqueue._core.state.item_table import ItemTable, make_table
 from mpqueue._core.state.job_book import JobBook
+from mpqueue._declared import At, check_names, read, takes
+from mpqueue._options import GivenOptions, JobOptions
 from mpqueue._output.progress import Showing, ShowProgress, check_progress
-from mpqueue._parent.lane_protocol import Backend
 from mpqueue._parent.listeners import SafeEmitter
 from mpqueue._parent.machinery import Engine
 from mpqueue._queue.announcer import Announcer
@@ -34,87 +34,29 @@ from mpqueue._queue.host import QueueHost
 from mpqueue._queue.job import Job
 from mpqueue._queue.job_items import JobItem, positions_of
 from mpqueue._queue.live_pages import LivePages, QueueView
-from mpqueue._queue.new_job import Cost, NewJob, check_cost
+from mpqueue._queue.new_job import NewJob, check_cost
 from mpqueue._queue.open_runs import JobStarter, OpenRuns
-from mpqueue._queue.recorded.record_options import RECORD_OPTIONS, check_open_record, record_options
+from mpqueue._queue.recorded.record_options import check_open_record, record_options
 from mpqueue._queue.registry import Registry
 from mpqueue._queue.run import JobRun
 from mpqueue._wire.ids import IdRule
-from mpqueue._wire.item_labels import Label, check_label
+from mpqueue._wire.item_labels import check_label
 from mpqueue._wire.pickling.packed_handler import PackedHandler, Travels, pack_handler
 from mpqueue._wire.pickling.script import Script
 from mpqueue.errors import JobNotFoundError, JobStateError, QueueClosedError, shown
-from mpqueue.retry import RetryPolicy
+from mpqueue.retry import check_seconds
 from mpqueue.status import OVER, Pruned, QueueStats
 
 if TYPE_CHECKING:
-    from mpqueue._core.state.needs.stated import Amount, Size, Uses
+    from mpqueue._keywords import JobKeywords, QueueKeywords, RunKeywords, StagesKeywords
     from mpqueue._live_page.server import Page
-    from mpqueue._output.row_outlet import Sink
     from mpqueue._queue.growing.stages import Stage
     from mpqueue._queue.recorded.job_plan import JobPlan
-    from mpqueue._queue.recorded.record_options import Redo
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-#: What happens to what handlers return.
-Results = Union[Literal["keep", "discard"], "Sink"]
 _NOTHING: Any = object()  #: no items, or no handler, were named
-
-
-class JobKeywords(TypedDict, total=False):
-    """The options of `create_job`, for the type checker."""
-
-    max_retries: int | None
-    retry: RetryPolicy | None
-    timeout: float | None
-    priority: int
-    chunksize: int | None
-    capture_output: bool
-    seed: int | None
-    strict: bool
-    update: bool
-    key: Callable[[Any], bytes | str] | None
-    version: str | None
-    redo: Redo
-    trace: bool
-    profile: bool
-    max_failures: int | None
-    deadline: float | None
-    cost: Cost
-    replace: bool
-    cpus: Amount | None
-    memory: Size | None
-    uses: Uses | None
-    results: Results
-    concurrency: int | None
-    label: Label
-
-
-class RunKeywords(JobKeywords, total=False):
-    """The options of `run`, for the type checker."""
-
-    open: bool
-    max_waiting: int | None
-
-
-class StagesKeywords(TypedDict, total=False):
-    """The options of `run_stages` that are also `create_job`'s, for the type checker."""
-
-    priority: int
-    seed: int | None
-    max_failures: int | None
-    deadline: float | None
-    trace: bool
-    profile: bool
-    results: Results
-    label: Label
-    strict: bool
-    update: bool
-    key: Callable[[Any], bytes | str] | None
-    version: str | None
-    redo: Redo
 
 
 def _bring_home(error: BaseException, job: Job) -> None:
@@ -126,17 +68,6 @@ def _bring_home(error: BaseException, job: Job) -> None:
             f"mpqueue: job {job.id!r} is cancelled; {job.completed} of its {job.total} items have completed: see "
             "queue.last_job"
         )
-
-
-#: All names of options of a job.
-_JOB_OPTIONS = frozenset({*JobKeywords.__annotations__, "setup", "open", "max_waiting"})
-
-
-def _check_names(method: str, options: Mapping[str, Any], more: Sequence[str] = ()) -> None:
-    """Raise TypeError for one that is none of a job's options; the method has ``more``."""
-    for name in options:
-        if name not in _JOB_OPTIONS:
-            raise no_such_option(f"JobQueue.{method}", name, [*_JOB_OPTIONS, *more])
 
 
 #: What users of other libraries look for in a queue, and what does that.
@@ -187,59 +118,35 @@ class JobQueue(SafeEmitter):
     can't be used, NotImplementedError under Cygwin and on free-threaded builds of Python.
     """
 
-    @names_options("JobQueue")
+    @takes(GivenOptions, At.QUEUE)
     def __init__(
-        self,
-        concurrency: checks.Concurrency = 3,
-        max_retries: int | None = None,
-        *,
-        retry: RetryPolicy | None = None,
-        timeout: float | None = None,
-        progress_interval: float = 0.0,
-        threads_per_worker: int | None = None,
-        max_items_per_worker: int | None = None,
-        max_memory_per_worker: int | str | None = None,
-        setup_timeout: float | None = None,
-        journal: str | os.PathLike[str] | None = None,
-        backend: str | Backend = "loky",
-        initializer: Callable[[], object] | None = None,
-        preload: Sequence[str] | Callable[[], object] | None = None,
-        resources: Mapping[str, int | str] | None = None,
-        gpu_env: bool = False,
+        self, concurrency: checks.Concurrency = 3, max_retries: int | None = None, **options: Unpack[QueueKeywords]
     ) -> None:
+        given = {"concurrency": concurrency, "max_retries": max_retries, **options}
+        asked = read(GivenOptions, At.QUEUE, "JobQueue", given)
         super().__init__()
         checks.check_platform()
         checks.check_interpreter()
-        self._backend = choose_backend(backend)
+        self._backend = choose_backend(asked.backend)
         self._options = checks.queue_options(
-            concurrency,
-            max_retries,
-            retry=retry,
-            timeout=timeout,
-            progress_interval=progress_interval,
-            threads_per_worker=threads_per_worker,
-            max_items_per_worker=max_items_per_worker,
-            max_memory_per_worker=max_memory_per_worker,
-            setup_timeout=setup_timeout,
-            resources=resources,
-            gpu_env=gpu_env,
+            asked,
             count_cpus=self._backend.count_workers,
             count_cores=getattr(self._backend, "count_cores", None),
         )
-        first = checks.check_preload(preload)
+        first = checks.check_preload(asked.preload)
         script = first if isinstance(first, Script) else None  # a drop-in's, which no engine has to fork for
         check_queue(
             self._backend,
             self._options,
-            has_initializer=initializer is not None,
+            has_initializer=asked.initializer is not None,
             has_preload=first is not None and script is None,
         )
         packed = None
-        if initializer is not None:
+        if asked.initializer is not None:
             travels = self._backend.capabilities.handlers_travel
             packed = pack_handler(
                 "initializer",
-                initializer,
+                asked.initializer,
                 None,
                 IdRule.POSITION,
                 travels=travels,
@@ -251,7 +158,9 @@ class JobQueue(SafeEmitter):
             if callable(first) and not isinstance(first, Script)
             else first
         )
-        self._engine = Engine(self._options, self._backend, packed, journal=journal_path(journal), preload=imports)
+        self._engine = Engine(
+            self._options, self._backend, packed, journal=journal_path(asked.journal), preload=imports
+        )
         self._jobs = Registry(self._engine, self._options, self._backend)
         self._runs = OpenRuns(self._engine)
         self._pages = LivePages()
@@ -398,40 +307,9 @@ class JobQueue(SafeEmitter):
         max_waiting: int | None = None,
         **options: Unpack[JobKeywords],
     ) -> Job[T, R]: ...
-    @names_options("JobQueue.create_job")
+    @takes(GivenOptions, At.JOB)
     def create_job(
-        self,
-        id: str,
-        items: Iterable[Any] = _NOTHING,
-        handler: Callable[..., Any] = _NOTHING,
-        *,
-        setup: Callable[[], Any] | None = None,
-        max_retries: int | None = None,
-        retry: RetryPolicy | None = None,
-        timeout: float | None = None,
-        priority: int = 0,
-        chunksize: int | None = None,
-        capture_output: bool = False,
-        seed: int | None = None,
-        strict: bool = False,
-        update: bool = False,
-        key: Callable[[Any], bytes | str] | None = None,
-        version: str | None = None,
-        redo: Redo = None,
-        trace: bool = False,
-        profile: bool = False,
-        max_failures: int | None = None,
-        deadline: float | None = None,
-        cost: Cost = None,
-        replace: bool = False,
-        cpus: Amount | None = None,
-        memory: Size | None = None,
-        uses: Uses | None = None,
-        results: Results = "keep",
-        concurrency: int | None = None,
-        label: Label = None,
-        open: bool = False,
-        max_waiting: int | None = None,
+        self, id: str, items: Iterable[Any] = _NOTHING, handler: Callable[..., Any] = _NOTHING, **options: Any
     ) -> Job:
         """Create a job without starting it.
 
@@ -504,80 +382,58 @@ class JobQueue(SafeEmitter):
         """
         self._closer.check_open("create a job")
         job_id = checks.check_text("id", id)
-        if handler is _NOTHING or (items is _NOTHING and not open):
+        asked = read(GivenOptions, At.JOB, "JobQueue.create_job", options, ("id", "items", "handler"))
+        if handler is _NOTHING or (items is _NOTHING and not asked.open):
             raise TypeError(
                 f"create_job: expected items and a handler, got no {'handler' if handler is _NOTHING else 'items'}"
             )
-        options = checks.job_options(
-            self._options,
-            max_retries=max_retries,
-            retry=retry,
-            timeout=timeout,
-            priority=priority,
-            chunksize=chunksize,
-            capture_output=capture_output,
-            seed=seed,
-            trace=trace,
-            profile=profile,
-            max_waiting=max_waiting,
-            is_open=open,
-            max_failures=max_failures,
-            deadline=deadline,
-            concurrency=concurrency,
-        )
-        record = record_options(strict=strict, update=update, key=key, version=version, redo=redo)
-        if setup is None or callable(setup):
-            check_calls(handler, with_state=setup is not None)
+        return self._create(job_id, items, handler, asked)
+
+    def _create(self, job_id: str, items: Iterable[Any], handler: Callable[..., Any], asked: GivenOptions) -> Job:
+        options = self._job_options(asked)
+        record = record_options(asked)
+        if asked.setup is None or callable(asked.setup):
+            check_calls(handler, with_state=asked.setup is not None)
         check_job(self._backend, options)
-        if checks.check_bool("replace", replace):
+        if asked.replace:
             self._jobs.check_replaceable(job_id)
         else:
             self._jobs.check_free(job_id)
         recorder = self._engine.recorder
-        has_journal = recorder is not None
-        sink = choose_sink(results, None if recorder is None else recorder.journal.path)
-        check_label(label)
-        check_cost(cost, is_open=open, has_journal=has_journal)
-        if open:
+        sink = choose_sink(asked.results, None if recorder is None else recorder.journal.path)
+        check_label(asked.label)
+        check_cost(asked, has_journal=recorder is not None)
+        if asked.open:
             check_open_record(record)
+        elif asked.max_waiting is not None:
+            raise ValueError(
+                f"max_waiting: expected None for a job that is not open, got {asked.max_waiting}; pass open=True"
+            )
         began = self._engine.clock.now()
         check_items(items)
-        table = make_table(items) if not open else _make_growing(() if items is _NOTHING else items)
-        read = self._engine.clock.now()
-        known = None if open else table
-        needs = choose_needs((cpus, memory, uses), known, self._options, self._backend, self.concurrency)
+        table = make_table(items) if not asked.open else _make_growing(() if items is _NOTHING else items)
+        read_at = self._engine.clock.now()
+        needs = choose_needs(asked, None if asked.open else table, self._options, self._backend, self.concurrency)
         travels = self._backend.capabilities.handlers_travel
-        seed_given = seed is not None
-        kind = _new_open_job() if open and has_journal else NewJob
-        new = kind(
-            job_id,
-            table,
-            options,
-            handler,
-            setup,
-            seed_given=seed_given,
-            travels=travels,
-            is_open=open,
-            cost=cost,
-            results=sink,
-            needs=needs,
-            label=label,
-        )
+        kind = _new_open_job() if asked.open and recorder is not None else NewJob
+        new = kind(job_id, table, options, handler, asked, travels=travels, results=sink, needs=needs)
         packed: PackedHandler = new.book.handler
-        new.book.timings.items_read(read - began)
-        new.book.timings.handler_packed(self._engine.clock.now() - read, packed.size, packed.weight, packed.name)
-        if replace:
+        new.book.timings.items_read(read_at - began)
+        new.book.timings.handler_packed(self._engine.clock.now() - read_at, packed.size, packed.weight, packed.name)
+        if asked.replace:
             self._jobs.let_go(job_id)
         job = self._last_job = self._jobs.add(new.book, new, record).job
         return job
 
+    def _job_options(self, asked: GivenOptions) -> JobOptions:
+        return checks.job_options(self._options, asked, count_cores=getattr(self._backend, "count_cores", None))
+
+    @takes(GivenOptions, At.JOB)
     def plan_job(
         self,
         id: str,
         items: Iterable[Any],
         handler: Callable[..., Any],
-        *,
-        setup: Callable[[], Any] | None = None,
         **options: Unpack[JobKeywords],
     ) -> JobPlan:
         """What `create_job` with the same arguments, and ``update=True``, would find: writes nothing, runs nothing.
@@ -589,26 +445,20 @@ class JobQueue(SafeEmitter):
         from mpqueue._queue.recorded.job_plan import plan  # of a job that may never run
 
         self._closer.check_open("plan a job")
-        _check_names("plan_job", options)
-        named: Mapping[str, object] = options
-        if checks.check_bool("open", named.get("open", False)):
+        asked = read(GivenOptions, At.JOB, "JobQueue.plan_job", options, ("id", "items", "handler"))
+        if asked.open:
             raise ValueError(
                 "open: expected a job with a list of items to plan, got an open one: which items it runs is known only "
                 "when it has been sealed"
             )
-        record = {name: value for name, value in options.items() if name in RECORD_OPTIONS}
-        beside = {*record, "open", "cost", "results", "replace", "cpus", "memory", "uses", "label"}
-        rest = {name: value for name, value in options.items() if name not in beside}
-        defaults = {"max_retries": None, "retry": None, "timeout": None, "priority": 0, "chunksize": None}
-        given = checks.job_options(self._options, **{**defaults, **rest})  # type: ignore[arg-type]
+        record, given = record_options(asked), self._job_options(asked)
         recorder = self._engine.recorder
         check_items(items)
         table, journal = make_table(items), None if recorder is None else recorder.journal
         reader, recorded = (None, None) if journal is None else (journal.reader, journal.find(id))
-        checked = record_options(**record)  # type: ignore[arg-type]
         return plan(
-            reader, recorded, table, (handler, setup), checked,
-            max_retries=given.retry.max_retries, wants_results=not discards(options.get("results")),
+            reader, recorded, table, (handler, asked.setup), record,
+            max_retries=given.retry.max_retries, wants_results=not discards(asked.results),
         )  # fmt: skip
 
     def add_items(self, job_id: str | Job, items: Iterable[Any], *, wait: bool = True) -> int:
@@ -740,6 +590,7 @@ class JobQueue(SafeEmitter):
         setup: Callable[[], Any],
         **options: Unpack[RunKeywords],
     ) -> Job[T, R]: ...
+    @takes(GivenOptions, At.JOB)
     def run(
         self,
         items: Iterable[Any],
@@ -758,7 +609,7 @@ class JobQueue(SafeEmitter):
         `last_job`, which the exception has as ``job``.
         """
         self._host.check_waiting_allowed("queue.run()")
-        _check_names("run", options, ("id", "progress"))
+        check_names(GivenOptions, At.JOB, "JobQueue.run", options, ("id", "progress"))
         check_progress(progress)
         job_id = self._jobs.free_id() if id is None else id
         self.create_job(job_id, items, handler, **options)
@@ -771,7 +622,7 @@ class JobQueue(SafeEmitter):
             self._starter.take_back_sink(held.book)
             raise
 
-    @names_options("JobQueue.start_stages")
+    @takes(GivenOptions, At.STAGES)
     def start_stages(
         self,
         items: Iterable[Any],
@@ -779,43 +630,25 @@ class JobQueue(SafeEmitter):
         *,
         id: str | None = None,
         progress: ShowProgress = False,
-        priority: int = 0,
-        seed: int | None = None,
-        max_failures: int | None = None,
-        deadline: float | None = None,
-        trace: bool = False,
-        profile: bool = False,
-        results: Results = "keep",
-        label: Label = None,
-        strict: bool = False,
-        update: bool = False,
-        key: Callable[[Any], bytes | str] | None = None,
-        version: str | None = None,
-        redo: Redo = None,
+        **options: Unpack[StagesKeywords],
     ) -> JobRun:
         """`run_stages` without the wait: returns the run at once. Raises what that raises before anything runs."""
-        from mpqueue._queue.growing.stages import PipelineOptions, make_pipeline  # most programs have none
+        from mpqueue._queue.growing.stages import make_pipeline  # most programs have none
 
         self._closer.check_open("start a job")
         check_progress(progress)
-        record = record_options(strict=strict, update=update, key=key, version=version, redo=redo)
+        asked = read(GivenOptions, At.STAGES, "JobQueue.start_stages", options, ("items", "stages", "id", "progress"))
+        record = record_options(asked)
         recorder = self._engine.recorder
         job_id = self._jobs.free_id() if id is None else checks.check_text("id", id)
         self._jobs.check_free(job_id)
-        check_label(label)
-        options = PipelineOptions(
-            priority,
-            seed,
-            max_failures,
-            deadline,
-            trace,
-            profile,
-            results=choose_sink(results, None if recorder is None else recorder.journal.path),
-            label=label,
+        check_label(asked.label)
+        sink = choose_sink(asked.results, None if recorder is None else recorder.journal.path)
+        head, named = make_pipeline(
+            job_id, items, stages, asked, self._options, self._backend, self.concurrency, sink=sink
         )
-        head, named = make_pipeline(job_id, items, stages, options, self._options, self._backend, self.concurrency)
         held = self._jobs.add(
-            head, None if recorder is None else _new_pipeline(head, named, seed_given=seed is not None), record
+            head, None if recorder is None else _new_pipeline(head, named, seed_given=asked.seed is not None), record
         )
         run = JobRun(held, self)
         try:
@@ -826,6 +659,7 @@ class JobQueue(SafeEmitter):
         self._last_job = held.job
         return run
 
+    @takes(GivenOptions, At.STAGES)
     def run_stages(
         self,
         items: Iterable[Any],
@@ -1065,7 +899,9 @@ class JobQueue(SafeEmitter):
         if self._last_job is not None and self._last_job.id == cleared:
             self._last_job = None  # what it holds goes with it
 
-    def prune(self, job_id: str | Job | None = None, *, gone: bool = True, older_than: float | None = None) -> Pruned:
+    def prune(
+        self, job_id: str | Job | None = None, *, gone: bool = True, older_than: float | str | None = None
+    ) -> Pruned:
         """Make the journal smaller: of one job, or of all but those that are running, paused or just being created.
 
         Rows of a job are written anew, few instead of many. With ``gone``, the outcomes of items that are not in the
@@ -1082,8 +918,9 @@ class JobQueue(SafeEmitter):
         """
         self._closer.check_open("prune its journal")
         pruned = None if job_id is None else self._jobs.id_of(job_id)
-        checks.check_prune(pruned, gone, older_than)
-        return self._jobs.prune(pruned, gone=gone, older_than=older_than)
+        checks.check_prune(pruned, gone)
+        age = None if older_than is None else check_seconds("older_than", older_than)
+        return self._jobs.prune(pruned, gone=gone, older_than=age)
 
     def serve(self, host: str = "127.0.0.1", port: int = 0, *, hosts: Iterable[str] = ()) -> Page:
         """Serve a live page of this queue's jobs, on a thread of its own; returns at once, with a `Page`.
@@ -1127,7 +964,7 @@ class JobQueue(SafeEmitter):
         """
         self._closer.close(self, wait=wait, kill=kill)
 
-    def drain(self, within: float = 30.0) -> None:
+    def drain(self, within: float | str = 30.0) -> None:
         """End the queue so that a journal's next run goes on: no new item starts, running ones have ``within`` seconds.
 
         What still runs then is taken back: its worker is killed, and it loses no attempt. Jobs end as ``cancelled``, or
@@ -1136,16 +973,15 @@ class JobQueue(SafeEmitter):
         takes everything back at once. Cuts a `close` or a `drain` short that waits for longer. From a listener or a
         sink it ends in the background. Listeners that have not got all events 30 s after that are not waited for.
 
-        Raises TypeError or ValueError for anything but a number of seconds from 0 up; `JournalError` where not all of
-        it could be written into the journal.
+        Raises TypeError or ValueError for anything but a time from 0 up, in seconds or as text (``"5m"``);
+        `JournalError` where not all of it could be written into the journal.
         """
-        checks.check_within(within)
-        self._closer.drain(self, within)
+        self._closer.drain(self, check_seconds("within", within))
 
-    async def adrain(self, within: float = 30.0) -> None:
+    async def adrain(self, within: float | str = 30.0) -> None:
         """`drain` that can be awaited: the event loop goes on meanwhile. If the wait is cancelled, all ends at once."""
-        checks.check_within(within)
-        await self._closer.close_beside_loop(partial(self._closer.drain, self, within))
+        seconds = check_seconds("within", within)
+        await self._closer.close_beside_loop(partial(self._closer.drain, self, seconds))
 
     def __repr__(self) -> str:
         stats, workers = self.get_stats(), self.concurrency
@@ -1200,7 +1036,7 @@ def _new_pipeline(head: JobBook, stages: Sequence[tuple[str, Stage]], *, seed_gi
     from mpqueue._queue.recorded.new_pipeline import NewPipeline  # a part of what only journals need
 
     assert head.pipeline is not None
-    functions = [(name, stage.handler, stage.setup) for name, stage in stages]
+    functions = [(name, stage.handler, stage.options.get("setup")) for name, stage in stages]
     return NewPipeline(head.pipeline, functions, seed_given=seed_given)
 
 

@@ -22,7 +22,7 @@ from mpqueue._core.state.columns import Column
 from mpqueue._core.state.item_table import DISCARD, ItemTable
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.needs.resources import JobNeeds
-from mpqueue._options import JobOptions
+from mpqueue._options import GivenOptions, JobOptions
 from mpqueue._parent.users_code.deliveries import Delivery
 from mpqueue._queue.recorded.job_plan import Compared, compare
 from mpqueue._queue.recorded.record_options import RecordOptions
@@ -66,26 +66,23 @@ class NewJob:
         table: ItemTable,
         options: JobOptions,
         handler: Callable[..., Any],
-        setup: Callable[[], Any] | None,
+        asked: GivenOptions,
         *,
-        seed_given: bool = False,
         travels: Travels = Travels.IN_MEMORY,
-        is_open: bool = False,
-        cost: Cost = None,
         results: Any = None,
         needs: JobNeeds | None = None,
-        label: Label = None,
     ) -> None:
-        table.label = label
+        setup, cost = asked.setup, asked.cost
+        table.label = asked.label
         packed = pack_handler(job_id, handler, setup, table.rule, options.seed, travels=travels, items=table.payloads)
         if results is DISCARD:
             packed = packed._replace(frame=packed.frame._replace(discards=True))
-        if is_open:
+        if asked.open:
             packed = packed._replace(frame=packed.frame._replace(is_open=True))
         if options.profile:
             packed = packed._replace(frame=packed.frame._replace(profile=True))
         #: The number is to be set before it is started.
-        self.book = JobBook(0, job_id, table, options, packed, sealed=not is_open)
+        self.book = JobBook(0, job_id, table, options, packed, sealed=not asked.open)
         sample(self.book)
         if needs is not None:
             self.book.need(needs)
@@ -96,7 +93,7 @@ class NewJob:
         self._by_recorded_cost = isinstance(cost, str)
         table.replay = partial(replay_item, packed)
         self._functions = (handler, setup)
-        self._seed_given = seed_given
+        self._seed_given = asked.seed is not None
 
     def record_or_go_on(self, recorder: Recorder, created_at: float, options: RecordOptions) -> None:
         """Have the job recorded from now on; where the journal has it, its table tells what has ended already.
@@ -289,11 +286,12 @@ def send_results_to(sink: Any, book: JobBook) -> None:
         book.delivery = Delivery(book.table, outlet)
 
 
-def check_cost(cost: Cost, *, is_open: bool, has_journal: bool) -> None:
+def check_cost(asked: GivenOptions, *, has_journal: bool) -> None:
     """Raise TypeError or ValueError for what is no cost here."""
+    cost = asked.cost
     if cost is None:
         return
-    if is_open:
+    if asked.open:
         raise ValueError("cost: expected None for an open job, whose items run in the order in which they come")
     if isinstance(cost, str) and cost != RECORDED:
         raise ValueError(f"cost: expected a function, a number for each item or {RECORDED!r}, got {shown(cost)}")

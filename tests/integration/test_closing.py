@@ -241,7 +241,7 @@ def test_a_drain_whose_items_all_end_completes_the_job_and_wants_a_number_of_sec
     with JobQueue(1) as queue:
         run = start_blocked(queue, gate, items="a")
         gate.wait_for("a")
-        for wrong, error in ((-1, ValueError), (float("nan"), ValueError), ("1", TypeError)):
+        for wrong, error in ((-1, ValueError), (float("nan"), ValueError), ("soon", ValueError), (None, TypeError)):
             with pytest.raises(error, match="within: expected a"):
                 queue.drain(wrong)  # type: ignore[arg-type]
         closer = threading.Thread(target=queue.drain)

@@ -689,7 +689,7 @@ def test_a_try_that_takes_too_long_fails(folder: Path) -> None:
         (("run", "own:upper", "."), "expected a file, got a folder"),
         (("run", "own:upper", "a.txt", "-j", "0"), "expected a whole number from 1 up, auto or physical, got '0'"),
         (("run", "own:upper", "a.txt", "--retries", "x"), "expected a whole number from 0 up, got 'x'"),
-        (("run", "own:upper", "a.txt", "--timeout", "-1"), "expected a number of seconds"),
+        (("run", "own:upper", "a.txt", "--timeout", "-1"), "expected a time such as 90"),
         (("run", "own:upper", "a.txt", "--log-level", "loud"), "expected a level of logging, got 'loud'"),
         (("run", "own:upper", "a.txt", "-o", "x.doc"), "--output: expected a file named .jsonl"),
         (("run", "own:upper", "a.txt", "-o", "no/x.csv"), "--output: expected a file in a folder that is there"),

@@ -212,4 +212,4 @@ def test_a_stage_has_needs_of_its_own(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"^stage 'unit': uses\['gpu'\]: expected at most 2, all there are, got 3"):
             queue.run_stages(items, [hold, Stage(unit, uses={"gpu": 3})])
         with pytest.raises(ValueError, match=r"^stage .unit.: cpus, memory, uses: expected values where the items"):
-            queue.run_stages(items, [hold, Stage(unit, cpus=len)])  # type: ignore[arg-type]
+            queue.run_stages(items, [hold, Stage(unit, cpus=len)])

@@ -186,7 +186,7 @@ class PlainReader:
         """A job, known by its number from now on."""
         given = form["options"]
         policy = RetryPolicy(**{name: given[name] for name in RetryPolicy.__slots__ if name in given})
-        named = {name: given[name] for name in JobOptions.__slots__ if name in given}
+        named = {name: given[name] for name in JobOptions.__dataclass_fields__ if name in given}
         stream, count = form["stream"], form["items"]
         grows = form.get("open", False)
         table = ItemTable.of_stream() if stream else ItemTable([None] * count, None, IdRule.POSITION, grows=grows)

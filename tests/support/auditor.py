@@ -108,7 +108,9 @@ class Auditor:
             assert retry.attempt == hearing.attempts[index] <= job.options.retry.max_retries
             policy, error = job.options.retry, retry.failure.error
             asked = error.delay if isinstance(error, Retry) else None
-            assert retry.delay == (policy.base_delay * policy.factor ** (retry.attempt - 1) if asked is None else asked)
+            assert retry.delay == (
+                float(policy.base_delay) * policy.factor ** (retry.attempt - 1) if asked is None else asked
+            )
             hearing.not_before[index] = self._fleet.now + retry.delay
         hearing.ended |= indices - retrying
         hearing.failed += len(told.failed)

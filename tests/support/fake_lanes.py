@@ -263,7 +263,9 @@ class FakeLanes:
         **more: Any,
     ) -> JobBook:
         """Create a job; ``load`` is what loading its handler does, by lane and how often it was done there."""
-        options = JobOptions(retry or RetryPolicy(), timeout, setup_timeout, priority, chunksize, max_lanes, **more)
+        options = JobOptions(
+            retry or RetryPolicy(), timeout, setup_timeout, max_lanes, priority=priority, chunksize=chunksize, **more
+        )
         book = self._book(make_table(items), options, Handler(load))
         if needs is not None:
             book.need(needs)

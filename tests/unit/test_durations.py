@@ -1,12 +1,10 @@
-"""Times on the command line: their forms, and what is refused."""
+"""Times as texts: their forms, and what is refused."""
 
 from __future__ import annotations
 
-from argparse import ArgumentTypeError
-
 import pytest
 
-from mpqueue._cli.options.durations import duration
+from mpqueue._durations import seconds_in
 
 
 @pytest.mark.parametrize(
@@ -28,15 +26,15 @@ from mpqueue._cli.options.durations import duration
     ],
 )
 def test_a_time_is_read_in_the_usual_forms(text: str, seconds: float) -> None:
-    assert duration(text) == seconds
+    assert seconds_in(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", " ", "-1", "x", "3h50", "50m3h", "12:30", "1h-3", "nan", "inf", "1e3", "1 d"])
 def test_what_is_no_time_or_could_mean_two_is_refused(text: str) -> None:
-    with pytest.raises(ArgumentTypeError, match="expected a time such as 90, 90s, 15m, 3h50m, 1d or 1-12:00:00"):
-        duration(text)
+    with pytest.raises(ValueError, match="expected a time such as 90, 90s, 15m, 3h50m, 1d or 1-12:00:00"):
+        seconds_in(text)
 
 
 def test_a_time_that_no_thread_can_wait_for_is_refused() -> None:
-    with pytest.raises(ArgumentTypeError, match="at most 11574d, got '12000d'"):
-        duration("12000d")
+    with pytest.raises(ValueError, match="at most 11574d, got '12000d'"):
+        seconds_in("12000d")

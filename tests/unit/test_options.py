@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
 import pytest
 
 import mpqueue
+from mpqueue._declared import At, read
 from mpqueue._options import (
     Concurrency,
+    GivenOptions,
     JobOptions,
     QueueOptions,
     check_interpreter,
@@ -26,23 +29,19 @@ from mpqueue.retry import RetryPolicy
 from tests.support.systems import LINUX_ONLY
 
 
-def queue(concurrency: Concurrency = 3, max_retries: int | None = None, **given: Any) -> QueueOptions:
-    defaults: dict[str, Any] = {
-        "retry": None,
-        "timeout": None,
-        "progress_interval": 0.0,
-        "threads_per_worker": None,
-        "max_items_per_worker": None,
-        "max_memory_per_worker": None,
-        "setup_timeout": None,
-        "count_cpus": lambda: 5,
-    }
-    return queue_options(concurrency, max_retries, **defaults | given)
+def queue(
+    concurrency: Concurrency = 3,
+    max_retries: int | None = None,
+    count_cpus: Callable[[], int] = lambda: 5,
+    count_cores: Callable[[], int] | None = None,
+    **given: Any,
+) -> QueueOptions:
+    asked = read(GivenOptions, At.QUEUE, "JobQueue", {"concurrency": concurrency, "max_retries": max_retries, **given})
+    return queue_options(asked, count_cpus=count_cpus, count_cores=count_cores)
 
 
 def job(of: QueueOptions, **given: Any) -> JobOptions:
-    defaults = {"max_retries": None, "retry": None, "timeout": None, "priority": 0, "chunksize": None}
-    return job_options(of, **defaults | given)
+    return job_options(of, read(GivenOptions, At.JOB, "create_job", given))
 
 
 # -- what holds --------------------------------------------------------------------------------------------------------

@@ -16,7 +16,6 @@ def add_needs(parser: argparse.ArgumentParser) -> None:
         "gpu=1; separate several with commas")  # fmt: skip
     add("--resources", type=_supplies, action="append", metavar="NAME=N", help="what is available for all items, such "
         "as gpu=2,license=5,memory=16GB")  # fmt: skip
-    add("--gpu-env", action="store_true", help="a worker sees only the GPUs that its items hold: CUDA_VISIBLE_DEVICES")
 
 
 def merged(given: list[dict[str, int]] | None) -> dict[str, int] | None:

@@ -75,8 +75,10 @@ class Executor(concurrent.futures.Executor):
     ) -> None:
         max_workers = None if max_workers is None else operator.index(max_workers)  # as the standard library does
         _check(max_workers, initializer, max_tasks_per_child)
-        options = pool_options("Executor", max_retries, retry, timeout, seed, backend)
         engine = choose_backend(backend)
+        options = pool_options(
+            "Executor", max_retries=max_retries, retry=retry, timeout=timeout, seed=seed, backend=engine
+        )
         self._queue = JobQueue(
             max_workers,
             max_items_per_worker=max_tasks_per_child,

@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import os
+import dataclasses
 from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
-from typing import Any, Literal, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 
 from mpqueue._call_checks import SEVERAL, iterator_of, names_options
+from mpqueue._declared import At, read, takes
 from mpqueue._dropin.map.batch import RecordAs
 from mpqueue._dropin.map.item_iterator import ItemIterator
 from mpqueue._dropin.map.lent_queues import LentQueue, OwnQueue, WarmQueue, is_warm
-from mpqueue._dropin.map.map_options import (
-    OnItemError,
-    StreamOptions,
-    check_job_id,
-    check_on_error,
-    check_optional_count,
-    check_stream_redo,
-    enough_workers,
-    job_options,
-)
+from mpqueue._dropin.map.map_options import OnItemError, check_on_error, check_stream_redo, enough_workers, job_options
 from mpqueue._engines.loky.loky_pool import count_cpus
-from mpqueue._options import Concurrency, JobOptions
-from mpqueue._output.progress import ShowProgress, length_of, showing_stream
-from mpqueue._parent.lane_protocol import Backend
+from mpqueue._options import GivenOptions
+from mpqueue._output.progress import length_of, showing_stream
 from mpqueue._queue.growing.stream import Stream, open_stream
 from mpqueue._queue.recorded.record_options import record_options
 from mpqueue._queue.run import Ended
-from mpqueue.retry import RetryPolicy
+
+if TYPE_CHECKING:
+    from mpqueue._keywords import StreamKeywords
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -41,7 +34,7 @@ def imap(
     items: Iterable[T],
     *,
     on_error: Literal["collect"],
-    **options: Unpack[StreamOptions],
+    **options: Unpack[StreamKeywords],
 ) -> ItemIterator[R | BaseException]: ...
 @overload
 def imap(
@@ -49,37 +42,24 @@ def imap(
     items: Iterable[T],
     *,
     on_error: OnItemError = "raise",
-    **options: Unpack[StreamOptions],
+    **options: Unpack[StreamKeywords],
 ) -> ItemIterator[R]: ...
 @overload
 def imap(
-    fn: Callable[[T], R], items: Iterable[T], *, on_error: Literal["collect"], **options: Unpack[StreamOptions]
+    fn: Callable[[T], R], items: Iterable[T], *, on_error: Literal["collect"], **options: Unpack[StreamKeywords]
 ) -> ItemIterator[R | BaseException]: ...
 @overload
 def imap(
-    fn: Callable[[T], R], items: Iterable[T], *, on_error: OnItemError = "raise", **options: Unpack[StreamOptions]
+    fn: Callable[[T], R], items: Iterable[T], *, on_error: OnItemError = "raise", **options: Unpack[StreamKeywords]
 ) -> ItemIterator[R]: ...
 @names_options("mpqueue.imap", SEVERAL)
+@takes(GivenOptions, At.STREAM)
 def imap(
     fn: Callable[[Any], Any],
     items: Iterable[Any],
     *,
-    concurrency: Concurrency = None,
-    max_retries: int | None = None,
-    retry: RetryPolicy | None = None,
-    timeout: float | None = None,
-    chunksize: int | None = None,
-    buffersize: int | None = None,
-    progress: ShowProgress = False,
     on_error: OnItemError = "raise",
-    max_failures: int | None = None,
-    journal: str | os.PathLike[str] | None = None,
-    job_id: str | None = None,
-    key: Callable[[Any], bytes | str] | None = None,
-    version: str | None = None,
-    redo: str | None = None,
-    seed: int | None = None,
-    backend: str | Backend = "loky",
+    **options: Any,
 ) -> ItemIterator[Any]:
     """The results of ``fn`` over the items, in order, one by one while the work goes on; also for ``async for``.
 
@@ -101,9 +81,8 @@ def imap(
     constant however many items there are or are recorded. Raises `JournalError`; TypeError in the place of an item that
     has no identity; and, in its place, what ``key`` raises.
     """
-    job = job_options("imap", concurrency, max_retries, retry, timeout, chunksize, seed, backend)
-    record = RecordAs(job_id, record_options(key=key, version=version, redo=check_stream_redo(redo)))
-    return _iterate(fn, items, job, True, buffersize, on_error, max_failures, progress, journal, record, seed, backend)
+    asked = read(GivenOptions, At.STREAM, "mpqueue.imap", options, ("fn", "items", "on_error"))
+    return _iterate("imap", fn, items, asked, ordered=True, on_error=on_error)
 
 
 @overload
@@ -112,7 +91,7 @@ def imap_unordered(
     items: Iterable[T],
     *,
     on_error: Literal["collect"],
-    **options: Unpack[StreamOptions],
+    **options: Unpack[StreamKeywords],
 ) -> ItemIterator[R | BaseException]: ...
 @overload
 def imap_unordered(
@@ -120,67 +99,50 @@ def imap_unordered(
     items: Iterable[T],
     *,
     on_error: OnItemError = "raise",
-    **options: Unpack[StreamOptions],
+    **options: Unpack[StreamKeywords],
 ) -> ItemIterator[R]: ...
 @overload
 def imap_unordered(
-    fn: Callable[[T], R], items: Iterable[T], *, on_error: Literal["collect"], **options: Unpack[StreamOptions]
+    fn: Callable[[T], R], items: Iterable[T], *, on_error: Literal["collect"], **options: Unpack[StreamKeywords]
 ) -> ItemIterator[R | BaseException]: ...
 @overload
 def imap_unordered(
-    fn: Callable[[T], R], items: Iterable[T], *, on_error: OnItemError = "raise", **options: Unpack[StreamOptions]
+    fn: Callable[[T], R], items: Iterable[T], *, on_error: OnItemError = "raise", **options: Unpack[StreamKeywords]
 ) -> ItemIterator[R]: ...
 @names_options("mpqueue.imap_unordered", SEVERAL)
+@takes(GivenOptions, At.STREAM)
 def imap_unordered(
     fn: Callable[[Any], Any],
     items: Iterable[Any],
     *,
-    concurrency: Concurrency = None,
-    max_retries: int | None = None,
-    retry: RetryPolicy | None = None,
-    timeout: float | None = None,
-    chunksize: int | None = None,
-    buffersize: int | None = None,
-    progress: ShowProgress = False,
     on_error: OnItemError = "raise",
-    max_failures: int | None = None,
-    journal: str | os.PathLike[str] | None = None,
-    job_id: str | None = None,
-    key: Callable[[Any], bytes | str] | None = None,
-    version: str | None = None,
-    redo: str | None = None,
-    seed: int | None = None,
-    backend: str | Backend = "loky",
+    **options: Any,
 ) -> ItemIterator[Any]:
     """Like `imap`, in the order in which the items end: no result waits for a slower one.
 
     With ``journal``, results that are recorded come as soon as their items are read. It is the same stream as that of
     `imap` with the same function or ``job_id``.
     """
-    job = job_options("imap_unordered", concurrency, max_retries, retry, timeout, chunksize, seed, backend)
-    record = RecordAs(job_id, record_options(key=key, version=version, redo=check_stream_redo(redo)))
-    return _iterate(fn, items, job, False, buffersize, on_error, max_failures, progress, journal, record, seed, backend)
+    asked = read(GivenOptions, At.STREAM, "mpqueue.imap_unordered", options, ("fn", "items", "on_error"))
+    return _iterate("imap_unordered", fn, items, asked, ordered=False, on_error=on_error)
 
 
 def _iterate(
+    name: str,
     fn: Callable[[Any], Any],
     items: Iterable[Any],
-    job: JobOptions,
+    asked: GivenOptions,
+    *,
     ordered: bool,
-    buffersize: int | None,
     on_error: OnItemError,
-    max_failures: int | None,
-    progress: ShowProgress,
-    journal: str | os.PathLike[str] | None,
-    record: RecordAs,
-    seed: int | None,
-    backend: str | Backend,
 ) -> ItemIterator[Any]:
-    record = record._replace(job_id=check_job_id(record.job_id))
+    journal, backend, job = asked.journal, asked.backend, job_options(name, asked)
+    # It ends itself, once so many failures have been taken.
+    job = dataclasses.replace(job, max_failures=None)
+    check_stream_redo(asked.redo)
+    record = RecordAs(asked.job_id, record_options(asked))
     check_on_error(on_error, ON_ERROR)
-    check_optional_count("buffersize", buffersize, low=1)
-    check_optional_count("max_failures", max_failures, low=0)
-    showing = showing_stream(progress, fn, items)
+    showing = showing_stream(asked.progress, fn, items)
     iterator = iterator_of(items)
     workers = enough_workers(job.max_lanes, length_of(items))
     warm = is_warm(journal, backend)
@@ -195,7 +157,7 @@ def _iterate(
 
         job_id, options = record.of("imap", fn)
         return open_recorded_stream(
-            queue, job_id, fn, on_ended, job, options, seed_given=seed is not None, showing=showing
+            queue, job_id, fn, on_ended, job, options, seed_given=asked.seed is not None, showing=showing
         )
 
     try:
@@ -206,11 +168,11 @@ def _iterate(
         made: ItemIterator[Any] = ItemIterator(
             open_,
             iterator,
-            lambda stream: buffersize or stream.window(workers or count_lanes()),
+            lambda stream: asked.buffersize or stream.window(workers or count_lanes()),
             lent,
             ordered=ordered,
             on_error=on_error,
-            max_failures=max_failures,
+            max_failures=asked.max_failures,
         )
     except BaseException:
         lent.end(kill=True)

@@ -1,28 +1,17 @@
-"""The options of `map` and its kin: their types, for the checker, and their checks."""
+"""The options of `map` and its kin, and what else they check."""
 
 from __future__ import annotations
 
 import itertools
-import os
-from collections.abc import Callable
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal
 
-from mpqueue._options import (
-    Concurrency,
-    JobOptions,
-    check_text,
-    check_timeout,
-    choose_concurrency,
-    choose_policy,
-    choose_seed,
-    named_seed,
-)
-from mpqueue._output.progress import ShowProgress
-from mpqueue._parent.lane_protocol import Backend
+from mpqueue import _options as checks
+from mpqueue._declared import At, read
+from mpqueue._options import GivenOptions, JobOptions, QueueOptions, named_seed
 from mpqueue._queue.choosing import check_job, choose_backend
 from mpqueue._queue.recorded.record_options import Redo
 from mpqueue.errors import shown
-from mpqueue.retry import RetryPolicy, check_number
+from mpqueue.retry import RetryPolicy
 
 #: Three tries after the first, 0.1, 0.2 and 0.4 s apart: short enough for a script that a person waits for.
 DROPIN_RETRY = RetryPolicy(max_retries=3, base_delay=0.1)
@@ -31,87 +20,21 @@ OnError = Literal["raise", "collect", "skip", "group"]
 OnItemError = Literal["raise", "collect", "skip"]
 
 
-class CallOptions(TypedDict, total=False):
-    """What all of them take beside ``on_error``."""
+def job_options(name: str, asked: GivenOptions) -> JobOptions:
+    """The options of one call of the function ``name``, or of all calls of the pool of that name.
 
-    concurrency: Concurrency
-    max_retries: int | None
-    retry: RetryPolicy | None
-    timeout: float | None
-    chunksize: int | None
-    max_failures: int | None
-    progress: ShowProgress
-    seed: int | None
-    backend: str | Backend
-
-
-class JournalOptions(CallOptions, total=False):
-    """What says how a call and what a journal has of it go together."""
-
-    journal: str | os.PathLike[str] | None
-    job_id: str | None
-    key: Callable[[Any], bytes | str] | None
-    version: str | None
-
-
-class MapOptions(JournalOptions, total=False):
-    """What `map`, `starmap` and `amap` take beside ``on_error``."""
-
-    update: bool
-    redo: Redo
-
-
-class StreamOptions(JournalOptions, total=False):
-    """What `imap` and `imap_unordered` take beside ``on_error``."""
-
-    buffersize: int | None
-    redo: str | None
-
-
-def job_options(
-    name: str,
-    concurrency: Concurrency,
-    max_retries: int | None,
-    retry: RetryPolicy | None,
-    timeout: float | None,
-    chunksize: int | None,
-    seed: int | None,
-    backend: str | Backend,
-    max_failures: int | None = None,
-) -> JobOptions:
-    """The options of one call of the function ``name``.
-
-    Raises TypeError or ValueError for values out of range, and for what the engine can't do.
+    Raises TypeError or ValueError for what the engine can't do, and for what does not go together.
     """
-    engine = choose_backend(backend)
-    workers = choose_concurrency(concurrency, getattr(engine, "count_cores", None))
-    check_timeout(timeout)
-    check_optional_count("chunksize", chunksize, low=1)
-    policy = choose_policy(name, max_retries, retry, delays=DROPIN_RETRY) or DROPIN_RETRY
-    options = JobOptions(
-        policy, timeout, chunksize=chunksize, max_lanes=workers, seed=choose_seed(seed), max_failures=max_failures
-    )
+    engine = choose_backend(asked.backend)
+    defaults = QueueOptions(concurrency=1, retry=DROPIN_RETRY)
+    options = checks.job_options(defaults, asked, where=name, count_cores=getattr(engine, "count_cores", None))
     check_job(engine, options)
     return options
 
 
-def pool_options(
-    name: str,
-    max_retries: int | None,
-    retry: RetryPolicy | None,
-    timeout: float | None,
-    seed: int | None,
-    backend: str | Backend,
-) -> JobOptions:
-    """The options of all calls of the pool ``name``.
-
-    Raises TypeError or ValueError for values out of range, and for what the engine can't do.
-    """
-    check_timeout(timeout)
-    policy = choose_policy(name, max_retries, retry, delays=DROPIN_RETRY) or DROPIN_RETRY
-    options = JobOptions(policy, timeout, seed=choose_seed(seed))
-    check_job(choose_backend(backend), options)
-    return options
+def pool_options(name: str, **given: Any) -> JobOptions:
+    """The options of all calls of the pool ``name``. Raises TypeError or ValueError."""
+    return job_options(name, read(GivenOptions, At.POOL, name, given))
 
 
 class Seeds:
@@ -139,22 +62,10 @@ def enough_workers(concurrency: int | None, items: int | None) -> int | None:
     return concurrency if concurrency is None or items is None else max(1, min(concurrency, items))
 
 
-def check_optional_count(name: str, value: int | None, *, low: int) -> None:
-    """Raise TypeError or ValueError unless it is None, or a whole number from ``low`` up."""
-    if value is not None:
-        check_number(name, value, low=low, integer=True)
-
-
-def check_job_id(job_id: str | None) -> str | None:
-    """The same, plain. Raises TypeError unless it is None or a str."""
-    return None if job_id is None else check_text("job_id", job_id)
-
-
-def check_stream_redo(redo: str | None) -> str | None:
-    """The same. Raises ValueError for what it can't be for a stream, whose items come later."""
+def check_stream_redo(redo: Redo) -> None:
+    """Raises ValueError for what it can't be for a stream, whose items come later."""
     if redo not in (None, "failed", "changed-code", "all"):
         raise ValueError(f"redo: expected 'failed', 'changed-code' or 'all' for a stream, got {shown(redo)}")
-    return redo
 
 
 def check_on_error(value: object, known: tuple[str, ...]) -> None:

@@ -5,33 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from mpqueue._core.state.item_table import read_all
+from mpqueue._declared import At, read, takes
 from mpqueue._dropin.map.lent_queues import queue_for
-from mpqueue._dropin.map.map_options import DROPIN_RETRY, OnError
-from mpqueue._dropin.map.whole_map import Batch, check_failure_options
-from mpqueue._options import Concurrency, check_timeout, choose_concurrency, choose_policy
-from mpqueue._output.progress import ShowProgress, check_progress
-from mpqueue._parent.lane_protocol import Backend
-from mpqueue._queue.choosing import choose_backend
-from mpqueue._queue.growing.stages import PipelineOptions, Stage
-from mpqueue.retry import RetryPolicy
+from mpqueue._dropin.map.map_options import OnError, check_on_error, job_options
+from mpqueue._dropin.map.whole_map import ON_ERROR, Batch
+from mpqueue._options import GivenOptions
+from mpqueue._output.progress import check_progress
+from mpqueue._queue.growing.stages import Stage
+
+if TYPE_CHECKING:
+    from mpqueue._keywords import StagedMapKeywords
 
 
+@takes(GivenOptions, At.STAGED_MAP)
 def stages(
     items: Iterable[Any],
     stages: Sequence[Stage | Callable[..., Any]],
     *,
-    concurrency: Concurrency = None,
-    max_retries: int | None = None,
-    retry: RetryPolicy | None = None,
-    timeout: float | None = None,
-    progress: ShowProgress = False,
     on_error: OnError = "raise",
-    max_failures: int | None = None,
-    seed: int | None = None,
-    backend: str | Backend = "loky",
+    **options: Unpack[StagedMapKeywords],
 ) -> list[Any]:
     """Run each item through several functions, one after the other, on all cores; the results in the items' order.
 
@@ -44,17 +39,16 @@ def stages(
 
     An interruption (Ctrl-C) ends the running items, and goes on.
     """
-    check_progress(progress)
-    check_failure_options(on_error, max_failures)
-    workers = choose_concurrency(concurrency, getattr(choose_backend(backend), "count_cores", None))
-    check_timeout(timeout)
-    policy = choose_policy("stages", max_retries, retry, delays=DROPIN_RETRY) or DROPIN_RETRY
+    asked = read(GivenOptions, At.STAGED_MAP, "mpqueue.stages", options, ("items", "stages", "on_error"))
+    check_progress(asked.progress)
+    check_on_error(on_error, ON_ERROR)
+    whole = job_options("stages", asked)
     given = read_all(items)
-    options = PipelineOptions(seed=seed, concurrency=workers, max_failures=max_failures)
-    with queue_for(workers, None, backend) as queue:
-        defaults = replace(queue._options, retry=policy, timeout=timeout)
+    with queue_for(whole.max_lanes, None, asked.backend) as queue:
+        defaults = replace(queue._options, retry=whole.retry, timeout=whole.timeout)
         batch = Batch(
-            partial(queue._host.start_stages, given, stages, options, defaults, progress=progress), max_failures
+            partial(queue._host.start_stages, given, stages, asked, defaults, progress=asked.progress),
+            asked.max_failures,
         )
         try:
             batch.run.result()

@@ -5,36 +5,31 @@ They share one warm pool, see `mpqueue._dropin.shared_pool`.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
-from typing import Any, Literal, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 
 from mpqueue._call_checks import SEVERAL, check_callable, names_options
 from mpqueue._core.state.item_table import Failure, read_all
+from mpqueue._declared import At, check_names, read, takes
 from mpqueue._dropin.map.batch import RecordAs, start_batch
 from mpqueue._dropin.map.lent_queues import queue_for, queue_in_loop_for
-from mpqueue._dropin.map.map_options import (
-    MapOptions,
-    OnError,
-    check_job_id,
-    check_on_error,
-    check_optional_count,
-    enough_workers,
-    job_options,
-)
-from mpqueue._options import Concurrency
-from mpqueue._output.progress import ShowProgress, check_progress
-from mpqueue._parent.lane_protocol import Backend
-from mpqueue._queue.recorded.record_options import RecordOptions, Redo, record_options
+from mpqueue._dropin.map.map_options import OnError, check_on_error, enough_workers, job_options
+from mpqueue._options import GivenOptions
+from mpqueue._output.progress import check_progress
+from mpqueue._queue.recorded.record_options import record_options
 from mpqueue._queue.run import Ended, JobRun
 from mpqueue._worker.handlers.called import StarCall
 from mpqueue.errors import QueueClosedError, TooManyFailuresError
-from mpqueue.retry import RetryPolicy
+
+if TYPE_CHECKING:
+    from mpqueue._keywords import MapKeywords
 
 T = TypeVar("T")
 R = TypeVar("R")
 ON_ERROR = ("raise", "collect", "skip", "group")
+#: Arguments beside the options.
+OWN_NAMES = ("fn", "items", "on_error")
 
 
 @overload
@@ -43,7 +38,7 @@ def map(
     items: Iterable[T],
     *,
     on_error: Literal["collect"],
-    **options: Unpack[MapOptions],
+    **options: Unpack[MapKeywords],
 ) -> list[R | BaseException]: ...
 @overload
 def map(
@@ -51,37 +46,24 @@ def map(
     items: Iterable[T],
     *,
     on_error: OnError = "raise",
-    **options: Unpack[MapOptions],
+    **options: Unpack[MapKeywords],
 ) -> list[R]: ...
 @overload
 def map(
-    fn: Callable[[T], R], items: Iterable[T], *, on_error: Literal["collect"], **options: Unpack[MapOptions]
+    fn: Callable[[T], R], items: Iterable[T], *, on_error: Literal["collect"], **options: Unpack[MapKeywords]
 ) -> list[R | BaseException]: ...
 @overload
 def map(
-    fn: Callable[[T], R], items: Iterable[T], *, on_error: OnError = "raise", **options: Unpack[MapOptions]
+    fn: Callable[[T], R], items: Iterable[T], *, on_error: OnError = "raise", **options: Unpack[MapKeywords]
 ) -> list[R]: ...
 @names_options("mpqueue.map", SEVERAL)
+@takes(GivenOptions, At.MAP)
 def map(
     fn: Callable[[Any], Any],
     items: Iterable[Any],
     *,
-    concurrency: Concurrency = None,
-    max_retries: int | None = None,
-    retry: RetryPolicy | None = None,
-    timeout: float | None = None,
-    chunksize: int | None = None,
-    progress: ShowProgress = False,
     on_error: OnError = "raise",
-    max_failures: int | None = None,
-    journal: str | os.PathLike[str] | None = None,
-    job_id: str | None = None,
-    update: bool = False,
-    key: Callable[[Any], bytes | str] | None = None,
-    version: str | None = None,
-    redo: Redo = None,
-    seed: int | None = None,
-    backend: str | Backend = "loky",
+    **options: Any,
 ) -> list[Any]:
     """``[fn(item) for item in items]`` on all cores; a worker that dies costs its item one try, and nothing else.
 
@@ -117,16 +99,15 @@ def map(
 
     An interruption (Ctrl-C) ends the running items, and goes on.
     """
-    check_progress(progress)
-    check_failure_options(on_error, max_failures)
-    job = job_options("map", concurrency, max_retries, retry, timeout, chunksize, seed, backend, max_failures)
-    record = _record(journal, job_id, record_options(update=update, key=key, version=version, redo=redo))
+    asked = read(GivenOptions, At.MAP, "mpqueue.map", options, OWN_NAMES)
+    check_progress(asked.progress)
+    check_on_error(on_error, ON_ERROR)
+    job, record = job_options("map", asked), _record(asked)
     rows = read_all(items)
-    with queue_for(enough_workers(job.max_lanes, len(rows)), journal, backend) as queue:
-        start = partial(
-            start_batch, queue, fn, rows, job, progress=progress, record=record, seed_given=seed is not None
-        )
-        batch = Batch(start, max_failures)
+    with queue_for(enough_workers(job.max_lanes, len(rows)), asked.journal, asked.backend) as queue:
+        given = asked.seed is not None
+        start = partial(start_batch, queue, fn, rows, job, progress=asked.progress, record=record, seed_given=given)
+        batch = Batch(start, asked.max_failures)
         try:
             batch.run.result()
         except BaseException:
@@ -142,7 +123,7 @@ def starmap(
     items: Iterable[Iterable[Any]],
     *,
     on_error: Literal["collect"],
-    **options: Unpack[MapOptions],
+    **options: Unpack[MapKeywords],
 ) -> list[R | BaseException]: ...
 @overload
 def starmap(
@@ -150,7 +131,7 @@ def starmap(
     items: Iterable[Iterable[Any]],
     *,
     on_error: OnError = "raise",
-    **options: Unpack[MapOptions],
+    **options: Unpack[MapKeywords],
 ) -> list[R]: ...
 @overload
 def starmap(
@@ -158,17 +139,20 @@ def starmap(
     items: Iterable[Iterable[Any]],
     *,
     on_error: Literal["collect"],
-    **options: Unpack[MapOptions],
+    **options: Unpack[MapKeywords],
 ) -> list[R | BaseException]: ...
 @overload
 def starmap(
-    fn: Callable[..., R], items: Iterable[Iterable[Any]], *, on_error: OnError = "raise", **options: Unpack[MapOptions]
+    fn: Callable[..., R], items: Iterable[Iterable[Any]], *, on_error: OnError = "raise", **options: Unpack[MapKeywords]
 ) -> list[R]: ...
-@names_options("mpqueue.starmap")
-def starmap(fn: Callable[..., Any], items: Iterable[Iterable[Any]], **options: Any) -> list[Any]:
+@takes(GivenOptions, At.MAP)
+def starmap(
+    fn: Callable[..., Any], items: Iterable[Iterable[Any]], *, on_error: OnError = "raise", **options: Any
+) -> list[Any]:
     """Like `map`, for items that are tuples of arguments: ``[fn(*item) for item in items]``."""
     check_callable(fn, "fn")
-    return map(StarCall(fn), items, **options)
+    check_names(GivenOptions, At.MAP, "mpqueue.starmap", options, OWN_NAMES)
+    return map(StarCall(fn), items, on_error=on_error, **options)
 
 
 @overload
@@ -177,7 +161,7 @@ async def amap(
     items: Iterable[T],
     *,
     on_error: Literal["collect"],
-    **options: Unpack[MapOptions],
+    **options: Unpack[MapKeywords],
 ) -> list[R | BaseException]: ...
 @overload
 async def amap(
@@ -185,52 +169,38 @@ async def amap(
     items: Iterable[T],
     *,
     on_error: OnError = "raise",
-    **options: Unpack[MapOptions],
+    **options: Unpack[MapKeywords],
 ) -> list[R]: ...
 @overload
 async def amap(
-    fn: Callable[[T], R], items: Iterable[T], *, on_error: Literal["collect"], **options: Unpack[MapOptions]
+    fn: Callable[[T], R], items: Iterable[T], *, on_error: Literal["collect"], **options: Unpack[MapKeywords]
 ) -> list[R | BaseException]: ...
 @overload
 async def amap(
-    fn: Callable[[T], R], items: Iterable[T], *, on_error: OnError = "raise", **options: Unpack[MapOptions]
+    fn: Callable[[T], R], items: Iterable[T], *, on_error: OnError = "raise", **options: Unpack[MapKeywords]
 ) -> list[R]: ...
+@takes(GivenOptions, At.MAP)
 async def amap(
     fn: Callable[[Any], Any],
     items: Iterable[Any],
     *,
-    concurrency: Concurrency = None,
-    max_retries: int | None = None,
-    retry: RetryPolicy | None = None,
-    timeout: float | None = None,
-    chunksize: int | None = None,
-    progress: ShowProgress = False,
     on_error: OnError = "raise",
-    max_failures: int | None = None,
-    journal: str | os.PathLike[str] | None = None,
-    job_id: str | None = None,
-    update: bool = False,
-    key: Callable[[Any], bytes | str] | None = None,
-    version: str | None = None,
-    redo: Redo = None,
-    seed: int | None = None,
-    backend: str | Backend = "loky",
+    **options: Any,
 ) -> list[Any]:
     """Like `map`, for coroutines: does not block the loop. Cancelling it ends its work and its running items.
 
     Works in asyncio, and in trio. The items are read and copied at once, in the loop's thread; with ``journal`` they
     are compared there with what is recorded, too, at some 500,000 items a second.
     """
-    check_failure_options(on_error, max_failures)
-    check_progress(progress)
-    job = job_options("amap", concurrency, max_retries, retry, timeout, chunksize, seed, backend, max_failures)
-    record = _record(journal, job_id, record_options(update=update, key=key, version=version, redo=redo))
+    asked = read(GivenOptions, At.MAP, "mpqueue.amap", options, OWN_NAMES)
+    check_progress(asked.progress)
+    check_on_error(on_error, ON_ERROR)
+    job, record = job_options("amap", asked), _record(asked)
     rows = read_all(items)
-    async with queue_in_loop_for(enough_workers(job.max_lanes, len(rows)), journal, backend) as queue:
-        start = partial(
-            start_batch, queue, fn, rows, job, progress=progress, record=record, seed_given=seed is not None
-        )
-        batch = Batch(start, max_failures)
+    async with queue_in_loop_for(enough_workers(job.max_lanes, len(rows)), asked.journal, asked.backend) as queue:
+        given = asked.seed is not None
+        start = partial(start_batch, queue, fn, rows, job, progress=asked.progress, record=record, seed_given=given)
+        batch = Batch(start, asked.max_failures)
         try:
             await batch.run
         except BaseException:
@@ -240,9 +210,9 @@ async def amap(
     return batch.outcomes(on_error)
 
 
-def _record(journal: object, job_id: str | None, options: RecordOptions) -> RecordAs | None:
-    job_id = check_job_id(job_id)
-    return None if journal is None else RecordAs(job_id, options)
+def _record(asked: GivenOptions) -> RecordAs | None:
+    options = record_options(asked)
+    return None if asked.journal is None else RecordAs(asked.job_id, options)
 
 
 class Batch:
@@ -312,9 +282,3 @@ def with_note(error: BaseException, failures: dict[int, Failure], named: Callabl
         note += f"; {len(others)} more failed: items {positions}{', ...' if len(others) > 10 else ''}"
     error.add_note(note)
     return error
-
-
-def check_failure_options(on_error: str, max_failures: int | None) -> None:
-    """Raise TypeError or ValueError for what these can't be."""
-    check_on_error(on_error, ON_ERROR)
-    check_optional_count("max_failures", max_failures, low=0)

@@ -102,7 +102,9 @@ class Pool(standard.Pool):
             raise TypeError("initializer must be a callable")
         check_progress(progress)
         self._progress = progress
-        self._options = pool_options("Pool", max_retries, retry, timeout, seed, engine)
+        self._options = pool_options(
+            "Pool", max_retries=max_retries, retry=retry, timeout=timeout, seed=seed, backend=engine
+        )
         self._seeds = Seeds(self._options.seed)
         self._maxtasksperchild = maxtasksperchild
         self._lock = threading.Lock()  #: guards the state, while something is started

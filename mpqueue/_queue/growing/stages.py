@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Unpack
 
 from mpqueue import _options as checks
-from mpqueue._call_checks import check_calls, check_items, names_options
+from mpqueue._call_checks import check_calls, check_items
 from mpqueue._core.state.item_table import DISCARD, ONWARD, ItemTable, make_table
 from mpqueue._core.state.job_book import JobBook
-from mpqueue._core.state.needs.resources import JobNeeds
 from mpqueue._core.state.pipeline import Pipeline
-from mpqueue._options import JobOptions, QueueOptions
+from mpqueue._declared import At, check_names, read, takes
+from mpqueue._options import GivenOptions, QueueOptions
 from mpqueue._parent.lane_protocol import Backend
 from mpqueue._plain import plain
 from mpqueue._queue.choosing import check_job, choose_needs
 from mpqueue._queue.new_job import sample, send_results_to
 from mpqueue._wire.ids import IdRule
-from mpqueue._wire.item_labels import Label
 from mpqueue._wire.pickling.packed_handler import pack_handler
 from mpqueue.errors import shown
-from mpqueue.retry import RetryPolicy, check_number
+from mpqueue.retry import RetryPolicy
+
+if TYPE_CHECKING:
+    from mpqueue._keywords import StageKeywords
 
 
-@dataclass(frozen=True, slots=True)
 class Stage:
     """One stage of a pipeline: its handler, and what holds for this stage only. The options are those of `create_job`.
 
@@ -37,49 +39,28 @@ class Stage:
     since it is not known when they would be asked.
     """
 
-    handler: Callable[..., Any]
-    name: str | None = None
-    setup: Callable[[], Any] | None = None
-    concurrency: int | None = None
-    max_retries: int | None = None
-    retry: RetryPolicy | None = None
-    timeout: float | None = None
-    chunksize: int | None = None
-    capture_output: bool = False
-    max_waiting: int | None = None
-    ordered: bool = False
-    cpus: int | None = None
-    memory: int | str | None = None
-    uses: Mapping[str, int] | None = None
+    @takes(GivenOptions, At.STAGE)
+    def __init__(self, handler: Callable[..., Any], name: str | None = None, **options: Unpack[StageKeywords]) -> None:
+        check_names(GivenOptions, At.STAGE, "Stage", options, ("handler", "name"))
+        self.handler = handler
+        self.name = name
+        self.options = options
 
-
-Stage.__init__ = names_options("Stage")(Stage.__init__)  # type: ignore[method-assign]
-
-
-@dataclass(frozen=True, slots=True)
-class PipelineOptions:
-    """What holds for a pipeline as a whole, see `JobQueue.run_stages`."""
-
-    priority: int = 0
-    seed: int | None = None
-    max_failures: int | None = None
-    deadline: float | None = None
-    trace: bool = False
-    profile: bool = False
-    concurrency: int | None = None  #: how many workers all stages have at most, together
-    results: Any = None  #: the sink of the last stage's results, or `DISCARD`; None: they are kept
-    label: Label = None  #: how the inputs' labels are chosen
+    def __repr__(self) -> str:
+        given = {"handler": self.handler, "name": self.name, **self.options}
+        return f"Stage({', '.join(f'{name}={shown(value)}' for name, value in given.items() if value is not None)})"
 
 
 def make_pipeline(
     job_id: str,
     items: Iterable[Any],
     stages: Sequence[Stage | Callable[..., Any]],
-    options: PipelineOptions,
+    asked: GivenOptions,
     queue: QueueOptions,
     backend: Backend,
     concurrency: int,
     *,
+    sink: Any = None,
     listed: bool = True,
 ) -> tuple[JobBook, list[tuple[str, Stage]]]:
     """The head of a new pipeline, whose jobs have no numbers yet; and its stages, each with its name.
@@ -87,21 +68,26 @@ def make_pipeline(
     Raises what `JobQueue.run_stages` raises.
     """
     named = name_stages(stages)
-    overall = _overall(queue, options)
-    seeds = [seed_of(place, overall.seed) for place in range(len(named))]
-    job_options = [
-        _options_of(name, stage, queue, options, seed) for (name, stage), seed in zip(named, seeds, strict=True)
-    ]
-    for each in job_options:
-        check_job(backend, each)
-    needs = [_needs_of(name, stage, queue, backend, concurrency) for name, stage in named]
+    cores = getattr(backend, "count_cores", None)
+    # An input has one try, which is all that its stages do with it.
+    overall = dataclasses.replace(checks.job_options(queue, asked, count_cores=cores), retry=RetryPolicy(max_retries=0))
+    own = [_read(name, stage) for name, stage in named]
+    job_options, needs = [], []
+    shared = {one: getattr(overall, one) for one in ("priority", "trace", "profile")}
+    for place, ((name, _), of_it) in enumerate(zip(named, own, strict=True)):
+        with _in_stage(name):
+            each = checks.job_options(queue, of_it, count_cores=cores)
+            needs.append(choose_needs(of_it, None, queue, backend, concurrency))
+        seed = seed_of(place, overall.seed)
+        job_options.append(dataclasses.replace(each, seed=seed, max_waiting=None, **shared))
+        check_job(backend, job_options[-1])
     travels = backend.capabilities.handlers_travel
     check_items(items)
     table = make_table(items)
-    table.label = options.label
+    table.label = asked.label
     head = JobBook(0, job_id, table, overall, None, listed=listed)
     jobs = []
-    for place, ((name, stage), each) in enumerate(zip(named, job_options, strict=True)):
+    for place, ((name, stage), of_it, each) in enumerate(zip(named, own, job_options, strict=True)):
         stage_id, is_last = f"{job_id}/{name}", place == len(named) - 1
         stage_table = ItemTable([], None, IdRule.POSITION, grows=True)
         if not place:
@@ -109,8 +95,8 @@ def make_pipeline(
             stage_table.label = table.label
         stage_table.sink = ONWARD
         rule, first = stage_table.rule, stage_table.payloads
-        packed = pack_handler(stage_id, stage.handler, stage.setup, rule, each.seed, travels=travels, items=first)
-        discards = is_last and options.results is DISCARD
+        packed = pack_handler(stage_id, stage.handler, of_it.setup, rule, each.seed, travels=travels, items=first)
+        discards = is_last and sink is DISCARD
         frame = packed.frame._replace(is_stage=True, passes_on=not is_last, discards=discards, profile=each.profile)
         packed = packed._replace(frame=frame)
         jobs.append(JobBook(0, stage_id, stage_table, each, packed, listed=listed))
@@ -118,9 +104,9 @@ def make_pipeline(
     for job, need in zip(jobs, needs, strict=True):
         if need is not None:
             job.need(need)
-    Pipeline(head, jobs, [(name, stage.max_waiting, stage.ordered) for name, stage in named])
-    if options.results is not None:
-        send_results_to(options.results, head)
+    Pipeline(head, jobs, [(name, each.max_waiting, each.ordered) for (name, _), each in zip(named, own, strict=True)])
+    if sink is not None:
+        send_results_to(sink, head)
     return head, named
 
 
@@ -148,11 +134,24 @@ def name_stages(stages: Iterable[Stage | Callable[..., Any]]) -> list[tuple[str,
 
 def _check_handler(name: str, stage: Stage) -> None:
     """Raise TypeError where no item could be given to it: its items would fail one after the other."""
+    setup = stage.options.get("setup")
+    if setup is None or callable(setup):
+        with _in_stage(name):
+            check_calls(stage.handler, with_state=setup is not None)
+
+
+@contextlib.contextmanager
+def _in_stage(name: str) -> Iterator[None]:
+    """What is wrong is wrong in the stage of that name."""
     try:
-        if stage.setup is None or callable(stage.setup):
-            check_calls(stage.handler, with_state=stage.setup is not None)
-    except TypeError as error:
-        raise TypeError(f"stage {name!r}: {error}") from None
+        yield
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"stage {name!r}: {error}") from None
+
+
+def _read(name: str, stage: Stage) -> GivenOptions:
+    with _in_stage(name):
+        return read(GivenOptions, At.STAGE, "Stage", stage.options)
 
 
 def _given_names(stages: Sequence[Stage]) -> set[str]:
@@ -185,53 +184,6 @@ def _free_name(name: str, taken: set[str]) -> str:
     return f"{name}-{number}"
 
 
-def _overall(queue: QueueOptions, options: PipelineOptions) -> JobOptions:
-    """The head's: each input has one try, which is all that its stages do with it."""
-    return checks.job_options(
-        queue,
-        max_retries=0,
-        retry=None,
-        timeout=None,
-        priority=options.priority,
-        chunksize=None,
-        seed=options.seed,
-        trace=options.trace,
-        profile=options.profile,
-        max_failures=options.max_failures,
-        deadline=options.deadline,
-        concurrency=options.concurrency,
-    )
-
-
 def seed_of(place: int, overall: int) -> int:
     """The seed of the stage at that place. One seed for all would give an item the same numbers in each stage."""
     return checks.named_seed(overall, f"stage {place}") if place else overall
-
-
-def _options_of(name: str, stage: Stage, queue: QueueOptions, options: PipelineOptions, seed: int) -> JobOptions:
-    try:
-        checks.check_bool("ordered", stage.ordered)
-        if stage.max_waiting is not None:
-            check_number("max_waiting", stage.max_waiting, low=1, integer=True)
-        return checks.job_options(
-            queue,
-            max_retries=stage.max_retries,
-            retry=stage.retry,
-            timeout=stage.timeout,
-            priority=options.priority,
-            chunksize=stage.chunksize,
-            capture_output=stage.capture_output,
-            concurrency=stage.concurrency,
-            seed=seed,
-            trace=options.trace,
-            profile=options.profile,
-        )
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"stage {name!r}: {error}") from None
-
-
-def _needs_of(name: str, stage: Stage, queue: QueueOptions, backend: Backend, concurrency: int) -> JobNeeds | None:
-    try:
-        return choose_needs((stage.cpus, stage.memory, stage.uses), None, queue, backend, concurrency)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"stage {name!r}: {error}") from None

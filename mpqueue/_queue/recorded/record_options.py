@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Hashable
 from typing import TYPE_CHECKING, NamedTuple
 
-from mpqueue._options import check_bool, check_text
+from mpqueue._options import GivenOptions
 from mpqueue.errors import shown
 
 if TYPE_CHECKING:
@@ -29,26 +29,9 @@ class RecordOptions(NamedTuple):
     names_one: bool = True
 
 
-#: Those that users give, by name.
-RECORD_OPTIONS = ("strict", "update", "key", "version", "redo")
-
-
-def record_options(
-    *,
-    strict: bool = False,
-    update: bool = False,
-    key: Key | None = None,
-    version: str | None = None,
-    redo: Redo = None,
-) -> RecordOptions:
-    """The same, checked. Raises TypeError or ValueError."""
-    check_bool("strict", strict)
-    check_bool("update", update)
-    if key is not None and not callable(key):
-        raise TypeError(f"key: expected a function of an item, got {shown(key)} of type {type(key).__name__}")
-    if version is not None:
-        version = check_text("version", version)
-    return RecordOptions(strict, update, key, version, check_redo(redo))
+def record_options(asked: GivenOptions) -> RecordOptions:
+    """What was asked for. Raises TypeError or ValueError."""
+    return RecordOptions(asked.strict, asked.update, asked.key, asked.version, check_redo(asked.redo))
 
 
 def check_redo(redo: object) -> Redo:

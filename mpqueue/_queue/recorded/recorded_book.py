@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from mpqueue._core.state.item_table import ItemTable, refuse_pickling
 from mpqueue._core.state.timings import Timings
-from mpqueue._options import JobOptions
+from mpqueue._options import GivenOptions, JobOptions
 from mpqueue._queue.new_job import NewJob, find_named, replay_item, restore_end
 from mpqueue._wire.item_labels import Label, label_of
 from mpqueue._wire.pickling import main_names
@@ -102,19 +102,17 @@ class RecordedBook:
     def to_new_job(self, options: JobOptions, *, travels: Travels) -> NewJob:
         """The same as a job that can be run, its failed items once more. Raises `JournalError`."""
         handler, setup = _load_handler(self._reader, self._recorded)
-        label = self.table.label
+        asked = GivenOptions(setup=setup, label=self.table.label, open=bool(self._recorded.is_open))
         options = dataclasses.replace(options, seed=self._recorded.seed)
         if self._recorded.is_open:
             from mpqueue._queue.recorded.new_open_job import NewOpenJob  # a part of few journals
 
-            new: NewJob = NewOpenJob(
-                self.id, self.table, options, handler, setup, travels=travels, is_open=True, label=label
-            )
+            new: NewJob = NewOpenJob(self.id, self.table, options, handler, asked, travels=travels)
             assert isinstance(new, NewOpenJob)
             new.regrow(self._reader, self._recorded)
             new.book.sealed = True  # its user is not there
         else:
-            new = NewJob(self.id, self.table, options, handler, setup, travels=travels, label=label)
+            new = NewJob(self.id, self.table, options, handler, asked, travels=travels)
             new.book.retries = self.retries
             new.book.go_on()
         new.book.past = self.past

@@ -1,0 +1,184 @@
+"""The options that calls take, for type checkers; `make options` writes this out of `mpqueue._options`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypedDict
+
+if TYPE_CHECKING:
+    from mpqueue._core.state.needs.stated import Amount, Size, Uses
+    from mpqueue._options import Concurrency
+    from mpqueue._output.progress import ShowProgress
+    from mpqueue._output.row_outlet import Results
+    from mpqueue._parent.lane_protocol import Backend
+    from mpqueue._queue.new_job import Cost
+    from mpqueue._queue.recorded.record_options import Redo
+    from mpqueue._wire.item_labels import Label
+    from mpqueue.retry import RetryPolicy
+
+
+class QueueKeywords(TypedDict, total=False):
+    """The options of `JobQueue`."""
+
+    retry: RetryPolicy | None
+    timeout: float | str | None
+    progress_interval: float | str
+    threads_per_worker: int | None
+    max_items_per_worker: int | None
+    max_memory_per_worker: int | str | None
+    setup_timeout: float | str | None
+    journal: str | os.PathLike[str] | None
+    backend: str | Backend
+    initializer: Callable[[], object] | None
+    preload: Sequence[str] | Callable[[], object] | None
+    resources: Mapping[str, int | str] | None
+    gpu_env: bool
+
+
+class JobKeywords(TypedDict, total=False):
+    """Those of `create_job` that choose no overload."""
+
+    priority: int
+    chunksize: int | None
+    capture_output: bool
+    max_failures: int | None
+    deadline: float | str | None
+    trace: bool
+    profile: bool
+    concurrency: Concurrency
+    max_retries: int | None
+    retry: RetryPolicy | None
+    timeout: float | str | None
+    seed: int | None
+    cost: Cost
+    cpus: Amount | None
+    memory: Size | None
+    uses: Uses | None
+    results: Results
+    label: Label
+    update: bool
+    key: Callable[[Any], bytes | str] | None
+    version: str | None
+    redo: Redo
+    strict: bool
+    replace: bool
+
+
+class RunKeywords(TypedDict, total=False):
+    """The options of `run`."""
+
+    priority: int
+    chunksize: int | None
+    capture_output: bool
+    max_failures: int | None
+    deadline: float | str | None
+    max_waiting: int | None
+    trace: bool
+    profile: bool
+    concurrency: Concurrency
+    max_retries: int | None
+    retry: RetryPolicy | None
+    timeout: float | str | None
+    seed: int | None
+    cost: Cost
+    cpus: Amount | None
+    memory: Size | None
+    uses: Uses | None
+    results: Results
+    label: Label
+    open: bool
+    update: bool
+    key: Callable[[Any], bytes | str] | None
+    version: str | None
+    redo: Redo
+    strict: bool
+    replace: bool
+
+
+class StageKeywords(TypedDict, total=False):
+    """The options of `Stage`."""
+
+    chunksize: int | None
+    capture_output: bool
+    max_waiting: int | None
+    concurrency: Concurrency
+    max_retries: int | None
+    retry: RetryPolicy | None
+    timeout: float | str | None
+    setup: Callable[[], Any] | None
+    cpus: Amount | None
+    memory: Size | None
+    uses: Uses | None
+    ordered: bool
+
+
+class StagesKeywords(TypedDict, total=False):
+    """The options of `run_stages`."""
+
+    priority: int
+    max_failures: int | None
+    deadline: float | str | None
+    trace: bool
+    profile: bool
+    seed: int | None
+    results: Results
+    label: Label
+    update: bool
+    key: Callable[[Any], bytes | str] | None
+    version: str | None
+    redo: Redo
+    strict: bool
+
+
+class MapKeywords(TypedDict, total=False):
+    """The options of `map`, `starmap` and `amap`."""
+
+    chunksize: int | None
+    max_failures: int | None
+    concurrency: Concurrency
+    max_retries: int | None
+    retry: RetryPolicy | None
+    timeout: float | str | None
+    seed: int | None
+    update: bool
+    key: Callable[[Any], bytes | str] | None
+    version: str | None
+    redo: Redo
+    journal: str | os.PathLike[str] | None
+    backend: str | Backend
+    progress: ShowProgress
+    job_id: str | None
+
+
+class StreamKeywords(TypedDict, total=False):
+    """The options of `imap` and `imap_unordered`."""
+
+    chunksize: int | None
+    max_failures: int | None
+    concurrency: Concurrency
+    max_retries: int | None
+    retry: RetryPolicy | None
+    timeout: float | str | None
+    seed: int | None
+    key: Callable[[Any], bytes | str] | None
+    version: str | None
+    redo: Redo
+    journal: str | os.PathLike[str] | None
+    backend: str | Backend
+    progress: ShowProgress
+    job_id: str | None
+    buffersize: int | None
+
+
+class StagedMapKeywords(TypedDict, total=False):
+    """The options of `mpqueue.stages`."""
+
+    max_failures: int | None
+    concurrency: Concurrency
+    max_retries: int | None
+    retry: RetryPolicy | None
+    timeout: float | str | None
+    seed: int | None
+    backend: str | Backend
+    progress: ShowProgress

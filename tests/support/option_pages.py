@@ -1,0 +1,103 @@
+"""What is written out of the declarations of the options: `mpqueue/_keywords.py` and the table of the reference.
+
+``python -m tests.support.option_pages`` writes both anew (`make options`); `make check` says where
+they are not as declared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from mpqueue._declared import At, Option, options_at
+from mpqueue._options import GivenOptions
+
+ROOT = Path(__file__).parent.parent.parent
+KEYWORDS, TABLE = ROOT / "mpqueue" / "_keywords.py", ROOT / "docs" / "reference" / "options.md"
+
+#: The types by which type checkers know what a call takes, each with what it says of itself.
+TYPES = {
+    "QueueKeywords": (At.QUEUE, "The options of `JobQueue`.", ("concurrency", "max_retries")),
+    "JobKeywords": (At.JOB, "Those of `create_job` that choose no overload.", ("setup", "open", "max_waiting")),
+    "RunKeywords": (At.JOB, "The options of `run`.", ("setup",)),
+    "StageKeywords": (At.STAGE, "The options of `Stage`.", ()),
+    "StagesKeywords": (At.STAGES, "The options of `run_stages`.", ()),
+    "MapKeywords": (At.MAP, "The options of `map`, `starmap` and `amap`.", ()),
+    "StreamKeywords": (At.STREAM, "The options of `imap` and `imap_unordered`.", ()),
+    "StagedMapKeywords": (At.STAGED_MAP, "The options of `mpqueue.stages`.", ()),
+}  # fmt: skip
+#: The columns of the table.
+COLUMNS = {
+    "JobQueue": At.QUEUE,
+    "create_job, run": At.JOB,
+    "Stage": At.STAGE,
+    "run_stages": At.STAGES,
+    "map": At.MAP,
+    "imap": At.STREAM,
+    "stages": At.STAGED_MAP,
+}
+_HEAD = '''"""The options that calls take, for type checkers; `make options` writes this out of `mpqueue._options`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypedDict
+
+if TYPE_CHECKING:
+    from mpqueue._core.state.needs.stated import Amount, Size, Uses
+    from mpqueue._options import Concurrency
+    from mpqueue._output.progress import ShowProgress
+    from mpqueue._output.row_outlet import Results
+    from mpqueue._parent.lane_protocol import Backend
+    from mpqueue._queue.new_job import Cost
+    from mpqueue._queue.recorded.record_options import Redo
+    from mpqueue._wire.item_labels import Label
+    from mpqueue.retry import RetryPolicy
+'''
+_PAGE = """# Options
+
+Which option may be given where? Each is declared once, in `mpqueue._options`; this table is written from there.
+
+"""
+
+
+def keywords(declared: type = GivenOptions) -> str:
+    """The text of `mpqueue/_keywords.py`."""
+    return _HEAD + "".join(
+        f'\n\nclass {name}(TypedDict, total=False):\n    """{text}"""\n\n'
+        + "".join(
+            f"    {one.name}: {one.type}\n" for one in options_at(declared, at).values() if one.name not in without
+        )
+        for name, (at, text, without) in TYPES.items()
+    )
+
+
+def table(declared: type = GivenOptions) -> str:
+    """The page of the reference."""
+    head = ["option", "default", "meaning", *(f"`{name}`" for name in COLUMNS), "`mpqueue run`"]
+    return _PAGE + "\n".join([_row(head), "|---|---|---|" + ":-:|" * (len(head) - 3), *_rows(declared)]) + "\n"
+
+
+def _rows(declared: type) -> Iterator[str]:
+    for one in options_at(declared, ~At(0)).values():
+        places = ["x" if one.at & at else "" for at in COLUMNS.values()]
+        yield _row([f"`{one.name}`", _default(one), one.text, *places, f"`{one.flag}`" if one.flag else ""])
+
+
+def _default(one: Option) -> str:
+    return "none" if one.default is None else f"`{one.default!r}`".replace("'", '"')
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |".replace("|  |", "| |").replace("|  |", "| |")
+
+
+def main() -> None:
+    """Write them anew."""
+    KEYWORDS.write_text(keywords())
+    TABLE.write_text(table())
+
+
+if __name__ == "__main__":
+    main()
