@@ -604,7 +604,7 @@ def _without_redo(words: Sequence[str]) -> Iterator[str]:
     is_value = False
     for word in words:
         option, equals, _ = word.partition("=")
-        is_redo = option in ("--redo", "--red")  # argparse takes the shorter one, too
+        is_redo = option == "--redo"
         if not is_value and not is_redo:
             yield word
         is_value = is_redo and not equals

@@ -93,7 +93,13 @@ def say_error(text: str) -> None:
 
 
 class Parser(argparse.ArgumentParser):
-    """One whose words can't steer the terminal: it repeats what it was given. An error is one line."""
+    """One whose words can't steer the terminal: it repeats what it was given. An error is one line.
+
+    The beginning of an option's name is no option: ``--retry 2`` is not ``--retry-delay 2``.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong, and where the usage is."""

@@ -194,8 +194,7 @@ class Scheduler:
         if job.samples is not None:
             job.samples.begin()
         if len(self.books.jobs) > 1:
-            for other in self.books.jobs.values():
-                other.timings.shared = True
+            self.books.keep_company()
 
     def _least_used(self, job: JobBook) -> float:
         """The worker seconds with which a job joins its equals: what it had no use for before is not made up for."""

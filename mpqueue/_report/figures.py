@@ -191,7 +191,7 @@ def measure(book: JobView, now: float, cpus: int, supply: int | None = None) -> 
 
     ``supply``: bytes that items may need together, None where that is not known or was said when it was created.
     """
-    timings = book.timings.until(now)
+    timings = book.timings.until(now, book.lanes if book.finished_at is None else 0)
     told_at = timings.heard.end_told_at
     start, wall = timings.started, max(0.0, (timings.finished or now) - timings.started)
     spans = [_from(start, span) for span in timings.spans()]
@@ -210,11 +210,11 @@ def measure(book: JobView, now: float, cpus: int, supply: int | None = None) -> 
         wall=wall,
         workers=timings.lanes,
         cpus=cpus,
-        shared=timings.shared,
+        shared=timings.company is not None,
         timeout=book.options.timeout,
         chunksize=book.options.chunksize,
         sums=sums,
-        work=_work(sums, tail, wall * timings.lanes, timings.shared),
+        work=_work(sums, tail, wall * timings.lanes),
         tail=tail,
         parent=_parent(sums, timings.heard.seconds),
         items=_item_times(book),
@@ -264,14 +264,14 @@ def _from(start: float, span: Span) -> Span:
 
 #: The parts in which a worker waited.
 _WAITING = frozenset(
-    {"for_pickling", "for_unpickling", "for_parent", "transfer", "starting", "replacing", "idle", "tail"}
+    {"for_pickling", "for_unpickling", "for_parent", "transfer", "starting", "replacing", "others", "idle", "tail"}
 )
 
 
-def _work(sums: Sums, tail: float, whole: float, shared: bool) -> list[Part]:
-    idle = "nothing of this job was there to be done" + ("; they may have served other jobs" if shared else "")
+def _work(sums: Sums, tail: float, whole: float) -> list[Part]:
     parts = [
         Part("handler", "in the handler", sums.handling, "your function"),
+        Part("under_way", "running now", sums.under_way, "items that have not ended yet"),
         Part("setup", "in setup", sums.setup, "once in each worker"),
         Part("loading", "loading the handler", sums.loading, "unpickling it, and importing what it needs"),
         Part("unpickling", "unpickling items", sums.unpacking, "in the workers"),
@@ -284,7 +284,8 @@ def _work(sums: Sums, tail: float, whole: float, shared: bool) -> list[Part]:
         Part("starting", "starting workers", sums.starting, "they were not there yet"),
         Part("replacing", "replacing workers", sums.replacing, "they were not there again"),
         Part("lost", "lost with dead workers", sums.lost, "their work had to be done again"),
-        Part("idle", "idle", sums.idle - tail, idle),
+        Part("others", "at other jobs", sums.others, "or at other stages, or replaced because of those"),
+        Part("idle", "idle", sums.idle - tail, "nothing of this job was there to be done"),
         Part("tail", "idle at the end", tail, "the last items were running elsewhere"),
     ]
     waited = sum(part.seconds for part in parts if part.key in _WAITING)

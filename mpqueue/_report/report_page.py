@@ -17,7 +17,7 @@ from mpqueue._text import visible
 #: Parts that have a colour.
 KEYS = (
     *("handler", "setup", "loading", "unpickling", "pickling", "for_pickling", "for_unpickling", "for_parent"),
-    *("transfer", "own", "starting", "lost", "replacing", "idle", "tail", "rest", "empty"),
+    *("transfer", "own", "starting", "lost", "replacing", "others", "idle", "tail", "rest", "empty", "under_way"),
 )
 #: Workers up to which each row of the timeline has its name.
 NAMED_ROWS = 16

@@ -671,6 +671,7 @@ def test_a_try_that_takes_too_long_fails(folder: Path) -> None:
             ("run", "own:upper", "a.txt", "--time-out", "3"),
             "arguments: --time-out; did you mean --timeout?; `mpqueue run",
         ),
+        (("run", "own:upper", "a.txt", "--retry", "2"), "arguments: --retry; did you mean --retries?; `mpqueue run"),
         (
             ("run", "own:uper", "a.txt"),
             "expected a function in own, got 'own:uper': module 'own' has no attribute 'uper'; did you mean own:upper?",

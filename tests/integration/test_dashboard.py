@@ -64,7 +64,7 @@ def test_jobs_items_failures_reports_and_comparisons_of_a_journal_that_stays_as_
         for absent in ("items/7", "items/7/picture", "items/0/picture"):
             assert visitor.ask(f"jobs/{first}/{absent}").status == 404
         assert "cannot do 'b'" in visitor.get(f"jobs/{first}/items/1")["error"]
-        assert len(visitor.get(f"jobs/{first}/failures")) == 1
+        assert len(visitor.get(f"jobs/{first}/failures")["groups"]) == 1
         report = visitor.ask(f"jobs/{first}/report")
         assert (report.status, b"How long items took" in report.body) == (200, True)
         assert b"worker" not in report.body.partition(b"<footer>")[0].partition(b"<main>")[2]

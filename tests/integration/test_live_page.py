@@ -115,8 +115,10 @@ def test_lists_are_filtered_searched_and_sorted_by_the_program(queue: JobQueue, 
     assert listed(search="slept 0.0") == [0, 1, 3]
     assert listed(search="slept nap-3") == [3]
     assert listed(status="completed", search="nap", sort="-elapsed") == [i for i in by_time[::-1] if i not in (2, 4)]
-    (group,) = page.get(f"jobs/{number}/failures")
-    assert (group["errorType"], group["count"], group["message"]) == ("ValueError", 2, "too short")
+    failures = page.get(f"jobs/{number}/failures")
+    (group,) = failures["groups"]
+    assert failures["failed"] == group["count"] == 2
+    assert (group["errorType"], group["message"]) == ("ValueError", "too short")
     assert listed(group=group["key"]) == [2, 4]
     assert listed(group="no such") == listed(status="pending") == []
     found = page.get(f"jobs/{number}/items?limit=2&offset=1&find=4&sort=-index")
@@ -130,6 +132,24 @@ def test_lists_are_filtered_searched_and_sorted_by_the_program(queue: JobQueue, 
     assert page.ask(f"jobs/{number}/labels?items=x").status == 400
     for path in ("items", "labels", "failures", "throughput", "report"):
         assert page.ask(f"jobs/77/{path}").status == 404
+
+
+def test_the_throughput_is_of_what_has_ended_and_there_is_none_before(
+    queue: JobQueue, page: Visitor, tmp_path: Path
+) -> None:
+    gate = Gate(tmp_path)
+    run = queue.start(queue.create_job("job", list("abc"), do.block_until_told(gate), chunksize=1).id)
+    gate.wait_for_count(2)
+    number = page.get("jobs")[0]["number"]
+    assert page.get(f"jobs/{number}/throughput") is None
+    gate.open()
+    run.result()
+    told = page.get(f"jobs/{number}/throughput")
+    assert sum(told["completed"]) * told["every"] == pytest.approx(3, rel=0.05)
+    queue.run_stages(range(10), [do.double, do.double], id="stages")
+    head, *stages = page.get("jobs")[1:]
+    speeds = [page.get(f"jobs/{one['number']}/throughput") for one in (head, *stages)]
+    assert (speeds[0], [round(sum(one["completed"]) * one["every"]) for one in speeds[1:]]) == (None, [10, 10])
 
 
 def test_a_search_goes_on_where_it_was_cut_off(queue: JobQueue, page: Visitor) -> None:
@@ -275,7 +295,7 @@ def test_failed_items_run_again(queue: JobQueue, page: Visitor) -> None:
 def test_some_items_run_again_or_are_cancelled(queue: JobQueue, page: Visitor, tmp_path: Path) -> None:
     job = queue.run(list("abcb"), fail_on_b, id="job")
     number = page.get("jobs")[0]["number"]
-    (group,) = page.get(f"jobs/{number}/failures")
+    (group,) = page.get(f"jobs/{number}/failures")["groups"]
     for wish, tries in (({"items": [3]}, [1, 2]), ({"group": group["key"]}, [2, 3])):
         assert page.post(f"jobs/{number}/retry-failed", **wish).status == 200
         wait_until(lambda tries=tries: [len(job.items[at].history) for at in (1, 3)] == tries and job.status.final)  # type: ignore[misc]
@@ -299,7 +319,7 @@ def test_a_body_that_is_no_wish_does_nothing(queue: JobQueue, page: Visitor) -> 
     job = queue.run(list("abc"), fail_on_b, id="job")
     other = queue.create_job("other", list("xyz"), do.succeed)
     (failed, waiting) = (one["number"] for one in page.get("jobs"))
-    (group,) = page.get(f"jobs/{failed}/failures")
+    (group,) = page.get(f"jobs/{failed}/failures")["groups"]
     for body, status in (
         ('{"items": [3', 400),
         ("[3]", 400),

@@ -167,6 +167,33 @@ def test_jobs_side_by_side_know_of_each_other_and_a_second_run_counts_for_itself
     assert again.completed == 4
 
 
+def test_what_workers_do_for_other_jobs_is_neither_idleness_of_a_job_nor_its_loss(tmp_path: Path) -> None:
+    """One worker holds another job's long item all the time; the other one is killed twice by a third job's."""
+    gate = Gate(tmp_path)
+
+    def kill_worker(item: int) -> None:
+        if current_item().attempt < 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with JobQueue(2, retry=NO_WAIT) as queue:
+        queue.create_job("long", [0], gate.pass_through)
+        long = queue.start("long")
+        gate.wait_for(0)
+        queue.create_job("job", range(20), lambda item: spin(0.005), chunksize=1)
+        queue.create_job("killer", [0], kill_worker)
+        runs = [queue.start("job"), queue.start("killer")]
+        job, killer = (run.result() for run in runs)
+        so_far = figures(long.job)
+        gate.open()
+        long.result()
+    found = figures(job)
+    assert found.share("others") > 0.45, "one of two workers was elsewhere all the time"
+    assert found.share("idle", "tail", "replacing", "lost") < 0.2
+    assert (found.sums.deaths, figures(killer).sums.deaths) == (0, 2)
+    assert not {"deaths", "recycling"} & {one.rule.name for one in job.report().findings}
+    assert so_far.share("under_way") > 0.45, "its item runs, though nothing of it was reported"
+
+
 def test_tries_of_earlier_runs_are_not_those_of_the_last(tmp_path: Path) -> None:
     journal, fixed = tmp_path / "run.db", tmp_path / "fixed"
 

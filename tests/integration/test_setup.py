@@ -360,4 +360,4 @@ def test_workers_where_setup_fails_sit_the_job_out_with_one_warning(
     assert {item.attempts for item in job.items} == {1}
     (warning,) = [record.getMessage() for record in caplog.records]
     assert "job 'job': setup failed on worker" in warning
-    assert "sits this job out" in warning
+    assert "the job continues on 2 other workers" in warning

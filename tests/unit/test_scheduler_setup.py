@@ -83,14 +83,15 @@ def test_items_that_had_ended_keep_their_outcome() -> None:
     assert statuses(job) == ["completed", "failed", "failed"]
 
 
-def test_where_it_fails_in_some_those_sit_the_job_out_with_one_warning() -> None:
+def test_where_it_fails_in_some_the_job_continues_on_the_others_with_one_warning() -> None:
     fleet, _ = watched(3)
     job = fleet.job([succeed(5.0)] * 20, load=lambda lane, time: Try() if lane == 1 else failing())
     fleet.start(job)
     fleet.run_until_over(job)
     assert job.status is JobStatus.COMPLETED
     assert len(fleet.warnings) == 1
-    assert "sits this job out" in fleet.warnings[0]
+    assert "setup failed on worker 0" in fleet.warnings[0]
+    assert "the job continues on 2 other workers" in fleet.warnings[0]
     assert "OSError: no such model" in fleet.warnings[0]
 
 

@@ -11,8 +11,11 @@ from hypothesis import strategies as st
 from mpqueue._core.state.timings import MOST_EVENTS, MOST_ROWS, Event, Span, Sums, join
 from tests.support.runs import START, Run
 
-WAITING = ("starting", "replacing", "lost", "for_pickling", "for_unpickling", "for_parent", "for_transfer", "idle")
-WORKING = ("loading", "setup", "unpacking", "handling", "packing", "overhead")
+WAITING = (
+    *("starting", "replacing", "lost", "for_pickling", "for_unpickling", "for_parent", "for_transfer", "idle"),
+    "others",
+)
+WORKING = ("under_way", "loading", "setup", "unpacking", "handling", "packing", "overhead")
 
 
 def parts(sums: Sums) -> dict[str, float]:
@@ -114,7 +117,7 @@ def test_a_pause_is_timed_also_one_that_the_end_ends() -> None:
 def test_as_of_now_the_job_looks_as_if_it_ended_and_goes_on_all_the_same() -> None:
     run = Run(lanes=2)
     run.chunk(0, 1)
-    seen = run.timings.until(START + 4)
+    seen = run.timings.until(START + 4, 0)
     assert parts(seen.sums) == {"handling": 1, "idle": 3 + 4}
     assert run.timings.finished is None
     run.chunk(1, 5, lane=1)
@@ -123,12 +126,19 @@ def test_as_of_now_the_job_looks_as_if_it_ended_and_goes_on_all_the_same() -> No
     assert len(list(seen.spans())) == 1
 
 
+def test_what_runs_now_is_no_idleness() -> None:
+    run = Run(lanes=3)
+    run.chunk(0, 1)
+    seen = run.timings.until(START + 4, 0b011)
+    assert parts(seen.sums) == {"handling": 1, "under_way": 3 + 4, "idle": 4}
+
+
 def test_a_new_run_begins_anew() -> None:
     run = Run()
     run.chunk(0, 1)
     run.end(1)
     run.timings.begin(START + 10, 1, 0b1)
-    assert parts(run.timings.until(START + 12).sums) == {"idle": 2}
+    assert parts(run.timings.until(START + 12, 0).sums) == {"idle": 2}
     assert not list(run.timings.spans())
     assert not run.timings.events
 

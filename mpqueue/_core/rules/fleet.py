@@ -190,7 +190,16 @@ def lane_died(books: Books, lane: LaneBook, message: LaneDied) -> None:
     died = bool(lane.chunks) or not message.innocent  # else it was let go, or its machine went
     for job in books.jobs.values():
         here = lane.job is job
-        job.timings.lane_gone(lane.number, books.now, worked=here, died=died, item=item if here else None, why=how)
+        there = lane.job is not None and not here
+        job.timings.lane_gone(
+            lane.number,
+            books.now,
+            worked=here,
+            died=died and not there,
+            item=item if here else None,
+            why=how,
+            by_others=there,
+        )
     if not message.innocent:
         why = "crash" if lane.verdict is None else lane.verdict.why.name.lower()
         books.deaths[why] = books.deaths.get(why, 0) + 1

@@ -203,6 +203,8 @@ def finish(books: Books, job: JobBook, status: JobStatus) -> None:
     books.let_go(job.last_setup_failure)
     job.last_setup_failure = None
     books.jobs.pop(job.number, None)
+    if not books.jobs:
+        books.lane_seconds = None
     books.commands.append(AnnounceFinished(job, status, job.completed, job.failed, job.duration or 0.0))
     at_once = books.forgets_at_once(job)
     for lane in books.members(job.lanes_used):

@@ -236,9 +236,11 @@ def setup_failed(books: Books, lane: LaneBook, job: JobBook, failure: Failure) -
         return
     record_.again_at = None
     if not fail_if_barred(books, job) and number_barred(job) == 1:
+        left = books.present - 1
+        others = f"{left} other worker{'s' if left > 1 else ''}"
         books.commands.append(
             Warn(
-                f"job {job.id!r}: setup failed on worker {lane.number}, which sits this job out, "
-                f"while the others go on: {failure.shown}"
+                f"job {job.id!r}: setup failed on worker {lane.number} and is not tried there again; "
+                f"the job continues on {others}: {failure.shown}"
             )
         )

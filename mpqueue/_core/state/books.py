@@ -13,12 +13,13 @@ from mpqueue._core.commands import Command, TellDemand
 from mpqueue._core.rules.chunking import aim
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import CHUNKS_PER_LANE, Chunk, LaneBook, LaneState
-from mpqueue._core.state.lane_sets import BusyTime, members
+from mpqueue._core.state.lane_sets import BusyTime, LaneSeconds, members
 from mpqueue._core.state.machine_sleep import Sleeps
 from mpqueue._core.state.needs.headroom import Headroom
 from mpqueue._core.state.needs.resources import Needs, Resources
 from mpqueue._core.state.pending import Care
 from mpqueue._core.state.timer_heap import TimerHeap
+from mpqueue._core.state.timings import Company
 from mpqueue.retry import Fail, RetryAfter, RetryPolicy, decide_by
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Books:
         for _ in range(lanes):
             self.add_lane()
         self.jobs: dict[int, JobBook] = {}
+        self.lane_seconds: LaneSeconds | None = None  #: of all lanes, from when two jobs are active until none is
         self.timers = TimerHeap()
         self.sleeps = Sleeps()
         self.look_due: float | None = None  #: when to look at the clock, while a limit is running
@@ -195,6 +197,8 @@ class Books:
             job.lanes |= bit
             job.lanes_used |= bit
             self.at_work |= bit
+            if self.lane_seconds is not None:
+                self._count_work(self.lane_seconds, job, 1)
             if chunk.care >= Care.ISOLATED:
                 self.exclusive |= bit
             lane.free_at = self.now
@@ -233,10 +237,26 @@ class Books:
             job.lanes_to_follow &= others
             job.lanes_to_rob &= others
             self.at_work &= others
+            if self.lane_seconds is not None:
+                self._count_work(self.lane_seconds, job, -1)
             self.exclusive &= others
         if job.busy is not None:
             job.busy.set(lane.number, lane.free_at, self.now)
         self.sort_in(lane)
+
+    def keep_company(self) -> None:
+        """Several jobs are active: from now on it counts what the lanes do for each of them."""
+        if self.lane_seconds is None:
+            self.lane_seconds = LaneSeconds(self.at_work.bit_count(), self.now)
+        for job in self.jobs.values():
+            if job.timings.company is None:
+                own = LaneSeconds(job.lanes_held, self.now)
+                job.timings.company = Company(self.lane_seconds, own, self.lane_seconds.until(self.now))
+
+    def _count_work(self, every: LaneSeconds, job: JobBook, step: int) -> None:
+        every.change(step, self.now)
+        if job.timings.company is not None:
+            job.timings.company.own.change(step, self.now)
 
     def note_reported(self, chunk: Chunk, done: int, *, final: bool) -> None:
         """The chunk's positions below ``done`` have ended; ``final``: it has left its lane by now."""

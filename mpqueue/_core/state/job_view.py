@@ -106,6 +106,11 @@ class JobView(Protocol):
         ...
 
     @property
+    def lanes(self) -> int:
+        """The lanes that have its items in hand, as a set (`mpqueue._core.state.lane_sets`)."""
+        ...
+
+    @property
     def past(self) -> PastRun | None:
         """The run before the one of which these books are; None where there was none."""
         ...

@@ -30,6 +30,24 @@ def union(numbers: Iterable[int]) -> int:
     return lanes
 
 
+class LaneSeconds:
+    """How long lanes are at work, all together. Written by the coordinator's thread, read by any."""
+
+    __slots__ = ("_state",)
+
+    def __init__(self, lanes: int, now: float) -> None:
+        self._state = lanes, now, 0.0  #: how many are at work, since when, and the seconds until then
+
+    def change(self, step: int, now: float) -> None:
+        """So many more lanes are at work from now on."""
+        self._state = self._state[0] + step, now, self.until(now)
+
+    def until(self, now: float) -> float:
+        """The seconds of all lanes, up to now."""
+        lanes, since, seconds = self._state
+        return seconds + lanes * max(0.0, now - since)
+
+
 class BusyTime:
     """When each lane of a job should be through with what it holds, and how long that is, all together.
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, NamedTuple
 
-from mpqueue._core.state.lane_sets import union
+from mpqueue._core.state.lane_sets import LaneSeconds, union
 
 if TYPE_CHECKING:
     from mpqueue._core.messages import ChunkReported
@@ -90,6 +90,7 @@ class Sums:
     overhead: float = 0.0  #: the rest of what they had a chunk in hand for: mpqueue's own
     cpu: float = 0.0
     delayed: float = 0.0
+    under_way: float = 0.0  #: on what has not been reported: only of a job that runs
     # the workers waiting
     starting: float = 0.0  #: they were not there yet
     replacing: float = 0.0  #: they were not there again
@@ -99,13 +100,14 @@ class Sums:
     for_parent: float = 0.0  #: which had other messages to see to
     for_transfer: float = 0.0
     idle: float = 0.0  #: nothing was there to be sent
+    others: float = 0.0  #: the same, while they were at other jobs, or were replaced because of those
     queued: float = 0.0  #: chunks lay at a worker that was busy with another one
     # the parent at work
     parent_pickling: float = 0.0
     parent_unpickling: float = 0.0
     bytes_out: int = 0
     bytes_home: int = 0
-    deaths: int = 0
+    deaths: int = 0  #: of workers that had its items in hand, or those of no job
     replaced: int = 0  #: workers that came after another one on their lane
     paused: float = 0.0
 
@@ -126,9 +128,22 @@ class _LaneTimes:
     free_at: float
     ready: bool = True
     fresh: bool = True  #: no worker has gone from it during this run
+    lost_to_others: bool = False  #: another job's items have ended its last worker
     received: float = 0.0
     decoded: float = 0.0
     handled: float = 0.0
+
+
+class Company(NamedTuple):
+    """Other jobs are active at the same time: what lanes do for them from then on."""
+
+    all: LaneSeconds  #: of the queue
+    own: LaneSeconds  #: of this job
+    before: float  #: seconds of all, until then
+
+    def seconds(self, now: float) -> float:
+        """What the lanes did for others, up to now."""
+        return max(0.0, self.all.until(now) - self.before - self.own.until(now))
 
 
 @dataclass(slots=True)
@@ -139,7 +154,7 @@ class Timings:
     started: float = 0.0
     finished: float | None = None
     lanes: int = 0  #: how many there are, with those that joined
-    shared: bool = False  #: other jobs were active at the same time, so a lane that was idle here may not have been
+    company: Company | None = None  #: other jobs were active at the same time
     elsewhere: bool = False  #: workers were on another machine, by their clock
     sums: Sums = field(default_factory=Sums)
     rows: array[float] = field(default_factory=lambda: array("d"))
@@ -163,7 +178,7 @@ class Timings:
 
     def begin(self, now: float, lanes: int, ready: int) -> None:
         """The job starts: nothing of an earlier run counts any more. ``ready``: the set of lanes that could begin."""
-        self.started, self.finished, self.lanes, self.shared, self.elsewhere = now, None, lanes, False, False
+        self.started, self.finished, self.lanes, self.company, self.elsewhere = now, None, lanes, None, False
         self.sums, self.rows, self.events = Sums(), array("d"), []
         self.stretches, self.last_on, self.heard = {}, {}, Heard()
         self._lanes, self._ready = {}, ready
@@ -178,19 +193,26 @@ class Timings:
         self.handler_seconds, self.handler_bytes, self.handler_weight = seconds, size, weight
         self.handler_name = name
 
-    def finish(self, now: float) -> None:
-        """The job has ended."""
+    def finish(self, now: float, at_work: int = 0) -> None:
+        """The job has ended; or it is to be looked at as if it had, while the lanes of ``at_work`` have its items."""
         self.resumed(now)
-        waited = max(0.0, now - self.started)
+        sums, waited = self.sums, max(0.0, now - self.started)
         untouched = ((1 << self.lanes) - 1) & ~union(self._lanes)
-        self.sums.idle += waited * (untouched & self._ready).bit_count()
-        self.sums.starting += waited * (untouched & ~self._ready).bit_count()
-        for lane in self._lanes.values():
+        sums.under_way += waited * (untouched & at_work).bit_count()
+        sums.idle += waited * (untouched & ~at_work & self._ready).bit_count()
+        sums.starting += waited * (untouched & ~at_work & ~self._ready).bit_count()
+        for number, lane in self._lanes.items():
             waited = max(0.0, now - lane.free_at)
-            if lane.ready:
-                self.sums.idle += waited
+            if at_work >> number & 1:
+                sums.under_way += waited
+            elif lane.ready:
+                sums.idle += waited
             else:
                 self._add_absence(lane, waited)
+        if self.company is not None:
+            served = min(sums.idle, self.company.seconds(now))
+            sums.idle -= served
+            sums.others += served
         self.finished = now
 
     def paused(self, now: float) -> None:
@@ -222,11 +244,20 @@ class Timings:
             times.ready, times.free_at = True, now
 
     def lane_gone(
-        self, lane: int, now: float, *, worked: bool, died: bool, item: int | None = None, why: str = ""
+        self,
+        lane: int,
+        now: float,
+        *,
+        worked: bool,
+        died: bool,
+        item: int | None = None,
+        why: str = "",
+        by_others: bool = False,
     ) -> None:
         """A worker has gone; with ``worked`` while it had items of this job in hand, which go out again.
 
         ``item`` is the index of the one that it was running, and ``why`` how it ended, as far as these are known.
+        ``by_others``: it had items of another job in hand, and so its end is of no concern here.
         """
         times = self._lane(lane)
         if times.ready:
@@ -236,12 +267,15 @@ class Timings:
             else:
                 self.sums.idle += spent
             times.ready, times.fresh, times.free_at = False, False, now
+        times.lost_to_others = by_others
         if died:
             self.sums.deaths += 1
             self.note(Event(now, "worker died", lane, item, why))
 
     def _add_absence(self, lane: _LaneTimes, spent: float) -> None:
-        if lane.fresh:
+        if lane.lost_to_others:
+            self.sums.others += spent
+        elif lane.fresh:
             self.sums.starting += spent
         else:
             self.sums.replacing += spent
@@ -335,16 +369,20 @@ class Timings:
         rows = self.rows
         return (Span(*rows[at : at + _WIDTH]) for at in range(0, len(rows) // _WIDTH * _WIDTH, _WIDTH))
 
-    def until(self, now: float) -> Timings:
-        """A copy of how it stands, as if the job ended now where it has not; callable on any thread."""
+    def until(self, now: float, at_work: int) -> Timings:
+        """A copy of how it stands, as if the job ended now where it has not; callable on any thread.
+
+        The lanes of ``at_work`` have items of it in hand.
+        """
         copy = Timings(**{entry.name: getattr(self, entry.name) for entry in fields(self) if entry.init})
         copy.sums = Sums(**{entry.name: getattr(self.sums, entry.name) for entry in fields(Sums)})
         copy.rows, copy.events, copy.last_on = self.rows[:], self.events[:], dict(self.last_on)
         copy._lanes = {
-            number: _LaneTimes(times.free_at, times.ready, times.fresh) for number, times in list(self._lanes.items())
+            number: _LaneTimes(times.free_at, times.ready, times.fresh, times.lost_to_others)
+            for number, times in list(self._lanes.items())
         }
         if copy.finished is None:
-            copy.finish(now)
+            copy.finish(now, at_work)
         return copy
 
 

@@ -44,9 +44,10 @@ class FailureList:
         """There are no viewers: free what was kept."""
         self._made = None
 
-    def told(self) -> list[dict[str, Any]]:
-        """The groups, the largest first, as JSON has them."""
-        return [
+    def told(self) -> dict[str, Any]:
+        """The groups, the largest first, and how many items are in all of them, as JSON has it."""
+        groups = self._groups(self._job.table)
+        shown = [
             {
                 "key": _key_of(group),
                 "errorType": group.error_type if group.stage is None else f"{group.error_type} in {group.stage}",
@@ -55,8 +56,9 @@ class FailureList:
                 "count": group.count,
                 "first": group.items[0].label,
             }
-            for group in self._groups(self._job.table)[:MOST]
+            for group in groups[:MOST]
         ]
+        return {"failed": sum(group.count for group in groups), "groups": shown}
 
     def members(self, key: str, table: ItemTable | None = None) -> Sequence[int]:
         """The indices of the table's items of that group; none where there is no such group (any more).

@@ -53,17 +53,20 @@ STRETCHES = 120
 
 
 def throughput(timings: Timings, now: float, offset: float) -> dict[str, Any] | None:
-    """How many tries completed and failed in each stretch of the job's run, as JSON has it; None for one without times.
+    """How many tries a second completed and failed, stretch by stretch of the job's run; None before the first.
+
+    As JSON has it.
 
     ``offset`` turns moments of the monotonic clock into seconds since the epoch. What a report told of is spread evenly
     over the time that its worker had for it. Costs 2 us a report.
     """
     end = now if timings.finished is None else timings.finished
-    if not timings.lanes or end <= timings.started:
+    spans = [span for span in timings.spans() if span.items]
+    if not spans or end <= timings.started:
         return None
     width = (end - timings.started) / STRETCHES
     completed, failed = [0.0] * STRETCHES, [0.0] * STRETCHES
-    for span in timings.spans():
+    for span in spans:
         first = min(STRETCHES - 1, max(0, int((span.begun - timings.started) / width)))
         last = min(STRETCHES - 1, max(first, int((span.ended - timings.started) / width)))
         share = 1 / (last + 1 - first)

@@ -20,7 +20,7 @@ export function colour(name) {
 // Items per second over the whole run: completed ones, and failed tries on top.
 export function drawThroughput(canvas, { since, every, completed, failed }) {
   const { context, width, height, ratio } = prepared(canvas);
-  const most = Math.max(...completed.map((value, at) => value + failed[at]), 1e-9);
+  const most = Math.max(...completed.map((value, at) => value + failed[at]));
   const step = width / completed.length;
   const bar = (at, from, to, fill) => {
     context.fillStyle = fill;

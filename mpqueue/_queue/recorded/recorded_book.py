@@ -43,6 +43,7 @@ class RecordedBook:
     active = False
     here = False
     epoch = 0
+    lanes = 0
     retries_before = 0  # a journal does not tell which tries are of its last run
     tries_before: Mapping[int, int] = MappingProxyType({})
     stopped_why: str | None = None

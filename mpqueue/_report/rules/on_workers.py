@@ -21,13 +21,13 @@ def setup(evidence: Evidence) -> Finding | None:
 
 def cold_start(evidence: Evidence) -> Finding | None:
     """The workers had to be started first. Where there are too many of them, the others are `too_many_workers`."""
-    figures, share = evidence.figures, evidence.saved("starting")
+    figures, share, enough = evidence.figures, evidence.saved("starting"), _enough_workers(evidence)
     if is_too_little(evidence):
         return None
     return Finding(
         f"Starting the workers took {percent(share)} of a job of {seconds(figures.wall)}: keep the queue open, then "
         "the next job finds them ready.",
-        share * figures.cpus / figures.workers if _are_too_many(evidence) else share,
+        share if enough is None else share * enough / figures.workers,
     )
 
 
@@ -98,24 +98,44 @@ def slow_worker(evidence: Evidence) -> Finding | None:
     )
 
 
-def _are_too_many(evidence: Evidence) -> bool:
-    """More workers than CPUs, and a handler that uses them."""
+def _pace(evidence: Evidence, workers: int) -> float:
+    """How many items so many workers would end while one of today's takes one, where all of them wait in step.
+
+    That is the worst case: what they wait for leaves the CPUs without work.
+    """
+    figures, sums = evidence.figures, evidence.figures.sums
+    computes = sums.cpu / figures.in_hand
+    waits = max(0.0, 1 - computes - sums.delayed / figures.in_hand)
+    return workers / (waits + computes * max(1.0, workers / figures.cpus))
+
+
+def _enough_workers(evidence: Evidence) -> int | None:
+    """How many workers do as much, where they are more than the CPUs and compute; None where all are needed.
+
+    Where the handler waits, workers beyond the CPUs wait at the same time, and that is what they are for.
+    """
     figures, limits = evidence.figures, evidence.limits
     if figures.elsewhere or figures.workers <= figures.cpus or not figures.in_hand or not figures.sums.cpu:
-        return False
-    return figures.sums.delayed / figures.in_hand >= limits.no_cpu
+        return None
+    delayed = min(1.0, figures.sums.delayed / figures.in_hand)
+    computes = (figures.sums.cpu + figures.sums.delayed) / figures.in_hand
+    if delayed < limits.no_cpu or computes < limits.computes:
+        return None
+    as_much = limits.as_much * figures.workers
+    fewer = range(figures.cpus, figures.workers)
+    return next((workers for workers in fewer if _pace(evidence, workers) >= as_much), None)
 
 
 def too_many_workers(evidence: Evidence) -> Finding | None:
     """More workers than CPUs, for a handler that computes."""
-    figures = evidence.figures
-    if not _are_too_many(evidence):
+    figures, enough = evidence.figures, _enough_workers(evidence)
+    if enough is None:
         return None
     delayed = min(1.0, figures.sums.delayed / figures.in_hand)
-    saved = evidence.saved("starting", "setup", "loading") * (1 - figures.cpus / figures.workers)
+    saved = evidence.saved("starting", "setup", "loading") * (1 - enough / figures.workers)
     return Finding(
         f"{figures.workers} workers share {counted(figures.cpus, 'CPU')}: for {percent(delayed)} of their time at work "
-        f"they had none. {figures.cpus} workers do as much, and start sooner.",
+        f"they had none. {counted(enough, 'worker')} do as much, and start sooner: JobQueue({enough}).",
         saved,
         anyway=True,
     )
@@ -148,7 +168,7 @@ def more_workers(evidence: Evidence) -> Finding | None:
         return None
     used = max(figures.sums.cpu / figures.in_hand, 1 / limits.most_workers)
     most = min(figures.total, int(figures.cpus / used), limits.most_workers * figures.workers)
-    if most <= figures.workers:
+    if _pace(evidence, most) < (1 + limits.worth) * figures.workers:
         return None
     saved = evidence.saved("handler") * (1 - figures.workers / most)
     return Finding(

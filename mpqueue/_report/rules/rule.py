@@ -30,6 +30,10 @@ class Thresholds:
     small_chunk: float = 0.003
     #: Of the time in the handler, that it waited: above, it is one that waits.
     waits: float = 0.5
+    #: Of the time in the workers' hands, that it computed or had no CPU to do so: below, more workers wait at a time.
+    computes: float = 0.7
+    #: Of the items a second of more workers, that fewer have to do as well.
+    as_much: float = 0.9
     #: CPU seconds beyond what one thread can have had, of those in the workers' hands: above, it has threads.
     threads: float = 0.3
     #: Of the time in the workers' hands, that they were ready to run and had no CPU.

@@ -9,7 +9,8 @@ const EVERY = 1000; // milliseconds between two questions at least
 
 export class FailuresView {
   #job = null;
-  #failed = -1; // how many items had failed when the groups were asked for
+  #seen = null; // how the job stood when the groups were asked for
+  #told = null; // how many items are in the groups that are shown
   #asking = false;
 
   // `onShow` lists the items of a group.
@@ -24,22 +25,25 @@ export class FailuresView {
     show(byId("failures"), failed > 0);
     if (job !== this.#job) {
       this.#job = job;
-      this.#failed = -1;
+      this.#seen = this.#told = null;
       this.list.replaceChildren();
     }
-    setText(byId("failures-count"), failed ? plural(failed, "item") : "");
+    setText(byId("failures-count"), this.#told ? plural(this.#told, "item") : ""); // as many as the groups below
     // Failed items run again only once the job has ended.
     this.list.toggleAttribute("data-over", canAct && live && job?.state.status === "completed_with_errors");
     const seen = `${failed} ${job?.state.retries}`;
-    if (failed && live && seen !== this.#failed && !this.#asking) this.#ask(job, seen);
+    const isOld = seen !== this.#seen || this.#told !== failed; // the program may answer with what it had a moment ago
+    if (failed && live && isOld && !this.#asking) this.#ask(job, seen);
   }
 
   async #ask(job, seen) {
     this.#asking = true;
-    const groups = await askForFailures(job.number);
-    if (groups !== null && job === this.#job) {
-      this.#failed = seen;
-      this.#show(groups);
+    const answer = await askForFailures(job.number);
+    if (answer !== null && job === this.#job) {
+      this.#seen = seen;
+      this.#told = answer.failed;
+      setText(byId("failures-count"), answer.failed ? plural(answer.failed, "item") : "");
+      this.#show(answer.groups);
     }
     setTimeout(() => (this.#asking = false), EVERY);
   }
