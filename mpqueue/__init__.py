@@ -29,11 +29,10 @@ if TYPE_CHECKING:
     from mpqueue import status as status
     from mpqueue import testing as testing
     from mpqueue._core.state.item_table import FailedTry
-    from mpqueue._dropin.executor.process_executor import Executor
-    from mpqueue._dropin.map.lazy_map import imap, imap_unordered
-    from mpqueue._dropin.map.staged_map import stages
-    from mpqueue._dropin.map.whole_map import amap, map, starmap  # noqa: A004 - the name that people know
-    from mpqueue._dropin.pool.process_pool import Pool
+    from mpqueue._dropin.lazy_map import imap, imap_unordered
+    from mpqueue._dropin.process_executor import Executor
+    from mpqueue._dropin.process_pool import Pool
+    from mpqueue._dropin.whole_map import amap, map, stages, starmap  # noqa: A004 - the name that people know
     from mpqueue._output.failure_groups import FailureGroup
     from mpqueue._output.progress import Progress
     from mpqueue._queue.growing.stages import Stage
@@ -82,11 +81,10 @@ _HOMES = {
     "mpqueue._core.state.item_table": ("FailedTry",),
     "mpqueue._worker.handlers.current_item": ("CurrentItem", "current_item"),
     "mpqueue._wire.memory.shared": ("Shared", "share"),
-    "mpqueue._dropin.executor.process_executor": ("Executor",),
-    "mpqueue._dropin.map.lazy_map": ("imap", "imap_unordered"),
-    "mpqueue._dropin.map.staged_map": ("stages",),
-    "mpqueue._dropin.map.whole_map": ("amap", "map", "starmap"),
-    "mpqueue._dropin.pool.process_pool": ("Pool",),
+    "mpqueue._dropin.process_executor": ("Executor",),
+    "mpqueue._dropin.lazy_map": ("imap", "imap_unordered"),
+    "mpqueue._dropin.whole_map": ("amap", "map", "stages", "starmap"),
+    "mpqueue._dropin.process_pool": ("Pool",),
     "mpqueue.errors": (
         "GiveUp",
         "HandlerPicklingError",

@@ -31,9 +31,9 @@ except ImportError as error:
 
 from mpqueue._core.state.item_table import Failure
 from mpqueue._dropin.call_stream import CallStream
-from mpqueue._dropin.executor.executor_errors import ExecutorCrashedError, error_of
-from mpqueue._dropin.map.map_options import DROPIN_RETRY, pool_options
-from mpqueue._dropin.shared_pool import SharedPool
+from mpqueue._dropin.executor_errors import ExecutorCrashedError, error_of
+from mpqueue._dropin.lent_queues import SharedPool
+from mpqueue._dropin.map_options import DROPIN_RETRY, pool_options
 from mpqueue._engines.loky.loky_backend import LokyBackend
 from mpqueue._options import JobOptions
 from mpqueue._os.process.own_forks import in_each_fork

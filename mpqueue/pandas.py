@@ -17,7 +17,7 @@ try:
 except ImportError as error:
     raise ImportError(f"mpqueue.pandas needs pandas ({error}): `pip install 'mpqueue[pandas]'`") from error
 
-from mpqueue._dropin.map.whole_map import map as map_items
+from mpqueue._dropin.whole_map import map as map_items
 from mpqueue._engines.loky.loky_lane import count_cores
 from mpqueue._options import Concurrency, choose_concurrency
 from mpqueue._output.progress import ShowProgress

@@ -26,7 +26,7 @@ def close_shared_pool(*, kill: bool = False) -> bool:
     processes, or where the next test is to begin with new ones. If a call uses them, returns False and leaves them
     alone; with ``kill``, ends them all the same, and such calls fail. Else returns True, also where there are none.
     """
-    from mpqueue._dropin.shared_pool import shared_pool  # not needed for the rest
+    from mpqueue._dropin.lent_queues import shared_pool  # not needed for the rest
 
     if kill:
         shared_pool.close()

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 
 from mpqueue._call_checks import SEVERAL, iterator_of, names_options
 from mpqueue._declared import At, read, takes
-from mpqueue._dropin.map.batch import RecordAs
-from mpqueue._dropin.map.item_iterator import ItemIterator
-from mpqueue._dropin.map.lent_queues import LentQueue, OwnQueue, WarmQueue, is_warm
-from mpqueue._dropin.map.map_options import OnItemError, check_on_error, check_stream_redo, enough_workers, job_options
+from mpqueue._dropin.batch import RecordAs
+from mpqueue._dropin.item_iterator import ItemIterator
+from mpqueue._dropin.lent_queues import LentQueue, OwnQueue, WarmQueue, is_warm
+from mpqueue._dropin.map_options import OnItemError, check_on_error, check_stream_redo, enough_workers, job_options
 from mpqueue._engines.loky.loky_pool import count_cpus
 from mpqueue._options import GivenOptions
 from mpqueue._output.progress import length_of, showing_stream

@@ -22,8 +22,8 @@ from typing import Any, NoReturn, ParamSpec, TypeVar, overload
 
 from mpqueue._call_checks import names_options
 from mpqueue._dropin.call_stream import CallBlock, CallFuture, CallStream
-from mpqueue._dropin.executor.executor_errors import error_of
-from mpqueue._dropin.map.map_options import pool_options
+from mpqueue._dropin.executor_errors import error_of
+from mpqueue._dropin.map_options import pool_options
 from mpqueue._options import JobOptions
 from mpqueue._output.progress import Showing, ShowProgress
 from mpqueue._parent.lane_protocol import Backend

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, Self, TypeVar
 
 from mpqueue._core.state.item_table import Failure
-from mpqueue._dropin.map.lent_queues import LentQueue
-from mpqueue._dropin.map.map_options import OnItemError
+from mpqueue._dropin.lent_queues import LentQueue
+from mpqueue._dropin.map_options import OnItemError
 from mpqueue._dropin.stream_results import StreamResults
 from mpqueue._output.progress import PATIENCE
 from mpqueue._queue.growing.stream import Stream

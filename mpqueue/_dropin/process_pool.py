@@ -22,13 +22,11 @@ from typing import Any, NamedTuple, NoReturn, Self, TypeVar
 
 from mpqueue._call_checks import check_callable, names_options
 from mpqueue._core.state.item_table import read_all
+from mpqueue._dropin.batch import start_batch
 from mpqueue._dropin.call_stream import CallStream
 from mpqueue._dropin.input_reader import read_late, read_whole_chunks
-from mpqueue._dropin.map.batch import start_batch
-from mpqueue._dropin.map.map_options import Seeds, pool_options
-from mpqueue._dropin.pool.async_result import AsyncResult, Callback, MapResult
-from mpqueue._dropin.pool.pool_errors import error_of, own_error
-from mpqueue._dropin.pool.pool_iterator import PoolIterator
+from mpqueue._dropin.map_options import Seeds, pool_options
+from mpqueue._dropin.pool_results import AsyncResult, Callback, MapResult, PoolIterator, error_of, own_error
 from mpqueue._options import Concurrency, choose_concurrency
 from mpqueue._os.main_thread_waits import join_long
 from mpqueue._output.progress import ShowProgress, check_progress, showing_stream

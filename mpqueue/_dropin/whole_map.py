@@ -1,33 +1,35 @@
-"""`map` and `starmap`: the whole batch, then its results; and `amap`, the same for coroutines.
+"""`map` and `starmap`: the whole batch, then its results; `amap`, the same for coroutines; `stages`, several functions.
 
-They share one warm pool, see `mpqueue._dropin.shared_pool`.
+They share one warm pool, see `mpqueue._dropin.lent_queues`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 
 from mpqueue._call_checks import SEVERAL, check_callable, names_options
-from mpqueue._core.state.item_table import Failure, read_all
+from mpqueue._core.state.item_table import read_all
 from mpqueue._declared import At, check_names, read, takes
-from mpqueue._dropin.map.batch import RecordAs, start_batch
-from mpqueue._dropin.map.lent_queues import queue_for, queue_in_loop_for
-from mpqueue._dropin.map.map_options import OnError, check_on_error, enough_workers, job_options
+from mpqueue._dropin.batch import ON_ERROR, Batch, RecordAs, start_batch
+from mpqueue._dropin.lent_queues import queue_for
+from mpqueue._dropin.map_options import OnError, check_on_error, enough_workers, job_options
 from mpqueue._options import GivenOptions
 from mpqueue._output.progress import check_progress
 from mpqueue._queue.recorded.record_options import record_options
-from mpqueue._queue.run import Ended, JobRun
 from mpqueue._worker.handlers.called import StarCall
-from mpqueue.errors import QueueClosedError, TooManyFailuresError
 
 if TYPE_CHECKING:
-    from mpqueue._keywords import MapKeywords
+    from mpqueue._keywords import MapKeywords, StagedMapKeywords
+    from mpqueue._queue.growing.stages import Stage
+
+if TYPE_CHECKING:
+    from mpqueue._queue.growing.stages import Stage
 
 T = TypeVar("T")
 R = TypeVar("R")
-ON_ERROR = ("raise", "collect", "skip", "group")
 #: Arguments beside the options.
 OWN_NAMES = ("fn", "items", "on_error")
 
@@ -108,12 +110,7 @@ def map(
         given = asked.seed is not None
         start = partial(start_batch, queue, fn, rows, job, progress=asked.progress, record=record, seed_given=given)
         batch = Batch(start, asked.max_failures)
-        try:
-            batch.run.result()
-        except BaseException:
-            batch.run._kill()
-            batch.run._end_bar()
-            raise
+        batch.wait()
     return batch.outcomes(on_error)
 
 
@@ -197,16 +194,11 @@ async def amap(
     check_on_error(on_error, ON_ERROR)
     job, record = job_options("amap", asked), _record(asked)
     rows = read_all(items)
-    async with queue_in_loop_for(enough_workers(job.max_lanes, len(rows)), asked.journal, asked.backend) as queue:
+    async with queue_for(enough_workers(job.max_lanes, len(rows)), asked.journal, asked.backend) as queue:
         given = asked.seed is not None
         start = partial(start_batch, queue, fn, rows, job, progress=asked.progress, record=record, seed_given=given)
         batch = Batch(start, asked.max_failures)
-        try:
-            await batch.run
-        except BaseException:
-            batch.run._kill()
-            batch.run._end_bar()
-            raise
+        await batch.wait_later()
     return batch.outcomes(on_error)
 
 
@@ -215,70 +207,33 @@ def _record(asked: GivenOptions) -> RecordAs | None:
     return None if asked.journal is None else RecordAs(asked.job_id, options)
 
 
-class Batch:
-    """One call: its run, ended early where more than ``max_failures`` items fail, and what happens to its failures.
-
-    Nothing new begins after the failure that is too many: that is the job's own option. What runs is ended from here.
-    """
-
-    def __init__(self, start: Callable[..., JobRun], max_failures: int | None) -> None:
-        """``start`` is called with ``on_ended``, which `start_batch` knows."""
-        self._max_failures = max_failures
-        self._watched: JobRun | None = None  #: the run, as soon as there is one to end, until it is ended
-        self.run = start(on_ended=None if max_failures is None else self._on_ended)
-        self._watched = self.run
-        self._on_ended(())  # items may have failed before
-
-    @property
-    def _too_many(self) -> bool:
-        return self._max_failures is not None and self.run.job.failed > self._max_failures
-
-    def _on_ended(self, _: Ended) -> None:
-        """On the coordinator's thread: items ended."""
-        run = self._watched
-        if run is not None and self._too_many:
-            self._watched = None
-            run._kill()
-
-    def outcomes(self, on_error: OnError) -> list[Any]:
-        """What the call returns, or raises."""
-        results, failures = self.run._outcomes()
-        if self._too_many:
-            first = min(failures)
-            raise TooManyFailuresError(
-                f"{len(failures)} items failed, which is more than max_failures={self._max_failures}; the first is "
-                f"item {self._named(first)}: {failures[first].shown}. What had not run by then was not run."
-            ) from failures[first].error
-        if self.run.job.cancelled:
-            raise QueueClosedError("the pool was closed while results were still to come")
-        return settle(results, failures, on_error, self._named)
-
-    def _named(self, index: int) -> str:
-        return self.run.job.items[index]._named
-
-
-def settle(
-    results: list[Any], failures: dict[int, Failure], on_error: OnError, named: Callable[[int], str] = str
+@takes(GivenOptions, At.STAGED_MAP)
+def stages(
+    items: Iterable[Any],
+    stages: Sequence[Stage | Callable[..., Any]],
+    *,
+    on_error: OnError = "raise",
+    **options: Unpack[StagedMapKeywords],
 ) -> list[Any]:
-    """The results by position, with the failures treated as ``on_error`` says."""
-    if not failures or on_error == "collect":
-        for index, failure in failures.items():
-            results[index] = failure.error
-        return results
-    if on_error == "skip":
-        return [result for index, result in enumerate(results) if index not in failures]
-    errors = [failures[index].error for index in sorted(failures)]
-    if on_error == "group":
-        raise BaseExceptionGroup(f"{len(errors)} of {len(results)} items failed", errors)
-    raise with_note(errors[0], failures, named)
+    """Run each item through several functions, one after the other, on all cores; the results in the items' order.
 
+    What one stage returns is the next one's item, and goes there as soon as it can; what it yields are as many. Where
+    something was yielded, an item's result is the list of all that came of it. See `JobQueue.run_stages`, and `Stage`
+    for the options of one stage. ``max_retries`` (3, after 0.1, 0.2 and 0.4 s), ``retry`` and ``timeout`` hold for
+    stages without their own. ``concurrency`` caps the workers of all stages together (None: one for each CPU).
+    ``progress`` shows a line for each stage. ``on_error`` and ``max_failures`` are as for `map`; the failure of an item
+    is a `StageError` that names the stage. ``backend`` is as for `map`.
 
-def with_note(error: BaseException, failures: dict[int, Failure], named: Callable[[int], str] = str) -> BaseException:
-    """The error, with a note that names its item, and how many others failed."""
-    first, *others = sorted(failures)
-    note = f"mpqueue: raised by item {named(first)}"
-    if others:
-        positions = ", ".join(str(index) for index in others[:10])
-        note += f"; {len(others)} more failed: items {positions}{', ...' if len(others) > 10 else ''}"
-    error.add_note(note)
-    return error
+    An interruption (Ctrl-C) ends the running items, and goes on.
+    """
+    asked = read(GivenOptions, At.STAGED_MAP, "mpqueue.stages", options, ("items", "stages", "on_error"))
+    check_progress(asked.progress)
+    check_on_error(on_error, ON_ERROR)
+    whole = job_options("stages", asked)
+    given = read_all(items)
+    with queue_for(whole.max_lanes, None, asked.backend) as queue:
+        defaults = replace(queue._options, retry=whole.retry, timeout=whole.timeout)
+        start = partial(queue._host.start_stages, given, stages, asked, defaults, progress=asked.progress)
+        batch = Batch(start, asked.max_failures)
+        batch.wait()
+    return batch.outcomes(on_error)

@@ -1,0 +1,163 @@
+"""A finite batch for the map-like drop-ins: an ordinary job on a given queue, ids always positions."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from mpqueue._core.state.item_table import Failure, ItemTable
+from mpqueue._dropin.map_options import OnError
+from mpqueue._options import JobOptions
+from mpqueue._output.progress import Showing, ShowProgress, label_of
+from mpqueue._queue.run import Ended, JobRun
+from mpqueue._wire.ids import IdRule
+from mpqueue._wire.pickling.packed_functions import is_found
+from mpqueue._worker.handlers.called import StarCall
+from mpqueue.errors import QueueClosedError, TooManyFailuresError
+
+if TYPE_CHECKING:
+    from mpqueue._queue.job_queue import JobQueue
+    from mpqueue._queue.recorded.record_options import RecordOptions
+
+ON_ERROR = ("raise", "collect", "skip", "group")
+
+
+class RecordAs(NamedTuple):
+    """How a call is recorded in a journal. With ``job_id`` None it is known there by its function's name."""
+
+    job_id: str | None
+    options: RecordOptions
+
+    def of(self, kind: str, fn: Callable[..., Any]) -> tuple[str, RecordOptions]:
+        """The id and the options of such a call of ``fn``."""
+        if self.job_id is not None:
+            return self.job_id, self.options
+        # Not so of a lambda, a closure, a partial, a method of an object.
+        names_one = is_found(fn.function if isinstance(fn, StarCall) else fn)
+        return f"{kind} {name_of(fn)}", self.options._replace(names_one=names_one)
+
+
+def start_batch(
+    queue: JobQueue,
+    fn: Callable[..., Any],
+    items: list[Any],
+    options: JobOptions,
+    *,
+    on_ended: Callable[[Ended], None] | None = None,
+    progress: ShowProgress = False,
+    record: RecordAs | None = None,
+    seed_given: bool = False,
+) -> JobRun:
+    """Start ``fn`` over the items, a list which it takes over; the run has the `outcomes` by position.
+
+    ``on_ended`` gets positions as their items end, then None, on the coordinator's thread: it must return at once. With
+    ``record`` it is a job of the queue's journal, known there by its id, or by the function's name; it keeps the seed
+    that it has there, unless one was given. Raises `HandlerPicklingError`, `JournalError`.
+    """
+    table = ItemTable(items, None, IdRule.POSITION)
+    showing = Showing(progress, label_of(fn))
+    if record is not None:
+        name, record_options = record.of("map", fn)
+        return queue._host.start_recorded(
+            name, table, options, fn, on_ended, seed_given=seed_given, record=record_options, showing=showing
+        )
+    _, run = queue._host.start_table(table, options, fn, on_ended, showing=showing)
+    return run
+
+
+def name_of(fn: Callable[..., Any]) -> str:
+    """The name by which a journal knows a function."""
+    while isinstance(fn, functools.partial | StarCall):
+        fn = fn.func if isinstance(fn, functools.partial) else fn.function
+    named = fn if hasattr(fn, "__qualname__") else type(fn)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
+class Batch:
+    """One call: its run, ended early where more than ``max_failures`` items fail, and what happens to its failures.
+
+    Nothing new begins after the failure that is too many: that is the job's own option. What runs is ended from here.
+    """
+
+    def __init__(self, start: Callable[..., JobRun], max_failures: int | None) -> None:
+        """``start`` is called with ``on_ended``, which `start_batch` knows."""
+        self._max_failures = max_failures
+        self._watched: JobRun | None = None  #: the run, as soon as there is one to end, until it is ended
+        self.run = start(on_ended=None if max_failures is None else self._on_ended)
+        self._watched = self.run
+        self._on_ended(())  # items may have failed before
+
+    @property
+    def _too_many(self) -> bool:
+        return self._max_failures is not None and self.run.job.failed > self._max_failures
+
+    def _on_ended(self, _: Ended) -> None:
+        """On the coordinator's thread: items ended."""
+        run = self._watched
+        if run is not None and self._too_many:
+            self._watched = None
+            run._kill()
+
+    def wait(self) -> None:
+        """Wait until all has ended; an interruption ends it."""
+        try:
+            self.run.result()
+        except BaseException:
+            self._end()
+            raise
+
+    async def wait_later(self) -> None:
+        """`wait` that does not block the loop."""
+        try:
+            await self.run
+        except BaseException:
+            self._end()
+            raise
+
+    def _end(self) -> None:
+        self.run._kill()
+        self.run._end_bar()
+
+    def outcomes(self, on_error: OnError) -> list[Any]:
+        """What the call returns, or raises."""
+        results, failures = self.run._outcomes()
+        if self._too_many:
+            first = min(failures)
+            raise TooManyFailuresError(
+                f"{len(failures)} items failed, which is more than max_failures={self._max_failures}; the first is "
+                f"item {self._named(first)}: {failures[first].shown}. What had not run by then was not run."
+            ) from failures[first].error
+        if self.run.job.cancelled:
+            raise QueueClosedError("the pool was closed while results were still to come")
+        return settle(results, failures, on_error, self._named)
+
+    def _named(self, index: int) -> str:
+        return self.run.job.items[index]._named
+
+
+def settle(
+    results: list[Any], failures: dict[int, Failure], on_error: OnError, named: Callable[[int], str] = str
+) -> list[Any]:
+    """The results by position, with the failures treated as ``on_error`` says."""
+    if not failures or on_error == "collect":
+        for index, failure in failures.items():
+            results[index] = failure.error
+        return results
+    if on_error == "skip":
+        return [result for index, result in enumerate(results) if index not in failures]
+    errors = [failures[index].error for index in sorted(failures)]
+    if on_error == "group":
+        raise BaseExceptionGroup(f"{len(errors)} of {len(results)} items failed", errors)
+    raise with_note(errors[0], failures, named)
+
+
+def with_note(error: BaseException, failures: dict[int, Failure], named: Callable[[int], str] = str) -> BaseException:
+    """The error, with a note that names its item, and how many others failed."""
+    first, *others = sorted(failures)
+    note = f"mpqueue: raised by item {named(first)}"
+    if others:
+        positions = ", ".join(str(index) for index in others[:10])
+        note += f"; {len(others)} more failed: items {positions}{', ...' if len(others) > 10 else ''}"
+    error.add_note(note)
+    return error

@@ -1,1 +1,0 @@
-"""`mpqueue.Executor`, in the place of `concurrent.futures.ProcessPoolExecutor`."""

@@ -1,0 +1,245 @@
+"""The queues that calls run on: the warm one that `mpqueue.map` and its kin share, or one for the call alone.
+
+The warm one is made when first needed, and gone when idle for a while. A call that has a journal, or an engine of its
+own, gets the other kind.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+
+from mpqueue._engines.loky.loky_pool import count_cpus
+from mpqueue._options import check_concurrency
+from mpqueue._os.process.own_forks import in_each_fork
+from mpqueue._parent.lane_protocol import Backend
+from mpqueue._parent.surroundings.interpreter_exit import is_exiting
+from mpqueue._parent.surroundings.replies import SafeEvent
+from mpqueue._queue.choosing import choose_backend, journal_path
+from mpqueue._queue.job_queue import JobQueue
+from mpqueue._queue.mailbox import Bell
+from mpqueue._wire.means import THREAD_VARIABLES
+
+#: Seconds without a call after which its workers end; at most twice as long.
+IDLE_SECONDS = 30.0
+
+
+class SharedPool:
+    """A queue, how many calls use it, and the thread that ends it when idle. Grows to what is asked, never shrinks."""
+
+    def __init__(
+        self,
+        threads_per_worker: int | None = None,
+        initializer: Callable[[], object] | None = None,
+        backend: str | Backend = "loky",
+    ) -> None:
+        self._backend = backend
+        self._threads = threads_per_worker
+        self._initializer = initializer
+        self._lock = threading.RLock()  # a garbage collection may give back while a borrower holds it
+        self._queue: JobQueue | None = None
+        self._owner = 0
+        self._users = 0
+        self._was_used = False  #: since the thread last looked
+        self._over = SafeEvent()  #: set when the queue is ended
+
+    def borrow(self, concurrency: int | None) -> JobQueue:
+        """The queue, with at least so many workers (None: one for each CPU). `give_back` it once."""
+        if concurrency is not None:
+            check_concurrency(concurrency)
+        with self._lock:
+            if self._queue is not None and self._queue._host.is_broken:
+                self._leave()
+            if self._queue is None:
+                self._open(concurrency)
+            queue = self._queue
+            assert queue is not None
+            self._users += 1
+            self._was_used = True
+        try:
+            queue._host.want_workers(count_cpus() if concurrency is None else concurrency)
+        except BaseException:
+            self.give_back(queue)
+            raise
+        return queue
+
+    def _open(self, concurrency: int | None) -> None:
+        self._queue = JobQueue(
+            concurrency, threads_per_worker=self._threads, initializer=self._initializer, backend=self._backend
+        )
+        self._owner, self._users, self._over = os.getpid(), 0, SafeEvent()
+        watch = threading.Thread(target=self._watch, args=(self._over,), name="mpqueue-idle-pool", daemon=True)
+        watch.start()
+
+    def _watch(self, over: SafeEvent) -> None:
+        """On a thread of its own: end the pool when there was no call between two looks."""
+        while not over.wait(IDLE_SECONDS):
+            with self._lock:
+                was_used, self._was_used = self._was_used, False
+            if not was_used:
+                self.end_if_idle()
+
+    def give_back(self, queue: JobQueue) -> None:
+        """A call has ended. Callable from a garbage collection."""
+        with self._lock:
+            if queue is self._queue and self._owner == os.getpid():
+                self._users -= 1
+
+    def close(self) -> None:
+        """End the pool now; the next call makes a new one. Calls that use it fail."""
+        queue = self._take()
+        if queue is not None and self._owner == os.getpid():
+            queue.close(kill=True)
+
+    def end_if_idle(self) -> bool:
+        """End the pool, but where a call uses it, which is False; the next call makes a new one."""
+        with self._lock:
+            if self._users:
+                return False
+            queue = self._take()
+        if queue is not None:
+            queue.close()
+        return True
+
+    def _take(self) -> JobQueue | None:
+        with self._lock:
+            queue, self._queue = self._queue, None
+            self._over.set()
+        return queue
+
+    def _leave(self) -> None:
+        """A mistake of mpqueue's own has ended the queue: the next one is another."""
+        queue = self._take()
+        if queue is not None and self._owner == os.getpid():
+            threading.Thread(target=queue.close, kwargs={"kill": True}, name="mpqueue-closer", daemon=True).start()
+
+    def reset_in_fork(self) -> None:
+        """In a forked child: the parent's pool is not ours, and its lock may be taken."""
+        self._lock = threading.RLock()
+        self._queue = None
+
+
+# One inner thread a worker, unless the user has said how many: whatever was asked first, it may grow to all CPUs.
+THREADS = None if any(name in os.environ for name in THREAD_VARIABLES) else 1
+shared_pool = SharedPool(THREADS)
+in_each_fork(shared_pool.reset_in_fork)
+
+
+def is_warm(journal: str | os.PathLike[str] | None, backend: str | Backend) -> bool:
+    """True where a call needs no queue of its own."""
+    return journal is None and isinstance(backend, str)
+
+
+def own_queue(concurrency: int | None, journal: str | os.PathLike[str] | None, backend: str | Backend) -> JobQueue:
+    """A queue for one call. Raises what `JobQueue` raises."""
+    engine = choose_backend(backend)
+    threads = THREADS if engine.capabilities.own_processes and engine.capabilities.is_here else None
+    return JobQueue(concurrency, threads_per_worker=threads, journal=journal, backend=engine)
+
+
+class WarmQueue:
+    """The queue of a pool, for one call, which may use it as a context. Raises what `SharedPool.borrow` raises."""
+
+    def __init__(self, concurrency: int | None, pool: SharedPool = shared_pool) -> None:
+        self._pool = pool
+        self.queue = pool.borrow(concurrency)
+
+    def end(self, *, kill: bool) -> None:  # noqa: ARG002 - the workers stay
+        """See `Loan`."""
+        self._pool.give_back(self.queue)
+
+    def await_end(self) -> None:
+        """See `Loan`."""
+
+    async def await_end_later(self) -> None:
+        """`await_end` that does not block the loop."""
+
+    def __enter__(self) -> JobQueue:
+        return self.queue
+
+    def __exit__(self, *_: object) -> None:
+        self.end(kill=False)
+
+    async def __aenter__(self) -> JobQueue:
+        return self.queue
+
+    async def __aexit__(self, *_: object) -> None:
+        self.end(kill=False)
+
+
+def queue_for(
+    concurrency: int | None, journal: str | os.PathLike[str] | None, backend: str | Backend
+) -> WarmQueue | JobQueue:
+    """A context, of coroutines too, that gives the queue of one call and waits for its end.
+
+    Raises what `JobQueue` raises.
+    """
+    return WarmQueue(concurrency) if is_warm(journal, backend) else own_queue(concurrency, journal, backend)
+
+
+class OwnQueue:
+    """A queue for one stream alone. Raises what `JobQueue` raises.
+
+    It ends on a thread of its own, so that it can be dropped anywhere. Another stream of this program with the same
+    journal waits for that; other queues and other programs are refused meanwhile.
+    """
+
+    def __init__(self, concurrency: int | None, journal: str | os.PathLike[str] | None, backend: str | Backend) -> None:
+        self._path = journal_path(journal)
+        if self._path is not None and (ending := _ending.get(self._path)) is not None:
+            ending._join()
+        self.queue = own_queue(concurrency, journal, backend)
+        self._owner: int = os.getpid()
+        self._ended: Future[None] = Future()
+        self._thread: threading.Thread | None = None
+
+    def end(self, *, kill: bool) -> None:
+        """See `Loan`."""
+        if os.getpid() != self._owner:
+            return
+        # Not a daemon: else the program's end would cut it short, and the journal would not be closed.
+        if is_exiting():
+            self._ended.set_result(None)
+            return
+        self._thread = threading.Thread(target=self._close, args=(kill,), name="mpqueue-closer", daemon=False)
+        if self._path is not None:
+            _ending[self._path] = self
+        self._thread.start()
+
+    def _close(self, kill: bool) -> None:
+        try:
+            self.queue.close(kill=kill)
+        except BaseException as error:  # noqa: BLE001 - raised where its end is waited for
+            self._ended.set_exception(error)
+        else:
+            self._ended.set_result(None)
+        finally:
+            if self._path is not None and _ending.get(self._path) is self:
+                del _ending[self._path]
+
+    def _join(self) -> None:
+        if self._thread is not None and self._owner == os.getpid():
+            self._thread.join()
+
+    def await_end(self) -> None:
+        """See `Loan`. Raises `JournalError` where not all could be written into the journal."""
+        if os.getpid() == self._owner:
+            self._join()
+            self._ended.result()
+
+    async def await_end_later(self) -> None:
+        """`await_end` that does not block the loop."""
+        if os.getpid() == self._owner:
+            bell = Bell()
+            self._ended.add_done_callback(lambda _: bell.ring())
+            await bell.wait()
+            self._ended.result()
+
+
+#: By the journal's path: what is ending now. A fork has none of it.
+_ending: dict[str, OwnQueue] = {}
+
+
+LentQueue = WarmQueue | OwnQueue

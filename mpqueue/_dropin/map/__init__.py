@@ -1,1 +1,0 @@
-"""`mpqueue.map`, `starmap`, `amap`, `imap` and `imap_unordered`."""

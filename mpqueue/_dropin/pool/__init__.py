@@ -1,1 +1,0 @@
-"""`mpqueue.Pool`, in the place of `multiprocessing.Pool`."""

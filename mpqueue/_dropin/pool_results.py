@@ -1,0 +1,296 @@
+"""What `Pool` returns and raises: what `multiprocessing.pool.Pool` would, at the same moments.
+
+An `AsyncResult` is settled on the coordinator's thread, which costs the waiting thread nothing but its own waking;
+callbacks are called on the queue's listener thread, and the result is ready after that.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from multiprocessing import pool as standard
+from types import GenericAlias
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from mpqueue._core.state.item_table import Failure
+from mpqueue._dropin.stream_results import StreamResults, ended_error
+from mpqueue._parent.surroundings.replies import SafeEvent
+from mpqueue._queue.mailbox import runs_loop
+from mpqueue.errors import HandlerPicklingError, ItemPicklingError, RemoteError, ResultPicklingError
+
+if TYPE_CHECKING:
+    from mpqueue._dropin.process_pool import Pool
+    from mpqueue._queue.growing.stream import Stream
+    from mpqueue._queue.job_queue import JobQueue
+    from mpqueue._queue.run import Ended, JobRun
+
+    StandardIterator = standard.IMapIterator
+else:
+
+    class StandardIterator(standard.IMapIterator):
+        """The standard library's, which can't be subscripted when it runs."""
+
+        __class_getitem__ = classmethod(GenericAlias)
+
+
+log = logging.getLogger("mpqueue")
+
+R = TypeVar("R")
+T = TypeVar("T")
+Callback = Callable[[Any], object]
+#: Two classes that the standard library's types don't tell of.
+_standard: Any = standard
+
+
+class AsyncResult(standard.ApplyResult[T]):
+    """A result that may still have to come. Holds its pool until it is ready."""
+
+    def __init__(self, pool: Pool, callback: Callback | None = None, error_callback: Callback | None = None) -> None:
+        self._pool: Pool | None = pool
+        self._event = SafeEvent()
+        self._callback = callback
+        self._error_callback = error_callback
+        self._success = False
+        self._value: Any = None
+        self._index = -1  #: of a single call in its stream
+
+    def ready(self) -> bool:
+        """True once the call has returned or failed, and its callback was called."""
+        return self._event.is_set()
+
+    def successful(self) -> bool:
+        """True where the call returned. Raises ValueError before it is `ready`."""
+        if not self.ready():
+            raise ValueError(f"{self!r} not ready")
+        return self._success
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait until it is `ready`, at most ``timeout`` seconds."""
+        self._event.wait(timeout)
+
+    def get(self, timeout: float | None = None) -> T:
+        """The result, or what the call raised. Raises `multiprocessing.TimeoutError` after ``timeout`` seconds."""
+        self.wait(timeout)
+        if not self.ready():
+            raise multiprocessing.TimeoutError
+        if self._success:
+            value: T = self._value
+            return value
+        raise self._value
+
+    # -- see `Receiver` --------------------------------------------------------------------------------------
+
+    def _quietly(self, settle: Callable[..., object], *arguments: Any) -> bool:
+        settle(*arguments)
+        return True
+
+    def _return(self, result: Any) -> None:
+        self._success, self._value = True, result
+        self._settle(self._callback)
+
+    def _raise(self, error: BaseException) -> None:
+        self._value = error
+        self._settle(self._error_callback)
+
+    def _give_up(self) -> None:
+        self._value = ended_error()
+        self._settle(None)
+
+    def _settle(self, callback: Callback | None) -> None:
+        pool = self._pool
+        if callback and pool is not None:
+            pool._tell(partial(self._call_back, callback))
+        else:
+            self._finish()
+
+    def _call_back(self, callback: Callback) -> None:
+        """On the listener thread."""
+        try:
+            callback(self._value)
+        except BaseException:
+            log.exception("a callback raised (%r); the pool goes on", callback)
+        finally:
+            self._finish()
+
+    def _finish(self) -> None:
+        self._callback = self._error_callback = None
+        self._event.set()
+        self._pool = None
+
+
+class MapResult(AsyncResult[list[T]], standard.MapResult[T]):
+    """The results of a whole batch, or its first failure in item order, once all of its items have ended.
+
+    A function that gets the pool's progress has had the batch's last state before the result is ready; unless a thread
+    waits for the result for which the function may wait: the listener thread, or one with an event loop.
+    """
+
+    def __init__(self, pool: Pool, callback: Callback | None = None, error_callback: Callback | None = None) -> None:
+        super().__init__(pool, callback, error_callback)
+        self._run: JobRun | None = None  #: until nothing of it is waited for any more
+        self._spoke: Pool | None = None  #: the pool, if calls have logged something
+        self._has_ended = False
+
+    def ready(self) -> bool:
+        """True once all calls have ended, and the callback and the function that gets the progress were called."""
+        run = self._run
+        return super().ready() and (run is None or not run._last_call_comes)
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait until it is `ready`, its bar has ended, and what its calls have logged was delivered."""
+        super().wait(timeout)
+        run, pool = self._run, self._spoke
+        if not super().ready() or run is None:
+            return
+        run._end_bar()
+        run._await_last_call(timeout)
+        if pool is not None:
+            pool._await_told()
+        if runs_loop() or not run._last_call_comes:
+            self._run = self._spoke = None
+
+    def _started(self, run: JobRun) -> None:
+        """This is the batch's run. It may have ended before."""
+        self._run = run
+        if self._has_ended:
+            self._collect(run)
+
+    def _on_ended(self, ended: Ended) -> None:
+        """On the coordinator's thread: items have ended; None: all have."""
+        if ended is None:
+            self._has_ended = True  # first, as `_started` looks last: one of both sees
+            if self._run is not None:
+                self._collect(self._run)
+
+    def _cancel(self) -> None:
+        """End the work: no caller waits for it any more."""
+        if self._run is not None:
+            self._run._kill()
+
+    def _collect(self, run: JobRun) -> None:
+        pool = self._pool
+        if pool is None or not pool._forget_map(self):
+            return  # the pool's end was quicker, or the other thread
+        if run._spoke:
+            self._spoke = pool
+        elif run._display is None:
+            self._run = None
+        results, failures = run._outcomes()
+        if run._fault is not None:
+            self._raise(run._fault)
+        elif run.job.cancelled and run.job.completed + len(failures) < len(results):
+            self._give_up()
+        elif failures:
+            self._raise(error_of(failures[min(failures)]))
+        else:
+            self._return(results)
+
+
+class PoolIterator(StreamResults[R], StandardIterator[R]):
+    """The results, in order or as they come. A call that failed raises in its place, and the iterator goes on.
+
+    Dropping it ends the work and its running calls; so nothing runs for an iterator that is no longer referenced. Any
+    number of threads may read from it. Holds its pool until it is at its end. The input is read on a thread of its own.
+    """
+
+    _timed_out = multiprocessing.TimeoutError
+
+    def __init__(
+        self,
+        pool: Pool,
+        items: Iterator[Any],
+        open_: Callable[[Callable[[Ended], None]], Stream],
+        window: Callable[[Stream], int],
+        *,
+        ordered: bool,
+    ) -> None:
+        self._owner = os.getpid()
+        super().__init__(open_, items, window, _LentByPool(pool), ordered=ordered)
+        self._input.start()
+
+    def next(self, timeout: float | None = None) -> R:
+        """The next result. Raises `multiprocessing.TimeoutError` where none comes for ``timeout`` seconds."""
+        return self.__next__(timeout)
+
+    def _error_of(self, failure: Failure) -> BaseException:
+        return error_of(failure)
+
+    # -- for the pool ----------------------------------------------------------------------------------------
+
+    def _run_out(self) -> None:
+        """Read all of the input, although the results are not taken: a caller waits for the pool."""
+        self._input.lift_window()
+
+    def _give_up(self) -> None:
+        """The pool has ended: waiting for the next result ends."""
+        self._input.stop()
+        self._arrivals.news.put(None)
+
+    def __del__(self) -> None:
+        if not hasattr(self, "_all_done") or sys.is_finalizing() or os.getpid() != self._owner:
+            return
+        any_read = self._input.taken or self._block_size  # the former counts blocks that were read to their ends
+        if not (any_read or self._is_closed or self._arrivals.are_over or self._input.drained):
+            log.warning("an iterator of Pool.imap was dropped before a result was read from it; its work was ended")
+        super().__del__()
+
+
+class _LentByPool:
+    """The queue of a pool, which is held until the end."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.queue: JobQueue = pool._queue
+        self._pool: Pool | None = pool
+
+    def end(self, *, kill: bool) -> None:  # noqa: ARG002 - the workers stay
+        """See `Loan`."""
+        self._pool = None
+
+    def await_end(self) -> None:
+        """See `Loan`."""
+
+
+# -- errors ------------------------------------------------------------------------------------------------------------
+
+
+class _Told(str):
+    """A text that is its own repr: `MaybeEncodingError` takes the reprs of objects that only the worker had."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def error_of(failure: Failure) -> BaseException:
+    """What a call that failed for good raises, with the worker's traceback as its cause."""
+    error, own = failure.error, failure.own
+    if isinstance(own, ItemPicklingError) and own.__cause__ is not None:
+        return _own_error(own, own.__cause__)
+    if isinstance(own, ResultPicklingError):
+        made: BaseException = _standard.MaybeEncodingError(_Told(own.reason or own), _Told(own.value or "(not known)"))
+    elif isinstance(own, RemoteError) and "builtins.Exception" in own.bases:
+        made = _standard.MaybeEncodingError(_Told("the exception can't be pickled"), _Told(own))
+    else:
+        made = error
+    if failure.traceback is not None:
+        made.__cause__ = _standard.RemoteTraceback(f'\n"""\n{failure.traceback}"""')
+    elif made is not error:
+        made.__cause__ = error
+    return made
+
+
+def own_error(error: HandlerPicklingError) -> BaseException:
+    """The error that stood in the way of pickling a function or an initializer, with a note that names the culprit."""
+    return error if error.__cause__ is None else _own_error(error, error.__cause__)
+
+
+def _own_error(error: Exception, cause: BaseException) -> BaseException:
+    note = f"mpqueue: {error}"
+    if note not in getattr(cause, "__notes__", ()):
+        cause.add_note(note)
+    return cause
