@@ -64,8 +64,17 @@ _INSTEAD = {
 }
 
 
+#: What options were called in 1.0.0rc1 and before, and how that is said now, on every call that had them.
+_FORMER = {
+    "cpus": 'uses={"cpu": ...}',
+    "memory": 'uses={"memory": ...}',
+}
+
+
 def no_such_option(function: str, name: str, names: Iterable[str]) -> TypeError:
     """The error for an option that the function does not have: what may be meant, also by people of other libraries."""
+    if name in _FORMER:
+        return TypeError(f"{function}() has no {name}= any more: say {_FORMER[name]}")
     there = set(names)
     known, more = _BROUGHT.get(name, ((), ""))
     meant = next((one for one in known if one in there), None)

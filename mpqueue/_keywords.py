@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
 if TYPE_CHECKING:
-    from mpqueue._core.state.needs.stated import Amount, Size, Uses
+    from mpqueue._core.state.needs.stated import Uses
     from mpqueue._options import Concurrency
     from mpqueue._output.progress import ShowProgress
     from mpqueue._output.row_outlet import Results
@@ -52,8 +52,6 @@ class JobKeywords(TypedDict, total=False):
     timeout: float | str | None
     seed: int | None
     cost: Cost
-    cpus: Amount | None
-    memory: Size | None
     uses: Uses | None
     results: Results
     label: Label
@@ -82,8 +80,6 @@ class RunKeywords(TypedDict, total=False):
     timeout: float | str | None
     seed: int | None
     cost: Cost
-    cpus: Amount | None
-    memory: Size | None
     uses: Uses | None
     results: Results
     label: Label
@@ -107,8 +103,6 @@ class StageKeywords(TypedDict, total=False):
     retry: RetryPolicy | None
     timeout: float | str | None
     setup: Callable[[], Any] | None
-    cpus: Amount | None
-    memory: Size | None
     uses: Uses | None
     ordered: bool
 

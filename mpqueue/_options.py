@@ -24,7 +24,7 @@ from mpqueue.errors import shown
 from mpqueue.retry import RetryPolicy, check_number, check_seconds
 
 if TYPE_CHECKING:
-    from mpqueue._core.state.needs.stated import Amount, Size, Uses
+    from mpqueue._core.state.needs.stated import Uses
     from mpqueue._output.progress import ShowProgress
     from mpqueue._output.row_outlet import Results
     from mpqueue._parent.lane_protocol import Backend
@@ -204,9 +204,11 @@ class GivenOptions(WhileRunning):
         None, _JOBS | _DROP_INS | At.POOL, "Makes `current_item().rng` give the same numbers each time.", COUNT
     )
     cost: Cost = option(None, At.JOB, "What items cost: the costliest go first.")
-    cpus: Amount | None = option(None, At.JOB | At.STAGE, "The CPUs that an item needs.")
-    memory: Size | None = option(None, At.JOB | At.STAGE, "The memory that an item needs, in bytes or as text.")
-    uses: Uses | None = option(None, At.JOB | At.STAGE, "What an item needs of the queue's `resources`.")
+    uses: Uses | None = option(
+        None,
+        At.JOB | At.STAGE,
+        'What an item needs while it runs: `{"cpu": 2, "memory": "4GB", "gpu": 1}`.',
+    )
     results: Results = option("keep", _JOBS, 'Where results go: `"keep"`, `"discard"`, or a sink.')
     label: Label = option(None, _JOBS, "A function of the item, or its key or attribute, that names it.")
     ordered: bool = option(False, At.STAGE, "The stage gets its items in the order of the inputs.", YES_NO)
@@ -398,8 +400,8 @@ def check_resources(resources: Mapping[str, int | str] | None) -> Mapping[str, i
         name = plain(given)
         if not isinstance(name, str) or not name.isidentifier():
             raise ValueError(f"resources: expected names such as 'gpu' or 'license', got {shown(given)}")
-        if name == "cpus":
-            raise ValueError(f"resources: expected no 'cpus', which concurrency= sets, got {shown(resources)}")
+        if name in ("cpu", "cpus"):
+            raise ValueError(f"resources: expected no {name!r}, which concurrency= sets, got {shown(resources)}")
         if name == "memory":
             checked[name] = size_in_bytes("resources['memory']", count)
             continue

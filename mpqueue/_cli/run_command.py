@@ -221,8 +221,6 @@ def _job(
             handler,
             setup=setup,
             cost=_size_of if args.cost == "size" else args.cost,
-            cpus=args.cpus,
-            memory=args.memory,
             uses=merged(args.uses),
             results=sink,
             label=args.label,
@@ -390,9 +388,9 @@ def _dry_run(args: argparse.Namespace, columns: list[str] | None) -> int:
             return Exit.GOOD
         options: dict[str, Any] = {"label": args.label}
         if not args.more:
-            options |= {"setup": functions[1], "cpus": args.cpus, "memory": args.memory, "uses": merged(args.uses)}
+            options |= {"setup": functions[1], "uses": merged(args.uses)}
         if args.backend is None:
-            args.jobs = min(workers, len(some_of(items)) * (args.cpus or 1))
+            args.jobs = min(workers, len(some_of(items)) * (merged(args.uses) or {}).get("cpu", 1))
         with _open_queue(args, ONE_TRY) as queue:
             job = run_some(queue, items, handlers, **options)
             return say_estimate(job, len(items), workers, fitting, has_setup=functions[1] is not None)

@@ -119,32 +119,25 @@ def choose_needs(
     backend: Backend,
     concurrency: int,
 ) -> JobNeeds | None:
-    """What the items need, by ``cpus``, ``memory`` and ``uses``; None where nothing is said.
+    """What the items need, by ``uses``; None where nothing is said. ``table``: None, where the items are to come.
 
-    ``table``: None, where the items are to come.
     Raises TypeError or ValueError, and what the functions raise.
     """
-    if asked.cpus is None and asked.memory is None and asked.uses is None:
+    uses = asked.uses
+    if uses is None:
         return None
-    from mpqueue._core.state.needs.stated import StatedNeeds, Supply, check_needs  # which few programs need
+    from mpqueue._core.state.needs.stated import Supply, any_function, check_needs  # which few programs need
     from mpqueue._parent.surroundings.memory_supply import memory_supply
 
-    stated = StatedNeeds(asked.cpus, asked.memory, asked.uses)
-    for name, value in (("cpus", stated.cpus), ("memory", stated.memory)):
-        able = backend.capabilities
-        if value is not None and not (able.own_processes and able.is_here):
-            why = (
-                "not started by mpqueue"
-                if able.is_here
-                else "on several machines, whose CPUs and memory are not counted"
-            )
-            raise ValueError(
-                f"{name}: expected None, since the workers of {backend!r} are {why}; "
-                "count with uses= and JobQueue(resources=...) instead"
-            )
-    if table is None and stated.any_function:
-        raise ValueError("cpus, memory, uses: expected values where the items are still to come, got functions")
-    return check_needs(stated, table, Supply(concurrency, options.resources, memory_supply))
+    able, why = backend.capabilities, ""
+    if not (able.own_processes and able.is_here):
+        where = (
+            "not started by mpqueue" if able.is_here else "on several machines, whose CPUs and memory are not counted"
+        )
+        why = f"the workers of {backend!r} are {where}"
+    if table is None and any_function(uses):
+        raise ValueError("uses: expected numbers where the items are still to come, got functions")
+    return check_needs(uses, table, Supply(concurrency, options.resources, memory_supply, why))
 
 
 def _refuse_limit(backend: Backend, name: str, seconds: float | None) -> None:

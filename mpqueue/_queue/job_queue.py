@@ -335,11 +335,11 @@ class JobQueue(SafeEmitter):
         (``os.path.getsize``), a number for each, or ``"recorded"``: the seconds that it took when it ran last, as the
         journal has it. Items of which nothing is known count as the mean. Any unit will do.
 
-        ``cpus``, ``memory`` (bytes, or ``"3GB"``) and ``uses`` (such as ``{"gpu": 1}``) say what an item needs while it
-        runs: each a value, or a function of an item, which is called now. So many items run at a time as fit: into
-        ``concurrency`` CPUs, the memory of the machine or its control group, and the queue's ``resources``. Small items
-        may pass a large one that waits, for a few seconds. What can never be met is refused with ValueError.
-        `current_item().uses` tells a handler which units it has. Inner threads of workers follow ``cpus``.
+        ``uses``, such as ``{"cpu": 2, "memory": "3GB", "gpu": 1}``, says what an item needs while it runs: numbers, or
+        functions of an item, which are called now; or one function that gives all of it. So many items run at a time as
+        fit: into ``concurrency`` CPUs, the memory of the machine or its control group, and the queue's ``resources``.
+        Small items may pass a large one that waits, for a few seconds. What can never be met is refused with
+        ValueError. `current_item().uses` tells a handler which units it has. Inner threads of workers follow ``"cpu"``.
 
         A job stops early where more than ``max_failures`` items fail after its start, or where it is not over after
         ``deadline`` seconds: it is cancelled, what runs may end, and ``job.stopped_why`` says so.

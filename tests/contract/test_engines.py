@@ -110,12 +110,12 @@ def test_so_many_items_run_at_a_time_as_units_are_there_or_it_is_refused(engine:
         job = queue.run(range(6), its.held_units, uses=lambda item: {"license": 1, "gpu": item % 2})
         assert results_of(job) == [{"license": [0]} | ({"gpu": [0]} if item % 2 else {}) for item in range(6)]
         if counts:
-            assert queue.run(range(4), do.double, cpus=2, memory="10MB").completed == 4
+            assert queue.run(range(4), do.double, uses={"cpu": 2, "memory": "10MB"}).completed == 4
             return
-        with pytest.raises(ValueError, match="cpus: expected None, since the workers"):
-            queue.create_job("refused", range(4), do.double, cpus=1)
-        with pytest.raises(ValueError, match="memory: expected None, since the workers"):
-            queue.create_job("refused", range(4), do.double, memory=1)
+        with pytest.raises(ValueError, match=r"uses\['cpu'\]: expected none, since the workers"):
+            queue.create_job("refused", range(4), do.double, uses={"cpu": 1})
+        with pytest.raises(ValueError, match=r"uses\['memory'\]: expected none, since the workers"):
+            queue.create_job("refused", range(4), do.double, uses={"memory": 1})
     with pytest.raises(ValueError, match="gpu_env: expected False"):
         engine.queue(resources={"gpu": 1}, gpu_env=True)
 

@@ -632,7 +632,7 @@ def test_it_stops_early_and_says_why(option: str, value: str, code: int, said: s
 
 @pytest.mark.long
 def test_items_get_what_they_need_or_it_is_refused(folder: Path) -> None:
-    options = ("-j", "2", "--cpus", "2", "--memory", "10MB", "--uses", "gpu=1,license=1", "--resources", "gpu=1")
+    options = ("-j", "2", "--uses", "cpu=2,memory=10MB", "--uses", "gpu=1,license=1", "--resources", "gpu=1")
     done = run(folder, "run", "own:upper", "-", *options, "--resources", "license=2", "--gpu-env", stdin="one\ntwo\n")
     assert len(rows_of(done)) == 2
     for uses, said in (
@@ -711,7 +711,11 @@ def test_a_try_that_takes_too_long_fails(folder: Path) -> None:
         (("run", "own:upper", "a.txt", "--backend", "own:load"), "--backend own:load: backend: expected 'loky' or a B"),
         (("run", "own:upper", "a.txt", "--backend", "own:nothing"), "--backend: expected a function in own"),
         (("run", "own:upper", "a.txt", "--backend", "own:inline", "--timeout", "3"), "timeout: expected None, since"),
-        (("run", "own:upper", "a.txt", "--backend", "own:inline", "--cpus", "1"), "cpus: expected None, since"),
+        (
+            ("run", "own:upper", "a.txt", "--backend", "own:inline", "--uses", "cpu=1"),
+            "uses['cpu']: expected none, since",
+        ),
+        (("run", "own:upper", "a.txt", "--cpus", "1"), "argument --cpus: it is --uses cpu=N now"),
     ],
 )
 def test_wrong_usage_is_explained_and_ends_with_2(
@@ -790,9 +794,9 @@ def test_a_dry_run_runs_three_items_and_writes_nothing(folder: Path) -> None:
 def test_a_dry_run_counts_what_items_need(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (here / "in.txt").write_text("".join(f"{number}\n" for number in range(20)))
     run = ["run", "own:slow", "--from", "lines", "in.txt", "--dry-run"]
-    assert main([*run, "-j", "4", "--cpus", "2"]) == 0
+    assert main([*run, "-j", "4", "--uses", "cpu=2"]) == 0
     assert re.search(r"about .* for 20 on 4 workers, 2 at a time; ", capsys.readouterr().err)
-    assert main([*run, "-j", "2", "--uses", "gpu=1", "--resources", "gpu=1", "--memory", "1MB"]) == 0
+    assert main([*run, "-j", "2", "--uses", "gpu=1,memory=1MB", "--resources", "gpu=1"]) == 0
     assert re.search(r"about .* for 20 on 2 workers, 1 at a time; ", capsys.readouterr().err)
 
 
@@ -803,7 +807,7 @@ def test_a_dry_run_counts_what_items_need(here: Path, capsys: pytest.CaptureFixt
         ["--from", "jsonl", "twice.jsonl"],
         ["--from", "lines", "own.py", "--cost", "size"],
         ["a.txt", "--cost", "recorded"],
-        ["a.txt", "-j", "2", "--cpus", "3"],
+        ["a.txt", "-j", "2", "--uses", "cpu=3"],
         ["a.txt", "--uses", "gpu=1"],
         ["a.txt", "--retries", "1", "--redo", "failed"],
     ],

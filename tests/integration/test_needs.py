@@ -114,7 +114,7 @@ def threads(_: int) -> tuple[str, str]:
 @pytest.mark.slow
 def test_inner_threads_follow_the_cpus_of_the_item() -> None:
     with JobQueue(2, threads_per_worker=3) as queue:
-        job = queue.run(range(6), threads, cpus=lambda item: 1 + item % 2)
+        job = queue.run(range(6), threads, uses={"cpu": lambda item: 1 + item % 2})
         assert results_of(job) == [(str(3 * (1 + item % 2)),) * 2 for item in range(6)]
         assert results_of(queue.run(range(2), threads)) == [("3", "3")] * 2
 
@@ -122,16 +122,16 @@ def test_inner_threads_follow_the_cpus_of_the_item() -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"cpus": 3}, "cpus: expected at most 2, the queue's concurrency, got 3"),
-        ({"cpus": lambda item: item}, "cpus of item 0: expected a whole number of at least 1, got 0"),
+        ({"uses": {"cpu": 3}}, "uses['cpu']: expected at most 2, the queue's concurrency, got 3"),
+        ({"uses": {"cpu": lambda item: item}}, "uses['cpu'] of item 0: expected a whole number of at least 1, got 0"),
         (
-            {"memory": "2GB"},
-            "memory: expected at most the 1,000,000,000 bytes that the queue may use, got 2,000,000,000",
+            {"uses": {"memory": "2GB"}},
+            "uses['memory']: expected at most the 1,000,000,000 bytes that the queue may use, got 2,000,000,000",
         ),
-        ({"memory": "much"}, "memory: expected a number of bytes or a text such as"),
+        ({"uses": {"memory": "much"}}, "uses['memory']: expected a number of bytes or a text such as"),
         ({"uses": {"gpu": 3}}, "expected at most 2, all there are, got 3"),
-        ({"uses": {"tpu": 1}}, "expected names of the queue's resources ('gpu', 'license'), got 'tpu'"),
-        ({"uses": {"memory": 1}}, "expected names of the queue's resources"),
+        ({"uses": {"tpu": 1}}, "expected names of what there is ('cpu', 'memory', 'gpu', 'license'), got 'tpu'"),
+        ({"uses": {"cpus": 1}}, "CPUs are called 'cpu'"),
         ({"uses": lambda item: {"gpu": item}}, "uses['gpu'] of item 3: expected at most 2, all there are, got 3"),
     ],
 )
@@ -161,17 +161,23 @@ def test_resources_that_make_no_sense_are_refused(options: dict[str, Any], kind:
     assert says in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["cpus", "memory", "uses"])
-def test_a_function_that_raises_says_of_which_option_and_item(queue: JobQueue, name: str) -> None:
-    options: dict[str, Any] = {name: lambda item: {"gpu": 1 // item} if name == "uses" else 1 // item}
+@pytest.mark.parametrize(
+    ("uses", "name"),
+    [
+        ({"cpu": lambda item: 1 // item}, "uses['cpu']"),
+        ({"memory": lambda item: 1 // item}, "uses['memory']"),
+        (lambda item: {"gpu": 1 // item}, "uses"),
+    ],
+)
+def test_a_function_that_raises_says_of_which_option_and_item(queue: JobQueue, uses: Any, name: str) -> None:
     with pytest.raises(ZeroDivisionError) as caught:
-        queue.create_job("refused", [1, 0], threads, **options)
+        queue.create_job("refused", [1, 0], threads, uses=uses)
     assert caught.value.__notes__ == [f"mpqueue: raised by the function that says {name} of item 1 (0)"]
 
 
 def test_an_open_job_has_values_only(queue: JobQueue) -> None:
-    with pytest.raises(ValueError, match="expected values where the items are still to come"):
-        queue.create_job("open", range(1), threads, open=True, cpus=lambda item: 1)
+    with pytest.raises(ValueError, match="expected numbers where the items are still to come"):
+        queue.create_job("open", range(1), threads, open=True, uses={"cpu": lambda item: 1})
     job = queue.create_job("open", range(1), threads, open=True, uses={"license": 1})
     run = queue.start("open")
     queue.add_items("open", [1, 2])
@@ -195,10 +201,10 @@ def unit(item: tuple[int, str]) -> tuple[int, list[int]]:
 
 @pytest.mark.usefixtures("shared_pool_ends")
 def test_needs_of_a_call_s_stages_go_by_its_own_concurrency() -> None:
-    two = [Stage(do.double, cpus=2)]
+    two = [Stage(do.double, uses={"cpu": 2})]
     assert mpqueue.map(do.double, [1], concurrency=1) == [2]
     assert mpqueue.stages([1, 2], two, concurrency=2) == [2, 4]
-    with pytest.raises(ValueError, match="cpus: expected at most 1, the queue's concurrency, got 2"):
+    with pytest.raises(ValueError, match=r"uses\['cpu'\]: expected at most 1, the queue's concurrency, got 2"):
         mpqueue.stages([1, 2], two, concurrency=1)
     assert mpqueue.stages([1, 2], two) == [2, 4]
 
@@ -211,5 +217,5 @@ def test_a_stage_has_needs_of_its_own(tmp_path: Path) -> None:
         assert job.results == [(number, [0, 1]) for number in range(12)]
         with pytest.raises(ValueError, match=r"^stage 'unit': uses\['gpu'\]: expected at most 2, all there are, got 3"):
             queue.run_stages(items, [hold, Stage(unit, uses={"gpu": 3})])
-        with pytest.raises(ValueError, match=r"^stage .unit.: cpus, memory, uses: expected values where the items"):
-            queue.run_stages(items, [hold, Stage(unit, cpus=len)])
+        with pytest.raises(ValueError, match=r"^stage .unit.: uses: expected numbers where the items"):
+            queue.run_stages(items, [hold, Stage(unit, uses={"cpu": len})])

@@ -49,8 +49,8 @@ _OPTIONS: dict[str, Callable[[Engine], None]] = {
     "max_items_per_worker": _queue(max_items_per_worker=5),
     "max_memory_per_worker": _queue(max_memory_per_worker="1GB"),
     "gpu_env": _queue(gpu_env=True, resources={"gpu": 1}),
-    "cpus": _job(cpus=1),
-    "memory": _job(memory="1MB"),
+    "cpu": _job(uses={"cpu": 1}),
+    "memory": _job(uses={"memory": "1MB"}),
     "capture_output": _job(capture_output=True),
     "resize": _resize,
 }

@@ -45,7 +45,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
 if TYPE_CHECKING:
-    from mpqueue._core.state.needs.stated import Amount, Size, Uses
+    from mpqueue._core.state.needs.stated import Uses
     from mpqueue._options import Concurrency
     from mpqueue._output.progress import ShowProgress
     from mpqueue._output.row_outlet import Results

@@ -250,9 +250,11 @@ def test_what_items_need_of_memory_is_offered(supply: int | None, says: bool) ->
     figures = measure(run.end(10), START + 1e6, 8, supply)
     told = dict(facts(figures))
     assert told["the most memory"] == "2.10 GB, in item 1; the median is 2.10 GB"
-    assert told.get("to say so") == ("memory='2.5GB' lets 9 run at once" if says else None)
+    assert told.get("to say so") == ('uses={"memory": "2.5GB"} lets 9 run at once' if says else None)
     scarce = measure(run.book, START + 1e6, 8, 3 * 10**9)
-    assert any("kills workers: memory='2.5GB' lets 1 run" in text for text in conclude(scarce, advise(scarce)))
+    assert any(
+        'kills workers: uses={"memory": "2.5GB"} lets 1 run' in text for text in conclude(scarce, advise(scarce))
+    )
 
 
 def test_a_job_without_items_or_time_has_no_advice() -> None:

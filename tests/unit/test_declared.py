@@ -89,3 +89,8 @@ def test_a_time_is_a_number_of_seconds_or_a_text(given: Any, seconds: float) -> 
 def test_a_text_that_is_no_time_is_refused(wrong: str) -> None:
     with pytest.raises(ValueError, match="timeout: expected a"):
         read(GivenOptions, At.JOB, "create_job", {"timeout": wrong})
+
+
+def test_what_an_option_was_called_before_says_what_it_is_called_now() -> None:
+    with pytest.raises(TypeError, match=r'create_job\(\) has no cpus= any more: say uses={"cpu": \.\.\.}'):
+        read(GivenOptions, At.JOB, "create_job", {"cpus": 2})

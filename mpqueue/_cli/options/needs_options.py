@@ -1,8 +1,9 @@
-"""What items need, on the command line: ``--cpus``, ``--memory``, ``--uses gpu=1``, ``--resources gpu=2``."""
+"""What items need, on the command line: ``--uses cpu=2,gpu=1``, ``--resources gpu=2``."""
 
 from __future__ import annotations
 
 import argparse
+from functools import partial
 
 from mpqueue._options import size_in_bytes
 
@@ -10,11 +11,11 @@ from mpqueue._options import size_in_bytes
 def add_needs(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     add = parser.add_argument
-    add("--cpus", type=int, metavar="N", help="CPUs that an item needs, of as many as there are workers (default: 1)")
-    add("--memory", type=_size, metavar="SIZE", help="memory that an item needs, such as 3GB: as many run as fit")
-    add("--uses", type=_amounts, action="append", metavar="NAME=N", help="what an item needs of --resources, such as "
-        "gpu=1; separate several with commas")  # fmt: skip
-    add("--resources", type=_supplies, action="append", metavar="NAME=N", help="what is available for all items, such "
+    add("--uses", type=_amounts, action="append", metavar="NAME=N", help="what an item needs while it runs, such as "
+        "cpu=2,memory=3GB,gpu=1: CPUs of as many as there are workers, memory, and --resources")  # fmt: skip
+    for former, name in (("--cpus", "cpu=N"), ("--memory", "memory=SIZE")):
+        add(former, type=partial(_refuse, f"--uses {name}"), help=argparse.SUPPRESS)
+    add("--resources", type=_amounts, action="append", metavar="NAME=N", help="what is available for all items, such "
         "as gpu=2,license=5,memory=16GB")  # fmt: skip
 
 
@@ -26,11 +27,11 @@ def merged(given: list[dict[str, int]] | None) -> dict[str, int] | None:
 
 
 def _amounts(text: str) -> dict[str, int]:
-    return {name: _count(name, amount) for name, amount in _pairs(text)}
-
-
-def _supplies(text: str) -> dict[str, int]:
     return {name: _size(amount) if name == "memory" else _count(name, amount) for name, amount in _pairs(text)}
+
+
+def _refuse(now: str, _: str) -> None:
+    raise argparse.ArgumentTypeError(f"it is {now} now")
 
 
 def _pairs(text: str) -> list[tuple[str, str]]:

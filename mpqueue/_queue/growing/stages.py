@@ -35,8 +35,8 @@ class Stage:
     stage. ``name`` stands in errors and on the live page (None: the handler's). ``concurrency`` is how many workers run
     it at a time at most. At most ``max_waiting`` items are in the stage that have not ended: then the stage before
     waits (None: as many as keep the workers busy). An ``ordered`` stage gets its items in the order of the inputs.
-    ``cpus``, ``memory`` and ``uses`` say what each of its items needs while it runs; functions of the item are refused,
-    since it is not known when they would be asked.
+    ``uses`` says what each of its items needs while it runs; functions of the item are refused, since it is not known
+    when they would be asked.
     """
 
     @takes(GivenOptions, At.STAGE)

@@ -139,14 +139,14 @@ def _bottleneck(figures: Figures, limits: Thresholds) -> str:
 
 
 def memory_offer(figures: Figures) -> str | None:
-    """How ``memory=`` could be said, and how many items that lets run at once; None where there is no need of it."""
+    """How ``uses=`` could say it, and how many items that lets run at once; None where there is no need of it."""
     memory = figures.memory
     if memory is None or memory.supply is None or memory.most < LEAST_MEMORY:
         return None
     unit = 10 ** (len(str(memory.most)) - 2)
     need = -(-memory.most * SPARE // (100 * unit)) * unit  # two digits
     name = f"{need / 1e9:g}GB" if need >= 1e9 else f"{need / 1e6:g}MB"
-    return f"memory={name!r} lets {max(1, memory.supply // need)} run at once"
+    return f'uses={{"memory": "{name}"}} lets {max(1, memory.supply // need)} run at once'
 
 
 def memory_is_short(figures: Figures) -> bool:

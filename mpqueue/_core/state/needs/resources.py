@@ -17,7 +17,7 @@ from typing import NamedTuple
 #: The name under which memory is counted, in bytes. All other resources are indexed.
 MEMORY = "memory"
 #: The name of the places, where these are named. No resource has it.
-CPUS = "cpus"
+CPUS = "cpu"
 
 
 class Needs(NamedTuple):
