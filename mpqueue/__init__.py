@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from mpqueue._dropin.process_pool import Pool
     from mpqueue._dropin.whole_map import amap, map, stages, starmap  # noqa: A004 - the name that people know
     from mpqueue._output.failure_groups import FailureGroup
-    from mpqueue._output.progress import Progress
+    from mpqueue._output.job_facts import Progress
     from mpqueue._queue.growing.stages import Stage
     from mpqueue._queue.job import Job
     from mpqueue._queue.job_items import JobItem
@@ -118,7 +118,7 @@ _HOMES = {
     "mpqueue._queue.growing.stages": ("Stage",),
     "mpqueue._queue.job": ("Job", "JobItem"),
     "mpqueue._output.failure_groups": ("FailureGroup",),
-    "mpqueue._output.progress": ("Progress",),
+    "mpqueue._output.job_facts": ("Progress",),
     "mpqueue._queue.job_queue": ("JobQueue",),
     "mpqueue.retry": ("RetryPolicy",),
     "mpqueue._queue.run": ("JobRun",),

@@ -9,10 +9,10 @@ from typing import Any
 
 from mpqueue._cli.usage import Exit, UsageError, coloured, say
 from mpqueue._core.state.job_book import JobBook
+from mpqueue._output.words import counted, number, seconds, size
 from mpqueue._queue.job import Job
 from mpqueue._queue.job_items import JobItem
 from mpqueue._queue.job_queue import JobQueue
-from mpqueue._report.words import counted, number, seconds, size
 from mpqueue._text import visible
 from mpqueue.errors import HandlerPicklingError
 from mpqueue.status import ItemStatus

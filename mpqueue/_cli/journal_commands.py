@@ -196,6 +196,7 @@ def _retry(args: argparse.Namespace, early_end: EarlyEnd) -> int:
     policy = RetryPolicy(args.retries, base_delay=args.retry_delay)
     _search_as_then(reader, job)
     with JobQueue(args.jobs, retry=policy, timeout=args.timeout, journal=args.journal) as queue:
+        queue._starter.tell_failures = False  # `say_end` does
         book = queue._host.take_up(job_id, "run it again", unfinished=True).book
         progress = progress_of(args.progress)
         if book.status is JobStatus.PENDING:

@@ -28,10 +28,12 @@ from mpqueue._declared import At
 from mpqueue._options import Concurrency
 from mpqueue._os.monotonic import monotonic
 from mpqueue._os.process.shell_words import quoted
-from mpqueue._output.bars import can_draw, minutes
+from mpqueue._output.bars import can_draw
 from mpqueue._output.file_sinks import FileSink
+from mpqueue._output.job_facts import Progress
 from mpqueue._output.log_lines import LogLines, is_silenced
-from mpqueue._output.progress import Progress, ShowProgress
+from mpqueue._output.progress import ShowProgress
+from mpqueue._output.words import counted, took
 from mpqueue._queue.job import Job
 from mpqueue._queue.job_items import JobItem
 from mpqueue._queue.job_queue import JobQueue
@@ -273,7 +275,7 @@ def _stages(
 def _open_queue(args: argparse.Namespace, policy: RetryPolicy) -> JobQueue:
     backend = open_backend(args.backend)
     try:
-        return JobQueue(
+        queue = JobQueue(
             args.jobs,
             retry=policy,
             journal=args.journal,
@@ -283,6 +285,8 @@ def _open_queue(args: argparse.Namespace, policy: RetryPolicy) -> JobQueue:
         )
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from None
+    queue._starter.tell_failures = False  # `say_end` does
+    return queue
 
 
 def _policy_of(args: argparse.Namespace) -> RetryPolicy:
@@ -532,7 +536,7 @@ def describe_failure(item: JobItem) -> str:
 
 
 def _summary(job: Job, before: Before) -> Iterator[str]:
-    yield f"{job.total} {'item' if job.total == 1 else 'items'}: "
+    yield f"{counted(job.total, 'item')}: "
     yield coloured(f"{job.completed} completed", "green")
     if before.completed:
         yield f" ({before.completed} in earlier runs)"
@@ -546,9 +550,9 @@ def _summary(job: Job, before: Before) -> Iterator[str]:
         yield ", "
         yield coloured(f"{left} not run", "yellow")
     if job.retries:
-        yield f", {job.retries} {'retry' if job.retries == 1 else 'retries'}"
+        yield f", {counted(job.retries, 'retry')}"
     if job.duration is not None and sum(before) < job.total:
-        yield f", in {f'{job.duration:.1f} s' if job.duration < 60 else minutes(job.duration)}"
+        yield f", in {took(job.duration)}"
 
 
 def _say_nothing_left(job: Job, args: argparse.Namespace) -> None:

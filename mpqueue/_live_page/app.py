@@ -24,8 +24,7 @@ from mpqueue._live_page.items.details import details_of
 from mpqueue._live_page.items.listing import ORDERS, Wish
 from mpqueue._live_page.items.live_item import LiveItem, live_item
 from mpqueue._live_page.items.pictures import find_picture, small
-from mpqueue._live_page.looks.job_feed import JobFeed
-from mpqueue._live_page.looks.speed import throughput
+from mpqueue._live_page.job_feed import JobFeed, throughput
 from mpqueue._live_page.page_json import cut, encode, encode_item, result_of
 from mpqueue._live_page.served import WISHES, Served
 from mpqueue.errors import JobNotFoundError, JournalError, MPQueueError, shown

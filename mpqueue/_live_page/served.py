@@ -29,11 +29,6 @@ class ShownJob(JobView, Protocol):
         ...
 
     @property
-    def epoch(self) -> int:
-        """How often it was started; where nothing runs, any number that changes when its items do."""
-        ...
-
-    @property
     def active(self) -> bool:
         """True while it runs or is paused, here."""
         ...

@@ -11,28 +11,30 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from mpqueue._os.standard_streams import understand_codes
+from mpqueue._output.words import counted, minutes
 from mpqueue._text import fitting, visible_line
 from mpqueue._worker import station
 
 if TYPE_CHECKING:
-    from mpqueue._output.progress import Progress
+    from mpqueue._output.job_facts import Progress
 
-#: Characters of the plain line's bar.
-WIDTH = 20
-#: Columns of a terminal that does not know how many it has.
-NARROW = 80
+#: Characters of a bar in a log; the part of a terminal's line that it has at least, where there are so many columns.
+WIDTH, SHARE, LEAST_COLUMNS = 20, 3, 45
+#: Characters from which on a label is shown that had to be cut.
+LEAST_LABEL = 6
+#: Columns of a terminal that does not know how many it has, and of a notebook.
+NARROW, WIDE = 80, 200
 #: Back to the line's start, and clear what is right of it and below.
 _CLEAR = "\r\x1b[J"
 #: Held while bars begin or end, and while something else is written.
 _coming_and_going = threading.RLock()
-#: Of tqdm's bar, where the total is known; tqdm's own would show the items that run as fractions. What failed stands
-#: before times and rate, which a narrow terminal cuts off.
-_SHAPE = "{l_bar}{bar}| {items}{postfix} [{elapsed}<{remaining}, {rate_fmt}]"
+#: Of tqdm's bar: what stands around it is made here.
+_SHAPE, _NO_BAR = "{head}|{bar}| {tail}", "{head}{tail}"
 
 
 class Bar(Protocol):
@@ -106,6 +108,14 @@ def _has_no_size(stream: TextIO) -> bool:
         return False
 
 
+def write_below(lines: Iterable[str]) -> None:
+    """Lines for people, on stderr, which tear no bar."""
+    stream = _stderr()
+    with aside(), contextlib.suppress(OSError, ValueError, AttributeError):  # it is closed, or not there
+        stream.writelines(f"{fitting(visible_line(line), stream)}\n" for line in lines)
+        stream.flush()
+
+
 def are_shown() -> bool:
     """True while there is a bar."""
     return TqdmBar.opened > 0 or bool(_plain_line.bars)
@@ -138,7 +148,7 @@ def _tqdm_class() -> Any:
         @property
         def format_dict(self) -> dict[str, Any]:
             """What the bar is made of."""
-            return {**super().format_dict, "items": getattr(self, "items", "")}
+            return {**super().format_dict, "head": getattr(self, "head", ""), "tail": getattr(self, "tail", "")}
 
     return Counting
 
@@ -149,14 +159,13 @@ class TqdmBar:
     opened = 0  #: how many there are
 
     def __init__(self, label: str | None, first: Progress) -> None:
-        here = station.here()
+        here, self._label = station.here(), label
         columns = NARROW if _has_no_size(_stderr()) else None
         with _coming_and_going:
             self._bar = _tqdm_class()(
                 total=first.total,
                 initial=first.completed + first.failed,
-                desc=label,
-                unit="item",
+                bar_format=_NO_BAR,
                 mininterval=0,
                 miniters=0,
                 ncols=columns,
@@ -169,12 +178,12 @@ class TqdmBar:
 
     def draw(self, progress: Progress) -> None:
         """Show how far it is; what runs counts by what its handler reported."""
-        bar, ended = self._bar, progress.completed + progress.failed
+        bar = self._bar
         bar.total = progress.total
-        bar.bar_format = None if progress.total is None else _SHAPE
-        bar.items = f"{ended}/{progress.total}"
-        bar.set_postfix_str(progress.troubles, refresh=False)
-        now = progress.done if progress.total is not None else ended
+        columns = WIDE if _in_notebook() else _columns(_stderr())
+        bar.head, bar.tail = _around(progress, self._label, columns, _bracketed)
+        bar.bar_format = _NO_BAR if progress.total is None else _SHAPE
+        now = progress.done if progress.total is not None else progress.ended
         moved = now - bar.n
         if moved > 0:
             bar.update(moved)  # which draws it, and learns the rate
@@ -206,13 +215,16 @@ class PlainBar:
     """A bar without tqdm; several share one line."""
 
     def __init__(self, label: str | None) -> None:
-        self._label = f"{label}: " if label else ""
+        self._label = label
         self.text = ""
         _plain_line.add(self)
 
     def draw(self, progress: Progress) -> None:
         """Show how far it is."""
-        self.text = self._label + describe(progress)
+        columns = _columns(_stderr()) // len(_plain_line.bars) - len(_plain_line.BETWEEN)
+        head, tail = _around(progress, self._label, columns, _JOIN)
+        space = " " * head.endswith("%")
+        self.text = head + space + _drawn(progress, _share(progress, columns) - len(space)) + tail
         _plain_line.draw()
 
     def close(self) -> None:
@@ -220,31 +232,70 @@ class PlainBar:
         _plain_line.remove(self)
 
 
+# -- what is said ----------------------------------------------------------------------------------------------------
+
+
 def describe(progress: Progress) -> str:
-    """One line for people: ``[####......] 40/100  1 failed  12.3/s  0:05 left``; what is cut off first stands last."""
-    ended = progress.completed + progress.failed
-    parts = [f"{ended}/{progress.total}" if progress.total is not None else f"{ended} items"]
-    if progress.total:
-        filled = int(WIDTH * min(progress.done / progress.total, 1.0))
-        parts[0] = f"[{'#' * filled}{'.' * (WIDTH - filled)}] {parts[0]}"
-    if progress.troubles:
-        parts.append(progress.troubles)
-    if progress.rate is not None:
-        parts.append(f"{progress.rate:.3g}/s")
+    """One line for a log: ``[####......] 40/100  1 failed  12.3/s  0:05 left``."""
+    return _drawn(progress, WIDTH + 3) + _JOIN(_words(progress)[0])
+
+
+_JOIN = "  ".join
+
+
+def _bracketed(words: Sequence[str]) -> str:
+    """As tqdm has it: counts before, times and rate in brackets."""
+    *counts, last = words
+    rates = [counts.pop()] if counts[1:] and counts[-1].endswith("/s") else []
+    return f"{', '.join(counts)} [{', '.join([last, *rates])}]"
+
+
+def _drawn(progress: Progress, width: int) -> str:
+    """The bar in its brackets, and a space; nothing where there is no total, or no room."""
+    if not progress.total or progress.fraction is None or width <= 3:
+        return ""
+    filled = int((width - 3) * progress.fraction)
+    return f"[{'#' * filled}{'.' * (width - 3 - filled)}] "
+
+
+def _words(progress: Progress) -> Sequence[Sequence[str]]:
+    """What is said beside the bar: all of it, then less and less, but always what failed and the time left."""
+    ended = f"{progress.ended} items" if progress.total is None else f"{progress.ended}/{progress.total}"
+    if progress.starting and not progress.done:
+        return [[ended, f"starting {counted(progress.starting, 'worker')}"], [ended, "starting"]]
     left = progress.eta
-    parts.append(f"{minutes(left)} left" if left else f"{minutes(progress.elapsed)}")
-    return "  ".join(parts)
+    time = f"{minutes(left)} left" if left else minutes(progress.elapsed)
+    troubles = [progress.troubles] * bool(progress.troubles)
+    failed = [f"{progress.failed} failed"] * bool(progress.failed)
+    rate = [f"{progress.rate:.3g}/s"] if progress.rate is not None else []
+    return [[ended, *troubles, *rate, time], [ended, *troubles, time], [ended, *failed, time]]
 
 
-def minutes(seconds: float) -> str:
-    """Seconds as ``m:ss``, from an hour on as ``h:mm:ss``."""
-    whole, second = divmod(round(seconds), 60)
-    hour, minute = divmod(whole, 60)
-    return f"{hour}:{minute:02}:{second:02}" if hour else f"{minute}:{second:02}"
+def _share(progress: Progress, columns: int) -> int:
+    """How many columns are the bar's in any case."""
+    return 0 if progress.fraction is None or columns < LEAST_COLUMNS else columns // SHARE
+
+
+def _around(
+    progress: Progress, label: str | None, columns: int, join: Callable[[Sequence[str]], str]
+) -> tuple[str, str]:
+    """What stands before and after the bar, so that its share of the line is left."""
+    tails = [join(words) for words in _words(progress)]
+    share = "" if progress.fraction is None else f"{progress.fraction:4.0%}"
+    room = columns - _share(progress, columns)
+    heads = [f"{label}: {share}", f"{label}: "] if label else [share, ""]
+    for head in heads:
+        for tail in tails:
+            if len(head) + len(tail) <= room:
+                return head, tail
+    cut = room - len(tails[-1]) - len("...: ")
+    return (f"{label[:cut]}...: " if label and cut + len("...") >= LEAST_LABEL else ""), tails[-1]
 
 
 class _PlainLine:
     """The one line that all plain bars share."""
+
+    BETWEEN = " | "
 
     def __init__(self) -> None:
         self.bars: list[PlainBar] = []
@@ -262,7 +313,7 @@ class _PlainLine:
 
     def draw(self) -> None:
         with self._lock:
-            text = " | ".join(bar.text for bar in self.bars)
+            text = self.BETWEEN.join(bar.text for bar in self.bars)
             self._write(_CLEAR + text[: _columns(_stderr()) - 1])
 
     @contextlib.contextmanager

@@ -14,7 +14,7 @@ from mpqueue._text import fitting, visible_line
 from mpqueue._worker import station
 
 if TYPE_CHECKING:
-    from mpqueue._output.progress import Progress
+    from mpqueue._output.job_facts import Progress
 
 #: Seconds between two lines.
 EVERY = 5.0

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from mpqueue._output.bars import minutes
+from mpqueue._output.words import took
 from mpqueue._text import label
 
 if TYPE_CHECKING:
@@ -40,8 +40,7 @@ _JOB_COLUMNS = ("job", "status", "completed", "failed", "items", "retries", "too
 def _line_of(job: Job) -> list[str]:
     status = str(job.status) if job.stopped_why is None else f"{job.status}: {job.stopped_why}"
     numbers = [f"{number:,}" for number in (job.completed, job.failed, job.total, job.retries)]
-    took = "" if job.duration is None else f"{job.duration:.1f} s" if job.duration < 60 else minutes(job.duration)
-    return [label(job.id), status, *numbers, took]
+    return [label(job.id), status, *numbers, "" if job.duration is None else took(job.duration)]
 
 
 def _table(columns: Iterable[str], lines: Iterable[Iterable[str]]) -> str:

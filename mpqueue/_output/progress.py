@@ -10,14 +10,17 @@ import logging
 import threading
 from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING
 
-from mpqueue._output.bars import Bar, can_draw, open_bar
+from mpqueue._output.bars import Bar, can_draw, open_bar, write_below
+from mpqueue._output.job_facts import Progress, Total, Watch, total_of
 from mpqueue.errors import shown
-from mpqueue.status import JobStatus
+from mpqueue.status import FAILED
 
 if TYPE_CHECKING:
     from mpqueue._core.state.job_book import JobBook
+    from mpqueue._core.state.job_view import JobView
     from mpqueue._parent.listeners import ListenerThread
 
 log = logging.getLogger("mpqueue")
@@ -26,52 +29,8 @@ log = logging.getLogger("mpqueue")
 INTERVAL = 0.1
 #: Seconds that an interruption waits for what is being drawn.
 PATIENCE = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a job is. ``total`` is None where the end of the input is not known yet; times are seconds."""
-
-    job_id: str
-    status: JobStatus
-    total: int | None
-    completed: int
-    failed: int
-    retries: int  #: tries that failed and were followed by another, so far
-    running: float  #: what running items have done, by their handlers' `report`: 0.5 for one that is half done
-    elapsed: float  #: since the start
-    already: int = 0  #: how many had ended before: in a job whose failed items are run again
-
-    @property
-    def done(self) -> float:
-        """How many items are done, running ones by the fraction that their handlers reported."""
-        return self.completed + self.failed + self.running
-
-    @property
-    def fraction(self) -> float | None:
-        """From 0 to 1; None where the total is not known."""
-        if self.total is None:
-            return None
-        return min(self.done / self.total, 1.0) if self.total else 1.0
-
-    @property
-    def rate(self) -> float | None:
-        """Items a second since the start; None before the first."""
-        done = self.done - self.already
-        return done / self.elapsed if done > 0 and self.elapsed > 0 else None
-
-    @property
-    def eta(self) -> float | None:
-        """Seconds to the end at this rate; None if unknown."""
-        if self.total is None or self.rate is None:
-            return None
-        return max(self.total - self.done, 0.0) / self.rate
-
-    @property
-    def troubles(self) -> str:
-        """``"1 failed, 2 retries"``; empty where there were none."""
-        retries = f"{self.retries} retr{'y' if self.retries == 1 else 'ies'}"
-        return ", ".join([f"{self.failed} failed"] * bool(self.failed) + [retries] * bool(self.retries))
+#: Groups of failures below a bar, and failed items that are looked at for them.
+MOST_GROUPS, MOST_FAILED = 5, 10_000
 
 
 ShowProgress = bool | Callable[[Progress], object]
@@ -91,7 +50,8 @@ class Showing:
 
     progress: ShowProgress = False
     label: str | None = None  #: before the bar
-    total: Callable[[JobBook], int | None] = lambda book: len(book.table)
+    total: Callable[[JobView], Total] = total_of
+    failures: bool = False  #: at the end, the job's failures in groups
 
     def __post_init__(self) -> None:
         check_progress(self.progress)
@@ -106,7 +66,7 @@ def label_of(function: object) -> str | None:
 def showing_stream(progress: ShowProgress, function: object, items: object) -> Showing:
     """For a stream: the total is known where the input has a length, else when it has been read."""
     hint = length_of(items)
-    return Showing(progress, label_of(function), lambda book: len(book.table) if book.sealed else hint)
+    return Showing(progress, label_of(function), lambda book: Total(book.total if book.sealed else hint))
 
 
 def length_of(items: object) -> int | None:
@@ -132,11 +92,10 @@ class Display:
         self._thread = thread
         self._now = now
         self._label = showing.label
-        self._total = showing.total
         self._bar: Bar | None = None
-        self._started = now()
-        self._already = 0
-        self._retries_before = book.retries
+        self._total = showing.total
+        self._failures = showing.failures
+        self._watch = Watch(book, now(), self._total)
         self._lock = threading.RLock()
         self._ended = False
 
@@ -147,7 +106,7 @@ class Display:
 
     def begin(self) -> None:
         """The job has started."""
-        self._already = self._book.completed + self._book.failed
+        self._watch = Watch(self._book, self._now(), self._total)
         self._thread.post(self._look)
 
     def end(self) -> None:
@@ -161,6 +120,8 @@ class Display:
             self._tell(self._progress())
             if self._bar is not None:
                 self._bar.close()
+            if self._failures and self._book.failed:
+                write_below(_grouped(self._book))
         except Exception:
             log.exception("showing the end of a job's progress failed")
         finally:
@@ -196,18 +157,19 @@ class Display:
         self._bar.draw(progress)
 
     def _progress(self) -> Progress:
-        book = self._book
-        return Progress(
-            job_id=book.id,
-            status=book.status,
-            total=self._total(book),
-            completed=book.completed,
-            failed=book.failed,
-            retries=book.retries - self._retries_before,
-            running=sum(book.table.live.running().values()),
-            elapsed=self._now() - self._started,
-            already=self._already,
-        )
+        return self._watch.look(self._now(), sum(self._book.table.live.running().values()))
+
+
+def _grouped(book: JobBook) -> list[str]:
+    """The failures of a job, those that are alike in one line."""
+    from mpqueue._output.failure_groups import group_failures
+    from mpqueue._queue.job_items import JobItem
+
+    table = book.table
+    failed = islice((index for index in sorted(table.failures) if table.status[index] == FAILED), MOST_FAILED)
+    groups = group_failures(JobItem(table, index) for index in failed)
+    more = len(groups) - MOST_GROUPS
+    return [f"  {group}" for group in groups[:MOST_GROUPS]] + ([f"  ... and {more} more kinds"] if more > 0 else [])
 
 
 class StagesDisplay:
@@ -233,31 +195,27 @@ class StagesDisplay:
 
 
 def display_stages(
-    progress: ShowProgress, head: JobBook, thread: ListenerThread, now: Callable[[], float]
+    progress: ShowProgress, head: JobBook, thread: ListenerThread, now: Callable[[], float], *, failures: bool
 ) -> StagesDisplay | None:
     """A line for each stage; a callable gets the head too. None if it would not be seen."""
     check_progress(progress)
     books = head.family if callable(progress) else head.family[1:]
-    displays = [make_display(Showing(progress, book.id, _total_of_stage), book, thread, now) for book in books]
-    shown_ones = [display for display in displays if display is not None]
-    return StagesDisplay(shown_ones) if shown_ones else None
-
-
-def _total_of_stage(book: JobBook) -> int | None:
-    if book.stage is None or book.sealed:
-        return len(book.table)
-    pipeline = book.stage.pipeline
-    return None if pipeline.has_spread else pipeline.total
+    made = [make_display(Showing(progress, book.id), book, thread, now, failures=failures) for book in books]
+    displays = [display for display in made if display is not None]
+    return StagesDisplay(displays) if displays else None
 
 
 def _show_nothing(_: Progress) -> None:
     pass
 
 
-def make_display(showing: Showing, book: JobBook, thread: ListenerThread, now: Callable[[], float]) -> Display | None:
+def make_display(
+    showing: Showing, book: JobBook, thread: ListenerThread, now: Callable[[], float], *, failures: bool
+) -> Display | None:
     """The display that was asked for; None if it would not be seen.
 
-    Without a terminal or a notebook, `True` is lines for a log.
+    Without a terminal or a notebook, `True` is lines for a log. With ``failures`` it ends with those of the job, in
+    groups; those of a call, such as `map`, are raised.
     """
     progress = showing.progress
     if progress is False:
@@ -271,4 +229,5 @@ def make_display(showing: Showing, book: JobBook, thread: ListenerThread, now: C
             if not are_wanted():
                 return None
             showing = replace(showing, progress=LogLines(lambda _: showing.label or ""))
+        showing = replace(showing, failures=failures and book.listed)
     return Display(book, showing, thread, now)

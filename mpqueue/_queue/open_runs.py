@@ -108,6 +108,7 @@ class JobStarter:
 
     def __init__(self, engine: Engine, runs: OpenRuns, closer: Closer, jobs: Registry) -> None:
         self._engine = engine
+        self.tell_failures = True  #: below a bar that ``progress=True`` has drawn; the command line does so itself
         self._runs = runs
         self._closer = closer
         self._jobs = jobs
@@ -148,7 +149,9 @@ class JobStarter:
         ``on_ended`` is as in `QueueHost.start_table`, for the head's items.
         """
         engine, jobs = self._engine, head.family[1:]
-        display = run._display = display_stages(progress, head, engine.listeners, engine.clock.now)
+        display = run._display = display_stages(
+            progress, head, engine.listeners, engine.clock.now, failures=self.tell_failures
+        )
         beside_bar = are_shown() or (display is not None and display.draws)
         wall = engine.clock.wall()
         messages = [JobStartAsked(job, wall, with_speech(job, beside_bar=beside_bar)) for job in jobs]
@@ -191,7 +194,9 @@ class JobStarter:
         on_ended: Callable[[Ended], None] | None = None,
     ) -> Callable[[], None]:
         engine = self._engine
-        display = run._display = make_display(showing, book, engine.listeners, engine.clock.now)
+        display = run._display = make_display(
+            showing, book, engine.listeners, engine.clock.now, failures=self.tell_failures
+        )
         beside_bar = are_shown() or (display is not None and display.draws)
         speaking = None if book.handler is None else with_speech(book, beside_bar=beside_bar)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mpqueue._output.words import percent
 from mpqueue._report.figures import Figures
 from mpqueue._report.rules.rule import LIMITS, Advice, Evidence, Thresholds, contradict
 from mpqueue._report.rules.rule_book import RULES
-from mpqueue._report.words import percent
 
 #: How many pieces of advice a report has, at most.
 MOST = 3

@@ -315,10 +315,13 @@ def _item_times(book: JobView) -> ItemTimes | None:
     if not times:
         return None
 
-    def at(fraction: float) -> float:
-        return times[min(len(times) - 1, int(fraction * len(times)))]
+    median, p90, p99 = (quantile(times, share) for share in (0.5, 0.9, 0.99))
+    return ItemTimes(len(times), math.fsum(times) / len(times), median, p90, p99, times[-1], _bars(times))
 
-    return ItemTimes(len(times), math.fsum(times) / len(times), at(0.5), at(0.9), at(0.99), times[-1], _bars(times))
+
+def quantile(times: Sequence[float], share: float) -> float:
+    """What so large a part of the items took at most; ``times`` are sorted, and some."""
+    return times[min(len(times) - 1, int(share * len(times)))]
 
 
 def _bars(times: Sequence[float]) -> list[tuple[float, float, int]]:

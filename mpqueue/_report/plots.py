@@ -10,8 +10,8 @@ from html import escape
 from itertools import groupby
 
 from mpqueue._core.state.timings import Event, Span
+from mpqueue._output.words import number, percent, seconds
 from mpqueue._report.figures import Figures, ItemTimes, Part, in_window
-from mpqueue._report.words import number, percent, seconds
 
 #: Columns of the timeline; fewer where there are many workers, so that a page stays below two megabytes.
 COLUMNS, MOST_CELLS = 500, 20_000

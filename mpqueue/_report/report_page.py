@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from importlib.resources import files
 
+from mpqueue._output.words import counted, number, percent, seconds, size
 from mpqueue._report.figures import Figures, ItemTimes, Part
 from mpqueue._report.plots import MARKED, bar_of_parts, busy_workers, histogram, timeline
 from mpqueue._report.profile import flame_graph
 from mpqueue._report.profile.job_profile import Profile
 from mpqueue._report.report_text import facts, headline, subtitles
-from mpqueue._report.words import counted, number, percent, seconds, size
 from mpqueue._text import visible
 
 #: Parts that have a colour.

@@ -6,11 +6,11 @@ import textwrap
 from collections.abc import Iterator, Sequence
 
 from mpqueue._core.state.timings import PastRun
+from mpqueue._output.words import counted, day, moment, number, percent, seconds, size
 from mpqueue._report.figures import Figures, ItemTimes, Part
 from mpqueue._report.profile.flame_graph import text_lines
 from mpqueue._report.profile.job_profile import Profile
 from mpqueue._report.rules.on_handler import memory_offer
-from mpqueue._report.words import counted, day, moment, number, percent, seconds, size
 from mpqueue._text import visible
 
 #: Characters of a line.

@@ -70,6 +70,24 @@ def test_a_second_run_of_failed_items_begins_where_the_first_ended(tmp_path: Pat
     assert (heard[-1].completed, heard[-1].failed) == (3, 0)
 
 
+def test_a_job_to_which_items_may_be_added_has_no_time_left(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    heard: list[Progress] = []
+    with JobQueue(1) as queue:
+        queue.create_job("job", [], do.only("c", do.block_until_told(gate)), chunksize=1, open=True)
+        run = queue.start("job", progress=heard.append)
+        queue.add_items("job", list("abcd"))
+        wait_until(lambda: heard and heard[-1].completed == 2)
+        assert (heard[-1].total, heard[-1].grows, heard[-1].eta) == (4, True, None)
+        queue.seal("job")
+        wait_until(lambda: heard[-1].eta is not None)
+        gate.open()
+        run.result()
+    assert (heard[-1].total, heard[-1].grows, heard[-1].fraction) == (4, False, 1.0)
+    assert heard[0].starting in (0, 1)
+    assert heard[-1].starting == 0
+
+
 def test_fractions_that_handlers_report_count(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
 
@@ -431,6 +449,27 @@ def test_nothing_is_drawn_where_stderr_is_no_terminal(first: str, tmp_path: Path
     done = run_program(tmp_path, TALKS.format(first=first))
     assert done.stderr == ""
     assert done.stdout.splitlines()[-1] == "after 8"
+
+
+def test_a_bar_is_followed_by_the_failures_in_groups_and_that_of_a_call_is_not(tmp_path: Path) -> None:
+    body = """
+        import mpqueue
+
+        def load(number):
+            if number < 9:
+                raise ValueError("bad header")
+
+        with mpqueue.JobQueue(1, max_retries=0) as queue:
+            queue.run(range(10), load, id="job", progress=True)
+        try:
+            mpqueue.map(load, range(10), progress=True, concurrency=1)
+        except ValueError:
+            print("after")
+    """
+    lines = shown_on_terminal(tmp_path, body)
+    assert (lines[0].startswith("job: 100%"), "10/10, 9 failed" in lines[0]) == (True, True)
+    assert lines[1] == "  ValueError × 9 at program.py:6, first: 0: bad header"
+    assert [line.partition(":")[0] for line in lines[2:]] == ["load", "after"]
 
 
 def test_two_jobs_at_a_time_have_a_bar_each(tmp_path: Path) -> None:

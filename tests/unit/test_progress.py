@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import io
-from importlib.util import find_spec
 from typing import Any
 
 import pytest
 
 from mpqueue._output import bars, log_lines
-from mpqueue._output.bars import PlainBar, aside, describe, minutes
+from mpqueue._output.bars import PlainBar, aside, describe
+from mpqueue._output.job_facts import Progress
 from mpqueue._output.log_lines import LogLines
-from mpqueue._output.progress import Progress, Showing, label_of, make_display
+from mpqueue._output.progress import Showing, label_of, make_display
+from mpqueue._output.words import minutes
 from mpqueue.status import JobStatus
 from tests.support import handlers as do
 from tests.support.terminals import screen
@@ -70,13 +71,32 @@ def test_one_line_says_it_all() -> None:
     assert describe(made(completed=100, failed=0, retries=0)) == "[####################] 100/100  10/s  0:10"
 
 
-@pytest.mark.skipif(find_spec("tqdm") is None, reason="the bar is tqdm's")
-def test_sixty_columns_keep_what_failed() -> None:
-    assert "1 failed" in f"thumbnails: {describe(made())}"[:60]
-    bar = bars._tqdm_class().format_meter(
-        30, 100, 10.0, ncols=60, prefix="thumbnails", bar_format=bars._SHAPE, items="30/100", postfix=made().troubles
-    )
-    assert "30/100, 1 failed, 3 retries" in bar[:60]
+@pytest.mark.parametrize("columns", [50, 60, 80, 100])
+@pytest.mark.parametrize(
+    "facts", [{}, {"completed": 49, "total": 100_000}, {"retries": 0}, {"running": 0.5}, {"failed": 1, "completed": 0}]
+)
+def test_a_third_of_the_line_is_the_bar_and_what_failed_and_the_time_left_stay(
+    facts: dict[str, Any], columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = io.StringIO()
+    monkeypatch.setattr("sys.stderr", shown)
+    monkeypatch.setattr(bars, "NARROW", columns + 3)
+    bar = PlainBar("thumbnails of a long name")
+    bar.draw(made(**facts))
+    (line,) = screen(shown.getvalue())
+    bar.close()
+    assert " 1 failed" in line
+    assert line.endswith(" left")
+    assert len(line) <= columns
+    drawn = line[line.index("[") : line.index("]") + 1]
+    assert len(drawn) >= columns // 3 - 2
+
+
+@pytest.mark.parametrize("total", [100, None])
+def test_workers_that_start_are_named_until_the_first_item(total: int | None) -> None:
+    waiting = made(completed=0, failed=0, retries=0, starting=2, total=total)
+    assert describe(waiting).endswith("  starting 2 workers")
+    assert "starting" not in describe(made(starting=2))
 
 
 def test_a_log_gets_a_line_now_and_then_and_one_at_the_end() -> None:
@@ -103,7 +123,7 @@ def test_lines_are_for_logs_that_somebody_reads(monkeypatch: pytest.MonkeyPatch)
     assert log_lines.are_wanted()
     monkeypatch.setenv("MPQUEUE_PROGRESS", "0")
     book: Any = None
-    assert make_display(Showing(progress=True), book, book, lambda: 0.0) is None
+    assert make_display(Showing(progress=True), book, book, lambda: 0.0, failures=False) is None
 
 
 def test_minutes_become_hours() -> None:
@@ -116,9 +136,8 @@ def test_plain_bars_share_a_line_and_each_stays_when_it_ends(monkeypatch: pytest
     first, second = PlainBar("first"), PlainBar("second")
     first.draw(made(completed=99))
     second.draw(made(total=None, failed=0, retries=0))
-    assert screen(shown.getvalue()) == [
-        f"first: {describe(made(completed=99))} | second: 29 items  2.9/s"[:79].rstrip()
-    ]
+    first.draw(made(completed=99))
+    assert screen(shown.getvalue()) == ["first: 100% 100/100  1 failed  0:10 | second: 29 items  2.9/s  0:10"]
     with aside():
         shown.write("a log line\n")
     first.close()

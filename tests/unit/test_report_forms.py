@@ -18,8 +18,8 @@ import pytest
 from mpqueue._core.state.item_table import Failure
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.timings import PastRun
+from mpqueue._output import words
 from mpqueue._queue.job import Job
-from mpqueue._report import words
 from mpqueue._report.figures import measure
 from mpqueue._report.job_report import Report, make_report
 from mpqueue._report.report_text import subtitles

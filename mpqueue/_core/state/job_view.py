@@ -106,6 +106,11 @@ class JobView(Protocol):
         ...
 
     @property
+    def epoch(self) -> int:
+        """How often it was started; where nothing runs, any number that changes when its items do."""
+        ...
+
+    @property
     def lanes(self) -> int:
         """The lanes that have its items in hand, as a set (`mpqueue._core.state.lane_sets`)."""
         ...

@@ -227,6 +227,13 @@ class Timings:
             self.sums.paused += now - self._paused_at
             self._paused_at = None
 
+    @property
+    def starting(self) -> int:
+        """How many workers are being started, where none is there yet."""
+        if self.finished is not None or self._ready or any(lane.ready for lane in list(self._lanes.values())):
+            return 0
+        return self.lanes
+
     def note(self, event: Event) -> None:
         """Keep an event, if there are not too many."""
         if len(self.events) < MOST_EVENTS:

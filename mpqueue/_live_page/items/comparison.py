@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._live_page.served import ShownJob
+from mpqueue._report.figures import quantile
 from mpqueue.events import milliseconds
 from mpqueue.status import COMPLETED, FAILED, ITEM_CODES
 
@@ -68,7 +68,7 @@ def _outcome(table: ItemTable, index: int) -> dict[str, Any]:
 
 
 def _figures(job: ShownJob, table: ItemTable) -> dict[str, Any]:
-    times = sorted(value for value in table.elapsed if value)
+    times = sorted(table.times())
     told: dict[str, Any] = {
         "jobId": job.id,
         "number": job.number,
@@ -80,16 +80,12 @@ def _figures(job: ShownJob, table: ItemTable) -> dict[str, Any]:
         "cpu": sum(table.cpu) + table.cpu_gone,
         "peakMemory": max(table.peak, default=0) << 10,
         "itemSeconds": sum(times),
-        "median": _quantile(times, 0.5),
+        "median": quantile(times, 0.5) if times else None,
         "slowest": times[-1] if times else None,
-        "p95": _quantile(times, 0.95),
+        "p95": quantile(times, 0.95) if times else None,
     }
     if job.started_at is not None:
         told["startedAt"] = milliseconds(job.started_at)
     if job.duration is not None:
         told["duration"] = job.duration
     return told
-
-
-def _quantile(times: Sequence[float], share: float) -> float | None:
-    return times[min(len(times) - 1, int(share * len(times)))] if times else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from mpqueue._live_page.looks.worker_use import Usage
+from mpqueue._live_page.worker_use import Usage
 from mpqueue._os.process.other_process import end_of_file
 from mpqueue._parent.running import LaneNow
 from mpqueue.events import milliseconds

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from mpqueue._output.words import number, percent, seconds, size
 from mpqueue._report.in_band import InBand
 from mpqueue._report.rules.on_items import is_too_little
 from mpqueue._report.rules.rule import Evidence, Finding
-from mpqueue._report.words import number, percent, seconds, size
 
 
 def heavy_handler(evidence: Evidence) -> Finding | None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from mpqueue._output.words import counted, percent, seconds, size
 from mpqueue._report.figures import Figures
 from mpqueue._report.rules.rule import Evidence, Finding, Thresholds
-from mpqueue._report.words import counted, percent, seconds, size
 
 #: Bytes of an item's peak from which on it is worth saying what it needs; and how many percent of it to say.
 LEAST_MEMORY, SPARE = 200_000_000, 115

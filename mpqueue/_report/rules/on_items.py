@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from mpqueue._output.words import counted, number, percent, seconds
 from mpqueue._report.rules.rule import Evidence, Finding
-from mpqueue._report.words import counted, number, percent, seconds
 
 
 def few_items(evidence: Evidence) -> Finding | None:

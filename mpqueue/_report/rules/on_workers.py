@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from mpqueue._output.words import counted, percent, seconds, times
 from mpqueue._report.rules.on_handler import handler_waits, more_would_not_help
 from mpqueue._report.rules.on_items import is_too_little
 from mpqueue._report.rules.rule import Evidence, Finding
-from mpqueue._report.words import counted, percent, seconds, times
 
 
 def setup(evidence: Evidence) -> Finding | None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
+from mpqueue._output.words import times
 from mpqueue._report.figures import Figures
-from mpqueue._report.words import times
 
 
 @dataclass(frozen=True, slots=True)

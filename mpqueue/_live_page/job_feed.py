@@ -6,14 +6,15 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from mpqueue._core.state.item_table import ItemTable
+from mpqueue._core.state.timings import Timings
 from mpqueue._live_page.items.listing import Listing
-from mpqueue._live_page.looks.speed import Pace
-from mpqueue._live_page.looks.timeline import FEW
 from mpqueue._live_page.page_json import as_event, encode
 from mpqueue._live_page.served import Served, ShownJob
+from mpqueue._live_page.timeline import FEW
+from mpqueue._output.job_facts import Counts, Watch, count_statuses
 from mpqueue._parent.running import LaneNow
 from mpqueue.events import milliseconds
-from mpqueue.status import COMPLETED, FAILED, PENDING, PROCESSING, RETRY
+from mpqueue.status import COMPLETED, FAILED, PROCESSING
 
 
 class Shown(NamedTuple):
@@ -34,9 +35,9 @@ class JobFeed:
         self.book = book
         self.listing = Listing(book, served.now)
         self._has_report = served.has_report
-        self._pace = Pace()
+        self._watch = Watch(book, served.now())
+        self._facts = self._watch.look(served.now(), 0.0)
         self._running: tuple[int, ...] = ()
-        self._fractions = 0.0
         self._before: int | None = None  #: jobs that go before it, where it waits for workers
         self._seen: Any = None  #: what its items were at when ``version`` changed last
         self._version = 0
@@ -49,10 +50,8 @@ class JobFeed:
         book, running = self.book, [lane for lane in lanes if len(lane.items) <= FEW] if self.book.active else []
         # Where so many run at a time that they are over in no time, each of them can't be seen running.
         self._running = tuple(sorted({index for lane in running for index in lane.items}))
-        self._fractions = sum(lane.fraction for lane in running)
+        self._facts = self._watch.look(now, sum(lane.fraction for lane in running))
         self._before = standing.get(book.number)
-        ended = book.completed + book.failed
-        self._pace.look(now, ended, self._fractions, running=book.status == "running")
         seen = (book.status, book.epoch, book.total, book.completed, book.failed, book.retries, self._running)
         if seen != self._seen:
             if self._seen is not None:
@@ -91,51 +90,37 @@ class JobFeed:
     def _state(self, status: str, statuses: bytes | None) -> dict[str, Any]:
         book = self.book
         if statuses is None:
-            total, completed, failed, retry, processing = book.total, book.completed, book.failed, 0, 0
-            pending = max(0, total - completed - failed)
+            counts = Counts(book.completed, book.failed, 0, 0, max(0, book.total - book.completed - book.failed))
         else:
-            total = len(statuses)
-            completed, failed, retry = statuses.count(COMPLETED), statuses.count(FAILED), statuses.count(RETRY)
-            pending, processing = statuses.count(PENDING), statuses.count(PROCESSING)
-        done = min(total, completed + failed + self._fractions)
-        rate, eta = self._pace.rate, self._pace.eta(total - done)
-        state: dict[str, Any] = {
+            counts = count_statuses(statuses)
+        facts, runs = self._facts, status == "running"
+        state = {
             "jobId": book.id,
             "number": book.number,
             "status": status,
             "version": self._version,
-            "total": total,
-            "completed": completed,
-            "failed": failed,
+            "total": counts.total,
+            "completed": counts.completed,
+            "failed": counts.failed,
             "cancelled": book.cancelled,
             "retries": book.retries,
-            "done": round(done, 2),
+            "done": round(min(counts.total, counts.completed + counts.failed + facts.running), 2),
             "priority": book.options.priority,
-            "counts": {
-                "completed": completed,
-                "failed": failed,
-                "retry": retry,
-                "processing": processing,
-                "pending": pending,
-            },
+            "counts": counts._asdict(),
         }
-        if book.started_at is not None:
-            state["startedAt"] = milliseconds(book.started_at)
-        if book.finished_at is not None:
-            state["finishedAt"] = milliseconds(book.finished_at)
-        if self._changed_at is not None:
-            state["changedAt"] = milliseconds(self._changed_at)
-        if not book.here:
-            state["recorded"] = True
-        if self._has_report(book):
-            state["report"] = True
-        if book.stopped_why is not None:
-            state["stoppedWhy"] = book.stopped_why
-        if status == "running" and self._before is not None:
-            state["before"] = self._before
-        if book.active and rate is not None and eta is not None:
-            state |= {"rate": float(f"{rate:.4g}"), "eta": milliseconds(eta)}
-        return state
+        known = {
+            "startedAt": _milliseconds(book.started_at),
+            "finishedAt": _milliseconds(book.finished_at),
+            "changedAt": _milliseconds(self._changed_at),
+            "recorded": None if book.here else True,
+            "report": self._has_report(book) or None,
+            "stoppedWhy": book.stopped_why,
+            "before": self._before if runs else None,
+            "rate": float(f"{facts.rate:.4g}") if runs and facts.rate is not None else None,
+            "eta": _milliseconds(facts.eta) if runs else None,
+            "starting": facts.starting or None,
+        }
+        return state | {name: value for name, value in known.items() if value is not None}
 
     def state_event(self) -> bytes:
         """``job:state``."""
@@ -149,3 +134,40 @@ class JobFeed:
         told, self._told = self._told, self.state()
         self._settled = self.book.epoch if ended else None
         return told != self._told
+
+
+def _milliseconds(seconds: float | None) -> int | None:
+    return None if seconds is None else milliseconds(seconds)
+
+
+#: Stretches of time, all of one length, of a throughput.
+STRETCHES = 120
+
+
+def throughput(timings: Timings, now: float, offset: float) -> dict[str, Any] | None:
+    """How many tries a second completed and failed, stretch by stretch of the job's run; None before the first.
+
+    As JSON has it.
+
+    ``offset`` turns moments of the monotonic clock into seconds since the epoch. What a report told of is spread evenly
+    over the time that its worker had for it. Costs 2 us a report.
+    """
+    end = now if timings.finished is None else timings.finished
+    spans = [span for span in timings.spans() if span.items]
+    if not spans or end <= timings.started:
+        return None
+    width = (end - timings.started) / STRETCHES
+    completed, failed = [0.0] * STRETCHES, [0.0] * STRETCHES
+    for span in spans:
+        first = min(STRETCHES - 1, max(0, int((span.begun - timings.started) / width)))
+        last = min(STRETCHES - 1, max(first, int((span.ended - timings.started) / width)))
+        share = 1 / (last + 1 - first)
+        for at in range(first, last + 1):
+            completed[at] += (span.items - span.failures) * share
+            failed[at] += span.failures * share
+    return {
+        "since": round(1000 * (timings.started + offset)),
+        "every": width,
+        "completed": [round(one / width, 3) for one in completed],
+        "failed": [round(one / width, 3) for one in failed],
+    }

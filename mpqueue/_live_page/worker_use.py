@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from mpqueue._live_page.looks.timeline import WINDOW
+from mpqueue._live_page.timeline import WINDOW
 from mpqueue._os.process.other_process import use_of
 from mpqueue._parent.running import LaneNow
 

@@ -1,4 +1,4 @@
-"""How a report writes numbers: so many digits as a person wants, with the unit that fits."""
+"""How numbers are written for people: so many digits as a person wants, with the unit that fits."""
 
 from __future__ import annotations
 
@@ -19,6 +19,18 @@ def seconds(value: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest:02} s"
     return f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def minutes(value: float) -> str:
+    """Seconds as ``m:ss``, from an hour on as ``h:mm:ss``."""
+    whole, second = divmod(round(value), 60)
+    hour, minute = divmod(whole, 60)
+    return f"{hour}:{minute:02}:{second:02}" if hour else f"{minute}:{second:02}"
+
+
+def took(value: float) -> str:
+    """``0.3 s``, from a minute on ``m:ss``: what a job took."""
+    return f"{value:.1f} s" if value < 60 else minutes(value)
 
 
 def size(count: float) -> str:

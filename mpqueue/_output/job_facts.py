@@ -1,0 +1,174 @@
+"""The facts of a job while it runs: its counts, its rate, the time left.
+
+Bars, logs and the live page render them, and count nothing themselves. Where the time of a run went is
+`mpqueue._report.figures`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from mpqueue._core.state.job_book import JobBook
+from mpqueue._core.state.job_view import JobView
+from mpqueue.status import COMPLETED, FAILED, PENDING, PROCESSING, RETRY, JobStatus
+
+#: Seconds over which the rate is taken, at least; and longer until so many items were done.
+WINDOW, LEAST = 20.0, 5
+#: Seconds between two samples, at least.
+EVERY = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a job is. ``total`` is None where the end of the input is not known yet; times are seconds."""
+
+    job_id: str
+    status: JobStatus
+    total: int | None
+    completed: int
+    failed: int
+    retries: int  #: tries that failed and were followed by another, so far
+    running: float  #: what running items have done, by their handlers' `report`: 0.5 for one that is half done
+    elapsed: float  #: since the start
+    already: int = 0  #: how many had ended before: in a job whose failed items are run again
+    grows: bool = False  #: items may still be added: ``total`` is how many there are so far
+    starting: int = 0  #: workers that are being started, where none is there yet
+    pace: float | None = None  #: items a second over the last 20 s
+
+    @property
+    def ended(self) -> int:
+        """How many items have completed or failed."""
+        return self.completed + self.failed
+
+    @property
+    def done(self) -> float:
+        """How many items are done, running ones by the fraction that their handlers reported."""
+        return self.ended + self.running
+
+    @property
+    def fraction(self) -> float | None:
+        """From 0 to 1; None where the total is not known."""
+        if self.total is None:
+            return None
+        return min(self.done / self.total, 1.0) if self.total else 1.0
+
+    @property
+    def rate(self) -> float | None:
+        """Items a second over the last 20 s, or since the start until that is known; None before the first."""
+        if self.pace is not None:
+            return self.pace
+        done = self.done - self.already
+        return done / self.elapsed if done > 0 and self.elapsed > 0 else None
+
+    @property
+    def eta(self) -> float | None:
+        """Seconds to the end at this rate; None if unknown, while the job is paused, or while items may be added."""
+        if self.total is None or self.grows or self.rate is None or self.status is JobStatus.PAUSED:
+            return None
+        return max(self.total - self.done, 0.0) / self.rate
+
+    @property
+    def troubles(self) -> str:
+        """``"1 failed, 2 retries"``; empty where there were none."""
+        retries = f"{self.retries} retr{'y' if self.retries == 1 else 'ies'}"
+        return ", ".join([f"{self.failed} failed"] * bool(self.failed) + [retries] * bool(self.retries))
+
+
+class Counts(NamedTuple):
+    """Items by status; together they are all."""
+
+    completed: int
+    failed: int
+    retry: int
+    processing: int
+    pending: int
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return sum(self)
+
+
+def count_statuses(column: bytes) -> Counts:
+    """Of a byte for each item."""
+    return Counts(*map(column.count, (COMPLETED, FAILED, RETRY, PROCESSING, PENDING)))
+
+
+class Total(NamedTuple):
+    """How many items a job will have. ``known`` is None while that is not known."""
+
+    known: int | None
+    grows: bool = False  #: it is how many there are so far
+
+
+def total_of(book: JobView) -> Total:
+    """A stage gets as many items as there are inputs, unless a stage before it has yielded some."""
+    if book.sealed:
+        return Total(book.total)
+    if isinstance(book, JobBook) and book.stage is not None:
+        pipeline = book.stage.pipeline
+        return Total(None if pipeline.has_spread else pipeline.total)
+    return Total(book.total, grows=True)
+
+
+class Watch:
+    """One job's facts, as they are looked at now and then, on one thread. It is made when the job has started."""
+
+    def __init__(self, book: JobView, now: float, total: Callable[[JobView], Total] = total_of) -> None:
+        self._book = book
+        self._total = total
+        self._samples: deque[tuple[float, float]] = deque()
+        self._begin(now)
+
+    def _begin(self, now: float) -> None:
+        book = self._book
+        self._epoch = book.epoch
+        self._since, self._retries_before = now, book.retries
+        self._already = self._ended = book.completed + book.failed
+        self._samples.clear()
+
+    def look(self, now: float, running: float) -> Progress:
+        """How it stands. ``running`` is what its running items have done, together."""
+        book = self._book
+        if book.epoch != self._epoch:  # failed items run again
+            self._begin(now)
+        status, completed, failed = book.status, book.completed, book.failed
+        self._sample(now, completed + failed, running, counts=status is JobStatus.RUNNING)
+        total = self._total(book)
+        return Progress(
+            job_id=book.id,
+            status=status,
+            total=total.known,
+            completed=completed,
+            failed=failed,
+            retries=book.retries - self._retries_before,
+            running=running,
+            elapsed=now - self._since,
+            already=self._already,
+            grows=total.grows,
+            starting=book.timings.starting if status is JobStatus.RUNNING else 0,
+            pace=self._pace(),
+        )
+
+    def _sample(self, now: float, ended: int, running: float, *, counts: bool) -> None:
+        samples, done = self._samples, ended + running
+        if not counts or ended < self._ended:  # a pause is left out
+            samples.clear()
+        self._ended = ended
+        if not counts:
+            return
+        # The last sample moves along where it is close to the one before it, or nothing was done since.
+        if len(samples) > 1 and (now - samples[-2][0] < EVERY or samples[-2][1] == samples[-1][1]):
+            samples.pop()
+        samples.append((now, done))
+        while len(samples) > 2 and samples[1][0] < now - WINDOW and done - samples[1][1] >= LEAST:
+            samples.popleft()
+
+    def _pace(self) -> float | None:
+        if len(self._samples) < 2:
+            return None
+        (start, before), (end, done) = self._samples[0], self._samples[-1]
+        return (done - before) / (end - start) if end > start and done > before else None

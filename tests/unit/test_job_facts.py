@@ -1,0 +1,92 @@
+"""The facts of a job: how many items there will be, how fast it goes, and when it can't be said when it ends."""
+
+from __future__ import annotations
+
+from mpqueue._core.state.item_table import make_table
+from mpqueue._core.state.job_book import JobBook
+from mpqueue._core.state.pipeline import Pipeline
+from mpqueue._options import JobOptions
+from mpqueue._output.job_facts import Total, Watch, count_statuses, total_of
+from mpqueue.retry import RetryPolicy
+from mpqueue.status import COMPLETED, PROCESSING, JobStatus
+from tests.support.runs import START, Run
+
+
+def make_book(items: int, *, sealed: bool = True) -> JobBook:
+    book = JobBook(1, "job", make_table(range(items)), JobOptions(RetryPolicy()), None, sealed=sealed)
+    book.status = JobStatus.RUNNING
+    return book
+
+
+def test_the_rate_is_that_of_the_last_seconds_and_the_time_left_follows_it() -> None:
+    book = make_book(100)
+    watch = Watch(book, 0.0)
+    for second in range(61):  # ten items a second at first, then one
+        book.completed = min(10 * second, 50) + max(0, second - 5) // 2
+        watch.look(float(second), 0.0)
+    facts = watch.look(60.0, 0.0)
+    assert facts.rate is not None
+    assert 0.4 < facts.rate < 0.6
+    assert facts.eta is not None
+    assert abs(facts.eta - (100 - book.completed) / facts.rate) < 0.01
+
+
+def test_a_pause_slows_no_rate_and_has_no_end() -> None:
+    book = make_book(100)
+    watch = Watch(book, 0.0)
+    for second in range(6):
+        book.completed = second
+        watch.look(float(second), 0.0)
+    running = watch.look(5.0, 0.0)
+    book.status = JobStatus.PAUSED
+    paused = watch.look(1000.0, 0.0)
+    book.status = JobStatus.RUNNING
+    watch.look(1000.0, 0.0)
+    book.completed = 7
+    again = watch.look(1002.0, 0.0)
+    assert (running.rate, paused.eta, again.rate) == (1.0, None, 1.0)
+
+
+def test_a_stage_that_gets_items_still_is_expected_to_get_one_for_each_input() -> None:
+    head, first, second = make_book(10), make_book(10), make_book(3)
+    pipeline = Pipeline(head, [first, second], [("a", None, False), ("b", None, False)])
+    assert (total_of(first), total_of(second)) == (Total(10), Total(10))
+    pipeline.has_spread = True
+    assert total_of(second) == Total(None)
+    second.sealed = True
+    assert total_of(second) == Total(3)
+
+
+def test_a_job_to_which_items_may_be_added_has_no_time_left() -> None:
+    book = make_book(10, sealed=False)
+    watch = Watch(book, 0.0)
+    book.completed = 5
+    facts = watch.look(5.0, 0.0)
+    assert (facts.total, facts.grows, facts.fraction, facts.rate, facts.eta) == (10, True, 0.5, 1.0, None)
+    book.sealed = True
+    assert watch.look(5.0, 0.0).eta == 5.0
+
+
+def test_what_was_done_in_an_earlier_run_is_no_speed_of_this_one() -> None:
+    book = make_book(10)
+    book.completed = 8
+    watch = Watch(book, 0.0)
+    book.epoch, book.completed = 1, 8
+    assert watch.look(10.0, 0.0).rate is None
+    book.completed = 9
+    facts = watch.look(12.0, 0.5)
+    assert (facts.already, facts.elapsed, facts.done, facts.rate) == (8, 2.0, 9.5, 0.75)
+
+
+def test_workers_are_said_to_start_until_one_is_there() -> None:
+    run = Run(lanes=2, ready=False)
+    watch = Watch(run.book, START)
+    assert watch.look(START, 0.0).starting == 2
+    run.timings.lane_ready(1, START + 1)
+    assert watch.look(START + 1, 0.0).starting == 0
+
+
+def test_statuses_are_counted_once() -> None:
+    counts = count_statuses(bytes([COMPLETED, COMPLETED, PROCESSING, 0]))
+    assert counts._asdict() == {"completed": 2, "failed": 0, "retry": 0, "processing": 1, "pending": 1}
+    assert counts.total == 4
