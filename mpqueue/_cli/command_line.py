@@ -30,7 +30,7 @@ def make_parser() -> argparse.ArgumentParser:
     text = "Run Python functions over many items on all CPU cores."
     parser: argparse.ArgumentParser = Parser(prog="mpqueue", description=text, epilog=EPILOG)
     version = sys.modules["mpqueue"].__version__
-    parser.add_argument("--version", action="version", version=f"mpqueue {version}")
+    parser.add_argument("-V", "--version", action="version", version=f"mpqueue {version}")
     commands = parser.add_subparsers(title="commands", dest="name", metavar="COMMAND", required=True)
     run.add_command(commands)
     journal.add_command(commands)
@@ -66,11 +66,11 @@ def _options_of(parser: argparse.ArgumentParser, command: str) -> list[str]:
 
 
 def _without_ours(error: BaseException) -> TracebackType | None:
-    """The traceback from the user's own code on, where that was reached."""
+    """The traceback from the user's own code on, where that was reached; a SyntaxError says itself where it is."""
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_globals.get("__name__", "").partition(".")[0] in _OURS:
         trace = trace.tb_next
-    return trace or error.__traceback__
+    return trace if trace or isinstance(error, SyntaxError) else error.__traceback__
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

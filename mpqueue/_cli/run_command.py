@@ -29,6 +29,7 @@ from mpqueue._options import Concurrency
 from mpqueue._os.monotonic import monotonic
 from mpqueue._os.process.shell_words import quoted
 from mpqueue._output.bars import can_draw
+from mpqueue._output.export import absent_columns
 from mpqueue._output.file_sinks import FileSink
 from mpqueue._output.job_facts import Progress
 from mpqueue._output.log_lines import LogLines, is_silenced
@@ -142,6 +143,7 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     add("--label", metavar="KEY", help="the key of items that names them in messages, logs and on the page (default: "
         "name, path, url or id; for other items, their text)")  # fmt: skip
     add("--progress", action=argparse.BooleanOptionalAction, help="show a bar (default: if stderr is a terminal)")
+    add("-q", "--quiet", action="store_true", help="print errors only, on stderr: no bar, and no counts at the end")
     add_profile(parser)
     add("--dashboard", action="store_true", help="serve a live page of the run on this machine; its address is printed")
     add(
@@ -157,15 +159,14 @@ def run(args: argparse.Namespace) -> int:
     """Do it; returns the exit code."""
     began_at = monotonic()
     log_to_stderr(args.log_level)
-    columns = None if args.columns is None else [name.strip() for name in args.columns.split(",")]
     args.more = take_functions(args)
     if args.dry_run:
-        return _dry_run(args, columns)
+        return _dry_run(args)
     if args.plan:
         return _plan(args, *_read(args))
     output = open_output(
         args.output,
-        columns,
+        _columns(args),
         in_order=not args.unordered,
         failures=args.on_error != "skip",
         raw_csv=args.raw_csv,
@@ -175,11 +176,29 @@ def run(args: argparse.Namespace) -> int:
         return _run(args, sink, early_end)
 
 
+def _columns(args: argparse.Namespace) -> list[str] | None:
+    return None if args.columns is None else [name.strip() for name in args.columns.split(",")]
+
+
+def _check_columns(columns: list[str] | None, items: list[Any]) -> None:
+    """Raise UsageError for a column of the items that none of them has. Whether results have one is not known yet."""
+    absent = {name for name in columns or () if name.startswith("payload.")}
+    if not absent or not items:
+        return
+    table = make_table(items)
+    for index in range(len(table)):
+        absent &= absent_columns(JobItem(table, index), absent)
+        if not absent:
+            return
+    raise UsageError(f"--columns: expected columns that an item has, got {min(absent)!r}, which none has")
+
+
 def _read(args: argparse.Namespace) -> tuple[list[Any], tuple[Any, Any], RecordOptions]:
     """The items, the handler and the setup, and how they go together with a journal."""
     handler = load_function(args.handler, "module:handler")
     setup = None if args.setup is None else load_function(args.setup, "--setup")
     items = read_items(args.inputs, args.kind)
+    _check_columns(_columns(args), items)
     return items, (handler, setup), _record_options(args, items)
 
 
@@ -232,7 +251,7 @@ def _job(
         )
     except (HandlerPicklingError, TypeError, ValueError, OSError) as error:
         raise UsageError(str(error)) from None
-    return partial(queue.start, job.id, progress=progress_of(args.progress))
+    return partial(queue.start, job.id, progress=progress_of(False if args.quiet else args.progress))
 
 
 def _size_of(item: Any) -> int:
@@ -259,7 +278,7 @@ def _stages(
                 items,
                 handlers,
                 id=job_id,
-                progress=progress_of(args.progress),
+                progress=progress_of(False if args.quiet else args.progress),
                 results=sink,
                 label=args.label,
                 profile=args.profile is not None,
@@ -368,14 +387,14 @@ def _plan(args: argparse.Namespace, items: list[Any], functions: tuple[Any, Any]
     return Exit.GOOD
 
 
-def _dry_run(args: argparse.Namespace, columns: list[str] | None) -> int:
+def _dry_run(args: argparse.Namespace) -> int:
     """Run three items, and say what all of them would take. What a whole run refuses is refused here too.
 
     The journal is not looked at.
     """
     check_dry_run(args)
     with open_output(
-        args.output, columns, raw_csv=args.raw_csv, journal=args.journal
+        args.output, _columns(args), raw_csv=args.raw_csv, journal=args.journal
     ) as sink:  # checked, and not opened
         items, functions, record = _read(args)
         handlers = [functions[0], *(load_function(name, "module:handler") for name in args.more)]
@@ -454,7 +473,7 @@ def _follow(
         if isinstance(error, SinkError):
             return _say_unwritten(error, recorded=args.journal is not None)
         if isinstance(error, WorkerStartError) and job.status.final:
-            _say_stopped(job, before, sink)
+            _say_stopped(job, before, sink, quiet=args.quiet)
             return say_drained(recorded=args.journal is not None)
         if not isinstance(error, KeyboardInterrupt):
             raise
@@ -463,10 +482,10 @@ def _follow(
         _say_interrupted(job, sink, recorded=args.journal is not None)
         return Exit.INTERRUPTED
     if job.stopped_why is not None:
-        _say_stopped(job, before, sink)
+        _say_stopped(job, before, sink, quiet=args.quiet)
         return Exit.FAILED if job.failed else say_drained(recorded=args.journal is not None)
-    say_end(job, before)
-    if job.total and sum(before) == job.total:
+    say_end(job, before, quiet=args.quiet)
+    if job.total and sum(before) == job.total and not args.quiet:
         _say_nothing_left(job, args)
     _say_kept(sink)
     if early_end.left_some and not stopped:
@@ -476,9 +495,9 @@ def _follow(
     return Exit.GOOD if job.status is JobStatus.COMPLETED else Exit.FAILED
 
 
-def _say_stopped(job: Job, before: Before, sink: StdoutRows | FileSink) -> None:
+def _say_stopped(job: Job, before: Before, sink: StdoutRows | FileSink, *, quiet: bool) -> None:
     """The job has ended before it was over."""
-    say_end(job, before)
+    say_end(job, before, quiet=quiet)
     _say_kept(sink)
     say(coloured("stopped:", "yellow"), f" {job.stopped_why}")
 
@@ -517,8 +536,8 @@ def _name_of_stage(progress: Progress) -> str:
     return stage if slash and progress.job_id.startswith("run/") else ""
 
 
-def say_end(job: Job, before: Before = NOTHING) -> None:
-    """How it ended, and how much of that in earlier runs."""
+def say_end(job: Job, before: Before = NOTHING, *, quiet: bool = False) -> None:
+    """How it ended, and how much of that in earlier runs; with ``quiet`` only what failed."""
     failures = job.failures
     for failure in failures[:NAMED]:
         say(coloured("failed:", "red"), f" {describe_failure(failure.item)}")
@@ -526,7 +545,8 @@ def say_end(job: Job, before: Before = NOTHING) -> None:
         say(f"... and {len(failures) - NAMED} more; together:")
         for group in job.failure_groups()[:NAMED]:
             say(f"    {group}")
-    say(*_summary(job, before))
+    if not quiet:
+        say(*_summary(job, before))
 
 
 def describe_failure(item: JobItem) -> str:

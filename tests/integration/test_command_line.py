@@ -485,6 +485,24 @@ def test_a_column_that_no_row_has_costs_no_results(folder: Path) -> None:
     assert rows_of(done)[0]["result"] == {"words": 1}
 
 
+def test_a_syntax_error_of_the_user_s_file_is_shown_without_our_frames(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "broken.py").write_text("def work(item)\n    return item\n")
+    assert main(["run", "broken.py:work", "a.txt"]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) <= 5
+    assert lines[0].endswith('broken.py", line 1')
+    assert lines[-1] == "SyntaxError: expected ':'"
+
+
+def test_a_quiet_run_says_what_failed_and_nothing_else(folder: Path) -> None:
+    done = run(folder, "run", "own:count", "a.txt", "-j", "1", "-q", "-o", "out.jsonl", "--progress")
+    assert (done.stdout, done.stderr) == ("", "")
+    done = run(folder, "run", "own:nothing_here", "a.txt", "-q", code=2)
+    assert "expected a function in own" in done.stderr
+
+
 @pytest.mark.long
 def test_wrong_usage_leaves_the_output_of_before(folder: Path) -> None:
     (folder / "out.csv").write_text("of before")
@@ -676,6 +694,7 @@ def test_a_try_that_takes_too_long_fails(folder: Path) -> None:
             ("run", "own:uper", "a.txt"),
             "expected a function in own, got 'own:uper': module 'own' has no attribute 'uper'; did you mean own:upper?",
         ),
+        (("run", "own:upper", "a.txt", "--columns", "id,payload.size"), "got 'payload.size', which none has"),
         (("run", "owm:upper", "a.txt"), "got 'owm': No module named 'owm'; did you mean own?"),
         (("status", "run.db", "more"), "arguments: more; `mpqueue status --help` lists"),
         (("run", "own", "a.txt"), "expected module:function or file.py:function, got 'own'"),
