@@ -14,7 +14,7 @@ from mpqueue._report.paces import FirstItems, LanePace, PaceFigures
 
 FOLDER = Path(__file__).parent / "recorded"
 #: What is drawn only.
-_PICTURES: dict[str, Any] = {"spans": [], "events": [], "busy": []}
+_PICTURES: dict[str, Any] = {"spans": [], "events": [], "busy": [], "failures": []}
 #: The types of what is made of parts.
 _OF_ONE: dict[str, Any] = {
     "items": ItemTimes, "memory": MemoryFigures, "few": PaceFigures, "many": PaceFigures, "first": FirstItems,
@@ -51,7 +51,7 @@ def _plain(value: Any) -> Any:
 
 def from_plain(plain: dict[str, Any]) -> Figures:
     """What `to_plain` made."""
-    made: dict[str, Any] = dict(plain)
+    made: dict[str, Any] = {**plain, "failures": ()}
     for name, kind in _OF_ONE.items():
         if plain[name] is not None:
             made[name] = kind(**plain[name])

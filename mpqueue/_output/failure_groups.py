@@ -10,13 +10,15 @@ import sysconfig
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from mpqueue._text import fitting, visible_line
 from mpqueue.errors import StageError, shown, text_of, type_name_of
+from mpqueue.status import FAILED
 
 if TYPE_CHECKING:
-    from mpqueue._core.state.item_table import Failure
+    from mpqueue._core.state.item_table import Failure, ItemTable
     from mpqueue._queue.job_items import JobItem
 
 #: Characters of an error's text that the text of a group has.
@@ -64,6 +66,14 @@ class FailureGroup:
 
     def __repr__(self) -> str:
         return f"<FailureGroup {self}>"
+
+
+def groups_of(table: ItemTable, most: int | None = None) -> list[FailureGroup]:
+    """The failed items of a job in groups; with ``most`` the first so many of them."""
+    from mpqueue._queue.job_items import JobItem
+
+    failed = (index for index in sorted(table.failures) if table.status[index] == FAILED)
+    return group_failures(JobItem(table, index) for index in islice(failed, most))
 
 
 def group_failures(items: Iterable[JobItem]) -> list[FailureGroup]:

@@ -10,13 +10,11 @@ import logging
 import threading
 from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from mpqueue._output.bars import Bar, can_draw, open_bar, write_below
 from mpqueue._output.job_facts import Progress, Total, Watch, total_of
 from mpqueue.errors import shown
-from mpqueue.status import FAILED
 
 if TYPE_CHECKING:
     from mpqueue._core.state.job_book import JobBook
@@ -162,12 +160,9 @@ class Display:
 
 def _grouped(book: JobBook) -> list[str]:
     """The failures of a job, those that are alike in one line."""
-    from mpqueue._output.failure_groups import group_failures
-    from mpqueue._queue.job_items import JobItem
+    from mpqueue._output.failure_groups import groups_of
 
-    table = book.table
-    failed = islice((index for index in sorted(table.failures) if table.status[index] == FAILED), MOST_FAILED)
-    groups = group_failures(JobItem(table, index) for index in failed)
+    groups = groups_of(book.table, MOST_FAILED)
     more = len(groups) - MOST_GROUPS
     return [f"  {group}" for group in groups[:MOST_GROUPS]] + ([f"  ... and {more} more kinds"] if more > 0 else [])
 

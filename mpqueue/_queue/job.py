@@ -166,9 +166,9 @@ class Job(WithDefaults, Generic[T_co, R_co]):
         line of the traceback that is no library's. Of stages, the error is that of the stage, which the text names.
         Costs some microseconds an item that failed.
         """
-        from mpqueue._output.failure_groups import group_failures  # which few programs need
+        from mpqueue._output.failure_groups import groups_of  # which few programs need
 
-        return group_failures(failure.item for failure in self.failures)
+        return groups_of(self._book.table)
 
     def raise_for_failures(self) -> None:
         """Raise an `ExceptionGroup` of all `failures`, where there are any.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from mpqueue._core.state.timings import Event, PastRun, Span, Sums
-from mpqueue._output.failure_groups import place_of
+from mpqueue._output.failure_groups import groups_of, place_of
 from mpqueue._report import in_band
 from mpqueue._report.in_band import InBand
 from mpqueue._report.paces import (
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 SLOWEST = 10
 #: Characters of an error.
 ERROR_LENGTH = 70
+#: Failed items that are put into groups.
+MOST_FAILED = 10_000
 #: Bars of the histogram of item times.
 BARS = 40
 
@@ -86,6 +88,13 @@ class ItemTimes(NamedTuple):
     p99: float
     longest: float
     bars: Sequence[tuple[float, float, int]]
+
+
+class FailedItems(NamedTuple):
+    """Items that failed alike: what they are as text, and the traceback of the first one, where there is one."""
+
+    text: str
+    traceback: str
 
 
 class Tries(NamedTuple):
@@ -144,6 +153,7 @@ class Figures:
     first: FirstItems | None = None  #: if the first items of workers differ from later ones
     slow_lane: LanePace | None = None  #: where one worker took longer than all others
     retry_waits: float = 0.0  #: seconds in which nothing ran, after an item had failed that was to be tried again
+    failures: Sequence[FailedItems] = ()  #: the largest group first
     longest_tail: float = 0.0  #: seconds for which the worker that was idle longest at the end was
 
     @property
@@ -243,8 +253,14 @@ def measure(book: JobView, now: float, cpus: int, supply: int | None = None) -> 
         first=first_items(spans),
         slow_lane=find_slow_lane(spans),
         retry_waits=retry_waits(spans, events, wall),
+        failures=_failures(book),
         longest_tail=max((wall - (ended - start) for ended in timings.last_on.values()), default=0.0),
     )
+
+
+def _failures(book: JobView) -> list[FailedItems]:
+    groups = groups_of(book.table, MOST_FAILED)
+    return [FailedItems(str(group), group.items[0].traceback or "") for group in groups]
 
 
 def _are_big(size: int, sums: Sums) -> bool:

@@ -7,7 +7,7 @@ from html import escape
 from importlib.resources import files
 
 from mpqueue._output.words import counted, number, percent, seconds, size
-from mpqueue._report.figures import Figures, ItemTimes, Part
+from mpqueue._report.figures import FailedItems, Figures, ItemTimes, Part
 from mpqueue._report.plots import MARKED, bar_of_parts, busy_workers, histogram, timeline
 from mpqueue._report.profile import flame_graph
 from mpqueue._report.profile.job_profile import Profile
@@ -21,6 +21,8 @@ KEYS = (
 )
 #: Workers up to which each row of the timeline has its name.
 NAMED_ROWS = 16
+#: Groups of failures that are shown.
+MOST_GROUPS = 20
 #: Ticks of an axis.
 TICKS = 5
 
@@ -56,11 +58,12 @@ def _body(figures: Figures, advice: Sequence[str], profile: Profile | None) -> I
     yield from (f"<p>{escape(line)}</p>" for line in subtitles(figures))
     yield "</header>"
     yield "<main>"
-    yield from _tiles(figures)
+    yield from _failures(figures.failures)
     if advice:
         yield '<h2>What could make it quicker</h2><ul class="advice">'
         yield from (f"<li>{escape(text)}</li>" for text in advice)
         yield "</ul>"
+    yield from _tiles(figures)
     if figures.worker_seconds:
         yield from _time(figures)
         yield from _workers(figures)
@@ -69,11 +72,29 @@ def _body(figures: Figures, advice: Sequence[str], profile: Profile | None) -> I
     if figures.items is not None:
         yield from _items(figures.items)
         yield from _slowest(figures)
-    yield "<h2>Also</h2>"
+    yield "<details><summary>What the parent did meanwhile, and more figures</summary>"
+    if figures.worker_seconds:
+        yield _parts_table(figures.parent, figures.wall)
     rows = [(escape(name), escape(value)) for name, value in facts(figures)]
     yield _table((("", ""), ("", "")), rows)
-    yield "</main><footer><p>Written by mpqueue. Times are measured in each chunk of items, not sampled; an item that"
+    yield "</details></main>"
+    yield "<footer><p>Written by mpqueue. Times are measured in each chunk of items, not sampled; an item that"
     yield "was sent with others has their average.</p></footer>"
+
+
+def _failures(groups: Sequence[FailedItems]) -> Iterator[str]:
+    """Each group, which opens to the traceback of its first item."""
+    if groups:
+        yield "<h2>What failed</h2><ul class='failures'>"
+    for at, group in enumerate(groups[:MOST_GROUPS]):
+        text, trace = escape(group.text), escape(group.traceback)
+        if trace:
+            text = f"<details{'' if at else ' open'}><summary>{text}</summary><pre tabindex='0'>{trace}</pre></details>"
+        yield f"<li>{text}</li>"
+    if len(groups) > MOST_GROUPS:
+        yield f"<li>and {counted(len(groups) - MOST_GROUPS, 'more group')}</li>"
+    if groups:
+        yield "</ul>"
 
 
 def _tiles(figures: Figures) -> Iterator[str]:
@@ -96,8 +117,6 @@ def _time(figures: Figures) -> Iterator[str]:
     yield f"<h2>Where the workers' time went</h2><figure class='parts'>{bar_of_parts(figures.work, whole)}"
     yield f"<figcaption>{counted(figures.workers, 'worker')}, {seconds(figures.wall)} each</figcaption></figure>"
     yield _parts_table(figures.work, whole)
-    yield "<h2>What the parent did meanwhile</h2>"
-    yield _parts_table(figures.parent, figures.wall)
 
 
 def _parts_table(parts: Sequence[Part], whole: float) -> str:

@@ -21,6 +21,8 @@ MOST_LOST = 3
 COUNTED_WRONG = 1.05
 #: Characters of the longest bar.
 BAR = 24
+#: Groups of failures, and lines of each one's traceback.
+MOST_GROUPS, TRACEBACK = 5, 6
 #: Lines of the histogram.
 ROWS = 8
 
@@ -128,6 +130,7 @@ def _lines(figures: Figures, advice: Sequence[str]) -> Iterator[str]:
     for line in subtitles(figures):
         yield from _wrapped(f"  {line}")
     yield ""
+    yield from _failures(figures)
     yield from _advice(advice)
     whole = figures.worker_seconds
     if whole:
@@ -151,11 +154,28 @@ def _lines(figures: Figures, advice: Sequence[str]) -> Iterator[str]:
             yield f"  {seconds(item.seconds):>10}  {item.name}{peak}{tries}{failed}"
 
 
+def _failures(figures: Figures) -> Iterator[str]:
+    """Each group with the end of its traceback."""
+    if figures.failures:
+        yield "What failed"
+    for group in figures.failures[:MOST_GROUPS]:
+        trace = group.traceback.rstrip().splitlines()[-TRACEBACK:]
+        yield from (_cut(line) for line in (f"  {group.text}", *(f"      {line}" for line in trace)))
+    if len(figures.failures) > MOST_GROUPS:
+        yield f"  ... and {counted(len(figures.failures) - MOST_GROUPS, 'more group')}"
+    if figures.failures:
+        yield ""
+
+
 def _advice(advice: Sequence[str]) -> Iterator[str]:
     for text in advice:
         yield from _wrapped(f"  - {text}")
     if advice:
         yield ""
+
+
+def _cut(line: str) -> str:
+    return line if len(line) <= WIDTH else f"{line[: WIDTH - 1]}…"
 
 
 def _wrapped(text: str) -> Iterator[str]:

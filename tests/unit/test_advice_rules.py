@@ -12,11 +12,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mpqueue._core.state.timings import Sums
-from mpqueue._report.advice import MOST, advise, conclude
+from mpqueue._report.advice import MOST, RULES, advise, conclude
 from mpqueue._report.figures import Figures, ItemTimes, MemoryFigures, Part, SlowItem, Tries
 from mpqueue._report.paces import FirstItems, LanePace, PaceFigures
 from mpqueue._report.rules.rule import LIMITS, Confidence, Evidence, contradict
-from mpqueue._report.rules.rule_book import RULES
 
 BY_NAME = {rule.name: rule for rule in RULES}
 PARTS = (
@@ -129,7 +128,7 @@ def test_whatever_the_figures_the_advice_is_short_true_and_of_one_mind(figures: 
 @example(make_figures(4276402))
 def test_a_rule_finds_a_part_of_the_time_or_nothing(figures: Figures) -> None:
     for rule in RULES:
-        finding = None if not figures.worker_seconds else rule.find(Evidence(figures, None, LIMITS))
+        finding = None if not figures.worker_seconds else rule.find(Evidence(figures, None))
         assert finding is None or 0 <= finding.saved <= 1, (rule.name, finding)
 
 

@@ -94,6 +94,19 @@ def test_the_text_has_all_that_is_known_in_lines_of_at_most_100() -> None:
     assert text == text.rstrip()
 
 
+def test_a_report_begins_with_what_failed_and_where(tmp_path: Path) -> None:
+    book = told(HOSTILE)
+    trace = 'Traceback (most recent call last):\n  File "/srv/h.py", line 3, in h\n    x\nValueError: no header'
+    for index in (8, 9):
+        book.table.fail(index, Failure(ValueError("no header"), trace))
+    text, page = str(report(book)), report(book).to_html()
+    found = text.index("\nWhat failed\n  ValueError × 2 at h.py:3, first: 8: no header\n      Traceback (most recent")
+    assert found < text.index("\n  - ") < text.index("\nWhere the workers' time went")
+    parts = ["<h2>What failed</h2>", "ValueError × 2 at h.py:3", "<pre", '<ul class="advice">', '<div class="tiles">']
+    assert sorted(parts, key=page.index) == parts
+    assert "<h2>What failed</h2>" not in report(Run(()).end(0)).to_html()
+
+
 def test_a_job_that_runs_still_reports_so_far_and_one_that_never_started_refuses() -> None:
     run = Run()
     run.chunk(0, 1)

@@ -10,9 +10,7 @@ from typing import Any
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._live_page.page_json import cut
 from mpqueue._live_page.served import ShownJob
-from mpqueue._output.failure_groups import FailureGroup, group_failures
-from mpqueue._queue.job_items import JobItem
-from mpqueue.status import FAILED
+from mpqueue._output.failure_groups import FailureGroup, groups_of
 
 #: Groups that are shown.
 MOST = 50
@@ -76,8 +74,7 @@ class FailureList:
             is_old = made is None or (made.of != of and self._now() > made.at + KEPT * made.cost)
             if made is None or is_old or made.table is not table:
                 begun = self._now()
-                failed = [index for index in sorted(table.failures) if table.status[index] == FAILED]
-                groups = group_failures(JobItem(table, index) for index in failed)
+                groups = groups_of(table)
                 now = self._now()
                 made = self._made = _Made(table, of, now, now - begun, groups)
         return made.groups

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 from mpqueue._core.state.job_view import JobView
 from mpqueue._output.words import seconds as in_words
 from mpqueue._report.profile.job_samples import JobSamples, Merged
-from mpqueue._report.profile.places import Frame, Frames, LineTime
-from mpqueue._report.profile.profile_files import collapsed, speedscope
+from mpqueue._report.profile.profile_files import Frame, Frames, LineTime, collapsed, speedscope
 from mpqueue._text import shown
 from mpqueue._whole_file import whole_file
 from mpqueue._wire.sampled_stacks import Stack

@@ -1,14 +1,38 @@
-"""A profile as files that other tools read: speedscope's JSON, and the folded stacks of flamegraph.pl."""
+"""Places in the code, and a profile of them as files: speedscope's JSON, and folded stacks for flamegraph.pl."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-from mpqueue._report.profile.places import Frame, Frames
 from mpqueue._text import json_text, visible_line
 
 SCHEMA = "https://www.speedscope.app/file-format-schema.json"
+
+
+class Frame(NamedTuple):
+    """A place in the code: a function, its file and a line. Of C code ``file`` is empty and ``line`` 0."""
+
+    function: str
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        """As ``load (scans.py:12)``."""
+        return f"{self.function} ({os.path.basename(self.file)}:{self.line})" if self.file else self.function
+
+
+#: The handler's own frame first; each frame was called by the one before.
+Frames = tuple[Frame, ...]
+
+
+class LineTime(NamedTuple):
+    """One line: the seconds spent in it (``own``: C code that it called included), and in all that it called, too."""
+
+    frame: Frame
+    own: float
+    total: float
 
 
 def speedscope(name: str, views: Iterable[tuple[str, Mapping[Frames, float]]]) -> bytes:

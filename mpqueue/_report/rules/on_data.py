@@ -5,13 +5,13 @@ from __future__ import annotations
 from mpqueue._output.words import number, percent, seconds, size
 from mpqueue._report.in_band import InBand
 from mpqueue._report.rules.on_items import is_too_little
-from mpqueue._report.rules.rule import Evidence, Finding
+from mpqueue._report.rules.rule import LIMITS, Evidence, Finding
 
 
 def heavy_handler(evidence: Evidence) -> Finding | None:
     """The handler is a closure over something big."""
     figures = evidence.figures
-    if figures.handler_bytes < evidence.limits.heavy_handler:
+    if figures.handler_bytes < LIMITS.heavy_handler:
         return None
     saved = evidence.saved("loading") + figures.handler_seconds / figures.whole
     what = f", most of it {figures.handler_weight}" if figures.handler_weight else ""
@@ -25,7 +25,7 @@ def heavy_handler(evidence: Evidence) -> Finding | None:
 def imports(evidence: Evidence) -> Finding | None:
     """Unpickling the handler imports much."""
     figures, saved = evidence.figures, evidence.saved("loading") - evidence.again("loading")
-    if figures.handler_bytes >= evidence.limits.heavy_handler:
+    if figures.handler_bytes >= LIMITS.heavy_handler:
         return None
     each = figures.sums.loading / figures.workers_ever
     return Finding(
@@ -37,17 +37,17 @@ def imports(evidence: Evidence) -> Finding | None:
 
 def items_pickled(evidence: Evidence) -> Finding | None:
     """Items are big, or slow to pickle."""
-    figures, limits = evidence.figures, evidence.limits
+    figures = evidence.figures
     sums = figures.sums
     each = sums.bytes_out / max(1, sums.items)
-    if each < limits.big_item and (sums.parent_pickling + sums.unpacking) / max(1, sums.items) < limits.slow_pickle:
+    if each < LIMITS.big_item and (sums.parent_pickling + sums.unpacking) / max(1, sums.items) < LIMITS.slow_pickle:
         return None  # there are many of them, and that is what is to be said
     saved = evidence.saved("for_pickling", "unpickling")
-    if evidence.saved("for_pickling") > limits.worth / 2:  # others had nothing to do while it pickled one's
+    if evidence.saved("for_pickling") > LIMITS.worth / 2:  # others had nothing to do while it pickled one's
         saved = max(saved, min(sums.parent_pickling / figures.whole, saved + evidence.saved("idle")))
     if figures.item_in_band is not None:
         remedy = _send_instead(figures.item_in_band)
-    elif each >= limits.big_item:
+    elif each >= LIMITS.big_item:
         remedy = (
             f"they are {size(each)} each: send paths or keys and read the data in the worker, or mpqueue.share() what "
             "they have in common"
@@ -64,15 +64,15 @@ def _send_instead(found: InBand) -> str:
 
 def results_pickled(evidence: Evidence) -> Finding | None:
     """Results are big, or slow to pickle."""
-    figures, limits = evidence.figures, evidence.limits
+    figures = evidence.figures
     sums = figures.sums
     each = sums.bytes_home / max(1, sums.items)
-    if each < limits.big_item and (sums.packing + sums.parent_unpickling) / max(1, sums.items) < limits.slow_pickle:
+    if each < LIMITS.big_item and (sums.packing + sums.parent_unpickling) / max(1, sums.items) < LIMITS.slow_pickle:
         return None
     saved = evidence.saved("pickling", "for_unpickling")
     if figures.result_in_band is not None:
         remedy = _send_instead(figures.result_in_band)
-    elif each >= limits.big_item:
+    elif each >= LIMITS.big_item:
         remedy = f"they are {size(each)} each: return less, or write them to files in the worker and return the paths"
     else:
         remedy = "their objects are slow to pickle: return plain data (numbers, strings, tuples, dicts) or arrays"
@@ -89,7 +89,7 @@ def short_items(evidence: Evidence) -> Finding | None:
     """Items are so short that sending them takes as long."""
     figures = evidence.figures
     sums, items = figures.sums, figures.items
-    if items is None or not sums.reports or items.mean >= evidence.limits.short_item or _has_small_chunks(evidence):
+    if items is None or not sums.reports or items.mean >= LIMITS.short_item or _has_small_chunks(evidence):
         return None
     if is_too_little(evidence):
         return None
@@ -118,15 +118,15 @@ def small_chunks(evidence: Evidence) -> Finding | None:
 def _has_small_chunks(evidence: Evidence) -> bool:
     figures = evidence.figures
     sums, items = figures.sums, figures.items
-    if figures.chunksize is None or items is None or not sums.reports or items.mean >= evidence.limits.short_item:
+    if figures.chunksize is None or items is None or not sums.reports or items.mean >= LIMITS.short_item:
         return False
-    return sums.items / sums.reports * items.mean < evidence.limits.small_chunk
+    return sums.items / sums.reports * items.mean < LIMITS.small_chunk
 
 
 def slow_items_source(evidence: Evidence) -> Finding | None:
     """What the items come from took long, before the first of them ran."""
     figures = evidence.figures
-    if figures.items_seconds < max(SLOW_SOURCE, evidence.limits.slow_pickle * figures.total):
+    if figures.items_seconds < max(SLOW_SOURCE, LIMITS.slow_pickle * figures.total):
         return None
     share = figures.items_seconds / figures.whole
     return Finding(

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from mpqueue._output.words import counted, percent, seconds, size
 from mpqueue._report.figures import Figures
-from mpqueue._report.rules.rule import Evidence, Finding, Thresholds
+from mpqueue._report.rules.rule import LIMITS, Evidence, Finding
 
 #: Bytes of an item's peak from which on it is worth saying what it needs; and how many percent of it to say.
 LEAST_MEMORY, SPARE = 200_000_000, 115
@@ -14,15 +14,15 @@ LEAST_MEMORY, SPARE = 200_000_000, 115
 
 def handler_waits(evidence: Evidence) -> float | None:
     """Which part of its time the handler waits; None where it does not, or where it is not known."""
-    figures, limits = evidence.figures, evidence.limits
+    figures = evidence.figures
     sums, items = figures.sums, figures.items
-    if not sums.cpu or not sums.handling or items is None or items.mean < limits.short_item:
+    if not sums.cpu or not sums.handling or items is None or items.mean < LIMITS.short_item:
         return None
     if more_would_not_help(evidence):
         return None
     waited = figures.in_hand - sums.cpu - sums.delayed - sums.setup - sums.loading
     share = min(1.0, waited / sums.handling)
-    return share if share >= limits.waits else None
+    return share if share >= LIMITS.waits else None
 
 
 def more_would_not_help(evidence: Evidence) -> bool:
@@ -34,18 +34,18 @@ def _has_threads(evidence: Evidence) -> bool:
     """More CPU time than the main threads can have had, since they were without a CPU for a while."""
     figures = evidence.figures
     extra = figures.sums.cpu + figures.sums.delayed - figures.in_hand
-    return extra > evidence.limits.threads * figures.in_hand > 0
+    return extra > LIMITS.threads * figures.in_hand > 0
 
 
 def threads(evidence: Evidence) -> Finding | None:
     """The handler's own threads, times the workers, are more than there are CPUs."""
-    figures, limits = evidence.figures, evidence.limits
+    figures = evidence.figures
     used = figures.cpus_used
-    if figures.elsewhere or not _has_threads(evidence) or used is None or used < limits.saturated * figures.cpus:
+    if figures.elsewhere or not _has_threads(evidence) or used is None or used < LIMITS.saturated * figures.cpus:
         return None
     delayed = min(1.0, figures.sums.delayed / figures.in_hand)
     busy = figures.sums.cpu / figures.in_hand
-    if delayed < limits.no_cpu and figures.workers * busy < (1 + limits.no_cpu) * figures.cpus:
+    if delayed < LIMITS.no_cpu and figures.workers * busy < (1 + LIMITS.no_cpu) * figures.cpus:
         return None  # all of them have CPUs
     return Finding(
         f"The handler has threads of its own (as BLAS has) in each of {counted(figures.workers, 'worker')}, which use "
@@ -57,7 +57,7 @@ def threads(evidence: Evidence) -> Finding | None:
 
 def busy_machine(evidence: Evidence) -> Finding | None:
     """The workers had no CPU though there are enough for them."""
-    figures, limits = evidence.figures, evidence.limits
+    figures = evidence.figures
     used = figures.cpus_used
     if figures.elsewhere or used is None or not figures.in_hand or figures.workers > figures.cpus:
         return None
@@ -65,7 +65,7 @@ def busy_machine(evidence: Evidence) -> Finding | None:
         part.seconds for part in figures.parent
     )  # a second of it keeps one worker from a CPU for a second, at most
     delayed = min(1.0, max(0.0, figures.sums.delayed - own) / figures.in_hand)
-    if delayed < limits.no_cpu or _has_threads(evidence):
+    if delayed < LIMITS.no_cpu or _has_threads(evidence):
         return None
     return Finding(
         f"For {percent(delayed)} of their time at work the workers had no free CPU, and used {used:.1f} of "
@@ -86,7 +86,7 @@ class Slowdown(NamedTuple):
 
 def find_slowdown(evidence: Evidence) -> Slowdown | None:
     """None if items take as long with any number of busy workers, or if that is not known."""
-    figures, alone, limits = evidence.figures, evidence.alone, evidence.limits
+    figures, alone = evidence.figures, evidence.alone
     many, few = figures.many, figures.few
     if alone is not None and alone.sums.items and figures.sums.items:
         busy = figures.sums.handling / max(figures.wall, 1e-9)
@@ -94,7 +94,7 @@ def find_slowdown(evidence: Evidence) -> Slowdown | None:
         each = figures.sums.handling / figures.sums.items
         reference = f"alone an item took {seconds(one)} (job {alone.job_id!r}), here {seconds(each)}"
         doubt = ""
-    elif few is None or many is None or min(few.items, many.items) < limits.evidence:
+    elif few is None or many is None or min(few.items, many.items) < LIMITS.evidence:
         return None
     else:
         busy, one, each = many.busy, few.seconds, many.seconds
@@ -104,7 +104,7 @@ def find_slowdown(evidence: Evidence) -> Slowdown | None:
         doubt = (
             " Or these were other items: run some with JobQueue(concurrency=1), and give that job to report(alone=)."
         )
-    if one <= 0 or each / one < limits.slowdown:
+    if one <= 0 or each / one < LIMITS.slowdown:
         return None
     return Slowdown(each / one, min(busy, figures.workers), reference, doubt)
 
@@ -116,19 +116,18 @@ def shared_bottleneck(evidence: Evidence) -> Finding | None:
         return None
     gain = max(1.0, found.busy / found.factor)
     return Finding(
-        f"{figures.workers} workers gave {gain:.1f} times one: {found.reference}. "
-        f"{_bottleneck(figures, evidence.limits)}{found.doubt}",
+        f"{figures.workers} workers gave {gain:.1f} times one: {found.reference}. {_bottleneck(figures)}{found.doubt}",
         evidence.saved("handler") * (1 - 1 / found.factor),
     )
 
 
-def _bottleneck(figures: Figures, limits: Thresholds) -> str:
+def _bottleneck(figures: Figures) -> str:
     sums = figures.sums
     if not sums.cpu or not figures.in_hand:
         return "They share what is the limit: a disk, a lock, memory, CPUs."
-    if sums.delayed / figures.in_hand >= limits.no_cpu:
+    if sums.delayed / figures.in_hand >= LIMITS.no_cpu:
         return "They had too few CPUs."
-    if sums.cpu / figures.in_hand < 1 - limits.no_cpu:
+    if sums.cpu / figures.in_hand < 1 - LIMITS.no_cpu:
         return (
             "The handler is bound by what it waits for, disk, network or a lock, not by CPUs: fewer workers do as well."
         )

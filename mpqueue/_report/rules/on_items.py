@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mpqueue._output.words import counted, number, percent, seconds
-from mpqueue._report.rules.rule import Evidence, Finding
+from mpqueue._report.rules.rule import LIMITS, Evidence, Finding
 
 
 def few_items(evidence: Evidence) -> Finding | None:
@@ -25,7 +25,7 @@ def giant_item(evidence: Evidence) -> Finding | None:
     if not _items_explain_the_end(evidence) or items is None:
         return None
     slowest = figures.slowest[0]
-    if not figures.slowest_is_outlier(evidence.limits.outlier):
+    if not figures.slowest_is_outlier(LIMITS.outlier):
         return None
     saved = evidence.saved("tail")
     return Finding(
@@ -39,7 +39,7 @@ def giant_item(evidence: Evidence) -> Finding | None:
 def coarse_items(evidence: Evidence) -> Finding | None:
     """All items are long for a job so short, so that some workers had one more than others."""
     figures = evidence.figures
-    if not _items_explain_the_end(evidence) or figures.slowest_is_outlier(evidence.limits.outlier):
+    if not _items_explain_the_end(evidence) or figures.slowest_is_outlier(LIMITS.outlier):
         return None
     saved = evidence.saved("tail")
     return Finding(
@@ -76,7 +76,7 @@ def plain_loop(evidence: Evidence) -> Finding | None:
 def is_too_little(evidence: Evidence) -> bool:
     """Whether a loop is so short that no pool could be quicker, however well it is used."""
     loop = _loop_seconds(evidence)
-    return loop is not None and loop < min(evidence.limits.short_loop, evidence.figures.whole)
+    return loop is not None and loop < min(LIMITS.short_loop, evidence.figures.whole)
 
 
 def _loop_seconds(evidence: Evidence) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mpqueue._output.words import counted, percent, seconds, times
 from mpqueue._report.rules.on_handler import handler_waits, more_would_not_help
 from mpqueue._report.rules.on_items import is_too_little
-from mpqueue._report.rules.rule import Evidence, Finding
+from mpqueue._report.rules.rule import LIMITS, Evidence, Finding
 
 
 def setup(evidence: Evidence) -> Finding | None:
@@ -66,7 +66,7 @@ def first_items(evidence: Evidence) -> Finding | None:
     if first is None or not figures.worker_seconds or first.workers < figures.workers:
         return None
     each = first.extra / first.workers
-    if each < evidence.limits.outlier * first.usual:
+    if each < LIMITS.outlier * first.usual:
         return None
     saved = min(evidence.of_workers(first.extra / figures.worker_seconds), evidence.saved("handler"))
     return Finding(
@@ -80,13 +80,13 @@ def first_items(evidence: Evidence) -> Finding | None:
 def slow_worker(evidence: Evidence) -> Finding | None:
     """One worker is slower than all others."""
     figures, slow = evidence.figures, evidence.figures.slow_lane
-    if slow is None or slow.items < evidence.limits.evidence or slow.others <= 0 or not figures.worker_seconds:
+    if slow is None or slow.items < LIMITS.evidence or slow.others <= 0 or not figures.worker_seconds:
         return None
     factor = slow.seconds / slow.others
     delayed = figures.sums.delayed / figures.in_hand if figures.in_hand else 0.0
-    if factor * (1 - delayed) < evidence.limits.slowdown:
+    if factor * (1 - delayed) < LIMITS.slowdown:
         return None  # it may be the one that had no CPU
-    if figures.slowest_is_outlier(evidence.limits.outlier):
+    if figures.slowest_is_outlier(LIMITS.outlier):
         return None
     extra = slow.items * (slow.seconds - slow.others)
     saved = min(evidence.of_workers(extra / figures.worker_seconds), evidence.saved("handler"))
@@ -114,14 +114,14 @@ def _enough_workers(evidence: Evidence) -> int | None:
 
     Where the handler waits, workers beyond the CPUs wait at the same time, and that is what they are for.
     """
-    figures, limits = evidence.figures, evidence.limits
+    figures = evidence.figures
     if figures.elsewhere or figures.workers <= figures.cpus or not figures.in_hand or not figures.sums.cpu:
         return None
     delayed = min(1.0, figures.sums.delayed / figures.in_hand)
     computes = (figures.sums.cpu + figures.sums.delayed) / figures.in_hand
-    if delayed < limits.no_cpu or computes < limits.computes:
+    if delayed < LIMITS.no_cpu or computes < LIMITS.computes:
         return None
-    as_much = limits.as_much * figures.workers
+    as_much = LIMITS.as_much * figures.workers
     fewer = range(figures.cpus, figures.workers)
     return next((workers for workers in fewer if _pace(evidence, workers) >= as_much), None)
 
@@ -143,14 +143,14 @@ def too_many_workers(evidence: Evidence) -> Finding | None:
 
 def unused_cpus(evidence: Evidence) -> Finding | None:
     """Fewer workers than CPUs, for a handler that computes."""
-    figures, limits = evidence.figures, evidence.limits
+    figures = evidence.figures
     most = min(figures.cpus, figures.total)
     if more_would_not_help(evidence):
         return None
     if figures.elsewhere or figures.shared or most <= figures.workers or not figures.in_hand:
         return None
     used = figures.sums.cpu / figures.in_hand
-    if used < limits.waits or used > 1 + limits.threads or figures.sums.delayed / figures.in_hand >= limits.no_cpu:
+    if used < LIMITS.waits or used > 1 + LIMITS.threads or figures.sums.delayed / figures.in_hand >= LIMITS.no_cpu:
         return None
     saved = evidence.saved("handler") * (1 - figures.workers / most)
     return Finding(
@@ -162,13 +162,13 @@ def unused_cpus(evidence: Evidence) -> Finding | None:
 
 def more_workers(evidence: Evidence) -> Finding | None:
     """The handler waits, and more workers could wait at a time."""
-    figures, limits = evidence.figures, evidence.limits
+    figures = evidence.figures
     waiting = handler_waits(evidence)
     if waiting is None or figures.shared or figures.elsewhere:
         return None
-    used = max(figures.sums.cpu / figures.in_hand, 1 / limits.most_workers)
-    most = min(figures.total, int(figures.cpus / used), limits.most_workers * figures.workers)
-    if _pace(evidence, most) < (1 + limits.worth) * figures.workers:
+    used = max(figures.sums.cpu / figures.in_hand, 1 / LIMITS.most_workers)
+    most = min(figures.total, int(figures.cpus / used), LIMITS.most_workers * figures.workers)
+    if _pace(evidence, most) < (1 + LIMITS.worth) * figures.workers:
         return None
     saved = evidence.saved("handler") * (1 - figures.workers / most)
     return Finding(

@@ -70,11 +70,10 @@ class Finding(NamedTuple):
 
 
 class Evidence(NamedTuple):
-    """What rules look at: the figures of a job, those of a like one on one worker, and the thresholds."""
+    """What rules look at: the figures of a job, and those of a like one on one worker."""
 
     figures: Figures
     alone: Figures | None
-    limits: Thresholds
 
     def saved(self, *parts: str) -> float:
         """Which part of the user's time goes with these parts of the workers' time (Amdahl's law)."""
