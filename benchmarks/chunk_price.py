@@ -25,11 +25,11 @@ SIZES, JOBS, CHUNKS = (10, 60, 120, 240), 5, 1_500
 
 def time_each() -> None:
     """In each worker, before a job's first item there: items are timed one by one, however short they are."""
-    from mpqueue._worker.chunk import costs, stretches
+    from mpqueue._worker.chunk import timing
 
-    stretches.next_size = lambda *_: 1
-    stretches.first_size = lambda *_: 1
-    costs.WORTH_COUNTING = 0.0
+    timing.next_size = lambda *_: 1
+    timing.first_size = lambda *_: 1
+    timing.WORTH_COUNTING = 0.0
 
 
 def echo_one(item: Any, _: None) -> Any:

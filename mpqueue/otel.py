@@ -23,7 +23,7 @@ except ImportError as error:
 
 from mpqueue._core.state.lane_book import LaneState
 from mpqueue._os.memory.memory_use import memory_of
-from mpqueue._os.process.other_process import use_of
+from mpqueue._os.process.process_facts import use_of
 from mpqueue._text import label, visible
 from mpqueue.errors import JobNotFoundError
 from mpqueue.status import RETRY, ItemStatus, JobStatus

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from mpqueue._parent import errands
+from mpqueue._parent import users_threads
 from mpqueue.testing import close_shared_pool
 from tests.support import leaks, length
 from tests.support.disk import Disk, watched
@@ -91,7 +91,7 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, path))
     sitecustomize.install()
     # Each test in which such a thread did something waits for its end.
-    errands.LINGER = 0.02
+    users_threads.LINGER = 0.02
     # pytest's own tmp_path stays where it was, for a look at it afterwards.
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
     tempfile.tempdir = os.environ["TMPDIR"] = config.stash[_TEMPORARY_FOLDER] = tempfile.mkdtemp(prefix="mpq-")

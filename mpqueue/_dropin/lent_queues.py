@@ -20,7 +20,7 @@ from mpqueue._parent.surroundings.replies import SafeEvent
 from mpqueue._queue.choosing import choose_backend, journal_path
 from mpqueue._queue.job_queue import JobQueue
 from mpqueue._queue.mailbox import Bell
-from mpqueue._wire.means import THREAD_VARIABLES
+from mpqueue._wire.frames import THREAD_VARIABLES
 
 #: Seconds without a call after which its workers end; at most twice as long.
 IDLE_SECONDS = 30.0

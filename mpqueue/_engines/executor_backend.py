@@ -19,7 +19,7 @@ from concurrent.futures import BrokenExecutor, Executor, Future, InvalidStateErr
 from typing import Any
 
 from mpqueue._core.messages import LaneDied, LaneReady, LaneStartFailed
-from mpqueue._os.process.process_identity import process_name
+from mpqueue._os.process.own_forks import process_name
 from mpqueue._parent.inbox import Inbox
 from mpqueue._parent.lane_protocol import Capabilities, Lane, LaneSettings, Post
 from mpqueue._parent.open_calls import Calls, Tell

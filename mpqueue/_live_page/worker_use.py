@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from mpqueue._live_page.timeline import WINDOW
-from mpqueue._os.process.other_process import use_of
+from mpqueue._os.process.process_facts import use_of
 from mpqueue._parent.running import LaneNow
 
 #: Seconds between two samples, and how many are kept of each worker.

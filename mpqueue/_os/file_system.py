@@ -8,7 +8,7 @@ import re
 import sys
 from typing import NamedTuple
 
-from mpqueue._os.process import proc_file
+from mpqueue._os.process import process_facts
 from mpqueue._os.system import IS_WINDOWS, choose
 
 if sys.platform == "win32":
@@ -45,7 +45,7 @@ def _by_mount(path: str) -> FileSystem | None:
     try:
         opened = os.open(path, flags | os.O_PATH)  # type: ignore[attr-defined,unused-ignore]
         try:
-            told = proc_file.read(f"/proc/self/fdinfo/{opened}")
+            told = process_facts.read(f"/proc/self/fdinfo/{opened}")
         finally:
             os.close(opened)
         with open("/proc/self/mountinfo", "rb") as file:

@@ -109,7 +109,7 @@ _OPENING = threading.Lock()
 
 
 class RowOutlet:
-    """See `mpqueue._parent.users_code.deliveries.Outlet`."""
+    """See `mpqueue._parent.deliveries.Outlet`."""
 
     def __init__(self, sink: Sink, table: ItemTable, job_id: str, *, captured: bool) -> None:
         self._sink = sink

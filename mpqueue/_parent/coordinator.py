@@ -62,9 +62,9 @@ from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk
 from mpqueue._core.state.machine_sleep import Lookout
 from mpqueue._os.channels import NO_SIGNAL
-from mpqueue._os.process.cpu_time import busy_machine
+from mpqueue._os.process.process_facts import busy_machine
 from mpqueue._os.process.process_signals import report_broken_pipes
-from mpqueue._parent.errands import Leavings
+from mpqueue._parent.deliveries import Deliveries
 from mpqueue._parent.inbox import Inbox, Request
 from mpqueue._parent.lane_protocol import DemandPool, Lane, LanePool
 from mpqueue._parent.own_faults import found
@@ -72,8 +72,7 @@ from mpqueue._parent.running import LaneNow, LaneStack, lanes_now, running_items
 from mpqueue._parent.surroundings.clock import Clock, cpu_seconds
 from mpqueue._parent.surroundings.replies import Reply
 from mpqueue._parent.transport.traffic import Traffic, last_words
-from mpqueue._parent.users_code.asides import Asides
-from mpqueue._parent.users_code.deliveries import Deliveries
+from mpqueue._parent.users_threads import Asides, Leavings
 from mpqueue._wire.memory.ledger import Claim
 from mpqueue._wire.pickling.packed_handler import PackedHandler
 from mpqueue.errors import InternalError, JobStateError, MPQueueError, QueueClosedError

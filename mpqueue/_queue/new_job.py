@@ -23,7 +23,7 @@ from mpqueue._core.state.item_table import DISCARD, ItemTable
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.needs.resources import JobNeeds
 from mpqueue._options import GivenOptions, JobOptions
-from mpqueue._parent.users_code.deliveries import Delivery
+from mpqueue._parent.deliveries import Delivery
 from mpqueue._queue.recorded.job_plan import Compared, compare
 from mpqueue._queue.recorded.record_options import RecordOptions
 from mpqueue._text import digits

@@ -14,8 +14,8 @@ from mpqueue._core.state.job_book import JobBook
 from mpqueue._output.bars import are_shown
 from mpqueue._output.progress import Showing, ShowProgress, display_stages, make_display
 from mpqueue._output.worker_logs import with_speech
+from mpqueue._parent.deliveries import Delivery
 from mpqueue._parent.machinery import Engine
-from mpqueue._parent.users_code.deliveries import Delivery
 from mpqueue._queue.run import Ended, JobRun
 from mpqueue.errors import InternalError, JournalError
 from mpqueue.status import JobStatus

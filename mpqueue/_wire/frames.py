@@ -6,10 +6,12 @@ A frame holds the user's objects only as bytes already pickled, so that reading 
 from __future__ import annotations
 
 import pickle
+import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from mpqueue._wire.line import decode, encode
 from mpqueue._wire.memory.segments import SegmentRef
 from mpqueue._wire.memory.shared import Lent
 from mpqueue._wire.pace import CHUNK_SECONDS, LIMIT
@@ -335,3 +337,48 @@ def load_frame(data: bytes | memoryview) -> Any:
         return values
     layout = _LAYOUTS[values[0]]
     return layout.kind._make(_restored(values, layout.places)[1:])
+
+
+#: What the numerical libraries read, while they are being imported, to know how many threads to start.
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+)
+
+
+_CHUNK = struct.Struct("<Q")
+
+
+def dump_record(frame: RecordFrame) -> bytes:
+    """The record, to be sent in a report."""
+    return dump_frame(frame)
+
+
+def load_record(data: bytes) -> RecordFrame:
+    """The record again."""
+    frame: RecordFrame = load_frame(data)
+    return frame
+
+
+def begin_unsent(chunk: int) -> bytes:
+    """What stands before the records of this chunk."""
+    return encode(_CHUNK.pack(chunk))
+
+
+def unsent(record: bytes) -> bytes:
+    """The record, to follow others."""
+    return encode(record)
+
+
+def load_unsent(data: bytes) -> tuple[int, list[RecordFrame]] | None:
+    """The chunk's number, and the records, as far as they are whole; None where there is not even the number."""
+    messages = decode(data)
+    if not messages or len(messages[0].data) != _CHUNK.size:
+        return None
+    (chunk,) = _CHUNK.unpack(messages[0].data)
+    return chunk, [load_record(message.data) for message in messages[1:]]

@@ -2,15 +2,21 @@
 
 Pickled once, while the process is being spawned, which is the only moment at which descriptors and Events can be
 handed over.
+
+Pause and cancel are two `multiprocessing` Events for each lane, which the parent sets, and which count only for the job
+in the ledger's FLAG_JOB. An Event has a lock inside. A worker that is killed while it holds that lock leaves it taken
+for ever, so: a worker never waits on one and reads them at most once in 5 ms; the parent sets and clears them on a
+thread that may be abandoned; and they are thrown away with their lane (docs/adr/0004).
 """
 
 from __future__ import annotations
 
+import multiprocessing
+from multiprocessing.synchronize import Event
 from typing import Any, NamedTuple
 
 from mpqueue._os.process import inheritance
 from mpqueue._os.process.parent_death import Leash
-from mpqueue._wire.memory.flags import Flags
 
 #: Carries the cookie by which what a worker left behind is found; see `mpqueue._engines.loky.process.strays`.
 COOKIE_VARIABLE = "MPQUEUE_LANE"
@@ -75,3 +81,21 @@ class LaneSeed(NamedTuple):
     flags: Flags
     start_method: str | None  #: what the user chose for `multiprocessing`; None: Python's default
     carries_segments: bool  #: what one side can't open of the other is carried, see `mpqueue._worker.exchange`
+
+
+#: Seconds: a worker looks at its flags at most this often.
+READ_INTERVAL = 0.005
+
+
+class Flags(NamedTuple):
+    """The two Events of one generation of a lane. Picklable only while a process is being spawned."""
+
+    pause: Event
+    cancel: Event
+
+
+def make_flags(context: Any = None) -> Flags:
+    """New Events of that context, or of "spawn": those of the default one can't be handed to a loky worker."""
+    if context is None:
+        context = multiprocessing.get_context("spawn")
+    return Flags(pause=context.Event(), cancel=context.Event())

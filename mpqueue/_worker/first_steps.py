@@ -33,9 +33,8 @@ from mpqueue._os.process.own_forks import CAN_FORK, around_forks
 from mpqueue._os.process.parent_death import die_with_parent, follow_parent
 from mpqueue._os.process.process_signals import reset_signals
 from mpqueue._wire.memory.asking import TRACKERS, Asking
-from mpqueue._wire.memory.flags import Flags
 from mpqueue._wire.memory.ledger import SIZE, Ledger
-from mpqueue._wire.seed import LaneSeed
+from mpqueue._wire.seed import Flags, LaneSeed
 from mpqueue._worker import faults, station
 
 _failure: BaseException | None = None

@@ -22,9 +22,9 @@ from mpqueue._os.files import write_at
 from mpqueue._wire.frames import dump_leaving
 from mpqueue._wire.line import encode
 from mpqueue._wire.memory.asking import Asking
-from mpqueue._wire.memory.flags import Flags
 from mpqueue._wire.memory.ledger import OUTBOX, UNSENT_AT, Ledger
 from mpqueue._wire.memory.segments import SegmentRef
+from mpqueue._wire.seed import Flags
 from mpqueue._worker.memory_growth import Growth
 
 

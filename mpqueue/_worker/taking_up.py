@@ -8,8 +8,7 @@ import importlib.util
 import os
 import sys
 
-from mpqueue._wire.frames import Means
-from mpqueue._wire.means import THREAD_VARIABLES
+from mpqueue._wire.frames import THREAD_VARIABLES, Means
 from mpqueue._worker.station import Station
 
 

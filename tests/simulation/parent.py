@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 from unittest import mock
 
 from mpqueue._core.messages import Message
-from mpqueue._parent import coordinator, errands, listeners
+from mpqueue._parent import coordinator, listeners, users_threads
 from mpqueue._parent import machinery as engine
 from mpqueue._parent.inbox import Request
 from mpqueue._parent.journal import chunk_rows as rows
@@ -113,7 +113,7 @@ def simulated_parent() -> Iterator[None]:
                 "random": SimpleNamespace(Random=lambda: random.Random(World.current.rng.random())),
                 "on_exit": lambda *_, **__: lambda: None,
             },
-            errands: {"threading": _THREADING, "queue": _QUEUE},
+            users_threads: {"threading": _THREADING, "queue": _QUEUE},
             listeners: {"threading": _THREADING, "queue": _QUEUE},
             journal: {
                 "threading": _THREADING,

@@ -25,7 +25,7 @@ from mpqueue._core.state.job_book import JobBook
 from mpqueue._wire.frames import Ended
 from mpqueue._wire.memory.ledger import Phase
 from mpqueue._wire.pace import CHUNK_SECONDS, LIMIT
-from mpqueue._worker.chunk import stretches
+from mpqueue._worker.chunk import timing
 from tests.simulation.workbench import PATIENT, UNTIL_TOLD, Bench, FakeBench, RealBench
 from tests.support import systems
 from tests.support.fake_lanes import crash, fail, packed, spoil, succeed
@@ -39,7 +39,7 @@ WAITS, LOADS_LONG = succeed(UNTIL_TOLD), [Try(UNTIL_TOLD)]
 #: An item that takes hardly any time.
 TINY = succeed(1e-5)
 #: An item behind which the next one is claimed by itself.
-APART = succeed(2 * stretches.ALONE)
+APART = succeed(2 * timing.ALONE)
 #: An item that takes more than half of a chunk's time.
 SLOW = succeed(0.03)
 
@@ -179,7 +179,7 @@ def test_tiny_items_run_in_stretches_that_grow_from_one(bench: Bench) -> None:
     assert all(lo < after <= hi for (lo, hi), (after, _) in itertools.pairwise(found))
     assert (found[0], found[-1][1]) == ((0, 1), 1000)
     assert max(sizes) > 1
-    assert all(after <= stretches.STRETCH_GROWTH * before for before, after in itertools.pairwise(sizes))
+    assert all(after <= timing.STRETCH_GROWTH * before for before, after in itertools.pairwise(sizes))
     again = bench.job(*[TINY] * 10)
     again.number, again.handler = job.number, job.handler
     bench.claims.clear()

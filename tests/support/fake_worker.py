@@ -25,7 +25,7 @@ from mpqueue._wire.frames import Ended
 from mpqueue._wire.memory.ledger import MAX_CHUNK_ITEMS, Claim, Phase
 from mpqueue._wire.pace import STRETCH_LIMIT
 from mpqueue._wire.parcels import Yielded
-from mpqueue._worker.chunk import stretches
+from mpqueue._worker.chunk import timing
 from mpqueue._worker.chunk.watchdog import CUT
 from mpqueue._worker.memory_growth import Growth
 
@@ -262,7 +262,7 @@ class FakeWorker:
             self._answer(run, Ended.UNREADABLE)
         else:
             pace = self.paces[chunk.job.number]
-            run.size = stretches.first_size(pace)
+            run.size = timing.first_size(pace)
             self._next_stretch()
 
     # -- stretches -------------------------------------------------------------------------------------------
@@ -293,7 +293,7 @@ class FakeWorker:
     def _why_end(self, run: _Run, size: int) -> Ended | None:
         if run.done >= len(run.chunk.indices):
             return Ended.DONE
-        expected = stretches.expected_seconds(size, self.paces[run.chunk.job.number])
+        expected = timing.expected_seconds(size, self.paces[run.chunk.job.number])
         if run.done and self.fleet.now - run.started + expected >= run.limit:
             return Ended.TIME
         job, paused, cancelled = self.flags
@@ -384,7 +384,7 @@ class FakeWorker:
         pace = seconds / (run.done - lo)
         self.paces[run.chunk.job.number] = pace
         run.stretches.append((lo, run.done, pace))
-        run.size = 1 if run.chunk.careful else stretches.next_size(pace, count)
+        run.size = 1 if run.chunk.careful else timing.next_size(pace, count)
         self._next_stretch()
         self._take_next()
 

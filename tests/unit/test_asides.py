@@ -13,9 +13,9 @@ from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk
 from mpqueue._core.state.pending import Care
 from mpqueue._options import JobOptions
+from mpqueue._parent import users_threads as module
 from mpqueue._parent.transport.packing import Packing
-from mpqueue._parent.users_code import asides as module
-from mpqueue._parent.users_code.asides import HURRY, LOOK, Aside, Asides
+from mpqueue._parent.users_threads import HURRY, LOOK, Aside, Asides
 from mpqueue.errors import ItemPicklingError
 from mpqueue.retry import RetryPolicy
 

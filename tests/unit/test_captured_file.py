@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mpqueue._os.memory import memory_files
-from mpqueue._os.process.other_process import end_of_file
+from mpqueue._os.process.process_facts import end_of_file
 from mpqueue._os.system import IS_LINUX
 from mpqueue._worker.chunk import captured_file
 from mpqueue._worker.chunk.captured_file import CapturedFile, CapturedText

@@ -7,8 +7,8 @@ from functools import partial
 
 import pytest
 
-from mpqueue._parent import errands as errands_module
-from mpqueue._parent.errands import Errands
+from mpqueue._parent import users_threads as errands_module
+from mpqueue._parent.users_threads import Errands
 
 
 class Starts:

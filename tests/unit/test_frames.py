@@ -18,15 +18,19 @@ from mpqueue._wire.frames import (
     Speech,
     WorkTimes,
     all_of,
+    begin_unsent,
     dump_frame,
     dump_leaving,
+    dump_record,
     is_plain,
     load_frame,
     load_leaving,
+    load_record,
+    load_unsent,
+    unsent,
 )
 from mpqueue._wire.memory.segments import SegmentRef
 from mpqueue._wire.pickling.payload import Packed
-from mpqueue._wire.records import begin_unsent, dump_record, load_record, load_unsent, unsent
 
 TIMES = WorkTimes(*(number / 8 for number in range(9)))
 REPORT = ReportFrame(

@@ -20,7 +20,7 @@ from _pytest.mark import ParameterSet
 from mpqueue._os import descriptors, file_lock, file_system, system
 from mpqueue._os.facts import facts
 from mpqueue._os.memory import machine_memory, mappings, memory_files, memory_use
-from mpqueue._os.process import cpu_time
+from mpqueue._os.process import process_facts
 from mpqueue._os.process.process_table import LinuxProcessTable, PosixProcessTable, ProcessTable
 from tests.support.systems import LINUX_ONLY
 from tests.support.this_system import IS_LINUX
@@ -196,7 +196,7 @@ def test_a_peak_is_bytes_or_not_told(form: Callable[[], memory_use.Peak]) -> Non
     assert found is None if form is memory_use.PosixPeak else found is None or found > 1 << 20
 
 
-@forms(cpu_time._read_run_delay, cpu_time._do_not_know)
+@forms(process_facts._read_run_delay, process_facts._do_not_know)
 def test_a_delay_only_grows_or_is_not_told(form: Callable[[], int | None]) -> None:
     before, after = form(), form()
     assert (before or 0) <= (after or 0)

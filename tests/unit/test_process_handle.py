@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from mpqueue._os.process import process_handle
-from mpqueue._os.process.own_forks import fork_here
+from mpqueue._os.process.own_forks import fork_here, process_name
 from mpqueue._os.process.process_handle import LinuxProcess, PosixProcess
-from mpqueue._os.process.process_identity import process_name
 from tests.support.systems import LINUX_ONLY
 
 

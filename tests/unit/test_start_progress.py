@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 import pytest
 
-from mpqueue._engines.loky.process import start_progress
-from mpqueue._engines.loky.process.start_progress import START_LIMIT, START_LOOK, StartProgress
-from mpqueue._os.process.other_process import ProcessUse
+from mpqueue._engines.loky.process import worker_process
+from mpqueue._engines.loky.process.worker_process import START_LIMIT, START_LOOK, StartProgress
+from mpqueue._os.process.process_facts import ProcessUse
 
 LOOKS = int(START_LIMIT / START_LOOK)
 
@@ -16,7 +16,7 @@ LOOKS = int(START_LIMIT / START_LOOK)
 def looks(monkeypatch: pytest.MonkeyPatch, seen: Iterable[float | None]) -> list[str | None]:
     """What is said at each look at a process that has used so many seconds then."""
     uses = iter([None if cpu is None else ProcessUse(1, cpu, 0) for cpu in seen])
-    monkeypatch.setattr(start_progress, "use_of", lambda pid: next(uses))
+    monkeypatch.setattr(worker_process, "use_of", lambda pid: next(uses))
     progress = StartProgress(7)
     return [progress.look() for _ in seen]
 

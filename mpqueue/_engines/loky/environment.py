@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mpqueue._parent.lane_protocol import LaneSettings
-from mpqueue._wire.means import THREAD_VARIABLES
+from mpqueue._wire.frames import THREAD_VARIABLES
 from mpqueue._wire.seed import COOKIE_VARIABLE
 
 #: Bytes of freed memory that a worker keeps for the next item, and up to which size what it asks for is taken from that

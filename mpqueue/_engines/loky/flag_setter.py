@@ -12,9 +12,9 @@ import threading
 from collections.abc import Callable
 from multiprocessing.synchronize import Event
 
-from mpqueue._parent.errands import Errands
-from mpqueue._wire.memory.flags import Flags
+from mpqueue._parent.users_threads import Errands
 from mpqueue._wire.memory.ledger import Ledger
+from mpqueue._wire.seed import Flags
 
 
 class FlagSetter:

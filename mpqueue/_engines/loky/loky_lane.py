@@ -46,15 +46,14 @@ from mpqueue._os.process.parent_death import Leash
 from mpqueue._os.process.process_signals import kill_process
 from mpqueue._os.room import check_descriptors, check_threads
 from mpqueue._os.system import IS_WINDOWS
-from mpqueue._parent.errands import Errands
 from mpqueue._parent.inbox import Inbox
 from mpqueue._parent.lane_protocol import LaneSettings, Post
 from mpqueue._parent.open_calls import Calls, Tell
 from mpqueue._parent.own_faults import found
 from mpqueue._parent.surroundings.clock import SystemClock
 from mpqueue._parent.transport.kept_errors import text_of
+from mpqueue._parent.users_threads import Errands
 from mpqueue._wire.line import HEADER_SIZE, Answer, DamagedError, decode, is_plain_message, whole_size
-from mpqueue._wire.memory.flags import make_flags
 from mpqueue._wire.memory.ledger import (
     BLIND,
     IS_LATE,
@@ -69,7 +68,7 @@ from mpqueue._wire.memory.ledger import (
     Ledger,
 )
 from mpqueue._wire.pickling.script import Script
-from mpqueue._wire.seed import ChannelEnd, Handle, LaneSeed, LeashEnd
+from mpqueue._wire.seed import ChannelEnd, Handle, LaneSeed, LeashEnd, make_flags
 from mpqueue._worker import first_steps as guard
 from mpqueue._worker import serving, station
 

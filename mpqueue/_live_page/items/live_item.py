@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from mpqueue._live_page.worker_use import Usage
-from mpqueue._os.process.other_process import end_of_file
+from mpqueue._os.process.process_facts import end_of_file
 from mpqueue._parent.running import LaneNow
 from mpqueue.events import milliseconds
 

@@ -9,7 +9,7 @@ import os
 import sys
 from typing import Protocol
 
-from mpqueue._os.process import proc_file
+from mpqueue._os.process import process_facts
 from mpqueue._os.system import choose
 
 if sys.platform != "win32":
@@ -194,6 +194,6 @@ def _reset_peak() -> bool:
 
 def _peak_bytes() -> int | None:
     try:
-        return int(proc_file.read("/proc/self/status").partition(b"VmHWM:")[2].split(None, 1)[0]) * 1024
+        return int(process_facts.read("/proc/self/status").partition(b"VmHWM:")[2].split(None, 1)[0]) * 1024
     except (OSError, ValueError, IndexError):
         return None

@@ -1,13 +1,14 @@
 """What a process that is just being spawned is handed over: files, ends of pipes and sockets, its leash.
 
 Each `hand_...` is called while the process is spawned, and returns what can be pickled; `arrive` makes in that process
-what is its own.
+what is its own. `spawn` starts one on Windows; elsewhere processes inherit what they share.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Mapping
 from multiprocessing import context, reduction
 from typing import Any
 
@@ -75,3 +76,19 @@ else:
         number: int = passed.detach()
         os.set_inheritable(number, False)
         return number
+
+
+if sys.platform == "win32":
+    from mpqueue._os.windows.suspended import Spawned
+
+
+def spawn(executable: str, arguments: list[str], environment: Mapping[str, str], text: Callable[[Any], bytes]) -> Any:
+    """Start the interpreter; returns what `multiprocessing` has of a process.
+
+    ``text`` makes what it reads first, by the handle whose number is its last argument. It gets what is returned, as
+    the process that is being spawned: what is pickled meanwhile is handed over to it. Raises OSError, and what ``text``
+    raises: the process has not run then.
+    """
+    if sys.platform == "win32":
+        return Spawned(executable, arguments, environment, text)
+    raise NotImplementedError("expected Windows: elsewhere processes inherit what they share")

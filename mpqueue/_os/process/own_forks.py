@@ -1,4 +1,7 @@
-"""Forks of this process: made, and buried. Of their ends a `mpqueue._os.process.process_handle` tells."""
+"""This process and its forks: who it is among all that there are anywhere, and forks that are made and buried.
+
+Of their ends a `mpqueue._os.process.process_handle` tells.
+"""
 
 from __future__ import annotations
 
@@ -73,3 +76,23 @@ def try_fork() -> None:
 def bury(pid: int) -> None:
     """A fork that has ended is not asked for any more: its number may be another's from now on."""
     os.waitpid(pid, 0)
+
+
+def _draw() -> str:
+    return os.urandom(8).hex()
+
+
+_name = _draw()
+
+
+def _renew() -> None:
+    global _name
+    _name = _draw()  # a fork is a process of its own
+
+
+in_each_fork(_renew)
+
+
+def process_name() -> str:
+    """The name of this process, 16 hexadecimal digits: no other has it, on any machine, at any time. For nothing."""
+    return _name

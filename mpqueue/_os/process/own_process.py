@@ -7,7 +7,7 @@ import os
 import threading
 import time
 
-from mpqueue._os.process.proc_file import read
+from mpqueue._os.process.process_facts import read
 from mpqueue._os.system import choose
 
 #: Which field of /proc/self/stat, from the state on, says when it was started.

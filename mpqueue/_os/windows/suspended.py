@@ -46,7 +46,7 @@ class Suspended(NamedTuple):
 
 
 class Spawned(Popen):
-    """See `mpqueue._os.process.spawned.spawn`.
+    """See `mpqueue._os.process.inheritance.spawn`.
 
     So it is held by its leash before its first step, and nothing that it was to be given is left where it fails to
     start. What it reads first is in a file that has no name for others, of which it inherits the handle.

@@ -39,7 +39,7 @@ from mpqueue._parent.journal.journal_writer import GROUP, Entry, Journal
 from mpqueue._parent.journal.kept_values import BigFile, Statement
 from mpqueue._parent.surroundings.replies import Reply
 from mpqueue._parent.transport.kept_errors import text_of
-from mpqueue._parent.users_code.asides import Aside, Asides
+from mpqueue._parent.users_threads import Aside, Asides
 from mpqueue.errors import JournalError, WorkerStartError
 from mpqueue.status import FAILED, OVER, JobStatus
 

@@ -25,7 +25,7 @@ from mpqueue._core.state.item_table import Failure
 from mpqueue._core.state.lane_book import Chunk
 from mpqueue._parent.transport.harmless import are_harmless, dump_harmless, is_plain_array
 from mpqueue._parent.transport.kept_errors import let_go, text_of
-from mpqueue._parent.users_code.asides import Aside
+from mpqueue._parent.users_threads import Aside
 from mpqueue._wire.frames import Several
 from mpqueue._wire.memory.held_segment import HeldSegment
 from mpqueue._wire.memory.segments import SegmentRef, SegmentStore

@@ -37,7 +37,7 @@ from mpqueue._parent.own_faults import found
 from mpqueue._parent.transport.decode import Unpickling, decode_failure
 from mpqueue._parent.transport.kept_errors import text_of
 from mpqueue._parent.transport.packing import PackedItems, Packing, pack_at_once, pack_parcels
-from mpqueue._parent.users_code.asides import Asides
+from mpqueue._parent.users_threads import Asides
 from mpqueue._wire.frames import (
     ChunkFrame,
     ForgetFrame,
@@ -46,6 +46,8 @@ from mpqueue._wire.frames import (
     Means,
     dump_frame,
     load_frame,
+    load_record,
+    load_unsent,
 )
 from mpqueue._wire.line import DamagedError
 from mpqueue._wire.memory import shared
@@ -62,7 +64,6 @@ from mpqueue._wire.memory.segments import (
 )
 from mpqueue._wire.pickling.imports import ImportWatch
 from mpqueue._wire.pickling.packed_handler import PackedHandler
-from mpqueue._wire.records import load_record, load_unsent
 from mpqueue.errors import shown
 
 log = logging.getLogger("mpqueue")

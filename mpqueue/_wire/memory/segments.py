@@ -53,8 +53,7 @@ from mpqueue._os.memory import mappings
 from mpqueue._os.memory.leases import is_open_once, leases_tell, make_leasable
 from mpqueue._os.memory.mappings import map_file, populate, room
 from mpqueue._os.memory.memory_files import can_be_opened_by_others, make_sealable, may_be_one, path_of, seal
-from mpqueue._os.process.own_forks import in_each_fork
-from mpqueue._os.process.process_identity import process_name
+from mpqueue._os.process.own_forks import in_each_fork, process_name
 
 log = logging.getLogger("mpqueue")
 

@@ -23,7 +23,7 @@ import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
-from mpqueue._os.process.process_identity import process_name
+from mpqueue._os.process.own_forks import process_name
 from mpqueue._wire.memory.segments import CommonSegment
 from mpqueue._wire.pickling import main_names
 from mpqueue._wire.pickling.classes import Classes, Scope, may_bring_classes, scope_here

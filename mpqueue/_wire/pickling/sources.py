@@ -24,8 +24,8 @@ from importlib.machinery import PathFinder
 from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
+from mpqueue._os.process.own_forks import process_name
 from mpqueue._os.process.own_process import started_at
-from mpqueue._os.process.process_identity import process_name
 from mpqueue._wire.pickling.imports import forget_compiled, is_users
 
 

@@ -1,7 +1,7 @@
 """Running a chunk: the loop that every item goes through.
 
 A chunk runs in *stretches*: some items under one mark in the ledger, called by one ``map``, so that a tiny item costs
-little more than its own call. How many, is said in `mpqueue._worker.chunk.stretches`; where one of them turns out to
+little more than its own call. How many, is said in `mpqueue._worker.chunk.timing`; where one of them turns out to
 be slow, the watchdog (`mpqueue._worker.chunk.watchdog`) cuts the stretch off behind it. In a careful chunk every item
 is a stretch.
 """
@@ -21,11 +21,10 @@ from mpqueue._os.process.process_signals import kill_self
 from mpqueue._wire.frames import ChunkFrame, Ended, ReportFrame, Several, dump_frame
 from mpqueue._wire.memory.ledger import CLAIM, FRACTION, IS_LATE, LATE, MOST, OUTBOX, SINCE, Phase, pack_claim
 from mpqueue._wire.pickling.payload import Packed
-from mpqueue._worker.chunk import stretches
-from mpqueue._worker.chunk.costs import Costs
+from mpqueue._worker.chunk import timing
 from mpqueue._worker.chunk.holding import run_up_to_held
 from mpqueue._worker.chunk.results import BrokenWorkerError, ChunkResults
-from mpqueue._worker.chunk.timing import ChunkTimes
+from mpqueue._worker.chunk.timing import ChunkTimes, Costs
 from mpqueue._worker.chunk.tracing import plain_settrace
 from mpqueue._worker.fitness import can_pack
 from mpqueue._worker.handlers import current_item as context
@@ -160,11 +159,11 @@ class ChunkRun:
     def _run_stretches(self) -> Ended:
         out, total = self.running.out, len(self.running.items)
         one_by_one = self.careful or self.job.may_await
-        ledger, size = self.station.ledger, 1 if one_by_one else stretches.first_size(self.job.pace)
+        ledger, size = self.station.ledger, 1 if one_by_one else timing.first_size(self.job.pace)
         while (lo := len(out)) < total:
             # A stretch that would go beyond the chunk's end: in the middle of it, the watchdog would report too.
             hi = min(lo + size, total)
-            expected = stretches.expected_seconds(hi - lo, self.job.pace)
+            expected = timing.expected_seconds(hi - lo, self.job.pace)
             if lo and clock.monotonic() - self.started + expected >= self.limit:
                 return Ended.TIME
             paused, cancelled = self.running.flags()
@@ -316,7 +315,7 @@ class ChunkRun:
         self.job.pace = pace
         if self.careful or self.job.may_await:
             return 1
-        return stretches.next_size(pace, hi - lo)
+        return timing.next_size(pace, hi - lo)
 
     # -- the report ------------------------------------------------------------------------------------------
 

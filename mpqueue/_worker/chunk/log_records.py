@@ -24,9 +24,8 @@ from mpqueue._os.process.own_forks import in_each_fork
 from mpqueue._os.process.process_signals import came_of_signal
 from mpqueue._plain import plain
 from mpqueue._text import repr_of
-from mpqueue._wire.frames import RecordFrame, Speech
+from mpqueue._wire.frames import RecordFrame, Speech, begin_unsent, dump_record, unsent
 from mpqueue._wire.memory.ledger import UNSENT
-from mpqueue._wire.records import begin_unsent, dump_record, unsent
 from mpqueue._worker import station
 from mpqueue._worker.chunk.failures import plain_text
 from mpqueue._worker.handlers import current_item as context

@@ -13,7 +13,7 @@ import socket
 from collections.abc import Mapping
 from typing import Any
 
-from mpqueue._os.process.process_identity import process_name
+from mpqueue._os.process.own_forks import process_name
 
 Introduction = Mapping[str, Any]
 

@@ -11,7 +11,7 @@ import itertools
 import threading
 from typing import NamedTuple
 
-from mpqueue._os.process.process_identity import process_name
+from mpqueue._os.process.own_forks import process_name
 from mpqueue._wire.memory.ledger import Ledger
 from mpqueue._worker import station
 from mpqueue._worker.elsewhere.private import private_worker

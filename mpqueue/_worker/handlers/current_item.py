@@ -12,10 +12,10 @@ from mpqueue._call_checks import check_items
 from mpqueue._os import monotonic as clock
 from mpqueue._wire.added_items import plain_ids
 from mpqueue._wire.ids import IdRule, find_id
-from mpqueue._wire.memory.flags import READ_INTERVAL
 from mpqueue._wire.memory.ledger import FRACTION
 from mpqueue._wire.memory.shared import leaving
 from mpqueue._wire.pickling.payload import dump, load_kept
+from mpqueue._wire.seed import READ_INTERVAL
 from mpqueue._worker import station as stations
 from mpqueue._worker.station import Station
 from mpqueue.errors import ItemPicklingError, JobStateError, shown, text_of

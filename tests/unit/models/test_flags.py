@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from mpqueue._engines.loky.flag_setter import FlagSetter
-from mpqueue._wire.memory.flags import Flags
 from mpqueue._wire.memory.ledger import CANCEL, FLAG_JOB, PAUSE, Ledger
+from mpqueue._wire.seed import Flags
 from tests.unit.models.explorer import Model, ModelLedger, Process, World, explore, reverted
 
 #: What the parent says, one after the other: of which job, whether it is paused, and cancelled. At first the flags

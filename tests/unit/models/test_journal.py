@@ -23,7 +23,7 @@ from mpqueue._parent.journal.chunk_rows import ADD_CHUNK
 from mpqueue._parent.journal.journal_writer import GROUP, Entry, Journal
 from mpqueue._parent.journal.kept_values import Statement
 from mpqueue._parent.journal.recorder import ENDED, Recorder, Recording
-from mpqueue._parent.users_code.asides import Asides
+from mpqueue._parent.users_threads import Asides
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import JobStatus
 from tests.support.fake_worker import Handler

@@ -24,7 +24,7 @@ from mpqueue._engines.loky.forking.forker import (
     Preloaded,
     serve,
 )
-from mpqueue._engines.loky.process.start_progress import START_LOOK, StartProgress
+from mpqueue._engines.loky.process.worker_process import START_LOOK, StartProgress
 from mpqueue._os.descriptors import is_readable, message_pair
 from mpqueue._os.memory.memory_files import SharedFile
 from mpqueue._os.process.parent_death import Leash

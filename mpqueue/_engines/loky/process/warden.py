@@ -30,8 +30,8 @@ from mpqueue._engines.loky import launch
 from mpqueue._engines.loky.loky_lane import LokyLane
 from mpqueue._engines.loky.process import strays
 from mpqueue._engines.loky.process.stack_dump import StackDump
-from mpqueue._engines.loky.process.start_progress import START_LOOK, StartProgress
 from mpqueue._engines.loky.process.watcher import Watcher
+from mpqueue._engines.loky.process.worker_process import START_LOOK, StartProgress
 from mpqueue._os import channels
 from mpqueue._os.descriptors import is_readable
 from mpqueue._os.process.process_signals import signal_name

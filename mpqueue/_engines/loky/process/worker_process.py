@@ -1,7 +1,8 @@
-"""A worker's process: whether it lives, how it ended, and signals to it and its group.
+"""A worker's process: whether it gets on while it starts, lives, how it ended, and signals to it and its group.
 
 A kill goes each way that there is, since any of them may be refused: a filter of system calls may not know pidfds, and
-a parent that has dropped its privileges may send nothing to workers that have kept theirs.
+a parent that has dropped its privileges may send nothing to workers that have kept theirs. How long a start takes
+depends on the machine, and on what it imports.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import threading
 from collections.abc import Callable
 
 from mpqueue._os.process.parent_death import Leash
+from mpqueue._os.process.process_facts import busy_machine, use_of
 from mpqueue._os.process.process_handle import is_reaped, open_process
 from mpqueue._os.process.process_signals import KILL, kill_group
 
@@ -96,3 +98,31 @@ class WorkerProcess:
             if self._leash is not None:
                 self._leash.close()
             self._process.close()
+
+
+#: Seconds without progress after which a start is given up, and between two looks at it.
+START_LIMIT, START_LOOK = 300.0, 10.0
+
+
+class StartProgress:
+    """What one process has done so far: it gets on as long as it uses CPU time.
+
+    Looks are counted rather than seconds: in time in which the program itself did not run, none is missed. Where the
+    system does not tell what a process uses, it has `START_LIMIT` in all.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._used: float | None = None
+        self._quiet = 0.0
+
+    def look(self) -> str | None:
+        """To be called every `START_LOOK` seconds: why the start is to be given up, None where it is not."""
+        use = use_of(self._pid)
+        used = None if use is None else use.cpu
+        self._quiet = self._quiet + START_LOOK if used == self._used else 0.0
+        self._used = used
+        if self._quiet < START_LIMIT:
+            return None
+        what = "it did not answer" if used is None else f"it did nothing, after {used:g} s of CPU time"
+        return f"process {self._pid} was given up while it started: for {START_LIMIT:g} s {what}{busy_machine()}"

@@ -19,7 +19,7 @@ from mpqueue._core.commands import AnnounceFinished, AnnounceItems
 from mpqueue._core.messages import JobCancelled, JobHeldBack, Message
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._core.state.job_book import JobBook
-from mpqueue._parent.errands import Errands
+from mpqueue._parent.users_threads import Errands
 from mpqueue.errors import InternalError, JobStateError, SinkError
 from mpqueue.status import OVER
 
