@@ -137,7 +137,7 @@ def with_needs(plan: Plan, rng: random.Random) -> Plan:
         if rng.random() < 0.6:
             return items, options
         uses = rng.choice(({"gpu": 1}, {"gpu": 2}, {"license": 1}))
-        return items, options | {"uses": uses, "cpus": rng.randint(1, plan.lanes)}
+        return items, options | {"uses": uses | {"cpu": rng.randint(1, plan.lanes)}}
 
     return replace(plan, jobs=[drawn(*job) for job in plan.jobs])
 
