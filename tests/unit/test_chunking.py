@@ -11,10 +11,13 @@ from mpqueue._core.rules.chunking import (
     AHEAD_BYTES,
     AHEAD_CHUNKS,
     AHEAD_SECONDS,
+    BIG_ITEM,
     END,
     GROWTH,
+    LEAST_AHEAD,
     LEAST_OF_SHARE,
     LONGEST,
+    MOST_BIG,
     MOST_OF_SHARE,
     RESULTS_OF_ITEMS,
     SHARE,
@@ -77,6 +80,18 @@ def test_with_many_lanes_chunks_are_as_long_as_one_coordinator_needs() -> None:
 
 def test_what_can_t_be_stopped_in_the_middle_of_a_chunk_has_none_that_is_longer() -> None:
     assert aim(Capabilities(can_signal=False), 10_000) == CHUNK_SECONDS
+
+
+def test_a_stream_holds_some_items_for_each_lane_however_little_is_known_of_them_and_however_long_they_take() -> None:
+    unknown, slow = ChunkSizer(None), sizer_for(60.0)
+    assert unknown.window(3) == slow.window(3) == 3 * LEAST_AHEAD
+
+
+def test_of_big_items_a_stage_holds_few_but_some_for_each_lane() -> None:
+    sizer, small, big = sizer_for(0.0001), sizer_for(0.0001), sizer_for(0.0001)
+    big.learn_results(10, 10 * BIG_ITEM)
+    for lanes, few in ((1, MOST_BIG), (1_000, LEAST_AHEAD * 1_000)):
+        assert few == sizer.between_stages(lanes, big) < sizer.between_stages(lanes, small) == sizer.window(lanes)
 
 
 def test_a_longer_aim_counts_for_sizes_and_for_what_a_stream_holds_but_not_for_what_goes_in_advance() -> None:

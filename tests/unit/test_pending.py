@@ -221,7 +221,7 @@ def every_line(request: pytest.FixtureRequest) -> PendingItems:
     pending.suspect([4, 5])
     for index in (6, 7, 4, 5):
         pending.add_due(index)
-    pending.put_group([0, 1, 2, 3], parts=2)
+    pending.put_group([0, 1, 2, 3], halved=True)
     return pending
 
 
@@ -262,7 +262,7 @@ def test_what_was_in_a_group_stays_in_one_when_it_comes_back(every_line: Pending
     assert pending.take(1) == ([0, 1, 2, 3], Care.ISOLATED)
     pending.add_due(2)
     assert pending.take(1) == ([2], Care.ISOLATED)
-    pending.put_group([0, 1, 2], parts=2)
+    pending.put_group([0, 1, 2], halved=True)
     assert [pending.take(1)[0] for _ in range(2)] == [[0, 1], [2]]
 
 

@@ -15,6 +15,7 @@ from mpqueue._core.commands import (
     ForgetJob,
     SendChunk,
     StartLane,
+    Warn,
 )
 from mpqueue._core.messages import ChunkReported, FaultFound, JobStartAsked, QueueOpened, TimePassed
 from mpqueue._core.rules.draining import DEATH_SECONDS
@@ -26,6 +27,7 @@ from mpqueue.retry import MAX_DELAY, RetryPolicy
 from mpqueue.status import JobStatus
 from tests.support.auditor import Auditor
 from tests.support.fake_lanes import FakeLanes, attempts, crash, fail, hang, statuses, succeed
+from tests.support.fake_worker import Handler
 
 
 def running(fleet: FakeLanes) -> list[int]:
@@ -64,6 +66,7 @@ def test_a_job_runs_to_its_end(fleet: FakeLanes) -> None:
     assert job.status is JobStatus.COMPLETED
     assert (job.completed, job.failed) == (4, 0)
     assert job.table.results == [0, 1, 2, 3]
+    assert list(job.table.elapsed) == pytest.approx([0.5] * 4)
     assert job.started_at == 1e9
     assert job.duration == pytest.approx(1.1)
     assert job.finished_at == pytest.approx(1e9 + 1.1)
@@ -74,6 +77,16 @@ def test_started_comes_first_then_the_items_then_finished(fleet: FakeLanes) -> N
     fleet.start(job)
     fleet.run_until_over(job)
     assert [type(told) for told in fleet.told] == [AnnounceStarted, *[AnnounceItems] * 3, AnnounceFinished]
+
+
+def test_a_start_may_bring_another_handler(fleet: FakeLanes) -> None:
+    job, handler = fleet.job([fail()], retry=RetryPolicy(0)), Handler()
+    fleet.handle(QueueOpened())
+    fleet.handle(JobStartAsked(job, fleet.clock.wall(), handler))
+    assert job.handler is handler
+    fleet.run_until_over(job)
+    fleet.retry_failed(job)
+    assert job.handler is handler, "where none comes it stays"
 
 
 def test_an_empty_job_completes_at_once(fleet: FakeLanes) -> None:
@@ -480,7 +493,9 @@ def test_a_fault_touches_the_lane_that_it_names_and_its_job_else_all(
     fleet.start(*jobs)
     fleet.run_until(1.0)
     fault = FaultFound(InternalError("a mistake"), lane=lane, generation=generation)
+    fleet.books.commands.append(Warn("what the step decided that has not come to its end"))
     commands = fleet.scheduler.handle(fault, fleet.now)
+    assert not any(isinstance(command, Warn) for command in commands)
     assert [command.lane for command in commands if isinstance(command, StartLane)] == touched
     assert [place for place, job in enumerate(jobs) if job.status.final] == touched
 

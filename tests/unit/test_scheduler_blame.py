@@ -637,9 +637,10 @@ def test_whatever_the_ledger_says_the_job_ends_and_every_item_with_it(
     assert statuses(job) == ["completed"] * 4
 
 
-def test_an_item_that_breaks_its_line_each_time_is_found_and_charged_each_time() -> None:
+@pytest.mark.parametrize("seconds", [0.1, 1e-6])
+def test_an_item_that_breaks_its_line_each_time_is_found_and_charged_each_time(seconds: float) -> None:
     fleet = FakeLanes(1)
-    job = fleet.job([succeed(0.1)] * 4, chunksize=4, retry=RetryPolicy(1, base_delay=0.0))
+    job = fleet.job([succeed(seconds)] * 4, chunksize=4, retry=RetryPolicy(1, base_delay=0.0))
 
     def spoil_line(chunk: Chunk, lo: int, hi: int) -> None:
         if 2 in chunk.indices[lo:hi]:

@@ -123,12 +123,13 @@ def test_those_of_a_job_that_has_not_started_fail_when_it_does(fleet: FakeLanes)
 
     fleet.watchers.append(see)
     job = fleet.job([succeed()] * 3)
+    seen = begun(fleet, job)
     fleet.drop(job, 0, 2)
     assert (statuses(job), job.failed) == (["pending"] * 3, 0)
     fleet.start(job)
-    assert order[:2] == ["AnnounceStarted", "AnnounceItems"]
+    assert (order[:2], job.waiting) == (["AnnounceStarted", "AnnounceItems"], 1)
     fleet.run_until_over(job)
-    assert (statuses(job), job.failed) == (["failed", "completed", "failed"], 2)
+    assert (statuses(job), job.failed, seen) == (["failed", "completed", "failed"], 2, [1])
 
 
 def test_what_is_being_pickled_can_be_cancelled() -> None:

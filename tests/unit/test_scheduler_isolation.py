@@ -8,13 +8,13 @@ import pytest
 
 from mpqueue._core.capabilities import Capabilities
 from mpqueue._core.commands import KillLane, LowerLimit, ObserveLane
-from mpqueue._core.messages import LaneDied, LaneStartFailed
+from mpqueue._core.messages import LaneDied, LanesResized, LaneStartFailed
 from mpqueue._core.state.pending import Care
 from mpqueue.errors import WorkerCrashedError, WorkerStartError
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import JobStatus
 from tests.support.auditor import Auditor
-from tests.support.fake_lanes import FakeLanes, attempts, crash, errors, fail, hang, statuses, succeed
+from tests.support.fake_lanes import FakeLanes, attempts, crash, errors, fail, hang, spoil, statuses, succeed
 from tests.support.fake_worker import Outcome, Try
 
 AT_ONCE = RetryPolicy(max_retries=1, base_delay=0.0)
@@ -56,6 +56,16 @@ def test_two_culprits_are_both_found() -> None:
     fleet.run_until_over(job)
     assert [at for at, error in enumerate(errors(job)) if error is not None] == [3, 4]
     assert attempts(job) == [2 if at in (3, 4) else 1 for at in range(40)]
+
+
+def test_an_item_that_ends_its_worker_before_its_answer_is_found_among_those_that_ran_before_it() -> None:
+    fleet = watched(FakeLanes(2, fate_of=lambda _: "process"))
+    quick = [spoil() if at == 5 else succeed(1e-6) for at in range(8)]
+    job = fleet.job([*quick, succeed(9.0)], retry=AT_ONCE, chunksize=8)
+    fleet.start(job)
+    fleet.run_until_over(job)
+    assert attempts(job) == [2 if at == 5 else 1 for at in range(9)]
+    assert fleet.counts[LaneDied] <= 2 * 8
 
 
 def test_where_claims_can_be_read_only_those_who_ran_are_suspects() -> None:
@@ -205,6 +215,18 @@ def test_no_room_at_all_interrupts_the_jobs_when_patience_ends() -> None:
     fleet.run_until_over(job, limit=10)
     assert isinstance(job.interrupted, WorkerStartError)
     assert statuses(job) == ["pending"]
+
+
+def test_no_room_for_the_worker_that_a_smaller_queue_keeps_is_no_room_at_all() -> None:
+    fleet = watched(FakeLanes(2, engine=Capabilities(patience=100.0)))
+    fleet.full.add(0)
+    job = fleet.job([succeed(1.0)] * 5, chunksize=1)
+    fleet.start(job)
+    fleet.advance(1.5)
+    fleet.handle(LanesResized(1))
+    fleet.run_until_over(job, limit=120)
+    assert isinstance(job.interrupted, WorkerStartError)
+    assert job.completed == 2
 
 
 def test_workers_that_could_never_be_started_interrupt_the_jobs_at_once() -> None:

@@ -44,7 +44,7 @@ def test_an_item_is_tried_again_after_two_four_and_eight_seconds(fleet: FakeLane
     fleet.start(job)
     fleet.run_until_over(job)
     assert gaps(moments) == [2.0, 4.0, 8.0]
-    assert (statuses(job), attempts(job)) == (["failed"], [4])
+    assert (statuses(job), attempts(job), job.retries) == (["failed"], [4], 3)
     assert [(event.name, event.item) for event in job.timings.events][-3:] == [("retry", 0)] * 3
 
 

@@ -6,17 +6,19 @@ from collections import Counter
 
 import pytest
 
-from mpqueue._core.commands import LowerLimit, ObserveLane, SendChunk
-from mpqueue._core.messages import TimePassed
+from mpqueue._core.commands import AnnounceItems, LowerLimit, ObserveLane, SendChunk
+from mpqueue._core.messages import ChunkReported, TimePassed
 from mpqueue._core.rules import stealing
 from mpqueue._core.rules.overdue import ANSWER_LIMIT
 from mpqueue._core.rules.stealing import BEGIN_SECONDS
+from mpqueue._core.state.item_table import Failure
 from mpqueue._core.state.lane_book import Chunk, LaneBook, LaneState
 from mpqueue._core.state.pending import Care
+from mpqueue._wire.frames import Ended
 from mpqueue._wire.memory.ledger import SETTLE, Claim, Phase
 from mpqueue.status import JobStatus
 from tests.support.auditor import Auditor
-from tests.support.fake_lanes import FakeLanes, attempts, fail, packed, succeed
+from tests.support.fake_lanes import FakeLanes, attempts, fail, packed, statuses, succeed
 from tests.support.fake_worker import Packing, Try
 
 
@@ -125,6 +127,21 @@ def test_a_chunk_that_ran_to_its_end_unseen_is_not_taken_although_its_report_is_
     observe_after_settling(fleet, lane, Claim(2, Phase.RUNNING, 0, 0, 1.001))
     assert first.end == 20
     assert second.end == 0
+
+
+def test_of_what_ran_beyond_the_end_that_its_chunk_has_by_now_nothing_counts() -> None:
+    """Other lanes have it."""
+    fleet = FakeLanes(2)
+    lane, (chunk,) = lane_with_chunks(fleet, 4)
+    chunk.end = 2
+    failures = {at: Failure(ValueError(at)) for at in (1, 3)}
+    report = ChunkReported(
+        0, lane.generation, 1, 0, 4, ["a", None, "c", None], failures, [(4, 0.1, 0.1)], 0.4, Ended.DONE
+    )
+    told = [one for one in fleet.scheduler.handle(report, 1.0) if isinstance(one, AnnounceItems)]
+    assert [(list(one.indices), [*one.retrying]) for one in told] == [([0, 1], [1])]
+    assert statuses(chunk.job) == ["completed", "retry", "pending", "pending"]
+    assert list(chunk.job.table.results) == ["a", None, None, None]
 
 
 def test_what_has_run_is_not_taken_while_its_results_are_pickled() -> None:

@@ -110,7 +110,7 @@ def _settle_unanswered(books: Books, lane: LaneBook, chunk: Chunk, claim: Claim,
         return False
     if not message.alone or (chunk.isolated and len(ran) > 1):
         put_back(books, job, chunk.indices[chunk.reported + len(ran) : chunk.end])
-        _isolate(books, job, ran, parts=min(len(ran), 2 if message.alone else 1))
+        _isolate(books, job, ran, halved=message.alone)
     elif chunk.careful and len(ran) == 1:
         put_back_around(books, job, chunk, [chunk.reported])
         failure = Failure(crash_error(message, "after it had run the item, before it could answer"))
@@ -152,7 +152,7 @@ def _settle_unknown(books: Books, chunk: Chunk, verdict: Verdict | None, message
         reason = "" if verdict is None else verdict.reason
         _charge(books, chunk, rest[0], Failure(crash_error(message, reason=reason)), message.pid)
     else:
-        _isolate(books, job, rest, parts=2 if chunk.isolated and len(rest) > 1 else 1)
+        _isolate(books, job, rest, halved=chunk.isolated)
     return True
 
 
@@ -168,7 +168,7 @@ def _settle_broken(books: Books, lane: LaneBook, chunk: Chunk, claim: Claim, mes
     elif chunk.isolated and len(suspects) == 1 and message.alone and job.active:
         _charge(books, chunk, suspects[0], Failure(crash_error(message, reason=reason)), message.pid)
     else:
-        _isolate(books, job, suspects, parts=min(len(suspects), 2))
+        _isolate(books, job, suspects, halved=True)
     return True
 
 
@@ -183,7 +183,7 @@ def _settle_unbegun(books: Books, lane: LaneBook, chunk: Chunk, message: LaneDie
         setup_failed(books, lane, chunk.job, failure)
 
 
-def _isolate(books: Books, job: JobBook, indices: Sequence[int], parts: int = 1) -> None:
+def _isolate(books: Books, job: JobBook, indices: Sequence[int], *, halved: bool = False) -> None:
     """Have these go out with nothing beside them, where they are still to run."""
     if not job.active or job.cancelled:
         return
@@ -191,7 +191,7 @@ def _isolate(books: Books, job: JobBook, indices: Sequence[int], parts: int = 1)
     indices = [index for index in indices if index not in job.dropped]
     if indices:
         books.has_suspects = True
-        job.pending.put_group(indices, parts)
+        job.pending.put_group(indices, halved=halved)
 
 
 def keeps_suspects_apart(books: Books, lane: LaneBook, job: JobBook) -> bool:

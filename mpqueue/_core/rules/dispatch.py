@@ -52,7 +52,8 @@ def dispatch(books: Books) -> None:
         books.held = True
         return
     _feed_lanes(books)
-    if books.any_needs and books.device is not None and needs.renew_a_lane(books):
+    if books.any_needs and books.device is not None and (renewed := needs.lane_to_renew(books)) is not None:
+        fleet.recycle(books, renewed)
         _feed_lanes(books)  # others had to leave that lane to what it is renewed for
     if books.any_apart and _run_apart(books):  # what stood before it has gone out
         books.held = True

@@ -19,7 +19,6 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
-from mpqueue._core.rules import fleet
 from mpqueue._core.state.books import Books
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import LaneBook, LaneState
@@ -184,10 +183,10 @@ def next_needs(books: Books, job: JobBook) -> Needs | None:
     return None if job.needs is None else _needs(books, job, job.kind)
 
 
-def renew_a_lane(books: Books) -> bool:
-    """Give an idle lane a new worker, where items could start but for the units that the workers see; True if so."""
+def lane_to_renew(books: Books) -> LaneBook | None:
+    """An idle lane that needs a new worker, where items could start but for the units that the workers see."""
     if any(lane.state is LaneState.STARTING for lane in books.lanes):
-        return False
+        return None
     idle = [books.lanes[number] for number in members(books.free)]
     for job in books.jobs.values():
         if job.by_kind is None or not _has_a_lane(books, job):
@@ -195,9 +194,8 @@ def renew_a_lane(books: Books) -> bool:
         usable = [lane for lane in idle if job.may_use(lane.number, books.now)]
         lane = next((lane for lane in usable if not lane.forgetting), None)
         if lane is not None and _lack_units(books, job, usable):
-            fleet.recycle(books, lane)
-            return True
-    return False
+            return lane
+    return None
 
 
 def _lack_units(books: Books, job: JobBook, lanes: list[LaneBook]) -> bool:

@@ -203,7 +203,7 @@ def lane_broken(books: Books, lane: LaneBook, message: LaneBroken) -> None:
 def give_up(books: Books, lane: LaneBook, why: str) -> None:
     """The lane's worker is of no more use, and perhaps by an item's doing: have it killed and replaced."""
     if lane.state is LaneState.READY:
-        kill(books, lane, Verdict(Why.BROKEN, 0, 0, reason=why))
+        kill(books, lane, Verdict(Why.BROKEN, reason=why))
     elif lane.state is LaneState.STARTING:  # in the initializer
         books.commands.append(KillLane(lane.number))
     else:
@@ -220,7 +220,7 @@ def end_running(books: Books, job: JobBook) -> None:
 def take_back(books: Books, lane: LaneBook) -> None:
     """Have the worker killed for what is on the lane, unless it is being killed already: no item is charged."""
     if lane.state is LaneState.READY:
-        kill(books, lane, Verdict(Why.CANCEL, lane.chunks[0].number, 0))
+        kill(books, lane, Verdict(Why.CANCEL))
 
 
 def kill(books: Books, lane: LaneBook, verdict: Verdict) -> None:

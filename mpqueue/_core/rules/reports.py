@@ -71,7 +71,7 @@ def _record(books: Books, lane: LaneBook, chunk: Chunk, report: ChunkReported, d
     job, indices = chunk.job, chunk.indices[report.first : done]
     _note(job, lane.number, indices, report)
     failures = report.failures
-    if done < report.done:
+    if done != report.done:
         del report.results[len(indices) :]
         failures = _within(indices, failures)
     books.note_reported(chunk, done, final=report.final)

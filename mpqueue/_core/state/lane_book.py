@@ -38,11 +38,11 @@ class Why(Enum):
 
 
 class Verdict(NamedTuple):
-    """Why a lane is being killed, and what it was at: charged only where that is still so when it dies."""
+    """Why a lane is being killed, and at what (if that matters): charged only if that is still so when it dies."""
 
     why: Why
-    chunk: int
-    lo: int
+    chunk: int = 0
+    lo: int = 0
     charged: bool = True  #: False where the item was only the last straw
     used: int = 0  #: bytes of private memory that the worker had, where it is killed for them
     reason: str = ""  #: for users, where the lane is broken

@@ -70,16 +70,17 @@ class BusyTime:
             self._sum += end
             heapq.heappush(self._ends, (end, lane))
             if len(self._ends) > FULL * len(self._until):
-                self._forget_past(now)
+                self._forget_past(round(now * _NANO))
 
     def left(self, now: float) -> float:
         """The seconds that are left of all of them."""
-        self._forget_past(now)
+        self._forget_past(round(now * _NANO))
         return self._sum / _NANO - now * len(self._until)
 
-    def _forget_past(self, now: float) -> None:
-        ends, until, moment = self._ends, self._until, round(now * _NANO)
-        while ends and (ends[0][0] <= moment or until.get(ends[0][1]) != ends[0][0]):
+    def _forget_past(self, now: int) -> None:
+        """In nanoseconds."""
+        ends, until = self._ends, self._until
+        while ends and (ends[0][0] <= now or until.get(ends[0][1]) != ends[0][0]):
             end, lane = heapq.heappop(ends)
             if until.get(lane) == end:
                 self._sum -= until.pop(lane)

@@ -123,12 +123,11 @@ class PendingItems:
         self._count -= len(taken)
         return taken
 
-    def put_group(self, indices: Sequence[int], parts: int = 1) -> None:
-        """One of these has killed its worker: they go out together (or in two ``parts``), with nothing beside them."""
+    def put_group(self, indices: Sequence[int], *, halved: bool = False) -> None:
+        """One of these has killed its worker: they go out together, or in two halves, with nothing beside them."""
         self._grouped.update(indices)
-        half = -(-len(indices) // parts)
-        for start in range(0, len(indices), half):
-            self._groups.append(list(indices[start : start + half]))
+        middle = (len(indices) + 1) // 2 if halved else len(indices)
+        self._groups += [list(part) for part in (indices[:middle], indices[middle:]) if part]
         self._count += len(indices)
 
     def put_back(self, indices: Sequence[int]) -> None:

@@ -10,7 +10,6 @@ input has an order that does not depend on which worker was quicker.
 
 from __future__ import annotations
 
-import math
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -243,16 +242,16 @@ class Pipeline:
         """
         if self._due_to is None:
             window = skipped = 0
-            least: float = math.inf
+            ends = list[tuple[int, StageBook]]()
             for job in self.jobs[1:]:
                 stage = job.stage
                 assert stage is not None
                 window += stage.limit
                 if stage.ordered:
                     skipped += stage.skipped
-                    if (end := stage.turn + skipped + window) < least:
-                        least, self._due_to = end, stage
-            self._horizon = max(self._horizon, int(least))
+                    ends.append((stage.turn + skipped + window, stage))
+            least, self._due_to = min(ends, key=_end_of)
+            self._horizon = max(self._horizon, least)
         return self._horizon
 
     def moved(self, stage: StageBook, *, skips: bool) -> None:
@@ -359,7 +358,6 @@ class Pipeline:
             assert job.stage is not None
             job.stage.early.clear()
             job.stage.coming.clear()
-            job.stage.skipped = 0
             if (origins := job.table.origins) is not None:
                 for index in origins.paths:
                     job.table.payloads[index] = None
@@ -446,6 +444,10 @@ def _let_through(stage: StageBook, turns: dict[int, list[tuple[Path, Any]]]) -> 
 
 
 def _path_of(entry: tuple[Path, Any]) -> Path:
+    return entry[0]
+
+
+def _end_of(entry: tuple[int, StageBook]) -> int:
     return entry[0]
 
 

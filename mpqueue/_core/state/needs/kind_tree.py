@@ -102,8 +102,6 @@ class KindTree:
         Costs log n, and as much as these are.
         """
         end = (standing, 0)
-        if self._first_unmarked[1] >= end:
-            return []
         found, above, nodes = list[_Entry](), list[int](), [1]
         while nodes:
             node = nodes.pop()

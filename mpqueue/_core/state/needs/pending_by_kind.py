@@ -103,10 +103,10 @@ class PendingByKind(PendingItems):
                 self._lines[kind].add(part)
             self._note(kind)
 
-    def put_group(self, indices: Sequence[int], parts: int = 1) -> None:
+    def put_group(self, indices: Sequence[int], *, halved: bool = False) -> None:
         """See `PendingItems.put_group`; all are of one kind, since they were sent together."""
         kind = self._kind_of(indices[0])
-        self._lines[kind].put_group(indices, parts)
+        self._lines[kind].put_group(indices, halved=halved)
         self._note(kind)
 
     def put_back(self, indices: Sequence[int]) -> None:
