@@ -9,15 +9,19 @@ import pytest
 
 from mpqueue._core.commands import AnnounceFinished, AnnounceItems, AnnounceRecords, AnnounceStarted, AnnounceState
 from mpqueue._core.messages import JobHeldBack, JobPaused, JobResumed
-from mpqueue._core.state.item_table import Failure, make_table
+from mpqueue._core.state.item_table import Failure, ItemTable, make_table
 from mpqueue._core.state.job_book import JobBook
+from mpqueue._core.state.lane_book import Chunk
+from mpqueue._core.state.pending import Care
 from mpqueue._options import JobOptions
 from mpqueue._parent.journal import recorder as module
 from mpqueue._parent.journal.chunk_rows import ADD_CHUNK
-from mpqueue._parent.journal.growth import StreamRecord
+from mpqueue._parent.journal.growth import COUNT_ENDED, RecordedGrowth, StreamRecord
 from mpqueue._parent.journal.journal_writer import GROUP, Entry
 from mpqueue._parent.journal.recorder import COUNTS, ENDED, MOST_WAITING, STARTED, STATUS, Recorder, Recording
-from mpqueue.errors import JournalError
+from mpqueue._parent.surroundings.replies import Reply
+from mpqueue._wire.ids import IdRule
+from mpqueue.errors import InternalError, JournalError, WorkerStartError
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import JobStatus
 from tests.support.fake_worker import Handler
@@ -32,6 +36,7 @@ class FakeJournal:
         self.posted: list[Entry] = []
         self.waiting = 0
         self.rows = 0
+        self.running: Any = None
 
     def post(self, entry: Entry) -> None:
         self.posted.append(entry)
@@ -244,6 +249,64 @@ def test_of_a_job_that_was_killed_nothing_that_comes_later_takes_long(recorded: 
     assert len(recorded.keepers.hurried) == before + 1
 
 
+@pytest.mark.parametrize("is_stream", [False, True])
+@pytest.mark.parametrize("busy", [False, True])
+def test_the_end_of_a_job_is_told_when_it_is_on_disk_and_ends_its_thread(
+    recorded: Recorded, is_stream: bool, busy: bool
+) -> None:
+    if is_stream:
+        recorded.recording.stream = StreamRecord(0)
+    if busy:
+        recorded.job.table.complete(range(1), [Recorded])
+        recorded.announce(AnnounceItems(recorded.job, [0], frozenset(), {}, 1, 0, JobStatus.RUNNING))
+    recorded.end()
+    while recorded.keepers.lines:
+        assert recorded.keepers.ended == []
+        recorded.keepers.do()
+    assert recorded.keepers.ended == [1]
+    assert recorded.journal.posted[-1].urgent
+    assert recorded.told == []
+    for nth in range(len(recorded.journal.posted)):
+        recorded.write(nth)
+    assert recorded.told[-1] is AnnounceFinished
+
+
+def test_of_a_job_that_a_fault_ends_nothing_is_written_any_more_and_its_end_is_told_soon(recorded: Recorded) -> None:
+    recorded.end_item(0)
+    recorded.job.fault = InternalError("a mistake")
+    recorded.end_item(1)
+    recorded.end()
+    assert recorded.statements() == [[ADD_CHUNK, COUNTS], []]
+    assert recorded.journal.posted[1].urgent
+    recorded.write(0)
+    assert recorded.told == [AnnounceItems] * 2
+    recorded.write(1)
+    assert recorded.told[2:] == [AnnounceFinished]
+
+
+def test_what_an_item_had_tried_is_written_at_the_end_of_its_job_which_ends_before_it(recorded: Recorded) -> None:
+    for index, times in ((1, 1), (2, 2)):
+        for _ in range(times):
+            recorded.job.table.fail_try(index, Failure(ValueError("no")), None)
+    recorded.recording.tries_kept[2] = 2
+    recorded.announce(AnnounceFinished(recorded.job, JobStatus.CANCELLED, 0, 0, 1.0))
+    recorded.keepers.do()
+    assert recorded.statements() == [[ADD_CHUNK, COUNTS, ENDED]]
+    assert recorded.recording.tries_kept == {1: 1, 2: 2}
+
+
+def test_of_a_stream_what_no_worker_could_be_had_for_has_not_failed(recorded: Recorded) -> None:
+    """That a handler raises the same error is no such thing."""
+    recorded.recording.stream = StreamRecord(0)
+    for index, charged in enumerate((False, True)):
+        recorded.job.table.fail(index, Failure(WorkerStartError("none"), charged=charged))
+        recorded.announce(AnnounceItems(recorded.job, [index], frozenset({index}), {}, 0, 1, JobStatus.RUNNING))
+        assert len(recorded.keepers.lines) == charged
+    assert recorded.told == [AnnounceItems]
+    recorded.keepers.do()
+    assert [sql for sql, _ in recorded.journal.posted[0].statements] == [COUNT_ENDED, ADD_CHUNK]
+
+
 def test_what_a_job_took_is_written_at_its_end(recorded: Recorded) -> None:
     timings = recorded.job.timings
     timings.lanes, timings.sums.cpu, timings.sums.items = 1, 2.5, 3
@@ -336,3 +399,97 @@ def test_a_job_that_its_user_paused_or_cancels_is_left_as_it_is(recorded: Record
     recorded.job.cancelled, recorded.job.status = False, JobStatus.PAUSED
     recorded.recorder._troubled(JournalError("no room"))
     assert recorded.handled == []
+
+
+def test_no_caller_waits_for_a_journal_that_can_not_be_written_while_its_queue_closes(recorded: Recorded) -> None:
+    recorded.end_item(0)
+    recorded.recorder._troubled(JournalError("no room"))
+    assert recorded.told == []
+    recorded.recorder.close()
+    assert recorded.told == [AnnounceItems]
+    recorded.end_item(1)
+    assert recorded.told == [AnnounceItems] * 2
+
+
+# -- what may end the program ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("items", "chunks", "others", "alone"),
+    [([2], 1, False, True), ([2], 2, False, False), ([2], 1, True, False), ([1, 2], 1, False, False)],
+)
+def test_an_item_is_marked_as_alone_where_no_worker_has_anything_else(
+    recorded: Recorded, items: list[int], chunks: int, others: bool, alone: bool
+) -> None:
+    marked: list[Any] = []
+    recorded.journal.running = SimpleNamespace(
+        mark=lambda *what, alone: marked.append((*what, alone)), clear=marked.append, mark_beside=lambda: None
+    )
+    chunk = Chunk(3, recorded.job, items, Care.NONE, 0.0, 0.0)
+    assert recorded.recorder._coordinator is not None
+    books: Any = recorded.recorder._coordinator.scheduler.books
+    books.lanes = [SimpleNamespace(), SimpleNamespace(bit=2, chunks=[chunk] * chunks)]
+    books.at_work = 3 if others else 2
+    forward: Any = marked.append
+    recorded.recorder._send_chunk(forward, command := SimpleNamespace(lane=1, chunk=chunk))  # type: ignore[arg-type]
+    assert marked == [(3, 7, items, alone), command]
+    recorded.end_item(2)
+    assert marked[2:] == ([3] if len(items) == 1 else [])
+
+
+# -- items that users add ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def growing(recorded: Recorded) -> Recorded:
+    """The same, open."""
+    recorded.job.table = ItemTable([*"abc"], None, IdRule.POSITION, grows=True)
+    recorded.job.table.growth = RecordedGrowth(3)
+    recorded.job.sealed = False
+    return recorded
+
+
+def add(growing: Recorded, item: str, written: Reply[None] | None) -> None:
+    growth = growing.job.table.growth
+    assert isinstance(growth, RecordedGrowth)
+    growing.job.take_in(growth.look_at([item], None), IdRule.POSITION)
+    growing.recorder.items_added(growing.job, written)
+
+
+def test_items_are_on_disk_at_once_where_their_user_waits_for_that(growing: Recorded) -> None:
+    written = Reply[None]()
+    add(growing, "d", None)
+    add(growing, "e", written)
+    assert [entry.urgent for entry in growing.journal.posted] == [False, True]
+    assert growing.journal.posted[0].done is None
+    assert growing.recorder._awaited == {written}
+    growing.write(1)
+    assert written.result() is None
+    assert growing.recorder._awaited == set()
+    at_once = Reply[None]()
+    growing.recorder.items_added(growing.job, at_once)
+    assert at_once.done(), "nothing is left to be written"
+
+
+@pytest.mark.parametrize("first", ["trouble", "items"])
+def test_who_waits_for_items_is_told_that_the_journal_can_not_be_written(growing: Recorded, first: str) -> None:
+    written = Reply[None]()
+    if first == "trouble":
+        growing.recorder._troubled(JournalError("no room"))
+    add(growing, "d", written)
+    if first == "items":
+        growing.recorder._troubled(JournalError("no room"))
+    with pytest.raises(JournalError, match=r"no room.* The items are added, and not on disk yet"):
+        written.result()
+    assert len(growing.journal.posted) == 1
+    assert growing.recorder._awaited == set()
+
+
+def test_items_that_are_lost_with_their_journal_are_said_to_be(growing: Recorded) -> None:
+    written = Reply[None]()
+    add(growing, "d", written)
+    lost = growing.journal.posted[0].lost
+    assert lost is not None
+    lost()
+    with pytest.raises(JournalError, match="lost unless they are added again"):
+        written.result()

@@ -207,9 +207,7 @@ class Recorder:
             forward(announcement)
             return
         if recording.alone and isinstance(announcement, AnnounceItems):
-            for index in announcement.indices:
-                if (place := recording.alone.pop(index, None)) is not None:
-                    self.journal.running.clear(place)
+            self._unmark(recording, announcement.indices)
         job, note = announcement.job, self._note(recording, announcement)
         busy = self.keepers.is_busy(job.number)
         row = None if note.draft is None or busy else note.draft.plain_row()
@@ -221,6 +219,8 @@ class Recorder:
             self._unpickled += size
             self._check_backlog(job)
             return
+        if note.ends:
+            self.keepers.end(job.number)
         if self._waits(note):
             self._post(job, self._entry(recording, note, row, self._hold(recording, forward, announcement)))
             return
@@ -232,6 +232,12 @@ class Recorder:
             self._hold(recording, forward, announcement, ready=True)
         else:
             forward(announcement)
+
+    def _unmark(self, recording: Recording, ended: Sequence[int]) -> None:
+        """These items end no program any more."""
+        for index in ended:
+            if (place := recording.alone.pop(index, None)) is not None:
+                self.journal.running.clear(place)
 
     def _pass_on(self, stage: StageBook | None) -> None:
         """What a stage has passed on is written; no caller waits for that."""
