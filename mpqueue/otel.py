@@ -6,11 +6,10 @@ when a job ends.
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 try:
@@ -21,6 +20,7 @@ try:
 except ImportError as error:
     raise ImportError(f"mpqueue.otel needs OpenTelemetry ({error}): `pip install 'mpqueue[otel]'`") from error
 
+from mpqueue._core.state.books import EndedCounts
 from mpqueue._core.state.lane_book import LaneState
 from mpqueue._os.memory.memory_use import memory_of
 from mpqueue._os.process.process_facts import use_of
@@ -68,7 +68,8 @@ def instrument(
     journal has it, is not counted, and a job of which nothing is left to do makes no span.
     """
     current = otel_context.get_current() if context is None else context
-    watcher = _Watcher(weakref.ref(queue), trace.get_tracer(_NAME, tracer_provider=tracer_provider), current, chunks)
+    tracer = trace.get_tracer(_NAME, tracer_provider=tracer_provider)
+    watcher = _Watcher(weakref.ref(queue), tracer, current, chunks, queue._engine.ended_now())
     queue.on("job:started", watcher.started)
     queue.on("item:retry", watcher.retried)
     queue.on("job:finished", watcher.finished)
@@ -84,40 +85,12 @@ class _Run:
     span: Span
     epoch: int  #: the book's; once that is higher, the job's failed items are run again, and it tells of that run
     started_at: float
-    completed: int  #: items that had completed before it
-    failed: int  #: items that had failed, and are not run again
-    retries: int
-    seen: tuple[int, int, int]  #: the job's counts (completed, failed, retries) when they were last read for metrics
     events: int = 0
-
-    @property
-    def is_last(self) -> bool:
-        """False once the job is run again."""
-        return self.book.epoch == self.epoch
 
     @property
     def has_timings(self) -> bool:
         """Whether the job's report is of this run, and is more than empty: on a cluster, no timings may have come."""
-        return self.is_last and bool(self.book.timings.lanes)
-
-
-@dataclass(slots=True)
-class _Totals:
-    """Items of all runs that have ended."""
-
-    completed: int = 0
-    failed: int = 0
-    retries: int = 0
-
-    def add(self, run: _Run, completed: int, failed: int, retries: int) -> None:
-        """Also those of this run, with the job's counts.
-
-        Items of stages are counted once, as inputs; only stages retry them.
-        """
-        if run.book.stage is None:
-            self.completed += max(0, completed - run.completed)
-            self.failed += max(0, failed - run.failed)
-        self.retries += retries - run.retries
+        return self.book.epoch == self.epoch and bool(self.book.timings.lanes)
 
 
 @dataclass(slots=True)
@@ -137,11 +110,9 @@ class _Watcher:
     tracer: trace.Tracer
     context: Context
     chunks: bool
-    totals: _Totals = field(default_factory=_Totals)
+    before: EndedCounts  #: what had ended before
     runs: dict[str, _Run] = field(default_factory=dict)
     workers: dict[int, _Worker] = field(default_factory=dict)  #: by lane
-    before: weakref.WeakKeyDictionary[Job, tuple[int, int]] = field(default_factory=weakref.WeakKeyDictionary)
-    lock: threading.Lock = field(default_factory=threading.Lock)
     _record: Callable[[_Run, JobFinished], None] = lambda *_: None
 
     def started(self, event: JobStarted) -> None:
@@ -162,11 +133,7 @@ class _Watcher:
             attributes={"mpqueue.job.id": label(job.id), "mpqueue.job.items": job.total},
             start_time=_nanoseconds(started_at),
         )
-        with self.lock:
-            completed, retries = self.before.get(job, book.brought)
-            failed = book.failed_before
-            seen = completed, failed, retries
-            self.runs[job.id] = _Run(job, book, span, epoch, started_at, completed, failed, retries, seen)
+        self.runs[job.id] = _Run(job, book, span, epoch, started_at)
 
     def retried(self, event: ItemRetry) -> None:
         """A try failed."""
@@ -182,14 +149,9 @@ class _Watcher:
 
         So the counts and the duration are those of the event.
         """
-        with self.lock:
-            run = self.runs.pop(event.job_id, None)
-            if run is None:  # cancelled before it started
-                return
-            job = run.job
-            retries = job.retries
-            self.totals.add(run, event.completed, event.failed, retries)
-            self.before[job] = (event.completed, retries)
+        run = self.runs.pop(event.job_id, None)
+        if run is None:  # cancelled before it started
+            return
         if run.book.stage is None:
             self._record(run, event)
         if self.chunks and run.has_timings:
@@ -238,25 +200,17 @@ class _Watcher:
 
         self._record = record
 
-    def _now(self) -> _Totals:
-        """With what the runs have done that go on."""
-        with self.lock:
-            runs = list(self.runs.values())
-            now = replace(self.totals)
-        for run in runs:
-            counts = run.job.completed, run.job.failed, run.job.retries
-            if run.is_last:  # else those are of the next run: a counter must not go down
-                run.seen = counts
-            now.add(run, *run.seen)
-        return now
+    def _ended(self) -> EndedCounts:
+        queue = self.queue()
+        return self.before if queue is None else queue._engine.ended_now()
 
     def _items(self, _: CallbackOptions) -> Iterable[Observation]:
-        totals = self._now()
-        yield Observation(totals.completed, {"mpqueue.item.status": "completed"})
-        yield Observation(totals.failed, {"mpqueue.item.status": "failed"})
+        ended = self._ended()
+        yield Observation(ended.completed - self.before.completed, {"mpqueue.item.status": "completed"})
+        yield Observation(ended.failed - self.before.failed, {"mpqueue.item.status": "failed"})
 
     def _retries(self, _: CallbackOptions) -> Iterable[Observation]:
-        yield Observation(self._now().retries)
+        yield Observation(self._ended().retries - self.before.retries)
 
     def _active(self, _: CallbackOptions) -> Iterable[Observation]:
         yield Observation(len(self.runs))
@@ -342,7 +296,7 @@ def _describe(run: _Run, event: JobFinished) -> None:
             "mpqueue.job.retries": job.retries,
         }
     )
-    for failure in job.failures[:MOST_EVENTS] if run.is_last else ():
+    for failure in job.failures[:MOST_EVENTS] if run.book.epoch == run.epoch else ():
         wire = failure.item.to_dict()
         facts = {**_facts_of(failure.item), "exception.type": wire["errorType"]}
         span.add_event("item failed", {**facts, "exception.message": visible(wire["error"])})

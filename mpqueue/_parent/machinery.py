@@ -14,10 +14,12 @@ import os
 import random
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mpqueue._core.messages import FailedItemsReset, JobStartAsked, Message, QueueClosing, QueueOpened
 from mpqueue._core.scheduler import Scheduler
+from mpqueue._core.state.books import EndedCounts
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._options import DEVICES_VARIABLE, QueueOptions
 from mpqueue._os.room import told
@@ -183,6 +185,10 @@ class Engine:
     def lanes_now(self) -> list[LaneNow]:
         """What each lane is at; none before the first job. From any thread."""
         return [] if self._coordinator is None or self._pool is None else self._coordinator.lanes_now()
+
+    def ended_now(self) -> EndedCounts:
+        """How many items have ended, and how many tries another one followed. From any thread."""
+        return replace(self._scheduler.books.ended)
 
     def deaths_now(self) -> dict[str, int]:
         """How many workers have died while they had something to do, by why. From any thread."""

@@ -123,6 +123,12 @@ def _record_failure(books: Books, job: JobBook, index: int, failure: Failure, pi
 def _announce(
     books: Books, job: JobBook, indices: Sequence[int], fates: _Fates, completed: int, failed: int, size: int = 0
 ) -> None:
+    if job.listed:
+        if fates.retrying:
+            books.ended.retries += len(fates.retrying)
+        if job.stage is None:
+            books.ended.completed += job.completed - completed
+            books.ended.failed += job.failed - failed
     if fates.silent:
         indices = [index for index in indices if index not in fates.silent]
     if indices:

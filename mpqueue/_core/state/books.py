@@ -6,6 +6,7 @@ The modules beside this one are its hands, one for each subject; each takes the 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mpqueue._core.capabilities import Capabilities
@@ -24,6 +25,16 @@ from mpqueue.retry import Fail, RetryAfter, RetryPolicy, decide_by
 
 if TYPE_CHECKING:
     import random
+
+
+@dataclass(slots=True)
+class EndedCounts:
+    """What has ended in a queue since it was opened, for people. An input of stages counts once, as such."""
+
+    completed: int = 0
+    failed: int = 0  #: for good
+    retries: int = 0  #: tries that another one follows
+
 
 Decide = Callable[[RetryPolicy, int, BaseException], RetryAfter | Fail]
 
@@ -94,6 +105,7 @@ class Books:
         self.no_lanes_since: float | None = None
         self.ever_ready = False  #: some worker has answered
         self.last_start_error: BaseException | None = None
+        self.ended = EndedCounts()
         self.deaths: dict[str, int] = {}  #: workers that died while they had something to do, by why: for people
         self.has_suspects = False  #: there were groups of suspects: see `mpqueue._core.rules.blame`
         self.steal_due: float | None = None  #: when stuck items are looked for
