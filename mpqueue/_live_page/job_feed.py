@@ -11,10 +11,10 @@ from mpqueue._live_page.items.listing import Listing
 from mpqueue._live_page.page_json import as_event, encode
 from mpqueue._live_page.served import Served, ShownJob
 from mpqueue._live_page.timeline import FEW
-from mpqueue._output.job_facts import Counts, Watch, count_statuses
+from mpqueue._output.job_facts import Counts, Watch, count_statuses, rate_of_run
 from mpqueue._parent.running import LaneNow
 from mpqueue.events import milliseconds
-from mpqueue.status import COMPLETED, FAILED, PROCESSING
+from mpqueue.status import COMPLETED, FAILED, PROCESSING, JobStatus
 
 
 class Shown(NamedTuple):
@@ -108,6 +108,7 @@ class JobFeed:
             "priority": book.options.priority,
             "counts": counts._asdict(),
         }
+        rate = facts.rate if runs else rate_of_run(book) if JobStatus(status).final else None
         known = {
             "startedAt": _milliseconds(book.started_at),
             "finishedAt": _milliseconds(book.finished_at),
@@ -116,7 +117,7 @@ class JobFeed:
             "report": self._has_report(book) or None,
             "stoppedWhy": book.stopped_why,
             "before": self._before if runs else None,
-            "rate": float(f"{facts.rate:.4g}") if runs and facts.rate is not None else None,
+            "rate": None if rate is None else float(f"{rate:.4g}"),
             "eta": _milliseconds(facts.eta) if runs else None,
             "starting": facts.starting or None,
         }

@@ -33,11 +33,6 @@ class ShownJob(JobView, Protocol):
         """True while it runs or is paused, here."""
         ...
 
-    @property
-    def here(self) -> bool:
-        """False for one that only a journal has."""
-        ...
-
 
 class Served(Protocol):
     """Jobs, from a page's side. Every method may be called on the page's threads."""

@@ -114,6 +114,14 @@ def total_of(book: JobView) -> Total:
     return Total(book.total, grows=True)
 
 
+def rate_of_run(book: JobView) -> float | None:
+    """Items a second of a run that has ended: of those that ran in it, not in earlier ones. None where not known."""
+    items = book.timings.sums.items - (book.retries - book.retries_before if book.here else 0)
+    if isinstance(book, JobBook) and book.pipeline is not None:  # it runs nothing itself
+        items = book.completed + book.failed - book.brought[0] - book.failed_before
+    return items / book.duration if book.duration and items > 0 else None
+
+
 class Watch:
     """One job's facts, as they are looked at now and then, on one thread. It is made when the job has started."""
 

@@ -134,6 +134,25 @@ def test_lists_are_filtered_searched_and_sorted_by_the_program(queue: JobQueue, 
         assert page.ask(f"jobs/77/{path}").status == 404
 
 
+def test_the_rate_of_a_job_that_has_ended_is_that_of_its_last_run(
+    queue: JobQueue, page: Visitor, tmp_path: Path
+) -> None:
+    well = tmp_path / "well"
+
+    def handle(item: int) -> int:
+        if item == 7 and not well.exists():
+            raise ValueError
+        return item
+
+    job = queue.run(range(500), handle, id="job")
+    (state,) = page.get("jobs")
+    assert state["rate"] == pytest.approx(500 / (job.duration or 0), rel=0.01)
+    well.touch()
+    again = queue.retry_failed("job").result()
+    (state,) = page.get("jobs")
+    assert state["rate"] == pytest.approx(1 / (again.duration or 0), rel=0.01)
+
+
 def test_the_throughput_is_of_what_has_ended_and_there_is_none_before(
     queue: JobQueue, page: Visitor, tmp_path: Path
 ) -> None:

@@ -111,6 +111,11 @@ class JobView(Protocol):
         ...
 
     @property
+    def here(self) -> bool:
+        """False for a job that only a journal has."""
+        ...
+
+    @property
     def lanes(self) -> int:
         """The lanes that have its items in hand, as a set (`mpqueue._core.state.lane_sets`)."""
         ...

@@ -97,8 +97,7 @@ export class JobView {
     const ended = state.completed + state.failed;
     const goesOn = state.finishedAt || !state.recorded; // a program that ended in the middle has left no end
     const elapsed = state.startedAt && goesOn ? (state.finishedAt ?? Math.max(now, state.startedAt)) - state.startedAt : null;
-    const overall = state.finishedAt && elapsed > 0 && ended > 0 ? (1000 * ended) / elapsed : undefined;
-    const perSecond = (live ? state.rate : undefined) ?? overall;
+    const perSecond = live || state.finishedAt ? state.rate : undefined; // once a job has ended, that of its last run
     figure("done", `${done}%`, `${count(ended)} of ${count(state.total)}`);
     figure("rate", perSecond === undefined ? "–" : rate(perSecond), perSecond === undefined ? "" : "items/s");
     figure("eta", !live || state.eta === undefined ? "–" : clock(state.eta));
