@@ -114,6 +114,11 @@ def total_of(book: JobView) -> Total:
     return Total(book.total, grows=True)
 
 
+def is_stage(book: JobView) -> bool:
+    """True where its items are those of another job, which counts them."""
+    return isinstance(book, JobBook) and book.stage is not None
+
+
 def rate_of_run(book: JobView) -> float | None:
     """Items a second of a run that has ended: of those that ran in it, not in earlier ones. None where not known."""
     items = book.timings.sums.items - (book.retries - book.retries_before if book.here else 0)

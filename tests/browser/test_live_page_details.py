@@ -274,6 +274,13 @@ def test_a_question_mark_shows_the_keys_and_they_do_what_they_say(queue: JobQueu
 # --- jobs -------------------------------------------------------------------------------------------------------------
 
 
+def test_items_of_stages_count_once_in_the_totals(queue: JobQueue, open_page: Open) -> None:
+    queue.run_stages(range(10), [do.double, do.double], id="stages")
+    page = open_page(queue.serve().url)
+    expect(page.locator("#jobs .name b")).to_have_count(3)
+    expect(page.locator("#totals")).to_have_text("3 ended. 10 of 10 items done.")
+
+
 def test_jobs_are_ordered_by_activity_filtered_and_counted(queue: JobQueue, gate: Gate, open_page: Open) -> None:
     queue.create_job("never", ["x", "y"], do.succeed)
     for name in ("old", "older"):

@@ -113,7 +113,7 @@ function totals(jobs, live) {
   const interrupted = jobs.filter(({ state }) => state.status === "pending" && state.recorded && state.startedAt).length;
   const pending = jobs.filter(({ state }) => state.status === "pending").length - interrupted;
   const over = jobs.length - active.length - pending - interrupted;
-  const sum = (name) => jobs.reduce((all, { state }) => all + state[name], 0);
+  const sum = (name) => jobs.reduce((all, { state }) => all + (state.stage ? 0 : state[name]), 0); // a stage's are its inputs
   const parts = [];
   if (active.length) parts.push(`${count(active.length)} ${live ? "active" : "unknown"}`);
   if (pending) parts.push(`${count(pending)} not started`);
@@ -125,12 +125,13 @@ function totals(jobs, live) {
 
 // Why a job that runs has no worker yet.
 export function waits(state, live) {
+  if (live && state.starting && !state.done) return `Starting ${plural(state.starting, "worker")}`;
   if (!live || state.before === undefined) return "";
   return `Waiting for workers: ${plural(state.before, "job")} before it`;
 }
 
 function news(state, live) {
   if (state.finishedAt) return clock(state.finishedAt - state.startedAt);
-  if (live && state.eta !== undefined) return `${rate(state.rate)}/s · ${clock(state.eta)} left`;
+  if (live && state.rate !== undefined) return `${rate(state.rate)}/s${state.eta === undefined ? "" : ` · ${clock(state.eta)} left`}`;
   return state.startedAt ? `${percent(state.done, state.total)}%` : "";
 }
