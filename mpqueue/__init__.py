@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from mpqueue._queue.job_queue import JobQueue
     from mpqueue._queue.recorded.item_keys import content_key, file_key
     from mpqueue._queue.recorded.job_plan import JobPlan
+    from mpqueue._queue.recorded.record_options import Rerun
     from mpqueue._queue.run import JobRun
     from mpqueue._wire.memory.shared import Shared, share
     from mpqueue._worker.handlers.current_item import CurrentItem, current_item
@@ -115,6 +116,7 @@ _HOMES = {
     "mpqueue.events": ("ItemRetry", "JobFinished", "JobProgress", "JobStarted"),
     "mpqueue._queue.recorded.item_keys": ("content_key", "file_key"),
     "mpqueue._queue.recorded.job_plan": ("JobPlan",),
+    "mpqueue._queue.recorded.record_options": ("Rerun",),
     "mpqueue._queue.growing.stages": ("Stage",),
     "mpqueue._queue.job": ("Job", "JobItem"),
     "mpqueue._output.failure_groups": ("FailureGroup",),
@@ -167,6 +169,7 @@ __all__ = [
     "QueueClosedError",
     "QueueStats",
     "RemoteError",
+    "Rerun",
     "ResultPicklingError",
     "Retry",
     "RetryPolicy",

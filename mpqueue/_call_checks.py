@@ -64,18 +64,20 @@ _INSTEAD = {
 }
 
 
-#: What options were called in 1.0.0rc1 and before, and how that is said now, on every call that had them.
+#: What options were called in 1.0.0rc1 and before: which one has that now, and how it is said.
 _FORMER = {
-    "cpus": 'uses={"cpu": ...}',
-    "memory": 'uses={"memory": ...}',
+    "cpus": ("uses", 'uses={"cpu": ...}'),
+    "memory": ("uses", 'uses={"memory": ...}'),
+    **{name: ("rerun", f"rerun=Rerun({name}=...)") for name in ("update", "key", "version", "redo", "strict")},
 }
 
 
 def no_such_option(function: str, name: str, names: Iterable[str]) -> TypeError:
     """The error for an option that the function does not have: what may be meant, also by people of other libraries."""
-    if name in _FORMER:
-        return TypeError(f"{function}() has no {name}= any more: say {_FORMER[name]}")
     there = set(names)
+    now, how = _FORMER.get(name, ("", ""))
+    if now in there:
+        return TypeError(f"{function}() has no {name}= any more: say {how}")
     known, more = _BROUGHT.get(name, ((), ""))
     meant = next((one for one in known if one in there), None)
     if meant is None and name in _INSTEAD:

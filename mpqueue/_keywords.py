@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mpqueue._output.row_outlet import Results
     from mpqueue._parent.lane_protocol import Backend
     from mpqueue._queue.new_job import Cost
-    from mpqueue._queue.recorded.record_options import Redo
+    from mpqueue._queue.recorded.record_options import Rerun
     from mpqueue._wire.item_labels import Label
     from mpqueue.retry import RetryPolicy
 
@@ -55,11 +55,7 @@ class JobKeywords(TypedDict, total=False):
     uses: Uses | None
     results: Results
     label: Label
-    update: bool
-    key: Callable[[Any], bytes | str] | None
-    version: str | None
-    redo: Redo
-    strict: bool
+    rerun: Rerun | None
     replace: bool
 
 
@@ -84,11 +80,7 @@ class RunKeywords(TypedDict, total=False):
     results: Results
     label: Label
     open: bool
-    update: bool
-    key: Callable[[Any], bytes | str] | None
-    version: str | None
-    redo: Redo
-    strict: bool
+    rerun: Rerun | None
     replace: bool
 
 
@@ -118,11 +110,7 @@ class StagesKeywords(TypedDict, total=False):
     seed: int | None
     results: Results
     label: Label
-    update: bool
-    key: Callable[[Any], bytes | str] | None
-    version: str | None
-    redo: Redo
-    strict: bool
+    rerun: Rerun | None
 
 
 class MapKeywords(TypedDict, total=False):
@@ -135,10 +123,7 @@ class MapKeywords(TypedDict, total=False):
     retry: RetryPolicy | None
     timeout: float | str | None
     seed: int | None
-    update: bool
-    key: Callable[[Any], bytes | str] | None
-    version: str | None
-    redo: Redo
+    rerun: Rerun | None
     journal: str | os.PathLike[str] | None
     backend: str | Backend
     progress: ShowProgress
@@ -155,9 +140,7 @@ class StreamKeywords(TypedDict, total=False):
     retry: RetryPolicy | None
     timeout: float | str | None
     seed: int | None
-    key: Callable[[Any], bytes | str] | None
-    version: str | None
-    redo: Redo
+    rerun: Rerun | None
     journal: str | os.PathLike[str] | None
     backend: str | Backend
     progress: ShowProgress

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mpqueue._output.row_outlet import Results
     from mpqueue._parent.lane_protocol import Backend
     from mpqueue._queue.new_job import Cost
-    from mpqueue._queue.recorded.record_options import Redo
+    from mpqueue._queue.recorded.record_options import Rerun
     from mpqueue._wire.item_labels import Label
 
 #: Tries after the first, by default.
@@ -133,19 +133,12 @@ def _check_time(name: str, value: Any) -> float:
     return check_seconds(name, value, exclusive=True)
 
 
-def _check_function(name: str, value: Any) -> Any:
-    if not callable(value):
-        raise TypeError(f"{name}: expected a function of an item, got {shown(value)} of type {type(value).__name__}")
-    return value
-
-
 #: 0, 1, 2 and so on; and from 1 up.
 COUNT, POSITIVE = _whole(0), _whole(1)
 WHOLE = ValueKind(_check_whole, int, "N", "a whole number")
 SECONDS = ValueKind(_check_time, str, "T")
 YES_NO = ValueKind(check_bool)
 TEXT = ValueKind(check_text, str, "TEXT")
-FUNCTION = ValueKind(_check_function)
 
 _JOBS = At.JOB | At.STAGES
 _CALLS = At.MAP | At.STREAM
@@ -213,18 +206,9 @@ class GivenOptions(WhileRunning):
     label: Label = option(None, _JOBS, "A function of the item, or its key or attribute, that names it.")
     ordered: bool = option(False, At.STAGE, "The stage gets its items in the order of the inputs.", YES_NO)
     open: bool = option(False, At.JOB, "The job gets more items while it runs, until `seal`.", YES_NO)
-    # -- with a journal
-    update: bool = option(False, _JOBS | At.MAP, "The items may differ from those in the journal.", YES_NO)
-    key: Callable[[Any], bytes | str] | None = option(
-        None, _JOBS | _CALLS, "An item with another `key(item)` than in the journal has changed.", FUNCTION
+    rerun: Rerun | None = option(
+        None, _JOBS | _CALLS, "What a later run does with a job that the journal has, such as `Rerun(update=True)`."
     )
-    version: str | None = option(
-        None, _JOBS | _CALLS, "The handler's: with another than in the journal, everything runs again.", TEXT
-    )
-    redo: Redo = option(
-        None, _JOBS | _CALLS, 'What runs again of what has ended: `"failed"`, `"changed-code"`, `"all"`, or ids.'
-    )
-    strict: bool = option(False, _JOBS, "Code that has changed since results were made is an error.", YES_NO)
     replace: bool = option(False, At.JOB, "Removes the job that has this id, if it is not running.", YES_NO)
     # -- of the queue
     progress_interval: Seconds = option(

@@ -68,7 +68,9 @@ def journal(folder: Path, *, sink: bool = False) -> Stopwatch:
         paths = sorted((folder / "in").iterdir())
         results = {"results": mpqueue.sinks.csv(folder / "table.csv", columns)} if sink else {}
         with mpqueue.JobQueue(1, journal=folder / "run.db") as queue:
-            job = queue.create_job("night", paths, describe, update=True, key=mpqueue.file_key, chunksize=1, **results)
+            job = queue.create_job(
+                "night", paths, describe, rerun=mpqueue.Rerun(update=True, key=mpqueue.file_key), chunksize=1, **results
+            )
             queue.start(job.id).result()
         assert job.completed == len(paths)
     return watch

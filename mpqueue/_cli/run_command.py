@@ -40,7 +40,7 @@ from mpqueue._queue.job_items import JobItem
 from mpqueue._queue.job_queue import JobQueue
 from mpqueue._queue.recorded.item_keys import content_key, file_key
 from mpqueue._queue.recorded.job_plan import plan
-from mpqueue._queue.recorded.record_options import REDO, RecordOptions, Redo
+from mpqueue._queue.recorded.record_options import REDO, Redo, Rerun, record_options
 from mpqueue._queue.run import JobRun
 from mpqueue._text import label, visible
 from mpqueue.errors import HandlerPicklingError, MPQueueError, QueueClosedError, SinkError, WorkerStartError, shown
@@ -193,13 +193,13 @@ def _check_columns(columns: list[str] | None, items: list[Any]) -> None:
     raise UsageError(f"--columns: expected columns that an item has, got {min(absent)!r}, which none has")
 
 
-def _read(args: argparse.Namespace) -> tuple[list[Any], tuple[Any, Any], RecordOptions]:
+def _read(args: argparse.Namespace) -> tuple[list[Any], tuple[Any, Any], Rerun]:
     """The items, the handler and the setup, and how they go together with a journal."""
     handler = load_function(args.handler, "module:handler")
     setup = None if args.setup is None else load_function(args.setup, "--setup")
     items = read_items(args.inputs, args.kind)
     _check_columns(_columns(args), items)
-    return items, (handler, setup), _record_options(args, items)
+    return items, (handler, setup), _rerun_of(args, items)
 
 
 def _run(args: argparse.Namespace, sink: StdoutRows | FileSink, early_end: EarlyEnd) -> int:
@@ -230,7 +230,7 @@ def _job(
     args: argparse.Namespace,
     items: list[Any],
     functions: tuple[Any, Any],
-    record: RecordOptions,
+    record: Rerun,
     sink: StdoutRows | FileSink,
 ) -> Callable[[], JobRun]:
     """The job, made; returns how to start it."""
@@ -246,7 +246,7 @@ def _job(
             results=sink,
             label=args.label,
             profile=args.profile is not None,
-            **_recorded(record),
+            rerun=None if args.journal is None else record,
             **given_flags(args, At.JOB),
         )
     except (HandlerPicklingError, TypeError, ValueError, OSError) as error:
@@ -266,7 +266,7 @@ def _stages(
     args: argparse.Namespace,
     items: list[Any],
     handlers: list[Any],
-    record: RecordOptions,
+    record: Rerun,
     sink: StdoutRows | FileSink,
 ) -> Callable[[], JobRun]:
     """How to start a job of several functions."""
@@ -282,7 +282,7 @@ def _stages(
                 results=sink,
                 label=args.label,
                 profile=args.profile is not None,
-                **_recorded(record),
+                rerun=None if args.journal is None else record,
                 **given_flags(args, At.STAGES),
             )
         except (HandlerPicklingError, TypeError, ValueError) as error:
@@ -312,7 +312,7 @@ def _policy_of(args: argparse.Namespace) -> RetryPolicy:
     return RetryPolicy(args.retries, base_delay=args.retry_delay)
 
 
-def _record_options(args: argparse.Namespace, items: list[Any]) -> RecordOptions:
+def _rerun_of(args: argparse.Namespace, items: list[Any]) -> Rerun:
     """How the items and what a journal has of them go together."""
     needing = {
         "--plan": args.plan, "--redo": args.redo, "--key": args.key, "--handler-version": args.handler_version
@@ -326,12 +326,7 @@ def _record_options(args: argparse.Namespace, items: list[Any]) -> RecordOptions
         redo = names[0]
     elif names:
         redo = _ids_of(names, items, args.label)
-    return RecordOptions(update=True, key=_key_of(args), version=args.handler_version, redo=redo)
-
-
-def _recorded(record: RecordOptions) -> dict[str, Any]:
-    """The same as options of a job."""
-    return {"update": record.update, "key": record.key, "version": record.version, "redo": record.redo}
+    return Rerun(update=True, key=_key_of(args), version=args.handler_version, redo=redo)
 
 
 def _ids_of(names: Sequence[str], items: list[Any], chosen: str | None) -> list[Hashable]:
@@ -365,7 +360,7 @@ def _is_named(name: str, table: ItemTable, at: int, item: Any) -> bool:
     return name in (str(table.id_of(at)), table.label_at(at))
 
 
-def _plan(args: argparse.Namespace, items: list[Any], functions: tuple[Any, Any], record: RecordOptions) -> int:
+def _plan(args: argparse.Namespace, items: list[Any], functions: tuple[Any, Any], record: Rerun) -> int:
     """Say what would run, a line an item on stdout, and the counts on stderr."""
     from mpqueue._parent.journal.guards import own_path
     from mpqueue._parent.journal.journal_reader import Reader  # a part of what only journals need
@@ -375,7 +370,13 @@ def _plan(args: argparse.Namespace, items: list[Any], functions: tuple[Any, Any]
         table = make_table(items)
         recorded = None if reader is None else reader.find(args.handler)
         found = plan(
-            reader, recorded, table, functions, record, max_retries=_policy_of(args).max_retries, wants_results=True
+            reader,
+            recorded,
+            table,
+            functions,
+            record_options(record),
+            max_retries=_policy_of(args).max_retries,
+            wants_results=True,
         )
     except (TypeError, ValueError, OSError) as error:
         raise UsageError(str(error)) from None

@@ -12,12 +12,12 @@ from mpqueue._declared import At, read, takes
 from mpqueue._dropin.batch import RecordAs
 from mpqueue._dropin.item_iterator import ItemIterator
 from mpqueue._dropin.lent_queues import LentQueue, OwnQueue, WarmQueue, is_warm
-from mpqueue._dropin.map_options import OnItemError, check_on_error, check_stream_redo, enough_workers, job_options
+from mpqueue._dropin.map_options import OnItemError, check_on_error, enough_workers, job_options
 from mpqueue._engines.loky.loky_pool import count_cpus
 from mpqueue._options import GivenOptions
 from mpqueue._output.progress import length_of, showing_stream
 from mpqueue._queue.growing.stream import Stream, open_stream
-from mpqueue._queue.recorded.record_options import record_options
+from mpqueue._queue.recorded.record_options import check_stream_record, record_options
 from mpqueue._queue.run import Ended
 
 if TYPE_CHECKING:
@@ -73,8 +73,8 @@ def imap(
     With ``journal``, the path of a file, the same call, made again after whatever ended it or the program, runs only
     what is missing, and yields the results that are recorded in their places. An item is known by its id
     (``item["id"]`` or ``item.id``), where the first item has one, else by its value, never by its position; equal ones
-    by their order. New items run, changed ones (another value with the same id, or another ``key(item)``) and failed
-    ones run again, and so do all with another ``version`` of the function or ``redo="all"``, and with
+    by their order. New items run, changed ones (another value with the same id, or another key, see `Rerun`) and
+    failed ones run again, and so do all with another version of the function or ``rerun=Rerun(redo="all")``, and with
     ``redo="changed-code"`` those whose results other code has made. What is gone stays in the journal. A result is
     yielded once it is on disk. ``job_id`` names the stream in the journal (None: the function's name). Such a call has
     workers of its own, see `map`; ``close()`` and the end of the loop wait until the journal is closed. Memory is
@@ -139,8 +139,8 @@ def _iterate(
     journal, backend, job = asked.journal, asked.backend, job_options(name, asked)
     # It ends itself, once so many failures have been taken.
     job = dataclasses.replace(job, max_failures=None)
-    check_stream_redo(asked.redo)
-    record = RecordAs(asked.job_id, record_options(asked))
+    record = RecordAs(asked.job_id, record_options(asked.rerun, has_journal=journal is not None))
+    check_stream_record(record.options)
     check_on_error(on_error, ON_ERROR)
     showing = showing_stream(asked.progress, fn, items)
     iterator = iterator_of(items)

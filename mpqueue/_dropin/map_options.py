@@ -9,7 +9,6 @@ from mpqueue import _options as checks
 from mpqueue._declared import At, read
 from mpqueue._options import GivenOptions, JobOptions, QueueOptions, named_seed
 from mpqueue._queue.choosing import check_job, choose_backend
-from mpqueue._queue.recorded.record_options import Redo
 from mpqueue.errors import shown
 from mpqueue.retry import RetryPolicy
 
@@ -60,12 +59,6 @@ class Seeds:
 def enough_workers(concurrency: int | None, items: int | None) -> int | None:
     """How many workers a call needs that asked for ``concurrency``: no more than it has items, where that is known."""
     return concurrency if concurrency is None or items is None else max(1, min(concurrency, items))
-
-
-def check_stream_redo(redo: Redo) -> None:
-    """Raises ValueError for what it can't be for a stream, whose items come later."""
-    if redo not in (None, "failed", "changed-code", "all"):
-        raise ValueError(f"redo: expected 'failed', 'changed-code' or 'all' for a stream, got {shown(redo)}")
 
 
 def check_on_error(value: object, known: tuple[str, ...]) -> None:

@@ -87,11 +87,9 @@ def map(
 
     With ``journal``, the path of a file, the same call, made again after whatever ended the program, runs only what is
     missing, see `JobQueue`. ``job_id`` names the call in the journal (None: the function's name). Other items are
-    refused with `JournalMismatchError`, unless ``update`` says that the list changes from call to call: then new items
-    run, and what is gone is kept until it comes back. An item whose ``key(item)`` is another than before runs again
-    (``key=mpqueue.file_key``, say), and so do all with another ``version`` of the function. ``redo`` runs again what
-    has ended, as for `create_job`: ``"failed"``, ``"changed-code"``, ``"all"``, or a list of positions. Such a call has
-    workers of its own.
+    refused with `JournalMismatchError`, unless ``rerun=Rerun(update=True)`` says that the list changes from call to
+    call; see `Rerun` for what else it says, such as what runs again. Ids are positions. Such a call has workers of its
+    own.
 
     ``seed`` makes ``current_item().rng`` give the same numbers each time; None: others each time.
 
@@ -203,7 +201,7 @@ async def amap(
 
 
 def _record(asked: GivenOptions) -> RecordAs | None:
-    options = record_options(asked)
+    options = record_options(asked.rerun, has_journal=asked.journal is not None)
     return None if asked.journal is None else RecordAs(asked.job_id, options)
 
 

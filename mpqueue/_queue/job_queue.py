@@ -359,17 +359,11 @@ class JobQueue(SafeEmitter):
         notebook's cell is run again. What a journal has of it counts.
 
         Where the queue's journal has a job of that id, this one goes on where that was: what has ended counts, and is
-        not run again. Items are known by their ids, or else by their values, never by their position. With ``update``
-        the job's items may be others than those that were recorded: new ones run, changed ones run again, ones that are
-        gone do not count until they come back. Without it such items are refused, and nothing is changed. ``key(item)``
-        says in which state an item is, as bytes or a str: an item with another key has changed (`file_key`,
-        `content_key`). Without it an item has changed if it has an id and another value. The key is taken now, so that
-        a file that changes while the job runs is done again next time. With another ``version`` of the handler
-        than the recorded one everything runs again. Without one there is a warning if the handler's code has changed
-        since results were made, with ``strict`` a `JournalMismatchError`. ``redo`` runs again what has ended:
-        ``"failed"`` items, those whose results other code has made (``"changed-code"``), ``"all"``, or the items of
-        these ids. Code is all that is sent with the handler, and the source of your own modules. A job that was over is
-        so at once, and its run resolves at once. `plan_job` says beforehand what will run.
+        not run again. Items are known by their ids, or else by their values, never by their position. ``rerun`` says
+        whether they may be others than before, which have changed, and what runs again, see `Rerun`. Keys are taken
+        now, so that a file that changes while the job runs is done again next time. Code is all that is sent with the
+        handler, and the source of your own modules. A job that was over is so at once, and its run resolves at once.
+        `plan_job` says beforehand what will run.
 
         An open job goes on with all items that the journal has, also those that handlers had added: what has not ended
         runs, and what is given and recorded already is left out, whatever has changed in it. It has neither ``update``
@@ -391,7 +385,8 @@ class JobQueue(SafeEmitter):
 
     def _create(self, job_id: str, items: Iterable[Any], handler: Callable[..., Any], asked: GivenOptions) -> Job:
         options = self._job_options(asked)
-        record = record_options(asked)
+        recorder = self._engine.recorder
+        record = record_options(asked.rerun, has_journal=recorder is not None)
         if asked.setup is None or callable(asked.setup):
             check_calls(handler, with_state=asked.setup is not None)
         check_job(self._backend, options)
@@ -399,7 +394,6 @@ class JobQueue(SafeEmitter):
             self._jobs.check_replaceable(job_id)
         else:
             self._jobs.check_free(job_id)
-        recorder = self._engine.recorder
         sink = choose_sink(asked.results, None if recorder is None else recorder.journal.path)
         check_label(asked.label)
         check_cost(asked, has_journal=recorder is not None)
@@ -436,11 +430,11 @@ class JobQueue(SafeEmitter):
         handler: Callable[..., Any],
         **options: Unpack[JobKeywords],
     ) -> JobPlan:
-        """What `create_job` with the same arguments, and ``update=True``, would find: writes nothing, runs nothing.
+        """What `create_job` with the same arguments, and ``update`` of `Rerun`, would find: runs nothing.
 
-        Takes the items' identities and keys, and reads how recorded ones ended, but no results. Without a journal all
-        items are new. Raises what `create_job` raises of these arguments, and `JournalError`; ValueError for an open
-        job: which items it runs is known only when it has been sealed.
+        Writes nothing. Takes the items' identities and keys, and reads how recorded ones ended, but no results. Without
+        a journal all items are new. Raises what `create_job` raises of these arguments, and `JournalError`; ValueError
+        for an open job: which items it runs is known only when it has been sealed.
         """
         from mpqueue._queue.recorded.job_plan import plan  # of a job that may never run
 
@@ -451,8 +445,8 @@ class JobQueue(SafeEmitter):
                 "open: expected a job with a list of items to plan, got an open one: which items it runs is known only "
                 "when it has been sealed"
             )
-        record, given = record_options(asked), self._job_options(asked)
-        recorder = self._engine.recorder
+        recorder, given = self._engine.recorder, self._job_options(asked)
+        record = record_options(asked.rerun, has_journal=recorder is not None)
         check_items(items)
         table, journal = make_table(items), None if recorder is None else recorder.journal
         reader, recorded = (None, None) if journal is None else (journal.reader, journal.find(id))
@@ -638,8 +632,8 @@ class JobQueue(SafeEmitter):
         self._closer.check_open("start a job")
         check_progress(progress)
         asked = read(GivenOptions, At.STAGES, "JobQueue.start_stages", options, ("items", "stages", "id", "progress"))
-        record = record_options(asked)
         recorder = self._engine.recorder
+        record = record_options(asked.rerun, has_journal=recorder is not None)
         job_id = self._jobs.free_id() if id is None else checks.check_text("id", id)
         self._jobs.check_free(job_id)
         check_label(asked.label)
@@ -688,8 +682,8 @@ class JobQueue(SafeEmitter):
 
         On a queue with a journal, a later call with the same ``id`` goes on where this one was. An input that has ended
         is not run again; of the others, what a stage has passed on is not done again, unless it is bigger than 4 MB.
-        ``strict``, ``update``, ``key``, ``version`` and ``redo`` are as in `create_job`, for the inputs: an input runs
-        again in all stages. Code is that of all stages. Raises what `create_job` raises.
+        ``rerun`` is as in `create_job`, for the inputs: an input runs again in all stages. Code is that of all stages.
+        Raises what `create_job` raises.
         """
         self._host.check_waiting_allowed("queue.run_stages()")
         run = self.start_stages(items, stages, id=id, progress=progress, **options)
@@ -816,8 +810,8 @@ class JobQueue(SafeEmitter):
         if held.book.delivery is not None:
             raise JobStateError(
                 f"job {job_id!r}: expected a job that keeps its results to retry failed items, got one whose rows have "
-                "gone into a sink; with a journal, create_job() with redo='failed', replace=True and a new sink writes "
-                "them all anew"
+                "gone into a sink; with a journal, create_job() with rerun=Rerun(redo='failed'), replace=True and a "
+                "new sink writes them all anew"
             )
         positions = None if items is None else positions_of(held.book, items)
         run = JobRun(held, self)

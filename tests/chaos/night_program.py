@@ -102,7 +102,7 @@ def main(folder: Path, way: str, most: int | None) -> int:
 def as_job(journal: Path, items: list[Any], work: Work, _: int | None) -> list[Told]:
     """A job of a queue."""
     with JobQueue(2, journal=journal, max_retries=0) as queue:
-        job = queue.create_job("batch", items, work, update=True)
+        job = queue.create_job("batch", items, work, rerun=mpqueue.Rerun(update=True))
         queue.start("batch").result()
         return [(told(view), digest(result)) for view, result in zip(job.items, job.results, strict=True)]
 
@@ -117,7 +117,14 @@ def told(view: Any) -> str:
 def as_map(journal: Path, items: list[Any], work: Work, _: int | None) -> list[Told]:
     """`amap`."""
     call = mpqueue.amap(
-        work, items, concurrency=2, max_retries=0, on_error="collect", journal=journal, job_id="batch", update=True
+        work,
+        items,
+        concurrency=2,
+        max_retries=0,
+        on_error="collect",
+        journal=journal,
+        job_id="batch",
+        rerun=mpqueue.Rerun(update=True),
     )
     return [told_of(outcome) for outcome in asyncio.run(call)]
 

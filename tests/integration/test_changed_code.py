@@ -139,8 +139,8 @@ def test_what_a_handler_brings_along_counts(
     assert map_(after) == [first]
     (warning,) = logged(caplog)
     assert re.search(what, warning)
-    assert "since 1 of these results was made; what is done is not done again; redo='changed-code'" in warning
-    (again,) = map_(after, redo="changed-code")
+    assert "since 1 of these results was made; what is done is not done again; Rerun(redo='changed-code')" in warning
+    (again,) = map_(after, rerun=mpqueue.Rerun(redo="changed-code"))
     assert again == after(2)
     assert map_(after) == [again]
     assert not logged(caplog)
@@ -160,7 +160,7 @@ PROGRAM = """
         return scale(x) + images.shift(x)
 
     logging.basicConfig(format="%(message)s")
-    options = dict(redo="changed-code") if "redo" in sys.argv else dict()
+    options = dict(rerun=mpqueue.Rerun(redo="changed-code")) if "redo" in sys.argv else dict()
     print(mpqueue.map(handler, range(3), concurrency=1, journal="run.db", **options))
 """
 
@@ -198,17 +198,21 @@ def test_results_of_other_code_are_known_one_by_one(tmp_path: Path, caplog: pyte
     with JobQueue(1, journal=path) as queue:
         assert queue.run(items(2), codes("a"), id="job").results == ["a0", "a1"]
     with JobQueue(1, journal=path) as queue:
-        assert queue.run(items(3), codes("b"), id="job", update=True).results == ["a0", "a1", "b2"]
+        assert queue.run(items(3), codes("b"), id="job", rerun=mpqueue.Rerun(update=True)).results == ["a0", "a1", "b2"]
         assert "`handler` (script.py:1) has changed since 2 of these results were made" in logged(caplog)[0]
     with JobQueue(1, journal=path) as queue:
-        with pytest.raises(JournalMismatchError, match=r"since 1 of these results was made; with strict=True"):
-            queue.create_job("job", items(3), codes("a"), strict=True)
-        assert queue.plan_job("job", items(3), codes("a"), redo="changed-code").to_run == 1
-        assert queue.plan_job("job", items(3), codes("b"), redo="changed-code").to_run == 2
+        with pytest.raises(JournalMismatchError, match=r"since 1 of these results was made; with Rerun\(strict=True\)"):
+            queue.create_job("job", items(3), codes("a"), rerun=mpqueue.Rerun(strict=True))
+        assert queue.plan_job("job", items(3), codes("a"), rerun=mpqueue.Rerun(redo="changed-code")).to_run == 1
+        assert queue.plan_job("job", items(3), codes("b"), rerun=mpqueue.Rerun(redo="changed-code")).to_run == 2
         assert queue.plan_job("job", items(3), codes("a")).code_changed
-        assert queue.run(items(3), codes("a"), id="job", redo="changed-code").results == ["a0", "a1", "a2"]
+        assert queue.run(items(3), codes("a"), id="job", rerun=mpqueue.Rerun(redo="changed-code")).results == [
+            "a0",
+            "a1",
+            "a2",
+        ]
     with JobQueue(1, journal=path) as queue:
-        assert queue.create_job("job", items(3), codes("a"), strict=True).completed == 3
+        assert queue.create_job("job", items(3), codes("a"), rerun=mpqueue.Rerun(strict=True)).completed == 3
         assert not queue.plan_job("job", items(3), codes("a")).code_changed
     assert not logged(caplog)
 
@@ -218,11 +222,16 @@ def test_a_journal_that_was_pruned_knows_which_code_made_a_result(tmp_path: Path
     with JobQueue(1, journal=path) as queue:
         queue.run(items(4), codes("a"), id="job", chunksize=1)
     with JobQueue(1, journal=path) as queue:
-        queue.run(items(8), codes("b"), id="job", update=True, chunksize=1)
+        queue.run(items(8), codes("b"), id="job", rerun=mpqueue.Rerun(update=True), chunksize=1)
         queue.prune("job")
-        plan = queue.plan_job("job", items(8), codes("a"), redo="changed-code")
+        plan = queue.plan_job("job", items(8), codes("a"), rerun=mpqueue.Rerun(redo="changed-code"))
         assert (plan.changed, plan.to_run) == ((4, 5, 6, 7), 4)
-        assert queue.plan_job("job", items(8), codes("b"), redo="changed-code").changed == (0, 1, 2, 3)
+        assert queue.plan_job("job", items(8), codes("b"), rerun=mpqueue.Rerun(redo="changed-code")).changed == (
+            0,
+            1,
+            2,
+            3,
+        )
 
 
 def test_results_of_a_stream_are_known_one_by_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -236,7 +245,7 @@ def test_results_of_a_stream_are_known_one_by_one(tmp_path: Path, caplog: pytest
     assert "`handler` (script.py:1) has changed since some of these results were made; what is done" in warning
     assert run("a", 2) == ["a0", "a1"]
     assert not logged(caplog)
-    assert run("a", 3, redo="changed-code") == ["a0", "a1", "a2"]
+    assert run("a", 3, rerun=mpqueue.Rerun(redo="changed-code")) == ["a0", "a1", "a2"]
     assert run("a", 3) == ["a0", "a1", "a2"]
     assert not logged(caplog)
 
@@ -256,9 +265,9 @@ def test_an_open_job_begins_anew_if_any_of_its_results_is_of_other_code(
     assert run("b", 3) == ["a0", "a1", "b2"]
     assert "since 2 of these results were made" in logged(caplog)[0]
     with pytest.raises(JournalMismatchError, match="since 1 of these results was made"):
-        run("a", 3, strict=True)
-    assert run("a", 3, redo="changed-code") == ["a0", "a1", "a2"]
-    assert run("a", 3, strict=True) == ["a0", "a1", "a2"]
+        run("a", 3, rerun=mpqueue.Rerun(strict=True))
+    assert run("a", 3, rerun=mpqueue.Rerun(redo="changed-code")) == ["a0", "a1", "a2"]
+    assert run("a", 3, rerun=mpqueue.Rerun(strict=True)) == ["a0", "a1", "a2"]
     assert not logged(caplog)
 
 
@@ -277,7 +286,7 @@ def test_failed_items_that_run_again_from_the_journal_are_of_the_code_that_is_in
         queue.load_job("job")
         queue.retry_failed("job").result()
     with JobQueue(1, journal=path) as queue:
-        assert queue.create_job("job", [0, 1], failing("a"), strict=True).results == ["a0", "a1"]
+        assert queue.create_job("job", [0, 1], failing("a"), rerun=mpqueue.Rerun(strict=True)).results == ["a0", "a1"]
     assert not logged(caplog)
 
 
@@ -310,7 +319,7 @@ def of_rc1(tmp_path: Path) -> Path:
 def test_a_journal_of_the_version_before_goes_on_and_says_once_that_it_does_not_know_its_code(
     of_rc1: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    unknown = "can't be known: what made them is not recorded; what is done is not done again; redo='all' runs"
+    unknown = "can't be known: what made them is not recorded; what is done is not done again; Rerun(redo='all') runs"
     for attempt in range(2):
         with JobQueue(1, journal=of_rc1) as queue:
             job = queue.create_job("values", rc1.VALUES, rc1.show)
@@ -322,7 +331,9 @@ def test_a_journal_of_the_version_before_goes_on_and_says_once_that_it_does_not_
         assert len(found) == (0 if attempt else 3)
         assert all(unknown in each for each in found)
     with JobQueue(1, journal=of_rc1) as queue:
-        assert queue.create_job("values", rc1.VALUES, rc1.show, redo="changed-code").completed == len(rc1.VALUES)
+        assert queue.create_job(
+            "values", rc1.VALUES, rc1.show, rerun=mpqueue.Rerun(redo="changed-code")
+        ).completed == len(rc1.VALUES)
         (warning,) = logged(caplog)
         assert f"whether the code has changed since {len(rc1.VALUES)} of these results were made {unknown}" in warning
 
@@ -361,4 +372,4 @@ def test_a_second_callable_by_the_same_name_does_not_get_the_first_one_s_results
         call(other, [1, 2], journal=path)
     assert call(one, [1, 2], journal=path) == [2, 4]
     assert call(other, [1, 2], journal=path, job_id="other") == [3, 6]
-    assert call(other, [1, 2], journal=path, redo="changed-code") == [3, 6]
+    assert call(other, [1, 2], journal=path, rerun=mpqueue.Rerun(redo="changed-code")) == [3, 6]

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from mpqueue import ItemStatus, JobQueue
+from mpqueue import ItemStatus, JobQueue, Rerun
 from mpqueue.testing import InlinePool
 from tests.support.histories import play
 from tests.support.length import IS_LONG
@@ -195,12 +195,12 @@ class History:
         with JobQueue(1, backend=InlinePool(), journal=self.path, max_retries=0) as queue:
             plan = None
             if self.is_open:
-                job = queue.create_job("job", items[::2], handler, open=True, **options)
+                job = queue.create_job("job", items[::2], handler, open=True, rerun=Rerun(**options))
                 queue.add_items(job, items[1::2])  # now all are on disk
                 queue.seal(job)
             else:
-                plan = queue.plan_job("job", items, handler, update=True, **options)
-                job = queue.create_job("job", items, handler, update=True, **options)
+                plan = queue.plan_job("job", items, handler, rerun=Rerun(update=True, **options))
+                job = queue.create_job("job", items, handler, rerun=Rerun(update=True, **options))
             queue.start(job).result()
             found = {}
             for item in job.items:

@@ -28,6 +28,7 @@ from mpqueue import (
     JobQueue,
     JobStateError,
     JobStatus,
+    Rerun,
     RetryPolicy,
     current_item,
 )
@@ -609,7 +610,7 @@ def test_a_job_that_is_over_is_replaced_where_that_is_said(tmp_path: Path, has_j
         with pytest.raises(ValueError, match="timeout"):
             queue.run(["a"], note, id="job", replace=True, timeout=-1)
         assert queue.get_job("job") is first
-        second = queue.run(["a", "b", "c"], note, id="job", replace=True, update=has_journal)
+        second = queue.run(["a", "b", "c"], note, id="job", replace=True, rerun=Rerun(update=has_journal))
         assert second is queue.get_job("job") is queue.last_job
         assert (first.results, second.results) == (["a", "b"], ["a", "b", "c"])
         assert seen.read_text() == ("abc" if has_journal else "ababc")
@@ -704,7 +705,7 @@ def test_what_items_took_last_time_is_their_cost_where_that_is_said(tmp_path: Pa
         took = {item.payload: item.elapsed for item in queue.run(items, handler, id="job", chunksize=1).items}
     (tmp_path / "order").unlink()
     with JobQueue(1, journal=tmp_path / "run.db") as queue:
-        queue.run([*items, 0.01], handler, id="job", update=True, redo="all", cost="recorded", chunksize=1)
+        queue.run([*items, 0.01], handler, id="job", rerun=Rerun(update=True, redo="all"), cost="recorded", chunksize=1)
     order = [float(line) for line in (tmp_path / "order").read_text().split()]
     took[0.01] = sum(took.values()) / 4  # of which nothing is known
     assert order == sorted(took, key=lambda item: -took[item])

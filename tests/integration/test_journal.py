@@ -366,7 +366,7 @@ def with_ids(*ids: Any) -> list[Any]:
 @pytest.mark.parametrize(
     ("items", "message"),
     [
-        (with_ids("a"), "others: 1 gone; update=True"),
+        (with_ids("a"), "others: 1 gone; Rerun"),
         (with_ids("b", "c", "a"), "others: 1 new;"),
         (["x", "y"], "others: 2 new, 2 gone;"),
         ([{"id": "b"}, {"id": "a", "n": 1}], "others: 1 changed;"),
@@ -406,7 +406,7 @@ def test_other_code_is_a_warning_and_an_error_where_that_is_asked_for(
         queue.run(items, do.succeed, id="job", seed=7)
     with JobQueue(1, journal=path) as queue:
         with pytest.raises(JournalMismatchError, match=re.escape(what)):
-            queue.create_job("job", items, handler, strict=True, **options)
+            queue.create_job("job", items, handler, rerun=mpqueue.Rerun(strict=True), **options)
         assert not logged(caplog)
         queue.create_job("job", items, handler, **options)
         assert len(logged(caplog)) == 1
@@ -417,7 +417,10 @@ def test_what_is_the_same_is_no_reason_for_a_warning(path: Path, caplog: pytest.
     for _ in range(2):
         with JobQueue(1, journal=path) as queue:
             queue.run(["x"], do.succeed)
-            assert queue.create_job("job", [{"id": "a", "n": 1}], do.succeed, strict=True).status is JobStatus.PENDING
+            assert (
+                queue.create_job("job", [{"id": "a", "n": 1}], do.succeed, rerun=mpqueue.Rerun(strict=True)).status
+                is JobStatus.PENDING
+            )
     assert not logged(caplog)
 
 
@@ -748,7 +751,7 @@ def test_map_with_a_journal_calls_only_what_is_missing(path: Path, tmp_path: Pat
     assert [result for result in results if not isinstance(result, ValueError)] == [n * n for n in range(12) if n != 7]
     with pytest.raises(JournalMismatchError, match="1 new, 1 gone"):
         of_one(healed, range(1, 13))
-    assert of_one(healed, range(8, 13), update=True) == [64, 81, 100, 121, 144]
+    assert of_one(healed, range(8, 13), rerun=mpqueue.Rerun(update=True)) == [64, 81, 100, 121, 144]
     assert again.arrived() == {"12"}
     assert mpqueue.starmap(pow, [(2, 3), (2, 4)], journal=path, concurrency=1) == [8, 16]
     assert mpqueue.map(abs, [-1, -2], journal=str(path), concurrency=1) == [1, 2]

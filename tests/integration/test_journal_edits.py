@@ -53,7 +53,7 @@ def test_workers_run_what_is_new_or_changed_and_random_numbers_follow_the_item(t
     def run(*items: tuple[str, int], **options: Any) -> tuple[dict[str, int], dict[Any, int]]:
         with JobQueue(1, journal=tmp_path / "run.db") as queue:
             listed = [{"id": each, "value": value} for each, value in items]
-            job = queue.run(listed, draw, id="job", update=True, **options)
+            job = queue.run(listed, draw, id="job", rerun=mpqueue.Rerun(update=True), **options)
             drawn = dict(results_of(job))
             assert list(drawn) == [each for each, _ in items]
             return drawn, {item.id: item.attempts for item in queue.load_job("job").items}
@@ -74,7 +74,7 @@ def test_a_file_that_has_changed_is_done_again_also_if_it_changed_meanwhile(tmp_
 
     def run(*change: Path) -> int:
         with JobQueue(1, journal=tmp_path / "run.db") as queue:
-            job = queue.create_job("job", files, do.succeed, update=True, key=key)
+            job = queue.create_job("job", files, do.succeed, rerun=mpqueue.Rerun(update=True, key=key))
             waiting = job.total - job.completed
             for file in change:
                 file.write_text("after it all")
@@ -97,13 +97,13 @@ def test_a_key_that_fails_names_the_item_and_nothing_is_created(tmp_path: Path) 
     with JobQueue(1, journal=tmp_path / "run.db") as queue:
         missing = str(tmp_path / "missing")
         with pytest.raises(FileNotFoundError, match="key of item 0"):
-            queue.create_job("job", [missing], do.succeed, key=mpqueue.file_key)
+            queue.create_job("job", [missing], do.succeed, rerun=mpqueue.Rerun(key=mpqueue.file_key))
         with pytest.raises(TypeError, match=r"expected the path of a file, got \{'path'"):
-            queue.create_job("job", [{"path": missing}], do.succeed, key=mpqueue.content_key)
+            queue.create_job("job", [{"path": missing}], do.succeed, rerun=mpqueue.Rerun(key=mpqueue.content_key))
         with pytest.raises(TypeError, match="returns bytes or a str, got 3 for item 0"):
-            queue.create_job("job", [missing], do.succeed, key=untyped_key)
+            queue.create_job("job", [missing], do.succeed, rerun=mpqueue.Rerun(key=untyped_key))
         with pytest.raises(TypeError, match="key: expected a function"):
-            queue.create_job("job", [missing], do.succeed, key="file")  # type: ignore[call-overload]
+            queue.create_job("job", [missing], do.succeed, rerun=mpqueue.Rerun(key="file"))  # type: ignore[arg-type]
         assert queue.jobs() == []
 
 
@@ -121,9 +121,9 @@ def test_another_kind_of_key_makes_everything_another(tmp_path: Path) -> None:
     path = tmp_path / "run.db"
     assert to_run(path, ["a", "b"]) == ["a", "b"]
     with pytest.raises(JournalMismatchError, match="2 changed"):
-        to_run(path, ["a", "b"], key=str.upper)
-    assert to_run(path, ["b", "a"], update=True, key=str.upper) == ["b", "a"]
-    assert to_run(path, ["a", "b"], key=str.upper) == []
+        to_run(path, ["a", "b"], rerun=mpqueue.Rerun(key=str.upper))
+    assert to_run(path, ["b", "a"], rerun=mpqueue.Rerun(update=True, key=str.upper)) == ["b", "a"]
+    assert to_run(path, ["a", "b"], rerun=mpqueue.Rerun(key=str.upper)) == []
 
 
 @pytest.mark.slow
@@ -135,7 +135,9 @@ def test_another_version_runs_everything_again_and_other_code_warns(
     for items, version, ran in (
         (["a", "b"], "1", ["'a'", "'b'"]), (["a"], "1", []), (["a"], "2", ["'a'"]), (["a", "b"], "2", ["'b'"])
     ):  # fmt: skip
-        assert kind.run(calls, items, path, version=version) == [f"result of {item!r}" for item in items]
+        assert kind.run(calls, items, path, rerun=mpqueue.Rerun(version=version)) == [
+            f"result of {item!r}" for item in items
+        ]
         if kind.name == "open" and version == "2":
             continue  # what is not added again is not there any more
         assert sorted(calls.take()) == ran
@@ -143,8 +145,8 @@ def test_another_version_runs_everything_again_and_other_code_warns(
     assert not caplog.records
     assert kind.run(do.succeed, ["a", "b"], path) == ["result of 'a'", "result of 'b'"]
     assert "(now `tests.support.handlers.succeed`) has changed since" in caplog.text
-    assert kind.run(do.succeed, ["a", "b"], path, redo="changed-code") == ["a", "b"]
-    assert kind.run(do.double, ["a", "b"], path, redo="all") == ["aa", "bb"]
+    assert kind.run(do.succeed, ["a", "b"], path, rerun=mpqueue.Rerun(redo="changed-code")) == ["a", "b"]
+    assert kind.run(do.double, ["a", "b"], path, rerun=mpqueue.Rerun(redo="all")) == ["aa", "bb"]
 
 
 @pytest.mark.slow
@@ -152,7 +154,7 @@ def test_failed_items_run_again_with_their_history_where_that_is_said(tmp_path: 
     failing = do.only("b", do.fail_with(ValueError("no")), do.succeed)
     for redo, tries in ((None, 1), (None, 1), ("failed", 2), ("failed", 3)):
         with JobQueue(1, journal=tmp_path / "run.db", max_retries=0) as queue:
-            job = queue.run(["a", "b"], failing, id="job", redo=redo)
+            job = queue.run(["a", "b"], failing, id="job", rerun=mpqueue.Rerun(redo=redo))
             assert (job.completed, job.failed) == (1, 1)
             assert len(job.items[1].history) == tries
             assert len(queue.load_job("job").items[1].history) == tries
@@ -165,7 +167,9 @@ def test_a_plan_says_what_would_run_and_writes_nothing(tmp_path: Path) -> None:
     with JobQueue(1) as queue:
         assert queue.plan_job("job", list("abc"), failing) == JobPlan(new=(0, 1, 2), to_run=3)
     with JobQueue(1, journal=path, max_retries=0) as queue:
-        assert queue.plan_job("job", list("abc"), failing, update=True) == JobPlan(new=(0, 1, 2), to_run=3)
+        assert queue.plan_job("job", list("abc"), failing, rerun=mpqueue.Rerun(update=True)) == JobPlan(
+            new=(0, 1, 2), to_run=3
+        )
         assert queue.jobs() == []
         queue.run(list("abc"), failing, id="job")
         queue.create_job("ids", [{"id": "a", "n": 1}, {"id": "b", "n": 1}], failing)
@@ -174,9 +178,9 @@ def test_a_plan_says_what_would_run_and_writes_nothing(tmp_path: Path) -> None:
         plan = queue.plan_job("job", list("xba"), failing)
         assert plan == JobPlan(same=(1, 2), new=(0,), gone=("c",), failed=(1,), to_run=1)
         assert str(plan) == "2 same, 0 changed, 1 new, 1 gone, 1 failed; 1 to run"
-        assert queue.plan_job("job", list("xba"), failing, redo="failed").to_run == 2
+        assert queue.plan_job("job", list("xba"), failing, rerun=mpqueue.Rerun(redo="failed")).to_run == 2
         assert queue.plan_job("job", ["b", "a"], do.succeed).code_changed
-        assert queue.plan_job("job", ["b", "a"], failing, version="2").changed == (0, 1)
+        assert queue.plan_job("job", ["b", "a"], failing, rerun=mpqueue.Rerun(version="2")).changed == (0, 1)
         plan = queue.plan_job("ids", [{"id": "a", "n": 2}, {"id": "c", "n": 1}], failing)
         assert plan == JobPlan(changed=("a",), new=("c",), gone=("b",), to_run=2)
     assert len(path.read_bytes()) == len(before)
@@ -198,7 +202,7 @@ def test_a_job_that_could_not_be_written_to_the_end_is_none(tmp_path: Path) -> N
 
     with queue_of(tmp_path / "run.db") as queue:
         with pytest.raises(OSError, match="the key of item 4500: no such state"):
-            queue.create_job("job", range(5000), do.succeed, key=fail_late)
+            queue.create_job("job", range(5000), do.succeed, rerun=mpqueue.Rerun(key=fail_late))
         assert queue.jobs() == []
         assert queue.create_job("job", range(5000), do.succeed).total == 5000
 
@@ -207,7 +211,7 @@ def test_a_job_that_could_not_be_written_to_the_end_is_none(tmp_path: Path) -> N
 HALFWAY = """
 import functools, os, shutil, sqlite3, sys
 from pathlib import Path
-from mpqueue import JobQueue
+from mpqueue import JobQueue, Rerun
 from mpqueue.testing import InlinePool
 
 folder, has_ids = Path(sys.argv[1]), sys.argv[2] == "True"
@@ -226,7 +230,8 @@ sqlite3.connect = functools.partial(sqlite3.connect, factory=Connection)
 def create(path):
     with JobQueue(1, journal=path, backend=InlinePool()) as queue:
         numbers = range(70_000)
-        queue.create_job("job", [{"id": n} for n in numbers] if has_ids else numbers, abs, update=True)
+        items = [{"id": n} for n in numbers] if has_ids else numbers
+        queue.create_job("job", items, abs, rerun=Rerun(update=True))
 
 left = -1
 create(folder / "first.db")  # all is imported now
@@ -269,6 +274,6 @@ def test_a_job_whose_maker_ended_before_all_of_it_was_there_is_as_it_was(
             elif job is not None and job.total == 4:
                 assert told(job) == before
             if job is None or job.total == 4:
-                again = queue.create_job("job", items(2, 50, 60_000), do.succeed, update=True)
+                again = queue.create_job("job", items(2, 50, 60_000), do.succeed, rerun=mpqueue.Rerun(update=True))
                 assert (again.total, again.completed) == (3, is_there)
                 assert queue.start("job").result(300).results == items(2, 50, 60_000)

@@ -42,7 +42,7 @@ def work(item):
 
 def make(path):
     with mpqueue.JobQueue(1, journal=path) as queue:
-        queue.run(LISTS["list"], work, id="list", version="1")
+        queue.run(LISTS["list"], work, id="list", rerun=mpqueue.Rerun(version="1"))
         queue.run([{"id": f"item {number}"} for number in range(5)], work, id="moved")
         queue.create_job("open", [], work, open=True)
         queue.add_items("open", LISTS["open"])
@@ -50,7 +50,7 @@ def make(path):
         queue.start("open").result()
         queue.create_job("waiting", LISTS["waiting"], work)
     with mpqueue.JobQueue(1, journal=path) as queue:
-        queue.create_job("moved", LISTS["moved"], work, update=True)
+        queue.create_job("moved", LISTS["moved"], work, rerun=mpqueue.Rerun(update=True))
         queue.start("moved").result()
     resume_stream(path)
 
@@ -68,7 +68,7 @@ def loaded(queue, job_id):
     return state_of(queue.load_job(job_id))
 
 def resumed(queue, job_id):
-    options = {"version": "1"} if job_id == "list" else {"open": True} if job_id == "open" else {}
+    options = {"rerun": mpqueue.Rerun(version="1")} if job_id == "list" else {"open": True} if job_id == "open" else {}
     return state_of(queue.create_job(job_id, LISTS[job_id], work, **options))
 
 def answers(path, job_id):

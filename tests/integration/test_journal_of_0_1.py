@@ -141,7 +141,7 @@ def test_what_failed_runs_again_with_the_handler_that_is_in_it(path: Path) -> No
 @pytest.mark.usefixtures("healed")
 def test_a_job_that_was_interrupted_goes_on_with_what_is_left(path: Path) -> None:
     with JobQueue(1, journal=path) as queue:
-        job = queue.create_job("interrupted", range(10), old.double, strict=True)
+        job = queue.create_job("interrupted", range(10), old.double, rerun=mpqueue.Rerun(strict=True))
         assert [item.id for item in job.items if item.status is not ItemStatus.COMPLETED] == [5]
         assert results_of(queue.start("interrupted").result()) == [2 * item for item in range(10)]
         assert [item.attempts for item in job.items] == [1] * 10
@@ -187,7 +187,7 @@ def test_items_that_were_not_kept_are_new_and_the_others_are_known(path: Path) -
         with pytest.raises(JournalMismatchError, match="1 new, 1 gone"):
             queue.create_job("interrupted", range(10), old.double)
         assert everything(path) == before
-        assert queue.create_job("interrupted", range(11), old.double, update=True).completed == 8
+        assert queue.create_job("interrupted", range(11), old.double, rerun=mpqueue.Rerun(update=True)).completed == 8
 
 
 @pytest.mark.slow

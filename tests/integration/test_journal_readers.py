@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mpqueue import JobQueue
+from mpqueue import JobQueue, Rerun
 from mpqueue.errors import JournalError, RemoteError
 from tests.support.disk import Disk
 from tests.support.journals import queue_of, recorded, rows_of, values_of
@@ -43,19 +43,19 @@ def in_order(order: Any) -> list[dict[str, Any]]:
     return [{"id": f"k{v}", "v": v} for v in order]
 
 
-AGAIN: dict[str, Any] = {"id": "job", "update": True, "replace": True}
+AGAIN: dict[str, Any] = {"id": "job", "replace": True}
 
 
 def turn_round(queue: JobQueue) -> None:
-    queue.create_job(items=in_order(range(COUNT)[::-1]), handler=times_ten, **AGAIN)
+    queue.create_job(items=in_order(range(COUNT)[::-1]), handler=times_ten, rerun=Rerun(update=True), **AGAIN)
 
 
 def add_items(queue: JobQueue) -> None:
-    queue.run(in_order(range(COUNT + 20)), times_ten, **AGAIN)
+    queue.run(in_order(range(COUNT + 20)), times_ten, rerun=Rerun(update=True), **AGAIN)
 
 
 def run_again_and_prune(queue: JobQueue) -> None:
-    queue.run(in_order(range(3)), times_ten, redo="all", **AGAIN)
+    queue.run(in_order(range(3)), times_ten, rerun=Rerun(update=True, redo="all"), **AGAIN)
     queue.prune("job")
 
 
@@ -124,7 +124,7 @@ def test_a_job_whose_items_are_read_later_says_of_itself_what_they_say(tmp_path:
     with queue_of(path) as queue:
         (job,) = queue.jobs()
         assert (job.total, job.completed, job.status) == (10, 10, "completed")
-        queue.create_job("job", in_order(range(30)), times_ten, update=True, replace=True)
+        queue.create_job("job", in_order(range(30)), times_ten, rerun=Rerun(update=True), replace=True)
         assert [item.id for item in job.items] == [f"k{v}" for v in range(30)]
         assert (job.total, job.completed, job.status) == (30, 10, "pending")
     with queue_of(path) as queue:
@@ -141,7 +141,7 @@ def test_an_item_never_runs_again_with_the_handler_of_a_later_job(tmp_path: Path
     with queue_of(path) as queue:
         job = queue.load_job("job")
         assert job.items[2].replay() == 20
-        queue.run(in_order(range(3)), times_hundred, id="job", update=True, replace=True, version="2")
+        queue.run(in_order(range(3)), times_hundred, id="job", rerun=Rerun(update=True, version="2"), replace=True)
         with pytest.raises(JournalError, match=r"was created anew meanwhile; get it again, with get_job\(\) say"):
             job.items[2].replay()
         assert queue.load_job("job").items[2].replay() == 200
@@ -165,7 +165,7 @@ def test_a_plan_is_of_one_moment(tmp_path: Path, disk: Disk) -> None:
 
         def change_once(_: str, __: object) -> None:
             if threading.current_thread() is reader and next(left) == 0:
-                queue.run(in_order(range(20)), times_ten, id="job", update=True, replace=True)
+                queue.run(in_order(range(20)), times_ten, id="job", rerun=Rerun(update=True), replace=True)
 
         disk.before = change_once
         found = queue.plan_job("job", in_order(range(15)), times_ten)

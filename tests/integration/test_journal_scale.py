@@ -278,7 +278,8 @@ class Picture:
 def run(**results):
     paths = sorted(Path("pictures").iterdir())
     with mpqueue.JobQueue(1, journal="run.db") as queue:
-        job = queue.create_job("pictures", paths, Picture, update=True, key=mpqueue.file_key, chunksize=1, **results)
+        rerun = mpqueue.Rerun(update=True, key=mpqueue.file_key)
+        job = queue.create_job("pictures", paths, Picture, rerun=rerun, chunksize=1, **results)
         queue.start("pictures").result()
     return job
 

@@ -68,7 +68,7 @@ def counts(path: Path) -> Line:
 def test_random_numbers_follow_the_item(path: Path) -> None:
     draw = Draw()
     first = dict(zip("abc", once(draw, "abc", journal=path, seed=7), strict=True))
-    again = dict(zip("dcab", once(draw, "dcab", journal=path, seed=7, version="2"), strict=True))
+    again = dict(zip("dcab", once(draw, "dcab", journal=path, seed=7, rerun=mpqueue.Rerun(version="2")), strict=True))
     assert {item: again[item] for item in "abc"} == first
     assert len(set(again.values())) == 4
     assert len(set(once(draw, "aaa", journal=path, job_id="equal"))) == 3
@@ -134,7 +134,14 @@ def test_async_loops_have_the_same_results_and_wait_for_the_end(run: Run, path: 
         assert sorted(calls.take()) == sorted(map(repr, "abca"))
         with pytest.raises(JournalMismatchError):
             await mpqueue.amap(calls, "abc", journal=path, job_id="list", concurrency=1)
-        assert len(await mpqueue.amap(calls, "xc", journal=path, job_id="list", concurrency=1, update=True)) == 2
+        assert (
+            len(
+                await mpqueue.amap(
+                    calls, "xc", journal=path, job_id="list", concurrency=1, rerun=mpqueue.Rerun(update=True)
+                )
+            )
+            == 2
+        )
         assert calls.take() == ["'x'"]
         await anyio.lowlevel.checkpoint()
 
@@ -263,11 +270,11 @@ def test_failed_items_run_again_in_whatever_way_they_are_told(path: Path, calls:
 def test_another_version_runs_everything_again_and_other_code_warns(
     path: Path, calls: Calls, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert len([*once(calls, "ab", journal=path, version="1")]) == 2
-    assert len([*once(calls, "a", journal=path, version="1")]) == 1
+    assert len([*once(calls, "ab", journal=path, rerun=mpqueue.Rerun(version="1"))]) == 2
+    assert len([*once(calls, "a", journal=path, rerun=mpqueue.Rerun(version="1"))]) == 1
     assert len(calls.take()) == 2
-    assert len([*once(calls, "a", journal=path, version="2")]) == 1
-    assert len([*once(calls, "ab", journal=path, version="2")]) == 2
+    assert len([*once(calls, "a", journal=path, rerun=mpqueue.Rerun(version="2"))]) == 1
+    assert len([*once(calls, "ab", journal=path, rerun=mpqueue.Rerun(version="2"))]) == 2
     assert sorted(calls.take()) == ["'a'", "'b'"]
     assert logged(caplog) == []
     assert [*once(do.succeed, "ab", journal=path)] == ["result of 'a'", "result of 'b'"]
@@ -276,7 +283,7 @@ def test_another_version_runs_everything_again_and_other_code_warns(
         "the handler (now `tests.support.handlers.succeed`) has changed since some of these results were made"
         in warning
     )
-    assert "redo='changed-code' (--redo changed-code), or a new version=, runs them again" in warning
+    assert "Rerun(redo='changed-code') (--redo changed-code), or a new version=, runs them again" in warning
 
 
 @pytest.mark.slow
@@ -286,18 +293,21 @@ def test_what_has_ended_runs_again_by_the_users_word(way: Callable[..., Any], pa
     expected = {None: 0, "failed": 0, "changed-code": 0, "all": 2}
     assert len([*again()]) == len(calls.take()) == 2
     for redo, count in expected.items():
-        assert len([*again(redo=redo)]) == 2
+        assert len([*again(rerun=mpqueue.Rerun(redo=redo))]) == 2
         assert len(calls.take()) == count, redo
     other = partial(way, do.succeed, "ab", concurrency=1, journal=path, job_id="job")
-    assert [*other(redo="changed-code")] == ["a", "b"]
+    assert [*other(rerun=mpqueue.Rerun(redo="changed-code"))] == ["a", "b"]
     if way is mpqueue.map:
-        assert [*again(redo=[1], version="x")] == ["result of 'a'", "result of 'b'"]  # another version: all of it
+        assert [*again(rerun=mpqueue.Rerun(redo=[1], version="x"))] == [
+            "result of 'a'",
+            "result of 'b'",
+        ]  # another version: all of it
         calls.take()
-        again(redo=[1], version="x")
+        again(rerun=mpqueue.Rerun(redo=[1], version="x"))
         assert calls.take() == ["'b'"]
     else:
         with pytest.raises(ValueError, match="for a stream"):
-            again(redo=[1])
+            again(rerun=mpqueue.Rerun(redo=[1]))
 
 
 def test_an_item_whose_key_is_another_runs_again(path: Path, calls: Calls, tmp_path: Path) -> None:
@@ -305,15 +315,19 @@ def test_an_item_whose_key_is_another_runs_again(path: Path, calls: Calls, tmp_p
     for file in files:
         file.write_text("one")
     for _ in range(2):
-        assert len([*once(calls, files, journal=path, key=mpqueue.content_key)]) == 2
+        assert len([*once(calls, files, journal=path, rerun=mpqueue.Rerun(key=mpqueue.content_key))]) == 2
     assert len(calls.take()) == 2
     files[0].write_text("two")
-    assert len([*once(calls, files, journal=path, key=mpqueue.content_key)]) == 2
+    assert len([*once(calls, files, journal=path, rerun=mpqueue.Rerun(key=mpqueue.content_key))]) == 2
     assert calls.take() == [repr(files[0])]
     files[1].unlink()
-    found = outcomes(once(calls, files, journal=path, key=mpqueue.content_key))
+    found = outcomes(once(calls, files, journal=path, rerun=mpqueue.Rerun(key=mpqueue.content_key)))
     assert found[0] == f"result of {files[0]!r}"
     assert found[1].startswith("FileNotFoundError: [Errno 2] the key of item 1")
+
+
+def text_or_number(item: str) -> Any:
+    return 5 if item == "b" else "5"
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------
@@ -329,7 +343,11 @@ def test_an_item_whose_key_is_another_runs_again(path: Path, calls: Calls, tmp_p
         ),
         ([{"id": "a"}, {"name": "b"}], {}, r'items\[1\]: expected an "id" key, as the first item has'),
         ([{"id": "a"}, {"id": do.Unpicklable()}], {}, "use ids that have one"),
-        (["a", "b"], {"key": lambda item: 5 if item == "b" else "5"}, "bytes or a str, got 5 for item 1"),
+        (
+            ["a", "b"],
+            {"rerun": mpqueue.Rerun(key=text_or_number)},
+            "bytes or a str, got 5 for item 1",
+        ),
     ],
 )
 def test_an_item_that_can_not_be_known_again_is_refused_in_its_place(
@@ -343,7 +361,9 @@ def test_an_item_that_can_not_be_known_again_is_refused_in_its_place(
 
 
 def test_a_key_that_raises_stop_iteration_does_not_end_the_loop_silently(path: Path) -> None:
-    results = once(do.succeed, "ab", journal=path, key=lambda item: item if item == "a" else next(iter(())))
+    results = once(
+        do.succeed, "ab", journal=path, rerun=mpqueue.Rerun(key=lambda item: item if item == "a" else next(iter(())))
+    )
     assert next(results) == "a"
     with pytest.raises(RuntimeError, match="raised StopIteration"):
         next(results)
@@ -357,7 +377,7 @@ def test_a_list_and_a_stream_do_not_take_each_others_place(path: Path) -> None:
     with pytest.raises(TypeError, match="job_id"):
         mpqueue.imap(do.succeed, "ab", journal=path, job_id=5)  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="key"):
-        mpqueue.imap(do.succeed, "ab", journal=path, key=5)  # type: ignore[call-overload]
+        mpqueue.imap(do.succeed, "ab", journal=path, rerun=mpqueue.Rerun(key=5))  # type: ignore[arg-type]
     assert outcomes(once(do.only("b", do.fail), "ab", journal=path))[0] == "a"
     with JobQueue(1, journal=path) as queue:
         for refused in (queue.create_job, queue.plan_job):
@@ -408,8 +428,8 @@ def make(item: dict[str, Any]) -> Any:
 
 def test_results_that_count_no_more_are_pruned(path: Path, calls: Calls) -> None:
     big = ["x" * 300_000, "y", "z"]
-    assert len([*once(calls, big, journal=path, version="1")]) == 3
-    assert len([*once(calls, "z", journal=path, version="2")]) == 1
+    assert len([*once(calls, big, journal=path, rerun=mpqueue.Rerun(version="1"))]) == 3
+    assert len([*once(calls, "z", journal=path, rerun=mpqueue.Rerun(version="2"))]) == 1
     calls.take()
     with JobQueue(1, journal=path) as queue:
         assert len(values_of(path)) == 1
@@ -418,7 +438,7 @@ def test_results_that_count_no_more_are_pruned(path: Path, calls: Calls) -> None
         assert queue.prune().items == 2
         assert queue.prune().items == 0
     assert counts(path)[1:] == (1, 0, 1)
-    assert len([*once(calls, big, journal=path, version="2")]) == 3
+    assert len([*once(calls, big, journal=path, rerun=mpqueue.Rerun(version="2"))]) == 3
     assert len(calls.take()) == 2
     assert counts(path)[1:] == (3, 0, 3)
 

@@ -453,7 +453,7 @@ ENUMERATIONS = """
         sys.path.append(Name.FOLDER)
         with JobQueue(Number.ONE, journal="run.db", resources={Name.GPU: Number.ONE}, max_retries=0) as queue:
             uses = {Name.GPU: Number.ONE}
-            job = queue.run([1], work, id=Name.JOB, seed=Number.ONE, uses=uses, version=Name.JOB)
+            job = queue.run([1], work, id=Name.JOB, seed=Number.ONE, uses=uses, rerun=mpqueue.Rerun(version=Name.JOB))
             assert job is queue.load_job(Name.JOB)
         with JobQueue(1, max_retries=0) as queue:
             stage = queue.run_stages([1], [Stage(work, name=Name.STAGE)], id=Name.JOB, seed=Number.ONE)

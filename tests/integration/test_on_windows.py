@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mpqueue import ItemTimeoutError, JobQueue, JournalError, WorkerCrashedError
+from mpqueue import ItemTimeoutError, JobQueue, JournalError, Rerun, WorkerCrashedError
 from tests.support import handlers as do
 from tests.support.command_line import main
 from tests.support.length import long
@@ -317,7 +317,7 @@ def test_a_journal_with_a_literal_path_is_the_same_as_without(tmp_path: Path) ->
         queue.run([1, 2], do.succeed, id="job")
     for name in (f"\\\\?\\{path}", path):
         with JobQueue(1, journal=name) as queue:
-            assert queue.run([1, 2], do.fail, id="job", update=True).results == [1, 2]
+            assert queue.run([1, 2], do.fail, id="job", rerun=Rerun(update=True)).results == [1, 2]
 
 
 @pytest.mark.parametrize("path", [r"\\server\share\run.db", r"\\?\UNC\server\share\run.db"])

@@ -302,7 +302,7 @@ def test_nothing_is_lost_if_the_program_ends_before_a_maker_runs_again(path: Pat
         queue.cancel("j", kill=True)
     hidden.touch()
     with JobQueue(1, journal=path) as queue:
-        job = queue.create_job("j", [], work, open=True, redo=[1] if why == "redo" else None)
+        job = queue.create_job("j", [], work, open=True, rerun=mpqueue.Rerun(redo=[1] if why == "redo" else None))
         assert (job.completed, job.total) == (0, 3 if why == "redo" else 1)
     hidden.unlink()
     gate.open()
@@ -374,7 +374,7 @@ def test_failed_items_run_again_in_whatever_way_they_are_told(
     calls.take()
     assert finish(path, calls, [5, 2]).failed == 1
     assert calls.take() == []
-    assert finish(path, calls, [5, 2], redo="failed").failed == 1
+    assert finish(path, calls, [5, 2], rerun=mpqueue.Rerun(redo="failed")).failed == 1
     assert calls.take() == ["5"]
     with queue_of(path) as queue:
         assert queue.retry_failed("j").result().failed == 1
@@ -387,13 +387,12 @@ def test_failed_items_run_again_in_whatever_way_they_are_told(
 
 
 def test_a_version_and_redo_all_begin_anew(path: Path, calls: Calls) -> None:
-    finish(path, calls, [3], version="1")
-    again: tuple[dict[str, Any], ...] = {"version": "2"}, {"version": "2", "redo": "all"}
-    for options in again:
+    finish(path, calls, [3], rerun=mpqueue.Rerun(version="1"))
+    for rerun in mpqueue.Rerun(version="2"), mpqueue.Rerun(version="2", redo="all"):
         calls.take()
-        assert finish(path, calls, [3], **options).results == [3, 1, 2, 1, 1]
+        assert finish(path, calls, [3], rerun=rerun).results == [3, 1, 2, 1, 1]
         assert len(calls.take()) == 5
-    assert finish(path, calls, [3], version="2").total == 5
+    assert finish(path, calls, [3], rerun=mpqueue.Rerun(version="2")).total == 5
     assert calls.take() == []
 
 
@@ -405,27 +404,27 @@ def follow(page: dict[str, str]) -> str:
     return page["id"]
 
 
-@pytest.mark.parametrize("options", [{"version": "2"}, {"redo": "all"}])
-def test_a_job_that_begins_anew_takes_its_ids_from_its_new_items(path: Path, options: dict[str, Any]) -> None:
-    finish(path, str, ["x", "y"], version="1")
-    crawl = finish(path, follow, [{"id": "/"}, {"id": "/a"}], **options)
+@pytest.mark.parametrize("rerun", [mpqueue.Rerun(version="2"), mpqueue.Rerun(redo="all")])
+def test_a_job_that_begins_anew_takes_its_ids_from_its_new_items(path: Path, rerun: mpqueue.Rerun) -> None:
+    finish(path, str, ["x", "y"], rerun=mpqueue.Rerun(version="1"))
+    crawl = finish(path, follow, [{"id": "/"}, {"id": "/a"}], rerun=rerun)
     assert sorted(item.id for item in crawl.items) == ["/", "/a", "/b"]
-    plain = finish(path, str, ["x", "x"], version="3")
+    plain = finish(path, str, ["x", "x"], rerun=mpqueue.Rerun(version="3"))
     assert [item.id for item in plain.items] == [0, 1]
 
 
 def test_items_run_again_by_their_ids(path: Path, calls: Calls) -> None:
     finish(path, calls, [{"id": 1}])
     calls.take()
-    assert finish(path, calls, [{"id": 1}], redo=[2, 15]).completed == 15
+    assert finish(path, calls, [{"id": 1}], rerun=mpqueue.Rerun(redo=[2, 15])).completed == 15
     assert sorted(calls.take()) == ["15", "2"]
     with pytest.raises(ValueError, match="expected ids of the job's items, got 77"):
-        finish(path, calls, [{"id": 1}], redo=[77])
+        finish(path, calls, [{"id": 1}], rerun=mpqueue.Rerun(redo=[77]))
     finish(path, calls, [3], "values")
     with pytest.raises(
         ValueError, match="expected 'failed', 'changed-code' or 'all' for an open job whose items have no"
     ):
-        finish(path, calls, [3], "values", redo=[0])
+        finish(path, calls, [3], "values", rerun=mpqueue.Rerun(redo=[0]))
 
 
 def test_what_an_open_job_has_not_is_refused_and_nothing_is_changed(path: Path, calls: Calls) -> None:
@@ -434,9 +433,9 @@ def test_what_an_open_job_has_not_is_refused_and_nothing_is_changed(path: Path, 
     anything: Any = None
     with queue_of(path) as queue:
         anything = queue
-        for options in ({"update": True}, {"key": str}):
+        for rerun in (mpqueue.Rerun(update=True), mpqueue.Rerun(key=str)):
             with pytest.raises(ValueError, match="expected none for an open job"):
-                anything.create_job("j", [3], calls, open=True, **options)
+                anything.create_job("j", [3], calls, open=True, rerun=rerun)
         with pytest.raises(ValueError, match="expected a job with a list of items to plan, got an open one"):
             anything.plan_job("j", [3], calls, open=True)
         assert anything.plan_job("k", [3], calls, open=False).to_run == 1
@@ -444,7 +443,7 @@ def test_what_an_open_job_has_not_is_refused_and_nothing_is_changed(path: Path, 
             with pytest.raises(JournalMismatchError, match="expected a job with a list of items, got an open one"):
                 refused("j", [3], calls)
         with pytest.raises(JournalMismatchError, match="has changed since 5 of these results were made"):
-            queue.create_job("j", [3], do.succeed, open=True, strict=True)
+            queue.create_job("j", [3], do.succeed, open=True, rerun=mpqueue.Rerun(strict=True))
         with pytest.raises(TypeError, match="items\\[0\\]"):
             queue.create_job("j", [{"id": threading.Lock()}], calls, open=True)
     assert path.read_bytes() == before
@@ -524,7 +523,7 @@ def test_damaged_items_are_refused_and_damaged_ends_run_again(path: Path, calls:
                 queue.run(["a"], do.succeed, id="bystander")
         if told:
             assert "items of an open job: expected it as it was written, got something" in told
-            assert finish(path, calls, [3, 1], redo="all").total == 6
+            assert finish(path, calls, [3, 1], rerun=mpqueue.Rerun(redo="all")).total == 6
             refused += 1
         else:
             assert finish(path, calls, [3, 1]).total == 6

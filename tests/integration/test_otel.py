@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
-from mpqueue import JobQueue, RetryPolicy, current_item, otel
+from mpqueue import JobQueue, Rerun, RetryPolicy, current_item, otel
 from tests.support import handlers as do
 from tests.support.waiting import Gate, wait_until
 
@@ -285,11 +285,11 @@ def test_what_earlier_programs_did_is_not_counted(tmp_path: Path, caplog: pytest
     assert told.metric("mpqueue.retries") == {None: 0}
     queue, told = queue_told()
     with queue:
-        queue.run(range(14), handler, id="job", update=True)
+        queue.run(range(14), handler, id="job", rerun=Rerun(update=True))
     assert told.metric("mpqueue.items") == {"completed": 4, "failed": 0}
     queue, told = queue_told()
     with queue:
-        queue.run(range(14), handler, id="job", update=True)
+        queue.run(range(14), handler, id="job", rerun=Rerun(update=True))
     assert told.metric("mpqueue.items") == {"completed": 0, "failed": 0}
     assert told.spans("mpqueue.job") == []
     assert not [record for record in caplog.records if record.levelname == "ERROR"]

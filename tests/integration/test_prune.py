@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from mpqueue import JobNotFoundError, JobQueue, JobStateError, JournalError
+from mpqueue import JobNotFoundError, JobQueue, JobStateError, JournalError, Rerun
 from tests.support import handlers as do
 from tests.support.command_line import main
 from tests.support.disk import Disk
@@ -73,7 +73,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A journal with two jobs, of the first of which two items are gone."""
     path = tmp_path_factory.mktemp("made") / "run.db"
     run(path)
-    run(path, ITEMS[1:-1], update=True)
+    run(path, ITEMS[1:-1], rerun=Rerun(update=True))
     run(path, ["a", "b", "big"], "other")
     return path
 
@@ -98,7 +98,9 @@ def test_rows_become_few_what_is_gone_goes_and_all_else_is_as_before(path: Path)
     again = prune(path)
     assert (again.jobs, again.items) == (0, 0)
     assert run(path, ITEMS[1:-1]) == [], "nothing is gone any more"
-    assert run(path, [*ITEMS, "new"], update=True) == ["big 1", "big 2", "new"], "what has come back runs again"
+    assert run(path, [*ITEMS, "new"], rerun=Rerun(update=True)) == ["big 1", "big 2", "new"], (
+        "what has come back runs again"
+    )
     assert run(path, ["a", "b", "big"], "other") == []
 
 
@@ -109,7 +111,7 @@ def test_what_is_gone_stays_where_that_was_asked_for_and_only_the_named_job_is_p
     with opened(path) as connection:
         assert connection.execute("SELECT count(*) FROM files").fetchone() == (3,)
     assert rows(path) < count - len(ITEMS) + 4
-    assert run(path, ITEMS, update=True) == []
+    assert run(path, ITEMS, rerun=Rerun(update=True)) == []
 
 
 def test_jobs_that_ended_long_ago_are_removed_and_no_others(path: Path, tmp_path: Path) -> None:
@@ -157,7 +159,7 @@ def test_a_wrong_call_is_refused(path: Path) -> None:
     with JobQueue(1, journal=path) as queue:
         with pytest.raises(JobNotFoundError, match="'nobody'"):
             queue.prune("nobody")
-        for arguments in ({"older_than": -1}, {"gone": 1}, {"job_id": 3}, {"older_than": "30d"}):
+        for arguments in ({"older_than": -1}, {"gone": 1}, {"job_id": 3}, {"older_than": "soon"}):
             with pytest.raises((TypeError, ValueError), match="expected"):
                 queue.prune(**arguments)
 
@@ -301,7 +303,7 @@ def test_a_kill_at_any_step_loses_nothing(path: Path, auto_vacuum: str, tmp_path
         assert after["job"] == before["job"]
         assert after.get("other") in (None, before["other"])
         if step % 40 == 0:
-            assert run(copy, ITEMS[1:-1], update=True) == []
+            assert run(copy, ITEMS[1:-1], rerun=Rerun(update=True)) == []
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mpqueue import Job, JobQueue, RetryPolicy, current_item
+from mpqueue import Job, JobQueue, Rerun, RetryPolicy, current_item
 from mpqueue.backends import ExecutorBackend
 from tests.support.spinning import HEAVINESS, Heavy, spin
 from tests.support.waiting import Gate
@@ -245,7 +245,7 @@ def test_a_run_is_compared_with_the_last_one_of_the_job_in_the_journal(tmp_path:
     with JobQueue(1, journal=journal) as queue:  # says so again, without running anything
         queue.run(range(3), spin_a_little, id="job")
     with JobQueue(1, journal=journal) as queue:
-        again = queue.run(range(3), spin_a_little, id="job", redo="all")
+        again = queue.run(range(3), spin_a_little, id="job", rerun=Rerun(redo="all"))
     ran, found = figures(first), figures(again)
     assert ran.past is None
     assert found.past == (first.started_at, first.duration, ran.sums.cpu, 3)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mpqueue import ItemCancelledError, ItemStatus, JobQueue, JobStateError, RetryPolicy
+from mpqueue import ItemCancelledError, ItemStatus, JobQueue, JobStateError, Rerun, RetryPolicy
 from mpqueue.events import ITEM_RETRY
 from tests.support import handlers as do
 from tests.support.recorder import Recorder
@@ -112,6 +112,6 @@ def test_a_journal_keeps_them_cancelled_and_they_can_be_retried(tmp_path: Path) 
         assert (statuses(job), job.failed) == (["failed", "completed", "completed", "completed"], 1)
     with JobQueue(1, journal=path, max_retries=0) as queue:
         assert statuses(queue.load_job("job")) == ["failed", "completed", "completed", "completed"]
-        job = queue.create_job("job", items, do.succeed, redo="failed")
+        job = queue.create_job("job", items, do.succeed, rerun=Rerun(redo="failed"))
         queue.start(job).result()
         assert (statuses(job), job.failed) == (["completed"] * 4, 0)

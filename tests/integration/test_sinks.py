@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from mpqueue import Job, JobQueue, JobStateError, JobStatus, RetryPolicy, SinkError, WorkerStartError, sinks
+from mpqueue import Job, JobQueue, JobStateError, JobStatus, Rerun, RetryPolicy, SinkError, WorkerStartError, sinks
 from mpqueue.testing import InlinePool
 from tests.support import handlers as do
 from tests.support.command_line import main
@@ -418,17 +418,19 @@ def test_a_journal_has_the_results_of_a_sinks_job_and_none_that_are_discarded(tm
         assert isinstance(job.results, sinks.FileSink)
         none = queue.run(range(1, 50), halve, id="none", results="discard")
         assert none.completed == 49
-        with pytest.raises(JobStateError, match="redo='failed', replace=True and a new sink"):
+        with pytest.raises(JobStateError, match="replace=True and a new sink"):
             queue.retry_failed("job")
         again = Rows()
-        queue.run(range(50), halve, id="job", redo="failed", replace=True, results=again)  # as the error says
+        queue.run(
+            range(50), halve, id="job", rerun=Rerun(redo="failed"), replace=True, results=again
+        )  # as the error says
         assert len(again.rows) == 50
     with JobQueue(2, retry=NEVER, journal=journal) as queue:
         assert queue.load_job("job").results[4] == 25.0
         with pytest.raises(JobStateError, match="got one of which 49 are discarded"):
             _ = queue.load_job("none").results
         rows = Rows(in_order=True)
-        job = queue.run(range(60), halve, id="job", results=rows, update=True, redo="failed")
+        job = queue.run(range(60), halve, id="job", results=rows, rerun=Rerun(update=True, redo="failed"))
         assert (job.completed, job.failed) == (59, 1)
         assert [row["id"] for row in rows.rows] == [*range(60)]
         assert [row["result"] for row in rows.rows[1:]] == [100 / item for item in range(1, 60)]
@@ -461,7 +463,7 @@ def test_an_item_whose_result_was_discarded_is_done_and_runs_again_for_a_job_tha
         return [{"id": n, "n": n, "fixed": str(fixed)} for n in range(count)]
 
     def run(results: Any, count: int, **options: Any) -> Job:
-        options |= {} if is_open else {"update": True}
+        options = {"rerun": Rerun(update=not is_open), **options}
         with JobQueue(2, retry=NEVER, journal=journal) as queue:
             queue.create_job("job", items(count), name_if_fixed, open=is_open, results=results, **options)  # type: ignore[call-overload]
             run = queue.start("job")
@@ -483,7 +485,10 @@ def test_an_item_whose_result_was_discarded_is_done_and_runs_again_for_a_job_tha
             assert [texts[n] == "<unreadable here: it was discarded>" for n in range(len(texts))] == lacking
             return ["gone" if lacks else item.result for item, lacks in zip(job.items, lacking, strict=True)]
 
-    assert (run("discard", 5).completed, run("discard", 5, redo=[2]).completed) == (4, 4)
+    assert (run("discard", 5).completed, run("discard", 5, rerun=Rerun(redo=[2], update=not is_open)).completed) == (
+        4,
+        4,
+    )
     assert shown() == ["gone", "gone", "gone", None, "gone"]
     assert [item.attempts for item in run("discard", 6).items] == [1] * 6
     fixed.touch()

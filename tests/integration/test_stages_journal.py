@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import mpqueue.sinks
-from mpqueue import JobQueue, JournalError, JournalMismatchError, StageError
+from mpqueue import JobQueue, JournalError, JournalMismatchError, Rerun, StageError
 from tests.support.command_line import main
 from tests.support.length import IS_LONG
 from tests.support.programs import WAS_KILLED, run_program
@@ -179,7 +179,7 @@ def test_a_stage_s_code_is_the_job_s(tmp_path: Path, caplog: pytest.LogCaptureFi
         queue.run_stages([4, 2], others, id="numbers")
     assert "stage 'text_of' (now" in caplog.text
     with JobQueue(1, journal=journal) as queue:
-        job = queue.run_stages([4, 2], others, id="numbers", redo="all")
+        job = queue.run_stages([4, 2], others, id="numbers", rerun=Rerun(redo="all"))
         assert job.results == ["8", "4"]
         with pytest.raises(JournalMismatchError, match="expected a job with one handler, got one with stages"):
             queue.create_job("numbers", [4, 2], str, replace=True)
@@ -193,7 +193,7 @@ def test_inputs_may_change(tmp_path: Path) -> None:
     with JobQueue(1, journal=journal) as queue:
         with pytest.raises(JournalMismatchError, match="update=True"):
             queue.run_stages([2, 7], stages, id="numbers")
-        assert queue.run_stages([2, 7], stages, id="numbers", update=True).results == ["4", "14"]
+        assert queue.run_stages([2, 7], stages, id="numbers", rerun=Rerun(update=True)).results == ["4", "14"]
     assert calls(tmp_path) == {4: 1, 2: 1, 7: 1}
 
 
@@ -204,7 +204,7 @@ def test_random_numbers_are_those_of_the_input(tmp_path: Path) -> None:
     drawn: list[Any] = []
     for inputs in ([1, 2], [2, 1]):
         with JobQueue(1, journal=tmp_path / "run.db") as queue:
-            job = queue.run_stages(inputs, [str, draw], id="numbers", update=True, redo="all", seed=7)
+            job = queue.run_stages(inputs, [str, draw], id="numbers", rerun=Rerun(update=True, redo="all"), seed=7)
             drawn.append(dict(zip(inputs, job.results, strict=True)))
     assert drawn[0] == drawn[1]
 

@@ -88,7 +88,8 @@ class History:
         taken = chance.choice([None, chance.randrange(len(items) + 1)])
         with contextlib.closing(
             mpqueue.imap(self.call, iter(items), backend=InlinePool(), journal=self.path, job_id="job", max_retries=0,
-                         version=version, redo=redo, on_error="collect", buffersize=chance.choice([None, 3]))
+                         rerun=mpqueue.Rerun(version=version, redo=redo), on_error="collect",
+                         buffersize=chance.choice([None, 3]))
         ) as results:  # fmt: skip
             for number, (key, item) in enumerate(zip(keys, items, strict=True)):
                 if number == taken:

@@ -16,7 +16,17 @@ from typing import Any
 
 import pytest
 
-from mpqueue import Job, JobExistsError, JobNotFoundError, JobQueue, JobRun, JobStateError, JobStatus, QueueClosedError
+from mpqueue import (
+    Job,
+    JobExistsError,
+    JobNotFoundError,
+    JobQueue,
+    JobRun,
+    JobStateError,
+    JobStatus,
+    QueueClosedError,
+    Rerun,
+)
 from mpqueue.backends import LokyBackend
 from mpqueue.testing import InlinePool
 from tests.support import handlers as do
@@ -153,7 +163,7 @@ def test_a_job_that_is_just_being_created_is_cleared_only_where_the_journal_has_
     for expected in (JobNotFoundError, JobStateError):
         asked, may_go_on = threading.Event(), threading.Event()
         with JobQueue(1, journal=tmp_path / "run.db") as queue, ThreadPoolExecutor(1) as executor:
-            creating = executor.submit(queue.create_job, "job", [1, 2], do.double, key=key)
+            creating = executor.submit(queue.create_job, "job", [1, 2], do.double, rerun=Rerun(key=key))
             assert asked.wait(300)
             with pytest.raises(expected):
                 queue.clear_job("job")
@@ -218,9 +228,9 @@ def test_failed_items_of_a_job_that_is_just_being_created_are_not_retried(tmp_pa
 
     asked, may_go_on = threading.Event(), threading.Event()
     with JobQueue(1, journal=tmp_path / "run.db", max_retries=0) as queue:
-        queue.run([1, 2], do.only(1, do.fail), id="job", key=str)
+        queue.run([1, 2], do.only(1, do.fail), id="job", rerun=Rerun(key=str))
     with JobQueue(1, journal=tmp_path / "run.db", max_retries=0) as queue, ThreadPoolExecutor(1) as executor:
-        creating = executor.submit(queue.create_job, "job", [1, 2], do.only(1, do.fail), key=key)
+        creating = executor.submit(queue.create_job, "job", [1, 2], do.only(1, do.fail), rerun=Rerun(key=key))
         assert asked.wait(300)
         with pytest.raises(JobStateError, match="to retry failed items, got one that is being created"):
             queue.retry_failed("job")
@@ -239,7 +249,7 @@ def journal_with_a_gone_item(tmp_path: Path) -> Path:
     path = tmp_path / "run.db"
     for names in ("abc", "ab"):
         with JobQueue(1, journal=path) as queue:
-            queue.run(_items(*names), do.succeed, id="job", update=True)
+            queue.run(_items(*names), do.succeed, id="job", rerun=Rerun(update=True))
     return path
 
 
@@ -252,14 +262,14 @@ def test_a_job_that_is_created_while_it_is_pruned_runs_items_again_that_come_bac
                 2,
                 [
                     queue.prune,
-                    lambda: queue.create_job("job", _items(*"abc"), do.succeed, update=True),
+                    lambda: queue.create_job("job", _items(*"abc"), do.succeed, rerun=Rerun(update=True)),
                 ],
             )
             assert job.completed == 3 - pruned.items
             assert queue.start("job").result(300).results == _items(*"abc")
         with JobQueue(1, journal=journal_with_a_gone_item) as queue:
             assert queue.load_job("job").results == _items(*"abc")
-            queue.run(_items(*"ab"), do.succeed, id="job", update=True)
+            queue.run(_items(*"ab"), do.succeed, id="job", rerun=Rerun(update=True))
 
 
 def test_a_job_that_is_just_being_created_is_not_pruned(journal_with_a_gone_item: Path) -> None:
@@ -270,7 +280,9 @@ def test_a_job_that_is_just_being_created_is_not_pruned(journal_with_a_gone_item
 
     asked, may_go_on = threading.Event(), threading.Event()
     with JobQueue(1, journal=journal_with_a_gone_item) as queue, ThreadPoolExecutor(1) as executor:
-        creating = executor.submit(queue.create_job, "job", _items(*"abc"), do.succeed, update=True, key=key)
+        creating = executor.submit(
+            queue.create_job, "job", _items(*"abc"), do.succeed, rerun=Rerun(update=True, key=key)
+        )
         assert asked.wait(300)
         pruned = queue.prune(older_than=0)
         assert (pruned.jobs, pruned.items) == (0, 0)
@@ -307,9 +319,11 @@ def _close_for_a_key(queue: JobQueue, item: object) -> str:
 
 
 CLOSED_DURING: dict[str, Callable[[JobQueue], object]] = {
-    "create_job": lambda queue: queue.create_job("new", [1], do.succeed, key=partial(_close_for_a_key, queue)),
+    "create_job": lambda queue: queue.create_job(
+        "new", [1], do.succeed, rerun=Rerun(key=partial(_close_for_a_key, queue))
+    ),
     "replace": lambda queue: queue.create_job(
-        "job", [1], do.fail, replace=True, update=True, key=partial(_close_for_a_key, queue)
+        "job", [1], do.fail, replace=True, rerun=Rerun(update=True, key=partial(_close_for_a_key, queue))
     ),
     "retry_failed": lambda queue: queue.retry_failed("job"),
 }

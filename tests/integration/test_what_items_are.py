@@ -150,7 +150,7 @@ def test_an_item_without_identity_is_never_called_unchanged(
         items = [odd(1)[0], odd(2)[1]]
         assert queue.plan_job("job", items, price).changed == ("b",)
         assert not logged(caplog)
-        job = queue.create_job("job", items, price, update=update)
+        job = queue.create_job("job", items, price, rerun=mpqueue.Rerun(update=update))
         assert job.completed == 1
         assert queue.start("job").result().results == [1, 2]
     (warning,) = logged(caplog)

@@ -41,6 +41,10 @@ def last(item: str) -> str:
     return f"last: {item}"
 
 
+#: Options as that version had them.
+of_then: dict[str, Any] = {"update": True}
+
+
 def write(path: str) -> None:
     """Lists, one of which has changed, an open job, a stream that came in another order, and stages."""
     with JobQueue(1, journal=path) as queue:
@@ -48,7 +52,7 @@ def write(path: str) -> None:
         queue.run([*MANY, BIG], show, id="many")
     with JobQueue(1, journal=path) as queue:
         changed = [{**item, "v": 1} if item["id"] % 7 == 0 else item for item in MANY[:600]]
-        queue.run([{"id": "new", "v": 0}, *changed[::-1], BIG], show, id="many", update=True)
+        queue.run([{"id": "new", "v": 0}, *changed[::-1], BIG], show, id="many", **of_then)
         job = queue.create_job("open", VALUES, grow, open=True)
         run = queue.start(job.id)
         queue.seal(job.id)

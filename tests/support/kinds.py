@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,8 +31,9 @@ def _outcomes(job: Job[Any, Any], items: Sequence[Any]) -> list[Any]:
 
 
 def _run_list(handler: Callable[[Any], Any], items: Sequence[Any], path: Path, **options: Any) -> list[Any]:
+    rerun = dataclasses.replace(options.pop("rerun", mpqueue.Rerun()), update=True)
     with queue_of(path) as queue:
-        return _outcomes(queue.run(items, handler, id=JOB, update=True, **options), items)
+        return _outcomes(queue.run(items, handler, id=JOB, rerun=rerun, **options), items)
 
 
 def _run_open(handler: Callable[[Any], Any], items: Sequence[Any], path: Path, **options: Any) -> list[Any]:

@@ -112,10 +112,13 @@ async def check_coroutines(run: JobRun[Photo, str]) -> None:
 
 
 def check_jobs(queue: JobQueue) -> None:
-    assert_type(queue.plan_job("a", PHOTOS, describe, key=path_of, redo="failed"), JobPlan)
-    assert_type(queue.create_job("a", PHOTOS, describe, update=True, key=path_of, redo=["a"]), Job[Photo, str])
-    assert_type(mpqueue.map(describe, PHOTOS, update=True, key=path_of, version="2"), list[str])
-    job = queue.create_job("a", PHOTOS, describe, max_retries=0, priority=1, version="2")
+    assert_type(queue.plan_job("a", PHOTOS, describe, rerun=mpqueue.Rerun(key=path_of, redo="failed")), JobPlan)
+    assert_type(
+        queue.create_job("a", PHOTOS, describe, rerun=mpqueue.Rerun(update=True, key=path_of, redo=["a"])),
+        Job[Photo, str],
+    )
+    assert_type(mpqueue.map(describe, PHOTOS, rerun=mpqueue.Rerun(update=True, key=path_of, version="2")), list[str])
+    job = queue.create_job("a", PHOTOS, describe, max_retries=0, priority=1, rerun=mpqueue.Rerun(version="2"))
     assert_type(job, Job[Photo, str])
     assert_type(job.results, list[str | None])
     assert_type(job.items[0], JobItem[Photo, str])

@@ -94,3 +94,19 @@ def test_a_text_that_is_no_time_is_refused(wrong: str) -> None:
 def test_what_an_option_was_called_before_says_what_it_is_called_now() -> None:
     with pytest.raises(TypeError, match=r'create_job\(\) has no cpus= any more: say uses={"cpu": \.\.\.}'):
         read(GivenOptions, At.JOB, "create_job", {"cpus": 2})
+
+
+def test_a_rerun_is_checked_and_needs_a_journal() -> None:
+    with pytest.raises(TypeError, match=r"map\(\) has no update= any more: say rerun=Rerun\(update=\.\.\.\)"):
+        mpqueue.map(abs, [1], update=True)  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match=r"Rerun\(\) got an unexpected keyword argument 'upate'; did you mean update\?"):
+        mpqueue.Rerun(upate=True)  # type: ignore[call-arg]
+    with pytest.raises(ValueError, match="redo: expected one of 'failed'"):
+        mpqueue.Rerun(redo="some")
+    with pytest.raises(ValueError, match="rerun: expected a journal as well, which records earlier runs"):
+        mpqueue.map(abs, [1], rerun=mpqueue.Rerun(redo="all"))
+    with mpqueue.JobQueue(1) as queue:
+        with pytest.raises(TypeError, match="rerun: expected a Rerun, such as"):
+            queue.create_job("job", [1], abs, rerun=True)  # type: ignore[call-overload]
+        with pytest.raises(ValueError, match="rerun: expected a journal as well"):
+            queue.create_job("job", [1], abs, rerun=mpqueue.Rerun(update=True))

@@ -1,4 +1,4 @@
-"""`file_key` and `content_key`: in which state a file is, for ``create_job(key=)``."""
+"""`file_key` and `content_key`: in which state a file is, for ``Rerun(key=)``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
 
 def file_key(path: Path) -> str:
-    """The size of a file and the time of its last change (in ns): for ``create_job(key=mpqueue.file_key)``.
+    """The size of a file and the time of its last change (in ns): for ``Rerun(key=mpqueue.file_key)``.
 
     Costs one look at the file system, about 2 us on a local disk; the file is not read. A tool that changes a file and
     puts its size and its time back goes unnoticed: `content_key` notices. Raises OSError for a file that is not there,
@@ -22,7 +22,7 @@ def file_key(path: Path) -> str:
 
 
 def content_key(path: Path) -> bytes:
-    """The BLAKE2b digest of a file's content: for ``create_job(key=mpqueue.content_key)``.
+    """The BLAKE2b digest of a file's content: for ``Rerun(key=mpqueue.content_key)``.
 
     Reads the whole file, about 1 s for each GB. Raises OSError for a file that can't be read, TypeError for what is no
     path.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class JobPlan:
-    """What `JobQueue.create_job` with ``update=True`` would find. Each field but the last two has items' ids.
+    """What `JobQueue.create_job` with ``Rerun(update=True)`` would find. Each field but the last two has items' ids.
 
     ``same`` are recorded, and as they were; ``failed`` are those of them that failed for good, which do not run again
     by themselves. ``changed`` would run again, ``new`` for the first time. ``gone`` are recorded, and are not among the

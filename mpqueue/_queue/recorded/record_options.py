@@ -1,11 +1,13 @@
-"""`RecordOptions`: how a job and what a journal has of it go together, by its user's word."""
+"""`Rerun`: how a job and what a journal has of it go together, by its user's word."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from mpqueue._options import GivenOptions
+from mpqueue._call_checks import names_options
+from mpqueue._options import check_bool, check_text
 from mpqueue.errors import shown
 
 if TYPE_CHECKING:
@@ -17,8 +19,43 @@ REDO = ("failed", "changed-code", "all")
 Redo = str | Collection[Hashable] | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rerun:
+    """What a later run of the program does with a job that the journal has: ``create_job(rerun=Rerun(update=True))``.
+
+    With ``update`` the job's items may be others than those that were recorded: new ones run, changed ones run again,
+    ones that are gone do not count until they come back. Without it such items are refused. ``key(item)`` says in which
+    state an item is, as bytes or a str: an item with another key has changed (`file_key`, `content_key`); without it,
+    one that has an id and another value. With another ``version`` of the handler than the recorded one everything runs
+    again. Without one there is a warning if the handler's code has changed since results were made, with ``strict`` a
+    `JournalMismatchError`. ``redo`` runs again what has ended: ``"failed"`` items, those whose results other code has
+    made (``"changed-code"``), ``"all"``, or the items of these ids.
+
+    Raises TypeError or ValueError. Where there is no journal, so does the call that is given it.
+    """
+
+    update: bool = False
+    key: Key | None = None
+    version: str | None = None
+    redo: Redo = None
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        check_bool("update", self.update)
+        key: object = self.key
+        if key is not None and not callable(key):
+            raise TypeError(f"key: expected a function of an item, got {shown(key)} of type {type(key).__name__}")
+        if self.version is not None:
+            object.__setattr__(self, "version", check_text("version", self.version))
+        check_redo(self.redo)
+        check_bool("strict", self.strict)
+
+
+Rerun.__init__ = names_options("Rerun")(Rerun.__init__)  # type: ignore[method-assign]
+
+
 class RecordOptions(NamedTuple):
-    """See `create_job`."""
+    """See `Rerun`."""
 
     strict: bool = False
     update: bool = False
@@ -29,9 +66,21 @@ class RecordOptions(NamedTuple):
     names_one: bool = True
 
 
-def record_options(asked: GivenOptions) -> RecordOptions:
-    """What was asked for. Raises TypeError or ValueError."""
-    return RecordOptions(asked.strict, asked.update, asked.key, asked.version, check_redo(asked.redo))
+def record_options(rerun: object, *, has_journal: bool = True) -> RecordOptions:
+    """The same. Raises TypeError for anything else, ValueError where there is no journal."""
+    if rerun is None:
+        return RecordOptions()
+    if not isinstance(rerun, Rerun):
+        raise TypeError(
+            f"rerun: expected a Rerun, such as mpqueue.Rerun(update=True), got {shown(rerun)} of type "
+            f"{type(rerun).__name__}"
+        )
+    if not has_journal:
+        raise ValueError(
+            f"rerun: expected a journal as well, which records earlier runs, got {rerun} without one; pass journal= to "
+            "the queue, or to map and imap"
+        )
+    return RecordOptions(rerun.strict, rerun.update, rerun.key, rerun.version, rerun.redo)
 
 
 def check_redo(redo: object) -> Redo:
@@ -43,6 +92,16 @@ def check_redo(redo: object) -> Redo:
     if not isinstance(redo, Collection):
         raise TypeError(f"redo: expected one of {', '.join(map(repr, REDO))}, or a list of ids, got {shown(redo)}")
     return redo
+
+
+def check_stream_record(options: RecordOptions) -> None:
+    """Raise ValueError for what a stream has not: its items come later, and may be any."""
+    if options.update:
+        raise ValueError("update: expected False for a stream, which takes whatever items come, got True")
+    if options.redo not in (None, *REDO):
+        raise ValueError(
+            f"redo: expected {', '.join(map(repr, REDO[:-1]))} or {REDO[-1]!r} for a stream, got {shown(options.redo)}"
+        )
 
 
 def check_open_record(options: RecordOptions) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mpqueue._parent.journal.matching import Match
 
 #: What can be done about changed code.
-WAYS = "redo='changed-code' (--redo changed-code), or a new version=, runs them again"
+WAYS = "Rerun(redo='changed-code') (--redo changed-code), or a new version=, runs them again"
 #: What happens without that.
 NOT_AGAIN = "what is done is not done again"
 
@@ -172,7 +172,7 @@ class MadeBy:
         was = "was" if count == "1" else "were"
         return (
             f"whether the code has changed since {count} of these results {was} made can't be known: {why}; "
-            f"{NOT_AGAIN}; redo='all' runs everything again"
+            f"{NOT_AGAIN}; Rerun(redo='all') runs everything again"
         )
 
 
@@ -265,7 +265,7 @@ def _object(case: Case, change: str, *, is_other_seed: bool) -> tuple[str, list[
     if not changes:
         return "", []
     if case.options.strict:
-        return f"{case.where}: {changes}; with strict=True that is refused, and nothing was changed{ways}", []
+        return f"{case.where}: {changes}; with Rerun(strict=True) that is refused, and nothing was changed{ways}", []
     return "", [f"{case.where}: {changes}; {NOT_AGAIN}{ways}"]
 
 
@@ -370,7 +370,7 @@ def decide(case: Case, terms: Terms, match: Match, found: Found) -> Plan:
     recorded, made, options = case.recorded, case.made, case.options
     if not (options.update or match.is_same):
         return Plan(found.status, f"{case.where}: expected the items that it was recorded with, got others: {match}; "
-                    "update=True runs those; nothing was changed")  # fmt: skip
+                    "Rerun(update=True) runs those; nothing was changed")  # fmt: skip
     plan = Plan(bytearray(found.status), terms.refused, [*terms.warnings])
     plan.unknown += [index for index in match.unknown if found.status[index] in (COMPLETED, FAILED)]
     plan.put(match.changed, CHANGED)
