@@ -1,4 +1,4 @@
-"""`python -m benchmarks.timed`: what it costs that each job is timed, and what `trace` and `profile` add. Needs Linux.
+"""`python -m benchmarks.timed`: what it costs that each job is timed, and what `profile` adds. Needs Linux.
 
 The same workers run the same items in four ways, which take turns: with the times left out, as it is, with a trace,
 and with a profile. What counts is the CPU time of the program and its workers, which other programs disturb least; each
@@ -19,7 +19,7 @@ from benchmarks.handlers import burn, echo
 from mpqueue import JobQueue
 
 #: Each way, and the one with which it is compared.
-WAYS = {"none": None, "timed": "none", "traced": "timed", "profiled": "timed"}
+WAYS = {"none": None, "timed": "none", "profiled": "timed"}
 
 
 #: Turns of a loop that take about 20 ms.
@@ -82,7 +82,7 @@ class Workers:
         """CPU seconds an item."""
         before = self._cpu()
         setup = leave_times_out if way == "none" else take_times
-        job = self._queue.run(items, handler, setup=setup, trace=way == "traced", profile=way == "profiled")
+        job = self._queue.run(items, handler, setup=setup, profile=way == "profiled")
         spent = self._cpu() - before
         assert job.completed == len(items)
         timed = job.report().figures.sums.reports

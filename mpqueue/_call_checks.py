@@ -68,6 +68,7 @@ _INSTEAD = {
 _FORMER = {
     "cpus": ("uses", 'uses={"cpu": ...}'),
     "memory": ("uses", 'uses={"memory": ...}'),
+    "trace": ("profile", "profile=True, which includes it"),
     **{name: ("rerun", f"rerun=Rerun({name}=...)") for name in ("update", "key", "version", "redo", "strict")},
 }
 

@@ -44,7 +44,6 @@ class JobKeywords(TypedDict, total=False):
     capture_output: bool
     max_failures: int | None
     deadline: float | str | None
-    trace: bool
     profile: bool
     concurrency: Concurrency
     max_retries: int | None
@@ -68,7 +67,6 @@ class RunKeywords(TypedDict, total=False):
     max_failures: int | None
     deadline: float | str | None
     max_waiting: int | None
-    trace: bool
     profile: bool
     concurrency: Concurrency
     max_retries: int | None
@@ -105,7 +103,6 @@ class StagesKeywords(TypedDict, total=False):
     priority: int
     max_failures: int | None
     deadline: float | str | None
-    trace: bool
     profile: bool
     seed: int | None
     results: Results

@@ -174,8 +174,9 @@ class WhileRunning:
     max_waiting: int | None = option(
         None, At.JOB | At.STAGE, "How many items may wait for a worker, of an open job or in a stage.", POSITIVE
     )
-    trace: bool = option(False, _JOBS, "Keep the times of each chunk for `Job.trace`, however many there are.", YES_NO)
-    profile: bool = option(False, _JOBS, "Sample where handlers are, to the line, for `Job.profile`.", YES_NO)
+    profile: bool = option(
+        False, _JOBS, "Sample where handlers are, and keep each chunk's times: `Job.profile`, `Job.trace`.", YES_NO
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

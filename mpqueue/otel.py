@@ -63,7 +63,7 @@ def instrument(
     on Linux 30 us, and 0.1 us for a thousand items of jobs that run; between two looks they cost nothing.
 
     Each run of a job is a span ``mpqueue.job``, a child of ``context`` (None: of what is current now); with ``chunks``
-    it has a span ``mpqueue.chunk`` for each chunk of items, at most 2,000 (``create_job(trace=True)``: all). They are
+    it has a span ``mpqueue.chunk`` for each chunk of items, at most 2,000 (``create_job(profile=True)``: all). They are
     made on the listener thread, when the job starts and when it has ended. What earlier programs did of a job, as its
     journal has it, is not counted, and a job of which nothing is left to do makes no span.
     """

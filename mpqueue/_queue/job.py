@@ -196,8 +196,8 @@ class Job(WithDefaults, Generic[T_co, R_co]):
     def trace(self, path: str | os.PathLike[str]) -> Path:
         """Write its run as a trace, to be opened in https://ui.perfetto.dev or chrome://tracing. Returns its path.
 
-        With ``create_job(trace=True)`` it has each chunk and item; else chunks, of long jobs some merged into one. The
-        file is there when it is whole. Raises ValueError for a job that was never started, or not by this program.
+        With ``create_job(profile=True)`` it has each chunk and item; else chunks, of long jobs some merged into one.
+        The file is there when it is whole. Raises ValueError for a job that was never started, or not by this program.
         """
         from mpqueue._report.job_report import save_trace  # which few programs need
 

@@ -323,9 +323,9 @@ class JobQueue(SafeEmitter):
         ``capture_output``, what each item writes to stdout and stderr is kept as ``item.stdout`` and ``item.stderr``,
         instead of being shown. ``seed``, a whole number from 0 up, makes ``current_item().rng`` give
         the same numbers each time; None: others each time, and ``job.seed`` says which.
-        ``trace`` keeps the times of each single chunk for `Job.trace`, where else those of long jobs are merged.
         With ``profile`` each worker looks up to a hundred times a second where the handler is, to the line, for
-        `Job.profile` and the report.
+        `Job.profile` and the report; and the times of each single chunk are kept for `Job.trace`, where else those of
+        long jobs are merged.
 
         ``label`` chooses what each item is called where people see it, see `JobItem.label`: a function of the item, or
         the key or attribute of the item that names it. It is called in this process when an item is shown; where it
@@ -676,7 +676,7 @@ class JobQueue(SafeEmitter):
         for progress and reports; it keeps no results. To pause or cancel one of them does it to all.
 
         ``progress`` is as in `start`, a line for each stage. ``priority``, ``seed``, ``max_failures``, ``deadline``,
-        ``trace``, ``profile``, ``results`` and ``label`` are as in `create_job`, for the whole: a sink gets a row for
+        ``profile``, ``results`` and ``label`` are as in `create_job`, for the whole: a sink gets a row for
         each input. Failed items do not raise. Where the wait is interrupted (Ctrl-C), all is cancelled, running items
         are ended, and the interruption goes on.
 

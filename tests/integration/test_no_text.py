@@ -211,7 +211,7 @@ def test_every_export_and_the_report_can_be_written(tmp_path: Path) -> None:
         with JobQueue(1, max_retries=0, journal="run\udcff.db") as queue:
             queue.run(items(), no_text, id="job\udcff")
         with JobQueue(1, max_retries=0) as queue:
-            job = queue.run(items(), no_text, id="job\udcff\x1b[2J", trace=True)
+            job = queue.run(items(), no_text, id="job\udcff\x1b[2J", profile=True)
             print(job.report())
         with JobQueue(1, max_retries=0, journal="run\udcff.db") as queue:
             kept = queue.get_job("job\udcff")

@@ -267,7 +267,7 @@ def test_the_parts_are_the_whole_where_an_executor_chooses_the_worker() -> None:
 
 def test_a_traced_job_has_each_item_in_its_trace(tmp_path: Path) -> None:
     with JobQueue(2) as queue:
-        job = queue.run([{"id": f"item-{number}"} for number in range(30)], lambda item: spin(0.01), trace=True)
+        job = queue.run([{"id": f"item-{number}"} for number in range(30)], lambda item: spin(0.01), profile=True)
     path = job.trace(tmp_path / "trace.json")
     events = json.loads(path.read_text())["traceEvents"]
     named = {event["name"].removeprefix("item ") for event in events if event["ph"] == "X" and event["pid"] == 1}
@@ -275,7 +275,7 @@ def test_a_traced_job_has_each_item_in_its_trace(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["trace.json"]
 
 
-@pytest.mark.parametrize("trace", ["yes", 1, None])
-def test_trace_is_true_or_false(trace: Any) -> None:
-    with JobQueue(1) as queue, pytest.raises(TypeError, match="trace: expected True or False, got"):
-        queue.create_job("job", [1], abs, trace=trace)
+@pytest.mark.parametrize("profile", ["yes", 1, None])
+def test_profile_is_true_or_false(profile: Any) -> None:
+    with JobQueue(1) as queue, pytest.raises(TypeError, match="profile: expected True or False, got"):
+        queue.create_job("job", [1], abs, profile=profile)

@@ -285,7 +285,7 @@ def trace_of(book: JobBook) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("traced", [False, True])
 def test_the_trace_has_the_form_that_perfetto_reads(traced: bool) -> None:
-    events = trace_of(told(HOSTILE, trace=traced))
+    events = trace_of(told(HOSTILE, profile=traced))
     slices: dict[tuple[int, int], list[tuple[float, float]]] = defaultdict(list)
     for event in events:
         assert event["ph"] in PHASES
@@ -328,7 +328,7 @@ def test_the_trace_tells_what_happened_when() -> None:
 
 
 def test_with_trace_the_handler_s_slice_has_its_items() -> None:
-    names = [event["name"] for event in trace_of(told(trace=True)) if event["ph"] == "X" and event["tid"] == 0]
+    names = [event["name"] for event in trace_of(told(profile=True)) if event["ph"] == "X" and event["tid"] == 0]
     at = names.index("handler")
     assert names[at : at + 3] == ["handler", "item 0", "2 items from 1"]
 

@@ -146,7 +146,7 @@ def test_a_new_run_begins_anew() -> None:
 @pytest.mark.parametrize("traced", [False, True])
 def test_a_long_job_keeps_few_rows_and_the_sums_stay_exact(traced: bool) -> None:
     count = 5 * MOST_ROWS // 2
-    run = Run(range(count), lanes=3, trace=traced)
+    run = Run(range(count), lanes=3, profile=traced)
     for number in range(count):
         run.chunk(number, number + 0.5, lane=number % 3, unpacking=0.125, size=7)
     timings = run.end(count).timings

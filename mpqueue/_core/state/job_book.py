@@ -120,7 +120,7 @@ class JobBook:
     def __post_init__(self) -> None:
         self.order_by(self.costs)
         self.sizer = ChunkSizer(self.options.chunksize)
-        self.timings = Timings(traced=self.options.trace)
+        self.timings = Timings(traced=self.options.profile)
 
     def order_by(self, costs: Sequence[float] | None) -> None:
         """Its items go out in the order of falling costs (None: in their own). Before it is started, by its maker."""

@@ -73,7 +73,7 @@ def make_pipeline(
     overall = dataclasses.replace(checks.job_options(queue, asked, count_cores=cores), retry=RetryPolicy(max_retries=0))
     own = [_read(name, stage) for name, stage in named]
     job_options, needs = [], []
-    shared = {one: getattr(overall, one) for one in ("priority", "trace", "profile")}
+    shared = {one: getattr(overall, one) for one in ("priority", "profile")}
     for place, ((name, _), of_it) in enumerate(zip(named, own, strict=True)):
         with _in_stage(name):
             each = checks.job_options(queue, of_it, count_cores=cores)
