@@ -32,7 +32,7 @@ except ImportError as error:
 from mpqueue._core.state.item_table import Failure
 from mpqueue._dropin.call_stream import CallStream
 from mpqueue._dropin.executor_errors import ExecutorCrashedError, error_of
-from mpqueue._dropin.lent_queues import SharedPool
+from mpqueue._dropin.lent_queues import SharedPool, WarmQueue
 from mpqueue._dropin.map_options import DROPIN_RETRY, pool_options
 from mpqueue._engines.loky.loky_backend import LokyBackend
 from mpqueue._options import JobOptions
@@ -92,7 +92,8 @@ class MPQueueBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         )
         self._policy = CRASH_RETRY if max_retries is None and retry is None else given.retry
         self._timeout = given.timeout
-        self._workers: _Workers | None = None
+        self._calls: CallStream | None = None  #: of the `Parallel` call, on a queue that is lent to it
+        self._lent: WarmQueue | None = None
         self.parallel: Any = None  #: the `Parallel` that it is for
         super().__init__(**options)
 
@@ -119,7 +120,7 @@ class MPQueueBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         workers = self.effective_n_jobs(n_jobs)
         if workers == 1:
             raise FallbackToBackend(SequentialBackend(nesting_level=self.nesting_level))
-        if self._workers is not None and parallel is not self.parallel:
+        if self._calls is not None and parallel is not self.parallel:
             raise FallbackToBackend(self._another())  # all calls under one `parallel_config` are given this one
         self.parallel = parallel
         self._release(kill=False)
@@ -131,14 +132,24 @@ class MPQueueBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
             options.get("initializer"),
             options.get("initargs", ()),
         )
-        self._workers = _Workers(pool, workers, self._policy, self._timeout)
+        self._lent = WarmQueue(workers, pool)
+        job = JobOptions(self._policy, self._timeout, max_lanes=workers)
+        self._calls = CallStream(self._lent.queue, _error_of, job)
         return workers
 
     def submit(self, func: Any, callback: Callable[[Future[Any]], object] | None = None) -> Future[Any]:
-        """Have a batch of calls made."""
-        if self._workers is None:
+        """A future for a batch of calls; the callback is called on the queue's listener thread."""
+        if self._calls is None:
             raise RuntimeError("the Parallel call that this belongs to has ended")
-        return self._workers.submit(func, callback)
+        if isinstance(func, BatchedCalls):
+            functions = [function for function, _, _ in func.items]
+            if all(function is functions[0] for function in functions):  # else they have their classes in common
+                functions = _functions.pack_all(functions)
+            func.items = [(function, *rest) for function, (_, *rest) in zip(functions, func.items, strict=True)]
+        (future,) = self._calls.submit([Call(run_batch, (func,), {})])
+        if callback is not None:
+            future.add_done_callback(callback)
+        return future
 
     def retrieve_result_callback(self, out: Future[Any]) -> Any:
         """What a batch returned, or raises what it raised."""
@@ -168,48 +179,19 @@ class MPQueueBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         )
 
     def _release(self, *, kill: bool) -> None:
-        workers, self._workers = self._workers, None
-        if workers is not None:
-            workers.end(kill=kill)
+        """No more batches will come; with ``kill`` those that are left are cancelled, what runs is ended."""
+        calls, self._calls = self._calls, None
+        lent, self._lent = self._lent, None
+        if calls is not None:
+            calls.kill() if kill else calls.seal()
+        if lent is not None:
+            lent.end(kill=kill)
 
 
 def _remake(
     policy: RetryPolicy, timeout: float | None, nesting_level: int | None, threads: int | None
 ) -> MPQueueBackend:
     return MPQueueBackend(retry=policy, timeout=timeout, nesting_level=nesting_level, inner_max_num_threads=threads)
-
-
-class _Workers:
-    """One `Parallel` call's stream on a warm queue."""
-
-    def __init__(self, pool: SharedPool, workers: int, policy: RetryPolicy, timeout: float | None) -> None:
-        self._pool = pool
-        self._queue = pool.borrow(workers)
-        try:
-            self._calls = CallStream(self._queue, _error_of, JobOptions(policy, timeout, max_lanes=workers))
-        except BaseException:
-            self._pool.give_back(self._queue)
-            raise
-
-    def submit(self, batch: Any, callback: Callable[[Future[Any]], object] | None) -> Future[Any]:
-        """A future for the batch; the callback is called on the queue's listener thread."""
-        if isinstance(batch, BatchedCalls):
-            functions = [function for function, _, _ in batch.items]
-            if all(function is functions[0] for function in functions):  # else they have their classes in common
-                functions = _functions.pack_all(functions)
-            batch.items = [(function, *rest) for function, (_, *rest) in zip(functions, batch.items, strict=True)]
-        (future,) = self._calls.submit([Call(run_batch, (batch,), {})])
-        if callback is not None:
-            future.add_done_callback(callback)
-        return future
-
-    def end(self, *, kill: bool) -> None:
-        """No more batches will come; with ``kill`` those that are left are cancelled, what runs is ended."""
-        if kill:
-            self._calls.kill()
-        else:
-            self._calls.seal()
-        self._pool.give_back(self._queue)
 
 
 def _error_of(failure: Failure) -> BaseException:

@@ -4,7 +4,8 @@
 
 Outcomes are taken by the coordinator's thread where that runs no code of users', else by the queue's listener thread;
 those of a `CallBlock`, the calls of one `Executor.map`, by its consumer, which spares what a future each would cost.
-It holds its queue alive, and is held by the queue's coordinator, until the stream has ended.
+The first call opens the stream. From then until the stream has ended, it is held by the queue's coordinator, and holds
+its queue alive.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from mpqueue._dropin.stream_results import Arrivals
 from mpqueue._options import JobOptions
 from mpqueue._output.progress import Showing
 from mpqueue._parent.surroundings.replies import SafeEvent, SafeFuture
-from mpqueue._queue.growing.stream import open_stream
+from mpqueue._queue.growing.stream import Stream, open_stream
 from mpqueue._queue.job_queue import JobQueue
 from mpqueue._queue.run import Ended
 from mpqueue._wire.pickling.packed_functions import FunctionPacker
@@ -76,58 +77,76 @@ class CallStream:
     ) -> None:
         self._queue = queue
         self._error_of = error_of
+        self._options = options
+        self._showing = showing
         self._after_logs = after_logs
         engine = queue._host.engine
         self._functions = functions or FunctionPacker(share_globals=engine.has_initializer, script=engine.script)
         self._receivers: dict[int, Receiver] = {}
         self._blocks: list[CallBlock[Any]] = []
-        self._lock = threading.Lock()  #: held by the thread that adds calls
+        self._lock = threading.RLock()  #: held by the thread that adds calls; a garbage collection may seal it there
+        self._is_open = False
+        self._stream: Stream  #: once it is open
         self._is_over = False  #: no outcome comes any more
         self.ended = SafeEvent()  #: set when the stream has ended and all calls are settled
-        self.on_end: Callable[[], object] = lambda: None  #: called then, on the listener thread
-        self._stream = open_stream(queue, run_call, self._on_ended, options, showing=showing)
 
     def submit(self, calls: Sequence[Call]) -> list[CallFuture[Any]]:
         """Have these calls made; does not wait."""
-        return self.submit_for([CallFuture[Any](self) for _ in calls], calls)
+        futures: list[CallFuture[Any]] = [CallFuture(self) for _ in calls]
+        self.submit_for(futures, calls)
+        return futures
 
-    def submit_for(self, receivers: list[ReceiverT], calls: Sequence[Call]) -> list[ReceiverT]:
-        """Have these calls made for these receivers; does not wait. Returns the receivers."""
+    def submit_for(self, receivers: Sequence[Receiver], calls: Sequence[Call]) -> None:
+        """Have these calls made for these receivers; does not wait."""
         functions = self._functions.pack_all([call.function for call in calls])
         packed = [Call(function, call.args, call.kwargs) for function, call in zip(functions, calls, strict=True)]
-
-        def expect(indices: range) -> None:
-            for index, receiver in zip(indices, receivers, strict=True):
+        with self._lock:
+            # First: they may end as soon as they are added.
+            for index, receiver in enumerate(receivers, self._next_index()):
                 receiver._index = index
                 self._receivers[index] = receiver
-
-        self._add(packed, expect)
-        return receivers
+            self._stream.add(packed)
+        if self._is_over:  # meanwhile
+            self.give_up_rest()
 
     def submit_block(self, function: Callable[..., R], arguments: Sequence[tuple[Any, ...]]) -> CallBlock[R]:
         """Have the function called with each of these arguments; does not wait."""
         (packed,) = self._functions.pack_all([function])
-        block = CallBlock[R](self, len(arguments))
-
-        def expect(indices: range) -> None:
-            block._begin(indices)
-            self._blocks.append(block)
-
-        if arguments:
-            self._add([Call(packed, args, {}) for args in arguments], expect)
+        calls = [Call(packed, args, {}) for args in arguments]
+        with self._lock:
+            first = self._next_index()
+            block: CallBlock[R] = CallBlock(self, range(first, first + len(calls)))
+            if calls:
+                self._blocks.append(block)  # first, as above
+                self._stream.add(calls)
+        if self._is_over:
+            self.give_up_rest()
         return block
 
-    def _add(self, calls: Sequence[Call], expect: Callable[[range], None]) -> None:
-        with self._lock:
-            if self._is_over and self._stream.fault is not None:
-                raise self._stream.fault
-            first = self._stream.next_index
-            while self._blocks and self._blocks[-1].indices.stop > first:
-                self._blocks.pop()  # an interruption came before its calls were added
-            expect(range(first, first + len(calls)))  # before they can end
-            self._stream.add(calls)
-        if self._is_over:  # meanwhile
-            self.give_up_rest()
+    def _next_index(self) -> int:
+        """The index of the call that is added next, under the lock. The first one opens the stream."""
+        self.check_open()
+        if not self._is_open:
+            self._stream = self._open()
+            self._is_open = True
+        elif self._is_over and self._stream.fault is not None:
+            raise self._stream.fault
+        index = self._stream.next_index
+        while self._blocks and self._blocks[-1].indices.stop > index:
+            self._blocks.pop()  # an interruption came before its calls were added
+        return index
+
+    def check_open(self) -> None:
+        """Raise where no more calls are taken."""
+
+    def _open(self) -> Stream:
+        """Open the stream, under the lock."""
+        return open_stream(self._queue, run_call, self._on_ended, self._options, showing=self._showing)
+
+    @property
+    def _going(self) -> Stream | None:
+        """The stream, unless it was not opened, or has ended."""
+        return self._stream if self._is_open and not self.ended.is_set() else None
 
     def is_running(self, receiver: Receiver) -> bool:
         """True while a worker runs the call."""
@@ -141,14 +160,16 @@ class CallStream:
 
     def drop_later(self, indices: Sequence[int]) -> None:
         """Cancel those of these calls that no worker has. Does not wait: callable from a garbage collection."""
-        if indices and not self.ended.is_set():
+        if indices and (stream := self._going) is not None:
             with contextlib.suppress(QueueClosedError):  # ended meanwhile, or the parent's, and this is a fork
-                self._stream.drop_later(indices)
+                stream.drop_later(indices)
 
     def drop_waiting(self) -> None:
         """Cancel all calls that no worker has."""
+        if (stream := self._going) is None:
+            return
         with self._lock:  # else some may be expected that the stream has not got
-            count = self._stream.next_index
+            count = stream.next_index
             receivers = [one for one in list(self._receivers.values()) if one._index < count]
             blocks = [one.indices for one in self._blocks if one.indices.stop <= count]
         self.drop(receivers)
@@ -157,11 +178,15 @@ class CallStream:
 
     def seal(self) -> None:
         """No more calls will come: the stream ends with the last one. Callable from a garbage collection."""
-        self._stream.seal()
+        if (stream := self._going) is not None:
+            with contextlib.suppress(QueueClosedError):  # as above
+                stream.seal()
 
     def kill(self) -> None:
         """End the stream at once: no call starts any more, what runs is ended, all futures are cancelled."""
-        self._stream.cancel(kill=True)
+        if (stream := self._going) is not None:
+            with contextlib.suppress(QueueClosedError):  # as above
+                stream.cancel(kill=True)
 
     def check_waiting_allowed(self) -> None:
         """Raise RuntimeError where waiting for a future would be waiting for oneself."""
@@ -185,8 +210,8 @@ class CallStream:
 
     def _settle(self, indices: Sequence[int]) -> deque[_Settled]:
         """Settle these calls; returns those whose receivers have callbacks, to be settled on the listener thread."""
-        loud = deque[_Settled]()
-        if (block := self._block_of(indices)) is not None:
+        loud: deque[_Settled] = deque()
+        if self._blocks and (block := self._block_of(indices)) is not None:
             if block._put(indices):
                 self._blocks.remove(block)
             return loud
@@ -217,8 +242,6 @@ class CallStream:
 
     def _block_of(self, indices: Sequence[int]) -> CallBlock[Any] | None:
         """The block that all of these are in; None where there is none."""
-        if not self._blocks:
-            return None
         lo, hi = min(indices), max(indices)
         return next((block for block in tuple(self._blocks) if lo in block.indices and hi in block.indices), None)
 
@@ -245,11 +268,10 @@ class CallStream:
         self._is_over = True
         self.give_up_rest()
         self.ended.set()
-        self.on_end()
 
     def give_up_rest(self) -> None:
         """The stream has ended: what has no outcome now will never have one."""
-        fault = self._stream.fault
+        fault = self._stream.fault if self._is_open else None
         for index in list(self._receivers):
             receiver = self._receivers.pop(index, None)
             if receiver is None:  # another thread was quicker
@@ -343,13 +365,13 @@ class CallFuture(SafeFuture[R]):
 class CallBlock(Generic[R]):
     """The calls of one `Executor.map`, whose results are taken in order. One consumer at a time."""
 
-    def __init__(self, owner: CallStream, count: int) -> None:
+    def __init__(self, owner: CallStream, indices: range) -> None:
+        self.indices = indices
         self._owner = owner
-        self._missing = count  #: calls without an outcome
-        self._left = count  #: outcomes that were not taken
-        self._arrivals = Arrivals(ordered=True)
+        self._missing = len(indices)  #: calls without an outcome
+        self._left = len(indices)  #: outcomes that were not taken
+        self._arrivals = Arrivals(ordered=True, first=indices.start)
         self._fault: InternalError | None = None
-        self.indices = range(count)
 
     def results(self, time_left: Callable[[], float | None]) -> Iterator[R]:
         """The results in order. Raises what a call raised in its place, TimeoutError where no time is left.
@@ -383,10 +405,6 @@ class CallBlock(Generic[R]):
             self._owner.free_later(self._arrivals)
 
     # -- for the stream --------------------------------------------------------------------------------------
-
-    def _begin(self, indices: range) -> None:
-        self.indices = indices
-        self._arrivals = Arrivals(ordered=True, first=indices.start)
 
     def _put(self, indices: Sequence[int]) -> bool:
         """These calls have ended. True where they were the last."""

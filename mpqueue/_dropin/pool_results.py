@@ -103,7 +103,7 @@ class AsyncResult(standard.ApplyResult[T]):
     def _settle(self, callback: Callback | None) -> None:
         pool = self._pool
         if callback and pool is not None:
-            pool._tell(partial(self._call_back, callback))
+            pool._queue._host.tell(partial(self._call_back, callback))
         else:
             self._finish()
 
@@ -149,7 +149,7 @@ class MapResult(AsyncResult[list[T]], standard.MapResult[T]):
         run._end_bar()
         run._await_last_call(timeout)
         if pool is not None:
-            pool._await_told()
+            pool._queue._host.await_told()
         if runs_loop() or not run._last_call_comes:
             self._run = self._spoke = None
 

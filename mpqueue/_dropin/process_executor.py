@@ -7,7 +7,6 @@ the program each let what was submitted end first, and then end the workers.
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
 import functools
 import itertools
 import operator
@@ -21,7 +20,7 @@ from types import TracebackType
 from typing import Any, NoReturn, ParamSpec, TypeVar, overload
 
 from mpqueue._call_checks import names_options
-from mpqueue._dropin.call_stream import CallBlock, CallFuture, CallStream
+from mpqueue._dropin.call_stream import CallFuture, CallStream
 from mpqueue._dropin.executor_errors import error_of
 from mpqueue._dropin.map_options import pool_options
 from mpqueue._options import JobOptions
@@ -31,9 +30,9 @@ from mpqueue._parent.surroundings.clock import SystemClock
 from mpqueue._parent.surroundings.interpreter_exit import on_exit
 from mpqueue._parent.surroundings.replies import SafeEvent
 from mpqueue._queue.choosing import choose_backend, script_for
+from mpqueue._queue.growing.stream import Stream
 from mpqueue._queue.job_queue import JobQueue
 from mpqueue._worker.handlers.called import Call
-from mpqueue.errors import QueueClosedError
 from mpqueue.retry import RetryPolicy
 
 P = ParamSpec("P")
@@ -88,9 +87,9 @@ class Executor(concurrent.futures.Executor):
         )
         self._max_workers = self._queue.concurrency  # other libraries look at it, in the standard library's
         self._max_retries = options.retry.max_retries  # an `ExecutorBackend` looks at it
-        self._life = _Life(self._queue, options, Showing(progress))
-        self._finalizer = weakref.finalize(self, self._life.abandon)
-        self._finalizer.atexit = False  # the life has its own hook
+        self._calls = _Calls(self._queue, options, Showing(progress))
+        self._finalizer = weakref.finalize(self, self._calls.abandon)
+        self._finalizer.atexit = False  # the calls have their own hook
 
     @overload
     def submit(self, fn: Callable[P, NoReturn], /, *args: P.args, **kwargs: P.kwargs) -> CallFuture[Any]: ...
@@ -102,7 +101,7 @@ class Executor(concurrent.futures.Executor):
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> CallFuture[R]: ...
     def submit(self, fn: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> CallFuture[Any]:
         """Have ``fn(*args, **kwargs)`` called in a worker. Raises RuntimeError after `shutdown`."""
-        (future,) = self._life.submit([Call(fn, args, kwargs)])
+        (future,) = self._calls.submit([Call(fn, args, kwargs)])
         return future
 
     @overload
@@ -162,13 +161,13 @@ class Executor(concurrent.futures.Executor):
         calls = zip(*iterables, strict=False)
         as_here = getattr(self.submit, "__func__", None) is Executor.submit
         if as_here and buffersize is None:
-            return self._life.submit_block(fn, calls).results(time_left)
+            return self._calls.submit_block(fn, self._calls.read(calls)).results(time_left)
         submitted: Iterator[Future[Any]] = (
             self.submit(fn, *args) for args in calls
         )  # with calls to come: keeps `self`
         if as_here:
-            first = itertools.islice(calls, buffersize)
-            futures: deque[Future[Any]] = deque(self._life.submit(Call(fn, args, {}) for args in first))
+            first = self._calls.read(itertools.islice(calls, buffersize))
+            futures: deque[Future[Any]] = deque(self._calls.submit([Call(fn, args, {}) for args in first]))
         else:  # a subclass's: it gets all calls, as the standard library's does
             futures = deque(itertools.islice(submitted, buffersize))
         return _results(futures, submitted, time_left)
@@ -179,17 +178,17 @@ class Executor(concurrent.futures.Executor):
         With ``wait`` return after that. With ``cancel_futures`` the calls that no worker has are cancelled. In a
         done-callback it does not wait.
         """
-        self._life.seal()
+        self._calls.end()
         if cancel_futures:
-            self._life.drop_waiting()
+            self._calls.drop_waiting()
         if wait:
-            self._life.wait()
+            self._calls.wait()
 
     def kill_workers(self) -> None:
         """End everything at once: what waits and what runs is cancelled, the workers are killed."""
-        self._life.seal()
-        self._life.kill()
-        self._life.wait()
+        self._calls.end()
+        self._calls.kill()
+        self._calls.wait()
 
     terminate_workers = kill_workers
 
@@ -197,7 +196,7 @@ class Executor(concurrent.futures.Executor):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
         """Shut down and wait. Left by Ctrl-C, or interrupted meanwhile, end everything at once. Nothing in a fork."""
-        if self._life.is_fork:
+        if self._calls.is_fork:
             return None
         try:
             if kind is not None and issubclass(kind, KeyboardInterrupt):
@@ -205,7 +204,7 @@ class Executor(concurrent.futures.Executor):
             else:
                 self.shutdown(wait=True)
         except BaseException:
-            self._life.kill()
+            self._calls.kill()
             raise
         return None
 
@@ -245,108 +244,71 @@ def _take(futures: deque[Future[R]], timeout: float | None) -> R:
     return result
 
 
-class _Life:
-    """From the first call to the end of the workers. Held by its executor, and by the queue while calls are open.
+class _Calls(CallStream):
+    """All calls of an executor. Held by it, and by the queue while calls are open.
 
-    What ends it (a `shutdown`, the garbage collection, the interpreter's exit) seals the stream; when that has ended
+    What ends them (a `shutdown`, the garbage collection, the interpreter's exit) seals the stream; when that has ended
     the workers are ended, by one thread, which every `wait` waits for.
     """
 
     def __init__(self, queue: JobQueue, options: JobOptions, showing: Showing) -> None:
-        self._queue = queue
-        self._showing = showing
-        self._options = options
-        self._lock = threading.RLock()  # a garbage collection may end another executor's life while this one is locked
-        self._calls: CallStream | None = None
+        super().__init__(queue, error_of, options, showing=showing)
         self._refusal: str | None = None
         self._closing = False
         self._closed = SafeEvent()
         self._exiting = False
         self._take_back: Callable[[], None] = lambda: None
 
-    def submit(self, calls: Iterable[Call]) -> list[CallFuture[Any]]:
-        """Futures for these calls; the first ones start the workers."""
-        made = self._read(calls)
-        with self._lock:
-            return self._stream().submit(made)
-
-    def submit_block(self, fn: Callable[..., R], arguments: Iterable[tuple[Any, ...]]) -> CallBlock[R]:
-        """The same for calls of one function whose results are wanted in order."""
-        made = self._read(arguments)
-        with self._lock:
-            return self._stream().submit_block(fn, made)
-
-    def _read(self, calls: Iterable[T]) -> list[T]:
+    def read(self, calls: Iterable[T]) -> list[T]:
         """All of them. Not under the lock: an input is users' code, which may wait for another thread's `submit`."""
         made = []
         for call in calls:
-            self._check_open()  # nor is an endless input read for ever
+            self.check_open()  # nor is an endless input read for ever
             made.append(call)
         return made
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Raise RuntimeError after the end."""
         if self._refusal is not None:
             raise RuntimeError(f"cannot schedule new futures after {self._refusal}")
 
-    def _stream(self) -> CallStream:
-        self._check_open()
-        if self._calls is None:
-            self._calls = self._open()
-        return self._calls
-
-    def _open(self) -> CallStream:
-        calls = CallStream(self._queue, error_of, self._options, showing=self._showing)
-        calls.on_end = self._ended
+    def _open(self) -> Stream:
+        stream = super()._open()
         self._take_back = on_exit(self._exit)  # after the queue's own, so it is called before that
         if sys.version_info >= (3, 12):
             # No thread, and so no worker, starts once the main thread has ended: what is submitted last must run.
             self._queue._host.await_starts()
-        return calls
+        return stream
 
-    def seal(self) -> None:
-        """Nothing more is submitted."""
+    def end(self) -> None:
+        """Nothing more is submitted, and the workers end after the last call."""
         with self._lock:
-            self._refusal = self._refusal or "shutdown"
-            calls = self._calls
-        if calls is None:
+            self.abandon()
+        if not self._is_open:
             self._close()
-        elif not calls.ended.is_set():
-            calls.seal()
 
     def abandon(self) -> None:
         """The executor is no longer referenced. In a garbage collection: only posts."""
         self._refusal = self._refusal or "shutdown"
-        if self._calls is not None:
-            with contextlib.suppress(QueueClosedError):  # ended, or the parent's, and this is a fork
-                self._calls.seal()
-
-    def drop_waiting(self) -> None:
-        """Cancel all that no worker has."""
-        if self._calls is not None and not self._calls.ended.is_set():
-            self._calls.drop_waiting()
+        self.seal()
 
     @property
     def is_fork(self) -> bool:
         """True in a process that was forked off the one that made it."""
         return self._queue._host.engine.is_fork
 
-    def kill(self) -> None:
-        """End all calls at once."""
-        if self._calls is not None and not self._calls.ended.is_set():
-            self._calls.kill()
-
     def wait(self) -> None:
         """Until the workers are gone."""
         try:
             self._queue._host.check_waiting_allowed("executor.shutdown()")
-            if self._calls is not None:
+            if self._is_open:
                 self._queue._host.engine.coordinator().check_thread()
         except RuntimeError:  # in a done-callback, or a garbage collection on such a thread, which the end waits for
             return
         self._closed.wait()
 
-    def _ended(self) -> None:
-        """On the listener thread: no call is left."""
+    def _end(self) -> None:
+        super()._end()
         if not self._exiting:
             threading.Thread(target=self._close, name="mpqueue-executor-closer", daemon=True).start()
 
@@ -365,8 +327,7 @@ class _Life:
         """The interpreter exits: as `shutdown`, but no thread can be started any more."""
         self._exiting = True
         self._refusal = "interpreter shutdown"
-        if self._calls is not None:
-            self._calls.seal()
-            self._calls.ended.wait()
+        self.seal()
+        self.ended.wait()
         self._close()
         self._closed.wait()

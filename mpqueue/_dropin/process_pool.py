@@ -108,7 +108,6 @@ class Pool(standard.Pool):
         self._lock = threading.Lock()  #: guards the state, while something is started
         script = script_for(engine, starts_now=True)
         self._functions = FunctionPacker(share_globals=initializer is not None, script=script)
-        self._calls: CallStream | None = None
         self._maps: set[MapResult[Any]] = set()
         self._iterators: weakref.WeakSet[PoolIterator[Any]] = weakref.WeakSet()
         self._closer: threading.Thread | None = None
@@ -123,6 +122,8 @@ class Pool(standard.Pool):
             )
         except HandlerPicklingError as error:
             raise own_error(error) from None
+        options_of_calls = replace(self._options, seed=self._seeds.named("calls"))
+        self._calls = CallStream(self._queue, error_of, options_of_calls, functions=self._functions, after_logs=False)
         self._sends_handlers_whole = not engine.capabilities.shares_memory
         weakref.finalize(self, self._queue._host.abandon).atexit = False  # the queue has its own, earlier hook
         self._queue._host.want_workers(self._processes)
@@ -147,9 +148,8 @@ class Pool(standard.Pool):
         try:
             result.wait()
         except BaseException:  # Ctrl-C: it will never be asked for
-            if self._calls is not None:
-                with suppress(QueueClosedError):
-                    self._calls.drop([result], kill=True)
+            with suppress(QueueClosedError):
+                self._calls.drop([result], kill=True)
             raise
         return result.get()
 
@@ -169,9 +169,6 @@ class Pool(standard.Pool):
         result: AsyncResult[R] = AsyncResult(self, callback, error_callback)
         with self._lock:
             self._check_running()
-            if self._calls is None:
-                options = replace(self._options, seed=self._seeds.named("calls"))
-                self._calls = CallStream(self._queue, error_of, options, functions=self._functions, after_logs=False)
             self._calls.submit_for([result], [Call(func, args, kwds)])
         return result
 
@@ -336,8 +333,7 @@ class Pool(standard.Pool):
             if self._state != standard.RUN:
                 return
             self._state = standard.CLOSE
-            if self._calls is not None:
-                self._calls.seal()
+            self._calls.seal()
         if is_exiting():
             return
         self._closer = threading.Thread(target=self._queue.close, name="mpqueue-pool-closer", daemon=True)
@@ -353,8 +349,7 @@ class Pool(standard.Pool):
         for result in list(self._maps):
             if self._forget_map(result):
                 result._give_up()
-        if self._calls is not None:
-            self._calls.give_up_rest()
+        self._calls.give_up_rest()
 
     def join(self) -> None:
         """Wait until the pool has ended: after `close`, for all that it was given.
@@ -385,20 +380,6 @@ class Pool(standard.Pool):
     def _check_running(self) -> None:
         if self._state != standard.RUN:
             raise ValueError("Pool not running")
-
-    # -- for its own -----------------------------------------------------------------------------------------
-
-    def _tell(self, notice: Callable[[], None]) -> None:
-        """Have something done on the queue's listener thread."""
-        self._queue._host.tell(notice)
-
-    def _is_listener_here(self) -> bool:
-        """True on the queue's listener thread."""
-        return self._queue._host.engine.listeners.is_here
-
-    def _await_told(self) -> None:
-        """Wait until all records have been delivered."""
-        self._queue._host.await_told()
 
     # -- names that programs use although they are private ---------------------------------------------------
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -323,6 +323,34 @@ def test_map_that_is_closed_cancels_what_has_not_started(executor: Executor, tmp
     assert executor.submit(do.succeed, "bystander").result(TIMEOUT) == "bystander"
     executor.shutdown()
     assert len(gate.arrived()) < 2_000
+
+
+class Kept:
+    """A result that knows how many of them are in this process."""
+
+    alive: ClassVar[weakref.WeakSet[Kept]] = weakref.WeakSet()
+    made = 0
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        Kept.made += 1
+        Kept.alive.add(self)
+
+    def __reduce__(self) -> tuple[type[Kept], tuple[int]]:
+        return Kept, (self.number,)
+
+
+@pytest.mark.parametrize("taken", [0, 1])
+def test_results_of_a_map_that_are_not_taken_are_freed(executor: Executor, taken: int) -> None:
+    before = Kept.made
+    results = executor.map(Kept, range(40))
+    for _ in range(taken):
+        next(results)
+    if not taken:
+        wait_until(lambda: Kept.made == before + 40, what="the results to come")
+    del results
+    assert executor.submit(do.succeed, "bystander").result(TIMEOUT) == "bystander"
+    wait_until(lambda: not Kept.alive, what="the results to be freed")
 
 
 def call_on_the_coordinators_thread(call: Callable[[], object], executor: Executor) -> None:
