@@ -115,7 +115,7 @@ def _marked_tests() -> Iterator[tuple[str, list[ast.expr]]]:
 
 
 def table() -> str:
-    """The page: each promise with its tests, and when and where they run."""
+    """The page: each promise with its tests, and where they run besides."""
     tests, nights = held(), of_the_nights()
     lines = [
         "# Which tests hold each promise",
@@ -123,9 +123,9 @@ def table() -> str:
         "Made from the marks on the tests by `make held-promises`. A promise without a test, or a mark without a",
         "promise, fails a test of its own.",
         "",
-        "*When and where*: each commit runs most tests on Linux, the others run each night (`make test-all`). Of some",
-        "tests at least one case runs elsewhere too, at each commit: in CPython for Windows under wine, with what any",
-        "POSIX system has (as macOS), on each other Python.",
+        "Each commit runs them on Linux, except those of *each night* (`make test-all`). *Elsewhere*: at least one",
+        "case runs there too, at each commit: in CPython for Windows under wine, with what any POSIX system has (as",
+        "macOS), on each other Python.",
     ]
     kinds = {
         "promise": "[What is promised](promises.md)",
@@ -135,12 +135,12 @@ def table() -> str:
         "seed": "What the first user asked for",
     }
     for kind, title in kinds.items():
-        lines += ["", f"## {title}", "", "| promise | tests | when and where |", "|---|---|---|"]
+        lines += ["", f"## {title}", "", "| promise | tests | elsewhere |", "|---|---|---|"]
         for promise in promises():
             if promise.startswith(f"{kind}: "):
                 of_it = tests.get(promise, [])
                 names = "<br>".join(f"`{name.removeprefix('tests/')}`" for name in of_it)
-                where = ["each night" if nights.issuperset(of_it) else "each commit"]
+                where = ["each night"] if nights.issuperset(of_it) else []
                 where += dict.fromkeys(lot for test in of_it for lot in lots_of(test))
                 lines.append(f"| {promise.removeprefix(f'{kind}: ')} | {names} | {', '.join(where)} |")
     return "\n".join([*lines, ""])

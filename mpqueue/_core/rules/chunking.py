@@ -10,7 +10,8 @@ says are averaged); when they take less again, the geometric mean of the two has
 them, where an item of a thousand times the others' length had come between. An average would take ten.
 
 What a chunk aims at is the engine's, as long as there are few lanes. With more it grows with their number, so that the
-process through which all chunks go has the same number of them a second, however many lanes there are (ADR 58).
+process through which all chunks go has the same number of them a second, however many lanes there are
+(docs/explanation/scale.md).
 """
 
 from __future__ import annotations
