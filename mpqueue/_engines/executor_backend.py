@@ -19,6 +19,7 @@ from concurrent.futures import BrokenExecutor, Executor, Future, InvalidStateErr
 from typing import Any
 
 from mpqueue._core.messages import LaneDied, LaneReady, LaneStartFailed
+from mpqueue._engines.agent import hello
 from mpqueue._os.process.own_forks import process_name
 from mpqueue._parent.inbox import Inbox
 from mpqueue._parent.lane_protocol import Capabilities, Lane, LaneSettings, Post
@@ -26,7 +27,7 @@ from mpqueue._parent.open_calls import Calls, Tell
 from mpqueue._parent.own_faults import found
 from mpqueue._text import shown
 from mpqueue._wire.memory.ledger import Claim
-from mpqueue._worker.elsewhere import hello, visiting
+from mpqueue._worker.elsewhere import visiting
 from mpqueue.errors import WorkerStartError
 from mpqueue.retry import check_number
 

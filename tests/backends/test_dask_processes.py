@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -21,11 +23,10 @@ from mpqueue import (
     JobQueue,
     MemoryLimitError,
     RetryPolicy,
-    SetupError,
     WorkerCrashedError,
     WorkerStartError,
 )
-from mpqueue.backends import DaskBackend, LokyBackend
+from mpqueue.backends import DaskBackend
 from tests.support import handlers as do
 from tests.support import hogs
 from tests.support.dask_cluster import DaskCluster, dask_cluster
@@ -40,7 +41,8 @@ pytestmark = [
             "no nanny",
             "here",
             "test_an_item_that_kills_the_dask_worker_each_time_is_found",
-            "test_without_processes_handlers_run_in_dask_s_own_with_a_warning",
+            "test_a_dask_worker_that_can_t_start_processes_is_left_out_and_says_what_helps",
+            "test_what_others_scatter_costs_a_queue_nothing",
         ]
     ),
 ]
@@ -134,6 +136,66 @@ def _begin_and_wait(gate: Gate, item: int) -> int:
         gate.pass_through(item)
     threading.Event().wait(0.02)
     return item
+
+
+def test_what_others_scatter_costs_a_queue_nothing(two_slots: DaskCluster, other: Client, tmp_path: Path) -> None:
+    """Dask has an event of it that can't be pickled, which ends the connection of whoever follows all events."""
+    gate = Gate(tmp_path)
+    with JobQueue(None, backend=DaskBackend(two_slots.address), retry=SOON) as queue:
+        job = queue.create_job("job", range(6), do.block_until_told(gate), chunksize=1)
+        run = queue.start("job")
+        gate.wait_for_count(2)
+        for number in range(3):
+            other.scatter(number, broadcast=True, hash=False)
+        gate.open()
+        assert results_of(run.result(300)) == list(range(6))
+    assert [item.attempts for item in job.items] == [1] * 6
+
+
+def test_a_task_that_holds_the_global_lock_stops_no_lane(two_slots: DaskCluster, other: Client, tmp_path: Path) -> None:
+    held, gate = Gate(tmp_path / "held"), Gate(tmp_path)
+    held.folder.mkdir()
+    with JobQueue(1, backend=DaskBackend(two_slots.address), retry=SOON) as queue:
+        job = queue.create_job("job", range(60), partial(_wait_for_first, gate), chunksize=1)
+        run = queue.start("job")
+        gate.wait_for_count(1)
+        task = other.submit(_hold_global_lock, held, 8.0, pure=False)
+        held.wait_for("begun")
+        gate.open()
+        assert run.result(300).completed == 60
+        assert "ended" not in held.arrived()
+        task.result(300)
+    assert [item.attempts for item in job.items] == [1] * 60
+
+
+def _wait_for_first(gate: Gate, item: int) -> int:
+    if item == 0:
+        gate.pass_through(item)
+    return item
+
+
+def _hold_global_lock(held: Gate, seconds: float) -> None:
+    held.announce("begun")
+    ctypes.PyDLL(None).usleep(int(seconds * 1e6))
+    held.announce("ended")
+
+
+def test_a_frozen_dask_worker_loses_its_items_to_others(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with dask_cluster(tmp_path, 2, nanny=False) as cluster:
+        with JobQueue(None, backend=DaskBackend(cluster.address), retry=SOON, timeout=100.0) as queue:
+            job = queue.create_job("job", range(30), do.block_until_told(gate), chunksize=1)
+            run = queue.start("job")
+            gate.wait_for_count(2)
+            with Client(cluster.address, set_as_default=False) as client:
+                frozen, _ = client.run(os.getpid).values()
+            os.kill(frozen, signal.SIGSTOP)
+            try:
+                gate.open()
+                assert results_of(run.result(300)) == list(range(30))
+            finally:
+                os.kill(frozen, signal.SIGCONT)
+        assert {item.attempts for item in job.items} == {1}
 
 
 # -- limits ----------------------------------------------------------------------------------------------------------
@@ -257,43 +319,19 @@ def _use_what_was_uploaded(item: int) -> Any:
 # -- where no process can be started ---------------------------------------------------------------------------------
 
 
-def test_without_processes_handlers_run_in_dask_s_own_with_a_warning(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_a_dask_worker_that_can_t_start_processes_is_left_out_and_says_what_helps(
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def refuse(*_: Any) -> Any:
-        raise WorkerStartError("no processes here")
-
-    monkeypatch.setattr(LokyBackend, "open", refuse)
-    with LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0") as cluster:
-        backend = DaskBackend(cluster)
-        with JobQueue(None, backend=backend, retry=SOON) as queue:
-            table = mpqueue.share(np.arange(100_000))
-            assert results_of(queue.run(range(50), lambda item: (os.getpid(), int(table[item])))) == [
-                (os.getpid(), item) for item in range(50)
-            ]
-            try:
-                job = queue.run(range(3), _wait_for_release, timeout=0.5, max_retries=0)
-            finally:
-                _released.set()
-            assert isinstance(job.items[1].exception, ItemTimeoutError)
-            assert [item.attempts for item in job.items] == [1, 1, 1]
-            job = queue.run([1], do.succeed, capture_output=True, max_retries=0)
-            assert isinstance(job.items[0].exception, SetupError)
-            assert "a worker with a process of its own" in str(
-                job.items[0].exception.__cause__ or job.items[0].exception
-            )
-        assert caplog.text.count("can't start processes") == 1
-        with (
-            JobQueue(1, backend=DaskBackend(cluster, patience=3.0), threads_per_worker=1) as queue,
-            pytest.raises(WorkerStartError, match="no processes here"),
-        ):
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster,
+        Client(cluster, set_as_default=False) as client,
+        JobQueue(None, backend=DaskBackend(cluster, patience=3.0)) as queue,
+    ):
+        client.run(_have_no_python)
+        with pytest.raises(WorkerStartError, match=r"expected to be allowed to start processes.*ulimit -u"):
             queue.run(range(2), do.double)
+    assert caplog.text.count("is left out: expected to be allowed to start processes") == 1
 
 
-_released = threading.Event()
-
-
-def _wait_for_release(item: int) -> int:
-    if item == 1:
-        _released.wait()
-    return item
+def _have_no_python() -> None:
+    sys.executable = "/nowhere/python"

@@ -143,6 +143,7 @@ def _tasks_of_ours(dask_scheduler: Any) -> list[str]:
 
 def _ours_there() -> list[str]:
     """What a Dask worker has of ours: agents, their threads, segments and workers."""
+    import re
     import threading
 
     import psutil
@@ -150,5 +151,5 @@ def _ours_there() -> list[str]:
     left = [thread.name for thread in threading.enumerate() if thread.name.startswith("mpqueue")]
     for child in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):  # it has just ended
-            left += [str(child)] if any("popen_loky" in part for part in child.cmdline()) else []
+            left += [str(child)] if any(re.search("popen_loky|agent_process", part) for part in child.cmdline()) else []
     return left

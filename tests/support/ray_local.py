@@ -82,7 +82,7 @@ def actors_here() -> list[str]:
     return [
         f"{path.parent.name} {title}"
         for path in Path("/proc").glob("[0-9]*/cmdline")
-        if re.match(r"ray::(RayWorker|Guardian)", title := _title(path)) and _folders[-1] in _title(_parent_of(path))
+        if re.match(r"ray::RayAgent", title := _title(path)) and _folders[-1] in _title(_parent_of(path))
     ]
 
 

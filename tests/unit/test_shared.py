@@ -90,33 +90,25 @@ def test_where_an_engine_brings_it_a_handler_has_its_name_and_tells_what_to_brin
     packed = pack_handler("job", lambda _: outer["inner"][49_999], None, "position", travels=Travels.SHARED_APART)
     assert packed.frame.handler.size < 10_000
     assert [*map(id, packed.shared)] == [id(inner), id(outer)]
-    brought = [_without_this_memory(one) for one in packed.shared]
+    lent = [shared.lend(shared.parts_of(one)) for one in packed.shared]
 
     def call_there() -> tuple[Any, Any]:
-        kept = [shared.take_in(one) for one in brought]
+        kept = [shared.take_in(one) for one, _ in lent]
         home = load(dump(kept[1], None))
         return load(packed.frame.handler)(0), home is kept[1]
 
-    assert as_a_worker_that_has_no_segments(call_there) == (49_999, True)
+    assert as_a_worker_that_knows_nothing(call_there) == (49_999, True)
 
 
-def _without_this_memory(one: Shared[Any]) -> shared.Parts:
-    """As it is on another machine: its buffers are others."""
-    parts: shared.Parts = pickle.loads(pickle.dumps(shared.parts_of(one), 5))
-    return parts
-
-
-def as_a_worker_that_has_no_segments(call: Any) -> Any:
-    """Call it where nothing that is shared is known, and no segment can be opened."""
+def as_a_worker_that_knows_nothing(call: Any) -> Any:
+    """Call it where nothing that is shared is known."""
     known = dict(shared._known)
     shared._known.clear()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(payload, "view", None)
-        try:
-            return call()
-        finally:
-            shared._known.clear()
-            shared._known.update(known)
+    try:
+        return call()
+    finally:
+        shared._known.clear()
+        shared._known.update(known)
 
 
 def test_in_a_result_goes_what_this_process_has_shared_itself() -> None:
@@ -181,13 +173,13 @@ def test_it_stands_in_for_the_object() -> None:
         _ = table.missing
 
 
-def test_a_worker_takes_in_what_is_lent_or_brought_once_and_keeps_it_while_it_is_used() -> None:
+def test_a_worker_takes_in_what_is_lent_once_and_keeps_it_while_it_is_used() -> None:
     table = share(np.arange(100_000))
     assert shared.size_of(table) == table._packed.size
     lent, segment = shared.lend(shared.parts_of(table))
     assert segment is not None
     assert lent.token == shared.token_of(table)
-    for brought in (lent, shared.lend_own(table), shared.parts_of(table)):
+    for brought in (shared.lend_own(table), lent):
         assert shared.take_in(brought) is table, "this process has it"
         shared._known.pop(table._token)
         try:

@@ -1,66 +1,69 @@
-"""What an agent says, as bytes: the messages of its lanes, which are for the inbox of the program.
+"""What a program and an agent tell each other of a lane.
 
-Clocks of two machines have nothing in common: a claim is sent with its age.
+Clocks of two machines have nothing in common, so ages are sent.
 """
 
 from __future__ import annotations
 
 import pickle
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
-from mpqueue._core.messages import (
-    BellRung,
-    FaultFound,
-    LaneBroken,
-    LaneDied,
-    LaneReady,
-    LaneStartFailed,
-    MemoryRead,
-)
+from mpqueue._core.messages import FaultFound, LaneDied, LaneStartFailed, Message
 from mpqueue._parent.transport.kept_errors import text_of
+from mpqueue._wire.memory.ledger import Claim, Phase
 from mpqueue.errors import InternalError, WorkerStartError
 
 
-class Crowded(NamedTuple):
-    """No process can be started there, for that reason: handlers run in the process that the agent is in."""
+class TellFlags(NamedTuple):
+    """That job is paused, or cancelled, or neither."""
 
-    reason: str
-
-
-class AnswersWait(NamedTuple):
-    """There are answers, which the program is to collect: it has no connection to the agent."""
+    job: int
+    pause: bool
+    cancel: bool
 
 
-Notice: TypeAlias = (
-    LaneReady | LaneStartFailed | LaneDied | LaneBroken | BellRung | MemoryRead | FaultFound | Crowded | AnswersWait
-)
+class SetLimit(NamedTuple):
+    """Nothing from that position on may be claimed in that chunk."""
+
+    chunk: int
+    position: int
 
 
-class Rest(NamedTuple):
-    """What a dead worker has left: early reports, in order, and the log records that no report has sent."""
+Order = TellFlags | SetLimit
 
-    early: list[bytes]
-    unsent: bytes
-
-
-def dump_notice(notice: Notice, now: float) -> bytes:
-    """On the node, whose clock says ``now``. An error that can't be sent is replaced by its text."""
-    match notice:
-        case LaneDied() if notice.claim is not None:
-            notice = notice._replace(claim=notice.claim._replace(since=now - notice.claim.since))
-        case LaneStartFailed() if not _can_be_sent(notice.error):
-            notice = notice._replace(error=WorkerStartError(text_of(notice.error)))
-        case FaultFound() if not _can_be_sent(notice.error):
-            notice = notice._replace(error=InternalError(text_of(notice.error)))
-    return pickle.dumps(notice, pickle.HIGHEST_PROTOCOL)
+#: A claim as it is sent: chunk, phase, lo, hi, seconds since, fraction.
+Seen = tuple[int, int, int, int, float, float]
 
 
-def load_notice(data: bytes, now: float) -> Notice:
+def seen_of(claim: Claim, now: float) -> Seen:
+    """On the node, whose clock says ``now``."""
+    return claim.chunk, int(claim.phase), claim.lo, claim.hi, max(0.0, now - claim.since), claim.fraction
+
+
+def claim_of(seen: Seen, now: float) -> Claim:
     """In the program, whose clock says ``now``."""
-    notice: Notice = pickle.loads(data)
-    if isinstance(notice, LaneDied) and notice.claim is not None:
-        notice = notice._replace(claim=notice.claim._replace(since=now - notice.claim.since))
-    return notice
+    chunk, phase, lo, hi, age, fraction = seen
+    return Claim(chunk, Phase(phase), lo, hi, now - age, fraction)
+
+
+def dump_notice(message: Message, now: float) -> bytes:
+    """A message, on the node, whose clock says ``now``. An error that can't be sent is replaced by its text."""
+    match message:
+        case LaneDied() if message.claim is not None:
+            message = message._replace(claim=message.claim._replace(since=now - message.claim.since))
+        case LaneStartFailed() if not _can_be_sent(message.error):
+            message = message._replace(error=WorkerStartError(text_of(message.error)))
+        case FaultFound() if not _can_be_sent(message.error):
+            message = message._replace(error=InternalError(text_of(message.error)))
+    return pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
+
+
+def load_notice(data: bytes, now: float) -> Message:
+    """In the program, whose clock says ``now``."""
+    message: Message = pickle.loads(data)
+    if isinstance(message, LaneDied) and message.claim is not None:
+        message = message._replace(claim=message.claim._replace(since=now - message.claim.since))
+    return message
 
 
 def _can_be_sent(error: BaseException) -> bool:

@@ -1,11 +1,9 @@
 """Dask as the engine: a lane is a process that has a slot (a thread) of a Dask worker, wherever that is.
 
-In each Dask worker is an agent (`mpqueue._engines.agent`), which has a process for each lane. A task that is bound to
-the Dask worker, and never retried by Dask, runs there while the lane works, so a slot is busy when a lane is. It goes
-on from chunk to chunk until other tasks wait for the slot. Chunks and their answers go by a connection to the Dask
-worker (`mpqueue._engines.dask.host_line`). What has to reach a lane while it runs (pause, cancel, limits, a look at its
-ledger) goes to the Dask worker's event loop, which handlers do not hold up, through the scheduler. So does everything
-where the Dask worker can't be reached: nothing but the connection that a Dask client needs has to be open.
+On each Dask worker's machine is an agent (`mpqueue._engines.agent`), which has a process for each lane. A task that is
+bound to the Dask worker, and never retried by Dask, runs there while the lane works, so a slot is busy when a lane is.
+It goes on from chunk to chunk until other tasks wait for the slot. All else goes by a connection to the agent; where it
+can't be reached, by the scheduler: nothing but the connection that a Dask client needs has to be open.
 """
 
 from __future__ import annotations
@@ -17,19 +15,15 @@ from distributed import Client
 from distributed.comm import connect
 from distributed.utils import LoopRunner
 
-from mpqueue._engines.dask.dask_host import Choice
+from mpqueue._engines.agent.node_pool import CAPABILITIES, PATIENCE
+from mpqueue._engines.dask import dask_side
+from mpqueue._engines.dask.dask_choice import Choice
 from mpqueue._engines.dask.dask_pool import DaskPool
-from mpqueue._os.system import IS_LINUX
+from mpqueue._engines.dask.dask_side import WorkerThere
 from mpqueue._parent.inbox import Inbox
-from mpqueue._parent.lane_protocol import Capabilities, LaneSettings
+from mpqueue._parent.lane_protocol import LaneSettings
 from mpqueue._text import shown
-from mpqueue._worker.elsewhere.hosted import CHUNK_BYTES, CHUNK_SECONDS
 from mpqueue.errors import WorkerStartError
-
-#: Seconds without any worker after which the jobs that wait for one are interrupted.
-PATIENCE = 300.0
-#: CPU seconds that a chunk takes of the program: 1.07 ms were measured on a busy machine.
-CHUNK_COST = 0.75e-3
 
 
 class DaskBackend:
@@ -48,8 +42,8 @@ class DaskBackend:
 
     Each slot has a process of its own, beside that of the Dask worker: everything is as on this machine, blame is
     exact, and a time limit or a crash ends nothing but what it is about. Needs the extra ``dask``; mpqueue, Python and
-    cloudpickle must be of the same versions on the workers. Where a Dask worker can't start processes, a warning says
-    so, and handlers run in its own process.
+    cloudpickle must be of the same versions on the workers. A Dask worker that can't start processes is left out, with
+    a warning that says why.
 
     Raises TypeError for anything else, OSError where the scheduler can't be reached.
     """
@@ -69,20 +63,7 @@ class DaskBackend:
         self._address, self._security = _address_of(client)
         self._direct: bool | None = getattr(client, "direct_to_workers", None)
         LoopRunner().run_sync(self._reach)
-        self.capabilities = Capabilities(
-            can_fork=IS_LINUX,
-            is_here=False,
-            measures_memory=True,
-            shares_memory=False,
-            brings_shared=True,
-            carries_segments=True,
-            chunk_bytes=CHUNK_BYTES,
-            same_files=False,
-            follows_demand=True,
-            chunk_seconds=CHUNK_SECONDS,
-            chunk_cost=CHUNK_COST,
-            patience=patience,
-        )
+        self.capabilities = CAPABILITIES._replace(patience=patience)
 
     def _ask(self, question: Callable[[Client], Any]) -> Any:
         """On a connection of our own: a client of the user's may belong to an event loop."""
@@ -117,7 +98,8 @@ class DaskBackend:
 
     def count_workers(self) -> int:
         """The slots that are there now; at least 1, since others may come."""
-        return max(1, sum(self._choice.slots_of(self._ask(_workers_of)).values()))
+        there = self._ask(lambda client: client.run_on_scheduler(dask_side.workers_there))
+        return max(1, sum(self._choice.slots_of(address, WorkerThere(*told)) for address, told in there.items()))
 
     def open(self, settings: LaneSettings, inbox: Inbox) -> DaskPool:
         """See `lane_protocol.Backend.open`. Connects, which takes 20 ms."""
@@ -143,12 +125,3 @@ def _address_of(client: Any) -> tuple[str, Any]:
             f"{type(client).__name__}"
         )
     return address, getattr(client, "security", None)
-
-
-def _workers_of(client: Client) -> dict[str, dict[str, Any]]:
-    try:
-        info = client.scheduler_info(n_workers=-1)
-    except TypeError:  # older ones tell of all without being asked
-        info = client.scheduler_info()
-    workers: dict[str, dict[str, Any]] = info["workers"]
-    return workers

@@ -1,8 +1,7 @@
-"""Ray as the engine: a lane is an actor, a process of its own on whatever node has room for it.
+"""Ray as the engine: a lane is a process in the room of an actor, on whatever node has it.
 
-Frames are calls of the actor, which Ray never repeats. What has to reach a worker while it runs (pause, cancel, limits,
-a look at its ledger) goes to a guardian on the same node, a small actor that is never busy: it has the ledger at hand
-also when the worker holds its global lock or is dead, and makes sure that no process of a dead worker lives on.
+On each node that has room is such an actor, and beside it an agent (`mpqueue._engines.agent`), which has a process for
+each lane. All but the start goes by a connection to the agent; where it can't be reached, by calls of the actor.
 """
 
 from __future__ import annotations
@@ -15,18 +14,13 @@ from typing import Any
 
 import ray
 
-from mpqueue._engines.ray.ray_lane import count_places
+from mpqueue._engines.agent.node_pool import CAPABILITIES, PATIENCE
 from mpqueue._engines.ray.ray_pool import RayPool
+from mpqueue._engines.ray.ray_room import count_places
 from mpqueue._parent.inbox import Inbox
-from mpqueue._parent.lane_protocol import Capabilities, LaneSettings
+from mpqueue._parent.lane_protocol import LaneSettings
 from mpqueue._text import shown
-from mpqueue._worker.elsewhere.hosted import CHUNK_BYTES, CHUNK_SECONDS
 from mpqueue.errors import WorkerStartError
-
-#: Seconds without any worker after which the jobs that wait for one are interrupted.
-PATIENCE = 300.0
-#: CPU seconds that a chunk takes of the program, which sends it to Ray and gets the answer from there.
-CHUNK_COST = 0.75e-3
 
 
 class RayBackend:
@@ -36,10 +30,11 @@ class RayBackend:
     ``RAY_ADDRESS`` names or that runs on this machine, else a new local one, which ends when the last queue on it is
     closed. A connection that was there before stays.
 
-    Each worker is an actor that asks for one CPU; ``worker`` says what else, or what instead, in Ray's own words:
-    ``worker={"num_gpus": 1}``. ``concurrency=None`` is as many as the cluster has room for now; of a larger number the
-    rest waits for nodes to come, which an autoscaler sees. As many start as there are items for; those that have had
-    nothing to do for 10 s end, and give their room back. Where other programs have all the room, the queue waits, and
+    Each worker needs one CPU; ``worker`` says what else, or what instead, in Ray's own words:
+    ``worker={"num_gpus": 1}``. The workers of a node are in the room of one actor there; with GPUs, each has its own.
+    ``concurrency=None`` is as many as the cluster has room for now; of a larger number the rest waits for nodes to
+    come, which an autoscaler sees. As many start as there are items for; a node that has had nothing to do for 10 s
+    gives its room back. Where other programs have all the room, the queue waits, and
     says so. Where no worker comes for ``patience`` seconds for another reason, the jobs that wait for one are
     cancelled, and their runs raise `WorkerStartError`.
 
@@ -49,20 +44,6 @@ class RayBackend:
 
     Raises TypeError or ValueError for an address that is none, ConnectionError where it can't be reached.
     """
-
-    capabilities = Capabilities(
-        is_here=False,
-        shares_memory=False,
-        brings_shared=True,
-        carries_segments=True,
-        own_processes=False,
-        same_files=False,
-        follows_demand=True,
-        chunk_seconds=CHUNK_SECONDS,
-        chunk_bytes=CHUNK_BYTES,
-        chunk_cost=CHUNK_COST,
-        patience=PATIENCE,
-    )
 
     def __init__(
         self, address: str | None = None, *, worker: Mapping[str, Any] | None = None, patience: float = PATIENCE
@@ -76,7 +57,7 @@ class RayBackend:
             )
         self._address = address
         self._options = {"num_cpus": 1, **(worker or {})}
-        self.capabilities = type(self).capabilities._replace(patience=patience)
+        self.capabilities = CAPABILITIES._replace(patience=patience)
         _connection.ensure(address)
 
     def count_workers(self) -> int:
@@ -84,13 +65,13 @@ class RayBackend:
         _connection.ensure(self._address)
         return max(1, count_places(self._options))
 
-    def open(self, settings: LaneSettings, inbox: Inbox) -> RayPool:  # noqa: ARG002 - the protocol's
+    def open(self, settings: LaneSettings, inbox: Inbox) -> RayPool:
         """See `Backend.open`. Where a local Ray was ended with the last queue, starts one: some seconds."""
         try:
             _connection.hold(self._address)
         except (OSError, RuntimeError) as error:
             raise WorkerStartError(f"Ray can't be reached: {error}") from error
-        return RayPool(self._options, inbox.post, _connection.release)
+        return RayPool(self._options, settings, inbox.post, _connection.release)
 
     def __repr__(self) -> str:
         return f"RayBackend({'' if self._address is None else repr(self._address)})"

@@ -70,6 +70,16 @@ def block_interrupts() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
+def ignore_interrupts() -> None:
+    """Ctrl-C does nothing to this process. On the main thread."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def leave_now() -> NoReturn:
+    """End this process, whatever its threads are at."""
+    os._exit(0)
+
+
 def report_broken_pipes() -> None:
     """On this thread, and on those that it starts, a write that has no reader any more raises, whatever SIGPIPE does.
 

@@ -3,11 +3,10 @@
 The object is pickled once, its big buffers into a segment that every worker maps. What is sent with items and handlers
 is a name; a worker unpickles the object when it meets the name first, and keeps it until the parent drops it.
 
-Where workers have no memory in common with the parent, an engine brings the object to each of them before the first
-frame that names it: what is named by a pickle `NotesShared` tells; what goes over is made by `parts_of`, with buffers
-beside a pickle; `take_in` is for the worker. Where several workers are on one machine, a process there can `lend` it to
-them instead: then they map one copy. Of workers on the parent's own machine that is the parent (`lend_own`), and there
-is no copy at all.
+Where workers are on another machine, an engine brings the object there before the first frame that names it: what is
+named by a pickle `NotesShared` tells; what goes over is made by `parts_of`; a process there can `lend` it to its
+workers, which map one copy (`take_in`). Of workers on the parent's own machine that is the parent (`lend_own`), and
+there is no copy at all.
 
 What a handler shares is the worker's, and so is its memory, which goes with the handler's own objects. So in a result
 the object itself is sent, see `leaving`; the process where it arrives shares it anew, once it sends it on.
@@ -17,11 +16,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import pickle
 import threading
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from mpqueue._os.process.own_forks import process_name
 from mpqueue._wire.memory.segments import CommonSegment
@@ -280,7 +278,7 @@ def token_of(shared: Shared[Any]) -> Token:
 
 
 class Parts(NamedTuple):
-    """What a worker without this memory needs of a shared object; each buffer is one that a pickler can leave out."""
+    """What a worker without this memory needs of a shared object."""
 
     token: Token
     packed: Packed  #: as the sharing process has it
@@ -291,7 +289,7 @@ class Parts(NamedTuple):
 def parts_of(shared: Shared[Any]) -> Parts:
     """Made of that object. Copies nothing that is big: the buffers are those of the segment."""
     data, buffers = view_parts(shared._packed)
-    return Parts(shared._token, shared._packed, bytes(data), [*map(pickle.PickleBuffer, buffers)])
+    return Parts(shared._token, shared._packed, bytes(data), [memoryview(buffer) for buffer in buffers])
 
 
 class Lent(NamedTuple):
@@ -317,29 +315,19 @@ def lend_own(shared: Shared[Any]) -> Lent:
     return Lent(shared._token, shared._packed, shared._packed)
 
 
-#: The forms in which a shared object comes to a worker.
-Brought: TypeAlias = Parts | Lent
+def take_in(lent: Lent) -> Shared[Any]:
+    """In a worker: the shared object; a reference to it keeps it for all in this process.
 
-
-def take_in(brought: Brought) -> Shared[Any]:
-    """In a worker: the shared object, however it came; a reference to it keeps it for all in this process.
-
-    What is lent is mapped now, since a handler may give up the right to do that.
+    It is mapped now, since a handler may give up the right to do that.
     """
-    if isinstance(brought, Lent):
-        shared = _known.get(brought.token)
-        if shared is None:
-            shared = Shared[Any](brought.token, brought.packed)
-            shared._lent, shared._was_brought = brought.copy, True
-        if shared._lent is brought.copy and not shared._loaded and shared._parts is None:
-            with contextlib.suppress(OSError):  # else where it is used
-                shared._parts = view_parts(brought.copy)
-        return shared
-    known = _known.get(brought.token)
-    if known is None:
-        known = Shared[Any](brought.token, brought.packed)
-        known._parts, known._was_brought = (brought.data, [*map(bytearray, brought.buffers)]), True
-    return known
+    shared = _known.get(lent.token)
+    if shared is None:
+        shared = Shared[Any](lent.token, lent.packed)
+        shared._lent, shared._was_brought = lent.copy, True
+    if shared._lent is lent.copy and not shared._loaded and shared._parts is None:
+        with contextlib.suppress(OSError):  # else where it is used
+            shared._parts = view_parts(lent.copy)
+    return shared
 
 
 def forget(tokens: Iterable[Token]) -> None:

@@ -1,0 +1,215 @@
+"""The host of agents, in a process of the cluster's engine on a node: what an engine calls there. It knows no engine.
+
+It starts the agent's process, hands over slots of the engine's to it, and relays what the program can't send itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import NamedTuple
+
+from mpqueue._engines.agent import hello
+from mpqueue._os.monotonic import monotonic
+from mpqueue._wire.memory.segments import SegmentRef
+from mpqueue.errors import WorkerStartError
+
+_START = "import sys; sys.path[:] = sys.argv[2:]; from mpqueue._engines.agent.agent_process import main; main()"
+#: Seconds that an agent may take to be there, and between two looks whether others want a slot: no engine tells that.
+START_LIMIT, LOOK_INTERVAL = 60.0, 0.05
+#: Seconds after which a lane is held no more, even if no other wants its slot: others may not be seen from here.
+HOLD_LIMIT = 5.0
+#: Seconds that a call waits for something to be relayed, and from one to the next, at most.
+RELAY_WAIT, RELAY_LIMIT = 10.0, 30.0
+
+
+class Setup(NamedTuple):
+    """What an agent begins with."""
+
+    secret: bytes  #: that the program has to know
+    host: str  #: of this node, by which the program may reach it; empty: by way of the engine only
+    counts_slots: bool  #: lanes have to be held
+    probe: SegmentRef | None  #: a segment of the program
+
+
+class Opened(NamedTuple):
+    """How the program can reach it."""
+
+    host: str
+    port: int
+    can_map: bool  #: its workers can open segments of the program: they are on its machine
+    anchor: SegmentRef | None  #: a segment of the agent, for the program to try the same
+
+
+_hosts: dict[str, AgentHost] = {}
+_relays: dict[str, _Relay] = {}
+
+
+def introduce() -> hello.Introduction:
+    """Who this process is, and what it runs."""
+    return hello.introduce()
+
+
+async def open_agent(token: str, setup: Setup) -> Opened:
+    """Start an agent, known by that token. Raises `WorkerStartError` where none can be."""
+    host = _hosts[token] = await asyncio.to_thread(AgentHost, setup)
+    return host.opened
+
+
+def close_agent(token: str) -> None:
+    """End it, with all that runs there."""
+    if (host := _hosts.pop(token, None)) is not None:
+        host.close()
+
+
+def hold(token: str, lane: tuple[int, int], is_wanted: Callable[[], bool]) -> None:
+    """Let that lane work in a slot of the engine's; returns when it needs it no more. Raises LookupError."""
+    _host(token).hold(lane, is_wanted)
+
+
+def _host(token: str) -> AgentHost:
+    host = _hosts.get(token)
+    if host is None or host.is_gone:
+        raise LookupError("this agent is gone")
+    return host
+
+
+class AgentHost:
+    """One agent's. Made and used on any thread; `hold` blocks."""
+
+    def __init__(self, setup: Setup) -> None:
+        self.is_gone = False
+        self._changed = threading.Condition()
+        self._held: set[tuple[int, int]] = set()
+        self._socket, theirs = socket.socketpair()
+        self._connection = Connection(os.dup(self._socket.fileno()))
+        try:
+            with theirs:
+                self._process = _start(theirs.fileno())
+            self.opened = self._begin(setup)
+        except BaseException:
+            self._free()
+            raise
+        threading.Thread(target=self._watch, name="mpqueue-agent-host", daemon=True).start()
+
+    def _begin(self, setup: Setup) -> Opened:
+        try:
+            self._connection.send(setup)
+            answer = self._connection.recv() if self._connection.poll(START_LIMIT) else None
+        except (EOFError, OSError) as error:
+            answer = WorkerStartError(f"the agent's process has ended as soon as it was started ({error!r})")
+        if isinstance(answer, Opened):
+            return answer
+        self._process.kill()
+        self._process.wait()
+        raise answer or WorkerStartError(f"the agent's process has not started within {START_LIMIT:g} s")
+
+    def hold(self, lane: tuple[int, int], is_wanted: Callable[[], bool]) -> None:
+        """See the function `hold`."""
+        with self._changed:
+            self._held.add(lane)
+            self._connection.send(("hold", lane, [*sys.path]))
+            has_said, until = False, monotonic() + HOLD_LIMIT
+            while lane in self._held and not self.is_gone:
+                self._changed.wait(None if has_said else LOOK_INTERVAL)
+                if not has_said and (is_wanted() or monotonic() >= until):
+                    has_said = True
+                    with contextlib.suppress(OSError):
+                        self._connection.send(("want", lane))
+
+    def _watch(self) -> None:
+        with contextlib.suppress(EOFError, OSError):
+            while True:
+                lane = self._connection.recv()
+                with self._changed:
+                    self._held.discard(lane)
+                    self._changed.notify_all()
+        with self._changed:
+            self.is_gone = True
+            self._changed.notify_all()
+        self._process.wait()
+        self._free()
+
+    def close(self) -> None:
+        """End it, with all that runs there."""
+        with contextlib.suppress(OSError):  # it is about to be gone
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def _free(self) -> None:
+        with self._changed:  # `hold` may be about to use them
+            self._connection.close()
+            self._socket.close()
+
+
+def _start(connection: int) -> subprocess.Popen[bytes]:
+    # As `multiprocessing` starts its own.
+    arguments = [sys.executable, *subprocess._args_from_interpreter_flags()]  # type: ignore[attr-defined] # noqa: SLF001
+    try:
+        return subprocess.Popen(
+            [*arguments, "-c", _START, str(connection), *sys.path],
+            stdin=subprocess.DEVNULL,
+            pass_fds=[connection],
+            process_group=0,  # a signal to the engine's group is the engine's business
+        )
+    except OSError as error:
+        raise WorkerStartError(
+            f"expected to be allowed to start processes there, for workers, got {error}; raise its limit of processes: "
+            "`ulimit -u`, TasksMax= of its service, --pids-limit of its container"
+        ) from error
+
+
+# -- relays ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Relay:
+    connection: socket.socket
+    reading: asyncio.Task[bytes] | None = None  #: none of what comes is lost where no call waits for it any more
+    leaving: asyncio.TimerHandle | None = None  #: where the program does not ask for a while, it is gone
+
+
+async def open_relay(token: str, relay: str) -> None:
+    """Connect to the agent, for a program that can't. Raises LookupError where the agent is gone."""
+    opened = _host(token).opened
+    connection = socket.create_connection((opened.host, opened.port))
+    connection.setblocking(False)
+    _relays[relay] = _Relay(connection)
+
+
+async def write_relay(relay: str, data: bytes) -> None:
+    """Pass that on. Raises LookupError where there is no such relay any more."""
+    await asyncio.get_running_loop().sock_sendall(_relays[relay].connection, data)
+
+
+async def read_relay(relay: str) -> bytes | None:
+    """What has come; nothing after a while, None at the end."""
+    there, loop = _relays[relay], asyncio.get_running_loop()
+    if there.leaving is not None:
+        there.leaving.cancel()
+    there.leaving = loop.call_later(RELAY_LIMIT, close_relay, relay)
+    if there.reading is None:
+        there.reading = loop.create_task(loop.sock_recv(there.connection, 1 << 22))
+    if not (await asyncio.wait([there.reading], timeout=RELAY_WAIT))[0]:
+        return b""
+    reading, there.reading = there.reading, None
+    try:
+        return reading.result() or None
+    except OSError:
+        return None
+
+
+def close_relay(relay: str) -> None:
+    """It is used no more."""
+    if (there := _relays.pop(relay, None)) is not None:
+        for pending in (there.reading, there.leaving):
+            if pending is not None:
+                pending.cancel()
+        there.connection.close()

@@ -1,0 +1,257 @@
+"""The line between a program and its agent on a node, at either end: calls that arrive once, and in order.
+
+What carries it is a connection, which may break at any moment: directly to the agent, or by way of the engine. Calls
+are numbered, kept until the other end has said that it has them, and sent again on the next connection. So nothing
+depends on a connection but when things arrive.
+
+Before anything else, both ends prove that they know the secret that the engine has handed over: calls are pickles.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import hmac
+import itertools
+import pickle
+import secrets
+import socket
+import struct
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+#: Bytes from which data is a part of its own in a message, and not copied into it.
+APART = 1 << 16
+#: Seconds that a connection and its first words may take.
+CONNECT_LIMIT = 5.0
+#: Seconds without a call after which an end says that it is there. So often in a row, nothing may come of the other.
+BEAT, MOST_MISSED = 3.0, 4
+#: Seconds without a connection after which the other end counts as gone.
+AWAY_LIMIT = 20.0
+#: Bytes of calls that the other end keeps at most, before this one says at once that they have arrived.
+MOST_KEPT = 1 << 18
+
+_NONCE = 32
+#: How many parts follow a message's pickle, and how long that is; then how long each part is.
+_HEAD = struct.Struct("!IQ")
+_SIZE = struct.Struct("!Q")
+
+Call = tuple[Any, ...]  #: the name of what is called at the other end, and its arguments
+
+
+class Link:
+    """One end. Everything happens on the event loop on which it is made.
+
+    ``take`` gets each call, and must not raise. ``beats``: this end says every 3 s that it is there; a program does
+    not, which may hold its global lock, or be stopped, for as long as it likes.
+    """
+
+    def __init__(self, secret: bytes, take: Callable[[Call], object], *, beats: bool) -> None:
+        self._secret = secret
+        self._take = take
+        self._beats = beats
+        self._numbers = itertools.count(1)
+        self._kept: deque[tuple[int, Call]] = deque()  #: what the other end has not said that it has
+        self._seen = 0  #: the number of the last call that came
+        self._unsaid = 0  #: bytes of calls of which the other end does not know yet that they came
+        self._sent = 0  #: the number of the last call that went to this connection
+        self._missed = 0
+        self._stirred = asyncio.Event()
+        self._following: asyncio.Task[None] | None = None
+        self.is_connected = False
+
+    def send(self, call: Call) -> None:
+        """Have it arrive at the other end, after all that was sent before."""
+        self._kept.append((next(self._numbers), call))
+        self._stirred.set()
+
+    async def follow(self, connection: socket.socket) -> bool:
+        """Use this connection until it breaks, or a newer one takes its place; False where it was of no use.
+
+        Closes it. Raises PermissionError where the other end does not know the secret.
+        """
+        connection.setblocking(False)
+        with contextlib.suppress(OSError):  # a connection within this machine
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            async with asyncio.timeout(CONNECT_LIMIT):
+                seen = await self._greet(connection)
+        except (OSError, TimeoutError) as error:
+            connection.close()
+            if isinstance(error, PermissionError):
+                raise
+            return False
+        self.drop()
+        following = self._following = asyncio.create_task(self._use(connection, seen))
+        following.add_done_callback(lambda _: connection.close())  # not before: the event loop watches it
+        try:
+            await asyncio.wait([following])
+        finally:
+            following.cancel()
+            if self._following is following:
+                self._following, self.is_connected = None, False
+        return True
+
+    def drop(self) -> None:
+        """Use the connection of now no more."""
+        if self._following is not None:
+            self._following.cancel()
+
+    # -- first words -------------------------------------------------------------------------------------------------
+
+    async def _greet(self, connection: socket.socket) -> int:
+        loop = asyncio.get_running_loop()
+        own = secrets.token_bytes(_NONCE)
+        await loop.sock_sendall(connection, own)
+        other = bytes(await _read(connection, _NONCE))
+        await loop.sock_sendall(connection, self._proof(other, own, of_agent=self._beats))
+        proof = bytes(await _read(connection, hashlib.sha256().digest_size))
+        if not hmac.compare_digest(proof, self._proof(own, other, of_agent=not self._beats)):
+            raise PermissionError("the other end of the connection is not what the engine has named")
+        await loop.sock_sendall(connection, _SIZE.pack(self._seen))
+        return int(_SIZE.unpack(await _read(connection, _SIZE.size))[0])
+
+    def _proof(self, first: bytes, second: bytes, *, of_agent: bool) -> bytes:
+        """Different for the two ends: else one could answer with what the other has said."""
+        return hmac.digest(self._secret, (b"agent" if of_agent else b"program") + first + second, "sha256")
+
+    # -- calls -------------------------------------------------------------------------------------------------------
+
+    async def _use(self, connection: socket.socket, seen: int) -> None:
+        self._note_arrived(seen)
+        self._sent, self._missed, self.is_connected = seen, 0, True
+        tasks = [asyncio.create_task(self._write_all(connection)), asyncio.create_task(self._read_all(connection))]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                if not isinstance(error := task.exception(), OSError | None):
+                    raise error
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _write_all(self, connection: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            unsent = [kept for kept in self._kept if kept[0] > self._sent] if self._has_more() else []
+            for part in _pack(self._seen, unsent):
+                await loop.sock_sendall(connection, part)
+            self._unsaid = 0
+            if unsent:
+                self._sent = unsent[-1][0]
+            while not self._has_more() and self._unsaid <= MOST_KEPT:
+                self._stirred.clear()
+                try:
+                    async with asyncio.timeout(BEAT):
+                        await self._stirred.wait()
+                except TimeoutError:
+                    if self._beats:
+                        break
+                    self._missed += 1  # by this end's own rounds: it may have been stopped itself
+                    if self._missed > MOST_MISSED:
+                        return
+
+    def _has_more(self) -> bool:
+        return bool(self._kept) and self._kept[-1][0] > self._sent
+
+    async def _read_all(self, connection: socket.socket) -> None:
+        while True:
+            parts, size = _HEAD.unpack(await _read(connection, _HEAD.size))
+            data = memoryview(await _read(connection, parts * _SIZE.size + size))
+            sizes = [_SIZE.unpack_from(data, at * _SIZE.size)[0] for at in range(parts)]
+            beside = [memoryview(await _read(connection, each)) for each in sizes]
+            seen, calls = pickle.loads(data[parts * _SIZE.size :])
+            self._missed = 0
+            self._note_arrived(seen)
+            for number, call in calls:
+                if number == self._seen + 1:  # else it had come by an earlier connection
+                    self._seen = number
+                    self._take(tuple(_restore(call, beside)))
+            self._unsaid += len(data) + sum(sizes)
+            if self._unsaid > MOST_KEPT:
+                self._stirred.set()
+
+    def _note_arrived(self, number: int) -> None:
+        while self._kept and self._kept[0][0] <= number:
+            self._kept.popleft()
+
+
+async def _read(connection: socket.socket, size: int) -> bytearray:
+    loop, data = asyncio.get_running_loop(), bytearray(size)
+    rest = memoryview(data)
+    while rest:
+        count = await loop.sock_recv_into(connection, rest)
+        if not count:
+            raise ConnectionResetError("the other end has closed the connection")
+        rest = rest[count:]
+    return data
+
+
+class _Beside(NamedTuple):
+    """Stands for a part behind the pickle: CPython 3.11 may crash where those of `pickle` itself are garbage."""
+
+    at: int
+
+
+def _pack(seen: int, calls: Sequence[tuple[int, Call]]) -> list[Any]:
+    """A message as it is written; ``seen`` is the last call that has come. What is big, or carried, is not copied."""
+    beside: list[memoryview] = []
+    marked = [(number, [_mark(part, beside) for part in call]) for number, call in calls]
+    data = pickle.dumps((seen, marked), pickle.HIGHEST_PROTOCOL)
+    sizes = b"".join(_SIZE.pack(part.nbytes) for part in beside)
+    return [_HEAD.pack(len(beside), len(data)) + sizes + data, *beside]
+
+
+def _mark(part: Any, beside: list[memoryview]) -> Any:
+    if isinstance(part, dict):
+        return {key: _mark(contents, beside) for key, contents in part.items()}
+    if isinstance(part, list):
+        return [_mark(one, beside) for one in part]
+    if isinstance(part, memoryview) or (isinstance(part, bytes) and len(part) >= APART):
+        beside.append(memoryview(part).cast("B"))
+        return _Beside(len(beside) - 1)
+    return part
+
+
+def _restore(part: Any, beside: Sequence[memoryview]) -> Any:
+    if isinstance(part, dict):
+        return {key: _restore(contents, beside) for key, contents in part.items()}
+    if isinstance(part, list):
+        return [_restore(one, beside) for one in part]
+    return beside[part.at] if isinstance(part, _Beside) else part
+
+
+# -- by way of the engine --------------------------------------------------------------------------------------------
+
+
+async def pump(
+    connection: socket.socket,
+    write: Callable[[bytes], Any],
+    read: Callable[[], Any],
+) -> None:
+    """Copy what comes from this connection to ``write``, and what ``read`` has to it, until one of them ends.
+
+    Closes the connection. Both are awaited; ``read`` gives nothing where nothing has come for a while, None at the end.
+    """
+    loop = asyncio.get_running_loop()
+    connection.setblocking(False)
+
+    async def there() -> None:
+        while data := await loop.sock_recv(connection, 1 << 22):
+            await write(data)
+
+    async def back() -> None:
+        while (data := await read()) is not None:
+            await loop.sock_sendall(connection, data)
+
+    tasks = [asyncio.create_task(there()), asyncio.create_task(back())]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        connection.close()

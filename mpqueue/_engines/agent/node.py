@@ -1,0 +1,261 @@
+"""A node of a cluster as a program sees it, and a lane there: a worker of the node's agent.
+
+All that happens to them happens on the event loop of their pool, so there is no lock. What an agent calls are methods
+of `Node`, in the order in which it calls them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import weakref
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mpqueue._core.messages import BellRung, LaneDied
+from mpqueue._engines.agent.agent import PACKAGE, LaneKey
+from mpqueue._engines.agent.link import Call, Link
+from mpqueue._engines.agent.notices import Order, Seen, SetLimit, TellFlags, claim_of, load_notice
+from mpqueue._parent.lane_protocol import Lane
+from mpqueue._parent.open_calls import Calls, Tell
+from mpqueue._parent.own_faults import found
+from mpqueue._wire.memory import shared
+from mpqueue._wire.memory.ledger import Claim
+from mpqueue._wire.memory.segments import Carried
+from mpqueue._wire.memory.shared import Shared, lend_own, parts_of, token_of
+
+if TYPE_CHECKING:
+    from mpqueue._engines.agent.node_pool import NodePool
+
+
+class NodeLane(Lane):
+    """Satisfies `lane_protocol.Lane`, and those beside it that an engine on nodes needs."""
+
+    def __init__(self, pool: NodePool, node: Node, number: int, generation: int) -> None:
+        self.number = number
+        self.generation = generation
+        self.pid = 0
+        self.node = node
+        self.key: LaneKey = number, generation
+        self.is_ready = False
+        self.used_at = 0.0  #: when it answered last
+        self.carried: dict[int, memoryview] = {}  #: see `lane_protocol.CarryingLane`
+        self.is_blind = False  #: its worker can't open our segments
+        self.unsent = b""
+        self.early: deque[bytes] = deque()
+        self.calls = Calls()
+        self.tells: dict[int, Tell] = {}  #: of frames, by their turns
+        self.claims: deque[Callable[[Claim], None]] = deque()
+        self.stacks: deque[Callable[[str | None], object]] = deque()
+        self.last: Claim | None = None
+        self._pool = pool
+        self._turns = itertools.count()
+        self._to_bring: dict[Shared[Any], None] = {}
+        self._to_carry: dict[int, memoryview] = {}
+        self._is_looking = False
+
+    # -- from any thread ---------------------------------------------------------------------------------------------
+
+    @property
+    def shares_memory(self) -> bool:
+        """See `lane_protocol.CarryingLane.shares_memory`."""
+        return self.node.shares_memory and not self.is_blind
+
+    @property
+    def is_busy(self) -> bool:
+        """True where something is under way."""
+        return len(self.calls) > 0
+
+    def send(self, frame: bytes, tell: Tell) -> None:
+        """See `lane_protocol.Lane.send`."""
+        if self.calls.begin(tell):
+            self._pool.soon(self._send, frame, tell)
+
+    def bring(self, shared: Shared[Any]) -> None:
+        """See `lane_protocol.BringingLane.bring`."""
+        self._pool.soon(self._to_bring.__setitem__, shared, None)
+
+    def carry(self, contents: Carried) -> None:
+        """See `lane_protocol.CarryingLane.carry`."""
+        if contents:
+            self._pool.soon(self._to_carry.update, contents)
+
+    def take_results_by_pipe(self) -> None:
+        """See `lane_protocol.SharingLane.take_results_by_pipe`."""
+        self._call("take_results_by_pipe")
+
+    def set_flags(self, job: int, *, pause: bool, cancel: bool) -> None:
+        """See `lane_protocol.Lane.set_flags`."""
+        self._order(TellFlags(job, pause, cancel))
+
+    def set_limit(self, chunk: int, position: int) -> None:
+        """See `lane_protocol.Lane.set_limit`."""
+        self._order(SetLimit(chunk, position))
+
+    def _order(self, order: Order) -> None:
+        self._call("order", order)
+
+    def _call(self, name: str, *arguments: Any) -> None:
+        self._pool.soon(self.node.call, name, self.key, *arguments)
+
+    def observe(self, tell: Callable[[Claim], None]) -> None:
+        """See `lane_protocol.Lane.observe`. Never where the worker is gone."""
+        self._pool.soon(self._observe, tell)
+
+    def peek(self) -> Claim | None:
+        """See `lane_protocol.Lane.peek`: what was seen last; a newer look is on its way."""
+        if not self._is_looking:
+            self._is_looking = True
+            self.observe(self._looked)
+        return self.last
+
+    def _looked(self, _: Claim) -> None:
+        self._is_looking = False
+
+    def take_early(self) -> bytes | None:
+        """See `lane_protocol.Lane.take_early`."""
+        return self.early.popleft() if self.early else None
+
+    def take_unsent(self) -> bytes:
+        """See `lane_protocol.Lane.take_unsent`."""
+        return self.unsent
+
+    def tell_stack(self, tell: Callable[[str | None], object]) -> None:
+        """See `lane_protocol.TellingLane.tell_stack`."""
+        self._pool.soon(self._tell_stack, tell)
+
+    def kill(self, *, dump_stack: bool = False) -> None:
+        """See `lane_protocol.Lane.kill`."""
+        self._call("kill", dump_stack)
+
+    # -- on the event loop -------------------------------------------------------------------------------------------
+
+    def _send(self, frame: bytes, tell: Tell) -> None:
+        turn = next(self._turns)
+        self.tells[turn] = tell
+        to_bring, self._to_bring = list(self._to_bring), {}
+        to_carry, self._to_carry = self._to_carry, {}
+        tokens = [self.node.bring(one) for one in to_bring]
+        self.node.call("frame", self.key, turn, frame, tokens, self.node.take_dropped(), to_carry)
+        self._pool.want_slot(self)
+
+    def _observe(self, tell: Callable[[Claim], None]) -> None:
+        self.claims.append(tell)
+        self.node.call("observe", self.key)
+
+    def _tell_stack(self, tell: Callable[[str | None], object]) -> None:
+        self.stacks.append(tell)
+        self.node.call("tell_stack", self.key)
+
+    def end(self, why: str) -> None:
+        """The worker is gone: fail what is under way, and what is yet to come."""
+        self.is_ready = False
+        error = ChildProcessError(f"the worker {self.pid} on {self.node.title} is gone: {why}")
+        self.calls.close(error)
+        self.calls.fail_all(error)
+        self.tells.clear()
+        for tell in self.stacks:
+            tell(None)
+        self.stacks.clear()
+
+
+class Node:
+    """A node, and the lanes that have its slots. ``handle`` is the engine's own."""
+
+    def __init__(self, pool: NodePool, name: str, slots: int, host: str, handle: Any = None) -> None:
+        self.name = name
+        self.slots = slots
+        self.handle = handle
+        self.host = host  #: by which this process may reach it; empty: by way of the engine only
+        self.token = ""  #: of its agent
+        self.opening: asyncio.Task[None] | None = None  #: done once it has an agent
+        self.following: asyncio.Task[None] | None = None
+        self.link: Link | None = None  #: to the agent
+        self.can_map = False  #: its workers can open segments of this process: they are on its machine
+        self.shares_memory = False  #: and this process can open theirs
+        self.lanes: dict[int, NodeLane] = {}
+        self.unfit: BaseException | None = None  #: why it is none for us
+        self.failures = 0  #: starts that failed there
+        self.is_paused = False  #: it is to begin nothing, by the engine
+        self.is_lost = False
+        self.began: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()  #: or why it can't
+        self.title = f"{pool.noun} {name}"  #: for people
+        self._pool = pool
+        self._brought: weakref.WeakSet[Shared[Any]] = weakref.WeakSet()
+        self._dropped = len(shared.dropped)  #: how many of the shared objects that are gone its agent knows of
+
+    def call(self, name: str, *arguments: Any) -> None:
+        """Have the agent called, if there is one."""
+        if self.link is not None and not self.is_lost:
+            self.link.send((name, *arguments))
+
+    def bring(self, one: Shared[Any]) -> shared.Token:
+        """Have the agent have this shared object; once for all lanes."""
+        if one not in self._brought:
+            self._brought.add(one)
+            if self.can_map:
+                self.call("borrow", lend_own(one))
+            else:
+                self.call("bring", *parts_of(one))
+        return token_of(one)
+
+    def take_dropped(self) -> Sequence[shared.Token]:
+        """What is shared no more, since the last call."""
+        dropped = shared.dropped[self._dropped :]
+        self._dropped += len(dropped)
+        return dropped
+
+    # -- what the agent calls ----------------------------------------------------------------------------------------
+
+    def take(self, call: Call) -> None:
+        """A call of the agent's."""
+        name, *arguments = call
+        if self.is_lost:
+            return
+        try:
+            if name == "happened":
+                self._pool.heed(self, load_notice(arguments[0], self._pool.now()))
+            elif name == "began":
+                self.began.set_result(*arguments)
+            elif (lane := self.lanes.get(arguments[0][0])) is not None and lane.key == tuple(arguments[0]):
+                getattr(self, f"_{name}")(lane, *arguments[1:])
+        except Exception as error:
+            self._pool.post(found("while it took in what an agent said", error))
+
+    def _answered(self, lane: NodeLane, turn: int, answer: Any, carried: Carried, is_blind: bool) -> None:
+        lane.carried.update(carried)
+        lane.is_blind |= is_blind  # before what it has answered is read, and sent again
+        lane.used_at = self._pool.now()
+        if (tell := lane.tells.pop(turn, None)) is not None:
+            lane.calls.settle(tell, bytes(answer))
+
+    def _left_early(self, lane: NodeLane, early: Any, carried: Carried) -> None:
+        lane.carried.update(carried)
+        lane.early.append(bytes(early))
+        self._pool.post(BellRung(lane.number, lane.generation))
+
+    def _left_unsent(self, lane: NodeLane, unsent: Any) -> None:
+        lane.unsent = bytes(unsent)
+
+    def _seen(self, lane: NodeLane, seen: Seen) -> None:
+        lane.last = claim_of(seen, self._pool.now())
+        lane.claims.popleft()(lane.last)
+
+    def _told_stack(self, lane: NodeLane, text: str | None, package: str) -> None:
+        lane.stacks.popleft()(None if text is None else text.replace(package, PACKAGE))
+
+    # -- its end -----------------------------------------------------------------------------------------------------
+
+    def lose(self, why: str, *, innocent: bool = False) -> None:
+        """It is gone, with all its lanes: by what one of them ran, or, where ``innocent``, by something else."""
+        self.is_lost = True
+        for task in (self.opening, self.following):
+            if task is not None:
+                task.cancel()
+        lanes = [lane for lane in self.lanes.values() if lane.is_ready]
+        busy = [lane for lane in lanes if lane.is_busy]
+        for lane in lanes:
+            lane.end(why)
+            guiltless = innocent or lane not in busy
+            self._pool.post(LaneDied(*lane.key, lane.pid, alone=len(busy) <= 1, innocent=guiltless))

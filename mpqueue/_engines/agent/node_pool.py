@@ -1,0 +1,460 @@
+"""The lanes of a queue on the nodes of a cluster: the same for every engine, of which a subclass is the cable.
+
+What an engine has to say is one page, the abstract methods of `NodePool`. It says which nodes there are (`add`,
+`lose`), has functions called in its own process there (`ask`), and gives and takes slots, where it counts them. All
+else goes by a `Link` from here to the agent on each node.
+
+All that happens to lanes happens on the pool's event loop, so there is no lock.
+"""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import contextlib
+import functools
+import ipaddress
+import logging
+import secrets
+import socket
+import threading
+import uuid
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from mpqueue._core.messages import (
+    FaultFound,
+    LaneAbsent,
+    LaneDied,
+    LaneReady,
+    LaneStartFailed,
+    MemoryRead,
+    Message,
+)
+from mpqueue._engines.agent import agent_host, hello
+from mpqueue._engines.agent.agent_host import Opened, Setup
+from mpqueue._engines.agent.link import AWAY_LIMIT, CONNECT_LIMIT, Link, pump
+from mpqueue._engines.agent.node import Node, NodeLane
+from mpqueue._os.system import IS_LINUX
+from mpqueue._parent.lane_protocol import Capabilities, LaneSettings, Post
+from mpqueue._parent.own_faults import found
+from mpqueue._parent.surroundings.clock import SystemClock
+from mpqueue._wire.memory.segments import can_be_opened, make_anchor
+from mpqueue.errors import WorkerStartError, shown
+
+_log = logging.getLogger("mpqueue")
+
+#: Seconds without any worker after which the jobs that wait for one are interrupted.
+PATIENCE = 300.0
+#: Seconds that a call of the engine's may take, and that the start of an agent may.
+ASK_LIMIT, AGENT_LIMIT = 30.0, 300.0
+#: Seconds from one try to connect to an agent to the next, doubled up to the second figure.
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
+#: Seconds that agents have to close, and that closing takes at most.
+AGENTS_LIMIT, CLOSE_LIMIT = 6.0, 15.0
+
+#: What every engine on nodes can do. A chunk is sent to another machine, and costs more than here: 1.07 ms of CPU time
+#: were measured on a busy machine.
+CAPABILITIES = Capabilities(
+    can_fork=IS_LINUX,
+    is_here=False,
+    measures_memory=True,
+    shares_memory=False,
+    brings_shared=True,
+    carries_segments=True,
+    same_files=False,
+    follows_demand=True,
+    chunk_seconds=0.225,
+    chunk_bytes=16 << 20,
+    chunk_cost=0.75e-3,
+    patience=PATIENCE,
+)
+
+
+class NodePool(abc.ABC):
+    """Satisfies `lane_protocol.LanePool`. Owns the event loop and its thread.
+
+    ``counts_slots``: a frame is handed to a worker only while the engine has given its lane a slot.
+    """
+
+    noun: str  #: what a node is called
+    #: A node that is none for this queue shows that none is.
+    is_uniform = False
+
+    def __init__(self, engine: str, settings: LaneSettings, post: Post, *, counts_slots: bool) -> None:
+        self.engine = engine
+        self.post = post  #: notifies the coordinator, on any thread
+        self.now = SystemClock().now
+        self.settings = settings
+        self.nodes: dict[str, Node] = {}
+        self.waiting: deque[tuple[int, int]] = deque()  #: lanes without a node: number and generation
+        self.cut_off_by: BaseException | None = None  #: nothing can be asked of the engine
+        self.is_closed = False
+        self._counts_slots = counts_slots
+        self._lanes: dict[int, NodeLane] = {}
+        self._probe = make_anchor()  #: what agents try to open
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._closing = threading.Lock()
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run_loop, name=f"mpqueue-{engine.lower()}", daemon=True)
+        self._thread.start()
+
+    # -- what an engine has to say -----------------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    async def ask(self, node: Node, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Have the engine's process on that node call something, once at most.
+
+        Raises what that raises, and OSError, or what the engine raises, where it does not get there.
+        """
+
+    @abc.abstractmethod
+    def want_slot(self, lane: NodeLane) -> None:
+        """That lane has a frame, and is to have a slot, where the engine counts them."""
+
+    @abc.abstractmethod
+    def look_for_room(self) -> None:
+        """Lanes wait, and no node that is there has room for them."""
+
+    @abc.abstractmethod
+    async def give_back(self, node: Node) -> None:
+        """The slots of that node are not needed any more; an agent may still be there. May raise whatever it likes."""
+
+    @abc.abstractmethod
+    async def disconnect(self) -> None:
+        """The pool is closed."""
+
+    @abc.abstractmethod
+    def tell_demand(self, lanes: int, seconds: float) -> None:
+        """See `DemandPool.tell_demand`."""
+
+    # -- from any thread ---------------------------------------------------------------------------------------------
+
+    def start(self, number: int, generation: int) -> None:
+        """See `LanePool.start`."""
+        self.soon(self.want, number, generation)
+
+    def await_starts(self) -> None:  # noqa: B027 - the protocol's
+        """There is nothing to wait for: nodes are there already, or come when there is room for them."""
+
+    def lane(self, number: int) -> NodeLane | None:
+        """See `LanePool.lane`."""
+        return self._lanes.get(number)
+
+    def recycle(self, number: int) -> None:
+        """See `LanePool.recycle`."""
+        self.retire(number)
+
+    def retire(self, number: int) -> None:
+        """See `LanePool.retire`."""
+        if (lane := self._lanes.pop(number, None)) is not None:
+            self.soon(self._free, lane)
+
+    def close(self, *, kill: bool) -> None:
+        """See `LanePool.close`. On the event loop's own thread, where a finalizer may run, it does not wait."""
+        with self._closing:
+            if self.is_closed:
+                return
+            self.is_closed = True
+        closing = asyncio.run_coroutine_threadsafe(self._close(kill=kill), self.loop)
+        if threading.current_thread() is self._thread:
+            closing.add_done_callback(lambda _: self._end())
+            return
+        try:
+            closing.result(CLOSE_LIMIT)
+        except Exception as error:
+            _log.warning("closing goes on without an answer of %s: %s", self.engine, shown(error))
+        self._end()
+
+    def soon(self, call: Callable[..., object], *arguments: Any) -> None:
+        """Have something called on the event loop, in the order of the calls."""
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            self.loop.call_soon_threadsafe(self._guarded, call, *arguments)
+
+    def _guarded(self, call: Callable[..., object], *arguments: Any) -> None:
+        try:
+            call(*arguments)
+        except Exception as error:
+            self.post(found("on the event loop of its workers", error))
+
+    def _run_loop(self) -> None:
+        self.loop.run_forever()
+        self.close_loop()
+
+    def close_loop(self) -> None:
+        """On its thread, when it has ended."""
+        self.loop.close()
+
+    def _end(self) -> None:
+        self._lanes.clear()
+        self._probe = None
+        self.soon(self.loop.stop)
+        if threading.current_thread() is not self._thread:
+            self._thread.join(CLOSE_LIMIT)
+
+    # -- on the event loop: tasks ------------------------------------------------------------------------------------
+
+    def run(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Have a coroutine run beside all else. It must not raise: that is a mistake of ours."""
+        task = self.begin_task(work)
+        task.add_done_callback(self._tell_fault)
+        return task
+
+    def begin_task(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run a coroutine whose value, or what it raises, is awaited elsewhere, or is of no use any more."""
+        task = self.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda task: task.cancelled() or task.exception())  # else asyncio prints it
+        return task
+
+    def _tell_fault(self, task: asyncio.Task[Any]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.post(found("in a task of its workers", error))
+
+    # -- nodes -------------------------------------------------------------------------------------------------------
+
+    def add(self, node: Node) -> None:
+        """A node has come."""
+        self.nodes[node.name] = node
+
+    def lose(self, node: Node, why: str, *, innocent: bool = False) -> None:
+        """A node has gone, or is to be used no more; what runs there runs again elsewhere."""
+        if node.is_lost:
+            return
+        if self.nodes.get(node.name) is node:
+            del self.nodes[node.name]
+        node.call("close", True)  # where it is there after all
+        absent = [lane for lane in node.lanes.values() if not lane.is_ready and not lane.calls.is_closed]
+        self.begin_task(self.give_back(node))
+        node.lose(why, innocent=innocent)
+        for lane in absent:
+            self.want(*lane.key)
+
+    async def _need_agent(self, node: Node) -> None:
+        """Until there is one, or the error why there is none."""
+        if node.opening is None or (node.opening.done() and node.opening.exception() is not None):
+            node.opening = self.begin_task(self._open_agent(node))
+        await asyncio.shield(node.opening)
+
+    async def _open_agent(self, node: Node) -> None:
+        difference = hello.find_difference(hello.introduce(), await self.ask(node, agent_host.introduce))
+        if difference is not None:
+            raise WorkerStartError(difference)
+        node.token, secret = f"mpqueue-{uuid.uuid4().hex}", secrets.token_bytes(32)
+        probe = None if self._probe is None else self._probe.ref
+        async with asyncio.timeout(AGENT_LIMIT):
+            setup = Setup(secret, node.host, self._counts_slots, probe)
+            opened = await self.ask(node, agent_host.open_agent, node.token, setup)
+            node.can_map = opened.can_map
+            node.shares_memory = opened.can_map and opened.anchor is not None and can_be_opened(opened.anchor)
+            node.link = Link(secret, node.take, beats=False)
+            node.following = self.run(self._follow(node, opened))
+            node.call("begin", self._settings_there(node))
+            why = await node.began
+        if why is not None:
+            self.lose(node, why)
+            raise WorkerStartError(f"expected to start workers on {node.title}, got {why}")
+
+    def _settings_there(self, node: Node) -> LaneSettings:
+        on_machine = sum(other.slots for other in self.nodes.values() if other.host == node.host)
+        return self.settings._replace(
+            concurrency=max(1, node.slots, on_machine),
+            may_grow=False,
+            carries_segments=True,
+            can_open_results=node.shares_memory,
+        )
+
+    async def _follow(self, node: Node, opened: Opened) -> None:
+        """Be connected to the agent, as long as it is there."""
+        assert node.link is not None
+        pause, seen_at = FIRST_PAUSE, self.now()
+        while self.now() < seen_at + AWAY_LIMIT:
+            for way in (self._connect, self._connect_by_engine):
+                with contextlib.suppress(PermissionError):
+                    connection = await way(node, opened)
+                    if connection is not None and await node.link.follow(connection):
+                        pause, seen_at = FIRST_PAUSE, self.now()
+                        break
+                if node.is_lost:
+                    return
+            if self.is_closed:
+                return
+            await asyncio.sleep(pause)
+            pause = min(LONGEST_PAUSE, 2 * pause)
+        self.lose(node, f"it has not answered for {AWAY_LIMIT:g} s")
+
+    async def _connect(self, node: Node, opened: Opened) -> socket.socket | None:
+        """Directly. None where that can't be."""
+        if not node.host or (_is_loopback(opened.host) and not node.can_map and not _is_loopback(node.host)):
+            return None
+        family = socket.AF_INET6 if ":" in opened.host else socket.AF_INET
+        connection = socket.socket(family, socket.SOCK_STREAM)
+        connection.setblocking(False)
+        try:
+            async with asyncio.timeout(CONNECT_LIMIT):
+                await self.loop.sock_connect(connection, (opened.host, opened.port))
+        except ConnectionRefusedError:
+            connection.close()
+            if node.began.done():  # it listened there before
+                self.lose(node, "its agent has ended")
+            return None
+        except (OSError, TimeoutError):
+            connection.close()
+            return None
+        return connection
+
+    async def _connect_by_engine(self, node: Node, _: Opened) -> socket.socket | None:
+        """Through the engine's process there. None where that can't be; where it has no agent, the node is lost."""
+        relay = uuid.uuid4().hex
+        try:
+            await self.ask(node, agent_host.open_relay, node.token, relay)
+        except LookupError:
+            self.lose(node, "its agent has ended")
+            return None
+        except Exception:
+            return None
+        ours, theirs = socket.socketpair()
+        self.begin_task(self._relay(node, relay, theirs))
+        return ours
+
+    async def _relay(self, node: Node, relay: str, connection: socket.socket) -> None:
+        try:
+            await pump(
+                connection,
+                functools.partial(self.ask, node, agent_host.write_relay, relay),
+                functools.partial(self.ask, node, agent_host.read_relay, relay),
+            )
+        finally:
+            await self.ask(node, agent_host.close_relay, relay)
+
+    # -- lanes -------------------------------------------------------------------------------------------------------
+
+    def want(self, number: int, generation: int) -> None:
+        """That lane is to have a worker."""
+        self.waiting.append((number, generation))
+        self.serve_waiting()
+        if (number, generation) in self.waiting:
+            self.post(LaneAbsent(number, generation, awaited=self.is_room_awaited))
+
+    @property
+    def is_room_awaited(self) -> bool:
+        """True if there would be room for lanes that wait, as far as this is known."""
+        return False
+
+    def serve_waiting(self) -> None:
+        """Give lanes that wait to nodes that have room."""
+        while self.waiting and not self.is_closed and (node := self._free_node()) is not None:
+            lane = NodeLane(self, node, *self.waiting.popleft())
+            node.lanes[lane.number] = lane
+            self.run(self._begin(lane))
+        if self.waiting and not self.is_closed:
+            self.look_for_room()
+
+    def fail_waiting(self, error: BaseException, *, final: bool = False) -> None:
+        """No lane that waits can have a worker."""
+        while self.waiting:
+            self.post(LaneStartFailed(*self.waiting.popleft(), error, final))
+
+    def _free_node(self) -> Node | None:
+        """A node that is fit for this queue, if there is any; else any node, whose start then fails with the reason."""
+        free = [node for node in self.nodes.values() if len(node.lanes) < node.slots and not node.is_paused]
+        if any(node.unfit is None for node in self.nodes.values()):
+            free = [node for node in free if node.unfit is None]
+        return min(free, key=lambda node: (node.failures, len(node.lanes) / node.slots), default=None)
+
+    async def _begin(self, lane: NodeLane) -> None:
+        """Have the agent there start the worker; that it has, or has not, comes as a message of it."""
+        node = lane.node
+        try:
+            await self._need_agent(node)
+            node.call("start", lane.key)
+        except Exception as error:
+            if node.lanes.get(lane.number) is lane and not node.is_lost:
+                del node.lanes[lane.number]
+                self._start_failed(lane, error)
+
+    def _start_failed(self, lane: NodeLane, error: Exception) -> None:
+        """Try another node, if this one is not fit; else report the reason."""
+        node, reason = lane.node, _reason(lane.node, error)
+        node.failures += 1
+        if isinstance(reason, WorkerStartError):  # it would be no better the next time
+            if node.unfit is None:
+                node.unfit = reason
+                _log.warning("%s is left out: %s", node.title, reason)
+            if any(other.unfit is None for other in self.nodes.values()):
+                self.want(*lane.key)
+                return
+        self.post(LaneStartFailed(*lane.key, reason, final=self.is_uniform and node.unfit is not None))
+
+    def heed(self, node: Node, message: Message) -> None:
+        """What an agent says of a lane, or of itself."""
+        if isinstance(message, MemoryRead | FaultFound):
+            self.post(message)
+            return
+        lane = node.lanes.get(getattr(message, "lane", -1))
+        if lane is None or lane.generation != getattr(message, "generation", -1):
+            return
+        match message:
+            case LaneReady():
+                lane.pid, lane.is_ready, lane.used_at = message.pid, True, self.now()
+                self._lanes[lane.number] = lane
+                message = message._replace(fate=node.token if node.slots > 1 else None)
+            case LaneStartFailed():
+                del node.lanes[lane.number]
+                node.call("let_go", lane.key)
+                node.failures += 1
+            case LaneDied():
+                lane.end("its process has ended")
+        self.post(message)
+
+    def let_go(self, lane: NodeLane, why: str) -> None:
+        """That lane's worker is taken away from it, although it is well."""
+        if lane.is_ready:
+            lane.end(why)
+            self.post(LaneDied(*lane.key, lane.pid, innocent=True))
+
+    def _free(self, lane: NodeLane) -> None:
+        """Its slot is free again, where that still exists."""
+        lane.end("it was let go")
+        if lane.node.lanes.get(lane.number) is lane:
+            del lane.node.lanes[lane.number]
+            lane.node.call("let_go", lane.key)
+        self.serve_waiting()
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    async def _close(self, *, kill: bool) -> None:
+        self.waiting.clear()
+        nodes = list(self.nodes.values())
+        for node in nodes:
+            node.call("close", kill)
+        following = [node.following for node in nodes if node.following is not None and node.began.done()]
+        if following:
+            await asyncio.wait(following, timeout=AGENTS_LIMIT)
+        giving = [self.begin_task(self.give_back(node)) for node in nodes]
+        if giving:
+            await asyncio.wait(giving, timeout=AGENTS_LIMIT)
+        for node in nodes:
+            for lane in node.lanes.values():
+                lane.end("the queue is closed")
+        for task in (tasks := self._tasks - {asyncio.current_task()}):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.disconnect()
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _reason(node: Node, error: Exception) -> Exception:
+    """Why a worker could not be started there, in words."""
+    text = f"{type(error).__name__}: {error}"
+    if "No module named 'mpqueue" in text or "Error during deserialization of the task graph" in text:
+        return WorkerStartError(f"expected mpqueue on {node.title}, as it is here; install the same there ({text})")
+    return error
