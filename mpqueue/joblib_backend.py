@@ -98,7 +98,16 @@ class MPQueueBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         super().__init__(**options)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _remake, (self._policy, self._timeout, self.nesting_level, self.inner_max_num_threads)
+        return functools.partial(MPQueueBackend, **self._own_options), ()
+
+    @property
+    def _own_options(self) -> dict[str, Any]:
+        return {
+            "retry": self._policy,
+            "timeout": self._timeout,
+            "nesting_level": self.nesting_level,
+            "inner_max_num_threads": self.inner_max_num_threads,
+        }
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
         """How many workers that means. In a worker, -1 is one: it is one of many itself."""
@@ -169,14 +178,7 @@ class MPQueueBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
 
     def _another(self) -> MPQueueBackend:
         """The same for a call beside the one that this is for."""
-        return MPQueueBackend(
-            retry=self._policy,
-            timeout=self._timeout,
-            backend=self._engine,
-            nesting_level=self.nesting_level,
-            inner_max_num_threads=self.inner_max_num_threads,
-            **self.backend_kwargs,
-        )
+        return MPQueueBackend(backend=self._engine, **self._own_options, **self.backend_kwargs)
 
     def _release(self, *, kill: bool) -> None:
         """No more batches will come; with ``kill`` those that are left are cancelled, what runs is ended."""
@@ -186,12 +188,6 @@ class MPQueueBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
             calls.kill() if kill else calls.seal()
         if lent is not None:
             lent.end(kill=kill)
-
-
-def _remake(
-    policy: RetryPolicy, timeout: float | None, nesting_level: int | None, threads: int | None
-) -> MPQueueBackend:
-    return MPQueueBackend(retry=policy, timeout=timeout, nesting_level=nesting_level, inner_max_num_threads=threads)
 
 
 def _error_of(failure: Failure) -> BaseException:

@@ -154,8 +154,3 @@ def read_whole_chunks(items: Iterator[Any], size: int) -> Iterator[Any]:
     """The items, read ``size`` at a time: where the input raises in the middle, the chunk that was begun is dropped."""
     while chunk := [*itertools.islice(items, size)]:
         yield from chunk
-
-
-def read_late(items: Any) -> Iterator[Any]:
-    """The items; that they are no iterable is found where the first one is read."""
-    yield from items

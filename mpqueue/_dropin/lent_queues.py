@@ -9,14 +9,13 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 
 from mpqueue._engines.loky.loky_pool import count_cpus
 from mpqueue._options import check_concurrency
 from mpqueue._os.process.own_forks import in_each_fork
 from mpqueue._parent.lane_protocol import Backend
 from mpqueue._parent.surroundings.interpreter_exit import is_exiting
-from mpqueue._parent.surroundings.replies import SafeEvent
+from mpqueue._parent.surroundings.replies import SafeEvent, SafeFuture
 from mpqueue._queue.choosing import choose_backend, journal_path
 from mpqueue._queue.job_queue import JobQueue
 from mpqueue._queue.mailbox import Bell
@@ -188,50 +187,50 @@ class OwnQueue:
 
     def __init__(self, concurrency: int | None, journal: str | os.PathLike[str] | None, backend: str | Backend) -> None:
         self._path = journal_path(journal)
-        if self._path is not None and (ending := _ending.get(self._path)) is not None:
-            ending._join()
+        if self._path is not None and (ending := _ending.get(self._path)) is not None and ending._is_here:
+            ending._ended.exception()
         self.queue = own_queue(concurrency, journal, backend)
         self._owner: int = os.getpid()
-        self._ended: Future[None] = Future()
-        self._thread: threading.Thread | None = None
+        self._ended: SafeFuture[None] = SafeFuture()
+
+    @property
+    def _is_here(self) -> bool:
+        """False in a fork."""
+        return os.getpid() == self._owner
 
     def end(self, *, kill: bool) -> None:
         """See `Loan`."""
-        if os.getpid() != self._owner:
+        if not self._is_here:
             return
         # Not a daemon: else the program's end would cut it short, and the journal would not be closed.
         if is_exiting():
             self._ended.set_result(None)
             return
-        self._thread = threading.Thread(target=self._close, args=(kill,), name="mpqueue-closer", daemon=False)
         if self._path is not None:
             _ending[self._path] = self
-        self._thread.start()
+        threading.Thread(target=self._close, args=(kill,), name="mpqueue-closer", daemon=False).start()
 
     def _close(self, kill: bool) -> None:
+        failed = None
         try:
             self.queue.close(kill=kill)
         except BaseException as error:  # noqa: BLE001 - raised where its end is waited for
-            self._ended.set_exception(error)
-        else:
+            failed = error
+        if self._path is not None and _ending.get(self._path) is self:
+            del _ending[self._path]
+        if failed is None:
             self._ended.set_result(None)
-        finally:
-            if self._path is not None and _ending.get(self._path) is self:
-                del _ending[self._path]
-
-    def _join(self) -> None:
-        if self._thread is not None and self._owner == os.getpid():
-            self._thread.join()
+        else:
+            self._ended.set_exception(failed)
 
     def await_end(self) -> None:
         """See `Loan`. Raises `JournalError` where not all could be written into the journal."""
-        if os.getpid() == self._owner:
-            self._join()
+        if self._is_here:
             self._ended.result()
 
     async def await_end_later(self) -> None:
         """`await_end` that does not block the loop."""
-        if os.getpid() == self._owner:
+        if self._is_here:
             bell = Bell()
             self._ended.add_done_callback(lambda _: bell.ring())
             await bell.wait()

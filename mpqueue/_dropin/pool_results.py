@@ -47,7 +47,10 @@ _standard: Any = standard
 
 
 class AsyncResult(standard.ApplyResult[T]):
-    """A result that may still have to come. Holds its pool until it is ready."""
+    """A result that may still have to come. Holds its pool until it is ready.
+
+    How it is waited for and taken is the standard library's own code, which reads the event and the value.
+    """
 
     def __init__(self, pool: Pool, callback: Callback | None = None, error_callback: Callback | None = None) -> None:
         self._pool: Pool | None = pool
@@ -57,30 +60,6 @@ class AsyncResult(standard.ApplyResult[T]):
         self._success = False
         self._value: Any = None
         self._index = -1  #: of a single call in its stream
-
-    def ready(self) -> bool:
-        """True once the call has returned or failed, and its callback was called."""
-        return self._event.is_set()
-
-    def successful(self) -> bool:
-        """True where the call returned. Raises ValueError before it is `ready`."""
-        if not self.ready():
-            raise ValueError(f"{self!r} not ready")
-        return self._success
-
-    def wait(self, timeout: float | None = None) -> None:
-        """Wait until it is `ready`, at most ``timeout`` seconds."""
-        self._event.wait(timeout)
-
-    def get(self, timeout: float | None = None) -> T:
-        """The result, or what the call raised. Raises `multiprocessing.TimeoutError` after ``timeout`` seconds."""
-        self.wait(timeout)
-        if not self.ready():
-            raise multiprocessing.TimeoutError
-        if self._success:
-            value: T = self._value
-            return value
-        raise self._value
 
     # -- see `Receiver` --------------------------------------------------------------------------------------
 

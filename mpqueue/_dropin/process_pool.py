@@ -7,6 +7,7 @@ apply             -> one stream of calls, which all calls of the pool share
 
 from __future__ import annotations
 
+import itertools
 import operator
 import sys
 import threading
@@ -18,13 +19,13 @@ from dataclasses import replace
 from functools import partial
 from multiprocessing import pool as standard
 from types import TracebackType
-from typing import Any, NamedTuple, NoReturn, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 from mpqueue._call_checks import check_callable, names_options
 from mpqueue._core.state.item_table import read_all
 from mpqueue._dropin.batch import start_batch
 from mpqueue._dropin.call_stream import CallStream
-from mpqueue._dropin.input_reader import read_late, read_whole_chunks
+from mpqueue._dropin.input_reader import read_whole_chunks
 from mpqueue._dropin.map_options import Seeds, pool_options
 from mpqueue._dropin.pool_results import AsyncResult, Callback, MapResult, PoolIterator, error_of, own_error
 from mpqueue._options import Concurrency, choose_concurrency
@@ -137,9 +138,6 @@ class Pool(standard.Pool):
         cls = type(self)
         return f"<{cls.__module__}.{cls.__qualname__} state={self._state} pool_size={self._processes}>"
 
-    def __reduce__(self) -> NoReturn:
-        raise NotImplementedError("pool objects cannot be passed between processes or pickled")
-
     # -- one call --------------------------------------------------------------------------------------------
 
     def apply(self, func: Callable[..., R], args: Iterable[Any] = (), kwds: Mapping[str, Any] = {}) -> R:
@@ -244,36 +242,32 @@ class Pool(standard.Pool):
             result._return([])
             return result
         handler = self._as_handler(func)
+        # Chunks count as tasks; how large they are by default is the standard library's formula.
+        per_task = chunksize or -(-len(items) // (self._processes * TASKS_PER_WORKER))
+        options = replace(self._options, chunksize=chunksize, items_per_task=per_task, seed=self._seeds.next())
         try:
-            self._run_map(result, StarCall(handler) if star else handler, items, chunksize)
+            with self._lock:
+                self._check_running()
+                self._maps.add(result)
+                run = start_batch(
+                    self._queue,
+                    StarCall(handler) if star else handler,
+                    items,
+                    options,
+                    on_ended=result._on_ended,
+                    progress=self._progress,
+                )
         except HandlerPicklingError as error:
             self._maps.discard(result)
             result._raise(own_error(error))
+        else:
+            result._started(run)
         return result
 
     def _as_handler(self, func: Callable[..., Any]) -> Any:
         """The function, to be sent so that its worker goes on with the globals that it has there."""
         check_callable(func, "func")
         return func if self._sends_handlers_whole else self._functions.pack(func)
-
-    def _run_map(
-        self, result: MapResult[Any], func: Callable[..., Any], items: list[Any], chunksize: int | None
-    ) -> None:
-        # Chunks count as tasks; how large they are by default is the standard library's formula.
-        per_task = chunksize or -(-len(items) // (self._processes * TASKS_PER_WORKER))
-        options = replace(self._options, chunksize=chunksize, items_per_task=per_task, seed=self._seeds.next())
-        with self._lock:
-            self._check_running()
-            self._maps.add(result)
-            run = start_batch(
-                self._queue,
-                func,
-                items,
-                options,
-                on_ended=result._on_ended,
-                progress=self._progress,
-            )
-        result._started(run)
 
     def _forget_map(self, result: MapResult[Any]) -> bool:
         """The batch has ended; False where the pool's end has settled it already."""
@@ -306,7 +300,7 @@ class Pool(standard.Pool):
     ) -> PoolIterator[R]:
         self._check_running()
         size = 1 if chunksize is None else _check_chunksize(chunksize)
-        items: Iterator[Any] = read_late(iterable)
+        items: Iterator[Any] = itertools.chain.from_iterable([iterable])  # whose first reading shows that it is none
         handler = self._as_handler(func)
         showing = showing_stream(self._progress, func, iterable)
         options = replace(self._options, items_per_task=size, seed=self._seeds.next())
