@@ -68,6 +68,9 @@ _INSTEAD = {
 _FORMER = {
     "cpus": ("uses", 'uses={"cpu": ...}'),
     "memory": ("uses", 'uses={"memory": ...}'),
+    # of the calls that take a handler
+    "open": ("handler", "open_job(...)"),
+    "max_waiting": ("handler", "open_job(..., max_waiting=...)"),
     "trace": ("profile", "profile=True, which includes it"),
     **{name: ("rerun", f"rerun=Rerun({name}=...)") for name in ("update", "key", "version", "redo", "strict")},
 }

@@ -27,6 +27,7 @@ class At(Flag):
 
     QUEUE = auto()  #: `JobQueue`
     JOB = auto()  #: `create_job`, `run`, `plan_job`
+    OPEN = auto()  #: `open_job`
     STAGE = auto()  #: `Stage`
     STAGES = auto()  #: `run_stages`, `start_stages`
     MAP = auto()  #: `map`, `starmap`, `amap`

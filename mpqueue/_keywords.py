@@ -58,8 +58,8 @@ class JobKeywords(TypedDict, total=False):
     replace: bool
 
 
-class RunKeywords(TypedDict, total=False):
-    """The options of `run`."""
+class OpenKeywords(TypedDict, total=False):
+    """Those of `open_job` that choose no overload."""
 
     priority: int
     chunksize: int | None
@@ -73,11 +73,9 @@ class RunKeywords(TypedDict, total=False):
     retry: RetryPolicy | None
     timeout: float | str | None
     seed: int | None
-    cost: Cost
     uses: Uses | None
     results: Results
     label: Label
-    open: bool
     rerun: Rerun | None
     replace: bool
 

@@ -140,10 +140,11 @@ SECONDS = ValueKind(_check_time, str, "T")
 YES_NO = ValueKind(check_bool)
 TEXT = ValueKind(check_text, str, "TEXT")
 
-_JOBS = At.JOB | At.STAGES
+_ONE_JOB = At.JOB | At.OPEN
+_JOBS = _ONE_JOB | At.STAGES
 _CALLS = At.MAP | At.STREAM
 _DROP_INS = _CALLS | At.STAGED_MAP
-_TRIES = At.QUEUE | At.JOB | At.STAGE | _DROP_INS | At.POOL
+_TRIES = At.QUEUE | _ONE_JOB | At.STAGE | _DROP_INS | At.POOL
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,10 +155,10 @@ class WhileRunning:
         0, _JOBS, "The job with the higher one goes first; of equal ones the workers are shared.", WHOLE
     )
     chunksize: int | None = option(
-        None, At.JOB | At.STAGE | _CALLS, "How many items are sent together; None: as many as take 45 ms.", POSITIVE
+        None, _ONE_JOB | At.STAGE | _CALLS, "How many items are sent together; None: as many as take 45 ms.", POSITIVE
     )
     capture_output: bool = option(
-        False, At.JOB | At.STAGE | At.COMMAND, "Keep what items write to stdout and stderr with them.", YES_NO,
+        False, _ONE_JOB | At.STAGE | At.COMMAND, "Keep what items write to stdout and stderr with them.", YES_NO,
         flag="--capture-output",
     )  # fmt: skip
     max_failures: int | None = option(
@@ -172,7 +173,7 @@ class WhileRunning:
         flag="--deadline",
     )  # fmt: skip
     max_waiting: int | None = option(
-        None, At.JOB | At.STAGE, "How many items may wait for a worker, of an open job or in a stage.", POSITIVE
+        None, At.OPEN | At.STAGE, "How many items may wait for a worker, of an open job or in a stage.", POSITIVE
     )
     profile: bool = option(
         False, _JOBS, "Sample where handlers are, and keep each chunk's times: `Job.profile`, `Job.trace`.", YES_NO
@@ -184,7 +185,7 @@ class GivenOptions(WhileRunning):
     """What a call was given, checked one by one: see `mpqueue._declared.read`."""
 
     concurrency: Concurrency = option(
-        None, At.QUEUE | At.JOB | At.STAGE | _DROP_INS, "How many workers run its items at a time at most; None: all."
+        None, At.QUEUE | _ONE_JOB | At.STAGE | _DROP_INS, "How many workers run its items at a time at most; None: all."
     )
     max_retries: int | None = option(None, _TRIES, "Tries after the first, by default 3.", COUNT)
     retry: RetryPolicy | None = option(None, _TRIES, "Which errors are tried again, how often and when.")
@@ -192,7 +193,7 @@ class GivenOptions(WhileRunning):
         None, _TRIES | At.COMMAND, "The time that one try of one item may take.", SECONDS, flag="--timeout"
     )
     setup: Callable[[], Any] | None = option(
-        None, At.JOB | At.STAGE, "Called once in each worker; its value is the handler's second argument."
+        None, _ONE_JOB | At.STAGE, "Called once in each worker; its value is the handler's second argument."
     )
     seed: int | None = option(
         None, _JOBS | _DROP_INS | At.POOL, "Makes `current_item().rng` give the same numbers each time.", COUNT
@@ -200,17 +201,16 @@ class GivenOptions(WhileRunning):
     cost: Cost = option(None, At.JOB, "What items cost: the costliest go first.")
     uses: Uses | None = option(
         None,
-        At.JOB | At.STAGE,
+        _ONE_JOB | At.STAGE,
         'What an item needs while it runs: `{"cpu": 2, "memory": "4GB", "gpu": 1}`.',
     )
     results: Results = option("keep", _JOBS, 'Where results go: `"keep"`, `"discard"`, or a sink.')
     label: Label = option(None, _JOBS, "A function of the item, or its key or attribute, that names it.")
     ordered: bool = option(False, At.STAGE, "The stage gets its items in the order of the inputs.", YES_NO)
-    open: bool = option(False, At.JOB, "The job gets more items while it runs, until `seal`.", YES_NO)
     rerun: Rerun | None = option(
         None, _JOBS | _CALLS, "What a later run does with a job that the journal has, such as `Rerun(update=True)`."
     )
-    replace: bool = option(False, At.JOB, "Removes the job that has this id, if it is not running.", YES_NO)
+    replace: bool = option(False, _ONE_JOB, "Removes the job that has this id, if it is not running.", YES_NO)
     # -- of the queue
     progress_interval: Seconds = option(
         0.0, At.QUEUE, "At most one `job:progress` event in that time.", ValueKind(check_seconds)

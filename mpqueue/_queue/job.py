@@ -108,7 +108,7 @@ class Job(WithDefaults, Generic[T_co, R_co]):
 
     @property
     def sealed(self) -> bool:
-        """False while `JobQueue.add_items` may give it more: from ``create_job(open=True)`` to `JobQueue.seal`."""
+        """False while `JobQueue.add_items` may give it more: from `JobQueue.open_job` to `JobQueue.seal`."""
         return self._book.sealed
 
     @property

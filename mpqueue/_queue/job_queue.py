@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Hashable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, Unpack, overload
 
 from mpqueue import _options as checks
 from mpqueue._call_checks import check_calls, check_items, no_such_attribute
@@ -48,7 +48,7 @@ from mpqueue.retry import check_seconds
 from mpqueue.status import OVER, Pruned, QueueStats
 
 if TYPE_CHECKING:
-    from mpqueue._keywords import JobKeywords, QueueKeywords, RunKeywords, StagesKeywords
+    from mpqueue._keywords import JobKeywords, OpenKeywords, QueueKeywords, StagesKeywords
     from mpqueue._live_page.server import Page
     from mpqueue._queue.growing.stages import Stage
     from mpqueue._queue.recorded.job_plan import JobPlan
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 R = TypeVar("R")
 
-_NOTHING: Any = object()  #: no items, or no handler, were named
+_NOTHING: Any = object()  #: no handler was named
 
 
 def _bring_home(error: BaseException, job: Job) -> None:
@@ -259,58 +259,8 @@ class JobQueue(SafeEmitter):
         setup: Callable[[], Any],
         **options: Unpack[JobKeywords],
     ) -> Job[T, R]: ...
-    @overload
-    def create_job(
-        self,
-        id: str,
-        items: Iterable[T] = ...,
-        handler: Callable[[T], Coroutine[Any, Any, R]] = ...,
-        *,
-        setup: None = None,
-        open: Literal[True],
-        max_waiting: int | None = None,
-        **options: Unpack[JobKeywords],
-    ) -> Job[T, R]: ...
-    @overload
-    def create_job(
-        self,
-        id: str,
-        items: Iterable[T] = ...,
-        handler: Callable[[T], R] = ...,
-        *,
-        setup: None = None,
-        open: Literal[True],
-        max_waiting: int | None = None,
-        **options: Unpack[JobKeywords],
-    ) -> Job[T, R]: ...
-    @overload
-    def create_job(
-        self,
-        id: str,
-        items: Iterable[T] = ...,
-        handler: Callable[[T, Any], Coroutine[Any, Any, R]] = ...,
-        *,
-        setup: Callable[[], Any],
-        open: Literal[True],
-        max_waiting: int | None = None,
-        **options: Unpack[JobKeywords],
-    ) -> Job[T, R]: ...
-    @overload
-    def create_job(
-        self,
-        id: str,
-        items: Iterable[T] = ...,
-        handler: Callable[[T, Any], R] = ...,
-        *,
-        setup: Callable[[], Any],
-        open: Literal[True],
-        max_waiting: int | None = None,
-        **options: Unpack[JobKeywords],
-    ) -> Job[T, R]: ...
     @takes(GivenOptions, At.JOB)
-    def create_job(
-        self, id: str, items: Iterable[Any] = _NOTHING, handler: Callable[..., Any] = _NOTHING, **options: Any
-    ) -> Job:
+    def create_job(self, id: str, items: Iterable[Any], handler: Callable[..., Any], **options: Any) -> Job:
         """Create a job without starting it.
 
         ``items`` are mappings with an ``"id"``, objects with an ``.id``, or plain values, whose id is their position:
@@ -350,11 +300,6 @@ class JobQueue(SafeEmitter):
         start. What is written is whole, or it stays a part: the job ends once the sink has been closed. If the sink
         raises, the job is cancelled, what runs is ended, and its run raises `SinkError`. A slow sink slows its job.
 
-        An ``open`` job may begin without items, and gets more while it runs, by `add_items` and from its handlers
-        (``current_item().add``), until `seal`: it ends when it is sealed and nothing of it is left. Where
-        ``max_waiting`` items wait for a worker, `add_items` waits or refuses. Its ids are text, numbers, bytes or
-        tuples of these.
-
         With ``replace`` a job of that id that the queue has, and that does not run, makes room for this one, as where a
         notebook's cell is run again. What a journal has of it counts.
 
@@ -365,10 +310,6 @@ class JobQueue(SafeEmitter):
         handler, and the source of your own modules. A job that was over is so at once, and its run resolves at once.
         `plan_job` says beforehand what will run.
 
-        An open job goes on with all items that the journal has, also those that handlers had added: what has not ended
-        runs, and what is given and recorded already is left out, whatever has changed in it. It has neither ``update``
-        nor ``key``. With another ``version``, or ``redo="all"``, it begins anew; without ids ``redo`` takes no list.
-
         Raises `JobExistsError` for an id that is taken, `HandlerPicklingError` for a handler that can't be serialized,
         `JournalMismatchError` for one that the journal has with other items, `JournalError` where that can't be read
         or written, TypeError or ValueError for anything else that is wrong, and what the iterable and ``key`` raise;
@@ -377,13 +318,75 @@ class JobQueue(SafeEmitter):
         self._closer.check_open("create a job")
         job_id = checks.check_text("id", id)
         asked = read(GivenOptions, At.JOB, "JobQueue.create_job", options, ("id", "items", "handler"))
-        if handler is _NOTHING or (items is _NOTHING and not asked.open):
-            raise TypeError(
-                f"create_job: expected items and a handler, got no {'handler' if handler is _NOTHING else 'items'}"
-            )
-        return self._create(job_id, items, handler, asked)
+        return self._create(job_id, items, handler, asked, is_open=False)
 
-    def _create(self, job_id: str, items: Iterable[Any], handler: Callable[..., Any], asked: GivenOptions) -> Job:
+    @overload
+    def open_job(
+        self,
+        id: str,
+        items: Iterable[T] = ...,
+        handler: Callable[[T], Coroutine[Any, Any, R]] = ...,
+        *,
+        setup: None = None,
+        **options: Unpack[OpenKeywords],
+    ) -> Job[T, R]: ...
+    @overload
+    def open_job(
+        self,
+        id: str,
+        items: Iterable[T] = ...,
+        handler: Callable[[T], R] = ...,
+        *,
+        setup: None = None,
+        **options: Unpack[OpenKeywords],
+    ) -> Job[T, R]: ...
+    @overload
+    def open_job(
+        self,
+        id: str,
+        items: Iterable[T] = ...,
+        handler: Callable[[T, Any], Coroutine[Any, Any, R]] = ...,
+        *,
+        setup: Callable[[], Any],
+        **options: Unpack[OpenKeywords],
+    ) -> Job[T, R]: ...
+    @overload
+    def open_job(
+        self,
+        id: str,
+        items: Iterable[T] = ...,
+        handler: Callable[[T, Any], R] = ...,
+        *,
+        setup: Callable[[], Any],
+        **options: Unpack[OpenKeywords],
+    ) -> Job[T, R]: ...
+    @takes(GivenOptions, At.OPEN)
+    def open_job(
+        self, id: str, items: Iterable[Any] = (), handler: Callable[..., Any] = _NOTHING, **options: Any
+    ) -> Job:
+        """Create a job that may begin without items, and gets more while it runs; else as `create_job`.
+
+        They come by `add_items` and from its handlers (``current_item().add``), until `seal`: it ends when it is sealed
+        and nothing of it is left. Where ``max_waiting`` items wait for a worker, `add_items` waits or refuses. Its ids
+        are text, numbers, bytes or tuples of these. It has no ``cost``, and ``uses`` without functions.
+
+        Of a job that the journal has, it goes on with all items, also those that handlers had added: what has not ended
+        runs, and what is given and recorded already is left out, whatever has changed in it. Its `Rerun` has neither
+        ``update`` nor ``key``. With another ``version``, or ``redo="all"``, it begins anew; without ids ``redo`` takes
+        no list. Raises what `create_job` raises.
+        """
+        self._closer.check_open("create a job")
+        job_id = checks.check_text("id", id)
+        asked = read(GivenOptions, At.OPEN, "JobQueue.open_job", options, ("id", "items", "handler"))
+        if handler is _NOTHING:
+            raise TypeError(
+                "open_job: expected a handler, got none; it may begin without items: open_job(id, handler=f)"
+            )
+        return self._create(job_id, items, handler, asked, is_open=True)
+
+    def _create(
+        self, job_id: str, items: Iterable[Any], handler: Callable[..., Any], asked: GivenOptions, *, is_open: bool
+    ) -> Job:
         options = self._job_options(asked)
         recorder = self._engine.recorder
         record = record_options(asked.rerun, has_journal=recorder is not None)
@@ -397,20 +400,16 @@ class JobQueue(SafeEmitter):
         sink = choose_sink(asked.results, None if recorder is None else recorder.journal.path)
         check_label(asked.label)
         check_cost(asked, has_journal=recorder is not None)
-        if asked.open:
+        if is_open:
             check_open_record(record)
-        elif asked.max_waiting is not None:
-            raise ValueError(
-                f"max_waiting: expected None for a job that is not open, got {asked.max_waiting}; pass open=True"
-            )
         began = self._engine.clock.now()
         check_items(items)
-        table = make_table(items) if not asked.open else _make_growing(() if items is _NOTHING else items)
+        table = _make_growing(items) if is_open else make_table(items)
         read_at = self._engine.clock.now()
-        needs = choose_needs(asked, None if asked.open else table, self._options, self._backend, self.concurrency)
+        needs = choose_needs(asked, None if is_open else table, self._options, self._backend, self.concurrency)
         travels = self._backend.capabilities.handlers_travel
-        kind = _new_open_job() if asked.open and recorder is not None else NewJob
-        new = kind(job_id, table, options, handler, asked, travels=travels, results=sink, needs=needs)
+        kind = _new_open_job() if is_open and recorder is not None else NewJob
+        new = kind(job_id, table, options, handler, asked, is_open=is_open, travels=travels, results=sink, needs=needs)
         packed: PackedHandler = new.book.handler
         new.book.timings.items_read(read_at - began)
         new.book.timings.handler_packed(self._engine.clock.now() - read_at, packed.size, packed.weight, packed.name)
@@ -433,18 +432,13 @@ class JobQueue(SafeEmitter):
         """What `create_job` with the same arguments, and ``update`` of `Rerun`, would find: runs nothing.
 
         Writes nothing. Takes the items' identities and keys, and reads how recorded ones ended, but no results. Without
-        a journal all items are new. Raises what `create_job` raises of these arguments, and `JournalError`; ValueError
-        for an open job: which items it runs is known only when it has been sealed.
+        a journal all items are new. Raises what `create_job` raises of these arguments, and `JournalError`. There is
+        none for open jobs: which items they run is known only when they have been sealed.
         """
         from mpqueue._queue.recorded.job_plan import plan  # of a job that may never run
 
         self._closer.check_open("plan a job")
         asked = read(GivenOptions, At.JOB, "JobQueue.plan_job", options, ("id", "items", "handler"))
-        if asked.open:
-            raise ValueError(
-                "open: expected a job with a list of items to plan, got an open one: which items it runs is known only "
-                "when it has been sealed"
-            )
         recorder, given = self._engine.recorder, self._job_options(asked)
         record = record_options(asked.rerun, has_journal=recorder is not None)
         check_items(items)
@@ -538,7 +532,7 @@ class JobQueue(SafeEmitter):
         id: str | None = None,
         progress: ShowProgress = False,
         setup: None = None,
-        **options: Unpack[RunKeywords],
+        **options: Unpack[JobKeywords],
     ) -> Job[T, Any]: ...
     @overload
     def run(
@@ -549,7 +543,7 @@ class JobQueue(SafeEmitter):
         id: str | None = None,
         progress: ShowProgress = False,
         setup: None = None,
-        **options: Unpack[RunKeywords],
+        **options: Unpack[JobKeywords],
     ) -> Job[T, R]: ...
     @overload
     def run(
@@ -560,7 +554,7 @@ class JobQueue(SafeEmitter):
         id: str | None = None,
         progress: ShowProgress = False,
         setup: None = None,
-        **options: Unpack[RunKeywords],
+        **options: Unpack[JobKeywords],
     ) -> Job[T, R]: ...
     @overload
     def run(
@@ -571,7 +565,7 @@ class JobQueue(SafeEmitter):
         id: str | None = None,
         progress: ShowProgress = False,
         setup: Callable[[], Any],
-        **options: Unpack[RunKeywords],
+        **options: Unpack[JobKeywords],
     ) -> Job[T, R]: ...
     @overload
     def run(
@@ -582,7 +576,7 @@ class JobQueue(SafeEmitter):
         id: str | None = None,
         progress: ShowProgress = False,
         setup: Callable[[], Any],
-        **options: Unpack[RunKeywords],
+        **options: Unpack[JobKeywords],
     ) -> Job[T, R]: ...
     @takes(GivenOptions, At.JOB)
     def run(
@@ -603,7 +597,7 @@ class JobQueue(SafeEmitter):
         `last_job`, which the exception has as ``job``.
         """
         self._host.check_waiting_allowed("queue.run()")
-        check_names(GivenOptions, At.JOB, "JobQueue.run", options, ("id", "progress"))
+        check_names(GivenOptions, At.JOB, "JobQueue.run", options, ("items", "handler", "id", "progress"))
         check_progress(progress)
         job_id = self._jobs.free_id() if id is None else id
         self.create_job(job_id, items, handler, **options)

@@ -68,6 +68,7 @@ class NewJob:
         handler: Callable[..., Any],
         asked: GivenOptions,
         *,
+        is_open: bool = False,
         travels: Travels = Travels.IN_MEMORY,
         results: Any = None,
         needs: JobNeeds | None = None,
@@ -77,12 +78,12 @@ class NewJob:
         packed = pack_handler(job_id, handler, setup, table.rule, options.seed, travels=travels, items=table.payloads)
         if results is DISCARD:
             packed = packed._replace(frame=packed.frame._replace(discards=True))
-        if asked.open:
+        if is_open:
             packed = packed._replace(frame=packed.frame._replace(is_open=True))
         if options.profile:
             packed = packed._replace(frame=packed.frame._replace(profile=True))
         #: The number is to be set before it is started.
-        self.book = JobBook(0, job_id, table, options, packed, sealed=not asked.open)
+        self.book = JobBook(0, job_id, table, options, packed, sealed=not is_open)
         sample(self.book)
         if needs is not None:
             self.book.need(needs)
@@ -291,8 +292,6 @@ def check_cost(asked: GivenOptions, *, has_journal: bool) -> None:
     cost = asked.cost
     if cost is None:
         return
-    if asked.open:
-        raise ValueError("cost: expected None for an open job, whose items run in the order in which they come")
     if isinstance(cost, str) and cost != RECORDED:
         raise ValueError(f"cost: expected a function, a number for each item or {RECORDED!r}, got {shown(cost)}")
     if isinstance(cost, str) and not has_journal:

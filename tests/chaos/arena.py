@@ -111,8 +111,9 @@ class Arena:
         max_failures = rng.choice((None, None, None, None, 5))
         options: dict[str, Any] = {"uses": {"gpu": 1}} if rng.random() < 0.1 else {}
         if is_open := rng.random() < 0.2:
-            options |= {"open": True, "max_waiting": rng.choice((None, None, 100))}
-        job = self.queue.create_job(
+            options |= {"max_waiting": rng.choice((None, None, 100))}
+        create: Any = self.queue.open_job if is_open else self.queue.create_job
+        job = create(
             job_id,
             deeds,
             Doer(str(self.log)),

@@ -133,7 +133,7 @@ def test_a_lane_never_runs_two_items_at_once(engine: Engine, tmp_path: Path) -> 
 
 def test_handlers_add_items_to_an_open_job(engine: Engine) -> None:
     with engine.queue() as queue:
-        queue.create_job("grows", [20], its.halve, open=True)
+        queue.open_job("grows", [20], its.halve)
         run = queue.start("grows")
         assert queue.add_items("grows", [30]) == 1
         queue.seal("grows")

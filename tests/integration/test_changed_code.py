@@ -255,7 +255,7 @@ def test_an_open_job_begins_anew_if_any_of_its_results_is_of_other_code(
 ) -> None:
     def run(name: str, count: int, **options: Any) -> list[Any]:
         with JobQueue(1, journal=tmp_path / "run.db") as queue:
-            job = queue.create_job("job", items(count), codes(name), open=True, **options)
+            job = queue.open_job("job", items(count), codes(name), **options)
             run = queue.start("job")
             queue.seal("job")
             run.result()
@@ -324,7 +324,7 @@ def test_a_journal_of_the_version_before_goes_on_and_says_once_that_it_does_not_
         with JobQueue(1, journal=of_rc1) as queue:
             job = queue.create_job("values", rc1.VALUES, rc1.show)
             assert (job.completed, job.results[1]) == (len(rc1.VALUES), "rc1: str")
-            assert queue.create_job("open", rc1.VALUES, rc1.show, open=True).completed == len(rc1.VALUES)
+            assert queue.open_job("open", rc1.VALUES, rc1.show).completed == len(rc1.VALUES)
         stream = mpqueue.imap(rc1.show, rc1.VALUES, concurrency=1, journal=of_rc1, job_id="stream")
         assert [*stream] == [f"rc1: {type(item).__name__}" for item in rc1.VALUES]
         found = logged(caplog)

@@ -234,7 +234,7 @@ def test_progress_of_an_open_job_has_the_total_of_its_time(progress_interval: fl
     with JobQueue(1, progress_interval=progress_interval) as queue:
         recorder = Recorder(queue)
         queue.on(JOB_STARTED, lambda event: may_listen.wait(300))
-        job = queue.create_job("job", [1, 2], do.double, open=True)
+        job = queue.open_job("job", [1, 2], do.double)
         run = queue.start("job")
         wait_until(lambda: job.completed == 2)
         queue.add_items("job", range(10))
@@ -425,7 +425,7 @@ def test_run_resolves_after_a_last_progress_that_its_interval_has_delayed() -> N
                 queue.seal("job")
             told.append((event.completed, run.job.status.final, run.done()))
 
-        queue.create_job("job", [], do.succeed, open=True)
+        queue.open_job("job", [], do.succeed)
         run = queue.start("job")
         queue.add_items("job", ["a"])
         run.result(300)

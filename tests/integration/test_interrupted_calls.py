@@ -53,7 +53,7 @@ def answers(queue: JobQueue, number: int) -> None:
 def test_a_ctrl_c_at_any_moment_of_a_call_never_blocks_the_coordinator(name: str, tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     with JobQueue(1) as queue:
-        job = queue.create_job("job", ["waits"], do.only("waits", do.block_until_told(gate)), open=True)
+        job = queue.open_job("job", ["waits"], do.only("waits", do.block_until_told(gate)))
         run = queue.start("job")
         calls: dict[str, Callable[[], Any]] = {
             "add_items": lambda: queue.add_items("job", ["bystander"]),
@@ -82,7 +82,7 @@ def test_after_a_ctrl_c_at_any_moment_of_making_or_removing_a_job_its_id_is_usab
             "create_job": lambda: queue.create_job("job", ["a"], do.succeed),
             "replace": lambda: queue.create_job("job", ["a"], do.succeed, replace=True),
             "clear_job": lambda: queue.clear_job("job"),
-            "open": lambda: queue.create_job("job", ["a"], do.succeed, open=True, replace=True),
+            "open": lambda: queue.open_job("job", ["a"], do.succeed, replace=True),
         }
 
         def make_ready(number: int) -> None:

@@ -195,7 +195,7 @@ class History:
         with JobQueue(1, backend=InlinePool(), journal=self.path, max_retries=0) as queue:
             plan = None
             if self.is_open:
-                job = queue.create_job("job", items[::2], handler, open=True, rerun=Rerun(**options))
+                job = queue.open_job("job", items[::2], handler, rerun=Rerun(**options))
                 queue.add_items(job, items[1::2])  # now all are on disk
                 queue.seal(job)
             else:

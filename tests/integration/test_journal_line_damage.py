@@ -44,7 +44,7 @@ def make(path):
     with mpqueue.JobQueue(1, journal=path) as queue:
         queue.run(LISTS["list"], work, id="list", rerun=mpqueue.Rerun(version="1"))
         queue.run([{"id": f"item {number}"} for number in range(5)], work, id="moved")
-        queue.create_job("open", [], work, open=True)
+        queue.open_job("open", [], work)
         queue.add_items("open", LISTS["open"])
         queue.seal("open")
         queue.start("open").result()
@@ -68,8 +68,9 @@ def loaded(queue, job_id):
     return state_of(queue.load_job(job_id))
 
 def resumed(queue, job_id):
-    options = {"rerun": mpqueue.Rerun(version="1")} if job_id == "list" else {"open": True} if job_id == "open" else {}
-    return state_of(queue.create_job(job_id, LISTS[job_id], work, **options))
+    options = {"rerun": mpqueue.Rerun(version="1")} if job_id == "list" else {}
+    create = queue.open_job if job_id == "open" else queue.create_job
+    return state_of(create(job_id, LISTS[job_id], work, **options))
 
 def answers(path, job_id):
     "What each says; None where that is a JournalError."

@@ -185,7 +185,7 @@ def test_a_search_goes_on_where_it_was_cut_off(queue: JobQueue, page: Visitor) -
 
 
 def test_items_that_come_while_the_page_is_open_are_listed(queue: JobQueue, page: Visitor) -> None:
-    queue.create_job("job", handler=do.double, open=True)
+    queue.open_job("job", handler=do.double)
     with page.stream() as stream:
         queue.start("job")
         for count in (1, 3, 50):

@@ -705,7 +705,7 @@ if __name__ == "__main__":
         assert job.results == [own] * 40, job.results
 
         # Another job in between, whose function brings the class, has what the program has by then.
-        job = queue.create_job("open", [], look, setup=set_up, open=True)
+        job = queue.open_job("open", [], look, setup=set_up)
         run = queue.start(job)
         ended = run.as_completed()
         for factor in (1, 2, 1):

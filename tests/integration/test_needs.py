@@ -177,8 +177,8 @@ def test_a_function_that_raises_says_of_which_option_and_item(queue: JobQueue, u
 
 def test_an_open_job_has_values_only(queue: JobQueue) -> None:
     with pytest.raises(ValueError, match="expected numbers where the items are still to come"):
-        queue.create_job("open", range(1), threads, open=True, uses={"cpu": lambda item: 1})
-    job = queue.create_job("open", range(1), threads, open=True, uses={"license": 1})
+        queue.open_job("open", range(1), threads, uses={"cpu": lambda item: 1})
+    job = queue.open_job("open", range(1), threads, uses={"license": 1})
     run = queue.start("open")
     queue.add_items("open", [1, 2])
     queue.seal("open")

@@ -40,7 +40,7 @@ def split(number: int) -> int:
 
 @pytest.mark.slow
 def test_it_ends_when_it_is_sealed_and_nothing_is_left(queue: JobQueue) -> None:
-    job = queue.create_job("j", handler=do.double, open=True)
+    job = queue.open_job("j", handler=do.double)
     run = queue.start("j")
     assert queue.add_items("j", [1, 2]) == 2
     wait_until(lambda: job.completed == 2)
@@ -55,13 +55,13 @@ def test_it_ends_when_it_is_sealed_and_nothing_is_left(queue: JobQueue) -> None:
 
 
 def test_items_may_come_before_it_starts_and_with_it(queue: JobQueue) -> None:
-    queue.create_job("j", [1], do.double, open=True)
+    queue.open_job("j", [1], do.double)
     queue.add_items("j", [2])
     queue.seal("j")
     with pytest.raises(JobStateError, match="got one that is sealed"):
         queue.add_items("j", [3])
     assert queue.start("j").result().results == [2, 4]
-    queue.create_job("empty", handler=do.double, open=True)
+    queue.open_job("empty", handler=do.double)
     queue.seal("empty")
     assert queue.start("empty").result().status is JobStatus.COMPLETED
 
@@ -70,7 +70,7 @@ def test_items_may_come_before_it_starts_and_with_it(queue: JobQueue) -> None:
 @pytest.mark.parametrize("chunksize", [None, 1, 50])
 def test_handlers_add_items_with_their_results(queue: JobQueue, chunksize: int | None) -> None:
     heard = Recorder(queue)
-    queue.create_job("j", [300], split, open=True, chunksize=chunksize)
+    queue.open_job("j", [300], split, chunksize=chunksize)
     queue.seal("j")
     job = queue.start("j").result()
     assert (job.total, job.completed, sum(number == 1 for number in job.results)) == (599, 599, 300)
@@ -80,7 +80,7 @@ def test_handlers_add_items_with_their_results(queue: JobQueue, chunksize: int |
 
 @pytest.mark.parametrize("fault", ["raises", "dies"])
 def test_a_try_that_fails_adds_nothing(queue: JobQueue, fault: str, tmp_path: Path) -> None:
-    queue.create_job("j", [2], partial(fail_first, tmp_path / "failed", fault), open=True)
+    queue.open_job("j", [2], partial(fail_first, tmp_path / "failed", fault))
     queue.seal("j")
     job = queue.start("j").result()
     assert (job.total, job.completed, job.items[0].attempts) == (3, 3, 2)
@@ -106,7 +106,7 @@ def fail_first(failed: Path, fault: str, number: int) -> Any:
 def test_an_item_that_cannot_be_pickled_fails_its_maker(
     handler: str, error: type[Exception], told: str, queue: JobQueue
 ) -> None:
-    queue.create_job("j", [1], globals()[handler], open=True, max_retries=0)
+    queue.open_job("j", [1], globals()[handler], max_retries=0)
     queue.seal("j")
     job = queue.start("j").result()
     assert job.total == 1
@@ -131,7 +131,7 @@ def test_items_that_are_the_same_object_each_time_are_added_as_they_were(results
             kept[0] = item
             current_item().add([kept])
 
-    job: Any = queue.create_job("j", range(500), handler, open=True, results=results)
+    job: Any = queue.open_job("j", range(500), handler, results=results)
     queue.seal("j")
     queue.start("j").result()
     assert sorted(item.payload[0] for item in job.items[500:]) == [*range(500)]
@@ -140,7 +140,7 @@ def test_items_that_are_the_same_object_each_time_are_added_as_they_were(results
 @pytest.mark.slow
 @pytest.mark.parametrize("chunksize", [1, 50])
 def test_items_that_are_changed_later_are_added_as_they_were(chunksize: int, queue: JobQueue) -> None:
-    job = queue.create_job("j", [{"id": n} for n in range(20)], add_and_change, open=True, chunksize=chunksize)
+    job = queue.open_job("j", [{"id": n} for n in range(20)], add_and_change, chunksize=chunksize)
     queue.seal("j")
     queue.start("j").result()
     added: list[dict[str, Any]] = [{"id": f"{n}-{part}", "found": [n]} for n in range(20) for part in "ab"]
@@ -160,7 +160,7 @@ def add_and_change(item: dict[str, Any]) -> None:
 
 
 def test_items_whose_id_is_there_are_left_out(queue: JobQueue) -> None:
-    job = queue.create_job("crawl", handler=links, open=True)
+    job = queue.open_job("crawl", handler=links)
     run = queue.start("crawl")
     assert queue.add_items("crawl", [{"id": "/1"}, {"id": "/2"}, {"id": "/1"}]) == 2
     assert queue.add_items("crawl", [{"id": "/2"}]) == 0
@@ -184,7 +184,7 @@ def links(page: dict[str, str]) -> Any:
     ],
 )
 def test_items_without_a_good_id_are_refused(queue: JobQueue, first: Any, item: Any, said: str) -> None:
-    job = queue.create_job("j", [first], partial(add_to, [item]), open=True, max_retries=0)
+    job = queue.open_job("j", [first], partial(add_to, [item]), max_retries=0)
     with pytest.raises(TypeError) as refused:
         queue.add_items("j", [{"id": 2}, item] if "expected an id" in said else [item])
     assert said.replace("[0]", "") in str(refused.value).replace("[0]", "")
@@ -196,7 +196,7 @@ def test_items_without_a_good_id_are_refused(queue: JobQueue, first: Any, item: 
 @pytest.mark.slow
 @pytest.mark.parametrize("one", ["abc", b"abc", {"id": 5, "url": "/"}])
 def test_what_is_one_item_is_not_taken_apart(queue: JobQueue, one: Any) -> None:
-    job = queue.create_job("j", [{"id": 1}], partial(add_to, one), open=True, max_retries=0)
+    job = queue.open_job("j", [{"id": 1}], partial(add_to, one), max_retries=0)
     with pytest.raises(TypeError, match="expected a list of items") as refused:
         queue.add_items("j", one)
     queue.seal("j")
@@ -211,21 +211,22 @@ def add_to(items: Any, _: Any) -> None:
 
 def test_only_an_open_job_takes_items(queue: JobQueue) -> None:
     queue.create_job("j", [1], partial(add_to, [2]), max_retries=0)
-    with pytest.raises(JobStateError, match="expected a job made with open=True"):
+    with pytest.raises(JobStateError, match="expected a job made by open_job"):
         queue.add_items("j", [1])
     item = queue.start("j").result().items[0]
     assert isinstance(item.exception, JobStateError)
     anything: Any = queue
-    with pytest.raises(ValueError, match="pass open=True"):
+    with pytest.raises(TypeError, match=r"max_waiting= any more: say open_job\(\.\.\., max_waiting=\.\.\.\)"):
         anything.create_job("k", [1], do.double, max_waiting=3)
-    with pytest.raises(TypeError, match="expected items and a handler, got no items"):
-        anything.create_job("k", handler=do.double)
-    with pytest.raises(TypeError, match="got no handler"):
-        anything.create_job("k", [1], open=True)
+    for call in anything.create_job, anything.run, anything.plan_job:
+        with pytest.raises(TypeError, match=r"has no open= any more: say open_job\(\.\.\.\)"):
+            call(id="k", items=[1], handler=do.double, open=True)
+    with pytest.raises(TypeError, match="expected a handler, got none"):
+        anything.open_job("k", [1])
 
 
 def test_threads_and_listeners_add_at_the_same_time(queue: JobQueue) -> None:
-    job = queue.create_job("j", handler=do.double, open=True, max_waiting=20)
+    job = queue.open_job("j", handler=do.double, max_waiting=20)
     queue.on("job:progress", lambda told: told.completed % 10 or queue.add_items("j", [0]))
     run = queue.start("j")
     threads = [threading.Thread(target=queue.add_items, args=("j", range(100))) for _ in range(4)]
@@ -244,7 +245,7 @@ def test_threads_and_listeners_add_at_the_same_time(queue: JobQueue) -> None:
 def test_backpressure_waits_or_refuses(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     with JobQueue(1) as queue:
-        job = queue.create_job("j", handler=do.block_until_told(gate), open=True, max_waiting=3, chunksize=1)
+        job = queue.open_job("j", handler=do.block_until_told(gate), max_waiting=3, chunksize=1)
         with pytest.raises(JobFullError, match=r"expected at most 3 items, .* got 4; none was added; start it first"):
             queue.add_items("j", list("abcd"))
         run = queue.start("j")
@@ -267,7 +268,7 @@ def test_backpressure_waits_or_refuses(tmp_path: Path) -> None:
 def test_who_waits_for_room_hears_that_there_will_be_none(end: str, tmp_path: Path) -> None:
     gate, raised = Gate(tmp_path), []
     with JobQueue(1) as queue:
-        job = queue.create_job("j", handler=do.block_until_told(gate), open=True, max_waiting=1, chunksize=1)
+        job = queue.open_job("j", handler=do.block_until_told(gate), max_waiting=1, chunksize=1)
         queue.start("j")
 
         def add() -> None:
@@ -290,13 +291,13 @@ def test_who_waits_for_room_hears_that_there_will_be_none(end: str, tmp_path: Pa
 
 def test_close_seals_it_and_waits_for_what_is_left() -> None:
     with JobQueue(2) as queue:
-        job = queue.create_job("j", [64], split, open=True)
+        job = queue.open_job("j", [64], split)
         queue.start("j")
     assert (job.status, job.sealed, job.total) == (JobStatus.COMPLETED, True, 127)
 
 
 def test_views_exports_and_arrays_are_as_ever(queue: JobQueue) -> None:
-    job = queue.create_job("j", handler=add_arrays, open=True)
+    job = queue.open_job("j", handler=add_arrays)
     run = queue.start("j", progress=lambda _: None)
     queue.add_items("j", [np.full(20_000, 1.0)])
     queue.seal("j")

@@ -76,7 +76,7 @@ def finish(path: Path, calls: Any, items: Any, job_id: str = "j", *, workers: in
     """The same program each time: half of the items at first, the others one by one."""
     with JobQueue(workers, journal=path, max_retries=0) if workers else queue_of(path) as queue:
         items = [*items]
-        job = queue.create_job(job_id, items[: len(items) // 2], calls, open=True, **options)
+        job = queue.open_job(job_id, items[: len(items) // 2], calls, **options)
         run = queue.start(job_id)
         for item in items[len(items) // 2 :]:
             queue.add_items(job_id, [item])
@@ -110,8 +110,8 @@ def links(page):
 
 if __name__ == "__main__":
     with JobQueue(2, journal="run.db") as queue:
-        numbers = queue.create_job("numbers", [40], split, open=True)
-        pages = queue.create_job("pages", handler=links, open=True)
+        numbers = queue.open_job("numbers", [40], split)
+        pages = queue.open_job("pages", handler=links)
         queue.on("job:progress", lambda told: told.job_id == "pages" and note("told", f"page {told.item.id}"))
         runs = [queue.start("numbers"), queue.start("pages")]
         for n in range(1, 13):
@@ -177,7 +177,7 @@ def test_a_sink_gets_the_rows_of_both_runs(path: Path, calls: Calls, tmp_path: P
     rows = tmp_path / "rows.jsonl"
     for items in ([3], [3, 2]):
         with JobQueue(2, journal=path) as queue:
-            queue.create_job("j", items, calls, open=True, results=mpqueue.sinks.jsonl(rows, columns=["result"]))
+            queue.open_job("j", items, calls, results=mpqueue.sinks.jsonl(rows, columns=["result"]))
             queue.seal("j")
             queue.start("j").result()
         results = [json.loads(line)["result"] for line in lines(rows)]
@@ -188,7 +188,7 @@ def test_a_sink_gets_the_rows_of_both_runs(path: Path, calls: Calls, tmp_path: P
 def test_it_counts_what_is_new(path: Path, calls: Calls) -> None:
     finish(path, calls, [4, 4])
     with JobQueue(1, journal=path) as queue:
-        job = queue.create_job("j", handler=calls, open=True, max_waiting=1)
+        job = queue.open_job("j", handler=calls, max_waiting=1)
         assert (job.total, job.completed, job.status) == (14, 14, JobStatus.PENDING)
         assert queue.add_items("j", [4]) == 0
         assert queue.add_items("j", [4], wait=False) == 0
@@ -205,7 +205,7 @@ def test_what_handlers_had_added_runs_although_nobody_adds_it_again(path: Path, 
     gate = Gate(tmp_path)
     work = partial(add_and_wait, gate)
     with JobQueue(1, journal=path) as queue:
-        job = queue.create_job("j", ["a"], work, open=True)
+        job = queue.open_job("j", ["a"], work)
         queue.start("j")
         wait_until(lambda: job.total == 4)
         gate.wait_for("1")
@@ -215,7 +215,7 @@ def test_what_handlers_had_added_runs_although_nobody_adds_it_again(path: Path, 
             queue.cancel("j", kill=True)
     gate.open()
     with JobQueue(1, journal=path) as queue:
-        job = queue.create_job("j", handler=work, open=True)
+        job = queue.open_job("j", handler=work)
         assert (job.total, job.completed) == (4, 1)
         queue.seal("j")
         assert queue.start("j").result().results == ["a", "1", "2", "3"]
@@ -296,19 +296,19 @@ def test_nothing_is_lost_if_the_program_ends_before_a_maker_runs_again(path: Pat
     maker: Any = {"id": 1} if has_ids else 1
     work = partial(add_fickle_ones, calls, gate, hidden, why == "items-unreadable")
     with JobQueue(1, journal=path) as queue:
-        job = queue.create_job("j", [maker], work, open=True, results=results)
+        job = queue.open_job("j", [maker], work, results=results)
         queue.start("j")
         wait_until(lambda: job.completed == 1)
         queue.cancel("j", kill=True)
     hidden.touch()
     with JobQueue(1, journal=path) as queue:
-        job = queue.create_job("j", [], work, open=True, rerun=mpqueue.Rerun(redo=[1] if why == "redo" else None))
+        job = queue.open_job("j", [], work, rerun=mpqueue.Rerun(redo=[1] if why == "redo" else None))
         assert (job.completed, job.total) == (0, 3 if why == "redo" else 1)
     hidden.unlink()
     gate.open()
     calls.unlink()
     with JobQueue(1, journal=path) as queue:
-        job = queue.create_job("j", [], work, open=True, results=results)
+        job = queue.open_job("j", [], work, results=results)
         queue.seal("j")
         assert queue.start("j").result().completed == 3
     assert sorted(map(int, calls.read_text().split())) == [1, 11, 12]
@@ -354,10 +354,10 @@ class Unkept:
 
 def test_items_need_an_identity_or_an_id(path: Path) -> None:
     with JobQueue(1, journal=path) as queue:
-        job = queue.create_job("j", handler=do.succeed, open=True)
+        job = queue.open_job("j", handler=do.succeed)
         for call in (
             partial(queue.add_items, "j"),
-            lambda items: queue.create_job("k", items, do.succeed, open=True),
+            lambda items: queue.open_job("k", items, do.succeed),
         ):
             with pytest.raises(TypeError, match="has no identity that stays the same"):
                 call([1, threading.Lock()])
@@ -435,28 +435,25 @@ def test_what_an_open_job_has_not_is_refused_and_nothing_is_changed(path: Path, 
         anything = queue
         for rerun in (mpqueue.Rerun(update=True), mpqueue.Rerun(key=str)):
             with pytest.raises(ValueError, match="expected none for an open job"):
-                anything.create_job("j", [3], calls, open=True, rerun=rerun)
-        with pytest.raises(ValueError, match="expected a job with a list of items to plan, got an open one"):
-            anything.plan_job("j", [3], calls, open=True)
-        assert anything.plan_job("k", [3], calls, open=False).to_run == 1
+                anything.open_job("j", [3], calls, rerun=rerun)
         for refused in (queue.create_job, queue.plan_job):
             with pytest.raises(JournalMismatchError, match="expected a job with a list of items, got an open one"):
                 refused("j", [3], calls)
         with pytest.raises(JournalMismatchError, match="has changed since 5 of these results were made"):
-            queue.create_job("j", [3], do.succeed, open=True, rerun=mpqueue.Rerun(strict=True))
+            queue.open_job("j", [3], do.succeed, rerun=mpqueue.Rerun(strict=True))
         with pytest.raises(TypeError, match="items\\[0\\]"):
-            queue.create_job("j", [{"id": threading.Lock()}], calls, open=True)
+            queue.open_job("j", [{"id": threading.Lock()}], calls)
     assert path.read_bytes() == before
     with queue_of(path) as queue:
         queue.run(["a", "b"], do.succeed, id="list")
     list_instead = pytest.raises(JournalMismatchError, match="expected an open one, got a job with a list")
     with queue_of(path) as queue, list_instead:
-        queue.create_job("list", ["a"], do.succeed, open=True)
+        queue.open_job("list", ["a"], do.succeed)
     assert [*mpqueue.imap(do.succeed, "ab", journal=path, job_id="stream", backend=InlinePool())] == ["a", "b"]
     with pytest.raises(JournalMismatchError, match="expected a stream"):
         mpqueue.imap(do.succeed, "ab", journal=path, job_id="j")
     with queue_of(path) as queue, pytest.raises(JournalMismatchError, match="got a stream"):
-        queue.create_job("stream", ["a"], do.succeed, open=True)
+        queue.open_job("stream", ["a"], do.succeed)
 
 
 def test_it_is_looked_at_as_any_job(
@@ -481,7 +478,7 @@ def test_it_is_looked_at_as_any_job(
 def test_others_look_at_it_while_it_grows(path: Path, tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     with JobQueue(2, journal=path) as queue:
-        job = queue.create_job("j", ["a"], partial(add_and_wait, gate), open=True)
+        job = queue.open_job("j", ["a"], partial(add_and_wait, gate))
         queue.start("j")
         wait_until(lambda: job.completed == 1)
         wait_until(lambda: len(rows_of(path, "j", "id")) == 4)
@@ -510,7 +507,7 @@ def test_damaged_items_are_refused_and_damaged_ends_run_again(path: Path, calls:
             connection.commit()
         calls.take()
         with queue_of(path) as queue:
-            look = partial(queue.create_job, "j", [3, 1], calls, open=True)
+            look = partial(queue.open_job, "j", [3, 1], calls)
             try:
                 look()
             except JournalError as error:
@@ -539,7 +536,7 @@ def test_damaged_items_are_refused_and_damaged_ends_run_again(path: Path, calls:
 def test_a_full_disk_is_told_to_who_adds(path: Path, disk: Disk, end: str) -> None:
     lost = pytest.raises(JournalError) if end == "close" else contextlib.nullcontext()
     with lost, JobQueue(1, journal=path) as queue:
-        job = queue.create_job("j", ["a"], do.succeed, open=True)
+        job = queue.open_job("j", ["a"], do.succeed)
         run = queue.start("j")
         wait_until(lambda: job.completed == 1)
         disk.is_full = True
@@ -567,7 +564,7 @@ def has_added(queue: JobQueue, item: Any) -> bool:
 def test_the_end_of_the_queue_is_told_to_who_adds(path: Path, disk: Disk) -> None:
     outcome: list[Any] = []
     queue = JobQueue(1, journal=path)
-    queue.create_job("j", handler=do.succeed, open=True)
+    queue.open_job("j", handler=do.succeed)
     disk.hold()
     adder = threading.Thread(target=keep_error, args=(partial(queue.add_items, "j", ["a"]), outcome))
     adder.start()

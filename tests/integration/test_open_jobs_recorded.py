@@ -59,7 +59,7 @@ def work(item):
 def run(path):
     with JobQueue(1, journal=path, backend=InlinePool()) as queue:
         queue.on("job:progress", lambda event: note("told", value(event.item.payload)))
-        job = queue.create_job("job", items(user[:2]), work, open=True, chunksize=1)
+        job = queue.open_job("job", items(user[:2]), work, chunksize=1)
         started = queue.start("job")
         for number in user[2:]:
             queue.add_items("job", items([number]))

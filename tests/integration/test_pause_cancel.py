@@ -43,7 +43,7 @@ def test_its_deadline_stops_it(state: str, tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     with JobQueue(1) as queue:
         handler = do.only(1, do.block_until_told(gate))
-        job = queue.create_job("job", range(1, 5), handler, deadline=0.3, chunksize=1, open=True)
+        job = queue.open_job("job", range(1, 5), handler, deadline=0.3, chunksize=1)
         run = queue.start("job")
         if state == "paused":
             queue.pause("job")

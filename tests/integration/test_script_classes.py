@@ -28,7 +28,7 @@ IN_TURNS = """
 
 
     def begin(queue, name, handler, **options):
-        run = queue.start(queue.create_job(name, [], handler, open=True, chunksize=1, **options))
+        run = queue.start(queue.open_job(name, [], handler, chunksize=1, **options))
         ended[name] = run.as_completed()
         return run
 """

@@ -465,7 +465,8 @@ def test_an_item_whose_result_was_discarded_is_done_and_runs_again_for_a_job_tha
     def run(results: Any, count: int, **options: Any) -> Job:
         options = {"rerun": Rerun(update=not is_open), **options}
         with JobQueue(2, retry=NEVER, journal=journal) as queue:
-            queue.create_job("job", items(count), name_if_fixed, open=is_open, results=results, **options)  # type: ignore[call-overload]
+            create: Any = queue.open_job if is_open else queue.create_job
+            create("job", items(count), name_if_fixed, results=results, **options)
             run = queue.start("job")
             if is_open:
                 queue.seal("job")
@@ -757,7 +758,7 @@ def test_the_columns_of_an_open_job_go_by_its_ids(tmp_path: Path, first: list[An
         expected.remove("item")
     for _ in range(2):
         with JobQueue(1, journal=tmp_path / "run.db" if has_journal else None) as queue:
-            queue.create_job("j", first, str, open=True, results=sinks.csv(path))
+            queue.open_job("j", first, str, results=sinks.csv(path))
             run = queue.start("j")
             queue.add_items("j", [] if first else items)
             queue.seal("j")
@@ -769,9 +770,7 @@ def test_an_open_job_goes_on_from_its_journal_into_a_new_file(tmp_path: Path) ->
     path, ids = tmp_path / "rows.jsonl", []
     for added in "cd":
         with JobQueue(1, journal=tmp_path / "run.db") as queue:
-            queue.create_job(
-                "open", [{"id": "a"}, {"id": "b"}], do.succeed, open=True, results=sinks.jsonl(path, in_order=True)
-            )
+            queue.open_job("open", [{"id": "a"}, {"id": "b"}], do.succeed, results=sinks.jsonl(path, in_order=True))
             run = queue.start("open")
             queue.add_items("open", [{"id": added}])
             if added == "c":

@@ -458,7 +458,7 @@ def test_what_can_not_be_done_is_refused(queue: JobQueue) -> None:
             queue.run_stages([1], no_list)  # type: ignore[arg-type]
     job = queue.run_stages([2], [do.double, fail_on_four, do.double], id="done")
     assert [each.id for each in queue.jobs()[-3:]] == ["done/double", "done/fail_on_four", "done/double-2"]
-    with pytest.raises(JobStateError, match="expected a job made with open=True"):
+    with pytest.raises(JobStateError, match="expected a job made by open_job"):
         queue.add_items("done/double-2", [1])
     for call in (queue.seal, queue.retry_failed):
         with pytest.raises(JobStateError, match="stage"):

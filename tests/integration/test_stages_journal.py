@@ -86,7 +86,7 @@ if __name__ == "__main__":
         job = queue.run_stages(range(INPUTS), stages, id="pictures", results=mpqueue.sinks.jsonl(output))
         print(job.completed, job.failed)
         listed = queue.run([{"id": number} for number in range(INPUTS)], square, id="list", chunksize=3)
-        grown = queue.create_job("open", [1, 2], grow, open=True)
+        grown = queue.open_job("open", [1, 2], grow)
         run = queue.start(grown)
         queue.seal(grown)
         run.result()

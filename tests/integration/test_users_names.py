@@ -26,6 +26,7 @@ QUEUE = {
         "cancel_items",
         "drain",
         "max_retries",
+        "open_job",
         "pause",
         "plan_job",
         "prune",

@@ -334,10 +334,10 @@ class Life:
         queue.on("job:finished", self._hear_finished)
         for number, (items, options) in enumerate(plan.jobs):
             name = f"job {number}"
-            create: Callable[..., object] = queue.create_job
+            create: Any = queue.open_job if number in plan.open_jobs else queue.create_job
             handler: Callable[..., object] = handle_prepared if number % 2 else handle
             setup = prepare if number % 2 else None
-            create(name, items, handler, **(options | {"setup": setup, "open": number in plan.open_jobs}))
+            create(name, items, handler, **(options | {"setup": setup}))
             self.books_of[name], self.told[name] = queue._jobs.find(name).book, Told()
         self.created()
         for number, later in plan.open_jobs.items():

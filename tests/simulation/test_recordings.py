@@ -126,7 +126,7 @@ def a_journal(folder: Path) -> None:
 
 def an_open_job(folder: Path) -> None:
     with JobQueue(2) as queue:
-        queue.create_job("grows", handler=lead_on, open=True)
+        queue.open_job("grows", handler=lead_on)
         queue.add_items("grows", [{"id": 2}])
         run = queue.start("grows")
         queue.add_items("grows", [{"id": 1}, {"id": 3}, {"id": 1}])

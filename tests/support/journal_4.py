@@ -41,8 +41,11 @@ def last(item: str) -> str:
     return f"last: {item}"
 
 
-#: Options as that version had them.
-of_then: dict[str, Any] = {"update": True}
+class Then:
+    """Options as that version had them."""
+
+    UPDATE: Any = {"update": True}  # noqa: RUF012
+    OPEN: Any = {"open": True}  # noqa: RUF012
 
 
 def write(path: str) -> None:
@@ -52,8 +55,8 @@ def write(path: str) -> None:
         queue.run([*MANY, BIG], show, id="many")
     with JobQueue(1, journal=path) as queue:
         changed = [{**item, "v": 1} if item["id"] % 7 == 0 else item for item in MANY[:600]]
-        queue.run([{"id": "new", "v": 0}, *changed[::-1], BIG], show, id="many", **of_then)
-        job = queue.create_job("open", VALUES, grow, open=True)
+        queue.run([{"id": "new", "v": 0}, *changed[::-1], BIG], show, id="many", **Then.UPDATE)
+        job = queue.create_job("open", VALUES, grow, **Then.OPEN)
         run = queue.start(job.id)
         queue.seal(job.id)
         run.result()

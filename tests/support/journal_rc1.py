@@ -39,6 +39,10 @@ NAMED = [
 ]
 
 
+#: An option as that version had it.
+OF_THEN: Any = {"open": True}
+
+
 def show(item: Any) -> str:
     """The handler."""
     return f"rc1: {type(item).__name__}"
@@ -49,7 +53,7 @@ def write(path: str) -> None:
     with JobQueue(1, journal=path) as queue:
         queue.run(VALUES, show, id="values")
         queue.run(NAMED, show, id="named")
-        job = queue.create_job("open", VALUES, show, open=True)
+        job = queue.create_job("open", VALUES, show, **OF_THEN)
         run = queue.start(job.id)
         queue.seal(job.id)
         run.result()

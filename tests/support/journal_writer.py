@@ -63,7 +63,8 @@ def _announced(kind: str, path: Path) -> Iterator[int]:
     made: Any
     with mpqueue.JobQueue(1, journal=path, backend=InlinePool()) as made:
         is_open = kind == "open"
-        made.create_job("job", items[: 4 * ITEMS] if is_open else items, work, open=is_open, chunksize=ITEMS)
+        create = made.open_job if is_open else made.create_job
+        create("job", items[: 4 * ITEMS] if is_open else items, work, chunksize=ITEMS)
         run = made.start("job")
         if is_open:
             for lo in range(4 * ITEMS, len(items), 2 * ITEMS):

@@ -39,7 +39,7 @@ def _run_list(handler: Callable[[Any], Any], items: Sequence[Any], path: Path, *
 def _run_open(handler: Callable[[Any], Any], items: Sequence[Any], path: Path, **options: Any) -> list[Any]:
     """Half of the items at first, the others one by one."""
     with queue_of(path) as queue:
-        job = queue.create_job(JOB, items[: len(items) // 2], handler, open=True, **options)
+        job = queue.open_job(JOB, items[: len(items) // 2], handler, **options)
         run = queue.start(JOB)
         for item in items[len(items) // 2 :]:
             queue.add_items(JOB, [item])

@@ -18,8 +18,8 @@ KEYWORDS, TABLE = ROOT / "mpqueue" / "_keywords.py", ROOT / "docs" / "reference"
 #: The types by which type checkers know what a call takes, each with what it says of itself.
 TYPES = {
     "QueueKeywords": (At.QUEUE, "The options of `JobQueue`.", ("concurrency", "max_retries")),
-    "JobKeywords": (At.JOB, "Those of `create_job` that choose no overload.", ("setup", "open", "max_waiting")),
-    "RunKeywords": (At.JOB, "The options of `run`.", ("setup",)),
+    "JobKeywords": (At.JOB, "Those of `create_job` that choose no overload.", ("setup",)),
+    "OpenKeywords": (At.OPEN, "Those of `open_job` that choose no overload.", ("setup",)),
     "StageKeywords": (At.STAGE, "The options of `Stage`.", ()),
     "StagesKeywords": (At.STAGES, "The options of `run_stages`.", ()),
     "MapKeywords": (At.MAP, "The options of `map`, `starmap` and `amap`.", ()),
@@ -30,6 +30,7 @@ TYPES = {
 COLUMNS = {
     "JobQueue": At.QUEUE,
     "create_job, run": At.JOB,
+    "open_job": At.OPEN,
     "Stage": At.STAGE,
     "run_stages": At.STAGES,
     "map": At.MAP,

@@ -144,18 +144,17 @@ def check_runs(queue: JobQueue) -> None:
     assert_type(queue.run(PHOTOS, refuse), Job[Photo, Any])
     assert_type(queue.run(PHOTOS, describe_with, setup=load_model, timeout=1.0), Job[Photo, str])
     assert_type(queue.run([1], identity).results, list[int | None])
-    assert_type(queue.run(PHOTOS, describe, open=True, max_waiting=3), Job[Photo, str])
     assert_type(queue.start("a"), JobRun[Any, Any])
     assert_type(queue.start("a").result(), Job[Any, Any])
 
 
 def check_open_jobs(queue: JobQueue) -> None:
-    assert_type(queue.create_job("a", PHOTOS, describe, open=True), Job[Photo, str])
-    assert_type(queue.create_job("b", PHOTOS, describe_later, open=True, max_waiting=3), Job[Photo, str])
-    assert_type(queue.create_job("c", handler=describe, open=True), Job[Photo, str])
-    assert_type(queue.create_job("d", handler=describe_later, open=True), Job[Photo, str])
-    assert_type(queue.create_job("e", PHOTOS, describe_with, setup=load_model, open=True), Job[Photo, str])
-    assert_type(queue.create_job("f", handler=describe_later_with, setup=load_model, open=True), Job[Photo, str])
+    assert_type(queue.open_job("a", PHOTOS, describe), Job[Photo, str])
+    assert_type(queue.open_job("b", PHOTOS, describe_later, max_waiting=3), Job[Photo, str])
+    assert_type(queue.open_job("c", handler=describe), Job[Photo, str])
+    assert_type(queue.open_job("d", handler=describe_later), Job[Photo, str])
+    assert_type(queue.open_job("e", PHOTOS, describe_with, setup=load_model), Job[Photo, str])
+    assert_type(queue.open_job("f", handler=describe_later_with, setup=load_model), Job[Photo, str])
     queue.create_job("g", PHOTOS, describe, max_waiting=3)  # type: ignore[call-overload]
     queue.create_job("h", handler=describe)  # type: ignore[call-overload]
 

@@ -364,7 +364,7 @@ def test_an_open_job_begins_anew_where_any_result_is_of_other_code_and_that_is_t
 
 OTHERS = [
     (Kind.LIST, {"generation": 1}, "got a stream, which imap() resumes"),
-    (Kind.LIST, {"is_open": 1}, "got an open one; nothing was changed; pass open=True"),
+    (Kind.LIST, {"is_open": 1}, r"got an open one; nothing was changed; call open_job()"),
     (Kind.OPEN, {}, "expected an open one, got a job with a list;"),
     (Kind.STREAM, {"is_open": 1}, "expected a stream, got a job with a list of items;"),
 ]

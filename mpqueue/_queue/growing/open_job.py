@@ -34,7 +34,7 @@ def add_items(host: QueueHost, book: JobBook, items: Iterable[Any], *, wait: boo
     """Give the job more items; returns how many of them are new. See `JobQueue.add_items`."""
     table = book.table
     if not table.grows or book.stage is not None:
-        raise JobStateError(f"job {book.id!r}: expected a job made with open=True to add items to, got another")
+        raise JobStateError(f"job {book.id!r}: expected a job made by open_job() to add items to, got another")
     host.check_journal()
     check_items(items)
     given, most = read_all(items), book.options.max_waiting

@@ -103,12 +103,12 @@ class RecordedBook:
     def to_new_job(self, options: JobOptions, *, travels: Travels) -> NewJob:
         """The same as a job that can be run, its failed items once more. Raises `JournalError`."""
         handler, setup = _load_handler(self._reader, self._recorded)
-        asked = GivenOptions(setup=setup, label=self.table.label, open=bool(self._recorded.is_open))
+        asked = GivenOptions(setup=setup, label=self.table.label)
         options = dataclasses.replace(options, seed=self._recorded.seed)
         if self._recorded.is_open:
             from mpqueue._queue.recorded.new_open_job import NewOpenJob  # a part of few journals
 
-            new: NewJob = NewOpenJob(self.id, self.table, options, handler, asked, travels=travels)
+            new: NewJob = NewOpenJob(self.id, self.table, options, handler, asked, is_open=True, travels=travels)
             assert isinstance(new, NewOpenJob)
             new.regrow(self._reader, self._recorded)
             new.book.sealed = True  # its user is not there

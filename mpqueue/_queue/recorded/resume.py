@@ -74,7 +74,7 @@ def refuse_kind(where: str, expected: Kind, recorded: RecordedJob) -> str:
         return ""
     what, ways = _EXPECTED[expected]
     if (expected, kind) == (Kind.LIST, Kind.OPEN):
-        ways = f"pass open=True, {ways}"
+        ways = f"call open_job(), {ways}"
     return f"{where}: expected {what}, got {_GOT.get((expected, kind), kind.value)}; nothing was changed; {ways}"
 
 

@@ -172,7 +172,7 @@ class CurrentItem:
             raise RuntimeError("add(): expected to be called while an item of the job runs, got called elsewhere")
         if not running.is_open:
             raise JobStateError(
-                f"job {running.job_id!r}: expected a job made with open=True to add items to, got another"
+                f"job {running.job_id!r}: expected a job made by open_job() to add items to, got another"
             )
         check_items(items)
         new = list(items)
