@@ -74,7 +74,7 @@ def test_a_job_to_which_items_may_be_added_has_no_time_left(tmp_path: Path) -> N
     gate = Gate(tmp_path)
     heard: list[Progress] = []
     with JobQueue(1) as queue:
-        queue.create_job("job", [], do.only("c", do.block_until_told(gate)), chunksize=1, open=True)
+        queue.open_job("job", handler=do.only("c", do.block_until_told(gate)), chunksize=1)
         run = queue.start("job", progress=heard.append)
         queue.add_items("job", list("abcd"))
         wait_until(lambda: heard and heard[-1].completed == 2)
