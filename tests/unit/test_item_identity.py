@@ -109,6 +109,24 @@ def test_values_that_come_together_have_the_digests_of_each(values: list[Any]) -
     assert digests(values) == b"".join(map(digest, values))
 
 
+def test_what_is_plain_and_in_few_containers_has_its_form_in_one_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = [(), [1, "a"], {"b": [1, (2,)], "a": {1: None}}]
+    forms = [identity._plain(value, type(value), ()) for value in values]
+    assert forms == [*map(encode, values)]
+    monkeypatch.setattr(identity, "_plain", lambda *_: None)
+    assert forms == [*map(encode, values)], "the other way gives the same"
+
+
+def test_an_item_is_looked_for_near_its_place() -> None:
+    known, names = matching.KnownItems(), [digest(number) for number in range(matching.NEAR + 9)]
+    known.add(b"".join(names), None)
+    assert known.near(0, names[5]) == 5
+    assert known.near(9, names[matching.NEAR + 8]) == matching.NEAR + 8
+    assert known.near(8, names[matching.NEAR + 8]) == known.near(6, names[5]) == -1
+    known.left[5] = 0
+    assert known.near(0, names[5]) == -1
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", ["1", "2"])
 def test_a_value_has_the_same_form_in_every_process(seed: str) -> None:

@@ -333,11 +333,13 @@ def test_small_plain_results_need_no_code_of_users() -> None:
 def test_a_stand_in_is_kept_as_it_stood() -> None:
     stand_in = RemoteError("users.Odd", "said", "its trace", ("users.Odd", "builtins.Exception"))
     stand_in.__cause__ = KeyError("before")
-    met = restore_error(keep_error(stand_in, []), no_file)
-    assert isinstance(met, RemoteError)
-    assert (met.type_name, met.message, met.traceback) == ("users.Odd", "said", "its trace")
-    assert met.bases == stand_in.bases
-    assert repr(met.__cause__) == "KeyError('before')"
+    kept = keep_error(stand_in, [])
+    for each in (kept, (None, *kept[1:])):  # the second can't be read
+        met = restore_error(each, no_file)
+        assert isinstance(met, RemoteError)
+        assert (met.type_name, met.message, met.traceback) == ("users.Odd", "said", "its trace")
+        assert met.bases == stand_in.bases
+        assert repr(met.__cause__) == "KeyError('before')"
 
 
 def test_what_items_wrote_comes_back() -> None:

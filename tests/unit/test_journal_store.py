@@ -23,10 +23,11 @@ from mpqueue._parent.journal.journal_file import (
     folder_of,
     text_to_column,
 )
-from mpqueue._parent.journal.journal_reader import Reader, RecordedJob
+from mpqueue._parent.journal.journal_reader import TRIES, Reader, RecordedJob
 from mpqueue._parent.journal.journal_writer import Entry
-from mpqueue._parent.journal.kept_values import Unreadable, big_file, prepare
-from mpqueue._parent.journal.lots import Lot, keep_items
+from mpqueue._parent.journal.kept_values import ChangedError, Place, Unreadable, big_file, no_file, prepare, seal
+from mpqueue._parent.journal.lots import OF_LIST, Lot, keep_items
+from mpqueue._parent.journal.schema import ConvertedCopy, _OldJob
 from mpqueue._parent.journal.suspects import RunningMark, RunningMarks
 from mpqueue.errors import JournalError
 from tests.support.this_system import IS_WINDOWS
@@ -100,8 +101,9 @@ def test_a_job_is_read_as_it_was_put_also_while_the_journal_is_open(path: str) -
 def test_any_text_of_a_user_comes_back(path: str, text: str) -> None:
     assert column_to_text(text_to_column(text)) == text
     with stored(path) as store:
-        put(store, id=text)
-    assert found(path, text).id == text
+        put(store, id=text, version=text, handler_name=text)
+    job = found(path, text)
+    assert (job.id, job.version, job.handler_name) == (text, text, text)
 
 
 def test_a_job_whose_maker_ended_before_all_of_it_was_there_is_removed(path: str) -> None:
@@ -131,6 +133,37 @@ def test_what_is_suspected_is_kept_until_the_job_is_over(path: str, caplog: pyte
         store.put_job(1, {"suspects": b"damaged"})
     assert reader.suspects(1) == {}
     assert "is damaged; that is counted anew" in caplog.text
+
+
+def test_what_is_asked_in_one_look_is_of_one_moment(path: str) -> None:
+    reader = Reader(path)
+
+    def statuses() -> list[str]:
+        before = found_by(reader)
+        store.put_job(1, {"status": "completed"})
+        return [before, found_by(reader)]
+
+    def found_by(reader: Reader) -> str:
+        job = reader.find("job")
+        assert job is not None
+        return job.status
+
+    with stored(path) as store:
+        put(store)
+        assert reader.at_once(statuses) == ["pending", "pending"]
+        assert found_by(reader) == "completed"
+
+
+def test_a_look_that_is_not_whole_is_taken_again_some_times(path: str) -> None:
+    looks: list[int] = []
+
+    def change_meanwhile() -> None:
+        looks.append(len(looks))
+        raise ChangedError("it was written meanwhile")
+
+    with stored(path), pytest.raises(JournalError, match="written meanwhile"):
+        Reader(path).at_once(change_meanwhile)
+    assert len(looks) == TRIES
 
 
 def test_a_damaged_line_is_named_and_its_job_is_left(path: str) -> None:
@@ -314,6 +347,41 @@ def test_what_a_missing_journal_left_beside_it_is_not_overwritten(path: str) -> 
     with pytest.raises(JournalError, match=r"to which .*run\.db\.files belongs, got an empty file"):
         Store(path)
     assert os.path.getsize(path) == 0
+
+
+@pytest.mark.parametrize("setting", ["user_version = 0", "user_version = 7", "application_id = 7"])
+def test_an_empty_database_becomes_a_journal_unless_it_is_said_to_be_something(path: str, setting: str) -> None:
+    change(path, "PRAGMA user_version = 3")
+    change(path, "PRAGMA user_version = 0")
+    change(path, f"PRAGMA {setting}")
+    assert os.path.getsize(path)
+    if setting == "user_version = 0":
+        with stored(path) as store:
+            put(store)
+        assert found(path).number == 1
+    else:
+        with pytest.raises(JournalError, match="expected a journal"):
+            Store(path)
+
+
+def test_items_that_an_older_version_kept_together_are_in_the_lots_of_their_slots() -> None:
+    with contextlib.closing(sqlite3.connect("")) as connection:
+        connection.execute("CREATE TABLE old_payloads (number, job, body)")
+        for number, slots in ((1, (0, 500)), (2, (500, 530))):
+            body = seal((slots, keep_items([*range(*slots)])), Place("payloads", 1, number))
+            connection.execute("INSERT INTO old_payloads VALUES (?, 1, ?)", (number, body))
+        parts = _OldJob(connection.execute, {"number": 1}, unbound=False)._parts(530)
+    assert [*parts] == [0, OF_LIST]
+    assert Lot(0, OF_LIST, None, parts=parts[0]).items(no_file) == [*range(OF_LIST)]
+    assert Lot(OF_LIST, 18, None, parts=parts[OF_LIST]).items(no_file) == [*range(OF_LIST, 530)]
+
+
+def test_the_copy_of_an_older_journal_is_closed_with_its_last_reader() -> None:
+    copy = ConvertedCopy.__new__(ConvertedCopy)
+    copy.connection = connection = sqlite3.connect("")
+    del copy
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        connection.execute("SELECT 1")
 
 
 def test_a_journal_that_lost_what_an_unclosed_program_wrote_is_refused_and_shown(

@@ -21,7 +21,8 @@ import mpqueue
 from mpqueue._parent.journal.chunk_rows import ADD_CHUNK
 from mpqueue._parent.journal.guards import is_held
 from mpqueue._parent.journal.journal_file import MOST_WRITERS, Store, connect
-from mpqueue._parent.journal.journal_writer import TRY_AGAIN, Entry, Journal
+from mpqueue._parent.journal.journal_writer import GROUP, TRY_AGAIN, Entry, Journal
+from mpqueue._parent.surroundings.replies import Reply
 from mpqueue.errors import JournalError, QueueClosedError
 from tests.support.this_system import IS_WINDOWS
 
@@ -192,6 +193,35 @@ def test_a_row_that_can_never_be_written_is_left_out_and_no_other(
     assert rows(journal.path) == [1, 2, 3]
     assert caplog.text.count("a row can't be written (IntegrityError") == 1
     assert journal.waiting == 0
+
+
+def test_what_is_not_urgent_is_written_with_all_that_comes_within_the_time_of_a_group(
+    journal: Journal, disk: Disk
+) -> None:
+    journal._keep(row(1))
+    due = disk.now + GROUP
+    assert journal._due == due
+    disk.now += GROUP / 2
+    journal._keep(row(2))
+    assert journal._due == due
+    journal._keep(row(3, urgent=True))
+    assert journal._due == disk.now
+    journal._commit()
+    assert rows(journal.path) == [1, 2, 3]
+
+
+def test_to_await_what_was_asked_is_to_wait_until_it_is_done(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    awaited: list[Reply[Any]] = []
+
+    def wait(reply: Reply[Any]) -> None:
+        awaited.append(reply)
+
+    monkeypatch.setattr(Reply, "wait", wait)
+    asked = journal.ask_later(lambda _: [each.done() for each in awaited])
+    journal.await_asked()
+    end(journal)
+    assert asked.result() == [False]
+    assert awaited[0].done()
 
 
 def test_a_disk_that_fails_is_told_of_once_it_lasts_and_what_waits_is_written_later(

@@ -309,7 +309,6 @@ class _Pickled:
 
     def keep_results(self, results: list[Any]) -> None:
         """Together, where they are plain and small; else each by itself, so that each can be read by itself."""
-        self.step += 1
         if self.together is None:
             self.together = _together(results)
         if self.together is not None:

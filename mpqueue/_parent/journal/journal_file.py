@@ -488,7 +488,7 @@ def _check(path: str, left: Mark | None) -> int | None:
             return None
         check_version(path, application, version)
         if left is not None:
-            _check_complete(path, left, connection if version > 1 else None)
+            _check_complete(path, left, connection)
     return int(version)
 
 
@@ -509,23 +509,27 @@ def _check_new(path: str, left: Mark | None, found: str) -> None:
     )
 
 
-def _check_complete(path: str, left: Mark, connection: sqlite3.Connection | None) -> None:
+def _check_complete(path: str, left: Mark, connection: sqlite3.Connection) -> None:
     """Raise `JournalError` where something is not there any more that was on disk when the last process ended."""
     found = found_instead(left, connection)
     if found:
         raise _lost(path, left, found)
 
 
-def found_instead(left: Mark, connection: sqlite3.Connection | None) -> str:
+def found_instead(left: Mark, connection: sqlite3.Connection) -> str:
     """What there is instead of all that a process has written, for people; empty where all of it is there.
 
     A bit that was flipped in the log ends it there, for SQLite: what was committed after that is gone.
     """
-    query = "SELECT commits FROM written_by WHERE number = ? AND at = ?"
-    row = None if connection is None else connection.execute(query, (left.number, left.at)).fetchone()
-    if not left.commits or (row is not None and row[0] >= left.commits):
+    if not left.commits:
         return ""
-    return "an older state of it" if row is None else f"only {row[0]} of them"
+    row = None
+    if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'written_by'").fetchone():  # not in version 1
+        query = "SELECT commits FROM written_by WHERE number = ? AND at = ?"
+        row = connection.execute(query, (left.number, left.at)).fetchone()
+    if row is None:
+        return "an older state of it"
+    return "" if row[0] >= left.commits else f"only {row[0]} of them"
 
 
 def _lost(path: str, left: Mark, found: str) -> JournalError:

@@ -8,6 +8,7 @@ beside that: where a look names one that has been removed since it began, the lo
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import logging
 import os
@@ -177,7 +178,7 @@ class Reader:
         """
         if self._current.look is not None:
             return question()
-        for left in range(TRIES - 1, -1, -1):
+        for left in reversed(range(TRIES)):
             try:
                 with self._open() as look:
                     self._current.look = look
@@ -228,7 +229,7 @@ class Reader:
         application = connection.execute("PRAGMA application_id").fetchone()[0]
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         check_version(self.path, application, version)
-        if not self._has_looked and version > 1:
+        if not self._has_looked:
             self._look_for_loss(mark, connection, check)
         if version < VERSION:
             state, current = self._state_with_log(), self._current
@@ -549,16 +550,13 @@ class Reader:
     def read_file(self, name: str) -> bytes:
         """A big value's file. Raises OSError, and `JournalError` for one that another user has put there."""
         path = folder_of(self.path) / os.path.basename(name)
-        for each in (path, Path(f"{path}{PART}")):
+        for each in (path, Path(f"{path}{PART}"), path):  # it may get its name just now
             with contextlib.suppress(FileNotFoundError):
                 return _read(each)
-        try:
-            return _read(path)  # it got its name just now, or is not there
-        except FileNotFoundError:
-            look = self._current.look
-            if look is not None and look.names(name) and not self._names_now(name):
-                raise self._changed() from None
-            raise
+        look = self._current.look
+        if look is not None and look.names(name) and not self._names_now(name):
+            raise self._changed()
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
 
     def _names_now(self, file: str) -> bool:
         with self._open() as look:

@@ -169,7 +169,8 @@ class KnownItems:
     @property
     def any_left(self) -> bool:
         """False once none can come any more."""
-        self._at = self.left.find(1, self._at) if self._at >= 0 else -1
+        if self._at >= 0:
+            self._at = self.left.find(1, self._at)
         return self._at >= 0
 
     def take_run(self, identities: bytes, nth: int, place: int) -> int:
