@@ -133,7 +133,8 @@ def _lines(module: ast.Module) -> dict[ast.AST, tuple[int, int]]:
     for outer in ast.walk(module):  # from outside inwards
         if isinstance(outer, ast.stmt | ast.expr | ast.excepthandler) and outer not in lines:
             lines[outer] = (outer.lineno, outer.end_lineno or outer.lineno)
-            if not hasattr(outer, "body") or isinstance(outer, ast.Lambda | ast.IfExp):
+            is_compound = isinstance(outer, ast.Match) or hasattr(outer, "body")
+            if not is_compound or isinstance(outer, ast.Lambda | ast.IfExp):
                 lines.update(dict.fromkeys(ast.walk(outer), lines[outer]))
     return lines
 

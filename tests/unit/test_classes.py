@@ -93,6 +93,18 @@ def test_a_class_that_is_here_is_not_made_again(way: Any) -> None:
     assert Counting.made == []
 
 
+def test_what_the_program_had_when_a_worker_was_forked_is_no_job_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(classes, "_of_program", set())
+    monkeypatch.setattr(classes, "_latest", None)
+    before, after = (type(name, (), {}) for name in ("Before", "After"))
+    monkeypatch.setitem(_known, "before", before)
+    classes._note_fork()
+    monkeypatch.setitem(_known, "after", after)
+    for scope, found in ((None, [before, after]), (Scope(), [None, after])):
+        with in_scope(scope):
+            assert [*map(classes._find, ("before", "after"))] == found
+
+
 def test_a_class_stays_as_it_is_where_it_comes_home() -> None:
     class Kind:
         number = 1

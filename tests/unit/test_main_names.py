@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import ModuleType
-from typing import Any
+from types import ModuleType, SimpleNamespace
+from typing import Any, TypeVar
 
 import pytest
 
@@ -113,6 +113,9 @@ def test_what_it_sets_is_there_for_functions_that_come_later_and_what_it_does_no
 
 def test_without_one_each_function_has_names_of_its_own_unless_they_are_loaded_together(program: Program) -> None:
     read, initializer = program.send("read"), program.send("begin")
+    scope = main_names.new_scope()
+    assert isinstance(scope, classes.Scope)
+    assert main_names.new_scope() is not scope
     loaded(initializer)()
     assert loaded(read)()[0] == 0
     with main_names.together():
@@ -121,6 +124,31 @@ def test_without_one_each_function_has_names_of_its_own_unless_they_are_loaded_t
     assert handler()[0] == 5
     assert handler.__globals__["__name__"] == "__main__"
     assert main_names.own_values() is None
+
+
+class Outer:
+    class Inner:
+        """Has a longer name than its own."""
+
+
+Kind = TypeVar("Kind")
+
+
+def test_what_the_other_side_has_imported_is_found_by_its_whole_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    main = sys.modules["__main__"]
+    monkeypatch.setattr(main, "Outer", Outer, raising=False)
+    monkeypatch.setattr(main, "Kind", Kind, raising=False)
+    for each in (Outer, Outer.Inner, Kind):
+        monkeypatch.setattr(each, "__module__", "__main__")
+    there: Any = SimpleNamespace(has={"Outer", "Outer.Inner", "Kind"}.__contains__)
+    assert main_names.found_by_name(Outer) is None
+    with main_names.GoingTo(there):
+        assert [*map(main_names.found_by_name, (Outer, Outer.Inner, Kind))] == ["Outer", "Outer.Inner", "Kind"]
+        assert main_names.found_by_name(Outer()) is None
+        monkeypatch.setattr(main, "Outer", None)
+        assert [*map(main_names.found_by_name, (Outer, Outer.Inner))] == [None, None], "there is another one"
+        there.has = set[str]().__contains__
+        assert main_names.found_by_name(Kind) is None
 
 
 def test_what_was_loaded_together_is_so_where_it_goes_next(program: Program) -> None:

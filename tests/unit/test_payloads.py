@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import gc
+import sys
 from collections.abc import Sequence
-from types import FunctionType
+from types import FunctionType, ModuleType
 from typing import Any
 
+import cloudpickle
 import numpy as np
 import pytest
 
@@ -132,6 +134,16 @@ def test_a_function_that_goes_by_value_has_its_names_and_its_file() -> None:
     for name in ("co_filename", "co_name", "co_qualname", "co_varnames", "co_firstlineno", "co_consts", "co_code"):
         assert getattr(others, name) == getattr(mine, name)
     assert met("x") == "x<dynamic-code>"
+
+
+def test_a_function_of_a_script_that_was_spawned_goes_by_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    spawned = ModuleType("__mp_main__")
+    exec("def work(item): return 2 * item", vars(spawned))
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, "__mp_main__", spawned)
+        packed, _ = dump_code(vars(spawned)["work"])
+        cloudpickle.unregister_pickle_by_value(spawned)
+    assert load(packed)(3) == 6
 
 
 @pytest.mark.skipif(not IS_LINUX, reason="segments have no names elsewhere")

@@ -23,6 +23,7 @@ from PIL import Image
 from mpqueue._parent.journal.kept_values import BigFile, keep, restore
 from mpqueue._parent.transport.harmless import dump_harmless
 from mpqueue._wire.memory.segments import BIG_BUFFER, Pieces, SegmentStore
+from mpqueue._wire.pickling import beside as beside_module
 from mpqueue._wire.pickling import rebuilding, reducers
 from mpqueue._wire.pickling.beside import UNFRAMED, Buffers, Pickled
 from mpqueue._wire.pickling.payload import Packed, dump, dump_code, dump_plain, load, load_home
@@ -164,12 +165,16 @@ def test_an_array_with_gaps_is_beside_the_pickle() -> None:
 
 @pytest.mark.parametrize(
     ("dtype", "in_pieces"),
-    [("f8", True), ("u1", True), ("S7", True), ("V5", True), (">f8", False), ("M8[s]", False), ("O", False)],
+    [("f8", True), ("u1", True), ("S7", True), ("V5", True)]
+    + [(other, False) for other in (">f8", "M8[s]", "O", "a library's")],
 )
 def test_arrays_with_gaps_are_sent_in_pieces_where_they_are_big_and_numpy_would_copy_them(
     dtype: str, in_pieces: bool
 ) -> None:
-    made = np.zeros((40, 60, 50), dtype)
+    kind: Any = dtype
+    if dtype == "a library's":
+        kind = pytest.importorskip("numpy._core._rational_tests").rational
+    made = np.zeros((40, 60, 50), kind)
     assert reducers._has_gaps(made[::2]) is in_pieces
     assert reducers._has_gaps(made[:, :, 1:].transpose(2, 0, 1)) is in_pieces
     assert not reducers._has_gaps(made)
@@ -243,6 +248,35 @@ def test_what_is_pickled_by_name_is_not_searched_for_classes() -> None:
             packed = dump(value, where)
             assert packed.by_value is by_value
             load_home(packed)
+
+
+def test_the_pieces_of_a_pickle_are_counted_and_put_together() -> None:
+    for pieces, whole in (([b"ab"], b"ab"), ([b"ab", b"c"], b"abc"), ([b"a", b"b", b"cd"], b"abcd")):
+        pickled = Pickled(pieces)
+        assert (pickled.nbytes, pickled.whole(), bytes(pickled.part().whole())) == (len(whole), whole, whole)
+
+
+@pytest.mark.parametrize(
+    ("code", "width"), [(b"B", 4), (b"X", 4), (b"C", 4), (b"\x8e", 8), (b"\x8d", 8), (b"\x96", 8), (b"\x8c", 8)]
+)
+def test_a_large_piece_is_data_where_the_one_before_says_so(code: bytes, width: int) -> None:
+    mark, is_data = b"_main__", code not in (b"C", b"\x8c")
+    for size in (UNFRAMED, UNFRAMED + 257):
+        data = mark.ljust(size, b".")
+        for said, expected in ((size, is_data), (size + 1, False)):
+            frame = b"frame" + code + said.to_bytes(width, "little")
+            assert Pickled([frame, data, b"."]).names(mark) is not expected
+            assert Pickled([frame, bytes(size), data]).names(mark), "what comes behind it is a frame"
+    for huge in (1 << 32, ord("B") << 24):  # the second has the code of another in it
+        announced = beside_module._announces(code + huge.to_bytes(8, "little")[:width], huge)
+        assert announced is (is_data and (width == 8 or huge < 1 << 32))
+
+
+def test_a_buffer_with_gaps_is_left_to_pickle_which_refuses_it() -> None:
+    buffer = pickle.PickleBuffer(memoryview(b"abcd")[::2])
+    assert Buffers().take(buffer) is True
+    with pytest.raises(pickle.PicklingError, match="non-contiguous"):
+        pickle.Pickler(Pickled(), 5, buffer_callback=Buffers().take).dump(buffer)
 
 
 @pytest.mark.parametrize("size", [3, UNFRAMED, BIG])
@@ -499,6 +533,9 @@ def test_only_what_is_viewed_of_a_storage_is_sent() -> None:
     rows = torch.zeros(1000, 30_000)
     assert sends(rows[7]) < 130_000
     assert sends([rows[7], rows[:0]]) < 130_000
+    nothing = reducers._TensorStorage(rows.untyped_storage(), rows.nbytes, in_band=False)
+    nothing.settle()
+    assert len(nothing.memory()) == 0
     assert sends([rows[7], rows[8]]) < 250_000
 
 
@@ -631,6 +668,10 @@ def test_the_table_is_that_of_what_is_imported_and_registered_by_now(monkeypatch
     reducers.table()  # which may import what Pillow needs
     known = reducers.table()
     assert known[np.ndarray] is reducers._reduce_array
+    anew = reducers._Imported()
+    anew.learn()
+    assert anew.table.keys() == known.keys()
+    assert (anew.table[Image.Image] is reducers._reduce_image) is reducers._are_mapped(Image)
     assert known[io.BytesIO] is reducers._reduce_bytes_io
     assert reducers.table() is known, "nothing has changed"
     monkeypatch.setitem(copyreg.dispatch_table, Record, str)

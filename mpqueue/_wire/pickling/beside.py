@@ -56,9 +56,9 @@ class Pickled(list[Any]):
 
 def _announces(frame: Any, size: int) -> bool:
     """Whether what ends so is followed by so many bytes of data."""
-    short, long = frame[-5:], frame[-9:]
-    return (short[:1] in (b"B", b"X") and short[1:] == size.to_bytes(8, "little")[:4] and size < 1 << 32) or (
-        long[:1] in (b"\x8e", b"\x8d", b"\x96") and long[1:] == size.to_bytes(8, "little")
+    number = size.to_bytes(8, "little")
+    return (frame[-5:-4] in (b"B", b"X") and frame[-4:] + bytes(4) == number) or (
+        frame[-9:-8] in (b"\x8e", b"\x8d", b"\x96") and frame[-8:] == number
     )
 
 

@@ -180,10 +180,8 @@ def _check(module: ModuleType, wanted: str) -> None:
 
 def _forget_older(name: str) -> None:
     """The same before a module is imported: what was compiled before its file was written is of another one."""
-    with contextlib.suppress(Exception):  # importing it will tell
-        spec = importlib.util.find_spec(name)  # which imports its package
-        if spec is None or spec.origin is None or spec.cached is None:
-            return
+    with contextlib.suppress(Exception):  # importing it will tell; and not each one has files
+        spec: Any = importlib.util.find_spec(name)  # which imports its package
         if os.stat(spec.cached).st_mtime_ns < os.stat(spec.origin).st_mtime_ns:
             os.unlink(spec.cached)
 
