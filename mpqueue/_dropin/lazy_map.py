@@ -230,7 +230,11 @@ class ItemIterator(StreamResults[R]):
         while True:
             for outcome in self._block:
                 if type(outcome) is Failure:
-                    error = self._taken_error(outcome)
+                    try:
+                        error = self._taken_error(outcome)
+                    except BaseException:
+                        self._is_torn = True
+                        raise
                     try:
                         del self, outcome  # as in `__next__`
                         raise error

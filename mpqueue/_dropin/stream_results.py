@@ -81,8 +81,12 @@ class StreamResults(Generic[R]):
             block = self._block
             for outcome in block:
                 if type(outcome) is Failure:
-                    with self._reading:
-                        error = self._taken_error(outcome)
+                    try:
+                        with self._reading:
+                            error = self._taken_error(outcome)
+                    except BaseException:
+                        self._is_torn = True
+                        raise
                     try:
                         del self, block, outcome  # else the error's traceback, which has this frame, keeps the iterator
                         raise error
@@ -140,11 +144,8 @@ class StreamResults(Generic[R]):
 
     def _taken_error(self, failure: Failure) -> BaseException:
         """What to raise for a failure that was taken from the block."""
-        was_torn, self._is_torn = self._is_torn, True
         self._block = iter([*self._block])  # without it, whose error is about to have the consumer's frame
-        error = _not_an_end(self._error_of(failure), "an item")
-        self._is_torn = was_torn
-        return error
+        return _not_an_end(self._error_of(failure), "an item")
 
     def _error_of(self, failure: Failure) -> BaseException:
         return failure.error
