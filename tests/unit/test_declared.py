@@ -110,3 +110,8 @@ def test_a_rerun_is_checked_and_needs_a_journal() -> None:
             queue.create_job("job", [1], abs, rerun=True)  # type: ignore[call-overload]
         with pytest.raises(ValueError, match="rerun: expected a journal as well"):
             queue.create_job("job", [1], abs, rerun=mpqueue.Rerun(update=True))
+
+
+@pytest.mark.parametrize(("at", "most"), [(At.JOB, 18), (At.OPEN, 18), (At.QUEUE, 15)])
+def test_a_call_has_no_more_options_than_people_can_look_through(at: At, most: int) -> None:
+    assert len(options_at(GivenOptions, at)) <= most, "which could become one?"
