@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from mpqueue._engines.executor_backend import ExecutorBackend
 from mpqueue._engines.loky.loky_backend import LokyBackend
 from mpqueue._parent.lane_protocol import Backend, Capabilities
 
@@ -13,7 +12,7 @@ if TYPE_CHECKING:
     from mpqueue._engines.dask.dask_backend import DaskBackend
     from mpqueue._engines.ray.ray_backend import RayBackend
 
-__all__ = ["Backend", "Capabilities", "DaskBackend", "ExecutorBackend", "LokyBackend", "RayBackend"]
+__all__ = ["Backend", "Capabilities", "DaskBackend", "LokyBackend", "RayBackend"]
 
 #: What they run on are extras, imported where it is asked for.
 _HOMES = {"DaskBackend": "mpqueue._engines.dask.dask_backend", "RayBackend": "mpqueue._engines.ray.ray_backend"}

@@ -12,14 +12,11 @@ class Capabilities(NamedTuple):
     """What holds for every worker of an engine. As they stand here, those of loky's: everything."""
 
     can_kill: bool = True  #: one worker can be ended while it runs: time limits, ``cancel(kill=True)``
-    can_signal: bool = True  #: a worker can be looked at, and told something, in the middle of a chunk
-    can_replace: bool = True  #: a worker can be exchanged for a fresh one: ``max_items_per_worker``
     shares_memory: bool = True  #: big data goes through shared segments
     brings_shared: bool = False  #: its lanes bring what is shared to workers that have no memory in common with us
     carries_segments: bool = False  #: its lanes carry segments to and from workers that share no memory with us
     own_processes: bool = True  #: a worker is a process in which no other program's code runs
     can_fork: bool = False  #: workers can be forked from a process that has imported what they need: loky's on Linux
-    is_sticky: bool = True  #: all frames of a lane reach the same worker, so that handlers go over once
     same_files: bool = True  #: what is imported here is imported from the same files there
     follows_demand: bool = False  #: it gets how much work waits, since its workers come and go with that
     chunk_seconds: float = CHUNK_SECONDS  #: the target length of a chunk: long compared with the cost of sending it

@@ -86,7 +86,6 @@ class Executor(concurrent.futures.Executor):
             backend=engine,
         )
         self._max_workers = self._queue.concurrency  # other libraries look at it, in the standard library's
-        self._max_retries = options.retry.max_retries  # an `ExecutorBackend` looks at it
         self._calls = _Calls(self._queue, options, Showing(progress))
         self._finalizer = weakref.finalize(self, self._calls.abandon)
         self._finalizer.atexit = False  # the calls have their own hook

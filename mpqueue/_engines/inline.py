@@ -16,9 +16,10 @@ from mpqueue._parent.inbox import Inbox
 from mpqueue._parent.lane_protocol import Capabilities, Lane, LaneSettings, Post
 from mpqueue._parent.open_calls import Calls, Tell
 from mpqueue._parent.own_faults import found
-from mpqueue._wire.memory.ledger import Claim, Ledger
+from mpqueue._wire.memory.ledger import OUTBOX, Claim, Ledger
 from mpqueue._worker import station
-from mpqueue._worker.elsewhere.private import PrivateOutbox, private_worker
+from mpqueue._worker.main import Worker
+from mpqueue._worker.seat import take_seat
 
 _log = logging.getLogger("mpqueue")
 
@@ -127,6 +128,31 @@ class InlineLanes:
         self._lanes.clear()
 
 
+class _Outbox:
+    """Keeps what the worker leaves until it is fetched; ``ring`` says that there is something."""
+
+    def __init__(self, ledger: Ledger, ring: Callable[[], object]) -> None:
+        self._ledger = ledger
+        self._ring = ring
+        self._kept: bytes | None = None
+
+    def leave(self, data: bytes, *, plain: bool = False) -> None:  # noqa: ARG002 - there is one thread
+        """See `mpqueue._worker.station.Outbox.leave`."""
+        self._kept = data
+        self._ledger.words[OUTBOX] = len(data)
+        self._ring()
+
+    def leave_unsent(self, data: bytes, at: int) -> None:
+        """It is not found there when this process is dead."""
+
+    def fetch(self) -> bytes | None:
+        """What lies there, which is free again; None where nothing does."""
+        left, self._kept = self._kept, None
+        if left is not None:
+            self._ledger.words[OUTBOX] = 0
+        return left
+
+
 class InlineLane(Lane):
     """Its worker lives in the pool's thread."""
 
@@ -138,10 +164,11 @@ class InlineLane(Lane):
         self._calls = Calls()
         self._is_dead = False
         self._ledger = Ledger()
-        self._outbox = PrivateOutbox(self._ledger, lambda: pool.post(BellRung(number, generation)))
-        self._worker = private_worker(
-            number, generation, self.pid, self._ledger, self._outbox, flags_of=self._flags_of, is_at_home=True
+        self._outbox = _Outbox(self._ledger, lambda: pool.post(BellRung(number, generation)))
+        here = station.Station(
+            number, generation, self.pid, self._ledger, self._flags_of, self._outbox, is_own_process=False
         )
+        self._worker = Worker(take_seat(here, shares_memory=False, is_at_home=True))
         self._is_given_up = False
         _lane_of[self._worker.seat.station] = self
 

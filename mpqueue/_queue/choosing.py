@@ -82,8 +82,6 @@ def check_queue(
     able = backend.capabilities
     _refuse_limit(backend, "timeout", options.timeout)
     _refuse_limit(backend, "setup_timeout", options.setup_timeout)
-    if options.max_items_per_worker is not None and not able.can_replace:
-        raise ValueError(f"max_items_per_worker: expected None, since {backend!r} can't replace one worker")
     if options.max_memory_per_worker is not None and not (able.shares_memory or able.measures_memory):
         raise ValueError(f"max_memory_per_worker: expected None, since {backend!r} has workers that can't be measured")
     if options.threads_per_worker is not None and not able.own_processes:
@@ -95,14 +93,12 @@ def check_queue(
             "this system has no safe fork" if able.own_processes else f"the workers of {backend!r} are not forked here"
         )
         raise ValueError(f"preload: expected None, since {where}; use initializer or setup to import early")
-    if options.gpu_env and not (able.own_processes and able.is_here and able.can_replace):
+    if options.gpu_env and not (able.own_processes and able.is_here):
         why = "not started by mpqueue" if able.is_here else "on several machines, whose GPUs are not counted"
         raise ValueError(f"gpu_env: expected False, since the workers of {backend!r} are {why}")
     if options.gpu_env and (has_initializer or has_preload):
         name = "initializer" if has_initializer else "preload"
         raise ValueError(f"{name}: expected None with gpu_env=True, since it runs before a worker knows its GPU")
-    if has_initializer and not able.is_sticky:
-        raise ValueError(f"initializer: expected None, since {backend!r} does not say which worker runs what")
 
 
 def check_job(backend: Backend, options: JobOptions) -> None:

@@ -94,7 +94,6 @@ class ChunkFrame(NamedTuple):
     handler: HandlerFrame | None = None
     returned: Sequence[int] = ()  #: segments of the worker of which the parent has no view any more
     forget: Sequence[int] = ()  #: jobs that have ended, whose handlers are to be dropped
-    alive: Sequence[int] | None = None  #: or those that have not: all others are to be dropped
     unshared: Sequence[tuple[str, int]] = ()  #: shared objects that the parent has dropped
     path: tuple[str, ...] | None = None  #: the program's ``sys.path``, where that is another one by now
     slots: Sequence[int] = ()  #: by which the items' random numbers differ; empty: their places

@@ -97,10 +97,6 @@ class WorkerExchange:
         leaving, self._leaving = self._leaving, []
         return leaving
 
-    def take_carried(self) -> Carried:
-        """What is in them."""
-        return {ref.serial: self.store.contents(ref) for ref in self.take_leaving()} if self.store is not None else {}
-
     def is_carried_next(self, error: BaseException) -> bool:
         """True where an item could not be had since this worker can't open it (any more): so it is to come again."""
         return self._carries and isinstance(error, SegmentGoneError)

@@ -145,7 +145,7 @@ class Worker:
             self._begin_loading(frame.chunk)
             self._take_path(frame.path)
         self._claim(frame.chunk, Phase.UNPACKING)
-        for job_number in frame.forget if frame.alive is None else [*self._loaded.keys() - {*frame.alive}]:
+        for job_number in frame.forget:
             self._forget(job_number)
         try:
             job = self._loaded.get(frame.job)

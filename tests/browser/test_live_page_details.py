@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from mpqueue import JobQueue, RetryPolicy, current_item
-from mpqueue.backends import ExecutorBackend
+from mpqueue.testing import InlinePool
 from tests.browser.conftest import Open
 from tests.browser.test_accessibility import violations
 from tests.browser.test_live_page import button, row, start_blocked
@@ -429,12 +428,11 @@ def test_many_workers_are_seen_at_once(workers: int, size: str, gate: Gate, open
 
 @pytest.fixture
 def many(gate: Gate) -> Any:
-    """A queue with that many workers, without their processes: threads run the items."""
+    """A queue with that many workers, without their processes: a thread runs the items."""
     queues = []
 
     def make(workers: int) -> JobQueue:
-        threads = ExecutorBackend(lambda: ThreadPoolExecutor(workers), workers)
-        queue = JobQueue(workers, backend=threads)
+        queue = JobQueue(workers, backend=InlinePool())
         queues.append(queue)
         queue.start(queue.create_job("job", range(workers), do.block_until_told(gate), chunksize=1).id)
         return queue

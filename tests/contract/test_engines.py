@@ -39,7 +39,6 @@ pytestmark = [
         but=[
             "loky",
             "inline",
-            "threads",
             "test_results_come_in_item_order_and_events_are_right",
             "test_big_items_handlers_and_results_travel",
             "test_what_is_shared_arrives",
@@ -241,8 +240,6 @@ def test_failed_items_can_be_run_again(engine: Engine, tmp_path: Path) -> None:
 
 
 def test_a_dead_worker_costs_its_item_one_try_and_nobody_else_any(engine: Engine) -> None:
-    if engine.die is None:
-        pytest.skip("its workers are threads of this process")
     with engine.queue() as queue:
         job = queue.run(range(40), do.only(17, do.at_first(engine.die)))
     assert results_of(job) == list(range(40))
@@ -250,8 +247,6 @@ def test_a_dead_worker_costs_its_item_one_try_and_nobody_else_any(engine: Engine
 
 
 def test_an_item_that_always_kills_its_worker_fails_in_the_end(engine: Engine) -> None:
-    if engine.die is None:
-        pytest.skip("its workers are threads of this process")
     with engine.queue(retry=RetryPolicy(max_retries=1, base_delay=0.0)) as queue:
         job = queue.run(range(10), do.only(4, engine.die))
         assert results_of(queue.run(range(3), do.double)) == [0, 2, 4], "the queue goes on"
@@ -282,8 +277,7 @@ def test_setup_runs_once_a_worker_and_is_finished(engine: Engine, tmp_path: Path
     with engine.queue() as queue:
         job = queue.run(range(50), lambda item, state: (item, state), setup=partial(its.begin_and_end, gate))
         assert results_of(job) == [(item, "state") for item in range(50)]
-        if engine.able.is_sticky:
-            wait_until(lambda: _count(gate, "ended") == _count(gate, "begun"), what="the setups to be finished")
+        wait_until(lambda: _count(gate, "ended") == _count(gate, "begun"), what="the setups to be finished")
     assert 1 <= _count(gate, "begun") <= engine.workers
 
 
@@ -308,18 +302,16 @@ def test_a_setup_that_fails_everywhere_fails_the_job_once(engine: Engine) -> Non
 def test_pause_reaches_a_chunk_that_runs_and_resume_goes_on(engine: Engine, tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     with engine.queue(1) as queue:  # two would share the items behind the one that waits
-        wait = do.only(5, partial(its.wait_for_pause, gate, engine.hears_at_once), its.take_a_while)
+        wait = do.only(5, partial(its.wait_for_pause, gate), its.take_a_while)
         job = queue.create_job("job", range(50), wait, chunksize=50)
         run = queue.start("job")
         gate.wait_for(5)
         queue.pause("job")
         gate.open()
         assert queue.run(["x"], do.succeed).results == ["x"]
-        if engine.hears_at_once:
-            assert job.completed < 50
-        assert not run.done() or not engine.hears_at_once
-        if job.paused:
-            queue.resume("job")
+        assert job.completed < 50
+        assert not run.done()
+        queue.resume("job")
         assert results_of(run.result()) == list(range(50))
     assert [item.attempts for item in job.items] == [1] * 50
 
@@ -327,9 +319,7 @@ def test_pause_reaches_a_chunk_that_runs_and_resume_goes_on(engine: Engine, tmp_
 def test_cancel_reaches_the_handler_that_runs(engine: Engine, tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     with engine.queue() as queue:
-        job = queue.create_job(
-            "job", range(50), partial(its.run_until_cancelled, gate, engine.hears_at_once), chunksize=1
-        )
+        job = queue.create_job("job", range(50), partial(its.run_until_cancelled, gate), chunksize=1)
         run = queue.start("job")
         wait_until(gate.arrived, what="an item to start")
         queue.cancel("job")
@@ -340,7 +330,7 @@ def test_cancel_reaches_the_handler_that_runs(engine: Engine, tmp_path: Path) ->
 
 
 def test_cancel_is_still_heard_by_who_runs_when_another_has_ended(engine: Engine, tmp_path: Path) -> None:
-    if engine.workers < 2 or not engine.hears_at_once:
+    if engine.workers < 2:
         pytest.skip("nobody who hears it runs beside another there")
     gate = Gate(tmp_path)
     with engine.queue() as queue:
@@ -384,8 +374,8 @@ def test_closing_at_once_leaves_nothing(engine: Engine, tmp_path: Path) -> None:
 
 
 def test_items_behind_a_slow_one_go_elsewhere(engine: Engine, tmp_path: Path) -> None:
-    if not engine.able.can_signal or engine.workers < 2:
-        pytest.skip("nothing can be taken back there")
+    if engine.workers < 2:
+        pytest.skip("there is no other worker")
     gate = Gate(tmp_path)
     with engine.queue() as queue:
         job = queue.create_job("job", range(20), do.only(0, do.block_until_told(gate)), chunksize=20)
@@ -398,8 +388,6 @@ def test_items_behind_a_slow_one_go_elsewhere(engine: Engine, tmp_path: Path) ->
 
 
 def test_what_was_finished_comes_home_before_a_slow_item_ends(engine: Engine, tmp_path: Path) -> None:
-    if not engine.able.can_signal:
-        pytest.skip("nothing comes before the chunk's end there")
     gate = Gate(tmp_path)
     with engine.queue(1) as queue:
         queue.create_job("job", range(6), do.only(5, do.block_until_told(gate)), chunksize=6)
@@ -412,8 +400,6 @@ def test_what_was_finished_comes_home_before_a_slow_item_ends(engine: Engine, tm
 
 
 def test_a_running_item_is_seen_to_run(engine: Engine, tmp_path: Path) -> None:
-    if not engine.able.can_signal:
-        pytest.skip("nobody sees what runs there")
     gate = Gate(tmp_path)
     with engine.queue(1) as queue:
         job = queue.create_job("job", range(2), do.block_until_told(gate))
@@ -438,11 +424,7 @@ def test_capture_output_works_or_is_refused(engine: Engine) -> None:
         assert [item.stdout for item in job.items] == ["0\n", "1\n", "2\n"]
 
 
-def test_workers_are_replaced_or_that_is_refused(engine: Engine) -> None:
-    if not engine.able.can_replace:
-        with pytest.raises(ValueError, match="max_items_per_worker"):
-            engine.queue(max_items_per_worker=2)
-        return
+def test_workers_are_replaced(engine: Engine) -> None:
     with engine.queue(max_items_per_worker=5) as queue:
         job = queue.run(range(11), do.return_pid if engine.able.own_processes else do.double)
     assert [item.attempts for item in job.items] == [1] * 11

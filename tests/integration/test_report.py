@@ -6,14 +6,13 @@ import json
 import os
 import signal
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mpqueue import Job, JobQueue, Rerun, RetryPolicy, current_item
-from mpqueue.backends import ExecutorBackend
+from mpqueue.testing import InlinePool
 from tests.support.spinning import HEAVINESS, Heavy, spin
 from tests.support.waiting import Gate
 
@@ -257,8 +256,8 @@ def spin_a_little(item: int) -> None:
     spin(0.005)
 
 
-def test_the_parts_are_the_whole_where_an_executor_chooses_the_worker() -> None:
-    with JobQueue(2, backend=ExecutorBackend(lambda: ThreadPoolExecutor(2))) as queue:
+def test_the_parts_are_the_whole_where_workers_are_in_the_program_s_own_process() -> None:
+    with JobQueue(2, backend=InlinePool()) as queue:
         job = queue.run(range(100), lambda item: threading.Event().wait(0.001))
     found = figures(job)
     assert found.sums.items == 100

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import pytest
 
 from mpqueue import JobQueue, QueueClosedError, current_item
-from mpqueue.backends import ExecutorBackend
+from mpqueue.testing import InlinePool
 from tests.support import handlers as do
 from tests.support.programs import is_running
 from tests.support.recorder import Recorder
@@ -118,5 +117,5 @@ def test_what_is_no_number_of_workers_is_refused(wrong: Any) -> None:
 
 def test_an_engine_whose_workers_are_others_refuses_it() -> None:
     refused = pytest.raises(ValueError, match="workers of the queue's own")
-    with ThreadPoolExecutor(1) as pool, JobQueue(1, backend=ExecutorBackend(pool)) as queue, refused:
+    with JobQueue(1, backend=InlinePool()) as queue, refused:
         queue.resize(2)

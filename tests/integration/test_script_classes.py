@@ -34,12 +34,6 @@ IN_TURNS = """
 """
 
 CREATED_WITH = """
-    import multiprocessing
-    import os
-    from concurrent.futures import ProcessPoolExecutor
-
-    from mpqueue.backends import ExecutorBackend
-
     class Base:
         level = 0
 
@@ -79,14 +73,6 @@ CREATED_WITH = """
                 queue.seal(run.job)
                 run.result(300)
         assert look(0) == (4,) * 9
-        if hasattr(os, "fork"):  # such a process has the program's classes
-            with (
-                ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as forked,
-                mpqueue.JobQueue(1, backend=ExecutorBackend(forked)) as queue,
-            ):
-                for number in (5, 6):
-                    change(number)
-                    assert queue.run(range(4), look).results == [(number,) * 9] * 4
 """
 
 

@@ -224,9 +224,8 @@ class Auditor:
             return
         running = job.status is JobStatus.RUNNING and not job.cancelled
         assert running or self._is_dying(chunk), "nothing begins while paused or cancelled"
-        if self._books.engine.can_signal:
-            cancelled = job.dropped.intersection(chunk.indices[lo:hi])
-            assert not cancelled or self._is_dying(chunk), "nothing begins that was cancelled"
+        cancelled = job.dropped.intersection(chunk.indices[lo:hi])
+        assert not cancelled or self._is_dying(chunk), "nothing begins that was cancelled"
         not_before = self._runs[job.number].not_before
         for index in chunk.indices[lo:hi]:
             assert now >= not_before.get(index, 0.0) - EPSILON, "a retry waits for its time"

@@ -110,19 +110,19 @@ def take_a_while(item: int) -> int:
     return item
 
 
-def wait_for_pause(gate: Gate, hears: bool, item: int) -> int:
-    """Announce the item, and run until its job is paused, or until the gate is open where that is not heard."""
+def wait_for_pause(gate: Gate, item: int) -> int:
+    """Announce the item, and run until its job is paused."""
     gate.announce(item)
     here = current_item()
-    wait_until(lambda: here.paused if hears else (gate.folder / "open").exists())
+    wait_until(lambda: here.paused)
     return item
 
 
-def run_until_cancelled(gate: Gate, hears: bool, item: int) -> int:
+def run_until_cancelled(gate: Gate, item: int) -> int:
     """The same, until it is cancelled."""
     gate.announce(item)
     here = current_item()
-    wait_until(lambda: here.cancelled if hears else (gate.folder / "open").exists())
+    wait_until(lambda: here.cancelled)
     return item
 
 

@@ -15,9 +15,6 @@ _FOLDER = Path(__file__).parents[2] / "docs" / "how-to"
 _TABLES = {
     "loky": ("other-engines.md", "[loky]"),
     "inline": ("other-engines.md", "`InlinePool`"),
-    "threads": ("other-engines.md", "`ExecutorBackend`"),
-    "processes": ("other-engines.md", "`ExecutorBackend`"),
-    "forked processes": ("other-engines.md", "`ExecutorBackend`"),
     "dask": ("cluster-dask.md", "on Dask"),
     "ray": ("cluster-ray.md", "on Ray"),
 }

@@ -63,7 +63,7 @@ _OF_AN_ENGINE = _with_loky(
     "closing_at_once_leaves_nothing",
     "what_was_finished_comes_home_before_a_slow_item_ends",
     "capture_output_works_or_is_refused",
-    "workers_are_replaced_or_that_is_refused",
+    "workers_are_replaced",
     "modules_are_preloaded_or_that_is_refused",
     "where_handlers_are_is_sampled",
 )
@@ -97,7 +97,7 @@ LOTS = {
                 "what_is_shared_arrives",
                 "setup_runs_once_a_worker_and_is_finished",
                 "closing_at_once_leaves_nothing",
-                "workers_are_replaced_or_that_is_refused",
+                "workers_are_replaced",
                 "where_handlers_are_is_sampled",
             ),
             "integration/test_job_queue.py": ("many_tiny_items_come_home_in_order",),

@@ -19,7 +19,7 @@ from mpqueue import (
     JobRun,
     RetryPolicy,
 )
-from mpqueue.backends import ExecutorBackend
+from mpqueue.backends import LokyBackend
 
 
 def measure(text: str) -> int:
@@ -50,7 +50,7 @@ class Wrong:
 def names_are_known(error: InternalError) -> None:
     assert_type(error.traceback, str)
     mpqueue.Jobqueue(3)  # type: ignore[attr-defined]
-    assert_type(mpqueue.backends.ExecutorBackend, type[ExecutorBackend])
+    assert_type(mpqueue.backends.LokyBackend, type[LokyBackend])
     mpqueue.errors.JobNotFoundError("text")
     mpqueue.otel.instrumnt()  # type: ignore[attr-defined]
 

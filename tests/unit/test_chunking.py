@@ -78,10 +78,6 @@ def test_with_many_lanes_chunks_are_as_long_as_one_coordinator_needs() -> None:
     assert aim(engine, 10**6) == LONGEST
 
 
-def test_what_can_t_be_stopped_in_the_middle_of_a_chunk_has_none_that_is_longer() -> None:
-    assert aim(Capabilities(can_signal=False), 10_000) == CHUNK_SECONDS
-
-
 def test_a_stream_holds_some_items_for_each_lane_however_little_is_known_of_them_and_however_long_they_take() -> None:
     unknown, slow = ChunkSizer(None), sizer_for(60.0)
     assert unknown.window(3) == slow.window(3) == 3 * LEAST_AHEAD

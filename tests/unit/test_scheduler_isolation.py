@@ -7,7 +7,6 @@ import random
 import pytest
 
 from mpqueue._core.capabilities import Capabilities
-from mpqueue._core.commands import KillLane, LowerLimit, ObserveLane
 from mpqueue._core.messages import LaneDied, LanesResized, LaneStartFailed
 from mpqueue._core.state.pending import Care
 from mpqueue.errors import WorkerCrashedError, WorkerStartError
@@ -144,24 +143,6 @@ def test_blind_histories_end_with_the_right_attempts(seed: int) -> None:
     fleet.run_until_over(job)
     assert statuses(job) == ["completed"] * 60
     assert attempts(job) == [2 if at in culprits else 1 for at in range(60)]
-
-
-# -- an engine that can do less --------------------------------------------------------------------------------------
-
-
-def test_what_an_engine_can_t_do_is_not_asked_of_it() -> None:
-    fleet = watched(FakeLanes(2, engine=Capabilities(can_kill=False, can_signal=False)))
-    job = fleet.job([succeed(1.0), *[succeed(0.001) for _ in range(200)]])
-    fleet.start(job)
-    fleet.run_until_ready()
-    fleet.advance(0.2)
-    other = fleet.job([succeed(5.0)])
-    fleet.start(other)
-    fleet.advance(1.0)
-    fleet.cancel(other, kill=True)
-    fleet.run_until_over(job, other)
-    assert not fleet.counts.keys() & {KillLane, ObserveLane, LowerLimit}
-    assert job.completed == 201
 
 
 # -- no room ---------------------------------------------------------------------------------------------------------

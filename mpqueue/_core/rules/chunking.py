@@ -65,8 +65,6 @@ BIG_ITEM, MOST_BIG = 16 << 10, 64
 
 def aim(engine: Capabilities, lanes: int) -> float:
     """The seconds that a chunk aims at, where the engine has so many lanes."""
-    if not engine.can_signal:  # a chunk that has begun could not be paused, nor cancelled, before its end
-        return engine.chunk_seconds
     return max(engine.chunk_seconds, min(lanes * engine.chunk_cost / SHARE, LONGEST))
 
 

@@ -75,7 +75,7 @@ def _take_back(books: Books, lane: LaneBook, chunk: Chunk, gone: Collection[int]
     job.dropped.update(gone)
     if lane.state is not LaneState.READY:
         return  # what was on it comes back
-    if not books.engine.can_signal or job.table.is_stream:
+    if job.table.is_stream:
         if kill:
             overdue.take_back(books, lane)
         return

@@ -33,7 +33,7 @@ BEGIN_SECONDS = 1.0
 
 def consider(books: Books) -> None:
     """Look for stuck items, where a lane is idle and nothing is pending."""
-    if not _idle(books) or not books.engine.can_signal:
+    if not _idle(books):
         return
     if books.steal_due is not None or books.look_to_rob:
         return  # a look is due, or under way

@@ -308,7 +308,7 @@ class Books:
 
     def forgets_at_once(self, job: JobBook) -> bool:
         """True where workers drop the job's handler as soon as it has ended; a light one goes with the next chunk."""
-        return job.handler is not None and not job.handler.light and self.engine.is_sticky
+        return job.handler is not None and not job.handler.light
 
     def count_tries(self, lane: LaneBook, job: JobBook, items: int) -> None:
         """The lane's worker was given so many items of the job; fewer than none: has handed them back."""

@@ -222,8 +222,7 @@ class Traffic:
     def _send(self, lane: Lane, command: SendChunk, packed: PackedItems) -> ChunkSent:
         chunk, engine, account = command.chunk, self._engine, self._account(lane)
         self.lend_items(lane, account, packed)
-        brings_handler = command.with_handler or not engine.is_sticky
-        if brings_handler:
+        if command.with_handler:
             self._bring(lane, account, chunk.job.handler.shared)
             self._lend(account, chunk.job.handler.segments)
         returned, stale, unshared = account.news()
@@ -233,10 +232,9 @@ class Traffic:
             items=packed.items,
             indices=chunk.indices,
             attempts=chunk.attempts,
-            handler=chunk.job.handler.frame if brings_handler else None,
+            handler=chunk.job.handler.frame if command.with_handler else None,
             returned=returned,
             forget=stale,
-            alive=None if engine.is_sticky else [*self._books.jobs],
             unshared=unshared,
             path=self._new_path(account),
             slots=chunk.job.table.slots_of(chunk.indices),

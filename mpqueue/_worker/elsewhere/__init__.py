@@ -1,1 +1,0 @@
-"""Workers in processes that other engines own: Dask, Ray, any executor."""
