@@ -6,7 +6,6 @@ import importlib
 import importlib.util
 import os
 import pickle
-import py_compile
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,10 +13,8 @@ from typing import Any
 
 import pytest
 
-from mpqueue._wire.pickling import sources
 from mpqueue._wire.pickling.packed_handler import Travels, pack_handler
-from mpqueue._wire.pickling.sources import Sources, catch_up_with, check_loaded, digests_of, sources_of
-from tests.support.systems import LINUX_ONLY
+from mpqueue._wire.pickling.sources import Sources, check_loaded, digests_of, sources_of
 
 NAME, HELPER = "users_module_of_sources", "users_helper_of_sources"
 
@@ -27,7 +24,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """In ``sys.path``, with a module that imports another one."""
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    monkeypatch.setattr(sources, "_loaded", {})
     (tmp_path / f"{HELPER}.py").write_text("def double(item):\n    return 2 * item\n")
     (tmp_path / f"{NAME}.py").write_text(f"from {HELPER} import double\n\ndef work(item):\n    return double(item)\n")
     importlib.invalidate_caches()
@@ -104,93 +100,19 @@ def test_comments_and_form_do_not_count(folder: Path) -> None:
     assert told_of(work) != before
 
 
-def test_a_worker_reloads_what_was_edited(folder: Path) -> None:
-    module: Any = importlib.import_module(NAME)
-    first = of_worker(told_of(module.work))
-    check_loaded(first)
-    loaded = sys.modules[HELPER]
-    catch_up_with(first)
-    assert sys.modules[HELPER].double is loaded.double
-    edit(folder / f"{HELPER}.py", "def double(item):\n    return 3 * item\n")
-    catch_up_with(of_worker(told_of(module.work)))
-    assert sys.modules[NAME].work(1) == 3  # which has the function by its name
-    edit(folder / f"{NAME}.py", f"from {HELPER} import double\n\ndef work(item):\n    return -double(item)\n")
-    catch_up_with(of_worker(told_of(module.work)))
-    assert sys.modules[NAME].work(1) == -3
-
-
-@LINUX_ONLY
-def test_a_module_from_before_that_was_edited_since_is_reloaded(folder: Path) -> None:
-    """Loaded by somebody else: its file is newer than the process."""
-    module: Any = importlib.import_module(NAME)
-    edit(folder / f"{NAME}.py", "def work(item):\n    return -item\n")
-    catch_up_with(of_worker(told_of(module.work)))
-    assert sys.modules[NAME].work(1) == -1
-
-
-@pytest.mark.parametrize("loaded", [True, False])
-def test_another_file_is_refused_by_its_name(folder: Path, loaded: bool) -> None:
+def test_another_file_is_refused_by_its_name(folder: Path) -> None:
     told = of_worker(told_of(importlib.import_module(NAME).work))
-    if loaded:
-        check_loaded(told)
-    else:
-        del sys.modules[NAME]
-    edit(folder / f"{NAME}.py", "def work(item):\n    return 4 * item\n")
+    check_loaded(told)
     other = told._replace(digests=tuple((name, "another" if name == NAME else digest) for name, digest in told.digests))
-    refused = pytest.raises(ImportError, match=f"expected the module '{NAME}' as it is in the program, got another one")
-    if loaded:
-        with refused:
-            catch_up_with(other)
-        return
-    catch_up_with(other)
-    importlib.import_module(NAME)
-    with refused:
+    with pytest.raises(ImportError, match=f"expected the module '{NAME}' as it is in the program, got another one"):
         check_loaded(other)
-    assert NAME not in sys.modules
+    assert NAME not in sys.modules, "the next handler finds what is there by then"
+    check_loaded(other)
 
 
 def test_in_the_same_process_nothing_is_looked_at(folder: Path) -> None:
     told = told_of(importlib.import_module(NAME).work)
     assert told is not None
     edit(folder / f"{NAME}.py", "def work(item):\n    return 4 * item\n")
-    catch_up_with(told)
     check_loaded(told)
     assert sys.modules[NAME].work(1) == 2
-
-
-def test_an_edit_in_the_same_second_that_keeps_the_size_is_not_missed(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "dont_write_bytecode", False)
-    file = folder / f"{NAME}.py"
-    moment = (1_800_000_000_000_000_000, 1_800_000_000_500_000_000)
-    for factor in (2, 3):
-        file.write_text(f"def work(item):\n    return {factor} * item\n")
-        os.utime(file, ns=(moment[factor - 2],) * 2)
-        told = of_worker(told_of(importlib.import_module(NAME).work))
-        catch_up_with(told)
-        check_loaded(told)
-        assert sys.modules[NAME].work(1) == factor
-
-
-def test_what_was_compiled_before_an_edit_in_the_same_second_is_not_imported(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "dont_write_bytecode", False)
-    file = folder / f"{HELPER}.py"
-    second = file.stat().st_mtime_ns // 10**9 * 10**9
-    os.utime(file, ns=(second, second))
-    compiled = py_compile.compile(str(file))
-    os.utime(str(compiled), ns=(second + 1_000_000, second + 1_000_000))
-    file.write_text("def double(item):\n    return 3 * item\n")
-    os.utime(file, ns=(second + 2_000_000, second + 2_000_000))
-    (digest,) = (value for name, value in _digests_of_new_module(file))
-    catch_up_with(Sources("another one", ((HELPER, digest),)))
-    assert importlib.import_module(HELPER).double(1) == 3
-
-
-def _digests_of_new_module(file: Path) -> list[tuple[str, str]]:
-    """As the parent tells of it, which has loaded it from the same file."""
-    spec = importlib.util.spec_from_file_location(HELPER, file)
-    assert spec is not None
-    return [(HELPER, sources._digest_of(importlib.util.module_from_spec(spec)))]

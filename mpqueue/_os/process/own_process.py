@@ -5,13 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-import time
 
 from mpqueue._os.process.process_facts import read
 from mpqueue._os.system import choose
-
-#: Which field of /proc/self/stat, from the state on, says when it was started.
-_STARTED = 19
 
 
 def _list_in_proc() -> list[str]:
@@ -31,18 +27,3 @@ def python_threads() -> list[str]:
 #: The names of the threads that this process has beside its main one, as the system calls them, those of C libraries
 #: too; where it never tells, those of Python's. Raises OSError on Linux without /proc.
 other_threads = choose(linux=_list_in_proc, posix=python_threads)
-
-
-def _start_by_ticks() -> float | None:
-    fields = read("/proc/self/stat").rpartition(b")")[2].split()
-    since_boot = int(fields[_STARTED]) / os.sysconf("SC_CLK_TCK")
-    now: float = time.clock_gettime(time.CLOCK_BOOTTIME)  # type: ignore[attr-defined, unused-ignore]
-    return time.time() - now + since_boot
-
-
-def _start_untold() -> float | None:
-    return None
-
-
-#: When this process was started, in seconds since the epoch, to some hundredths; None where that is not told.
-started_at = choose(linux=_start_by_ticks, posix=_start_untold)

@@ -167,7 +167,7 @@ class Traffic:
 
     def have_reloaded(self) -> bool:
         """From the user work has come: whether modules were reloaded since, which the workers have as they were."""
-        return self._engine.same_files and self._imports.look()
+        return self._engine.own_processes and self._imports.look()
 
     def send_chunk(self, lane: Lane, command: SendChunk) -> ChunkSent | ChunkPacking:
         """Send a chunk; or have its items pickled first where that runs code of their classes. Returns the message."""

@@ -1,8 +1,7 @@
 """Whether a worker elsewhere has the same source code of the user's modules as this process.
 
-Functions that can be imported are sent by name. A worker of a cluster has files of its own, and may have imported them
-before they were edited. So a handler's frame has a digest of each of its modules. A worker with an older module loaded
-reloads it, if its file is the same by now; otherwise it refuses the job, with the name of the module.
+Functions that can be imported are sent by name. A worker of a cluster has files of its own. So a handler's frame has a
+digest of each of its modules, and a worker whose file is another one refuses the job, with the name of the module.
 
 Comments and the form of the code do not count: what is compared is a digest of its syntax tree.
 """
@@ -13,20 +12,16 @@ import ast
 import contextlib
 import functools
 import hashlib
-import importlib
-import importlib.util
 import os
 import pickletools
 import sys
-import threading
 from collections.abc import Iterable, Iterator
 from importlib.machinery import PathFinder
 from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 from mpqueue._os.process.own_forks import process_name
-from mpqueue._os.process.own_process import started_at
-from mpqueue._wire.pickling.imports import forget_compiled, is_users
+from mpqueue._wire.pickling.imports import is_users
 
 
 class Sources(NamedTuple):
@@ -121,79 +116,20 @@ def _digest(path: str, _changed: int, _size: int) -> str:
 
 # -- in a worker ---------------------------------------------------------------------------------------------------
 
-#: Of the modules that are loaded, what they looked like then.
-_loaded: dict[str, str] = {}
-_lock = threading.Lock()
 
+def check_loaded(sources: Sources) -> None:
+    """After a handler was loaded: what was imported for it is as in the parent.
 
-def catch_up_with(sources: Sources) -> None:
-    """Before a handler is loaded: reload those of its modules that have been edited since this process loaded them.
-
-    With one, those are reloaded that may have imported it. Raises ImportError for one whose file here is another than
-    in the parent. Those that are not loaded yet are about to be, from their files as they are now.
+    Raises ImportError for a module whose file here is another one than there.
     """
     if sources.process == process_name():
         return
-    with _lock:
-        importlib.invalidate_caches()
-        is_stale = False
-        for name, wanted in sources.digests:
-            module = sys.modules.get(name)
-            if module is None:
-                _forget_older(name)
-                continue
-            known = _loaded.get(name)
-            if known is None and not _is_newer_than_this_process(module):
-                known = _digest_of(module)
-            if known != wanted:
-                _check(module, wanted)
-                is_stale = True
-            if is_stale:
-                forget_compiled(module)
-                importlib.reload(module)
-            _loaded[name] = wanted
-
-
-def check_loaded(sources: Sources) -> None:
-    """After it was loaded: what was imported for it is as in the parent. Raises ImportError like `catch_up_with`."""
-    if sources.process == process_name():
-        return
-    with _lock:
-        for name, wanted in sources.digests:
-            module = sys.modules.get(name)
-            if module is not None and _loaded.get(name) != wanted:
-                try:
-                    _check(module, wanted)
-                except ImportError:
-                    sys.modules.pop(name)  # the next handler finds what is there by then
-                    raise
-                _loaded[name] = wanted
-
-
-def _check(module: ModuleType, wanted: str) -> None:
-    if _digest_of(module) != wanted:
-        raise ImportError(
-            f"expected the module {module.__name__!r} as it is in the program, got another one: {_place_of(module)}; "
-            "bring the same files to all workers, or define its functions in the program itself"
-        )
-
-
-def _forget_older(name: str) -> None:
-    """The same before a module is imported: what was compiled before its file was written is of another one."""
-    with contextlib.suppress(Exception):  # importing it will tell; and not each one has files
-        spec: Any = importlib.util.find_spec(name)  # which imports its package
-        if os.stat(spec.cached).st_mtime_ns < os.stat(spec.origin).st_mtime_ns:
-            os.unlink(spec.cached)
-
-
-def _place_of(module: ModuleType) -> Any:
-    return vars(module).get("__file__")
-
-
-def _is_newer_than_this_process(module: ModuleType) -> bool:
-    """True where the file was written after this process had started: it may have loaded another one."""
-    began = started_at()
-    try:
-        return began is not None and os.stat(str(_place_of(module))).st_mtime > began
-    except OSError:
-        return False
+    for name, wanted in sources.digests:
+        module = sys.modules.get(name)
+        if module is not None and _digest_of(module) != wanted:
+            sys.modules.pop(name)  # the next handler finds what is there by then
+            raise ImportError(
+                f"expected the module {name!r} as it is in the program, got another one: "
+                f"{vars(module).get('__file__')}; bring the same files to all workers, or define its functions in the "
+                "program itself"
+            )

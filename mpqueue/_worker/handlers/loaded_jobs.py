@@ -60,10 +60,6 @@ class LoadedJob:
         self.capture = Capture() if speech is not None and speech.capture else None
         self.beside_bar = speech is not None and speech.beside_bar
         began = clock.monotonic()
-        if frame.sources is not None:
-            from mpqueue._wire.pickling import sources  # on a cluster
-
-            sources.catch_up_with(frame.sources)
         #: The classes of the script that it has here; None: the program's own, in its process.
         self.scope = None if seat.is_at_home else main_names.new_scope()
         with main_names.together(), classes.in_scope(self.scope):
@@ -72,7 +68,7 @@ class LoadedJob:
         if handler is run_call and self.scope is not None and not self.scope.is_common:
             self.scope = classes.CallsScope()
         if frame.sources is not None:
-            from mpqueue._wire.pickling import sources
+            from mpqueue._wire.pickling import sources  # on a cluster
 
             sources.check_loaded(frame.sources)
         loaded = clock.monotonic()
