@@ -12,7 +12,7 @@ from mpqueue import JobQueue
 from tests.support import handlers as do
 from tests.support.programs import PATIENCE, descends_from, is_running, start_program
 from tests.support.systems import LINUX_ONLY
-from tests.support.terminals import DEADLINE, terminal
+from tests.support.terminals import terminal
 from tests.support.waiting import Gate, wait_until
 
 pytestmark = pytest.mark.slow
@@ -185,7 +185,7 @@ def test_sigterm_handler_that_raises_has_the_same_effect(tmp_path: Path) -> None
     with start_program(tmp_path, body) as program:
         Gate(tmp_path).wait_for_count(2)
         program.terminate()
-        out, err = program.communicate(timeout=DEADLINE)
+        out, err = program.communicate(timeout=PATIENCE)
     check_interrupted(out)
     assert (program.returncode, err) == (0, "")
 

@@ -89,5 +89,5 @@ if __name__ == "__main__":
 def test_a_child_that_is_forked_while_everybody_dies_ends_too(tmp_path: Path) -> None:
     for _ in range(5):
         with start_program(tmp_path, DYING_WHILE_IT_FORKS) as program:
-            program.communicate(timeout=10)  # until nobody has its output open
+            program.communicate(timeout=300)  # until nobody has its output open
             assert program.returncode == -signal.SIGKILL

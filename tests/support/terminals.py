@@ -14,15 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.programs import write_program
+from tests.support.programs import PATIENCE, write_program
 
 if sys.platform != "win32":  # whose consoles can't be played by a program
     import fcntl
     import pty
     import termios
 
-#: Seconds in which a program has to end that was told to: ten times what it takes.
-DEADLINE = 10.0
 ROWS, COLUMNS = 24, 100
 
 
@@ -77,8 +75,8 @@ class Terminal:
 
     def end(self) -> int:
         """Wait for the program's end, and return its exit code."""
-        code = self.process.wait(DEADLINE)
-        self.reader.join(DEADLINE)
+        code = self.process.wait(PATIENCE)
+        self.reader.join(PATIENCE)
         return code
 
 
@@ -98,7 +96,7 @@ def terminal_with(folder: Path, *arguments: str) -> Iterator[Terminal]:
     finally:
         shown.process.kill()
         shown.process.wait()
-        shown.reader.join(DEADLINE)
+        shown.reader.join(PATIENCE)
         os.close(shown.master)
 
 
