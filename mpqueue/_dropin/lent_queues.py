@@ -128,7 +128,7 @@ in_each_fork(shared_pool.reset_in_fork)
 
 def is_warm(journal: str | os.PathLike[str] | None, backend: str | Backend) -> bool:
     """True where a call needs no queue of its own."""
-    return journal is None and isinstance(backend, str)
+    return journal is None and backend == "loky"
 
 
 def own_queue(concurrency: int | None, journal: str | os.PathLike[str] | None, backend: str | Backend) -> JobQueue:

@@ -19,19 +19,35 @@ if TYPE_CHECKING:
     from mpqueue._core.state.needs.resources import JobNeeds
 
 
+_DASK = "dask://"
+_WHICH = "'loky' or a Backend (see mpqueue.backends), 'dask://HOST:PORT' or 'ray'"
+
+
 def choose_backend(backend: str | Backend) -> Backend:
-    """The engine of that name, or the one given. Raises TypeError or ValueError for anything else."""
+    """The engine of that name, connected to its cluster, or the one given.
+
+    Raises TypeError or ValueError for anything else, and what the engine raises.
+    """
     if isinstance(backend, str):
-        if backend != "loky":
-            raise ValueError(f"backend: expected 'loky' or a Backend (see mpqueue.backends), got {shown(backend)}")
-        return LokyBackend()
+        return _named(backend)
     able = isinstance(getattr(backend, "capabilities", None), Capabilities) and hasattr(backend, "open")
     if isinstance(backend, type) or not able:
-        raise TypeError(
-            f"backend: expected 'loky' or a Backend (see mpqueue.backends), got {shown(backend)} of type "
-            f"{type(backend).__name__}"
-        )
+        raise TypeError(f"backend: expected {_WHICH}, got {shown(backend)} of type {type(backend).__name__}")
     return backend
+
+
+def _named(name: str) -> Backend:
+    if name == "loky":
+        return LokyBackend()
+    if name.startswith(_DASK) and len(name) > len(_DASK):
+        from mpqueue.backends import DaskBackend  # an extra
+
+        return DaskBackend(f"tcp://{name.removeprefix(_DASK)}")
+    if name == "ray" or name.startswith("ray://"):
+        from mpqueue.backends import RayBackend  # an extra
+
+        return RayBackend(None if name == "ray" else name)  # which says why such an address is refused
+    raise ValueError(f"backend: expected {_WHICH}, got {shown(name)}")
 
 
 def script_for(backend: Backend, *, starts_now: bool) -> Script | None:

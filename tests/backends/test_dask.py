@@ -68,7 +68,7 @@ def test_the_command_line_and_calls_run_on_a_cluster(cluster: DaskCluster, tmp_p
         )
         client.run(lambda: sys.path.remove(str(tmp_path)))
     assert all(there.intersection(json.loads(line)["result"]) for line in done.stdout.splitlines())
-    parents = mpqueue.imap(lambda _: parent_pids(), range(20), backend=DaskBackend(cluster.address))
+    parents = mpqueue.imap(lambda _: parent_pids(), range(20), backend=name)
     assert all(map(there.intersection, parents))
 
 

@@ -724,9 +724,9 @@ def test_a_try_that_takes_too_long_fails(folder: Path) -> None:
         (("run", "own:add", "--from", "jsonl", "a.txt"), "a.txt: expected jsonl, got line 1"),
         (
             ("run", "own:upper", "a.txt", "--backend", "tcp://a:1"),
-            "--backend tcp://a:1: expected dask://HOST:PORT, ray",
+            "--backend tcp://a:1: backend: expected 'loky' or a B",
         ),
-        (("run", "own:upper", "a.txt", "--backend", "dask://"), "--backend dask://: expected dask://HOST:PORT, ray"),
+        (("run", "own:upper", "a.txt", "--backend", "dask://"), "--backend dask://: backend: expected 'loky' or a B"),
         (("run", "own:upper", "a.txt", "--backend", "own:load"), "--backend own:load: backend: expected 'loky' or a B"),
         (("run", "own:upper", "a.txt", "--backend", "own:nothing"), "--backend: expected a function in own"),
         (("run", "own:upper", "a.txt", "--backend", "own:inline", "--timeout", "3"), "timeout: expected None, since"),

@@ -112,7 +112,7 @@ def test_worker_that_finishes_an_item_picks_up_the_next_pending_one(tmp_path: Pa
     assert set(others) == {1 - results_of(run.job)[0]}
 
 
-@pytest.mark.parametrize(("backend", "kind"), [("ray", ValueError), (object(), TypeError), (LokyBackend, TypeError)])
+@pytest.mark.parametrize(("backend", "kind"), [("raw", ValueError), (object(), TypeError), (LokyBackend, TypeError)])
 def test_an_engine_that_is_none_is_refused(backend: Any, kind: type[Exception]) -> None:
     with pytest.raises(kind, match="expected 'loky' or a Backend"):
         JobQueue(backend=backend)

@@ -327,7 +327,8 @@ class NodePool(abc.ABC):
                 functools.partial(self.ask, node, agent_host.read_relay, relay),
             )
         finally:
-            await self.ask(node, agent_host.close_relay, relay)
+            if not self.is_closed:  # then it ends with its agent
+                await self.ask(node, agent_host.close_relay, relay)
 
     # -- lanes -------------------------------------------------------------------------------------------------------
 
@@ -369,7 +370,8 @@ class NodePool(abc.ABC):
         node = lane.node
         try:
             await self._need_agent(node)
-            node.call("start", lane.key)
+            if node.lanes.get(lane.number) is lane:
+                node.call("start", lane.key)
         except Exception as error:
             if node.lanes.get(lane.number) is lane and not node.is_lost:
                 del node.lanes[lane.number]
