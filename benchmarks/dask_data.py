@@ -21,7 +21,7 @@ from distributed import Client
 import mpqueue
 from benchmarks.dask_costs import cluster
 from mpqueue import JobQueue
-from mpqueue._engines.dask import dask_side
+from mpqueue._engines.agent import node_pool
 from mpqueue.backends import DaskBackend
 
 
@@ -64,8 +64,8 @@ def _works(size: int, count: int, client: Client, queue: JobQueue) -> dict[str, 
     }
 
 
-def _share_nothing(token: str, probe: object) -> tuple[bool, None]:  # noqa: ARG001
-    return False, None
+def _have_none() -> None:
+    """No segment for agents to try."""
 
 
 def _time(work: Callable[[], object]) -> float:
@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument("--apart", action="store_true", help="as if the workers were on another machine")
     options = parser.parse_args()
     if options.apart:
-        dask_side.try_sharing = _share_nothing  # type: ignore[assignment]
+        node_pool.make_anchor = _have_none  # type: ignore[assignment]
     with (
         cluster(options.threads) as (address, _, _),
         Client(address, set_as_default=False) as client,
