@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -13,6 +14,7 @@ import pytest
 
 from mpqueue import JobQueue, RetryPolicy, WorkerCrashedError, current_item
 from tests.support import handlers as do
+from tests.support.length import IS_LONG, long
 from tests.support.recorder import Recorder
 from tests.support.waiting import spend
 
@@ -62,6 +64,31 @@ def box(item: int) -> Boxed:
 async def give_back_later(item: int) -> int:
     leave_alarm(item)
     return item
+
+
+class RaisesLater:
+    """Gives each item back. Item 2 has the worker's thread raise after so many steps more, whatever these are of."""
+
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+
+    def __call__(self, item: int) -> int:
+        if item == 2 and current_item().attempt == 1:
+            sys.setprofile(self.step)
+        return item
+
+    def step(self, *_: object) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise LateError  # and Python takes the function away
+
+
+@pytest.mark.parametrize("chunksize", [None, long(1)])
+def test_what_is_raised_at_any_step_after_an_item_gives_no_item_the_result_of_another(chunksize: int | None) -> None:
+    with JobQueue(1, retry=RetryPolicy(50, base_delay=0), preload=[__name__]) as queue:
+        for steps in range(1, 200 if IS_LONG else 25):
+            job = queue.run(range(6), RaisesLater(steps), chunksize=chunksize)
+            assert job.results == list(range(6)), steps
 
 
 @pytest.mark.long(but=["numbers", "coroutines"])

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from mpqueue._os import monotonic as clock
-from mpqueue._os.process.process_signals import kill_self
+from mpqueue._os.process.process_signals import came_of_signal, kill_self
 from mpqueue._wire.frames import ChunkFrame, Ended, ReportFrame, Several, dump_frame
 from mpqueue._wire.memory.ledger import CLAIM, FRACTION, IS_LATE, LATE, MOST, OUTBOX, SINCE, Phase, pack_claim
 from mpqueue._wire.pickling.payload import Packed
@@ -206,6 +206,8 @@ class ChunkRun:
         try:
             item = self.seat.exchange.load(self._packed_items[position])
         except BaseException as error:
+            if came_of_signal(error):
+                raise
             if not self.seat.exchange.is_carried_next(error):
                 self.results.fail(position, error, 0.0, charged=False)
             return False
@@ -257,8 +259,10 @@ class ChunkRun:
             try:
                 result = self._run_items(items, alone)
             except BaseException as error:
-                if isinstance(error, StopIteration) and len(out) - self.stretch_lo >= len(stretch):
-                    return packing
+                if _taken(items, stretch) == len(out) - self.stretch_lo:  # no item is in hand
+                    if isinstance(error, StopIteration):
+                        return packing
+                    raise  # a signal's handler, between two items: the next one must not fail in its place
                 seconds, before = clock.monotonic() - began, len(out) - at
                 # The clock was not read where those before it ended.
                 elapsed = max(seconds - before * (self.job.pace or 0.0), seconds / (before + 1))
@@ -299,9 +303,11 @@ class ChunkRun:
         pending = self.running.out.pop()
         self.stretch = stretch  # it still runs: what failed before it may be sent early
         try:
-            self.running.out.append(self.job.resolve(pending))
+            result = self.job.resolve(pending)
         except BaseException as error:
             self.results.fail(lo, error, clock.monotonic() - self.stretch_started)
+        else:
+            self.running.out.append(result)
         finally:
             with self.stretch_lock:
                 self.stretch = []
@@ -383,3 +389,9 @@ class ChunkRun:
             return True
         finally:
             results.lock.release()
+
+
+def _taken(items: Iterator[Any], stretch: list[Any]) -> int:
+    """How many items that iterator over the stretch has yielded."""
+    state: Any = items.__reduce__()
+    return state[2] if len(state) == 3 else len(stretch)  # at its end it no longer knows

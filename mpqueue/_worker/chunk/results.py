@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from mpqueue._os.process.process_signals import came_of_signal
 from mpqueue._text import shown
 from mpqueue._wire.added_items import ResultWithItems
 from mpqueue._wire.frames import FailureFrame, Passed
@@ -172,7 +173,11 @@ class ChunkResults:
         except BaseException as error:
             if self._is_own_process and not can_pack():
                 raise BrokenWorkerError("pickling has become impossible") from error
-            self.failures[at] = FailureFrame(None, stand_in(error), 0.0, True, result=_short(_at_fault(result)))
+            self.failures[at] = (
+                pack_failure(error)
+                if came_of_signal(error)
+                else FailureFrame(None, stand_in(error), 0.0, True, result=_short(_at_fault(result)))
+            )
 
     def _dump(self, at: int, result: Any) -> Passed:
         if type(result) is Yielded:
