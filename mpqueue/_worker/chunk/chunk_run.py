@@ -259,7 +259,7 @@ class ChunkRun:
             try:
                 result = self._run_items(items, alone)
             except BaseException as error:
-                if _taken(items, stretch) == len(out) - self.stretch_lo:  # no item is in hand
+                if not _has_one_in_hand(items, len(out) - self.stretch_lo):
                     if isinstance(error, StopIteration):
                         return packing
                     raise  # a signal's handler, between two items: the next one must not fail in its place
@@ -391,7 +391,7 @@ class ChunkRun:
             results.lock.release()
 
 
-def _taken(items: Iterator[Any], stretch: list[Any]) -> int:
-    """How many items that iterator over the stretch has yielded."""
+def _has_one_in_hand(items: Iterator[Any], ended: int) -> bool:
+    """Whether that iterator over a list has yielded one item more than have ended."""
     state: Any = items.__reduce__()
-    return state[2] if len(state) == 3 else len(stretch)  # at its end it no longer knows
+    return len(state) == 3 and state[2] > ended  # at its end it no longer knows; it got there after the last had ended
