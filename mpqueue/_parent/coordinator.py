@@ -117,6 +117,8 @@ class Coordinator:
         self._initializer = initializer
         self.inbox = Inbox()
         self._pool: LanePool | None = None
+        self._received = 0  #: the number of the message at hand
+        self._looked_until = 0  #: messages up to that one were there when the imports were last looked at
         self._more: deque[Message] = deque()
         self._planned: float | None = None  #: seconds that may be waited for the next step; None: any
         self._asides: list[Asides] = []
@@ -225,8 +227,7 @@ class Coordinator:
             raise self.broken
         if not isinstance(message, _FROM_WORKERS):
             if type(message) in _BRING_WORK:
-                if self._traffic.have_reloaded():
-                    self._decide(ModulesReloaded())
+                self._look_at_imports()
             elif type(message) is JobCancelled and message.kill and self._recorder is not None:
                 self._recorder.hurry(message.job.family)
             self._decide(message)
@@ -244,6 +245,14 @@ class Coordinator:
         finally:
             if faults:
                 self._end_touched(faults)
+
+    def _look_at_imports(self) -> None:
+        """Work has come from the user: workers must not run it with older modules than the program had by then."""
+        if self._received <= self._looked_until:
+            return
+        self._looked_until = self._received + self.inbox.waiting
+        if self._traffic.have_reloaded():
+            self._decide(ModulesReloaded())
 
     def _decide(self, message: Message) -> None:
         faults: list[FaultFound] = []
@@ -401,6 +410,7 @@ class Coordinator:
             deadline = self._deadline
             self._planned = None if deadline is None else max(0.0, deadline - self._clock.now())
             received = self.inbox.take(self._planned)
+            self._received += 1
             try:
                 self._take_in(received, deadline)
             except BaseException:

@@ -121,6 +121,11 @@ class Inbox:
         self._asleep = False
         return self.take_now()
 
+    @property
+    def waiting(self) -> int:
+        """How many messages are there already."""
+        return self._queue.qsize()
+
     def take_now(self) -> Message | Request | None:
         """The next message that is there already. On any thread."""
         try:

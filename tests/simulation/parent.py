@@ -55,6 +55,10 @@ class SimulatedInbox:
         self._world.wait(lambda: self._waiting, timeout)
         return self.take_now()
 
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
     def take_now(self) -> Message | Request | None:
         return self._waiting.popleft() if self._waiting else None
 
