@@ -82,7 +82,7 @@ def about_round(x): return round_about(x) or two(x)
 class Config:
     def ask(self): return lambda: more
 class Fields:
-    field: more
+    field = more
 def has_its_own(more): return more
 def opens():
     global model
