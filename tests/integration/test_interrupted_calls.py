@@ -86,9 +86,13 @@ def test_after_a_ctrl_c_at_any_moment_of_making_or_removing_a_job_its_id_is_usab
         }
 
         def make_ready(number: int) -> None:
-            job = queue.create_job("job", ["bystander"], do.succeed, replace=True)
+            make: Any = queue.open_job if name == "open" else queue.create_job
+            job = make("job", ["bystander"], do.succeed, replace=True)
             if number % 50 == 0:
-                assert queue.start("job").result(PATIENCE).results == ["bystander"], f"interrupted at moment {number}"
+                run = queue.start("job")
+                if name == "open":
+                    queue.seal("job")
+                assert run.result(PATIENCE).results == ["bystander"], f"interrupted at moment {number}"
             if name == "create_job":
                 queue.clear_job("job")
                 assert queue.get_job("job") is None

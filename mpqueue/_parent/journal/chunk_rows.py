@@ -535,7 +535,7 @@ class RowReader:
         at = 0
         for part in parts_of(content, len(done)):
             mine, at = done[at : at + len(part.places)], at + len(part.places)
-            if all(index == GONE for index in mine):
+            if mine.count(GONE) == len(mine):
                 continue
             kept = Kept(*part.kept)
             found: Any = None if part.is_discarded else restore(kept, self._read_file)

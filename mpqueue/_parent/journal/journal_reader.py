@@ -96,12 +96,14 @@ class _Look:
         """True where a file of a big value belongs to a job."""
         return self.execute("SELECT 1 FROM files WHERE name = ?", (file,)).fetchone() is not None
 
-    def lines(self, which: str, *arguments: Any) -> Iterator[RecordedJob]:
+    def lines(self, which: str, *arguments: Any) -> list[RecordedJob]:
         """These lines of jobs. Raises `JournalError` for one that is damaged."""
+        found = []
         for *said, seal, order, code in self.execute(f"{_LINES} {which}", arguments):
             if not is_whole(said, seal):
                 raise damaged_line(self._path, said[0])
-            yield _job([*said[: len(COLUMNS)], order, code])
+            found.append(_job([*said[: len(COLUMNS)], order, code]))
+        return found
 
     def lots(self, job: RecordedJob, *, items: bool) -> Iterator[tuple[int, int, Any, Any]]:
         """The rows of a job's lots that count, in order, with their items or without."""
@@ -304,14 +306,14 @@ class Reader:
         """The job of that id. Goes through all jobs; a writer has `Journal.find`."""
         with self._look() as look:
             # Without the index, which may be damaged: what `jobs` lists is found here, or said to be damaged.
-            found = [*look.lines("NOT INDEXED WHERE id = ?", text_to_column(job_id))] or self.jobs()
+            found = look.lines("NOT INDEXED WHERE id = ?", text_to_column(job_id)) or self.jobs()
         return next((line for line in found if line.id == job_id and line.total >= 0), None)
 
     @_in_one_look
     def line(self, number: int) -> RecordedJob | None:
         """The job of that number, also one that does not count yet: its ``total`` is negative then."""
         with self._look() as look:
-            return next(look.lines("WHERE number = ?", number), None)
+            return next(iter(look.lines("WHERE number = ?", number)), None)
 
     @_in_one_look
     def places(self, job: RecordedJob) -> array[int] | None:

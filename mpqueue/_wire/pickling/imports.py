@@ -103,7 +103,7 @@ def is_users(name: str, module: Any) -> bool:
         return False
     if not isinstance(file, str) or vars(module).get("__spec__") is None:
         return False
-    return not file.startswith(STANDARD_LIBRARY) and not any(folder in file for folder in _INSTALLED)
+    return not file.startswith(STANDARD_LIBRARY) and not any(map(file.__contains__, _INSTALLED))
 
 
 def take_path(path: tuple[str, ...]) -> None:
