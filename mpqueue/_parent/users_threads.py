@@ -237,6 +237,8 @@ class Errands:
     def abandon(self) -> None:
         """What is being done is stuck: leave it and its thread behind, and go on with what waits."""
         with self._lock:
+            if not self.busy:  # it has just been done
+                return
             self._done += 1
             self.thread = None
             self._start()
@@ -248,7 +250,9 @@ class Errands:
                 errand = self._waiting.get(timeout=LINGER)
             except queue.Empty:
                 with self._lock:
-                    if self._waiting.empty() and self.thread is me:
+                    if self.thread is not me:  # abandoned
+                        return
+                    if self._waiting.empty():
                         self.thread = None
                         return
                 continue
