@@ -136,7 +136,7 @@ class _Outbox:
         self._ring = ring
         self._kept: bytes | None = None
 
-    def leave(self, data: bytes, *, plain: bool = False) -> None:  # noqa: ARG002 - there is one thread
+    def leave(self, data: bytes) -> None:
         """See `mpqueue._worker.station.Outbox.leave`."""
         self._kept = data
         self._ledger.words[OUTBOX] = len(data)

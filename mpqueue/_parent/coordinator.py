@@ -86,7 +86,7 @@ T = TypeVar("T")
 Announce = Callable[[AnnounceStarted | AnnounceItems | AnnounceRecords | AnnounceState | AnnounceFinished], None]
 GiveUp = Callable[[JobBook | None, InternalError], object]
 Subscriber = Callable[[Sequence[int] | None], None]
-_FROM_WORKERS = (BellRung, LaneDied, ChunkReported)
+_LEFT_SOMETHING = (BellRung, LaneDied)
 _BRING_WORK = frozenset({ItemsAdded, JobStartAsked, FailedItemsReset, JobResumed})
 
 
@@ -225,7 +225,7 @@ class Coordinator:
         """
         if self.broken is not None:
             raise self.broken
-        if not isinstance(message, _FROM_WORKERS):
+        if not isinstance(message, _LEFT_SOMETHING):
             if type(message) in _BRING_WORK:
                 self._look_at_imports()
             elif type(message) is JobCancelled and message.kill and self._recorder is not None:
@@ -498,8 +498,8 @@ class Coordinator:
                 request.answer.set_result(value)
 
     def _hand_in(self, message: Message) -> None:
-        """What a worker says: taken in at once where it was read on this thread, else in its turn."""
-        if threading.get_ident() == self._leavings.owner:
+        """What a worker says, in the order in which it was read: at once on this thread where nothing waits."""
+        if threading.get_ident() == self._leavings.owner and not self._more and not self.inbox.waiting:
             self._awake()
             self._step(message)
             self._step_on()
@@ -552,8 +552,8 @@ class Coordinator:
         if lane is not None:
             self._traffic.forget_job(lane, command)
 
-    def _take_outbox(self, message: BellRung | LaneDied | ChunkReported) -> None:
-        """Early results come before anything else that their lane has to say."""
+    def _take_outbox(self, message: BellRung | LaneDied) -> None:
+        """The worker may have left finished results there."""
         lane = self._lane(message.lane)
         if lane is None or lane.generation != message.generation:
             return

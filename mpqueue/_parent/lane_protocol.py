@@ -10,8 +10,8 @@ What is asked of a pool and its lanes, and what they say::
     lane.send(frame, tell)              ->  tell(answer): the worker calls `mpqueue._worker.main` with the frame
     lane.set_flags / set_limit          ->  nothing: sent to the worker, in the order of the calls
     lane.observe(tell)                  ->  tell(claim): what the worker's ledger says, after all that it was sent
-    (the worker finished some items of  ->  BellRung; `take_early` hands the results over, once
-     a chunk that goes on)
+    (the worker finished some items of  ->  BellRung; `take_early` hands the results over, once, or
+     a chunk that goes on)                  `early_later` is called with what does, on a thread of the lane's own
     lane.kill()                         ->  LaneDied, as for any death
     pool.recycle / retire / close       ->  nothing is said of that lane any more
 
@@ -20,7 +20,8 @@ this order for one generation: LaneReady, then answers and bells, then LaneDied 
 in. Four promises make the rest of mpqueue right, whatever the engine:
 
 1. *A frame runs at most once.* An engine's own retries are switched off; where a worker is lost, its calls fail.
-2. *Early results come before the final report of their chunk*: `take_early` has them when ``tell`` is called.
+2. *What a worker says is handed in in the order in which it said it*: early results before the final report of their
+   chunk. A report that comes too early would have the items before it run again.
 3. *An observation is newer than what was sent before it*: a limit that was set is seen by the worker, or its claim is.
 4. *A lane runs one frame at a time*, in the order of the calls: the second begins when the first is answered. What
    items hold (units of resources, a job's ``concurrency``) is counted by lanes.
@@ -110,7 +111,7 @@ class Lane(Protocol):
         ...
 
     def take_early(self) -> bytes | None:
-        """A report that the worker left in the middle of its chunk; None where there is none (any more).
+        """A report that the worker left in the middle of its chunk; None where there is none, or `early_later` has it.
 
         Raises `DamagedError` where what lies there is no report.
         """
@@ -128,8 +129,8 @@ class Lane(Protocol):
 class EarlyLane(Lane, Protocol):
     """What a lane is where the engine ``shares_memory``."""
 
-    #: Called on a thread of the lane's own where unpickling an early report runs code of the user's, before anything
-    #: that the worker answered after it: with a function that gives the report, None where it is gone, or raises.
+    #: Called on a thread of the lane's own, since unpickling an early report may run code of the user's, and before
+    #: anything that the worker answered later: with a function that gives the report, None where it is gone, or raises.
     early_later: Callable[[Callable[[], bytes | None]], object] | None
 
     def abandon_answer(self) -> None:

@@ -190,15 +190,15 @@ LINGER = 1.0
 
 
 class Errands:
-    """Its owner calls `end`. One thread puts. ``on_fault`` gets what an errand raises; none should."""
+    """Its owner calls `end`. Any thread puts. ``on_fault`` gets what an errand raises; none should."""
 
     def __init__(self, name: str, on_fault: Callable[[BaseException], object]) -> None:
         self._on_fault = on_fault
         self._name = name
         self._waiting: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
-        self._put = 0  # each of the two is written by one thread at a time
+        self._put = 0
         self._done = 0
-        self._lock = threading.Lock()  # held while a thread is started, or finds that it is not needed
+        self._lock = threading.Lock()  # held while these change, or a thread is started or finds that it is not needed
         self.thread: threading.Thread | None = None
 
     @property
@@ -208,9 +208,9 @@ class Errands:
 
     def put(self, errand: Callable[[], object]) -> None:
         """Have ``errand`` done some time soon. 2 us, 50 us where the thread has to be started."""
-        self._put += 1
-        self._waiting.put(errand)
         with self._lock:
+            self._put += 1
+            self._waiting.put(errand)
             if self.thread is None:
                 self._start()
 

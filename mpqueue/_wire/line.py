@@ -81,14 +81,6 @@ def whole_size(head: bytes) -> int:
     return HEADER_SIZE + _header(head, 0)[0]
 
 
-def is_plain_message(head: bytes) -> bool:
-    """True where the message that begins so is plain, or where no message begins so."""
-    try:
-        return _header(head, 0)[1]
-    except DamagedError:
-        return True
-
-
 def decode(data: bytes) -> list[Answer]:
     """The messages that these bytes consist of, up to where they are damaged or end in the middle of one."""
     messages, at = [], 0

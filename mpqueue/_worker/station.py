@@ -31,11 +31,8 @@ from mpqueue._worker.memory_growth import Growth
 class Outbox(Protocol):
     """Where finished results and log records are left in the middle of a chunk."""
 
-    def leave(self, data: bytes, *, plain: bool = False) -> None:
-        """Put an early report there, which must be free, and tell the parent; ``plain`` as in `Answer`.
-
-        Raises OSError where that fails.
-        """
+    def leave(self, data: bytes) -> None:
+        """Put an early report there, which must be free, and tell the parent. Raises OSError where that fails."""
 
     def leave_unsent(self, data: bytes, at: int) -> None:
         """Put log records there for the case of this worker's death: ``at`` so many bytes of them already are.
@@ -57,10 +54,10 @@ class SharedOutbox:
         """False where a handler has closed it. Costs 1.5 us."""
         return self._file.is_there() and self._bell.is_there()
 
-    def leave(self, data: bytes, *, plain: bool = False) -> None:
+    def leave(self, data: bytes) -> None:
         """See `Outbox.leave`."""
         data = dump_leaving(data, self.take_leaving())
-        bell, message = self._bell.checked(), encode(data, plain=plain)
+        bell, message = self._bell.checked(), encode(data)
         self._write(message, 0)
         self._ledger.words[OUTBOX] = len(message)
         with contextlib.suppress(BlockingIOError):  # a full pipe: the parent is notified already

@@ -53,7 +53,7 @@ from mpqueue._parent.own_faults import found
 from mpqueue._parent.surroundings.clock import SystemClock
 from mpqueue._parent.transport.kept_errors import text_of
 from mpqueue._parent.users_threads import Errands
-from mpqueue._wire.line import HEADER_SIZE, Answer, DamagedError, decode, is_plain_message, whole_size
+from mpqueue._wire.line import HEADER_SIZE, Answer, DamagedError, decode, whole_size
 from mpqueue._wire.memory.ledger import (
     BLIND,
     IS_LATE,
@@ -279,8 +279,7 @@ class LokyLane:
             self.break_off("it answered what it was not asked")
             return
         settle = functools.partial(self.calls.settle, self._awaited.popleft(), answer.data)
-        if self.ledger.words[OUTBOX] and self.early_later is not None and not self._early_is_plain():
-            self._answers.put(self._drain)
+        self._drain_soon()
         if answer.plain and not self._answers.busy:
             settle()
         else:
@@ -359,20 +358,17 @@ class LokyLane:
 
     def take_early(self) -> bytes | None:
         """See `lane_protocol.Lane.take_early`."""
-        if not self.ledger.words[OUTBOX]:
-            return None
-        if self.early_later is not None and not self._early_is_plain():
-            self._answers.put(self._drain)
-            return None
-        return self._fetch_early()
+        if self.early_later is None:
+            return self._fetch_early()
+        self._drain_soon()
+        return None
 
-    def _early_is_plain(self) -> bool:
-        """True if the early report in the outbox runs no user's code here, or there is none."""
-        head = read_at(self._outbox.fd, HEADER_SIZE, 0)
-        return len(head) < HEADER_SIZE or is_plain_message(head)
+    def _drain_soon(self) -> None:
+        """Have the answers' thread hand on what is in the outbox: what the worker said later comes later, there."""
+        if self.early_later is not None and self.ledger.words[OUTBOX]:
+            self._answers.put(self._drain)
 
     def _drain(self) -> None:
-        """On the answers' thread: hand on the early report in the outbox, before what the worker answered after it."""
         if self.early_later is not None:
             self.early_later(self._fetch_early)
 
@@ -393,9 +389,18 @@ class LokyLane:
         return messages[0].data
 
     def hand_in_early(self) -> None:
-        """The worker is dead: its death is reported after the contents of its outbox, within reason."""
-        if not self.ledger.words[OUTBOX] or self.early_later is None or self._early_is_plain():
+        """The worker is dead: its death is reported after the contents of its outbox, within reason.
+
+        Where these are no report, its death says more about it.
+        """
+        size = self.ledger.words[OUTBOX]
+        if not size or self.early_later is None:
             return
+        with contextlib.suppress(DamagedError):
+            if whole_size(read_at(self._outbox.fd, HEADER_SIZE, 0)) == size:
+                self._hand_in_early()
+
+    def _hand_in_early(self) -> None:
         handed_in: Tell = lambda _: None  # noqa: E731 - it stands for the call
         self.calls.begin(handed_in)
         self._answers.put(self._drain)

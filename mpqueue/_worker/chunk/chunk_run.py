@@ -382,7 +382,7 @@ class ChunkRun:
                 records=records,
             )
             try:
-                outbox.leave(dump_frame(report), plain=True)
+                outbox.leave(dump_frame(report))
             except OSError:
                 self.seat.home.give_back(records)
                 return False

@@ -19,7 +19,7 @@ import weakref
 
 from mpqueue._os import monotonic as clock
 from mpqueue._os.alarm import Alarm, make_alarm
-from mpqueue._wire.frames import Ended, dump_frame, is_plain
+from mpqueue._wire.frames import Ended, dump_frame
 from mpqueue._wire.memory.ledger import OUTBOX, Phase
 from mpqueue._wire.pace import STRETCH_LIMIT
 from mpqueue._worker.chunk.chunk_run import ChunkRun
@@ -164,6 +164,6 @@ def send_early(run: ChunkRun) -> None:
         with contextlib.suppress(NotReadyError):
             report = run.part(done, Ended.DONE, final=False)
             try:
-                outbox.leave(dump_frame(report), plain=is_plain(report))
+                outbox.leave(dump_frame(report))
             except OSError:  # all of this chunk runs again, since a part of its report is missing; but only once
                 station.outbox = None
