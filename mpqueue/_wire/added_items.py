@@ -35,7 +35,7 @@ class ResultWithItems:
         self.lots = lots
 
     def added(self) -> AddedItems:
-        """All that it brings."""
+        """Return the items of all calls of `add`, with their ids."""
         items = [item for lot, _ in self.lots for item in lot]
         ids: list[Hashable] = []
         for _, own in self.lots:

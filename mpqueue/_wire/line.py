@@ -37,7 +37,7 @@ _BIG_PORTION = 1 << 20
 
 
 class DamagedError(Exception):
-    """What should be a message is none: something else was written there, or a part of it was taken away."""
+    """The bytes where a message should be are not one: others were written there, or some were taken away."""
 
 
 class Answer(NamedTuple):
@@ -54,9 +54,9 @@ def encode(data: bytes, *, plain: bool = False) -> bytes:
 
 
 def _header(data: bytes | bytearray, at: int) -> tuple[int, bool]:
-    """Of the header that begins there: how many bytes are behind it, whether they are plain.
+    """Read the header that begins there: return how many bytes are behind it, and whether they are plain.
 
-    Raises `DamagedError` where it is none.
+    Raises `DamagedError` where no header begins there.
     """
     magic, length, plain = _FACTS.unpack_from(data, at)
     if magic != MAGIC:

@@ -1,4 +1,4 @@
-"""What one stage of a pipeline hands to the next: values that stay pickled on their way through the parent."""
+"""The values that one stage of a pipeline hands to the next, which stay pickled on their way through the parent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a handler was, and for how many seconds: stacks as a worker samples them, and as they are sent.
+"""Samples of a handler's stack, with seconds: as a worker takes them, and as they are sent.
 
 A place is (function, file, line); a stack is a tuple of them, the handler's own place first. These are plain tuples,
 since a worker makes thousands of them; `mpqueue._report.profile` gives them names.

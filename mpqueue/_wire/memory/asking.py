@@ -39,7 +39,7 @@ _SKIPPED = 64
 
 
 class Key(NamedTuple):
-    """Which segment."""
+    """The identity of a segment, as a worker sends it to ask for its descriptor."""
 
     serial: int
     inode: int
@@ -59,7 +59,7 @@ def decode(data: bytes) -> Key | None:
 
 
 def receive(end: socket.socket) -> tuple[bytes, list[int]]:
-    """See `descriptors.receive`: what is longer is none of these messages."""
+    """Receive a message and the descriptors sent with it; a message over 64 bytes is none of this module's."""
     return descriptors.receive(end, _LONGEST)
 
 

@@ -68,7 +68,7 @@ _POSITION_MASK = (1 << 20) - 1
 
 
 class Phase(enum.IntEnum):
-    """What a worker is at."""
+    """The phase of a chunk that a worker is in."""
 
     IDLE = 0  #: nothing of the chunk is running
     LOADING = 1  #: unpickling the handler, in ``setup`` or at its end, in the initializer, or reloading modules
@@ -85,7 +85,7 @@ _READS = 1000
 
 
 class Claim(NamedTuple):
-    """What a worker said last: ``chunk`` is the number modulo 2**21, ``since`` seconds of the monotonic clock."""
+    """A worker's last claim: ``chunk`` is the number modulo 2**21, ``since`` seconds of the monotonic clock."""
 
     chunk: int
     phase: Phase
@@ -117,7 +117,7 @@ class Ledger:
         self.words[SINCE] = int(now * 1e9)
 
     def read(self) -> Claim:
-        """What the worker said last."""
+        """Return the worker's last claim; one that no worker makes is read as a claim of `NOWHERE`."""
         words = self.words
         claim = since = 0
         for _ in range(_READS):
@@ -145,7 +145,7 @@ class Ledger:
         self.words[FLAG_JOB] = self.words[FLAG_JOB] & ~_JOB_MASK | job
 
     def set_flags(self, job: int, *, pause: bool, cancel: bool) -> None:
-        """Where no Events stand for it: the job of that number is paused, or cancelled, or neither."""
+        """Set the flags of a lane without Events: the job of that number is paused, or cancelled, or neither."""
         self.withdraw_flags()
         self.words[PAUSE], self.words[CANCEL] = pause, cancel
         self.give_flags(job)

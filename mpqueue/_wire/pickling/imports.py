@@ -107,7 +107,7 @@ def is_users(name: str, module: Any) -> bool:
 
 
 def take_path(path: tuple[str, ...]) -> None:
-    """In a worker: import from where the program does."""
+    """Import from where the program does; called in a worker."""
     sys.path[:] = [*path, *(entry for entry in sys.path if entry not in path)]
     importlib.invalidate_caches()
 

@@ -62,7 +62,7 @@ class PackedFunction(BringsClasses):
         self.parts: tuple[Any, ...] | None = None  #: all that it was made of, where none of that can change unseen
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """As the function: a `functools.partial` takes only what can be called."""
+        """Call the function; a `functools.partial` takes only callables."""
         return self.function(*args, **kwargs)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -201,7 +201,7 @@ def constant_parts(function: Any) -> tuple[Any, ...] | None:
 
 
 def _inside(value: Any) -> list[Any] | None:
-    """What a value that can't change is made of; None where it may change."""
+    """Return the parts of a value that can't change; None where it may change."""
     kind = type(value)
     if kind is tuple or kind is frozenset:
         return list(value)
@@ -224,7 +224,7 @@ def _of_cached(function: Any) -> list[Any] | None:
 
 
 def _variables(function: FunctionType) -> list[Any] | None:
-    """What a function reads and carries: its code, defaults, attributes, closure and global variables."""
+    """Return what a function reads and carries: its code, defaults, attributes, closure and global variables."""
     found: list[Any] = [function.__code__, function.__defaults__]
     found += _named(function.__kwdefaults__ or {})
     found += _named(vars(function))

@@ -75,7 +75,7 @@ class Packed(NamedTuple):
 
     @property
     def extent(self) -> tuple[int, int]:
-        """Where in its segment it begins and ends: others may be in there too."""
+        """The offsets in its segment at which it begins and ends: others may be in there too."""
         spans = self.spans if self.body is None else (*self.spans, self.body)
         return min(at for at, _ in spans), max(at + size for at, size in spans)
 
@@ -114,7 +114,7 @@ _LATER = SegmentRef("", 0, 0, 0)
 
 
 def dump_with(into: Into, obj: Any, store: SegmentStore | None) -> Packed:
-    """The same by another way to pickle, which is called with what takes the big buffers, where any is to."""
+    """Pickle as `dump` does, but by ``into``, which gets the list for big buffers."""
     return _dump(into, obj, None if store is None else store.lend)
 
 
@@ -172,14 +172,14 @@ def dump_by_value(obj: Any) -> tuple[bytes, list[memoryview]]:
 
 
 def weigh_code(obj: Any) -> int:
-    """How many bytes `dump_code` would make of it. Raises what that raises; copies no big buffer."""
+    """Return how many bytes `dump_code` would make of it. Raises what that raises; copies no big buffer."""
     buffers = Buffers()
     data = _cloud(obj, buffers)
     return data.nbytes + sum(buffer.nbytes for buffer in buffers.parts())
 
 
 def weigh_in_band(obj: Any) -> int:
-    """How many bytes of it `dump` would put into the pickle itself, rather than beside it. Raises what that raises."""
+    """Return how many bytes `dump` would put into the pickle itself, not beside it. Raises what that raises."""
     return _plain_or_cloud(obj, Buffers()).nbytes
 
 
@@ -193,7 +193,7 @@ def load_several(
     on_free: Callable[[int], object] | None = None,
     carried: Carried = NOTHING_CARRIED,
 ) -> list[Any]:
-    """What other workers have pickled one by one; plain bytes are a pickle with nothing beside it.
+    """Load values that other workers have pickled one by one; plain bytes are a pickle with nothing beside it.
 
     Classes that are here already stay as they are: what a worker sets on them is its own.
     """
@@ -208,7 +208,7 @@ def load_several(
 
 
 def load_parts(data: bytes | memoryview, buffers: Sequence[memoryview | bytearray]) -> Any:
-    """The same, of a pickle and the buffers that belong to it."""
+    """Load an object from a pickle and its buffers. Raises whatever its own code raises."""
     own = main_names.own_values()
     try:
         return load_classes(data, buffers)
@@ -229,7 +229,7 @@ def copy_parts(packed: Packed, carried: Carried = NOTHING_CARRIED) -> tuple[byte
 
 
 def lend_parts(data: bytes, buffers: Sequence[bytearray | memoryview]) -> tuple[Packed, CommonSegment | None]:
-    """The same pickle and its buffers in a segment of this process's own, which lives as long as it is referenced.
+    """Put a pickle and its buffers into a segment of this process, which lives as long as it is referenced.
 
     None: there is no segment, and all of it is in one pickle.
     """
@@ -259,7 +259,7 @@ def put_apart(store: SegmentStore, data: bytes | memoryview, beside: Sequence[me
 
 
 def without_segment(packed: Packed, carried: Carried = NOTHING_CARRIED) -> bytes:
-    """The same object as one pickle with nothing beside it. Unpickles nothing; costs two copies."""
+    """Return the packed object as one pickle with nothing beside it. Unpickles nothing; costs two copies."""
     return pickle.dumps(_InOne(*copy_parts(packed, carried)), PROTOCOL)
 
 
@@ -305,7 +305,7 @@ def load_home(
 
 
 def load_kept(data: bytes | memoryview, buffers: Sequence[memoryview | bytearray]) -> Any:
-    """The same, of a pickle and the buffers that belong to it."""
+    """Load an object from a pickle and its buffers; classes that are here already stay as they are."""
     return load_classes(data, buffers, update=False)
 
 
@@ -360,7 +360,7 @@ whole = _WholeBlock()
 
 @contextlib.contextmanager
 def at_one_moment(classes: dict[str, bytes] | None = None) -> Iterator[None]:
-    """What is pickled inside one by one has each class of the script as it was pickled first, and once.
+    """Pickle each class of the script once for the whole block, as it was when it was pickled first.
 
     ``classes`` are those that were pickled before, and get the others.
     """
@@ -488,7 +488,7 @@ class _CloudPickler(cloudpickle.CloudPickler):  # type: ignore[misc]
         return load_class, (tracker_id, self._apart[tracker_id])
 
     def _pickle_apart(self, kind: type, reduced: Any) -> None:
-        """Once for all classes that this one brings."""
+        """Pickle the class by itself, once for all classes that it brings."""
         written, buffers = Pickled(), Buffers(in_band=True)
         pickler = _CloudPickler(written, buffers)
         pickler._reduced[id(kind)] = reduced

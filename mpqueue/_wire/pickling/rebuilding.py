@@ -1,4 +1,4 @@
-"""What makes objects again of which `reducers` took the memory apart.
+"""Functions that make objects again of which `reducers` took the memory apart.
 
 Pickles name these functions, and journals keep pickles for years: names, places and arguments stay as they are. What
 needs other arguments is a new function. No library is imported before an object of it is made.
@@ -45,7 +45,7 @@ def memory_view(content: Any, layout: str, shape: tuple[int, ...], readonly: boo
 
 
 def _empty_view(layout: str, shape: tuple[int, ...]) -> memoryview:
-    """One of nothing: Python casts to no shape that has a zero, but cuts the first axis down to nothing."""
+    """Return an empty view. Python casts to no shape that has a zero, but the first axis can be cut to nothing."""
     if 0 in shape[1:]:  # what numpy has made, as good as always
         import numpy as np
 
@@ -56,7 +56,7 @@ def _empty_view(layout: str, shape: tuple[int, ...]) -> memoryview:
 
 
 def storage(content: Any, start: Any = b"") -> tuple[Any, int]:
-    """What tensors are views of, and the byte of the original at which it begins."""
+    """Return the storage that tensors are views of, and the byte of the original at which it begins."""
     import torch
 
     made = torch.frombuffer(content, dtype=torch.uint8).untyped_storage() if len(content) else torch.UntypedStorage(0)
