@@ -24,13 +24,13 @@ ON_ERROR = ("raise", "collect", "skip", "group")
 
 
 class RecordAs(NamedTuple):
-    """How a call is recorded in a journal. With ``job_id`` None it is known there by its function's name."""
+    """The way in which a journal records a call; its job's name is the function's where ``job_id`` is None."""
 
     job_id: str | None
     options: RecordOptions
 
     def of(self, kind: str, fn: Callable[..., Any]) -> tuple[str, RecordOptions]:
-        """The id and the options of such a call of ``fn``."""
+        """Return the id and the options of such a call of ``fn``."""
         if self.job_id is not None:
             return self.job_id, self.options
         # Not so of a lambda, a closure, a partial, a method of an object.
@@ -93,7 +93,7 @@ class Batch:
         return self._max_failures is not None and self.run.job.failed > self._max_failures
 
     def _on_ended(self, _: Ended) -> None:
-        """On the coordinator's thread: items ended."""
+        """Note that items have ended. On the coordinator's thread."""
         run = self._watched
         if run is not None and self._too_many:
             self._watched = None
@@ -120,7 +120,7 @@ class Batch:
         self.run._end_bar()
 
     def outcomes(self, on_error: OnError) -> list[Any]:
-        """What the call returns, or raises."""
+        """Return what the call returns. Raises what it raises."""
         results, failures = self.run._outcomes()
         if self._too_many:
             first = min(failures)

@@ -53,7 +53,7 @@ class InputReader:
         return self.exhausted and not self._is_stopped and not self.batch and self.taken == self.added
 
     def took(self, count: int) -> None:
-        """The consumer has had so many outcomes more."""
+        """Note that the consumer has had so many outcomes more."""
         self.taken += count
         resume_at = self._resume_at
         if resume_at is not None and self.taken >= resume_at:

@@ -1,7 +1,6 @@
 """The entry of a worker's process: it reads its start message and lives by it.
 
 Does what `loky.backend.popen_loky_posix` does when it is run, but for what that needs to parse its arguments.
-
 """
 
 from __future__ import annotations
