@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Ended(IntEnum):
-    """Why a worker ended a chunk."""
+    """The reason for which a worker ended a chunk."""
 
     DONE = 0  #: every position ran
     LIMIT = 1  #: the parent took the rest back
@@ -142,7 +142,7 @@ def dump_leaving(frame: bytes, segments: Sequence[SegmentRef]) -> bytes:
 
 
 def load_leaving(answer: bytes) -> tuple[bytes, Sequence[SegmentRef]]:
-    """The answer itself again, and these segments."""
+    """Return the answer that `dump_leaving` packed, and the segments to be sent along."""
     if not answer.startswith(_LEAVING):
         return answer, ()
     left: tuple[bytes, list[SegmentRef]] = pickle.loads(memoryview(answer)[len(_LEAVING) :])
@@ -330,7 +330,7 @@ def dump_frame(frame: Any) -> bytes:
 
 
 def load_frame(data: bytes | memoryview) -> Any:
-    """The frame again."""
+    """Unpickle a frame."""
     values = pickle.loads(data)
     if type(values) is not list:
         return values
@@ -354,12 +354,12 @@ _CHUNK = struct.Struct("<Q")
 
 
 def dump_record(frame: RecordFrame) -> bytes:
-    """The record, to be sent in a report."""
+    """Pickle a record, to be sent in a report."""
     return dump_frame(frame)
 
 
 def load_record(data: bytes) -> RecordFrame:
-    """The record again."""
+    """Unpickle a record."""
     frame: RecordFrame = load_frame(data)
     return frame
 
@@ -370,12 +370,12 @@ def begin_unsent(chunk: int) -> bytes:
 
 
 def unsent(record: bytes) -> bytes:
-    """The record, to follow others."""
+    """Pack a record that no report has sent, to follow others."""
     return encode(record)
 
 
 def load_unsent(data: bytes) -> tuple[int, list[RecordFrame]] | None:
-    """The chunk's number, and the records, as far as they are whole; None where there is not even the number."""
+    """Return the chunk's number, and the unsent records that are whole; None where there is not even the number."""
     messages = decode(data)
     if not messages or len(messages[0].data) != _CHUNK.size:
         return None

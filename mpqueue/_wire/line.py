@@ -98,7 +98,7 @@ def decode(data: bytes) -> list[Answer]:
 
 
 class Incoming:
-    """Cuts what a descriptor gives into messages."""
+    """The messages that come from a descriptor, cut out of its bytes."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -143,7 +143,7 @@ class Incoming:
 
 
 def write_whole(fd: int, data: bytes) -> None:
-    """Write all of it, however often that blocks."""
+    """Write all the bytes, however often that blocks."""
     written = channels.write(fd, data)
     if written < len(data):
         rest = memoryview(data)[written:]

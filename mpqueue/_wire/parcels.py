@@ -33,7 +33,7 @@ class Parcel:
 
     @property
     def size(self) -> int:
-        """Bytes, all told."""
+        """Bytes of the pickled value, all told."""
         return len(self.packed) if isinstance(self.packed, bytes) else self.packed.size
 
     def load(self) -> Any:

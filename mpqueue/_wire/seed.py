@@ -39,7 +39,7 @@ class Handle:
 
 
 def _arrive(passed: Any) -> Handle:
-    """The worker's side: take the descriptor that was passed, for this process alone."""
+    """Take the descriptor that was passed, in the worker, for this process alone."""
     return Handle(inheritance.arrive(passed))
 
 

@@ -64,7 +64,7 @@ def receive(end: socket.socket) -> tuple[bytes, list[int]]:
 
 
 class Asking:
-    """The worker's end, on any of its threads. A process that it forks asks nothing."""
+    """The worker's end, for questions on any of its threads. A process that it forks asks nothing."""
 
     def __init__(self, fd: int) -> None:
         self._socket = socket.socket(fileno=fd)
@@ -96,7 +96,7 @@ class Asking:
                 return None
 
     def _is_ours(self) -> bool:
-        """A handler may have closed it, and have something of its own under this number."""
+        """Tell whether the socket is still ours: a handler may have closed it, and opened a file of that number."""
         return os.fstat(self._socket.fileno()).st_ino == self._inode
 
     def _answer(self, question: bytes) -> int | None:

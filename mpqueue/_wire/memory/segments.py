@@ -100,7 +100,7 @@ class Pieces(NamedTuple):
     make: Callable[[], Iterator[memoryview]]
 
     def whole(self) -> memoryview:
-        """All of them in one. Costs a copy."""
+        """Return all pieces in one. Costs a copy."""
         made = bytearray()
         for piece in self.make():
             made += piece
@@ -133,7 +133,7 @@ _descriptors: dict[int, int] = {}
 
 
 class Segment:
-    """The writer's side. Its descriptor is closed when this object is no longer referenced."""
+    """A segment, for its writer. Its descriptor is closed when this object is no longer referenced."""
 
     _fd = -1  #: until there is one: a segment that could not be made is closed too
 
@@ -230,7 +230,7 @@ class Segment:
 
 
 def enter(ref: SegmentRef, fd: int) -> SegmentRef:
-    """The name by which others have that segment from this process, which has it open, until `strike_out`."""
+    """Return the name by which others have that open segment from this process, until `strike_out`."""
     serial = next(_serials)
     _descriptors[serial] = fd
     return SegmentRef(path_of(fd), serial, ref.size, ref.inode)
@@ -391,7 +391,7 @@ class CommonSegment:
         self._reuse: weakref.finalize[..., Any] | None = None  #: made once, when it is lent; given up, it does nothing
 
     def lent(self) -> None:
-        """A worker is about to map it, and will say when it has no view left."""
+        """Note that a worker is about to map the segment, and will say when it has no view left."""
         if self._reuse is None:
             self._reuse = weakref.finalize(self, spare.add, self._segment, os.getpid())
             self._reuse.atexit = False
@@ -456,7 +456,7 @@ in_each_fork(spare.forget_all)
 def view(
     ref: SegmentRef, on_free: Callable[[int], object] | None = None, begin: int = 0, end: int | None = None
 ) -> memoryview:
-    """The reader's side: the segment, or a part of it, as writable memory of one's own.
+    """Map the segment, or a part of it, as writable memory of the reader's own.
 
     When the last view of it is gone it is unmapped, and ``on_free`` is called with its serial, on whatever thread drops
     that view. Where this process has many mappings, or the segment has no path, it is copied, and free at once.

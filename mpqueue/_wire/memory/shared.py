@@ -100,7 +100,7 @@ class Shared(Generic[T]):
         return view_parts(self._lent or self._packed) if self._parts is None else self._parts
 
     def _value_in(self, scope: Scope) -> T:
-        """The object, which is of the classes that are in that scope."""
+        """Return the object, made of the classes that are in that scope."""
         if self._brings_classes is None:
             self._brings_classes = may_bring_classes(self._view()[0])
         if not self._brings_classes:
@@ -137,7 +137,7 @@ class Shared(Generic[T]):
         self._sent = packed
 
     def _goes_itself(self) -> bool:
-        """True where what is sent is the object, since nothing here would be there for its name."""
+        """Tell whether the object itself is sent, since nothing here would be there for its name."""
         if leaving.depth:
             return self._sent is None or self._token[0] == process_name()
         return self._sent is None and is_whole() and _noted_here() is None
@@ -152,7 +152,7 @@ class Shared(Generic[T]):
         return _meet, (self._token, self._packed if by_name else self._whole())
 
     def _whole(self) -> Packed:
-        """All of it in one pickle, for workers on other machines; made once."""
+        """Return the object in one pickle, for workers on other machines; made once."""
         if self._packed.segment is None:
             return self._packed
         if self._for_others is None:

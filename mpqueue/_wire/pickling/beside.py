@@ -32,7 +32,7 @@ class Pickled(list[Any]):
         return len(self[0]) if len(self) == 1 else sum(map(len, self))
 
     def whole(self) -> bytes:
-        """All in one. Costs a copy where there are several pieces."""
+        """Return the pickle in one piece. Costs a copy where there are several."""
         return self[0] if len(self) == 1 else b"".join(self)  # a single one is a frame
 
     def part(self) -> Pieces:
@@ -73,7 +73,7 @@ class Storage(Protocol):
 
 
 class Later(bytearray):
-    """Stands for a buffer while pickling."""
+    """A stand-in for a buffer while pickling."""
 
     __slots__ = ("source",)
 
@@ -95,7 +95,7 @@ class Buffers(list[Any]):
         self.storages: dict[tuple[int, int], Any] = {}  #: by address and size, what the objects here are views of
 
     def take(self, buffer: pickle.PickleBuffer) -> bool:
-        """True: keep this one in the pickle. False: it is sent beside it."""
+        """Return True to keep this buffer in the pickle, False to send it beside it."""
         try:
             raw = buffer.raw()
         except BufferError:  # not contiguous
@@ -114,7 +114,7 @@ class Buffers(list[Any]):
         return False
 
     def clear(self) -> None:
-        """Pickling begins anew."""
+        """Forget all: pickling begins anew."""
         super().clear()
         self._gathered = 0
         self.storages.clear()

@@ -113,6 +113,6 @@ def take_path(path: tuple[str, ...]) -> None:
 
 
 def forget_compiled(module: Any) -> None:
-    """Compiled code counts as that of a file of the same size and second: an edit may be quicker than that."""
+    """Remove a module's compiled code, which would count for an edit in the same second to the same size."""
     with contextlib.suppress(OSError, NotImplementedError, ValueError):
         os.unlink(importlib.util.cache_from_source(str(vars(module).get("__file__"))))

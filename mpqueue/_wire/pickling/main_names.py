@@ -45,7 +45,7 @@ MARK = b"_main__"
 
 
 class MainNames(dict[str, Any]):
-    """Stands for the namespace of ``__main__`` in a pickle."""
+    """A stand-in for the namespace of ``__main__`` in a pickle."""
 
     __slots__ = ()
 
@@ -117,7 +117,7 @@ def together() -> Iterator[None]:
 
 
 class PackedTogether:
-    """Functions that were unpickled `together`, as those of a journal, have one namespace where they go, too."""
+    """A block in which functions unpickled `together`, as a journal's, are pickled with one namespace."""
 
     __slots__ = ("_names",)
 

@@ -24,7 +24,7 @@ def module_name_of(path: str) -> str:
 
 
 class NamedFiles:
-    """Finds these modules, and no other."""
+    """The finder of these modules, and of no other."""
 
     @staticmethod
     def find_spec(name: str, _path: Any = None, _target: Any = None) -> ModuleSpec | None:

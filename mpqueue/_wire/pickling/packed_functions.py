@@ -73,7 +73,7 @@ _numbers = itertools.count(1)
 
 
 class FunctionPacker:
-    """The parent's half: remembers what it has packed. Any thread may use it.
+    """The parent's packer of functions, which remembers what it has packed. Any thread may use it.
 
     ``share_globals``: in the workers all functions of the script have the same globals, which each that comes changes
     for all, see `main_names`; so each comes whole with each call. ``script``: the main module that the workers have
@@ -238,7 +238,7 @@ def _variables(function: FunctionType) -> list[Any] | None:
 
 
 def _named(values: dict[str, Any]) -> list[Any]:
-    """The names are parts too, and so is how many there are: the same value may come to have another name."""
+    """Return the values with their names: the same value may come to have another name, so names are parts too."""
     return [len(values), *values, *values.values()]
 
 

@@ -65,7 +65,7 @@ class PackedHandler(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Bytes, those of its setup too."""
+        """Bytes of the handler, those of its setup too."""
         return self.frame.handler.size + (0 if self.frame.setup is None else self.frame.setup.size)
 
     @property
@@ -160,7 +160,7 @@ def _lives_on(function: Any) -> bool:
 def _pack(
     name: str, function: Callable[..., Any], whole: bool, brought: list[str]
 ) -> tuple[Packed, CommonSegment | None, str]:
-    """The function pickled, the segment with what is big of it, and what makes it heavy where it is."""
+    """Return the pickled function, the segment with what is big of it, and what makes it heavy, if it is."""
     try:
         packed = dump_code(function, whole=whole, brought=brought)
     except Exception as error:

@@ -67,7 +67,7 @@ class Packed(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Bytes, all told."""
+        """Bytes of the pickle and its buffers, all told."""
         if self.segment is None:
             return len(self.data)
         beside = sum(size for _, size in self.spans) + (0 if self.body is None else self.body[1])
@@ -159,13 +159,13 @@ def pin_classes(items: Iterable[Any], classes: dict[str, bytes]) -> None:
 
 
 def dump_by_reference(obj: Any) -> tuple[bytes, list[memoryview]]:
-    """Plain pickle, which names classes and functions, and the big buffers, which are not copied."""
+    """Pickle by plain pickle, which names classes and functions; big buffers are beside it, not copied."""
     buffers = Buffers()
     return _plain(obj, buffers).whole(), buffers.contiguous()
 
 
 def dump_by_value(obj: Any) -> tuple[bytes, list[memoryview]]:
-    """Like `dump_by_reference`, but what is of ``__main__`` or of a function goes along whole."""
+    """Pickle as `dump_by_reference` does, but with what is of ``__main__`` or of a function along whole."""
     buffers = Buffers()
     with main_names.GoingTo(None):
         return _cloud(obj, buffers).whole(), buffers.contiguous()
@@ -184,7 +184,7 @@ def weigh_in_band(obj: Any) -> int:
 
 
 def load(packed: Packed, on_free: Callable[[int], object] | None = None, carried: Carried = NOTHING_CARRIED) -> Any:
-    """The object again. Whatever its own code raises comes through; `OSError` where its segment is gone."""
+    """Unpickle an object. Raises whatever its own code raises; `OSError` where its segment is gone."""
     return load_parts(*_unpacked(packed, on_free, carried))
 
 
@@ -346,7 +346,7 @@ _here = _Here()
 
 
 class _WholeBlock:
-    """Inside, this thread pickles for a process that shares no memory with it: elsewhere, or later."""
+    """A block in which this thread pickles for a process that shares no memory with it: elsewhere, or later."""
 
     def __enter__(self) -> None:
         _here.depth += 1
@@ -372,7 +372,7 @@ def at_one_moment(classes: dict[str, bytes] | None = None) -> Iterator[None]:
 
 
 def is_whole() -> bool:
-    """True inside of such a block."""
+    """True inside of a block of `whole`."""
     return _here.depth > 0
 
 
@@ -406,7 +406,7 @@ def all_go_by_name() -> bool:
 
 
 def _named_or_cloud(obj: Any, buffers: Buffers) -> Pickled:
-    """A function that the other side can import is named, as cloudpickle would, at a tenth of the price."""
+    """Pickle a function; one that the other side can import is named, at a tenth of cloudpickle's cost."""
     importable = type(obj) is FunctionType and obj.__module__ not in main_names.NAMES and obj.__module__ in sys.modules
     if importable and all_go_by_name():
         with contextlib.suppress(pickle.PicklingError, AttributeError):  # its name leads elsewhere
@@ -519,7 +519,7 @@ def _warn_once(text: str) -> None:
 
 
 class NotPlainError(Exception):
-    """To pickle this would run code that this pickler does not run."""
+    """Pickling would run code that this pickler does not run."""
 
 
 class _PlainPickler(pickle.Pickler):

@@ -68,7 +68,7 @@ def _texts(dtype: Any) -> int:
 
 
 def _by_arrow(series: Any) -> Any:
-    """None where it does not come back the same, or would bring along more than it shows."""
+    """Reduce a series by Arrow; None if it does not come back the same, or brings along more than it shows."""
     if not _comes_back(series.dtype):
         return None
     array = series.to_arrow(compat_level=sys.modules["polars"].CompatLevel.newest())

@@ -114,7 +114,7 @@ def _contiguous(array: Any) -> Iterator[memoryview]:
 
 
 def _cut(array: Any) -> Iterator[Any]:
-    """Parts of it that are no larger than a piece, one behind the other."""
+    """Yield parts of an array that are no larger than a piece, one behind the other."""
     if array.nbytes <= PIECE or not array.ndim:
         yield array
         return
@@ -329,7 +329,7 @@ class _Imported:
         self._lock = threading.Lock()
 
     def learn(self) -> None:
-        """Make it anew."""
+        """Make the table anew, for what is imported by now."""
         with self._lock:
             modules, registered = len(sys.modules), dict(copyreg.dispatch_table)
             try:

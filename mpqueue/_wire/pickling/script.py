@@ -52,7 +52,7 @@ class Script:
         return Script, (self._module, self.path)
 
     def __call__(self) -> None:
-        """Raises whatever the module raises."""
+        """Import the main module. Raises whatever it raises."""
         global _is_being_imported  # noqa: PLW0603 - a process has one main module
         main, code = self._read()
         for name in main_names.NAMES:

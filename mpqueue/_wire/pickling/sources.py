@@ -61,7 +61,7 @@ def digests_of(names: Iterable[str]) -> dict[str, str]:
 
 
 def not_loaded(name: str) -> ModuleType | None:
-    """An empty module with the file of that one, which is not loaded; None where it is not found, or not the user's."""
+    """Return an empty module with the file of one that is not loaded; None if not found, or not the user's."""
     path: Any = None
     spec = None
     for count, _ in enumerate(name.split("."), 1):
@@ -98,7 +98,7 @@ def _add(name: str, found: dict[str, str], under_way: set[str]) -> None:
 
 
 def _digest_of(module: ModuleType) -> str:
-    """A digest of its file as it is now; "" where it has none that can be read as Python."""
+    """Return a digest of a module's file as it is now; "" where it has none that can be read as Python."""
     path = str(vars(module).get("__file__"))
     try:
         found = os.stat(path)
