@@ -81,7 +81,7 @@ class Batch:
     """
 
     def __init__(self, start: Callable[..., JobRun], max_failures: int | None) -> None:
-        """``start`` is called with ``on_ended``, which `start_batch` knows."""
+        """Start the call by ``start``, which gets the ``on_ended`` of `start_batch`."""
         self._max_failures = max_failures
         self._watched: JobRun | None = None  #: the run, as soon as there is one to end, until it is ended
         self.run = start(on_ended=None if max_failures is None else self._on_ended)

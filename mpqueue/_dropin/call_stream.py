@@ -59,7 +59,7 @@ _Settled = tuple[Receiver, Any, Failure | None]
 
 
 class CallStream:
-    """Any thread may call any method. ``error_of`` turns a failure into what its receiver gets.
+    """A stream of calls, for any thread. ``error_of`` turns a failure into what its receiver gets.
 
     ``after_logs``: a receiver gets its outcome after what its call has logged was delivered. Without that it may be
     waited for on the listener thread.

@@ -26,7 +26,10 @@ GROWTH = 8
 
 
 class InputReader:
-    """``window`` is how many items may be under way or untaken. What the input raises is kept, for its place."""
+    """The reader of a stream's input. ``window`` is how many items may be under way or untaken.
+
+    An error that the input raises is kept, for its place.
+    """
 
     def __init__(
         self, items: Iterator[Any], stream: Stream, window: Callable[[], int], now: Callable[[], float]

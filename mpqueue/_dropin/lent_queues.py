@@ -195,7 +195,7 @@ class OwnQueue:
 
     @property
     def _is_here(self) -> bool:
-        """False in a fork."""
+        """Return False in a fork."""
         return os.getpid() == self._owner
 
     def end(self, *, kill: bool) -> None:

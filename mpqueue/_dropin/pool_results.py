@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 else:
 
     class StandardIterator(standard.IMapIterator):
-        """The standard library's, which can't be subscripted when it runs."""
+        """The standard library's iterator, which can't be subscripted when it runs."""
 
         __class_getitem__ = classmethod(GenericAlias)
 

@@ -220,13 +220,13 @@ class JobStarter:
 
 
 def _delivery_to_begin(book: JobBook) -> Delivery | None:
-    """None also for a job that can't be started: its sink stays as it is."""
+    """Return the job's delivery; None also for a job that can't be started, whose sink stays as it is."""
     may_start = book.status is JobStatus.PENDING or book.restored
     return book.delivery if may_start and isinstance(book.delivery, Delivery) else None
 
 
 def _sink_open(book: JobBook) -> AbstractContextManager[None]:
-    """The job's sink is open in the block, which starts the job; if that raises, the sink is as it was."""
+    """Open the job's sink for the block, which starts the job; if that raises, the sink is as it was."""
     delivery = _delivery_to_begin(book)
     return nullcontext() if delivery is None else _or_undone(delivery.begin, delivery.take_back)
 

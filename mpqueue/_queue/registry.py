@@ -158,7 +158,7 @@ class Registry:
         return QueueStats(len(books) - pending - ended, pending, ended, len(books))
 
     def _get_held(self, job_id: str) -> Held | None:
-        """None too for what could be no id."""
+        """Return the queue's own job of that id; None where there is none, or that could be no id."""
         try:
             return self._held.get(job_id)
         except TypeError:

@@ -121,7 +121,7 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
         return True
 
     def __dir__(self) -> list[str]:
-        """Without what only the makers of futures call."""
+        """List the attributes, without those that only the makers of futures call."""
         return [name for name in super().__dir__() if not name.startswith("set_")]
 
     def _check_waiting_allowed(self, what: str) -> None:

@@ -73,7 +73,7 @@ CAPABILITIES = Capabilities(
 
 
 class NodePool(abc.ABC):
-    """Satisfies `lane_protocol.LanePool`. Owns the event loop and its thread.
+    """The lanes of a queue on a cluster: a `lane_protocol.LanePool`. Owns the event loop and its thread.
 
     ``counts_slots``: a frame is handed to a worker only while the engine has given its lane a slot.
     """

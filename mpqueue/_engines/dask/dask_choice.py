@@ -10,7 +10,7 @@ from mpqueue._text import shown
 
 
 class Choice:
-    """``workers`` are names, addresses or hosts (None: all), ``resources`` what a worker must have for each slot.
+    """A user's choice: ``workers``, names, addresses or hosts (None: all), with ``resources`` for each slot.
 
     Raises TypeError or ValueError for anything else.
     """

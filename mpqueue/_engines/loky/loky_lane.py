@@ -570,7 +570,7 @@ def _bound_join(thread: threading.Thread, worker: WorkerProcess) -> None:
 
 
 def _take_over_killing(executor: Any) -> None:
-    """When loky's thread means to kill the worker, leave it none to kill: `LokyLane._served` says what happens to it.
+    """Leave loky's thread no worker to kill when it means to: `LokyLane._served` says what happens to it.
 
     It would look for the worker's children first, through `pgrep`, and warn where there is no such program.
     """

@@ -117,7 +117,7 @@ def code_of_stages(stages: Sequence[tuple[str, Callable[..., Any], Callable[...,
 
 
 class _CodeWriter(Writer):
-    """Writes what a function brings along; functions, classes and modules in that are references to parts."""
+    """A writer of a function's parts; functions, classes and modules in them are written as references."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -34,7 +34,7 @@ class ShownRecord(RecordedBook):
     """A job as its journal had it at the last look. Satisfies `_live_page.served.ShownJob`."""
 
     def __init__(self, reader: Reader, recorded: RecordedJob, number: int, name: str, now: float) -> None:
-        """``now``: seconds since the epoch if a process runs it, else 0."""
+        """Take the record. ``now``: seconds since the epoch if a process runs the job, else 0."""
         self._shown_as = number, name
         self.take(reader, recorded, now)
 

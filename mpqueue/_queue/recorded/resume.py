@@ -119,7 +119,7 @@ class MadeBy:
 
     @property
     def may_differ(self) -> bool:
-        """False if all of its results are known to be made with the code of today: then no row has to be read."""
+        """False if all results are known to be made with the code of today: then no row has to be read."""
         return [*self._codes] != [self._now.code.number]
 
     def all(self) -> list[Code]:

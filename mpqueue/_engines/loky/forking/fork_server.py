@@ -130,7 +130,7 @@ class ForkedPopen(popen_loky_posix.Popen):  # type: ignore[misc]
     """A launch by a fork, and what `multiprocessing` has of a process that is no child of this one."""
 
     def __init__(self, worker: launch.Launched, server: ForkServer) -> None:
-        """Raises what `ForkServer.fork` does."""
+        """Fork the worker. Raises what `ForkServer.fork` does."""
         self.returncode: int | None = None
         self._lock = threading.Lock()
         self._fds: list[int] = []

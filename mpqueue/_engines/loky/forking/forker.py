@@ -143,7 +143,7 @@ class _Live(NamedTuple):
 
 
 class _Forker:
-    """Waits for requests, and for workers to end."""
+    """The loop of the forker, which waits for requests, and for workers to end."""
 
     def __init__(self, line: socket.socket, leash: int) -> None:
         self._line = line

@@ -72,7 +72,7 @@ class State(enum.Enum):
 
 
 class Warden:
-    """Looks after one `LokyLane`. Made and called on the watcher's thread only."""
+    """The keeper of one `LokyLane`. Made and called on the watcher's thread only."""
 
     def __init__(
         self,
