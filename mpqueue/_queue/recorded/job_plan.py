@@ -118,7 +118,7 @@ def plan(
     max_retries: int,
     wants_results: bool,
 ) -> JobPlan:
-    """Plan a job of these items, by what the journal (None: there is none yet) has (None: a new job).
+    """Plan a job of these items, by its journal (None: there is none yet) and what is ``recorded`` (None: a new job).
 
     Changes nothing. Raises what `compare` raises.
     """
