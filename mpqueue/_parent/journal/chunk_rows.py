@@ -84,12 +84,12 @@ class WrittenRow(NamedTuple):
     slots: Any
 
     def content(self, path: str) -> dict[str, Any]:
-        """What it says itself. Raises `JournalError` where that is damaged."""
+        """Return the content that is in the row itself. Raises `JournalError` if it is damaged."""
         content: dict[str, Any] = unseal(self.body, Place("chunks", self.job, self.number), path)
         return content
 
     def spoken(self, path: str) -> Sequence[int]:
-        """Of which slots, in its order. Raises `JournalError` where that is damaged."""
+        """Return the slots that the row speaks of, in its order. Raises `JournalError` if they are damaged."""
         at = unseal(self.slots, Place("chunks.slots", self.job, self.number), path)
         return range(*at) if isinstance(at, tuple) else numbers_of("Q", at)
 
@@ -98,10 +98,10 @@ NO_ROW = Row(None, ())
 
 
 class RowDraft:
-    """How some items stand as of when this is made, to be written once their results and errors are pickled.
+    """The state of some items when this is made, to be written once their results and errors are pickled.
 
-    That runs the code of users' classes, which may be slow, and may never end: `row` does it, on a thread of the job's
-    own, and `cut_short`, on another thread, gives what there is of it by then. `plain_row` is for results of which no
+    Pickling runs the code of users' classes, which may be slow, and may never end: `row` does it, on a thread of the
+    job's own, and `cut_short`, on another thread, gives what is pickled by then. `plain_row` is for results of which no
     code runs.
 
     ``tries_kept`` says how many failed tries of each item earlier rows tell; it is updated here. Of items in
@@ -198,7 +198,7 @@ class RowDraft:
         return self._row(pickled, "") if self._over.acquire(blocking=False) else None
 
     def cut_short(self, why: str) -> Row | None:
-        """What is pickled by now; of the rest an item is written as not run. None where `row` has just ended."""
+        """Return a row of what is pickled by now, the other items as not run. None if `row` has just ended."""
         return self._row(self._pickled.copy(), why) if self._over.acquire(blocking=False) else None
 
     def _row(self, pickled: _Pickled, why: str) -> Row:
@@ -265,12 +265,12 @@ def kept_together(results: list[Any]) -> Kept | None:
 
 
 def _discarded(count: int) -> list[ResultPart]:
-    """What is kept in place of so many results that were discarded."""
+    """Return the stand-in that is kept for this many results that were discarded."""
     return [ResultPart(tuple(Kept(NO_RESULT)), count)]
 
 
 def _together(results: list[Any]) -> list[ResultPart] | None:
-    """The same in as few pickles as may be."""
+    """Return the results in as few pickles as possible; None if each needs a pickle of its own."""
     whole = _part(results)
     if whole is None or len(whole.kept[0]) < BIG:
         return None if whole is None else [whole]
@@ -290,7 +290,7 @@ def _part(results: list[Any]) -> ResultPart | None:
 
 
 class _Pickled:
-    """What of a draft is pickled by now, on the thread that pickles; what is big of it is in ``files``."""
+    """The pickled part of a draft, filled on the thread that pickles; its big values are in ``files``."""
 
     def __init__(self, together: list[ResultPart] | None = None) -> None:
         self.together = together  #: all results, in as few pickles as may be
@@ -301,7 +301,10 @@ class _Pickled:
         self.step = 0  #: goes up with each object
 
     def copy(self) -> _Pickled:
-        """As it is now, whatever happens to it later. First what names files, then the files: those may be too many."""
+        """Return a copy that later pickling does not change.
+
+        The results that name files are copied before the files: some of the files may then have no name in the copy.
+        """
         copy = _Pickled(self.together)
         copy.each, copy.errors, copy.payloads = dict(self.each), dict(self.errors), dict(self.payloads)
         copy.files = self.files
@@ -342,7 +345,7 @@ class _Pickled:
 
 
 def make_row(table: ItemTable, indices: Sequence[int], tries_kept: dict[int, int], unkept: Collection[int] = ()) -> Row:
-    """How these items stand now, see `RowDraft`, on a thread that may run whatever code there is."""
+    """Return the row of these items as they stand now, see `RowDraft`, on a thread that may run any code."""
     row = RowDraft(table, indices, tries_kept, unkept).row()
     assert row is not None
     return row
@@ -376,7 +379,7 @@ def row_of(content: dict[str, Any], slots: Sequence[int]) -> Row:
 
 
 def chunk_statement(number: int, job: int, row: Row) -> Statement:
-    """What writes a row, under that number."""
+    """Return the statement that writes a row under that number."""
     assert row.body is not None
     assert row.slots is not None
     body, slots = row.body.seal(Place("chunks", job, number)), row.slots.seal(Place("chunks.slots", job, number))
@@ -384,9 +387,9 @@ def chunk_statement(number: int, job: int, row: Row) -> Statement:
 
 
 class Results(Enum):
-    """What happens to the results when rows are read: what stands for them is written into the table.
+    """Ways to treat the results when rows are read; stand-ins for the results are written into the table.
 
-    ``CHECKED`` are read, one after the other, and forgotten, to know which can't be.
+    ``CHECKED`` results are read, one after the other, and forgotten, to find those that can't be read.
     """
 
     CHECKED = 1
@@ -512,7 +515,7 @@ class RowReader:
         return done
 
     def _indices(self, slots: Sequence[int]) -> Sequence[int]:
-        """Where the items of these slots are in the table; `GONE` for those that are not."""
+        """Return the indices in the table of the items in these slots; `GONE` for those that are not in it."""
         if self._where is None:
             return slots
         where = self._where
@@ -569,7 +572,7 @@ class RowReader:
 
 
 def _present(told: dict[int, Any], indices: Sequence[int]) -> list[tuple[int, Any]]:
-    """What a row says of items, by their indices instead of their places in the row; not of those that are gone."""
+    """Return what a row says of items, by their indices instead of their places in it; not of those that are gone."""
     return [(indices[at], what) for at, what in told.items() if indices[at] != GONE]
 
 
@@ -597,12 +600,12 @@ class ResultPart(NamedTuple):
 
 
 def content_of(row: WrittenRow, read_file: ReadFile, path: str) -> dict[str, Any]:
-    """What a row says, itself or in a file. Raises `JournalError` where that is gone, or damaged."""
+    """Return a row's content, from itself or from its file. Raises `JournalError` if that is missing or damaged."""
     return whole_content(row.content(path), read_file, path)
 
 
 def whole_content(content: dict[str, Any], read_file: ReadFile, path: str) -> dict[str, Any]:
-    """The same of what is in the row itself."""
+    """Return the content, read from a file if it names one. Raises `JournalError` if that is missing or damaged."""
     if "row" not in content:
         return content
     name, digest = content["row"]
@@ -628,7 +631,7 @@ def parts_of(content: dict[str, Any], done: int) -> Iterator[ResultPart]:
 
 
 def _places_of_discarded(content: dict[str, Any], done: int) -> Iterator[int]:
-    """Those of its completed places, counted through, whose results were discarded."""
+    """Yield the places, counted among a row's completed ones, whose results were discarded."""
     if isinstance(content["results"], list) and "parts" not in content:  # each by itself: none of them was
         return
     at = 0
@@ -646,7 +649,7 @@ def numbers_of(code: str, data: bytes) -> Any:
 
 
 def full_column(code: str, data: bytes, count: int) -> Any:
-    """The same, with a number for each of so many places."""
+    """Return a column of numbers with a number for each of ``count`` places."""
     numbers = numbers_of(code, data)
     return numbers * count if len(numbers) < count else numbers
 

@@ -1,18 +1,18 @@
-"""How a journal gets smaller: rows are written anew, what is gone is forgotten, and free pages go back to the disk.
+"""Compaction of a journal: rows are written anew, what is gone is forgotten, and free pages go back to the disk.
 
 A job's rows become few instead of many, without what later ones have replaced, and what is gone. One row at a time is
 in memory. Results are moved, not unpickled; but where some of those that were pickled together are dropped, and all of
 them are plain data, the others are pickled again. Rows that are not understood stay as they are.
 
 A row that is made of several has the number of the last of them, and says in which row each of its places was first
-(``origins``). So who knows what a slot had in a row of some number can tell that from what came later: that has an
-origin of a higher number. Numbers are never given twice to rows of a job, so its last one always has a row.
+(``origins``). With the number of a row that a slot was in, its reader can tell that entry from later ones, whose origin
+has a higher number. Numbers are never given twice to rows of a job, so its last one always has a row.
 
 Of items that are gone nothing is known any more, and their slots stay empty: one that comes back is a new one. Of a
-stream, those go that have changed since, or are to run again and never came, after another ``version=`` say.
+stream, those go that have changed since, or are to run again and never came, for example after another ``version=``.
 
-A file has its free pages given back one by one where it was made so (``auto_vacuum``); one of an older version is
-written anew once. Both are transactions of SQLite's own: a kill leaves the file as it was.
+A file that was made with ``auto_vacuum`` has its free pages given back one by one; one of an older version is written
+anew once. Both are transactions of SQLite's own: a kill leaves the file as it was.
 """
 
 from __future__ import annotations
@@ -254,7 +254,7 @@ class _Draft:
         self.has_failures = self.has_failures or other.has_failures
 
     def content(self) -> dict[str, Any]:
-        """As it is written."""
+        """Return the row's content as it is written."""
         content: dict[str, Any] = {
             "status": bytes(self.status),
             "results": (),

@@ -1,15 +1,15 @@
-"""What guards a journal: its owner, its disk, that one queue at a time has it, and that its files are still those.
+"""Guards of a journal: its owner, its disk, the lock that keeps other queues out, and its files being still the same.
 
 A journal is its user's own: to read one is to unpickle it, so what others may have written is never read. That is
 checked each time before anything is opened: the file, and what stands beside it (log, lock, folder of big values).
 Their owner must be this user or root, and no other user may write them. The rights of the *folder* are not checked:
 what others put there belongs to them, and is refused for that.
 
-One that is to be written has one name besides: its lock and its log are found by that.
+A journal that is to be written has one name only: its lock and its log are found by that.
 
 It is on a disk of this machine's own: SQLite's write-ahead log is kept by memory that its readers and its writer share,
-by locks, and by the order in which what is written reaches the disk. A file system that other machines write too has
-none of the three for sure, and what goes wrong there is found out when the journal is needed. So such ones are refused,
+by locks, and by the order in which what is written reaches the disk. A file system that other machines write too
+guarantees none of the three, and the damage shows only when the journal is needed. So these file systems are refused,
 by their names. Unknown ones are let through: most are local.
 
 One queue at a time writes it: that holds a lock on a file beside it, which ends with its process in any case. The file
@@ -108,7 +108,7 @@ def _links(name: str) -> int:
 
 
 def check_stat(name: str, found: os.stat_result) -> None:
-    """The same for one file that is there."""
+    """Raise `JournalError` for a file that another user owns, or may write."""
     _check_owner(name, found)
     if others_may_write(found) and not stat.S_ISCHR(found.st_mode):
         raise JournalError(
@@ -180,7 +180,7 @@ SIZE = 96
 
 
 class Mark(NamedTuple):
-    """How much is on disk: by which opening (its line in the journal, and when that began), how many commits."""
+    """The amount that is on disk: how many commits, by which opening (its line in the journal, and when that began)."""
 
     pid: int
     number: int = 0
@@ -288,7 +288,7 @@ def _is_at(file: FileIO, path: str) -> bool:
 
 
 def marked(journal: str) -> Mark | None:
-    """What a process that has not closed the journal says it has written; None where the last one did close it."""
+    """Return the mark of a process that has not closed the journal; None if the last one did close it."""
     try:
         with open(open_file(f"{journal}.lock", os.O_RDONLY | NO_LINKS), "rb") as file:
             return _parse(file.read(SIZE))

@@ -70,7 +70,7 @@ def _connect(address: str, **how: Any) -> sqlite3.Connection:
 
 
 def folder_of(path: str) -> Path:
-    """Where the big values of a journal are."""
+    """Return the folder with the big values of a journal."""
     return Path(f"{path}.files")
 
 
@@ -322,7 +322,7 @@ class Store:
                 (folder / f"{name}{PART}").unlink()
 
     def make_shrinkable(self) -> None:
-        """See `mpqueue._parent.journal.compaction.make_shrinkable`."""
+        """Have free pages given back from now on, see `mpqueue._parent.journal.compaction.make_shrinkable`."""
         make_shrinkable(self._connection, self.path)
 
     def shrink(self) -> int:
@@ -397,7 +397,7 @@ def explained(path: str) -> Any:
 
 
 def describe(error: BaseException) -> str:
-    """What is wrong with a journal, for people."""
+    """Say what is wrong with a journal, for people."""
     text = str(error)
     if isinstance(error, MovedError):
         return text
@@ -517,7 +517,7 @@ def _check_complete(path: str, left: Mark, connection: sqlite3.Connection) -> No
 
 
 def found_instead(left: Mark, connection: sqlite3.Connection) -> str:
-    """What there is instead of all that a process has written, for people; empty where all of it is there.
+    """Say what the journal has instead of all that a process has written, for people; empty if all of it is there.
 
     A bit that was flipped in the log ends it there, for SQLite: what was committed after that is gone.
     """

@@ -112,7 +112,7 @@ class _Look:
         yield from self.execute(query, (job.number, job.count))
 
     def rows(self, job: int) -> Iterator[WrittenRow]:
-        """How the items of a job ended, in the order in which it was written."""
+        """Yield the rows that say how the items of a job ended, in the order in which they were written."""
         query = "SELECT number, body, slots FROM chunks WHERE job = ? ORDER BY number"
         for row in self.execute(query, (job,)):
             yield WrittenRow(job, *row)
@@ -330,10 +330,10 @@ class Reader:
         return places
 
     def lots(self, job: RecordedJob, *, items: bool) -> Iterator[Lot]:
-        """What its items are, and (``items``) they themselves with their ids. To be asked within `at_once`.
+        """Yield a job's lots, and (``items``) the items themselves with their ids. To be asked within `at_once`.
 
-        Of a damaged lot nothing is known: its items are new, and its slots those of items that are gone. But of an open
-        job, whose items may never come again, all has to be there. Raises `JournalError`.
+        Of a damaged lot nothing is known: its items are new, and its slots those of items that are gone. But an open
+        job, whose items may never come again, must have all its items. Raises `JournalError`.
         """
         end, has_holes = 0, job.generation is not None  # of lots that could not be written
         with self._look() as look:
@@ -364,7 +364,7 @@ class Reader:
 
     @_in_one_look
     def lot_with(self, job: RecordedJob, slot: int) -> Lot:
-        """What has this slot. Raises `JournalError`."""
+        """Return the lot that has this slot. Raises `JournalError`."""
         query = "SELECT first, count, body, items FROM lots WHERE job = ? AND first <= ? ORDER BY first DESC LIMIT 1"
         with self._look() as look:
             return read_lot(look.execute(query, (job.number, slot)).fetchone(), job.number, self.path)
@@ -398,9 +398,9 @@ class Reader:
 
     @_in_one_look
     def suspects(self, number: int) -> dict[int, int]:
-        """How far items of a job are suspected of ending their program, by slots; of one that is over, none is.
+        """Return how far items of a job are suspected of ending their program, by slots; empty for a job that is over.
 
-        Where that is damaged, counting begins anew. Also counts the end of the last program, once.
+        If that is damaged, counting begins anew. Also counts the end of the last program, once.
         """
         with self._look() as look:
             row = look.execute("SELECT status, suspects FROM jobs WHERE number = ?", (number,)).fetchone()
@@ -480,7 +480,7 @@ class Reader:
 
     @_in_one_look
     def known_items(self, job: RecordedJob) -> tuple[KnownStream, Outcomes]:
-        """What a stream's items are, and how they ended. 24 bytes an item."""
+        """Return a stream's known items, and how they ended. Takes 24 bytes an item."""
         with self._look() as look:
             outcomes = Outcomes(look.rows(job.number), self.read_file, self.path, job.count)
             if outcomes.damaged:

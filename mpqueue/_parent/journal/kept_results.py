@@ -102,7 +102,7 @@ class KeptResults:
             self._checked.update(zip(indices, ((row, result) for result in results), strict=True))
 
     def take_kept(self, results: Sequence[Any], indices: Sequence[int]) -> list[Any] | None:
-        """See `ResultSource`."""
+        """Take out these results if all are in memory since their check, else None (implements `ResultSource`)."""
         found: list[Any] = []
         for index, result in zip(indices, results, strict=True) if self._checked else ():
             if type(result) is Elsewhere:
@@ -121,7 +121,7 @@ class KeptResults:
         make: Callable[[int, Any], T],
         leave_out: Callable[[int, Exception], T],
     ) -> list[T]:
-        """See `ResultSource`."""
+        """Return what ``make`` returns for each place and its result, in one look (implements `ResultSource`)."""
 
         def make_one(rows: Rows, place: int) -> T:
             result = results[place]
@@ -204,7 +204,7 @@ class KeptResults:
         return results
 
     def _found_in(self, rows: Rows, row: int, slots: Sequence[int], known: int) -> list[Any] | None:
-        """The same in one row, of what was written by the time of the row that is ``known``."""
+        """Return the results from one row, as of the row that is ``known``; None if one of them is not in it."""
         if self._last is None or self._last[0] != row:
             self._last = None
             written = rows.row(self._job, row)
@@ -225,7 +225,7 @@ class KeptResults:
 
 
 class Outcomes:
-    """How the items of a job ended, by slots: ``status``, and in which row the result is (`NO_ROW`: there is none).
+    """The outcomes of a job's items, by slots: ``status``, and in which row the result is (`NO_ROW`: there is none).
 
     Of damaged rows nothing is known: ``lost`` are their slots, and ``damaged`` says why. ``count`` is how many slots
     the job has; None: those that rows speak of.
@@ -278,7 +278,7 @@ class Outcomes:
         return [*self._codes][self._code[slot]]
 
     def counts(self) -> dict[str, int]:
-        """What the line of the job says of them."""
+        """Return the counts of items for the line of the job: ``completed``, ``failed`` and their sum ``total``."""
         completed, failed = self.status.count(COMPLETED), self.status.count(FAILED)
         return {"completed": completed, "failed": failed, "total": completed + failed}
 

@@ -1,4 +1,4 @@
-"""Which of today's items are which recorded ones, by what they are: of a list, and of a stream as they come.
+"""Matching of today's items with recorded ones by their identities: of a list, and of a stream as they come.
 
 An item that comes in the order in which it was recorded is found at once, of a list whole stretches of them; the first
 that does not has an index made of all that are left. Takes 17 bytes an item, six more with the index, and 16 where
@@ -33,7 +33,7 @@ What = tuple[bytes, bytes]
 
 @dataclass(slots=True)
 class Match:
-    """How a job's items ended. Indices are those of today's list, in order; ``gone`` are slots.
+    """The match of today's items with a job's recorded ones. Indices are of today's list, in order; ``gone`` are slots.
 
     ``back`` are those that were gone. ``changed`` are also those that may be the same, but have no form that says so:
     these are ``unknown``.
@@ -161,7 +161,7 @@ class KnownItems:
         return bytes(states[place * SIZE : (place + count) * SIZE])
 
     def set_state(self, place: int, state: bytes) -> None:
-        """It is in this state since."""
+        """Set the state that the item at this place is in from now on."""
         if self._states is None:
             self._states = self._identities[:]
         self._states[place * SIZE : (place + 1) * SIZE] = state
@@ -174,7 +174,7 @@ class KnownItems:
         return self._at >= 0
 
     def take_run(self, identities: bytes, nth: int, place: int) -> int:
-        """How many items from the nth on are those from that place on: these are not found again."""
+        """Return how many items from the nth on are those from that place on. They are taken: not found again."""
         if not self._is_at(place, identities[nth * SIZE : (nth + 1) * SIZE]):
             return 0
         most = min(len(self.left) - place, len(identities) // SIZE - nth)
@@ -211,7 +211,7 @@ class KnownItems:
         return self._identities[place * SIZE : (place + 1) * SIZE] == identity and self.left[place] == 1
 
     def _look_up(self, identity: bytes) -> int:
-        """The same, of one that does not come first. About 2 us."""
+        """Find an item as `take` does, with the index, if it does not come first. About 2 us."""
         if self._heads is None:
             self._make_index()
         assert self._heads is not None
@@ -234,7 +234,7 @@ class KnownItems:
         return -1
 
     def _make_index(self) -> None:
-        """Of all that are left. About 0.5 us an item."""
+        """Make the index of all items that are left. About 0.5 us an item."""
         places = array("I", compress(range(len(self.left)), self.left))
         size = max(1, len(places) // 2)
         self._heads, self._next = array("I", (_NONE,)) * size, array("I", (_NONE,)) * len(self.left)
@@ -293,7 +293,7 @@ class KnownStream:
         return self._items.any_left
 
     def take(self, identity: bytes, state: bytes) -> Known | None:
-        """What is known of the next item of that identity; None where there is none. It is not found again."""
+        """Return what is known of the next item of that identity, once; None if there is none."""
         first = self._items.take(identity)
         if first < 0:
             return None

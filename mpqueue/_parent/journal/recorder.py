@@ -99,9 +99,9 @@ class _Stored:
 
 
 class _Note(NamedTuple):
-    """What an announcement brings into the journal.
+    """An announcement's entry for the journal.
 
-    What ``waits`` is announced when that is on disk; what is ``urgent`` is to be there at once.
+    With ``waits``, it is announced once the entry is on disk; an ``urgent`` entry is written at once.
     """
 
     draft: Draft | None = None
@@ -113,7 +113,7 @@ class _Note(NamedTuple):
 
 @dataclass(slots=True)
 class Recording:
-    """What is known of a job's place in the journal. ``number`` is its number there."""
+    """A job's place in the journal. ``number`` is its number there."""
 
     number: int
     tries_kept: dict[int, int] = field(default_factory=dict)  #: failed tries that are in the journal, by item
@@ -149,15 +149,15 @@ class Recorder:
         self._awaited: set[Reply[None]] = set()  #: resolve when items of open jobs are on disk
 
     def add(self, book: JobBook, recording: Recording) -> None:
-        """This job, which has not started, is recorded from now on."""
+        """Record this job, which has not started, from now on."""
         self._recordings[book.number] = recording
 
     def recording_of(self, book: JobBook) -> Recording:
-        """What is known of this job, which is recorded."""
+        """Return the recording of this job, which is recorded."""
         return self._recordings[book.number]
 
     def remove(self, book: JobBook) -> None:
-        """This job, which has ended, is not recorded any more."""
+        """Stop recording this job, which has ended."""
         recording = self._recordings.pop(book.number, None)
         if recording is not None:
             recording.removed = True
@@ -240,7 +240,7 @@ class Recorder:
                 self.journal.running.clear(place)
 
     def _pass_on(self, stage: StageBook | None) -> None:
-        """What a stage has passed on is written; no caller waits for that."""
+        """Write what a stage has passed on; no caller waits for that."""
         record = None if stage is None else stage.pipeline.record
         if stage is None or not isinstance(record, PassRecord) or self._closing_in_trouble:
             return
@@ -304,7 +304,7 @@ class Recorder:
             call()
 
     def untold(self, job: JobBook) -> list[Announcement]:
-        """What has been announced of the job, and not been delivered yet."""
+        """Return the job's announcements that have not been delivered yet."""
         recording = self._recordings.get(job.number)
         held = () if recording is None else recording.held
         return [each.announcement for each in held if each.announcement is not None]
@@ -517,7 +517,7 @@ class Recorder:
             self.give_up()
 
     def give_up(self) -> None:
-        """What is not on disk by now will not be: no caller waits for it any more."""
+        """Give up what is not on disk by now: no caller waits for it any more."""
         for recording in list(self._recordings.values()):
             for held in list(recording.held):
                 self._release(recording, held)
@@ -534,11 +534,11 @@ class _Keeping(Aside[Row]):
 
     @property
     def step(self) -> int:
-        """See `Aside`."""
+        """Number of objects pickled so far (implements `Aside`)."""
         return 0 if self._draft is None else self._draft.step
 
     def run(self) -> Row | None:
-        """See `Aside`."""
+        """Pickle the draft and return its row, on the job's thread (implements `Aside`)."""
         if self._draft is None:
             return NO_ROW
         try:
@@ -550,7 +550,7 @@ class _Keeping(Aside[Row]):
         return row
 
     def cut_short(self) -> Row | None:
-        """See `Aside`."""
+        """Return a row without what is not pickled by now; the items left out run again (implements `Aside`)."""
         if self._draft is None:
             return NO_ROW
         row = self._draft.cut_short("it takes too long")
@@ -560,7 +560,7 @@ class _Keeping(Aside[Row]):
         return row
 
     def takes_long(self) -> Row | None:
-        """See `Aside`: what it was about to tell is not on disk, so it goes on."""
+        """Warn and go on: the item's end is not announced before it is on disk (implements `Aside`)."""
         if self._draft is not None:
             log.warning("job %r: pickling what one of its items returned takes long; its end is announced once it is "
                         "in the journal. cancel(kill=True) ends the job without it", self._job.id)  # fmt: skip
@@ -576,9 +576,9 @@ class _Keeping(Aside[Row]):
 
 
 def _note_of_stream(job: JobBook, stream: StreamRecord, announcement: Announcement, number: int) -> _Note:
-    """What an announcement brings of a stream. Tries count once their item has ended.
+    """Return what an announcement brings of a stream. Tries count once their item has ended.
 
-    It is to be there at once where items take long, and where the consumer waits while nothing else is under way.
+    It is urgent where items take long, and where the consumer waits while nothing else is under way.
     """
     match announcement:
         case AnnounceItems():
@@ -603,7 +603,7 @@ def _note_of_stream(job: JobBook, stream: StreamRecord, announcement: Announceme
 
 
 def _passed_by(job: JobBook) -> PassRecord | None:
-    """What the stages of a job have passed on, where it has some."""
+    """Return the record of what a job's stages have passed on; None if it has none."""
     record = None if job.pipeline is None else job.pipeline.record
     return record if isinstance(record, PassRecord) else None
 
@@ -624,7 +624,7 @@ def _ended(job: JobBook, announcement: AnnounceFinished, number: int) -> list[St
 
 
 def _tell_ahead(recording: Recording, forward: Forward, announcement: AnnounceState) -> None:
-    """That a job is paused is announced while nothing can be written, with the counts announced by then."""
+    """Announce a pause while nothing can be written, with the counts announced by then."""
     for held in recording.held:
         first = held.announcement
         if isinstance(first, AnnounceItems):

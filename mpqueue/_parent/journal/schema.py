@@ -152,7 +152,7 @@ def is_whole(said: Sequence[Any], seal: Any) -> bool:
 
 
 def damaged_line(path: str, number: object) -> JournalError:
-    """What is said of another one."""
+    """Return the error for a line that is not as it was written."""
     return JournalError(
         f"{path}: expected line {shown(number)} of its jobs as it was written, got something damaged; it is left as it "
         "is: put a copy back, or use another file"
@@ -209,7 +209,7 @@ def _copy(source: sqlite3.Connection, copy: sqlite3.Connection, change: Callable
 
 
 class ConvertedCopy:
-    """What a connection sees in a private file without a name, converted. Costs a copy."""
+    """A converted private copy, without a name, of what a connection sees. Costs a copy."""
 
     def __init__(self, source: sqlite3.Connection) -> None:
         self.connection = copy = sqlite3.connect("", isolation_level=None, check_same_thread=False)
@@ -277,7 +277,7 @@ class _OldJob:
         self._number: int = line["number"]
 
     def convert(self, *, has_streams: bool) -> None:
-        """What is damaged is so afterwards, or says nothing any more. With streams in a table of their own."""
+        """Convert the job. Damaged parts stay damaged, or go. ``has_streams``: streams have a table of their own."""
         run, line, number = self._run, self._line, self._number
         is_first = line.get("slots") is None
         count = line["slots"] = line["total"] if is_first else line["slots"]
@@ -309,7 +309,7 @@ class _OldJob:
         run(f"INSERT INTO jobs ({', '.join(names)}) VALUES ({marks})", [line[name] for name in names])  # noqa: S608
 
     def _read(self, body: Any, place: Place | bytes) -> Any:
-        """What was sealed; None where it is damaged, or can't be unpickled."""
+        """Return what was sealed; None if it is damaged, or can't be unpickled."""
         try:
             return unseal(self._bound(body, place) if self._unbound else body, place, "")
         except Exception:  # whatever unpickling raises
@@ -323,7 +323,7 @@ class _OldJob:
         return bind(int.from_bytes(body[:CHECK], "little"), place).to_bytes(CHECK, "little") + body[CHECK:]
 
     def _convert_row(self, row: int, body: Any) -> None:
-        """Of which slots it speaks has a checksum of its own. A damaged one may have spoken of all."""
+        """Give the slots of a row a checksum of their own. A damaged row may have spoken of all slots."""
         place = Place("chunks", self._number, row)
         content, slots = self._read(body, place), (0, self._line["slots"])
         if content is not None:
@@ -370,7 +370,7 @@ class _OldJob:
     def _found_out(
         self, first: int, size: int, parts: dict[int, list[Part]]
     ) -> tuple[tuple[bytes, bytes, Sequence[int]], list[Any] | None]:
-        """The same of a job that version 1 wrote."""
+        """Work out, for a job that version 1 wrote, what `_block` reads."""
         items: list[Any] = []
         for at in range(first, first + size, OF_LIST):
             count = min(OF_LIST, first + size - at)
@@ -414,7 +414,7 @@ class _OldJob:
         return found
 
     def _convert_lots(self) -> None:
-        """Of an open job, or a stream of version 4."""
+        """Convert the lots of an open job, or of a stream of version 4."""
         for first, count, body in self._added():
             found = self._read(body, Place("added_items", self._number, first))
             if found is None:
@@ -426,7 +426,7 @@ class _OldJob:
             self._run(*lot.put(self._number))
 
     def _convert_stream(self) -> None:
-        """What is damaged, and what was to run again, is left out: such an item is a new one."""
+        """Convert a stream. Items that are damaged, or were to run again, are left out: they are new ones then."""
         line, query = (
             self._line,
             "SELECT identity, nth, body, item FROM old_stream_items WHERE job = ? ORDER BY nth, number",

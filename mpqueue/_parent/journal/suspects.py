@@ -73,7 +73,7 @@ class RunningMarks:
             self._write(place, b"{%b" % content)
 
     def clear(self, place: int) -> None:
-        """What was sent in this place has ended."""
+        """Clear this place: what was sent in it has ended."""
         if self._alone is not None and self._alone[0] == place:
             self._alone = None
         if self._fd is not None:
@@ -96,7 +96,7 @@ class RunningMarks:
 
 
 def read_marks(journal: str) -> list[RunningMark]:
-    """What is with workers, or was when the last program ended without closing the journal."""
+    """Return the marks of items with workers, now or when the last program ended without closing the journal."""
     left: list[RunningMark] = []
     path = f"{journal}.running"
     try:
@@ -129,7 +129,7 @@ def suspect(counts: dict[int, int], mark: RunningMark) -> None:
 
 
 def suspect_of(counts: dict[int, int], job: int, marks: Collection[RunningMark]) -> dict[int, int]:
-    """The same counts, after a program ended while this was with workers. Returns them."""
+    """Update and return the counts of a job, after a program ended while these marks were with workers."""
     for mark in ends_that_tell(marks):
         if mark.job == job:
             suspect(counts, mark)
@@ -142,7 +142,7 @@ def is_guilty(count: int, max_retries: int) -> bool:
 
 
 def care_of(count: int) -> Care:
-    """How an item is handled that is suspected so far."""
+    """Tell how an item with that count of suspicions is handled."""
     return Care.APART if count >= BESIDE else Care.ALONE
 
 
@@ -153,5 +153,5 @@ def ended_program(count: int) -> Failure:
 
 
 def ends_that_tell(marks: Collection[RunningMark]) -> Collection[RunningMark]:
-    """What was with workers: where an item was alone, what is marked beside it had ended before."""
+    """Return the marks that count: if an item was alone, only its own, since those beside it had ended before."""
     return [mark for mark in marks if mark.alone] or marks
