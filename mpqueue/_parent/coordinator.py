@@ -204,11 +204,11 @@ class Coordinator:
             self._thread.join()
 
     def lanes_now(self) -> list[LaneNow]:
-        """What each lane is at, as seen from outside."""
+        """Return what each lane is doing, as seen from outside."""
         return lanes_now(self.scheduler.books, self._lane)
 
     def stacks_now(self, patience: float) -> list[LaneStack]:
-        """Where each worker is, as seen from outside. Waits so long at most, on a thread that may."""
+        """Return each worker's stack, seen from outside. Waits ``patience`` seconds at most, on a thread that may."""
         return stacks_now(self.scheduler.books, self._lane, patience)
 
     # -- inside requests -------------------------------------------------------------------------------------
@@ -272,7 +272,7 @@ class Coordinator:
             raise error
 
     def _ask_scheduler(self, message: Message, faults: list[FaultFound]) -> list[Command]:
-        """What follows from the message; where that was a fault, what had been decided by then."""
+        """Return the commands that follow from the message; after a fault, those that had been decided by then."""
         was_asked = False
         try:
             if type(message) is ChunkReported:
@@ -457,7 +457,7 @@ class Coordinator:
         return deadline
 
     def _hand_over_leavings(self) -> None:
-        """What may be users' objects and is not needed any more is freed elsewhere, now that no frame refers to it."""
+        """Have unneeded objects that may be users' freed elsewhere, now that no frame refers to them."""
         books = self.scheduler.books
         if books.unneeded:
             self._leavings.add(books.take_unneeded())
@@ -498,7 +498,7 @@ class Coordinator:
                 request.answer.set_result(value)
 
     def _hand_in(self, message: Message) -> None:
-        """What a worker says, in the order in which it was read: at once on this thread where nothing waits."""
+        """Take in a worker's message, in the order of reading: at once on this thread if nothing waits."""
         if threading.get_ident() == self._leavings.owner and not self._more and not self.inbox.waiting:
             self._awake()
             self._step(message)
@@ -507,7 +507,7 @@ class Coordinator:
             self.post(message)
 
     def _step_on(self) -> None:
-        """What the last step has led to, before anything that others have posted: that may be an answer to it."""
+        """Take the steps that the last one has led to, before what others have posted: that may be an answer to it."""
         while self._more and self._running:
             self._step(self._more.popleft())
 
@@ -647,7 +647,7 @@ class Coordinator:
             self._leavings.add(subscribers)
 
     def _tell_delivered(self, command: AnnounceFinished) -> None:
-        """Likewise of a job whose sink has been closed: where that failed it is a cancelled one."""
+        """Announce the end of a job whose sink has been closed: if that failed, the job is cancelled."""
         self._tell_finished(command._replace(status=command.job.status))
 
     def _give_up_job(self, command: GiveUpJob) -> None:

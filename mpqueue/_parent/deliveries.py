@@ -279,7 +279,7 @@ class Deliveries:
 
 
 def _leave(delivery: Delivery) -> str:
-    """What is kept, for people."""
+    """Leave the outlet, and say for people what is kept."""
     try:
         delivery.kept = delivery.outlet.leave()
     except BaseException as error:

@@ -46,7 +46,7 @@ class Waker:
         self._read, self._write = channels.as_file(read, "r"), channels.as_file(write, "w")
 
     def fileno(self) -> int:
-        """What to watch for reading."""
+        """Return the file descriptor to watch for reading."""
         return self._read.fileno()
 
     def wake(self) -> None:
@@ -123,7 +123,7 @@ class Inbox:
 
     @property
     def waiting(self) -> int:
-        """How many messages are there already."""
+        """Number of messages that are there already."""
         return self._queue.qsize()
 
     def take_now(self) -> Message | Request | None:

@@ -178,26 +178,26 @@ class Engine:
             return self._coordinator
 
     def count_lanes(self) -> int | None:
-        """How many lanes there are, or would be if work waited; None before the first job. From any thread."""
+        """Return how many lanes there are, or would be if work waited; None before the first job. From any thread."""
         books = self._scheduler.books
         return sum(lane.number not in books.absent or lane.is_awaited for lane in books.lanes) if books.opened else None
 
     def lanes_now(self) -> list[LaneNow]:
-        """What each lane is at; none before the first job. From any thread."""
+        """Return what each lane is doing; empty before the first job. From any thread."""
         return [] if self._coordinator is None or self._pool is None else self._coordinator.lanes_now()
 
     def ended_now(self) -> EndedCounts:
-        """How many items have ended, and how many tries another one followed. From any thread."""
+        """Return how many items have ended, and how many tries another one followed. From any thread."""
         return replace(self._scheduler.books.ended)
 
     def deaths_now(self) -> dict[str, int]:
-        """How many workers have died while they had something to do, by why. From any thread."""
+        """Return how many workers have died while they had something to do, by the reason. From any thread."""
         return dict(self._scheduler.books.deaths)
 
     def stacks_now(self, patience: float) -> list[LaneStack]:
-        """Where each worker is, for an engine with ``own_processes``; none before the first job.
+        """Return the stack of each worker, for an engine with ``own_processes``; empty before the first job.
 
-        Waits so long at most, on a thread that may.
+        Waits at most ``patience`` seconds, on a thread that may.
         """
         return [] if self._coordinator is None or self._pool is None else self._coordinator.stacks_now(patience)
 

@@ -51,7 +51,7 @@ class Aside(Protocol[R_co]):
 
     @abstractmethod
     def takes_long(self) -> R_co | None:
-        """It has been at one object for some time: cut it short, or go on. On the same thread."""
+        """Decide, after some time at one object, to cut it short or to go on (None). On the same thread."""
 
 
 @dataclass(eq=False, slots=True)
@@ -66,7 +66,7 @@ class _Turn(Generic[R]):
 
 @dataclass(eq=False, slots=True)
 class _Line:
-    """What one job has to do, in order; the thread does the first."""
+    """The tasks of one job, in order; the thread does the first."""
 
     errands: Errands
     waiting: deque[_Turn[Any]] = field(default_factory=deque)
@@ -121,7 +121,7 @@ class Asides:
             self.end(job)
 
     def hurry(self, job: int) -> None:
-        """What was put for the job by now is done without in `HURRY` seconds."""
+        """Let what was put for the job by now take at most `HURRY` seconds more; then it is done without."""
         line = self.lines.get(job)
         if line is not None:
             cut_at = self._now() + HURRY
@@ -167,7 +167,7 @@ class Asides:
             self._later(partial(self._through, line, waiting, done))
 
     def _do_without(self, line: _Line, waiting: _Turn[Any]) -> None:
-        """It was a fault of ours that has ended it."""
+        """Cut short a task that a fault of ours has ended."""
         left = waiting.aside.cut_short()
         if left is not None:
             self._through(line, waiting, left)
@@ -235,7 +235,7 @@ class Errands:
         self._waiting.put(None)
 
     def abandon(self) -> None:
-        """What is being done is stuck: leave it and its thread behind, and go on with what waits."""
+        """Leave behind an errand that is stuck, with its thread, and go on with those that wait."""
         with self._lock:
             if not self.busy:  # it has just been done
                 return
@@ -270,7 +270,7 @@ class Errands:
 
 
 class Leavings:
-    """What the coordinator is done with and may be users' objects: freed on another thread, as that may run any code.
+    """Objects that the coordinator is done with and may be users': freed on another thread, as that may run any code.
 
     Python frees an object where its last reference goes. So what holds one is put aside while it is still needed, and
     handed over at the end of the coordinator's turn, when no frame of it refers to that any more. The collector of
@@ -286,7 +286,7 @@ class Leavings:
         self.owner: int | None = None
 
     def add(self, left: object) -> None:
-        """This is not needed any more when the owner's turn is over."""
+        """Add an object that is not needed any more when the owner's turn is over."""
         self.left.append(left)
 
     def inherit(self, left: object) -> None:

@@ -1,4 +1,4 @@
-"""What is to be done when the interpreter exits, before loky does its own: it would wait for hung workers for ever."""
+"""The tasks of the interpreter's exit, done before those of loky, which would wait for hung workers for ever."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ class _Gauge:
         self._memory = open_gauge(lane.pid)
 
     def read(self) -> WorkerMemory | None:
-        """What it has and what it is at; None where that changed meanwhile, or where it is gone."""
+        """Return the worker's memory and its claim; None if the claim changed meanwhile, or the worker is gone."""
         ledger = self.lane.ledger
         try:
             claim, base = ledger.read(), ledger.words[PRIVATE]

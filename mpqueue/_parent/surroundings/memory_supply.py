@@ -1,4 +1,4 @@
-"""How much memory all items together may be said to need: what there is, less what the rest of the machine gets."""
+"""The memory that all items together may be said to need: what there is, less what the rest of the machine gets."""
 
 from __future__ import annotations
 

@@ -177,7 +177,7 @@ def dump_harmless(obj: Any, store: SegmentStore | None = None) -> Packed | None:
 
 
 def dump_harmless_parts(obj: Any) -> tuple[bytes, list[memoryview]] | None:
-    """The same, as the pickle and the big buffers beside it, which are not copied."""
+    """Pickle an object as `dump_harmless` does, into the pickle and the big buffers beside it, which are not copied."""
     buffers = Buffers()
     try:
         return _harmlessly(obj, buffers).whole(), buffers.contiguous()

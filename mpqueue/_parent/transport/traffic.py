@@ -1,6 +1,6 @@
-"""What goes to the workers and what comes back: frames made of commands, and messages made of answers.
+"""The traffic with workers: frames made of commands, and messages made of answers.
 
-And what is lent to them and had from them for that: segments, counted for each generation of a lane. On the
+It also counts the segments that are lent to workers and had from them, for each generation of a lane. On the
 coordinator's thread, but for the answers, which lanes may give on threads of their own. It decides nothing.
 """
 
@@ -93,7 +93,7 @@ class _Account:
     path: tuple[str, ...] | None = None  #: the ``sys.path`` that it has been sent
 
     def news(self) -> tuple[Sequence[int], Sequence[int], Sequence[shared.Token]]:
-        """What goes with its next chunk, once: what is returned, stale jobs, and shared objects that are gone."""
+        """Take what goes with the next chunk: returned segments, stale jobs, and shared objects that are gone."""
         returned = [self.returned.popleft() for _ in range(len(self.returned))] if self.returned else ()
         stale, self.stale = self.stale, []
         unshared = shared.dropped[self.dropped :]
@@ -101,7 +101,7 @@ class _Account:
         return returned, stale, unshared
 
     def take_back(self, serial: int) -> None:
-        """It has one view less of this one."""
+        """Note that the worker has one view less of this segment."""
         times = self.common.get(serial)
         if times is not None:
             times.pop()
@@ -113,7 +113,7 @@ class _Account:
                 del self.held[serial]
 
     def give_up(self) -> None:
-        """It will not say any more what it has done with."""
+        """Give up all segments that the worker holds: it will not report on them any more."""
         for times in self.common.values():
             times[0].give_up()
         self.common.clear()
@@ -121,7 +121,7 @@ class _Account:
 
 
 def last_words(lane: Lane) -> RecordsLeft | None:
-    """What a dead worker had logged and not sent, where there is any."""
+    """Return the log records that a dead worker had not sent; None if there are none."""
     unsent = load_unsent(lane.take_unsent())
     if unsent is None:
         return None
@@ -269,7 +269,7 @@ class Traffic:
     # -- from the workers ------------------------------------------------------------------------------------
 
     def early_report(self, lane: Lane) -> ChunkReported | None:
-        """What the worker left in its outbox in the middle of a chunk; its outbox is free again."""
+        """Take the report that the worker left in its outbox in the middle of a chunk; the outbox is free again."""
         try:
             early = lane.take_early()
         except Exception as error:
@@ -380,7 +380,7 @@ class Traffic:
     # -- what is lent ----------------------------------------------------------------------------------------
 
     def _account(self, lane: Lane) -> _Account:
-        """That of its worker. On any thread."""
+        """Return the account of the lane's worker, made if it has none. On any thread."""
         key = (lane.number, lane.generation)
         account = self._accounts.get(key)
         if account is None:
@@ -403,7 +403,7 @@ class Traffic:
             carrying.carry(self._contents(packed))
 
     def _contents(self, packed: PackedItems) -> dict[int, memoryview]:
-        """What is in the segments that these items are in."""
+        """Return the content of the segments that these items are in, by serial."""
         contents = {} if self._store is None else {ref.serial: self._store.contents(ref) for ref in packed.segments}
         contents.update((segment.ref.serial, view(segment.ref)) for segment in packed.held)
         return contents
@@ -437,7 +437,7 @@ class Traffic:
         return path
 
     def take_back(self, lane: int, generation: int, serials: Sequence[int]) -> None:
-        """This worker has no view of these any more."""
+        """Take back these segments, of which the worker has no view any more."""
         account = self._accounts.get((lane, generation))
         if account is not None:
             account.lent.difference_update(serials)
@@ -447,7 +447,7 @@ class Traffic:
                 account.take_back(serial)
 
     def lane_gone(self, lane: int, generation: int) -> None:
-        """This worker is no more; what it held may still be mapped by a child of it, so it is not used again."""
+        """Give up what a dead worker held: a child of it may still map that, so it is not used again."""
         account = self._accounts.pop((lane, generation), None)
         if account is not None:
             if self._store is not None:
