@@ -483,7 +483,7 @@ def _check_failed(job: JobBook, indices: Sequence[int] | None) -> None:
 
 
 def _remedy(job: JobBook) -> str:
-    """What to do instead of starting a job that is not pending."""
+    """Say what to do instead of starting a job that is not pending."""
     if not job.status.final:
         return ""
     if len(job.family) > 1:

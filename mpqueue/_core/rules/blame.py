@@ -1,4 +1,4 @@
-"""Which item loses a try for a dead worker: the one that it was running, and no other.
+"""Blame: the item that a dead worker was running loses a try, and no other.
 
 If it is unknown what a dead worker ran, suspects are sent in groups, each with nothing beside it. If a group's worker
 dies, the group is halved; if its report arrives, all of it is cleared; and if an item is alone when its worker dies, it
@@ -135,7 +135,7 @@ def _charge(books: Books, chunk: Chunk, index: int, failure: Failure, pid: int) 
 
 
 def _settle_unknown(books: Books, chunk: Chunk, verdict: Verdict | None, message: LaneDied) -> bool:
-    """It is unknown what the worker ran: all items that it may have run are suspects, in halves until one is alone."""
+    """Suspect all items that the worker may have run, in halves until one is alone: it is unknown what it ran."""
     job, rest = chunk.job, chunk.indices[chunk.reported : chunk.end]
     if verdict is not None and verdict.why is not Why.BROKEN:
         if verdict.why is Why.TIMEOUT and verdict.chunk == chunk.number and chunk.reported <= verdict.lo < chunk.end:
@@ -235,7 +235,7 @@ def _memory_error(books: Books, verdict: Verdict, whose: str) -> MemoryLimitErro
 
 
 def _loading_error(books: Books, job: JobBook, verdict: Verdict | None, message: LaneDied) -> BaseException | None:
-    """What a death while loading counts as; None where it was our doing."""
+    """Return the error that a death while loading counts as; None if it was our doing."""
     if verdict is None:
         return crash_error(message)
     if verdict.why is Why.MEMORY:
@@ -256,7 +256,7 @@ _REASONS = {
 
 
 def death_of(lane: LaneBook, message: LaneDied) -> str:
-    """How the worker ended, in a few words for users."""
+    """Say how the worker ended, in a few words for users."""
     if lane.verdict is not None:
         return f"killed: {_REASONS[lane.verdict.why]}"
     if message.signal is not None:

@@ -23,7 +23,7 @@ def begin(books: Books, within: float) -> None:
 
 
 def time_is_up(books: Books, *, killed: bool) -> None:
-    """What still runs has had its time; ``killed``: so have the workers that were to die."""
+    """End what still runs, as its time is over; ``killed``: so is that of the workers that were to die."""
     if not books.jobs:
         return
     if killed or not books.engine.can_kill:

@@ -68,7 +68,7 @@ def _drop(books: Books, job: JobBook, indices: Collection[int], kill: bool) -> N
 
 
 def _take_back(books: Books, lane: LaneBook, chunk: Chunk, gone: Collection[int], kill: bool) -> None:
-    """Of what is on a lane, as far as it has not begun; with ``kill`` all of it."""
+    """Take items back from a lane, as far as they have not begun; with ``kill`` all of them."""
     job = chunk.job
     if job.table.is_stream and not kill:
         return  # the consumer gets no other answer than that of now

@@ -150,7 +150,7 @@ def tell_demand(books: Books) -> None:
 
 
 def _waiting(job: JobBook) -> tuple[int, float]:
-    """How many more lanes could have items of the job, and the seconds that all its items take that wait."""
+    """Return how many more lanes could have items of the job, and the seconds that all its waiting items take."""
     if not job.runnable:
         return 0, 0.0
     waiting = len(job.pending) + sum(len(chunk.indices) for chunk in job.packed)

@@ -99,6 +99,6 @@ def megabytes(count: int) -> str:
 
 
 def must_run_apart(books: Books, chunk: Chunk, index: int) -> None:
-    """This item died of memory, or was killed for it: its next try has the whole queue to itself."""
+    """Give the item's next try the whole queue: it died of memory, or was killed for it."""
     books.any_apart = True
     chunk.job.pending.handle_with(index, Care.APART)

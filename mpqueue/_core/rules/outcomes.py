@@ -1,4 +1,4 @@
-"""What happens to items whose try has ended, and to jobs whose items have ended."""
+"""The outcomes of items whose try has ended, and of jobs whose items have ended."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mpqueue.status import PENDING, RETRY, JobStatus
 
 @dataclass(slots=True)
 class _Fates:
-    """What one report did to its items, for the announcement."""
+    """The fates of a report's items, for the announcement."""
 
     failed: set[int] = field(default_factory=set)
     retrying: dict[int, Retrying] = field(default_factory=dict)

@@ -61,7 +61,7 @@ def _look_at(books: Books, lane: LaneBook, due: float) -> None:
 
 
 def _look_seldom(books: Books, lane: LaneBook, due: float) -> None:
-    """The same where no exact time runs, so that the clock need not be looked at meanwhile for sleeps."""
+    """Have the lane looked at when due, without reading the clock before then to notice sleeps: no exact time runs."""
     if lane.check_due is None or due < lane.check_due:
         lane.check_due = due
         books.timers.add(due, TimerKind.LANE_CHECK, lane.number, lane.generation)
@@ -166,7 +166,7 @@ def _is_overdue(books: Books, lane: LaneBook, seen: LaneObserved) -> bool:
 
 
 def _awaited(books: Books, lane: LaneBook, seen: LaneObserved) -> tuple[str, float, float] | None:
-    """What is waited for that no user's code may take its time for: what, since when, and how long it may take."""
+    """Return what the lane is late with that no user's code may take time for, since when, and how long it may take."""
     claim = seen.claim
     if seen.unpickling_since is not None:
         return UNPICKLED, seen.unpickling_since, UNPICKLE_LIMIT
@@ -196,7 +196,7 @@ def _begin_limit(lane: LaneBook) -> float:
 
 
 def lane_broken(books: Books, lane: LaneBook, message: LaneBroken) -> None:
-    """What the lane's worker sends can't be made sense of."""
+    """Give up the lane, whose worker sends data that can't be understood."""
     give_up(books, lane, message.why)
 
 

@@ -1,4 +1,4 @@
-"""What a worker says about a chunk, written into the books."""
+"""Workers' reports about chunks, written into the books."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def _unreadable(books: Books, chunk: Chunk, report: ChunkReported, why: Failure)
 
 
 def _note(job: JobBook, lane: int, indices: Sequence[int], report: ChunkReported) -> None:
-    """What the items cost, what they wrote, and where they were."""
+    """Note what the items cost, what they wrote, and where they were."""
     job.table.note_times(indices, report.stretches)
     if report.output or job.table.output:
         output = _within(indices, report.output or {})
@@ -121,13 +121,13 @@ def _note(job: JobBook, lane: int, indices: Sequence[int], report: ChunkReported
 
 
 def _take_in(job: JobBook, indices: Sequence[int], added: Mapping[int, AddedItems]) -> None:
-    """What the results of these items bring along."""
+    """Add to the job the items that the results of these items bring along."""
     for at, items in _within(indices, added).items():
         job.take_in(items, job.table.rule, indices[at])
 
 
 def _within(indices: Sequence[int], by_place: Mapping[int, T]) -> dict[int, T]:
-    """What is said of these items, by their places in the report, which may say more of items that are others' now."""
+    """Return the entries of these items, by their places in the report, which may have items that are others' now."""
     return {at: one for at, one in by_place.items() if at < len(indices)}
 
 
@@ -169,7 +169,7 @@ def sent(chunk: Chunk, message: ChunkSent) -> None:
 
 
 def records_left(books: Books, lane: LaneBook, message: RecordsLeft) -> None:
-    """What a dead worker had logged is handed on."""
+    """Announce the log records that a dead worker had not sent."""
     chunk = lane.find(message.chunk)
     if chunk is not None:
         chunk.job.spoke = True

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class EndedCounts:
-    """What has ended in a queue since it was opened, for people. An input of stages counts once, as such."""
+    """Counts of what has ended in a queue since it was opened, for people. An input of stages counts once, as such."""
 
     completed: int = 0
     failed: int = 0  #: for good
@@ -114,18 +114,18 @@ class Books:
         self.unneeded: list[object] = []
 
     def let_go(self, error: object) -> None:
-        """This error, of a class of users' perhaps, is not needed any more."""
+        """Note that this error, perhaps of a class of users', is not needed any more."""
         if error is not None:
             self.unneeded.append(error)
 
     def take_unneeded(self) -> list[object]:
-        """What has become so since the last time."""
+        """Take the objects that have become unneeded since the last call."""
         taken, self.unneeded = self.unneeded, []
         return taken
 
     @property
     def present(self) -> int:
-        """How many lanes there are, but for those that there is no room for."""
+        """Number of lanes, without those that there is no room for."""
         return len(self.lanes) - len(self.absent)
 
     @property
@@ -139,12 +139,12 @@ class Books:
 
     @property
     def wanted(self) -> int:
-        """How many lanes there are to be, whether or not their workers are there."""
+        """Number of lanes that there are to be, whether or not their workers are there."""
         return len(self.lanes) if self.most_lanes is None else self.most_lanes
 
     @property
     def places(self) -> int:
-        """How many CPUs are left, of which there are as many as lanes: each that has a chunk takes one, or more."""
+        """Number of CPUs left, of which there are as many as lanes: each lane that has a chunk takes one, or more."""
         return self.wanted - self.at_work.bit_count() - self.resources.more_cpus
 
     def live_lane(self, number: int, generation: int) -> LaneBook | None:
@@ -277,7 +277,7 @@ class Books:
         chunk.reported = done
 
     def seconds_held(self, job: JobBook) -> float:
-        """How long the job's lanes should be busy with what they hold, all together."""
+        """Return how many seconds the job's lanes should be busy with what they hold, all together."""
         if job.busy is None:  # it is kept only where it is asked for, which is near the job's end
             job.busy = BusyTime()
             for lane in self.members(job.lanes):
@@ -301,7 +301,7 @@ class Books:
         return self.most_lanes is not None and lane.number >= self.most_lanes
 
     def room(self, lane: LaneBook, job: JobBook) -> int | None:
-        """How many of the job's items the lane's worker may still have; None: any number."""
+        """Return how many of the job's items the lane's worker may still have; None: any number."""
         if self.max_items_per_worker is None:
             return None
         return int((self.max_items_per_worker - lane.tries) * job.options.items_per_task + _ROUNDING) or 1

@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """How a try failed.
+    """The failure of a try.
 
     ``elapsed`` is seconds in the handler. A failure that is not ``charged`` never reached the handler and is not
     retried. Handlers may use queues of their own, and raise what these raise: so the error's type does not tell whose
@@ -117,7 +117,7 @@ DISCARDED = Elsewhere(-1)
 
 
 class ResultSource(Protocol):
-    """Where the results are that are not in memory. Any thread; raises where one can't be read."""
+    """The source of results that are not in memory. Any thread; raises if one can't be read."""
 
     def read(self, row: int, slot: int) -> Any:
         """The result of the item in that slot, which is in that row."""
@@ -138,32 +138,32 @@ class ResultSource(Protocol):
         make: Callable[[int, Any], T],
         leave_out: Callable[[int, Exception], T],
     ) -> list[T]:
-        """What ``make`` returns for each place and its result, in one look; one result at a time is read.
+        """Return what ``make`` returns for each place and its result, in one look; one result at a time is read.
 
-        Where a result of a job that runs here can't be read, what ``leave_out`` returns. May call them for all places
-        again: the last time counts.
+        For a result that can't be read, of a job that runs here, it is what ``leave_out`` returns. May call them for
+        all places again: the last time counts.
         """
         ...
 
 
 class GrowthHook(Protocol):
-    """What a journal knows of the items of a table that grows, beside the table."""
+    """A journal's view of the items of a table that grows, beside the table."""
 
     def look_at(self, items: list[Any], ids: list[Hashable] | None) -> AddedItems:
-        """What has to be known of items before they are offered. On their user's thread, whose code it may run."""
+        """Return what is to be known of items before they are offered. On their user's thread, whose code may run."""
         ...
 
     def choose(self, table: ItemTable, offered: AddedItems, most: int | None) -> tuple[AddedItems, int]:
-        """See `ItemTable.choose`."""
+        """Choose the offered items that are to be added, for `ItemTable.choose`."""
         ...
 
     def note(self, table: ItemTable, added: AddedItems, maker: int | None) -> None:
-        """These are being added, see `ItemTable.take_in`: the table is not longer yet."""
+        """Note items that are being added, for `ItemTable.take_in`: the table is not longer yet."""
         ...
 
 
 class Live:
-    """What is not in the books: a look at the workers, for users who ask. Neither read nor written by the scheduler.
+    """The state that is not in the books: a look at the workers, for users who ask. The scheduler does not use it.
 
     ``running``, set by the coordinator: the indices that workers are running now, and how far each is.
     ``heir`` takes over what the table held where it is freed by a thread that must run no code of users' classes; where
@@ -298,7 +298,7 @@ class ItemTable:
         return named(self.id_of(index), self.label_at(index))
 
     def named_plainly(self, index: int) -> str:
-        """The same for threads that run no code of users, which leave out what would need it."""
+        """Name the item as `named` does, without what would need code of users: for threads that run none."""
         try:
             found = plain_label(*self.item_labelled(index))
         except LookupError:
@@ -416,11 +416,11 @@ class ItemTable:
         return self._known is not None and item_id in self._known
 
     def look_at(self, items: list[Any], ids: list[Hashable] | None) -> AddedItems:
-        """What has to be known of items before they are offered. On their user's thread, whose code it may run."""
+        """Return what is to be known of items before they are offered. On their user's thread, whose code may run."""
         return AddedItems(items, ids) if self.growth is None else self.growth.look_at(items, ids)
 
     def choose(self, offered: AddedItems, most: int | None) -> tuple[AddedItems, int]:
-        """Of these, from the first on, what is to be added where there is room for so many; how many that looks at."""
+        """Choose, from the first on, the offered items that there is room for; returns how many were looked at, too."""
         if self.growth is not None:
             return self.growth.choose(self, offered, most)
         if most is None or len(offered.items) <= most:
@@ -593,7 +593,10 @@ class ItemTable:
         return [index for index, status in enumerate(self.status) if status not in (COMPLETED, FAILED)]
 
     def unfinished_stretches(self) -> Iterator[range]:
-        """The same as ranges, each as long as can be. Costs a look at each byte, and next to nothing an item."""
+        """Yield the items that have not ended, as ranges as long as can be.
+
+        Costs a look at each byte, and next to nothing an item.
+        """
         return self._stretches(0)
 
     def ended_stretches(self) -> Iterator[range]:
@@ -616,7 +619,7 @@ class ItemTable:
         return [index for index, status in enumerate(self.status) if status in (COMPLETED, FAILED)]
 
     def times(self) -> list[float]:
-        """What each item that ended took in its last try, in seconds; not those whose rows are gone."""
+        """Return the seconds that each item that ended took in its last try, without those whose rows are gone."""
         ended = (COMPLETED, FAILED)
         if self._rows is not None:
             return [self.elapsed[index] for index in (*self._leaving, *self._present()) if self.ended(index)]
@@ -670,9 +673,9 @@ class ItemTable:
         self.status[index] = FAILED
 
     def note_times(self, indices: Sequence[int], stretches: Sequence[tuple[int, float, float]]) -> None:
-        """What these items took: so many, seconds each, CPU seconds each (not a number: not known); and so on.
+        """Note the times of these items, by stretches: how many items, seconds each, CPU seconds each (NaN: not known).
 
-        A stream does not keep it.
+        A stream does not keep them.
         """
         if self.is_stream:
             return
@@ -698,14 +701,14 @@ class ItemTable:
             self.peak[index] = min(peak >> 10, 0xFFFFFFFF)
 
     def note_output(self, indices: Iterable[int], output: Mapping[int, tuple[str, str]]) -> None:
-        """What the last tries of these items wrote, by index; of an item that is not in it, that was not kept."""
+        """Note what the last tries of these items wrote, by index; it was not kept for items that have no entry."""
         if self.output:  # what the tries before wrote
             for index in indices:
                 self.output.pop(index, None)
         self.output.update(output)
 
     def forget_costs(self, index: int) -> None:
-        """What the item's last try cost is not known."""
+        """Note that the costs of the item's last try are not known."""
         if self.is_stream:
             return
         self.cpu[index] = 0.0

@@ -34,7 +34,7 @@ NOBODY: Mapping[int, Care] = {}
 
 @dataclass(slots=True)
 class SetupRecord:
-    """How a job's ``setup`` went on one lane. ``again_at``: when it may be tried again; None: never."""
+    """The record of a job's ``setup`` on one lane. ``again_at``: when it may be tried again; None: never."""
 
     failures: int = 0
     again_at: float | None = 0.0
@@ -48,7 +48,7 @@ class ResultDelivery(Protocol):
 
 
 class Samples(Protocol):
-    """Where a job's handler was in all workers, opaque here."""
+    """The samples of a job's handler in all workers, opaque here."""
 
     def begin(self) -> None:
         """The job starts: nothing of an earlier run counts any more."""
@@ -141,7 +141,7 @@ class JobBook:
             self.pending = PendingItems(len(self.table)) if self.costs is None else LongestFirst(self.costs)
 
     def remember_run(self) -> None:
-        """It is to be started, perhaps once more: the tries until now, and the run that has ended, are of before.
+        """Count the tries until now, and the run that has ended, as earlier ones: the job is to be started (again).
 
         There was no such run where this queue ran none. Costs 0.1 us for each item with a try that failed.
         """
@@ -159,12 +159,12 @@ class JobBook:
 
     @property
     def total(self) -> int:
-        """How many items it has."""
+        """Number of its items."""
         return len(self.table)
 
     @property
     def waiting(self) -> int:
-        """How many of its items wait for a lane."""
+        """Number of its items that wait for a lane."""
         return len(self.pending) + sum(len(chunk.indices) for line in (self.packing, self.packed) for chunk in line)
 
     @property
@@ -193,7 +193,7 @@ class JobBook:
 
     @property
     def next_care(self) -> Care:
-        """How the items have to be handled that are dispatched next."""
+        """Care with which the items that are dispatched next have to be handled."""
         return self.packed[0].care if self.packed else self.pending.next_care
 
     @property

@@ -18,7 +18,7 @@ CHUNKS_PER_LANE = 2
 
 
 class LaneState(Enum):
-    """Where a lane is."""
+    """The states of a lane."""
 
     STARTING = auto()  #: its worker is being started
     READY = auto()  #: its worker takes chunks
@@ -97,7 +97,7 @@ class Chunk:
 
     @property
     def unclaimed(self) -> int:
-        """How many positions the worker has perhaps not begun."""
+        """Number of positions that the worker has perhaps not begun."""
         return max(0, self.end - max(self.reported, self.claimed))
 
 

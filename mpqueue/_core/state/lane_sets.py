@@ -31,7 +31,7 @@ def union(numbers: Iterable[int]) -> int:
 
 
 class LaneSeconds:
-    """How long lanes are at work, all together. Written by the coordinator's thread, read by any."""
+    """The time that lanes are at work, all together. Written by the coordinator's thread, read by any."""
 
     __slots__ = ("_state",)
 

@@ -18,7 +18,7 @@ MOST_JOINED = 500
 
 
 class Care(IntEnum):
-    """How an item is handled; each level includes those before it."""
+    """The care with which an item is handled; each level includes those before it."""
 
     NONE = 0
     CAREFUL = 1  #: packed, marked and answered by itself
@@ -52,19 +52,19 @@ class PendingItems:
 
     @property
     def next_care(self) -> Care:
-        """How the items have to be handled that `take` gives next."""
+        """Care with which the items that `take` gives next have to be handled."""
         if self._groups:
             return Care.ISOLATED
         return self._care[self._suspects[0]] if self._suspects else Care.NONE
 
     @property
     def at_hand(self) -> int:
-        """How many items `take` could give next."""
+        """Number of items that `take` could give next."""
         return len(self)
 
     @property
     def head(self) -> tuple[float, ...]:
-        """Where the first item stands among those of other lines: the lower goes first. Not of an empty line."""
+        """Standing of the first item among those of other lines: the lower goes first. Not of an empty line."""
         if self._groups:
             return (0, self._groups[0][0])
         if self._suspects:
@@ -186,7 +186,7 @@ class PendingItems:
             self.handle_with(index, Care.ALONE if index in self._care else Care.CAREFUL)
 
     def handle_with(self, index: int, care: Care) -> None:
-        """This item is handled with that much care at least, until the job ends. It must not be waiting now."""
+        """Handle this item with at least that much care until the job ends. It must not be waiting now."""
         self._care[index] = max(care, self._care.get(index, Care.NONE))
 
     def clear(self) -> None:
@@ -201,9 +201,9 @@ class PendingItems:
 
 
 class LongestFirst(PendingItems):
-    """The same, with fresh items in the order of falling ``costs``: one of the largest that are left each time.
+    """Pending items whose fresh ones go in the order of falling ``costs``: one of the largest that are left each time.
 
-    That is list scheduling by longest processing time (Graham, "Bounds on Multiprocessing Timing Anomalies", 1969),
+    This is list scheduling by longest processing time (Graham, "Bounds on Multiprocessing Timing Anomalies", 1969),
     whose last item ends at most a third later than the best order's would. Equal costs keep the order of the items.
     Costs 0.5 us an item.
     """

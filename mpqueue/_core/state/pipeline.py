@@ -30,7 +30,7 @@ _POSITIVE = (1 << 63) - 1
 
 
 class Origins:
-    """Where the items of a stage but the first come from. Each has the id and the label of its input."""
+    """The origins of the items of a stage but the first. Each has the id and the label of its input."""
 
     def __init__(self, inputs: ItemTable) -> None:
         self.inputs = inputs  #: the pipeline's
@@ -38,7 +38,7 @@ class Origins:
         self.paths: dict[int, Path] = {}  #: of the items that have not ended
 
     def note(self, paths: Sequence[Path]) -> None:
-        """The stage is about to get items with these paths."""
+        """Note the paths of items that the stage is about to get."""
         places = range(len(self.input_of), len(self.input_of) + len(paths))
         self.paths.update(zip(places, paths, strict=True))
         if isinstance(self.input_of, Sparse):
@@ -47,7 +47,7 @@ class Origins:
             self.input_of.extend([path[0] for path in paths])
 
     def slots_of(self, indices: Sequence[int]) -> Sequence[int]:
-        """What tells the items' random numbers apart: their paths, whichever of them came first."""
+        """Return numbers that tell the items' random numbers apart: by their paths, whichever of them came first."""
         paths, slots = [self.paths[index] for index in indices], self.inputs.slots
         if slots is not None:
             paths = [(slots[path[0]], *path[1:]) for path in paths]
@@ -84,7 +84,7 @@ class StageBook:
 
     @property
     def limit(self) -> int:
-        """How many items may be in this stage that have not ended. Not for the first one."""
+        """Number of items that may be in this stage without having ended. Not for the first one."""
         if self.most is not None:
             return self.most
         jobs = self.pipeline.jobs
@@ -92,7 +92,7 @@ class StageBook:
 
     @property
     def room(self) -> int:
-        """How many items more may begin here, so that what they bring does not wait in too great a number."""
+        """Number of items more that may begin here, so that not too many wait of what they bring."""
         own, after = self.pipeline.jobs[self.place], self.after
         if after is None and self.pipeline.head.held_back:  # its results wait to be written
             return 0
@@ -105,7 +105,7 @@ class StageBook:
         return room
 
     def items_of(self, inputs: Collection[int]) -> list[int]:
-        """What is in this stage of these inputs, and has not ended."""
+        """Return the items of these inputs that are in this stage and have not ended."""
         table = self.pipeline.jobs[self.place].table
         if table.origins is not None:
             return [index for index, path in table.origins.paths.items() if path[0] in inputs]
@@ -117,7 +117,7 @@ class StageBook:
         return set(indices) if origins is None else {origins.input_of[index] for index in indices}
 
     def take_unwanted(self) -> set[int]:
-        """Those of the items that have just come which are not to run."""
+        """Take the items that have just come and are not to run."""
         unwanted, self.unwanted = self.unwanted, set()
         return unwanted
 
@@ -155,7 +155,7 @@ class StageBook:
 
 @dataclass(eq=False, slots=True)
 class _Spread:
-    """What comes of one input, which was more or less than one item on its way."""
+    """The items that come of one input, which was more or less than one item on its way."""
 
     open: int = 1  #: items that have not ended
     results: list[tuple[Path, Any]] = field(default_factory=list)
@@ -173,10 +173,10 @@ class InputsEnded:
 
 
 class PassHook(Protocol):
-    """What a journal keeps of the values on their way from stage to stage."""
+    """A journal's record of the values on their way from stage to stage."""
 
     def note(self, path: Path, place: int, brought: Sequence[tuple[Path, object]]) -> None:
-        """The item at this path has ended in the stage at this place, and has brought these for the next one."""
+        """Note what the item at this path, which has ended in the stage at this place, brought for the next one."""
         ...
 
 
@@ -209,7 +209,7 @@ class Pipeline:
 
     @property
     def total(self) -> int:
-        """How many inputs there are."""
+        """Number of inputs."""
         return len(self.head.table)
 
     @property
@@ -364,7 +364,7 @@ class Pipeline:
                 origins.paths.clear()
 
     def _arrive(self, stage: StageBook, path: Path, values: list[tuple[Path, Any]]) -> list[tuple[Path, Any]]:
-        """What the next stage gets of these now."""
+        """Return what the next stage gets of these values now."""
         after = stage.after
         assert after is not None
         assert after.stage is not None
@@ -452,7 +452,7 @@ def _end_of(entry: tuple[int, StageBook]) -> int:
 
 
 def _in_stage(name: str, failure: Failure) -> Failure:
-    """The same failure, as that of an input."""
+    """Return the failure as that of an input."""
     if isinstance(failure.own, ItemCancelledError):
         return failure  # that is of the input
     error = StageError(f"in stage {name!r}: {type(failure.error).__name__}: {failure.message}", name)

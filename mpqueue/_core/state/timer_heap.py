@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 
 class TimerKind(IntEnum):
-    """What falls due."""
+    """The kinds of timers, by what falls due."""
 
     RETRY = auto()  #: an item's delay is over (subject: job number; detail: item index)
     LANE_CHECK = auto()  #: a timeout may have passed on a lane (subject: lane; detail: generation)

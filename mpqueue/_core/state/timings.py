@@ -1,4 +1,4 @@
-"""Where the time of a job's run went: what its chunks' reports say, added up as they come.
+"""The time of a job's run, and where it went: its chunks' reports, added up as they come.
 
 The sums are exact. Beside them stands one row a report, for pictures; where there are too many, those that follow each
 other closely on a lane become one, so that a job of any length costs at most `MOST_ROWS` of them. Knows moments as
@@ -69,7 +69,7 @@ class Event(NamedTuple):
 
 @dataclass(slots=True)
 class Heard:
-    """What listeners took, as the listener thread measures it: no part of the scheduler's books."""
+    """The time that listeners took, as the listener thread measures it: no part of the scheduler's books."""
 
     seconds: float = 0.0  #: in listeners
     end_told_at: float | None = None  #: when the job's end was announced
@@ -123,7 +123,7 @@ class PastRun(NamedTuple):
 
 @dataclass(slots=True)
 class _LaneTimes:
-    """What is remembered of a lane: since when it is free, and how its last report arrived."""
+    """The times of a lane: since when it is free, and how its last report arrived."""
 
     free_at: float
     ready: bool = True
@@ -142,7 +142,7 @@ class Company(NamedTuple):
     before: float  #: seconds of all, until then
 
     def seconds(self, now: float) -> float:
-        """What the lanes did for others, up to now."""
+        """Seconds that the lanes have worked for other jobs, up to now."""
         return max(0.0, self.all.until(now) - self.before - self.own.until(now))
 
 
@@ -229,7 +229,7 @@ class Timings:
 
     @property
     def starting(self) -> int:
-        """How many workers are being started, where none is there yet."""
+        """Number of workers that are being started, as long as none is there yet."""
         if self.finished is not None or self._ready or any(lane.ready for lane in list(self._lanes.values())):
             return 0
         return self.lanes
@@ -338,7 +338,7 @@ class Timings:
         sums.delayed += times.delayed
 
     def _add_waiting(self, place: _LaneTimes, begun: float, packed_at: float, left_at: float) -> None:
-        """What the worker waited for since it was free. Each moment is what the wait lasted to, or longer."""
+        """Add up what the worker waited for since it was free. Each moment is the end of a wait, or later."""
         sums, at = self.sums, place.free_at
         sums.queued += max(0.0, min(at, begun) - left_at)
         if begun <= at:
@@ -396,7 +396,7 @@ class Timings:
 def _row(
     lane: int, chunk: Chunk, report: ChunkReported, times: WorkTimes, packed_at: float, left_at: float
 ) -> tuple[float, ...]:
-    """What a report told, as a `Span` has it: to make one, by its names, would cost as much as all the rest."""
+    """Return a report's row, as a `Span` has it: to make one, by its names, would cost as much as all the rest."""
     return (
         lane,
         chunk.indices[min(report.first, len(chunk.indices) - 1)],
@@ -429,7 +429,7 @@ def _by_our_clock(times: WorkTimes, left_at: float, received: float) -> WorkTime
 
 
 def _join_within(spans: list[Span], seconds: float) -> list[Span]:
-    """Those that follow each other on a lane are one, as long as that does not last longer than so many seconds."""
+    """Join spans that follow each other on a lane, as long as that does not last longer than so many seconds."""
     joined: list[Span] = []
     waiting: dict[float, Span] = {}
     for span in spans:

@@ -22,7 +22,7 @@ HALF_LIFE = 5.0
 
 
 class Headroom:
-    """Of the machine, or of the control group that this process is in."""
+    """The headroom of the machine, or of the control group that this process is in."""
 
     def __init__(self) -> None:
         self.lanes: int | None = None  #: how many lanes may work at a time; None: all

@@ -67,7 +67,7 @@ class KindTree:
             unmarked = min(self._first_unmarked[left], self._first_unmarked[right])
 
     def standing(self, kind: int) -> Standing:
-        """Where its first item stands. Of a kind of which one waits."""
+        """Return the standing of the kind's first item. Only for a kind of which one waits."""
         return self._first[self._leaves[kind]][0]
 
     def first(self, ranges: Iterable[NeedsRange], before: Standing) -> int | None:

@@ -1,8 +1,8 @@
-"""What items need while they run, and what a queue has of it: places, memory, and things with names, such as GPUs.
+"""The resources of a queue, and the needs of items that run: places, memory, and things with names, such as GPUs.
 
 A lane holds what the items on it need from its first chunk until it holds none, or its worker is dead: all its chunks
-need the same, and it runs one item at a time. So everything is given back exactly once, whatever ends a chunk. What is
-*indexed* has numbers from 0 up, of which a lane holds particular ones.
+need the same, and it runs one item at a time. So everything is given back exactly once, whatever ends a chunk. An
+*indexed* resource has numbers from 0 up, of which a lane holds particular ones.
 
 CPUs are counted in places: an item that says nothing of them takes one, which is its lane, and the queue has as many as
 it has workers. So only what an item needs beyond the first is counted here.
@@ -21,13 +21,13 @@ CPUS = "cpu"
 
 
 class Needs(NamedTuple):
-    """What one item needs while it runs."""
+    """The needs of one item while it runs."""
 
     cpus: int = 1
     amounts: tuple[tuple[str, int], ...] = ()  #: by name, each more than 0, in the names' order
 
     def amount(self, name: str) -> int:
-        """How much of that it is, of `CPUS` too."""
+        """Return how much of that resource the item needs; `CPUS` counts as one too."""
         return self.cpus if name == CPUS else dict(self.amounts).get(name, 0)
 
 
@@ -41,21 +41,21 @@ def needs_of(cpus: int = 1, memory: int = 0, uses: Mapping[str, int] | None = No
 
 
 class Grant(NamedTuple):
-    """What a lane holds. ``units``: of the indexed resources, by name, which ones."""
+    """The resources that a lane holds. ``units``: of the indexed ones, by name, which units."""
 
     needs: Needs
     units: Mapping[str, Sequence[int]]
 
 
 class JobNeeds(NamedTuple):
-    """What the items of a job need: the ``kinds`` that occur, and ``of`` each item which; None: there is one kind."""
+    """The needs of a job's items: the ``kinds`` that occur, and ``of`` each item which; None: there is one kind."""
 
     kinds: Sequence[Needs]
     of: Sequence[int] | None = None
     memory: int | None = None  #: bytes that there are in all, where that was asked for
 
     def most_at_a_time(self, places: int, limits: Mapping[str, int]) -> int:
-        """How many items fit at a time into so many places and these amounts, if they all are of the first kind."""
+        """Return how many items of the first kind fit at a time into so many places and these amounts."""
         first, amounts = self.kinds[0], {**limits} if self.memory is None else {**limits, MEMORY: self.memory}
         return min([places // first.cpus, *(amounts[name] // amount for name, amount in first.amounts)])
 
@@ -66,13 +66,13 @@ class JobNeeds(NamedTuple):
 
 
 class Left(NamedTuple):
-    """What there is for a lane that begins: so many places, of which it takes one, and amounts by name."""
+    """The resources left for a lane that begins: so many places, of which it takes one, and amounts by name."""
 
     places: int
     amounts: Mapping[str, int]
 
     def lacks(self, needs: Needs) -> frozenset[str]:
-        """What there is too little of."""
+        """Return the names of the resources of which there is too little."""
         lacking = {name for name, amount in needs.amounts if amount > self.amounts[name]}
         if needs.cpus > self.places:
             lacking.add(CPUS)
@@ -103,7 +103,7 @@ class NeedsRange(NamedTuple):
 
 
 class Resources:
-    """How much of everything there is, and how much of it is left."""
+    """The resources of a queue: how much of each there is, and how much of it is left."""
 
     def __init__(self, limits: Mapping[str, int]) -> None:
         self.limits = dict(limits)

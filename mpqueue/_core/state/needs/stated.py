@@ -1,4 +1,4 @@
-"""What the items of a job need, as its user says it, checked against what the queue has.
+"""The needs of a job's items as its user states them, checked against what the queue has.
 
 Functions of an item are called here, in the thread that creates the job.
 """
@@ -29,7 +29,7 @@ def any_function(uses: Uses) -> bool:
 
 
 class Supply(NamedTuple):
-    """What the queue has."""
+    """The CPUs, resources and memory that the queue has."""
 
     cpus: int
     limits: Mapping[str, int]  #: of the resources
@@ -65,7 +65,7 @@ class _Stated:
         self._rounds = callable(uses.get(MEMORY) if isinstance(uses, Mapping) else uses)
 
     def of_one(self, item: Any, whose: str) -> Needs:
-        """What one item needs; ``whose``: of which item, where that matters."""
+        """Return the needs of one item; ``whose``: of which item, where that matters."""
         named = _call(f"uses{whose}", self._uses, item) if callable(self._uses) else self._uses
         if not isinstance(named, Mapping):
             raise TypeError(f"uses{whose}: expected a mapping of names to numbers, got {shown(named)}")
