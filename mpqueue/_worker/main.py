@@ -230,7 +230,7 @@ _worker: Worker | None = None
 
 
 def receive(data: bytes) -> Answer:
-    """What a process that is a worker as a whole is called with, in its main thread."""
+    """Answer a frame in a process that is a worker as a whole. Called in its main thread."""
     global _worker
     if _worker is None:
         here = station.here()

@@ -1,4 +1,4 @@
-"""What one worker works with: its station, its way home for log records, and its side of the shared segments."""
+"""A worker's seat: its station, its way home for log records, and its side of the shared segments."""
 
 from __future__ import annotations
 

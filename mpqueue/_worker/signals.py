@@ -29,7 +29,7 @@ def runs_event_loop(method: _F) -> _F:
 
 
 def runs_coroutine(function: _F) -> _F:
-    """This function runs one, and may be interrupted itself."""
+    """Mark a function that runs a coroutine, and may be interrupted itself."""
     _coroutines.add(function.__code__)
     return function
 
@@ -42,7 +42,7 @@ class Interruptible(Protocol):
 
 
 class _Guarded:
-    """What is installed in the place of a user's handler."""
+    """A stand-in that is installed in the place of a user's handler."""
 
     def __init__(self, handler: Callable[[int, FrameType | None], Any]) -> None:
         self.handler = handler

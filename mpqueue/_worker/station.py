@@ -1,4 +1,4 @@
-"""Where a worker stands: its lane's number and the things it shares with the parent.
+"""A worker's station: its lane's number and the things it shares with the parent.
 
 Filled once by the lane's initializer (`mpqueue._worker.first_steps`), read by everything else in the worker. A global,
 because Events can only be handed over while the process is spawned, and a handler finds no other way back to them.
@@ -29,7 +29,7 @@ from mpqueue._worker.memory_growth import Growth
 
 
 class Outbox(Protocol):
-    """Where finished results and log records are left in the middle of a chunk."""
+    """A place for results that have finished, and log records, in the middle of a chunk."""
 
     def leave(self, data: bytes) -> None:
         """Put an early report there, which must be free, and tell the parent. Raises OSError where that fails."""
@@ -55,7 +55,7 @@ class SharedOutbox:
         return self._file.is_there() and self._bell.is_there()
 
     def leave(self, data: bytes) -> None:
-        """See `Outbox.leave`."""
+        """Write an early report into the file, and ring the parent's bell (implements `Outbox`)."""
         data = dump_leaving(data, self.take_leaving())
         bell, message = self._bell.checked(), encode(data)
         self._write(message, 0)
@@ -64,7 +64,7 @@ class SharedOutbox:
             channels.write(bell, b"!")
 
     def leave_unsent(self, data: bytes, at: int) -> None:
-        """See `Outbox.leave_unsent`."""
+        """Write log records into the file, behind the room of an early report (implements `Outbox`)."""
         self._write(data, UNSENT_AT + at)
 
     def _write(self, data: bytes, at: int) -> None:
@@ -123,7 +123,7 @@ def take(station: Station) -> None:
 
 @contextlib.contextmanager
 def seated(station: Station) -> Iterator[None]:
-    """This thread is that worker meanwhile."""
+    """Make this thread that worker meanwhile."""
     global _any_seated
     _any_seated = True
     before = getattr(_seated, "station", None)

@@ -1,4 +1,4 @@
-"""What this worker has for the items at hand: CPUs for their inner threads, GPUs that they may see."""
+"""The CPUs and GPUs that this worker has for the items at hand: for their inner threads, and to be seen by them."""
 
 from __future__ import annotations
 

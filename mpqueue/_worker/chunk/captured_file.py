@@ -32,7 +32,7 @@ class CapturedFile:
         self._most = file_size_limit() / 2  #: the other half is for the next item
 
     def rest(self, fd: int) -> bytes:
-        """What was written since the last call to the file, if it is open under that number. Raises OSError."""
+        """Return what was written to the file since the last call, if it is open under that number. Raises OSError."""
         data = _read_from(fd, self._read - len(self._last))
         if data == self._last or identify(fd) != self.descriptor.identity:
             return b""
@@ -115,7 +115,7 @@ class CapturedText:
 
 
 def _begins_with_character(data: bytes) -> bool:
-    """Whether the first byte and those after it are a character, or the beginning of one."""
+    """Tell whether the first byte and those after it are a character, or the beginning of one."""
     size = 2 + (data[0] >= 0xE0) + (data[0] >= 0xF0)
     try:
         codecs.utf_8_decode(data[:size], "strict", False)

@@ -196,7 +196,7 @@ class ChunkRun:
         return used is not None and self.station.growth.likely(used) > most and self.station.has_run
 
     def note_memory(self) -> int | None:
-        """What the item that begins now begins with, see `memory_growth.note_memory`."""
+        """Return the memory with which the item that begins now begins, see `memory_growth.note_memory`."""
         return note_memory(self.station.ledger)
 
     def _unpack_one(self, position: int) -> bool:
@@ -330,7 +330,7 @@ class ChunkRun:
             return self.part(done, ended)
 
     def part(self, done: int, ended: Ended, *, final: bool = True) -> ReportFrame:
-        """What is to be said of the positions since the last report, up to ``done``. Call with the lock held."""
+        """Return a report on the positions since the last report, up to ``done``. Call with the lock held."""
         began = clock.monotonic()
         first, packed, failures = self.results.take(done, final=final)
         self.seat.exchange.sent(self.number, packed)
@@ -392,6 +392,6 @@ class ChunkRun:
 
 
 def _has_one_in_hand(items: Iterator[Any], ended: int) -> bool:
-    """Whether that iterator over a list has yielded one item more than have ended."""
+    """Tell whether that iterator over a list has yielded one item more than have ended."""
     state: Any = items.__reduce__()
     return len(state) == 3 and state[2] > ended  # at its end it no longer knows; it got there after the last had ended

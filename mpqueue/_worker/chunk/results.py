@@ -99,7 +99,7 @@ class ChunkResults:
             self._is_packing = False
 
     def take(self, done: int, *, final: bool) -> tuple[int, Packed | list[Passed], dict[int, FailureFrame]]:
-        """What has ended since the last call: the first position, the results, the failures by position from there.
+        """Take what has ended since the last call: first position, results, and failures by position from there.
 
         Call with the lock held. Without ``final``, raises `NotReadyError` where results would have to be pickled by
         code of the user's: then they are sent with a later report.
@@ -127,7 +127,7 @@ class ChunkResults:
         return [at - first for at in sorted(self._yielded) if first <= at < done]
 
     def _join_items(self, lo: int, hi: int) -> None:
-        """What these items have added goes into their results: both are sent, or neither. With the lock held."""
+        """Put what these items have added into their results: both are sent, or neither. With the lock held."""
         for at in [at for at in self._running.added if lo <= at < hi]:
             if at in self.failures:
                 del self._running.added[at]
@@ -194,7 +194,7 @@ def _bare(packed: Packed) -> Packed | bytes:
 
 
 def _at_fault(result: Any) -> Any:
-    """What of a result can't be pickled, for people: of what was yielded, that value."""
+    """Return the part of a result that can't be pickled, for people: of what was yielded, that value."""
     if type(result) is ResultWithItems:  # the items are pickled already
         return result.result
     if type(result) is not Yielded:

@@ -1,4 +1,4 @@
-"""Where a job's handler spends its time, to the line: a thread of the worker looks up to a hundred times a second.
+"""The time that a job's handler spends, to the line: a thread of the worker looks up to a hundred times a second.
 
 A look attributes all seconds that the handler has run since the look before. So what held the global lock meanwhile,
 when no other thread can look, counts for the line that called it; and items much shorter than a look's interval are
@@ -220,7 +220,7 @@ TASK = "_as_coroutine"
 
 
 def _awaited(task: Any) -> list[Place]:
-    """Where a task waits: its coroutine, what that awaits, and so on."""
+    """Return the places where a task waits: its coroutine, what that awaits, and so on."""
     places: list[Place] = []
     awaited = task.get_coro()
     while len(places) < OUTERMOST + INNERMOST:

@@ -102,7 +102,7 @@ class Watchdog:
             self._look()
 
     def _look(self) -> None:
-        """See to the chunk at hand, where it is late."""
+        """Look at the chunk at hand: cut off its stretch and send its results early, if it is late."""
         run = self._run
         if run is None:
             return

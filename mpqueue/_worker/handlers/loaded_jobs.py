@@ -100,7 +100,7 @@ class LoadedJob:
         return self._task
 
     def around_chunk(self) -> contextlib.AbstractContextManager[None]:
-        """See to what the handler writes, while a chunk runs."""
+        """Return a context in which the handler's output is kept, or put beside the bar, while a chunk runs."""
         if self.capture is not None:
             return self.capture.around_chunk()
         return beside_bar() if self.beside_bar else _AS_EVER
@@ -136,7 +136,7 @@ class LoadedJob:
             self._task = self._interrupted_by = None
 
     def interrupt(self, error: BaseException) -> bool:
-        """See `signals.Interruptible`."""
+        """Cancel the running task, whose outcome will be the error; False if none runs (implements `Interruptible`)."""
         if self._task is None:
             return False
         self._interrupted_by = error
