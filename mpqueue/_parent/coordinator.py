@@ -165,7 +165,7 @@ class Coordinator:
         self._thread.start()
 
     def post(self, message: Message) -> None:
-        """Something happened. Never blocks."""
+        """Post a message or a request. Never blocks."""
         self.inbox.post(message)
 
     def ask(self, call: Callable[[], T]) -> T:
@@ -190,7 +190,7 @@ class Coordinator:
         return answer
 
     def do_later(self, call: Callable[[], object], job: JobBook | None = None) -> None:
-        """Run ``call`` likewise, without a waiting caller: what it raises is a fault of ours that touches ``job``."""
+        """Run ``call`` as `ask` does, but no caller waits: what it raises is a fault of ours that touches ``job``."""
         self.inbox.post(Request(call, None, job))
 
     def stop(self) -> None:
@@ -214,7 +214,7 @@ class Coordinator:
     # -- inside requests -------------------------------------------------------------------------------------
 
     def open(self, pool: LanePool) -> None:
-        """From now on there are lanes."""
+        """Have commands go to the lanes of this pool from now on."""
         self._pool = pool
 
     def handle(self, message: Message) -> None:
@@ -247,7 +247,7 @@ class Coordinator:
                 self._end_touched(faults)
 
     def _look_at_imports(self) -> None:
-        """Work has come from the user: workers must not run it with older modules than the program had by then."""
+        """Have workers replaced that have older modules than the program had when work came from the user."""
         if self._received <= self._looked_until:
             return
         self._looked_until = self._received + self.inbox.waiting
@@ -436,7 +436,7 @@ class Coordinator:
             self._step(TimePassed())
 
     def _awake(self) -> float:
-        """The time. Where no process could run meanwhile, that is the first step: else others would seem to be late."""
+        """Return the time. If no process could run meanwhile, that is the first step: else others would seem late."""
         now = self._clock.now()
         if (since := self._lookout.look(now, self._planned)) is not None:
             self._step(Slept(since, now))
@@ -476,7 +476,7 @@ class Coordinator:
                 self._awaited.append((condition, answer))
 
     def _refuse_rest(self) -> None:
-        """The thread has ended: requests that still come are refused, on the thread that asks."""
+        """Refuse the requests that still come once the thread has ended. On the thread that asks."""
         while (received := self.inbox.take_now()) is not None:
             if isinstance(received, Request) and received.answer is not None and not received.answer.done():
                 received.answer.set_exception(self.broken or QueueClosedError("the queue is closed"))
@@ -553,7 +553,7 @@ class Coordinator:
             self._traffic.forget_job(lane, command)
 
     def _take_outbox(self, message: BellRung | LaneDied) -> None:
-        """The worker may have left finished results there."""
+        """Take the finished results that the worker may have left in its outbox."""
         lane = self._lane(message.lane)
         if lane is None or lane.generation != message.generation:
             return

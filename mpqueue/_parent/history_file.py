@@ -74,7 +74,7 @@ class HistoryFile:
             self.close()
 
     def close(self) -> None:
-        """Nothing more is written."""
+        """Close the file."""
         self._end()
 
 
@@ -93,7 +93,7 @@ def _create(path: str) -> tuple[int, str]:
 
 
 class RecordedScheduler(Scheduler):
-    """On the coordinator's thread, as any scheduler."""
+    """A scheduler whose steps are written into a history file. On the coordinator's thread, as any scheduler."""
 
     def __init__(self, file: HistoryFile, backend: str, lanes: int, rng: random.Random, **settings: Any) -> None:
         super().__init__(lanes, rng, decide=self._decide, **settings)
@@ -131,7 +131,7 @@ class RecordedScheduler(Scheduler):
         return commands
 
     def _message(self, message: Message) -> Plain:
-        """Before it is handled: its results are taken out of it then."""
+        """Return a message's plain form. Called before it is handled, since its results are taken out of it then."""
         job = getattr(message, "job", None)
         if job is not None and not isinstance(job, int) and job.number not in self._known:
             for each in job.family:  # a pipeline is one thing: all of it is there before it starts

@@ -55,12 +55,12 @@ class Waker:
             self._write.write(b"\0")  # a full pipe wakes it as well
 
     def clear(self) -> None:
-        """The thread is awake: forget how often it was woken."""
+        """Forget how often the thread was woken, now that it is awake."""
         while self._read.read(4096):
             pass
 
     def close(self) -> None:
-        """No thread waits any more."""
+        """Close the pipe, once no thread waits any more."""
         self._write.close()
         self._read.close()
 
@@ -93,7 +93,7 @@ class Inbox:
         self._look_anew()
 
     def watch_writing(self, fd: int, reader: Callable[[], object], *, wanted: bool) -> None:
-        """From now on call the reader of ``fd`` also when that is writable; or, if not ``wanted``, no more."""
+        """Call the reader of ``fd`` also when that is writable, from now on; or, if not ``wanted``, no more."""
         with contextlib.suppress(KeyError, ValueError, RuntimeError):  # closed
             self._selector.modify(fd, selectors.EVENT_READ | (selectors.EVENT_WRITE if wanted else 0), reader)
         self._look_anew()
@@ -134,7 +134,7 @@ class Inbox:
             return None
 
     def close(self) -> None:
-        """Nothing is taken any more; `post` goes on to work, `watch` and `forget` do nothing."""
+        """Take nothing any more; `post` goes on to work, `watch` and `forget` do nothing."""
         self._asleep = False
         self._close()
 

@@ -99,7 +99,7 @@ class Lane(Protocol):
         ...
 
     def set_limit(self, chunk: int, position: int) -> None:
-        """From now on the worker claims nothing from ``position`` on in that chunk."""
+        """Have the worker claim nothing from ``position`` on in that chunk."""
         ...
 
     def observe(self, tell: Callable[[Claim], None]) -> None:
@@ -201,7 +201,7 @@ class LanePool(Protocol):
         ...
 
     def await_starts(self) -> None:
-        """Until each worker that is to be started exists, answering or not, or can't for now; or this is closed."""
+        """Wait until each worker to be started exists, answering or not, or can't for now; or until this is closed."""
         ...
 
     def lane(self, number: int) -> Lane | None:

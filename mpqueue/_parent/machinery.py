@@ -64,7 +64,7 @@ def _settings_of_resources(options: QueueOptions) -> dict[str, Any]:
 
 
 class Engine:
-    """Started with the first call that needs it; ended once, by `shutdown`."""
+    """The threads and workers of a queue: started with the first call that needs them; ended once, by `shutdown`."""
 
     def __init__(
         self,
@@ -202,7 +202,7 @@ class Engine:
         return [] if self._coordinator is None or self._pool is None else self._coordinator.stacks_now(patience)
 
     def begin(self, message: JobStartAsked | FailedItemsReset) -> None:
-        """On the coordinator's thread, before a job starts: what it needs is there.
+        """Have there what a job needs, before it starts. On the coordinator's thread.
 
         Raises what `open_pool` raises, and `JournalError` where the journal can't be written.
         """
@@ -212,7 +212,7 @@ class Engine:
             self.open_pool()
 
     def open_pool(self) -> None:
-        """On the coordinator's thread: start the workers, where they have not been.
+        """Start the workers, if they have not been started. On the coordinator's thread.
 
         Raises `QueueClosedError` where a close was quicker: no caller would wait for what is started now.
         """
@@ -254,12 +254,12 @@ class Engine:
         )
 
     def await_starts(self) -> None:
-        """Until the workers exist as processes."""
+        """Wait until the workers exist as processes."""
         if self._pool is not None:
             self._pool.await_starts()
 
     def end_at_exit(self) -> None:
-        """Be ended with the program from now on, at the latest."""
+        """Have this ended with the program, at the latest."""
         with self._lock:
             if self._take_back is None and not self._shut:
                 self._end_at_exit()
@@ -270,7 +270,7 @@ class Engine:
             before()
 
     def handle(self, message: Message) -> None:
-        """On the coordinator's thread."""
+        """Handle a message of a caller, on the coordinator's thread."""
         if self._coordinator is not None:
             self._coordinator.handle(message)
         if self._sampler is not None:
@@ -395,7 +395,7 @@ class Engine:
             pickled.wait()
 
     def _await_delivered(self, coordinator: Coordinator) -> None:
-        """Wait for what is being written into sinks, likewise."""
+        """Wait for what is being written into sinks, up to `SINK_PATIENCE`."""
         delivered = Reply[None]()
         with contextlib.suppress(InternalError):
             coordinator.ask(lambda: coordinator.when(lambda: coordinator.deliveries.all_done, delivered))
@@ -418,7 +418,7 @@ class Engine:
             raise JournalError(str(lost))
 
     def abandon(self) -> None:
-        """The queue is no longer referenced. Callable inside a garbage collection: only posts."""
+        """End a queue that is no longer referenced. Callable inside a garbage collection: only posts."""
         coordinator = self._coordinator
         if coordinator is not None and not self._shut and os.getpid() == self._owner:
             coordinator.ask_later(self._shutdown_beside)

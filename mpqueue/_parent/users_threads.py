@@ -106,7 +106,7 @@ class Asides:
         return not any(line.waiting for line in self.lines.values())
 
     def end(self, job: int) -> None:
-        """The job has ended, and what is not done by now is not wanted any more."""
+        """End the job's thread, without what is not done by now: the job has ended."""
         line = self.lines.pop(job, None)
         if line is not None:
             for waiting in line.waiting:
@@ -156,7 +156,7 @@ class Asides:
             self._through(line, first, left)
 
     def _do(self, line: _Line, waiting: _Turn[Any]) -> None:
-        """On the job's thread."""
+        """Do a task, on the job's thread."""
         try:
             done = waiting.aside.run()
         except BaseException as error:
@@ -181,7 +181,7 @@ class Asides:
 
 
 def _tell_fault(error: BaseException) -> None:
-    """A fault of ours: what it has interrupted is done without."""
+    """Log a fault of ours; what it has interrupted is done without."""
     log.critical("mpqueue made a mistake while it pickled something; please report it", exc_info=error)
 
 
@@ -190,7 +190,10 @@ LINGER = 1.0
 
 
 class Errands:
-    """Its owner calls `end`. Any thread puts. ``on_fault`` gets what an errand raises; none should."""
+    """A thread that does errands in order. Its owner calls `end`; any thread puts.
+
+    ``on_fault`` gets what an errand raises; none should.
+    """
 
     def __init__(self, name: str, on_fault: Callable[[BaseException], object]) -> None:
         self._on_fault = on_fault
@@ -231,7 +234,7 @@ class Errands:
             self.thread = None
 
     def end(self) -> None:
-        """The thread ends once it has done what was put before."""
+        """End the thread once it has done what was put before."""
         self._waiting.put(None)
 
     def abandon(self) -> None:
@@ -290,18 +293,18 @@ class Leavings:
         self.left.append(left)
 
     def inherit(self, left: object) -> None:
-        """Something is being freed that holds this. On any thread: elsewhere it may be freed there."""
+        """Keep an object whose holder is being freed on the owner's thread; on other threads it may be freed there."""
         if self.owner is not None and threading.get_ident() == self.owner:
             self.left.append(left)
 
     def hand_over(self) -> None:
-        """The owner's turn is over."""
+        """Have the objects freed, at the end of the owner's turn."""
         if self.left:
             left, self.left = self.left, []
             self._errands.put(left.clear)
 
     def end(self) -> None:
-        """The owner's thread is about to end: another one may get its identity."""
+        """Stop, as the owner's thread is about to end: another one may get its identity."""
         self.hand_over()
         self._errands.end()
         self.owner = None

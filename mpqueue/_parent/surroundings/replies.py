@@ -37,14 +37,14 @@ class SafeEvent:
         return self._is_set
 
     def set(self) -> None:
-        """All that wait go on. Callable inside a signal handler or a garbage collection; interrupted, call it again."""
+        """Let all that wait go on. Callable in a signal handler or a garbage collection; interrupted, call it again."""
         self._is_set = True
         for lock in tuple(self._waiting) if self._waiting else ():
             with contextlib.suppress(RuntimeError):  # it was released before, and its thread is about to go on
                 lock.release()
 
     def clear(self) -> None:
-        """From now on `wait` waits again."""
+        """Make `wait` wait again from now on."""
         self._is_set = False
 
     def wait(self, timeout: float | None = None, unless: SafeEvent | None = None) -> bool:
@@ -102,7 +102,7 @@ class Reply(Generic[T]):
         self._give((value, None))
 
     def set_exception(self, error: BaseException) -> None:
-        """`result` raises this. Never blocks."""
+        """Set the error that `result` raises. Never blocks."""
         self._give((None, error))
 
     def _give(self, outcome: tuple[T, None] | tuple[None, BaseException]) -> None:
@@ -133,7 +133,7 @@ class Reply(Generic[T]):
 
 
 class _Condition(threading.Condition):
-    """Its lock is taken, and released, by one call in C each: an interruption comes before or after these."""
+    """A condition whose lock is taken, and released, by one call in C each: no interruption comes within these."""
 
     __enter__ = property(attrgetter("_lock.__enter__"))
     __exit__ = property(attrgetter("_lock.__exit__"))

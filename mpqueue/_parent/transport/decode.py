@@ -74,7 +74,7 @@ class Unpickling:
 
     @property
     def segments(self) -> set[int]:
-        """The serials of those that its results are in."""
+        """The serials of the segments that its results are in."""
         results = self._frame.results
         each = [results] if isinstance(results, Packed) else all_of(results)
         return {one.segment.serial for one in each if one.segment is not None}

@@ -74,7 +74,7 @@ class PackedItems(NamedTuple):
 
     @property
     def serials(self) -> list[int]:
-        """Their serials."""
+        """The serials of these segments."""
         return [ref.serial for ref in self.segments]
 
 
@@ -108,7 +108,7 @@ def pack_parcels(parcels: Sequence[Parcel], *, careful: bool) -> PackedItems:
 
 
 def give_back(packed: Sequence[Packed], store: SegmentStore | None) -> None:
-    """These were not sent: their segments are free."""
+    """Free the segments of items that were not sent."""
     if store is not None:
         store.take_back([one.segment.serial for one in packed if one.segment is not None])
 

@@ -72,7 +72,7 @@ SETUP_END_FAILED = "job %r: the end of its setup failed on worker %d:\n%s"
 
 
 def means_of(grant: Grant, device: str | None, devices: Sequence[str]) -> Means:
-    """The part of it that is sent to the worker; ``devices``: what CUDA calls each unit of ``device``."""
+    """Return the part of a grant that is sent to the worker; ``devices``: what CUDA calls each unit of ``device``."""
     variables = {}
     if device is not None and device in grant.units:
         variables[DEVICES_VARIABLE] = ",".join(devices[unit] for unit in grant.units[device])
@@ -81,7 +81,7 @@ def means_of(grant: Grant, device: str | None, devices: Sequence[str]) -> Means:
 
 @dataclass(slots=True)
 class _Account:
-    """One worker's: what it holds of ours, and what we hold no longer of its own."""
+    """A worker's account: what it holds of ours, and what we hold no longer of its own."""
 
     lent: set[int] = field(default_factory=set)
     common: dict[int, list[CommonSegment]] = field(default_factory=dict)  #: likewise, one entry for each time
@@ -130,7 +130,7 @@ def last_words(lane: Lane) -> RecordsLeft | None:
 
 
 class Traffic:
-    """``post`` and ``later`` reach the coordinator from any thread.
+    """The traffic of a queue with its workers. ``post`` and ``later`` reach the coordinator from any thread.
 
     ``packers`` are threads for items that are pickled by code of their classes; ``handle`` has a message handled, on
     the coordinator's thread. ``devices``: see `means_of`.
@@ -166,7 +166,7 @@ class Traffic:
     # -- to the workers --------------------------------------------------------------------------------------
 
     def have_reloaded(self) -> bool:
-        """From the user work has come: whether modules were reloaded since, which the workers have as they were."""
+        """Tell, when work has come from the user, whether modules were reloaded that the workers have as they were."""
         return self._engine.own_processes and self._imports.look()
 
     def send_chunk(self, lane: Lane, command: SendChunk) -> ChunkSent | ChunkPacking:
@@ -193,7 +193,7 @@ class Traffic:
         return None if packed is None else PackedItems(packed, {}, seconds=self._now() - began)
 
     def _packed(self, chunk: Chunk, packed: PackedItems) -> None:
-        """The job's own thread has pickled a chunk's items; they may no longer be wanted."""
+        """Take a chunk's items that the job's own thread has pickled; they may no longer be wanted."""
         job = chunk.job
         self._forget_unwanted()
         if chunk not in job.packing:
@@ -205,7 +205,7 @@ class Traffic:
             self._handle(ChunkPacked(job))
 
     def job_ended(self, job: JobBook) -> None:
-        """Nothing more of this job is to be sent."""
+        """Stop packing for this job, of which nothing more is to be sent."""
         self._packers.end(job.number)
         if self._ready:
             self._forget_unwanted()
@@ -215,7 +215,7 @@ class Traffic:
             self._give_back(self._ready.pop(chunk))
 
     def _give_back(self, packed: PackedItems) -> None:
-        """These items are not sent."""
+        """Free the segments of items that are not sent."""
         if self._store is not None:
             self._store.take_back(packed.serials)
 
@@ -278,7 +278,7 @@ class Traffic:
         return None if early is None else self._decode(lane, early)
 
     def _early_later(self, lane: Lane, fetch: Callable[[], bytes | None]) -> None:
-        """On the lane's own thread: the same where users' code may run."""
+        """Post an early report whose unpickling may run users' code. On the lane's own thread."""
         try:
             early = fetch()
         except Exception as error:
@@ -288,7 +288,7 @@ class Traffic:
             self._post(report)
 
     def _take_in(self, lane: Lane, take: Callable[[Lane, bytes], None], answer: bytes | BaseException) -> None:
-        """On the lane's own thread: what ``take`` raises would be lost there, and is a mistake of ours."""
+        """Take in an answer on the lane's own thread, where what ``take`` raises would be lost: a mistake of ours."""
         if not isinstance(answer, bytes):  # it died, which `LaneDied` tells
             lane.kill()  # where it still lives, it is not what it should be
             return
@@ -333,7 +333,7 @@ class Traffic:
         return None if unpickling is None else unpickling.since
 
     def give_up_answer(self, lane: Lane) -> ChunkReported | None:
-        """The answer at hand takes too long to unpickle: what there is of it, where it has not just come to its end."""
+        """Return what there is of the answer that takes too long to unpickle; None if it has just come to its end."""
         unpickling = self._unpicklings.pop((lane.number, lane.generation), None)
         if unpickling is None:
             return None
@@ -389,7 +389,7 @@ class Traffic:
         return account
 
     def lend_items(self, lane: Lane, account: _Account, packed: PackedItems) -> None:
-        """These items are about to be sent to this lane."""
+        """Note what this lane's worker gets with items that are about to be sent to it."""
         if packed.shared:
             self._bring(lane, account, packed.shared)
         if segments := packed.segments:
@@ -418,7 +418,7 @@ class Traffic:
                 cast("BringingLane", lane).bring(one)
 
     def _lend(self, account: _Account, segments: Sequence[CommonSegment]) -> None:
-        """The worker is about to map what is big of a handler."""
+        """Note that the worker is about to map what is big of a handler."""
         if not segments:
             return
         spare.enter(self)
@@ -455,7 +455,7 @@ class Traffic:
             account.give_up()
 
     def close(self) -> None:
-        """The workers are gone: keep nothing for reuse, even if the queue is still referenced."""
+        """Keep nothing for reuse, now that the workers are gone, even if the queue is still referenced."""
         if self._store is not None:
             self._store = SegmentStore()
         for account in self._accounts.values():
