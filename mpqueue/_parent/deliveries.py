@@ -39,7 +39,7 @@ class Outlet(Protocol):
         ...
 
     def take_back(self) -> None:
-        """Leave the sink as it was before `open`, for a job that could not be started. On the thread that opened it."""
+        """Leave the sink as it was before `open`: the job could not be started. On the thread that wanted to."""
         ...
 
     def put(self, indices: Sequence[int], size: int) -> None:

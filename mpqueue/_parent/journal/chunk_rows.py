@@ -154,7 +154,7 @@ class RowDraft:
                 self._payloads[at] = table.payloads[index]
 
     def withhold(self, indices: Collection[int], why: str) -> None:
-        """These items are written as not run. To be called before anything is pickled."""
+        """Write these items as not run. To be called before anything is pickled."""
         done = iter(self._done)
         kept = []
         for at, index in enumerate(self._indices):
@@ -202,7 +202,7 @@ class RowDraft:
         return self._row(self._pickled.copy(), why) if self._over.acquire(blocking=False) else None
 
     def _row(self, pickled: _Pickled, why: str) -> Row:
-        """``why`` something is not pickled that might have been."""
+        """Return the row of what is pickled; ``why``: the reason why some that might have been is not."""
         status, files, left_out = bytearray(self._status), [*pickled.files], [*self._withheld.items()]
         results: list[Kept] = []
         if pickled.together is None:
@@ -259,7 +259,7 @@ class RowDraft:
 
 
 def kept_together(results: list[Any]) -> Kept | None:
-    """The results in one, where they are plain and small. Where a class can't be imported, it costs no other result."""
+    """Return plain and small results in one pickle, else None. A class that can't be imported costs no other result."""
     whole = _part(results)
     return None if whole is None or len(whole.kept[0]) >= BIG else Kept(*whole.kept)
 
@@ -311,7 +311,7 @@ class _Pickled:
         return copy
 
     def keep_results(self, results: list[Any]) -> None:
-        """Together, where they are plain and small; else each by itself, so that each can be read by itself."""
+        """Pickle results together if they are plain and small; else each by itself, to be read by itself."""
         if self.together is None:
             self.together = _together(results)
         if self.together is not None:
@@ -323,7 +323,7 @@ class _Pickled:
                 self.each[nth] = text_of(error)
 
     def keep_error(self, error: BaseException) -> None:
-        """An error, once."""
+        """Pickle an error, once."""
         if id(error) not in self.errors:
             self.step += 1
             files: list[BigFile] = []
@@ -332,7 +332,7 @@ class _Pickled:
             self.errors[id(error)] = kept
 
     def keep_payload(self, at: int, payload: Any) -> None:
-        """An item."""
+        """Pickle an item."""
         with contextlib.suppress(Exception):  # that it can't be pickled may be why it failed
             self.payloads[at] = self._keep(payload)
 
@@ -368,13 +368,13 @@ def written_numbers(column: array[Any] | memoryview) -> bytes:
 
 
 def fresh_row(slots: Sequence[int]) -> Row:
-    """These items are to run as if they never had: what earlier rows say of them does not count."""
+    """Return a row by which these items run as if they never had: what earlier rows say of them does not count."""
     zeros = {name: bytes(4) for name in NUMBERS}
     return row_of({"fresh": True, "status": bytes((PENDING,)) * len(slots), "results": [], **zeros}, slots)
 
 
 def row_of(content: dict[str, Any], slots: Sequence[int]) -> Row:
-    """A row that says this of these slots."""
+    """Return a row with this content for these slots."""
     return Row(prepare(content), (), (), prepare(written_slots(slots)))
 
 
@@ -457,7 +457,7 @@ class RowReader:
             self.write(row.number, content, slots)
 
     def _lose(self, slots: Sequence[int] | None) -> None:
-        """Nothing is known of these items; with None of no item, but for what later rows tell."""
+        """Forget all of these items; with None of all items, but for what later rows tell."""
         if slots is None:
             done = (index for index in range(len(self._table)) if self._table.status[index] != PENDING)
             lost = [*done, *self._table.history]
@@ -620,7 +620,7 @@ def whole_content(content: dict[str, Any], read_file: ReadFile, path: str) -> di
 
 
 def parts_of(content: dict[str, Any], done: int) -> Iterator[ResultPart]:
-    """The results of a row, of which so many places are completed."""
+    """Yield the results of a row, of which so many places are completed, in parts."""
     results = content["results"]
     if "parts" in content:
         yield from (ResultPart(*part) for part in content["parts"])
@@ -642,7 +642,7 @@ def _places_of_discarded(content: dict[str, Any], done: int) -> Iterator[int]:
 
 
 def numbers_of(code: str, data: bytes) -> Any:
-    """A column of numbers again."""
+    """Return the column of numbers that was written as ``data``."""
     numbers = array(code)
     numbers.frombytes(data)
     return numbers
@@ -655,7 +655,7 @@ def full_column(code: str, data: bytes, count: int) -> Any:
 
 
 def origins_of(content: dict[str, Any], number: int) -> array[int]:
-    """By its places, the numbers of the rows that had them first, of a row that has that number now."""
+    """Return, by its places, the numbers of the rows that had them first, for the row that has that number now."""
     origins = content.get("origins", array("Q", (number,)).tobytes())
     column: array[int] = full_column("Q", origins, len(content["status"]))
     return column

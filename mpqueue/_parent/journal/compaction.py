@@ -61,7 +61,7 @@ _BY_PLACE = ("history", "failures", "payloads", "output")
 
 
 class Compacted(NamedTuple):
-    """The outcome: how many rows fewer, gone items that were forgotten, files that may go."""
+    """The outcome of a compaction: how many rows fewer, gone items that were forgotten, files that may go."""
 
     rows: int = 0
     items: int = 0
@@ -88,7 +88,7 @@ def prune(run: Run, job: int, line: Sequence[Any], path: str, *, gone: bool) -> 
 
 
 def compact(run: Run, job: int, slots: int, present: bytearray | None, path: str) -> Compacted:
-    """Write its rows anew. Nothing is kept of slots that are not present."""
+    """Write a job's rows anew. Nothing is kept of slots that are not present."""
     rows = JobRows(run, job, path)
     look = _Spoken(rows, slots, present)
     files: set[str] = set()
@@ -295,7 +295,7 @@ class _Batch:
         return small and fits and self._slots.isdisjoint(draft.slots)
 
     def add(self, draft: _Draft, number: int, size: int, *, whole: bool) -> None:
-        """The row goes with the others; ``whole``: as it was."""
+        """Add a row to the batch; ``whole``: as it was."""
         self._numbers.append(number)
         self._size += size
         self._is_whole = self._is_whole and whole
@@ -303,7 +303,7 @@ class _Batch:
         self._draft.add(draft)
 
     def write(self, rows: JobRows) -> int:
-        """Write them; returns how many rows that makes. One row that is as it was stays."""
+        """Write the rows; returns how many that makes. One row that is as it was stays."""
         if len(self._numbers) == 1 and self._is_whole:
             return 1
         return int(rows.write(self._numbers, self._draft)) if self._numbers else 0
@@ -378,7 +378,7 @@ def _named(kept: Sequence[Any], errors: Sequence[Any]) -> set[str]:
 
 
 def _present_slots(run: Run, job: int, count: int, places: Any, path: str) -> bytearray:
-    """By slot, 1 for those that have an item today. ``places`` are those of a list; None: it is an open job."""
+    """Return, by slot, 1 for those that have an item today. ``places`` are those of a list; None: it is an open job."""
     present = bytearray(count)
     if places is not None:
         for slot in numbers_of("I", unseal(places, Place("jobs.places", job), f"{path}: the order of a job's items")):
@@ -391,7 +391,7 @@ def _present_slots(run: Run, job: int, count: int, places: Any, path: str) -> by
 
 
 def _prune_stream(run: Run, job: int, count: int, path: str, *, gone: bool) -> tuple[bytearray, int]:
-    """By slot, 1 for those that count; and how many items were forgotten."""
+    """Return, by slot, 1 for those that count; and how many items were forgotten."""
     present, counted, now = bytearray(b"\1") * count, bytearray(count), dict[int, int]()
     for lot in each_lot(run, job, path, items=False):
         for slot in lot.supersedes(now):

@@ -84,7 +84,7 @@ class Arrival(NamedTuple):
 
 
 class RecordedGrowth:
-    """Beside the job's table: see `GrowthHook`. ``next_slot`` is the slot of the item that comes next.
+    """The growth of a recorded job (a `GrowthHook`). ``next_slot`` is the slot of the item that comes next.
 
     ``expected`` counts the recorded items that the user, who had added them, has not added again so far.
     """
@@ -267,14 +267,14 @@ class LotDraft:
         return len(self._each)
 
     def keep_plain(self) -> bool:
-        """Pickle them if that runs no user's code, and they are small; False if it does not."""
+        """Pickle the items if that runs no user's code, and they are small; False if it does not."""
         if self._lot.given is None and self._together is None:
             kept = kept_together(self._payloads)
             self._together = None if kept is None else (kept.by_reference,)
         return self._lot.given is not None or self._together is not None
 
     def keep(self) -> None:
-        """Pickle them, whatever code that runs."""
+        """Pickle the items, whatever code that runs."""
         if self.keep_plain():
             return
         each, beside = self._each, self.files  # who cuts this short has lists of its own
@@ -353,7 +353,10 @@ def lot_of(
 
 
 class StreamRecord:
-    """The consumer's thread adds items; all else is on the coordinator's. ``next_slot``: of the next new item."""
+    """The record of a stream's items as they come. ``next_slot``: of the next new item.
+
+    The consumer's thread adds items; all else is on the coordinator's.
+    """
 
     def __init__(self, next_slot: int) -> None:
         self.consumer_waits = False  #: for the next outcome; set by its thread
@@ -363,13 +366,13 @@ class StreamRecord:
         self._unkept: set[int] = set()  #: indices of items that are not in their lot
 
     def put(self, came: ComingLot) -> None:
-        """New items have come, and are about to run."""
+        """Add new items, which have come and are about to run."""
         self.next_slot = came.lot.first + came.lot.size
         self._unkept.update(came.unkept)
         self._unwritten.append(came)
 
     def runs_again(self, index: int, status: int) -> None:
-        """The item at that index had ended so, by the journal."""
+        """Note how an item that runs again had ended, by the journal."""
         if status != PENDING:
             self._before[index] = status
 
@@ -421,7 +424,7 @@ Value = tuple["Path", int, bytes]
 
 
 class PassedOn(NamedTuple):
-    """The value at this path, in the stage at this place, has brought these."""
+    """The values that the value at this path, in the stage at this place, has brought."""
 
     path: Path
     place: int
@@ -469,7 +472,7 @@ class PassRecord:
         ]
 
     def ended(self, job: int, roots: Iterable[int]) -> list[Statement]:
-        """These inputs have ended: what removes the rows that are of no use any more."""
+        """Return the statements that remove the rows that are of no use any more, now that these inputs have ended."""
         gone: list[Statement] = []
         for root in roots:
             for row in self._rows_of.pop(root, ()):

@@ -94,7 +94,7 @@ def check_one_name(path: str) -> None:
 
 
 def _copying(names: Iterable[str]) -> str:
-    """The command that makes them files of their own."""
+    """Return the command that makes these names files of their own."""
     pairs = [(shlex.quote(name), shlex.quote(f"{name}.own")) for name in names]
     return " && ".join(f"cp -p {name} {own} && mv {own} {name}" for name, own in pairs)
 
@@ -160,7 +160,7 @@ def check_local(path: str) -> None:
 
 
 def is_shared(found: FileSystem) -> bool:
-    """True for one that other machines may write as well."""
+    """True for a file system that other machines may write as well."""
     if found.kind in SHARED:
         # The root of a sandbox (gVisor) is served through 9p as well, to this one alone.
         return (found.kind, found.root) != ("9p", "/")
@@ -188,12 +188,12 @@ class Mark(NamedTuple):
     commits: int = 0
 
     def to_bytes(self) -> bytes:
-        """Always of the same size, so that writing it needs no room."""
+        """Return the mark as bytes, always of the same size, so that writing it needs no room."""
         return f"{self.pid} {self.number} {self.at!r} {self.commits}".ljust(SIZE - 1).encode() + b"\n"
 
 
 def _parse(content: bytes) -> Mark | None:
-    """None for what says nothing."""
+    """Return the mark that was written; None if the content is none."""
     try:
         pid, number, at, commits = content.split()
         return Mark(int(pid), int(number), float(at), int(commits))
@@ -202,7 +202,7 @@ def _parse(content: bytes) -> Mark | None:
 
 
 class JournalLock:
-    """Held from its making until `release`. Raises `JournalError` where another queue holds it."""
+    """A journal's lock, held from its making until `release`. Raises `JournalError` where another queue holds it."""
 
     def __init__(self, journal: str) -> None:
         self._path = f"{journal}.lock"
@@ -329,7 +329,7 @@ class MovedError(OSError):
 
 
 class HeldFiles:
-    """From its making, which is when the journal has a log, until `close`."""
+    """The files of an open journal, held from its making, which is when the journal has a log, until `close`."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -368,7 +368,7 @@ class HeldFiles:
             return False
 
     def let_go(self) -> None:
-        """From now on SQLite may end the log, if no other program reads it."""
+        """Let SQLite end the log from now on, if no other program reads it."""
         for suffix, file in self._files.items():
             held = LOCKED[suffix]
             if held is not None:

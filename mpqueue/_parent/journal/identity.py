@@ -57,7 +57,7 @@ def digests(values: Sequence[Any]) -> bytes:
 
 
 def _forms(values: Sequence[Any]) -> Iterable[bytes]:
-    """The canonical forms. Where all are strings, or whole numbers, without a call for each."""
+    """Return the canonical forms; without a call for each if all are strings, or all whole numbers."""
     kinds = set(map(type, values))
     if kinds == {str}:
         with suppress(UnicodeEncodeError):
@@ -530,7 +530,7 @@ Key = Callable[[Any], bytes | str]
 
 
 def unknowable(what: str, *, has_ids: bool) -> TypeError:
-    """Something of which a text says ``what`` has no identity."""
+    """Return the error for something that has no identity, of which a text says ``what``."""
     how = "use ids that have one" if has_ids else 'give each item an "id" or an .id, or leave out journal='
     return TypeError(f"{what}, by which the journal would know it again; {how}")
 

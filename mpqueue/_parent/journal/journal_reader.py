@@ -97,7 +97,7 @@ class _Look:
         return self.execute("SELECT 1 FROM files WHERE name = ?", (file,)).fetchone() is not None
 
     def lines(self, which: str, *arguments: Any) -> list[RecordedJob]:
-        """These lines of jobs. Raises `JournalError` for one that is damaged."""
+        """Return these lines of jobs. Raises `JournalError` for one that is damaged."""
         found = []
         for *said, seal, order, code in self.execute(f"{_LINES} {which}", arguments):
             if not is_whole(said, seal):
@@ -118,7 +118,7 @@ class _Look:
             yield WrittenRow(job, *row)
 
     def row(self, job: int, number: int) -> WrittenRow | None:
-        """One of these rows, where it is there."""
+        """Return a job's row of that number; None if it is not there."""
         query = "SELECT number, body, slots FROM chunks WHERE number = ? AND job = ?"
         row = self.execute(query, (number, job)).fetchone()
         return None if row is None else WrittenRow(job, *row)
@@ -142,7 +142,7 @@ T = TypeVar("T")
 
 
 def _in_one_look(question: Callable[Concatenate[Reader, P], T]) -> Callable[Concatenate[Reader, P], T]:
-    """The question, asked by `Reader.at_once`."""
+    """Have a method asked by `Reader.at_once`."""
 
     @functools.wraps(question)
     def ask(reader: Reader, /, *arguments: P.args, **named: P.kwargs) -> T:
@@ -173,7 +173,7 @@ class Reader:
         return is_held(self.path)
 
     def at_once(self, question: Callable[[], T]) -> T:
-        """Have this asked in one look: all that it asks of this reader, on this thread, is of one moment.
+        """Ask a question in one look: all that it asks of this reader, on this thread, is of one moment.
 
         It is asked again where the journal has changed in such a way that a look can't be whole: so it changes nothing
         but what it makes itself. Writers do not wait for it; their log grows meanwhile.
@@ -270,7 +270,7 @@ class Reader:
         return [(each.st_ino, each.st_size, each.st_mtime_ns) for each in found]
 
     def _state(self) -> tuple[int, int, int] | None:
-        """None while there is a log."""
+        """Return what changes with the file; None while there is a log."""
         if os.path.exists(f"{self.path}-wal"):
             return None
         try:
@@ -280,7 +280,7 @@ class Reader:
         return found.st_ino, found.st_size, found.st_mtime_ns
 
     def _warn(self, text: str, *arguments: object) -> None:
-        """Say this, unless it is so since the file is being written, and the look is to be taken again."""
+        """Log a warning, unless it is due to the file's being written: then the look is to be taken again."""
         if self._current.look is not None:
             self._current.look.check()
         log.warning(text, *arguments)
@@ -531,7 +531,7 @@ class Reader:
 
     @_in_one_look
     def ask(self, question: Callable[[_Look], T]) -> T:
-        """Have this asked in one look."""
+        """Ask a question in one look."""
         with self._look() as look:
             return question(look)
 
@@ -572,7 +572,7 @@ def _read(path: Path) -> bytes:
 
 
 def _job(fields: list[Any]) -> RecordedJob:
-    """Raises TypeError or ValueError for a line that mpqueue has not written."""
+    """Return the job of a line. Raises TypeError or ValueError for a line that mpqueue has not written."""
     if not all(map(isinstance, fields, _TYPES)):
         raise TypeError(f"the line of job {fields[1]!r}")
     IdRule(fields[3])

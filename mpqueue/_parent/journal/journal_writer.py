@@ -333,7 +333,7 @@ class Journal:
         _open.discard(self)
 
     def _refuse_rest(self) -> None:
-        """The thread has ended, or ends now: requests that still come are refused, on the thread that asks."""
+        """Refuse the requests that still come once the thread has ended, or as it ends. On the thread that asks."""
         while True:
             try:
                 left = self._posted.get_nowait()

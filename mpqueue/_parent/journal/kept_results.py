@@ -58,7 +58,7 @@ class Asked(Protocol):
     path: str
 
     def ask(self, question: Callable[[Rows], list[Any]]) -> list[Any]:
-        """Have this asked in one look; again where the file has changed meanwhile."""
+        """Ask a question in one look; again if the file has changed meanwhile."""
         ...
 
     def read_file(self, name: str) -> bytes:
@@ -96,7 +96,7 @@ class KeptResults:
             return self._journal.ask(lambda rows: self._take(rows, row, [slot]))[0]
 
     def keep(self, row: int, indices: Sequence[int], results: list[Any], size: int) -> None:
-        """These results, of so many bytes, were read while the job was created, and its sink will want them."""
+        """Keep results, of so many bytes, that were read while the job was created and that its sink will want."""
         self._checked_bytes += size + OBJECT * len(results)
         if self._checked_bytes <= MOST_CHECKED:
             self._checked.update(zip(indices, ((row, result) for result in results), strict=True))
@@ -138,7 +138,7 @@ class KeptResults:
         return self._journal.ask(lambda rows: [make_one(rows, place) for place in range(len(results))])
 
     def _own_lock(self) -> threading.Lock:
-        """In a fork, a new one: the thread that held it at the fork is not there."""
+        """Return the lock; in a fork a new one, since the thread that held it at the fork is not there."""
         if self._owner != os.getpid():
             self._lock, self._owner = threading.Lock(), os.getpid()
         return self._lock
@@ -263,7 +263,7 @@ class Outcomes:
         self._code.frombytes(bytes(self._code.itemsize * more))
 
     def _note(self, number: int, content: dict[str, Any], slots: Sequence[int]) -> None:
-        """The row of that number says this of these slots."""
+        """Note what the row of that number says of these slots."""
         if self.lost:
             self.lost.difference_update(slots)
         codes = full_column("I", content.get("code", bytes(4)), len(slots))
@@ -283,13 +283,13 @@ class Outcomes:
         return {"completed": completed, "failed": failed, "total": completed + failed}
 
     def void(self, slots: Iterable[int]) -> None:
-        """These items do not count as ended."""
+        """Count these items as not ended."""
         for slot in slots:
             self.status[slot], self.row[slot] = PENDING, NO_ROW
 
 
 def _unreadable(results: list[Any]) -> Unreadable | None:
-    """The first that is."""
+    """Return the first unreadable result; None if there is none."""
     if Unreadable not in set(map(type, results)):
         return None
     return next(result for result in results if type(result) is Unreadable)

@@ -49,24 +49,24 @@ class Place(NamedTuple):
 
 
 class Unsealed(NamedTuple):
-    """A content that is pickled and whose checksum is known, but for its place."""
+    """Pickled content whose checksum is known, but for its place."""
 
     data: bytes
     check: int
 
     def seal(self, place: Place | bytes) -> bytes:
-        """The body. Costs one copy."""
+        """Return the body. Costs one copy."""
         return bind(self.check, place).to_bytes(CHECK, "little") + self.data
 
 
 def prepare(content: Any) -> Unsealed:
-    """Anything plain, ready to be sealed once its place is known."""
+    """Pickle anything plain, ready to be sealed once its place is known."""
     data = pickle.dumps(content, pickle.HIGHEST_PROTOCOL)
     return Unsealed(data, zlib.crc32(data))
 
 
 def seal(content: Any, place: Place) -> bytes:
-    """Anything plain, with a checksum."""
+    """Pickle anything plain, with a checksum."""
     return prepare(content).seal(place)
 
 
@@ -104,12 +104,12 @@ def has_code(data: bytes) -> bool:
 
 
 def stamped(data: bytes) -> bytes:
-    """The pickle, which says which Python it needs if it has code."""
+    """Return the pickle, which says which Python it needs if it has code."""
     return b"%b%b\n%b" % (_STAMP, VERSION.encode(), data) if has_code(data) else data
 
 
 def unstamped(data: bytes) -> bytes:
-    """The pickle again. Raises `ForeignCodeError`."""
+    """Return the pickle without its stamp. Raises `ForeignCodeError`."""
     if not data.startswith(_STAMP):
         return data
     version, _, data = data[len(_STAMP) :].partition(b"\n")

@@ -63,7 +63,7 @@ _MISSING = Damaged()
 
 
 def keep_items(items: list[Any]) -> KeptItems:
-    """In one pickle, where they are small; else each by itself, but for those that are big, or can't be pickled.
+    """Pickle items: together if they are small; else each by itself, but for those that are big or can't be pickled.
 
     Costs what pickling them costs. Never raises: an item that can't be pickled fails when its turn comes.
     """
@@ -158,7 +158,7 @@ class Lot(NamedTuple):
         return range(self.first, self.first + self.size)
 
     def what(self) -> tuple[bytes, bytes]:
-        """Identities and states."""
+        """Return the identities and the states."""
         assert self.identities is not None
         return self.identities, self.identities if self.states is None else self.states
 
@@ -187,7 +187,7 @@ class Lot(NamedTuple):
         return found if isinstance(found, list) else [Unreadable(found.reason) for _ in range(self.size)]
 
     def all_makers(self) -> Sequence[int]:
-        """The maker of each."""
+        """Return the maker of each item."""
         makers: array[int] = numbers_of("q", self.makers)
         return makers * self.size if len(makers) < self.size else makers
 

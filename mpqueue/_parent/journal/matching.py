@@ -52,7 +52,7 @@ class Match:
         return not (self.new or len(self.changed) > len(self.unknown) or self.gone or self.back)
 
     def note_absent(self, present: bytearray) -> None:
-        """``present`` has a 1 for each slot whose item was there last time: the others were gone already."""
+        """Correct ``gone`` and ``back`` by ``present``: 1 for each slot whose item was there last time."""
         self.gone = array("I", (slot for slot in self.gone if present[slot]))
         known = len(present)
         self.back = array("Q", (index for index, slot in enumerate(self.slots) if slot < known and not present[slot]))
@@ -73,7 +73,7 @@ class Match:
 
 
 def match(today: Iterable[What], recorded: Iterable[What], order: Sequence[int]) -> Match:
-    """``order``: the slots of what is recorded, as they come there; those that are gone already come last."""
+    """Match today's items with the recorded ones. ``order``: the slots of these, as they come; gone ones come last."""
     known, found = KnownItems(), Match()
     for identities, states in recorded:
         known.add(identities, None if identities == states else states)
@@ -113,7 +113,7 @@ def match(today: Iterable[What], recorded: Iterable[What], order: Sequence[int])
 
 
 def _compare(found: Match, first: int, now: bytes, then: bytes) -> None:
-    """In which states the items from that index on are, and were."""
+    """Note the items, from that index on, whose state has changed or is unknown."""
     if now == then and UNKNOWN not in now:
         return
     for index, at in enumerate(range(0, len(now), SIZE), first):
@@ -147,7 +147,7 @@ class KnownItems:
         self._next: array[int] = array("I")  #: by place: the next one that has them
 
     def add(self, identities: bytes, states: bytes | None) -> None:
-        """More of them, which follow; ``states`` None: the identities."""
+        """Add more items, which follow; ``states`` None: the identities."""
         if states is not None and self._states is None:
             self._states = self._identities[:]
         self._identities += identities
@@ -156,7 +156,7 @@ class KnownItems:
         self.left += b"\1" * (len(identities) // SIZE)
 
     def states_at(self, place: int, count: int = 1) -> bytes:
-        """The states of so many, from that place on."""
+        """Return the states of so many items, from that place on."""
         states = self._identities if self._states is None else self._states
         return bytes(states[place * SIZE : (place + count) * SIZE])
 
@@ -246,7 +246,7 @@ class KnownItems:
 
 
 def _hash(identity: bytes | bytearray) -> int:
-    """An identity is a digest: any part of it is as good as a hash."""
+    """Return a part of an identity: it is a digest, so any part is as good as a hash."""
     return int.from_bytes(identity[:4], "little")
 
 
@@ -268,7 +268,7 @@ class Known(NamedTuple):
 
 
 class KnownStream:
-    """Made of all lots of a stream, each of whose items is known by its first slot. Not for several threads."""
+    """The known items of a stream, made of all its lots; each is known by its first slot. Not for several threads."""
 
     def __init__(self, lots: Iterable[Lot], outcomes: Outcomes) -> None:
         self._items = items = KnownItems()

@@ -94,7 +94,7 @@ class _Stored:
     refused: bool = False
 
     def refuse(self) -> None:
-        """The row can't be written."""
+        """Note that the row can't be written."""
         self.refused = True
 
 
@@ -128,7 +128,7 @@ class Recording:
 
 
 class Recorder:
-    """Everything happens on the coordinator's thread, but for `add` and `remove`, which the makers of jobs call."""
+    """The recorder of jobs in a journal. On the coordinator's thread, but for `add` and `remove`, for jobs' makers."""
 
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
@@ -172,7 +172,7 @@ class Recorder:
         self.journal.on_trouble = lambda trouble: coordinator.do_later(partial(self._troubled, trouble))
 
     def _send_chunk(self, forward: Forward, command: SendChunk) -> None:
-        """Items go to a worker: they are marked, in case they end the program."""
+        """Mark items that go to a worker, in case they end the program."""
         chunk = command.chunk
         recording = self._recordings.get(chunk.job.number)
         if recording is not None:
@@ -234,7 +234,7 @@ class Recorder:
             forward(announcement)
 
     def _unmark(self, recording: Recording, ended: Sequence[int]) -> None:
-        """These items end no program any more."""
+        """Remove the marks of items that have ended: they end no program any more."""
         for index in ended:
             if (place := recording.alone.pop(index, None)) is not None:
                 self.journal.running.clear(place)
@@ -250,9 +250,9 @@ class Recorder:
             self._post(head, Entry(statements))
 
     def items_added(self, job: JobBook, written: Reply[None] | None) -> None:
-        """The user of an open job has added items: they are written with the next group commit.
+        """Write the items that the user of an open job has added, with the next group commit.
 
-        With ``written`` they are as soon as the disk can; it resolves then, with a `JournalError` where that fails.
+        With ``written`` they are as soon as the disk can; it resolves then, with a `JournalError` if that fails.
         """
         recording, growth = self._recordings[job.number], job.table.growth
         assert isinstance(growth, RecordedGrowth)
@@ -284,7 +284,7 @@ class Recorder:
         self._post(job, entry)
 
     def _resolve(self, written: Reply[None], error: JournalError | None) -> None:
-        """Any thread."""
+        """Resolve a reply that waits for the disk. Any thread."""
         self._awaited.discard(written)
         if error is None:
             written.set_result(None)
@@ -328,7 +328,7 @@ class Recorder:
         return self._unpickled + self.journal.waiting
 
     def _check_backlog(self, job: JobBook) -> None:
-        """A job of which too much waits is held back until the disk has caught up."""
+        """Hold back a job of which too much waits, until the disk has caught up."""
         if self._backlog > MOST_WAITING and job.number not in self._held_back:
             self._held_back[job.number] = job
             self._hold_back(job, held=True)
@@ -350,7 +350,7 @@ class Recorder:
         self._catch_up()
 
     def _let_go(self, stored: _Stored) -> None:
-        """These results are in the journal: of those that are, the newest stay in memory."""
+        """Let go results that are in the journal; the newest of them stay in memory."""
         assert self._coordinator is not None
         self._recent.append(stored)
         self._recent_size += stored.size
@@ -365,7 +365,7 @@ class Recorder:
                         self._coordinator.scheduler.books.let_go(results)
 
     def recall(self, table: ItemTable, number: int) -> None:
-        """The journal will forget this job: its results are in memory then, unless they are many. Any thread."""
+        """Have a job's results in memory, unless they are many: the journal will forget the job. Any thread."""
         if table.source is not None and self.journal.reader.size_of(number) <= MOST_RECENT:
             with self._letting_go, contextlib.suppress(JournalError):
                 table.recall()
@@ -392,7 +392,7 @@ class Recorder:
         return Entry([*statements, *note.statements], named, done, note.urgent or bool(files), refused)
 
     def _on_disk(self, recording: Recording, held: _Held, stored: _Stored | None) -> None:
-        """On the journal's thread."""
+        """Have the coordinator go on with what is on disk. On the journal's thread."""
         assert self._coordinator is not None
         job = None if held.announcement is None else held.announcement.job
         self._coordinator.do_later(partial(self._written, recording, held, stored), job)
@@ -447,7 +447,7 @@ class Recorder:
         return _Note(draft, [(COUNTS, counts)], waits=True, urgent=_longest(job.table, indices) > GROUP)
 
     def _kept(self, job: JobBook, recording: Recording, note: _Note, held: _Held, size: int, row: Row) -> None:
-        """The job's own thread has made the row, of results of so many bytes."""
+        """Write a row that the job's own thread has made, of results of so many bytes."""
         self._unpickled -= size
         if recording.removed:
             self._release(recording, held)
@@ -461,7 +461,7 @@ class Recorder:
             self.keepers.end(job.number)
 
     def hurry(self, jobs: Sequence[JobBook] | None = None) -> None:
-        """These jobs (None: all) are killed: what takes long to be pickled will not be in the journal."""
+        """Keep out of the journal what takes long to be pickled of these jobs (None: of all), which are killed."""
         if jobs is None:
             self._in_hurry = True
             for number in self.keepers.lines:
@@ -487,7 +487,7 @@ class Recorder:
         return self._closing and self.trouble is not None
 
     def _troubled(self, trouble: JournalError | None) -> None:
-        """The journal can't be written, or (None) can again."""
+        """Pause the recorded jobs while the journal can't be written; None: let them go on, since it can again."""
         coordinator, self.trouble = self._coordinator, trouble
         assert coordinator is not None
         if trouble is not None:
@@ -508,7 +508,7 @@ class Recorder:
         self._give_up_where_closing()
 
     def close(self) -> None:
-        """The queue closes: from now on no caller waits for a journal that can't be written."""
+        """Let no caller wait any more for a journal that can't be written: the queue closes."""
         self._closing = True
         self._give_up_where_closing()
 

@@ -135,7 +135,7 @@ _TRIGGERS = (
 
 
 def seal_lines(connection: Any) -> None:
-    """From now on each line that is written through this connection is sealed. Costs 20 us for a change of a line."""
+    """Seal each line that is written through this connection from now on. Costs 20 us for a change of a line."""
     connection.create_function("mpqueue_seal", COUNT, lambda *said: seal_of(said), deterministic=True)
     for statement in _TRIGGERS:
         connection.execute(statement)
@@ -199,7 +199,7 @@ def keep_copy(source: sqlite3.Connection, target: str) -> None:
 
 
 def _copy(source: sqlite3.Connection, copy: sqlite3.Connection, change: Callable[[], object] = lambda: None) -> None:
-    """On disk when this returns, with what ``change`` does to the copy."""
+    """Copy a database with what ``change`` does to the copy; it is on disk afterwards."""
     source.backup(copy)
     copy.execute("PRAGMA journal_mode=DELETE")
     copy.execute("PRAGMA synchronous=FULL")
@@ -260,7 +260,7 @@ def _make_tables(run: Run, tables: set[str], *, is_first: bool) -> set[str]:
 
 
 def _damaged_lines(run: Run) -> set[int]:
-    """The numbers of jobs; up to version 2, lines had no checksum."""
+    """Return the numbers of the jobs whose lines are damaged; up to version 2, lines had no checksum."""
     if "seal" not in {column[1] for column in run("PRAGMA table_info(old_jobs)")}:
         return set()
     lines = run(f"SELECT {_SAID}, seal FROM old_jobs NOT INDEXED").fetchall()  # noqa: S608
@@ -501,7 +501,7 @@ def _identity(item_id: Any) -> bytes:
 
 
 def _some(kept: KeptItems, which: Sequence[int]) -> KeptItems:
-    """Some of the items that are kept, by their places."""
+    """Return some of the items that are kept, by their places."""
     values = kept if isinstance(kept, list) else restore(Kept(*kept))
     if not isinstance(values, list):
         return [None] * len(which)

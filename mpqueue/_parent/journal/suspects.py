@@ -43,7 +43,10 @@ class RunningMark(NamedTuple):
 
 
 class RunningMarks:
-    """Written by the coordinator's thread. Never raises: what can't be marked is not suspected."""
+    """The marks of what is with workers. Written by the coordinator's thread.
+
+    Never raises: what can't be marked is not suspected.
+    """
 
     def __init__(self, journal: str) -> None:
         self._path = f"{journal}.running"
@@ -55,7 +58,7 @@ class RunningMarks:
             os.unlink(self._path)
 
     def mark(self, place: int, job: int, slots: Sequence[int], *, alone: bool) -> None:
-        """These items are sent, in this place of the file. Costs a system call."""
+        """Mark items that are sent, in this place of the file. Costs a system call."""
         self.mark_beside()
         if isinstance(slots, range):
             content = b'"job":%d,"from":%d,"to":%d}' % (job, slots.start, slots.stop)
@@ -66,7 +69,7 @@ class RunningMarks:
         self._write(place, b"%b%b" % (b'{"alone":1,' if alone else b"{", content))
 
     def mark_beside(self) -> None:
-        """Something is sent, whether it is marked or not: nothing is alone any more."""
+        """Note that something else is sent, marked or not: no item is alone any more."""
         if self._alone is not None:
             place, content = self._alone
             self._alone = None
@@ -87,7 +90,7 @@ class RunningMarks:
             write_at(self._fd, b"%08x%b\n" % (zlib.crc32(content), content), place * RECORD)
 
     def close(self) -> None:
-        """Nothing runs any more."""
+        """Remove the file: nothing runs any more."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
@@ -122,7 +125,7 @@ LEAST_ENDS = 3
 
 
 def suspect(counts: dict[int, int], mark: RunningMark) -> None:
-    """A program ended while these items of a job were with a worker."""
+    """Count the suspicion of items that were with a worker when a program ended."""
     for slot in mark.slots:
         before = counts.get(slot, 0)
         counts[slot] = max(before, BESIDE) + 1 if mark.alone else max(before, min(before + 1, BESIDE))
