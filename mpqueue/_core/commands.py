@@ -52,7 +52,7 @@ class KillLane(NamedTuple):
 
 
 class TellDemand(NamedTuple):
-    """So many more lanes could have items that wait, which take so many seconds (0: as far as that is not known)."""
+    """Tell how many more lanes could have items that wait, and the seconds that these take (0: not known)."""
 
     lanes: int = 0
     seconds: float = 0.0

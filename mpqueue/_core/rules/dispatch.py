@@ -78,7 +78,7 @@ def _feed_idle(books: Books) -> None:
 
 
 def _until_nothing_stands_back(books: Books, feed: Callable[[], None]) -> None:
-    """Feed once more where others had to stand back, on lanes that were asked before what was sent changed that."""
+    """Feed until the first in line stays the same: what was sent may let items go that had to stand back before."""
     while (before := needs.in_line(books)) is not None:
         feed()
         if needs.in_line(books) == before:

@@ -37,7 +37,7 @@ def fault_found(books: Books, fault: FaultFound) -> None:
 
 
 def break_down(books: Books, error: InternalError) -> list[JobBook]:
-    """Nothing works any more: the jobs count as ended, as they stand. Returns those that were active."""
+    """End all jobs, as they stand: nothing works any more. Returns those that were active."""
     jobs = list(books.jobs.values())
     books.jobs.clear()
     for job in jobs:

@@ -17,7 +17,7 @@ DEATH_SECONDS = 5.0
 
 
 def begin(books: Books, within: float) -> None:
-    """All jobs are about to be cancelled: what runs has so many seconds. Begun again, it is over sooner, not later."""
+    """Give what runs so many seconds: all jobs are about to be cancelled. Begun again, it is over sooner, not later."""
     books.draining = True
     books.timers.add(books.now + within, TimerKind.DRAINED)
 

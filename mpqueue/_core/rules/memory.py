@@ -29,7 +29,7 @@ from mpqueue._wire.memory.ledger import Phase
 
 
 def memory_read(books: Books, message: MemoryRead) -> None:
-    """The memory was looked at."""
+    """Act on a look at the memory."""
     books.headroom.look(message, books.now)
     for worker in message.workers:
         lane = books.live_lane(worker.lane, worker.generation)

@@ -45,7 +45,7 @@ def arrange(books: Books) -> None:
 
 
 def _forget_what_is_gone(job: JobBook) -> None:
-    """Kinds of which nothing waits for anything have not been passed any more."""
+    """Forget that kinds were passed of which nothing waits for anything any more."""
     assert job.by_kind is not None
     if gone := job.by_kind.passed_and_gone:
         packed = {chunk.kind for line in (job.packing, job.packed) for chunk in line}
@@ -135,7 +135,7 @@ def _allowed(books: Books, job: JobBook, lane: LaneBook | None) -> list[NeedsRan
 
 
 def _just(books: Books, wanted: Needs, left: Left) -> NeedsRange:
-    """These needs and no others."""
+    """Return the range of these needs and no others."""
     exact = {name: wanted.amount(name) for name in left.amounts}
     return NeedsRange(_up_to(books, wanted.cpus), exact, {**exact, CPUS: wanted.cpus})
 
@@ -166,7 +166,7 @@ def in_line(books: Books) -> object:
 
 
 def started(books: Books, job: JobBook) -> None:
-    """Items of the job's kind have just been sent."""
+    """Note that items of the job's kind have just been sent."""
     if job.by_kind is not None:
         job.by_kind.forget_passed(job.kind)
     if books.first_in_line is not None:

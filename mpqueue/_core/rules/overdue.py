@@ -73,7 +73,7 @@ def _look_later(books: Books) -> None:
 
 
 def look_again(books: Books) -> None:
-    """The clock was looked at, as time has to be; to be done again while any lane has a limit."""
+    """Have the clock looked at again, as long as any lane has a limit."""
     if books.look_due is not None and books.look_due <= books.now:
         books.look_due = None
         if any(_is_limited(books.lanes[number]) for number in members(books.at_work)):
@@ -89,7 +89,7 @@ def _is_limited(lane: LaneBook) -> bool:
 
 
 def check_due(books: Books, lane: LaneBook, due: float) -> None:
-    """A look at the lane has fallen due."""
+    """Look at the lane, as a look has fallen due."""
     if lane.check_due == due:
         lane.check_due = None
         if lane.chunks or lane.forgetting or lane.state is LaneState.STARTING:
@@ -97,7 +97,7 @@ def check_due(books: Books, lane: LaneBook, due: float) -> None:
 
 
 def judge(books: Books, lane: LaneBook, seen: LaneObserved) -> None:
-    """The lane was looked at: kill its worker where the time of what it runs is over, or where it does not answer."""
+    """Judge a lane by a look at it: kill its worker if the time of what it runs is over, or if it does not answer."""
     claim = seen.claim
     if books.engine.shares_memory and _is_overdue(books, lane, seen):
         return
@@ -201,7 +201,7 @@ def lane_broken(books: Books, lane: LaneBook, message: LaneBroken) -> None:
 
 
 def give_up(books: Books, lane: LaneBook, why: str) -> None:
-    """The lane's worker is of no more use, and perhaps by an item's doing: have it killed and replaced."""
+    """Have the lane's worker killed and replaced: it is of no more use, perhaps by an item's doing."""
     if lane.state is LaneState.READY:
         kill(books, lane, Verdict(Why.BROKEN, reason=why))
     elif lane.state is LaneState.STARTING:  # in the initializer

@@ -44,7 +44,7 @@ _ROUNDING = 1e-9
 
 
 class Books:
-    """The state. ``jobs`` are the active ones, by number; ``now`` is the monotonic time of the step at hand."""
+    """The state of the scheduler. ``jobs`` are the active ones, by number; ``now``: the monotonic time of this step."""
 
     def __init__(
         self,
@@ -148,12 +148,12 @@ class Books:
         return self.wanted - self.at_work.bit_count() - self.resources.more_cpus
 
     def live_lane(self, number: int, generation: int) -> LaneBook | None:
-        """The lane, None where that generation of it is history."""
+        """Return the lane; None if that generation of it is history."""
         lane = self.lanes[number]
         return lane if lane.generation == generation else None
 
     def add_lane(self) -> LaneBook:
-        """One more lane; its worker is still to be started."""
+        """Add a lane; its worker is still to be started."""
         lane = LaneBook(len(self.lanes))
         self.lanes.append(lane)
         return lane
@@ -163,13 +163,13 @@ class Books:
         return [self.lanes[number] for number in members(lanes)]
 
     def enter(self, lane: LaneBook, state: LaneState) -> None:
-        """The lane is in this state from now on."""
+        """Put the lane into this state."""
         lane.state = state
         self.ready = self.ready | lane.bit if state is LaneState.READY else self.ready & ~lane.bit
         self.sort_in(lane)
 
     def renew(self, lane: LaneBook, state: LaneState = LaneState.STARTING) -> None:
-        """The lane's next generation begins; what was on it is gone."""
+        """Begin the lane's next generation; what was on it is gone."""
         for chunk in list(lane.chunks):
             self.remove_chunk(lane, chunk)
         if lane.fate is not None:
@@ -179,7 +179,7 @@ class Books:
         self.enter(lane, state)
 
     def share_fate(self, lane: LaneBook, fate: Hashable) -> None:
-        """The lane's worker dies together with those of the same fate; None: alone."""
+        """Note that the lane's worker dies together with those of the same fate; None: alone."""
         lane.fate = fate
         if fate is not None:
             self.fates[fate] = self.fates.get(fate, 0) | lane.bit
@@ -202,7 +202,7 @@ class Books:
         self.free, self.spent = free, spent
 
     def add_chunk(self, lane: LaneBook, chunk: Chunk) -> None:
-        """The chunk goes onto the lane."""
+        """Put the chunk onto the lane."""
         job, bit = chunk.job, lane.bit
         if not lane.chunks:
             job.lanes_held += 1
@@ -230,7 +230,7 @@ class Books:
         self.sort_in(lane)
 
     def remove_chunk(self, lane: LaneBook, chunk: Chunk) -> None:
-        """The chunk has left the lane; whatever of it did not run has to be put back by the caller."""
+        """Take the chunk off the lane; whatever of it did not run has to be put back by the caller."""
         job = chunk.job
         lane.chunks.remove(chunk)
         job.chunks_out -= 1
@@ -257,7 +257,7 @@ class Books:
         self.sort_in(lane)
 
     def keep_company(self) -> None:
-        """Several jobs are active: from now on it counts what the lanes do for each of them."""
+        """Count from now on what the lanes do for each job, as several are active."""
         if self.lane_seconds is None:
             self.lane_seconds = LaneSeconds(self.at_work.bit_count(), self.now)
         for job in self.jobs.values():
@@ -271,7 +271,7 @@ class Books:
             job.timings.company.own.change(step, self.now)
 
     def note_reported(self, chunk: Chunk, done: int, *, final: bool) -> None:
-        """The chunk's positions below ``done`` have ended; ``final``: it has left its lane by now."""
+        """Note that the chunk's positions below ``done`` have ended; ``final``: it has left its lane by now."""
         if not final:
             chunk.job.items_out -= done - chunk.reported
         chunk.reported = done
@@ -311,7 +311,7 @@ class Books:
         return job.handler is not None and not job.handler.light
 
     def count_tries(self, lane: LaneBook, job: JobBook, items: int) -> None:
-        """The lane's worker was given so many items of the job; fewer than none: has handed them back."""
+        """Count the items of the job that the lane's worker was given; fewer than none: has handed back."""
         lane.tries += items / job.options.items_per_task
         if self.max_items_per_worker is not None:
             self.sort_in(lane)

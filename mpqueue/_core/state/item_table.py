@@ -185,7 +185,7 @@ def refuse_pickling() -> NoReturn:
 
 
 class ItemTable:
-    """The columns. ``payloads`` is the table's own list of the user's objects.
+    """A table of items, by columns. ``payloads`` is the table's own list of the user's objects.
 
     Of one that ``grows``, the first item decides where ids come from: until there is one, the ``rule`` means nothing.
     """
@@ -237,7 +237,7 @@ class ItemTable:
 
     @classmethod
     def of_stream(cls) -> ItemTable:
-        """One whose rows come and go. Ids are positions, counted from 0 over the whole stream."""
+        """Make a table whose rows come and go. Ids are positions, counted from 0 over the whole stream."""
         table = cls([], None, IdRule.POSITION)
         table._become_sparse(())
         table.is_stream = True
@@ -395,13 +395,13 @@ class ItemTable:
         self.keeps_results = True
 
     def let_go(self, indices: Sequence[int], row: int) -> list[Any]:
-        """These results are in that row of the source from now on; returns them, to be freed."""
+        """Replace results that are in that row of the source; returns them, to be freed."""
         if self.source is None or self.keeps_results or self.sink is DISCARD:
             return []
         return self._replace(indices, Elsewhere(row))
 
     def release(self, indices: Sequence[int]) -> list[Any]:
-        """The results of these items have been taken to where they are kept; returns them, to be freed."""
+        """Drop the results of these items, which have been taken to where they are kept; returns them, to be freed."""
         return self._replace(indices, None)
 
     def _replace(self, indices: Sequence[int], mark: Elsewhere | None) -> list[Any]:
@@ -476,7 +476,7 @@ class ItemTable:
         return indices
 
     def take_over(self, indices: Sequence[int], outcomes: Sequence[Any]) -> None:
-        """These rows have ended already, with these results or `Failure`s. On the consumer's thread, once added."""
+        """Give rows that have ended already these results or `Failure`s. On the consumer's thread, once added."""
         for index, outcome in zip(indices, outcomes, strict=True):
             if type(outcome) is Failure:
                 self.fail(index, outcome)
@@ -484,12 +484,12 @@ class ItemTable:
                 self.results[index] = outcome
 
     def admit(self, indices: range) -> None:
-        """The scheduler has got these rows: now they count, where they did not from the start."""
+        """Count these rows, which the scheduler has got, if they did not count from the start."""
         if self._rows is not None:
             self._rows.count = indices.stop
 
     def take(self, index: int) -> tuple[Any, Failure | None]:
-        """The outcome of an ended item of a stream; its row is gone then. On the consumer's thread."""
+        """Take the outcome of an ended item of a stream; its row is gone then. On the consumer's thread."""
         self.payloads.pop(index, None)
         failed = self.status.pop(index, None) == FAILED
         failure = self.failures.pop(index, None)
@@ -501,7 +501,7 @@ class ItemTable:
         return self.results.pop(index, None), failure if failed else None
 
     def take_all(self, indices: Sequence[int]) -> list[Any]:
-        """The outcomes of ended items: a result each, or its `Failure`; their rows are gone then."""
+        """Take the outcomes of ended items: a result each, or its `Failure`; their rows are gone then."""
         if not self.failures:  # nor has any of these ever failed
             deque(map(self.payloads.pop, indices), maxlen=0)
             if self.slots is not None:
@@ -511,7 +511,7 @@ class ItemTable:
         return [result if failure is None else failure for result, failure in outcomes]
 
     def pass_on(self, indices: Sequence[int], failed: Collection[int]) -> None:
-        """These items of a stage have ended, and what they brought is elsewhere: nothing of it is held here.
+        """Hold no more of items of a stage that have ended: what they brought is elsewhere.
 
         One that failed keeps its value for its users, unless that is big. The row of one that completed goes in time,
         where so many come.
@@ -534,7 +534,7 @@ class ItemTable:
             self._become_sparse(self.origins.paths)
 
     def _forget_old_rows(self) -> None:
-        """But for some, and for those whose events have not been emitted. What has just ended is announced later."""
+        """Forget rows, but for some, and for those whose events have not been emitted: these are announced later."""
         most = ROWS_KEPT + self.announced - self.told
         while len(self._leaving) > most:
             index = self._leaving.popleft()
@@ -600,7 +600,7 @@ class ItemTable:
         return self._stretches(0)
 
     def ended_stretches(self) -> Iterator[range]:
-        """The indices of the items that ended, likewise."""
+        """Yield the items that ended, as ranges as long as can be."""
         return self._stretches(1)
 
     def _stretches(self, wanted: int) -> Iterator[range]:
@@ -626,7 +626,7 @@ class ItemTable:
         return [seconds for seconds, status in zip(self.elapsed, self.status, strict=True) if status in ended]
 
     def reset_waiting(self) -> None:
-        """Items that wait for a retry are pending again."""
+        """Make items that wait for a retry pending again."""
         if isinstance(self.status, Sparse):
             fill(self.status, [index for index, status in list(self.status.items()) if status == RETRY], PENDING)
             return
@@ -636,7 +636,7 @@ class ItemTable:
             at = self.status.find(RETRY, at + 1)
 
     def complete(self, indices: Sequence[int], results: list[Any]) -> None:
-        """These items completed, with these results; none of them had ended before."""
+        """Complete these items, with these results; none of them had ended before."""
         if self._rows is None and type(indices) is range and not self.history:  # as most chunks: nothing failed so far
             lo, hi, count = indices.start, indices.stop, len(indices)
             columns: Any = self
@@ -668,7 +668,7 @@ class ItemTable:
         return self.attempts[index]
 
     def fail(self, index: int, failure: Failure) -> None:
-        """The item has failed for good."""
+        """Fail the item for good."""
         self.failures[index] = failure
         self.status[index] = FAILED
 
@@ -694,7 +694,7 @@ class ItemTable:
         put(self.cpu, indices, used)
 
     def note_peaks(self, peaks: Mapping[int, int]) -> None:
-        """The most memory that these items' workers had meanwhile, in bytes, by index. A stream does not keep it."""
+        """Note the most memory that these items' workers had meanwhile, in bytes, by index. Not kept by a stream."""
         if self.is_stream:
             return
         for index, peak in peaks.items():
@@ -730,7 +730,7 @@ class ItemTable:
         return sorted(indices)
 
     def start_afresh(self, indices: Iterable[int]) -> None:
-        """These items are pending, as if they had never run."""
+        """Make these items pending, as if they had never run."""
         for index in indices:
             self.failures.pop(index, None)
             self.history.pop(index, None)
@@ -742,7 +742,7 @@ class ItemTable:
             self.status[index] = PENDING
 
     def row(self, index: int) -> ItemTable:
-        """A table of one row: the current state of the item, whatever happens to it later."""
+        """Return a table of one row: the current state of the item, whatever happens to it later."""
         copy = ItemTable([self.payloads[index]], [self.id_of(index)], self.rule)
         labelled = self.item_labelled(index)
         copy.item_labelled = lambda index: labelled  # type: ignore[method-assign]  # noqa: ARG005

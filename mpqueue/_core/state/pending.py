@@ -107,7 +107,7 @@ class PendingItems:
         return range(lo, end)
 
     def add(self, indices: range) -> None:
-        """More fresh items have come."""
+        """Add fresh items."""
         if indices:
             heapq.heappush(self._fresh, (indices.start, indices.stop))
             self._count += len(indices)
@@ -124,14 +124,14 @@ class PendingItems:
         return taken
 
     def put_group(self, indices: Sequence[int], *, halved: bool = False) -> None:
-        """One of these has killed its worker: they go out together, or in two halves, with nothing beside them."""
+        """Put back items of which one killed its worker: together or in two halves, with nothing beside them."""
         self._grouped.update(indices)
         middle = (len(indices) + 1) // 2 if halved else len(indices)
         self._groups += [list(part) for part in (indices[:middle], indices[middle:]) if part]
         self._count += len(indices)
 
     def put_back(self, indices: Sequence[int]) -> None:
-        """These items did not run after all."""
+        """Put back items that did not run after all."""
         if self._grouped and (group := [index for index in indices if index in self._grouped]):
             self.put_group(group)
             indices = [index for index in indices if index not in self._grouped]
@@ -144,7 +144,7 @@ class PendingItems:
             self.add_due(index)
 
     def add_due(self, index: int) -> None:
-        """A retry's delay is over."""
+        """Add an item whose retry's delay is over."""
         if index in self._grouped:
             self.put_group([index])
             return
@@ -152,7 +152,7 @@ class PendingItems:
         self._count += 1
 
     def remove(self, gone: Collection[int]) -> None:
-        """These items do not wait any more, as far as they did. Costs a look at each line, and at all that are back."""
+        """Remove these items, as far as they wait. Costs a look at each line, and at all that are back."""
         if not gone:
             return
         self._remove_fresh(gone)
@@ -181,7 +181,7 @@ class PendingItems:
         heapq.heapify(self._fresh)
 
     def suspect(self, indices: Iterable[int]) -> None:
-        """These items go out carefully from now on, until the job ends; those that were suspects before, alone."""
+        """Have these items go out carefully until the job ends; those that were suspects before, alone."""
         for index in indices:
             self.handle_with(index, Care.ALONE if index in self._care else Care.CAREFUL)
 
@@ -219,7 +219,7 @@ class LongestFirst(PendingItems):
         return self._heap[0]
 
     def add(self, indices: range) -> None:
-        """More fresh items have come, each with a cost."""
+        """Add fresh items, each with a cost."""
         self._count += len(indices)
         more = [(-self._costs[index], index) for index in indices]
         if len(more) > len(self._heap):

@@ -122,7 +122,7 @@ class StageBook:
         return unwanted
 
     def came(self, root: int, left: int) -> dict[int, list[tuple[Path, Any]]]:
-        """So many items of that input are left in the stages before, see ``coming``.
+        """Note that so many items of that input are left in the stages before, see ``coming``.
 
         Returns the inputs that have their turn now, in order, and what came of each.
         """
@@ -142,7 +142,7 @@ class StageBook:
     def go_on(
         self, coming: dict[int, int], early: dict[int, list[tuple[Path, Any]]]
     ) -> dict[int, list[tuple[Path, Any]]]:
-        """Before it has started: see ``coming`` and ``early``. Returns what has its turn now, by input, in order."""
+        """Set ``coming`` and ``early``, before the start. Returns what has its turn now, by input, in order."""
         self.coming, self.early, now = coming, early, {}
         while self.coming.get(self.turn, 1) == 0:
             del self.coming[self.turn]
@@ -181,10 +181,10 @@ class PassHook(Protocol):
 
 
 class Pipeline:
-    """Made with its jobs, before they are started. Their books are the scheduler's, and so is this."""
+    """A pipeline of stages, made with its jobs before they are started. It is the scheduler's, as their books are."""
 
     def __init__(self, head: JobBook, jobs: Sequence[JobBook], stages: Sequence[tuple[str, int | None, bool]]) -> None:
-        """``stages``: for each job the name, how many items may be in it, and whether they come in order."""
+        """Make it of ``stages``: for each job the name, how many items may be in it, and whether they come in order."""
         self.head = head
         self.jobs = list(jobs)
         self.count_lanes: Callable[[], int] = lambda: 1  #: set when it is started
@@ -255,14 +255,14 @@ class Pipeline:
         return self._horizon
 
     def moved(self, stage: StageBook, *, skips: bool) -> None:
-        """All of an input has come to this stage; ``skips``: nothing has, before its turn."""
+        """Note that all of an input has come to this stage; ``skips``: nothing has, before its turn."""
         if skips or self._due_to is stage:
             self._due_to = None
 
     def take_outcomes(
         self, job: JobBook, indices: Sequence[int], results: Sequence[Any], failed: Collection[int]
     ) -> InputsEnded:
-        """Items of a stage have ended: what they bring goes to the next one. Returns the inputs that are through.
+        """Give the next stage what the items of a stage bring that have ended. Returns the inputs that are through.
 
         ``failed`` are the indices of those that did for good; ``results`` has anything in their places.
         """
@@ -311,7 +311,7 @@ class Pipeline:
         return len({bisect_left(ordered, place) for place in places}) == 1
 
     def go_on(self, on_their_way: Mapping[int, Sequence[tuple[Path, int, Any]]]) -> None:
-        """Inputs have ended before, as a journal tells: the rest is to run. Before it is started.
+        """Go on where inputs have ended before, as a journal tells: the rest is to run. Before it is started.
 
         Of some inputs, which can go on, these values are on their way: each with its path, and the place of the stage
         that is to get it.
@@ -352,7 +352,7 @@ class Pipeline:
         return [job.stage.place for job in self.jobs if job.stage is not None and job.stage.ordered]
 
     def let_go(self) -> None:
-        """All is over: what was cancelled on its way is not needed any more."""
+        """Forget what was cancelled on its way, now that all is over."""
         self._spread.clear()
         for job in self.jobs:
             assert job.stage is not None
@@ -375,7 +375,7 @@ class Pipeline:
         return []
 
     def _come(self, stage: StageBook, root: int, more: int, ended: InputsEnded) -> list[tuple[Path, Any]]:
-        """An item has ended and brings so many: tell the stage that keeps the order. Returns what the next one gets."""
+        """Tell the stage that keeps the order how many items an ended one brings. Returns what the next stage gets."""
         other = stage.next_ordered
         if other is None:
             return []
@@ -432,7 +432,7 @@ class Pipeline:
 
 
 def _let_through(stage: StageBook, turns: dict[int, list[tuple[Path, Any]]]) -> None:
-    """These inputs have had their turn in that stage: tell the next one that keeps the order what is on its way to it.
+    """Tell the next stage that keeps the order what is on its way to it, after inputs have had their turn in this one.
 
     That gets nothing now, but has had its turn at those of which nothing is.
     """

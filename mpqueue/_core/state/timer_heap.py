@@ -54,7 +54,7 @@ class TimerHeap:
         heapq.heappush(self._heap, Timer(due, self._serial, kind, subject, detail, epoch))
 
     def next_due(self) -> float | None:
-        """When the first timer falls due; None while there is none."""
+        """Return the moment at which the first timer falls due; None while there is none."""
         return self._heap[0].due if self._heap else None
 
     def take_due(self, now: float) -> list[Timer]:

@@ -49,12 +49,12 @@ class KindTree:
                 self._lay_out(part, below, half, points)
 
     def clear(self) -> None:
-        """Nothing waits."""
+        """Forget everything."""
         self._first = [_NOTHING] * len(self._least)
         self._first_unmarked = [_NOTHING] * len(self._least)
 
     def put(self, kind: int, standing: Standing | None, *, marked: bool) -> None:
-        """There the first item of that kind stands now; None: none waits."""
+        """Note where the first item of that kind stands now; None: none waits."""
         node, entry = self._leaves[kind], _NOTHING if standing is None else (standing, kind)
         first, unmarked = entry, _NOTHING if marked else entry
         while (first, unmarked) != (self._first[node], self._first_unmarked[node]):

@@ -34,7 +34,7 @@ class PendingByKind(PendingItems):
         self.add(range(count))
 
     def turn_to(self, kind: int) -> bool:
-        """From now on items of this kind are taken; False where there are none, and then nothing changes."""
+        """Take items of this kind from now on; False where there are none, and then nothing changes."""
         if not self._lines[kind]:
             return False
         self.kind = kind
@@ -97,7 +97,7 @@ class PendingByKind(PendingItems):
         return taken
 
     def add(self, indices: range) -> None:
-        """More fresh items have come."""
+        """Add fresh items."""
         for kind, parts in self._shares(indices).items():
             for part in parts:
                 self._lines[kind].add(part)
@@ -110,20 +110,20 @@ class PendingByKind(PendingItems):
         self._note(kind)
 
     def put_back(self, indices: Sequence[int]) -> None:
-        """These items did not run after all."""
+        """Put back items that did not run after all."""
         for kind, parts in self._shares(indices).items():
             for part in parts:
                 self._lines[kind].put_back(part)
             self._note(kind)
 
     def remove(self, gone: Collection[int]) -> None:
-        """These items do not wait any more, as far as they did."""
+        """Remove these items, as far as they wait."""
         for kind, parts in self._shares(sorted(gone)).items():
             self._lines[kind].remove(set().union(*parts))
             self._note(kind)
 
     def add_due(self, index: int) -> None:
-        """A retry's delay is over."""
+        """Add an item whose retry's delay is over."""
         kind = self._kind_of(index)
         self._lines[kind].add_due(index)
         self._note(kind)
@@ -160,7 +160,7 @@ class PendingByKind(PendingItems):
         return {kind: [*stretches(own)] for kind, own in found.items()}
 
     def _note(self, kind: int) -> None:
-        """The line of that kind has changed, or whether it was passed."""
+        """Note that the line of that kind has changed, or whether it was passed."""
         line, passed = self._lines[kind], kind in self.passed
         self._count += len(line) - self._counts[kind]
         self._counts[kind] = len(line)

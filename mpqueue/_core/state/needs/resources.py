@@ -91,12 +91,12 @@ class NeedsRange(NamedTuple):
     least: Mapping[str, float] = {}
 
     def with_amount(self, name: str, low: float, high: float) -> NeedsRange:
-        """The part of it that is between these, of that resource."""
+        """Return the part of the range in which the amount of that resource is between these."""
         most, least = min(self.amounts[name], high), max(self.least.get(name, 0), low)
         return NeedsRange(self.cpus, {**self.amounts, name: most}, {**self.least, name: least})
 
     def has(self, needs: Needs) -> bool:
-        """True where these needs are in it."""
+        """True where these needs are in the range."""
         if needs.cpus > self.cpus or any(amount > self.amounts[name] for name, amount in needs.amounts):
             return False
         return not self.least or all(needs.amount(name) >= least for name, least in self.least.items())
@@ -113,12 +113,12 @@ class Resources:
         self._units = {name: list(range(count)) for name, count in limits.items() if name != MEMORY}
 
     def limit_memory(self, most: int | None) -> None:
-        """So much memory there is, unless that is known already."""
+        """Set how much memory there is, unless that is known already."""
         if most is not None and MEMORY not in self.limits:
             self.limits[MEMORY] = self.left[MEMORY] = most
 
     def take(self, needs: Needs, kept: Mapping[str, Sequence[int]]) -> Grant:
-        """Take that; of what is indexed those units that the lane ``kept`` from before, where they are free."""
+        """Take these needs; of indexed resources the units that the lane ``kept`` from before, where they are free."""
         self.more_cpus += needs.cpus - 1
         units = {}
         for name, amount in needs.amounts:
@@ -141,7 +141,7 @@ class Resources:
         return set(units) <= set(self._units[name])
 
     def give_back(self, grant: Grant) -> None:
-        """The lane holds it no more."""
+        """Take back what a lane held."""
         self.more_cpus -= grant.needs.cpus - 1
         for name, amount in grant.needs.amounts:
             self.left[name] += amount

@@ -23,7 +23,7 @@ Uses = Mapping[str, Amount] | Callable[[Any], Mapping[str, int | str]]
 
 
 def any_function(uses: Uses) -> bool:
-    """True where something depends on the item."""
+    """True where a need is a function of the item."""
     named = uses.values() if isinstance(uses, Mapping) else [uses]
     return any(map(callable, named))
 
@@ -54,7 +54,7 @@ def check_needs(uses: Uses, table: ItemTable | None, supply: Supply) -> JobNeeds
 
 
 class _Stated:
-    """``uses`` as it was given, held against what there is."""
+    """The ``uses`` as they were given, held against what there is."""
 
     def __init__(self, uses: Uses, supply: Supply) -> None:
         self._uses = uses
@@ -140,6 +140,6 @@ def _call(name: str, function: Callable[[Any], Any], item: Any) -> Any:
 
 
 def _coarse(size: int, limit: int) -> int:
-    """Rounded up by an eighth at most: items of nearly the same size are of one kind."""
+    """Round a size up by an eighth at most, so that items of nearly the same size are of one kind."""
     step = 1 << max(0, size.bit_length() - 4)
     return min(limit, -(-size // step) * step)
