@@ -44,12 +44,12 @@ class LentSegments(SegmentStore):
         return super().lend(buffers)
 
     def sent(self, chunk: int, refs: Sequence[SegmentRef]) -> None:
-        """Results in these are sent with a report on that chunk."""
+        """Note that results in these segments are sent with a report on that chunk."""
         for ref in refs:
             self._chunk_of[ref.serial] = chunk
 
     def chunk_begins(self, chunk: int, returned: Sequence[int]) -> None:
-        """The parent has done with some segments; and it has mapped what went home two chunks ago."""
+        """Take back segments that the parent has done with; it has mapped those that went home two chunks ago."""
         self.take_back(returned)
         for serial in returned:
             self._chunk_of.pop(serial, None)
@@ -83,7 +83,7 @@ class WorkerExchange:
             self.carried = NOTHING_CARRIED
 
     def sent(self, chunk: int, packed: Packed | Sequence[Passed]) -> None:
-        """These results are sent with a report on that chunk."""
+        """Note that these results are sent with a report on that chunk."""
         if self.store is None:
             return
         each = [packed] if isinstance(packed, Packed) else all_of(packed)
@@ -102,7 +102,7 @@ class WorkerExchange:
         return self._carries and isinstance(error, SegmentGoneError)
 
     def chunk_begins(self, chunk: int, returned: Sequence[int]) -> None:
-        """The parent has done with some segments."""
+        """Take back segments that the parent has done with."""
         if self.store is not None:
             self.store.chunk_begins(chunk, returned)
 

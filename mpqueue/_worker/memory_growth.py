@@ -7,7 +7,7 @@ from mpqueue._wire.memory.ledger import MOST, PRIVATE, Ledger
 
 
 def note_memory(ledger: Ledger) -> int | None:
-    """Write into it what begins now begins with, an item or a setup, where there is a limit; returns that."""
+    """Write the memory with which an item or a setup begins into the ledger, and return it; None without a limit."""
     if not ledger.words[MOST]:
         return None
     ledger.words[PRIVATE] = used = memory.private_bytes() or 0

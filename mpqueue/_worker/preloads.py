@@ -54,7 +54,7 @@ def failure(text: str, where: str, argument: str = "preload: ") -> WorkerStartEr
 
 
 def begin(preload: Preload, target: Callable[..., object], *arguments: Any) -> None:
-    """In a worker that is started the ordinary way: be one, and do all that as soon as its parent can be answered."""
+    """Be a worker that is started the ordinary way, and preload as soon as its parent can be answered."""
     serving.before_all = functools.partial(_do_all, preload)
     target(*arguments)
 

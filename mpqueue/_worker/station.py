@@ -74,7 +74,7 @@ class SharedOutbox:
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class Station:
-    """One worker's place: who it is, what it writes to and reads from."""
+    """One worker's place: its numbers, and what it writes to and reads from."""
 
     lane: int  #: the lane's number, stable over restarts
     generation: int
@@ -116,7 +116,7 @@ _any_seated = False
 
 
 def take(station: Station) -> None:
-    """Called once, by the initializer: this process is that worker."""
+    """Make this process that worker. Called once, by the initializer."""
     global _sole
     _sole = station
 

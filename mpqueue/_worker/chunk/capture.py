@@ -28,7 +28,7 @@ _MOST_OLDER = 4
 
 
 class Capture:
-    """One job's."""
+    """The capture of what one job's handler writes."""
 
     def __init__(self) -> None:
         #: What the items of the chunk at hand wrote, by position, in the order in which it was read.
@@ -76,7 +76,7 @@ class Capture:
             place.put()
 
     def wrap(self, call: Callable[..., Any], position: Callable[[], int]) -> Callable[..., Any]:
-        """The call, which leaves what it wrote at its position, before it returns or raises."""
+        """Return the call, such that it leaves what it wrote at its position before it returns or raises."""
 
         def kept(*args: Any) -> Any:
             try:
@@ -110,19 +110,19 @@ class Capture:
         return {position - first: texts for position, texts in zip(written, zip(outs, errs, strict=True), strict=True)}
 
     def close(self) -> None:
-        """The job has ended."""
+        """Close the files, as the job has ended."""
         for place in (self._out, self._err):
             place.close()
 
     def _flush(self) -> bool:
-        """False where something could not be written."""
+        """Flush everything; False where something could not be written."""
         done = [self._out.flush(), self._err.flush(), not self._flush_c(None)]
         return all(done)
 
 
 @contextlib.contextmanager
 def _line_by_line() -> Iterator[None]:
-    """Python writes each line at once meanwhile, so that the files show what an item does."""
+    """Have Python write each line at once meanwhile, so that the files show what an item does."""
     changed: list[TextIO] = []
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):  # it is a handler's own
@@ -178,7 +178,7 @@ class _Place:
             _put_null(self._at)
 
     def _make_file(self) -> CapturedFile:
-        """The file, made if a handler has closed it. Raises OSError."""
+        """Make the file if a handler has closed it, and return it. Raises OSError."""
         if self._file is None or not self._file.descriptor.is_there():
             self._file = CapturedFile(self._name)
         return self._file
@@ -257,7 +257,7 @@ class _Place:
             os.close(before.fd)
 
     def close(self) -> None:
-        """The job has ended."""
+        """Close the files, as the job has ended."""
         for file in (*self._older, self._file):
             if file is not None:
                 file.close()
@@ -310,7 +310,7 @@ class BesideBar:
         return getattr(self.under, name)
 
     def end(self) -> TextIO:
-        """The stream itself again, with the last line whole."""
+        """Return the stream itself, with the last line whole."""
         if self._begun:
             with contextlib.suppress(OSError, ValueError):  # the terminal is gone; the items have ended
                 self.write("\n")

@@ -23,7 +23,7 @@ _MOST_KEPT = 16 << 20
 
 
 class CapturedFile:
-    """Raises OSError where it can't be made."""
+    """A file in memory that takes what items write. Raises OSError where it can't be made."""
 
     def __init__(self, label: str) -> None:
         self.descriptor = Descriptor(make_appended(label))
@@ -76,7 +76,7 @@ def _cleared(fd: int, offset: int) -> bool:
 
 
 def _read_from(fd: int, offset: int) -> bytes:
-    """All from there on."""
+    """Read all from there on."""
     data = read_at(fd, _AT_A_TIME, offset)
     if len(data) < _AT_A_TIME:
         return data

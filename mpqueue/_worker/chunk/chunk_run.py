@@ -112,7 +112,7 @@ class ChunkRun:
         return report
 
     def end_worker(self, error: BaseException) -> None:
-        """Something was raised outside of the items' own code, or nothing can be pickled any more: end this worker.
+        """End this worker: something was raised outside of the items' own code, or nothing can be pickled any more.
 
         Whatever has run since the last report is tried again alone, which finds the item to blame. Returns where this
         process is not the worker's own: the engine then ends the worker.
@@ -295,9 +295,9 @@ class ChunkRun:
                 sys.setrecursionlimit(RECURSION_LIMIT)
 
     def _await_first(self, lo: int, stretch: list[Any]) -> None:
-        """The handler is no coroutine function and still returned something to await: so it will the next time.
+        """Await the first result of a handler that is no coroutine function and yet returned something to await.
 
-        It was the first item that returned, so it is alone in its stretch.
+        All that it returns is awaited from now on. It was the first that returned, so it is alone in its stretch.
         """
         self.job.await_results()
         pending = self.running.out.pop()

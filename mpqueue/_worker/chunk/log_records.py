@@ -129,7 +129,7 @@ class RecordsHome(logging.Handler):
         return taken
 
     def give_back(self, records: Sequence[bytes]) -> None:
-        """These could not be sent: they go with the next report."""
+        """Put back records that could not be sent: they go with the next report."""
         self._kept.extendleft(reversed(records))
 
     def _leave(self, data: bytes) -> None:
@@ -166,7 +166,7 @@ class RecordsHome(logging.Handler):
             self._due.put(None)
 
     def _loop(self) -> None:
-        """The thread: sends what waits, as long as a chunk runs; what is left then goes with its report."""
+        """Send what waits, on the thread, as long as a chunk runs; what is left then goes with its report."""
         while True:
             self._due.get()
             threading.Event().wait(self.interval)
@@ -234,7 +234,7 @@ _setting = threading.Lock()
 
 
 def _set_levels(levels: Mapping[str, int]) -> None:
-    """The loggers get these levels, or their own ones where these let more through, for handlers that were added here.
+    """Give the loggers these levels, or their own where these let more through, for handlers that were added here.
 
     So a logger that the parent has set back has its own one again.
     """

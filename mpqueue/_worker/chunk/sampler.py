@@ -50,9 +50,9 @@ _LOOP = (os.path.join(_LIBRARY, "asyncio") + os.sep, os.path.join(_LIBRARY, "sel
 
 
 class StackSampler:
-    """The thread. Owned by a worker, whose main thread says what it runs; started with the first job that is sampled.
+    """The thread that looks at the stack. Owned by a worker, whose main thread says what it runs.
 
-    It waits, without a timeout, while none runs.
+    It is started with the first job that is sampled, and waits, without a timeout, while none runs.
     """
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class StackSampler:
         self._ended = False
 
     def watch(self, samples: JobSampling | None) -> None:
-        """A chunk of that job begins, or (None) it has ended."""
+        """Watch a chunk of that job, which begins; None: it has ended."""
         self._samples = samples
         if samples is None:
             return
@@ -112,7 +112,7 @@ class StackSampler:
             del samples  # a job that has ended may go
 
     def _wait_unless_called(self) -> None:
-        """Who has set something just now has not seen that this waits."""
+        """Wait for a call; not if something was set just now, by a caller that has not seen that this waits."""
         if self._samples is None and not self._ended:
             self._calls.get()
 
@@ -139,18 +139,18 @@ class JobSampling:
         self._by_position: dict[int, Stacks] = {}
 
     def chunk_begins(self, running: Running) -> None:
-        """On the thread that runs it."""
+        """Begin a chunk, on the thread that runs it."""
         with self._lock:
             self._running, self._thread = running, threading.get_ident()
             self._since, self._by_position = None, {}
 
     def handler_begins(self, now: float) -> None:
-        """From now on each second is the handler's."""
+        """Count each second as the handler's from now on."""
         with self._lock:
             self._since = now
 
     def handler_ends(self, now: float) -> None:
-        """The rest of it counts for the next look."""
+        """Stop counting; the seconds since the last look are attributed by the next one."""
         with self._lock:
             if self._since is not None:
                 self._unseen += max(0.0, now - self._since)

@@ -134,7 +134,7 @@ class Costs:
         self._counting = False
 
     def stretch_begins(self, lo: int, hi: int, pace: float | None) -> None:
-        """The items from lo to hi are about to run; ``pace`` is what an item takes, where that is known."""
+        """Begin to measure the items from lo to hi; ``pace`` is what an item takes, where that is known."""
         self._counting = hi - lo == 1 and (pace is None or pace >= WORTH_COUNTING)
         if self._counting:
             memory.peak.begin()

@@ -54,7 +54,7 @@ class Watchdog:
         return self._run
 
     def watch(self, run: ChunkRun | None) -> None:
-        """The main thread begins a chunk, or (None) has ended one. 2 us."""
+        """Watch a chunk that the main thread begins; None: it has ended one. 2 us."""
         self._run = run
         if run is not None:
             if run.limit > STRETCH_LIMIT:
@@ -62,12 +62,12 @@ class Watchdog:
             self._set(CUT * run.limit)
 
     def cut_off(self) -> None:
-        """On the main thread, in an item: it is the last of its stretch."""
+        """Make the item that runs the last of its stretch. On the main thread, in an item."""
         if (run := self._run) is not None:
             cut_off(run)
 
     def _stretch_begins(self, run: ChunkRun) -> None:
-        """Several items begin under one mark, in a chunk whose own time ends later. 2 us."""
+        """Watch a stretch of several items that begins, in a chunk whose own time ends later. 2 us."""
         self._set(_late_at(run) - run.stretch_started)
 
     def _set(self, seconds: float) -> None:
@@ -129,7 +129,7 @@ class Watchdog:
 
 
 def _late_at(run: ChunkRun) -> float:
-    """When the stretch at hand is to be cut off; where it can't be, when the next one is at the latest."""
+    """Return when the stretch at hand is to be cut off; where it can't be, when the next one is at the latest."""
     can_be_cut = len(run.stretch) > 1 and run.cut_at is None and not run.careful
     return min(run.started + CUT * run.limit, run.stretch_started + CUT * STRETCH_LIMIT if can_be_cut else math.inf)
 

@@ -118,7 +118,7 @@ class CurrentItem:
 
     @property
     def worker(self) -> int:
-        """The worker's number, from 0 to concurrency - 1, stable over restarts: one GPU a worker, say."""
+        """The worker's number, from 0 to concurrency - 1, stable over restarts; for example, for one GPU per worker."""
         return self._running.station.lane
 
     @property

@@ -106,7 +106,7 @@ class LoadedJob:
         return beside_bar() if self.beside_bar else _AS_EVER
 
     def await_results(self) -> None:
-        """From now on await what the handler returns, one item at a time."""
+        """Await what the handler returns from now on, one item at a time."""
         handler = self._handler
         self.awaits, self.may_await = True, False
 
@@ -181,7 +181,7 @@ class LoadedJob:
 
 
 def _gathering(job: LoadedJob) -> Any:
-    """The job's call, with all that a generator yields for its result."""
+    """Return the job's call, with all that a generator yields for its result."""
 
     def call(*args: Any) -> Any:
         made = job._call(*args)
