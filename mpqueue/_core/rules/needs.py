@@ -30,7 +30,7 @@ PASSED_SECONDS = 5.0
 
 
 def arrange(books: Books) -> None:
-    """Find out who is first in line now."""
+    """Find out which items are first in line now."""
     best, books.first_in_line = None, None
     for job in books.jobs.values():
         if job.by_kind is None:

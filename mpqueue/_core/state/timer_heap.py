@@ -39,7 +39,7 @@ class Timer(NamedTuple):
 
 
 class TimerHeap:
-    """A heap of timers. Entries are never removed early: who takes one checks whether it still means something."""
+    """A heap of timers. Entries are never removed early: their taker checks whether they still mean something."""
 
     def __init__(self) -> None:
         self._heap: list[Timer] = []

@@ -501,7 +501,7 @@ class Reader:
     def fill(
         self, table: ItemTable, job: RecordedJob, results: Results = Results.CHECKED, *, codes: bool = False
     ) -> RowReader:
-        """Write into the table how its items ended; returns what has read them: whose results can't be read, say.
+        """Write into the table how its items ended; returns the reader, which knows what results can't be read.
 
         Each result that is ``CHECKED`` is read once and forgotten, but for those that the table's sink will want.
         """

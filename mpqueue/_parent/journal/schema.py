@@ -16,7 +16,7 @@ line, see `seal_lines`; and it refuses to change a line that is not as it was wr
 Readers compare it, see `is_whole`.
 
 Only the conversion knows what older versions were like. In one transaction it makes all tables anew but those of
-outcomes and files. Before that, a copy is made beside the file; where it fails, the file is as it was. A reader, who
+outcomes and files. Before that, a copy is made beside the file; where it fails, the file is as it was. A reader, which
 changes nothing, converts a temporary copy of its own. The next version needs another `SCHEMA` and `VERSION`, more in
 the conversion, and a journal of the version before in the tests.
 """

@@ -125,7 +125,7 @@ def interval_for(used: float) -> float:
 class JobSampling:
     """One job's samples in this worker: of the chunk at hand, and the seconds that no look has attributed yet.
 
-    The main thread says when the handler runs; the sampler looks; who makes a report takes.
+    The main thread says when the handler runs; the sampler looks; the maker of a report takes.
     """
 
     def __init__(self, job: LoadedJob, name: str) -> None:
@@ -188,7 +188,7 @@ class JobSampling:
 def stack_of(frame: FrameType | None, task: Any = None) -> Stack | None:
     """The places of a thread that runs a chunk, from the handler's own on, without the worker's.
 
-    Empty where the handler is C code; None where the worker is at something of its own, say at a handler's exception.
+    Empty where the handler is C code; None where the worker is at something of its own, as at a handler's exception.
     With ``task``, the one that the handler is: its own places, also while it waits; then those of another task that
     runs, if any.
     """
