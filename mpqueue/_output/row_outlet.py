@@ -22,6 +22,7 @@ from mpqueue._output.export import (
     RowItem,
     absent_columns,
     batched,
+    check_columns,
     column,
     no_such_column,
     reads_result,
@@ -109,7 +110,7 @@ _OPENING = threading.Lock()
 
 
 class RowOutlet:
-    """See `mpqueue._parent.deliveries.Outlet`."""
+    """See `mpqueue._parent.deliveries.Outlet`. Raises ValueError for a column of items that none has."""
 
     def __init__(self, sink: Sink, table: ItemTable, job_id: str, *, captured: bool) -> None:
         self._sink = sink
@@ -120,6 +121,8 @@ class RowOutlet:
         #: Both are known once there is a row: an open job's first item says where ids come from.
         self._default: tuple[str, ...] = ()
         self._columns = () if columns is None else _names(columns)
+        if not table.grows:
+            check_columns(table, self._columns, ended=False)
         #: Columns that no row has had so far.
         self._unseen = set() if columns is None else set(self._columns)
         #: Rows that wait until it is known whether there is something in each column; None: they don't (any more).
@@ -242,7 +245,7 @@ class RowOutlet:
         if rows is None:
             return
         if self._unseen and self._seen_results:
-            wrong = no_such_column(min(self._unseen), (row.get("result") for row in rows))
+            wrong = no_such_column(min(self._unseen), (row.get("result") for row in rows), self._table.payloads)
             log.warning("columns: %s; %s has all columns instead",
                         wrong, getattr(self._sink, "path", "the output"))  # fmt: skip
             self._columns = self._default
