@@ -14,9 +14,10 @@ from weakref import WeakMethod, WeakValueDictionary
 
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._core.state.job_book import JobBook
-from mpqueue._options import JobOptions, QueueOptions
+from mpqueue._options import GivenOptions, JobOptions, QueueOptions
 from mpqueue._parent.lane_protocol import Backend
 from mpqueue._parent.machinery import Engine
+from mpqueue._queue.choosing import choose_needs
 from mpqueue._queue.job import Job
 from mpqueue._queue.new_job import NewJob
 from mpqueue._queue.recorded.record_options import RecordOptions
@@ -259,7 +260,7 @@ class Registry:
 
         Raises `JobNotFoundError`; `JobStateError` for one that was not over, unless ``unfinished`` allows that too, and
         for one that another thread creates or takes up just now; `JournalError` where what is to run is not in the
-        journal.
+        journal; ValueError where the queue has less than its items need.
         """
         mark = object()
         try:
@@ -298,7 +299,10 @@ class Registry:
             )
         check_kept(recorded)
         options, travels = self._options, self._backend.capabilities.handlers_travel
-        new = recorded.to_new_job(JobOptions(options.retry, options.timeout, options.setup_timeout), travels=travels)
+        asked = GivenOptions(uses=recorded.uses())
+        needs = choose_needs(asked, None, options, self._backend, self._engine.count_lanes() or options.concurrency)
+        mine = JobOptions(options.retry, options.timeout, options.setup_timeout)
+        new = recorded.to_new_job(mine, needs, travels=travels)
         new.book.number = self.next_number()
         new.record_as_it_is(recorder, line.number)
         return new.book

@@ -73,6 +73,7 @@ class RecordedJob:
     is_open: int | None = None  #: 1: its list grew while it ran
     cpu: float | None = None  #: CPU seconds of the workers in its last run
     ran: int | None = None  #: items that ran in it
+    uses: str | None = None  #: what its items need, as JSON; null where functions say it
     order: object = None  #: another one after its items have come in another order
     code: object = None  #: another one after its handler has come with other code
 
@@ -130,7 +131,7 @@ _TEXT, _ANY_TEXT, _TIME = (str, type(None)), (str, bytes, type(None)), (float, i
 _TYPES: tuple[Any, ...] = (
     *(int, (str, bytes), int, str, str, (float, int), str, _TIME, _TIME, _TIME),
     *(int, int, int, _ANY_TEXT, _TEXT, int, _ANY_TEXT, (int, type(None))),
-    *((int, type(None)), _TIME, (int, type(None)), object, object),
+    *((int, type(None)), _TIME, (int, type(None)), _TEXT, object, object),
 )
 
 

@@ -2,7 +2,8 @@
 
 ``jobs``: a line each. ``slots`` is how many slots it has, ``places`` the slots of its items in their order (NULL: all
 slots). With a negative ``total`` its maker ended before all of it was written. ``cpu`` and ``ran`` are of its last run:
-CPU seconds of the workers (NULL: not measured) and how many items. ``codes`` are what its handler was made of, in each
+CPU seconds of the workers (NULL: not measured) and how many items. ``uses`` is what its items need, as JSON: an object,
+or null where functions say it (NULL: nothing is said). ``codes`` are what its handler was made of, in each
 version that made results, the last one last. ``seal`` is a checksum over the line, see below. ``lots``: the items, in
 the slots from the ``first`` on; what is beyond the job's ``slots`` does not count. ``body`` says what they are known
 by. Of an open job, which ``is_open``, and of a stream, whose ``generation`` is not NULL, there is one for each lot that
@@ -68,7 +69,7 @@ SCHEMA = (
     status TEXT NOT NULL, started_at REAL, finished_at REAL, duration REAL,
     completed INTEGER NOT NULL DEFAULT 0, failed INTEGER NOT NULL DEFAULT 0, retries INTEGER NOT NULL DEFAULT 0,
     version TEXT, python TEXT, handler_name TEXT, suspects BLOB, slots INTEGER NOT NULL DEFAULT 0, places BLOB,
-    generation INTEGER, is_open INTEGER, cpu REAL, ran INTEGER, codes BLOB, seal INTEGER
+    generation INTEGER, is_open INTEGER, cpu REAL, ran INTEGER, uses TEXT, codes BLOB, seal INTEGER
 )""",
     """CREATE TABLE lots (
     number INTEGER PRIMARY KEY, job INTEGER NOT NULL, first INTEGER NOT NULL, count INTEGER NOT NULL,
@@ -114,7 +115,7 @@ def check_version(path: str, application: int, version: int) -> None:
 COLUMNS = (
     *("number", "id", "total", "rule", "seed", "created_at", "status", "started_at"),
     *("finished_at", "duration", "completed", "failed", "retries", "version", "python", "slots", "handler_name"),
-    *("generation", "is_open", "cpu", "ran"),
+    *("generation", "is_open", "cpu", "ran", "uses"),
 )
 #: Bodies, which are sealed by themselves: the line says only which of them are there.
 BODIES = ("handler", "suspects", "places", "codes")
@@ -172,7 +173,7 @@ BLOCK, LOT = 4096, 1024
 _ANEW = ("jobs", "slots", "payloads", "added_items", "stream_items")
 #: What the checksum of a line covered in versions 3 and 4.
 _SAID = ", ".join(
-    (*COLUMNS[:4], "payload_hash", "code_hash", *COLUMNS[4:], *(f"{name} IS NULL" for name in ("ids", *BODIES)))
+    (*COLUMNS[:4], "payload_hash", "code_hash", *COLUMNS[4:-1], *(f"{name} IS NULL" for name in ("ids", *BODIES)))
 )
 #: The code that made results of which that is not known.
 _UNKNOWN_CODE = ("unknown", dict[str, str](), dict[str, str]())

@@ -50,7 +50,8 @@ class NewOpenJob(NewJob):
         else:
             assert terms is not None
             heed(terms.refused, terms.warnings)
-            number = self._go_on_with(recorder, case, self._code_columns(code, options, case.made))
+            columns = self._code_columns(code, options, case.made) | self._new_uses(case.recorded)
+            number = self._go_on_with(recorder, case, columns)
         self._add_first(recorder, number, *first)
 
     def _case(self, reader: Reader, recorded: RecordedJob, code: CodeNow, options: RecordOptions) -> Case:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import sys
 from collections.abc import Callable, Mapping
@@ -11,6 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from mpqueue._core.state.item_table import ItemTable, refuse_pickling
+from mpqueue._core.state.needs.resources import JobNeeds
 from mpqueue._core.state.timings import Timings
 from mpqueue._options import GivenOptions, JobOptions
 from mpqueue._queue.new_job import NewJob, find_named, replay_item, restore_end
@@ -100,7 +102,18 @@ class RecordedBook:
         table.recorded_of = self.id
         return table
 
-    def to_new_job(self, options: JobOptions, *, travels: Travels) -> NewJob:
+    def uses(self) -> dict[str, int | str] | None:
+        """What its items need, as far as the journal has it. Warns where functions say it, which are not kept."""
+        said = self._recorded.uses
+        if said == "null":
+            log.warning(
+                "job %r: what its items need (uses=) was said by functions, which a journal does not keep: "
+                "the items run as if they needed nothing",
+                self.id,
+            )
+        return None if said is None else json.loads(said)
+
+    def to_new_job(self, options: JobOptions, needs: JobNeeds | None, *, travels: Travels) -> NewJob:
         """Make a job that can be run, its failed items once more. Raises `JournalError`."""
         handler, setup = _load_handler(self._reader, self._recorded)
         asked = GivenOptions(setup=setup, label=self.table.label)
@@ -108,12 +121,14 @@ class RecordedBook:
         if self._recorded.is_open:
             from mpqueue._queue.recorded.new_open_job import NewOpenJob  # a part of few journals
 
-            new: NewJob = NewOpenJob(self.id, self.table, options, handler, asked, is_open=True, travels=travels)
+            new: NewJob = NewOpenJob(
+                self.id, self.table, options, handler, asked, is_open=True, travels=travels, needs=needs
+            )
             assert isinstance(new, NewOpenJob)
             new.regrow(self._reader, self._recorded)
             new.book.sealed = True  # its user is not there
         else:
-            new = NewJob(self.id, self.table, options, handler, asked, travels=travels)
+            new = NewJob(self.id, self.table, options, handler, asked, travels=travels, needs=needs)
             new.book.retries = self.retries
             new.book.go_on()
         new.book.past = self.past
