@@ -22,7 +22,14 @@ from mpqueue.errors import MPQueueError
 
 #: Whose steps come before the user's own in a traceback.
 _OURS = ("mpqueue", "importlib", "functools", "__main__")
-EPILOG = "`mpqueue COMMAND --help` says more, with examples."
+EPILOG = """\
+examples:
+  mpqueue run words.py:count 'texts/*.txt' -o counts.csv
+  mpqueue run words.py:count 'texts/*.txt' -o counts.csv --journal run.db
+  mpqueue failures run.db
+
+`mpqueue COMMAND --help` says more, with examples of each.
+"""
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -67,10 +74,12 @@ def _options_of(parser: argparse.ArgumentParser, command: str) -> list[str]:
 
 def _without_ours(error: BaseException) -> TracebackType | None:
     """The traceback from the user's own code on, where that was reached; a SyntaxError says itself where it is."""
+    if isinstance(error, SyntaxError) and os.path.exists(error.filename or ""):
+        return None
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_globals.get("__name__", "").partition(".")[0] in _OURS:
         trace = trace.tb_next
-    return trace if trace or isinstance(error, SyntaxError) else error.__traceback__
+    return trace or error.__traceback__
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
