@@ -403,7 +403,7 @@ def _dry_run(args: argparse.Namespace, tell: Tell) -> int:
         if not args.more:
             options |= {"setup": functions[1], "uses": merged(args.uses)}
         if args.backend is None:
-            args.jobs = min(workers, len(some_of(items)) * (merged(args.uses) or {}).get("cpu", 1))
+            args.jobs = min(workers, max(1, len(some_of(items))) * (merged(args.uses) or {}).get("cpu", 1))
         with _open_queue(args, ONE_TRY) as queue:
             job, has_setup = run_some(queue, items, handlers, **options), functions[1] is not None
             return say_estimate(job, args.columns, len(items), workers, fitting, has_setup, tell)
