@@ -59,7 +59,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         args.job = rest.pop(0)
     if options or (rest and not hasattr(args, "inputs")):
         wrong = " ".join(options or rest)
-        meant = nearest(options[0].partition("=")[0], _options_of(parser, args.name)) if options else None
+        meant = nearest(options[0].partition("=")[0], flags_of(parser, args.name)) if options else None
         hint = "" if meant is None else f"; did you mean {meant}?"
         parser.error(f"unrecognized arguments: {wrong}{hint}; `mpqueue {args.name} --help` lists the options")
     if rest:
@@ -67,7 +67,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def _options_of(parser: argparse.ArgumentParser, command: str) -> list[str]:
+def flags_of(parser: argparse.ArgumentParser, command: str) -> list[str]:
+    """All names of the options of a command."""
     commands = next(action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction))
     return [name for action in commands[command]._actions for name in action.option_strings]
 

@@ -23,6 +23,7 @@ from mpqueue._cli.outputs import (
     told_on_stdout,
 )
 from mpqueue._cli.run_command import (
+    NAMED,
     add_file,
     add_messages,
     add_tries,
@@ -38,6 +39,7 @@ from mpqueue._cli.run_command import (
 from mpqueue._cli.usage import Exit, OutputError, UsageError, coloured, say, usage_errors
 from mpqueue._os.monotonic import monotonic
 from mpqueue._output.export import check_columns, record_of
+from mpqueue._output.file_sinks import FileSink
 from mpqueue._output.row_outlet import RowOutlet
 from mpqueue._output.words import counted, size, took
 from mpqueue._queue.job import Job
@@ -203,6 +205,8 @@ def export(args: argparse.Namespace) -> int:
         except BaseException:
             outlet.leave()
             raise
+        if isinstance(output, FileSink):
+            say(f"{counted(output.rows, 'row')} in {args.output}")
         tell(job_line(line, _status(line, reader.in_use)), None)
     return Exit.GOOD
 
@@ -240,6 +244,7 @@ def _retry(args: argparse.Namespace, early_end: EarlyEnd, tell: Tell) -> int:
             run._end_display()
             say("\n", coloured("interrupted;", "yellow"), f" to go on: {again()}")
             queue.close(kill=True)
+            tell(job_line(run.job), None)
             return Exit.INTERRUPTED
     say_end(run.job, quiet=args.quiet)
     tell(job_line(run.job), None)
@@ -292,13 +297,12 @@ def _reader(path: str) -> Reader:
 
 def _choose(reader: Reader, job_id: str | None) -> RecordedJob:
     jobs = reader.jobs()
-    names = ", ".join(repr(job.id) for job in jobs) or "none"
     found = jobs if job_id is None else [job for job in jobs if job.id == job_id]
     if len(found) != 1:
-        wanted = (
-            "JOB: expected the id of a job" if job_id is None else f"JOB: expected a job that is there, got {job_id!r}"
-        )
-        raise UsageError(f"{wanted}; the journal has {names}")
+        got = "" if job_id is None else f" that is there, got {job_id!r}"
+        names = ", ".join(repr(job.id) for job in jobs[:NAMED]) or "none"
+        more = f" and {len(jobs) - NAMED} more" if len(jobs) > NAMED else ""
+        raise UsageError(f"JOB: expected the id of a job{got}; the journal has {names}{more}")
     return found[0]
 
 

@@ -62,7 +62,7 @@ REFUSED = (HandlerPicklingError, TypeError, ValueError)
 
 #: Of a dry run.
 ONE_TRY = RetryPolicy(max_retries=0)
-#: How many failed items are named at the end.
+#: How many failed items, or jobs, are named.
 NAMED = 10
 #: Seconds that an interrupted run gives rows on their way into the output.
 ROWS_PATIENCE = 10.0
