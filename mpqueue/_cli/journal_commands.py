@@ -200,8 +200,8 @@ def export(args: argparse.Namespace) -> int:
         except OSError as error:
             if isinstance(error, BrokenPipeError):
                 raise
-            what = "stdout" if isinstance(output, StdoutRows) else "--output"
-            raise OutputError(f"{what}: {error}; kept: {outlet.leave()}") from None
+            where = f"--output: {error}; kept: {outlet.leave()}"
+            raise OutputError(f"stdout: {error.strerror}" if isinstance(output, StdoutRows) else where) from None
         except BaseException:
             outlet.leave()
             raise

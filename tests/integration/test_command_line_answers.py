@@ -134,6 +134,22 @@ def test_a_retry_that_heals_all_ends_with_0(here: Path) -> None:
     assert main(["retry", "run.db", "-j", "1", "-q"]) == 0
 
 
+@not_on_windows("no limit for the size of files")
+def test_an_export_that_can_not_be_written_ends_with_1_and_says_what_is_kept(here: Path) -> None:
+    (here / "good.txt").write_text("".join(f"{number:0>500}\n" for number in range(2000)))
+    recorded("good.txt")
+    command = f"ulimit -f 400; exec {sys.executable} -m mpqueue export run.db -o rows.jsonl"
+    done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert done.returncode == 1, done.stderr
+    said = re.fullmatch(
+        r"mpqueue: error: --output: \[Errno 27\] File too large; kept: ([\d,]+) rows in rows\.jsonl\.part",
+        done.stderr.splitlines()[-1],
+    )
+    assert said is not None, done.stderr
+    assert said[1] == f"{len((here / 'rows.jsonl.part').read_text().splitlines()):,}"
+    assert not (here / "rows.jsonl").exists()
+
+
 @pytest.mark.parametrize("command", ["run", "retry"])
 def test_ctrl_c_ends_with_130(here: Path, command: str) -> None:
     (here / "in.txt").write_text("wait\n")
