@@ -51,9 +51,11 @@ class Sink(Protocol):
     """Where the results of a job go: ``create_job(results=...)``. Anything that has these two methods.
 
     ``rows`` are dicts, one an item that has ended: its id, status, attempts, elapsed, error and result; with an
-    attribute ``columns``, a list of names as in `Job.export`, these. With ``in_order = True`` they come in the order of
-    the items, with ``failures = False`` without failed items. A method ``open()`` is called when the job is started,
-    before any work; ``leave()`` instead of ``close()`` where rows are missing: the job was cancelled, or a call failed.
+    attribute ``columns``, a list of names as in `Job.export`, these. A ``payload.key`` that none of the items has is a
+    ValueError when the job is created; of any other column that no row has, there is a warning at the end. With
+    ``in_order = True`` they come in the order of the items, with ``failures = False`` without failed items. A method
+    ``open()`` is called when the job is started, before any work; ``leave()`` instead of ``close()`` where rows are
+    missing: the job was cancelled, or a call failed.
 
     All but ``open`` is called on one thread of the job's own; if the job can't be started after ``open``, ``leave`` is
     called on the same thread as that. What any of them raises stops the job, and is the
