@@ -12,12 +12,12 @@ CORE := .venvs/core/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PIP := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo check format test test-heavy test-core test-fast test-others test-portable test-windows test-all test-wheel check-release chaos coverage bench bench-quick faults docs public-api options
+.PHONY: help .venv demo check format test test-heavy test-core test-fast test-others test-portable test-windows test-all test-wheel check-release chaos coverage bench bench-quick faults docs moving-picture public-api options
 .PHONY: check-types check-darwin check-win32 check-house check-work check-style compiled
 .PHONY: docs-serve clean fuzz simulate mutants held-promises
 
 help:  ## print this list
-	@awk -F ':.*## ' '/^[a-z.-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z.-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # --- environments ---------------------------------------------------------------------------------------------------
 # Stamp files say what .venv holds, so that a second run costs nothing until pyproject.toml changes.
@@ -172,6 +172,9 @@ public-api: .venv/.dev  ## write the listing of public names anew, docs/referenc
 
 docs: .venv/.dev  ## build the site into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+moving-picture: .venv/.dev  ## record the pictures of the live page, docs/img/live-page.*, in a real Chromium
+	$(BIN)/python -m tests.support.moving_picture
 
 docs-serve: .venv/.dev  ## serve the site while writing it
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
