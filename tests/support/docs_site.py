@@ -1,6 +1,7 @@
-"""The page of all public names, which `make docs` writes into the site: a hook of MkDocs.
+"""What `make docs` writes into the site out of the package: its version, where its sources are, the page of its names.
 
-It is made of `docs/reference/public-api.txt`, which a test holds against the code, and of the docstrings.
+A hook of MkDocs. The page is made of `docs/reference/public-api.txt`, which a test holds against the code, and of the
+docstrings.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import importlib
 import inspect
 import re
 import sys
+import tomllib
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,14 @@ _EQUALS = re.compile(r"\w+ = ")
 _CODE = re.compile(r"(``.+?``|`.+?`)", re.DOTALL)
 
 
+def on_config(config: Any) -> Any:
+    """Set the version and the link to the sources; MkDocs calls this."""
+    urls = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]
+    config.repo_url = urls.get("Repository", urls["Homepage"])
+    config.extra["version_shown"] = _module_of_root("mpqueue").__version__
+    return config
+
+
 def on_files(files: Any, config: Any) -> Any:
     """Add the page; MkDocs calls this."""
     from mkdocs.structure.files import File  # which only those have who build the site
@@ -41,14 +51,18 @@ def on_files(files: Any, config: Any) -> Any:
 
 def page(modules: Collection[str] = ()) -> str:
     """The page, in Markdown: of all modules, or of these."""
-    if str(ROOT) not in sys.path:
-        sys.path.insert(0, str(ROOT))
-    listing = importlib.import_module("tests.support.public_names").listing()
+    listing = _module_of_root("tests.support.public_names").listing()
     parts = [_TOP]
     for module in modules or listing:
         lines = listing[module]
         parts += [f"## {module}\n", *_module(importlib.import_module(module), lines)]
     return "\n".join(parts)
+
+
+def _module_of_root(name: str) -> Any:
+    if str(ROOT) not in sys.path:
+        sys.path.insert(0, str(ROOT))
+    return importlib.import_module(name)
 
 
 def _module(module: Any, lines: list[str]) -> Iterator[str]:

@@ -57,7 +57,10 @@ if TYPE_CHECKING:
     from mpqueue._wire.item_labels import Label
     from mpqueue.retry import RetryPolicy
 '''
-_PAGE = """# Options
+_PAGE = """---
+hide: [toc]
+---
+# Options
 
 Which option may be given where? Each is declared once, in `mpqueue._options`; this table is written from there.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import mpqueue
-from tests.support import names_page
+from tests.support import docs_site
 
 PAGES = Path(__file__).parent.parent.parent / "docs" / "reference"
 #: What is called with options.
@@ -27,7 +27,7 @@ OWNERS = (mpqueue, mpqueue.JobQueue, mpqueue.Job, mpqueue.JobRun, mpqueue.Curren
 
 @pytest.fixture(scope="module")
 def all_names() -> str:
-    return names_page.page(["mpqueue"])
+    return docs_site.page(["mpqueue"])
 
 
 @pytest.fixture(scope="module")
