@@ -22,8 +22,8 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 PICTURE = ROOT / "docs" / "img" / "benchmarks.svg"
 
 OPENING = """\
-mpqueue is compared with `multiprocessing.Pool.map`, `concurrent.futures`, loky, joblib, mpire and Ray, and with its own
-version 0.1.
+How fast is mpqueue? It is compared with `multiprocessing.Pool.map`, `concurrent.futures`, loky, joblib, mpire and Ray,
+and with its own version 0.1.
 
 - **mpqueue is ahead** with big data, with items that differ in length, if a worker dies, and with many short items
   (except for `Pool.map`).

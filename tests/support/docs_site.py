@@ -1,4 +1,4 @@
-"""What `make docs` writes into the site out of the package: its version, where its sources are, the page of its names.
+"""What `make docs` takes from the package: its version, where its sources are, its icon, the page of its names.
 
 A hook of MkDocs. The page is made of `docs/reference/public-api.txt`, which a test holds against the code, and of the
 docstrings.
@@ -17,6 +17,7 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = "reference/names.md"
+ICON = ROOT / "mpqueue" / "_live_page" / "static" / "icon.svg"
 
 _TOP = """\
 ---
@@ -42,9 +43,10 @@ def on_config(config: Any) -> Any:
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """Add the page; MkDocs calls this."""
+    """Add the icon and the page; MkDocs calls this."""
     from mkdocs.structure.files import File  # which only those have who build the site
 
+    files.append(File.generated(config, ICON.name, abs_src_path=str(ICON)))
     files.append(File.generated(config, PAGE, content=page()))
     return files
 
