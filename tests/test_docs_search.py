@@ -1,4 +1,4 @@
-"""The search of the documentation's site: what people type, in their own words, leads to a page that answers.
+"""The documentation's site, and its search: what people type, in their own words, leads to a page that answers.
 
 The site is built, and its index is asked as Material's search asks it in a browser: with lunr, each word as the
 beginning of a word, titles before text.
@@ -18,6 +18,8 @@ from typing import Any
 import pytest
 from lunr.builder import Builder  # type: ignore[import-untyped]
 from lunr.stop_word_filter import stop_word_filter  # type: ignore[import-untyped]
+
+import mpqueue
 
 ROOT = Path(__file__).parent.parent
 #: Pages that are looked at before somebody types other words.
@@ -159,18 +161,28 @@ SECTIONS = 4
 
 
 @pytest.fixture(scope="module")
-def search(tmp_path_factory: pytest.TempPathFactory) -> Search:
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     site = ROOT / "site"
     if not is_built(site):
         site = tmp_path_factory.mktemp("site")
         build(site)
+    return site
+
+
+@pytest.fixture(scope="module")
+def search(site: Path) -> Search:
     return Search(json.loads((site / "search" / "search_index.json").read_text()))
 
 
 def is_built(site: Path) -> bool:
     """Whether ``make docs`` has built it since the last change of what it is made from."""
     index = site / "search" / "search_index.json"
-    sources = [ROOT / "mkdocs.yml", *(ROOT / "docs").rglob("*"), *(ROOT / "mpqueue").rglob("*.py")]
+    sources = [
+        ROOT / "mkdocs.yml",
+        ROOT / "tests" / "support" / "docs_site.py",
+        *(ROOT / "docs").rglob("*"),
+        *(ROOT / "mpqueue").rglob("*.py"),
+    ]
     return index.exists() and index.stat().st_mtime > max(path.stat().st_mtime for path in sources)
 
 
@@ -225,6 +237,16 @@ def test_what_people_type_leads_to_a_page_that_answers(search: Search, typed: st
 def test_the_section_that_answers_is_among_the_first(search: Search, typed: str, answer: str) -> None:
     shown = list(search.sections(typed))[:SECTIONS]
     assert any(place.startswith(f"questions/#{answer}") for place in shown), shown
+
+
+def test_each_page_shows_the_version_and_loads_nothing_from_elsewhere(site: Path) -> None:
+    pages = sorted(site.rglob("*.html"))
+    assert len(pages) > 60
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        assert f'<span class="version">{mpqueue.__version__}</span>' in text, page
+        assert not re.findall(r"<(?:script|img|source|iframe)[^>]+=[\"']?(?:https?:)?//[^>]+>", text), page
+        assert not re.findall(r"<link[^>]+rel=.(?:stylesheet|icon|preconnect)[^>]+=.https?:[^>]+>", text), page
 
 
 def test_every_page_but_decisions_can_be_found_by_its_title(search: Search) -> None:
