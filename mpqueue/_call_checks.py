@@ -64,24 +64,35 @@ _INSTEAD = {
 }
 
 
-#: What options were called in 1.0.0rc1 and before: which one has that now, and how it is said.
+#: What options were called in 1.0.0rc1 and before: which one has that now, and how it is written.
 _FORMER = {
-    "cpus": ("uses", 'uses={"cpu": ...}'),
-    "memory": ("uses", 'uses={"memory": ...}'),
+    "cpus": ("uses", "uses={{'cpu': {}}}"),
+    "memory": ("uses", "uses={{'memory': {}}}"),
     # of the calls that take a handler
     "open": ("handler", "open_job(...)"),
-    "max_waiting": ("handler", "open_job(..., max_waiting=...)"),
+    "max_waiting": ("handler", "open_job(..., max_waiting={})"),
     "trace": ("profile", "profile=True, which includes it"),
-    **{name: ("rerun", f"rerun=Rerun({name}=...)") for name in ("update", "key", "version", "redo", "strict")},
+    **{name: ("rerun", f"rerun=Rerun({name}={{}})") for name in ("update", "key", "version", "redo", "strict")},
+    "threads_per_worker": ("per_worker", "per_worker={{'threads': {}}}"),
+    "max_items_per_worker": ("per_worker", "per_worker={{'items': {}}}"),
+    "max_memory_per_worker": ("per_worker", "per_worker={{'memory': {}}}"),
+    "setup_timeout": ("per_worker", "per_worker={{'setup_timeout': {}}}"),
 }
 
 
-def no_such_option(function: str, name: str, names: Iterable[str]) -> TypeError:
+def _now_written(name: str, value: object) -> tuple[str, str]:
+    """Which option has what that one was, and how it is written with this value; empty, if there was none."""
+    now, how = _FORMER.get(name, ("", ""))
+    return now, how.format(shown(value))
+
+
+def no_such_option(function: str, name: str, names: Iterable[str], value: object) -> TypeError:
     """The error for an option that the function does not have: what may be meant, also by people of other libraries."""
     there = set(names)
-    now, how = _FORMER.get(name, ("", ""))
-    if now in there:
-        return TypeError(f"{function}() has no {name}= any more: say {how}")
+    now, how = _now_written(name, value)
+    if now in there or now == "per_worker":
+        written = how if now in there else f"JobQueue({how})"
+        return TypeError(f"{function}() has no option {name!r}: write {written}")
     known, more = _BROUGHT.get(name, ((), ""))
     meant = next((one for one in known if one in there), None)
     if meant is None and name in _INSTEAD:
@@ -90,6 +101,15 @@ def no_such_option(function: str, name: str, names: Iterable[str]) -> TypeError:
         meant, more = (nearest(name, there), "") if meant is None else (meant, more)
         hint = "" if meant is None else f"; did you mean {meant}{more}?"
     return TypeError(f"{function}() got an unexpected keyword argument {name!r}{hint}")
+
+
+def no_such_key(option: str, key: object, keys: Iterable[str], value: object) -> TypeError:
+    """The error for a key that the dict of this option can't have: which one may be meant."""
+    there, name = [*keys], key if isinstance(key, str) else ""
+    now, how = _now_written(name, value)
+    meant = nearest(name, there)
+    hint = f"; write {how}" if now == option else "" if meant is None else f"; did you mean {meant!r}?"
+    return TypeError(f"{option}: expected some of the keys {', '.join(map(repr, there))}, got {shown(key)}{hint}")
 
 
 def no_such_attribute(kind: str, name: str, elsewhere: Mapping[str, str], obj: object) -> AttributeError:
@@ -118,7 +138,8 @@ def names_options(public_name: str, several: str = "") -> Callable[[_F], _F]:
                 found = re.search(_UNEXPECTED, str(error))
                 if found is None:
                     raise
-                raise no_such_option(public_name, found[1], inspect.signature(function).parameters) from None
+                names = inspect.signature(function).parameters
+                raise no_such_option(public_name, found[1], names, options.get(found[1])) from None
 
         return call  # type: ignore[return-value]
 

@@ -89,18 +89,18 @@ class JobQueue(SafeEmitter):
     ``concurrency`` workers start with the first job. None: one for each CPU that the process may use; ``"physical"``:
     one for each core, whose hyperthreads count once; one inside a worker. ``max_retries`` (3) or ``retry`` say how
     often a failed item is tried again, ``timeout`` how many seconds one try may take; both can be given nearer, for one
-    job. ``progress_interval`` merges ``job:progress`` events to at most one in so many seconds. ``threads_per_worker``
-    limits the inner threads of BLAS, OpenMP and the like (None: CPUs / workers). A worker is replaced after
-    ``max_items_per_worker`` items, where it has more private memory than ``max_memory_per_worker`` (bytes, or
-    ``"2GB"``; an item that needs more fails with `MemoryLimitError`), and where a ``setup`` takes longer than
-    ``setup_timeout`` seconds. ``initializer`` is called once in each new worker, before anything else, in its main
-    thread; one that fails everywhere fails the jobs with `SetupError`. ``preload`` is a list of modules, or a function,
-    that a process of its own imports, or calls, once (loky on Linux only): workers are forked from it, so a new one is
-    at work within some tens of milliseconds, and all have these pages in common. What fails there fails the jobs with
-    `WorkerStartError`; what starts threads makes workers start the ordinary way, with a warning, and each imports,
-    or calls, by itself, before its initializer. ``backend`` is the
-    engine that the workers run on: loky, for processes on this machine, or one of `mpqueue.backends`, of which
-    ``concurrency=None`` takes all workers, also those that come later.
+    job. ``progress_interval`` merges ``job:progress`` events to at most one in so many seconds. ``per_worker`` is a
+    dict of limits, each of them optional: ``"threads"``, the inner threads of BLAS, OpenMP and the like (None: CPUs /
+    workers); ``"items"``, after which a worker is replaced; ``"memory"``, the private memory that it may have (bytes,
+    or ``"2GB"``; an item that needs more fails with `MemoryLimitError`, and its worker is replaced); and
+    ``"setup_timeout"``, the seconds that a ``setup`` may take, or its worker is replaced. ``initializer`` is called
+    once in each new worker, before anything else, in its main thread; one that fails everywhere fails the jobs with
+    `SetupError`. ``preload`` is a list of modules, or a function, that a process of its own imports, or calls, once
+    (loky on Linux only): workers are forked from it, so a new one is at work within some tens of milliseconds, and all
+    have these pages in common. What fails there fails the jobs with `WorkerStartError`; what starts threads makes
+    workers start the ordinary way, with a warning, and each imports, or calls, by itself, before its initializer.
+    ``backend`` is the engine that the workers run on: loky, for processes on this machine, or one of
+    `mpqueue.backends`, of which ``concurrency=None`` takes all workers, also those that come later.
 
     ``resources`` says what items may use beside workers, by any name, such as ``{"gpu": 2, "license": 5}``, and with
     ``"memory"`` how much of the machine's; see `create_job`. With ``gpu_env`` a worker sees only the GPUs that its
@@ -748,7 +748,7 @@ class JobQueue(SafeEmitter):
 
         More start at once. Of too many, those with the highest numbers go, each when it has ended the item that it runs
         and the few that were sent with it; with ``kill`` at once, and what they ran runs again without losing a try.
-        Running jobs go on meanwhile. The inner threads of workers (``threads_per_worker``) stay as they were.
+        Running jobs go on meanwhile. The inner threads of workers (``per_worker["threads"]``) stay as they were.
 
         Raises TypeError or ValueError for anything but a whole number from 1 up, and on an engine whose workers are not
         the queue's own; QueueClosedError.

@@ -295,7 +295,9 @@ class Registry:
             )
         check_kept(recorded)
         options, travels = self._options, self._backend.capabilities.handlers_travel
-        new = recorded.to_new_job(JobOptions(options.retry, options.timeout, options.setup_timeout), travels=travels)
+        new = recorded.to_new_job(
+            JobOptions(options.retry, options.timeout, options.per_worker.setup_timeout), travels=travels
+        )
         new.book.number = self.next_number()
         new.record_as_it_is(recorder, line.number)
         return new.book

@@ -196,12 +196,8 @@ QUEUE_OPTIONS: list[tuple[dict[str, Any], type[Exception]]] = [
     ({"progress_interval": -1}, ValueError),
     ({"progress_interval": math.nan}, ValueError),
     ({"progress_interval": None}, TypeError),
-    ({"threads_per_worker": 0}, ValueError),
-    ({"threads_per_worker": 1.0}, TypeError),
-    ({"max_items_per_worker": 0}, ValueError),
-    ({"max_items_per_worker": False}, TypeError),
-    ({"setup_timeout": 0}, ValueError),
-    ({"setup_timeout": []}, TypeError),
+    ({"per_worker": 100}, TypeError),
+    ({"per_worker": ["items"]}, TypeError),
 ]
 
 POLICIES: list[tuple[dict[str, Any], type[Exception]]] = [
@@ -232,6 +228,37 @@ def test_options_of_a_queue_are_refused(options: dict[str, Any], error: type[Exc
     ((name, value),) = options.items()
     with pytest.raises(error, match=f"^{name}: expected .*got {re.escape(repr(value)[:90])}"):
         JobQueue(**options)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "error"),
+    [
+        ("threads", 0, ValueError),
+        ("threads", 1.0, TypeError),
+        ("items", 0, ValueError),
+        ("items", False, TypeError),
+        ("setup_timeout", 0, ValueError),
+        ("setup_timeout", [], TypeError),
+    ],
+)
+def test_limits_of_a_worker_are_refused(key: Any, value: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match=rf"^per_worker\['{key}'\]: expected .*got {re.escape(repr(value))}"):
+        anything.JobQueue(per_worker={key: value})
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("item", r"; did you mean 'items'\?"),
+        ("max_memory", r"; did you mean 'memory'\?"),
+        ("max_items_per_worker", r"; write per_worker=\{'items': 5\}"),
+        (7, ""),
+    ],
+)
+def test_a_limit_that_a_worker_can_t_have_is_named_with_the_one_that_is_meant(key: Any, hint: str) -> None:
+    keys = "'threads', 'items', 'memory', 'setup_timeout'"
+    with pytest.raises(TypeError, match=f"^per_worker: expected some of the keys {keys}, got {key!r}{hint}$"):
+        anything.JobQueue(per_worker={key: 5})
 
 
 @pytest.mark.parametrize(("options", "error"), POLICIES, ids=lambda value: str(value)[:40])
@@ -326,6 +353,21 @@ MISNAMED: list[tuple[Callable[[Any], object], str]] = [
         r"; functools.partial\(function, ...\) gives it what is the same",
     ),
     (lambda queue: queue.run([1], abs, callback=abs), r"; queue.on\('item:completed', function\) calls one with each"),
+    # what it was called in 1.0.0rc1
+    (
+        lambda queue: anything.JobQueue(max_items_per_worker=100),
+        r"^JobQueue\(\) has no option 'max_items_per_worker': write per_worker=\{'items': 100\}$",
+    ),
+    *(
+        (call, r" has no option 'max_memory_per_worker': write JobQueue\(per_worker=\{'memory': '2GB'\}\)$")
+        for call in (
+            lambda queue: queue.run([1], abs, max_memory_per_worker="2GB"),
+            lambda queue: anything.map(abs, [1], max_memory_per_worker="2GB"),
+            lambda queue: anything.Stage(abs, max_memory_per_worker="2GB"),
+            lambda queue: anything.Pool(max_memory_per_worker="2GB"),
+            lambda queue: anything.Executor(max_memory_per_worker="2GB"),
+        )
+    ),
     (lambda queue: anything.map(pow, [1], [2]), r"expected one iterable, got several; mpqueue.starmap\(fn, zip\("),
 ]
 
@@ -349,8 +391,8 @@ async def _awaited(what: Any) -> Any:
 
 @LINUX_ONLY
 def test_a_memory_limit_of_two_bytes_is_refused_with_the_question_what_was_meant() -> None:
-    with pytest.raises(ValueError, match=r'^max_memory_per_worker: .* got 2; did you mean "2GB"\?$'):
-        JobQueue(max_memory_per_worker=2)
+    with pytest.raises(ValueError, match=r"^per_worker\['memory'\]: .* got 2; did you mean \"2GB\"\?$"):
+        JobQueue(per_worker={"memory": 2})
 
 
 @pytest.mark.parametrize(("call", "said"), MISNAMED)
