@@ -46,6 +46,9 @@ LEAST_MEMORY = 1_000_000
 PHYSICAL = "physical"
 #: A number of workers, one for each core, or (None) for each CPU.
 Concurrency = int | Literal["physical"] | None
+#: What a call does with the items that failed for good: all of them after the end, or each in its place.
+OnError = Literal["raise", "collect", "skip", "group"]
+OnItemError = Literal["raise", "collect", "skip"]
 #: A time in seconds; where it is given, also a text such as "5m" or "1h30m", see `check_seconds`.
 Seconds = float
 #: More than any machine can run; each has its place in the books before it is started, so that a slip of the hand (a
@@ -509,6 +512,12 @@ def check_concurrency(value: int, name: str = "concurrency") -> None:
     check_number(name, value, low=1, integer=True)
     if value > MOST_WORKERS:
         raise ValueError(f"{name}: expected at most {MOST_WORKERS:,} workers, got {shown(value)}")
+
+
+def check_on_error(value: object, known: tuple[str, ...]) -> None:
+    """Raise ValueError for a mode that there is not."""
+    if not isinstance(value, str) or value not in known:
+        raise ValueError(f"on_error: expected one of {', '.join(map(repr, known))}, got {shown(value)}")
 
 
 def check_prune(job_id: object, gone: object) -> None:

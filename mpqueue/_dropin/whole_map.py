@@ -15,8 +15,8 @@ from mpqueue._core.state.item_table import read_all
 from mpqueue._declared import At, check_names, read, takes
 from mpqueue._dropin.batch import ON_ERROR, Batch, RecordAs, start_batch
 from mpqueue._dropin.lent_queues import queue_for
-from mpqueue._dropin.map_options import OnError, check_on_error, enough_workers, job_options
-from mpqueue._options import GivenOptions
+from mpqueue._dropin.map_options import enough_workers, job_options
+from mpqueue._options import GivenOptions, OnError, check_on_error
 from mpqueue._output.progress import check_progress
 from mpqueue._queue.recorded.record_options import record_options
 from mpqueue._worker.handlers.called import StarCall

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Hashable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypeVar, Unpack, overload
 
 from mpqueue import _options as checks
 from mpqueue._call_checks import check_calls, check_items, no_such_attribute
@@ -531,6 +531,7 @@ class JobQueue(SafeEmitter):
         *,
         id: str | None = None,
         progress: ShowProgress = False,
+        on_error: Literal["collect", "raise", "group"] = "collect",
         setup: None = None,
         **options: Unpack[JobKeywords],
     ) -> Job[T, Any]: ...
@@ -542,6 +543,7 @@ class JobQueue(SafeEmitter):
         *,
         id: str | None = None,
         progress: ShowProgress = False,
+        on_error: Literal["collect", "raise", "group"] = "collect",
         setup: None = None,
         **options: Unpack[JobKeywords],
     ) -> Job[T, R]: ...
@@ -553,6 +555,7 @@ class JobQueue(SafeEmitter):
         *,
         id: str | None = None,
         progress: ShowProgress = False,
+        on_error: Literal["collect", "raise", "group"] = "collect",
         setup: None = None,
         **options: Unpack[JobKeywords],
     ) -> Job[T, R]: ...
@@ -564,6 +567,7 @@ class JobQueue(SafeEmitter):
         *,
         id: str | None = None,
         progress: ShowProgress = False,
+        on_error: Literal["collect", "raise", "group"] = "collect",
         setup: Callable[[], Any],
         **options: Unpack[JobKeywords],
     ) -> Job[T, R]: ...
@@ -575,6 +579,7 @@ class JobQueue(SafeEmitter):
         *,
         id: str | None = None,
         progress: ShowProgress = False,
+        on_error: Literal["collect", "raise", "group"] = "collect",
         setup: Callable[[], Any],
         **options: Unpack[JobKeywords],
     ) -> Job[T, R]: ...
@@ -586,29 +591,38 @@ class JobQueue(SafeEmitter):
         *,
         id: str | None = None,
         progress: ShowProgress = False,
+        on_error: Literal["collect", "raise", "group"] = "collect",
         **options: Any,
     ) -> Job:
         """Create a job, start it and wait for its end: the one-shot. ``options`` are those of `create_job`.
 
         ``progress`` is as in `start`: True for a bar, or a callable.
 
-        Failed items do not raise: see ``job.failures`` and ``job.raise_for_failures()``. Where the wait is interrupted
-        (Ctrl-C), the job is cancelled, its running items are ended, and the interruption goes on; what has ended is in
-        `last_job`, which the exception has as ``job``.
+        Items that fail for good, by ``on_error``: ``"collect"``: nothing is raised, see ``job.failures`` and
+        ``job.raise_for_failures()``; ``"raise"``: after all is done, the first failure in item order is raised as
+        itself, with a note that names its item and the others; ``"group"``: an `ExceptionGroup` of all is raised. With
+        these two, more than ``max_failures`` raise `TooManyFailuresError`. The job is in `last_job` then.
+
+        Where the wait is interrupted (Ctrl-C), the job is cancelled, its running items are ended, and the interruption
+        goes on; what has ended is in `last_job`, which the exception has as ``job``.
         """
         self._host.check_waiting_allowed("queue.run()")
-        check_names(GivenOptions, At.JOB, "JobQueue.run", options, ("items", "handler", "id", "progress"))
+        check_names(GivenOptions, At.JOB, "JobQueue.run", options, ("items", "handler", "id", "progress", "on_error"))
         check_progress(progress)
+        checks.check_on_error(on_error, ("collect", "raise", "group"))
         job_id = self._jobs.free_id() if id is None else id
         self.create_job(job_id, items, handler, **options)
         held = self._jobs.find(job_id)
         run = JobRun(held, self)
         self._starter.start_unawaited(held.book, run, Showing(progress, job_id))
         try:
-            return self._await(run)
+            job = self._await(run)
         except BaseException:
             self._starter.take_back_sink(held.book)
             raise
+        if on_error != "collect":
+            run._raise_failures(on_error, options.get("max_failures"))
+        return job
 
     @takes(GivenOptions, At.STAGES)
     def start_stages(

@@ -15,7 +15,14 @@ from mpqueue._parent.surroundings.replies import Reply, SafeEvent, SafeFuture
 from mpqueue._queue.job import Job
 from mpqueue._queue.job_items import Items, JobItem, R_co, T_co
 from mpqueue._queue.mailbox import Bell, Mailbox, Rings, Turns, runs_loop
-from mpqueue.errors import InternalError, JournalError, QueueClosedError, SinkError, WorkerStartError
+from mpqueue.errors import (
+    InternalError,
+    JournalError,
+    QueueClosedError,
+    SinkError,
+    TooManyFailuresError,
+    WorkerStartError,
+)
 from mpqueue.status import FAILED
 
 if TYPE_CHECKING:
@@ -300,8 +307,45 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
         Costs nothing an item where there is no journal: the list is the job's own. Raises `JournalError`.
         """
         table = self._book.table
-        failures = {index: failure for index, failure in table.failures.items() if table.status[index] == FAILED}
-        return table.results if table.source is None else table.all_results(), failures
+        return table.results if table.source is None else table.all_results(), self._failures()
+
+    def _failures(self) -> dict[int, Failure]:
+        """The failures for good, by position."""
+        table = self._book.table
+        return {index: failure for index, failure in table.failures.items() if table.status[index] == FAILED}
+
+    def _raise_failures(self, on_error: str, max_failures: int | None) -> None:
+        """It has ended: raise what ``on_error`` says of the items that failed; nothing where none did."""
+        failures = self._failures()
+        if not failures:
+            return
+        if self.job.stopped_why is not None and max_failures is not None and len(failures) > max_failures:
+            raise self._too_many(failures, max_failures)
+        raise self._error_of(failures, on_error)
+
+    def _error_of(self, failures: dict[int, Failure], on_error: str) -> BaseException:
+        """A group of all errors, or the first one, with a note that names its item, and how many others failed."""
+        first, *others = sorted(failures)
+        if on_error == "group":
+            errors = [failures[index].error for index in (first, *others)]
+            return BaseExceptionGroup(f"{len(errors)} of {self.job.total} items failed", errors)
+        note = f"mpqueue: raised by item {self.job.items[first]._named}"
+        if others:
+            positions = ", ".join(str(index) for index in others[:10])
+            note += f"; {len(others)} more failed: items {positions}{', ...' if len(others) > 10 else ''}"
+        error = failures[first].error
+        error.add_note(note)
+        return error
+
+    def _too_many(self, failures: dict[int, Failure], max_failures: int) -> TooManyFailuresError:
+        """The error where more items failed than were to."""
+        first = min(failures)
+        error = TooManyFailuresError(
+            f"{len(failures)} items failed, which is more than max_failures={max_failures}; the first is item "
+            f"{self.job.items[first]._named}: {failures[first].shown}. What had not run by then was not run."
+        )
+        error.__cause__ = failures[first].error
+        return error
 
 
 class RunItems(Generic[T_co, R_co]):

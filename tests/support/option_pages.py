@@ -86,18 +86,14 @@ def table(declared: type = GivenOptions) -> str:
     """The page of the reference."""
     head = ["option", "default", "meaning", *(f"`{name}`" for name in COLUMNS), "`mpqueue run`"]
     options = [_row(head), "|---|---|---|" + ":-:|" * (len(head) - 3), *_rows(declared)]
-    keys = [_row(head[:3]), "|---|---|---|", *map(_key_row, options_at(WorkerOptions, At.WORKER).values())]
-    return _PAGE + "\n".join([*options, "", "The keys of `per_worker`:", "", *keys]) + "\n"
+    keys = [_row([f"`{one.name}`", one.text]) for one in options_at(WorkerOptions, At.WORKER).values()]
+    return _PAGE + "\n".join([*options, "", _row(["key of `per_worker`", "meaning"]), "|---|---|", *keys]) + "\n"
 
 
 def _rows(declared: type) -> Iterator[str]:
     for one in options_at(declared, ~At(0)).values():
         places = ["x" if one.at & at else "" for at in COLUMNS.values()]
         yield _row([f"`{one.name}`", _default(one), one.text, *places, f"`{one.flag}`" if one.flag else ""])
-
-
-def _key_row(one: Option) -> str:
-    return _row([f"`{one.name}`", _default(one), one.text])
 
 
 def _default(one: Option) -> str:
