@@ -407,6 +407,8 @@ def _dry_run(args: argparse.Namespace) -> int:
             if not args.more:
                 _job(whole, args, items, functions, record, sink)
                 fitting = at_a_time(whole.last_job, workers, merged(args.resources))
+                for job in whole.jobs():  # it is not run
+                    whole.clear_job(job)
         if not items:
             say("no items: nothing would run")
             return Exit.GOOD

@@ -98,10 +98,11 @@ class Batch:
             self._watched = None
             run._kill()
 
-    def wait(self) -> None:
-        """Wait until all has ended; an interruption ends it."""
+    def wait(self, name: str, instead: str) -> None:
+        """Wait until all has ended; an interruption ends it. ``name`` is the call's, ``instead`` one for coroutines."""
         try:
-            self.run.result()
+            self.run._check_waiting_allowed(name, instead=instead)
+            self.run._await_job()
         except BaseException:
             self._end()
             raise

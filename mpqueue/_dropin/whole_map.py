@@ -108,7 +108,7 @@ def map(
         given = asked.seed is not None
         start = partial(start_batch, queue, fn, rows, job, progress=asked.progress, record=record, seed_given=given)
         batch = Batch(start, asked.max_failures)
-        batch.wait()
+        batch.wait("mpqueue.map()", "await mpqueue.amap(...)")
     return batch.outcomes(on_error)
 
 
@@ -233,5 +233,5 @@ def stages(
         defaults = replace(queue._options, retry=whole.retry, timeout=whole.timeout)
         start = partial(queue._host.start_stages, given, stages, asked, defaults, progress=asked.progress)
         batch = Batch(start, asked.max_failures)
-        batch.wait()
+        batch.wait("mpqueue.stages()", "await asyncio.to_thread(mpqueue.stages, ...)")
     return batch.outcomes(on_error)

@@ -43,7 +43,7 @@ from mpqueue._wire.ids import IdRule
 from mpqueue._wire.item_labels import check_label
 from mpqueue._wire.pickling.packed_handler import PackedHandler, Travels, pack_handler
 from mpqueue._wire.pickling.script import Script
-from mpqueue.errors import JobNotFoundError, JobStateError, QueueClosedError, shown
+from mpqueue.errors import JobNotFoundError, JobStateError, QueueClosedError
 from mpqueue.retry import check_seconds
 from mpqueue.status import OVER, Pruned, QueueStats
 
@@ -606,7 +606,7 @@ class JobQueue(SafeEmitter):
         Where the wait is interrupted (Ctrl-C), the job is cancelled, its running items are ended, and the interruption
         goes on; what has ended is in `last_job`, which the exception has as ``job``.
         """
-        self._host.check_waiting_allowed("queue.run()")
+        self._host.check_waiting_allowed("queue.run()", instead="await queue.start(queue.create_job(...))")
         check_names(GivenOptions, At.JOB, "JobQueue.run", options, ("items", "handler", "id", "progress", "on_error"))
         check_progress(progress)
         checks.check_on_error(on_error, ("collect", "raise", "group"))
@@ -693,7 +693,7 @@ class JobQueue(SafeEmitter):
         ``rerun`` is as in `create_job`, for the inputs: an input runs again in all stages. Code is that of all stages.
         Raises what `create_job` raises.
         """
-        self._host.check_waiting_allowed("queue.run_stages()")
+        self._host.check_waiting_allowed("queue.run_stages()", instead="await queue.start_stages(...)")
         run = self.start_stages(items, stages, id=id, progress=progress, **options)
         return self._await(run)
 
@@ -872,11 +872,7 @@ class JobQueue(SafeEmitter):
         Works on a closed queue too. Raises `JobNotFoundError`, `JournalError` where it can't be read.
         """
         self._engine.check_process()
-        job = self._jobs.get(self._jobs.id_of(job_id))
-        if job is None:
-            raise JobNotFoundError(
-                f"job {shown(job_id)}: expected the id of a job in this queue or its journal, got none"
-            )
+        job = self._jobs.load(self._jobs.id_of(job_id))
         len(job.items)  # reads them, so that what can't be read is known now
         return job
 
@@ -964,7 +960,10 @@ class JobQueue(SafeEmitter):
         that interrupts that one; ``close(kill=True)`` also cuts it short. Raises `JournalError` where the end was
         waited for, and not all of it could be written into the journal.
         """
+        says = not (kill or self._closer.closed)
         self._closer.close(self, wait=wait, kill=kill)
+        if says:
+            self._jobs.say_never_started()
 
     def drain(self, within: float | str = 30.0) -> None:
         """End the queue so that a journal's next run goes on: no new item starts, running ones have ``within`` seconds.

@@ -68,7 +68,7 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
         is pending; `SinkError` where its results could not be written into its sink; and `InternalError` where a
         mistake of mpqueue's own ended the job.
         """
-        self._check_waiting_allowed("run.result()")
+        self._check_waiting_allowed("run.result()", instead="" if timeout == 0 else "await run")
         return self._await_job(timeout)
 
     def _await_job(self, timeout: float | None = None) -> Job[T_co, R_co]:
@@ -78,7 +78,7 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """None, once the job has ended, or what `result` would raise then; waits like it."""
-        self._check_waiting_allowed("run.exception()")
+        self._check_waiting_allowed("run.exception()", instead="" if timeout == 0 else "await run")
         timeout = self._await_news(timeout)
         return super().exception(timeout)
 
@@ -131,10 +131,10 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
         """Without what only the makers of futures call."""
         return [name for name in super().__dir__() if not name.startswith("set_")]
 
-    def _check_waiting_allowed(self, what: str) -> None:
+    def _check_waiting_allowed(self, what: str, *, instead: str = "") -> None:
         owner = self._owner
         if owner is not None and not self.done():
-            owner._host.check_waiting_allowed(what, self._book)
+            owner._host.check_waiting_allowed(what, self._book, instead=instead)
 
     def _await_news(self, timeout: float | None) -> float | None:
         self._news.wait(timeout)

@@ -78,7 +78,8 @@ def test_one_line_says_it_all() -> None:
 
 @pytest.mark.parametrize("columns", [50, 60, 80, 100])
 @pytest.mark.parametrize(
-    "facts", [{}, {"completed": 49, "total": 100_000}, {"retries": 0}, {"partly_done": 0.5}, {"failed": 1, "completed": 0}]
+    "facts",
+    [{}, {"completed": 49, "total": 100_000}, {"retries": 0}, {"partly_done": 0.5}, {"failed": 1, "completed": 0}],
 )
 def test_a_third_of_the_line_is_the_bar_and_what_failed_and_the_time_left_stay(
     facts: dict[str, Any], columns: int, monkeypatch: pytest.MonkeyPatch
