@@ -29,6 +29,7 @@ try:
 except ImportError as error:
     raise ImportError(f"mpqueue.joblib_backend needs joblib ({error}): `pip install 'mpqueue[joblib]'`") from error
 
+from mpqueue._call_checks import no_such_option
 from mpqueue._core.state.item_table import Failure
 from mpqueue._dropin.call_stream import CallStream
 from mpqueue._dropin.executor_errors import ExecutorCrashedError, error_of
@@ -42,10 +43,17 @@ from mpqueue._queue.choosing import choose_backend
 from mpqueue._wire.pickling.packed_functions import FunctionPacker
 from mpqueue._worker.handlers.called import Call
 from mpqueue._worker.handlers.joblib_batch import run_batch
-from mpqueue.errors import ItemPicklingError, ItemTimeoutError, MemoryLimitError, WorkerCrashedError
+from mpqueue.errors import ItemPicklingError, ItemTimeoutError, MemoryLimitError, WorkerCrashedError, shown
 from mpqueue.retry import RetryPolicy
 
 __all__ = ["JoblibCrashedError", "MPQueueBackend", "close", "register"]
+
+#: Options of `MPQueueBackend` that are no backend's of joblib; those that its backends have; those that
+#: `joblib.parallel_config` itself takes; and those with which it calls `configure`.
+_OURS = ("max_retries", "retry", "timeout", "backend")
+_OF_BACKENDS = ("nesting_level", "inner_max_num_threads", "initializer", "initargs")
+_OF_CONFIG = ("n_jobs", "verbose", "temp_folder", "max_nbytes", "mmap_mode", "prefer", "require")
+_OF_CALLS = (*_OF_CONFIG, "context")
 
 #: The default: what ends a worker is tried again, an exception is not.
 CRASH_RETRY = dataclasses.replace(DROPIN_RETRY, retry_on=(WorkerCrashedError, ItemTimeoutError, MemoryLimitError))
@@ -71,7 +79,8 @@ class MPQueueBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
     """What joblib asks for workers. ``max_retries``, ``retry`` and ``timeout`` (seconds a try of a batch) are ours.
 
     Without ``max_retries`` and ``retry`` a batch whose worker dies or is killed is tried again three times, and an
-    exception ends the `Parallel` call at once. ``backend`` is the engine, one of `mpqueue.backends`.
+    exception ends the `Parallel` call at once. ``backend`` is the engine, one of `mpqueue.backends`. Others than these
+    and joblib's own raise TypeError, here and where they are given to `Parallel`, which takes no option of ours.
     """
 
     supports_retrieve_callback = True
@@ -86,6 +95,9 @@ class MPQueueBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         backend: str | Backend = "loky",
         **options: Any,
     ) -> None:
+        for name, value in options.items():
+            if name not in _OF_BACKENDS:
+                raise no_such_option("parallel_config", name, (*_OURS, *_OF_BACKENDS, *_OF_CONFIG), value)
         self._engine = choose_backend(backend)
         given = pool_options(
             "mpqueue backend", max_retries=max_retries, retry=retry, timeout=timeout, backend=self._engine
@@ -133,6 +145,12 @@ class MPQueueBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
             raise FallbackToBackend(self._another())  # all calls under one `parallel_config` are given this one
         self.parallel = parallel
         self._release(kill=False)
+        for name, value in options.items():
+            if name in _OURS:
+                how = f"parallel_config(backend='mpqueue', {name}={shown(value)})"
+                raise TypeError(f"Parallel() has no option {name!r}: write {how}")
+            if name not in _OF_CALLS and name not in _OF_BACKENDS:
+                raise no_such_option("Parallel", name, (*_OF_CALLS, *_OF_CONFIG), value)
         options = {**self.backend_kwargs, **options}
         pool = _pools.find(
             self._engine,
