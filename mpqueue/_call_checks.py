@@ -130,19 +130,21 @@ _WORDS: dict[str, tuple[Word, ...]] = {
 }
 
 
-def hint_for(name: str, names: Iterable[str], value: object = ...) -> str | None:
-    """What to write instead of that option where these ``names`` can be given; None where nothing is known of it."""
-    there = {*names}
-    for word in _WORDS.get(name, ()):
-        if word.option in there or not word.option:
-            return word.hint.format("..." if value is ... or len(shown(value)) > LONGEST_VALUE else shown(value))
-    return None
+def word_for(name: str, names: Iterable[str]) -> Word | None:
+    """What is known of that option where these ``names`` can be given."""
+    there = {*names, ""}
+    return next((word for word in _WORDS.get(name, ()) if word.option in there), None)
 
 
-def no_such_option(function: str, name: str, names: Iterable[str], value: object = ...) -> TypeError:
+def _hint_for(name: str, names: Iterable[str], value: object) -> str | None:
+    word = word_for(name, names)
+    return None if word is None else word.hint.format(shown(value) if len(shown(value)) <= LONGEST_VALUE else "...")
+
+
+def no_such_option(function: str, name: str, names: Iterable[str], value: object) -> TypeError:
     """The error for an option that the function does not have: what may be meant, also by people of other libraries."""
     there = [*names]
-    hint = hint_for(name, there, value)
+    hint = _hint_for(name, there, value)
     if hint is not None:
         return TypeError(f"{function}() has no option {name!r}: {hint}")
     meant = nearest(name, there)
@@ -154,7 +156,7 @@ def no_such_option(function: str, name: str, names: Iterable[str], value: object
 def no_such_key(option: str, key: object, keys: Iterable[str], value: object) -> TypeError:
     """The error for a key that the dict of this option can't have: which one may be meant."""
     there, name = [*keys], key if isinstance(key, str) else ""
-    hint = hint_for(name, [option], value)
+    hint = _hint_for(name, [option], value)
     if hint is None:
         meant = nearest(name, there)
         hint = "" if meant is None else f"did you mean {meant!r}?"

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TextIO
 
-from mpqueue._call_checks import nearest
+from mpqueue._call_checks import nearest, word_for
 from mpqueue._cli import dashboard_command as dashboard
 from mpqueue._cli import journal_commands as journal
 from mpqueue._cli import run_command as run
@@ -22,6 +22,8 @@ from mpqueue.errors import MPQueueError
 
 #: Whose steps come before the user's own in a traceback.
 _OURS = ("mpqueue", "importlib", "functools", "__main__")
+#: What flags are called in Python, where that is another name.
+_IN_PYTHON = {"concurrency": "-j", "max_retries": "--retries"}
 EPILOG = "`mpqueue COMMAND --help` says more, with examples."
 
 
@@ -52,12 +54,22 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         args.job = rest.pop(0)
     if options or (rest and not hasattr(args, "inputs")):
         wrong = " ".join(options or rest)
-        meant = nearest(options[0].partition("=")[0], _options_of(parser, args.name)) if options else None
-        hint = "" if meant is None else f"; did you mean {meant}?"
+        hint = _hint(options[0].partition("=")[0], _options_of(parser, args.name)) if options else ""
         parser.error(f"unrecognized arguments: {wrong}{hint}; `mpqueue {args.name} --help` lists the options")
     if rest:
         args.inputs += rest
     return args
+
+
+def _hint(option: str, flags: list[str]) -> str:
+    """Which flag may be meant: by its name in Python, a word of another library, or with a few letters wrong."""
+    name, named = option.lstrip("-").replace("-", "_"), {flag.lstrip("-").replace("-", "_"): flag for flag in flags}
+    named |= {python: flag for python, flag in _IN_PYTHON.items() if flag in flags}
+    word = word_for(name, named)
+    if word is not None and word.option and not word.hint.startswith("write "):
+        return f"; {word.hint.replace(word.option, named[word.option])}"
+    meant = named.get(name) or nearest(option, flags)
+    return "" if meant is None else f"; did you mean {meant}?"
 
 
 def _options_of(parser: argparse.ArgumentParser, command: str) -> list[str]:
