@@ -337,7 +337,7 @@ class Job(WithDefaults, Generic[T_co, R_co]):
 
 
 def _say_unseen(job_id: str, failed: int, total: int, owner: int) -> None:
-    """Where the job is dropped, or the program ends, and nobody has looked at its failures. Not in a fork."""
+    """The job is dropped, or the program ends, without a look at its failures. Not in a fork."""
     if os.getpid() == owner:
         log.warning(
             "job %r: %d of its %d results were None, since these items failed: job.failures says why, and "
