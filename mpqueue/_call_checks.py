@@ -63,7 +63,10 @@ def _limit(key: str) -> tuple[Word, ...]:
     return _written("per_worker", form, f"JobQueue({form})")
 
 
-_WORKERS = _meant("concurrency", "max_workers", "processes", "n_jobs")
+_WORKERS = (
+    *_meant("concurrency", "max_workers", "processes", "n_jobs"),
+    Word("", "JobQueue(concurrency=...) says how many workers there are"),
+)
 #: Words that people bring with them, from other libraries and from 1.0.0rc1: the first of each that fits is said.
 _WORDS: dict[str, tuple[Word, ...]] = {
     **dict.fromkeys(
@@ -75,7 +78,10 @@ _WORDS: dict[str, tuple[Word, ...]] = {
     ),
     **dict.fromkeys(
         ("attempts", "tries", "retries", "max_attempts", "max_tries", "num_retries", "n_retries"),
-        _meant("max_retries", more=", which counts the tries after the first"),
+        (
+            *_meant("max_retries", more=", which counts the tries after the first"),
+            Word("", "max_retries, of JobQueue, create_job(), run() or Stage, counts the tries after the first"),
+        ),
     ),
     **dict.fromkeys(
         ("verbose", "tqdm", "progress", "progress_bar", "show_progress"),
@@ -98,7 +104,7 @@ _WORDS: dict[str, tuple[Word, ...]] = {
     ),
     "setup": (
         *_meant("initializer", more=", which is called once in each worker"),
-        Word("", "create_job(setup=...) and run(setup=...) make a handler's second argument, once in each worker"),
+        Word("", "create_job(), run() and Stage have setup, whose result the handler gets as its second argument"),
     ),
     **dict.fromkeys(
         ("args", "kwargs", "fn_args", "fn_kwargs", "initargs", "constants"),

@@ -694,6 +694,7 @@ class JobQueue(SafeEmitter):
         Raises what `create_job` raises.
         """
         self._host.check_waiting_allowed("queue.run_stages()", instead="await queue.start_stages(...)")
+        check_names(GivenOptions, At.STAGES, "JobQueue.run_stages", options, ("items", "stages", "id", "progress"))
         run = self.start_stages(items, stages, id=id, progress=progress, **options)
         return self._await(run)
 
