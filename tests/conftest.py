@@ -39,6 +39,7 @@ LONGEST = (
     "test_dask_processes.py",
     "test_preload.py",
     "test_command_line_journal.py",
+    "test_command_line_answers.py",
     "test_dask.py",
     "test_live_page_details.py",
     "test_journal.py",

@@ -22,9 +22,14 @@ from mpqueue.errors import MPQueueError
 
 #: Whose steps come before the user's own in a traceback.
 _OURS = ("mpqueue", "importlib", "functools", "__main__")
-#: What flags are called in Python, where that is another name.
-_IN_PYTHON = {"concurrency": "-j", "max_retries": "--retries"}
-EPILOG = "`mpqueue COMMAND --help` says more, with examples."
+EPILOG = """\
+examples:
+  mpqueue run words.py:count 'texts/*.txt' -o counts.csv
+  mpqueue run words.py:count 'texts/*.txt' -o counts.csv --journal run.db
+  mpqueue failures run.db
+
+`mpqueue COMMAND --help` says more, with examples of each.
+"""
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -54,7 +59,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         args.job = rest.pop(0)
     if options or (rest and not hasattr(args, "inputs")):
         wrong = " ".join(options or rest)
-        hint = _hint(options[0].partition("=")[0], _options_of(parser, args.name)) if options else ""
+        hint = _hint(options[0].partition("=")[0], flags_of(parser, args.name)) if options else ""
         parser.error(f"unrecognized arguments: {wrong}{hint}; `mpqueue {args.name} --help` lists the options")
     if rest:
         args.inputs += rest
@@ -64,7 +69,6 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _hint(option: str, flags: list[str]) -> str:
     """Which flag may be meant: by its name in Python, a word of another library, or with a few letters wrong."""
     name, named = option.lstrip("-").replace("-", "_"), {flag.lstrip("-").replace("-", "_"): flag for flag in flags}
-    named |= {python: flag for python, flag in _IN_PYTHON.items() if flag in flags}
     word = word_for(name, named)
     if word is not None and word.option and not word.hint.startswith("write "):
         return f"; {word.hint.replace(word.option, named[word.option])}"
@@ -72,17 +76,20 @@ def _hint(option: str, flags: list[str]) -> str:
     return "" if meant is None else f"; did you mean {meant}?"
 
 
-def _options_of(parser: argparse.ArgumentParser, command: str) -> list[str]:
+def flags_of(parser: argparse.ArgumentParser, command: str) -> list[str]:
+    """All names of the options of a command."""
     commands = next(action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction))
     return [name for action in commands[command]._actions for name in action.option_strings]
 
 
 def _without_ours(error: BaseException) -> TracebackType | None:
     """The traceback from the user's own code on, where that was reached; a SyntaxError says itself where it is."""
+    if isinstance(error, SyntaxError) and os.path.exists(error.filename or ""):
+        return None
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_globals.get("__name__", "").partition(".")[0] in _OURS:
         trace = trace.tb_next
-    return trace if trace or isinstance(error, SyntaxError) else error.__traceback__
+    return trace or error.__traceback__
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -6,7 +6,8 @@ import argparse
 import os
 import threading
 
-from mpqueue._cli.usage import Exit, UsageError, say, tell
+from mpqueue._cli.outputs import add_json, told_on_stdout
+from mpqueue._cli.usage import Exit, UsageError, say, usage_errors
 from mpqueue._options import check_address
 from mpqueue._os.main_thread_waits import wait_long
 
@@ -16,9 +17,7 @@ examples:
   mpqueue dashboard yesterday.db today.db
   ssh -L 8000:localhost:8000 server mpqueue dashboard run.db --port 8000
 
-The journal may be written by a running program meanwhile. End it with Ctrl-C.
-
-exit codes: 0 ended by Ctrl-C, 1 a journal can't be read, 2 wrong usage
+A running program may write the journal meanwhile. End the page with Ctrl-C.
 """
 
 
@@ -30,12 +29,12 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         description="Show the jobs of journals in a browser: items, errors, groups of failures, reports, and two runs "
         "side by side. Nothing runs, and the journals stay as they are.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("journals", metavar="run.db", nargs="+", help="the file that was given to run as --journal")
     parser.add_argument("--host", default="127.0.0.1", type=str, help="the address to serve on (default: this machine "
         "only)")  # fmt: skip
     parser.add_argument("--port", default=0, type=int, help="the port (default: a free one)")
+    add_json(parser.add_argument, "the page's address as a line of JSON")
     parser.set_defaults(command=dashboard)
 
 
@@ -53,16 +52,13 @@ def dashboard(args: argparse.Namespace) -> int:
     from mpqueue._queue.recorded.journal_view import JournalView  # with SQLite, which most commands don't need
 
     view = JournalView(args.journals)
-    try:
+    with usage_errors(kinds=(OSError, ValueError, TypeError)):
         page = Page(view, *check_address(args.host, args.port, ()))
-    except (OSError, ValueError, TypeError) as error:
-        raise UsageError(str(error)) from None
     try:
-        tell(page.url)
-        say("Ctrl-C ends the page")
-        wait_long(threading.Event().wait)
-    except KeyboardInterrupt:
-        return Exit.GOOD
+        with told_on_stdout(as_json=args.json) as tell:
+            tell({"url": page.url}, page.url)
+            say("Ctrl-C ends the page")
+            wait_long(threading.Event().wait)
     finally:
         page.close()
     return Exit.GOOD

@@ -7,8 +7,11 @@ import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mpqueue._cli.usage import Exit, UsageError, coloured, say
+from mpqueue._cli.options.declared_flags import Add
+from mpqueue._cli.outputs import Tell
+from mpqueue._cli.usage import Exit, UsageError, coloured, first_given, say, usage_errors
 from mpqueue._core.state.job_book import JobBook
+from mpqueue._output.export import record_of
 from mpqueue._output.words import counted, number, seconds, size
 from mpqueue._queue.job import Job
 from mpqueue._queue.job_items import JobItem
@@ -17,19 +20,23 @@ from mpqueue._text import visible
 from mpqueue.errors import HandlerPicklingError
 from mpqueue.status import ItemStatus
 
+#: Of the items that ran.
+_COLUMNS = ("id", "item", "status", "elapsed", "peak_memory", "error")
+#: An estimate where no item completed.
+UNKNOWN = dict[str, Any].fromkeys(("elapsed", "setup", "workers", "at_a_time", "duration", "result_size"))
 #: Seconds of a setup.
 WORTH_TELLING = 0.05
 
 
-def add_dry_run(parser: argparse.ArgumentParser) -> None:
+def add_dry_run(add: Add) -> None:
     """Add it."""
-    parser.add_argument("--dry-run", action="store_true", help="run the first, the middle and the last item only, each "
+    add("--dry-run", action="store_true", help="run the first, the middle and the last item only, each "
         "once, and print what all would take; no output and no journal is written")  # fmt: skip
 
 
 def check_dry_run(args: argparse.Namespace) -> None:
     """Raise UsageError for options that go with a whole run only."""
-    other = "--plan" if args.plan else "--profile" if args.profile else "--dashboard" if args.dashboard else None
+    other = first_given(args, "plan", "profile", "dashboard")
     if other is not None:
         raise UsageError(f"--dry-run: expected no {other} as well, which is for a whole run")
 
@@ -42,12 +49,10 @@ def some_of(items: Sequence[Any]) -> list[Any]:
 def run_some(queue: JobQueue, items: Sequence[Any], handlers: Sequence[Any], **options: Any) -> Job:
     """Run some of the items, each by itself. ``options`` are those of the job."""
     chosen = some_of(items)
-    try:
+    with usage_errors(kinds=(HandlerPicklingError, TypeError, ValueError)):
         if len(handlers) > 1:
             return queue.run_stages(chosen, handlers, id="dry run", **options)
         return queue.run(chosen, handlers[0], id="dry run", chunksize=1, **options)
-    except (HandlerPicklingError, TypeError, ValueError) as error:
-        raise UsageError(str(error)) from None
 
 
 def at_a_time(job: Job | None, workers: int, resources: Mapping[str, int] | None) -> int:
@@ -56,20 +61,24 @@ def at_a_time(job: Job | None, workers: int, resources: Mapping[str, int] | None
     return workers if needs is None else min(workers, needs.most_at_a_time(workers, resources or {}))
 
 
-def say_estimate(job: Job, total: int, workers: int, fitting: int, *, has_setup: bool) -> int:
+def say_estimate(
+    job: Job, columns: Sequence[str] | None, total: int, workers: int, fitting: int, setup: bool, tell: Tell
+) -> int:
     """Say how these items ended, and what so many would take on so many workers; returns the exit code.
 
-    ``fitting``: how many items run at a time, by their needs.
+    ``fitting``: how many items run at a time, by their needs. Raises UsageError for a column that none of them has.
     """
     for item in job.items:
         say(f"{item.label}: ", *_told(item))
     done = [item for item in job.items if item.status is ItemStatus.COMPLETED]
+    estimate = _estimate(done, total, workers, fitting, _setup_of(job) if setup else 0.0) if done else UNKNOWN
     if done:
-        say(
-            ", ".join(_estimate(done, total, workers, fitting, _setup_of(job) if has_setup else 0.0)),
-            *_size_of_results(done),
-        )
+        say(", ".join(_in_words(estimate, total, done)))
+    with usage_errors("--", (ValueError,)):
+        job.to_records(columns)
     say(f"dry run: {job.total} of {counted(total, 'item')} ran, nothing was written")
+    items = [record_of(item, _COLUMNS) for item in job.items]
+    tell({"total": total, "ran": job.total, "failed": job.failed, **estimate, "items": items}, None)
     return Exit.FAILED if job.failed else Exit.GOOD
 
 
@@ -83,29 +92,31 @@ def _told(item: JobItem) -> Iterator[str]:
         yield f", {size(item.peak_memory)} of memory"
 
 
-def _estimate(done: Sequence[JobItem], total: int, workers: int, fitting: int, setup: float) -> Iterator[str]:
+def _estimate(done: Sequence[JobItem], total: int, workers: int, fitting: int, setup: float) -> dict[str, Any]:
+    """Times in seconds, sizes in bytes."""
     each = sum(item.elapsed for item in done) / len(done)
-    slowest, quickest = max(item.elapsed for item in done), min(item.elapsed for item in done)
-    spread = f" ({seconds(quickest)} to {seconds(slowest)})" if slowest > 1.5 * quickest else ""
-    yield f"{seconds(each)} an item{spread}"
-    if setup >= WORTH_TELLING:
-        yield f"{seconds(setup)} of setup for each worker"
     used, ran = min(workers, total), min(fitting, total)
     rounds = -(-total // ran) if total < 3 * ran else total / ran
-    limit = f", {ran} at a time" if ran < used else ""
-    yield f"about {seconds(each * rounds + setup)} for {number(total)} on {counted(used, 'worker')}{limit}"
+    sizes = [one for one in (_size_of(item.result) for item in done) if one is not None]
+    return {"elapsed": round(each, 6), "setup": round(setup, 6), "workers": used, "at_a_time": min(used, ran),
+            "duration": round(each * rounds + setup, 6), "result_size": max(sizes, default=None)}  # fmt: skip
+
+
+def _in_words(estimate: Mapping[str, Any], total: int, done: Sequence[JobItem]) -> Iterator[str]:
+    slowest, quickest = max(item.elapsed for item in done), min(item.elapsed for item in done)
+    spread = f" ({seconds(quickest)} to {seconds(slowest)})" if slowest > 1.5 * quickest else ""
+    yield f"{seconds(estimate['elapsed'])} an item{spread}"
+    if estimate["setup"] >= WORTH_TELLING:
+        yield f"{seconds(estimate['setup'])} of setup for each worker"
+    limit = f", {estimate['at_a_time']} at a time" if estimate["at_a_time"] < estimate["workers"] else ""
+    whole = f"about {seconds(estimate['duration'])} for {number(total)} on {counted(estimate['workers'], 'worker')}"
+    size_of_one = estimate["result_size"]
+    yield f"{whole}{limit}" + ("" if size_of_one is None else f"; the result of one is {size(size_of_one)}")
 
 
 def _setup_of(job: Job) -> float:
     """Seconds of the longest setup."""
     return max((span.setup for span in job.report().figures.spans), default=0.0)
-
-
-def _size_of_results(done: Sequence[JobItem]) -> Iterator[str]:
-    sizes = [_size_of(item.result) for item in done]
-    known = [one for one in sizes if one is not None]
-    if known:
-        yield f"; the result of one is {size(max(known))}"
 
 
 def _size_of(result: Any) -> int | None:

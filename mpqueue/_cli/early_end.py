@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from mpqueue._cli.options.declared_flags import duration
+from mpqueue._cli.options.declared_flags import Add, duration
 from mpqueue._cli.usage import coloured, say
 from mpqueue._os.main_thread_waits import join_long
 from mpqueue._os.monotonic import monotonic
@@ -19,9 +19,8 @@ from mpqueue._queue.run import JobRun
 from mpqueue.status import JobStatus
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_early_end(add: Add) -> None:
     """Add ``--time-limit`` and ``--drain``."""
-    add = parser.add_argument
     add("--time-limit", type=duration, metavar="T", help="drain the queue after this time, as SIGTERM does: 90s, 15m, "
         "3h50m, 1-12:00:00; for a cluster's walltime")  # fmt: skip
     add("--drain", type=duration, default=30.0, metavar="T", help="how long running items may continue after SIGTERM "

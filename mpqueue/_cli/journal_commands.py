@@ -6,37 +6,48 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
-from mpqueue._cli.early_end import EarlyEnd, add_options
+from mpqueue._cli.early_end import EarlyEnd, add_early_end
 from mpqueue._cli.options.declared_flags import duration
-from mpqueue._cli.outputs import ROW, StdoutRows, open_output, rows_on_stdout
+from mpqueue._cli.options.needs_options import add_resources, merged
+from mpqueue._cli.outputs import (
+    ROW,
+    STDOUT,
+    StdoutRows,
+    Tell,
+    add_json,
+    job_line,
+    open_output,
+    told_on_stdout,
+)
 from mpqueue._cli.run_command import (
-    RAW_CSV,
-    WORKERS,
+    NAMED,
+    add_file,
+    add_messages,
+    add_tries,
+    add_workers,
     again,
-    count_or_none,
     describe_failure,
     log_to_stderr,
+    policy_of,
     progress_of,
     say_drained,
     say_end,
-    workers,
 )
-from mpqueue._cli.usage import Exit, OutputError, UsageError, coloured, say, tell
-from mpqueue._core.state.item_table import ItemTable
+from mpqueue._cli.usage import Exit, OutputError, UsageError, coloured, say, usage_errors
 from mpqueue._os.monotonic import monotonic
-from mpqueue._output.export import absent_columns, as_json_line, no_such_column, record_of
+from mpqueue._output.export import check_columns, record_of
+from mpqueue._output.file_sinks import FileSink
 from mpqueue._output.row_outlet import RowOutlet
+from mpqueue._output.words import counted, size, took
 from mpqueue._queue.job import Job
-from mpqueue._queue.job_items import Items, JobItem
+from mpqueue._queue.job_items import JobItem
 from mpqueue._queue.job_queue import JobQueue
 from mpqueue._queue.recorded.recorded_book import RecordedBook
 from mpqueue._queue.run import JobRun
 from mpqueue._text import label, visible
-from mpqueue.retry import RetryPolicy
 from mpqueue.status import FAILED, ItemStatus, JobStatus
 
 if TYPE_CHECKING:
@@ -44,59 +55,74 @@ if TYPE_CHECKING:
 
     Parsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
-EXAMPLES = """\
-examples:
-  mpqueue run thumbnails:make 'pictures/*.jpg' --journal run.db -o thumbnails.csv
-  mpqueue status run.db
-  mpqueue failures run.db --traceback
-  mpqueue retry run.db --timeout 60
-  mpqueue export run.db -o thumbnails.parquet
-  mpqueue prune run.db --older-than 30d
-
-exit codes: 0 good, 1 some items failed or it could not be read, 2 wrong usage, 75 drained (SIGTERM, --time-limit),
-130 interrupted (Ctrl-C)
-"""
+#: Of states; of others yellow.
+_COLOURS = {"completed": "green", "completed_with_errors": "red", "processing": "bold"}
 
 
 def add_command(commands: Parsers) -> None:
     """Add them to the command line."""
-    _add(commands, "status", status, "list the jobs of a journal", job=False)
-    parser = _add(commands, "failures", failures, "list the failed items of a journal")
+    parser = _add(
+        commands, "status", status, "list the jobs of a journal", "status run.db\nstatus run.db --json", job=False
+    )
+    add_json(parser.add_argument, "a line of JSON for each job")
+    examples = "failures run.db\nfailures run.db thumbnails:make --traceback\nfailures run.db --json | jq -r .payload"
+    parser = _add(commands, "failures", failures, "list the failed items of a journal", examples)
     parser.add_argument("--traceback", action="store_true", help="with the worker's traceback of each")
-    parser.add_argument("--json", action="store_true", help="a line of JSON for each")
-    parser = _add(commands, "retry", retry, "run the failed items of a journal again, or what is left of a job")
-    parser.add_argument("-j", "--jobs", type=workers, metavar="N", help=WORKERS)
-    parser.add_argument("--retries", type=count_or_none, default=3, metavar="N", help="tries after the first (3)")
-    parser.add_argument("--retry-delay", type=duration, default=2.0, metavar="T", help="time before the first (2s)")
-    parser.add_argument("--timeout", type=duration, metavar="T", help="time that one try may take")
-    add_options(parser)
-    parser.add_argument("--progress", action=argparse.BooleanOptionalAction, help="show a bar (on a terminal only)")
-    parser = _add(commands, "export", export, "write the items of a job in a journal as rows")
-    parser.add_argument("-o", "--output", metavar="FILE", help="as for run (default: JSON Lines on stdout)")
-    parser.add_argument("--columns", metavar="A,B,...", help="as for run")
-    parser.add_argument("--raw-csv", action="store_true", help=RAW_CSV)
-    parser.add_argument("--failed", action="store_true", help="failed items only")
+    add_json(parser.add_argument, "a line of JSON for each item, with its traceback")
+    _add_retry(commands)
+    _add_export(commands)
     _add_prune(commands)
 
 
+def _add_retry(commands: Parsers) -> None:
+    text = "run failed items of a journal again, or what is left of a job"
+    examples = "retry run.db\nretry run.db thumbnails:make --timeout 60 --retries 0"
+    parser = _add(commands, "retry", retry, text, examples)
+    add = parser.add_argument
+    add_workers(add)
+    add_resources(add)
+    add("--gpu-env", action="store_true", help="a worker sees only the GPUs of its items")
+    add_tries(add)
+    add("--timeout", type=duration, metavar="T", help="time that one try may take")
+    add_early_end(add)
+    add_messages(add)
+    add_json(add, "the job's counts as a line of JSON")
+
+
+def _add_export(commands: Parsers) -> None:
+    examples = "export run.db -o thumbnails.parquet\nexport run.db --failed --columns payload,error_type > failed.jsonl"
+    parser = _add(commands, "export", export, "write the items of a job in a journal as rows", examples)
+    add_file(parser.add_argument)
+    parser.add_argument("--failed", action="store_true", help="failed items only")
+    add_json(parser.add_argument, "the job's counts (with -o FILE) as a line of JSON")
+
+
 def _add_prune(commands: Parsers) -> None:
-    parser = _add(commands, "prune", prune, "make a journal smaller", job=False)
+    examples = "prune run.db\nprune run.db --older-than 30d\nprune run.db --job thumbnails:make --no-gone"
+    parser = _add(commands, "prune", prune, "make a journal smaller", examples, job=False)
     add = parser.add_argument
     add("--job", metavar="JOB", help="only this job (default: all)")
     add("--older-than", type=duration, metavar="T", help="remove jobs that ended longer ago: 12h, 30d")
     add("--gone", action=argparse.BooleanOptionalAction, default=True, help="drop results of items that are no "
         "longer in their job's list (default: yes)")  # fmt: skip
+    add_json(add, "what was removed, as a line of JSON")
 
 
 def _add(
-    commands: Parsers, name: str, command: Callable[[argparse.Namespace], int], text: str, *, job: bool = True
+    commands: Parsers,
+    name: str,
+    command: Callable[[argparse.Namespace], int],
+    text: str,
+    examples: str,
+    *,
+    job: bool = True,
 ) -> argparse.ArgumentParser:
     parser = commands.add_parser(
         name,
         help=text,
+        usage=f"%(prog)s [options] run.db{' [JOB]' if job else ''}",
         description=f"{text[0].upper()}{text[1:]}.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="\n  mpqueue ".join(["examples:", *examples.splitlines()]),
     )
     parser.add_argument("journal", metavar="run.db", help="the file that was given to run as --journal")
     if job:
@@ -108,17 +134,26 @@ def _add(
 def status(args: argparse.Namespace) -> int:
     """A line for each job."""
     reader = _reader(args.journal)
-    in_use = reader.in_use
-    rows = [("STATUS", "COMPLETED", "FAILED", "TOTAL", "JOB")]
-    rows += [
-        (_status(job, in_use), str(job.completed), str(job.failed), str(job.total), label(job.id))
-        for job in reader.jobs()
-    ]
+    in_use, jobs = reader.in_use, reader.jobs()
+    if not jobs:
+        say(f"no jobs in {args.journal}")
+        return Exit.GOOD
+    rows = [("COMPLETED", "FAILED", "TOTAL", "TOOK"), *map(_figures, jobs)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        numbers = [text.rjust(width) for text, width in zip(row[1:4], widths[1:4], strict=True)]
-        tell("  ".join([row[0].ljust(widths[0]), *numbers, row[4]]))
+    head, *figures = ["  ".join(map(str.rjust, row, widths)) for row in rows]
+    states = [_status(job, in_use) for job in jobs]
+    width = max(map(len, states))
+    with told_on_stdout(as_json=args.json) as tell:
+        tell(None, f"{'STATUS':<{width}}  {head}  JOB")
+        for job, state, line in zip(jobs, states, figures, strict=True):
+            shown = coloured(state, _COLOURS.get(state, "yellow"), sys.stdout) + " " * (width - len(state))
+            tell(job_line(job, state), f"{shown}  {line}  {label(job.id)}")
     return Exit.GOOD
+
+
+def _figures(job: RecordedJob) -> tuple[str, ...]:
+    duration = "-" if job.duration is None else took(job.duration)
+    return str(job.completed), str(job.failed), str(job.total), duration
 
 
 def _status(job: RecordedJob, in_use: bool) -> str:
@@ -130,26 +165,32 @@ def failures(args: argparse.Namespace) -> int:
     """A line for each failed item."""
     reader = _reader(args.journal)
     jobs = reader.jobs() if args.job is None else [_choose(reader, args.job)]
-    with rows_on_stdout() if args.json else nullcontext() as rows:
+    any_failed = False
+    with told_on_stdout(as_json=args.json) as tell:
         for job in jobs:
             for item in _failed(_opened(reader, job)):
-                if rows is not None:
-                    rows.write(as_json_line({"job": job.id, **record_of(item, [*ROW, "traceback"])}))
-                    continue
-                tell(f"{label(job.id)}: {describe_failure(item)}" if len(jobs) > 1 else describe_failure(item))
+                any_failed = True
+                text = f"{label(job.id)}: {describe_failure(item)}" if len(jobs) > 1 else describe_failure(item)
                 if args.traceback and item.traceback:
-                    tell("\n".join(f"    {line}" for line in visible(item.traceback).splitlines()))
+                    text = "\n    ".join([text, *visible(item.traceback).splitlines()])
+                tell({"job": job.id, **record_of(item, [*ROW, "traceback"])}, text)
+    if not any_failed:
+        say(f"no failed items in {args.journal}")
     return Exit.GOOD
 
 
 def export(args: argparse.Namespace) -> int:
     """The rows of one job."""
-    columns = None if args.columns is None else [name.strip() for name in args.columns.split(",")]
-    with open_output(args.output, columns, raw_csv=args.raw_csv, journal=args.journal) as output:
+    as_json = args.json and args.output != STDOUT
+    with (
+        told_on_stdout(as_json=as_json) as tell,
+        open_output(args.output, args.columns, raw_csv=args.raw_csv, journal=args.journal) as output,
+    ):
         log_to_stderr("WARNING")
         reader = _reader(args.journal)
         table = RecordedBook(reader, line := _choose(reader, args.job)).table
-        _check_columns(columns, table)
+        with usage_errors("--", (ValueError,)):
+            check_columns(table, args.columns or (), ended=True)
         outlet = RowOutlet(output, table, line.id, captured=bool(table.output))
         indices = range(len(table))
         try:
@@ -159,46 +200,38 @@ def export(args: argparse.Namespace) -> int:
         except OSError as error:
             if isinstance(error, BrokenPipeError):
                 raise
-            if isinstance(output, StdoutRows):
-                raise OutputError(f"stdout: {error.strerror}") from None
-            raise UsageError(f"--output: {error}; kept: {outlet.leave()}") from None
+            where = f"--output: {error}; kept: {outlet.leave()}"
+            raise OutputError(f"stdout: {error.strerror}" if isinstance(output, StdoutRows) else where) from None
         except BaseException:
             outlet.leave()
             raise
+        if isinstance(output, FileSink):
+            say(f"{counted(output.rows, 'row')} in {args.output}")
+        tell(job_line(line, _status(line, reader.in_use)), None)
     return Exit.GOOD
-
-
-def _check_columns(columns: Sequence[str] | None, table: ItemTable) -> None:
-    """Raise UsageError for one that no item has, where results are there to tell. Reads them until all are found."""
-    missing, result = set(columns or ()), None
-    for item in Items(table):
-        if not missing:
-            return
-        missing &= absent_columns(item, missing)
-        if result is None and item._has_result:
-            result = item.result
-    if missing and result is not None:
-        raise UsageError(f"--columns: {no_such_column(min(missing), [result])}")
 
 
 def retry(args: argparse.Namespace) -> int:
     """Run what failed, or was left, with the handler that is in the journal."""
     began_at = monotonic()
     log_to_stderr("WARNING")
-    with EarlyEnd(args, began_at) as early_end:
-        return _retry(args, early_end)
+    with EarlyEnd(args, began_at) as early_end, told_on_stdout(as_json=args.json) as tell:
+        return _retry(args, early_end, tell)
 
 
-def _retry(args: argparse.Namespace, early_end: EarlyEnd) -> int:
+def _retry(args: argparse.Namespace, early_end: EarlyEnd, tell: Tell) -> int:
     reader = _reader(args.journal)
     job = _choose(reader, args.job)
     job_id = job.id
-    policy = RetryPolicy(args.retries, base_delay=args.retry_delay)
     _search_as_then(reader, job)
-    with JobQueue(args.jobs, retry=policy, timeout=args.timeout, journal=args.journal) as queue:
+    there = {"resources": merged(args.resources), "gpu_env": args.gpu_env}
+    with JobQueue(args.jobs, retry=policy_of(args), timeout=args.timeout, journal=args.journal, **there) as queue:
         queue._starter.tell_failures = False  # `say_end` does
-        book = queue._host.take_up(job_id, "run it again", unfinished=True).book
-        progress = progress_of(args.progress)
+        with usage_errors("--resources: ", (ValueError,)):
+            book = queue._host.take_up(job_id, "run it again", unfinished=True).book
+        progress = progress_of(args)
+        if book.status is not JobStatus.PENDING and not book.failed and not args.quiet:
+            say(f"nothing to retry: no item of job {job_id!r} has failed")
         if book.status is JobStatus.PENDING:
             run: JobRun = queue.start(job_id, progress=progress)
         else:
@@ -211,8 +244,10 @@ def _retry(args: argparse.Namespace, early_end: EarlyEnd) -> int:
             run._end_display()
             say("\n", coloured("interrupted;", "yellow"), f" to go on: {again()}")
             queue.close(kill=True)
+            tell(job_line(run.job), None)
             return Exit.INTERRUPTED
-    say_end(run.job)
+    say_end(run.job, quiet=args.quiet)
+    tell(job_line(run.job), None)
     if early_end.left_some:
         return say_drained(recorded=True)
     return Exit.GOOD if run.job.status is JobStatus.COMPLETED else Exit.FAILED
@@ -241,13 +276,11 @@ def prune(args: argparse.Namespace) -> int:
         _choose(reader, args.job)
     with JobQueue(1, journal=args.journal) as queue:
         pruned = queue.prune(args.job, gone=args.gone, older_than=args.older_than)
-    jobs, items = (_counted(pruned.jobs, "job"), _counted(pruned.items, "gone item"))
-    say(f"{args.journal}: {jobs} and {items} removed, {pruned.bytes / 1e6:.1f} MB smaller")
+    jobs, items = counted(pruned.jobs, "job"), counted(pruned.items, "gone item")
+    say(f"{args.journal}: {jobs} and {items} removed, {size(pruned.bytes)} smaller")
+    with told_on_stdout(as_json=args.json) as tell:
+        tell({"jobs": pruned.jobs, "items": pruned.items, "bytes": pruned.bytes}, None)
     return Exit.GOOD
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 # -- jobs of a journal -------------------------------------------------------------------------------------------------
@@ -264,13 +297,12 @@ def _reader(path: str) -> Reader:
 
 def _choose(reader: Reader, job_id: str | None) -> RecordedJob:
     jobs = reader.jobs()
-    names = ", ".join(repr(job.id) for job in jobs) or "none"
     found = jobs if job_id is None else [job for job in jobs if job.id == job_id]
     if len(found) != 1:
-        wanted = (
-            "JOB: expected the id of a job" if job_id is None else f"JOB: expected a job that is there, got {job_id!r}"
-        )
-        raise UsageError(f"{wanted}; the journal has {names}")
+        got = "" if job_id is None else f" that is there, got {job_id!r}"
+        names = ", ".join(repr(job.id) for job in jobs[:NAMED]) or "none"
+        more = f" and {len(jobs) - NAMED} more" if len(jobs) > NAMED else ""
+        raise UsageError(f"JOB: expected the id of a job{got}; the journal has {names}{more}")
     return found[0]
 
 

@@ -6,7 +6,7 @@ import argparse
 import os
 import re
 
-from mpqueue._cli.usage import UsageError
+from mpqueue._cli.usage import UsageError, first_given
 
 #: What is no input: module:function or file.py:function.
 _FUNCTION = re.compile(r"([^:]+\.py|[^\W\d][\w.]*):[^\W\d][\w.]*")
@@ -26,16 +26,7 @@ def take_functions(args: argparse.Namespace) -> list[str]:
     ):
         names.append(args.inputs.pop(0))
     if names:
-        refused = {
-            "--setup": args.setup,
-            "--plan": args.plan,
-            "--cost": args.cost,
-            "--cpus": args.cpus,
-            "--memory": args.memory,
-            "--uses": args.uses,
-            "--capture-output": args.capture_output,
-        }
-        option = next((option for option, given in refused.items() if given), None)
+        option = first_given(args, "setup", "plan", "cost", "uses", "capture_output")
         if option is not None:
             raise UsageError(f"{option}: expected one function, got {len(names) + 1}: it can't be had with several")
     return names

@@ -1,23 +1,66 @@
-"""Where the rows of a run go while it runs: a file, by its suffix, or JSON Lines on stdout."""
+"""What goes to stdout, or to a file instead: the rows of a run while it runs, and what commands tell."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-from mpqueue._cli.usage import UsageError, on_stdout
+from mpqueue._cli.options.declared_flags import Add
+from mpqueue._cli.usage import on_stdout, tell, usage_errors
 from mpqueue._os import standard_streams
 from mpqueue._output.bars import aside
 from mpqueue._output.export import COLUMNS, as_json_line, check_format
 from mpqueue._output.file_sinks import FileSink, JsonLinesSink, JsonSink, Row, TableSink, check_apart
+from mpqueue._queue.job import Job
+
+if TYPE_CHECKING:
+    from mpqueue._parent.journal.journal_reader import RecordedJob
 
 #: Beside what an export has, a row tells the input.
 ROW = (COLUMNS[0], "payload", *COLUMNS[1:])
 STDOUT = "-"
+
+
+#: Tells programs a line of JSON on stdout, or people a text; one that is None is not told. Raises OutputError.
+Tell = Callable[[Mapping[str, Any] | None, str | None], None]
+
+
+@contextmanager
+def told_on_stdout(*, as_json: bool) -> Iterator[Tell]:
+    """How a command tells what it has found; JSON has stdout for itself, and what users' code prints goes to stderr."""
+
+    def tell_people(_: object, text: str | None) -> None:
+        if text is not None:
+            tell(text)
+
+    def tell_programs(line: Mapping[str, Any] | None, _: object) -> None:
+        if line is not None:
+            with on_stdout():
+                file.write(as_json_line(line))
+                file.flush()
+
+    if not as_json:
+        yield tell_people
+        return
+    with _stdout_alone() as file:
+        yield tell_programs
+
+
+def add_json(add: Add, text: str) -> None:
+    """Add ``--json``, which makes this of what the command tells."""
+    add("--json", action="store_true", help=f"print {text}, and nothing else, on stdout")
+
+
+def job_line(job: Job | RecordedJob, status: str | None = None) -> dict[str, Any]:
+    """A job in a line of JSON. Times are seconds, ``started_at`` and ``finished_at`` those since 1970."""
+    line: dict[str, Any] = {"job": job.id, "status": status or str(job.status)}
+    line |= {name: getattr(job, name) for name in ("total", "completed", "failed", "retries")}
+    times = {name: getattr(job, name) for name in ("started_at", "finished_at", "duration")}
+    return line | {name: None if time is None else round(time, 6) for name, time in times.items()}
 
 
 class StdoutRows:
@@ -48,7 +91,7 @@ class StdoutRows:
 
 @contextmanager
 def open_output(
-    path: str | None,
+    path: str,
     columns: Sequence[str] | None = None,
     *,
     in_order: bool = True,
@@ -63,11 +106,11 @@ def open_output(
     Where rows go to stdout, that is theirs alone meanwhile: what handlers print goes to stderr. Raises UsageError, and
     OutputError where stdout is closed.
     """
-    if path is None or path == STDOUT:
+    if path == STDOUT:
         with _stdout_alone() as file:
             yield StdoutRows(file, columns, in_order=in_order, failures=failures)
         return
-    try:
+    with usage_errors("--output: ", (ValueError, ImportError, OSError)):
         check_format(path)
         suffix = path.rpartition(".")[2].lower()
         make = _parquet if suffix == "parquet" else _SINKS[suffix]
@@ -77,8 +120,6 @@ def open_output(
         sink.check()
         if journal is not None:
             check_apart(sink, os.path.realpath(journal))
-    except (ValueError, ImportError, OSError) as error:
-        raise UsageError(f"--output: {error}") from None
     yield sink
 
 

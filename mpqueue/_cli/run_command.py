@@ -10,26 +10,25 @@ import warnings
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from mpqueue._cli.dry_run import add_dry_run, at_a_time, check_dry_run, run_some, say_estimate, some_of
-from mpqueue._cli.early_end import EarlyEnd, add_options
+from mpqueue._cli.early_end import EarlyEnd, add_early_end
 from mpqueue._cli.function_names import load_function
 from mpqueue._cli.inputs import KINDS, of_files, read_items
 from mpqueue._cli.more_functions import take_functions
 from mpqueue._cli.options.backend_option import open_backend
-from mpqueue._cli.options.declared_flags import add_flags, duration, given_flags
+from mpqueue._cli.options.declared_flags import Add, add_flags, duration, given_flags
 from mpqueue._cli.options.needs_options import add_needs, merged
 from mpqueue._cli.options.profile_option import add_profile, write_profile
-from mpqueue._cli.outputs import StdoutRows, open_output
-from mpqueue._cli.usage import Exit, UsageError, VisibleFormatter, coloured, say, say_error, tell
+from mpqueue._cli.outputs import STDOUT, StdoutRows, Tell, add_json, job_line, open_output, told_on_stdout
+from mpqueue._cli.usage import Exit, UsageError, VisibleFormatter, coloured, first_given, say, say_error, usage_errors
 from mpqueue._core.state.item_table import ItemTable, make_table
 from mpqueue._declared import At
 from mpqueue._options import Concurrency
 from mpqueue._os.monotonic import monotonic
 from mpqueue._os.process.shell_words import quoted
 from mpqueue._output.bars import can_draw
-from mpqueue._output.export import absent_columns
 from mpqueue._output.file_sinks import FileSink
 from mpqueue._output.job_facts import Progress
 from mpqueue._output.log_lines import LogLines, is_silenced
@@ -49,27 +48,21 @@ from mpqueue.status import ItemStatus, JobStatus
 
 EXAMPLES = """\
 examples:
-  mpqueue run thumbnails:make 'pictures/*.jpg' -j 8 --output thumbnails.csv
-  find . -name '*.txt' | mpqueue run words.py:count - --retries 0 > counts.jsonl
-  mpqueue run geo:locate --from csv addresses.csv --output found.parquet --columns name,result.lat,result.lon
-  mpqueue run model:label --setup model:load --from jsonl items.jsonl --timeout 60 --on-error stop
-
-  mpqueue run thumbnails:make 'pictures/*.jpg' --journal run.db -o thumbnails.csv
-  mpqueue run disk:load model:label disk:write 'pictures/*.jpg' --max-failures 10
-
-exit codes: 0 all items completed, 1 some failed, 2 wrong usage, 75 drained (SIGTERM, --time-limit): run the same
-command to go on, 130 interrupted (Ctrl-C)
+  mpqueue run thumbnails:make 'photos/*.jpg' -j 8 -o thumbnails.csv
+  find . -name '*.txt' | mpqueue run words.py:count - > counts.jsonl
+  mpqueue run geo:locate --from csv a.csv -o b.parquet --columns name,result.lat
+  mpqueue run model:label --setup model:load --from jsonl items.jsonl --dry-run
+  mpqueue run thumbnails:make 'photos/*.jpg' --journal run.db -o thumbnails.csv
+  mpqueue run disk:load model:label disk:write 'photos/*.jpg' --timeout 60
 """
-WORKERS = (
-    "how many workers: a number, auto (default: one for each CPU that it may use), or physical (one for each core, "
-    "whose hyperthreads count once)"
-)
-RAW_CSV = "texts that a spreadsheet takes for formulas stay as they are in .csv and .tsv (default: with an apostrophe)"
-N = TypeVar("N", int, float)
+#: Of options, in their order.
+GROUPS = ("input", "workers", "retries and limits", "journal", "output")
+#: What a queue raises of a job that it can't have.
+REFUSED = (HandlerPicklingError, TypeError, ValueError)
 
 #: Of a dry run.
 ONE_TRY = RetryPolicy(max_retries=0)
-#: How many failed items are named at the end.
+#: How many failed items, or jobs, are named.
 NAMED = 10
 #: Seconds that an interrupted run gives rows on their way into the output.
 ROWS_PATIENCE = 10.0
@@ -80,9 +73,10 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser = commands.add_parser(
         "run",
         help="run a function over files, lines or rows",
+        usage="%(prog)s [options] module:handler [module:handler ...] [INPUT ...]",
         description="Run a function over many items in worker processes. Each item ends as one row of the output.",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=False,
     )
     parser.add_argument(
         "handler", metavar="module:handler", help="the function, or file.py:handler; called with one item"
@@ -94,65 +88,94 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         help="files and patterns; - for the lines of stdin. Before them, more functions as module:handler: each gets "
         "the value that the one before returned, or each value that it yielded",
     )
-    _add_work(parser)
-    _add_output(parser)
+    add_options(*(parser.add_argument_group(title).add_argument for title in GROUPS))
     parser.set_defaults(command=run)
 
 
-def _add_work(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
+def add_options(input_: Add, workers_: Add, limits: Add, journal: Add, output: Add) -> None:
+    """Add the options to their groups."""
+    _add_input(input_)
+    add_workers(workers_)
+    workers_("--backend", metavar="WHERE", help="run on a cluster: dask://HOST:PORT (its scheduler), ray (this "
+        "machine's, or that of RAY_ADDRESS), or module:function, which returns one of mpqueue.backends")  # fmt: skip
+    workers_("--setup", metavar="module:function", help="called once in each worker; the handler also gets its return "
+        "value")  # fmt: skip
+    add_needs(workers_)
+    add_tries(limits)
+    add_file(output)
+    add_flags(limits, capture_output=output, gpu_env=workers_)
+    limits("--on-error", choices=("continue", "stop", "skip"), default="continue", help="if items fail for good: "
+        "continue (default), stop at the first, or continue and leave them out of the output")  # fmt: skip
+    add_early_end(limits)
+    _add_journal(journal)
+    _add_output(output)
+    output("-h", "--help", action="help", help="show this help message and exit")
+
+
+def _add_input(add: Add) -> None:
     add("--from", dest="kind", choices=KINDS, help="what the items are: the INPUT files themselves (default), or their "
         "content (without INPUT, that of stdin): lines, one JSON value per line, or rows of CSV as dicts")  # fmt: skip
-    add("-j", "--jobs", type=workers, metavar="N", help=WORKERS)
-    add("--backend", metavar="WHERE", help="run on a cluster: dask://HOST:PORT (its scheduler), ray (this "
-        "machine's, or that of RAY_ADDRESS), or module:function, which returns one of mpqueue.backends")  # fmt: skip
-    add(
-        "--setup",
-        metavar="module:function",
-        help="called once in each worker; the handler also gets its return value",
-    )
-    add("--retries", type=count_or_none, default=3, metavar="N", help="tries after the first (default: 3)")
-    add("--retry-delay", type=duration, default=2.0, metavar="T", help="time before the first retry; the pause "
-        "doubles each time (default: 2)")  # fmt: skip
-    add("--journal", metavar="run.db", help="record how each item ends in this file: after an interruption, the same "
-        "command runs only what is missing or new")  # fmt: skip
-    add("--key", choices=("file", "content", "value"), help="how a journal knows that an item has changed: by its "
-        "file's size and time (default for files), its file's content, or its value (default for others)")  # fmt: skip
-    add("--redo", action="append", metavar="WHAT", help="run ended items again: failed, changed-code (those whose "
-        "results other code has made), all, or an item by its name or id; may be given several times")  # fmt: skip
-    add("--handler-version", metavar="TEXT", help="the handler's version, any text: if it differs from the journal's, "
-        "everything runs again; with a version, there is no warning about changed code")  # fmt: skip
-    add("--plan", action="store_true", help="print which items would run, by the journal, and run nothing")
-    add_dry_run(parser)
-    add("--cost", choices=("size", "recorded"), help="which items run first: the largest files, or those that "
-        "took longest in the last run by the journal (default: in their order)")  # fmt: skip
-    add_flags(add)
-    add_needs(parser)
-    add_options(parser)
-    add("--on-error", choices=("continue", "stop", "skip"), default="continue", help="if items fail for good: continue "
-        "(default), stop at the first, or continue and leave them out of the output")  # fmt: skip
-
-
-def _add_output(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("-o", "--output", metavar="FILE", help=".jsonl, .csv, .tsv, .json or .parquet (default: JSON Lines on stdout)")
-    add("--raw-csv", action="store_true", help=RAW_CSV)
-    add("--unordered", action="store_true", help="write rows in the order in which items end, not in the input's")
-    add("--columns", metavar="A,B,...", help="columns of the rows: id, item, payload, status, attempts, elapsed, "
-        "error, error_type, result, traceback, stdout, stderr, or keys of the result or the item")  # fmt: skip
     add("--label", metavar="KEY", help="the key of items that names them in messages, logs and on the page (default: "
         "name, path, url or id; for other items, their text)")  # fmt: skip
+    add("--cost", choices=("size", "recorded"), help="which items run first: the largest files, or those that "
+        "took longest in the last run by the journal (default: in their order)")  # fmt: skip
+    add_dry_run(add)
+
+
+def add_workers(add: Add) -> None:
+    """Add ``--jobs``."""
+    add("-j", "--jobs", "--concurrency", type=workers, metavar="N", help="how many workers: a number, auto (default: "
+        "one per CPU that it may use), or physical (one for each core, whose hyperthreads count once)")  # fmt: skip
+
+
+def add_tries(add: Add) -> None:
+    """Add ``--retries`` and ``--retry-delay``."""
+    add("--retries", "--max-retries", type=count_or_none, default=3, metavar="N", help="tries after the first "
+        "(default: 3)")  # fmt: skip
+    add("--retry-delay", "--base-delay", type=duration, default=2.0, metavar="T", help="time before the first retry; "
+        "the pause doubles each time (default: 2s)")  # fmt: skip
+
+
+def _add_journal(add: Add) -> None:
+    add("--journal", metavar="run.db", help="record how each item ends in this file: after an interruption, the same "
+        "command runs only what is missing or new")  # fmt: skip
+    add("--plan", action="store_true", help="print which items would run, by the journal, and run nothing")
+    add("--redo", action="append", metavar="WHAT", help="run ended items again: failed, changed-code (those whose "
+        "results other code has made), all, or an item by its name or id; may be given several times")  # fmt: skip
+    add("--key", choices=("file", "content", "value"), help="how a journal knows that an item has changed: by its "
+        "file's size and time (default for files), its file's content, or its value (default for others)")  # fmt: skip
+    add("--handler-version", metavar="TEXT", help="the handler's version, any text: if it differs from the journal's, "
+        "everything runs again; with a version, there is no warning about changed code")  # fmt: skip
+
+
+def _add_output(add: Add) -> None:
+    add("--unordered", action="store_true", help="write rows in the order in which items end, not in the input's")
+    add_messages(add)
+    add_json(add, "the counts (with -o FILE), the plan or the dry run as JSON Lines")
+    add_profile(add)
+    add("--dashboard", action="store_true", help="serve a live page of the run on this machine; its address is printed")
+    add("--log-level", default="WARNING", metavar="LEVEL", type=_level, help="level of handlers' log records (default: "
+        "WARNING)")  # fmt: skip
+
+
+def add_file(add: Add) -> None:
+    """Add what there is of the file for rows."""
+    add("-o", "--output", "--results", metavar="FILE", default=STDOUT, help=".jsonl, .csv, .tsv, .json or .parquet "
+        "(default: JSON Lines on stdout)")  # fmt: skip
+    add("--columns", metavar="A,B,...", type=_names, help="columns of the rows: id, item, payload, status, attempts, "
+        "elapsed, error, error_type, result, traceback, stdout, stderr, or keys of the result or the item")  # fmt: skip
+    add("--raw-csv", action="store_true", help="texts that a spreadsheet takes for formulas stay as they are in .csv "
+        "and .tsv (default: with an apostrophe)")  # fmt: skip
+
+
+def add_messages(add: Add) -> None:
+    """Add what a command that runs items tells meanwhile, and in the end."""
     add("--progress", action=argparse.BooleanOptionalAction, help="show a bar (default: if stderr is a terminal)")
     add("-q", "--quiet", action="store_true", help="print errors only, on stderr: no bar, and no counts at the end")
-    add_profile(parser)
-    add("--dashboard", action="store_true", help="serve a live page of the run on this machine; its address is printed")
-    add(
-        "--log-level",
-        default="WARNING",
-        metavar="LEVEL",
-        type=_level,
-        help="level of handlers' log records (default: WARNING)",
-    )
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
 
 
 def run(args: argparse.Namespace) -> int:
@@ -160,37 +183,21 @@ def run(args: argparse.Namespace) -> int:
     began_at = monotonic()
     log_to_stderr(args.log_level)
     args.more = take_functions(args)
-    if args.dry_run:
-        return _dry_run(args)
-    if args.plan:
-        return _plan(args, *_read(args))
-    output = open_output(
-        args.output,
-        _columns(args),
-        in_order=not args.unordered,
-        failures=args.on_error != "skip",
-        raw_csv=args.raw_csv,
-        journal=args.journal,
-    )
-    with EarlyEnd(args, began_at) as early_end, output as sink:
-        return _run(args, sink, early_end)
-
-
-def _columns(args: argparse.Namespace) -> list[str] | None:
-    return None if args.columns is None else [name.strip() for name in args.columns.split(",")]
-
-
-def _check_columns(columns: list[str] | None, items: list[Any]) -> None:
-    """Raise UsageError for a column of the items that none of them has. Whether results have one is not known yet."""
-    absent = {name for name in columns or () if name.startswith("payload.")}
-    if not absent or not items:
-        return
-    table = make_table(items)
-    for index in range(len(table)):
-        absent &= absent_columns(JobItem(table, index), absent)
-        if not absent:
-            return
-    raise UsageError(f"--columns: expected columns that an item has, got {min(absent)!r}, which none has")
+    with told_on_stdout(as_json=args.json and (args.plan or args.dry_run or args.output != STDOUT)) as tell:
+        if args.dry_run:
+            return _dry_run(args, tell)
+        if args.plan:
+            return _plan(args, tell)
+        output = open_output(
+            args.output,
+            args.columns,
+            in_order=not args.unordered,
+            failures=args.on_error != "skip",
+            raw_csv=args.raw_csv,
+            journal=args.journal,
+        )
+        with EarlyEnd(args, began_at) as early_end, output as sink:
+            return _run(args, sink, early_end, tell)
 
 
 def _read(args: argparse.Namespace) -> tuple[list[Any], tuple[Any, Any], Rerun]:
@@ -198,14 +205,13 @@ def _read(args: argparse.Namespace) -> tuple[list[Any], tuple[Any, Any], Rerun]:
     handler = load_function(args.handler, "module:handler")
     setup = None if args.setup is None else load_function(args.setup, "--setup")
     items = read_items(args.inputs, args.kind)
-    _check_columns(_columns(args), items)
     return items, (handler, setup), _rerun_of(args, items)
 
 
-def _run(args: argparse.Namespace, sink: StdoutRows | FileSink, early_end: EarlyEnd) -> int:
+def _run(args: argparse.Namespace, sink: StdoutRows | FileSink, early_end: EarlyEnd, tell: Tell) -> int:
     items, functions, record = _read(args)
     more = [load_function(name, "module:handler") for name in args.more]
-    with _open_queue(args, _policy_of(args)) as queue:
+    with _open_queue(args, policy_of(args)) as queue:
         if more:
             start = _stages(queue, args, items, [functions[0], *more], record, sink)
         else:
@@ -222,6 +228,8 @@ def _run(args: argparse.Namespace, sink: StdoutRows | FileSink, early_end: Early
             raise
         early_end.drain_from_now(queue, started)
         code = _follow(queue, started, sink, args, early_end, before)
+        if isinstance(sink, FileSink):
+            tell(job_line(started.job), None)
         return code if args.profile is None else write_profile(started.job, args.profile, code)
 
 
@@ -235,7 +243,7 @@ def _job(
 ) -> Callable[[], JobRun]:
     """The job, made; returns how to start it."""
     handler, setup = functions
-    try:
+    with usage_errors(kinds=(*REFUSED, OSError)):
         job = queue.create_job(
             args.handler,
             items,
@@ -243,15 +251,16 @@ def _job(
             setup=setup,
             cost=_size_of if args.cost == "size" else args.cost,
             uses=merged(args.uses),
-            results=sink,
-            label=args.label,
-            profile=args.profile is not None,
-            rerun=None if args.journal is None else record,
-            **given_flags(args, At.JOB),
+            **_options(args, At.JOB, record, sink),
         )
-    except (HandlerPicklingError, TypeError, ValueError, OSError) as error:
-        raise UsageError(str(error)) from None
-    return partial(queue.start, job.id, progress=progress_of(False if args.quiet else args.progress))
+    return partial(queue.start, job.id, progress=progress_of(args))
+
+
+def _options(args: argparse.Namespace, at: At, record: Rerun, sink: StdoutRows | FileSink) -> dict[str, Any]:
+    """Of a job of one function, or of several."""
+    rerun = None if args.journal is None else record
+    options = {"results": sink, "label": args.label, "profile": args.profile is not None, "rerun": rerun}
+    return options | given_flags(args, at)
 
 
 def _size_of(item: Any) -> int:
@@ -273,27 +282,16 @@ def _stages(
     job_id = "run" if args.journal is None else " ".join([args.handler, *args.more])
 
     def start() -> JobRun:
-        try:
-            return queue.start_stages(
-                items,
-                handlers,
-                id=job_id,
-                progress=progress_of(False if args.quiet else args.progress),
-                results=sink,
-                label=args.label,
-                profile=args.profile is not None,
-                rerun=None if args.journal is None else record,
-                **given_flags(args, At.STAGES),
-            )
-        except (HandlerPicklingError, TypeError, ValueError) as error:
-            raise UsageError(str(error)) from None
+        options = _options(args, At.STAGES, record, sink)
+        with usage_errors(kinds=REFUSED):
+            return queue.start_stages(items, handlers, id=job_id, progress=progress_of(args), **options)
 
     return start
 
 
 def _open_queue(args: argparse.Namespace, policy: RetryPolicy) -> JobQueue:
     backend = open_backend(args.backend)
-    try:
+    with usage_errors():
         queue = JobQueue(
             args.jobs,
             retry=policy,
@@ -302,22 +300,18 @@ def _open_queue(args: argparse.Namespace, policy: RetryPolicy) -> JobQueue:
             resources=merged(args.resources),
             **given_flags(args, At.QUEUE),
         )
-    except (TypeError, ValueError) as error:
-        raise UsageError(str(error)) from None
     queue._starter.tell_failures = False  # `say_end` does
     return queue
 
 
-def _policy_of(args: argparse.Namespace) -> RetryPolicy:
+def policy_of(args: argparse.Namespace) -> RetryPolicy:
+    """By its options."""
     return RetryPolicy(args.retries, base_delay=args.retry_delay)
 
 
 def _rerun_of(args: argparse.Namespace, items: list[Any]) -> Rerun:
     """How the items and what a journal has of them go together."""
-    needing = {
-        "--plan": args.plan, "--redo": args.redo, "--key": args.key, "--handler-version": args.handler_version
-    }  # fmt: skip
-    name = next((name for name, given in needing.items() if given), None)
+    name = first_given(args, "plan", "redo", "key", "handler_version")
     if args.journal is None and name is not None:
         raise UsageError(f"{name}: expected a --journal as well, which records earlier runs")
     redo: Redo = None
@@ -331,10 +325,8 @@ def _rerun_of(args: argparse.Namespace, items: list[Any]) -> Rerun:
 
 def _ids_of(names: Sequence[str], items: list[Any], chosen: str | None) -> list[Hashable]:
     """The ids of the items of these names. Raises UsageError for one of none, or of several."""
-    try:
+    with usage_errors():
         table = make_table(items)
-    except (TypeError, ValueError) as error:
-        raise UsageError(str(error)) from None
     table.label = chosen
     return [table.id_of(at) for name in names for at in _named(name, table)]
 
@@ -360,13 +352,14 @@ def _is_named(name: str, table: ItemTable, at: int, item: Any) -> bool:
     return name in (str(table.id_of(at)), table.label_at(at))
 
 
-def _plan(args: argparse.Namespace, items: list[Any], functions: tuple[Any, Any], record: Rerun) -> int:
+def _plan(args: argparse.Namespace, tell: Tell) -> int:
     """Say what would run, a line an item on stdout, and the counts on stderr."""
     from mpqueue._parent.journal.guards import own_path
     from mpqueue._parent.journal.journal_reader import Reader  # a part of what only journals need
 
+    items, functions, record = _read(args)
     reader = Reader(own_path(args.journal)) if os.path.exists(args.journal) else None
-    try:
+    with usage_errors(kinds=(TypeError, ValueError, OSError)):
         table = make_table(items)
         recorded = None if reader is None else reader.find(args.handler)
         found = plan(
@@ -375,51 +368,47 @@ def _plan(args: argparse.Namespace, items: list[Any], functions: tuple[Any, Any]
             table,
             functions,
             record_options(record),
-            max_retries=_policy_of(args).max_retries,
+            max_retries=policy_of(args).max_retries,
             wants_results=True,
         )
-    except (TypeError, ValueError, OSError) as error:
-        raise UsageError(str(error)) from None
     for what in ("new", "changed", "gone", "failed"):
         for item_id in getattr(found, what):
             is_position = table.ids is None and what != "gone"
-            tell(f"{what}\t{label(table.payloads[item_id] if is_position else item_id)}")
+            item = label(table.payloads[item_id] if is_position else item_id)
+            tell({"change": what, "id": item_id, "item": item}, f"{what}\t{item}")
     say(f"{found}{'; the code has changed' if found.code_changed else ''}")
     return Exit.GOOD
 
 
-def _dry_run(args: argparse.Namespace) -> int:
+def _dry_run(args: argparse.Namespace, tell: Tell) -> int:
     """Run three items, and say what all of them would take. What a whole run refuses is refused here too.
 
     The journal is not looked at.
     """
     check_dry_run(args)
     with open_output(
-        args.output, _columns(args), raw_csv=args.raw_csv, journal=args.journal
+        args.output, args.columns, raw_csv=args.raw_csv, journal=args.journal
     ) as sink:  # checked, and not opened
         items, functions, record = _read(args)
         handlers = [functions[0], *(load_function(name, "module:handler") for name in args.more)]
         if args.journal is not None and args.cost == "recorded":
             args.cost = None
         args.journal = None
-        with _open_queue(args, _policy_of(args)) as whole:  # which starts no worker
+        with _open_queue(args, policy_of(args)) as whole:  # which starts no worker
             workers = fitting = whole.concurrency
             if not args.more:
                 _job(whole, args, items, functions, record, sink)
                 fitting = at_a_time(whole.last_job, workers, merged(args.resources))
                 for job in whole.jobs():  # it is not run
                     whole.clear_job(job)
-        if not items:
-            say("no items: nothing would run")
-            return Exit.GOOD
         options: dict[str, Any] = {"label": args.label}
         if not args.more:
             options |= {"setup": functions[1], "uses": merged(args.uses)}
         if args.backend is None:
-            args.jobs = min(workers, len(some_of(items)) * (merged(args.uses) or {}).get("cpu", 1))
+            args.jobs = min(workers, max(1, len(some_of(items))) * (merged(args.uses) or {}).get("cpu", 1))
         with _open_queue(args, ONE_TRY) as queue:
-            job = run_some(queue, items, handlers, **options)
-            return say_estimate(job, len(items), workers, fitting, has_setup=functions[1] is not None)
+            job, has_setup = run_some(queue, items, handlers, **options), functions[1] is not None
+            return say_estimate(job, args.columns, len(items), workers, fitting, has_setup, tell)
 
 
 def _key_of(args: argparse.Namespace) -> Callable[[Any], bytes | str] | None:
@@ -437,10 +426,8 @@ def log_to_stderr(level: str) -> None:
 
 
 def _serve(queue: JobQueue) -> None:
-    try:
+    with usage_errors("--dashboard: ", (ImportError,)):
         page = queue.serve()
-    except ImportError as error:
-        raise UsageError(f"--dashboard: {error}") from None
     say(coloured("live page, as long as this runs:", "bold"), f" {page.url}")
 
 
@@ -489,7 +476,7 @@ def _follow(
         return Exit.FAILED if job.failed else say_drained(recorded=args.journal is not None)
     say_end(job, before, quiet=args.quiet)
     if job.total and sum(before) == job.total and not args.quiet:
-        _say_nothing_left(job, args)
+        _say_nothing_left(job)
     _say_kept(sink)
     if early_end.left_some and not stopped:
         return say_drained(recorded=args.journal is not None)
@@ -526,8 +513,9 @@ def end_running(queue: JobQueue, job_id: str) -> None:
 # -- messages for people ----------------------------------------------------------------------------------------------
 
 
-def progress_of(wanted: bool | None) -> ShowProgress:
+def progress_of(args: argparse.Namespace) -> ShowProgress:
     """A bar on a terminal; lines elsewhere, where they are wanted."""
+    wanted = False if args.quiet else args.progress
     if wanted is False or (wanted is None and not can_draw()):
         return False
     return True if can_draw() or is_silenced() else LogLines(_name_of_stage, say, least=0.0)
@@ -578,13 +566,11 @@ def _summary(job: Job, before: Before) -> Iterator[str]:
         yield f", in {took(job.duration)}"
 
 
-def _say_nothing_left(job: Job, args: argparse.Namespace) -> None:
+def _say_nothing_left(job: Job) -> None:
     """Why nothing has run, and what to do next."""
-    journal, job_id = quoted(args.journal), quoted(job.id)
-    next_one = f"to run the failed items again: mpqueue retry {journal} {job_id}"
-    if not job.failed:
-        next_one = f"to run all again: {again(redo='all')}"
-    say(coloured("nothing left to do:", "green"), f" all items had ended in earlier runs; {next_one}")
+    what, redo = ("the failed items", "failed") if job.failed else ("all", "all")
+    say(coloured("nothing left to do:", "green"), f" all items had ended in earlier runs; to run {what} again: ",
+        again(redo=redo))  # fmt: skip
 
 
 def _say_unwritten(error: SinkError, *, recorded: bool) -> int:
@@ -644,25 +630,20 @@ def workers(text: str) -> Concurrency:
         return None
     if text == "physical":
         return "physical"
-    return _number(text, int, 1, "a whole number from 1 up, auto or physical")
-
-
-def count(text: str) -> int:
-    """A number of things, at least one. Raises ArgumentTypeError."""
-    return _number(text, int, 1, "a whole number from 1 up")
+    return _number(text, 1, "a whole number from 1 up, auto or physical")
 
 
 def count_or_none(text: str) -> int:
     """A number of things. Raises ArgumentTypeError."""
-    return _number(text, int, 0, "a whole number from 0 up")
+    return _number(text, 0, "a whole number from 0 up")
 
 
-def _number(text: str, kind: type[N], low: int, what: str) -> N:
+def _number(text: str, low: int, what: str) -> int:
     try:
-        value = kind(text)
+        value = int(text)
     except ValueError:
-        value = kind(-1)
-    if not low <= value < float("inf"):
+        value = -1
+    if value < low:
         raise argparse.ArgumentTypeError(f"expected {what}, got {text!r}")
     return value
 

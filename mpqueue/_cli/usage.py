@@ -1,4 +1,4 @@
-"""What a command says to people: errors of usage, exit codes, and colours where there is a terminal."""
+"""What a command says to people: help, errors of usage, exit codes, and colours where there is a terminal."""
 
 from __future__ import annotations
 
@@ -9,25 +9,52 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from enum import IntEnum
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn, Self, TextIO
 
+from mpqueue._call_checks import nearest
 from mpqueue._os.standard_streams import pipes_break, understand_codes
 from mpqueue._text import fitting, visible
 
 
 class Exit(IntEnum):
-    """How a command ended."""
+    """How a command ended, each with its meaning: the same in all commands."""
 
-    GOOD = 0
-    FAILED = 1  #: some items failed, or it could not be done
-    USAGE = 2  #: wrong usage
-    DRAINED = 75  #: SIGTERM or the time limit came before the end: the same command goes on (EX_TEMPFAIL)
-    INTERRUPTED = 130  #: Ctrl-C
-    NO_READER = 141  #: who read its output has gone
+    meaning: str
+
+    def __new__(cls, code: int, meaning: str) -> Self:
+        """One more."""
+        one = int.__new__(cls, code)
+        one._value_ = code
+        one.meaning = meaning
+        return one
+
+    GOOD = 0, "all went well"
+    FAILED = 1, "items failed, or something could not be read or written"
+    USAGE = 2, "wrong usage: nothing was done"
+    DRAINED = 75, "SIGTERM, --time-limit or --deadline came first: run it again to go on"  # EX_TEMPFAIL
+    INTERRUPTED = 130, "Ctrl-C"
+    NO_READER = 141, "the program that read the output has ended"
+
+
+EXIT_CODES = "\n".join(["exit codes:", *(f"  {code:<4} {code.meaning}" for code in Exit)])
 
 
 class UsageError(Exception):
     """Wrong usage; the message says what was expected, and what was there."""
+
+
+@contextmanager
+def usage_errors(before: str = "", kinds: tuple[type[Exception], ...] = (TypeError, ValueError)) -> Iterator[None]:
+    """What is raised of these kinds is wrong usage; the message says it after what is to come ``before``."""
+    try:
+        yield
+    except kinds as error:
+        raise UsageError(f"{before}{error}") from None
+
+
+def first_given(args: argparse.Namespace, *names: str) -> str | None:
+    """The flag of the first of these options that was given; None if none was."""
+    return next((f"--{name.replace('_', '-')}" for name in names if getattr(args, name)), None)
 
 
 class OutputError(Exception):
@@ -92,24 +119,65 @@ def say_error(text: str) -> None:
     say(coloured("mpqueue: error:", "red"), f" {text}")
 
 
+class Help(argparse.HelpFormatter):
+    """Headings in bold. Paragraphs are filled, those of several lines stay as they are."""
+
+    def start_section(self, heading: str | None) -> None:
+        """See `argparse`."""
+        super().start_section(None if heading is None else coloured(heading, "bold", sys.stdout))
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        fill = super()._fill_text
+        parts = []
+        for part in text.strip().split("\n\n"):
+            heading, newline, rest = part.partition("\n")
+            shown = coloured(heading, "bold", sys.stdout) if heading.endswith(":") else heading
+            parts.append(f"{shown}{newline}{rest}" if newline else fill(part, width, indent))
+        return "\n\n".join(parts)
+
+    def _format_action(self, action: argparse.Action) -> str:
+        """Commands without a line above them."""
+        if isinstance(action, argparse._SubParsersAction):
+            return "".join(map(super()._format_action, action._get_subactions()))
+        return super()._format_action(action)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        """The word of an option once, after all its names, as Python 3.13 has it."""
+        if not action.option_strings or action.nargs == 0:
+            return super()._format_action_invocation(action)
+        word = self._format_args(action, self._get_default_metavar_for_optional(action))
+        return f"{', '.join(action.option_strings)} {word}"
+
+
 class Parser(argparse.ArgumentParser):
-    """One whose words can't steer the terminal: it repeats what it was given. An error is one line.
+    """One whose errors are one line, and whose help ends with the exit codes.
 
     The beginning of an option's name is no option: ``--retry 2`` is not ``--retry-delay 2``.
     """
 
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings, allow_abbrev=False)
+    def __init__(self, *, epilog: str, **settings: Any) -> None:
+        super().__init__(
+            **settings, epilog=f"{epilog.strip()}\n\n{EXIT_CODES}", formatter_class=Help, allow_abbrev=False
+        )
+        self.color = False  # of Python 3.14, whose colours depend on other things than those of `coloured`
+        self._positionals.title = "arguments"
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong, and where the usage is."""
-        say_error(message if "--help" in message else f"{message}; `{self.prog} --help` lists the options")
+        what = "options" if " " in self.prog else "commands"
+        say_error(message if "--help" in message else f"{message}; `{self.prog} --help` lists the {what}")
         self.exit(Exit.USAGE)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            meant = nearest(value, action.choices)
+            hint = "" if meant is None else f"; did you mean {meant}?"
+            raise argparse.ArgumentError(action, f"expected {', '.join(action.choices)}, got {value!r}{hint}")
 
     def _print_message(self, message: str, file: Any = None) -> None:
         stream = file or sys.stderr
         with on_stdout() if stream is sys.stdout else suppress(OSError):
-            stream.write(fitting(visible(message or ""), stream))
+            stream.write(fitting(message or "", stream))
 
 
 class VisibleFormatter(logging.Formatter):

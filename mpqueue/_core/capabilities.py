@@ -1,4 +1,4 @@
-"""What an engine can do: data by which the scheduler and the coordinator are steered, whichever engine it is."""
+"""The capabilities of an engine: data that steer the scheduler and the coordinator, whichever engine it is."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mpqueue._wire.pickling.packed_handler import Travels
 
 
 class Capabilities(NamedTuple):
-    """What holds for every worker of an engine. As they stand here, those of loky's: everything."""
+    """The facts that hold for every worker of an engine. The defaults are loky's: everything."""
 
     can_kill: bool = True  #: one worker can be ended while it runs: time limits, ``cancel(kill=True)``
     shares_memory: bool = True  #: big data goes through shared segments
@@ -29,7 +29,7 @@ class Capabilities(NamedTuple):
 
     @property
     def handlers_travel(self) -> Travels:
-        """How its workers get a job's handler."""
+        """The way in which its workers get a job's handler."""
         if self.shares_memory:
             return Travels.IN_MEMORY
         return Travels.SHARED_APART if self.brings_shared else Travels.WHOLE

@@ -1,4 +1,4 @@
-"""What the scheduler requests: commands, in the imperative. The code that executes one decides nothing.
+"""The commands that the scheduler gives, in the imperative. The code that executes one decides nothing.
 
 The messages that it gets are in `mpqueue._core.messages`.
 """
@@ -39,7 +39,7 @@ class RecycleLane(NamedTuple):
 
 
 class RetireLane(NamedTuple):
-    """This lane's death has been dealt with: free what belonged to it."""
+    """Free what belonged to this lane, whose death has been dealt with."""
 
     lane: int
 
@@ -52,7 +52,7 @@ class KillLane(NamedTuple):
 
 
 class TellDemand(NamedTuple):
-    """So many more lanes could have items that wait, which take so many seconds (0: as far as that is not known)."""
+    """Tell how many more lanes could have items that wait, and the seconds that these take (0: not known)."""
 
     lanes: int = 0
     seconds: float = 0.0
@@ -101,7 +101,7 @@ class ObserveLane(NamedTuple):
 
 
 class GiveUpAnswer(NamedTuple):
-    """What this lane's worker answered has been unpickled for too long: report what of it there is."""
+    """Report what there is of an answer of this lane's worker, which has been unpickled for too long."""
 
     lane: int
     generation: int
@@ -176,7 +176,7 @@ class AnnounceFinished(NamedTuple):
 
 
 class GiveUpJob(NamedTuple):
-    """This job ended, but a fault of ours happened before its run was resolved: resolve it at once."""
+    """Resolve at once the run of this job, which ended, but before its run was resolved a fault of ours happened."""
 
     job: JobBook
 

@@ -77,7 +77,7 @@ class LaneDied(NamedTuple):
 
 
 class LaneBroken(NamedTuple):
-    """What a worker sends can't be made sense of, or it takes no more frames; ``why`` is for users."""
+    """A worker sends data that can't be understood, or takes no more frames; ``why`` is for users."""
 
     lane: int
     generation: int

@@ -112,7 +112,7 @@ class Scheduler:
 
     @property
     def deadline(self) -> float | None:
-        """When `TimePassed` is due at the latest; None: there is nothing to wait for."""
+        """Moment at which `TimePassed` is due at the latest; None: there is nothing to wait for."""
         due = self.books.timers.next_due()
         return None if due is None else min(due, self.books.now + LONGEST_WAIT)
 
@@ -141,7 +141,7 @@ class Scheduler:
         return commands
 
     def break_down(self, error: InternalError) -> list[JobBook]:
-        """The last resort: nothing is decided any more. Ends all jobs, as they stand, and returns them."""
+        """End all jobs as they stand, as the last resort, and return them: nothing is decided any more."""
         return distrust.break_down(self.books, error)
 
     # -- jobs ------------------------------------------------------------------------------------------------
@@ -283,7 +283,7 @@ class Scheduler:
             self._cancel(job, message.kill)
 
     def _cancel(self, job: JobBook, kill: bool) -> None:
-        """The job, or the pipeline that it is of."""
+        """Cancel the job, or the pipeline that it is of."""
         for each in stopping.drop_all(job):
             if each.active:
                 self._cancel_one(each, kill)
@@ -356,7 +356,7 @@ class Scheduler:
         self.books.sleeps.add(message.since, message.until)
 
     def _ignore(self, message: Message) -> None:
-        """The step is for what every step does."""
+        """Do nothing: the step is for what every step does."""
 
     # -- time ------------------------------------------------------------------------------------------------
 
@@ -483,7 +483,7 @@ def _check_failed(job: JobBook, indices: Sequence[int] | None) -> None:
 
 
 def _remedy(job: JobBook) -> str:
-    """What to do instead of starting a job that is not pending."""
+    """Say what to do instead of starting a job that is not pending."""
     if not job.status.final:
         return ""
     if len(job.family) > 1:

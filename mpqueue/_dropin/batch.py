@@ -23,13 +23,13 @@ ON_ERROR = ("raise", "collect", "skip", "group")
 
 
 class RecordAs(NamedTuple):
-    """How a call is recorded in a journal. With ``job_id`` None it is known there by its function's name."""
+    """The way in which a journal records a call; its job's name is the function's where ``job_id`` is None."""
 
     job_id: str | None
     options: RecordOptions
 
     def of(self, kind: str, fn: Callable[..., Any]) -> tuple[str, RecordOptions]:
-        """The id and the options of such a call of ``fn``."""
+        """Return the id and the options of such a call of ``fn``."""
         if self.job_id is not None:
             return self.job_id, self.options
         # Not so of a lambda, a closure, a partial, a method of an object.
@@ -80,7 +80,7 @@ class Batch:
     """
 
     def __init__(self, start: Callable[..., JobRun], max_failures: int | None) -> None:
-        """``start`` is called with ``on_ended``, which `start_batch` knows."""
+        """Start the call by ``start``, which gets the ``on_ended`` of `start_batch`."""
         self._max_failures = max_failures
         self._watched: JobRun | None = None  #: the run, as soon as there is one to end, until it is ended
         self.run = start(on_ended=None if max_failures is None else self._on_ended)
@@ -92,7 +92,7 @@ class Batch:
         return self._max_failures is not None and self.run.job.failed > self._max_failures
 
     def _on_ended(self, _: Ended) -> None:
-        """On the coordinator's thread: items ended."""
+        """Note that items have ended. On the coordinator's thread."""
         run = self._watched
         if run is not None and self._too_many:
             self._watched = None
@@ -120,7 +120,7 @@ class Batch:
         self.run._end_bar()
 
     def outcomes(self, on_error: OnError) -> list[Any]:
-        """What the call returns, or raises."""
+        """Return what the call returns. Raises what it raises."""
         results, failures = self.run._outcomes()
         if self._too_many:
             assert self._max_failures is not None

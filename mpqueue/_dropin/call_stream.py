@@ -37,12 +37,12 @@ MANY = 1000
 
 
 class Receiver(Protocol):
-    """What gets the outcome of a call, once, by one of the last three."""
+    """The receiver of one call's outcome, which gets it once, by one of the last three methods."""
 
     _index: int  #: which call of its stream it is for
 
     def _quietly(self, settle: Callable[..., object], *arguments: Any) -> bool:
-        """Settle it by that here, unless that would run code of users'; then it is False, and nothing was done."""
+        """Settle it by ``settle`` here; if that would run code of users', do nothing and return False."""
         ...
 
     def _return(self, result: Any) -> None: ...
@@ -50,7 +50,7 @@ class Receiver(Protocol):
     def _raise(self, error: BaseException) -> None: ...
 
     def _give_up(self) -> object:
-        """The call was cancelled, or its stream has ended before it did."""
+        """Give up: the call was cancelled, or its stream has ended before it did."""
         ...
 
 
@@ -59,7 +59,7 @@ _Settled = tuple[Receiver, Any, Failure | None]
 
 
 class CallStream:
-    """Any thread may call any method. ``error_of`` turns a failure into what its receiver gets.
+    """A stream of calls, for any thread. ``error_of`` turns a failure into what its receiver gets.
 
     ``after_logs``: a receiver gets its outcome after what its call has logged was delivered. Without that it may be
     waited for on the listener thread.
@@ -195,7 +195,7 @@ class CallStream:
     # -- outcomes --------------------------------------------------------------------------------------------
 
     def _on_ended(self, indices: Ended) -> None:
-        """On the coordinator's thread."""
+        """Settle the calls that have ended, or have the listener thread do it. On the coordinator's thread."""
         host = self._queue._host
         if indices is None:
             host.tell(self._end)
@@ -205,7 +205,7 @@ class CallStream:
             host.tell(partial(self._settle_loud, loud))
 
     def _settle_all(self, indices: Sequence[int]) -> None:
-        """On the listener thread."""
+        """Settle these calls, on the listener thread."""
         self._settle_loud(self._settle(indices))
 
     def _settle(self, indices: Sequence[int]) -> deque[_Settled]:
@@ -228,7 +228,7 @@ class CallStream:
         return loud
 
     def _settle_loud(self, loud: deque[_Settled]) -> None:
-        """On the listener thread, which holds no result that was settled."""
+        """Settle calls whose receivers have callbacks, on the listener thread, which holds no result then."""
         while loud:
             self._resolve(*loud.popleft())
 
@@ -250,7 +250,7 @@ class CallStream:
         return self._stream.take_all(indices)
 
     def error_of(self, failure: Failure) -> BaseException:
-        """What a failure of a block raises."""
+        """Return the error that a failure of a block raises."""
         return CancelledError() if isinstance(failure.own, ItemCancelledError) else self._error_of(failure)
 
     def free_later(self, arrivals: Arrivals) -> None:
@@ -264,13 +264,13 @@ class CallStream:
             self._queue._host.tell(free)
 
     def _end(self) -> None:
-        """On the listener thread."""
+        """Settle what is left, on the listener thread, as the stream has ended."""
         self._is_over = True
         self.give_up_rest()
         self.ended.set()
 
     def give_up_rest(self) -> None:
-        """The stream has ended: what has no outcome now will never have one."""
+        """Give up the calls without an outcome, which will never have one: the stream has ended."""
         fault = self._stream.fault if self._is_open else None
         for index in list(self._receivers):
             receiver = self._receivers.pop(index, None)
@@ -315,7 +315,7 @@ class CallFuture(SafeFuture[R]):
         return owner is not None and not self.done() and owner.is_running(self)
 
     def result(self, timeout: float | None = None) -> R:
-        """What the call returned; raises what it raised. Waits at most ``timeout`` seconds (then TimeoutError).
+        """Return what the call returned; raises what it raised. Waits ``timeout`` seconds at most (TimeoutError).
 
         Raises RuntimeError instead of hanging where it would wait for itself: in a done-callback.
         """
@@ -323,7 +323,7 @@ class CallFuture(SafeFuture[R]):
         return super().result(timeout)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """What the call raised, None where it returned. Waits as `result` does."""
+        """Return what the call raised, None if it returned. Waits as `result` does."""
         self._check_waiting(timeout)
         return super().exception(timeout)
 
@@ -352,7 +352,7 @@ class CallFuture(SafeFuture[R]):
             self.set_exception(error)
 
     def _give_up(self) -> bool:
-        """It is cancelled, and waiting for it ends. False where it has ended meanwhile."""
+        """Cancel the future and end waiting for it; return False where it has ended meanwhile."""
         if not super().cancel():
             return False
         self._owner = None
@@ -407,12 +407,12 @@ class CallBlock(Generic[R]):
     # -- for the stream --------------------------------------------------------------------------------------
 
     def _put(self, indices: Sequence[int]) -> bool:
-        """These calls have ended. True where they were the last."""
+        """Note that these calls have ended; return True where they were the last."""
         self._missing -= len(indices)
         self._arrivals.news.put(indices)
         return not self._missing
 
     def _give_up(self, fault: InternalError | None) -> None:
-        """What has no outcome now will never have one, because of a mistake of mpqueue's own where that is given."""
+        """End waiting for outcomes that will never come, because of ``fault`` where that is given."""
         self._fault = fault
         self._arrivals.news.put(None)

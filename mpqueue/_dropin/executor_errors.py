@@ -1,4 +1,4 @@
-"""What the executor's futures raise: what `concurrent.futures.ProcessPoolExecutor` would, where code may look for it.
+"""The errors of the executor's futures, of the kinds that `concurrent.futures.ProcessPoolExecutor` raises.
 
 The executor is never broken. But code that was written for one that can be has ``except BrokenProcessPool`` where a
 worker dies, so those errors are of that kind too.
@@ -43,7 +43,7 @@ class ExecutorUnpicklingError(ResultPicklingError, BrokenProcessPool):
 
 
 def error_of(failure: Failure) -> BaseException:
-    """What the future of a failed call raises, with the worker's traceback as its cause."""
+    """Return the error that a failed call's future raises, with the worker's traceback as its cause."""
     error = failure.error
     made = error if failure.own is None else _kin(failure.own)
     cause = error.__cause__ if made.__cause__ is None else made.__cause__

@@ -26,7 +26,10 @@ GROWTH = 8
 
 
 class InputReader:
-    """``window`` is how many items may be under way or untaken. What the input raises is kept, for its place."""
+    """The reader of a stream's input. ``window`` is how many items may be under way or untaken.
+
+    An error that the input raises is kept, for its place.
+    """
 
     def __init__(
         self, items: Iterator[Any], stream: Stream, window: Callable[[], int], now: Callable[[], float]
@@ -53,7 +56,7 @@ class InputReader:
         return self.exhausted and not self._is_stopped and not self.batch and self.taken == self.added
 
     def took(self, count: int) -> None:
-        """The consumer has had so many outcomes more."""
+        """Note that the consumer has had so many outcomes more."""
         self.taken += count
         resume_at = self._resume_at
         if resume_at is not None and self.taken >= resume_at:

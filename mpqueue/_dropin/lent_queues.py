@@ -73,7 +73,7 @@ class SharedPool:
         watch.start()
 
     def _watch(self, over: SafeEvent) -> None:
-        """On a thread of its own: end the pool when there was no call between two looks."""
+        """End the pool when there was no call between two looks, on a thread of its own."""
         while not over.wait(IDLE_SECONDS):
             with self._lock:
                 was_used, self._was_used = self._was_used, False
@@ -81,7 +81,7 @@ class SharedPool:
                 self.end_if_idle()
 
     def give_back(self, queue: JobQueue) -> None:
-        """A call has ended. Callable from a garbage collection."""
+        """Note that a call has ended. Callable from a garbage collection."""
         with self._lock:
             if queue is self._queue and self._owner == os.getpid():
                 self._users -= 1
@@ -109,13 +109,13 @@ class SharedPool:
         return queue
 
     def _leave(self) -> None:
-        """A mistake of mpqueue's own has ended the queue: the next one is another."""
+        """Leave the queue, which a mistake of mpqueue's own has ended: the next one is another."""
         queue = self._take()
         if queue is not None and self._owner == os.getpid():
             threading.Thread(target=queue.close, kwargs={"kill": True}, name="mpqueue-closer", daemon=True).start()
 
     def reset_in_fork(self) -> None:
-        """In a forked child: the parent's pool is not ours, and its lock may be taken."""
+        """Forget the pool, in a forked child: it is the parent's, and its lock may be taken."""
         self._lock = threading.RLock()
         self._queue = None
 
@@ -146,11 +146,11 @@ class WarmQueue:
         self.queue = pool.borrow(concurrency)
 
     def end(self, *, kill: bool) -> None:  # noqa: ARG002 - the workers stay
-        """See `Loan`."""
+        """Give the queue back."""
         self._pool.give_back(self.queue)
 
     def await_end(self) -> None:
-        """See `Loan`."""
+        """Return at once: the workers stay."""
 
     async def await_end_later(self) -> None:
         """`await_end` that does not block the loop."""
@@ -195,11 +195,11 @@ class OwnQueue:
 
     @property
     def _is_here(self) -> bool:
-        """False in a fork."""
+        """Return False in a fork."""
         return os.getpid() == self._owner
 
     def end(self, *, kill: bool) -> None:
-        """See `Loan`."""
+        """Close the queue on a thread of its own, which the program's exit waits for."""
         if not self._is_here:
             return
         # Not a daemon: else the program's end would cut it short, and the journal would not be closed.
@@ -224,7 +224,7 @@ class OwnQueue:
             self._ended.set_exception(failed)
 
     def await_end(self) -> None:
-        """See `Loan`. Raises `JournalError` where not all could be written into the journal."""
+        """Wait until the queue is closed. Raises `JournalError` where not all could be written."""
         if self._is_here:
             self._ended.result()
 

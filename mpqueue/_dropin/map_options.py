@@ -53,5 +53,5 @@ class Seeds:
 
 
 def enough_workers(concurrency: int | None, items: int | None) -> int | None:
-    """How many workers a call needs that asked for ``concurrency``: no more than it has items, where that is known."""
+    """Return how many workers a call with ``concurrency`` needs: no more than its items, if those are known."""
     return concurrency if concurrency is None or items is None else max(1, min(concurrency, items))

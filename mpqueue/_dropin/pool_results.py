@@ -1,4 +1,4 @@
-"""What `Pool` returns and raises: what `multiprocessing.pool.Pool` would, at the same moments.
+"""The results and errors of `Pool`, which come as `multiprocessing.pool.Pool`'s do, at the same moments.
 
 An `AsyncResult` is settled on the coordinator's thread, which costs the waiting thread nothing but its own waking;
 callbacks are called on the queue's listener thread, and the result is ready after that.
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 else:
 
     class StandardIterator(standard.IMapIterator):
-        """The standard library's, which can't be subscripted when it runs."""
+        """The standard library's iterator, which can't be subscripted when it runs."""
 
         __class_getitem__ = classmethod(GenericAlias)
 
@@ -87,7 +87,7 @@ class AsyncResult(standard.ApplyResult[T]):
             self._finish()
 
     def _call_back(self, callback: Callback) -> None:
-        """On the listener thread."""
+        """Call the callback, on the listener thread."""
         try:
             callback(self._value)
         except BaseException:
@@ -133,13 +133,13 @@ class MapResult(AsyncResult[list[T]], standard.MapResult[T]):
             self._run = self._spoke = None
 
     def _started(self, run: JobRun) -> None:
-        """This is the batch's run. It may have ended before."""
+        """Take the batch's run, which may have ended before."""
         self._run = run
         if self._has_ended:
             self._collect(run)
 
     def _on_ended(self, ended: Ended) -> None:
-        """On the coordinator's thread: items have ended; None: all have."""
+        """Note which items have ended, None: all have. On the coordinator's thread."""
         if ended is None:
             self._has_ended = True  # first, as `_started` looks last: one of both sees
             if self._run is not None:
@@ -205,7 +205,7 @@ class PoolIterator(StreamResults[R], StandardIterator[R]):
         self._input.lift_window()
 
     def _give_up(self) -> None:
-        """The pool has ended: waiting for the next result ends."""
+        """End waiting for the next result: the pool has ended."""
         self._input.stop()
         self._arrivals.news.put(None)
 
@@ -219,18 +219,18 @@ class PoolIterator(StreamResults[R], StandardIterator[R]):
 
 
 class _LentByPool:
-    """The queue of a pool, which is held until the end."""
+    """The queue of a pool, lent to one stream; the pool is held until the end."""
 
     def __init__(self, pool: Pool) -> None:
         self.queue: JobQueue = pool._queue
         self._pool: Pool | None = pool
 
     def end(self, *, kill: bool) -> None:  # noqa: ARG002 - the workers stay
-        """See `Loan`."""
+        """Let go of the pool; its workers stay."""
         self._pool = None
 
     def await_end(self) -> None:
-        """See `Loan`."""
+        """Return at once: the workers stay."""
 
 
 # -- errors ------------------------------------------------------------------------------------------------------------
@@ -246,7 +246,7 @@ class _Told(str):
 
 
 def error_of(failure: Failure) -> BaseException:
-    """What a call that failed for good raises, with the worker's traceback as its cause."""
+    """Return the error that a call which failed for good raises, with the worker's traceback as its cause."""
     error, own = failure.error, failure.own
     if isinstance(own, ItemPicklingError) and own.__cause__ is not None:
         return _own_error(own, own.__cause__)

@@ -244,7 +244,7 @@ def _take(futures: deque[Future[R]], timeout: float | None) -> R:
 
 
 class _Calls(CallStream):
-    """All calls of an executor. Held by it, and by the queue while calls are open.
+    """The calls of an executor. Held by it, and by the queue while calls are open.
 
     What ends them (a `shutdown`, the garbage collection, the interpreter's exit) seals the stream; when that has ended
     the workers are ended, by one thread, which every `wait` waits for.
@@ -259,7 +259,7 @@ class _Calls(CallStream):
         self._take_back: Callable[[], None] = lambda: None
 
     def read(self, calls: Iterable[T]) -> list[T]:
-        """All of them. Not under the lock: an input is users' code, which may wait for another thread's `submit`."""
+        """Read the iterables, all of them. Not under the lock: they may wait for another thread's `submit`."""
         made = []
         for call in calls:
             self.check_open()  # nor is an endless input read for ever
@@ -280,14 +280,14 @@ class _Calls(CallStream):
         return stream
 
     def end(self) -> None:
-        """Nothing more is submitted, and the workers end after the last call."""
+        """Submit nothing more; the workers end after the last call."""
         with self._lock:
             self.abandon()
         if not self._is_open:
             self._close()
 
     def abandon(self) -> None:
-        """The executor is no longer referenced. In a garbage collection: only posts."""
+        """End it, as the executor is no longer referenced. In a garbage collection: only posts."""
         self._refusal = self._refusal or "shutdown"
         self.seal()
 
@@ -297,7 +297,7 @@ class _Calls(CallStream):
         return self._queue._host.engine.is_fork
 
     def wait(self) -> None:
-        """Until the workers are gone."""
+        """Wait until the workers are gone."""
         try:
             self._queue._host.check_waiting_allowed("executor.shutdown()")
             if self._is_open:
@@ -323,7 +323,7 @@ class _Calls(CallStream):
             self._closed.set()
 
     def _exit(self) -> None:
-        """The interpreter exits: as `shutdown`, but no thread can be started any more."""
+        """Shut down at the interpreter's exit, when no thread can be started any more."""
         self._exiting = True
         self._refusal = "interpreter shutdown"
         self.seal()

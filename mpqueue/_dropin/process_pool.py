@@ -270,7 +270,7 @@ class Pool(standard.Pool):
         return func if self._sends_handlers_whole else self._functions.pack(func)
 
     def _forget_map(self, result: MapResult[Any]) -> bool:
-        """The batch has ended; False where the pool's end has settled it already."""
+        """Forget a batch that has ended; return False where the pool's end has settled it already."""
         try:
             self._maps.remove(result)
         except KeyError:
@@ -389,7 +389,7 @@ class Pool(standard.Pool):
         return [PoolWorker(pid, self._queue) for pid in pids]
 
     def _repopulate_pool(self) -> None:
-        """Workers are replaced without being asked."""
+        """Do nothing: workers are replaced without being asked."""
 
 
 class PoolWorker(NamedTuple):

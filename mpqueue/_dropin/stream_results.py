@@ -30,17 +30,17 @@ class Loan(Protocol):
     queue: JobQueue
 
     def end(self, *, kill: bool) -> None:
-        """It is not needed any more; with ``kill`` what runs is ended at once.
+        """End the loan: the stream does not need the queue any more. With ``kill`` what runs is ended at once.
 
         Does not wait. Callable anywhere, once.
         """
 
     def await_end(self) -> None:
-        """After `end`: wait until what was the stream's alone is free. Raises what ending it has raised."""
+        """Wait, after `end`, until what was the stream's alone is free. Raises what ending it has raised."""
 
 
 class StreamResults(Generic[R]):
-    """An iterator. An item that failed raises in its place, and it goes on. Any number of threads may read.
+    """An iterator over a stream's results, for any number of threads. A failed item raises in its place; it goes on.
 
     ``close``, or dropping the last reference, ends the work and its running items.
     """
@@ -133,7 +133,7 @@ class StreamResults(Generic[R]):
             raise self._timed_out from None
 
     def _expect(self) -> None:
-        """The next outcome is about to be waited for. Raises what keeps it from coming."""
+        """Prepare to wait for the next outcome. Raises what keeps it from coming."""
         self._stream.check()
         self._stream.expect()
 
@@ -143,7 +143,7 @@ class StreamResults(Generic[R]):
     # -- errors ----------------------------------------------------------------------------------------------
 
     def _taken_error(self, failure: Failure) -> BaseException:
-        """What to raise for a failure that was taken from the block."""
+        """Return the error to be raised for a failure that was taken from the block."""
         self._block = iter([*self._block])  # without it, whose error is about to have the consumer's frame
         return _not_an_end(self._error_of(failure), "an item")
 
@@ -160,7 +160,7 @@ class StreamResults(Generic[R]):
     # -- by the block ----------------------------------------------------------------------------------------
 
     def _end_block(self) -> None:
-        """The consumer has had it all, which makes room for more of the input."""
+        """Make room for more of the input: the consumer has had all of the block."""
         if self._is_torn:
             self._close()
             raise QueueClosedError(
@@ -235,7 +235,7 @@ class StreamResults(Generic[R]):
 
 
 def _not_an_end(error: BaseException, what: str) -> BaseException:
-    """What an item or the input raised, as ``next`` may raise it: a StopIteration would look like the end."""
+    """Return the error of an item or the input as ``next`` may raise it: a StopIteration looks like the end."""
     if not isinstance(error, StopIteration | StopAsyncIteration):
         return error
     wrapped = RuntimeError(f"{what} raised {type(error).__name__}")
@@ -244,12 +244,12 @@ def _not_an_end(error: BaseException, what: str) -> BaseException:
 
 
 def ended_error() -> QueueClosedError:
-    """What is raised where the end of the pool was quicker than a call. `multiprocessing.Pool` would wait for ever."""
+    """Return the error of a call that the pool's end outran. `multiprocessing.Pool` would wait for ever."""
     return QueueClosedError("the pool was closed or terminated before this call ended")
 
 
 class Arrivals:
-    """Which items have ended and were not taken yet: in the order of the input, or in that of their ends."""
+    """The items that have ended and were not taken yet, in the order of the input, or in that of their ends."""
 
     def __init__(self, ordered: bool, first: int = 0) -> None:
         self.news: Mailbox[Ended] = Mailbox()  #: any thread puts what has ended; None: nothing more will
@@ -260,7 +260,7 @@ class Arrivals:
         self._line: deque[Sequence[int]] = deque()  #: unordered
 
     def take(self, most: int) -> Sequence[int]:
-        """The next ones, at most so many; none where the next is still to come. One consumer at a time."""
+        """Take the next items, at most ``most``; none where the next is still to come. One consumer at a time."""
         while not self.news.is_empty():
             indices = self.news.take()
             if indices is None:

@@ -38,11 +38,11 @@ class InlinePool:
     capabilities = Capabilities(can_kill=False, shares_memory=False, own_processes=False, same_files=False)
 
     def count_workers(self) -> int:
-        """One: more would not be quicker."""
+        """Return 1: more would not be quicker."""
         return 1
 
     def open(self, settings: LaneSettings, inbox: Inbox) -> InlineLanes:  # noqa: ARG002 - the protocol's
-        """See `lane_protocol.Backend.open`."""
+        """Open a queue's lanes, with their thread."""
         return InlineLanes(inbox.post)
 
     def __repr__(self) -> str:
@@ -54,7 +54,7 @@ class Crash(BaseException):
 
 
 class InlineLanes:
-    """A `LanePool`. Owns the thread, which ends with `close`."""
+    """A `LanePool` in one thread. Owns the thread, which ends with `close`."""
 
     def __init__(self, post: Post) -> None:
         self.post = post
@@ -82,7 +82,7 @@ class InlineLanes:
         self._turns.put(turn)
 
     def start(self, number: int, generation: int) -> None:
-        """See `LanePool.start`."""
+        """Make a worker, on the thread."""
 
         def start() -> None:
             lane = InlineLane(self, number, generation)
@@ -93,18 +93,15 @@ class InlineLanes:
         self.do(start)
 
     def await_starts(self) -> None:
-        """There is nothing to wait for."""
+        """Return at once."""
 
     def lane(self, number: int) -> InlineLane | None:
-        """See `LanePool.lane`."""
         return self._lanes.get(number)
 
     def recycle(self, number: int) -> None:
-        """See `LanePool.recycle`."""
         self._let_go(number)
 
     def retire(self, number: int) -> None:
-        """See `LanePool.retire`."""
         self._let_go(number)
 
     def _let_go(self, number: int) -> None:
@@ -114,7 +111,7 @@ class InlineLanes:
             self.do(functools.partial(self._made.remove, lane))
 
     def close(self, *, kill: bool) -> None:
-        """See `LanePool.close`. What runs can't be killed: it is asked to stop, and waited for, 5 s at most."""
+        """End the thread. An item that runs can't be killed: it is asked to stop, and waited for, 5 s at most."""
         if kill:
             for lane in list(self._lanes.values()):
                 lane.give_up()
@@ -136,17 +133,17 @@ class _Outbox:
         self._ring = ring
         self._kept: bytes | None = None
 
-    def leave(self, data: bytes, *, plain: bool = False) -> None:  # noqa: ARG002 - there is one thread
-        """See `mpqueue._worker.station.Outbox.leave`."""
+    def leave(self, data: bytes) -> None:
+        """Keep the report, and ring."""
         self._kept = data
         self._ledger.words[OUTBOX] = len(data)
         self._ring()
 
     def leave_unsent(self, data: bytes, at: int) -> None:
-        """It is not found there when this process is dead."""
+        """Drop the log records: no process dies here, and none would find them."""
 
     def fetch(self) -> bytes | None:
-        """What lies there, which is free again; None where nothing does."""
+        """Take the report out; None where there is none."""
         left, self._kept = self._kept, None
         if left is not None:
             self._ledger.words[OUTBOX] = 0
@@ -154,7 +151,7 @@ class _Outbox:
 
 
 class InlineLane(Lane):
-    """Its worker lives in the pool's thread."""
+    """A `Lane` whose worker lives in the pool's thread."""
 
     def __init__(self, pool: InlineLanes, number: int, generation: int) -> None:
         self.number = number
@@ -173,7 +170,6 @@ class InlineLane(Lane):
         _lane_of[self._worker.seat.station] = self
 
     def send(self, frame: bytes, tell: Tell) -> None:
-        """See `lane_protocol.Lane.send`."""
         if self._calls.begin(tell):
             self._pool.do(functools.partial(self._answer, tell, frame))
 
@@ -191,7 +187,7 @@ class InlineLane(Lane):
             self._calls.settle(tell, answer)
 
     def set_flags(self, job: int, *, pause: bool, cancel: bool) -> None:
-        """See `lane_protocol.Lane.set_flags`. At once."""
+        """Set the flags at once."""
         self._ledger.set_flags(job, pause=pause, cancel=cancel)
 
     def _flags_of(self, job: int) -> tuple[bool, bool]:
@@ -199,29 +195,27 @@ class InlineLane(Lane):
         return paused, cancelled or self._is_given_up
 
     def set_limit(self, chunk: int, position: int) -> None:
-        """See `lane_protocol.Lane.set_limit`. At once."""
+        """Set the limit at once."""
         self._ledger.set_limit(chunk, position)
 
     def observe(self, tell: Callable[[Claim], None]) -> None:
-        """See `lane_protocol.Lane.observe`. Here and now."""
+        """Call ``tell`` here and now."""
         tell(self._ledger.read())
 
     def peek(self) -> Claim | None:
-        """See `lane_protocol.Lane.peek`."""
         return self._ledger.read()
 
     def take_early(self) -> bytes | None:
-        """See `lane_protocol.Lane.take_early`."""
         return self._outbox.fetch()
 
     def kill(self, *, dump_stack: bool = False) -> None:  # noqa: ARG002 - the protocol's
-        """See `lane_protocol.Lane.kill`: what runs goes on, but its worker counts as dead once it has ended."""
+        """Have the worker count as dead once the item that runs has ended."""
         self._pool.do(self.die)
 
     # -- on the pool's thread ----------------------------------------------------------------------------------------
 
     def die(self, exitcode: int | None = None, signal: str | None = "SIGKILL") -> None:
-        """From now on this worker counts as dead: nothing of its chunk that it has not sent counts."""
+        """Have this worker count as dead from now on: nothing of its chunk that it has not sent counts."""
         if self._is_dead:
             return
         self._is_dead = True
@@ -236,12 +230,12 @@ class InlineLane(Lane):
         self._pool.post(LaneDied(self.number, self.generation, self.pid, exitcode, None if exitcode else signal, claim))
 
     def end(self) -> None:
-        """This worker is no longer needed: finish what its setups have begun."""
+        """Finish what the worker's setups have begun: it is no longer needed."""
         with station.seated(self._worker.seat.station):
             self._worker.close(quietly=self._is_dead)
 
     def give_up(self) -> None:
-        """Start nothing more; what runs is asked to stop. On any thread."""
+        """Start nothing more, and ask what runs to stop. On any thread."""
         self._is_given_up = True
 
 
@@ -249,7 +243,7 @@ _lane_of: weakref.WeakKeyDictionary[station.Station, InlineLane] = weakref.WeakK
 
 
 def crash(exitcode: int | None, signal: str | None) -> NoReturn:
-    """See `mpqueue.testing.crash`."""
+    """Have the worker of this handler count as dead, see `mpqueue.testing.crash`. Raises RuntimeError elsewhere."""
     here = station.here()
     lane = None if here is None else _lane_of.get(here)
     if lane is None:

@@ -25,7 +25,7 @@ LONGEST_WAIT = 60.0
 
 
 class Alarm(Protocol):
-    """One thread waits; any thread sets it, the one that waits too."""
+    """An alarm for which one thread waits; any thread may set it, the one that waits too."""
 
     def set(self, seconds: float) -> None:
         """Go off in so many seconds, and not when it was to go off before. Raises OSError where it is broken."""
@@ -38,7 +38,7 @@ class Alarm(Protocol):
 
 
 class TimerAlarm:
-    """A timer of the kernel.
+    """An `Alarm` by a timer of the kernel.
 
     It is never read, since a handler may have closed its descriptor and opened a file in its place: epoll tells each
     time that it goes off (edge-triggered).
@@ -58,17 +58,15 @@ class TimerAlarm:
             raise
 
     def set(self, seconds: float) -> None:
-        """See `Alarm.set`."""
         # An interval of nothing, and the time: seconds and nanoseconds each.
         after = (ctypes.c_long * 4)(0, 0, *divmod(max(1, int(seconds * 1e9)), 1_000_000_000))
         checked(self._set_time(self._timer, 0, after, None))
 
     def wait(self) -> None:
-        """See `Alarm.wait`."""
+        """Return when the timer has gone off, or after `LONGEST_WAIT` seconds."""
         self._epoll.poll(LONGEST_WAIT)
 
     def close(self) -> None:
-        """See `Alarm.close`."""
         self._epoll.close()
         os.close(self._timer)
 
@@ -82,13 +80,13 @@ class SleepingAlarm:
         self._wake = threading.Event()
 
     def set(self, seconds: float) -> None:
-        """See `Alarm.set`."""
+        """Set the alarm; wakes the waiting thread only if that would look again too late by itself."""
         self._due = due = clock.monotonic() + seconds
         if due < self._until:
             self._wake.set()
 
     def wait(self) -> None:
-        """See `Alarm.wait`."""
+        """Sleep until the alarm is due, however often it is set anew meanwhile."""
         while True:
             due = self._due
             until = math.inf if due == self._gone_off else due
@@ -103,7 +101,7 @@ class SleepingAlarm:
             self._wake.clear()
 
     def close(self) -> None:
-        """See `Alarm.close`."""
+        """Do nothing: a sleeper has nothing open."""
 
 
 def _make_timer() -> Alarm:

@@ -82,7 +82,7 @@ else:
 
 
 class Selector(Protocol):
-    """Those methods of `selectors.BaseSelector` that are used, on any thread but for `select`, with its promises."""
+    """The methods of `selectors.BaseSelector` that are used, on any thread but for `select`, with its promises."""
 
     def register(self, fileobj: int, events: int, data: Any = None) -> object:
         """Look at that end. KeyError: it is looked at already; ValueError: this is closed."""
@@ -94,7 +94,7 @@ class Selector(Protocol):
         """Look at it no more. KeyError: it is not looked at."""
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """What is ready within so many seconds."""
+        """Return what is ready within so many seconds."""
 
     def close(self) -> None:
         """Give back what this has."""

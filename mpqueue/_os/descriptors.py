@@ -33,7 +33,7 @@ Identity = tuple[int, int]
 
 
 def identify(fd: int) -> Identity | None:
-    """What is open under that number; None where nothing is. Costs 0.6 us."""
+    """Return the identity of what is open under that number; None where nothing is. Costs 0.6 us."""
     try:
         status = os.fstat(fd)
     except OSError:
@@ -82,14 +82,17 @@ open_descriptors = choose(linux=_listed_in_proc, posix=_listed_in_dev)
 
 
 class DescriptorLimits(NamedTuple):
-    """How many descriptors this process may have open now, and how many it may allow itself; `math.inf`: any number."""
+    """The number of descriptors that this process may have open now, and of those that it may allow itself.
+
+    `math.inf`: any number.
+    """
 
     now: float
     most: float
 
 
 def descriptor_limits() -> DescriptorLimits:
-    """What the system allows. Whole numbers, but for infinity, also where it does not tell."""
+    """Return the limits of the system: whole numbers, or infinity, also where the system gives no limit."""
     if sys.platform == "win32":  # some thousands, and no way to ask
         return DescriptorLimits(math.inf, math.inf)
     return DescriptorLimits(*_limits(resource.RLIMIT_NOFILE))
@@ -103,7 +106,7 @@ def file_size_limit() -> float:
 
 
 def process_limit() -> float:
-    """How many processes and threads this user may have, all told; `math.inf`: any number."""
+    """Return how many processes and threads this user may have, all told; `math.inf`: any number."""
     if sys.platform == "win32":
         return math.inf
     return _limits(resource.RLIMIT_NPROC)[0]
@@ -123,7 +126,7 @@ def _as_number(limit: int) -> float:
 
 
 def descriptors_left() -> float:
-    """How many more this process may open; `math.inf` where that is not told. 5 us with few open ones, 1 ms with 1,000.
+    """Return how many more this process may open; `math.inf`: unknown. 5 us with few open ones, 1 ms with 1,000.
 
     Without /dev/fd it is unknown.
     """
@@ -137,7 +140,7 @@ def descriptors_left() -> float:
 
 
 def is_readable(fd: int, seconds: float | None) -> bool:
-    """Whether there is something to read, or the end of it, within so many seconds; None: wait for that."""
+    """Tell whether there is something to read, or the end of it, within so many seconds; None: wait for that."""
     if sys.platform == "win32":
         return windows.is_readable(fd, seconds)
     looker = select.poll()
@@ -186,12 +189,12 @@ reopen = choose(linux=_reopen_by_proc, posix=_refuse_to_reopen)
 
 
 def reopen_to_read(fd: int) -> int:
-    """The same, to read; it never waits, whatever is open under that number by now. Raises as `reopen` does."""
+    """Reopen a file to read; it never waits, whatever is open under that number now. Raises as `reopen` does."""
     return reopen(fd, os.O_RDONLY | _NEVER_WAIT)
 
 
 def reopen_to_write(fd: int) -> int:
-    """The same, to write; what there is no room for is not written."""
+    """Reopen a file to write; what there is no room for is not written. Raises as `reopen` does."""
     return reopen(fd, os.O_WRONLY | _NEVER_WAIT)
 
 
@@ -203,7 +206,7 @@ CAN_PASS: bool = hasattr(socket, "send_fds")
 
 
 def receive(end: socket.socket, size: int) -> tuple[bytes, list[int]]:
-    """One message of that size at most, and the descriptor that came with it, if any, private to this process.
+    """Receive one message of that size at most, and the descriptor with it, if any, private to this process.
 
     Raises OSError: `EMFILE` where there was no room for one.
     """

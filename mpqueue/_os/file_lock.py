@@ -129,7 +129,7 @@ def _is_flocked(fd: int) -> bool:
 
 
 def _leave_locked(fd: int) -> None:
-    """There are no forks, and a lock ends with its handle."""
+    """Do nothing: there are no forks, and a lock ends with its handle."""
 
 
 def _hold_nothing(fd: int, first: int, count: int) -> bool:  # noqa: ARG001
@@ -137,7 +137,7 @@ def _hold_nothing(fd: int, first: int, count: int) -> bool:  # noqa: ARG001
 
 
 def _let_go_nothing(fd: int, first: int, count: int) -> None:
-    """Nothing was held."""
+    """Do nothing: nothing was held."""
 
 
 if sys.platform == "win32":

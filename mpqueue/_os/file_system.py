@@ -1,4 +1,4 @@
-"""On what kind of file system a file is, and whether there is room for more of it."""
+"""The kind of file system that a file is on, and whether there is room for more of it."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _allocate(fd: int, first: int, count: int) -> None:
 
 
 def _take_for_granted(_fd: int, _first: int, _count: int) -> None:
-    """Writing tells."""
+    """Do nothing: writing tells whether there is room."""
 
 
 #: Have room on the disk for so many bytes of the file from there on, or raise OSError; the file is longer then. Does

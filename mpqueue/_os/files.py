@@ -23,11 +23,11 @@ if sys.platform == "win32":
         windows.check_replaceable(path)
 
     def open_unseen(path: str) -> int:
-        """To read, where anything may have that name."""
+        """Open to read whatever has that name."""
         return open_file(path, os.O_RDONLY)
 
     def this_user() -> int:
-        """Whose files are this process's own, as `os.stat` tells of them: on Windows it tells nothing."""
+        """Return 0: on Windows `os.stat` does not tell a file's owner."""
         return 0
 
     def others_may_write(found: os.stat_result) -> bool:  # noqa: ARG001 - it tells nothing of that
@@ -46,7 +46,7 @@ else:
     REPLACES_OPEN_FILES = True
 
     def open_file(path: str | os.PathLike[str], flags: int, mode: int = 0o777) -> int:
-        """As `os.open`, private to this process."""
+        """Open a file as `os.open` does, private to this process."""
         return os.open(path, flags | os.O_CLOEXEC, mode)
 
     def check_replaceable(path: str | os.PathLike[str]) -> None:
@@ -62,14 +62,14 @@ else:
             )
 
     def open_unseen(path: str) -> int:
-        """To read, where anything may have that name: it never waits, and becomes no terminal of this process."""
+        """Open to read whatever has that name, without waiting and without making it this process's terminal."""
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
 
     #: Bytes of a file from an offset on: descriptor, how many at most, from where. As `os.pread`.
     read_at = os.pread
 
     def read_into(fd: int, memory: memoryview, offset: int) -> int:
-        """The same into memory; returns how many."""
+        """Read a file from an offset on into memory; return how many bytes."""
         return os.preadv(fd, [memory], offset)
 
     #: Write there: descriptor, bytes, from where; returns how many. As `os.pwrite`.
@@ -79,7 +79,7 @@ else:
     this_user = os.geteuid
 
     def others_may_write(found: os.stat_result) -> bool:
-        """Whether another user than its owner may write a file."""
+        """Tell whether another user than its owner may write a file."""
         return bool(found.st_mode & stat.S_IWOTH or (found.st_mode & stat.S_IWGRP and not _is_private(found)))
 
     def _is_private(found: os.stat_result) -> bool:

@@ -66,7 +66,7 @@ def check_threads(count: int, what: str) -> None:
 
 @contextlib.contextmanager
 def told(what: str) -> Iterator[None]:
-    """What is raised in there for want of a descriptor or a thread says which limit that is, as an OSError."""
+    """Turn an error in the block for want of a descriptor or a thread into an OSError that names the limit."""
     try:
         yield
     except OSError as error:

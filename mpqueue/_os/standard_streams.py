@@ -75,5 +75,5 @@ def write_utf_8(stream: Any) -> Callable[[], None]:
 
 
 def in_lines(text: str) -> str:
-    """What was written there, with its lines ended as Python ends them: Windows has two characters for that."""
+    """Return text written to a stream with lines ended as Python ends them: Windows has two characters for that."""
     return text.replace("\r\n", "\n") if IS_WINDOWS else text

@@ -1,4 +1,4 @@
-"""Which system this is, and which form of a facility is used on it. Nothing else in the package decides that.
+"""The system this is, and the form of a facility that is used on it. Nothing else in the package decides that.
 
 Where the forms of a facility differ, its module has one for Linux and one for every POSIX system, and takes one of them
 by `choose` while it is loaded. So a call costs what a plain one costs, and a test can run each form anywhere. The form
@@ -41,7 +41,7 @@ def c_library() -> Any:
 
 
 def checked(result: int) -> int:
-    """What a function of `c_library` has returned. Raises the OSError that it stands for, where it is negative."""
+    """Return the result of a function of `c_library`; raise the OSError that it stands for, if negative."""
     if result < 0:
         import ctypes
 

@@ -119,6 +119,21 @@ def absent_columns(item: JobItem, columns: Iterable[str]) -> set[str]:
     return {name for name in columns if name not in _OF_ITEMS and _value(item, name) is _ABSENT}
 
 
+def check_columns(table: ItemTable, columns: Iterable[str], *, ended: bool) -> None:
+    """Raise ValueError for a column that no item has. Looks at items until each column is found.
+
+    Before they have ``ended``, and without results, only ``payload.key`` is refused: results may have any key.
+    """
+    known = ended and any(result is not None for result in _results(table))
+    absent = {name for name in columns if (name not in _OF_ITEMS if known else name.startswith("payload."))}
+    for index in range(len(table)):
+        if not absent:
+            return
+        absent = absent_columns(JobItem(table, index), absent)
+    if absent and len(table):
+        raise ValueError(f"columns: {no_such_column(min(absent), _results(table) if known else (), table.payloads)}")
+
+
 def _chosen(table: ItemTable, columns: Sequence[str] | None, default: Sequence[str] = COLUMNS) -> Sequence[str]:
     indices = range(len(table))
     if columns is None:
@@ -128,11 +143,7 @@ def _chosen(table: ItemTable, columns: Sequence[str] | None, default: Sequence[s
         captured = any(stdout is not None for stdout, _ in table.output.values())
         return (*default, *OUTPUT) if captured else tuple(default)
     columns = _names(columns)
-    if not any(result is not None for result in _results(table)):
-        return columns  # whether results have them is unknown
-    for name in columns:
-        if name not in _OF_ITEMS and all(_value(JobItem(table, index), name) is _ABSENT for index in indices):
-            raise ValueError(f"columns: {no_such_column(name, _results(table))}")
+    check_columns(table, columns, ended=True)
     return columns
 
 
@@ -140,16 +151,16 @@ def _results(table: ItemTable) -> Iterator[Any]:
     return (table.result_of(index) for index in range(len(table)) if table.has_result(index))
 
 
-def no_such_column(name: str, results: Iterable[Any] = ()) -> str:
-    """What is wrong with a column that no item has, and which may be meant: one of items, or a key of ``results``."""
-    keys = next((list(map(str, result)) for result in results if isinstance(result, Mapping)), [])
-    meant = "item" if name == "label" else nearest(name, [*_OF_ITEMS, *keys])
-    hint = "" if meant is None else f"; did you mean {meant}?"
-    there = ", ".join(sorted(_OF_ITEMS))
-    return (
-        f"expected attributes of items ({there}) or keys of their results or payloads, got {shown(name)}, which no "
-        f"item has{hint}"
-    )
+def no_such_column(name: str, results: Iterable[Any], payloads: Iterable[Any]) -> str:
+    """What is wrong with a column that no item has, and which may be meant: one of items, or a key."""
+    there_are = {*_OF_ITEMS}
+    for where, values in (("result", results), ("payload", payloads)):
+        keys = next((list(map(str, value)) for value in values if isinstance(value, Mapping)), [])
+        there_are.update(keys, (f"{where}.{key}" for key in keys))
+    meant = "item" if name == "label" else nearest(name, sorted(there_are))
+    hint = f"; attributes are {', '.join(sorted(_OF_ITEMS))}" if meant is None else f"; did you mean {meant}?"
+    what = "attributes of items or keys of their results or payloads"
+    return f"expected {what}, got {shown(name)}, which no item has{hint}"
 
 
 def with_names(columns: Sequence[str], *, has_ids: bool) -> Sequence[str]:

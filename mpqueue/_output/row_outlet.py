@@ -22,6 +22,7 @@ from mpqueue._output.export import (
     RowItem,
     absent_columns,
     batched,
+    check_columns,
     column,
     no_such_column,
     reads_result,
@@ -50,9 +51,11 @@ class Sink(Protocol):
     """Where the results of a job go: ``create_job(results=...)``. Anything that has these two methods.
 
     ``rows`` are dicts, one an item that has ended: its id, status, attempts, elapsed, error and result; with an
-    attribute ``columns``, a list of names as in `Job.export`, these. With ``in_order = True`` they come in the order of
-    the items, with ``failures = False`` without failed items. A method ``open()`` is called when the job is started,
-    before any work; ``leave()`` instead of ``close()`` where rows are missing: the job was cancelled, or a call failed.
+    attribute ``columns``, a list of names as in `Job.export`, these. A ``payload.key`` that none of the items has is a
+    ValueError when the job is created; of any other column that no row has, there is a warning at the end. With
+    ``in_order = True`` they come in the order of the items, with ``failures = False`` without failed items. A method
+    ``open()`` is called when the job is started, before any work; ``leave()`` instead of ``close()`` where rows are
+    missing: the job was cancelled, or a call failed.
 
     All but ``open`` is called on one thread of the job's own; if the job can't be started after ``open``, ``leave`` is
     called on the same thread as that. What any of them raises stops the job, and is the
@@ -109,7 +112,7 @@ _OPENING = threading.Lock()
 
 
 class RowOutlet:
-    """See `mpqueue._parent.deliveries.Outlet`."""
+    """See `mpqueue._parent.deliveries.Outlet`. Raises ValueError for a column of items that none has."""
 
     def __init__(self, sink: Sink, table: ItemTable, job_id: str, *, captured: bool) -> None:
         self._sink = sink
@@ -120,6 +123,8 @@ class RowOutlet:
         #: Both are known once there is a row: an open job's first item says where ids come from.
         self._default: tuple[str, ...] = ()
         self._columns = () if columns is None else _names(columns)
+        if not table.grows:
+            check_columns(table, self._columns, ended=False)
         #: Columns that no row has had so far.
         self._unseen = set() if columns is None else set(self._columns)
         #: Rows that wait until it is known whether there is something in each column; None: they don't (any more).
@@ -242,7 +247,7 @@ class RowOutlet:
         if rows is None:
             return
         if self._unseen and self._seen_results:
-            wrong = no_such_column(min(self._unseen), (row.get("result") for row in rows))
+            wrong = no_such_column(min(self._unseen), (row.get("result") for row in rows), self._table.payloads)
             log.warning("columns: %s; %s has all columns instead",
                         wrong, getattr(self._sink, "path", "the output"))  # fmt: skip
             self._columns = self._default

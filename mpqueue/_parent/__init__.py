@@ -1,1 +1,1 @@
-"""What runs in the parent process, and only there: threads, lanes, the coordinator."""
+"""The code that runs only in the parent process: threads, lanes, the coordinator."""

@@ -86,7 +86,7 @@ T = TypeVar("T")
 Announce = Callable[[AnnounceStarted | AnnounceItems | AnnounceRecords | AnnounceState | AnnounceFinished], None]
 GiveUp = Callable[[JobBook | None, InternalError], object]
 Subscriber = Callable[[Sequence[int] | None], None]
-_FROM_WORKERS = (BellRung, LaneDied, ChunkReported)
+_LEFT_SOMETHING = (BellRung, LaneDied)
 _BRING_WORK = frozenset({ItemsAdded, JobStartAsked, FailedItemsReset, JobResumed})
 
 
@@ -165,7 +165,7 @@ class Coordinator:
         self._thread.start()
 
     def post(self, message: Message) -> None:
-        """Something happened. Never blocks."""
+        """Post a message or a request. Never blocks."""
         self.inbox.post(message)
 
     def ask(self, call: Callable[[], T]) -> T:
@@ -190,7 +190,7 @@ class Coordinator:
         return answer
 
     def do_later(self, call: Callable[[], object], job: JobBook | None = None) -> None:
-        """Run ``call`` likewise, without a waiting caller: what it raises is a fault of ours that touches ``job``."""
+        """Run ``call`` as `ask` does, but no caller waits: what it raises is a fault of ours that touches ``job``."""
         self.inbox.post(Request(call, None, job))
 
     def stop(self) -> None:
@@ -204,17 +204,17 @@ class Coordinator:
             self._thread.join()
 
     def lanes_now(self) -> list[LaneNow]:
-        """What each lane is at, as seen from outside."""
+        """Return what each lane is doing, as seen from outside."""
         return lanes_now(self.scheduler.books, self._lane)
 
     def stacks_now(self, patience: float) -> list[LaneStack]:
-        """Where each worker is, as seen from outside. Waits so long at most, on a thread that may."""
+        """Return each worker's stack, seen from outside. Waits ``patience`` seconds at most, on a thread that may."""
         return stacks_now(self.scheduler.books, self._lane, patience)
 
     # -- inside requests -------------------------------------------------------------------------------------
 
     def open(self, pool: LanePool) -> None:
-        """From now on there are lanes."""
+        """Have commands go to the lanes of this pool from now on."""
         self._pool = pool
 
     def handle(self, message: Message) -> None:
@@ -225,7 +225,7 @@ class Coordinator:
         """
         if self.broken is not None:
             raise self.broken
-        if not isinstance(message, _FROM_WORKERS):
+        if not isinstance(message, _LEFT_SOMETHING):
             if type(message) in _BRING_WORK:
                 self._look_at_imports()
             elif type(message) is JobCancelled and message.kill and self._recorder is not None:
@@ -247,7 +247,7 @@ class Coordinator:
                 self._end_touched(faults)
 
     def _look_at_imports(self) -> None:
-        """Work has come from the user: workers must not run it with older modules than the program had by then."""
+        """Have workers replaced that have older modules than the program had when work came from the user."""
         if self._received <= self._looked_until:
             return
         self._looked_until = self._received + self.inbox.waiting
@@ -272,7 +272,7 @@ class Coordinator:
             raise error
 
     def _ask_scheduler(self, message: Message, faults: list[FaultFound]) -> list[Command]:
-        """What follows from the message; where that was a fault, what had been decided by then."""
+        """Return the commands that follow from the message; after a fault, those that had been decided by then."""
         was_asked = False
         try:
             if type(message) is ChunkReported:
@@ -436,7 +436,7 @@ class Coordinator:
             self._step(TimePassed())
 
     def _awake(self) -> float:
-        """The time. Where no process could run meanwhile, that is the first step: else others would seem to be late."""
+        """Return the time. If no process could run meanwhile, that is the first step: else others would seem late."""
         now = self._clock.now()
         if (since := self._lookout.look(now, self._planned)) is not None:
             self._step(Slept(since, now))
@@ -457,7 +457,7 @@ class Coordinator:
         return deadline
 
     def _hand_over_leavings(self) -> None:
-        """What may be users' objects and is not needed any more is freed elsewhere, now that no frame refers to it."""
+        """Have unneeded objects that may be users' freed elsewhere, now that no frame refers to them."""
         books = self.scheduler.books
         if books.unneeded:
             self._leavings.add(books.take_unneeded())
@@ -476,7 +476,7 @@ class Coordinator:
                 self._awaited.append((condition, answer))
 
     def _refuse_rest(self) -> None:
-        """The thread has ended: requests that still come are refused, on the thread that asks."""
+        """Refuse the requests that still come once the thread has ended. On the thread that asks."""
         while (received := self.inbox.take_now()) is not None:
             if isinstance(received, Request) and received.answer is not None and not received.answer.done():
                 received.answer.set_exception(self.broken or QueueClosedError("the queue is closed"))
@@ -498,8 +498,8 @@ class Coordinator:
                 request.answer.set_result(value)
 
     def _hand_in(self, message: Message) -> None:
-        """What a worker says: taken in at once where it was read on this thread, else in its turn."""
-        if threading.get_ident() == self._leavings.owner:
+        """Take in a worker's message, in the order of reading: at once on this thread if nothing waits."""
+        if threading.get_ident() == self._leavings.owner and not self._more and not self.inbox.waiting:
             self._awake()
             self._step(message)
             self._step_on()
@@ -507,7 +507,7 @@ class Coordinator:
             self.post(message)
 
     def _step_on(self) -> None:
-        """What the last step has led to, before anything that others have posted: that may be an answer to it."""
+        """Take the steps that the last one has led to, before what others have posted: that may be an answer to it."""
         while self._more and self._running:
             self._step(self._more.popleft())
 
@@ -552,8 +552,8 @@ class Coordinator:
         if lane is not None:
             self._traffic.forget_job(lane, command)
 
-    def _take_outbox(self, message: BellRung | LaneDied | ChunkReported) -> None:
-        """Early results come before anything else that their lane has to say."""
+    def _take_outbox(self, message: BellRung | LaneDied) -> None:
+        """Take the finished results that the worker may have left in its outbox."""
         lane = self._lane(message.lane)
         if lane is None or lane.generation != message.generation:
             return
@@ -647,7 +647,7 @@ class Coordinator:
             self._leavings.add(subscribers)
 
     def _tell_delivered(self, command: AnnounceFinished) -> None:
-        """Likewise of a job whose sink has been closed: where that failed it is a cancelled one."""
+        """Announce the end of a job whose sink has been closed: if that failed, the job is cancelled."""
         self._tell_finished(command._replace(status=command.job.status))
 
     def _give_up_job(self, command: GiveUpJob) -> None:

@@ -39,7 +39,7 @@ class Outlet(Protocol):
         ...
 
     def take_back(self) -> None:
-        """The job could not be started: the sink is as it was before `open`. On the thread that wanted to start it."""
+        """Leave the sink as it was before `open`: the job could not be started. On the thread that wanted to."""
         ...
 
     def put(self, indices: Sequence[int], size: int) -> None:
@@ -47,11 +47,11 @@ class Outlet(Protocol):
         ...
 
     def finish(self) -> None:
-        """All rows have come: what was written is whole."""
+        """Make what was written whole: all rows have come."""
         ...
 
     def leave(self) -> str:
-        """No more rows come, although some are missing. Returns what is kept, for people."""
+        """End without the rows that are missing. Returns what is kept, for people."""
         ...
 
 
@@ -96,19 +96,19 @@ class Delivery:
                 self._starts += 1
 
     def claim(self, job_id: str) -> None:
-        """The job is about to start, on the coordinator's thread. Raises JobStateError if it was taken back."""
+        """Claim the sink for a start, on the coordinator's thread. Raises JobStateError if it was taken back."""
         with self._lock:
             if not self.begun:
                 raise JobStateError(f"job {job_id!r}: its start was interrupted, and its sink is not open")
             self._is_claimed = True
 
     def disclaim(self) -> None:
-        """The start has failed, on the coordinator's thread. Does nothing if rows are under way."""
+        """Give up the claim after a failed start, on the coordinator's thread. Does nothing if rows are under way."""
         with self._lock:
             self._is_claimed = self.errands is not None
 
     def take_back(self) -> None:
-        """A start has failed: the sink is as it was, unless the job has started or another start wants it open."""
+        """Leave the sink as it was, after a failed start, unless the job has started or another start wants it open."""
         with self._opening:
             with self._lock:
                 self._starts -= 1
@@ -163,7 +163,7 @@ class Deliveries:
         return job.number in self._under_way
 
     def start(self, job: JobBook) -> None:
-        """The job has started: first come the rows of those of its items that had ended before."""
+        """Start the delivery of a job that starts: first come the rows of its items that had ended before."""
         delivery = job.delivery
         if not isinstance(delivery, Delivery) or not delivery.begun or delivery.over:
             return
@@ -173,7 +173,7 @@ class Deliveries:
             delivery.errands.put(partial(self._write, job, delivery, stretch, 0))
 
     def put(self, announced: AnnounceItems) -> None:
-        """These items have ended, but for those that are tried again."""
+        """Write the rows of items that have ended, but for those that are tried again."""
         job, (_, delivery) = announced.job, self._under_way.get(announced.job.number, (None, None))
         if delivery is None or delivery.errands is None or delivery.error is not None or job.fault is not None:
             return
@@ -189,7 +189,7 @@ class Deliveries:
             self._hold_back(job, delivery, held=True)
 
     def end(self, announced: AnnounceFinished, then: Callable[[], object]) -> None:
-        """The job has ended: once all is written and the sink has been closed, ``then`` is called."""
+        """End the delivery of a job that has ended: once all is written and the sink is closed, ``then`` is called."""
         job, delivery = self._under_way[announced.job.number]
         assert delivery.errands is not None
         self._ends[job.number] = then
@@ -197,7 +197,7 @@ class Deliveries:
         delivery.errands.put(partial(self._close, job, delivery, is_whole))
 
     def drop(self, job: JobBook) -> None:
-        """A mistake of ours has ended the job, and no caller waits for its sink."""
+        """End the delivery of a job that a mistake of ours has ended; no caller waits for its sink."""
         if job.number in self._under_way:
             _, delivery = self._under_way[job.number]
             self._ends[job.number] = lambda: None
@@ -279,7 +279,7 @@ class Deliveries:
 
 
 def _leave(delivery: Delivery) -> str:
-    """What is kept, for people."""
+    """Leave the outlet, and say for people what is kept."""
     try:
         delivery.kept = delivery.outlet.leave()
     except BaseException as error:

@@ -74,7 +74,7 @@ class HistoryFile:
             self.close()
 
     def close(self) -> None:
-        """Nothing more is written."""
+        """Close the file."""
         self._end()
 
 
@@ -93,7 +93,7 @@ def _create(path: str) -> tuple[int, str]:
 
 
 class RecordedScheduler(Scheduler):
-    """On the coordinator's thread, as any scheduler."""
+    """A scheduler whose steps are written into a history file. On the coordinator's thread, as any scheduler."""
 
     def __init__(self, file: HistoryFile, backend: str, lanes: int, rng: random.Random, **settings: Any) -> None:
         super().__init__(lanes, rng, decide=self._decide, **settings)
@@ -118,7 +118,7 @@ class RecordedScheduler(Scheduler):
         )
 
     def handle(self, message: Message, now: float) -> list[Command]:
-        """As any scheduler does; both are in the file before anything is done."""
+        """Handle a message as any scheduler does; it and its commands are in the file before anything is done."""
         step: Plain = {"at": now, "message": self._message(message)}
         try:
             commands = super().handle(message, now)
@@ -131,7 +131,7 @@ class RecordedScheduler(Scheduler):
         return commands
 
     def _message(self, message: Message) -> Plain:
-        """Before it is handled: its results are taken out of it then."""
+        """Return a message's plain form. Called before it is handled, since its results are taken out of it then."""
         job = getattr(message, "job", None)
         if job is not None and not isinstance(job, int) and job.number not in self._known:
             for each in job.family:  # a pipeline is one thing: all of it is there before it starts
@@ -171,7 +171,7 @@ class PlainWriter:
         return {"is": type(thing).__name__} | self._fields(thing)
 
     def grown(self, message: Message) -> Plain | None:
-        """What the form of a message says otherwise once it has been handled: how many items an open job has got."""
+        """Return the change of a message's form after it was handled: how many items an open job has got; else None."""
         if isinstance(message, messages.ChunkReported) and message.added:
             return {"added": self._value(message.added)}
         return None
@@ -285,7 +285,7 @@ def _in_order(indices: Sequence[int]) -> list[Sequence[int]]:
 
 
 def fields_of(kind: Any) -> tuple[str, ...]:
-    """Of a named tuple, or of a dataclass: messages are either."""
+    """Return the names of the fields of a message's class, which is a named tuple or a dataclass."""
     return kind._fields if issubclass(kind, tuple) else tuple(kind.__dataclass_fields__)
 
 

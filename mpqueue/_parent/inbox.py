@@ -46,7 +46,7 @@ class Waker:
         self._read, self._write = channels.as_file(read, "r"), channels.as_file(write, "w")
 
     def fileno(self) -> int:
-        """What to watch for reading."""
+        """Return the file descriptor to watch for reading."""
         return self._read.fileno()
 
     def wake(self) -> None:
@@ -55,12 +55,12 @@ class Waker:
             self._write.write(b"\0")  # a full pipe wakes it as well
 
     def clear(self) -> None:
-        """The thread is awake: forget how often it was woken."""
+        """Forget how often the thread was woken, now that it is awake."""
         while self._read.read(4096):
             pass
 
     def close(self) -> None:
-        """No thread waits any more."""
+        """Close the pipe, once no thread waits any more."""
         self._write.close()
         self._read.close()
 
@@ -93,7 +93,7 @@ class Inbox:
         self._look_anew()
 
     def watch_writing(self, fd: int, reader: Callable[[], object], *, wanted: bool) -> None:
-        """From now on call the reader of ``fd`` also when that is writable; or, if not ``wanted``, no more."""
+        """Call the reader of ``fd`` also when that is writable, from now on; or, if not ``wanted``, no more."""
         with contextlib.suppress(KeyError, ValueError, RuntimeError):  # closed
             self._selector.modify(fd, selectors.EVENT_READ | (selectors.EVENT_WRITE if wanted else 0), reader)
         self._look_anew()
@@ -123,7 +123,7 @@ class Inbox:
 
     @property
     def waiting(self) -> int:
-        """How many messages are there already."""
+        """Number of messages that are there already."""
         return self._queue.qsize()
 
     def take_now(self) -> Message | Request | None:
@@ -134,7 +134,7 @@ class Inbox:
             return None
 
     def close(self) -> None:
-        """Nothing is taken any more; `post` goes on to work, `watch` and `forget` do nothing."""
+        """Take nothing any more; `post` goes on to work, `watch` and `forget` do nothing."""
         self._asleep = False
         self._close()
 

@@ -10,8 +10,8 @@ What is asked of a pool and its lanes, and what they say::
     lane.send(frame, tell)              ->  tell(answer): the worker calls `mpqueue._worker.main` with the frame
     lane.set_flags / set_limit          ->  nothing: sent to the worker, in the order of the calls
     lane.observe(tell)                  ->  tell(claim): what the worker's ledger says, after all that it was sent
-    (the worker finished some items of  ->  BellRung; `take_early` hands the results over, once
-     a chunk that goes on)
+    (the worker finished some items of  ->  BellRung; `take_early` hands the results over, once, or
+     a chunk that goes on)                  `early_later` is called with what does, on a thread of the lane's own
     lane.kill()                         ->  LaneDied, as for any death
     pool.recycle / retire / close       ->  nothing is said of that lane any more
 
@@ -20,7 +20,8 @@ this order for one generation: LaneReady, then answers and bells, then LaneDied 
 in. Four promises make the rest of mpqueue right, whatever the engine:
 
 1. *A frame runs at most once.* An engine's own retries are switched off; where a worker is lost, its calls fail.
-2. *Early results come before the final report of their chunk*: `take_early` has them when ``tell`` is called.
+2. *What a worker says is handed in in the order in which it said it*: early results before the final report of their
+   chunk. A report that comes too early would have the items before it run again.
 3. *An observation is newer than what was sent before it*: a limit that was set is seen by the worker, or its claim is.
 4. *A lane runs one frame at a time*, in the order of the calls: the second begins when the first is answered. What
    items hold (units of resources, a job's ``concurrency``) is counted by lanes.
@@ -65,7 +66,7 @@ NO_VARIABLES: Mapping[str, str] = {}
 
 
 class LaneSettings(NamedTuple):
-    """What every worker of a pool starts with."""
+    """The settings that every worker of a pool starts with."""
 
     concurrency: int
     threads_per_worker: int | None = None  #: None: CPUs / workers, at least 1
@@ -98,7 +99,7 @@ class Lane(Protocol):
         ...
 
     def set_limit(self, chunk: int, position: int) -> None:
-        """From now on the worker claims nothing from ``position`` on in that chunk."""
+        """Have the worker claim nothing from ``position`` on in that chunk."""
         ...
 
     def observe(self, tell: Callable[[Claim], None]) -> None:
@@ -106,18 +107,18 @@ class Lane(Protocol):
         ...
 
     def peek(self) -> Claim | None:
-        """What is known at once of what the worker's ledger says, perhaps a little old. On any thread."""
+        """Return what is known at once of the worker's ledger, perhaps a little old, or None. On any thread."""
         ...
 
     def take_early(self) -> bytes | None:
-        """A report that the worker left in the middle of its chunk; None where there is none (any more).
+        """A report that the worker left in the middle of its chunk; None where there is none, or `early_later` has it.
 
         Raises `DamagedError` where what lies there is no report.
         """
         ...
 
     def take_unsent(self) -> bytes:
-        """Of a dead worker: the log records that no report has sent; empty if that is not known, as by default."""
+        """Return a dead worker's log records that no report has sent; empty if that is not known, as by default."""
         return b""
 
     def kill(self, *, dump_stack: bool = False) -> None:
@@ -126,19 +127,19 @@ class Lane(Protocol):
 
 
 class EarlyLane(Lane, Protocol):
-    """What a lane is where the engine ``shares_memory``."""
+    """A lane of an engine that ``shares_memory``."""
 
-    #: Called on a thread of the lane's own where unpickling an early report runs code of the user's, before anything
-    #: that the worker answered after it: with a function that gives the report, None where it is gone, or raises.
+    #: Called on a thread of the lane's own, since unpickling an early report may run code of the user's, and before
+    #: anything that the worker answered later: with a function that gives the report, None where it is gone, or raises.
     early_later: Callable[[Callable[[], bytes | None]], object] | None
 
     def abandon_answer(self) -> None:
-        """The ``tell`` of an answer of this worker runs code of the user's that does not end: go on without it."""
+        """Go on without an answer of this worker, whose ``tell`` runs code of the user's that does not end."""
         ...
 
 
 class BringingLane(Lane, Protocol):
-    """What a lane is where the engine ``brings_shared``."""
+    """A lane of an engine that ``brings_shared``."""
 
     def bring(self, shared: Shared[Any]) -> None:
         """Have the worker `bring` this in before all frames that are sent from now on. Once for each, never raises.
@@ -149,7 +150,7 @@ class BringingLane(Lane, Protocol):
 
 
 class CarryingLane(Lane, Protocol):
-    """What a lane is where the engine ``carries_segments``."""
+    """A lane of an engine that ``carries_segments``."""
 
     #: What came beside the worker's answers, and is not read yet, by the serials of its segments.
     carried: dict[int, memoryview]
@@ -168,21 +169,21 @@ class CarryingLane(Lane, Protocol):
 
 
 class SharingLane(Lane, Protocol):
-    """What a lane is where the engine ``shares_memory``, or ``carries_segments``."""
+    """A lane of an engine that ``shares_memory`` or ``carries_segments``."""
 
     def take_results_by_pipe(self) -> None:
-        """The parent can't open the segments of this worker: no result that is made from now on goes through one."""
+        """Have results sent without segments from now on: the parent can't open those of this worker."""
         ...
 
 
 class TellingLane(Lane, Protocol):
-    """What a lane is where the engine has ``own_processes``."""
+    """A lane of an engine with ``own_processes``."""
 
     def tell_stack(self, tell: Callable[[str | None], object]) -> None:
-        """Have ``tell`` called with where the worker is, as `faulthandler` writes it; None where that can't be had.
+        """Have ``tell`` called with the worker's stack, as `faulthandler` writes it; None if that can't be had.
 
-        Once, within about a second, on any thread; or never, where the pool is being closed. The worker goes on. From
-        any thread; never blocks.
+        Once, within about a second, on any thread; or never, if the pool is being closed. The worker goes on. From any
+        thread; never blocks.
         """
         ...
 
@@ -200,7 +201,7 @@ class LanePool(Protocol):
         ...
 
     def await_starts(self) -> None:
-        """Until each worker that is to be started exists, answering or not, or can't for now; or this is closed."""
+        """Wait until each worker to be started exists, answering or not, or can't for now; or until this is closed."""
         ...
 
     def lane(self, number: int) -> Lane | None:
@@ -225,13 +226,13 @@ class LanePool(Protocol):
 
 
 class DemandPool(LanePool, Protocol):
-    """What a pool is where the engine ``follows_demand``."""
+    """A lane pool of an engine that ``follows_demand``."""
 
     def tell_demand(self, lanes: int, seconds: float) -> None:
-        """So many more lanes could have items that wait, which take so many seconds, as far as that is known.
+        """Tell how many more lanes could have items that wait, and how many seconds these take, as far as known.
 
-        Again when it is half or twice of that; 0 where nothing waits, as at the start. On the coordinator's thread;
-        never blocks.
+        Called again when it is half or twice of that; with 0 if nothing waits, as at the start. On the coordinator's
+        thread; never blocks.
         """
         ...
 
@@ -242,7 +243,7 @@ class Backend(Protocol):
     capabilities: Capabilities
 
     def count_workers(self) -> int:
-        """How many workers there is room for now, where ``concurrency`` is None. May look around, and raise."""
+        """Return how many workers there is room for now, if ``concurrency`` is None. May look around, and raise."""
         ...
 
     def open(self, settings: LaneSettings, inbox: Inbox) -> LanePool:

@@ -40,7 +40,7 @@ class SafeEmitter(EventEmitter):
     """An emitter whose listeners can't harm each other, or the thread that tells them."""
 
     def _on_listener_added(self) -> None:
-        """A listener was added. Raises if that makes no sense (any more)."""
+        """Check a listener that was added. Raises if it makes no sense (any more)."""
 
     def _add_event_handler(self, event: str, k: Callable[..., Any], v: Callable[..., Any]) -> None:
         self._on_listener_added()
@@ -61,7 +61,7 @@ class SafeEmitter(EventEmitter):
         super()._add_event_handler(event, k, v)
 
     def _tell(self, event: str, payload: object) -> None:
-        """`emit`, for the events of which there is one an item: half of the time."""
+        """Emit an event of which there is one an item, in half the time of `emit`."""
         with self._lock:
             listeners = [*self._events.get(event, {}).values()]
         for listener in listeners:
@@ -118,7 +118,7 @@ class _Scheduled:
 
 
 class ListenerThread:
-    """The thread. Notices are posted by the coordinator and carried out in order; none is lost."""
+    """The thread of the listeners. Notices are posted by the coordinator and carried out in order; none is lost."""
 
     def __init__(self, name: str) -> None:
         self._queue: queue.SimpleQueue[tuple[Notice, JobBook | None] | None] = queue.SimpleQueue()

@@ -64,7 +64,7 @@ def _settings_of_resources(options: QueueOptions) -> dict[str, Any]:
 
 
 class Engine:
-    """Started with the first call that needs it; ended once, by `shutdown`."""
+    """The threads and workers of a queue: started with the first call that needs them; ended once, by `shutdown`."""
 
     def __init__(
         self,
@@ -178,31 +178,31 @@ class Engine:
             return self._coordinator
 
     def count_lanes(self) -> int | None:
-        """How many lanes there are, or would be if work waited; None before the first job. From any thread."""
+        """Return how many lanes there are, or would be if work waited; None before the first job. From any thread."""
         books = self._scheduler.books
         return sum(lane.number not in books.absent or lane.is_awaited for lane in books.lanes) if books.opened else None
 
     def lanes_now(self) -> list[LaneNow]:
-        """What each lane is at; none before the first job. From any thread."""
+        """Return what each lane is doing; empty before the first job. From any thread."""
         return [] if self._coordinator is None or self._pool is None else self._coordinator.lanes_now()
 
     def ended_now(self) -> EndedCounts:
-        """How many items have ended, and how many tries another one followed. From any thread."""
+        """Return how many items have ended, and how many tries another one followed. From any thread."""
         return replace(self._scheduler.books.ended)
 
     def deaths_now(self) -> dict[str, int]:
-        """How many workers have died while they had something to do, by why. From any thread."""
+        """Return how many workers have died while they had something to do, by the reason. From any thread."""
         return dict(self._scheduler.books.deaths)
 
     def stacks_now(self, patience: float) -> list[LaneStack]:
-        """Where each worker is, for an engine with ``own_processes``; none before the first job.
+        """Return the stack of each worker, for an engine with ``own_processes``; empty before the first job.
 
-        Waits so long at most, on a thread that may.
+        Waits at most ``patience`` seconds, on a thread that may.
         """
         return [] if self._coordinator is None or self._pool is None else self._coordinator.stacks_now(patience)
 
     def begin(self, message: JobStartAsked | FailedItemsReset) -> None:
-        """On the coordinator's thread, before a job starts: what it needs is there.
+        """Have there what a job needs, before it starts. On the coordinator's thread.
 
         Raises what `open_pool` raises, and `JournalError` where the journal can't be written.
         """
@@ -212,7 +212,7 @@ class Engine:
             self.open_pool()
 
     def open_pool(self) -> None:
-        """On the coordinator's thread: start the workers, where they have not been.
+        """Start the workers, if they have not been started. On the coordinator's thread.
 
         Raises `QueueClosedError` where a close was quicker: no caller would wait for what is started now.
         """
@@ -254,12 +254,12 @@ class Engine:
         )
 
     def await_starts(self) -> None:
-        """Until the workers exist as processes."""
+        """Wait until the workers exist as processes."""
         if self._pool is not None:
             self._pool.await_starts()
 
     def end_at_exit(self) -> None:
-        """Be ended with the program from now on, at the latest."""
+        """Have this ended with the program, at the latest."""
         with self._lock:
             if self._take_back is None and not self._shut:
                 self._end_at_exit()
@@ -270,7 +270,7 @@ class Engine:
             before()
 
     def handle(self, message: Message) -> None:
-        """On the coordinator's thread."""
+        """Handle a message of a caller, on the coordinator's thread."""
         if self._coordinator is not None:
             self._coordinator.handle(message)
         if self._sampler is not None:
@@ -395,7 +395,7 @@ class Engine:
             pickled.wait()
 
     def _await_delivered(self, coordinator: Coordinator) -> None:
-        """Wait for what is being written into sinks, likewise."""
+        """Wait for what is being written into sinks, up to `SINK_PATIENCE`."""
         delivered = Reply[None]()
         with contextlib.suppress(InternalError):
             coordinator.ask(lambda: coordinator.when(lambda: coordinator.deliveries.all_done, delivered))
@@ -418,7 +418,7 @@ class Engine:
             raise JournalError(str(lost))
 
     def abandon(self) -> None:
-        """The queue is no longer referenced. Callable inside a garbage collection: only posts."""
+        """End a queue that is no longer referenced. Callable inside a garbage collection: only posts."""
         coordinator = self._coordinator
         if coordinator is not None and not self._shut and os.getpid() == self._owner:
             coordinator.ask_later(self._shutdown_beside)

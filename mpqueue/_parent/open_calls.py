@@ -34,7 +34,7 @@ class Calls:
         return self._closed is not None
 
     def begin(self, tell: Tell) -> bool:
-        """A new call. False where `close` was called: then it has failed already."""
+        """Begin a call. False if `close` was called: then it has failed already."""
         self._open.append(tell)
         if self._closed is not None:
             self.settle(tell, self._closed)
@@ -66,7 +66,7 @@ class Calls:
             self.settle(tell, error)
 
     def abandon_settling(self) -> None:
-        """A ``tell`` that runs now may never return: do not wait for it."""
+        """Wait no more for a ``tell`` that runs now and may never return."""
         self._settling.clear()
         self._tell_when_empty()
 

@@ -1,4 +1,4 @@
-"""Which items run now, and how far: read from the lanes' ledgers on demand, on any thread."""
+"""The items that run now, and how far each is: read from the lanes' ledgers on demand, on any thread."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _claimed(claim: Claim, chunk: Chunk) -> tuple[Sequence[int], float]:
 
 
 class LaneNow(NamedTuple):
-    """What a lane is at. ``job`` is the number of the job whose items it has, None where it has none."""
+    """The state of a lane. ``job`` is the number of the job whose items it has, None if it has none."""
 
     number: int
     state: LaneState
@@ -56,7 +56,7 @@ class LaneNow(NamedTuple):
 
 
 def lanes_now(books: Books, lane_of: Callable[[int], Lane | None]) -> list[LaneNow]:
-    """What each lane is at, but for those that are not wanted any more, and whose workers have gone.
+    """Return what each lane is doing, without the lanes that are not wanted any more and whose workers have gone.
 
     Costs 2 us a lane; each is seen whole or a moment later, as another thread changes them.
     """
@@ -77,14 +77,14 @@ def _lane_now(book: LaneBook, lane: Lane | None) -> LaneNow:
 
 
 class LaneStack(NamedTuple):
-    """Where a lane's worker is, the innermost frame first; None where that can't be had, empty between two items."""
+    """The stack of a lane's worker, innermost frame first; None if it can't be had, empty between two items."""
 
     number: int
     stack: str | None
 
 
 def stacks_now(books: Books, lane_of: Callable[[int], Lane | None], patience: float) -> list[LaneStack]:
-    """Where each worker is, in the handler and further in. All are asked at once, and waited for together.
+    """Return the stack of each worker, from the handler inward. All are asked at once, and waited for together.
 
     For an engine with ``own_processes``. Takes milliseconds, ``patience`` seconds at most, on a thread that may wait.
     """
@@ -118,7 +118,7 @@ _NO_FRAME = "  <no Python frame>"
 
 
 def handlers_part(text: str) -> str:
-    """What `faulthandler` wrote, without our own frames and threads; the thread that runs the items first."""
+    """Return `faulthandler`'s text without our own frames and threads; the thread that runs the items comes first."""
     main, others = "", []
     for thread in filter(None, text.strip().split("\n\n")):
         title, *frames = thread.splitlines()

@@ -51,7 +51,7 @@ class Aside(Protocol[R_co]):
 
     @abstractmethod
     def takes_long(self) -> R_co | None:
-        """It has been at one object for some time: cut it short, or go on. On the same thread."""
+        """Decide, after some time at one object, to cut it short or to go on (None). On the same thread."""
 
 
 @dataclass(eq=False, slots=True)
@@ -66,7 +66,7 @@ class _Turn(Generic[R]):
 
 @dataclass(eq=False, slots=True)
 class _Line:
-    """What one job has to do, in order; the thread does the first."""
+    """The tasks of one job, in order; the thread does the first."""
 
     errands: Errands
     waiting: deque[_Turn[Any]] = field(default_factory=deque)
@@ -106,7 +106,7 @@ class Asides:
         return not any(line.waiting for line in self.lines.values())
 
     def end(self, job: int) -> None:
-        """The job has ended, and what is not done by now is not wanted any more."""
+        """End the job's thread, without what is not done by now: the job has ended."""
         line = self.lines.pop(job, None)
         if line is not None:
             for waiting in line.waiting:
@@ -121,7 +121,7 @@ class Asides:
             self.end(job)
 
     def hurry(self, job: int) -> None:
-        """What was put for the job by now is done without in `HURRY` seconds."""
+        """Let what was put for the job by now take at most `HURRY` seconds more; then it is done without."""
         line = self.lines.get(job)
         if line is not None:
             cut_at = self._now() + HURRY
@@ -156,7 +156,7 @@ class Asides:
             self._through(line, first, left)
 
     def _do(self, line: _Line, waiting: _Turn[Any]) -> None:
-        """On the job's thread."""
+        """Do a task, on the job's thread."""
         try:
             done = waiting.aside.run()
         except BaseException as error:
@@ -167,7 +167,7 @@ class Asides:
             self._later(partial(self._through, line, waiting, done))
 
     def _do_without(self, line: _Line, waiting: _Turn[Any]) -> None:
-        """It was a fault of ours that has ended it."""
+        """Cut short a task that a fault of ours has ended."""
         left = waiting.aside.cut_short()
         if left is not None:
             self._through(line, waiting, left)
@@ -181,7 +181,7 @@ class Asides:
 
 
 def _tell_fault(error: BaseException) -> None:
-    """A fault of ours: what it has interrupted is done without."""
+    """Log a fault of ours; what it has interrupted is done without."""
     log.critical("mpqueue made a mistake while it pickled something; please report it", exc_info=error)
 
 
@@ -190,15 +190,18 @@ LINGER = 1.0
 
 
 class Errands:
-    """Its owner calls `end`. One thread puts. ``on_fault`` gets what an errand raises; none should."""
+    """A thread that does errands in order. Its owner calls `end`; any thread puts.
+
+    ``on_fault`` gets what an errand raises; none should.
+    """
 
     def __init__(self, name: str, on_fault: Callable[[BaseException], object]) -> None:
         self._on_fault = on_fault
         self._name = name
         self._waiting: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
-        self._put = 0  # each of the two is written by one thread at a time
+        self._put = 0
         self._done = 0
-        self._lock = threading.Lock()  # held while a thread is started, or finds that it is not needed
+        self._lock = threading.Lock()  # held while these change, or a thread is started or finds that it is not needed
         self.thread: threading.Thread | None = None
 
     @property
@@ -208,9 +211,9 @@ class Errands:
 
     def put(self, errand: Callable[[], object]) -> None:
         """Have ``errand`` done some time soon. 2 us, 50 us where the thread has to be started."""
-        self._put += 1
-        self._waiting.put(errand)
         with self._lock:
+            self._put += 1
+            self._waiting.put(errand)
             if self.thread is None:
                 self._start()
 
@@ -231,11 +234,11 @@ class Errands:
             self.thread = None
 
     def end(self) -> None:
-        """The thread ends once it has done what was put before."""
+        """End the thread once it has done what was put before."""
         self._waiting.put(None)
 
     def abandon(self) -> None:
-        """What is being done is stuck: leave it and its thread behind, and go on with what waits."""
+        """Leave behind an errand that is stuck, with its thread, and go on with those that wait."""
         with self._lock:
             if not self.busy:  # it has just been done
                 return
@@ -270,7 +273,7 @@ class Errands:
 
 
 class Leavings:
-    """What the coordinator is done with and may be users' objects: freed on another thread, as that may run any code.
+    """Objects that the coordinator is done with and may be users': freed on another thread, as that may run any code.
 
     Python frees an object where its last reference goes. So what holds one is put aside while it is still needed, and
     handed over at the end of the coordinator's turn, when no frame of it refers to that any more. The collector of
@@ -286,22 +289,22 @@ class Leavings:
         self.owner: int | None = None
 
     def add(self, left: object) -> None:
-        """This is not needed any more when the owner's turn is over."""
+        """Add an object that is not needed any more when the owner's turn is over."""
         self.left.append(left)
 
     def inherit(self, left: object) -> None:
-        """Something is being freed that holds this. On any thread: elsewhere it may be freed there."""
+        """Keep an object whose holder is being freed on the owner's thread; on other threads it may be freed there."""
         if self.owner is not None and threading.get_ident() == self.owner:
             self.left.append(left)
 
     def hand_over(self) -> None:
-        """The owner's turn is over."""
+        """Have the objects freed, at the end of the owner's turn."""
         if self.left:
             left, self.left = self.left, []
             self._errands.put(left.clear)
 
     def end(self) -> None:
-        """The owner's thread is about to end: another one may get its identity."""
+        """Stop, as the owner's thread is about to end: another one may get its identity."""
         self.hand_over()
         self._errands.end()
         self.owner = None

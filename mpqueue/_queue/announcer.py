@@ -55,7 +55,7 @@ class Announcer:
         self._told_at: dict[int, float] = {}
 
     def announce(self, announcement: Announcement) -> None:
-        """Have something told. What may still change is copied here, so that events show it as of now."""
+        """Have something told. Facts that may still change are copied here, so that events show them as of now."""
         if not announcement.job.listed:
             if isinstance(announcement, AnnounceFinished):
                 self._resolve(announcement.job)
@@ -104,7 +104,7 @@ class Announcer:
             emitter.emit(event, payload)
 
     def _tell_state(self, job: JobBook, event: str, progress: JobProgress) -> None:
-        """After the progress that waits: the job was in another state then."""
+        """Tell a job's new state, after the progress that waits: the job was in another state then."""
         self._thread.tell_now(job.number)
         self._emit(event, progress)
 
@@ -150,7 +150,7 @@ class Announcer:
             self._emit(ITEM_RETRY, event)
 
     def _tell_merged(self, told: AnnounceItems, total: int) -> None:
-        """At most one event in the interval.
+        """Tell the progress by at most one event in the interval.
 
         The last state is sent when it is over, or before the job is paused or resumed, or ends.
         """

@@ -1,4 +1,4 @@
-"""How a queue ends: `JobQueue.close`, leaving a ``with`` block, and what both promise."""
+"""The end of a queue: `JobQueue.close`, leaving a ``with`` block, and what both promise."""
 
 from __future__ import annotations
 
@@ -34,7 +34,10 @@ class Closer:
             raise broken
 
     def close(self, owner: object, *, wait: bool, kill: bool) -> None:
-        """See `JobQueue.close`. The ``owner``, the queue, is held until all has ended: dropped, it would be killed."""
+        """End the queue, as `JobQueue.close` says.
+
+        The ``owner``, the queue, is held until all has ended: dropped, it would be killed.
+        """
         self._engine.check_process()
         self.closed = True
         here = self._engine.is_awaited_here
@@ -45,7 +48,7 @@ class Closer:
         self._finish(partial(self._end, owner, kill=kill), wait=wait and not here)
 
     def drain(self, owner: object, within: float) -> None:
-        """See `JobQueue.drain`; ``owner`` as in `close`."""
+        """Drain the queue, as `JobQueue.drain` says; ``owner`` as in `close`."""
         self._engine.check_process()
         self.closed = True
         by = self._engine.clock.now() + within

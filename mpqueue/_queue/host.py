@@ -40,7 +40,7 @@ log = logging.getLogger("mpqueue")
 
 
 class Recorded(NamedTuple):
-    """Where a job is in the journal, which has it already, and its id there."""
+    """The place of a job in the journal, which has it already, and its id there."""
 
     job_id: str
     recording: Recording
@@ -51,7 +51,7 @@ LOOK_AGAIN = 1.0
 
 
 class QueueHost:
-    """What runs, streams and the drop-ins ask of a queue beyond what users see: ``queue._host``.
+    """The methods of a queue for runs, streams and the drop-ins, beyond what users see: ``queue._host``.
 
     Short ways to its threads, who its workers are, and jobs that are not among its `jobs`. Is reached through the
     queue, which the caller of a method holds meanwhile.
@@ -174,7 +174,7 @@ class QueueHost:
         return run
 
     def take_up(self, job_id: str, what: str, *, unfinished: bool = False) -> Held:
-        """See `Registry.take_up`."""
+        """Take up a job to be run again, see `Registry.take_up`. Raises `QueueClosedError` after the end."""
         self.closer.check_open(what)
         return self.jobs.take_up(job_id, what, unfinished=unfinished)
 
@@ -194,7 +194,7 @@ class QueueHost:
         return self.engine.coordinator().ask_later(call)
 
     def do_later(self, call: Callable[[], object], job: JobBook) -> None:
-        """The same without a caller that checks the result: what it raises is a mistake of ours, which ends the job."""
+        """Do something on the coordinator's thread. What it raises is a mistake of ours, which ends the job."""
         self.engine.coordinator().do_later(call, job)
 
     def post(self, message: Message) -> None:
@@ -202,11 +202,14 @@ class QueueHost:
         self.engine.coordinator().post(message)
 
     def handle(self, message: Message) -> None:
-        """Inside `ask`: have a message handled now."""
+        """Have a message handled now. To be called inside `ask`."""
         self.engine.handle(message)
 
     def items_added(self, book: JobBook, written: Reply[None] | None) -> None:
-        """Inside `ask`: an open job has got items from its user. ``written`` resolves when a journal has them."""
+        """Note, inside `ask`, that an open job has got items from its user.
+
+        ``written`` resolves when a journal has them.
+        """
         recorder = self.engine.recorder
         if recorder is not None:
             recorder.items_added(book, written)
@@ -316,5 +319,5 @@ class QueueHost:
         return coordinator.ask(lambda: [lane.pid for lane in lanes if lane.pid is not None])
 
     def abandon(self) -> None:
-        """The queue is no longer used: end everything, in the background. Callable inside a garbage collection."""
+        """End everything, in the background: the queue is no longer used. Callable inside a garbage collection."""
         self.engine.abandon()

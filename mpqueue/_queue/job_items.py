@@ -1,4 +1,4 @@
-"""What users hold of a job's items: `JobItem` and `Items`, views of the rows of a table.
+"""The objects that users hold of a job's items: `JobItem` and `Items`, views of the rows of a table.
 
 A view holds no data of its own, so that a million items cost columns, not objects. Views stay readable when the
 queue is closed.
@@ -61,7 +61,7 @@ class JobItem(WithDefaults, Generic[T_co, R_co]):
 
     @property
     def label(self) -> str:
-        """What it is called where people see it: in lists, logs, errors, exports. One line, its middle cut if long.
+        """The item's name where people see it: in lists, logs, errors, exports. One line, its middle cut if long.
 
         What ``label=`` of `create_job` chose; else the name of a path, a mapping's ``name``, ``path``, ``url`` or
         ``id``, or the item's text. The id where there is none of these.
@@ -70,12 +70,12 @@ class JobItem(WithDefaults, Generic[T_co, R_co]):
 
     @property
     def _named(self) -> str:
-        """Its id, and its label where that says more."""
+        """The item's id, and its label where that says more."""
         return self._table.named(self._index)
 
     @property
     def status(self) -> ItemStatus:
-        """Where the item is now; ``processing`` only while a worker really runs it. Costs up to 1 us a worker."""
+        """The item's state now; ``processing`` only while a worker really runs it. Costs up to 1 us a worker."""
         status: ItemStatus = ITEM_CODES[self._table.status[self._index]]
         if status in (ItemStatus.COMPLETED, ItemStatus.FAILED) or self._index not in self._table.live.running():
             return status
@@ -118,7 +118,7 @@ class JobItem(WithDefaults, Generic[T_co, R_co]):
 
     @property
     def result(self) -> R_co | None:
-        """What the handler returned; None where the item has not completed.
+        """The value that the handler returned; None where the item has not completed.
 
         With a journal, only the newest 32 MB of results are in memory. Older ones are read from it at each look, as a
         new object. Raises `JournalError` where one can't be read, `JobStateError` where the job does not keep results.
@@ -167,19 +167,19 @@ class JobItem(WithDefaults, Generic[T_co, R_co]):
 
     @property
     def fraction(self) -> float:
-        """How far it is, from 0 to 1, as its handler reported it; 1 where it completed."""
+        """The item's progress, from 0 to 1, as its handler reported it; 1 where it completed."""
         if self._table.status[self._index] == COMPLETED:
             return 1.0
         return self._table.live.running().get(self._index, 0.0)
 
     @property
     def stdout(self) -> str | None:
-        """What its last try wrote to stdout; None where that was not kept (``capture_output``), or the try crashed."""
+        """The stdout of the item's last try; None if it was not kept (``capture_output``), or the try crashed."""
         return self._table.output.get(self._index, (None, None))[0]
 
     @property
     def stderr(self) -> str | None:
-        """What its last try wrote to stderr; None as for ``stdout``."""
+        """The stderr of the item's last try; None as for ``stdout``."""
         return self._table.output.get(self._index, (None, None))[1]
 
     @property

@@ -810,8 +810,9 @@ class JobQueue(SafeEmitter):
         the journal has runs with the handler that is in there. Raises `JobNotFoundError`; `JobStateError` for a job
         that has not ended or was cancelled, that another thread is just creating, or reading from the journal for a
         retry, or whose results went into a sink, and for an item that has not failed; `JournalError` where items or
-        handler are not in the journal; TypeError, ValueError, KeyError or IndexError for items that are not the job's.
-        Where it raises, nothing runs again.
+        handler are not in the journal; ValueError where this queue lacks what its items need, as the journal has it
+        (``uses``; not of functions, with a warning); TypeError, ValueError, KeyError or IndexError for items that are
+        not the job's. Where it raises, nothing runs again.
         """
         self._closer.check_open("retry failed items")
         job_id = self._jobs.id_of(job_id)

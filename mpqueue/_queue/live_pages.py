@@ -40,12 +40,12 @@ class LivePages:
         self._pages: weakref.WeakSet[Page] = weakref.WeakSet()  #: the thread of one that is open keeps it
 
     def add(self, page: Page) -> None:
-        """To be closed with the queue."""
+        """Add a page, to be closed with the queue."""
         with self._lock:
             self._pages.add(page)
 
     def close(self) -> None:
-        """Everything has ended: the pages show it, and end."""
+        """Close the pages: everything has ended, which they show first."""
         with self._lock:
             pages = list(self._pages)
         for page in pages:
@@ -99,7 +99,10 @@ class QueueView:
         return self._engine.lanes_now()
 
     def standing(self) -> Mapping[int, int]:
-        """As the scheduler chooses: by priority, then by how many lanes a job has, then by what it has used."""
+        """Return the places of waiting jobs in the scheduler's order.
+
+        By priority, then by how many lanes a job has, then by what it has used.
+        """
         jobs = self._jobs()
         books = () if jobs is None else jobs.books()
         active = [book for book in books if book.status is JobStatus.RUNNING and len(book.pending)]

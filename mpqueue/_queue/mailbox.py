@@ -27,10 +27,10 @@ HOLD = 0.01
 
 
 class Rings(Protocol):
-    """What wakes a waiting caller."""
+    """An object that wakes a waiting caller."""
 
     def ring(self) -> None:
-        """Callable on any thread."""
+        """Wake the caller. Callable on any thread."""
 
 
 class Bell:
@@ -54,7 +54,7 @@ class Bell:
             self._call = self._loop.call_soon_threadsafe
 
     def ring(self) -> None:
-        """Callable on any thread; does nothing if the loop has ended, since then no task waits."""
+        """Wake the coroutine. Callable on any thread; does nothing if the loop has ended, since then no task waits."""
         try:
             self._call(self._event.set)
         except RuntimeError:  # trio's RunFinishedError is one too

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib
+import json
 import logging
 import math
 import os
@@ -36,6 +37,7 @@ from mpqueue.errors import JournalMismatchError, shown
 from mpqueue.status import FAILED, OVER, JobStatus
 
 if TYPE_CHECKING:
+    from mpqueue._core.state.needs.stated import Uses
     from mpqueue._parent.journal.chunk_rows import Row
     from mpqueue._parent.journal.journal_reader import RecordedJob
     from mpqueue._parent.journal.kept_values import Unsealed
@@ -59,6 +61,8 @@ class NewJob:
 
     Raises what `pack_handler` raises.
     """
+
+    _uses: str | None = None  #: what its items need, for the journal
 
     def __init__(
         self,
@@ -95,6 +99,8 @@ class NewJob:
         table.replay = partial(replay_item, packed)
         self._functions = (handler, setup)
         self._seed_given = asked.seed is not None
+        if asked.uses is not None:
+            self._uses = _written_uses(asked.uses)
 
     def record_or_go_on(self, recorder: Recorder, created_at: float, options: RecordOptions) -> None:
         """Have the job recorded from now on; where the journal has it, its table tells what has ended already.
@@ -118,6 +124,7 @@ class NewJob:
         compared = compare(reader, recorded, inventory, self._brought(code, options), Results.CHECKED)
         heed(compared.plan.refused, compared.plan.warnings)
         columns = self._code_columns(code, options, None if compared.terms.anew else compared.case.made)
+        columns |= self._new_uses(recorded)
         failed = self._go_on(recorder, inventory, compared, columns)
         recording = self.recording(recorded.number, inventory.left_out)
         recorder.add(book, dataclasses.replace(recording, failed=failed))
@@ -166,9 +173,12 @@ class NewJob:
 
     def _columns(self, created_at: float, code: CodeNow, options: RecordOptions) -> dict[str, Any]:
         book = self.book
-        return first_columns(book.id, book.table.rule, book.options.seed, created_at) | self._code_columns(
-            code, options
-        )
+        columns = first_columns(book.id, book.table.rule, book.options.seed, created_at)
+        return {**columns, "uses": self._uses, **self._code_columns(code, options)}
+
+    def _new_uses(self, recorded: RecordedJob) -> dict[str, Any]:
+        """What items need, where the journal has something else."""
+        return {} if recorded.uses == self._uses else {"uses": self._uses}
 
     def _code_columns(self, code: CodeNow, options: RecordOptions, made: MadeBy | None = None) -> dict[str, Any]:
         return code_columns(self._functions, code, options, self.book.table.label, made)
@@ -364,6 +374,16 @@ def code_columns(
     if made is not None:
         return columns | {"codes": written_codes(made.all())}
     return columns | {"codes": written_codes([code.code]), "version": options.version}
+
+
+def _written_uses(uses: Uses) -> str:
+    """What items need, once it has been checked, as a journal has it; of functions only that there are some."""
+    from mpqueue._core.state.needs.stated import any_function  # which few programs need
+
+    if not isinstance(uses, Mapping) or any_function(uses):
+        return "null"
+    amounts: dict[Any, Any] = dict(uses)
+    return json.dumps({str(name): str(one) if isinstance(one, str) else int(one) for name, one in amounts.items()})
 
 
 def written_codes(codes: Iterable[Code]) -> Unsealed:

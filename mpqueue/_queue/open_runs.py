@@ -51,16 +51,16 @@ class OpenRuns:
             return iter([run for runs in self._runs.values() for run in runs])
 
     def add(self, book: JobBook, run: JobRun) -> None:
-        """The run begins."""
+        """Add a run, which begins."""
         with self._lock:
             self._runs.setdefault(book.number, []).append(run)
 
     def take_back(self, book: JobBook) -> None:
-        """The job's last run could not begin."""
+        """Take back the job's last run, which could not begin."""
         self._take(book, -1)
 
     def resolve(self, book: JobBook) -> None:
-        """A job's last event was delivered: its run resolves; its callbacks are called on the listener thread."""
+        """Resolve a job's run, as its last event was delivered: callbacks are called on the listener thread."""
         run, listeners = self._take(book, 0), self._engine.listeners
         if run is None:
             return
@@ -88,7 +88,7 @@ class OpenRuns:
             return run
 
     def give_up(self, book: JobBook | None, error: InternalError) -> None:
-        """The last resort of the coordinator: the runs of this job, or of all, are resolved with the error, at once."""
+        """Resolve the runs of this job, or of all, with the error, at once: the coordinator's last resort."""
         with self._lock:
             numbers = list(self._runs) if book is None else [book.number]
             runs = [run for number in numbers for run in self._runs.pop(number, ())]
@@ -98,7 +98,7 @@ class OpenRuns:
             self._engine.listeners.post(partial(run._run_callbacks, callbacks))
 
     def disturb(self, trouble: JournalError | None) -> None:
-        """On the coordinator's thread: callers that wait for a run of a recorded job get the error that stops it."""
+        """Give the error that stops a recorded job to callers that wait for its run. On the coordinator's thread."""
         for run in self:
             run._disturb(trouble)
 
@@ -122,7 +122,7 @@ class JobStarter:
             self._engine.coordinator().ask(begin)
 
     def start_unawaited(self, book: JobBook, run: JobRun, showing: Showing) -> None:
-        """The same for a thread that is about to wait for the run: what stands in the way is raised there.
+        """Start a job for a thread that then waits for the run, where a failure to start is raised.
 
         Where that raises, it is to call `take_back_sink`.
         """
@@ -133,7 +133,7 @@ class JobStarter:
             coordinator.ask_later(begin, run._begun)
 
     def take_back_sink(self, book: JobBook) -> None:
-        """The job's sink is as it was if the job could not be started."""
+        """Put the job's sink back as it was, if the job could not be started."""
         if isinstance(book.delivery, Delivery):
             book.delivery.take_back()
 
@@ -220,19 +220,19 @@ class JobStarter:
 
 
 def _delivery_to_begin(book: JobBook) -> Delivery | None:
-    """None also for a job that can't be started: its sink stays as it is."""
+    """Return the job's delivery; None also for a job that can't be started, whose sink stays as it is."""
     may_start = book.status is JobStatus.PENDING or book.restored
     return book.delivery if may_start and isinstance(book.delivery, Delivery) else None
 
 
 def _sink_open(book: JobBook) -> AbstractContextManager[None]:
-    """The job's sink is open in the block, which starts the job; if that raises, the sink is as it was."""
+    """Open the job's sink for the block, which starts the job; if that raises, the sink is as it was."""
     delivery = _delivery_to_begin(book)
     return nullcontext() if delivery is None else _or_undone(delivery.begin, delivery.take_back)
 
 
 def _sink_claimed(book: JobBook) -> AbstractContextManager[None]:
-    """On the coordinator's thread: the block starts the job, so that no other thread takes its sink back."""
+    """Start the job in the block, so that no other thread takes its sink back. On the coordinator's thread."""
     delivery = _delivery_to_begin(book)
     return nullcontext() if delivery is None else _or_undone(partial(delivery.claim, book.id), delivery.disclaim)
 

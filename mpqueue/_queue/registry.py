@@ -16,9 +16,10 @@ from weakref import WeakMethod, WeakValueDictionary
 from mpqueue._call_checks import nearest
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._core.state.job_book import JobBook
-from mpqueue._options import JobOptions, QueueOptions
+from mpqueue._options import GivenOptions, JobOptions, QueueOptions
 from mpqueue._parent.lane_protocol import Backend
 from mpqueue._parent.machinery import Engine
+from mpqueue._queue.choosing import choose_needs
 from mpqueue._queue.job import Job
 from mpqueue._queue.new_job import NewJob
 from mpqueue._queue.recorded.record_options import RecordOptions
@@ -46,7 +47,7 @@ class Held(NamedTuple):
 
 
 def _say_unfinished(jobs: Callable[[], Callable[[], list[JobBook]] | None]) -> None:
-    """The program ends: jobs that were not waited for are named, and those that were never started."""
+    """Log at the program's end the jobs that were not waited for, and those that were never started."""
     books_of = jobs()
     if books_of is None or hasattr(sys, "last_value"):
         return  # the queue is no longer referenced; or it ends by an exception, which is shown
@@ -182,7 +183,7 @@ class Registry:
             return [held.book for held in self._held.values()]
 
     def stats(self) -> QueueStats:
-        """How many of the queue's own jobs are in which state."""
+        """Return how many of the queue's own jobs are in which state."""
         books = self.books()
         pending = sum(book.status is JobStatus.PENDING for book in books)
         ended = sum(book.status.final for book in books)
@@ -193,7 +194,7 @@ class Registry:
         _say_never_started(self.books(), "the queue is closed")
 
     def _get_held(self, job_id: str) -> Held | None:
-        """None too for what could be no id."""
+        """Return the queue's own job of that id; None where there is none, or that could be no id."""
         try:
             return self._held.get(job_id)
         except TypeError:
@@ -232,7 +233,7 @@ class Registry:
             _check_whole(held, "replace")
 
     def let_go(self, job_id: str) -> None:
-        """The queue forgets its job of that id, where it has one; what a journal has of it stays there.
+        """Forget the queue's job of that id, where it has one; what a journal has of it stays there.
 
         Raises `JobStateError` where it runs; `JournalError` if its end can't be written.
         """
@@ -251,7 +252,7 @@ class Registry:
                 self._forget(held)
 
     def add(self, book: JobBook, new: NewJob | None, options: RecordOptions) -> Held:
-        """The job, and its stages where it has some, are the queue's from now on; returns the job.
+        """Add the job, and its stages where it has some, to the queue's; return the job.
 
         Where there is a journal, it is recorded as ``new`` says, and goes on where the journal has it. Raises
         `JobExistsError`, and what `NewJob.record_or_go_on` raises; then none of them is.
@@ -281,7 +282,7 @@ class Registry:
         return held
 
     def discard(self, head: JobBook) -> None:
-        """They could not be started: they are none of the queue's jobs after all."""
+        """Remove a job and its stages, which could not be started after all."""
         if self._engine.recorder is not None:
             self._engine.recorder.remove(head)
         with self._lock:
@@ -294,7 +295,7 @@ class Registry:
 
         Raises `JobNotFoundError`; `JobStateError` for one that was not over, unless ``unfinished`` allows that too, and
         for one that another thread creates or takes up just now; `JournalError` where what is to run is not in the
-        journal.
+        journal; ValueError where the queue has less than its items need.
         """
         mark = object()
         try:
@@ -313,7 +314,10 @@ class Registry:
             self._coming.pop(mark, None)
 
     def _record_again(self, line: RecordedJob, what: str, *, unfinished: bool) -> JobBook:
-        """A job that only the journal has, which is recorded from now on. Outside of locks: users' code is loaded."""
+        """Record a job that only the journal has from now on.
+
+        Outside of locks: users' code is loaded.
+        """
         recorder = self._engine.recorder
         assert recorder is not None
         self._await_compaction(recorder.journal)
@@ -330,9 +334,10 @@ class Registry:
             )
         check_kept(recorded)
         options, travels = self._options, self._backend.capabilities.handlers_travel
-        new = recorded.to_new_job(
-            JobOptions(options.retry, options.timeout, options.per_worker.setup_timeout), travels=travels
-        )
+        asked = GivenOptions(uses=recorded.uses())
+        needs = choose_needs(asked, None, options, self._backend, self._engine.count_lanes() or options.concurrency)
+        mine = JobOptions(options.retry, options.timeout, options.per_worker.setup_timeout)
+        new = recorded.to_new_job(mine, needs, travels=travels)
         new.book.number = self.next_number()
         new.record_as_it_is(recorder, line.number)
         return new.book
@@ -375,7 +380,7 @@ class Registry:
 
     @contextlib.contextmanager
     def _leaves(self, held: Held, what: str) -> Iterator[None]:
-        """Inside, the job can't be started. Raises `JobStateError` where it runs, or starts just now."""
+        """Keep the job from being started inside. Raises `JobStateError` where it runs, or starts just now."""
         number = held.book.number
         try:
             with self._claims:
@@ -393,7 +398,7 @@ class Registry:
 
     @contextlib.contextmanager
     def starts(self, book: JobBook) -> Iterator[None]:
-        """Inside, the job can't be removed or replaced. On the coordinator's thread; it does not wait.
+        """Keep the job from being removed or replaced inside. On the coordinator's thread; it does not wait.
 
         Raises `JobNotFoundError` where the queue does not hold it any more, `JobStateError` where it is just being
         removed. A job that is not among the queue's `jobs` always starts.
@@ -420,12 +425,12 @@ class Registry:
         return held is not None and held.book is book
 
     def _coming_as(self, job_id: str) -> str | None:
-        """How a job of that id comes into the queue just now, in some words; None where none does."""
+        """Return how a job of that id comes into the queue just now, in some words; None where none does."""
         # A copy, since other threads may take theirs out meanwhile.
         return next((how for ids, how in list(self._coming.values()) if job_id in ids), None)
 
     def _busy_as(self, held: Held | None) -> str | None:
-        """What keeps the job in the queue, in a word or two; None where nothing does."""
+        """Return what keeps the job in the queue, in a word or two; None where nothing does."""
         if held is None:
             return None
         # Asked in this order: a job that starts is active before its start is over.
@@ -434,14 +439,14 @@ class Registry:
         return str(held.book.status) if held.book.active else None
 
     def _forget(self, held: Held) -> None:
-        """With its stages, where it has some."""
+        """Forget the job with its stages, where it has some."""
         for book in held.book.family:
             del self._held[book.id]
         if self._engine.recorder is not None:
             self._engine.recorder.remove(held.book)
 
     def prune(self, job_id: str | None, *, gone: bool, older_than: float | None) -> Pruned:
-        """See `JobQueue.prune`. Jobs are taken one after the other, so that others can be created meanwhile."""
+        """Prune the journal, as `JobQueue.prune` says: job by job, so that others can be created meanwhile."""
         recorder = self._engine.recorder
         if recorder is None:
             raise JournalError("expected a queue with a journal to prune it, got one without")
@@ -470,7 +475,9 @@ class Registry:
         return Pruned(jobs, items, max(0, before - journal.ask(lambda store: store.size)))
 
     def _prune_job(self, journal: Journal, job_id: str, *, gone: bool, ended_by: float | None) -> tuple[int, int]:
-        """How many jobs were removed, and items dropped. Raises `JobStateError`, `JournalError`.
+        """Prune one job; return how many jobs were removed, and items dropped.
+
+        Raises `JobStateError`, `JournalError`.
 
         It refuses a job that comes into the queue just now. One that begins to come once its compaction is asked for
         waits for that: the compaction drops outcomes of items that may come back with the job.
@@ -492,7 +499,7 @@ class Registry:
         return 0, compacted.result().items
 
     def _await_compaction(self, journal: Journal) -> None:
-        """A job that comes into the queue may be compacted just now: until that is done."""
+        """Wait until no job that comes into the queue is being compacted."""
         if self._has_compacted:
             journal.await_asked()
 
@@ -516,7 +523,7 @@ class Registry:
         return None if job is None else vars(job._book).get("table")
 
     def _past_job(self, line: RecordedJob) -> Job:
-        """The same object each time while it is referenced, as long as the journal says the same of the job."""
+        """Return the job that only the journal has: the same object while it is referenced and recorded alike."""
         recorder = self._engine.recorder
         assert recorder is not None
         with self._lock:

@@ -107,7 +107,7 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
 
     @property
     def _what_ended_it(self) -> InternalError | SinkError | WorkerStartError | None:
-        """Why the run raises: a mistake of mpqueue's own, results that could not be written, or a lack of workers."""
+        """The error that the run raises: a mistake of mpqueue's own, unwritten results, or a lack of workers."""
         delivery = self._book.delivery
         return self._book.fault or (None if delivery is None else delivery.error) or self._book.interrupted
 
@@ -128,7 +128,7 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
         return True
 
     def __dir__(self) -> list[str]:
-        """Without what only the makers of futures call."""
+        """List the attributes, without those that only the makers of futures call."""
         return [name for name in super().__dir__() if not name.startswith("set_")]
 
     def _check_waiting_allowed(self, what: str, *, instead: str = "") -> None:
@@ -178,7 +178,7 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
             self._callbacks = [callback for callback in self._callbacks if callback is not fn]
 
     def _awaiter_cancelled(self) -> None:
-        """A task that awaits the run was cancelled: it is detached, or takes the job with it."""
+        """Note that a task that awaits the run was cancelled: detach it, or cancel the job with it."""
         if self._cancel_with_awaiter:
             with contextlib.suppress(QueueClosedError):
                 self._cancel(kill=self._kill_on_cancel)
@@ -208,7 +208,7 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
     # -- for the queue and the drop-ins ----------------------------------------------------------------------
 
     def _begun(self, answer: Reply[None]) -> None:
-        """The job was started, or (the answer raises) it could not be: so `result` raises that."""
+        """Note that the job was started, or (the answer raises) could not be: then `result` raises that."""
         error = answer.exception()
         if error is not None:
             self._owner = None
@@ -216,7 +216,7 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
             self._news.set()
 
     def _disturb(self, trouble: JournalError | None) -> None:
-        """It can't go on, which is raised where it is waited for, or (None) it does again."""
+        """Raise the error where the run is waited for, since it can't go on; None: it can again."""
         self._trouble = trouble
         if trouble is not None:
             self._news.set()
@@ -230,7 +230,10 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
     def _resolve(
         self, error: InternalError | SinkError | WorkerStartError | None = None
     ) -> list[Callable[[JobRun[T_co, R_co]], object]]:
-        """The job's last event was delivered, or (``error``) will not be; returns the callbacks to `_run_callbacks`."""
+        """Resolve the run, as the job's last event was delivered, or (``error``) will not be.
+
+        Returns the callbacks to `_run_callbacks`.
+        """
         error = self._what_ended_it if error is None else error
         self._owner = None
         with self._callback_lock:
@@ -264,7 +267,7 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
             self._display.end()
 
     def _end_bar(self) -> None:
-        """The same on any thread, of what calls no code of the user's: a caller that waited for it goes on."""
+        """End a display that calls no code of the user's, on any thread: a caller that waited for the run goes on."""
         if self._display is not None and self._display.draws:
             self._display.end()
 
@@ -283,7 +286,7 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
         return not (engine.is_fork or engine.listeners.is_here)
 
     def _await_last_call(self, timeout: float | None = None) -> None:
-        """The job's end was asked for: wait until a function that gets its progress has had the last state.
+        """Wait, at the job's end, until a function that gets its progress has had the last state.
 
         At most ``timeout`` seconds, and `PATIENCE` on a thread with an event loop, which the function may wait for.
         """
@@ -291,7 +294,7 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
             self._news.wait(PATIENCE if runs_loop() and (timeout is None or timeout > PATIENCE) else timeout)
 
     async def _await_last_call_later(self, timeout: float | None = None) -> None:
-        """The same without blocking the loop."""
+        """Wait as `_await_last_call` does, without blocking the loop."""
         if self._last_call_comes:
             await self._news_later(timeout)
 

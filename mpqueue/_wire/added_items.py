@@ -15,7 +15,7 @@ _PLAIN = frozenset({str, int, float, bytes, bool, type(None)})
 
 @dataclass(slots=True, eq=False)
 class AddedItems:
-    """``ids`` is None where those are the items' places. ``new``: the places of those that the job did not have yet."""
+    """Items added to a job. ``ids`` is None where those are the items' places; ``new`` has the places of new items."""
 
     items: list[Any]
     ids: list[Hashable] | None
@@ -35,7 +35,7 @@ class ResultWithItems:
         self.lots = lots
 
     def added(self) -> AddedItems:
-        """All that it brings."""
+        """Return the items of all calls of `add`, with their ids."""
         items = [item for lot, _ in self.lots for item in lot]
         ids: list[Hashable] = []
         for _, own in self.lots:

@@ -1,4 +1,4 @@
-"""What is sent between the parent and a worker, both ways: frozen data, made into bytes here.
+"""The messages between the parent and a worker, both ways: frozen data, made into bytes here.
 
 A frame holds the user's objects only as bytes already pickled, so that reading a frame can't fail because of them.
 """
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Ended(IntEnum):
-    """Why a worker ended a chunk."""
+    """The reason for which a worker ended a chunk."""
 
     DONE = 0  #: every position ran
     LIMIT = 1  #: the parent took the rest back
@@ -36,7 +36,7 @@ class Ended(IntEnum):
 
 
 class Speech(NamedTuple):
-    """What happens to a job's handler's output: by logging, and on stdout and stderr."""
+    """Settings for the output of a job's handler: log levels, and the capture of stdout and stderr."""
 
     levels: Mapping[str, int]  #: of the parent's loggers; the root's name is empty
     disabled: int = 0  #: what `logging.disable` was given
@@ -71,7 +71,7 @@ class Several(NamedTuple):
 
 
 class Means(NamedTuple):
-    """What a worker has for the items of a chunk: see `mpqueue._core.state.needs.resources`."""
+    """The resources that a worker has for the items of a chunk, see `mpqueue._core.state.needs.resources`."""
 
     uses: Mapping[str, Sequence[int]]  #: by the resource's name, which units of it
     cpus: int
@@ -126,7 +126,7 @@ class ApartFrame(NamedTuple):
 
 
 class LadenFrame(NamedTuple):
-    """The same where it can't be in a segment."""
+    """An `ApartFrame` without a segment: the program's frame itself, and the contents carried with it, by serial."""
 
     frame: bytes
     carried: Mapping[int, bytes]
@@ -142,7 +142,7 @@ def dump_leaving(frame: bytes, segments: Sequence[SegmentRef]) -> bytes:
 
 
 def load_leaving(answer: bytes) -> tuple[bytes, Sequence[SegmentRef]]:
-    """The answer itself again, and these segments."""
+    """Return the answer that `dump_leaving` packed, and the segments to be sent along."""
     if not answer.startswith(_LEAVING):
         return answer, ()
     left: tuple[bytes, list[SegmentRef]] = pickle.loads(memoryview(answer)[len(_LEAVING) :])
@@ -168,7 +168,7 @@ class ForgottenFrame(NamedTuple):
 
 
 class FailureFrame(NamedTuple):
-    """How one try failed. ``error`` is the pickled exception, None if only ``stand_in`` can be sent."""
+    """The failure of one try. ``error`` is the pickled exception, None if only ``stand_in`` can be sent."""
 
     error: Packed | None
     stand_in: tuple[str, str, str, tuple[str, ...]]  #: the arguments of `RemoteError`
@@ -189,7 +189,7 @@ class RecordFrame(NamedTuple):
 
 
 class WorkTimes(NamedTuple):
-    """Where a worker's time went, since it had the chunk in hand or since its last report on it. In seconds.
+    """The times that a worker spent since it had the chunk in hand or since its last report on it, in seconds.
 
     ``begun`` and ``ended`` are moments of the monotonic clock, which the parent shares.
     """
@@ -257,7 +257,7 @@ def is_plain(report: ReportFrame) -> bool:
 
 
 class _Bare(NamedTuple):
-    """How a value of that class is sent: as what it is made of, which no other value of its field is."""
+    """The form in which a value of a class is sent: a plain value of a type that no other value of its field has."""
 
     kind: type
     made_of: type
@@ -330,7 +330,7 @@ def dump_frame(frame: Any) -> bytes:
 
 
 def load_frame(data: bytes | memoryview) -> Any:
-    """The frame again."""
+    """Unpickle a frame."""
     values = pickle.loads(data)
     if type(values) is not list:
         return values
@@ -354,28 +354,28 @@ _CHUNK = struct.Struct("<Q")
 
 
 def dump_record(frame: RecordFrame) -> bytes:
-    """The record, to be sent in a report."""
+    """Pickle a record, to be sent in a report."""
     return dump_frame(frame)
 
 
 def load_record(data: bytes) -> RecordFrame:
-    """The record again."""
+    """Unpickle a record."""
     frame: RecordFrame = load_frame(data)
     return frame
 
 
 def begin_unsent(chunk: int) -> bytes:
-    """What stands before the records of this chunk."""
+    """Return the bytes that stand before the unsent log records of this chunk."""
     return encode(_CHUNK.pack(chunk))
 
 
 def unsent(record: bytes) -> bytes:
-    """The record, to follow others."""
+    """Pack a record that no report has sent, to follow others."""
     return encode(record)
 
 
 def load_unsent(data: bytes) -> tuple[int, list[RecordFrame]] | None:
-    """The chunk's number, and the records, as far as they are whole; None where there is not even the number."""
+    """Return the chunk's number, and the unsent records that are whole; None where there is not even the number."""
     messages = decode(data)
     if not messages or len(messages[0].data) != _CHUNK.size:
         return None

@@ -1,4 +1,4 @@
-"""Where an item's id comes from: asked in the parent for a whole job, and in a worker for the item at hand."""
+"""The rule for items' ids: found in the parent for a whole job, and used in a worker for the item at hand."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mpqueue.errors import shown
 
 
 class IdRule(StrEnum):
-    """Where an item's id comes from; decided for the whole job by its first item."""
+    """The place from which an item's id is taken; decided for the whole job by its first item."""
 
     KEY = "key"  #: ``item["id"]``
     ATTRIBUTE = "attribute"  #: ``item.id``
@@ -26,7 +26,7 @@ def find_id(rule: IdRule, item: Any, position: int) -> Hashable:
 
 
 def rule_of(item: Any) -> IdRule:
-    """Where the ids of a job come from of which this is the first item."""
+    """Return the rule for the ids of a job of which this is the first item."""
     if isinstance(item, Mapping):
         return IdRule.KEY if "id" in item else IdRule.POSITION
     return IdRule.ATTRIBUTE if not isinstance(item, type) and hasattr(item, "id") else IdRule.POSITION

@@ -1,4 +1,4 @@
-"""What an item is called where people see it: a short text, instead of its position or beside its id.
+"""The label of an item where people see it: a short text, instead of its position or beside its id.
 
 Made from the item when it is displayed, and kept nowhere, so it costs nothing if nothing is displayed. To make one may
 run code of users: an item's ``__str__``, a mapping's methods, the function given as ``label=``. Threads that must not
@@ -62,7 +62,7 @@ def label_of(item: Any, chosen: Label = None) -> str | None:
 
 
 def plain_label(item: Any, chosen: Label = None) -> str | None:
-    """The same without running code of users; None where that would be needed."""
+    """Return the item's label without running code of users; None where that would be needed."""
     if not (chosen is None or type(chosen) is str) or not _is_plain(item):
         return None
     return label_of(item, chosen)

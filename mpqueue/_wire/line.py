@@ -37,7 +37,7 @@ _BIG_PORTION = 1 << 20
 
 
 class DamagedError(Exception):
-    """What should be a message is none: something else was written there, or a part of it was taken away."""
+    """The bytes where a message should be are not one: others were written there, or some were taken away."""
 
 
 class Answer(NamedTuple):
@@ -54,9 +54,9 @@ def encode(data: bytes, *, plain: bool = False) -> bytes:
 
 
 def _header(data: bytes | bytearray, at: int) -> tuple[int, bool]:
-    """Of the header that begins there: how many bytes are behind it, whether they are plain.
+    """Read the header that begins there: return how many bytes are behind it, and whether they are plain.
 
-    Raises `DamagedError` where it is none.
+    Raises `DamagedError` where no header begins there.
     """
     magic, length, plain = _FACTS.unpack_from(data, at)
     if magic != MAGIC:
@@ -81,14 +81,6 @@ def whole_size(head: bytes) -> int:
     return HEADER_SIZE + _header(head, 0)[0]
 
 
-def is_plain_message(head: bytes) -> bool:
-    """True where the message that begins so is plain, or where no message begins so."""
-    try:
-        return _header(head, 0)[1]
-    except DamagedError:
-        return True
-
-
 def decode(data: bytes) -> list[Answer]:
     """The messages that these bytes consist of, up to where they are damaged or end in the middle of one."""
     messages, at = [], 0
@@ -106,7 +98,7 @@ def decode(data: bytes) -> list[Answer]:
 
 
 class Incoming:
-    """Cuts what a descriptor gives into messages."""
+    """The messages that come from a descriptor, cut out of its bytes."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -151,7 +143,7 @@ class Incoming:
 
 
 def write_whole(fd: int, data: bytes) -> None:
-    """Write all of it, however often that blocks."""
+    """Write all the bytes, however often that blocks."""
     written = channels.write(fd, data)
     if written < len(data):
         rest = memoryview(data)[written:]

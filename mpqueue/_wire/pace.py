@@ -1,4 +1,4 @@
-"""How long things take: chunks, which the parent plans and a worker puts an end to, and stretches within them."""
+"""Durations in seconds: of chunks, which the parent plans and a worker ends, and of stretches within them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one stage of a pipeline hands to the next: values that stay pickled on their way through the parent."""
+"""The values that one stage of a pipeline hands to the next, which stay pickled on their way through the parent."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Parcel:
 
     @property
     def size(self) -> int:
-        """Bytes, all told."""
+        """Bytes of the pickled value, all told."""
         return len(self.packed) if isinstance(self.packed, bytes) else self.packed.size
 
     def load(self) -> Any:

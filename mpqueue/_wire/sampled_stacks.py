@@ -1,4 +1,4 @@
-"""Where a handler was, and for how many seconds: stacks as a worker samples them, and as they are sent.
+"""Samples of a handler's stack, with seconds: as a worker takes them, and as they are sent.
 
 A place is (function, file, line); a stack is a tuple of them, the handler's own place first. These are plain tuples,
 since a worker makes thousands of them; `mpqueue._report.profile` gives them names.
@@ -29,7 +29,7 @@ class Stacks:
         self._most = most
 
     def add(self, stack: Stack, seconds: float) -> None:
-        """The handler was there for so long. Where there is no room, only its outermost place is kept, or none."""
+        """Add seconds to a stack. Where there is no room, only its outermost place is kept, or none."""
         known = self.seconds
         if stack in known:
             known[stack] += seconds
@@ -42,7 +42,7 @@ class Stacks:
 
     @property
     def total(self) -> float:
-        """All seconds."""
+        """The sum of all seconds."""
         return sum(self.seconds.values())
 
 
@@ -61,7 +61,7 @@ def dump_stacks(by_position: Mapping[int, Stacks]) -> bytes:
 
 
 def load_stacks(data: bytes) -> Iterator[tuple[int, Stack, float]]:
-    """The samples again: (position, stack, seconds)."""
+    """Unpack samples, each (position, stack, seconds)."""
     places, numbered, rows = pickle.loads(data)
     stacks = [tuple(places[number] for number in stack) for stack in numbered]
     return ((position, stacks[number], seconds) for position, number, seconds in rows)

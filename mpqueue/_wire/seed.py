@@ -1,4 +1,4 @@
-"""What a worker is started with: a few plain facts and the things it shares with the parent.
+"""The start message of a worker: a few plain facts and the things it shares with the parent.
 
 Pickled once, while the process is being spawned, which is the only moment at which descriptors and Events can be
 handed over.
@@ -39,12 +39,12 @@ class Handle:
 
 
 def _arrive(passed: Any) -> Handle:
-    """The worker's side: take the descriptor that was passed, for this process alone."""
+    """Take the descriptor that was passed, in the worker, for this process alone."""
     return Handle(inheritance.arrive(passed))
 
 
 class ChannelEnd(Handle):
-    """Likewise the end of a pipe or a socket, see `mpqueue._os.channels`."""
+    """The end of a pipe or a socket that arrives in the worker as its own, see `mpqueue._os.channels`."""
 
     __slots__ = ()
 
@@ -53,7 +53,7 @@ class ChannelEnd(Handle):
 
 
 class LeashEnd(Handle):
-    """Likewise the worker's end of its leash; -1 where it holds nothing."""
+    """The worker's end of its leash, which arrives there as its own; -1 where it holds nothing."""
 
     __slots__ = ("_leash",)
 
@@ -66,7 +66,7 @@ class LeashEnd(Handle):
 
 
 class LaneSeed(NamedTuple):
-    """What `mpqueue._worker.first_steps.initialize` is called with."""
+    """The argument of `mpqueue._worker.first_steps.initialize`."""
 
     lane: int
     generation: int

@@ -1,1 +1,1 @@
-"""What runs in the worker process, and only there."""
+"""The code that runs only in the worker process."""

@@ -38,18 +38,18 @@ class LentSegments(SegmentStore):
         self._chunk_of: dict[int, int] = {}
 
     def lend(self, buffers: Sequence[Part]) -> tuple[SegmentRef, list[int]]:
-        """See `SegmentStore.lend`. Raises OSError where the parent could not open it."""
+        """Put buffers into a segment, see `SegmentStore.lend`. Raises OSError if the parent could not open it."""
         if self._ledger.words[PIPED] and not self._carries:
             raise OSError(errno.EACCES, "the program can't open what its workers share (has it changed its user?)")
         return super().lend(buffers)
 
     def sent(self, chunk: int, refs: Sequence[SegmentRef]) -> None:
-        """Results in these are sent with a report on that chunk."""
+        """Note that results in these segments are sent with a report on that chunk."""
         for ref in refs:
             self._chunk_of[ref.serial] = chunk
 
     def chunk_begins(self, chunk: int, returned: Sequence[int]) -> None:
-        """The parent has done with some segments; and it has mapped what went home two chunks ago."""
+        """Take back segments that the parent has done with; it has mapped those that went home two chunks ago."""
         self.take_back(returned)
         for serial in returned:
             self._chunk_of.pop(serial, None)
@@ -57,7 +57,7 @@ class LentSegments(SegmentStore):
 
 
 class WorkerExchange:
-    """What a worker lends to the parent, and has from there. Idle without a ``ledger``: they share no memory.
+    """Segments that a worker lends to the parent, and has from there. Idle without a ``ledger``: they share no memory.
 
     ``carries``: what it can't open of an item comes once more, carried with its frame; and its own segments are carried
     to the parent as long as the ledger says that the parent can't open them.
@@ -75,7 +75,7 @@ class WorkerExchange:
 
     @contextlib.contextmanager
     def having(self, carried: Carried) -> Iterator[None]:
-        """This has come with the frame at hand."""
+        """Use what has been carried with the frame at hand meanwhile."""
         self.carried = carried
         try:
             yield
@@ -83,7 +83,7 @@ class WorkerExchange:
             self.carried = NOTHING_CARRIED
 
     def sent(self, chunk: int, packed: Packed | Sequence[Passed]) -> None:
-        """These results are sent with a report on that chunk."""
+        """Note that these results are sent with a report on that chunk."""
         if self.store is None:
             return
         each = [packed] if isinstance(packed, Packed) else all_of(packed)
@@ -102,12 +102,12 @@ class WorkerExchange:
         return self._carries and isinstance(error, SegmentGoneError)
 
     def chunk_begins(self, chunk: int, returned: Sequence[int]) -> None:
-        """The parent has done with some segments."""
+        """Take back segments that the parent has done with."""
         if self.store is not None:
             self.store.chunk_begins(chunk, returned)
 
     def load(self, packed: Packed) -> Any:
-        """What the parent packed; `done_with` tells when no view of it is left."""
+        """Load what the parent has packed; `done_with` tells when no view of it is left."""
         try:
             return load(packed, self._done_with.append, self.carried)
         except SegmentGoneError:
@@ -115,7 +115,7 @@ class WorkerExchange:
             raise
 
     def load_several(self, several: Sequence[bytes | Packed]) -> list[Any]:
-        """The same for what other workers have packed."""
+        """Load what other workers have packed; `done_with` tells when no view of it is left."""
         try:
             return load_several(several, self._done_with.append, self.carried)
         except SegmentGoneError:

@@ -1,4 +1,4 @@
-"""What `faulthandler` writes when a worker crashes in C code, and that the worker ends even if it is not read."""
+"""The stacks that `faulthandler` writes when a worker crashes in C code: the worker ends even if they are not read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _STANDARD_ERROR = 2
 
 
 def never_wait_for_readers() -> None:
-    """Where standard error is a pipe, write the stacks of a crash there only as far as there is room.
+    """If standard error is a pipe, write the stacks of a crash there only as far as there is room.
 
     Written as usual, they keep a worker that crashes from ending while a full pipe is not read. The pipe is
     opened once more for it: that it doesn't block is a property of this opening, which no other process has.

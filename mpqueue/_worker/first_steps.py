@@ -96,7 +96,7 @@ def _take_station(seed: LaneSeed) -> Ledger:
 
 
 def _read_flags(flags: Flags, ledger: Ledger, job: int) -> tuple[bool, bool]:
-    """Whether that job is paused, and cancelled."""
+    """Tell whether that job is paused, and whether it is cancelled."""
     return ledger.flags_of(job, lambda: (flags.pause.is_set(), flags.cancel.is_set()))
 
 

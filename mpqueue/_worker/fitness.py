@@ -1,4 +1,4 @@
-"""Whether this process still can do a worker's work, whatever the handlers have done to it.
+"""A check that this process can still do a worker's work, whatever the handlers have done to it.
 
 A handler may lower the recursion limit, take the memory, or put something else in the place of pickle. Then the results
 of other items can't be pickled either, and the worker has to be replaced rather than to fail them.

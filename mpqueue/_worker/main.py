@@ -219,7 +219,7 @@ class Worker:
 
 
 def _opened(frame: ApartFrame | LadenFrame) -> tuple[bytes | memoryview, Carried]:
-    """The frame of the program that is in it, and what is carried with that. Raises OSError where it can't be had."""
+    """Return the program's frame that is in this one, and what it carries. Raises OSError where it can't be had."""
     if isinstance(frame, LadenFrame):
         return frame.frame, {serial: memoryview(contents) for serial, contents in frame.carried.items()}
     relayed, beside = view_parts(frame.frame)
@@ -230,7 +230,7 @@ _worker: Worker | None = None
 
 
 def receive(data: bytes) -> Answer:
-    """What a process that is a worker as a whole is called with, in its main thread."""
+    """Answer a frame in a process that is a worker as a whole. Called in its main thread."""
     global _worker
     if _worker is None:
         here = station.here()

@@ -1,4 +1,4 @@
-"""What a worker does first: modules to import or a function to call, for ``preload``; or the main module to import.
+"""A worker's preloads: modules to import or a function to call, for ``preload``; or the main module to import.
 
 Done by the process that workers are forked from; by each worker itself where it is started the ordinary way, as it
 always is where it imports the main module.
@@ -26,7 +26,7 @@ MOST_TEXT = 1 << 13
 
 
 def steps(preload: Preload) -> list[tuple[str, Callable[[], object]]]:
-    """What is to be done, and what each step is called."""
+    """Return the steps to be done, each with its name."""
     if isinstance(preload, Script):
         return [(f"importing {preload.path} in a worker", functools.partial(_import_main, preload))]
     if isinstance(preload, Packed):
@@ -42,19 +42,19 @@ def _import_main(script: Script) -> None:
 
 
 def text_of_failure(what: str, error: BaseException) -> str:
-    """What is said of a step that has raised."""
+    """Return the text about a step that has raised."""
     return f"{what} has failed: {type(error).__name__}: {shown(error)}"[:MOST_TEXT]
 
 
 def failure(text: str, where: str, argument: str = "preload: ") -> WorkerStartError:
-    """What jobs end with if that goes wrong; ``where`` is the traceback."""
+    """Return the error that jobs end with if a step has failed; ``where`` is the traceback."""
     error = WorkerStartError(f"{argument}{text}")
     error.add_note(where)
     return error
 
 
 def begin(preload: Preload, target: Callable[..., object], *arguments: Any) -> None:
-    """In a worker that is started the ordinary way: be one, and do all that as soon as its parent can be answered."""
+    """Be a worker that is started the ordinary way, and preload as soon as its parent can be answered."""
     serving.before_all = functools.partial(_do_all, preload)
     target(*arguments)
 

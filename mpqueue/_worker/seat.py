@@ -1,4 +1,4 @@
-"""What one worker works with: its station, its way home for log records, and its side of the shared segments."""
+"""A worker's seat: its station, its way home for log records, and its side of the shared segments."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mpqueue._worker.station import Station
 
 
 class Seat(NamedTuple):
-    """One worker's. A process of ours has one; one of another engine has as many as there are lanes in it."""
+    """One worker's seat. A process of ours has one; one of another engine has as many as there are lanes in it."""
 
     station: Station
     home: RecordsHome
@@ -21,6 +21,6 @@ class Seat(NamedTuple):
 
 
 def take_seat(station: Station, *, shares_memory: bool = True, is_at_home: bool = False) -> Seat:
-    """A seat for the worker of that station. ``shares_memory``: its results go through segments."""
+    """Return a seat for the worker of that station. ``shares_memory``: its results go through segments."""
     exchange = WorkerExchange(station.ledger if shares_memory else None, carries=station.carries_segments)
     return Seat(station, RecordsHome(station), exchange, is_at_home, {})

@@ -23,26 +23,26 @@ _coroutines: set[CodeType] = set()
 
 
 def runs_event_loop(method: _F) -> _F:
-    """An `Interruptible`'s method; users' coroutines run further in, each by a `runs_coroutine`."""
+    """Mark an `Interruptible`'s method; users' coroutines run further in, each by a `runs_coroutine`."""
     _loops.add(method.__code__)
     return method
 
 
 def runs_coroutine(function: _F) -> _F:
-    """This function runs one, and may be interrupted itself."""
+    """Mark a function that runs a coroutine, and may be interrupted itself."""
     _coroutines.add(function.__code__)
     return function
 
 
 class Interruptible(Protocol):
-    """Runs an event loop."""
+    """An object that runs an event loop."""
 
     def interrupt(self, error: BaseException) -> bool:
         """Cancel what the loop runs, whose outcome will be the error; False where it runs nothing."""
 
 
 class _Guarded:
-    """What is installed in the place of a user's handler."""
+    """A stand-in that is installed in the place of a user's handler."""
 
     def __init__(self, handler: Callable[[int, FrameType | None], Any]) -> None:
         self.handler = handler
@@ -62,7 +62,7 @@ class _Guarded:
 
 
 def install() -> None:
-    """From now on, guard what users install; called once, on the main thread of a process that is a worker."""
+    """Guard the handlers that users install from now on. Once, on the main thread of a process that is a worker."""
     plain_signal, plain_getsignal = signal.signal, signal.getsignal
 
     @functools.wraps(plain_signal)

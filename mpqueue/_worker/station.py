@@ -1,4 +1,4 @@
-"""Where a worker stands: its lane's number and the things it shares with the parent.
+"""A worker's station: its lane's number and the things it shares with the parent.
 
 Filled once by the lane's initializer (`mpqueue._worker.first_steps`), read by everything else in the worker. A global,
 because Events can only be handed over while the process is spawned, and a handler finds no other way back to them.
@@ -29,13 +29,10 @@ from mpqueue._worker.memory_growth import Growth
 
 
 class Outbox(Protocol):
-    """Where finished results and log records are left in the middle of a chunk."""
+    """A place for results that have finished, and log records, in the middle of a chunk."""
 
-    def leave(self, data: bytes, *, plain: bool = False) -> None:
-        """Put an early report there, which must be free, and tell the parent; ``plain`` as in `Answer`.
-
-        Raises OSError where that fails.
-        """
+    def leave(self, data: bytes) -> None:
+        """Put an early report there, which must be free, and tell the parent. Raises OSError where that fails."""
 
     def leave_unsent(self, data: bytes, at: int) -> None:
         """Put log records there for the case of this worker's death: ``at`` so many bytes of them already are.
@@ -57,17 +54,17 @@ class SharedOutbox:
         """False where a handler has closed it. Costs 1.5 us."""
         return self._file.is_there() and self._bell.is_there()
 
-    def leave(self, data: bytes, *, plain: bool = False) -> None:
-        """See `Outbox.leave`."""
+    def leave(self, data: bytes) -> None:
+        """Write an early report into the file, and ring the parent's bell (implements `Outbox`)."""
         data = dump_leaving(data, self.take_leaving())
-        bell, message = self._bell.checked(), encode(data, plain=plain)
+        bell, message = self._bell.checked(), encode(data)
         self._write(message, 0)
         self._ledger.words[OUTBOX] = len(message)
         with contextlib.suppress(BlockingIOError):  # a full pipe: the parent is notified already
             channels.write(bell, b"!")
 
     def leave_unsent(self, data: bytes, at: int) -> None:
-        """See `Outbox.leave_unsent`."""
+        """Write log records into the file, behind the room of an early report (implements `Outbox`)."""
         self._write(data, UNSENT_AT + at)
 
     def _write(self, data: bytes, at: int) -> None:
@@ -77,7 +74,7 @@ class SharedOutbox:
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class Station:
-    """One worker's place: who it is, what it writes to and reads from."""
+    """One worker's place: its numbers, and what it writes to and reads from."""
 
     lane: int  #: the lane's number, stable over restarts
     generation: int
@@ -119,14 +116,14 @@ _any_seated = False
 
 
 def take(station: Station) -> None:
-    """Called once, by the initializer: this process is that worker."""
+    """Make this process that worker. Called once, by the initializer."""
     global _sole
     _sole = station
 
 
 @contextlib.contextmanager
 def seated(station: Station) -> Iterator[None]:
-    """This thread is that worker meanwhile."""
+    """Make this thread that worker meanwhile."""
     global _any_seated
     _any_seated = True
     before = getattr(_seated, "station", None)

@@ -1,4 +1,4 @@
-"""What this worker has for the items at hand: CPUs for their inner threads, GPUs that they may see."""
+"""The CPUs and GPUs that this worker has for the items at hand: for their inner threads, and to be seen by them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mpqueue._worker.station import Station
 
 
 def take_up(station: Station, means: Means | None) -> None:
-    """From now on these are the worker's: before anything is imported for the items."""
+    """Give the worker these means, before anything is imported for the items."""
     station.uses = {} if means is None else means.uses
     if means is not None and means.variables:
         os.environ.update(means.variables)
@@ -24,7 +24,7 @@ def take_up(station: Station, means: Means | None) -> None:
 
 
 def _set_threads(station: Station, cpus: int) -> None:
-    """So many times the threads that a worker starts with: libraries imported later read them, those here are set."""
+    """Multiply the threads that a worker starts with: libraries imported later read them, those here are set."""
     if station.threads is None:
         station.threads = {name: int(text) for name in THREAD_VARIABLES if (text := os.environ.get(name, "")).isdigit()}
     os.environ.update((name, str(count * cpus)) for name, count in station.threads.items())

@@ -431,7 +431,7 @@ def test_items_go_through_several_functions(folder: Path) -> None:
     assert [(row["payload"], row["result"]) for row in rows_of(done)] == [("a:file", None), ("b.txt", ["ONE", "TWO"])]
     assert "failed: a:file: StageError: in stage 'upper': ValueError: a bad line (after 1 try)" in done.stderr
     assert [line.partition(":")[0] for line in done.stderr.splitlines() if "/4" in line] == ["upper"]
-    for option in (["--setup", "own:load"], ["--journal", "j.db", "--plan"], ["--cost", "size"], ["--capture-output"]):
+    for option in (["--setup", "own:load"], ["--plan", "--journal", "j.db"], ["--cost", "size"], ["--capture-output"]):
         done = run(folder, "run", *functions, "b.txt", *option, code=2)
         assert f"{option[0]}: expected one function, got 3" in done.stderr
 
@@ -477,7 +477,8 @@ def test_a_json_lines_file_has_the_columns_that_were_asked_for(folder: Path) -> 
 @pytest.mark.long
 def test_a_column_that_no_row_has_costs_no_results(folder: Path) -> None:
     done = run(folder, "run", "own:count", "a.txt", "-j", "1", "-o", "out.csv", "--columns", "lable", code=1)
-    assert "got 'lable', which no item has; out.csv has all columns instead" in done.stderr
+    assert "got 'lable', which no item has; attributes are attempts, " in done.stderr
+    assert "; out.csv has all columns instead" in done.stderr
     with (folder / "out.csv").open(newline="") as file:
         assert [(row["payload"], row["result.words"]) for row in csv.DictReader(file)] == [("a.txt", "1")]
     done = run(folder, "run", "own:count", "a.txt", "-j", "1", "--columns", "wrods", code=1)
@@ -489,11 +490,33 @@ def test_a_syntax_error_of_the_user_s_file_is_shown_without_our_frames(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (here / "broken.py").write_text("def work(item)\n    return item\n")
-    assert main(["run", "broken.py:work", "a.txt"]) == 1
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) <= 5
-    assert lines[0].endswith('broken.py", line 1')
-    assert lines[-1] == "SyntaxError: expected ':'"
+    (here / "importer.py").write_text("import broken\nwork = broken.work\n")
+    for name in ("broken.py:work", "importer:work"):
+        assert main(["run", name, "a.txt"]) == 1
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) <= 5
+        assert lines[0].endswith('broken.py", line 1')
+        assert lines[-1] == "SyntaxError: expected ':'"
+
+
+def test_an_import_error_of_the_user_s_file_is_shown_without_our_frames(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for at, (line, said) in enumerate(
+        [
+            ("import nowhere_at_all", "ModuleNotFoundError: No module named 'nowhere_at_all'"),
+            ("from own import coun", f"ImportError: cannot import name 'coun' from 'own' ({here / 'own.py'})"),
+        ]
+    ):
+        (here / f"broken{at}.py").write_text(f"{line}\n")
+        assert main(["run", f"broken{at}:work", "a.txt"]) == 1
+        place = f'  File "{here / f"broken{at}.py"}", line 1, in <module>'
+        assert [one for one in capsys.readouterr().err.splitlines() if "^" not in one] == [
+            "Traceback (most recent call last):",
+            place,
+            f"    {line}",
+            said,
+        ]
 
 
 def test_a_quiet_run_says_what_failed_and_nothing_else(folder: Path) -> None:
@@ -679,7 +702,11 @@ def test_a_try_that_takes_too_long_fails(folder: Path) -> None:
     ("arguments", "message"),
     [
         ((), "required: COMMAND"),
-        (("fly",), "invalid choice"),
+        (
+            ("stauts",),
+            "retry, export, prune, dashboard, completion, got 'stauts'; did you mean status?",
+        ),
+        (("run", "own:upper", "--from", "json"), "expected files, lines, jsonl, csv, got 'json'; did you mean jsonl?"),
         (("run",), "required: module:handler"),
         (
             ("run", "own:upper", "--from", "lines", "a.txt", "--fly", "b"),
@@ -692,18 +719,24 @@ def test_a_try_that_takes_too_long_fails(folder: Path) -> None:
         (("run", "own:upper", "a.txt", "--retry", "2"), "arguments: --retry; did you mean --retries?; `mpqueue run"),
         (
             ("run", "own:upper", "a.txt", "--max-workers=2"),
-            "arguments: --max-workers=2; did you mean -j?; `mpqueue run",
+            "arguments: --max-workers=2; did you mean --concurrency?; `mpqueue",
         ),
-        (("run", "own:upper", "a.txt", "--max-retries", "2"), "did you mean --retries?; `mpqueue run"),
         (
             ("run", "own:upper", "a.txt", "--tries", "2"),
-            "did you mean --retries, which counts the tries after the first?; `mpqueue run",
+            "did you mean --max-retries, which counts the tries after the first?; `mpqueue run",
         ),
         (
             ("run", "own:uper", "a.txt"),
             "expected a function in own, got 'own:uper': module 'own' has no attribute 'uper'; did you mean own:upper?",
         ),
-        (("run", "own:upper", "a.txt", "--columns", "id,payload.size"), "got 'payload.size', which none has"),
+        (
+            ("run", "own:add", "--from", "jsonl", "rows.jsonl", "--columns", "id,payload.sise"),
+            "got 'payload.sise', which no item has; did you mean payload.size?",
+        ),
+        (
+            ("run", "own:add", "own:upper", "--from", "jsonl", "rows.jsonl", "--columns", "payload.sise"),
+            "which no item has; did you mean payload.size?",
+        ),
         (("run", "owm:upper", "a.txt"), "got 'owm': No module named 'owm'; did you mean own?"),
         (("status", "run.db", "more"), "arguments: more; `mpqueue status --help` lists"),
         (("run", "own", "a.txt"), "expected module:function or file.py:function, got 'own'"),
@@ -749,6 +782,7 @@ def test_a_try_that_takes_too_long_fails(folder: Path) -> None:
 def test_wrong_usage_is_explained_and_ends_with_2(
     here: Path, capfd: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
 ) -> None:
+    (here / "rows.jsonl").write_text('{"size": 1}\n')
     try:
         code: Any = main(arguments)
     except SystemExit as end:
@@ -857,7 +891,7 @@ def test_a_dry_run_shows_failures_after_one_try(folder: Path) -> None:
     assert "bad: failed: ValueError: " in done.stderr
     assert "dry run: 2 of 2 items ran, nothing was written" in done.stderr
     nothing = run(folder, "run", "own:upper", "--from", "lines", "-", "--dry-run")
-    assert nothing.stderr == "no items: nothing would run\n"
+    assert nothing.stderr == "dry run: 0 of 0 items ran, nothing was written\n"
 
 
 @pytest.mark.long
@@ -893,13 +927,63 @@ def test_progress_for_a_log_is_lines(folder: Path) -> None:
     assert "[####################] 1/1" in done.stderr
 
 
+COMMANDS = ("run", "status", "failures", "retry", "export", "prune", "dashboard", "completion")
+
+
+def help_of(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str) -> str:
+    """On a terminal of 80 columns."""
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main([*words, "--help"]) == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_fits_80_columns_with_examples_of_the_command_and_exit_codes(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = help_of(capsys, monkeypatch, command)
+    assert max(map(len, text.splitlines())) <= 80
+    _, _, after = text.partition("\nexamples:\n")
+    examples, _, codes = after.partition("\n\nexit codes:\n")
+    lines = examples.partition("\n\n")[0].splitlines()
+    assert len(lines) >= 2
+    assert all(f"mpqueue {command} " in line for line in lines)
+    assert [line.split()[0] for line in codes.splitlines()] == ["0", "1", "2", "75", "130", "141"]
+    assert "--functions" not in text, "that is for the scripts of completion"
+
+
+def test_options_of_run_are_in_five_groups(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    text = help_of(capsys, monkeypatch, "run").partition("\nexamples:")[0]
+    groups = {part.partition(":\n")[0]: part for part in text.split("\n\n")[2:]}
+    assert list(groups) == ["arguments", "input", "workers", "retries and limits", "journal", "output"]
+    for group, options in {
+        "input": ("--from", "--dry-run"),
+        "workers": ("-j, --jobs, --concurrency N", "--uses", "--gpu-env"),
+        "retries and limits": ("--retries, --max-retries N", "--timeout", "--max-failures", "--drain"),
+        "journal": ("--journal", "--plan", "--redo"),
+        "output": ("-o, --output, --results FILE", "--capture-output", "--json", "-q, --quiet"),
+    }.items():
+        assert all(f"\n  {option}" in groups[group] for option in options), groups[group]
+
+
+def test_a_person_s_help_has_bold_headings(folder: Path) -> None:
+    with terminal_with(folder, "-m", "mpqueue", "status", "--help") as shown:
+        assert shown.end() == 0
+        assert {"\x1b[1moptions\x1b[0m:", "\x1b[1mexamples:\x1b[0m"} <= set(shown.text.splitlines())
+
+
+def test_options_have_the_names_of_the_api_too(here: Path) -> None:
+    words = ["run", "own:once_more", "own.py", "--backend", "own:inline", "--concurrency", "1"]
+    assert main([*words, "--max-retries", "0", "--results", "one.jsonl"]) == 1
+    assert main([*words, "--max-retries", "1", "--base-delay", "0", "--results", "two.jsonl"]) == 0
+    rows = [json.loads((here / f"{name}.jsonl").read_text()) for name in ("one", "two")]
+    assert [(row["status"], row["attempts"]) for row in rows] == [("failed", 1), ("completed", 2)]
+
+
 @pytest.mark.long
-def test_help_has_examples_and_exit_codes(folder: Path) -> None:
-    text = run(folder, "run", "--help").stdout
-    assert "examples:\n  mpqueue run " in text
-    assert "exit codes: 0 all items completed, 1 some failed, 2 wrong usage, 75 drained" in text
-    assert "130 interrupted (Ctrl-C)" in text
-    assert run(folder, "--version").stdout.startswith("mpqueue ")
+def test_the_version_is_printed(folder: Path) -> None:
+    assert run(folder, "--version").stdout == run(folder, "-V").stdout
+    assert run(folder, "-V").stdout.startswith("mpqueue ")
 
 
 @not_on_windows("the tests run it from its folder there")
@@ -924,7 +1008,7 @@ def test_completion_scripts_know_commands_options_and_choices(folder: Path, shel
     [
         (
             "mpqueue ''",
-            {"run", "status", "failures", "retry", "export", "prune", "dashboard", "completion"},
+            set(COMMANDS),
         ),
         ("mpqueue run --on", {"--on-error"}),
         ("mpqueue run --on-error s", {"stop", "skip"}),

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 
@@ -89,8 +90,8 @@ def test_the_same_command_goes_on_after_an_interruption_and_says_so(folder: Path
     *_, counts, left = mpqueue(folder, *RUN, "-o", "out.jsonl").stderr.splitlines()
     assert counts == "4 items: 3 completed (3 in earlier runs), 1 failed (1 in earlier runs)"
     assert left == (
-        "nothing left to do: all items had ended in earlier runs; to run the failed items again: mpqueue retry run.db "
-        "words:count"
+        "nothing left to do: all items had ended in earlier runs; to run the failed items again: "
+        f"mpqueue {' '.join(RUN)} -o out.jsonl --redo failed"
     )
     assert calls(folder)[5:] == []
     rows = [json.loads(line) for line in (folder / "out.jsonl").read_text().splitlines()]
@@ -209,8 +210,8 @@ def test_a_journal_tells_its_jobs_and_failures_and_runs_them_again(folder: Path)
     assert mpqueue(folder, *RUN, "-o", "out.jsonl").returncode == 1
     status = mpqueue(folder, "status", "run.db")
     assert [line.split() for line in status.stdout.splitlines()] == [
-        ["STATUS", "COMPLETED", "FAILED", "TOTAL", "JOB"],
-        ["completed_with_errors", "3", "1", "4", "words:count"],
+        ["STATUS", "COMPLETED", "FAILED", "TOTAL", "TOOK", "JOB"],
+        ["completed_with_errors", "3", "1", "4", ANY, "s", "words:count"],
     ]
     failures = mpqueue(folder, "failures", "run.db", "--traceback")
     assert failures.stdout.startswith("bad: ValueError: a bad word (after 1 try)\n    Traceback")
@@ -222,8 +223,14 @@ def test_a_journal_tells_its_jobs_and_failures_and_runs_them_again(folder: Path)
     (folder / "healed").touch()
     retried = mpqueue(folder, "retry", "run.db", "-j", "1", "words:count")
     assert (retried.returncode, retried.stderr.startswith("4 items: 4 completed")) == (0, True)
+    again = mpqueue(folder, "retry", "run.db", "-j", "1")
+    assert (again.returncode, again.stderr.splitlines()[0]) == (
+        0,
+        "nothing to retry: no item of job 'words:count' has failed",
+    )
     assert calls(folder) == ["one", "bad", "wait", "three", "bad", "bad"]
-    assert mpqueue(folder, "failures", "run.db").stdout == ""
+    none = mpqueue(folder, "failures", "run.db")
+    assert (none.returncode, none.stdout, none.stderr) == (0, "", "no failed items in run.db\n")
     exported = mpqueue(folder, "export", "run.db", "--columns", "id,result.length,status")
     rows = [json.loads(line) for line in exported.stdout.splitlines()]
     assert [row["result.length"] for row in rows] == [3, 3, 4, 5]

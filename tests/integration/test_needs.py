@@ -210,6 +210,46 @@ def test_needs_of_a_call_s_stages_go_by_its_own_concurrency() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("is_open", [False, True])
+def test_what_items_need_is_in_the_journal_for_a_later_retry(is_open: bool, tmp_path: Path) -> None:
+    def units(item: str) -> Any:
+        if item == "bad" and not (tmp_path / "healed").exists():
+            raise ValueError("not yet")
+        return dict(current_item().uses)
+
+    journal = tmp_path / "run.db"
+    for amounts in ({"gpu": 2}, {"gpu": 1}):  # the last one counts
+        with JobQueue(2, journal=journal, resources={"gpu": 2}, max_retries=0) as queue:
+            if is_open:
+                queue.open_job("job", ["good", "bad"], units, uses=amounts)
+                run = queue.start("job")
+                queue.seal("job")
+            else:
+                queue.create_job("job", ["good", "bad"], units, uses=amounts, rerun=mpqueue.Rerun(update=True))
+                run = queue.start("job")
+            assert run.result().failed == 1
+    with (
+        JobQueue(2, journal=journal) as queue,
+        pytest.raises(ValueError, match=r"expected names of what there is .*, got 'gpu'"),
+    ):
+        queue.retry_failed("job")
+    (tmp_path / "healed").touch()
+    with JobQueue(2, journal=journal, resources={"gpu": 1}) as queue:
+        assert queue.retry_failed("job").result().results == [{"gpu": [0, 1]}, {"gpu": [0]}]
+
+
+@pytest.mark.slow
+def test_needs_that_functions_said_are_not_in_the_journal_and_a_retry_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with JobQueue(1, journal=tmp_path / "run.db", resources={"gpu": 1}, max_retries=0) as queue:
+        queue.run(["a"], do.fail, id="job", uses={"gpu": lambda _: 1})
+    with JobQueue(1, journal=tmp_path / "run.db", max_retries=0) as queue:
+        assert queue.retry_failed("job").result().failed == 1
+    assert [record.message.partition(":")[0] for record in caplog.records if "uses=" in record.message] == ["job 'job'"]
+
+
+@pytest.mark.slow
 def test_a_stage_has_needs_of_its_own(tmp_path: Path) -> None:
     with JobQueue(3, resources={"license": 1, "gpu": 2}) as queue:
         items = [(number, str(tmp_path)) for number in range(12)]

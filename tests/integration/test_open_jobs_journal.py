@@ -461,7 +461,7 @@ def test_it_is_looked_at_as_any_job(
 ) -> None:
     finish(path, calls, [5, {"x": 1}, 2][::2])
     assert main(["status", str(path)]) == 0
-    assert capsys.readouterr().out.splitlines()[1].split() == ["completed_with_errors", "3", "1", "4", "j"]
+    assert capsys.readouterr().out.splitlines()[1].split()[:4] == ["completed_with_errors", "3", "1", "4"]
     assert main(["failures", str(path)]) == 0
     assert "five" in capsys.readouterr().out
     assert main(["export", str(path), "-o", str(tmp_path / "rows.jsonl")]) == 0

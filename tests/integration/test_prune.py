@@ -315,6 +315,6 @@ def test_the_command_prunes(path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert main(["prune", str(path), "--older-than", "0s"]) == 0
     assert "2 jobs and 0 gone items removed, " in capsys.readouterr().err
     assert main(["prune", str(path), "--job", "job"]) == 2
-    assert "expected a job that is there, got 'job'" in capsys.readouterr().err
+    assert "expected the id of a job that is there, got 'job'" in capsys.readouterr().err
     assert main(["prune", str(path.parent / "no.db")]) == 2
     assert os.listdir(path.parent) == [path.name]

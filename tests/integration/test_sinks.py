@@ -737,6 +737,26 @@ def test_a_wrong_column_is_told(queue: JobQueue, caplog: pytest.LogCaptureFixtur
     assert sorted(row["id"] for row in rows.rows) == [0, 1]
 
 
+@pytest.mark.parametrize("how", ["run", "stages", "journal"])
+def test_a_column_of_items_that_none_has_is_refused_before_the_work(how: str, tmp_path: Path) -> None:
+    def work(item: dict[str, int]) -> int:
+        Gate(tmp_path).announce("called")
+        return item["size"]
+
+    path = tmp_path / "rows.csv"
+    with JobQueue(1, journal=tmp_path / "run.db" if how == "journal" else None) as queue:
+        sink = sinks.csv(path, ["id", "payload.sise"])
+        run = partial(queue.run_stages, [{"size": 1}], [work, do.succeed])
+        if how != "stages":
+            run = partial(queue.run, [{"size": 1}], work, id="sizes")
+        with pytest.raises(ValueError, match=r"got 'payload.sise', which no item has; did you mean payload.size\?"):
+            run(results=sink)
+        assert [name for name in os.listdir(tmp_path) if not name.startswith("run.db")] == []
+        items = [{"size": 1}, {"sise": 2, "size": 2}]  # one has it
+        assert queue.run(items, work, id="sizes", results=sinks.csv(path, ["payload.sise"])).completed == 2
+    assert path.read_text() == 'payload.sise\n""\n2\n'
+
+
 def test_a_column_that_comes_late_is_written(tmp_path: Path) -> None:
     def tell(number: int) -> dict[str, int]:
         return {"a": number} if number < 1500 else {"a": number, "late": 1}

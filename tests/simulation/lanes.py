@@ -2,7 +2,8 @@
 
 A worker keeps its ledger, cuts stretches off and sends early what has finished, as `tests.support.fake_worker` does. A
 frame is read as a worker reads it, and an answer is made as a worker makes it; each is under way for a while, but what
-is said of one worker comes in the order in which it was said.
+is said to a worker, and by one, comes in the order in which it was said. As on loky, answers are read by the
+coordinator's thread, and what may run users' code is unpickled by a thread of the lane's own, which may take its time.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, NoReturn
 
 from mpqueue._core.capabilities import Capabilities
 from mpqueue._core.commands import Command, ForgetJob, SendChunk
@@ -20,6 +22,7 @@ from mpqueue._core.state.item_table import Failure
 from mpqueue._core.state.lane_book import Chunk
 from mpqueue._parent.lane_protocol import LaneSettings
 from mpqueue._parent.open_calls import Tell
+from mpqueue._parent.users_threads import Errands
 from mpqueue._wire.added_items import ResultWithItems
 from mpqueue._wire.frames import (
     ChunkFrame,
@@ -61,10 +64,12 @@ class SimulatedLane:
         self.number, self.generation, self.pid = worker.lane, worker.generation, worker.pid
         self.worker = worker
         self.early: bytes | None = None  #: the outbox
-        self.early_later: object = None  #: results here are plain, so nobody's code runs while they are unpickled
+        self.early_later: Callable[[Callable[[], bytes | None]], object] | None = None
         self.answers: dict[tuple[str, int], Tell] = {}
         self.arrives_at = 0.0  #: when what it said last arrives
+        self._sent_at = 0.0  #: when what it was sent last arrives
         self._pool = pool
+        self.unpickling = Errands(f"answers of {worker.pid}", _raise)
 
     def send(self, frame: bytes, tell: Tell) -> None:
         """See `mpqueue._parent.lane_protocol.Lane`, for all of these."""
@@ -82,7 +87,8 @@ class SimulatedLane:
             assert isinstance(read, ForgetFrame)
             self.answers["job", read.job] = tell
             received = ForgetJob(self.number, self.generation, self._pool.jobs[read.job], at_once=True)
-        self._pool.call_at(self._pool.now + self._pool.delay(), lambda: self.worker.receive(received, items))
+        self._sent_at = max(self._sent_at, self._pool.now + self._pool.delay())
+        self._pool.call_at(self._sent_at, lambda: self.worker.receive(received, items))
 
     def set_flags(self, job: int, *, pause: bool, cancel: bool) -> None:
         self.worker.flags = (job, pause, cancel)
@@ -97,7 +103,16 @@ class SimulatedLane:
         return self.worker.claim
 
     def take_early(self) -> bytes | None:
+        self._drain_soon()
+        return None
+
+    def _drain_soon(self) -> None:
+        if self.early is not None and self.early_later is not None:
+            self.unpickling.put(partial(self.early_later, self._fetch_early))
+
+    def _fetch_early(self) -> bytes | None:
         early, self.early = self.early, None
+        self._pool.take_time()
         return early
 
     def abandon_answer(self) -> None:
@@ -122,14 +137,27 @@ class SimulatedLane:
         if isinstance(message, ChunkReported):
             data = dump_frame(_frame_of(message, self._pool.sent[self.number, self.generation, message.chunk]))
             if message.final:
-                self.arrive(lambda: self._answer(("chunk", message.chunk), data))
+                self._read(partial(self._answer, ("chunk", message.chunk), data))
             else:
                 self.early = data
                 self.arrive(lambda: self._pool.post_in(BellRung(self.number, self.generation)))
         elif isinstance(message, JobForgotten):
-            self.arrive(lambda: self._answer(("job", message.job), dump_frame(ForgottenFrame(None))))
+            self._read(partial(self._answer, ("job", message.job), dump_frame(ForgottenFrame(None))))
         else:
-            self.arrive(lambda: self._gone(message))
+            self._read(partial(self._gone, message))
+
+    def _read(self, settle: Callable[[], object]) -> None:
+        """The coordinator's thread reads that; it, or the lane's own thread, settles what the worker was asked."""
+        is_plain = self._pool.world.rng.random() < 0.7
+
+        def read() -> None:
+            self._drain_soon()
+            if is_plain and not self.unpickling.busy:
+                settle()
+            else:
+                self.unpickling.put(settle)
+
+        self.arrive(lambda: self._pool.read_in(read))
 
     def _answer(self, key: tuple[str, int], data: bytes) -> None:
         tell = self.answers.pop(key, None)
@@ -141,6 +169,11 @@ class SimulatedLane:
             tell(EOFError("the worker died"))
         self.answers.clear()
         self._pool.post_in(message)
+        self.unpickling.end()
+
+
+def _raise(error: BaseException) -> NoReturn:
+    raise error
 
 
 def _frame_of(message: ChunkReported, chunk: Chunk) -> ReportFrame:
@@ -231,9 +264,12 @@ class SimulatedPool:
         self._let_go(number)
 
     def _let_go(self, number: int) -> None:
-        worker, self.workers[number], self.lanes[number] = self.workers[number], None, None
+        worker, lane = self.workers[number], self.lanes[number]
+        self.workers[number] = self.lanes[number] = None
         if worker is not None:
             worker.end()
+        if lane is not None:
+            lane.unpickling.end()
 
     def close(self, *, kill: bool) -> None:
         self._is_closed = True
@@ -268,6 +304,14 @@ class SimulatedPool:
     def post_in(self, message: Message) -> None:
         """It is there."""
         self._inbox.post(message)
+
+    def read_in(self, reader: Callable[[], object]) -> None:
+        """A descriptor is ready."""
+        self._inbox.readers.append(reader)
+
+    def take_time(self) -> None:
+        """A thread does what may take its time."""
+        self.world.wait(lambda: False, self.delay())
 
     def fellows(self, worker: FakeWorker) -> list[FakeWorker]:
         return [worker]

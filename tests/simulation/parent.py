@@ -39,11 +39,16 @@ BIG = 1000
 
 
 class SimulatedInbox:
-    """What `mpqueue._parent.inbox.Inbox` is to the coordinator. It may wake for nothing, and late."""
+    """What `mpqueue._parent.inbox.Inbox` is to the coordinator. It may wake for nothing, and late.
+
+    ``readers`` are called as those of descriptors that are ready: by the thread that takes, once no message is there,
+    or now and then before.
+    """
 
     def __init__(self) -> None:
         self._world = World.current
         self._waiting: deque[Message | Request] = deque()
+        self.readers: deque[Callable[[], object]] = deque()
 
     def post(self, message: Message | Request) -> None:
         self._waiting.append(message)
@@ -52,7 +57,10 @@ class SimulatedInbox:
         rng = self._world.rng
         if rng.random() < 0.05:  # a descriptor was ready, and nothing came of it
             timeout = min(rng.choice((0.0, 0.01)), float("inf") if timeout is None else timeout)
-        self._world.wait(lambda: self._waiting, timeout)
+        self._world.wait(lambda: self._waiting or self.readers, timeout)
+        if not self._waiting or rng.random() < 0.2:
+            while self.readers:
+                self.readers.popleft()()
         return self.take_now()
 
     @property

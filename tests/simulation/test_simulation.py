@@ -152,7 +152,7 @@ FAULTS: dict[str, tuple[Any, str, str, str, int]] = {
         "live_lane",
         "return lane if lane.generation == generation else None",
         "return lane",
-        42,
+        1161,
     ),
     "what is held is told together": (
         Recorder,

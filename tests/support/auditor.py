@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from mpqueue._core.commands import AnnounceFinished, AnnounceItems, AnnounceStarted, AnnounceState, Command, SendChunk
-from mpqueue._core.messages import FailedItemsReset, Message
+from mpqueue._core.messages import ChunkReported, FailedItemsReset, Message
 from mpqueue._core.rules.dispatch import APART_ALONE, APART_PATIENCE
 from mpqueue._core.rules.needs import PASSED_SECONDS, startable
 from mpqueue._core.rules.overdue import SHORTEST
@@ -55,11 +55,14 @@ class Auditor:
         #: By job: how many items had completed and failed in an earlier life of the program.
         self.restored: dict[int, tuple[int, int]] = {}
         self._in_line: set[tuple[int, int, float]] = set()  #: kinds, since when: first in line by now, perhaps
+        self._reported: dict[tuple[int, int, int], int] = {}  #: by chunk: how many of its items were reported
         fleet.watchers.append(self._step)
         fleet.item_watchers.append(self._items_begin)
 
     def _step(self, message: Message, commands: list[Command]) -> None:
         self.steps += 1
+        if isinstance(message, ChunkReported):
+            self._chunk_reported(message)
         for command in commands:
             match command:
                 case AnnounceStarted(job):
@@ -130,6 +133,13 @@ class Auditor:
         check_ended(job)
 
     # -- what runs ---------------------------------------------------------------------------------------------
+
+    def _chunk_reported(self, report: ChunkReported) -> None:
+        of_chunk = (report.lane, report.generation, report.chunk)
+        assert report.first >= self._reported.get(of_chunk, 0), (
+            "what a worker says comes in the order in which it said it"
+        )
+        self._reported[of_chunk] = report.done
 
     def _chunk_sent(self, chunk: Chunk, lane: LaneBook) -> None:
         job = chunk.job

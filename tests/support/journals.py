@@ -34,7 +34,7 @@ def lines_of(path: Path | str) -> dict[str, Line]:
         main(["status", str(path)])
     found = {}
     for line in shown.getvalue().splitlines()[1:]:
-        status, completed, failed, total, name = re.split(" +", line, maxsplit=4)
+        status, completed, failed, total, _, name = re.split("  +", line, maxsplit=5)
         found[name] = Line(status, int(completed), int(failed), int(total))
     return found
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from mpqueue._cli.command_line import flags_of, make_parser
 from mpqueue._declared import At, Option, options_at
 from mpqueue._options import GivenOptions, WorkerOptions
 
@@ -91,9 +92,12 @@ def table(declared: type = GivenOptions) -> str:
 
 
 def _rows(declared: type) -> Iterator[str]:
+    flags = flags_of(make_parser(), "run")
     for one in options_at(declared, ~At(0)).values():
         places = ["x" if one.at & at else "" for at in COLUMNS.values()]
-        yield _row([f"`{one.name}`", _default(one), one.text, *places, f"`{one.flag}`" if one.flag else ""])
+        by_name = f"--{one.name.replace('_', '-')}"
+        flag = one.flag or (by_name if by_name in flags else None)
+        yield _row([f"`{one.name}`", _default(one), one.text, *places, f"`{flag}`" if flag else ""])
 
 
 def _default(one: Option) -> str:

@@ -165,14 +165,14 @@ def visit(url: str) -> Visitor:
 
 @contextlib.contextmanager
 def dashboard(*journals: object, folder: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """``mpqueue dashboard``, running: the address that it prints, and the process; it ends by Ctrl-C, with 0."""
+    """``mpqueue dashboard``, running: the address that it prints, and the process; it ends by Ctrl-C, with 130."""
     command = [sys.executable, "-m", "mpqueue", "dashboard", *map(str, journals)]
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         yield process.stdout.readline().strip(), process
         process.send_signal(signal.SIGINT)
-        assert process.wait(PATIENCE) == 0
+        assert process.wait(PATIENCE) == 130
     finally:
         process.kill()
         process.communicate()

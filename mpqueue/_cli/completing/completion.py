@@ -20,10 +20,12 @@ SHELLS = ("bash", "zsh", "fish")
 EPILOG = """\
 examples:
   mpqueue completion bash > ~/.local/share/bash-completion/completions/mpqueue
-  mpqueue completion zsh > ~/.zfunc/_mpqueue      # with fpath+=~/.zfunc before compinit
+  mpqueue completion zsh > ~/.zfunc/_mpqueue
   mpqueue completion fish > ~/.config/fish/completions/mpqueue.fish
 
-It needs shtab: pip install 'mpqueue[completion]'. What it printed goes on working without.
+For zsh, ~/.zshrc needs fpath+=~/.zfunc before compinit.
+
+The command needs shtab (pip install 'mpqueue[completion]'), the script that it prints does not.
 """
 
 
@@ -82,14 +84,13 @@ def add_command(
     """Add it to the command line, which it completes."""
     parser = commands.add_parser(
         "completion",
-        help="print a script that completes commands, options and functions in a shell",
+        help="print a script for completion in a shell",
         description="Print a script that completes commands, options, files and functions of modules in a shell.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("shell", choices=SHELLS, nargs="?")
-    parser.add_argument("--functions", metavar="module:", help="instead, list the functions of a module that go on "
-        "like this, without importing it: what the script calls")  # fmt: skip
+    parser.add_argument("shell", choices=SHELLS, nargs="?", help="for which shell")
+    #: Instead, the functions of a module that go on like this: what the script calls.
+    parser.add_argument("--functions", help=argparse.SUPPRESS)
 
     def print_script(args: argparse.Namespace) -> int:
         if args.functions is not None:

@@ -11,18 +11,22 @@ from mpqueue._declared import At, Option, options_at
 from mpqueue._durations import seconds_in
 from mpqueue._options import GivenOptions
 
+#: The ``add_argument`` of a parser, or of a group of one.
+Add = Callable[..., Any]
 
-def add_flags(add: Callable[..., Any], declared: type = GivenOptions) -> None:
-    """Add those options that have a flag to a parser, or a group of one, by its ``add_argument``."""
+
+def add_flags(add: Add, declared: type = GivenOptions, **elsewhere: Add) -> None:
+    """Add those options that have a flag; those with these names ``elsewhere``."""
     for one in options_at(declared, At.COMMAND).values():
         assert one.kind is not None
+        add_it = elsewhere.get(one.name, add)
         text = one.text.replace("`", "").rstrip(".")
         help_text = (text[0].lower() + text[1:]).replace("%", "%%")
         if one.kind.read is None:
-            add(one.flag, dest=one.name, action="store_true", help=help_text)
+            add_it(one.flag, dest=one.name, action="store_true", help=help_text)
         else:
             word = partial(_word, one)
-            add(one.flag, dest=one.name, type=word, default=one.default, metavar=one.kind.metavar, help=help_text)
+            add_it(one.flag, dest=one.name, type=word, default=one.default, metavar=one.kind.metavar, help=help_text)
 
 
 def given_flags(args: argparse.Namespace, at: At, declared: type = GivenOptions) -> dict[str, Any]:

@@ -5,16 +5,21 @@ from __future__ import annotations
 import argparse
 from functools import partial
 
+from mpqueue._cli.options.declared_flags import Add
 from mpqueue._options import size_in_bytes
 
 
-def add_needs(parser: argparse.ArgumentParser) -> None:
+def add_needs(add: Add) -> None:
     """Add the options."""
-    add = parser.add_argument
     add("--uses", type=_amounts, action="append", metavar="NAME=N", help="what an item needs while it runs, such as "
         "cpu=2,memory=3GB,gpu=1: CPUs of as many as there are workers, memory, and --resources")  # fmt: skip
     for former, name in (("--cpus", "cpu=N"), ("--memory", "memory=SIZE")):
         add(former, type=partial(_refuse, f"--uses {name}"), help=argparse.SUPPRESS)
+    add_resources(add)
+
+
+def add_resources(add: Add) -> None:
+    """Add ``--resources``."""
     add("--resources", type=_amounts, action="append", metavar="NAME=N", help="what is available for all items, such "
         "as gpu=2,license=5,memory=16GB")  # fmt: skip
 

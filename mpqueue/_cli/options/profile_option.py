@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from mpqueue._cli.options.declared_flags import Add
 from mpqueue._cli.usage import Exit, say
 from mpqueue._queue.job import Job
 
@@ -12,9 +13,9 @@ from mpqueue._queue.job import Job
 SUFFIXES = (".html", ".json", ".folded", ".txt")
 
 
-def add_profile(parser: argparse.ArgumentParser) -> None:
+def add_profile(add: Add) -> None:
     """Add it."""
-    parser.add_argument("--profile", type=_file, metavar="FILE", help="sample where handlers are, to the line: .html "
+    add("--profile", type=_file, metavar="FILE", help="sample where handlers are, to the line: .html "
         "for a report with a flame graph, .json for speedscope.app, .folded or .txt for flamegraph.pl")  # fmt: skip
 
 

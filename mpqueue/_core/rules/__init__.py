@@ -1,1 +1,1 @@
-"""What the scheduler decides, one rule a module."""
+"""The scheduler's rules, one a module."""

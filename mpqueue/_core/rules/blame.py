@@ -1,4 +1,4 @@
-"""Which item loses a try for a dead worker: the one that it was running, and no other.
+"""Blame: the item that a dead worker was running loses a try, and no other.
 
 If it is unknown what a dead worker ran, suspects are sent in groups, each with nothing beside it. If a group's worker
 dies, the group is halved; if its report arrives, all of it is cleared; and if an item is alone when its worker dies, it
@@ -59,7 +59,7 @@ def _begun(chunks: Sequence[Chunk], claim: Claim | None) -> Sequence[Chunk]:
 
 
 def _settle_claimed(books: Books, lane: LaneBook, chunk: Chunk, claim: Claim, message: LaneDied) -> bool:
-    """The chunk that the worker was at: blame what it ran, if that is known, and put back the rest."""
+    """Settle the chunk that the worker was at: blame what it ran, if that is known, and put back the rest."""
     job, verdict = chunk.job, lane.verdict
     if claim.phase is Phase.LOADING:
         put_back(books, job, chunk.indices[chunk.reported : chunk.end])
@@ -98,9 +98,9 @@ def _settle_claimed(books: Books, lane: LaneBook, chunk: Chunk, claim: Claim, me
 
 
 def _settle_unanswered(books: Books, lane: LaneBook, chunk: Chunk, claim: Claim, message: LaneDied) -> bool:
-    """The worker was through with the chunk and died before its answer was home: by chance, or by what had run.
+    """Settle a chunk that had run when the worker died before its answer was home: by chance, or by what had run.
 
-    Items that ran are sent again without losing a try; alone in the end, and then it is charged, or it would go out for
+    Items that ran are sent again without losing a try; one that is alone in the end is charged, or it would go out for
     ever.
     """
     job = chunk.job
@@ -121,7 +121,7 @@ def _settle_unanswered(books: Books, lane: LaneBook, chunk: Chunk, claim: Claim,
 
 
 def _charge(books: Books, chunk: Chunk, index: int, failure: Failure, pid: int) -> None:
-    """The item killed its worker; after the second time it is kept apart, and other items in its chunk are put back."""
+    """Charge the item that killed its worker; kept apart after the second time. Others in its chunk are put back."""
     job = chunk.job
     job.table.forget_costs(index)
     job.table.output.pop(index, None)  # what the try before wrote
@@ -135,7 +135,7 @@ def _charge(books: Books, chunk: Chunk, index: int, failure: Failure, pid: int) 
 
 
 def _settle_unknown(books: Books, chunk: Chunk, verdict: Verdict | None, message: LaneDied) -> bool:
-    """It is unknown what the worker ran: all items that it may have run are suspects, in halves until one is alone."""
+    """Suspect all items that the worker may have run, in halves until one is alone: it is unknown what it ran."""
     job, rest = chunk.job, chunk.indices[chunk.reported : chunk.end]
     if verdict is not None and verdict.why is not Why.BROKEN:
         if verdict.why is Why.TIMEOUT and verdict.chunk == chunk.number and chunk.reported <= verdict.lo < chunk.end:
@@ -157,7 +157,7 @@ def _settle_unknown(books: Books, chunk: Chunk, verdict: Verdict | None, message
 
 
 def _settle_broken(books: Books, lane: LaneBook, chunk: Chunk, claim: Claim, message: LaneDied) -> bool:
-    """The worker was killed since its line broke: by what runs now, or by what ran just before that was noticed."""
+    """Settle a chunk whose worker was killed since its line broke: by what runs now, or by what ran just before."""
     job = chunk.job
     begun = min(claim.hi, chunk.end) if claim.is_of(chunk.number) else chunk.end
     suspects = chunk.indices[chunk.reported : begun]
@@ -173,7 +173,7 @@ def _settle_broken(books: Books, lane: LaneBook, chunk: Chunk, claim: Claim, mes
 
 
 def _settle_unbegun(books: Books, lane: LaneBook, chunk: Chunk, message: LaneDied) -> None:
-    """The worker's line broke before it began an item of the chunk, which is put back already.
+    """Settle a chunk, put back already, of which no item had begun when the worker's line broke.
 
     What the worker ran before may have broken it, whatever job that was of. One that has run nothing might be followed
     by another like it, without end: that counts as a failure of the setup.
@@ -184,7 +184,7 @@ def _settle_unbegun(books: Books, lane: LaneBook, chunk: Chunk, message: LaneDie
 
 
 def _isolate(books: Books, job: JobBook, indices: Sequence[int], *, halved: bool = False) -> None:
-    """Have these go out with nothing beside them, where they are still to run."""
+    """Have these items go out with nothing beside them, if they are still to run."""
     if not job.active or job.cancelled:
         return
     drop(books, job, sorted(job.dropped.intersection(indices)))
@@ -235,7 +235,7 @@ def _memory_error(books: Books, verdict: Verdict, whose: str) -> MemoryLimitErro
 
 
 def _loading_error(books: Books, job: JobBook, verdict: Verdict | None, message: LaneDied) -> BaseException | None:
-    """What a death while loading counts as; None where it was our doing."""
+    """Return the error that a death while loading counts as; None if it was our doing."""
     if verdict is None:
         return crash_error(message)
     if verdict.why is Why.MEMORY:
@@ -256,7 +256,7 @@ _REASONS = {
 
 
 def death_of(lane: LaneBook, message: LaneDied) -> str:
-    """How the worker ended, in a few words for users."""
+    """Say how the worker ended, in a few words for users."""
     if lane.verdict is not None:
         return f"killed: {_REASONS[lane.verdict.why]}"
     if message.signal is not None:

@@ -1,4 +1,4 @@
-"""How many items are sent together: a pure function of what is known about the job.
+"""The size of chunks: a pure function of what is known about the job.
 
 A chunk aims at a duration. The first items go out one by one; sizes then grow at most 64-fold from one report to
 the next, since the first items are often slow for reasons of their own (imports, caches). Towards the end a lane gets
@@ -6,11 +6,11 @@ most of what it has to run yet for all lanes to finish together, given what each
 is known. (Factoring, by Hummel, Schonberg and Flynn, 1992, looks only at what waits, and takes twice as many chunks.)
 
 Items that turn out to take longer make chunks small at once (what is known of an item's time and what the last report
-says are averaged); when they take less again, the geometric mean of the two has chunks as long as before after four of
-them, where an item of a thousand times the others' length had come between. An average would take ten.
+says are averaged). When they take less again, the geometric mean of the two has chunks as long as before after four of
+them, even if an item of a thousand times the others' length has come between. An average would take ten.
 
-What a chunk aims at is the engine's, as long as there are few lanes. With more it grows with their number, so that the
-process through which all chunks go has the same number of them a second, however many lanes there are
+The duration is the engine's, as long as there are few lanes. With more it grows with their number, so that the process
+through which all chunks go has the same number of them a second, however many lanes there are
 (docs/explanation/scale.md).
 """
 
@@ -77,7 +77,7 @@ def limit(engine: Capabilities, seconds: float) -> float:
 
 
 class ChunkSizer:
-    """What is known about the items of one job: how long they take, how large they and their results are.
+    """The figures of one job's items that sizes follow from: how long they take, how large they and their results are.
 
     ``chunk_seconds`` is what chunks of the engine aim at where there are few lanes, ``aim`` what they aim at now.
     """
@@ -125,7 +125,7 @@ class ChunkSizer:
         self.most_bytes = max(self.most_bytes, size / items)
 
     def window(self, lanes: int) -> int:
-        """How many items a stream should hold, to keep so many lanes busy."""
+        """Return how many items a stream should hold, to keep so many lanes busy."""
         least = LEAST_AHEAD * lanes
         if self.seconds_per_item is None:
             return least
@@ -137,7 +137,7 @@ class ChunkSizer:
         return max(least, int(ahead))
 
     def between_stages(self, lanes: int, before: ChunkSizer) -> int:
-        """How many items a stage may have that have not ended, to keep so many lanes busy.
+        """Return how many items a stage may have that have not ended, to keep so many lanes busy.
 
         Where items, or the results of the stage ``before``, have once been big, each may be a file.
         """

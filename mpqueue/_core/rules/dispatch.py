@@ -1,4 +1,4 @@
-"""Which job's items go to which lane next.
+"""Dispatch: the choice of the items, and of their job, that go to each lane next.
 
 Two things hold all lanes back at once. Where memory is short, fewer lanes work, at least one. An item that has to
 run *apart* waits until nothing else runs, while nothing new is sent, and then has the queue to itself. Neither is for
@@ -78,7 +78,7 @@ def _feed_idle(books: Books) -> None:
 
 
 def _until_nothing_stands_back(books: Books, feed: Callable[[], None]) -> None:
-    """Feed once more where others had to stand back, on lanes that were asked before what was sent changed that."""
+    """Feed until the first in line stays the same: what was sent may let items go that had to stand back before."""
     while (before := needs.in_line(books)) is not None:
         feed()
         if needs.in_line(books) == before:
@@ -131,7 +131,7 @@ def _feed_behind(books: Books) -> None:
 
 
 def _feed_behind_like(books: Books, lanes: int) -> None:
-    """The same where needs count: if a lane gets nothing, the others that hold the same are not asked in this step."""
+    """Give lanes a second chunk where needs count: if one gets none, the step asks no other that holds the same."""
     refused = set[tuple[int, Needs | None]]()
     for lane in books.members(lanes):
         chunk = lane.chunks[0]
@@ -256,7 +256,7 @@ def _feed(books: Books, lane: LaneBook) -> bool:
 
 
 def _size(books: Books, lane: LaneBook, job: JobBook) -> int:
-    """How many items of the job the lane should get now."""
+    """Return how many items of the job the lane should get now."""
     pending, lanes = len(job.pending), _lanes_for(books, job)
     job.sizer.aim = books.aim  # lanes come and go
     if not job.sizer.nears_end(pending, lanes):
@@ -320,7 +320,7 @@ def _may_have(books: Books, job: JobBook, lane: LaneBook, care: Care = Care.ISOL
 
 
 def _lanes_for(books: Books, job: JobBook) -> int:
-    """How many lanes share the job's items: all but those that other runnable jobs of its priority can claim."""
+    """Return how many lanes share the job's items: all but those that other runnable jobs of its priority can claim."""
     rivals = len(books.jobs)
     if rivals > 1:
         rivals = sum(other.runnable and other.options.priority >= job.options.priority for other in books.jobs.values())

@@ -1,7 +1,7 @@
-"""What follows from a mistake of mpqueue's own: the jobs that it touched end, and no lane of theirs is trusted.
+"""Distrust after a mistake of mpqueue's own: the jobs that it touched end, and no lane of theirs is trusted.
 
-What a half-done step has left in the books of a lane may be anything. So nothing of such a lane is used any more: its
-worker is killed, its next generation begins, and items of other jobs that were on it run again without losing a try.
+A half-done step may have left anything in the books of a lane. So nothing of such a lane is used any more: its worker
+is killed, its next generation begins, and items of other jobs that were on it run again without losing a try.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def fault_found(books: Books, fault: FaultFound) -> None:
 
 
 def break_down(books: Books, error: InternalError) -> list[JobBook]:
-    """Nothing works any more: the jobs count as ended, as they stand. Returns those that were active."""
+    """End all jobs, as they stand: nothing works any more. Returns those that were active."""
     jobs = list(books.jobs.values())
     books.jobs.clear()
     for job in jobs:

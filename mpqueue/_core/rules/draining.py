@@ -17,13 +17,13 @@ DEATH_SECONDS = 5.0
 
 
 def begin(books: Books, within: float) -> None:
-    """All jobs are about to be cancelled: what runs has so many seconds. Begun again, it is over sooner, not later."""
+    """Give what runs so many seconds: all jobs are about to be cancelled. Begun again, it is over sooner, not later."""
     books.draining = True
     books.timers.add(books.now + within, TimerKind.DRAINED)
 
 
 def time_is_up(books: Books, *, killed: bool) -> None:
-    """What still runs has had its time; ``killed``: so have the workers that were to die."""
+    """End what still runs, as its time is over; ``killed``: so is that of the workers that were to die."""
     if not books.jobs:
         return
     if killed or not books.engine.can_kill:

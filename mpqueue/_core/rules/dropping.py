@@ -20,7 +20,7 @@ from mpqueue.status import JobStatus
 
 
 def items_dropped(books: Books, message: ItemsDropped) -> None:
-    """Cancel these items. What has ended stays as it is."""
+    """Cancel these items. Those that have ended stay as they are."""
     job, indices = message.job, [index for index in message.indices if not message.job.table.ended(index)]
     if job.status.final or not indices:
         return
@@ -42,13 +42,13 @@ def items_dropped(books: Books, message: ItemsDropped) -> None:
 
 
 def begin(books: Books, job: JobBook) -> None:
-    """The job starts: what was cancelled before ends now."""
+    """End, as the job starts, the items that were cancelled before."""
     job.pending.remove(job.dropped)
     outcomes.drop(books, job, sorted(job.dropped))
 
 
 def _drop(books: Books, job: JobBook, indices: Collection[int], kill: bool) -> None:
-    """None of them has ended."""
+    """Cancel items of which none has ended."""
     left = set(indices)
     for lane in books.members(job.lanes):
         for chunk in lane.chunks:
@@ -68,7 +68,7 @@ def _drop(books: Books, job: JobBook, indices: Collection[int], kill: bool) -> N
 
 
 def _take_back(books: Books, lane: LaneBook, chunk: Chunk, gone: Collection[int], kill: bool) -> None:
-    """Of what is on a lane, as far as it has not begun; with ``kill`` all of it."""
+    """Take items back from a lane, as far as they have not begun; with ``kill`` all of them."""
     job = chunk.job
     if job.table.is_stream and not kill:
         return  # the consumer gets no other answer than that of now

@@ -45,7 +45,7 @@ DEADLY = 3
 
 
 def open_lanes(books: Books) -> None:
-    """The first job starts: so do all workers, side by side."""
+    """Start all workers, side by side, as the first job starts."""
     if not books.opened:
         books.opened = True
         for lane in books.lanes:
@@ -53,7 +53,7 @@ def open_lanes(books: Books) -> None:
 
 
 def lane_ready(books: Books, lane: LaneBook, message: LaneReady) -> None:
-    """A worker answered."""
+    """Take in a worker that has answered, or have it run the initializer first."""
     books.absent.discard(lane.number)
     books.ever_ready = True
     lane.pid = message.pid
@@ -68,7 +68,7 @@ def lane_ready(books: Books, lane: LaneBook, message: LaneReady) -> None:
 
 
 def lane_absent(books: Books, lane: LaneBook, message: LaneAbsent | None = None) -> None:
-    """There is no room for a worker now: the others do without it."""
+    """Do without a worker that there is no room for now."""
     books.enter(lane, LaneState.ABSENT)
     books.absent.add(lane.number)
     lane.is_awaited = message is not None and message.awaited
@@ -78,7 +78,7 @@ def lane_absent(books: Books, lane: LaneBook, message: LaneAbsent | None = None)
 
 
 def lane_initialized(books: Books, lane: LaneBook, message: LaneInitialized) -> None:
-    """A worker has run the initializer; where that fails in every worker, nothing can be run."""
+    """Take in a worker that has run the initializer; if that fails in every worker, nothing can be run."""
     if message.failure is None:
         books.let_go(books.init_error)
         books.init_error = None
@@ -150,7 +150,7 @@ def tell_demand(books: Books) -> None:
 
 
 def _waiting(job: JobBook) -> tuple[int, float]:
-    """How many more lanes could have items of the job, and the seconds that all its items take that wait."""
+    """Return how many more lanes could have items of the job, and the seconds that all its waiting items take."""
     if not job.runnable:
         return 0, 0.0
     waiting = len(job.pending) + sum(len(chunk.indices) for chunk in job.packed)
@@ -164,7 +164,7 @@ def _size(amount: float) -> int:
 
 
 def lane_start_failed(books: Books, lane: LaneBook, message: LaneStartFailed) -> None:
-    """A worker could not be started: try again after a growing pause."""
+    """Start a worker again, after a growing pause, that could not be started."""
     books.absent.discard(lane.number)
     if books.closing and _nothing_is_to_run(books):
         books.renew(lane, LaneState.DOWN)
@@ -184,7 +184,7 @@ def lane_start_failed(books: Books, lane: LaneBook, message: LaneStartFailed) ->
 
 
 def lane_died(books: Books, lane: LaneBook, message: LaneDied) -> None:
-    """A worker is gone: settle its chunks and start the next one."""
+    """Settle the chunks of a worker that is gone, and start the next one."""
     initializing = books.has_initializer and lane.state is LaneState.STARTING
     how, item = death_of(lane, message), running_item(lane, message)
     died = bool(lane.chunks) or not message.innocent  # else it was let go, or its machine went
@@ -221,7 +221,7 @@ def lane_died(books: Books, lane: LaneBook, message: LaneDied) -> None:
 
 
 def _died_in_initializer(books: Books, lane: LaneBook, message: LaneDied) -> None:
-    """Another program may have killed it, so the next one tries again; if all die there, nothing can be run."""
+    """Have the next worker try again: another program may have killed this one. If all die there, nothing can run."""
     books.last_start_error = error = crash_error(message, "while it ran the initializer")
     lane.start_failures += 1
     _start_later(books, lane)
@@ -231,13 +231,13 @@ def _died_in_initializer(books: Books, lane: LaneBook, message: LaneDied) -> Non
 
 
 def forget_lanes(books: Books) -> None:
-    """All workers are about to be killed: what is on them did not run, and nothing that they say counts any more."""
+    """Forget all workers, which are about to be killed: what is on them did not run, and what they say is void."""
     for lane in books.lanes:
         books.renew(lane, LaneState.DOWN)
 
 
 def modules_reloaded(books: Books, _: ModulesReloaded) -> None:
-    """Each worker that may have imported the older ones is replaced as soon as it has ended what it was sent."""
+    """Replace each worker that may have imported the older modules, as soon as it has ended what it was sent."""
     for lane in books.lanes:
         if lane.state in (LaneState.READY, LaneState.STARTING):
             books.renew_later(lane)
@@ -257,7 +257,7 @@ def recycle(books: Books, lane: LaneBook) -> None:
 
 
 def start_again(books: Books) -> None:
-    """A job starts: where all starts were hopeless the reason may be gone by now, so it is not failed for them."""
+    """Start workers again for a job that starts, if all starts were hopeless: the reason may be gone by now."""
     if _is_hopeless(books):
         books.no_lanes_since = books.now
         for lane in books.lanes:
@@ -279,7 +279,7 @@ def _lanes_there(books: Books) -> list[LaneBook]:
 
 
 def start_anew(books: Books, lane: LaneBook, *, after_pause: bool) -> None:
-    """The lane's next generation begins, however this one ended; ``after_pause`` since this one had not come."""
+    """Begin the lane's next generation, however this one ended; ``after_pause`` if this one had not come."""
     books.absent.discard(lane.number)
     if after_pause:
         lane.start_failures += 1
@@ -289,7 +289,7 @@ def start_anew(books: Books, lane: LaneBook, *, after_pause: bool) -> None:
 
 
 def start_due(books: Books, lane: LaneBook) -> None:
-    """The pause before another start is over."""
+    """Start the lane's worker, now that the pause is over."""
     if lane.state is LaneState.DOWN:
         _start_now(books, lane)
 
@@ -345,7 +345,7 @@ def _stop_for_want_of_workers(books: Books, text: str) -> None:
 
 
 def _interrupt(books: Books, head: JobBook, error: WorkerStartError) -> None:
-    """The job ends as it stands, since nothing is wrong with its items: its run raises, and with a journal goes on."""
+    """End the job as it stands, since nothing is wrong with its items: its run raises; with a journal it can go on."""
     head.interrupted, head.stopped_why = error, str(error)
     for job in stopping.drop_all(head):
         finish_if_over(books, job)

@@ -29,7 +29,7 @@ from mpqueue._wire.memory.ledger import Phase
 
 
 def memory_read(books: Books, message: MemoryRead) -> None:
-    """The memory was looked at."""
+    """Act on a look at the memory."""
     books.headroom.look(message, books.now)
     for worker in message.workers:
         lane = books.live_lane(worker.lane, worker.generation)
@@ -99,6 +99,6 @@ def megabytes(count: int) -> str:
 
 
 def must_run_apart(books: Books, chunk: Chunk, index: int) -> None:
-    """This item died of memory, or was killed for it: its next try has the whole queue to itself."""
+    """Give the item's next try the whole queue: it died of memory, or was killed for it."""
     books.any_apart = True
     chunk.job.pending.handle_with(index, Care.APART)

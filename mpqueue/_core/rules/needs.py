@@ -1,4 +1,4 @@
-"""Which items may start, given what they need and what is left of it.
+"""The choice of the items that may start, given what they need and what is left of it.
 
 Items of a job that have the same needs are of one *kind*. Of each job the kind goes next whose first item is the first
 of those that fit; so small items pass large ones that wait for room. Items that do not fit when a lane is asked what it
@@ -30,7 +30,7 @@ PASSED_SECONDS = 5.0
 
 
 def arrange(books: Books) -> None:
-    """Find out who is first in line now."""
+    """Find out which items are first in line now."""
     best, books.first_in_line = None, None
     for job in books.jobs.values():
         if job.by_kind is None:
@@ -45,7 +45,7 @@ def arrange(books: Books) -> None:
 
 
 def _forget_what_is_gone(job: JobBook) -> None:
-    """Kinds of which nothing waits for anything have not been passed any more."""
+    """Forget that kinds were passed of which nothing waits for anything any more."""
     assert job.by_kind is not None
     if gone := job.by_kind.passed_and_gone:
         packed = {chunk.kind for line in (job.packing, job.packed) for chunk in line}
@@ -82,7 +82,7 @@ def may_start(books: Books, job: JobBook, lane: LaneBook | None = None) -> bool:
 
 
 def _pass_before(books: Books, job: JobBook, kind: int | None) -> None:
-    """What goes before that kind (None: all) was passed."""
+    """Note that the kinds before this one (None: all) were passed."""
     assert job.by_kind is not None
     if not job.packed:
         job.by_kind.pass_all_before(kind, books.now)
@@ -113,7 +113,7 @@ def fits(books: Books, job: JobBook, needs: Needs) -> bool:
 
 
 def _allowed(books: Books, job: JobBook, lane: LaneBook | None) -> list[NeedsRange]:
-    """What items may need that one more lane runs now, or this one after what it holds.
+    """Return what items may need that one more lane runs now, or this lane after what it holds.
 
     They take nothing from the first in line that these wait for.
     """
@@ -135,18 +135,18 @@ def _allowed(books: Books, job: JobBook, lane: LaneBook | None) -> list[NeedsRan
 
 
 def _just(books: Books, wanted: Needs, left: Left) -> NeedsRange:
-    """These needs and no others."""
+    """Return the range of these needs and no others."""
     exact = {name: wanted.amount(name) for name in left.amounts}
     return NeedsRange(_up_to(books, wanted.cpus), exact, {**exact, CPUS: wanted.cpus})
 
 
 def _up_to(books: Books, places: int) -> float:
-    """How many CPUs may be asked for where there are so many places: what asks for more than there are gets all."""
+    """Return how many CPUs may be asked for if so many places are left; a request for more than all gets all."""
     return math.inf if places >= books.wanted else places
 
 
 def _left(books: Books, lane: LaneBook | None) -> Left:
-    """What there is for one more lane, or for this one once it has run what it holds."""
+    """Return what is left for one more lane, or for this one once it has run what it holds."""
     resources = books.resources
     if lane is None or not lane.chunks:
         return Left(books.places, resources.left)
@@ -158,7 +158,7 @@ def _left(books: Books, lane: LaneBook | None) -> Left:
 
 
 def in_line(books: Books) -> object:
-    """What decides who stands back: the first in line, and what they lack, of lanes too; None where no job is."""
+    """Return the first in line with what they lack, lanes too: it decides which items stand back. None: no job is."""
     if books.first_in_line is None:
         return None
     first, wanted = books.first_in_line
@@ -166,7 +166,7 @@ def in_line(books: Books) -> object:
 
 
 def started(books: Books, job: JobBook) -> None:
-    """Items of the job's kind have just been sent."""
+    """Note that items of the job's kind have just been sent."""
     if job.by_kind is not None:
         job.by_kind.forget_passed(job.kind)
     if books.first_in_line is not None:
@@ -179,7 +179,7 @@ def may_follow(books: Books, job: JobBook, lane: LaneBook) -> bool:
 
 
 def next_needs(books: Books, job: JobBook) -> Needs | None:
-    """What each of the items needs that the job is turned to; None where it names nothing."""
+    """Return the needs of each item of the kind that the job is turned to; None if the job names none."""
     return None if job.needs is None else _needs(books, job, job.kind)
 
 
@@ -213,7 +213,7 @@ def _lack_units(books: Books, job: JobBook, lanes: list[LaneBook]) -> bool:
 
 
 def _device_amounts(books: Books, lane: LaneBook) -> set[int] | None:
-    """How many units items on the lane may need of what a worker is given before it runs anything; None: any number."""
+    """Return how many units of `Books.device` items on the lane may need; None: any number."""
     if lane.devices is None:
         return {0} if lane.tries else None
     has_them = lane.grant is not None and books.device in lane.grant.units
@@ -223,7 +223,7 @@ def _device_amounts(books: Books, lane: LaneBook) -> set[int] | None:
 
 
 def _needs(books: Books, job: JobBook, kind: int) -> Needs:
-    """What such items need: never more places than there are, whatever was said when there were more."""
+    """Return the needs of such items, with at most as many CPUs as there are places now."""
     assert job.needs is not None
     needs = job.needs.kinds[kind]
     return needs if needs.cpus <= books.wanted else needs._replace(cpus=books.wanted)

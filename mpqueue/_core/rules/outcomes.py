@@ -1,4 +1,4 @@
-"""What happens to items whose try has ended, and to jobs whose items have ended."""
+"""The outcomes of items whose try has ended, and of jobs whose items have ended."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mpqueue.status import PENDING, RETRY, JobStatus
 
 @dataclass(slots=True)
 class _Fates:
-    """What one report did to its items, for the announcement."""
+    """The fates of a report's items, for the announcement."""
 
     failed: set[int] = field(default_factory=set)
     retrying: dict[int, Retrying] = field(default_factory=dict)
@@ -38,7 +38,7 @@ def record(
     pid: int | None,
     size: int = 0,
 ) -> None:
-    """These items' tries ended: ``results`` by position (None where it failed), ``failures`` by position.
+    """Record the outcomes of tries: ``results`` by position (None for a failed one), ``failures`` by position.
 
     ``size``: bytes of the results.
     """
@@ -64,7 +64,7 @@ def record(
 
 
 def _pass_on(books: Books, job: JobBook, indices: Sequence[int], results: Sequence[Any], fates: _Fates) -> None:
-    """Items of a stage have ended: the next stage gets what they bring, and the head the inputs that are through."""
+    """Give the next stage what items of a stage bring that have ended, and the head the inputs that are through."""
     assert job.stage is not None
     pipeline, failed = job.stage.pipeline, fates.failed
     if not pipeline.head.active:  # a mistake of ours, say, has ended it
@@ -138,7 +138,7 @@ def _announce(
 
 
 def retry_due(books: Books, job_number: int, index: int, epoch: int) -> None:
-    """An item's delay is over."""
+    """Let an item run again whose delay is over."""
     job = books.jobs.get(job_number)
     if job is None or job.epoch != epoch or job.cancelled or job.table.status[index] != RETRY:
         return
@@ -181,7 +181,7 @@ def _all_barred(books: Books, job: JobBook) -> bool:
 
 
 def number_barred(job: JobBook) -> int:
-    """On how many lanes the job's setup has failed for good."""
+    """Return the number of lanes on which the job's setup has failed for good."""
     return sum(entry.again_at is None for entry in job.setups.values())
 
 
@@ -199,7 +199,7 @@ def finish_if_over(books: Books, job: JobBook) -> None:
 
 
 def finish(books: Books, job: JobBook, status: JobStatus) -> None:
-    """The job has ended: tell the listeners, and the workers that still hold its handler."""
+    """End the job: tell the listeners, and the workers that still hold its handler."""
     job.clear_waiting()
     if job.started_at is not None:
         job.duration = books.now - job.started_mono
@@ -228,7 +228,7 @@ def finish(books: Books, job: JobBook, status: JobStatus) -> None:
 
 
 def _finish_stage(books: Books, job: JobBook) -> None:
-    """A stage has ended: nothing more comes to the next one; with the last of them the pipeline has."""
+    """Seal the next stage after one that has ended; after the last one, end the pipeline."""
     assert job.stage is not None
     pipeline, after = job.stage.pipeline, job.stage.after
     if after is not None:
@@ -240,7 +240,7 @@ def _finish_stage(books: Books, job: JobBook) -> None:
 
 
 def put_back(books: Books, job: JobBook, indices: Sequence[int], suspects: Iterable[int] = ()) -> None:
-    """These items did not run, or ran and are not charged for it: they are sent again, the suspects carefully."""
+    """Send items again that did not run, or are not charged for it; suspects go out carefully."""
     if not indices or not job.active or job.cancelled:
         return
     if job.dropped:
@@ -251,7 +251,7 @@ def put_back(books: Books, job: JobBook, indices: Sequence[int], suspects: Itera
 
 
 def drop(books: Books, job: JobBook, indices: Sequence[int]) -> None:
-    """These items fail without losing a try, because they were cancelled on their own. What has ended stays."""
+    """Fail items that were cancelled on their own, without losing a try. Those that have ended stay."""
     job.dropped.update(indices)
     indices = [index for index in indices if not job.table.ended(index)]
     completed, failed = job.completed, job.failed

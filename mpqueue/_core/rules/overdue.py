@@ -61,7 +61,7 @@ def _look_at(books: Books, lane: LaneBook, due: float) -> None:
 
 
 def _look_seldom(books: Books, lane: LaneBook, due: float) -> None:
-    """The same where no exact time runs, so that the clock need not be looked at meanwhile for sleeps."""
+    """Have the lane looked at when due, without reading the clock before then to notice sleeps: no exact time runs."""
     if lane.check_due is None or due < lane.check_due:
         lane.check_due = due
         books.timers.add(due, TimerKind.LANE_CHECK, lane.number, lane.generation)
@@ -73,7 +73,7 @@ def _look_later(books: Books) -> None:
 
 
 def look_again(books: Books) -> None:
-    """The clock was looked at, as time has to be; to be done again while any lane has a limit."""
+    """Have the clock looked at again, as long as any lane has a limit."""
     if books.look_due is not None and books.look_due <= books.now:
         books.look_due = None
         if any(_is_limited(books.lanes[number]) for number in members(books.at_work)):
@@ -89,7 +89,7 @@ def _is_limited(lane: LaneBook) -> bool:
 
 
 def check_due(books: Books, lane: LaneBook, due: float) -> None:
-    """A look at the lane has fallen due."""
+    """Look at the lane, as a look has fallen due."""
     if lane.check_due == due:
         lane.check_due = None
         if lane.chunks or lane.forgetting or lane.state is LaneState.STARTING:
@@ -97,7 +97,7 @@ def check_due(books: Books, lane: LaneBook, due: float) -> None:
 
 
 def judge(books: Books, lane: LaneBook, seen: LaneObserved) -> None:
-    """The lane was looked at: kill its worker where the time of what it runs is over, or where it does not answer."""
+    """Judge a lane by a look at it: kill its worker if the time of what it runs is over, or if it does not answer."""
     claim = seen.claim
     if books.engine.shares_memory and _is_overdue(books, lane, seen):
         return
@@ -166,7 +166,7 @@ def _is_overdue(books: Books, lane: LaneBook, seen: LaneObserved) -> bool:
 
 
 def _awaited(books: Books, lane: LaneBook, seen: LaneObserved) -> tuple[str, float, float] | None:
-    """What is waited for that no user's code may take its time for: what, since when, and how long it may take."""
+    """Return what the lane is late with that no user's code may take time for, since when, and how long it may take."""
     claim = seen.claim
     if seen.unpickling_since is not None:
         return UNPICKLED, seen.unpickling_since, UNPICKLE_LIMIT
@@ -196,12 +196,12 @@ def _begin_limit(lane: LaneBook) -> float:
 
 
 def lane_broken(books: Books, lane: LaneBook, message: LaneBroken) -> None:
-    """What the lane's worker sends can't be made sense of."""
+    """Give up the lane, whose worker sends data that can't be understood."""
     give_up(books, lane, message.why)
 
 
 def give_up(books: Books, lane: LaneBook, why: str) -> None:
-    """The lane's worker is of no more use, and perhaps by an item's doing: have it killed and replaced."""
+    """Have the lane's worker killed and replaced: it is of no more use, perhaps by an item's doing."""
     if lane.state is LaneState.READY:
         kill(books, lane, Verdict(Why.BROKEN, reason=why))
     elif lane.state is LaneState.STARTING:  # in the initializer

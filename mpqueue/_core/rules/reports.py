@@ -1,4 +1,4 @@
-"""What a worker says about a chunk, written into the books."""
+"""Workers' reports about chunks, written into the books."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 def reported(books: Books, lane: LaneBook, report: ChunkReported) -> None:
-    """A part of a chunk, or the last of it, arrived."""
+    """Take in a part of a chunk that has arrived, or the last of it."""
     chunk = lane.find(report.chunk)
     if chunk is None:
         return
@@ -67,7 +67,7 @@ def reported(books: Books, lane: LaneBook, report: ChunkReported) -> None:
 
 
 def _record(books: Books, lane: LaneBook, chunk: Chunk, report: ChunkReported, done: int) -> None:
-    """The chunk's positions below ``done`` have ended."""
+    """Record the chunk's positions below ``done`` as ended."""
     job, indices = chunk.job, chunk.indices[report.first : done]
     _note(job, lane.number, indices, report)
     failures = report.failures
@@ -82,7 +82,7 @@ def _record(books: Books, lane: LaneBook, chunk: Chunk, report: ChunkReported, d
 
 
 def _is_good(books: Books, lane: LaneBook, job: JobBook) -> None:
-    """The lane's worker runs the job's items."""
+    """Note that the lane's worker runs the job's items."""
     if (
         job.number not in lane.proven and job.number in lane.loaded
     ):  # else it has ended meanwhile, and the worker is asked to forget it
@@ -94,7 +94,7 @@ def _is_good(books: Books, lane: LaneBook, job: JobBook) -> None:
 
 
 def _unreadable(books: Books, chunk: Chunk, report: ChunkReported, why: Failure) -> ChunkReported:
-    """Results of the chunk are lost: their items run again, each by itself, and one that did already has failed.
+    """Return the report on results that are lost: their items run again, each by itself; one that did so has failed.
 
     Not so where the worker is gone that had them: then nothing is wrong with the result, nor with its item.
     """
@@ -109,7 +109,7 @@ def _unreadable(books: Books, chunk: Chunk, report: ChunkReported, why: Failure)
 
 
 def _note(job: JobBook, lane: int, indices: Sequence[int], report: ChunkReported) -> None:
-    """What the items cost, what they wrote, and where they were."""
+    """Note what the items cost, what they wrote, and where they were."""
     job.table.note_times(indices, report.stretches)
     if report.output or job.table.output:
         output = _within(indices, report.output or {})
@@ -121,13 +121,13 @@ def _note(job: JobBook, lane: int, indices: Sequence[int], report: ChunkReported
 
 
 def _take_in(job: JobBook, indices: Sequence[int], added: Mapping[int, AddedItems]) -> None:
-    """What the results of these items bring along."""
+    """Add to the job the items that the results of these items bring along."""
     for at, items in _within(indices, added).items():
         job.take_in(items, job.table.rule, indices[at])
 
 
 def _within(indices: Sequence[int], by_place: Mapping[int, T]) -> dict[int, T]:
-    """What is said of these items, by their places in the report, which may say more of items that are others' now."""
+    """Return the entries of these items, by their places in the report, which may have items that are others' now."""
     return {at: one for at, one in by_place.items() if at < len(indices)}
 
 
@@ -140,7 +140,7 @@ def _learn(job: JobBook, report: ChunkReported) -> None:
 
 
 def packing(books: Books, lane: LaneBook, message: ChunkPacking) -> None:
-    """The chunk has not left, and it is unknown when it will: the lane is for others meanwhile."""
+    """Free the lane for others while the chunk has not left, since it is unknown when it will."""
     chunk = lane.find(message.chunk)
     if chunk is None:
         return
@@ -161,7 +161,7 @@ def packing(books: Books, lane: LaneBook, message: ChunkPacking) -> None:
 
 
 def sent(chunk: Chunk, message: ChunkSent) -> None:
-    """The chunk has left: how large its items are is known now."""
+    """Note how large the chunk's items are, now that it has left."""
     chunk.size, chunk.packing, chunk.left_at = message.size, message.packing, message.left_at
     if message.apart:
         chunk.care = max(chunk.care, Care.CAREFUL)
@@ -169,7 +169,7 @@ def sent(chunk: Chunk, message: ChunkSent) -> None:
 
 
 def records_left(books: Books, lane: LaneBook, message: RecordsLeft) -> None:
-    """What a dead worker had logged is handed on."""
+    """Announce the log records that a dead worker had not sent."""
     chunk = lane.find(message.chunk)
     if chunk is not None:
         chunk.job.spoke = True
@@ -177,7 +177,7 @@ def records_left(books: Books, lane: LaneBook, message: RecordsLeft) -> None:
 
 
 def packed(message: ChunkPacked) -> None:
-    """The first chunk that is being pickled can go out, to whichever lane is free."""
+    """Let the first chunk that is being pickled go out, to whichever lane is free."""
     job = message.job
     if job.packing:
         job.packed.append(job.packing.popleft())
@@ -191,7 +191,7 @@ def unpack(books: Books, chunk: Chunk) -> None:
 
 
 def refused(books: Books, message: ChunkRefused) -> None:
-    """A chunk never left, because some of its items can't be pickled."""
+    """Put back a chunk that never left; its items that can't be pickled fail."""
     job = message.job
     if not job.packing:
         return

@@ -62,13 +62,13 @@ def check_due(books: Books, due: float) -> None:
 
 
 def limit_settled(books: Books, lane: LaneBook) -> None:
-    """A lowered limit is visible to the worker by now."""
+    """Look at the lane, now that a lowered limit is visible to the worker."""
     if any(chunk.settling is not None for chunk in lane.chunks):
         books.commands.append(ObserveLane(lane.number, lane.generation))
 
 
 def judge(books: Books, lane: LaneBook, claim: Claim, seen_at: float) -> None:
-    """The lane was read at that time: take back what a settled limit freed, or lower a limit if that is worth it."""
+    """Judge a lane by a look at it: take back what a settled limit freed, or lower a limit if that is worth it."""
     for at, chunk in enumerate(lane.chunks):
         if claim.is_of(chunk.number):
             # It may be less than before: a slow item cuts the stretch off behind it.
@@ -177,7 +177,7 @@ def _may_lose(lane: LaneBook) -> bool:
 
 
 def _worth_a_look(books: Books, lane: LaneBook) -> float:
-    """When: at once, but for a single item that has just been sent, which begins by itself."""
+    """Return when a look is worth it: at once, but for a single item just sent, which begins by itself."""
     if len(lane.chunks) == 1 and (chunk := lane.chunks[0]).unclaimed == 1 and chunk.stretch <= 1:
         return max(books.now, chunk.sent_at + _least_gain(books))
     return books.now

@@ -9,7 +9,7 @@ from mpqueue.status import JobStatus
 
 
 def begin(books: Books, job: JobBook) -> None:
-    """The job starts: from now on its failures and its time count."""
+    """Count the job's failures and its time from now on."""
     job.stopped_why = None
     job.failed_before, job.excused = job.failed, 0
     if job.options.deadline is not None:
@@ -17,7 +17,7 @@ def begin(books: Books, job: JobBook) -> None:
 
 
 def count_failures(books: Books, job: JobBook) -> None:
-    """An item has failed: with one too many the job stops before anything else goes out."""
+    """Stop the job before anything else goes out, if one item too many has failed."""
     most = job.options.max_failures
     if most is not None and _failures(job) > most:
         books.timers.add(books.now, TimerKind.STOP, job.number, 1, job.epoch)
@@ -28,7 +28,7 @@ def _failures(job: JobBook) -> int:
 
 
 def due(books: Books, timer: Timer) -> JobBook | None:
-    """The job that is to be cancelled now, with the reason noted; None where it has ended, or is being cancelled."""
+    """Return the job to cancel now, with the reason noted; None if it has ended, or is being cancelled."""
     job = books.jobs.get(timer.subject)
     if job is None or job.epoch != timer.epoch or job.cancelled:
         return None
@@ -41,7 +41,7 @@ def due(books: Books, timer: Timer) -> JobBook | None:
 
 
 def drop_all(job: JobBook) -> list[JobBook]:
-    """No more items start of the job, or of its pipeline; those that wait are pending, without losing a try.
+    """Start no more items of the job, or of its pipeline; those that wait are pending, without losing a try.
 
     Returns the jobs that this concerns, in the order in which they are to end: the head of a pipeline is the last one.
     """

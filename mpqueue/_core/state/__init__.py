@@ -1,1 +1,1 @@
-"""What the scheduler knows: its books."""
+"""The scheduler's books: all that it knows."""

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class EndedCounts:
-    """What has ended in a queue since it was opened, for people. An input of stages counts once, as such."""
+    """Counts of what has ended in a queue since it was opened, for people. An input of stages counts once, as such."""
 
     completed: int = 0
     failed: int = 0  #: for good
@@ -44,7 +44,7 @@ _ROUNDING = 1e-9
 
 
 class Books:
-    """The state. ``jobs`` are the active ones, by number; ``now`` is the monotonic time of the step at hand."""
+    """The state of the scheduler. ``jobs`` are the active ones, by number; ``now``: the monotonic time of this step."""
 
     def __init__(
         self,
@@ -114,18 +114,18 @@ class Books:
         self.unneeded: list[object] = []
 
     def let_go(self, error: object) -> None:
-        """This error, of a class of users' perhaps, is not needed any more."""
+        """Note that this error, perhaps of a class of users', is not needed any more."""
         if error is not None:
             self.unneeded.append(error)
 
     def take_unneeded(self) -> list[object]:
-        """What has become so since the last time."""
+        """Take the objects that have become unneeded since the last call."""
         taken, self.unneeded = self.unneeded, []
         return taken
 
     @property
     def present(self) -> int:
-        """How many lanes there are, but for those that there is no room for."""
+        """Number of lanes, without those that there is no room for."""
         return len(self.lanes) - len(self.absent)
 
     @property
@@ -139,21 +139,21 @@ class Books:
 
     @property
     def wanted(self) -> int:
-        """How many lanes there are to be, whether or not their workers are there."""
+        """Number of lanes that there are to be, whether or not their workers are there."""
         return len(self.lanes) if self.most_lanes is None else self.most_lanes
 
     @property
     def places(self) -> int:
-        """How many CPUs are left, of which there are as many as lanes: each that has a chunk takes one, or more."""
+        """Number of CPUs left, of which there are as many as lanes: each lane that has a chunk takes one, or more."""
         return self.wanted - self.at_work.bit_count() - self.resources.more_cpus
 
     def live_lane(self, number: int, generation: int) -> LaneBook | None:
-        """The lane, None where that generation of it is history."""
+        """Return the lane; None if that generation of it is history."""
         lane = self.lanes[number]
         return lane if lane.generation == generation else None
 
     def add_lane(self) -> LaneBook:
-        """One more lane; its worker is still to be started."""
+        """Add a lane; its worker is still to be started."""
         lane = LaneBook(len(self.lanes))
         self.lanes.append(lane)
         return lane
@@ -163,13 +163,13 @@ class Books:
         return [self.lanes[number] for number in members(lanes)]
 
     def enter(self, lane: LaneBook, state: LaneState) -> None:
-        """The lane is in this state from now on."""
+        """Put the lane into this state."""
         lane.state = state
         self.ready = self.ready | lane.bit if state is LaneState.READY else self.ready & ~lane.bit
         self.sort_in(lane)
 
     def renew(self, lane: LaneBook, state: LaneState = LaneState.STARTING) -> None:
-        """The lane's next generation begins; what was on it is gone."""
+        """Begin the lane's next generation; what was on it is gone."""
         for chunk in list(lane.chunks):
             self.remove_chunk(lane, chunk)
         if lane.fate is not None:
@@ -179,7 +179,7 @@ class Books:
         self.enter(lane, state)
 
     def share_fate(self, lane: LaneBook, fate: Hashable) -> None:
-        """The lane's worker dies together with those of the same fate; None: alone."""
+        """Note that the lane's worker dies together with those of the same fate; None: alone."""
         lane.fate = fate
         if fate is not None:
             self.fates[fate] = self.fates.get(fate, 0) | lane.bit
@@ -202,7 +202,7 @@ class Books:
         self.free, self.spent = free, spent
 
     def add_chunk(self, lane: LaneBook, chunk: Chunk) -> None:
-        """The chunk goes onto the lane."""
+        """Put the chunk onto the lane."""
         job, bit = chunk.job, lane.bit
         if not lane.chunks:
             job.lanes_held += 1
@@ -230,7 +230,7 @@ class Books:
         self.sort_in(lane)
 
     def remove_chunk(self, lane: LaneBook, chunk: Chunk) -> None:
-        """The chunk has left the lane; whatever of it did not run has to be put back by the caller."""
+        """Take the chunk off the lane; whatever of it did not run has to be put back by the caller."""
         job = chunk.job
         lane.chunks.remove(chunk)
         job.chunks_out -= 1
@@ -257,7 +257,7 @@ class Books:
         self.sort_in(lane)
 
     def keep_company(self) -> None:
-        """Several jobs are active: from now on it counts what the lanes do for each of them."""
+        """Count from now on what the lanes do for each job, as several are active."""
         if self.lane_seconds is None:
             self.lane_seconds = LaneSeconds(self.at_work.bit_count(), self.now)
         for job in self.jobs.values():
@@ -271,13 +271,13 @@ class Books:
             job.timings.company.own.change(step, self.now)
 
     def note_reported(self, chunk: Chunk, done: int, *, final: bool) -> None:
-        """The chunk's positions below ``done`` have ended; ``final``: it has left its lane by now."""
+        """Note that the chunk's positions below ``done`` have ended; ``final``: it has left its lane by now."""
         if not final:
             chunk.job.items_out -= done - chunk.reported
         chunk.reported = done
 
     def seconds_held(self, job: JobBook) -> float:
-        """How long the job's lanes should be busy with what they hold, all together."""
+        """Return how many seconds the job's lanes should be busy with what they hold, all together."""
         if job.busy is None:  # it is kept only where it is asked for, which is near the job's end
             job.busy = BusyTime()
             for lane in self.members(job.lanes):
@@ -301,7 +301,7 @@ class Books:
         return self.most_lanes is not None and lane.number >= self.most_lanes
 
     def room(self, lane: LaneBook, job: JobBook) -> int | None:
-        """How many of the job's items the lane's worker may still have; None: any number."""
+        """Return how many of the job's items the lane's worker may still have; None: any number."""
         if self.max_items_per_worker is None:
             return None
         return int((self.max_items_per_worker - lane.tries) * job.options.items_per_task + _ROUNDING) or 1
@@ -311,7 +311,7 @@ class Books:
         return job.handler is not None and not job.handler.light
 
     def count_tries(self, lane: LaneBook, job: JobBook, items: int) -> None:
-        """The lane's worker was given so many items of the job; fewer than none: has handed them back."""
+        """Count the items of the job that the lane's worker was given; fewer than none: has handed back."""
         lane.tries += items / job.options.items_per_task
         if self.max_items_per_worker is not None:
             self.sort_in(lane)

@@ -23,7 +23,7 @@ Format = Literal["B", "I", "f", "O"]  #: as in `array`; "O": any object
 
 
 class Column(Protocol[T]):
-    """What readers see of either kind."""
+    """A column as readers see it, dense or sparse."""
 
     def __getitem__(self, index: int, /) -> T: ...
 
@@ -48,7 +48,7 @@ def dense(format: Format, count: int, *, grows: bool = False) -> Any:
 
 
 class SparseRows:
-    """Which rows a table with sparse columns has: those of its ``items``; they have ended where they have ``results``.
+    """The rows of a table with sparse columns: those of its ``items``; they have ended where they have ``results``.
 
     All other rows below ``count`` have ended as expected, and are gone.
     """
@@ -83,7 +83,7 @@ class Sparse(dict[int, Any]):
 
     @property
     def kept(self) -> int:
-        """How many values it holds."""
+        """Number of values that it holds."""
         return dict.__len__(self)
 
     def __iter__(self) -> Iterator[Any]:
@@ -105,7 +105,7 @@ class Sparse(dict[int, Any]):
         return column
 
     def count(self, value: Any) -> int:
-        """How many rows have that value."""
+        """Return how many rows have that value."""
         counted: int = self._whole().count(value)
         return counted
 
@@ -114,7 +114,7 @@ class Sparse(dict[int, Any]):
         return bytes(self).find(value, start)
 
     def translate(self, table: bytes) -> bytes:
-        """What `bytes.translate` makes of all values."""
+        """Return all values as bytes, translated by the table as in `bytes.translate`."""
         return bytes(self).translate(table)
 
 

@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """How a try failed.
+    """The failure of a try.
 
     ``elapsed`` is seconds in the handler. A failure that is not ``charged`` never reached the handler and is not
     retried. Handlers may use queues of their own, and raise what these raise: so the error's type does not tell whose
@@ -117,7 +117,7 @@ DISCARDED = Elsewhere(-1)
 
 
 class ResultSource(Protocol):
-    """Where the results are that are not in memory. Any thread; raises where one can't be read."""
+    """The source of results that are not in memory. Any thread; raises if one can't be read."""
 
     def read(self, row: int, slot: int) -> Any:
         """The result of the item in that slot, which is in that row."""
@@ -138,32 +138,32 @@ class ResultSource(Protocol):
         make: Callable[[int, Any], T],
         leave_out: Callable[[int, Exception], T],
     ) -> list[T]:
-        """What ``make`` returns for each place and its result, in one look; one result at a time is read.
+        """Return what ``make`` returns for each place and its result, in one look; one result at a time is read.
 
-        Where a result of a job that runs here can't be read, what ``leave_out`` returns. May call them for all places
-        again: the last time counts.
+        For a result that can't be read, of a job that runs here, it is what ``leave_out`` returns. May call them for
+        all places again: the last time counts.
         """
         ...
 
 
 class GrowthHook(Protocol):
-    """What a journal knows of the items of a table that grows, beside the table."""
+    """A journal's view of the items of a table that grows, beside the table."""
 
     def look_at(self, items: list[Any], ids: list[Hashable] | None) -> AddedItems:
-        """What has to be known of items before they are offered. On their user's thread, whose code it may run."""
+        """Return what is to be known of items before they are offered. On their user's thread, whose code may run."""
         ...
 
     def choose(self, table: ItemTable, offered: AddedItems, most: int | None) -> tuple[AddedItems, int]:
-        """See `ItemTable.choose`."""
+        """Choose the offered items that are to be added, for `ItemTable.choose`."""
         ...
 
     def note(self, table: ItemTable, added: AddedItems, maker: int | None) -> None:
-        """These are being added, see `ItemTable.take_in`: the table is not longer yet."""
+        """Note items that are being added, for `ItemTable.take_in`: the table is not longer yet."""
         ...
 
 
 class Live:
-    """What is not in the books: a look at the workers, for users who ask. Neither read nor written by the scheduler.
+    """The state that is not in the books: a look at the workers, for users who ask. The scheduler does not use it.
 
     ``running``, set by the coordinator: the indices that workers are running now, and how far each is.
     ``heir`` takes over what the table held where it is freed by a thread that must run no code of users' classes; where
@@ -185,7 +185,7 @@ def refuse_pickling() -> NoReturn:
 
 
 class ItemTable:
-    """The columns. ``payloads`` is the table's own list of the user's objects.
+    """A table of items, by columns. ``payloads`` is the table's own list of the user's objects.
 
     Of one that ``grows``, the first item decides where ids come from: until there is one, the ``rule`` means nothing.
     """
@@ -237,7 +237,7 @@ class ItemTable:
 
     @classmethod
     def of_stream(cls) -> ItemTable:
-        """One whose rows come and go. Ids are positions, counted from 0 over the whole stream."""
+        """Make a table whose rows come and go. Ids are positions, counted from 0 over the whole stream."""
         table = cls([], None, IdRule.POSITION)
         table._become_sparse(())
         table.is_stream = True
@@ -298,7 +298,7 @@ class ItemTable:
         return named(self.id_of(index), self.label_at(index))
 
     def named_plainly(self, index: int) -> str:
-        """The same for threads that run no code of users, which leave out what would need it."""
+        """Name the item as `named` does, without what would need code of users: for threads that run none."""
         try:
             found = plain_label(*self.item_labelled(index))
         except LookupError:
@@ -395,13 +395,13 @@ class ItemTable:
         self.keeps_results = True
 
     def let_go(self, indices: Sequence[int], row: int) -> list[Any]:
-        """These results are in that row of the source from now on; returns them, to be freed."""
+        """Replace results that are in that row of the source; returns them, to be freed."""
         if self.source is None or self.keeps_results or self.sink is DISCARD:
             return []
         return self._replace(indices, Elsewhere(row))
 
     def release(self, indices: Sequence[int]) -> list[Any]:
-        """The results of these items have been taken to where they are kept; returns them, to be freed."""
+        """Drop the results of these items, which have been taken to where they are kept; returns them, to be freed."""
         return self._replace(indices, None)
 
     def _replace(self, indices: Sequence[int], mark: Elsewhere | None) -> list[Any]:
@@ -416,11 +416,11 @@ class ItemTable:
         return self._known is not None and item_id in self._known
 
     def look_at(self, items: list[Any], ids: list[Hashable] | None) -> AddedItems:
-        """What has to be known of items before they are offered. On their user's thread, whose code it may run."""
+        """Return what is to be known of items before they are offered. On their user's thread, whose code may run."""
         return AddedItems(items, ids) if self.growth is None else self.growth.look_at(items, ids)
 
     def choose(self, offered: AddedItems, most: int | None) -> tuple[AddedItems, int]:
-        """Of these, from the first on, what is to be added where there is room for so many; how many that looks at."""
+        """Choose, from the first on, the offered items that there is room for; returns how many were looked at, too."""
         if self.growth is not None:
             return self.growth.choose(self, offered, most)
         if most is None or len(offered.items) <= most:
@@ -476,7 +476,7 @@ class ItemTable:
         return indices
 
     def take_over(self, indices: Sequence[int], outcomes: Sequence[Any]) -> None:
-        """These rows have ended already, with these results or `Failure`s. On the consumer's thread, once added."""
+        """Give rows that have ended already these results or `Failure`s. On the consumer's thread, once added."""
         for index, outcome in zip(indices, outcomes, strict=True):
             if type(outcome) is Failure:
                 self.fail(index, outcome)
@@ -484,12 +484,12 @@ class ItemTable:
                 self.results[index] = outcome
 
     def admit(self, indices: range) -> None:
-        """The scheduler has got these rows: now they count, where they did not from the start."""
+        """Count these rows, which the scheduler has got, if they did not count from the start."""
         if self._rows is not None:
             self._rows.count = indices.stop
 
     def take(self, index: int) -> tuple[Any, Failure | None]:
-        """The outcome of an ended item of a stream; its row is gone then. On the consumer's thread."""
+        """Take the outcome of an ended item of a stream; its row is gone then. On the consumer's thread."""
         self.payloads.pop(index, None)
         failed = self.status.pop(index, None) == FAILED
         failure = self.failures.pop(index, None)
@@ -501,7 +501,7 @@ class ItemTable:
         return self.results.pop(index, None), failure if failed else None
 
     def take_all(self, indices: Sequence[int]) -> list[Any]:
-        """The outcomes of ended items: a result each, or its `Failure`; their rows are gone then."""
+        """Take the outcomes of ended items: a result each, or its `Failure`; their rows are gone then."""
         if not self.failures:  # nor has any of these ever failed
             deque(map(self.payloads.pop, indices), maxlen=0)
             if self.slots is not None:
@@ -511,7 +511,7 @@ class ItemTable:
         return [result if failure is None else failure for result, failure in outcomes]
 
     def pass_on(self, indices: Sequence[int], failed: Collection[int]) -> None:
-        """These items of a stage have ended, and what they brought is elsewhere: nothing of it is held here.
+        """Hold no more of items of a stage that have ended: what they brought is elsewhere.
 
         One that failed keeps its value for its users, unless that is big. The row of one that completed goes in time,
         where so many come.
@@ -534,7 +534,7 @@ class ItemTable:
             self._become_sparse(self.origins.paths)
 
     def _forget_old_rows(self) -> None:
-        """But for some, and for those whose events have not been emitted. What has just ended is announced later."""
+        """Forget rows, but for some, and for those whose events have not been emitted: these are announced later."""
         most = ROWS_KEPT + self.announced - self.told
         while len(self._leaving) > most:
             index = self._leaving.popleft()
@@ -593,11 +593,14 @@ class ItemTable:
         return [index for index, status in enumerate(self.status) if status not in (COMPLETED, FAILED)]
 
     def unfinished_stretches(self) -> Iterator[range]:
-        """The same as ranges, each as long as can be. Costs a look at each byte, and next to nothing an item."""
+        """Yield the items that have not ended, as ranges as long as can be.
+
+        Costs a look at each byte, and next to nothing an item.
+        """
         return self._stretches(0)
 
     def ended_stretches(self) -> Iterator[range]:
-        """The indices of the items that ended, likewise."""
+        """Yield the items that ended, as ranges as long as can be."""
         return self._stretches(1)
 
     def _stretches(self, wanted: int) -> Iterator[range]:
@@ -616,14 +619,14 @@ class ItemTable:
         return [index for index, status in enumerate(self.status) if status in (COMPLETED, FAILED)]
 
     def times(self) -> list[float]:
-        """What each item that ended took in its last try, in seconds; not those whose rows are gone."""
+        """Return the seconds that each item that ended took in its last try, without those whose rows are gone."""
         ended = (COMPLETED, FAILED)
         if self._rows is not None:
             return [self.elapsed[index] for index in (*self._leaving, *self._present()) if self.ended(index)]
         return [seconds for seconds, status in zip(self.elapsed, self.status, strict=True) if status in ended]
 
     def reset_waiting(self) -> None:
-        """Items that wait for a retry are pending again."""
+        """Make items that wait for a retry pending again."""
         if isinstance(self.status, Sparse):
             fill(self.status, [index for index, status in list(self.status.items()) if status == RETRY], PENDING)
             return
@@ -633,7 +636,7 @@ class ItemTable:
             at = self.status.find(RETRY, at + 1)
 
     def complete(self, indices: Sequence[int], results: list[Any]) -> None:
-        """These items completed, with these results; none of them had ended before."""
+        """Complete these items, with these results; none of them had ended before."""
         if self._rows is None and type(indices) is range and not self.history:  # as most chunks: nothing failed so far
             lo, hi, count = indices.start, indices.stop, len(indices)
             columns: Any = self
@@ -665,14 +668,14 @@ class ItemTable:
         return self.attempts[index]
 
     def fail(self, index: int, failure: Failure) -> None:
-        """The item has failed for good."""
+        """Fail the item for good."""
         self.failures[index] = failure
         self.status[index] = FAILED
 
     def note_times(self, indices: Sequence[int], stretches: Sequence[tuple[int, float, float]]) -> None:
-        """What these items took: so many, seconds each, CPU seconds each (not a number: not known); and so on.
+        """Note the times of these items, by stretches: how many items, seconds each, CPU seconds each (NaN: not known).
 
-        A stream does not keep it.
+        A stream does not keep them.
         """
         if self.is_stream:
             return
@@ -691,21 +694,21 @@ class ItemTable:
         put(self.cpu, indices, used)
 
     def note_peaks(self, peaks: Mapping[int, int]) -> None:
-        """The most memory that these items' workers had meanwhile, in bytes, by index. A stream does not keep it."""
+        """Note the most memory that these items' workers had meanwhile, in bytes, by index. Not kept by a stream."""
         if self.is_stream:
             return
         for index, peak in peaks.items():
             self.peak[index] = min(peak >> 10, 0xFFFFFFFF)
 
     def note_output(self, indices: Iterable[int], output: Mapping[int, tuple[str, str]]) -> None:
-        """What the last tries of these items wrote, by index; of an item that is not in it, that was not kept."""
+        """Note what the last tries of these items wrote, by index; it was not kept for items that have no entry."""
         if self.output:  # what the tries before wrote
             for index in indices:
                 self.output.pop(index, None)
         self.output.update(output)
 
     def forget_costs(self, index: int) -> None:
-        """What the item's last try cost is not known."""
+        """Note that the costs of the item's last try are not known."""
         if self.is_stream:
             return
         self.cpu[index] = 0.0
@@ -727,7 +730,7 @@ class ItemTable:
         return sorted(indices)
 
     def start_afresh(self, indices: Iterable[int]) -> None:
-        """These items are pending, as if they had never run."""
+        """Make these items pending, as if they had never run."""
         for index in indices:
             self.failures.pop(index, None)
             self.history.pop(index, None)
@@ -739,7 +742,7 @@ class ItemTable:
             self.status[index] = PENDING
 
     def row(self, index: int) -> ItemTable:
-        """A table of one row: the current state of the item, whatever happens to it later."""
+        """Return a table of one row: the current state of the item, whatever happens to it later."""
         copy = ItemTable([self.payloads[index]], [self.id_of(index)], self.rule)
         labelled = self.item_labelled(index)
         copy.item_labelled = lambda index: labelled  # type: ignore[method-assign]  # noqa: ARG005

@@ -34,7 +34,7 @@ NOBODY: Mapping[int, Care] = {}
 
 @dataclass(slots=True)
 class SetupRecord:
-    """How a job's ``setup`` went on one lane. ``again_at``: when it may be tried again; None: never."""
+    """The record of a job's ``setup`` on one lane. ``again_at``: when it may be tried again; None: never."""
 
     failures: int = 0
     again_at: float | None = 0.0
@@ -48,13 +48,13 @@ class ResultDelivery(Protocol):
 
 
 class Samples(Protocol):
-    """Where a job's handler was in all workers, opaque here."""
+    """The samples of a job's handler in all workers, opaque here."""
 
     def begin(self) -> None:
-        """The job starts: nothing of an earlier run counts any more."""
+        """Begin anew, as the job starts: nothing of an earlier run counts any more."""
 
     def keep(self, lane: int, indices: Sequence[int], data: bytes) -> None:
-        """A worker's samples of these items, as they came."""
+        """Keep a worker's samples of these items, as they came."""
 
 
 @dataclass(eq=False)
@@ -123,12 +123,12 @@ class JobBook:
         self.timings = Timings(traced=self.options.profile)
 
     def order_by(self, costs: Sequence[float] | None) -> None:
-        """Its items go out in the order of falling costs (None: in their own). Before it is started, by its maker."""
+        """Send items in the order of falling costs (None: in their own). Before the start, by the job's maker."""
         self.costs = costs
         self._line_up()
 
     def need(self, needs: JobNeeds) -> None:
-        """Its items need this while they run. Before it is started, by its maker."""
+        """Set what the items need while they run. Before the start, by the job's maker."""
         self.needs = needs
         self._line_up()
 
@@ -141,7 +141,7 @@ class JobBook:
             self.pending = PendingItems(len(self.table)) if self.costs is None else LongestFirst(self.costs)
 
     def remember_run(self) -> None:
-        """It is to be started, perhaps once more: the tries until now, and the run that has ended, are of before.
+        """Count the tries until now, and the run that has ended, as earlier ones: the job is to be started (again).
 
         There was no such run where this queue ran none. Costs 0.1 us for each item with a try that failed.
         """
@@ -159,12 +159,12 @@ class JobBook:
 
     @property
     def total(self) -> int:
-        """How many items it has."""
+        """Number of its items."""
         return len(self.table)
 
     @property
     def waiting(self) -> int:
-        """How many of its items wait for a lane."""
+        """Number of its items that wait for a lane."""
         return len(self.pending) + sum(len(chunk.indices) for line in (self.packing, self.packed) for chunk in line)
 
     @property
@@ -193,7 +193,7 @@ class JobBook:
 
     @property
     def next_care(self) -> Care:
-        """How the items have to be handled that are dispatched next."""
+        """Care with which the items that are dispatched next have to be handled."""
         return self.packed[0].care if self.packed else self.pending.next_care
 
     @property
@@ -222,7 +222,7 @@ class JobBook:
         return record is None or (record.again_at is not None and record.again_at <= now)
 
     def go_on(self, suspects: Mapping[int, Care] = NOBODY) -> None:
-        """The table tells what has ended already, before this process began: only the rest is to run.
+        """Go on with what the table says has ended before this process began: only the rest is to run.
 
         Of the ``suspects`` one may have ended the program that ran it: each is handled with that much care.
         """
@@ -239,7 +239,7 @@ class JobBook:
             self.pending.put_back(stretch)
 
     def take_in(self, added: AddedItems, rule: IdRule, maker: int | None = None) -> None:
-        """The job, which grows, has these items as well; they wait for a lane, unless it is being cancelled.
+        """Add items to the job, which grows; they wait for a lane, unless it is being cancelled.
 
         ``maker`` is the index of the item whose handler adds them; None: their user does.
         """
@@ -248,7 +248,7 @@ class JobBook:
             self.pending.add(added.new)
 
     def take_arrivals(self, arrivals: Sequence[tuple[Path, Any]]) -> None:
-        """The job, a stage, has these items as well, from the stage before; not where it is being cancelled."""
+        """Add items from the stage before to the job, a stage; not if it is being cancelled."""
         if self.cancelled or self.status.final:
             return
         stage, origins = self.stage, self.table.origins
@@ -266,12 +266,12 @@ class JobBook:
         return sum(isinstance(tried.exception, WorkerCrashedError) for tried in tries) >= POISON
 
     def clear_waiting(self) -> None:
-        """Nothing of this job waits for a lane."""
+        """Take back all items that wait for a lane."""
         self.pending.clear()
         self.packing.clear()
         self.packed.clear()
 
     def drop_pending(self) -> None:
-        """Nothing more of this job starts: what waits becomes pending."""
+        """Start nothing more of this job: what waits becomes pending."""
         self.clear_waiting()
         self.table.reset_waiting()

@@ -1,4 +1,4 @@
-"""What can be read of a job, whether its books are kept here (`JobBook`) or a journal remembers it (`RecordedBook`)."""
+"""The readable side of a job, whether its books are kept here (`JobBook`) or a journal has them (`RecordedBook`)."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class JobView(Protocol):
 
     @property
     def options(self) -> JobOptions:
-        """What it was created with."""
+        """The options that it was created with."""
         ...
 
     @property
     def status(self) -> JobStatus:
-        """Where it is."""
+        """Its status."""
         ...
 
     @property
@@ -62,17 +62,17 @@ class JobView(Protocol):
 
     @property
     def total(self) -> int:
-        """How many items it has."""
+        """Number of its items."""
         ...
 
     @property
     def completed(self) -> int:
-        """How many of them completed."""
+        """Number of items that completed."""
         ...
 
     @property
     def failed(self) -> int:
-        """How many failed for good."""
+        """Number of items that failed for good."""
         ...
 
     @property
@@ -82,7 +82,7 @@ class JobView(Protocol):
 
     @property
     def retries_before(self) -> int:
-        """Those of them that are of runs before the one of which these books are, as far as is known."""
+        """Part of the ``retries`` that is of runs before the one of these books, as far as is known."""
         ...
 
     @property
@@ -107,7 +107,7 @@ class JobView(Protocol):
 
     @property
     def epoch(self) -> int:
-        """How often it was started; where nothing runs, any number that changes when its items do."""
+        """Number of times that it was started; if nothing runs, any number that changes when its items do."""
         ...
 
     @property
@@ -127,5 +127,5 @@ class JobView(Protocol):
 
     @property
     def timings(self) -> Timings:
-        """Where its time went; of a job that another program ran: nothing."""
+        """Its times, and where they went; empty for a job that another program ran."""
         ...

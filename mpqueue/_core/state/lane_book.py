@@ -18,7 +18,7 @@ CHUNKS_PER_LANE = 2
 
 
 class LaneState(Enum):
-    """Where a lane is."""
+    """The states of a lane."""
 
     STARTING = auto()  #: its worker is being started
     READY = auto()  #: its worker takes chunks
@@ -38,7 +38,7 @@ class Why(Enum):
 
 
 class Verdict(NamedTuple):
-    """Why a lane is being killed, and at what (if that matters): charged only if that is still so when it dies."""
+    """The reason why a lane is being killed, and the items (if they matter): charged only if still so when it dies."""
 
     why: Why
     chunk: int = 0
@@ -97,7 +97,7 @@ class Chunk:
 
     @property
     def unclaimed(self) -> int:
-        """How many positions the worker has perhaps not begun."""
+        """Number of positions that the worker has perhaps not begun."""
         return max(0, self.end - max(self.reported, self.claimed))
 
 
@@ -144,12 +144,12 @@ class LaneBook:
         return self.chunks[0].job if self.chunks else None
 
     def asked(self, now: float) -> None:
-        """Something is about to be sent to the worker."""
+        """Note that something is about to be sent to the worker."""
         if not self.chunks and not self.forgetting:
             self.waiting_since = now
 
     def number_chunk(self) -> int:
-        """The number of the next chunk. Two on a lane are one odd and one even: each has its limit in the ledger."""
+        """Give the next chunk its number. Two on a lane are one odd and one even: each has its limit in the ledger."""
         number = self.next_chunk
         if any((chunk.number - number) % 2 == 0 for chunk in self.chunks):
             number += 1  # the chunk between them was refused
@@ -168,7 +168,7 @@ class LaneBook:
         return next((chunk for chunk in self.chunks if claim.is_of(chunk.number)), None)
 
     def renew(self) -> None:
-        """The next generation begins: nothing of the old worker's counts any more."""
+        """Begin the next generation: nothing of the old worker's counts any more."""
         self.generation += 1
         self.pid = None
         self.fate = None

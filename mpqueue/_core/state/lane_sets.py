@@ -31,7 +31,7 @@ def union(numbers: Iterable[int]) -> int:
 
 
 class LaneSeconds:
-    """How long lanes are at work, all together. Written by the coordinator's thread, read by any."""
+    """The time that lanes are at work, all together. Written by the coordinator's thread, read by any."""
 
     __slots__ = ("_state",)
 
@@ -39,7 +39,7 @@ class LaneSeconds:
         self._state = lanes, now, 0.0  #: how many are at work, since when, and the seconds until then
 
     def change(self, step: int, now: float) -> None:
-        """So many more lanes are at work from now on."""
+        """Count so many more lanes as at work from now on."""
         self._state = self._state[0] + step, now, self.until(now)
 
     def until(self, now: float) -> float:
@@ -49,7 +49,7 @@ class LaneSeconds:
 
 
 class BusyTime:
-    """When each lane of a job should be through with what it holds, and how long that is, all together.
+    """The time until each lane of a job should be through with what it holds, and the sum of these times.
 
     Each call costs O(log lanes).
     """
@@ -62,7 +62,7 @@ class BusyTime:
         self._ends: list[tuple[int, int]] = []  #: a heap of the same; what has changed since is still in it
 
     def set(self, lane: int, until: float, now: float) -> None:
-        """The lane should be busy until then; not at all, if that is not later than now."""
+        """Note that the lane should be busy until then; not at all, if that is not later than now."""
         self._sum -= self._until.pop(lane, 0)
         if until > now:
             end = round(until * _NANO)
@@ -73,12 +73,12 @@ class BusyTime:
                 self._forget_past(round(now * _NANO))
 
     def left(self, now: float) -> float:
-        """The seconds that are left of all of them."""
+        """Return the seconds that are left of all lanes, together."""
         self._forget_past(round(now * _NANO))
         return self._sum / _NANO - now * len(self._until)
 
     def _forget_past(self, now: int) -> None:
-        """In nanoseconds."""
+        """Forget the ends that are past by ``now``, in nanoseconds."""
         ends, until = self._ends, self._until
         while ends and (ends[0][0] <= now or until.get(ends[0][1]) != ends[0][0]):
             end, lane = heapq.heappop(ends)

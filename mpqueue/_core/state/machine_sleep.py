@@ -39,7 +39,7 @@ class Lookout:
         self._cpu_then = cpu()
 
     def look(self, now: float, planned: float | None) -> float | None:
-        """To be called at each step; ``planned``: seconds that it might be waited before it, None: any.
+        """Look at the time, at each step; ``planned``: seconds that it might be waited before the step, None: any.
 
         Returns the moment of the step before, where there was a sleep in between.
         """
@@ -60,7 +60,7 @@ class Sleeps:
         self._sleeps: deque[tuple[float, float]] = deque(maxlen=MOST)
 
     def add(self, since: float, until: float) -> None:
-        """No process could run from ``since`` to ``until``, and some may have been late afterwards."""
+        """Note that no process could run from ``since`` to ``until``; some may have been late afterwards."""
         if self._sleeps:
             since = max(since, self._sleeps[-1][1])
         until += GRACE
@@ -68,7 +68,7 @@ class Sleeps:
             self._sleeps.append((since, until))
 
     def after(self, moment: float) -> float:
-        """By how many seconds a limit that began to run at that moment is put off."""
+        """Return the seconds by which a limit is put off that began to run at that moment."""
         total = 0.0
         for since, until in reversed(self._sleeps):
             if until <= moment:

@@ -18,7 +18,7 @@ MOST_JOINED = 500
 
 
 class Care(IntEnum):
-    """How an item is handled; each level includes those before it."""
+    """The care with which an item is handled; each level includes those before it."""
 
     NONE = 0
     CAREFUL = 1  #: packed, marked and answered by itself
@@ -52,19 +52,19 @@ class PendingItems:
 
     @property
     def next_care(self) -> Care:
-        """How the items have to be handled that `take` gives next."""
+        """Care with which the items that `take` gives next have to be handled."""
         if self._groups:
             return Care.ISOLATED
         return self._care[self._suspects[0]] if self._suspects else Care.NONE
 
     @property
     def at_hand(self) -> int:
-        """How many items `take` could give next."""
+        """Number of items that `take` could give next."""
         return len(self)
 
     @property
     def head(self) -> tuple[float, ...]:
-        """Where the first item stands among those of other lines: the lower goes first. Not of an empty line."""
+        """Standing of the first item among those of other lines: the lower goes first. Not of an empty line."""
         if self._groups:
             return (0, self._groups[0][0])
         if self._suspects:
@@ -107,7 +107,7 @@ class PendingItems:
         return range(lo, end)
 
     def add(self, indices: range) -> None:
-        """More fresh items have come."""
+        """Add fresh items."""
         if indices:
             heapq.heappush(self._fresh, (indices.start, indices.stop))
             self._count += len(indices)
@@ -124,14 +124,14 @@ class PendingItems:
         return taken
 
     def put_group(self, indices: Sequence[int], *, halved: bool = False) -> None:
-        """One of these has killed its worker: they go out together, or in two halves, with nothing beside them."""
+        """Put back items of which one killed its worker: together or in two halves, with nothing beside them."""
         self._grouped.update(indices)
         middle = (len(indices) + 1) // 2 if halved else len(indices)
         self._groups += [list(part) for part in (indices[:middle], indices[middle:]) if part]
         self._count += len(indices)
 
     def put_back(self, indices: Sequence[int]) -> None:
-        """These items did not run after all."""
+        """Put back items that did not run after all."""
         if self._grouped and (group := [index for index in indices if index in self._grouped]):
             self.put_group(group)
             indices = [index for index in indices if index not in self._grouped]
@@ -144,7 +144,7 @@ class PendingItems:
             self.add_due(index)
 
     def add_due(self, index: int) -> None:
-        """A retry's delay is over."""
+        """Add an item whose retry's delay is over."""
         if index in self._grouped:
             self.put_group([index])
             return
@@ -152,7 +152,7 @@ class PendingItems:
         self._count += 1
 
     def remove(self, gone: Collection[int]) -> None:
-        """These items do not wait any more, as far as they did. Costs a look at each line, and at all that are back."""
+        """Remove these items, as far as they wait. Costs a look at each line, and at all that are back."""
         if not gone:
             return
         self._remove_fresh(gone)
@@ -181,12 +181,12 @@ class PendingItems:
         heapq.heapify(self._fresh)
 
     def suspect(self, indices: Iterable[int]) -> None:
-        """These items go out carefully from now on, until the job ends; those that were suspects before, alone."""
+        """Have these items go out carefully until the job ends; those that were suspects before, alone."""
         for index in indices:
             self.handle_with(index, Care.ALONE if index in self._care else Care.CAREFUL)
 
     def handle_with(self, index: int, care: Care) -> None:
-        """This item is handled with that much care at least, until the job ends. It must not be waiting now."""
+        """Handle this item with at least that much care until the job ends. It must not be waiting now."""
         self._care[index] = max(care, self._care.get(index, Care.NONE))
 
     def clear(self) -> None:
@@ -201,9 +201,9 @@ class PendingItems:
 
 
 class LongestFirst(PendingItems):
-    """The same, with fresh items in the order of falling ``costs``: one of the largest that are left each time.
+    """Pending items whose fresh ones go in the order of falling ``costs``: one of the largest that are left each time.
 
-    That is list scheduling by longest processing time (Graham, "Bounds on Multiprocessing Timing Anomalies", 1969),
+    This is list scheduling by longest processing time (Graham, "Bounds on Multiprocessing Timing Anomalies", 1969),
     whose last item ends at most a third later than the best order's would. Equal costs keep the order of the items.
     Costs 0.5 us an item.
     """
@@ -219,7 +219,7 @@ class LongestFirst(PendingItems):
         return self._heap[0]
 
     def add(self, indices: range) -> None:
-        """More fresh items have come, each with a cost."""
+        """Add fresh items, each with a cost."""
         self._count += len(indices)
         more = [(-self._costs[index], index) for index in indices]
         if len(more) > len(self._heap):

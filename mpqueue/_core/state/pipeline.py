@@ -30,7 +30,7 @@ _POSITIVE = (1 << 63) - 1
 
 
 class Origins:
-    """Where the items of a stage but the first come from. Each has the id and the label of its input."""
+    """The origins of the items of a stage but the first. Each has the id and the label of its input."""
 
     def __init__(self, inputs: ItemTable) -> None:
         self.inputs = inputs  #: the pipeline's
@@ -38,7 +38,7 @@ class Origins:
         self.paths: dict[int, Path] = {}  #: of the items that have not ended
 
     def note(self, paths: Sequence[Path]) -> None:
-        """The stage is about to get items with these paths."""
+        """Note the paths of items that the stage is about to get."""
         places = range(len(self.input_of), len(self.input_of) + len(paths))
         self.paths.update(zip(places, paths, strict=True))
         if isinstance(self.input_of, Sparse):
@@ -47,7 +47,7 @@ class Origins:
             self.input_of.extend([path[0] for path in paths])
 
     def slots_of(self, indices: Sequence[int]) -> Sequence[int]:
-        """What tells the items' random numbers apart: their paths, whichever of them came first."""
+        """Return numbers that tell the items' random numbers apart: by their paths, whichever of them came first."""
         paths, slots = [self.paths[index] for index in indices], self.inputs.slots
         if slots is not None:
             paths = [(slots[path[0]], *path[1:]) for path in paths]
@@ -84,7 +84,7 @@ class StageBook:
 
     @property
     def limit(self) -> int:
-        """How many items may be in this stage that have not ended. Not for the first one."""
+        """Number of items that may be in this stage without having ended. Not for the first one."""
         if self.most is not None:
             return self.most
         jobs = self.pipeline.jobs
@@ -92,7 +92,7 @@ class StageBook:
 
     @property
     def room(self) -> int:
-        """How many items more may begin here, so that what they bring does not wait in too great a number."""
+        """Number of items more that may begin here, so that not too many wait of what they bring."""
         own, after = self.pipeline.jobs[self.place], self.after
         if after is None and self.pipeline.head.held_back:  # its results wait to be written
             return 0
@@ -105,7 +105,7 @@ class StageBook:
         return room
 
     def items_of(self, inputs: Collection[int]) -> list[int]:
-        """What is in this stage of these inputs, and has not ended."""
+        """Return the items of these inputs that are in this stage and have not ended."""
         table = self.pipeline.jobs[self.place].table
         if table.origins is not None:
             return [index for index, path in table.origins.paths.items() if path[0] in inputs]
@@ -117,12 +117,12 @@ class StageBook:
         return set(indices) if origins is None else {origins.input_of[index] for index in indices}
 
     def take_unwanted(self) -> set[int]:
-        """Those of the items that have just come which are not to run."""
+        """Take the items that have just come and are not to run."""
         unwanted, self.unwanted = self.unwanted, set()
         return unwanted
 
     def came(self, root: int, left: int) -> dict[int, list[tuple[Path, Any]]]:
-        """So many items of that input are left in the stages before, see ``coming``.
+        """Note that so many items of that input are left in the stages before, see ``coming``.
 
         Returns the inputs that have their turn now, in order, and what came of each.
         """
@@ -142,7 +142,7 @@ class StageBook:
     def go_on(
         self, coming: dict[int, int], early: dict[int, list[tuple[Path, Any]]]
     ) -> dict[int, list[tuple[Path, Any]]]:
-        """Before it has started: see ``coming`` and ``early``. Returns what has its turn now, by input, in order."""
+        """Set ``coming`` and ``early``, before the start. Returns what has its turn now, by input, in order."""
         self.coming, self.early, now = coming, early, {}
         while self.coming.get(self.turn, 1) == 0:
             del self.coming[self.turn]
@@ -155,7 +155,7 @@ class StageBook:
 
 @dataclass(eq=False, slots=True)
 class _Spread:
-    """What comes of one input, which was more or less than one item on its way."""
+    """The items that come of one input, which was more or less than one item on its way."""
 
     open: int = 1  #: items that have not ended
     results: list[tuple[Path, Any]] = field(default_factory=list)
@@ -173,18 +173,18 @@ class InputsEnded:
 
 
 class PassHook(Protocol):
-    """What a journal keeps of the values on their way from stage to stage."""
+    """A journal's record of the values on their way from stage to stage."""
 
     def note(self, path: Path, place: int, brought: Sequence[tuple[Path, object]]) -> None:
-        """The item at this path has ended in the stage at this place, and has brought these for the next one."""
+        """Note what the item at this path, which has ended in the stage at this place, brought for the next one."""
         ...
 
 
 class Pipeline:
-    """Made with its jobs, before they are started. Their books are the scheduler's, and so is this."""
+    """A pipeline of stages, made with its jobs before they are started. It is the scheduler's, as their books are."""
 
     def __init__(self, head: JobBook, jobs: Sequence[JobBook], stages: Sequence[tuple[str, int | None, bool]]) -> None:
-        """``stages``: for each job the name, how many items may be in it, and whether they come in order."""
+        """Make it of ``stages``: for each job the name, how many items may be in it, and whether they come in order."""
         self.head = head
         self.jobs = list(jobs)
         self.count_lanes: Callable[[], int] = lambda: 1  #: set when it is started
@@ -209,7 +209,7 @@ class Pipeline:
 
     @property
     def total(self) -> int:
-        """How many inputs there are."""
+        """Number of inputs."""
         return len(self.head.table)
 
     @property
@@ -255,14 +255,14 @@ class Pipeline:
         return self._horizon
 
     def moved(self, stage: StageBook, *, skips: bool) -> None:
-        """All of an input has come to this stage; ``skips``: nothing has, before its turn."""
+        """Note that all of an input has come to this stage; ``skips``: nothing has, before its turn."""
         if skips or self._due_to is stage:
             self._due_to = None
 
     def take_outcomes(
         self, job: JobBook, indices: Sequence[int], results: Sequence[Any], failed: Collection[int]
     ) -> InputsEnded:
-        """Items of a stage have ended: what they bring goes to the next one. Returns the inputs that are through.
+        """Give the next stage what the items of a stage bring that have ended. Returns the inputs that are through.
 
         ``failed`` are the indices of those that did for good; ``results`` has anything in their places.
         """
@@ -311,7 +311,7 @@ class Pipeline:
         return len({bisect_left(ordered, place) for place in places}) == 1
 
     def go_on(self, on_their_way: Mapping[int, Sequence[tuple[Path, int, Any]]]) -> None:
-        """Inputs have ended before, as a journal tells: the rest is to run. Before it is started.
+        """Go on where inputs have ended before, as a journal tells: the rest is to run. Before it is started.
 
         Of some inputs, which can go on, these values are on their way: each with its path, and the place of the stage
         that is to get it.
@@ -352,7 +352,7 @@ class Pipeline:
         return [job.stage.place for job in self.jobs if job.stage is not None and job.stage.ordered]
 
     def let_go(self) -> None:
-        """All is over: what was cancelled on its way is not needed any more."""
+        """Forget what was cancelled on its way, now that all is over."""
         self._spread.clear()
         for job in self.jobs:
             assert job.stage is not None
@@ -364,7 +364,7 @@ class Pipeline:
                 origins.paths.clear()
 
     def _arrive(self, stage: StageBook, path: Path, values: list[tuple[Path, Any]]) -> list[tuple[Path, Any]]:
-        """What the next stage gets of these now."""
+        """Return what the next stage gets of these values now."""
         after = stage.after
         assert after is not None
         assert after.stage is not None
@@ -375,7 +375,7 @@ class Pipeline:
         return []
 
     def _come(self, stage: StageBook, root: int, more: int, ended: InputsEnded) -> list[tuple[Path, Any]]:
-        """An item has ended and brings so many: tell the stage that keeps the order. Returns what the next one gets."""
+        """Tell the stage that keeps the order how many items an ended one brings. Returns what the next stage gets."""
         other = stage.next_ordered
         if other is None:
             return []
@@ -432,7 +432,7 @@ class Pipeline:
 
 
 def _let_through(stage: StageBook, turns: dict[int, list[tuple[Path, Any]]]) -> None:
-    """These inputs have had their turn in that stage: tell the next one that keeps the order what is on its way to it.
+    """Tell the next stage that keeps the order what is on its way to it, after inputs have had their turn in this one.
 
     That gets nothing now, but has had its turn at those of which nothing is.
     """
@@ -452,7 +452,7 @@ def _end_of(entry: tuple[int, StageBook]) -> int:
 
 
 def _in_stage(name: str, failure: Failure) -> Failure:
-    """The same failure, as that of an input."""
+    """Return the failure as that of an input."""
     if isinstance(failure.own, ItemCancelledError):
         return failure  # that is of the input
     error = StageError(f"in stage {name!r}: {type(failure.error).__name__}: {failure.message}", name)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 
 class TimerKind(IntEnum):
-    """What falls due."""
+    """The kinds of timers, by what falls due."""
 
     RETRY = auto()  #: an item's delay is over (subject: job number; detail: item index)
     LANE_CHECK = auto()  #: a timeout may have passed on a lane (subject: lane; detail: generation)
@@ -39,7 +39,7 @@ class Timer(NamedTuple):
 
 
 class TimerHeap:
-    """A heap of timers. Entries are never removed early: who takes one checks whether it still means something."""
+    """A heap of timers. Entries are never removed early: their taker checks whether they still mean something."""
 
     def __init__(self) -> None:
         self._heap: list[Timer] = []
@@ -54,7 +54,7 @@ class TimerHeap:
         heapq.heappush(self._heap, Timer(due, self._serial, kind, subject, detail, epoch))
 
     def next_due(self) -> float | None:
-        """When the first timer falls due; None while there is none."""
+        """Return the moment at which the first timer falls due; None while there is none."""
         return self._heap[0].due if self._heap else None
 
     def take_due(self, now: float) -> list[Timer]:

@@ -1,4 +1,4 @@
-"""Where the time of a job's run went: what its chunks' reports say, added up as they come.
+"""The time of a job's run, and where it went: its chunks' reports, added up as they come.
 
 The sums are exact. Beside them stands one row a report, for pictures; where there are too many, those that follow each
 other closely on a lane become one, so that a job of any length costs at most `MOST_ROWS` of them. Knows moments as
@@ -69,7 +69,7 @@ class Event(NamedTuple):
 
 @dataclass(slots=True)
 class Heard:
-    """What listeners took, as the listener thread measures it: no part of the scheduler's books."""
+    """The time that listeners took, as the listener thread measures it: no part of the scheduler's books."""
 
     seconds: float = 0.0  #: in listeners
     end_told_at: float | None = None  #: when the job's end was announced
@@ -123,7 +123,7 @@ class PastRun(NamedTuple):
 
 @dataclass(slots=True)
 class _LaneTimes:
-    """What is remembered of a lane: since when it is free, and how its last report arrived."""
+    """The times of a lane: since when it is free, and how its last report arrived."""
 
     free_at: float
     ready: bool = True
@@ -135,20 +135,20 @@ class _LaneTimes:
 
 
 class Company(NamedTuple):
-    """Other jobs are active at the same time: what lanes do for them from then on."""
+    """The company of a job, once others are active at the same time: what lanes do for them from then on."""
 
     all: LaneSeconds  #: of the queue
     own: LaneSeconds  #: of this job
     before: float  #: seconds of all, until then
 
     def seconds(self, now: float) -> float:
-        """What the lanes did for others, up to now."""
+        """Seconds that the lanes have worked for other jobs, up to now."""
         return max(0.0, self.all.until(now) - self.before - self.own.until(now))
 
 
 @dataclass(slots=True)
 class Timings:
-    """One run of one job."""
+    """The times of one run of one job."""
 
     traced: bool = False
     started: float = 0.0
@@ -177,7 +177,7 @@ class Timings:
     # -- the run ---------------------------------------------------------------------------------------------
 
     def begin(self, now: float, lanes: int, ready: int) -> None:
-        """The job starts: nothing of an earlier run counts any more. ``ready``: the set of lanes that could begin."""
+        """Begin a run: nothing of an earlier one counts any more. ``ready``: the set of lanes that could begin."""
         self.started, self.finished, self.lanes, self.company, self.elsewhere = now, None, lanes, None, False
         self.sums, self.rows, self.events = Sums(), array("d"), []
         self.stretches, self.last_on, self.heard = {}, {}, Heard()
@@ -185,16 +185,16 @@ class Timings:
         self._paused_at, self._resolution = None, 0.0
 
     def items_read(self, seconds: float) -> None:
-        """The job is being created: what it took to go through its items."""
+        """Note the seconds that it took to go through the items, as the job is created."""
         self.items_seconds = seconds
 
     def handler_packed(self, seconds: float, size: int, weight: str, name: str = "") -> None:
-        """The job was created: what its handler took for that."""
+        """Note what the handler took, once the job is created."""
         self.handler_seconds, self.handler_bytes, self.handler_weight = seconds, size, weight
         self.handler_name = name
 
     def finish(self, now: float, at_work: int = 0) -> None:
-        """The job has ended; or it is to be looked at as if it had, while the lanes of ``at_work`` have its items."""
+        """Close the run; or look at it as if it had ended, while the lanes of ``at_work`` have its items."""
         self.resumed(now)
         sums, waited = self.sums, max(0.0, now - self.started)
         untouched = ((1 << self.lanes) - 1) & ~union(self._lanes)
@@ -229,7 +229,7 @@ class Timings:
 
     @property
     def starting(self) -> int:
-        """How many workers are being started, where none is there yet."""
+        """Number of workers that are being started, as long as none is there yet."""
         if self.finished is not None or self._ready or any(lane.ready for lane in list(self._lanes.values())):
             return 0
         return self.lanes
@@ -242,7 +242,7 @@ class Timings:
     # -- lanes -----------------------------------------------------------------------------------------------
 
     def lane_ready(self, lane: int, now: float) -> None:
-        """A worker has come."""
+        """Note that a worker has come."""
         times = self._lane(lane)
         if not times.ready:
             self.note(Event(now, "worker ready", lane))
@@ -261,7 +261,7 @@ class Timings:
         why: str = "",
         by_others: bool = False,
     ) -> None:
-        """A worker has gone; with ``worked`` while it had items of this job in hand, which go out again.
+        """Note that a worker has gone; ``worked``: while it had items of this job in hand, which go out again.
 
         ``item`` is the index of the one that it was running, and ``why`` how it ended, as far as these are known.
         ``by_others``: it had items of another job in hand, and so its end is of no concern here.
@@ -297,7 +297,7 @@ class Timings:
     # -- reports ---------------------------------------------------------------------------------------------
 
     def add(self, lane: int, chunk: Chunk, report: ChunkReported, now: float) -> None:
-        """A report came; the coordinator handles it ``now``. Costs 4 us."""
+        """Add a report, which the coordinator handles ``now``. Costs 4 us."""
         times = report.times
         if times is None:
             return
@@ -338,7 +338,7 @@ class Timings:
         sums.delayed += times.delayed
 
     def _add_waiting(self, place: _LaneTimes, begun: float, packed_at: float, left_at: float) -> None:
-        """What the worker waited for since it was free. Each moment is what the wait lasted to, or longer."""
+        """Add up what the worker waited for since it was free. Each moment is the end of a wait, or later."""
         sums, at = self.sums, place.free_at
         sums.queued += max(0.0, min(at, begun) - left_at)
         if begun <= at:
@@ -396,7 +396,7 @@ class Timings:
 def _row(
     lane: int, chunk: Chunk, report: ChunkReported, times: WorkTimes, packed_at: float, left_at: float
 ) -> tuple[float, ...]:
-    """What a report told, as a `Span` has it: to make one, by its names, would cost as much as all the rest."""
+    """Return a report's row, as a `Span` has it: to make one, by its names, would cost as much as all the rest."""
     return (
         lane,
         chunk.indices[min(report.first, len(chunk.indices) - 1)],
@@ -422,14 +422,14 @@ def _row(
 
 
 def _by_our_clock(times: WorkTimes, left_at: float, received: float) -> WorkTimes:
-    """The times of a worker on another machine, whose clock is another: as if its report had arrived at once."""
+    """Return a worker's times by our clock; of one on another machine, as if its report had arrived at once."""
     if left_at - _SKEW <= times.begun and times.ended <= received + _SKEW:
         return times
     return times._replace(begun=received - (times.ended - times.begun), ended=received)
 
 
 def _join_within(spans: list[Span], seconds: float) -> list[Span]:
-    """Those that follow each other on a lane are one, as long as that does not last longer than so many seconds."""
+    """Join spans that follow each other on a lane, as long as that does not last longer than so many seconds."""
     joined: list[Span] = []
     waiting: dict[float, Span] = {}
     for span in spans:
@@ -444,7 +444,7 @@ def _join_within(spans: list[Span], seconds: float) -> list[Span]:
 
 
 def join(one: Span, other: Span) -> Span:
-    """Both in one: from when the first began to when the second ended; the rest added up."""
+    """Join two spans: from when the first began to when the second ended; the rest added up."""
     return Span(
         *(
             getattr(other if name in _OF_THE_LAST else one, name)

@@ -92,7 +92,7 @@ class _Apart(NamedTuple):
 
 
 class _Hold:
-    """A lane has a slot, until that is wanted by others."""
+    """The hold of a lane on a slot, which ends soon after others want it."""
 
     def __init__(self) -> None:
         self.is_wanted = False
@@ -100,7 +100,7 @@ class _Hold:
         self.has_begun = False
 
     def takes_a_frame(self) -> bool:
-        """Whether it takes one more. It takes one at least, so that the lane gets on."""
+        """Tell whether the lane takes one more frame. It takes at least one, so that it gets on."""
         if self.has_begun and self.is_wanted:
             self.is_ending = True
         self.has_begun = True
@@ -124,7 +124,7 @@ class _Berth:
 
 
 class Agent:
-    """Made on its event loop, in 5 ms and the time that an import of loky takes. Who makes it awaits `close`.
+    """The agent, made on its event loop in 5 ms and the time that an import of loky takes. Its maker awaits `close`.
 
     ``tell`` calls the program. ``free`` is called when a lane needs its slot no more; None: lanes need none. Raises
     what keeps loky from having any worker here.
@@ -160,17 +160,16 @@ class Agent:
     # -- what the program calls --------------------------------------------------------------------------------------
 
     def start(self, key: LaneKey) -> None:
-        """See `LanePool.start`."""
         self._berths[key[0]] = _Berth(key)
         self._pool.start(*key)
 
     def bring(self, *parts: Any) -> None:
-        """This shared object, a `Parts`, is here from now on. Costs a copy."""
+        """Keep a copy of this shared object, a `Parts`, for the workers here."""
         brought = Parts(*parts)
         self._lent[brought.token] = lend(brought)
 
     def borrow(self, lent: Lent) -> None:
-        """The same where it is in a segment of the program's."""
+        """Keep a shared object that is in a segment of the program's. Costs no copy."""
         self._lent[lent.token] = lent, None
 
     def frame(
@@ -195,7 +194,7 @@ class Agent:
             self._hand_in_due(berth)
 
     def order(self, key: LaneKey, order: Order) -> None:
-        """Carry it out."""
+        """Carry out an order for that lane."""
         if (there := self._lane(key)) is not None:
             match order:
                 case TellFlags(job, pause, cancel):
@@ -210,17 +209,16 @@ class Agent:
             self._tell("seen", key, seen_of(claim, self._now()))
 
     def take_results_by_pipe(self, key: LaneKey) -> None:
-        """The program could not open a segment of this worker: their contents come with its answers from now on."""
+        """Have the contents of this worker's segments come with its answers: the program can't open them."""
         if (there := self._lane(key)) is not None:
             there.take_results_by_pipe()
 
     def kill(self, key: LaneKey, dump_stack: bool) -> None:
-        """See `Lane.kill`."""
         if (there := self._lane(key)) is not None:
             there.kill(dump_stack=dump_stack)
 
     def tell_stack(self, key: LaneKey) -> None:
-        """See `TellingLane.tell_stack`."""
+        """Tell the program where the worker is, as `faulthandler` writes it; None where that can't be had."""
 
         def told(text: str | None) -> None:
             self._soon(self._tell, "told_stack", key, text, PACKAGE)
@@ -231,7 +229,7 @@ class Agent:
             there.tell_stack(told)
 
     def let_go(self, key: LaneKey) -> None:
-        """That lane is not needed any more: a worker that lives ends by itself. Nothing is said of it."""
+        """Free a lane that is not needed any more: a live worker ends by itself. Nothing is said of it."""
         berth = self._berth(key)
         if berth is not None:
             self._end_berth(berth)
@@ -256,7 +254,7 @@ class Agent:
     # -- what the host calls -----------------------------------------------------------------------------------------
 
     def hold(self, key: LaneKey, path: Sequence[str]) -> None:
-        """That lane has a slot, until `free` is called; modules are imported from ``path`` there."""
+        """Note that the lane has a slot, until `free` is called; modules are imported from ``path`` there."""
         sys.path[:] = path
         berth = self._berth(key)
         if berth is None or berth.is_over:
@@ -267,7 +265,7 @@ class Agent:
         self._free_if_idle(berth)
 
     def want(self, key: LaneKey) -> None:
-        """Others want the slot of that lane: it gets no frame more, but one."""
+        """Note that others want the slot of that lane: it gets at most one frame more."""
         if (berth := self._berth(key)) is not None and berth.hold is not None:
             berth.hold.is_wanted = True
 
@@ -339,7 +337,7 @@ class Agent:
         return dump_frame(ApartFrame(packed, serials))
 
     def _settle(self, berth: _Berth, turn: int, answered: bytes | BaseException) -> None:
-        """A frame has been done, or never will be."""
+        """Answer a frame that has been done, or never will be; one that could not be opened is sent again whole."""
         answer = answered if isinstance(answered, bytes) else None
         apart, lane = berth.apart.pop(turn, None), self._lane(berth.key)
         if apart is not None:
@@ -375,7 +373,7 @@ class Agent:
     # -- what happens to the lanes -----------------------------------------------------------------------------------
 
     def _soon(self, call: Callable[..., object], *arguments: Any) -> None:
-        """On any thread: have something called on the event loop, in the order of the calls."""
+        """Have something called on the event loop, in the order of the calls. On any thread."""
         with contextlib.suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(self.guarded, call, *arguments)
 
@@ -387,7 +385,7 @@ class Agent:
             self._say(found("in the agent of its workers", error))
 
     def _run(self) -> None:
-        """On the agent's thread."""
+        """Pass messages of the lanes to the event loop, on the agent's thread."""
         while not isinstance(message := self._inbox.take(None), Request):
             if message is not None:
                 self._soon(self._heed, message)
@@ -414,7 +412,7 @@ class Agent:
                 self._say(message)
 
     def _bury(self, key: LaneKey) -> None:
-        """A worker is dead: what it has left comes before the news of it."""
+        """Report a worker's death, after what it has left."""
         if (berth := self._berth(key)) is not None:
             self._end_berth(berth)
         if (lane := self._lane(key)) is not None:
@@ -444,7 +442,7 @@ class Agent:
         self._looking = self._loop.call_later(overdue.SECOND_LOOK if suspects else overdue.ANSWER_LIMIT, self._look)
 
     def _too_large(self, read: MemoryRead) -> MemoryRead | None:
-        """Of a look at all workers, what has to be judged; the memory of this machine is not the program's business."""
+        """Return the workers to be judged, out of a look at all, without the machine's memory; None if none."""
         most = self._settings.max_memory or 0
         over = {worker.lane for worker in read.workers if worker.used > most}
         due, self._over = over | self._over, over

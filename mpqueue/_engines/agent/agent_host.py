@@ -32,7 +32,7 @@ RELAY_WAIT, RELAY_LIMIT = 10.0, 30.0
 
 
 class Setup(NamedTuple):
-    """What an agent begins with."""
+    """The settings with which an agent begins."""
 
     secret: bytes  #: that the program has to know
     host: str  #: of this node, by which the program may reach it; empty: by way of the engine only
@@ -41,7 +41,7 @@ class Setup(NamedTuple):
 
 
 class Opened(NamedTuple):
-    """How the program can reach it."""
+    """The address of an opened agent, and whose segments can be opened."""
 
     host: str
     port: int
@@ -54,7 +54,7 @@ _relays: dict[str, _Relay] = {}
 
 
 def introduce() -> hello.Introduction:
-    """Who this process is, and what it runs."""
+    """Return the introduction of this process."""
     return hello.introduce()
 
 
@@ -65,7 +65,7 @@ async def open_agent(token: str, setup: Setup) -> Opened:
 
 
 def close_agent(token: str) -> None:
-    """End it, with all that runs there."""
+    """End the agent, with all that runs there."""
     if (host := _hosts.pop(token, None)) is not None:
         host.close()
 
@@ -83,7 +83,7 @@ def _host(token: str) -> AgentHost:
 
 
 class AgentHost:
-    """One agent's. Made and used on any thread; `hold` blocks."""
+    """The host of one agent. Made and used on any thread; `hold` blocks."""
 
     def __init__(self, setup: Setup) -> None:
         self.is_gone = False
@@ -113,7 +113,7 @@ class AgentHost:
         raise answer or WorkerStartError(f"the agent's process has not started within {START_LIMIT:g} s")
 
     def hold(self, lane: tuple[int, int], is_wanted: Callable[[], bool]) -> None:
-        """See the function `hold`."""
+        """Let that lane work in a slot until it needs it no more; asks the agent for it once others want it."""
         with self._changed:
             self._held.add(lane)
             self._connection.send(("hold", lane, [*sys.path]))
@@ -139,7 +139,7 @@ class AgentHost:
         self._free()
 
     def close(self) -> None:
-        """End it, with all that runs there."""
+        """End the agent, with all that runs there."""
         with contextlib.suppress(OSError):  # it is about to be gone
             self._socket.shutdown(socket.SHUT_RDWR)
 
@@ -185,12 +185,12 @@ async def open_relay(token: str, relay: str) -> None:
 
 
 async def write_relay(relay: str, data: bytes) -> None:
-    """Pass that on. Raises LookupError where there is no such relay any more."""
+    """Pass bytes on to the agent. Raises LookupError where there is no such relay any more."""
     await asyncio.get_running_loop().sock_sendall(_relays[relay].connection, data)
 
 
 async def read_relay(relay: str) -> bytes | None:
-    """What has come; nothing after a while, None at the end."""
+    """Return the bytes that have come; none after `RELAY_WAIT` seconds, None at the end."""
     there, loop = _relays[relay], asyncio.get_running_loop()
     if there.leaving is not None:
         there.leaving.cancel()
@@ -207,7 +207,7 @@ async def read_relay(relay: str) -> bytes | None:
 
 
 def close_relay(relay: str) -> None:
-    """It is used no more."""
+    """Close a relay; nothing where there is none."""
     if (there := _relays.pop(relay, None)) is not None:
         for pending in (there.reading, there.leaving):
             if pending is not None:

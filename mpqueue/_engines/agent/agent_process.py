@@ -26,7 +26,7 @@ START_LIMIT, LEFT_LIMIT, CLOSE_LIMIT = 60.0, 5.0, 10.0
 
 
 def main() -> None:
-    """The process. Its first argument is the descriptor of the connection to the host."""
+    """Run the process. Its first argument is the descriptor of the connection to the host."""
     host = Connection(int(sys.argv[1]))
     sys.argv[:] = [""]
     ignore_interrupts()  # the host ends by one, or does not
@@ -45,7 +45,7 @@ class _Service:
         self._following: set[asyncio.Task[bool]] = set()
 
     async def run(self) -> None:
-        """All of it."""
+        """Start the agent, and serve it until its end."""
         self._loop = asyncio.get_running_loop()
         self._ending: asyncio.Future[bool] = self._loop.create_future()  #: True: kill what runs
         self._link = Link(self._setup.secret, self._take, beats=True)
@@ -113,7 +113,7 @@ class _Service:
             self._host.send(lane)
 
     def _heed_host(self) -> None:
-        """On a thread of its own: what the host says, until it is gone."""
+        """Do what the host says, until it is gone. On a thread of its own."""
         with contextlib.suppress(EOFError, OSError, RuntimeError):
             while True:
                 name, *arguments = self._host.recv()
@@ -125,7 +125,7 @@ class _Service:
 
 
 def _listen(host: str) -> socket.socket:
-    """Where the program can reach this machine, or where that can't be, the host alone."""
+    """Listen where the program can reach this machine, or where that can't be, the host alone."""
     for address in filter(None, (host, "127.0.0.1")):
         try:
             family, *_, where = socket.getaddrinfo(address, 0, type=socket.SOCK_STREAM)[0]

@@ -1,4 +1,4 @@
-"""How a worker of another engine introduces itself: where it is, and whether it speaks the parent's language.
+"""The introduction of a worker of another engine: where it is, and whether it speaks the parent's language.
 
 Plain strings and numbers, so that also a stranger's introduction can be read.
 """
@@ -19,7 +19,7 @@ Introduction = Mapping[str, Any]
 
 
 def introduce() -> Introduction:
-    """Who this process is, and what it runs."""
+    """Return the introduction of this process: its identity and the versions that it runs."""
     return {
         "process": process_name(),
         "pid": os.getpid(),
@@ -31,7 +31,7 @@ def introduce() -> Introduction:
 
 
 def find_difference(own: Introduction, other: Introduction) -> str | None:
-    """Why these two would misunderstand each other, in words; None where they would not."""
+    """Return why the two would misunderstand each other, in words; None where they would not."""
     different = [
         f"{name} {other.get(name)} there and {own[name]} here"
         for name in ("python", "mpqueue", "cloudpickle")

@@ -42,7 +42,7 @@ Call = tuple[Any, ...]  #: the name of what is called at the other end, and its 
 
 
 class Link:
-    """One end. Everything happens on the event loop on which it is made.
+    """One end of the line. Everything happens on the event loop on which it is made.
 
     ``take`` gets each call, and must not raise. ``beats``: this end says every 3 s that it is there; a program does
     not, which may hold its global lock, or be stopped, for as long as it likes.
@@ -63,7 +63,7 @@ class Link:
         self.is_connected = False
 
     def send(self, call: Call) -> None:
-        """Have it arrive at the other end, after all that was sent before."""
+        """Send a call to the other end, where it arrives after all that was sent before."""
         self._kept.append((next(self._numbers), call))
         self._stirred.set()
 
@@ -95,7 +95,7 @@ class Link:
         return True
 
     def drop(self) -> None:
-        """Use the connection of now no more."""
+        """Stop using the present connection."""
         if self._following is not None:
             self._following.cancel()
 
@@ -114,7 +114,7 @@ class Link:
         return int(_SIZE.unpack(await _read(connection, _SIZE.size))[0])
 
     def _proof(self, first: bytes, second: bytes, *, of_agent: bool) -> bytes:
-        """Different for the two ends: else one could answer with what the other has said."""
+        """Return this end's proof, other than the other end's: else one could answer with what the other has said."""
         return hmac.digest(self._secret, (b"agent" if of_agent else b"program") + first + second, "sha256")
 
     # -- calls -------------------------------------------------------------------------------------------------------
@@ -191,13 +191,13 @@ async def _read(connection: socket.socket, size: int) -> bytearray:
 
 
 class _Beside(NamedTuple):
-    """Stands for a part behind the pickle: CPython 3.11 may crash where those of `pickle` itself are garbage."""
+    """A stand-in for a part behind the pickle: CPython 3.11 may crash where those of `pickle` are garbage."""
 
     at: int
 
 
 def _pack(seen: int, calls: Sequence[tuple[int, Call]]) -> list[Any]:
-    """A message as it is written; ``seen`` is the last call that has come. What is big, or carried, is not copied."""
+    """Pack a message as it is written; ``seen`` is the last call that has come. No big or carried part is copied."""
     beside: list[memoryview] = []
     marked = [(number, [_mark(part, beside) for part in call]) for number, call in calls]
     data = pickle.dumps((seen, marked), pickle.HIGHEST_PROTOCOL)

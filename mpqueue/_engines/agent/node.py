@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class NodeLane(Lane):
-    """Satisfies `lane_protocol.Lane`, and those beside it that an engine on nodes needs."""
+    """A lane on a node: a `lane_protocol.Lane`, with the methods beside it that an engine on nodes needs."""
 
     def __init__(self, pool: NodePool, node: Node, number: int, generation: int) -> None:
         self.number = number
@@ -59,7 +59,6 @@ class NodeLane(Lane):
 
     @property
     def shares_memory(self) -> bool:
-        """See `lane_protocol.CarryingLane.shares_memory`."""
         return self.node.shares_memory and not self.is_blind
 
     @property
@@ -68,29 +67,23 @@ class NodeLane(Lane):
         return len(self.calls) > 0
 
     def send(self, frame: bytes, tell: Tell) -> None:
-        """See `lane_protocol.Lane.send`."""
         if self.calls.begin(tell):
             self._pool.soon(self._send, frame, tell)
 
     def bring(self, shared: Shared[Any]) -> None:
-        """See `lane_protocol.BringingLane.bring`."""
         self._pool.soon(self._to_bring.__setitem__, shared, None)
 
     def carry(self, contents: Carried) -> None:
-        """See `lane_protocol.CarryingLane.carry`."""
         if contents:
             self._pool.soon(self._to_carry.update, contents)
 
     def take_results_by_pipe(self) -> None:
-        """See `lane_protocol.SharingLane.take_results_by_pipe`."""
         self._call("take_results_by_pipe")
 
     def set_flags(self, job: int, *, pause: bool, cancel: bool) -> None:
-        """See `lane_protocol.Lane.set_flags`."""
         self._order(TellFlags(job, pause, cancel))
 
     def set_limit(self, chunk: int, position: int) -> None:
-        """See `lane_protocol.Lane.set_limit`."""
         self._order(SetLimit(chunk, position))
 
     def _order(self, order: Order) -> None:
@@ -100,11 +93,11 @@ class NodeLane(Lane):
         self._pool.soon(self.node.call, name, self.key, *arguments)
 
     def observe(self, tell: Callable[[Claim], None]) -> None:
-        """See `lane_protocol.Lane.observe`. Never where the worker is gone."""
+        """Have ``tell`` called on the event loop; never where the worker is gone."""
         self._pool.soon(self._observe, tell)
 
     def peek(self) -> Claim | None:
-        """See `lane_protocol.Lane.peek`: what was seen last; a newer look is on its way."""
+        """Return the claim that was seen last, and ask for a newer one."""
         if not self._is_looking:
             self._is_looking = True
             self.observe(self._looked)
@@ -114,19 +107,16 @@ class NodeLane(Lane):
         self._is_looking = False
 
     def take_early(self) -> bytes | None:
-        """See `lane_protocol.Lane.take_early`."""
         return self.early.popleft() if self.early else None
 
     def take_unsent(self) -> bytes:
-        """See `lane_protocol.Lane.take_unsent`."""
+        """Return the log records that the agent has found in the dead worker's outbox."""
         return self.unsent
 
     def tell_stack(self, tell: Callable[[str | None], object]) -> None:
-        """See `lane_protocol.TellingLane.tell_stack`."""
         self._pool.soon(self._tell_stack, tell)
 
     def kill(self, *, dump_stack: bool = False) -> None:
-        """See `lane_protocol.Lane.kill`."""
         self._call("kill", dump_stack)
 
     # -- on the event loop -------------------------------------------------------------------------------------------
@@ -149,7 +139,7 @@ class NodeLane(Lane):
         self.node.call("tell_stack", self.key)
 
     def end(self, why: str) -> None:
-        """The worker is gone: fail what is under way, and what is yet to come."""
+        """Note that the worker is gone: fail what is under way, and what is yet to come."""
         self.is_ready = False
         error = ChildProcessError(f"the worker {self.pid} on {self.node.title} is gone: {why}")
         self.calls.close(error)
@@ -186,12 +176,12 @@ class Node:
         self._dropped = len(shared.dropped)  #: how many of the shared objects that are gone its agent knows of
 
     def call(self, name: str, *arguments: Any) -> None:
-        """Have the agent called, if there is one."""
+        """Call the agent, if there is one."""
         if self.link is not None and not self.is_lost:
             self.link.send((name, *arguments))
 
     def bring(self, one: Shared[Any]) -> shared.Token:
-        """Have the agent have this shared object; once for all lanes."""
+        """Send this shared object to the agent; once for all lanes."""
         if one not in self._brought:
             self._brought.add(one)
             if self.can_map:
@@ -201,7 +191,7 @@ class Node:
         return token_of(one)
 
     def take_dropped(self) -> Sequence[shared.Token]:
-        """What is shared no more, since the last call."""
+        """Return the shared objects that were dropped since the last call."""
         dropped = shared.dropped[self._dropped :]
         self._dropped += len(dropped)
         return dropped
@@ -209,7 +199,7 @@ class Node:
     # -- what the agent calls ----------------------------------------------------------------------------------------
 
     def take(self, call: Call) -> None:
-        """A call of the agent's."""
+        """Take in a call of the agent's."""
         name, *arguments = call
         if self.is_lost:
             return
@@ -248,7 +238,7 @@ class Node:
     # -- its end -----------------------------------------------------------------------------------------------------
 
     def lose(self, why: str, *, innocent: bool = False) -> None:
-        """It is gone, with all its lanes: by what one of them ran, or, where ``innocent``, by something else."""
+        """Give the node up with all its lanes, ended by what one of them ran or, if ``innocent``, by something else."""
         self.is_lost = True
         for task in (self.opening, self.following):
             if task is not None:

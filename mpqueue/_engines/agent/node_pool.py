@@ -73,7 +73,7 @@ CAPABILITIES = Capabilities(
 
 
 class NodePool(abc.ABC):
-    """Satisfies `lane_protocol.LanePool`. Owns the event loop and its thread.
+    """The lanes of a queue on a cluster: a `lane_protocol.LanePool`. Owns the event loop and its thread.
 
     ``counts_slots``: a frame is handed to a worker only while the engine has given its lane a slot.
     """
@@ -111,48 +111,45 @@ class NodePool(abc.ABC):
 
     @abc.abstractmethod
     def want_slot(self, lane: NodeLane) -> None:
-        """That lane has a frame, and is to have a slot, where the engine counts them."""
+        """Give a slot to a lane that has a frame, where the engine counts slots."""
 
     @abc.abstractmethod
     def look_for_room(self) -> None:
-        """Lanes wait, and no node that is there has room for them."""
+        """Look for room for lanes that wait, where no node that is there has any."""
 
     @abc.abstractmethod
     async def give_back(self, node: Node) -> None:
-        """The slots of that node are not needed any more; an agent may still be there. May raise whatever it likes."""
+        """Give back the node's slots, where an agent may still be. May raise any exception."""
 
     @abc.abstractmethod
     async def disconnect(self) -> None:
-        """The pool is closed."""
+        """Disconnect from the engine: the pool is closed."""
 
     @abc.abstractmethod
     def tell_demand(self, lanes: int, seconds: float) -> None:
-        """See `DemandPool.tell_demand`."""
+        """Follow the demand, as `DemandPool.tell_demand` says."""
 
     # -- from any thread ---------------------------------------------------------------------------------------------
 
     def start(self, number: int, generation: int) -> None:
-        """See `LanePool.start`."""
+        """Have the lane wait for a node with room for it."""
         self.soon(self.want, number, generation)
 
     def await_starts(self) -> None:  # noqa: B027 - the protocol's
-        """There is nothing to wait for: nodes are there already, or come when there is room for them."""
+        """Return at once: nodes are there already, or come when there is room for them."""
 
     def lane(self, number: int) -> NodeLane | None:
-        """See `LanePool.lane`."""
         return self._lanes.get(number)
 
     def recycle(self, number: int) -> None:
-        """See `LanePool.recycle`."""
         self.retire(number)
 
     def retire(self, number: int) -> None:
-        """See `LanePool.retire`."""
         if (lane := self._lanes.pop(number, None)) is not None:
             self.soon(self._free, lane)
 
     def close(self, *, kill: bool) -> None:
-        """See `LanePool.close`. On the event loop's own thread, where a finalizer may run, it does not wait."""
+        """End all workers. On the event loop's own thread, where a finalizer may run, it does not wait."""
         with self._closing:
             if self.is_closed:
                 return
@@ -183,7 +180,7 @@ class NodePool(abc.ABC):
         self.close_loop()
 
     def close_loop(self) -> None:
-        """On its thread, when it has ended."""
+        """Close the loop that has ended, on its thread."""
         self.loop.close()
 
     def _end(self) -> None:
@@ -216,11 +213,11 @@ class NodePool(abc.ABC):
     # -- nodes -------------------------------------------------------------------------------------------------------
 
     def add(self, node: Node) -> None:
-        """A node has come."""
+        """Add a node that has come."""
         self.nodes[node.name] = node
 
     def lose(self, node: Node, why: str, *, innocent: bool = False) -> None:
-        """A node has gone, or is to be used no more; what runs there runs again elsewhere."""
+        """Remove a node that has gone, or is to be used no more; what runs there runs again elsewhere."""
         if node.is_lost:
             return
         if self.nodes.get(node.name) is node:
@@ -233,7 +230,7 @@ class NodePool(abc.ABC):
             self.want(*lane.key)
 
     async def _need_agent(self, node: Node) -> None:
-        """Until there is one, or the error why there is none."""
+        """Wait until the node has an agent. Raises the error for which there is none."""
         if node.opening is None or (node.opening.done() and node.opening.exception() is not None):
             node.opening = self.begin_task(self._open_agent(node))
         await asyncio.shield(node.opening)
@@ -267,7 +264,7 @@ class NodePool(abc.ABC):
         )
 
     async def _follow(self, node: Node, opened: Opened) -> None:
-        """Be connected to the agent, as long as it is there."""
+        """Keep a connection to the agent, as long as it is there."""
         assert node.link is not None
         pause, seen_at = FIRST_PAUSE, self.now()
         while self.now() < seen_at + AWAY_LIMIT:
@@ -286,7 +283,7 @@ class NodePool(abc.ABC):
         self.lose(node, f"it has not answered for {AWAY_LIMIT:g} s")
 
     async def _connect(self, node: Node, opened: Opened) -> socket.socket | None:
-        """Directly. None where that can't be."""
+        """Connect to the agent directly. None where that can't be."""
         if not node.host or (_is_loopback(opened.host) and not node.can_map and not _is_loopback(node.host)):
             return None
         family = socket.AF_INET6 if ":" in opened.host else socket.AF_INET
@@ -306,7 +303,10 @@ class NodePool(abc.ABC):
         return connection
 
     async def _connect_by_engine(self, node: Node, _: Opened) -> socket.socket | None:
-        """Through the engine's process there. None where that can't be; where it has no agent, the node is lost."""
+        """Connect through the engine's process there.
+
+        None where that can't be; where it has no agent, the node is lost.
+        """
         relay = uuid.uuid4().hex
         try:
             await self.ask(node, agent_host.open_relay, node.token, relay)
@@ -333,7 +333,7 @@ class NodePool(abc.ABC):
     # -- lanes -------------------------------------------------------------------------------------------------------
 
     def want(self, number: int, generation: int) -> None:
-        """That lane is to have a worker."""
+        """Have that lane wait for a worker."""
         self.waiting.append((number, generation))
         self.serve_waiting()
         if (number, generation) in self.waiting:
@@ -354,7 +354,7 @@ class NodePool(abc.ABC):
             self.look_for_room()
 
     def fail_waiting(self, error: BaseException, *, final: bool = False) -> None:
-        """No lane that waits can have a worker."""
+        """Report that no lane that waits can have a worker."""
         while self.waiting:
             self.post(LaneStartFailed(*self.waiting.popleft(), error, final))
 
@@ -391,7 +391,7 @@ class NodePool(abc.ABC):
         self.post(LaneStartFailed(*lane.key, reason, final=self.is_uniform and node.unfit is not None))
 
     def heed(self, node: Node, message: Message) -> None:
-        """What an agent says of a lane, or of itself."""
+        """Take in a message of an agent, on a lane or on itself."""
         if isinstance(message, MemoryRead | FaultFound):
             self.post(message)
             return
@@ -412,13 +412,13 @@ class NodePool(abc.ABC):
         self.post(message)
 
     def let_go(self, lane: NodeLane, why: str) -> None:
-        """That lane's worker is taken away from it, although it is well."""
+        """Take a lane's worker away from it, although it is well."""
         if lane.is_ready:
             lane.end(why)
             self.post(LaneDied(*lane.key, lane.pid, innocent=True))
 
     def _free(self, lane: NodeLane) -> None:
-        """Its slot is free again, where that still exists."""
+        """Free the lane's slot, where that still exists."""
         lane.end("it was let go")
         if lane.node.lanes.get(lane.number) is lane:
             del lane.node.lanes[lane.number]
@@ -455,7 +455,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _reason(node: Node, error: Exception) -> Exception:
-    """Why a worker could not be started there, in words."""
+    """Return the error for which a worker could not be started there."""
     text = f"{type(error).__name__}: {error}"
     if "No module named 'mpqueue" in text or "Error during deserialization of the task graph" in text:
         return WorkerStartError(f"expected mpqueue on {node.title}, as it is here; install the same there ({text})")

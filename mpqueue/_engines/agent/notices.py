@@ -1,4 +1,4 @@
-"""What a program and an agent tell each other of a lane.
+"""Messages about a lane between a program and an agent.
 
 Clocks of two machines have nothing in common, so ages are sent.
 """
@@ -15,7 +15,7 @@ from mpqueue.errors import InternalError, WorkerStartError
 
 
 class TellFlags(NamedTuple):
-    """That job is paused, or cancelled, or neither."""
+    """An order that a job is paused, or cancelled, or neither."""
 
     job: int
     pause: bool
@@ -23,7 +23,7 @@ class TellFlags(NamedTuple):
 
 
 class SetLimit(NamedTuple):
-    """Nothing from that position on may be claimed in that chunk."""
+    """An order to claim nothing from that position on in that chunk."""
 
     chunk: int
     position: int
@@ -36,18 +36,18 @@ Seen = tuple[int, int, int, int, float, float]
 
 
 def seen_of(claim: Claim, now: float) -> Seen:
-    """On the node, whose clock says ``now``."""
+    """Convert a claim to be sent, on the node, whose clock says ``now``."""
     return claim.chunk, int(claim.phase), claim.lo, claim.hi, max(0.0, now - claim.since), claim.fraction
 
 
 def claim_of(seen: Seen, now: float) -> Claim:
-    """In the program, whose clock says ``now``."""
+    """Convert it back to a claim, in the program, whose clock says ``now``."""
     chunk, phase, lo, hi, age, fraction = seen
     return Claim(chunk, Phase(phase), lo, hi, now - age, fraction)
 
 
 def dump_notice(message: Message, now: float) -> bytes:
-    """A message, on the node, whose clock says ``now``. An error that can't be sent is replaced by its text."""
+    """Pickle a message on the node, whose clock says ``now``. An error that can't be sent is replaced by its text."""
     match message:
         case LaneDied() if message.claim is not None:
             message = message._replace(claim=message.claim._replace(since=now - message.claim.since))
@@ -59,7 +59,7 @@ def dump_notice(message: Message, now: float) -> bytes:
 
 
 def load_notice(data: bytes, now: float) -> Message:
-    """In the program, whose clock says ``now``."""
+    """Unpickle a message in the program, whose clock says ``now``."""
     message: Message = pickle.loads(data)
     if isinstance(message, LaneDied) and message.claim is not None:
         message = message._replace(claim=message.claim._replace(since=now - message.claim.since))

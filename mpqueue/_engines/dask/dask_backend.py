@@ -66,7 +66,7 @@ class DaskBackend:
         self.capabilities = CAPABILITIES._replace(patience=patience)
 
     def _ask(self, question: Callable[[Client], Any]) -> Any:
-        """On a connection of our own: a client of the user's may belong to an event loop."""
+        """Ask on a connection of our own: a client of the user's may belong to an event loop."""
         with self._connect() as client:
             return question(client)
 
@@ -75,7 +75,7 @@ class DaskBackend:
         return self._client()
 
     async def _connect_in_loop(self) -> Client:
-        """The same for the event loop that calls it. Raises OSError if there is no answer."""
+        """Connect from the event loop that calls it. Raises OSError if there is no answer."""
         await self._reach()
         return await self._client(asynchronous=True)
 
@@ -97,12 +97,12 @@ class DaskBackend:
         await comm.close()
 
     def count_workers(self) -> int:
-        """The slots that are there now; at least 1, since others may come."""
+        """Return the number of slots that are there now; at least 1, since others may come."""
         there = self._ask(lambda client: client.run_on_scheduler(dask_side.workers_there))
         return max(1, sum(self._choice.slots_of(address, WorkerThere(*told)) for address, told in there.items()))
 
     def open(self, settings: LaneSettings, inbox: Inbox) -> DaskPool:
-        """See `lane_protocol.Backend.open`. Connects, which takes 20 ms."""
+        """Open a queue's lanes. Connects, which takes 20 ms. Raises `WorkerStartError` if there is no answer."""
         try:
             return DaskPool(self._connect_in_loop, self._choice, settings, inbox.post)
         except OSError as error:

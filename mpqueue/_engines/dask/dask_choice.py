@@ -1,4 +1,4 @@
-"""Which workers of a Dask cluster a queue may use."""
+"""The choice of the workers of a Dask cluster that a queue may use."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mpqueue._text import shown
 
 
 class Choice:
-    """``workers`` are names, addresses or hosts (None: all), ``resources`` what a worker must have for each slot.
+    """A user's choice: ``workers``, names, addresses or hosts (None: all), with ``resources`` for each slot.
 
     Raises TypeError or ValueError for anything else.
     """
@@ -27,7 +27,7 @@ class Choice:
         self._resources = dict(resources or {})
 
     def slots_of(self, address: str, worker: WorkerThere) -> int:
-        """How many slots it has for this queue."""
+        """Return how many slots the worker has for this queue."""
         names = {address, address.partition("://")[2], worker.name, worker.host}
         if self._workers is not None and self._workers.isdisjoint(names):
             return 0

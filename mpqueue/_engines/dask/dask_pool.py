@@ -41,7 +41,7 @@ SEND_INTERVAL = 0.001
 
 
 class DaskPool(NodePool):
-    """Owns the client. A node is a Dask worker.
+    """The lanes of a queue on Dask, where a node is a Dask worker. Owns the client.
 
     Where the connection to the scheduler is lost, ``connect`` makes it anew, until that succeeds. What runs goes on;
     lanes that are wanted meanwhile can't be started, for that reason. Raises what ``connect`` raises.
@@ -79,11 +79,11 @@ class DaskPool(NodePool):
         return await self._connect_client()
 
     def tell_demand(self, lanes: int, seconds: float) -> None:
-        """See `DemandPool.tell_demand`."""
+        """Have as many stand-in tasks as items wait."""
         self.soon(self._standins.follow, lanes, seconds)
 
     def close_loop(self) -> None:
-        """With it, what Dask leaves open: the connection of a call that was cancelled while it was being made."""
+        """Close the loop with what Dask leaves open: the connection of a call cancelled while it was being made."""
         if self._io_loop is None:
             super().close_loop()
         else:
@@ -92,18 +92,18 @@ class DaskPool(NodePool):
     # -- as `NodePool` wants it --------------------------------------------------------------------------------------
 
     async def ask(self, node: Node, function: Callable[..., Any], *arguments: Any) -> Any:
-        """See `NodePool.ask`. On the Dask worker's event loop."""
+        """Call a function on the Dask worker's event loop."""
         async with asyncio.timeout(ASK_LIMIT if function is not agent_host.open_agent else None):
             return (await self.client.run(function, *arguments, workers=[node.name]))[node.name]
 
     def want_slot(self, lane: NodeLane) -> None:
-        """See `NodePool.want_slot`. A task has it, for one lot of frames after the other."""
+        """Submit a task that has the slot, for one lot of frames after the other."""
         if lane not in self._held:
             self._held.add(lane)
             self.run(self._hold(lane))
 
     async def _hold(self, lane: NodeLane) -> None:
-        """Each of the tasks lets others come in between."""
+        """Hold a slot by one task after the other: each lets others come in between."""
         try:
             while lane.tells and not lane.node.is_lost and not self.is_closed:
                 await self._connected.wait()
@@ -118,7 +118,7 @@ class DaskPool(NodePool):
             self._held.discard(lane)
 
     async def _have_done(self, lane: NodeLane) -> None:
-        """A task, which Dask does not repeat. Raises what it raises, OSError where it is lost."""
+        """Run a task, which Dask does not repeat. Raises what it raises, OSError where it is lost."""
         task = self.client.submit(
             dask_side.hold,
             lane.node.token,
@@ -135,7 +135,7 @@ class DaskPool(NodePool):
             raise ConnectionError(f"the task was {task.status}")
 
     def look_for_room(self) -> None:
-        """See `NodePool.look_for_room`: Dask makes room by what the scheduler knows of waiting items."""
+        """Renew the stand-ins: Dask makes room by what the scheduler knows of waiting items."""
         if self.cut_off_by is not None:
             error = WorkerStartError("the connection to the Dask scheduler is lost, and can't be made anew")
             error.__cause__ = self.cut_off_by
@@ -144,16 +144,16 @@ class DaskPool(NodePool):
 
     @property
     def is_room_awaited(self) -> bool:
-        """See `NodePool.is_room_awaited`: nothing is known before the first look."""
+        """True until the first look, before which nothing is known."""
         return not self._has_looked
 
     async def give_back(self, node: Node) -> None:
-        """See `NodePool.give_back`."""
+        """Close the agent on that node."""
         if node.token and self.cut_off_by is None:
             await self.ask(node, agent_host.close_agent, node.token)
 
     async def disconnect(self) -> None:
-        """See `NodePool.disconnect`."""
+        """End the stand-ins, and close the client."""
         if self.cut_off_by is None:
             await self._standins.end()
         await self._close_client()
@@ -172,7 +172,7 @@ class DaskPool(NodePool):
         self.run(self._look())
 
     async def _look(self) -> None:
-        """See which workers there are, again and again: events of Dask's that can't be pickled end a connection."""
+        """Look at the cluster's workers, again and again: events of Dask's that can't be pickled end a connection."""
         await self.client.run_on_scheduler(dask_side.install)
         while self.cut_off_by is None and not self.is_closed:
             if self.client.status != "running" or self.client.scheduler_comm is not self._connection:
@@ -209,7 +209,7 @@ class DaskPool(NodePool):
                 self.post(LaneAbsent(number, generation))
 
     def _host_of(self, address: str) -> str:
-        """By which this program may reach its agent; not past Dask's own encryption."""
+        """Return the host by which this program may reach its agent; empty past Dask's own encryption."""
         if self.client.direct_to_workers is False or address.startswith("tls://"):
             return ""
         return urlsplit(address).hostname or ""
@@ -224,19 +224,19 @@ class DaskPool(NodePool):
                     lane.observe(functools.partial(self._let_go_idle, lane))
 
     def _let_go_idle(self, lane: NodeLane, claim: Claim) -> None:
-        """What waits for a slot of a paused worker goes elsewhere."""
+        """Let go of a lane that waits for a slot of a paused worker: its items go elsewhere."""
         if lane.node.is_paused and claim.phase is Phase.IDLE:
             self.let_go(lane, "its Dask worker is paused")
 
     @property
     def most_standins(self) -> int | None:
-        """How many workers more the queue has lanes for; None: for all that may come."""
+        """The number of workers more that the queue has lanes for; None: for all that may come."""
         return None if self.settings.may_grow else len(self.waiting)
 
     # -- the connection ----------------------------------------------------------------------------------------------
 
     def _cut_off(self, error: BaseException) -> None:
-        """Nothing can be started without the scheduler. Agents go on with what they have."""
+        """Note that the scheduler is lost: nothing can be started. Agents go on with what they have."""
         if self.cut_off_by is not None or self.is_closed:
             return
         self.cut_off_by = error
@@ -247,7 +247,7 @@ class DaskPool(NodePool):
         self.run(self._reconnect())
 
     async def _reconnect(self) -> None:
-        """For as long as it takes: how long jobs wait for workers is decided elsewhere."""
+        """Connect again, for as long as it takes: how long jobs wait for workers is decided elsewhere."""
         pause, since = FIRST_PAUSE, self.now()
         while True:
             await self._close_client()

@@ -1,4 +1,4 @@
-"""What Dask calls on its workers and its scheduler, beside `mpqueue._engines.agent.agent_host`."""
+"""Functions that Dask calls on its workers and its scheduler, beside `mpqueue._engines.agent.agent_host`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LOOK = "mpqueue_look"
 
 
 def hold(token: str, lane: tuple[int, int]) -> None:
-    """As a task, which has a slot of Dask's: see `agent_host.hold`.
+    """Hold a slot of Dask's for a lane, by a task that is this call; see `agent_host.hold`.
 
     Others want the slot where this Dask worker has other tasks, or is to begin none.
     """
@@ -32,7 +32,7 @@ def hold(token: str, lane: tuple[int, int]) -> None:
 
 
 def wait_for_items(key: str) -> None:
-    """As a task that never runs: see `mpqueue._engines.dask.standins`."""
+    """Stand for items that wait, as a task that never runs: see `mpqueue._engines.dask.standins`."""
     raise RuntimeError(f"{key}: expected to stand for items that wait, got run")
 
 
@@ -59,7 +59,7 @@ def install(*, dask_scheduler: Any) -> None:
 
 
 def look(scheduler: Any, known: Sequence[str] = ()) -> tuple[dict[str, tuple[Any, ...]], dict[str, bool]]:
-    """The workers that are there, by address; and those of ``known`` that are not, and whether they left in good order.
+    """Return the workers that are there, by address, and those of ``known`` that are not: True if they left in order.
 
     Not all that the scheduler knows of itself, which is much on a large cluster.
     """
@@ -74,7 +74,7 @@ def look(scheduler: Any, known: Sequence[str] = ()) -> tuple[dict[str, tuple[Any
 
 
 def workers_there(*, dask_scheduler: Any) -> dict[str, tuple[Any, ...]]:
-    """The same of those that are there."""
+    """Return the workers that are there, by address."""
     return look(dask_scheduler)[0]
 
 
@@ -84,7 +84,7 @@ def _has_left(scheduler: Any, address: str) -> bool:
 
 
 def expect(name: str, seconds: float | None, *, dask_scheduler: Any) -> None:
-    """Tasks of that name are expected to take so long; None: there are none any more."""
+    """Have the scheduler expect tasks of that name to take so many seconds; None: there are none any more."""
     from distributed.scheduler import TaskPrefix
 
     if seconds is None:

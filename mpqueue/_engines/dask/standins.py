@@ -1,4 +1,4 @@
-"""What a queue shows Dask of the items that it holds, so that an adaptive cluster is as large as they need.
+"""Tasks that stand for a queue's waiting items, so that an adaptive Dask cluster is as large as they need.
 
 Dask's scheduler goes by the tasks that it knows: `adaptive_target` divides the time that they will take by the
 ``target_duration`` of the cluster, and asks for no more workers than there are tasks. Of a queue it knows one task
@@ -28,7 +28,7 @@ NOWHERE = "mpqueue-waits"
 
 
 class Standins:
-    """The tasks of one pool, on its event loop."""
+    """The stand-in tasks of one pool, on its event loop."""
 
     def __init__(self, pool: DaskPool) -> None:
         self._pool = pool
@@ -40,7 +40,7 @@ class Standins:
         self._is_telling = False
 
     def follow(self, lanes: int, seconds: float) -> None:
-        """So many items wait that could go to a lane each, and take so many seconds (0: that is not known)."""
+        """Follow the demand: items for so many lanes wait, and take so many seconds (0: that is not known)."""
         self._demand = lanes, seconds
         self.renew()
 
@@ -77,12 +77,12 @@ class Standins:
             )
 
     def forget(self) -> None:
-        """The scheduler is gone, and has forgotten them."""
+        """Forget the tasks: the scheduler is gone, and has forgotten them."""
         self._tasks.clear()
         self._told = 0.0
 
     async def end(self) -> None:
-        """Nothing waits any more."""
+        """End the tasks: nothing waits any more."""
         self._demand = 0, 0.0
         had_any, self._tasks = bool(self._told or self._tasks), []
         if had_any:

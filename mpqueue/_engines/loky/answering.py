@@ -21,7 +21,10 @@ AT_A_TIME = 16
 
 
 class Answering:
-    """Made with the worker's end, which its owner closes once the worker has it; closed by `close`. Never blocks."""
+    """The parent's end for one worker's questions. Never blocks.
+
+    Made with the worker's end, which its owner closes once the worker has it; closed by `close`.
+    """
 
     def __init__(self, inbox: Inbox) -> None:
         self._inbox = inbox
@@ -33,7 +36,7 @@ class Answering:
         self._closed = False
 
     def open(self) -> None:
-        """From now on look for questions."""
+        """Look for questions from now on."""
         self._inbox.watch(self._fd, self.look)
 
     def close(self) -> None:

@@ -34,7 +34,7 @@ def worker_environment(settings: LaneSettings, cpus: int, cookie: str, inherited
 
 
 def _memory_variables(limit: int | None, inherited: Mapping[str, str]) -> dict[str, str]:
-    """What glibc's malloc reads as a process starts; other ones read nothing of it."""
+    """Return the variables that glibc's malloc reads as a process starts; other ones read nothing of it."""
     if limit is not None and limit < KEPT_PART * KEPT_MEMORY:
         return {}
     if any(name.startswith("MALLOC_") for name in inherited) or "glibc.malloc" in inherited.get("GLIBC_TUNABLES", ""):

@@ -1,4 +1,4 @@
-"""How a worker's process is launched: as loky does it, whatever the program around it looks like.
+"""The launch of a worker's process: as loky does it, whatever the program around it looks like.
 
 loky's own launch flushes ``sys.stdout`` and ``sys.stderr`` first, so it fails or waits for ever where these are closed,
 broken, full or something else. It also refuses daemonic parents, a working directory that was deleted, and a missing
@@ -37,7 +37,7 @@ _OURS = ("launch",)
 
 
 class LaunchContext(LokyContext):  # type: ignore[misc]
-    """What an executor of loky makes its processes with."""
+    """The context with which an executor of loky makes its processes."""
 
     launch: Launch  #: how they are launched
 
@@ -75,14 +75,14 @@ class Launched(LokyProcess):  # type: ignore[misc]
         self._target: Any = functools.partial(first, self._target)
 
     def plain(self) -> LokyProcess:
-        """The same as the worker is to know it, which has no business with this module."""
+        """Return the process as the worker is to know it: a `LokyProcess` that does not need this module."""
         process = LokyProcess.__new__(LokyProcess)
         process.__dict__.update({name: value for name, value in vars(self).items() if name not in _OURS})
         return process
 
 
 def make_sentinel(popen: Any, undo: contextlib.ExitStack) -> int:
-    """Give it a pipe, and return the other end, which only the worker is to hold: so it tells of the worker's end."""
+    """Give ``popen`` a pipe that tells of the worker's end; return the end that only the worker is to hold."""
     popen.sentinel, lives = os.pipe()
     util.Finalize(popen, os.close, (popen.sentinel,))
     undo.callback(os.close, lives)
@@ -106,12 +106,12 @@ def tracker(module: str) -> int | None:
 
 
 def start_message(popen: Any, worker: Launched) -> SharedFile:
-    """A file with what a worker reads first."""
+    """Return a file with the worker's start message."""
     return SharedFile("start", data=start_text(popen, worker))
 
 
 def start_text(popen: Any, worker: Launched) -> bytes:
-    """What a worker reads first; descriptors in it are those that ``popen`` has been asked to hand over."""
+    """Return a worker's start message; descriptors in it are those that ``popen`` has been asked to hand over."""
     message = io.BytesIO()
     set_spawning_popen(popen)
     try:
@@ -123,7 +123,10 @@ def start_text(popen: Any, worker: Launched) -> bytes:
 
 
 def _surroundings(name: str) -> dict[str, Any]:
-    """What a worker takes over of this process, as far as that is there. It inherits the working directory."""
+    """Return the facts that a worker takes over of this process, as far as they are there.
+
+    It inherits the working directory.
+    """
     origin = process.ORIGINAL_DIR  # type: ignore[attr-defined]
     found = {
         "name": name,
@@ -167,14 +170,14 @@ _PASSING = (errno.EAGAIN, errno.EINTR, errno.ENFILE, errno.ENOMEM, errno.ENOSPC)
 
 
 def lasts(error: BaseException) -> bool:
-    """Whether a start that failed with this will most likely fail again."""
+    """Tell whether a start that failed with this error will most likely fail again."""
     if isinstance(error, OSError):
         return error.errno not in _PASSING and not isinstance(error, TimeoutError)
     return not isinstance(error, (MemoryError, RuntimeError))  # "can't start new thread" is a RuntimeError
 
 
 def prepare() -> None:
-    """Before the first start: let the resource trackers find the interpreter too. Raises what `interpreter` raises.
+    """Let the resource trackers find the interpreter, before the first start. Raises what `interpreter` raises.
 
     WorkerStartError also in a worker that imports the program's main module: its workers would do so too, and theirs.
     """

@@ -22,20 +22,20 @@ SHM_NEEDED = 1 << 20
 
 
 class LokyBackend:
-    """Satisfies `lane_protocol.Backend`; can do everything. What ``backend="loky"`` stands for."""
+    """The `lane_protocol.Backend` that ``backend="loky"`` stands for. It can do everything."""
 
     capabilities = Capabilities(can_fork=IS_LINUX)
 
     def count_workers(self) -> int:
-        """One for each CPU that this process may use."""
+        """Return the number of CPUs that this process may use."""
         return count_cpus()
 
     def count_cores(self) -> int:
-        """One for each core of these."""
+        """Return the number of cores that this process may use."""
         return count_cores()
 
     def open(self, settings: LaneSettings, inbox: Inbox) -> LanePool:
-        """See `lane_protocol.Backend.open`."""
+        """Open a queue's lanes. Raises `WorkerStartError` where semaphores can't be made."""
         if not locks.AVAILABLE:
             _check_shm()
         _say_what_is_off()
@@ -47,7 +47,7 @@ class LokyBackend:
 
 @functools.cache
 def _say_what_is_off() -> None:
-    """Once in this process."""
+    """Log which facilities this system does without, once in this process."""
     if off := [name for name, is_there in facts().items() if not is_there]:
         log.info("this system does without: %s", ", ".join(off))
 

@@ -53,7 +53,7 @@ from mpqueue._parent.own_faults import found
 from mpqueue._parent.surroundings.clock import SystemClock
 from mpqueue._parent.transport.kept_errors import text_of
 from mpqueue._parent.users_threads import Errands
-from mpqueue._wire.line import HEADER_SIZE, Answer, DamagedError, decode, is_plain_message, whole_size
+from mpqueue._wire.line import HEADER_SIZE, Answer, DamagedError, decode, whole_size
 from mpqueue._wire.memory.ledger import (
     BLIND,
     IS_LATE,
@@ -89,12 +89,12 @@ EXIT_PATIENCE = 1.0
 
 
 def count_cpus() -> int:
-    """How many CPUs this process may use: cgroup and affinity counted. One in a worker, which is one of many."""
+    """Return how many CPUs this process may use, by cgroup and affinity. 1 in a worker, which is one of many."""
     return 1 if station.here() is not None else _count()
 
 
 def count_cores() -> int:
-    """The same of cores: two CPUs that are one core's hyperthreads count as one."""
+    """Return how many cores this process may use: two hyperthreads of one core count as one. 1 in a worker."""
     return 1 if station.here() is not None else _count(only_physical_cores=True)
 
 
@@ -130,7 +130,7 @@ class _Context(locks.Locks, LaunchContext):
         self._page = locks.LockPage()
 
     def close(self) -> None:
-        """The worker has its semaphores by now."""
+        """Close the page: the worker has its semaphores by now."""
         self._page.close()
 
 
@@ -253,7 +253,7 @@ class LokyLane:
         _take_over_killing(self._executor)
 
     def forget_names(self) -> None:
-        """Once the worker has opened them, take the semaphores' names out of the file system, if they have any.
+        """Take the semaphores' names out of the file system, if they have any, once the worker has opened them.
 
         So nothing of them is left there whatever happens to this process, to its group, and to the resource trackers
         in it; and these have nothing to warn about.
@@ -264,7 +264,7 @@ class LokyLane:
                     _finalize(operator.attrgetter(path)(owner))
 
     def send(self, frame: bytes, tell: Tell) -> None:
-        """See `lane_protocol.Lane.send`. 10 us."""
+        """Write the frame to the line. 10 us."""
         if self._begin(tell):
             self._line.send(frame)
 
@@ -274,20 +274,19 @@ class LokyLane:
         return is_open
 
     def _answered(self, answer: Answer) -> None:
-        """On the coordinator's thread. What may run code of the user's is not unpickled there, but on our own."""
+        """Take in an answer, on the coordinator's thread; code of the user's is unpickled on a thread of our own."""
         if not self._awaited:
             self.break_off("it answered what it was not asked")
             return
         settle = functools.partial(self.calls.settle, self._awaited.popleft(), answer.data)
-        if self.ledger.words[OUTBOX] and self.early_later is not None and not self._early_is_plain():
-            self._answers.put(self._drain)
+        self._drain_soon()
         if answer.plain and not self._answers.busy:
             settle()
         else:
             self._answers.put(settle)
 
     def _ended(self, damage: DamagedError | None) -> None:
-        """On the coordinator's thread: the worker closed its end of the line, most likely by dying, or broke it."""
+        """Note on the coordinator's thread that the worker closed the line, most likely by dying, or broke it."""
         self.is_over = True
         if damage is not None:
             self.break_off(f"what it sent is damaged: {damage}")
@@ -297,7 +296,7 @@ class LokyLane:
             self.fail_calls()
 
     def _served(self, served: Future[int]) -> None:
-        """On loky's thread: the worker serves no more. Where it lives, it is of no more use."""
+        """Note on loky's thread that the worker serves no more. Where it lives, it is of no more use."""
         error = served.exception()
         if isinstance(error, (BrokenProcessPool, process_executor.ShutdownExecutorError)):
             self._cut_off()  # the end of the process tells more
@@ -308,12 +307,12 @@ class LokyLane:
             self.break_off("it read the end of its line, which a handler must have shut down")
 
     def _cut_off(self) -> None:
-        """A descriptor of the worker's is closed: by its death, which tells more, or by a handler."""
+        """Report that a descriptor of the worker's is closed: by its death, which tells more, or by a handler."""
         if (tell := self.when_cut_off) is not None:
             tell()
 
     def fail_calls(self) -> None:
-        """The worker is gone, and all that it has answered is here or with the answers' thread."""
+        """Fail the calls of a worker that is gone: its answers are here or with the answers' thread."""
         fail = functools.partial(self.calls.fail_all, BrokenProcessPool(f"worker {self.pid} has ended"))
         if self._answers.busy:
             self._answers.put(fail)
@@ -321,13 +320,13 @@ class LokyLane:
             fail()
 
     def break_off(self, why: str) -> None:
-        """The worker is of no more use: say so before its death does, and kill it. On any thread."""
+        """Say that the worker is of no more use, before its death does, and kill it. On any thread."""
         if self.is_up and not self.calls.is_closed:  # before, it is a start that failed, and says why
             self._post(LaneBroken(self.number, self.generation, why))
         self.worker.kill()
 
     def set_flags(self, job: int, *, pause: bool, cancel: bool) -> None:
-        """See `lane_protocol.Lane.set_flags`."""
+        """Have the flag setter's thread set the flags."""
         self._setter.put(job, pause=pause, cancel=cancel)
 
     @property
@@ -338,41 +337,36 @@ class LokyLane:
         return False
 
     def take_results_by_pipe(self) -> None:
-        """See `lane_protocol.SharingLane.take_results_by_pipe`."""
         with contextlib.suppress(ValueError):  # retired meanwhile
             self.ledger.words[PIPED] = 1
 
     def set_limit(self, chunk: int, position: int) -> None:
-        """See `lane_protocol.Lane.set_limit`."""
         self.ledger.set_limit(chunk, position)
 
     def observe(self, tell: Callable[[Claim], None]) -> None:
-        """See `lane_protocol.Lane.observe`. Here and now."""
+        """Call ``tell`` here and now."""
         tell(self.ledger.read())
 
     def peek(self) -> Claim | None:
-        """See `lane_protocol.Lane.peek`. None where the lane was retired meanwhile."""
+        """Return the ledger's claim; None where the lane was retired meanwhile."""
         try:
             return self.ledger.read()
         except ValueError:
             return None
 
     def take_early(self) -> bytes | None:
-        """See `lane_protocol.Lane.take_early`."""
-        if not self.ledger.words[OUTBOX]:
-            return None
-        if self.early_later is not None and not self._early_is_plain():
-            self._answers.put(self._drain)
-            return None
-        return self._fetch_early()
+        """Return the report in the outbox; None where the answers' thread hands it over."""
+        if self.early_later is None:
+            return self._fetch_early()
+        self._drain_soon()
+        return None
 
-    def _early_is_plain(self) -> bool:
-        """True if the early report in the outbox runs no user's code here, or there is none."""
-        head = read_at(self._outbox.fd, HEADER_SIZE, 0)
-        return len(head) < HEADER_SIZE or is_plain_message(head)
+    def _drain_soon(self) -> None:
+        """Have the answers' thread hand on what is in the outbox: what the worker said later comes later, there."""
+        if self.early_later is not None and self.ledger.words[OUTBOX]:
+            self._answers.put(self._drain)
 
     def _drain(self) -> None:
-        """On the answers' thread: hand on the early report in the outbox, before what the worker answered after it."""
         if self.early_later is not None:
             self.early_later(self._fetch_early)
 
@@ -393,28 +387,37 @@ class LokyLane:
         return messages[0].data
 
     def hand_in_early(self) -> None:
-        """The worker is dead: its death is reported after the contents of its outbox, within reason."""
-        if not self.ledger.words[OUTBOX] or self.early_later is None or self._early_is_plain():
+        """Hand in the contents of a dead worker's outbox before its death is reported, within reason.
+
+        Where these are no report, its death says more about it.
+        """
+        size = self.ledger.words[OUTBOX]
+        if not size or self.early_later is None:
             return
+        with contextlib.suppress(DamagedError):
+            if whole_size(read_at(self._outbox.fd, HEADER_SIZE, 0)) == size:
+                self._hand_in_early()
+
+    def _hand_in_early(self) -> None:
         handed_in: Tell = lambda _: None  # noqa: E731 - it stands for the call
         self.calls.begin(handed_in)
         self._answers.put(self._drain)
         self._answers.put(functools.partial(self.calls.settle, handed_in, b""))
 
     def abandon_answer(self) -> None:
-        """See `lane_protocol.EarlyLane.abandon_answer`."""
+        """Go on with a new answers' thread, without the ``tell`` that does not end."""
         self.calls.abandon_settling()
         self._answers.abandon()
 
     def take_unsent(self) -> bytes:
-        """See `lane_protocol.Lane.take_unsent`."""
+        """Return the log records that the dead worker has left in its outbox."""
         if not (size := self.ledger.words[UNSENT]):
             return b""
         most = os.fstat(self._outbox.fd).st_size - UNSENT_AT
         return read_at(self._outbox.fd, min(size, most), UNSENT_AT) if most > 0 else b""
 
     def kill(self, *, dump_stack: bool = False) -> None:
-        """See `lane_protocol.Lane.kill`."""
+        """Kill the worker's group, or ask the worker for its stack first."""
         if dump_stack and self.ask_for_stack is not None:
             with contextlib.suppress(ValueError):  # retired meanwhile
                 self.ledger.words[LATE] = IS_LATE  # before it is asked
@@ -423,7 +426,6 @@ class LokyLane:
             self.worker.kill()
 
     def tell_stack(self, tell: Callable[[str | None], object]) -> None:
-        """See `lane_protocol.TellingLane.tell_stack`."""
         look = self.look_at_stack
         if look is None:
             tell(None)
@@ -480,7 +482,7 @@ class LokyLane:
 
 
 def _launch_alone() -> Launch:
-    """A launch with an interpreter of its own, on this system."""
+    """Return the launch with an interpreter of its own, on this system."""
     if IS_WINDOWS:
         from mpqueue._engines.loky.suspended_launch import launch_suspended
 
@@ -491,7 +493,7 @@ def _launch_alone() -> Launch:
 
 
 def launch_importing(script: Script) -> Launch:
-    """The same, of a worker that imports the program's main module before it answers."""
+    """Return the launch of a worker that imports the program's main module before it answers."""
     from mpqueue._worker import preloads  # most programs do without
 
     def launch(worker: Launched) -> Any:
@@ -509,7 +511,10 @@ def _resolve(first_answer: Future[bytes], answer: bytes | BaseException) -> None
 
 
 def _tell_fault(post: Post, number: int, generation: int, error: BaseException) -> None:
-    """A mistake of ours on one of a lane's threads. Knows nothing of the lane: what goes round is collected late."""
+    """Report a mistake of ours on one of a lane's threads.
+
+    Knows nothing of the lane: what goes round is collected late.
+    """
     post(found(f"on a thread of worker {number}", error, lane=number, generation=generation))
 
 
@@ -565,7 +570,7 @@ def _bound_join(thread: threading.Thread, worker: WorkerProcess) -> None:
 
 
 def _take_over_killing(executor: Any) -> None:
-    """When loky's thread means to kill the worker, leave it none to kill: `LokyLane._served` says what happens to it.
+    """Leave loky's thread no worker to kill when it means to: `LokyLane._served` says what happens to it.
 
     It would look for the worker's children first, through `pgrep`, and warn where there is no such program.
     """

@@ -87,35 +87,31 @@ class LokyPool:
         self._watcher.call(self._watcher.later, ORPHANS_AFTER, strays.kill_orphans)
 
     def start(self, number: int, generation: int) -> None:
-        """See `LanePool.start`."""
         self._wanted[number] = generation
         self._starter.submit(functools.partial(self._start_safely, number, generation))
 
     def await_starts(self) -> None:
-        """Until each worker that is to be started exists as a process, answering or not; or this pool is closed."""
+        """Wait until each worker that is to be started exists as a process, or the pool is closed."""
         started = SafeEvent()
         self._starter.submit(started.set)
         while not started.wait(STARTS_LIMIT) and not self._is_closing:
             _log.warning("starting workers takes more than %g s", STARTS_LIMIT)
 
     def lane(self, number: int) -> LokyLane | None:
-        """See `LanePool.lane`."""
         return self._lanes.get(number)
 
     def recycle(self, number: int) -> None:
-        """See `LanePool.recycle`."""
         lane = self._lanes.pop(number, None)
         if lane is not None:
             self._watcher.call(self._end, lane)
 
     def retire(self, number: int) -> None:
-        """See `LanePool.retire`."""
         lane = self._lanes.pop(number, None)
         if lane is not None:
             self._watcher.call(self._retire, lane)
 
     def close(self, *, kill: bool) -> None:
-        """See `LanePool.close`. On one of the pool's own threads, where a finalizer may run, it does not wait."""
+        """End all workers. On one of the pool's own threads, where a finalizer may run, it does not wait."""
         if os.getpid() != self._owner:
             return
         self._is_closing = True
@@ -139,7 +135,7 @@ class LokyPool:
         self._take_back()
 
     def _choose_launch(self) -> Launch | None:
-        """How workers are launched; None: each by itself, with nothing to do first."""
+        """Return how workers are launched; None: each by itself, with nothing to do first."""
         if (preload := self._settings.preload) is None:
             return None
         if isinstance(preload, Script):
@@ -190,7 +186,7 @@ class LokyPool:
         self._watcher.call(self._adopt, lane, cookie)
 
     def _stays_short(self) -> OSError | None:
-        """What is wanting all the time, rather than for a moment: looked at closely the first time."""
+        """Return the error of lasting want of room; None if it passes: looked at closely the first time."""
         short = None
         for _ in range(1 if self._is_short else int(SHORT_LIMIT / SHORT_LOOK)):
             threading.Event().wait(SHORT_LOOK)
@@ -251,7 +247,7 @@ class LokyPool:
         self._finish_if_gone()
 
     def _finish_if_gone(self) -> None:
-        """Workers first: they would be killed if their starter ended before them."""
+        """End the starter once all workers are gone, which would be killed with it; then the watcher."""
         if self._wardens:
             return
         if not self._starter_has_ended:
@@ -266,14 +262,14 @@ class LokyPool:
 
 
 def _is_short(error: BaseException) -> bool:
-    """True where it is an error of a process that has no room for a worker: see `check_room`."""
+    """True for an error of a process that has no room for a worker: see `check_room`."""
     if isinstance(error, OSError):
         return error.errno in (errno.EMFILE, errno.EAGAIN)
     return isinstance(error, RuntimeError) and NO_THREAD in str(error)
 
 
 def _without_frames(error: BaseException) -> BaseException:
-    """The error alone: its frames would keep alive what is half made. Where loky hid the real one, that."""
+    """Return the error without frames, which would keep alive what is half made; the real one if loky hid it."""
     if isinstance(error, UnboundLocalError) and error.__context__ is not None:
         error = error.__context__
     error.__context__ = error.__cause__ = None

@@ -14,7 +14,7 @@ from mpqueue._wire.line import Answer, DamagedError, Incoming, encode
 
 
 class Line:
-    """Made with the worker's end, which its owner closes once the worker has it, and closed by `close`.
+    """The line to one worker. Its owner closes the worker's end once the worker has it, and calls `close` at the end.
 
     ``on_answer`` is called for each answer, in order, and ``on_end`` once, when the worker's end is closed or something
     else than a message comes, which it gets then: on the inbox's thread. Any thread may call `send`, one at a time.
@@ -35,12 +35,12 @@ class Line:
         self._on_end: Callable[[DamagedError | None], object] | None = None
 
     def open(self, on_answer: Callable[[Answer], object], on_end: Callable[[DamagedError | None], object]) -> None:
-        """From now on look for answers."""
+        """Look for answers from now on."""
         self._on_answer, self._on_end = on_answer, on_end
         self._inbox.watch(self._fd, self._ready)
 
     def send(self, frame: bytes) -> None:
-        """Send it now, as far as the worker has room; the rest as it reads. What it does not read is lost with it."""
+        """Send a frame now, as far as the worker has room; the rest as it reads. What it does not read is lost."""
         with self._lock:
             if self._closed:
                 return
@@ -52,12 +52,12 @@ class Line:
                     self._inbox.watch_writing(self._fd, self._ready, wanted=True)
 
     def end(self) -> None:
-        """The worker has answered everything: let it read the end of the stream."""
+        """Let the worker read the end of the stream: it has answered everything."""
         with self._lock, contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
-        """Look at it no more."""
+        """Close the line, and look at it no more."""
         with self._lock:
             if not self._closed:
                 self._closed = True
@@ -81,7 +81,7 @@ class Line:
             self._unsent.clear()
 
     def _ready(self) -> None:
-        """On the inbox's thread: there is something to read, or room for what is unsent."""
+        """Read what has come, and write what is unsent. On the inbox's thread."""
         with self._lock:
             if self._closed:
                 return

@@ -59,7 +59,7 @@ class Starter:
 
 
 def _block_interrupts() -> None:
-    """A worker inherits that SIGINT is blocked, so a Ctrl-C can't hit it before it has left the terminal's group.
+    """Block SIGINT, as a worker inherits: a Ctrl-C can't hit it before it has left the terminal's group.
 
     Before every start, since Python 3.11 unblocks SIGINT whenever it starts the resource tracker, which semaphores
     that have names do.

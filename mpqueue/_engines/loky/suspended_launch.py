@@ -32,7 +32,7 @@ message = os.fdopen(fd, "rb")
 
 
 def launch_suspended(worker: launch.Launched) -> Any:
-    """Start it, with an interpreter of its own; returns what `multiprocessing` has of it from then on."""
+    """Start the worker with an interpreter of its own; return what `multiprocessing` has of it from then on."""
     executable, environment = launch.interpreter(), {**os.environ, **worker.env}
     base = getattr(sys, "_base_executable", executable)
     if os.path.normcase(executable) == os.path.normcase(sys.executable) != os.path.normcase(base):

@@ -1,6 +1,6 @@
-"""What the process of a worker does first, and with that all that it does: it reads its start message and lives by it.
+"""The entry of a worker's process: it reads its start message and lives by it.
 
-The same as `loky.backend.popen_loky_posix` does when it is run, but for what that needs to parse its arguments.
+Does what `loky.backend.popen_loky_posix` does when it is run, but for what that needs to parse its arguments.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ sys.exit(worker_entry.live(surroundings, message))
 
 
 def live(surroundings: dict[str, Any], message: BinaryIO) -> int:
-    """Be a process that was started with these, and with what comes after them in the message; its exit code."""
+    """Be a process that was started with these, and with what comes after them in the message; return its exit code."""
     own: Any = process.current_process()
     with message:
         own._inheriting = True

@@ -61,12 +61,18 @@ class RayBackend:
         _connection.ensure(address)
 
     def count_workers(self) -> int:
-        """How many the cluster has room for when nothing else runs there; at least 1, since nodes may come."""
+        """Return how many workers the cluster has room for when nothing else runs there.
+
+        At least 1, since nodes may come.
+        """
         _connection.ensure(self._address)
         return max(1, count_places(self._options))
 
     def open(self, settings: LaneSettings, inbox: Inbox) -> RayPool:
-        """See `Backend.open`. Where a local Ray was ended with the last queue, starts one: some seconds."""
+        """Open a queue's lanes. Where a local Ray was ended with the last queue, starts one, which takes seconds.
+
+        Raises `WorkerStartError` if Ray can't be reached.
+        """
         try:
             _connection.hold(self._address)
         except (OSError, RuntimeError) as error:
@@ -78,7 +84,7 @@ class RayBackend:
 
 
 class _Connection:
-    """This process's connection to Ray, of which there is one at a time; it is ended here only if it was made here."""
+    """The connection of this process to Ray; there is one at a time. Ended here only if it was made here."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -97,7 +103,7 @@ class _Connection:
             self._holders += 1
 
     def release(self) -> None:
-        """One who held it does not need it any more."""
+        """End one hold; the last one ends a Ray that was started here."""
         with self._lock:
             self._holders -= 1
             if self._holders == 0 and self._ours is not None:

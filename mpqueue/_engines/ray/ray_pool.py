@@ -35,7 +35,10 @@ ROOM_LIMIT = 5.0
 
 
 class RayPool(NodePool):
-    """``release`` is called when it is closed. A node is an actor, which has room for some workers on one of Ray's."""
+    """The lanes of a queue on Ray. A node is an actor, which has room for some workers on one of Ray's nodes.
+
+    ``release`` is called when it is closed.
+    """
 
     noun = "the Ray node"
     is_uniform = True
@@ -59,7 +62,7 @@ class RayPool(NodePool):
     # -- as `NodePool` wants it --------------------------------------------------------------------------------------
 
     async def ask(self, node: Node, function: Callable[..., Any], *arguments: Any) -> Any:
-        """See `NodePool.ask`. In the actor."""
+        """Call a function in the actor."""
         if not self.is_connected():
             raise ConnectionError("Ray was shut down")
         try:
@@ -73,15 +76,14 @@ class RayPool(NodePool):
             raise getattr(error, "cause", None) or error from None
 
     def want_slot(self, lane: NodeLane) -> None:
-        """See `NodePool.want_slot`: the actor has it."""
+        """Do nothing: the actor has the slot."""
 
     @property
     def is_room_awaited(self) -> bool:
-        """See `NodePool.is_room_awaited`: `_late` says where there is none."""
+        """True: `_late` says where there is none."""
         return True
 
     def tell_demand(self, lanes: int, seconds: float) -> None:  # noqa: ARG002 - the protocol's
-        """See `DemandPool.tell_demand`."""
         self.soon(self._follow_demand, lanes)
 
     def _follow_demand(self, demand: int) -> None:
@@ -89,13 +91,13 @@ class RayPool(NodePool):
         self.serve_waiting()
 
     async def give_back(self, node: Node) -> None:
-        """See `NodePool.give_back`."""
+        """End the actor."""
         self._coming.pop(node, None)
         if self.is_connected():  # else it would start another Ray
             ray.kill(node.handle)
 
     async def disconnect(self) -> None:
-        """See `NodePool.disconnect`."""
+        """End the actors that are coming, and release the connection."""
         for node in list(self._coming):
             with contextlib.suppress(Exception):  # Ray itself has ended
                 await self.give_back(node)
@@ -104,7 +106,7 @@ class RayPool(NodePool):
     # -- room --------------------------------------------------------------------------------------------------------
 
     def look_for_room(self) -> None:
-        """See `NodePool.look_for_room`: as many workers are wanted as there are items for."""
+        """Ask Ray for room for as many workers as there are items for."""
         if not self.is_connected():
             self._cut_off(_shut_down())
         if self.cut_off_by is not None:
@@ -210,7 +212,7 @@ class RayPool(NodePool):
         )
 
     def _watch_over(self) -> None:
-        """An answer of a Ray that was shut down never comes, and no error either: so look."""
+        """Look whether Ray was shut down: then an answer never comes, and no error either."""
         self.run(self._watch_gcs())
         self._look()
 
@@ -222,7 +224,7 @@ class RayPool(NodePool):
             self._cut_off(_shut_down())
 
     async def _watch_gcs(self) -> None:
-        """Without its GCS, Ray answers nothing, and ends this program a minute later: so hold a connection to it."""
+        """Hold a connection to Ray's GCS: without it, Ray answers nothing, and ends this program a minute later."""
         host, _, port = self._gcs.rpartition(":")
         seen_at = self.now()
         while self.is_connected():
@@ -245,7 +247,7 @@ class RayPool(NodePool):
             seen_at = self.now()
 
     def _cut_off(self, error: WorkerStartError) -> None:
-        """Nothing may be asked of Ray any more, which would start another one, or wait; all lanes end blameless."""
+        """Ask nothing of Ray any more, which would start another one, or wait; all lanes end blameless."""
         if self.cut_off_by is not None or self.is_closed:
             return
         self.cut_off_by = error

@@ -1,4 +1,4 @@
-"""How much room there is on Ray for workers with certain options, node by node. All of it asks Ray: some ms."""
+"""The room that Ray has for workers with certain options, node by node. All of it asks Ray, which takes some ms."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ray._private import state  # the public name of it lists nodes one by one, 
 
 
 def count_places(options: Mapping[str, Any]) -> int:
-    """How many workers the nodes have room for when nothing else runs there."""
+    """Return how many workers the nodes have room for when nothing else runs there."""
     return sum(_fitting(node["Resources"], options) for node in ray.nodes() if node["Alive"])
 
 
 def free_places(options: Mapping[str, Any]) -> dict[str, int]:
-    """For how many each node has room now, those with the most first, without those that have none."""
+    """Return how many workers each node has room for now, the largest number first, without nodes that have none."""
     places = {node: _fitting(there, options) for node, there in state.available_resources_per_node().items()}
     return {node: places[node] for node in sorted(places, key=places.__getitem__, reverse=True) if places[node]}
 

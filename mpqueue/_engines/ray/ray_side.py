@@ -9,10 +9,10 @@ from typing import Any
 
 
 class RayAgent:
-    """Its calls run beside each other, on the actor's event loop."""
+    """The actor on a node. Its calls run beside each other, on its event loop."""
 
     async def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Call that here."""
+        """Call a function in the actor."""
         result = function(*arguments)
         return await result if inspect.isawaitable(result) else result
 

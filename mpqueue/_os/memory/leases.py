@@ -1,4 +1,4 @@
-"""Whether a file in memory is still open or mapped somewhere else, as the kernel knows it.
+"""Leases, by which the kernel tells whether a file in memory is still open or mapped somewhere else.
 
 The kernel grants a write lease on a file only while no other open file refers to it, and what a reader has mapped keeps
 the reader's open file alive, also in the children that it has forked, after it was closed. Only Linux leases; elsewhere
@@ -26,7 +26,7 @@ _F_SETSIG = 10
 
 @functools.cache
 def leases_tell() -> bool:
-    """Whether a lease on a file in memory tells that another mapping of it exists: tried out once in each process.
+    """Tell whether a lease on a file in memory reveals another mapping of it: tried out once in each process.
 
     Not so without /proc, with leases switched off (``fs.leases-enable``), under some sandboxes, on old kernels, and
     elsewhere than on Linux.

@@ -89,7 +89,7 @@ class LockPage:
 
 
 def _arrive(passed: Any) -> LockPage:
-    """The worker's side."""
+    """Map the page in the worker."""
     page = LockPage.__new__(LockPage)
     fd = passed.detach()
     page._file = None
@@ -100,7 +100,7 @@ def _arrive(passed: Any) -> LockPage:
 
 
 class _Unnamed:
-    """In front of a class of `multiprocessing.synchronize`: the same, without a name."""
+    """A mixin that takes the name away from a class of `multiprocessing.synchronize`."""
 
     _semlock: Any
     _make_methods: Any
@@ -148,30 +148,24 @@ _PLAIN: int = synchronize.SEMAPHORE  # type: ignore[attr-defined]
 
 
 class Locks:
-    """What a context of `multiprocessing` makes of this kind, all in one page: in front of a context's class."""
+    """The locks that a context of `multiprocessing` makes, all in one page: put in front of a context's class."""
 
     _page: LockPage
 
     def Lock(self) -> Any:  # noqa: N802 - the names of multiprocessing
-        """See `multiprocessing.Lock`."""
         return _Lock(self._page, _PLAIN, 1, 1)
 
     def RLock(self) -> Any:  # noqa: N802
-        """See `multiprocessing.RLock`."""
         return _RLock(self._page, _MUTEX, 1, 1)
 
     def Semaphore(self, value: int = 1) -> Any:  # noqa: N802
-        """See `multiprocessing.Semaphore`."""
         return _Semaphore(self._page, _PLAIN, value, _MOST)
 
     def BoundedSemaphore(self, value: int = 1) -> Any:  # noqa: N802
-        """See `multiprocessing.BoundedSemaphore`."""
         return _BoundedSemaphore(self._page, _PLAIN, value, value)
 
     def Condition(self, lock: Any = None) -> Any:  # noqa: N802
-        """See `multiprocessing.Condition`."""
         return synchronize.Condition(lock, ctx=self)  # type: ignore[arg-type]
 
     def Event(self) -> Any:  # noqa: N802
-        """See `multiprocessing.Event`."""
         return synchronize.Event(ctx=self)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""How much memory there is for this process: the machine's, or what its control groups (v1 or v2) leave of it.
+"""The memory that this process may use: the machine's, or what its control groups (v1 or v2) leave of it.
 
 A container is such a group: the machine may have plenty while the group's limit is near, where the kernel kills.
 """
@@ -27,7 +27,7 @@ class Memory(NamedTuple):
 
 
 class _Version(NamedTuple):
-    """What the files of a control group are called."""
+    """The names of the files of a control group, in one version."""
 
     limit: str
     usage: str
@@ -39,7 +39,7 @@ _V2 = _Version("memory.max", "memory.current", (b"inactive_file", b"active_file"
 
 
 class MachineMemory(Protocol):
-    """What there is for this process."""
+    """The memory that is available to this process."""
 
     def memory(self) -> Memory | None:
         """The tightest of all that limits this process; None where the system does not tell. Costs 0.1 ms."""
@@ -53,7 +53,6 @@ class LinuxMachine:
         self._groups = list(_groups(root))
 
     def memory(self) -> Memory | None:
-        """See `MachineMemory.memory`."""
         found = [self._of_machine(), *(_of_group(folder, version) for folder, version in self._groups)]
         return min((one for one in found if one is not None), default=None)
 
@@ -69,15 +68,14 @@ class PosixMachine:
     """No call that every system has tells how much memory could be had now."""
 
     def memory(self) -> Memory | None:
-        """See `MachineMemory.memory`."""
+        """Return None: the system does not tell."""
         return None
 
 
 class WindowsMachine:
-    """What the system has; limits that a job object sets are not looked at."""
+    """Memory as the system counts it; limits that a job object sets are not looked at."""
 
     def memory(self) -> Memory | None:
-        """See `MachineMemory.memory`."""
         if sys.platform == "win32":
             status = kernel32.machine_memory()
             return Memory(status.available, status.total)
@@ -126,7 +124,7 @@ def _groups(root: Path) -> Iterator[tuple[Path, _Version]]:
 
 
 def _place(mount: str, version: _Version) -> tuple[str, str] | None:
-    """Which part of the tree of groups is mounted there, and where; None for what is no mount of that version."""
+    """Return the part of the tree of groups that is mounted there, and where; None for no mount of that version."""
     left, _, right = mount.partition(" - ")
     kind, _, options = [*right.split(" "), "", ""][:3]
     wanted = kind == "cgroup2" if version is _V2 else kind == "cgroup" and "memory" in options.split(",")

@@ -72,7 +72,7 @@ def map_file(size: int, flags: int, fd: int, on_end: Callable[[], object] | None
 
 
 def _map_by_python(size: int, flags: int, fd: int, on_end: Callable[[], object] | None) -> Any:
-    """On Windows, where a mapping has a handle of its own, and no descriptor."""
+    """Map a file on Windows, where a mapping has a handle of its own, and no descriptor."""
     access = mmap.ACCESS_COPY if flags == PRIVATE else mmap.ACCESS_WRITE
     try:
         memory = (ctypes.c_char * size).from_buffer(mmap.mmap(fd, size, access=access))
@@ -98,7 +98,7 @@ def populate(memory: Any) -> None:
 
 
 def address_of(view: memoryview) -> int:
-    """Where this memory, which can be written, is."""
+    """Return the address of this memory, which must be writable."""
     return ctypes.addressof(ctypes.c_char.from_buffer(view))
 
 
@@ -116,10 +116,10 @@ def _unmap(address: int, size: int, on_end: Callable[[], object] | None, _: obje
 
 
 class Room:
-    """Whether one more segment may be mapped. Used on any thread: what two threads do at once is off by one or two."""
+    """A limit on mapped segments. Used on any thread: if two threads map at once, it is off by one or two."""
 
     def is_left(self) -> bool:
-        """To be asked once for each. Costs 0.1 us."""
+        """Tell whether one more segment may be mapped. Costs 0.1 us."""
         return len(_mapped) < MOST_MAPPED
 
 

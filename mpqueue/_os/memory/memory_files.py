@@ -52,7 +52,7 @@ class SharedFile:
 
     @property
     def path(self) -> str:
-        """By which another process opens it, see `path_of`."""
+        """The path by which another process opens the file, see `path_of`."""
         return path_of(self.fd)
 
     def close(self) -> None:
@@ -103,7 +103,7 @@ make_file = choose(linux=_make_memfd, posix=_make_temporary)
 
 
 def make_appended(label: str) -> int:
-    """As `make_file`: all that is written by this descriptor, or by a duplicate of it, goes to the file's end."""
+    """Make a file as `make_file` does, in which all writes by this descriptor or a duplicate go to the end."""
     if sys.platform == "win32":
         return windows.make_temporary(label, appended=True)
     fd = make_file(label)
@@ -117,7 +117,7 @@ _KEEP_SIZE, _PUNCH_HOLE = 0x1, 0x2
 
 @functools.cache
 def _fallocate() -> Callable[[int, int, int, int], int] | None:
-    """None where its offsets may have another type than they have here."""
+    """Return `fallocate` of the C library; None where its offsets may have another type than they have here."""
     import ctypes  # only where it is used
 
     function = getattr(c_library(), "fallocate", None)
@@ -230,7 +230,7 @@ can_be_opened_by_others = _try_path if IS_WINDOWS else choose(linux=_try_path, p
 
 @functools.cache
 def _own_name(process: int) -> str:
-    """What this process is called in ``/proc``, which may be that of another namespace of processes."""
+    """Return the name of this process in ``/proc``, which may be that of another namespace of processes."""
     try:
         return os.readlink("/proc/self")
     except OSError:

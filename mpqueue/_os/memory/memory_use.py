@@ -1,4 +1,4 @@
-"""How much memory a process has, as the system counts it. Told by Linux in /proc; elsewhere it is None."""
+"""The memory that a process has, as the system counts it. Linux tells it in /proc; elsewhere it is None."""
 
 from __future__ import annotations
 
@@ -63,17 +63,15 @@ class MemoryGauge(Protocol):
 
 
 class LinuxGauge:
-    """By a file of /proc that stays that process's. Raises OSError where there is no such process."""
+    """A `MemoryGauge` by a file of /proc that stays that process's. Raises OSError where there is no such process."""
 
     def __init__(self, pid: int) -> None:
         self._statm = os.open(f"/proc/{pid}/statm", os.O_RDONLY | os.O_CLOEXEC)
 
     def read(self) -> int:
-        """See `MemoryGauge.read`."""
         return _private_part(self._statm)
 
     def close(self) -> None:
-        """See `MemoryGauge.close`."""
         os.close(self._statm)
 
 
@@ -100,7 +98,7 @@ def memory_of(pid: int) -> int | None:
 
 
 def why_not_told() -> str | None:
-    """What keeps a gauge from telling how much memory a process has, and the cure; None where nothing does."""
+    """Return why a gauge can't tell how much memory a process has, and the cure; None if it can."""
     try:
         open_gauge(os.getpid()).close()
     except FileNotFoundError:
@@ -128,7 +126,7 @@ class Peak(Protocol):
 
 
 class LinuxPeak:
-    """What the kernel has seen since it was asked to begin anew.
+    """The peak that the kernel has seen since it was asked to begin anew.
 
     Memory comes with a page fault only, and to count these costs 2 us: the kernel is asked to begin anew, which costs
     5 us, and what it has seen, 20 us, only where there was one since it was asked before.
@@ -140,14 +138,14 @@ class LinuxPeak:
         self._known: int | None = None  #: the peak since then, if it was asked for
 
     def begin(self) -> None:
-        """See `Peak.begin`."""
+        """Ask the kernel to begin anew, unless it has seen no page fault since it was asked before."""
         faults = _page_faults()
         if faults != self._faults:
             self._faults, self._known = faults, None
             self._has_begun = _reset_peak()
 
     def end(self) -> int | None:
-        """See `Peak.end`. Nor without ``/proc``, or where the kernel is not to be asked to begin anew (gVisor)."""
+        """Return the peak; None without ``/proc``, or where the kernel can't begin anew (gVisor)."""
         if not self._has_begun:
             return None
         if self._known is None or _page_faults() != self._faults:
@@ -159,10 +157,10 @@ class PosixPeak:
     """`getrusage` tells the peak since a process began, and none of a part of its life: so it is not told."""
 
     def begin(self) -> None:
-        """See `Peak.begin`."""
+        """Do nothing."""
 
     def end(self) -> int | None:
-        """See `Peak.end`."""
+        """Return None: the system does not tell."""
         return None
 
 
@@ -179,7 +177,7 @@ def _page_faults() -> int:
 
 
 def _reset_peak() -> bool:
-    """Whether the kernel begins anew. No file is kept open to write into.
+    """Ask the kernel to count the peak anew; tell whether it does. No file is kept open to write into.
 
     A handler that closes descriptors which are not its own may have given the number of this one to a file of its own.
     """

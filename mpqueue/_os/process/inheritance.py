@@ -1,4 +1,4 @@
-"""What a process that is just being spawned is handed over: files, ends of pipes and sockets, its leash.
+"""The things that are handed to a process while it is spawned: files, ends of pipes and sockets, its leash.
 
 Each `hand_...` is called while the process is spawned, and returns what can be pickled; `arrive` makes in that process
 what is its own. `spawn` starts one on Windows; elsewhere processes inherit what they share.
@@ -38,15 +38,15 @@ if sys.platform == "win32":
             return -1
 
     def hand_file(fd: int) -> Any:
-        """A descriptor of a file."""
+        """Hand over a descriptor of a file."""
         return _File(_spawning().duplicate_for_child(msvcrt.get_osfhandle(fd)))
 
     def hand_channel(end: int) -> Any:
-        """An end of `mpqueue._os.channels`."""
+        """Hand over an end of `mpqueue._os.channels`."""
         return _Socket(windows.share(end, _spawning().pid))
 
     def hand_leash(leash: Leash) -> Any:
-        """The leash: the process is held from now on."""
+        """Hand over the leash: the process is held from now on."""
         leash.take_in(_spawning().sentinel)
         return _Nothing()
 
@@ -54,25 +54,25 @@ if sys.platform == "win32":
         return context.get_spawning_popen()
 
     def arrive(passed: Any) -> int:
-        """The number under which it is this process's own."""
+        """Take what was handed over; return the number under which it is this process's own."""
         number: int = passed.detach()
         return number
 
 else:
 
     def hand_file(fd: int) -> Any:
-        """A descriptor of a file."""
+        """Hand over a descriptor of a file."""
         return reduction.DupFd(fd)
 
     #: An end of `mpqueue._os.channels`.
     hand_channel = hand_file
 
     def hand_leash(leash: Leash) -> Any:
-        """The leash: the process holds its end from now on."""
+        """Hand over the leash: the process holds its end from now on."""
         return reduction.DupFd(leash.worker_end)
 
     def arrive(passed: Any) -> int:
-        """The number under which it is this process's own."""
+        """Take what was handed over; return the number under which it is this process's own."""
         number: int = passed.detach()
         os.set_inheritable(number, False)
         return number

@@ -1,4 +1,4 @@
-"""This process and its forks: who it is among all that there are anywhere, and forks that are made and buried.
+"""The identity of this process among all that there are anywhere, and its forks: made and buried here.
 
 Of their ends a `mpqueue._os.process.process_handle` tells.
 """
@@ -46,7 +46,7 @@ in_each_fork(_close_in_fork)
 
 
 def around_forks(before: Callable[[], object], in_child: Callable[[], object]) -> None:
-    """Likewise, and ``before`` in this process before each."""
+    """Call ``before`` in this process before each fork of it, and ``in_child`` in the fork."""
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(before=before, after_in_child=in_child)
 
@@ -74,7 +74,7 @@ def try_fork() -> None:
 
 
 def bury(pid: int) -> None:
-    """A fork that has ended is not asked for any more: its number may be another's from now on."""
+    """Reap a fork that has ended. Its number may be another process's from now on."""
     os.waitpid(pid, 0)
 
 

@@ -1,4 +1,4 @@
-"""What others see of this process, and what it counts of itself."""
+"""Facts about this process: those that others see, and those that it counts of itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""That a process ends with its parent: by its death, and by the leash, a pipe that kills a worker and its whole group.
+"""The end of a process with its parent: by the parent's death, and by the leash, which kills a worker with its group.
 
 The worker asks the kernel for SIGKILL to its group as soon as there is something to read from the pipe, or no process
 can write into it any more. So a byte from the parent ends it, and so does the parent's death: also while it holds the
@@ -83,7 +83,7 @@ _is_forked = False
 
 
 def note_forked() -> None:
-    """This process was forked by a child of its parent, by whose end it is not to end. To be said before it follows."""
+    """Note that a child of the parent forked this process, which must outlive it. Call before `follow_parent`."""
     global _is_forked
     _is_forked = True
 
@@ -161,7 +161,7 @@ def _hold_nothing(leash: int) -> bool:  # noqa: ARG001 - it is Linux's
 
 
 def kernel_holds_leashes() -> bool:
-    """Whether the kernel sends a signal of one's choice where a pipe is readable: asked of one that sends none."""
+    """Tell whether the kernel sends a signal of one's choice when a pipe is readable, by trying it."""
     if not IS_LINUX:
         return False
     reader, writer = os.pipe()

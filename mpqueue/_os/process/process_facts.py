@@ -1,4 +1,4 @@
-"""What the system tells of a process, this one or another: its use of CPU and memory, and what it writes into a file.
+"""Facts about a process, this one or another: its use of CPU and memory, and what it writes into a file.
 
 Told by Linux in /proc; elsewhere most of it is None. Nothing is kept open, and nothing is done to the process.
 """
@@ -14,7 +14,7 @@ from mpqueue._os.system import IS_LINUX, choose
 
 
 def read(path: str) -> bytes:
-    """What is in the file, its first 4 KiB at most. Raises OSError where there is none.
+    """Return the content of a file, its first 4 KiB at most. Raises OSError where there is none.
 
     It is not kept open: a handler that closes descriptors which are not its own may have given the number of this one
     to a file of its own. `open` would ask four things of it that are not needed.
@@ -27,7 +27,7 @@ def read(path: str) -> bytes:
 
 
 class ProcessUse(NamedTuple):
-    """What a process uses. ``started`` tells it from another one that has its number later."""
+    """The resources a process uses. ``started`` tells it from another one that has its number later."""
 
     started: int
     cpu: float  #: CPU seconds since its start, all threads together

@@ -31,7 +31,7 @@ _LAST_LOOKS, _LAST_PAUSE = 250, 0.001
 
 
 class ProcessHandle(Protocol):
-    """What can be done with a process, from the making of the handle until `close`."""
+    """A process that can be signalled and waited for, from the making of the handle until `close`."""
 
     def fileno(self) -> int:
         """The descriptor that is readable once the process has ended; -1 where there is none."""
@@ -46,7 +46,7 @@ class ProcessHandle(Protocol):
         """Wait for its end, so long at most; whether it has ended. At once False where there is no descriptor."""
 
     def exit_code(self) -> int | None:
-        """How it ended: a number from 0 on, or minus the number of the signal. It is left to be reaped by its starter.
+        """Return the exit code: from 0 on, or minus the number of the signal. The starter can still reap it.
 
         None: it has not ended, or other code has reaped it, or it is no child.
         """
@@ -58,10 +58,10 @@ class ProcessHandle(Protocol):
         """
 
     def is_stopped(self) -> bool:
-        """Whether a signal has stopped it; False where the system does not tell."""
+        """Tell whether a signal has stopped it; False where the system does not tell."""
 
     def catches(self, number: int) -> bool:
-        """Whether it has a function of its own for that signal, which would end it otherwise; False if not known."""
+        """Tell whether it has a function for that signal, which would end it otherwise; False if unknown."""
         ...
 
     def close(self) -> None:
@@ -69,28 +69,27 @@ class ProcessHandle(Protocol):
 
 
 class LinuxProcess:
-    """By a pidfd. Raises OSError where the kernel has none, or refuses it, or the process is gone already."""
+    """A `ProcessHandle` by a pidfd.
+
+    Raises OSError where the kernel has none, or refuses it, or the process is gone already.
+    """
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
         self._fd: int = os.pidfd_open(pid)  # type: ignore[attr-defined,unused-ignore]
 
     def fileno(self) -> int:
-        """See `ProcessHandle.fileno`."""
         return self._fd
 
     def send(self, number: int) -> None:
-        """See `ProcessHandle.send`."""
         if self._fd >= 0:
             with contextlib.suppress(OSError):  # it has ended, or the system refuses
                 signal.pidfd_send_signal(self._fd, number)  # type: ignore[attr-defined,unused-ignore]
 
     def wait(self, seconds: float) -> bool:
-        """See `ProcessHandle.wait`."""
         return self._fd >= 0 and is_readable(self._fd, seconds)
 
     def exit_code(self) -> int | None:
-        """See `ProcessHandle.exit_code`."""
         if self._fd < 0:
             return None
         try:
@@ -100,10 +99,9 @@ class LinuxProcess:
         return _code_of(ended)
 
     def await_last_moments(self, has_ended: Callable[[], bool]) -> None:
-        """See `ProcessHandle.await_last_moments`."""
+        """Return at once: a pidfd tells the end in time."""
 
     def is_stopped(self) -> bool:
-        """See `ProcessHandle.is_stopped`."""
         try:
             with open(f"/proc/{self._pid}/stat", "rb") as stat:
                 return stat.read().rpartition(b")")[2].split()[0] in (b"T", b"t")
@@ -111,7 +109,6 @@ class LinuxProcess:
             return False
 
     def catches(self, number: int) -> bool:
-        """See `ProcessHandle.catches`."""
         try:
             with open(f"/proc/{self._pid}/status", "rb") as status:
                 (caught,) = (line.split()[1] for line in status if line.startswith(b"SigCgt:"))
@@ -120,34 +117,29 @@ class LinuxProcess:
             return False
 
     def close(self) -> None:
-        """See `ProcessHandle.close`."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
 
 
 class PosixProcess:
-    """By the number and the sentinel, which is its starter's to close; -1: there is none."""
+    """A `ProcessHandle` by the number and the sentinel, which is its starter's to close; -1: there is none."""
 
     def __init__(self, pid: int, sentinel: int = -1) -> None:
         self._pid = pid
         self._sentinel = sentinel
 
     def fileno(self) -> int:
-        """See `ProcessHandle.fileno`."""
         return self._sentinel
 
     def send(self, number: int) -> None:
-        """See `ProcessHandle.send`."""
         with contextlib.suppress(OSError):  # it has ended, or the system refuses
             os.kill(self._pid, number)
 
     def wait(self, seconds: float) -> bool:
-        """See `ProcessHandle.wait`."""
         return self._sentinel >= 0 and is_readable(self._sentinel, seconds)
 
     def exit_code(self) -> int | None:
-        """See `ProcessHandle.exit_code`."""
         if not hasattr(os, "waitid"):  # macOS before Python 3.13
             return None
         try:
@@ -157,14 +149,13 @@ class PosixProcess:
         return _code_of(ended)
 
     def await_last_moments(self, has_ended: Callable[[], bool]) -> None:
-        """See `ProcessHandle.await_last_moments`."""
+        """Look every `_LAST_PAUSE` seconds, `_LAST_LOOKS` times at most."""
         for _ in range(_LAST_LOOKS):
             if has_ended():
                 return
             threading.Event().wait(_LAST_PAUSE)
 
     def is_stopped(self) -> bool:
-        """See `ProcessHandle.is_stopped`."""
         if not hasattr(os, "waitid"):
             return False
         try:
@@ -174,11 +165,11 @@ class PosixProcess:
         return found is not None and found.si_code == os.CLD_STOPPED
 
     def catches(self, number: int) -> bool:  # noqa: ARG002 - the protocol's
-        """See `ProcessHandle.catches`. The system does not tell."""
+        """Return False: the system does not tell."""
         return False
 
     def close(self) -> None:
-        """See `ProcessHandle.close`: the sentinel is not this one's."""
+        """Do nothing: the sentinel is not this one's."""
 
 
 def _open_process(pid: int, sentinel: int) -> ProcessHandle:
@@ -199,7 +190,7 @@ else:
 
 
 def open_process(pid: int, sentinel: int = -1) -> ProcessHandle:
-    """The best handle that there is. It may mean a stranger once the sentinel has told the end.
+    """Open the best handle on a process that there is. It may mean a stranger once the sentinel has told the end.
 
     Raises ProcessLookupError where there is no such process, as far as the system tells, and no sentinel.
     """
@@ -218,7 +209,7 @@ else:
 
 
 def is_reaped(pid: int) -> bool:
-    """Whether other code has read that child's exit code from the system already, so that it can't be read again.
+    """Tell whether other code has read that child's exit code already, so that it can't be read again.
 
     False where the system does not tell (macOS before Python 3.13, a filter of system calls).
     """

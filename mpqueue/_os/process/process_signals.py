@@ -81,7 +81,7 @@ def leave_now() -> NoReturn:
 
 
 def report_broken_pipes() -> None:
-    """On this thread, and on those that it starts, a write that has no reader any more raises, whatever SIGPIPE does.
+    """Have a write without a reader raise, on this thread and those that it starts, whatever SIGPIPE does.
 
     Scripts for command lines often have it end the program.
     """
@@ -90,7 +90,7 @@ def report_broken_pipes() -> None:
 
 
 def reset_signals() -> None:
-    """As in a fresh Python at a terminal, whatever the parent ignores or blocks: both are inherited by processes.
+    """Handle signals as a fresh Python at a terminal does; children inherit what the parent ignores or blocks.
 
     On the main thread. A Ctrl-C that came while it was blocked is dropped.
     """
@@ -130,7 +130,7 @@ def on_first_sigterm(call: Callable[[], object]) -> Callable[[], None]:
 
 
 def came_of_signal(error: BaseException) -> bool:
-    """Whether the handler of a signal raised it, in the middle of something else. To be asked where it is caught."""
+    """Tell whether a signal's handler raised the error in the middle of other code. Call it where it is caught."""
     at = error.__traceback__
     while at is not None and at.tb_next is not None:
         at = at.tb_next  # the first frame is the catcher's

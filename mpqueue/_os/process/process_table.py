@@ -26,7 +26,7 @@ _YOUNG = 2.0
 
 
 class ProcessTable(Protocol):
-    """What a system tells of its processes. What it does not tell means nothing: no process may be killed for it."""
+    """Facts about the system's processes. An unknown fact means nothing: no process may be killed for it."""
 
     def others(self) -> Iterator[int]:
         """The numbers of all processes of this user but this one and those it descends from. 1 ms for a hundred.
@@ -35,7 +35,7 @@ class ProcessTable(Protocol):
         """
 
     def start_time(self, pid: int) -> int:
-        """When it was started, in a unit of the system's; 0 if there is no such process, or it is unknown.
+        """Return when a process was started, in the system's unit; 0 if there is none, or it is unknown.
 
         With its number it names a process, as long as the machine runs. Raises OSError as `others` does.
         """
@@ -51,10 +51,9 @@ class ProcessTable(Protocol):
 
 
 class LinuxProcessTable:
-    """What /proc says."""
+    """A `ProcessTable` by /proc."""
 
     def others(self) -> Iterator[int]:
-        """See `ProcessTable.others`."""
         spared = set(self._ancestors())
         user = os.geteuid()
         for name in os.listdir("/proc"):
@@ -71,16 +70,14 @@ class LinuxProcessTable:
             pid = int(fields[1]) if fields else 0
 
     def start_time(self, pid: int) -> int:
-        """See `ProcessTable.start_time`: in clock ticks since the machine started."""
+        """Return the start time, in clock ticks since the machine started."""
         fields = _stat(pid)
         return int(fields[19]) if fields else 0
 
     def namespace(self) -> str:
-        """See `ProcessTable.namespace`."""
         return _namespace()
 
     def environment(self, pid: int) -> bytes | None:
-        """See `ProcessTable.environment`."""
         try:
             for _ in range(_EXEC_LOOKS):
                 with open(f"/proc/{pid}/environ", "rb") as file:
@@ -93,7 +90,7 @@ class LinuxProcessTable:
         return None
 
     def _may_be_in_exec(self, pid: int) -> bool:
-        """Whether one without an environment has just been started, and will have an environment in a moment."""
+        """Tell whether a process without an environment has just started, and will soon have one."""
         os.readlink(f"/proc/{pid}/exe")  # raises for what has no program: the dead, and the kernel's own threads
         with open("/proc/uptime", encoding="ascii") as file:
             seconds = float(file.read().split()[0])
@@ -101,24 +98,24 @@ class LinuxProcessTable:
 
 
 class PosixProcessTable:
-    """Nothing is known."""
+    """A `ProcessTable` that knows nothing, but start times on Windows."""
 
     def others(self) -> Iterator[int]:
-        """See `ProcessTable.others`: none are known."""
+        """Return none: they are unknown."""
         return iter(())
 
     def start_time(self, pid: int) -> int:
-        """See `ProcessTable.start_time`: not told, but on Windows."""
+        """Return 0, unknown, but on Windows."""
         if sys.platform == "win32":
             return windows.start_time(pid)
         return 0
 
     def namespace(self) -> str:
-        """See `ProcessTable.namespace`: there is one."""
+        """Return the empty name: there is one namespace."""
         return ""
 
     def environment(self, pid: int) -> bytes | None:  # noqa: ARG002 - none is known
-        """See `ProcessTable.environment`: not told."""
+        """Return None: it is unknown."""
         return None
 
 

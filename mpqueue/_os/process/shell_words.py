@@ -12,7 +12,7 @@ from mpqueue._text import visible_line
 
 
 def _for_posix(word: str) -> str:
-    """As a shell takes it: bash, zsh and ksh know the form for what can't be shown."""
+    """Quote a word for a shell: bash, zsh and ksh know the form for what can't be shown."""
     if visible_line(word) == word:
         return shlex.quote(word)
     return f"$'{''.join(_as_escape(byte) for byte in os.fsencode(word))}'"
@@ -30,7 +30,7 @@ _PLAIN = frozenset("-+_./:\\=%")
 
 
 def _for_windows(word: str) -> str:
-    """As `cmd.exe` takes it, and PowerShell but for words with a quote. What can't be shown has no form there.
+    """Quote a word for `cmd.exe`, and PowerShell unless it has a quote. What can't be shown has no form there.
 
     The name of a variable between two `%` has none either; it stays as it is where there is no such variable.
     """

@@ -21,7 +21,7 @@ if sys.platform == "win32":
     from mpqueue._os.windows.file_handles import make_temporary, read_at
 
     def answer(pipe: int) -> None:
-        """From now on, write the stacks of all threads into this end when it is asked by the other one."""
+        """Write the stacks of all threads into this end whenever the other end asks."""
         _thread.start_new_thread(_serve, (pipe,))  # none that a handler sees among its own
 
     def _serve(pipe: int) -> None:
@@ -38,7 +38,7 @@ if sys.platform == "win32":
         channels.write(pipe, b"?")
 
     def answers(catches: Callable[[int], bool]) -> bool:  # noqa: ARG001 - no signal asks
-        """Whether to ask a process does it no harm: always."""
+        """Tell whether to ask a process does it no harm: always True."""
         return True
 
     _MOST = 1 << 16
@@ -48,7 +48,7 @@ else:
     STACK_SIGNAL: int = getattr(signal, "SIGRTMAX", signal.SIGUSR2 + 3) - 3
 
     def answer(pipe: int) -> None:
-        """From now on, write the stacks of all threads into this end when it is asked by the other one."""
+        """Write the stacks of all threads into this end whenever the signal asks."""
         # What does not fit into the pipe is lost rather than waited for: it may never be read.
         channels.set_blocking(pipe, False)
         faulthandler.register(STACK_SIGNAL, pipe, all_threads=True)
@@ -58,5 +58,5 @@ else:
         send(STACK_SIGNAL)
 
     def answers(catches: Callable[[int], bool]) -> bool:
-        """Whether to ask a process does it no harm, by what knows which signals it catches: others may end it."""
+        """Tell whether to ask a process does it no harm, by what knows which signals it catches: others may end it."""
         return catches(STACK_SIGNAL)

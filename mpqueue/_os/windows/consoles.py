@@ -48,7 +48,7 @@ def follow_numbers() -> None:
 
 
 class _Followed(io.RawIOBase):
-    """What is written goes where its number leads now. Python's own takes that for a console, and fails at files."""
+    """A stream that writes where its number leads now. Python's own takes that for a console, and fails at files."""
 
     def __init__(self, console: Any, stream: Any) -> None:
         self._console = console

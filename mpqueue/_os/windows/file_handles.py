@@ -37,7 +37,10 @@ _AT_A_TIME = 16 << 20
 
 
 def open_file(path: str | os.PathLike[str], flags: int, mode: int = 0o777) -> int:
-    """As `os.open`, binary, private to this process; others may remove and rename it meanwhile, as on POSIX systems."""
+    """Open a file as `os.open` does, binary and private to this process.
+
+    Others may remove and rename it meanwhile, as on POSIX systems.
+    """
     name = os.fspath(path)
     access = _READ if flags & 3 == os.O_RDONLY else _WRITE if flags & 3 == os.O_WRONLY else _READ | _WRITE
     attributes = _NORMAL if mode & 0o200 else _READ_ONLY
@@ -75,7 +78,7 @@ def _number_of(handle: int, flags: int) -> int:
 
 
 def check_replaceable(path: str | os.PathLike[str]) -> None:
-    """See `mpqueue._os.files.check_replaceable`."""
+    """Raise PermissionError for a file that can't be replaced, since it is open or read-only."""
     name = os.fspath(path)
     handle = kernel32.create_file(name, _DELETE, _SHARE_ALL, None, _THERE, _OPEN_LINK_ITSELF, None)
     if handle in (None, _INVALID):
@@ -108,7 +111,7 @@ def make_temporary(label: str, *, appended: bool = False) -> int:
 
 
 def _temporary_folder() -> str:
-    """As `tempfile.gettempdir`, which tries folders out by a file that is left where the process is ended meanwhile."""
+    """Return the folder for temporary files; unlike `tempfile.gettempdir`, leave no file there to try it."""
     if tempfile.tempdir is not None:
         return tempfile.gettempdir()
     for name in ("TMPDIR", "TEMP", "TMP"):
@@ -129,14 +132,14 @@ def name_of(fd: int) -> str:
 
 
 def read_at(fd: int, size: int, offset: int) -> bytes:
-    """As `os.pread`."""
+    """Read a file from an offset on, as `os.pread` does."""
     buffer = ctypes.create_string_buffer(size)
     count = _read_into(fd, buffer, size, offset)
     return buffer.raw[:count]
 
 
 def read_into(fd: int, memory: memoryview, offset: int) -> int:
-    """As `os.preadv` with one buffer; returns after `_AT_A_TIME` bytes at most."""
+    """Read a file into memory, as `os.preadv` with one buffer; returns after `_AT_A_TIME` bytes at most."""
     memory = memory[:_AT_A_TIME]
     return _read_into(fd, (ctypes.c_char * memory.nbytes).from_buffer(memory), memory.nbytes, offset)
 
@@ -152,7 +155,7 @@ def _read_into(fd: int, buffer: object, size: int, offset: int) -> int:
 
 
 def write_at(fd: int, data: bytes | memoryview, offset: int) -> int:
-    """As `os.pwrite`."""
+    """Write into a file from an offset on, as `os.pwrite` does."""
     handle, done, written = msvcrt.get_osfhandle(fd), wintypes.DWORD(), 0
     rest = memoryview(data)
     while True:
@@ -167,14 +170,14 @@ def write_at(fd: int, data: bytes | memoryview, offset: int) -> int:
 
 
 def lock_file(fd: int) -> None:
-    """See `mpqueue._os.file_lock.lock_file`."""
+    """Lock a file until its descriptor is closed. Raises OSError where another opening of it is locked."""
     handle = msvcrt.get_osfhandle(fd)
     if not kernel32.lock_file(handle, _AT_ONCE | _ALONE, 0, 1, 0, kernel32.at(_LOCKED_BYTE)):
         raise ctypes.WinError(ctypes.get_last_error())
 
 
 def is_locked(fd: int) -> bool:
-    """See `mpqueue._os.file_lock.is_locked`."""
+    """Tell whether another opening of the file is locked."""
     handle = msvcrt.get_osfhandle(fd)
     if not kernel32.lock_file(handle, _AT_ONCE, 0, 1, 0, kernel32.at(_LOCKED_BYTE)):
         return True

@@ -56,7 +56,7 @@ class JobObject:
 
 
 class WindowsProcess:
-    """By a handle, which never means another process.
+    """A `ProcessHandle` by a handle of the system's, which never means another process.
 
     Its end is reported by a socket, as all that the package waits for is one; a thread waits for the process, and then
     closes the other end. ``sentinel``, the handle of its starter, is not kept. Raises OSError where it can't be had.
@@ -85,41 +85,37 @@ class WindowsProcess:
             self._tells.close()
 
     def fileno(self) -> int:
-        """See `ProcessHandle.fileno`."""
         return self._ended.fileno()
 
     def send(self, number: int) -> None:  # noqa: ARG002 - there is one way to end it
-        """End it: there are no signals."""
+        """End the process: there are no signals."""
         with self._lock:
             if self._handle:
                 terminate(self._handle)
 
     def wait(self, seconds: float) -> bool:
-        """See `ProcessHandle.wait`."""
         return bool(self._handle) and has_ended(self._handle, seconds)
 
     def exit_code(self) -> int | None:
-        """See `ProcessHandle.exit_code`."""
         with self._lock:
             if not self._handle or not has_ended(self._handle, 0):
                 return None
             return int(_winapi.GetExitCodeProcess(self._handle))
 
     def await_last_moments(self, has_ended: Callable[[], bool]) -> None:
-        """See `ProcessHandle.await_last_moments`."""
+        """Wait `_LAST_MOMENTS` seconds at most for its end."""
         self.wait(_LAST_MOMENTS)
         has_ended()
 
     def is_stopped(self) -> bool:
-        """See `ProcessHandle.is_stopped`: not told."""
+        """Return False: the system does not tell."""
         return False
 
     def catches(self, number: int) -> bool:  # noqa: ARG002 - the protocol's
-        """See `ProcessHandle.catches`. There are no signals."""
+        """Return False: there are no signals."""
         return False
 
     def close(self) -> None:
-        """See `ProcessHandle.close`."""
         with self._lock:
             handle, self._handle = self._handle, 0
         if handle:
@@ -131,19 +127,19 @@ class WindowsProcess:
 
 
 def has_ended(handle: int, seconds: float) -> bool:
-    """Whether the process ends within so many seconds."""
+    """Tell whether the process ends within so many seconds."""
     result: int = _winapi.WaitForSingleObject(handle, int(seconds * 1000))
     return result == _winapi.WAIT_OBJECT_0
 
 
 def terminate(handle: int) -> None:
-    """End it. Nothing happens where it has ended, or where the system refuses."""
+    """End a process. Nothing happens where it has ended, or where the system refuses."""
     with contextlib.suppress(OSError):
         _winapi.TerminateProcess(handle, KILLED)
 
 
 def kill_process(pid: int) -> None:
-    """See `process_signals.kill_process`."""
+    """End that process; nothing where there is none, or the system refuses."""
     with contextlib.suppress(OSError):
         handle = _winapi.OpenProcess(_RIGHTS, False, pid)
         try:
@@ -153,7 +149,7 @@ def kill_process(pid: int) -> None:
 
 
 def end_without_asking() -> None:
-    """Where this process crashes it ends, and no window asks about it."""
+    """Have this process end where it crashes, with no window that asks about it."""
     kernel32.error_mode(_NO_CRITICAL_ERRORS | _NO_CRASH_BOX | _NO_OPEN_BOX)
 
 
@@ -167,7 +163,7 @@ def end_self() -> NoReturn:
 
 
 def start_time(pid: int) -> int:
-    """When it was started, in units of 100 ns since 1601; 0 where it has ended, or is another user's."""
+    """Return the start time in units of 100 ns since 1601; 0 where it has ended, or is another user's."""
     try:
         handle = _winapi.OpenProcess(0x1000, False, pid)
     except OSError:
@@ -198,7 +194,7 @@ _FAULTS = {
 
 
 def fault_name(exitcode: int | None) -> str | None:
-    """See `process_signals.signal_name`: the name of the exception that ended the process."""
+    """Return the name of the exception that ended the process; None if no exception did."""
     if exitcode is None:
         return None
     code = exitcode & 0xFFFFFFFF

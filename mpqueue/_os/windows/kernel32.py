@@ -31,7 +31,7 @@ class Overlapped(ctypes.Structure):
 
 
 def at(offset: int) -> Overlapped:
-    """That place in a file."""
+    """Return that place in a file, as the system takes it."""
     return Overlapped(offset=offset & 0xFFFFFFFF, offset_high=offset >> 32)
 
 
@@ -138,7 +138,7 @@ _KILL_ON_CLOSE = 0x2000
 
 
 def checked(result: Any) -> Any:
-    """What a function has returned. Raises the OSError of the failure, where that is nothing."""
+    """Return the result of a function; raise the OSError of its failure, if it is nothing."""
     if not result:
         raise ctypes.WinError(ctypes.get_last_error())
     return result

@@ -27,7 +27,7 @@ def monotonic_ns() -> int:
 
 
 def monotonic() -> float:
-    """The same in seconds."""
+    """Seconds since the machine was started. 1 us."""
     count = ctypes.c_int64()
     kernel32.performance_counter(count)
     return count.value / _PER_SECOND

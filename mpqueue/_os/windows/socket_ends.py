@@ -15,19 +15,19 @@ _sockets: dict[int, socket.socket] = {}
 
 
 def adopt(end: socket.socket) -> int:
-    """Its number, under which it can be used until `close`."""
+    """Take a socket, and return the number under which it can be used until `close`."""
     number = end.fileno()
     _sockets[number] = end
     return number
 
 
 def arrive(shared: bytes) -> int:
-    """In the process for which it was shared: its number."""
+    """Adopt a shared end, in the process for which it was shared; return its number."""
     return adopt(socket.fromshare(shared))
 
 
 def share(number: int, pid: int) -> bytes:
-    """What `arrive` takes in that process."""
+    """Return the bytes that `arrive` takes in that process."""
     return _sockets[number].share(pid)
 
 
@@ -46,7 +46,7 @@ def pipe() -> tuple[int, int]:
 
 
 def read(number: int, size: int) -> bytes:
-    """As `os.read`. Where the other end's process has died, that is the end."""
+    """Read from an end, as `os.read` does. Where the other end's process has died, that is the end."""
     try:
         return _sockets[number].recv(size)
     except (ConnectionError, KeyError):
@@ -54,12 +54,12 @@ def read(number: int, size: int) -> bytes:
 
 
 def write(number: int, data: bytes | memoryview) -> int:
-    """As `os.write`."""
+    """Write to an end, as `os.write` does."""
     return _end(number).send(data)
 
 
 def close(number: int) -> None:
-    """As `os.close`."""
+    """Close an end."""
     _sockets.pop(number).close()
 
 
@@ -70,17 +70,17 @@ def close_socket(end: socket.socket) -> None:
 
 
 def set_blocking(number: int, blocking: bool) -> None:
-    """As `os.set_blocking`."""
+    """Set whether an end blocks, as `os.set_blocking` does."""
     _end(number).setblocking(blocking)
 
 
 def is_there(number: int) -> bool:
-    """Whether it is open here."""
+    """Tell whether an end of that number is open here."""
     return number in _sockets and _sockets[number].fileno() == number
 
 
 def is_readable(number: int, seconds: float | None) -> bool:
-    """Whether there is something to read, or the end of it, within so many seconds; None: wait for that."""
+    """Tell whether there is something to read, or the end of it, within so many seconds; None: wait for that."""
     return bool(select.select([number], [], [], seconds)[0])
 
 
@@ -92,11 +92,10 @@ class EndFile:
         self._end: socket.socket | None = _sockets.pop(number)
 
     def fileno(self) -> int:
-        """Its number."""
         return self._number
 
     def read(self, size: int) -> bytes | None:
-        """See `io.FileIO.read`."""
+        """Read once; None where an end that does not block has nothing to read."""
         try:
             return self._open().recv(size)
         except BlockingIOError:
@@ -105,14 +104,13 @@ class EndFile:
             return b""
 
     def write(self, data: bytes) -> int | None:
-        """See `io.FileIO.write`."""
+        """Write once; None where an end that does not block takes nothing."""
         try:
             return self._open().send(data)
         except BlockingIOError:
             return None
 
     def close(self) -> None:
-        """See `io.FileIO.close`."""
         end, self._end = self._end, None
         if end is not None:
             end.close()

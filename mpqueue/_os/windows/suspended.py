@@ -40,13 +40,13 @@ class Suspended(NamedTuple):
             _winapi.CloseHandle(self.thread)
 
     def drop(self) -> None:
-        """End it, since something is amiss."""
+        """End the process, since something is amiss."""
         terminate(self.process)
         _winapi.CloseHandle(self.thread)
 
 
 class Spawned(Popen):
-    """See `mpqueue._os.process.inheritance.spawn`.
+    """A process that `mpqueue._os.process.inheritance.spawn` has started suspended.
 
     So it is held by its leash before its first step, and nothing that it was to be given is left where it fails to
     start. What it reads first is in a file that has no name for others, of which it inherits the handle.

@@ -28,7 +28,6 @@ class WokenSelector:
         self._is_closed = False
 
     def register(self, fileobj: int, events: int, data: Any = None) -> selectors.SelectorKey:
-        """See `Selector.register`."""
         with self._lock:
             if self._is_closed:
                 raise ValueError("expected a selector that is open")
@@ -37,21 +36,19 @@ class WokenSelector:
             return self._put(fileobj, events, data)
 
     def modify(self, fileobj: int, events: int, data: Any = None) -> selectors.SelectorKey:
-        """See `Selector.modify`."""
         with self._lock:
             if fileobj not in self._keys:
                 raise KeyError(f"{fileobj} is not looked at")
             return self._put(fileobj, events, data)
 
     def unregister(self, fileobj: int) -> selectors.SelectorKey:
-        """See `Selector.unregister`."""
         with self._lock:
             key = self._keys.pop(fileobj)
             self._wake()
             return key
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """See `Selector.select`. Returns early, with nothing, where something was changed meanwhile."""
+        """Return what is ready; early, and nothing, where something was changed meanwhile."""
         with self._lock:
             if self._is_closed:
                 return []
@@ -71,7 +68,7 @@ class WokenSelector:
         return self._ready({*readable}, {*writable, *failed})
 
     def _one_by_one(self, reading: list[int], writing: list[int]) -> tuple[list[int], list[int], list[int]]:
-        """Those that are ready, without waiting; what is no socket any more is ready too: its reader will see."""
+        """Return those that are ready, without waiting; a closed socket counts: its reader will see."""
         found: tuple[list[int], list[int], list[int]] = ([], [], [])
         for ends, at in ((reading, 0), (writing, 1)):
             for end in ends:
@@ -93,7 +90,6 @@ class WokenSelector:
         return ready
 
     def close(self) -> None:
-        """See `Selector.close`."""
         with self._lock:
             self._is_closed = True
             self._keys.clear()

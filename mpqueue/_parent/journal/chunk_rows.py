@@ -84,12 +84,12 @@ class WrittenRow(NamedTuple):
     slots: Any
 
     def content(self, path: str) -> dict[str, Any]:
-        """What it says itself. Raises `JournalError` where that is damaged."""
+        """Return the content that is in the row itself. Raises `JournalError` if it is damaged."""
         content: dict[str, Any] = unseal(self.body, Place("chunks", self.job, self.number), path)
         return content
 
     def spoken(self, path: str) -> Sequence[int]:
-        """Of which slots, in its order. Raises `JournalError` where that is damaged."""
+        """Return the slots that the row speaks of, in its order. Raises `JournalError` if they are damaged."""
         at = unseal(self.slots, Place("chunks.slots", self.job, self.number), path)
         return range(*at) if isinstance(at, tuple) else numbers_of("Q", at)
 
@@ -98,10 +98,10 @@ NO_ROW = Row(None, ())
 
 
 class RowDraft:
-    """How some items stand as of when this is made, to be written once their results and errors are pickled.
+    """The state of some items when this is made, to be written once their results and errors are pickled.
 
-    That runs the code of users' classes, which may be slow, and may never end: `row` does it, on a thread of the job's
-    own, and `cut_short`, on another thread, gives what there is of it by then. `plain_row` is for results of which no
+    Pickling runs the code of users' classes, which may be slow, and may never end: `row` does it, on a thread of the
+    job's own, and `cut_short`, on another thread, gives what is pickled by then. `plain_row` is for results of which no
     code runs.
 
     ``tries_kept`` says how many failed tries of each item earlier rows tell; it is updated here. Of items in
@@ -154,7 +154,7 @@ class RowDraft:
                 self._payloads[at] = table.payloads[index]
 
     def withhold(self, indices: Collection[int], why: str) -> None:
-        """These items are written as not run. To be called before anything is pickled."""
+        """Write these items as not run. To be called before anything is pickled."""
         done = iter(self._done)
         kept = []
         for at, index in enumerate(self._indices):
@@ -198,11 +198,11 @@ class RowDraft:
         return self._row(pickled, "") if self._over.acquire(blocking=False) else None
 
     def cut_short(self, why: str) -> Row | None:
-        """What is pickled by now; of the rest an item is written as not run. None where `row` has just ended."""
+        """Return a row of what is pickled by now, the other items as not run. None if `row` has just ended."""
         return self._row(self._pickled.copy(), why) if self._over.acquire(blocking=False) else None
 
     def _row(self, pickled: _Pickled, why: str) -> Row:
-        """``why`` something is not pickled that might have been."""
+        """Return the row of what is pickled; ``why``: the reason why some that might have been is not."""
         status, files, left_out = bytearray(self._status), [*pickled.files], [*self._withheld.items()]
         results: list[Kept] = []
         if pickled.together is None:
@@ -259,18 +259,18 @@ class RowDraft:
 
 
 def kept_together(results: list[Any]) -> Kept | None:
-    """The results in one, where they are plain and small. Where a class can't be imported, it costs no other result."""
+    """Return plain and small results in one pickle, else None. A class that can't be imported costs no other result."""
     whole = _part(results)
     return None if whole is None or len(whole.kept[0]) >= BIG else Kept(*whole.kept)
 
 
 def _discarded(count: int) -> list[ResultPart]:
-    """What is kept in place of so many results that were discarded."""
+    """Return the stand-in that is kept for this many results that were discarded."""
     return [ResultPart(tuple(Kept(NO_RESULT)), count)]
 
 
 def _together(results: list[Any]) -> list[ResultPart] | None:
-    """The same in as few pickles as may be."""
+    """Return the results in as few pickles as possible; None if each needs a pickle of its own."""
     whole = _part(results)
     if whole is None or len(whole.kept[0]) < BIG:
         return None if whole is None else [whole]
@@ -290,7 +290,7 @@ def _part(results: list[Any]) -> ResultPart | None:
 
 
 class _Pickled:
-    """What of a draft is pickled by now, on the thread that pickles; what is big of it is in ``files``."""
+    """The pickled part of a draft, filled on the thread that pickles; its big values are in ``files``."""
 
     def __init__(self, together: list[ResultPart] | None = None) -> None:
         self.together = together  #: all results, in as few pickles as may be
@@ -301,14 +301,17 @@ class _Pickled:
         self.step = 0  #: goes up with each object
 
     def copy(self) -> _Pickled:
-        """As it is now, whatever happens to it later. First what names files, then the files: those may be too many."""
+        """Return a copy that later pickling does not change.
+
+        The results that name files are copied before the files: some of the files may then have no name in the copy.
+        """
         copy = _Pickled(self.together)
         copy.each, copy.errors, copy.payloads = dict(self.each), dict(self.errors), dict(self.payloads)
         copy.files = self.files
         return copy
 
     def keep_results(self, results: list[Any]) -> None:
-        """Together, where they are plain and small; else each by itself, so that each can be read by itself."""
+        """Pickle results together if they are plain and small; else each by itself, to be read by itself."""
         if self.together is None:
             self.together = _together(results)
         if self.together is not None:
@@ -320,7 +323,7 @@ class _Pickled:
                 self.each[nth] = text_of(error)
 
     def keep_error(self, error: BaseException) -> None:
-        """An error, once."""
+        """Pickle an error, once."""
         if id(error) not in self.errors:
             self.step += 1
             files: list[BigFile] = []
@@ -329,7 +332,7 @@ class _Pickled:
             self.errors[id(error)] = kept
 
     def keep_payload(self, at: int, payload: Any) -> None:
-        """An item."""
+        """Pickle an item."""
         with contextlib.suppress(Exception):  # that it can't be pickled may be why it failed
             self.payloads[at] = self._keep(payload)
 
@@ -342,7 +345,7 @@ class _Pickled:
 
 
 def make_row(table: ItemTable, indices: Sequence[int], tries_kept: dict[int, int], unkept: Collection[int] = ()) -> Row:
-    """How these items stand now, see `RowDraft`, on a thread that may run whatever code there is."""
+    """Return the row of these items as they stand now, see `RowDraft`, on a thread that may run any code."""
     row = RowDraft(table, indices, tries_kept, unkept).row()
     assert row is not None
     return row
@@ -365,18 +368,18 @@ def written_numbers(column: array[Any] | memoryview) -> bytes:
 
 
 def fresh_row(slots: Sequence[int]) -> Row:
-    """These items are to run as if they never had: what earlier rows say of them does not count."""
+    """Return a row by which these items run as if they never had: what earlier rows say of them does not count."""
     zeros = {name: bytes(4) for name in NUMBERS}
     return row_of({"fresh": True, "status": bytes((PENDING,)) * len(slots), "results": [], **zeros}, slots)
 
 
 def row_of(content: dict[str, Any], slots: Sequence[int]) -> Row:
-    """A row that says this of these slots."""
+    """Return a row with this content for these slots."""
     return Row(prepare(content), (), (), prepare(written_slots(slots)))
 
 
 def chunk_statement(number: int, job: int, row: Row) -> Statement:
-    """What writes a row, under that number."""
+    """Return the statement that writes a row under that number."""
     assert row.body is not None
     assert row.slots is not None
     body, slots = row.body.seal(Place("chunks", job, number)), row.slots.seal(Place("chunks.slots", job, number))
@@ -384,9 +387,9 @@ def chunk_statement(number: int, job: int, row: Row) -> Statement:
 
 
 class Results(Enum):
-    """What happens to the results when rows are read: what stands for them is written into the table.
+    """Ways to treat the results when rows are read; stand-ins for the results are written into the table.
 
-    ``CHECKED`` are read, one after the other, and forgotten, to know which can't be.
+    ``CHECKED`` results are read, one after the other, and forgotten, to find those that can't be read.
     """
 
     CHECKED = 1
@@ -454,7 +457,7 @@ class RowReader:
             self.write(row.number, content, slots)
 
     def _lose(self, slots: Sequence[int] | None) -> None:
-        """Nothing is known of these items; with None of no item, but for what later rows tell."""
+        """Forget all of these items; with None of all items, but for what later rows tell."""
         if slots is None:
             done = (index for index in range(len(self._table)) if self._table.status[index] != PENDING)
             lost = [*done, *self._table.history]
@@ -512,7 +515,7 @@ class RowReader:
         return done
 
     def _indices(self, slots: Sequence[int]) -> Sequence[int]:
-        """Where the items of these slots are in the table; `GONE` for those that are not."""
+        """Return the indices in the table of the items in these slots; `GONE` for those that are not in it."""
         if self._where is None:
             return slots
         where = self._where
@@ -569,7 +572,7 @@ class RowReader:
 
 
 def _present(told: dict[int, Any], indices: Sequence[int]) -> list[tuple[int, Any]]:
-    """What a row says of items, by their indices instead of their places in the row; not of those that are gone."""
+    """Return what a row says of items, by their indices instead of their places in it; not of those that are gone."""
     return [(indices[at], what) for at, what in told.items() if indices[at] != GONE]
 
 
@@ -597,12 +600,12 @@ class ResultPart(NamedTuple):
 
 
 def content_of(row: WrittenRow, read_file: ReadFile, path: str) -> dict[str, Any]:
-    """What a row says, itself or in a file. Raises `JournalError` where that is gone, or damaged."""
+    """Return a row's content, from itself or from its file. Raises `JournalError` if that is missing or damaged."""
     return whole_content(row.content(path), read_file, path)
 
 
 def whole_content(content: dict[str, Any], read_file: ReadFile, path: str) -> dict[str, Any]:
-    """The same of what is in the row itself."""
+    """Return the content, read from a file if it names one. Raises `JournalError` if that is missing or damaged."""
     if "row" not in content:
         return content
     name, digest = content["row"]
@@ -617,7 +620,7 @@ def whole_content(content: dict[str, Any], read_file: ReadFile, path: str) -> di
 
 
 def parts_of(content: dict[str, Any], done: int) -> Iterator[ResultPart]:
-    """The results of a row, of which so many places are completed."""
+    """Yield the results of a row, of which so many places are completed, in parts."""
     results = content["results"]
     if "parts" in content:
         yield from (ResultPart(*part) for part in content["parts"])
@@ -628,7 +631,7 @@ def parts_of(content: dict[str, Any], done: int) -> Iterator[ResultPart]:
 
 
 def _places_of_discarded(content: dict[str, Any], done: int) -> Iterator[int]:
-    """Those of its completed places, counted through, whose results were discarded."""
+    """Yield the places, counted among a row's completed ones, whose results were discarded."""
     if isinstance(content["results"], list) and "parts" not in content:  # each by itself: none of them was
         return
     at = 0
@@ -639,20 +642,20 @@ def _places_of_discarded(content: dict[str, Any], done: int) -> Iterator[int]:
 
 
 def numbers_of(code: str, data: bytes) -> Any:
-    """A column of numbers again."""
+    """Return the column of numbers that was written as ``data``."""
     numbers = array(code)
     numbers.frombytes(data)
     return numbers
 
 
 def full_column(code: str, data: bytes, count: int) -> Any:
-    """The same, with a number for each of so many places."""
+    """Return a column of numbers with a number for each of ``count`` places."""
     numbers = numbers_of(code, data)
     return numbers * count if len(numbers) < count else numbers
 
 
 def origins_of(content: dict[str, Any], number: int) -> array[int]:
-    """By its places, the numbers of the rows that had them first, of a row that has that number now."""
+    """Return, by its places, the numbers of the rows that had them first, for the row that has that number now."""
     origins = content.get("origins", array("Q", (number,)).tobytes())
     column: array[int] = full_column("Q", origins, len(content["status"]))
     return column

@@ -1,18 +1,18 @@
-"""How a journal gets smaller: rows are written anew, what is gone is forgotten, and free pages go back to the disk.
+"""Compaction of a journal: rows are written anew, what is gone is forgotten, and free pages go back to the disk.
 
 A job's rows become few instead of many, without what later ones have replaced, and what is gone. One row at a time is
 in memory. Results are moved, not unpickled; but where some of those that were pickled together are dropped, and all of
 them are plain data, the others are pickled again. Rows that are not understood stay as they are.
 
 A row that is made of several has the number of the last of them, and says in which row each of its places was first
-(``origins``). So who knows what a slot had in a row of some number can tell that from what came later: that has an
-origin of a higher number. Numbers are never given twice to rows of a job, so its last one always has a row.
+(``origins``). With the number of a row that a slot was in, its reader can tell that entry from later ones, whose origin
+has a higher number. Numbers are never given twice to rows of a job, so its last one always has a row.
 
 Of items that are gone nothing is known any more, and their slots stay empty: one that comes back is a new one. Of a
-stream, those go that have changed since, or are to run again and never came, after another ``version=`` say.
+stream, those go that have changed since, or are to run again and never came, for example after another ``version=``.
 
-A file has its free pages given back one by one where it was made so (``auto_vacuum``); one of an older version is
-written anew once. Both are transactions of SQLite's own: a kill leaves the file as it was.
+A file that was made with ``auto_vacuum`` has its free pages given back one by one; one of an older version is written
+anew once. Both are transactions of SQLite's own: a kill leaves the file as it was.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ _BY_PLACE = ("history", "failures", "payloads", "output")
 
 
 class Compacted(NamedTuple):
-    """The outcome: how many rows fewer, gone items that were forgotten, files that may go."""
+    """The outcome of a compaction: how many rows fewer, gone items that were forgotten, files that may go."""
 
     rows: int = 0
     items: int = 0
@@ -88,7 +88,7 @@ def prune(run: Run, job: int, line: Sequence[Any], path: str, *, gone: bool) -> 
 
 
 def compact(run: Run, job: int, slots: int, present: bytearray | None, path: str) -> Compacted:
-    """Write its rows anew. Nothing is kept of slots that are not present."""
+    """Write a job's rows anew. Nothing is kept of slots that are not present."""
     rows = JobRows(run, job, path)
     look = _Spoken(rows, slots, present)
     files: set[str] = set()
@@ -254,7 +254,7 @@ class _Draft:
         self.has_failures = self.has_failures or other.has_failures
 
     def content(self) -> dict[str, Any]:
-        """As it is written."""
+        """Return the row's content as it is written."""
         content: dict[str, Any] = {
             "status": bytes(self.status),
             "results": (),
@@ -295,7 +295,7 @@ class _Batch:
         return small and fits and self._slots.isdisjoint(draft.slots)
 
     def add(self, draft: _Draft, number: int, size: int, *, whole: bool) -> None:
-        """The row goes with the others; ``whole``: as it was."""
+        """Add a row to the batch; ``whole``: as it was."""
         self._numbers.append(number)
         self._size += size
         self._is_whole = self._is_whole and whole
@@ -303,7 +303,7 @@ class _Batch:
         self._draft.add(draft)
 
     def write(self, rows: JobRows) -> int:
-        """Write them; returns how many rows that makes. One row that is as it was stays."""
+        """Write the rows; returns how many that makes. One row that is as it was stays."""
         if len(self._numbers) == 1 and self._is_whole:
             return 1
         return int(rows.write(self._numbers, self._draft)) if self._numbers else 0
@@ -378,7 +378,7 @@ def _named(kept: Sequence[Any], errors: Sequence[Any]) -> set[str]:
 
 
 def _present_slots(run: Run, job: int, count: int, places: Any, path: str) -> bytearray:
-    """By slot, 1 for those that have an item today. ``places`` are those of a list; None: it is an open job."""
+    """Return, by slot, 1 for those that have an item today. ``places`` are those of a list; None: it is an open job."""
     present = bytearray(count)
     if places is not None:
         for slot in numbers_of("I", unseal(places, Place("jobs.places", job), f"{path}: the order of a job's items")):
@@ -391,7 +391,7 @@ def _present_slots(run: Run, job: int, count: int, places: Any, path: str) -> by
 
 
 def _prune_stream(run: Run, job: int, count: int, path: str, *, gone: bool) -> tuple[bytearray, int]:
-    """By slot, 1 for those that count; and how many items were forgotten."""
+    """Return, by slot, 1 for those that count; and how many items were forgotten."""
     present, counted, now = bytearray(b"\1") * count, bytearray(count), dict[int, int]()
     for lot in each_lot(run, job, path, items=False):
         for slot in lot.supersedes(now):

@@ -1,11 +1,11 @@
-"""What a journal is to know of items that come while a job runs, and of what stages pass on; and its drafts of that.
+"""The items that come while a job runs, and values that stages pass on, as a journal records them; drafts of both.
 
 An item of an open job that has an id is known by that. Of those without, the ones that the user adds are known by their
 values, and equal ones by their order; the ones that handlers add are always new: what a handler adds is recorded with
 its maker's end, so one whose items are recorded does not run again.
 
 A stream is recorded as an open job is: lots of items, and rows of outcomes by slot. Its slots are places of arrival. An
-item is written with the first outcomes that follow it: what has never run need not be known.
+item is written with the first outcomes that follow it: one that has never run need not be known.
 
 Items are written with the row of those that added them, in one transaction: so the journal has an item's end and what
 it has added, or neither. An item that brings one which can't be pickled for the journal is written as not run.
@@ -62,7 +62,7 @@ class GivenItems(AddedItems):
     matched: Counter[bytes] = field(default_factory=Counter)
 
     def only(self, places: list[int], matched: Counter[bytes]) -> GivenItems:
-        """Those at these places."""
+        """Return the items at these places."""
         ids, identities = self.ids, self.identities
         return GivenItems(
             [self.items[at] for at in places],
@@ -84,7 +84,7 @@ class Arrival(NamedTuple):
 
 
 class RecordedGrowth:
-    """Beside the job's table: see `GrowthHook`. ``next_slot`` is the slot of the item that comes next.
+    """The growth of a recorded job (a `GrowthHook`). ``next_slot`` is the slot of the item that comes next.
 
     ``expected`` counts the recorded items that the user, who had added them, has not added again so far.
     """
@@ -96,7 +96,7 @@ class RecordedGrowth:
 
     @staticmethod
     def look_at(items: list[Any], ids: list[Hashable] | None) -> GivenItems:
-        """See `GrowthHook`. Pickles each item. Raises TypeError for one without an id, and without an identity."""
+        """Pickle each item, with its identity if it has no id. Raises TypeError for one with neither."""
         identities = None
         if ids is None:
             try:
@@ -108,7 +108,7 @@ class RecordedGrowth:
         return GivenItems(items, ids, kept=kept, files=files, identities=identities)
 
     def choose(self, table: ItemTable, offered: AddedItems, most: int | None) -> tuple[AddedItems, int]:
-        """See `GrowthHook`. What is recorded needs no room."""
+        """Choose the new ones of the offered items, ``most`` at most (implements `GrowthHook`). Others need no room."""
         assert isinstance(offered, GivenItems)
         matched, places = Counter[bytes](), list[int]()
         seen, ids, identities = set[Hashable](), offered.ids, offered.identities
@@ -130,7 +130,7 @@ class RecordedGrowth:
         return offered.only(places, +matched), count
 
     def note(self, table: ItemTable, added: AddedItems, maker: int | None) -> None:
-        """See `GrowthHook`."""
+        """Note items that are being added, to be written later (implements `GrowthHook`)."""
         given = added if isinstance(added, GivenItems) else None
         if given is not None:
             self.expected.subtract(given.matched)
@@ -149,7 +149,7 @@ class RecordedGrowth:
         return bool(self._unwritten)
 
     def take_lots(self) -> list[Arrival]:
-        """What has come since the last time, to be written. What handlers have added meanwhile is one lot."""
+        """Return the lots since the last call, to be written. What handlers have added meanwhile is one lot."""
         lots: list[Arrival] = []
         for lot in self._unwritten:
             last = lots[-1] if lots else None
@@ -167,9 +167,9 @@ class RecordedGrowth:
 
 
 class GrowthDraft:
-    """As `RowDraft`, and on the same threads: that of the items that have ended (None: there are none), and of others.
+    """A draft of items that have ended (``draft``; None: there are none) and of new ones; used like a `RowDraft`.
 
-    These are the items of the ``lots``, which are pickled first. With the row, ``new_items`` gives all that are new.
+    New ones are the items of the ``lots``, which are pickled first. With the row, ``new_items`` gives all that are new.
     """
 
     def __init__(
@@ -209,7 +209,7 @@ class GrowthDraft:
         return None if row is None else self._grown(row)
 
     def cut_short(self, why: str) -> Row | None:
-        """What is pickled by now. None where `row` has just ended."""
+        """Return a row of what is pickled by now. None if `row` has just ended."""
         with self._lock:
             has_items, self._is_over = self._has_items, True
         if not has_items:
@@ -231,7 +231,7 @@ class GrowthDraft:
 
 
 def draft_of(growth: RecordedGrowth, table: ItemTable, draft: RowDraft | None) -> GrowthDraft:
-    """What an open job has got since the last time, to be written with these items that have ended."""
+    """Return a draft of what an open job has got since the last one, to be written with these items that have ended."""
     lots = [LotDraft(table, lot) for lot in growth.take_lots()]
     slots, rule = growth.next_slot, str(table.rule)
 
@@ -267,14 +267,14 @@ class LotDraft:
         return len(self._each)
 
     def keep_plain(self) -> bool:
-        """Pickle them if that runs no user's code, and they are small; False if it does not."""
+        """Pickle the items if that runs no user's code, and they are small; False if it does not."""
         if self._lot.given is None and self._together is None:
             kept = kept_together(self._payloads)
             self._together = None if kept is None else (kept.by_reference,)
         return self._lot.given is not None or self._together is not None
 
     def keep(self) -> None:
-        """Pickle them, whatever code that runs."""
+        """Pickle the items, whatever code that runs."""
         if self.keep_plain():
             return
         each, beside = self._each, self.files  # who cuts this short has lists of its own
@@ -285,7 +285,7 @@ class LotDraft:
             each.append(kept)
 
     def cut_short(self) -> None:
-        """Those that are not pickled by now are not kept."""
+        """Drop the items that are not pickled by now."""
         if self._together is None:
             each, files = self._each[: len(self._payloads)], [*self.files]
             self._each, self.files = [*each, *[None] * (len(self._payloads) - len(each))], files
@@ -297,7 +297,7 @@ class LotDraft:
         return [maker for maker, kept in zip(self._lot.makers, self._each, strict=True) if kept is None]
 
     def rows(self) -> Sequence[Lot]:
-        """See `lots_of`."""
+        """Return the rows of this lot, as `lots_of` divides it."""
         given = self._lot.given
         identities = None if given is None or self._makers[0] != BY_USER else given.identities
         kept = self._each if self._together is None else self._together
@@ -353,7 +353,10 @@ def lot_of(
 
 
 class StreamRecord:
-    """The consumer's thread adds items; all else is on the coordinator's. ``next_slot``: of the next new item."""
+    """The record of a stream's items as they come. ``next_slot``: of the next new item.
+
+    The consumer's thread adds items; all else is on the coordinator's.
+    """
 
     def __init__(self, next_slot: int) -> None:
         self.consumer_waits = False  #: for the next outcome; set by its thread
@@ -363,18 +366,18 @@ class StreamRecord:
         self._unkept: set[int] = set()  #: indices of items that are not in their lot
 
     def put(self, came: ComingLot) -> None:
-        """New items have come, and are about to run."""
+        """Add new items, which have come and are about to run."""
         self.next_slot = came.lot.first + came.lot.size
         self._unkept.update(came.unkept)
         self._unwritten.append(came)
 
     def runs_again(self, index: int, status: int) -> None:
-        """The item at that index had ended so, by the journal."""
+        """Note how an item that runs again had ended, by the journal."""
         if status != PENDING:
             self._before[index] = status
 
     def draft(self, table: ItemTable, indices: Sequence[int]) -> GrowthDraft:
-        """What these items, which have ended, bring into the journal."""
+        """Return a draft of what these items, which have ended, bring into the journal."""
         came = [self._unwritten.popleft() for _ in range(len(self._unwritten))]
         before = [status for each in came for status in each.replaced]
         if self._before:
@@ -395,7 +398,7 @@ class StreamRecord:
 
 
 def _kept_ids(ids: list[Hashable]) -> list[Hashable] | tuple[Any, ...]:
-    """As they are kept, where they can be."""
+    """Return the ids as they are kept; if they can't be pickled, None for each."""
     try:
         return keep_ids(ids)
     except Exception:
@@ -421,7 +424,7 @@ Value = tuple["Path", int, bytes]
 
 
 class PassedOn(NamedTuple):
-    """The value at this path, in the stage at this place, has brought these."""
+    """The values that the value at this path, in the stage at this place, has brought."""
 
     path: Path
     place: int
@@ -429,7 +432,7 @@ class PassedOn(NamedTuple):
 
 
 class PassRecord:
-    """What a run has passed on, and is to be written; and in which rows there is something of which input.
+    """The values that a run has passed on and that are to be written, and the rows that have values of each input.
 
     On the coordinator's thread.
     """
@@ -442,7 +445,7 @@ class PassRecord:
         self._inputs_left: Counter[int] = Counter()  #: by row: inputs that have not ended
 
     def note(self, path: Path, place: int, brought: Sequence[tuple[Path, object]]) -> None:
-        """An item has ended, and so much goes on to the next stage. Nothing where one of them is not to be kept."""
+        """Note what an item that has ended passes on to the next stage; nothing if one value is not to be kept."""
         values = []
         for own, value in brought:
             if not isinstance(value, Parcel) or value.size > MOST_VALUE:
@@ -451,11 +454,11 @@ class PassRecord:
         self._entries.append((path[0], PassedOn(self._known(path), place, values)))
 
     def keep(self, root: int, values: Sequence[Value]) -> None:
-        """Of that input, these are on their way, as the journal has them of another run."""
+        """Record the values of an input that are on their way, as the journal has them of another run."""
         self._entries.append((root, PassedOn(self._known((root,)), 0, [*values])))
 
     def statements(self, job: int) -> list[Statement]:
-        """What writes all that is new."""
+        """Return the statements that write all new entries."""
         entries, self._entries = self._entries, []
         if not entries:
             return []
@@ -469,7 +472,7 @@ class PassRecord:
         ]
 
     def ended(self, job: int, roots: Iterable[int]) -> list[Statement]:
-        """These inputs have ended: what removes the rows that are of no use any more."""
+        """Return the statements that remove the rows that are of no use any more, now that these inputs have ended."""
         gone: list[Statement] = []
         for root in roots:
             for row in self._rows_of.pop(root, ()):
@@ -488,7 +491,7 @@ def _in_one(value: Parcel) -> bytes:
 
 
 def read_passed(reader: Reader, job: RecordedJob) -> dict[int, list[Value]]:
-    """What is on its way of each input, by its slot; not of those of which nothing is. Damaged rows say nothing."""
+    """Return each input's values that are on their way, by its slot; no entry where there are none. Skips damage."""
     entries: list[PassedOn] = []
     for row, body in reader.at_once(lambda: reader.passed(job)):
         try:
@@ -499,7 +502,7 @@ def read_passed(reader: Reader, job: RecordedJob) -> dict[int, list[Value]]:
 
 
 def on_their_way(entries: Iterable[PassedOn]) -> dict[int, list[Value]]:
-    """What these entries say, in their order."""
+    """Return the values that are on their way after these entries, taken in order, by the slots of their inputs."""
     inputs: dict[int, dict[tuple[Path, int], bytes]] = {}
     for entry in entries:
         slot = entry.path[0]

@@ -1,15 +1,15 @@
-"""What guards a journal: its owner, its disk, that one queue at a time has it, and that its files are still those.
+"""Guards of a journal: its owner, its disk, the lock that keeps other queues out, and its files being still the same.
 
 A journal is its user's own: to read one is to unpickle it, so what others may have written is never read. That is
 checked each time before anything is opened: the file, and what stands beside it (log, lock, folder of big values).
 Their owner must be this user or root, and no other user may write them. The rights of the *folder* are not checked:
 what others put there belongs to them, and is refused for that.
 
-One that is to be written has one name besides: its lock and its log are found by that.
+A journal that is to be written has one name only: its lock and its log are found by that.
 
 It is on a disk of this machine's own: SQLite's write-ahead log is kept by memory that its readers and its writer share,
-by locks, and by the order in which what is written reaches the disk. A file system that other machines write too has
-none of the three for sure, and what goes wrong there is found out when the journal is needed. So such ones are refused,
+by locks, and by the order in which what is written reaches the disk. A file system that other machines write too
+guarantees none of the three, and the damage shows only when the journal is needed. So these file systems are refused,
 by their names. Unknown ones are let through: most are local.
 
 One queue at a time writes it: that holds a lock on a file beside it, which ends with its process in any case. The file
@@ -94,7 +94,7 @@ def check_one_name(path: str) -> None:
 
 
 def _copying(names: Iterable[str]) -> str:
-    """The command that makes them files of their own."""
+    """Return the command that makes these names files of their own."""
     pairs = [(shlex.quote(name), shlex.quote(f"{name}.own")) for name in names]
     return " && ".join(f"cp -p {name} {own} && mv {own} {name}" for name, own in pairs)
 
@@ -108,7 +108,7 @@ def _links(name: str) -> int:
 
 
 def check_stat(name: str, found: os.stat_result) -> None:
-    """The same for one file that is there."""
+    """Raise `JournalError` for a file that another user owns, or may write."""
     _check_owner(name, found)
     if others_may_write(found) and not stat.S_ISCHR(found.st_mode):
         raise JournalError(
@@ -160,7 +160,7 @@ def check_local(path: str) -> None:
 
 
 def is_shared(found: FileSystem) -> bool:
-    """True for one that other machines may write as well."""
+    """True for a file system that other machines may write as well."""
     if found.kind in SHARED:
         # The root of a sandbox (gVisor) is served through 9p as well, to this one alone.
         return (found.kind, found.root) != ("9p", "/")
@@ -180,7 +180,7 @@ SIZE = 96
 
 
 class Mark(NamedTuple):
-    """How much is on disk: by which opening (its line in the journal, and when that began), how many commits."""
+    """The amount that is on disk: how many commits, by which opening (its line in the journal, and when that began)."""
 
     pid: int
     number: int = 0
@@ -188,12 +188,12 @@ class Mark(NamedTuple):
     commits: int = 0
 
     def to_bytes(self) -> bytes:
-        """Always of the same size, so that writing it needs no room."""
+        """Return the mark as bytes, always of the same size, so that writing it needs no room."""
         return f"{self.pid} {self.number} {self.at!r} {self.commits}".ljust(SIZE - 1).encode() + b"\n"
 
 
 def _parse(content: bytes) -> Mark | None:
-    """None for what says nothing."""
+    """Return the mark that was written; None if the content is none."""
     try:
         pid, number, at, commits = content.split()
         return Mark(int(pid), int(number), float(at), int(commits))
@@ -202,7 +202,7 @@ def _parse(content: bytes) -> Mark | None:
 
 
 class JournalLock:
-    """Held from its making until `release`. Raises `JournalError` where another queue holds it."""
+    """A journal's lock, held from its making until `release`. Raises `JournalError` where another queue holds it."""
 
     def __init__(self, journal: str) -> None:
         self._path = f"{journal}.lock"
@@ -288,7 +288,7 @@ def _is_at(file: FileIO, path: str) -> bool:
 
 
 def marked(journal: str) -> Mark | None:
-    """What a process that has not closed the journal says it has written; None where the last one did close it."""
+    """Return the mark of a process that has not closed the journal; None if the last one did close it."""
     try:
         with open(open_file(f"{journal}.lock", os.O_RDONLY | NO_LINKS), "rb") as file:
             return _parse(file.read(SIZE))
@@ -329,7 +329,7 @@ class MovedError(OSError):
 
 
 class HeldFiles:
-    """From its making, which is when the journal has a log, until `close`."""
+    """The files of an open journal, held from its making, which is when the journal has a log, until `close`."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -368,7 +368,7 @@ class HeldFiles:
             return False
 
     def let_go(self) -> None:
-        """From now on SQLite may end the log, if no other program reads it."""
+        """Let SQLite end the log from now on, if no other program reads it."""
         for suffix, file in self._files.items():
             held = LOCKED[suffix]
             if held is not None:

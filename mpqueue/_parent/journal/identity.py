@@ -1,4 +1,4 @@
-"""What an item is, as bytes that are the same in every process: its identity, a digest of its canonical form.
+"""An item's identity: a digest of its canonical form, which is the same in every process.
 
 The form depends on types and values only: not on objects' addresses, the seed of hashes, or the order of sets and
 dictionaries. ``1``, ``1.0``, ``True`` and ``"1"`` differ. Built-in types, paths, dates, numbers and arrays are written
@@ -57,7 +57,7 @@ def digests(values: Sequence[Any]) -> bytes:
 
 
 def _forms(values: Sequence[Any]) -> Iterable[bytes]:
-    """The canonical forms. Where all are strings, or whole numbers, without a call for each."""
+    """Return the canonical forms; without a call for each if all are strings, or all whole numbers."""
     kinds = set(map(type, values))
     if kinds == {str}:
         with suppress(UnicodeEncodeError):
@@ -288,7 +288,7 @@ class Writer:
         return self.sequence(tag, (naive, value.fold, value.tzinfo))
 
     def steps_of(self, value: Any) -> Steps:
-        """How an object is written that is no plain value, and no container of the standard ones."""
+        """Return the steps that write an object that is neither a plain value nor a standard container."""
         if isinstance(value, Enum):
             return self.sequence(b"e", (type(value), getattr(value, "name", None) or value.value))
         if isinstance(value, PurePath):
@@ -424,7 +424,7 @@ def _long_digest(form: bytes | memoryview) -> bytes:
 
 
 def _is_bound(function: Any) -> bool:
-    """Whether it is a method of an object or a class, rather than a function of a module."""
+    """Tell whether a function is a method of an object or a class, rather than a function of a module."""
     owner = getattr(function, "__self__", None)
     return owner is not None and not isinstance(owner, ModuleType)
 
@@ -483,7 +483,7 @@ def _unused(dtype: Any) -> Any:
 
 
 def _is_tensor(value: Any) -> bool:
-    """Whether it is a tensor of torch that is nothing but numbers in memory. Imports nothing."""
+    """Tell whether a value is a tensor of torch that is nothing but numbers in memory. Imports nothing."""
     torch = sys.modules.get("torch")
     if torch is None or type(value) is not getattr(torch, "Tensor", None):
         return False
@@ -506,7 +506,7 @@ _CONTAINERS: dict[type, Callable[[Writer, Any], Steps]] = {
 
 
 def name_unstable(values: Sequence[Any], indices: Sequence[int]) -> str:
-    """Which of these items has no identity, for people."""
+    """Name the first of these items that has no identity, and say why, for people."""
     for index, value in zip(indices, values, strict=True):
         why = why_unstable(value)
         if why:
@@ -530,7 +530,7 @@ Key = Callable[[Any], bytes | str]
 
 
 def unknowable(what: str, *, has_ids: bool) -> TypeError:
-    """Something of which a text says ``what`` has no identity."""
+    """Return the error for something that has no identity, of which a text says ``what``."""
     how = "use ids that have one" if has_ids else 'give each item an "id" or an .id, or leave out journal='
     return TypeError(f"{what}, by which the journal would know it again; {how}")
 

@@ -70,7 +70,7 @@ def _connect(address: str, **how: Any) -> sqlite3.Connection:
 
 
 def folder_of(path: str) -> Path:
-    """Where the big values of a journal are."""
+    """Return the folder with the big values of a journal."""
     return Path(f"{path}.files")
 
 
@@ -157,7 +157,7 @@ class Store:
         self._settle_files()
 
     def write(self, statements: Iterable[Statement], files: Sequence[tuple[BigFile, int]] = ()) -> None:
-        """All of this or nothing; on disk when it returns. ``files`` come with their jobs' numbers.
+        """Write all of this or nothing; it is on disk afterwards. ``files`` come with their jobs' numbers.
 
         Raises `sqlite3.Error` or OSError, having changed nothing that is read.
         """
@@ -213,7 +213,7 @@ class Store:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[Any]:
-        """All that is run within it, or nothing."""
+        """Give a transaction: all that is run within it is done, or nothing."""
         execute = self._connection.execute
         execute("BEGIN IMMEDIATE")
         try:
@@ -322,7 +322,7 @@ class Store:
                 (folder / f"{name}{PART}").unlink()
 
     def make_shrinkable(self) -> None:
-        """See `mpqueue._parent.journal.compaction.make_shrinkable`."""
+        """Have free pages given back from now on, see `mpqueue._parent.journal.compaction.make_shrinkable`."""
         make_shrinkable(self._connection, self.path)
 
     def shrink(self) -> int:
@@ -389,7 +389,7 @@ def _rename(folder: Path, name: str, other: str) -> None:
 
 @contextlib.contextmanager
 def explained(path: str) -> Any:
-    """Whatever SQLite or the system says of this journal, as a `JournalError`; also that a value in it can be none."""
+    """Raise what SQLite or the system says of this journal as a `JournalError`; also that a value in it can be none."""
     try:
         yield
     except (sqlite3.Error, OSError, ValueError, TypeError) as error:  # SQLite's message may be no text
@@ -397,7 +397,7 @@ def explained(path: str) -> Any:
 
 
 def describe(error: BaseException) -> str:
-    """What is wrong with a journal, for people."""
+    """Say what is wrong with a journal, for people."""
     text = str(error)
     if isinstance(error, MovedError):
         return text
@@ -432,7 +432,7 @@ def address_of(path: str, how: str) -> str:
 
 
 def _to_text(content: bytes) -> str:
-    """A text of SQLite's. A body is one where a bit of its type was flipped: that is read, and found to be none."""
+    """Return a text of SQLite's. A body is one if a bit of its type was flipped: that is read, and found to be none."""
     return content.decode(errors="surrogateescape")
 
 
@@ -441,13 +441,13 @@ def _sealed(value: Any, place: Place) -> Any:
 
 
 def _next(found: Any) -> int:
-    """The number after the one that was found, if any."""
+    """Return the number after the one that was found; 1 if none was."""
     row = found.fetchone()
     return 1 if row is None or row[0] is None else row[0] + 1
 
 
 def _begin(execute: Any) -> Mark:
-    """Write down who writes, with what is written first: a journal that is refused, or looked at, stays as it is."""
+    """Write down the writer, with the first write: a journal that is refused, or only looked at, stays as it is."""
     execute(WRITTEN_BY, _writer())
     number, at = execute(OPENED).fetchone()
     execute(FORGET_WRITERS)
@@ -455,14 +455,14 @@ def _begin(execute: Any) -> Mark:
 
 
 def _writer() -> tuple[str, str, str, str]:
-    """Who writes, for people."""
+    """Name the writer, for people."""
     program = sys.argv[0].encode(errors="replace").decode() if sys.argv else ""
     package = sys.modules[__name__.partition(".")[0]]
     return package.__version__, sys.version.split()[0], socket.gethostname(), program
 
 
 def _check(path: str, left: Mark | None) -> int | None:
-    """Its version; None where there is no journal yet.
+    """Return the journal's version; None where there is no journal yet.
 
     Raises `JournalError` for anything that is none, and for one that has lost what was in it.
     """
@@ -517,7 +517,7 @@ def _check_complete(path: str, left: Mark, connection: sqlite3.Connection) -> No
 
 
 def found_instead(left: Mark, connection: sqlite3.Connection) -> str:
-    """What there is instead of all that a process has written, for people; empty where all of it is there.
+    """Say what the journal has instead of all that a process has written, for people; empty if all of it is there.
 
     A bit that was flipped in the log ends it there, for SQLite: what was committed after that is gone.
     """

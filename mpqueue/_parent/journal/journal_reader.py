@@ -73,6 +73,7 @@ class RecordedJob:
     is_open: int | None = None  #: 1: its list grew while it ran
     cpu: float | None = None  #: CPU seconds of the workers in its last run
     ran: int | None = None  #: items that ran in it
+    uses: str | None = None  #: what its items need, as JSON; null where functions say it
     order: object = None  #: another one after its items have come in another order
     code: object = None  #: another one after its handler has come with other code
 
@@ -97,7 +98,7 @@ class _Look:
         return self.execute("SELECT 1 FROM files WHERE name = ?", (file,)).fetchone() is not None
 
     def lines(self, which: str, *arguments: Any) -> list[RecordedJob]:
-        """These lines of jobs. Raises `JournalError` for one that is damaged."""
+        """Return these lines of jobs. Raises `JournalError` for one that is damaged."""
         found = []
         for *said, seal, order, code in self.execute(f"{_LINES} {which}", arguments):
             if not is_whole(said, seal):
@@ -112,13 +113,13 @@ class _Look:
         yield from self.execute(query, (job.number, job.count))
 
     def rows(self, job: int) -> Iterator[WrittenRow]:
-        """How the items of a job ended, in the order in which it was written."""
+        """Yield the rows that say how the items of a job ended, in the order in which they were written."""
         query = "SELECT number, body, slots FROM chunks WHERE job = ? ORDER BY number"
         for row in self.execute(query, (job,)):
             yield WrittenRow(job, *row)
 
     def row(self, job: int, number: int) -> WrittenRow | None:
-        """One of these rows, where it is there."""
+        """Return a job's row of that number; None if it is not there."""
         query = "SELECT number, body, slots FROM chunks WHERE number = ? AND job = ?"
         row = self.execute(query, (number, job)).fetchone()
         return None if row is None else WrittenRow(job, *row)
@@ -130,7 +131,7 @@ _TEXT, _ANY_TEXT, _TIME = (str, type(None)), (str, bytes, type(None)), (float, i
 _TYPES: tuple[Any, ...] = (
     *(int, (str, bytes), int, str, str, (float, int), str, _TIME, _TIME, _TIME),
     *(int, int, int, _ANY_TEXT, _TEXT, int, _ANY_TEXT, (int, type(None))),
-    *((int, type(None)), _TIME, (int, type(None)), object, object),
+    *((int, type(None)), _TIME, (int, type(None)), _TEXT, object, object),
 )
 
 
@@ -142,7 +143,7 @@ T = TypeVar("T")
 
 
 def _in_one_look(question: Callable[Concatenate[Reader, P], T]) -> Callable[Concatenate[Reader, P], T]:
-    """The question, asked by `Reader.at_once`."""
+    """Have a method asked by `Reader.at_once`."""
 
     @functools.wraps(question)
     def ask(reader: Reader, /, *arguments: P.args, **named: P.kwargs) -> T:
@@ -173,7 +174,7 @@ class Reader:
         return is_held(self.path)
 
     def at_once(self, question: Callable[[], T]) -> T:
-        """Have this asked in one look: all that it asks of this reader, on this thread, is of one moment.
+        """Ask a question in one look: all that it asks of this reader, on this thread, is of one moment.
 
         It is asked again where the journal has changed in such a way that a look can't be whole: so it changes nothing
         but what it makes itself. Writers do not wait for it; their log grows meanwhile.
@@ -270,7 +271,7 @@ class Reader:
         return [(each.st_ino, each.st_size, each.st_mtime_ns) for each in found]
 
     def _state(self) -> tuple[int, int, int] | None:
-        """None while there is a log."""
+        """Return what changes with the file; None while there is a log."""
         if os.path.exists(f"{self.path}-wal"):
             return None
         try:
@@ -280,7 +281,7 @@ class Reader:
         return found.st_ino, found.st_size, found.st_mtime_ns
 
     def _warn(self, text: str, *arguments: object) -> None:
-        """Say this, unless it is so since the file is being written, and the look is to be taken again."""
+        """Log a warning, unless it is due to the file's being written: then the look is to be taken again."""
         if self._current.look is not None:
             self._current.look.check()
         log.warning(text, *arguments)
@@ -330,10 +331,10 @@ class Reader:
         return places
 
     def lots(self, job: RecordedJob, *, items: bool) -> Iterator[Lot]:
-        """What its items are, and (``items``) they themselves with their ids. To be asked within `at_once`.
+        """Yield a job's lots, and (``items``) the items themselves with their ids. To be asked within `at_once`.
 
-        Of a damaged lot nothing is known: its items are new, and its slots those of items that are gone. But of an open
-        job, whose items may never come again, all has to be there. Raises `JournalError`.
+        Of a damaged lot nothing is known: its items are new, and its slots those of items that are gone. But an open
+        job, whose items may never come again, must have all its items. Raises `JournalError`.
         """
         end, has_holes = 0, job.generation is not None  # of lots that could not be written
         with self._look() as look:
@@ -364,7 +365,7 @@ class Reader:
 
     @_in_one_look
     def lot_with(self, job: RecordedJob, slot: int) -> Lot:
-        """What has this slot. Raises `JournalError`."""
+        """Return the lot that has this slot. Raises `JournalError`."""
         query = "SELECT first, count, body, items FROM lots WHERE job = ? AND first <= ? ORDER BY first DESC LIMIT 1"
         with self._look() as look:
             return read_lot(look.execute(query, (job.number, slot)).fetchone(), job.number, self.path)
@@ -398,9 +399,9 @@ class Reader:
 
     @_in_one_look
     def suspects(self, number: int) -> dict[int, int]:
-        """How far items of a job are suspected of ending their program, by slots; of one that is over, none is.
+        """Return how far items of a job are suspected of ending their program, by slots; empty for a job that is over.
 
-        Where that is damaged, counting begins anew. Also counts the end of the last program, once.
+        If that is damaged, counting begins anew. Also counts the end of the last program, once.
         """
         with self._look() as look:
             row = look.execute("SELECT status, suspects FROM jobs WHERE number = ?", (number,)).fetchone()
@@ -480,7 +481,7 @@ class Reader:
 
     @_in_one_look
     def known_items(self, job: RecordedJob) -> tuple[KnownStream, Outcomes]:
-        """What a stream's items are, and how they ended. 24 bytes an item."""
+        """Return a stream's known items, and how they ended. Takes 24 bytes an item."""
         with self._look() as look:
             outcomes = Outcomes(look.rows(job.number), self.read_file, self.path, job.count)
             if outcomes.damaged:
@@ -501,7 +502,7 @@ class Reader:
     def fill(
         self, table: ItemTable, job: RecordedJob, results: Results = Results.CHECKED, *, codes: bool = False
     ) -> RowReader:
-        """Write into the table how its items ended; returns what has read them: whose results can't be read, say.
+        """Write into the table how its items ended; returns the reader, which knows what results can't be read.
 
         Each result that is ``CHECKED`` is read once and forgotten, but for those that the table's sink will want.
         """
@@ -531,7 +532,7 @@ class Reader:
 
     @_in_one_look
     def ask(self, question: Callable[[_Look], T]) -> T:
-        """Have this asked in one look."""
+        """Ask a question in one look."""
         with self._look() as look:
             return question(look)
 
@@ -572,7 +573,7 @@ def _read(path: Path) -> bytes:
 
 
 def _job(fields: list[Any]) -> RecordedJob:
-    """Raises TypeError or ValueError for a line that mpqueue has not written."""
+    """Return the job of a line. Raises TypeError or ValueError for a line that mpqueue has not written."""
     if not all(map(isinstance, fields, _TYPES)):
         raise TypeError(f"the line of job {fields[1]!r}")
     IdRule(fields[3])

@@ -120,7 +120,7 @@ class Journal:
         self._thread.start()
 
     def _count_ends(self) -> None:
-        """What was with workers when a program ended without closing this counts, whatever is run next."""
+        """Count the items that were with workers when a program ended without closing this, whatever is run next."""
         for number in {mark.job for mark in self.running.left}:
             try:
                 counts = suspect_of(self.reader.suspects(number), number, self.running.left)
@@ -129,7 +129,7 @@ class Journal:
                 log.warning("%s: what ran when its last program ended is not noted: %s", self.path, describe(error))
 
     def next_chunk(self) -> int:
-        """See `Store.next_chunk`."""
+        """Return the number of the next row of ``chunks``, see `Store.next_chunk`."""
         return self._store.next_chunk()
 
     def find(self, job_id: str) -> RecordedJob | None:
@@ -176,7 +176,7 @@ class Journal:
         return self.ask_later(do).result()
 
     def ask_later(self, do: Callable[[Store], T]) -> Reply[T]:
-        """The same without the wait. What is asked for is done in the order in which it was."""
+        """Ask as `ask` does, without the wait; requests are done in the order in which they come."""
         answer = Reply[T]()
         self._posted.put(_Errand(do, answer))
         # Not `Thread.is_alive`: a Ctrl-C in it makes a thread look ended for ever.
@@ -282,7 +282,7 @@ class Journal:
         self._unwritten = self._unwritten[len(entries) :]
 
     def _check_in_place(self) -> None:
-        """What is written to a file that was moved away is lost, and so is what a lock that is gone would keep out."""
+        """Raise `MovedError` if the file or its lock was moved: writes would be lost, or other queues not kept out."""
         self._store.check_in_place()
         if not self._lock.is_in_place:
             raise MovedError(f"expected the lock {self.path}.lock that was made, got none or another one")
@@ -333,7 +333,7 @@ class Journal:
         _open.discard(self)
 
     def _refuse_rest(self) -> None:
-        """The thread has ended, or ends now: requests that still come are refused, on the thread that asks."""
+        """Refuse the requests that still come once the thread has ended, or as it ends. On the thread that asks."""
         while True:
             try:
                 left = self._posted.get_nowait()

@@ -58,7 +58,7 @@ class Asked(Protocol):
     path: str
 
     def ask(self, question: Callable[[Rows], list[Any]]) -> list[Any]:
-        """Have this asked in one look; again where the file has changed meanwhile."""
+        """Ask a question in one look; again if the file has changed meanwhile."""
         ...
 
     def read_file(self, name: str) -> bytes:
@@ -96,13 +96,13 @@ class KeptResults:
             return self._journal.ask(lambda rows: self._take(rows, row, [slot]))[0]
 
     def keep(self, row: int, indices: Sequence[int], results: list[Any], size: int) -> None:
-        """These results, of so many bytes, were read while the job was created, and its sink will want them."""
+        """Keep results, of so many bytes, that were read while the job was created and that its sink will want."""
         self._checked_bytes += size + OBJECT * len(results)
         if self._checked_bytes <= MOST_CHECKED:
             self._checked.update(zip(indices, ((row, result) for result in results), strict=True))
 
     def take_kept(self, results: Sequence[Any], indices: Sequence[int]) -> list[Any] | None:
-        """See `ResultSource`."""
+        """Take out these results if all are in memory since their check, else None (implements `ResultSource`)."""
         found: list[Any] = []
         for index, result in zip(indices, results, strict=True) if self._checked else ():
             if type(result) is Elsewhere:
@@ -121,7 +121,7 @@ class KeptResults:
         make: Callable[[int, Any], T],
         leave_out: Callable[[int, Exception], T],
     ) -> list[T]:
-        """See `ResultSource`."""
+        """Return what ``make`` returns for each place and its result, in one look (implements `ResultSource`)."""
 
         def make_one(rows: Rows, place: int) -> T:
             result = results[place]
@@ -138,7 +138,7 @@ class KeptResults:
         return self._journal.ask(lambda rows: [make_one(rows, place) for place in range(len(results))])
 
     def _own_lock(self) -> threading.Lock:
-        """In a fork, a new one: the thread that held it at the fork is not there."""
+        """Return the lock; in a fork a new one, since the thread that held it at the fork is not there."""
         if self._owner != os.getpid():
             self._lock, self._owner = threading.Lock(), os.getpid()
         return self._lock
@@ -204,7 +204,7 @@ class KeptResults:
         return results
 
     def _found_in(self, rows: Rows, row: int, slots: Sequence[int], known: int) -> list[Any] | None:
-        """The same in one row, of what was written by the time of the row that is ``known``."""
+        """Return the results from one row, as of the row that is ``known``; None if one of them is not in it."""
         if self._last is None or self._last[0] != row:
             self._last = None
             written = rows.row(self._job, row)
@@ -225,7 +225,7 @@ class KeptResults:
 
 
 class Outcomes:
-    """How the items of a job ended, by slots: ``status``, and in which row the result is (`NO_ROW`: there is none).
+    """The outcomes of a job's items, by slots: ``status``, and in which row the result is (`NO_ROW`: there is none).
 
     Of damaged rows nothing is known: ``lost`` are their slots, and ``damaged`` says why. ``count`` is how many slots
     the job has; None: those that rows speak of.
@@ -263,7 +263,7 @@ class Outcomes:
         self._code.frombytes(bytes(self._code.itemsize * more))
 
     def _note(self, number: int, content: dict[str, Any], slots: Sequence[int]) -> None:
-        """The row of that number says this of these slots."""
+        """Note what the row of that number says of these slots."""
         if self.lost:
             self.lost.difference_update(slots)
         codes = full_column("I", content.get("code", bytes(4)), len(slots))
@@ -278,18 +278,18 @@ class Outcomes:
         return [*self._codes][self._code[slot]]
 
     def counts(self) -> dict[str, int]:
-        """What the line of the job says of them."""
+        """Return the counts of items for the line of the job: ``completed``, ``failed`` and their sum ``total``."""
         completed, failed = self.status.count(COMPLETED), self.status.count(FAILED)
         return {"completed": completed, "failed": failed, "total": completed + failed}
 
     def void(self, slots: Iterable[int]) -> None:
-        """These items do not count as ended."""
+        """Count these items as not ended."""
         for slot in slots:
             self.status[slot], self.row[slot] = PENDING, NO_ROW
 
 
 def _unreadable(results: list[Any]) -> Unreadable | None:
-    """The first that is."""
+    """Return the first unreadable result; None if there is none."""
     if Unreadable not in set(map(type, results)):
         return None
     return next(result for result in results if type(result) is Unreadable)

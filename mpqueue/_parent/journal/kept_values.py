@@ -1,15 +1,15 @@
-"""What a journal holds: bodies with a checksum, and results, errors and items that are read again, perhaps elsewhere.
+"""The content of a journal: bodies with a checksum, and results, errors and items that may be read again elsewhere.
 
 A body begins with its checksum, which covers the content and its `Place`: the table, the job and the row. So rows or
 jobs that were exchanged are noticed like a flipped bit.
 
 Values are pickled by reference where that works, so that a class of a script is that script's own class when it runs
-again; and, where the bytes name ``__main__``, by value as well, for readers whose ``__main__`` is another. What is big
-goes into a file of its own. A value that can't be read any more has a stand-in, never an exception.
+again; and, where the bytes name ``__main__``, by value as well, for readers whose ``__main__`` is another. Big values
+go into files of their own. A value that can't be read any more has a stand-in, never an exception.
 
 Functions, and classes of a script, are pickled with the code that Python compiled. Another version of Python has other
 instructions, and running those of this one ends the interpreter. So such a pickle says which Python it needs, and is
-refused by any other before anything of it is loaded. What is pickled by reference needs none.
+refused by any other before anything of it is loaded. Values that are pickled by reference need no particular version.
 
 A journal is as trusted as code: reading it unpickles.
 """
@@ -41,7 +41,7 @@ CHECK = 4
 
 
 class Place(NamedTuple):
-    """Where a body belongs: the table (and column), the job's number there, and the row."""
+    """The place of a body: the table (and column), the job's number there, and the row."""
 
     table: str
     job: int
@@ -49,29 +49,29 @@ class Place(NamedTuple):
 
 
 class Unsealed(NamedTuple):
-    """A content that is pickled and whose checksum is known, but for its place."""
+    """Pickled content whose checksum is known, but for its place."""
 
     data: bytes
     check: int
 
     def seal(self, place: Place | bytes) -> bytes:
-        """The body. Costs one copy."""
+        """Return the body. Costs one copy."""
         return bind(self.check, place).to_bytes(CHECK, "little") + self.data
 
 
 def prepare(content: Any) -> Unsealed:
-    """Anything plain, ready to be sealed once its place is known."""
+    """Pickle anything plain, ready to be sealed once its place is known."""
     data = pickle.dumps(content, pickle.HIGHEST_PROTOCOL)
     return Unsealed(data, zlib.crc32(data))
 
 
 def seal(content: Any, place: Place) -> bytes:
-    """Anything plain, with a checksum."""
+    """Pickle anything plain, with a checksum."""
     return prepare(content).seal(place)
 
 
 def unseal(body: Any, place: Place | bytes, what: str) -> Any:
-    """What was sealed. Raises `JournalError` where it is damaged, or belongs elsewhere."""
+    """Return the content of a sealed body. Raises `JournalError` if it is damaged, or belongs elsewhere."""
     data = body[CHECK:] if isinstance(body, bytes) else b""
     check = bind(zlib.crc32(data), place)
     if not data or check.to_bytes(CHECK, "little") != body[:CHECK]:
@@ -104,12 +104,12 @@ def has_code(data: bytes) -> bool:
 
 
 def stamped(data: bytes) -> bytes:
-    """The pickle, which says which Python it needs if it has code."""
+    """Return the pickle, which says which Python it needs if it has code."""
     return b"%b%b\n%b" % (_STAMP, VERSION.encode(), data) if has_code(data) else data
 
 
 def unstamped(data: bytes) -> bytes:
-    """The pickle again. Raises `ForeignCodeError`."""
+    """Return the pickle without its stamp. Raises `ForeignCodeError`."""
     if not data.startswith(_STAMP):
         return data
     version, _, data = data[len(_STAMP) :].partition(b"\n")
@@ -152,7 +152,7 @@ class Kept(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class BigFile:
-    """What is to be written into a file beside the journal, whole or not at all."""
+    """A file to be written beside the journal, whole or not at all."""
 
     name: str
     parts: tuple[bytes | memoryview, ...]
@@ -178,7 +178,7 @@ def digest_of(*parts: bytes | memoryview) -> bytes:
 
 
 class ChangedError(Exception):
-    """What is being read has changed since its look at the journal began: that look is to be taken again.
+    """Raised when the journal has changed since a look at it began: that look is to be taken again.
 
     No `JournalError`: it says nothing of what was read.
     """
@@ -271,7 +271,7 @@ def _kept(data: bytes | None, by_value: bytes | None, buffers: list[memoryview],
 
 
 def no_file(name: str) -> bytes:
-    """What is read of a file by what has none."""
+    """Raise FileNotFoundError: a `ReadFile` for content that has no files."""
     raise FileNotFoundError(name)
 
 
@@ -327,7 +327,7 @@ def keep_error(error: BaseException, files: list[BigFile], depth: int = MOST_CAU
 
 
 def named_error(error: BaseException, text: str) -> KeptError:
-    """The same where none of its code is to run: its type's name and its text, as far as that is known."""
+    """Return an exception by its type's name and its text, as far as they are known; runs none of its code."""
     bases = _names_of(error)
     return None, (bases[0], text, "", bases), None, None
 

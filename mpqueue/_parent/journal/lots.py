@@ -63,7 +63,7 @@ _MISSING = Damaged()
 
 
 def keep_items(items: list[Any]) -> KeptItems:
-    """In one pickle, where they are small; else each by itself, but for those that are big, or can't be pickled.
+    """Pickle items: together if they are small; else each by itself, but for those that are big or can't be pickled.
 
     Costs what pickling them costs. Never raises: an item that can't be pickled fails when its turn comes.
     """
@@ -76,7 +76,7 @@ def keep_items(items: list[Any]) -> KeptItems:
 
 
 def keep_ids(ids: list[Hashable]) -> list[Hashable] | tuple[Any, ...]:
-    """As they are, where they are plain; else in one pickle. Raises what pickling raises."""
+    """Return ids as they are if they are plain; else in one pickle. Raises what pickling raises."""
     if _are_small(ids):
         return ids
     files: list[BigFile] = []
@@ -147,18 +147,18 @@ class Lot(NamedTuple):
     parts: Sequence[Part] = ()
 
     def put(self, job: int) -> Statement:
-        """What writes it, in the place of one that begins with the same slot."""
+        """Return the statement that writes the lot, in the place of one that begins with the same slot."""
         what, items = prepare(tuple(self[2:8])), prepare((self.ids, self.parts))
         body = what.seal(Place("lots", job, self.first))
         return PUT, (job, self.first, self.size, body, items.seal(Place("lots.items", job, self.first)))
 
     @property
     def slots(self) -> range:
-        """Where its items are."""
+        """The slots of its items."""
         return range(self.first, self.first + self.size)
 
     def what(self) -> tuple[bytes, bytes]:
-        """Identities and states."""
+        """Return the identities and the states."""
         assert self.identities is not None
         return self.identities, self.identities if self.states is None else self.states
 
@@ -187,17 +187,17 @@ class Lot(NamedTuple):
         return found if isinstance(found, list) else [Unreadable(found.reason) for _ in range(self.size)]
 
     def all_makers(self) -> Sequence[int]:
-        """The maker of each."""
+        """Return the maker of each item."""
         makers: array[int] = numbers_of("q", self.makers)
         return makers * self.size if len(makers) < self.size else makers
 
     def identity(self, at: int) -> bytes:
-        """What the item at that place is known by, where its user has added it, and it has no id."""
+        """Return the identity of the item at that place, which its user has added without an id."""
         assert self.identities is not None
         return self.identities[at * SIZE : (at + 1) * SIZE]
 
     def without(self, places: Sequence[int]) -> Lot:
-        """The same, where these items do not count any more, and as little as may be is known of them."""
+        """Return the lot without these items: they do not count any more, and as little as possible is kept of them."""
         gone, nobody = {*self.gone, *places}, NOBODY * len(places)
         return self._replace(
             identities=None if self.identities is None else _put(self.identities, places, nobody),
@@ -211,7 +211,7 @@ class Lot(NamedTuple):
         )
 
     def changed(self, places: Sequence[int], now: Lot) -> Lot:
-        """The same, where the items at these places are those of another lot. Raises what pickling ids raises."""
+        """Return the lot with the items of another lot at these places. Raises what pickling ids raises."""
         (identities, states), (others, their_states) = self.what(), now.what()
         left_out = {*self.left_out}.difference(places).union(places[at] for at in now.left_out)
         ids, their_ids = self.ids, now.all_ids()
@@ -239,7 +239,7 @@ def _put(column: bytes, places: Sequence[int], values: bytes) -> bytes:
 
 
 def _without(places: Sequence[int], kept: KeptItems, gone: set[int]) -> KeptItems:
-    """What was pickled together, and is not plain data, stays until all of it is gone."""
+    """Remove items that are gone; those pickled together as more than plain data stay until all of them are gone."""
     lost = [at in gone for at in places]
     if all(lost):
         return [None] * len(lost)
@@ -282,7 +282,7 @@ class NewItems(NamedTuple):
     files: tuple[BigFile, ...] = ()
 
     def statements(self, job: int) -> list[Statement]:
-        """What writes them, and counts them."""
+        """Return the statements that write the items and count them."""
         sql, arguments = self.counts
         return [*(lot.put(job) for lot in self.lots), (sql, (*arguments, job))]
 
@@ -291,7 +291,7 @@ class NewItems(NamedTuple):
 
 
 def unknown_lot(first: int, size: int) -> Lot:
-    """What stands for one that is damaged, or not there: nothing is known of its items."""
+    """Return the stand-in for a lot that is damaged or missing: nothing is known of its items."""
     return Lot(first, size, NOBODY * size, ids=[Unreadable("its row in the journal is damaged") for _ in range(size)])
 
 

@@ -1,4 +1,4 @@
-"""Which of today's items are which recorded ones, by what they are: of a list, and of a stream as they come.
+"""Matching of today's items with recorded ones by their identities: of a list, and of a stream as they come.
 
 An item that comes in the order in which it was recorded is found at once, of a list whole stretches of them; the first
 that does not has an index made of all that are left. Takes 17 bytes an item, six more with the index, and 16 where
@@ -33,7 +33,7 @@ What = tuple[bytes, bytes]
 
 @dataclass(slots=True)
 class Match:
-    """How a job's items ended. Indices are those of today's list, in order; ``gone`` are slots.
+    """The match of today's items with a job's recorded ones. Indices are of today's list, in order; ``gone`` are slots.
 
     ``back`` are those that were gone. ``changed`` are also those that may be the same, but have no form that says so:
     these are ``unknown``.
@@ -52,7 +52,7 @@ class Match:
         return not (self.new or len(self.changed) > len(self.unknown) or self.gone or self.back)
 
     def note_absent(self, present: bytearray) -> None:
-        """``present`` has a 1 for each slot whose item was there last time: the others were gone already."""
+        """Correct ``gone`` and ``back`` by ``present``: 1 for each slot whose item was there last time."""
         self.gone = array("I", (slot for slot in self.gone if present[slot]))
         known = len(present)
         self.back = array("Q", (index for index, slot in enumerate(self.slots) if slot < known and not present[slot]))
@@ -73,7 +73,7 @@ class Match:
 
 
 def match(today: Iterable[What], recorded: Iterable[What], order: Sequence[int]) -> Match:
-    """``order``: the slots of what is recorded, as they come there; those that are gone already come last."""
+    """Match today's items with the recorded ones. ``order``: the slots of these, as they come; gone ones come last."""
     known, found = KnownItems(), Match()
     for identities, states in recorded:
         known.add(identities, None if identities == states else states)
@@ -113,7 +113,7 @@ def match(today: Iterable[What], recorded: Iterable[What], order: Sequence[int])
 
 
 def _compare(found: Match, first: int, now: bytes, then: bytes) -> None:
-    """In which states the items from that index on are, and were."""
+    """Note the items, from that index on, whose state has changed or is unknown."""
     if now == then and UNKNOWN not in now:
         return
     for index, at in enumerate(range(0, len(now), SIZE), first):
@@ -147,7 +147,7 @@ class KnownItems:
         self._next: array[int] = array("I")  #: by place: the next one that has them
 
     def add(self, identities: bytes, states: bytes | None) -> None:
-        """More of them, which follow; ``states`` None: the identities."""
+        """Add more items, which follow; ``states`` None: the identities."""
         if states is not None and self._states is None:
             self._states = self._identities[:]
         self._identities += identities
@@ -156,12 +156,12 @@ class KnownItems:
         self.left += b"\1" * (len(identities) // SIZE)
 
     def states_at(self, place: int, count: int = 1) -> bytes:
-        """The states of so many, from that place on."""
+        """Return the states of so many items, from that place on."""
         states = self._identities if self._states is None else self._states
         return bytes(states[place * SIZE : (place + count) * SIZE])
 
     def set_state(self, place: int, state: bytes) -> None:
-        """It is in this state since."""
+        """Set the state that the item at this place is in from now on."""
         if self._states is None:
             self._states = self._identities[:]
         self._states[place * SIZE : (place + 1) * SIZE] = state
@@ -174,7 +174,7 @@ class KnownItems:
         return self._at >= 0
 
     def take_run(self, identities: bytes, nth: int, place: int) -> int:
-        """How many items from the nth on are those from that place on: these are not found again."""
+        """Return how many items from the nth on are those from that place on. They are taken: not found again."""
         if not self._is_at(place, identities[nth * SIZE : (nth + 1) * SIZE]):
             return 0
         most = min(len(self.left) - place, len(identities) // SIZE - nth)
@@ -211,7 +211,7 @@ class KnownItems:
         return self._identities[place * SIZE : (place + 1) * SIZE] == identity and self.left[place] == 1
 
     def _look_up(self, identity: bytes) -> int:
-        """The same, of one that does not come first. About 2 us."""
+        """Find an item as `take` does, with the index, if it does not come first. About 2 us."""
         if self._heads is None:
             self._make_index()
         assert self._heads is not None
@@ -234,7 +234,7 @@ class KnownItems:
         return -1
 
     def _make_index(self) -> None:
-        """Of all that are left. About 0.5 us an item."""
+        """Make the index of all items that are left. About 0.5 us an item."""
         places = array("I", compress(range(len(self.left)), self.left))
         size = max(1, len(places) // 2)
         self._heads, self._next = array("I", (_NONE,)) * size, array("I", (_NONE,)) * len(self.left)
@@ -246,7 +246,7 @@ class KnownItems:
 
 
 def _hash(identity: bytes | bytearray) -> int:
-    """An identity is a digest: any part of it is as good as a hash."""
+    """Return a part of an identity: it is a digest, so any part is as good as a hash."""
     return int.from_bytes(identity[:4], "little")
 
 
@@ -268,7 +268,7 @@ class Known(NamedTuple):
 
 
 class KnownStream:
-    """Made of all lots of a stream, each of whose items is known by its first slot. Not for several threads."""
+    """The known items of a stream, made of all its lots; each is known by its first slot. Not for several threads."""
 
     def __init__(self, lots: Iterable[Lot], outcomes: Outcomes) -> None:
         self._items = items = KnownItems()
@@ -293,7 +293,7 @@ class KnownStream:
         return self._items.any_left
 
     def take(self, identity: bytes, state: bytes) -> Known | None:
-        """What is known of the next item of that identity; None where there is none. It is not found again."""
+        """Return what is known of the next item of that identity, once; None if there is none."""
         first = self._items.take(identity)
         if first < 0:
             return None

@@ -94,14 +94,14 @@ class _Stored:
     refused: bool = False
 
     def refuse(self) -> None:
-        """The row can't be written."""
+        """Note that the row can't be written."""
         self.refused = True
 
 
 class _Note(NamedTuple):
-    """What an announcement brings into the journal.
+    """An announcement's entry for the journal.
 
-    What ``waits`` is announced when that is on disk; what is ``urgent`` is to be there at once.
+    With ``waits``, it is announced once the entry is on disk; an ``urgent`` entry is written at once.
     """
 
     draft: Draft | None = None
@@ -113,7 +113,7 @@ class _Note(NamedTuple):
 
 @dataclass(slots=True)
 class Recording:
-    """What is known of a job's place in the journal. ``number`` is its number there."""
+    """A job's place in the journal. ``number`` is its number there."""
 
     number: int
     tries_kept: dict[int, int] = field(default_factory=dict)  #: failed tries that are in the journal, by item
@@ -128,7 +128,7 @@ class Recording:
 
 
 class Recorder:
-    """Everything happens on the coordinator's thread, but for `add` and `remove`, which the makers of jobs call."""
+    """The recorder of jobs in a journal. On the coordinator's thread, but for `add` and `remove`, for jobs' makers."""
 
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
@@ -149,15 +149,15 @@ class Recorder:
         self._awaited: set[Reply[None]] = set()  #: resolve when items of open jobs are on disk
 
     def add(self, book: JobBook, recording: Recording) -> None:
-        """This job, which has not started, is recorded from now on."""
+        """Record this job, which has not started, from now on."""
         self._recordings[book.number] = recording
 
     def recording_of(self, book: JobBook) -> Recording:
-        """What is known of this job, which is recorded."""
+        """Return the recording of this job, which is recorded."""
         return self._recordings[book.number]
 
     def remove(self, book: JobBook) -> None:
-        """This job, which has ended, is not recorded any more."""
+        """Stop recording this job, which has ended."""
         recording = self._recordings.pop(book.number, None)
         if recording is not None:
             recording.removed = True
@@ -172,7 +172,7 @@ class Recorder:
         self.journal.on_trouble = lambda trouble: coordinator.do_later(partial(self._troubled, trouble))
 
     def _send_chunk(self, forward: Forward, command: SendChunk) -> None:
-        """Items go to a worker: they are marked, in case they end the program."""
+        """Mark items that go to a worker, in case they end the program."""
         chunk = command.chunk
         recording = self._recordings.get(chunk.job.number)
         if recording is not None:
@@ -234,13 +234,13 @@ class Recorder:
             forward(announcement)
 
     def _unmark(self, recording: Recording, ended: Sequence[int]) -> None:
-        """These items end no program any more."""
+        """Remove the marks of items that have ended: they end no program any more."""
         for index in ended:
             if (place := recording.alone.pop(index, None)) is not None:
                 self.journal.running.clear(place)
 
     def _pass_on(self, stage: StageBook | None) -> None:
-        """What a stage has passed on is written; no caller waits for that."""
+        """Write what a stage has passed on; no caller waits for that."""
         record = None if stage is None else stage.pipeline.record
         if stage is None or not isinstance(record, PassRecord) or self._closing_in_trouble:
             return
@@ -250,9 +250,9 @@ class Recorder:
             self._post(head, Entry(statements))
 
     def items_added(self, job: JobBook, written: Reply[None] | None) -> None:
-        """The user of an open job has added items: they are written with the next group commit.
+        """Write the items that the user of an open job has added, with the next group commit.
 
-        With ``written`` they are as soon as the disk can; it resolves then, with a `JournalError` where that fails.
+        With ``written`` they are as soon as the disk can; it resolves then, with a `JournalError` if that fails.
         """
         recording, growth = self._recordings[job.number], job.table.growth
         assert isinstance(growth, RecordedGrowth)
@@ -284,7 +284,7 @@ class Recorder:
         self._post(job, entry)
 
     def _resolve(self, written: Reply[None], error: JournalError | None) -> None:
-        """Any thread."""
+        """Resolve a reply that waits for the disk. Any thread."""
         self._awaited.discard(written)
         if error is None:
             written.set_result(None)
@@ -304,7 +304,7 @@ class Recorder:
             call()
 
     def untold(self, job: JobBook) -> list[Announcement]:
-        """What has been announced of the job, and not been delivered yet."""
+        """Return the job's announcements that have not been delivered yet."""
         recording = self._recordings.get(job.number)
         held = () if recording is None else recording.held
         return [each.announcement for each in held if each.announcement is not None]
@@ -328,7 +328,7 @@ class Recorder:
         return self._unpickled + self.journal.waiting
 
     def _check_backlog(self, job: JobBook) -> None:
-        """A job of which too much waits is held back until the disk has caught up."""
+        """Hold back a job of which too much waits, until the disk has caught up."""
         if self._backlog > MOST_WAITING and job.number not in self._held_back:
             self._held_back[job.number] = job
             self._hold_back(job, held=True)
@@ -350,7 +350,7 @@ class Recorder:
         self._catch_up()
 
     def _let_go(self, stored: _Stored) -> None:
-        """These results are in the journal: of those that are, the newest stay in memory."""
+        """Let go results that are in the journal; the newest of them stay in memory."""
         assert self._coordinator is not None
         self._recent.append(stored)
         self._recent_size += stored.size
@@ -365,7 +365,7 @@ class Recorder:
                         self._coordinator.scheduler.books.let_go(results)
 
     def recall(self, table: ItemTable, number: int) -> None:
-        """The journal will forget this job: its results are in memory then, unless they are many. Any thread."""
+        """Have a job's results in memory, unless they are many: the journal will forget the job. Any thread."""
         if table.source is not None and self.journal.reader.size_of(number) <= MOST_RECENT:
             with self._letting_go, contextlib.suppress(JournalError):
                 table.recall()
@@ -392,7 +392,7 @@ class Recorder:
         return Entry([*statements, *note.statements], named, done, note.urgent or bool(files), refused)
 
     def _on_disk(self, recording: Recording, held: _Held, stored: _Stored | None) -> None:
-        """On the journal's thread."""
+        """Have the coordinator go on with what is on disk. On the journal's thread."""
         assert self._coordinator is not None
         job = None if held.announcement is None else held.announcement.job
         self._coordinator.do_later(partial(self._written, recording, held, stored), job)
@@ -447,7 +447,7 @@ class Recorder:
         return _Note(draft, [(COUNTS, counts)], waits=True, urgent=_longest(job.table, indices) > GROUP)
 
     def _kept(self, job: JobBook, recording: Recording, note: _Note, held: _Held, size: int, row: Row) -> None:
-        """The job's own thread has made the row, of results of so many bytes."""
+        """Write a row that the job's own thread has made, of results of so many bytes."""
         self._unpickled -= size
         if recording.removed:
             self._release(recording, held)
@@ -461,7 +461,7 @@ class Recorder:
             self.keepers.end(job.number)
 
     def hurry(self, jobs: Sequence[JobBook] | None = None) -> None:
-        """These jobs (None: all) are killed: what takes long to be pickled will not be in the journal."""
+        """Keep out of the journal what takes long to be pickled of these jobs (None: of all), which are killed."""
         if jobs is None:
             self._in_hurry = True
             for number in self.keepers.lines:
@@ -487,7 +487,7 @@ class Recorder:
         return self._closing and self.trouble is not None
 
     def _troubled(self, trouble: JournalError | None) -> None:
-        """The journal can't be written, or (None) can again."""
+        """Pause the recorded jobs while the journal can't be written; None: let them go on, since it can again."""
         coordinator, self.trouble = self._coordinator, trouble
         assert coordinator is not None
         if trouble is not None:
@@ -508,7 +508,7 @@ class Recorder:
         self._give_up_where_closing()
 
     def close(self) -> None:
-        """The queue closes: from now on no caller waits for a journal that can't be written."""
+        """Let no caller wait any more for a journal that can't be written: the queue closes."""
         self._closing = True
         self._give_up_where_closing()
 
@@ -517,7 +517,7 @@ class Recorder:
             self.give_up()
 
     def give_up(self) -> None:
-        """What is not on disk by now will not be: no caller waits for it any more."""
+        """Give up what is not on disk by now: no caller waits for it any more."""
         for recording in list(self._recordings.values()):
             for held in list(recording.held):
                 self._release(recording, held)
@@ -534,11 +534,11 @@ class _Keeping(Aside[Row]):
 
     @property
     def step(self) -> int:
-        """See `Aside`."""
+        """Number of objects pickled so far (implements `Aside`)."""
         return 0 if self._draft is None else self._draft.step
 
     def run(self) -> Row | None:
-        """See `Aside`."""
+        """Pickle the draft and return its row, on the job's thread (implements `Aside`)."""
         if self._draft is None:
             return NO_ROW
         try:
@@ -550,7 +550,7 @@ class _Keeping(Aside[Row]):
         return row
 
     def cut_short(self) -> Row | None:
-        """See `Aside`."""
+        """Return a row without what is not pickled by now; the items left out run again (implements `Aside`)."""
         if self._draft is None:
             return NO_ROW
         row = self._draft.cut_short("it takes too long")
@@ -560,7 +560,7 @@ class _Keeping(Aside[Row]):
         return row
 
     def takes_long(self) -> Row | None:
-        """See `Aside`: what it was about to tell is not on disk, so it goes on."""
+        """Warn and go on: the item's end is not announced before it is on disk (implements `Aside`)."""
         if self._draft is not None:
             log.warning("job %r: pickling what one of its items returned takes long; its end is announced once it is "
                         "in the journal. cancel(kill=True) ends the job without it", self._job.id)  # fmt: skip
@@ -576,9 +576,9 @@ class _Keeping(Aside[Row]):
 
 
 def _note_of_stream(job: JobBook, stream: StreamRecord, announcement: Announcement, number: int) -> _Note:
-    """What an announcement brings of a stream. Tries count once their item has ended.
+    """Return what an announcement brings of a stream. Tries count once their item has ended.
 
-    It is to be there at once where items take long, and where the consumer waits while nothing else is under way.
+    It is urgent where items take long, and where the consumer waits while nothing else is under way.
     """
     match announcement:
         case AnnounceItems():
@@ -603,7 +603,7 @@ def _note_of_stream(job: JobBook, stream: StreamRecord, announcement: Announceme
 
 
 def _passed_by(job: JobBook) -> PassRecord | None:
-    """What the stages of a job have passed on, where it has some."""
+    """Return the record of what a job's stages have passed on; None if it has none."""
     record = None if job.pipeline is None else job.pipeline.record
     return record if isinstance(record, PassRecord) else None
 
@@ -624,7 +624,7 @@ def _ended(job: JobBook, announcement: AnnounceFinished, number: int) -> list[St
 
 
 def _tell_ahead(recording: Recording, forward: Forward, announcement: AnnounceState) -> None:
-    """That a job is paused is announced while nothing can be written, with the counts announced by then."""
+    """Announce a pause while nothing can be written, with the counts announced by then."""
     for held in recording.held:
         first = held.announcement
         if isinstance(first, AnnounceItems):

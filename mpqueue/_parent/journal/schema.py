@@ -2,7 +2,8 @@
 
 ``jobs``: a line each. ``slots`` is how many slots it has, ``places`` the slots of its items in their order (NULL: all
 slots). With a negative ``total`` its maker ended before all of it was written. ``cpu`` and ``ran`` are of its last run:
-CPU seconds of the workers (NULL: not measured) and how many items. ``codes`` are what its handler was made of, in each
+CPU seconds of the workers (NULL: not measured) and how many items. ``uses`` is what its items need, as JSON: an object,
+or null where functions say it (NULL: nothing is said). ``codes`` are what its handler was made of, in each
 version that made results, the last one last. ``seal`` is a checksum over the line, see below. ``lots``: the items, in
 the slots from the ``first`` on; what is beyond the job's ``slots`` does not count. ``body`` says what they are known
 by. Of an open job, which ``is_open``, and of a stream, whose ``generation`` is not NULL, there is one for each lot that
@@ -16,7 +17,7 @@ line, see `seal_lines`; and it refuses to change a line that is not as it was wr
 Readers compare it, see `is_whole`.
 
 Only the conversion knows what older versions were like. In one transaction it makes all tables anew but those of
-outcomes and files. Before that, a copy is made beside the file; where it fails, the file is as it was. A reader, who
+outcomes and files. Before that, a copy is made beside the file; where it fails, the file is as it was. A reader, which
 changes nothing, converts a temporary copy of its own. The next version needs another `SCHEMA` and `VERSION`, more in
 the conversion, and a journal of the version before in the tests.
 """
@@ -68,7 +69,7 @@ SCHEMA = (
     status TEXT NOT NULL, started_at REAL, finished_at REAL, duration REAL,
     completed INTEGER NOT NULL DEFAULT 0, failed INTEGER NOT NULL DEFAULT 0, retries INTEGER NOT NULL DEFAULT 0,
     version TEXT, python TEXT, handler_name TEXT, suspects BLOB, slots INTEGER NOT NULL DEFAULT 0, places BLOB,
-    generation INTEGER, is_open INTEGER, cpu REAL, ran INTEGER, codes BLOB, seal INTEGER
+    generation INTEGER, is_open INTEGER, cpu REAL, ran INTEGER, uses TEXT, codes BLOB, seal INTEGER
 )""",
     """CREATE TABLE lots (
     number INTEGER PRIMARY KEY, job INTEGER NOT NULL, first INTEGER NOT NULL, count INTEGER NOT NULL,
@@ -114,7 +115,7 @@ def check_version(path: str, application: int, version: int) -> None:
 COLUMNS = (
     *("number", "id", "total", "rule", "seed", "created_at", "status", "started_at"),
     *("finished_at", "duration", "completed", "failed", "retries", "version", "python", "slots", "handler_name"),
-    *("generation", "is_open", "cpu", "ran"),
+    *("generation", "is_open", "cpu", "ran", "uses"),
 )
 #: Bodies, which are sealed by themselves: the line says only which of them are there.
 BODIES = ("handler", "suspects", "places", "codes")
@@ -135,7 +136,7 @@ _TRIGGERS = (
 
 
 def seal_lines(connection: Any) -> None:
-    """From now on each line that is written through this connection is sealed. Costs 20 us for a change of a line."""
+    """Seal each line that is written through this connection from now on. Costs 20 us for a change of a line."""
     connection.create_function("mpqueue_seal", COUNT, lambda *said: seal_of(said), deterministic=True)
     for statement in _TRIGGERS:
         connection.execute(statement)
@@ -152,7 +153,7 @@ def is_whole(said: Sequence[Any], seal: Any) -> bool:
 
 
 def damaged_line(path: str, number: object) -> JournalError:
-    """What is said of another one."""
+    """Return the error for a line that is not as it was written."""
     return JournalError(
         f"{path}: expected line {shown(number)} of its jobs as it was written, got something damaged; it is left as it "
         "is: put a copy back, or use another file"
@@ -172,7 +173,7 @@ BLOCK, LOT = 4096, 1024
 _ANEW = ("jobs", "slots", "payloads", "added_items", "stream_items")
 #: What the checksum of a line covered in versions 3 and 4.
 _SAID = ", ".join(
-    (*COLUMNS[:4], "payload_hash", "code_hash", *COLUMNS[4:], *(f"{name} IS NULL" for name in ("ids", *BODIES)))
+    (*COLUMNS[:4], "payload_hash", "code_hash", *COLUMNS[4:-1], *(f"{name} IS NULL" for name in ("ids", *BODIES)))
 )
 #: The code that made results of which that is not known.
 _UNKNOWN_CODE = ("unknown", dict[str, str](), dict[str, str]())
@@ -199,7 +200,7 @@ def keep_copy(source: sqlite3.Connection, target: str) -> None:
 
 
 def _copy(source: sqlite3.Connection, copy: sqlite3.Connection, change: Callable[[], object] = lambda: None) -> None:
-    """On disk when this returns, with what ``change`` does to the copy."""
+    """Copy a database with what ``change`` does to the copy; it is on disk afterwards."""
     source.backup(copy)
     copy.execute("PRAGMA journal_mode=DELETE")
     copy.execute("PRAGMA synchronous=FULL")
@@ -209,7 +210,7 @@ def _copy(source: sqlite3.Connection, copy: sqlite3.Connection, change: Callable
 
 
 class ConvertedCopy:
-    """What a connection sees in a private file without a name, converted. Costs a copy."""
+    """A converted private copy, without a name, of what a connection sees. Costs a copy."""
 
     def __init__(self, source: sqlite3.Connection) -> None:
         self.connection = copy = sqlite3.connect("", isolation_level=None, check_same_thread=False)
@@ -260,7 +261,7 @@ def _make_tables(run: Run, tables: set[str], *, is_first: bool) -> set[str]:
 
 
 def _damaged_lines(run: Run) -> set[int]:
-    """The numbers of jobs; up to version 2, lines had no checksum."""
+    """Return the numbers of the jobs whose lines are damaged; up to version 2, lines had no checksum."""
     if "seal" not in {column[1] for column in run("PRAGMA table_info(old_jobs)")}:
         return set()
     lines = run(f"SELECT {_SAID}, seal FROM old_jobs NOT INDEXED").fetchall()  # noqa: S608
@@ -277,7 +278,7 @@ class _OldJob:
         self._number: int = line["number"]
 
     def convert(self, *, has_streams: bool) -> None:
-        """What is damaged is so afterwards, or says nothing any more. With streams in a table of their own."""
+        """Convert the job. Damaged parts stay damaged, or go. ``has_streams``: streams have a table of their own."""
         run, line, number = self._run, self._line, self._number
         is_first = line.get("slots") is None
         count = line["slots"] = line["total"] if is_first else line["slots"]
@@ -309,7 +310,7 @@ class _OldJob:
         run(f"INSERT INTO jobs ({', '.join(names)}) VALUES ({marks})", [line[name] for name in names])  # noqa: S608
 
     def _read(self, body: Any, place: Place | bytes) -> Any:
-        """What was sealed; None where it is damaged, or can't be unpickled."""
+        """Return what was sealed; None if it is damaged, or can't be unpickled."""
         try:
             return unseal(self._bound(body, place) if self._unbound else body, place, "")
         except Exception:  # whatever unpickling raises
@@ -323,7 +324,7 @@ class _OldJob:
         return bind(int.from_bytes(body[:CHECK], "little"), place).to_bytes(CHECK, "little") + body[CHECK:]
 
     def _convert_row(self, row: int, body: Any) -> None:
-        """Of which slots it speaks has a checksum of its own. A damaged one may have spoken of all."""
+        """Give the slots of a row a checksum of their own. A damaged row may have spoken of all slots."""
         place = Place("chunks", self._number, row)
         content, slots = self._read(body, place), (0, self._line["slots"])
         if content is not None:
@@ -370,7 +371,7 @@ class _OldJob:
     def _found_out(
         self, first: int, size: int, parts: dict[int, list[Part]]
     ) -> tuple[tuple[bytes, bytes, Sequence[int]], list[Any] | None]:
-        """The same of a job that version 1 wrote."""
+        """Work out, for a job that version 1 wrote, what `_block` reads."""
         items: list[Any] = []
         for at in range(first, first + size, OF_LIST):
             count = min(OF_LIST, first + size - at)
@@ -414,7 +415,7 @@ class _OldJob:
         return found
 
     def _convert_lots(self) -> None:
-        """Of an open job, or a stream of version 4."""
+        """Convert the lots of an open job, or of a stream of version 4."""
         for first, count, body in self._added():
             found = self._read(body, Place("added_items", self._number, first))
             if found is None:
@@ -426,7 +427,7 @@ class _OldJob:
             self._run(*lot.put(self._number))
 
     def _convert_stream(self) -> None:
-        """What is damaged, and what was to run again, is left out: such an item is a new one."""
+        """Convert a stream. Items that are damaged, or were to run again, are left out: they are new ones then."""
         line, query = (
             self._line,
             "SELECT identity, nth, body, item FROM old_stream_items WHERE job = ? ORDER BY nth, number",
@@ -501,7 +502,7 @@ def _identity(item_id: Any) -> bytes:
 
 
 def _some(kept: KeptItems, which: Sequence[int]) -> KeptItems:
-    """Some of the items that are kept, by their places."""
+    """Return some of the items that are kept, by their places."""
     values = kept if isinstance(kept, list) else restore(Kept(*kept))
     if not isinstance(values, list):
         return [None] * len(which)

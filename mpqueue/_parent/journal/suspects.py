@@ -43,7 +43,10 @@ class RunningMark(NamedTuple):
 
 
 class RunningMarks:
-    """Written by the coordinator's thread. Never raises: what can't be marked is not suspected."""
+    """The marks of what is with workers. Written by the coordinator's thread.
+
+    Never raises: what can't be marked is not suspected.
+    """
 
     def __init__(self, journal: str) -> None:
         self._path = f"{journal}.running"
@@ -55,7 +58,7 @@ class RunningMarks:
             os.unlink(self._path)
 
     def mark(self, place: int, job: int, slots: Sequence[int], *, alone: bool) -> None:
-        """These items are sent, in this place of the file. Costs a system call."""
+        """Mark items that are sent, in this place of the file. Costs a system call."""
         self.mark_beside()
         if isinstance(slots, range):
             content = b'"job":%d,"from":%d,"to":%d}' % (job, slots.start, slots.stop)
@@ -66,14 +69,14 @@ class RunningMarks:
         self._write(place, b"%b%b" % (b'{"alone":1,' if alone else b"{", content))
 
     def mark_beside(self) -> None:
-        """Something is sent, whether it is marked or not: nothing is alone any more."""
+        """Note that something else is sent, marked or not: no item is alone any more."""
         if self._alone is not None:
             place, content = self._alone
             self._alone = None
             self._write(place, b"{%b" % content)
 
     def clear(self, place: int) -> None:
-        """What was sent in this place has ended."""
+        """Clear this place: what was sent in it has ended."""
         if self._alone is not None and self._alone[0] == place:
             self._alone = None
         if self._fd is not None:
@@ -87,7 +90,7 @@ class RunningMarks:
             write_at(self._fd, b"%08x%b\n" % (zlib.crc32(content), content), place * RECORD)
 
     def close(self) -> None:
-        """Nothing runs any more."""
+        """Remove the file: nothing runs any more."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
@@ -96,7 +99,7 @@ class RunningMarks:
 
 
 def read_marks(journal: str) -> list[RunningMark]:
-    """What is with workers, or was when the last program ended without closing the journal."""
+    """Return the marks of items with workers, now or when the last program ended without closing the journal."""
     left: list[RunningMark] = []
     path = f"{journal}.running"
     try:
@@ -122,14 +125,14 @@ LEAST_ENDS = 3
 
 
 def suspect(counts: dict[int, int], mark: RunningMark) -> None:
-    """A program ended while these items of a job were with a worker."""
+    """Count the suspicion of items that were with a worker when a program ended."""
     for slot in mark.slots:
         before = counts.get(slot, 0)
         counts[slot] = max(before, BESIDE) + 1 if mark.alone else max(before, min(before + 1, BESIDE))
 
 
 def suspect_of(counts: dict[int, int], job: int, marks: Collection[RunningMark]) -> dict[int, int]:
-    """The same counts, after a program ended while this was with workers. Returns them."""
+    """Update and return the counts of a job, after a program ended while these marks were with workers."""
     for mark in ends_that_tell(marks):
         if mark.job == job:
             suspect(counts, mark)
@@ -142,7 +145,7 @@ def is_guilty(count: int, max_retries: int) -> bool:
 
 
 def care_of(count: int) -> Care:
-    """How an item is handled that is suspected so far."""
+    """Tell how an item with that count of suspicions is handled."""
     return Care.APART if count >= BESIDE else Care.ALONE
 
 
@@ -153,5 +156,5 @@ def ended_program(count: int) -> Failure:
 
 
 def ends_that_tell(marks: Collection[RunningMark]) -> Collection[RunningMark]:
-    """What was with workers: where an item was alone, what is marked beside it had ended before."""
+    """Return the marks that count: if an item was alone, only its own, since those beside it had ended before."""
     return [mark for mark in marks if mark.alone] or marks

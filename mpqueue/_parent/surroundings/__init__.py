@@ -1,1 +1,1 @@
-"""What the parent reads of the system around it: time, memory, the exit of the interpreter."""
+"""The parent's view of the system around it: time, memory, the exit of the interpreter."""

@@ -9,7 +9,7 @@ from mpqueue._os import monotonic as clock
 
 
 class Clock(Protocol):
-    """Where the coordinator has its times from."""
+    """The source of the coordinator's times."""
 
     def now(self) -> float:
         """Seconds of the monotonic clock, which workers share."""

@@ -1,4 +1,4 @@
-"""What is to be done when the interpreter exits, before loky does its own: it would wait for hung workers for ever."""
+"""The tasks of the interpreter's exit, done before those of loky, which would wait for hung workers for ever."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def on_exit(callback: Callable[[], object], *, last: bool = False) -> Callable[[
 
 
 def run_before_loky() -> None:
-    """To be called after loky has registered what it does at exit: what was registered last is called first."""
+    """Run the callbacks before loky's: call this after loky has registered its own, as the last is called first."""
     _register("after loky's")
 
 
@@ -75,7 +75,7 @@ def _register(which: str) -> None:
 
 
 def _register_with_multiprocessing() -> None:
-    """A child process of `multiprocessing` waits for its own children, our workers, before threads are joined."""
+    """Run the callbacks of a `multiprocessing` child before it waits for its own children, our workers."""
     if not _registrations["with multiprocessing"]:
         _registrations["with multiprocessing"] = True
         multiprocessing.util.Finalize(None, _call_all, exitpriority=100)
@@ -93,7 +93,7 @@ def _begin() -> None:
 
 
 def _call_all() -> None:
-    """Not those that are registered meanwhile: threads of a child process may go on, and make more of them."""
+    """Call the callbacks, but not new ones: threads of a child process may go on, and register more of them."""
     for number in sorted(_callbacks, reverse=True):
         callback = _callbacks.pop(number, None)
         try:

@@ -32,7 +32,7 @@ class LedgerLane(Lane, Protocol):
 
 
 class Sampler:
-    """Started at once, ended by `stop`. ``lanes`` gives their numbers.
+    """The thread that looks at memory: started at once, ended by `stop`. ``lanes`` gives the numbers of the lanes.
 
     ``busy`` says whether anything can run; there is no look while nothing can.
     """
@@ -52,7 +52,7 @@ class Sampler:
         self._thread.start()
 
     def wake(self) -> None:
-        """Something may run from now on. From any thread, for nothing."""
+        """Wake the thread, since something may run from now on. From any thread, for nothing."""
         self._wake.set()
 
     def stop(self) -> None:
@@ -109,7 +109,7 @@ class _Gauge:
         self._memory = open_gauge(lane.pid)
 
     def read(self) -> WorkerMemory | None:
-        """What it has and what it is at; None where that changed meanwhile, or where it is gone."""
+        """Return the worker's memory and its claim; None if the claim changed meanwhile, or the worker is gone."""
         ledger = self.lane.ledger
         try:
             claim, base = ledger.read(), ledger.words[PRIVATE]

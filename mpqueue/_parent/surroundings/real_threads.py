@@ -1,4 +1,4 @@
-"""Whether threads are threads: gevent may have put greenlets in their place."""
+"""A check that threads are threads: gevent may have put greenlets in their place."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _NEEDED = {"thread": "threading", "queue": "queue", "select": "select"}
 
 
 def what_is_patched() -> list[str]:
-    """Which of the arguments of `patch_all` have taken away what a queue needs. 0.1 us without gevent."""
+    """Return the arguments of `patch_all` that have patched what a queue needs. 0.1 us without gevent."""
     monkey: Any = sys.modules.get("gevent.monkey")
     if monkey is None:
         return []

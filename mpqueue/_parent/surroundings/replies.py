@@ -1,9 +1,9 @@
-"""What one thread waits for and another sets: `SafeEvent`, `Reply`, `SafeFuture`. Setting one never blocks.
+"""`SafeEvent`, `Reply` and `SafeFuture`: one thread waits for them, another sets them. Setting one never blocks.
 
 `threading.Event` and `concurrent.futures.Future` are guarded by a lock that functions in Python take and release. A
 Ctrl-C between the two leaves it taken for ever, and then blocks the thread that sets what was waited for: the
-coordinator, say, and with it the whole queue. Here each waiting thread has a raw lock of its own, in which it waits by
-one call in C, and which only the thread that sets releases.
+coordinator, for example, and with it the whole queue. Here each waiting thread has a raw lock of its own, in which it
+waits by one call in C, and which only the thread that sets releases.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class SafeEvent:
-    """As `threading.Event`. Any thread may call any method; whatever interrupts one, `set` works and does not block."""
+    """A `threading.Event` whose `set` works and does not block, whatever interrupts a call. From any thread."""
 
     __slots__ = ("_is_set", "_waiting")
 
@@ -37,14 +37,14 @@ class SafeEvent:
         return self._is_set
 
     def set(self) -> None:
-        """All that wait go on. Callable inside a signal handler or a garbage collection; interrupted, call it again."""
+        """Let all that wait go on. Callable in a signal handler or a garbage collection; interrupted, call it again."""
         self._is_set = True
         for lock in tuple(self._waiting) if self._waiting else ():
             with contextlib.suppress(RuntimeError):  # it was released before, and its thread is about to go on
                 lock.release()
 
     def clear(self) -> None:
-        """From now on `wait` waits again."""
+        """Make `wait` wait again from now on."""
         self._is_set = False
 
     def wait(self, timeout: float | None = None, unless: SafeEvent | None = None) -> bool:
@@ -98,11 +98,11 @@ class Reply(Generic[T]):
         return bool(self._outcomes)
 
     def set_result(self, value: T) -> None:
-        """This is it. Never blocks."""
+        """Set the value. Never blocks."""
         self._give((value, None))
 
     def set_exception(self, error: BaseException) -> None:
-        """`result` raises this. Never blocks."""
+        """Set the error that `result` raises. Never blocks."""
         self._give((None, error))
 
     def _give(self, outcome: tuple[T, None] | tuple[None, BaseException]) -> None:
@@ -133,17 +133,17 @@ class Reply(Generic[T]):
 
 
 class _Condition(threading.Condition):
-    """Its lock is taken, and released, by one call in C each: an interruption comes before or after these."""
+    """A condition whose lock is taken, and released, by one call in C each: no interruption comes within these."""
 
     __enter__ = property(attrgetter("_lock.__enter__"))
     __exit__ = property(attrgetter("_lock.__exit__"))
 
 
 class _Waiters(list[Any]):
-    """Those that `concurrent.futures.wait` and `as_completed` give a future; each waits for its own ``event``."""
+    """The waiters that `concurrent.futures.wait` and `as_completed` give a future; each waits for its own ``event``."""
 
     def append(self, waiter: Any) -> None:
-        """The future's end sets its event from now on. It does not wait yet."""
+        """Add a waiter, whose event the future's end sets from now on. It does not wait yet."""
         if not isinstance(waiter.event, SafeEvent):
             waiter.event = SafeEvent()
         super().append(waiter)
@@ -172,7 +172,7 @@ class SafeFuture(Future[T]):
         return self._state in _OVER
 
     def cancel(self) -> bool:
-        """See `Future.cancel`. Interrupted, it has cancelled it or not."""
+        """Cancel the future as `Future.cancel` does. Interrupted, it has cancelled it or not."""
         try:
             return super().cancel()
         finally:

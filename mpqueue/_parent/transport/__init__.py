@@ -1,1 +1,1 @@
-"""What goes to workers and comes back: frames, pickled items, results, and the segments that hold big data."""
+"""The data that goes to workers and comes back: frames, pickled items, results, and the segments that hold big data."""

@@ -1,4 +1,4 @@
-"""What a worker sent, made into objects again: the only place of the parent where results are unpickled.
+"""Workers' reports, made into objects again: the only place of the parent where results are unpickled.
 
 Runs on the thread that brings the answer (a lane's own), so that a slow or broken result holds up its own lane only.
 """
@@ -74,13 +74,13 @@ class Unpickling:
 
     @property
     def segments(self) -> set[int]:
-        """The serials of those that its results are in."""
+        """The serials of the segments that its results are in."""
         results = self._frame.results
         each = [results] if isinstance(results, Packed) else all_of(results)
         return {one.segment.serial for one in each if one.segment is not None}
 
     def cut_short(self, seconds: float) -> ChunkReported | None:
-        """What there is of it after so many seconds; None where `report` has come to its end after all."""
+        """Return what is unpickled after so many seconds; None if `report` has come to its end after all."""
         if not self._over.acquire(blocking=False):
             return None
         # Copies: who is stuck may go on at any time.
@@ -118,7 +118,7 @@ class Unpickling:
         return Yielded([*map(self._parcel, packed)]) if isinstance(packed, list) else self._parcel(packed)
 
     def _parcel(self, packed: Packed | bytes) -> Parcel:
-        """What goes on to another worker as it is. Its writer may die at any time, and so the segment is opened now."""
+        """Return a value to pass on as it is. Its segment is opened now, since its writer may die at any time."""
         if isinstance(packed, bytes):
             return Parcel(packed)
         ref = packed.segment
@@ -132,7 +132,7 @@ class Unpickling:
         return Parcel(packed._replace(segment=held.ref), held)
 
     def _load_together(self, packed: Packed) -> Failure | None:
-        """The same for plain data, in one pickle. It comes back, unless its writer is gone or there is no memory."""
+        """Load results that are plain data, in one pickle. Fails only if the writer is gone or memory is short."""
         frame = self._frame
         count = frame.done - frame.first
         loaded: list[Any] = []
@@ -199,7 +199,7 @@ class Unpickling:
 
 
 def _take_added(results: list[Any], positions: Sequence[int]) -> dict[int, AddedItems]:
-    """What these results bring along; in the list stands what the handler returned."""
+    """Take the items that results bring along; what the handler returned replaces them in the list."""
     added = {}
     for at in positions:
         if at < len(results) and type(whole := results[at]) is ResultWithItems:  # else it is not here
@@ -209,7 +209,7 @@ def _take_added(results: list[Any], positions: Sequence[int]) -> dict[int, Added
 
 
 def _yielded(results: list[Any], positions: Sequence[int]) -> dict[int, int]:
-    """How many values were yielded, by position."""
+    """Return how many values were yielded, by position."""
     return {at: len(results[at].values) for at in positions if at < len(results) and type(results[at]) is Yielded}
 
 

@@ -38,7 +38,7 @@ def _always(_: Any) -> bool:
 
 
 def _is_imported(function: Any) -> bool:
-    """A function that is pickled by its name, which leads to it on the other side."""
+    """True for a function that is pickled by its name, which leads to it on the other side."""
     return type(function.__module__) is str and function.__module__ not in main_names.NAMES
 
 
@@ -146,7 +146,7 @@ def _is_known(obj: Any) -> bool:
 
 
 class _Pickler(pickle.Pickler):
-    """The hook is called for everything but plain built-in types, so these cost nothing."""
+    """A pickler whose hook is called for everything but plain built-in types, so that these cost nothing."""
 
     dispatch_table = PLAIN
 
@@ -177,7 +177,7 @@ def dump_harmless(obj: Any, store: SegmentStore | None = None) -> Packed | None:
 
 
 def dump_harmless_parts(obj: Any) -> tuple[bytes, list[memoryview]] | None:
-    """The same, as the pickle and the big buffers beside it, which are not copied."""
+    """Pickle an object as `dump_harmless` does, into the pickle and the big buffers beside it, which are not copied."""
     buffers = Buffers()
     try:
         return _harmlessly(obj, buffers).whole(), buffers.contiguous()

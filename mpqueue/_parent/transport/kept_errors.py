@@ -18,7 +18,7 @@ def text_of(error: BaseException) -> str:
 
 
 def let_go(error: BaseException) -> str:
-    """Its traceback as text; from now on neither it nor any error that led to it holds a frame."""
+    """Return the error's traceback as text; afterwards neither it nor any error that led to it holds a frame."""
     text = "".join(traceback.format_exception(error))
     seen: set[int] = set()
     linked: list[BaseException | None] = [error]

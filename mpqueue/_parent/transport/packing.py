@@ -74,7 +74,7 @@ class PackedItems(NamedTuple):
 
     @property
     def serials(self) -> list[int]:
-        """Their serials."""
+        """The serials of these segments."""
         return [ref.serial for ref in self.segments]
 
 
@@ -108,7 +108,7 @@ def pack_parcels(parcels: Sequence[Parcel], *, careful: bool) -> PackedItems:
 
 
 def give_back(packed: Sequence[Packed], store: SegmentStore | None) -> None:
-    """These were not sent: their segments are free."""
+    """Free the segments of items that were not sent."""
     if store is not None:
         store.take_back([one.segment.serial for one in packed if one.segment is not None])
 
@@ -140,11 +140,11 @@ class Packing(Aside[PackedItems]):
 
     @property
     def step(self) -> int:
-        """See `Aside`."""
+        """Position of the item that is being pickled (implements `Aside`)."""
         return self._at
 
     def run(self) -> PackedItems | None:
-        """See `Aside`. Costs what pickling costs."""
+        """Pickle the items; None if this was cut short (implements `Aside`). Costs what pickling costs."""
         if self._over.locked():
             self._items = []  # here, where any code may run
             return None
@@ -161,7 +161,7 @@ class Packing(Aside[PackedItems]):
         return made
 
     def cut_short(self) -> PackedItems | None:
-        """See `Aside`: the item that is being pickled fails; of several together, each is to go by itself."""
+        """Fail the item that is being pickled; of several together, each is to go by itself (implements `Aside`)."""
         items = self._items
         if not self._over.acquire(blocking=False):
             return None
@@ -174,7 +174,7 @@ class Packing(Aside[PackedItems]):
         return PackedItems([], {at: Failure(refusal, charged=False)})
 
     def takes_long(self) -> PackedItems | None:
-        """See `Aside`."""
+        """Cut it short (implements `Aside`)."""
         return self.cut_short()
 
     def _pack(self) -> tuple[Packed | list[Packed] | Several, dict[int, Failure]]:
@@ -243,14 +243,14 @@ def have_parts_in_common(items: Sequence[Any]) -> bool:
 
 
 def _goes_by_value(function: Any) -> bool:
-    """Whether it brings classes, or may: where it is in the pickle itself."""
+    """Tell whether a function is in the pickle itself, and so brings classes or may bring them."""
     if type(function) is PackedFunction:
         return bool(function.classes)
     return type(function) is FunctionType and not is_importable(function)
 
 
 def _may_share(parts: list[Any], at: int, first: dict[int, int]) -> bool:
-    """Whether one of the parts, or what they consist of, is another call's, or may be."""
+    """Tell whether one of the parts, or what they consist of, is or may be part of another call too."""
     for looked_at, part in enumerate(parts):  # which grows meanwhile
         kind = type(part)
         if kind in _FIXED:
@@ -270,7 +270,7 @@ def _may_share(parts: list[Any], at: int, first: dict[int, int]) -> bool:
 
 
 def _brought(function: Any) -> list[Any]:
-    """What such a callable brings to its call, beside the arguments."""
+    """Return the objects that such a callable brings to its call, beside the arguments."""
     kind = type(function)
     if kind in _METHODS:
         owner = function.__self__

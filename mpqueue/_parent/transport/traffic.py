@@ -1,6 +1,6 @@
-"""What goes to the workers and what comes back: frames made of commands, and messages made of answers.
+"""The traffic with workers: frames made of commands, and messages made of answers.
 
-And what is lent to them and had from them for that: segments, counted for each generation of a lane. On the
+It also counts the segments that are lent to workers and had from them, for each generation of a lane. On the
 coordinator's thread, but for the answers, which lanes may give on threads of their own. It decides nothing.
 """
 
@@ -72,7 +72,7 @@ SETUP_END_FAILED = "job %r: the end of its setup failed on worker %d:\n%s"
 
 
 def means_of(grant: Grant, device: str | None, devices: Sequence[str]) -> Means:
-    """The part of it that is sent to the worker; ``devices``: what CUDA calls each unit of ``device``."""
+    """Return the part of a grant that is sent to the worker; ``devices``: what CUDA calls each unit of ``device``."""
     variables = {}
     if device is not None and device in grant.units:
         variables[DEVICES_VARIABLE] = ",".join(devices[unit] for unit in grant.units[device])
@@ -81,7 +81,7 @@ def means_of(grant: Grant, device: str | None, devices: Sequence[str]) -> Means:
 
 @dataclass(slots=True)
 class _Account:
-    """One worker's: what it holds of ours, and what we hold no longer of its own."""
+    """A worker's account: what it holds of ours, and what we hold no longer of its own."""
 
     lent: set[int] = field(default_factory=set)
     common: dict[int, list[CommonSegment]] = field(default_factory=dict)  #: likewise, one entry for each time
@@ -93,7 +93,7 @@ class _Account:
     path: tuple[str, ...] | None = None  #: the ``sys.path`` that it has been sent
 
     def news(self) -> tuple[Sequence[int], Sequence[int], Sequence[shared.Token]]:
-        """What goes with its next chunk, once: what is returned, stale jobs, and shared objects that are gone."""
+        """Take what goes with the next chunk: returned segments, stale jobs, and shared objects that are gone."""
         returned = [self.returned.popleft() for _ in range(len(self.returned))] if self.returned else ()
         stale, self.stale = self.stale, []
         unshared = shared.dropped[self.dropped :]
@@ -101,7 +101,7 @@ class _Account:
         return returned, stale, unshared
 
     def take_back(self, serial: int) -> None:
-        """It has one view less of this one."""
+        """Note that the worker has one view less of this segment."""
         times = self.common.get(serial)
         if times is not None:
             times.pop()
@@ -113,7 +113,7 @@ class _Account:
                 del self.held[serial]
 
     def give_up(self) -> None:
-        """It will not say any more what it has done with."""
+        """Give up all segments that the worker holds: it will not report on them any more."""
         for times in self.common.values():
             times[0].give_up()
         self.common.clear()
@@ -121,7 +121,7 @@ class _Account:
 
 
 def last_words(lane: Lane) -> RecordsLeft | None:
-    """What a dead worker had logged and not sent, where there is any."""
+    """Return the log records that a dead worker had not sent; None if there are none."""
     unsent = load_unsent(lane.take_unsent())
     if unsent is None:
         return None
@@ -130,7 +130,7 @@ def last_words(lane: Lane) -> RecordsLeft | None:
 
 
 class Traffic:
-    """``post`` and ``later`` reach the coordinator from any thread.
+    """The traffic of a queue with its workers. ``post`` and ``later`` reach the coordinator from any thread.
 
     ``packers`` are threads for items that are pickled by code of their classes; ``handle`` has a message handled, on
     the coordinator's thread. ``devices``: see `means_of`.
@@ -166,7 +166,7 @@ class Traffic:
     # -- to the workers --------------------------------------------------------------------------------------
 
     def have_reloaded(self) -> bool:
-        """From the user work has come: whether modules were reloaded since, which the workers have as they were."""
+        """Tell, when work has come from the user, whether modules were reloaded that the workers have as they were."""
         return self._engine.own_processes and self._imports.look()
 
     def send_chunk(self, lane: Lane, command: SendChunk) -> ChunkSent | ChunkPacking:
@@ -193,7 +193,7 @@ class Traffic:
         return None if packed is None else PackedItems(packed, {}, seconds=self._now() - began)
 
     def _packed(self, chunk: Chunk, packed: PackedItems) -> None:
-        """The job's own thread has pickled a chunk's items; they may no longer be wanted."""
+        """Take a chunk's items that the job's own thread has pickled; they may no longer be wanted."""
         job = chunk.job
         self._forget_unwanted()
         if chunk not in job.packing:
@@ -205,7 +205,7 @@ class Traffic:
             self._handle(ChunkPacked(job))
 
     def job_ended(self, job: JobBook) -> None:
-        """Nothing more of this job is to be sent."""
+        """Stop packing for this job, of which nothing more is to be sent."""
         self._packers.end(job.number)
         if self._ready:
             self._forget_unwanted()
@@ -215,7 +215,7 @@ class Traffic:
             self._give_back(self._ready.pop(chunk))
 
     def _give_back(self, packed: PackedItems) -> None:
-        """These items are not sent."""
+        """Free the segments of items that are not sent."""
         if self._store is not None:
             self._store.take_back(packed.serials)
 
@@ -269,7 +269,7 @@ class Traffic:
     # -- from the workers ------------------------------------------------------------------------------------
 
     def early_report(self, lane: Lane) -> ChunkReported | None:
-        """What the worker left in its outbox in the middle of a chunk; its outbox is free again."""
+        """Take the report that the worker left in its outbox in the middle of a chunk; the outbox is free again."""
         try:
             early = lane.take_early()
         except Exception as error:
@@ -278,7 +278,7 @@ class Traffic:
         return None if early is None else self._decode(lane, early)
 
     def _early_later(self, lane: Lane, fetch: Callable[[], bytes | None]) -> None:
-        """On the lane's own thread: the same where users' code may run."""
+        """Post an early report whose unpickling may run users' code. On the lane's own thread."""
         try:
             early = fetch()
         except Exception as error:
@@ -288,7 +288,7 @@ class Traffic:
             self._post(report)
 
     def _take_in(self, lane: Lane, take: Callable[[Lane, bytes], None], answer: bytes | BaseException) -> None:
-        """On the lane's own thread: what ``take`` raises would be lost there, and is a mistake of ours."""
+        """Take in an answer on the lane's own thread, where what ``take`` raises would be lost: a mistake of ours."""
         if not isinstance(answer, bytes):  # it died, which `LaneDied` tells
             lane.kill()  # where it still lives, it is not what it should be
             return
@@ -333,7 +333,7 @@ class Traffic:
         return None if unpickling is None else unpickling.since
 
     def give_up_answer(self, lane: Lane) -> ChunkReported | None:
-        """The answer at hand takes too long to unpickle: what there is of it, where it has not just come to its end."""
+        """Return what there is of the answer that takes too long to unpickle; None if it has just come to its end."""
         unpickling = self._unpicklings.pop((lane.number, lane.generation), None)
         if unpickling is None:
             return None
@@ -380,7 +380,7 @@ class Traffic:
     # -- what is lent ----------------------------------------------------------------------------------------
 
     def _account(self, lane: Lane) -> _Account:
-        """That of its worker. On any thread."""
+        """Return the account of the lane's worker, made if it has none. On any thread."""
         key = (lane.number, lane.generation)
         account = self._accounts.get(key)
         if account is None:
@@ -389,7 +389,7 @@ class Traffic:
         return account
 
     def lend_items(self, lane: Lane, account: _Account, packed: PackedItems) -> None:
-        """These items are about to be sent to this lane."""
+        """Note what this lane's worker gets with items that are about to be sent to it."""
         if packed.shared:
             self._bring(lane, account, packed.shared)
         if segments := packed.segments:
@@ -403,7 +403,7 @@ class Traffic:
             carrying.carry(self._contents(packed))
 
     def _contents(self, packed: PackedItems) -> dict[int, memoryview]:
-        """What is in the segments that these items are in."""
+        """Return the content of the segments that these items are in, by serial."""
         contents = {} if self._store is None else {ref.serial: self._store.contents(ref) for ref in packed.segments}
         contents.update((segment.ref.serial, view(segment.ref)) for segment in packed.held)
         return contents
@@ -418,7 +418,7 @@ class Traffic:
                 cast("BringingLane", lane).bring(one)
 
     def _lend(self, account: _Account, segments: Sequence[CommonSegment]) -> None:
-        """The worker is about to map what is big of a handler."""
+        """Note that the worker is about to map what is big of a handler."""
         if not segments:
             return
         spare.enter(self)
@@ -437,7 +437,7 @@ class Traffic:
         return path
 
     def take_back(self, lane: int, generation: int, serials: Sequence[int]) -> None:
-        """This worker has no view of these any more."""
+        """Take back these segments, of which the worker has no view any more."""
         account = self._accounts.get((lane, generation))
         if account is not None:
             account.lent.difference_update(serials)
@@ -447,7 +447,7 @@ class Traffic:
                 account.take_back(serial)
 
     def lane_gone(self, lane: int, generation: int) -> None:
-        """This worker is no more; what it held may still be mapped by a child of it, so it is not used again."""
+        """Give up what a dead worker held: a child of it may still map that, so it is not used again."""
         account = self._accounts.pop((lane, generation), None)
         if account is not None:
             if self._store is not None:
@@ -455,7 +455,7 @@ class Traffic:
             account.give_up()
 
     def close(self) -> None:
-        """The workers are gone: keep nothing for reuse, even if the queue is still referenced."""
+        """Keep nothing for reuse, now that the workers are gone, even if the queue is still referenced."""
         if self._store is not None:
             self._store = SegmentStore()
         for account in self._accounts.values():

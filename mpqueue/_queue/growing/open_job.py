@@ -64,7 +64,7 @@ def _ids_of(table: ItemTable, items: list[Any]) -> tuple[IdRule, list[Any] | Non
 
 
 class _Taken(NamedTuple):
-    """How many of the items were looked at, from the first on, and how many of these are new."""
+    """The number of items looked at, from the first on, and how many of these are new."""
 
     looked_at: int
     new: int
@@ -80,7 +80,7 @@ def _offer(
     *,
     wait: bool,
 ) -> _Taken | None:
-    """On the coordinator's thread: the job takes what it has room for.
+    """Give the job the items that it has room for, on the coordinator's thread.
 
     ``room`` resolves when there is more, ``written`` when what was taken is on disk, if a caller waits for it.
     None where the ``rule`` is not that of the job's first item.

@@ -142,7 +142,7 @@ def _check_handler(name: str, stage: Stage) -> None:
 
 @contextlib.contextmanager
 def _in_stage(name: str) -> Iterator[None]:
-    """What is wrong is wrong in the stage of that name."""
+    """Name the stage in errors of the block."""
     try:
         yield
     except (TypeError, ValueError) as error:

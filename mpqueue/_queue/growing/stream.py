@@ -44,7 +44,10 @@ def open_stream(
 
 
 class Stream:
-    """Made by `open_stream`. One thread adds and takes at a time; the other methods may be called anywhere."""
+    """A stream, made by `open_stream`.
+
+    One thread adds and takes at a time; the other methods may be called anywhere.
+    """
 
     def __init__(self, owner: JobQueue, book: JobBook, table: ItemTable, run: JobRun) -> None:
         self._owner = owner  #: held until the stream is dropped
@@ -77,7 +80,7 @@ class Stream:
             raise
 
     def _tell(self) -> None:
-        """On the coordinator's thread: passes on all items that have come since the last time."""
+        """Pass on all items that have come since the last time. On the coordinator's thread."""
         self._telling = False  # first: items that come from now on are passed on by another call
         told, self._told = self._told, self._table.added
         if told < self._told:
@@ -97,7 +100,7 @@ class Stream:
         return self._table.take_all(indices)
 
     def expect(self) -> None:
-        """The consumer is about to wait for the next outcome. To be called each time."""
+        """Prepare to wait for the next outcome. To be called each time."""
 
     @property
     def fault(self) -> InternalError | None:
@@ -114,7 +117,7 @@ class Stream:
         self._host.tell(notice)
 
     def window(self, workers: int) -> int:
-        """How many items should be under way or untaken at most, to keep so many workers busy."""
+        """Return how many items should be under way or untaken at most, to keep so many workers busy."""
         return self._book.sizer.window(workers)
 
     def is_running(self, index: int) -> bool:

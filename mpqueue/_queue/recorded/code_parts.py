@@ -1,4 +1,4 @@
-"""What a handler is made of, to tell whether results were made by what it is today.
+"""Digests of the parts of a handler, to tell whether results were made by the code of today.
 
 All that goes by value belongs to it: its code, defaults and closure, what is bound to it, and the functions, classes
 and data of its script that it names, and that these name. Each is a part with a name, so that what has changed can be
@@ -51,7 +51,7 @@ _CODE = (FunctionType, type, ModuleType, functools._lru_cache_wrapper)
 
 
 class Code(NamedTuple):
-    """What a handler and its setup were made of: digests of the parts by their names."""
+    """The parts of which a handler and its setup were made: digests by the parts' names."""
 
     python: str
     parts: Mapping[str, str]
@@ -59,7 +59,7 @@ class Code(NamedTuple):
 
     @property
     def number(self) -> int:
-        """Stands for it in a journal, beside each result. Not 0."""
+        """The number that stands for it in a journal, beside each result. Not 0."""
         return zlib.crc32(repr((self.python, sorted(self.parts.items()))).encode(errors="replace")) or 1
 
     @property
@@ -69,13 +69,13 @@ class Code(NamedTuple):
 
 
 class CodeNow(NamedTuple):
-    """The same of today's, and where the parts are, for people."""
+    """The code of today, and where its parts are, for people."""
 
     code: Code
     places: Mapping[str, str]
 
     def describe(self, before: Iterable[Code]) -> str:
-        """Which parts have changed since then, for people."""
+        """Say which parts have changed since then, for people."""
         changed: dict[str, None] = {}
         packages: dict[str, None] = {}
         for each in before:
@@ -99,7 +99,7 @@ def _listed(names: list[str]) -> str:
 
 
 def code_of(handler: Callable[..., Any], setup: Callable[..., Any] | None = None) -> CodeNow:
-    """What these are made of. Runs code of the classes of what they bring along.
+    """Return the code of a handler and its setup. Runs code of the classes of what they bring along.
 
     Costs a digest of that, and some milliseconds for each thousand lines of the modules, once until these are edited.
     """
@@ -107,7 +107,7 @@ def code_of(handler: Callable[..., Any], setup: Callable[..., Any] | None = None
 
 
 def code_of_stages(stages: Sequence[tuple[str, Callable[..., Any], Callable[..., Any] | None]]) -> CodeNow:
-    """The same for stages, each with its name, handler and setup."""
+    """Return the code of stages, each given by its name, handler and setup."""
     parts: list[tuple[str, Any]] = []
     for name, handler, setup in stages:
         parts.append((f"{STAGE}{name!r}", handler))
@@ -117,7 +117,7 @@ def code_of_stages(stages: Sequence[tuple[str, Callable[..., Any], Callable[...,
 
 
 class _CodeWriter(Writer):
-    """Writes what a function brings along; functions, classes and modules in that are references to parts."""
+    """A writer of a function's parts; functions, classes and modules in them are written as references."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ class _CodeWriter(Writer):
         self._waiting: deque[tuple[str, Any]] = deque()
 
     def look(self, functions: Iterable[tuple[str, Any]]) -> CodeNow:
-        """All parts of these, each with what it is called."""
+        """Return the code of these functions, each with what it is called."""
         for name, function in functions:
             self._waiting.append((name, function))
             if function is not None:
@@ -156,7 +156,7 @@ class _CodeWriter(Writer):
     # -- references ------------------------------------------------------------------------------------------
 
     def form_at_once(self, value: Any, depth: int) -> bytes | None:
-        """See `Writer`."""
+        """Write a module as a reference; else as `Writer` does."""
         form = super().form_at_once(value, depth)
         if form is None and isinstance(value, ModuleType):
             self._reach(value.__name__)
@@ -164,7 +164,7 @@ class _CodeWriter(Writer):
         return form
 
     def by_name(self, value: Any, name: str) -> bytes:
-        """See `Writer`: what goes by value is a part of its own."""
+        """Write a reference to what has a name; what goes by value is a part of its own."""
         if is_importable(value):
             module = str(value.__module__)
             if self._reach(module) and isinstance(value, FunctionType):
@@ -178,7 +178,7 @@ class _CodeWriter(Writer):
         return b"g%b" % f"{getattr(value, '__module__', '')} {name}".encode(errors="surrogatepass")
 
     def _wait(self, value: Any, name: str, content: Any) -> bytes:
-        """The reference to a part, which is to be written."""
+        """Have a part written later; return the reference to it."""
         if id(value) not in self._named:
             unique, count = name, 1
             while unique in self._names:
@@ -191,7 +191,7 @@ class _CodeWriter(Writer):
         return b"v%b" % self._named[id(value)][1].encode(errors="surrogatepass")
 
     def _reach(self, name: str) -> bool:
-        """A module that is named belongs to it; True where it is the program's own."""
+        """Add a module that is named; return True where it is the program's own."""
         module = sys.modules.get(name)
         is_own = not_loaded(name) is not None if module is None else is_users(name, module)
         if is_own:
@@ -206,7 +206,7 @@ class _CodeWriter(Writer):
     # -- parts -----------------------------------------------------------------------------------------------
 
     def steps_of(self, value: Any) -> Steps:
-        """See `Writer`; of what can't be pickled only the type counts."""
+        """Write a value of a handler; of what can't be pickled only the type counts."""
         if isinstance(value, _Sent):
             return value.steps(self)
         if isinstance(value, CodeType):
@@ -226,25 +226,25 @@ class _CodeWriter(Writer):
             return _opaque(value)
 
     def note_imports(self, code: CodeType) -> None:
-        """What it imports when it runs is reached."""
+        """Add the modules that the code imports when it runs."""
         for name in _imports_of(code):
             self._reach(name)
 
     def note_data(self, name: str, value: Any) -> None:
-        """A global variable of data is a part of its own."""
+        """Add a global variable of data, as a part of its own."""
         if name not in self._names:
             self._names.add(name)
             self._waiting.append((name, value))
 
 
 class _Sent:
-    """Something that is written in a way of its own."""
+    """A value that is written in a way of its own."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
 
     def steps(self, writer: _CodeWriter) -> Steps:
-        """See `Writer`."""
+        """Write the value."""
         raise NotImplementedError
 
 
@@ -252,7 +252,7 @@ class _Function(_Sent):
     """A function that goes by value."""
 
     def steps(self, writer: _CodeWriter) -> Steps:
-        """See `Writer`."""
+        """Write its code, and the variables and attributes that belong to it."""
         function: FunctionType = self.value
         code, space = function.__code__, function.__globals__
         writer.note_imports(code)
@@ -275,7 +275,7 @@ class _OwnFunction(_Sent):
     """A function of a module of the program's own: its code, and plain data that it names. The rest is the module's."""
 
     def steps(self, writer: _CodeWriter) -> Steps:
-        """See `Writer`."""
+        """Write its code, and the plain data that it names."""
         function = inspect.unwrap(self.value)
         code = getattr(function, "__code__", None)
         if not isinstance(code, CodeType):
@@ -290,7 +290,7 @@ class _Class(_Sent):
     """A class that goes by value."""
 
     def steps(self, writer: _CodeWriter) -> Steps:
-        """See `Writer`."""
+        """Write its metaclass, bases and attributes."""
         kind: type = self.value
         attributes = {name: value for name, value in vars(kind).items() if name not in _NO_PARTS}
         if issubclass(kind, enum.Enum):
@@ -302,7 +302,7 @@ class _Class(_Sent):
 
 
 def _code_fields(code: CodeType) -> Sequence[Any]:
-    """What it does, not where it stands."""
+    """Return the fields that say what the code does, not where it stands."""
     constants = code.co_consts
     if "__firstlineno__" in code.co_names:
         constants = tuple(each for each in constants if each != code.co_firstlineno)
@@ -343,7 +343,7 @@ def _place_of(value: Any) -> str:
 
 @functools.lru_cache(maxsize=1024)
 def _imports_of(code: CodeType) -> tuple[str, ...]:
-    """The modules that it, and functions in it, import by their whole names."""
+    """Return the modules that the code, and functions in it, import by their whole names."""
     names = [each.argval for each in dis.get_instructions(code) if each.opname == "IMPORT_NAME" and each.argval]
     for constant in code.co_consts:
         if isinstance(constant, CodeType):

@@ -1,4 +1,4 @@
-"""A job's items on their way into a journal: what they are, which are recorded, and what is to be written of the rest.
+"""The items of a job on their way into a journal: which are recorded, and what is to be written of the rest.
 
 Everything here runs on the thread that creates the job, since it may run code of the items' classes.
 """
@@ -54,7 +54,7 @@ class Inventory:
     # -- what the items are ----------------------------------------------------------------------------------
 
     def _what(self, indices: Sequence[int], payloads: list[Any], ids: list[Any] | None) -> What:
-        """What these items are, as they are now."""
+        """Return the items' identities and states, as they are now."""
         try:
             identities = digests(payloads if ids is None else ids)
         except NoIdentityError:
@@ -74,7 +74,7 @@ class Inventory:
             yield self._what(indices, *self._values(indices))
 
     def _lot(self, first: int, indices: Sequence[int]) -> Lot:
-        """These items, in the slots from the first on."""
+        """Make a lot of these items, in the slots from the first on."""
         payloads, ids = self._values(indices)
         identities, states = self._what(indices, payloads, ids)
         kept = keep_items(payloads)
@@ -88,7 +88,7 @@ class Inventory:
                    ids=named, parts=[(None, kept)])  # fmt: skip
 
     def _lots(self, first: int, indices: Sequence[int]) -> list[Lot]:
-        """The same of more items."""
+        """Make lots of these items, in the slots from the first on."""
         return [self._lot(first + lo, indices[lo : lo + OF_LIST]) for lo in range(0, len(indices), OF_LIST)]
 
     def _take_key(self, index: int, payload: Any) -> bytes:
@@ -118,7 +118,7 @@ class Inventory:
     # -- a job that it has -----------------------------------------------------------------------------------
 
     def match(self, reader: Reader, recorded: RecordedJob) -> Match:
-        """Which items are recorded. The table's slots are set, those of new items too. Raises `JournalError`."""
+        """Find which items are recorded. Sets the table's slots, those of new items too. Raises `JournalError`."""
         slots_left_out: set[int] = set()
         places = reader.places(recorded)
         order: Sequence[int] = range(recorded.count)
@@ -188,7 +188,7 @@ class Inventory:
             yield lot.changed([slot_of(index) - lot.first for index in indices], self._lot(lot.first, indices))
 
     def name_unknown(self, index: int) -> str:
-        """Why it can't be known whether that item has changed, for people."""
+        """Say why it can't be known whether that item has changed, for people."""
         payload = self.table.payloads_of([index])[0]
         return f"items[{index}]: {why_unstable(payload) or f'the journal does not say what {shown(payload)} was'}"
 
@@ -204,14 +204,14 @@ def _remove(number: int) -> Callable[[Any], None]:
 
 
 def _noted(lots: Iterable[Lot], left_out: set[int]) -> Iterator[Lot]:
-    """The same lots; the slots that are left out are noted as they pass."""
+    """Yield the lots, and note the slots that are left out as they pass."""
     for lot in lots:
         left_out.update(lot.first + at for at in lot.left_out)
         yield lot
 
 
 def _present(places: array[int], count: int) -> bytearray:
-    """A 1 for each slot whose item was there last."""
+    """Return a 1 for each slot whose item was there last."""
     present = bytearray(count)
     for slot in places:
         present[slot] = 1
@@ -219,7 +219,7 @@ def _present(places: array[int], count: int) -> bytearray:
 
 
 def _in_order(places: array[int], present: bytearray, lots: Iterable[Lot]) -> tuple[Sequence[int], Iterator[What]]:
-    """The slots as the items were last, then those that are gone; and what they are, in that order."""
+    """Return the slots as the items were last, then those gone; and their identities and states, in that order."""
     identities, states = bytearray(), bytearray()
     known = bytearray(b"\1") * len(present)
     for lot in lots:

@@ -1,4 +1,4 @@
-"""`file_key` and `content_key`: in which state a file is, for ``Rerun(key=)``."""
+"""`file_key` and `content_key`: the state of a file, for ``Rerun(key=)``."""
 
 from __future__ import annotations
 

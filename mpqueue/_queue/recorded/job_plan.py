@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class JobPlan:
-    """What `JobQueue.create_job` with ``Rerun(update=True)`` would find. Each field but the last two has items' ids.
+    """The plan of `JobQueue.create_job` with ``Rerun(update=True)``. Each field but the last two has items' ids.
 
     ``same`` are recorded, and as they were; ``failed`` are those of them that failed for good, which do not run again
     by themselves. ``changed`` would run again, ``new`` for the first time. ``gone`` are recorded, and are not among the
@@ -118,7 +118,7 @@ def plan(
     max_retries: int,
     wants_results: bool,
 ) -> JobPlan:
-    """What the journal (None: there is none yet) says of these items, as those of that job (None: a new one).
+    """Plan a job of these items, by its journal (None: there is none yet) and what is ``recorded`` (None: a new job).
 
     Changes nothing. Raises what `compare` raises.
     """

@@ -31,15 +31,15 @@ _State = tuple[tuple[int, int, int] | None, ...]
 
 
 class ShownRecord(RecordedBook):
-    """Satisfies `_live_page.served.ShownJob`: a job, as its journal had it at the last look."""
+    """A job as its journal had it at the last look. Satisfies `_live_page.served.ShownJob`."""
 
     def __init__(self, reader: Reader, recorded: RecordedJob, number: int, name: str, now: float) -> None:
-        """``now``: seconds since the epoch if a process runs it, else 0."""
+        """Take the record. ``now``: seconds since the epoch if a process runs the job, else 0."""
         self._shown_as = number, name
         self.take(reader, recorded, now)
 
     def take(self, reader: Reader, recorded: RecordedJob, now: float) -> None:
-        """The journal says something else of it now: its items are read again when they are asked for."""
+        """Take what the journal says now; items are read again when they are asked for."""
         super().__init__(reader, recorded)
         self._items = RecordedBook(reader, recorded)  # another one: a thread may be reading those of the last look
         self.epoch += 1  # after it: what is read once this is seen is no older
@@ -58,7 +58,7 @@ class ShownRecord(RecordedBook):
 
 
 class JournalView:
-    """Satisfies `_live_page.served.Served`: the jobs of some journals, in the order of the files.
+    """The jobs of some journals, in the order of the files. Satisfies `_live_page.served.Served`.
 
     Raises `JournalError` where one can't be read. Later it shows what it knew, and warns once.
     """
@@ -79,7 +79,7 @@ class JournalView:
         self._look()
 
     def books(self) -> Sequence[ShownJob]:
-        """See `Served`."""
+        """Return the jobs, after a look at the files if the last was `LOOK_SECONDS` ago."""
         with self._lock:
             if self._clock.now() >= self._looked_at + LOOK_SECONDS:
                 self._looked_at = self._clock.now()
@@ -106,7 +106,7 @@ class JournalView:
             self._books = [*self._shown.values()]
 
     def _take(self, reader: Reader, jobs: Sequence[RecordedJob], *, in_use: bool) -> bool:
-        """What a journal says now; returns whether there are other jobs."""
+        """Take what a journal says now; return True where there are other jobs."""
         changed, numbers = False, set[int]()
         for line in jobs:
             number = self._numbers.setdefault((reader.path, line.number), len(self._numbers) + 1)
@@ -128,47 +128,43 @@ class JournalView:
         return changed
 
     def lanes(self) -> Sequence[LaneNow]:
-        """None: nothing runs here."""
+        """Return None: nothing runs here."""
         return ()
 
     def standing(self) -> Mapping[int, int]:
-        """Nothing waits here."""
+        """Return nothing: no job waits here."""
         return {}
 
     def has_report(self, job: ShownJob) -> bool:
-        """See `Served`."""
         assert isinstance(job, ShownRecord)
         return job.has_report
 
     def report(self, job: ShownJob) -> str:
-        """See `Served`."""
         assert isinstance(job, ShownRecord)
         return job.report()
 
     def now(self) -> float:
-        """See `Served`."""
         return self._clock.now()
 
     def wall(self) -> float:
-        """See `Served`."""
         return self._clock.wall()
 
     def stacks(self) -> Sequence[LaneStack]:
-        """Raises `MPQueueError`."""
+        """Raise `MPQueueError`: there are no workers."""
         raise MPQueueError("expected a queue, whose workers can be asked where they are, got a journal")
 
     def resize(self, concurrency: int) -> None:  # noqa: ARG002 - the form of `Served`
-        """Raises `MPQueueError`."""
+        """Raise `MPQueueError`: there are no workers."""
         raise MPQueueError("expected a queue, which has workers, got a journal")
 
     def act(self, number: int, action: str, *, kill: bool = False, items: Sequence[int] | None = None) -> None:  # noqa: ARG002
-        """Raises `MPQueueError`."""
+        """Raise `MPQueueError`: nothing runs here."""
         raise MPQueueError(f"{action}: expected a job of a queue, got one of a journal, which is only shown; "
                            "`mpqueue retry` runs its failed items again")  # fmt: skip
 
 
 def _state_of(reader: Reader) -> _State:
-    """What changes when a journal is written; last, whether a process writes it (None: none does)."""
+    """Return facts that change when a journal is written; last, whether a process writes it (None: none does)."""
     found: list[tuple[int, int, int] | None] = []
     for path in (reader.path, f"{reader.path}-wal"):
         try:

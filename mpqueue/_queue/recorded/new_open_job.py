@@ -28,10 +28,13 @@ if TYPE_CHECKING:
 
 
 class NewOpenJob(NewJob):
-    """Its book's table has the items that its user gives it now; those that are recorded come before them."""
+    """An open job that is being created. Its book's table has the items that its user gives it now.
+
+    Those that are recorded come before them.
+    """
 
     def record_or_go_on(self, recorder: Recorder, created_at: float, options: RecordOptions) -> None:
-        """See `NewJob`: recorded items count as they are, whether they are given now or not; others are new.
+        """Record the job, or go on with its record: recorded items count whether or not given; others are new.
 
         With another ``version``, and where ``redo`` says so, the job begins anew: the journal forgets all of it.
         """
@@ -47,11 +50,12 @@ class NewOpenJob(NewJob):
         else:
             assert terms is not None
             heed(terms.refused, terms.warnings)
-            number = self._go_on_with(recorder, case, self._code_columns(code, options, case.made))
+            columns = self._code_columns(code, options, case.made) | self._new_uses(case.recorded)
+            number = self._go_on_with(recorder, case, columns)
         self._add_first(recorder, number, *first)
 
     def _case(self, reader: Reader, recorded: RecordedJob, code: CodeNow, options: RecordOptions) -> Case:
-        """The job as it is recorded. Raises `JournalMismatchError` for another one."""
+        """Return the job as it is recorded. Raises `JournalMismatchError` for another one."""
         case = case_of(reader, recorded, Kind.OPEN, self._brought(code, options))
         if case.made.may_differ:
             items = ItemTable([None] * recorded.count, None, IdRule.POSITION)
@@ -59,7 +63,7 @@ class NewOpenJob(NewJob):
         return case
 
     def _begin(self, recorder: Recorder, recorded: RecordedJob | None, columns: dict[str, Any]) -> int:
-        """A new job, which has nothing yet; what was ``recorded`` is forgotten. Returns its number."""
+        """Begin a new job, which has nothing yet; forget what was ``recorded``. Returns its number."""
         book, journal = self.book, recorder.journal
         if recorded is not None:
             before = recorded.number
@@ -73,7 +77,7 @@ class NewOpenJob(NewJob):
         return number
 
     def record_as_it_is(self, recorder: Recorder, number: int) -> None:
-        """See `NewJob`. No more items come but from its handlers."""
+        """Record the job from now on as it is. No more items come but from its handlers."""
         regrown = self._regrown
         assert regrown is not None
         self._note_code(recorder, number)
@@ -128,7 +132,7 @@ class NewOpenJob(NewJob):
         return recorded.number
 
     def _take_rule(self, rule: IdRule) -> None:
-        """Ids come from where the job's first item has them."""
+        """Take the rule for ids that the job's first item has set."""
         book = self.book
         book.handler = book.handler._replace(frame=book.handler.frame._replace(id_rule=str(rule)))
         book.table.replay = partial(replay_item, book.handler)
@@ -136,14 +140,14 @@ class NewOpenJob(NewJob):
     # -- what it is given ------------------------------------------------------------------------------------
 
     def _first_items(self, recorded: RecordedJob | None) -> tuple[GivenItems, IdRule]:
-        """What it is given now, looked at. Raises TypeError, and then nothing was changed."""
+        """Look at the items that are given now. Raises TypeError, and then nothing was changed."""
         given = self.book.table
         rule = IdRule(recorded.rule) if recorded is not None and recorded.count else given.rule
         ids = plain_ids(rule, given.payloads)
         return RecordedGrowth.look_at(given.payloads, ids), rule
 
     def _add_first(self, recorder: Recorder, number: int, given: GivenItems, rule: IdRule) -> None:
-        """As if they were added now, by the thread that creates the job: no other has it yet."""
+        """Add the given items on the thread that creates the job: no other has it yet."""
         book, table, growth = self.book, self.book.table, self.book.table.growth
         assert isinstance(growth, RecordedGrowth)
         chosen, _ = table.choose(given, None)

@@ -27,7 +27,10 @@ Functions = tuple[str, Callable[..., Any], Callable[..., Any] | None]
 
 
 class NewPipeline(NewJob):
-    """Made of a pipeline that is whole, before it has started. Its book is the pipeline's head."""
+    """A job with stages that is being created, from a whole pipeline that has not started.
+
+    Its book is the pipeline's head.
+    """
 
     def __init__(self, pipeline: Pipeline, stages: Sequence[Functions], *, seed_given: bool) -> None:
         self.book: JobBook = pipeline.head
@@ -37,7 +40,10 @@ class NewPipeline(NewJob):
         self._by_recorded_cost = False
 
     def record_or_go_on(self, recorder: Recorder, created_at: float, options: RecordOptions) -> None:
-        """See `NewJob`. Of inputs that have not ended, what had passed on is not done again, unless they run anew."""
+        """Record the job, or go on with its record.
+
+        Of inputs that have not ended, what had passed on is not done again, unless they run anew.
+        """
         pipeline, head = self._pipeline, self.book
         recorded = recorder.journal.find(head.id)
         super().record_or_go_on(recorder, created_at, options)
@@ -59,7 +65,7 @@ class NewPipeline(NewJob):
                 job.status = head.status
 
     def _on_their_way(self, passed: dict[int, list[Value]], slots: Sequence[int]) -> dict[int, list[Value]]:
-        """Those of inputs that are to be gone on with, and that can be unpickled: by index, with paths of today."""
+        """Return the values of inputs to be gone on with that can be unpickled: by index, with today's paths."""
         table, count = self.book.table, len(self._pipeline.jobs)
         found = {}
         for root, slot in enumerate(slots) if passed else ():
@@ -86,7 +92,7 @@ class NewPipeline(NewJob):
         return code_columns(None, code, options, made=made)
 
     def _take_seed(self, seed: int) -> None:
-        """That of the record, unless its user has given one; each stage's follows from it."""
+        """Take the record's seed, unless its user has given one; each stage's follows from it."""
         if self._seed_given:
             return
         self.book.options = dataclasses.replace(self.book.options, seed=seed)
@@ -95,7 +101,7 @@ class NewPipeline(NewJob):
 
 
 def _can_be_had(data: bytes) -> bool:
-    """False for a value whose class is not there any more, say: the stage that made it runs again."""
+    """Return False for a value whose class is not there any more, say: the stage that made it runs again."""
     try:
         Parcel(data).load()
     except Exception:  # noqa: BLE001 - whatever unpickling raises

@@ -1,4 +1,4 @@
-"""`Rerun`: how a job and what a journal has of it go together, by its user's word."""
+"""`Rerun`: the user's options for a job that a journal has already."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Redo = str | Collection[Hashable] | None
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rerun:
-    """What a later run of the program does with a job that the journal has: ``create_job(rerun=Rerun(update=True))``.
+    """Options for a job that the journal has when it is run again: ``create_job(rerun=Rerun(update=True))``.
 
     With ``update`` the job's items may be others than those that were recorded: new ones run, changed ones run again,
     ones that are gone do not count until they come back. Without it such items are refused. ``key(item)`` says in which
@@ -55,7 +55,7 @@ Rerun.__init__ = names_options("Rerun")(Rerun.__init__)  # type: ignore[method-a
 
 
 class RecordOptions(NamedTuple):
-    """See `Rerun`."""
+    """The options of a `Rerun`, and whether its job's name stands for one handler."""
 
     strict: bool = False
     update: bool = False
@@ -67,7 +67,7 @@ class RecordOptions(NamedTuple):
 
 
 def record_options(rerun: object, *, has_journal: bool = True) -> RecordOptions:
-    """The same. Raises TypeError for anything else, ValueError where there is no journal."""
+    """Return the options of a `Rerun`. Raises TypeError for anything else, ValueError without a journal."""
     if rerun is None:
         return RecordOptions()
     if not isinstance(rerun, Rerun):
@@ -84,7 +84,7 @@ def record_options(rerun: object, *, has_journal: bool = True) -> RecordOptions:
 
 
 def check_redo(redo: object) -> Redo:
-    """The same. Raises TypeError or ValueError for what it can't be."""
+    """Return a valid ``redo``. Raises TypeError or ValueError for anything else."""
     if redo is None or (isinstance(redo, str) and redo in REDO):
         return redo
     if isinstance(redo, str):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import sys
 from collections.abc import Callable, Mapping
@@ -11,6 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from mpqueue._core.state.item_table import ItemTable, refuse_pickling
+from mpqueue._core.state.needs.resources import JobNeeds
 from mpqueue._core.state.timings import Timings
 from mpqueue._options import GivenOptions, JobOptions
 from mpqueue._queue.new_job import NewJob, find_named, replay_item, restore_end
@@ -54,7 +56,7 @@ class RecordedBook:
         self._say(recorded)
 
     def _say(self, recorded: RecordedJob) -> None:
-        """The journal says this of it."""
+        """Take what the journal says of the job."""
         self._recorded = recorded
         self.id = recorded.id
         self.number = FIRST_NUMBER + recorded.number
@@ -74,11 +76,11 @@ class RecordedBook:
 
     @property
     def has_report(self) -> bool:
-        """True where `report` has one."""
+        """True where `report` returns a page."""
         return self.started_at is not None and self.duration is not None
 
     def report(self) -> str:
-        """What items took, their memory and their failures, as a page. Raises ValueError where no time is known."""
+        """Return a page of items' times, memory and failures. Raises ValueError where no time is known."""
         from mpqueue._report.job_report import recorded_page  # which few programs need
 
         return recorded_page(self, self._recorded.python or "", self._recorded.handler_name or "")
@@ -100,20 +102,33 @@ class RecordedBook:
         table.recorded_of = self.id
         return table
 
-    def to_new_job(self, options: JobOptions, *, travels: Travels) -> NewJob:
-        """The same as a job that can be run, its failed items once more. Raises `JournalError`."""
+    def uses(self) -> dict[str, int | str] | None:
+        """What its items need, as far as the journal has it. Warns where functions say it, which are not kept."""
+        said = self._recorded.uses
+        if said == "null":
+            log.warning(
+                "job %r: what its items need (uses=) was said by functions, which a journal does not keep: "
+                "the items run as if they needed nothing",
+                self.id,
+            )
+        return None if said is None else json.loads(said)
+
+    def to_new_job(self, options: JobOptions, needs: JobNeeds | None, *, travels: Travels) -> NewJob:
+        """Make a job that can be run, its failed items once more. Raises `JournalError`."""
         handler, setup = _load_handler(self._reader, self._recorded)
         asked = GivenOptions(setup=setup, label=self.table.label)
         options = dataclasses.replace(options, seed=self._recorded.seed)
         if self._recorded.is_open:
             from mpqueue._queue.recorded.new_open_job import NewOpenJob  # a part of few journals
 
-            new: NewJob = NewOpenJob(self.id, self.table, options, handler, asked, is_open=True, travels=travels)
+            new: NewJob = NewOpenJob(
+                self.id, self.table, options, handler, asked, is_open=True, travels=travels, needs=needs
+            )
             assert isinstance(new, NewOpenJob)
             new.regrow(self._reader, self._recorded)
             new.book.sealed = True  # its user is not there
         else:
-            new = NewJob(self.id, self.table, options, handler, asked, travels=travels)
+            new = NewJob(self.id, self.table, options, handler, asked, travels=travels, needs=needs)
             new.book.retries = self.retries
             new.book.go_on()
         new.book.past = self.past
@@ -123,7 +138,7 @@ class RecordedBook:
 
 
 def recorded_timings(duration: float | None, recorded: RecordedJob) -> Timings:
-    """What a journal has of them: how long the last run took, and its CPU time; not where the time went."""
+    """Return the times that a journal has: of the last run, and its CPU time; not where the time went."""
     timings = Timings()
     if duration is not None:
         timings.finished = duration
@@ -132,7 +147,7 @@ def recorded_timings(duration: float | None, recorded: RecordedJob) -> Timings:
 
 
 def _replay(reader: Reader, recorded: RecordedJob, table: ItemTable, index: int) -> Any:
-    """See `JobItem.replay`."""
+    """Run one recorded item here, as `JobItem.replay` does."""
     handler, setup = _load_handler(reader, recorded)
     _check_item_kept(recorded.id, table, index)
     packed = pack_handler(recorded.id, handler, setup, recorded.rule, recorded.seed)
@@ -183,7 +198,7 @@ def _load(function: tuple[bytes, list[bytes]]) -> Any:
 
 
 class _RecordedLabel:
-    """How the items of a recorded job are labelled: as its user had chosen, where that was kept and can be loaded.
+    """The label function of a recorded job: its user's choice, where that was kept and can be loaded.
 
     Loaded for the first item that is shown. Folders in which modules were found then are searched last from then on.
     """
@@ -216,12 +231,12 @@ class _RecordedLabel:
 
 
 def _python_of(recorded: RecordedJob) -> str:
-    """Which Python compiled the handler, as far as ``3.11``."""
+    """Return the version of the Python that compiled the handler, as far as ``3.11``."""
     return ".".join((recorded.python or "").split(".")[:2])
 
 
 def _import(names: str) -> tuple[Any, Any]:
-    """The handler and the setup by their names. Raises ImportError."""
+    """Import the handler and the setup by their names. Raises ImportError."""
     found = [find_named(name) if name else None for name in names.split(" ")]
     if any(name and function is None for name, function in zip(names.split(" "), found, strict=True)):
         raise ImportError(f"expected to find {names.strip()} here")

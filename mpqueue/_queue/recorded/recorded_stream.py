@@ -57,7 +57,7 @@ MUCH = 4096
 
 
 class StreamPlace(NamedTuple):
-    """Where a stream is in the journal."""
+    """The place of a stream in the journal."""
 
     number: int
     options: JobOptions
@@ -102,7 +102,7 @@ def _find_place(
     queue: JobQueue, recorder: Recorder, job_id: str, handler: Callable[..., Any], options: JobOptions,
     record: RecordOptions, *, seed_given: bool,
 ) -> StreamPlace:  # fmt: skip
-    """Where the stream is in the journal from now on, which says that it is about to run."""
+    """Find the stream's place in the journal, or make it; the journal then says that it is about to run."""
     journal, reader, code = recorder.journal, recorder.journal.reader, code_of(handler)
     recorded = reader.find(job_id)
 
@@ -161,7 +161,7 @@ class _Ringer:
 
 
 class RecordedStream(Stream):
-    """Made by `open_recorded_stream`. Items that are recorded end before the call that adds them returns."""
+    """A stream made by `open_recorded_stream`. Recorded items end before the call that adds them returns."""
 
     def __init__(
         self,
@@ -194,7 +194,7 @@ class RecordedStream(Stream):
             log.warning("job %r: %s, so it runs again, and so do others like it", self._book.id, reason)
 
     def add(self, items: Sequence[StreamItem]) -> range:
-        """See `Stream`. What is recorded is read. Raises `JournalError`: then no more can be added."""
+        """Add items; recorded outcomes are read. Raises `JournalError`: then no more can be added."""
         self._record.consumer_waits = False
         found = self._find(items)
         lot = self._lot_of(found)  # which may run any code: before anything is changed
@@ -216,7 +216,7 @@ class RecordedStream(Stream):
         return indices
 
     def _find(self, items: Sequence[StreamItem]) -> list[_Found]:
-        """What is known of these items, which come next."""
+        """Return what is known of these items, which come next."""
         if self._known is not None and not self._known.any_left:
             self._known = None
         slot = self._table.added if self._table.slots is None else self._record.next_slot
@@ -247,7 +247,7 @@ class RecordedStream(Stream):
             return ()
 
     def _lot_of(self, found: Sequence[_Found]) -> ComingLot | None:
-        """The new ones of these items, which come next, as they are recorded."""
+        """Make a lot of those of these items that are new; None without any."""
         new = [(index, each) for index, each in enumerate(found, self._table.added) if each.known is None]
         if not new:
             return None
@@ -265,7 +265,7 @@ class RecordedStream(Stream):
                     self._record.runs_again(index, each.known.status)
 
     def _by_care(self, coming: list[_Coming]) -> Iterator[tuple[Care | None, list[_Coming]]]:
-        """Those that follow each other and are handled alike; None: have ended."""
+        """Yield stretches of items handled alike, each with how; None: they have ended."""
         if not self._place.suspects and not any(found.outcome for _, found in coming):
             if coming:
                 yield Care.NONE, coming
@@ -274,13 +274,13 @@ class RecordedStream(Stream):
             yield care, [*part]
 
     def expect(self) -> None:
-        """See `Stream`: what waits for the disk is written at once where nothing else is under way."""
+        """Prepare to wait: outcomes are written at once where nothing else is under way."""
         if not self._record.consumer_waits:
             self._record.consumer_waits = True  # first: what ends from now on is urgent by itself
             self._host.do_later(self._hurry, self._book)
 
     def _hurry(self) -> None:
-        """On the coordinator's thread, which posts what has ended."""
+        """Have the journal write at once. On the coordinator's thread, which posts what has ended."""
         if self._record.consumer_waits and self._book.nothing_under_way:
             self._journal.post(Entry((), urgent=True))
 
@@ -297,7 +297,7 @@ class RecordedStream(Stream):
             super()._tell_soon()
 
     def _add_recorded(self, indices: range, failures: int) -> None:
-        """These have ended, and follow those that the coordinator has not got."""
+        """Add items that have ended, and follow those that the coordinator has not got."""
         before = self._recorded
         if before is not None:
             indices, failures = range(before.indices.start, indices.stop), (before.failed or 0) + failures
@@ -309,21 +309,21 @@ class RecordedStream(Stream):
             self._recorded = None
 
     def _judged(self, found: _Found) -> _Found:
-        """The same; or that the item has failed, since it ends its program."""
+        """Return the item, or that it has failed, since it ends its program."""
         count = self._place.suspects.get(found.slot, 0)
         if found.outcome or not is_guilty(count, self._place.options.retry.max_retries):
             return found
         return found._replace(outcome=(ended_program(count),))
 
     def _care(self, found: _Found) -> Care | None:
-        """How the item is to be handled; None where it has ended."""
+        """Return how the item is to be handled; None where it has ended."""
         if found.outcome:
             return None
         count = self._place.suspects.get(found.slot)
         return Care.NONE if count is None else care_of(count)
 
     def _end(self, indices: range, some: Sequence[_Coming]) -> int:
-        """These items have ended, nearly always in an earlier run; returns how many failed, since they end programs."""
+        """End items, nearly always as in an earlier run; return how many failed, since they end programs."""
         outcomes = [found.outcome[0] for _, found in some]
         failed = []
         for index, outcome in zip(indices, outcomes, strict=True) if self._place.suspects else ():
@@ -336,7 +336,7 @@ class RecordedStream(Stream):
         return len(failed)
 
     def _write(self, failed: Sequence[int]) -> None:
-        """Have these on disk as failed. They run again the next time, and are not suspected then."""
+        """Write these to disk as failed. They run again the next time, and are not suspected then."""
         number, journal, suspects = self._place.number, self._journal, self._place.suspects
         # On the coordinator's thread, which takes what has come as well.
         row = self._host.ask(lambda: self._record.draft(self._table, failed)).row()
@@ -352,7 +352,7 @@ class RecordedStream(Stream):
     # -- how far ahead ---------------------------------------------------------------------------------------
 
     def window(self, workers: int) -> int:
-        """See `Stream`; twice as many, since what has ended waits for the disk, while workers go on.
+        """Return twice `Stream.window`: what has ended waits for the disk while workers go on.
 
         What is recorded needs no worker: where nothing else comes, more is read at a time.
         """
@@ -368,7 +368,6 @@ class RecordedStream(Stream):
     # -- the end ---------------------------------------------------------------------------------------------
 
     def seal(self) -> None:
-        """See `Stream`."""
         self._pass_on()
         self._tell_soon()
         super().seal()

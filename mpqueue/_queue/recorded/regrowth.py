@@ -29,7 +29,7 @@ TOTAL = "UPDATE jobs SET total = ?, completed = ?, failed = ? WHERE number = ?"
 
 
 class Regrown:
-    """Reads the job. ``redo`` are the ids of items that run again by their user's word, which has to be a job with ids.
+    """The recorded items of an open job. ``redo`` are the ids to run again, only of a job with ids.
 
     Where it ``wants_results``, items whose results were discarded run again. ``plan`` says by slots what is done;
     ``table`` has what counts. Raises `JournalError` where what the items are is damaged: then it can't be known which
@@ -98,7 +98,7 @@ class Regrown:
         return self.plan.stands[slot] != GONE and self._makers[slot] == BY_USER
 
     def write(self, store: Store) -> None:
-        """Have the journal say so: which items do not count any more, and which run again. Raises `sqlite3.Error`."""
+        """Write which items do not count any more, and which run again. Raises `sqlite3.Error`."""
         gone = {slot for slot in self.plan.those(GONE) if self._present[slot]}
         afresh = [*self.plan.those(AGAIN)]
         if not gone and not afresh:

@@ -1,4 +1,4 @@
-"""What a run does again of a recorded job, and what it keeps: decided here, for lists, open jobs and streams.
+"""Decisions on what a run of a recorded job does again, and what it keeps: for lists, open jobs and streams.
 
 Pure: it is given what a journal has and what the program brings, and returns a plan, which `JobPlan` shows and a run
 follows. It reads no journal, runs no code of users' classes, and starts nothing. How items stand is a column of bytes.
@@ -39,7 +39,7 @@ AFRESH = (CHANGED, AGAIN)
 
 
 class Kind(Enum):
-    """What a recorded job is, for people."""
+    """The kind of a recorded job, for people."""
 
     LIST = "a job with a list"
     OPEN = "an open one"
@@ -47,7 +47,7 @@ class Kind(Enum):
 
     @staticmethod
     def of(recorded: RecordedJob) -> Kind:
-        """That of a recorded job."""
+        """Return the kind of a recorded job."""
         if recorded.generation is not None:
             return Kind.STREAM
         return Kind.OPEN if recorded.is_open else Kind.LIST
@@ -68,7 +68,7 @@ _GOT = {
 
 
 def refuse_kind(where: str, expected: Kind, recorded: RecordedJob) -> str:
-    """Why a recorded job can't go on as one of the ``expected`` kind, for people; empty where it can."""
+    """Say why a recorded job can't go on as one of the ``expected`` kind, for people; empty where it can."""
     kind = Kind.of(recorded)
     if kind is expected:
         return ""
@@ -79,7 +79,7 @@ def refuse_kind(where: str, expected: Kind, recorded: RecordedJob) -> str:
 
 
 def refuse_form(where: str, made: MadeBy) -> str:
-    """Why a job with one handler can't go on as one with stages, or the other way round; empty where that is alike."""
+    """Say why a job can't go on, as one has stages and one a single handler; empty where both are alike."""
     if made.was_of_stages in (None, made.is_of_stages):
         return ""
     kinds = "one with stages, which run_stages() resumes", "a job with one handler"
@@ -88,7 +88,7 @@ def refuse_form(where: str, made: MadeBy) -> str:
 
 
 class MadeBy:
-    """Which code made the results of one job, compared with that of today.
+    """The codes that made the results of one job, compared with that of today.
 
     A job has a list of all ``codes`` that its results were made with, the one of its handler last; a row has a number
     that stands for one of these, or for none, where it is not known. ``changed`` are the indices of those that other
@@ -109,7 +109,7 @@ class MadeBy:
 
     @property
     def was_of_stages(self) -> bool | None:
-        """The same of the code that made its results; None where that is not known."""
+        """True if the code that made its results is that of several handlers; None if not known."""
         return None if self._last is None else self._codes[self._last].is_of_stages
 
     @property
@@ -119,7 +119,7 @@ class MadeBy:
 
     @property
     def may_differ(self) -> bool:
-        """False if all of its results are known to be made with the code of today: then no row has to be read."""
+        """False if all results are known to be made with the code of today: then no row has to be read."""
         return [*self._codes] != [self._now.code.number]
 
     def all(self) -> list[Code]:
@@ -128,7 +128,7 @@ class MadeBy:
         return [*(code for one, code in self._codes.items() if one != number), self._now.code]
 
     def look(self, status: Sequence[int], numbers: Sequence[int]) -> None:
-        """Items with these statuses were made by the codes of these numbers."""
+        """Count items with these statuses, made by the codes of these numbers."""
         for index, (code, number) in enumerate(zip(status, numbers, strict=True)):
             if code in (COMPLETED, FAILED):
                 self._numbers[number] += 1
@@ -145,28 +145,28 @@ class MadeBy:
         return number != self._now.code.number and not self.is_other(number)
 
     def describe_change(self) -> str:
-        """What has changed since the results were made that other code has made, for people; empty without any."""
+        """Say what has changed since other code made some of the results, for people; empty without any."""
         others = [number for number in self._numbers if self.is_other(number)]
         return self.describe_others(others, f"{len(self.changed):,}") if others else ""
 
     def describe_codes(self) -> str:
-        """The same without a look at the results; empty where all of them may be of today's code."""
+        """Say the same without a look at the results; empty where all of them may be of today's code."""
         others = [number for number in self._codes if self.is_other(number)]
         return self.describe_others(others, "some") if others else ""
 
     def describe_others(self, numbers: Sequence[int], count: str) -> str:
-        """What has changed since results were made by the code of these numbers, for people."""
+        """Say what has changed since results were made by the code of these numbers, for people."""
         text = self._now.describe([self._codes[number] for number in numbers])
         return f"{text} since {count} of these results {'was' if count == '1' else 'were'} made"
 
     def describe_unknown(self) -> str:
-        """Of which results it can't be known whether the code has changed, for people; empty without any."""
+        """Say of how many results it can't be known whether the code has changed; empty without any."""
         unknown = [number for number in self._numbers if self.is_unknown(number)]
         count = sum(self._numbers[number] for number in unknown)
         return self.describe_incomparable(unknown, f"{count:,}") if unknown else ""
 
     def describe_incomparable(self, numbers: Sequence[int], count: str) -> str:
-        """That code of these numbers can't be compared, for people."""
+        """Say that code of these numbers can't be compared, for people."""
         pythons = {self._codes[each].python.partition("/")[0] for each in numbers if each in self._codes}
         why = f"Python {', '.join(sorted(pythons))} made them" if pythons else "what made them is not recorded"
         was = "was" if count == "1" else "were"
@@ -180,7 +180,7 @@ class MadeBy:
 
 
 class Brought(NamedTuple):
-    """What a program brings beside items: what its handler is made of, options, and a seed where it gave one."""
+    """The parts of a job that a program brings beside its items: code, options, and a seed where it gave one."""
 
     code: CodeNow
     options: RecordOptions
@@ -202,17 +202,17 @@ class Case(NamedTuple):
 
     @property
     def options(self) -> RecordOptions:
-        """Those that are brought."""
+        """The options that the program brings."""
         return self.brought.options
 
     @property
     def where(self) -> str:
-        """Which job that is, for people."""
+        """The job's id and its journal, for people."""
         return f"job {self.recorded.id!r} in {self.path}"
 
 
 class Terms(NamedTuple):
-    """How a run goes on with a recorded job as a whole: ``anew`` where all of it runs again.
+    """The terms of a run of a recorded job: ``anew`` where all of it runs again.
 
     ``refused`` says why it does not go on (empty: it does), ``warnings`` what people are to know.
     """
@@ -250,7 +250,7 @@ def agree(case: Case) -> Terms:
 
 
 def _object(case: Case, change: str, *, is_other_seed: bool) -> tuple[str, list[str]]:
-    """Why it is refused that code has changed that made results which are kept, or the seed; else, what is said of it.
+    """Say why changed code that made kept results, or another seed, is refused; else, return the warnings.
 
     Refused is that with ``strict``, and other code for a call that may be of another callable than the one whose
     results its journal has.
@@ -270,7 +270,7 @@ def _object(case: Case, change: str, *, is_other_seed: bool) -> tuple[str, list[
 
 
 class Judge:
-    """Which results of a stream count, whose items come one by one. What has changed since is said once."""
+    """The judge of a stream's results, whose items come one by one. What has changed since is said once."""
 
     def __init__(self, case: Case, warn: Callable[[str], object]) -> None:
         self._case = case
@@ -299,7 +299,7 @@ class Judge:
 
 
 class Found(NamedTuple):
-    """What a journal has of a job's items, by their indices.
+    """The facts that a journal has of a job's items, by their indices.
 
     ``status`` as it is recorded. ``unreadable`` are those whose results can't be read, ``discarded`` those that have
     none, as far as results are wanted. ``suspects``: how far each is suspected of ending its program, by slots.
@@ -314,7 +314,7 @@ class Found(NamedTuple):
 
 @dataclass(slots=True)
 class Plan:
-    """What a run does: ``stands`` says of each item how it stands, by its status in the journal or one of the above.
+    """The plan of a run: ``stands`` has for each item its status in the journal, or one of the above.
 
     ``lost`` are items of an open job that are not there to be run, the last one first. ``unreadable`` and ``discarded``
     run again since their results can't be read, or were not kept; ``unknown`` since it can't be known whether they have
@@ -334,7 +334,7 @@ class Plan:
     status: JobStatus = JobStatus.PENDING  #: of the job
 
     def any(self, *how: int) -> bool:
-        """True where an item stands so."""
+        """Tell whether any item stands so."""
         return any(self.stands.count(each) for each in how)
 
     def those(self, *how: int) -> Iterable[int]:
@@ -342,11 +342,11 @@ class Plan:
         return self.pick(range(len(self.stands)), *how) if self.any(*how) else ()
 
     def pick(self, column: Sequence[Any], *how: int) -> Iterator[Any]:
-        """What the column has of these items."""
+        """Return the column's values for items that stand so."""
         return compress(column, self.stands.translate(bytes(each in how for each in range(256))))
 
     def put(self, indices: Iterable[int], how: int) -> None:
-        """These items stand so."""
+        """Let these items stand so."""
         for index in indices:
             self.stands[index] = how
 
@@ -358,12 +358,12 @@ class Plan:
 
     @property
     def to_run(self) -> int:
-        """How many items run."""
+        """The number of items that run."""
         return len(self.stands) - sum(map(self.stands.count, (COMPLETED, FAILED, GONE)))
 
 
 def decide(case: Case, terms: Terms, match: Match, found: Found) -> Plan:
-    """What a run does with the items of a list, of which ``match`` says which are recorded.
+    """Plan a run of a list's items, of which ``match`` says which are recorded.
 
     Raises ValueError for a ``redo`` of what is no item's id.
     """
@@ -403,7 +403,7 @@ def _indices_of(ids: Collection[Hashable], all_ids: Sequence[Hashable]) -> Itera
 
 
 def _lose(plan: Plan, found: Found) -> None:
-    """Items whose results are not there run again, unless they do so anyway."""
+    """Have items whose results are not there run again, unless they do so anyway."""
     ready = (NEW, *AFRESH)
     plan.unreadable += [index for index in found.unreadable if plan.stands[index] not in ready]
     plan.put(plan.unreadable, LOST)
@@ -412,7 +412,7 @@ def _lose(plan: Plan, found: Found) -> None:
 
 
 def judge(plan: Plan, slots: Sequence[int], counts: Mapping[int, int], max_retries: int) -> None:
-    """Of items that may have ended their program, those have failed that did so too often, unless they run afresh."""
+    """Count items that may have ended their program too often as failed, unless they run afresh."""
     done = (COMPLETED, FAILED, NEW, *AFRESH)
     for index, slot in enumerate(slots) if counts else ():
         if slot in counts and plan.stands[index] not in done:
@@ -422,7 +422,7 @@ def judge(plan: Plan, slots: Sequence[int], counts: Mapping[int, int], max_retri
 
 
 def _status(recorded: JobStatus, plan: Plan) -> JobStatus:
-    """That of the job now: one that was over is so still where nothing runs."""
+    """Return the status of the job now: one that was over is so still where nothing runs."""
     if recorded not in OVER:
         return recorded
     if plan.to_run:
@@ -431,7 +431,7 @@ def _status(recorded: JobStatus, plan: Plan) -> JobStatus:
 
 
 class Grown(NamedTuple):
-    """More of what a journal has of an open job's items, by their slots.
+    """Further facts that a journal has of an open job's items, by their slots.
 
     ``present`` has a 1 for each that counts, ``makers`` the slot of the item whose handler has added it (negative: its
     user has); one that ``is_lost`` is not there to be run. Those without ids ``have_no_ids``.
@@ -444,7 +444,7 @@ class Grown(NamedTuple):
 
 
 def regrow(found: Found, grown: Grown, redo: Collection[Hashable]) -> Plan:
-    """What a run does with the items of an open job, whatever is added again; those of the ids in ``redo`` run again.
+    """Plan a run of an open job's items, whatever is added again; those of the ids in ``redo`` run again.
 
     What has not ended runs, also what handlers had added. So each item has to be there, or to be added again: by the
     user, or by its maker, which runs again for that. Where a maker runs again, since its result is lost say, it adds

@@ -23,7 +23,9 @@ from mpqueue.errors import shown
 
 
 class StreamItems(Iterator[StreamItem]):
-    """Raises TypeError for an item without an identity, and what the input and ``key`` raise.
+    """The items of a stream, each with its identity and state, as they are read.
+
+    Raises TypeError for an item without an identity, and what the input and ``key`` raise.
 
     Runs on the thread that reads the input, since it runs code of the items' classes. An interruption costs no item.
     """

@@ -1,1 +1,1 @@
-"""What both sides share without a message: segments, the ledger, the flags, and the locks of these."""
+"""The memory that both sides share: segments, the ledger, the flags, and the locks of these."""

@@ -39,7 +39,7 @@ _SKIPPED = 64
 
 
 class Key(NamedTuple):
-    """Which segment."""
+    """The identity of a segment, as a worker sends it to ask for its descriptor."""
 
     serial: int
     inode: int
@@ -59,12 +59,12 @@ def decode(data: bytes) -> Key | None:
 
 
 def receive(end: socket.socket) -> tuple[bytes, list[int]]:
-    """See `descriptors.receive`: what is longer is none of these messages."""
+    """Receive a message and the descriptors sent with it; a message over 64 bytes is none of this module's."""
     return descriptors.receive(end, _LONGEST)
 
 
 class Asking:
-    """The worker's end, on any of its threads. A process that it forks asks nothing."""
+    """The worker's end, for questions on any of its threads. A process that it forks asks nothing."""
 
     def __init__(self, fd: int) -> None:
         self._socket = socket.socket(fileno=fd)
@@ -96,7 +96,7 @@ class Asking:
                 return None
 
     def _is_ours(self) -> bool:
-        """A handler may have closed it, and have something of its own under this number."""
+        """Tell whether the socket is still ours: a handler may have closed it, and opened a file of that number."""
         return os.fstat(self._socket.fileno()).st_ino == self._inode
 
     def _answer(self, question: bytes) -> int | None:

@@ -18,12 +18,12 @@ _held: set[int] = set()  #: their serials
 
 
 def may_hold_more() -> bool:
-    """False where so many are held that others would have no descriptors left. 1 us."""
+    """Return False where so many segments are held that others would have no descriptors left. 1 us."""
     return len(_held) < min(MOST, PART * descriptor_limits().now)
 
 
 class HeldSegment:
-    """``ref`` is its name for others, good while this is referenced. When it no longer is, ``on_free`` gets its serial.
+    """A segment held open. ``ref`` is its name for others while this is referenced; then ``on_free`` gets the serial.
 
     Costs a descriptor. Raises `SegmentGoneError`, or OSError where it can't be opened.
     """

@@ -68,7 +68,7 @@ _POSITION_MASK = (1 << 20) - 1
 
 
 class Phase(enum.IntEnum):
-    """What a worker is at."""
+    """The phase of a chunk that a worker is in."""
 
     IDLE = 0  #: nothing of the chunk is running
     LOADING = 1  #: unpickling the handler, in ``setup`` or at its end, in the initializer, or reloading modules
@@ -85,7 +85,7 @@ _READS = 1000
 
 
 class Claim(NamedTuple):
-    """What a worker said last: ``chunk`` is the number modulo 2**21, ``since`` seconds of the monotonic clock."""
+    """A worker's last claim: ``chunk`` is the number modulo 2**21, ``since`` seconds of the monotonic clock."""
 
     chunk: int
     phase: Phase
@@ -100,7 +100,7 @@ class Claim(NamedTuple):
 
 
 def pack_claim(chunk_number: int, phase: int, lo: int, hi: int) -> int:
-    """The CLAIM word."""
+    """Pack a claim into the CLAIM word."""
     return (chunk_number & _CHUNK_MASK) << 43 | phase << 40 | lo << 20 | hi
 
 
@@ -113,11 +113,11 @@ class Ledger:
         self.reals = memoryview(self._map).cast("d")
 
     def begin(self, now: float) -> None:
-        """The parent's side, before the worker starts: nothing is claimed, since ``now``."""
+        """Note, in the parent before the worker starts, that nothing is claimed, since ``now``."""
         self.words[SINCE] = int(now * 1e9)
 
     def read(self) -> Claim:
-        """What the worker said last."""
+        """Return the worker's last claim; one that no worker makes is read as a claim of `NOWHERE`."""
         words = self.words
         claim = since = 0
         for _ in range(_READS):
@@ -132,26 +132,26 @@ class Ledger:
         return Claim(claim >> 43, phase, lo, hi, since / 1e9, fraction)
 
     def set_limit(self, chunk_number: int, position: int) -> None:
-        """From now on the worker claims nothing from ``position`` on in that chunk."""
+        """Let the worker claim nothing from ``position`` on in that chunk, from now on."""
         self.words[LIMIT + (chunk_number & 1)] = (chunk_number & _CHUNK_MASK) << 20 | position
 
     def withdraw_flags(self) -> None:
-        """The flags are about to change: until `give_flags` they count for no job."""
+        """Let the flags count for no job until `give_flags`: they are about to change."""
         changes = (self.words[FLAG_JOB] >> 32) + 1 & _JOB_MASK
         self.words[FLAG_JOB] = changes << 32 | NOBODY
 
     def give_flags(self, job: int) -> None:
-        """The flags have changed, and count for the job of that number."""
+        """Let the flags, which have changed, count for the job of that number."""
         self.words[FLAG_JOB] = self.words[FLAG_JOB] & ~_JOB_MASK | job
 
     def set_flags(self, job: int, *, pause: bool, cancel: bool) -> None:
-        """Where no Events stand for it: the job of that number is paused, or cancelled, or neither."""
+        """Set the flags of a lane without Events: the job of that number is paused, or cancelled, or neither."""
         self.withdraw_flags()
         self.words[PAUSE], self.words[CANCEL] = pause, cancel
         self.give_flags(job)
 
     def flags_of(self, job: int, read: Callable[[], tuple[bool, bool]] | None = None) -> tuple[bool, bool]:
-        """The worker's side: whether that job is paused, and cancelled; ``read`` reads the Events, where they say it.
+        """Tell the worker whether that job is paused, and cancelled; ``read`` reads the Events, where they say it.
 
         What changed while it was read may be another job's, and says nothing: the caller will ask again.
         """
@@ -163,7 +163,7 @@ class Ledger:
         return said if words[FLAG_JOB] == before else (False, False)
 
     def limit(self, chunk_number: int) -> int:
-        """The worker's side: the first position it must not claim in that chunk."""
+        """Return the first position that the worker must not claim in that chunk."""
         word = self.words[LIMIT + (chunk_number & 1)]
         return word & _POSITION_MASK if word >> 20 == chunk_number & _CHUNK_MASK else MAX_CHUNK_ITEMS
 

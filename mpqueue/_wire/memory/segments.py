@@ -100,7 +100,7 @@ class Pieces(NamedTuple):
     make: Callable[[], Iterator[memoryview]]
 
     def whole(self) -> memoryview:
-        """All of them in one. Costs a copy."""
+        """Return all pieces in one. Costs a copy."""
         made = bytearray()
         for piece in self.make():
             made += piece
@@ -133,7 +133,7 @@ _descriptors: dict[int, int] = {}
 
 
 class Segment:
-    """The writer's side. Its descriptor is closed when this object is no longer referenced."""
+    """A segment, for its writer. Its descriptor is closed when this object is no longer referenced."""
 
     _fd = -1  #: until there is one: a segment that could not be made is closed too
 
@@ -174,7 +174,7 @@ class Segment:
         return SegmentRef(self._path, self.serial, size, self._inode)
 
     def _seal(self) -> None:
-        """From now on nothing is written by the descriptor, which a handler may have hit upon: only by our mapping.
+        """Forbid writing by the descriptor, which a handler may have hit upon: only this mapping may write.
 
         The other side maps the file, and would see what is written there in the place of what it was sent; and a file
         that was made shorter would end it. Where that can't be had (many mappings, Linux before 5.1), it is not.
@@ -185,7 +185,7 @@ class Segment:
                 seal(self._fd)
 
     def _mapped(self) -> memoryview | None:
-        """All of it, for writing: its pages exist, so nothing can run out. None where it could not be mapped."""
+        """Return all of it for writing; None if not mapped. Its pages exist, so memory can't run out."""
         if self._memory is None:
             return None
         if not self._is_populated:
@@ -195,7 +195,7 @@ class Segment:
         return memoryview(self._memory).cast("B")
 
     def contents(self) -> memoryview:
-        """What is in it, until it is filled again; a copy where it could not be mapped. Raises OSError."""
+        """Return the content, valid until the segment is filled again; a copy if not mapped. Raises OSError."""
         if self._memory is not None:
             return memoryview(self._memory).cast("B").toreadonly()
         copy = memoryview(bytearray(self.capacity))
@@ -230,19 +230,19 @@ class Segment:
 
 
 def enter(ref: SegmentRef, fd: int) -> SegmentRef:
-    """The name by which others have that segment from this process, which has it open, until `strike_out`."""
+    """Return the name by which others have that open segment from this process, until `strike_out`."""
     serial = next(_serials)
     _descriptors[serial] = fd
     return SegmentRef(path_of(fd), serial, ref.size, ref.inode)
 
 
 def strike_out(serial: int) -> None:
-    """It may not be asked for any more."""
+    """Remove the segment of that serial from those that other processes may ask for."""
     _descriptors.pop(serial, None)
 
 
 def own_descriptor(serial: int, inode: int) -> int | None:
-    """That of this process's segment itself; None where there is no such segment any more."""
+    """Return this process's own descriptor of its segment; None where there is no such segment any more."""
     fd = _descriptors.get(serial)
     return fd if fd is not None and _is_segment(fd, inode) else None
 
@@ -266,7 +266,7 @@ def reopen(serial: int, inode: int) -> int | None:
 
 
 def _is_segment(fd: int, inode: int) -> bool:
-    """Whether this is that segment, and not what else a name may lead to. 1 us."""
+    """Tell whether the descriptor is of that segment, and of no other file that a name may lead to. 1 us."""
     try:
         found = os.fstat(fd)
     except OSError:
@@ -281,14 +281,14 @@ def _write_all(fd: int, buffer: memoryview, offset: int) -> None:
 
 
 def _copy_all(memory: memoryview, buffer: memoryview, offset: int) -> None:
-    """In pieces, between which other threads may have the interpreter."""
+    """Copy the buffer in pieces, between which other threads may have the interpreter."""
     for at in range(0, buffer.nbytes, PIECE):
         piece = buffer[at : at + PIECE]
         memory[offset + at : offset + at + piece.nbytes] = piece
 
 
 def layout(buffers: Sequence[Part]) -> tuple[list[int], int]:
-    """Where each buffer begins, and the size of it all."""
+    """Return the offset of each buffer in a segment, and the size that all of them take."""
     offsets, end = [], 0
     for buffer in buffers:
         offsets.append(end)
@@ -303,7 +303,7 @@ def _best(free: Iterable[Segment], size: int) -> Segment | None:
 
 
 def can_lend() -> bool:
-    """Whether other processes could open what a `SegmentStore` lends; there is no use in one otherwise."""
+    """Tell whether other processes could open what a `SegmentStore` lends; if not, a store is of no use."""
     try:
         return can_be_opened_by_others()
     except OSError:  # no descriptor left: it can't be tried now
@@ -341,13 +341,13 @@ class SegmentStore:
             return segment
 
     def contents(self, ref: SegmentRef) -> memoryview:
-        """What is in a segment that is lent, until it is taken back. Raises OSError."""
+        """Return the content of a lent segment, valid until it is taken back. Raises OSError."""
         with self._lock:
             segment = self._lent[ref.serial]
         return segment.contents()[: ref.size]
 
     def take_back(self, serials: Sequence[int]) -> None:
-        """The other side has no view of these any more; its children may have one."""
+        """Take back segments of which the other side has no view any more; its children may have one."""
         with self._lock:
             for serial in serials:
                 segment = self._lent.pop(serial, None)
@@ -361,7 +361,7 @@ class SegmentStore:
                     break
 
     def give_up(self, serials: Sequence[int]) -> None:
-        """It will not be known when these are free: drop them."""
+        """Drop these segments, of which it will not be known when they are free."""
         with self._lock:
             for serial in serials:
                 self._lent.pop(serial, None)
@@ -391,30 +391,33 @@ class CommonSegment:
         self._reuse: weakref.finalize[..., Any] | None = None  #: made once, when it is lent; given up, it does nothing
 
     def lent(self) -> None:
-        """A worker is about to map it, and will say when it has no view left."""
+        """Note that a worker is about to map the segment, and will say when it has no view left."""
         if self._reuse is None:
             self._reuse = weakref.finalize(self, spare.add, self._segment, os.getpid())
             self._reuse.atexit = False
 
     def give_up(self) -> None:
-        """It was lent, and it will not be known when that worker, or a child of it, has no view left."""
+        """Never fill it again: it will not be known when that worker, or a child of it, has no view left."""
         if self._reuse is not None:
             self._reuse.detach()
 
 
 class Spare:
-    """What `CommonSegment`s were in, while there are users. Finalizers add at any moment on any thread: so no lock."""
+    """The free segments of `CommonSegment`s, kept while there are users.
+
+    Finalizers add at any moment on any thread, so there is no lock.
+    """
 
     def __init__(self) -> None:
         self._free: list[Segment] = []
         self._users: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def enter(self, user: Any) -> None:
-        """There is a user for which it is worth keeping something."""
+        """Add a user, for which free segments are kept."""
         self._users.add(user)
 
     def leave(self, user: Any) -> None:
-        """With the last one all goes."""
+        """Remove a user; with the last one, free all segments."""
         self._users.discard(user)
         if not self._users:
             self._free.clear()
@@ -423,7 +426,7 @@ class Spare:
         return len(self._free)
 
     def add(self, segment: Segment, process: int) -> None:
-        """From a finalizer. What a fork inherited is not its own to write to."""
+        """Add a segment, from a finalizer. One that a fork inherited is not its own to write to, and is dropped."""
         if process != os.getpid() or not self._users or not segment.can_be_filled_again:
             return
         self._free.append(segment)
@@ -432,7 +435,7 @@ class Spare:
                 del self._free[0]
 
     def take(self, size: int) -> Segment | None:
-        """One with room for so much, where there is one."""
+        """Return a free segment with room for so many bytes; None if there is none."""
         while (segment := _best(self._free.copy(), size)) is not None:
             with contextlib.suppress(ValueError):  # another thread was quicker
                 self._free.remove(segment)
@@ -441,7 +444,7 @@ class Spare:
         return None
 
     def forget_all(self) -> None:
-        """In a fork."""
+        """Forget all, in a forked process."""
         self._users.clear()
         self._free.clear()
 
@@ -453,7 +456,7 @@ in_each_fork(spare.forget_all)
 def view(
     ref: SegmentRef, on_free: Callable[[int], object] | None = None, begin: int = 0, end: int | None = None
 ) -> memoryview:
-    """The reader's side: the segment, or a part of it, as writable memory of one's own.
+    """Map the segment, or a part of it, as writable memory of the reader's own.
 
     When the last view of it is gone it is unmapped, and ``on_free`` is called with its serial, on whatever thread drops
     that view. Where this process has many mappings, or the segment has no path, it is copied, and free at once.
@@ -507,7 +510,7 @@ def make_anchor() -> CommonSegment | None:
 
 
 def can_be_opened(ref: SegmentRef) -> bool:
-    """Whether that segment of another process can be opened by its name from here. Waits as `view` does."""
+    """Tell whether a segment of another process can be opened by its name from here. Waits as `view` does."""
     if not ref.has_path:
         return False
     try:
@@ -522,7 +525,7 @@ _PASSES = (errno.EMFILE, errno.ENFILE, errno.EAGAIN)
 
 
 def _open(ref: SegmentRef) -> int:
-    """By its name, where that leads to it; else our own, or from its writer."""
+    """Open the segment by its name, where that leads to it; else take this process's own, or ask its writer."""
     fd, why = None, "is gone, or has other rights than this process"
     try:
         # Where the name leads to something else, opening that must not wait for another process, nor become our

@@ -100,7 +100,7 @@ class Shared(Generic[T]):
         return view_parts(self._lent or self._packed) if self._parts is None else self._parts
 
     def _value_in(self, scope: Scope) -> T:
-        """The object, which is of the classes that are in that scope."""
+        """Return the object, made of the classes that are in that scope."""
         if self._brings_classes is None:
             self._brings_classes = may_bring_classes(self._view()[0])
         if not self._brings_classes:
@@ -137,7 +137,7 @@ class Shared(Generic[T]):
         self._sent = packed
 
     def _goes_itself(self) -> bool:
-        """True where what is sent is the object, since nothing here would be there for its name."""
+        """Tell whether the object itself is sent, since nothing here would be there for its name."""
         if leaving.depth:
             return self._sent is None or self._token[0] == process_name()
         return self._sent is None and is_whole() and _noted_here() is None
@@ -152,7 +152,7 @@ class Shared(Generic[T]):
         return _meet, (self._token, self._packed if by_name else self._whole())
 
     def _whole(self) -> Packed:
-        """All of it in one pickle, for workers on other machines; made once."""
+        """Return the object in one pickle, for workers on other machines; made once."""
         if self._packed.segment is None:
             return self._packed
         if self._for_others is None:
@@ -206,12 +206,15 @@ def share(obj: T) -> Shared[T]:
 
 
 def _share_later(obj: T) -> Shared[T]:
-    """Unpickling, too: shared by this process as soon as it is sent on. Journals keep pickles that name this."""
+    """Make a shared object while unpickling; it is shared by this process as soon as it is sent on.
+
+    Journals keep pickles that name this function.
+    """
     return Shared((process_name(), next(_numbers)), loaded=[obj])
 
 
 class _SharedInScope(Shared[T]):
-    """The same as those have it that were unpickled with it: of their classes. Keeps the object that all have."""
+    """A shared object with the classes of one scope. Keeps alive the `Shared` that all scopes have."""
 
     def __init__(self, shared: Shared[T], scope: Scope) -> None:
         vars(self).update(vars(shared))
@@ -226,7 +229,7 @@ class _SharedInScope(Shared[T]):
 
 
 def _meet(token: Token, packed: Packed) -> Shared[Any]:
-    """Unpickling: the same object again, where this process has it."""
+    """Return, while unpickling, the object that this process has for the token, or a new one."""
     shared, scope = _meet_any(token, packed), scope_here()
     if scope is None or shared._loaded or shared._brings_classes is False:
         return shared
@@ -261,24 +264,24 @@ class NotesShared:
 
 
 def _noted_here() -> list[Shared[Any]] | None:
-    """What this thread notes; None where it does not."""
+    """Return the list in which this thread notes shared objects; None where it notes none."""
     current: weakref.ref[NotesShared] | None = getattr(_notes, "current", None)
     notes = None if current is None else current()
     return None if notes is None else notes.noted
 
 
 def size_of(shared: Shared[Any]) -> int:
-    """Its bytes."""
+    """Return the bytes of the pickled object."""
     return shared._packed.size
 
 
 def token_of(shared: Shared[Any]) -> Token:
-    """Its name; no other has it, in any process."""
+    """Return the token of the shared object, which no other has in any process."""
     return shared._token
 
 
 class Parts(NamedTuple):
-    """What a worker without this memory needs of a shared object."""
+    """The parts of a shared object for a worker that can't map this process's memory."""
 
     token: Token
     packed: Packed  #: as the sharing process has it
@@ -287,13 +290,13 @@ class Parts(NamedTuple):
 
 
 def parts_of(shared: Shared[Any]) -> Parts:
-    """Made of that object. Copies nothing that is big: the buffers are those of the segment."""
+    """Return the parts of the object. Copies nothing that is big: the buffers are those of the segment."""
     data, buffers = view_parts(shared._packed)
     return Parts(shared._token, shared._packed, bytes(data), [memoryview(buffer) for buffer in buffers])
 
 
 class Lent(NamedTuple):
-    """What a worker needs of a shared object that its parent on this machine has a copy of."""
+    """A shared object for a worker on the same machine as its parent, which has a copy of it."""
 
     token: Token
     packed: Packed  #: as the sharing process has it
@@ -301,7 +304,7 @@ class Lent(NamedTuple):
 
 
 def lend(parts: Parts) -> tuple[Lent, CommonSegment | None]:
-    """In a process for workers on its machine: a copy for them.
+    """Make a copy for workers on this machine, in a process between them and the sharing one.
 
     It is there while the segment is referenced; None: all of it is in what is sent, as it must be where there are no
     segments.
@@ -311,12 +314,12 @@ def lend(parts: Parts) -> tuple[Lent, CommonSegment | None]:
 
 
 def lend_own(shared: Shared[Any]) -> Lent:
-    """In the sharing process, for workers on its machine: they map what it has."""
+    """Lend the shared object to workers on the machine of the sharing process: they map what it has."""
     return Lent(shared._token, shared._packed, shared._packed)
 
 
 def take_in(lent: Lent) -> Shared[Any]:
-    """In a worker: the shared object; a reference to it keeps it for all in this process.
+    """Take in a lent object, in a worker; a reference to the returned one keeps it for all in this process.
 
     It is mapped now, since a handler may give up the right to do that.
     """
@@ -331,6 +334,6 @@ def take_in(lent: Lent) -> Shared[Any]:
 
 
 def forget(tokens: Iterable[Token]) -> None:
-    """The parent has dropped these: so does this worker, unless something of its own holds them."""
+    """Forget shared objects that the parent has dropped, unless something of the worker's own holds them."""
     for token in tokens:
         _kept.pop(token, None)

@@ -1,1 +1,1 @@
-"""How objects become bytes and come back, on both sides."""
+"""Pickling and unpickling, on both sides."""

@@ -1,4 +1,4 @@
-"""What comes of pickling: the pickle in pieces, and the buffers beside it.
+"""The output of pickling: the pickle in pieces, and the buffers beside it.
 
 Nothing of these is a copy: a `bytes` object of 64 KB and more is a piece of its own, a buffer is the memory of the
 array that has it. Some buffers are known only when all is pickled, or come to be while they are written (`Pieces`).
@@ -23,7 +23,7 @@ class Pickled(list[Any]):
     write = list.append
 
     def unwrap(self) -> None:
-        """Of buffers that have stayed in the pickle, take what is in them."""
+        """Replace buffers that have stayed in the pickle by their memory."""
         self[:] = [piece.raw() if type(piece) is pickle.PickleBuffer else piece for piece in self]
 
     @property
@@ -32,15 +32,15 @@ class Pickled(list[Any]):
         return len(self[0]) if len(self) == 1 else sum(map(len, self))
 
     def whole(self) -> bytes:
-        """All in one. Costs a copy where there are several pieces."""
+        """Return the pickle in one piece. Costs a copy where there are several."""
         return self[0] if len(self) == 1 else b"".join(self)  # a single one is a frame
 
     def part(self) -> Pieces:
-        """The same, to be written where other buffers are."""
+        """Return the pickle as one part to be written beside other buffers."""
         return Pieces(self.nbytes, lambda: map(memoryview, self))
 
     def names(self, mark: bytes) -> bool:
-        """Whether the pickle itself has these bytes; what is large in it is data, and not looked at."""
+        """Tell whether the pickle itself contains these bytes; large data in it is not searched."""
         if len(self) == 1:
             return mark in self[0]
         before = b""
@@ -55,7 +55,7 @@ class Pickled(list[Any]):
 
 
 def _announces(frame: Any, size: int) -> bool:
-    """Whether what ends so is followed by so many bytes of data."""
+    """Tell whether a frame that ends like this one is followed by ``size`` bytes of data."""
     number = size.to_bytes(8, "little")
     return (frame[-5:-4] in (b"B", b"X") and frame[-4:] + bytes(4) == number) or (
         frame[-9:-8] in (b"\x8e", b"\x8d", b"\x96") and frame[-8:] == number
@@ -66,14 +66,14 @@ class Storage(Protocol):
     """Memory that several objects of one pickle are views of: only what they have of it is sent."""
 
     def settle(self) -> None:
-        """All that views it is pickled."""
+        """Fix which bytes are sent: all objects that view the memory are pickled."""
 
     def memory(self) -> memoryview:
-        """What is to be sent of it."""
+        """Return the bytes of the memory that are to be sent."""
 
 
 class Later(bytearray):
-    """Stands for a buffer while pickling."""
+    """A stand-in for a buffer while pickling."""
 
     __slots__ = ("source",)
 
@@ -95,7 +95,7 @@ class Buffers(list[Any]):
         self.storages: dict[tuple[int, int], Any] = {}  #: by address and size, what the objects here are views of
 
     def take(self, buffer: pickle.PickleBuffer) -> bool:
-        """True: keep this one in the pickle. False: it is sent beside it."""
+        """Return True to keep this buffer in the pickle, False to send it beside it."""
         try:
             raw = buffer.raw()
         except BufferError:  # not contiguous
@@ -114,14 +114,14 @@ class Buffers(list[Any]):
         return False
 
     def clear(self) -> None:
-        """Pickling begins anew."""
+        """Forget all: pickling begins anew."""
         super().clear()
         self._gathered = 0
         self.storages.clear()
         self.classes.clear()
 
     def parts(self) -> list[Part]:
-        """What is to be written, when all is pickled."""
+        """Return the parts to be written, once all is pickled."""
         if not self.storages:
             return self
         for storage in self.storages.values():
@@ -129,5 +129,5 @@ class Buffers(list[Any]):
         return [part if isinstance(part, memoryview | Pieces) else part.memory() for part in self]
 
     def contiguous(self) -> list[memoryview]:
-        """The same, each in one: what comes to be while it is written is made here."""
+        """Return the parts to be written, each in one piece: those made while they are written are made here."""
         return [part if isinstance(part, memoryview) else part.whole() for part in self.parts()]

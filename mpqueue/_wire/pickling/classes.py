@@ -65,7 +65,7 @@ _KEPT, _MOST_BYTES = 64, 100_000
 
 
 class BringsClasses:
-    """What brings classes inside of bytes of its own: those of these ids need not come beside it."""
+    """An object that brings classes inside of bytes of its own: those of these ids need not come beside it."""
 
     classes: Sequence[str]
 
@@ -84,7 +84,7 @@ class Scope:
 
     @property
     def root(self) -> Scope:
-        """That of the whole job."""
+        """The scope of the whole job."""
         return self
 
     def find(self, tracker_id: str) -> Any:
@@ -104,7 +104,7 @@ class Scope:
         load_classes(data, ())
 
     def load(self, unpickle: Callable[[], Any]) -> tuple[Any, Classes]:
-        """What that returns, with the classes of this scope; and those that another scope of the job needs for it."""
+        """Call ``unpickle`` in this scope; return its value, and the classes that another scope needs for it."""
         with in_scope(self):
             return unpickle(), {}
 
@@ -114,23 +114,23 @@ class Scope:
 
 
 class CommonScope(Scope):
-    """Of all jobs of a worker that has run an initializer."""
+    """The scope that all jobs have in a worker that has run an initializer."""
 
     is_common = True
 
 
 class CallsScope(Scope):
-    """Of a stream of calls, each of which has what it was made with: classes are the same where their bytes are."""
+    """The scope of a stream of calls, each with its own classes: two are the same where their bytes are."""
 
     def __init__(self) -> None:
         super().__init__()
         self.by_bytes: OrderedDict[bytes, Classes] = OrderedDict()
 
     def adopt(self, known: Classes) -> None:
-        """Not for all: calls that are in one pickle may be of several functions, where they bring no classes."""
+        """Ignore these classes: calls in one pickle may be of several functions, where they bring no classes."""
 
     def for_one_pickle(self) -> Scope:
-        """See `Scope`."""
+        """Return a new scope for what one pickle brings."""
         return _CallScope(self)
 
 
@@ -184,7 +184,7 @@ _made: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
 
 @contextlib.contextmanager
 def in_scope(scope: Scope | None) -> Iterator[None]:
-    """What is unpickled inside has the classes of this scope; None: those of the program, in whose process this is."""
+    """Unpickle the block's classes in this scope; None: in that of the program, in whose process this is."""
     global _latest  # noqa: PLW0603 - see there
     before, _thread.scope = _thread.scope, scope
     if scope is not None and before is None:
@@ -196,12 +196,12 @@ def in_scope(scope: Scope | None) -> Iterator[None]:
 
 
 def scope_here() -> Scope | None:
-    """That of the job at hand; None in the program."""
+    """Return the scope of the job at hand; None in the program."""
     return _latest if _thread.scope is None else _thread.scope
 
 
 def leave(scope: Scope | None) -> None:
-    """Its job has ended."""
+    """Leave the scope, whose job has ended."""
     global _latest  # noqa: PLW0603 - see there
     if _latest is scope:
         _latest = None
@@ -219,7 +219,7 @@ def _find(tracker_id: str) -> Any:
 
 
 def _note_fork() -> None:
-    """What the program had when this process was forked from it, is no job's; what a handler makes here is."""
+    """Note the classes that came with the fork: they are no job's, while those made here by a handler are."""
     _of_program.update(_known.keys())
 
 
@@ -236,7 +236,7 @@ def _keep(tracker_id: str, made: Any) -> Any:
 
 
 def are_same(one: type, other: type) -> bool:
-    """Whether these are one class, perhaps in the scopes of two calls."""
+    """Tell whether two classes are one, perhaps in the scopes of two calls."""
     return one is other or (_ids.get(one) is not None and _ids.get(one) == _ids.get(other))
 
 
@@ -246,13 +246,13 @@ def may_bring_classes(data: bytes | memoryview) -> bool:
 
 
 def known_classes() -> list[type]:
-    """Those that came by value or were sent so."""
+    """Return the classes that came by value or were sent so."""
     known: list[Any] = [*_known.values(), *_made.values()]  # functions with a cache, too
     return [kind for kind in known if isinstance(kind, type)]
 
 
 def reduce_slotted(kind: type) -> tuple[Any, ...] | None:
-    """What a class with ``__slots__`` of its own is pickled as, for `pickle.Pickler.reducer_override`.
+    """Return how a class with ``__slots__`` of its own is pickled, for `pickle.Pickler.reducer_override`.
 
     None: it has none, goes by name, or is made by a metaclass that gives it its slots; cloudpickle knows how.
     """
@@ -355,19 +355,19 @@ def _fill_cached(cached: Any, state: tuple[dict[str, Any], dict[str, Any]]) -> A
 
 
 def is_redefined(own: Any, new: Any) -> bool:
-    """Of a cached function that came here, and what its name stands for now: is that another function by now?"""
+    """Tell whether the name of a cached function that came here stands for another function by now."""
     if type(own) is not functools._lru_cache_wrapper or (tracker_id := _ids.get(own)) is None:  # noqa: SLF001
         return False
     return type(new) is not functools._lru_cache_wrapper or _ids.get(new) != tracker_id  # noqa: SLF001
 
 
 def _reduce_property(kept: functools.cached_property[Any]) -> tuple[Any, ...]:
-    """Without the lock that it has in Python 3.11; making it gives it one."""
+    """Reduce it without the lock that it has in Python 3.11; making it gives it one."""
     return type(kept), (kept.func,), {name: value for name, value in vars(kept).items() if name != "lock"}
 
 
 def _reduce_weak_keys(entries: weakref.WeakKeyDictionary[Any, Any]) -> tuple[Any, ...]:
-    """With its entries, put in afterwards, since they may lead back to it: `functools.singledispatch` has one."""
+    """Reduce it with entries put in afterwards: they may lead back to it, as in `functools.singledispatch`."""
     return type(entries), (), None, None, iter(list(entries.items()))
 
 
@@ -463,7 +463,7 @@ _came: weakref.WeakKeyDictionary[type, dict[str, bytes | weakref.ref[Any]]] = we
 
 
 def forget_attributes() -> None:
-    """All attributes of a common scope's classes that come next replace those that are here."""
+    """Let the next attributes of a common scope's classes replace those that are here."""
     _came.clear()
 
 
@@ -501,7 +501,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _is_of_here(now: Any, before: bytes | weakref.ref[Any], form: bytes | weakref.ref[Any]) -> bool:
-    """Whether an attribute is to stay as it is: the program has not changed it, as far as can be seen."""
+    """Tell whether an attribute is to stay as it is: the program has not changed it, as far as can be seen."""
     if now is _NONE:
         return False
     if type(before) is bytes and type(form) is bytes:

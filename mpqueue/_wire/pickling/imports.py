@@ -107,12 +107,12 @@ def is_users(name: str, module: Any) -> bool:
 
 
 def take_path(path: tuple[str, ...]) -> None:
-    """In a worker: import from where the program does."""
+    """Import from where the program does; called in a worker."""
     sys.path[:] = [*path, *(entry for entry in sys.path if entry not in path)]
     importlib.invalidate_caches()
 
 
 def forget_compiled(module: Any) -> None:
-    """Compiled code counts as that of a file of the same size and second: an edit may be quicker than that."""
+    """Remove a module's compiled code, which would count for an edit in the same second to the same size."""
     with contextlib.suppress(OSError, NotImplementedError, ValueError):
         os.unlink(importlib.util.cache_from_source(str(vars(module).get("__file__"))))

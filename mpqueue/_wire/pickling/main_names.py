@@ -45,7 +45,7 @@ MARK = b"_main__"
 
 
 class MainNames(dict[str, Any]):
-    """Stands for the namespace of ``__main__`` in a pickle."""
+    """A stand-in for the namespace of ``__main__`` in a pickle."""
 
     __slots__ = ()
 
@@ -64,7 +64,7 @@ _thread = _Thread()
 
 
 class GoingTo:
-    """What is pickled inside goes to processes that have imported that main module; None: they have imported none."""
+    """A block in which this thread pickles for processes that have imported that main module; None: that have not."""
 
     __slots__ = ("_before", "_script")
 
@@ -79,7 +79,7 @@ class GoingTo:
 
 
 def set_imported(script: Script) -> None:
-    """This process has imported the program's main module: what is in it now is in the program's, too."""
+    """Note that this process has imported the program's main module, so its names are in the program's, too."""
     _Thread.script = script
 
 
@@ -108,7 +108,7 @@ def found_by_name(obj: Any) -> str | None:
 
 @contextmanager
 def together() -> Iterator[None]:
-    """What is unpickled inside has one namespace."""
+    """Give one namespace to all functions of ``__main__`` that are unpickled in the block."""
     before, _thread.names = _thread.names, {}
     try:
         yield
@@ -117,7 +117,7 @@ def together() -> Iterator[None]:
 
 
 class PackedTogether:
-    """Functions that were unpickled `together`, as those of a journal, have one namespace where they go, too."""
+    """A block in which functions unpickled `together`, as a journal's, are pickled with one namespace."""
 
     __slots__ = ("_names",)
 
@@ -197,7 +197,7 @@ def _run_initializer(load: Callable[[], Callable[[], object]], shared: dict[str,
 
 
 def _attributes() -> dict[type | str, dict[str, Any]]:
-    """Those of the script's classes and functions."""
+    """Return the attributes of the script's classes and functions."""
     assert _shared is not None
     found: dict[type | str, dict[str, Any]] = {
         name: dict(vars(value)) for name, value in _shared.items() if isinstance(value, FunctionType)
@@ -213,14 +213,14 @@ def _set_meanwhile(before: dict[str, Any], now: dict[str, Any]) -> frozenset[str
 
 
 class Own(NamedTuple):
-    """What is the worker's own."""
+    """The global variables and attributes of the script that are the worker's own."""
 
     values: dict[str, Any]
     attributes: dict[type | str, dict[str, Any]]
 
 
 def own_values() -> Own | None:
-    """What is the worker's own now; to be taken before functions are unpickled, and `put_back` afterwards."""
+    """Return the worker's own values; to be called before functions are unpickled, and `put_back` afterwards."""
     if _shared is None:
         return None
     attributes = {}

@@ -24,11 +24,11 @@ def module_name_of(path: str) -> str:
 
 
 class NamedFiles:
-    """Finds these modules, and no other."""
+    """The finder of these modules, and of no other."""
 
     @staticmethod
     def find_spec(name: str, _path: Any = None, _target: Any = None) -> ModuleSpec | None:
-        """As the import system asks for it; it says, too, of which package, and in place of which module."""
+        """Find the module for the import system, which also gives its package and the module to replace."""
         if not name.startswith(_BEGINNING):
             return None
         from urllib.parse import unquote_to_bytes

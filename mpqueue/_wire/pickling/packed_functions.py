@@ -62,7 +62,7 @@ class PackedFunction(BringsClasses):
         self.parts: tuple[Any, ...] | None = None  #: all that it was made of, where none of that can change unseen
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """As the function: a `functools.partial` takes only what can be called."""
+        """Call the function; a `functools.partial` takes only callables."""
         return self.function(*args, **kwargs)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -73,7 +73,7 @@ _numbers = itertools.count(1)
 
 
 class FunctionPacker:
-    """The parent's half: remembers what it has packed. Any thread may use it.
+    """The parent's packer of functions, which remembers what it has packed. Any thread may use it.
 
     ``share_globals``: in the workers all functions of the script have the same globals, which each that comes changes
     for all, see `main_names`; so each comes whole with each call. ``script``: the main module that the workers have
@@ -201,7 +201,7 @@ def constant_parts(function: Any) -> tuple[Any, ...] | None:
 
 
 def _inside(value: Any) -> list[Any] | None:
-    """What a value that can't change is made of; None where it may change."""
+    """Return the parts of a value that can't change; None where it may change."""
     kind = type(value)
     if kind is tuple or kind is frozenset:
         return list(value)
@@ -224,7 +224,7 @@ def _of_cached(function: Any) -> list[Any] | None:
 
 
 def _variables(function: FunctionType) -> list[Any] | None:
-    """What a function reads and carries: its code, defaults, attributes, closure and global variables."""
+    """Return what a function reads and carries: its code, defaults, attributes, closure and global variables."""
     found: list[Any] = [function.__code__, function.__defaults__]
     found += _named(function.__kwdefaults__ or {})
     found += _named(vars(function))
@@ -238,7 +238,7 @@ def _variables(function: FunctionType) -> list[Any] | None:
 
 
 def _named(values: dict[str, Any]) -> list[Any]:
-    """The names are parts too, and so is how many there are: the same value may come to have another name."""
+    """Return the values with their names: the same value may come to have another name, so names are parts too."""
     return [len(values), *values, *values.values()]
 
 

@@ -44,7 +44,7 @@ SEARCH_DEPTH = 4
 
 
 class Travels(enum.Enum):
-    """How a handler goes to the workers."""
+    """The way in which a handler is sent to the workers."""
 
     IN_MEMORY = enum.auto()  #: what is big of it in a segment
     WHOLE = enum.auto()  #: in one piece: they have no memory in common with this process
@@ -65,7 +65,7 @@ class PackedHandler(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Bytes, those of its setup too."""
+        """Bytes of the handler, those of its setup too."""
         return self.frame.handler.size + (0 if self.frame.setup is None else self.frame.setup.size)
 
     @property
@@ -160,7 +160,7 @@ def _lives_on(function: Any) -> bool:
 def _pack(
     name: str, function: Callable[..., Any], whole: bool, brought: list[str]
 ) -> tuple[Packed, CommonSegment | None, str]:
-    """The function pickled, the segment with what is big of it, and what makes it heavy where it is."""
+    """Return the pickled function, the segment with what is big of it, and what makes it heavy, if it is."""
     try:
         packed = dump_code(function, whole=whole, brought=brought)
     except Exception as error:
@@ -187,13 +187,13 @@ def _pack(
 
 
 def _advice(error: Exception) -> str:
-    """What to do instead, where it is a lock or a queue of `multiprocessing`, whose error does not say that."""
+    """Say what to use instead of a lock or a queue of `multiprocessing`, whose own error does not say that."""
     of_multiprocessing = isinstance(error, RuntimeError) and "through inheritance" in str(error)
     return "; use the locks and queues of a multiprocessing.Manager() instead" if of_multiprocessing else ""
 
 
 def heaviest_part(function: Any, size: int) -> tuple[int, str]:
-    """Which variable makes the function so heavy: its bytes, and its name."""
+    """Return the size in bytes of the function's heaviest variable, and its name."""
     weights = []
     for name, value in _parts(function):
         with contextlib.suppress(Exception):
@@ -202,7 +202,7 @@ def heaviest_part(function: Any, size: int) -> tuple[int, str]:
 
 
 def find_culprit(function: Any, depth: int = SEARCH_DEPTH) -> str | None:
-    """Which variable of the function can't be serialized, by trying each on its own."""
+    """Return the name of the variable that can't be serialized, found by trying each on its own; None if none."""
     for name, value in _parts(function):
         try:
             weigh_code(value)
@@ -241,7 +241,7 @@ def _parts(function: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _variables(function: FunctionType) -> Iterator[tuple[str, Any]]:
-    """Those of its closure, and the global ones that it reads, also in functions and comprehensions inside it."""
+    """Yield the variables of the closure, and the global ones that are read, also in functions inside it."""
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         with contextlib.suppress(ValueError):  # not filled yet
             yield f"the variable {name!r} of its closure", cell.cell_contents

@@ -67,7 +67,7 @@ class Packed(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Bytes, all told."""
+        """Bytes of the pickle and its buffers, all told."""
         if self.segment is None:
             return len(self.data)
         beside = sum(size for _, size in self.spans) + (0 if self.body is None else self.body[1])
@@ -75,7 +75,7 @@ class Packed(NamedTuple):
 
     @property
     def extent(self) -> tuple[int, int]:
-        """Where in its segment it begins and ends: others may be in there too."""
+        """The offsets in its segment at which it begins and ends: others may be in there too."""
         spans = self.spans if self.body is None else (*self.spans, self.body)
         return min(at for at, _ in spans), max(at + size for at, size in spans)
 
@@ -114,7 +114,7 @@ _LATER = SegmentRef("", 0, 0, 0)
 
 
 def dump_with(into: Into, obj: Any, store: SegmentStore | None) -> Packed:
-    """The same by another way to pickle, which is called with what takes the big buffers, where any is to."""
+    """Pickle as `dump` does, but by ``into``, which gets the list for big buffers."""
     return _dump(into, obj, None if store is None else store.lend)
 
 
@@ -159,32 +159,32 @@ def pin_classes(items: Iterable[Any], classes: dict[str, bytes]) -> None:
 
 
 def dump_by_reference(obj: Any) -> tuple[bytes, list[memoryview]]:
-    """Plain pickle, which names classes and functions, and the big buffers, which are not copied."""
+    """Pickle by plain pickle, which names classes and functions; big buffers are beside it, not copied."""
     buffers = Buffers()
     return _plain(obj, buffers).whole(), buffers.contiguous()
 
 
 def dump_by_value(obj: Any) -> tuple[bytes, list[memoryview]]:
-    """Like `dump_by_reference`, but what is of ``__main__`` or of a function goes along whole."""
+    """Pickle as `dump_by_reference` does, but with what is of ``__main__`` or of a function along whole."""
     buffers = Buffers()
     with main_names.GoingTo(None):
         return _cloud(obj, buffers).whole(), buffers.contiguous()
 
 
 def weigh_code(obj: Any) -> int:
-    """How many bytes `dump_code` would make of it. Raises what that raises; copies no big buffer."""
+    """Return how many bytes `dump_code` would make of it. Raises what that raises; copies no big buffer."""
     buffers = Buffers()
     data = _cloud(obj, buffers)
     return data.nbytes + sum(buffer.nbytes for buffer in buffers.parts())
 
 
 def weigh_in_band(obj: Any) -> int:
-    """How many bytes of it `dump` would put into the pickle itself, rather than beside it. Raises what that raises."""
+    """Return how many bytes `dump` would put into the pickle itself, not beside it. Raises what that raises."""
     return _plain_or_cloud(obj, Buffers()).nbytes
 
 
 def load(packed: Packed, on_free: Callable[[int], object] | None = None, carried: Carried = NOTHING_CARRIED) -> Any:
-    """The object again. Whatever its own code raises comes through; `OSError` where its segment is gone."""
+    """Unpickle an object. Raises whatever its own code raises; `OSError` where its segment is gone."""
     return load_parts(*_unpacked(packed, on_free, carried))
 
 
@@ -193,7 +193,7 @@ def load_several(
     on_free: Callable[[int], object] | None = None,
     carried: Carried = NOTHING_CARRIED,
 ) -> list[Any]:
-    """What other workers have pickled one by one; plain bytes are a pickle with nothing beside it.
+    """Load values that other workers have pickled one by one; plain bytes are a pickle with nothing beside it.
 
     Classes that are here already stay as they are: what a worker sets on them is its own.
     """
@@ -208,7 +208,7 @@ def load_several(
 
 
 def load_parts(data: bytes | memoryview, buffers: Sequence[memoryview | bytearray]) -> Any:
-    """The same, of a pickle and the buffers that belong to it."""
+    """Load an object from a pickle and its buffers. Raises whatever its own code raises."""
     own = main_names.own_values()
     try:
         return load_classes(data, buffers)
@@ -229,7 +229,7 @@ def copy_parts(packed: Packed, carried: Carried = NOTHING_CARRIED) -> tuple[byte
 
 
 def lend_parts(data: bytes, buffers: Sequence[bytearray | memoryview]) -> tuple[Packed, CommonSegment | None]:
-    """The same pickle and its buffers in a segment of this process's own, which lives as long as it is referenced.
+    """Put a pickle and its buffers into a segment of this process, which lives as long as it is referenced.
 
     None: there is no segment, and all of it is in one pickle.
     """
@@ -259,7 +259,7 @@ def put_apart(store: SegmentStore, data: bytes | memoryview, beside: Sequence[me
 
 
 def without_segment(packed: Packed, carried: Carried = NOTHING_CARRIED) -> bytes:
-    """The same object as one pickle with nothing beside it. Unpickles nothing; costs two copies."""
+    """Return the packed object as one pickle with nothing beside it. Unpickles nothing; costs two copies."""
     return pickle.dumps(_InOne(*copy_parts(packed, carried)), PROTOCOL)
 
 
@@ -305,7 +305,7 @@ def load_home(
 
 
 def load_kept(data: bytes | memoryview, buffers: Sequence[memoryview | bytearray]) -> Any:
-    """The same, of a pickle and the buffers that belong to it."""
+    """Load an object from a pickle and its buffers; classes that are here already stay as they are."""
     return load_classes(data, buffers, update=False)
 
 
@@ -346,7 +346,7 @@ _here = _Here()
 
 
 class _WholeBlock:
-    """Inside, this thread pickles for a process that shares no memory with it: elsewhere, or later."""
+    """A block in which this thread pickles for a process that shares no memory with it: elsewhere, or later."""
 
     def __enter__(self) -> None:
         _here.depth += 1
@@ -360,7 +360,7 @@ whole = _WholeBlock()
 
 @contextlib.contextmanager
 def at_one_moment(classes: dict[str, bytes] | None = None) -> Iterator[None]:
-    """What is pickled inside one by one has each class of the script as it was pickled first, and once.
+    """Pickle each class of the script once for the whole block, as it was when it was pickled first.
 
     ``classes`` are those that were pickled before, and get the others.
     """
@@ -372,7 +372,7 @@ def at_one_moment(classes: dict[str, bytes] | None = None) -> Iterator[None]:
 
 
 def is_whole() -> bool:
-    """True inside of such a block."""
+    """True inside of a block of `whole`."""
     return _here.depth > 0
 
 
@@ -406,7 +406,7 @@ def all_go_by_name() -> bool:
 
 
 def _named_or_cloud(obj: Any, buffers: Buffers) -> Pickled:
-    """A function that the other side can import is named, as cloudpickle would, at a tenth of the price."""
+    """Pickle a function; one that the other side can import is named, at a tenth of cloudpickle's cost."""
     importable = type(obj) is FunctionType and obj.__module__ not in main_names.NAMES and obj.__module__ in sys.modules
     if importable and all_go_by_name():
         with contextlib.suppress(pickle.PicklingError, AttributeError):  # its name leads elsewhere
@@ -488,7 +488,7 @@ class _CloudPickler(cloudpickle.CloudPickler):  # type: ignore[misc]
         return load_class, (tracker_id, self._apart[tracker_id])
 
     def _pickle_apart(self, kind: type, reduced: Any) -> None:
-        """Once for all classes that this one brings."""
+        """Pickle the class by itself, once for all classes that it brings."""
         written, buffers = Pickled(), Buffers(in_band=True)
         pickler = _CloudPickler(written, buffers)
         pickler._reduced[id(kind)] = reduced
@@ -519,7 +519,7 @@ def _warn_once(text: str) -> None:
 
 
 class NotPlainError(Exception):
-    """To pickle this would run code that this pickler does not run."""
+    """Pickling would run code that this pickler does not run."""
 
 
 class _PlainPickler(pickle.Pickler):

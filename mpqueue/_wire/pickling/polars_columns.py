@@ -29,14 +29,14 @@ _TEXT_VIEW = 16
 
 
 def reduce_series(series: Any) -> Any:
-    """Of a `polars.Series`."""
+    """Reduce a `polars.Series`; a big one goes by Arrow, where that gives the same series again."""
     if series.estimated_size() < BIG_BUFFER:
         return series.__reduce_ex__(PROTOCOL)
     return _by_arrow(series) or series.__reduce_ex__(PROTOCOL)
 
 
 def reduce_frame(frame: Any) -> Any:
-    """Of a `polars.DataFrame`."""
+    """Reduce a `polars.DataFrame`; a big one goes column by column."""
     if frame.estimated_size() < BIG_BUFFER:
         return frame.__reduce_ex__(PROTOCOL)
     columns = frame.get_columns()
@@ -46,7 +46,7 @@ def reduce_frame(frame: Any) -> Any:
 
 
 def _comes_back(dtype: Any) -> bool:
-    """Whether an Arrow array of this type is made a series of this type again."""
+    """Tell whether an Arrow array of this type is made a series of this type again."""
     match type(dtype).__name__:
         case "List" | "Array":
             return _comes_back(dtype.inner)
@@ -57,7 +57,7 @@ def _comes_back(dtype: Any) -> bool:
 
 
 def _texts(dtype: Any) -> int:
-    """How many texts a row has. Of lists it is not known."""
+    """Return how many texts a row has, as far as that is known: of lists it is not."""
     match type(dtype).__name__:
         case "String" | "Binary":
             return 1
@@ -68,7 +68,7 @@ def _texts(dtype: Any) -> int:
 
 
 def _by_arrow(series: Any) -> Any:
-    """None where it does not come back the same, or would bring along more than it shows."""
+    """Reduce a series by Arrow; None if it does not come back the same, or brings along more than it shows."""
     if not _comes_back(series.dtype):
         return None
     array = series.to_arrow(compat_level=sys.modules["polars"].CompatLevel.newest())
@@ -84,7 +84,7 @@ def _by_arrow(series: Any) -> Any:
 
 @functools.cache
 def are_handed_over(polars: Any) -> bool:
-    """Whether the pyarrow that is here and this polars agree: tried out, once in a process."""
+    """Tell whether the installed pyarrow and this polars agree: tried out once in a process."""
     with contextlib.suppress(Exception):
         for values in ([1, None, 3], ["a", None, "a text that is longer than others"], [[1.5], None, []], [True, None]):
             series = polars.Series("name", values)

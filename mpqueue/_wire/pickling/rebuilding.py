@@ -1,4 +1,4 @@
-"""What makes objects again of which `reducers` took the memory apart.
+"""Functions that make objects again of which `reducers` took the memory apart.
 
 Pickles name these functions, and journals keep pickles for years: names, places and arguments stay as they are. What
 needs other arguments is a new function. No library is imported before an object of it is made.
@@ -15,7 +15,7 @@ from typing import Any
 
 
 def bytes_io(content: bytes, position: int, attributes: dict[str, Any] | None) -> io.BytesIO:
-    """An `io.BytesIO`, which shares the content until one of them is written to."""
+    """Make an `io.BytesIO`, which shares the content until one of them is written to."""
     made = io.BytesIO(content)
     made.seek(position)
     if attributes:
@@ -24,7 +24,7 @@ def bytes_io(content: bytes, position: int, attributes: dict[str, Any] | None) -
 
 
 def number_array(typecode: str, itemsize: int, byteorder: str, content: Any) -> array.array[Any]:
-    """An `array.array`. Raises ValueError where its numbers have another size here."""
+    """Make an `array.array`. Raises ValueError where its numbers have another size here."""
     made = array.array(typecode)
     if made.itemsize != itemsize:
         raise ValueError(f"expected numbers of type {typecode!r} of {itemsize} bytes, got {made.itemsize} here")
@@ -35,7 +35,7 @@ def number_array(typecode: str, itemsize: int, byteorder: str, content: Any) -> 
 
 
 def memory_view(content: Any, layout: str, shape: tuple[int, ...], readonly: bool) -> memoryview:
-    """A `memoryview`. Raises ImportError for a shape of nothing that only numpy can make, where it is missing."""
+    """Make a `memoryview`. Raises ImportError for a shape of nothing that only numpy can make, if that is missing."""
     if 0 in shape and (layout != "B" or len(shape) > 1):
         made = _empty_view(layout, shape)
         return made.toreadonly() if readonly else made
@@ -45,7 +45,7 @@ def memory_view(content: Any, layout: str, shape: tuple[int, ...], readonly: boo
 
 
 def _empty_view(layout: str, shape: tuple[int, ...]) -> memoryview:
-    """One of nothing: Python casts to no shape that has a zero, but cuts the first axis down to nothing."""
+    """Return an empty view. Python casts to no shape that has a zero, but the first axis can be cut to nothing."""
     if 0 in shape[1:]:  # what numpy has made, as good as always
         import numpy as np
 
@@ -56,7 +56,7 @@ def _empty_view(layout: str, shape: tuple[int, ...]) -> memoryview:
 
 
 def storage(content: Any, start: Any = b"") -> tuple[Any, int]:
-    """What tensors are views of, and the byte of the original at which it begins."""
+    """Return the storage that tensors are views of, and the byte of the original at which it begins."""
     import torch
 
     made = torch.frombuffer(content, dtype=torch.uint8).untyped_storage() if len(content) else torch.UntypedStorage(0)
@@ -66,7 +66,7 @@ def storage(content: Any, start: Any = b"") -> tuple[Any, int]:
 def tensor(
     stored: tuple[Any, int], dtype: Any, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *rest: bool
 ) -> Any:
-    """A `torch.Tensor`, a view of that storage; ``rest`` is True alone where it requires a gradient."""
+    """Make a `torch.Tensor`, a view of that storage; ``rest`` is True alone where it requires a gradient."""
     import torch
 
     storage, start = stored
@@ -79,7 +79,7 @@ def tensor(
 
 
 def image(kind: Any, state: list[Any], mode: str, size: tuple[int, int], content: Any) -> Any:
-    """An image of Pillow, of pixels as Pillow has them in memory; ``state`` is that of an empty one."""
+    """Make an image of Pillow, of pixels as Pillow has them in memory; ``state`` is that of an empty one."""
     from PIL import Image
 
     core: Any = vars(Image)["core"]
@@ -91,7 +91,7 @@ def image(kind: Any, state: list[Any], mode: str, size: tuple[int, int], content
 
 
 def polars_series(name: str, array: Any, order: str) -> Any:
-    """A `polars.Series` of an Arrow array; ``order`` says whether it is known to be sorted: "up", "down" or ""."""
+    """Make a `polars.Series` of an Arrow array; ``order``: as it is known to be sorted, "up", "down" or ""."""
     import polars as pl
 
     made: Any = pl.from_arrow(array)
@@ -100,7 +100,7 @@ def polars_series(name: str, array: Any, order: str) -> Any:
 
 
 def polars_frame(columns: list[Any]) -> Any:
-    """A `polars.DataFrame`."""
+    """Make a `polars.DataFrame`."""
     import polars as pl
 
     return pl.DataFrame({column.name: column for column in columns})  # a list's columns of no name would get one

@@ -59,7 +59,7 @@ Reduce = Callable[[Any], Any]
 
 
 def table() -> dict[type, Reduce]:
-    """For `pickle.Pickler.dispatch_table`; not to be changed. Costs 0.3 us."""
+    """Return the `pickle.Pickler.dispatch_table`, which must not be changed. Costs 0.3 us."""
     if len(sys.modules) != _imported.modules or copyreg.dispatch_table != _imported.registered:
         _imported.learn()
     return _imported.table
@@ -82,7 +82,7 @@ _under_way = _UnderWay()
 
 
 def _has_gaps(array: Any) -> bool:
-    """Of one that is contiguous in no order: whether numpy would copy it into its pickle, and it is big."""
+    """Tell whether numpy would copy an array that is contiguous in no order into its pickle, and it is big."""
     if array.nbytes < BIG_BUFFER:
         return False
     kind = array.dtype
@@ -93,7 +93,7 @@ def _has_gaps(array: Any) -> bool:
 
 
 def _reduce_with_gaps(array: Any) -> Any:
-    """Of such an array."""
+    """Reduce a big array with gaps: its content is made contiguous while it is written."""
     make, arguments, *_ = type(array)((0,), array.dtype).__reduce_ex__(PROTOCOL)
     if type(arguments[0]) is not pickle.PickleBuffer:
         return array.__reduce_ex__(PROTOCOL)
@@ -102,7 +102,7 @@ def _reduce_with_gaps(array: Any) -> Any:
 
 
 def _contiguous(array: Any) -> Iterator[memoryview]:
-    """Its content in C order, in pieces, all made in one place: fresh memory for each would cost more than the copy."""
+    """Yield the content in C order, in pieces that are all made in one place, since fresh memory costs more."""
     if array.dtype.kind == "V":
         array = array.view(f"V{array.itemsize}")  # also what is between its fields
     numpy = sys.modules["numpy"]
@@ -114,7 +114,7 @@ def _contiguous(array: Any) -> Iterator[memoryview]:
 
 
 def _cut(array: Any) -> Iterator[Any]:
-    """Parts of it that are no larger than a piece, one behind the other."""
+    """Yield parts of an array that are no larger than a piece, one behind the other."""
     if array.nbytes <= PIECE or not array.ndim:
         yield array
         return
@@ -132,7 +132,7 @@ def _reduce_array(array: Any) -> Any:
 
 
 def reduce_array(array: Any, *, in_band: bool) -> Any:
-    """Of any `numpy.ndarray`, but of no subclass."""
+    """Reduce a `numpy.ndarray`, of no subclass."""
     flags = array.flags
     if flags.c_contiguous and array.dtype.char in NUMBERS:
         return type(array), (array.shape, array.dtype, pickle.PickleBuffer(array))
@@ -157,12 +157,12 @@ class _TensorStorage:
         return rebuilding.storage, tuple(map(pickle.PickleBuffer, later))
 
     def settle(self) -> None:
-        """See `beside.Storage`."""
+        """Round the first byte that tensors view down to `ALIGNMENT`, and note it for the other side."""
         self.first = min(self.first, self.end) // ALIGNMENT * ALIGNMENT
         self._start[:] = self.first.to_bytes(8, "little")
 
     def memory(self) -> memoryview:
-        """See `beside.Storage`."""
+        """Return the bytes that tensors of this pickle view."""
         return self._whole()[self.first : self.end]
 
     def _whole(self) -> memoryview:
@@ -241,7 +241,7 @@ def _reduce_image(image: Any) -> Any:
 
 
 def _without_pixels(image: Any) -> list[Any]:
-    """What it would be pickled as, of a twin that has no pixels to give."""
+    """Return the state of an image as it would be pickled, made by a twin that has no pixels to give."""
     kind: Any = type(image)
     twin = kind.__new__(kind)
     vars(twin).update(vars(image), tobytes=bytes)
@@ -257,7 +257,7 @@ def _bands(image: Any, raw: str, rows: int) -> Iterator[memoryview]:
 
 
 class _ArrowArray(ctypes.Structure):
-    """Where Arrow says that memory is: a part of the "Arrow C data interface", which does not change."""
+    """An array's place in memory, as in the "Arrow C data interface", which does not change."""
 
 
 _ArrowArray._fields_ = [
@@ -329,7 +329,7 @@ class _Imported:
         self._lock = threading.Lock()
 
     def learn(self) -> None:
-        """Make it anew."""
+        """Make the table anew, for what is imported by now."""
         with self._lock:
             modules, registered = len(sys.modules), dict(copyreg.dispatch_table)
             try:
@@ -366,7 +366,7 @@ def _opened(kind: Any) -> Iterator[Any]:
 
 @functools.cache
 def _are_mapped(images: Any) -> bool:
-    """Whether images of this Pillow can be made of memory: that is not among what it promises."""
+    """Tell whether images can be made of memory in this Pillow, which does not promise that."""
     with contextlib.suppress(Exception):
         for mode in _MODES:
             image = images.new(mode, (3, 2), 7)

@@ -52,7 +52,7 @@ class Script:
         return Script, (self._module, self.path)
 
     def __call__(self) -> None:
-        """Raises whatever the module raises."""
+        """Import the main module. Raises whatever it raises."""
         global _is_being_imported  # noqa: PLW0603 - a process has one main module
         main, code = self._read()
         for name in main_names.NAMES:
@@ -152,7 +152,7 @@ class _Outline(NamedTuple):
 
 @functools.cache
 def _outline(path: str) -> _Outline:
-    """What is to be known of that file; empty where it guards nothing or can't be read as Python."""
+    """Return the outline of that file; empty where it guards nothing or can't be read as Python."""
     try:
         with open(path, "rb") as file:
             source = file.read()
@@ -209,7 +209,7 @@ _OWN_NAMES = (ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.Generator
 
 
 def _guarded_part(node: ast.If) -> list[ast.stmt] | None:
-    """What is run in the main module only, where that is what the condition says."""
+    """Return the statements that only the main module runs, if the condition is on its name; else None."""
     for test in ast.walk(node.test):
         if isinstance(test, ast.Compare):
             asked = {getattr(part, "id", getattr(part, "value", None)) for part in (test.left, *test.comparators)}
@@ -219,7 +219,7 @@ def _guarded_part(node: ast.If) -> list[ast.stmt] | None:
 
 
 def _needs(module: CodeType, only_here: set[str]) -> dict[str, frozenset[str]]:
-    """For the functions and classes at the module's top, which of these names they read, through others too."""
+    """Return which of these names the functions and classes at the module's top read, also through others."""
     reads: dict[str, set[str]] = {}
     for constant in module.co_consts:
         if isinstance(constant, CodeType):

@@ -1,4 +1,4 @@
-"""Whether a worker elsewhere has the same source code of the user's modules as this process.
+"""Digests of the user's modules, to see whether a worker elsewhere has the same source code as this process.
 
 Functions that can be imported are sent by name. A worker of a cluster has files of its own. So a handler's frame has a
 digest of each of its modules, and a worker whose file is another one refuses the job, with the name of the module.
@@ -25,14 +25,14 @@ from mpqueue._wire.pickling.imports import is_users
 
 
 class Sources(NamedTuple):
-    """What the modules of a handler look like in the parent: digests by name, those first that others import."""
+    """The digests of a handler's modules in the parent, by name, those first that others import."""
 
     process: str  #: the parent, see `process_name`
     digests: tuple[tuple[str, str], ...]
 
 
 def sources_of(pickles: Iterable[bytes]) -> Sources | None:
-    """Those of the user's modules that these pickles name, and that such modules import; None where there are none.
+    """Return the digests of the user's modules that these pickles name, and of what those import; None if none.
 
     A module costs some milliseconds for each thousand lines, once until it is edited.
     """
@@ -44,7 +44,7 @@ def sources_of(pickles: Iterable[bytes]) -> Sources | None:
 
 
 def digests_of(names: Iterable[str]) -> dict[str, str]:
-    """Those of these modules of the user's, and of those that they import; also of what is not loaded.
+    """Return the digests of these modules of the user's, loaded or not, and of those that the loaded ones import.
 
     Of a module that is not of Python's code, the file counts as it is.
     """
@@ -61,7 +61,7 @@ def digests_of(names: Iterable[str]) -> dict[str, str]:
 
 
 def not_loaded(name: str) -> ModuleType | None:
-    """An empty module with the file of that one, which is not loaded; None where it is not found, or not the user's."""
+    """Return an empty module with the file of one that is not loaded; None if not found, or not the user's."""
     path: Any = None
     spec = None
     for count, _ in enumerate(name.split("."), 1):
@@ -75,7 +75,7 @@ def not_loaded(name: str) -> ModuleType | None:
 
 
 def _names(pickles: Iterable[bytes]) -> Iterator[str]:
-    """Each text that is the name of a module: one that only happens to be called so does no harm."""
+    """Yield each text that is the name of a module; one that only happens to be called so does no harm."""
     for data in pickles:
         for _, argument, _ in pickletools.genops(data):
             if isinstance(argument, str) and argument.partition(" ")[0] in sys.modules:
@@ -98,7 +98,7 @@ def _add(name: str, found: dict[str, str], under_way: set[str]) -> None:
 
 
 def _digest_of(module: ModuleType) -> str:
-    """A digest of its file as it is now; "" where it has none that can be read as Python."""
+    """Return a digest of a module's file as it is now; "" where it has none that can be read as Python."""
     path = str(vars(module).get("__file__"))
     try:
         found = os.stat(path)
@@ -118,7 +118,7 @@ def _digest(path: str, _changed: int, _size: int) -> str:
 
 
 def check_loaded(sources: Sources) -> None:
-    """After a handler was loaded: what was imported for it is as in the parent.
+    """Check, after a handler was loaded, that the modules imported for it are as in the parent.
 
     Raises ImportError for a module whose file here is another one than there.
     """

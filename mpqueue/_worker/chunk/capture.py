@@ -1,4 +1,4 @@
-"""What a handler writes to stdout and stderr: kept with its item, or put beside the bar that the parent shows.
+"""The output of a handler to stdout and stderr: kept with its item, or put beside the bar that the parent shows.
 
 Keeping is done at the level of descriptors, so it takes in what C code and child processes write. While a chunk of such
 a job runs, descriptors 1 and 2 are files in memory (`mpqueue._worker.chunk.captured_file`), which are read after each
@@ -28,7 +28,7 @@ _MOST_OLDER = 4
 
 
 class Capture:
-    """One job's."""
+    """The capture of what one job's handler writes."""
 
     def __init__(self) -> None:
         #: What the items of the chunk at hand wrote, by position, in the order in which it was read.
@@ -59,14 +59,14 @@ class Capture:
                 place.end()
 
     def _begin_anew(self) -> None:
-        """What came of a reported item after its report is the next one's: the first of this chunk."""
+        """Give what came of a reported item after its report to the first item of this chunk."""
         late = [(0, out, err) for position, out, err in self._kept if position < self._taken and (out or err)]
         self._kept.clear()
         self._kept.extend(late)
         self._taken = 0
 
     def _drop_unwritten(self, places: list[_Place]) -> None:
-        """What could not be written before this chunk is no item's."""
+        """Drop what could not be written before this chunk, since it is no item's."""
         for place in places:
             place.put_null()
         for place in places:
@@ -76,7 +76,7 @@ class Capture:
             place.put()
 
     def wrap(self, call: Callable[..., Any], position: Callable[[], int]) -> Callable[..., Any]:
-        """The call, which leaves what it wrote at its position, before it returns or raises."""
+        """Return the call, such that it leaves what it wrote at its position before it returns or raises."""
 
         def kept(*args: Any) -> Any:
             try:
@@ -87,15 +87,15 @@ class Capture:
         return kept
 
     def keep(self, position: int) -> None:
-        """What was written since the last call is that item's; of one that returned an awaitable, what follows too.
+        """Keep what was written since the last call for that item; if it returned an awaitable, also what follows.
 
-        Where the item has closed what it writes to, that is opened again, and what it had not yet flushed is lost.
+        If the item has closed what it writes to, that is opened again, and what it had not yet flushed is lost.
         """
         self._flush()
         self._kept.append((position, self._out.take(), self._err.take()))
 
     def take(self, first: int, done: int) -> dict[int, tuple[str, str]]:
-        """What the items from ``first`` to ``done`` wrote, by position from there. On any thread, one at a time.
+        """Return what the items from ``first`` to ``done`` wrote, by position from there. On any thread, one at a time.
 
         What came of an earlier one meanwhile is the first one's.
         """
@@ -110,19 +110,19 @@ class Capture:
         return {position - first: texts for position, texts in zip(written, zip(outs, errs, strict=True), strict=True)}
 
     def close(self) -> None:
-        """The job has ended."""
+        """Close the files, as the job has ended."""
         for place in (self._out, self._err):
             place.close()
 
     def _flush(self) -> bool:
-        """False where something could not be written."""
+        """Flush everything; False where something could not be written."""
         done = [self._out.flush(), self._err.flush(), not self._flush_c(None)]
         return all(done)
 
 
 @contextlib.contextmanager
 def _line_by_line() -> Iterator[None]:
-    """Python writes each line at once meanwhile, so that the files show what an item does."""
+    """Have Python write each line at once meanwhile, so that the files show what an item does."""
     changed: list[TextIO] = []
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):  # it is a handler's own
@@ -178,7 +178,7 @@ class _Place:
             _put_null(self._at)
 
     def _make_file(self) -> CapturedFile:
-        """The file, made if a handler has closed it. Raises OSError."""
+        """Make the file if a handler has closed it, and return it. Raises OSError."""
         if self._file is None or not self._file.descriptor.is_there():
             self._file = CapturedFile(self._name)
         return self._file
@@ -203,7 +203,7 @@ class _Place:
         return True
 
     def flush_as_it_is(self) -> None:
-        """The same, to what is there now."""
+        """Flush the stream to what is there now. Never raises."""
         with contextlib.suppress(BaseException):
             getattr(sys, self._name).flush()
 
@@ -216,7 +216,7 @@ class _Place:
             stream.flush()
 
     def take(self) -> bytes:
-        """What was written since the last call. Never raises. To be called after `flush`, which puts the file back."""
+        """Return what was written since the last call. Never raises. Call after `flush`, which puts the file back."""
         file = self._file
         if not self.has_begun or file is None:
             return b""
@@ -257,7 +257,7 @@ class _Place:
             os.close(before.fd)
 
     def close(self) -> None:
-        """The job has ended."""
+        """Close the files, as the job has ended."""
         for file in (*self._older, self._file):
             if file is not None:
                 file.close()
@@ -310,7 +310,7 @@ class BesideBar:
         return getattr(self.under, name)
 
     def end(self) -> TextIO:
-        """The stream itself again, with the last line whole."""
+        """Return the stream itself, with the last line whole."""
         if self._begun:
             with contextlib.suppress(OSError, ValueError):  # the terminal is gone; the items have ended
                 self.write("\n")
@@ -319,7 +319,7 @@ class BesideBar:
 
 @contextlib.contextmanager
 def beside_bar() -> Iterator[None]:
-    """What is printed meanwhile does not tear the parent's bar, where both are on a terminal."""
+    """Keep what is printed meanwhile from tearing the parent's bar, if both are on a terminal."""
     shown: dict[str, BesideBar] = {}
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)

@@ -23,7 +23,7 @@ _MOST_KEPT = 16 << 20
 
 
 class CapturedFile:
-    """Raises OSError where it can't be made."""
+    """A file in memory that takes what items write. Raises OSError where it can't be made."""
 
     def __init__(self, label: str) -> None:
         self.descriptor = Descriptor(make_appended(label))
@@ -32,7 +32,7 @@ class CapturedFile:
         self._most = file_size_limit() / 2  #: the other half is for the next item
 
     def rest(self, fd: int) -> bytes:
-        """What was written since the last call to the file, if it is open under that number. Raises OSError."""
+        """Return what was written to the file since the last call, if it is open under that number. Raises OSError."""
         data = _read_from(fd, self._read - len(self._last))
         if data == self._last or identify(fd) != self.descriptor.identity:
             return b""
@@ -76,7 +76,7 @@ def _cleared(fd: int, offset: int) -> bool:
 
 
 def _read_from(fd: int, offset: int) -> bytes:
-    """All from there on."""
+    """Read all from there on."""
     data = read_at(fd, _AT_A_TIME, offset)
     if len(data) < _AT_A_TIME:
         return data
@@ -115,7 +115,7 @@ class CapturedText:
 
 
 def _begins_with_character(data: bytes) -> bool:
-    """Whether the first byte and those after it are a character, or the beginning of one."""
+    """Tell whether the first byte and those after it are a character, or the beginning of one."""
     size = 2 + (data[0] >= 0xE0) + (data[0] >= 0xF0)
     try:
         codecs.utf_8_decode(data[:size], "strict", False)

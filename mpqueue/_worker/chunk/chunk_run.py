@@ -112,7 +112,7 @@ class ChunkRun:
         return report
 
     def end_worker(self, error: BaseException) -> None:
-        """Something was raised outside of the items' own code, or nothing can be pickled any more: end this worker.
+        """End this worker: something was raised outside of the items' own code, or nothing can be pickled any more.
 
         Whatever has run since the last report is tried again alone, which finds the item to blame. Returns where this
         process is not the worker's own: the engine then ends the worker.
@@ -196,7 +196,7 @@ class ChunkRun:
         return used is not None and self.station.growth.likely(used) > most and self.station.has_run
 
     def note_memory(self) -> int | None:
-        """What the item that begins now begins with, see `memory_growth.note_memory`."""
+        """Return the memory with which the item that begins now begins, see `memory_growth.note_memory`."""
         return note_memory(self.station.ledger)
 
     def _unpack_one(self, position: int) -> bool:
@@ -295,9 +295,9 @@ class ChunkRun:
                 sys.setrecursionlimit(RECURSION_LIMIT)
 
     def _await_first(self, lo: int, stretch: list[Any]) -> None:
-        """The handler is no coroutine function and still returned something to await: so it will the next time.
+        """Await the first result of a handler that is no coroutine function and yet returned something to await.
 
-        It was the first item that returned, so it is alone in its stretch.
+        All that it returns is awaited from now on. It was the first that returned, so it is alone in its stretch.
         """
         self.job.await_results()
         pending = self.running.out.pop()
@@ -330,7 +330,7 @@ class ChunkRun:
             return self.part(done, ended)
 
     def part(self, done: int, ended: Ended, *, final: bool = True) -> ReportFrame:
-        """What is to be said of the positions since the last report, up to ``done``. Call with the lock held."""
+        """Return a report on the positions since the last report, up to ``done``. Call with the lock held."""
         began = clock.monotonic()
         first, packed, failures = self.results.take(done, final=final)
         self.seat.exchange.sent(self.number, packed)
@@ -382,7 +382,7 @@ class ChunkRun:
                 records=records,
             )
             try:
-                outbox.leave(dump_frame(report), plain=True)
+                outbox.leave(dump_frame(report))
             except OSError:
                 self.seat.home.give_back(records)
                 return False
@@ -392,6 +392,6 @@ class ChunkRun:
 
 
 def _has_one_in_hand(items: Iterator[Any], ended: int) -> bool:
-    """Whether that iterator over a list has yielded one item more than have ended."""
+    """Tell whether that iterator over a list has yielded one item more than have ended."""
     state: Any = items.__reduce__()
     return len(state) == 3 and state[2] > ended  # at its end it no longer knows; it got there after the last had ended

@@ -1,4 +1,4 @@
-"""Which results may wait to be pickled together: those that nothing can change before.
+"""The results that may wait to be pickled together: those that nothing can change before.
 
 Handlers may return the same buffer, list or object each time, or something that refers to it. So a result waits only
 where it can't be changed, or is a small list, tuple or dict of what can't, and `sys.getrefcount` says that nothing
@@ -54,7 +54,7 @@ def _is_own(result: Any, depth: int = 0) -> bool:
 
 
 def _count_fresh() -> int:
-    """What `sys.getrefcount` says in `_is_own` of a list that is new: it differs between Pythons.
+    """Return what `sys.getrefcount` says in `_is_own` of a list that is new: it differs between Pythons.
 
     Found by trying, in the very same code, after Python has made that quick.
     """

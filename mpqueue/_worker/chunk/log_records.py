@@ -1,7 +1,7 @@
-"""What handlers log, on its way home: kept by a handler at the root logger, and sent with the next report.
+"""Handlers' log records, on their way home: kept by a handler at the root logger, and sent with the next report.
 
-A report may be long in coming, and a worker that dies sends none. So a record is sent at once, by the outbox, where
-nothing was for `INTERVAL` seconds; what follows it within that time is sent together, by a thread of its own. Until a
+A report may be long in coming, and a worker that dies sends none. So a record is sent at once, by the outbox, if none
+was for `INTERVAL` seconds; those that follow it within that time are sent together, by a thread of its own. Until a
 record has been sent it also stands in the outbox's file, where the parent finds it when this worker has died. A job
 that logs nothing costs one look at an empty queue for each report.
 
@@ -70,7 +70,7 @@ class RecordsHome(logging.Handler):
         self._thread: threading.Thread | None = None
 
     def handle(self, record: logging.LogRecord) -> bool:
-        """As any handler; but `with` takes the lock, so the handler of a signal that raises can't leave it taken."""
+        """Emit a record. The lock is taken by `with`, so that a signal's handler that raises can't leave it taken."""
         if passes := bool(self.filter(record)):
             with self._taking:
                 self.emit(record)
@@ -103,7 +103,7 @@ class RecordsHome(logging.Handler):
                 raise
 
     def _level_of(self, name: str) -> int:
-        """What the parent's logger of this name lets through."""
+        """Return the level that the parent's logger of this name lets through."""
         while name and name not in self.levels:
             name = name.rpartition(".")[0]
         return self.levels[name]
@@ -114,7 +114,7 @@ class RecordsHome(logging.Handler):
         return self._station.is_own_process
 
     def take(self) -> Sequence[bytes]:
-        """What was logged since the last call, to be sent."""
+        """Take the records since the last call, to be sent."""
         if not self._kept:
             return ()
         with self._taking:  # no thread logs meanwhile
@@ -129,11 +129,11 @@ class RecordsHome(logging.Handler):
         return taken
 
     def give_back(self, records: Sequence[bytes]) -> None:
-        """These could not be sent: they go with the next report."""
+        """Put back records that could not be sent: they go with the next report."""
         self._kept.extendleft(reversed(records))
 
     def _leave(self, data: bytes) -> None:
-        """Where the parent finds it when this worker dies now. Called with the handler's lock held."""
+        """Leave a record where the parent finds it if this worker dies now. Called with the handler's lock held."""
         outbox = self._station.outbox
         if outbox is None or self._unsent > MOST_BYTES:
             return
@@ -166,7 +166,7 @@ class RecordsHome(logging.Handler):
             self._due.put(None)
 
     def _loop(self) -> None:
-        """The thread: sends what waits, as long as a chunk runs; what is left then goes with its report."""
+        """Send what waits, on the thread, as long as a chunk runs; what is left then goes with its report."""
         while True:
             self._due.get()
             threading.Event().wait(self.interval)
@@ -234,7 +234,7 @@ _setting = threading.Lock()
 
 
 def _set_levels(levels: Mapping[str, int]) -> None:
-    """The loggers get these levels, or their own ones where these let more through, for handlers that were added here.
+    """Give the loggers these levels, or their own where these let more through, for handlers that were added here.
 
     So a logger that the parent has set back has its own one again.
     """

@@ -35,7 +35,10 @@ class BrokenWorkerError(Exception):
 
 
 class ChunkResults:
-    """``running.out`` has one entry for each position that ended. The lock guards a report in the making."""
+    """The results of a chunk. ``running.out`` has one entry for each position that ended.
+
+    The lock guards a report in the making.
+    """
 
     def __init__(
         self,
@@ -63,13 +66,13 @@ class ChunkResults:
         self._is_own_process = is_own_process
 
     def fail(self, position: int, error: BaseException, elapsed: float, *, charged: bool = True) -> None:
-        """The item at this position, which is the next, failed."""
+        """Fail the item at this position, which is the next."""
         # The error goes first: a position counts as ended as soon as it is in the list.
         self.failures[position] = pack_failure(error, elapsed, charged=charged)
         self._running.out.append(None)
 
     def add_at_once(self, result: Any) -> None:
-        """The next item has returned what must not wait: pickle it now. On the main thread.
+        """Pickle a result that must not wait, which the next item has returned. On the main thread.
 
         Under the mark of its stretch, which must not change meanwhile: to pickle it is a part of the item then.
         """
@@ -84,7 +87,7 @@ class ChunkResults:
         self._running.out.append(None)  # last: then the position counts as ended, and an early report may take it
 
     def stretch_ended(self, lo: int, hi: int) -> None:
-        """These positions ended: pickle their results now, where they must not wait. On the main thread."""
+        """Pickle the results of positions that ended, if they must not wait. On the main thread."""
         if self._job.discards:
             self._running.out[lo:hi] = [None] * (hi - lo)
             self._discarded = hi
@@ -99,7 +102,7 @@ class ChunkResults:
             self._is_packing = False
 
     def take(self, done: int, *, final: bool) -> tuple[int, Packed | list[Passed], dict[int, FailureFrame]]:
-        """What has ended since the last call: the first position, the results, the failures by position from there.
+        """Take what has ended since the last call: first position, results, and failures by position from there.
 
         Call with the lock held. Without ``final``, raises `NotReadyError` where results would have to be pickled by
         code of the user's: then they are sent with a later report.
@@ -127,7 +130,7 @@ class ChunkResults:
         return [at - first for at in sorted(self._yielded) if first <= at < done]
 
     def _join_items(self, lo: int, hi: int) -> None:
-        """What these items have added goes into their results: both are sent, or neither. With the lock held."""
+        """Put what these items have added into their results: both are sent, or neither. With the lock held."""
         for at in [at for at in self._running.added if lo <= at < hi]:
             if at in self.failures:
                 del self._running.added[at]
@@ -189,12 +192,12 @@ class ChunkResults:
 
 
 def _bare(packed: Packed) -> Packed | bytes:
-    """Just the pickle, if that is all: nothing else is needed to unpickle it."""
+    """Return just the pickle if nothing else is needed to unpickle it."""
     return packed.data if packed.segment is None else packed
 
 
 def _at_fault(result: Any) -> Any:
-    """What of a result can't be pickled, for people: of what was yielded, that value."""
+    """Return the part of a result that can't be pickled, for people: of what was yielded, that value."""
     if type(result) is ResultWithItems:  # the items are pickled already
         return result.result
     if type(result) is not Yielded:

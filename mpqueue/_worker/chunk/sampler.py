@@ -1,4 +1,4 @@
-"""Where a job's handler spends its time, to the line: a thread of the worker looks up to a hundred times a second.
+"""The time that a job's handler spends, to the line: a thread of the worker looks up to a hundred times a second.
 
 A look attributes all seconds that the handler has run since the look before. So what held the global lock meanwhile,
 when no other thread can look, counts for the line that called it; and items much shorter than a look's interval are
@@ -50,9 +50,9 @@ _LOOP = (os.path.join(_LIBRARY, "asyncio") + os.sep, os.path.join(_LIBRARY, "sel
 
 
 class StackSampler:
-    """The thread. Owned by a worker, whose main thread says what it runs; started with the first job that is sampled.
+    """The thread that looks at the stack. Owned by a worker, whose main thread says what it runs.
 
-    It waits, without a timeout, while none runs.
+    It is started with the first job that is sampled, and waits, without a timeout, while none runs.
     """
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class StackSampler:
         self._ended = False
 
     def watch(self, samples: JobSampling | None) -> None:
-        """A chunk of that job begins, or (None) it has ended."""
+        """Watch a chunk of that job, which begins; None: it has ended."""
         self._samples = samples
         if samples is None:
             return
@@ -112,7 +112,7 @@ class StackSampler:
             del samples  # a job that has ended may go
 
     def _wait_unless_called(self) -> None:
-        """Who has set something just now has not seen that this waits."""
+        """Wait for a call; not if something was set just now, by a caller that has not seen that this waits."""
         if self._samples is None and not self._ended:
             self._calls.get()
 
@@ -125,7 +125,7 @@ def interval_for(used: float) -> float:
 class JobSampling:
     """One job's samples in this worker: of the chunk at hand, and the seconds that no look has attributed yet.
 
-    The main thread says when the handler runs; the sampler looks; who makes a report takes.
+    The main thread says when the handler runs; the sampler looks; the maker of a report takes.
     """
 
     def __init__(self, job: LoadedJob, name: str) -> None:
@@ -139,18 +139,18 @@ class JobSampling:
         self._by_position: dict[int, Stacks] = {}
 
     def chunk_begins(self, running: Running) -> None:
-        """On the thread that runs it."""
+        """Begin a chunk, on the thread that runs it."""
         with self._lock:
             self._running, self._thread = running, threading.get_ident()
             self._since, self._by_position = None, {}
 
     def handler_begins(self, now: float) -> None:
-        """From now on each second is the handler's."""
+        """Count each second as the handler's from now on."""
         with self._lock:
             self._since = now
 
     def handler_ends(self, now: float) -> None:
-        """The rest of it counts for the next look."""
+        """Stop counting; the seconds since the last look are attributed by the next one."""
         with self._lock:
             if self._since is not None:
                 self._unseen += max(0.0, now - self._since)
@@ -188,7 +188,7 @@ class JobSampling:
 def stack_of(frame: FrameType | None, task: Any = None) -> Stack | None:
     """The places of a thread that runs a chunk, from the handler's own on, without the worker's.
 
-    Empty where the handler is C code; None where the worker is at something of its own, say at a handler's exception.
+    Empty where the handler is C code; None where the worker is at something of its own, as at a handler's exception.
     With ``task``, the one that the handler is: its own places, also while it waits; then those of another task that
     runs, if any.
     """
@@ -220,7 +220,7 @@ TASK = "_as_coroutine"
 
 
 def _awaited(task: Any) -> list[Place]:
-    """Where a task waits: its coroutine, what that awaits, and so on."""
+    """Return the places where a task waits: its coroutine, what that awaits, and so on."""
     places: list[Place] = []
     awaited = task.get_coro()
     while len(places) < OUTERMOST + INNERMOST:

@@ -1,4 +1,4 @@
-"""What a chunk's items cost and where this worker's time goes: counted for each chunk, told with each report.
+"""The costs of a chunk's items and the time of this worker: counted for each chunk, sent with each report.
 
 A chunk costs six looks at the clock and two at the CPU time, 4 us in all, whatever it holds. So it is always counted,
 and a job that was slow can be asked why afterwards.
@@ -31,7 +31,7 @@ class RunDelay:
         self._known = 0
 
     def begin(self, now: float) -> None:
-        """What comes counts; what was before it, while the worker had nothing to do, does not."""
+        """Begin to count: what was before, while the worker had nothing to do, does not count."""
         if now - self._looked_at >= INTERVAL:
             self._look(now)
 
@@ -69,7 +69,7 @@ class ChunkTimes:
             run_delay.begin(begun)
 
     def take(self, now: float, packing: float) -> WorkTimes:
-        """What was spent since the last call; ``packing`` is what this report itself took so far."""
+        """Take the times since the last call; ``packing`` is the seconds that this report itself has taken so far."""
         totals = (self.loading, self.setup, self.unpacking, self.handling, self.packing)
         loading, setup, unpacking, handling, packed = (
             total - told for total, told in zip(totals, self._told, strict=True)
@@ -114,7 +114,7 @@ def _fitting(pace: float) -> int:
 
 
 def expected_seconds(size: int, pace: float | None) -> float:
-    """What a stretch of so many items will take."""
+    """Return the seconds that a stretch of so many items will take."""
     return min(size * (pace or 0.0), STRETCH_SECONDS)
 
 
@@ -125,7 +125,7 @@ WORTH_COUNTING = 0.002
 
 
 class Costs:
-    """Of one chunk. Written by the main thread, read by it and by the watchdog."""
+    """The costs of one chunk. Written by the main thread, read by it and by the watchdog."""
 
     def __init__(self) -> None:
         self._stretches: list[tuple[int, int, float, float]] = []  #: lo, hi, seconds an item, CPU seconds an item
@@ -134,17 +134,17 @@ class Costs:
         self._counting = False
 
     def stretch_begins(self, lo: int, hi: int, pace: float | None) -> None:
-        """The items from lo to hi are about to run; ``pace`` is what an item takes, where that is known."""
+        """Begin to measure the items from lo to hi; ``pace`` is what an item takes, where that is known."""
         self._counting = hi - lo == 1 and (pace is None or pace >= WORTH_COUNTING)
         if self._counting:
             memory.peak.begin()
         self._cpu = time.process_time()
 
     def stretch_ended(self, lo: int, hi: int, seconds: float, cut_pace: float | None, packing: float = 0.0) -> float:
-        """They took so long; all but the last ``cut_pace`` each, where the stretch was cut off. Returns the last pace.
+        """Note that the stretch took so long; all items but the last ``cut_pace`` each, if it was cut off.
 
-        ``packing``: for how long results were pickled meanwhile, which is not among the seconds.
-        The clock was not read between them, so the last one's share is what is left.
+        Returns the last pace. ``packing``: seconds in which results were pickled meanwhile, which are not among them.
+        The clock was not read between the items, so the last one's share is what is left.
         """
         count, cpu = hi - lo, max(0.0, time.process_time() - self._cpu - packing)
         if self._counting and seconds >= PEAK_SECONDS and (peak := memory.peak.end()) is not None:

@@ -17,7 +17,7 @@ plain_settrace = sys.settrace
 
 
 def install(end_stretch: Callable[[], object]) -> None:
-    """From now on have that called where the main thread's function is set; once, in a process that is a worker."""
+    """Have ``end_stretch`` called when the main thread's trace function is set; once, in a process that is a worker."""
 
     @functools.wraps(plain_settrace)
     def settrace(function: object, /) -> None:

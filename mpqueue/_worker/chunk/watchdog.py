@@ -19,7 +19,7 @@ import weakref
 
 from mpqueue._os import monotonic as clock
 from mpqueue._os.alarm import Alarm, make_alarm
-from mpqueue._wire.frames import Ended, dump_frame, is_plain
+from mpqueue._wire.frames import Ended, dump_frame
 from mpqueue._wire.memory.ledger import OUTBOX, Phase
 from mpqueue._wire.pace import STRETCH_LIMIT
 from mpqueue._worker.chunk.chunk_run import ChunkRun
@@ -54,7 +54,7 @@ class Watchdog:
         return self._run
 
     def watch(self, run: ChunkRun | None) -> None:
-        """The main thread begins a chunk, or (None) has ended one. 2 us."""
+        """Watch a chunk that the main thread begins; None: it has ended one. 2 us."""
         self._run = run
         if run is not None:
             if run.limit > STRETCH_LIMIT:
@@ -62,12 +62,12 @@ class Watchdog:
             self._set(CUT * run.limit)
 
     def cut_off(self) -> None:
-        """On the main thread, in an item: it is the last of its stretch."""
+        """Make the item that runs the last of its stretch. On the main thread, in an item."""
         if (run := self._run) is not None:
             cut_off(run)
 
     def _stretch_begins(self, run: ChunkRun) -> None:
-        """Several items begin under one mark, in a chunk whose own time ends later. 2 us."""
+        """Watch a stretch of several items that begins, in a chunk whose own time ends later. 2 us."""
         self._set(_late_at(run) - run.stretch_started)
 
     def _set(self, seconds: float) -> None:
@@ -102,7 +102,7 @@ class Watchdog:
             self._look()
 
     def _look(self) -> None:
-        """See to the chunk at hand, where it is late."""
+        """Look at the chunk at hand: cut off its stretch and send its results early, if it is late."""
         run = self._run
         if run is None:
             return
@@ -129,7 +129,7 @@ class Watchdog:
 
 
 def _late_at(run: ChunkRun) -> float:
-    """When the stretch at hand is to be cut off; where it can't be, when the next one is at the latest."""
+    """Return when the stretch at hand is to be cut off; where it can't be, when the next one is at the latest."""
     can_be_cut = len(run.stretch) > 1 and run.cut_at is None and not run.careful
     return min(run.started + CUT * run.limit, run.stretch_started + CUT * STRETCH_LIMIT if can_be_cut else math.inf)
 
@@ -164,6 +164,6 @@ def send_early(run: ChunkRun) -> None:
         with contextlib.suppress(NotReadyError):
             report = run.part(done, Ended.DONE, final=False)
             try:
-                outbox.leave(dump_frame(report), plain=is_plain(report))
+                outbox.leave(dump_frame(report))
             except OSError:  # all of this chunk runs again, since a part of its report is missing; but only once
                 station.outbox = None

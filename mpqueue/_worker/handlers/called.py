@@ -26,5 +26,5 @@ class StarCall:
         self.function = function
 
     def __call__(self, item: Iterable[Any]) -> Any:
-        """``function(*item)``."""
+        """Return ``function(*item)``."""
         return self.function(*item)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, eq=False)
 class Running:
-    """What this worker is running: a chunk of a job, or (``items`` empty) the job's ``setup``.
+    """The work that this worker is running: a chunk of a job, or (``items`` empty) the job's ``setup``.
 
     The position of the item at hand is ``first`` plus the number of results so far, so that it needs no update.
     """
@@ -118,14 +118,14 @@ class CurrentItem:
 
     @property
     def worker(self) -> int:
-        """The worker's number, from 0 to concurrency - 1, stable over restarts: one GPU a worker, say."""
+        """The worker's number, from 0 to concurrency - 1, stable over restarts; for example, for one GPU per worker."""
         return self._running.station.lane
 
     @property
     def uses(self) -> dict[str, list[int]]:
-        """What the item holds of the queue's ``resources``, by name: which units, from 0 up; see `create_job`.
+        """The units of the queue's ``resources`` that the item holds, by name, counted from 0 up; see `create_job`.
 
-        For ``uses={"gpu": 1}`` that is ``{"gpu": [1]}``, say. In ``setup``, what the first item there holds.
+        For ``uses={"gpu": 1}`` that is ``{"gpu": [1]}``, for example. In ``setup``, what the first item there holds.
         """
         return {name: [*units] for name, units in self._running.station.uses.items()}
 
@@ -200,7 +200,7 @@ def _can_be_pickled(item: Any) -> bool:
 
 
 def enter(station: Station, running: Running | None) -> None:
-    """This worker runs something else now, or (None) nothing."""
+    """Set what this worker runs from now on; None: nothing."""
     station.running = running
 
 
@@ -213,7 +213,7 @@ def _running_here() -> Running | None:
 
 
 def place() -> tuple[int | None, int]:
-    """Which item runs, by its place in the job (None: none does), and its try."""
+    """Return the place in the job of the item that runs (None: none does), and its try."""
     running = _running_here()
     if running is None or len(running.out) >= len(running.indices):
         return None, 0

@@ -100,13 +100,13 @@ class LoadedJob:
         return self._task
 
     def around_chunk(self) -> contextlib.AbstractContextManager[None]:
-        """See to what the handler writes, while a chunk runs."""
+        """Return a context in which the handler's output is kept, or put beside the bar, while a chunk runs."""
         if self.capture is not None:
             return self.capture.around_chunk()
         return beside_bar() if self.beside_bar else _AS_EVER
 
     def await_results(self) -> None:
-        """From now on await what the handler returns, one item at a time."""
+        """Await what the handler returns from now on, one item at a time."""
         handler = self._handler
         self.awaits, self.may_await = True, False
 
@@ -136,7 +136,7 @@ class LoadedJob:
             self._task = self._interrupted_by = None
 
     def interrupt(self, error: BaseException) -> bool:
-        """See `signals.Interruptible`."""
+        """Cancel the running task, whose outcome will be the error; False if none runs (implements `Interruptible`)."""
         if self._task is None:
             return False
         self._interrupted_by = error
@@ -181,7 +181,7 @@ class LoadedJob:
 
 
 def _gathering(job: LoadedJob) -> Any:
-    """The job's call, with all that a generator yields for its result."""
+    """Return the job's call, with all that a generator yields for its result."""
 
     def call(*args: Any) -> Any:
         made = job._call(*args)

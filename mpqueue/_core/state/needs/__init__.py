@@ -1,1 +1,1 @@
-"""What items need while they run, and how much of that there is."""
+"""The needs of items while they run, and how much of that there is."""

@@ -22,7 +22,7 @@ HALF_LIFE = 5.0
 
 
 class Headroom:
-    """Of the machine, or of the control group that this process is in."""
+    """The headroom of the machine, or of the control group that this process is in."""
 
     def __init__(self) -> None:
         self.lanes: int | None = None  #: how many lanes may work at a time; None: all
@@ -33,7 +33,7 @@ class Headroom:
         self._looked_at = 0.0
 
     def look(self, message: MemoryRead, now: float) -> None:
-        """The memory was read; if nothing is known of the machine, nothing changes."""
+        """Take in a look at the memory; if nothing is known of the machine, nothing changes."""
         available, total = message.available, message.total
         if available is None or total is None:
             return
@@ -52,7 +52,7 @@ class Headroom:
         self._available, self._looked_at = available, now
 
     def _falls(self, available: int, passed: float) -> float:
-        """By how much it will have fallen at the horizon."""
+        """Return the bytes by which the available memory will have fallen at the horizon."""
         if self._available is None or passed <= 0:
             return 0.0
         return max(0.0, (self._available - available) * HORIZON / passed)

@@ -49,12 +49,12 @@ class KindTree:
                 self._lay_out(part, below, half, points)
 
     def clear(self) -> None:
-        """Nothing waits."""
+        """Forget everything."""
         self._first = [_NOTHING] * len(self._least)
         self._first_unmarked = [_NOTHING] * len(self._least)
 
     def put(self, kind: int, standing: Standing | None, *, marked: bool) -> None:
-        """There the first item of that kind stands now; None: none waits."""
+        """Note where the first item of that kind stands now; None: none waits."""
         node, entry = self._leaves[kind], _NOTHING if standing is None else (standing, kind)
         first, unmarked = entry, _NOTHING if marked else entry
         while (first, unmarked) != (self._first[node], self._first_unmarked[node]):
@@ -67,7 +67,7 @@ class KindTree:
             unmarked = min(self._first_unmarked[left], self._first_unmarked[right])
 
     def standing(self, kind: int) -> Standing:
-        """Where its first item stands. Of a kind of which one waits."""
+        """Return the standing of the kind's first item. Only for a kind of which one waits."""
         return self._first[self._leaves[kind]][0]
 
     def first(self, ranges: Iterable[NeedsRange], before: Standing) -> int | None:

@@ -13,10 +13,10 @@ from mpqueue._core.state.pending import Care, LongestFirst, PendingItems, stretc
 
 
 class PendingByKind(PendingItems):
-    """The same as `PendingItems`, of which `take` gives items of one kind: that which was turned to last.
+    """Pending items, of which `take` gives items of one kind: that which was turned to last. See `PendingItems`.
 
     Where items have to be alone, theirs only wait: they go before all others, whatever they need. Costs as much as a
-    line for each kind; whatever is done costs what it does in the lines concerned, and the logarithm of their number.
+    line for each kind; each call costs what it does in the lines concerned, and the logarithm of their number.
     """
 
     def __init__(self, needs: JobNeeds, count: int, costs: Sequence[float] | None = None) -> None:
@@ -34,7 +34,7 @@ class PendingByKind(PendingItems):
         self.add(range(count))
 
     def turn_to(self, kind: int) -> bool:
-        """From now on items of this kind are taken; False where there are none, and then nothing changes."""
+        """Take items of this kind from now on; False where there are none, and then nothing changes."""
         if not self._lines[kind]:
             return False
         self.kind = kind
@@ -46,28 +46,28 @@ class PendingByKind(PendingItems):
 
     @property
     def _end(self) -> Standing:
-        """What waits stands before that."""
+        """Standing that comes after those of all kinds that may go next."""
         return (1,) if self._alone else (math.inf,)
 
     def pass_all_before(self, kind: int | None, now: float) -> None:
-        """What waits before that kind (None: all) was passed."""
+        """Note that the kinds that wait before this one (None: all) were passed."""
         passed = self._tree.mark_before(self._end if kind is None else self._tree.standing(kind))
         self.passed.update(dict.fromkeys(passed, now))
 
     def pass_(self, kind: int, now: float) -> None:
-        """That kind was passed."""
+        """Note that the kind was passed."""
         if kind not in self.passed:
             self.passed[kind] = now
             self._note(kind)
 
     def forget_passed(self, kind: int) -> None:
-        """That kind has had its turn, or is gone."""
+        """Forget that the kind was passed: it has had its turn, or is gone."""
         if self.passed.pop(kind, None) is not None:
             self.passed_and_gone.discard(kind)
             self._note(kind)
 
     def longest_passed(self) -> int | None:
-        """Of the kinds that wait here, the one that was passed first."""
+        """Return the waiting kind that was passed first; None if none was passed."""
         if self._alone:
             passed = [kind for kind in self._alone if kind in self.passed]
             return min(passed, key=lambda kind: (self.passed[kind], self._tree.standing(kind)), default=None)
@@ -75,12 +75,12 @@ class PendingByKind(PendingItems):
 
     @property
     def at_hand(self) -> int:
-        """How many items `take` could give next."""
+        """Number of items that `take` could give next."""
         return len(self._lines[self.kind])
 
     @property
     def next_care(self) -> Care:
-        """How the items have to be handled that go next: those that have to be alone, or of the kind turned to."""
+        """Care for the items that go next: those that have to be alone, or those of the kind turned to."""
         if self._alone:
             return max(self._lines[kind].next_care for kind in self._alone)
         return self._lines[self.kind].next_care
@@ -97,44 +97,44 @@ class PendingByKind(PendingItems):
         return taken
 
     def add(self, indices: range) -> None:
-        """More fresh items have come."""
+        """Add fresh items."""
         for kind, parts in self._shares(indices).items():
             for part in parts:
                 self._lines[kind].add(part)
             self._note(kind)
 
     def put_group(self, indices: Sequence[int], *, halved: bool = False) -> None:
-        """See `PendingItems.put_group`; all are of one kind, since they were sent together."""
+        """Put back a group, see `PendingItems.put_group`; all are of one kind, since they were sent together."""
         kind = self._kind_of(indices[0])
         self._lines[kind].put_group(indices, halved=halved)
         self._note(kind)
 
     def put_back(self, indices: Sequence[int]) -> None:
-        """These items did not run after all."""
+        """Put back items that did not run after all."""
         for kind, parts in self._shares(indices).items():
             for part in parts:
                 self._lines[kind].put_back(part)
             self._note(kind)
 
     def remove(self, gone: Collection[int]) -> None:
-        """These items do not wait any more, as far as they did."""
+        """Remove these items, as far as they wait."""
         for kind, parts in self._shares(sorted(gone)).items():
             self._lines[kind].remove(set().union(*parts))
             self._note(kind)
 
     def add_due(self, index: int) -> None:
-        """A retry's delay is over."""
+        """Add an item whose retry's delay is over."""
         kind = self._kind_of(index)
         self._lines[kind].add_due(index)
         self._note(kind)
 
     def suspect(self, indices: Iterable[int]) -> None:
-        """See `PendingItems.suspect`."""
+        """Suspect these items, of any kinds, see `PendingItems.suspect`."""
         for index in indices:
             self._lines[self._kind_of(index)].suspect([index])
 
     def handle_with(self, index: int, care: Care) -> None:
-        """This item is handled with that much care at least, until the job ends. It must not be waiting now."""
+        """Handle this item with at least that much care until the job ends. It must not be waiting now."""
         self._lines[self._kind_of(index)].handle_with(index, care)
 
     def clear(self) -> None:
@@ -151,7 +151,7 @@ class PendingByKind(PendingItems):
         return 0 if self._kinds is None else self._kinds[index]
 
     def _shares(self, indices: Any) -> dict[int, list[Any]]:
-        """What of these is of each kind: they themselves where there is one kind, else ranges."""
+        """Return these items by kind: as they are if there is one kind, else as ranges."""
         if self._kinds is None:
             return {0: [indices]} if indices else {}
         found: dict[int, list[int]] = {}
@@ -160,7 +160,7 @@ class PendingByKind(PendingItems):
         return {kind: [*stretches(own)] for kind, own in found.items()}
 
     def _note(self, kind: int) -> None:
-        """The line of that kind has changed, or whether it was passed."""
+        """Note that the line of that kind has changed, or whether it was passed."""
         line, passed = self._lines[kind], kind in self.passed
         self._count += len(line) - self._counts[kind]
         self._counts[kind] = len(line)

@@ -1,8 +1,8 @@
-"""What items need while they run, and what a queue has of it: places, memory, and things with names, such as GPUs.
+"""The resources of a queue, and the needs of items that run: places, memory, and things with names, such as GPUs.
 
 A lane holds what the items on it need from its first chunk until it holds none, or its worker is dead: all its chunks
-need the same, and it runs one item at a time. So everything is given back exactly once, whatever ends a chunk. What is
-*indexed* has numbers from 0 up, of which a lane holds particular ones.
+need the same, and it runs one item at a time. So everything is given back exactly once, whatever ends a chunk. An
+*indexed* resource has numbers from 0 up, of which a lane holds particular ones.
 
 CPUs are counted in places: an item that says nothing of them takes one, which is its lane, and the queue has as many as
 it has workers. So only what an item needs beyond the first is counted here.
@@ -21,13 +21,13 @@ CPUS = "cpu"
 
 
 class Needs(NamedTuple):
-    """What one item needs while it runs."""
+    """The needs of one item while it runs."""
 
     cpus: int = 1
     amounts: tuple[tuple[str, int], ...] = ()  #: by name, each more than 0, in the names' order
 
     def amount(self, name: str) -> int:
-        """How much of that it is, of `CPUS` too."""
+        """Return how much of that resource the item needs; `CPUS` counts as one too."""
         return self.cpus if name == CPUS else dict(self.amounts).get(name, 0)
 
 
@@ -41,21 +41,21 @@ def needs_of(cpus: int = 1, memory: int = 0, uses: Mapping[str, int] | None = No
 
 
 class Grant(NamedTuple):
-    """What a lane holds. ``units``: of the indexed resources, by name, which ones."""
+    """The resources that a lane holds. ``units``: of the indexed ones, by name, which units."""
 
     needs: Needs
     units: Mapping[str, Sequence[int]]
 
 
 class JobNeeds(NamedTuple):
-    """What the items of a job need: the ``kinds`` that occur, and ``of`` each item which; None: there is one kind."""
+    """The needs of a job's items: the ``kinds`` that occur, and ``of`` each item which; None: there is one kind."""
 
     kinds: Sequence[Needs]
     of: Sequence[int] | None = None
     memory: int | None = None  #: bytes that there are in all, where that was asked for
 
     def most_at_a_time(self, places: int, limits: Mapping[str, int]) -> int:
-        """How many items fit at a time into so many places and these amounts, if they all are of the first kind."""
+        """Return how many items of the first kind fit at a time into so many places and these amounts."""
         first, amounts = self.kinds[0], {**limits} if self.memory is None else {**limits, MEMORY: self.memory}
         return min([places // first.cpus, *(amounts[name] // amount for name, amount in first.amounts)])
 
@@ -66,13 +66,13 @@ class JobNeeds(NamedTuple):
 
 
 class Left(NamedTuple):
-    """What there is for a lane that begins: so many places, of which it takes one, and amounts by name."""
+    """The resources left for a lane that begins: so many places, of which it takes one, and amounts by name."""
 
     places: int
     amounts: Mapping[str, int]
 
     def lacks(self, needs: Needs) -> frozenset[str]:
-        """What there is too little of."""
+        """Return the names of the resources of which there is too little."""
         lacking = {name for name, amount in needs.amounts if amount > self.amounts[name]}
         if needs.cpus > self.places:
             lacking.add(CPUS)
@@ -91,19 +91,19 @@ class NeedsRange(NamedTuple):
     least: Mapping[str, float] = {}
 
     def with_amount(self, name: str, low: float, high: float) -> NeedsRange:
-        """The part of it that is between these, of that resource."""
+        """Return the part of the range in which the amount of that resource is between these."""
         most, least = min(self.amounts[name], high), max(self.least.get(name, 0), low)
         return NeedsRange(self.cpus, {**self.amounts, name: most}, {**self.least, name: least})
 
     def has(self, needs: Needs) -> bool:
-        """True where these needs are in it."""
+        """True where these needs are in the range."""
         if needs.cpus > self.cpus or any(amount > self.amounts[name] for name, amount in needs.amounts):
             return False
         return not self.least or all(needs.amount(name) >= least for name, least in self.least.items())
 
 
 class Resources:
-    """How much of everything there is, and how much of it is left."""
+    """The resources of a queue: how much of each there is, and how much of it is left."""
 
     def __init__(self, limits: Mapping[str, int]) -> None:
         self.limits = dict(limits)
@@ -113,12 +113,12 @@ class Resources:
         self._units = {name: list(range(count)) for name, count in limits.items() if name != MEMORY}
 
     def limit_memory(self, most: int | None) -> None:
-        """So much memory there is, unless that is known already."""
+        """Set how much memory there is, unless that is known already."""
         if most is not None and MEMORY not in self.limits:
             self.limits[MEMORY] = self.left[MEMORY] = most
 
     def take(self, needs: Needs, kept: Mapping[str, Sequence[int]]) -> Grant:
-        """Take that; of what is indexed those units that the lane ``kept`` from before, where they are free."""
+        """Take these needs; of indexed resources the units that the lane ``kept`` from before, where they are free."""
         self.more_cpus += needs.cpus - 1
         units = {}
         for name, amount in needs.amounts:
@@ -141,7 +141,7 @@ class Resources:
         return set(units) <= set(self._units[name])
 
     def give_back(self, grant: Grant) -> None:
-        """The lane holds it no more."""
+        """Take back what a lane held."""
         self.more_cpus -= grant.needs.cpus - 1
         for name, amount in grant.needs.amounts:
             self.left[name] += amount

@@ -1,4 +1,4 @@
-"""What the items of a job need, as its user says it, checked against what the queue has.
+"""The needs of a job's items as its user states them, checked against what the queue has.
 
 Functions of an item are called here, in the thread that creates the job.
 """
@@ -23,13 +23,13 @@ Uses = Mapping[str, Amount] | Callable[[Any], Mapping[str, int | str]]
 
 
 def any_function(uses: Uses) -> bool:
-    """True where something depends on the item."""
+    """True where a need is a function of the item."""
     named = uses.values() if isinstance(uses, Mapping) else [uses]
     return any(map(callable, named))
 
 
 class Supply(NamedTuple):
-    """What the queue has."""
+    """The CPUs, resources and memory that the queue has."""
 
     cpus: int
     limits: Mapping[str, int]  #: of the resources
@@ -54,7 +54,7 @@ def check_needs(uses: Uses, table: ItemTable | None, supply: Supply) -> JobNeeds
 
 
 class _Stated:
-    """``uses`` as it was given, held against what there is."""
+    """The ``uses`` as they were given, held against what there is."""
 
     def __init__(self, uses: Uses, supply: Supply) -> None:
         self._uses = uses
@@ -65,7 +65,7 @@ class _Stated:
         self._rounds = callable(uses.get(MEMORY) if isinstance(uses, Mapping) else uses)
 
     def of_one(self, item: Any, whose: str) -> Needs:
-        """What one item needs; ``whose``: of which item, where that matters."""
+        """Return the needs of one item; ``whose``: of which item, where that matters."""
         named = _call(f"uses{whose}", self._uses, item) if callable(self._uses) else self._uses
         if not isinstance(named, Mapping):
             raise TypeError(f"uses{whose}: expected a mapping of names to numbers, got {shown(named)}")
@@ -140,6 +140,6 @@ def _call(name: str, function: Callable[[Any], Any], item: Any) -> Any:
 
 
 def _coarse(size: int, limit: int) -> int:
-    """Rounded up by an eighth at most: items of nearly the same size are of one kind."""
+    """Round a size up by an eighth at most, so that items of nearly the same size are of one kind."""
     step = 1 << max(0, size.bit_length() - 4)
     return min(limit, -(-size // step) * step)

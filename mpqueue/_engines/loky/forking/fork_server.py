@@ -46,7 +46,7 @@ class ForkServer:
     """One forker, from its start until `close`. Used on the starter's thread; `kill` may be called on any."""
 
     def __init__(self, preload: Preload, environment: Mapping[str, str]) -> None:
-        """Start it. Raises OSError, or `WorkerStartError` where there is no interpreter."""
+        """Start the forker. Raises OSError, or `WorkerStartError` where there is no interpreter."""
         self.user = os.geteuid(), os.getegid()
         self.free = 0
         self._leash = Leash()
@@ -73,7 +73,10 @@ class ForkServer:
             undo.pop_all()
 
     def await_imports(self) -> Preloaded:
-        """What came of them. Raises `ForkerGoneError` where it ended meanwhile, WorkerStartError where it is stuck."""
+        """Wait for the outcome of the imports.
+
+        Raises `ForkerGoneError` where the forker ended meanwhile, WorkerStartError where it is stuck.
+        """
         progress = StartProgress(self._process.pid)
         while not is_readable(self._line.fileno(), START_LOOK):
             if (stuck := progress.look()) is not None:
@@ -84,7 +87,10 @@ class ForkServer:
         return came_of_it
 
     def fork(self, descriptors: list[int]) -> int:
-        """A new worker's process id: see `ForkRequest`. Raises `ForkerGoneError`, or OSError where there is no room."""
+        """Fork a worker, see `ForkRequest`; return its process id.
+
+        Raises `ForkerGoneError`, or OSError where there is no room.
+        """
         try:
             socket.send_fds(self._line, [b"fork"], descriptors)
             answer = self._receive(FORK_LIMIT)
@@ -109,11 +115,11 @@ class ForkServer:
         return pickle.loads(message)
 
     def kill(self) -> None:
-        """End it now. Its workers live on."""
+        """End the forker now. Its workers live on."""
         self._leash.pull()
 
     def close(self) -> None:
-        """Let it end, and see that it does: its workers have."""
+        """Let the forker end, and see that it does: its workers have."""
         self._line.close()
         self._process.join(END_LIMIT)
         self._leash.close()  # whatever it is at
@@ -124,7 +130,7 @@ class ForkedPopen(popen_loky_posix.Popen):  # type: ignore[misc]
     """A launch by a fork, and what `multiprocessing` has of a process that is no child of this one."""
 
     def __init__(self, worker: launch.Launched, server: ForkServer) -> None:
-        """Raises what `ForkServer.fork` does."""
+        """Fork the worker. Raises what `ForkServer.fork` does."""
         self.returncode: int | None = None
         self._lock = threading.Lock()
         self._fds: list[int] = []
@@ -150,13 +156,16 @@ class ForkedPopen(popen_loky_posix.Popen):  # type: ignore[misc]
 
     @staticmethod
     def DupFd(number: int) -> Any:  # noqa: N802 - the name that loky calls
-        """What becomes that number in the worker. loky's own would do something to the parent's descriptor of it."""
+        """Return the object that becomes that number in the worker.
+
+        loky's own would do something to the parent's descriptor of it.
+        """
         passed = popen_loky_posix._DupFd.__new__(popen_loky_posix._DupFd)
         passed.fd = number
         return passed
 
     def poll(self, flag: int = os.WNOHANG) -> int | None:
-        """The exit code; None where it has not ended, or the forker does not say how. 255 where that had ended before.
+        """Return the exit code; None: not ended, or the forker does not say how. 255: the forker had ended before.
 
         With 0 it waits for the worker's end, or the forker's; but a forker that lives may be stopped, and say nothing.
         """

@@ -50,7 +50,7 @@ _OWN = ("mpqueue._worker.main", "mpqueue._worker.serving", "loky.process_executo
 
 
 class ForkerSeed(NamedTuple):
-    """What a forker is started with."""
+    """The start message of a forker."""
 
     parent: int  #: the parent's process id
     line: Handle  #: the socket on which requests come
@@ -61,7 +61,7 @@ class ForkerSeed(NamedTuple):
 
 
 class Preloaded(NamedTuple):
-    """What came of the imports."""
+    """The outcome of the imports."""
 
     free: int = 0  #: from here on `MOST_DESCRIPTORS` numbers are free
     failure: str = ""  #: what went wrong
@@ -70,7 +70,7 @@ class Preloaded(NamedTuple):
 
 
 class ForkRequest(NamedTuple):
-    """One worker, in a file.
+    """A request for one worker, in a file.
 
     The message brings these descriptors: the pipe for its exit code, its folder, this file, and those that it keeps.
     """
@@ -120,7 +120,7 @@ def _preload(preload: Preload) -> Preloaded:
 
 
 def _lasting_threads() -> list[str]:
-    """The names of the threads that a fork would miss; where there are any, one is forked to see which end before."""
+    """Return the names of threads that a fork would miss, without those that end before a first fork."""
     if not _unsafe_threads():
         return []
     try_fork()
@@ -143,7 +143,7 @@ class _Live(NamedTuple):
 
 
 class _Forker:
-    """Waits for requests, and for workers to end."""
+    """The loop of the forker, which waits for requests, and for workers to end."""
 
     def __init__(self, line: socket.socket, leash: int) -> None:
         self._line = line
@@ -154,7 +154,7 @@ class _Forker:
         self._ended: dict[int, int] = {}  #: by its pipe: a worker that has ended, until the parent has been notified
 
     def run(self) -> NoReturn:
-        """Until the line ends. A worker that has ended keeps its number till the parent knows: it may send signals."""
+        """Serve until the line ends. An ended worker keeps its number till the parent knows: it may send signals."""
         while True:
             for fd, _ in self._poll.poll():
                 if fd in self._live:
@@ -206,7 +206,7 @@ class _Forker:
         bury(pid)
 
     def _become_worker(self, request: ForkRequest, folder: int, kept: Sequence[int]) -> NoReturn:
-        """In the fork: be what a process is that was started with these descriptors, and live a worker's life."""
+        """Live a worker's life, in the fork, with these descriptors and this environment."""
         exitcode = 1
         try:
             self._line.close()
@@ -239,6 +239,6 @@ def _draw_new_seeds() -> None:
 
 
 def _live_as_worker(message: int) -> int:
-    """What loky does in a process that it has started; returns the exit code."""
+    """Read the start message, and live as a process that loky has started; return the exit code."""
     start = os.fdopen(message, "rb")
     return worker_entry.live(pickle.load(start), start)

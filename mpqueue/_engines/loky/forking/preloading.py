@@ -1,4 +1,4 @@
-"""How the workers of a pool with ``preload`` are launched: by a fork, and where that can't be, the ordinary way."""
+"""Launches the workers of a pool with ``preload``: by a fork, and where that can't be, the ordinary way."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TRIES = 3
 
 
 class Preloading:
-    """One for a pool, on its starter's thread. A forker that has ended is replaced when the next worker is wanted."""
+    """The launcher of one pool, on its starter's thread. A forker that has ended is replaced when one is wanted."""
 
     def __init__(self, preload: preloads.Preload, environment: Callable[[], Mapping[str, str]]) -> None:
         self._preload = preload
@@ -35,7 +35,7 @@ class Preloading:
         self._is_waiting = False  #: for a forker's answer
 
     def launch(self, worker: Launched) -> Any:
-        """Start that process.
+        """Start that worker's process.
 
         Raises `WorkerStartError` where what was to be imported can't be, or the pool closes meanwhile; or OSError.
         """
@@ -61,12 +61,12 @@ class Preloading:
             self._is_waiting = False
 
     def _launch_alone(self, worker: Launched) -> Launching:
-        """It imports by itself, or calls the function."""
+        """Launch a worker that imports by itself, or calls the function."""
         worker.begin_with(functools.partial(preloads.begin, self._preload))
         return Launching(worker)
 
     def _server_now(self) -> ForkServer | None:
-        """One that can fork; None where it would not be safe."""
+        """Return a server that can fork; None where it would not be safe."""
         if self._server is not None and self._server.user != (os.geteuid(), os.getegid()):
             self._drop()  # its workers would have the rights that this process has given up
         if self._imports.look():
@@ -99,14 +99,14 @@ class Preloading:
                 server.close()
 
     def hurry(self) -> None:
-        """The pool closes: wait for no import any more, and for no fork. On any thread."""
+        """Wait for no import any more, and for no fork: the pool closes. On any thread."""
         self._is_closing = True
         server = self._server
         if server is not None and self._is_waiting:
             server.kill()
 
     def close(self) -> None:
-        """All workers are gone, and the starter is at its end: so is the forker."""
+        """Close the forker: all workers are gone, and the starter is at its end."""
         server, self._server = self._server, None
         if server is not None:
             server.close()

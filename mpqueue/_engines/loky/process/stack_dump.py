@@ -64,7 +64,7 @@ class StackDump:
         self._lookers.append(tell)
 
     def take(self) -> str | None:
-        """After the worker's death: stop listening, and return the text that was asked for, if any came."""
+        """Stop listening after the worker's death, and return the text that was asked for, if any came."""
         self._cancel_timer()
         if self._then is None and not self._lookers:
             self._watcher.forget(self._fd)
@@ -88,7 +88,7 @@ class StackDump:
             self._timer = None
 
     def _settled(self) -> None:
-        """All of the text is here, or nothing comes."""
+        """Hand the text out: all of it is here, or nothing comes."""
         self._timer = None
         self._tell_lookers()
         if self._then is not None:

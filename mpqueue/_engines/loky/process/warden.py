@@ -1,4 +1,4 @@
-"""What happens to one generation of a lane, from its start until nothing of it is left.
+"""The life of one generation of a lane, from its start until nothing of it is left.
 
 ::
 
@@ -61,7 +61,7 @@ _CLOSED = "it lives on with its end of the line closed, which a handler must hav
 
 
 class State(enum.Enum):
-    """See the module's drawing."""
+    """The states in the drawing of this module's docstring."""
 
     STARTING = enum.auto()
     LIVE = enum.auto()
@@ -72,7 +72,7 @@ class State(enum.Enum):
 
 
 class Warden:
-    """Looks after one `LokyLane`. Made and called on the watcher's thread only."""
+    """The keeper of one `LokyLane`. Made and called on the watcher's thread only."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class Warden:
         self._end_expected: sched.Event | None = None  #: when it is given up, once it was killed
 
     def begin(self) -> None:
-        """Start to look after it."""
+        """Start to look after the lane."""
         self._guarded(self._begin)()
 
     def _begin(self) -> None:
@@ -116,7 +116,7 @@ class Warden:
         first.add_done_callback(lambda answer: self._watcher.call(self._guarded(self._answered), answer))
 
     def _guarded(self, function: Callable[..., object]) -> Callable[..., None]:
-        """The function, which ends the lane where it raises: that is a mistake of ours."""
+        """Return the function so that it ends the lane where it raises: that is a mistake of ours."""
         return functools.partial(self._guard, function)
 
     def _guard(self, function: Callable[..., object], *arguments: object) -> None:
@@ -126,7 +126,7 @@ class Warden:
             self._collapse(error)
 
     def _collapse(self, error: BaseException) -> None:
-        """Nothing that was to come of this lane may come any more: end it here and now, and tell."""
+        """End the lane here and now, and tell: nothing that was to come of it may come any more."""
         lane, state = self.lane, self._state
         self._post(found(f"while it watched worker {lane.number}", error, lane=lane.number, generation=lane.generation))
         self._is_silent = True
@@ -165,13 +165,13 @@ class Warden:
             self.retire()
 
     def retire(self) -> None:
-        """The lane is no longer needed: free it, now or when it is dead."""
+        """Free the lane, which is no longer needed, now or when it is dead."""
         self._is_silent = True
         if self._state is State.DEAD:
             self._free()
 
     def leave(self, *, kill: bool) -> None:
-        """The pool closes: by itself where it is idle, else by a kill."""
+        """End the worker, as the pool closes: by itself where it is idle, else by a kill."""
         self._pool_closes = True
         if not kill and self._state is State.LIVE and len(self.lane.calls) == 0:
             self.end()
@@ -206,7 +206,7 @@ class Warden:
         self._timer = self._watcher.later(START_LOOK, self._guarded(self._look_at_start))
 
     def _look_at_start(self) -> None:
-        """It may take its time, as long as it gets on."""
+        """Look whether the start gets on; it may take its time as long as it does."""
         stuck = self._progress.look()
         if stuck is None:
             self._look_at_start_later()
@@ -232,25 +232,25 @@ class Warden:
             tell(None)
 
     def _killed(self) -> None:
-        """It is to end now."""
+        """Expect the end of the worker, which was killed, within `KILL_LIMIT` seconds."""
         if self._end_expected is None and self._state in (State.STARTING, State.LIVE, State.ENDING):
             self._end_expected = self._watcher.later(KILL_LIMIT, self._guarded(self._give_up))
 
     def _cut_off(self) -> None:
-        """It has closed what it answers by: most likely it is dead, and that is about to be reported."""
+        """Wait for the report of a death: the worker has closed the line, so it is most likely dead."""
         if self._state is State.STARTING:
             self.lane.worker.kill()
         elif self._state is State.LIVE and self._timer is None:
             self._timer = self._watcher.later(CUT_OFF_LIMIT, self.lane.break_off, _CLOSED)
 
     def _give_up(self) -> None:
-        """It was killed and lives on. Nothing that it does counts any more."""
+        """Count the worker as gone: it was killed and lives on. Nothing that it does counts any more."""
         pid = self.lane.pid
         _log.warning("worker %d was killed and does not end; the queue goes on without it", pid)
         self._exited()
 
     def _exited(self) -> None:
-        """The process is gone; its answers may still be on their way."""
+        """Take in the end of the process; its answers may still be on their way."""
         lane = self.lane
         self._cancel_timer()
         self._forget_end()
@@ -278,7 +278,7 @@ class Warden:
         lane.calls.when_empty(lambda: self._watcher.call(self._guarded(self._drained)))
 
     def _drained(self) -> None:
-        """No answer is on its way any more."""
+        """Report the death: no answer is on its way any more."""
         self._cancel_timer()
         lane = self.lane
         self._exitcode = lane.abandon(self._exitcode)

@@ -62,7 +62,7 @@ class WorkerProcess:
                 kill_group(self.pid)
 
     def exited(self) -> int | None:
-        """To be called once `fileno` is readable: kills the rest of the group and returns the exit code.
+        """Kill the rest of the group and return the exit code; to be called once `fileno` is readable.
 
         Negative: minus the signal's number. None: other code has reaped the process and the kernel does not tell.
         """
@@ -74,20 +74,20 @@ class WorkerProcess:
         return code
 
     def await_last_moments(self, has_ended: Callable[[], bool]) -> None:
-        """After `exited`: wait for a process whose end is reported a little too early, 0.25 s at most."""
+        """Wait, after `exited`, for a process whose end is reported a little too early: at most 0.25 s."""
         self._process.await_last_moments(has_ended)
 
     def is_stopped(self) -> bool:
-        """Whether a signal has stopped it; False where the system does not tell."""
+        """Tell whether a signal has stopped the process; False where the system does not tell."""
         return self._process.is_stopped()
 
     def catches(self, number: int) -> bool:
-        """Whether that signal would not end the process but be handled by it; False where the system does not tell."""
+        """Tell whether the process handles that signal, which else would end it; False if unknown."""
         with self._lock:
             return not self._is_gone and os.getpid() == self._owner and self._process.catches(number)
 
     def is_reaped(self) -> bool:
-        """Whether other code has read the exit code from the kernel already, so that it can't be read again."""
+        """Tell whether other code has read the exit code already, so that it can't be read again."""
         return is_reaped(self.pid)
 
     def close(self) -> None:
@@ -105,7 +105,7 @@ START_LIMIT, START_LOOK = 300.0, 10.0
 
 
 class StartProgress:
-    """What one process has done so far: it gets on as long as it uses CPU time.
+    """The progress of one process' start: it gets on as long as it uses CPU time.
 
     Looks are counted rather than seconds: in time in which the program itself did not run, none is missed. Where the
     system does not tell what a process uses, it has `START_LIMIT` in all.
@@ -117,7 +117,7 @@ class StartProgress:
         self._quiet = 0.0
 
     def look(self) -> str | None:
-        """To be called every `START_LOOK` seconds: why the start is to be given up, None where it is not."""
+        """Return why the start is to be given up, None if it is not; to be called every `START_LOOK` seconds."""
         use = use_of(self._pid)
         used = None if use is None else use.cpu
         self._quiet = self._quiet + START_LOOK if used == self._used else 0.0
