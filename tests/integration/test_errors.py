@@ -283,7 +283,7 @@ def test_a_run_raises_what_failed_where_it_is_asked_to_as_map_does() -> None:
             queue.run(["a", "b", "b"], do.only("b", do.fail), on_error="group")
         assert [type(error) for error in group.value.exceptions] == [ValueError, ValueError]
         assert queue.last_job is not None
-        assert queue.last_job.results[:1] == ["a"], "the others have been run"
+        assert queue.last_job.items[0].result == "a", "the others have been run"
         for mode in ("raise", "group"):
             assert queue.run(["a"], do.succeed, on_error=mode).completed == 1
         with pytest.raises(TooManyFailuresError, match="items failed, which is more than max_failures=1") as many:
