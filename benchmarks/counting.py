@@ -87,6 +87,8 @@ def main() -> None:
         note("run of 1", median(lambda: queue.run(one, no_op), "main", "coordinator"))
         note("run of 100", median(lambda: queue.run(hundred, no_op), "main", "coordinator"))
         note("create_job of 100", median(lambda: queue.create_job(f"created-{next(numbers)}", hundred, no_op), "main"))
+        for job in queue.jobs():  # which are not to be started
+            queue.clear_job(job)
         for _ in range(WARM + ROUNDS):
             results = queue.run(hundred, calls_so_far, setup=start_counting, chunksize=100).results
             in_worker.append(results[-1] - results[0])

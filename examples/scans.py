@@ -2,7 +2,7 @@
 
 An item is a page. Fixed chunks would leave one worker with the long ones while the others idle; here nothing is set,
 and an idle worker takes over what waits behind a slow page. Each worker loads the recognizer once. A page that hangs
-is ended by ``timeout``, one that needs too much memory by ``max_memory_per_worker`` (there is one, of 544 megapixels);
+is ended by ``timeout``, one that needs too much memory by the memory limit (there is one, of 544 megapixels);
 files that are damaged fail by themselves. What each page took stands in a table.
 
     pip install 'mpqueue[examples-ocr]'
@@ -107,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.output.mkdir(parents=True, exist_ok=True)
 
     started = time.monotonic()
-    with JobQueue(options.concurrency, retry=RETRY, timeout=TIMEOUT, max_memory_per_worker=MEMORY) as queue:
+    with JobQueue(options.concurrency, retry=RETRY, timeout=TIMEOUT, per_worker={"memory": MEMORY}) as queue:
         job = queue.create_job("scans", pages, read_page, setup=load_reader)
         for item in queue.start("scans", progress=True).as_completed():
             if item.result is not None:

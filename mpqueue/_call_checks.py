@@ -10,7 +10,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import FunctionType
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from mpqueue._text import shown
 
@@ -23,6 +23,9 @@ SWAPPED = "; were the function and the items swapped?"
 #: Where a function is to be called with an item of each of several iterables.
 SEVERAL = "mpqueue.starmap(fn, zip(first, second)) calls it with an item of each"
 
+#: Characters of a value that a hint has at most.
+LONGEST_VALUE = 40
+
 #: What Python says of an option that a function does not have.
 _UNEXPECTED = r"got an unexpected keyword argument '([^']*)'"
 #: What it says of more arguments than the function has, such as a second iterable.
@@ -33,63 +36,138 @@ def nearest(name: str, names: Iterable[str]) -> str | None:
     """The one of the names that was meant by ``name``, where one is near enough."""
     from difflib import get_close_matches  # the name is wrong: few programs get here
 
-    found = get_close_matches(name.lower(), list(names), n=1, cutoff=0.65)
+    there = list(names)
+    found = get_close_matches(name, there, n=1, cutoff=0.65) or get_close_matches(name.lower(), there, 1, 0.65)
     return found[0] if found else None
 
 
-#: What options of other libraries are called here, of those that there are, and what to know of it.
-_BROUGHT: dict[str, tuple[tuple[str, ...], str]] = {
+class Word(NamedTuple):
+    """What an option of another library, or of an older version, is here."""
+
+    option: str  #: one that the call must have for this; "": any call
+    hint: str  #: ``{}`` is the value that was given
+
+
+def _meant(*options: str, more: str = "") -> tuple[Word, ...]:
+    return tuple(Word(one, f"did you mean {one}{more}?") for one in options)
+
+
+def _written(option: str, form: str, elsewhere: str = "") -> tuple[Word, ...]:
+    """It is written in this ``form`` where there is such an option, in the other one ``elsewhere``."""
+    return (Word(option, f"write {form}"), *([Word("", f"write {elsewhere}")] if elsewhere else []))
+
+
+def _limit(key: str) -> tuple[Word, ...]:
+    """A key of ``JobQueue(per_worker=)``."""
+    form = f"per_worker={{{{{key!r}: {{}}}}}}"
+    return _written("per_worker", form, f"JobQueue({form})")
+
+
+_WORKERS = (
+    *_meant("concurrency", "max_workers", "processes", "n_jobs"),
+    Word("", "JobQueue(concurrency=...) says how many workers there are"),
+)
+#: Words that people bring with them, from other libraries and from 1.0.0rc1: the first of each that fits is said.
+_WORDS: dict[str, tuple[Word, ...]] = {
     **dict.fromkeys(
-        ("max_workers", "workers", "num_workers", "n_workers", "n_jobs", "processes", "nproc", "num_proc", "ncpus"),
-        (("concurrency", "max_workers", "processes"), ""),
+        (
+            *("max_workers", "workers", "num_workers", "n_workers", "n_jobs", "jobs", "num_jobs", "nproc", "num_proc"),
+            *("processes", "num_processes", "ncpus", "num_cpus", "cores", "pool_size"),
+        ),
+        _WORKERS,
     ),
     **dict.fromkeys(
-        ("attempts", "tries", "retries", "max_attempts", "max_tries"),
-        (("max_retries",), ", which counts the tries after the first"),
+        ("attempts", "tries", "retries", "max_attempts", "max_tries", "num_retries", "n_retries"),
+        (
+            *_meant("max_retries", more=", which counts the tries after the first"),
+            Word("", "max_retries, of JobQueue, create_job(), run() or Stage, counts the tries after the first"),
+        ),
     ),
-    **dict.fromkeys(("verbose", "tqdm", "progress_bar"), (("progress",), "")),
-    **dict.fromkeys(("chunk_size", "batch_size"), (("chunksize",), ", how many items are sent together")),
-    "initializer": (("setup",), ", whose result the handler gets as its second argument"),
-    "setup": (("initializer",), ", which is called once in each worker"),
-}
-_PARTIAL = "functools.partial(function, ...) gives it what is the same for all items"
-_LISTENER = "queue.on('item:completed', function) calls one with each item that completes"
-#: What is no option here, and what does that.
-_INSTEAD = {
-    **dict.fromkeys(("args", "kwargs", "fn_args", "fn_kwargs", "initargs"), _PARTIAL),
-    **dict.fromkeys(("callback", "on_complete", "on_result"), _LISTENER),
     **dict.fromkeys(
-        ("verbose", "tqdm", "progress", "progress_bar"), "run(progress=True) and map(progress=True) show it"
+        ("verbose", "tqdm", "progress", "progress_bar", "show_progress"),
+        (*_meant("progress"), Word("", "run(progress=True) and map(progress=True) show it")),
     ),
+    **dict.fromkeys(
+        ("chunk_size", "batch_size", "chunksize"),
+        (
+            *_meant("chunksize", more=", how many items are sent together"),
+            Word("", "create_job(), run() and map() have chunksize, how many items are sent together"),
+        ),
+    ),
+    **dict.fromkeys(
+        ("initializer", "init", "worker_init"),
+        (
+            *_meant("setup", more=", whose result the handler gets as its second argument"),
+            *_meant("initializer", more=", which is called once in each worker"),
+            Word("", "JobQueue(initializer=...) calls it once in each worker"),
+        ),
+    ),
+    "setup": (
+        *_meant("initializer", more=", which is called once in each worker"),
+        Word("", "create_job(), run() and Stage have setup, whose result the handler gets as its second argument"),
+    ),
+    **dict.fromkeys(
+        ("args", "kwargs", "fn_args", "fn_kwargs", "initargs", "constants"),
+        (Word("", "functools.partial(function, ...) gives it what is the same for all items"),),
+    ),
+    **dict.fromkeys(
+        ("callback", "on_complete", "on_result", "on_success", "done_callback"),
+        (Word("", "queue.on('item:completed', function) calls one with each item that completes"),),
+    ),
+    **dict.fromkeys(
+        ("error_callback", "on_failure"),
+        (Word("", "queue.on('item:failed', function) calls one with each item that fails for good"),),
+    ),
+    **dict.fromkeys(
+        ("maxtasksperchild", "max_tasks_per_child", "max_tasks", "worker_lifespan", "max_calls"),
+        (*_meant("max_tasks_per_child", "maxtasksperchild"), *_limit("items")),
+    ),
+    # of 1.0.0rc1
+    "cpus": (*_written("uses", "uses={{'cpu': {}}}"), *_WORKERS),
+    "memory": _written("uses", "uses={{'memory': {}}}"),
+    "open": _written("handler", "open_job(...)"),
+    "max_waiting": _written("handler", "open_job(..., max_waiting={})"),
+    "trace": _written("profile", "profile=True, which includes it"),
+    **{name: _written("rerun", f"rerun=Rerun({name}={{}})") for name in ("update", "key", "version", "redo", "strict")},
+    "threads_per_worker": _limit("threads"),
+    "max_items_per_worker": _limit("items"),
+    "max_memory_per_worker": _limit("memory"),
+    "setup_timeout": _limit("setup_timeout"),
 }
 
 
-#: What options were called in 1.0.0rc1 and before: which one has that now, and how it is said.
-_FORMER = {
-    "cpus": ("uses", 'uses={"cpu": ...}'),
-    "memory": ("uses", 'uses={"memory": ...}'),
-    # of the calls that take a handler
-    "open": ("handler", "open_job(...)"),
-    "max_waiting": ("handler", "open_job(..., max_waiting=...)"),
-    "trace": ("profile", "profile=True, which includes it"),
-    **{name: ("rerun", f"rerun=Rerun({name}=...)") for name in ("update", "key", "version", "redo", "strict")},
-}
+def word_for(name: str, names: Iterable[str]) -> Word | None:
+    """What is known of that option where these ``names`` can be given."""
+    there = {*names, ""}
+    return next((word for word in _WORDS.get(name, ()) if word.option in there), None)
 
 
-def no_such_option(function: str, name: str, names: Iterable[str]) -> TypeError:
+def _hint_for(name: str, names: Iterable[str], value: object) -> str | None:
+    word = word_for(name, names)
+    return None if word is None else word.hint.format(shown(value) if len(shown(value)) <= LONGEST_VALUE else "...")
+
+
+def no_such_option(function: str, name: str, names: Iterable[str], value: object) -> TypeError:
     """The error for an option that the function does not have: what may be meant, also by people of other libraries."""
-    there = set(names)
-    now, how = _FORMER.get(name, ("", ""))
-    if now in there:
-        return TypeError(f"{function}() has no {name}= any more: say {how}")
-    known, more = _BROUGHT.get(name, ((), ""))
-    meant = next((one for one in known if one in there), None)
-    if meant is None and name in _INSTEAD:
-        hint = f"; {_INSTEAD[name]}"
-    else:
-        meant, more = (nearest(name, there), "") if meant is None else (meant, more)
-        hint = "" if meant is None else f"; did you mean {meant}{more}?"
-    return TypeError(f"{function}() got an unexpected keyword argument {name!r}{hint}")
+    there = [*names]
+    hint = _hint_for(name, there, value)
+    if hint is not None:
+        return TypeError(f"{function}() has no option {name!r}: {hint}")
+    meant = nearest(name, there)
+    return TypeError(
+        f"{function}() got an unexpected keyword argument {name!r}{'' if meant is None else f'; did you mean {meant}?'}"
+    )
+
+
+def no_such_key(option: str, key: object, keys: Iterable[str], value: object) -> TypeError:
+    """The error for a key that the dict of this option can't have: which one may be meant."""
+    there, name = [*keys], key if isinstance(key, str) else ""
+    hint = _hint_for(name, [option], value)
+    if hint is None:
+        meant = nearest(name, there)
+        hint = "" if meant is None else f"did you mean {meant!r}?"
+    expected = f"{option}: expected some of the keys {', '.join(map(repr, there))}, got {shown(key)}"
+    return TypeError(f"{expected}; {hint}" if hint else expected)
 
 
 def no_such_attribute(kind: str, name: str, elsewhere: Mapping[str, str], obj: object) -> AttributeError:
@@ -118,7 +196,8 @@ def names_options(public_name: str, several: str = "") -> Callable[[_F], _F]:
                 found = re.search(_UNEXPECTED, str(error))
                 if found is None:
                     raise
-                raise no_such_option(public_name, found[1], inspect.signature(function).parameters) from None
+                names = inspect.signature(function).parameters
+                raise no_such_option(public_name, found[1], names, options[found[1]]) from None
 
         return call  # type: ignore[return-value]
 

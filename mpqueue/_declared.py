@@ -15,8 +15,9 @@ from dataclasses import dataclass, field, fields
 from enum import Flag, auto
 from typing import Any, NamedTuple, TypeVar
 
-from mpqueue._call_checks import no_such_option
+from mpqueue._call_checks import no_such_key, no_such_option
 from mpqueue._plain import PLAIN, plain
+from mpqueue._text import shown
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -35,6 +36,7 @@ class At(Flag):
     STAGED_MAP = auto()  #: `mpqueue.stages`
     POOL = auto()  #: `Pool`, `Executor` and the backend of joblib, beside what these have from elsewhere
     COMMAND = auto()  #: ``mpqueue run``, which passes it on to the queue or the job
+    WORKER = auto()  #: the keys of ``JobQueue(per_worker=)``
 
 
 class ValueKind(NamedTuple):
@@ -84,7 +86,7 @@ def check_names(declared: type, at: At, public_name: str, given: Mapping[str, An
     known = options_at(declared, at)
     for name in given:
         if name not in known:
-            raise no_such_option(public_name, name, [*known, *more])
+            raise no_such_option(public_name, name, [*known, *more], given[name])
 
 
 def read(declared: type[T], at: At, public_name: str, given: Mapping[str, Any], more: tuple[str, ...] = ()) -> T:
@@ -99,13 +101,33 @@ def read(declared: type[T], at: At, public_name: str, given: Mapping[str, Any], 
     for name, value in given.items():
         declared_as = known.get(name)
         if declared_as is None:
-            raise no_such_option(public_name, name, [*known, *more])
-        if value is declared_as.default:
-            continue
-        if declared_as.kind is not None:
-            value = declared_as.kind.check(name, value)  # noqa: PLW2901 - the same, as it is kept
-        values[name] = value if type(value) in PLAIN else plain(value)
+            raise no_such_option(public_name, name, [*known, *more], value)
+        if value is not declared_as.default:
+            values[name] = _checked(declared_as, name, value)
     return made
+
+
+def read_keys(declared: type[T], at: At, name: str, given: object) -> T:
+    """The same of a mapping that is the value of the option ``name``. Raises TypeError also for anything else."""
+    known = options_at(declared, at)  # type: ignore[arg-type] # as above
+    if not isinstance(given, Mapping):
+        raise TypeError(
+            f"{name}: expected a dict with some of the keys {', '.join(map(repr, known))}, got {shown(given)}"
+        )
+    made = object.__new__(declared)
+    for key, value in given.items():
+        declared_as = known.get(plain(key)) if isinstance(key, str) else None
+        if declared_as is None:
+            raise no_such_key(name, key, known, value)
+        if value is not declared_as.default:
+            vars(made)[declared_as.name] = _checked(declared_as, f"{name}[{declared_as.name!r}]", value)
+    return made
+
+
+def _checked(declared_as: Option, name: str, value: Any) -> Any:
+    if declared_as.kind is not None:
+        value = declared_as.kind.check(name, value)
+    return value if type(value) in PLAIN else plain(value)
 
 
 def takes(declared: type, at: At, *, without: tuple[str, ...] = ()) -> Callable[[F], F]:

@@ -18,16 +18,28 @@ if TYPE_CHECKING:
     from mpqueue.retry import RetryPolicy
 
 
+class PerWorker(TypedDict, total=False):
+    """What ``JobQueue(per_worker=)`` limits.
+
+    ``threads``: Threads of numerical libraries (BLAS, OpenMP); None: CPUs / workers.
+    ``items``: It is replaced after so many items.
+    ``memory``: It is replaced where it has more private memory: bytes, or ``"2GB"``.
+    ``setup_timeout``: The time that one run of a `setup` may take.
+    """
+
+    threads: int | None
+    items: int | None
+    memory: int | str | None
+    setup_timeout: float | str | None
+
+
 class QueueKeywords(TypedDict, total=False):
     """The options of `JobQueue`."""
 
     retry: RetryPolicy | None
     timeout: float | str | None
     progress_interval: float | str
-    threads_per_worker: int | None
-    max_items_per_worker: int | None
-    max_memory_per_worker: int | str | None
-    setup_timeout: float | str | None
+    per_worker: PerWorker | None
     journal: str | os.PathLike[str] | None
     backend: str | Backend
     initializer: Callable[[], object] | None

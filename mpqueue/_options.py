@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from mpqueue._declared import At, Plain, ValueKind, option, options_at
+from mpqueue._declared import At, Plain, ValueKind, option, options_at, read_keys
 from mpqueue._os import system
 from mpqueue._os.process.own_forks import in_each_fork
 from mpqueue._plain import plain
@@ -25,6 +25,7 @@ from mpqueue.retry import RetryPolicy, check_number, check_seconds
 
 if TYPE_CHECKING:
     from mpqueue._core.state.needs.stated import Uses
+    from mpqueue._keywords import PerWorker
     from mpqueue._output.progress import ShowProgress
     from mpqueue._output.row_outlet import Results
     from mpqueue._parent.lane_protocol import Backend
@@ -45,6 +46,9 @@ LEAST_MEMORY = 1_000_000
 PHYSICAL = "physical"
 #: A number of workers, one for each core, or (None) for each CPU.
 Concurrency = int | Literal["physical"] | None
+#: What a call does with the items that failed for good: all of them after the end, or each in its place.
+OnError = Literal["raise", "collect", "skip", "group"]
+OnItemError = Literal["raise", "collect", "skip"]
 #: A time in seconds; where it is given, also a text such as "5m" or "1h30m", see `check_seconds`.
 Seconds = float
 #: More than any machine can run; each has its place in the books before it is started, so that a slip of the hand (a
@@ -58,26 +62,6 @@ DEVICES_VARIABLE = "CUDA_VISIBLE_DEVICES"
 _DEVICE = re.compile(r"[0-9]+|(GPU|MIG)-\S+")
 #: Of each resource there are at most so many: each unit has its place in the books.
 MOST_UNITS = 100_000
-
-
-@dataclass(frozen=True)
-class QueueOptions(Plain):
-    """What holds for a whole queue. ``concurrency`` is a number of workers, times are seconds."""
-
-    concurrency: int
-    retry: RetryPolicy
-    timeout: float | None = None
-    progress_interval: float = 0.0
-    threads_per_worker: int | None = None
-    max_items_per_worker: int | None = None
-    max_memory_per_worker: int | None = None  #: bytes
-    setup_timeout: float | None = None
-    resources: Mapping[str, int] = field(
-        default_factory=dict
-    )  #: what items may use, beside workers: by name; memory in bytes
-    gpu_env: bool = False  #: a worker sees only the GPUs that its items hold
-    devices: tuple[str, ...] = ()  #: what CUDA calls each unit of "gpu", with ``gpu_env``
-    may_grow: bool = False  #: no number of workers was given: all that there is room for, also later
 
 
 #: Where seeds come from: the system was asked once, since each time that lets go of the interpreter.
@@ -133,10 +117,19 @@ def _check_time(name: str, value: Any) -> float:
     return check_seconds(name, value, exclusive=True)
 
 
+def _check_memory(name: str, value: Any) -> int:
+    return memory_limit(name, value)
+
+
+def _check_per_worker(name: str, value: Any) -> WorkerOptions:
+    return read_keys(WorkerOptions, At.WORKER, name, value)
+
+
 #: 0, 1, 2 and so on; and from 1 up.
 COUNT, POSITIVE = _whole(0), _whole(1)
 WHOLE = ValueKind(_check_whole, int, "N", "a whole number")
 SECONDS = ValueKind(_check_time, str, "T")
+MEMORY = ValueKind(_check_memory)
 YES_NO = ValueKind(check_bool)
 TEXT = ValueKind(check_text, str, "TEXT")
 
@@ -145,6 +138,40 @@ _JOBS = _ONE_JOB | At.STAGES
 _CALLS = At.MAP | At.STREAM
 _DROP_INS = _CALLS | At.STAGED_MAP
 _TRIES = At.QUEUE | _ONE_JOB | At.STAGE | _DROP_INS | At.POOL
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerOptions:
+    """What holds for each worker of a queue: the keys of ``per_worker``."""
+
+    threads: int | None = option(
+        None, At.WORKER, "Threads of numerical libraries (BLAS, OpenMP); None: CPUs / workers.", POSITIVE
+    )
+    items: int | None = option(None, At.WORKER, "It is replaced after so many items.", POSITIVE)
+    memory: int | str | None = option(
+        None, At.WORKER, 'It is replaced where it has more private memory: bytes, or `"2GB"`.', MEMORY
+    )
+    setup_timeout: Seconds | None = option(None, At.WORKER, "The time that one run of a `setup` may take.", SECONDS)
+
+
+NO_LIMITS = WorkerOptions()
+
+
+@dataclass(frozen=True)
+class QueueOptions(Plain):
+    """What holds for a whole queue. ``concurrency`` is a number of workers, times are seconds."""
+
+    concurrency: int
+    retry: RetryPolicy
+    timeout: float | None = None
+    progress_interval: float = 0.0
+    per_worker: WorkerOptions = NO_LIMITS  #: memory in bytes
+    resources: Mapping[str, int] = field(
+        default_factory=dict
+    )  #: what items may use, beside workers: by name; memory in bytes
+    gpu_env: bool = False  #: a worker sees only the GPUs that its items hold
+    devices: tuple[str, ...] = ()  #: what CUDA calls each unit of "gpu", with ``gpu_env``
+    may_grow: bool = False  #: no number of workers was given: all that there is room for, also later
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,14 +242,12 @@ class GivenOptions(WhileRunning):
     progress_interval: Seconds = option(
         0.0, At.QUEUE, "At most one `job:progress` event in that time.", ValueKind(check_seconds)
     )
-    threads_per_worker: int | None = option(
-        None, At.QUEUE, "Threads of numerical libraries in each worker; None: CPUs / workers.", POSITIVE
+    per_worker: PerWorker | None = option(
+        None,
+        At.QUEUE,
+        'Limits of each worker, such as `{"items": 1000, "memory": "2GB"}`.',
+        ValueKind(_check_per_worker),
     )
-    max_items_per_worker: int | None = option(None, At.QUEUE, "A worker is replaced after so many items.", POSITIVE)
-    max_memory_per_worker: int | str | None = option(
-        None, At.QUEUE, 'A worker that has more private memory is replaced: bytes, or `"2GB"`.'
-    )
-    setup_timeout: Seconds | None = option(None, At.QUEUE, "The time that one run of a `setup` may take.", SECONDS)
     journal: str | os.PathLike[str] | None = option(
         None, At.QUEUE | _CALLS, "A file that records how items end: the same program, run again, goes on."
     )
@@ -256,7 +281,7 @@ class JobOptions(WhileRunning, Plain):
     timeout: float | None = None
     setup_timeout: float | None = None
     max_lanes: int | None = None  #: how many workers may run its items at a time; None: all
-    items_per_task: int = 1  #: how many of its items count as one of ``max_items_per_worker``
+    items_per_task: int = 1  #: how many of its items count as one of those after which a worker is replaced
     seed: int = field(default_factory=draw_seed)  #: of its items' random numbers
 
 
@@ -302,10 +327,7 @@ def queue_options(
         retry=choose_policy("JobQueue", asked, RetryPolicy(max_retries=DEFAULT_MAX_RETRIES)),
         timeout=asked.timeout,
         progress_interval=asked.progress_interval,
-        threads_per_worker=asked.threads_per_worker,
-        max_items_per_worker=asked.max_items_per_worker,
-        max_memory_per_worker=memory_limit(asked.max_memory_per_worker),
-        setup_timeout=asked.setup_timeout,
+        per_worker=asked.per_worker or NO_LIMITS,  # type: ignore[arg-type] # as its check makes it
         resources=units,
         gpu_env=asked.gpu_env,
         devices=_devices(units["gpu"]) if asked.gpu_env else (),
@@ -320,7 +342,7 @@ def job_options(
     return JobOptions(
         retry=choose_policy(where, asked, queue.retry),
         timeout=queue.timeout if asked.timeout is None else asked.timeout,
-        setup_timeout=queue.setup_timeout,
+        setup_timeout=queue.per_worker.setup_timeout,
         max_lanes=choose_concurrency(asked.concurrency, count_cores),
         seed=draw_seed() if asked.seed is None else asked.seed,
         **while_running(asked),
@@ -333,26 +355,20 @@ def while_running(asked: GivenOptions) -> dict[str, Any]:
     return {name: given[name] for name in _WHILE_RUNNING & given.keys()}
 
 
-def memory_limit(value: int | str | None, platform: str = system.NAME) -> int | None:
-    """``max_memory_per_worker`` in bytes. Raises NotImplementedError where the system does not tell what is used."""
-    if value is None:
-        return None
+def memory_limit(name: str, value: int | str, platform: str = system.NAME) -> int:
+    """A worker's limit in bytes. Raises NotImplementedError where the system does not tell what is used."""
     if platform != "linux":
         raise NotImplementedError(
-            f"max_memory_per_worker={shown(value)}: the memory of workers is known on Linux only, this is "
-            f"{platform!r}; leave it out"
+            f"{name}: the memory of workers is known on Linux only, this is {platform!r}; leave it out"
         )
     from mpqueue._os.memory import memory_use  # most programs have no limit
 
     if platform == system.NAME and (why := memory_use.why_not_told()) is not None:
-        raise NotImplementedError(
-            f"max_memory_per_worker={shown(value)}: the memory of workers is not known, since {why}, or leave it out"
-        )
-    size = size_in_bytes("max_memory_per_worker", value)
+        raise NotImplementedError(f"{name}: the memory of workers is not known, since {why}, or leave it out")
+    size = size_in_bytes(name, value)
     if size < LEAST_MEMORY and not isinstance(value, str):
         raise ValueError(
-            f'max_memory_per_worker: expected the bytes that a worker may have, got {shown(value)}; did you mean "'
-            f'{size}GB"?'
+            f'{name}: expected the bytes that a worker may have, got {shown(value)}; did you mean "{size}GB"?'
         )
     return size
 
@@ -496,6 +512,12 @@ def check_concurrency(value: int, name: str = "concurrency") -> None:
     check_number(name, value, low=1, integer=True)
     if value > MOST_WORKERS:
         raise ValueError(f"{name}: expected at most {MOST_WORKERS:,} workers, got {shown(value)}")
+
+
+def check_on_error(value: object, known: tuple[str, ...]) -> None:
+    """Raise ValueError for a mode that there is not."""
+    if not isinstance(value, str) or value not in known:
+        raise ValueError(f"on_error: expected one of {', '.join(map(repr, known))}, got {shown(value)}")
 
 
 def check_prune(job_id: object, gone: object) -> None:

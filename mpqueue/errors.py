@@ -189,7 +189,7 @@ class WorkerStartError(MPQueueError):
 
 
 class MemoryLimitError(MPQueueError, MemoryError):
-    """The item used more memory than ``max_memory_per_worker``; its worker was killed."""
+    """The item used more memory than ``per_worker={"memory": ...}`` allows; its worker was killed."""
 
 
 class SinkError(MPQueueError):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import multiprocessing
 import pickle
 import threading
@@ -25,10 +26,11 @@ try:
     from joblib import register_parallel_backend
     from joblib._parallel_backends import AutoBatchingMixin, FallbackToBackend, ParallelBackendBase, SequentialBackend
     from joblib.externals.loky.process_executor import TerminatedWorkerError
-    from joblib.parallel import BatchedCalls
+    from joblib.parallel import BatchedCalls, Parallel
 except ImportError as error:
     raise ImportError(f"mpqueue.joblib_backend needs joblib ({error}): `pip install 'mpqueue[joblib]'`") from error
 
+from mpqueue._call_checks import no_such_option
 from mpqueue._core.state.item_table import Failure
 from mpqueue._dropin.call_stream import CallStream
 from mpqueue._dropin.executor_errors import ExecutorCrashedError, error_of
@@ -42,10 +44,16 @@ from mpqueue._queue.choosing import choose_backend
 from mpqueue._wire.pickling.packed_functions import FunctionPacker
 from mpqueue._worker.handlers.called import Call
 from mpqueue._worker.handlers.joblib_batch import run_batch
-from mpqueue.errors import ItemPicklingError, ItemTimeoutError, MemoryLimitError, WorkerCrashedError
+from mpqueue.errors import ItemPicklingError, ItemTimeoutError, MemoryLimitError, WorkerCrashedError, shown
 from mpqueue.retry import RetryPolicy
 
 __all__ = ["JoblibCrashedError", "MPQueueBackend", "close", "register"]
+
+#: Options of `MPQueueBackend` that are no backend's of joblib; those that its backends have; and those that joblib
+#: itself calls `configure` with.
+_OURS = ("max_retries", "retry", "timeout", "backend")
+_OF_BACKENDS = ("nesting_level", "inner_max_num_threads", "initializer", "initargs")
+_OF_CALLS = (*inspect.signature(Parallel).parameters, "context")
 
 #: The default: what ends a worker is tried again, an exception is not.
 CRASH_RETRY = dataclasses.replace(DROPIN_RETRY, retry_on=(WorkerCrashedError, ItemTimeoutError, MemoryLimitError))
@@ -71,7 +79,8 @@ class MPQueueBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
     """What joblib asks for workers. ``max_retries``, ``retry`` and ``timeout`` (seconds a try of a batch) are ours.
 
     Without ``max_retries`` and ``retry`` a batch whose worker dies or is killed is tried again three times, and an
-    exception ends the `Parallel` call at once. ``backend`` is the engine, one of `mpqueue.backends`.
+    exception ends the `Parallel` call at once. ``backend`` is the engine, one of `mpqueue.backends`. Others than these
+    and joblib's own raise TypeError, here and where they are given to `Parallel`, which takes no option of ours.
     """
 
     supports_retrieve_callback = True
@@ -86,6 +95,9 @@ class MPQueueBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         backend: str | Backend = "loky",
         **options: Any,
     ) -> None:
+        for name, value in options.items():
+            if name not in _OF_BACKENDS:
+                raise no_such_option("parallel_config", name, (*_OURS, *_OF_BACKENDS, *_OF_CALLS), value)
         self._engine = choose_backend(backend)
         given = pool_options(
             "mpqueue backend", max_retries=max_retries, retry=retry, timeout=timeout, backend=self._engine
@@ -126,6 +138,7 @@ class MPQueueBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
 
     def configure(self, n_jobs: int = 1, parallel: Any = None, **options: Any) -> int:
         """A `Parallel` call, or a ``with`` block of several, begins."""
+        _check_call(options)
         workers = self.effective_n_jobs(n_jobs)
         if workers == 1:
             raise FallbackToBackend(SequentialBackend(nesting_level=self.nesting_level))
@@ -188,6 +201,16 @@ class MPQueueBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
             calls.kill() if kill else calls.seal()
         if lent is not None:
             lent.end(kill=kill)
+
+
+def _check_call(options: dict[str, Any]) -> None:
+    """Raise TypeError for an option of a `Parallel` call that neither that nor a backend of joblib has."""
+    for name, value in options.items():
+        if name in _OURS:
+            how = f"parallel_config(backend='mpqueue', {name}={shown(value)})"
+            raise TypeError(f"Parallel() has no option {name!r}: write {how}")
+        if name not in _OF_CALLS and name not in _OF_BACKENDS:
+            raise no_such_option("Parallel", name, (*_OF_BACKENDS, *_OF_CALLS), value)
 
 
 def _error_of(failure: Failure) -> BaseException:

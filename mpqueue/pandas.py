@@ -7,6 +7,7 @@ depend on how the rows were sliced.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +18,7 @@ try:
 except ImportError as error:
     raise ImportError(f"mpqueue.pandas needs pandas ({error}): `pip install 'mpqueue[pandas]'`") from error
 
+from mpqueue._call_checks import no_such_option
 from mpqueue._dropin.whole_map import map as map_items
 from mpqueue._engines.loky.loky_lane import count_cores
 from mpqueue._options import Concurrency, choose_concurrency
@@ -57,12 +59,15 @@ def apply(
 
     It is worth it if a call takes longer than about 20 us: pandas makes each row here once more, without its values.
 
-    Raises TypeError for what is no frame or series, and for the name of a function: pandas has fast ways for those.
+    Raises TypeError for what is no frame or series, for the name of a function: pandas has fast ways for those; and for
+    ``keywords`` that the function can't take.
     """
     if not isinstance(data, (DataFrame, Series)):
         raise TypeError(f"data: expected a pandas DataFrame or Series, got {shown(data)} of type {type(data).__name__}")
     if not callable(function):
         raise TypeError(f"function: expected a function, got {shown(function)}; data.apply() takes names, and is fast")
+    if keywords:
+        _check_keywords(function, keywords)
     is_frame = isinstance(data, DataFrame)
     if not is_frame and (axis not in (0, "index") or result_type is not None):
         raise TypeError("axis, result_type: expected neither for a Series")
@@ -84,6 +89,19 @@ def apply(
     if by_row and type(data) is DataFrame and result_type != "broadcast":
         data = DataFrame({0: 0}, index=data.index)  # whose rows cost less than those of many columns
     return data.apply(lambda _: next(values), **options)
+
+
+def _check_keywords(function: Callable[..., Any], keywords: dict[str, Any]) -> None:
+    """Raise TypeError for one that goes to a function which does not have it: an option of other libraries, say."""
+    try:
+        known = inspect.signature(function).parameters
+    except (TypeError, ValueError):  # written in C
+        return
+    if any(one.kind is one.VAR_KEYWORD for one in known.values()):
+        return
+    for name, value in keywords.items():
+        if name not in known:
+            raise no_such_option("mpqueue.pandas.apply", name, [*inspect.signature(apply).parameters, *known], value)
 
 
 def _run(

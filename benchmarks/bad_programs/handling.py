@@ -125,12 +125,12 @@ def multiply(number: int) -> float:
 
 def threads_times_workers() -> Ran:
     """Each worker's BLAS has four threads."""
-    return warm(range(1, 61), multiply, threads_per_worker=4)
+    return warm(range(1, 61), multiply, per_worker={"threads": 4})
 
 
 def one_thread_each() -> Ran:
     """One thread in each."""
-    return warm(range(1, 61), multiply, threads_per_worker=1)
+    return warm(range(1, 61), multiply, per_worker={"threads": 1})
 
 
 def quick(number: int) -> int:
@@ -250,7 +250,7 @@ PROGRAMS = (
     Program("bandwidth", "shared bottleneck", "memory bandwidth", bandwidth, blocks),
     Program("giant_last_item", "giant item", "Cut it up", giant_last_item, cut_up),
     Program("three_parts", "coarse items", "Cut them smaller", three_parts, many_parts),
-    Program("threads_times_workers", "threads", "threads_per_worker=1", threads_times_workers, one_thread_each),
+    Program("threads_times_workers", "threads", "'threads': 1", threads_times_workers, one_thread_each),
     Program("slow_listener", "listeners", "progress_interval", slow_listener, listener_seldom),
     Program("swapping", "memory", "lets 1 run at once", swapping, supply=450_000_000),
     Program("hopeless_retries", "failed tries", "give_up_on", hopeless_retries, given_up),

@@ -74,7 +74,7 @@ def run(queue: JobQueue, items: Iterable[Any], handler: Callable[..., Any], **op
 
 
 #: Options of the queue, among those of a job.
-OF_QUEUE = {"workers", "preload", "threads_per_worker", "max_items_per_worker", "progress_interval"}
+OF_QUEUE = {"workers", "preload", "per_worker", "progress_interval"}
 
 
 def who_imports(module: str) -> int:

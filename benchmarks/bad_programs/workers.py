@@ -71,13 +71,13 @@ def one_queue() -> Ran:
 
 
 def new_worker_for_each() -> Ran:
-    """``max_items_per_worker=1``, for fear of a leak."""
-    return warm(range(12), spin_150_ms, max_items_per_worker=1)
+    """``per_worker={"items": 1}``, for fear of a leak."""
+    return warm(range(12), spin_150_ms, per_worker={"items": 1})
 
 
 def workers_stay() -> Ran:
     """Workers are replaced after more items."""
-    return warm(range(12), spin_150_ms, max_items_per_worker=1000)
+    return warm(range(12), spin_150_ms, per_worker={"items": 1000})
 
 
 def crash_at_first(number: int) -> int:
@@ -184,7 +184,7 @@ PROGRAMS = (
         "too_many_workers", "too many workers", "2 workers do as much", too_many_workers, as_many_as_cpus, ("imports",)
     ),
     Program("queue_for_each", "cold start", "keep the queue open", queue_for_each, one_queue, ("imports",)),
-    Program("new_worker_for_each", "recycling", "max_items_per_worker", new_worker_for_each, workers_stay),
+    Program("new_worker_for_each", "recycling", "'items'", new_worker_for_each, workers_stay),
     Program("workers_die", "deaths", "item.history", workers_die, workers_live),
     Program("setup_for_each_job", "setup", "a global of a module", setup_for_each_job, model_is_kept),
     Program("one_slow_worker", "slow worker", "look at what it shares", one_slow_worker, all_have_one),

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TextIO
 
-from mpqueue._call_checks import nearest
+from mpqueue._call_checks import nearest, word_for
 from mpqueue._cli import dashboard_command as dashboard
 from mpqueue._cli import journal_commands as journal
 from mpqueue._cli import run_command as run
@@ -59,12 +59,21 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         args.job = rest.pop(0)
     if options or (rest and not hasattr(args, "inputs")):
         wrong = " ".join(options or rest)
-        meant = nearest(options[0].partition("=")[0], flags_of(parser, args.name)) if options else None
-        hint = "" if meant is None else f"; did you mean {meant}?"
+        hint = _hint(options[0].partition("=")[0], flags_of(parser, args.name)) if options else ""
         parser.error(f"unrecognized arguments: {wrong}{hint}; `mpqueue {args.name} --help` lists the options")
     if rest:
         args.inputs += rest
     return args
+
+
+def _hint(option: str, flags: list[str]) -> str:
+    """Which flag may be meant: by its name in Python, a word of another library, or with a few letters wrong."""
+    name, named = option.lstrip("-").replace("-", "_"), {flag.lstrip("-").replace("-", "_"): flag for flag in flags}
+    word = word_for(name, named)
+    if word is not None and word.option and not word.hint.startswith("write "):
+        return f"; {word.hint.replace(word.option, named[word.option])}"
+    meant = named.get(name) or nearest(option, flags)
+    return "" if meant is None else f"; did you mean {meant}?"
 
 
 def flags_of(parser: argparse.ArgumentParser, command: str) -> list[str]:

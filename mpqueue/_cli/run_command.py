@@ -399,6 +399,8 @@ def _dry_run(args: argparse.Namespace, tell: Tell) -> int:
             if not args.more:
                 _job(whole, args, items, functions, record, sink)
                 fitting = at_a_time(whole.last_job, workers, merged(args.resources))
+                for job in whole.jobs():  # it is not run
+                    whole.clear_job(job)
         options: dict[str, Any] = {"label": args.label}
         if not args.more:
             options |= {"setup": functions[1], "uses": merged(args.uses)}

@@ -6,15 +6,14 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mpqueue._core.state.item_table import Failure, ItemTable
-from mpqueue._dropin.map_options import OnError
-from mpqueue._options import JobOptions
+from mpqueue._core.state.item_table import ItemTable
+from mpqueue._options import JobOptions, OnError
 from mpqueue._output.progress import Showing, ShowProgress, label_of
 from mpqueue._queue.run import Ended, JobRun
 from mpqueue._wire.ids import IdRule
 from mpqueue._wire.pickling.packed_functions import is_found
 from mpqueue._worker.handlers.called import StarCall
-from mpqueue.errors import QueueClosedError, TooManyFailuresError
+from mpqueue.errors import QueueClosedError
 
 if TYPE_CHECKING:
     from mpqueue._queue.job_queue import JobQueue
@@ -99,10 +98,11 @@ class Batch:
             self._watched = None
             run._kill()
 
-    def wait(self) -> None:
-        """Wait until all has ended; an interruption ends it."""
+    def wait(self, name: str, instead: str) -> None:
+        """Wait until all has ended; an interruption ends it. ``name`` is the call's, ``instead`` one for coroutines."""
         try:
-            self.run.result()
+            self.run._check_waiting_allowed(name, instead=instead)
+            self.run._await_job()
         except BaseException:
             self._end()
             raise
@@ -123,41 +123,14 @@ class Batch:
         """Return what the call returns. Raises what it raises."""
         results, failures = self.run._outcomes()
         if self._too_many:
-            first = min(failures)
-            raise TooManyFailuresError(
-                f"{len(failures)} items failed, which is more than max_failures={self._max_failures}; the first is "
-                f"item {self._named(first)}: {failures[first].shown}. What had not run by then was not run."
-            ) from failures[first].error
+            assert self._max_failures is not None
+            raise self.run._too_many(failures, self._max_failures)
         if self.run.job.cancelled:
             raise QueueClosedError("the pool was closed while results were still to come")
-        return settle(results, failures, on_error, self._named)
-
-    def _named(self, index: int) -> str:
-        return self.run.job.items[index]._named
-
-
-def settle(
-    results: list[Any], failures: dict[int, Failure], on_error: OnError, named: Callable[[int], str] = str
-) -> list[Any]:
-    """The results by position, with the failures treated as ``on_error`` says."""
-    if not failures or on_error == "collect":
-        for index, failure in failures.items():
-            results[index] = failure.error
-        return results
-    if on_error == "skip":
-        return [result for index, result in enumerate(results) if index not in failures]
-    errors = [failures[index].error for index in sorted(failures)]
-    if on_error == "group":
-        raise BaseExceptionGroup(f"{len(errors)} of {len(results)} items failed", errors)
-    raise with_note(errors[0], failures, named)
-
-
-def with_note(error: BaseException, failures: dict[int, Failure], named: Callable[[int], str] = str) -> BaseException:
-    """The error, with a note that names its item, and how many others failed."""
-    first, *others = sorted(failures)
-    note = f"mpqueue: raised by item {named(first)}"
-    if others:
-        positions = ", ".join(str(index) for index in others[:10])
-        note += f"; {len(others)} more failed: items {positions}{', ...' if len(others) > 10 else ''}"
-    error.add_note(note)
-    return error
+        if not failures or on_error == "collect":
+            for index, failure in failures.items():
+                results[index] = failure.error
+            return results
+        if on_error == "skip":
+            return [result for index, result in enumerate(results) if index not in failures]
+        raise self.run._error_of(failures, on_error)

@@ -16,10 +16,10 @@ from mpqueue._core.state.item_table import Failure
 from mpqueue._declared import At, read, takes
 from mpqueue._dropin.batch import RecordAs
 from mpqueue._dropin.lent_queues import LentQueue, OwnQueue, WarmQueue, is_warm
-from mpqueue._dropin.map_options import OnItemError, check_on_error, enough_workers, job_options
+from mpqueue._dropin.map_options import enough_workers, job_options
 from mpqueue._dropin.stream_results import StreamResults
 from mpqueue._engines.loky.loky_pool import count_cpus
-from mpqueue._options import GivenOptions
+from mpqueue._options import GivenOptions, OnItemError, check_on_error
 from mpqueue._output.progress import PATIENCE, length_of, showing_stream
 from mpqueue._queue.growing.stream import Stream, open_stream
 from mpqueue._queue.mailbox import Turns

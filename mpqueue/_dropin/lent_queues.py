@@ -30,12 +30,12 @@ class SharedPool:
 
     def __init__(
         self,
-        threads_per_worker: int | None = None,
+        threads: int | None = None,
         initializer: Callable[[], object] | None = None,
         backend: str | Backend = "loky",
     ) -> None:
         self._backend = backend
-        self._threads = threads_per_worker
+        self._threads = threads
         self._initializer = initializer
         self._lock = threading.RLock()  # a garbage collection may give back while a borrower holds it
         self._queue: JobQueue | None = None
@@ -66,7 +66,7 @@ class SharedPool:
 
     def _open(self, concurrency: int | None) -> None:
         self._queue = JobQueue(
-            concurrency, threads_per_worker=self._threads, initializer=self._initializer, backend=self._backend
+            concurrency, per_worker={"threads": self._threads}, initializer=self._initializer, backend=self._backend
         )
         self._owner, self._users, self._over = os.getpid(), 0, SafeEvent()
         watch = threading.Thread(target=self._watch, args=(self._over,), name="mpqueue-idle-pool", daemon=True)
@@ -135,7 +135,7 @@ def own_queue(concurrency: int | None, journal: str | os.PathLike[str] | None, b
     """A queue for one call. Raises what `JobQueue` raises."""
     engine = choose_backend(backend)
     threads = THREADS if engine.capabilities.own_processes and engine.capabilities.is_here else None
-    return JobQueue(concurrency, threads_per_worker=threads, journal=journal, backend=engine)
+    return JobQueue(concurrency, per_worker={"threads": threads}, journal=journal, backend=engine)
 
 
 class WarmQueue:

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any, Literal
+from typing import Any
 
 from mpqueue import _options as checks
 from mpqueue._declared import At, read
 from mpqueue._options import GivenOptions, JobOptions, QueueOptions, named_seed
 from mpqueue._queue.choosing import check_job, choose_backend
-from mpqueue.errors import shown
 from mpqueue.retry import RetryPolicy
 
 #: Three tries after the first, 0.1, 0.2 and 0.4 s apart: short enough for a script that a person waits for.
 DROPIN_RETRY = RetryPolicy(max_retries=3, base_delay=0.1)
-
-OnError = Literal["raise", "collect", "skip", "group"]
-OnItemError = Literal["raise", "collect", "skip"]
 
 
 def job_options(name: str, asked: GivenOptions) -> JobOptions:
@@ -59,9 +55,3 @@ class Seeds:
 def enough_workers(concurrency: int | None, items: int | None) -> int | None:
     """Return how many workers a call with ``concurrency`` needs: no more than its items, if those are known."""
     return concurrency if concurrency is None or items is None else max(1, min(concurrency, items))
-
-
-def check_on_error(value: object, known: tuple[str, ...]) -> None:
-    """Raise ValueError for a mode that there is not."""
-    if not isinstance(value, str) or value not in known:
-        raise ValueError(f"on_error: expected one of {', '.join(map(repr, known))}, got {shown(value)}")

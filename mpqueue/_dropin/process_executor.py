@@ -80,7 +80,7 @@ class Executor(concurrent.futures.Executor):
         )
         self._queue = JobQueue(
             max_workers,
-            max_items_per_worker=max_tasks_per_child,
+            per_worker={"items": max_tasks_per_child},
             initializer=None if initializer is None else functools.partial(initializer, *initargs),
             preload=script_for(engine, starts_now=False),
             backend=engine,

@@ -116,7 +116,7 @@ class Pool(standard.Pool):
         try:
             self._queue = JobQueue(
                 processes,
-                max_items_per_worker=maxtasksperchild,
+                per_worker={"items": maxtasksperchild},
                 initializer=prepare,
                 preload=script,
                 backend=engine,

@@ -15,8 +15,8 @@ from mpqueue._core.state.item_table import read_all
 from mpqueue._declared import At, check_names, read, takes
 from mpqueue._dropin.batch import ON_ERROR, Batch, RecordAs, start_batch
 from mpqueue._dropin.lent_queues import queue_for
-from mpqueue._dropin.map_options import OnError, check_on_error, enough_workers, job_options
-from mpqueue._options import GivenOptions
+from mpqueue._dropin.map_options import enough_workers, job_options
+from mpqueue._options import GivenOptions, OnError, check_on_error
 from mpqueue._output.progress import check_progress
 from mpqueue._queue.recorded.record_options import record_options
 from mpqueue._worker.handlers.called import StarCall
@@ -108,7 +108,7 @@ def map(
         given = asked.seed is not None
         start = partial(start_batch, queue, fn, rows, job, progress=asked.progress, record=record, seed_given=given)
         batch = Batch(start, asked.max_failures)
-        batch.wait()
+        batch.wait("mpqueue.map()", "await mpqueue.amap(...)")
     return batch.outcomes(on_error)
 
 
@@ -233,5 +233,5 @@ def stages(
         defaults = replace(queue._options, retry=whole.retry, timeout=whole.timeout)
         start = partial(queue._host.start_stages, given, stages, asked, defaults, progress=asked.progress)
         batch = Batch(start, asked.max_failures)
-        batch.wait()
+        batch.wait("mpqueue.stages()", "await asyncio.to_thread(mpqueue.stages, ...)")
     return batch.outcomes(on_error)

@@ -104,7 +104,7 @@ class JobFeed:
             "failed": counts.failed,
             "cancelled": book.cancelled,
             "retries": book.retries,
-            "done": round(min(counts.total, counts.completed + counts.failed + facts.running), 2),
+            "done": round(min(counts.total, counts.completed + counts.failed + facts.partly_done), 2),
             "priority": book.options.priority,
             "counts": counts._asdict(),
         }

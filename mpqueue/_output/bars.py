@@ -49,7 +49,7 @@ class Bar(Protocol):
 
 def can_draw() -> bool:
     """True if a bar would be seen: stderr is a terminal, or this is a notebook."""
-    return _is_terminal(sys.stderr) or _in_notebook()
+    return _is_terminal(sys.stderr) or in_notebook()
 
 
 def open_bar(label: str | None, first: Progress, *, complain: bool = True) -> Bar:
@@ -87,7 +87,8 @@ def _is_terminal(stream: TextIO | None) -> bool:
         return False
 
 
-def _in_notebook() -> bool:
+def in_notebook() -> bool:
+    """True in a cell of a notebook."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     return shell is not None and "IPKernelApp" in shell.config
@@ -180,7 +181,7 @@ class TqdmBar:
         """Show how far it is; what runs counts by what its handler reported."""
         bar = self._bar
         bar.total = progress.total
-        columns = WIDE if _in_notebook() else _columns(_stderr())
+        columns = WIDE if in_notebook() else _columns(_stderr())
         bar.head, bar.tail = _around(progress, self._label, columns, _bracketed)
         bar.bar_format = _NO_BAR if progress.total is None else _SHAPE
         now = progress.done if progress.total is not None else progress.ended

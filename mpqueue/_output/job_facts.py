@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from mpqueue._call_checks import no_such_attribute
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.job_view import JobView
 from mpqueue.status import COMPLETED, FAILED, PENDING, PROCESSING, RETRY, JobStatus
@@ -19,6 +20,8 @@ from mpqueue.status import COMPLETED, FAILED, PENDING, PROCESSING, RETRY, JobSta
 WINDOW, LEAST = 20.0, 5
 #: Seconds between two samples, at least.
 EVERY = 0.5
+#: What it was called in 1.0.0rc1.
+_ELSEWHERE = {"running": "progress.partly_done"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,7 @@ class Progress:
     completed: int
     failed: int
     retries: int  #: tries that failed and were followed by another, so far
-    running: float  #: what running items have done, by their handlers' `report`: 0.5 for one that is half done
+    partly_done: float  #: what running items have done, by their handlers' `report`: 0.5 for one that is half done
     elapsed: float  #: since the start
     already: int = 0  #: how many had ended before: in a job whose failed items are run again
     grows: bool = False  #: items may still be added: ``total`` is how many there are so far
@@ -46,7 +49,7 @@ class Progress:
     @property
     def done(self) -> float:
         """How many items are done, running ones by the fraction that their handlers reported."""
-        return self.ended + self.running
+        return self.ended + self.partly_done
 
     @property
     def fraction(self) -> float | None:
@@ -69,6 +72,11 @@ class Progress:
         if self.total is None or self.grows or self.rate is None or self.status is JobStatus.PAUSED:
             return None
         return max(self.total - self.done, 0.0) / self.rate
+
+    if not TYPE_CHECKING:  # type checkers know what there is
+
+        def __getattr__(self, name: str) -> Any:
+            raise no_such_attribute("Progress", name, _ELSEWHERE, self)
 
     @property
     def troubles(self) -> str:
@@ -143,13 +151,13 @@ class Watch:
         self._already = self._ended = book.completed + book.failed
         self._samples.clear()
 
-    def look(self, now: float, running: float) -> Progress:
-        """How it stands. ``running`` is what its running items have done, together."""
+    def look(self, now: float, partly_done: float) -> Progress:
+        """How it stands. ``partly_done`` is what its running items have done, together."""
         book = self._book
         if book.epoch != self._epoch:  # failed items run again
             self._begin(now)
         status, completed, failed = book.status, book.completed, book.failed
-        self._sample(now, completed + failed, running, counts=status is JobStatus.RUNNING)
+        self._sample(now, completed + failed, partly_done, counts=status is JobStatus.RUNNING)
         total = self._total(book)
         return Progress(
             job_id=book.id,
@@ -158,7 +166,7 @@ class Watch:
             completed=completed,
             failed=failed,
             retries=book.retries - self._retries_before,
-            running=running,
+            partly_done=partly_done,
             elapsed=now - self._since,
             already=self._already,
             grows=total.grows,
@@ -166,8 +174,8 @@ class Watch:
             pace=self._pace(),
         )
 
-    def _sample(self, now: float, ended: int, running: float, *, counts: bool) -> None:
-        samples, done = self._samples, ended + running
+    def _sample(self, now: float, ended: int, partly_done: float, *, counts: bool) -> None:
+        samples, done = self._samples, ended + partly_done
         if not counts or ended < self._ended:  # a pause is left out
             samples.clear()
         self._ended = ended

@@ -84,8 +84,8 @@ class Engine:
         self._number = next(_numbers)
         self.listeners = ListenerThread(f"mpqueue-listeners-{self._number}")
         settings: dict[str, Any] = {
-            "max_items_per_worker": options.max_items_per_worker,
-            "max_memory_per_worker": options.max_memory_per_worker,
+            "max_items_per_worker": options.per_worker.items,
+            "max_memory_per_worker": options.per_worker.memory,
             "has_initializer": initializer is not None,
             "engine": backend.capabilities,
             **_settings_of_resources(options),
@@ -222,9 +222,9 @@ class Engine:
             options = self._options
             settings = LaneSettings(
                 options.concurrency,
-                options.threads_per_worker,
+                options.per_worker.threads,
                 options.may_grow,
-                options.max_memory_per_worker,
+                options.per_worker.memory,  # type: ignore[arg-type] # bytes, once checked
                 self._preload.frame.handler if isinstance(self._preload, PackedHandler) else self._preload,
                 # A worker sees no GPU until its items hold one.
                 {DEVICES_VARIABLE: ""} if options.gpu_env else {},
@@ -233,7 +233,7 @@ class Engine:
                 self._pool = self._backend.open(settings, self._coordinator.inbox)
             self._end_at_exit()  # once more: what was registered last is called first, and jobs end before workers
             self._coordinator.open(self._pool)
-            if self._options.max_memory_per_worker is not None and self._backend.capabilities.shares_memory:
+            if self._options.per_worker.memory is not None and self._backend.capabilities.shares_memory:
                 self._sampler = self._start_sampler(self._pool, self._coordinator)
         if self._coordinator is not None and not self._scheduler.books.opened:
             self._coordinator.handle(QueueOpened())

@@ -97,12 +97,13 @@ def check_queue(
     """Raise ValueError where the queue's options ask for what the engine can't do."""
     able = backend.capabilities
     _refuse_limit(backend, "timeout", options.timeout)
-    _refuse_limit(backend, "setup_timeout", options.setup_timeout)
-    if options.max_memory_per_worker is not None and not (able.shares_memory or able.measures_memory):
-        raise ValueError(f"max_memory_per_worker: expected None, since {backend!r} has workers that can't be measured")
-    if options.threads_per_worker is not None and not able.own_processes:
+    limits = options.per_worker
+    _refuse_limit(backend, "per_worker['setup_timeout']", limits.setup_timeout)
+    if limits.memory is not None and not (able.shares_memory or able.measures_memory):
+        raise ValueError(f"per_worker['memory']: expected None, since {backend!r} has workers that can't be measured")
+    if limits.threads is not None and not able.own_processes:
         raise ValueError(
-            f"threads_per_worker: expected None, since the workers of {backend!r} are not started by mpqueue"
+            f"per_worker['threads']: expected None, since the workers of {backend!r} are not started by mpqueue"
         )
     if has_preload and not able.can_fork:
         where = (

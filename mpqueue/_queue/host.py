@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -19,6 +20,7 @@ from mpqueue._parent.machinery import Engine
 from mpqueue._parent.surroundings.replies import Reply, SafeEvent
 from mpqueue._queue.closer import Closer
 from mpqueue._queue.job import Job
+from mpqueue._queue.mailbox import runs_loop
 from mpqueue._queue.new_job import NewJob
 from mpqueue._queue.open_runs import JobStarter
 from mpqueue._queue.recorded.record_options import RecordOptions
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from mpqueue._queue.job_queue import JobQueue
 
 T = TypeVar("T")
+log = logging.getLogger("mpqueue")
 
 
 class Recorded(NamedTuple):
@@ -69,6 +72,7 @@ class QueueHost:
         self._backend = backend
         self._starter = starter
         self.closer = closer
+        self._has_held_up = False  #: an event loop, while a run was waited for on its thread
 
     # -- jobs of the drop-ins --------------------------------------------------------------------------------
 
@@ -255,15 +259,24 @@ class QueueHost:
         """True where the listener thread has done all that it was asked to."""
         return self.engine.listeners.idle
 
-    def check_waiting_allowed(self, what: str, job: JobBook | None = None) -> None:
+    def check_waiting_allowed(self, what: str, job: JobBook | None = None, *, instead: str = "") -> None:
         """Raise RuntimeError where waiting for a run would wait for itself; QueueClosedError in a fork.
 
-        ``job`` is the run's; None: it is one that has not begun.
+        ``job`` is the run's; None: it is one that has not begun. ``instead`` is what does not hold up an event loop:
+        the log says once where one is held up, except in notebooks, whose cells all run in one.
         """
         self.engine.check_process()
         if self.engine.listeners.is_here:
             self._refuse_waiting(what, "listeners and done-callbacks")
         self._check_outside_sink(what, job)
+        if instead and not self._has_held_up and runs_loop():
+            from mpqueue._output.bars import in_notebook  # few programs wait in a loop
+
+            self._has_held_up = True
+            if not in_notebook():
+                log.warning(
+                    "%s holds up the event loop of this thread until the job has ended; %s does not", what, instead
+                )
 
     def _check_outside_sink(self, what: str, job: JobBook | None) -> None:
         if job is not None and self.engine.job_here is job:

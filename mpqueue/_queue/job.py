@@ -5,7 +5,9 @@ A view holds no data of its own, and stays readable when the queue is closed.
 
 from __future__ import annotations
 
+import logging
 import os
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, cast
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from mpqueue._report.job_report import Report
     from mpqueue._report.profile.job_profile import Profile
 
+log = logging.getLogger("mpqueue")
+
 #: What users look for in a job, and where it is.
 _ELSEWHERE = {
     **dict.fromkeys(("start", "pause", "resume", "cancel", "retry_failed"), "queue.{name}(job)"),
@@ -46,10 +50,14 @@ class Job(WithDefaults, Generic[T_co, R_co]):
     ``Job[T, R]`` for a type checker: items of type ``T``, results of type ``R``.
     """
 
-    __slots__ = ("__weakref__", "_book")
+    __slots__ = ("__weakref__", "_book", "_read_early", "_saw_failures", "_unseen")
 
     def __init__(self, book: JobView) -> None:
         self._book = book
+        self._read_early = False  #: results were asked for before the start
+        self._saw_failures = False  #: it was looked at where failures can be seen
+        #: Results were read that are None, since items failed: says so once the job is dropped, or the program ends.
+        self._unseen: weakref.finalize[[str, int, int, int], Job] | None = None
 
     @property
     def id(self) -> str:
@@ -74,6 +82,7 @@ class Job(WithDefaults, Generic[T_co, R_co]):
     @property
     def failed(self) -> int:
         """How many items failed for good."""
+        self._see_failures()
         return self._book.failed
 
     @property
@@ -124,6 +133,7 @@ class Job(WithDefaults, Generic[T_co, R_co]):
     @property
     def items(self) -> Items[T_co, R_co]:
         """All items, in the order they were given, as views."""
+        self._see_failures()
         return Items(self._book.table)
 
     @property
@@ -131,13 +141,15 @@ class Job(WithDefaults, Generic[T_co, R_co]):
         """The results in item order, None where an item has not completed. A new list: 8 bytes an item.
 
         With a journal, results that are not in memory are read from it. To hold one at a time, use ``item.result``.
-        Raises `JournalError` where one can't be read.
+        Raises `JournalError` where one can't be read. The log says once if they are read before the start; and if
+        items failed, once the job is dropped or the program ends without a look at its failures.
 
         Of a job with ``results=`` a sink it is that sink, not a list, which type checkers don't know. Raises
         `JobStateError` where they were discarded, and for one stage of `JobQueue.run_stages`.
         """
         table = self._book.table
         if table.sink is None:
+            self._note_read()
             return table.all_results()
         if table.sink is DISCARD:
             raise JobStateError(f"job {self.id!r}: expected one that keeps its results, got one with results='discard'")
@@ -149,9 +161,30 @@ class Job(WithDefaults, Generic[T_co, R_co]):
         sink: Any = table.sink
         return cast("list[R_co | None]", sink)
 
+    def _note_read(self) -> None:
+        """Results were asked for. Log once that the job was not started; if items failed, that is said at the end."""
+        book = self._book
+        if book.status is JobStatus.PENDING:
+            if book.here and book.completed < book.total and not self._read_early:
+                self._read_early = True
+                log.warning(
+                    "job %r: its results are None, since it has not been started: queue.start(job).result() runs it",
+                    book.id,
+                )
+        elif book.failed and book.status.final and self._unseen is None and not self._saw_failures:
+            self._unseen = weakref.finalize(self, _say_unseen, book.id, book.failed, book.total, os.getpid())
+
+    def _see_failures(self) -> None:
+        """It is looked at where failures can be seen."""
+        self._saw_failures = True
+        if self._unseen is not None:
+            self._unseen.detach()
+            self._unseen = None
+
     @property
     def failures(self) -> list[ItemError]:
         """One `ItemError` for each failed item, in item order: ``.item``, and the failure itself as ``__cause__``."""
+        self._see_failures()
         table = self._book.table
         return [
             _item_error(self.id, JobItem(table, index))
@@ -168,6 +201,7 @@ class Job(WithDefaults, Generic[T_co, R_co]):
         """
         from mpqueue._output.failure_groups import groups_of  # which few programs need
 
+        self._see_failures()
         return groups_of(self._book.table)
 
     def raise_for_failures(self) -> None:
@@ -300,6 +334,18 @@ class Job(WithDefaults, Generic[T_co, R_co]):
         from mpqueue._output.notebook_forms import job_as_html  # which few programs need
 
         return job_as_html(self)
+
+
+def _say_unseen(job_id: str, failed: int, total: int, owner: int) -> None:
+    """The job is dropped, or the program ends, without a look at its failures. Not in a fork."""
+    if os.getpid() == owner:
+        log.warning(
+            "job %r: %d of its %d results were None, since these items failed: job.failures says why, and "
+            "job.raise_for_failures() raises",
+            job_id,
+            failed,
+            total,
+        )
 
 
 def _item_error(job_id: str, item: JobItem) -> ItemError:

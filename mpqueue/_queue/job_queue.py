@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Hashable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypeVar, Unpack, overload
 
 from mpqueue import _options as checks
 from mpqueue._call_checks import check_calls, check_items, no_such_attribute
@@ -43,7 +43,7 @@ from mpqueue._wire.ids import IdRule
 from mpqueue._wire.item_labels import check_label
 from mpqueue._wire.pickling.packed_handler import PackedHandler, Travels, pack_handler
 from mpqueue._wire.pickling.script import Script
-from mpqueue.errors import JobNotFoundError, JobStateError, QueueClosedError, shown
+from mpqueue.errors import JobNotFoundError, JobStateError, QueueClosedError
 from mpqueue.retry import check_seconds
 from mpqueue.status import OVER, Pruned, QueueStats
 
@@ -89,18 +89,18 @@ class JobQueue(SafeEmitter):
     ``concurrency`` workers start with the first job. None: one for each CPU that the process may use; ``"physical"``:
     one for each core, whose hyperthreads count once; one inside a worker. ``max_retries`` (3) or ``retry`` say how
     often a failed item is tried again, ``timeout`` how many seconds one try may take; both can be given nearer, for one
-    job. ``progress_interval`` merges ``job:progress`` events to at most one in so many seconds. ``threads_per_worker``
-    limits the inner threads of BLAS, OpenMP and the like (None: CPUs / workers). A worker is replaced after
-    ``max_items_per_worker`` items, where it has more private memory than ``max_memory_per_worker`` (bytes, or
-    ``"2GB"``; an item that needs more fails with `MemoryLimitError`), and where a ``setup`` takes longer than
-    ``setup_timeout`` seconds. ``initializer`` is called once in each new worker, before anything else, in its main
-    thread; one that fails everywhere fails the jobs with `SetupError`. ``preload`` is a list of modules, or a function,
-    that a process of its own imports, or calls, once (loky on Linux only): workers are forked from it, so a new one is
-    at work within some tens of milliseconds, and all have these pages in common. What fails there fails the jobs with
-    `WorkerStartError`; what starts threads makes workers start the ordinary way, with a warning, and each imports,
-    or calls, by itself, before its initializer. ``backend`` is the
-    engine that the workers run on: loky, for processes on this machine, or one of `mpqueue.backends`, of which
-    ``concurrency=None`` takes all workers, also those that come later.
+    job. ``progress_interval`` merges ``job:progress`` events to at most one in so many seconds. ``per_worker`` is a
+    dict of limits, each of them optional: ``"threads"``, the inner threads of BLAS, OpenMP and the like (None: CPUs /
+    workers); ``"items"``, after which a worker is replaced; ``"memory"``, the private memory that it may have (bytes,
+    or ``"2GB"``; an item that needs more fails with `MemoryLimitError`, and its worker is replaced); and
+    ``"setup_timeout"``, the seconds that a ``setup`` may take, or its worker is replaced. ``initializer`` is called
+    once in each new worker, before anything else, in its main thread; one that fails everywhere fails the jobs with
+    `SetupError`. ``preload`` is a list of modules, or a function, that a process of its own imports, or calls, once
+    (loky on Linux only): workers are forked from it, so a new one is at work within some tens of milliseconds, and all
+    have these pages in common. What fails there fails the jobs with `WorkerStartError`; what starts threads makes
+    workers start the ordinary way, with a warning, and each imports, or calls, by itself, before its initializer.
+    ``backend`` is the engine that the workers run on: loky, for processes on this machine, or one of
+    `mpqueue.backends`, of which ``concurrency=None`` takes all workers, also those that come later.
 
     ``resources`` says what items may use beside workers, by any name, such as ``{"gpu": 2, "license": 5}``, and with
     ``"memory"`` how much of the machine's; see `create_job`. With ``gpu_env`` a worker sees only the GPUs that its
@@ -531,6 +531,7 @@ class JobQueue(SafeEmitter):
         *,
         id: str | None = None,
         progress: ShowProgress = False,
+        on_error: Literal["collect", "raise", "group"] = "collect",
         setup: None = None,
         **options: Unpack[JobKeywords],
     ) -> Job[T, Any]: ...
@@ -542,6 +543,7 @@ class JobQueue(SafeEmitter):
         *,
         id: str | None = None,
         progress: ShowProgress = False,
+        on_error: Literal["collect", "raise", "group"] = "collect",
         setup: None = None,
         **options: Unpack[JobKeywords],
     ) -> Job[T, R]: ...
@@ -553,6 +555,7 @@ class JobQueue(SafeEmitter):
         *,
         id: str | None = None,
         progress: ShowProgress = False,
+        on_error: Literal["collect", "raise", "group"] = "collect",
         setup: None = None,
         **options: Unpack[JobKeywords],
     ) -> Job[T, R]: ...
@@ -564,6 +567,7 @@ class JobQueue(SafeEmitter):
         *,
         id: str | None = None,
         progress: ShowProgress = False,
+        on_error: Literal["collect", "raise", "group"] = "collect",
         setup: Callable[[], Any],
         **options: Unpack[JobKeywords],
     ) -> Job[T, R]: ...
@@ -575,6 +579,7 @@ class JobQueue(SafeEmitter):
         *,
         id: str | None = None,
         progress: ShowProgress = False,
+        on_error: Literal["collect", "raise", "group"] = "collect",
         setup: Callable[[], Any],
         **options: Unpack[JobKeywords],
     ) -> Job[T, R]: ...
@@ -586,29 +591,38 @@ class JobQueue(SafeEmitter):
         *,
         id: str | None = None,
         progress: ShowProgress = False,
+        on_error: Literal["collect", "raise", "group"] = "collect",
         **options: Any,
     ) -> Job:
         """Create a job, start it and wait for its end: the one-shot. ``options`` are those of `create_job`.
 
         ``progress`` is as in `start`: True for a bar, or a callable.
 
-        Failed items do not raise: see ``job.failures`` and ``job.raise_for_failures()``. Where the wait is interrupted
-        (Ctrl-C), the job is cancelled, its running items are ended, and the interruption goes on; what has ended is in
-        `last_job`, which the exception has as ``job``.
+        Items that fail for good, by ``on_error``: ``"collect"``: nothing is raised, see ``job.failures`` and
+        ``job.raise_for_failures()``; ``"raise"``: after all is done, the first failure in item order is raised as
+        itself, with a note that names its item and the others; ``"group"``: an `ExceptionGroup` of all is raised. With
+        these two, more than ``max_failures`` raise `TooManyFailuresError`. The job is in `last_job` then.
+
+        Where the wait is interrupted (Ctrl-C), the job is cancelled, its running items are ended, and the interruption
+        goes on; what has ended is in `last_job`, which the exception has as ``job``.
         """
-        self._host.check_waiting_allowed("queue.run()")
-        check_names(GivenOptions, At.JOB, "JobQueue.run", options, ("items", "handler", "id", "progress"))
+        self._host.check_waiting_allowed("queue.run()", instead="await queue.start(queue.create_job(...))")
+        check_names(GivenOptions, At.JOB, "JobQueue.run", options, ("items", "handler", "id", "progress", "on_error"))
         check_progress(progress)
+        checks.check_on_error(on_error, ("collect", "raise", "group"))
         job_id = self._jobs.free_id() if id is None else id
         self.create_job(job_id, items, handler, **options)
         held = self._jobs.find(job_id)
         run = JobRun(held, self)
         self._starter.start_unawaited(held.book, run, Showing(progress, job_id))
         try:
-            return self._await(run)
+            job = self._await(run)
         except BaseException:
             self._starter.take_back_sink(held.book)
             raise
+        if on_error != "collect":
+            run._raise_failures(on_error, options.get("max_failures"))
+        return job
 
     @takes(GivenOptions, At.STAGES)
     def start_stages(
@@ -679,7 +693,8 @@ class JobQueue(SafeEmitter):
         ``rerun`` is as in `create_job`, for the inputs: an input runs again in all stages. Code is that of all stages.
         Raises what `create_job` raises.
         """
-        self._host.check_waiting_allowed("queue.run_stages()")
+        self._host.check_waiting_allowed("queue.run_stages()", instead="await queue.start_stages(...)")
+        check_names(GivenOptions, At.STAGES, "JobQueue.run_stages", options, ("items", "stages", "id", "progress"))
         run = self.start_stages(items, stages, id=id, progress=progress, **options)
         return self._await(run)
 
@@ -748,7 +763,7 @@ class JobQueue(SafeEmitter):
 
         More start at once. Of too many, those with the highest numbers go, each when it has ended the item that it runs
         and the few that were sent with it; with ``kill`` at once, and what they ran runs again without losing a try.
-        Running jobs go on meanwhile. The inner threads of workers (``threads_per_worker``) stay as they were.
+        Running jobs go on meanwhile. The inner threads of workers (``per_worker["threads"]``) stay as they were.
 
         Raises TypeError or ValueError for anything but a whole number from 1 up, and on an engine whose workers are not
         the queue's own; QueueClosedError.
@@ -859,11 +874,7 @@ class JobQueue(SafeEmitter):
         Works on a closed queue too. Raises `JobNotFoundError`, `JournalError` where it can't be read.
         """
         self._engine.check_process()
-        job = self._jobs.get(self._jobs.id_of(job_id))
-        if job is None:
-            raise JobNotFoundError(
-                f"job {shown(job_id)}: expected the id of a job in this queue or its journal, got none"
-            )
+        job = self._jobs.load(self._jobs.id_of(job_id))
         len(job.items)  # reads them, so that what can't be read is known now
         return job
 
@@ -951,7 +962,10 @@ class JobQueue(SafeEmitter):
         that interrupts that one; ``close(kill=True)`` also cuts it short. Raises `JournalError` where the end was
         waited for, and not all of it could be written into the journal.
         """
+        says = not (kill or self._closer.closed)
         self._closer.close(self, wait=wait, kill=kill)
+        if says:
+            self._jobs.say_never_started()
 
     def drain(self, within: float | str = 30.0) -> None:
         """End the queue so that a journal's next run goes on: no new item starts, running ones have ``within`` seconds.

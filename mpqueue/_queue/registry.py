@@ -7,11 +7,13 @@ import itertools
 import logging
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakMethod, WeakValueDictionary
 
+from mpqueue._call_checks import nearest
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._options import GivenOptions, JobOptions, QueueOptions
@@ -33,6 +35,8 @@ log = logging.getLogger("mpqueue")
 
 #: So many jobs are named where the program ends before them.
 SOME = 5
+#: In so many ids of jobs the one is looked for that may be meant.
+LOOKED_THROUGH = 1000
 
 
 class Held(NamedTuple):
@@ -53,7 +57,6 @@ def _say_unfinished(jobs: Callable[[], Callable[[], list[JobBook]] | None]) -> N
         for book in books
         if book.active and book.stage is None
     ]
-    never_started = [repr(book.id) for book in books if book.status is JobStatus.PENDING]
     if unfinished:
         log.warning(
             "mpqueue: the program ends before %s: %s; run.result() waits for the end, and so does the end of "
@@ -61,10 +64,20 @@ def _say_unfinished(jobs: Callable[[], Callable[[], list[JobBook]] | None]) -> N
             "this job" if len(unfinished) == 1 else f"{len(unfinished)} jobs",
             _some(unfinished),
         )
-    elif never_started:
+    else:
+        _say_never_started(books, "the program ends")
+
+
+def _say_never_started(books: list[JobBook], what: str) -> None:
+    never_started = [
+        repr(book.id)
+        for book in books
+        if book.status is JobStatus.PENDING and book.completed + book.failed < book.total
+    ]
+    if never_started:
         log.warning(
-            "mpqueue: the program ends, and %s started: %s; queue.start() starts a job, and queue.run() makes and "
-            "starts one",
+            "mpqueue: %s, and %s started: %s; queue.start() starts a job, and queue.run() makes and starts one",
+            what,
             "this job was never" if len(never_started) == 1 else f"{len(never_started)} jobs were never",
             _some(never_started),
         )
@@ -83,6 +96,13 @@ def _ended_before(moment: float, line: RecordedJob, held: Held | None) -> bool:
         return line.status.final and line.finished_at is not None and line.finished_at < moment
     book = held.book
     return line.status.final and book.status.final and book.finished_at is not None and book.finished_at < moment
+
+
+def _not_found(job_id: object, where: str, ids: Iterable[str]) -> JobNotFoundError:
+    """The error for an id that no job has there, with the one that may be meant."""
+    meant = nearest(job_id, islice(ids, LOOKED_THROUGH)) if isinstance(job_id, str) else None
+    hint = "" if meant is None else f"; did you mean {shown(meant)}?"
+    return JobNotFoundError(f"job {shown(job_id)}: expected the id of a job in {where}, got none{hint}")
 
 
 def _some(texts: list[str]) -> str:
@@ -134,8 +154,19 @@ class Registry:
         """The queue's own job of that id. Raises `JobNotFoundError`."""
         held = self._get_held(job_id)
         if held is None:
-            raise JobNotFoundError(f"job {shown(job_id)}: expected the id of a job in this queue, got none")
+            raise _not_found(job_id, "this queue", self._held)
         return held
+
+    def load(self, job_id: str) -> Job:
+        """`get` that raises `JobNotFoundError` where there is none."""
+        job = self.get(job_id)
+        if job is None:
+            raise _not_found(job_id, "this queue or its journal", [*self._held, *self._recorded_ids()])
+        return job
+
+    def _recorded_ids(self) -> list[str]:
+        recorder = self._engine.recorder
+        return [] if recorder is None else [line.id for line in recorder.journal.reader.jobs()]
 
     def all(self) -> list[Job]:
         """All jobs, in the order they were created, after those that only the journal has."""
@@ -157,6 +188,10 @@ class Registry:
         pending = sum(book.status is JobStatus.PENDING for book in books)
         ended = sum(book.status.final for book in books)
         return QueueStats(len(books) - pending - ended, pending, ended, len(books))
+
+    def say_never_started(self) -> None:
+        """The queue is closed: log which of its jobs were never started, if there are any."""
+        _say_never_started(self.books(), "the queue is closed")
 
     def _get_held(self, job_id: str) -> Held | None:
         """Return the queue's own job of that id; None where there is none, or that could be no id."""
@@ -301,7 +336,7 @@ class Registry:
         options, travels = self._options, self._backend.capabilities.handlers_travel
         asked = GivenOptions(uses=recorded.uses())
         needs = choose_needs(asked, None, options, self._backend, self._engine.count_lanes() or options.concurrency)
-        mine = JobOptions(options.retry, options.timeout, options.setup_timeout)
+        mine = JobOptions(options.retry, options.timeout, options.per_worker.setup_timeout)
         new = recorded.to_new_job(mine, needs, travels=travels)
         new.book.number = self.next_number()
         new.record_as_it_is(recorder, line.number)
@@ -416,7 +451,7 @@ class Registry:
         if recorder is None:
             raise JournalError("expected a queue with a journal to prune it, got one without")
         if job_id is not None and self._line(job_id) is None:
-            raise JobNotFoundError(f"job {shown(job_id)}: expected the id of a job in the journal, got none")
+            raise _not_found(job_id, "the journal", self._recorded_ids())
         journal = recorder.journal
         journal.ask(lambda store: store.make_shrinkable())
         before = journal.ask(lambda store: store.size)

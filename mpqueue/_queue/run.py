@@ -15,7 +15,14 @@ from mpqueue._parent.surroundings.replies import Reply, SafeEvent, SafeFuture
 from mpqueue._queue.job import Job
 from mpqueue._queue.job_items import Items, JobItem, R_co, T_co
 from mpqueue._queue.mailbox import Bell, Mailbox, Rings, Turns, runs_loop
-from mpqueue.errors import InternalError, JournalError, QueueClosedError, SinkError, WorkerStartError
+from mpqueue.errors import (
+    InternalError,
+    JournalError,
+    QueueClosedError,
+    SinkError,
+    TooManyFailuresError,
+    WorkerStartError,
+)
 from mpqueue.status import FAILED
 
 if TYPE_CHECKING:
@@ -61,7 +68,7 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
         is pending; `SinkError` where its results could not be written into its sink; and `InternalError` where a
         mistake of mpqueue's own ended the job.
         """
-        self._check_waiting_allowed("run.result()")
+        self._check_waiting_allowed("run.result()", instead="" if timeout == 0 else "await run")
         return self._await_job(timeout)
 
     def _await_job(self, timeout: float | None = None) -> Job[T_co, R_co]:
@@ -71,7 +78,7 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """None, once the job has ended, or what `result` would raise then; waits like it."""
-        self._check_waiting_allowed("run.exception()")
+        self._check_waiting_allowed("run.exception()", instead="" if timeout == 0 else "await run")
         timeout = self._await_news(timeout)
         return super().exception(timeout)
 
@@ -124,10 +131,10 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
         """List the attributes, without those that only the makers of futures call."""
         return [name for name in super().__dir__() if not name.startswith("set_")]
 
-    def _check_waiting_allowed(self, what: str) -> None:
+    def _check_waiting_allowed(self, what: str, *, instead: str = "") -> None:
         owner = self._owner
         if owner is not None and not self.done():
-            owner._host.check_waiting_allowed(what, self._book)
+            owner._host.check_waiting_allowed(what, self._book, instead=instead)
 
     def _await_news(self, timeout: float | None) -> float | None:
         self._news.wait(timeout)
@@ -303,8 +310,45 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
         Costs nothing an item where there is no journal: the list is the job's own. Raises `JournalError`.
         """
         table = self._book.table
-        failures = {index: failure for index, failure in table.failures.items() if table.status[index] == FAILED}
-        return table.results if table.source is None else table.all_results(), failures
+        return table.results if table.source is None else table.all_results(), self._failures()
+
+    def _failures(self) -> dict[int, Failure]:
+        """The failures for good, by position."""
+        table = self._book.table
+        return {index: failure for index, failure in table.failures.items() if table.status[index] == FAILED}
+
+    def _raise_failures(self, on_error: str, max_failures: int | None) -> None:
+        """It has ended: raise what ``on_error`` says of the items that failed; nothing where none did."""
+        failures = self._failures()
+        if not failures:
+            return
+        if self.job.stopped_why is not None and max_failures is not None and len(failures) > max_failures:
+            raise self._too_many(failures, max_failures)
+        raise self._error_of(failures, on_error)
+
+    def _error_of(self, failures: dict[int, Failure], on_error: str) -> BaseException:
+        """A group of all errors, or the first one, with a note that names its item, and how many others failed."""
+        first, *others = sorted(failures)
+        if on_error == "group":
+            errors = [failures[index].error for index in (first, *others)]
+            return BaseExceptionGroup(f"{len(errors)} of {self.job.total} items failed", errors)
+        note = f"mpqueue: raised by item {self.job.items[first]._named}"
+        if others:
+            positions = ", ".join(str(index) for index in others[:10])
+            note += f"; {len(others)} more failed: items {positions}{', ...' if len(others) > 10 else ''}"
+        error = failures[first].error
+        error.add_note(note)
+        return error
+
+    def _too_many(self, failures: dict[int, Failure], max_failures: int) -> TooManyFailuresError:
+        """The error where more items failed than were to."""
+        first = min(failures)
+        error = TooManyFailuresError(
+            f"{len(failures)} items failed, which is more than max_failures={max_failures}; the first is item "
+            f"{self.job.items[first]._named}: {failures[first].shown}. What had not run by then was not run."
+        )
+        error.__cause__ = failures[first].error
+        return error
 
 
 class RunItems(Generic[T_co, R_co]):

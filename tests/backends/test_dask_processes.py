@@ -203,7 +203,7 @@ def test_a_frozen_dask_worker_loses_its_items_to_others(tmp_path: Path) -> None:
 
 def test_an_item_that_takes_too_much_memory_fails_alone(two_slots: DaskCluster, other: Client) -> None:
     handler = do.only(0, lambda item: hogs.take_and_hang(600))
-    with JobQueue(2, backend=DaskBackend(two_slots.address), retry=SOON, max_memory_per_worker="300MB") as queue:
+    with JobQueue(2, backend=DaskBackend(two_slots.address), retry=SOON, per_worker={"memory": "300MB"}) as queue:
         job = queue.run(range(20), handler)
     hog, *others = job.items
     assert (hog.status, hog.attempts) == ("failed", 2)
@@ -216,7 +216,7 @@ def test_a_worker_that_grows_from_item_to_item_is_replaced(two_slots: DaskCluste
         hogs.leak(25)
         return do.return_pid(item)
 
-    with JobQueue(1, backend=DaskBackend(two_slots.address), max_memory_per_worker="200MB") as queue:
+    with JobQueue(1, backend=DaskBackend(two_slots.address), per_worker={"memory": "200MB"}) as queue:
         job = queue.run(range(20), handle)
     assert {item.attempts for item in job.items} == {1}
     assert len(set(results_of(job))) >= 2

@@ -101,9 +101,9 @@ class Arena:
         """Create a random job."""
         job_id = f"job-{self.number}.{next(self._job_numbers)}"
         timeout = TIMEOUT if rng.random() < 0.25 else self.make["timeout"]
-        items_of_a_worker = self.make["max_items_per_worker"]
+        items_of_a_worker = self.make["per_worker"]["items"]
         most = MOST_ITEMS if items_of_a_worker is None else 15 * items_of_a_worker
-        may_hog = self.make["max_memory_per_worker"] is not None
+        may_hog = self.make["per_worker"]["memory"] is not None
         deeds = random_deeds(rng, most, may_hang=timeout is not None, may_hog=may_hog)
         retry = random_policy(rng)
         good_setup = rng.random() < 0.9
@@ -169,11 +169,13 @@ class Arena:
 def _random_make(rng: random.Random) -> dict[str, Any]:
     return {
         "concurrency": rng.choice((1, 2, 2, 3)),
-        "max_items_per_worker": rng.choice((None, None, None, 1, 4, 40)),
-        "max_memory_per_worker": rng.choice((None, None, None, MEMORY_LIMIT)),
+        "per_worker": {
+            "items": rng.choice((None, None, None, 1, 4, 40)),
+            "memory": rng.choice((None, None, None, MEMORY_LIMIT)),
+            "setup_timeout": 10.0,
+        },
         "progress_interval": rng.choice((0.0, 0.0, 0.0, 0.02)),
         "timeout": rng.choice((None, None, TIMEOUT)),
-        "setup_timeout": 10.0,
         "resources": {"gpu": GPUS},
     }
 

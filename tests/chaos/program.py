@@ -103,7 +103,7 @@ def main(folder: Path, seed: int, run: int) -> None:
         journal=folder / "run.db",
         retry=RetryPolicy(RETRIES, base_delay=rng.choice((0.0, 0.05))),
         timeout=TIMEOUT,
-        max_memory_per_worker=MEMORY_LIMIT,
+        per_worker={"memory": MEMORY_LIMIT},
     ) as queue:
         signal.signal(TELL, lambda *_: show_everything(f"run {run}", {"the queue": queue}, ()))
 

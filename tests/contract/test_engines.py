@@ -425,7 +425,7 @@ def test_capture_output_works_or_is_refused(engine: Engine) -> None:
 
 
 def test_workers_are_replaced(engine: Engine) -> None:
-    with engine.queue(max_items_per_worker=5) as queue:
+    with engine.queue(per_worker={"items": 5}) as queue:
         job = queue.run(range(11), do.return_pid if engine.able.own_processes else do.double)
     assert [item.attempts for item in job.items] == [1] * 11
     if engine.able.own_processes:
@@ -436,10 +436,10 @@ def test_workers_are_replaced(engine: Engine) -> None:
 
 def test_inner_threads_are_set_or_that_is_refused(engine: Engine) -> None:
     if not engine.able.own_processes:
-        with pytest.raises(ValueError, match="threads_per_worker"):
-            engine.queue(threads_per_worker=3)
+        with pytest.raises(ValueError, match=r"per_worker\['threads'\]"):
+            engine.queue(per_worker={"threads": 3})
         return
-    with engine.queue(1, threads_per_worker=3) as queue:
+    with engine.queue(1, per_worker={"threads": 3}) as queue:
         assert results_of(queue.run([0], its.inner_threads)) == ["3"]
 
 

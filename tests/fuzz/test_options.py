@@ -66,6 +66,15 @@ def test_queue_is_refused_or_made(options: dict[str, Odd]) -> None:
         queue.close()
 
 
+@fuzzed(100)
+@given(some_of("threads", "items", "memory", "setup_timeout"))
+def test_queue_with_odd_limits_of_workers_is_refused_or_made(limits: dict[str, Odd]) -> None:
+    given_ = made(limits)
+    queue = ask(lambda: JobQueue(1, per_worker=given_), **given_)  # type: ignore[arg-type]
+    if not isinstance(queue, Refused):
+        queue.close()
+
+
 @fuzzed(60)
 @given(handlers)
 def test_queue_with_an_odd_initializer_is_refused_or_made(initializer: Odd) -> None:

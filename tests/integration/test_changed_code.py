@@ -280,7 +280,7 @@ def test_failed_items_that_run_again_from_the_journal_are_of_the_code_that_is_in
 
     path = tmp_path / "run.db"
     with JobQueue(1, journal=path, max_retries=0) as queue:
-        assert queue.run([0, 1], failing("a"), id="job").results == ["a0", None]
+        assert [item.error_type for item in queue.run([0, 1], failing("a"), id="job").items] == [None, "ValueError"]
     (tmp_path / "healed").touch()
     with JobQueue(1, journal=path) as queue:
         queue.load_job("job")

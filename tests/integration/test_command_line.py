@@ -718,6 +718,14 @@ def test_a_try_that_takes_too_long_fails(folder: Path) -> None:
         ),
         (("run", "own:upper", "a.txt", "--retry", "2"), "arguments: --retry; did you mean --retries?; `mpqueue run"),
         (
+            ("run", "own:upper", "a.txt", "--max-workers=2"),
+            "arguments: --max-workers=2; did you mean --concurrency?; `mpqueue",
+        ),
+        (
+            ("run", "own:upper", "a.txt", "--tries", "2"),
+            "did you mean --max-retries, which counts the tries after the first?; `mpqueue run",
+        ),
+        (
             ("run", "own:uper", "a.txt"),
             "expected a function in own, got 'own:uper': module 'own' has no attribute 'uper'; did you mean own:upper?",
         ),

@@ -32,6 +32,7 @@ from mpqueue import (
     SetupError,
     SinkError,
     StageError,
+    TooManyFailuresError,
     WorkerCrashedError,
     WorkerStartError,
 )
@@ -270,6 +271,28 @@ def test_item_error_names_item_job_tries_and_failure() -> None:
         (failure,) = queue.run([{"id": "x"}], do.fail, id="job").failures
     assert str(failure) == "item 'x' of job 'job' failed after 1 try: ValueError: cannot do {'id': 'x'}"
     assert failure.item.id == "x"
+
+
+def test_a_run_raises_what_failed_where_it_is_asked_to_as_map_does() -> None:
+    with JobQueue(1, max_retries=0) as queue:
+        assert len(queue.run(["a", "b"], do.only("b", do.fail)).failures) == 1, "the default raises nothing"
+        with pytest.raises(ValueError, match=r"^cannot do 'b'") as caught:
+            queue.run(["a", "b", "b"], do.only("b", do.fail), on_error="raise")
+        assert caught.value.__notes__[-1] == "mpqueue: raised by item 1 (b); 1 more failed: items 2"
+        with pytest.raises(ExceptionGroup, match="2 of 3 items failed") as group:
+            queue.run(["a", "b", "b"], do.only("b", do.fail), on_error="group")
+        assert [type(error) for error in group.value.exceptions] == [ValueError, ValueError]
+        assert queue.last_job is not None
+        assert queue.last_job.items[0].result == "a", "the others have been run"
+        for mode in ("raise", "group"):
+            assert queue.run(["a"], do.succeed, on_error=mode).completed == 1
+        with pytest.raises(TooManyFailuresError, match="items failed, which is more than max_failures=1") as many:
+            queue.run(["b"] * 9, do.fail, on_error="raise", max_failures=1, chunksize=1)
+        assert isinstance(many.value.__cause__, ValueError)
+        count = len(queue.jobs())
+        with pytest.raises(ValueError, match=r"^on_error: expected one of 'collect', 'raise', 'group', got 'skip'$"):
+            queue.run(["a"], do.succeed, on_error="skip")  # type: ignore[call-overload]
+        assert len(queue.jobs()) == count
 
 
 def test_all_errors_of_the_package_are_public() -> None:

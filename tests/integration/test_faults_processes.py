@@ -172,7 +172,7 @@ def test_each_worker_begins_with_the_folder_and_the_path_of_the_parent(tmp_path:
 
 
 def test_threads_left_behind_do_not_hold_up_recycling() -> None:
-    with JobQueue(1, max_items_per_worker=1) as queue:
+    with JobQueue(1, per_worker={"items": 1}) as queue:
         assert queue.run(list("abc"), do.leave_thread).results == ["a", "b", "c"]
 
 

@@ -100,6 +100,30 @@ def test_initializer_is_called_in_each_worker() -> None:
         assert Parallel()(delayed(value)() for _ in range(4)) == ["set"] * 4
 
 
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("max_retires", r"^parallel_config\(\) got .*'max_retires'; did you mean max_retries\?$"),
+        ("max_workers", r"^parallel_config\(\) has no option 'max_workers': did you mean n_jobs\?$"),
+        ("tries", r"did you mean max_retries, which counts the tries after the first\?$"),
+        ("args", r": functools.partial\(function, ...\) gives it"),
+    ],
+)
+def test_options_that_the_backend_does_not_have_are_refused(option: str, said: str) -> None:
+    with pytest.raises(TypeError, match=said):
+        parallel_config(backend="mpqueue", n_jobs=2, **{option: 2})
+    assert Parallel()([delayed(do.succeed)("after")]) == ["after"]
+
+
+def test_options_of_the_backend_that_a_call_is_given_are_refused() -> None:
+    parallel = Parallel(n_jobs=2, backend="mpqueue", max_retries=1)
+    said = r"^Parallel\(\) has no option 'max_retries': write parallel_config\(backend='mpqueue', max_retries=1\)$"
+    with pytest.raises(TypeError, match=said):
+        parallel(delayed(do.succeed)(number) for number in range(2))
+    with pytest.raises(TypeError, match=r"^Parallel\(\) has no option 'num_workers': did you mean n_jobs\?$"):
+        Parallel(n_jobs=2, backend="mpqueue", num_workers=3)(delayed(do.succeed)(number) for number in range(2))
+
+
 # --- faults ---------------------------------------------------------------------------------------------------------
 
 

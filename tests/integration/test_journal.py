@@ -417,11 +417,9 @@ def test_what_is_the_same_is_no_reason_for_a_warning(path: Path, caplog: pytest.
     for _ in range(2):
         with JobQueue(1, journal=path) as queue:
             queue.run(["x"], do.succeed)
-            assert (
-                queue.create_job("job", [{"id": "a", "n": 1}], do.succeed, rerun=mpqueue.Rerun(strict=True)).status
-                is JobStatus.PENDING
-            )
-    assert not logged(caplog)
+            job = queue.create_job("job", [{"id": "a", "n": 1}], do.succeed, rerun=mpqueue.Rerun(strict=True))
+            assert job.status is JobStatus.PENDING
+    assert all("this job was never started" in text for text in logged(caplog))
 
 
 @pytest.mark.holds("error: JournalError")

@@ -113,7 +113,7 @@ def threads(_: int) -> tuple[str, str]:
 
 @pytest.mark.slow
 def test_inner_threads_follow_the_cpus_of_the_item() -> None:
-    with JobQueue(2, threads_per_worker=3) as queue:
+    with JobQueue(2, per_worker={"threads": 3}) as queue:
         job = queue.run(range(6), threads, uses={"cpu": lambda item: 1 + item % 2})
         assert results_of(job) == [(str(3 * (1 + item % 2)),) * 2 for item in range(6)]
         assert results_of(queue.run(range(2), threads)) == [("3", "3")] * 2

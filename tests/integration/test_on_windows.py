@@ -328,7 +328,7 @@ def test_a_journal_on_a_network_drive_is_refused(path: str) -> None:
 
 
 def test_what_windows_does_not_have_is_refused_by_name() -> None:
-    with pytest.raises(NotImplementedError, match="max_memory_per_worker"):
-        JobQueue(1, max_memory_per_worker="1GB")
+    with pytest.raises(NotImplementedError, match=r"per_worker\['memory'\]"):
+        JobQueue(1, per_worker={"memory": "1GB"})
     with pytest.raises(ValueError, match="preload"):
         JobQueue(1, preload=["json"])

@@ -130,6 +130,8 @@ def test_what_raises_is_named() -> None:
         ([1, 2], len, {}, r"^data: expected a pandas DataFrame or Series, got \[1, 2\] of type list$"),
         (NUMBERS, "sum", {}, r"^function: expected a function, got 'sum'; data.apply\(\) takes names"),
         (NUMBERS["a"], len, {"axis": 1}, "^axis, result_type: expected neither for a Series$"),
+        (NUMBERS["a"], abs, {"n_jobs": 2}, r"apply\(\) has no option 'n_jobs': did you mean concurrency\?$"),
+        (NUMBERS["a"], abs, {"progess": 1}, r"unexpected keyword argument 'progess'; did you mean progress\?$"),
     ],
 )
 def test_refused(data: Any, function: Any, options: dict[str, Any], said: str) -> None:

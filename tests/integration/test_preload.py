@@ -56,7 +56,7 @@ def has_imported(name: str, item: Any) -> tuple[bool, int, int]:
 
 def test_workers_have_what_one_process_has_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = write_module(tmp_path, monkeypatch)
-    with JobQueue(2, preload=[name], max_items_per_worker=2) as queue:
+    with JobQueue(2, preload=[name], per_worker={"items": 2}) as queue:
         recorder = Recorder(queue)
         job = queue.run(range(12), partial(has_imported, name), chunksize=1)
         recorder.check(job)
@@ -74,7 +74,7 @@ def test_workers_forked_after_a_reload_run_what_was_reloaded(tmp_path: Path, mon
     """The process that they are forked from has imported the module as it was before."""
     name = write_module(tmp_path, monkeypatch, "def f(item):\n    return 1\n", "edited_one")
     module = importlib.import_module(name)
-    with JobQueue(1, preload=[name], max_items_per_worker=2) as queue:
+    with JobQueue(1, preload=[name], per_worker={"items": 2}) as queue:
         assert queue.run(range(4), module.f, chunksize=1).results == [1] * 4
         write_module(tmp_path, monkeypatch, "def f(item):\n    return 2000\n", name)
         importlib.reload(module)
@@ -305,7 +305,7 @@ def draw(item: Any) -> tuple[float, float]:
 
 @pytest.mark.long
 def test_no_two_workers_draw_the_same_random_numbers() -> None:
-    with JobQueue(2, preload=["numpy", "random"], max_items_per_worker=1) as queue:
+    with JobQueue(2, preload=["numpy", "random"], per_worker={"items": 1}) as queue:
         job = queue.run(range(6), draw, chunksize=1)
     for column in zip(*job.results, strict=True):
         assert len(set(column)) == 6

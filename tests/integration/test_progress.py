@@ -35,7 +35,7 @@ def test_the_last_state_is_told_before_the_run_resolves_whatever_the_chunks(chun
         queue.run(range(1000), do.succeed, id="job", progress=heard.append, chunksize=chunksize)
         last = heard[-1]
     assert (last.job_id, last.status, last.total) == ("job", "completed", 1000)
-    assert (last.completed, last.failed, last.retries, last.running) == (1000, 0, 0, 0)
+    assert (last.completed, last.failed, last.retries, last.partly_done) == (1000, 0, 0, 0)
     counts = [progress.completed for progress in heard]
     assert counts == sorted(counts)
 
@@ -102,7 +102,7 @@ def test_fractions_that_handlers_report_count(tmp_path: Path) -> None:
         job = queue.create_job("job", list("abc"), handle, chunksize=1)
         run = queue.start("job", progress=heard.append)
         gate.wait_for("a", "b")
-        wait_until(lambda: heard and heard[-1].running == 0.75)
+        wait_until(lambda: heard and heard[-1].partly_done == 0.75)
         assert [item.fraction for item in job.items] == [0.25, 0.5, 0.0]
         assert heard[-1].done == 0.75
         gate.open()

@@ -8,6 +8,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial, wraps
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -15,7 +16,7 @@ import polars as pl
 import pytest
 
 import mpqueue
-from mpqueue import ItemPicklingError, JobQueue, MPQueueError, RetryPolicy, share
+from mpqueue import ItemPicklingError, JobNotFoundError, JobQueue, MPQueueError, RetryPolicy, share
 from tests.support import handlers as do
 from tests.support.systems import LINUX_ONLY
 
@@ -196,12 +197,8 @@ QUEUE_OPTIONS: list[tuple[dict[str, Any], type[Exception]]] = [
     ({"progress_interval": -1}, ValueError),
     ({"progress_interval": math.nan}, ValueError),
     ({"progress_interval": None}, TypeError),
-    ({"threads_per_worker": 0}, ValueError),
-    ({"threads_per_worker": 1.0}, TypeError),
-    ({"max_items_per_worker": 0}, ValueError),
-    ({"max_items_per_worker": False}, TypeError),
-    ({"setup_timeout": 0}, ValueError),
-    ({"setup_timeout": []}, TypeError),
+    ({"per_worker": 100}, TypeError),
+    ({"per_worker": ["items"]}, TypeError),
 ]
 
 POLICIES: list[tuple[dict[str, Any], type[Exception]]] = [
@@ -232,6 +229,37 @@ def test_options_of_a_queue_are_refused(options: dict[str, Any], error: type[Exc
     ((name, value),) = options.items()
     with pytest.raises(error, match=f"^{name}: expected .*got {re.escape(repr(value)[:90])}"):
         JobQueue(**options)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "error"),
+    [
+        ("threads", 0, ValueError),
+        ("threads", 1.0, TypeError),
+        ("items", 0, ValueError),
+        ("items", False, TypeError),
+        ("setup_timeout", 0, ValueError),
+        ("setup_timeout", [], TypeError),
+    ],
+)
+def test_limits_of_a_worker_are_refused(key: Any, value: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match=rf"^per_worker\['{key}'\]: expected .*got {re.escape(repr(value))}"):
+        anything.JobQueue(per_worker={key: value})
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("item", r"; did you mean 'items'\?"),
+        ("max_memory", r"; did you mean 'memory'\?"),
+        ("max_items_per_worker", r"; write per_worker=\{'items': 5\}"),
+        (7, ""),
+    ],
+)
+def test_a_limit_that_a_worker_can_t_have_is_named_with_the_one_that_is_meant(key: Any, hint: str) -> None:
+    keys = "'threads', 'items', 'memory', 'setup_timeout'"
+    with pytest.raises(TypeError, match=f"^per_worker: expected some of the keys {keys}, got {key!r}{hint}$"):
+        anything.JobQueue(per_worker={key: 5})
 
 
 @pytest.mark.parametrize(("options", "error"), POLICIES, ids=lambda value: str(value)[:40])
@@ -304,7 +332,10 @@ MISNAMED: list[tuple[Callable[[Any], object], str]] = [
     (lambda queue: queue.plan_job("job", [1], abs, chunksise=1), r"^JobQueue.plan_job\(\) got .*mean chunksize\?$"),
     (lambda queue: queue.run([1], abs, colour=1), r"^JobQueue.run\(\) got an unexpected keyword argument 'colour'$"),
     (lambda queue: anything.map(abs, [1], max_retires=1), r"^mpqueue.map\(\) got .*did you mean max_retries\?$"),
-    (lambda queue: anything.imap(abs, [1], chunk_size=1), r"^mpqueue.imap\(\) got .*did you mean chunksize, how many"),
+    (
+        lambda queue: anything.imap(abs, [1], chunk_size=1),
+        r"^mpqueue.imap\(\) .*'chunk_size': did you mean chunksize, how many",
+    ),
     (lambda queue: anything.Pool(process=1), r"^Pool\(\) got .*did you mean processes\?$"),
     (lambda queue: anything.Executor(max_worker=1), r"^Executor\(\) got .*did you mean max_workers\?$"),
     # what other libraries call it
@@ -318,14 +349,43 @@ MISNAMED: list[tuple[Callable[[Any], object], str]] = [
     ),
     (lambda queue: queue.run([1], abs, verbose=1), r"did you mean progress\?$"),
     (lambda queue: queue.run([1], abs, progess=1), r"did you mean progress\?$"),
-    (lambda queue: anything.JobQueue(tqdm=True), r"; run\(progress=True\) and map\(progress=True\) show it$"),
+    (lambda queue: anything.JobQueue(tqdm=True), r": run\(progress=True\) and map\(progress=True\) show it$"),
     (lambda queue: queue.create_job("job", [1], abs, initializer=abs), r"did you mean setup, whose result the handler"),
     (lambda queue: anything.JobQueue(setup=abs), r"did you mean initializer, which is called once in each worker\?$"),
     (
         lambda queue: anything.map(abs, [1], args=(1,)),
-        r"; functools.partial\(function, ...\) gives it what is the same",
+        r": functools.partial\(function, ...\) gives it what is the same",
     ),
-    (lambda queue: queue.run([1], abs, callback=abs), r"; queue.on\('item:completed', function\) calls one with each"),
+    (lambda queue: queue.run([1], abs, callback=abs), r": queue.on\('item:completed', function\) calls one with each"),
+    (lambda queue: anything.JobQueue(setup_timeout=60, workers=2), r"write per_worker=\{'setup_timeout': 60\}$"),
+    (lambda queue: anything.JobQueue(cpus=2), r"did you mean concurrency\?$"),
+    (lambda queue: anything.JobQueue(maxtasksperchild=5), r"write per_worker=\{'items': 5\}$"),
+    (lambda queue: queue.run([1], abs, maxtasksperchild=5), r"write JobQueue\(per_worker=\{'items': 5\}\)$"),
+    (lambda queue: anything.Pool(max_tasks_per_child=5), r"did you mean maxtasksperchild\?$"),
+    (lambda queue: anything.Executor(setup=abs), r"did you mean initializer, which is called once in each worker\?$"),
+    (lambda queue: anything.RetryPolicy(attempts=3), r"did you mean max_retries, which counts the tries after the"),
+    (lambda queue: queue.open_job("job", [1], abs, workers=2), r"^JobQueue.open_job\(\) .*did you mean concurrency\?$"),
+    (lambda queue: queue.run_stages([1], [abs], verbose=1), r"^JobQueue.run_stages\(\) .* did you mean progress\?$"),
+    (lambda queue: queue.run_stages([1], [abs], workers=1), r": JobQueue\(concurrency=...\) says how many workers"),
+    (lambda queue: queue.run_stages([1], [abs], tries=1), r": max_retries, of JobQueue, .* counts the tries after"),
+    (lambda queue: anything.stages([1], [abs], n_jobs=2), r"did you mean concurrency\?$"),
+    (lambda queue: anything.imap_unordered(abs, [1], callback=abs), r": queue.on\('item:completed', function\)"),
+    (lambda queue: anything.starmap(pow, [(1, 2)], tries=1), r"did you mean max_retries, which counts"),
+    # what it was called in 1.0.0rc1
+    (
+        lambda queue: anything.JobQueue(max_items_per_worker=100),
+        r"^JobQueue\(\) has no option 'max_items_per_worker': write per_worker=\{'items': 100\}$",
+    ),
+    *(
+        (call, r" has no option 'max_memory_per_worker': write JobQueue\(per_worker=\{'memory': '2GB'\}\)$")
+        for call in (
+            lambda queue: queue.run([1], abs, max_memory_per_worker="2GB"),
+            lambda queue: anything.map(abs, [1], max_memory_per_worker="2GB"),
+            lambda queue: anything.Stage(abs, max_memory_per_worker="2GB"),
+            lambda queue: anything.Pool(max_memory_per_worker="2GB"),
+            lambda queue: anything.Executor(max_memory_per_worker="2GB"),
+        )
+    ),
     (lambda queue: anything.map(pow, [1], [2]), r"expected one iterable, got several; mpqueue.starmap\(fn, zip\("),
 ]
 
@@ -349,8 +409,8 @@ async def _awaited(what: Any) -> Any:
 
 @LINUX_ONLY
 def test_a_memory_limit_of_two_bytes_is_refused_with_the_question_what_was_meant() -> None:
-    with pytest.raises(ValueError, match=r'^max_memory_per_worker: .* got 2; did you mean "2GB"\?$'):
-        JobQueue(max_memory_per_worker=2)
+    with pytest.raises(ValueError, match=r"^per_worker\['memory'\]: .* got 2; did you mean \"2GB\"\?$"):
+        JobQueue(per_worker={"memory": 2})
 
 
 @pytest.mark.parametrize(("call", "said"), MISNAMED)
@@ -361,6 +421,19 @@ def test_an_option_that_is_misspelled_is_named_with_the_one_that_is_meant(
         with pytest.raises(TypeError, match=said):
             call(queue)
         check_nothing_created(queue)
+
+
+def test_an_id_that_no_job_has_is_named_with_the_one_that_is_meant(tmp_path: Path) -> None:
+    with JobQueue(1, journal=tmp_path / "run.db") as queue:
+        queue.run(["a"], do.succeed, id="Thumbnails-2026")
+        for call in (queue.start, queue.pause, queue.cancel, queue.clear_job, queue.retry_failed, queue.load_job):
+            with pytest.raises(JobNotFoundError, match=r"got none; did you mean 'Thumbnails-2026'\?$"):
+                call("Thumbnail-2026")
+            with pytest.raises(JobNotFoundError, match=r"got none$"):
+                call("other")
+        with pytest.raises(JobNotFoundError, match=r"in the journal, got none; did you mean 'Thumbnails-2026'\?$"):
+            queue.prune("thumbnails-2026")
+        assert queue.get_job("Thumbnail-2026") is None
 
 
 @pytest.mark.parametrize("job_id", [5, None, b"job", ("job",)], ids=repr)

@@ -143,7 +143,7 @@ def test_workers_that_are_replaced_finish_their_setups(tmp_path: Path) -> None:
         yield 10
         note(tmp_path, "end", os.getpid())
 
-    with JobQueue(1, max_items_per_worker=2) as queue:
+    with JobQueue(1, per_worker={"items": 2}) as queue:
         job = queue.run(range(5), lambda item, state: os.getpid(), setup=setup, chunksize=1)
     workers = set(job.results)
     assert len(workers) == 3
@@ -322,7 +322,7 @@ def test_job_ends_at_once_where_setup_fails_in_every_worker(where: str, how: str
 @pytest.mark.holds("wait: setup, its end, loading the handler")
 @pytest.mark.parametrize("bad", [do.hang_python, do.hang_sleep, do.hang_holding_gil, do.sigterm_ignore_and_hang])
 def test_setup_that_hangs_past_its_timeout_is_killed(bad: do.Handler) -> None:
-    with JobQueue(2, max_retries=0, setup_timeout=1.0) as queue:
+    with JobQueue(2, max_retries=0, per_worker={"setup_timeout": 1.0}) as queue:
         recorder = run_with_bystander(queue, return_state, lambda: bad(None))
         check_failed(recorder, queue, TimeoutError, "setup ran longer than setup_timeout of 1 s")
         assert len(workers_of(queue)) == 2

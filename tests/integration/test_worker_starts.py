@@ -44,7 +44,7 @@ def test_workers_share_the_cpus_unless_the_user_says_otherwise(monkeypatch: pyte
     with JobQueue(2) as queue:
         found = dict(zip(THREAD_VARIABLES, queue.run(THREAD_VARIABLES, variable).results, strict=True))
     assert found == dict.fromkeys(THREAD_VARIABLES, "2") | {"OMP_NUM_THREADS": "7"}
-    with JobQueue(1, threads_per_worker=3) as queue:
+    with JobQueue(1, per_worker={"threads": 3}) as queue:
         assert {*queue.run(THREAD_VARIABLES, variable).results} == {"3"}
 
 
@@ -69,7 +69,7 @@ def test_idle_workers_end_by_themselves(tmp_path: Path, limit: int | None) -> No
         atexit.register((tmp_path / item).touch)
         return item
 
-    with JobQueue(1, max_retries=0, max_items_per_worker=limit) as queue:
+    with JobQueue(1, max_retries=0, per_worker={"items": limit}) as queue:
         assert queue.run(["a", "b"], touch_at_exit).results == ["a", "b"]
     wait_until(lambda: {path.name for path in tmp_path.iterdir()} == {"a", "b"}, what="the workers' own end")
 

@@ -324,7 +324,7 @@ class Life:
             plan.lanes,
             backend=backend,
             journal=self.path,
-            max_items_per_worker=plan.max_items_per_worker,
+            per_worker={"items": plan.max_items_per_worker},
             resources={"gpu": 2, "license": 1},
         )
         self.scheduler = backend.scheduler = queue._engine._scheduler

@@ -93,7 +93,7 @@ def single_items(folder: Path) -> None:
 
 
 def timeouts_and_recycling(folder: Path) -> None:
-    with JobQueue(2, max_items_per_worker=4, max_retries=0) as queue:
+    with JobQueue(2, per_worker={"items": 4}, max_retries=0) as queue:
         job = queue.run(range(12), do.only(3, do.hang_sleep), timeout=0.3)
         assert [item.id for item in job.items if item.status == "failed"] == [3]
 

@@ -42,9 +42,9 @@ _OPTIONS: dict[str, Callable[[Engine], None]] = {
     "timeout": _queue(timeout=60.0),
     "initializer": _queue(initializer=int),
     "preload": _queue(preload=["colorsys"]),
-    "threads_per_worker": _queue(threads_per_worker=1),
-    "max_items_per_worker": _queue(max_items_per_worker=5),
-    "max_memory_per_worker": _queue(max_memory_per_worker="1GB"),
+    'per_worker["threads"]': _queue(per_worker={"threads": 1}),
+    'per_worker["items"]': _queue(per_worker={"items": 5}),
+    'per_worker["memory"]': _queue(per_worker={"memory": "1GB"}),
     "gpu_env": _queue(gpu_env=True, resources={"gpu": 1}),
     "cpu": _job(uses={"cpu": 1}),
     "memory": _job(uses={"memory": "1MB"}),
@@ -74,5 +74,5 @@ def refused_on_page(engine: Engine) -> set[str]:
         headings = [at for at, cell in enumerate(row) if cell == heading or cell.startswith(f"{heading}(")]
         column = headings[0] if headings else column if row else None
         if column is not None:
-            cells |= dict.fromkeys(re.findall(r"`(\w+)", row[0]), row[column])
+            cells |= dict.fromkeys(re.findall(r'`(per_worker\["\w+"\]|\w+)', row[0]), row[column])
     return {name for name in _OPTIONS if "refused" in cells[name]}

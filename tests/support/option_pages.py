@@ -6,12 +6,12 @@ they are not as declared.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mpqueue._cli.command_line import flags_of, make_parser
 from mpqueue._declared import At, Option, options_at
-from mpqueue._options import GivenOptions
+from mpqueue._options import GivenOptions, WorkerOptions
 
 ROOT = Path(__file__).parent.parent.parent
 KEYWORDS, TABLE = ROOT / "mpqueue" / "_keywords.py", ROOT / "docs" / "reference" / "options.md"
@@ -69,19 +69,29 @@ Which option may be given where? Each is declared once, in `mpqueue._options`; t
 
 def keywords(declared: type = GivenOptions) -> str:
     """The text of `mpqueue/_keywords.py`."""
-    return _HEAD + "".join(
-        f'\n\nclass {name}(TypedDict, total=False):\n    """{text}"""\n\n'
+    of_workers = options_at(WorkerOptions, At.WORKER).values()
+    keys = "".join(f"    ``{one.name}``: {one.text}\n".replace('`"', '``"').replace('"`', '"``') for one in of_workers)
+    return (
+        _HEAD
+        + _class("PerWorker", f"What ``JobQueue(per_worker=)`` limits.\n\n{keys}    ", of_workers)
         + "".join(
-            f"    {one.name}: {one.type}\n" for one in options_at(declared, at).values() if one.name not in without
+            _class(name, text, [one for one in options_at(declared, at).values() if one.name not in without])
+            for name, (at, text, without) in TYPES.items()
         )
-        for name, (at, text, without) in TYPES.items()
     )
+
+
+def _class(name: str, text: str, options: Iterable[Option]) -> str:
+    lines = "".join(f"    {one.name}: {one.type}\n" for one in options)
+    return f'\n\nclass {name}(TypedDict, total=False):\n    """{text}"""\n\n{lines}'
 
 
 def table(declared: type = GivenOptions) -> str:
     """The page of the reference."""
     head = ["option", "default", "meaning", *(f"`{name}`" for name in COLUMNS), "`mpqueue run`"]
-    return _PAGE + "\n".join([_row(head), "|---|---|---|" + ":-:|" * (len(head) - 3), *_rows(declared)]) + "\n"
+    options = [_row(head), "|---|---|---|" + ":-:|" * (len(head) - 3), *_rows(declared)]
+    keys = [_row([f"`{one.name}`", one.text]) for one in options_at(WorkerOptions, At.WORKER).values()]
+    return _PAGE + "\n".join([*options, "", _row(["key of `per_worker`", "meaning"]), "|---|---|", *keys]) + "\n"
 
 
 def _rows(declared: type) -> Iterator[str]:

@@ -92,12 +92,12 @@ def test_a_text_that_is_no_time_is_refused(wrong: str) -> None:
 
 
 def test_what_an_option_was_called_before_says_what_it_is_called_now() -> None:
-    with pytest.raises(TypeError, match=r'create_job\(\) has no cpus= any more: say uses={"cpu": \.\.\.}'):
+    with pytest.raises(TypeError, match=r"create_job\(\) has no option 'cpus': write uses={'cpu': 2}"):
         read(GivenOptions, At.JOB, "create_job", {"cpus": 2})
 
 
 def test_a_rerun_is_checked_and_needs_a_journal() -> None:
-    with pytest.raises(TypeError, match=r"map\(\) has no update= any more: say rerun=Rerun\(update=\.\.\.\)"):
+    with pytest.raises(TypeError, match=r"map\(\) has no option 'update': write rerun=Rerun\(update=True\)"):
         mpqueue.map(abs, [1], update=True)  # type: ignore[call-overload]
     with pytest.raises(TypeError, match=r"Rerun\(\) got an unexpected keyword argument 'upate'; did you mean update\?"):
         mpqueue.Rerun(upate=True)  # type: ignore[call-arg]
@@ -112,6 +112,6 @@ def test_a_rerun_is_checked_and_needs_a_journal() -> None:
             queue.create_job("job", [1], abs, rerun=mpqueue.Rerun(update=True))
 
 
-@pytest.mark.parametrize(("at", "most"), [(At.JOB, 18), (At.OPEN, 18), (At.QUEUE, 15)])
+@pytest.mark.parametrize(("at", "most"), [(At.JOB, 18), (At.OPEN, 18), (At.QUEUE, 12)])
 def test_a_call_has_no_more_options_than_people_can_look_through(at: At, most: int) -> None:
     assert len(options_at(GivenOptions, at)) <= most, "which could become one?"

@@ -94,9 +94,9 @@ class Shouted(str):
 def test_options_are_plain_whatever_class_a_program_gives_them() -> None:
     two: Any = Sized.TWO
     made = queue(
-        two, two, max_items_per_worker=two, resources={Shouted("gpu"): two}, timeout=type("F", (float,), {})(2)
+        two, two, per_worker={"items": two}, resources={Shouted("gpu"): two}, timeout=type("F", (float,), {})(2)
     )
-    assert {type(value) for value in (made.concurrency, made.max_items_per_worker, *made.resources.values())} == {int}
+    assert {type(value) for value in (made.concurrency, made.per_worker.items, *made.resources.values())} == {int}
     assert ([*map(type, made.resources)], type(made.timeout)) == ([str], float)
     options = JobOptions(RetryPolicy(), seed=two, chunksize=two)  # as the functions that take a queue's place make them
     assert (type(options.seed), type(options.chunksize), options.capture_output) == (int, int, False)
@@ -162,7 +162,6 @@ def test_a_fork_draws_other_seeds() -> None:
 @pytest.mark.parametrize(
     ("given", "size"),
     [
-        (None, None),
         (1_000_000, 1_000_000),
         (3_000_000_000, 3_000_000_000),
         ("123", 123),
@@ -176,27 +175,27 @@ def test_a_fork_draws_other_seeds() -> None:
         ("1TiB", 1 << 40),
     ],
 )
-def test_a_limit_on_memory_is_bytes_or_a_text(given: Any, size: int | None) -> None:
-    assert memory_limit(given, "linux") == size
+def test_a_limit_on_memory_is_bytes_or_a_text(given: Any, size: int) -> None:
+    assert memory_limit("memory", given, "linux") == size
 
 
 @pytest.mark.parametrize(
     "bad", ["", "GB", "2XB", "-2GB", "2 G B", "1e9", "nan", "inf", "2iB", "1.GB", "9" * 50, "٣GB", "0", "0.2B"]
 )
 def test_a_text_that_is_no_size_is_refused(bad: str) -> None:
-    with pytest.raises(ValueError, match="max_memory_per_worker: expected"):
-        memory_limit(bad, "linux")
+    with pytest.raises(ValueError, match="memory: expected"):
+        memory_limit("memory", bad, "linux")
 
 
 @pytest.mark.parametrize(("bad", "error"), [(0, ValueError), (-1, ValueError), (1.5, TypeError), (True, TypeError)])
 def test_a_number_that_is_no_size_is_refused(bad: Any, error: type[Exception]) -> None:
-    with pytest.raises(error, match="max_memory_per_worker"):
-        memory_limit(bad, "linux")
+    with pytest.raises(error, match="memory: expected"):
+        memory_limit("memory", bad, "linux")
 
 
 def test_a_limit_on_memory_is_refused_where_nobody_can_look() -> None:
     with pytest.raises(NotImplementedError, match="darwin"):
-        memory_limit("2GB", "darwin")
+        memory_limit("memory", "2GB", "darwin")
 
 
 @LINUX_ONLY
@@ -206,4 +205,4 @@ def test_a_limit_on_memory_is_refused_without_proc(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(memory_use, "open_gauge", tell_nothing)
     with pytest.raises(NotImplementedError, match=r"mount it .* or leave it out"):
-        memory_limit("2GB")
+        memory_limit("memory", "2GB")

@@ -27,15 +27,20 @@ def made(**facts: Any) -> Progress:
         "completed": 29,
         "failed": 1,
         "retries": 3,
-        "running": 0.0,
+        "partly_done": 0.0,
         "elapsed": 10.0,
     }
     return Progress(**{**known, **facts})
 
 
 def test_what_runs_counts_by_its_fraction() -> None:
-    progress = made(running=0.5)
+    progress = made(partly_done=0.5)
     assert (progress.done, progress.fraction) == (30.5, 0.305)
+
+
+def test_what_partly_done_was_called_before_says_what_it_is_called_now() -> None:
+    with pytest.raises(AttributeError, match=r"no attribute 'running'; progress.partly_done is what you want$"):
+        made().running  # type: ignore[attr-defined] # noqa: B018
 
 
 def test_rate_and_eta_come_from_what_was_done_since_the_start() -> None:
@@ -73,7 +78,8 @@ def test_one_line_says_it_all() -> None:
 
 @pytest.mark.parametrize("columns", [50, 60, 80, 100])
 @pytest.mark.parametrize(
-    "facts", [{}, {"completed": 49, "total": 100_000}, {"retries": 0}, {"running": 0.5}, {"failed": 1, "completed": 0}]
+    "facts",
+    [{}, {"completed": 49, "total": 100_000}, {"retries": 0}, {"partly_done": 0.5}, {"failed": 1, "completed": 0}],
 )
 def test_a_third_of_the_line_is_the_bar_and_what_failed_and_the_time_left_stay(
     facts: dict[str, Any], columns: int, monkeypatch: pytest.MonkeyPatch

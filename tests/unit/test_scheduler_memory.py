@@ -65,7 +65,7 @@ def test_the_error_says_how_much_it_was_and_how_much_is_allowed() -> None:
     fleet.start(job)
     fleet.run_until_over(job)
     text = str(job.table.failures[0].error)
-    assert "had 500 MB of private memory, more than max_memory_per_worker of 300 MB" in text
+    assert "had 500 MB of private memory, more than per_worker['memory'] of 300 MB" in text
     assert job.table.peak[0] == 500_000_010 >> 10
     assert job.table.history[0][0].duration == pytest.approx(LOOK_SECONDS, abs=0.2)
 

@@ -229,7 +229,7 @@ def _death_error(books: Books, job: JobBook, verdict: Verdict | None, message: L
 def _memory_error(books: Books, verdict: Verdict, whose: str) -> MemoryLimitError:
     limit = megabytes(books.max_memory or 0)
     return MemoryLimitError(
-        f"{whose} had {megabytes(verdict.used)} of private memory, more than max_memory_per_worker of {limit}; "
+        f"{whose} had {megabytes(verdict.used)} of private memory, more than per_worker['memory'] of {limit}; "
         "it was killed"
     )
 

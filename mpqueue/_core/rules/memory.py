@@ -88,7 +88,7 @@ def _judge_between_items(books: Books, lane: LaneBook, used: int, most: int) -> 
         books.commands.append(
             Warn(
                 f"worker {lane.number} has {megabytes(used)} of private memory before it has run any item, more than "
-                f"max_memory_per_worker of {megabytes(most)}: each worker is replaced after one item"
+                f"per_worker['memory'] of {megabytes(most)}: each worker is replaced after one item"
             )
         )
 

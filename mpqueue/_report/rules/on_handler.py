@@ -49,8 +49,8 @@ def threads(evidence: Evidence) -> Finding | None:
         return None  # all of them have CPUs
     return Finding(
         f"The handler has threads of its own (as BLAS has) in each of {counted(figures.workers, 'worker')}, which use "
-        f"{busy:.1f} CPUs each, and {counted(figures.cpus, 'CPU')} are there: JobQueue(threads_per_worker=1), or fewer "
-        "workers.",
+        f"{busy:.1f} CPUs each, and {counted(figures.cpus, 'CPU')} are there: "
+        "JobQueue(per_worker={'threads': 1}), or fewer workers.",
         evidence.saved("handler") * max(delayed, 1 - 1 / max(1.0, busy)),
     )
 

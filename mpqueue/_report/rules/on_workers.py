@@ -56,7 +56,8 @@ def recycling(evidence: Evidence) -> Finding | None:
         return None
     saved = evidence.saved("replacing") + evidence.again("loading", "setup")
     return Finding(
-        f"Replacing workers took {percent(saved)} of the time: let them run more items (max_items_per_worker).", saved
+        f"Replacing workers took {percent(saved)} of the time: let them run more items (per_worker={{'items': ...}}).",
+        saved,
     )
 
 
