@@ -12,23 +12,23 @@ from typing import Any, NamedTuple
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Mount, Route
 
+from mpqueue._core.state.item_table import ItemTable
 from mpqueue._live_page import compressed
 from mpqueue._live_page.access import Guard
 from mpqueue._live_page.aside import BusyError, on_thread
 from mpqueue._live_page.feed import PageFeed, Viewer
 from mpqueue._live_page.items.comparison import compare
-from mpqueue._live_page.items.details import details_of
+from mpqueue._live_page.items.details import LiveItem, details_of
 from mpqueue._live_page.items.listing import ORDERS, Wish
-from mpqueue._live_page.items.live_item import LiveItem, live_item
 from mpqueue._live_page.items.pictures import find_picture, small
 from mpqueue._live_page.job_feed import JobFeed, throughput
 from mpqueue._live_page.page_json import cut, encode, encode_item, result_of
 from mpqueue._live_page.served import WISHES, Served
-from mpqueue.errors import JobNotFoundError, JournalError, MPQueueError, shown
-from mpqueue.status import COMPLETED, FAILED, ITEM_CODES
+from mpqueue.errors import JobNotFoundError, MPQueueError, shown
+from mpqueue.status import ITEM_CODES
 
 log = logging.getLogger("mpqueue")
 
@@ -72,11 +72,7 @@ def make_app(served: Served, feed: PageFeed, hosts: tuple[str, ...]) -> Guard:
                     ],
                 )
             ],
-            exception_handlers={
-                BusyError: _answer_busy,
-                HTTPException: _answer_wrong,
-                JournalError: _answer_unreadable,
-            },
+            exception_handlers={BusyError: _refuse_busy, HTTPException: _refuse_wrong, MPQueueError: _refuse_action},
         ),
         hosts,
     )
@@ -98,7 +94,9 @@ class Routes:
         """The page, and what it is made of."""
         asked = request.path_params
         found = self._files.get(f"views/{asked['view']}" if "view" in asked else asked.get("name", "index.html"))
-        return _refusal("Not found.", 404) if found is None else _answer(request, *found)
+        if found is None:
+            raise HTTPException(404)
+        return _answer(request, *found)
 
     async def events(self, request: Request) -> Response:
         """The stream. It ends with the queue; a viewer that loses it before may ask again."""
@@ -119,138 +117,111 @@ class Routes:
 
     async def jobs(self, request: Request) -> Response:
         """All jobs without their items: for a page in a hidden tab, and for programs."""
-        return _as_json(self._feed.states(), request=request)
+        return _answer_json(request, self._feed.states())
 
     async def items(self, request: Request) -> Response:
         """A page of a job's items, with how the job stands at that moment.
 
         On a thread: users' code may be slow, and so may a journal.
         """
-        job = self._feed.find(request.path_params["number"])
-        if job is None:
-            return _refusal("There is no such job (any more).", 404)
-        try:
-            wish, part = _wish_of(request), _Part.of(request)
-        except ValueError as error:
-            return _refusal(str(error), 400)
+        job, wish, part = self._job_of(request), _wish_of(request), _Part.of(request)
         return _answer(request, await on_thread(_page_of, job, wish, part, self._served.now), "application/json")
 
     async def labels(self, request: Request) -> Response:
         """What some items are called, by their indices: ``?items=3,5``. On a thread, as `items`."""
-        job = self._feed.find(request.path_params["number"])
-        if job is None:
-            return _refusal("There is no such job (any more).", 404)
+        job = self._job_of(request)
         try:
             asked = [int(text) for text in request.query_params.get("items", "").split(",") if text][:MOST_ROWS]
         except ValueError:
-            return _refusal("items: expected indices, such as 3,5", 400)
-        return _as_json(await on_thread(_labels_of, job, asked), request=request)
+            raise HTTPException(400, "items: expected indices, such as 3,5") from None
+        return _answer_json(request, await on_thread(_labels_of, job, asked))
 
     async def failures(self, request: Request) -> Response:
         """The job's failed items in groups. On a thread: it looks at all of them."""
-        job = self._feed.find(request.path_params["number"])
-        if job is None:
-            return _refusal("There is no such job (any more).", 404)
-        return _as_json(await on_thread(job.listing.failures.told), request=request)
+        return _answer_json(request, await on_thread(self._job_of(request).listing.failures))
 
     async def throughput(self, request: Request) -> Response:
         """How fast the job went, all the time. On a thread: it may have thousands of reports."""
-        job = self._feed.find(request.path_params["number"])
-        if job is None:
-            return _refusal("There is no such job (any more).", 404)
-        now = self._served.now()
-        return _as_json(await on_thread(throughput, job.book.timings, now, self._feed.offset), request=request)
+        timings, now = self._job_of(request).book.timings, self._served.now()
+        return _answer_json(request, await on_thread(throughput, timings, now, self._feed.offset))
 
     async def compare(self, request: Request) -> Response:
         """Two jobs side by side. On a thread: it looks at all their items."""
-        jobs = [self._feed.find(request.path_params[name]) for name in ("number", "other")]
-        if jobs[0] is None or jobs[1] is None:
-            return _refusal("There is no such job (any more).", 404)
-        return _as_json(await on_thread(compare, jobs[0].book, jobs[1].book), request=request)
+        job, other = self._job_of(request), self._job_of(request, "other")
+        return _answer_json(request, await on_thread(compare, job.book, other.book))
 
     async def report(self, request: Request) -> Response:
         """Why the job took as long as it did: a page of its own. On a thread: it looks at all items."""
-        job = self._feed.find(request.path_params["number"])
-        if job is None:
-            return _refusal("There is no such job (any more).", 404)
         try:
-            page = await on_thread(self._served.report, job.book)
+            page = await on_thread(self._served.report, self._job_of(request).book)
         except ValueError as error:
-            return _refusal(str(error), 404)
+            raise HTTPException(404, str(error)) from error
         # Its scripts and its style are in it, and named there; it is no part of this page, and can't act as this page.
         policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; sandbox allow-scripts"
         return _answer(request, page.encode(), "text/html", {"Content-Security-Policy": policy})
 
     async def item(self, request: Request) -> Response:
         """All about one item. On a thread, as `items`."""
-        number, index = request.path_params["number"], request.path_params["index"]
-        job, lane = self._feed.find(number), self._feed.lane_of(number, index)
+        job, index = self._job_of(request), request.path_params["index"]
+        lane = self._feed.lane_of(job.book.number, index)
         live = None
-        if job is not None and lane is not None:
+        if lane is not None:
             is_here, keeps_output = self._served.can_resize, job.book.options.capture_output
             live = LiveItem(lane, self._feed.usage, is_here, keeps_output, self._feed.offset)
-        found = None if job is None else await on_thread(_all_of, job, index, live)
-        return _refusal("There is no such item (any more).", 404) if found is None else _as_json(found, request=request)
+        return _answer_json(request, await on_thread(_all_of, job, index, live))
 
     async def picture(self, request: Request) -> Response:
         """The picture in an item's result; ``?small`` for a row. On a thread: it may have to be encoded."""
-        job, index = self._feed.find(request.path_params["number"]), request.path_params["index"]
-        table = None if job is None else await on_thread(lambda: job.book.table)
-        if table is None or index >= len(table):
-            return _refusal("There is no such item (any more).", 404)
+        table = await on_thread(_table_with, self._job_of(request), index := request.path_params["index"])
         make = small if "small" in request.query_params else find_picture
         try:
             picture = await on_thread(lambda: make(result_of(table, index)))
-        except Exception:
+        except Exception as error:
             log.warning("the picture in a result could not be made", exc_info=True)
-            return _refusal("The picture in this result could not be made.", 404)
+            raise HTTPException(404, "The picture in this result could not be made.") from error
         if picture is None:
-            return _refusal("This result has no picture.", 404)
+            raise HTTPException(404, "This result has no picture.")
         return Response(picture.data, media_type=picture.media_type)
 
     async def act(self, request: Request) -> Response:
         """What a button does. On a thread: it waits for the coordinator."""
-        action = request.path_params["action"]
+        action, number = request.path_params["action"], request.path_params["number"]
         if action not in WISHES:
-            return _refusal("Not found.", 404)
-        number = request.path_params["number"]
+            raise HTTPException(404)
+        kill, items, group = await _ActionWishes.of(request, action)
+        if group is not None:
+            items = await on_thread(self._job_of(request).listing.members, group)
+            if not items:
+                raise HTTPException(404, f"group: expected the key of one in failures, got {shown(group)}")
         try:
-            kill, items, group = await _ActionWishes.of(request, action)
-            if group is not None:
-                job = self._feed.find(number)
-                if job is None:
-                    return _refusal("There is no such job (any more).", 404)
-                items = await on_thread(job.listing.failures.members, group)
-                if not items:
-                    return _refusal(f"group: expected the key of one in failures, got {shown(group)}", 404)
             await on_thread(self._served.act, number, action, kill=kill, items=items)
-        except MPQueueError as error:
-            return _refusal(str(error), 404 if isinstance(error, JobNotFoundError) else 409)
         except (IndexError, ValueError) as error:
-            return _refusal(str(error), 400)
+            raise HTTPException(400, str(error)) from error
         return _as_json({})
 
     async def resize(self, request: Request) -> Response:
         """More workers, or fewer. On a thread, as `act`."""
+        count = (await _wishes_of(request, ("concurrency",))).get("concurrency")
+        if not isinstance(count, int):
+            raise HTTPException(400, 'Expected {"concurrency": 4}, say.')
         try:
-            count = (await _wishes_of(request, ("concurrency",))).get("concurrency")
-            if not isinstance(count, int):
-                return _refusal('Expected {"concurrency": 4}, say.', 400)
             await on_thread(self._served.resize, count)
         except (TypeError, ValueError) as error:
-            return _refusal(str(error), 400)
-        except MPQueueError as error:
-            return _refusal(str(error), 409)
+            raise HTTPException(400, str(error)) from error
         return _as_json({})
 
     async def stacks(self, _: Request) -> Response:
         """Where each worker is: `POST`, since it sends each a signal. On a thread: it waits for their answers."""
-        try:
-            stacks = await on_thread(self._served.stacks)
-        except MPQueueError as error:
-            return _refusal(str(error), 409)
+        stacks = await on_thread(self._served.stacks)
         told = [(one.number, None if one.stack is None else cut(one.stack, MOST_STACK)) for one in stacks]
         return _as_json({"workers": [{"worker": number, "stack": stack} for number, stack in told]})
+
+    def _job_of(self, request: Request, name: str = "number") -> JobFeed:
+        """The job that the address names."""
+        job = self._feed.find(request.path_params[name])
+        if job is None:
+            raise HTTPException(404, "There is no such job (any more).")
+        return job
 
 
 # -- wishes -----------------------------------------------------------------------------------------------------------
@@ -265,20 +236,20 @@ class _ActionWishes(NamedTuple):
 
     @classmethod
     async def of(cls, request: Request, action: str) -> _ActionWishes:
-        """Raises ValueError."""
+        """Raises HTTPException, as all that reads requests does."""
         wishes = await _wishes_of(request, WISHES[action])
         kill, items, group = wishes.get("kill", False), wishes.get("items"), wishes.get("group")
         if type(kill) is not bool:
-            raise ValueError(f"kill: expected true or false, got {shown(kill)}")
+            raise HTTPException(400, f"kill: expected true or false, got {shown(kill)}")
         if not (items is None or (isinstance(items, list) and all(type(index) is int for index in items))):
-            raise ValueError('items: expected {"items": [3, 5]}, say: indices')
+            raise HTTPException(400, 'items: expected {"items": [3, 5]}, say: indices')
         if "group" in wishes and (items is not None or not isinstance(group, str)):
-            raise ValueError('expected either "items" or a "group", the key of one in failures')
+            raise HTTPException(400, 'expected either "items" or a "group", the key of one in failures')
         return cls(kill, items, group)
 
 
 async def _wishes_of(request: Request, known: Sequence[str]) -> dict[str, Any]:
-    """The JSON object in the body; where that is empty, an empty one. Raises ValueError for any other.
+    """The JSON object in the body; where that is empty, an empty one.
 
     What can't be read is no wish for the whole job.
     """
@@ -286,16 +257,16 @@ async def _wishes_of(request: Request, known: Sequence[str]) -> dict[str, Any]:
     async for part in request.stream():
         body += part
         if len(body) > MOST_BODY:
-            raise ValueError(f"expected a body of at most {MOST_BODY:,} bytes, got more")
+            raise HTTPException(400, f"expected a body of at most {MOST_BODY:,} bytes, got more")
     try:
         wishes = json.loads(body or b"{}")
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"expected a JSON object as the body, got {shown(body)}: {error}") from None
+        raise HTTPException(400, f"expected a JSON object as the body, got {shown(body)}: {error}") from None
     if not isinstance(wishes, dict):
-        raise ValueError(f"expected a JSON object as the body, got {shown(wishes)}")
+        raise HTTPException(400, f"expected a JSON object as the body, got {shown(wishes)}")
     unknown = [key for key in wishes if key not in known]
     if unknown:
-        raise ValueError(f"expected {' or '.join(known) or 'an empty body'}, got {shown(unknown[0])}")
+        raise HTTPException(400, f"expected {' or '.join(known) or 'an empty body'}, got {shown(unknown[0])}")
     return wishes
 
 
@@ -311,28 +282,30 @@ class _Part(NamedTuple):
 
     @classmethod
     def of(cls, request: Request) -> _Part:
-        """Raises ValueError."""
+        """Raises HTTPException."""
         asked = request.query_params
         try:
             offset, limit = int(asked.get("offset", "0")), int(asked.get("limit", "100"))
             find = int(asked["find"]) if "find" in asked else None
         except ValueError:
-            raise ValueError("offset, limit, find: expected whole numbers") from None
+            raise HTTPException(400, "offset, limit, find: expected whole numbers") from None
         if offset < 0 or limit < 0:
-            raise ValueError(f"offset, limit: expected 0 or more, got {offset} and {limit}")
+            raise HTTPException(400, f"offset, limit: expected 0 or more, got {offset} and {limit}")
         return cls(offset, min(limit, MOST_ROWS), find)
 
 
 def _wish_of(request: Request) -> Wish:
-    """Raises ValueError."""
+    """Raises HTTPException."""
     asked = request.query_params
     status, order = asked.get("status"), asked.get("sort", ORDERS[0])
     descending = order.startswith("-")
     order = order.removeprefix("-")
     if status is not None and status not in ITEM_CODES:
-        raise ValueError(f"status: expected one of {', '.join(ITEM_CODES)}, got {status!r}")
+        raise HTTPException(400, f"status: expected one of {', '.join(ITEM_CODES)}, got {status!r}")
     if order not in ORDERS:
-        raise ValueError(f"sort: expected one of {', '.join(ORDERS)}, perhaps with a - before it, got {order!r}")
+        raise HTTPException(
+            400, f"sort: expected one of {', '.join(ORDERS)}, perhaps with a - before it, got {order!r}"
+        )
     code = None if status is None else [str(one) for one in ITEM_CODES].index(status)
     words = tuple(sorted(set(asked.get("search", "").lower().split())))
     return Wish(code, words, asked.get("group"), order, descending)
@@ -365,43 +338,40 @@ def _labels_of(job: JobFeed, indices: Sequence[int]) -> dict[str, str]:
     return {str(at): table.label_of(at) for at in indices if 0 <= at < len(table)}
 
 
-def _all_of(job: JobFeed, index: int, live: LiveItem | None) -> dict[str, Any] | None:
-    """None where there is no such item."""
+def _table_with(job: JobFeed, index: int) -> ItemTable:
+    """The job's items, where that one is among them."""
     table = job.book.table
     if index >= len(table):
-        return None
-    is_under_way = table.status[index] not in (COMPLETED, FAILED)
-    details = details_of(job.book, table, index)
-    if live is not None and is_under_way and details["status"] == "processing":
-        details["live"] = live_item(live)
-    return details
+        raise HTTPException(404, "There is no such item (any more).")
+    return table
 
 
-async def _answer_busy(_: Request, __: Exception) -> Response:
-    return _refusal("The page is busy with other requests; some may hang. Try again later.", 503)
+def _all_of(job: JobFeed, index: int, live: LiveItem | None) -> dict[str, Any]:
+    return details_of(job.book, _table_with(job, index), index, live)
 
 
-async def _answer_unreadable(_: Request, error: Exception) -> Response:
-    """What a journal has of a job can't be read (any more)."""
-    return _refusal(str(error), 409)
+async def _refuse_busy(_: Request, __: Exception) -> Response:
+    return _as_json({"error": "The page is busy with other requests; some may hang. Try again later."}, 503)
 
 
-async def _answer_wrong(_: Request, error: Exception) -> Response:
-    """As Starlette does, some of whose versions take a thread for it that outlives the page."""
+async def _refuse_action(_: Request, error: Exception) -> Response:
+    """The queue can't do it, or what a journal has of a job can't be read (any more)."""
+    return _as_json({"error": str(error)}, 404 if isinstance(error, JobNotFoundError) else 409)
+
+
+async def _refuse_wrong(_: Request, error: Exception) -> Response:
+    """Not by Starlette's own, some of whose versions take a thread for it that outlives the page."""
     assert isinstance(error, HTTPException)
-    return PlainTextResponse(error.detail, error.status_code, error.headers)
+    return _as_json({"error": error.detail}, error.status_code, error.headers)
 
 
-def _refusal(why: str, status: int) -> Response:
-    return _as_json({"error": why}, status)
-
-
-def _as_json(content: Any, status: int = 200, request: Request | None = None) -> Response:
+def _as_json(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """Encoded by the page's own rule: starlette's raises for what is no UTF-8."""
-    data = encode(content).encode()
-    if request is None:
-        return Response(data, status, media_type="application/json")
-    return _answer(request, data, "application/json")
+    return Response(encode(content).encode(), status, headers, "application/json")
+
+
+def _answer_json(request: Request, content: Any) -> Response:
+    return _answer(request, encode(content).encode(), "application/json")
 
 
 def _answer(request: Request, data: bytes, media_type: str, headers: Mapping[str, str] = EMPTY) -> Response:

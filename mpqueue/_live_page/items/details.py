@@ -1,25 +1,46 @@
-"""One item, with all that is known of it: what the page shows when it is opened."""
+"""One item, with all that is known of it: what the page shows when it is opened.
+
+While it runs, these are also the worker that runs it, what that uses, and the end of what the item has written so far.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._live_page.page_json import cut, result_of, short_repr, shows_picture
 from mpqueue._live_page.served import ShownJob
+from mpqueue._live_page.worker_use import Usage
+from mpqueue._os.process.process_facts import end_of_file
+from mpqueue._parent.running import LaneNow
 from mpqueue._queue.job_items import JobItem, as_json
 from mpqueue._text import json_text
+from mpqueue.events import milliseconds
+from mpqueue.status import COMPLETED, FAILED
 
 #: Characters of each text.
 MOST = 100_000
+#: Bytes of output that are shown while an item runs.
+MOST_OUTPUT = 8_000
 
 
-def details_of(book: ShownJob, table: ItemTable, index: int) -> dict[str, Any]:
-    """As JSON has it; the table is the job's.
+class LiveItem(NamedTuple):
+    """Where to look."""
+
+    lane: LaneNow
+    usage: Usage
+    is_here: bool  #: its worker is a process of this machine
+    keeps_output: bool  #: what its item writes goes into a file for that item alone
+    offset: float  #: from moments of the monotonic clock to seconds since the epoch
+
+
+def details_of(book: ShownJob, table: ItemTable, index: int, live: LiveItem | None) -> dict[str, Any]:
+    """As JSON has it; the table is the job's, and ``live`` says where it runs, where that is known.
 
     Costs what the ``repr`` of the item and of its result cost; users' code may run in these.
     """
     item: JobItem = JobItem(table, index)
+    is_under_way = table.status[index] not in (COMPLETED, FAILED)  # first: it may end meanwhile
     completed = item.status == "completed"
     details: dict[str, Any] = {
         "jobId": book.id,
@@ -50,7 +71,34 @@ def details_of(book: ShownJob, table: ItemTable, index: int) -> dict[str, Any]:
         texts["result"] = _as_text(result)
         details["picture"] = shows_picture(result)
         details["resultType"] = type(result).__name__
+    if live is not None and is_under_way and details["status"] == "processing":
+        details["live"] = _as_it_runs(live)
     return details | {name: cut(text, MOST) for name, text in texts.items() if text}
+
+
+def _as_it_runs(item: LiveItem) -> dict[str, Any]:
+    """As JSON has it. Costs 0.1 ms: it reads in /proc."""
+    lane = item.lane
+    told: dict[str, Any] = {
+        "worker": lane.number,
+        "pid": lane.pid,
+        "since": milliseconds(lane.since + item.offset),
+        "fraction": round(lane.fraction, 4),
+    }
+    if not item.is_here or lane.pid is None:
+        return told
+    last = item.usage.last(lane.number)
+    if last is not None:
+        told |= {"cpuShare": round(last.share, 3), "memory": last.memory}
+    used = item.usage.cpu_since(lane.number, lane.since)
+    if used is not None:
+        told["cpu"] = round(used, 2)
+    for name, descriptor in (("stdout", 1), ("stderr", 2)) if item.keeps_output else ():
+        # A zero stands before what this item has written, where others have written to the file, see `captured_file`.
+        written = (end_of_file(lane.pid, descriptor, MOST_OUTPUT) or b"").rpartition(b"\0")[2]
+        if written:
+            told[name] = written.decode(errors="replace")
+    return told
 
 
 def _as_text(value: Any) -> str:

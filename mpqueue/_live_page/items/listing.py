@@ -1,4 +1,4 @@
-"""Which items of a job are listed, and in which order: filtered, searched and sorted here, and sent by the page.
+"""Which items of a job are listed, and in which order: filtered, searched, sorted and grouped by their failures.
 
 A browser never has more of a job than the rows that it shows, so a job of a million items costs a viewer no more than
 one of a hundred. What is asked for again and again is kept: an order, the texts that are searched, and the items that a
@@ -17,14 +17,16 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
 from operator import and_
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._live_page.aside import BusyError
-from mpqueue._live_page.items.failure_list import FailureList
-from mpqueue._live_page.page_json import searched_text
+from mpqueue._live_page.page_json import cut, searched_text
 from mpqueue._live_page.served import ShownJob
+from mpqueue._output.failure_groups import FailureGroup, groups_of
 from mpqueue.status import FAILED
+
+T = TypeVar("T")
 
 #: What can be sorted by.
 INDEX, ELAPSED, ATTEMPTS = "index", "elapsed", "attempts"
@@ -39,6 +41,8 @@ BATCH, RUN = 500, 5_000
 SEARCHES, MOST_TEXTS = 4, 250_000
 #: How many times longer than it took to make, something is kept that may be out of date.
 KEPT = 6
+#: Groups of failures that are shown.
+MOST_GROUPS = 50
 #: The tag of an item that was not searched: one that none has.
 UNSEEN = 2**32 - 1
 
@@ -78,6 +82,29 @@ class _Search:
     whole: bool = False  #: all were searched once
 
 
+class _Kept(Generic[T]):
+    """What is made of all items of a table. Where they have changed, it is made anew, but not soon again."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._lock = threading.Lock()
+        self._made: tuple[ItemTable, int, Any, float, T] | None = None
+
+    def get(self, table: ItemTable, count: int, state: object, make: Callable[[], T]) -> T:
+        """As it is of so many items; ``state`` changes whenever one of them does."""
+        with self._lock:
+            if self._made is not None:
+                made_of, made_count, made_state, until, made = self._made
+                is_same = made_of is table and made_count == count
+                if is_same and (made_state == state or self._now() < until):
+                    return made
+            begun = self._now()
+            made = make()
+            now = self._now()
+            self._made = table, count, state, now + KEPT * (now - begun), made
+            return made
+
+
 class Listing:
     """Of one job. Called on threads, several at a time."""
 
@@ -88,16 +115,18 @@ class Listing:
         self._searches: OrderedDict[tuple[str, ...], _Search] = OrderedDict()
         #: Of one table, in one epoch.
         self._texts: tuple[ItemTable | None, int, dict[int, tuple[int, str]]] = None, -1, {}
-        self._orders: dict[str, tuple[Any, float, float, list[int]]] = {}
-        self.failures = FailureList(job, now)
+        self._keep_nothing()
+
+    def _keep_nothing(self) -> None:
+        self._orders: dict[str, _Kept[list[int]]] = {by: _Kept(self._now) for by in ORDERS}
+        self._groups: _Kept[list[FailureGroup]] = _Kept(self._now)
 
     def forget(self) -> None:
         """There are no viewers: free what was kept."""
         with self._lock:
             self._searches.clear()
             self._texts = None, -1, {}
-            self._orders = {}
-        self.failures.forget()
+        self._keep_nothing()
 
     def find(self, wish: Wish, table: ItemTable, statuses: bytes) -> Listed:
         """The items of the table that are wished for. ``statuses`` are those that the viewer is shown.
@@ -132,7 +161,7 @@ class Listing:
             flags = _both(flags, statuses.translate(bytes(code == wish.status for code in range(256))))
         if wish.group is not None:
             members = bytearray(count)
-            for index in self.failures.members(wish.group, table):
+            for index in self.members(wish.group, table):
                 if index < count and statuses[index] == FAILED:
                     members[index] = 1
             flags = _both(flags, bytes(members))
@@ -210,22 +239,56 @@ class Listing:
     # -- sorting ---------------------------------------------------------------------------------------------
 
     def _order(self, by: str, table: ItemTable, count: int) -> list[int]:
+        return self._orders[by].get(table, count, self._state(), lambda: _sorted_by(by, table, count))
+
+    def _state(self) -> object:
         job = self._job
-        made_for: Any = (table, count, job.completed, job.failed, job.retries, job.epoch)
-        known = self._orders.get(by)
-        if known is not None:
-            before, ended, cost, order = known
-            is_recent = before[:2] == (table, count) and self._now() < ended + KEPT * cost
-            if before == made_for or is_recent:
-                return order
-        begun = self._now()
-        column = table.elapsed if by == ELAPSED else table.attempts
-        key = column.__getitem__
-        runs = [sorted(range(start, min(count, start + RUN)), key=key) for start in range(0, count, RUN)]
-        # Merged in Python, where other threads get their turn; one long sort would keep the queue's own from running.
-        order = runs[0] if len(runs) == 1 else list(heapq.merge(*runs, key=key))
-        self._orders[by] = (made_for, self._now(), self._now() - begun, order)
-        return order
+        return (job.completed, job.failed, job.retries, job.epoch)
+
+    # -- failures --------------------------------------------------------------------------------------------
+
+    def failures(self) -> dict[str, Any]:
+        """The groups of failed items, the largest first, and how many items are in all of them, as JSON has it.
+
+        Costs some microseconds an item that failed.
+        """
+        groups = self._failed(self._job.table)
+        shown = [
+            {
+                "key": _key_of(group),
+                "errorType": group.error_type if group.stage is None else f"{group.error_type} in {group.stage}",
+                "place": group.place,
+                "message": cut(group.message),
+                "count": group.count,
+                "first": group.items[0].label,
+            }
+            for group in groups[:MOST_GROUPS]
+        ]
+        return {"failed": sum(group.count for group in groups), "groups": shown}
+
+    def members(self, key: str, table: ItemTable | None = None) -> Sequence[int]:
+        """The indices of the table's items of that group; none where there is no such group (any more).
+
+        By default the table is the one that the job has now.
+        """
+        groups = self._failed(self._job.table if table is None else table)
+        return [item._index for group in groups if _key_of(group) == key for item in group.items]
+
+    def _failed(self, table: ItemTable) -> list[FailureGroup]:
+        # However many items an open job has got meanwhile: these groups have the same items.
+        state = (self._job.epoch, self._job.failed, self._job.retries)
+        return self._groups.get(table, 0, state, lambda: groups_of(table))
+
+
+def _key_of(group: FailureGroup) -> str:
+    return "@".join([group.error_type, group.place or "", group.stage or ""])
+
+
+def _sorted_by(by: str, table: ItemTable, count: int) -> list[int]:
+    """Merged in Python, where other threads get their turn; one long sort would keep the queue's own from running."""
+    key = (table.elapsed if by == ELAPSED else table.attempts).__getitem__
+    runs = [sorted(range(start, min(count, start + RUN)), key=key) for start in range(0, count, RUN)]
+    return runs[0] if len(runs) == 1 else list(heapq.merge(*runs, key=key))
 
 
 def _both(one: bytes | None, other: bytes) -> bytes:
