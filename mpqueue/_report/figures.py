@@ -178,6 +178,16 @@ class Figures:
         rest = sums.loading + sums.setup + sums.unpacking + sums.packing
         return sums.handling + rest + max(0.0, sums.overhead)
 
+    @property
+    def computed(self) -> float:
+        """What part of that time they computed: more than 1 where handlers have threads, 0 where it is not known."""
+        return self.sums.cpu / self.in_hand if self.in_hand else 0.0
+
+    @property
+    def delayed(self) -> float:
+        """What part of that time they were ready to run and had no CPU."""
+        return min(1.0, self.sums.delayed / self.in_hand) if self.in_hand else 0.0
+
     def slowest_is_outlier(self, factor: float) -> bool:
         """Whether the slowest item took so many times the median, and a good part of the run."""
         if self.items is None or not self.slowest or self.items.median <= 0:

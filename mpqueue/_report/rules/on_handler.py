@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from mpqueue._output.words import counted, percent, seconds, size
 from mpqueue._report.figures import Figures
-from mpqueue._report.rules.rule import LIMITS, Evidence, Finding
+from mpqueue._report.rules.rule import INFERRED, LIMITS, MEASURED, Evidence, Finding, rule
 
 #: Bytes of an item's peak from which on it is worth saying what it needs; and how many percent of it to say.
 LEAST_MEMORY, SPARE = 200_000_000, 115
@@ -37,14 +37,14 @@ def _has_threads(evidence: Evidence) -> bool:
     return extra > LIMITS.threads * figures.in_hand > 0
 
 
+@rule("threads", INFERRED, workers="fewer", handler="computes", cpu="threads")
 def threads(evidence: Evidence) -> Finding | None:
     """The handler's own threads, times the workers, are more than there are CPUs."""
     figures = evidence.figures
     used = figures.cpus_used
     if figures.elsewhere or not _has_threads(evidence) or used is None or used < LIMITS.saturated * figures.cpus:
         return None
-    delayed = min(1.0, figures.sums.delayed / figures.in_hand)
-    busy = figures.sums.cpu / figures.in_hand
+    delayed, busy = figures.delayed, figures.computed
     if delayed < LIMITS.no_cpu and figures.workers * busy < (1 + LIMITS.no_cpu) * figures.cpus:
         return None  # all of them have CPUs
     return Finding(
@@ -55,6 +55,7 @@ def threads(evidence: Evidence) -> Finding | None:
     )
 
 
+@rule("busy machine", INFERRED, cpu="other programs")
 def busy_machine(evidence: Evidence) -> Finding | None:
     """The workers had no CPU though there are enough for them."""
     figures = evidence.figures
@@ -109,6 +110,7 @@ def find_slowdown(evidence: Evidence) -> Slowdown | None:
     return Slowdown(each / one, min(busy, figures.workers), reference, doubt)
 
 
+@rule("shared bottleneck", INFERRED, workers="fewer", handler="shares", cpu="a bottleneck")
 def shared_bottleneck(evidence: Evidence) -> Finding | None:
     """Items take longer the more workers are busy: what the workers share is the limit."""
     figures, found = evidence.figures, find_slowdown(evidence)
@@ -122,12 +124,11 @@ def shared_bottleneck(evidence: Evidence) -> Finding | None:
 
 
 def _bottleneck(figures: Figures) -> str:
-    sums = figures.sums
-    if not sums.cpu or not figures.in_hand:
+    if not figures.computed:
         return "They share what is the limit: a disk, a lock, memory, CPUs."
-    if sums.delayed / figures.in_hand >= LIMITS.no_cpu:
+    if figures.delayed >= LIMITS.no_cpu:
         return "They had too few CPUs."
-    if sums.cpu / figures.in_hand < 1 - LIMITS.no_cpu:
+    if figures.computed < 1 - LIMITS.no_cpu:
         return (
             "The handler is bound by what it waits for, disk, network or a lock, not by CPUs: fewer workers do as well."
         )
@@ -154,6 +155,7 @@ def memory_is_short(figures: Figures) -> bool:
     return memory is not None and memory.supply is not None and memory.most * figures.workers > memory.supply
 
 
+@rule("memory", INFERRED, workers="fewer", handler="swaps")
 def memory(evidence: Evidence) -> Finding | None:
     """Items need more memory together than there is: the machine swaps, or the kernel kills workers."""
     figures, offer = evidence.figures, memory_offer(evidence.figures)
@@ -170,6 +172,7 @@ def memory(evidence: Evidence) -> Finding | None:
     )
 
 
+@rule("failed tries", MEASURED)
 def failed_tries(evidence: Evidence) -> Finding | None:
     """Tries that failed used much of the workers' time."""
     figures, tries = evidence.figures, evidence.figures.tries
@@ -184,6 +187,7 @@ def failed_tries(evidence: Evidence) -> Finding | None:
     )
 
 
+@rule("waits for retries", MEASURED, end="retries")
 def waits_for_retries(evidence: Evidence) -> Finding | None:
     """Nothing ran, because what was left waited for its next try."""
     figures = evidence.figures
@@ -198,6 +202,7 @@ def waits_for_retries(evidence: Evidence) -> Finding | None:
     )
 
 
+@rule("listeners", MEASURED, pool=None)
 def listeners(evidence: Evidence) -> Finding | None:
     """Listeners are slower than the job."""
     figures = evidence.figures

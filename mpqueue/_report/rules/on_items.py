@@ -1,11 +1,163 @@
-"""Rules on how the work is cut into items: too few, one too long, all too long, or not worth a pool at all."""
+"""Rules on the items: what is sent, how many go at a time, where they come from, and how the work is cut into them."""
 
 from __future__ import annotations
 
-from mpqueue._output.words import counted, number, percent, seconds
-from mpqueue._report.rules.rule import LIMITS, Evidence, Finding
+from mpqueue._output.words import counted, number, percent, seconds, size
+from mpqueue._report.in_band import InBand
+from mpqueue._report.rules.rule import INFERRED, LIMITS, MEASURED, Evidence, Finding, rule
 
 
+@rule("heavy handler", MEASURED, loading="bytes")
+def heavy_handler(evidence: Evidence) -> Finding | None:
+    """The handler is a closure over something big."""
+    figures = evidence.figures
+    if figures.handler_bytes < LIMITS.heavy_handler:
+        return None
+    saved = evidence.saved("loading") + figures.handler_seconds / figures.whole
+    what = f", most of it {figures.handler_weight}" if figures.handler_weight else ""
+    return Finding(
+        f"{percent(saved)} of the time went into pickling and unpickling a {size(figures.handler_bytes)} closure{what}"
+        ": mpqueue.share() it, or load it in setup.",
+        saved,
+    )
+
+
+@rule("imports", MEASURED, loading="imports")
+def imports(evidence: Evidence) -> Finding | None:
+    """Unpickling the handler imports much."""
+    figures, saved = evidence.figures, evidence.saved("loading") - evidence.again("loading")
+    if figures.handler_bytes >= LIMITS.heavy_handler:
+        return None
+    each = figures.sums.loading / figures.workers_ever
+    return Finding(
+        f"Each worker took {seconds(each)} to load the handler, {percent(saved)} of the time: it imports much. Keep "
+        "one queue for several jobs, or import once for all workers: JobQueue(preload=[...]).",
+        saved,
+    )
+
+
+@rule("items pickled", MEASURED, sending="each item")
+def items_pickled(evidence: Evidence) -> Finding | None:
+    """Items are big, or slow to pickle."""
+    figures = evidence.figures
+    sums = figures.sums
+    each = sums.bytes_out / max(1, sums.items)
+    if each < LIMITS.big_item and (sums.parent_pickling + sums.unpacking) / max(1, sums.items) < LIMITS.slow_pickle:
+        return None  # there are many of them, and that is what is to be said
+    saved = evidence.saved("for_pickling", "unpickling")
+    if evidence.saved("for_pickling") > LIMITS.worth / 2:  # others had nothing to do while it pickled one's
+        saved = max(saved, min(sums.parent_pickling / figures.whole, saved + evidence.saved("idle")))
+    if figures.item_in_band is not None:
+        remedy = _send_instead(figures.item_in_band)
+    elif each >= LIMITS.big_item:
+        remedy = (
+            f"they are {size(each)} each: send paths or keys and read the data in the worker, or mpqueue.share() what "
+            "they have in common"
+        )
+    else:
+        remedy = "their objects are slow to pickle: send plain data, or paths and keys"
+    return Finding(f"{percent(saved)} of the time went into pickling and unpickling items; {remedy}.", saved)
+
+
+def _send_instead(found: InBand) -> str:
+    """An object whose content is copied into the pickle and out of it."""
+    return f"the {found.name} of {size(found.size)} in one is copied into the pickle and out of it: {found.remedy}"
+
+
+@rule("results pickled", MEASURED, sending="each item")
+def results_pickled(evidence: Evidence) -> Finding | None:
+    """Results are big, or slow to pickle."""
+    figures = evidence.figures
+    sums = figures.sums
+    each = sums.bytes_home / max(1, sums.items)
+    if each < LIMITS.big_item and (sums.packing + sums.parent_unpickling) / max(1, sums.items) < LIMITS.slow_pickle:
+        return None
+    saved = evidence.saved("pickling", "for_unpickling")
+    if figures.result_in_band is not None:
+        remedy = _send_instead(figures.result_in_band)
+    elif each >= LIMITS.big_item:
+        remedy = f"they are {size(each)} each: return less, or write them to files in the worker and return the paths"
+    else:
+        remedy = "their objects are slow to pickle: return plain data (numbers, strings, tuples, dicts) or arrays"
+    return Finding(f"{percent(saved)} of the time went into pickling and unpickling results; {remedy}.", saved)
+
+
+#: Seconds that items take to come, below which it is no matter.
+SLOW_SOURCE = 0.05
+#: The parts of the workers' time that go with sending short items.
+SENDING = ("own", "transfer", "unpickling", "pickling", "for_parent", "for_pickling", "for_unpickling")
+
+
+@rule("short items", MEASURED, item_size="larger", sending="many items", handler="is short")
+def short_items(evidence: Evidence) -> Finding | None:
+    """Items are so short that sending them takes as long."""
+    figures = evidence.figures
+    sums, items = figures.sums, figures.items
+    if items is None or not sums.reports or items.mean >= LIMITS.short_item or _has_small_chunks(evidence):
+        return None
+    if is_too_little(evidence):
+        return None
+    saved = evidence.saved(*SENDING)
+    return Finding(
+        f"Items take {seconds(items.mean)}: they were sent {number(sums.items / sums.reports)} at a time, and still "
+        f"{percent(saved)} of the time went into sending them. Do more in one item: a range of numbers, a whole file.",
+        saved,
+    )
+
+
+@rule("small chunks", MEASURED, item_size="as it is", sending="many items", handler="is short", end="small chunks")
+def small_chunks(evidence: Evidence) -> Finding | None:
+    """A ``chunksize`` was asked for that is too small for items so short."""
+    figures = evidence.figures
+    if figures.items is None or not _has_small_chunks(evidence) or is_too_little(evidence):
+        return None
+    saved = evidence.saved(*SENDING)
+    together = figures.sums.items / figures.sums.reports
+    return Finding(
+        f"Items take {seconds(figures.items.mean)}, and chunksize={figures.chunksize} sends {number(together)} at a "
+        f"time: {percent(saved)} of the time went into sending. Leave chunksize out.",
+        saved,
+    )
+
+
+def _has_small_chunks(evidence: Evidence) -> bool:
+    figures = evidence.figures
+    sums, items = figures.sums, figures.items
+    if figures.chunksize is None or items is None or not sums.reports or items.mean >= LIMITS.short_item:
+        return False
+    return sums.items / sums.reports * items.mean < LIMITS.small_chunk
+
+
+@rule("slow items source", INFERRED, source="before")
+def slow_items_source(evidence: Evidence) -> Finding | None:
+    """What the items come from took long, before the first of them ran."""
+    figures = evidence.figures
+    if figures.items_seconds < max(SLOW_SOURCE, LIMITS.slow_pickle * figures.total):
+        return None
+    share = figures.items_seconds / figures.whole
+    return Finding(
+        f"It took {seconds(figures.items_seconds)} to go through the items, {percent(share)} of the time, before the "
+        "first of them ran. Let the handler do that work: give it names or numbers as items. Or use imap, whose items "
+        "run while others are made.",
+        share * (1 - 1 / figures.workers) if figures.workers > 1 else share / 2,
+    )
+
+
+@rule("starved", MEASURED, source="meanwhile", workers="enough")
+def starved(evidence: Evidence) -> Finding | None:
+    """Items were added more slowly than the workers took them."""
+    figures = evidence.figures
+    if not figures.grows or figures.shared or figures.retry_waits > 0:
+        return None
+    saved = evidence.saved("idle")
+    return Finding(
+        f"The workers waited {percent(saved)} of the time for items to be added. Let the handler do the work of making "
+        "them: add names or numbers.",
+        saved,
+    )
+
+
+@rule("few items", MEASURED, end="few items", item_size="smaller")
 def few_items(evidence: Evidence) -> Finding | None:
     """Fewer items than workers."""
     figures = evidence.figures
@@ -19,6 +171,7 @@ def few_items(evidence: Evidence) -> Finding | None:
     )
 
 
+@rule("giant item", MEASURED, end="giant item")
 def giant_item(evidence: Evidence) -> Finding | None:
     """One item ran on while the other workers had nothing to do."""
     figures, items = evidence.figures, evidence.figures.items
@@ -36,6 +189,7 @@ def giant_item(evidence: Evidence) -> Finding | None:
     )
 
 
+@rule("coarse items", MEASURED, end="coarse items", item_size="smaller")
 def coarse_items(evidence: Evidence) -> Finding | None:
     """All items are long for a job so short, so that some workers had one more than others."""
     figures = evidence.figures
@@ -59,6 +213,7 @@ def _items_explain_the_end(evidence: Evidence) -> bool:
     return figures.slowest[0].seconds >= figures.longest_tail / 2
 
 
+@rule("plain loop", MEASURED, pool="drop", item_size="larger")
 def plain_loop(evidence: Evidence) -> Finding | None:
     """A loop on one core would have been over sooner."""
     figures, loop = evidence.figures, _loop_seconds(evidence)

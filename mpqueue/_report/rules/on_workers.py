@@ -5,9 +5,10 @@ from __future__ import annotations
 from mpqueue._output.words import counted, percent, seconds, times
 from mpqueue._report.rules.on_handler import handler_waits, more_would_not_help
 from mpqueue._report.rules.on_items import is_too_little
-from mpqueue._report.rules.rule import LIMITS, Evidence, Finding
+from mpqueue._report.rules.rule import INFERRED, LIMITS, MEASURED, Evidence, Finding, rule
 
 
+@rule("setup", MEASURED)
 def setup(evidence: Evidence) -> Finding | None:
     """``setup`` takes long for what the job has to do."""
     figures = evidence.figures
@@ -19,6 +20,7 @@ def setup(evidence: Evidence) -> Finding | None:
     )
 
 
+@rule("cold start", MEASURED)
 def cold_start(evidence: Evidence) -> Finding | None:
     """The workers had to be started first. Where there are too many of them, the others are `too_many_workers`."""
     figures, share, enough = evidence.figures, evidence.saved("starting"), _enough_workers(evidence)
@@ -31,6 +33,7 @@ def cold_start(evidence: Evidence) -> Finding | None:
     )
 
 
+@rule("deaths", MEASURED)
 def deaths(evidence: Evidence) -> Finding | None:
     """Workers died and were replaced."""
     figures = evidence.figures
@@ -50,6 +53,7 @@ def deaths(evidence: Evidence) -> Finding | None:
     )
 
 
+@rule("recycling", MEASURED)
 def recycling(evidence: Evidence) -> Finding | None:
     """Workers were replaced after so many items."""
     if evidence.figures.sums.deaths:
@@ -61,6 +65,7 @@ def recycling(evidence: Evidence) -> Finding | None:
     )
 
 
+@rule("first items", INFERRED, pace="slow at first")
 def first_items(evidence: Evidence) -> Finding | None:
     """The first item of each worker takes much longer than later ones: it imports, or loads."""
     figures, first = evidence.figures, evidence.figures.first
@@ -78,14 +83,14 @@ def first_items(evidence: Evidence) -> Finding | None:
     )
 
 
+@rule("slow worker", INFERRED, pace="slow on one worker")
 def slow_worker(evidence: Evidence) -> Finding | None:
     """One worker is slower than all others."""
     figures, slow = evidence.figures, evidence.figures.slow_lane
     if slow is None or slow.items < LIMITS.evidence or slow.others <= 0 or not figures.worker_seconds:
         return None
     factor = slow.seconds / slow.others
-    delayed = figures.sums.delayed / figures.in_hand if figures.in_hand else 0.0
-    if factor * (1 - delayed) < LIMITS.slowdown:
+    if factor * (1 - figures.delayed) < LIMITS.slowdown:
         return None  # it may be the one that had no CPU
     if figures.slowest_is_outlier(LIMITS.outlier):
         return None
@@ -104,10 +109,9 @@ def _pace(evidence: Evidence, workers: int) -> float:
 
     That is the worst case: what they wait for leaves the CPUs without work.
     """
-    figures, sums = evidence.figures, evidence.figures.sums
-    computes = sums.cpu / figures.in_hand
-    waits = max(0.0, 1 - computes - sums.delayed / figures.in_hand)
-    return workers / (waits + computes * max(1.0, workers / figures.cpus))
+    figures = evidence.figures
+    waits = max(0.0, 1 - figures.computed - figures.delayed)
+    return workers / (waits + figures.computed * max(1.0, workers / figures.cpus))
 
 
 def _enough_workers(evidence: Evidence) -> int | None:
@@ -116,42 +120,40 @@ def _enough_workers(evidence: Evidence) -> int | None:
     Where the handler waits, workers beyond the CPUs wait at the same time, and that is what they are for.
     """
     figures = evidence.figures
-    if figures.elsewhere or figures.workers <= figures.cpus or not figures.in_hand or not figures.sums.cpu:
+    if figures.elsewhere or figures.workers <= figures.cpus or not figures.computed:
         return None
-    delayed = min(1.0, figures.sums.delayed / figures.in_hand)
-    computes = (figures.sums.cpu + figures.sums.delayed) / figures.in_hand
-    if delayed < LIMITS.no_cpu or computes < LIMITS.computes:
+    if figures.delayed < LIMITS.no_cpu or figures.computed + figures.delayed < LIMITS.computes:
         return None
     as_much = LIMITS.as_much * figures.workers
     fewer = range(figures.cpus, figures.workers)
     return next((workers for workers in fewer if _pace(evidence, workers) >= as_much), None)
 
 
+@rule("too many workers", INFERRED, workers="fewer", handler="computes", cpu="too many workers")
 def too_many_workers(evidence: Evidence) -> Finding | None:
     """More workers than CPUs, for a handler that computes."""
     figures, enough = evidence.figures, _enough_workers(evidence)
     if enough is None:
         return None
-    delayed = min(1.0, figures.sums.delayed / figures.in_hand)
     saved = evidence.saved("starting", "setup", "loading") * (1 - enough / figures.workers)
     return Finding(
-        f"{figures.workers} workers share {counted(figures.cpus, 'CPU')}: for {percent(delayed)} of their time at work "
-        f"they had none. {counted(enough, 'worker')} do as much, and start sooner: JobQueue({enough}).",
+        f"{figures.workers} workers share {counted(figures.cpus, 'CPU')}: for {percent(figures.delayed)} of their "
+        f"time at work they had none. {counted(enough, 'worker')} do as much, and start sooner: JobQueue({enough}).",
         saved,
         anyway=True,
     )
 
 
+@rule("unused CPUs", INFERRED, workers="more", handler="computes", cpu="enough")
 def unused_cpus(evidence: Evidence) -> Finding | None:
     """Fewer workers than CPUs, for a handler that computes."""
     figures = evidence.figures
     most = min(figures.cpus, figures.total)
     if more_would_not_help(evidence):
         return None
-    if figures.elsewhere or figures.shared or most <= figures.workers or not figures.in_hand:
+    if figures.elsewhere or figures.shared or most <= figures.workers:
         return None
-    used = figures.sums.cpu / figures.in_hand
-    if used < LIMITS.waits or used > 1 + LIMITS.threads or figures.sums.delayed / figures.in_hand >= LIMITS.no_cpu:
+    if not LIMITS.waits <= figures.computed <= 1 + LIMITS.threads or figures.delayed >= LIMITS.no_cpu:
         return None
     saved = evidence.saved("handler") * (1 - figures.workers / most)
     return Finding(
@@ -161,13 +163,14 @@ def unused_cpus(evidence: Evidence) -> Finding | None:
     )
 
 
+@rule("waits", INFERRED, workers="more", handler="waits", cpu="enough")
 def more_workers(evidence: Evidence) -> Finding | None:
     """The handler waits, and more workers could wait at a time."""
     figures = evidence.figures
     waiting = handler_waits(evidence)
     if waiting is None or figures.shared or figures.elsewhere:
         return None
-    used = max(figures.sums.cpu / figures.in_hand, 1 / LIMITS.most_workers)
+    used = max(figures.computed, 1 / LIMITS.most_workers)
     most = min(figures.total, int(figures.cpus / used), LIMITS.most_workers * figures.workers)
     if _pace(evidence, most) < (1 + LIMITS.worth) * figures.workers:
         return None

@@ -61,6 +61,9 @@ class Confidence(StrEnum):
     INFERRED = "inferred"  #: the cause is the likeliest one, or how much the remedy saves depends on other things
 
 
+MEASURED, INFERRED = Confidence
+
+
 class Finding(NamedTuple):
     """A rule whose evidence is there: what is wrong, what to do, and which part of the time that saves."""
 
@@ -101,6 +104,20 @@ class Rule:
     confidence: Confidence
     find: Callable[[Evidence], Finding | None]
     says: Mapping[str, str]
+
+
+def rule(
+    name: str, confidence: Confidence, *, pool: str | None = "keep", **says: str
+) -> Callable[[Callable[[Evidence], Finding | None]], Rule]:
+    """Make a rule of a function.
+
+    The subjects: what the ``pool`` is good for (a plain loop against everything that improves a pool), the
+    ``item_size``, how many ``workers``, what the ``handler`` does with its time, when its ``pace`` is slow, why workers
+    had no ``cpu``, why some were idle at the ``end``, what takes long to be sent (``sending``) or loaded (``loading``),
+    and when the ``source`` of the items is slow.
+    """
+    claims = says if pool is None else {"pool": pool, **says}
+    return lambda find: Rule(name, confidence, find, claims)
 
 
 def contradict(one: Rule, other: Rule) -> bool:
