@@ -31,8 +31,7 @@ from mpqueue._os.process.shell_words import quoted
 from mpqueue._output.bars import can_draw
 from mpqueue._output.file_sinks import FileSink
 from mpqueue._output.job_facts import Progress
-from mpqueue._output.log_lines import LogLines, is_silenced
-from mpqueue._output.progress import ShowProgress
+from mpqueue._output.progress import LogLines, ShowProgress, is_silenced
 from mpqueue._output.words import counted, took
 from mpqueue._queue.job import Job
 from mpqueue._queue.job_items import JobItem

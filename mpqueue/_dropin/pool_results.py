@@ -156,7 +156,7 @@ class MapResult(AsyncResult[list[T]], standard.MapResult[T]):
             return  # the pool's end was quicker, or the other thread
         if run._spoke:
             self._spoke = pool
-        elif run._display is None:
+        elif not run._displays:
             self._run = None
         results, failures = run._outcomes()
         if run._fault is not None:

@@ -1,4 +1,4 @@
-"""``progress=``: a bar, or a function of the user's, that gets a job's progress ten times a second.
+"""``progress=``: a bar, lines for a log, or a function of the user's, which gets a job's progress ten times a second.
 
 It looks at the job's books, so a job costs the same with it and without it, however many items it has. It runs on the
 queue's listener thread, and is over before the job's run resolves.
@@ -7,13 +7,17 @@ queue's listener thread, and is over before the job's run resolves.
 from __future__ import annotations
 
 import logging
+import os
 import threading
-from collections.abc import Callable, Sequence, Sized
+from collections.abc import Callable, Sized
 from dataclasses import dataclass, replace
+from math import inf
 from typing import TYPE_CHECKING
 
-from mpqueue._output.bars import Bar, can_draw, open_bar, write_below
+from mpqueue._output.bars import Bar, can_draw, describe, open_bar, write_below
 from mpqueue._output.job_facts import Progress, Total, Watch, total_of
+from mpqueue._text import visible_line
+from mpqueue._worker import station
 from mpqueue.errors import shown
 
 if TYPE_CHECKING:
@@ -29,6 +33,10 @@ INTERVAL = 0.1
 PATIENCE = 1.0
 #: Groups of failures below a bar, and failed items that are looked at for them.
 MOST_GROUPS, MOST_FAILED = 5, 10_000
+#: Seconds between two lines in a log.
+LINE_EVERY = 5.0
+#: ``0``: `progress=True` shows nothing.
+VARIABLE = "MPQUEUE_PROGRESS"
 
 
 ShowProgress = bool | Callable[[Progress], object]
@@ -167,62 +175,67 @@ def _grouped(book: JobBook) -> list[str]:
     return [f"  {group}" for group in groups[:MOST_GROUPS]] + ([f"  ... and {more} more kinds"] if more > 0 else [])
 
 
-class StagesDisplay:
-    """The displays of a pipeline's stages, one below the other."""
+class LogLines:
+    """Writes a line each 5 s, and one at the end, for each job that takes at least 1 s."""
 
-    def __init__(self, displays: Sequence[Display]) -> None:
-        self._displays = displays
+    def __init__(
+        self,
+        label: Callable[[Progress], str],
+        write: Callable[[str], None] = lambda line: write_below([line]),
+        *,
+        least: float = 1.0,
+    ) -> None:
+        self._label = label
+        self._write = write
+        self._least = least  #: seconds that a job has to take
+        self._next: dict[str, float] = {}
 
-    @property
-    def draws(self) -> bool:
-        """See `Display.draws`."""
-        return any(display.draws for display in self._displays)
-
-    def begin(self) -> None:
-        """See `Display.begin`."""
-        for display in self._displays:
-            display.begin()
-
-    def end(self) -> None:
-        """See `Display.end`."""
-        for display in self._displays:
-            display.end()
+    def __call__(self, progress: Progress) -> None:
+        """Write a line, where one is due."""
+        due = self._next.get(progress.job_id, LINE_EVERY)
+        is_last = progress.status.final and due < inf and progress.elapsed >= self._least
+        if progress.elapsed >= due or is_last:
+            self._next[progress.job_id] = inf if progress.status.final else progress.elapsed + LINE_EVERY
+            label = self._label(progress)
+            self._write(visible_line(f"{label}: {describe(progress)}" if label else describe(progress)))
 
 
-def display_stages(
-    progress: ShowProgress, head: JobBook, thread: ListenerThread, now: Callable[[], float], *, failures: bool
-) -> StagesDisplay | None:
-    """A line for each stage; a callable gets the head too. None if it would not be seen."""
-    check_progress(progress)
-    books = head.family if callable(progress) else head.family[1:]
-    made = [make_display(Showing(progress, book.id), book, thread, now, failures=failures) for book in books]
-    displays = [display for display in made if display is not None]
-    return StagesDisplay(displays) if displays else None
+def are_wanted() -> bool:
+    """False where lines about progress are not read: in tests run by pytest, and of a job inside a worker."""
+    return "PYTEST_CURRENT_TEST" not in os.environ and station.here() is None
+
+
+def is_silenced() -> bool:
+    """True where the user wants to see no progress in any program."""
+    return os.environ.get(VARIABLE) == "0"
 
 
 def _show_nothing(_: Progress) -> None:
     pass
 
 
-def make_display(
+def make_displays(
     showing: Showing, book: JobBook, thread: ListenerThread, now: Callable[[], float], *, failures: bool
-) -> Display | None:
-    """The display that was asked for; None if it would not be seen.
+) -> list[Display]:
+    """The displays that were asked for; none if they would not be seen.
 
-    Without a terminal or a notebook, `True` is lines for a log. With ``failures`` it ends with those of the job, in
-    groups; those of a call, such as `map`, are raised.
+    A pipeline has one for each stage, and a callable gets its head, too. Without a terminal or a notebook, `True` is
+    lines for a log. With ``failures`` it ends with those of the job, in groups; those of a call, such as `map`, are
+    raised.
     """
-    progress = showing.progress
-    if progress is False:
-        return None
-    if progress is True:
-        from mpqueue._output.log_lines import LogLines, are_wanted, is_silenced
+    if book.pipeline is not None:
+        books = book.family if callable(showing.progress) else book.family[1:]
+        showings = [(replace(showing, label=stage.id), stage) for stage in books]
+    else:
+        showings = [(showing, book)]
+    seen = [(_as_seen(each, failures=failures and one.listed), one) for each, one in showings]
+    return [Display(one, each, thread, now) for each, one in seen if each is not None]
 
-        if is_silenced():
-            return None
-        if not can_draw():
-            if not are_wanted():
-                return None
-            showing = replace(showing, progress=LogLines(lambda _: showing.label or ""))
-        showing = replace(showing, failures=failures and book.listed)
-    return Display(book, showing, thread, now)
+
+def _as_seen(showing: Showing, *, failures: bool) -> Showing | None:
+    if showing.progress is not True:
+        return showing if showing.progress else None
+    if is_silenced() or not (can_draw() or are_wanted()):
+        return None
+    lines: ShowProgress = True if can_draw() else LogLines(lambda _: showing.label or "")
+    return replace(showing, progress=lines, failures=failures)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from mpqueue._core.messages import FailedItemsReset, JobStartAsked
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._output.bars import are_shown
-from mpqueue._output.progress import Showing, ShowProgress, display_stages, make_display
+from mpqueue._output.progress import Showing, ShowProgress, make_displays
 from mpqueue._output.worker_logs import with_speech
 from mpqueue._parent.deliveries import Delivery
 from mpqueue._parent.machinery import Engine
@@ -64,7 +64,7 @@ class OpenRuns:
         run, listeners = self._take(book, 0), self._engine.listeners
         if run is None:
             return
-        if (book.spoke or run._display is not None) and not listeners.is_here:
+        if (book.spoke or run._displays) and not listeners.is_here:
             listeners.post(partial(self._resolve, run), book)  # after what was logged, and after the bar's end
         else:
             self._resolve(run)
@@ -118,7 +118,7 @@ class JobStarter:
     ) -> None:
         """Start a pending job. ``on_ended`` is as in `QueueHost.start_table`. Raises what `JobQueue.start` raises."""
         with _sink_open(book):
-            begin = self._beginning(book, run, JobStartAsked(book, self._engine.clock.wall()), showing, on_ended)
+            begin = self._beginning(run, JobStartAsked(book, self._engine.clock.wall()), showing, on_ended)
             self._engine.coordinator().ask(begin)
 
     def start_unawaited(self, book: JobBook, run: JobRun, showing: Showing) -> None:
@@ -129,7 +129,7 @@ class JobStarter:
         coordinator = self._engine.coordinator()
         coordinator.check_thread()
         with _sink_open(book):
-            begin = self._beginning(book, run, JobStartAsked(book, self._engine.clock.wall()), showing)
+            begin = self._beginning(run, JobStartAsked(book, self._engine.clock.wall()), showing)
             coordinator.ask_later(begin, run._begun)
 
     def take_back_sink(self, book: JobBook) -> None:
@@ -148,72 +148,54 @@ class JobStarter:
 
         ``on_ended`` is as in `QueueHost.start_table`, for the head's items.
         """
-        engine, jobs = self._engine, head.family[1:]
-        display = run._display = display_stages(
-            progress, head, engine.listeners, engine.clock.now, failures=self.tell_failures
-        )
-        beside_bar = are_shown() or (display is not None and display.draws)
-        wall = engine.clock.wall()
-        messages = [JobStartAsked(job, wall, with_speech(job, beside_bar=beside_bar)) for job in jobs]
+        first, *stages = (JobStartAsked(job, self._engine.clock.wall()) for job in head.family)
         if head.restored:  # it had ended before: that is only said again
-            messages = []
-
-        def begin() -> None:
-            self._closer.check_open("start a job")
-            if on_ended is not None:
-                engine.coordinator().subscribe_early(head, on_ended)
-            first = JobStartAsked(head, wall)
-            with self._jobs.starts(head):
-                engine.begin(first)
-                self._runs.add(head, run)
-                try:
-                    with _sink_claimed(head):
-                        for message in (first, *messages):
-                            engine.handle(message)
-                except BaseException:
-                    self._runs.take_back(head)
-                    raise
-            if display is not None:
-                display.begin()
-
+            stages = []
+        begin = self._beginning(run, first, Showing(progress), on_ended, stages)
         with _sink_open(head):
-            engine.coordinator().ask(begin)
+            self._engine.coordinator().ask(begin)
 
     def start_again(self, book: JobBook, run: JobRun, showing: Showing, indices: Sequence[int] | None = None) -> None:
         """Run the failed items of a finished job, or these of them. Raises what `JobQueue.retry_failed` raises."""
         message = FailedItemsReset(book, self._engine.clock.wall(), None, indices)
-        begin = self._beginning(book, run, message, showing)
+        begin = self._beginning(run, message, showing)
         self._engine.coordinator().ask(begin)
 
     def _beginning(
         self,
-        book: JobBook,
         run: JobRun,
-        message: JobStartAsked | FailedItemsReset,
+        first: JobStartAsked | FailedItemsReset,
         showing: Showing,
         on_ended: Callable[[Ended], None] | None = None,
+        stages: Sequence[JobStartAsked] = (),
     ) -> Callable[[], None]:
-        engine = self._engine
-        display = run._display = make_display(
+        engine, book = self._engine, first.job
+        displays = run._displays = make_displays(
             showing, book, engine.listeners, engine.clock.now, failures=self.tell_failures
         )
-        beside_bar = are_shown() or (display is not None and display.draws)
-        speaking = None if book.handler is None else with_speech(book, beside_bar=beside_bar)
+        beside_bar = are_shown() or any(display.draws for display in displays)
+        messages = [
+            message._replace(handler=with_speech(message.job, beside_bar=beside_bar))
+            if message.job.handler
+            else message
+            for message in (first, *stages)
+        ]
 
         def begin() -> None:
             self._closer.check_open("start a job")  # once more: it can't be closed between this and the start
             if on_ended is not None:
                 engine.coordinator().subscribe_early(book, on_ended)
             with self._jobs.starts(book):
-                engine.begin(message)
+                engine.begin(first)
                 self._runs.add(book, run)  # first: a job without items ends while it starts
                 try:
                     with _sink_claimed(book):
-                        engine.handle(message._replace(handler=speaking))
+                        for message in messages:
+                            engine.handle(message)
                 except BaseException:
                     self._runs.take_back(book)
                     raise
-            if display is not None:
+            for display in displays:
                 display.begin()
 
         return begin

@@ -26,7 +26,7 @@ from mpqueue.errors import (
 from mpqueue.status import FAILED
 
 if TYPE_CHECKING:
-    from mpqueue._output.progress import Display, StagesDisplay
+    from mpqueue._output.progress import Display
     from mpqueue._queue.job_queue import JobQueue
     from mpqueue._queue.registry import Held
 
@@ -49,7 +49,7 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
         self._book = held.book
         self._owner: JobQueue | None = owner
         self._now = owner._host.engine.clock.now  #: holds the clock alone, not the queue
-        self._display: Display | StagesDisplay | None = None  #: what shows its progress; ended before it resolves
+        self._displays: Sequence[Display] = ()  #: what shows its progress; ended before it resolves
         self._cancel_with_awaiter = cancel_with_awaiter
         self._kill_on_cancel = kill_on_cancel
         self._callback_lock = threading.Lock()
@@ -263,18 +263,19 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
 
     def _end_display(self) -> None:
         """Show nothing more of its progress: it is about to resolve. On the listener thread."""
-        if self._display is not None:
-            self._display.end()
+        for display in self._displays:
+            display.end()
 
     def _end_bar(self) -> None:
         """End a display that calls no code of the user's, on any thread: a caller that waited for the run goes on."""
-        if self._display is not None and self._display.draws:
-            self._display.end()
+        for display in self._displays:
+            if display.draws:
+                display.end()
 
     @property
     def _tells(self) -> bool:
         """True where a function gets its progress, the last state just before the run resolves."""
-        return self._display is not None and not self._display.draws
+        return any(not display.draws for display in self._displays)
 
     @property
     def _last_call_comes(self) -> bool:

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import io
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from mpqueue._output import bars, log_lines
+from mpqueue._core.state.item_table import make_table
+from mpqueue._core.state.job_book import JobBook
+from mpqueue._options import JobOptions
+from mpqueue._output import bars
 from mpqueue._output.bars import PlainBar, aside, describe
 from mpqueue._output.job_facts import Progress
-from mpqueue._output.log_lines import LogLines
-from mpqueue._output.progress import Showing, label_of, make_display
+from mpqueue._output.progress import LogLines, Showing, are_wanted, label_of, make_displays
 from mpqueue._output.words import minutes
+from mpqueue.retry import RetryPolicy
 from mpqueue.status import JobStatus
 from tests.support import handlers as do
 from tests.support.terminals import screen
+
+if TYPE_CHECKING:
+    from mpqueue._parent.listeners import ListenerThread
 
 
 def made(**facts: Any) -> Progress:
@@ -124,12 +130,12 @@ def test_a_short_job_writes_no_line_into_a_log() -> None:
 
 
 def test_lines_are_for_logs_that_somebody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not log_lines.are_wanted()  # in a test of pytest
+    assert not are_wanted()  # in a test of pytest
     monkeypatch.delenv("PYTEST_CURRENT_TEST")
-    assert log_lines.are_wanted()
+    assert are_wanted()
     monkeypatch.setenv("MPQUEUE_PROGRESS", "0")
-    book: Any = None
-    assert make_display(Showing(progress=True), book, book, lambda: 0.0, failures=False) is None
+    book, thread = JobBook(1, "job", make_table([]), JobOptions(RetryPolicy()), None), cast("ListenerThread", None)
+    assert make_displays(Showing(progress=True), book, thread, lambda: 0.0, failures=False) == []
 
 
 def test_minutes_become_hours() -> None:
