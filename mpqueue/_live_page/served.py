@@ -1,10 +1,8 @@
 """What a page sees of its jobs, and may do to them: the one interface between a page and where the jobs are.
 
-A live queue serves it (`_queue.live_pages.QueueView`), with the jobs that only its journal has. So can anything that
-only reads jobs, such as a journal: it says so by ``can_act``, ``can_resize`` and ``can_look``, gives its jobs as
-`ShownJob` from `Served.books` (`RecordedBook` is one), has no lanes (``()``) and a ``concurrency`` of 0. Then the page
-shows no workers and no buttons, and everything else as usual: lists, items with their errors, results and pictures,
-groups of failures, comparisons, and reports where `Served.report` has one.
+A live queue serves it (`_queue.live_pages.QueueView`), with the jobs that only its journal has; and journals serve it
+(`_queue.recorded.journal_view.JournalView`), which have no lanes. Of these the page shows no workers and no buttons,
+and everything else as usual.
 
 `Served.books` is called ten times a second, so it has to cost little: return the same list until something has changed.
 Of a job that is not ``active``, only ``total``, ``completed`` and ``failed`` are asked until a viewer opens it; only
@@ -18,6 +16,8 @@ from typing import Protocol
 
 from mpqueue._core.state.job_view import JobView
 from mpqueue._parent.running import LaneNow, LaneStack
+from mpqueue._parent.surroundings.clock import Clock
+from mpqueue.errors import MPQueueError
 
 
 class ShownJob(JobView, Protocol):
@@ -34,60 +34,57 @@ class ShownJob(JobView, Protocol):
         ...
 
 
-class Served(Protocol):
-    """Jobs, from a page's side. Every method may be called on the page's threads."""
+class Served:
+    """Jobs, from a page's side: by itself those that can only be looked at. Its methods are called on any thread."""
 
-    can_resize: bool  #: its workers are processes on this machine: there may be more or fewer, and they are measured
-    can_look: bool  #: `stacks` says where its workers are
-    can_act: bool  #: its jobs can be paused, cancelled, ...: False where they are only read
+    can_resize = False  #: its workers are processes on this machine: there may be more or fewer, and they are measured
+    can_look = False  #: `stacks` says where its workers are
+    can_act = False  #: its jobs can be paused, cancelled, ...
+
+    def __init__(self, clock: Clock) -> None:
+        self.now = clock.now  #: seconds of the monotonic clock
+        self.wall = clock.wall  #: seconds since the epoch
 
     @property
     def concurrency(self) -> int:
         """How many workers it is to have."""
-        ...
+        return 0
 
     def books(self) -> Sequence[ShownJob] | None:
         """The jobs, in the order they were created; None if the queue is no longer referenced."""
-        ...
+        raise NotImplementedError
 
     def lanes(self) -> Sequence[LaneNow]:
         """What each worker is at."""
-        ...
+        return ()
 
     def standing(self) -> Mapping[int, int]:
         """Of each job that runs, whose items wait and which has no worker: how many jobs go before it."""
-        ...
+        return {}
 
     def stacks(self) -> Sequence[LaneStack]:
         """Where each worker is. Takes milliseconds, two seconds at most. Raises `MPQueueError` if none can be asked."""
-        ...
+        raise MPQueueError("expected an engine with workers of the queue's own, which can be asked where they are")
 
     def has_report(self, job: ShownJob) -> bool:
         """True where `report` has one. Costs little: it is asked at each look."""
-        ...
+        return job.timings.lanes > 0 if job.here else job.started_at is not None and job.duration is not None
 
     def report(self, job: ShownJob) -> str:
         """Why the job took as long as it did, as a page. May take a second. Raises ValueError where there is none."""
-        ...
+        raise NotImplementedError
 
-    def now(self) -> float:
-        """Seconds of the monotonic clock."""
-        ...
-
-    def wall(self) -> float:
-        """Seconds since the epoch."""
-        ...
-
-    def resize(self, concurrency: int) -> None:
+    def resize(self, concurrency: int) -> None:  # noqa: ARG002 - not here
         """Have so many workers. Raises ValueError for what is no such number, `MPQueueError`."""
-        ...
+        raise MPQueueError("expected a queue, which has workers, got a journal")
 
-    def act(self, number: int, action: str, *, kill: bool = False, items: Sequence[int] | None = None) -> None:
+    def act(self, number: int, action: str, *, kill: bool = False, items: Sequence[int] | None = None) -> None:  # noqa: ARG002
         """Do one of `WISHES` to the job of that number; ``cancel`` and ``retry-failed`` to these ``items`` alone.
 
         Raises `MPQueueError`: no such job, not in this state; IndexError for an item that it does not have.
         """
-        ...
+        raise MPQueueError(f"{action}: expected a job of a queue, got one of a journal, which is only shown; "
+                           "`mpqueue retry` runs its failed items again")  # fmt: skip
 
 
 #: What a page may do to a job, and what a request for it may have.

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from mpqueue._parent.machinery import PATIENCE, Engine
 from mpqueue._parent.surroundings.interpreter_exit import is_exiting
 from mpqueue._parent.surroundings.replies import Reply
-from mpqueue._queue.live_pages import LivePages
 from mpqueue._queue.mailbox import Bell
 from mpqueue._queue.open_runs import OpenRuns
 from mpqueue.errors import QueueClosedError
+
+if TYPE_CHECKING:
+    from mpqueue._live_page.server import Page
 
 
 class Closer:
     """Knows whether the queue is open, and ends it once. Any thread may call any method."""
 
-    def __init__(self, engine: Engine, runs: OpenRuns, pages: LivePages) -> None:
+    def __init__(self, engine: Engine, runs: OpenRuns) -> None:
         self._engine = engine
         self._runs = runs
-        self._pages = pages
+        self._pages: list[weakref.ref[Page]] = []  #: the thread of one that is open keeps it
         self.closed = False
         self._thread: threading.Thread | None = None
 
@@ -32,6 +36,17 @@ class Closer:
             raise QueueClosedError(f"expected an open queue to {what}, got one that was closed; make a new one")
         if (broken := self._engine.broken) is not None:
             raise broken
+
+    def show_end(self, page: Page) -> None:
+        """The page is to be closed with the queue; at once if that was closed meanwhile."""
+        self._pages.append(weakref.ref(page))
+        if self.closed:
+            self._close_pages()
+
+    def _close_pages(self) -> None:
+        for page in [*self._pages]:
+            if (shown := page()) is not None:
+                shown.close()
 
     def close(self, owner: object, *, wait: bool, kill: bool) -> None:
         """End the queue, as `JobQueue.close` says.
@@ -78,7 +93,7 @@ class Closer:
                 run._end_bar()
         self._engine.shutdown(kill=kill, wait_for_listeners=not kill, by=by)
         self._engine.await_end(by)
-        self._pages.close()
+        self._close_pages()
 
     def _await_runs(self, patience: float | None) -> None:
         now = self._engine.clock.now

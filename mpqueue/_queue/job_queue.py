@@ -33,7 +33,6 @@ from mpqueue._queue.closer import Closer
 from mpqueue._queue.host import QueueHost
 from mpqueue._queue.job import Job
 from mpqueue._queue.job_items import JobItem, positions_of
-from mpqueue._queue.live_pages import LivePages, QueueView
 from mpqueue._queue.new_job import NewJob, check_cost
 from mpqueue._queue.open_runs import JobStarter, OpenRuns
 from mpqueue._queue.recorded.record_options import check_open_record, record_options
@@ -163,10 +162,9 @@ class JobQueue(SafeEmitter):
         )
         self._jobs = Registry(self._engine, self._options, self._backend)
         self._runs = OpenRuns(self._engine)
-        self._pages = LivePages()
         self._last_job: Job | None = None
         self._size: int | None = None  #: how many workers there are, once that has been changed
-        self._closer = Closer(self._engine, self._runs, self._pages)
+        self._closer = Closer(self._engine, self._runs)
         self._starter = JobStarter(self._engine, self._runs, self._closer, self._jobs)
         #: What the rest of the package asks of a queue, so that its own names are for users.
         self._host = QueueHost(self, self._engine, self._backend, self._jobs, self._starter, self._closer)
@@ -936,14 +934,13 @@ class JobQueue(SafeEmitter):
         address = checks.check_address(host, port, hosts)
         try:
             from mpqueue._live_page.server import Page  # which few programs need
+            from mpqueue._queue.live_pages import QueueView
         except ImportError as error:
             raise ImportError(
                 f"serve() needs Starlette and uvicorn ({error}): `pip install 'mpqueue[dashboard]'`"
             ) from error
         page = Page(QueueView(self, self._engine, self._jobs), *address)
-        self._pages.add(page)
-        if self._closer.closed:  # meanwhile, and perhaps without this page
-            self._pages.close()
+        self._closer.show_end(page)
         self._closer.check_open("serve a page")
         return page
 

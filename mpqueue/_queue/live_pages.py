@@ -1,14 +1,14 @@
-"""The live pages of a queue, and what each is given to see and to do."""
+"""What a live page of a queue is given to see and to do."""
 
 from __future__ import annotations
 
 import logging
-import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mpqueue._core.state.job_book import JobBook
+from mpqueue._live_page.served import Served, ShownJob
 from mpqueue._parent.machinery import Engine
 from mpqueue._parent.running import LaneNow, LaneStack
 from mpqueue._queue.job import Job
@@ -18,8 +18,6 @@ from mpqueue.errors import JobNotFoundError, MPQueueError, QueueClosedError
 from mpqueue.status import JobStatus
 
 if TYPE_CHECKING:
-    from mpqueue._live_page.served import ShownJob
-    from mpqueue._live_page.server import Page
     from mpqueue._queue.job_queue import JobQueue
     from mpqueue._queue.registry import Registry
 
@@ -32,32 +30,13 @@ PAST_EVERY = 5.0
 log = logging.getLogger("mpqueue")
 
 
-class LivePages:
-    """The pages that are open."""
-
-    def __init__(self) -> None:
-        self._lock = threading.RLock()
-        self._pages: weakref.WeakSet[Page] = weakref.WeakSet()  #: the thread of one that is open keeps it
-
-    def add(self, page: Page) -> None:
-        """Add a page, to be closed with the queue."""
-        with self._lock:
-            self._pages.add(page)
-
-    def close(self) -> None:
-        """Close the pages: everything has ended, which they show first."""
-        with self._lock:
-            pages = list(self._pages)
-        for page in pages:
-            page.close()
-
-
-class QueueView:
-    """Satisfies `_live_page.served.Served`. Holds the queue weakly: a page keeps no queue alive."""
+class QueueView(Served):
+    """The jobs of a queue, from a page's side. Holds the queue weakly: a page keeps no queue alive."""
 
     can_act = True
 
     def __init__(self, queue: JobQueue, engine: Engine, jobs: Registry) -> None:
+        super().__init__(engine.clock)
         self._queue = weakref.ref(queue)
         self._jobs = weakref.ref(jobs)
         self._engine = engine
@@ -113,9 +92,6 @@ class QueueView:
         places = {book.number: at for at, book in enumerate(line)}
         return {book.number: places[book.number] for book in waiting if places[book.number]}
 
-    def has_report(self, job: ShownJob) -> bool:
-        return job.has_report if isinstance(job, RecordedBook) else job.timings.lanes > 0
-
     def report(self, job: ShownJob) -> str:
         from mpqueue._report.job_report import make_report  # which few programs need
 
@@ -124,26 +100,13 @@ class QueueView:
         return make_report(job, None).to_html()
 
     def stacks(self) -> Sequence[LaneStack]:
-        if not self.can_look:
-            raise MPQueueError("expected an engine with workers of the queue's own, which can be asked where they are")
-        return self._engine.stacks_now(STACK_PATIENCE)
-
-    def now(self) -> float:
-        return self._engine.clock.now()
-
-    def wall(self) -> float:
-        return self._engine.clock.wall()
+        return self._engine.stacks_now(STACK_PATIENCE) if self.can_look else super().stacks()
 
     def resize(self, concurrency: int) -> None:
-        queue = self._queue()
-        if queue is None:
-            raise QueueClosedError("the queue is closed")
-        queue.resize(concurrency)
+        self._open_queue().resize(concurrency)
 
     def act(self, number: int, action: str, *, kill: bool = False, items: Sequence[int] | None = None) -> None:
-        queue = self._queue()
-        if queue is None:
-            raise QueueClosedError("the queue is closed")
+        queue = self._open_queue()
         book = next((book for book in self.books() or () if book.number == number), None)
         if book is None:
             raise JobNotFoundError(
@@ -162,6 +125,12 @@ class QueueView:
                 queue.cancel(book.id, kill=kill)
             case "retry-failed":
                 queue.retry_failed(book.id, items=chosen)
+
+    def _open_queue(self) -> JobQueue:
+        queue = self._queue()
+        if queue is None:
+            raise QueueClosedError("the queue is closed")
+        return queue
 
 
 def _item_at(book: ShownJob, index: int) -> JobItem:

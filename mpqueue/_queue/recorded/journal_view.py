@@ -9,19 +9,15 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from mpqueue._core.state.item_table import ItemTable
+from mpqueue._live_page.served import Served, ShownJob
 from mpqueue._parent.journal.guards import own_path
 from mpqueue._parent.journal.journal_reader import Reader, RecordedJob
-from mpqueue._parent.running import LaneNow, LaneStack
 from mpqueue._parent.surroundings.clock import SystemClock
 from mpqueue._queue.recorded.recorded_book import RecordedBook, recorded_timings
-from mpqueue.errors import JournalError, MPQueueError
-
-if TYPE_CHECKING:
-    from mpqueue._live_page.served import ShownJob
+from mpqueue.errors import JournalError
 
 log = logging.getLogger("mpqueue")
 
@@ -57,32 +53,29 @@ class ShownRecord(RecordedBook):
         return self._items.table
 
 
-class JournalView:
-    """The jobs of some journals, in the order of the files. Satisfies `_live_page.served.Served`.
+class JournalView(Served):
+    """The jobs of some journals, in the order of the files.
 
     Raises `JournalError` where one can't be read. Later it shows what it knew, and warns once.
     """
 
-    can_resize = can_look = can_act = False
-    concurrency = 0
-
     def __init__(self, paths: Sequence[str]) -> None:
         self._readers = [Reader(own_path(path)) for path in paths]
-        self._clock = SystemClock()
+        super().__init__(SystemClock())
         self._lock = threading.Lock()
         self._numbers: dict[tuple[str, int], int] = {}
         self._shown: dict[int, ShownRecord] = {}
         self._states: dict[str, _State] = {}
         self._complaint = ""
-        self._looked_at = self._clock.now()
+        self._looked_at = self.now()
         self._books: list[ShownJob] = []
         self._look()
 
     def books(self) -> Sequence[ShownJob]:
         """Return the jobs, after a look at the files if the last was `LOOK_SECONDS` ago."""
         with self._lock:
-            if self._clock.now() >= self._looked_at + LOOK_SECONDS:
-                self._looked_at = self._clock.now()
+            if self.now() >= self._looked_at + LOOK_SECONDS:
+                self._looked_at = self.now()
                 try:
                     self._look()
                 except JournalError as error:
@@ -114,7 +107,7 @@ class JournalView:
             known, is_live = self._shown.get(number), in_use and not line.status.final
             if known is not None and known.line == line and known.is_live == is_live:
                 continue
-            now = self._clock.wall() if is_live else 0.0
+            now = self.wall() if is_live else 0.0
             if known is not None:
                 known.take(reader, line, now)
                 continue
@@ -127,40 +120,9 @@ class JournalView:
             changed = True
         return changed
 
-    def lanes(self) -> Sequence[LaneNow]:
-        """Return None: nothing runs here."""
-        return ()
-
-    def standing(self) -> Mapping[int, int]:
-        """Return nothing: no job waits here."""
-        return {}
-
-    def has_report(self, job: ShownJob) -> bool:
-        assert isinstance(job, ShownRecord)
-        return job.has_report
-
     def report(self, job: ShownJob) -> str:
         assert isinstance(job, ShownRecord)
         return job.report()
-
-    def now(self) -> float:
-        return self._clock.now()
-
-    def wall(self) -> float:
-        return self._clock.wall()
-
-    def stacks(self) -> Sequence[LaneStack]:
-        """Raise `MPQueueError`: there are no workers."""
-        raise MPQueueError("expected a queue, whose workers can be asked where they are, got a journal")
-
-    def resize(self, concurrency: int) -> None:  # noqa: ARG002 - the form of `Served`
-        """Raise `MPQueueError`: there are no workers."""
-        raise MPQueueError("expected a queue, which has workers, got a journal")
-
-    def act(self, number: int, action: str, *, kill: bool = False, items: Sequence[int] | None = None) -> None:  # noqa: ARG002
-        """Raise `MPQueueError`: nothing runs here."""
-        raise MPQueueError(f"{action}: expected a job of a queue, got one of a journal, which is only shown; "
-                           "`mpqueue retry` runs its failed items again")  # fmt: skip
 
 
 def _state_of(reader: Reader) -> _State:

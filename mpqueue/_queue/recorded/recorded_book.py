@@ -74,11 +74,6 @@ class RecordedBook:
     def __reduce__(self) -> NoReturn:
         refuse_pickling()
 
-    @property
-    def has_report(self) -> bool:
-        """True where `report` returns a page."""
-        return self.started_at is not None and self.duration is not None
-
     def report(self) -> str:
         """Return a page of items' times, memory and failures. Raises ValueError where no time is known."""
         from mpqueue._report.job_report import recorded_page  # which few programs need
