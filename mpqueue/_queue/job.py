@@ -242,7 +242,7 @@ class Job(WithDefaults, Generic[T_co, R_co]):
         """Where its handlers were, to the line, and for how long; None without ``create_job(profile=True)``.
 
         Of the items that have ended by now, in the last run. ``job.profile.to_speedscope("profile.json")`` writes it
-        for https://www.speedscope.app; `report` draws it. Made anew each time: about 5 us for each stack.
+        for https://www.speedscope.app; `report` draws it. Made anew each time: about 10 us for each stack.
         """
         if not self._book.options.profile:
             return None

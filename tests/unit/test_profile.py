@@ -5,13 +5,15 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from mpqueue._core.state.item_table import ItemTable
+from mpqueue._core.state.job_book import JobBook
+from mpqueue._options import JobOptions
 from mpqueue._report.profile import flame_graph, job_samples
 from mpqueue._report.profile.job_profile import Profile, make_profile
 from mpqueue._report.profile.job_samples import JobSamples
@@ -20,6 +22,7 @@ from mpqueue._wire.ids import IdRule
 from mpqueue._wire.sampled_stacks import OTHERS, Stack, Stacks, dump_stacks, load_stacks
 from mpqueue._worker.chunk import sampler
 from mpqueue._worker.chunk.sampler import INNERMOST, OUTERMOST, JobSampling, stack_of
+from mpqueue.retry import RetryPolicy
 
 
 def stack(*names: str) -> Stack:
@@ -141,14 +144,12 @@ def test_lines_have_their_own_seconds_and_all_below(profile: Profile) -> None:
 def test_items_are_named_by_their_ids_the_slowest_first() -> None:
     samples = JobSamples()
     samples.keep(0, [0, 1, 2], report({0: 1.0, 1: 3.0, 2: 0.01}, "a"))
-    book: Any = SimpleNamespace(
-        id="job", samples=samples, table=ItemTable(["x", "y", "z"], ["idx", "idy", "idz"], IdRule.POSITION)
-    )
+    table = ItemTable(["x", "y", "z"], ["idx", "idy", "idz"], IdRule.POSITION)
+    book = JobBook(1, "job", table, JobOptions(RetryPolicy()), None, samples=samples)
     made = make_profile(book)
     assert made is not None
     assert list(made.items) == ["idy", "idx"], "what was looked at once is not known to be slow"
-    other: Any = SimpleNamespace(id="job", samples=None)
-    assert make_profile(other) is None
+    assert make_profile(replace(book, samples=None)) is None
 
 
 def test_speedscope_gets_what_its_schema_asks_for(profile: Profile, tmp_path: Path) -> None:

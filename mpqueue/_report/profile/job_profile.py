@@ -5,18 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Hashable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.job_view import JobView
 from mpqueue._output.words import seconds as in_words
-from mpqueue._report.profile.job_samples import JobSamples, Merged
+from mpqueue._report.profile.job_samples import JobSamples
 from mpqueue._report.profile.profile_files import Frame, Frames, LineTime, collapsed, speedscope
 from mpqueue._text import shown
 from mpqueue._whole_file import whole_file
 from mpqueue._wire.sampled_stacks import Stack
-
-if TYPE_CHECKING:
-    from mpqueue._core.state.job_book import JobBook
 
 #: Seconds that were sampled of an item, at least, for it to be among them: ten looks.
 LEAST_OF_ITEM = 0.1
@@ -96,43 +93,33 @@ def views(profile: Profile) -> Iterator[tuple[str, Mapping[Frames, float]]]:
 
 
 def make_profile(book: JobView) -> Profile | None:
-    """See `Job.profile`."""
-    pipeline = getattr(book, "pipeline", None)
-    if pipeline is not None:
-        parts = [merged for each in pipeline.jobs if (merged := _merged(each)) is not None]
-        return _of_stages(book.id, parts) if parts else None
-    merged = _merged(book)
-    if merged is None:
+    """See `Job.profile`. Of stages it is that of all of them together, whose items are not the job's."""
+    if not isinstance(book, JobBook):
         return None
-    named = _Names()
-    slowest = sorted(
-        ((sum(stacks.values()), index, stacks) for index, stacks in merged.items.items()), key=lambda item: -item[0]
-    )
-    items = {index: stacks for took, index, stacks in slowest if took >= LEAST_OF_ITEM}
+    jobs = [book] if book.pipeline is None else book.pipeline.jobs
+    parts = [job.samples.merged() for job in jobs if isinstance(job.samples, JobSamples)]
+    if not parts:
+        return None
+    whole: dict[Frames, float] = {}
+    workers: dict[int, dict[Frames, float]] = {}
+    for part in parts:
+        _add(whole, _named(part.whole))
+        for lane, stacks in part.workers.items():
+            _add(workers.setdefault(lane, {}), _named(stacks))
+    sampled = parts[0].items if book.pipeline is None else {}
+    slowest = {index: stacks for index, stacks in sampled.items() if _took(stacks) >= LEAST_OF_ITEM}
+    items = sorted(slowest, key=lambda index: -_took(slowest[index]))
     return Profile(
         book.id,
-        named(merged.whole),
-        {lane: named(stacks) for lane, stacks in merged.workers.items()},
-        {book.table.id_of(index): named(stacks) for index, stacks in items.items()},
+        whole,
+        dict(sorted(workers.items())),
+        {book.table.id_of(index): _named(slowest[index]) for index in items},
         {book.table.id_of(index): book.table.named(index) for index in items},
     )
 
 
-def _merged(book: JobView | JobBook) -> Merged | None:
-    samples = getattr(book, "samples", None)
-    return samples.merged() if isinstance(samples, JobSamples) else None
-
-
-def _of_stages(job_id: str, parts: list[Merged]) -> Profile:
-    """Of all stages together, whose items are not the job's."""
-    named = _Names()
-    whole: dict[Frames, float] = {}
-    workers: dict[int, dict[Frames, float]] = {}
-    for part in parts:
-        _add(whole, named(part.whole))
-        for lane, stacks in part.workers.items():
-            _add(workers.setdefault(lane, {}), named(stacks))
-    return Profile(job_id, whole, dict(sorted(workers.items())), {})
+def _took(stacks: Mapping[Stack, float]) -> float:
+    return sum(stacks.values())
 
 
 def _add(to: dict[Frames, float], stacks: Mapping[Frames, float]) -> None:
@@ -140,17 +127,5 @@ def _add(to: dict[Frames, float], stacks: Mapping[Frames, float]) -> None:
         to[stack] = to.get(stack, 0.0) + seconds
 
 
-class _Names:
-    """Frames of places: one object for each stack."""
-
-    def __init__(self) -> None:
-        self._known: dict[Stack, Frames] = {}
-
-    def __call__(self, stacks: Mapping[Stack, float]) -> dict[Frames, float]:
-        return {self._frames(stack): seconds for stack, seconds in stacks.items()}
-
-    def _frames(self, stack: Stack) -> Frames:
-        frames = self._known.get(stack)
-        if frames is None:
-            frames = self._known[stack] = tuple(Frame(*place) for place in stack)
-        return frames
+def _named(stacks: Mapping[Stack, float]) -> dict[Frames, float]:
+    return {tuple(map(Frame._make, stack)): seconds for stack, seconds in stacks.items()}
