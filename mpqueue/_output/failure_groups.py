@@ -7,12 +7,13 @@ import re
 import site
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from mpqueue._output.words import counted
 from mpqueue._text import fitting, visible_line
 from mpqueue.errors import StageError, shown, text_of, type_name_of
 from mpqueue.status import FAILED
@@ -80,16 +81,13 @@ def group_failures(items: Iterable[JobItem]) -> list[FailureGroup]:
     """The failed ones of these, the largest group first."""
     groups: dict[tuple[str, str | None, str | None], list[JobItem]] = {}
     messages: dict[tuple[str, str | None, str | None], str] = {}
-    places: dict[str, str | None] = {}
+    place = cache(place_of)
     for item in items:
         failure = item._failure  # noqa: SLF001 - looked at once: an item that is tried again has none
         if failure is None:
             continue
         stage, error, message = _reason(failure)
-        trace = failure.traceback or ""
-        if trace not in places:
-            places[trace] = place_of(trace, message)
-        alike = type_name_of(error), places[trace], stage
+        alike = type_name_of(error), place(failure.traceback or "", message), stage
         messages.setdefault(alike, message)
         groups.setdefault(alike, []).append(item)
     found = [
@@ -97,6 +95,12 @@ def group_failures(items: Iterable[JobItem]) -> list[FailureGroup]:
         for (error_type, place, stage), members in groups.items()
     ]
     return sorted(found, key=lambda group: -group.count)
+
+
+def shown_groups(groups: Sequence[FailureGroup], most: int) -> list[str]:
+    """The first so many as texts, and how many more there are."""
+    more = len(groups) - most
+    return [*map(str, groups[:most]), *([f"... and {counted(more, 'more group')}"] if more > 0 else [])]
 
 
 def _reason(failure: Failure) -> tuple[str | None, BaseException, str]:

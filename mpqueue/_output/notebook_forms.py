@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from mpqueue._output.words import took
+from mpqueue._output.failure_groups import shown_groups
+from mpqueue._output.words import number, took
 from mpqueue._text import label
 
 if TYPE_CHECKING:
@@ -18,12 +19,8 @@ MOST = 10
 
 def job_as_html(job: Job) -> str:
     """The job's state and counts; under them its failures, those that are alike in one line."""
-    groups = job.failure_groups() if job.failed else []
-    lines = [[str(group)] for group in groups[:MOST]]
-    if len(groups) > MOST:
-        lines.append([f"... and {len(groups) - MOST} more kinds"])
-    failures = _table(["failures"], lines) if lines else ""
-    return _table(_JOB_COLUMNS, [_line_of(job)]) + failures
+    failures = [[text] for text in shown_groups(job.failure_groups(), MOST)] if job.failed else []
+    return _table(_JOB_COLUMNS, [_line_of(job)]) + (_table(["failures"], failures) if failures else "")
 
 
 def queue_as_html(title: str, jobs: Sequence[Job]) -> str:
@@ -39,8 +36,8 @@ _JOB_COLUMNS = ("job", "status", "completed", "failed", "items", "retries", "too
 
 def _line_of(job: Job) -> list[str]:
     status = str(job.status) if job.stopped_why is None else f"{job.status}: {job.stopped_why}"
-    numbers = [f"{number:,}" for number in (job.completed, job.failed, job.total, job.retries)]
-    return [label(job.id), status, *numbers, "" if job.duration is None else took(job.duration)]
+    counts = map(number, (job.completed, job.failed, job.total, job.retries))
+    return [label(job.id), status, *counts, "" if job.duration is None else took(job.duration)]
 
 
 def _table(columns: Iterable[str], lines: Iterable[Iterable[str]]) -> str:

@@ -127,7 +127,10 @@ class Display:
             if self._bar is not None:
                 self._bar.close()
             if self._failures and self._book.failed:
-                write_below(_grouped(self._book))
+                from mpqueue._output.failure_groups import groups_of, shown_groups  # which few programs need
+
+                groups = groups_of(self._book.table, MOST_FAILED)
+                write_below(f"  {text}" for text in shown_groups(groups, MOST_GROUPS))
         except Exception:
             log.exception("showing the end of a job's progress failed")
         finally:
@@ -164,15 +167,6 @@ class Display:
 
     def _progress(self) -> Progress:
         return self._watch.look(self._now(), sum(self._book.table.live.running().values()))
-
-
-def _grouped(book: JobBook) -> list[str]:
-    """The failures of a job, those that are alike in one line."""
-    from mpqueue._output.failure_groups import groups_of
-
-    groups = groups_of(book.table, MOST_FAILED)
-    more = len(groups) - MOST_GROUPS
-    return [f"  {group}" for group in groups[:MOST_GROUPS]] + ([f"  ... and {more} more kinds"] if more > 0 else [])
 
 
 class LogLines:

@@ -8,6 +8,7 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from mpqueue._core.state.timings import Event, PastRun, Span, Sums
@@ -396,21 +397,12 @@ def _tries(book: JobView) -> Tries:
     before = book.tries_before
     history = [(at, entries[before.get(at, 0) :]) for at, entries in list(book.table.history.items())]
     failed = [entry for _, entries in history for entry in entries]
-    counts: Counter[tuple[str, str | None]] = Counter()
-    deadly: Counter[tuple[str, str | None]] = Counter()
-    first: dict[tuple[str, str | None], str] = {}
-    places: dict[str, str | None] = {"": None}
-    for entry in failed:
-        cause = entry.exception.__cause__
-        trace = cause.text if isinstance(cause, RemoteTraceback) else ""
-        if trace not in places:
-            places[trace] = place_of(trace, entry.error)
-        alike = type_name_of(entry.exception), places[trace]
-        counts[alike] += 1
-        deadly[alike] += _is_deadly(entry.exception)
-        first.setdefault(alike, entry.error)
-    errors = [(_of_many(first[alike], alike[1]), count) for alike, count in counts.most_common(5)]
-    worst = next((_of_many(first[alike], alike[1]) for alike, count in deadly.most_common(1) if count), None)
+    place = cache(place_of)
+    kinds = [(type_name_of(tried.exception), place(_trace_of(tried.exception), tried.error)) for tried in failed]
+    first = {kind: tried.error for kind, tried in zip(reversed(kinds), reversed(failed), strict=True)}
+    deadly = Counter(kind for kind, tried in zip(kinds, failed, strict=True) if _is_deadly(tried.exception))
+    errors = [(_of_many(first[kind], kind[1]), count) for kind, count in Counter(kinds).most_common(5)]
+    worst = next((_of_many(first[kind], kind[1]) for kind, _ in deadly.most_common(1)), None)
     last = any(
         book.table.status[at] == FAILED and _is_deadly(entry.exception)
         for at, entries in history
@@ -418,6 +410,11 @@ def _tries(book: JobView) -> Tries:
     )
     count, seconds = book.table.tries_gone
     return Tries(len(failed) + count, math.fsum(entry.duration for entry in failed) + seconds, errors, worst, last)
+
+
+def _trace_of(error: BaseException) -> str:
+    cause = error.__cause__
+    return cause.text if isinstance(cause, RemoteTraceback) else ""
 
 
 def _is_deadly(error: BaseException) -> bool:
@@ -430,9 +427,8 @@ def _is_deadly(error: BaseException) -> bool:
 
 def _of_many(error: str, place: str | None) -> str:
     """An error that stands for those like it, and the line that raised it."""
-    return (error if len(error) <= ERROR_LENGTH else f"{error[:ERROR_LENGTH]}…") + (
-        "" if place is None else f" at {visible_line(place)}"
-    )
+    shown = error if len(error) <= ERROR_LENGTH else f"{error[:ERROR_LENGTH]}…"
+    return shown if place is None else f"{shown} at {visible_line(place)}"
 
 
 def in_window(events: Sequence[Event], wall: float) -> Sequence[Event]:
