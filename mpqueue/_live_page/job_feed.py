@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from mpqueue._core.state.item_table import ItemTable
-from mpqueue._core.state.timings import Timings
+from mpqueue._core.state.timings import Span, Timings
 from mpqueue._live_page.items.listing import Listing
 from mpqueue._live_page.page_json import as_event, encode
 from mpqueue._live_page.served import Served, ShownJob
 from mpqueue._live_page.timeline import FEW
 from mpqueue._output.job_facts import Counts, Watch, count_statuses, is_stage, rate_of_run
 from mpqueue._parent.running import LaneNow
+from mpqueue._report.paces import a_second
 from mpqueue.events import milliseconds
 from mpqueue.status import COMPLETED, FAILED, PROCESSING, JobStatus
 
@@ -155,21 +156,18 @@ def throughput(timings: Timings, now: float, offset: float) -> dict[str, Any] | 
     over the time that its worker had for it. Costs 2 us a report.
     """
     end = now if timings.finished is None else timings.finished
+    length = end - timings.started
     spans = [span for span in timings.spans() if span.items]
-    if not spans or end <= timings.started:
+    if not spans or length <= 0:
         return None
-    width = (end - timings.started) / STRETCHES
-    completed, failed = [0.0] * STRETCHES, [0.0] * STRETCHES
-    for span in spans:
-        first = min(STRETCHES - 1, max(0, int((span.begun - timings.started) / width)))
-        last = min(STRETCHES - 1, max(first, int((span.ended - timings.started) / width)))
-        share = 1 / (last + 1 - first)
-        for at in range(first, last + 1):
-            completed[at] += (span.items - span.failures) * share
-            failed[at] += span.failures * share
+
+    def pace(count: Callable[[Span], float]) -> list[float]:
+        counts = ((span.begun - timings.started, span.ended - timings.started, count(span)) for span in spans)
+        return [round(one, 3) for one in a_second(counts, length, STRETCHES)]
+
     return {
         "since": round(1000 * (timings.started + offset)),
-        "every": width,
-        "completed": [round(one / width, 3) for one in completed],
-        "failed": [round(one / width, 3) for one in failed],
+        "every": length / STRETCHES,
+        "completed": pace(lambda span: span.items - span.failures),
+        "failed": pace(lambda span: span.failures),
     }

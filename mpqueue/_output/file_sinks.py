@@ -10,6 +10,7 @@ from typing import IO, Any
 
 from mpqueue._output.export import COLUMNS, SPREAD, as_json_line, csv_text, spread
 from mpqueue._output.part_file import PartFile, part_of
+from mpqueue._output.words import counted
 from mpqueue.errors import JobStateError, shown
 
 #: Rows that wait until one tells which keys results have; more than that are written without.
@@ -110,7 +111,7 @@ class FileSink:
         return self.path.parent / part.name
 
     def __repr__(self) -> str:
-        return f"<{self.path}: {'1 row' if self.rows == 1 else f'{self.rows} rows'}>"
+        return f"<{self.path}: {counted(self.rows, 'row')}>"
 
 
 def check_apart(sink: FileSink, journal: str) -> None:

@@ -31,6 +31,7 @@ from mpqueue._output.export import (
 )
 from mpqueue._output.file_sinks import FileSink, check_apart
 from mpqueue._output.rows_in_order import RowsInOrder
+from mpqueue._output.words import counted
 from mpqueue.errors import JobStateError, shown
 from mpqueue.status import FAILED
 
@@ -202,8 +203,9 @@ class RowOutlet:
         count = self._rows
         if isinstance(self._sink, FileSink):  # a pipe or a device may not have taken what was to be written at the end
             count = 0 if self._sink.left is None else self._sink.rows
-        rows = "1 row" if count == 1 else f"{count:,} rows"
-        return f"{rows} in {where if isinstance(where, Path) else shown(self._sink)}" if count else "nothing"
+        if not count:
+            return "nothing"
+        return f"{counted(count, 'row')} in {where if isinstance(where, Path) else shown(self._sink)}"
 
     def _leave(self) -> object:
         try:

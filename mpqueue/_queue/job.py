@@ -325,7 +325,7 @@ class Job(WithDefaults, Generic[T_co, R_co]):
             raise no_such_attribute("Job", name, _ELSEWHERE, self)
 
     def __repr__(self) -> str:
-        counts = f"{self.completed} completed, {self.failed} failed of {self.total}"
+        counts = f"{self.completed:,} completed, {self.failed:,} failed of {self.total:,}"
         why = "" if self.stopped_why is None else f"; stopped: {self.stopped_why}"
         return f"<Job {self.id!r} {self.status}: {counts}{why}>"
 

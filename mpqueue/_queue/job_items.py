@@ -302,8 +302,8 @@ class Items(Sequence[JobItem[T_co, R_co]]):
     def __repr__(self) -> str:
         status = self._table.status
         if self._table.is_stream:  # which holds only those that are under way
-            return f"<{len(self)} items>"
-        return f"<{len(status)} items: {status.count(COMPLETED)} completed, {status.count(FAILED)} failed>"
+            return f"<{len(self):,} items>"
+        return f"<{len(status):,} items: {status.count(COMPLETED):,} completed, {status.count(FAILED):,} failed>"
 
 
 def positions_of(job: JobView, chosen: Iterable[Any]) -> list[int]:

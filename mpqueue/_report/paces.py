@@ -6,7 +6,7 @@ import math
 import statistics
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from mpqueue._core.state.timings import Event, Span
@@ -78,10 +78,39 @@ class _Level:
         return (self.until(end) - self.until(start)) / (end - start) if end > start else 0.0
 
 
+def a_second(amounts: Iterable[tuple[float, float, float]], length: float, parts: int) -> list[float]:
+    """How much there was a second, in so many equal parts of the time: each amount is spread from its start to its end.
+
+    ``amounts`` are (start, end, amount).
+    """
+    width = length / parts
+    found = [0.0] * parts
+    for start, end, amount in amounts:
+        first, last = (min(parts - 1, max(0, int(moment / width))) for moment in (start, end))
+        for at in range(first, last + 1):
+            overlap = min(end, (at + 1) * width) - max(start, at * width)
+            found[at] += amount / width * (1.0 if first == last else max(0.0, overlap) / (end - start))
+    return found
+
+
 def busy_over_time(spans: Sequence[Span], wall: float) -> list[float]:
     """How many workers were busy, on average, in so many equal parts of the time."""
-    level = _Level(spans)
-    return [level.between(wall * at / POINTS, wall * (at + 1) / POINTS) for at in range(POINTS)]
+    busy = ((span.begun, span.ended, min(span.ended - span.begun, span.busy)) for span in spans)
+    return a_second(busy, wall, POINTS) if wall else [0.0] * POINTS
+
+
+#: What a worker does for a chunk, in this order: fields of a span.
+PHASES = ("loading", "setup", "unpacking", "handling", "packing")
+
+
+def phases(span: Span) -> Iterator[tuple[str, float, float]]:
+    """From when to when each was, as durations and order tell."""
+    at = span.begun
+    for phase in PHASES:
+        until = min(at + getattr(span, phase), span.ended)
+        if until > at:
+            yield phase, at, until
+            at = until
 
 
 def few_and_many(spans: Sequence[Span]) -> tuple[PaceFigures | None, PaceFigures | None]:

@@ -12,6 +12,7 @@ from itertools import groupby
 from mpqueue._core.state.timings import Event, Span
 from mpqueue._output.words import number, percent, seconds
 from mpqueue._report.figures import Figures, ItemTimes, Part, in_window
+from mpqueue._report.paces import PHASES, a_second, phases
 
 #: Columns of the timeline; fewer where there are many workers, so that a page stays below two megabytes.
 COLUMNS, MOST_CELLS = 500, 20_000
@@ -22,10 +23,8 @@ MOST_MARKS = 200
 #: Those that are.
 MARKED = frozenset({"paused", "resumed", "worker died"})
 
-#: What a worker does, bottom up in the timeline: the classes of the colours.
-_LAYERS = ("handler", "unpickling", "setup")
-#: The order in which it does it in a chunk: the fields of a span, and their layers.
-_ORDER = (("loading", 2), ("setup", 2), ("unpacking", 1), ("handling", 0), ("packing", 1))
+#: What a worker does, bottom up in the timeline: the classes of the colours, each with the phases that it stands for.
+_LAYERS = {"handler": ("handling",), "unpickling": ("unpacking", "packing"), "setup": ("loading", "setup")}
 #: From this part of its length on that a worker was busy, a span is of one chunk.
 WHOLE = 0.95
 
@@ -56,29 +55,20 @@ def timeline(figures: Figures) -> str:
 
 def _cells(spans: Sequence[Span], wall: float, columns: int) -> list[tuple[int, ...]]:
     """For each column how full it is of each layer, in steps."""
-    filled = [[0.0] * columns for _ in _LAYERS]
-    width = wall / columns
-    for start, end, part, layer in (segment for span in spans for segment in _segments(span)):
-        for column in range(max(0, int(start / width)), min(columns - 1, int(end / width)) + 1):
-            overlap = min(end, (column + 1) * width) - max(start, column * width)
-            filled[layer][column] += max(0.0, overlap) * part
-    return [tuple(min(STEPS, round(layer[column] / width * STEPS)) for layer in filled) for column in range(columns)]
+    segments = [segment for span in spans for segment in _segments(span)]
+    layers = [
+        a_second(((start, end, spent) for phase, start, end, spent in segments if phase in layer), wall, columns)
+        for layer in _LAYERS.values()
+    ]
+    return [tuple(min(STEPS, round(part * STEPS)) for part in column) for column in zip(*layers, strict=True)]
 
 
-def _segments(span: Span) -> Iterator[tuple[float, float, float, int]]:
-    """From when to when, for what part of that time, which layer. Of several chunks in one, only the sums are known."""
-    length = span.ended - span.begun
-    one_after_the_other, at = span.busy >= WHOLE * length, span.begun
-    for name, layer in _ORDER:
-        spent = getattr(span, name)
-        if spent <= 0 or length <= 0:
-            continue
-        if one_after_the_other:
-            until = min(at + spent, span.ended)
-            yield at, until, 1.0, layer
-            at = until
-        else:
-            yield span.begun, span.ended, spent / length, layer
+def _segments(span: Span) -> Iterator[tuple[str, float, float, float]]:
+    """Each phase, from when to when, and its seconds. Of several chunks in one, only the sums are known."""
+    if span.busy >= WHOLE * (span.ended - span.begun):
+        yield from ((phase, start, end, end - start) for phase, start, end in phases(span))
+    else:
+        yield from ((phase, span.begun, span.ended, getattr(span, phase)) for phase in PHASES)
 
 
 def _row(cells: Sequence[tuple[int, ...]], top: int, columns: int) -> Iterator[str]:

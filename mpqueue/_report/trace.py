@@ -9,13 +9,14 @@ to be distinguished. Times are microseconds since the job's start.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._core.state.timings import Event, Span
 from mpqueue._output.export import json_ready
 from mpqueue._report.figures import Figures
+from mpqueue._report.paces import phases
 from mpqueue._text import json_text, label
 
 WORKERS, PARENT = 1, 2
@@ -23,13 +24,14 @@ WORKERS, PARENT = 1, 2
 JOB, COORDINATOR, ANSWERS = 0, 1, 2
 
 Stretches = dict[int, tuple[Sequence[int], Sequence[tuple[int, float, float]]]]
-_PHASES = (
-    ("load handler", "loading"),
-    ("setup", "setup"),
-    ("unpickle items", "unpacking"),
-    ("handler", "handling"),
-    ("pickle results", "packing"),
-)
+#: What the slices inside a chunk's are called.
+_NAMES = {
+    "loading": "load handler",
+    "setup": "setup",
+    "unpacking": "unpickle items",
+    "handling": "handler",
+    "packing": "pickle results",
+}
 
 
 def write_trace(file: IO[bytes], figures: Figures, stretches: Stretches, table: ItemTable) -> None:
@@ -79,16 +81,19 @@ def _chunk(
     facts = {"items": items, "failures": int(span.failures), "cpu_ms": round(span.cpu * 1e3, 3)}
     sizes = {"bytes_out": int(span.bytes_out), "bytes_home": int(span.bytes_home)}
     yield _slice(
-        WORKERS, lane, what, span.begun, span.ended, **facts, **sizes, first_item=_plain(table.id_of(int(span.first)))
+        WORKERS,
+        lane,
+        what,
+        span.begun,
+        span.ended,
+        **facts,
+        **sizes,
+        first_item=json_ready(table.id_of(int(span.first))),
     )
-    at = span.begun
-    for name, field in _PHASES:
-        until = min(at + getattr(span, field), span.ended)
-        if until > at:
-            yield _slice(WORKERS, lane, name, at, until)
-            if field == "handling" and stretches is not None:
-                yield from _items(lane, at, until, *stretches, table)
-            at = until
+    for phase, start, end in phases(span):
+        yield _slice(WORKERS, lane, _NAMES[phase], start, end)
+        if phase == "handling" and stretches is not None:
+            yield from _items(lane, start, end, *stretches, table)
     if span.left_at > span.packed_at:
         yield _slice(PARENT, COORDINATOR, f"pickle {what}", span.packed_at, span.left_at, worker=lane)
     yield _slice(PARENT, ANSWERS + lane, f"unpickle {what}", span.received, span.decoded)
@@ -118,7 +123,7 @@ def _instant(event: Event, table: ItemTable) -> dict[str, Any]:
     if event.lane is not None:
         made |= {"s": "t", "pid": WORKERS, "tid": event.lane}
     if event.item is not None:
-        made["args"] = {"item": _plain(table.id_of(event.item)), "label": table.label_of(event.item)}
+        made["args"] = {"item": json_ready(table.id_of(event.item)), "label": table.label_of(event.item)}
     return made
 
 
@@ -133,7 +138,3 @@ def _name(kind: str, process: int, thread: int, name: str) -> dict[str, Any]:
 
 def _us(moment: float) -> float:
     return round(moment * 1e6, 3)
-
-
-def _plain(item_id: Hashable) -> Any:
-    return json_ready(item_id)
