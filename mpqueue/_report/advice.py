@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from mpqueue._output.words import percent
 from mpqueue._report.figures import Figures
 from mpqueue._report.rules import on_handler, on_items, on_workers
-from mpqueue._report.rules.rule import LIMITS, Advice, Evidence, Rule, contradict
+from mpqueue._report.rules.rule import LIMITS, Advice, Rule, contradict
 
 #: How many pieces of advice a report has, at most.
 MOST = 3
@@ -25,8 +26,8 @@ def advise(figures: Figures, alone: Figures | None = None) -> Sequence[Advice]:
     """
     if not figures.worker_seconds:
         return ()
-    evidence = Evidence(figures, alone)
-    found = [Advice(rule, finding) for rule in RULES if (finding := rule.find(evidence)) is not None]
+    compared = replace(figures, alone=alone)
+    found = [Advice(rule, finding) for rule in RULES if (finding := rule.find(compared)) is not None]
     found = [one for one in found if one.finding.saved >= LIMITS.worth or one.finding.anyway]
     chosen: list[Advice] = []
     # Where another rule saves as much as to use no pool at all, that one is there.

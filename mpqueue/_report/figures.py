@@ -156,6 +156,7 @@ class Figures:
     retry_waits: float = 0.0  #: seconds in which nothing ran, after an item had failed that was to be tried again
     failures: Sequence[FailedItems] = ()  #: the largest group first
     longest_tail: float = 0.0  #: seconds for which the worker that was idle longest at the end was
+    alone: Figures | None = None  #: of a job with the same handler on one worker, to compare with
 
     @property
     def worker_seconds(self) -> float:
@@ -205,6 +206,18 @@ class Figures:
         """What part of the workers' time these are."""
         whole = self.worker_seconds
         return sum(part.seconds for part in self.work if part.key in keys) / whole if whole else 0.0
+
+    def saved(self, *keys: str) -> float:
+        """Which part of its user's time goes with these parts of the workers' time (Amdahl's law)."""
+        return self.of_workers(self.share(*keys))
+
+    def again(self, *keys: str) -> float:
+        """Which part of its user's time went into what replaced workers did again that others had done before."""
+        return self.saved(*keys) * self.sums.replaced / self.workers_ever
+
+    def of_workers(self, share: float) -> float:
+        """Which part of its user's time goes with this share of the workers' time."""
+        return min(1.0, share * self.wall / self.whole) if self.whole else 0.0  # rounded, it may be a bit more
 
 
 def measure(book: JobView, now: float, cpus: int, supply: int | None = None) -> Figures:

@@ -15,7 +15,7 @@ from mpqueue._core.state.timings import Sums
 from mpqueue._report.advice import MOST, RULES, advise, conclude
 from mpqueue._report.figures import Figures, ItemTimes, MemoryFigures, Part, SlowItem, Tries
 from mpqueue._report.paces import FirstItems, LanePace, PaceFigures
-from mpqueue._report.rules.rule import LIMITS, Confidence, Evidence, contradict
+from mpqueue._report.rules.rule import LIMITS, Confidence, contradict
 
 BY_NAME = {rule.name: rule for rule in RULES}
 PARTS = (
@@ -128,7 +128,7 @@ def test_whatever_the_figures_the_advice_is_short_true_and_of_one_mind(figures: 
 @example(make_figures(4276402))
 def test_a_rule_finds_a_part_of_the_time_or_nothing(figures: Figures) -> None:
     for rule in RULES:
-        finding = None if not figures.worker_seconds else rule.find(Evidence(figures, None))
+        finding = None if not figures.worker_seconds else rule.find(figures)
         assert finding is None or 0 <= finding.saved <= 1, (rule.name, finding)
 
 

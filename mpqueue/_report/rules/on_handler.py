@@ -6,43 +6,40 @@ from typing import NamedTuple
 
 from mpqueue._output.words import counted, percent, seconds, size
 from mpqueue._report.figures import Figures
-from mpqueue._report.rules.rule import INFERRED, LIMITS, MEASURED, Evidence, Finding, rule
+from mpqueue._report.rules.rule import INFERRED, LIMITS, MEASURED, Finding, rule
 
 #: Bytes of an item's peak from which on it is worth saying what it needs; and how many percent of it to say.
 LEAST_MEMORY, SPARE = 200_000_000, 115
 
 
-def handler_waits(evidence: Evidence) -> float | None:
+def handler_waits(figures: Figures) -> float | None:
     """Which part of its time the handler waits; None where it does not, or where it is not known."""
-    figures = evidence.figures
     sums, items = figures.sums, figures.items
     if not sums.cpu or not sums.handling or items is None or items.mean < LIMITS.short_item:
         return None
-    if more_would_not_help(evidence):
+    if more_would_not_help(figures):
         return None
     waited = figures.in_hand - sums.cpu - sums.delayed - sums.setup - sums.loading
     share = min(1.0, waited / sums.handling)
     return share if share >= LIMITS.waits else None
 
 
-def more_would_not_help(evidence: Evidence) -> bool:
+def more_would_not_help(figures: Figures) -> bool:
     """Whether workers share something of which there is too little for more of them."""
-    return find_slowdown(evidence) is not None or memory_is_short(evidence.figures)
+    return find_slowdown(figures) is not None or memory_is_short(figures)
 
 
-def _has_threads(evidence: Evidence) -> bool:
+def _has_threads(figures: Figures) -> bool:
     """More CPU time than the main threads can have had, since they were without a CPU for a while."""
-    figures = evidence.figures
     extra = figures.sums.cpu + figures.sums.delayed - figures.in_hand
     return extra > LIMITS.threads * figures.in_hand > 0
 
 
 @rule("threads", INFERRED, workers="fewer", handler="computes", cpu="threads")
-def threads(evidence: Evidence) -> Finding | None:
+def threads(figures: Figures) -> Finding | None:
     """The handler's own threads, times the workers, are more than there are CPUs."""
-    figures = evidence.figures
     used = figures.cpus_used
-    if figures.elsewhere or not _has_threads(evidence) or used is None or used < LIMITS.saturated * figures.cpus:
+    if figures.elsewhere or not _has_threads(figures) or used is None or used < LIMITS.saturated * figures.cpus:
         return None
     delayed, busy = figures.delayed, figures.computed
     if delayed < LIMITS.no_cpu and figures.workers * busy < (1 + LIMITS.no_cpu) * figures.cpus:
@@ -51,14 +48,13 @@ def threads(evidence: Evidence) -> Finding | None:
         f"The handler has threads of its own (as BLAS has) in each of {counted(figures.workers, 'worker')}, which use "
         f"{busy:.1f} CPUs each, and {counted(figures.cpus, 'CPU')} are there: "
         "JobQueue(per_worker={'threads': 1}), or fewer workers.",
-        evidence.saved("handler") * max(delayed, 1 - 1 / max(1.0, busy)),
+        figures.saved("handler") * max(delayed, 1 - 1 / max(1.0, busy)),
     )
 
 
 @rule("busy machine", INFERRED, cpu="other programs")
-def busy_machine(evidence: Evidence) -> Finding | None:
+def busy_machine(figures: Figures) -> Finding | None:
     """The workers had no CPU though there are enough for them."""
-    figures = evidence.figures
     used = figures.cpus_used
     if figures.elsewhere or used is None or not figures.in_hand or figures.workers > figures.cpus:
         return None
@@ -66,13 +62,13 @@ def busy_machine(evidence: Evidence) -> Finding | None:
         part.seconds for part in figures.parent
     )  # a second of it keeps one worker from a CPU for a second, at most
     delayed = min(1.0, max(0.0, figures.sums.delayed - own) / figures.in_hand)
-    if delayed < LIMITS.no_cpu or _has_threads(evidence):
+    if delayed < LIMITS.no_cpu or _has_threads(figures):
         return None
     return Finding(
         f"For {percent(delayed)} of their time at work the workers had no free CPU, and used {used:.1f} of "
         f"{figures.cpus}: other programs use the rest, or the workers may not use all of them (taskset, "
         "sched_setaffinity, a container's limit).",
-        evidence.saved("handler") * delayed,
+        figures.saved("handler") * delayed,
     )
 
 
@@ -85,9 +81,9 @@ class Slowdown(NamedTuple):
     doubt: str
 
 
-def find_slowdown(evidence: Evidence) -> Slowdown | None:
+def find_slowdown(figures: Figures) -> Slowdown | None:
     """None if items take as long with any number of busy workers, or if that is not known."""
-    figures, alone = evidence.figures, evidence.alone
+    alone = figures.alone
     many, few = figures.many, figures.few
     if alone is not None and alone.sums.items and figures.sums.items:
         busy = figures.sums.handling / max(figures.wall, 1e-9)
@@ -111,15 +107,15 @@ def find_slowdown(evidence: Evidence) -> Slowdown | None:
 
 
 @rule("shared bottleneck", INFERRED, workers="fewer", handler="shares", cpu="a bottleneck")
-def shared_bottleneck(evidence: Evidence) -> Finding | None:
+def shared_bottleneck(figures: Figures) -> Finding | None:
     """Items take longer the more workers are busy: what the workers share is the limit."""
-    figures, found = evidence.figures, find_slowdown(evidence)
+    found = find_slowdown(figures)
     if found is None or figures.workers < 2:
         return None
     gain = max(1.0, found.busy / found.factor)
     return Finding(
         f"{figures.workers} workers gave {gain:.1f} times one: {found.reference}. {_bottleneck(figures)}{found.doubt}",
-        evidence.saved("handler") * (1 - 1 / found.factor),
+        figures.saved("handler") * (1 - 1 / found.factor),
     )
 
 
@@ -156,9 +152,9 @@ def memory_is_short(figures: Figures) -> bool:
 
 
 @rule("memory", INFERRED, workers="fewer", handler="swaps")
-def memory(evidence: Evidence) -> Finding | None:
+def memory(figures: Figures) -> Finding | None:
     """Items need more memory together than there is: the machine swaps, or the kernel kills workers."""
-    figures, offer = evidence.figures, memory_offer(evidence.figures)
+    offer = memory_offer(figures)
     found = figures.memory
     if offer is None or found is None or found.supply is None or not memory_is_short(figures):
         return None
@@ -167,18 +163,18 @@ def memory(evidence: Evidence) -> Finding | None:
     return Finding(
         f"The largest item took {size(found.most)}, and {figures.workers} such at a time are more than the "
         f"{size(found.supply)} that there are, so the machine swaps, or the kernel kills workers: {offer}.",
-        evidence.of_workers(min(waited, figures.share("handler"))),
+        figures.of_workers(min(waited, figures.share("handler"))),
         anyway=True,
     )
 
 
 @rule("failed tries", MEASURED)
-def failed_tries(evidence: Evidence) -> Finding | None:
+def failed_tries(figures: Figures) -> Finding | None:
     """Tries that failed used much of the workers' time."""
-    figures, tries = evidence.figures, evidence.figures.tries
-    if not tries.failed or not figures.worker_seconds:
+    tries = figures.tries
+    if not tries.failed:
         return None
-    saved = evidence.of_workers(min(1.0, tries.seconds / figures.worker_seconds))
+    saved = figures.of_workers(min(1.0, tries.seconds / figures.worker_seconds))
     worst = f", most often {tries.errors[0][0]}" if tries.errors else ""
     return Finding(
         f"{percent(saved)} of the time went into {counted(tries.failed, 'try')} that failed{worst}. If it is an error "
@@ -188,12 +184,11 @@ def failed_tries(evidence: Evidence) -> Finding | None:
 
 
 @rule("waits for retries", MEASURED, end="retries")
-def waits_for_retries(evidence: Evidence) -> Finding | None:
+def waits_for_retries(figures: Figures) -> Finding | None:
     """Nothing ran, because what was left waited for its next try."""
-    figures = evidence.figures
-    if not figures.retries or figures.grows or figures.shared or figures.sums.paused or not figures.whole:
+    if not figures.retries or figures.grows or figures.shared or figures.sums.paused:
         return None
-    saved = min(figures.retry_waits / figures.whole, evidence.saved("idle", "tail"))
+    saved = min(figures.retry_waits / figures.whole, figures.saved("idle", "tail"))
     return Finding(
         f"For {seconds(figures.retry_waits)}, {percent(saved)} of the time, nothing ran: "
         f"{counted(figures.retries, 'try')} had failed, and "
@@ -203,14 +198,13 @@ def waits_for_retries(evidence: Evidence) -> Finding | None:
 
 
 @rule("listeners", MEASURED, pool=None)
-def listeners(evidence: Evidence) -> Finding | None:
+def listeners(figures: Figures) -> Finding | None:
     """Listeners are slower than the job."""
-    figures = evidence.figures
     listening = next((part.seconds for part in figures.parent if part.key == "listeners"), 0.0)
-    if not figures.whole or not listening:
+    if not listening:
         return None
     late = min(figures.told_after, listening)
-    held_up = figures.share("for_parent") * figures.wall * min(1.0, listening / figures.wall) if figures.wall else 0.0
+    held_up = figures.share("for_parent") * figures.wall * min(1.0, listening / figures.wall)
     return Finding(
         f"Listeners took {seconds(listening)}, and the run was resolved {seconds(figures.told_after)} after the job's "
         "end. Let them do less, or call them less often: JobQueue(progress_interval=0.1).",

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from mpqueue._output.words import counted, number, percent, seconds, size
+from mpqueue._report.figures import Figures
 from mpqueue._report.in_band import InBand
-from mpqueue._report.rules.rule import INFERRED, LIMITS, MEASURED, Evidence, Finding, rule
+from mpqueue._report.rules.rule import INFERRED, LIMITS, MEASURED, Finding, rule
 
 
 @rule("heavy handler", MEASURED, loading="bytes")
-def heavy_handler(evidence: Evidence) -> Finding | None:
+def heavy_handler(figures: Figures) -> Finding | None:
     """The handler is a closure over something big."""
-    figures = evidence.figures
     if figures.handler_bytes < LIMITS.heavy_handler:
         return None
-    saved = evidence.saved("loading") + figures.handler_seconds / figures.whole
+    saved = figures.saved("loading") + figures.handler_seconds / figures.whole
     what = f", most of it {figures.handler_weight}" if figures.handler_weight else ""
     return Finding(
         f"{percent(saved)} of the time went into pickling and unpickling a {size(figures.handler_bytes)} closure{what}"
@@ -23,9 +23,9 @@ def heavy_handler(evidence: Evidence) -> Finding | None:
 
 
 @rule("imports", MEASURED, loading="imports")
-def imports(evidence: Evidence) -> Finding | None:
+def imports(figures: Figures) -> Finding | None:
     """Unpickling the handler imports much."""
-    figures, saved = evidence.figures, evidence.saved("loading") - evidence.again("loading")
+    saved = figures.saved("loading") - figures.again("loading")
     if figures.handler_bytes >= LIMITS.heavy_handler:
         return None
     each = figures.sums.loading / figures.workers_ever
@@ -37,49 +37,53 @@ def imports(evidence: Evidence) -> Finding | None:
 
 
 @rule("items pickled", MEASURED, sending="each item")
-def items_pickled(evidence: Evidence) -> Finding | None:
+def items_pickled(figures: Figures) -> Finding | None:
     """Items are big, or slow to pickle."""
-    figures = evidence.figures
     sums = figures.sums
-    each = sums.bytes_out / max(1, sums.items)
-    if each < LIMITS.big_item and (sums.parent_pickling + sums.unpacking) / max(1, sums.items) < LIMITS.slow_pickle:
-        return None  # there are many of them, and that is what is to be said
-    saved = evidence.saved("for_pickling", "unpickling")
-    if evidence.saved("for_pickling") > LIMITS.worth / 2:  # others had nothing to do while it pickled one's
-        saved = max(saved, min(sums.parent_pickling / figures.whole, saved + evidence.saved("idle")))
-    if figures.item_in_band is not None:
-        remedy = _send_instead(figures.item_in_band)
-    elif each >= LIMITS.big_item:
-        remedy = (
-            f"they are {size(each)} each: send paths or keys and read the data in the worker, or mpqueue.share() what "
-            "they have in common"
-        )
-    else:
-        remedy = "their objects are slow to pickle: send plain data, or paths and keys"
-    return Finding(f"{percent(saved)} of the time went into pickling and unpickling items; {remedy}.", saved)
-
-
-def _send_instead(found: InBand) -> str:
-    """An object whose content is copied into the pickle and out of it."""
-    return f"the {found.name} of {size(found.size)} in one is copied into the pickle and out of it: {found.remedy}"
+    saved = figures.saved("for_pickling", "unpickling")
+    if figures.saved("for_pickling") > LIMITS.worth / 2:  # others had nothing to do while it pickled one's
+        saved = max(saved, min(sums.parent_pickling / figures.whole, saved + figures.saved("idle")))
+    return _pickled(
+        "items",
+        figures,
+        (sums.bytes_out, sums.parent_pickling + sums.unpacking, figures.item_in_band),
+        saved,
+        big="send paths or keys and read the data in the worker, or mpqueue.share() what they have in common",
+        slow="send plain data, or paths and keys",
+    )
 
 
 @rule("results pickled", MEASURED, sending="each item")
-def results_pickled(evidence: Evidence) -> Finding | None:
+def results_pickled(figures: Figures) -> Finding | None:
     """Results are big, or slow to pickle."""
-    figures = evidence.figures
     sums = figures.sums
-    each = sums.bytes_home / max(1, sums.items)
-    if each < LIMITS.big_item and (sums.packing + sums.parent_unpickling) / max(1, sums.items) < LIMITS.slow_pickle:
+    saved = figures.saved("pickling", "for_unpickling")
+    return _pickled(
+        "results",
+        figures,
+        (sums.bytes_home, sums.packing + sums.parent_unpickling, figures.result_in_band),
+        saved,
+        big="return less, or write them to files in the worker and return the paths",
+        slow="return plain data (numbers, strings, tuples, dicts) or arrays",
+    )
+
+
+def _pickled(
+    what: str, figures: Figures, found: tuple[float, float, InBand | None], saved: float, *, big: str, slow: str
+) -> Finding | None:
+    """What to send instead of things of so many bytes and seconds; where there are many, that is the matter."""
+    count = max(1, figures.sums.items)
+    each, pickling, in_band = found[0] / count, found[1] / count, found[2]
+    if each < LIMITS.big_item and pickling < LIMITS.slow_pickle:
         return None
-    saved = evidence.saved("pickling", "for_unpickling")
-    if figures.result_in_band is not None:
-        remedy = _send_instead(figures.result_in_band)
+    if in_band is not None:
+        how = f"the {in_band.name} of {size(in_band.size)} in one is copied into the pickle and out of it"
+        remedy = f"{how}: {in_band.remedy}"
     elif each >= LIMITS.big_item:
-        remedy = f"they are {size(each)} each: return less, or write them to files in the worker and return the paths"
+        remedy = f"they are {size(each)} each: {big}"
     else:
-        remedy = "their objects are slow to pickle: return plain data (numbers, strings, tuples, dicts) or arrays"
-    return Finding(f"{percent(saved)} of the time went into pickling and unpickling results; {remedy}.", saved)
+        remedy = f"their objects are slow to pickle: {slow}"
+    return Finding(f"{percent(saved)} of the time went into pickling and unpickling {what}; {remedy}.", saved)
 
 
 #: Seconds that items take to come, below which it is no matter.
@@ -89,15 +93,14 @@ SENDING = ("own", "transfer", "unpickling", "pickling", "for_parent", "for_pickl
 
 
 @rule("short items", MEASURED, item_size="larger", sending="many items", handler="is short")
-def short_items(evidence: Evidence) -> Finding | None:
+def short_items(figures: Figures) -> Finding | None:
     """Items are so short that sending them takes as long."""
-    figures = evidence.figures
     sums, items = figures.sums, figures.items
-    if items is None or not sums.reports or items.mean >= LIMITS.short_item or _has_small_chunks(evidence):
+    if items is None or not sums.reports or items.mean >= LIMITS.short_item or _has_small_chunks(figures):
         return None
-    if is_too_little(evidence):
+    if is_too_little(figures):
         return None
-    saved = evidence.saved(*SENDING)
+    saved = figures.saved(*SENDING)
     return Finding(
         f"Items take {seconds(items.mean)}: they were sent {number(sums.items / sums.reports)} at a time, and still "
         f"{percent(saved)} of the time went into sending them. Do more in one item: a range of numbers, a whole file.",
@@ -106,12 +109,11 @@ def short_items(evidence: Evidence) -> Finding | None:
 
 
 @rule("small chunks", MEASURED, item_size="as it is", sending="many items", handler="is short", end="small chunks")
-def small_chunks(evidence: Evidence) -> Finding | None:
+def small_chunks(figures: Figures) -> Finding | None:
     """A ``chunksize`` was asked for that is too small for items so short."""
-    figures = evidence.figures
-    if figures.items is None or not _has_small_chunks(evidence) or is_too_little(evidence):
+    if figures.items is None or not _has_small_chunks(figures) or is_too_little(figures):
         return None
-    saved = evidence.saved(*SENDING)
+    saved = figures.saved(*SENDING)
     together = figures.sums.items / figures.sums.reports
     return Finding(
         f"Items take {seconds(figures.items.mean)}, and chunksize={figures.chunksize} sends {number(together)} at a "
@@ -120,8 +122,7 @@ def small_chunks(evidence: Evidence) -> Finding | None:
     )
 
 
-def _has_small_chunks(evidence: Evidence) -> bool:
-    figures = evidence.figures
+def _has_small_chunks(figures: Figures) -> bool:
     sums, items = figures.sums, figures.items
     if figures.chunksize is None or items is None or not sums.reports or items.mean >= LIMITS.short_item:
         return False
@@ -129,9 +130,8 @@ def _has_small_chunks(evidence: Evidence) -> bool:
 
 
 @rule("slow items source", INFERRED, source="before")
-def slow_items_source(evidence: Evidence) -> Finding | None:
+def slow_items_source(figures: Figures) -> Finding | None:
     """What the items come from took long, before the first of them ran."""
-    figures = evidence.figures
     if figures.items_seconds < max(SLOW_SOURCE, LIMITS.slow_pickle * figures.total):
         return None
     share = figures.items_seconds / figures.whole
@@ -144,12 +144,11 @@ def slow_items_source(evidence: Evidence) -> Finding | None:
 
 
 @rule("starved", MEASURED, source="meanwhile", workers="enough")
-def starved(evidence: Evidence) -> Finding | None:
+def starved(figures: Figures) -> Finding | None:
     """Items were added more slowly than the workers took them."""
-    figures = evidence.figures
     if not figures.grows or figures.shared or figures.retry_waits > 0:
         return None
-    saved = evidence.saved("idle")
+    saved = figures.saved("idle")
     return Finding(
         f"The workers waited {percent(saved)} of the time for items to be added. Let the handler do the work of making "
         "them: add names or numbers.",
@@ -158,29 +157,28 @@ def starved(evidence: Evidence) -> Finding | None:
 
 
 @rule("few items", MEASURED, end="few items", item_size="smaller")
-def few_items(evidence: Evidence) -> Finding | None:
+def few_items(figures: Figures) -> Finding | None:
     """Fewer items than workers."""
-    figures = evidence.figures
     if not 0 < figures.total < figures.workers or figures.shared or figures.grows:
         return None
     unused = 1 - figures.total / figures.workers
     return Finding(
         f"{counted(figures.total, 'item')} for {counted(figures.workers, 'worker')}: cut the items smaller, so that "
         "all have something to do.",
-        evidence.of_workers(min(unused, figures.share("idle", "tail", "starting"))),
+        figures.of_workers(min(unused, figures.share("idle", "tail", "starting"))),
     )
 
 
 @rule("giant item", MEASURED, end="giant item")
-def giant_item(evidence: Evidence) -> Finding | None:
+def giant_item(figures: Figures) -> Finding | None:
     """One item ran on while the other workers had nothing to do."""
-    figures, items = evidence.figures, evidence.figures.items
-    if not _items_explain_the_end(evidence) or items is None:
+    items = figures.items
+    if not _items_explain_the_end(figures) or items is None:
         return None
     slowest = figures.slowest[0]
     if not figures.slowest_is_outlier(LIMITS.outlier):
         return None
-    saved = evidence.saved("tail")
+    saved = figures.saved("tail")
     return Finding(
         f"At the end the other workers had nothing to do for {percent(saved)} of the time: item {slowest.name} "
         f"took {seconds(slowest.seconds)}, {number(slowest.seconds / items.median)} times the median. Cut it up, or "
@@ -190,12 +188,11 @@ def giant_item(evidence: Evidence) -> Finding | None:
 
 
 @rule("coarse items", MEASURED, end="coarse items", item_size="smaller")
-def coarse_items(evidence: Evidence) -> Finding | None:
+def coarse_items(figures: Figures) -> Finding | None:
     """All items are long for a job so short, so that some workers had one more than others."""
-    figures = evidence.figures
-    if not _items_explain_the_end(evidence) or figures.slowest_is_outlier(LIMITS.outlier):
+    if not _items_explain_the_end(figures) or figures.slowest_is_outlier(LIMITS.outlier):
         return None
-    saved = evidence.saved("tail")
+    saved = figures.saved("tail")
     return Finding(
         f"At the end the other workers had nothing to do for {percent(saved)} of the time: items are long for a job of "
         f"{seconds(figures.wall)}. Cut them smaller.",
@@ -203,9 +200,8 @@ def coarse_items(evidence: Evidence) -> Finding | None:
     )
 
 
-def _items_explain_the_end(evidence: Evidence) -> bool:
+def _items_explain_the_end(figures: Figures) -> bool:
     """Whether workers were idle at the end because an item ran that long on another one."""
-    figures = evidence.figures
     if figures.items is None or figures.total < figures.workers or not figures.slowest or figures.items.median <= 0:
         return False
     if figures.shared or figures.grows or figures.retry_waits > figures.longest_tail / 2:
@@ -214,9 +210,9 @@ def _items_explain_the_end(evidence: Evidence) -> bool:
 
 
 @rule("plain loop", MEASURED, pool="drop", item_size="larger")
-def plain_loop(evidence: Evidence) -> Finding | None:
+def plain_loop(figures: Figures) -> Finding | None:
     """A loop on one core would have been over sooner."""
-    figures, loop = evidence.figures, _loop_seconds(evidence)
+    loop = _loop_seconds(figures)
     if loop is None or loop >= figures.whole:
         return None
     sums = figures.sums
@@ -228,15 +224,15 @@ def plain_loop(evidence: Evidence) -> Finding | None:
     )
 
 
-def is_too_little(evidence: Evidence) -> bool:
+def is_too_little(figures: Figures) -> bool:
     """Whether a loop is so short that no pool could be quicker, however well it is used."""
-    loop = _loop_seconds(evidence)
-    return loop is not None and loop < min(LIMITS.short_loop, evidence.figures.whole)
+    loop = _loop_seconds(figures)
+    return loop is not None and loop < min(LIMITS.short_loop, figures.whole)
 
 
-def _loop_seconds(evidence: Evidence) -> float | None:
+def _loop_seconds(figures: Figures) -> float | None:
     """Seconds that a loop on one core would take; None if that is not known, or is not the point."""
-    figures, sums = evidence.figures, evidence.figures.sums
+    sums = figures.sums
     if not sums.items or figures.items is None or sums.deaths or figures.grows or figures.elsewhere:
         return None
     if figures.workers < 2:

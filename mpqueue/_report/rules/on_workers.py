@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from mpqueue._output.words import counted, percent, seconds, times
+from mpqueue._report.figures import Figures
 from mpqueue._report.rules.on_handler import handler_waits, more_would_not_help
 from mpqueue._report.rules.on_items import is_too_little
-from mpqueue._report.rules.rule import INFERRED, LIMITS, MEASURED, Evidence, Finding, rule
+from mpqueue._report.rules.rule import INFERRED, LIMITS, MEASURED, Finding, rule
 
 
 @rule("setup", MEASURED)
-def setup(evidence: Evidence) -> Finding | None:
+def setup(figures: Figures) -> Finding | None:
     """``setup`` takes long for what the job has to do."""
-    figures = evidence.figures
-    saved = evidence.saved("setup") - evidence.again("setup")
+    saved = figures.saved("setup") - figures.again("setup")
     return Finding(
         f"setup took {seconds(figures.sums.setup / figures.workers_ever)} a worker, {percent(saved)} of the time: "
         "put more items into one job, or keep what it makes in a global of a module, and one queue for several jobs.",
@@ -21,10 +21,10 @@ def setup(evidence: Evidence) -> Finding | None:
 
 
 @rule("cold start", MEASURED)
-def cold_start(evidence: Evidence) -> Finding | None:
+def cold_start(figures: Figures) -> Finding | None:
     """The workers had to be started first. Where there are too many of them, the others are `too_many_workers`."""
-    figures, share, enough = evidence.figures, evidence.saved("starting"), _enough_workers(evidence)
-    if is_too_little(evidence):
+    share, enough = figures.saved("starting"), _enough_workers(figures)
+    if is_too_little(figures):
         return None
     return Finding(
         f"Starting the workers took {percent(share)} of a job of {seconds(figures.wall)}: keep the queue open, then "
@@ -34,12 +34,11 @@ def cold_start(evidence: Evidence) -> Finding | None:
 
 
 @rule("deaths", MEASURED)
-def deaths(evidence: Evidence) -> Finding | None:
+def deaths(figures: Figures) -> Finding | None:
     """Workers died and were replaced."""
-    figures = evidence.figures
     if not figures.sums.deaths:
         return None
-    saved = evidence.saved("replacing", "lost") + evidence.again("loading", "setup")
+    saved = figures.saved("replacing", "lost") + figures.again("loading", "setup")
     deadly = figures.tries.deadly
     where = (
         "job.failures has the items"
@@ -54,11 +53,11 @@ def deaths(evidence: Evidence) -> Finding | None:
 
 
 @rule("recycling", MEASURED)
-def recycling(evidence: Evidence) -> Finding | None:
+def recycling(figures: Figures) -> Finding | None:
     """Workers were replaced after so many items."""
-    if evidence.figures.sums.deaths:
+    if figures.sums.deaths:
         return None
-    saved = evidence.saved("replacing") + evidence.again("loading", "setup")
+    saved = figures.saved("replacing") + figures.again("loading", "setup")
     return Finding(
         f"Replacing workers took {percent(saved)} of the time: let them run more items (per_worker={{'items': ...}}).",
         saved,
@@ -66,15 +65,15 @@ def recycling(evidence: Evidence) -> Finding | None:
 
 
 @rule("first items", INFERRED, pace="slow at first")
-def first_items(evidence: Evidence) -> Finding | None:
+def first_items(figures: Figures) -> Finding | None:
     """The first item of each worker takes much longer than later ones: it imports, or loads."""
-    figures, first = evidence.figures, evidence.figures.first
-    if first is None or not figures.worker_seconds or first.workers < figures.workers:
+    first = figures.first
+    if first is None or first.workers < figures.workers:
         return None
     each = first.extra / first.workers
     if each < LIMITS.outlier * first.usual:
         return None
-    saved = min(evidence.of_workers(first.extra / figures.worker_seconds), evidence.saved("handler"))
+    saved = min(figures.of_workers(first.extra / figures.worker_seconds), figures.saved("handler"))
     return Finding(
         f"The first item of each worker took {seconds(each)} longer than later ones ({seconds(first.usual)}), "
         f"{percent(saved)} of the time: the handler imports or loads something at its first call. Import it once for "
@@ -84,10 +83,10 @@ def first_items(evidence: Evidence) -> Finding | None:
 
 
 @rule("slow worker", INFERRED, pace="slow on one worker")
-def slow_worker(evidence: Evidence) -> Finding | None:
+def slow_worker(figures: Figures) -> Finding | None:
     """One worker is slower than all others."""
-    figures, slow = evidence.figures, evidence.figures.slow_lane
-    if slow is None or slow.items < LIMITS.evidence or slow.others <= 0 or not figures.worker_seconds:
+    slow = figures.slow_lane
+    if slow is None or slow.items < LIMITS.evidence or slow.others <= 0:
         return None
     factor = slow.seconds / slow.others
     if factor * (1 - figures.delayed) < LIMITS.slowdown:
@@ -95,7 +94,7 @@ def slow_worker(evidence: Evidence) -> Finding | None:
     if figures.slowest_is_outlier(LIMITS.outlier):
         return None
     extra = slow.items * (slow.seconds - slow.others)
-    saved = min(evidence.of_workers(extra / figures.worker_seconds), evidence.saved("handler"))
+    saved = min(figures.of_workers(extra / figures.worker_seconds), figures.saved("handler"))
     return Finding(
         f"Worker {slow.lane} took {times(factor)} as long for an item as the others ({seconds(slow.seconds)}, "
         f"{seconds(slow.others)}): look at what it shares with other programs, a CPU, a GPU, a disk, and at what setup "
@@ -104,38 +103,36 @@ def slow_worker(evidence: Evidence) -> Finding | None:
     )
 
 
-def _pace(evidence: Evidence, workers: int) -> float:
+def _pace(figures: Figures, workers: int) -> float:
     """How many items so many workers would end while one of today's takes one, where all of them wait in step.
 
     That is the worst case: what they wait for leaves the CPUs without work.
     """
-    figures = evidence.figures
     waits = max(0.0, 1 - figures.computed - figures.delayed)
     return workers / (waits + figures.computed * max(1.0, workers / figures.cpus))
 
 
-def _enough_workers(evidence: Evidence) -> int | None:
+def _enough_workers(figures: Figures) -> int | None:
     """How many workers do as much, where they are more than the CPUs and compute; None where all are needed.
 
     Where the handler waits, workers beyond the CPUs wait at the same time, and that is what they are for.
     """
-    figures = evidence.figures
     if figures.elsewhere or figures.workers <= figures.cpus or not figures.computed:
         return None
     if figures.delayed < LIMITS.no_cpu or figures.computed + figures.delayed < LIMITS.computes:
         return None
     as_much = LIMITS.as_much * figures.workers
     fewer = range(figures.cpus, figures.workers)
-    return next((workers for workers in fewer if _pace(evidence, workers) >= as_much), None)
+    return next((workers for workers in fewer if _pace(figures, workers) >= as_much), None)
 
 
 @rule("too many workers", INFERRED, workers="fewer", handler="computes", cpu="too many workers")
-def too_many_workers(evidence: Evidence) -> Finding | None:
+def too_many_workers(figures: Figures) -> Finding | None:
     """More workers than CPUs, for a handler that computes."""
-    figures, enough = evidence.figures, _enough_workers(evidence)
+    enough = _enough_workers(figures)
     if enough is None:
         return None
-    saved = evidence.saved("starting", "setup", "loading") * (1 - enough / figures.workers)
+    saved = figures.saved("starting", "setup", "loading") * (1 - enough / figures.workers)
     return Finding(
         f"{figures.workers} workers share {counted(figures.cpus, 'CPU')}: for {percent(figures.delayed)} of their "
         f"time at work they had none. {counted(enough, 'worker')} do as much, and start sooner: JobQueue({enough}).",
@@ -145,17 +142,16 @@ def too_many_workers(evidence: Evidence) -> Finding | None:
 
 
 @rule("unused CPUs", INFERRED, workers="more", handler="computes", cpu="enough")
-def unused_cpus(evidence: Evidence) -> Finding | None:
+def unused_cpus(figures: Figures) -> Finding | None:
     """Fewer workers than CPUs, for a handler that computes."""
-    figures = evidence.figures
     most = min(figures.cpus, figures.total)
-    if more_would_not_help(evidence):
+    if more_would_not_help(figures):
         return None
     if figures.elsewhere or figures.shared or most <= figures.workers:
         return None
     if not LIMITS.waits <= figures.computed <= 1 + LIMITS.threads or figures.delayed >= LIMITS.no_cpu:
         return None
-    saved = evidence.saved("handler") * (1 - figures.workers / most)
+    saved = figures.saved("handler") * (1 - figures.workers / most)
     return Finding(
         f"{counted(figures.workers, 'worker')} for {counted(figures.cpus, 'CPU')}, and the handler computes: "
         f"JobQueue({most}), or JobQueue(None) for one worker a CPU.",
@@ -164,17 +160,16 @@ def unused_cpus(evidence: Evidence) -> Finding | None:
 
 
 @rule("waits", INFERRED, workers="more", handler="waits", cpu="enough")
-def more_workers(evidence: Evidence) -> Finding | None:
+def more_workers(figures: Figures) -> Finding | None:
     """The handler waits, and more workers could wait at a time."""
-    figures = evidence.figures
-    waiting = handler_waits(evidence)
+    waiting = handler_waits(figures)
     if waiting is None or figures.shared or figures.elsewhere:
         return None
     used = max(figures.computed, 1 / LIMITS.most_workers)
     most = min(figures.total, int(figures.cpus / used), LIMITS.most_workers * figures.workers)
-    if _pace(evidence, most) < (1 + LIMITS.worth) * figures.workers:
+    if _pace(figures, most) < (1 + LIMITS.worth) * figures.workers:
         return None
-    saved = evidence.saved("handler") * (1 - figures.workers / most)
+    saved = figures.saved("handler") * (1 - figures.workers / most)
     return Finding(
         f"The handler waits {percent(waiting)} of its time (network, disk, locks, sleep). If what it waits for can do "
         f"more at a time, use more workers than CPUs, such as JobQueue({most}), or a coroutine function; if it is a "

@@ -1,4 +1,4 @@
-"""What a rule is: the figures that are evidence for it, what it says, and which others it contradicts."""
+"""What a rule is: from which figures it applies, what it says then, and which others it contradicts."""
 
 from __future__ import annotations
 
@@ -72,26 +72,6 @@ class Finding(NamedTuple):
     anyway: bool = False  #: it is worth saying also where it saves little time: memory, or processes, for nothing
 
 
-class Evidence(NamedTuple):
-    """What rules look at: the figures of a job, and those of a like one on one worker."""
-
-    figures: Figures
-    alone: Figures | None
-
-    def saved(self, *parts: str) -> float:
-        """Which part of the user's time goes with these parts of the workers' time (Amdahl's law)."""
-        return self.of_workers(self.figures.share(*parts))
-
-    def again(self, *parts: str) -> float:
-        """Which part of the user's time went into what replaced workers did again that others had done before."""
-        return self.saved(*parts) * self.figures.sums.replaced / self.figures.workers_ever
-
-    def of_workers(self, share: float) -> float:
-        """Which part of the user's time goes with this share of the workers' time."""
-        figures = self.figures
-        return min(1.0, share * figures.wall / figures.whole) if figures.whole else 0.0  # rounded, it may be a bit more
-
-
 @dataclass(frozen=True, slots=True)
 class Rule:
     """One cause of slowness. ``find`` gives a finding where the figures are evidence for it, else None.
@@ -102,13 +82,13 @@ class Rule:
 
     name: str
     confidence: Confidence
-    find: Callable[[Evidence], Finding | None]
+    find: Callable[[Figures], Finding | None]
     says: Mapping[str, str]
 
 
 def rule(
     name: str, confidence: Confidence, *, pool: str | None = "keep", **says: str
-) -> Callable[[Callable[[Evidence], Finding | None]], Rule]:
+) -> Callable[[Callable[[Figures], Finding | None]], Rule]:
     """Make a rule of a function.
 
     The subjects: what the ``pool`` is good for (a plain loop against everything that improves a pool), the
