@@ -21,8 +21,7 @@ from typing import Any, NamedTuple
 from mpqueue._live_page.job_feed import JobFeed
 from mpqueue._live_page.page_json import as_event, encode
 from mpqueue._live_page.served import Served
-from mpqueue._live_page.timeline import Stretch, Timeline, WorkerEnd
-from mpqueue._live_page.worker_use import Sample, Usage
+from mpqueue._live_page.worker_history import Sample, Stretch, Timeline, Usage, WorkerEnd
 from mpqueue._parent.running import LaneNow
 from mpqueue._wire.item_labels import plain_label
 from mpqueue.events import milliseconds

@@ -10,7 +10,7 @@ from mpqueue._core.state.timings import Span, Timings
 from mpqueue._live_page.items.listing import Listing
 from mpqueue._live_page.page_json import as_event, encode
 from mpqueue._live_page.served import Served, ShownJob
-from mpqueue._live_page.timeline import FEW
+from mpqueue._live_page.worker_history import FEW
 from mpqueue._output.job_facts import Counts, Watch, count_statuses, is_stage, rate_of_run
 from mpqueue._parent.running import LaneNow
 from mpqueue._report.paces import a_second

@@ -15,9 +15,8 @@ from mpqueue._core.state.item_table import ItemTable
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._options import JobOptions
 from mpqueue._report.profile import flame_graph, job_samples
-from mpqueue._report.profile.job_profile import Profile, make_profile
+from mpqueue._report.profile.job_profile import SCHEMA, Frame, Frames, Profile, make_profile
 from mpqueue._report.profile.job_samples import JobSamples
-from mpqueue._report.profile.profile_files import SCHEMA, Frame, Frames
 from mpqueue._wire.ids import IdRule
 from mpqueue._wire.sampled_stacks import OTHERS, Stack, Stacks, dump_stacks, load_stacks
 from mpqueue._worker.chunk import sampler

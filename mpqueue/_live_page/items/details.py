@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._live_page.page_json import cut, result_of, short_repr, shows_picture
 from mpqueue._live_page.served import ShownJob
-from mpqueue._live_page.worker_use import Usage
+from mpqueue._live_page.worker_history import Usage
 from mpqueue._os.process.process_facts import end_of_file
 from mpqueue._parent.running import LaneNow
 from mpqueue._queue.job_items import JobItem, as_json

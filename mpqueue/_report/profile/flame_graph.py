@@ -14,8 +14,7 @@ from importlib.resources import files
 from typing import Any
 
 from mpqueue._output.words import percent, seconds
-from mpqueue._report.profile.job_profile import Profile, views
-from mpqueue._report.profile.profile_files import Frame, Frames, LineTime
+from mpqueue._report.profile.job_profile import Frame, Frames, LineTime, Profile, views
 from mpqueue._text import shown_json, visible_line
 
 #: Frames that are drawn at most, of all workers together and of each other view: the others are too narrow to be seen.

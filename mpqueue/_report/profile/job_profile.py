@@ -1,22 +1,50 @@
-"""`Profile`: where a job's handlers were, to the line, and for how long; what `Job.profile` gives."""
+"""`Profile`: where a job's handlers were, to the line, and for how long; what `Job.profile` gives.
+
+And its files: speedscope's JSON, and folded stacks for flamegraph.pl.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Hashable, Iterator, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.job_view import JobView
 from mpqueue._output.words import seconds as in_words
 from mpqueue._report.profile.job_samples import JobSamples
-from mpqueue._report.profile.profile_files import Frame, Frames, LineTime, collapsed, speedscope
-from mpqueue._text import shown
+from mpqueue._text import json_text, shown, visible_line
 from mpqueue._whole_file import whole_file
 from mpqueue._wire.sampled_stacks import Stack
 
+SCHEMA = "https://www.speedscope.app/file-format-schema.json"
 #: Seconds that were sampled of an item, at least, for it to be among them: ten looks.
 LEAST_OF_ITEM = 0.1
+
+
+class Frame(NamedTuple):
+    """A place in the code: a function, its file and a line. Of C code ``file`` is empty and ``line`` 0."""
+
+    function: str
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        """As ``load (scans.py:12)``."""
+        return f"{self.function} ({os.path.basename(self.file)}:{self.line})" if self.file else self.function
+
+
+#: The handler's own frame first; each frame was called by the one before.
+Frames = tuple[Frame, ...]
+
+
+class LineTime(NamedTuple):
+    """One line: the seconds spent in it (``own``: C code that it called included), and in all that it called, too."""
+
+    frame: Frame
+    own: float
+    total: float
 
 
 _NO_NAMES: Mapping[Hashable, str] = {}
@@ -66,7 +94,7 @@ class Profile:
         """
         target = Path(path)
         with whole_file(target) as file:
-            file.write(speedscope(self.job_id, views(self)))
+            file.write(_speedscope(self))
         return target
 
     def to_collapsed(self, path: str | os.PathLike[str]) -> Path:
@@ -76,7 +104,7 @@ class Profile:
         """
         target = Path(path)
         with whole_file(target) as file:
-            file.write(collapsed(self.stacks))
+            file.write(_collapsed(self.stacks))
         return target
 
     def __repr__(self) -> str:
@@ -129,3 +157,54 @@ def _add(to: dict[Frames, float], stacks: Mapping[Frames, float]) -> None:
 
 def _named(stacks: Mapping[Stack, float]) -> dict[Frames, float]:
     return {tuple(map(Frame._make, stack)): seconds for stack, seconds in stacks.items()}
+
+
+# -- files -------------------------------------------------------------------------------------------------------------
+
+
+def _speedscope(profile: Profile) -> bytes:
+    """The whole file, see https://github.com/jlfwong/speedscope/wiki/Importing-from-custom-sources."""
+    numbers: dict[Frame, int] = {}
+    profiles = [_sampled(view, stacks, numbers) for view, stacks in views(profile)]
+    content = {
+        "$schema": SCHEMA,
+        "name": profile.job_id,
+        "exporter": "mpqueue",
+        "activeProfileIndex": 0,
+        "shared": {"frames": [_described(frame) for frame in numbers]},
+        "profiles": profiles,
+    }
+    return json_text(content).encode() + b"\n"
+
+
+def _sampled(name: str, stacks: Mapping[Frames, float], numbers: dict[Frame, int]) -> dict[str, Any]:
+    """By stack, so that what is alike stands side by side."""
+    in_order = sorted(stacks)
+    weights = [round(stacks[stack], 6) for stack in in_order]
+    return {
+        "type": "sampled",
+        "name": name,
+        "unit": "seconds",
+        "startValue": 0,
+        "endValue": round(sum(weights), 6),
+        "samples": [[numbers.setdefault(frame, len(numbers)) for frame in stack] for stack in in_order],
+        "weights": weights,
+    }
+
+
+def _described(frame: Frame) -> dict[str, Any]:
+    described: dict[str, Any] = {"name": str(frame)}
+    if frame.file:
+        described["file"] = frame.file
+        if frame.line:
+            described["line"] = frame.line
+    return described
+
+
+def _collapsed(stacks: Mapping[Frames, float]) -> bytes:
+    """A stack a line, its frames from the handler on, and how many microseconds."""
+    lines = []
+    for stack in sorted(stacks):
+        names = ";".join(str(frame).replace(";", ":") for frame in stack)
+        lines.append(f"{visible_line(names)} {max(1, round(stacks[stack] * 1e6))}\n")
+    return "".join(lines).encode()
