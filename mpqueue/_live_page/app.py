@@ -148,7 +148,7 @@ class Routes:
     async def compare(self, request: Request) -> Response:
         """Two jobs side by side. On a thread: it looks at all their items."""
         job, other = self._job_of(request), self._job_of(request, "other")
-        return _answer_json(request, await on_thread(compare, job.book, other.book))
+        return _answer_json(request, await on_thread(compare, job, other))
 
     async def report(self, request: Request) -> Response:
         """Why the job took as long as it did: a page of its own. On a thread: it looks at all items."""

@@ -94,19 +94,16 @@ def in_notebook() -> bool:
     return shell is not None and "IPKernelApp" in shell.config
 
 
-def _columns(stream: TextIO) -> int:
-    """How wide the terminal is."""
+def _columns(stream: TextIO) -> int | None:
+    """How wide the terminal is; 0 where it does not know, None for what is none."""
     with contextlib.suppress(OSError, ValueError):
-        return os.get_terminal_size(stream.fileno()).columns or NARROW
-    return NARROW
+        return os.get_terminal_size(stream.fileno()).columns
+    return None
 
 
-def _has_no_size(stream: TextIO) -> bool:
-    """True for a terminal that does not know how wide it is."""
-    try:
-        return os.get_terminal_size(stream.fileno()).columns == 0
-    except (OSError, ValueError):
-        return False
+def _width() -> int:
+    """Of a line on stderr."""
+    return _columns(_stderr()) or NARROW
 
 
 def write_below(lines: Iterable[str]) -> None:
@@ -161,7 +158,7 @@ class TqdmBar:
 
     def __init__(self, label: str | None, first: Progress) -> None:
         here, self._label = station.here(), label
-        columns = NARROW if _has_no_size(_stderr()) else None
+        columns = NARROW if _columns(_stderr()) == 0 else None
         with _coming_and_going:
             self._bar = _tqdm_class()(
                 total=first.total,
@@ -181,7 +178,7 @@ class TqdmBar:
         """Show how far it is; what runs counts by what its handler reported."""
         bar = self._bar
         bar.total = progress.total
-        columns = WIDE if in_notebook() else _columns(_stderr())
+        columns = WIDE if in_notebook() else _width()
         bar.head, bar.tail = _around(progress, self._label, columns, _bracketed)
         bar.bar_format = _NO_BAR if progress.total is None else _SHAPE
         now = progress.done if progress.total is not None else progress.ended
@@ -222,7 +219,7 @@ class PlainBar:
 
     def draw(self, progress: Progress) -> None:
         """Show how far it is."""
-        columns = _columns(_stderr()) // len(_plain_line.bars) - len(_plain_line.BETWEEN)
+        columns = _width() // len(_plain_line.bars) - len(_plain_line.BETWEEN)
         head, tail = _around(progress, self._label, columns, _JOIN)
         space = " " * head.endswith("%")
         self.text = head + space + _drawn(progress, _share(progress, columns) - len(space)) + tail
@@ -315,7 +312,7 @@ class _PlainLine:
     def draw(self) -> None:
         with self._lock:
             text = self.BETWEEN.join(bar.text for bar in self.bars)
-            self._write(_CLEAR + text[: _columns(_stderr()) - 1])
+            self._write(_CLEAR + text[: _width() - 1])
 
     @contextlib.contextmanager
     def aside(self) -> Iterator[None]:

@@ -97,11 +97,9 @@ class Display:
         self._show = None if isinstance(showing.progress, bool) else showing.progress
         self._thread = thread
         self._now = now
-        self._label = showing.label
+        self._showing = showing
         self._bar: Bar | None = None
-        self._total = showing.total
-        self._failures = showing.failures
-        self._watch = Watch(book, now(), self._total)
+        self._watch = Watch(book, now(), showing.total)
         self._lock = threading.RLock()
         self._ended = False
 
@@ -112,7 +110,7 @@ class Display:
 
     def begin(self) -> None:
         """The job has started."""
-        self._watch = Watch(self._book, self._now(), self._total)
+        self._watch = Watch(self._book, self._now(), self._showing.total)
         self._thread.post(self._look)
 
     def end(self) -> None:
@@ -126,7 +124,7 @@ class Display:
             self._tell(self._progress())
             if self._bar is not None:
                 self._bar.close()
-            if self._failures and self._book.failed:
+            if self._showing.failures and self._book.failed:
                 from mpqueue._output.failure_groups import groups_of, shown_groups  # which few programs need
 
                 groups = groups_of(self._book.table, MOST_FAILED)
@@ -162,7 +160,7 @@ class Display:
             self._book.timings.heard.seconds += self._now() - began
             return
         if self._bar is None:
-            self._bar = open_bar(self._label, progress)
+            self._bar = open_bar(self._showing.label, progress)
         self._bar.draw(progress)
 
     def _progress(self) -> Progress:

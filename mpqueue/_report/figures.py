@@ -37,6 +37,7 @@ from mpqueue.errors import (
 from mpqueue.status import COMPLETED, FAILED, ITEM_CODES
 
 if TYPE_CHECKING:
+    from mpqueue._core.state.item_table import ItemTable
     from mpqueue._core.state.job_view import JobView
 
 #: How many of the slowest items are named.
@@ -251,7 +252,7 @@ def measure(book: JobView, now: float, cpus: int, supply: int | None = None) -> 
         work=_work(sums, tail, wall * timings.lanes),
         tail=tail,
         parent=_parent(sums, timings.heard.seconds),
-        items=_item_times(book),
+        items=item_times(book.table),
         slowest=_slowest(book),
         memory=_memory(book, supply),
         tries=_tries(book),
@@ -350,18 +351,13 @@ def _parent(sums: Sums, listening: float) -> list[Part]:
 # -- items -------------------------------------------------------------------------------------------------------------
 
 
-def _item_times(book: JobView) -> ItemTimes | None:
-    times = sorted(book.table.times())
+def item_times(table: ItemTable) -> ItemTimes | None:
+    """How long its items took; None where none has run."""
+    times = sorted(table.times())
     if not times:
         return None
-
-    median, p90, p99 = (quantile(times, share) for share in (0.5, 0.9, 0.99))
+    median, p90, p99 = (times[min(len(times) - 1, int(share * len(times)))] for share in (0.5, 0.9, 0.99))
     return ItemTimes(len(times), math.fsum(times) / len(times), median, p90, p99, times[-1], _bars(times))
-
-
-def quantile(times: Sequence[float], share: float) -> float:
-    """What so large a part of the items took at most; ``times`` are sorted, and some."""
-    return times[min(len(times) - 1, int(share * len(times)))]
 
 
 def _bars(times: Sequence[float]) -> list[tuple[float, float, int]]:
@@ -384,16 +380,12 @@ def _slowest(book: JobView) -> list[SlowItem]:
             table.id_of(at),
             table.named(at),
             table.elapsed[at],
-            _peak(book, at),
+            table.peak[at] << 10 or None,
             table.attempts[at],
             str(ITEM_CODES[table.status[at]]),
         )
         for at in ended[:SLOWEST]
     ]
-
-
-def _peak(book: JobView, index: int) -> int | None:
-    return book.table.peak[index] << 10 or None
 
 
 def _memory(book: JobView, supply: int | None) -> MemoryFigures | None:

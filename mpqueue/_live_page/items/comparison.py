@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from mpqueue._core.state.item_table import ItemTable
-from mpqueue._live_page.served import ShownJob
-from mpqueue._report.figures import quantile
-from mpqueue.events import milliseconds
+from mpqueue._live_page.job_feed import JobFeed
+from mpqueue._report.figures import item_times
 from mpqueue.status import COMPLETED, FAILED, ITEM_CODES
 
 #: Items that are shown, of those that came out differently.
@@ -16,12 +15,12 @@ MOST = 100
 FACTOR, LEAST = 1.5, 0.01
 
 
-def compare(one: ShownJob, other: ShownJob) -> dict[str, Any]:
+def compare(one: JobFeed, other: JobFeed) -> dict[str, Any]:
     """As JSON has it. Costs a few microseconds an item; runs code of users, for the labels of those that are shown.
 
     ``items`` are those whose status differs, then those whose duration does, the largest difference first.
     """
-    left, right = one.table, other.table
+    left, right = one.book.table, other.book.table
     pairs, only = _matched(left, right)
     changed, timed = [], []
     for a, b in pairs:
@@ -67,25 +66,18 @@ def _outcome(table: ItemTable, index: int) -> dict[str, Any]:
     return told if failure is None else told | {"error": failure.shown[:300]}
 
 
-def _figures(job: ShownJob, table: ItemTable) -> dict[str, Any]:
-    times = sorted(table.times())
-    told: dict[str, Any] = {
-        "jobId": job.id,
-        "number": job.number,
-        "status": str(job.status),
-        "total": len(table),
-        "completed": job.completed,
-        "failed": job.failed,
-        "retries": job.retries,
+def _figures(job: JobFeed, table: ItemTable) -> dict[str, Any]:
+    told = job.state() | {
         "cpu": sum(table.cpu) + table.cpu_gone,
         "peakMemory": max(table.peak, default=0) << 10,
-        "itemSeconds": sum(times),
-        "median": quantile(times, 0.5) if times else None,
-        "slowest": times[-1] if times else None,
-        "p95": quantile(times, 0.95) if times else None,
     }
-    if job.started_at is not None:
-        told["startedAt"] = milliseconds(job.started_at)
-    if job.duration is not None:
-        told["duration"] = job.duration
+    if (times := item_times(table)) is not None:
+        told |= {
+            "itemSeconds": times.mean * times.items,
+            "median": times.median,
+            "p90": times.p90,
+            "slowest": times.longest,
+        }
+    if job.book.duration is not None:
+        told["duration"] = job.book.duration
     return told
