@@ -94,14 +94,16 @@ Columns = Sequence[str] | None
 
 def records(table: ItemTable, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """One dict an item, with the values themselves. Raises ValueError for a column that no item has, results given."""
-    return list(_records_of(table, _chosen(table, columns)))
+    names = _chosen(table, columns)
+    return [row for indices in batched(range(len(table)), TOGETHER) for row in rows_of(table, indices, names)]
 
 
-def _records_of(table: ItemTable, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """A record of each item, made of so many together: columns cost less for all of them at once."""
-    for indices in batched(range(len(table)), TOGETHER):
-        values = [column(table, indices, name) for name in columns]
-        yield from (dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True))
+def rows_of(
+    table: ItemTable, indices: Sequence[int], columns: Sequence[str], results: Sequence[Any] | None = None
+) -> list[dict[str, Any]]:
+    """The records of these items, made together: columns cost less for all of them at once. ``results`` as `column`."""
+    values = [column(table, indices, name, results) for name in columns]
+    return [dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True)]
 
 
 def batched(rows: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

@@ -200,13 +200,14 @@ class TableSink(FileSink):
     def _header(self, names: Iterable[str]) -> bytes:
         return self._text([name] for name in names)
 
+    def _write_rest(self) -> None:
+        held, self._held = self._held, []
+        if held:
+            self._append(held)
+
     def _end(self) -> None:
         if not self._names:
-            held, self._held = self._held, []
-            if held:
-                self._append(held)
-            else:
-                self._part.append(self._header(self.columns or self.default))
+            self._part.append(self._header(self.columns or self.default))
         if len(self._names) > self._in_header:
             self._part.rewrite(self._widened)
             self._in_header = len(self._names)
@@ -214,9 +215,7 @@ class TableSink(FileSink):
     def leave(self) -> Path | None:
         """See `FileSink`."""
         try:
-            if self._held:
-                held, self._held = self._held, []
-                self._append(held)
+            self._write_rest()
         finally:
             left = super().leave()  # whatever happens: until then no other job can write the file
         return left

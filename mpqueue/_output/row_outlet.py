@@ -11,7 +11,6 @@ import logging
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -23,10 +22,9 @@ from mpqueue._output.export import (
     absent_columns,
     batched,
     check_columns,
-    column,
     no_such_column,
     reads_result,
-    record_of,
+    rows_of,
     with_names,
 )
 from mpqueue._output.file_sinks import FileSink, check_apart
@@ -273,10 +271,7 @@ class RowOutlet:
             return self._made(indices, kept, columns)
 
         def make(at: int, result: Any) -> Row:
-            item = RowItem(table, indices[at], result)
-            if self._unseen:
-                self._look_for_columns([item])
-            return record_of(item, columns)
+            return self._made([indices[at]], [result], columns)[0]
 
         def leave_out(at: int, error: Exception) -> None:
             log.error("job %r: item %s has no row, since its result can't be read again: %s",
@@ -288,14 +283,10 @@ class RowOutlet:
     def _made(self, indices: Sequence[int], results: Sequence[Any], columns: Sequence[str]) -> list[Row]:
         """The rows of these items, with these results."""
         if self._unseen:
-            self._look_for_columns(list(map(partial(RowItem, self._table), indices, results)))
-        made = [column(self._table, indices, name, results) for name in columns]
-        return [dict(zip(columns, values, strict=True)) for values in zip(*made, strict=True)]
-
-    def _look_for_columns(self, items: Sequence[RowItem]) -> None:
-        for item in items:
-            self._unseen &= absent_columns(item, self._unseen)
-        self._seen_results = self._seen_results or any(item.result is not None for item in items)
+            for index, result in zip(indices, results, strict=True):
+                self._unseen &= absent_columns(RowItem(self._table, index, result), self._unseen)
+                self._seen_results = self._seen_results or result is not None
+        return rows_of(self._table, indices, columns, results)
 
 
 def _called(method: Callable[..., object], *arguments: Any) -> object:
