@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 try:
@@ -67,13 +67,16 @@ def instrument(
     made on the listener thread, when the job starts and when it has ended. What earlier programs did of a job, as its
     journal has it, is not counted, and a job of which nothing is left to do makes no span.
     """
-    current = otel_context.get_current() if context is None else context
-    tracer = trace.get_tracer(_NAME, tracer_provider=tracer_provider)
-    watcher = _Watcher(weakref.ref(queue), tracer, current, chunks, queue._engine.ended_now())
+    watcher = _Watcher(
+        queue,
+        trace.get_tracer(_NAME, tracer_provider=tracer_provider),
+        metrics.get_meter(_NAME, meter_provider=meter_provider),
+        otel_context.get_current() if context is None else context,
+        chunks=chunks,
+    )
     queue.on("job:started", watcher.started)
     queue.on("item:retry", watcher.retried)
     queue.on("job:finished", watcher.finished)
-    watcher.count(metrics.get_meter(_NAME, meter_provider=meter_provider))
 
 
 @dataclass(slots=True)
@@ -102,22 +105,35 @@ class _Worker:
     seconds: float = 0.0  #: in all
 
 
-@dataclass(slots=True)
 class _Watcher:
     """Gets jobs on the listener thread, is asked for totals on the metrics reader's."""
 
-    queue: weakref.ref[JobQueue]
-    tracer: trace.Tracer
-    context: Context
-    chunks: bool
-    before: EndedCounts  #: what had ended before
-    runs: dict[str, _Run] = field(default_factory=dict)
-    workers: dict[int, _Worker] = field(default_factory=dict)  #: by lane
-    _record: Callable[[_Run, JobFinished], None] = lambda *_: None
+    def __init__(
+        self, queue: JobQueue, tracer: trace.Tracer, meter: metrics.Meter, context: Context, *, chunks: bool
+    ) -> None:
+        self._queue = weakref.ref(queue)
+        self._tracer = tracer
+        self._context = context
+        self._chunks = chunks
+        self._before = queue._engine.ended_now()  #: what had ended before
+        self._runs: dict[str, _Run] = {}
+        self._seen: dict[int, _Worker] = {}  #: by lane
+        self._durations = meter.create_histogram("mpqueue.job.duration", "s", "From a job's start to its end.")
+        self._spent = meter.create_counter("mpqueue.worker.time", "s", "What the workers spent their time on.")
+        total, level = meter.create_observable_counter, meter.create_observable_up_down_counter
+        total("mpqueue.items", [self._items], "{item}", "Items that ended.")
+        total("mpqueue.retries", [self._retries], "{try}", "Tries that another one followed.")
+        level("mpqueue.jobs.active", [self._active], "{job}", "Jobs that run.")
+        level("mpqueue.jobs", [self._jobs], "{job}", "Jobs that have not ended.")
+        level("mpqueue.items.unfinished", [self._unfinished], "{item}", "Items of these jobs that have not ended.")
+        level("mpqueue.workers", [self._workers], "{worker}", "Workers, by state.")
+        total("mpqueue.worker.deaths", [self._deaths], "{worker}", "Workers that died.")
+        total("mpqueue.worker.cpu.time", [self._cpu], "s", "CPU time of the workers.")
+        level("mpqueue.worker.memory", [self._memory], "By", "Private memory of the workers.")
 
     def started(self, event: JobStarted) -> None:
         """A job began, or its failed items are run again."""
-        queue = self.queue()
+        queue = self._queue()
         if queue is None:
             return
         try:
@@ -127,17 +143,17 @@ class _Watcher:
         if not book.epoch:  # it had ended before this program, which only says so again
             return
         epoch, started_at = book.epoch, job.started_at or 0.0
-        span = self.tracer.start_span(
+        span = self._tracer.start_span(
             "mpqueue.job",
-            self.context,
+            self._context,
             attributes={"mpqueue.job.id": label(job.id), "mpqueue.job.items": job.total},
             start_time=_nanoseconds(started_at),
         )
-        self.runs[job.id] = _Run(job, book, span, epoch, started_at)
+        self._runs[job.id] = _Run(job, book, span, epoch, started_at)
 
     def retried(self, event: ItemRetry) -> None:
         """A try failed."""
-        run = self.runs.get(event.job_id)
+        run = self._runs.get(event.job_id)
         if run is not None and run.events < MOST_EVENTS:
             run.events += 1
             facts: dict[str, str | int] = {**_facts_of(event.item), "mpqueue.attempt": event.attempt}
@@ -149,19 +165,21 @@ class _Watcher:
 
         So the counts and the duration are those of the event.
         """
-        run = self.runs.pop(event.job_id, None)
+        run = self._runs.pop(event.job_id, None)
         if run is None:  # cancelled before it started
             return
         if run.book.stage is None:
-            self._record(run, event)
-        if self.chunks and run.has_timings:
+            self._durations.record(event.duration, {"mpqueue.job.status": str(event.status)})
+            for part in run.job.report().figures.work if run.has_timings else ():
+                self._spent.add(part.seconds, {"mpqueue.part": part.key})
+        if self._chunks and run.has_timings:
             self._make_chunks(run)
         _describe(run, event)
         run.span.end(_nanoseconds(run.started_at + event.duration))
 
     def _make_chunks(self, run: _Run) -> None:
         start = run.started_at
-        parent = trace.set_span_in_context(run.span, self.context)
+        parent = trace.set_span_in_context(run.span, self._context)
         for chunk in run.job.report().figures.spans:
             facts = {
                 "mpqueue.worker": int(chunk.lane),
@@ -171,53 +189,28 @@ class _Watcher:
                 "mpqueue.chunk.cpu_seconds": chunk.cpu,
             }
             begun, ended = _nanoseconds(start + chunk.begun), _nanoseconds(start + chunk.ended)
-            self.tracer.start_span("mpqueue.chunk", parent, attributes=facts, start_time=begun).end(ended)
+            self._tracer.start_span("mpqueue.chunk", parent, attributes=facts, start_time=begun).end(ended)
 
     # -- metrics ---------------------------------------------------------------------------------------------
 
-    def count(self, meter: metrics.Meter) -> None:
-        """Make the instruments."""
-        meter.create_observable_counter("mpqueue.items", [self._items], "{item}", "Items that ended.")
-        meter.create_observable_counter("mpqueue.retries", [self._retries], "{try}", "Tries that another one followed.")
-        meter.create_observable_up_down_counter("mpqueue.jobs.active", [self._active], "{job}", "Jobs that run.")
-        meter.create_observable_up_down_counter("mpqueue.jobs", [self._jobs], "{job}", "Jobs that have not ended.")
-        meter.create_observable_up_down_counter(
-            "mpqueue.items.unfinished", [self._unfinished], "{item}", "Items of these jobs that have not ended."
-        )
-        meter.create_observable_up_down_counter("mpqueue.workers", [self._workers], "{worker}", "Workers, by state.")
-        meter.create_observable_counter("mpqueue.worker.deaths", [self._deaths], "{worker}", "Workers that died.")
-        meter.create_observable_counter("mpqueue.worker.cpu.time", [self._cpu], "s", "CPU time of the workers.")
-        meter.create_observable_up_down_counter(
-            "mpqueue.worker.memory", [self._memory], "By", "Private memory of the workers."
-        )
-        durations = meter.create_histogram("mpqueue.job.duration", "s", "From a job's start to its end.")
-        spent = meter.create_counter("mpqueue.worker.time", "s", "What the workers spent their time on.")
-
-        def record(run: _Run, event: JobFinished) -> None:
-            durations.record(event.duration, {"mpqueue.job.status": str(event.status)})
-            for part in run.job.report().figures.work if run.has_timings else ():
-                spent.add(part.seconds, {"mpqueue.part": part.key})
-
-        self._record = record
-
     def _ended(self) -> EndedCounts:
-        queue = self.queue()
-        return self.before if queue is None else queue._engine.ended_now()
+        queue = self._queue()
+        return self._before if queue is None else queue._engine.ended_now()
 
     def _items(self, _: CallbackOptions) -> Iterable[Observation]:
         ended = self._ended()
-        yield Observation(ended.completed - self.before.completed, {"mpqueue.item.status": "completed"})
-        yield Observation(ended.failed - self.before.failed, {"mpqueue.item.status": "failed"})
+        yield Observation(ended.completed - self._before.completed, {"mpqueue.item.status": "completed"})
+        yield Observation(ended.failed - self._before.failed, {"mpqueue.item.status": "failed"})
 
     def _retries(self, _: CallbackOptions) -> Iterable[Observation]:
-        yield Observation(self._ended().retries - self.before.retries)
+        yield Observation(self._ended().retries - self._before.retries)
 
     def _active(self, _: CallbackOptions) -> Iterable[Observation]:
-        yield Observation(len(self.runs))
+        yield Observation(len(self._runs))
 
     def _books(self) -> list[JobBook]:
         """Those of the queue's jobs that have not ended, each pipeline as one."""
-        queue = self.queue()
+        queue = self._queue()
         books = [] if queue is None else queue._jobs.books()
         return [book for book in books if not book.status.final and book.stage is None]
 
@@ -242,7 +235,7 @@ class _Watcher:
     # -- workers ---------------------------------------------------------------------------------------------
 
     def _lanes(self) -> list[LaneNow]:
-        queue = self.queue()
+        queue = self._queue()
         return [] if queue is None else queue._engine.lanes_now()
 
     def _workers(self, _: CallbackOptions) -> Iterable[Observation]:
@@ -251,19 +244,19 @@ class _Watcher:
             yield Observation(states[state], {"mpqueue.worker.state": state})
 
     def _deaths(self, _: CallbackOptions) -> Iterable[Observation]:
-        queue = self.queue()
+        queue = self._queue()
         if queue is not None:
             for reason, count in queue._engine.deaths_now().items():
                 yield Observation(count, {"mpqueue.reason": reason})
 
     def _cpu(self, _: CallbackOptions) -> Iterable[Observation]:
         for lane in self._own_processes():
-            worker = self.workers.setdefault(lane.number, _Worker())
+            worker = self._seen.setdefault(lane.number, _Worker())
             use = None if lane.pid is None else use_of(lane.pid)
             if use is not None:
                 worker.seconds += use.cpu - (worker.seen if lane.pid == worker.pid else 0.0)
                 worker.pid, worker.seen = lane.pid, use.cpu
-        for number, worker in self.workers.items():
+        for number, worker in self._seen.items():
             yield Observation(worker.seconds, {"mpqueue.worker": number})
 
     def _memory(self, _: CallbackOptions) -> Iterable[Observation]:
@@ -274,7 +267,7 @@ class _Watcher:
 
     def _own_processes(self) -> list[LaneNow]:
         """The lanes, where each has a process of this machine which runs nothing else."""
-        queue = self.queue()
+        queue = self._queue()
         able = None if queue is None else queue._backend.capabilities
         return self._lanes() if able is not None and able.own_processes and able.is_here else []
 
