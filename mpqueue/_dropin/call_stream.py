@@ -43,7 +43,6 @@ class Receiver(Protocol):
 
     def _quietly(self, settle: Callable[..., object], *arguments: Any) -> bool:
         """Settle it by ``settle`` here; if that would run code of users', do nothing and return False."""
-        ...
 
     def _return(self, result: Any) -> None: ...
 
@@ -51,7 +50,6 @@ class Receiver(Protocol):
 
     def _give_up(self) -> object:
         """Give up: the call was cancelled, or its stream has ended before it did."""
-        ...
 
 
 ReceiverT = TypeVar("ReceiverT", bound=Receiver)

@@ -26,12 +26,10 @@ class ShownJob(JobView, Protocol):
     @property
     def number(self) -> int:
         """By which requests name it: at least 1, and of no other job as long as the page is open."""
-        ...
 
     @property
     def active(self) -> bool:
         """True while it runs or is paused, here."""
-        ...
 
 
 class Served:

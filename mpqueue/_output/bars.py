@@ -13,7 +13,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from mpqueue._os.standard_streams import understand_codes
 from mpqueue._output.words import counted, minutes
@@ -35,16 +35,6 @@ _CLEAR = "\r\x1b[J"
 _coming_and_going = threading.RLock()
 #: Of tqdm's bar: what stands around it is made here.
 _SHAPE, _NO_BAR = "{head}|{bar}| {tail}", "{head}{tail}"
-
-
-class Bar(Protocol):
-    """One job's bar."""
-
-    def draw(self, progress: Progress) -> None:
-        """Show how far it is."""
-
-    def close(self) -> None:
-        """Leave it as it is, and go on below."""
 
 
 def can_draw() -> bool:
@@ -228,6 +218,9 @@ class PlainBar:
     def close(self) -> None:
         """Leave it as it is, and go on below."""
         _plain_line.remove(self)
+
+
+Bar = TqdmBar | PlainBar
 
 
 # -- what is said ----------------------------------------------------------------------------------------------------

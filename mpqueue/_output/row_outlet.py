@@ -10,11 +10,12 @@ import inspect
 import logging
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from mpqueue._core.state.item_table import Elsewhere, ItemTable
+from mpqueue._core.state.pending import stretches
 from mpqueue._output.export import (
     COLUMNS,
     OUTPUT,
@@ -64,11 +65,9 @@ class Sink(Protocol):
 
     def write(self, rows: list[Row], /) -> object:
         """Write these rows, in this order. While it takes its time, what waits for it is bounded."""
-        ...
 
     def close(self) -> object:
         """All rows were written."""
-        ...
 
 
 #: What happens to what handlers return.
@@ -178,7 +177,7 @@ class RowOutlet:
             if self._in_order is None:
                 self._hand_on(self._rows_of(piece))
             else:
-                for stretch in _stretches(piece):
+                for stretch in stretches(piece):
                     rows = None if self._table.source is not None else self._rows_of(stretch)
                     self._in_order.put(stretch, rows, each * len(stretch))
 
@@ -296,15 +295,3 @@ def _called(method: Callable[..., object], *arguments: Any) -> object:
         made.close()
         raise TypeError(f"expected a function, got one that returns a coroutine: {shown(method)}")
     return made
-
-
-def _stretches(indices: Sequence[int]) -> Iterator[Sequence[int]]:
-    """The indices in parts in which one follows the other."""
-    if isinstance(indices, range):
-        yield indices
-        return
-    lo = 0
-    for at in range(1, len(indices) + 1):
-        if at == len(indices) or indices[at] != indices[at - 1] + 1:
-            yield indices[lo:at]
-            lo = at

@@ -11,6 +11,7 @@ import heapq
 import pickle
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -30,21 +31,13 @@ class _InFile(NamedTuple):
     length: int
 
 
+@dataclass(slots=True)
 class _RowBatch:
     """Items that follow each other; and their rows, where they are made already, of so many bytes in memory."""
 
-    __slots__ = ("indices", "rows", "size")
-
-    def __init__(self, indices: Sequence[int], rows: Sequence[Row | _InFile] | None, size: float) -> None:
-        self.indices, self.rows, self.size = indices, rows, size
-
-    @property
-    def first(self) -> int:
-        """The first of the items."""
-        return self.indices[0]
-
-    def __lt__(self, other: _RowBatch) -> bool:
-        return self.first < other.first
+    indices: Sequence[int]
+    rows: Sequence[Row | _InFile] | None
+    size: float
 
 
 class RowsInOrder:
@@ -61,7 +54,7 @@ class RowsInOrder:
         self._hand_on = hand_on
         self._folder = folder
         self._next = 0
-        self._waiting: list[_RowBatch] = []  #: a heap
+        self._waiting: list[tuple[int, _RowBatch]] = []  #: a heap, by the first item of each
         self._held = 0.0  #: bytes of it in memory
         self._file: IO[bytes] | None = None
         self._end = 0
@@ -69,7 +62,7 @@ class RowsInOrder:
     def put(self, indices: Sequence[int], rows: list[Row] | None, size: float) -> None:
         """These items, which follow each other, have ended. Their rows, of so many bytes; None: made at their turn."""
         batch = _RowBatch(indices, rows, 0.0 if rows is None else size)
-        heapq.heappush(self._waiting, batch)
+        heapq.heappush(self._waiting, (indices[0], batch))
         self._held += batch.size
         self._go_on()
         if self._held > MOST_HELD:
@@ -78,7 +71,7 @@ class RowsInOrder:
     def end(self) -> None:
         """No more will come: what waits for others goes on without them."""
         while self._waiting:
-            self._next = self._waiting[0].first
+            self._next, _ = self._waiting[0]
             self._go_on()
         self.close()
 
@@ -89,8 +82,8 @@ class RowsInOrder:
             self._file.close()
 
     def _go_on(self) -> None:
-        while self._waiting and self._waiting[0].first == self._next:
-            batch = heapq.heappop(self._waiting)
+        while self._waiting and self._waiting[0][0] == self._next:
+            _, batch = heapq.heappop(self._waiting)
             self._next += len(batch.indices)
             self._held -= batch.size
             self._hand_on(self._rows_in(batch))
@@ -107,7 +100,7 @@ class RowsInOrder:
         return rows
 
     def _put_aside(self) -> None:
-        for batch in self._waiting:
+        for _, batch in self._waiting:
             if batch.size and batch.rows is not None:
                 batch.rows, batch.size = self._written(batch.rows), 0.0
         self._held = 0.0

@@ -36,23 +36,18 @@ class Outlet(Protocol):
 
     def open(self) -> None:
         """Be ready for rows. On the thread that starts the job."""
-        ...
 
     def take_back(self) -> None:
         """Leave the sink as it was before `open`: the job could not be started. On the thread that wanted to."""
-        ...
 
     def put(self, indices: Sequence[int], size: int) -> None:
         """Write the rows of these items, which have ended; ``size``: bytes of their results, as far as is known."""
-        ...
 
     def finish(self) -> None:
         """Make what was written whole: all rows have come."""
-        ...
 
     def leave(self) -> str:
         """End without the rows that are missing. Returns what is kept, for people."""
-        ...
 
 
 class Delivery:

@@ -92,30 +92,24 @@ class Lane(Protocol):
 
         Where the worker is dead or dies, ``tell`` gets an exception instead; `LaneDied` follows. Never raises.
         """
-        ...
 
     def set_flags(self, job: int, *, pause: bool, cancel: bool) -> None:
         """Make the flags say this of the job of that number, in call order, on a thread that may be abandoned."""
-        ...
 
     def set_limit(self, chunk: int, position: int) -> None:
         """Have the worker claim nothing from ``position`` on in that chunk."""
-        ...
 
     def observe(self, tell: Callable[[Claim], None]) -> None:
         """Have ``tell`` called with what the worker's ledger says: here and now, or on another thread, or never."""
-        ...
 
     def peek(self) -> Claim | None:
         """Return what is known at once of the worker's ledger, perhaps a little old, or None. On any thread."""
-        ...
 
     def take_early(self) -> bytes | None:
         """A report that the worker left in the middle of its chunk; None where there is none, or `early_later` has it.
 
         Raises `DamagedError` where what lies there is no report.
         """
-        ...
 
     def take_unsent(self) -> bytes:
         """Return a dead worker's log records that no report has sent; empty if that is not known, as by default."""
@@ -123,7 +117,6 @@ class Lane(Protocol):
 
     def kill(self, *, dump_stack: bool = False) -> None:
         """Kill the worker and its process group now; with ``dump_stack``, ask it first where it is (50 ms at most)."""
-        ...
 
 
 class EarlyLane(Lane, Protocol):
@@ -135,7 +128,6 @@ class EarlyLane(Lane, Protocol):
 
     def abandon_answer(self) -> None:
         """Go on without an answer of this worker, whose ``tell`` runs code of the user's that does not end."""
-        ...
 
 
 class BringingLane(Lane, Protocol):
@@ -146,7 +138,6 @@ class BringingLane(Lane, Protocol):
 
         Where many workers need it, it leaves this process once, if the engine has a way to do so.
         """
-        ...
 
 
 class CarryingLane(Lane, Protocol):
@@ -158,14 +149,12 @@ class CarryingLane(Lane, Protocol):
     @property
     def shares_memory(self) -> bool:
         """True where its worker can open our segments."""
-        ...
 
     def carry(self, contents: Carried) -> None:
         """Have the worker find this, by the segments' serials, with the frame that is sent next. Never raises.
 
         It stays as it is until the worker has said that it has done with these segments.
         """
-        ...
 
 
 class SharingLane(Lane, Protocol):
@@ -173,7 +162,6 @@ class SharingLane(Lane, Protocol):
 
     def take_results_by_pipe(self) -> None:
         """Have results sent without segments from now on: the parent can't open those of this worker."""
-        ...
 
 
 class TellingLane(Lane, Protocol):
@@ -185,7 +173,6 @@ class TellingLane(Lane, Protocol):
         Once, within about a second, on any thread; or never, if the pool is being closed. The worker goes on. From any
         thread; never blocks.
         """
-        ...
 
 
 class LanePool(Protocol):
@@ -198,23 +185,18 @@ class LanePool(Protocol):
         lanes are absent, or have failed to start, for the engine's ``patience``, jobs are interrupted, unless one is
         ``awaited``.
         """
-        ...
 
     def await_starts(self) -> None:
         """Wait until each worker to be started exists, answering or not, or can't for now; or until this is closed."""
-        ...
 
     def lane(self, number: int) -> Lane | None:
         """The live lane of that number, None while it has none. Also after `LaneDied`, until `retire`."""
-        ...
 
     def recycle(self, number: int) -> None:
         """Let an idle lane's worker end by itself (its `LaneDied` is not posted) and free what belonged to it."""
-        ...
 
     def retire(self, number: int) -> None:
         """Free what belonged to a lane whose `LaneDied` has been handled."""
-        ...
 
     def close(self, *, kill: bool) -> None:
         """End every worker (by itself where it is idle, else by a kill) and every thread.
@@ -222,7 +204,6 @@ class LanePool(Protocol):
         Returns when all are gone, or after 5 s with a logged warning that names what is left. Idempotent, callable
         from any thread.
         """
-        ...
 
 
 class DemandPool(LanePool, Protocol):
@@ -234,7 +215,6 @@ class DemandPool(LanePool, Protocol):
         Called again when it is half or twice of that; with 0 if nothing waits, as at the start. On the coordinator's
         thread; never blocks.
         """
-        ...
 
 
 class Backend(Protocol):
@@ -244,7 +224,6 @@ class Backend(Protocol):
 
     def count_workers(self) -> int:
         """Return how many workers there is room for now, if ``concurrency`` is None. May look around, and raise."""
-        ...
 
     def open(self, settings: LaneSettings, inbox: Inbox) -> LanePool:
         """The lanes of a queue whose first job is about to start; what they have to say they post to ``inbox``.
@@ -252,4 +231,3 @@ class Backend(Protocol):
         Raises `WorkerStartError` where there can't be any. On the coordinator's thread, so it takes milliseconds at
         most.
         """
-        ...

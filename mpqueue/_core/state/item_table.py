@@ -121,15 +121,12 @@ class ResultSource(Protocol):
 
     def read(self, row: int, slot: int) -> Any:
         """The result of the item in that slot, which is in that row."""
-        ...
 
     def fill(self, results: list[Any], slots: Sequence[int] | None) -> None:
         """Replace what stands for results by these. ``slots`` are those of the items; None: their indices."""
-        ...
 
     def take_kept(self, results: Sequence[Any], indices: Sequence[int]) -> list[Any] | None:
         """These results, where all are in memory since they were checked; they are not there any more then."""
-        ...
 
     def each(
         self,
@@ -143,7 +140,6 @@ class ResultSource(Protocol):
         For a result that can't be read, of a job that runs here, it is what ``leave_out`` returns. May call them for
         all places again: the last time counts.
         """
-        ...
 
 
 class GrowthHook(Protocol):
@@ -151,15 +147,12 @@ class GrowthHook(Protocol):
 
     def look_at(self, items: list[Any], ids: list[Hashable] | None) -> AddedItems:
         """Return what is to be known of items before they are offered. On their user's thread, whose code may run."""
-        ...
 
     def choose(self, table: ItemTable, offered: AddedItems, most: int | None) -> tuple[AddedItems, int]:
         """Choose the offered items that are to be added, for `ItemTable.choose`."""
-        ...
 
     def note(self, table: ItemTable, added: AddedItems, maker: int | None) -> None:
         """Note items that are being added, for `ItemTable.take_in`: the table is not longer yet."""
-        ...
 
 
 class Live:

@@ -177,7 +177,6 @@ class PassHook(Protocol):
 
     def note(self, path: Path, place: int, brought: Sequence[tuple[Path, object]]) -> None:
         """Note what the item at this path, which has ended in the stage at this place, brought for the next one."""
-        ...
 
 
 class Pipeline:

@@ -62,7 +62,6 @@ class ProcessHandle(Protocol):
 
     def catches(self, number: int) -> bool:
         """Tell whether it has a function for that signal, which would end it otherwise; False if unknown."""
-        ...
 
     def close(self) -> None:
         """Give the descriptors of the handle back. May be called again."""

@@ -45,11 +45,9 @@ class Rows(Protocol):
 
     def row(self, job: int, number: int) -> WrittenRow | None:
         """One row of a job; None where it is not there (any more)."""
-        ...
 
     def rows(self, job: int) -> Iterator[WrittenRow]:
         """The rows of a job, in the order in which they were written."""
-        ...
 
 
 class Asked(Protocol):
@@ -59,11 +57,9 @@ class Asked(Protocol):
 
     def ask(self, question: Callable[[Rows], list[Any]]) -> list[Any]:
         """Ask a question in one look; again if the file has changed meanwhile."""
-        ...
 
     def read_file(self, name: str) -> bytes:
         """A big value's file."""
-        ...
 
 
 class KeptResults:

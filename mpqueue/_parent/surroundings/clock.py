@@ -13,11 +13,9 @@ class Clock(Protocol):
 
     def now(self) -> float:
         """Seconds of the monotonic clock, which workers share."""
-        ...
 
     def wall(self) -> float:
         """Seconds since the epoch, for people."""
-        ...
 
 
 #: Seconds that this process has had a CPU, all its threads together.
