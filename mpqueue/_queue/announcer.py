@@ -71,25 +71,28 @@ class Announcer:
                 self._resolve(announcement.job)  # no listener, so nothing to wait for
             else:
                 self._thread.post(partial(self._tell_finished, announcement), announcement.job)
-        elif _is_heard(announcement, emitter):  # else the thread need not even wake up
-            self._post(announcement)
+        elif (notice := self._notice(announcement, emitter)) is not None:  # else the thread need not even wake up
+            self._thread.post(partial(self._tell, announcement.job, notice), announcement.job)
 
-    def _post(self, announcement: AnnounceStarted | AnnounceItems | AnnounceRecords | AnnounceState) -> None:
-        notice: Notice
+    def _notice(
+        self, announcement: AnnounceStarted | AnnounceItems | AnnounceRecords | AnnounceState, emitter: SafeEmitter
+    ) -> Notice | None:
+        """What the listener thread is to do; None where nothing listens."""
+        heard = partial(has_listeners, emitter)
         match announcement:
-            case AnnounceStarted(job):
-                notice = partial(self._emit, JOB_STARTED, JobStarted(job.id))
-            case AnnounceItems(job):
+            case AnnounceStarted(job) if heard(JOB_STARTED):
+                return partial(self._emit, JOB_STARTED, JobStarted(job.id))
+            case AnnounceItems(job) if heard(JOB_PROGRESS) or (announcement.retrying and heard(ITEM_RETRY)):
                 rows = announcement.rows
                 if rows is None:
                     rows = {index: job.table.row(index) for index in (*announcement.failed, *announcement.retrying)}
-                notice = partial(self._tell_items, announcement, rows, job.total)
                 job.table.announced += len(announcement.indices)
+                return partial(self._tell_items, announcement, rows, job.total)
             case AnnounceRecords(job, lane, records):
-                notice = partial(hand_on, job, lane, records)
-            case AnnounceState(job, event, status, completed, failed):
-                notice = partial(self._tell_state, job, event, _progress(job, status, job.total, completed, failed))
-        self._thread.post(partial(self._tell, announcement.job, notice), announcement.job)
+                return partial(hand_on, job, lane, records)
+            case AnnounceState(job, event, status, completed, failed) if heard(event) or heard(JOB_PROGRESS):
+                return partial(self._tell_state, job, event, _progress(job, status, job.total, completed, failed))
+        return None
 
     def _tell(self, job: JobBook, notice: Notice) -> None:
         began = self._now()
@@ -184,22 +187,6 @@ class Announcer:
         runs = self._runs()
         if runs is not None:
             runs.resolve(job)
-
-
-def _is_heard(
-    announcement: AnnounceStarted | AnnounceItems | AnnounceRecords | AnnounceState, emitter: SafeEmitter
-) -> bool:
-    match announcement:
-        case AnnounceStarted():
-            return has_listeners(emitter, JOB_STARTED)
-        case AnnounceItems():
-            return has_listeners(emitter, JOB_PROGRESS) or bool(
-                announcement.retrying and has_listeners(emitter, ITEM_RETRY)
-            )
-        case AnnounceRecords():
-            return True
-        case AnnounceState():
-            return has_listeners(emitter, announcement.event) or has_listeners(emitter, JOB_PROGRESS)
 
 
 def _progress(job: JobBook, status: JobStatus, total: int, completed: int, failed: int) -> JobProgress:
