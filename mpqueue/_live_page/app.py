@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -124,8 +124,8 @@ class Routes:
 
         On a thread: users' code may be slow, and so may a journal.
         """
-        job, wish, part = self._job_of(request), _wish_of(request), _Part.of(request)
-        return _answer(request, await on_thread(_page_of, job, wish, part, self._served.now), "application/json")
+        page = await on_thread(_page_of, self._job_of(request), _wish_of(request), self._served.now)
+        return _answer(request, page, "application/json")
 
     async def labels(self, request: Request) -> Response:
         """What some items are called, by their indices: ``?items=3,5``. On a thread, as `items`."""
@@ -188,7 +188,7 @@ class Routes:
         action, number = request.path_params["action"], request.path_params["number"]
         if action not in WISHES:
             raise HTTPException(404)
-        kill, items, group = await _ActionWishes.of(request, action)
+        kill, items, group = await _action_of(request, action)
         if group is not None:
             items = await on_thread(self._job_of(request).listing.members, group)
             if not items:
@@ -227,25 +227,20 @@ class Routes:
 # -- wishes -----------------------------------------------------------------------------------------------------------
 
 
-class _ActionWishes(NamedTuple):
-    """What an action is asked to do, where that is not what it does by itself: to the whole job, letting items end."""
+async def _action_of(request: Request, action: str) -> tuple[bool, Sequence[int] | None, str | None]:
+    """Whether to kill what runs, and which items, or which group of failures, it is about: by default the whole job.
 
-    kill: bool
-    items: Sequence[int] | None
-    group: str | None
-
-    @classmethod
-    async def of(cls, request: Request, action: str) -> _ActionWishes:
-        """Raises HTTPException, as all that reads requests does."""
-        wishes = await _wishes_of(request, WISHES[action])
-        kill, items, group = wishes.get("kill", False), wishes.get("items"), wishes.get("group")
-        if type(kill) is not bool:
-            raise HTTPException(400, f"kill: expected true or false, got {shown(kill)}")
-        if not (items is None or (isinstance(items, list) and all(type(index) is int for index in items))):
-            raise HTTPException(400, 'items: expected {"items": [3, 5]}, say: indices')
-        if "group" in wishes and (items is not None or not isinstance(group, str)):
-            raise HTTPException(400, 'expected either "items" or a "group", the key of one in failures')
-        return cls(kill, items, group)
+    Raises HTTPException, as all that reads requests does.
+    """
+    wishes = await _wishes_of(request, WISHES[action])
+    kill, items, group = wishes.get("kill", False), wishes.get("items"), wishes.get("group")
+    if type(kill) is not bool:
+        raise HTTPException(400, f"kill: expected true or false, got {shown(kill)}")
+    if not (items is None or (isinstance(items, list) and all(type(index) is int for index in items))):
+        raise HTTPException(400, 'items: expected {"items": [3, 5]}, say: indices')
+    if "group" in wishes and (items is not None or not isinstance(group, str)):
+        raise HTTPException(400, 'expected either "items" or a "group", the key of one in failures')
+    return kill, items, group
 
 
 async def _wishes_of(request: Request, known: Sequence[str]) -> dict[str, Any]:
@@ -273,27 +268,6 @@ async def _wishes_of(request: Request, known: Sequence[str]) -> dict[str, Any]:
 # -- lists -------------------------------------------------------------------------------------------------------------
 
 
-class _Part(NamedTuple):
-    """Which rows of a list are asked for, and of which item the place in it is."""
-
-    offset: int
-    limit: int
-    find: int | None
-
-    @classmethod
-    def of(cls, request: Request) -> _Part:
-        """Raises HTTPException."""
-        asked = request.query_params
-        try:
-            offset, limit = int(asked.get("offset", "0")), int(asked.get("limit", "100"))
-            find = int(asked["find"]) if "find" in asked else None
-        except ValueError:
-            raise HTTPException(400, "offset, limit, find: expected whole numbers") from None
-        if offset < 0 or limit < 0:
-            raise HTTPException(400, f"offset, limit: expected 0 or more, got {offset} and {limit}")
-        return cls(offset, min(limit, MOST_ROWS), find)
-
-
 def _wish_of(request: Request) -> Wish:
     """Raises HTTPException."""
     asked = request.query_params
@@ -308,10 +282,17 @@ def _wish_of(request: Request) -> Wish:
         )
     code = None if status is None else [str(one) for one in ITEM_CODES].index(status)
     words = tuple(sorted(set(asked.get("search", "").lower().split())))
-    return Wish(code, words, asked.get("group"), order, descending)
+    try:
+        offset, limit = int(asked.get("offset", "0")), int(asked.get("limit", "100"))
+        place_of = int(asked["find"]) if "find" in asked else None
+    except ValueError:
+        raise HTTPException(400, "offset, limit, find: expected whole numbers") from None
+    if offset < 0 or limit < 0:
+        raise HTTPException(400, f"offset, limit: expected 0 or more, got {offset} and {limit}")
+    return Wish(code, words, asked.get("group"), order, descending, offset, min(limit, MOST_ROWS), place_of)
 
 
-def _page_of(job: JobFeed, wish: Wish, part: _Part, now: Callable[[], float]) -> bytes:
+def _page_of(job: JobFeed, wish: Wish, now: Callable[[], float]) -> bytes:
     """The rows, and ``state``, which says nothing else than they do. ``at``: the place of the item asked for.
 
     ``milliseconds`` is what it cost, so that viewers of very long lists ask less often.
@@ -320,14 +301,14 @@ def _page_of(job: JobFeed, wish: Wish, part: _Part, now: Callable[[], float]) ->
     shown = job.shown()
     found = job.listing.find(wish, shown.table, shown.statuses)
     indices, table = found.indices, shown.table
-    rows = [encode_item(table, at, shown.statuses[at]) for at in indices[part.offset : part.offset + part.limit]]
-    head: dict[str, Any] = {"state": shown.state, "matching": len(indices), "offset": part.offset}
+    rows = [encode_item(table, at, shown.statuses[at]) for at in indices[wish.offset : wish.offset + wish.limit]]
+    head: dict[str, Any] = {"state": shown.state, "matching": len(indices), "offset": wish.offset}
     if found.searched < len(shown.statuses):
         head["searched"] = found.searched
     head["milliseconds"] = round(1000 * (now() - begun))
-    if part.find is not None:
+    if wish.place_of is not None:
         try:
-            head["at"] = indices.index(part.find)
+            head["at"] = indices.index(wish.place_of)
         except ValueError:
             head["at"] = None
     return f'{encode(head)[:-1]},"rows":[{",".join(rows)}]}}'.encode()

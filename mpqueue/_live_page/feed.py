@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from mpqueue._live_page.job_feed import JobFeed
 from mpqueue._live_page.page_json import as_event, encode
@@ -82,14 +82,6 @@ class Viewer:
         return None if self._ended else b""
 
 
-class WorkerNews(NamedTuple):
-    """What is new of the workers since the last look."""
-
-    stretches: list[tuple[int, Stretch]]
-    marks: list[WorkerEnd]
-    samples: list[tuple[int, Sample]]
-
-
 class PageFeed:
     """Looks at the queue, and tells the viewers."""
 
@@ -102,8 +94,7 @@ class PageFeed:
         self._lanes: Sequence[LaneNow] = ()
         self._viewers: set[Viewer] = set()
         self._stop = asyncio.Event()
-        self._told_lanes: list[dict[str, Any]] = []
-        self._told_count = 0  #: of workers that there are to be
+        self._told_workers: dict[str, Any] = {}
         self._told_at = 0.0
         self.offset = served.wall() - served.now()  #: from moments of the monotonic clock to seconds since the epoch
 
@@ -129,7 +120,7 @@ class PageFeed:
         parts = [as_event("hello", encode(hello))]
         parts += [job.state_event() for job in self._jobs.values()]
         stretches = [(lane, stretch) for lane, all_ in self._timeline.lanes.items() for stretch in all_]
-        parts.append(self._workers_event(WorkerNews(stretches, list(self._timeline.marks), self.usage.all())))
+        parts.append(self._workers_event(self._news(stretches, self._timeline.marks, self.usage.all())))
         return b"".join(parts)
 
     def states(self) -> list[dict[str, Any]]:
@@ -177,7 +168,7 @@ class PageFeed:
         now = served.now()
         active = [job.book for job in self._jobs.values() if not job.settled]
         samples = self.usage.look(self._lanes, now) if served.can_resize else []
-        news = WorkerNews(self._timeline.look(self._lanes, now), self._timeline.look_for_ends(active, now), samples)
+        news = self._news(self._timeline.look(self._lanes, now), self._timeline.look_for_ends(active, now), samples)
         gone, self._gone = self._gone, []
         if self._viewers:
             parts = [as_event("job:gone", encode({"jobId": job.book.id, "number": job.book.number})) for job in gone]
@@ -209,29 +200,34 @@ class PageFeed:
                 job.look(now, wall, lanes.get(number, ()), standing)
         return True
 
-    def _workers_news(self, news: WorkerNews) -> list[bytes]:
+    def _news(
+        self,
+        stretches: Iterable[tuple[int, Stretch]],
+        marks: Iterable[WorkerEnd],
+        samples: Iterable[tuple[int, Sample]],
+    ) -> dict[str, list[Any]]:
+        """What workers were at, how some ended, and what they used, as JSON has it."""
+        ms = self._ms
+        return {
+            "stretches": [[lane, ms(one.start), ms(one.end), one.kind, one.job, one.item] for lane, one in stretches],
+            "marks": [[mark.lane, ms(mark.at), mark.why, mark.job, mark.item] for mark in marks],
+            "usage": [[lane, ms(one.at), round(one.share, 2), one.memory >> 20] for lane, one in samples],
+        }
+
+    def _workers_news(self, news: dict[str, list[Any]]) -> list[bytes]:
         """The event, where there is something to say; and now and then, so that viewers know that we live."""
-        lanes, now = [self._lane_form(lane) for lane in self._lanes], self._served.now()
-        count = self._served.concurrency
-        is_same = lanes == self._told_lanes and count == self._told_count
-        if is_same and not any(news) and now < self._told_at + HEARTBEAT:
+        now, workers = self._served.now(), self._workers()
+        if workers == self._told_workers and not any(news.values()) and now < self._told_at + HEARTBEAT:
             return []
-        self._told_lanes, self._told_count, self._told_at = lanes, count, now
+        self._told_workers, self._told_at = workers, now
         return [self._workers_event(news)]
 
-    def _workers_event(self, news: WorkerNews) -> bytes:
-        told = {
-            "now": milliseconds(self._served.wall()),
-            "concurrency": self._served.concurrency,
-            "lanes": [self._lane_form(lane) for lane in self._lanes],
-            "stretches": [
-                [lane, self._ms(one.start), self._ms(one.end), one.kind, one.job, one.item]
-                for lane, one in news.stretches
-            ],
-            "marks": [[mark.lane, self._ms(mark.at), mark.why, mark.job, mark.item] for mark in news.marks],
-            "usage": [[lane, self._ms(one.at), round(one.share, 2), one.memory >> 20] for lane, one in news.samples],
-        }
-        return as_event("workers", encode(told))
+    def _workers_event(self, news: dict[str, list[Any]]) -> bytes:
+        return as_event("workers", encode({"now": milliseconds(self._served.wall())} | self._workers() | news))
+
+    def _workers(self) -> dict[str, Any]:
+        """How many there are to be, and what each is at."""
+        return {"concurrency": self._served.concurrency, "lanes": [self._lane_form(lane) for lane in self._lanes]}
 
     def _lane_form(self, lane: LaneNow) -> dict[str, Any]:
         form: dict[str, Any] = {"number": lane.number, "state": lane.state.name.lower(), "pid": lane.pid}

@@ -42,15 +42,14 @@ def can_draw() -> bool:
     return _is_terminal(sys.stderr) or in_notebook()
 
 
-def open_bar(label: str | None, first: Progress, *, complain: bool = True) -> Bar:
-    """A bar, drawn with tqdm where that is installed; else a plain line, with one warning unless told not to."""
+def open_bar(label: str | None, first: Progress) -> Bar:
+    """A bar, drawn with tqdm where that is installed; else a plain line, with one warning."""
     understand_codes()
     label = None if label is None else fitting(visible_line(label), _stderr())
     try:
         return TqdmBar(label, first)
     except ImportError:
-        if complain:
-            _warn_once()
+        _warn_once()
         return PlainBar(label)
 
 

@@ -410,8 +410,8 @@ def _ready(value: Any) -> Any:
 
 
 def _ready_of_another(value: Any) -> Any:
-    if value is None or isinstance(value, bool | str):
-        return value if type(value) in (bool, str, type(None)) else _plain_scalar(value)
+    if isinstance(value, str):  # an enum, or another kind
+        return str(value)
     if isinstance(value, int):
         return _plain_number(int(value))
     if isinstance(value, float):
@@ -439,11 +439,6 @@ def _no_number(value: float) -> None:
 @cache
 def _tell_lost_inf() -> None:
     log.warning("JSON has no inf: results that are inf or -inf are null there; CSV and Parquet have it")
-
-
-def _plain_scalar(value: Any) -> Any:
-    """Of an enum, and of other kinds of str."""
-    return bool(value) if isinstance(value, bool) else str(value)
 
 
 def _plain_number(value: int) -> int | str:

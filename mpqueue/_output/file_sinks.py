@@ -176,7 +176,7 @@ class TableSink(FileSink):
         """See `FileSink`."""
         if not self._names:
             self._held += rows
-            if self.columns is None and len(self._held) < MOST_HELD and not any(map(_tells_keys, rows)):
+            if self.columns is None and len(self._held) < MOST_HELD and all(row.get("result") is None for row in rows):
                 return
             rows, self._held = self._held, []
         self._append(rows)
@@ -242,10 +242,6 @@ def columns_of(rows: Sequence[Row], chosen: Sequence[str] | None, known: Sequenc
             if name in made and name not in known and all(value is None for value in made[name]):
                 del made[name]
     return made
-
-
-def _tells_keys(row: Row) -> bool:
-    return row.get("result") is not None
 
 
 def _records(file: IO[bytes]) -> Iterator[bytes]:

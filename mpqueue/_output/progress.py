@@ -156,7 +156,7 @@ class Display:
                 self._show(progress)
             except BaseException:
                 log.exception("the progress callable raised (%r); it is not called again, the job goes on", self._show)
-                self._show = _show_nothing
+                self._show = lambda _: None
             self._book.timings.heard.seconds += self._now() - began
             return
         if self._bar is None:
@@ -200,10 +200,6 @@ def are_wanted() -> bool:
 def is_silenced() -> bool:
     """True where the user wants to see no progress in any program."""
     return os.environ.get(VARIABLE) == "0"
-
-
-def _show_nothing(_: Progress) -> None:
-    pass
 
 
 def make_displays(

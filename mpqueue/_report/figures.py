@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -292,15 +292,11 @@ def _are_big(size: int, sums: Sums) -> bool:
     return size >= in_band.BIG * max(1, sums.items)
 
 
+_MOMENTS = ("packed_at", "left_at", "begun", "ended", "received", "decoded")
+
+
 def _from(start: float, span: Span) -> Span:
-    return span._replace(
-        packed_at=span.packed_at - start,
-        left_at=span.left_at - start,
-        begun=span.begun - start,
-        ended=span.ended - start,
-        received=span.received - start,
-        decoded=span.decoded - start,
-    )
+    return span._replace(**{moment: getattr(span, moment) - start for moment in _MOMENTS})
 
 
 #: The parts in which a worker waited.
@@ -434,8 +430,3 @@ def _of_many(error: str, place: str | None) -> str:
     """An error that stands for those like it, and the line that raised it."""
     shown = error if len(error) <= ERROR_LENGTH else f"{error[:ERROR_LENGTH]}…"
     return shown if place is None else f"{shown} at {visible_line(place)}"
-
-
-def in_window(events: Sequence[Event], wall: float) -> Sequence[Event]:
-    """Those that came before the end."""
-    return events[: bisect_left([event.at for event in events], wall)]

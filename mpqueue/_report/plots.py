@@ -11,7 +11,7 @@ from itertools import groupby
 
 from mpqueue._core.state.timings import Event, Span
 from mpqueue._output.words import number, percent, seconds
-from mpqueue._report.figures import Figures, ItemTimes, Part, in_window
+from mpqueue._report.figures import Figures, ItemTimes, Part
 from mpqueue._report.paces import PHASES, a_second, phases
 
 #: Columns of the timeline; fewer where there are many workers, so that a page stays below two megabytes.
@@ -91,13 +91,13 @@ def busy_workers(figures: Figures) -> str:
     heights = [100 - 100 * min(busy / top, 1.0) for busy in figures.busy]
     steps = " ".join(f"L{at} {height:.1f} L{at + 1} {height:.1f}" for at, height in enumerate(heights))
     shapes = [f'<path class="handler area" d="M0 100 {steps} L{points} 100 Z"/>']
-    shapes += _marks(in_window(figures.events, figures.wall), figures.wall, points)
+    shapes += _marks(figures.events, figures.wall, points)
     label = f"How many of {figures.workers} workers were busy over {seconds(figures.wall)}."
     return _svg(points, 100, shapes, label)
 
 
 def _marks(events: Sequence[Event], wall: float, width: int) -> Iterator[str]:
-    shown = [event for event in events if event.name in MARKED]
+    shown = [event for event in events if event.name in MARKED and event.at < wall]
     for event in shown[:MOST_MARKS]:
         at = width * event.at / wall
         kind = "lost" if event.name == "worker died" else "mark"

@@ -56,6 +56,9 @@ class Wish:
     group: str | None = None  #: the key of the group of failures that an item is of
     order: str = INDEX
     descending: bool = False
+    offset: int = 0  #: the first row, of so many that are sent at most
+    limit: int = 100
+    place_of: int | None = None  #: the index of an item whose place in the list is asked for
 
 
 class Listed(NamedTuple):

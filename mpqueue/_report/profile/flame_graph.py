@@ -26,20 +26,18 @@ LINES = 12
 
 
 @cache
+def _file(suffix: str) -> str:
+    return files("mpqueue._report.profile").joinpath(f"flame_graph.{suffix}").read_text()
+
+
 def style() -> str:
     """What the page's style has more."""
-    return files("mpqueue._report.profile").joinpath("flame_graph.css").read_text()
+    return _file("css")
 
 
-@cache
-def _script() -> str:
-    return files("mpqueue._report.profile").joinpath("flame_graph.js").read_text()
-
-
-@cache
 def policy() -> str:
     """What the page's policy has to allow."""
-    digest = base64.b64encode(hashlib.sha256(_script().encode()).digest()).decode()
+    digest = base64.b64encode(hashlib.sha256(_file("js").encode()).digest()).decode()
     return f"; script-src 'sha256-{digest}'"
 
 
@@ -62,7 +60,7 @@ def section(profile: Profile) -> Iterator[str]:
         "<p id='flame-help' class='soft' hidden>Click a box, or press Enter, to see it alone. Escape shows all, arrow "
         "keys move, / searches.</p>"
     )
-    yield f"<script type='application/json' id='flame-data'>{_data(profile)}</script><script>{_script()}</script>"
+    yield f"<script type='application/json' id='flame-data'>{_data(profile)}</script><script>{_file('js')}</script>"
     yield from _lines(profile)
     yield "</section>"
 
