@@ -38,9 +38,7 @@ if TYPE_CHECKING:
     from mpqueue._queue.job_queue import JobQueue
     from mpqueue.events import ItemRetry, JobFinished, JobStarted
 
-__all__ = [
-    "instrument",
-]
+__all__ = ["instrument"]
 
 #: Failed items and retries that a job's span names; beyond them there are the counts.
 MOST_EVENTS = 50

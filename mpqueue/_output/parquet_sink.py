@@ -178,8 +178,8 @@ class ParquetSink(FileSink):
             try:
                 return [self._cast(table, wanted) for table in tables], wanted
             except _DoesNotFitError as error:
-                at = wanted.get_field_index(error.column)
-                wanted = wanted.set(at, self._arrow.field(error.column, self._arrow.string()))
+                (column,) = error.args
+                wanted = wanted.set(wanted.get_field_index(column), self._arrow.field(column, self._arrow.string()))
 
     def _cast(self, table: Any, wanted: Any) -> Any:
         arrow = self._arrow
@@ -249,9 +249,7 @@ class ParquetSink(FileSink):
 
 
 class _DoesNotFitError(Exception):
-    def __init__(self, column: str) -> None:
-        super().__init__(column)
-        self.column = column
+    """A value of the column of that name would be another one."""
 
 
 class _Whole:

@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Sized
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -167,29 +167,23 @@ class Display:
         return self._watch.look(self._now(), sum(self._book.table.live.running().values()))
 
 
+@dataclass(eq=False)
 class LogLines:
-    """Writes a line each 5 s, and one at the end, for each job that takes at least 1 s."""
+    """Writes a line each 5 s, and one at the end, for each job that takes at least so many seconds."""
 
-    def __init__(
-        self,
-        label: Callable[[Progress], str],
-        write: Callable[[str], None] = lambda line: write_below([line]),
-        *,
-        least: float = 1.0,
-    ) -> None:
-        self._label = label
-        self._write = write
-        self._least = least  #: seconds that a job has to take
-        self._next: dict[str, float] = {}
+    label: Callable[[Progress], str]
+    write: Callable[[str], object] = lambda line: write_below([line])
+    least: float = 1.0
+    _next: dict[str, float] = field(default_factory=dict)  #: by job, when its next line is due
 
     def __call__(self, progress: Progress) -> None:
         """Write a line, where one is due."""
         due = self._next.get(progress.job_id, LINE_EVERY)
-        is_last = progress.status.final and due < inf and progress.elapsed >= self._least
+        is_last = progress.status.final and due < inf and progress.elapsed >= self.least
         if progress.elapsed >= due or is_last:
             self._next[progress.job_id] = inf if progress.status.final else progress.elapsed + LINE_EVERY
-            label = self._label(progress)
-            self._write(visible_line(f"{label}: {describe(progress)}" if label else describe(progress)))
+            label = self.label(progress)
+            self.write(visible_line(f"{label}: {describe(progress)}" if label else describe(progress)))
 
 
 def are_wanted() -> bool:

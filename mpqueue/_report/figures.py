@@ -123,11 +123,9 @@ class Figures:
     workers: int
     cpus: int
     shared: bool
-    timeout: float | None
     chunksize: int | None
     sums: Sums
     work: Sequence[Part]  #: the workers' time; adds up to ``wall`` times ``workers``
-    tail: float  #: the idle part of it that came after each worker's last item
     parent: Sequence[Part]  #: what the parent did meanwhile
     items: ItemTimes | None
     slowest: Sequence[SlowItem]
@@ -246,11 +244,9 @@ def measure(book: JobView, now: float, cpus: int, supply: int | None = None) -> 
         workers=timings.lanes,
         cpus=cpus,
         shared=timings.company is not None,
-        timeout=book.options.timeout,
         chunksize=book.options.chunksize,
         sums=sums,
         work=_work(sums, tail, wall * timings.lanes),
-        tail=tail,
         parent=_parent(sums, timings.heard.seconds),
         items=item_times(book.table),
         slowest=_slowest(book),

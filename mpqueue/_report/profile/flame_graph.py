@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from html import escape
 from importlib.resources import files
@@ -91,15 +92,13 @@ def _heaviest(profile: Profile) -> Iterator[tuple[str, str, LineTime]]:
             yield percent(line.own / whole), percent(line.total / whole), line
 
 
+@dataclass(slots=True, eq=False)
 class _Box:
     """A frame, below the one that called it."""
 
-    __slots__ = ("below", "frame", "seconds")
-
-    def __init__(self, frame: Frame) -> None:
-        self.frame = frame
-        self.seconds = 0.0
-        self.below: dict[Frame, _Box] = {}
+    frame: Frame
+    seconds: float = 0.0
+    below: dict[Frame, _Box] = field(default_factory=dict)
 
 
 def _data(profile: Profile) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,9 +48,7 @@ class LineTime(NamedTuple):
     total: float
 
 
-_NO_NAMES: Mapping[Hashable, str] = {}
-
-
+@dataclass(eq=False, repr=False)
 class Profile:
     """A job's samples, as they stood when it was made.
 
@@ -57,19 +56,11 @@ class Profile:
     for the slowest items by their ids, at most ten. An item counts once it has ended. Seconds are those of the clock.
     """
 
-    def __init__(
-        self,
-        job_id: str,
-        stacks: Mapping[Frames, float],
-        workers: Mapping[int, Mapping[Frames, float]],
-        items: Mapping[Hashable, Mapping[Frames, float]],
-        names: Mapping[Hashable, str] = _NO_NAMES,
-    ) -> None:
-        self.job_id = job_id
-        self.stacks = stacks
-        self.workers = workers
-        self.items = items
-        self.names = names  #: what these items are called where people see them
+    job_id: str
+    stacks: Mapping[Frames, float]
+    workers: Mapping[int, Mapping[Frames, float]]
+    items: Mapping[Hashable, Mapping[Frames, float]]
+    names: Mapping[Hashable, str] = field(default_factory=dict)  #: what these items are called where people see them
 
     @property
     def seconds(self) -> float:
