@@ -86,8 +86,6 @@ _PRINTED = 1 << 1024
 #: Up to here all whole numbers are floats.
 _EXACT = 1 << 53
 
-Columns = Sequence[str] | None
-
 
 # -- records -----------------------------------------------------------------------------------------------------------
 
@@ -245,18 +243,14 @@ def _value(item: JobItem, name: str) -> Any:
     where, dot, key = name.partition(".")
     if dot and where in ("result", "payload"):
         return _look_up(getattr(item, where), key)
-    found = _look_up(item.result, name) if _has_result(item) else _ABSENT
+    keeps_result = item._has_result  # noqa: SLF001 - it is not for users
+    found = _look_up(item.result, name) if keeps_result else _ABSENT
     return _look_up(item.payload, name) if found is _ABSENT else found
 
 
 def reads_result(name: str) -> bool:
     """Whether that column may need what items returned."""
     return name in _OF_RESULTS or not (name in _OF_ITEMS or name.startswith("payload."))
-
-
-def _has_result(item: JobItem) -> bool:
-    """False where its job does not keep what it returned."""
-    return item._has_result  # noqa: SLF001 - it is not for users
 
 
 def _look_up(value: Any, key: str) -> Any:
@@ -514,7 +508,7 @@ def as_cell(value: Any) -> Any:
 class _Choice(NamedTuple):
     """What of the items is written, and how."""
 
-    columns: Columns
+    columns: Sequence[str] | None
     default: Sequence[str]
     escape_formulas: bool
 
@@ -653,10 +647,6 @@ class _Lines(NamedTuple):
     write: Callable[[str], object]
 
 
-def _write_tsv(file: IO[bytes], table: ItemTable, choice: _Choice) -> None:
-    _write_csv(file, table, choice, delimiter="\t")
-
-
 def _write_parquet(file: IO[bytes], table: ItemTable, choice: _Choice) -> None:
     arrow = need("pyarrow", "a Parquet file")
     parquet = need("pyarrow.parquet", "a Parquet file")
@@ -665,11 +655,11 @@ def _write_parquet(file: IO[bytes], table: ItemTable, choice: _Choice) -> None:
     parquet.write_table(arrow.table(arrays), file)
 
 
-_WRITERS = {
+_WRITERS: Mapping[str, Callable[[IO[bytes], ItemTable, _Choice], None]] = {
     "jsonl": _write_json_lines,
     "ndjson": _write_json_lines,
     "json": _write_json,
     "csv": _write_csv,
-    "tsv": _write_tsv,
+    "tsv": partial(_write_csv, delimiter="\t"),
     "parquet": _write_parquet,
 }

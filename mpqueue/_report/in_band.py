@@ -7,7 +7,7 @@ without a report cost nothing.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -54,25 +54,18 @@ class InBand(NamedTuple):
         return REMEDIES.get(self.kind.partition(".")[0], USUAL)
 
 
-def of_items(table: ItemTable) -> InBand | None:
-    """In the first item that has completed. Runs the code by which it is pickled, once or a few times."""
+def of_first(table: ItemTable, values: Sequence[Any]) -> InBand | None:
+    """In the first item that has completed, or in its result: the table's payloads, or results.
+
+    None where it is not in memory. Runs the code by which it is pickled, once or a few times.
+    """
     at = table.status.find(COMPLETED)
-    return None if at < 0 else _safely(table.payloads[at])
-
-
-def of_results(table: ItemTable) -> InBand | None:
-    """In the result of that item, where it is in memory."""
-    at = table.status.find(COMPLETED)
-    return None if at < 0 or type(table.results[at]) is Elsewhere else _safely(table.results[at])
-
-
-def _safely(obj: Any) -> InBand | None:
     with contextlib.suppress(Exception):  # an object of the user's may do anything when it is looked at
-        return in_band(obj)
+        return None if at < 0 or type(values[at]) is Elsewhere else _in_band(values[at])
     return None
 
 
-def in_band(obj: Any, depth: int = DEPTH) -> InBand | None:
+def _in_band(obj: Any, depth: int = DEPTH) -> InBand | None:
     """What of the object is big and copied into the pickle; None where nothing is that could go otherwise."""
     size = _size(obj)
     if size < BIG or type(obj) in _AS_THEY_ARE:
@@ -80,7 +73,7 @@ def in_band(obj: Any, depth: int = DEPTH) -> InBand | None:
     sizes = [(_size(part), part) for part in _parts(obj)] if depth else []
     heaviest, part = max(sizes, key=itemgetter(0), default=(0, None))
     if heaviest >= MOST * size:
-        return in_band(part, depth - 1)
+        return _in_band(part, depth - 1)
     return InBand(f"{type(obj).__module__}.{type(obj).__qualname__}", size)
 
 

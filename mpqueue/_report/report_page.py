@@ -138,7 +138,7 @@ def _workers(figures: Figures) -> Iterator[str]:
     yield "<h2>What each worker did</h2><figure><div class='rows'>"
     spread = "space-around" if lanes <= NAMED_ROWS else "space-between"
     yield f"<div class='names' style='justify-content: {spread}'>{shown}</div>"
-    yield f"<div style='height: {height:.1f}rem'>{_high(timeline(figures))}</div>"
+    yield f"<div class='lanes' style='height: {height:.1f}rem'>{timeline(figures)}</div>"
     yield f"<div></div>{axis}</div><figcaption>"
     for key, name in (
         ("handler", "in the handler"),
@@ -153,10 +153,6 @@ def _workers(figures: Figures) -> Iterator[str]:
     if any(event.name in MARKED for event in figures.events):
         yield "<figcaption>Dashed: paused, resumed. Red: a worker died.</figcaption>"
     yield "</figure>"
-
-
-def _high(svg: str) -> str:
-    return svg.replace("<svg ", '<svg style="height: 100%" ', 1)
 
 
 def _items(items: ItemTimes) -> Iterator[str]:

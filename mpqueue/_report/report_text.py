@@ -89,12 +89,11 @@ def _past(run: PastRun) -> Iterator[str]:
 def facts(figures: Figures) -> Iterator[tuple[str, str]]:
     """What else is known, each with its name."""
     sums = figures.sums
-    in_hand = figures.in_hand
-    if in_hand and sums.cpu:
-        share = percent(sums.cpu / in_hand)
+    if figures.computed:
+        share = percent(figures.computed)
         yield "CPU time", f"{seconds(sums.cpu)}, {share} of the time that workers had chunks in hand"
-    if in_hand and sums.delayed > 0.001 * in_hand:
-        yield "no CPU free", f"{seconds(sums.delayed)}, {percent(min(1.0, sums.delayed / in_hand))} of that time"
+    if figures.delayed > 0.001:
+        yield "no CPU free", f"{seconds(sums.delayed)}, {percent(figures.delayed)} of that time"
     if sums.reports:
         yield "chunks", f"{number(sums.reports)}, of {sums.items / sums.reports:,.1f} items on average"
         yield "sent, received", f"{size(sums.bytes_out)}, {size(sums.bytes_home)}"
