@@ -11,7 +11,7 @@ from mpqueue._live_page.items.listing import Listing
 from mpqueue._live_page.page_json import as_event, encode
 from mpqueue._live_page.served import Served, ShownJob
 from mpqueue._live_page.worker_history import FEW
-from mpqueue._output.job_facts import Counts, Watch, count_statuses, is_stage, rate_of_run
+from mpqueue._output.job_facts import Counts, Watch, count_statuses, head_of, rate_of_run
 from mpqueue._parent.running import LaneNow
 from mpqueue._report.paces import a_second
 from mpqueue.events import milliseconds
@@ -115,7 +115,7 @@ class JobFeed:
             "finishedAt": _milliseconds(book.finished_at),
             "changedAt": _milliseconds(self._changed_at),
             "recorded": None if book.here else True,
-            "stage": is_stage(book) or None,
+            "stage": head_of(book),
             "report": self._has_report(book) or None,
             "stoppedWhy": book.stopped_why,
             "before": self._before if runs else None,

@@ -122,9 +122,9 @@ def total_of(book: JobView) -> Total:
     return Total(book.total, grows=True)
 
 
-def is_stage(book: JobView) -> bool:
-    """True where its items are those of another job, which counts them."""
-    return isinstance(book, JobBook) and book.stage is not None
+def head_of(book: JobView) -> int | None:
+    """The number of the job whose items a stage's are, and which counts them; None for all other jobs."""
+    return book.stage.pipeline.head.number if isinstance(book, JobBook) and book.stage is not None else None
 
 
 def rate_of_run(book: JobView) -> float | None:

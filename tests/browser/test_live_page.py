@@ -60,6 +60,7 @@ def test_a_whole_job_is_watched_from_its_start_to_its_end(queue: JobQueue, gate:
     expect(button(page, "^Running 2$")).to_be_visible()
     expect(row(page, "Running")).to_have_count(2)
     expect(page.locator("#workers-count")).to_have_text("2 of 2 busy")
+    button(page, "^Show each worker$").click()
     expect(page.locator(".lane").first).to_contain_text(re.compile(r"[a-f] · .* m?s"))
     bar = page.get_by_role("progressbar", name="thumbnails")
     expect(bar).to_have_attribute("aria-valuenow", "0")
@@ -213,7 +214,7 @@ def test_workers_come_and_go_by_button_and_key(queue: JobQueue, gate: Gate, open
     expect(second.locator("#size-count")).to_have_text("3 workers")  # the second is asked for after the first's answer
     page.evaluate("letThrough()")
     for shown in (page, second):
-        expect(shown.locator(".lane")).to_have_count(4)
+        expect(shown.locator("#workers-dots i")).to_have_count(4)
         expect(shown.locator("#size-count")).to_have_text("4 workers")
     expect(page.locator("#said")).to_have_text("4 workers.")
     assert queue.concurrency == 4
@@ -228,10 +229,10 @@ def test_workers_come_and_go_by_button_and_key(queue: JobQueue, gate: Gate, open
     second.keyboard.press("-")
     gate.open()
     for shown in (page, second):
-        expect(shown.locator(".lane")).to_have_count(1)
+        expect(shown.locator("#workers-dots i")).to_have_count(1)
         expect(shown.locator("#size-count")).to_have_text("1 worker")
     second.keyboard.press("+")
-    expect(page.locator(".lane")).to_have_count(2)
+    expect(page.locator("#workers-dots i")).to_have_count(2)
     assert (queue.concurrency, run.result().completed) == (2, 6)
 
 
@@ -295,12 +296,13 @@ def test_everything_can_be_done_by_keyboard(queue: JobQueue, open_page: Open) ->
     expect(page.get_by_role("listbox")).to_be_focused()
     expect(page.get_by_role("listbox")).to_have_attribute("aria-activedescendant", "row-498")
 
+    page.locator("#workers-open").press("Enter")
     reached = set()
     page.locator("body").focus()
     for _ in range(25):
         page.keyboard.press("Tab")
         reached.add(page.evaluate("document.activeElement.id || document.activeElement.textContent.trim()"))
-    assert {"search", "list", "5 min"} <= reached
+    assert {"search", "list", "workers-open", "5 min"} <= reached
     assert any(name.startswith("job") for name in reached)
 
 

@@ -371,6 +371,7 @@ def test_crashes_and_kills_are_marked_and_explained(queue: JobQueue, gate: Gate,
         timeout=0.5,
         chunksize=1,
     )
+    show_each_worker(page)
     page.wait_for_function(
         """() => {
             const strips = [...document.querySelectorAll("#lanes canvas")];
@@ -382,6 +383,12 @@ def test_crashes_and_kills_are_marked_and_explained(queue: JobQueue, gate: Gate,
     expected = ("exit code 3, while it ran crash", "killed: timeout, while it ran hang")
     while not any(tip_at_mark(page, lane).endswith(expected) for lane in range(2)):
         pass  # the label is asked for when it is first needed
+
+
+def show_each_worker(page: Page) -> None:
+    expect(page.locator("#lanes")).to_be_hidden()
+    button(page, "^Show each worker$").click()
+    expect(button(page, "^Hide workers$")).to_have_attribute("aria-expanded", "true")
 
 
 def tip_at_mark(page: Page, lane: int) -> str:
@@ -400,6 +407,7 @@ def tip_at_mark(page: Page, lane: int) -> str:
 def test_memory_and_cpu_of_each_worker_are_shown(queue: JobQueue, gate: Gate, open_page: Open) -> None:
     page = open_page(queue.serve().url)
     start_blocked(queue, gate)
+    show_each_worker(page)
     for lane in range(2):
         expect(page.locator(".lane .use").nth(lane)).to_have_text(re.compile(r"\d+% · \d+(\.\d+)? MB"))
     button(page, "^CPU$").click()
@@ -416,8 +424,9 @@ def test_memory_and_cpu_of_each_worker_are_shown(queue: JobQueue, gate: Gate, op
 @pytest.mark.parametrize(("workers", "size"), [(16, "compact"), (64, "dense")])
 def test_many_workers_are_seen_at_once(workers: int, size: str, gate: Gate, open_page: Open, many: Any) -> None:
     page = open_page(many(workers).serve().url)
-    lanes = page.locator(".lane")
-    expect(lanes).to_have_count(workers)
+    expect(page.locator("#workers-dots i")).to_have_count(workers)
+    show_each_worker(page)
+    expect(page.locator(".lane")).to_have_count(workers)
     expect(page.locator("#lanes")).to_have_attribute("data-size", size)
     scrolled = "list => list.scrollHeight - list.clientHeight"
     assert page.locator("#lanes").evaluate(scrolled) <= 1

@@ -10,6 +10,7 @@ const STATES = { starting: "is starting", dying: "is being ended", down: "is dow
 const KINDS = { running: "This job", other: "Another job", loading: "Setup", starting: "Starting", mark: "Crashed or killed" };
 const COMPACT = 9; // workers from which on a row is low
 const DENSE = 25; // and from which on it has no words beside it
+const MOST_DOTS = 64;
 const NEAR = 5; // pixels from a mark at which it is meant
 const GAP = 6000; // milliseconds between two samples that belong to different workers
 
@@ -32,6 +33,11 @@ export class WorkersView {
     for (const [key, button, step] of [["+", this.more, 1], ["-", this.fewer, -1]]) {
       keys.on(key, () => button.checkVisibility() && this.#resize(step));
     }
+    this.open = byId("workers-open");
+    this.open.addEventListener("click", () => {
+      setAttribute(this.open, "aria-expanded", String(this.open.getAttribute("aria-expanded") !== "true"));
+      this.onChange();
+    });
     this.#choice("span", (value) => (this.#span = Number(value)));
     this.#choice("strip", (value) => (this.#shown = value));
     const key = (name, text) => make("span", { class_: "key", children: [make("i", { "data-kind": name }), text] });
@@ -88,6 +94,11 @@ export class WorkersView {
     }
     const busy = lanes.filter((lane) => lane.job !== undefined).length;
     setText(byId("workers-count"), live ? `${count(busy)} of ${count(lanes.length)} busy` : `${count(lanes.length)}, not known what they are at`);
+    const isOpen = this.open.getAttribute("aria-expanded") === "true";
+    byId("workers").toggleAttribute("data-closed", !isOpen);
+    setText(this.open, isOpen ? "Hide workers" : "Show each worker");
+    this.#dots(store, selected, live);
+    if (!isOpen) return;
     setAttribute(this.list, "data-size", lanes.length >= DENSE ? "dense" : lanes.length >= COMPACT ? "compact" : "");
     show(byId("legend"), this.#shown === "work");
     const most = Math.max(1, ...[...store.samples.values()].flatMap((all) => all.map(([, , memory]) => memory)));
@@ -104,6 +115,15 @@ export class WorkersView {
     this.drawn = { store, selected, now, live };
     for (const lane of lanes) this.#lane(store, lane, selected, now, live, colours, most);
     this.#axis();
+  }
+
+  // One for each worker, by what it is at: the panel at a glance.
+  #dots(store, selected, live) {
+    const kinds = live ? store.lanes.slice(0, MOST_DOTS).map((lane) => kindOf(store, lane, selected)) : [];
+    const dots = byId("workers-dots");
+    while (dots.children.length > kinds.length) dots.lastChild.remove();
+    while (dots.children.length < kinds.length) dots.append(make("i"));
+    kinds.forEach((kind, at) => setAttribute(dots.children[at], "data-kind", kind));
   }
 
   #lane(store, lane, selected, now, live, colours, most) {
@@ -133,7 +153,7 @@ export class WorkersView {
     const x = (at) => ((at - start) / (this.#span * 1000)) * strip.width;
     const share = busyShare(store.stretches.get(lane.number) ?? [], start, now);
     const ends = store.marks.filter(([number, at]) => number === lane.number && at >= start);
-    if (this.#shown === "work") drawWork(strip, store.stretches.get(lane.number) ?? [], start, x, selected, colours);
+    if (this.#shown === "work") drawWork(strip, store.stretches.get(lane.number) ?? [], start, x, (job) => isOwn(store, job, selected), colours);
     else drawUse(strip, samples, start, x, this.#shown === "cpu" ? ([, value]) => value : ([, , value]) => value / most, colours.use);
     for (const [, at] of ends) drawMark(strip, x(at), colours);
     const died = ends.length ? `; ${ends.map(([, at, why]) => `ended by ${why} at ${moment(at)}`).join("; ")}` : "";
@@ -178,6 +198,18 @@ export class WorkersView {
   }
 }
 
+function kindOf(store, lane, selected) {
+  if (lane.state !== "ready") return "starting";
+  if (lane.job === undefined) return "idle";
+  if (lane.phase === "loading") return "loading";
+  return isOwn(store, lane.job, selected) ? "running" : "other";
+}
+
+// The job that is looked at, or a stage of it.
+function isOwn(store, job, selected) {
+  return job === selected || (selected !== undefined && store.jobs.get(job)?.state.stage === selected);
+}
+
 // Which share of the time a worker was busy.
 function busyShare(stretches, start, now) {
   let busy = 0;
@@ -185,11 +217,11 @@ function busyShare(stretches, start, now) {
   return Math.min(1, busy / (now - start));
 }
 
-function drawWork({ context, width, height, ratio }, stretches, start, x, selected, colours) {
+function drawWork({ context, width, height, ratio }, stretches, start, x, own, colours) {
   for (const [from, to, kind, job, item] of stretches) {
     if (to < start) continue;
     const [left, right] = [Math.max(0, x(from)), Math.min(width, Math.max(x(to), x(from) + 1))];
-    context.fillStyle = kind === "running" && job !== selected ? colours.other : colours[kind];
+    context.fillStyle = kind === "running" && !own(job) ? colours.other : colours[kind];
     context.fillRect(left, 0, right - left, height);
     if (item !== null && right - left > 4 * ratio) {
       context.fillStyle = colours.edge; // items that had a stretch of their own are separated
