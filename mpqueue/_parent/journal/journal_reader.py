@@ -365,7 +365,7 @@ class Reader:
 
     @_in_one_look
     def lot_with(self, job: RecordedJob, slot: int) -> Lot:
-        """Return the lot that has this slot. Raises `JournalError`."""
+        """Return the items' lot that has this slot. Raises `JournalError`."""
         query = "SELECT first, count, body, items FROM lots WHERE job = ? AND first <= ? ORDER BY first DESC LIMIT 1"
         with self._look() as look:
             return read_lot(look.execute(query, (job.number, slot)).fetchone(), job.number, self.path)

@@ -147,7 +147,7 @@ class Lot(NamedTuple):
     parts: Sequence[Part] = ()
 
     def put(self, job: int) -> Statement:
-        """Return the statement that writes the lot, in the place of one that begins with the same slot."""
+        """Return the statement that writes this lot, in the place of one that begins with the same slot."""
         what, items = prepare(tuple(self[2:8])), prepare((self.ids, self.parts))
         body = what.seal(Place("lots", job, self.first))
         return PUT, (job, self.first, self.size, body, items.seal(Place("lots.items", job, self.first)))
@@ -197,7 +197,7 @@ class Lot(NamedTuple):
         return self.identities[at * SIZE : (at + 1) * SIZE]
 
     def without(self, places: Sequence[int]) -> Lot:
-        """Return the lot without these items: they do not count any more, and as little as possible is kept of them."""
+        """Return this lot without these items: they do not count any more, and as little as possible is kept of them."""
         gone, nobody = {*self.gone, *places}, NOBODY * len(places)
         return self._replace(
             identities=None if self.identities is None else _put(self.identities, places, nobody),
@@ -211,7 +211,7 @@ class Lot(NamedTuple):
         )
 
     def changed(self, places: Sequence[int], now: Lot) -> Lot:
-        """Return the lot with the items of another lot at these places. Raises what pickling ids raises."""
+        """Return this lot with the items of another lot at these places. Raises what pickling ids raises."""
         (identities, states), (others, their_states) = self.what(), now.what()
         left_out = {*self.left_out}.difference(places).union(places[at] for at in now.left_out)
         ids, their_ids = self.ids, now.all_ids()
