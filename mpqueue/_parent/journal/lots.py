@@ -197,7 +197,7 @@ class Lot(NamedTuple):
         return self.identities[at * SIZE : (at + 1) * SIZE]
 
     def without(self, places: Sequence[int]) -> Lot:
-        """Return this lot without these items: they do not count any more, and as little as possible is kept of them."""
+        """Return this lot without these items: they do not count any more, and little is kept of them."""
         gone, nobody = {*self.gone, *places}, NOBODY * len(places)
         return self._replace(
             identities=None if self.identities is None else _put(self.identities, places, nobody),
