@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, cast, overload
 
 from mpqueue._call_checks import SEVERAL, iterator_of, names_options
 from mpqueue._core.state.item_table import Failure
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., Any])
 ON_ERROR = ("raise", "collect", "skip")
 
 
@@ -92,30 +93,12 @@ def imap(
     return _iterate("imap", fn, items, asked, ordered=True, on_error=on_error)
 
 
-@overload
-def imap_unordered(
-    fn: Callable[[T], Coroutine[Any, Any, R]],
-    items: Iterable[T],
-    *,
-    on_error: Literal["collect"],
-    **options: Unpack[StreamKeywords],
-) -> ItemIterator[R | BaseException]: ...
-@overload
-def imap_unordered(
-    fn: Callable[[T], Coroutine[Any, Any, R]],
-    items: Iterable[T],
-    *,
-    on_error: OnItemError = "raise",
-    **options: Unpack[StreamKeywords],
-) -> ItemIterator[R]: ...
-@overload
-def imap_unordered(
-    fn: Callable[[T], R], items: Iterable[T], *, on_error: Literal["collect"], **options: Unpack[StreamKeywords]
-) -> ItemIterator[R | BaseException]: ...
-@overload
-def imap_unordered(
-    fn: Callable[[T], R], items: Iterable[T], *, on_error: OnItemError = "raise", **options: Unpack[StreamKeywords]
-) -> ItemIterator[R]: ...
+def _typed_as(_: F) -> Callable[[Callable[..., Any]], F]:
+    """To a type checker, the function that is decorated has the types of the other one."""
+    return lambda function: cast("F", function)
+
+
+@_typed_as(imap)
 @names_options("mpqueue.imap_unordered", SEVERAL)
 @takes(GivenOptions, At.STREAM)
 def imap_unordered(

@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 
 from mpqueue._call_checks import SEVERAL, check_callable, names_options
 from mpqueue._core.state.item_table import read_all
-from mpqueue._declared import At, check_names, read, takes
+from mpqueue._declared import At, read, takes
 from mpqueue._dropin.batch import ON_ERROR, Batch, RecordAs, start_batch
 from mpqueue._dropin.lent_queues import queue_for
 from mpqueue._dropin.map_options import enough_workers, job_options
 from mpqueue._options import GivenOptions, OnError, check_on_error
+from mpqueue._dropin.lent_queues import WarmQueue, queue_for
+from mpqueue._dropin.map_options import OnError, check_on_error, enough_workers, job_options
+from mpqueue._options import GivenOptions
 from mpqueue._output.progress import check_progress
 from mpqueue._queue.recorded.record_options import record_options
 from mpqueue._worker.handlers.called import StarCall
@@ -24,9 +27,7 @@ from mpqueue._worker.handlers.called import StarCall
 if TYPE_CHECKING:
     from mpqueue._keywords import MapKeywords, StagedMapKeywords
     from mpqueue._queue.growing.stages import Stage
-
-if TYPE_CHECKING:
-    from mpqueue._queue.growing.stages import Stage
+    from mpqueue._queue.job_queue import JobQueue
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -99,17 +100,7 @@ def map(
 
     An interruption (Ctrl-C) ends the running items, and goes on.
     """
-    asked = read(GivenOptions, At.MAP, "mpqueue.map", options, OWN_NAMES)
-    check_progress(asked.progress)
-    check_on_error(on_error, ON_ERROR)
-    job, record = job_options("map", asked), _record(asked)
-    rows = read_all(items)
-    with queue_for(enough_workers(job.max_lanes, len(rows)), asked.journal, asked.backend) as queue:
-        given = asked.seed is not None
-        start = partial(start_batch, queue, fn, rows, job, progress=asked.progress, record=record, seed_given=given)
-        batch = Batch(start, asked.max_failures)
-        batch.wait("mpqueue.map()", "await mpqueue.amap(...)")
-    return batch.outcomes(on_error)
+    return _map("map", fn, items, on_error, options)
 
 
 @overload
@@ -146,8 +137,7 @@ def starmap(
 ) -> list[Any]:
     """Like `map`, for items that are tuples of arguments: ``[fn(*item) for item in items]``."""
     check_callable(fn, "fn")
-    check_names(GivenOptions, At.MAP, "mpqueue.starmap", options, OWN_NAMES)
-    return map(StarCall(fn), items, on_error=on_error, **options)
+    return _map("starmap", StarCall(fn), items, on_error, options)
 
 
 @overload
@@ -187,22 +177,38 @@ async def amap(
     Works in asyncio, and in trio. The items are read and copied at once, in the loop's thread; with ``journal`` they
     are compared there with what is recorded, too, at some 500,000 items a second.
     """
-    asked = read(GivenOptions, At.MAP, "mpqueue.amap", options, OWN_NAMES)
-    check_progress(asked.progress)
-    check_on_error(on_error, ON_ERROR)
-    job, record = job_options("amap", asked), _record(asked)
-    rows = read_all(items)
-    async with queue_for(enough_workers(job.max_lanes, len(rows)), asked.journal, asked.backend) as queue:
-        given = asked.seed is not None
-        start = partial(start_batch, queue, fn, rows, job, progress=asked.progress, record=record, seed_given=given)
-        batch = Batch(start, asked.max_failures)
+    lend, begin = _prepare("amap", fn, items, on_error, options)
+    async with lend() as queue:
+        batch = begin(queue)
         await batch.wait_later()
     return batch.outcomes(on_error)
 
 
-def _record(asked: GivenOptions) -> RecordAs | None:
-    options = record_options(asked.rerun, has_journal=asked.journal is not None)
-    return None if asked.journal is None else RecordAs(asked.job_id, options)
+def _map(name: str, fn: Callable[..., Any], items: Iterable[Any], on_error: OnError, options: Any) -> list[Any]:
+    lend, begin = _prepare(name, fn, items, on_error, options)
+    with lend() as queue:
+        batch = begin(queue)
+        batch.wait()
+    return batch.outcomes(on_error)
+
+
+def _prepare(
+    name: str, fn: Callable[..., Any], items: Iterable[Any], on_error: OnError, options: Any
+) -> tuple[Callable[[], WarmQueue | JobQueue], Callable[[JobQueue], Batch]]:
+    """Check a call, and read its items; returns what lends it a queue, and what starts it there."""
+    asked = read(GivenOptions, At.MAP, f"mpqueue.{name}", options, OWN_NAMES)
+    check_progress(asked.progress)
+    check_on_error(on_error, ON_ERROR)
+    job, journal = job_options(name, asked), asked.journal
+    options_of_record = record_options(asked.rerun, has_journal=journal is not None)
+    record = None if journal is None else RecordAs(asked.job_id, options_of_record)
+    rows, given = read_all(items), asked.seed is not None
+
+    def begin(queue: JobQueue) -> Batch:
+        start = partial(start_batch, queue, fn, rows, job, progress=asked.progress, record=record, seed_given=given)
+        return Batch(start, asked.max_failures)
+
+    return partial(queue_for, enough_workers(job.max_lanes, len(rows)), journal, asked.backend), begin
 
 
 @takes(GivenOptions, At.STAGED_MAP)
