@@ -168,7 +168,7 @@ class MPQueueBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
             if all(function is functions[0] for function in functions):  # else they have their classes in common
                 functions = _functions.pack_all(functions)
             func.items = [(function, *rest) for function, (_, *rest) in zip(functions, func.items, strict=True)]
-        (future,) = self._calls.submit([Call(run_batch, (func,), {})])
+        future = self._calls.submit(Call(run_batch, (func,), {}))
         if callback is not None:
             future.add_done_callback(callback)
         return future

@@ -88,28 +88,26 @@ class CallStream:
         self._is_over = False  #: no outcome comes any more
         self.ended = SafeEvent()  #: set when the stream has ended and all calls are settled
 
-    def submit(self, calls: Sequence[Call]) -> list[CallFuture[Any]]:
-        """Have these calls made; does not wait."""
-        futures: list[CallFuture[Any]] = [CallFuture(self) for _ in calls]
-        self.submit_for(futures, calls)
-        return futures
+    def submit(self, call: Call) -> CallFuture[Any]:
+        """Have this call made; does not wait."""
+        future: CallFuture[Any] = CallFuture(self)
+        self.submit_for(future, call)
+        return future
 
-    def submit_for(self, receivers: Sequence[Receiver], calls: Sequence[Call]) -> None:
-        """Have these calls made for these receivers; does not wait."""
-        functions = self._functions.pack_all([call.function for call in calls])
-        packed = [Call(function, call.args, call.kwargs) for function, call in zip(functions, calls, strict=True)]
+    def submit_for(self, receiver: Receiver, call: Call) -> None:
+        """Have this call made for this receiver; does not wait."""
+        packed = Call(self._functions.pack(call.function), call.args, call.kwargs)
         with self._lock:
-            # First: they may end as soon as they are added.
-            for index, receiver in enumerate(receivers, self._next_index()):
-                receiver._index = index
-                self._receivers[index] = receiver
-            self._stream.add(packed)
+            # First: it may end as soon as it is added.
+            receiver._index = index = self._next_index()
+            self._receivers[index] = receiver
+            self._stream.add([packed])
         if self._is_over:  # meanwhile
             self.give_up_rest()
 
     def submit_block(self, function: Callable[..., R], arguments: Sequence[tuple[Any, ...]]) -> CallBlock[R]:
         """Have the function called with each of these arguments; does not wait."""
-        (packed,) = self._functions.pack_all([function])
+        packed = self._functions.pack(function)
         calls = [Call(packed, args, {}) for args in arguments]
         with self._lock:
             first = self._next_index()

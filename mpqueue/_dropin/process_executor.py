@@ -28,7 +28,6 @@ from mpqueue._output.progress import Showing, ShowProgress
 from mpqueue._parent.lane_protocol import Backend
 from mpqueue._parent.surroundings.clock import SystemClock
 from mpqueue._parent.surroundings.interpreter_exit import on_exit
-from mpqueue._parent.surroundings.replies import SafeEvent
 from mpqueue._queue.choosing import choose_backend, script_for
 from mpqueue._queue.growing.stream import Stream
 from mpqueue._queue.job_queue import JobQueue
@@ -100,8 +99,7 @@ class Executor(concurrent.futures.Executor):
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> CallFuture[R]: ...
     def submit(self, fn: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> CallFuture[Any]:
         """Have ``fn(*args, **kwargs)`` called in a worker. Raises RuntimeError after `shutdown`."""
-        (future,) = self._calls.submit([Call(fn, args, kwargs)])
-        return future
+        return self._calls.submit(Call(fn, args, kwargs))
 
     @overload
     def map(
@@ -158,18 +156,11 @@ class Executor(concurrent.futures.Executor):
             return None if end is None else max(0.0, end - now())
 
         calls = zip(*iterables, strict=False)
-        as_here = getattr(self.submit, "__func__", None) is Executor.submit
-        if as_here and buffersize is None:
+        # The `submit` of a subclass gets all calls, as that of the standard library's does.
+        if buffersize is None and getattr(self.submit, "__func__", None) is Executor.submit:
             return self._calls.submit_block(fn, self._calls.read(calls)).results(time_left)
-        submitted: Iterator[Future[Any]] = (
-            self.submit(fn, *args) for args in calls
-        )  # with calls to come: keeps `self`
-        if as_here:
-            first = self._calls.read(itertools.islice(calls, buffersize))
-            futures: deque[Future[Any]] = deque(self._calls.submit([Call(fn, args, {}) for args in first]))
-        else:  # a subclass's: it gets all calls, as the standard library's does
-            futures = deque(itertools.islice(submitted, buffersize))
-        return _results(futures, submitted, time_left)
+        submitted: Iterator[Future[Any]] = (self.submit(fn, *args) for args in calls)  # keeps `self`
+        return _results(deque(itertools.islice(submitted, buffersize)), submitted, time_left)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Let what was submitted end, then end the workers; nothing can be submitted any more.
@@ -253,8 +244,6 @@ class _Calls(CallStream):
     def __init__(self, queue: JobQueue, options: JobOptions, showing: Showing) -> None:
         super().__init__(queue, error_of, options, showing=showing)
         self._refusal: str | None = None
-        self._closing = False
-        self._closed = SafeEvent()
         self._exiting = False
         self._take_back: Callable[[], None] = lambda: None
 
@@ -304,7 +293,9 @@ class _Calls(CallStream):
                 self._queue._host.engine.coordinator().check_thread()
         except RuntimeError:  # in a done-callback, or a garbage collection on such a thread, which the end waits for
             return
-        self._closed.wait()
+        if self._is_open:
+            self.ended.wait()
+        self._close()
 
     def _end(self) -> None:
         super()._end()
@@ -312,15 +303,11 @@ class _Calls(CallStream):
             threading.Thread(target=self._close, name="mpqueue-executor-closer", daemon=True).start()
 
     def _close(self) -> None:
-        with self._lock:
-            if self._closing:
-                return
-            self._closing = True
+        """End the workers, or wait until another thread has."""
         try:
             self._queue.close()
         finally:
             self._take_back()
-            self._closed.set()
 
     def _exit(self) -> None:
         """Shut down at the interpreter's exit, when no thread can be started any more."""
@@ -329,4 +316,3 @@ class _Calls(CallStream):
         self.seal()
         self.ended.wait()
         self._close()
-        self._closed.wait()

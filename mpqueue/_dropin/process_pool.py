@@ -167,7 +167,7 @@ class Pool(standard.Pool):
         result: AsyncResult[R] = AsyncResult(self, callback, error_callback)
         with self._lock:
             self._check_running()
-            self._calls.submit_for([result], [Call(func, args, kwds)])
+            self._calls.submit_for(result, Call(func, args, kwds))
         return result
 
     # -- all at once -----------------------------------------------------------------------------------------
