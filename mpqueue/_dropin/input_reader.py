@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -39,8 +41,7 @@ class InputReader:
         self._window = window
         self._now = now
         self._stride = 1
-        self._is_unbounded = False
-        self._resume_at: int | None = None  #: how many must have been taken before the thread goes on; None: it does
+        self._resume_at = math.inf  #: how many must have been taken before the thread, which waits, looks again
         self._room = SafeEvent()  #: there may be, for the thread
         self._has_thread = False
         self.batch: list[Any] = []  #: what was read, until the stream has it: an interruption (Ctrl-C) costs none
@@ -58,8 +59,7 @@ class InputReader:
     def took(self, count: int) -> None:
         """Note that the consumer has had so many outcomes more."""
         self.taken += count
-        resume_at = self._resume_at
-        if resume_at is not None and self.taken >= resume_at:
+        if self.taken >= self._resume_at:
             self._room.set()
 
     def stop(self) -> None:
@@ -72,17 +72,21 @@ class InputReader:
         self.exhausted = True
         self._items = iter(())
 
+    def _room_now(self) -> int:
+        """How many items the window has room for; 0 where that is few: a few at a time would be many messages."""
+        window = self._window()
+        room = window - (self.added - self.taken)
+        return room if room >= max(1, window // PARTS) else 0
+
     # -- on the consumer's thread ----------------------------------------------------------------------------
 
     def read(self) -> bool:
         """Read a batch, to be added, if the window has room for them; False where it has not, or all was read."""
         if self._has_thread or (self.exhausted and not self.batch):
             return False
-        window, under_way = self._window(), self.added - self.taken
-        room = window - under_way
-        if room <= 0 or (under_way and room < window // PARTS):
-            return False  # a few at a time would be many messages
-        count = min(room, self._stride)
+        count = min(self._room_now(), self._stride)
+        if not count:
+            return False
         started = self._now()
         try:
             self._fetch(count)
@@ -117,7 +121,7 @@ class InputReader:
 
     def lift_window(self) -> None:
         """Have the thread read all of the input, whether or not the outcomes are taken."""
-        self._is_unbounded = True
+        self._window = lambda: sys.maxsize
         self._room.set()
 
     def _run(self) -> None:
@@ -139,18 +143,15 @@ class InputReader:
     def _may_read(self) -> bool:
         """Wait until there is room in the window; False where nothing is to be read any more."""
         window = self._window()
-        if self.added - self.taken >= window and not self._is_unbounded:
+        if self.added - self.taken >= window:
             # Before looking: the consumer counts before it looks at what was written here.
-            self._resume_at = resume_at = self.added - window + max(1, window // PARTS)
+            self._resume_at = self.added - window + max(1, window // PARTS)
             self._room.clear()
-            while not self._may_go_on(resume_at):
+            while not self.exhausted and not self._room_now():
                 self._room.wait()
                 self._room.clear()
-            self._resume_at = None
+            self._resume_at = math.inf
         return not self.exhausted
-
-    def _may_go_on(self, resume_at: int) -> bool:
-        return self.exhausted or self._is_unbounded or self.taken >= resume_at
 
 
 def read_whole_chunks(items: Iterator[Any], size: int) -> Iterator[Any]:
