@@ -17,6 +17,8 @@ from mpqueue._declared import At, read, takes
 from mpqueue._dropin.batch import RecordAs
 from mpqueue._dropin.lent_queues import LentQueue, OwnQueue, WarmQueue, is_warm
 from mpqueue._dropin.map_options import enough_workers, job_options
+from mpqueue._dropin.lent_queues import Loan, OwnQueue, WarmQueue, is_warm
+from mpqueue._dropin.map_options import OnItemError, check_on_error, enough_workers, job_options
 from mpqueue._dropin.stream_results import StreamResults
 from mpqueue._engines.loky.loky_pool import count_cpus
 from mpqueue._options import GivenOptions, OnItemError, check_on_error
@@ -136,7 +138,7 @@ def _iterate(
     iterator = iterator_of(items)
     workers = enough_workers(job.max_lanes, length_of(items))
     warm = is_warm(journal, backend)
-    lent: LentQueue = WarmQueue(workers) if warm else OwnQueue(workers, journal, backend)
+    lent: Loan = WarmQueue(workers) if warm else OwnQueue(workers, journal, backend)
     queue = lent.queue
     count_lanes = count_cpus if warm else partial(getattr, queue, "concurrency")  # which may grow
 
@@ -180,14 +182,12 @@ class ItemIterator(StreamResults[R]):
     of them at a time: while the input makes it wait, so do the results.
     """
 
-    _lent: LentQueue
-
     def __init__(
         self,
         open_: Callable[[Callable[[Ended], None]], Stream],
         items: Iterator[Any],
         window: Callable[[Stream], int],
-        lent: LentQueue,
+        lent: Loan,
         *,
         ordered: bool,
         on_error: OnItemError,

@@ -138,22 +138,35 @@ def own_queue(concurrency: int | None, journal: str | os.PathLike[str] | None, b
     return JobQueue(concurrency, per_worker={"threads": threads}, journal=journal, backend=engine)
 
 
-class WarmQueue:
+class Loan:
+    """A queue for one call or stream, until its `end`. Its workers stay."""
+
+    def __init__(self, queue: JobQueue) -> None:
+        self.queue = queue
+
+    def end(self, *, kill: bool) -> None:
+        """End the loan: the borrower does not need the queue any more. With ``kill`` what runs is ended at once.
+
+        Does not wait. Callable anywhere, once.
+        """
+
+    def await_end(self) -> None:
+        """Wait, after `end`, until what was the borrower's alone is free. Raises what ending it has raised."""
+
+    async def await_end_later(self) -> None:
+        """`await_end` that does not block the loop."""
+
+
+class WarmQueue(Loan):
     """The queue of a pool, for one call, which may use it as a context. Raises what `SharedPool.borrow` raises."""
 
     def __init__(self, concurrency: int | None, pool: SharedPool = shared_pool) -> None:
         self._pool = pool
-        self.queue = pool.borrow(concurrency)
+        super().__init__(pool.borrow(concurrency))
 
     def end(self, *, kill: bool) -> None:  # noqa: ARG002 - the workers stay
         """Give the queue back."""
         self._pool.give_back(self.queue)
-
-    def await_end(self) -> None:
-        """Return at once: the workers stay."""
-
-    async def await_end_later(self) -> None:
-        """`await_end` that does not block the loop."""
 
     def __enter__(self) -> JobQueue:
         return self.queue
@@ -178,7 +191,7 @@ def queue_for(
     return WarmQueue(concurrency) if is_warm(journal, backend) else own_queue(concurrency, journal, backend)
 
 
-class OwnQueue:
+class OwnQueue(Loan):
     """A queue for one stream alone. Raises what `JobQueue` raises.
 
     It ends on a thread of its own, so that it can be dropped anywhere. Another stream of this program with the same
@@ -189,7 +202,7 @@ class OwnQueue:
         self._path = journal_path(journal)
         if self._path is not None and (ending := _ending.get(self._path)) is not None and ending._is_here:
             ending._ended.exception()
-        self.queue = own_queue(concurrency, journal, backend)
+        super().__init__(own_queue(concurrency, journal, backend))
         self._owner: int = os.getpid()
         self._ended: SafeFuture[None] = SafeFuture()
 
@@ -239,6 +252,3 @@ class OwnQueue:
 
 #: By the journal's path: what is ending now. A fork has none of it.
 _ending: dict[str, OwnQueue] = {}
-
-
-LentQueue = WarmQueue | OwnQueue

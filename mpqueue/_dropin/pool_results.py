@@ -17,6 +17,7 @@ from types import GenericAlias
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mpqueue._core.state.item_table import Failure
+from mpqueue._dropin.lent_queues import Loan
 from mpqueue._dropin.stream_results import StreamResults, ended_error
 from mpqueue._parent.surroundings.replies import SafeEvent
 from mpqueue._queue.mailbox import runs_loop
@@ -25,7 +26,6 @@ from mpqueue.errors import HandlerPicklingError, ItemPicklingError, RemoteError,
 if TYPE_CHECKING:
     from mpqueue._dropin.process_pool import Pool
     from mpqueue._queue.growing.stream import Stream
-    from mpqueue._queue.job_queue import JobQueue
     from mpqueue._queue.run import Ended, JobRun
 
     StandardIterator = standard.IMapIterator
@@ -113,6 +113,7 @@ class MapResult(AsyncResult[list[T]], standard.MapResult[T]):
         self._run: JobRun | None = None  #: until nothing of it is waited for any more
         self._spoke: Pool | None = None  #: the pool, if calls have logged something
         self._has_ended = False
+        self._collecting = iter([True])  #: once, though two threads may find that it has begun and ended
 
     def ready(self) -> bool:
         """True once all calls have ended, and the callback and the function that gets the progress were called."""
@@ -151,12 +152,11 @@ class MapResult(AsyncResult[list[T]], standard.MapResult[T]):
             self._run._kill()
 
     def _collect(self, run: JobRun) -> None:
-        pool = self._pool
-        if pool is None or not pool._forget_map(self):
-            return  # the pool's end was quicker, or the other thread
+        if not next(self._collecting, False):
+            return
         if run._spoke:
-            self._spoke = pool
-        elif not run._displays:
+            self._spoke = self._pool
+        elif run._display is None:
             self._run = None
         results, failures = run._outcomes()
         if run._fault is not None:
@@ -188,7 +188,8 @@ class PoolIterator(StreamResults[R], StandardIterator[R]):
         ordered: bool,
     ) -> None:
         self._owner = os.getpid()
-        super().__init__(open_, items, window, _LentByPool(pool), ordered=ordered)
+        self._pool: Pool | None = pool
+        super().__init__(open_, items, window, Loan(pool._queue), ordered=ordered)
         self._input.start()
 
     def next(self, timeout: float | None = None) -> R:
@@ -198,16 +199,9 @@ class PoolIterator(StreamResults[R], StandardIterator[R]):
     def _error_of(self, failure: Failure) -> BaseException:
         return error_of(failure)
 
-    # -- for the pool ----------------------------------------------------------------------------------------
-
-    def _run_out(self) -> None:
-        """Read all of the input, although the results are not taken: a caller waits for the pool."""
-        self._input.lift_window()
-
-    def _give_up(self) -> None:
-        """End waiting for the next result: the pool has ended."""
-        self._input.stop()
-        self._arrivals.news.put(None)
+    def _close(self) -> None:
+        super()._close()
+        self._pool = None
 
     def __del__(self) -> None:
         if not hasattr(self, "_all_done") or sys.is_finalizing() or os.getpid() != self._owner:
@@ -216,21 +210,6 @@ class PoolIterator(StreamResults[R], StandardIterator[R]):
         if not (any_read or self._is_closed or self._arrivals.are_over or self._input.drained):
             log.warning("an iterator of Pool.imap was dropped before a result was read from it; its work was ended")
         super().__del__()
-
-
-class _LentByPool:
-    """The queue of a pool, lent to one stream; the pool is held until the end."""
-
-    def __init__(self, pool: Pool) -> None:
-        self.queue: JobQueue = pool._queue
-        self._pool: Pool | None = pool
-
-    def end(self, *, kill: bool) -> None:  # noqa: ARG002 - the workers stay
-        """Let go of the pool; its workers stay."""
-        self._pool = None
-
-    def await_end(self) -> None:
-        """Return at once: the workers stay."""
 
 
 # -- errors ------------------------------------------------------------------------------------------------------------

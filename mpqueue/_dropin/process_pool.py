@@ -109,7 +109,6 @@ class Pool(standard.Pool):
         self._lock = threading.Lock()  #: guards the state, while something is started
         script = script_for(engine, starts_now=True)
         self._functions = FunctionPacker(share_globals=initializer is not None, script=script)
-        self._maps: set[MapResult[Any]] = set()
         self._iterators: weakref.WeakSet[PoolIterator[Any]] = weakref.WeakSet()
         self._closer: threading.Thread | None = None
         prepare = None if initializer is None else partial(initializer, *initargs)
@@ -248,7 +247,6 @@ class Pool(standard.Pool):
         try:
             with self._lock:
                 self._check_running()
-                self._maps.add(result)
                 run = start_batch(
                     self._queue,
                     StarCall(handler) if star else handler,
@@ -258,7 +256,6 @@ class Pool(standard.Pool):
                     progress=self._progress,
                 )
         except HandlerPicklingError as error:
-            self._maps.discard(result)
             result._raise(own_error(error))
         else:
             result._started(run)
@@ -268,14 +265,6 @@ class Pool(standard.Pool):
         """The function, to be sent so that its worker goes on with the globals that it has there."""
         check_callable(func, "func")
         return func if self._sends_handlers_whole else self._functions.pack(func)
-
-    def _forget_map(self, result: MapResult[Any]) -> bool:
-        """Forget a batch that has ended; return False where the pool's end has settled it already."""
-        try:
-            self._maps.remove(result)
-        except KeyError:
-            return False
-        return True
 
     # -- one by one ------------------------------------------------------------------------------------------
 
@@ -339,10 +328,7 @@ class Pool(standard.Pool):
             self._state = standard.TERMINATE
         self._queue.close(kill=True)
         for iterator in list(self._iterators):
-            iterator._give_up()
-        for result in list(self._maps):
-            if self._forget_map(result):
-                result._give_up()
+            iterator._input.stop()
         self._calls.give_up_rest()
 
     def join(self) -> None:
@@ -357,7 +343,7 @@ class Pool(standard.Pool):
             raise ValueError("In unknown state")
         self._queue._host.check_waiting_allowed("pool.join()")
         for iterator in list(self._iterators):
-            iterator._run_out()
+            iterator._input.lift_window()
         if self._closer is not None and not sys.is_finalizing():  # else that thread stands still
             join_long(self._closer)
 

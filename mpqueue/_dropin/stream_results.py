@@ -11,32 +11,17 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from mpqueue._core.state.item_table import Failure
 from mpqueue._dropin.input_reader import PARTS, InputReader
+from mpqueue._dropin.lent_queues import Loan
 from mpqueue._queue.growing.stream import Stream
-from mpqueue._queue.job_queue import JobQueue
 from mpqueue._queue.mailbox import Mailbox
 from mpqueue._queue.run import Ended
 from mpqueue.errors import QueueClosedError
 
 R = TypeVar("R")
-
-
-class Loan(Protocol):
-    """A queue for one stream, until its `end`."""
-
-    queue: JobQueue
-
-    def end(self, *, kill: bool) -> None:
-        """End the loan: the stream does not need the queue any more. With ``kill`` what runs is ended at once.
-
-        Does not wait. Callable anywhere, once.
-        """
-
-    def await_end(self) -> None:
-        """Wait, after `end`, until what was the stream's alone is free. Raises what ending it has raised."""
 
 
 class StreamResults(Generic[R]):
