@@ -27,7 +27,7 @@ from mpqueue._options import JobOptions
 from mpqueue._output.progress import Showing, ShowProgress
 from mpqueue._parent.lane_protocol import Backend
 from mpqueue._parent.surroundings.clock import SystemClock
-from mpqueue._parent.surroundings.interpreter_exit import on_exit
+from mpqueue._parent.surroundings.interpreter_exit import is_exiting, on_exit
 from mpqueue._queue.choosing import choose_backend, script_for
 from mpqueue._queue.growing.stream import Stream
 from mpqueue._queue.job_queue import JobQueue
@@ -184,10 +184,10 @@ class Executor(concurrent.futures.Executor):
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
+    ) -> None:
         """Shut down and wait. Left by Ctrl-C, or interrupted meanwhile, end everything at once. Nothing in a fork."""
-        if self._calls.is_fork:
-            return None
+        if self._queue._host.engine.is_fork:
+            return
         try:
             if kind is not None and issubclass(kind, KeyboardInterrupt):
                 self.kill_workers()
@@ -196,7 +196,6 @@ class Executor(concurrent.futures.Executor):
         except BaseException:
             self._calls.kill()
             raise
-        return None
 
 
 def _check(max_workers: int | None, initializer: object, max_tasks_per_child: int | None) -> None:
@@ -244,7 +243,6 @@ class _Calls(CallStream):
     def __init__(self, queue: JobQueue, options: JobOptions, showing: Showing) -> None:
         super().__init__(queue, error_of, options, showing=showing)
         self._refusal: str | None = None
-        self._exiting = False
         self._take_back: Callable[[], None] = lambda: None
 
     def read(self, calls: Iterable[T]) -> list[T]:
@@ -280,11 +278,6 @@ class _Calls(CallStream):
         self._refusal = self._refusal or "shutdown"
         self.seal()
 
-    @property
-    def is_fork(self) -> bool:
-        """True in a process that was forked off the one that made it."""
-        return self._queue._host.engine.is_fork
-
     def wait(self) -> None:
         """Wait until the workers are gone."""
         try:
@@ -299,7 +292,7 @@ class _Calls(CallStream):
 
     def _end(self) -> None:
         super()._end()
-        if not self._exiting:
+        if not is_exiting():  # `_exit` comes, or is waiting
             threading.Thread(target=self._close, name="mpqueue-executor-closer", daemon=True).start()
 
     def _close(self) -> None:
@@ -311,7 +304,6 @@ class _Calls(CallStream):
 
     def _exit(self) -> None:
         """Shut down at the interpreter's exit, when no thread can be started any more."""
-        self._exiting = True
         self._refusal = "interpreter shutdown"
         self.seal()
         self.ended.wait()
