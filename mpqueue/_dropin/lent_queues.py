@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Callable
 
 from mpqueue._engines.loky.loky_pool import count_cpus
@@ -39,7 +40,6 @@ class SharedPool:
         self._initializer = initializer
         self._lock = threading.RLock()  # a garbage collection may give back while a borrower holds it
         self._queue: JobQueue | None = None
-        self._owner = 0
         self._users = 0
         self._was_used = False  #: since the thread last looked
         self._over = SafeEvent()  #: set when the queue is ended
@@ -68,7 +68,7 @@ class SharedPool:
         self._queue = JobQueue(
             concurrency, per_worker={"threads": self._threads}, initializer=self._initializer, backend=self._backend
         )
-        self._owner, self._users, self._over = os.getpid(), 0, SafeEvent()
+        self._users, self._over = 0, SafeEvent()
         watch = threading.Thread(target=self._watch, args=(self._over,), name="mpqueue-idle-pool", daemon=True)
         watch.start()
 
@@ -83,13 +83,13 @@ class SharedPool:
     def give_back(self, queue: JobQueue) -> None:
         """Note that a call has ended. Callable from a garbage collection."""
         with self._lock:
-            if queue is self._queue and self._owner == os.getpid():
+            if queue is self._queue:
                 self._users -= 1
 
     def close(self) -> None:
         """End the pool now; the next call makes a new one. Calls that use it fail."""
         queue = self._take()
-        if queue is not None and self._owner == os.getpid():
+        if queue is not None:
             queue.close(kill=True)
 
     def end_if_idle(self) -> bool:
@@ -111,7 +111,7 @@ class SharedPool:
     def _leave(self) -> None:
         """Leave the queue, which a mistake of mpqueue's own has ended: the next one is another."""
         queue = self._take()
-        if queue is not None and self._owner == os.getpid():
+        if queue is not None:
             threading.Thread(target=queue.close, kwargs={"kill": True}, name="mpqueue-closer", daemon=True).start()
 
     def reset_in_fork(self) -> None:
@@ -200,20 +200,18 @@ class OwnQueue(Loan):
 
     def __init__(self, concurrency: int | None, journal: str | os.PathLike[str] | None, backend: str | Backend) -> None:
         self._path = journal_path(journal)
-        if self._path is not None and (ending := _ending.get(self._path)) is not None and ending._is_here:
+        if self._path is not None and (ending := _ending.get(self._path)) is not None:
             ending._ended.exception()
         super().__init__(own_queue(concurrency, journal, backend))
-        self._owner: int = os.getpid()
         self._ended: SafeFuture[None] = SafeFuture()
 
     @property
-    def _is_here(self) -> bool:
-        """Return False in a fork."""
-        return os.getpid() == self._owner
+    def _is_fork(self) -> bool:
+        return self.queue._host.engine.is_fork
 
     def end(self, *, kill: bool) -> None:
         """Close the queue on a thread of its own, which the program's exit waits for."""
-        if not self._is_here:
+        if self._is_fork:
             return
         # Not a daemon: else the program's end would cut it short, and the journal would not be closed.
         if is_exiting():
@@ -224,31 +222,26 @@ class OwnQueue(Loan):
         threading.Thread(target=self._close, args=(kill,), name="mpqueue-closer", daemon=False).start()
 
     def _close(self, kill: bool) -> None:
-        failed = None
         try:
             self.queue.close(kill=kill)
-        except BaseException as error:  # noqa: BLE001 - raised where its end is waited for
-            failed = error
-        if self._path is not None and _ending.get(self._path) is self:
-            del _ending[self._path]
-        if failed is None:
             self._ended.set_result(None)
-        else:
-            self._ended.set_exception(failed)
+        except BaseException as error:  # noqa: BLE001 - raised where its end is waited for
+            self._ended.set_exception(error)
 
     def await_end(self) -> None:
         """Wait until the queue is closed. Raises `JournalError` where not all could be written."""
-        if self._is_here:
+        if not self._is_fork:
             self._ended.result()
 
     async def await_end_later(self) -> None:
         """`await_end` that does not block the loop."""
-        if self._is_here:
+        if not self._is_fork:
             bell = Bell()
             self._ended.add_done_callback(lambda _: bell.ring())
             await bell.wait()
             self._ended.result()
 
 
-#: By the journal's path: what is ending now. A fork has none of it.
-_ending: dict[str, OwnQueue] = {}
+#: By the journal's path: what is ending, or has. A fork has none of it.
+_ending: weakref.WeakValueDictionary[str, OwnQueue] = weakref.WeakValueDictionary()
+in_each_fork(_ending.clear)

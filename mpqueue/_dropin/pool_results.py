@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-import os
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -187,7 +186,6 @@ class PoolIterator(StreamResults[R], StandardIterator[R]):
         *,
         ordered: bool,
     ) -> None:
-        self._owner = os.getpid()
         self._pool: Pool | None = pool
         super().__init__(open_, items, window, Loan(pool._queue), ordered=ordered)
         self._input.start()
@@ -204,7 +202,7 @@ class PoolIterator(StreamResults[R], StandardIterator[R]):
         self._pool = None
 
     def __del__(self) -> None:
-        if not hasattr(self, "_all_done") or sys.is_finalizing() or os.getpid() != self._owner:
+        if not hasattr(self, "_all_done") or sys.is_finalizing() or self._lent.queue._host.engine.is_fork:
             return
         any_read = self._input.taken or self._block_size  # the former counts blocks that were read to their ends
         if not (any_read or self._is_closed or self._arrivals.are_over or self._input.drained):
