@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from functools import partial
+from operator import length_hint
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, cast, overload
 
 from mpqueue._call_checks import SEVERAL, iterator_of, names_options
@@ -210,20 +211,7 @@ class ItemIterator(StreamResults[R]):
 
     async def __anext__(self) -> R:
         await self._turns.give()  # before an outcome is taken: what interrupts the turn loses none
-        while True:
-            for outcome in self._block:
-                if type(outcome) is Failure:
-                    try:
-                        error = self._taken_error(outcome)
-                    except BaseException:
-                        self._is_torn = True
-                        raise
-                    try:
-                        del self, outcome  # as in `__next__`
-                        raise error
-                    finally:
-                        del error
-                return outcome  # type: ignore[no-any-return]
+        while not length_hint(self._block):
             self._end_block()
             await self._turns.give()
             while not self._begin_block():
@@ -238,6 +226,9 @@ class ItemIterator(StreamResults[R]):
                 await self._lent.await_end_later()
                 self._raise_input_error()
                 raise StopAsyncIteration
+        results = [self]
+        del self  # as in `__next__`
+        return next(results.pop())
 
     # -- failures -----------------------------------------------------------------------------------------------
 
