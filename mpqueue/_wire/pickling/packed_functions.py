@@ -20,7 +20,7 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from mpqueue._os.process.process_signals import came_of_signal
 from mpqueue._wire.pickling import main_names
@@ -29,9 +29,6 @@ from mpqueue._wire.pickling.payload import Packed, dump_code, load
 
 if TYPE_CHECKING:
     from mpqueue._wire.pickling.script import Script
-
-K = TypeVar("K")
-V = TypeVar("V")
 
 #: How many functions a process keeps, on either side; the one that was used longest ago goes first.
 KEPT = 64
@@ -112,12 +109,20 @@ class FunctionPacker:
         if not can_be_kept(packed):
             return function
         data = zlib.compress(packed.data, 1)
+        return self._keep(PackedFunction(function, data, next(_numbers), classes), parts)
+
+    def _keep(self, packed: PackedFunction, parts: tuple[Any, ...] | None) -> PackedFunction:
+        """Keep it, or return the one that is kept where nothing of it has changed."""
+        key = id(packed.function)
         with self._lock:
-            known = self._known.get(id(function))
-            if known is None or known.function is not function or known.data != data:
-                known = PackedFunction(function, data, next(_numbers), classes)
+            known = self._known.get(key)
+            if known is None or known.function is not packed.function or known.data != packed.data:
+                known = packed
             known.parts = parts
-            _keep(self._known, id(function), known)
+            self._known[key] = known
+            self._known.move_to_end(key)
+            if len(self._known) > KEPT:
+                self._known.popitem(last=False)
         return known
 
     def _pack_partial(self, function: functools.partial[Any]) -> functools.partial[Any]:
@@ -141,13 +146,6 @@ class FunctionPacker:
 
 def can_be_kept(packed: Packed) -> bool:
     return packed.segment is None and packed.size <= MOST_BYTES
-
-
-def _keep(kept: OrderedDict[K, V], key: K, value: V) -> None:
-    kept[key] = value
-    kept.move_to_end(key)
-    while len(kept) > KEPT:
-        kept.popitem(last=False)
 
 
 def are_same(before: tuple[Any, ...], now: tuple[Any, ...]) -> bool:
@@ -263,22 +261,21 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
 
 # -- the worker's half -------------------------------------------------------------------------------------------------
 
-_loaded: OrderedDict[tuple[bytes, int], tuple[Callable[..., Any], Scope | None]] = OrderedDict()
-
 
 def unpack(data: bytes, number: int) -> Callable[..., Any]:
     """The function, unpickled when its bytes come for the first time. On the thread that unpickles the calls.
 
     What comes with it, such as its arguments, has its classes.
     """
-    key, here = (data, number), scope_here()
-    kept = _loaded.get(key)
-    if kept is None:
-        own = here if here is None or here.is_common else Scope()
-        with in_scope(own):
-            kept = load(Packed(zlib.decompress(data))), own
-    _keep(_loaded, key, kept)
-    function, own = kept
-    if here is not None and own is not None:
+    function, own = _load(data, number)
+    if (here := scope_here()) is not None and own is not None:
         here.adopt(own.classes)
     return function
+
+
+@functools.lru_cache(maxsize=KEPT)
+def _load(data: bytes, _: int) -> tuple[Callable[..., Any], Scope | None]:
+    here = scope_here()
+    own = here if here is None or here.is_common else Scope()
+    with in_scope(own):
+        return load(Packed(zlib.decompress(data))), own
