@@ -156,9 +156,8 @@ class CallStream:
 
     def drop_later(self, indices: Sequence[int]) -> None:
         """Cancel those of these calls that no worker has. Does not wait: callable from a garbage collection."""
-        if indices and (stream := self._going) is not None:
-            with contextlib.suppress(QueueClosedError):  # ended meanwhile, or the parent's, and this is a fork
-                stream.drop_later(indices)
+        if indices:
+            self._tell(Stream.drop_later, indices)
 
     def drop_waiting(self) -> None:
         """Cancel all calls that no worker has."""
@@ -174,15 +173,17 @@ class CallStream:
 
     def seal(self) -> None:
         """No more calls will come: the stream ends with the last one. Callable from a garbage collection."""
-        if (stream := self._going) is not None:
-            with contextlib.suppress(QueueClosedError):  # as above
-                stream.seal()
+        self._tell(Stream.seal)
 
     def kill(self) -> None:
         """End the stream at once: no call starts any more, what runs is ended, all futures are cancelled."""
+        self._tell(Stream.cancel)
+
+    def _tell(self, call: Callable[..., None], *arguments: Any) -> None:
+        """Call a method of the stream that only posts."""
         if (stream := self._going) is not None:
-            with contextlib.suppress(QueueClosedError):  # as above
-                stream.cancel(kill=True)
+            with contextlib.suppress(QueueClosedError):  # ended meanwhile, or the parent's, and this is a fork
+                call(stream, *arguments)
 
     def check_waiting_allowed(self) -> None:
         """Raise RuntimeError where waiting for a future would be waiting for oneself."""
