@@ -20,14 +20,13 @@ from mpqueue._dropin.lent_queues import LentQueue, OwnQueue, WarmQueue, is_warm
 from mpqueue._dropin.map_options import enough_workers, job_options
 from mpqueue._dropin.lent_queues import Loan, OwnQueue, WarmQueue, is_warm
 from mpqueue._dropin.map_options import OnItemError, check_on_error, enough_workers, job_options
-from mpqueue._dropin.stream_results import StreamResults
+from mpqueue._dropin.stream_results import Arrivals, StreamResults
 from mpqueue._engines.loky.loky_pool import count_cpus
 from mpqueue._options import GivenOptions, OnItemError, check_on_error
 from mpqueue._output.progress import PATIENCE, length_of, showing_stream
 from mpqueue._queue.growing.stream import Stream, open_stream
 from mpqueue._queue.mailbox import Turns
 from mpqueue._queue.recorded.record_options import check_stream_record, record_options
-from mpqueue._queue.run import Ended
 from mpqueue.errors import TooManyFailuresError
 
 if TYPE_CHECKING:
@@ -143,29 +142,25 @@ def _iterate(
     queue = lent.queue
     count_lanes = count_cpus if warm else partial(getattr, queue, "concurrency")  # which may grow
 
-    def open_(on_ended: Callable[[Ended], None]) -> Stream:
-        if journal is None:
-            return open_stream(queue, fn, on_ended, job, showing=showing)
-        from mpqueue._queue.recorded.recorded_stream import open_recorded_stream  # a part of what only journals need
+    arrivals = Arrivals(ordered)
 
-        job_id, options = record.of("imap", fn)
-        return open_recorded_stream(
-            queue, job_id, fn, on_ended, job, options, seed_given=asked.seed is not None, showing=showing
-        )
+    def window() -> int:
+        return asked.buffersize or stream.window(workers or count_lanes())
 
     try:
-        if journal is not None:
+        if journal is None:
+            stream = open_stream(queue, fn, arrivals.news.put, job, showing=showing)
+        else:  # a part of what only journals need
+            from mpqueue._queue.recorded.recorded_stream import open_recorded_stream
             from mpqueue._queue.recorded.stream_items import StreamItems
 
             iterator = StreamItems(iterator, record.options.key)
+            job_id, options = record.of("imap", fn)
+            stream = open_recorded_stream(
+                queue, job_id, fn, arrivals.news.put, job, options, seed_given=asked.seed is not None, showing=showing
+            )
         made: ItemIterator[Any] = ItemIterator(
-            open_,
-            iterator,
-            lambda stream: asked.buffersize or stream.window(workers or count_lanes()),
-            lent,
-            ordered=ordered,
-            on_error=on_error,
-            max_failures=asked.max_failures,
+            stream, arrivals, iterator, window, lent, on_error=on_error, max_failures=asked.max_failures
         )
     except BaseException:
         lent.end(kill=True)
@@ -185,12 +180,12 @@ class ItemIterator(StreamResults[R]):
 
     def __init__(
         self,
-        open_: Callable[[Callable[[Ended], None]], Stream],
+        stream: Stream,
+        arrivals: Arrivals,
         items: Iterator[Any],
-        window: Callable[[Stream], int],
+        window: Callable[[], int],
         lent: Loan,
         *,
-        ordered: bool,
         on_error: OnItemError,
         max_failures: int | None,
     ) -> None:
@@ -198,7 +193,7 @@ class ItemIterator(StreamResults[R]):
         self._max_failures = max_failures
         self._failed = 0
         self._one_too_many: Failure | None = None  #: with which it ends, as ``max_failures`` says
-        super().__init__(open_, items, window, lent, ordered=ordered)
+        super().__init__(stream, arrivals, items, window, lent)
         self._turns = Turns(self._now)
 
     def _start(self) -> None:

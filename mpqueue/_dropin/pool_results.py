@@ -10,30 +10,22 @@ import logging
 import multiprocessing
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from multiprocessing import pool as standard
-from types import GenericAlias
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mpqueue._core.state.item_table import Failure
 from mpqueue._dropin.lent_queues import Loan
-from mpqueue._dropin.stream_results import StreamResults, ended_error
+from mpqueue._dropin.stream_results import Arrivals, StreamResults, ended_error
 from mpqueue._parent.surroundings.replies import SafeEvent
 from mpqueue._queue.mailbox import runs_loop
-from mpqueue.errors import HandlerPicklingError, ItemPicklingError, RemoteError, ResultPicklingError
+from mpqueue.errors import HandlerPicklingError, ItemPicklingError, QueueClosedError, RemoteError, ResultPicklingError
 
 if TYPE_CHECKING:
     from mpqueue._dropin.process_pool import Pool
     from mpqueue._queue.growing.stream import Stream
     from mpqueue._queue.run import Ended, JobRun
-
-    StandardIterator = standard.IMapIterator
-else:
-
-    class StandardIterator(standard.IMapIterator):
-        """The standard library's iterator, which can't be subscripted when it runs."""
-
-        __class_getitem__ = classmethod(GenericAlias)
 
 
 log = logging.getLogger("mpqueue")
@@ -77,6 +69,12 @@ class AsyncResult(standard.ApplyResult[T]):
     def _give_up(self) -> None:
         self._value = ended_error()
         self._settle(None)
+
+    def _cancel(self) -> None:
+        """End the work: no caller waits for it any more."""
+        if (pool := self._pool) is not None:
+            with suppress(QueueClosedError):
+                pool._calls.drop([self], kill=True)
 
     def _settle(self, callback: Callback | None) -> None:
         pool = self._pool
@@ -146,7 +144,6 @@ class MapResult(AsyncResult[list[T]], standard.MapResult[T]):
                 self._collect(self._run)
 
     def _cancel(self) -> None:
-        """End the work: no caller waits for it any more."""
         if self._run is not None:
             self._run._kill()
 
@@ -168,7 +165,7 @@ class MapResult(AsyncResult[list[T]], standard.MapResult[T]):
             self._return(results)
 
 
-class PoolIterator(StreamResults[R], StandardIterator[R]):
+class PoolIterator(StreamResults[R], standard.IMapIterator):  # type: ignore[type-arg]  # none when it runs
     """The results, in order or as they come. A call that failed raises in its place, and the iterator goes on.
 
     Dropping it ends the work and its running calls; so nothing runs for an iterator that is no longer referenced. Any
@@ -180,14 +177,13 @@ class PoolIterator(StreamResults[R], StandardIterator[R]):
     def __init__(
         self,
         pool: Pool,
+        stream: Stream,
+        arrivals: Arrivals,
         items: Iterator[Any],
-        open_: Callable[[Callable[[Ended], None]], Stream],
-        window: Callable[[Stream], int],
-        *,
-        ordered: bool,
+        window: Callable[[], int],
     ) -> None:
         self._pool: Pool | None = pool
-        super().__init__(open_, items, window, Loan(pool._queue), ordered=ordered)
+        super().__init__(stream, arrivals, items, window, Loan(pool._queue))
         self._input.start()
 
     def next(self, timeout: float | None = None) -> R:

@@ -14,7 +14,6 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from multiprocessing import pool as standard
@@ -28,15 +27,15 @@ from mpqueue._dropin.call_stream import CallStream
 from mpqueue._dropin.input_reader import read_whole_chunks
 from mpqueue._dropin.map_options import Seeds, pool_options
 from mpqueue._dropin.pool_results import AsyncResult, Callback, MapResult, PoolIterator, error_of, own_error
+from mpqueue._dropin.stream_results import Arrivals
 from mpqueue._options import Concurrency, choose_concurrency
 from mpqueue._os.main_thread_waits import join_long
 from mpqueue._output.progress import ShowProgress, check_progress, showing_stream
 from mpqueue._parent.lane_protocol import Backend
 from mpqueue._parent.surroundings.interpreter_exit import is_exiting
 from mpqueue._queue.choosing import choose_backend, script_for
-from mpqueue._queue.growing.stream import Stream, open_stream
+from mpqueue._queue.growing.stream import open_stream
 from mpqueue._queue.job_queue import JobQueue
-from mpqueue._queue.run import Ended
 from mpqueue._wire.pickling.packed_functions import FunctionPacker
 from mpqueue._worker.handlers.called import Call, StarCall
 from mpqueue.errors import HandlerPicklingError, QueueClosedError, shown
@@ -141,14 +140,7 @@ class Pool(standard.Pool):
 
     def apply(self, func: Callable[..., R], args: Iterable[Any] = (), kwds: Mapping[str, Any] = {}) -> R:
         """``func(*args, **kwds)`` in a worker; returns when it has."""
-        result = self.apply_async(func, args, kwds)
-        try:
-            result.wait()
-        except BaseException:  # Ctrl-C: it will never be asked for
-            with suppress(QueueClosedError):
-                self._calls.drop([result], kill=True)
-            raise
-        return result.get()
+        return self._wait_for(self.apply_async(func, args, kwds))
 
     def apply_async(
         self,
@@ -207,10 +199,10 @@ class Pool(standard.Pool):
         """Like `starmap`, without waiting: the `AsyncResult` of the list."""
         return self._start_map(func, iterable, chunksize, callback, error_callback, star=True)
 
-    def _wait_for(self, result: MapResult[R]) -> list[R]:
+    def _wait_for(self, result: AsyncResult[R]) -> R:
         try:
             result.wait()
-        except BaseException:
+        except BaseException:  # Ctrl-C: it will never be asked for
             result._cancel()
             raise
         return result.get()
@@ -296,15 +288,15 @@ class Pool(standard.Pool):
         if size > 1:
             items = read_whole_chunks(items, size)
 
-        def open_(on_ended: Callable[[Ended], None]) -> Stream:
-            with self._lock:
-                self._check_running()
-                return open_stream(self._queue, handler, on_ended, options, showing=showing)
+        arrivals, workers = Arrivals(ordered), self._processes
+        with self._lock:
+            self._check_running()
+            stream = open_stream(self._queue, handler, arrivals.news.put, options, showing=showing)
 
-        workers = self._processes
-        iterator: PoolIterator[R] = PoolIterator(
-            self, items, open_, lambda stream: max(stream.window(workers), 2 * size * workers), ordered=ordered
-        )
+        def window() -> int:
+            return max(stream.window(workers), 2 * size * workers)
+
+        iterator: PoolIterator[R] = PoolIterator(self, stream, arrivals, items, window)
         self._iterators.add(iterator)
         return iterator
 

@@ -10,7 +10,6 @@ import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import Any, Generic, Self, TypeVar
 
 from mpqueue._core.state.item_table import Failure
@@ -34,19 +33,18 @@ class StreamResults(Generic[R]):
 
     def __init__(
         self,
-        open_: Callable[[Callable[[Ended], None]], Stream],
+        stream: Stream,
+        arrivals: Arrivals,
         items: Iterator[Any],
-        window: Callable[[Stream], int],
+        window: Callable[[], int],
         lent: Loan,
-        *,
-        ordered: bool,
     ) -> None:
         self._lent = lent
         self._now = lent.queue._host.now
-        self._arrivals = Arrivals(ordered)
-        self._stream = stream = open_(self._arrivals.news.put)
-        self._window = partial(window, stream)
-        self._input = InputReader(items, stream, self._window, self._now)
+        self._stream = stream
+        self._arrivals = arrivals
+        self._window = window
+        self._input = InputReader(items, stream, window, self._now)
         self._block: Iterator[Any] = iter(())  #: outcomes that are there; a `Failure` is to be raised
         self._block_size = 0
         #: True while outcomes or items go from one place to another. What interrupts that (Ctrl-C) leaves it so: some
