@@ -52,7 +52,6 @@ class Receiver(Protocol):
         """Give up: the call was cancelled, or its stream has ended before it did."""
 
 
-ReceiverT = TypeVar("ReceiverT", bound=Receiver)
 _Settled = tuple[Receiver, Any, Failure | None]
 
 
@@ -69,7 +68,6 @@ class CallStream:
         error_of: Callable[[Failure], BaseException],
         options: JobOptions,
         *,
-        functions: FunctionPacker | None = None,
         showing: Showing = Showing(),  # noqa: B008 - frozen
         after_logs: bool = True,
     ) -> None:
@@ -79,7 +77,7 @@ class CallStream:
         self._showing = showing
         self._after_logs = after_logs
         engine = queue._host.engine
-        self._functions = functions or FunctionPacker(share_globals=engine.has_initializer, script=engine.script)
+        self.functions = FunctionPacker(share_globals=engine.has_initializer, script=engine.script)
         self._receivers: dict[int, Receiver] = {}
         self._blocks: list[CallBlock[Any]] = []
         self._lock = threading.RLock()  #: held by the thread that adds calls; a garbage collection may seal it there
@@ -96,7 +94,7 @@ class CallStream:
 
     def submit_for(self, receiver: Receiver, call: Call) -> None:
         """Have this call made for this receiver; does not wait."""
-        packed = Call(self._functions.pack(call.function), call.args, call.kwargs)
+        packed = Call(self.functions.pack(call.function), call.args, call.kwargs)
         with self._lock:
             # First: it may end as soon as it is added.
             receiver._index = index = self._next_index()
@@ -107,7 +105,7 @@ class CallStream:
 
     def submit_block(self, function: Callable[..., R], arguments: Sequence[tuple[Any, ...]]) -> CallBlock[R]:
         """Have the function called with each of these arguments; does not wait."""
-        packed = self._functions.pack(function)
+        packed = self.functions.pack(function)
         calls = [Call(packed, args, {}) for args in arguments]
         with self._lock:
             first = self._next_index()
@@ -148,7 +146,7 @@ class CallStream:
         """True while a worker runs the call."""
         return self._stream.is_running(receiver._index)
 
-    def drop(self, receivers: Sequence[ReceiverT], *, kill: bool = False) -> list[ReceiverT]:
+    def drop(self, receivers: Sequence[Receiver], *, kill: bool = False) -> list[Receiver]:
         """Cancel these calls, in one go; returns those that are cancelled. See `CallFuture.cancel`."""
         open_ = {one._index: one for one in receivers if one._index in self._receivers}
         dropped = self._stream.drop_all(list(open_), kill=kill) if open_ else []

@@ -36,7 +36,6 @@ from mpqueue._parent.surroundings.interpreter_exit import is_exiting
 from mpqueue._queue.choosing import choose_backend, script_for
 from mpqueue._queue.growing.stream import open_stream
 from mpqueue._queue.job_queue import JobQueue
-from mpqueue._wire.pickling.packed_functions import FunctionPacker
 from mpqueue._worker.handlers.called import Call, StarCall
 from mpqueue.errors import HandlerPicklingError, QueueClosedError, shown
 from mpqueue.retry import RetryPolicy
@@ -104,10 +103,8 @@ class Pool(standard.Pool):
             "Pool", max_retries=max_retries, retry=retry, timeout=timeout, seed=seed, backend=engine
         )
         self._seeds = Seeds(self._options.seed)
-        self._maxtasksperchild = maxtasksperchild
         self._lock = threading.Lock()  #: guards the state, while something is started
         script = script_for(engine, starts_now=True)
-        self._functions = FunctionPacker(share_globals=initializer is not None, script=script)
         self._iterators: weakref.WeakSet[PoolIterator[Any]] = weakref.WeakSet()
         self._closer: threading.Thread | None = None
         prepare = None if initializer is None else partial(initializer, *initargs)
@@ -122,7 +119,7 @@ class Pool(standard.Pool):
         except HandlerPicklingError as error:
             raise own_error(error) from None
         options_of_calls = replace(self._options, seed=self._seeds.named("calls"))
-        self._calls = CallStream(self._queue, error_of, options_of_calls, functions=self._functions, after_logs=False)
+        self._calls = CallStream(self._queue, error_of, options_of_calls, after_logs=False)
         self._sends_handlers_whole = not engine.capabilities.shares_memory
         weakref.finalize(self, self._queue._host.abandon).atexit = False  # the queue has its own, earlier hook
         self._queue._host.want_workers(self._processes)
@@ -256,7 +253,7 @@ class Pool(standard.Pool):
     def _as_handler(self, func: Callable[..., Any]) -> Any:
         """The function, to be sent so that its worker goes on with the globals that it has there."""
         check_callable(func, "func")
-        return func if self._sends_handlers_whole else self._functions.pack(func)
+        return func if self._sends_handlers_whole else self._calls.functions.pack(func)
 
     # -- one by one ------------------------------------------------------------------------------------------
 
