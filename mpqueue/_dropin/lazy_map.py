@@ -7,7 +7,7 @@ memory stays constant, and when the consumer stops, so does the reading.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from operator import length_hint
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, cast, overload
@@ -19,7 +19,7 @@ from mpqueue._dropin.batch import RecordAs
 from mpqueue._dropin.lent_queues import LentQueue, OwnQueue, WarmQueue, is_warm
 from mpqueue._dropin.map_options import enough_workers, job_options
 from mpqueue._dropin.lent_queues import Loan, OwnQueue, WarmQueue, is_warm
-from mpqueue._dropin.map_options import OnItemError, check_on_error, enough_workers, job_options
+from mpqueue._dropin.map_options import Later, OnItemError, check_on_error, enough_workers, job_options
 from mpqueue._dropin.stream_results import Arrivals, StreamResults
 from mpqueue._engines.loky.loky_pool import count_cpus
 from mpqueue._options import GivenOptions, OnItemError, check_on_error
@@ -40,15 +40,11 @@ ON_ERROR = ("raise", "collect", "skip")
 
 @overload
 def imap(
-    fn: Callable[[T], Coroutine[Any, Any, R]],
-    items: Iterable[T],
-    *,
-    on_error: Literal["collect"],
-    **options: Unpack[StreamKeywords],
+    fn: Callable[[T], Later[R]], items: Iterable[T], *, on_error: Literal["collect"], **options: Unpack[StreamKeywords]
 ) -> ItemIterator[R | BaseException]: ...
 @overload
 def imap(
-    fn: Callable[[T], Coroutine[Any, Any, R]],
+    fn: Callable[[T], Later[R]],
     items: Iterable[T],
     *,
     on_error: OnItemError = "raise",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 from typing import Any
+from collections.abc import Coroutine
+from typing import Any, Literal, TypeVar
 
 from mpqueue import _options as checks
 from mpqueue._declared import At, read
@@ -13,6 +15,13 @@ from mpqueue.retry import RetryPolicy
 
 #: Three tries after the first, 0.1, 0.2 and 0.4 s apart: short enough for a script that a person waits for.
 DROPIN_RETRY = RetryPolicy(max_retries=3, base_delay=0.1)
+
+R = TypeVar("R")
+#: What a function defined by ``async def`` returns; workers run it to its end.
+Later = Coroutine[Any, Any, R]
+
+OnError = Literal["raise", "collect", "skip", "group"]
+OnItemError = Literal["raise", "collect", "skip"]
 
 
 def job_options(name: str, asked: GivenOptions) -> JobOptions:

@@ -14,7 +14,7 @@ import sys
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, NoReturn, ParamSpec, TypeVar, overload
@@ -22,7 +22,7 @@ from typing import Any, NoReturn, ParamSpec, TypeVar, overload
 from mpqueue._call_checks import names_options
 from mpqueue._dropin.call_stream import CallFuture, CallStream
 from mpqueue._dropin.executor_errors import error_of
-from mpqueue._dropin.map_options import pool_options
+from mpqueue._dropin.map_options import Later, pool_options
 from mpqueue._options import JobOptions
 from mpqueue._output.progress import Showing, ShowProgress
 from mpqueue._parent.lane_protocol import Backend
@@ -92,9 +92,7 @@ class Executor(concurrent.futures.Executor):
     @overload
     def submit(self, fn: Callable[P, NoReturn], /, *args: P.args, **kwargs: P.kwargs) -> CallFuture[Any]: ...
     @overload
-    def submit(
-        self, fn: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
-    ) -> CallFuture[R]: ...
+    def submit(self, fn: Callable[P, Later[R]], /, *args: P.args, **kwargs: P.kwargs) -> CallFuture[R]: ...
     @overload
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> CallFuture[R]: ...
     def submit(self, fn: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> CallFuture[Any]:
@@ -113,7 +111,7 @@ class Executor(concurrent.futures.Executor):
     @overload
     def map(
         self,
-        fn: Callable[..., Coroutine[Any, Any, R]],
+        fn: Callable[..., Later[R]],
         *iterables: Iterable[Any],
         timeout: float | None = None,
         chunksize: int = 1,

@@ -5,7 +5,7 @@ They share one warm pool, see `mpqueue._dropin.lent_queues`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
@@ -18,7 +18,7 @@ from mpqueue._dropin.lent_queues import queue_for
 from mpqueue._dropin.map_options import enough_workers, job_options
 from mpqueue._options import GivenOptions, OnError, check_on_error
 from mpqueue._dropin.lent_queues import WarmQueue, queue_for
-from mpqueue._dropin.map_options import OnError, check_on_error, enough_workers, job_options
+from mpqueue._dropin.map_options import Later, OnError, check_on_error, enough_workers, job_options
 from mpqueue._options import GivenOptions
 from mpqueue._output.progress import check_progress
 from mpqueue._queue.recorded.record_options import record_options
@@ -37,19 +37,11 @@ OWN_NAMES = ("fn", "items", "on_error")
 
 @overload
 def map(
-    fn: Callable[[T], Coroutine[Any, Any, R]],
-    items: Iterable[T],
-    *,
-    on_error: Literal["collect"],
-    **options: Unpack[MapKeywords],
+    fn: Callable[[T], Later[R]], items: Iterable[T], *, on_error: Literal["collect"], **options: Unpack[MapKeywords]
 ) -> list[R | BaseException]: ...
 @overload
 def map(
-    fn: Callable[[T], Coroutine[Any, Any, R]],
-    items: Iterable[T],
-    *,
-    on_error: OnError = "raise",
-    **options: Unpack[MapKeywords],
+    fn: Callable[[T], Later[R]], items: Iterable[T], *, on_error: OnError = "raise", **options: Unpack[MapKeywords]
 ) -> list[R]: ...
 @overload
 def map(
@@ -105,7 +97,7 @@ def map(
 
 @overload
 def starmap(
-    fn: Callable[..., Coroutine[Any, Any, R]],
+    fn: Callable[..., Later[R]],
     items: Iterable[Iterable[Any]],
     *,
     on_error: Literal["collect"],
@@ -113,7 +105,7 @@ def starmap(
 ) -> list[R | BaseException]: ...
 @overload
 def starmap(
-    fn: Callable[..., Coroutine[Any, Any, R]],
+    fn: Callable[..., Later[R]],
     items: Iterable[Iterable[Any]],
     *,
     on_error: OnError = "raise",
@@ -142,19 +134,11 @@ def starmap(
 
 @overload
 async def amap(
-    fn: Callable[[T], Coroutine[Any, Any, R]],
-    items: Iterable[T],
-    *,
-    on_error: Literal["collect"],
-    **options: Unpack[MapKeywords],
+    fn: Callable[[T], Later[R]], items: Iterable[T], *, on_error: Literal["collect"], **options: Unpack[MapKeywords]
 ) -> list[R | BaseException]: ...
 @overload
 async def amap(
-    fn: Callable[[T], Coroutine[Any, Any, R]],
-    items: Iterable[T],
-    *,
-    on_error: OnError = "raise",
-    **options: Unpack[MapKeywords],
+    fn: Callable[[T], Later[R]], items: Iterable[T], *, on_error: OnError = "raise", **options: Unpack[MapKeywords]
 ) -> list[R]: ...
 @overload
 async def amap(
