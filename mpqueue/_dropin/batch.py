@@ -76,6 +76,8 @@ def name_of(fn: Callable[..., Any]) -> str:
 class Batch:
     """One call: its run, ended early where more than ``max_failures`` items fail, and what happens to its failures.
 
+    As a context it is for the wait, and gives the run.
+
     Nothing new begins after the failure that is too many: that is the job's own option. What runs is ended from here.
     """
 
@@ -98,26 +100,14 @@ class Batch:
             self._watched = None
             run._kill()
 
-    def wait(self, name: str, instead: str) -> None:
-        """Wait until all has ended; an interruption ends it. ``name`` is the call's, ``instead`` one for coroutines."""
-        try:
-            self.run._check_waiting_allowed(name, instead=instead)
-            self.run._await_job()
-        except BaseException:
-            self._end()
-            raise
+    def __enter__(self) -> JobRun:
+        return self.run
 
-    async def wait_later(self) -> None:
-        """`wait` that does not block the loop."""
-        try:
-            await self.run
-        except BaseException:
-            self._end()
-            raise
-
-    def _end(self) -> None:
-        self.run._kill()
-        self.run._end_bar()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """End the call where an interruption ends the wait for it."""
+        if kind is not None:
+            self.run._kill()
+            self.run._end_bar()
 
     def outcomes(self, on_error: OnError) -> list[Any]:
         """Return what the call returns. Raises what it raises."""

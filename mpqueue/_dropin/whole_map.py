@@ -164,7 +164,8 @@ async def amap(
     lend, begin = _prepare("amap", fn, items, on_error, options)
     async with lend() as queue:
         batch = begin(queue)
-        await batch.wait_later()
+        with batch as run:
+            await run
     return batch.outcomes(on_error)
 
 
@@ -172,7 +173,8 @@ def _map(name: str, fn: Callable[..., Any], items: Iterable[Any], on_error: OnEr
     lend, begin = _prepare(name, fn, items, on_error, options)
     with lend() as queue:
         batch = begin(queue)
-        batch.wait()
+        with batch as run:
+            run.result()
     return batch.outcomes(on_error)
 
 
@@ -223,5 +225,6 @@ def stages(
         defaults = replace(queue._options, retry=whole.retry, timeout=whole.timeout)
         start = partial(queue._host.start_stages, given, stages, asked, defaults, progress=asked.progress)
         batch = Batch(start, asked.max_failures)
-        batch.wait("mpqueue.stages()", "await asyncio.to_thread(mpqueue.stages, ...)")
+        with batch as run:
+            run.result()
     return batch.outcomes(on_error)
