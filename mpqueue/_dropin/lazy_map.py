@@ -19,7 +19,7 @@ from mpqueue._dropin.batch import RecordAs
 from mpqueue._dropin.lent_queues import LentQueue, OwnQueue, WarmQueue, is_warm
 from mpqueue._dropin.map_options import enough_workers, job_options
 from mpqueue._dropin.lent_queues import Loan, OwnQueue, WarmQueue, is_warm
-from mpqueue._dropin.map_options import Later, OnItemError, check_on_error, enough_workers, job_options
+from mpqueue._dropin.map_options import OWN_NAMES, Later, OnItemError, check_on_error, enough_workers, job_options
 from mpqueue._dropin.stream_results import Arrivals, StreamResults
 from mpqueue._engines.loky.loky_pool import count_cpus
 from mpqueue._options import GivenOptions, OnItemError, check_on_error
@@ -87,8 +87,7 @@ def imap(
     constant however many items there are or are recorded. Raises `JournalError`; TypeError in the place of an item that
     has no identity; and, in its place, what ``key`` raises.
     """
-    asked = read(GivenOptions, At.STREAM, "mpqueue.imap", options, ("fn", "items", "on_error"))
-    return _iterate("imap", fn, items, asked, ordered=True, on_error=on_error)
+    return _iterate("imap", fn, items, on_error, options, ordered=True)
 
 
 def _typed_as(_: F) -> Callable[[Callable[..., Any]], F]:
@@ -111,19 +110,19 @@ def imap_unordered(
     With ``journal``, results that are recorded come as soon as their items are read. It is the same stream as that of
     `imap` with the same function or ``job_id``.
     """
-    asked = read(GivenOptions, At.STREAM, "mpqueue.imap_unordered", options, ("fn", "items", "on_error"))
-    return _iterate("imap_unordered", fn, items, asked, ordered=False, on_error=on_error)
+    return _iterate("imap_unordered", fn, items, on_error, options, ordered=False)
 
 
 def _iterate(
     name: str,
     fn: Callable[[Any], Any],
     items: Iterable[Any],
-    asked: GivenOptions,
+    on_error: OnItemError,
+    options: dict[str, Any],
     *,
     ordered: bool,
-    on_error: OnItemError,
 ) -> ItemIterator[Any]:
+    asked = read(GivenOptions, At.STREAM, f"mpqueue.{name}", options, OWN_NAMES)
     journal, backend, job = asked.journal, asked.backend, job_options(name, asked)
     # It ends itself, once so many failures have been taken.
     job = dataclasses.replace(job, max_failures=None)
@@ -137,7 +136,6 @@ def _iterate(
     lent: Loan = WarmQueue(workers) if warm else OwnQueue(workers, journal, backend)
     queue = lent.queue
     count_lanes = count_cpus if warm else partial(getattr, queue, "concurrency")  # which may grow
-
     arrivals = Arrivals(ordered)
 
     def window() -> int:
@@ -151,9 +149,9 @@ def _iterate(
             from mpqueue._queue.recorded.stream_items import StreamItems
 
             iterator = StreamItems(iterator, record.options.key)
-            job_id, options = record.of("imap", fn)
+            job_id, record_as = record.of("imap", fn)
             stream = open_recorded_stream(
-                queue, job_id, fn, arrivals.news.put, job, options, seed_given=asked.seed is not None, showing=showing
+                queue, job_id, fn, arrivals.news.put, job, record_as, seed_given=asked.seed is not None, showing=showing
             )
         made: ItemIterator[Any] = ItemIterator(
             stream, arrivals, iterator, window, lent, on_error=on_error, max_failures=asked.max_failures

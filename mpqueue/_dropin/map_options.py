@@ -20,6 +20,8 @@ R = TypeVar("R")
 #: What a function defined by ``async def`` returns; workers run it to its end.
 Later = Coroutine[Any, Any, R]
 
+#: Arguments of `map` and its kin beside the options.
+OWN_NAMES = ("fn", "items", "on_error")
 OnError = Literal["raise", "collect", "skip", "group"]
 OnItemError = Literal["raise", "collect", "skip"]
 

@@ -18,7 +18,7 @@ from mpqueue._dropin.lent_queues import queue_for
 from mpqueue._dropin.map_options import enough_workers, job_options
 from mpqueue._options import GivenOptions, OnError, check_on_error
 from mpqueue._dropin.lent_queues import WarmQueue, queue_for
-from mpqueue._dropin.map_options import Later, OnError, check_on_error, enough_workers, job_options
+from mpqueue._dropin.map_options import OWN_NAMES, Later, OnError, check_on_error, enough_workers, job_options
 from mpqueue._options import GivenOptions
 from mpqueue._output.progress import check_progress
 from mpqueue._queue.recorded.record_options import record_options
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 R = TypeVar("R")
-#: Arguments beside the options.
-OWN_NAMES = ("fn", "items", "on_error")
 
 
 @overload
@@ -169,7 +167,9 @@ async def amap(
     return batch.outcomes(on_error)
 
 
-def _map(name: str, fn: Callable[..., Any], items: Iterable[Any], on_error: OnError, options: Any) -> list[Any]:
+def _map(
+    name: str, fn: Callable[..., Any], items: Iterable[Any], on_error: OnError, options: dict[str, Any]
+) -> list[Any]:
     lend, begin = _prepare(name, fn, items, on_error, options)
     with lend() as queue:
         batch = begin(queue)
@@ -179,7 +179,7 @@ def _map(name: str, fn: Callable[..., Any], items: Iterable[Any], on_error: OnEr
 
 
 def _prepare(
-    name: str, fn: Callable[..., Any], items: Iterable[Any], on_error: OnError, options: Any
+    name: str, fn: Callable[..., Any], items: Iterable[Any], on_error: OnError, options: dict[str, Any]
 ) -> tuple[Callable[[], WarmQueue | JobQueue], Callable[[JobQueue], Batch]]:
     """Check a call, and read its items; returns what lends it a queue, and what starts it there."""
     asked = read(GivenOptions, At.MAP, f"mpqueue.{name}", options, OWN_NAMES)
