@@ -142,14 +142,10 @@ class CallStream:
         """The stream, unless it was not opened, or has ended."""
         return self._stream if self._is_open and not self.ended.is_set() else None
 
-    def is_running(self, receiver: Receiver) -> bool:
-        """True while a worker runs the call."""
-        return self._stream.is_running(receiver._index)
-
     def drop(self, receivers: Sequence[Receiver], *, kill: bool = False) -> list[Receiver]:
         """Cancel these calls, in one go; returns those that are cancelled. See `CallFuture.cancel`."""
         open_ = {one._index: one for one in receivers if one._index in self._receivers}
-        dropped = self._stream.drop_all(list(open_), kill=kill) if open_ else []
+        dropped = self._stream.drop(list(open_), kill=kill) if open_ else []
         return [receiver for index in dropped if (receiver := open_[index])._give_up()]
 
     def drop_later(self, indices: Sequence[int]) -> None:
@@ -240,10 +236,6 @@ class CallStream:
         lo, hi = min(indices), max(indices)
         return next((block for block in tuple(self._blocks) if lo in block.indices and hi in block.indices), None)
 
-    def take_all(self, indices: Sequence[int]) -> list[Any]:
-        """The outcomes of calls of a block: a result each, or its `Failure`."""
-        return self._stream.take_all(indices)
-
     def error_of(self, failure: Failure) -> BaseException:
         """Return the error that a failure of a block raises."""
         return CancelledError() if isinstance(failure.own, ItemCancelledError) else self._error_of(failure)
@@ -307,7 +299,7 @@ class CallFuture(SafeFuture[R]):
     def running(self) -> bool:
         """True while a worker runs the call."""
         owner = self._owner
-        return owner is not None and not self.done() and owner.is_running(self)
+        return owner is not None and not self.done() and owner._stream.is_running(self._index)
 
     def result(self, timeout: float | None = None) -> R:
         """Return what the call returned; raises what it raised. Waits ``timeout`` seconds at most (TimeoutError).
@@ -393,7 +385,7 @@ class CallBlock(Generic[R]):
             if self._arrivals.are_over:
                 raise self._fault or CancelledError
             self._arrivals.news.wait(time_left())
-        return self._owner.take_all(indices)
+        return self._owner._stream.take_all(indices)
 
     def __del__(self) -> None:
         if getattr(self, "_left", 0):  # all have ended, and are not taken any more

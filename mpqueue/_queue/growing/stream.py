@@ -112,10 +112,6 @@ class Stream:
         """True where objects of users' classes may be among its items and outcomes: to free them may run any code."""
         return self._table.live.foreign
 
-    def tell(self, notice: Callable[[], None]) -> None:
-        """Have something done on the listener thread, where any code may run."""
-        self._host.tell(notice)
-
     def window(self, workers: int) -> int:
         """Return how many items should be under way or untaken at most, to keep so many workers busy."""
         return self._book.sizer.window(workers)
@@ -124,16 +120,12 @@ class Stream:
         """True while a worker runs the item."""
         return index in self._table.live.running()
 
-    def drop(self, index: int, *, kill: bool = False) -> bool:
-        """Cancel one item: True where it will not run, or (``kill``) its worker is being ended for it.
+    def drop(self, indices: Sequence[int], *, kill: bool = False) -> list[int]:
+        """Cancel these items, in one go; returns those that will not run, or (``kill``) whose workers are being ended.
 
-        It ends with an `ItemCancelledError`, as any failure. An item that a worker has, or is about to have, is left
+        These end with an `ItemCancelledError`, as any failure. An item that a worker has, or is about to have, is left
         alone without ``kill``; with it, the worker's other items run again elsewhere without losing a try.
         """
-        return bool(self.drop_all([index], kill=kill))
-
-    def drop_all(self, indices: Sequence[int], *, kill: bool = False) -> list[int]:
-        """`drop` these items, in one go; returns those that it did cancel."""
 
         def dropped() -> list[int]:
             self._host.handle(ItemsDropped(self._book, indices, kill))
@@ -142,7 +134,7 @@ class Stream:
         return self._host.ask(dropped)
 
     def drop_later(self, indices: Sequence[int]) -> None:
-        """`drop_all` without an answer. Does not wait, so a garbage collection on any thread may call it."""
+        """`drop` without an answer. Does not wait, so a garbage collection on any thread may call it."""
         self._host.post(ItemsDropped(self._book, indices))
 
     def check(self) -> None:
