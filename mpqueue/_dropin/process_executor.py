@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from types import TracebackType
-from typing import Any, NoReturn, ParamSpec, TypeVar, overload
+from typing import Any, NoReturn, ParamSpec, TypedDict, TypeVar, Unpack, overload
 
 from mpqueue._call_checks import names_options
 from mpqueue._dropin.call_stream import CallFuture, CallStream
@@ -37,6 +37,14 @@ from mpqueue.retry import RetryPolicy
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
+
+
+class Reading(TypedDict, total=False):
+    """The options of `Executor.map`."""
+
+    timeout: float | None
+    chunksize: int
+    buffersize: int | None
 
 
 class Executor(concurrent.futures.Executor):
@@ -101,31 +109,14 @@ class Executor(concurrent.futures.Executor):
 
     @overload
     def map(
-        self,
-        fn: Callable[..., NoReturn],
-        *iterables: Iterable[Any],
-        timeout: float | None = None,
-        chunksize: int = 1,
-        buffersize: int | None = None,
+        self, fn: Callable[..., NoReturn], *iterables: Iterable[Any], **options: Unpack[Reading]
     ) -> Iterator[Any]: ...
     @overload
     def map(
-        self,
-        fn: Callable[..., Later[R]],
-        *iterables: Iterable[Any],
-        timeout: float | None = None,
-        chunksize: int = 1,
-        buffersize: int | None = None,
+        self, fn: Callable[..., Later[R]], *iterables: Iterable[Any], **options: Unpack[Reading]
     ) -> Iterator[R]: ...
     @overload
-    def map(
-        self,
-        fn: Callable[..., R],
-        *iterables: Iterable[Any],
-        timeout: float | None = None,
-        chunksize: int = 1,
-        buffersize: int | None = None,
-    ) -> Iterator[R]: ...
+    def map(self, fn: Callable[..., R], *iterables: Iterable[Any], **options: Unpack[Reading]) -> Iterator[R]: ...
     def map(
         self,
         fn: Callable[..., Any],
