@@ -84,9 +84,7 @@ class Batch:
     def __init__(self, start: Callable[..., JobRun], max_failures: int | None) -> None:
         """Start the call by ``start``, which gets the ``on_ended`` of `start_batch`."""
         self._max_failures = max_failures
-        self._watched: JobRun | None = None  #: the run, as soon as there is one to end, until it is ended
         self.run = start(on_ended=None if max_failures is None else self._on_ended)
-        self._watched = self.run
         self._on_ended(())  # items may have failed before
 
     @property
@@ -95,10 +93,8 @@ class Batch:
 
     def _on_ended(self, _: Ended) -> None:
         """Note that items have ended. On the coordinator's thread."""
-        run = self._watched
-        if run is not None and self._too_many:
-            self._watched = None
-            run._kill()
+        if hasattr(self, "run") and self._too_many:  # else there is none to end yet
+            self.run._kill()
 
     def __enter__(self) -> JobRun:
         return self.run

@@ -191,7 +191,6 @@ class ItemIterator(StreamResults[R]):
         self._turns = Turns(self._now)
 
     def _start(self) -> None:
-        """Read the first items, so that the work begins before the first result is asked for."""
         while self._read() and self._arrivals.news.is_empty():
             pass
 

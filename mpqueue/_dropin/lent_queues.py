@@ -139,16 +139,18 @@ def own_queue(concurrency: int | None, journal: str | os.PathLike[str] | None, b
 
 
 class Loan:
-    """A queue for one call or stream, until its `end`. Its workers stay."""
+    """A queue for one call or stream, until its `end`. Its workers stay. ``keeps`` is held until then."""
 
-    def __init__(self, queue: JobQueue) -> None:
+    def __init__(self, queue: JobQueue, keeps: object = None) -> None:
         self.queue = queue
+        self._keeps = keeps
 
-    def end(self, *, kill: bool) -> None:
+    def end(self, *, kill: bool) -> None:  # noqa: ARG002 - the workers stay
         """End the loan: the borrower does not need the queue any more. With ``kill`` what runs is ended at once.
 
         Does not wait. Callable anywhere, once.
         """
+        self._keeps = None
 
     def await_end(self) -> None:
         """Wait, after `end`, until what was the borrower's alone is free. Raises what ending it has raised."""

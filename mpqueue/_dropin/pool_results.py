@@ -9,22 +9,20 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from multiprocessing import pool as standard
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mpqueue._core.state.item_table import Failure
-from mpqueue._dropin.lent_queues import Loan
-from mpqueue._dropin.stream_results import Arrivals, StreamResults, ended_error
+from mpqueue._dropin.stream_results import StreamResults, ended_error
 from mpqueue._parent.surroundings.replies import SafeEvent
 from mpqueue._queue.mailbox import runs_loop
 from mpqueue.errors import HandlerPicklingError, ItemPicklingError, QueueClosedError, RemoteError, ResultPicklingError
 
 if TYPE_CHECKING:
     from mpqueue._dropin.process_pool import Pool
-    from mpqueue._queue.growing.stream import Stream
     from mpqueue._queue.run import Ended, JobRun
 
 
@@ -174,16 +172,7 @@ class PoolIterator(StreamResults[R], standard.IMapIterator):  # type: ignore[typ
 
     _timed_out = multiprocessing.TimeoutError
 
-    def __init__(
-        self,
-        pool: Pool,
-        stream: Stream,
-        arrivals: Arrivals,
-        items: Iterator[Any],
-        window: Callable[[], int],
-    ) -> None:
-        self._pool: Pool | None = pool
-        super().__init__(stream, arrivals, items, window, Loan(pool._queue))
+    def _start(self) -> None:
         self._input.start()
 
     def next(self, timeout: float | None = None) -> R:
@@ -192,10 +181,6 @@ class PoolIterator(StreamResults[R], standard.IMapIterator):  # type: ignore[typ
 
     def _error_of(self, failure: Failure) -> BaseException:
         return error_of(failure)
-
-    def _close(self) -> None:
-        super()._close()
-        self._pool = None
 
     def __del__(self) -> None:
         if not hasattr(self, "_all_done") or sys.is_finalizing() or self._lent.queue._host.engine.is_fork:

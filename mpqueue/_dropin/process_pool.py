@@ -25,6 +25,7 @@ from mpqueue._core.state.item_table import read_all
 from mpqueue._dropin.batch import start_batch
 from mpqueue._dropin.call_stream import CallStream
 from mpqueue._dropin.input_reader import read_whole_chunks
+from mpqueue._dropin.lent_queues import Loan
 from mpqueue._dropin.map_options import Seeds, pool_options
 from mpqueue._dropin.pool_results import AsyncResult, Callback, MapResult, PoolIterator, error_of, own_error
 from mpqueue._dropin.stream_results import Arrivals
@@ -293,7 +294,8 @@ class Pool(standard.Pool):
         def window() -> int:
             return max(stream.window(workers), 2 * size * workers)
 
-        iterator: PoolIterator[R] = PoolIterator(self, stream, arrivals, items, window)
+        iterator: PoolIterator[R] = PoolIterator(stream, arrivals, items, window, Loan(self._queue, keeps=self))
+        iterator._start()
         self._iterators.add(iterator)
         return iterator
 

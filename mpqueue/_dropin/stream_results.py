@@ -56,6 +56,10 @@ class StreamResults(Generic[R]):
         self._lent_has_ended = False
         self._all_done = False  #: it has ended with the last result
 
+    def _start(self) -> None:
+        """Begin to read the input, so that the work begins before the first result is asked for."""
+        raise NotImplementedError
+
     def __iter__(self) -> Self:
         return self
 
