@@ -191,13 +191,9 @@ class CallStream:
         if indices is None:
             host.tell(self._end)
         elif self._stream.foreign or (self._after_logs and not host.nothing_to_tell):
-            host.tell(partial(self._settle_all, indices))
+            host.tell(lambda: self._settle_loud(self._settle(indices)))
         elif loud := self._settle(indices):
             host.tell(partial(self._settle_loud, loud))
-
-    def _settle_all(self, indices: Sequence[int]) -> None:
-        """Settle these calls, on the listener thread."""
-        self._settle_loud(self._settle(indices))
 
     def _settle(self, indices: Sequence[int]) -> deque[_Settled]:
         """Settle these calls; returns those whose receivers have callbacks, to be settled on the listener thread."""

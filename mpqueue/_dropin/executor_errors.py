@@ -62,7 +62,8 @@ def _kin(error: BaseException) -> BaseException:
         case WorkerStartError():
             return ExecutorStartError(str(error))
         case ItemPicklingError() if error.__cause__ is not None:
-            error.__cause__.add_note(f"mpqueue: {_about_call(error)}")
+            note = f"the call's function or arguments can't be pickled; it was not made ({error})"
+            error.__cause__.add_note(f"mpqueue: {note}")
             return error.__cause__
         case ResultPicklingError():
             there = isinstance(error.__cause__, RemoteTraceback)
@@ -71,10 +72,6 @@ def _kin(error: BaseException) -> BaseException:
             return error._itself
         case _:
             return error
-
-
-def _about_call(error: ItemPicklingError) -> str:
-    return f"the call's function or arguments can't be pickled; it was not made ({error})"
 
 
 def _traceback(text: str) -> BaseException:

@@ -19,7 +19,7 @@ from mpqueue._core.state.item_table import Failure
 from mpqueue._dropin.stream_results import StreamResults, ended_error
 from mpqueue._parent.surroundings.replies import SafeEvent
 from mpqueue._queue.mailbox import runs_loop
-from mpqueue.errors import HandlerPicklingError, ItemPicklingError, QueueClosedError, RemoteError, ResultPicklingError
+from mpqueue.errors import ItemPicklingError, QueueClosedError, RemoteError, ResultPicklingError
 
 if TYPE_CHECKING:
     from mpqueue._dropin.process_pool import Pool
@@ -207,7 +207,7 @@ def error_of(failure: Failure) -> BaseException:
     """Return the error that a call which failed for good raises, with the worker's traceback as its cause."""
     error, own = failure.error, failure.own
     if isinstance(own, ItemPicklingError) and own.__cause__ is not None:
-        return _own_error(own, own.__cause__)
+        return own_error(own)
     if isinstance(own, ResultPicklingError):
         made: BaseException = _standard.MaybeEncodingError(_Told(own.reason or own), _Told(own.value or "(not known)"))
     elif isinstance(own, RemoteError) and "builtins.Exception" in own.bases:
@@ -221,13 +221,11 @@ def error_of(failure: Failure) -> BaseException:
     return made
 
 
-def own_error(error: HandlerPicklingError) -> BaseException:
-    """The error that stood in the way of pickling a function or an initializer, with a note that names the culprit."""
-    return error if error.__cause__ is None else _own_error(error, error.__cause__)
-
-
-def _own_error(error: Exception, cause: BaseException) -> BaseException:
-    note = f"mpqueue: {error}"
+def own_error(error: Exception) -> BaseException:
+    """What stood in the way of pickling, if the error has that as its cause, with a note that names the culprit."""
+    cause, note = error.__cause__, f"mpqueue: {error}"
+    if cause is None:
+        return error
     if note not in getattr(cause, "__notes__", ()):
         cause.add_note(note)
     return cause

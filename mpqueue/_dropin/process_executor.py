@@ -226,7 +226,7 @@ class _Calls(CallStream):
     """The calls of an executor. Held by it, and by the queue while calls are open.
 
     What ends them (a `shutdown`, the garbage collection, the interpreter's exit) seals the stream; when that has ended
-    the workers are ended, by one thread, which every `wait` waits for.
+    the workers are ended, by the thread that is the first to do so; the others wait for it.
     """
 
     def __init__(self, queue: JobQueue, options: JobOptions, showing: Showing) -> None:
