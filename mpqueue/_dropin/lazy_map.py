@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from operator import length_hint
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, cast, overload
 
 from mpqueue._call_checks import SEVERAL, iterator_of, names_options
@@ -199,7 +198,16 @@ class ItemIterator(StreamResults[R]):
 
     async def __anext__(self) -> R:
         await self._turns.give()  # before an outcome is taken: what interrupts the turn loses none
-        while not length_hint(self._block):
+        while True:
+            for outcome in self._block:
+                if type(outcome) is not Failure:
+                    return outcome  # type: ignore[no-any-return]
+                self._is_torn = True
+                self._block = iter([outcome, *self._block])
+                self._is_torn = False
+                results = [self]
+                del self, outcome  # as in `__next__`, which raises it
+                return next(results.pop())
             self._end_block()
             await self._turns.give()
             while not self._begin_block():
@@ -214,9 +222,6 @@ class ItemIterator(StreamResults[R]):
                 await self._lent.await_end_later()
                 self._raise_input_error()
                 raise StopAsyncIteration
-        results = [self]
-        del self  # as in `__next__`
-        return next(results.pop())
 
     # -- failures -----------------------------------------------------------------------------------------------
 
