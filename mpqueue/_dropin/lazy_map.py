@@ -15,10 +15,8 @@ from mpqueue._call_checks import SEVERAL, iterator_of, names_options
 from mpqueue._core.state.item_table import Failure
 from mpqueue._declared import At, read, takes
 from mpqueue._dropin.batch import RecordAs
-from mpqueue._dropin.lent_queues import LentQueue, OwnQueue, WarmQueue, is_warm
-from mpqueue._dropin.map_options import enough_workers, job_options
 from mpqueue._dropin.lent_queues import Loan, OwnQueue, WarmQueue, is_warm
-from mpqueue._dropin.map_options import OWN_NAMES, Later, OnItemError, check_on_error, enough_workers, job_options
+from mpqueue._dropin.map_options import OWN_NAMES, Later, enough_workers, job_options
 from mpqueue._dropin.stream_results import Arrivals, StreamResults
 from mpqueue._engines.loky.loky_pool import count_cpus
 from mpqueue._options import GivenOptions, OnItemError, check_on_error

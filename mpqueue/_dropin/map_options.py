@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
 from collections.abc import Coroutine
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from mpqueue import _options as checks
 from mpqueue._declared import At, read
@@ -22,8 +21,6 @@ Later = Coroutine[Any, Any, R]
 
 #: Arguments of `map` and its kin beside the options.
 OWN_NAMES = ("fn", "items", "on_error")
-OnError = Literal["raise", "collect", "skip", "group"]
-OnItemError = Literal["raise", "collect", "skip"]
 
 
 def job_options(name: str, asked: GivenOptions) -> JobOptions:

@@ -150,7 +150,7 @@ class MapResult(AsyncResult[list[T]], standard.MapResult[T]):
             return
         if run._spoke:
             self._spoke = self._pool
-        elif run._display is None:
+        elif not run._displays:
             self._run = None
         results, failures = run._outcomes()
         if run._fault is not None:

@@ -14,12 +14,9 @@ from mpqueue._call_checks import SEVERAL, check_callable, names_options
 from mpqueue._core.state.item_table import read_all
 from mpqueue._declared import At, read, takes
 from mpqueue._dropin.batch import ON_ERROR, Batch, RecordAs, start_batch
-from mpqueue._dropin.lent_queues import queue_for
-from mpqueue._dropin.map_options import enough_workers, job_options
-from mpqueue._options import GivenOptions, OnError, check_on_error
 from mpqueue._dropin.lent_queues import WarmQueue, queue_for
-from mpqueue._dropin.map_options import OWN_NAMES, Later, OnError, check_on_error, enough_workers, job_options
-from mpqueue._options import GivenOptions
+from mpqueue._dropin.map_options import OWN_NAMES, Later, enough_workers, job_options
+from mpqueue._options import GivenOptions, OnError, check_on_error
 from mpqueue._output.progress import check_progress
 from mpqueue._queue.recorded.record_options import record_options
 from mpqueue._worker.handlers.called import StarCall
@@ -174,7 +171,8 @@ def _map(
     with lend() as queue:
         batch = begin(queue)
         with batch as run:
-            run.result()
+            run._check_waiting_allowed(f"mpqueue.{name}()", instead="await mpqueue.amap(...)")
+            run._await_job()
     return batch.outcomes(on_error)
 
 
@@ -226,5 +224,6 @@ def stages(
         start = partial(queue._host.start_stages, given, stages, asked, defaults, progress=asked.progress)
         batch = Batch(start, asked.max_failures)
         with batch as run:
-            run.result()
+            run._check_waiting_allowed("mpqueue.stages()", instead="await asyncio.to_thread(mpqueue.stages, ...)")
+            run._await_job()
     return batch.outcomes(on_error)
