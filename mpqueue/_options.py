@@ -24,14 +24,14 @@ from mpqueue.errors import shown
 from mpqueue.retry import RetryPolicy, check_number, check_seconds
 
 if TYPE_CHECKING:
-    from mpqueue._core.state.needs.stated import Uses
+    from mpqueue._core.state.stated_needs import Uses
     from mpqueue._keywords import PerWorker
     from mpqueue._output.progress import ShowProgress
     from mpqueue._output.row_outlet import Results
     from mpqueue._parent.lane_protocol import Backend
     from mpqueue._queue.new_job import Cost
     from mpqueue._queue.recorded.record_options import Rerun
-    from mpqueue._wire.item_labels import Label
+    from mpqueue._wire.item_names import Label
 
 #: Tries after the first, by default.
 DEFAULT_MAX_RETRIES = 3

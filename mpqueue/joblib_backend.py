@@ -32,10 +32,10 @@ except ImportError as error:
 
 from mpqueue._call_checks import no_such_option
 from mpqueue._core.state.item_table import Failure
+from mpqueue._dropin.batch import DROPIN_RETRY, pool_options
 from mpqueue._dropin.call_stream import CallStream
 from mpqueue._dropin.executor_errors import ExecutorCrashedError, error_of
 from mpqueue._dropin.lent_queues import SharedPool, WarmQueue
-from mpqueue._dropin.map_options import DROPIN_RETRY, pool_options
 from mpqueue._engines.loky.loky_backend import LokyBackend
 from mpqueue._options import JobOptions
 from mpqueue._os.process.own_forks import in_each_fork

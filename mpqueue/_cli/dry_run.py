@@ -7,7 +7,7 @@ import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mpqueue._cli.options.declared_flags import Add
+from mpqueue._cli.flags import Add
 from mpqueue._cli.outputs import Tell
 from mpqueue._cli.usage import Exit, UsageError, coloured, first_given, say, usage_errors
 from mpqueue._core.state.job_book import JobBook

@@ -8,11 +8,10 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from mpqueue._cli.options.declared_flags import Add, duration
+from mpqueue._cli.flags import Add, duration
 from mpqueue._cli.usage import coloured, say
-from mpqueue._os.main_thread_waits import join_long
 from mpqueue._os.monotonic import monotonic
-from mpqueue._os.process.process_signals import END_SIGNAL, on_first_sigterm, send_to_main_thread
+from mpqueue._os.process.process_signals import END_SIGNAL, join_long, on_first_sigterm, send_to_main_thread
 from mpqueue._parent.surroundings.replies import SafeEvent
 from mpqueue._queue.job_queue import JobQueue
 from mpqueue._queue.run import JobRun

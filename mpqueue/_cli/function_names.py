@@ -16,7 +16,7 @@ from typing import Any
 from mpqueue._call_checks import nearest
 from mpqueue._cli.usage import UsageError
 from mpqueue._text import shown
-from mpqueue._wire.pickling.named_files import module_name_of
+from mpqueue._wire.pickling.imports import module_name_of
 
 
 def load_function(name: str, what: str) -> Callable[..., Any]:

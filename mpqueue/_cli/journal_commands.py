@@ -10,8 +10,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from mpqueue._cli.early_end import EarlyEnd, add_early_end
-from mpqueue._cli.options.declared_flags import duration
-from mpqueue._cli.options.needs_options import add_resources, merged
+from mpqueue._cli.flags import add_resources, duration, merged
 from mpqueue._cli.outputs import (
     ROW,
     STDOUT,

@@ -9,7 +9,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TextIO
 
-from mpqueue._cli.options.declared_flags import Add
+from mpqueue._cli.flags import Add
 from mpqueue._cli.usage import on_stdout, tell, usage_errors
 from mpqueue._os import standard_streams
 from mpqueue._output.bars import aside

@@ -14,13 +14,20 @@ from typing import Any, NamedTuple
 
 from mpqueue._cli.dry_run import add_dry_run, at_a_time, check_dry_run, run_some, say_estimate, some_of
 from mpqueue._cli.early_end import EarlyEnd, add_early_end
+from mpqueue._cli.flags import (
+    Add,
+    add_flags,
+    add_needs,
+    add_profile,
+    duration,
+    given_flags,
+    merged,
+    open_backend,
+    write_profile,
+)
 from mpqueue._cli.function_names import load_function
 from mpqueue._cli.inputs import KINDS, of_files, read_items
 from mpqueue._cli.more_functions import take_functions
-from mpqueue._cli.options.backend_option import open_backend
-from mpqueue._cli.options.declared_flags import Add, add_flags, duration, given_flags
-from mpqueue._cli.options.needs_options import add_needs, merged
-from mpqueue._cli.options.profile_option import add_profile, write_profile
 from mpqueue._cli.outputs import STDOUT, StdoutRows, Tell, add_json, job_line, open_output, told_on_stdout
 from mpqueue._cli.usage import Exit, UsageError, VisibleFormatter, coloured, first_given, say, say_error, usage_errors
 from mpqueue._core.state.item_table import ItemTable, make_table

@@ -65,7 +65,7 @@ from mpqueue._core.rules import (
 from mpqueue._core.state.books import NOTHING, Books, Decide
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import LaneBook, LaneState
-from mpqueue._core.state.timer_heap import Timer, TimerKind
+from mpqueue._core.state.timers import Timer, TimerKind
 from mpqueue.errors import InternalError, JobStateError
 from mpqueue.status import FAILED, ITEM_CODES, OVER, JobStatus
 

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, cast, ove
 from mpqueue._call_checks import SEVERAL, iterator_of, names_options
 from mpqueue._core.state.item_table import Failure
 from mpqueue._declared import At, read, takes
-from mpqueue._dropin.batch import RecordAs
+from mpqueue._dropin.batch import OWN_NAMES, Later, RecordAs, enough_workers, job_options
 from mpqueue._dropin.lent_queues import Loan, OwnQueue, WarmQueue, is_warm
-from mpqueue._dropin.map_options import OWN_NAMES, Later, enough_workers, job_options
 from mpqueue._dropin.stream_results import Arrivals, StreamResults
 from mpqueue._engines.loky.loky_pool import count_cpus
 from mpqueue._options import GivenOptions, OnItemError, check_on_error
@@ -142,8 +141,7 @@ def _iterate(
         if journal is None:
             stream = open_stream(queue, fn, arrivals.news.put, job, showing=showing)
         else:  # a part of what only journals need
-            from mpqueue._queue.recorded.recorded_stream import open_recorded_stream
-            from mpqueue._queue.recorded.stream_items import StreamItems
+            from mpqueue._queue.recorded.recorded_stream import StreamItems, open_recorded_stream
 
             iterator = StreamItems(iterator, record.options.key)
             job_id, record_as = record.of("imap", fn)

@@ -20,9 +20,9 @@ from types import TracebackType
 from typing import Any, NoReturn, ParamSpec, TypedDict, TypeVar, Unpack, overload
 
 from mpqueue._call_checks import names_options
+from mpqueue._dropin.batch import Later, pool_options
 from mpqueue._dropin.call_stream import CallFuture, CallStream
 from mpqueue._dropin.executor_errors import error_of
-from mpqueue._dropin.map_options import Later, pool_options
 from mpqueue._options import JobOptions
 from mpqueue._output.progress import Showing, ShowProgress
 from mpqueue._parent.lane_protocol import Backend

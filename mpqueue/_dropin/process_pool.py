@@ -22,15 +22,13 @@ from typing import Any, NamedTuple, Self, TypeVar
 
 from mpqueue._call_checks import check_callable, names_options
 from mpqueue._core.state.item_table import read_all
-from mpqueue._dropin.batch import start_batch
+from mpqueue._dropin.batch import Seeds, pool_options, start_batch
 from mpqueue._dropin.call_stream import CallStream
-from mpqueue._dropin.input_reader import read_whole_chunks
 from mpqueue._dropin.lent_queues import Loan
-from mpqueue._dropin.map_options import Seeds, pool_options
 from mpqueue._dropin.pool_results import AsyncResult, Callback, MapResult, PoolIterator, error_of, own_error
-from mpqueue._dropin.stream_results import Arrivals
+from mpqueue._dropin.stream_results import Arrivals, read_whole_chunks
 from mpqueue._options import Concurrency, choose_concurrency
-from mpqueue._os.main_thread_waits import join_long
+from mpqueue._os.process.process_signals import join_long
 from mpqueue._output.progress import ShowProgress, check_progress, showing_stream
 from mpqueue._parent.lane_protocol import Backend
 from mpqueue._parent.surroundings.interpreter_exit import is_exiting

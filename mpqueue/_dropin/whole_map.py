@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 from mpqueue._call_checks import SEVERAL, check_callable, names_options
 from mpqueue._core.state.item_table import read_all
 from mpqueue._declared import At, read, takes
-from mpqueue._dropin.batch import ON_ERROR, Batch, RecordAs, start_batch
+from mpqueue._dropin.batch import ON_ERROR, OWN_NAMES, Batch, Later, RecordAs, enough_workers, job_options, start_batch
 from mpqueue._dropin.lent_queues import WarmQueue, queue_for
-from mpqueue._dropin.map_options import OWN_NAMES, Later, enough_workers, job_options
 from mpqueue._options import GivenOptions, OnError, check_on_error
 from mpqueue._output.progress import check_progress
 from mpqueue._queue.recorded.record_options import record_options

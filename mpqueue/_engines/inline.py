@@ -13,13 +13,12 @@ from typing import NoReturn
 
 from mpqueue._core.messages import BellRung, LaneDied, LaneReady
 from mpqueue._parent.inbox import Inbox
-from mpqueue._parent.lane_protocol import Capabilities, Lane, LaneSettings, Post
-from mpqueue._parent.open_calls import Calls, Tell
+from mpqueue._parent.lane_protocol import Calls, Capabilities, Lane, LaneSettings, Post, Tell
 from mpqueue._parent.own_faults import found
 from mpqueue._wire.memory.ledger import OUTBOX, Claim, Ledger
 from mpqueue._worker import station
+from mpqueue._worker.exchange import take_seat
 from mpqueue._worker.main import Worker
-from mpqueue._worker.seat import take_seat
 
 _log = logging.getLogger("mpqueue")
 

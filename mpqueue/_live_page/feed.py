@@ -23,7 +23,7 @@ from mpqueue._live_page.page_json import as_event, encode
 from mpqueue._live_page.served import Served
 from mpqueue._live_page.worker_history import Sample, Stretch, Timeline, Usage, WorkerEnd
 from mpqueue._parent.running import LaneNow
-from mpqueue._wire.item_labels import plain_label
+from mpqueue._wire.item_names import plain_label
 from mpqueue.events import milliseconds
 
 #: Seconds between two looks, with viewers and without: then only for the timeline.

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from mpqueue._core.state.job_view import JobView
+from mpqueue._core.state.job_book import JobView
 from mpqueue._parent.running import LaneNow, LaneStack
 from mpqueue._parent.surroundings.clock import Clock
 from mpqueue.errors import MPQueueError

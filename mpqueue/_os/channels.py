@@ -1,7 +1,7 @@
 """The ends of pipes and sockets by which the processes of a queue talk, each known by a number.
 
 On POSIX systems the number is a descriptor. On Windows only sockets can be waited for together, so all are sockets
-there, and the number is that of the socket's handle, see `mpqueue._os.windows.socket_ends`.
+there, and the number is that of the socket's handle, see `mpqueue._os.windows.sockets`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from mpqueue._os.descriptors import Descriptor
 NO_SIGNAL: int = getattr(socket, "MSG_NOSIGNAL", 0)
 
 if sys.platform == "win32":
-    from mpqueue._os.windows import socket_ends as windows
-    from mpqueue._os.windows.woken_selector import WokenSelector
+    from mpqueue._os.windows import sockets as windows
+    from mpqueue._os.windows.sockets import WokenSelector
 
     adopt = detach = windows.adopt
     socket_pair, pipe, read, write = windows.pair, windows.pipe, windows.read, windows.write

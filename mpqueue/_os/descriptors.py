@@ -20,7 +20,7 @@ from typing import NamedTuple
 from mpqueue._os.system import IS_WINDOWS, choose
 
 if sys.platform == "win32":
-    from mpqueue._os.windows import socket_ends as windows
+    from mpqueue._os.windows import sockets as windows
 else:
     import fcntl
     import resource

@@ -7,8 +7,7 @@ import os
 from collections.abc import Callable
 
 from mpqueue._os.memory import locks
-from mpqueue._os.memory.leases import leases_tell
-from mpqueue._os.memory.memory_files import can_be_opened_by_others
+from mpqueue._os.memory.memory_files import can_be_opened_by_others, leases_tell
 from mpqueue._os.process.parent_death import kernel_holds_leashes
 from mpqueue._os.process.process_handle import open_exactly
 from mpqueue._os.process.process_table import processes

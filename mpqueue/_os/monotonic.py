@@ -14,9 +14,9 @@ from functools import partial
 
 if sys.platform == "win32":
     # There it is the counter of which `time.perf_counter` tells, and from Python 3.13 on `time.monotonic`.
-    from mpqueue._os.windows import performance_counter
+    from mpqueue._os.windows import kernel32
 
-    monotonic, monotonic_ns = performance_counter.monotonic, performance_counter.monotonic_ns
+    monotonic, monotonic_ns = kernel32.monotonic, kernel32.monotonic_ns
 else:
     #: The one that `time.monotonic` reads.
     _CLOCK: int = getattr(time, "CLOCK_UPTIME_RAW", time.CLOCK_MONOTONIC)

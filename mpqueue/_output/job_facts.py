@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mpqueue._call_checks import no_such_attribute
-from mpqueue._core.state.job_book import JobBook
-from mpqueue._core.state.job_view import JobView
+from mpqueue._core.state.job_book import JobBook, JobView
 from mpqueue.status import COMPLETED, FAILED, PENDING, PROCESSING, RETRY, JobStatus
 
 #: Seconds over which the rate is taken, at least; and longer until so many items were done.

@@ -21,8 +21,7 @@ from mpqueue._worker import station
 from mpqueue.errors import shown
 
 if TYPE_CHECKING:
-    from mpqueue._core.state.job_book import JobBook
-    from mpqueue._core.state.job_view import JobView
+    from mpqueue._core.state.job_book import JobBook, JobView
     from mpqueue._parent.listeners import ListenerThread
 
 log = logging.getLogger("mpqueue")

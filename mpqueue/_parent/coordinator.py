@@ -60,7 +60,7 @@ from mpqueue._core.messages import (
 from mpqueue._core.scheduler import Scheduler
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk
-from mpqueue._core.state.machine_sleep import Lookout
+from mpqueue._core.state.timers import Lookout
 from mpqueue._os.channels import NO_SIGNAL
 from mpqueue._os.process.process_facts import busy_machine
 from mpqueue._os.process.process_signals import report_broken_pipes

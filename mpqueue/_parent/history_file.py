@@ -29,8 +29,8 @@ from mpqueue._core.scheduler import Scheduler
 from mpqueue._core.state.item_table import Failure, ItemTable
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk
-from mpqueue._core.state.needs.resources import JobNeeds
 from mpqueue._core.state.pending import stretches
+from mpqueue._core.state.resources import JobNeeds
 from mpqueue._os.files import open_file
 from mpqueue._wire.added_items import AddedItems
 from mpqueue.errors import MPQueueError

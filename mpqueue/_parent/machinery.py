@@ -28,7 +28,7 @@ from mpqueue._parent.lane_protocol import Backend, LanePool, LaneSettings
 from mpqueue._parent.listeners import ListenerThread
 from mpqueue._parent.own_faults import found
 from mpqueue._parent.running import LaneNow, LaneStack
-from mpqueue._parent.surroundings import real_threads as threads
+from mpqueue._parent.surroundings import replies as threads
 from mpqueue._parent.surroundings.clock import Clock, SystemClock
 from mpqueue._parent.surroundings.interpreter_exit import check_running, is_exiting, on_exit
 from mpqueue._parent.surroundings.replies import Reply, SafeEvent

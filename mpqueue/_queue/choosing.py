@@ -16,7 +16,7 @@ from mpqueue.errors import shown
 
 if TYPE_CHECKING:
     from mpqueue._core.state.item_table import ItemTable
-    from mpqueue._core.state.needs.resources import JobNeeds
+    from mpqueue._core.state.resources import JobNeeds
 
 
 _DASK = "dask://"
@@ -139,8 +139,8 @@ def choose_needs(
     uses = asked.uses
     if uses is None:
         return None
-    from mpqueue._core.state.needs.stated import Supply, any_function, check_needs  # which few programs need
-    from mpqueue._parent.surroundings.memory_supply import memory_supply
+    from mpqueue._core.state.stated_needs import Supply, any_function, check_needs  # which few programs need
+    from mpqueue._parent.surroundings.memory_sampler import memory_supply
 
     able, why = backend.capabilities, ""
     if not (able.own_processes and able.is_here):

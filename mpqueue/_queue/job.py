@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
 
-    from mpqueue._core.state.job_view import JobView
+    from mpqueue._core.state.job_book import JobView
     from mpqueue._output.failure_groups import FailureGroup
     from mpqueue._report.job_report import Report
-    from mpqueue._report.profile.job_profile import Profile
+    from mpqueue._report.profile import Profile
 
 log = logging.getLogger("mpqueue")
 
@@ -246,7 +246,7 @@ class Job(WithDefaults, Generic[T_co, R_co]):
         """
         if not self._book.options.profile:
             return None
-        from mpqueue._report.profile.job_profile import make_profile  # which few programs need
+        from mpqueue._report.profile import make_profile  # which few programs need
 
         return make_profile(self._book)
 

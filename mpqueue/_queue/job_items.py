@@ -21,7 +21,7 @@ from mpqueue.status import COMPLETED, FAILED, ITEM_CODES, ItemStatus
 if TYPE_CHECKING:
     from typing_extensions import TypeVar  # a part of every type checker; its defaults come with Python 3.13
 
-    from mpqueue._core.state.job_view import JobView
+    from mpqueue._core.state.job_book import JobView
 
     T_co = TypeVar("T_co", covariant=True, default=Any)
     R_co = TypeVar("R_co", covariant=True, default=Any)

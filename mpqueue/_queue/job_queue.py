@@ -38,8 +38,7 @@ from mpqueue._queue.open_runs import JobStarter, OpenRuns
 from mpqueue._queue.recorded.record_options import check_open_record, record_options
 from mpqueue._queue.registry import Registry
 from mpqueue._queue.run import JobRun
-from mpqueue._wire.ids import IdRule
-from mpqueue._wire.item_labels import check_label
+from mpqueue._wire.item_names import IdRule, check_label
 from mpqueue._wire.pickling.packed_handler import PackedHandler, Travels, pack_handler
 from mpqueue._wire.pickling.script import Script
 from mpqueue.errors import JobNotFoundError, JobStateError, QueueClosedError

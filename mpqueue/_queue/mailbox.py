@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from mpqueue._os.main_thread_waits import wait_long
+from mpqueue._os.process.process_signals import wait_long
 
 if TYPE_CHECKING:
     import asyncio

@@ -22,14 +22,13 @@ from typing import TYPE_CHECKING, Any
 from mpqueue._core.state.columns import Column
 from mpqueue._core.state.item_table import DISCARD, ItemTable
 from mpqueue._core.state.job_book import JobBook
-from mpqueue._core.state.needs.resources import JobNeeds
+from mpqueue._core.state.resources import JobNeeds
 from mpqueue._options import GivenOptions, JobOptions
 from mpqueue._parent.deliveries import Delivery
 from mpqueue._queue.recorded.job_plan import Compared, compare
 from mpqueue._queue.recorded.record_options import RecordOptions
 from mpqueue._text import digits
-from mpqueue._wire.ids import IdRule
-from mpqueue._wire.item_labels import Label
+from mpqueue._wire.item_names import IdRule, Label
 from mpqueue._wire.memory.shared import NotesShared, size_of
 from mpqueue._wire.pickling.packed_handler import PackedHandler, Travels, pack_handler
 from mpqueue._wire.pickling.payload import dump_by_value, whole
@@ -37,7 +36,7 @@ from mpqueue.errors import JournalMismatchError, shown
 from mpqueue.status import FAILED, OVER, JobStatus
 
 if TYPE_CHECKING:
-    from mpqueue._core.state.needs.stated import Uses
+    from mpqueue._core.state.stated_needs import Uses
     from mpqueue._parent.journal.chunk_rows import Row
     from mpqueue._parent.journal.journal_reader import RecordedJob
     from mpqueue._parent.journal.kept_values import Unsealed
@@ -282,7 +281,7 @@ def reseed(book: JobBook, seed: int) -> None:
 def sample(book: JobBook) -> None:
     """Have room for what workers sample of its handler, where that is to be."""
     if book.options.profile:
-        from mpqueue._report.profile.job_samples import JobSamples  # which few programs need
+        from mpqueue._report.profile import JobSamples  # which few programs need
 
         book.samples = JobSamples()
 
@@ -378,7 +377,7 @@ def code_columns(
 
 def _written_uses(uses: Uses) -> str:
     """What items need, once it has been checked, as a journal has it; of functions only that there are some."""
-    from mpqueue._core.state.needs.stated import any_function  # which few programs need
+    from mpqueue._core.state.stated_needs import any_function  # which few programs need
 
     if not isinstance(uses, Mapping) or any_function(uses):
         return "null"

@@ -38,7 +38,7 @@ from mpqueue.status import COMPLETED, FAILED, ITEM_CODES
 
 if TYPE_CHECKING:
     from mpqueue._core.state.item_table import ItemTable
-    from mpqueue._core.state.job_view import JobView
+    from mpqueue._core.state.job_book import JobView
 
 #: How many of the slowest items are named.
 SLOWEST = 10

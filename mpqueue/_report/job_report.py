@@ -9,14 +9,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mpqueue._core.state.job_book import JobBook
-from mpqueue._core.state.job_view import JobView
+from mpqueue._core.state.job_book import JobBook, JobView
 from mpqueue._engines.loky.loky_pool import count_cpus
 from mpqueue._parent.surroundings.clock import SystemClock
-from mpqueue._parent.surroundings.memory_supply import memory_supply
+from mpqueue._parent.surroundings.memory_sampler import memory_supply
 from mpqueue._report.advice import advise, conclude
 from mpqueue._report.figures import Figures, measure
-from mpqueue._report.profile.job_profile import Profile, make_profile
+from mpqueue._report.profile import Profile, make_profile
 from mpqueue._report.report_page import write_page
 from mpqueue._report.report_text import write_text
 from mpqueue._report.rules.rule import Advice

@@ -7,10 +7,10 @@ from html import escape
 from importlib.resources import files
 
 from mpqueue._output.words import counted, number, percent, seconds, size
+from mpqueue._report import flame_graph
 from mpqueue._report.figures import FailedItems, Figures, ItemTimes, Part
 from mpqueue._report.plots import MARKED, bar_of_parts, busy_workers, histogram, timeline
-from mpqueue._report.profile import flame_graph
-from mpqueue._report.profile.job_profile import Profile
+from mpqueue._report.profile import Profile
 from mpqueue._report.report_text import facts, headline, subtitles
 from mpqueue._text import visible
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from mpqueue._core.state.timings import PastRun
 from mpqueue._output.words import counted, day, moment, number, percent, seconds, size
 from mpqueue._report.figures import Figures, ItemTimes, Part
-from mpqueue._report.profile.flame_graph import text_lines
-from mpqueue._report.profile.job_profile import Profile
+from mpqueue._report.flame_graph import text_lines
+from mpqueue._report.profile import Profile
 from mpqueue._report.rules.on_handler import memory_offer
 from mpqueue._text import visible
 

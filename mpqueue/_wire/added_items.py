@@ -6,7 +6,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mpqueue._wire.ids import IdRule, ids_of
+from mpqueue._wire.item_names import IdRule, ids_of
 from mpqueue.errors import shown
 
 #: What an id in an open job may be made of: what is compared where no code of users' may run.

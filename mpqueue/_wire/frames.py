@@ -19,7 +19,7 @@ from mpqueue._wire.pickling.payload import Packed
 from mpqueue._wire.pickling.reducers import PROTOCOL
 
 if TYPE_CHECKING:
-    from mpqueue._wire.pickling.sources import Sources
+    from mpqueue._wire.pickling.imports import Sources
 
 
 class Ended(IntEnum):
@@ -71,7 +71,7 @@ class Several(NamedTuple):
 
 
 class Means(NamedTuple):
-    """The resources that a worker has for the items of a chunk, see `mpqueue._core.state.needs.resources`."""
+    """The resources that a worker has for the items of a chunk, see `mpqueue._core.state.resources`."""
 
     uses: Mapping[str, Sequence[int]]  #: by the resource's name, which units of it
     cpus: int

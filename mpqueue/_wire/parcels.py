@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mpqueue._wire.memory.held_segment import HeldSegment
+    from mpqueue._wire.memory.segments import HeldSegment
     from mpqueue._wire.pickling.payload import Packed
 
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from mpqueue._os.process import inheritance
 from mpqueue._os.process.parent_death import Leash
 
-#: Carries the cookie by which what a worker left behind is found; see `mpqueue._engines.loky.process.strays`.
+#: Carries the cookie by which what a worker left behind is found; see `mpqueue._engines.loky.worker_process`.
 COOKIE_VARIABLE = "MPQUEUE_LANE"
 
 

@@ -9,7 +9,7 @@ Runs once in each worker, before its first call. What it sees to, and why:
   children.
 - Signals and `multiprocessing` are as in a fresh Python, so handlers may start processes and pools of their own.
 - What it forks can neither hold the pipes home open (the parent would wait for their end) nor write into the ledger.
-- It can be asked where it is (`mpqueue._os.process.stacks`), also while it sleeps or holds the global lock.
+- It can be asked where it is (`mpqueue._os.process.process_signals`), also while it sleeps or holds the global lock.
 - loky does not look at its memory when it ends, which fails where there is no ``/proc``.
 
 Loads small modules of the standard library only: every import here takes time at each start of a worker.
@@ -17,6 +17,8 @@ Loads small modules of the standard library only: every import here takes time a
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
 import functools
 import multiprocessing
 import multiprocessing.resource_tracker
@@ -26,16 +28,16 @@ import sys
 import threading
 
 from mpqueue._os import channels, standard_streams
-from mpqueue._os.descriptors import open_descriptors
+from mpqueue._os.descriptors import open_descriptors, reopen_to_write
 from mpqueue._os.memory.mappings import address_of, give_up_sharing
-from mpqueue._os.process import stacks
+from mpqueue._os.process import process_signals
 from mpqueue._os.process.own_forks import CAN_FORK, around_forks
 from mpqueue._os.process.parent_death import die_with_parent, follow_parent
 from mpqueue._os.process.process_signals import reset_signals
 from mpqueue._wire.memory.asking import TRACKERS, Asking
 from mpqueue._wire.memory.ledger import SIZE, Ledger
 from mpqueue._wire.seed import Flags, LaneSeed
-from mpqueue._worker import faults, station
+from mpqueue._worker import station
 
 _failure: BaseException | None = None
 _private: list[int] = []  #: descriptors that no fork may keep
@@ -58,8 +60,8 @@ def initialize(seed: LaneSeed) -> None:
             _private.extend((seed.line.fd, *asking, seed.outbox.fd, *_inherited_pipes(seed.leash.fd)))
             _borrow_trackers()
             _guard_forks(ledger)
-        stacks.answer(seed.stack.fd)
-        faults.never_wait_for_readers()
+        process_signals.answer(seed.stack.fd)
+        never_wait_for_readers()
     except BaseException as error:
         _failure = error
 
@@ -165,3 +167,21 @@ def _guard_forks(ledger: Ledger) -> None:
         give_up_sharing(page, SIZE)
 
     around_forks(before, in_child)
+
+
+# -- The stacks that `faulthandler` writes when a worker crashes in C code: the worker ends even if they are not read.
+
+_STANDARD_ERROR = 2
+
+
+def never_wait_for_readers() -> None:
+    """If standard error is a pipe, write the stacks of a crash there only as far as there is room.
+
+    Written as usual, they keep a worker that crashes from ending while a full pipe is not read. The pipe is
+    opened once more for it: that it doesn't block is a property of this opening, which no other process has.
+    """
+    if not faulthandler.is_enabled() and "PYTHONFAULTHANDLER" in os.environ:
+        return  # switched off; else loky switches it on
+    with contextlib.suppress(OSError):  # closed, or it can't be opened anew: as usual
+        if stat.S_ISFIFO(os.fstat(_STANDARD_ERROR).st_mode):
+            faulthandler.enable(reopen_to_write(_STANDARD_ERROR))

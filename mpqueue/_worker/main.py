@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import importlib.util
 import logging
+import os
 import sys
 
 from mpqueue._os import monotonic as clock
 from mpqueue._wire.frames import (
     NOT_OPENED,
+    THREAD_VARIABLES,
     ApartFrame,
     ChunkFrame,
     Ended,
@@ -17,6 +22,7 @@ from mpqueue._wire.frames import (
     HandlerFrame,
     InitializeFrame,
     LadenFrame,
+    Means,
     NodeFrame,
     ReportFrame,
     WorkTimes,
@@ -33,18 +39,18 @@ from mpqueue._wire.pickling import classes, main_names
 from mpqueue._wire.pickling.imports import take_path
 from mpqueue._wire.pickling.payload import Packed, load, view_parts
 from mpqueue._worker import signals, station
+from mpqueue._worker.chunk import chunk_run
 from mpqueue._worker.chunk import log_records as records
-from mpqueue._worker.chunk import tracing
 from mpqueue._worker.chunk.chunk_run import RECURSION_LIMIT, ChunkRun
 from mpqueue._worker.chunk.failures import pack_failure, stand_in
 from mpqueue._worker.chunk.sampler import StackSampler
 from mpqueue._worker.chunk.timing import ChunkTimes
 from mpqueue._worker.chunk.watchdog import Watchdog
+from mpqueue._worker.exchange import Seat, take_seat
 from mpqueue._worker.handlers import current_item as context
 from mpqueue._worker.handlers.loaded_jobs import LoadedJob
 from mpqueue._worker.memory_growth import note_memory
-from mpqueue._worker.seat import Seat, take_seat
-from mpqueue._worker.taking_up import take_up
+from mpqueue._worker.station import Station
 
 
 class Worker:
@@ -239,9 +245,36 @@ def receive(data: bytes) -> Answer:
             segments.ask_writer = asking.ask
         signals.install()
         _worker = Worker(take_seat(here))
-        tracing.install(_worker.watchdog.cut_off)
+        chunk_run.install_settrace(_worker.watchdog.cut_off)
         if here.carries_segments and isinstance(here.outbox, station.SharedOutbox):
             here.outbox.take_leaving = _worker.seat.exchange.take_leaving
     answer = _worker.receive(data)
     leaving = _worker.seat.exchange.take_leaving()
     return answer._replace(data=dump_leaving(answer.data, leaving)) if leaving else answer
+
+
+# -- The CPUs and GPUs that this worker has for the items at hand: for their inner threads, and to be seen by them.
+
+
+def take_up(station: Station, means: Means | None) -> None:
+    """Give the worker these means, before anything is imported for the items."""
+    station.uses = {} if means is None else means.uses
+    if means is not None and means.variables:
+        os.environ.update(means.variables)
+    cpus = 1 if means is None else means.cpus
+    if cpus != station.cpus and station.is_own_process:
+        _set_threads(station, cpus)
+    station.cpus = cpus
+
+
+def _set_threads(station: Station, cpus: int) -> None:
+    """Multiply the threads that a worker starts with: libraries imported later read them, those here are set."""
+    if station.threads is None:
+        station.threads = {name: int(text) for name in THREAD_VARIABLES if (text := os.environ.get(name, "")).isdigit()}
+    os.environ.update((name, str(count * cpus)) for name, count in station.threads.items())
+    count = max(station.threads.values(), default=1) * cpus
+    with contextlib.suppress(Exception):  # what is of other versions than known here stays as it is
+        if "numpy" in sys.modules and importlib.util.find_spec("threadpoolctl") is not None:
+            importlib.import_module("threadpoolctl").threadpool_limits(count)
+        if (torch := sys.modules.get("torch")) is not None:
+            torch.set_num_threads(count)

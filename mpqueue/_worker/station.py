@@ -3,8 +3,8 @@
 Filled once by the lane's initializer (`mpqueue._worker.first_steps`), read by everything else in the worker. A global,
 because Events can only be handed over while the process is spawned, and a handler finds no other way back to them.
 
-Where a process is more than one worker, or is not ours (`mpqueue._worker.seat`), each worker's threads find their own
-station instead.
+Where a process is more than one worker, or is not ours (`mpqueue._worker.exchange`), each worker's threads find their
+own station instead.
 """
 
 from __future__ import annotations

@@ -20,8 +20,7 @@ from mpqueue._core.messages import BellRung, ChunkReported, JobForgotten, LaneRe
 from mpqueue._core.scheduler import Scheduler
 from mpqueue._core.state.item_table import Failure
 from mpqueue._core.state.lane_book import Chunk
-from mpqueue._parent.lane_protocol import LaneSettings
-from mpqueue._parent.open_calls import Tell
+from mpqueue._parent.lane_protocol import LaneSettings, Tell
 from mpqueue._parent.users_threads import Errands
 from mpqueue._wire.added_items import ResultWithItems
 from mpqueue._wire.frames import (

@@ -21,14 +21,14 @@ from mpqueue._core.messages import JobForgotten, Message, WorkerMemory
 from mpqueue._core.scheduler import Scheduler
 from mpqueue._core.state.item_table import FailedTry, Failure, ItemTable
 from mpqueue._core.state.job_book import JobBook
-from mpqueue._core.state.needs.resources import JobNeeds, Needs
 from mpqueue._core.state.pending import Care
 from mpqueue._core.state.pipeline import Pipeline
+from mpqueue._core.state.resources import JobNeeds, Needs
 from mpqueue._options import JobOptions
 from mpqueue._parent.history_file import FORMAT, Plain, PlainWriter, fields_of
 from mpqueue._wire.added_items import AddedItems
 from mpqueue._wire.frames import Ended, WorkTimes
-from mpqueue._wire.ids import IdRule
+from mpqueue._wire.item_names import IdRule
 from mpqueue._wire.memory.ledger import Claim, Phase
 from mpqueue._wire.parcels import Yielded
 from mpqueue.errors import MPQueueError

@@ -18,7 +18,7 @@ from mpqueue._core import commands, messages
 from mpqueue._core.scheduler import _HANDLERS, Scheduler
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk
-from mpqueue._core.state.machine_sleep import Lookout
+from mpqueue._core.state.timers import Lookout
 from mpqueue._parent.transport.traffic import Traffic
 from mpqueue._queue.announcer import Announcer
 from tests.simulation.history import handle

@@ -76,11 +76,11 @@ from mpqueue._core.state.books import NOTHING
 from mpqueue._core.state.item_table import Failure, ItemTable, make_table
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk
-from mpqueue._core.state.needs.resources import JobNeeds
 from mpqueue._core.state.pipeline import Pipeline
+from mpqueue._core.state.resources import JobNeeds
 from mpqueue._options import JobOptions
 from mpqueue._wire.added_items import AddedItems
-from mpqueue._wire.ids import IdRule
+from mpqueue._wire.item_names import IdRule
 from mpqueue.errors import ItemPicklingError, shown
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import ITEM_CODES

@@ -11,11 +11,11 @@ from mpqueue._core.rules.needs import startable
 from mpqueue._core.state.books import Books
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import CHUNKS_PER_LANE, Chunk, LaneBook, LaneState
-from mpqueue._core.state.needs.pending_by_kind import PendingByKind
-from mpqueue._core.state.needs.resources import MEMORY, NeedsRange
 from mpqueue._core.state.pending import Care, LongestFirst, PendingItems
+from mpqueue._core.state.pending_by_kind import PendingByKind
 from mpqueue._core.state.pipeline import Pipeline
-from mpqueue._core.state.timer_heap import Timer, TimerKind
+from mpqueue._core.state.resources import MEMORY, NeedsRange
+from mpqueue._core.state.timers import Timer, TimerKind
 from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY, JobStatus
 
 #: What sums of fractions may be off.

@@ -47,14 +47,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
 if TYPE_CHECKING:
-    from mpqueue._core.state.needs.stated import Uses
+    from mpqueue._core.state.stated_needs import Uses
     from mpqueue._options import Concurrency
     from mpqueue._output.progress import ShowProgress
     from mpqueue._output.row_outlet import Results
     from mpqueue._parent.lane_protocol import Backend
     from mpqueue._queue.new_job import Cost
     from mpqueue._queue.recorded.record_options import Rerun
-    from mpqueue._wire.item_labels import Label
+    from mpqueue._wire.item_names import Label
     from mpqueue.retry import RetryPolicy
 '''
 _PAGE = """---

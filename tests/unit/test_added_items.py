@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mpqueue._wire.added_items import ResultWithItems, plain_ids
-from mpqueue._wire.ids import IdRule
+from mpqueue._wire.item_names import IdRule
 
 
 class Text(str):

@@ -11,14 +11,14 @@ import pytest
 from mpqueue._os.memory import memory_files
 from mpqueue._os.process.process_facts import end_of_file
 from mpqueue._os.system import IS_LINUX
-from mpqueue._worker.chunk import captured_file
-from mpqueue._worker.chunk.captured_file import CapturedFile, CapturedText
+from mpqueue._worker.chunk import capture
+from mpqueue._worker.chunk.capture import CapturedFile, CapturedText
 from tests.support.systems import LINUX_ONLY
 
 
 @pytest.fixture(params=[memory_files._punch_beginning, memory_files._free_nothing], ids=["freed", "not freed"])
 def file(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[CapturedFile]:
-    monkeypatch.setattr(captured_file, "free_beginning", request.param)
+    monkeypatch.setattr(capture, "free_beginning", request.param)
     made = CapturedFile("test")
     yield made
     made.close()
@@ -82,7 +82,7 @@ def test_memory_of_what_was_read_is_freed_or_another_file_takes_over(file: Captu
 def test_another_file_takes_over_before_the_limit_of_a_file_s_size(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(captured_file, "file_size_limit", lambda: 1000)
+    monkeypatch.setattr(capture, "file_size_limit", lambda: 1000)
     file = CapturedFile("test")
     fd = file.descriptor.fd
     os.write(fd, bytes(400))

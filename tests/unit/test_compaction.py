@@ -22,7 +22,7 @@ from mpqueue._parent.journal.chunk_rows import Results, Row, RowDraft, RowReader
 from mpqueue._parent.journal.compaction import compact, files_of
 from mpqueue._parent.journal.kept_results import KeptResults
 from mpqueue._parent.journal.kept_values import Kept, NotKept, plain_list
-from mpqueue._wire.ids import IdRule
+from mpqueue._wire.item_names import IdRule
 from mpqueue.errors import JournalError
 from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY
 from tests.unit.rows_in_memory import RowsInMemory

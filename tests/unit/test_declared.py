@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import mpqueue
-from mpqueue._cli.options.declared_flags import add_flags, given_flags
+from mpqueue._cli.flags import add_flags, given_flags
 from mpqueue._declared import At, check_names, option, options_at, read, takes
 from mpqueue._options import COUNT, SECONDS, YES_NO, GivenOptions
 from tests.support import option_pages

@@ -9,7 +9,7 @@ import pytest
 from mpqueue._core.commands import ObserveLane
 from mpqueue._core.rules import stealing
 from mpqueue._core.state.books import Books
-from mpqueue._core.state.timer_heap import TimerKind
+from mpqueue._core.state.timers import TimerKind
 from tests.support.auditor import Auditor
 from tests.support.fake_lanes import FakeLanes, crash, fail, succeed
 from tests.support.invariants import check_invariants

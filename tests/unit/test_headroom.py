@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mpqueue._core.messages import MemoryRead, WorkerMemory
-from mpqueue._core.state.needs.headroom import ENOUGH, HALF_LIFE, HORIZON, SCARCE_PART, SHORT_PART, Headroom
+from mpqueue._core.state.resources import ENOUGH, HALF_LIFE, HORIZON, SCARCE_PART, SHORT_PART, Headroom
 from mpqueue._wire.memory.ledger import Claim, Phase
 
 TOTAL = 10_000

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mpqueue._wire.ids import IdRule, find_id, ids_of, rule_of
+from mpqueue._wire.item_names import IdRule, find_id, ids_of, rule_of
 
 
 class WithId:

@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 import mpqueue.backends
-from mpqueue._wire.pickling.imports import ImportWatch, take_path
-from mpqueue._wire.pickling.named_files import NamedFiles, module_name_of
+from mpqueue._wire.pickling.imports import ImportWatch, NamedFiles, module_name_of, take_path
 
 
 @pytest.fixture

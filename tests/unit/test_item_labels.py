@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from mpqueue._core.state.item_table import ItemTable, make_table
-from mpqueue._wire.ids import IdRule
-from mpqueue._wire.item_labels import MOST, label_of, named, plain_label
+from mpqueue._wire.item_names import MOST, IdRule, label_of, named, plain_label
 
 
 class Shouting:

@@ -24,7 +24,7 @@ from mpqueue._core.state.item_table import (
 )
 from mpqueue._core.state.pending import stretches
 from mpqueue._wire.added_items import AddedItems
-from mpqueue._wire.ids import IdRule
+from mpqueue._wire.item_names import IdRule
 from mpqueue.errors import JobStateError
 from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY
 

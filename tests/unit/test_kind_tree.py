@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpqueue._core.state.needs.kind_tree import KindTree, Standing
-from mpqueue._core.state.needs.resources import Needs, NeedsRange, needs_of
+from mpqueue._core.state.pending_by_kind import KindTree, Standing
+from mpqueue._core.state.resources import Needs, NeedsRange, needs_of
 
 NAMES = ("cpus", "gpu", "license", "memory")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mpqueue._os.memory.machine_memory import NO_LIMIT, LinuxMachine, Memory
+from mpqueue._os.memory.memory_use import NO_LIMIT, LinuxMachine, Memory
 
 GB = 1 << 30
 

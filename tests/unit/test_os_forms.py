@@ -19,7 +19,7 @@ from _pytest.mark import ParameterSet
 
 from mpqueue._os import descriptors, file_lock, file_system, system
 from mpqueue._os.facts import facts
-from mpqueue._os.memory import machine_memory, mappings, memory_files, memory_use
+from mpqueue._os.memory import mappings, memory_files, memory_use
 from mpqueue._os.process import process_facts
 from mpqueue._os.process.process_table import LinuxProcessTable, PosixProcessTable, ProcessTable
 from tests.support.systems import LINUX_ONLY
@@ -157,12 +157,10 @@ def test_a_gauge_reads_another_process_or_there_is_none(form: Callable[[int], me
         gauge.close()
 
 
-@forms(machine_memory.LinuxMachine, machine_memory.PosixMachine)
-def test_the_machine_s_memory_is_bytes_or_not_told(form: Callable[[], machine_memory.MachineMemory]) -> None:
+@forms(memory_use.LinuxMachine, memory_use.PosixMachine)
+def test_the_machine_s_memory_is_bytes_or_not_told(form: Callable[[], memory_use.MachineMemory]) -> None:
     found = form().memory()
-    assert (
-        found is None if form is machine_memory.PosixMachine else found is not None and found.total >= found.available
-    )
+    assert found is None if form is memory_use.PosixMachine else found is not None and found.total >= found.available
 
 
 def test_a_peak_is_not_told_where_the_kernel_does_not_begin_anew(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mpqueue._core.state.item_table import Failure, ItemTable, make_table
 from mpqueue._live_page.page_json import IN_LIST, as_event, encode_item
 from mpqueue._queue.job_items import JobItem
-from mpqueue._wire.ids import IdRule
+from mpqueue._wire.item_names import IdRule
 from mpqueue.status import COMPLETED, FAILED, PENDING
 
 short_texts = st.text(max_size=20).filter(lambda text: text.isprintable())

@@ -13,9 +13,8 @@ import cloudpickle
 import numpy as np
 import pytest
 
-from mpqueue._wire.memory import held_segment, segments
-from mpqueue._wire.memory.held_segment import HeldSegment
-from mpqueue._wire.memory.segments import SegmentStore, can_be_opened, make_anchor
+from mpqueue._wire.memory import segments
+from mpqueue._wire.memory.segments import HeldSegment, SegmentStore, can_be_opened, make_anchor
 from mpqueue._wire.parcels import Parcel
 from mpqueue._wire.pickling import payload
 from mpqueue._wire.pickling.payload import (
@@ -152,9 +151,9 @@ def test_a_held_segment_is_there_for_others_until_nobody_holds_it(monkeypatch: p
     packed = dump(arrays()[0], store)
     assert packed.segment is not None
     freed: list[int] = []
-    before = len(held_segment._held)
+    before = len(segments._held)
     held = HeldSegment(packed.segment, freed.append)
-    assert len(held_segment._held) == before + 1
+    assert len(segments._held) == before + 1
     again = packed._replace(segment=held.ref)
     store.give_up([packed.segment.serial])
     assert np.array_equal(load(again), arrays()[0])
@@ -162,16 +161,16 @@ def test_a_held_segment_is_there_for_others_until_nobody_holds_it(monkeypatch: p
     assert parcel.size == packed.size
     assert np.array_equal(parcel.load(), arrays()[0])
     assert held.ref.serial in segments._descriptors
-    monkeypatch.setattr(held_segment, "MOST", before + 1)
-    assert not held_segment.may_hold_more()
-    monkeypatch.setattr(held_segment, "MOST", before + 2)
-    assert held_segment.may_hold_more()
+    monkeypatch.setattr(segments, "MOST", before + 1)
+    assert not segments.may_hold_more()
+    monkeypatch.setattr(segments, "MOST", before + 2)
+    assert segments.may_hold_more()
     serial = held.ref.serial
     del held, parcel
     gc.collect()
     assert freed == [packed.segment.serial]
     assert serial not in segments._descriptors
-    assert len(held_segment._held) == before
+    assert len(segments._held) == before
 
 
 def test_a_plain_parcel_is_as_large_as_its_bytes() -> None:

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpqueue._core.state.needs.pending_by_kind import PendingByKind
-from mpqueue._core.state.needs.resources import NO_NEEDS, JobNeeds
 from mpqueue._core.state.pending import MOST_JOINED, Care, LongestFirst, PendingItems
+from mpqueue._core.state.pending_by_kind import PendingByKind
+from mpqueue._core.state.resources import NO_NEEDS, JobNeeds
 from tests.support.invariants import waiting_items
 
 

@@ -14,10 +14,9 @@ import pytest
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._options import JobOptions
-from mpqueue._report.profile import flame_graph, job_samples
-from mpqueue._report.profile.job_profile import SCHEMA, Frame, Frames, Profile, make_profile
-from mpqueue._report.profile.job_samples import JobSamples
-from mpqueue._wire.ids import IdRule
+from mpqueue._report import flame_graph, profile
+from mpqueue._report.profile import SCHEMA, Frame, Frames, JobSamples, Profile, make_profile
+from mpqueue._wire.item_names import IdRule
 from mpqueue._wire.sampled_stacks import OTHERS, Stack, Stacks, dump_stacks, load_stacks
 from mpqueue._worker.chunk import sampler
 from mpqueue._worker.chunk.sampler import INNERMOST, OUTERMOST, JobSampling, stack_of
@@ -95,7 +94,7 @@ def report(seconds: Mapping[int, float], *names: str) -> bytes:
 
 
 def test_workers_are_merged_and_told_apart_and_so_are_the_slowest_items(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job_samples, "SLOWEST", 2)
+    monkeypatch.setattr(profile, "SLOWEST", 2)
     samples = JobSamples()
     samples.keep(1, range(10, 12), report({0: 1.0, 1: 2.0}, "a", "b"))
     samples.keep(0, [30], report({0: 0.5, 1: 9.0}, "a"))  # the second was given to another worker
@@ -111,7 +110,7 @@ def test_workers_are_merged_and_told_apart_and_so_are_the_slowest_items(monkeypa
 
 def test_what_is_told_apart_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("MOST_STACKS", "MOST_OF_WORKER", "MOST_OF_ITEM"):
-        monkeypatch.setattr(job_samples, name, 8)
+        monkeypatch.setattr(profile, name, 8)
     samples = JobSamples()
     for number in range(200):
         samples.keep(0, [0], report({0: 1.0}, "a", f"f{number}"))
@@ -127,8 +126,8 @@ A, B, C = Frame("handler", "/code/scans.py", 10), Frame("load<&>", "/code/scans.
 STACKS: Mapping[Frames, float] = {(A, B): 1.0, (A, B, C): 2.0, (A,): 0.25}
 
 
-@pytest.fixture
-def profile() -> Profile:
+@pytest.fixture(name="profile")
+def made_profile() -> Profile:
     return Profile("scans", STACKS, {0: STACKS, 1: {(A,): 0.5}}, {"scan;\n<1>": {(A, B): 1.0}})
 
 

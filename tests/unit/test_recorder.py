@@ -20,7 +20,7 @@ from mpqueue._parent.journal.growth import COUNT_ENDED, RecordedGrowth, StreamRe
 from mpqueue._parent.journal.journal_writer import GROUP, Entry
 from mpqueue._parent.journal.recorder import COUNTS, ENDED, MOST_WAITING, STARTED, STATUS, Recorder, Recording
 from mpqueue._parent.surroundings.replies import Reply
-from mpqueue._wire.ids import IdRule
+from mpqueue._wire.item_names import IdRule
 from mpqueue.errors import InternalError, JournalError, WorkerStartError
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import JobStatus

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mpqueue._parent.journal.kept_values import BigFile, keep, restore
-from mpqueue._parent.transport.harmless import dump_harmless
+from mpqueue._parent.transport.packing import dump_harmless
 from mpqueue._wire.memory.segments import BIG_BUFFER, Pieces, SegmentStore
 from mpqueue._wire.pickling import beside as beside_module
 from mpqueue._wire.pickling import rebuilding, reducers

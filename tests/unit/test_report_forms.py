@@ -24,7 +24,7 @@ from mpqueue._report.figures import measure
 from mpqueue._report.job_report import Report, make_report
 from mpqueue._report.report_text import subtitles
 from mpqueue._report.trace import write_trace
-from mpqueue._wire.ids import IdRule
+from mpqueue._wire.item_names import IdRule
 from mpqueue._wire.pickling.packed_handler import pack_handler
 from mpqueue.status import JobStatus
 from tests.support.runs import START, Run

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpqueue._output import rows_in_order
-from mpqueue._output.rows_in_order import RowsInOrder
+from mpqueue._output import row_outlet
+from mpqueue._output.row_outlet import RowsInOrder
 
 
 def rows_of(items: Sequence[int]) -> list[dict[str, Any]]:
@@ -36,7 +36,7 @@ def test_rows_come_in_order_and_few_wait_in_memory(
     order.shuffle(came)
     told: list[Any] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rows_in_order, "MOST_HELD", most)
+        patch.setattr(row_outlet, "MOST_HELD", most)
         rows = RowsInOrder(rows_of, told.extend, None)
         for items in came:
             rows.put(items, rows_of(items) if items.start % 3 else None, len(items))
@@ -60,7 +60,7 @@ class Unloadable:
 def test_what_can_t_be_in_the_file_waits_in_memory(cannot: Any, tmp_path: Path) -> None:
     told: list[Any] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rows_in_order, "MOST_HELD", 0)
+        patch.setattr(row_outlet, "MOST_HELD", 0)
         rows = RowsInOrder(rows_of, told.extend, tmp_path)
         rows.put(range(1, 2), [{"id": 1, "result": Dynamic()}], 10)
         rows.put(range(2, 3), [{"id": 2, "result": cannot}], 10)

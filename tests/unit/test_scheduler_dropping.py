@@ -9,7 +9,7 @@ import pytest
 from mpqueue._core.commands import AnnounceItems, AnnounceStarted, Command
 from mpqueue._core.messages import Message
 from mpqueue._core.state.job_book import JobBook
-from mpqueue._core.state.needs.resources import JobNeeds, needs_of
+from mpqueue._core.state.resources import JobNeeds, needs_of
 from mpqueue.errors import ItemCancelledError, JobStateError, StageError
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import JobStatus

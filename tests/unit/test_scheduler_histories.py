@@ -19,8 +19,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from mpqueue._core.capabilities import Capabilities
 from mpqueue._core.state import item_table
 from mpqueue._core.state.job_book import JobBook
-from mpqueue._core.state.needs.resources import JobNeeds, Needs, needs_of
 from mpqueue._core.state.pipeline import Pipeline
+from mpqueue._core.state.resources import JobNeeds, Needs, needs_of
 from mpqueue._wire.pace import CHUNK_SECONDS
 from mpqueue.errors import ItemCancelledError, JobStateError, SetupError, StageError
 from mpqueue.retry import RetryPolicy

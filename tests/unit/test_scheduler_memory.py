@@ -9,8 +9,8 @@ from mpqueue._core.messages import MemoryRead, WorkerMemory
 from mpqueue._core.rules.dispatch import APART_ALONE, APART_PATIENCE
 from mpqueue._core.rules.memory import must_run_apart
 from mpqueue._core.state.job_book import JobBook
-from mpqueue._core.state.needs.headroom import SCARCE_PART, SHORT_PART
 from mpqueue._core.state.pending import Care
+from mpqueue._core.state.resources import SCARCE_PART, SHORT_PART
 from mpqueue._wire.memory.ledger import Claim, Phase
 from mpqueue.errors import MemoryLimitError, SetupError
 from mpqueue.retry import RetryPolicy

@@ -11,7 +11,7 @@ from mpqueue._core.capabilities import Capabilities
 from mpqueue._core.commands import RecycleLane, SendChunk
 from mpqueue._core.rules.needs import PASSED_SECONDS
 from mpqueue._core.state.job_book import JobBook
-from mpqueue._core.state.needs.resources import JobNeeds, Needs, needs_of
+from mpqueue._core.state.resources import JobNeeds, Needs, needs_of
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import JobStatus
 from tests.support.auditor import Auditor

@@ -14,7 +14,7 @@ import pytest
 from mpqueue._core.commands import Command
 from mpqueue._core.messages import Message
 from mpqueue._core.rules.needs import PASSED_SECONDS
-from mpqueue._core.state.needs.resources import JobNeeds, Needs, needs_of
+from mpqueue._core.state.resources import JobNeeds, Needs, needs_of
 from tests.support.fake_lanes import FakeLanes, succeed
 
 FEW, MANY = 16, 160

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mpqueue._os.memory import leases, mappings
+from mpqueue._os.memory import mappings, memory_files
 from mpqueue._os.process.own_forks import fork_here
 from mpqueue._wire.memory import segments
 from mpqueue._wire.memory.segments import CommonSegment, Segment, SegmentStore, layout, spare, view
@@ -151,7 +151,7 @@ def test_where_leases_tell_nothing_no_segment_is_filled_again(monkeypatch: pytes
 
 @LINUX_ONLY
 def test_leases_tell_here_and_not_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
-    tell = leases.leases_tell.__wrapped__
+    tell = memory_files.leases_tell.__wrapped__
     assert tell()
 
     def refuse(path: object, *_: object) -> int:

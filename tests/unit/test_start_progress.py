@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 import pytest
 
-from mpqueue._engines.loky.process import worker_process
-from mpqueue._engines.loky.process.worker_process import START_LIMIT, START_LOOK, StartProgress
+from mpqueue._engines.loky import worker_process
+from mpqueue._engines.loky.worker_process import START_LIMIT, START_LOOK, StartProgress
 from mpqueue._os.process.process_facts import ProcessUse
 
 LOOKS = int(START_LIMIT / START_LOOK)

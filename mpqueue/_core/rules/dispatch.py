@@ -18,9 +18,9 @@ from mpqueue._core.state.books import Books
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk, LaneBook, LaneState
 from mpqueue._core.state.lane_sets import members
-from mpqueue._core.state.needs.resources import Needs
 from mpqueue._core.state.pending import Care
-from mpqueue._core.state.timer_heap import TimerKind
+from mpqueue._core.state.resources import Needs
+from mpqueue._core.state.timers import TimerKind
 
 #: Worker seconds by which a job may be ahead of an equal one before a lane that has its handler leaves it.
 STICKINESS = 0.1

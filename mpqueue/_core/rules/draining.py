@@ -10,7 +10,7 @@ from __future__ import annotations
 from mpqueue._core.rules import fleet, overdue
 from mpqueue._core.rules.outcomes import finish_if_over
 from mpqueue._core.state.books import Books
-from mpqueue._core.state.timer_heap import TimerKind
+from mpqueue._core.state.timers import TimerKind
 
 #: Seconds in which a worker that is killed should be dead.
 DEATH_SECONDS = 5.0

@@ -29,7 +29,7 @@ from mpqueue._core.rules.overdue import await_answer, take_back
 from mpqueue._core.state.books import Books
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import LaneBook, LaneState
-from mpqueue._core.state.timer_heap import TimerKind
+from mpqueue._core.state.timers import TimerKind
 from mpqueue.errors import SetupError, WorkerStartError, shown
 
 #: Seconds before a worker that could not be started is tried again: doubled each time, up to the second figure.

@@ -23,7 +23,7 @@ from mpqueue._core.state.books import Books
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import LaneBook, LaneState
 from mpqueue._core.state.lane_sets import members
-from mpqueue._core.state.needs.resources import CPUS, NO_NEEDS, Left, Needs, NeedsRange
+from mpqueue._core.state.resources import CPUS, NO_NEEDS, Left, Needs, NeedsRange
 
 #: Seconds for which items may be passed by others that need less.
 PASSED_SECONDS = 5.0

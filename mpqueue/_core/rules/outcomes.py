@@ -13,7 +13,7 @@ from mpqueue._core.state.item_table import Failure
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import LaneState
 from mpqueue._core.state.pipeline import InputsEnded
-from mpqueue._core.state.timer_heap import TimerKind
+from mpqueue._core.state.timers import TimerKind
 from mpqueue._core.state.timings import Event
 from mpqueue.errors import ItemCancelledError, SetupError
 from mpqueue.retry import Fail

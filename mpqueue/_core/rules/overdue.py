@@ -8,8 +8,7 @@ from mpqueue._core.state.books import Books
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import LaneBook, LaneState, Verdict, Why
 from mpqueue._core.state.lane_sets import members
-from mpqueue._core.state.machine_sleep import LOOK
-from mpqueue._core.state.timer_heap import TimerKind
+from mpqueue._core.state.timers import LOOK, TimerKind
 from mpqueue._wire.memory.ledger import Claim, Phase
 from mpqueue._wire.pace import STRETCH_SECONDS
 

@@ -19,7 +19,7 @@ from mpqueue._core.state.item_table import Failure
 from mpqueue._core.state.job_book import JobBook, SetupRecord
 from mpqueue._core.state.lane_book import Chunk, LaneBook
 from mpqueue._core.state.pending import Care
-from mpqueue._core.state.timer_heap import TimerKind
+from mpqueue._core.state.timers import TimerKind
 from mpqueue._wire.added_items import AddedItems
 from mpqueue._wire.frames import Ended
 from mpqueue.errors import WorkerCrashedError

@@ -17,8 +17,8 @@ from mpqueue._core.state.books import Books
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk, LaneBook, LaneState
 from mpqueue._core.state.lane_sets import members
-from mpqueue._core.state.needs.resources import NO_NEEDS
-from mpqueue._core.state.timer_heap import TimerKind
+from mpqueue._core.state.resources import NO_NEEDS
+from mpqueue._core.state.timers import TimerKind
 from mpqueue._wire.memory.ledger import SETTLE, Claim, Phase
 from mpqueue.status import JobStatus
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mpqueue._core.state.books import Books
 from mpqueue._core.state.job_book import JobBook
-from mpqueue._core.state.timer_heap import Timer, TimerKind
+from mpqueue._core.state.timers import Timer, TimerKind
 from mpqueue.status import JobStatus
 
 

@@ -15,11 +15,9 @@ from mpqueue._core.rules.chunking import aim
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import CHUNKS_PER_LANE, Chunk, LaneBook, LaneState
 from mpqueue._core.state.lane_sets import BusyTime, LaneSeconds, members
-from mpqueue._core.state.machine_sleep import Sleeps
-from mpqueue._core.state.needs.headroom import Headroom
-from mpqueue._core.state.needs.resources import Needs, Resources
 from mpqueue._core.state.pending import Care
-from mpqueue._core.state.timer_heap import TimerHeap
+from mpqueue._core.state.resources import Headroom, Needs, Resources
+from mpqueue._core.state.timers import Sleeps, TimerHeap
 from mpqueue._core.state.timings import Company
 from mpqueue.retry import Fail, RetryAfter, RetryPolicy, decide_by
 

@@ -27,8 +27,7 @@ from mpqueue._call_checks import iterator_of
 from mpqueue._core.state.columns import Column, Sparse, SparseRows, dense, extend, fill, put, sparse_of, take
 from mpqueue._text import label, visible_line
 from mpqueue._wire.added_items import AddedItems
-from mpqueue._wire.ids import IdRule, ids_of, rule_of
-from mpqueue._wire.item_labels import Label, label_of, named, plain_label
+from mpqueue._wire.item_names import IdRule, Label, ids_of, label_of, named, plain_label, rule_of
 from mpqueue._wire.parcels import Parcel
 from mpqueue.errors import JobStateError, shown, text_of, type_name_of, typed
 from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY

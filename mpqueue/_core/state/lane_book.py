@@ -8,8 +8,8 @@ from enum import Enum, auto
 from typing import NamedTuple
 
 from mpqueue._core.state.job_book import JobBook
-from mpqueue._core.state.needs.resources import Grant, Needs
 from mpqueue._core.state.pending import Care
+from mpqueue._core.state.resources import Grant, Needs
 from mpqueue._wire.memory.ledger import Claim
 from mpqueue._wire.pace import CHUNK_SECONDS, LIMIT
 

@@ -37,7 +37,7 @@ from mpqueue._core.messages import (
     Message,
 )
 from mpqueue._core.rules import overdue
-from mpqueue._engines.agent.notices import Order, SetLimit, TellFlags, dump_notice, seen_of
+from mpqueue._engines.agent.link import Order, SetLimit, TellFlags, dump_notice, seen_of
 from mpqueue._engines.loky.loky_backend import LokyBackend
 from mpqueue._engines.loky.loky_lane import LokyLane
 from mpqueue._parent.inbox import Inbox, Request

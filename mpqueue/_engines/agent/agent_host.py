@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import NamedTuple
 
-from mpqueue._engines.agent import hello
+from mpqueue._engines.agent import link
 from mpqueue._os.monotonic import monotonic
 from mpqueue._wire.memory.segments import SegmentRef
 from mpqueue.errors import WorkerStartError
@@ -53,9 +53,9 @@ _hosts: dict[str, AgentHost] = {}
 _relays: dict[str, _Relay] = {}
 
 
-def introduce() -> hello.Introduction:
+def introduce() -> link.Introduction:
     """Return the introduction of this process."""
-    return hello.introduce()
+    return link.introduce()
 
 
 async def open_agent(token: str, setup: Setup) -> Opened:

@@ -13,14 +13,24 @@ import asyncio
 import contextlib
 import hashlib
 import hmac
+import importlib
+import importlib.metadata
 import itertools
+import os
 import pickle
+import platform
 import secrets
 import socket
 import struct
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
+
+from mpqueue._core.messages import FaultFound, LaneDied, LaneStartFailed, Message
+from mpqueue._os.process.own_forks import process_name
+from mpqueue._parent.transport.kept_errors import text_of
+from mpqueue._wire.memory.ledger import Claim, Phase
+from mpqueue.errors import InternalError, WorkerStartError
 
 #: Bytes from which data is a part of its own in a message, and not copied into it.
 APART = 1 << 16
@@ -255,3 +265,102 @@ async def pump(
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         connection.close()
+
+
+# -- The introduction of a worker of another engine: where it is, and whether it speaks the parent's language. ---------
+#
+# Plain strings and numbers, so that also a stranger's introduction can be read.
+
+Introduction = Mapping[str, Any]
+
+
+def introduce() -> Introduction:
+    """Return the introduction of this process: its identity and the versions that it runs."""
+    return {
+        "process": process_name(),
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "python": ".".join(platform.python_version_tuple()[:2]),
+        "mpqueue": importlib.import_module("mpqueue").__version__,
+        "cloudpickle": importlib.metadata.version("cloudpickle"),
+    }
+
+
+def find_difference(own: Introduction, other: Introduction) -> str | None:
+    """Return why the two would misunderstand each other, in words; None where they would not."""
+    different = [
+        f"{name} {other.get(name)} there and {own[name]} here"
+        for name in ("python", "mpqueue", "cloudpickle")
+        if other.get(name) != own[name]
+    ]
+    if not different:
+        return None
+    return (
+        f"expected the same versions as here on the worker {other.get('pid')} on {other.get('host')}, got "
+        f"{', '.join(different)}; install the same there, since functions and data are sent between them"
+    )
+
+
+# -- Messages about a lane between a program and an agent. -------------------------------------------------------------
+#
+# Clocks of two machines have nothing in common, so ages are sent.
+
+
+class TellFlags(NamedTuple):
+    """An order that a job is paused, or cancelled, or neither."""
+
+    job: int
+    pause: bool
+    cancel: bool
+
+
+class SetLimit(NamedTuple):
+    """An order to claim nothing from that position on in that chunk."""
+
+    chunk: int
+    position: int
+
+
+Order = TellFlags | SetLimit
+
+#: A claim as it is sent: chunk, phase, lo, hi, seconds since, fraction.
+Seen = tuple[int, int, int, int, float, float]
+
+
+def seen_of(claim: Claim, now: float) -> Seen:
+    """Convert a claim to be sent, on the node, whose clock says ``now``."""
+    return claim.chunk, int(claim.phase), claim.lo, claim.hi, max(0.0, now - claim.since), claim.fraction
+
+
+def claim_of(seen: Seen, now: float) -> Claim:
+    """Convert it back to a claim, in the program, whose clock says ``now``."""
+    chunk, phase, lo, hi, age, fraction = seen
+    return Claim(chunk, Phase(phase), lo, hi, now - age, fraction)
+
+
+def dump_notice(message: Message, now: float) -> bytes:
+    """Pickle a message on the node, whose clock says ``now``. An error that can't be sent is replaced by its text."""
+    match message:
+        case LaneDied() if message.claim is not None:
+            message = message._replace(claim=message.claim._replace(since=now - message.claim.since))
+        case LaneStartFailed() if not _can_be_sent(message.error):
+            message = message._replace(error=WorkerStartError(text_of(message.error)))
+        case FaultFound() if not _can_be_sent(message.error):
+            message = message._replace(error=InternalError(text_of(message.error)))
+    return pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
+
+
+def load_notice(data: bytes, now: float) -> Message:
+    """Unpickle a message in the program, whose clock says ``now``."""
+    message: Message = pickle.loads(data)
+    if isinstance(message, LaneDied) and message.claim is not None:
+        message = message._replace(claim=message.claim._replace(since=now - message.claim.since))
+    return message
+
+
+def _can_be_sent(error: BaseException) -> bool:
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return False
+    return True

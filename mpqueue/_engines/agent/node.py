@@ -15,10 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from mpqueue._core.messages import BellRung, LaneDied
 from mpqueue._engines.agent.agent import PACKAGE, LaneKey
-from mpqueue._engines.agent.link import Call, Link
-from mpqueue._engines.agent.notices import Order, Seen, SetLimit, TellFlags, claim_of, load_notice
-from mpqueue._parent.lane_protocol import Lane
-from mpqueue._parent.open_calls import Calls, Tell
+from mpqueue._engines.agent.link import Call, Link, Order, Seen, SetLimit, TellFlags, claim_of, load_notice
+from mpqueue._parent.lane_protocol import Calls, Lane, Tell
 from mpqueue._parent.own_faults import found
 from mpqueue._wire.memory import shared
 from mpqueue._wire.memory.ledger import Claim

@@ -32,7 +32,7 @@ from mpqueue._core.messages import (
     MemoryRead,
     Message,
 )
-from mpqueue._engines.agent import agent_host, hello
+from mpqueue._engines.agent import agent_host, link
 from mpqueue._engines.agent.agent_host import Opened, Setup
 from mpqueue._engines.agent.link import AWAY_LIMIT, CONNECT_LIMIT, Link, pump
 from mpqueue._engines.agent.node import Node, NodeLane
@@ -236,7 +236,7 @@ class NodePool(abc.ABC):
         await asyncio.shield(node.opening)
 
     async def _open_agent(self, node: Node) -> None:
-        difference = hello.find_difference(hello.introduce(), await self.ask(node, agent_host.introduce))
+        difference = link.find_difference(link.introduce(), await self.ask(node, agent_host.introduce))
         if difference is not None:
             raise WorkerStartError(difference)
         node.token, secret = f"mpqueue-{uuid.uuid4().hex}", secrets.token_bytes(32)

@@ -19,17 +19,22 @@ import io
 import multiprocessing.spawn
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from multiprocessing import process, util
 from multiprocessing.context import set_spawning_popen
 from typing import Any
 
-from loky.backend import reduction, spawn
+from loky.backend import popen_loky_posix, reduction, spawn
 from loky.backend.context import LokyContext
+from loky.backend.fork_exec import fork_exec
 from loky.backend.process import LokyProcess
 
+from mpqueue._engines.loky.worker_entry import PROGRAM
 from mpqueue._os.memory.memory_files import SharedFile
+from mpqueue._parent.lane_protocol import LaneSettings
+from mpqueue._wire.frames import THREAD_VARIABLES
 from mpqueue._wire.pickling.script import is_being_imported
+from mpqueue._wire.seed import COOKIE_VARIABLE
 from mpqueue.errors import WorkerStartError
 
 #: What only this module has of a process.
@@ -191,3 +196,63 @@ def prepare() -> None:
         multiprocessing.set_executable(path)
     if not spawn.get_executable():
         spawn._python_exe = path
+
+
+# -- The environment variables that a worker starts with, over and above those of the parent. --------------------------
+
+#: Bytes of freed memory that a worker keeps for the next item, and up to which size what it asks for is taken from that
+#: (32 MB are the most that glibc allows). By itself glibc may give back the memory of a picture after each picture, and
+#: new pages cost a fifth of a thumbnail's time (docs/adr/0010).
+KEPT_MEMORY, KEPT_SIZE = 64 << 20, 32 << 20
+#: A worker with a limit keeps it where the limit is so many times as much.
+KEPT_PART = 8
+
+
+def worker_environment(settings: LaneSettings, cpus: int, cookie: str, inherited: Mapping[str, str]) -> dict[str, str]:
+    """The variables for a worker: so many threads that all workers together keep the CPUs busy, and no more.
+
+    What the user set himself (``inherited``) stands, but for the threads where he also gave ``threads_per_worker``.
+    """
+    threads = settings.threads_per_worker
+    if threads is None:
+        share = str(max(1, cpus // settings.concurrency))
+        variables = {name: share for name in THREAD_VARIABLES if name not in inherited}
+    else:
+        variables = dict.fromkeys(THREAD_VARIABLES, str(threads))
+    # loky replaces a worker that has grown by 300 MB, which loading a model does; memory limits are our business.
+    # A number, since "inf" would overflow.
+    variables |= {"LOKY_MAX_MEMORY_LEAK_SIZE": "1e18", COOKIE_VARIABLE: cookie, **settings.variables}
+    return variables | _memory_variables(settings.max_memory, inherited)
+
+
+def _memory_variables(limit: int | None, inherited: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that glibc's malloc reads as a process starts; other ones read nothing of it."""
+    if limit is not None and limit < KEPT_PART * KEPT_MEMORY:
+        return {}
+    if any(name.startswith("MALLOC_") for name in inherited) or "glibc.malloc" in inherited.get("GLIBC_TUNABLES", ""):
+        return {}
+    return {"MALLOC_TRIM_THRESHOLD_": str(KEPT_MEMORY), "MALLOC_MMAP_THRESHOLD_": str(KEPT_SIZE)}
+
+
+# -- A launch on POSIX systems: the interpreter is executed in a fork, and inherits what it is handed over. ------------
+
+#: What the interpreter runs; users see the name of the worker after it, in a list of processes.
+_PROGRAM = f"import os, sys; message = os.fdopen(int(sys.argv[1]), 'rb')\n{PROGRAM.strip()}"
+
+
+class Launching(popen_loky_posix.Popen):  # type: ignore[misc]
+    """One launch, with an interpreter of its own."""
+
+    def __init__(self, worker: Launched) -> None:
+        self.returncode = None
+        self._fds: list[int] = []
+        self._launch(worker)
+
+    def _launch(self, worker: Launched) -> None:
+        """Fork and execute the interpreter, with its start message in a file: a pipe would hold 64 KB of it."""
+        executable = interpreter()
+        with contextlib.ExitStack() as undo:
+            file = undo.enter_context(contextlib.closing(start_message(self, worker)))
+            lives = make_sentinel(self, undo)
+            command = [executable, "-c", _PROGRAM, str(file.fd), worker.name]
+            self.pid = fork_exec(command, [*self._fds, file.fd, lives], env=worker.env)

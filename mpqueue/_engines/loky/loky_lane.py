@@ -31,11 +31,9 @@ import loky
 from loky import process_executor
 
 from mpqueue._core.messages import LaneBroken
-from mpqueue._engines.loky.answering import Answering
-from mpqueue._engines.loky.flag_setter import FlagSetter
 from mpqueue._engines.loky.launch import Launch, LaunchContext, Launched
-from mpqueue._engines.loky.parent_line import Line
-from mpqueue._engines.loky.process.worker_process import WorkerProcess
+from mpqueue._engines.loky.parent_line import Answering, FlagSetter, Line
+from mpqueue._engines.loky.worker_process import WorkerProcess
 from mpqueue._os import channels
 from mpqueue._os.descriptors import CAN_PASS
 from mpqueue._os.files import read_at
@@ -47,8 +45,7 @@ from mpqueue._os.process.process_signals import kill_process
 from mpqueue._os.room import check_descriptors, check_threads
 from mpqueue._os.system import IS_WINDOWS
 from mpqueue._parent.inbox import Inbox
-from mpqueue._parent.lane_protocol import LaneSettings, Post
-from mpqueue._parent.open_calls import Calls, Tell
+from mpqueue._parent.lane_protocol import Calls, LaneSettings, Post, Tell
 from mpqueue._parent.own_faults import found
 from mpqueue._parent.surroundings.clock import SystemClock
 from mpqueue._parent.transport.kept_errors import text_of
@@ -487,7 +484,7 @@ def _launch_alone() -> Launch:
         from mpqueue._engines.loky.suspended_launch import launch_suspended
 
         return launch_suspended
-    from mpqueue._engines.loky.exec_launch import Launching
+    from mpqueue._engines.loky.launch import Launching
 
     return Launching
 

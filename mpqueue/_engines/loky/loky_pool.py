@@ -12,30 +12,33 @@ import functools
 import itertools
 import logging
 import os
+import queue
 import threading
+from collections.abc import Callable
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING
 
 from mpqueue._core.messages import LaneStartFailed
-from mpqueue._engines.loky import launch
-from mpqueue._engines.loky.environment import worker_environment
-from mpqueue._engines.loky.launch import Launch
+from mpqueue._engines.loky import launch, worker_process
+from mpqueue._engines.loky.launch import Launch, worker_environment
 from mpqueue._engines.loky.loky_lane import LokyLane, check_room, count_cpus, launch_importing, register_exit
-from mpqueue._engines.loky.process import strays
-from mpqueue._engines.loky.process.warden import Warden
-from mpqueue._engines.loky.process.watcher import Watcher
-from mpqueue._engines.loky.starter import Starter
+from mpqueue._engines.loky.warden import Warden
+from mpqueue._engines.loky.watcher import Watcher
+from mpqueue._os import standard_streams
+from mpqueue._os.memory import locks
+from mpqueue._os.process.process_signals import block_interrupts, report_broken_pipes
 from mpqueue._os.room import NO_THREAD
 from mpqueue._parent.inbox import Inbox
 from mpqueue._parent.lane_protocol import LaneSettings
 from mpqueue._parent.own_faults import found
 from mpqueue._parent.surroundings import interpreter_exit
-from mpqueue._parent.surroundings import real_threads as threads
+from mpqueue._parent.surroundings import replies as threads
 from mpqueue._parent.surroundings.interpreter_exit import on_exit
 from mpqueue._parent.surroundings.replies import SafeEvent
 from mpqueue._wire.pickling.script import Script
 
 if TYPE_CHECKING:
-    from mpqueue._engines.loky.forking.preloading import Preloading
+    from mpqueue._engines.loky.fork_server import Preloading
 
 __all__ = ["LokyPool", "count_cpus", "on_exit"]
 
@@ -84,7 +87,7 @@ class LokyPool:
         register_exit()
         interpreter_exit.run_before_loky()
         self._take_back = on_exit(functools.partial(self.close, kill=True), last=True)
-        self._watcher.call(self._watcher.later, ORPHANS_AFTER, strays.kill_orphans)
+        self._watcher.call(self._watcher.later, ORPHANS_AFTER, worker_process.kill_orphans)
 
     def start(self, number: int, generation: int) -> None:
         self._wanted[number] = generation
@@ -140,9 +143,9 @@ class LokyPool:
             return None
         if isinstance(preload, Script):
             return launch_importing(preload)
-        from mpqueue._engines.loky.forking.preloading import Preloading  # most programs do without
+        from mpqueue._engines.loky.fork_server import Preloading  # most programs do without
 
-        cookie = strays.cookie(self._number)
+        cookie = worker_process.cookie(self._number)
         self._preloading = Preloading(
             preload, lambda: worker_environment(self._settings, self._cpus, cookie, os.environ)
         )
@@ -171,7 +174,7 @@ class LokyPool:
         if self._is_closing or generation != self._wanted[number]:
             return
         try:
-            cookie = strays.cookie(self._number, number, generation)
+            cookie = worker_process.cookie(self._number, number, generation)
             environment = worker_environment(self._settings, self._cpus, cookie, os.environ)
             lane = LokyLane(number, generation, environment, self._inbox, self._settings, self._launch)
         except BaseException as error:
@@ -256,7 +259,7 @@ class LokyPool:
         if self._preloading is not None:
             self._preloading.close()
         with contextlib.suppress(OSError):  # no descriptor to look with
-            strays.kill_strays(strays.cookie(self._number))
+            worker_process.kill_strays(worker_process.cookie(self._number))
         self._watcher.stop()
         self._gone.set()
 
@@ -274,3 +277,61 @@ def _without_frames(error: BaseException) -> BaseException:
         error = error.__context__
     error.__context__ = error.__cause__ = None
     return error.with_traceback(None)
+
+
+# -- One thread that starts all workers of a pool, one after another. --------------------------------------------------
+#
+# The kernel kills a worker when the *thread* that started it ends (`PR_SET_PDEATHSIG`), so that thread must outlive
+# all its workers; and threads that loky starts for a lane inherit from it that they are daemons, which no exit waits
+# for, and that a pipe whose worker is dead is an error. Knows nothing of lanes or loky.
+
+Start = Callable[[], object]
+
+
+class Starter:
+    """The thread, started at once. Owner: the pool, which calls `stop` when its last worker is gone.
+
+    ``on_fault`` gets what a start has raised, which none should.
+    """
+
+    def __init__(self, name: str, on_end: Callable[[], object], on_fault: Callable[[BaseException], object]) -> None:
+        self._on_fault = on_fault
+        self._starts: queue.SimpleQueue[Start | None] = queue.SimpleQueue()
+        self._on_end = on_end
+        self.thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self.thread.start()
+
+    def submit(self, start: Start) -> None:
+        """Have ``start`` called on the starter's thread. From any thread; never blocks."""
+        self._starts.put(start)
+
+    def stop(self) -> None:
+        """End the thread after the starts that were submitted before; ``on_end`` is its last act."""
+        self._starts.put(None)
+
+    def _run(self) -> None:
+        report_broken_pipes()
+        try:
+            while (start := self._starts.get()) is not None:
+                standard_streams.keep_taken()
+                _block_interrupts()
+                try:
+                    start()
+                except BaseException as error:
+                    self._on_fault(error)
+                # A start holds a lane's semaphores; it must not be held while this thread waits for the next one.
+                del start
+        finally:
+            self._on_end()
+
+
+def _block_interrupts() -> None:
+    """Block SIGINT, as a worker inherits: a Ctrl-C can't hit it before it has left the terminal's group.
+
+    Before every start, since Python 3.11 unblocks SIGINT whenever it starts the resource tracker, which semaphores
+    that have names do.
+    """
+    if not locks.AVAILABLE:
+        with contextlib.suppress(Exception):  # no descriptors, say: then the start fails for the same reason, and tells
+            resource_tracker.ensure_running()
+    block_interrupts()

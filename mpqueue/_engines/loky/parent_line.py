@@ -1,16 +1,29 @@
-"""The parent's end of the line to one worker. Never blocks; answers arrive on the thread that sleeps in the inbox."""
+"""The parent's ends of what it shares with a worker: the line, what it asks for, and its flags."""
 
 from __future__ import annotations
 
+import array
 import contextlib
+import functools
+import os
 import socket
 import threading
 from collections import deque
 from collections.abc import Callable
+from multiprocessing.synchronize import Event
 
+from mpqueue._engines.loky import launch
 from mpqueue._os import channels
+from mpqueue._os.channels import NO_SIGNAL
+from mpqueue._os.descriptors import close_all, message_pair
+from mpqueue._os.memory.memory_files import leases_tell
 from mpqueue._parent.inbox import Inbox
+from mpqueue._parent.users_threads import Errands
 from mpqueue._wire.line import Answer, DamagedError, Incoming, encode
+from mpqueue._wire.memory import asking
+from mpqueue._wire.memory.ledger import Ledger
+from mpqueue._wire.memory.segments import own_descriptor, reopen
+from mpqueue._wire.seed import Flags
 
 
 class Line:
@@ -107,3 +120,127 @@ class Line:
             return []
         except OSError:  # reset: it died with frames unread
             return None
+
+
+# -- The parent's end of `mpqueue._wire.memory.asking`: gives a worker descriptors. ------------------------------------
+
+#: Questions that are answered at a time, between two messages of the coordinator.
+AT_A_TIME = 16
+
+
+class Answering:
+    """The parent's end for one worker's questions. Never blocks.
+
+    Made with the worker's end, which its owner closes once the worker has it; closed by `close`.
+    """
+
+    def __init__(self, inbox: Inbox) -> None:
+        self._inbox = inbox
+        self._socket, worker_end = message_pair()
+        self._socket.setblocking(False)
+        self.worker_end = worker_end.detach()
+        self._fd = self._socket.fileno()
+        self._lock = threading.Lock()  # held while the descriptor is used: it must not be another's by then
+        self._closed = False
+
+    def open(self) -> None:
+        """Look for questions from now on."""
+        self._inbox.watch(self._fd, self.look)
+
+    def close(self) -> None:
+        """Look no more."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._inbox.forget(self._fd)
+                self._socket.close()
+
+    def look(self) -> None:
+        """Read what the worker has sent. On the inbox's thread."""
+        with self._lock:
+            try:
+                for _ in range(0 if self._closed else AT_A_TIME):
+                    data, descriptors = asking.receive(self._socket)
+                    close_all(*descriptors)
+                    if not data:
+                        self._inbox.forget(self._fd)
+                        return
+                    self._answer(data)
+            except BlockingIOError:
+                pass
+            except OSError:  # reset, or no descriptor left: the worker asks no more, or goes without
+                if self._socket.fileno() >= 0:
+                    self._inbox.forget(self._fd)
+
+    def _answer(self, data: bytes) -> None:
+        anew = False
+        if (key := asking.decode(data)) is not None:
+            # A lease would not tell of a descriptor that is shared; where none tells, sharing takes no descriptor here.
+            opened = reopen(*key) if (anew := leases_tell()) else own_descriptor(*key)
+        elif data.decode("ascii", "replace") in asking.TRACKERS:
+            opened = launch.tracker(data.decode("ascii"))
+        else:
+            return
+        with contextlib.suppress(OSError):  # no room: it does not read what it has asked for
+            if opened is None:
+                self._socket.send(data, NO_SIGNAL)
+            else:
+                rights = array.array("i", [opened])
+                self._socket.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)], NO_SIGNAL)
+        if opened is not None and anew:
+            os.close(opened)
+
+
+# -- Sets and clears one lane's flags, on a thread that may be abandoned. ----------------------------------------------
+#
+# `Event.set` takes a lock that a worker killed at the wrong moment leaves taken for ever (docs/adr/0004), so no thread
+# that matters may call it.
+
+
+class FlagSetter:
+    """The thread of one lane, started with its first order. Owner: the lane, which calls `end`."""
+
+    def __init__(self, flags: Flags, ledger: Ledger, name: str, on_fault: Callable[[BaseException], object]) -> None:
+        self._flags: Flags | None = flags
+        self._ledger = ledger
+        self._errands = Errands(name, on_fault)
+
+    def put(self, job: int, *, pause: bool, cancel: bool) -> None:
+        """Make the flags say this of that job, some time soon, in the order of the calls. One caller thread; 2 us."""
+        if self._flags is not None:
+            self._errands.put(functools.partial(self._carry_out, job, pause, cancel))
+
+    def end(self) -> threading.Thread | None:
+        """To be called once the worker is dead: no order is carried out any more. Returns the thread that will end."""
+        flags, self._flags = self._flags, None
+        self._errands.end()
+        if self._errands.thread is not None and flags is not None:
+            for event in (flags.pause, flags.cancel):
+                _free(event)
+        return self._errands.thread
+
+    def _carry_out(self, job: int, pause: bool, cancel: bool) -> None:
+        flags = self._flags
+        if flags is not None:
+            # They count for no job while they change: what they said of the last job does not hold for this one.
+            self._ledger.withdraw_flags()
+            _set(flags.pause, pause)
+            _set(flags.cancel, cancel)
+            self._ledger.give_flags(job)
+
+
+def _set(event: Event, value: bool) -> None:
+    # `end` may release the lock while we hold it, and then our own release is one too many.
+    with contextlib.suppress(ValueError, AssertionError):
+        if value:
+            event.set()
+        else:
+            event.clear()
+
+
+def _free(event: Event) -> None:
+    """Release the lock of an Event where a dead worker has left it taken, so that a `set` stuck in it comes back."""
+    lock = event._cond._lock  # type: ignore[attr-defined]  # noqa: SLF001 - nothing else gives a dead process's lock back
+    lock.acquire(block=False)
+    with contextlib.suppress(ValueError):
+        lock.release()

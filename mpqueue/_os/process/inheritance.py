@@ -17,7 +17,7 @@ from mpqueue._os.process.parent_death import Leash
 if sys.platform == "win32":
     import msvcrt
 
-    from mpqueue._os.windows import socket_ends as windows
+    from mpqueue._os.windows import sockets as windows
 
     class _File:
         def __init__(self, handle: int) -> None:
@@ -79,7 +79,7 @@ else:
 
 
 if sys.platform == "win32":
-    from mpqueue._os.windows.suspended import Spawned
+    from mpqueue._os.windows.processes import Spawned
 
 
 def spawn(executable: str, arguments: list[str], environment: Mapping[str, str], text: Callable[[Any], bytes]) -> Any:

@@ -28,7 +28,7 @@ from mpqueue._os.process.own_forks import in_each_fork
 from mpqueue._os.system import IS_LINUX, IS_WINDOWS, c_library, choose
 
 if sys.platform == "win32":
-    from mpqueue._os.windows.held_processes import JobObject
+    from mpqueue._os.windows.processes import JobObject
 else:
     import fcntl
 

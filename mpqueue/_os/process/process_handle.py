@@ -20,7 +20,7 @@ from mpqueue._os.descriptors import is_readable
 from mpqueue._os.system import IS_WINDOWS, choose
 
 if sys.platform == "win32":
-    from mpqueue._os.windows.held_processes import WindowsProcess
+    from mpqueue._os.windows.processes import WindowsProcess
 
 #: How `os.waitid` asks for an exit code, and leaves it to be asked for again.
 _HOW = 0 if IS_WINDOWS else os.WEXITED | os.WNOWAIT | os.WNOHANG

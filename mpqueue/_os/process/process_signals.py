@@ -6,6 +6,7 @@ What users do with signals in a worker is another matter, see `mpqueue._worker.s
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import os
 import signal
 import sys
@@ -14,8 +15,11 @@ from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
 
+from mpqueue._os import channels
+from mpqueue._os.monotonic import monotonic
+
 if sys.platform == "win32":
-    from mpqueue._os.windows import held_processes as windows
+    from mpqueue._os.windows import processes as windows
 
 #: Ends a process, whatever that does. On Windows, which has no signals, any number does.
 KILL: int = getattr(signal, "SIGKILL", 9)
@@ -161,3 +165,95 @@ def signal_name(exitcode: int | None) -> str | None:
         return signal.Signals(-exitcode).name
     except ValueError:
         return f"signal {-exitcode}"
+
+
+# -- Long waits of the main thread, which signals must be able to end. -------------------------------------------------
+#
+# Python calls a signal's handler between two bytecodes of the main thread. A signal that comes after the last look at
+# whether there is one, but before the thread sleeps, does not wake it, so its handler is called when the wait is over:
+# a Ctrl-C or SIGTERM that seems to have no effect. So does one that the system gives to another thread. Beside busy
+# threads that was 1 signal in 300 in CPython 3.11, where each came within 40 us of the wait's begin. In such a wait
+# the main thread therefore looks up at intervals.
+
+#: Seconds between two looks.
+LOOK_UP = 0.5
+
+
+def wait_long(wait: Callable[[float | None], bool], timeout: float | None = None) -> bool:
+    """Have ``wait(seconds)`` wait for what it waits for, at most ``timeout`` seconds; returns what it returns at last.
+
+    ``wait`` returns whether that has come. On other threads than the main one it is called once.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return wait(timeout)
+    end = None if timeout is None else monotonic() + timeout
+    while True:
+        left = LOOK_UP if end is None else end - monotonic()
+        if wait(max(0.0, min(LOOK_UP, left))):
+            return True
+        if left <= LOOK_UP and end is not None:
+            return False
+
+
+def join_long(thread: threading.Thread) -> None:
+    """Wait for the thread's end."""
+
+    def join(seconds: float | None) -> bool:
+        thread.join(seconds)
+        return not thread.is_alive()
+
+    wait_long(join)
+
+
+# -- Asking a process where it is: the stacks of all its threads, also while it sleeps or holds the global lock. -------
+#
+# On POSIX systems a signal asks, and `faulthandler` writes the stacks into a pipe. Windows has no such signals: there
+# a byte at the pipe's own end asks, and a thread of the process writes them. It needs the global lock for that, so C
+# code that holds it does not answer.
+
+if sys.platform == "win32":
+    import _thread
+    import os
+
+    from mpqueue._os.windows.file_handles import make_temporary, read_at
+
+    def answer(pipe: int) -> None:
+        """Write the stacks of all threads into this end whenever the other end asks."""
+        _thread.start_new_thread(_serve, (pipe,))  # none that a handler sees among its own
+
+    def _serve(pipe: int) -> None:
+        while channels.read(pipe, 1):
+            file = make_temporary("stacks")
+            try:
+                faulthandler.dump_traceback(file, all_threads=True)
+                channels.write(pipe, read_at(file, _MOST, 0))
+            finally:
+                os.close(file)
+
+    def ask(send: Callable[[int], object], pipe: int) -> None:  # noqa: ARG001 - no signal does
+        """Ask a process, by the parent's end of what it writes into."""
+        channels.write(pipe, b"?")
+
+    def answers(catches: Callable[[int], bool]) -> bool:  # noqa: ARG001 - no signal asks
+        """Tell whether to ask a process does it no harm: always True."""
+        return True
+
+    _MOST = 1 << 16
+
+else:
+    #: Asks a process where it is. A rare one, so that a handler hardly has a use of its own for it.
+    STACK_SIGNAL: int = getattr(signal, "SIGRTMAX", signal.SIGUSR2 + 3) - 3
+
+    def answer(pipe: int) -> None:
+        """Write the stacks of all threads into this end whenever the signal asks."""
+        # What does not fit into the pipe is lost rather than waited for: it may never be read.
+        channels.set_blocking(pipe, False)
+        faulthandler.register(STACK_SIGNAL, pipe, all_threads=True)
+
+    def ask(send: Callable[[int], object], pipe: int) -> None:  # noqa: ARG001 - it writes there
+        """Ask a process, by what sends it a signal."""
+        send(STACK_SIGNAL)
+
+    def answers(catches: Callable[[int], bool]) -> bool:
+        """Tell whether to ask a process does it no harm, by what knows which signals it catches: others may end it."""
+        return catches(STACK_SIGNAL)

@@ -17,7 +17,7 @@ from typing import Protocol
 from mpqueue._os.system import choose
 
 if sys.platform == "win32":
-    from mpqueue._os.windows import held_processes as windows
+    from mpqueue._os.windows import processes as windows
 
 #: A program that is just being loaded shows no environment yet: looks at it, seconds between them, and its age at most.
 _EXEC_LOOKS = 10

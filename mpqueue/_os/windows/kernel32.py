@@ -160,3 +160,31 @@ def machine_memory() -> MemoryStatus:
 
 def _sized(structure: ctypes.Structure) -> tuple[Any, int]:
     return ctypes.byref(structure), ctypes.sizeof(structure)
+
+
+# -- The system's counter: the same for all processes, and not changed by what freezes Python's clocks. ----------------
+
+assert sys.platform == "win32"
+
+
+def _frequency() -> int:
+    found = ctypes.c_int64()
+    checked(performance_frequency(found))
+    return found.value
+
+
+_PER_SECOND = _frequency()
+
+
+def monotonic_ns() -> int:
+    """Nanoseconds since the machine was started. 1 us."""
+    count = ctypes.c_int64()
+    performance_counter(count)
+    return count.value * 1_000_000_000 // _PER_SECOND
+
+
+def monotonic() -> float:
+    """Seconds since the machine was started. 1 us."""
+    count = ctypes.c_int64()
+    performance_counter(count)
+    return count.value / _PER_SECOND

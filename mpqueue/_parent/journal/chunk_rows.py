@@ -38,8 +38,8 @@ from mpqueue._parent.journal.kept_values import (
     restore_error,
     unseal,
 )
-from mpqueue._parent.transport.harmless import dump_harmless_parts
 from mpqueue._parent.transport.kept_errors import text_of
+from mpqueue._parent.transport.packing import dump_harmless_parts
 from mpqueue._wire.pickling.main_names import MARK
 from mpqueue.errors import JournalError
 from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY

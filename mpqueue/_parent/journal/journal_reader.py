@@ -41,7 +41,7 @@ from mpqueue._parent.journal.lots import Damaged, Lot, read_lot, unknown_lot
 from mpqueue._parent.journal.matching import KnownStream
 from mpqueue._parent.journal.schema import COLUMNS, SAID, VERSION, ConvertedCopy, check_version, damaged_line, is_whole
 from mpqueue._parent.journal.suspects import read_marks, suspect_of
-from mpqueue._wire.ids import IdRule
+from mpqueue._wire.item_names import IdRule
 from mpqueue.errors import JournalError
 from mpqueue.status import FAILED, OVER, JobStatus
 

@@ -11,12 +11,11 @@ from typing import Any
 
 from mpqueue._core.messages import ChunkReported
 from mpqueue._core.state.item_table import Failure
-from mpqueue._parent.transport.harmless import are_harmless
 from mpqueue._parent.transport.kept_errors import let_go, text_of
+from mpqueue._parent.transport.packing import are_harmless
 from mpqueue._wire.added_items import AddedItems, ResultWithItems
 from mpqueue._wire.frames import FailureFrame, Passed, ReportFrame, all_of, load_frame, load_record
-from mpqueue._wire.memory.held_segment import HeldSegment, may_hold_more
-from mpqueue._wire.memory.segments import NOTHING_CARRIED, Carried, SegmentGoneError
+from mpqueue._wire.memory.segments import NOTHING_CARRIED, Carried, HeldSegment, SegmentGoneError, may_hold_more
 from mpqueue._wire.parcels import Parcel, Yielded
 from mpqueue._wire.pickling.payload import Packed, load, load_home, without_segment
 from mpqueue.errors import RemoteError, RemoteTraceback, ResultPicklingError, WorkerCrashedError

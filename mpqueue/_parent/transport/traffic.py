@@ -30,7 +30,7 @@ from mpqueue._core.messages import (
 from mpqueue._core.state.books import Books
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk
-from mpqueue._core.state.needs.resources import Grant
+from mpqueue._core.state.resources import Grant
 from mpqueue._options import DEVICES_VARIABLE
 from mpqueue._parent.lane_protocol import BringingLane, CarryingLane, EarlyLane, Lane, Post, SharingLane
 from mpqueue._parent.own_faults import found
@@ -51,11 +51,11 @@ from mpqueue._wire.frames import (
 )
 from mpqueue._wire.line import DamagedError
 from mpqueue._wire.memory import shared
-from mpqueue._wire.memory.held_segment import HeldSegment
 from mpqueue._wire.memory.segments import (
     KEEP_LENT,
     NOTHING_CARRIED,
     CommonSegment,
+    HeldSegment,
     SegmentGoneError,
     SegmentStore,
     can_lend,

@@ -13,7 +13,7 @@ from mpqueue._core.state.job_book import JobBook
 from mpqueue._parent.surroundings.replies import Reply
 from mpqueue._queue.new_job import replay_item
 from mpqueue._wire.added_items import AddedItems, plain_ids
-from mpqueue._wire.ids import IdRule, rule_of
+from mpqueue._wire.item_names import IdRule, rule_of
 from mpqueue.errors import JobFullError, JobStateError
 
 if TYPE_CHECKING:

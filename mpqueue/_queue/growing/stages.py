@@ -19,7 +19,7 @@ from mpqueue._parent.lane_protocol import Backend
 from mpqueue._plain import plain
 from mpqueue._queue.choosing import check_job, choose_needs
 from mpqueue._queue.new_job import sample, send_results_to
-from mpqueue._wire.ids import IdRule
+from mpqueue._wire.item_names import IdRule
 from mpqueue._wire.pickling.packed_handler import pack_handler
 from mpqueue.errors import shown
 from mpqueue.retry import RetryPolicy

@@ -12,11 +12,11 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from mpqueue._core.state.item_table import ItemTable, refuse_pickling
-from mpqueue._core.state.needs.resources import JobNeeds
+from mpqueue._core.state.resources import JobNeeds
 from mpqueue._core.state.timings import Timings
 from mpqueue._options import GivenOptions, JobOptions
 from mpqueue._queue.new_job import NewJob, find_named, replay_item, restore_end
-from mpqueue._wire.item_labels import Label, label_of
+from mpqueue._wire.item_names import Label, label_of
 from mpqueue._wire.pickling import main_names
 from mpqueue._wire.pickling.packed_handler import Travels, pack_handler
 from mpqueue._wire.pickling.payload import load_kept

@@ -11,7 +11,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from mpqueue._core.messages import ItemsAdded
 from mpqueue._core.state.item_table import Failure, ItemTable
@@ -19,8 +19,18 @@ from mpqueue._core.state.pending import Care
 from mpqueue._options import JobOptions
 from mpqueue._output.progress import Showing
 from mpqueue._parent.journal.chunk_rows import Row, chunk_statement, fresh_row
-from mpqueue._parent.journal.growth import ComingLot, StreamRecord, lot_of
-from mpqueue._parent.journal.identity import UNKNOWN, why_unstable
+from mpqueue._parent.journal.growth import ComingLot, StreamItem, StreamRecord, lot_of
+from mpqueue._parent.journal.identity import (
+    UNKNOWN,
+    Key,
+    NoIdentityError,
+    digest,
+    digest_of_key,
+    name_unstable,
+    state_of,
+    unknowable,
+    why_unstable,
+)
 from mpqueue._parent.journal.journal_writer import Entry
 from mpqueue._parent.journal.kept_results import KeptResults
 from mpqueue._parent.journal.kept_values import prepare
@@ -34,8 +44,8 @@ from mpqueue._queue.recorded.code_parts import code_of
 from mpqueue._queue.recorded.job_plan import case_of
 from mpqueue._queue.recorded.record_options import RecordOptions
 from mpqueue._queue.recorded.resume import Brought, Judge, Kind, agree
-from mpqueue._wire.ids import IdRule
-from mpqueue.errors import JournalError
+from mpqueue._wire.item_names import IdRule, find_id, rule_of
+from mpqueue.errors import JournalError, shown
 from mpqueue.status import JobStatus
 
 if TYPE_CHECKING:
@@ -371,3 +381,64 @@ class RecordedStream(Stream):
         self._pass_on()
         self._tell_soon()
         super().seal()
+
+
+# -- `StreamItems`: the items of a stream as they are read, each with what it is. --------------------------------------
+#
+# An item's identity is a digest of its id, where the first item has one, else of its value, as in a job with a list.
+
+
+class StreamItems(Iterator[StreamItem]):
+    """The items of a stream, each with its identity and state, as they are read.
+
+    Raises TypeError for an item without an identity, and what the input and ``key`` raise.
+
+    Runs on the thread that reads the input, since it runs code of the items' classes. An interruption costs no item.
+    """
+
+    def __init__(self, items: Iterator[Any], key: Key | None = None) -> None:
+        self._items = items
+        self._key = key
+        self._rule: IdRule | None = None
+        self._count = 0
+        self._read: list[Any] = []  #: an item of which it is still to be found out what it is
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> StreamItem:
+        if not self._read:
+            self._read.append(next(self._items))
+        try:
+            entry = self._entry(self._read[0])
+        except StopIteration as error:  # of ``key``, or of an item's class: it would look like the end of the input
+            raise RuntimeError("finding out what an item is raised StopIteration") from error
+        self._count += 1
+        self._read.clear()
+        return entry
+
+    def _entry(self, item: Any) -> StreamItem:
+        if self._rule is None:
+            self._rule = rule_of(item)
+        if self._rule is IdRule.POSITION:
+            identity = self._digest(item)
+            state = identity if self._key is None else digest_of_key(self._key, item, self._count)
+            return StreamItem(item, identity, state)
+        try:
+            item_id = find_id(self._rule, item, self._count)
+        except (KeyError, TypeError, IndexError, AttributeError):
+            where = 'an "id" key' if self._rule is IdRule.KEY else "an .id attribute"
+            raise TypeError(
+                f"items[{self._count}]: expected {where}, as the first item has, got {shown(item)}"
+            ) from None
+        identity = self._digest(item_id)
+        return StreamItem(
+            item, identity, state_of(item) if self._key is None else digest_of_key(self._key, item, item_id), item_id
+        )
+
+    def _digest(self, value: Any) -> bytes:
+        try:
+            return digest(value)
+        except NoIdentityError:
+            what = name_unstable([value], [self._count])
+            raise unknowable(what, has_ids=self._rule is not IdRule.POSITION) from None

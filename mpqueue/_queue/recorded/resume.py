@@ -18,7 +18,7 @@ from mpqueue._core.state.item_table import ItemTable
 from mpqueue._parent.journal.suspects import is_guilty
 from mpqueue._queue.recorded.code_parts import Code, CodeNow
 from mpqueue._queue.recorded.record_options import RecordOptions
-from mpqueue._wire.ids import IdRule
+from mpqueue._wire.item_names import IdRule
 from mpqueue.errors import shown
 from mpqueue.status import COMPLETED, FAILED, OVER, PENDING, JobStatus
 

@@ -47,12 +47,20 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-from mpqueue._os.descriptors import reopen_to_read
+from mpqueue._os.descriptors import descriptor_limits, reopen_to_read
 from mpqueue._os.files import open_unseen, read_into, write_at
 from mpqueue._os.memory import mappings
-from mpqueue._os.memory.leases import is_open_once, leases_tell, make_leasable
 from mpqueue._os.memory.mappings import map_file, populate, room
-from mpqueue._os.memory.memory_files import can_be_opened_by_others, make_sealable, may_be_one, path_of, seal
+from mpqueue._os.memory.memory_files import (
+    can_be_opened_by_others,
+    is_open_once,
+    leases_tell,
+    make_leasable,
+    make_sealable,
+    may_be_one,
+    path_of,
+    seal,
+)
 from mpqueue._os.process.own_forks import in_each_fork, process_name
 
 log = logging.getLogger("mpqueue")
@@ -210,7 +218,7 @@ class Segment:
     def is_unshared(self) -> bool:
         """True if no process maps this segment or has it open, apart from this one to write; false if in doubt. 3 us.
 
-        The kernel knows, see `mpqueue._os.memory.leases`.
+        The kernel knows, see `mpqueue._os.memory.memory_files`.
         """
         if not leases_tell() or not _is_segment(self._fd, self._inode):  # a handler may have closed it, or more
             return False
@@ -547,3 +555,42 @@ def _open(ref: SegmentRef) -> int:
     if fd is not None:
         os.close(fd)
     raise SegmentGoneError(errno.ENOENT, f"the writer of a segment {why}", ref.path)
+
+
+# -- A segment of one worker, held open by the parent for other workers to map. ----------------------------------------
+#
+# The parent neither maps nor copies it. Its writer may be gone meanwhile; it fills the segment again once it has been
+# notified that it is no longer needed, and the kernel says that no process has it open.
+
+#: How many are held at a time, at most, and the part of the descriptors that the process may have.
+MOST, PART = 1024, 1 / 4
+_held: set[int] = set()  #: their serials
+
+
+def may_hold_more() -> bool:
+    """Return False where so many segments are held that others would have no descriptors left. 1 us."""
+    return len(_held) < min(MOST, PART * descriptor_limits().now)
+
+
+class HeldSegment:
+    """A segment held open. ``ref`` is its name for others while this is referenced; then ``on_free`` gets the serial.
+
+    Costs a descriptor. Raises `SegmentGoneError`, or OSError where it can't be opened.
+    """
+
+    _fd = -1
+
+    def __init__(self, ref: SegmentRef, on_free: Callable[[int], object]) -> None:
+        self._fd = open_to_read(ref)
+        self._on_free = on_free
+        self._writers_serial = ref.serial
+        self.ref = enter(ref, self._fd)
+        _held.add(self.ref.serial)
+
+    def __del__(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            strike_out(self.ref.serial)
+            _held.discard(self.ref.serial)
+            os.close(fd)
+            self._on_free(self._writers_serial)

@@ -36,7 +36,7 @@ from mpqueue._wire.memory.segments import (
     log,
     view,
 )
-from mpqueue._wire.pickling import main_names, named_files  # noqa: F401 - the latter finds modules that pickles name
+from mpqueue._wire.pickling import main_names
 from mpqueue._wire.pickling.beside import Buffers, Pickled
 from mpqueue._wire.pickling.classes import (
     BROUGHT,

@@ -9,6 +9,7 @@ is a stretch.
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import logging
 import sys
@@ -22,16 +23,13 @@ from mpqueue._wire.frames import ChunkFrame, Ended, ReportFrame, Several, dump_f
 from mpqueue._wire.memory.ledger import CLAIM, FRACTION, IS_LATE, LATE, MOST, OUTBOX, SINCE, Phase, pack_claim
 from mpqueue._wire.pickling.payload import Packed
 from mpqueue._worker.chunk import timing
-from mpqueue._worker.chunk.holding import run_up_to_held
-from mpqueue._worker.chunk.results import BrokenWorkerError, ChunkResults
+from mpqueue._worker.chunk.results import BrokenWorkerError, ChunkResults, can_pack, run_up_to_held
 from mpqueue._worker.chunk.timing import ChunkTimes, Costs
-from mpqueue._worker.chunk.tracing import plain_settrace
-from mpqueue._worker.fitness import can_pack
+from mpqueue._worker.exchange import Seat
 from mpqueue._worker.handlers import current_item as context
 from mpqueue._worker.handlers.current_item import Running
 from mpqueue._worker.handlers.loaded_jobs import LoadedJob
 from mpqueue._worker.memory_growth import note_memory
-from mpqueue._worker.seat import Seat
 from mpqueue.errors import text_of
 
 log = logging.getLogger("mpqueue")
@@ -395,3 +393,25 @@ def _has_one_in_hand(items: Iterator[Any], ended: int) -> bool:
     """Tell whether that iterator over a list has yielded one item more than have ended."""
     state: Any = items.__reduce__()
     return len(state) == 3 and state[2] > ended  # at its end it no longer knows; it got there after the last had ended
+
+
+# -- A function that a handler sets to trace (`sys.settrace`) is its item's: the next item begins without it. ----------
+#
+# Python calls it in all that the thread runs from then on, and what it raises comes out there. To look for one after
+# each item would cost a third of what a tiny item takes, so an item that sets one is the last of its stretch, at whose
+# end it is taken away.
+
+#: As Python made it: a call of this one is no step that is traced.
+plain_settrace = sys.settrace
+
+
+def install_settrace(end_stretch: Callable[[], object]) -> None:
+    """Have ``end_stretch`` called when the main thread's trace function is set; once, in a process that is a worker."""
+
+    @functools.wraps(plain_settrace)
+    def settrace(function: object, /) -> None:
+        if threading.current_thread() is threading.main_thread():
+            end_stretch()
+        plain_settrace(function)  # type: ignore[arg-type]
+
+    sys.settrace = settrace

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mpqueue._call_checks import check_items
 from mpqueue._os import monotonic as clock
 from mpqueue._wire.added_items import plain_ids
-from mpqueue._wire.ids import IdRule, find_id
+from mpqueue._wire.item_names import IdRule, find_id
 from mpqueue._wire.memory.ledger import FRACTION
 from mpqueue._wire.memory.shared import leaving
 from mpqueue._wire.pickling.payload import dump, load_kept

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from mpqueue._os import monotonic as clock
 from mpqueue._wire.frames import HandlerFrame
-from mpqueue._wire.ids import IdRule
+from mpqueue._wire.item_names import IdRule
 from mpqueue._wire.parcels import Yielded
 from mpqueue._wire.pickling import classes, main_names
 from mpqueue._worker.chunk import log_records as records
 from mpqueue._worker.chunk.capture import Capture, beside_bar
 from mpqueue._worker.chunk.sampler import JobSampling
+from mpqueue._worker.exchange import Seat
 from mpqueue._worker.handlers import current_item as context
 from mpqueue._worker.handlers.called import run_call
-from mpqueue._worker.seat import Seat
 from mpqueue._worker.signals import runs_coroutine, runs_event_loop
 
 if TYPE_CHECKING:
@@ -68,9 +68,9 @@ class LoadedJob:
         if handler is run_call and self.scope is not None and not self.scope.is_common:
             self.scope = classes.CallsScope()
         if frame.sources is not None:
-            from mpqueue._wire.pickling import sources  # on a cluster
+            from mpqueue._wire.pickling import imports
 
-            sources.check_loaded(frame.sources)
+            imports.check_loaded(frame.sources)
         loaded = clock.monotonic()
         self.seconds_loading, self.seconds_in_setup = loaded - began, 0.0
         self._more_arguments: tuple[Any, ...] = ()

@@ -12,11 +12,11 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from mpqueue._wire.frames import HandlerFrame
-from mpqueue._wire.ids import IdRule
+from mpqueue._wire.item_names import IdRule
 from mpqueue._wire.memory.ledger import Ledger
+from mpqueue._worker.exchange import take_seat
 from mpqueue._worker.handlers import current_item as context
 from mpqueue._worker.handlers.loaded_jobs import LoadedJob
-from mpqueue._worker.seat import take_seat
 from mpqueue._worker.station import Station, seated
 
 #: A job's number that no job has.

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mpqueue._engines.loky.flag_setter import FlagSetter
+from mpqueue._engines.loky.parent_line import FlagSetter
 from mpqueue._wire.memory.ledger import CANCEL, FLAG_JOB, PAUSE, Ledger
 from mpqueue._wire.seed import Flags
 from tests.unit.models.explorer import Model, ModelLedger, Process, World, explore, reverted

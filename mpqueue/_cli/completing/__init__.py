@@ -1,1 +1,0 @@
-"""What a shell completes: see `mpqueue._cli.completing.completion`."""

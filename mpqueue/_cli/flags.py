@@ -1,0 +1,167 @@
+"""Flags of commands, each with what its words mean: those of declared options, what items need, engines, profiles."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mpqueue._cli.function_names import load_function
+from mpqueue._cli.usage import Exit, say, usage_errors
+from mpqueue._declared import At, Option, options_at
+from mpqueue._durations import seconds_in
+from mpqueue._options import GivenOptions, size_in_bytes
+from mpqueue._parent.lane_protocol import Backend
+from mpqueue._queue.choosing import choose_backend
+from mpqueue._queue.job import Job
+
+#: The ``add_argument`` of a parser, or of a group of one.
+Add = Callable[..., Any]
+
+
+def add_flags(add: Add, declared: type = GivenOptions, **elsewhere: Add) -> None:
+    """Add those options that have a flag; those with these names ``elsewhere``."""
+    for one in options_at(declared, At.COMMAND).values():
+        assert one.kind is not None
+        add_it = elsewhere.get(one.name, add)
+        text = one.text.replace("`", "").rstrip(".")
+        help_text = (text[0].lower() + text[1:]).replace("%", "%%")
+        if one.kind.read is None:
+            add_it(one.flag, dest=one.name, action="store_true", help=help_text)
+        else:
+            word = partial(_word, one)
+            add_it(one.flag, dest=one.name, type=word, default=one.default, metavar=one.kind.metavar, help=help_text)
+
+
+def given_flags(args: argparse.Namespace, at: At, declared: type = GivenOptions) -> dict[str, Any]:
+    """Those that were given, and may be given there."""
+    flags = {name: getattr(args, name) for name, one in options_at(declared, At.COMMAND).items() if one.at & at}
+    return {name: value for name, value in flags.items() if value is not None and value is not False}
+
+
+def _word(declared_as: Option, text: str) -> Any:
+    kind = declared_as.kind
+    assert kind is not None
+    assert kind.read is not None
+    try:
+        return kind.check(declared_as.name, kind.read(text))
+    except (TypeError, ValueError) as error:
+        why = str(error).removeprefix(f"{declared_as.name}: ")
+        raise argparse.ArgumentTypeError(why if "expected" in why else f"expected {kind.word}, got {text!r}") from None
+
+
+def duration(text: str) -> float:
+    """A time in seconds. Raises ArgumentTypeError."""
+    try:
+        return seconds_in(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+# -- What items need, on the command line: ``--uses cpu=2,gpu=1``, ``--resources gpu=2``. ------------------------------
+
+
+def add_needs(add: Add) -> None:
+    """Add the options."""
+    add("--uses", type=_amounts, action="append", metavar="NAME=N", help="what an item needs while it runs, such as "
+        "cpu=2,memory=3GB,gpu=1: CPUs of as many as there are workers, memory, and --resources")  # fmt: skip
+    for former, name in (("--cpus", "cpu=N"), ("--memory", "memory=SIZE")):
+        add(former, type=partial(_refuse, f"--uses {name}"), help=argparse.SUPPRESS)
+    add_resources(add)
+
+
+def add_resources(add: Add) -> None:
+    """Add ``--resources``."""
+    add("--resources", type=_amounts, action="append", metavar="NAME=N", help="what is available for all items, such "
+        "as gpu=2,license=5,memory=16GB")  # fmt: skip
+
+
+def merged(given: list[dict[str, int]] | None) -> dict[str, int] | None:
+    """All that was given in several options of a name; None where none was."""
+    if given is None:
+        return None
+    return {name: amount for part in given for name, amount in part.items()}
+
+
+def _amounts(text: str) -> dict[str, int]:
+    return {name: _size(amount) if name == "memory" else _count(name, amount) for name, amount in _pairs(text)}
+
+
+def _refuse(now: str, _: str) -> None:
+    raise argparse.ArgumentTypeError(f"it is {now} now")
+
+
+def _pairs(text: str) -> list[tuple[str, str]]:
+    pairs = [part.partition("=") for part in text.split(",")]
+    for name, equals, amount in pairs:
+        if not (name.strip() and equals and amount.strip()):
+            raise argparse.ArgumentTypeError(f"expected NAME=N, such as gpu=1, got {text!r}")
+    return [(name.strip(), amount.strip()) for name, _, amount in pairs]
+
+
+def _count(name: str, text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"{name}: expected a whole number, got {text!r}")
+    return int(text)
+
+
+def _size(text: str) -> int:
+    try:
+        return size_in_bytes("SIZE", text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+# -- ``--backend``: the engine that a run's workers are on. ------------------------------------------------------------
+
+
+def open_backend(name: str | None) -> Backend:
+    """The engine of that name; None: loky. Connects to its cluster. Raises UsageError where there is none."""
+    with usage_errors(f"--backend {name}: ", (ImportError, OSError, TypeError, ValueError)):
+        if name is not None and ":" in name and "://" not in name:
+            return choose_backend(load_function(name, "--backend")())
+        return choose_backend(name or "loky")
+
+
+# -- ``--profile FILE``: where the handlers were, to the line, in the form that the file's name says. ------------------
+
+#: The report, speedscope's JSON, and folded stacks.
+SUFFIXES = (".html", ".json", ".folded", ".txt")
+
+
+def add_profile(add: Add) -> None:
+    """Add it."""
+    add("--profile", type=_file, metavar="FILE", help="sample where handlers are, to the line: .html "
+        "for a report with a flame graph, .json for speedscope.app, .folded or .txt for flamegraph.pl")  # fmt: skip
+
+
+def _file(text: str) -> Path:
+    path = Path(text)
+    if path.suffix not in SUFFIXES:
+        raise argparse.ArgumentTypeError(f"expected a file named {', '.join(SUFFIXES)}, got {text!r}")
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"expected a file in a folder that is there, got {text!r}")
+    return path
+
+
+def write_profile(job: Job, path: Path, exit_code: int) -> int:
+    """Write it, once the job has ended or was interrupted; returns the exit code."""
+    profile = job.profile
+    assert profile is not None, "the job was made with it"
+    if not job._book.timings.lanes:
+        say("--profile: nothing ran, so there is no profile")
+        return exit_code
+    try:
+        if path.suffix == ".html":
+            job.report().save(path)
+        elif path.suffix == ".json":
+            profile.to_speedscope(path)
+        else:
+            profile.to_collapsed(path)
+    except OSError as error:
+        say(f"--profile: {error}")
+        return exit_code or Exit.FAILED
+    say(f"profile: {path}")
+    return exit_code

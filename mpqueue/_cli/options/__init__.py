@@ -1,1 +1,0 @@
-"""Options of commands, each with what its words mean."""

@@ -1,0 +1,141 @@
+"""Time: a heap of everything that waits for a moment, and time in which no process could run, which does not count."""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable
+from enum import IntEnum, auto
+from typing import NamedTuple
+
+
+class TimerKind(IntEnum):
+    """The kinds of timers, by what falls due."""
+
+    RETRY = auto()  #: an item's delay is over (subject: job number; detail: item index)
+    LANE_CHECK = auto()  #: a timeout may have passed on a lane (subject: lane; detail: generation)
+    STEAL_CHECK = auto()  #: look for items stuck behind a slow one
+    LIMIT_SETTLED = auto()  #: a lowered limit is visible to the worker (subject: lane; detail: generation)
+    LANE_START = auto()  #: start a worker again (subject: lane; detail: generation)
+    NO_LANES = auto()  #: give up where still no worker could be started
+    SETUP_AGAIN = auto()  #: a lane may try a job's setup again (subject: job number; detail: lane)
+    LOOK = auto()  #: read the clock, while a limit is running: a process may have slept
+    DRAINED = auto()  #: what still runs in a queue that drains has had its time (detail: 1 once its workers are killed)
+    STOP = auto()  #: a job stops (subject: job number; detail: 1 for its failures, 0 for its time)
+    GO_ON = auto()  #: a step has asked as many lanes as it may: the next goes on
+    APART = auto()  #: an item that has to run apart has waited long enough for others, or they for it
+
+
+class Timer(NamedTuple):
+    """One entry; equal times keep the order in which they were set."""
+
+    due: float
+    serial: int
+    kind: TimerKind
+    subject: int = 0
+    detail: int = 0
+    epoch: int = 0
+
+
+class TimerHeap:
+    """A heap of timers. Entries are never removed early: their taker checks whether they still mean something."""
+
+    def __init__(self) -> None:
+        self._heap: list[Timer] = []
+        self._serial = 0
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def add(self, due: float, kind: TimerKind, subject: int = 0, detail: int = 0, epoch: int = 0) -> None:
+        """Set a timer for the moment ``due``."""
+        self._serial += 1
+        heapq.heappush(self._heap, Timer(due, self._serial, kind, subject, detail, epoch))
+
+    def next_due(self) -> float | None:
+        """Return the moment at which the first timer falls due; None while there is none."""
+        return self._heap[0].due if self._heap else None
+
+    def take_due(self, now: float) -> list[Timer]:
+        """Take out every timer that is due, in order."""
+        due = []
+        while self._heap and self._heap[0].due <= now:
+            due.append(heapq.heappop(self._heap))
+        return due
+
+    def clear(self) -> None:
+        """Forget every timer."""
+        self._heap.clear()
+
+
+# -- Time in which no process could run does not count. ----------------------------------------------------------------
+#
+# A stopped group of processes, a frozen control group or a paused virtual machine runs nothing, while the clock goes
+# on. Whichever process wakes first must not find that the others are late. So the time from the coordinator's last
+# step before such a sleep to the first one after it puts off every limit that was running, and a little more, in which
+# the workers wake too. (A laptop that is closed needs none of this: the monotonic clock stands still meanwhile.)
+#
+# Pure: times are arguments. `Lookout` finds sleeps, `Sleeps` keeps them. While a limit is running the coordinator
+# looks at the clock every `LOOK` seconds, so that a sleep puts off a limit by that much more than it took, at most.
+
+#: Seconds between two looks at the clock, at most, while any limit is running.
+LOOK = 1.0
+#: Seconds by which a look has to be late to count as sleep. A busy machine is late by less.
+NOTICED = 0.5
+#: Seconds after a sleep that do not count either: others may wake later.
+GRACE = 1.0
+#: Seconds between two looks at the CPU's clock, which takes longer than the other.
+CPU_LOOK = 0.05
+#: Sleeps that are remembered. No limit sees as many that are not far behind it.
+MOST = 1000
+
+
+class Lookout:
+    """Finds out that no process could run. ``cpu`` tells the seconds that this process has had a CPU.
+
+    A process that was late because it had something else to do, or was kept from it by another of its threads, has used
+    a CPU meanwhile: that was no sleep.
+    """
+
+    def __init__(self, now: float, cpu: Callable[[], float]) -> None:
+        self._cpu = cpu
+        self._last = self._cpu_at = now
+        self._cpu_then = cpu()
+
+    def look(self, now: float, planned: float | None) -> float | None:
+        """Look at the time, at each step; ``planned``: seconds that it might be waited before the step, None: any.
+
+        Returns the moment of the step before, where there was a sleep in between.
+        """
+        last, self._last = self._last, now
+        slept = planned is not None and now - last - planned > NOTICED
+        if slept or now - self._cpu_at > CPU_LOOK:
+            used, self._cpu_at = self._cpu() - self._cpu_then, now
+            self._cpu_then += used
+            if slept and planned is not None and now - last - planned - used > NOTICED:
+                return last
+        return None
+
+
+class Sleeps:
+    """The sleeps of late, as stretches of time that do not overlap, in order."""
+
+    def __init__(self) -> None:
+        self._sleeps: deque[tuple[float, float]] = deque(maxlen=MOST)
+
+    def add(self, since: float, until: float) -> None:
+        """Note that no process could run from ``since`` to ``until``; some may have been late afterwards."""
+        if self._sleeps:
+            since = max(since, self._sleeps[-1][1])
+        until += GRACE
+        if until > since:
+            self._sleeps.append((since, until))
+
+    def after(self, moment: float) -> float:
+        """Return the seconds by which a limit is put off that began to run at that moment."""
+        total = 0.0
+        for since, until in reversed(self._sleeps):
+            if until <= moment:
+                break
+            total += until - max(since, moment)
+        return total

@@ -1,0 +1,281 @@
+"""The parent's side of the forker: a worker is requested, and its end is reported."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import multiprocessing
+import os
+import pickle
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from multiprocessing import connection, resource_tracker, util
+from typing import Any
+
+from loky.backend import popen_loky_posix
+
+from mpqueue._engines.loky import launch
+from mpqueue._engines.loky.forker import (
+    EXIT_CODE,
+    MOST_BYTES,
+    ForkerSeed,
+    ForkRequest,
+    Preloaded,
+    serve,
+)
+from mpqueue._engines.loky.launch import Launched, Launching
+from mpqueue._engines.loky.worker_process import START_LOOK, StartProgress
+from mpqueue._os.descriptors import is_readable, message_pair
+from mpqueue._os.memory.memory_files import SharedFile
+from mpqueue._os.process.parent_death import Leash
+from mpqueue._wire.pickling.imports import ImportWatch
+from mpqueue._wire.seed import Handle
+from mpqueue._worker import preloads
+from mpqueue._worker.preloads import Preload
+from mpqueue.errors import WorkerStartError
+
+#: Seconds that one fork may take: milliseconds, with the pages of a large program.
+FORK_LIMIT = 10.0
+#: Seconds that the exit code of a worker may come later than its end; and that the forker may take to end.
+CODE_LIMIT, END_LIMIT = 0.25, 1.0
+
+
+class ForkerGoneError(Exception):
+    """The forker has ended, or does not answer."""
+
+
+class ForkServer:
+    """One forker, from its start until `close`. Used on the starter's thread; `kill` may be called on any."""
+
+    def __init__(self, preload: Preload, environment: Mapping[str, str]) -> None:
+        """Start the forker. Raises OSError, or `WorkerStartError` where there is no interpreter."""
+        self.user = os.geteuid(), os.getegid()
+        self.free = 0
+        self._leash = Leash()
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._leash.close)
+            self._line, theirs = message_pair()
+            undo.callback(self._line.close)
+            tracker = resource_tracker.getfd()
+            assert tracker is not None, "it runs"
+            with theirs:
+                seed = ForkerSeed(
+                    parent=os.getpid(),
+                    line=Handle(theirs.fileno()),
+                    leash=Handle(self._leash.worker_end),
+                    tracker=Handle(tracker),
+                    preload=preload,
+                    start_method=multiprocessing.get_start_method(allow_none=True),
+                )
+                context = launch.LaunchContext()
+                context.launch = Launching
+                process = context.Process(target=serve, args=(seed,), env=dict(environment))
+                process.start()
+            self._process: Any = process
+            undo.pop_all()
+
+    def await_imports(self) -> Preloaded:
+        """Wait for the outcome of the imports.
+
+        Raises `ForkerGoneError` where the forker ended meanwhile, WorkerStartError where it is stuck.
+        """
+        progress = StartProgress(self._process.pid)
+        while not is_readable(self._line.fileno(), START_LOOK):
+            if (stuck := progress.look()) is not None:
+                self.kill()
+                raise WorkerStartError(f"preload: the importing {stuck}")
+        came_of_it: Preloaded = self._receive(0.0)
+        self.free = came_of_it.free
+        return came_of_it
+
+    def fork(self, descriptors: list[int]) -> int:
+        """Fork a worker, see `ForkRequest`; return its process id.
+
+        Raises `ForkerGoneError`, or OSError where there is no room.
+        """
+        try:
+            socket.send_fds(self._line, [b"fork"], descriptors)
+            answer = self._receive(FORK_LIMIT)
+        except TimeoutError:
+            self.kill()
+            raise ForkerGoneError("it did not answer") from None
+        except OSError as error:
+            raise ForkerGoneError(str(error)) from None
+        if isinstance(answer, OSError):
+            raise answer
+        return int(answer)
+
+    def _receive(self, limit: float) -> Any:
+        if not is_readable(self._line.fileno(), limit):
+            raise TimeoutError
+        try:
+            message = self._line.recv(MOST_BYTES)
+        except OSError:
+            message = b""
+        if not message:
+            raise ForkerGoneError("it has ended")
+        return pickle.loads(message)
+
+    def kill(self) -> None:
+        """End the forker now. Its workers live on."""
+        self._leash.pull()
+
+    def close(self) -> None:
+        """Let the forker end, and see that it does: its workers have."""
+        self._line.close()
+        self._process.join(END_LIMIT)
+        self._leash.close()  # whatever it is at
+        self._process.join(END_LIMIT)
+
+
+class ForkedPopen(popen_loky_posix.Popen):  # type: ignore[misc]
+    """A launch by a fork, and what `multiprocessing` has of a process that is no child of this one."""
+
+    def __init__(self, worker: launch.Launched, server: ForkServer) -> None:
+        """Fork the worker. Raises what `ForkServer.fork` does."""
+        self.returncode: int | None = None
+        self._lock = threading.Lock()
+        self._fds: list[int] = []
+        self._free = server.free
+        with contextlib.ExitStack() as undo:
+            file = undo.enter_context(contextlib.closing(launch.start_message(self, worker)))
+            lives = launch.make_sentinel(self, undo)
+            self._status, status = os.pipe()
+            util.Finalize(self, os.close, (self._status,))  # which tells the forker that the number may go
+            undo.callback(os.close, status)
+            folder = os.open(".", os.O_PATH | os.O_DIRECTORY)  # type: ignore[attr-defined,unused-ignore]
+            undo.callback(os.close, folder)
+            self._fds += [file.fd, lives]
+            numbers = range(self._free, self._free + len(self._fds))
+            request = ForkRequest(numbers, {**os.environ, **worker.env})
+            asked = undo.enter_context(contextlib.closing(SharedFile("request", data=pickle.dumps(request))))
+            self.pid = server.fork([status, folder, asked.fd, *self._fds])
+
+    def duplicate_for_child(self, fd: int) -> int:
+        """The number under which the worker is to find that descriptor."""
+        self._fds.append(fd)
+        return self._free + len(self._fds) - 1
+
+    @staticmethod
+    def DupFd(number: int) -> Any:  # noqa: N802 - the name that loky calls
+        """Return the object that becomes that number in the worker.
+
+        loky's own would do something to the parent's descriptor of it.
+        """
+        passed = popen_loky_posix._DupFd.__new__(popen_loky_posix._DupFd)
+        passed.fd = number
+        return passed
+
+    def poll(self, flag: int = os.WNOHANG) -> int | None:
+        """Return the exit code; None: not ended, or the forker does not say how. 255: the forker had ended before.
+
+        With 0 it waits for the worker's end, or the forker's; but a forker that lives may be stopped, and say nothing.
+        """
+        if flag != os.WNOHANG and self.returncode is None:
+            connection.wait([self.sentinel, self._status])
+        with self._lock:  # loky's thread asks too, and the answer comes once
+            is_due = self.returncode is None and is_readable(self.sentinel, 0)
+            if is_due and is_readable(self._status, CODE_LIMIT):
+                told = os.read(self._status, EXIT_CODE.size)
+                self.returncode = int(EXIT_CODE.unpack(told)[0]) if len(told) == EXIT_CODE.size else 255
+            return self.returncode
+
+
+# -- Launches the workers of a pool with ``preload``: by a fork, and where that can't be, the ordinary way. ------------
+
+_log = logging.getLogger("mpqueue")
+
+#: How many forkers may end over one worker, until it is started the ordinary way.
+TRIES = 3
+
+
+class Preloading:
+    """The launcher of one pool, on its starter's thread. A forker that has ended is replaced when one is wanted."""
+
+    def __init__(self, preload: preloads.Preload, environment: Callable[[], Mapping[str, str]]) -> None:
+        self._preload = preload
+        self._environment = environment
+        self._server: ForkServer | None = None
+        self._imports = ImportWatch()
+        self._is_unsafe = False
+        self._is_closing = False
+        self._is_waiting = False  #: for a forker's answer
+
+    def launch(self, worker: Launched) -> Any:
+        """Start that worker's process.
+
+        Raises `WorkerStartError` where what was to be imported can't be, or the pool closes meanwhile; or OSError.
+        """
+        for _ in range(TRIES):
+            try:
+                return self._fork(worker)
+            except ForkerGoneError as error:
+                _log.debug("the process that workers are forked from is gone: %s", error)
+                self._drop()
+                if self._is_closing:  # and has ended it
+                    raise WorkerStartError("preload: the queue is closed") from None
+        _log.warning("preload: the process that workers are forked from ends again and again; one starts without it")
+        return self._launch_alone(worker)
+
+    def _fork(self, worker: Launched) -> Any:
+        try:
+            self._is_waiting = True
+            server = self._server_now()
+            if self._is_closing:
+                raise ForkerGoneError("the queue is closed")
+            return self._launch_alone(worker) if server is None else ForkedPopen(worker, server)
+        finally:
+            self._is_waiting = False
+
+    def _launch_alone(self, worker: Launched) -> Launching:
+        """Launch a worker that imports by itself, or calls the function."""
+        worker.begin_with(functools.partial(preloads.begin, self._preload))
+        return Launching(worker)
+
+    def _server_now(self) -> ForkServer | None:
+        """Return a server that can fork; None where it would not be safe."""
+        if self._server is not None and self._server.user != (os.geteuid(), os.getegid()):
+            self._drop()  # its workers would have the rights that this process has given up
+        if self._imports.look():
+            self._drop()  # it has modules as they were before the program reloaded them
+        if self._server is None and not self._is_unsafe:
+            self._start()
+        return self._server
+
+    def _start(self) -> None:
+        self._server = server = ForkServer(self._preload, self._environment())
+        if self._is_closing:
+            raise ForkerGoneError("the queue is closed")
+        came_of_it = server.await_imports()
+        if not came_of_it.failure and not came_of_it.unsafe:
+            return
+        self._drop()
+        if came_of_it.failure:
+            raise preloads.failure(came_of_it.failure, came_of_it.where)
+        self._is_unsafe = True
+        _log.warning(
+            "preload: %s; workers start the ordinary way, and each imports by itself, or calls the function",
+            came_of_it.unsafe,
+        )
+
+    def _drop(self) -> None:
+        server, self._server = self._server, None
+        if server is not None:
+            server.kill()
+            with contextlib.suppress(OSError):
+                server.close()
+
+    def hurry(self) -> None:
+        """Wait for no import any more, and for no fork: the pool closes. On any thread."""
+        self._is_closing = True
+        server = self._server
+        if server is not None and self._is_waiting:
+            server.kill()
+
+    def close(self) -> None:
+        """Close the forker: all workers are gone, and the starter is at its end."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.close()

@@ -1,0 +1,327 @@
+"""A worker's process: whether it gets on while it starts, lives, how it ended, and signals to it and its group.
+
+A kill goes each way that there is, since any of them may be refused: a filter of system calls may not know pidfds, and
+a parent that has dropped its privileges may send nothing to workers that have kept theirs. How long a start takes
+depends on the machine, and on what it imports.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import re
+import sched
+import threading
+from collections.abc import Callable
+
+from mpqueue._engines.loky.watcher import Watcher
+from mpqueue._os import channels
+from mpqueue._os.process import process_signals
+from mpqueue._os.process.parent_death import Leash
+from mpqueue._os.process.process_facts import busy_machine, use_of
+from mpqueue._os.process.process_handle import is_reaped, open_exactly, open_process
+from mpqueue._os.process.process_signals import KILL, kill_group
+from mpqueue._os.process.process_table import processes
+from mpqueue._wire.seed import COOKIE_VARIABLE
+
+
+class WorkerProcess:
+    """One process, from its start until `close`. Any thread may call any method; none blocks.
+
+    Signals go nowhere after `exited` was called, since the number may be another process's by then, or in a fork.
+    """
+
+    def __init__(self, pid: int, sentinel: int, leash: Leash | None = None) -> None:
+        self.pid = pid
+        self.when_killed: Callable[[], object] | None = None  #: called at each kill, on whatever thread that is
+        self._leash = leash  #: closed with this; None: signals only
+        self._owner = os.getpid()
+        self._sentinel = sentinel
+        self._lock = threading.RLock()
+        self._process = open_process(pid, sentinel)
+        self._is_gone = False
+        self._is_closed = False
+
+    def fileno(self) -> int:
+        """The descriptor that is readable once the process has ended."""
+        return self._process.fileno() if not self._is_closed else self._sentinel
+
+    def send(self, number: int) -> None:
+        """Send a signal to the process alone. Nothing is sent where the system refuses that."""
+        with self._lock:
+            if not self._is_gone and os.getpid() == self._owner:
+                self._process.send(number)
+
+    def kill(self) -> None:
+        """SIGKILL the process and its group."""
+        with self._lock:
+            # All three: the group, and the worker's hold on its leash, exist only once its initializer has run.
+            self.send(KILL)
+            self.kill_group()
+            if self._leash is not None:
+                self._leash.pull()
+            if self.when_killed is not None:
+                self.when_killed()
+
+    def kill_group(self) -> None:
+        """SIGKILL what is left of the group; the number stays taken while any of it lives."""
+        with self._lock:
+            if not self._is_gone and os.getpid() == self._owner:
+                kill_group(self.pid)
+
+    def exited(self) -> int | None:
+        """Kill the rest of the group and return the exit code; to be called once `fileno` is readable.
+
+        Negative: minus the signal's number. None: other code has reaped the process and the kernel does not tell.
+        """
+        with self._lock:
+            code = self._process.exit_code()
+            # The process too: a sentinel can also be closed by a worker that lives on.
+            self.kill()
+            self._is_gone = True
+        return code
+
+    def await_last_moments(self, has_ended: Callable[[], bool]) -> None:
+        """Wait, after `exited`, for a process whose end is reported a little too early: at most 0.25 s."""
+        self._process.await_last_moments(has_ended)
+
+    def is_stopped(self) -> bool:
+        """Tell whether a signal has stopped the process; False where the system does not tell."""
+        return self._process.is_stopped()
+
+    def catches(self, number: int) -> bool:
+        """Tell whether the process handles that signal, which else would end it; False if unknown."""
+        with self._lock:
+            return not self._is_gone and os.getpid() == self._owner and self._process.catches(number)
+
+    def is_reaped(self) -> bool:
+        """Tell whether other code has read the exit code already, so that it can't be read again."""
+        return is_reaped(self.pid)
+
+    def close(self) -> None:
+        """Close the handle and let go of the leash, which ends what is left of the group."""
+        with self._lock:
+            self._is_gone = self._is_closed = True
+            self.when_killed = None  # it knows the lane, which holds this: what goes round is collected late
+            if self._leash is not None:
+                self._leash.close()
+            self._process.close()
+
+
+#: Seconds without progress after which a start is given up, and between two looks at it.
+START_LIMIT, START_LOOK = 300.0, 10.0
+
+
+class StartProgress:
+    """The progress of one process' start: it gets on as long as it uses CPU time.
+
+    Looks are counted rather than seconds: in time in which the program itself did not run, none is missed. Where the
+    system does not tell what a process uses, it has `START_LIMIT` in all.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._used: float | None = None
+        self._quiet = 0.0
+
+    def look(self) -> str | None:
+        """Return why the start is to be given up, None if it is not; to be called every `START_LOOK` seconds."""
+        use = use_of(self._pid)
+        used = None if use is None else use.cpu
+        self._quiet = self._quiet + START_LOOK if used == self._used else 0.0
+        self._used = used
+        if self._quiet < START_LIMIT:
+            return None
+        what = "it did not answer" if used is None else f"it did nothing, after {used:g} s of CPU time"
+        return f"process {self._pid} was given up while it started: for {START_LIMIT:g} s {what}{busy_machine()}"
+
+
+# -- Asking a worker where it is: before it is killed, and when a caller wants to see it. All on the watcher's thread.
+
+#: Seconds to wait for the first of the text. It comes within 2 ms, later on a busy machine, or not at all: the handler
+#: blocks the signal, or on Windows keeps the interpreter to itself. So much later it is killed then.
+PATIENCE = 0.5
+#: The same where the worker goes on: nothing waits for it but the one who looks.
+LOOK_PATIENCE = 1.0
+#: Seconds without more of the text after which that was all. It comes in pieces, 10 us for a thread, between which the
+#: worker may have to wait where the machine is busy.
+SETTLE = 0.02
+#: Bytes after which more of it does not matter.
+MOST = 1 << 20
+
+
+class StackDump:
+    """One worker's pipe for stacks. `listen`, then any number of `look`s, at most one `request`, then `take`."""
+
+    def __init__(self, fd: int, worker: WorkerProcess, watcher: Watcher) -> None:
+        self._fd = fd
+        self._worker = worker
+        self._watcher = watcher
+        self._text = bytearray()
+        self._then: Callable[[], object] | None = None
+        self._lookers: list[Callable[[str | None], object]] = []
+        self._timer: sched.Event | None = None
+
+    def listen(self) -> None:
+        """Read from now on; what comes without having been asked for is dropped."""
+        self._watcher.on_readable(self._fd, self._read)
+
+    def request(self, then: Callable[[], object]) -> None:
+        """Ask for the stack, and call ``then`` when it is here or will not come.
+
+        A stopped process would take the signal only when it goes on, and might end its item then: it is not asked.
+        """
+        if self._then is None:
+            self._then = then
+            stopped = self._worker.is_stopped()
+            if not stopped:
+                process_signals.ask(self._worker.send, self._fd)
+            self._wait(0.0 if stopped else PATIENCE)
+
+    def look(self, tell: Callable[[str | None], object]) -> None:
+        """Have ``tell`` called with the stack; with None where it can't be had. The worker goes on.
+
+        Nothing is sent to a process that is stopped, or does not catch the signal any more, which would end it.
+        """
+        if self._then is None and not self._lookers:
+            if self._worker.is_stopped() or not process_signals.answers(self._worker.catches):
+                tell(None)
+                return
+            process_signals.ask(self._worker.send, self._fd)
+            self._wait(LOOK_PATIENCE)
+        self._lookers.append(tell)
+
+    def take(self) -> str | None:
+        """Stop listening after the worker's death, and return the text that was asked for, if any came."""
+        self._cancel_timer()
+        if self._then is None and not self._lookers:
+            self._watcher.forget(self._fd)
+            return None
+        channels.set_blocking(self._fd, False)
+        while self._read():
+            pass
+        self._cancel_timer()
+        self._watcher.forget(self._fd)
+        self._tell_lookers()
+        requested, self._then = self._then is not None, None
+        return self._as_text() if requested else None
+
+    def _wait(self, seconds: float) -> None:
+        self._cancel_timer()
+        self._timer = self._watcher.later(seconds, self._settled)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._watcher.cancel(self._timer)
+            self._timer = None
+
+    def _settled(self) -> None:
+        """Hand the text out: all of it is here, or nothing comes."""
+        self._timer = None
+        self._tell_lookers()
+        if self._then is not None:
+            self._then()
+
+    def _tell_lookers(self) -> None:
+        text, lookers, self._lookers = self._as_text(), self._lookers, []
+        if self._then is None:
+            self._text.clear()
+        for tell in lookers:
+            tell(text)
+
+    def _as_text(self) -> str | None:
+        return self._text.decode(errors="replace") or None
+
+    def _read(self) -> bool:
+        """Read what is there; False at the end, or where there is nothing."""
+        try:
+            text = channels.read(self._fd, 1 << 16)
+        except BlockingIOError:
+            return False
+        if not text:
+            self._watcher.forget(self._fd)
+            return False
+        if self._then is not None or self._lookers:
+            if self._timer is not None and len(self._text) < MOST:
+                self._wait(SETTLE)
+            self._text += text
+        return True
+
+
+# -- Processes that outlive the worker they come from: those that left its group, found by a cookie in their
+# environment.
+#
+# A worker's children die with its process group. One that made itself a group or a session of its own, or a program
+# that was started from it, escapes that; but its environment still names the lane that it came from::
+#
+#     MPQUEUE_LANE=<parent's id>.<its start time>.<its pid namespace>/<pool>/<lane>/<generation>/
+#
+# One that was given another environment is not found; nor is any where the system does not list processes, see
+# `mpqueue._os.process.process_table`. If no descriptor is left to look with, no process is killed: the next look finds
+# them.
+
+_PATTERN = re.compile(rb"(?:^|\0)" + COOKIE_VARIABLE.encode() + rb"=((\d+)\.(\d+)\.([^/\0]*)/[^\0]*)")
+
+#: How often to look again after having killed some: their children may have been born meanwhile.
+_LOOKS = 3
+
+
+def cookie(*path: int) -> str:
+    """The cookie of everything under ``path``: pool, lane, generation, or fewer of these."""
+    return "".join(f"{part}/" for part in (_identity(os.getpid()), *path))
+
+
+@functools.lru_cache(maxsize=1)
+def _identity(pid: int) -> str:
+    return f"{pid}.{processes.start_time(pid)}.{processes.namespace()}"
+
+
+def kill_strays(prefix: str) -> None:
+    """SIGKILL every process whose cookie begins with ``prefix``, and `kill_orphans`.
+
+    Reads the environment of each process of this user: 4 ms of CPU time for 140 of them.
+    """
+    wanted = prefix.encode()
+    _kill_where(lambda found: found[1].startswith(wanted) or _is_orphan(found))
+
+
+@functools.cache
+def kill_orphans() -> None:
+    """SIGKILL what workers left whose parent died without sweeping: killed, say, or with a machine out of memory.
+
+    Once in this process; later calls do nothing.
+    """
+    _kill_where(_is_orphan)
+
+
+def _is_orphan(found: re.Match[bytes]) -> bool:
+    # Of another pid namespace (a container's), the parent's number means nothing here.
+    return found[4].decode() == processes.namespace() and processes.start_time(int(found[2])) != int(found[3])
+
+
+def _kill_where(condemned: Callable[[re.Match[bytes]], bool]) -> None:
+    with contextlib.suppress(OSError):
+        for _ in range(_LOOKS):
+            any_killed = False
+            for pid in processes.others():
+                found = _cookie_of(pid)
+                if found is not None and condemned(found):
+                    any_killed |= _kill(pid, found[1])
+            if not any_killed:
+                return
+
+
+def _kill(pid: int, of_cookie: bytes) -> bool:
+    """SIGKILL that very process, or none if the number is another process's by now."""
+    with contextlib.suppress(OSError), contextlib.closing(open_exactly(pid)) as process:
+        found = _cookie_of(pid)
+        if found is not None and found[1] == of_cookie:
+            process.send(KILL)
+            return True
+    return False
+
+
+def _cookie_of(pid: int) -> re.Match[bytes] | None:
+    environment = processes.environment(pid)
+    return None if environment is None else _PATTERN.search(environment)

@@ -1,0 +1,323 @@
+"""Processes: a hold on one, its end, its start, and the job object that ends it with its parent."""
+
+from __future__ import annotations
+
+import _winapi
+import contextlib
+import ctypes
+import msvcrt
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from ctypes import wintypes
+from multiprocessing import util
+from multiprocessing.popen_spawn_win32 import Popen
+from typing import Any, NamedTuple, NoReturn
+
+from mpqueue._os.windows import kernel32
+from mpqueue._os.windows.file_handles import make_temporary, write_at
+
+assert sys.platform == "win32"
+
+#: The exit code of what was killed.
+KILLED = 1
+_STILL_ACTIVE = 259
+_RIGHTS = 0x1000 | 0x0001 | _winapi.SYNCHRONIZE  # ask about it, end it, wait for it
+
+#: Seconds that a process which was ended may take to be gone.
+_LAST_MOMENTS = 0.25
+
+
+class JobObject:
+    """The parent's side of one worker's leash: the job object that holds the worker, and all that it starts.
+
+    All of them end when it is pulled, and when its handle is closed, which the parent's death does. Nothing leaves it.
+    """
+
+    worker_end = -1  #: the worker holds nothing
+
+    def __init__(self) -> None:
+        self._handle = kernel32.make_job()
+        self._lock = threading.Lock()
+
+    def take_in(self, process: int) -> None:
+        """Hold that process, by its handle, before it has begun to run. Raises OSError."""
+        kernel32.checked(kernel32.assign_process(self._handle, process))
+
+    def pull(self) -> None:
+        """End the worker and all that it has started."""
+        with self._lock:
+            if self._handle:
+                kernel32.terminate_job(self._handle, KILLED)
+
+    def close(self) -> None:
+        """Let go, which ends what is left."""
+        with self._lock:
+            handle, self._handle = self._handle, 0
+            if handle:
+                _winapi.CloseHandle(handle)
+
+
+class WindowsProcess:
+    """A `ProcessHandle` by a handle of the system's, which never means another process.
+
+    Its end is reported by a socket, as all that the package waits for is one; a thread waits for the process, and then
+    closes the other end. ``sentinel``, the handle of its starter, is not kept. Raises OSError where it can't be had.
+    """
+
+    def __init__(self, pid: int, sentinel: int = -1) -> None:
+        if sentinel >= 0:
+            me = _winapi.GetCurrentProcess()
+            self._handle = _winapi.DuplicateHandle(me, sentinel, me, 0, False, _winapi.DUPLICATE_SAME_ACCESS)
+        else:
+            self._handle = _winapi.OpenProcess(_RIGHTS, False, pid)
+        self._lock = threading.Lock()
+        with contextlib.ExitStack() as undo:
+            undo.callback(_winapi.CloseHandle, self._handle)
+            self._closing = kernel32.checked(kernel32.create_event(None, True, False, None))
+            undo.callback(_winapi.CloseHandle, self._closing)
+            self._ended, self._tells = socket.socketpair()
+            self._thread = threading.Thread(target=self._wait, name=f"mpqueue-end-of-{pid}", daemon=True)
+            self._thread.start()
+            undo.pop_all()
+
+    def _wait(self) -> None:
+        try:
+            _winapi.WaitForMultipleObjects([self._handle, self._closing], False, _winapi.INFINITE)
+        finally:
+            self._tells.close()
+
+    def fileno(self) -> int:
+        return self._ended.fileno()
+
+    def send(self, number: int) -> None:  # noqa: ARG002 - there is one way to end it
+        """End the process: there are no signals."""
+        with self._lock:
+            if self._handle:
+                terminate(self._handle)
+
+    def wait(self, seconds: float) -> bool:
+        return bool(self._handle) and has_ended(self._handle, seconds)
+
+    def exit_code(self) -> int | None:
+        with self._lock:
+            if not self._handle or not has_ended(self._handle, 0):
+                return None
+            return int(_winapi.GetExitCodeProcess(self._handle))
+
+    def await_last_moments(self, has_ended: Callable[[], bool]) -> None:
+        """Wait `_LAST_MOMENTS` seconds at most for its end."""
+        self.wait(_LAST_MOMENTS)
+        has_ended()
+
+    def is_stopped(self) -> bool:
+        """Return False: the system does not tell."""
+        return False
+
+    def catches(self, number: int) -> bool:  # noqa: ARG002 - the protocol's
+        """Return False: there are no signals."""
+        return False
+
+    def close(self) -> None:
+        with self._lock:
+            handle, self._handle = self._handle, 0
+        if handle:
+            kernel32.set_event(self._closing)
+            self._thread.join()
+            _winapi.CloseHandle(handle)
+            _winapi.CloseHandle(self._closing)
+            self._ended.close()
+
+
+def has_ended(handle: int, seconds: float) -> bool:
+    """Tell whether the process ends within so many seconds."""
+    result: int = _winapi.WaitForSingleObject(handle, int(seconds * 1000))
+    return result == _winapi.WAIT_OBJECT_0
+
+
+def terminate(handle: int) -> None:
+    """End a process. Nothing happens where it has ended, or where the system refuses."""
+    with contextlib.suppress(OSError):
+        _winapi.TerminateProcess(handle, KILLED)
+
+
+def kill_process(pid: int) -> None:
+    """End that process; nothing where there is none, or the system refuses."""
+    with contextlib.suppress(OSError):
+        handle = _winapi.OpenProcess(_RIGHTS, False, pid)
+        try:
+            terminate(handle)
+        finally:
+            _winapi.CloseHandle(handle)
+
+
+def end_without_asking() -> None:
+    """Have this process end where it crashes, with no window that asks about it."""
+    kernel32.error_mode(_NO_CRITICAL_ERRORS | _NO_CRASH_BOX | _NO_OPEN_BOX)
+
+
+_NO_CRITICAL_ERRORS, _NO_CRASH_BOX, _NO_OPEN_BOX = 0x1, 0x2, 0x8000
+
+
+def end_self() -> NoReturn:
+    """End this process at once, with nothing done any more."""
+    _winapi.TerminateProcess(_winapi.GetCurrentProcess(), KILLED)
+    raise AssertionError("survived its end")
+
+
+def start_time(pid: int) -> int:
+    """Return the start time in units of 100 ns since 1601; 0 where it has ended, or is another user's."""
+    try:
+        handle = _winapi.OpenProcess(0x1000, False, pid)
+    except OSError:
+        return 0
+    try:
+        times = [wintypes.FILETIME() for _ in range(4)]
+        if not kernel32.process_times(handle, *map(ctypes.byref, times)):
+            return 0
+        if _winapi.GetExitCodeProcess(handle) != _STILL_ACTIVE:
+            return 0
+        return times[0].dwHighDateTime << 32 | times[0].dwLowDateTime
+    finally:
+        _winapi.CloseHandle(handle)
+
+
+#: Names of what ends a process in place of a signal.
+_FAULTS = {
+    0xC0000005: "ACCESS_VIOLATION",
+    0xC0000006: "IN_PAGE_ERROR",
+    0xC000001D: "ILLEGAL_INSTRUCTION",
+    0xC0000094: "INTEGER_DIVIDE_BY_ZERO",
+    0xC00000FD: "STACK_OVERFLOW",
+    0xC000013A: "CONTROL_C_EXIT",
+    0xC0000374: "HEAP_CORRUPTION",
+    0xC0000409: "STACK_BUFFER_OVERRUN",
+    0x80000003: "BREAKPOINT",
+}
+
+
+def fault_name(exitcode: int | None) -> str | None:
+    """Return the name of the exception that ended the process; None if no exception did."""
+    if exitcode is None:
+        return None
+    code = exitcode & 0xFFFFFFFF
+    return _FAULTS.get(code, f"exception 0x{code:08X}" if code >> 28 == 0xC else None)
+
+
+# -- Starting a process that has not begun to run: so it can be held, and given handles, before its first step. --------
+
+assert sys.platform == "win32"
+
+_SUSPENDED, _NEW_GROUP = 0x4, 0x200
+_STREAMS = (("hStdInput", -10), ("hStdOutput", -11), ("hStdError", -12))
+_BROKEN = 0xFFFFFFFF
+
+
+class Suspended(NamedTuple):
+    """A process that has not begun. ``process`` is the caller's to close; `resume` or `drop` does the rest."""
+
+    pid: int
+    process: int
+    thread: int
+
+    def resume(self) -> None:
+        """Let it run. Raises OSError."""
+        try:
+            if kernel32.resume_thread(self.thread) == _BROKEN:
+                kernel32.checked(0)
+        finally:
+            _winapi.CloseHandle(self.thread)
+
+    def drop(self) -> None:
+        """End the process, since something is amiss."""
+        terminate(self.process)
+        _winapi.CloseHandle(self.thread)
+
+
+class Spawned(Popen):
+    """A process that `mpqueue._os.process.inheritance.spawn` has started suspended.
+
+    So it is held by its leash before its first step, and nothing that it was to be given is left where it fails to
+    start. What it reads first is in a file that has no name for others, of which it inherits the handle.
+
+    Private names used: of `multiprocessing`, `popen_spawn_win32.Popen` with its attributes `_handle`, `sentinel` and
+    `finalizer`, and `util._args_from_interpreter_flags`.
+    """
+
+    def __init__(
+        self, executable: str, arguments: list[str], environment: Mapping[str, str], text: Callable[[Any], bytes]
+    ) -> None:
+        flags = util._args_from_interpreter_flags()  # type: ignore[attr-defined]
+        with contextlib.ExitStack() as undo:
+            file = make_temporary("start")
+            undo.callback(os.close, file)
+            handle = _inheritable(file)
+            undo.callback(_winapi.CloseHandle, handle)
+            begun = start_suspended([executable, *flags, *arguments, str(handle)], environment, [handle])
+            self.pid, self.returncode, self._handle = begun.pid, None, begun.process
+            self.sentinel = int(begun.process)
+            self.finalizer = util.Finalize(self, _winapi.CloseHandle, (self.sentinel,))
+            try:
+                rest, at = memoryview(text(self)), 0
+                while rest:
+                    written = write_at(file, rest, at)
+                    rest, at = rest[written:], at + written
+            except BaseException:
+                begun.drop()
+                raise
+            begun.resume()
+
+
+def _inheritable(fd: int) -> int:
+    """A handle of the file that a process which is given it finds under the same number. The caller closes it."""
+    return _duplicate(msvcrt.get_osfhandle(fd))
+
+
+def start_suspended(command: list[str], environment: Mapping[str, str], handles: list[int]) -> Suspended:
+    """Start the program, which inherits these handles and the standard streams, and nothing else. Raises OSError.
+
+    A Ctrl-C at the console does not reach it, nor what it starts.
+    """
+    startup = subprocess.STARTUPINFO()
+    with contextlib.ExitStack() as undo:
+        given = list(handles)
+        for name, number in _STREAMS:
+            stream = _stream(number, undo)
+            setattr(startup, name, stream)
+            if stream:
+                given.append(stream)
+        startup.dwFlags |= subprocess.STARTF_USESTDHANDLES
+        startup.lpAttributeList = {"handle_list": given}
+        process, thread, pid, _ = _winapi.CreateProcess(
+            command[0],
+            subprocess.list2cmdline(command),
+            None,
+            None,
+            True,
+            _SUSPENDED | _NEW_GROUP,
+            dict(environment),
+            None,
+            startup,
+        )
+    return Suspended(pid, process, thread)
+
+
+def _stream(number: int, undo: contextlib.ExitStack) -> int | None:
+    """A handle of a standard stream that can be inherited; None where there is no such stream."""
+    try:
+        handle = _winapi.GetStdHandle(number)
+        if not handle:
+            return None
+        stream = _duplicate(handle)
+    except OSError:
+        return None
+    undo.callback(_winapi.CloseHandle, stream)
+    return stream
+
+
+def _duplicate(handle: int) -> int:
+    me = _winapi.GetCurrentProcess()
+    return _winapi.DuplicateHandle(me, handle, me, 0, True, _winapi.DUPLICATE_SAME_ACCESS)

@@ -1,0 +1,293 @@
+"""`Profile`: where a job's handlers were, to the line, and for how long; what `Job.profile` gives.
+
+And its files: speedscope's JSON, and folded stacks for flamegraph.pl.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mpqueue._core.state.job_book import JobBook, JobView
+from mpqueue._output.words import seconds as in_words
+from mpqueue._text import json_text, shown, visible_line
+from mpqueue._whole_file import whole_file
+from mpqueue._wire.sampled_stacks import Stack, Stacks, load_stacks
+
+SCHEMA = "https://www.speedscope.app/file-format-schema.json"
+#: Seconds that were sampled of an item, at least, for it to be among them: ten looks.
+LEAST_OF_ITEM = 0.1
+
+
+class Frame(NamedTuple):
+    """A place in the code: a function, its file and a line. Of C code ``file`` is empty and ``line`` 0."""
+
+    function: str
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        """As ``load (scans.py:12)``."""
+        return f"{self.function} ({os.path.basename(self.file)}:{self.line})" if self.file else self.function
+
+
+#: The handler's own frame first; each frame was called by the one before.
+Frames = tuple[Frame, ...]
+
+
+class LineTime(NamedTuple):
+    """One line: the seconds spent in it (``own``: C code that it called included), and in all that it called, too."""
+
+    frame: Frame
+    own: float
+    total: float
+
+
+@dataclass(eq=False, repr=False)
+class Profile:
+    """A job's samples, as they stood when it was made.
+
+    ``stacks`` has the seconds of all workers by stack; ``workers`` the same for each worker by its number, ``items``
+    for the slowest items by their ids, at most ten. An item counts once it has ended. Seconds are those of the clock.
+    """
+
+    job_id: str
+    stacks: Mapping[Frames, float]
+    workers: Mapping[int, Mapping[Frames, float]]
+    items: Mapping[Hashable, Mapping[Frames, float]]
+    names: Mapping[Hashable, str] = field(default_factory=dict)  #: what these items are called where people see them
+
+    @property
+    def seconds(self) -> float:
+        """All that was sampled."""
+        return sum(self.stacks.values())
+
+    def lines(self) -> list[LineTime]:
+        """Each line, the one with most seconds of its own first."""
+        own: dict[Frame, float] = {}
+        total: dict[Frame, float] = {}
+        for stack, seconds in self.stacks.items():
+            own[stack[-1]] = own.get(stack[-1], 0.0) + seconds
+            for frame in set(stack):
+                total[frame] = total.get(frame, 0.0) + seconds
+        lines = [LineTime(frame, own.get(frame, 0.0), spent) for frame, spent in total.items()]
+        return sorted(lines, key=lambda line: (-line.own, -line.total, line.frame))
+
+    def to_speedscope(self, path: str | os.PathLike[str]) -> Path:
+        """Write it for https://www.speedscope.app: all workers, each worker and the slowest items. Returns its path.
+
+        The file is there when it is whole. Raises OSError.
+        """
+        target = Path(path)
+        with whole_file(target) as file:
+            file.write(_speedscope(self))
+        return target
+
+    def to_collapsed(self, path: str | os.PathLike[str]) -> Path:
+        """Write it in the folded format of flamegraph.pl: a stack a line, with its microseconds. Returns its path.
+
+        The file is there when it is whole. Raises OSError.
+        """
+        target = Path(path)
+        with whole_file(target) as file:
+            file.write(_collapsed(self.stacks))
+        return target
+
+    def __repr__(self) -> str:
+        return f"<Profile of job {self.job_id!r}: {in_words(self.seconds)} in {len(self.stacks):,} stacks>"
+
+
+def views(profile: Profile) -> Iterator[tuple[str, Mapping[Frames, float]]]:
+    """What can be looked at, each with its name: all workers, each worker, each of the slowest items."""
+    yield "all workers", profile.stacks
+    for lane, stacks in profile.workers.items():
+        yield f"worker {lane}", stacks
+    for item_id, stacks in profile.items.items():
+        yield f"item {profile.names.get(item_id) or shown(item_id)}", stacks
+
+
+def make_profile(book: JobView) -> Profile | None:
+    """See `Job.profile`. Of stages it is that of all of them together, whose items are not the job's."""
+    if not isinstance(book, JobBook):
+        return None
+    jobs = [book] if book.pipeline is None else book.pipeline.jobs
+    parts = [job.samples.merged() for job in jobs if isinstance(job.samples, JobSamples)]
+    if not parts:
+        return None
+    whole: dict[Frames, float] = {}
+    workers: dict[int, dict[Frames, float]] = {}
+    for part in parts:
+        _add(whole, _named(part.whole))
+        for lane, stacks in part.workers.items():
+            _add(workers.setdefault(lane, {}), _named(stacks))
+    sampled = parts[0].items if book.pipeline is None else {}
+    slowest = {index: stacks for index, stacks in sampled.items() if _took(stacks) >= LEAST_OF_ITEM}
+    items = sorted(slowest, key=lambda index: -_took(slowest[index]))
+    return Profile(
+        book.id,
+        whole,
+        dict(sorted(workers.items())),
+        {book.table.id_of(index): _named(slowest[index]) for index in items},
+        {book.table.id_of(index): book.table.named(index) for index in items},
+    )
+
+
+def _took(stacks: Mapping[Stack, float]) -> float:
+    return sum(stacks.values())
+
+
+def _add(to: dict[Frames, float], stacks: Mapping[Frames, float]) -> None:
+    for stack, seconds in stacks.items():
+        to[stack] = to.get(stack, 0.0) + seconds
+
+
+def _named(stacks: Mapping[Stack, float]) -> dict[Frames, float]:
+    return {tuple(map(Frame._make, stack)): seconds for stack, seconds in stacks.items()}
+
+
+# -- files -------------------------------------------------------------------------------------------------------------
+
+
+def _speedscope(profile: Profile) -> bytes:
+    """The whole file, see https://github.com/jlfwong/speedscope/wiki/Importing-from-custom-sources."""
+    numbers: dict[Frame, int] = {}
+    profiles = [_sampled(view, stacks, numbers) for view, stacks in views(profile)]
+    content = {
+        "$schema": SCHEMA,
+        "name": profile.job_id,
+        "exporter": "mpqueue",
+        "activeProfileIndex": 0,
+        "shared": {"frames": [_described(frame) for frame in numbers]},
+        "profiles": profiles,
+    }
+    return json_text(content).encode() + b"\n"
+
+
+def _sampled(name: str, stacks: Mapping[Frames, float], numbers: dict[Frame, int]) -> dict[str, Any]:
+    """By stack, so that what is alike stands side by side."""
+    in_order = sorted(stacks)
+    weights = [round(stacks[stack], 6) for stack in in_order]
+    return {
+        "type": "sampled",
+        "name": name,
+        "unit": "seconds",
+        "startValue": 0,
+        "endValue": round(sum(weights), 6),
+        "samples": [[numbers.setdefault(frame, len(numbers)) for frame in stack] for stack in in_order],
+        "weights": weights,
+    }
+
+
+def _described(frame: Frame) -> dict[str, Any]:
+    described: dict[str, Any] = {"name": str(frame)}
+    if frame.file:
+        described["file"] = frame.file
+        if frame.line:
+            described["line"] = frame.line
+    return described
+
+
+def _collapsed(stacks: Mapping[Frames, float]) -> bytes:
+    """A stack a line, its frames from the handler on, and how many microseconds."""
+    lines = []
+    for stack in sorted(stacks):
+        names = ";".join(str(frame).replace(";", ":") for frame in stack)
+        lines.append(f"{visible_line(names)} {max(1, round(stacks[stack] * 1e6))}\n")
+    return "".join(lines).encode()
+
+
+# -- What all workers have sampled of one job's handler, as it comes. --------------------------------------------------
+
+#: Stacks that are kept separate: of the job, of a worker, and of each of the slowest items.
+MOST_STACKS, MOST_OF_WORKER, MOST_OF_ITEM = 5_000, 1_000, 500
+#: Items that are kept apart.
+SLOWEST = 10
+#: Reports that wait until they are merged, by who brings the next one or by who looks.
+WAITING = 64
+
+
+class Merged(NamedTuple):
+    """Seconds by stack: of all workers, of each, and of the items for which there are most, by index."""
+
+    whole: dict[Stack, float]
+    workers: dict[int, dict[Stack, float]]
+    items: dict[int, dict[Stack, float]]
+
+
+class JobSamples:
+    """One job's. Satisfies `mpqueue._core.state.job_book.Samples`; `merged` may be called on any thread.
+
+    Merging costs 10 to 20 us a report. If no caller has looked, the coordinator merges 64 of them at a time.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: deque[tuple[int, Sequence[int], bytes]] = deque()
+        self._clear()
+
+    def _clear(self) -> None:
+        self._whole = Stacks(MOST_STACKS)
+        self._workers: dict[int, Stacks] = {}
+        self._items: dict[int, Stacks] = {}
+        self._of_item: dict[int, float] = {}
+        self._known: dict[Stack, Stack] = {}
+
+    def begin(self) -> None:
+        """The job starts: nothing of an earlier run counts any more."""
+        with self._lock:
+            self._waiting.clear()
+            self._clear()
+
+    def keep(self, lane: int, indices: Sequence[int], data: bytes) -> None:
+        """A worker's samples of these items, as they came."""
+        self._waiting.append((lane, indices, data))
+        if len(self._waiting) >= WAITING:
+            with self._lock:
+                self._merge()
+
+    def merged(self) -> Merged:
+        """All that has come."""
+        with self._lock:
+            self._merge()
+            return Merged(
+                dict(self._whole.seconds),
+                {lane: dict(stacks.seconds) for lane, stacks in sorted(self._workers.items())},
+                {index: dict(stacks.seconds) for index, stacks in self._items.items()},
+            )
+
+    def _merge(self) -> None:
+        while self._waiting:
+            lane, indices, data = self._waiting.popleft()
+            worker = self._workers.get(lane)
+            if worker is None:
+                worker = self._workers[lane] = Stacks(MOST_OF_WORKER)
+            items: dict[int, list[tuple[Stack, float]]] = {}
+            for position, loaded, seconds in load_stacks(data):
+                if position < len(indices):  # what comes after was given to other workers
+                    stack = self._known.setdefault(loaded, loaded)
+                    self._whole.add(stack, seconds)
+                    worker.add(stack, seconds)
+                    items.setdefault(indices[position], []).append((stack, seconds))
+            for index, samples in items.items():
+                self._keep_item(index, samples)
+            if len(self._known) > 2 * MOST_STACKS:
+                self._known = {stack: stack for stack in self._whole.seconds}
+
+    def _keep_item(self, index: int, samples: list[tuple[Stack, float]]) -> None:
+        """Where the item is among the slowest. Earlier tries of one that was not are lost."""
+        took = self._of_item.get(index, 0.0) + sum(seconds for _, seconds in samples)
+        if index not in self._items:
+            if len(self._items) >= SLOWEST:
+                least = min(self._of_item, key=self._of_item.__getitem__)
+                if took <= self._of_item[least]:
+                    return
+                del self._items[least], self._of_item[least]
+            self._items[index] = Stacks(MOST_OF_ITEM)
+        self._of_item[index] = took
+        for stack, seconds in samples:
+            self._items[index].add(stack, seconds)

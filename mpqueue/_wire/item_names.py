@@ -1,0 +1,194 @@
+"""What an item is called: its id, and the short label by which people see it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import StrEnum
+from pathlib import PosixPath, PurePath, PurePosixPath, PureWindowsPath, WindowsPath
+from typing import Any
+from uuid import UUID
+
+from mpqueue._fields import field_of
+from mpqueue._text import beginning_of, digits, visible_line
+from mpqueue.errors import shown
+
+
+class IdRule(StrEnum):
+    """The place from which an item's id is taken; decided for the whole job by its first item."""
+
+    KEY = "key"  #: ``item["id"]``
+    ATTRIBUTE = "attribute"  #: ``item.id``
+    POSITION = "position"  #: its place in the list, from 0
+
+
+def find_id(rule: IdRule, item: Any, position: int) -> Hashable:
+    """The id of one item."""
+    if rule is IdRule.POSITION:
+        return position
+    found: Hashable = item["id"] if rule is IdRule.KEY else item.id
+    return found
+
+
+def rule_of(item: Any) -> IdRule:
+    """Return the rule for the ids of a job of which this is the first item."""
+    if isinstance(item, Mapping):
+        return IdRule.KEY if "id" in item else IdRule.POSITION
+    return IdRule.ATTRIBUTE if not isinstance(item, type) and hasattr(item, "id") else IdRule.POSITION
+
+
+def ids_of(rule: IdRule, items: Sequence[Any]) -> list[Hashable] | None:
+    """The ids of these items; None where those are their positions. Raises TypeError for one that has none."""
+    if rule is IdRule.POSITION:
+        return None
+    try:
+        if rule is IdRule.KEY:
+            return [item["id"] for item in items]
+        return [item.id for item in items]
+    except (KeyError, TypeError, IndexError, AttributeError):
+        raise _missing_id(rule, items) from None
+
+
+def _missing_id(rule: IdRule, items: Sequence[Any]) -> TypeError:
+    for position, item in enumerate(items):
+        try:
+            find_id(rule, item, position)
+        except (KeyError, TypeError, IndexError, AttributeError):
+            break
+    where = 'an "id" key' if rule is IdRule.KEY else "an .id attribute"
+    return TypeError(f"items[{position}]: expected {where}, as the first item has, got {shown(item)}")
+
+
+# -- The label of an item where people see it: a short text, instead of its position or beside its id. -----------------
+#
+# Made from the item when it is displayed, and kept nowhere, so it costs nothing if nothing is displayed. To make one
+# may run code of users: an item's ``__str__``, a mapping's methods, the function given as ``label=``. Threads that
+# must not run such code use `plain_label`, which has none for such items.
+#
+# Nothing here raises, whatever it is given.
+
+#: How labels are made: a function of the item, or one of its keys or attributes; None: as `label_of` says.
+Label = Callable[[Any], object] | str | None
+
+#: Characters of a label at most.
+MOST = 60
+#: What a mapping's label is looked for under, in this order.
+NAMES = ("name", "path", "url", "id")
+#: Types whose text runs no user's code, known by their identity.
+_SCALARS = frozenset(
+    {str, int, float, complex, bool, bytes, type(None), date, datetime, time, timedelta, Decimal, UUID}
+)
+_PATHS = frozenset({PosixPath, PurePosixPath, PureWindowsPath, WindowsPath})
+#: Entries of a mapping, and of a tuple or a list, up to which these are read by threads that run no user's code.
+_FEW = 100
+
+
+def check_label(label: object) -> None:
+    """Raise TypeError for what can't choose a label."""
+    if label is not None and not isinstance(label, str) and not callable(label):
+        raise TypeError(
+            f"label: expected a function of an item, or the key or attribute that names it, got {shown(label)} of type "
+            f"{type(label).__name__}"
+        )
+
+
+def label_of(item: Any, chosen: Label = None) -> str | None:
+    """The item's label; None where its text says nothing. May run code of users.
+
+    The first that there is: what was ``chosen``; the name of a path; a mapping's ``name``, ``path``, ``url`` or ``id``;
+    the item's text. In one line, with its middle left out where it is long.
+    """
+    try:
+        found = None if chosen is None else _chosen(item, chosen)
+        return _label(item) if found is None else found
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001 - users' code
+        return None
+
+
+def plain_label(item: Any, chosen: Label = None) -> str | None:
+    """Return the item's label without running code of users; None where that would be needed."""
+    if not (chosen is None or type(chosen) is str) or not _is_plain(item):
+        return None
+    return label_of(item, chosen)
+
+
+def named(item_id: object, label: str | None) -> str:
+    """An item in an error message: its id, and its label where that says more: ``3 (a.jpg)``."""
+    text = shown(item_id)
+    if label is None or label in (text, _text(item_id)):
+        return text
+    return f"{text} {label}" if label.startswith("(") and label.endswith(")") else f"{text} ({label})"
+
+
+def _chosen(item: Any, chosen: Callable[[Any], object] | str) -> str | None:
+    """The label that was chosen; None where the item has none, or the choice raises."""
+    try:
+        if not isinstance(chosen, str):
+            return _label(chosen(item))
+        return _label(item.get(chosen) if isinstance(item, Mapping) else field_of(item, chosen))
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001 - users' code
+        return None
+
+
+def _label(value: Any) -> str | None:
+    if type(value) not in _SCALARS and isinstance(value, Mapping):
+        for name in NAMES:
+            found = value.get(name)
+            if found is not None and (label := _text(found)) is not None:
+                return label
+    return _text(value)
+
+
+def _text(value: Any) -> str | None:
+    """A value in a line; None where that says nothing: of None, of emptiness, and of an object without a text."""
+    if type(value) is str and len(value) <= MOST and value.isprintable():  # as most are
+        return value.strip() or None
+    if type(value) is int:
+        return _cut(digits(value))
+    if isinstance(value, str):
+        text = str.__str__(value)
+    elif isinstance(value, PurePath):
+        text = value.name or str(value)
+    elif isinstance(value, bool):
+        text = repr(value)
+    elif isinstance(value, bytes | bytearray | list | tuple | dict | set | frozenset | deque):
+        text = beginning_of(value)
+    else:
+        text = "" if value is None else _text_of_object(value)
+    text = visible_line(_cut(text)).strip()
+    return _cut(text) if text else None
+
+
+def _text_of_object(value: Any) -> str:
+    shape = getattr(value, "shape", None)
+    if type(shape) is tuple and shape:  # of an array, or a table: what is in it is long, and slow to write
+        return f"{type(value).__name__} {' × '.join(map(str, shape))}"
+    text = str.__str__(str(value))
+    return "" if text.startswith("<") else text
+
+
+def _cut(text: str) -> str:
+    """The text, without its middle where it is long: what tells paths and addresses apart stands at their ends."""
+    if len(text) <= MOST:
+        return text
+    head = (MOST - 1) // 2
+    return f"{text[:head]}…{text[head + 1 - MOST :]}"
+
+
+def _is_plain(item: Any) -> bool:
+    kind = type(item)
+    if kind in _SCALARS or kind in _PATHS:
+        return True
+    if kind is dict:
+        return len(item) <= _FEW and all(type(key) is str for key in item) and _are_scalars(item.values())
+    return (kind is tuple or kind is list) and len(item) <= _FEW and _are_scalars(item)
+
+
+def _are_scalars(values: Iterable[Any]) -> bool:
+    return all(type(one) in _SCALARS or type(one) in _PATHS for one in values)
