@@ -34,10 +34,20 @@ _RAISED = "a listener raised (%r); the other listeners and the job go on"
 
 #: What users write for an event, and what it is.
 _MEANT = {name: name for name in EVENT_NAMES} | {name.partition(":")[2]: name for name in sorted(EVENT_NAMES)}
+#: What pyee's emitters have for those that emit, beside the pairs of other names for `on` and `off`.
+_FOR_EMITTERS = frozenset({"emit", "event_names", "listeners", "add_listener", "listens_to", "remove_listener"})
 
 
 class SafeEmitter(EventEmitter):
     """An emitter whose listeners can't harm each other, or the thread that tells them."""
+
+    def __dir__(self) -> list[str]:
+        """List the attributes, without those of pyee's emitters that listeners do not need."""
+        return [name for name in super().__dir__() if name not in _FOR_EMITTERS]
+
+    def off(self, event: str, listener: Callable[..., Any]) -> None:
+        """Call this listener of the event no more. Raises KeyError if it is none."""
+        self.remove_listener(event, listener)
 
     def _on_listener_added(self) -> None:
         """Check a listener that was added. Raises if it makes no sense (any more)."""

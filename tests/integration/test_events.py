@@ -279,9 +279,21 @@ def test_listeners_may_be_decorated_heard_once_and_removed() -> None:
 
         queue.run(["a"], do.succeed, id="first")
         queue.run(["a"], do.succeed, id="second")
-        queue.remove_listener(JOB_STARTED, always)
+        queue.off(JOB_STARTED, always)
         queue.run(["a"], do.succeed, id="third")
     assert heard == ["always first", "once first", "always second"]
+
+
+def test_completion_offers_what_listeners_need() -> None:
+    heard: list[int] = []
+    with JobQueue(1) as queue:
+        assert {"on", "once", "off"} <= {*dir(queue)}
+        assert not {"emit", "listeners", "event_names"} & {*dir(queue)}
+        queue.on("mine", heard.append)
+        queue.emit("mine", 1)
+        queue.off("mine", heard.append)
+        queue.emit("mine", 2)
+    assert heard == [1]
 
 
 def test_events_of_the_user_s_own_pass_through() -> None:
