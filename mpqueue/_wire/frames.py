@@ -19,7 +19,7 @@ from mpqueue._wire.pickling.payload import Packed
 from mpqueue._wire.pickling.reducers import PROTOCOL
 
 if TYPE_CHECKING:
-    from mpqueue._wire.pickling.imports import Sources
+    from mpqueue._wire.pickling.sources import Sources
 
 
 class Ended(IntEnum):

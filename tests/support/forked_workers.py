@@ -30,13 +30,13 @@ def forked_workers(*modules: str) -> Iterator[Callable[[], AbstractContextManage
     if not IS_LINUX:
         yield contextlib.nullcontext
         return
-    from mpqueue._engines.loky import launch
+    from mpqueue._engines.loky import exec_launch
     from mpqueue._engines.loky.fork_server import ForkedPopen, ForkServer
 
     launch.prepare()
     # The name of no pool: whoever sweeps up after one leaves this process alone.
     server = ForkServer(modules, {COOKIE_VARIABLE: worker_process.cookie()})
-    own, ordinary = os.getpid(), launch.Launching
+    own, ordinary = os.getpid(), exec_launch.Launching
     one_at_a_time = threading.Lock()  # each queue starts its workers on a thread of its own
 
     def start(worker: launch.Launched) -> Any:
@@ -49,5 +49,5 @@ def forked_workers(*modules: str) -> Iterator[Callable[[], AbstractContextManage
         came_of_it = server.await_imports()
         assert not came_of_it.failure, came_of_it.where
         assert not came_of_it.unsafe, came_of_it.unsafe
-        with patch.object(launch, "Launching", start):
-            yield partial(patch.object, launch, "Launching", ordinary)
+        with patch.object(exec_launch, "Launching", start):
+            yield partial(patch.object, exec_launch, "Launching", ordinary)

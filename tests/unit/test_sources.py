@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from mpqueue._wire.pickling.imports import Sources, check_loaded, digests_of, sources_of
 from mpqueue._wire.pickling.packed_handler import Travels, pack_handler
+from mpqueue._wire.pickling.sources import Sources, check_loaded, digests_of, sources_of
 
 NAME, HELPER = "users_module_of_sources", "users_helper_of_sources"
 

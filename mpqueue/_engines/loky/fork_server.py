@@ -17,6 +17,7 @@ from typing import Any
 from loky.backend import popen_loky_posix
 
 from mpqueue._engines.loky import launch
+from mpqueue._engines.loky.exec_launch import Launching
 from mpqueue._engines.loky.forker import (
     EXIT_CODE,
     MOST_BYTES,
@@ -25,7 +26,7 @@ from mpqueue._engines.loky.forker import (
     Preloaded,
     serve,
 )
-from mpqueue._engines.loky.launch import Launched, Launching
+from mpqueue._engines.loky.launch import Launched
 from mpqueue._engines.loky.worker_process import START_LOOK, StartProgress
 from mpqueue._os.descriptors import is_readable, message_pair
 from mpqueue._os.memory.memory_files import SharedFile

@@ -24,12 +24,10 @@ from multiprocessing import process, util
 from multiprocessing.context import set_spawning_popen
 from typing import Any
 
-from loky.backend import popen_loky_posix, reduction, spawn
+from loky.backend import reduction, spawn
 from loky.backend.context import LokyContext
-from loky.backend.fork_exec import fork_exec
 from loky.backend.process import LokyProcess
 
-from mpqueue._engines.loky.worker_entry import PROGRAM
 from mpqueue._os.memory.memory_files import SharedFile
 from mpqueue._parent.lane_protocol import LaneSettings
 from mpqueue._wire.frames import THREAD_VARIABLES
@@ -232,27 +230,3 @@ def _memory_variables(limit: int | None, inherited: Mapping[str, str]) -> dict[s
     if any(name.startswith("MALLOC_") for name in inherited) or "glibc.malloc" in inherited.get("GLIBC_TUNABLES", ""):
         return {}
     return {"MALLOC_TRIM_THRESHOLD_": str(KEPT_MEMORY), "MALLOC_MMAP_THRESHOLD_": str(KEPT_SIZE)}
-
-
-# -- A launch on POSIX systems: the interpreter is executed in a fork, and inherits what it is handed over. ------------
-
-#: What the interpreter runs; users see the name of the worker after it, in a list of processes.
-_PROGRAM = f"import os, sys; message = os.fdopen(int(sys.argv[1]), 'rb')\n{PROGRAM.strip()}"
-
-
-class Launching(popen_loky_posix.Popen):  # type: ignore[misc]
-    """One launch, with an interpreter of its own."""
-
-    def __init__(self, worker: Launched) -> None:
-        self.returncode = None
-        self._fds: list[int] = []
-        self._launch(worker)
-
-    def _launch(self, worker: Launched) -> None:
-        """Fork and execute the interpreter, with its start message in a file: a pipe would hold 64 KB of it."""
-        executable = interpreter()
-        with contextlib.ExitStack() as undo:
-            file = undo.enter_context(contextlib.closing(start_message(self, worker)))
-            lives = make_sentinel(self, undo)
-            command = [executable, "-c", _PROGRAM, str(file.fd), worker.name]
-            self.pid = fork_exec(command, [*self._fds, file.fd, lives], env=worker.env)

@@ -484,7 +484,7 @@ def _launch_alone() -> Launch:
         from mpqueue._engines.loky.suspended_launch import launch_suspended
 
         return launch_suspended
-    from mpqueue._engines.loky.launch import Launching
+    from mpqueue._engines.loky.exec_launch import Launching
 
     return Launching
 

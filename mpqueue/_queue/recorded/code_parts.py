@@ -26,9 +26,10 @@ from typing import Any, NamedTuple
 from mpqueue._parent.journal.identity import NoIdentityError, Steps, Writer, encode_plain
 from mpqueue._wire.memory.shared import Shared
 from mpqueue._wire.pickling import main_names
-from mpqueue._wire.pickling.imports import digests_of, is_users, not_loaded
+from mpqueue._wire.pickling.imports import is_users
 from mpqueue._wire.pickling.packed_functions import globals_of, is_importable
 from mpqueue._wire.pickling.packed_handler import name_of
+from mpqueue._wire.pickling.sources import digests_of, not_loaded
 
 #: The Python that compiled it, and which kind of parts these are.
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}/3"

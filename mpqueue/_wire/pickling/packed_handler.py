@@ -112,7 +112,7 @@ def pack_handler(
     segments = tuple(made for made in (segment, setup_segment) if made is not None)
     frame = HandlerFrame(job_id, packed, packed_setup, str(id_rule), seed)
     if whole:
-        from mpqueue._wire.pickling.imports import sources_of  # on a cluster
+        from mpqueue._wire.pickling.sources import sources_of  # on a cluster
 
         frame = frame._replace(sources=sources_of(one.data for one in (packed, packed_setup) if one is not None))
     return PackedHandler(frame, segments, weight or setup_weight, tuple(noted), name_of(handler), script, classes)

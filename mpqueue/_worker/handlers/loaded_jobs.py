@@ -68,9 +68,9 @@ class LoadedJob:
         if handler is run_call and self.scope is not None and not self.scope.is_common:
             self.scope = classes.CallsScope()
         if frame.sources is not None:
-            from mpqueue._wire.pickling import imports
+            from mpqueue._wire.pickling import sources  # on a cluster
 
-            imports.check_loaded(frame.sources)
+            sources.check_loaded(frame.sources)
         loaded = clock.monotonic()
         self.seconds_loading, self.seconds_in_setup = loaded - began, 0.0
         self._more_arguments: tuple[Any, ...] = ()

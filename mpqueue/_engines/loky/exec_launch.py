@@ -1,0 +1,32 @@
+"""A launch on POSIX systems: the interpreter is executed in a fork, and inherits what it is handed over."""
+
+from __future__ import annotations
+
+import contextlib
+
+from loky.backend import popen_loky_posix
+from loky.backend.fork_exec import fork_exec
+
+from mpqueue._engines.loky import launch
+from mpqueue._engines.loky.worker_entry import PROGRAM
+
+#: What the interpreter runs; users see the name of the worker after it, in a list of processes.
+_PROGRAM = f"import os, sys; message = os.fdopen(int(sys.argv[1]), 'rb')\n{PROGRAM.strip()}"
+
+
+class Launching(popen_loky_posix.Popen):  # type: ignore[misc]
+    """One launch, with an interpreter of its own."""
+
+    def __init__(self, worker: launch.Launched) -> None:
+        self.returncode = None
+        self._fds: list[int] = []
+        self._launch(worker)
+
+    def _launch(self, worker: launch.Launched) -> None:
+        """Fork and execute the interpreter, with its start message in a file: a pipe would hold 64 KB of it."""
+        executable = launch.interpreter()
+        with contextlib.ExitStack() as undo:
+            file = undo.enter_context(contextlib.closing(launch.start_message(self, worker)))
+            lives = launch.make_sentinel(self, undo)
+            command = [executable, "-c", _PROGRAM, str(file.fd), worker.name]
+            self.pid = fork_exec(command, [*self._fds, file.fd, lives], env=worker.env)
