@@ -67,7 +67,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _hint(option: str, flags: list[str]) -> str:
-    """Which flag may be meant: by its name in Python, a word of another library, or with a few letters wrong."""
+    """Hint at the flag that may be meant, if any: by its name in Python, another library's word, or a typo."""
     name, named = option.lstrip("-").replace("-", "_"), {flag.lstrip("-").replace("-", "_"): flag for flag in flags}
     word = word_for(name, named)
     if word is not None and word.option and not word.hint.startswith("write "):
@@ -134,7 +134,7 @@ def _do(arguments: Sequence[str] | None) -> int:
 
 
 def _let_end(stream: TextIO | None, descriptor: int) -> None:
-    """What the stream could not write was reported: the interpreter does not try once more at its end."""
+    """Have the interpreter not try once more, at its end, to write what the stream could not: that was reported."""
     try:
         if stream is not None and not stream.closed:
             stream.flush()

@@ -18,7 +18,7 @@ MOST_BYTES = 4 << 20
 
 
 def functions_of(word: str) -> list[str]:
-    """How the word ``module:fun`` or ``file.py:fun`` may go on, whole, in the order of the file; none for others.
+    """Return the completions of ``module:fun`` or ``file.py:fun``, whole, in the file's order; none for other words.
 
     Names with ``_`` at their front come only where one was typed. After ``Class.``, the methods of that class.
     """
@@ -172,7 +172,7 @@ def add_command(
 
 
 def _mended_for_zsh(script: str) -> str:
-    """What shtab writes for zsh completes only the first of many inputs, and cuts a name at its colon."""
+    """Mend shtab's script for zsh, which completes only the first of many inputs, and cuts a name at its colon."""
     script = re.sub(r'^  "\(\*\)::?(?=\S)', '  "*:', script, flags=re.MULTILINE)
     return script.replace("]:module:function:", r"]:module\:function:")
 

@@ -56,7 +56,7 @@ def run_some(queue: JobQueue, items: Sequence[Any], handlers: Sequence[Any], **o
 
 
 def at_a_time(job: Job | None, workers: int, resources: Mapping[str, int] | None) -> int:
-    """How many items of the job run at a time on so many workers, with what its items need."""
+    """Return how many items of the job run at a time on so many workers, with what its items need."""
     needs = job._book.needs if job is not None and isinstance(job._book, JobBook) else None
     return workers if needs is None else min(workers, needs.most_at_a_time(workers, resources or {}))
 

@@ -1,4 +1,4 @@
-"""How `run` and `retry` end early: SIGTERM, or their time limit, drains the queue, and the same command goes on."""
+"""Early ends of `run` and `retry`: SIGTERM, or their time limit, drains the queue, and the same command goes on."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def add_flags(add: Add, declared: type = GivenOptions, **elsewhere: Add) -> None
 
 
 def given_flags(args: argparse.Namespace, at: At, declared: type = GivenOptions) -> dict[str, Any]:
-    """Those that were given, and may be given there."""
+    """Return the flags that were given and may be given there, by the names of their options."""
     flags = {name: getattr(args, name) for name, one in options_at(declared, At.COMMAND).items() if one.at & at}
     return {name: value for name, value in flags.items() if value is not None and value is not False}
 

@@ -95,7 +95,7 @@ _inserted: list[str] = []
 
 
 def _put_first(folder: str) -> None:
-    """That folder is searched before all others but those that were put first earlier: what they have stays theirs."""
+    """Search that folder before all others but those put first earlier, whose modules still come from them."""
     entries = [os.path.abspath(entry) for entry in sys.path]
     at = 1 + max((entries.index(each) for each in _folders if each in entries), default=-1)
     if folder not in _folders:
@@ -114,7 +114,7 @@ def _leads_to(name: str, file: str) -> bool:
 
 
 def _place_of(name: str) -> str | None:
-    """Where that module is, or would be imported from."""
+    """Return the file of that module, or the one that it would be imported from; None if there is none."""
     if name in sys.modules:
         return getattr(sys.modules[name], "__file__", None)
     spec = importlib.util.find_spec(name)
@@ -163,7 +163,7 @@ def _check_imports_of(file: str, what: str) -> None:
 
 
 def _imports_of(file: str) -> set[str]:
-    """What its code imports at any time, without what is in packages; of what is no Python source, nothing."""
+    """Return the modules that the file's code imports at any time, without packages' own; none if it is not Python."""
     try:
         nodes = [*ast.walk(ast.parse(Path(file).read_bytes()))]
     except (OSError, SyntaxError, ValueError):

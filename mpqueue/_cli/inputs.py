@@ -1,4 +1,4 @@
-"""What is on the command line, or comes by stdin, as items."""
+"""The inputs of a command, from the command line or stdin, as items."""
 
 from __future__ import annotations
 

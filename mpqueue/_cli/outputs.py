@@ -1,4 +1,4 @@
-"""What goes to stdout, or to a file instead: the rows of a run while it runs, and what commands tell."""
+"""The output to stdout, or to a file instead: the rows of a run while it runs, and the findings of commands."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Tell = Callable[[Mapping[str, Any] | None, str | None], None]
 
 @contextmanager
 def told_on_stdout(*, as_json: bool) -> Iterator[Tell]:
-    """How a command tells what it has found; JSON has stdout for itself, and what users' code prints goes to stderr."""
+    """Give the function by which a command tells its findings; beside JSON, what users' code prints goes to stderr."""
 
     def tell_people(_: object, text: str | None) -> None:
         if text is not None:

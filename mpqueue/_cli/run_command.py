@@ -263,7 +263,7 @@ def _job(
 
 
 def _options(args: argparse.Namespace, at: At, record: Rerun, sink: StdoutRows | FileSink) -> dict[str, Any]:
-    """Of a job of one function, or of several."""
+    """Return the options of a job of one function, or of several."""
     rerun = None if args.journal is None else record
     options = {"results": sink, "label": args.label, "profile": args.profile is not None, "rerun": rerun}
     return options | given_flags(args, at)
@@ -284,7 +284,7 @@ def _stages(
     record: Rerun,
     sink: StdoutRows | FileSink,
 ) -> Callable[[], JobRun]:
-    """How to start a job of several functions."""
+    """Return the function that starts a job of several functions."""
     job_id = "run" if args.journal is None else " ".join([args.handler, *args.more])
 
     def start() -> JobRun:
@@ -316,7 +316,7 @@ def policy_of(args: argparse.Namespace) -> RetryPolicy:
 
 
 def _rerun_of(args: argparse.Namespace, items: list[Any]) -> Rerun:
-    """How the items and what a journal has of them go together."""
+    """Return how the items and a journal's record of them go together. Raises `UsageError`."""
     name = first_given(args, "plan", "redo", "key", "handler_version")
     if args.journal is None and name is not None:
         raise UsageError(f"{name}: expected a --journal as well, which records earlier runs")
@@ -438,7 +438,7 @@ def _serve(queue: JobQueue) -> None:
 
 
 class Before(NamedTuple):
-    """How many items had ended in earlier runs, as the journal has it."""
+    """Numbers of items that had ended in earlier runs, as the journal has them."""
 
     completed: int = 0
     failed: int = 0
@@ -528,13 +528,13 @@ def progress_of(args: argparse.Namespace) -> ShowProgress:
 
 
 def _name_of_stage(progress: Progress) -> str:
-    """Of each of several functions, which one it is."""
+    """Return the name of the function whose stage this is; "" where there are not several functions."""
     _, slash, stage = progress.job_id.partition("/")
     return stage if slash and progress.job_id.startswith("run/") else ""
 
 
 def say_end(job: Job, before: Before = NOTHING, *, quiet: bool = False) -> None:
-    """How it ended, and how much of that in earlier runs; with ``quiet`` only what failed."""
+    """Say how the job ended, and how much of that in earlier runs; with ``quiet`` only the failures."""
     failures = job.failures
     for failure in failures[:NAMED]:
         say(coloured("failed:", "red"), f" {describe_failure(failure.item)}")
@@ -588,20 +588,20 @@ def _say_unwritten(error: SinkError, *, recorded: bool) -> int:
 
 
 def _say_kept(sink: StdoutRows | FileSink) -> None:
-    """Where rows are that are not all."""
+    """Say where the rows are, if not all of them were written."""
     if isinstance(sink, FileSink) and sink.left is not None:
         say(f"kept: {sink.rows} {'row' if sink.rows == 1 else 'rows'} in {sink.left}")
 
 
 def _say_interrupted(job: Job, sink: StdoutRows | FileSink, *, recorded: bool) -> None:
-    """How it stands, and how to go on."""
+    """Say how the interrupted job stands, and how to go on."""
     say("\n", coloured("interrupted:", "yellow"), f" {job.completed + job.failed} of {job.total} items had ended")
     _say_kept(sink)
     say(f"{'to go on' if recorded else 'to run it again'}: {again()}")
 
 
 def say_drained(*, recorded: bool) -> int:
-    """How to go on; returns the exit code."""
+    """Say how to go on after a drain; returns the exit code."""
     say("run the same command to go on" if recorded else "to run it again", f": {again()}")
     return Exit.DRAINED
 

@@ -1,4 +1,4 @@
-"""What a command says to people: help, errors of usage, exit codes, and colours where there is a terminal."""
+"""The texts of a command for people: help, errors of usage, exit codes, and colours on a terminal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mpqueue._text import fitting, visible
 
 
 class Exit(IntEnum):
-    """How a command ended, each with its meaning: the same in all commands."""
+    """The exit codes, each with its meaning: the same for all commands."""
 
     meaning: str
 
@@ -45,7 +45,7 @@ class UsageError(Exception):
 
 @contextmanager
 def usage_errors(before: str = "", kinds: tuple[type[Exception], ...] = (TypeError, ValueError)) -> Iterator[None]:
-    """What is raised of these kinds is wrong usage; the message says it after what is to come ``before``."""
+    """Raise exceptions of these kinds as `UsageError`, with their messages after the text ``before``."""
     try:
         yield
     except kinds as error:
@@ -123,7 +123,7 @@ class Help(argparse.HelpFormatter):
     """Headings in bold. Paragraphs are filled, those of several lines stay as they are."""
 
     def start_section(self, heading: str | None) -> None:
-        """See `argparse`."""
+        """Start a section, with its heading in bold."""
         super().start_section(None if heading is None else coloured(heading, "bold", sys.stdout))
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
@@ -181,7 +181,7 @@ class Parser(argparse.ArgumentParser):
 
 
 class VisibleFormatter(logging.Formatter):
-    """Of what handlers log, for a terminal."""
+    """The formatter of handlers' log records, for a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as text, with what its item is called."""
