@@ -1,4 +1,4 @@
-"""Which requests may see the page: those with its token, from a browser that asks for this page itself.
+"""The requests that may see the page: those with its token, from a browser that asks for this page itself.
 
 Before anything else is looked at, each request must
 

@@ -1,4 +1,4 @@
-"""What is served: the page's files, the stream, an item's details and picture, and what the buttons do."""
+"""The live page's server: the page's files, the stream, an item's details and picture, and the buttons' actions."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ class Routes:
         return _answer(request, page, "application/json")
 
     async def labels(self, request: Request) -> Response:
-        """What some items are called, by their indices: ``?items=3,5``. On a thread, as `items`."""
+        """Send the labels of some items, by their indices: ``?items=3,5``. On a thread, as `items`."""
         job = self._job_of(request)
         try:
             asked = [int(text) for text in request.query_params.get("items", "").split(",") if text][:MOST_ROWS]
@@ -141,7 +141,7 @@ class Routes:
         return _answer_json(request, await on_thread(self._job_of(request).listing.failures))
 
     async def throughput(self, request: Request) -> Response:
-        """How fast the job went, all the time. On a thread: it may have thousands of reports."""
+        """Send the job's throughput over all its time. On a thread: it may have thousands of reports."""
         timings, now = self._job_of(request).book.timings, self._served.now()
         return _answer_json(request, await on_thread(throughput, timings, now, self._feed.offset))
 
@@ -184,7 +184,7 @@ class Routes:
         return Response(picture.data, media_type=picture.media_type)
 
     async def act(self, request: Request) -> Response:
-        """What a button does. On a thread: it waits for the coordinator."""
+        """Do what a button asks for. On a thread: it waits for the coordinator."""
         action, number = request.path_params["action"], request.path_params["number"]
         if action not in WISHES:
             raise HTTPException(404)
@@ -211,7 +211,7 @@ class Routes:
         return _as_json({})
 
     async def stacks(self, _: Request) -> Response:
-        """Where each worker is: `POST`, since it sends each a signal. On a thread: it waits for their answers."""
+        """Send where each worker is: `POST`, since it sends each a signal. On a thread: it waits for their answers."""
         stacks = await on_thread(self._served.stacks)
         told = [(one.number, None if one.stack is None else cut(one.stack, MOST_STACK)) for one in stacks]
         return _as_json({"workers": [{"worker": number, "stack": stack} for number, stack in told]})
@@ -228,7 +228,7 @@ class Routes:
 
 
 async def _action_of(request: Request, action: str) -> tuple[bool, Sequence[int] | None, str | None]:
-    """Whether to kill what runs, and which items, or which group of failures, it is about: by default the whole job.
+    """Read whether to kill what runs, and which items, or which group of failures, are meant: by default the whole job.
 
     Raises HTTPException, as all that reads requests does.
     """

@@ -44,7 +44,7 @@ class Door:
         self.reading_seconds = READING_SECONDS
 
     def connect(self, **arguments: Any) -> Connection:
-        """What uvicorn calls for each connection that it has accepted."""
+        """Return the protocol of a connection: uvicorn calls this for each that it has accepted."""
         return Connection(self, **arguments)
 
     def enter(self, connection: Connection) -> bool:
@@ -95,7 +95,7 @@ class Connection(H11Protocol):
         self.app_state = {**self.app_state, "admit": self._admit}  # each request's ``scope["state"]``
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """It is accepted."""
+        """Take in the connection, if there is room for it, or cut it off."""
         super().connection_made(transport)
         self.address = self.client[0] if self.client else None
         if self._door.enter(self):
@@ -104,7 +104,7 @@ class Connection(H11Protocol):
             transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It is closed."""
+        """Forget the connection, which was closed."""
         self._door.leave(self)
         self._stop()
         super().connection_lost(exc)

@@ -1,4 +1,4 @@
-"""What viewers get, and when: one look at the queue for all of them, at most ten times a second.
+"""The feed of the viewers: one look at the queue for all of them, at most ten times a second.
 
 Server-sent events. First comes ``hello``, then what is known so far, then what changes:
 
@@ -65,7 +65,7 @@ class Viewer:
         self._wake.set()
 
     async def take(self) -> bytes | None:
-        """What is to be sent next; waits for it. None at the end."""
+        """Wait for what is to be sent next, and return it. None at the end."""
         await self._wake.wait()
         self._wake.clear()
         if self._behind:
@@ -107,7 +107,7 @@ class PageFeed:
         return viewer
 
     def leave(self, viewer: Viewer) -> None:
-        """It has gone."""
+        """Forget a viewer that has gone."""
         self._viewers.discard(viewer)
         if not self._viewers:
             for job in self._jobs.values():
@@ -206,7 +206,7 @@ class PageFeed:
         marks: Iterable[WorkerEnd],
         samples: Iterable[tuple[int, Sample]],
     ) -> dict[str, list[Any]]:
-        """What workers were at, how some ended, and what they used, as JSON has it."""
+        """Return for JSON what workers were at, how some ended, and what they used."""
         ms = self._ms
         return {
             "stretches": [[lane, ms(one.start), ms(one.end), one.kind, one.job, one.item] for lane, one in stretches],
@@ -226,7 +226,7 @@ class PageFeed:
         return as_event("workers", encode({"now": milliseconds(self._served.wall())} | self._workers() | news))
 
     def _workers(self) -> dict[str, Any]:
-        """How many there are to be, and what each is at."""
+        """Return how many workers there are to be, and what each is at."""
         return {"concurrency": self._served.concurrency, "lanes": [self._lane_form(lane) for lane in self._lanes]}
 
     def _lane_form(self, lane: LaneNow) -> dict[str, Any]:

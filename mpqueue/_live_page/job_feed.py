@@ -1,4 +1,4 @@
-"""How one job stands: what the header and the list of jobs show, and what each of its items is at."""
+"""The state of one job: as the header and the list of jobs show it, and what each of its items is at."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Shown(NamedTuple):
 
 
 class JobFeed:
-    """Of one job."""
+    """The view of one job: its state, and the list of its items."""
 
     def __init__(self, book: ShownJob, served: Served) -> None:
         self.book = book
@@ -68,14 +68,14 @@ class JobFeed:
     # -- what is shown ---------------------------------------------------------------------------------------
 
     def shown(self) -> Shown:
-        """How it stands, with all its items. Reads the whole column: 10 us for 100,000 items."""
+        """Return the job's state, with all its items. Reads the whole column: 10 us for 100,000 items."""
         status = str(self.book.status)  # first: where it says that all is over, the column says so too
         table = self.book.table
         statuses = self._statuses(table)
         return Shown(self._state(status, statuses), statuses, table)
 
     def state(self) -> dict[str, Any]:
-        """How it stands. Of a job that does not run, its items are not looked at: they may be in a journal."""
+        """Return the job's state. Items of a job that does not run are not looked at: they may be in a journal."""
         if self.book.active:
             return self.shown().state
         return self._state(str(self.book.status), None)
@@ -148,7 +148,7 @@ STRETCHES = 120
 
 
 def throughput(timings: Timings, now: float, offset: float) -> dict[str, Any] | None:
-    """How many tries a second completed and failed, stretch by stretch of the job's run; None before the first.
+    """Return the tries that completed and failed per second, by stretches of the job's run; None before the first.
 
     As JSON has it.
 

@@ -1,4 +1,4 @@
-"""What goes to the browser, as JSON: the wire form of items, cut where it is too long to be shown in a list.
+"""The JSON for the browser: the wire form of items, cut where it is too long to be shown in a list.
 
 The same as in `JobProgress.to_dict`, with more keys: the item's ``index`` and ``label``, the seconds that its last try
 took, and whether its result has a picture. Nothing that a user's object does when it is looked at goes further than
@@ -50,7 +50,7 @@ def encode_item(table: ItemTable, index: int, status: int) -> str:
 
 
 def searched_text(table: ItemTable, index: int) -> str:
-    """What an item is found by, in lower case: its id, its label, and what its row says. Runs code of users."""
+    """Return the text to find an item by, in lower case: its id, its label, and its row's text. Runs code of users."""
     item_id, status = table.id_of(index), table.status[index]
     parts = [str(item_id) if type(item_id) in _TEXTS else encode(as_json(item_id))]
     label = _other_label(table, index, item_id)

@@ -1,4 +1,4 @@
-"""What a page sees of its jobs, and may do to them: the one interface between a page and where the jobs are.
+"""The jobs that a page sees, and what it may do to them: the one interface between a page and the jobs' place.
 
 A live queue serves it (`_queue.live_pages.QueueView`), with the jobs that only its journal has; and journals serve it
 (`_queue.recorded.journal_view.JournalView`), which have no lanes. Of these the page shows no workers and no buttons,
@@ -45,7 +45,7 @@ class Served:
 
     @property
     def concurrency(self) -> int:
-        """How many workers it is to have."""
+        """The number of workers that there are to be."""
         return 0
 
     def books(self) -> Sequence[ShownJob] | None:
@@ -53,15 +53,15 @@ class Served:
         raise NotImplementedError
 
     def lanes(self) -> Sequence[LaneNow]:
-        """What each worker is at."""
+        """Return what each worker is at."""
         return ()
 
     def standing(self) -> Mapping[int, int]:
-        """Of each job that runs, whose items wait and which has no worker: how many jobs go before it."""
+        """Return, for each running job whose items wait and which has no worker, how many jobs go before it."""
         return {}
 
     def stacks(self) -> Sequence[LaneStack]:
-        """Where each worker is. Takes milliseconds, two seconds at most. Raises `MPQueueError` if none can be asked."""
+        """Return each worker's stack. Takes milliseconds, at most 2 s. Raises `MPQueueError` if none can be asked."""
         raise MPQueueError("expected an engine with workers of the queue's own, which can be asked where they are")
 
     def has_report(self, job: ShownJob) -> bool:

@@ -1,4 +1,4 @@
-"""What each worker has been at, minutes back, and what it has used of the CPUs and of the memory.
+"""The history of each worker, minutes back: what it has been at, and its use of the CPUs and of the memory.
 
 Stretches of time and ends of workers, by lane, are from looks at the lanes; the use is read in /proc every two seconds.
 
@@ -143,7 +143,7 @@ def _goes_on(last: Stretch, seen: Stretch, now: float) -> bool:
 
 
 class Sample(NamedTuple):
-    """Of one worker, at one moment of the monotonic clock."""
+    """One worker's CPU and memory use, at one moment of the monotonic clock."""
 
     at: float
     cpu: float  #: CPU seconds since its start
@@ -161,7 +161,7 @@ class _Watched:
 
 
 class Usage:
-    """Of all workers, where they are processes of this machine."""
+    """The CPU and memory use of all workers, if they are processes of this machine."""
 
     def __init__(self) -> None:
         self._workers: dict[int, _Watched] = {}  #: by lane

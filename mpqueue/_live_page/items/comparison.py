@@ -16,7 +16,7 @@ FACTOR, LEAST = 1.5, 0.01
 
 
 def compare(one: JobFeed, other: JobFeed) -> dict[str, Any]:
-    """As JSON has it. Costs a few microseconds an item; runs code of users, for the labels of those that are shown.
+    """Compare two jobs, for JSON. Costs a few microseconds an item; runs code of users, for the labels that are shown.
 
     ``items`` are those whose status differs, then those whose duration does, the largest difference first.
     """

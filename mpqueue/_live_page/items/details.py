@@ -25,7 +25,7 @@ MOST_OUTPUT = 8_000
 
 
 class LiveItem(NamedTuple):
-    """Where to look."""
+    """An item that runs: its lane, and where to look for more."""
 
     lane: LaneNow
     usage: Usage
@@ -35,7 +35,7 @@ class LiveItem(NamedTuple):
 
 
 def details_of(book: ShownJob, table: ItemTable, index: int, live: LiveItem | None) -> dict[str, Any]:
-    """As JSON has it; the table is the job's, and ``live`` says where it runs, where that is known.
+    """Return an item's details for JSON; the table is the job's, and ``live`` says where it runs, if that is known.
 
     Costs what the ``repr`` of the item and of its result cost; users' code may run in these.
     """
@@ -77,7 +77,7 @@ def details_of(book: ShownJob, table: ItemTable, index: int, live: LiveItem | No
 
 
 def _as_it_runs(item: LiveItem) -> dict[str, Any]:
-    """As JSON has it. Costs 0.1 ms: it reads in /proc."""
+    """Return for JSON what is known of an item while it runs. Costs 0.1 ms: it reads in /proc."""
     lane = item.lane
     told: dict[str, Any] = {
         "worker": lane.number,
@@ -102,7 +102,7 @@ def _as_it_runs(item: LiveItem) -> dict[str, Any]:
 
 
 def _as_text(value: Any) -> str:
-    """As JSON over several lines where it is of plain containers and short, else its ``repr``."""
+    """Return short plain containers as JSON over several lines, a text as it is, and all else as its ``repr``."""
     if isinstance(value, str):
         return value
     brief = short_repr(value, MOST)

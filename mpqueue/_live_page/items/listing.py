@@ -1,4 +1,4 @@
-"""Which items of a job are listed, and in which order: filtered, searched, sorted and grouped by their failures.
+"""The items of a job that are listed, and their order: filtered, searched, sorted and grouped by their failures.
 
 A browser never has more of a job than the rows that it shows, so a job of a million items costs a viewer no more than
 one of a hundred. What is asked for again and again is kept: an order, the texts that are searched, and the items that a
@@ -49,7 +49,7 @@ UNSEEN = 2**32 - 1
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a viewer wants to see."""
+    """The items that a viewer wants to see, and their order."""
 
     status: int | None = None  #: the items with this status; None: all
     words: tuple[str, ...] = ()  #: in lower case; an item has to have all of them
@@ -86,7 +86,7 @@ class _Search:
 
 
 class _Kept(Generic[T]):
-    """What is made of all items of a table. Where they have changed, it is made anew, but not soon again."""
+    """A value made of all items of a table. Once they have changed, it is made anew, but not soon again."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
@@ -94,7 +94,7 @@ class _Kept(Generic[T]):
         self._made: tuple[ItemTable, int, Any, float, T] | None = None
 
     def get(self, table: ItemTable, count: int, state: object, make: Callable[[], T]) -> T:
-        """As it is of so many items; ``state`` changes whenever one of them does."""
+        """Return the value for so many items; ``state`` changes whenever one of them does."""
         with self._lock:
             if self._made is not None:
                 made_of, made_count, made_state, until, made = self._made
@@ -109,7 +109,7 @@ class _Kept(Generic[T]):
 
 
 class Listing:
-    """Of one job. Called on threads, several at a time."""
+    """The lists of one job's items. Called on threads, several at a time."""
 
     def __init__(self, job: ShownJob, now: Callable[[], float]) -> None:
         self._job = job
@@ -224,7 +224,7 @@ class Listing:
                 search.hits[index] = all(word in text for word in words)
 
     def _texts_of(self, table: ItemTable, epoch: int) -> dict[int, tuple[int, str]]:
-        """Where the texts of that epoch are kept. A search that began in an older one writes into a dict of its own."""
+        """Return the texts kept for that epoch. A search that began in an older one writes into a dict of its own."""
         with self._lock:
             if self._texts[0] is not table or self._texts[1] != epoch:
                 self._texts = table, epoch, {}

@@ -44,7 +44,7 @@ def find_picture(result: Any) -> Picture | None:
 
 
 def small(result: Any) -> Picture | None:
-    """The same picture for a row of a list; None also where it is big, and Pillow is not there to make it smaller."""
+    """Return the picture for a row of a list; None also if it is big, and Pillow is not there to make it smaller."""
     picture = find_picture(result)
     if picture is None or len(picture.data) <= SMALL_BYTES // 8:
         return picture
