@@ -1,1 +1,1 @@
-"""How far a job is and what came of it, for people and for files: progress, bars, exports."""
+"""The output of a job, for people and for files: progress, bars, exports."""

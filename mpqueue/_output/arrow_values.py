@@ -42,7 +42,7 @@ def inferred_array(arrow: Any, values: Sequence[Any]) -> Any:
 
 
 def writable_array(arrow: Any, values: Sequence[Any]) -> Any:
-    """The same, of a type that a Parquet file can have. Raises ValueError too for one that it can't."""
+    """Return an inferred array of a type that a Parquet file can have. Raises ValueError too if it can't."""
     array = inferred_array(arrow, values)
     if not is_writable(arrow, array.type):
         raise ValueError(f"expected a type that Parquet has, got {array.type}")
@@ -50,7 +50,7 @@ def writable_array(arrow: Any, values: Sequence[Any]) -> Any:
 
 
 def is_writable(arrow: Any, kind: Any) -> bool:
-    """Whether a Parquet file can have that type: no struct without fields, which empty dicts are, is in it."""
+    """Tell whether a Parquet file can have that type, with no struct without fields in it, which empty dicts are."""
     if arrow.types.is_list(kind):
         return is_writable(arrow, kind.value_type)
     if arrow.types.is_struct(kind):
@@ -67,13 +67,13 @@ def exact_series(polars: Any, name: str, values: Sequence[Any]) -> Any:
 
 
 def _is_of_one_kind(values: Iterable[Any]) -> bool:
-    """Whether they are scalars of one type, so that there is nothing to convert; None is of all."""
+    """Tell whether all are scalars of one type, or None, so that there is nothing to convert."""
     kinds = set(map(type, values)) - {type(None)}
     return len(kinds) <= 1 and all(kind in _UNCHANGED or issubclass(kind, float) for kind in kinds)
 
 
 def _are_of_one_kind_inside(values: Sequence[Any]) -> bool:
-    """The same, also for the elements of lists and for each key of dicts; pyarrow refuses ints that no float is."""
+    """Tell whether lists' elements and each key of dicts are of one kind too; pyarrow refuses ints that no float is."""
     kinds = set(map(type, values)) - {type(None)}
     if kinds == {list}:
         return _are_of_one_kind_inside([one for value in values if value is not None for one in value])
@@ -141,7 +141,7 @@ def _is_same_list(arrow: Any, value: Any, found: Sequence[Any]) -> bool:
 
 
 def _is_same_scalar(arrow: Any, value: Any, found: Any) -> bool:
-    """Of texts, bytes, dates and times, nothing, and of values of other libraries."""
+    """Compare texts, bytes, dates and times, nothing, and values of other libraries."""
     if isinstance(found, bytes):
         return isinstance(value, bytes | bytearray | memoryview) and bytes(value) == found
     if isinstance(value, str) and isinstance(found, str):

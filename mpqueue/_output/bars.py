@@ -63,7 +63,7 @@ def _warn_once() -> None:
 
 
 def _stderr() -> TextIO:
-    """Where bars go: under what puts this worker's prints beside another bar."""
+    """Return the stream of the bars: the one under what puts this worker's prints beside another bar."""
     from mpqueue._worker.chunk.capture import BesideBar
 
     return sys.stderr.under if isinstance(sys.stderr, BesideBar) else sys.stderr
@@ -84,14 +84,14 @@ def in_notebook() -> bool:
 
 
 def _columns(stream: TextIO) -> int | None:
-    """How wide the terminal is; 0 where it does not know, None for what is none."""
+    """Return the terminal's width in columns; 0 if it does not know, None if the stream is no terminal."""
     with contextlib.suppress(OSError, ValueError):
         return os.get_terminal_size(stream.fileno()).columns
     return None
 
 
 def _width() -> int:
-    """Of a line on stderr."""
+    """Return the width of a line on stderr, in columns."""
     return _columns(_stderr()) or NARROW
 
 
@@ -110,7 +110,7 @@ def are_shown() -> bool:
 
 @contextlib.contextmanager
 def aside() -> Iterator[None]:
-    """What is written meanwhile, to stdout or stderr, does not tear a bar."""
+    """Keep what is written meanwhile, to stdout or stderr, from tearing a bar."""
     with _coming_and_going, contextlib.ExitStack() as stack:
         if _plain_line.bars:
             stack.enter_context(_plain_line.aside())
@@ -134,7 +134,7 @@ def _tqdm_class() -> Any:
 
         @property
         def format_dict(self) -> dict[str, Any]:
-            """What the bar is made of."""
+            """The values of which the bar is made."""
             return {**super().format_dict, "head": getattr(self, "head", ""), "tail": getattr(self, "tail", "")}
 
     return Counting
@@ -234,7 +234,7 @@ _JOIN = "  ".join
 
 
 def _bracketed(words: Sequence[str]) -> str:
-    """As tqdm has it: counts before, times and rate in brackets."""
+    """Join the words as tqdm does: counts before, times and rate in brackets."""
     *counts, last = words
     rates = [counts.pop()] if counts[1:] and counts[-1].endswith("/s") else []
     return f"{', '.join(counts)} [{', '.join([last, *rates])}]"
@@ -249,7 +249,7 @@ def _drawn(progress: Progress, width: int) -> str:
 
 
 def _words(progress: Progress) -> Sequence[Sequence[str]]:
-    """What is said beside the bar: all of it, then less and less, but always what failed and the time left."""
+    """Return the words beside the bar: all of them, then less and less, but always the failures and the time left."""
     ended = f"{progress.ended} items" if progress.total is None else f"{progress.ended}/{progress.total}"
     if progress.starting and not progress.done:
         return [[ended, f"starting {counted(progress.starting, 'worker')}"], [ended, "starting"]]
@@ -262,14 +262,14 @@ def _words(progress: Progress) -> Sequence[Sequence[str]]:
 
 
 def _share(progress: Progress, columns: int) -> int:
-    """How many columns are the bar's in any case."""
+    """Return how many columns are the bar's in any case."""
     return 0 if progress.fraction is None or columns < LEAST_COLUMNS else columns // SHARE
 
 
 def _around(
     progress: Progress, label: str | None, columns: int, join: Callable[[Sequence[str]], str]
 ) -> tuple[str, str]:
-    """What stands before and after the bar, so that its share of the line is left."""
+    """Return the texts before and after the bar, such that its share of the line is left."""
     tails = [join(words) for words in _words(progress)]
     share = "" if progress.fraction is None else f"{progress.fraction:4.0%}"
     room = columns - _share(progress, columns)

@@ -115,7 +115,7 @@ def record_of(item: JobItem, columns: Sequence[str]) -> dict[str, Any]:
 
 
 def absent_columns(item: JobItem, columns: Iterable[str]) -> set[str]:
-    """Those of the columns that the item does not have."""
+    """Return those of the columns that the item does not have."""
     return {name for name in columns if name not in _OF_ITEMS and _value(item, name) is _ABSENT}
 
 
@@ -152,7 +152,7 @@ def _results(table: ItemTable) -> Iterator[Any]:
 
 
 def no_such_column(name: str, results: Iterable[Any], payloads: Iterable[Any]) -> str:
-    """What is wrong with a column that no item has, and which may be meant: one of items, or a key."""
+    """Return the message for a column that no item has, with one that may be meant: one of items, or a key."""
     there_are = {*_OF_ITEMS}
     for where, values in (("result", results), ("payload", payloads)):
         keys = next((list(map(str, value)) for value in values if isinstance(value, Mapping)), [])
@@ -178,7 +178,7 @@ def _names(columns: Any) -> list[str]:
 
 
 def column(table: ItemTable, indices: Sequence[int], name: str, results: Sequence[Any] | None = None) -> list[Any]:
-    """What the items at these indices have in that column; ``results`` are theirs, where they are at hand."""
+    """Return the values of the items at these indices in that column; ``results`` are theirs, if they are at hand."""
     made = _whole_column(table, indices, name) if name in _WHOLE else None
     if made is not None:
         return made
@@ -201,7 +201,7 @@ class RowItem(JobItem):
 
     @property
     def result(self) -> Any:
-        """What it returned; None where it failed."""
+        """The item's result; None where it failed."""
         return self._result
 
     @property
@@ -210,7 +210,7 @@ class RowItem(JobItem):
 
 
 def _whole_column(table: ItemTable, indices: Sequence[int], name: str) -> list[Any] | None:
-    """What the items at these indices have in a column that their table has for all at once; None: it has not."""
+    """Return the items' values in a column that their table has for all at once; None: it has not."""
     if name == "attempts":
         return take(table.attempts, indices)
     if name == "elapsed":
@@ -249,7 +249,7 @@ def _value(item: JobItem, name: str) -> Any:
 
 
 def reads_result(name: str) -> bool:
-    """Whether that column may need what items returned."""
+    """Tell whether that column may need the items' results."""
     return name in _OF_RESULTS or not (name in _OF_ITEMS or name.startswith("payload."))
 
 
@@ -323,7 +323,7 @@ def to_pandas(table: ItemTable, columns: Sequence[str] | None = None) -> Any:
 
 
 def _is_no_float(value: Any) -> bool:
-    """Whether it is a whole number that would be another one as a float."""
+    """Tell whether the value is a whole number that would be another one as a float."""
     if not isinstance(value, Integral):
         return False
     number = int(value)
@@ -352,7 +352,7 @@ def or_as_text(make: Callable[[list[Any]], Any], values: list[Any]) -> Any:
 
 
 def _all_utf8(ready: Any) -> Any:
-    """What is ready for a table, with texts that are UTF-8."""
+    """Return a value that is ready for a table, with texts that are UTF-8."""
     if isinstance(ready, str):
         return as_utf8(ready)
     if isinstance(ready, list):
@@ -425,7 +425,7 @@ def _ready_of_another(value: Any) -> Any:
 
 
 def _no_number(value: float) -> None:
-    """What nan and inf are in JSON; that inf is lost is logged, once in a program."""
+    """Return None, which nan and inf are in JSON; that inf is lost is logged, once in a program."""
     if math.isinf(value):
         _tell_lost_inf()
 
@@ -466,7 +466,7 @@ def _key(key: Any) -> str:
 
 
 def _json_ready_of_array(value: Any) -> Any:
-    """What numpy's scalars and arrays, and all that looks like them, are as lists and numbers."""
+    """Return numpy's scalars and arrays, and all that looks like them, as lists and numbers."""
     to_list = getattr(value, "tolist", None)
     if callable(to_list) and not isinstance(value, type):
         listed = to_list()
@@ -506,7 +506,7 @@ def as_cell(value: Any) -> Any:
 
 
 class _Choice(NamedTuple):
-    """What of the items is written, and how."""
+    """The columns that are written of the items, and whether formulas are escaped."""
 
     columns: Sequence[str] | None
     default: Sequence[str]
@@ -642,7 +642,7 @@ _LINE_END = "\r\n"
 
 
 class _Lines(NamedTuple):
-    """Where a CSV writer writes a row at a time."""
+    """The file of a CSV writer, which writes a row at a time."""
 
     write: Callable[[str], object]
 

@@ -54,7 +54,7 @@ class FailureGroup:
 
     @property
     def count(self) -> int:
-        """How many items."""
+        """The number of items in the group."""
         return len(self.items)
 
     def __str__(self) -> str:
@@ -125,7 +125,7 @@ def place_of(trace: str, message: str = "") -> str | None:
 
 
 def _frames(trace: str, message: str) -> Iterator[tuple[str, str]]:
-    """Those of the error itself, outermost first: what stands between the header and the error's type."""
+    """Yield the frames of the error itself, outermost first: they stand between the header and the error's type."""
     if "\n" in message and (at := trace.rfind(message)) > 0:
         trace = trace[:at]
     header, *lines = _CHAINED.split(trace)[-1].lstrip("\n").split("\n")
@@ -141,7 +141,7 @@ def _frames(trace: str, message: str) -> Iterator[tuple[str, str]]:
 
 @cache
 def _libraries() -> tuple[str, ...]:
-    """Where installed code is; workers on this machine have the same places."""
+    """Return the folders of installed code; workers on this machine have the same."""
     names = ("stdlib", "platstdlib", "purelib", "platlib")
     folders = {sysconfig.get_path(name) for name in names} | {*site.getsitepackages(), site.getusersitepackages()}
     mpqueue = os.path.dirname(os.path.dirname(__file__))

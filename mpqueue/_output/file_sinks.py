@@ -129,7 +129,7 @@ class JsonLinesSink(FileSink):
     at_once = True
 
     def write(self, rows: Sequence[Row]) -> None:
-        """See `FileSink`."""
+        """Write a line of JSON for each row."""
         self._part.append("".join(map(as_json_line, rows)).encode())
         self.rows += len(rows)
 
@@ -138,7 +138,7 @@ class JsonSink(FileSink):
     """One JSON list."""
 
     def write(self, rows: Sequence[Row]) -> None:
-        """See `FileSink`."""
+        """Write each row as an element of the list."""
         values = [as_json_line(row).rstrip("\n") for row in rows]
         self._part.append((("[\n" if not self.rows else ",\n") + ",\n".join(values)).encode())
         self.rows += len(rows)
@@ -173,7 +173,7 @@ class TableSink(FileSink):
         self._held: list[Row] = []  #: rows whose columns are not known
 
     def write(self, rows: Sequence[Row]) -> None:
-        """See `FileSink`."""
+        """Write the rows, or hold them while no result shows which columns there are."""
         if not self._names:
             self._held += rows
             if self.columns is None and len(self._held) < MOST_HELD and all(row.get("result") is None for row in rows):
@@ -213,7 +213,7 @@ class TableSink(FileSink):
             self._in_header = len(self._names)
 
     def leave(self) -> Path | None:
-        """See `FileSink`."""
+        """Write the rows that are held, and leave the file a part; returns where that is."""
         try:
             self._write_rest()
         finally:

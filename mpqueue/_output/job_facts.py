@@ -25,7 +25,7 @@ _ELSEWHERE = {"running": "progress.partly_done"}
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a job is. ``total`` is None where the end of the input is not known yet; times are seconds."""
+    """A job's progress. ``total`` is None while the end of the input is not known; times are seconds."""
 
     job_id: str
     status: JobStatus
@@ -42,12 +42,12 @@ class Progress:
 
     @property
     def ended(self) -> int:
-        """How many items have completed or failed."""
+        """The number of items that have completed or failed."""
         return self.completed + self.failed
 
     @property
     def done(self) -> float:
-        """How many items are done, running ones by the fraction that their handlers reported."""
+        """The number of items done, counting of running ones the fraction that their handlers reported."""
         return self.ended + self.partly_done
 
     @property
@@ -100,12 +100,12 @@ class Counts(NamedTuple):
 
 
 def count_statuses(column: bytes) -> Counts:
-    """Of a byte for each item."""
+    """Count the items by status, of a column with a byte for each."""
     return Counts(*map(column.count, (COMPLETED, FAILED, RETRY, PROCESSING, PENDING)))
 
 
 class Total(NamedTuple):
-    """How many items a job will have. ``known`` is None while that is not known."""
+    """The number of items that a job will have. ``known`` is None while that is not known."""
 
     known: int | None
     grows: bool = False  #: it is how many there are so far
@@ -151,7 +151,7 @@ class Watch:
         self._samples.clear()
 
     def look(self, now: float, partly_done: float) -> Progress:
-        """How it stands. ``partly_done`` is what its running items have done, together."""
+        """Return the job's progress. ``partly_done`` is what its running items have done, together."""
         book = self._book
         if book.epoch != self._epoch:  # failed items run again
             self._begin(now)

@@ -1,4 +1,4 @@
-"""What notebooks show of a job and of a queue: small tables, as HTML. Texts are escaped, whatever they hold."""
+"""The forms of a job and of a queue in notebooks: small tables, as HTML. Texts are escaped, whatever they hold."""
 
 from __future__ import annotations
 

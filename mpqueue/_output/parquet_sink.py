@@ -27,7 +27,7 @@ FOOTER = 1 << 20
 
 
 class ParquetSink(FileSink):
-    """See `mpqueue.sinks.parquet`. Rows are in memory until there is a group of them."""
+    """The sink of `mpqueue.sinks.parquet`. Rows are in memory until there is a group of them."""
 
     def __init__(
         self, path: str | os.PathLike[str], columns: Sequence[str] | None = None, *, schema: Any = None, **options: Any
@@ -49,7 +49,7 @@ class ParquetSink(FileSink):
         self._is_torn = False  #: a group is in the file, but not all of it
 
     def write(self, rows: Sequence[Row]) -> None:
-        """See `FileSink`."""
+        """Hold the rows, and write them once there is a group."""
         table = self._table(rows) if self._given is None else self._fitted(rows)
         self._waiting.append(table)
         self._size += table.nbytes
@@ -231,7 +231,7 @@ class ParquetSink(FileSink):
             self._writer = self._open_writer(self._part.file)
 
     def leave(self) -> Path | None:
-        """See `FileSink`."""
+        """Write the rows that are held, if that can be done, and leave the file a part; returns where that is."""
         try:
             if self._waiting and not self._is_torn:
                 self._flush()
@@ -270,7 +270,7 @@ class _Whole:
         return len(view)
 
     def tell(self) -> int:
-        """Where it is."""
+        """Return the position in the file, in bytes; 0 once it is left."""
         at: int = 0 if self.is_left else self._file.tell()
         return at
 

@@ -31,7 +31,7 @@ _COPIED = 1 << 20
 
 
 def part_of(target: Path) -> Path:
-    """Where that file is while it is not whole."""
+    """Return the path of that file while it is not whole."""
     return target.parent / f"{target.name}.part"
 
 
@@ -108,7 +108,7 @@ class PartFile:
 
     @property
     def file(self) -> IO[bytes]:
-        """What is written to. Unbuffered."""
+        """The file that is written to, unbuffered."""
         assert self._file is not None
         return self._file
 
@@ -130,7 +130,7 @@ class PartFile:
             self.file.seek(self.size)
 
     def grown(self) -> None:
-        """What was written to `file` by now is whole, and all of it: nothing is reserved any more."""
+        """Count all that was written to `file` by now as whole: nothing is reserved any more."""
         self.size = self.file.tell()
         self.file.truncate()
 
@@ -214,7 +214,7 @@ class PartFile:
         file.close()
 
     def leave(self) -> Path | None:
-        """It stays a part; returns where that is, None where there is nothing."""
+        """Leave the file a part; returns where that is, None where there is nothing."""
         file, self._file = self._file, None
         if file is None:
             return None

@@ -51,7 +51,7 @@ def check_progress(value: object) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Showing:
-    """What is to be shown of one run, checked."""
+    """The choice of what to show of one run, checked."""
 
     progress: ShowProgress = False
     label: str | None = None  #: before the bar
@@ -63,7 +63,7 @@ class Showing:
 
 
 def label_of(function: object) -> str | None:
-    """What to write before the bar of a call of it."""
+    """Return the text before the bar of a call of the function: its name; None if that is no identifier."""
     name = getattr(function, "__name__", None)
     return name if isinstance(name, str) and name.isidentifier() else None
 
@@ -75,7 +75,7 @@ def showing_stream(progress: ShowProgress, function: object, items: object) -> S
 
 
 def length_of(items: object) -> int | None:
-    """How many items there are; None where that is not known: some have a length and can't tell it, such as tqdm's."""
+    """Return the number of items, or None if it is not known: some have a length and can't tell it, such as tqdm's."""
     try:
         return len(items) if isinstance(items, Sized) else None
     except Exception:  # noqa: BLE001 - whatever it raises, the length is not known

@@ -53,7 +53,7 @@ Row = dict[str, Any]
 
 @runtime_checkable
 class Sink(Protocol):
-    """Where the results of a job go: ``create_job(results=...)``. Anything that has these two methods.
+    """A sink for the results of a job: ``create_job(results=...)``. Anything that has these two methods.
 
     ``rows`` are dicts, one an item that has ended: its id, status, attempts, elapsed, error and result; with an
     attribute ``columns``, a list of names as in `Job.export`, these. A ``payload.key`` that none of the items has is a
@@ -115,7 +115,7 @@ _OPENING = threading.Lock()
 
 
 class RowOutlet:
-    """See `mpqueue._parent.deliveries.Outlet`. Raises ValueError for a column of items that none has."""
+    """An `Outlet` that gives a sink its rows. Raises ValueError for a column of items that none has."""
 
     def __init__(self, sink: Sink, table: ItemTable, job_id: str, *, captured: bool) -> None:
         self._sink = sink
@@ -141,7 +141,7 @@ class RowOutlet:
         self._was_closed = False
 
     def open(self) -> None:
-        """See `Outlet`."""
+        """Open the sink. Raises `JobStateError` if another job writes into it, and what the sink raises."""
         with _OPENING:
             holder = _OPEN.setdefault(id(self._sink), self)
         if holder is not self:
@@ -161,7 +161,7 @@ class RowOutlet:
                 raise
 
     def take_back(self) -> None:
-        """See `Outlet`."""
+        """Have the sink leave what `open` made, and let go of it."""
         try:
             _called(getattr(self._sink, "leave", self._sink.close))
         finally:
@@ -176,7 +176,7 @@ class RowOutlet:
                 del _OPEN[id(self._sink)]
 
     def put(self, indices: Sequence[int], size: int) -> None:
-        """See `Outlet`."""
+        """Give the sink the rows of these items, or hold them until it is their turn."""
         each = size / max(1, len(indices))
         for piece in batched(indices, PIECE if size else READ_PIECE):
             if self._in_order is None:
@@ -187,7 +187,7 @@ class RowOutlet:
                     self._in_order.put(stretch, rows, each * len(stretch))
 
     def finish(self) -> None:
-        """See `Outlet`."""
+        """Give the sink all rows that are held, and close it; warns of columns that no row had."""
         self._end_order()
         self._decide()
         if self._unseen and self._rows and self._columns != self._default:
@@ -200,7 +200,7 @@ class RowOutlet:
             self._let_go()
 
     def leave(self) -> str:
-        """See `Outlet`."""
+        """Leave the sink, unless it was closed; returns how many rows are kept, and where."""
         where = self._left() if self._was_closed else self._leave()
         count = self._rows
         if isinstance(self._sink, FileSink):  # a pipe or a device may not have taken what was to be written at the end
@@ -223,7 +223,7 @@ class RowOutlet:
         return left
 
     def _left(self) -> object:
-        """Of a sink whose ``close`` has raised."""
+        """Return where a file sink whose ``close`` has raised left its rows; None for other sinks."""
         return self._sink.left if isinstance(self._sink, FileSink) else None
 
     def _end_order(self) -> None:
@@ -294,7 +294,7 @@ class RowOutlet:
 
 
 def _called(method: Callable[..., object], *arguments: Any) -> object:
-    """What it returns. Raises what it raises, and TypeError for a coroutine, of which nothing has run."""
+    """Call it and return its value. Raises what it raises, and TypeError for a coroutine, of which nothing has run."""
     made = method(*arguments)
     if inspect.iscoroutine(made):
         made.close()
@@ -394,7 +394,7 @@ class RowsInOrder:
         self._held = 0.0
 
     def _written(self, rows: Sequence[Any]) -> list[Row | _InFile]:
-        """What stands for these rows, and those of them that can't be in the file."""
+        """Write these rows into the file; returns their places in it, and the rows themselves that can't be in it."""
         data = _dump(rows)
         if data is not None:
             return [self._write(data)]

@@ -1,4 +1,4 @@
-"""How numbers are written for people: so many digits as a person wants, with the unit that fits."""
+"""Numbers as people read them: with as many digits as a person wants, and the unit that fits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What handlers logged in the workers, handed to this process's logging, on the listener thread.
+"""The handlers' log records from the workers, handed to this process's logging, on the listener thread.
 
 The loggers' levels, filters and handlers of this process decide what happens to a record, as if it had been logged
 here. It has five attributes more: ``mpqueue_job``, ``mpqueue_item``, ``mpqueue_label``, ``mpqueue_attempt`` and
