@@ -77,7 +77,7 @@ class Announcer:
     def _notice(
         self, announcement: AnnounceStarted | AnnounceItems | AnnounceRecords | AnnounceState, emitter: SafeEmitter
     ) -> Notice | None:
-        """What the listener thread is to do; None where nothing listens."""
+        """Return what the listener thread is to do; None if nothing listens."""
         heard = partial(has_listeners, emitter)
         match announcement:
             case AnnounceStarted(job) if heard(JOB_STARTED):

@@ -1,4 +1,4 @@
-"""Which engine and which journal a queue gets, and what is refused because that engine can't do it."""
+"""The choice of a queue's engine and journal, and the refusal of what that engine can't do."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def choose_needs(
     backend: Backend,
     concurrency: int,
 ) -> JobNeeds | None:
-    """What the items need, by ``uses``; None where nothing is said. ``table``: None, where the items are to come.
+    """Return the items' needs, by ``uses``; None if nothing is said. ``table``: None, if the items are to come.
 
     Raises TypeError or ValueError, and what the functions raise.
     """

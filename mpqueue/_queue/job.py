@@ -1,4 +1,4 @@
-"""What users hold of a job: `Job`, a view of the books that the scheduler keeps.
+"""A job as users hold it: `Job`, a view of the books that the scheduler keeps.
 
 A view holds no data of its own, and stays readable when the queue is closed.
 """
@@ -66,33 +66,33 @@ class Job(WithDefaults, Generic[T_co, R_co]):
 
     @property
     def status(self) -> JobStatus:
-        """Where the job is. The last of its changes comes with ``job:finished``."""
+        """The job's state. The last of its changes comes with ``job:finished``."""
         return self._book.status
 
     @property
     def total(self) -> int:
-        """How many items it has."""
+        """The number of its items."""
         return self._book.total
 
     @property
     def completed(self) -> int:
-        """How many items completed."""
+        """The number of items that completed."""
         return self._book.completed
 
     @property
     def failed(self) -> int:
-        """How many items failed for good."""
+        """The number of items that failed for good."""
         self._see_failures()
         return self._book.failed
 
     @property
     def retries(self) -> int:
-        """How many tries failed and were to be followed by another."""
+        """The number of tries that failed and were to be followed by another."""
         return self._book.retries
 
     @property
     def seed(self) -> int:
-        """What its items' random numbers come from: given to `create_job`, or drawn there."""
+        """The source of its items' random numbers: given to `create_job`, or drawn there."""
         return self._book.options.seed
 
     @property
@@ -175,7 +175,7 @@ class Job(WithDefaults, Generic[T_co, R_co]):
             self._unseen = weakref.finalize(self, _say_unseen, book.id, book.failed, book.total, os.getpid())
 
     def _see_failures(self) -> None:
-        """It is looked at where failures can be seen."""
+        """Note that failures can be seen: nothing is logged when the job is dropped."""
         self._saw_failures = True
         if self._unseen is not None:
             self._unseen.detach()
@@ -239,7 +239,7 @@ class Job(WithDefaults, Generic[T_co, R_co]):
 
     @property
     def profile(self) -> Profile | None:
-        """Where its handlers were, to the line, and for how long; None without ``create_job(profile=True)``.
+        """The lines at which its handlers were, with their time; None without ``create_job(profile=True)``.
 
         Of the items that have ended by now, in the last run. ``job.profile.to_speedscope("profile.json")`` writes it
         for https://www.speedscope.app; `report` draws it. Made anew each time: about 10 us for each stack.

@@ -58,7 +58,7 @@ _NOTHING: Any = object()  #: no handler was named
 
 
 def _bring_home(error: BaseException, job: Job) -> None:
-    """What interrupts the wait for a job has the job, and a note that says where it is."""
+    """Give the interruption of a wait for a job that job, and a note that says where it is."""
     with suppress(AttributeError):
         error.job = job  # type: ignore[attr-defined]
     if isinstance(error, KeyboardInterrupt):
@@ -426,11 +426,11 @@ class JobQueue(SafeEmitter):
         handler: Callable[..., Any],
         **options: Unpack[JobKeywords],
     ) -> JobPlan:
-        """What `create_job` with the same arguments, and ``update`` of `Rerun`, would find: runs nothing.
+        """Return what `create_job` with the same arguments, and ``update`` of `Rerun`, would find: runs nothing.
 
         Writes nothing. Takes the items' identities and keys, and reads how recorded ones ended, but no results. Without
         a journal all items are new. Raises what `create_job` raises of these arguments, and `JournalError`. There is
-        none for open jobs: which items they run is known only when they have been sealed.
+        no plan for open jobs: which items they run is known only when they have been sealed.
         """
         from mpqueue._queue.recorded.job_plan import plan  # of a job that may never run
 
@@ -876,7 +876,7 @@ class JobQueue(SafeEmitter):
         return job
 
     def get_stats(self) -> QueueStats:
-        """How many jobs are running (or paused), pending and completed (ended, however). Works on a closed queue.
+        """Count the jobs running (or paused), pending and completed (ended, however). Works on a closed queue.
 
         Those that only the journal has do not count.
         """

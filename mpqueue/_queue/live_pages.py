@@ -1,4 +1,4 @@
-"""What a live page of a queue is given to see and to do."""
+"""The part of a queue that its live page sees and acts on."""
 
 from __future__ import annotations
 

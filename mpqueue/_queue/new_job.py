@@ -154,7 +154,7 @@ class NewJob:
             recorder.journal.ask(lambda store: store.put_job(number, {"codes": codes}))
 
     def recording(self, number: int, left_out: frozenset[int]) -> Recording:
-        """What the recorder has to know of the job, which has this number in the journal."""
+        """Return what the recorder has to know of the job, which has this number in the journal."""
         from mpqueue._parent.journal.recorder import Recording  # a part of what only journals need
 
         table = self.book.table
@@ -163,7 +163,7 @@ class NewJob:
         return Recording(number, tries, failed, left_out)
 
     def _take_code(self) -> CodeNow:
-        """What the functions are made of now. What runs from now on is made by that."""
+        """Return the functions' code as it is now, and count what runs from now on as made by it."""
         from mpqueue._queue.recorded.code_parts import code_of  # a part of what only journals need
 
         code = code_of(*self._functions)
@@ -176,14 +176,14 @@ class NewJob:
         return {**columns, "uses": self._uses, **self._code_columns(code, options)}
 
     def _new_uses(self, recorded: RecordedJob) -> dict[str, Any]:
-        """What items need, where the journal has something else."""
+        """Return the column of the items' needs, if the journal has something else."""
         return {} if recorded.uses == self._uses else {"uses": self._uses}
 
     def _code_columns(self, code: CodeNow, options: RecordOptions, made: MadeBy | None = None) -> dict[str, Any]:
         return code_columns(self._functions, code, options, self.book.table.label, made)
 
     def _brought(self, code: CodeNow, options: RecordOptions) -> Brought:
-        """What the program brings."""
+        """Return what the program brings to a recorded job: its code, its options, and the seed if one was given."""
         from mpqueue._queue.recorded.resume import Brought  # a part of what only journals need
 
         given = self.book.options
@@ -237,7 +237,7 @@ class NewJob:
             self._record_suspects(recorder, number, plan, row)
 
     def _handle_suspects(self, plan: Plan) -> Row | None:
-        """Those that end their programs have failed, with a row that says so; the book goes on with the rest."""
+        """Fail the items that end their programs, and return a row that says so; the book goes on with the rest."""
         from mpqueue._parent.journal.chunk_rows import make_row
         from mpqueue._parent.journal.suspects import care_of, ended_program
 
@@ -265,7 +265,7 @@ class NewJob:
             self.book.order_by(_with_mean(self.book.table.elapsed))
 
     def _take_seed(self, seed: int) -> None:
-        """That of the record, unless its user has given one."""
+        """Take the record's seed, unless the user has given one."""
         if self._seed_given:
             return
         reseed(self.book, seed)
@@ -313,7 +313,7 @@ def check_cost(asked: GivenOptions, *, has_journal: bool) -> None:
 
 
 def costs_of(cost: Callable[[Any], float] | Sequence[float], table: ItemTable) -> array[float]:
-    """What each item costs. Raises TypeError or ValueError for what is no number, and what ``cost`` raises."""
+    """Return each item's cost. Raises TypeError or ValueError for what is no number, and what ``cost`` raises."""
     count = len(table)
     given = map(cost, table.payloads) if callable(cost) else islice(cost, count + 1)  # it may have no end
     costs: array[float] = array("d")
@@ -338,14 +338,14 @@ def _cost_of(table: ItemTable, index: int) -> str:
 
 
 def _with_mean(took: Column[float]) -> array[float]:
-    """The same, with the mean where nothing is known."""
+    """Return the seconds, with the mean where nothing is known."""
     known = [seconds for seconds in took if seconds > 0]
     mean = math.fsum(known) / len(known) if known else 0.0
     return array("f", (seconds if seconds > 0 else mean for seconds in took))
 
 
 def first_columns(job_id: str, rule: IdRule, seed: int, created_at: float) -> dict[str, Any]:
-    """What a journal has of a new job, but of its functions and items."""
+    """Return the journal's columns of a new job, without those of its functions and items."""
     columns = {"id": job_id, "rule": str(rule), "seed": digits(seed), "created_at": created_at}
     return {**columns, "status": str(JobStatus.PENDING)}
 
@@ -357,7 +357,7 @@ def code_columns(
     label: Label = None,
     made: MadeBy | None = None,
 ) -> dict[str, Any]:
-    """What a journal has of the handler, the setup, and how items are labelled; of stages (None) their code.
+    """Return the journal's columns of the handler, the setup, and the items' labels; of stages (None) their code.
 
     With ``made``, what is new of that, where results are kept.
     """
@@ -376,7 +376,7 @@ def code_columns(
 
 
 def _written_uses(uses: Uses) -> str:
-    """What items need, once it has been checked, as a journal has it; of functions only that there are some."""
+    """Return the items' checked needs as a journal has them; of functions only that there are some."""
     from mpqueue._core.state.stated_needs import any_function  # which few programs need
 
     if not isinstance(uses, Mapping) or any_function(uses):
@@ -448,7 +448,7 @@ def _keep_handler(handler: Callable[..., Any], setup: Callable[..., Any] | None,
 
 
 def _names(*functions: Callable[..., Any] | None) -> str | None:
-    """Where the functions can be imported from; None where one can't be. For a Python that can't run the kept code."""
+    """Return names to import the functions by, for a Python that can't run the kept code; None if one has none."""
     names = []
     for function in functions:
         name = (
@@ -461,7 +461,7 @@ def _names(*functions: Callable[..., Any] | None) -> str | None:
 
 
 def find_named(name: str) -> Any:
-    """What has this name, as `module:name`; None where nothing has."""
+    """Return the object with this name, `module:name`; None if there is none."""
     module, _, path = name.partition(":")
     try:
         return attrgetter(path)(importlib.import_module(module))
@@ -470,7 +470,7 @@ def find_named(name: str) -> Any:
 
 
 def replay_item(packed: PackedHandler, table: ItemTable, index: int) -> Any:
-    """See `JobItem.replay`."""
+    """Run an item once more in this process, as `JobItem.replay` says."""
     from mpqueue._worker.handlers.replay import replay  # most programs never do, and start sooner without
 
     return replay(packed.frame, table.payloads[index], index, table.attempts[index] + 1, table.slots_of([index]))

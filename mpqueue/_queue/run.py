@@ -319,7 +319,7 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
         return {index: failure for index, failure in table.failures.items() if table.status[index] == FAILED}
 
     def _raise_failures(self, on_error: str, max_failures: int | None) -> None:
-        """It has ended: raise what ``on_error`` says of the items that failed; nothing where none did."""
+        """Raise, at the job's end, what ``on_error`` says of the items that failed; nothing if none did."""
         failures = self._failures()
         if not failures:
             return

@@ -98,7 +98,7 @@ class RecordedBook:
         return table
 
     def uses(self) -> dict[str, int | str] | None:
-        """What its items need, as far as the journal has it. Warns where functions say it, which are not kept."""
+        """Return its items' needs, as far as the journal has them. Warns if functions say them, which are not kept."""
         said = self._recorded.uses
         if said == "null":
             log.warning(
