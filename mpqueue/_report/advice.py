@@ -19,7 +19,7 @@ RULES: tuple[Rule, ...] = tuple(
 
 
 def advise(figures: Figures, alone: Figures | None = None) -> Sequence[Advice]:
-    """What could make the job quicker, the largest effect first; at most `MOST`, none where nothing is known.
+    """Return advice to make the job quicker, the largest effect first; at most `MOST`, none if nothing is known.
 
     Of two rules that contradict each other the one with the larger effect is there. ``alone`` are the figures of a job
     with the same handler on one worker, to compare with.

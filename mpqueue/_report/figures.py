@@ -1,4 +1,4 @@
-"""What a report knows: the figures of one run of a job, worked out of its books. No text, no opinion."""
+"""The figures of a report: of one run of a job, worked out of its books. No text, no opinion."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class SlowItem(NamedTuple):
 
 
 class ItemTimes(NamedTuple):
-    """How long items took, each in its last try. ``bars`` are (from, to, count), in equal steps of the logarithm."""
+    """Seconds of the items, each in its last try. ``bars`` are (from, to, count), in equal steps of the logarithm."""
 
     items: int
     mean: float
@@ -181,16 +181,16 @@ class Figures:
 
     @property
     def computed(self) -> float:
-        """What part of that time they computed: more than 1 where handlers have threads, 0 where it is not known."""
+        """The part of `in_hand` in which workers computed: more than 1 if handlers have threads, 0 if not known."""
         return self.sums.cpu / self.in_hand if self.in_hand else 0.0
 
     @property
     def delayed(self) -> float:
-        """What part of that time they were ready to run and had no CPU."""
+        """The part of `in_hand` in which workers were ready to run and had no CPU."""
         return min(1.0, self.sums.delayed / self.in_hand) if self.in_hand else 0.0
 
     def slowest_is_outlier(self, factor: float) -> bool:
-        """Whether the slowest item took so many times the median, and a good part of the run."""
+        """Tell whether the slowest item took more than so many times the median, and a good part of the run."""
         if self.items is None or not self.slowest or self.items.median <= 0:
             return False
         longest = self.slowest[0].seconds
@@ -202,20 +202,20 @@ class Figures:
         return self.sums.cpu / self.wall if self.sums.cpu > 0 and self.wall > 0 else None
 
     def share(self, *keys: str) -> float:
-        """What part of the workers' time these are."""
+        """Return the share of these parts in the workers' time."""
         whole = self.worker_seconds
         return sum(part.seconds for part in self.work if part.key in keys) / whole if whole else 0.0
 
     def saved(self, *keys: str) -> float:
-        """Which part of its user's time goes with these parts of the workers' time (Amdahl's law)."""
+        """Return the part of its user's time that goes with these parts of the workers' time (Amdahl's law)."""
         return self.of_workers(self.share(*keys))
 
     def again(self, *keys: str) -> float:
-        """Which part of its user's time went into what replaced workers did again that others had done before."""
+        """Return the part of its user's time in which replaced workers did again what others had done before."""
         return self.saved(*keys) * self.sums.replaced / self.workers_ever
 
     def of_workers(self, share: float) -> float:
-        """Which part of its user's time goes with this share of the workers' time."""
+        """Return the part of its user's time that goes with this share of the workers' time."""
         return min(1.0, share * self.wall / self.whole) if self.whole else 0.0  # rounded, it may be a bit more
 
 
@@ -344,7 +344,7 @@ def _parent(sums: Sums, listening: float) -> list[Part]:
 
 
 def item_times(table: ItemTable) -> ItemTimes | None:
-    """How long its items took; None where none has run."""
+    """Return the times that the items took; None if none has run."""
     times = sorted(table.times())
     if not times:
         return None

@@ -32,12 +32,12 @@ def _file(suffix: str) -> str:
 
 
 def style() -> str:
-    """What the page's style has more."""
+    """Return the style that a page needs besides its own."""
     return _file("css")
 
 
 def policy() -> str:
-    """What the page's policy has to allow."""
+    """Return what the page's policy has to allow for the script."""
     digest = base64.b64encode(hashlib.sha256(_file("js").encode()).digest()).decode()
     return f"; script-src 'sha256-{digest}'"
 
@@ -77,7 +77,7 @@ def _lines(profile: Profile) -> Iterator[str]:
 
 
 def text_lines(profile: Profile) -> Iterator[str]:
-    """The same for a report's text."""
+    """Yield the heaviest lines of the profile, for a report's text."""
     if profile.stacks:
         yield f"Where the handlers were ({seconds(profile.seconds)}, sampled)"
         yield "      own  with calls"
@@ -102,7 +102,7 @@ class _Box:
 
 
 def _data(profile: Profile) -> str:
-    """What the script draws: frames, and for each view its boxes as [frame, seconds, boxes below]."""
+    """Return the script's data: frames, and for each view its boxes as [frame, seconds, boxes below]."""
     numbers: dict[Frame, int] = {}
     drawn = []
     for place, (name, stacks) in enumerate(views(profile)):

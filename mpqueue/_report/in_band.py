@@ -1,4 +1,4 @@
-"""Which objects of a job are copied into the pickle, where others' memory is sent beside it.
+"""The objects of a job that are copied into the pickle, while others' memory is sent beside it.
 
 Looked at when a report is made, in one item and one result of the job, and only where these are big: so jobs that
 without a report cost nothing.
@@ -45,12 +45,12 @@ class InBand(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of its type, as people call it."""
+        """The name of its type, as people call it."""
         return self.kind.removeprefix("builtins.")
 
     @property
     def remedy(self) -> str:
-        """What to send instead."""
+        """Advice on what to send instead."""
         return REMEDIES.get(self.kind.partition(".")[0], USUAL)
 
 
@@ -66,7 +66,7 @@ def of_first(table: ItemTable, values: Sequence[Any]) -> InBand | None:
 
 
 def _in_band(obj: Any, depth: int = DEPTH) -> InBand | None:
-    """What of the object is big and copied into the pickle; None where nothing is that could go otherwise."""
+    """Find the big part of the object that is copied into the pickle; None if there is none that could go otherwise."""
     size = _size(obj)
     if size < BIG or type(obj) in _AS_THEY_ARE:
         return None
@@ -84,7 +84,7 @@ def _size(obj: Any) -> int:
 
 
 def _parts(obj: Any) -> Iterable[Any]:
-    """What it consists of, as far as that is known of any object; nothing if that is much."""
+    """Return the object's parts, as far as they are known of any object; none if they are many."""
     if isinstance(obj, dict):
         parts: Any = obj.values()
     elif isinstance(obj, list | tuple | set | frozenset):

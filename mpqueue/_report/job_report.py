@@ -70,14 +70,14 @@ class Report:
 
 
 def make_report(book: JobView, alone: JobView | None) -> Report:
-    """See `Job.report`."""
+    """Make the report that `Job.report` returns."""
     figures = _figures(book)
     advice = advise(figures, None if alone is None else _figures(alone))
     return Report(figures, advice, make_profile(book))
 
 
 def recorded_page(book: JobView, python: str, handler_name: str) -> str:
-    """What a journal knows of a job's last run, as a page: what items took, their memory and their failures.
+    """Return a page of what a journal knows of a job's last run: the items' times, their memory and their failures.
 
     Where the workers' time went is not recorded. Raises ValueError for a job of which no time is known.
     """
@@ -89,7 +89,7 @@ def recorded_page(book: JobView, python: str, handler_name: str) -> str:
 
 
 def save_trace(book: JobView, path: str | os.PathLike[str]) -> Path:
-    """See `Job.trace`."""
+    """Write the trace of `Job.trace`. Returns its path."""
     target = Path(path)
     figures = _figures(book)
     stretches = dict(book.timings.stretches)

@@ -28,7 +28,7 @@ class PaceFigures(NamedTuple):
 
 
 class FirstItems(NamedTuple):
-    """What the first items of the workers took beyond what later ones did: seconds of all workers together."""
+    """The time of the workers' first items beyond that of later ones: seconds of all workers together."""
 
     workers: int
     extra: float
@@ -45,7 +45,7 @@ class LanePace(NamedTuple):
 
 
 class _Level:
-    """How many workers were busy, as a function of time, and its integral."""
+    """The number of busy workers as a function of time, and its integral."""
 
     def __init__(self, spans: Sequence[Span]) -> None:
         steps: list[tuple[float, float]] = []
@@ -79,7 +79,7 @@ class _Level:
 
 
 def a_second(amounts: Iterable[tuple[float, float, float]], length: float, parts: int) -> list[float]:
-    """How much there was a second, in so many equal parts of the time: each amount is spread from its start to its end.
+    """Return the amount a second, in so many equal parts of the time: each is spread from its start to its end.
 
     ``amounts`` are (start, end, amount).
     """
@@ -94,7 +94,7 @@ def a_second(amounts: Iterable[tuple[float, float, float]], length: float, parts
 
 
 def busy_over_time(spans: Sequence[Span], wall: float) -> list[float]:
-    """How many workers were busy, on average, in so many equal parts of the time."""
+    """Return how many workers were busy, on average, in so many equal parts of the time."""
     busy = ((span.begun, span.ended, min(span.ended - span.begun, span.busy)) for span in spans)
     return a_second(busy, wall, POINTS) if wall else [0.0] * POINTS
 
@@ -114,7 +114,7 @@ def phases(span: Span) -> Iterator[tuple[str, float, float]]:
 
 
 def few_and_many(spans: Sequence[Span]) -> tuple[PaceFigures | None, PaceFigures | None]:
-    """How long items took while few workers were busy, and while many were.
+    """Return how long items took while few workers were busy, and while many were.
 
     Without the first of each worker, whose items are slow for reasons of their own.
     """

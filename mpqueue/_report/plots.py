@@ -86,7 +86,7 @@ def _row(cells: Sequence[tuple[int, ...]], top: int, columns: int) -> Iterator[s
 
 
 def busy_workers(figures: Figures) -> str:
-    """How many workers were busy, over time; with marks where something happened."""
+    """Draw the number of busy workers over time, with marks where something happened."""
     points, top = len(figures.busy), max(1, figures.workers)
     heights = [100 - 100 * min(busy / top, 1.0) for busy in figures.busy]
     steps = " ".join(f"L{at} {height:.1f} L{at + 1} {height:.1f}" for at, height in enumerate(heights))
@@ -107,7 +107,7 @@ def _marks(events: Sequence[Event], wall: float, width: int) -> Iterator[str]:
 
 
 def histogram(items: ItemTimes) -> str:
-    """How many items took how long, in equal steps of the logarithm; with lines at the median and the percentiles."""
+    """Draw the items by time taken, in equal steps of the logarithm; with lines at the median and the percentiles."""
     tallest = max(count for _, _, count in items.bars)
     shapes = []
     for at, (start, end, count) in enumerate(items.bars):
@@ -123,7 +123,7 @@ def histogram(items: ItemTimes) -> str:
 
 
 def _place(value: float, bars: Sequence[tuple[float, float, int]]) -> float:
-    """Where a value stands among the bars, counted in bars."""
+    """Return a value's place among the bars, counted in bars."""
     for at, (start, end, _) in enumerate(bars):
         if value <= end:
             return at + max(0.0, (value - start) / (end - start))

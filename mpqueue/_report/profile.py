@@ -32,7 +32,7 @@ class Frame(NamedTuple):
     line: int
 
     def __str__(self) -> str:
-        """As ``load (scans.py:12)``."""
+        """Return the frame as ``load (scans.py:12)``."""
         return f"{self.function} ({os.path.basename(self.file)}:{self.line})" if self.file else self.function
 
 
@@ -103,7 +103,7 @@ class Profile:
 
 
 def views(profile: Profile) -> Iterator[tuple[str, Mapping[Frames, float]]]:
-    """What can be looked at, each with its name: all workers, each worker, each of the slowest items."""
+    """Yield the views, each with its name: all workers, each worker, each of the slowest items."""
     yield "all workers", profile.stacks
     for lane, stacks in profile.workers.items():
         yield f"worker {lane}", stacks
@@ -112,7 +112,7 @@ def views(profile: Profile) -> Iterator[tuple[str, Mapping[Frames, float]]]:
 
 
 def make_profile(book: JobView) -> Profile | None:
-    """See `Job.profile`. Of stages it is that of all of them together, whose items are not the job's."""
+    """Make the profile of `Job.profile`. Of stages it is that of all together, whose items are not the job's."""
     if not isinstance(book, JobBook):
         return None
     jobs = [book] if book.pipeline is None else book.pipeline.jobs
@@ -279,7 +279,7 @@ class JobSamples:
                 self._known = {stack: stack for stack in self._whole.seconds}
 
     def _keep_item(self, index: int, samples: list[tuple[Stack, float]]) -> None:
-        """Where the item is among the slowest. Earlier tries of one that was not are lost."""
+        """Keep the item's stacks if it is among the slowest. Earlier tries of one that was not are lost."""
         took = self._of_item.get(index, 0.0) + sum(seconds for _, seconds in samples)
         if index not in self._items:
             if len(self._items) >= SLOWEST:

@@ -34,7 +34,7 @@ def write_text(figures: Figures, advice: Sequence[str], profile: Profile | None 
 
 
 def headline(figures: Figures) -> str:
-    """How the job ended, in a line."""
+    """Return a line on how the job ended."""
     failed = f", {number(figures.failed)} failed" if figures.failed else ""
     retries = f", {counted(figures.retries, 'retry')}" if figures.retries else ""
     workers = counted(figures.workers, "worker")
@@ -87,7 +87,7 @@ def _past(run: PastRun) -> Iterator[str]:
 
 
 def facts(figures: Figures) -> Iterator[tuple[str, str]]:
-    """What else is known, each with its name."""
+    """Yield the other facts of the report, each with its name."""
     sums = figures.sums
     if figures.computed:
         share = percent(figures.computed)

@@ -1,1 +1,1 @@
-"""What could make a job quicker: rules over its figures. `rule.py` says what one is, `_report/advice.py` chooses."""
+"""Rules that say what could make a job quicker, by its figures: `rule.py` defines them, `_report/advice.py` chooses."""

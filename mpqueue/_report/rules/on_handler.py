@@ -13,7 +13,7 @@ LEAST_MEMORY, SPARE = 200_000_000, 115
 
 
 def handler_waits(figures: Figures) -> float | None:
-    """Which part of its time the handler waits; None where it does not, or where it is not known."""
+    """Return the part of its time that the handler waits; None if it does not, or if that is not known."""
     sums, items = figures.sums, figures.items
     if not sums.cpu or not sums.handling or items is None or items.mean < LIMITS.short_item:
         return None
@@ -25,7 +25,7 @@ def handler_waits(figures: Figures) -> float | None:
 
 
 def more_would_not_help(figures: Figures) -> bool:
-    """Whether workers share something of which there is too little for more of them."""
+    """Tell whether workers share something of which there is too little for more of them."""
     return find_slowdown(figures) is not None or memory_is_short(figures)
 
 
@@ -73,7 +73,7 @@ def busy_machine(figures: Figures) -> Finding | None:
 
 
 class Slowdown(NamedTuple):
-    """How many times longer items take the more workers are busy, how many those were, and how that is known."""
+    """A slowdown: how many times longer items take the more workers are busy, how many were, and how that is known."""
 
     factor: float
     busy: float
@@ -135,7 +135,7 @@ def _bottleneck(figures: Figures) -> str:
 
 
 def memory_offer(figures: Figures) -> str | None:
-    """How ``uses=`` could say it, and how many items that lets run at once; None where there is no need of it."""
+    """Return a ``uses=`` that limits memory, and how many items it lets run at once; None if there is no need of it."""
     memory = figures.memory
     if memory is None or memory.supply is None or memory.most < LEAST_MEMORY:
         return None
@@ -146,7 +146,7 @@ def memory_offer(figures: Figures) -> str | None:
 
 
 def memory_is_short(figures: Figures) -> bool:
-    """Whether as many of the largest item as there are workers need more memory than there is."""
+    """Tell whether as many of the largest item as there are workers need more memory than there is."""
     memory = figures.memory
     return memory is not None and memory.supply is not None and memory.most * figures.workers > memory.supply
 

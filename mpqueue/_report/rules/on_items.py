@@ -71,7 +71,7 @@ def results_pickled(figures: Figures) -> Finding | None:
 def _pickled(
     what: str, figures: Figures, found: tuple[float, float, InBand | None], saved: float, *, big: str, slow: str
 ) -> Finding | None:
-    """What to send instead of things of so many bytes and seconds; where there are many, that is the matter."""
+    """Advise what to send instead of big items or results, or ones slow to pickle; None if they are neither."""
     count = max(1, figures.sums.items)
     each, pickling, in_band = found[0] / count, found[1] / count, found[2]
     if each < LIMITS.big_item and pickling < LIMITS.slow_pickle:
@@ -131,7 +131,7 @@ def _has_small_chunks(figures: Figures) -> bool:
 
 @rule("slow items source", INFERRED, source="before")
 def slow_items_source(figures: Figures) -> Finding | None:
-    """What the items come from took long, before the first of them ran."""
+    """Find that the source of the items took long, before the first of them ran."""
     if figures.items_seconds < max(SLOW_SOURCE, LIMITS.slow_pickle * figures.total):
         return None
     share = figures.items_seconds / figures.whole
@@ -201,7 +201,7 @@ def coarse_items(figures: Figures) -> Finding | None:
 
 
 def _items_explain_the_end(figures: Figures) -> bool:
-    """Whether workers were idle at the end because an item ran that long on another one."""
+    """Tell whether workers were idle at the end because an item ran that long on another one."""
     if figures.items is None or figures.total < figures.workers or not figures.slowest or figures.items.median <= 0:
         return False
     if figures.shared or figures.grows or figures.retry_waits > figures.longest_tail / 2:
@@ -225,7 +225,7 @@ def plain_loop(figures: Figures) -> Finding | None:
 
 
 def is_too_little(figures: Figures) -> bool:
-    """Whether a loop is so short that no pool could be quicker, however well it is used."""
+    """Tell whether a loop is so short that no pool could be quicker, however well it is used."""
     loop = _loop_seconds(figures)
     return loop is not None and loop < min(LIMITS.short_loop, figures.whole)
 

@@ -104,7 +104,7 @@ def slow_worker(figures: Figures) -> Finding | None:
 
 
 def _pace(figures: Figures, workers: int) -> float:
-    """How many items so many workers would end while one of today's takes one, where all of them wait in step.
+    """Return how many items so many workers end while one of today's takes one, if all of them wait in step.
 
     That is the worst case: what they wait for leaves the CPUs without work.
     """
@@ -113,7 +113,7 @@ def _pace(figures: Figures, workers: int) -> float:
 
 
 def _enough_workers(figures: Figures) -> int | None:
-    """How many workers do as much, where they are more than the CPUs and compute; None where all are needed.
+    """Return how many workers do as much, if they compute and outnumber the CPUs; None if all are needed.
 
     Where the handler waits, workers beyond the CPUs wait at the same time, and that is what they are for.
     """

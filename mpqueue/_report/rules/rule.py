@@ -1,4 +1,4 @@
-"""What a rule is: from which figures it applies, what it says then, and which others it contradicts."""
+"""The form of a rule: the figures from which it applies, its advice then, and the rules that it contradicts."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ LIMITS = Thresholds()
 
 
 class Confidence(StrEnum):
-    """How well the figures support a rule."""
+    """The confidence with which the figures support a rule."""
 
     MEASURED = "measured"  #: the seconds that it is about were measured, and the remedy saves them
     INFERRED = "inferred"  #: the cause is the likeliest one, or how much the remedy saves depends on other things
@@ -113,7 +113,7 @@ class Advice(NamedTuple):
 
     @property
     def gain(self) -> float:
-        """How many times as fast the job would be, by Amdahl's law over the measured parts."""
+        """The factor by which the job would be faster, by Amdahl's law over the measured parts."""
         return 1 / (1 - min(max(self.finding.saved, 0.0), 0.999))
 
     @property
