@@ -42,7 +42,7 @@ def nearest(name: str, names: Iterable[str]) -> str | None:
 
 
 class Word(NamedTuple):
-    """What an option of another library, or of an older version, is here."""
+    """A hint for an option of another library, or of an older version: its equivalent here."""
 
     option: str  #: one that the call must have for this; "": any call
     hint: str  #: ``{}`` is the value that was given
@@ -53,7 +53,7 @@ def _meant(*options: str, more: str = "") -> tuple[Word, ...]:
 
 
 def _written(option: str, form: str, elsewhere: str = "") -> tuple[Word, ...]:
-    """It is written in this ``form`` where there is such an option, in the other one ``elsewhere``."""
+    """Hint at this ``form`` where the call has such an option, else at the one ``elsewhere``."""
     return (Word(option, f"write {form}"), *([Word("", f"write {elsewhere}")] if elsewhere else []))
 
 
@@ -137,7 +137,7 @@ _WORDS: dict[str, tuple[Word, ...]] = {
 
 
 def word_for(name: str, names: Iterable[str]) -> Word | None:
-    """What is known of that option where these ``names`` can be given."""
+    """Return the hint for that option where these ``names`` can be given; None if it is not known."""
     there = {*names, ""}
     return next((word for word in _WORDS.get(name, ()) if word.option in there), None)
 
@@ -257,9 +257,9 @@ def check_callable(function: object, name: str, *, gets_items: bool = True) -> N
 
 
 def iterator_of(items: Iterable[_T], name: str = "items") -> Iterator[_T]:
-    """What iterates over an argument of this name. Raises TypeError for what nothing can, and what ``__iter__`` raises.
+    """Return an iterator over an argument of this name. Raises TypeError if it has none, and what ``__iter__`` raises.
 
-    A TypeError of its own ``__iter__`` counts as the former.
+    A TypeError of its own ``__iter__`` counts as having none.
     """
     try:
         return iter(items)

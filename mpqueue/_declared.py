@@ -1,4 +1,4 @@
-"""What is made of options that are declared once: signatures, checks of calls, names that may be meant.
+"""Options that are declared once, and what is made of them: signatures, checks of calls, names that may be meant.
 
 An option is a field of a dataclass, made by `option`: its name, its type and its default, beside them its check, where
 it may be given, and one sentence. The flags of ``mpqueue run``, the types of `mpqueue._keywords` and the table of the
@@ -90,7 +90,7 @@ def check_names(declared: type, at: At, public_name: str, given: Mapping[str, An
 
 
 def read(declared: type[T], at: At, public_name: str, given: Mapping[str, Any], more: tuple[str, ...] = ()) -> T:
-    """What was given, checked and plain, as one object; what was not given has its default.
+    """Return the given options, checked and plain, as one object; an option that was not given has its default.
 
     Raises TypeError for names that there are not, and what the checks raise. Costs what is given, however many there
     are.
@@ -108,7 +108,7 @@ def read(declared: type[T], at: At, public_name: str, given: Mapping[str, Any], 
 
 
 def read_keys(declared: type[T], at: At, name: str, given: object) -> T:
-    """The same of a mapping that is the value of the option ``name``. Raises TypeError also for anything else."""
+    """Do the same as `read` for a mapping, the value of the option ``name``. Raises TypeError for anything else too."""
     known = options_at(declared, at)  # type: ignore[arg-type] # as above
     if not isinstance(given, Mapping):
         raise TypeError(

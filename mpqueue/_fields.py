@@ -1,4 +1,4 @@
-"""What a value has under a name, as data: what a column of an export, or a label, can show of it."""
+"""A value's fields by name, as data: shown by a column of an export, or by a label."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class PerWorker(TypedDict, total=False):
-    """What ``JobQueue(per_worker=)`` limits.
+    """The limits of ``JobQueue(per_worker=)``.
 
     ``threads``: Threads of numerical libraries (BLAS, OpenMP); None: CPUs / workers.
     ``items``: It is replaced after so many items.
@@ -49,7 +49,7 @@ class QueueKeywords(TypedDict, total=False):
 
 
 class JobKeywords(TypedDict, total=False):
-    """Those of `create_job` that choose no overload."""
+    """The keywords of `create_job` that choose no overload."""
 
     priority: int
     chunksize: int | None
@@ -71,7 +71,7 @@ class JobKeywords(TypedDict, total=False):
 
 
 class OpenKeywords(TypedDict, total=False):
-    """Those of `open_job` that choose no overload."""
+    """The keywords of `open_job` that choose no overload."""
 
     priority: int
     chunksize: int | None

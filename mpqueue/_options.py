@@ -85,7 +85,7 @@ def named_seed(seed: int, name: str) -> int:
 
 
 def check_text(name: str, value: object) -> str:
-    """The same text, plain. Raises TypeError for anything else."""
+    """Return the text, plain. Raises TypeError for anything else."""
     if not isinstance(value, str):
         raise TypeError(f"{name}: expected a str, got {shown(value)} of type {type(value).__name__}")
     text: str = plain(value)
@@ -93,7 +93,7 @@ def check_text(name: str, value: object) -> str:
 
 
 def check_bool(name: str, value: object) -> bool:
-    """The same value. Raises TypeError unless it is True or False."""
+    """Return the value. Raises TypeError unless it is True or False."""
     if not isinstance(value, bool):
         raise TypeError(f"{name}: expected True or False, got {shown(value)}")
     return value
@@ -142,7 +142,7 @@ _TRIES = At.QUEUE | _ONE_JOB | At.STAGE | _DROP_INS | At.POOL
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerOptions:
-    """What holds for each worker of a queue: the keys of ``per_worker``."""
+    """The options of each worker of a queue: the keys of ``per_worker``."""
 
     threads: int | None = option(
         None, At.WORKER, "Threads of numerical libraries (BLAS, OpenMP); None: CPUs / workers.", POSITIVE
@@ -159,7 +159,7 @@ NO_LIMITS = WorkerOptions()
 
 @dataclass(frozen=True)
 class QueueOptions(Plain):
-    """What holds for a whole queue. ``concurrency`` is a number of workers, times are seconds."""
+    """The options of a whole queue. ``concurrency`` is a number of workers, times are seconds."""
 
     concurrency: int
     retry: RetryPolicy
@@ -209,7 +209,7 @@ class WhileRunning:
 
 @dataclass(frozen=True, kw_only=True)
 class GivenOptions(WhileRunning):
-    """What a call was given, checked one by one: see `mpqueue._declared.read`."""
+    """The options that a call was given, checked one by one by `mpqueue._declared.read`."""
 
     concurrency: Concurrency = option(
         None, At.QUEUE | _ONE_JOB | At.STAGE | _DROP_INS, "How many workers run its items at a time at most; None: all."
@@ -275,7 +275,7 @@ class GivenOptions(WhileRunning):
 
 @dataclass(frozen=True)
 class JobOptions(WhileRunning, Plain):
-    """What holds for one job, the queue's options already folded in."""
+    """The options of one job, with the queue's options already folded in."""
 
     retry: RetryPolicy
     timeout: float | None = None
@@ -308,7 +308,7 @@ def check_interpreter(version: str = sys.version) -> None:
 def queue_options(
     asked: GivenOptions, *, count_cpus: Callable[[], int], count_cores: Callable[[], int] | None = None
 ) -> QueueOptions:
-    """What holds for a queue; ``count_cpus`` is asked only where ``concurrency`` is None.
+    """Return the options of a queue; ``count_cpus`` is called only if ``concurrency`` is None.
 
     ``count_cores``: None where the workers are on other machines. Raises TypeError or ValueError.
     """
@@ -338,7 +338,7 @@ def queue_options(
 def job_options(
     queue: QueueOptions, asked: GivenOptions, *, where: str = "create_job", count_cores: Callable[[], int] | None = None
 ) -> JobOptions:
-    """What holds for a job: what is given nearer wins. Raises TypeError or ValueError."""
+    """Return the options of a job: its own go before the queue's. Raises TypeError or ValueError."""
     return JobOptions(
         retry=choose_policy(where, asked, queue.retry),
         timeout=queue.timeout if asked.timeout is None else asked.timeout,
@@ -350,7 +350,7 @@ def job_options(
 
 
 def while_running(asked: GivenOptions) -> dict[str, Any]:
-    """Those of the options that were given, as `JobOptions` has them too."""
+    """Return the given options that `JobOptions` has too, by name."""
     given = vars(asked)
     return {name: given[name] for name in _WHILE_RUNNING & given.keys()}
 
@@ -391,7 +391,7 @@ def size_in_bytes(name: str, value: int | str, low: int = 1) -> int:
 
 
 def check_resources(resources: Mapping[str, int | str] | None) -> Mapping[str, int]:
-    """The same, memory in bytes. Raises TypeError or ValueError for names or numbers that make no sense."""
+    """Return the resources, memory in bytes. Raises TypeError or ValueError for names or numbers that make no sense."""
     if resources is None:
         return {}
     if not isinstance(resources, Mapping):
@@ -416,7 +416,7 @@ def check_resources(resources: Mapping[str, int | str] | None) -> Mapping[str, i
 
 
 def _devices(units: int) -> tuple[str, ...]:
-    """What CUDA calls so many GPUs. Raises ValueError where this process may see fewer."""
+    """Return CUDA's names for so many GPUs. Raises ValueError if this process may see fewer."""
     given = os.environ.get(DEVICES_VARIABLE)
     if given is None:
         return tuple(map(str, range(units)))
@@ -468,7 +468,7 @@ def choose_policy(where: str, asked: GivenOptions, above: RetryPolicy) -> RetryP
 
 
 def check_address(host: object, port: object, hosts: object) -> tuple[str, int, tuple[str, ...]]:
-    """What `serve` was given, checked."""
+    """Return the arguments of `serve`, checked. Raises TypeError or ValueError."""
     if not isinstance(host, str) or not host:
         raise TypeError(f"host: expected a name or an address, got {shown(host)} of type {type(host).__name__}")
     if isinstance(port, bool) or not isinstance(port, int):

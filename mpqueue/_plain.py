@@ -16,7 +16,7 @@ _COPIES: dict[type, Callable[[Any], Any]] = {str: str.__str__, int: int.__index_
 
 
 def plain(value: Any) -> Any:
-    """The same text or number without its class, whatever that makes of it. Anything else is returned as it is."""
+    """Return a text or number without its class, whatever that makes of it. Anything else is returned as it is."""
     if type(value) not in PLAIN:
         for kind, copy in _COPIES.items():
             if issubclass(type(value), kind):

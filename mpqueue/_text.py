@@ -45,7 +45,7 @@ def visible(text: str) -> str:
 
 
 def visible_line(text: str) -> str:
-    """The same in one line: newlines and tabs are escaped as well."""
+    """The text as people may see it, in one line: newlines and tabs are escaped as well."""
     return text if text.isprintable() else re.sub(_HIDDEN_IN_LINE, _escape, text)
 
 
@@ -117,7 +117,7 @@ class _Shortened(reprlib.Repr):
         self.maxarray = self.maxdeque = most
 
     def repr1(self, x: Any, level: int) -> str:
-        """Of one value at some depth."""
+        """Return the ``repr`` of one value at some depth, whatever its own code raises."""
         try:
             return super().repr1(x, level)
         except KeyboardInterrupt:
@@ -126,12 +126,12 @@ class _Shortened(reprlib.Repr):
             return _reprless(x, error)
 
     def repr_instance(self, x: Any, level: int) -> str:
-        """Of an object."""
+        """Return the ``repr`` of an object, shortened."""
         text = _plain(repr(x))
         return text if len(text) <= self.maxother else super().repr_instance(x, level)
 
     def repr_int(self, x: int, level: int) -> str:  # noqa: ARG002 - the base's
-        """Of a number, however long."""
+        """Return the ``repr`` of a number, however long, shortened."""
         text = int.__repr__(x) if abs(x) < 1 << 1000 else _long_number(x)
         return text if len(text) <= self.maxlong else f"{text[: self.maxlong]}..."
 
@@ -174,7 +174,7 @@ def _encoder(**options: Any) -> Callable[[Any], str]:
 
 
 def shown_json(value: Any, **options: Any) -> str:
-    """The same for a page that people look at: texts hold the escapes themselves."""
+    """The value as JSON for a page that people look at: texts hold the escapes themselves."""
     return json_text(value, "\\\\u{:04x}".format, **options)
 
 

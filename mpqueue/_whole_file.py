@@ -50,7 +50,7 @@ def _is_device_or_pipe(target: Path) -> bool:
 
 
 def rights_of(target: Path) -> int | None:
-    """Of a file of this user's own; another's says nothing about who may read this one."""
+    """Return the rights of this user's own file; None for another's, which say nothing of who may read this one."""
     with suppress(OSError):
         found = os.lstat(target)
         if stat.S_ISREG(found.st_mode) and found.st_uid == this_user():

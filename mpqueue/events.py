@@ -1,4 +1,4 @@
-"""What listeners get: `JobStarted`, `JobProgress`, `JobFinished`, `ItemRetry`, each with its wire form.
+"""The events that listeners get: `JobStarted`, `JobProgress`, `JobFinished`, `ItemRetry`, each with its wire form.
 
 The wire form (`to_dict`) has camelCase keys and milliseconds as whole numbers; keys that are unset are absent.
 """

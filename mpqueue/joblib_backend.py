@@ -76,7 +76,7 @@ def register(*, backend: str | Backend = "loky") -> None:
 
 
 class MPQueueBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
-    """What joblib asks for workers. ``max_retries``, ``retry`` and ``timeout`` (seconds a try of a batch) are ours.
+    """A backend of joblib. ``max_retries``, ``retry`` and ``timeout`` (seconds a try of a batch) are ours.
 
     Without ``max_retries`` and ``retry`` a batch whose worker dies or is killed is tried again three times, and an
     exception ends the `Parallel` call at once. ``backend`` is the engine, one of `mpqueue.backends`. Others than these
@@ -122,7 +122,7 @@ class MPQueueBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         }
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
-        """How many workers that means. In a worker, -1 is one: it is one of many itself."""
+        """Return how many workers ``n_jobs`` means. In a worker, -1 is one: it is one of many itself."""
         if n_jobs == 0:
             raise ValueError("n_jobs == 0 in Parallel has no meaning")
         if n_jobs is None:
@@ -174,7 +174,7 @@ class MPQueueBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         return future
 
     def retrieve_result_callback(self, out: Future[Any]) -> Any:
-        """What a batch returned, or raises what it raised."""
+        """Return what a batch returned, or raise what it raised."""
         return out.result()
 
     def terminate(self) -> None:
@@ -190,7 +190,7 @@ class MPQueueBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
             self.configure(n_jobs=self.parallel.n_jobs, parallel=self.parallel, **options)
 
     def _another(self) -> MPQueueBackend:
-        """The same for a call beside the one that this is for."""
+        """Return a backend with the same options for a call beside the one that this is for."""
         return MPQueueBackend(backend=self._engine, **self._own_options, **self.backend_kwargs)
 
     def _release(self, *, kill: bool) -> None:
@@ -214,7 +214,7 @@ def _check_call(options: dict[str, Any]) -> None:
 
 
 def _error_of(failure: Failure) -> BaseException:
-    """As the executor's, and of joblib's own kind where a worker died or a batch can't be pickled."""
+    """Return the executor's error, or one of joblib's own kind if a worker died or a batch can't be pickled."""
     own = failure.own
     if isinstance(own, ItemPicklingError):
         unpicklable = pickle.PicklingError(f"Could not pickle the task to send to the workers: {own}")

@@ -90,7 +90,7 @@ class _Run:
 
     @property
     def has_timings(self) -> bool:
-        """Whether the job's report is of this run, and is more than empty: on a cluster, no timings may have come."""
+        """True if the job's report is of this run, and not empty: on a cluster, no timings may have come."""
         return self.book.epoch == self.epoch and bool(self.book.timings.lanes)
 
 
@@ -207,7 +207,7 @@ class _Watcher:
         yield Observation(len(self._runs))
 
     def _books(self) -> list[JobBook]:
-        """Those of the queue's jobs that have not ended, each pipeline as one."""
+        """Return the books of the queue's jobs that have not ended, each pipeline as one."""
         queue = self._queue()
         books = [] if queue is None else queue._jobs.books()
         return [book for book in books if not book.status.final and book.stage is None]
@@ -277,7 +277,7 @@ def _state_of(lane: LaneNow) -> str:
 
 
 def _describe(run: _Run, event: JobFinished) -> None:
-    """What the span says at its end."""
+    """Set the span's attributes and status at its end."""
     job, span = run.job, run.span
     span.set_attributes(
         {

@@ -107,7 +107,7 @@ def _check_keywords(function: Callable[..., Any], keywords: dict[str, Any]) -> N
 def _run(
     handler: Callable[[_Slice], list[Any]], data: Any, *, workers: int, columns: bool = False, **options: Any
 ) -> list[Any]:
-    """What it returned for each row or column, in their order."""
+    """Run the handler on slices of the data; returns its value for each row or column, in their order."""
     slices = _slices(data, workers, columns=columns)
     parts: list[Any] = map_items(handler, slices, concurrency=workers, chunksize=1, **options)
     return [value for part in parts for value in part]
@@ -137,7 +137,7 @@ def _call(function: Callable[..., Any], args: tuple[Any, ...], keywords: dict[st
 
 
 def _returned(call: Callable[[Any], Any], options: dict[str, Any], part: _Slice) -> list[Any]:
-    """What each call has returned, in a worker."""
+    """Return what each call of a slice has returned, in a worker."""
     found: list[Any] = []
 
     def note(value: Any) -> None:

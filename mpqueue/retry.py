@@ -79,7 +79,7 @@ def _is_finite(value: float) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often and when a failed item is tried again.
+    """The rule for how often and when a failed item is tried again.
 
     ``max_retries`` counts the tries after the first: with 3, an item is tried at most 4 times. The delay before
     retry *k* (from 1) is ``base_delay * factor ** (k - 1)`` seconds, at most ``max_delay``, and is then moved by at
@@ -123,7 +123,7 @@ class RetryPolicy:
         return delay
 
     def decide(self, attempt: int, error: BaseException, rng: random.Random) -> RetryAfter | Fail:
-        """What happens to an item whose try number ``attempt`` (from 1) failed with ``error``."""
+        """Return what happens to an item whose try number ``attempt`` (from 1) failed with ``error``."""
         if _matches(error, (GiveUp,)):
             return Fail("the handler gave up")
         if isinstance(error, PicklingError):
@@ -145,7 +145,7 @@ RetryPolicy.__init__ = names_options("RetryPolicy")(RetryPolicy.__init__)  # typ
 
 
 def decide_by(policy: RetryPolicy, attempt: int, error: BaseException, rng: random.Random) -> RetryAfter | Fail:
-    """What the policy decides. If a user's policy raises, or gives no decision, `Fail` with an error that says so."""
+    """Return the policy's decision. If a user's policy raises, or gives none, `Fail` with an error that says so."""
     try:
         decision = policy.decide(attempt, error, rng)
     except BaseException as raised:  # noqa: BLE001 - whatever a user's policy raises

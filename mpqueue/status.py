@@ -17,7 +17,7 @@ __all__ = [
 
 
 class JobStatus(StrEnum):
-    """Where a job is. The last three are final."""
+    """The state of a job. The last three are final."""
 
     PENDING = "pending"  #: created, not started
     RUNNING = "running"  #: started, items are being dispatched
@@ -33,7 +33,7 @@ class JobStatus(StrEnum):
 
 
 class ItemStatus(StrEnum):
-    """Where an item is."""
+    """The state of an item."""
 
     PENDING = "pending"  #: not begun, or handed back unstarted
     PROCESSING = "processing"  #: a worker runs it now: read from the worker, never stored
@@ -54,7 +54,7 @@ PENDING, PROCESSING, COMPLETED, FAILED, RETRY = range(len(ITEM_CODES))
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """What `JobQueue.prune` has taken out of a journal."""
+    """The jobs, items and bytes that `JobQueue.prune` has taken out of a journal."""
 
     jobs: int  #: removed whole
     items: int  #: that were gone from their jobs' lists
@@ -63,7 +63,7 @@ class Pruned:
 
 @dataclass(frozen=True, slots=True)
 class QueueStats:
-    """How many jobs of a queue are in which state."""
+    """The numbers of a queue's jobs by state."""
 
     running: int  #: running or paused
     pending: int  #: not yet started

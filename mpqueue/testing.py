@@ -35,7 +35,7 @@ def close_shared_pool(*, kill: bool = False) -> bool:
 
 
 def facts() -> dict[str, bool]:
-    """Which facilities of the operating system are there, by their names; tried out once in this process.
+    """Return, by name, whether each facility of the operating system is there; tried out once in this process.
 
     ``shared memory``: big items and results go through it, else through a socket; ``leases``: it is used again.
     ``leash``: workers end with the program also while they hold the GIL. ``pidfd``: the kernel tells of ends.

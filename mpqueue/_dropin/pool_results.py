@@ -222,7 +222,7 @@ def error_of(failure: Failure) -> BaseException:
 
 
 def own_error(error: Exception) -> BaseException:
-    """What stood in the way of pickling, if the error has that as its cause, with a note that names the culprit."""
+    """Return the cause of a pickling error, with a note that names the culprit; the error itself if it has no cause."""
     cause, note = error.__cause__, f"mpqueue: {error}"
     if cause is None:
         return error

@@ -343,7 +343,7 @@ class InputReader:
         self._items = iter(())
 
     def _room_now(self) -> int:
-        """How many items the window has room for; 0 where that is few: a few at a time would be many messages."""
+        """Return how many items the window has room for; 0 if they are few: a few at a time would be many messages."""
         window = self._window()
         room = window - (self.added - self.taken)
         return room if room >= max(1, window // PARTS) else 0

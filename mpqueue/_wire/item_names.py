@@ -1,4 +1,4 @@
-"""What an item is called: its id, and the short label by which people see it."""
+"""The names of an item: its id, and the short label by which people see it."""
 
 from __future__ import annotations
 
