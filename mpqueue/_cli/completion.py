@@ -40,7 +40,7 @@ def functions_of(word: str) -> list[str]:
 
 
 def _names_in(body: Sequence[ast.stmt]) -> Iterator[str]:
-    """Also of those that are defined under a condition."""
+    """Yield the names of functions, also of those that are defined under a condition."""
     for one in body:
         if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef):
             yield one.name
@@ -138,7 +138,7 @@ COMPLETES_FUNCTIONS = {
 def add_command(
     commands: argparse._SubParsersAction[argparse.ArgumentParser], command_line: argparse.ArgumentParser
 ) -> None:
-    """Add it to the command line, which it completes."""
+    """Add the command to the command line, which it completes."""
     parser = commands.add_parser(
         "completion",
         help="print a script for completion in a shell",
@@ -178,7 +178,7 @@ def _mended_for_zsh(script: str) -> str:
 
 
 def _print(texts: Iterable[str]) -> None:
-    r"""Lines end with ``\n`` everywhere: bash runs on Windows, too, and takes ``\r`` for a part of a word."""
+    r"""Print lines that end with ``\n`` everywhere: bash runs on Windows too, and takes ``\r`` for a part of a word."""
     with rows_on_stdout() as out:
         for text in texts:
             print(text, file=out)

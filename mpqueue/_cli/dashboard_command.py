@@ -22,7 +22,7 @@ A running program may write the journal meanwhile. End the page with Ctrl-C.
 
 
 def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add it to the command line."""
+    """Add the command to the command line."""
     parser = commands.add_parser(
         "dashboard",
         help="show the jobs of a journal on a live page",

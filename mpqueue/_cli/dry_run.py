@@ -29,7 +29,7 @@ WORTH_TELLING = 0.05
 
 
 def add_dry_run(add: Add) -> None:
-    """Add it."""
+    """Add ``--dry-run``."""
     add("--dry-run", action="store_true", help="run the first, the middle and the last item only, each "
         "once, and print what all would take; no output and no journal is written")  # fmt: skip
 
@@ -42,7 +42,7 @@ def check_dry_run(args: argparse.Namespace) -> None:
 
 
 def some_of(items: Sequence[Any]) -> list[Any]:
-    """The first, the middle and the last one, as far as there are so many."""
+    """The first, the middle and the last of the items, as far as there are so many."""
     return [items[at] for at in sorted({0, len(items) // 2, len(items) - 1})] if items else []
 
 
@@ -93,7 +93,7 @@ def _told(item: JobItem) -> Iterator[str]:
 
 
 def _estimate(done: Sequence[JobItem], total: int, workers: int, fitting: int, setup: float) -> dict[str, Any]:
-    """Times in seconds, sizes in bytes."""
+    """An estimate of a whole run: times in seconds, sizes in bytes."""
     each = sum(item.elapsed for item in done) / len(done)
     used, ran = min(workers, total), min(fitting, total)
     rounds = -(-total // ran) if total < 3 * ran else total / ran

@@ -27,7 +27,7 @@ def add_early_end(add: Add) -> None:
 
 
 class EndedBeforeStart(BaseException):
-    """SIGTERM or the time limit came while no item ran yet.
+    """Raised when SIGTERM or the time limit came while no item ran yet.
 
     No Exception, so that what it passes through does not take it for its own.
     """
@@ -74,7 +74,7 @@ class EarlyEnd:
         self._take_back()
 
     def drain_from_now(self, queue: JobQueue, run: JobRun) -> None:
-        """The job has started in that queue."""
+        """Drain the queue at SIGTERM or the time limit from now on, since the job has started in it."""
         self._thread = threading.Thread(target=self._drain, args=(queue, run), name="mpqueue-early-end", daemon=True)
         self._thread.start()
         with self._sending:
@@ -86,7 +86,7 @@ class EarlyEnd:
         return self._drained is not None and self._drained.job.status is JobStatus.CANCELLED
 
     def wait(self) -> None:
-        """The job has ended: wait until the queue is drained, where it is being drained. Raises what that raised."""
+        """Wait, after the job's end, until the queue is drained, if it is being drained. Raises what that raised."""
         self._is_over = True
         self._told.set()
         if self._thread is not None:

@@ -79,7 +79,7 @@ def add_resources(add: Add) -> None:
 
 
 def merged(given: list[dict[str, int]] | None) -> dict[str, int] | None:
-    """All that was given in several options of a name; None where none was."""
+    """The values given in several options of one name, as one mapping; None where none was given."""
     if given is None:
         return None
     return {name: amount for part in given for name, amount in part.items()}
@@ -132,7 +132,7 @@ SUFFIXES = (".html", ".json", ".folded", ".txt")
 
 
 def add_profile(add: Add) -> None:
-    """Add it."""
+    """Add ``--profile``."""
     add("--profile", type=_file, metavar="FILE", help="sample where handlers are, to the line: .html "
         "for a report with a flame graph, .json for speedscope.app, .folded or .txt for flamegraph.pl")  # fmt: skip
 
@@ -147,7 +147,7 @@ def _file(text: str) -> Path:
 
 
 def write_profile(job: Job, path: Path, exit_code: int) -> int:
-    """Write it, once the job has ended or was interrupted; returns the exit code."""
+    """Write the profile, once the job has ended or was interrupted; returns the exit code."""
     profile = job.profile
     assert profile is not None, "the job was made with it"
     if not job._book.timings.lanes:

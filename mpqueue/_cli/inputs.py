@@ -105,7 +105,7 @@ def _opened(name: str, newline: str) -> Iterator[TextIO]:
 
 
 def _encoding_of(file: io.TextIOWrapper) -> str:
-    """UTF-8 where that mark says so, else what its locale has."""
+    """The file's encoding: UTF-8 where its mark says so, else the locale's."""
     if file.encoding.lower() in ("utf-8", "utf8"):
         return "utf-8-sig"
     if isinstance(file.buffer, io.BufferedReader):
@@ -137,7 +137,7 @@ def _json_lines(file: TextIO) -> Iterator[Any]:
 
 
 def _rows(file: TextIO) -> Iterator[dict[str, str]]:
-    """Raises ValueError for what would be lost in a dict: a second column of one name, cells too many or too few."""
+    """Yield a dict a row. Raises ValueError for losses: a second column of a name, cells too many or too few."""
     limit = csv.field_size_limit(_LONGEST_CELL)
     line = 0
     try:

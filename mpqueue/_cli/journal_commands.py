@@ -59,7 +59,7 @@ _COLOURS = {"completed": "green", "completed_with_errors": "red", "processing": 
 
 
 def add_command(commands: Parsers) -> None:
-    """Add them to the command line."""
+    """Add the commands to the command line."""
     parser = _add(
         commands, "status", status, "list the jobs of a journal", "status run.db\nstatus run.db --json", job=False
     )
@@ -131,7 +131,7 @@ def _add(
 
 
 def status(args: argparse.Namespace) -> int:
-    """A line for each job."""
+    """Print a line for each job; returns the exit code."""
     reader = _reader(args.journal)
     in_use, jobs = reader.in_use, reader.jobs()
     if not jobs:
@@ -161,7 +161,7 @@ def _status(job: RecordedJob, in_use: bool) -> str:
 
 
 def failures(args: argparse.Namespace) -> int:
-    """A line for each failed item."""
+    """Print a line for each failed item; returns the exit code."""
     reader = _reader(args.journal)
     jobs = reader.jobs() if args.job is None else [_choose(reader, args.job)]
     any_failed = False
@@ -179,7 +179,7 @@ def failures(args: argparse.Namespace) -> int:
 
 
 def export(args: argparse.Namespace) -> int:
-    """The rows of one job."""
+    """Write the rows of one job; returns the exit code."""
     as_json = args.json and args.output != STDOUT
     with (
         told_on_stdout(as_json=as_json) as tell,
@@ -211,7 +211,7 @@ def export(args: argparse.Namespace) -> int:
 
 
 def retry(args: argparse.Namespace) -> int:
-    """Run what failed, or was left, with the handler that is in the journal."""
+    """Run the items that failed, or were left, with the handler in the journal; returns the exit code."""
     began_at = monotonic()
     log_to_stderr("WARNING")
     with EarlyEnd(args, began_at) as early_end, told_on_stdout(as_json=args.json) as tell:
@@ -268,7 +268,7 @@ def _is_no_part_of_python(folder: str) -> bool:
 
 
 def prune(args: argparse.Namespace) -> int:
-    """Rows written anew, and what is gone or old dropped."""
+    """Drop items and jobs that are gone or old, and write the rest anew; returns the exit code."""
     log_to_stderr("WARNING")
     reader = _reader(args.journal)
     if args.job is not None:

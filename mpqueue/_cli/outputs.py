@@ -77,13 +77,13 @@ class StdoutRows:
         self.failures = failures
 
     def write(self, rows: Sequence[Row]) -> None:
-        """Write these."""
+        """Write a line for each of these rows."""
         with aside() if self._file.isatty() else nullcontext(), standard_streams.pipes_break():
             self._file.writelines(map(as_json_line, rows))
             self._file.flush()
 
     def close(self) -> None:
-        """All is written."""
+        """Do nothing: each row was flushed as it was written."""
 
     def __repr__(self) -> str:
         return "stdout"
@@ -140,7 +140,7 @@ _SINKS: dict[str, Callable[..., FileSink]] = {
 
 @contextmanager
 def rows_on_stdout() -> Iterator[TextIO]:
-    """Rows go to stdout. Raises OutputError where it does not take them."""
+    """Give a stream for rows on stdout. Raises OutputError where stdout does not take them."""
     with on_stdout(), _open_rows(1) as file:
         yield file
 

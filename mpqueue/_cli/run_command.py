@@ -75,7 +75,7 @@ ROWS_PATIENCE = 10.0
 
 
 def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add it to the command line."""
+    """Add the command to the command line."""
     parser = commands.add_parser(
         "run",
         help="run a function over files, lines or rows",
@@ -165,7 +165,7 @@ def _add_output(add: Add) -> None:
 
 
 def add_file(add: Add) -> None:
-    """Add what there is of the file for rows."""
+    """Add the options for the file of the rows."""
     add("-o", "--output", "--results", metavar="FILE", default=STDOUT, help=".jsonl, .csv, .tsv, .json or .parquet "
         "(default: JSON Lines on stdout)")  # fmt: skip
     add("--columns", metavar="A,B,...", type=_names, help="columns of the rows: id, item, payload, status, attempts, "
@@ -175,7 +175,7 @@ def add_file(add: Add) -> None:
 
 
 def add_messages(add: Add) -> None:
-    """Add what a command that runs items tells meanwhile, and in the end."""
+    """Add the options for what a command that runs items tells meanwhile, and in the end."""
     add("--progress", action=argparse.BooleanOptionalAction, help="show a bar (default: if stderr is a terminal)")
     add("-q", "--quiet", action="store_true", help="print errors only, on stderr: no bar, and no counts at the end")
 
@@ -185,7 +185,7 @@ def _names(text: str) -> list[str]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do it; returns the exit code."""
+    """Run the command; returns the exit code."""
     began_at = monotonic()
     log_to_stderr(args.log_level)
     args.more = take_functions(args)
@@ -207,7 +207,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _read(args: argparse.Namespace) -> tuple[list[Any], tuple[Any, Any], Rerun]:
-    """The items, the handler and the setup, and how they go together with a journal."""
+    """Read the items, the handler and the setup, and how they go together with a journal."""
     handler = load_function(args.handler, "module:handler")
     setup = None if args.setup is None else load_function(args.setup, "--setup")
     items = read_items(args.inputs, args.kind)
@@ -247,7 +247,7 @@ def _job(
     record: Rerun,
     sink: StdoutRows | FileSink,
 ) -> Callable[[], JobRun]:
-    """The job, made; returns how to start it."""
+    """Make the job; returns the function that starts it."""
     handler, setup = functions
     with usage_errors(kinds=(*REFUSED, OSError)):
         job = queue.create_job(
@@ -311,7 +311,7 @@ def _open_queue(args: argparse.Namespace, policy: RetryPolicy) -> JobQueue:
 
 
 def policy_of(args: argparse.Namespace) -> RetryPolicy:
-    """By its options."""
+    """Return the policy for failed tries that the options ask for."""
     return RetryPolicy(args.retries, base_delay=args.retry_delay)
 
 
@@ -492,7 +492,7 @@ def _follow(
 
 
 def _say_stopped(job: Job, before: Before, sink: StdoutRows | FileSink, *, quiet: bool) -> None:
-    """The job has ended before it was over."""
+    """Say how a job ended that was stopped before it was over, and why."""
     say_end(job, before, quiet=quiet)
     _say_kept(sink)
     say(coloured("stopped:", "yellow"), f" {job.stopped_why}")
@@ -509,7 +509,7 @@ def _stop_at_first_failure(queue: JobQueue, started: JobRun) -> bool:
 
 
 def end_running(queue: JobQueue, job_id: str) -> None:
-    """Nothing of the job goes on, also where the queue is being drained."""
+    """End all that the job runs, also while the queue is being drained."""
     try:
         queue.cancel(job_id, kill=True)
     except QueueClosedError:
@@ -573,14 +573,14 @@ def _summary(job: Job, before: Before) -> Iterator[str]:
 
 
 def _say_nothing_left(job: Job) -> None:
-    """Why nothing has run, and what to do next."""
+    """Say why nothing has run, and what to do next."""
     what, redo = ("the failed items", "failed") if job.failed else ("all", "all")
     say(coloured("nothing left to do:", "green"), f" all items had ended in earlier runs; to run {what} again: ",
         again(redo=redo))  # fmt: skip
 
 
 def _say_unwritten(error: SinkError, *, recorded: bool) -> int:
-    """Why rows could not be written, and what there is of them; returns the exit code."""
+    """Say why rows could not be written, and what there is of them; returns the exit code."""
     if isinstance(error.__cause__, BrokenPipeError):
         raise error.__cause__
     say_error(f"{error}{'; the same command goes on' if recorded else ''}")

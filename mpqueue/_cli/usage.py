@@ -22,7 +22,7 @@ class Exit(IntEnum):
     meaning: str
 
     def __new__(cls, code: int, meaning: str) -> Self:
-        """One more."""
+        """Make a code with its meaning."""
         one = int.__new__(cls, code)
         one._value_ = code
         one.meaning = meaning
@@ -136,13 +136,13 @@ class Help(argparse.HelpFormatter):
         return "\n\n".join(parts)
 
     def _format_action(self, action: argparse.Action) -> str:
-        """Commands without a line above them."""
+        """Format the list of commands without a line above them."""
         if isinstance(action, argparse._SubParsersAction):
             return "".join(map(super()._format_action, action._get_subactions()))
         return super()._format_action(action)
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
-        """The word of an option once, after all its names, as Python 3.13 has it."""
+        """Format an option with its word once, after all its names, as Python 3.13 does."""
         if not action.option_strings or action.nargs == 0:
             return super()._format_action_invocation(action)
         word = self._format_args(action, self._get_default_metavar_for_optional(action))
@@ -150,7 +150,7 @@ class Help(argparse.HelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """One whose errors are one line, and whose help ends with the exit codes.
+    """A parser whose errors are one line, and whose help ends with the exit codes.
 
     The beginning of an option's name is no option: ``--retry 2`` is not ``--retry-delay 2``.
     """
