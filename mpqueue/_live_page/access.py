@@ -76,7 +76,7 @@ class Guard:
             await (answer or self._app)(scope, receive, send_with_headers)
 
     def _judge(self, scope: Scope) -> Response | None:
-        """The answer to one who may not go on; None for who may."""
+        """The answer to a sender that may not go on; None for one that may."""
         headers = Headers(scope=scope)
         name = _name(headers.get("host", ""))
         if name not in self._hosts:
@@ -112,7 +112,7 @@ def _admit(scope: Scope) -> None:
 
 
 def _name(host: str) -> str:
-    """Without the port, which a tunnel may have changed."""
+    """The host without its port, which a tunnel may have changed."""
     name, colon, port = host.rpartition(":")
     return (name if colon and port.isdigit() else host).lower().rstrip(".")
 
@@ -137,7 +137,7 @@ def _offered(headers: Headers) -> Iterator[str]:
 
 
 def _is_own(headers: Headers) -> bool:
-    """False for what another site, or another port, has the browser ask."""
+    """False for a request that another site, or another port, has the browser send."""
     origin, site = headers.get("origin"), headers.get("sec-fetch-site", "none")
     if origin is not None and origin.partition("://")[2].lower() != headers.get("host", "").lower():
         return False

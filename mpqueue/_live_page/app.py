@@ -79,7 +79,7 @@ def make_app(served: Served, feed: PageFeed, hosts: tuple[str, ...]) -> Guard:
 
 
 class Routes:
-    """The answers."""
+    """The answers to the page's requests: a method for each kind."""
 
     def __init__(self, served: Served, feed: PageFeed) -> None:
         self._served = served
@@ -200,7 +200,7 @@ class Routes:
         return _as_json({})
 
     async def resize(self, request: Request) -> Response:
-        """More workers, or fewer. On a thread, as `act`."""
+        """Have more workers, or fewer. On a thread, as `act`."""
         count = (await _wishes_of(request, ("concurrency",))).get("concurrency")
         if not isinstance(count, int):
             raise HTTPException(400, 'Expected {"concurrency": 4}, say.')
@@ -269,7 +269,7 @@ async def _wishes_of(request: Request, known: Sequence[str]) -> dict[str, Any]:
 
 
 def _wish_of(request: Request) -> Wish:
-    """Raises HTTPException."""
+    """Read what the viewer wants to see. Raises HTTPException."""
     asked = request.query_params
     status, order = asked.get("status"), asked.get("sort", ORDERS[0])
     descending = order.startswith("-")
@@ -320,7 +320,7 @@ def _labels_of(job: JobFeed, indices: Sequence[int]) -> dict[str, str]:
 
 
 def _table_with(job: JobFeed, index: int) -> ItemTable:
-    """The job's items, where that one is among them."""
+    """The job's items, where the one of that index is among them. Raises HTTPException."""
     table = job.book.table
     if index >= len(table):
         raise HTTPException(404, "There is no such item (any more).")
@@ -336,18 +336,18 @@ async def _refuse_busy(_: Request, __: Exception) -> Response:
 
 
 async def _refuse_action(_: Request, error: Exception) -> Response:
-    """The queue can't do it, or what a journal has of a job can't be read (any more)."""
+    """Refuse an action: the queue can't do it, or what a journal has of a job can't be read (any more)."""
     return _as_json({"error": str(error)}, 404 if isinstance(error, JobNotFoundError) else 409)
 
 
 async def _refuse_wrong(_: Request, error: Exception) -> Response:
-    """Not by Starlette's own, some of whose versions take a thread for it that outlives the page."""
+    """Answer wrong requests; some versions of Starlette's own function take a thread for it that outlives the page."""
     assert isinstance(error, HTTPException)
     return _as_json({"error": error.detail}, error.status_code, error.headers)
 
 
 def _as_json(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """Encoded by the page's own rule: starlette's raises for what is no UTF-8."""
+    """The content as JSON, encoded by the page's own rule: starlette's raises for what is no UTF-8."""
     return Response(encode(content).encode(), status, headers, "application/json")
 
 
@@ -356,7 +356,7 @@ def _answer_json(request: Request, content: Any) -> Response:
 
 
 def _answer(request: Request, data: bytes, media_type: str, headers: Mapping[str, str] = EMPTY) -> Response:
-    """Compressed, where that is worth it."""
+    """The answer, compressed where that is worth it."""
     if len(data) < compressed.LEAST or not compressed.reads_gzip(request.headers):
         return Response(data, headers=headers, media_type=media_type)
     return Response(compressed.pack(data), headers={**compressed.HEADERS, **headers}, media_type=media_type)

@@ -19,7 +19,7 @@ _free = threading.BoundedSemaphore(MOST)
 
 
 class BusyError(Exception):
-    """So many calls run, or hang, that no other is made."""
+    """Raised when so many calls run, or hang, that no other is made."""
 
 
 async def on_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

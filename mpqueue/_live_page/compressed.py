@@ -16,7 +16,7 @@ HEADERS = {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
 
 
 def reads_gzip(headers: Mapping[str, str]) -> bool:
-    """True where who asks has said so. ``gzip;q=0`` says the opposite."""
+    """True where the request's headers accept gzip. ``gzip;q=0`` says the opposite."""
     for one in headers.get("accept-encoding", "").split(","):
         name, _, weight = one.replace(" ", "").partition(";q=")
         if (name == "gzip" and weight.strip("0.") != "") or one.strip() == "gzip":
@@ -25,16 +25,16 @@ def reads_gzip(headers: Mapping[str, str]) -> bool:
 
 
 class Packer:
-    """A stream, each part of which can be read as soon as it arrives."""
+    """A compressed stream, each part of which can be read as soon as it arrives."""
 
     def __init__(self) -> None:
         self._stream = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
 
     def pack(self, data: bytes) -> bytes:
-        """One part of it."""
+        """Compress one part of the stream."""
         return self._stream.compress(data) + self._stream.flush(zlib.Z_SYNC_FLUSH)
 
 
 def pack(data: bytes) -> bytes:
-    """A whole answer."""
+    """Compress a whole answer."""
     return zlib.compress(data, _LEVEL, _GZIP)

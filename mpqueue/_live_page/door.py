@@ -34,7 +34,7 @@ MOST_HEADERS = 16 << 10
 
 
 class Door:
-    """Who is in. ``reserve`` tells how many descriptors are to stay free."""
+    """The connections that are in. ``reserve`` tells how many descriptors are to stay free."""
 
     def __init__(self, reserve: Callable[[], int]) -> None:
         self._reserve = reserve
@@ -60,13 +60,13 @@ class Door:
         return True
 
     def admit(self, connection: Connection) -> None:
-        """The connection has shown the token."""
+        """Take note that the connection has shown the token."""
         if connection in self._strangers:
             del self._strangers[connection]
             self._guests.add(connection)
 
     def leave(self, connection: Connection) -> None:
-        """The connection is closed, or about to be."""
+        """Forget a connection that is closed, or about to be."""
         self._strangers.pop(connection, None)
         self._guests.discard(connection)
 
@@ -110,22 +110,22 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Some of a request has arrived."""
+        """Take in what has arrived of a request."""
         super().data_received(data)
         self._mind()
 
     def on_response_complete(self) -> None:
-        """An answer is written, but perhaps not read."""
+        """Take note that an answer is written, but perhaps not read."""
         super().on_response_complete()
         self._mind()
 
     def pause_writing(self) -> None:
-        """Much of an answer is unread."""
+        """Pause the writing, as much of an answer is unread."""
         super().pause_writing()
         self._mind()
 
     def resume_writing(self) -> None:
-        """Most of an answer is read."""
+        """Resume the writing, as most of an answer is read."""
         super().resume_writing()
         self._mind()
 
@@ -151,7 +151,7 @@ class Connection(H11Protocol):
             self._timer = None
 
     def _look(self) -> None:
-        """The time is over: end the connection, unless it was spent on reading."""
+        """End the connection, whose time is over, unless it was spent on reading."""
         left = self.transport.get_write_buffer_size()
         self._timer = None
         if self._unread and (not left or left <= self._unread - LEAST_READ):

@@ -49,7 +49,7 @@ class Viewer:
         self._wake.set()
 
     def tell(self, data: bytes) -> None:
-        """Have it sent something."""
+        """Send the viewer some data, with the next that it takes."""
         if self._behind:
             return
         self._waiting.append(data)
@@ -60,7 +60,7 @@ class Viewer:
         self._wake.set()
 
     def end(self) -> None:
-        """Nothing more will come."""
+        """End the viewer's stream: nothing more will come."""
         self._ended = True
         self._wake.set()
 
@@ -101,7 +101,7 @@ class PageFeed:
     # -- viewers ---------------------------------------------------------------------------------------------
 
     def join(self) -> Viewer:
-        """One more viewer."""
+        """Add a viewer."""
         viewer = Viewer(self._everything)
         self._viewers.add(viewer)
         return viewer
@@ -153,7 +153,7 @@ class PageFeed:
             viewer.end()
 
     def stop(self) -> None:
-        """The queue has ended: tell the rest, and end."""
+        """Have the viewers told the rest, as the queue has ended, and `run` end."""
         self._stop.set()
 
     def forget(self) -> None:
@@ -215,7 +215,7 @@ class PageFeed:
         }
 
     def _workers_news(self, news: dict[str, list[Any]]) -> list[bytes]:
-        """The event, where there is something to say; and now and then, so that viewers know that we live."""
+        """The event for workers, where there is something to say; now and then also without, as a sign of life."""
         now, workers = self._served.now(), self._workers()
         if workers == self._told_workers and not any(news.values()) and now < self._told_at + HEARTBEAT:
             return []

@@ -47,7 +47,7 @@ class JobFeed:
         self._settled: int | None = None  #: the epoch whose end viewers know
 
     def look(self, now: float, wall: float, lanes: Iterable[LaneNow], standing: Mapping[int, int]) -> None:
-        """Take in what its lanes are at."""
+        """Take in what the job's lanes are at."""
         book, running = self.book, [lane for lane in lanes if len(lane.items) <= FEW] if self.book.active else []
         # Where so many run at a time that they are over in no time, each of them can't be seen running.
         self._running = tuple(sorted({index for lane in running for index in lane.items}))
@@ -130,7 +130,7 @@ class JobFeed:
         return as_event("job:state", encode(self.state()))
 
     def state_changed(self) -> bool:
-        """True where its state is not as it was when this was asked last."""
+        """True where the job's state is not as it was when this was asked last."""
         if self.settled:
             return False
         ended = self.book.status.final

@@ -73,7 +73,7 @@ def _other_label(table: ItemTable, index: int, item_id: Any) -> str | None:
 
 
 def shows_picture(result: Any) -> bool:
-    """True where a picture of it can be asked for."""
+    """True where a picture of the item's result can be asked for."""
     try:
         return has_picture(result)
     except Exception:  # noqa: BLE001 - users' code, asked for its attributes
@@ -136,7 +136,7 @@ def encode_or_none(value: Any) -> str | None:
 
 
 def _is_short(value: Any) -> bool:
-    """True where looking at the whole of it costs little."""
+    """True where looking at the whole value costs little."""
     try:
         return _has_few_parts(value)
     except BaseException:  # noqa: BLE001 - users' kinds of lists, whose length may be anything
@@ -159,7 +159,7 @@ def _has_few_parts(value: Any) -> bool:
 
 
 def short_repr(value: Any, most: int = IN_LIST) -> str:
-    """Its ``repr``, or the beginning of that; for containers and texts at a cost that does not grow with them."""
+    """The value's ``repr``, or its beginning; for containers and texts at a cost that does not grow with them."""
     if isinstance(value, bytes | bytearray) and len(value) > most:
         return f"{cut(repr(bytes(value[:most])), most)} ({len(value):,} bytes)"
     return cut(repr_of(value) if _is_short(value) else beginning_of(value), most)

@@ -25,11 +25,11 @@ class ShownJob(JobView, Protocol):
 
     @property
     def number(self) -> int:
-        """By which requests name it: at least 1, and of no other job as long as the page is open."""
+        """The number by which requests name the job: at least 1, and of no other job as long as the page is open."""
 
     @property
     def active(self) -> bool:
-        """True while it runs or is paused, here."""
+        """True while the job runs or is paused, here."""
 
 
 class Served:
@@ -65,11 +65,11 @@ class Served:
         raise MPQueueError("expected an engine with workers of the queue's own, which can be asked where they are")
 
     def has_report(self, job: ShownJob) -> bool:
-        """True where `report` has one. Costs little: it is asked at each look."""
+        """True where `report` has a report of the job. Costs little: it is asked at each look."""
         return job.timings.lanes > 0 if job.here else job.started_at is not None and job.duration is not None
 
     def report(self, job: ShownJob) -> str:
-        """Why the job took as long as it did, as a page. May take a second. Raises ValueError where there is none."""
+        """A page on why the job took as long as it did. May take a second. Raises ValueError where there is none."""
         raise NotImplementedError
 
     def resize(self, concurrency: int) -> None:  # noqa: ARG002 - not here

@@ -71,7 +71,7 @@ class Page:
         return f"<Page {'closed' if self._closed else 'at ' + self.url.partition('?')[0]}>"
 
     def _reserve(self) -> int:
-        """Descriptors that are to stay free: for two starts at a time, and for each worker that is still to come.
+        """The descriptors that are to stay free: for two starts at a time, and for each worker that is still to come.
 
         At most half of what the process may have, or a queue of very many workers would have no page.
         """
@@ -123,10 +123,10 @@ class Page:
 
 
 class _Listening(socket.socket):
-    """asyncio takes as many connections at a time as it lets wait. Here few are taken at a time, and many may wait."""
+    """A socket on which many connections may wait; asyncio takes at a time as many as it lets wait: here few."""
 
     def listen(self, backlog: int = 0, /) -> None:
-        """Let connections wait."""
+        """Let at least `WAITING` connections wait."""
         super().listen(max(backlog, WAITING))
 
 

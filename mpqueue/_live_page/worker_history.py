@@ -41,7 +41,7 @@ RUNNING, LOADING, STARTING = "running", "loading", "starting"
 
 @dataclass(slots=True)
 class Stretch:
-    """From ``start`` to ``end`` (seconds of the monotonic clock) a lane was at one thing."""
+    """The time from ``start`` to ``end`` (seconds of the monotonic clock) in which a lane was at one thing."""
 
     start: float
     end: float

@@ -125,7 +125,7 @@ class Listing:
         self._groups: _Kept[list[FailureGroup]] = _Kept(self._now)
 
     def forget(self) -> None:
-        """There are no viewers: free what was kept."""
+        """Free all that was kept, as there are no viewers."""
         with self._lock:
             self._searches.clear()
             self._texts = None, -1, {}
@@ -288,7 +288,7 @@ def _key_of(group: FailureGroup) -> str:
 
 
 def _sorted_by(by: str, table: ItemTable, count: int) -> list[int]:
-    """Merged in Python, where other threads get their turn; one long sort would keep the queue's own from running."""
+    """Sort in parts and merge in Python, so that other threads get their turn: one long sort would stop the queue's."""
     key = (table.elapsed if by == ELAPSED else table.attempts).__getitem__
     runs = [sorted(range(start, min(count, start + RUN)), key=key) for start in range(0, count, RUN)]
     return runs[0] if len(runs) == 1 else list(heapq.merge(*runs, key=key))

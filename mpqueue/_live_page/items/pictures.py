@@ -103,7 +103,7 @@ def _saved(image: Any) -> Picture:
 
 
 def _is_pil(value: Any) -> bool:
-    """By name, so that PIL need not be there."""
+    """True for an image of PIL's, known by name, so that PIL need not be there."""
     return any(kind.__module__ == "PIL.Image" and kind.__name__ == "Image" for kind in type(value).__mro__)
 
 
