@@ -34,7 +34,7 @@ def exact_array(arrow: Any, values: Sequence[Any], kind: Any) -> Any:
 
 
 def inferred_array(arrow: Any, values: Sequence[Any]) -> Any:
-    """An array of the type that pyarrow finds; raises likewise: values of several types it takes for one."""
+    """An array of the type that pyarrow finds; raises as `exact_array`: pyarrow takes several types for one."""
     array = arrow.array(values)
     if not _are_of_one_kind_inside(values):
         _check(arrow, values, array)

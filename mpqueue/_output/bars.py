@@ -96,7 +96,7 @@ def _width() -> int:
 
 
 def write_below(lines: Iterable[str]) -> None:
-    """Lines for people, on stderr, which tear no bar."""
+    """Write lines for people on stderr, which tear no bar."""
     stream = _stderr()
     with aside(), contextlib.suppress(OSError, ValueError, AttributeError):  # it is closed, or not there
         stream.writelines(f"{fitting(visible_line(line), stream)}\n" for line in lines)
@@ -164,7 +164,7 @@ class TqdmBar:
             TqdmBar.opened += 1
 
     def draw(self, progress: Progress) -> None:
-        """Show how far it is; what runs counts by what its handler reported."""
+        """Show the job's progress; running items count by what their handlers reported."""
         bar = self._bar
         bar.total = progress.total
         columns = WIDE if in_notebook() else _width()
@@ -179,7 +179,7 @@ class TqdmBar:
             bar.refresh()
 
     def close(self) -> None:
-        """Leave it as it is, and go on below."""
+        """Leave the bar as it is, and go on below."""
         bar, ours = self._bar, type(self._bar)
         with _coming_and_going, ours.get_lock():
             TqdmBar.opened -= 1
@@ -207,7 +207,7 @@ class PlainBar:
         _plain_line.add(self)
 
     def draw(self, progress: Progress) -> None:
-        """Show how far it is."""
+        """Show the job's progress."""
         columns = _width() // len(_plain_line.bars) - len(_plain_line.BETWEEN)
         head, tail = _around(progress, self._label, columns, _JOIN)
         space = " " * head.endswith("%")
@@ -215,7 +215,7 @@ class PlainBar:
         _plain_line.draw()
 
     def close(self) -> None:
-        """Leave it as it is, and go on below."""
+        """Leave the bar as it is, and go on below."""
         _plain_line.remove(self)
 
 

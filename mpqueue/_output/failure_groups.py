@@ -78,7 +78,7 @@ def groups_of(table: ItemTable, most: int | None = None) -> list[FailureGroup]:
 
 
 def group_failures(items: Iterable[JobItem]) -> list[FailureGroup]:
-    """The failed ones of these, the largest group first."""
+    """Group the failed ones of these items, the largest group first."""
     groups: dict[tuple[str, str | None, str | None], list[JobItem]] = {}
     messages: dict[tuple[str, str | None, str | None], str] = {}
     place = cache(place_of)
@@ -98,13 +98,13 @@ def group_failures(items: Iterable[JobItem]) -> list[FailureGroup]:
 
 
 def shown_groups(groups: Sequence[FailureGroup], most: int) -> list[str]:
-    """The first so many as texts, and how many more there are."""
+    """The first so many groups as texts, and how many more there are."""
     more = len(groups) - most
     return [*map(str, groups[:most]), *([f"... and {counted(more, 'more group')}"] if more > 0 else [])]
 
 
 def _reason(failure: Failure) -> tuple[str | None, BaseException, str]:
-    """In which stage it failed, the error there, and its text."""
+    """The reason of a failure: in which stage it was, the error there, and its text."""
     error = failure.own
     if isinstance(error, StageError) and error.__cause__ is not None:
         return error.stage, error.__cause__, text_of(error.__cause__)

@@ -70,7 +70,7 @@ class FileSink:
         self.was_opened = True
 
     def write(self, rows: Sequence[Row]) -> None:
-        """Write these; where that fails, none of them is in the file."""
+        """Write these rows; where that fails, none of them is in the file."""
         raise NotImplementedError
 
     def _write_rest(self) -> None:
@@ -85,7 +85,7 @@ class FileSink:
             self._has_ended = True
 
     def close(self) -> None:
-        """The file is whole; where it can't be, what was written stays a part."""
+        """Make the file whole; where that fails, what was written stays a part."""
         try:
             self._write_rest()
             self._end_once()
@@ -96,7 +96,7 @@ class FileSink:
             raise
 
     def leave(self) -> Path | None:
-        """The file stays a part; returns where that is."""
+        """Leave the file a part; returns where that is."""
         try:
             if self.rows:
                 self._end_once()
@@ -105,7 +105,7 @@ class FileSink:
         return self.left
 
     def _as_given(self, part: Path | None) -> Path | None:
-        """Relative to where the program is, as the path was given, where that is still the same place."""
+        """The part's path, relative to the current folder if `path` was given so and still leads to the same place."""
         if part is None or self.path.absolute().parent != part.parent:
             return part
         return self.path.parent / part.name
@@ -124,7 +124,7 @@ def check_apart(sink: FileSink, journal: str) -> None:
 
 
 class JsonLinesSink(FileSink):
-    """A JSON value a line."""
+    """A file with a JSON value a line."""
 
     at_once = True
 
@@ -135,7 +135,7 @@ class JsonLinesSink(FileSink):
 
 
 class JsonSink(FileSink):
-    """One JSON list."""
+    """A file with one JSON list."""
 
     def write(self, rows: Sequence[Row]) -> None:
         """Write each row as an element of the list."""

@@ -52,7 +52,7 @@ class Progress:
 
     @property
     def fraction(self) -> float | None:
-        """From 0 to 1; None where the total is not known."""
+        """The part that is done, from 0 to 1; None where the total is not known."""
         if self.total is None:
             return None
         return min(self.done / self.total, 1.0) if self.total else 1.0
@@ -79,7 +79,7 @@ class Progress:
 
     @property
     def troubles(self) -> str:
-        """``"1 failed, 2 retries"``; empty where there were none."""
+        """The failures and retries as text, ``"1 failed, 2 retries"``; empty where there were none."""
         retries = f"{self.retries} retr{'y' if self.retries == 1 else 'ies'}"
         return ", ".join([f"{self.failed} failed"] * bool(self.failed) + [retries] * bool(self.retries))
 
@@ -95,7 +95,7 @@ class Counts(NamedTuple):
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """The number of all items."""
         return sum(self)
 
 
@@ -112,7 +112,7 @@ class Total(NamedTuple):
 
 
 def total_of(book: JobView) -> Total:
-    """A stage gets as many items as there are inputs, unless a stage before it has yielded some."""
+    """The total of a job; a stage gets as many items as there are inputs, unless one before it has yielded some."""
     if book.sealed:
         return Total(book.total)
     if isinstance(book, JobBook) and book.stage is not None:

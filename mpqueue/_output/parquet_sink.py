@@ -262,7 +262,7 @@ class _Whole:
         self.is_left = False
 
     def write(self, data: Any) -> int:
-        """All of it. Raises OSError."""
+        """Write all of the data. Raises OSError."""
         view = memoryview(data).cast("B")
         rest = view
         while rest and not self.is_left:
@@ -275,14 +275,14 @@ class _Whole:
         return at
 
     def flush(self) -> None:
-        """Nothing is held."""
+        """Do nothing, as no data are held."""
 
     def close(self) -> None:
-        """Other code closes it."""
+        """Do nothing: other code closes the file."""
 
 
 def _without_empty(tables: list[Any], known: Sequence[str]) -> list[Any]:
-    """Without columns that are only there because no result with keys had come."""
+    """Return the tables without columns that are only there because no result with keys had come."""
     names = {name for table in tables for name in table.schema.names} | set(known)
     for whole in SPREAD:
         if whole not in known and any(name.startswith(f"{whole}.") for name in names):

@@ -36,7 +36,7 @@ def part_of(target: Path) -> Path:
 
 
 class PartFile:
-    """One thread at a time uses it. Everything raises OSError.
+    """A file that is a part until it is whole. Used by one thread at a time; each method raises OSError.
 
     What is no regular file (/dev/stdout, a named pipe) gets its bytes when all are there, or with ``at_once`` as they
     come.
@@ -51,7 +51,7 @@ class PartFile:
         self.size = 0  #: bytes of it, all of which are whole
 
     def check(self) -> None:
-        """Raise OSError where it could not be opened; nothing is made."""
+        """Raise OSError where the file could not be opened; nothing is made."""
         folder = self.target.absolute().parent
         if not folder.is_dir():
             raise FileNotFoundError(f"expected a file in a folder that is there, got {str(self.target)!r}")
@@ -69,7 +69,7 @@ class PartFile:
         return self.target.exists() and not self.target.is_file()
 
     def open(self, *, keep: bool = True) -> None:
-        """Make it, empty; one that is written is refused. With ``keep`` a part of an earlier job gets another name."""
+        """Make the empty part; one being written is refused. With ``keep``, an earlier job's part gets another name."""
         self.check()
         self._is_special = self._is_beside()
         if not self._is_special:
@@ -113,7 +113,7 @@ class PartFile:
         return self._file
 
     def append(self, data: bytes) -> None:
-        """Write all of it; where that fails, nothing of it is left."""
+        """Write all of the data; where that fails, nothing of it is left."""
         rest = memoryview(data)
         try:
             while rest:
@@ -144,7 +144,7 @@ class PartFile:
                 raise
 
     def rewrite(self, change: Callable[[IO[bytes]], Iterable[bytes]]) -> None:
-        """Replace what is in it by what ``change`` makes of it."""
+        """Replace the content of the part by what ``change`` makes of it."""
         self.file.seek(0)
         with (
             open(self.file.fileno(), "rb", closefd=False) as old,
@@ -179,7 +179,7 @@ class PartFile:
         old.close()
 
     def _put_in_place(self, name: Path) -> None:
-        """The file of that name is the part now; at each moment, what the old one has is at a name that users know.
+        """Make the file of that name the part; at each moment, what the old one has is at a name that users know.
 
         On Windows the old one, which is open, and so locked, first gets the name that the next job would give it.
         """
@@ -199,7 +199,7 @@ class PartFile:
             os.unlink(aside)
 
     def finish(self) -> None:
-        """All of it is there: it gets its own name, once it is on disk."""
+        """Give the file its own name, as all of it is there, once it is on disk."""
         file = self.file
         if not self._is_special:
             file.truncate()  # what was reserved

@@ -69,7 +69,7 @@ def label_of(function: object) -> str | None:
 
 
 def showing_stream(progress: ShowProgress, function: object, items: object) -> Showing:
-    """For a stream: the total is known where the input has a length, else when it has been read."""
+    """The choice for a stream: the total is known where the input has a length, else when it has been read."""
     hint = length_of(items)
     return Showing(progress, label_of(function), lambda book: Total(book.total if book.sealed else hint))
 
@@ -104,11 +104,11 @@ class Display:
 
     @property
     def draws(self) -> bool:
-        """True where it is a bar, not a function of the user's."""
+        """True where the display is a bar, not a function of the user's."""
         return self._show is None
 
     def begin(self) -> None:
-        """The job has started."""
+        """Begin to show the job, which has started."""
         self._watch = Watch(self._book, self._now(), self._showing.total)
         self._thread.post(self._look)
 

@@ -72,7 +72,7 @@ class Sink(Protocol):
         """Write these rows, in this order. While it takes its time, what waits for it is bounded."""
 
     def close(self) -> object:
-        """All rows were written."""
+        """Finish, as all rows were written."""
 
 
 #: What happens to what handlers return.
@@ -170,7 +170,7 @@ class RowOutlet:
             self._let_go()
 
     def _let_go(self) -> None:
-        """The sink is free for another job."""
+        """Free the sink for another job."""
         with _OPENING:
             if _OPEN.get(id(self._sink)) is self:
                 del _OPEN[id(self._sink)]
@@ -246,7 +246,7 @@ class RowOutlet:
             self._rows += len(rows)
 
     def _decide(self) -> None:
-        """From now on rows have the columns that were asked for; or all, where no result has one of those."""
+        """Decide on the columns of rows from now on: those asked for, or all, where no result has one of those."""
         rows, self._undecided = self._undecided, None
         if rows is None:
             return
@@ -329,7 +329,7 @@ class _RowBatch:
 
 
 class RowsInOrder:
-    """Used by one thread. ``hand_on`` gets the rows; ``rows_of`` makes those that were not when they were put.
+    """Rows in the items' order. Used by one thread. ``hand_on`` gets them; ``rows_of`` makes those not made when put.
 
     ``folder`` is where rows are put aside (None: as the system says). Raises what ``rows_of`` and ``hand_on`` raise,
     and OSError where there is no room to put rows aside.
@@ -348,7 +348,7 @@ class RowsInOrder:
         self._end = 0
 
     def put(self, indices: Sequence[int], rows: list[Row] | None, size: float) -> None:
-        """These items, which follow each other, have ended. Their rows, of so many bytes; None: made at their turn."""
+        """Take items, one after another, that have ended, and their rows of so many bytes; None: made at their turn."""
         batch = _RowBatch(indices, rows, 0.0 if rows is None else size)
         heapq.heappush(self._waiting, (indices[0], batch))
         self._held += batch.size
@@ -357,7 +357,7 @@ class RowsInOrder:
             self._put_aside()
 
     def end(self) -> None:
-        """No more will come: what waits for others goes on without them."""
+        """Hand on the rows that wait for others: no more will come."""
         while self._waiting:
             self._next, _ = self._waiting[0]
             self._go_on()
@@ -419,7 +419,7 @@ class RowsInOrder:
 
 
 def _dump(rows: Sequence[Row]) -> bytes | None:
-    """By reference, so that instances are of the same classes later; by value where a class has no name here.
+    """Pickle by reference, so that instances are of the same classes later; by value where a class has no name here.
 
     None for what can't be pickled, or not be loaded again.
     """

@@ -6,7 +6,7 @@ from datetime import datetime
 
 
 def seconds(value: float) -> str:
-    """``41 ns``, ``41 ms``, ``1.93 s``, ``3 min 12 s``, ``5 h 02 min``."""
+    """Seconds as text: ``41 ns``, ``41 ms``, ``1.93 s``, ``3 min 12 s``, ``5 h 02 min``."""
     if 0 < value < 0.9995e-6:
         return f"{value * 1e9:.0f} ns"
     if value < 0.9995e-3:
@@ -29,12 +29,12 @@ def minutes(value: float) -> str:
 
 
 def took(value: float) -> str:
-    """``0.3 s``, from a minute on ``m:ss``: what a job took."""
+    """The seconds that a job took: ``0.3 s``, from a minute on ``m:ss``."""
     return f"{value:.1f} s" if value < 60 else minutes(value)
 
 
 def size(count: float) -> str:
-    """``812 B``, ``3.1 kB``, ``31 MB``."""
+    """Bytes as text: ``812 B``, ``3.1 kB``, ``31 MB``."""
     if count < 1000:
         return f"{count:.0f} B"
     if count < 999_500:
@@ -43,41 +43,41 @@ def size(count: float) -> str:
 
 
 def number(count: float) -> str:
-    """``2,000``."""
+    """A whole number as text: ``2,000``."""
     return f"{count:,.0f}"
 
 
 def counted(count: int, noun: str) -> str:
-    """``1 item``, ``2,000 items``, ``2 retries``."""
+    """A number of things as text: ``1 item``, ``2,000 items``, ``2 retries``."""
     if count != 1:
         noun = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
     return f"{number(count)} {noun}"
 
 
 def percent(share: float) -> str:
-    """``62%``; of what is little, a digit more."""
+    """A share of 1 as text: ``62%``; a small one has a digit more."""
     if 0 < share < 0.0005:
         return "<0.1%"
     return f"{share:.1%}" if share < 0.0995 else f"{share:.0%}"
 
 
 def times(factor: float) -> str:
-    """``1.9x``, ``12x``."""
+    """A factor as text: ``1.9x``, ``12x``."""
     return f"{factor:.1f}x" if factor < 9.95 else f"{number(factor)}x"
 
 
 def day(at: float) -> str:
-    """``2026-11-27``, by the clock on the wall."""
+    """A day as text, by the local clock: ``2026-11-27``."""
     return datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d")
 
 
 def moment(at: float) -> str:
-    """``2026-11-27 14:05``."""
+    """A moment as text, by the local clock: ``2026-11-27 14:05``."""
     return datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M")
 
 
 def _digits(value: float) -> str:
-    """Three digits at most, no empty ones."""
+    """A number with three digits at most, without zeros at its end."""
     if value >= 99.95:
         return f"{value:.0f}"
     return f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"

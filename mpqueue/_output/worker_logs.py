@@ -21,7 +21,7 @@ _log = logging.getLogger("mpqueue")
 
 
 def hand_on(job: JobBook, lane: int, records: Sequence[RecordFrame]) -> None:
-    """Log these here. Bars on the terminal make room for what is written."""
+    """Log these records here. Bars on the terminal make room for what is written."""
     with aside():
         for frame in records:
             logger = logging.getLogger(frame.fields["name"])
