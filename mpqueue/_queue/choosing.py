@@ -57,7 +57,7 @@ def script_for(backend: Backend, *, starts_now: bool) -> Script | None:
 
 
 def journal_path(journal: str | os.PathLike[str] | None) -> str | None:
-    """The path in full. Raises TypeError or ValueError for what can be none."""
+    """The journal's path in full. Raises TypeError or ValueError for what can be none."""
     if journal is None:
         return None
     try:
@@ -72,7 +72,7 @@ def journal_path(journal: str | os.PathLike[str] | None) -> str | None:
 
 
 def discards(results: Any) -> bool:
-    """True where that says that results are discarded."""
+    """True where the option ``results`` says that results are discarded."""
     return isinstance(results, str) and results == DISCARD
 
 

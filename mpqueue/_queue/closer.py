@@ -38,7 +38,7 @@ class Closer:
             raise broken
 
     def show_end(self, page: Page) -> None:
-        """The page is to be closed with the queue; at once if that was closed meanwhile."""
+        """Have the page closed with the queue; at once if that was closed meanwhile."""
         self._pages.append(weakref.ref(page))
         if self.closed:
             self._close_pages()

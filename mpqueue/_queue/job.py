@@ -162,7 +162,7 @@ class Job(WithDefaults, Generic[T_co, R_co]):
         return cast("list[R_co | None]", sink)
 
     def _note_read(self) -> None:
-        """Results were asked for. Log once that the job was not started; if items failed, that is said at the end."""
+        """Note that results were asked for: log once if the job was not started; failed items are logged at the end."""
         book = self._book
         if book.status is JobStatus.PENDING:
             if book.here and book.completed < book.total and not self._read_early:
@@ -337,7 +337,7 @@ class Job(WithDefaults, Generic[T_co, R_co]):
 
 
 def _say_unseen(job_id: str, failed: int, total: int, owner: int) -> None:
-    """The job is dropped, or the program ends, without a look at its failures. Not in a fork."""
+    """Log that a job was dropped, or the program ends, without a look at its failures. Not in a fork."""
     if os.getpid() == owner:
         log.warning(
             "job %r: %d of its %d results were None, since these items failed: job.failures says why, and "

@@ -696,7 +696,7 @@ class JobQueue(SafeEmitter):
         return self._await(run)
 
     def _await(self, run: JobRun) -> Job:
-        """The job, once it has ended. Where the wait is interrupted, what runs is ended, and that goes on."""
+        """Wait for the job's end and return it. If the wait is interrupted, what runs is ended, and that goes on."""
         try:
             return run._await_job()
         except BaseException as error:

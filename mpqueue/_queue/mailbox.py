@@ -120,7 +120,7 @@ async def let_others_run() -> None:
 
 
 class Turns:
-    """Turns for the loop's other tasks, in a coroutine that takes many things one after another without waiting.
+    """A giver of turns to the loop's other tasks, in a coroutine that takes many things in a row without waiting.
 
     By time: a turn costs 10 us, which one thing that is there should not cost.
     """
@@ -137,7 +137,7 @@ class Turns:
 
 
 class Mailbox(Generic[M]):
-    """First in, first out. Any thread puts; one thread or coroutine takes at a time."""
+    """A queue of things, first in, first out. Any thread puts; one thread or coroutine takes at a time."""
 
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[M] = queue.SimpleQueue()
@@ -156,7 +156,7 @@ class Mailbox(Generic[M]):
             alarm.ring()
 
     def take(self, timeout: float | None = None) -> M:
-        """The next thing; waits for it. Raises TimeoutError where nothing comes for ``timeout`` seconds."""
+        """Return the next thing, and wait for it. Raises TimeoutError where nothing comes for ``timeout`` seconds."""
         self.wait(timeout)
         return self._fetched.popleft()
 
@@ -173,7 +173,7 @@ class Mailbox(Generic[M]):
         return bool(self._fetched)
 
     async def take_later(self) -> M:
-        """The next thing; waits for it without blocking the loop."""
+        """Return the next thing, and wait for it without blocking the loop."""
         await self.wait_later()
         return self.take()
 

@@ -142,7 +142,7 @@ class NewJob:
         recorder.add(self.book, self.recording(number, left_out))
 
     def _note_code(self, recorder: Recorder, number: int) -> None:
-        """The handler that the journal had may be another one by now, if it goes by name."""
+        """Record the handler's code if it is another one by now, as it may be if the journal has it by name."""
         from mpqueue._queue.recorded.resume import MadeBy
 
         reader = recorder.journal.reader
@@ -226,7 +226,7 @@ class NewJob:
         plan.follow(self.book.table)
 
     def _take_up_suspects(self, recorder: Recorder, number: int) -> None:
-        """Items that workers had when programs ended without closing the journal: see `Plan`. The rest is as it is."""
+        """Judge only the items that workers had when programs ended without closing the journal, as `Plan` says."""
         from mpqueue._queue.recorded.resume import Plan, judge
 
         table, counts = self.book.table, recorder.journal.reader.suspects(number)
@@ -260,7 +260,7 @@ class NewJob:
         recorder.journal.ask(lambda store: store.put_job(number, columns, rows=rows))
 
     def _order_by_record(self) -> None:
-        """By what the items took, as the journal has it, where that was asked for."""
+        """Order the items by what they took, as the journal has it, if that was asked for."""
         if self._by_recorded_cost:
             self.book.order_by(_with_mean(self.book.table.elapsed))
 
@@ -273,13 +273,13 @@ class NewJob:
 
 
 def reseed(book: JobBook, seed: int) -> None:
-    """The job, or stage, has this seed."""
+    """Give the job, or stage, this seed."""
     book.options = dataclasses.replace(book.options, seed=seed)
     book.handler = book.handler._replace(frame=book.handler.frame._replace(seed=seed))
 
 
 def sample(book: JobBook) -> None:
-    """Have room for what workers sample of its handler, where that is to be."""
+    """Have room for what workers sample of its handler, if the job is profiled."""
     if book.options.profile:
         from mpqueue._report.profile import JobSamples  # which few programs need
 
@@ -287,7 +287,7 @@ def sample(book: JobBook) -> None:
 
 
 def send_results_to(sink: Any, book: JobBook) -> None:
-    """The job's results go there, or (`DISCARD`) nowhere."""
+    """Send the job's results to the sink, or (`DISCARD`) nowhere."""
     book.table.sink = sink
     if sink is not DISCARD:
         from mpqueue._output.row_outlet import RowOutlet  # which few programs need
@@ -415,7 +415,7 @@ def tell_of_lost(job_id: str, plan: Plan, items: ItemTable, what: str, path: str
 
 
 def restore_end(book: JobBook, recorded: RecordedJob) -> None:
-    """The job is in the state in which it was recorded."""
+    """Put the job into the state in which it was recorded."""
     book.status = recorded.status
     book.started_at, book.finished_at, book.duration = recorded.started_at, recorded.finished_at, recorded.duration
 

@@ -91,7 +91,7 @@ def _check_whole(held: Held, what: str) -> None:
 
 
 def _ended_before(moment: float, line: RecordedJob, held: Held | None) -> bool:
-    """True where the job was over then; it may have run again since, also if that is not in the journal yet."""
+    """True where the job was over at that time; it may have run again since, even if not in the journal yet."""
     if held is None:
         return line.status.final and line.finished_at is not None and line.finished_at < moment
     book = held.book
@@ -110,7 +110,7 @@ def _some(texts: list[str]) -> str:
 
 
 class Registry:
-    """Any thread may call any method. A lock orders what changes it; reading one entry needs none."""
+    """The jobs of a queue. Any thread may call any method. A lock orders changes; reading one entry needs none."""
 
     def __init__(self, engine: Engine, options: QueueOptions, backend: Backend) -> None:
         self._engine = engine
@@ -190,7 +190,7 @@ class Registry:
         return QueueStats(len(books) - pending - ended, pending, ended, len(books))
 
     def say_never_started(self) -> None:
-        """The queue is closed: log which of its jobs were never started, if there are any."""
+        """Log which of the queue's jobs were never started, if there are any, as it is closed."""
         _say_never_started(self.books(), "the queue is closed")
 
     def _get_held(self, job_id: str) -> Held | None:

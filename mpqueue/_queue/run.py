@@ -158,7 +158,7 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
         return self.result()
 
     async def _news_later(self, timeout: float | None = None) -> None:
-        """Wait until it is done, or there is trouble, at most ``timeout`` seconds."""
+        """Wait until the run is done, or there is trouble, at most ``timeout`` seconds."""
         alarm = Bell()
 
         def ring(_: object) -> None:

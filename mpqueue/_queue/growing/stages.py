@@ -111,7 +111,7 @@ def make_pipeline(
 
 
 def name_stages(stages: Iterable[Stage | Callable[..., Any]]) -> list[tuple[str, Stage]]:
-    """Each stage with its name. Raises TypeError or ValueError for what are no stages."""
+    """Return each stage with its name. Raises TypeError or ValueError for what are no stages."""
     if isinstance(stages, (str, bytes, Stage)) or callable(stages) or not isinstance(stages, Iterable):
         raise TypeError(f"stages: expected a list of functions and Stages, got {shown(stages)}")
     given = [one if isinstance(one, Stage) else Stage(one) for one in stages]
@@ -133,7 +133,7 @@ def name_stages(stages: Iterable[Stage | Callable[..., Any]]) -> list[tuple[str,
 
 
 def _check_handler(name: str, stage: Stage) -> None:
-    """Raise TypeError where no item could be given to it: its items would fail one after the other."""
+    """Raise TypeError for a handler that no item could be given to: its items would fail one after the other."""
     setup = stage.options.get("setup")
     if setup is None or callable(setup):
         with _in_stage(name):

@@ -142,7 +142,7 @@ class Stream:
         self.run._check_trouble()
 
     def seal(self) -> None:
-        """No more items will come: the stream ends when all that were added have."""
+        """Seal the stream: no more items come, and it ends when all that were added have."""
         self._host.do_later(self._tell, self._book)  # those of an interrupted `add`
         self._host.post(JobSealed(self._book))
 

@@ -150,7 +150,7 @@ class MadeBy:
         return self.describe_others(others, f"{len(self.changed):,}") if others else ""
 
     def describe_codes(self) -> str:
-        """Say the same without a look at the results; empty where all of them may be of today's code."""
+        """Describe the change without a look at the results; empty where all of them may be of today's code."""
         others = [number for number in self._codes if self.is_other(number)]
         return self.describe_others(others, "some") if others else ""
 
