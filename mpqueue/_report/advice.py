@@ -38,7 +38,7 @@ def advise(figures: Figures, alone: Figures | None = None) -> Sequence[Advice]:
 
 
 def conclude(figures: Figures, advice: Sequence[Advice]) -> list[str]:
-    """The sentences of a report: the advice, or that there is nothing to win but in the handler."""
+    """Return the sentences of a report: the advice, or that there is nothing to win but in the handler."""
     if not advice and figures.worker_seconds and figures.share("handler") >= LIMITS.well_used:
         share = percent(figures.share("handler"))
         return [

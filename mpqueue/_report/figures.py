@@ -70,7 +70,7 @@ class MemoryFigures(NamedTuple):
 
 
 class SlowItem(NamedTuple):
-    """One of the slowest. ``peak`` is in bytes, None where it is not known."""
+    """One of the slowest items. ``peak`` is in bytes, None where it is not known."""
 
     id: Hashable
     name: str  #: its id, and its label where that says more
@@ -111,7 +111,7 @@ class Tries(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """All of it. Times are seconds; moments count from the job's start."""
+    """All figures of a report. Times are seconds; moments count from the job's start."""
 
     job_id: str
     status: str
@@ -159,7 +159,7 @@ class Figures:
 
     @property
     def worker_seconds(self) -> float:
-        """The whole that `work` divides."""
+        """Seconds of all workers: the whole that `work` divides."""
         return self.wall * self.workers
 
     @property
@@ -344,7 +344,7 @@ def _parent(sums: Sums, listening: float) -> list[Part]:
 
 
 def item_times(table: ItemTable) -> ItemTimes | None:
-    """Return the times that the items took; None if none has run."""
+    """Return how long the items took; None if none has run."""
     times = sorted(table.times())
     if not times:
         return None

@@ -43,7 +43,7 @@ def policy() -> str:
 
 
 def section(profile: Profile) -> Iterator[str]:
-    """The section of the page."""
+    """Yield the flame graph's section of the page."""
     yield "<section aria-labelledby='profile-heading'><h2 id='profile-heading'>Where the handlers were</h2>"
     if not profile.stacks:
         yield "<p class='soft'>Nothing was sampled: no item that has ended ran for long enough.</p></section>"

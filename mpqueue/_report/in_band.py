@@ -55,7 +55,7 @@ class InBand(NamedTuple):
 
 
 def of_first(table: ItemTable, values: Sequence[Any]) -> InBand | None:
-    """In the first item that has completed, or in its result: the table's payloads, or results.
+    """Look into the first completed item, or its result: ``values`` are the table's payloads, or results.
 
     None where it is not in memory. Runs the code by which it is pickled, once or a few times.
     """

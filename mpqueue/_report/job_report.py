@@ -99,7 +99,7 @@ def save_trace(book: JobView, path: str | os.PathLike[str]) -> Path:
 
 
 def _figures(book: JobView) -> Figures:
-    """Raises ValueError for a job of which there are no times."""
+    """Return the job's figures. Raises ValueError for a job of which there are no times."""
     if book.started_at is None:
         raise ValueError(f"job {book.id!r}: expected a job that was started, got one that is {book.status}")
     if not book.timings.lanes:

@@ -67,14 +67,14 @@ class _Level:
             self._integrals.append(integral)
 
     def until(self, moment: float) -> float:
-        """Worker seconds up to then."""
+        """Return the worker seconds up to a moment."""
         at = bisect_right(self._moments, moment) - 1
         if at < 0:
             return 0.0
         return self._integrals[at] + self._levels[at] * (moment - self._moments[at])
 
     def between(self, start: float, end: float) -> float:
-        """Busy workers, on average."""
+        """Return the number of busy workers between two moments, on average."""
         return (self.until(end) - self.until(start)) / (end - start) if end > start else 0.0
 
 
@@ -104,7 +104,7 @@ PHASES = ("loading", "setup", "unpacking", "handling", "packing")
 
 
 def phases(span: Span) -> Iterator[tuple[str, float, float]]:
-    """From when to when each was, as durations and order tell."""
+    """Yield each phase of the span with its start and end, as durations and order tell."""
     at = span.begun
     for phase in PHASES:
         until = min(at + getattr(span, phase), span.ended)
@@ -146,7 +146,7 @@ def _pace_of(span: Span) -> float:
 
 
 def first_items(spans: Sequence[Span]) -> FirstItems | None:
-    """None where there are too few later ones to tell what is usual."""
+    """Return the time of the workers' first items; None if there are too few later ones to tell what is usual."""
     firsts: dict[float, Span] = {}
     later: list[float] = []
     for span in spans:
@@ -163,7 +163,7 @@ def first_items(spans: Sequence[Span]) -> FirstItems | None:
 
 
 def find_slow_lane(spans: Sequence[Span]) -> LanePace | None:
-    """The slowest, where nearly all of its chunks were slower than nearly all of the others'."""
+    """Return the slowest lane, if nearly all of its chunks were slower than nearly all of the others'; else None."""
     paces: dict[float, list[float]] = defaultdict(list)
     items: Counter[float] = Counter()
     for span in spans:

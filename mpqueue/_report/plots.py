@@ -30,7 +30,7 @@ WHOLE = 0.95
 
 
 def bar_of_parts(parts: Sequence[Part], whole: float) -> str:
-    """A bar that is divided as the whole is."""
+    """Draw a bar that is divided as the whole is."""
     shapes: list[str] = []
     at = 0.0
     for part in parts:
@@ -42,7 +42,7 @@ def bar_of_parts(parts: Sequence[Part], whole: float) -> str:
 
 
 def timeline(figures: Figures) -> str:
-    """A row for each worker: what it did when."""
+    """Draw a row for each worker: what it did when."""
     lanes = figures.workers
     columns = max(20, min(COLUMNS, MOST_CELLS // max(1, lanes)))
     shapes: list[str] = []

@@ -64,11 +64,11 @@ class Profile:
 
     @property
     def seconds(self) -> float:
-        """All that was sampled."""
+        """The seconds of all that was sampled."""
         return sum(self.stacks.values())
 
     def lines(self) -> list[LineTime]:
-        """Each line, the one with most seconds of its own first."""
+        """The lines of code, the one with most seconds of its own first."""
         own: dict[Frame, float] = {}
         total: dict[Frame, float] = {}
         for stack, seconds in self.stacks.items():
@@ -79,7 +79,7 @@ class Profile:
         return sorted(lines, key=lambda line: (-line.own, -line.total, line.frame))
 
     def to_speedscope(self, path: str | os.PathLike[str]) -> Path:
-        """Write it for https://www.speedscope.app: all workers, each worker and the slowest items. Returns its path.
+        """Write the profile for https://www.speedscope.app: all workers, each, and the slowest items. Returns its path.
 
         The file is there when it is whole. Raises OSError.
         """
@@ -89,7 +89,7 @@ class Profile:
         return target
 
     def to_collapsed(self, path: str | os.PathLike[str]) -> Path:
-        """Write it in the folded format of flamegraph.pl: a stack a line, with its microseconds. Returns its path.
+        """Write the profile in flamegraph.pl's folded format: a stack a line, with its microseconds. Returns its path.
 
         The file is there when it is whole. Raises OSError.
         """
@@ -169,7 +169,7 @@ def _speedscope(profile: Profile) -> bytes:
 
 
 def _sampled(name: str, stacks: Mapping[Frames, float], numbers: dict[Frame, int]) -> dict[str, Any]:
-    """By stack, so that what is alike stands side by side."""
+    """One view for speedscope, its samples ordered by stack, so that what is alike stands side by side."""
     in_order = sorted(stacks)
     weights = [round(stacks[stack], 6) for stack in in_order]
     return {
@@ -193,7 +193,7 @@ def _described(frame: Frame) -> dict[str, Any]:
 
 
 def _collapsed(stacks: Mapping[Frames, float]) -> bytes:
-    """A stack a line, its frames from the handler on, and how many microseconds."""
+    """The stacks in the folded format: one a line, its frames from the handler on, and how many microseconds."""
     lines = []
     for stack in sorted(stacks):
         names = ";".join(str(frame).replace(";", ":") for frame in stack)
@@ -220,7 +220,7 @@ class Merged(NamedTuple):
 
 
 class JobSamples:
-    """One job's. Satisfies `mpqueue._core.state.job_book.Samples`; `merged` may be called on any thread.
+    """The samples of one job. Satisfies `mpqueue._core.state.job_book.Samples`; `merged` may be called on any thread.
 
     Merging costs 10 to 20 us a report. If no caller has looked, the coordinator merges 64 of them at a time.
     """
@@ -238,20 +238,20 @@ class JobSamples:
         self._known: dict[Stack, Stack] = {}
 
     def begin(self) -> None:
-        """The job starts: nothing of an earlier run counts any more."""
+        """Forget the samples of an earlier run, as the job starts."""
         with self._lock:
             self._waiting.clear()
             self._clear()
 
     def keep(self, lane: int, indices: Sequence[int], data: bytes) -> None:
-        """A worker's samples of these items, as they came."""
+        """Keep a worker's samples of these items, as they came."""
         self._waiting.append((lane, indices, data))
         if len(self._waiting) >= WAITING:
             with self._lock:
                 self._merge()
 
     def merged(self) -> Merged:
-        """All that has come."""
+        """Merge all samples that have come."""
         with self._lock:
             self._merge()
             return Merged(

@@ -83,7 +83,7 @@ def _body(figures: Figures, advice: Sequence[str], profile: Profile | None) -> I
 
 
 def _failures(groups: Sequence[FailedItems]) -> Iterator[str]:
-    """Each group, which opens to the traceback of its first item."""
+    """Yield each group of failures, which opens to the traceback of its first item."""
     if groups:
         yield "<h2>What failed</h2><ul class='failures'>"
     for at, group in enumerate(groups[:MOST_GROUPS]):

@@ -154,7 +154,7 @@ def _lines(figures: Figures, advice: Sequence[str]) -> Iterator[str]:
 
 
 def _failures(figures: Figures) -> Iterator[str]:
-    """Each group with the end of its traceback."""
+    """Yield each group of failures with the end of its traceback."""
     if figures.failures:
         yield "What failed"
     for group in figures.failures[:MOST_GROUPS]:

@@ -30,7 +30,7 @@ def more_would_not_help(figures: Figures) -> bool:
 
 
 def _has_threads(figures: Figures) -> bool:
-    """More CPU time than the main threads can have had, since they were without a CPU for a while."""
+    """True where more CPU time was used than the main threads can have had: they were without a CPU for a while."""
     extra = figures.sums.cpu + figures.sums.delayed - figures.in_hand
     return extra > LIMITS.threads * figures.in_hand > 0
 
@@ -82,7 +82,7 @@ class Slowdown(NamedTuple):
 
 
 def find_slowdown(figures: Figures) -> Slowdown | None:
-    """None if items take as long with any number of busy workers, or if that is not known."""
+    """Find whether items take longer the more workers are busy; None if they don't, or if that is not known."""
     alone = figures.alone
     many, few = figures.many, figures.few
     if alone is not None and alone.sums.items and figures.sums.items:

@@ -13,7 +13,7 @@ from mpqueue._report.figures import Figures
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """From when on something is worth a sentence. Shares are of 1."""
+    """The limits from which on something is worth a sentence. Shares are of 1."""
 
     #: Of the time that a user waited for the job: below, nothing is said of it.
     worth: float = 0.10
@@ -101,7 +101,7 @@ def rule(
 
 
 def contradict(one: Rule, other: Rule) -> bool:
-    """True for rules that must not be in one report."""
+    """True for two rules that must not be in one report."""
     return any(other.says.get(subject, what) != what for subject, what in one.says.items())
 
 
@@ -118,7 +118,7 @@ class Advice(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The finding, and its gain where it is one."""
+        """The finding as text, and its gain where it has one."""
         if self.finding.saved < LIMITS.worth:
             return self.finding.text
         about = "about" if self.rule.confidence is Confidence.MEASURED else "up to"
