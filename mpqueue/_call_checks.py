@@ -178,7 +178,7 @@ def no_such_attribute(kind: str, name: str, elsewhere: Mapping[str, str], obj: o
 
 
 def names_options(public_name: str, several: str = "") -> Callable[[_F], _F]:
-    """The function's TypeError for an option that it does not have says which one may be meant.
+    """Have the function's TypeError for an option that it does not have say which one may be meant.
 
     ``public_name`` is what users call it, ``several`` what takes several iterables. A call takes 0.1 us more.
     """

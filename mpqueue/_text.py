@@ -93,7 +93,7 @@ def _plain(text: str) -> str:
 
 
 def repr_of(value: object) -> str:
-    """``repr(value)``; of what has none, as much as there is."""
+    """The value's ``repr``; where it has none, as much as there is."""
     try:
         return _plain(repr(value))
     except KeyboardInterrupt:
@@ -103,7 +103,7 @@ def repr_of(value: object) -> str:
 
 
 def beginning_of(value: object) -> str:
-    """The beginning of its ``repr``, at a cost that does not grow with containers and texts."""
+    """The beginning of the value's ``repr``, at a cost that does not grow with containers and texts."""
     return _shortened.repr(value)
 
 

@@ -137,7 +137,7 @@ class MPQueueBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         return n_jobs if n_jobs > 0 else max(self._engine.count_workers() + 1 + n_jobs, 1)
 
     def configure(self, n_jobs: int = 1, parallel: Any = None, **options: Any) -> int:
-        """A `Parallel` call, or a ``with`` block of several, begins."""
+        """Begin a `Parallel` call, or a ``with`` block of several."""
         _check_call(options)
         workers = self.effective_n_jobs(n_jobs)
         if workers == 1:
@@ -178,12 +178,12 @@ class MPQueueBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         return out.result()
 
     def terminate(self) -> None:
-        """The `Parallel` call has ended; the workers stay warm."""
+        """End a `Parallel` call; the workers stay warm."""
         self._release(kill=False)
         self.reset_batch_stats()
 
     def abort_everything(self, ensure_ready: bool = True) -> None:
-        """The `Parallel` call fails: what is left of it is cancelled, what runs is ended."""
+        """End a `Parallel` call that fails: what is left of it is cancelled, what runs is ended."""
         self._release(kill=True)
         if ensure_ready:
             options = self.parallel._backend_kwargs  # noqa: SLF001 - joblib's own backends do the same
@@ -194,7 +194,7 @@ class MPQueueBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         return MPQueueBackend(backend=self._engine, **self._own_options, **self.backend_kwargs)
 
     def _release(self, *, kill: bool) -> None:
-        """No more batches will come; with ``kill`` those that are left are cancelled, what runs is ended."""
+        """Let go of the pool: no more batches come; with ``kill`` those left are cancelled, and what runs is ended."""
         calls, self._calls = self._calls, None
         lent, self._lent = self._lent, None
         if calls is not None:
@@ -262,7 +262,7 @@ class _Pools:
                 pool.close()
 
     def reset_in_fork(self) -> None:
-        """In a forked child: the parent's pools are not ours."""
+        """Forget the parent's pools in a forked child."""
         self._lock = threading.Lock()
         self._pools = {}
 

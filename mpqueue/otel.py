@@ -104,7 +104,7 @@ class _Worker:
 
 
 class _Watcher:
-    """Gets jobs on the listener thread, is asked for totals on the metrics reader's."""
+    """The watcher of jobs: gets them on the listener thread, is asked for totals on the metrics reader's."""
 
     def __init__(
         self, queue: JobQueue, tracer: trace.Tracer, meter: metrics.Meter, context: Context, *, chunks: bool
@@ -130,7 +130,7 @@ class _Watcher:
         level("mpqueue.worker.memory", [self._memory], "By", "Private memory of the workers.")
 
     def started(self, event: JobStarted) -> None:
-        """A job began, or its failed items are run again."""
+        """Begin the span of a job that began, or whose failed items are run again."""
         queue = self._queue()
         if queue is None:
             return
@@ -150,7 +150,7 @@ class _Watcher:
         self._runs[job.id] = _Run(job, book, span, epoch, started_at)
 
     def retried(self, event: ItemRetry) -> None:
-        """A try failed."""
+        """Add an event to the job's span for a try that failed, for the first `MOST_EVENTS` of them."""
         run = self._runs.get(event.job_id)
         if run is not None and run.events < MOST_EVENTS:
             run.events += 1
@@ -159,7 +159,7 @@ class _Watcher:
             run.span.add_event("retry", {**facts, **error})
 
     def finished(self, event: JobFinished) -> None:
-        """The job has ended. If the listeners are late, its failed items may already be running again.
+        """End the span of a job that has ended. If listeners are late, its failed items may already be running again.
 
         So the counts and the duration are those of the event.
         """
@@ -264,7 +264,7 @@ class _Watcher:
                 yield Observation(held, {"mpqueue.worker": lane.number})
 
     def _own_processes(self) -> list[LaneNow]:
-        """The lanes, where each has a process of this machine which runs nothing else."""
+        """Return the lanes, where each has a process of this machine which runs nothing else."""
         queue = self._queue()
         able = None if queue is None else queue._backend.capabilities
         return self._lanes() if able is not None and able.own_processes and able.is_here else []

@@ -92,7 +92,7 @@ def apply(
 
 
 def _check_keywords(function: Callable[..., Any], keywords: dict[str, Any]) -> None:
-    """Raise TypeError for one that goes to a function which does not have it: an option of other libraries, say."""
+    """Raise TypeError for a keyword to a function that does not have it: an option of other libraries, for example."""
     try:
         known = inspect.signature(function).parameters
     except (TypeError, ValueError):  # written in C

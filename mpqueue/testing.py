@@ -11,7 +11,7 @@ __all__ = ["FakeClock", "InlinePool", "close_shared_pool", "crash", "facts"]
 
 
 def crash(exitcode: int | None = None, signal: str | None = "SIGKILL") -> NoReturn:
-    """In a handler on an `InlinePool`: die, as far as the queue can tell, of that signal or with that exit code.
+    """Die, in a handler on an `InlinePool`, as far as the queue can tell, of that signal or with that exit code.
 
     Nothing of the chunk that was not sent counts, the item at hand is charged a try, and the rest runs again on
     the next worker. Raises a BaseException that the handler must let pass; RuntimeError anywhere else.
