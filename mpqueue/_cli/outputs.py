@@ -31,7 +31,7 @@ Tell = Callable[[Mapping[str, Any] | None, str | None], None]
 
 @contextmanager
 def told_on_stdout(*, as_json: bool) -> Iterator[Tell]:
-    """Give the function by which a command tells its findings; beside JSON, what users' code prints goes to stderr."""
+    """Give the function by which a command tells its findings; JSON has stdout alone: users' prints go to stderr."""
 
     def tell_people(_: object, text: str | None) -> None:
         if text is not None:

@@ -211,7 +211,7 @@ class Figures:
         return self.of_workers(self.share(*keys))
 
     def again(self, *keys: str) -> float:
-        """Return the part of its user's time in which replaced workers did again what others had done before."""
+        """Return the part of its user's time in which replacements of workers did again what others had done before."""
         return self.saved(*keys) * self.sums.replaced / self.workers_ever
 
     def of_workers(self, share: float) -> float:

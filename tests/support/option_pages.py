@@ -19,8 +19,8 @@ KEYWORDS, TABLE = ROOT / "mpqueue" / "_keywords.py", ROOT / "docs" / "reference"
 #: The types by which type checkers know what a call takes, each with what it says of itself.
 TYPES = {
     "QueueKeywords": (At.QUEUE, "The options of `JobQueue`.", ("concurrency", "max_retries")),
-    "JobKeywords": (At.JOB, "Those of `create_job` that choose no overload.", ("setup",)),
-    "OpenKeywords": (At.OPEN, "Those of `open_job` that choose no overload.", ("setup",)),
+    "JobKeywords": (At.JOB, "The keywords of `create_job` that choose no overload.", ("setup",)),
+    "OpenKeywords": (At.OPEN, "The keywords of `open_job` that choose no overload.", ("setup",)),
     "StageKeywords": (At.STAGE, "The options of `Stage`.", ()),
     "StagesKeywords": (At.STAGES, "The options of `run_stages`.", ()),
     "MapKeywords": (At.MAP, "The options of `map`, `starmap` and `amap`.", ()),
@@ -73,7 +73,7 @@ def keywords(declared: type = GivenOptions) -> str:
     keys = "".join(f"    ``{one.name}``: {one.text}\n".replace('`"', '``"').replace('"`', '"``') for one in of_workers)
     return (
         _HEAD
-        + _class("PerWorker", f"What ``JobQueue(per_worker=)`` limits.\n\n{keys}    ", of_workers)
+        + _class("PerWorker", f"The limits of ``JobQueue(per_worker=)``.\n\n{keys}    ", of_workers)
         + "".join(
             _class(name, text, [one for one in options_at(declared, at).values() if one.name not in without])
             for name, (at, text, without) in TYPES.items()

@@ -131,7 +131,7 @@ def _has_small_chunks(figures: Figures) -> bool:
 
 @rule("slow items source", INFERRED, source="before")
 def slow_items_source(figures: Figures) -> Finding | None:
-    """Find that the source of the items took long, before the first of them ran."""
+    """The source of the items took long, before the first of them ran."""
     if figures.items_seconds < max(SLOW_SOURCE, LIMITS.slow_pickle * figures.total):
         return None
     share = figures.items_seconds / figures.whole
