@@ -76,7 +76,7 @@ def register(*, backend: str | Backend = "loky") -> None:
 
 
 class MPQueueBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
-    """The backend for joblib's `Parallel`. ``max_retries``, ``retry`` and ``timeout`` (seconds a try of a batch) are ours.
+    """The backend for `Parallel`. ``max_retries``, ``retry`` and ``timeout`` (seconds a try of a batch) are ours.
 
     Without ``max_retries`` and ``retry`` a batch whose worker dies or is killed is tried again three times, and an
     exception ends the `Parallel` call at once. ``backend`` is the engine, one of `mpqueue.backends`. Others than these
