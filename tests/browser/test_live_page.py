@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from mpqueue import JobQueue, JobStatus, RetryPolicy
 from tests.browser.conftest import PHONE, Open
@@ -304,6 +304,30 @@ def test_everything_can_be_done_by_keyboard(queue: JobQueue, open_page: Open) ->
         reached.add(page.evaluate("document.activeElement.id || document.activeElement.textContent.trim()"))
     assert {"search", "list", "workers-open", "5 min"} <= reached
     assert any(name.startswith("job") for name in reached)
+
+
+def test_the_keyboard_stays_where_it_went_while_an_older_answer_was_under_way(
+    queue: JobQueue, gate: Gate, open_page: Open
+) -> None:
+    page = open_page(queue.serve().url)
+    start_blocked(queue, gate, range(20))
+    page.get_by_role("listbox").press("ArrowDown")
+    chosen = page.locator("[role=option][aria-selected=true]")
+    expect(chosen).to_have_attribute("data-index", "1")
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route("**/items?*find=1", hold)
+    with page.expect_request("**/items?*find=1"):
+        queue.cancel_items("job", [15])
+    page.keyboard.press("ArrowDown")
+    expect(chosen).to_have_attribute("data-index", "2")
+    with page.expect_response("**/items?*find=2", timeout=30_000):  # after a minute the page asks anyhow
+        held.pop().continue_()
+    expect(chosen).to_have_attribute("data-index", "2")
+    gate.open()
 
 
 def test_a_click_opens_the_item_that_was_clicked_also_far_down(queue: JobQueue, open_page: Open) -> None:

@@ -183,9 +183,10 @@ export class ItemList {
     else if (this.#filter !== "all") query.set("status", this.#filter);
     if (this.#search) query.set("search", this.#search);
     if (this.#sort !== "index" || this.#descending) query.set("sort", `${this.#descending ? "-" : ""}${this.#sort}`);
-    if (this.#active?.index != null) query.set("find", this.#active.index);
+    const sought = this.#active?.index != null ? this.#active : null;
+    if (sought !== null) query.set("find", sought.index);
     const told = await askForItems(job.number, query);
-    if (told !== null && job === this.#job && turn === this.#turn) this.#take(job, told);
+    if (told !== null && job === this.#job && turn === this.#turn) this.#take(job, told, sought);
     // A list that takes the program long is asked for less often, but for a search that goes on.
     const rests = told === null || told.searched !== undefined ? 0 : 5 * told.milliseconds;
     setTimeout(() => {
@@ -194,17 +195,18 @@ export class ItemList {
     }, Math.max(EVERY, rests));
   }
 
-  #take(job, { state, matching, offset, rows, searched, at }) {
+  // `sought` is the item whose place was asked for, which the keyboard may have left since.
+  #take(job, { state, matching, offset, rows, searched, at }, sought) {
     job.shown = state;
     this.#rows = rows;
     this.#offset = offset;
     this.#matching = matching;
     this.#searched = searched ?? null;
     for (const row of rows) job.labels.set(row.index, nameOf(row));
-    if (this.#active?.index != null) {
-      if (at != null) this.#active.place = at;
-      else this.#active.index = null; // it is not listed any more
-    }
+    if (sought !== null && sought === this.#active) {
+      if (at != null) sought.place = at;
+      else sought.index = null; // it is not listed any more
+    } else if (this.#active?.index != null) this.#wanted = true; // its place in this list is not known
     if (this.#active !== null) {
       this.#active.place = Math.min(this.#active.place, Math.max(0, matching - 1));
       this.#active.index ??= this.#rowAt(this.#active.place)?.index ?? null;
