@@ -25,7 +25,7 @@ class Closer:
     def __init__(self, engine: Engine, runs: OpenRuns) -> None:
         self._engine = engine
         self._runs = runs
-        self._pages: list[weakref.ref[Page]] = []  #: the thread of one that is open keeps it
+        self._pages: weakref.WeakSet[Page] = weakref.WeakSet()  #: the thread of one that is open keeps it
         self.closed = False
         self._thread: threading.Thread | None = None
 
@@ -39,14 +39,13 @@ class Closer:
 
     def show_end(self, page: Page) -> None:
         """Have the page closed with the queue; at once if that was closed meanwhile."""
-        self._pages.append(weakref.ref(page))
+        self._pages.add(page)
         if self.closed:
             self._close_pages()
 
     def _close_pages(self) -> None:
         for page in [*self._pages]:
-            if (shown := page()) is not None:
-                shown.close()
+            page.close()
 
     def close(self, owner: object, *, wait: bool, kill: bool) -> None:
         """End the queue, as `JobQueue.close` says.
