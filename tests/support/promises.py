@@ -136,7 +136,7 @@ def table() -> str:
     lines = [
         "# Which tests hold each promise",
         "",
-        "Which tests would fail if a promise were broken? `make held-promises` makes this page from marks like this one:",
+        "Which tests would fail if a promise were broken? `make held-promises` lists them by marks like this:",
         "",
         *PROGRAM,
         "",
