@@ -22,8 +22,27 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 PICTURE = ROOT / "docs" / "img" / "benchmarks.svg"
 
 OPENING = """\
-How fast is mpqueue? It is compared with `multiprocessing.Pool.map`, `concurrent.futures`, loky, joblib, mpire and Ray,
-and with its own version 0.1.
+How fast is mpqueue? For your function and your items, this measures it:
+
+```python
+from multiprocessing import Pool
+from timeit import repeat
+
+from mpqueue import JobQueue
+
+
+def work(item):
+    return sum(range(item))
+
+
+if __name__ == "__main__":  # Pool needs this line
+    items = [10_000] * 500
+    with Pool(2) as pool, JobQueue(concurrency=2) as queue:
+        print("Pool.map", min(repeat(lambda: pool.map(work, items), number=1)), "s")
+        print("queue.run", min(repeat(lambda: queue.run(items, work), number=1)), "s")
+```
+
+Below, it is compared with `multiprocessing.Pool.map`, `concurrent.futures`, loky, joblib, mpire and Ray:
 
 - **mpqueue is ahead** with big data, with items that differ in length, if a worker dies, and with many short items
   (except for `Pool.map`).
@@ -33,8 +52,7 @@ and with its own version 0.1.
 
 READING = """\
 The first column is the time of `JobQueue.run` with default options, the others are multiples of it: 2.0x takes twice as
-long. A multiple is **bold** if that library is better by more than 5%. Each figure is the best of all rounds. Each
-library has a process of its own, all take turns, and results are checked."""
+long. A multiple is **bold** if that library is better by more than 5%. Each figure is the best of all rounds."""
 
 REPEATING = """\
 Figures from two machines can't be compared, so measure on yours. On Linux, in a clone:
@@ -43,9 +61,9 @@ Figures from two machines can't be compared, so measure on yours. On Linux, in a
     make bench-quick          # roughly: five minutes
     make bench ARGS='--only noop --contender mpqueue --contender loky'
 
-Each library is used in the best way that its documentation describes (`benchmarks/contenders.py`). If it needs a chunk
-size, it has 4 chunks per worker for equal items, 20 for unequal ones, one item for arrays. `benchmarks/README.md` says
-how far to trust the figures, `benchmarks/results/published.json` has all, also of `map`, `Pool`, Pebble and Dask."""
+Each library is used in the best way that its documentation describes (`benchmarks/contenders.py`).
+`benchmarks/README.md` says how far to trust the figures, `benchmarks/results/published.json` has all, also of `map`,
+`Pool`, Pebble and Dask."""
 
 SINCE = """\
 Work of the program for items that do nothing, in millions of CPU instructions, which any load changes by at most 3%

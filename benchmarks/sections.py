@@ -135,13 +135,12 @@ SECTIONS = (
             Row("from import to first result", "cold_start", "cold start"),
             Row("memory, each of a million", "million", "1000000", "running_bytes", _bytes),
         ),
-        "All of this is overhead. For hundreds of thousands of items, only `Pool.map` costs less. For a few, use a "
-        "bare pool, or a loop: mpqueue takes 0.2 to 1 ms more for each job. The first result takes long once for each "
-        "queue, so keep queues open.",
-        "`Pool.map` cuts the list into a few chunks and keeps only results: if a worker dies, it waits forever. "
-        "mpqueue keeps each item's state, and sends the first items one by one to learn how long they take. Its "
-        "listeners get events with counters; the other libraries only return results. Workers that are forked start "
-        "faster, but forking is not safe in programs with threads; mpqueue and loky start interpreters.",
+        "All of this is overhead. For a few items, use a bare pool, or a loop: mpqueue takes 0.2 to 1 ms more for each "
+        "job. The first result takes long once for each queue, so keep queues open.",
+        "`Pool.map` cuts the list into a few chunks and keeps only results. mpqueue keeps each item's state, and sends "
+        "the first items one by one to learn how long they take. Its listeners get events with counters; the other "
+        "libraries only return results. Workers that are forked start faster, but forking is not safe in programs "
+        "with threads; mpqueue and loky start interpreters.",
     ),
     Section(
         "Items that compute",

@@ -34,6 +34,25 @@ PYTHON = "{}.{}".format(*sys.version_info)
 #: What can be counted: the name under which it is kept.
 CALLS, INSTRUCTIONS = "figures", "instructions"
 
+#: On the page.
+PROGRAM = """\
+```python
+import cProfile
+
+from mpqueue import JobQueue
+
+
+def no_op(item):
+    return item
+
+
+with JobQueue(1) as queue:
+    for _ in range(9):
+        profile = cProfile.Profile()
+        profile.runcall(queue.run, [0], no_op)
+print(sum(function.callcount for function in profile.getstats()), "calls")
+```""".splitlines()
+
 Figures = dict[str, int]
 
 
@@ -70,18 +89,20 @@ def page(calls: dict[str, Figures], instructions: dict[str, Figures]) -> str:
         [
             "# Counted calls",
             "",
-            "How much work a run is, in calls of functions, Python's and C's, in each thread. Unlike seconds, calls",
-            "are the same on each machine and at any load, so `make check` fails if a figure rises by more than 3%,",
-            "unless the same commit keeps the new figure, with a reason.",
+            "How much work is a run? In calls of functions, Python's and C's, it is the same on each machine and at",
+            "any load. This counts the calls of a run in the main thread:",
             "",
-            "Items are no-ops, one worker is warm, and a figure is the median of 40 runs. The last two are simulated,",
-            "and exact.",
+            *PROGRAM,
+            "",
+            "`make check` fails if a figure rises by more than 3%, unless the same commit keeps the new one, with a",
+            "reason. Items are no-ops, one worker is warm, and a figure is the median of 40 runs. The last two are",
+            "simulated, and exact.",
             "",
             *_table(calls),
             "",
             "The same in instructions of the CPU, the mean of 20 runs (of 500,000 items: 3), counted by callgrind. Two",
-            "counts differ by 3% at most, but by a half in the last row: chunks are as large as their time says, and",
-            "the busier the machine the more of them there are. `make bench` prints these; nothing checks them.",
+            "counts differ by 3% at most, but by a half in the last row: on a busy machine, chunks are smaller. `make",
+            "bench` prints these; nothing checks them.",
             "",
             *_table(instructions),
             "",

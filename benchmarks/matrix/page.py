@@ -24,12 +24,32 @@ LEGEND = {
 }
 
 INTRODUCTION = """\
-What happens to the other items when one goes wrong? Nine libraries do the same work with the same fault, each in a
-process of its own with a time limit, and in the most robust way that its own documentation describes.
+What happens to the other items when one goes wrong? In mpqueue they are unaffected, and the queue still works:
 
-The work is eight items of 50 ms on {workers} workers, unless the row says otherwise. Item 3 causes the fault at every
-try. mpqueue retries once here; Dask and Ray retry three times by default. Afterwards the same pool gets four more
-items, is closed, and the program ends. *Left* is what still exists five seconds later.
+```python
+import os
+
+from mpqueue import JobQueue
+
+
+def work(item):
+    return os._exit(7) if item == 3 else item
+
+
+with JobQueue(2, max_retries=1) as queue:
+    job = queue.run(range(8), work)
+    print(job.results, job.items[3].error_type)
+    print(queue.run(range(8, 12), work).results)
+```
+
+```text output
+[0, 1, 2, None, 4, 5, 6, 7] WorkerCrashedError
+[8, 9, 10, 11]
+```
+
+Below, nine libraries do this with the same faults, each in a process of its own with a time limit, and in the most
+robust way that its documentation describes. Unless the row says otherwise, item 3 of eight causes the fault at every
+try, on {workers} workers. Each item takes 50 ms. Dask and Ray retry three times by default.
 """
 
 HOW = """\
@@ -38,7 +58,7 @@ HOW = """\
     make faults                                # all of it: three quarters of an hour
     make faults ARGS='--only segfault --contender mpqueue --contender pebble'
 
-This writes `benchmarks/results/faults.json`, which has all observations, and this page from it. It needs Linux. The
+This writes `benchmarks/results/faults.json`, and this page from it. It needs Linux. The
 faults are in `benchmarks/matrix/faults.py`, the calls of each library in `benchmarks/matrix/dialects.py`, and the rules
 for the symbols in `benchmarks/matrix/verdict.py`. If a library is used badly there, please report it.
 
@@ -46,9 +66,8 @@ for the symbols in `benchmarks/matrix/verdict.py`. If a library is used badly th
 
 - This is one run on one machine that was busy with other work too. Faults that depend on the moment can end differently
   another time. A result that did not come within 12 s or more is a hang.
-- The function that carries 100 MB is sent with each item. Many of these libraries can share such an object instead
-  (`ray.put`, `scatter`, an initializer, `shared_objects`), and are fast with it.
-- The page is about faults only. For items that never fail, most of it does not matter.
+- The function that carries 100 MB is sent with each item. Many of these libraries are fast if they share such an
+  object instead.
 - mpqueue's authors chose the rows, from the faults that users report to the other projects. Rows that other libraries
   pass stayed. A row in which mpqueue failed would be here too.
 """
@@ -94,7 +113,7 @@ def _legend() -> Iterator[str]:
     yield f"| {DEAD} | the pool can't be used afterwards |"
     yield "| 2/7 | how many of the good results came |"
     yield "| no error | the item at fault has none |"
-    yield "| 2 left | processes that are left |"
+    yield "| 2 left | processes that still exist five seconds after the program's end |"
     yield ""
 
 

@@ -62,7 +62,25 @@ hide: [toc]
 ---
 # Options
 
-Which option may be given where? Each is declared once, in `mpqueue._options`; this table is written from there.
+Which option may be given where? The option of a call wins over that of its queue:
+
+```python
+from mpqueue import JobQueue
+
+
+def fail(item):
+    raise ValueError(item)
+
+
+with JobQueue(max_retries=1) as queue:
+    first = queue.run([1], fail)
+    second = queue.run([1], fail, max_retries=0)
+print(first.items[0].attempts, second.items[0].attempts)
+```
+
+```text output
+2 1
+```
 
 """
 

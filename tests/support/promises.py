@@ -61,6 +61,22 @@ SEED = (
     "retries: after max_retries the item has failed",
 )
 
+#: On the page.
+PROGRAM = """\
+```python
+import pytest
+from mpqueue import JobQueue
+
+
+@pytest.mark.holds("promise: Every item ends once")
+def test_items_come_home_in_order():
+    with JobQueue(2) as queue:
+        assert queue.run(range(500), abs).results == list(range(500))
+
+
+test_items_come_home_in_order()
+```""".splitlines()
+
 
 def promises() -> list[str]:
     """All of them, as marks name them, in the order of the table."""
@@ -120,12 +136,15 @@ def table() -> str:
     lines = [
         "# Which tests hold each promise",
         "",
-        "Made from the marks on the tests by `make held-promises`. A promise without a test, or a mark without a",
-        "promise, fails a test of its own.",
+        "Which tests would fail if a promise were broken? `make held-promises` lists them by marks like this:",
         "",
-        "Each commit runs them on Linux, except those of *each night* (`make test-all`). *Elsewhere*: at least one",
-        "case runs there too, at each commit: in CPython for Windows under wine, with what any POSIX system has (as",
-        "macOS), on each other Python.",
+        *PROGRAM,
+        "",
+        "A promise without a test, or a mark without a promise, fails a test of its own.",
+        "",
+        "Each commit runs them on Linux, except those of *each night* (`make test-all`). *Elsewhere*, at least one",
+        "case runs too: in CPython for Windows under wine, with what any POSIX system has (as macOS), on each other",
+        "Python.",
     ]
     kinds = {
         "promise": "[What is promised](promises.md)",
