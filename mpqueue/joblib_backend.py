@@ -43,7 +43,7 @@ from mpqueue._parent.lane_protocol import Backend
 from mpqueue._queue.choosing import choose_backend
 from mpqueue._wire.pickling.packed_functions import FunctionPacker
 from mpqueue._worker.handlers.called import Call
-from mpqueue._worker.handlers.joblib_batch import run_batch
+from mpqueue._worker.handlers.joblib_worker import prepare_worker
 from mpqueue.errors import ItemPicklingError, ItemTimeoutError, MemoryLimitError, WorkerCrashedError, shown
 from mpqueue.retry import RetryPolicy
 
@@ -168,7 +168,7 @@ class MPQueueBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
             if all(function is functions[0] for function in functions):  # else they have their classes in common
                 functions = _functions.pack_all(functions)
             func.items = [(function, *rest) for function, (_, *rest) in zip(functions, func.items, strict=True)]
-        future = self._calls.submit(Call(run_batch, (func,), {}))
+        future = self._calls.submit(Call(func, (), {}))
         if callback is not None:
             future.add_done_callback(callback)
         return future
@@ -246,8 +246,9 @@ class _Pools:
         where = None if isinstance(engine, LokyBackend) else id(engine)
         key = (where, workers, threads, id(initializer), *map(id, initargs))
         call = None if initializer is None else functools.partial(initializer, *initargs)
+        prepare = functools.partial(prepare_worker, call)
         with self._lock:
-            pool = self._pools.setdefault(key, SharedPool(threads, call, engine))
+            pool = self._pools.setdefault(key, SharedPool(threads, prepare, engine))
             for other_key, other in list(self._pools.items()):
                 if other is not pool and other.end_if_idle():
                     del self._pools[other_key]

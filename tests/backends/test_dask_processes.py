@@ -156,16 +156,16 @@ def test_a_task_that_holds_the_global_lock_stops_no_lane(two_slots: DaskCluster,
     held, gate = Gate(tmp_path / "held"), Gate(tmp_path)
     held.folder.mkdir()
     with JobQueue(1, backend=DaskBackend(two_slots.address), retry=SOON) as queue:
-        job = queue.create_job("job", range(60), partial(_wait_for_first, gate), chunksize=1)
+        job = queue.create_job("job", range(8), partial(_wait_for_first, gate), chunksize=1)
         run = queue.start("job")
         gate.wait_for_count(1)
         task = other.submit(_hold_global_lock, held, 8.0, pure=False)
         held.wait_for("begun")
         gate.open()
-        assert run.result(300).completed == 60
+        assert run.result(300).completed == 8
         assert "ended" not in held.arrived()
         task.result(300)
-    assert [item.attempts for item in job.items] == [1] * 60
+    assert [item.attempts for item in job.items] == [1] * 8
 
 
 def _wait_for_first(gate: Gate, item: int) -> int:

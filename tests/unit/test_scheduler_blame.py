@@ -362,6 +362,22 @@ def test_an_item_that_hangs_is_killed_at_its_timeout_and_retried(fleet: FakeLane
     assert "3 s" in str(tried.exception)
 
 
+@pytest.mark.parametrize("is_blind", [False, True])
+def test_a_try_lasted_as_long_as_its_timeout_also_where_its_worker_died_otherwise_or_says_nothing(
+    is_blind: bool,
+) -> None:
+    fleet = FakeLanes(1, is_blind=is_blind)
+    job = fleet.job([hang(times=1)], timeout=3.0, retry=AT_ONCE)
+    fleet.start(job)
+    fleet.run_until(1.0)
+    fleet.books.lanes[0].verdict = Verdict(Why.TIMEOUT, 1, 0, since=fleet.now - 3.0)
+    die_with(fleet, Phase.PACKING, 0, 1)  # it went on until it was killed
+    fleet.run_until_over(job)
+    (tried,) = job.table.history[0]
+    assert isinstance(tried.exception, ItemTimeoutError)
+    assert tried.duration == pytest.approx(3.0)
+
+
 def test_the_timeout_holds_for_each_item_of_a_chunk_also_for_the_last(fleet: FakeLanes) -> None:
     job = fleet.job([succeed(2.0), succeed(2.0), hang()], chunksize=3, timeout=3.0, retry=RetryPolicy(max_retries=0))
     fleet.start(job)

@@ -90,7 +90,9 @@ def _settle_claimed(books: Books, lane: LaneBook, chunk: Chunk, claim: Claim, me
         return True
     put_back_around(books, job, chunk, [lo])
     if job.active:
-        failure = Failure(_death_error(books, job, verdict, message), elapsed=max(0.0, books.now - claim.since))
+        # What was killed may have gone on until it died, and have begun to pack what it returned.
+        since = claim.since if verdict is None else verdict.since
+        failure = Failure(_death_error(books, job, verdict, message), elapsed=max(0.0, books.now - since))
         _charge(books, chunk, chunk.indices[lo], failure, message.pid)
         if verdict is not None and verdict.used:
             job.table.note_peaks({chunk.indices[lo]: verdict.used})
@@ -141,7 +143,7 @@ def _settle_unknown(books: Books, chunk: Chunk, verdict: Verdict | None, message
         if verdict.why is Why.TIMEOUT and verdict.chunk == chunk.number and chunk.reported <= verdict.lo < chunk.end:
             put_back_around(books, job, chunk, [verdict.lo])
             if job.active:
-                failure = Failure(_death_error(books, job, verdict, message))
+                failure = Failure(_death_error(books, job, verdict, message), elapsed=books.now - verdict.since)
                 _charge(books, chunk, chunk.indices[verdict.lo], failure, message.pid)
         else:
             put_back(books, job, rest)

@@ -74,7 +74,7 @@ def _judge(books: Books, lane: LaneBook, worker: WorkerMemory) -> None:
     culprit = claim.phase is not Phase.PACKING and claim.hi - claim.lo == 1 and worker.used - worker.base >= worker.base
     if culprit or again:
         charged = culprit or chunk.care is Care.APART
-        kill(books, lane, Verdict(Why.MEMORY, chunk.number, claim.lo, charged, worker.used))
+        kill(books, lane, Verdict(Why.MEMORY, chunk.number, claim.lo, charged, worker.used, since=claim.since))
 
 
 def _judge_between_items(books: Books, lane: LaneBook, used: int, most: int) -> None:

@@ -118,7 +118,7 @@ def judge(books: Books, lane: LaneBook, seen: LaneObserved) -> None:
             watch_lane(books, lane, loaded=True)  # it may be over at any moment, and an item run
     else:
         why = Why.SETUP_TIMEOUT if claim.phase is Phase.LOADING else Why.TIMEOUT
-        kill(books, lane, Verdict(why, chunk.number, claim.lo))
+        kill(books, lane, Verdict(why, chunk.number, claim.lo, since=claim.since))
 
 
 def _begun_later(claim: Claim) -> float:

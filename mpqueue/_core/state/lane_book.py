@@ -46,6 +46,7 @@ class Verdict(NamedTuple):
     charged: bool = True  #: False where the item was only the last straw
     used: int = 0  #: bytes of private memory that the worker had, where it is killed for them
     reason: str = ""  #: for users, where the lane is broken
+    since: float = 0.0  #: when what ran too long, or took too much, had begun
 
 
 @dataclass(eq=False, slots=True)
