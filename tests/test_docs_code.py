@@ -19,6 +19,7 @@ import pytest
 
 import mpqueue
 from mpqueue import Job, JobQueue
+from tests import test_docs_commands as commands
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -88,6 +89,14 @@ def test_code_uses_only_what_there_is(page: Path) -> None:
             elif isinstance(node, ast.ImportFrom) and node.module == "mpqueue":
                 for name in node.names:
                     assert hasattr(mpqueue, name.name), name.name
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name != "adr"], ids=lambda page: page.name)
+def test_a_page_begins_with_its_question_and_has_a_program_that_runs(page: Path) -> None:
+    _, text = re.split("^# .*$", page.read_text(), maxsplit=1, flags=re.MULTILINE)
+    begin = [line for line in text.splitlines() if line and not line.startswith("<!--")][:3]
+    assert "?" in " ".join(begin) or page.name in ("README.md", "index.md"), begin
+    assert any(programs(page)) or page.name in (*commands.PAGES, *commands.RUN_ELSEWHERE)
 
 
 def test_blocks_and_their_output_are_found(tmp_path: Path) -> None:
