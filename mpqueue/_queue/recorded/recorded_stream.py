@@ -155,7 +155,7 @@ class _Found(NamedTuple):
     outcome: tuple[object, ...] = ()
 
 
-#: Its index in the stream.
+#: An item with its index in the stream.
 _Coming = tuple[int, _Found]
 
 
