@@ -81,7 +81,7 @@ def named_seed(seed: int, name: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:16])
 
 
-# -- the options, each declared once ---------------------------------------------------------------------------------
+# -- the options, each declared once -----------------------------------------------------------------------------------
 
 
 def check_text(name: str, value: object) -> str:

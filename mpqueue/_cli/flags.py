@@ -60,8 +60,7 @@ def duration(text: str) -> float:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-# -- Needs of items on the command line: ``--uses cpu=2,gpu=1``, ``--resources gpu=2``.
-# ---------------------------------
+# -- Needs of items on the command line: ``--uses cpu=2,gpu=1``, ``--resources gpu=2``. --------------------------------
 
 
 def add_needs(add: Add) -> None:
@@ -115,8 +114,7 @@ def _size(text: str) -> int:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-# -- ``--backend``: the engine of a run's workers.
-# ----------------------------------------------------------------------
+# -- ``--backend``: the engine of a run's workers. ---------------------------------------------------------------------
 
 
 def open_backend(name: str | None) -> Backend:

@@ -516,7 +516,7 @@ def end_running(queue: JobQueue, job_id: str) -> None:
         queue.close(kill=True)
 
 
-# -- messages for people ----------------------------------------------------------------------------------------------
+# -- messages for people -----------------------------------------------------------------------------------------------
 
 
 def progress_of(args: argparse.Namespace) -> ShowProgress:

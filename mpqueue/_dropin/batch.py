@@ -127,8 +127,7 @@ class Batch:
         raise self.run._error_of(failures, on_error)
 
 
-# -- The options of `map` and the like, and their other checks.
-# ---------------------------------------------------------
+# -- The options of `map` and the like, and their other checks. --------------------------------------------------------
 
 #: Three tries after the first, 0.1, 0.2 and 0.4 s apart: short enough for a script that a person waits for.
 DROPIN_RETRY = RetryPolicy(max_retries=3, base_delay=0.1)

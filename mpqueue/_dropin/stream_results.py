@@ -287,7 +287,7 @@ class Arrivals:
         return range(lo, hi)
 
 
-# -- `InputReader`: reads the input of a stream, ahead of its results by the window at most. ------------------
+# -- `InputReader`: reads the input of a stream, ahead of its results by the window at most. ---------------------------
 #
 # mpqueue's own functions read on the consumer's thread: when the consumer stops, reading stops. `Pool` reads on a
 # thread of its own, as `multiprocessing.Pool` does: an input may depend on the consumer's use of earlier results (a

@@ -79,8 +79,7 @@ class Profile:
         return sorted(lines, key=lambda line: (-line.own, -line.total, line.frame))
 
     def to_speedscope(self, path: str | os.PathLike[str]) -> Path:
-        """Write the profile for https://www.speedscope.app: all workers, each one, and the slowest items. Returns its
-        path.
+        """Write the profile for https://www.speedscope.app, by workers and for the slowest items. Returns its path.
 
         The file appears once it is complete. Raises OSError.
         """

@@ -168,7 +168,7 @@ class NewOpenJob(NewJob):
         recorder.journal.ask(lambda store: store.write(statements, files))
 
 
-# -- `Regrown`: the recorded items of an open job, from which a run continues, even if items are added again. ------
+# -- `Regrown`: the recorded items of an open job, from which a run continues, even if items are added again. ----------
 #
 # `regrow` decides which of them count, and which run again. One transaction has to write that items do not count, and
 # that their maker runs again. Otherwise, if the program ended in between, a later program that has the maker's result

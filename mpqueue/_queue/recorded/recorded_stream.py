@@ -383,8 +383,7 @@ class RecordedStream(Stream):
         super().seal()
 
 
-# -- `StreamItems`: the items of a stream as they are read, each with its identity.
-# --------------------------------------
+# -- `StreamItems`: the items of a stream as they are read, each with its identity. ------------------------------------
 #
 # An item's identity is a digest of its id, if the first item has one, else of its value, as in a job with a list.
 

@@ -1,4 +1,4 @@
-"""A batch of joblib's calls, in the worker: what it calls may ask for ``backend="mpqueue"`` in its turn."""
+"""A batch of joblib's calls in the worker; these calls may use ``backend="mpqueue"`` themselves."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ def run_batch(batch: Callable[[], Any]) -> Any:
 
 
 def _make_backend(**options: Any) -> Any:
-    """The backend; its module is loaded when it is asked for, since few workers need it."""
+    """Make the backend; its module is loaded on first use, since few workers need it."""
     return importlib.import_module("mpqueue.joblib_backend").MPQueueBackend(**options)
