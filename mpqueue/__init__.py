@@ -1,15 +1,16 @@
 """mpqueue: run a function over many items in worker processes, and lose nothing.
 
-The way through, one arrow a step, none back:
+Data flows in one direction, one arrow per step:
 
-    user call -> queue (facade, emitter) -> coordinator (the one thread that owns all state)
-              -> scheduler (pure logic) -> lanes (one a worker) -> worker process
+    user call -> queue (facade, emitter) -> coordinator (the one thread that owns all state) -> scheduler (pure logic)
+              -> lanes (one per worker) -> worker process
               -> future -> coordinator -> scheduler -> job state -> listeners (their own thread)
 
-What begins with ``_`` is private. `_queue` is what users hold, `_dropin`, `_output`, `_report`, `_live_page` and `_cli`
-stand on it. `_engines` run workers, each in a folder of its own; `_parent` is the program's half, which knows none of
-them; `_core` decides and runs nowhere in particular; `_worker` runs in the workers, `_wire` on both sides. `_os` is the
-one room for the operating system. Names are resolved on first use, so that a worker never loads the program's half.
+Names that begin with ``_`` are private. `_queue` has the objects that users hold; `_dropin`, `_output`, `_report`,
+`_live_page` and `_cli` are built on it. `_engines` run workers, each engine in its own folder; `_parent` is the
+program's half and knows no engine; `_core` decides, and can run in any process; `_worker` runs in the workers, `_wire`
+on both sides. `_os` has everything about the operating system. Names are resolved on first use, so that a worker never
+loads the program's half.
 """
 
 from __future__ import annotations
@@ -126,7 +127,7 @@ _HOMES = {
     "mpqueue._queue.run": ("JobRun",),
     "mpqueue.status": ("ItemStatus", "JobStatus", "Pruned", "QueueStats"),
 }
-#: Modules that are there without being imported by name.
+#: Modules that are available without an import by name.
 _MODULES = (
     *("backends", "errors", "events", "joblib_backend", "otel", "pandas", "retry", "sinks", "status", "testing"),
 )
@@ -194,7 +195,7 @@ __all__ = [
 ]
 
 
-if not TYPE_CHECKING:  # else each name that is misspelt would have a type
+if not TYPE_CHECKING:  # otherwise each misspelled name would have a type
 
     def __getattr__(name: str) -> Any:
         if name in _MODULES:

@@ -1,6 +1,6 @@
 """Calls that are almost right, refused at once: misspelled options, handlers that can't be called, the wrong items.
 
-The standard library only, and `_text`.
+Uses the standard library and `_text` only.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from mpqueue._text import shown
 _F = TypeVar("_F", bound=Callable[..., Any])
 _T = TypeVar("_T")
 
-#: Where a function stands for the items, or items for the function.
+#: Hint for a call with the function and the items in each other's place.
 SWAPPED = "; were the function and the items swapped?"
 
-#: Where a function is to be called with an item of each of several iterables.
+#: Hint for a function that takes one item of each of several iterables.
 SEVERAL = "mpqueue.starmap(fn, zip(first, second)) calls it with an item of each"
 
-#: Characters of a value that a hint has at most.
+#: The most characters of a value that a hint shows.
 LONGEST_VALUE = 40
 
-#: What Python says of an option that a function does not have.
+#: Python's message about an option that a function does not have.
 _UNEXPECTED = r"got an unexpected keyword argument '([^']*)'"
-#: What it says of more arguments than the function has, such as a second iterable.
+#: Python's message about more arguments than the function has, such as a second iterable.
 _TOO_MANY = r"takes .* positional arguments? but \d+ were given"
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
-    """The one of the names that was meant by ``name``, where one is near enough."""
-    from difflib import get_close_matches  # the name is wrong: few programs get here
+    """The name that ``name`` most likely means; None if none is near enough."""
+    from difflib import get_close_matches  # only if the name is wrong: few programs get here
 
     there = list(names)
     found = get_close_matches(name, there, n=1, cutoff=0.65) or get_close_matches(name.lower(), there, 1, 0.65)
@@ -44,8 +44,8 @@ def nearest(name: str, names: Iterable[str]) -> str | None:
 class Word(NamedTuple):
     """A hint for an option of another library, or of an older version: its equivalent here."""
 
-    option: str  #: one that the call must have for this; "": any call
-    hint: str  #: ``{}`` is the value that was given
+    option: str  #: the option that the call must have for this hint; "": any call
+    hint: str  #: ``{}`` is replaced by the given value
 
 
 def _meant(*options: str, more: str = "") -> tuple[Word, ...]:
@@ -53,7 +53,7 @@ def _meant(*options: str, more: str = "") -> tuple[Word, ...]:
 
 
 def _written(option: str, form: str, elsewhere: str = "") -> tuple[Word, ...]:
-    """Hint at this ``form`` where the call has such an option, else at the one ``elsewhere``."""
+    """Hint at this ``form`` if the call has such an option, else at the one ``elsewhere``."""
     return (Word(option, f"write {form}"), *([Word("", f"write {elsewhere}")] if elsewhere else []))
 
 
@@ -67,7 +67,7 @@ _WORKERS = (
     *_meant("concurrency", "max_workers", "processes", "n_jobs"),
     Word("", "JobQueue(concurrency=...) says how many workers there are"),
 )
-#: Words that people bring with them, from other libraries and from 1.0.0rc1: the first of each that fits is said.
+#: Words from other libraries and from 1.0.0rc1: the hint is the first entry of a word that fits.
 _WORDS: dict[str, tuple[Word, ...]] = {
     **dict.fromkeys(
         (
@@ -137,7 +137,7 @@ _WORDS: dict[str, tuple[Word, ...]] = {
 
 
 def word_for(name: str, names: Iterable[str]) -> Word | None:
-    """Return the hint for that option where these ``names`` can be given; None if it is not known."""
+    """Return the hint for that option if the call takes one of these ``names``; None if it is not known."""
     there = {*names, ""}
     return next((word for word in _WORDS.get(name, ()) if word.option in there), None)
 
@@ -148,7 +148,7 @@ def _hint_for(name: str, names: Iterable[str], value: object) -> str | None:
 
 
 def no_such_option(function: str, name: str, names: Iterable[str], value: object) -> TypeError:
-    """The error for an option that the function does not have: what may be meant, also by people of other libraries."""
+    """The error for an option that the function does not have, with a hint at the likely one."""
     there = [*names]
     hint = _hint_for(name, there, value)
     if hint is not None:
@@ -160,7 +160,7 @@ def no_such_option(function: str, name: str, names: Iterable[str], value: object
 
 
 def no_such_key(option: str, key: object, keys: Iterable[str], value: object) -> TypeError:
-    """The error for a key that the dict of this option can't have: which one may be meant."""
+    """The error for a key that this option's dict can't have, with a hint at the likely one."""
     there, name = [*keys], key if isinstance(key, str) else ""
     hint = _hint_for(name, [option], value)
     if hint is None:
@@ -171,16 +171,17 @@ def no_such_key(option: str, key: object, keys: Iterable[str], value: object) ->
 
 
 def no_such_attribute(kind: str, name: str, elsewhere: Mapping[str, str], obj: object) -> AttributeError:
-    """The error for an attribute that an object does not have: what does the same, where ``elsewhere`` knows it."""
+    """The error for an attribute that an object does not have; ``elsewhere`` has the replacements."""
     found = elsewhere.get(name, "").format(name=name)
     hint = f"; {found} is what you want" if found else ""
     return AttributeError(f"{kind!r} object has no attribute {name!r}{hint}", name=name, obj=obj)
 
 
 def names_options(public_name: str, several: str = "") -> Callable[[_F], _F]:
-    """Have the function's TypeError for an option that it does not have say which one may be meant.
+    """Let the function's TypeError for an unknown option name the likely one.
 
-    ``public_name`` is what users call it, ``several`` what takes several iterables. A call takes 0.1 us more.
+    ``public_name`` is the function's name for users, ``several`` the function that takes several iterables. A call
+    takes 0.1 us more.
     """
 
     def decorate(function: _F) -> _F:
@@ -190,7 +191,7 @@ def names_options(public_name: str, several: str = "") -> Callable[[_F], _F]:
                 return function(*args, **options)
             except TypeError as error:
                 if error.__traceback__ is None or error.__traceback__.tb_next is not None:
-                    raise  # from further in
+                    raise  # raised deeper in the call
                 if several and re.search(_TOO_MANY, str(error)):
                     raise TypeError(f"{public_name}() expected one iterable, got several; {several}") from None
                 found = re.search(_UNEXPECTED, str(error))
@@ -207,7 +208,7 @@ def names_options(public_name: str, several: str = "") -> Callable[[_F], _F]:
 def check_calls(handler: Any, *, with_state: bool) -> None:
     """Raise TypeError for a handler that can't be called with one item, or with an item and the setup's state.
 
-    Goes by its signature, where it has one of its own; what a decorator shows of the function in it does not count.
+    Looks at the handler's own signature, if it has one; the signature of a function that it wraps does not count.
     """
     count = 2 if with_state else 1
     if type(handler) is FunctionType:
@@ -248,7 +249,7 @@ def _name_of(handler: Any) -> str:
 
 
 def check_callable(function: object, name: str, *, gets_items: bool = True) -> None:
-    """Raise TypeError for an argument of this name that can't be called. By default items are given beside it."""
+    """Raise TypeError unless the argument can be called; if it ``gets_items``, with a hint at swapped arguments."""
     if not callable(function):
         swapped = SWAPPED if gets_items and isinstance(function, Iterable) and not isinstance(function, str) else ""
         raise TypeError(
@@ -257,9 +258,9 @@ def check_callable(function: object, name: str, *, gets_items: bool = True) -> N
 
 
 def iterator_of(items: Iterable[_T], name: str = "items") -> Iterator[_T]:
-    """Return an iterator over an argument of this name. Raises TypeError if it has none, and what ``__iter__`` raises.
+    """Return an iterator over an argument of this name. Raises TypeError if it has none, and any error of ``__iter__``.
 
-    A TypeError of its own ``__iter__`` counts as having none.
+    A TypeError in ``__iter__`` counts as having none.
     """
     try:
         return iter(items)
@@ -271,7 +272,7 @@ def iterator_of(items: Iterable[_T], name: str = "items") -> Iterator[_T]:
 
 
 def check_items(items: object) -> None:
-    """Raise TypeError for what is one thing although it can be iterated over: text, bytes, a mapping, a data frame."""
+    """Raise TypeError for one thing that can be iterated over: text, bytes, a mapping, a data frame."""
     kind, hint = type(items), ""
     if kind is list or kind is tuple or kind is range:
         return

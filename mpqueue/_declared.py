@@ -1,8 +1,8 @@
-"""Options that are declared once, and what is made of them: signatures, checks of calls, names that may be meant.
+"""Options, declared once, with their signatures, the checks of calls, and hints at misspelled names.
 
-An option is a field of a dataclass, made by `option`: its name, its type and its default, beside them its check, where
-it may be given, and one sentence. The flags of ``mpqueue run``, the types of `mpqueue._keywords` and the table of the
-reference are made of these too.
+An option is a field of a dataclass, made by `option`: its name, type, default, check, the calls that take it, and one
+sentence. The flags of ``mpqueue run``, the types of `mpqueue._keywords` and the table of the reference are generated
+from it too.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ class At(Flag):
     MAP = auto()  #: `map`, `starmap`, `amap`
     STREAM = auto()  #: `imap`, `imap_unordered`
     STAGED_MAP = auto()  #: `mpqueue.stages`
-    POOL = auto()  #: `Pool`, `Executor` and the backend of joblib, beside what these have from elsewhere
-    COMMAND = auto()  #: ``mpqueue run``, which passes it on to the queue or the job
+    POOL = auto()  #: `Pool`, `Executor` and the backend of joblib, beside the options of the originals
+    COMMAND = auto()  #: ``mpqueue run``, which passes the option on to the queue or the job
     WORKER = auto()  #: the keys of ``JobQueue(per_worker=)``
 
 
 class ValueKind(NamedTuple):
-    """Values of one kind. ``check`` gets the option's name and a value; it returns that, or raises.
+    """Values of one kind. ``check`` gets the option's name and a value; it returns the value, or raises.
 
-    ``read`` makes a value of a ``word`` of the command line; None: the option is a flag without a word.
+    ``read`` turns a word of the command line into a value; if it is None, the option is a flag without a value.
     """
 
     check: Callable[[str, Any], Any]
@@ -52,7 +52,7 @@ class ValueKind(NamedTuple):
 
 
 class Option(NamedTuple):
-    """An option as it was declared. ``kind`` is None where the rule that uses it checks it."""
+    """A declared option. ``kind`` is None if the rule that uses the option checks it."""
 
     name: str
     type: str
@@ -60,19 +60,19 @@ class Option(NamedTuple):
     kind: ValueKind | None
     at: At
     text: str
-    flag: str | None  #: what the command line calls it
+    flag: str | None  #: its flag on the command line
 
 
 def option(
     default: Any, at: At, text: str, kind: ValueKind | None = None, *, flag: str | None = None
-) -> Any:  # as type checkers know it of `field`
-    """Declare an option: a field of a frozen dataclass. ``flag`` is for those that ``mpqueue run`` has."""
+) -> Any:  # type checkers know this signature from `field`
+    """Declare an option: a field of a frozen dataclass. ``flag`` is for options that ``mpqueue run`` has."""
     return field(default=default, metadata={Option: (kind, at, text, flag)})
 
 
 @functools.cache
 def options_at(declared: type[Any], at: At) -> dict[str, Option]:
-    """The options of a class that may be given there, by name, in the order of their declaration."""
+    """The options of a class that these calls take, by name, in the order of their declaration."""
     found = (
         Option(one.name, re.sub(r"\bSeconds\b", "float | str", str(one.type)), one.default, *one.metadata[Option])
         for one in fields(declared)
@@ -82,7 +82,7 @@ def options_at(declared: type[Any], at: At) -> dict[str, Option]:
 
 
 def check_names(declared: type, at: At, public_name: str, given: Mapping[str, Any], more: tuple[str, ...] = ()) -> None:
-    """Raise TypeError for an option that can't be given there; ``more`` are the call's other arguments."""
+    """Raise TypeError for an option that the call does not take; ``more`` are the call's other arguments."""
     known = options_at(declared, at)
     for name in given:
         if name not in known:
@@ -92,8 +92,7 @@ def check_names(declared: type, at: At, public_name: str, given: Mapping[str, An
 def read(declared: type[T], at: At, public_name: str, given: Mapping[str, Any], more: tuple[str, ...] = ()) -> T:
     """Return the given options, checked and plain, as one object; an option that was not given has its default.
 
-    Raises TypeError for names that there are not, and what the checks raise. Costs what is given, however many there
-    are.
+    Raises TypeError for unknown names, and the errors of the checks. The cost grows with the options given only.
     """
     known = options_at(declared, at)  # type: ignore[arg-type] # a class can be hashed
     made = object.__new__(declared)
@@ -108,7 +107,7 @@ def read(declared: type[T], at: At, public_name: str, given: Mapping[str, Any], 
 
 
 def read_keys(declared: type[T], at: At, name: str, given: object) -> T:
-    """Do the same as `read` for a mapping, the value of the option ``name``. Raises TypeError for anything else too."""
+    """Read a mapping, the value of the option ``name``, as `read` does. Raises TypeError for any other value too."""
     known = options_at(declared, at)  # type: ignore[arg-type] # as above
     if not isinstance(given, Mapping):
         raise TypeError(
@@ -131,10 +130,7 @@ def _checked(declared_as: Option, name: str, value: Any) -> Any:
 
 
 def takes(declared: type, at: At, *, without: tuple[str, ...] = ()) -> Callable[[F], F]:
-    """The function's signature, as `inspect.signature` and completion see it, names the options that it takes.
-
-    Its own arguments come first; of an option among them the declaration is theirs.
-    """
+    """Give the function a signature, for `inspect.signature` and completion, that names the options that it takes."""
 
     def decorate(function: F) -> F:
         own = inspect.signature(function)
@@ -156,7 +152,7 @@ def _parameter(declared_as: Option) -> inspect.Parameter:
 
 @dataclass(frozen=True)
 class Plain:
-    """A dataclass whose numbers and texts are plain."""
+    """A dataclass whose numbers and texts have no classes of their own."""
 
     def __post_init__(self) -> None:
         values = vars(self)

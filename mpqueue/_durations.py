@@ -9,19 +9,18 @@ _UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
 _NUMBER = r"(\d+(?:\.\d+)?)"
 _PLAIN = re.compile(_NUMBER, re.ASCII)
 _IN_UNITS = re.compile("".join(f"(?:{_NUMBER}{unit})?" for unit in _UNITS), re.ASCII)
-#: days-hours, days-hours:minutes, days-hours:minutes:seconds, hours:minutes:seconds. SLURM's other forms could be meant
-#: in two ways.
+#: days-hours, days-hours:minutes, days-hours:minutes:seconds, hours:minutes:seconds. SLURM's other forms are ambiguous.
 _CLUSTERS = (
     re.compile(r"(\d+)-(\d+)(?::(\d+))?(?::(\d+))?", re.ASCII),
     re.compile(r"()(\d+):(\d+):(\d+)", re.ASCII),
 )
 _LONGEST = 40
-#: Seconds up to which a thread can wait.
+#: The longest time that a thread can wait, in seconds.
 _MOST = 1e9
 
 
 def seconds_in(text: str) -> float:
-    """The seconds that a text means. Raises ValueError."""
+    """Return the seconds that a text means. Raises ValueError."""
     words = text.strip().lower() if len(text) <= _LONGEST else ""
     forms = (_PLAIN, _IN_UNITS, *_CLUSTERS)
     form = next((form for form in forms if words and form.fullmatch(words)), None)

@@ -22,8 +22,8 @@ class PerWorker(TypedDict, total=False):
     """The limits of ``JobQueue(per_worker=)``.
 
     ``threads``: Threads of numerical libraries (BLAS, OpenMP); None: CPUs / workers.
-    ``items``: It is replaced after so many items.
-    ``memory``: It is replaced where it has more private memory: bytes, or ``"2GB"``.
+    ``items``: A worker is replaced after this many items.
+    ``memory``: A worker with more private memory is replaced: bytes, or ``"2GB"``.
     ``setup_timeout``: The time that one run of a `setup` may take.
     """
 

@@ -1,6 +1,6 @@
 """The options of a queue and of a job, checked once, frozen afterwards.
 
-Every value that a user passes is judged here, in the caller's frame; the engine trusts what it gets.
+Every value that a user passes is checked here, in the caller's frame; the engine trusts its options.
 """
 
 from __future__ import annotations
@@ -35,53 +35,53 @@ if TYPE_CHECKING:
 
 #: Tries after the first, by default.
 DEFAULT_MAX_RETRIES = 3
-#: The highest port that there is.
+#: The highest port number.
 MOST_PORT = 65535
 #: A number of bytes as text: 2GB, 1.5 GiB, 800m.
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?))?b?\s*", re.IGNORECASE | re.ASCII)
 LONGEST_SIZE = 40
-#: Bytes that no worker gets along with: a number below that is of another unit.
+#: The least memory of a worker, in bytes: a lower number was meant in another unit.
 LEAST_MEMORY = 1_000_000
-#: How many workers there are: one for each core; in the place of a number.
+#: In place of a number of workers: one for each core.
 PHYSICAL = "physical"
 #: A number of workers, one for each core, or (None) for each CPU.
 Concurrency = int | Literal["physical"] | None
-#: What a call does with the items that failed for good: all of them after the end, or each in its place.
+#: How a call treats items that failed for good: all of them after the end, or each in its place.
 OnError = Literal["raise", "collect", "skip", "group"]
 OnItemError = Literal["raise", "collect", "skip"]
-#: A time in seconds; where it is given, also a text such as "5m" or "1h30m", see `check_seconds`.
+#: A time in seconds; users may also give a text such as "5m" or "1h30m", see `check_seconds`.
 Seconds = float
-#: More than any machine can run; each has its place in the books before it is started, so that a slip of the hand (a
-#: number of items, say) would take all memory instead.
+#: More workers than any machine can run. Each takes room in the books before it starts, so a wrong number (that of the
+#: items, say) would otherwise use up the memory.
 MOST_WORKERS = 10_000
 
 
-#: What CUDA reads once, when a process first uses it, to know which GPUs there are.
+#: The variable by which CUDA knows the GPUs that a process may use; it is read once, at first use.
 DEVICES_VARIABLE = "CUDA_VISIBLE_DEVICES"
-#: A GPU as CUDA calls it: its number, or its id.
+#: CUDA's name of a GPU: its number, or its id.
 _DEVICE = re.compile(r"[0-9]+|(GPU|MIG)-\S+")
-#: Of each resource there are at most so many: each unit has its place in the books.
+#: The most units of one resource: each unit takes room in the books.
 MOST_UNITS = 100_000
 
 
-#: Where seeds come from: the system was asked once, since each time that lets go of the interpreter.
+#: The source of seeds. The system is asked once: each such call releases the interpreter's lock.
 _seeds = random.Random()
 in_each_fork(_seeds.seed)
 
 
 def draw_seed() -> int:
-    """A seed that has not been used before."""
+    """Return a seed that has not been used before."""
     return _seeds.getrandbits(128)
 
 
 def named_seed(seed: int, name: str) -> int:
-    """A seed for a part of what has ``seed``: it depends on these two only, and is like no other."""
-    import hashlib  # which takes a program 3 ms of its first
+    """Return the seed of a named part; it depends on ``seed`` and ``name`` only, and differs from all others."""
+    import hashlib  # the first import takes 3 ms
 
     return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:16])
 
 
-# -- the options, each declared once ---------------------------------------------------------------------------------
+# -- the options, each declared once -----------------------------------------------------------------------------------
 
 
 def check_text(name: str, value: object) -> str:
@@ -147,9 +147,9 @@ class WorkerOptions:
     threads: int | None = option(
         None, At.WORKER, "Threads of numerical libraries (BLAS, OpenMP); None: CPUs / workers.", POSITIVE
     )
-    items: int | None = option(None, At.WORKER, "It is replaced after so many items.", POSITIVE)
+    items: int | None = option(None, At.WORKER, "A worker is replaced after this many items.", POSITIVE)
     memory: int | str | None = option(
-        None, At.WORKER, 'It is replaced where it has more private memory: bytes, or `"2GB"`.', MEMORY
+        None, At.WORKER, 'A worker with more private memory is replaced: bytes, or `"2GB"`.', MEMORY
     )
     setup_timeout: Seconds | None = option(None, At.WORKER, "The time that one run of a `setup` may take.", SECONDS)
 
@@ -168,19 +168,17 @@ class QueueOptions(Plain):
     per_worker: WorkerOptions = NO_LIMITS  #: memory in bytes
     resources: Mapping[str, int] = field(
         default_factory=dict
-    )  #: what items may use, beside workers: by name; memory in bytes
+    )  #: by name: how much of it items may use at a time; memory in bytes
     gpu_env: bool = False  #: a worker sees only the GPUs that its items hold
     devices: tuple[str, ...] = ()  #: what CUDA calls each unit of "gpu", with ``gpu_env``
-    may_grow: bool = False  #: no number of workers was given: all that there is room for, also later
+    may_grow: bool = False  #: no number of workers was given: as many as there is room for, also later
 
 
 @dataclass(frozen=True, kw_only=True)
 class WhileRunning:
-    """Options of a job that are looked at while it runs."""
+    """Options of a job that are read while it runs."""
 
-    priority: int = option(
-        0, _JOBS, "The job with the higher one goes first; of equal ones the workers are shared.", WHOLE
-    )
+    priority: int = option(0, _JOBS, "Jobs with a higher priority go first; equal ones share the workers.", WHOLE)
     chunksize: int | None = option(
         None, _ONE_JOB | At.STAGE | _CALLS, "How many items are sent together; None: as many as take 45 ms.", POSITIVE
     )
@@ -191,16 +189,16 @@ class WhileRunning:
     max_failures: int | None = option(
         None,
         _JOBS | _DROP_INS | At.COMMAND,
-        "Stop when more items than that have failed.",
+        "Stop if more items than this have failed.",
         COUNT,
         flag="--max-failures",
     )
     deadline: Seconds | None = option(
-        None, _JOBS | At.COMMAND, "Start no more items so long after the start; running items may finish.", SECONDS,
+        None, _JOBS | At.COMMAND, "Start no more items after this time; running items may finish.", SECONDS,
         flag="--deadline",
     )  # fmt: skip
     max_waiting: int | None = option(
-        None, At.OPEN | At.STAGE, "How many items may wait for a worker, of an open job or in a stage.", POSITIVE
+        None, At.OPEN | At.STAGE, "How many items of an open job, or in a stage, may wait for a worker.", POSITIVE
     )
     profile: bool = option(
         False, _JOBS, "Sample where handlers are, and keep each chunk's times: `Job.profile`, `Job.trace`.", YES_NO
@@ -212,7 +210,9 @@ class GivenOptions(WhileRunning):
     """The options that a call was given, checked one by one by `mpqueue._declared.read`."""
 
     concurrency: Concurrency = option(
-        None, At.QUEUE | _ONE_JOB | At.STAGE | _DROP_INS, "How many workers run its items at a time at most; None: all."
+        None,
+        At.QUEUE | _ONE_JOB | At.STAGE | _DROP_INS,
+        "At most this many workers run its items at a time; None: all.",
     )
     max_retries: int | None = option(None, _TRIES, "Tries after the first, by default 3.", COUNT)
     retry: RetryPolicy | None = option(None, _TRIES, "Which errors are tried again, how often and when.")
@@ -240,7 +240,7 @@ class GivenOptions(WhileRunning):
     replace: bool = option(False, _ONE_JOB, "Removes the job that has this id, if it is not running.", YES_NO)
     # -- of the queue
     progress_interval: Seconds = option(
-        0.0, At.QUEUE, "At most one `job:progress` event in that time.", ValueKind(check_seconds)
+        0.0, At.QUEUE, "The least time between two `job:progress` events.", ValueKind(check_seconds)
     )
     per_worker: PerWorker | None = option(
         None,
@@ -256,7 +256,9 @@ class GivenOptions(WhileRunning):
         None, At.QUEUE, "Called once in each new worker, before anything else."
     )
     preload: Sequence[str] | Callable[[], object] | None = option(
-        None, At.QUEUE, "Modules, or a function, of the process from which workers are forked; loky on Linux."
+        None,
+        At.QUEUE,
+        "Modules to import, or a function to call, in the process that forks the workers; loky on Linux.",
     )
     resources: Mapping[str, int | str] | None = option(
         None, At.QUEUE, 'What items may use beside workers: `{"gpu": 2, "memory": "16GB"}`.'
@@ -281,8 +283,8 @@ class JobOptions(WhileRunning, Plain):
     timeout: float | None = None
     setup_timeout: float | None = None
     max_lanes: int | None = None  #: how many workers may run its items at a time; None: all
-    items_per_task: int = 1  #: how many of its items count as one of those after which a worker is replaced
-    seed: int = field(default_factory=draw_seed)  #: of its items' random numbers
+    items_per_task: int = 1  #: by how many one of its items adds to the count after which a worker is replaced
+    seed: int = field(default_factory=draw_seed)  #: the seed of its items' random numbers
 
 
 _WHILE_RUNNING = frozenset(options_at(WhileRunning, ~At(0)))
@@ -297,7 +299,7 @@ def check_platform(platform: str = system.NAME) -> None:
 
 
 def check_interpreter(version: str = sys.version) -> None:
-    """Raise NotImplementedError on a free-threaded build of Python, which says in its version that it is one."""
+    """Raise NotImplementedError on a free-threaded build of Python, known by its version text."""
     if "free-threading build" in version:
         raise NotImplementedError(
             f"mpqueue runs on builds of Python that have the GIL; this is a free-threaded one: {version!r}. Its own "
@@ -310,7 +312,7 @@ def queue_options(
 ) -> QueueOptions:
     """Return the options of a queue; ``count_cpus`` is called only if ``concurrency`` is None.
 
-    ``count_cores``: None where the workers are on other machines. Raises TypeError or ValueError.
+    ``count_cores`` is None if the workers are on other machines. Raises TypeError or ValueError.
     """
     workers = choose_concurrency(asked.concurrency, count_cores)
     if workers is None:
@@ -338,7 +340,7 @@ def queue_options(
 def job_options(
     queue: QueueOptions, asked: GivenOptions, *, where: str = "create_job", count_cores: Callable[[], int] | None = None
 ) -> JobOptions:
-    """Return the options of a job: its own go before the queue's. Raises TypeError or ValueError."""
+    """Return the options of a job; its own override the queue's. Raises TypeError or ValueError."""
     return JobOptions(
         retry=choose_policy(where, asked, queue.retry),
         timeout=queue.timeout if asked.timeout is None else asked.timeout,
@@ -356,7 +358,7 @@ def while_running(asked: GivenOptions) -> dict[str, Any]:
 
 
 def memory_limit(name: str, value: int | str, platform: str = system.NAME) -> int:
-    """A worker's limit in bytes. Raises NotImplementedError where the system does not tell what is used."""
+    """A worker's limit in bytes. Raises NotImplementedError if the system does not report the memory of a process."""
     if platform != "linux":
         raise NotImplementedError(
             f"{name}: the memory of workers is known on Linux only, this is {platform!r}; leave it out"
@@ -374,7 +376,7 @@ def memory_limit(name: str, value: int | str, platform: str = system.NAME) -> in
 
 
 def size_in_bytes(name: str, value: int | str, low: int = 1) -> int:
-    """A number of bytes, also given as text. Raises TypeError or ValueError."""
+    """Return a number of bytes, which may be given as text. Raises TypeError or ValueError."""
     if not isinstance(value, str):
         check_number(name, value, low=low, integer=True)
         return int.__index__(value)
@@ -391,7 +393,7 @@ def size_in_bytes(name: str, value: int | str, low: int = 1) -> int:
 
 
 def check_resources(resources: Mapping[str, int | str] | None) -> Mapping[str, int]:
-    """Return the resources, memory in bytes. Raises TypeError or ValueError for names or numbers that make no sense."""
+    """Return the resources, memory in bytes. Raises TypeError or ValueError for invalid names or numbers."""
     if resources is None:
         return {}
     if not isinstance(resources, Mapping):
@@ -416,11 +418,11 @@ def check_resources(resources: Mapping[str, int | str] | None) -> Mapping[str, i
 
 
 def _devices(units: int) -> tuple[str, ...]:
-    """Return CUDA's names for so many GPUs. Raises ValueError if this process may see fewer."""
+    """Return CUDA's names of that many GPUs. Raises ValueError if this process may see fewer."""
     given = os.environ.get(DEVICES_VARIABLE)
     if given is None:
         return tuple(map(str, range(units)))
-    # CUDA reads up to the first that is none; one that is named twice is one GPU.
+    # CUDA stops reading at the first invalid name; a name that occurs twice is one GPU.
     named = itertools.takewhile(_DEVICE.fullmatch, map(str.strip, given.split(",")))
     devices = tuple(dict.fromkeys(named))
     if len(devices) < units:
@@ -433,7 +435,7 @@ def _devices(units: int) -> tuple[str, ...]:
 
 
 def check_preload(preload: object) -> tuple[str, ...] | Callable[[], object] | None:
-    """Names of modules that there are, or a function. Raises TypeError or ValueError for anything else."""
+    """Return the names of existing modules, or the function. Raises TypeError or ValueError for anything else."""
     if preload is None or callable(preload):
         return preload
     names = (preload,) if isinstance(preload, str) else preload
@@ -454,7 +456,7 @@ def check_preload(preload: object) -> tuple[str, ...] | Callable[[], object] | N
 
 
 def choose_policy(where: str, asked: GivenOptions, above: RetryPolicy) -> RetryPolicy:
-    """The policy that was asked for, or the one ``above``; a bare ``max_retries`` keeps the delays of that."""
+    """Return the given policy, or the one ``above``; ``max_retries`` alone keeps the delays of the one ``above``."""
     max_retries, retry = asked.max_retries, asked.retry
     if retry is not None and not isinstance(retry, RetryPolicy):
         raise TypeError(f"retry: expected a RetryPolicy, got {shown(retry)} of type {type(retry).__name__}")
@@ -478,7 +480,7 @@ def check_address(host: object, port: object, hosts: object) -> tuple[str, int, 
     names: tuple[Any, ...] = (None,)
     if isinstance(hosts, Iterable) and not isinstance(hosts, str):
         with contextlib.suppress(TypeError):
-            names = tuple(name for name in hosts)  # counted as they come, whatever length they claim to have
+            names = tuple(name for name in hosts)  # counted one by one: an object's own length may be wrong
     if not all(isinstance(name, str) for name in names):
         raise TypeError(f"hosts: expected a list of names, got {shown(hosts)} of type {type(hosts).__name__}")
     return host, port, names
@@ -487,10 +489,7 @@ def check_address(host: object, port: object, hosts: object) -> tuple[str, int, 
 def choose_concurrency(
     value: Concurrency, count_cores: Callable[[], int] | None, name: str = "concurrency"
 ) -> int | None:
-    """The number of workers; None: as many as there is room for.
-
-    Raises TypeError or ValueError, in which the argument has this ``name``, for anything else.
-    """
+    """Return the number of workers; None: as many as there is room for."""
     if isinstance(value, str):
         if value != PHYSICAL:
             raise TypeError(
@@ -508,20 +507,20 @@ def choose_concurrency(
 
 
 def check_concurrency(value: int, name: str = "concurrency") -> None:
-    """Raise TypeError or ValueError unless it is a number of workers."""
+    """Raise TypeError or ValueError unless the value is a number of workers."""
     check_number(name, value, low=1, integer=True)
     if value > MOST_WORKERS:
         raise ValueError(f"{name}: expected at most {MOST_WORKERS:,} workers, got {shown(value)}")
 
 
 def check_on_error(value: object, known: tuple[str, ...]) -> None:
-    """Raise ValueError for a mode that there is not."""
+    """Raise ValueError for an unknown mode."""
     if not isinstance(value, str) or value not in known:
         raise ValueError(f"on_error: expected one of {', '.join(map(repr, known))}, got {shown(value)}")
 
 
 def check_prune(job_id: object, gone: object) -> None:
-    """Raise TypeError or ValueError for what `JobQueue.prune` does not take."""
+    """Raise TypeError or ValueError for arguments that `JobQueue.prune` does not take."""
     if job_id is not None:
         check_text("job_id", job_id)
     check_bool("gone", gone)

@@ -1,18 +1,18 @@
 r"""The two rules for text that goes out: how it is *shown* to people, and how it is *written* for programs.
 
-File names, lines of stdin, errors and results may hold what is no text: bytes that are no UTF-8 (in Python lone
+File names, lines of stdin, errors and results may hold things that are no text: bytes that are no UTF-8 (in Python lone
 surrogates, ``"\udcff"`` for the byte 0xFF), control characters, integers that Python refuses to print.
 
-- **Shown** (terminal, error messages, logs of the command line, reports, the live page): what is no text, and what
-  would steer a terminal or turn the direction of a line, is escaped as in a Python literal: ``\udcff``, ``\x1b``,
-  ``\u202e``. A long integer is its beginning and its size. See `visible`, `visible_line`, `label`, `shown`.
-  A stream may have an encoding that lacks some characters, such as those of files and pipes on Windows: there these
-  are escaped, too, see `fitting`.
+- **Shown** (terminal, error messages, logs of the command line, reports, the live page): things that are no text, or
+  that would steer a terminal or turn the direction of a line, are escaped as in a Python literal: ``\udcff``, ``\x1b``,
+  ``\u202e``. A long integer is its beginning and its size. See `visible`, `visible_line`, `label`, `shown`. A stream
+  may have an encoding that lacks some characters, such as those of files and pipes on Windows: there these are escaped,
+  too, see `fitting`.
 - **Written** (files, pipes): exactly. Plain text has the bytes themselves (``surrogateescape``), JSON has ``\udcff``,
   which any JSON reader turns back, and stores that take UTF-8 only have the escaped form. A long integer is
   hexadecimal text: ``int(text, 16)`` is the integer again. See `json_text`, `encode_text`, `as_utf8`, `digits`.
 
-Nothing here raises, whatever it is given. The standard library only: every process loads it.
+Nothing here raises, for any value. Uses the standard library only: every process loads it.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-#: Characters of a value that an error message shows at most.
+#: The most characters of a value that an error message shows.
 SHOWN = 300
-#: Patterns, which `re` compiles when one is first needed: most texts of most programs have nothing of this.
-#: Control characters but newline and tab, line separators, what turns a line's direction, and lone surrogates.
+#: Patterns, which `re` compiles at their first use: most programs need none. Control characters but newline and tab,
+#: line separators, characters that turn a line's direction, and lone surrogates.
 _HIDDEN = "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 _HIDDEN_IN_LINE = "[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 #: Surrogates that stand for no byte.
 _NO_BYTE = "[\ud800-\udc7f\udd00-\udfff]"
 _SHORT = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
-#: What texts of ours have beside ASCII, and what stands for it where a stream does not have that.
+#: The characters beside ASCII in mpqueue's own texts, each with its replacement for a stream that lacks it.
 _PLAIN_FORMS = str.maketrans({"█": "#", "×": "x", "…": "..."})
 
 
@@ -40,7 +40,7 @@ _PLAIN_FORMS = str.maketrans({"█": "#", "×": "x", "…": "..."})
 
 
 def visible(text: str) -> str:
-    """The text as people may see it, with its lines and tabs."""
+    """The text as people may see it; it keeps its lines and tabs."""
     return text if text.isprintable() else re.sub(_HIDDEN, _escape, text)
 
 
@@ -59,7 +59,7 @@ def _escaped(code: int) -> str:
 
 
 def fitting(text: str, stream: object) -> str:
-    """The text as a stream can write it: what its encoding does not have is escaped, so that writing never raises."""
+    """The text as a stream can write it: characters that its encoding lacks are escaped, so writing can't raise."""
     encoding = getattr(stream, "encoding", None)
     if not isinstance(encoding, str):
         return text
@@ -67,33 +67,33 @@ def fitting(text: str, stream: object) -> str:
         text.encode(encoding)
     except UnicodeEncodeError:
         return text.translate(_PLAIN_FORMS).encode(encoding, "backslashreplace").decode(encoding)
-    except LookupError:  # no encoding that Python knows: it is the user's own stream
+    except LookupError:  # Python does not know the encoding: it is the user's own stream
         return text
     return text
 
 
 def label(value: object) -> str:
-    """An item's id, or the item, in a line for people: text itself, of anything else the ``repr``, shortened."""
+    """An item or its id for people, in one line: text as it is, the shortened ``repr`` of anything else."""
     return visible_line(str.__str__(value)) if isinstance(value, str) else shown(value)
 
 
 def shown(value: object) -> str:
-    """``repr(value)`` for an error message: not longer than a few lines, and there also where the value has none."""
+    """``repr(value)`` for an error message: at most a few lines, and never raises."""
     try:
         text = _plain(repr(value))
-    except BaseException:  # noqa: BLE001 - its own code; what is wrong with the call is still to be said
+    except BaseException:  # noqa: BLE001 - its own code; the error message must still be made
         text = _shortened.repr(value)
     text = visible_line(text)
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}... ({len(text)} characters)"
 
 
 def _plain(text: str) -> str:
-    """The text itself: what a ``repr()`` gives may be a str with methods of its own, which may raise."""
+    """The text as a plain str: ``repr()`` may return a str whose own methods raise."""
     return str.__str__(text)
 
 
 def repr_of(value: object) -> str:
-    """The value's ``repr``; where it has none, as much as there is."""
+    """The value's ``repr``; if that raises, its type's name and as much more as is known."""
     try:
         return _plain(repr(value))
     except KeyboardInterrupt:
@@ -103,12 +103,12 @@ def repr_of(value: object) -> str:
 
 
 def beginning_of(value: object) -> str:
-    """The beginning of the value's ``repr``, at a cost that does not grow with containers and texts."""
+    """The beginning of the value's ``repr``; the cost does not grow with containers and texts."""
     return _shortened.repr(value)
 
 
 class _Shortened(reprlib.Repr):
-    """Shows containers up to so many elements, each element by itself, and no more of anything than is asked for."""
+    """A `Repr` that shows containers up to a number of elements and shortens each element by itself."""
 
     def __init__(self, most: int) -> None:
         super().__init__()
@@ -117,7 +117,7 @@ class _Shortened(reprlib.Repr):
         self.maxarray = self.maxdeque = most
 
     def repr1(self, x: Any, level: int) -> str:
-        """Return the ``repr`` of one value at some depth, whatever its own code raises."""
+        """Return the ``repr`` of one value at some depth; errors of its own code are contained."""
         try:
             return super().repr1(x, level)
         except KeyboardInterrupt:
@@ -146,7 +146,7 @@ def _reprless(value: object, error: BaseException) -> str:
 
 
 def _long_number(value: int) -> str:
-    """The beginning of a number that Python may refuse to print, and its size."""
+    """The beginning of a number that may be too long for Python to print, and its size."""
     bits = int.bit_length(value)
     start = int.__rshift__(int.__abs__(value), max(0, bits - 64) // 4 * 4)
     sign = "-" if int.__lt__(value, 0) else ""
@@ -157,18 +157,18 @@ def _long_number(value: int) -> str:
 
 
 def json_text(value: Any, escape: Callable[[int], str] = "\\u{:04x}".format, **options: Any) -> str:
-    r"""The value as JSON that is UTF-8 and steers no terminal, and that means the same: ``\u001b``, ``\udcff``.
+    r"""The value as JSON in UTF-8 that steers no terminal and has the same meaning: ``\u001b``, ``\udcff``.
 
-    ``options`` are those of `json.JSONEncoder`. Raises what that raises.
+    ``options`` are those of `json.JSONEncoder`; its errors are raised.
     """
     text = _encoder(**options)(value)
-    # All that is hidden stands in texts: outside of these JSON has only newlines.
+    # Only texts can hold such characters: outside of them JSON has only newlines.
     return text if text.isprintable() else re.sub(_HIDDEN, lambda found: escape(ord(found[0])), text)
 
 
 @cache
 def _encoder(**options: Any) -> Callable[[Any], str]:
-    import json  # takes 1 ms, which a program that writes none need not wait for
+    import json  # takes 1 ms, which programs that write no JSON save
 
     return json.JSONEncoder(ensure_ascii=False, **options).encode
 
@@ -179,7 +179,7 @@ def shown_json(value: Any, **options: Any) -> str:
 
 
 def encode_text(text: str) -> bytes:
-    """Text for a file: what stands for bytes is these bytes; a surrogate that stands for none is escaped."""
+    """Text for a file: surrogates that stand for bytes become these bytes, any others are escaped."""
     try:
         return text.encode()
     except UnicodeEncodeError:
@@ -196,7 +196,7 @@ def as_utf8(text: str) -> str:
 
 
 def digits(value: int) -> str:
-    """A whole number as text: decimal, and hexadecimal where it has more digits than Python prints."""
+    """A whole number as text: decimal, or hexadecimal if it has more digits than Python prints."""
     try:
         return int.__repr__(value)
     except ValueError:

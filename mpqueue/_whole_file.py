@@ -1,7 +1,7 @@
-"""Files that are written whole or not at all, and that no other user can turn elsewhere.
+"""Files that are written whole or not at all, and that no other user can redirect.
 
-A folder may be one where others write, too (``/tmp``): a file is made under a random name that must be new
-(``O_EXCL``), and gets its own name once it is on disk. A link at that name is replaced, never followed.
+Other users may write into the same folder (``/tmp``): a file is made under a random name that must be new (``O_EXCL``),
+and gets its own name once it is on disk. A link at that name is replaced, never followed.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | NO_LINKS
 
 @contextmanager
 def whole_file(target: Path, mode: int | None = None) -> Iterator[IO[bytes]]:
-    """A file that gets its name when all of it is on disk; where writing fails, what had that name before stays.
+    """A file that gets its name once all of it is on disk; if writing fails, the file that had that name stays.
 
-    Its rights are ``mode``; without it those of the file that it replaces, else what the umask leaves. What is no
-    regular file (/dev/stdout, a named pipe) is written to directly. Raises OSError.
+    Its rights are ``mode``; by default those of the file that it replaces, else those that the umask leaves. A file
+    that is not regular (/dev/stdout, a named pipe) is written to directly. Raises OSError.
     """
     if _is_device_or_pipe(target):
         with open(open_to_write(target), "wb") as file:
@@ -50,7 +50,7 @@ def _is_device_or_pipe(target: Path) -> bool:
 
 
 def rights_of(target: Path) -> int | None:
-    """Return the rights of this user's own file; None for another's, which say nothing of who may read this one."""
+    """Return the rights of this user's own file; None for another user's."""
     with suppress(OSError):
         found = os.lstat(target)
         if stat.S_ISREG(found.st_mode) and found.st_uid == this_user():
@@ -59,7 +59,7 @@ def rights_of(target: Path) -> int | None:
 
 
 def open_to_write(path: str | os.PathLike[str]) -> int:
-    """A descriptor of the file, emptied, for what is written bit by bit.
+    """Open the file, emptied, for data that is written bit by bit; returns the descriptor.
 
     Raises PermissionError for a link or a named pipe that another user has put there, and OSError.
     """
@@ -69,7 +69,7 @@ def open_to_write(path: str | os.PathLike[str]) -> int:
 
 
 def check_not_planted(path: str | os.PathLike[str]) -> int | None:
-    """Raise PermissionError for a link or a named pipe of another user's. Returns what kind of file it is, if any.
+    """Raise PermissionError for a link or a named pipe of another user. Returns the kind of the file, if it exists.
 
     Links of root (``/dev/stdout``) and of this user are followed.
     """
@@ -87,5 +87,5 @@ def check_not_planted(path: str | os.PathLike[str]) -> int | None:
 
 
 def is_trusted(user: int) -> bool:
-    """True for this user, and for root, against whom there is no defence."""
+    """True for this user, and for root, against which there is no defence."""
     return user in (this_user(), 0)

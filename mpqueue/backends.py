@@ -1,4 +1,4 @@
-"""Other engines than loky, for ``JobQueue(backend=...)``. What an engine is, `mpqueue._parent.lane_protocol` says."""
+"""Other engines than loky, for ``JobQueue(backend=...)``. `mpqueue._parent.lane_protocol` defines an engine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Backend", "Capabilities", "DaskBackend", "LokyBackend", "RayBackend"]
 
-#: What they run on are extras, imported where it is asked for.
+#: Ray and Dask are extras, imported when their engine is used.
 _HOMES = {"DaskBackend": "mpqueue._engines.dask.dask_backend", "RayBackend": "mpqueue._engines.ray.ray_backend"}
 
 

@@ -1,11 +1,11 @@
 """Every error of mpqueue, in one tree.
 
-Owns the names only: nothing here imports the rest of the package, but for how values are shown, so that workers can
+Owns the names only: nothing here imports the rest of the package except the showing of values, so that workers can
 raise and unpickle these errors without loading the parent's half.
 
-Three kinds, told apart by who did it: *refused* (the call was wrong: raised in the caller's frame, before anything is
-queued), *failed* (one item: stands in ``item.exception``), *broken* (the world did it: a worker, a disk). A fourth
-should never be seen: `InternalError`, a mistake in mpqueue itself.
+Three kinds, by cause: *refused* (the call was wrong: raised in the caller's frame, before anything is queued), *failed*
+(one item: it is in ``item.exception``), *broken* (a worker, a disk). A fourth should never occur: `InternalError`, a
+mistake in mpqueue itself.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class MPQueueError(Exception):
     A handler's own exception reaches the caller as itself and is not one of these.
     """
 
-    #: What is not pickled, since it is a view of what this process knows: `run` gives ``job`` to what it raises.
+    #: Not pickled: it shows this process's data; `run` adds ``job`` to the errors that it raises.
     _STAYS: ClassVar[frozenset[str]] = frozenset({"job"})
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -67,7 +67,7 @@ class MPQueueError(Exception):
 
 
 class JobNotFoundError(MPQueueError, KeyError):
-    """No job of that id is in the queue."""
+    """The queue has no job of that id."""
 
     def __str__(self) -> str:
         # KeyError would show the message in quotes.
@@ -75,11 +75,11 @@ class JobNotFoundError(MPQueueError, KeyError):
 
 
 class JobExistsError(MPQueueError, ValueError):
-    """A job of that id is in the queue already; `clear_job` removes it once it has ended."""
+    """The queue has a job of that id already; `clear_job` removes it once it has ended."""
 
 
 class JobStateError(MPQueueError):
-    """The job is in a state in which the call makes no sense; nothing was changed."""
+    """The call is not allowed in the job's state; nothing was changed."""
 
 
 class QueueClosedError(MPQueueError):
@@ -92,18 +92,18 @@ class QueueClosedError(MPQueueError):
 class ItemError(MPQueueError):
     """One item that failed for good: ``item`` is its `JobItem`, ``__cause__`` the failure itself.
 
-    Pickled, as on the way out of a worker or a process pool, it loses both: ``item`` is None there.
+    Pickling it (to leave a worker or a process pool, say) loses both: ``item`` is then None.
     """
 
     _STAYS = frozenset({"job", "item"})
 
     def __init__(self, message: str, item: Any = None) -> None:
         super().__init__(message)
-        self.item: JobItem[Any, Any] | Any = item  #: seldom None, for which no program should have to look
+        self.item: JobItem[Any, Any] | Any = item  #: seldom None; its type spares programs the check
 
 
 class PicklingError(MPQueueError, TypeError):
-    """Base of what can't be carried between the processes. Never retried: the same try would fail again."""
+    """Base of errors about objects that can't be sent between processes. Never retried: another try would fail too."""
 
 
 class HandlerPicklingError(PicklingError):
@@ -115,9 +115,9 @@ class ItemPicklingError(PicklingError):
 
 
 class ResultPicklingError(PicklingError):
-    """A handler's result can't be pickled in the worker, or not be unpickled here.
+    """A handler's result can't be pickled in the worker, or unpickled here.
 
-    ``value`` is the result's repr where it is known, ``reason`` the error that pickling it raised, both as text.
+    ``value`` is the result's repr, if it is known, ``reason`` the error of pickling it, both as text.
     """
 
     def __init__(self, message: str, value: str = "", reason: str = "") -> None:
@@ -127,11 +127,11 @@ class ResultPicklingError(PicklingError):
 
 
 class JobFullError(MPQueueError):
-    """So many items of the job wait already that it takes no more: see ``max_waiting``. None was added."""
+    """As many items of the job wait as ``max_waiting`` allows. No item was added."""
 
 
 class TooManyFailuresError(MPQueueError):
-    """More items failed than ``max_failures`` allows, so the rest was not run; ``__cause__`` is the first failure."""
+    """More items failed than ``max_failures`` allows, so the rest did not run; ``__cause__`` is the first failure."""
 
 
 class StageError(MPQueueError):
@@ -153,7 +153,7 @@ class SetupError(MPQueueError):
 class ItemTimeoutError(MPQueueError, TimeoutError):
     """A try ran longer than its ``timeout``; its worker was killed.
 
-    ``stack`` is where it hung, as text, where that could be had.
+    ``stack`` is where it hung, as text, if the worker could report it.
     """
 
     def __init__(self, message: str, stack: str | None = None) -> None:
@@ -164,8 +164,8 @@ class ItemTimeoutError(MPQueueError, TimeoutError):
 class WorkerCrashedError(MPQueueError):
     """The worker process died while it ran the item.
 
-    ``exitcode`` is the process's exit code (negative: minus the signal's number), ``signal`` the signal's name;
-    both are None where the system does not tell.
+    ``exitcode`` is the process's exit code (negative: minus the signal's number), ``signal`` the signal's name; both
+    are None if the system does not report them.
     """
 
     def __init__(
@@ -182,9 +182,10 @@ class WorkerCrashedError(MPQueueError):
 
 
 class WorkerStartError(MPQueueError):
-    """No worker could be started for 30 s; ``__cause__`` is the last reason, where there was one.
+    """No worker could be started for 30 s; ``__cause__`` is the last reason, if there was one.
 
-    Nothing is wrong with the items then: the job is cancelled, its run raises this, and what has not ended is pending.
+    The items are not at fault: the job is cancelled, its run raises this error, and items that have not ended are
+    pending.
     """
 
 
@@ -195,23 +196,23 @@ class MemoryLimitError(MPQueueError, MemoryError):
 class SinkError(MPQueueError):
     """A job's results can't be written into its sink; ``__cause__`` is the reason. The job was stopped.
 
-    Says what has been kept. Raised where the job's run is waited for.
+    The message says what has been kept. Waiting for the job's run raises it.
     """
 
 
 class JournalError(MPQueueError):
-    """The journal can't be read or written. What it holds is left as it was."""
+    """The journal can't be read or written. Its contents are left as they were."""
 
 
 class JournalMismatchError(JournalError, JobExistsError):
-    """The journal has a job of that id with other items; with ``strict``, also where its items or code have changed."""
+    """The journal has a job of that id with other items; with ``strict``, also if its items or code have changed."""
 
 
 class InternalError(MPQueueError):
-    """mpqueue itself made a mistake; please report it, with ``traceback``. The jobs that it touched have ended.
+    """mpqueue itself made a mistake; please report it, with ``traceback``. The jobs affected have ended.
 
-    Their runs raise it, and it stands in ``item.exception`` of the items that had not ended, which lost no attempt. A
-    journal does not record it: the next run goes on. If the mistake touched the whole queue, calls of the queue raise
+    Their runs raise it, and it is the ``item.exception`` of the items that had not ended; these lose no attempt. A
+    journal does not record it: the next run goes on. If the mistake affects the whole queue, calls of the queue raise
     it too; `close` works. ``traceback`` is the traceback as text.
     """
 
@@ -238,7 +239,9 @@ class RemoteError(MPQueueError):
         self.message = message
         self.traceback = traceback
         self.bases = bases
-        self._itself: BaseException | None = None  #: what is no `Exception`, where it could be sent; not pickled
+        self._itself: BaseException | None = (
+            None  #: the original, if it is no `Exception` and could be sent; not pickled
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         make, _, state = super().__reduce__()
@@ -246,7 +249,7 @@ class RemoteError(MPQueueError):
 
 
 def type_name_of(error: BaseException) -> str:
-    """The name of the error's type, without its module; of a stand-in, that of the type for which it stands."""
+    """The name of the error's type, without its module; for a stand-in, the name of the original type."""
     return error.type_name.rpartition(".")[2] if isinstance(error, RemoteError) else type(error).__name__
 
 
@@ -256,7 +259,7 @@ def text_of(error: BaseException) -> str:
 
 
 def typed(type_name: str, text: str) -> str:
-    """``KeyError: 'height'``: an error's type, and its ``text`` where that says more than the type's name."""
+    """``KeyError: 'height'``: an error's type, with its ``text`` if that differs from the type's name."""
     return type_name if text in ("", type_name) else f"{type_name}: {text}"
 
 
@@ -272,7 +275,7 @@ class RemoteTraceback(Exception):
 
 
 class Retry(Exception):
-    """Raised by a handler: try this item again after ``delay`` seconds (None: by the policy). The try counts."""
+    """Raised by a handler: try this item again after ``delay`` seconds (None: as the policy says). The try counts."""
 
     def __init__(self, message: str = "the handler asked for another try", *, delay: float | None = None) -> None:
         super().__init__(message)
@@ -280,4 +283,4 @@ class Retry(Exception):
 
 
 class GiveUp(Exception):
-    """Raised by a handler: this item has failed for good, whatever tries are left."""
+    """Raised by a handler: this item has failed for good, even if tries are left."""

@@ -59,7 +59,7 @@ class JobProgress:
     """``job:progress``: an item completed or failed (``item``); ``job:paused`` and ``job:resumed`` (``item=None``).
 
     Counters, status and ``item`` are as of the event. ``items`` is a live, read-only view until `to_dict` writes it
-    out, so that an event costs the same in a job of ten items and of ten million.
+    out, so that the cost of an event does not grow with the job.
     """
 
     job_id: str
@@ -72,7 +72,7 @@ class JobProgress:
     item: JobItem | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The wire form, with all items: costs about a microsecond an item."""
+        """The wire form, with all items: costs about 1 us per item."""
         return {
             "jobId": self.job_id,
             "status": str(self.status),
@@ -93,7 +93,7 @@ _job_id, _status, _total, _completed, _failed, _paused, _items, _item = (
 def item_progress(
     job_id: str, status: JobStatus, total: int, completed: int, failed: int, items: Items, item: JobItem
 ) -> JobProgress:
-    """The event of an item that ended, in half the time of `JobProgress`: a frozen dataclass sets each field slowly."""
+    """The event of an item that ended, in half the time of `JobProgress`, whose frozen fields are set slowly."""
     made: JobProgress = _made(JobProgress)
     _job_id(made, job_id)
     _status(made, status)
@@ -108,7 +108,7 @@ def item_progress(
 
 @dataclass(frozen=True, slots=True)
 class JobFinished:
-    """``job:finished``: a job ended. ``duration`` is seconds since its start, 0 where it never started."""
+    """``job:finished``: a job ended. ``duration`` is seconds since its start, 0 if it never started."""
 
     job_id: str
     status: JobStatus
@@ -156,7 +156,7 @@ class ItemRetry:
 
 
 def _progress_form(item: JobItem) -> dict[str, Any]:
-    """An item's wire form inside an event, which is the seed's: without ``attempts``."""
+    """An item's wire form inside an event, the same as the seed's: without ``attempts``."""
     wire = item.to_dict()
     del wire["attempts"]
     return wire

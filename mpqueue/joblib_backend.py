@@ -3,10 +3,11 @@
     with joblib.parallel_config(backend="mpqueue", n_jobs=4, max_retries=1):
         scores = cross_val_score(model, X, y)
 
-Each `joblib.Parallel` call has a stream of its own on a warm queue, which calls with the same number of workers share
-and which goes away when it is idle. Joblib's batches of calls are sent. A batch whose worker dies is tried
-again. A batch that raises is not, unless ``max_retries=`` or ``retry=`` asks for it: joblib's users expect the first
-exception at once. Large arrays go through shared memory by themselves, so joblib's memory mapping is not used.
+Each `joblib.Parallel` call has its own stream on a warm queue; calls with the same number of workers share a queue,
+which ends when it has been idle for a while. Its items are joblib's batches of calls. A batch whose worker dies is
+tried again. A batch that raises is not, unless ``max_retries=`` or ``retry=`` asks for it: joblib's users expect the
+first exception at once. mpqueue sends large arrays through shared memory itself, so joblib's memory mapping is not
+used.
 """
 
 from __future__ import annotations
@@ -49,38 +50,38 @@ from mpqueue.retry import RetryPolicy
 
 __all__ = ["JoblibCrashedError", "MPQueueBackend", "close", "register"]
 
-#: Options of `MPQueueBackend` that are no backend's of joblib; those that its backends have; and those that joblib
-#: itself calls `configure` with.
+#: The options of `MPQueueBackend` that no backend of joblib has; those that joblib's backends have; and those that
+#: joblib itself passes to `configure`.
 _OURS = ("max_retries", "retry", "timeout", "backend")
 _OF_BACKENDS = ("nesting_level", "inner_max_num_threads", "initializer", "initargs")
 _OF_CALLS = (*inspect.signature(Parallel).parameters, "context")
 
-#: The default: what ends a worker is tried again, an exception is not.
+#: The default: a batch whose worker ended is tried again, one that raised is not.
 CRASH_RETRY = dataclasses.replace(DROPIN_RETRY, retry_on=(WorkerCrashedError, ItemTimeoutError, MemoryLimitError))
 
 
 class JoblibCrashedError(ExecutorCrashedError, TerminatedWorkerError):  # type: ignore[misc]
-    """The worker died while it ran a batch of calls, and so did those that tried it again."""
+    """The worker died while it ran a batch of calls, and so did the workers that tried it again."""
 
 
 def register(*, backend: str | Backend = "loky") -> None:
     """Make ``backend="mpqueue"`` known to joblib.
 
-    Its workers run on the engine ``backend``, one of `mpqueue.backends`, of which ``n_jobs=-1`` is all workers that are
-    there then. To use several engines, give joblib ``parallel_config(backend=MPQueueBackend(backend=...))``.
+    Its workers run on the engine ``backend``, one of `mpqueue.backends`, where ``n_jobs=-1`` means all workers that it
+    has then. To use several engines, give joblib ``parallel_config(backend=MPQueueBackend(backend=...))``.
     """
     engine = choose_backend(backend)
-    # joblib and its tests expect a class, which it is where nothing is chosen.
+    # joblib and its tests expect a class; without options this is one.
     factory: Any = MPQueueBackend if backend == "loky" else functools.partial(MPQueueBackend, backend=engine)
     register_parallel_backend("mpqueue", factory)
 
 
 class MPQueueBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
-    """The backend for `Parallel`. ``max_retries``, ``retry`` and ``timeout`` (seconds a try of a batch) are ours.
+    """The backend for `Parallel`. Own options: ``max_retries``, ``retry``, ``timeout`` (seconds per try).
 
     Without ``max_retries`` and ``retry`` a batch whose worker dies or is killed is tried again three times, and an
-    exception ends the `Parallel` call at once. ``backend`` is the engine, one of `mpqueue.backends`. Others than these
-    and joblib's own raise TypeError, here and where they are given to `Parallel`, which takes no option of ours.
+    exception ends the `Parallel` call at once. ``backend`` is the engine, one of `mpqueue.backends`. All options but
+    these and joblib's own raise TypeError; so do these if they are given to `Parallel`.
     """
 
     supports_retrieve_callback = True
@@ -104,9 +105,9 @@ class MPQueueBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         )
         self._policy = CRASH_RETRY if max_retries is None and retry is None else given.retry
         self._timeout = given.timeout
-        self._calls: CallStream | None = None  #: of the `Parallel` call, on a queue that is lent to it
+        self._calls: CallStream | None = None  #: of the `Parallel` call, on a queue that it shares
         self._lent: WarmQueue | None = None
-        self.parallel: Any = None  #: the `Parallel` that it is for
+        self.parallel: Any = None  #: the `Parallel` of that stream
         super().__init__(**options)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -122,7 +123,7 @@ class MPQueueBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         }
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
-        """Return how many workers ``n_jobs`` means. In a worker, -1 is one: it is one of many itself."""
+        """Return the number of workers that ``n_jobs`` means. Inside a worker, -1 means 1."""
         if n_jobs == 0:
             raise ValueError("n_jobs == 0 in Parallel has no meaning")
         if n_jobs is None:
@@ -143,7 +144,7 @@ class MPQueueBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         if workers == 1:
             raise FallbackToBackend(SequentialBackend(nesting_level=self.nesting_level))
         if self._calls is not None and parallel is not self.parallel:
-            raise FallbackToBackend(self._another())  # all calls under one `parallel_config` are given this one
+            raise FallbackToBackend(self._another())  # all calls under one `parallel_config` share this object
         self.parallel = parallel
         self._release(kill=False)
         options = {**self.backend_kwargs, **options}
@@ -165,7 +166,7 @@ class MPQueueBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
             raise RuntimeError("the Parallel call that this belongs to has ended")
         if isinstance(func, BatchedCalls):
             functions = [function for function, _, _ in func.items]
-            if all(function is functions[0] for function in functions):  # else they have their classes in common
+            if all(function is functions[0] for function in functions):  # otherwise all of them would share one class
                 functions = _functions.pack_all(functions)
             func.items = [(function, *rest) for function, (_, *rest) in zip(functions, func.items, strict=True)]
         future = self._calls.submit(Call(func, (), {}))
@@ -183,18 +184,18 @@ class MPQueueBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         self.reset_batch_stats()
 
     def abort_everything(self, ensure_ready: bool = True) -> None:
-        """End a `Parallel` call that fails: what is left of it is cancelled, what runs is ended."""
+        """End a `Parallel` call that fails: batches that wait are cancelled, running ones are killed."""
         self._release(kill=True)
         if ensure_ready:
             options = self.parallel._backend_kwargs  # noqa: SLF001 - joblib's own backends do the same
             self.configure(n_jobs=self.parallel.n_jobs, parallel=self.parallel, **options)
 
     def _another(self) -> MPQueueBackend:
-        """Return a backend with the same options for a call beside the one that this is for."""
+        """Return a backend with the same options, for another call at the same time."""
         return MPQueueBackend(backend=self._engine, **self._own_options, **self.backend_kwargs)
 
     def _release(self, *, kill: bool) -> None:
-        """Let go of the pool: no more batches come; with ``kill`` those left are cancelled, and what runs is ended."""
+        """Give the pool back; with ``kill``, batches that wait are cancelled and running ones are killed."""
         calls, self._calls = self._calls, None
         lent, self._lent = self._lent, None
         if calls is not None:
@@ -204,7 +205,7 @@ class MPQueueBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
 
 
 def _check_call(options: dict[str, Any]) -> None:
-    """Raise TypeError for an option of a `Parallel` call that neither that nor a backend of joblib has."""
+    """Raise TypeError for an option of a `Parallel` call that neither `Parallel` nor a backend of joblib has."""
     for name, value in options.items():
         if name in _OURS:
             how = f"parallel_config(backend='mpqueue', {name}={shown(value)})"
@@ -227,7 +228,7 @@ def _error_of(failure: Failure) -> BaseException:
 
 
 class _Pools:
-    """A warm pool for each kind of workers; only the one that was used last stays warm."""
+    """A warm pool for each kind of workers; only the pool used last stays warm."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -241,8 +242,8 @@ class _Pools:
         initializer: Callable[..., object] | None,
         initargs: tuple[Any, ...],
     ) -> SharedPool:
-        """The pool of so many workers with so many inner threads; others that are not used are ended."""
-        # what is held by the pool stays its own
+        """Return the pool with that many workers and inner threads; unused other pools are ended."""
+        # references held by the pool itself do not count
         where = None if isinstance(engine, LokyBackend) else id(engine)
         key = (where, workers, threads, id(initializer), *map(id, initargs))
         call = None if initializer is None else functools.partial(initializer, *initargs)
@@ -255,7 +256,7 @@ class _Pools:
         return pool
 
     def close(self) -> None:
-        """End all workers now: idle ones in peace, those of `Parallel` calls, which fail, at once."""
+        """End all workers now: idle ones in order, those of `Parallel` calls, which then fail, at once."""
         with self._lock:
             pools = list(self._pools.values())
         for pool in pools:
@@ -274,5 +275,5 @@ in_each_fork(_pools.reset_in_fork)
 
 
 def close() -> None:
-    """End the warm workers now, rather than when they have been idle for a while."""
+    """End the warm workers now, instead of after a while without calls."""
     _pools.close()

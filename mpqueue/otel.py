@@ -1,7 +1,7 @@
 """OpenTelemetry: spans and metrics of a queue's jobs. Needs the extra ``otel``, and an SDK that the program sets up.
 
-Nothing is done for each item: the metrics look at the jobs' books and at the workers when they are read, spans are made
-when a job ends.
+It does nothing per item: reading the metrics looks at the jobs' books and at the workers, spans are made when a job
+ends.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["instrument"]
 
-#: Failed items and retries that a job's span names; beyond them there are the counts.
+#: The most failed items and retries that a job's span names; the counts include all.
 MOST_EVENTS = 50
 _NAME = "mpqueue"
 
@@ -53,17 +53,17 @@ def instrument(
     context: Context | None = None,
     chunks: bool = False,
 ) -> None:
-    """Make spans and metrics of the queue's jobs from now on, with the program's providers or those that are given.
+    """Make spans and metrics of the queue's jobs from now on, with the program's providers or the given ones.
 
     The metrics are: ``mpqueue.jobs``, ``mpqueue.jobs.active``, ``mpqueue.job.duration``, ``mpqueue.items``,
     ``mpqueue.items.unfinished``, ``mpqueue.retries``, ``mpqueue.workers``, ``mpqueue.worker.deaths``,
-    ``mpqueue.worker.cpu.time``, ``mpqueue.worker.memory``, ``mpqueue.worker.time``. To read them costs 2 us a worker,
-    on Linux 30 us, and 0.1 us for a thousand items of jobs that run; between two looks they cost nothing.
+    ``mpqueue.worker.cpu.time``, ``mpqueue.worker.memory``, ``mpqueue.worker.time``. Reading them costs 2 us per worker
+    (on Linux 30 us), and 0.1 us per 1,000 items of running jobs; otherwise they cost nothing.
 
-    Each run of a job is a span ``mpqueue.job``, a child of ``context`` (None: of what is current now); with ``chunks``
-    it has a span ``mpqueue.chunk`` for each chunk of items, at most 2,000 (``create_job(profile=True)``: all). They are
-    made on the listener thread, when the job starts and when it has ended. What earlier programs did of a job, as its
-    journal has it, is not counted, and a job of which nothing is left to do makes no span.
+    Each run of a job is a span ``mpqueue.job``, a child of ``context`` (None: the current one); with ``chunks`` it has
+    a span ``mpqueue.chunk`` for each chunk of items, at most 2,000 (``create_job(profile=True)``: all). They are made
+    on the listener thread, when the job starts and when it has ended. Work of earlier programs that a job's journal
+    holds is not counted, and a job with nothing left to do makes no span.
     """
     watcher = _Watcher(
         queue,
@@ -84,27 +84,27 @@ class _Run:
     job: Job
     book: JobBook
     span: Span
-    epoch: int  #: the book's; once that is higher, the job's failed items are run again, and it tells of that run
+    epoch: int  #: the book's round when the run began; a higher one: failed items run again
     started_at: float
     events: int = 0
 
     @property
     def has_timings(self) -> bool:
-        """True if the job's report is of this run, and not empty: on a cluster, no timings may have come."""
+        """True if the job's report is of this run, and not empty: on a cluster, timings may be missing."""
         return self.book.epoch == self.epoch and bool(self.book.timings.lanes)
 
 
 @dataclass(slots=True)
 class _Worker:
-    """CPU time of the workers that a lane has had, as far as it was looked at."""
+    """CPU time of the workers that a lane has had, as of the last look."""
 
     pid: int | None = None
-    seen: float = 0.0  #: what that process had used when it was looked at last
-    seconds: float = 0.0  #: in all
+    seen: float = 0.0  #: that process's CPU time at the last look
+    seconds: float = 0.0  #: in total
 
 
 class _Watcher:
-    """The watcher of jobs: gets them on the listener thread, is asked for totals on the metrics reader's."""
+    """The watcher of jobs: gets events on the listener thread, gives totals on the metrics reader's thread."""
 
     def __init__(
         self, queue: JobQueue, tracer: trace.Tracer, meter: metrics.Meter, context: Context, *, chunks: bool
@@ -113,7 +113,7 @@ class _Watcher:
         self._tracer = tracer
         self._context = context
         self._chunks = chunks
-        self._before = queue._engine.ended_now()  #: what had ended before
+        self._before = queue._engine.ended_now()  #: counts of the jobs that have ended
         self._runs: dict[str, _Run] = {}
         self._seen: dict[int, _Worker] = {}  #: by lane
         self._durations = meter.create_histogram("mpqueue.job.duration", "s", "From a job's start to its end.")
@@ -130,7 +130,7 @@ class _Watcher:
         level("mpqueue.worker.memory", [self._memory], "By", "Private memory of the workers.")
 
     def started(self, event: JobStarted) -> None:
-        """Begin the span of a job that began, or whose failed items are run again."""
+        """Begin the span of a job that began, or whose failed items run again."""
         queue = self._queue()
         if queue is None:
             return
@@ -138,7 +138,7 @@ class _Watcher:
             book, job = queue._jobs.find(event.job_id)
         except JobNotFoundError:  # cleared by now
             return
-        if not book.epoch:  # it had ended before this program, which only says so again
+        if not book.epoch:  # it had ended before this program, which only reports that again
             return
         epoch, started_at = book.epoch, job.started_at or 0.0
         span = self._tracer.start_span(
@@ -161,7 +161,7 @@ class _Watcher:
     def finished(self, event: JobFinished) -> None:
         """End the span of a job that has ended. If listeners are late, its failed items may already be running again.
 
-        So the counts and the duration are those of the event.
+        The counts and the duration are therefore taken from the event.
         """
         run = self._runs.pop(event.job_id, None)
         if run is None:  # cancelled before it started
@@ -207,7 +207,7 @@ class _Watcher:
         yield Observation(len(self._runs))
 
     def _books(self) -> list[JobBook]:
-        """Return the books of the queue's jobs that have not ended, each pipeline as one."""
+        """Return the books of the queue's jobs that have not ended; a pipeline counts as one."""
         queue = self._queue()
         books = [] if queue is None else queue._jobs.books()
         return [book for book in books if not book.status.final and book.stage is None]
@@ -220,7 +220,7 @@ class _Watcher:
     def _unfinished(self, _: CallbackOptions) -> Iterable[Observation]:
         books = self._books()
         left = sum(max(0, book.total - book.completed - book.failed) for book in books)
-        # Of a pipeline, its stages know what runs and what waits for its next try.
+        # The stages of a pipeline know which items run or wait for their next try.
         parts = [part for book in books for part in (book.family if book.pipeline is None else book.family[1:])]
         retrying = sum(bytes(part.table.status).count(RETRY) for part in parts)
         numbers = {part.number for part in parts}
@@ -264,7 +264,7 @@ class _Watcher:
                 yield Observation(held, {"mpqueue.worker": lane.number})
 
     def _own_processes(self) -> list[LaneNow]:
-        """Return the lanes, where each has a process of this machine which runs nothing else."""
+        """Return the lanes that have a process of their own on this machine."""
         queue = self._queue()
         able = None if queue is None else queue._backend.capabilities
         return self._lanes() if able is not None and able.own_processes and able.is_here else []

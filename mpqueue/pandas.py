@@ -1,8 +1,8 @@
 """`apply` for pandas: `DataFrame.apply` and `Series.apply` on all cores. Needs pandas: the extra ``pandas``.
 
-Rows are sent as slices, and pandas itself calls the function on them in the workers. What it returned is sent as it
-is, and pandas makes the result of all of it, as if the function had been called here: index, columns and dtypes can't
-depend on how the rows were sliced.
+Rows are sent as slices, and pandas itself calls the function on them in the workers. The returned values are sent back
+unchanged, and pandas makes the result of them, as if it had called the function here: index, columns and dtypes do not
+depend on the slices.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = [
     "apply",
 ]
 
-#: Slices for each worker: few enough to be sent cheaply, so many that no worker waits long for the last one.
+#: Slices per worker: few enough to be cheap to send, enough that no worker waits long for the last one.
 _SLICES = 16
 
 
@@ -47,20 +47,19 @@ def apply(
     progress: ShowProgress = False,
     **keywords: Any,
 ) -> Any:
-    """``data.apply(function, axis, ...)`` on all cores; returns what that returns, with the same index and dtypes.
+    """``data.apply(function, axis, ...)`` on all cores; returns the same value, with the same index and dtypes.
 
-    ``function`` gets what pandas gives it: a row (``axis=1``) or a column of a frame as a Series, one value of a
+    ``function`` gets the same as from pandas: a row (``axis=1``) or a column of a frame as a Series, one value of a
     series; and ``args`` and ``keywords`` after it. A frame's default is ``axis=0``, as in pandas: each column.
 
-    About 16 slices for each worker are sent, pickled; they are the items that ``progress`` counts and that
-    ``max_retries`` (3), ``retry`` and ``concurrency`` are about, as in `mpqueue.map`. So a worker that dies costs its
-    slice one try, and the function may see rows twice. What it raises in the end is raised here, with a note that names
-    the row.
+    About 16 pickled slices per worker are sent; they are the items of ``progress``, ``max_retries`` (3), ``retry`` and
+    ``concurrency``, as in `mpqueue.map`. If a worker dies, its slice loses one try, and the function may see rows
+    twice. An error of its last try is raised here, with a note that names the row.
 
-    It is worth it if a call takes longer than about 20 us: pandas makes each row here once more, without its values.
+    It is worth it if a call takes longer than about 20 us: pandas makes each row once more here, without its values.
 
-    Raises TypeError for what is no frame or series, for the name of a function: pandas has fast ways for those; and for
-    ``keywords`` that the function can't take.
+    Raises TypeError if ``data`` is no frame or series, for ``keywords`` that the function can't take, and for the name
+    of a function, for which pandas has faster ways.
     """
     if not isinstance(data, (DataFrame, Series)):
         raise TypeError(f"data: expected a pandas DataFrame or Series, got {shown(data)} of type {type(data).__name__}")
@@ -82,17 +81,17 @@ def apply(
     if not is_frame and isinstance(data.dtype, CategoricalDtype):  # pandas calls it once for each category
         categories = data.cat.categories.to_series()
         known = dict(zip(categories, run(partial(_returned, call, {}), categories), strict=True))
-        return data.apply(lambda value: known[value] if value in known else call(value))  # and once for what is missing
+        return data.apply(lambda value: known[value] if value in known else call(value))  # and once for the missing one
     values = iter(
         run(partial(_returned, call, {"axis": axis} if is_frame else {}), data, columns=is_frame and not by_row)
     )
     if by_row and type(data) is DataFrame and result_type != "broadcast":
-        data = DataFrame({0: 0}, index=data.index)  # whose rows cost less than those of many columns
+        data = DataFrame({0: 0}, index=data.index)  # rows of a frame with one column cost less
     return data.apply(lambda _: next(values), **options)
 
 
 def _check_keywords(function: Callable[..., Any], keywords: dict[str, Any]) -> None:
-    """Raise TypeError for a keyword to a function that does not have it: an option of other libraries, for example."""
+    """Raise TypeError for a keyword that the function does not take, such as an option of other libraries."""
     try:
         known = inspect.signature(function).parameters
     except (TypeError, ValueError):  # written in C
@@ -107,7 +106,7 @@ def _check_keywords(function: Callable[..., Any], keywords: dict[str, Any]) -> N
 def _run(
     handler: Callable[[_Slice], list[Any]], data: Any, *, workers: int, columns: bool = False, **options: Any
 ) -> list[Any]:
-    """Run the handler on slices of the data; returns its value for each row or column, in their order."""
+    """Run the handler on slices of the data; returns its value for each row or column, in order."""
     slices = _slices(data, workers, columns=columns)
     parts: list[Any] = map_items(handler, slices, concurrency=workers, chunksize=1, **options)
     return [value for part in parts for value in part]
@@ -118,7 +117,7 @@ class _Slice:
     """Rows or columns that are sent together."""
 
     data: Any
-    labels: Any  #: an Index of them
+    labels: Any  #: a pandas Index
 
     def __repr__(self) -> str:
         first, last = self.labels[0], self.labels[-1]
@@ -146,7 +145,7 @@ def _returned(call: Callable[[Any], Any], options: dict[str, Any], part: _Slice)
         except Exception as error:
             error.add_note(f"mpqueue: at {part.labels[len(found)]!r}")
             raise
-        # pandas uses the same row again for the next call
+        # pandas reuses the row for the next call
         found.append(result.copy() if isinstance(result, Series) else result)
 
     part.data.apply(note, **options)

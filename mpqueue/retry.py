@@ -1,7 +1,7 @@
-"""When a failed item is tried again: policy as a value, no clock, no timer.
+"""The policy by which failed items are tried again: a value, with no clock and no timer.
 
-`RetryPolicy.decide` is a pure function of the attempt, the error and a random source; what waits for the delay is the
-scheduler's heap.
+`RetryPolicy.decide` is a pure function of the attempt, the error and a random source; the scheduler's heap waits for
+the delay.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class RetryAfter(NamedTuple):
 class Fail(NamedTuple):
     """The item has failed for good; ``reason`` says which rule decided.
 
-    ``error``, where there is one, is what it has failed with: the policy is at fault.
+    ``error``, if there is one, is the error that the item fails with: the policy is at fault.
     """
 
     reason: str
@@ -49,7 +49,7 @@ def _type_tuple(name: str, value: Any) -> ErrorTypes:
 
 def check_number(name: str, value: Any, *, low: float, integer: bool = False, exclusive: bool = False) -> None:
     """Raise TypeError or ValueError unless ``value`` is a finite number from ``low`` up."""
-    # Its type is asked, not the value, which can say what it likes of its class.
+    # Checks the type: the value itself can claim any class.
     if issubclass(type(value), bool) or not issubclass(type(value), int if integer else (int, float)):
         wanted = "a whole number" if integer else "a number"
         raise TypeError(f"{name}: expected {wanted}, got {shown(value)} of type {type(value).__name__}")
@@ -60,7 +60,7 @@ def check_number(name: str, value: Any, *, low: float, integer: bool = False, ex
 
 
 def check_seconds(name: str, value: float | str, *, exclusive: bool = False) -> float:
-    """The seconds that a number, or a text such as "90s" or "1h30m", means. Raises TypeError or ValueError."""
+    """Return the seconds that a number, or a text such as "90s" or "1h30m", means. Raises TypeError or ValueError."""
     if isinstance(value, str):
         try:
             value = seconds_in(value)
@@ -73,7 +73,7 @@ def check_seconds(name: str, value: float | str, *, exclusive: bool = False) -> 
 def _is_finite(value: float) -> bool:
     try:
         return math.isfinite(value)
-    except OverflowError:  # a whole number beyond all floats
+    except OverflowError:  # a whole number beyond the range of floats
         return False
 
 
@@ -81,12 +81,11 @@ def _is_finite(value: float) -> bool:
 class RetryPolicy:
     """The rule for how often and when a failed item is tried again.
 
-    ``max_retries`` counts the tries after the first: with 3, an item is tried at most 4 times. The delay before
-    retry *k* (from 1) is ``base_delay * factor ** (k - 1)`` seconds, at most ``max_delay``, and is then moved by at
-    most ``jitter`` (0 to 1) of itself, evenly in both directions. Both may be texts, such as ``"5m"``. Only errors of
-    the types ``retry_on`` are retried,
-    and none of ``give_up_on``. ``SystemExit``, ``KeyboardInterrupt`` and other types outside `Exception` are retried
-    under the default ``retry_on``. A waiting item holds no worker.
+    ``max_retries`` counts the tries after the first: with 3, an item has at most 4 tries. The delay before retry *k*
+    (from 1) is ``base_delay * factor ** (k - 1)`` seconds, at most ``max_delay``, and is then moved by at most
+    ``jitter`` (0 to 1) of itself, evenly in both directions. Both may be texts, such as ``"5m"``. Errors of the types
+    ``retry_on`` are retried, except those of ``give_up_on``. ``SystemExit``, ``KeyboardInterrupt`` and other types
+    outside `Exception` are retried under the default ``retry_on``. A waiting item holds no worker.
 
     Raises TypeError or ValueError for values out of range, also nan and infinity.
     """
@@ -123,7 +122,7 @@ class RetryPolicy:
         return delay
 
     def decide(self, attempt: int, error: BaseException, rng: random.Random) -> RetryAfter | Fail:
-        """Return what happens to an item whose try number ``attempt`` (from 1) failed with ``error``."""
+        """Decide about an item whose try number ``attempt`` (from 1) failed with ``error``."""
         if _matches(error, (GiveUp,)):
             return Fail("the handler gave up")
         if isinstance(error, PicklingError):
@@ -145,7 +144,7 @@ RetryPolicy.__init__ = names_options("RetryPolicy")(RetryPolicy.__init__)  # typ
 
 
 def decide_by(policy: RetryPolicy, attempt: int, error: BaseException, rng: random.Random) -> RetryAfter | Fail:
-    """Return the policy's decision. If a user's policy raises, or gives none, `Fail` with an error that says so."""
+    """Return the policy's decision. If a user's policy raises or returns none, `Fail` with an error that says so."""
     try:
         decision = policy.decide(attempt, error, rng)
     except BaseException as raised:  # noqa: BLE001 - whatever a user's policy raises
@@ -175,14 +174,14 @@ def _at_fault(policy: RetryPolicy, cause: BaseException, what: str) -> Fail:
     return Fail("the policy is at fault", error)
 
 
-#: The types by which a filter means the stand-in itself.
+#: With these types, a filter means the stand-in itself.
 _STAND_IN = ("mpqueue.errors.RemoteError", "mpqueue.errors.MPQueueError")
 #: Seconds; no computed delay is longer (a factor of 10 reaches infinity in 308 tries).
 MAX_DELAY = 10 * 365 * 86400.0
 
 
 def _matches(error: BaseException, types: ErrorTypes | type[BaseException]) -> bool:
-    """Like isinstance, but looks through a `RemoteError` at the type it stands for."""
+    """Like isinstance, but for a `RemoteError` it checks the type that the error stands for."""
     if not isinstance(error, RemoteError):
         return isinstance(error, types)
     names = (*error.bases, *_STAND_IN)

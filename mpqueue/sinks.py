@@ -1,10 +1,10 @@
-"""Sinks: files into which the results of a job go while it runs, instead of being kept in memory.
+"""Sinks: files that take the results of a job while it runs, instead of memory.
 
     queue.run(items, handler, results=mpqueue.sinks.jsonl("rows.jsonl"))
 
-Rows and columns are those of `Job.export`. While the job runs they are in a file of the same name and ``.part``; it
-gets its own name once the job has ended and all rows are in it, on disk. Each sink is for one job. With ``in_order``
-rows are in the order of the items; without ``failures`` failed items have none.
+Rows and columns are those of `Job.export`. While the job runs, the file's name ends with ``.part``; it gets its own
+name once the job has ended and all rows are on disk. Each sink is for one job. With ``in_order``, rows are in the order
+of the items; without ``failures``, failed items have no rows.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def jsonl(
     in_order: bool = False,
     failures: bool = True,
 ) -> FileSink:
-    """A JSON value a line. Costs 10 us a row."""
+    """One JSON value per line. Costs 10 us per row."""
     return JsonLinesSink(path, columns, in_order=in_order, failures=failures)
 
 
@@ -41,10 +41,10 @@ def csv(
     failures: bool = True,
     escape_formulas: bool = True,
 ) -> FileSink:
-    """A table of text; ``.tsv`` in the path makes it one with tabs.
+    """A table of text; with ``.tsv`` in the path, columns are separated by tabs.
 
-    Where no columns are named, each key of results that are mappings has one. Those of keys that come late stand at the
-    end, and the file is copied once when the job ends. ``escape_formulas`` is as in `Job.export`. Costs 10 us a row.
+    By default, each key of results that are mappings is a column. Columns of later keys are added at the end, and the
+    file is then copied once when the job ends. ``escape_formulas`` is as in `Job.export`. Costs 10 us per row.
     """
     delimiter = "\t" if os.fsdecode(path).lower().endswith(".tsv") else ","
     return TableSink(
@@ -60,13 +60,12 @@ def parquet(
     in_order: bool = False,
     failures: bool = True,
 ) -> FileSink:
-    """A table with types, through pyarrow, which has to be installed.
+    """A table with types, through pyarrow.
 
-    The names in the ``schema`` are the columns; a value that would be another one in its type stops the job, but floats
-    are rounded to the precision of theirs. Without a schema types are those of the values: where later ones don't go
-    with them, the file is written anew with wider types. Rows are written in groups of 16 MB. Raises ImportError
-    without pyarrow.
+    The names in the ``schema`` are the columns; a value that a column's type would change stops the job, except that
+    floats are rounded to its precision. Without a schema, the values decide the types: if later values don't fit, the
+    file is written again with wider types. Rows are written in groups of 16 MB. Raises ImportError without pyarrow.
     """
-    from mpqueue._output.parquet_sink import ParquetSink  # which needs pyarrow
+    from mpqueue._output.parquet_sink import ParquetSink  # pyarrow is imported here
 
     return ParquetSink(path, columns, schema=schema, in_order=in_order, failures=failures)

@@ -35,11 +35,11 @@ class JobStatus(StrEnum):
 class ItemStatus(StrEnum):
     """The state of an item."""
 
-    PENDING = "pending"  #: not begun, or handed back unstarted
+    PENDING = "pending"  #: not started, or handed back before its start
     PROCESSING = "processing"  #: a worker runs it now: read from the worker, never stored
-    COMPLETED = "completed"  #: its result is there
+    COMPLETED = "completed"  #: its result is available
     FAILED = "failed"  #: its last try failed
-    RETRY = "retry"  #: a try failed, the next one waits for its time
+    RETRY = "retry"  #: a try failed, the next one is due later
 
 
 _FINAL = frozenset({JobStatus.COMPLETED, JobStatus.COMPLETED_WITH_ERRORS, JobStatus.CANCELLED})
@@ -56,9 +56,9 @@ PENDING, PROCESSING, COMPLETED, FAILED, RETRY = range(len(ITEM_CODES))
 class Pruned:
     """The jobs, items and bytes that `JobQueue.prune` has taken out of a journal."""
 
-    jobs: int  #: removed whole
-    items: int  #: that were gone from their jobs' lists
-    bytes: int  #: by which the journal is smaller, with its files; 0 where it is not
+    jobs: int  #: removed completely
+    items: int  #: no longer in their jobs' lists of items
+    bytes: int  #: saved in the journal and its files; 0 if none
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +67,11 @@ class QueueStats:
 
     running: int  #: running or paused
     pending: int  #: not yet started
-    completed: int  #: ended, however
+    completed: int  #: in any of the final states
     total: int
 
     def _repr_html_(self) -> str:
-        """For notebooks: a table."""
+        """Return a table for notebooks."""
         names = ("running", "pending", "completed", "total")
         head = "".join(f"<th>{name}</th>" for name in names)
         line = "".join(f"<td>{getattr(self, name):,}</td>" for name in names)

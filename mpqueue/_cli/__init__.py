@@ -1,1 +1,1 @@
-"""The command line. Stands on what users have: nothing below knows it, and it uses nothing that begins with ``_``."""
+"""The command line. It uses the public API only: no layer below knows it, and it uses no name that begins with `_`."""

@@ -1,4 +1,4 @@
-"""The command ``mpqueue``: its commands, and how each ends."""
+"""The command ``mpqueue``: its commands, and their exit codes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mpqueue._cli.usage import Exit, OutputError, Parser, UsageError, on_stdout,
 from mpqueue._os import standard_streams
 from mpqueue.errors import MPQueueError
 
-#: Whose steps come before the user's own in a traceback.
+#: Frames of these files come before the user's own in a traceback.
 _OURS = ("mpqueue", "importlib", "functools", "__main__")
 EPILOG = """\
 examples:
@@ -47,12 +47,12 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Parse the command line; inputs, and a job, may come after options, which argparse by itself does not allow."""
+    """Parse the command line; inputs, and a job, may come after options, which argparse alone does not allow."""
     parser = make_parser()
     words = sys.argv[1:] if arguments is None else arguments
     args, rest = parser.parse_known_args(words)
     args.after_dashes = len(words) - words.index("--") - 1 if "--" in words else 0
-    end = rest.index("--") if "--" in rest else len(rest)  # of the options: what comes after it is none
+    end = rest.index("--") if "--" in rest else len(rest)  # of the options: no words after it are options
     options = [word for word in rest[:end] if word.startswith("-") and word != "-"]
     del rest[end : end + 1]
     if rest and not options and getattr(args, "takes_job", False) and args.job is None:
@@ -67,7 +67,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _hint(option: str, flags: list[str]) -> str:
-    """Hint at the flag that may be meant, if any: by its name in Python, another library's word, or a typo."""
+    """Hint at the likely flag, if any: by its name in Python, another library's word, or a typo."""
     name, named = option.lstrip("-").replace("-", "_"), {flag.lstrip("-").replace("-", "_"): flag for flag in flags}
     word = word_for(name, named)
     if word is not None and word.option and not word.hint.startswith("write "):
@@ -83,7 +83,7 @@ def flags_of(parser: argparse.ArgumentParser, command: str) -> list[str]:
 
 
 def _without_ours(error: BaseException) -> TracebackType | None:
-    """The traceback from the user's own code on, where that was reached; a SyntaxError says itself where it is."""
+    """The traceback from the user's own code on, if it was reached; a SyntaxError reports its own place."""
     if isinstance(error, SyntaxError) and os.path.exists(error.filename or ""):
         return None
     trace = error.__traceback__
@@ -93,8 +93,8 @@ def _without_ours(error: BaseException) -> TracebackType | None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what the command line says; returns the exit code."""
-    standard_streams.keep_taken()  # before a file of ours gets such a number
+    """Run the command line; returns the exit code."""
+    standard_streams.keep_taken()  # before a file of ours gets such a descriptor
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the program ends
     try:
@@ -109,7 +109,7 @@ def _do(arguments: Sequence[str] | None) -> int:
         args = _parse(arguments)
         code = int(args.command(args))
         if sys.stdout is not None:
-            with on_stdout():  # what the user's modules have printed
+            with on_stdout():  # the prints of the user's modules
                 return code
         return code
     except OutputError as error:
@@ -125,7 +125,7 @@ def _do(arguments: Sequence[str] | None) -> int:
         return run.say_drained(recorded=end.recorded)
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
-    except BrokenPipeError:  # the reader of stdout has gone; nothing more can be written to it, not even at exit
+    except BrokenPipeError:  # the reader of stdout has gone; nothing more can be written to it, even at exit
         _write_nowhere(1)
         return Exit.NO_READER
     except Exception as error:  # noqa: BLE001 - the user's own, raised while a module was imported, or a fault of ours
@@ -134,7 +134,7 @@ def _do(arguments: Sequence[str] | None) -> int:
 
 
 def _let_end(stream: TextIO | None, descriptor: int) -> None:
-    """Have the interpreter not try once more, at its end, to write what the stream could not: that was reported."""
+    """Keep the interpreter from writing again, at its end, the output that failed: that was reported."""
     try:
         if stream is not None and not stream.closed:
             stream.flush()

@@ -13,14 +13,14 @@ from importlib.machinery import PathFinder
 from mpqueue._cli.outputs import rows_on_stdout
 from mpqueue._cli.usage import Exit, UsageError
 
-#: Bytes of a file that are parsed: larger ones are data.
+#: The largest file, in bytes, that is parsed: larger ones are data.
 MOST_BYTES = 4 << 20
 
 
 def functions_of(word: str) -> list[str]:
-    """Return the completions of ``module:fun`` or ``file.py:fun``, whole, in the file's order; none for other words.
+    """Return the full completions of ``module:fun`` or ``file.py:fun``, in the file's order; none for other words.
 
-    Names with ``_`` at their front come only where one was typed. After ``Class.``, the methods of that class.
+    Names that begin with ``_`` are given only if a ``_`` was typed. After ``Class.``, the methods of that class.
     """
     place, colon, typed = word.rpartition(":")
     path = _path_of(place) if colon else None
@@ -40,7 +40,7 @@ def functions_of(word: str) -> list[str]:
 
 
 def _names_in(body: Sequence[ast.stmt]) -> Iterator[str]:
-    """Yield the names of functions, also of those that are defined under a condition."""
+    """Yield the names of functions, also of those defined under a condition."""
     for one in body:
         if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef):
             yield one.name
@@ -68,11 +68,11 @@ def _path_of(place: str) -> str | None:
 
 # -- ``mpqueue completion``: a script that lets a shell complete commands, options, choices, files and functions. ------
 #
-# shtab writes it, from the parser itself. A script is made once, and most installations make none: so shtab is an
-# extra, and is loaded when the command runs. For the functions of a module the script asks ``mpqueue completion
-# --functions``, which needs no shtab.
+# shtab writes it from the parser. A script is made once, and most installations make none: so shtab is an extra, loaded
+# when the command runs. For the functions of a module the script calls ``mpqueue completion --functions``, which needs
+# no shtab.
 
-#: Those of shtab's shells that the command promises.
+#: The shells of shtab that the command promises.
 SHELLS = ("bash", "zsh", "fish")
 EPILOG = """\
 examples:
@@ -86,10 +86,10 @@ The command needs shtab (pip install 'mpqueue[completion]'), the script that it 
 """
 
 
-#: Where a word may be module:function.
+#: Options whose value may be module:function.
 FUNCTIONS = ("handler", "inputs", "setup", "backend")
-#: What completes such a word. By default, bash takes the part before a colon for a word of its own.
-#: The names end in ``files``, by which shtab knows that what they print may be files.
+#: The shell functions that complete such a word. By default, bash takes the part before a colon as a word of its own.
+#: Their names end in ``files``, which tells shtab that they may print files.
 IN_BASH = """\
 _mpqueue_functions_or_files() {
   local line="${COMP_LINE:0:${COMP_POINT:-0}}" word before=""
@@ -146,7 +146,7 @@ def add_command(
         epilog=EPILOG,
     )
     parser.add_argument("shell", choices=SHELLS, nargs="?", help="for which shell")
-    #: Instead, the functions of a module that go on like this: what the script calls.
+    #: Instead, prints the functions of a module with this beginning; the script calls it.
     parser.add_argument("--functions", help=argparse.SUPPRESS)
 
     def print_script(args: argparse.Namespace) -> int:
@@ -178,7 +178,7 @@ def _mended_for_zsh(script: str) -> str:
 
 
 def _print(texts: Iterable[str]) -> None:
-    r"""Print lines that end with ``\n`` everywhere: bash runs on Windows too, and takes ``\r`` for a part of a word."""
+    r"""Print lines that end with ``\n`` everywhere: bash runs on Windows too, and takes ``\r`` as part of a word."""
     with rows_on_stdout() as out:
         for text in texts:
             print(text, file=out)

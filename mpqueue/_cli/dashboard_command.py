@@ -1,4 +1,4 @@
-"""``mpqueue dashboard run.db``: the live page over what journals hold. Nothing runs, and nothing is written."""
+"""``mpqueue dashboard run.db``: the live page for journals. Nothing runs, and nothing is written."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def dashboard(args: argparse.Namespace) -> int:
         raise UsageError(
             f"dashboard: expected Starlette and uvicorn ({error}): pip install 'mpqueue[dashboard]'"
         ) from None
-    from mpqueue._queue.recorded.journal_view import JournalView  # with SQLite, which most commands don't need
+    from mpqueue._queue.recorded.journal_view import JournalView  # needs SQLite, which most commands don't
 
     view = JournalView(args.journals)
     with usage_errors(kinds=(OSError, ValueError, TypeError)):

@@ -1,4 +1,4 @@
-"""``mpqueue run --dry-run``: the first, the middle and the last item, and what all of them would take."""
+"""``mpqueue run --dry-run``: runs the first, middle and last item, and estimates the whole run."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from mpqueue._text import visible
 from mpqueue.errors import HandlerPicklingError
 from mpqueue.status import ItemStatus
 
-#: Of the items that ran.
+#: The columns about the items that ran.
 _COLUMNS = ("id", "item", "status", "elapsed", "peak_memory", "error")
-#: An estimate where no item completed.
+#: The estimate if no item completed.
 UNKNOWN = dict[str, Any].fromkeys(("elapsed", "setup", "workers", "at_a_time", "duration", "result_size"))
-#: Seconds of a setup.
+#: The least seconds of a setup that are mentioned.
 WORTH_TELLING = 0.05
 
 
@@ -35,19 +35,19 @@ def add_dry_run(add: Add) -> None:
 
 
 def check_dry_run(args: argparse.Namespace) -> None:
-    """Raise UsageError for options that go with a whole run only."""
+    """Raise UsageError for options that make sense for a whole run only."""
     other = first_given(args, "plan", "profile", "dashboard")
     if other is not None:
         raise UsageError(f"--dry-run: expected no {other} as well, which is for a whole run")
 
 
 def some_of(items: Sequence[Any]) -> list[Any]:
-    """The first, the middle and the last of the items, as far as there are so many."""
+    """Return the first, the middle and the last of the items; fewer if there are fewer."""
     return [items[at] for at in sorted({0, len(items) // 2, len(items) - 1})] if items else []
 
 
 def run_some(queue: JobQueue, items: Sequence[Any], handlers: Sequence[Any], **options: Any) -> Job:
-    """Run some of the items, each by itself. ``options`` are those of the job."""
+    """Run some of the items, one at a time. ``options`` are those of the job."""
     chosen = some_of(items)
     with usage_errors(kinds=(HandlerPicklingError, TypeError, ValueError)):
         if len(handlers) > 1:
@@ -56,7 +56,7 @@ def run_some(queue: JobQueue, items: Sequence[Any], handlers: Sequence[Any], **o
 
 
 def at_a_time(job: Job | None, workers: int, resources: Mapping[str, int] | None) -> int:
-    """Return how many items of the job run at a time on so many workers, with what its items need."""
+    """Return how many of the job's items run at a time on that many workers, by their needs."""
     needs = job._book.needs if job is not None and isinstance(job._book, JobBook) else None
     return workers if needs is None else min(workers, needs.most_at_a_time(workers, resources or {}))
 
@@ -64,9 +64,9 @@ def at_a_time(job: Job | None, workers: int, resources: Mapping[str, int] | None
 def say_estimate(
     job: Job, columns: Sequence[str] | None, total: int, workers: int, fitting: int, setup: bool, tell: Tell
 ) -> int:
-    """Say how these items ended, and what so many would take on so many workers; returns the exit code.
+    """Print how these items ended, and an estimate for all items and workers; returns the exit code.
 
-    ``fitting``: how many items run at a time, by their needs. Raises UsageError for a column that none of them has.
+    ``fitting``: how many items run at a time, by their needs. Raises UsageError for a column that no item has.
     """
     for item in job.items:
         say(f"{item.label}: ", *_told(item))
@@ -122,5 +122,5 @@ def _setup_of(job: Job) -> float:
 def _size_of(result: Any) -> int | None:
     try:
         return len(pickle.dumps(result, protocol=pickle.HIGHEST_PROTOCOL))
-    except Exception:  # noqa: BLE001 - a worker can pickle what this process perhaps can't
+    except Exception:  # noqa: BLE001 - a worker may be able to pickle it even if this process can't
         return None

@@ -1,4 +1,4 @@
-"""Early ends of `run` and `retry`: SIGTERM, or their time limit, drains the queue, and the same command goes on."""
+"""Early ends of `run` and `retry`: SIGTERM or the time limit drains the queue; the same command continues later."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ def add_early_end(add: Add) -> None:
 class EndedBeforeStart(BaseException):
     """Raised when SIGTERM or the time limit came while no item ran yet.
 
-    No Exception, so that what it passes through does not take it for its own.
+    It is no Exception, so that no code on its way catches it.
     """
 
     def __init__(self, *, recorded: bool) -> None:
         super().__init__()
-        self.recorded = recorded  #: in a journal
+        self.recorded = recorded  #: the job is in a journal
 
 
 class EarlyEnd:
-    """A block in which the first SIGTERM ends the command: the next one does what it did before.
+    """A block in which the first SIGTERM ends the command; the next one acts as before the block.
 
-    Until `drain_from_now`, SIGTERM raises `EndedBeforeStart` on the main thread, whatever that waits for. From then on,
+    Until `drain_from_now`, SIGTERM raises `EndedBeforeStart` on the main thread, even while that waits. From then on,
     it drains the queue. The time limit, which counts from ``began_at`` by the monotonic clock, does the same.
     """
 
@@ -82,11 +82,11 @@ class EarlyEnd:
 
     @property
     def left_some(self) -> bool:
-        """True where the queue was drained before the job had ended."""
+        """True if the queue was drained before the job had ended."""
         return self._drained is not None and self._drained.job.status is JobStatus.CANCELLED
 
     def wait(self) -> None:
-        """Wait, after the job's end, until the queue is drained, if it is being drained. Raises what that raised."""
+        """Wait, after the job's end, until a drain that has begun is over. Raises the drain's error."""
         self._is_over = True
         self._told.set()
         if self._thread is not None:
@@ -101,7 +101,7 @@ class EarlyEnd:
         self._told.set()
 
     def _end_start(self, ends_at: float) -> None:
-        """End the command at that time as SIGTERM does, which also ends a read of stdin; unless the job has started."""
+        """End the command at that time as SIGTERM does, even in a read of stdin; unless the job has started."""
         if self._has_begun.wait(max(0.0, ends_at - monotonic())):
             return
         with self._sending:
@@ -114,7 +114,7 @@ class EarlyEnd:
             return
         self._drained = run
         try:
-            run._end_display()  # what it calls is ours
+            run._end_display()  # it calls only our own functions
             say(coloured("draining:", "yellow"), f" no new items start, those that run have {self._within:g} s")
             queue.drain(self._within)
         except BaseException as error:  # noqa: BLE001 - raised by who waits for it

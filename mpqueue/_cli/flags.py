@@ -1,4 +1,4 @@
-"""Flags of commands, each with what its words mean: those of declared options, what items need, engines, profiles."""
+"""Flags of commands, and the meaning of their values: declared options, items' needs, engines, profiles."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from mpqueue._parent.lane_protocol import Backend
 from mpqueue._queue.choosing import choose_backend
 from mpqueue._queue.job import Job
 
-#: The ``add_argument`` of a parser, or of a group of one.
+#: The ``add_argument`` of a parser, or of one of its groups.
 Add = Callable[..., Any]
 
 
 def add_flags(add: Add, declared: type = GivenOptions, **elsewhere: Add) -> None:
-    """Add those options that have a flag; those with these names ``elsewhere``."""
+    """Add the options that have a flag; those with these names to the group ``elsewhere``."""
     for one in options_at(declared, At.COMMAND).values():
         assert one.kind is not None
         add_it = elsewhere.get(one.name, add)
@@ -36,7 +36,7 @@ def add_flags(add: Add, declared: type = GivenOptions, **elsewhere: Add) -> None
 
 
 def given_flags(args: argparse.Namespace, at: At, declared: type = GivenOptions) -> dict[str, Any]:
-    """Return the flags that were given and may be given there, by the names of their options."""
+    """Return the given flags that this call takes, by the names of their options."""
     flags = {name: getattr(args, name) for name, one in options_at(declared, At.COMMAND).items() if one.at & at}
     return {name: value for name, value in flags.items() if value is not None and value is not False}
 
@@ -53,14 +53,14 @@ def _word(declared_as: Option, text: str) -> Any:
 
 
 def duration(text: str) -> float:
-    """A time in seconds. Raises ArgumentTypeError."""
+    """Return a time in seconds. Raises ArgumentTypeError."""
     try:
         return seconds_in(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-# -- What items need, on the command line: ``--uses cpu=2,gpu=1``, ``--resources gpu=2``. ------------------------------
+# -- Needs of items on the command line: ``--uses cpu=2,gpu=1``, ``--resources gpu=2``. --------------------------------
 
 
 def add_needs(add: Add) -> None:
@@ -79,7 +79,7 @@ def add_resources(add: Add) -> None:
 
 
 def merged(given: list[dict[str, int]] | None) -> dict[str, int] | None:
-    """The values given in several options of one name, as one mapping; None where none was given."""
+    """The values of all options of one name, as one mapping; None if there are none."""
     if given is None:
         return None
     return {name: amount for part in given for name, amount in part.items()}
@@ -114,20 +114,20 @@ def _size(text: str) -> int:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-# -- ``--backend``: the engine that a run's workers are on. ------------------------------------------------------------
+# -- ``--backend``: the engine of a run's workers. ---------------------------------------------------------------------
 
 
 def open_backend(name: str | None) -> Backend:
-    """The engine of that name; None: loky. Connects to its cluster. Raises UsageError where there is none."""
+    """Return the engine of that name; None: loky. Connects to its cluster. Raises UsageError if there is none."""
     with usage_errors(f"--backend {name}: ", (ImportError, OSError, TypeError, ValueError)):
         if name is not None and ":" in name and "://" not in name:
             return choose_backend(load_function(name, "--backend")())
         return choose_backend(name or "loky")
 
 
-# -- ``--profile FILE``: where the handlers were, to the line, in the form that the file's name says. ------------------
+# -- ``--profile FILE``: the lines that handlers spent time in, in the format that the file's suffix names. ------------
 
-#: The report, speedscope's JSON, and folded stacks.
+#: The formats: the report, speedscope's JSON, and folded stacks.
 SUFFIXES = (".html", ".json", ".folded", ".txt")
 
 
@@ -147,7 +147,7 @@ def _file(text: str) -> Path:
 
 
 def write_profile(job: Job, path: Path, exit_code: int) -> int:
-    """Write the profile, once the job has ended or was interrupted; returns the exit code."""
+    """Write the profile, after the job's end or interruption; returns the exit code."""
     profile = job.profile
     assert profile is not None, "the job was made with it"
     if not job._book.timings.lanes:

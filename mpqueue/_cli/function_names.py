@@ -20,11 +20,11 @@ from mpqueue._wire.pickling.imports import module_name_of
 
 
 def load_function(name: str, what: str) -> Callable[..., Any]:
-    """The function; modules are looked for in the current folder first, as by ``python -m``.
+    """Return the function; modules are looked for in the current folder first, as by ``python -m``.
 
-    It is the function of the file that was named, also where another file has the same name, and so it is in workers
-    and in a journal. Raises UsageError where there is none, or where workers would find another file. What the module
-    raises while it is imported comes through.
+    It is the function of the named file, even if another file has the same name; so it is in workers and in a journal.
+    Raises UsageError if there is none, or if workers would find another file. Errors of importing the module are
+    raised.
     """
     module_name, colon, attributes = name.rpartition(":")
     if not colon or not module_name or not attributes:
@@ -73,7 +73,7 @@ def _import(name: str, what: str) -> Any:
 
 
 def _import_file(file: Path, what: str) -> Any:
-    """The module of that file and of no other, also in workers: where its name leads elsewhere, by its path."""
+    """The module of exactly that file, also in workers: if its name leads elsewhere, by its path."""
     _put_first(str(file.parent))
     is_plain = "." not in file.stem and file.stem not in sys.stdlib_module_names and _leads_to(file.stem, str(file))
     module = importlib.import_module(file.stem if is_plain else module_name_of(str(file)))
@@ -90,12 +90,12 @@ def _import_file(file: Path, what: str) -> Any:
 _files: list[str] = []
 #: Their folders, in that order; workers search them in the same order.
 _folders: list[str] = []
-#: Those of them that are in ``sys.path`` for that reason alone.
+#: Folders that are in ``sys.path`` for that reason only.
 _inserted: list[str] = []
 
 
 def _put_first(folder: str) -> None:
-    """Search that folder before all others but those put first earlier, whose modules still come from them."""
+    """Search that folder before all others, except those put first earlier, whose modules still come from them."""
     entries = [os.path.abspath(entry) for entry in sys.path]
     at = 1 + max((entries.index(each) for each in _folders if each in entries), default=-1)
     if folder not in _folders:
@@ -114,7 +114,7 @@ def _leads_to(name: str, file: str) -> bool:
 
 
 def _place_of(name: str) -> str | None:
-    """Return the file of that module, or the one that it would be imported from; None if there is none."""
+    """Return the file of that module, loaded or to be imported; None if there is none."""
     if name in sys.modules:
         return getattr(sys.modules[name], "__file__", None)
     spec = importlib.util.find_spec(name)
@@ -137,7 +137,7 @@ def _is_same(one: str | None, other: str | None) -> bool:
 
 
 def _check_imports(file: str, what: str) -> None:
-    """Raise UsageError where a file that was named would get a module of another one's folder in place of its own."""
+    """Raise UsageError if a named file would import a module of another named file's folder instead of its own."""
     _files.append(file)
     if len(_folders) > 1:
         for each in _files:
@@ -163,7 +163,7 @@ def _check_imports_of(file: str, what: str) -> None:
 
 
 def _imports_of(file: str) -> set[str]:
-    """Return the modules that the file's code imports at any time, without packages' own; none if it is not Python."""
+    """Return the modules that the file's code imports at any time, without packages' own; none if it is no Python."""
     try:
         nodes = [*ast.walk(ast.parse(Path(file).read_bytes()))]
     except (OSError, SyntaxError, ValueError):

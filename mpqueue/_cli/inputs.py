@@ -16,17 +16,17 @@ from typing import Any, TextIO
 from mpqueue._cli.usage import UsageError, say
 from mpqueue._text import shown
 
-#: How inputs can be read; "files" is the default.
+#: The ways in which inputs can be read; "files" is the default.
 KINDS = ("files", "lines", "jsonl", "csv")
 STDIN = "-"
-#: A cell of CSV may have that many characters; by default 131,072.
+#: The most characters of a CSV cell; Python's default is 131,072.
 _LONGEST_CELL = 2**31 - 1
-#: What a file of that name is likely to have, if it is the only one.
+#: The likely format of a file with that suffix, if it is the only one.
 _ROWS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
 
 
 def read_items(inputs: Sequence[str], kind: str | None) -> list[Any]:
-    """The items. Raises UsageError for a file that can't be read, or that is not what it is said to be."""
+    """Return the items. Raises UsageError for a file that can't be read, or has another format than the option says."""
     kind = _kind_of(inputs, kind)
     if inputs.count(STDIN) > 1:
         raise UsageError(f"-: expected stdin once, got it {inputs.count(STDIN)} times")
@@ -88,11 +88,11 @@ def _expanded(inputs: Sequence[str]) -> Iterator[str]:
 
 @contextmanager
 def _opened(name: str, newline: str) -> Iterator[TextIO]:
-    """The file, or stdin, without the mark that some programs write at the beginning of UTF-8."""
+    """The file, or stdin, without a byte order mark at the beginning of UTF-8."""
     if name == STDIN:
         if sys.stdin is None:
             raise UsageError("-: expected lines on stdin, got a closed stdin")
-        if isinstance(sys.stdin, io.TextIOWrapper):  # what is no text in it keeps its bytes, as in file names
+        if isinstance(sys.stdin, io.TextIOWrapper):  # bytes that are no text are kept, as in file names
             sys.stdin.reconfigure(encoding=_encoding_of(sys.stdin), errors="surrogateescape", newline=newline)
         yield sys.stdin
         return
@@ -105,7 +105,7 @@ def _opened(name: str, newline: str) -> Iterator[TextIO]:
 
 
 def _encoding_of(file: io.TextIOWrapper) -> str:
-    """The file's encoding: UTF-8 where its mark says so, else the locale's."""
+    """The file's encoding: UTF-8 if its mark says so, else the locale's."""
     if file.encoding.lower() in ("utf-8", "utf8"):
         return "utf-8-sig"
     if isinstance(file.buffer, io.BufferedReader):
@@ -137,7 +137,7 @@ def _json_lines(file: TextIO) -> Iterator[Any]:
 
 
 def _rows(file: TextIO) -> Iterator[dict[str, str]]:
-    """Yield a dict a row. Raises ValueError for losses: a second column of a name, cells too many or too few."""
+    """Yield a dict per row. Raises ValueError for losses: two columns of one name, too many or too few cells."""
     limit = csv.field_size_limit(_LONGEST_CELL)
     line = 0
     try:

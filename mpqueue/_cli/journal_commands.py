@@ -1,4 +1,4 @@
-"""``mpqueue status``, ``failures``, ``retry``, ``export`` and ``prune``: what a journal holds, and what it need not."""
+"""``mpqueue status``, ``failures``, ``retry``, ``export`` and ``prune``: show a journal's jobs, and shrink it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
     Parsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
-#: Of states; of others yellow.
+#: The colours of states; all others are yellow.
 _COLOURS = {"completed": "green", "completed_with_errors": "red", "processing": "bold"}
 
 
@@ -211,7 +211,7 @@ def export(args: argparse.Namespace) -> int:
 
 
 def retry(args: argparse.Namespace) -> int:
-    """Run the items that failed, or were left, with the handler in the journal; returns the exit code."""
+    """Run the failed or remaining items with the handler in the journal; returns the exit code."""
     began_at = monotonic()
     log_to_stderr("WARNING")
     with EarlyEnd(args, began_at) as early_end, told_on_stdout(as_json=args.json) as tell:
@@ -225,7 +225,7 @@ def _retry(args: argparse.Namespace, early_end: EarlyEnd, tell: Tell) -> int:
     _search_as_then(reader, job)
     there = {"resources": merged(args.resources), "gpu_env": args.gpu_env}
     with JobQueue(args.jobs, retry=policy_of(args), timeout=args.timeout, journal=args.journal, **there) as queue:
-        queue._starter.tell_failures = False  # `say_end` does
+        queue._starter.tell_failures = False  # `say_end` says so
         with usage_errors("--resources: ", (ValueError,)):
             book = queue._host.take_up(job_id, "run it again", unfinished=True).book
         progress = progress_of(args)
@@ -253,9 +253,9 @@ def _retry(args: argparse.Namespace, early_end: EarlyEnd, tell: Tell) -> int:
 
 
 def _search_as_then(reader: Reader, job: RecordedJob) -> None:
-    """Search modules where the run found them, then in the current folder: another file there may have the same name.
+    """Search modules where the run found them, then in the current folder, which may have other files of the same name.
 
-    Only in what came before Python's own modules, which are those of this Python.
+    Only the folders before Python's own modules count, which are those of this Python.
     """
     kept = reader.handler(job)
     then = takewhile(_is_no_part_of_python, [] if kept is None else kept[1])
@@ -268,7 +268,7 @@ def _is_no_part_of_python(folder: str) -> bool:
 
 
 def prune(args: argparse.Namespace) -> int:
-    """Drop items and jobs that are gone or old, and write the rest anew; returns the exit code."""
+    """Drop items and jobs that are gone or old, and rewrite the rest; returns the exit code."""
     log_to_stderr("WARNING")
     reader = _reader(args.journal)
     if args.job is not None:
@@ -287,7 +287,7 @@ def prune(args: argparse.Namespace) -> int:
 
 def _reader(path: str) -> Reader:
     from mpqueue._parent.journal.guards import own_path
-    from mpqueue._parent.journal.journal_reader import Reader  # with SQLite, which `run` may not need
+    from mpqueue._parent.journal.journal_reader import Reader  # needs SQLite, which `run` may not need
 
     if not os.path.exists(path):
         raise UsageError(f"{path}: expected a journal, got a name that is not there")

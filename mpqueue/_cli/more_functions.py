@@ -8,15 +8,15 @@ import re
 
 from mpqueue._cli.usage import UsageError, first_given
 
-#: What is no input: module:function or file.py:function.
+#: A word that is no input: module:function or file.py:function.
 _FUNCTION = re.compile(r"([^:]+\.py|[^\W\d][\w.]*):[^\W\d][\w.]*")
 
 
 def take_functions(args: argparse.Namespace) -> list[str]:
-    """The names of functions at the front of the inputs, which are inputs no more.
+    """Take the names of functions from the front of the inputs.
 
-    A file of such a name stays an input, and so does each word after ``--``.
-    Raises UsageError for options that are for one function only.
+    An existing file of such a name stays an input, and so does each word after ``--``. Raises UsageError for options
+    that apply to one function only.
     """
     names: list[str] = []
     while (

@@ -1,4 +1,4 @@
-"""The output to stdout, or to a file instead: the rows of a run while it runs, and the findings of commands."""
+"""The output to stdout or to a file: the rows of a run while it runs, and the findings of commands."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from mpqueue._queue.job import Job
 if TYPE_CHECKING:
     from mpqueue._parent.journal.journal_reader import RecordedJob
 
-#: Beside what an export has, a row tells the input.
+#: A row's columns: an export's, with the input.
 ROW = (COLUMNS[0], "payload", *COLUMNS[1:])
 STDOUT = "-"
 
 
-#: Tells programs a line of JSON on stdout, or people a text; one that is None is not told. Raises OutputError.
+#: Prints a line of JSON for programs, or a text for people, on stdout; None prints nothing. Raises OutputError.
 Tell = Callable[[Mapping[str, Any] | None, str | None], None]
 
 
 @contextmanager
 def told_on_stdout(*, as_json: bool) -> Iterator[Tell]:
-    """Give the function by which a command tells its findings; JSON has stdout alone: users' prints go to stderr."""
+    """Return the function that prints a command's findings. With JSON, users' prints go to stderr instead of stdout."""
 
     def tell_people(_: object, text: str | None) -> None:
         if text is not None:
@@ -51,12 +51,12 @@ def told_on_stdout(*, as_json: bool) -> Iterator[Tell]:
 
 
 def add_json(add: Add, text: str) -> None:
-    """Add ``--json``, which makes this of what the command tells."""
+    """Add ``--json``, which prints a command's findings as JSON."""
     add("--json", action="store_true", help=f"print {text}, and nothing else, on stdout")
 
 
 def job_line(job: Job | RecordedJob, status: str | None = None) -> dict[str, Any]:
-    """A job in a line of JSON. Times are seconds, ``started_at`` and ``finished_at`` those since 1970."""
+    """A job as a line of JSON. Times are in seconds; ``started_at`` and ``finished_at`` count from 1970."""
     line: dict[str, Any] = {"job": job.id, "status": status or str(job.status)}
     line |= {name: getattr(job, name) for name in ("total", "completed", "failed", "retries")}
     times = {name: getattr(job, name) for name in ("started_at", "finished_at", "duration")}
@@ -64,10 +64,10 @@ def job_line(job: Job | RecordedJob, status: str | None = None) -> dict[str, Any
 
 
 class StdoutRows:
-    """A sink: a line for each item, at once."""
+    """A sink that prints a line per item at once."""
 
     default = ROW
-    #: All columns instead of those of which no row has one: rows wait until that is known of the first ones.
+    #: All columns, used instead of columns that no row has: rows wait until that is known of the first ones.
     or_default = True
 
     def __init__(self, file: TextIO, columns: Sequence[str] | None, *, in_order: bool, failures: bool) -> None:
@@ -83,7 +83,7 @@ class StdoutRows:
             self._file.flush()
 
     def close(self) -> None:
-        """Do nothing: each row was flushed as it was written."""
+        """Do nothing: each row was flushed when it was written."""
 
     def __repr__(self) -> str:
         return "stdout"
@@ -99,12 +99,12 @@ def open_output(
     raw_csv: bool = False,
     journal: str | None = None,
 ) -> Iterator[StdoutRows | FileSink]:
-    """The sink for rows. A file is checked here, so that nothing is done for one that can't be written.
+    """Return the sink for rows. A file is checked here, so that nothing runs for one that can't be written.
 
-    One that would replace the ``journal`` is refused.
+    A file that would replace the ``journal`` is refused.
 
-    Where rows go to stdout, that is theirs alone meanwhile: what handlers print goes to stderr. Raises UsageError, and
-    OutputError where stdout is closed.
+    If rows go to stdout, that is for rows only: prints of handlers go to stderr. Raises UsageError, and OutputError if
+    stdout is closed.
     """
     if path == STDOUT:
         with _stdout_alone() as file:
@@ -124,7 +124,7 @@ def open_output(
 
 
 def _parquet(*arguments: Any, **options: Any) -> FileSink:
-    from mpqueue._output.parquet_sink import ParquetSink  # which needs pyarrow
+    from mpqueue._output.parquet_sink import ParquetSink  # pyarrow is loaded here
 
     return ParquetSink(*arguments, **options)
 
@@ -140,13 +140,13 @@ _SINKS: dict[str, Callable[..., FileSink]] = {
 
 @contextmanager
 def rows_on_stdout() -> Iterator[TextIO]:
-    """Give a stream for rows on stdout. Raises OutputError where stdout does not take them."""
+    """Return a stream for rows on stdout. Raises OutputError if stdout does not take them."""
     with on_stdout(), _open_rows(1) as file:
         yield file
 
 
 def _open_rows(descriptor: int) -> TextIO:
-    """Rows on a descriptor: UTF-8, as in files, whatever the encoding of the terminal is."""
+    """Rows on a descriptor: in UTF-8, as in files, with any encoding of the terminal."""
     return open(descriptor, "w", encoding="utf-8", newline="\n", closefd=False)
 
 
@@ -161,7 +161,7 @@ def _stdout_alone() -> Iterator[TextIO]:
         with standard_streams.pipes_break():
             yield file
     finally:
-        with suppress(OSError):  # each write flushes: what is left is what could not be written, as it has raised
+        with suppress(OSError):  # each write flushes: the rest could not be written, and its write has raised
             file.close()
         sys.stdout.flush()
         os.dup2(rows, 1)

@@ -61,16 +61,16 @@ examples:
   mpqueue run thumbnails:make 'photos/*.jpg' --journal run.db -o thumbnails.csv
   mpqueue run disk:load model:label disk:write 'photos/*.jpg' --timeout 60
 """
-#: Of options, in their order.
+#: The groups of options, in order.
 GROUPS = ("input", "workers", "retries and limits", "journal", "output")
-#: What a queue raises of a job that it can't have.
+#: Errors of a queue about a job that it can't run.
 REFUSED = (HandlerPicklingError, TypeError, ValueError)
 
-#: Of a dry run.
+#: The retry policy of a dry run.
 ONE_TRY = RetryPolicy(max_retries=0)
-#: How many failed items, or jobs, are named.
+#: The most failed items, or jobs, that are named.
 NAMED = 10
-#: Seconds that an interrupted run gives rows on their way into the output.
+#: The seconds in which rows of an interrupted run may still get into the output.
 ROWS_PATIENCE = 10.0
 
 
@@ -175,7 +175,7 @@ def add_file(add: Add) -> None:
 
 
 def add_messages(add: Add) -> None:
-    """Add the options for what a command that runs items tells meanwhile, and in the end."""
+    """Add the options for the messages of a command that runs items, while it runs and at its end."""
     add("--progress", action=argparse.BooleanOptionalAction, help="show a bar (default: if stderr is a terminal)")
     add("-q", "--quiet", action="store_true", help="print errors only, on stderr: no bar, and no counts at the end")
 
@@ -207,7 +207,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _read(args: argparse.Namespace) -> tuple[list[Any], tuple[Any, Any], Rerun]:
-    """Read the items, the handler and the setup, and how they go together with a journal."""
+    """Read the items, the handler and the setup, and compare them with a journal."""
     handler = load_function(args.handler, "module:handler")
     setup = None if args.setup is None else load_function(args.setup, "--setup")
     items = read_items(args.inputs, args.kind)
@@ -222,7 +222,7 @@ def _run(args: argparse.Namespace, sink: StdoutRows | FileSink, early_end: Early
             start = _stages(queue, args, items, [functions[0], *more], record, sink)
         else:
             start = _job(queue, args, items, functions, record, sink)
-        made = queue.last_job  # of several functions there is none before the start
+        made = queue.last_job  # several functions have none before the start
         before = NOTHING if made is None else Before(made.completed, made.failed)
         if args.dashboard:
             _serve(queue)
@@ -306,17 +306,17 @@ def _open_queue(args: argparse.Namespace, policy: RetryPolicy) -> JobQueue:
             resources=merged(args.resources),
             **given_flags(args, At.QUEUE),
         )
-    queue._starter.tell_failures = False  # `say_end` does
+    queue._starter.tell_failures = False  # `say_end` says so
     return queue
 
 
 def policy_of(args: argparse.Namespace) -> RetryPolicy:
-    """Return the policy for failed tries that the options ask for."""
+    """Return the policy for failed tries, by the options."""
     return RetryPolicy(args.retries, base_delay=args.retry_delay)
 
 
 def _rerun_of(args: argparse.Namespace, items: list[Any]) -> Rerun:
-    """Return how the items and a journal's record of them go together. Raises `UsageError`."""
+    """Return the rules for items and their record in a journal. Raises `UsageError`."""
     name = first_given(args, "plan", "redo", "key", "handler_version")
     if args.journal is None and name is not None:
         raise UsageError(f"{name}: expected a --journal as well, which records earlier runs")
@@ -330,7 +330,7 @@ def _rerun_of(args: argparse.Namespace, items: list[Any]) -> Rerun:
 
 
 def _ids_of(names: Sequence[str], items: list[Any], chosen: str | None) -> list[Hashable]:
-    """The ids of the items of these names. Raises UsageError for one of none, or of several."""
+    """The ids of the items of these names. Raises UsageError for a name that no item has, or several."""
     with usage_errors():
         table = make_table(items)
     table.label = chosen
@@ -338,7 +338,7 @@ def _ids_of(names: Sequence[str], items: list[Any], chosen: str | None) -> list[
 
 
 def _named(name: str, table: ItemTable) -> list[int]:
-    """The indices of the item whose id, text or label that is; of several equal texts, all of them."""
+    """The indices of the items with that id, text or label; of several equal texts, all of them."""
     found = [at for at, item in enumerate(table.payloads) if _is_named(name, table, at, item)]
     if len(found) > 1 and not all(isinstance(table.payloads[at], str) for at in found):
         both = " and ".join(f"items[{at}]" for at in found[:2])
@@ -354,14 +354,14 @@ def _named(name: str, table: ItemTable) -> list[int]:
 
 def _is_named(name: str, table: ItemTable, at: int, item: Any) -> bool:
     if isinstance(item, str):
-        return item == name  # its position is no name of it: among numbers, that would be another one's
+        return item == name  # its position is no name of it: among numbers, it could be another one's
     return name in (str(table.id_of(at)), table.label_at(at))
 
 
 def _plan(args: argparse.Namespace, tell: Tell) -> int:
-    """Say what would run, a line an item on stdout, and the counts on stderr."""
+    """Print what would run: one line per item on stdout, the counts on stderr."""
     from mpqueue._parent.journal.guards import own_path
-    from mpqueue._parent.journal.journal_reader import Reader  # a part of what only journals need
+    from mpqueue._parent.journal.journal_reader import Reader  # only journals need it
 
     items, functions, record = _read(args)
     reader = Reader(own_path(args.journal)) if os.path.exists(args.journal) else None
@@ -387,25 +387,25 @@ def _plan(args: argparse.Namespace, tell: Tell) -> int:
 
 
 def _dry_run(args: argparse.Namespace, tell: Tell) -> int:
-    """Run three items, and say what all of them would take. What a whole run refuses is refused here too.
+    """Run three items, and print an estimate for all of them. It refuses the same options as a whole run.
 
-    The journal is not looked at.
+    The journal is not read.
     """
     check_dry_run(args)
     with open_output(
         args.output, args.columns, raw_csv=args.raw_csv, journal=args.journal
-    ) as sink:  # checked, and not opened
+    ) as sink:  # checked, but not opened
         items, functions, record = _read(args)
         handlers = [functions[0], *(load_function(name, "module:handler") for name in args.more)]
         if args.journal is not None and args.cost == "recorded":
             args.cost = None
         args.journal = None
-        with _open_queue(args, policy_of(args)) as whole:  # which starts no worker
+        with _open_queue(args, policy_of(args)) as whole:  # it starts no worker
             workers = fitting = whole.concurrency
             if not args.more:
                 _job(whole, args, items, functions, record, sink)
                 fitting = at_a_time(whole.last_job, workers, merged(args.resources))
-                for job in whole.jobs():  # it is not run
+                for job in whole.jobs():  # the job is not run
                     whole.clear_job(job)
         options: dict[str, Any] = {"label": args.label}
         if not args.more:
@@ -424,7 +424,7 @@ def _key_of(args: argparse.Namespace) -> Callable[[Any], bytes | str] | None:
 
 
 def log_to_stderr(level: str) -> None:
-    """Show what is logged from that level on."""
+    """Show log records from that level on."""
     handler = logging.StreamHandler()
     handler.setFormatter(VisibleFormatter("%(levelname)s %(name)s: %(where)s%(message)s", defaults={"where": ""}))
     logging.basicConfig(level=level, handlers=[handler])
@@ -438,7 +438,7 @@ def _serve(queue: JobQueue) -> None:
 
 
 class Before(NamedTuple):
-    """Numbers of items that had ended in earlier runs, as the journal has them."""
+    """Numbers of items that had ended in earlier runs, by the journal."""
 
     completed: int = 0
     failed: int = 0
@@ -455,7 +455,7 @@ def _follow(
     early_end: EarlyEnd,
     before: Before,
 ) -> int:
-    """Wait until the job has ended, or is interrupted; its rows are written meanwhile."""
+    """Wait until the job has ended or is interrupted; its rows are written meanwhile."""
     job = started.job
     stopped = False
     try:
@@ -465,7 +465,7 @@ def _follow(
         early_end.wait()
     except BaseException as error:
         end_running(queue, job.id)
-        started._end_display()  # what it calls is ours, and its last word comes before ours
+        started._end_display()  # it calls only our own code, and its last line comes before ours
         if isinstance(error, SinkError):
             return _say_unwritten(error, recorded=args.journal is not None)
         if isinstance(error, WorkerStartError) and job.status.final:
@@ -486,13 +486,13 @@ def _follow(
     _say_kept(sink)
     if early_end.left_some and not stopped:
         return say_drained(recorded=args.journal is not None)
-    if args.columns is not None and sink.columns is None:  # it has said so
+    if args.columns is not None and sink.columns is None:  # its line was printed
         return Exit.FAILED
     return Exit.GOOD if job.status is JobStatus.COMPLETED else Exit.FAILED
 
 
 def _say_stopped(job: Job, before: Before, sink: StdoutRows | FileSink, *, quiet: bool) -> None:
-    """Say how a job ended that was stopped before it was over, and why."""
+    """Print how a job ended that was stopped early, and why."""
     say_end(job, before, quiet=quiet)
     _say_kept(sink)
     say(coloured("stopped:", "yellow"), f" {job.stopped_why}")
@@ -509,18 +509,18 @@ def _stop_at_first_failure(queue: JobQueue, started: JobRun) -> bool:
 
 
 def end_running(queue: JobQueue, job_id: str) -> None:
-    """End all that the job runs, also while the queue is being drained."""
+    """End all running items of the job, also while the queue is being drained."""
     try:
         queue.cancel(job_id, kill=True)
     except QueueClosedError:
         queue.close(kill=True)
 
 
-# -- messages for people ----------------------------------------------------------------------------------------------
+# -- messages for people -----------------------------------------------------------------------------------------------
 
 
 def progress_of(args: argparse.Namespace) -> ShowProgress:
-    """A bar on a terminal; lines elsewhere, where they are wanted."""
+    """A bar on a terminal; lines elsewhere, if wanted."""
     wanted = False if args.quiet else args.progress
     if wanted is False or (wanted is None and not can_draw()):
         return False
@@ -528,13 +528,13 @@ def progress_of(args: argparse.Namespace) -> ShowProgress:
 
 
 def _name_of_stage(progress: Progress) -> str:
-    """Return the name of the function whose stage this is; "" where there are not several functions."""
+    """Return the name of the function of this stage; "" if there are not several functions."""
     _, slash, stage = progress.job_id.partition("/")
     return stage if slash and progress.job_id.startswith("run/") else ""
 
 
 def say_end(job: Job, before: Before = NOTHING, *, quiet: bool = False) -> None:
-    """Say how the job ended, and how much of that in earlier runs; with ``quiet`` only the failures."""
+    """Print how the job ended, and how much of it in earlier runs; with ``quiet`` only the failures."""
     failures = job.failures
     for failure in failures[:NAMED]:
         say(coloured("failed:", "red"), f" {describe_failure(failure.item)}")
@@ -547,7 +547,7 @@ def say_end(job: Job, before: Before = NOTHING, *, quiet: bool = False) -> None:
 
 
 def describe_failure(item: JobItem) -> str:
-    """One line of a failed item, and more where its error has more."""
+    """Describe a failed item in one line, or more if its error has more."""
     error = visible(item.error or "").replace("\n", "\n    ")
     return f"{item.label}: {error} (after {item.attempts} {'try' if item.attempts == 1 else 'tries'})"
 
@@ -573,14 +573,14 @@ def _summary(job: Job, before: Before) -> Iterator[str]:
 
 
 def _say_nothing_left(job: Job) -> None:
-    """Say why nothing has run, and what to do next."""
+    """Print why nothing has run, and what to do next."""
     what, redo = ("the failed items", "failed") if job.failed else ("all", "all")
     say(coloured("nothing left to do:", "green"), f" all items had ended in earlier runs; to run {what} again: ",
         again(redo=redo))  # fmt: skip
 
 
 def _say_unwritten(error: SinkError, *, recorded: bool) -> int:
-    """Say why rows could not be written, and what there is of them; returns the exit code."""
+    """Print why rows could not be written, and which were kept; returns the exit code."""
     if isinstance(error.__cause__, BrokenPipeError):
         raise error.__cause__
     say_error(f"{error}{'; the same command goes on' if recorded else ''}")
@@ -588,26 +588,26 @@ def _say_unwritten(error: SinkError, *, recorded: bool) -> int:
 
 
 def _say_kept(sink: StdoutRows | FileSink) -> None:
-    """Say where the rows are, if not all of them were written."""
+    """Print where the rows are, if not all of them were written."""
     if isinstance(sink, FileSink) and sink.left is not None:
         say(f"kept: {sink.rows} {'row' if sink.rows == 1 else 'rows'} in {sink.left}")
 
 
 def _say_interrupted(job: Job, sink: StdoutRows | FileSink, *, recorded: bool) -> None:
-    """Say how the interrupted job stands, and how to go on."""
+    """Print the state of the interrupted job, and how to continue."""
     say("\n", coloured("interrupted:", "yellow"), f" {job.completed + job.failed} of {job.total} items had ended")
     _say_kept(sink)
     say(f"{'to go on' if recorded else 'to run it again'}: {again()}")
 
 
 def say_drained(*, recorded: bool) -> int:
-    """Say how to go on after a drain; returns the exit code."""
+    """Print how to continue after a drain; returns the exit code."""
     say("run the same command to go on" if recorded else "to run it again", f": {again()}")
     return Exit.DRAINED
 
 
 def again(redo: str | None = None) -> str:
-    """The command line that was given, to be given again; with that ``--redo`` in place of any other."""
+    """The given command line, to be repeated; this ``--redo`` replaces any other."""
     words = sys.argv[1:]
     if redo is not None:
         end = words.index("--") if "--" in words else len(words)
@@ -631,7 +631,7 @@ def _without_redo(words: Sequence[str]) -> Iterator[str]:
 
 
 def workers(text: str) -> Concurrency:
-    """A number of workers: a number, ``auto``, or ``physical``. Raises ArgumentTypeError."""
+    """Return a number of workers: a number, ``auto``, or ``physical``. Raises ArgumentTypeError."""
     if text == "auto":
         return None
     if text == "physical":
@@ -640,7 +640,7 @@ def workers(text: str) -> Concurrency:
 
 
 def count_or_none(text: str) -> int:
-    """A number of things. Raises ArgumentTypeError."""
+    """Return a number of things. Raises ArgumentTypeError."""
     return _number(text, 0, "a whole number from 0 up")
 
 

@@ -40,7 +40,7 @@ EXIT_CODES = "\n".join(["exit codes:", *(f"  {code:<4} {code.meaning}" for code 
 
 
 class UsageError(Exception):
-    """Wrong usage; the message says what was expected, and what was there."""
+    """Wrong usage; the message has the expected value and the given one."""
 
 
 @contextmanager
@@ -53,19 +53,19 @@ def usage_errors(before: str = "", kinds: tuple[type[Exception], ...] = (TypeErr
 
 
 def first_given(args: argparse.Namespace, *names: str) -> str | None:
-    """The flag of the first of these options that was given; None if none was."""
+    """Return the flag of the first of these options that was given; None if none was."""
     return next((f"--{name.replace('_', '-')}" for name in names if getattr(args, name)), None)
 
 
 class OutputError(Exception):
-    """Stdout is closed, or does not take what is written to it; the message says which."""
+    """Stdout is closed, or can't be written to; the message says which."""
 
 
 _CODES = {"red": "31", "green": "32", "yellow": "33", "bold": "1"}
 
 
 class Coloured(str):
-    """Text of this program's own that steers the terminal, and may."""
+    """Text of mpqueue's own that may steer the terminal."""
 
     __slots__ = ()
 
@@ -80,27 +80,27 @@ def coloured(text: str, colour: str, stream: TextIO | None = None) -> str:
 
 
 def say(*parts: str) -> None:
-    """Tell people something, on stderr. What could steer the terminal is escaped, but for what `coloured` made."""
+    """Print text for people on stderr. Characters that could steer the terminal are escaped, unless `coloured`."""
     text = "".join(part if isinstance(part, Coloured) else visible(part) for part in parts)
     try:
         print(fitting(text, sys.stderr), file=sys.stderr, flush=True)
     except BrokenPipeError:
         raise
-    except OSError:  # stderr takes nothing: the exit code remains
+    except OSError:  # stderr can't be written to: the exit code remains
         pass
 
 
 def tell(text: str) -> None:
-    """A line for people, on stdout, also where its encoding does not have all of it. Raises OutputError."""
+    """Print a line for people on stdout; characters that its encoding lacks are escaped. Raises OutputError."""
     with on_stdout() as stream:
         print(fitting(text, stream), file=stream)
 
 
 @contextmanager
 def on_stdout() -> Iterator[TextIO]:
-    """Python's stdout, flushed at the end. Raises OutputError where it was closed from the start, or takes no more.
+    """Yield Python's stdout, and flush it at the end. Raises OutputError if it is closed, or can't be written to.
 
-    What was closed has the null device as its descriptor by now, which would take everything.
+    A closed stdout has the null device as its descriptor by now, which would take everything.
     """
     if sys.stdout is None:
         raise OutputError("stdout: expected a stream for the output, got one that is closed")
@@ -115,12 +115,12 @@ def on_stdout() -> Iterator[TextIO]:
 
 
 def say_error(text: str) -> None:
-    """Tell people what is wrong, on stderr."""
+    """Print an error for people on stderr."""
     say(coloured("mpqueue: error:", "red"), f" {text}")
 
 
 class Help(argparse.HelpFormatter):
-    """Headings in bold. Paragraphs are filled, those of several lines stay as they are."""
+    """Headings in bold. Paragraphs are filled, except those of several lines."""
 
     def start_section(self, heading: str | None) -> None:
         """Start a section, with its heading in bold."""
@@ -142,7 +142,7 @@ class Help(argparse.HelpFormatter):
         return super()._format_action(action)
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
-        """Format an option with its word once, after all its names, as Python 3.13 does."""
+        """Format an option with its value once, after all its names, as Python 3.13 does."""
         if not action.option_strings or action.nargs == 0:
             return super()._format_action_invocation(action)
         word = self._format_args(action, self._get_default_metavar_for_optional(action))
@@ -152,18 +152,18 @@ class Help(argparse.HelpFormatter):
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line, and whose help ends with the exit codes.
 
-    The beginning of an option's name is no option: ``--retry 2`` is not ``--retry-delay 2``.
+    An abbreviated option is no option: ``--retry 2`` is not ``--retry-delay 2``.
     """
 
     def __init__(self, *, epilog: str, **settings: Any) -> None:
         super().__init__(
             **settings, epilog=f"{epilog.strip()}\n\n{EXIT_CODES}", formatter_class=Help, allow_abbrev=False
         )
-        self.color = False  # of Python 3.14, whose colours depend on other things than those of `coloured`
+        self.color = False  # from Python 3.14: its colours depend on other settings than those of `coloured`
         self._positionals.title = "arguments"
 
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong, and where the usage is."""
+        """Print the error, and where to find the usage."""
         what = "options" if " " in self.prog else "commands"
         say_error(message if "--help" in message else f"{message}; `{self.prog} --help` lists the {what}")
         self.exit(Exit.USAGE)
@@ -184,7 +184,7 @@ class VisibleFormatter(logging.Formatter):
     """The formatter of handlers' log records, for a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record as text, with what its item is called."""
+        """The record as text, with its item's label."""
         name = getattr(record, "mpqueue_label", None)
         if name is not None:
             record.where = f"{name}: "

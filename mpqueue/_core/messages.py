@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mpqueue.errors import InternalError
 
 
-# -- what happened to lanes --------------------------------------------------------------------------------------
+# -- what happened to lanes --------------------------------------------------------------------------------------------
 
 
 class LaneReady(NamedTuple):
@@ -123,7 +123,7 @@ class LaneObserved(NamedTuple):
     unpickling_since: float | None = None
 
 
-# -- the outcomes of chunks --------------------------------------------------------------------------------------
+# -- the outcomes of chunks --------------------------------------------------------------------------------------------
 
 
 class ChunkReported(NamedTuple):
@@ -223,7 +223,7 @@ class JobForgotten(NamedTuple):
     job: int
 
 
-# -- what users did ----------------------------------------------------------------------------------------------
+# -- what users did ----------------------------------------------------------------------------------------------------
 
 
 class JobStartAsked(NamedTuple):

@@ -1,4 +1,4 @@
-"""A finite batch for the map-like drop-ins: an ordinary job on a given queue, ids always positions."""
+"""A finite batch for the map-like drop-ins: an ordinary job on a given queue, whose ids are always positions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ON_ERROR = ("raise", "collect", "skip", "group")
 
 
 class RecordAs(NamedTuple):
-    """The way in which a journal records a call; its job's name is the function's where ``job_id`` is None."""
+    """The way in which a journal records a call; if ``job_id`` is None, the job is named after the function."""
 
     job_id: str | None
     options: RecordOptions
@@ -37,7 +37,7 @@ class RecordAs(NamedTuple):
         """Return the id and the options of such a call of ``fn``."""
         if self.job_id is not None:
             return self.job_id, self.options
-        # Not so of a lambda, a closure, a partial, a method of an object.
+        # Lambdas, closures, partials and methods of objects have no such name.
         names_one = is_found(fn.function if isinstance(fn, StarCall) else fn)
         return f"{kind} {name_of(fn)}", self.options._replace(names_one=names_one)
 
@@ -53,11 +53,11 @@ def start_batch(
     record: RecordAs | None = None,
     seed_given: bool = False,
 ) -> JobRun:
-    """Start ``fn`` over the items, a list which it takes over; the run has the `outcomes` by position.
+    """Start ``fn`` over the items, a list that it takes over; the run has the `outcomes` by position.
 
     ``on_ended`` gets positions as their items end, then None, on the coordinator's thread: it must return at once. With
-    ``record`` it is a job of the queue's journal, known there by its id, or by the function's name; it keeps the seed
-    that it has there, unless one was given. Raises `HandlerPicklingError`, `JournalError`.
+    ``record`` it is a job of the queue's journal, under its id or the function's name; by default it keeps its recorded
+    seed. Raises `HandlerPicklingError`, `JournalError`.
     """
     table = ItemTable(items, None, IdRule.POSITION)
     showing = Showing(progress, label_of(fn))
@@ -71,7 +71,7 @@ def start_batch(
 
 
 def name_of(fn: Callable[..., Any]) -> str:
-    """The name by which a journal knows a function."""
+    """Return a function's name in a journal."""
     while isinstance(fn, functools.partial | StarCall):
         fn = fn.func if isinstance(fn, functools.partial) else fn.function
     named = fn if hasattr(fn, "__qualname__") else type(fn)
@@ -79,15 +79,15 @@ def name_of(fn: Callable[..., Any]) -> str:
 
 
 class Batch:
-    """One call: its run, ended early where more than ``max_failures`` items fail, and what happens to its failures.
+    """One call: its run, which ends early if more than ``max_failures`` items fail, and the handling of its failures.
 
-    As a context it is for the wait, and gives the run.
+    As a context it covers the wait, and gives the run.
 
-    Nothing new begins after the failure that is too many: that is the job's own option. What runs is ended from here.
+    The job's own option stops new items after too many failures; running items are ended here.
     """
 
     def __init__(self, start: Callable[..., JobRun], max_failures: int | None) -> None:
-        """Start the call by ``start``, which gets the ``on_ended`` of `start_batch`."""
+        """Start the call by ``start``, which is given the ``on_ended`` of `start_batch`."""
         self._max_failures = max_failures
         self.run = start(on_ended=None if max_failures is None else self._on_ended)
         self._on_ended(())  # items may have failed before
@@ -98,20 +98,20 @@ class Batch:
 
     def _on_ended(self, _: Ended) -> None:
         """Note that items have ended. On the coordinator's thread."""
-        if hasattr(self, "run") and self._too_many:  # else there is none to end yet
+        if hasattr(self, "run") and self._too_many:  # otherwise there is none to end yet
             self.run._kill()
 
     def __enter__(self) -> JobRun:
         return self.run
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """End the call where an interruption ends the wait for it."""
+        """End the call if an interruption ends the wait for it."""
         if kind is not None:
             self.run._kill()
             self.run._end_bar()
 
     def outcomes(self, on_error: OnError) -> list[Any]:
-        """Return what the call returns. Raises what it raises."""
+        """Return the call's value, or raise its error."""
         results, failures = self.run._outcomes()
         if self._too_many:
             assert self._max_failures is not None
@@ -127,23 +127,23 @@ class Batch:
         raise self.run._error_of(failures, on_error)
 
 
-# -- The options of `map` and its kin, and what else they check. -------------------------------------------------------
+# -- The options of `map` and the like, and their other checks. --------------------------------------------------------
 
 #: Three tries after the first, 0.1, 0.2 and 0.4 s apart: short enough for a script that a person waits for.
 DROPIN_RETRY = RetryPolicy(max_retries=3, base_delay=0.1)
 
 R = TypeVar("R")
-#: What a function defined by ``async def`` returns; workers run it to its end.
+#: The result of an ``async def`` function; workers run it to its end.
 Later = Coroutine[Any, Any, R]
 
-#: Arguments of `map` and its kin beside the options.
+#: Arguments of `map` and the like beside the options.
 OWN_NAMES = ("fn", "items", "on_error")
 
 
 def job_options(name: str, asked: GivenOptions) -> JobOptions:
     """The options of one call of the function ``name``, or of all calls of the pool of that name.
 
-    Raises TypeError or ValueError for what the engine can't do, and for what does not go together.
+    Raises TypeError or ValueError for options that the engine does not support, or that exclude each other.
     """
     engine = choose_backend(asked.backend)
     defaults = QueueOptions(concurrency=1, retry=DROPIN_RETRY)
@@ -158,9 +158,9 @@ def pool_options(name: str, **given: Any) -> JobOptions:
 
 
 class Seeds:
-    """One seed for each of a pool's calls: the first is the pool's own, no later one is like another.
+    """One seed for each of a pool's calls: the first is the pool's own, all later ones differ.
 
-    Which a call gets depends on its number among them only. Any thread may ask.
+    A call's seed depends on the call's number only. Any thread may ask.
     """
 
     def __init__(self, seed: int) -> None:
@@ -173,7 +173,7 @@ class Seeds:
         return self.named(str(number)) if number else self._seed
 
     def named(self, name: str) -> int:
-        """The seed of something that is not one of the numbered calls."""
+        """Return a seed for something other than a numbered call."""
         return named_seed(self._seed, name)
 
 

@@ -2,10 +2,10 @@
 
     submit (any thread) -> stream -> coordinator: these have ended -> their receivers: futures, results of a `Pool`
 
-Outcomes are taken by the coordinator's thread where that runs no code of users', else by the queue's listener thread;
-those of a `CallBlock`, the calls of one `Executor.map`, by its consumer, which spares what a future each would cost.
-The first call opens the stream. From then until the stream has ended, it is held by the queue's coordinator, and holds
-its queue alive.
+The coordinator's thread takes outcomes if that runs no code of users, else the queue's listener thread does; those of a
+`CallBlock`, the calls of one `Executor.map`, are taken by its consumer, which saves a future per call. The first call
+opens the stream. From then until the stream has ended, it is held by the queue's coordinator, and holds its queue
+alive.
 """
 
 from __future__ import annotations
@@ -32,34 +32,34 @@ from mpqueue.errors import InternalError, ItemCancelledError, QueueClosedError
 
 R = TypeVar("R")
 
-#: How many outcomes are freed at a time.
+#: The number of outcomes that are freed at a time.
 MANY = 1000
 
 
 class Receiver(Protocol):
-    """The receiver of one call's outcome, which gets it once, by one of the last three methods."""
+    """The receiver of one call's outcome: one of the last three methods is called once."""
 
-    _index: int  #: which call of its stream it is for
+    _index: int  #: the index of its call in the stream
 
     def _quietly(self, settle: Callable[..., object], *arguments: Any) -> bool:
-        """Settle it by ``settle`` here; if that would run code of users', do nothing and return False."""
+        """Settle it by ``settle`` here; if that would run users' code, do nothing and return False."""
 
     def _return(self, result: Any) -> None: ...
 
     def _raise(self, error: BaseException) -> None: ...
 
     def _give_up(self) -> object:
-        """Give up: the call was cancelled, or its stream has ended before it did."""
+        """Give up: the call was cancelled, or the stream ended first."""
 
 
 _Settled = tuple[Receiver, Any, Failure | None]
 
 
 class CallStream:
-    """A stream of calls, for any thread. ``error_of`` turns a failure into what its receiver gets.
+    """A stream of calls, for any thread. ``error_of`` makes the receiver's error of a failure.
 
-    ``after_logs``: a receiver gets its outcome after what its call has logged was delivered. Without that it may be
-    waited for on the listener thread.
+    ``after_logs``: a receiver gets its outcome after the call's logs were delivered. Without it, the listener thread
+    may wait for the outcome.
     """
 
     def __init__(
@@ -82,29 +82,29 @@ class CallStream:
         self._blocks: list[CallBlock[Any]] = []
         self._lock = threading.RLock()  #: held by the thread that adds calls; a garbage collection may seal it there
         self._is_open = False
-        self._stream: Stream  #: once it is open
-        self._is_over = False  #: no outcome comes any more
+        self._stream: Stream  #: set once it is open
+        self._is_over = False  #: True once no more outcomes come
         self.ended = SafeEvent()  #: set when the stream has ended and all calls are settled
 
     def submit(self, call: Call) -> CallFuture[Any]:
-        """Have this call made; does not wait."""
+        """Submit this call; does not wait."""
         future: CallFuture[Any] = CallFuture(self)
         self.submit_for(future, call)
         return future
 
     def submit_for(self, receiver: Receiver, call: Call) -> None:
-        """Have this call made for this receiver; does not wait."""
+        """Submit this call for this receiver; does not wait."""
         packed = Call(self.functions.pack(call.function), call.args, call.kwargs)
         with self._lock:
             # First: it may end as soon as it is added.
             receiver._index = index = self._next_index()
             self._receivers[index] = receiver
             self._stream.add([packed])
-        if self._is_over:  # meanwhile
+        if self._is_over:  # closed meanwhile
             self.give_up_rest()
 
     def submit_block(self, function: Callable[..., R], arguments: Sequence[tuple[Any, ...]]) -> CallBlock[R]:
-        """Have the function called with each of these arguments; does not wait."""
+        """Call the function with each of these arguments; does not wait."""
         packed = self.functions.pack(function)
         calls = [Call(packed, args, {}) for args in arguments]
         with self._lock:
@@ -118,7 +118,7 @@ class CallStream:
         return block
 
     def _next_index(self) -> int:
-        """The index of the call that is added next, under the lock. The first one opens the stream."""
+        """The index of the next call to be added, under the lock. The first call opens the stream."""
         self.check_open()
         if not self._is_open:
             self._stream = self._open()
@@ -127,11 +127,11 @@ class CallStream:
             raise self._stream.fault
         index = self._stream.next_index
         while self._blocks and self._blocks[-1].indices.stop > index:
-            self._blocks.pop()  # an interruption came before its calls were added
+            self._blocks.pop()  # interrupted before its calls were added
         return index
 
     def check_open(self) -> None:
-        """Raise where no more calls are taken."""
+        """Raise an error if it takes no more calls."""
 
     def _open(self) -> Stream:
         """Open the stream, under the lock."""
@@ -139,17 +139,17 @@ class CallStream:
 
     @property
     def _going(self) -> Stream | None:
-        """The stream, unless it was not opened, or has ended."""
+        """The stream, if it was opened and has not ended."""
         return self._stream if self._is_open and not self.ended.is_set() else None
 
     def drop(self, receivers: Sequence[Receiver], *, kill: bool = False) -> list[Receiver]:
-        """Cancel these calls, in one go; returns those that are cancelled. See `CallFuture.cancel`."""
+        """Cancel these calls; returns those that are cancelled. See `CallFuture.cancel`."""
         open_ = {one._index: one for one in receivers if one._index in self._receivers}
         dropped = self._stream.drop(list(open_), kill=kill) if open_ else []
         return [receiver for index in dropped if (receiver := open_[index])._give_up()]
 
     def drop_later(self, indices: Sequence[int]) -> None:
-        """Cancel those of these calls that no worker has. Does not wait: callable from a garbage collection."""
+        """Cancel those of these calls that no worker has. Does not wait: callable in a garbage collection."""
         if indices:
             self._tell(Stream.drop_later, indices)
 
@@ -157,7 +157,7 @@ class CallStream:
         """Cancel all calls that no worker has."""
         if (stream := self._going) is None:
             return
-        with self._lock:  # else some may be expected that the stream has not got
+        with self._lock:  # otherwise it might wait for some that the stream does not have
             count = stream.next_index
             receivers = [one for one in list(self._receivers.values()) if one._index < count]
             blocks = [one.indices for one in self._blocks if one.indices.stop <= count]
@@ -166,21 +166,23 @@ class CallStream:
             self.drop_later(indices)
 
     def seal(self) -> None:
-        """No more calls will come: the stream ends with the last one. Callable from a garbage collection."""
+        """Seal the stream: it ends with the last call. Callable in a garbage collection."""
         self._tell(Stream.seal)
 
     def kill(self) -> None:
-        """End the stream at once: no call starts any more, what runs is ended, all futures are cancelled."""
+        """End the stream at once: no more calls start, running ones are killed, all futures are cancelled."""
         self._tell(Stream.cancel)
 
     def _tell(self, call: Callable[..., None], *arguments: Any) -> None:
-        """Call a method of the stream that only posts."""
+        """Call a method of the stream that only posts a message."""
         if (stream := self._going) is not None:
-            with contextlib.suppress(QueueClosedError):  # ended meanwhile, or the parent's, and this is a fork
+            with contextlib.suppress(
+                QueueClosedError
+            ):  # it has ended meanwhile; or this is a fork, and it is the parent's
                 call(stream, *arguments)
 
     def check_waiting_allowed(self) -> None:
-        """Raise RuntimeError where waiting for a future would be waiting for oneself."""
+        """Raise RuntimeError if waiting for a future would wait for itself."""
         self._queue._host.check_waiting_allowed("waiting for a call")
 
     # -- outcomes --------------------------------------------------------------------------------------------
@@ -196,7 +198,7 @@ class CallStream:
             host.tell(partial(self._settle_loud, loud))
 
     def _settle(self, indices: Sequence[int]) -> deque[_Settled]:
-        """Settle these calls; returns those whose receivers have callbacks, to be settled on the listener thread."""
+        """Settle these calls; returns those whose receivers have callbacks, for the listener thread."""
         loud: deque[_Settled] = deque()
         if self._blocks and (block := self._block_of(indices)) is not None:
             if block._put(indices):
@@ -208,14 +210,14 @@ class CallStream:
                 outcome = self._stream.take(index)
                 if not receiver._quietly(self._resolve, receiver, *outcome):
                     loud.append((receiver, *outcome))
-            elif len(indices) > 1:  # it may be one of a block
+            elif len(indices) > 1:  # the call may be one of a block
                 loud += self._settle([index])
             else:  # Ctrl-C has interrupted its `submit`
                 self._stream.take(index)
         return loud
 
     def _settle_loud(self, loud: deque[_Settled]) -> None:
-        """Settle calls whose receivers have callbacks, on the listener thread, which holds no result then."""
+        """Settle calls whose receivers have callbacks, on the listener thread, which then holds no result."""
         while loud:
             self._resolve(*loud.popleft())
 
@@ -228,16 +230,16 @@ class CallStream:
             receiver._raise(self._error_of(failure))
 
     def _block_of(self, indices: Sequence[int]) -> CallBlock[Any] | None:
-        """The block that all of these are in; None where there is none."""
+        """The block that has all of these calls; None if there is none."""
         lo, hi = min(indices), max(indices)
         return next((block for block in tuple(self._blocks) if lo in block.indices and hi in block.indices), None)
 
     def error_of(self, failure: Failure) -> BaseException:
-        """Return the error that a failure of a block raises."""
+        """Return the error to be raised for a failure of a block."""
         return CancelledError() if isinstance(failure.own, ItemCancelledError) else self._error_of(failure)
 
     def free_later(self, arrivals: Arrivals) -> None:
-        """Free the outcomes of calls that have ended, which no consumer takes any more. Does not wait, as above."""
+        """Free the outcomes of ended calls that no consumer takes any more. Does not wait, as above."""
 
         def free() -> None:
             while indices := arrivals.take(MANY):
@@ -247,17 +249,17 @@ class CallStream:
             self._queue._host.tell(free)
 
     def _end(self) -> None:
-        """Settle what is left, on the listener thread, as the stream has ended."""
+        """Settle the remaining calls, on the listener thread, since the stream has ended."""
         self._is_over = True
         self.give_up_rest()
         self.ended.set()
 
     def give_up_rest(self) -> None:
-        """Give up the calls without an outcome, which will never have one: the stream has ended."""
+        """Give up the calls that have no outcome, and never will: the stream has ended."""
         fault = self._stream.fault if self._is_open else None
         for index in list(self._receivers):
             receiver = self._receivers.pop(index, None)
-            if receiver is None:  # another thread was quicker
+            if receiver is None:  # another thread did it first
                 continue
             if fault is None:
                 receiver._give_up()
@@ -268,7 +270,7 @@ class CallStream:
 
 
 class CallFuture(SafeFuture[R]):
-    """The future of one call, which can end it, also while it runs. Its callbacks are called on the listener thread."""
+    """The future of one call; it can end the call even while it runs. Callbacks are called on the listener thread."""
 
     def __init__(self, owner: CallStream) -> None:
         super().__init__()
@@ -276,10 +278,10 @@ class CallFuture(SafeFuture[R]):
         self._index = -1
 
     def cancel(self, *, kill: bool = False) -> bool:
-        """Cancel the call: True where it will not run, or (``kill``) its worker is being ended for it.
+        """Cancel the call; True if it will not run, or (``kill``) its worker is being ended for it.
 
-        One that a worker has, or is about to have, is left alone without ``kill``: the answer is False. With it, other
-        calls that were on that worker run again elsewhere without losing a try.
+        A call that a worker has, or is about to get, runs on (False) unless ``kill`` is given; then other calls of that
+        worker run again elsewhere without losing a try.
         """
         owner = self._owner
         if owner is None or self.done():
@@ -298,15 +300,15 @@ class CallFuture(SafeFuture[R]):
         return owner is not None and not self.done() and owner._stream.is_running(self._index)
 
     def result(self, timeout: float | None = None) -> R:
-        """Return what the call returned; raises what it raised. Waits ``timeout`` seconds at most (TimeoutError).
+        """Return the call's value, or raise its error. Waits at most ``timeout`` seconds (TimeoutError).
 
-        Raises RuntimeError instead of hanging where it would wait for itself: in a done-callback.
+        Raises RuntimeError in a done-callback, where it would wait for itself.
         """
         self._check_waiting(timeout)
         return super().result(timeout)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """Return what the call raised, None if it returned. Waits as `result` does."""
+        """Return the call's error, None if it has none. Waits as `result` does."""
         self._check_waiting(timeout)
         return super().exception(timeout)
 
@@ -335,12 +337,12 @@ class CallFuture(SafeFuture[R]):
             self.set_exception(error)
 
     def _give_up(self) -> bool:
-        """Cancel the future and end waiting for it; return False where it has ended meanwhile."""
+        """Cancel the future and wake its waiters; return False if it has ended meanwhile."""
         if not super().cancel():
             return False
         self._owner = None
         with self._condition:
-            if self._state == "CANCELLED":  # else another thread has notified them
+            if self._state == "CANCELLED":  # otherwise another thread has notified them
                 self.set_running_or_notify_cancel()
         return True
 
@@ -351,15 +353,15 @@ class CallBlock(Generic[R]):
     def __init__(self, owner: CallStream, indices: range) -> None:
         self.indices = indices
         self._owner = owner
-        self._missing = len(indices)  #: calls without an outcome
+        self._missing = len(indices)  #: the number of calls without an outcome
         self._left = len(indices)  #: outcomes that were not taken
         self._arrivals = Arrivals(ordered=True, first=indices.start)
         self._fault: InternalError | None = None
 
     def results(self, time_left: Callable[[], float | None]) -> Iterator[R]:
-        """The results in order. Raises what a call raised in its place, TimeoutError where no time is left.
+        """Yield the results in order. A call's error is raised in its place; TimeoutError when no time is left.
 
-        Whenever it ends, the calls that have not started are cancelled. Holds no result that was taken.
+        When it ends, calls that have not started are cancelled. It holds no result that was taken.
         """
         try:
             while self._left:
@@ -374,7 +376,7 @@ class CallBlock(Generic[R]):
                 self._owner.drop_later(self.indices)
 
     def _take(self, time_left: Callable[[], float | None]) -> list[Any]:
-        """The outcomes that come next, at least one."""
+        """Return the next outcomes, at least one."""
         if time_left() is None and self._arrivals.news.is_empty():
             self._owner.check_waiting_allowed()
         while not (indices := self._arrivals.take(len(self.indices))):
@@ -390,12 +392,12 @@ class CallBlock(Generic[R]):
     # -- for the stream --------------------------------------------------------------------------------------
 
     def _put(self, indices: Sequence[int]) -> bool:
-        """Note that these calls have ended; return True where they were the last."""
+        """Note that these calls have ended; return True if they were the last."""
         self._missing -= len(indices)
         self._arrivals.news.put(indices)
         return not self._missing
 
     def _give_up(self, fault: InternalError | None) -> None:
-        """End waiting for outcomes that will never come, because of ``fault`` where that is given."""
+        """Stop waiting for outcomes that will never come, because of ``fault`` if it is given."""
         self._fault = fault
         self._arrivals.news.put(None)

@@ -1,7 +1,7 @@
 """The errors of the executor's futures, of the kinds that `concurrent.futures.ProcessPoolExecutor` raises.
 
-The executor is never broken. But code that was written for one that can be has ``except BrokenProcessPool`` where a
-worker dies, so those errors are of that kind too.
+The executor never breaks. But programs for one that can break use ``except BrokenProcessPool`` for a worker that dies,
+so these errors are of that kind too.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from mpqueue.errors import (
 
 
 class ExecutorCrashedError(WorkerCrashedError, BrokenProcessPool):
-    """The worker died while it ran the call. Other calls, and the executor, are not touched by it."""
+    """The worker died while it ran the call. The executor and other calls are not affected."""
 
 
 class ExecutorSetupError(SetupError, BrokenProcessPool):
-    """The initializer failed in every worker; ``__cause__`` is what it raised last."""
+    """The initializer failed in every worker; ``__cause__`` is its last error."""
 
 
 class ExecutorStartError(WorkerStartError, BrokenProcessPool):
@@ -39,7 +39,7 @@ class ExecutorResultError(ResultPicklingError, pickle.PicklingError):
 
 
 class ExecutorUnpicklingError(ResultPicklingError, BrokenProcessPool):
-    """The call's result can't be unpickled here; ``__cause__`` is why."""
+    """The call's result can't be unpickled here; ``__cause__`` is the reason."""
 
 
 def error_of(failure: Failure) -> BaseException:
@@ -75,7 +75,7 @@ def _kin(error: BaseException) -> BaseException:
 
 
 def _traceback(text: str) -> BaseException:
-    """The very type that the standard library uses: there are programs that look at its ``tb``."""
+    """The type that the standard library uses: some programs look at its ``tb``."""
     made: type[Any] = _RemoteTraceback
     remote: BaseException = made(f'\n"""\n{text}"""')
     return remote

@@ -1,7 +1,7 @@
 """`imap` and `imap_unordered`: results one by one while the work goes on, lazy at both ends.
 
-The input is read on the consumer's thread, and only so far ahead as keeps the workers busy: an endless generator works,
-memory stays constant, and when the consumer stops, so does the reading.
+The input is read on the consumer's thread, and only as far ahead as needed to keep the workers busy: an endless
+generator works, memory stays constant, and when the consumer stops, reading stops.
 """
 
 from __future__ import annotations
@@ -63,31 +63,31 @@ def imap(
     on_error: OnItemError = "raise",
     **options: Any,
 ) -> ItemIterator[Any]:
-    """The results of ``fn`` over the items, in order, one by one while the work goes on; also for ``async for``.
+    """Yield the results of ``fn`` over the items, in order, while the work goes on; also for ``async for``.
 
-    Lazy at both ends: at most ``buffersize`` items are read ahead of the result that was taken last (None: as many as
-    keep the workers busy for 0.25 s), so an endless input works. The other options are those of `map`.
-    A failure is raised in its item's place, and the iterator goes on; ``on_error`` as in `map`, without ``"group"``.
-    With ``max_failures`` it ends, with `TooManyFailuresError`, at the first failure beyond so many. A generator that
-    raises delivers what came before it, then its error. The first items begin at once. ``progress`` is as in `map`; a
-    bar has a total where the input has a length.
+    Lazy at both ends: at most ``buffersize`` items are read ahead of the last result taken (None: as many as keep the
+    workers busy for 0.25 s), so an endless input works. The other options are those of `map`. A failure is raised in
+    its item's place, and the iterator goes on; ``on_error`` as in `map`, without ``"group"``. With ``max_failures`` it
+    ends with `TooManyFailuresError` at the first failure beyond that number. If the input raises, the results of
+    earlier items come first, then its error. The first items begin at once. ``progress`` is as in `map`; a bar has a
+    total if the input has a length.
 
-    With ``journal``, the path of a file, the same call, made again after whatever ended it or the program, runs only
-    what is missing, and yields the results that are recorded in their places. An item is known by its id
-    (``item["id"]`` or ``item.id``), where the first item has one, else by its value, never by its position; equal ones
-    by their order. New items run, changed ones (another value with the same id, or another key, see `Rerun`) and
-    failed ones run again, and so do all with another version of the function or ``rerun=Rerun(redo="all")``, and with
-    ``redo="changed-code"`` those whose results other code has made. What is gone stays in the journal. A result is
-    yielded once it is on disk. ``job_id`` names the stream in the journal (None: the function's name). Such a call has
-    workers of its own, see `map`; ``close()`` and the end of the loop wait until the journal is closed. Memory is
-    constant however many items there are or are recorded. Raises `JournalError`; TypeError in the place of an item that
-    has no identity; and, in its place, what ``key`` raises.
+    With ``journal``, the path of a file, the same call, made again after it or the program has ended for any reason,
+    runs only the missing items, and yields recorded results in their places. An item is recognized by its id
+    (``item["id"]`` or ``item.id``) if the first item has one, else by its value, never by its position; equal items by
+    their order. New items run; changed ones (another value with the same id, or another key, see `Rerun`) and failed
+    ones run again. So do all items with another version of the function or ``rerun=Rerun(redo="all")``, and with
+    ``redo="changed-code"`` those with results of other code. Missing items stay in the journal. A result is yielded
+    once it is on disk. ``job_id`` names the stream in the journal (None: the function's name). Such a call has workers
+    of its own, see `map`; ``close()`` and the end of the loop wait until the journal is closed. Memory does not grow
+    with the items, recorded or not. Raises `JournalError`; and, in the item's place, TypeError for an item without
+    identity, and errors of ``key``.
     """
     return _iterate("imap", fn, items, on_error, options, ordered=True)
 
 
 def _typed_as(_: F) -> Callable[[Callable[..., Any]], F]:
-    """To a type checker, the function that is decorated has the types of the other one."""
+    """For type checkers, the decorated function gets the types of the other one."""
     return lambda function: cast("F", function)
 
 
@@ -103,8 +103,8 @@ def imap_unordered(
 ) -> ItemIterator[Any]:
     """Like `imap`, in the order in which the items end: no result waits for a slower one.
 
-    With ``journal``, results that are recorded come as soon as their items are read. It is the same stream as that of
-    `imap` with the same function or ``job_id``.
+    With ``journal``, recorded results come as soon as their items are read. `imap` with the same function or ``job_id``
+    is the same stream.
     """
     return _iterate("imap_unordered", fn, items, on_error, options, ordered=False)
 
@@ -120,7 +120,7 @@ def _iterate(
 ) -> ItemIterator[Any]:
     asked = read(GivenOptions, At.STREAM, f"mpqueue.{name}", options, OWN_NAMES)
     journal, backend, job = asked.journal, asked.backend, job_options(name, asked)
-    # It ends itself, once so many failures have been taken.
+    # It ends itself, once that many failures have been taken.
     job = dataclasses.replace(job, max_failures=None)
     record = RecordAs(asked.job_id, record_options(asked.rerun, has_journal=journal is not None))
     check_stream_record(record.options)
@@ -131,7 +131,7 @@ def _iterate(
     warm = is_warm(journal, backend)
     lent: Loan = WarmQueue(workers) if warm else OwnQueue(workers, journal, backend)
     queue = lent.queue
-    count_lanes = count_cpus if warm else partial(getattr, queue, "concurrency")  # which may grow
+    count_lanes = count_cpus if warm else partial(getattr, queue, "concurrency")  # it may grow
     arrivals = Arrivals(ordered)
 
     def window() -> int:
@@ -140,7 +140,7 @@ def _iterate(
     try:
         if journal is None:
             stream = open_stream(queue, fn, arrivals.news.put, job, showing=showing)
-        else:  # a part of what only journals need
+        else:  # only journals need it
             from mpqueue._queue.recorded.recorded_stream import StreamItems, open_recorded_stream
 
             iterator = StreamItems(iterator, record.options.key)
@@ -160,11 +160,11 @@ def _iterate(
 
 
 class ItemIterator(StreamResults[R]):
-    """The results of one `imap`, also for ``async for``. An item that failed raises in its place, and it goes on.
+    """The results of one `imap`, also for ``async for``. A failed item raises in its place, and the iterator goes on.
 
     ``close`` and ``aclose`` (by `contextlib.closing` and `contextlib.aclosing`), or dropping the last reference, end
-    the work and its running items. Any number of threads may read, or one coroutine. The input is read there, by one
-    of them at a time: while the input makes it wait, so do the results.
+    the work and its running items. Any number of threads may read, or one coroutine. The input is read by one of the
+    readers at a time: while the input makes it wait, results wait too.
     """
 
     def __init__(
@@ -181,7 +181,7 @@ class ItemIterator(StreamResults[R]):
         self._on_error = on_error
         self._max_failures = max_failures
         self._failed = 0
-        self._one_too_many: Failure | None = None  #: with which it ends, as ``max_failures`` says
+        self._one_too_many: Failure | None = None  #: the error that ends it, by ``max_failures``
         super().__init__(stream, arrivals, items, window, lent)
         self._turns = Turns(self._now)
 
@@ -193,7 +193,7 @@ class ItemIterator(StreamResults[R]):
         return self
 
     async def __anext__(self) -> R:
-        await self._turns.give()  # before an outcome is taken: what interrupts the turn loses none
+        await self._turns.give()  # before an outcome is taken, so that an interrupted turn loses none
         while True:
             for outcome in self._block:
                 if type(outcome) is not Failure:
@@ -240,7 +240,7 @@ class ItemIterator(StreamResults[R]):
         return treated
 
     def _error_of(self, failure: Failure) -> BaseException:
-        if failure is self._one_too_many:  # the type does not tell: a handler may raise that, too
+        if failure is self._one_too_many:  # the type is no proof: a handler may raise it too
             self._one_too_many = None
             self._close()
         return failure.error
@@ -256,10 +256,10 @@ class ItemIterator(StreamResults[R]):
     # -- the end ---------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """End the work: what waits does not run, what runs is ended. Idempotent.
+        """End the work: waiting items do not run, running ones are killed. Idempotent.
 
-        Waits up to 1 s until a function given as ``progress`` has had the last state, and with a journal until that is
-        closed. Raises `JournalError` where not all of it could be written.
+        Waits up to 1 s until a function given as ``progress`` has got the last state, and with a journal until that is
+        closed. Raises `JournalError` if not all of it could be written.
         """
         self._close()
         self._stream.run._await_last_call(PATIENCE)

@@ -1,7 +1,7 @@
-"""The queues that calls run on: the warm one that `mpqueue.map` and its kin share, or one for the call alone.
+"""The queues that calls run on: the warm one that `mpqueue.map` and the like share, or one for a single call.
 
-The warm one is made when first needed, and gone when idle for a while. A call that has a journal, or an engine of its
-own, gets the other kind.
+The warm one is made at first use, and ended when it is idle for a while. A call that has a journal, or an engine of its
+own, gets its own queue.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from mpqueue._queue.job_queue import JobQueue
 from mpqueue._queue.mailbox import Bell
 from mpqueue._wire.frames import THREAD_VARIABLES
 
-#: Seconds without a call after which its workers end; at most twice as long.
+#: Seconds without a call after which its workers end; it may take twice as long.
 IDLE_SECONDS = 30.0
 
 
 class SharedPool:
-    """A queue, how many calls use it, and the thread that ends it when idle. Grows to what is asked, never shrinks."""
+    """A queue, the number of its calls, and the thread that ends it when idle. It grows as needed and never shrinks."""
 
     def __init__(
         self,
@@ -38,14 +38,14 @@ class SharedPool:
         self._backend = backend
         self._threads = threads
         self._initializer = initializer
-        self._lock = threading.RLock()  # a garbage collection may give back while a borrower holds it
+        self._lock = threading.RLock()  # a garbage collection may return the queue while a borrower holds the lock
         self._queue: JobQueue | None = None
         self._users = 0
-        self._was_used = False  #: since the thread last looked
+        self._was_used = False  #: since the thread's last look
         self._over = SafeEvent()  #: set when the queue is ended
 
     def borrow(self, concurrency: int | None) -> JobQueue:
-        """The queue, with at least so many workers (None: one for each CPU). `give_back` it once."""
+        """Return the queue, with at least that many workers (None: one per CPU). `give_back` it once."""
         if concurrency is not None:
             check_concurrency(concurrency)
         with self._lock:
@@ -73,7 +73,7 @@ class SharedPool:
         watch.start()
 
     def _watch(self, over: SafeEvent) -> None:
-        """End the pool when there was no call between two looks, on a thread of its own."""
+        """End the pool if there was no call between two looks, on a thread of its own."""
         while not over.wait(IDLE_SECONDS):
             with self._lock:
                 was_used, self._was_used = self._was_used, False
@@ -81,7 +81,7 @@ class SharedPool:
                 self.end_if_idle()
 
     def give_back(self, queue: JobQueue) -> None:
-        """Note that a call has ended. Callable from a garbage collection."""
+        """Note that a call has ended. Callable in a garbage collection."""
         with self._lock:
             if queue is self._queue:
                 self._users -= 1
@@ -93,7 +93,7 @@ class SharedPool:
             queue.close(kill=True)
 
     def end_if_idle(self) -> bool:
-        """End the pool, but where a call uses it, which is False; the next call makes a new one."""
+        """End the pool, unless a call uses it (then False); the next call makes a new one."""
         with self._lock:
             if self._users:
                 return False
@@ -109,30 +109,30 @@ class SharedPool:
         return queue
 
     def _leave(self) -> None:
-        """Leave the queue, which a mistake of mpqueue's own has ended: the next one is another."""
+        """Drop the queue, which an internal error has ended: the next call makes a new one."""
         queue = self._take()
         if queue is not None:
             threading.Thread(target=queue.close, kwargs={"kill": True}, name="mpqueue-closer", daemon=True).start()
 
     def reset_in_fork(self) -> None:
-        """Forget the pool, in a forked child: it is the parent's, and its lock may be taken."""
+        """Forget the pool in a forked child: it is the parent's, and its lock may be held."""
         self._lock = threading.RLock()
         self._queue = None
 
 
-# One inner thread a worker, unless the user has said how many: whatever was asked first, it may grow to all CPUs.
+# One inner thread per worker, unless the user has set it: the pool may grow to all CPUs later.
 THREADS = None if any(name in os.environ for name in THREAD_VARIABLES) else 1
 shared_pool = SharedPool(THREADS)
 in_each_fork(shared_pool.reset_in_fork)
 
 
 def is_warm(journal: str | os.PathLike[str] | None, backend: str | Backend) -> bool:
-    """True where a call needs no queue of its own."""
+    """True if a call needs no queue of its own."""
     return journal is None and backend == "loky"
 
 
 def own_queue(concurrency: int | None, journal: str | os.PathLike[str] | None, backend: str | Backend) -> JobQueue:
-    """A queue for one call. Raises what `JobQueue` raises."""
+    """A queue for one call. Raises the errors of `JobQueue`."""
     engine = choose_backend(backend)
     threads = THREADS if engine.capabilities.own_processes and engine.capabilities.is_here else None
     return JobQueue(concurrency, per_worker={"threads": threads}, journal=journal, backend=engine)
@@ -146,21 +146,21 @@ class Loan:
         self._keeps = keeps
 
     def end(self, *, kill: bool) -> None:  # noqa: ARG002 - the workers stay
-        """End the loan: the borrower does not need the queue any more. With ``kill`` what runs is ended at once.
+        """End the loan: the borrower does not need the queue any more. With ``kill`` running items are killed.
 
         Does not wait. Callable anywhere, once.
         """
         self._keeps = None
 
     def await_end(self) -> None:
-        """Wait, after `end`, until what was the borrower's alone is free. Raises what ending it has raised."""
+        """Wait, after `end`, until the borrower's own parts are freed. Raises errors of ending them."""
 
     async def await_end_later(self) -> None:
         """`await_end` that does not block the loop."""
 
 
 class WarmQueue(Loan):
-    """The queue of a pool, for one call, which may use it as a context. Raises what `SharedPool.borrow` raises."""
+    """The queue of a pool, for one call, which may use it as a context. Raises the errors of `SharedPool.borrow`."""
 
     def __init__(self, concurrency: int | None, pool: SharedPool = shared_pool) -> None:
         self._pool = pool
@@ -188,13 +188,13 @@ def queue_for(
 ) -> WarmQueue | JobQueue:
     """A context, of coroutines too, that gives the queue of one call and waits for its end.
 
-    Raises what `JobQueue` raises.
+    Raises the errors of `JobQueue`.
     """
     return WarmQueue(concurrency) if is_warm(journal, backend) else own_queue(concurrency, journal, backend)
 
 
 class OwnQueue(Loan):
-    """A queue for one stream alone. Raises what `JobQueue` raises.
+    """A queue for a single stream. Raises the errors of `JobQueue`.
 
     It ends on a thread of its own, so that it can be dropped anywhere. Another stream of this program with the same
     journal waits for that; other queues and other programs are refused meanwhile.
@@ -215,7 +215,7 @@ class OwnQueue(Loan):
         """Close the queue on a thread of its own, which the program's exit waits for."""
         if self._is_fork:
             return
-        # Not a daemon: else the program's end would cut it short, and the journal would not be closed.
+        # Not a daemon: otherwise the program's end would cut it short, and the journal would not be closed.
         if is_exiting():
             self._ended.set_result(None)
             return
@@ -231,7 +231,7 @@ class OwnQueue(Loan):
             self._ended.set_exception(error)
 
     def await_end(self) -> None:
-        """Wait until the queue is closed. Raises `JournalError` where not all could be written."""
+        """Wait until the queue is closed. Raises `JournalError` if not all could be written."""
         if not self._is_fork:
             self._ended.result()
 
@@ -244,6 +244,6 @@ class OwnQueue(Loan):
             self._ended.result()
 
 
-#: By the journal's path: what is ending, or has. A fork has none of it.
+#: By the journal's path: queues that are ending, or have ended. A fork has none of them.
 _ending: weakref.WeakValueDictionary[str, OwnQueue] = weakref.WeakValueDictionary()
 in_each_fork(_ending.clear)

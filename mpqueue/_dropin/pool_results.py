@@ -1,7 +1,7 @@
-"""The results and errors of `Pool`, which come as `multiprocessing.pool.Pool`'s do, at the same moments.
+"""The results and errors of `Pool`, which come as those of `multiprocessing.pool.Pool` do, at the same times.
 
-An `AsyncResult` is settled on the coordinator's thread, which costs the waiting thread nothing but its own waking;
-callbacks are called on the queue's listener thread, and the result is ready after that.
+An `AsyncResult` is settled on the coordinator's thread, so the waiting thread is only woken; callbacks are called on
+the queue's listener thread, and the result is ready after that.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ log = logging.getLogger("mpqueue")
 R = TypeVar("R")
 T = TypeVar("T")
 Callback = Callable[[Any], object]
-#: Two classes that the standard library's types don't tell of.
+#: Two classes that the standard library's types lack.
 _standard: Any = standard
 
 
 class AsyncResult(standard.ApplyResult[T]):
-    """A result that may still have to come. Holds its pool until it is ready.
+    """A result that may not be ready yet. Holds its pool until it is ready.
 
-    How it is waited for and taken is the standard library's own code, which reads the event and the value.
+    Waiting for it and taking it is the standard library's own code, which reads the event and the value.
     """
 
     def __init__(self, pool: Pool, callback: Callback | None = None, error_callback: Callback | None = None) -> None:
@@ -99,16 +99,17 @@ class AsyncResult(standard.ApplyResult[T]):
 class MapResult(AsyncResult[list[T]], standard.MapResult[T]):
     """The results of a whole batch, or its first failure in item order, once all of its items have ended.
 
-    A function that gets the pool's progress has had the batch's last state before the result is ready; unless a thread
-    waits for the result for which the function may wait: the listener thread, or one with an event loop.
+    A function that gets the pool's progress has got the batch's last state before the result is ready, unless the
+    thread that waits for the result is one that the function may wait for: the listener thread, or one with an event
+    loop.
     """
 
     def __init__(self, pool: Pool, callback: Callback | None = None, error_callback: Callback | None = None) -> None:
         super().__init__(pool, callback, error_callback)
-        self._run: JobRun | None = None  #: until nothing of it is waited for any more
+        self._run: JobRun | None = None  #: until no caller waits for it any more
         self._spoke: Pool | None = None  #: the pool, if calls have logged something
         self._has_ended = False
-        self._collecting = iter([True])  #: once, though two threads may find that it has begun and ended
+        self._collecting = iter([True])  #: set once, even if two threads find that it has begun and ended
 
     def ready(self) -> bool:
         """True once all calls have ended, and the callback and the function that gets the progress were called."""
@@ -135,9 +136,9 @@ class MapResult(AsyncResult[list[T]], standard.MapResult[T]):
             self._collect(run)
 
     def _on_ended(self, ended: Ended) -> None:
-        """Note which items have ended, None: all have. On the coordinator's thread."""
+        """Note which items have ended; None: all have. On the coordinator's thread."""
         if ended is None:
-            self._has_ended = True  # first, as `_started` looks last: one of both sees
+            self._has_ended = True  # first, as `_started` looks last: one of the two notices
             if self._run is not None:
                 self._collect(self._run)
 
@@ -164,10 +165,10 @@ class MapResult(AsyncResult[list[T]], standard.MapResult[T]):
 
 
 class PoolIterator(StreamResults[R], standard.IMapIterator):  # type: ignore[type-arg]  # none when it runs
-    """The results, in order or as they come. A call that failed raises in its place, and the iterator goes on.
+    """The results, in order or as they come. A failed call raises in its place, and the iterator goes on.
 
     Dropping it ends the work and its running calls; so nothing runs for an iterator that is no longer referenced. Any
-    number of threads may read from it. Holds its pool until it is at its end. The input is read on a thread of its own.
+    number of threads may read from it. It holds its pool until its end. The input is read on a thread of its own.
     """
 
     _timed_out = multiprocessing.TimeoutError
@@ -176,7 +177,7 @@ class PoolIterator(StreamResults[R], standard.IMapIterator):  # type: ignore[typ
         self._input.start()
 
     def next(self, timeout: float | None = None) -> R:
-        """The next result. Raises `multiprocessing.TimeoutError` where none comes for ``timeout`` seconds."""
+        """Return the next result. Raises `multiprocessing.TimeoutError` if none comes within ``timeout`` seconds."""
         return self.__next__(timeout)
 
     def _error_of(self, failure: Failure) -> BaseException:
@@ -185,7 +186,7 @@ class PoolIterator(StreamResults[R], standard.IMapIterator):  # type: ignore[typ
     def __del__(self) -> None:
         if not hasattr(self, "_all_done") or sys.is_finalizing() or self._lent.queue._host.engine.is_fork:
             return
-        any_read = self._input.taken or self._block_size  # the former counts blocks that were read to their ends
+        any_read = self._input.taken or self._block_size  # the former counts blocks that were read completely
         if not (any_read or self._is_closed or self._arrivals.are_over or self._input.drained):
             log.warning("an iterator of Pool.imap was dropped before a result was read from it; its work was ended")
         super().__del__()
@@ -195,7 +196,7 @@ class PoolIterator(StreamResults[R], standard.IMapIterator):  # type: ignore[typ
 
 
 class _Told(str):
-    """A text that is its own repr: `MaybeEncodingError` takes the reprs of objects that only the worker had."""
+    """A text that is its own repr: `MaybeEncodingError` takes reprs of objects that only the worker had."""
 
     __slots__ = ()
 
@@ -204,7 +205,7 @@ class _Told(str):
 
 
 def error_of(failure: Failure) -> BaseException:
-    """Return the error that a call which failed for good raises, with the worker's traceback as its cause."""
+    """Return the error of a call that failed for good, with the worker's traceback as its cause."""
     error, own = failure.error, failure.own
     if isinstance(own, ItemPicklingError) and own.__cause__ is not None:
         return own_error(own)

@@ -1,7 +1,7 @@
 """`Executor`: `concurrent.futures.ProcessPoolExecutor` on mpqueue's workers.
 
 The first `submit` starts the workers; `shutdown`, leaving a ``with`` block, dropping the last reference and the end of
-the program each let what was submitted end first, and then end the workers.
+the program each let submitted calls end first, and then end the workers.
 """
 
 from __future__ import annotations
@@ -48,19 +48,19 @@ class Reading(TypedDict, total=False):
 
 
 class Executor(concurrent.futures.Executor):
-    """Runs calls in worker processes; a worker that dies costs its call one try, and nothing else.
+    """Runs calls in worker processes; if a worker dies, only its call loses a try.
 
-    As `concurrent.futures.ProcessPoolExecutor`, with retries: a call that raises is made again ``max_retries`` (3)
-    times, after 0.1, 0.2 and 0.4 s; say ``max_retries=0`` for once only, or give a ``retry`` policy. ``timeout`` is
-    seconds a try, after which its worker is killed. ``max_workers`` None: one for each CPU that the process may use.
-    ``progress=True`` draws a bar of the calls submitted so far, a callable gets their `Progress`. With ``seed`` the
-    ``current_item().rng`` of a call depends on its place among those submitted only.
-    ``initializer(*initargs)`` is called in each new worker. ``mp_context`` is accepted and has no effect: workers are
-    always fresh processes, which import the main module first where it has an ``if __name__ == "__main__":``.
-    ``backend`` is the engine that the workers run on, one of `mpqueue.backends`, of which ``max_workers`` None takes
-    all; what it can't do raises ValueError.
+    Like `concurrent.futures.ProcessPoolExecutor`, with retries: a call that raises is tried again ``max_retries`` (3)
+    times, after 0.1, 0.2 and 0.4 s; ``max_retries=0`` means one try, ``retry`` is a policy. After ``timeout`` seconds,
+    the try's worker is killed. ``max_workers`` None: one per CPU that the process may use. ``progress=True`` draws a
+    bar of the calls submitted so far, a callable gets their `Progress`. With ``seed`` the ``current_item().rng`` of a
+    call depends only on its place among the submitted calls. ``initializer(*initargs)`` is called in each new worker.
+    ``mp_context`` is accepted and has no effect: workers are always fresh processes, which import the main module first
+    if it has an ``if __name__ == "__main__":``. ``backend`` is the engine that the workers run on, one of
+    `mpqueue.backends`; ``max_workers`` None then takes all of its workers, and options that it does not support raise
+    ValueError.
 
-    It is never broken: a crash fails or retries its own call. Any thread may call any method.
+    It never breaks: a crash fails or retries its own call. Any thread may call any method.
     """
 
     @names_options("Executor")
@@ -92,7 +92,7 @@ class Executor(concurrent.futures.Executor):
             preload=script_for(engine, starts_now=False),
             backend=engine,
         )
-        self._max_workers = self._queue.concurrency  # other libraries look at it, in the standard library's
+        self._max_workers = self._queue.concurrency  # other libraries look at it in the standard library's executor
         self._calls = _Calls(self._queue, options, Showing(progress))
         self._finalizer = weakref.finalize(self, self._calls.abandon)
         self._finalizer.atexit = False  # the calls have their own hook
@@ -104,7 +104,7 @@ class Executor(concurrent.futures.Executor):
     @overload
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> CallFuture[R]: ...
     def submit(self, fn: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> CallFuture[Any]:
-        """Have ``fn(*args, **kwargs)`` called in a worker. Raises RuntimeError after `shutdown`."""
+        """Submit ``fn(*args, **kwargs)`` to a worker. Raises RuntimeError after `shutdown`."""
         return self._calls.submit(Call(fn, args, kwargs))
 
     @overload
@@ -125,12 +125,12 @@ class Executor(concurrent.futures.Executor):
         chunksize: int = 1,
         buffersize: int | None = None,
     ) -> Iterator[Any]:
-        """The results of ``fn`` over the iterables, in order; all is submitted at once.
+        """Yield the results of ``fn`` over the iterables, in order; all calls are submitted at once.
 
-        With ``buffersize``, the iterables are read only so far ahead of the result that was taken last. Raises
-        TimeoutError where a result is not there ``timeout`` seconds after the call; what a call raises, in its place.
-        Then, and when the iterator is closed, the calls that have not started are cancelled. How many are sent together
-        is found out while they run, so ``chunksize`` changes nothing.
+        With ``buffersize``, the iterables are read only that far ahead of the last result taken. Raises TimeoutError if
+        a result is not ready ``timeout`` seconds after the call, and a call's error in its place. Then, and when the
+        iterator is closed, calls that have not started are cancelled. Chunks are sized while calls run, so
+        ``chunksize`` has no effect.
         """
         if chunksize < 1:
             raise ValueError("chunksize must be >= 1.")
@@ -145,16 +145,16 @@ class Executor(concurrent.futures.Executor):
             return None if end is None else max(0.0, end - now())
 
         calls = zip(*iterables, strict=False)
-        # The `submit` of a subclass gets all calls, as that of the standard library's does.
+        # The `submit` of a subclass gets all calls, as in the standard library.
         if buffersize is None and getattr(self.submit, "__func__", None) is Executor.submit:
             return self._calls.submit_block(fn, self._calls.read(calls)).results(time_left)
-        submitted: Iterator[Future[Any]] = (self.submit(fn, *args) for args in calls)  # keeps `self`
+        submitted: Iterator[Future[Any]] = (self.submit(fn, *args) for args in calls)  # holds `self`
         return _results(deque(itertools.islice(submitted, buffersize)), submitted, time_left)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Let what was submitted end, then end the workers; nothing can be submitted any more.
+        """Let submitted calls end, then end the workers; no more calls can be submitted.
 
-        With ``wait`` return after that. With ``cancel_futures`` the calls that no worker has are cancelled. In a
+        With ``wait`` it returns after that. With ``cancel_futures`` calls that no worker has are cancelled. In a
         done-callback it does not wait.
         """
         self._calls.end()
@@ -164,7 +164,7 @@ class Executor(concurrent.futures.Executor):
             self._calls.wait()
 
     def kill_workers(self) -> None:
-        """End everything at once: what waits and what runs is cancelled, the workers are killed."""
+        """End everything at once: waiting and running calls are cancelled, the workers are killed."""
         self._calls.end()
         self._calls.kill()
         self._calls.wait()
@@ -174,7 +174,7 @@ class Executor(concurrent.futures.Executor):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Shut down and wait. Left by Ctrl-C, or interrupted meanwhile, end everything at once. Nothing in a fork."""
+        """Shut down and wait. If left or interrupted by Ctrl-C, end everything at once. Does nothing in a fork."""
         if self._queue._host.engine.is_fork:
             return
         try:
@@ -188,7 +188,7 @@ class Executor(concurrent.futures.Executor):
 
 
 def _check(max_workers: int | None, initializer: object, max_tasks_per_child: int | None) -> None:
-    """Raise what `ProcessPoolExecutor` raises."""
+    """Check arguments as `ProcessPoolExecutor` does, with the same errors."""
     if max_workers is not None and max_workers <= 0:
         raise ValueError("max_workers must be greater than 0")
     if initializer is not None and not callable(initializer):
@@ -203,16 +203,16 @@ def _check(max_workers: int | None, initializer: object, max_tasks_per_child: in
 def _results(
     futures: deque[Future[R]], more: Iterator[Future[R]], time_left: Callable[[], float | None]
 ) -> Iterator[R]:
-    """The results, one by one; for each that was taken one more call is submitted. Holds no result."""
+    """Yield the results; for each one taken, one more call is submitted. Holds no result."""
     try:
         while futures:
             yield _take(futures, time_left())
             futures.extend(itertools.islice(more, 1))
     finally:
-        for future in futures:  # in a garbage collection, perhaps, on any thread
+        for future in futures:  # perhaps in a garbage collection, on any thread
             if isinstance(future, CallFuture):
                 future._drop_later()
-            else:  # of a subclass's own
+            else:  # of a subclass's own submit
                 future.cancel()
 
 
@@ -225,8 +225,8 @@ def _take(futures: deque[Future[R]], timeout: float | None) -> R:
 class _Calls(CallStream):
     """The calls of an executor. Held by it, and by the queue while calls are open.
 
-    What ends them (a `shutdown`, the garbage collection, the interpreter's exit) seals the stream; when that has ended
-    the workers are ended, by the thread that is the first to do so; the others wait for it.
+    Every end (a `shutdown`, the garbage collection, the interpreter's exit) seals the stream; once that has ended, the
+    first thread to do so ends the workers; the others wait for it.
     """
 
     def __init__(self, queue: JobQueue, options: JobOptions, showing: Showing) -> None:
@@ -235,23 +235,23 @@ class _Calls(CallStream):
         self._take_back: Callable[[], None] = lambda: None
 
     def read(self, calls: Iterable[T]) -> list[T]:
-        """Read the iterables, all of them. Not under the lock: they may wait for another thread's `submit`."""
+        """Read the iterables completely. Not under the lock: they may wait for another thread's `submit`."""
         made = []
         for call in calls:
-            self.check_open()  # nor is an endless input read for ever
+            self.check_open()  # and an endless input is not read for ever
             made.append(call)
         return made
 
     def check_open(self) -> None:
-        """Raise RuntimeError after the end."""
+        """Raise RuntimeError after its end."""
         if self._refusal is not None:
             raise RuntimeError(f"cannot schedule new futures after {self._refusal}")
 
     def _open(self) -> Stream:
         stream = super()._open()
-        self._take_back = on_exit(self._exit)  # after the queue's own, so it is called before that
+        self._take_back = on_exit(self._exit)  # runs after the queue's own hook, so it is registered before
         if sys.version_info >= (3, 12):
-            # No thread, and so no worker, starts once the main thread has ended: what is submitted last must run.
+            # No thread, and so no worker, starts once the main thread has ended; but the last calls must run.
             self._queue._host.await_starts()
         return stream
 
@@ -263,17 +263,17 @@ class _Calls(CallStream):
             self._close()
 
     def abandon(self) -> None:
-        """End it, as the executor is no longer referenced. In a garbage collection: only posts."""
+        """End it, since the executor is no longer referenced. In a garbage collection: only posts."""
         self._refusal = self._refusal or "shutdown"
         self.seal()
 
     def wait(self) -> None:
-        """Wait until the workers are gone."""
+        """Wait until the workers have ended."""
         try:
             self._queue._host.check_waiting_allowed("executor.shutdown()")
             if self._is_open:
                 self._queue._host.engine.coordinator().check_thread()
-        except RuntimeError:  # in a done-callback, or a garbage collection on such a thread, which the end waits for
+        except RuntimeError:  # in a done-callback, or a garbage collection on such a thread, for which the end waits
             return
         if self._is_open:
             self.ended.wait()
@@ -281,7 +281,7 @@ class _Calls(CallStream):
 
     def _end(self) -> None:
         super()._end()
-        if not is_exiting():  # `_exit` comes, or is waiting
+        if not is_exiting():  # `_exit` follows, or is waiting
             threading.Thread(target=self._close, name="mpqueue-executor-closer", daemon=True).start()
 
     def _close(self) -> None:

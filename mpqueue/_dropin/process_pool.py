@@ -1,4 +1,4 @@
-"""`Pool`: what `multiprocessing.Pool` is, with retries, timeouts, and crashes that cost one try.
+"""`Pool`: like `multiprocessing.Pool`, with retries, timeouts, and crashes that cost one try.
 
 map, starmap      -> an ordinary job: columns, chunks sized while it runs
 imap              -> a stream of its own, whose input is read on a thread of its own
@@ -44,29 +44,28 @@ R = TypeVar("R")
 
 #: Seconds that `_pool` waits for workers that are starting.
 START_PATIENCE = 30.0
-#: How many chunks a worker gets of a `map`, where chunks count as the tasks of ``maxtasksperchild``.
+#: The number of chunks per worker of a `map`, if chunks count as the tasks of ``maxtasksperchild``.
 TASKS_PER_WORKER = 4
 
 
 class Pool(standard.Pool):
-    """Worker processes, and the methods of `multiprocessing.pool.Pool`, of which it counts as an instance.
+    """Worker processes with the methods of `multiprocessing.pool.Pool`; it counts as an instance of that.
 
-    ``processes`` workers (None: one for each CPU that the process may use; ``"physical"``: one for each core) start at
-    once; each calls ``initializer(*initargs)`` first, in its main thread, and is replaced after ``maxtasksperchild``
-    tasks (a call, or a chunk of a map). ``context`` is ignored: workers are always started anew, never forked. Where
-    the main module has the start of the program in an ``if __name__ == "__main__":``, each worker imports it first. A
-    call that raises, or whose worker dies, is tried again: ``max_retries`` (3) times after the first, after 0.1, 0.2
-    and 0.4 s, or as ``retry`` says; ``timeout`` is how many seconds one try may take. ``progress=True`` draws a bar for
-    each map and imap, a callable gets their `Progress`. With ``seed``, which must be a whole number from 0 up,
-    ``current_item().rng`` gives the same numbers each time: those of an item depend on its place, and on how many maps
-    and imaps the pool had before; those of an ``apply`` on how many of these there were. ``backend`` is the engine that
-    the workers run on, one of `mpqueue.backends`, of which ``processes`` None takes all; what it can't do raises
-    ValueError.
+    ``processes`` workers (None: one per CPU that the process may use; ``"physical"``: one per core) start at once; each
+    calls ``initializer(*initargs)`` first, in its main thread, and is replaced after ``maxtasksperchild`` tasks (a
+    call, or a chunk of a map). ``context`` is ignored: workers are always started anew, never forked. If the main
+    module has an ``if __name__ == "__main__":``, each worker imports it first. A call that raises, or whose worker
+    dies, is tried again, ``max_retries`` (3) times, after 0.1, 0.2 and 0.4 s, or as ``retry`` says; one try may take
+    ``timeout`` seconds. ``progress=True`` draws a bar for each map and imap, a callable gets their `Progress`. With
+    ``seed``, which must be a whole number from 0 up, ``current_item().rng`` gives the same numbers each time: for an
+    item, they depend on its place and on the number of earlier maps and imaps of the pool; for an ``apply``, on the
+    number of earlier ones. ``backend`` is the engine that the workers run on, one of `mpqueue.backends`; ``processes``
+    None then takes all of its workers, and options that it does not support raise ValueError.
 
     Leaving its ``with`` block terminates it.
     """
 
-    _state = standard.INIT  #: also where `__init__` refuses its arguments
+    _state = standard.INIT  #: also if `__init__` refuses its arguments
 
     @names_options("Pool")
     def __init__(
@@ -102,7 +101,7 @@ class Pool(standard.Pool):
             "Pool", max_retries=max_retries, retry=retry, timeout=timeout, seed=seed, backend=engine
         )
         self._seeds = Seeds(self._options.seed)
-        self._lock = threading.Lock()  #: guards the state, while something is started
+        self._lock = threading.Lock()  #: guards the state while something starts
         script = script_for(engine, starts_now=True)
         self._iterators: weakref.WeakSet[PoolIterator[Any]] = weakref.WeakSet()
         self._closer: threading.Thread | None = None
@@ -135,7 +134,7 @@ class Pool(standard.Pool):
     # -- one call --------------------------------------------------------------------------------------------
 
     def apply(self, func: Callable[..., R], args: Iterable[Any] = (), kwds: Mapping[str, Any] = {}) -> R:
-        """``func(*args, **kwds)`` in a worker; returns when it has."""
+        """Call ``func(*args, **kwds)`` in a worker; returns its value."""
         return self._wait_for(self.apply_async(func, args, kwds))
 
     def apply_async(
@@ -146,7 +145,7 @@ class Pool(standard.Pool):
         callback: Callable[[R], object] | None = None,
         error_callback: Callable[[BaseException], object] | None = None,
     ) -> AsyncResult[R]:
-        """Have ``func(*args, **kwds)`` called in a worker, for about 10 us.
+        """Call ``func(*args, **kwds)`` in a worker, without waiting. Costs about 10 us.
 
         ``callback`` is called with the result, or ``error_callback`` with the error, on a thread of the pool, before
         the result is ready.
@@ -162,8 +161,8 @@ class Pool(standard.Pool):
     def map(self, func: Callable[[S], R], iterable: Iterable[S], chunksize: int | None = None) -> list[R]:
         """``[func(item) for item in iterable]`` in the workers.
 
-        Waits for all items even where one fails, and raises the first failure in item order. ``chunksize`` items are
-        sent together (None: as many as take 45 ms). An interruption (Ctrl-C) ends the running items.
+        Waits for all items even if one fails, and raises the first failure in item order. ``chunksize`` items are sent
+        together (None: as many as take 45 ms). An interruption (Ctrl-C) ends the running items.
         """
         return self._wait_for(self._start_map(func, iterable, chunksize, None, None))
 
@@ -175,7 +174,7 @@ class Pool(standard.Pool):
         callback: Callable[[list[R]], object] | None = None,
         error_callback: Callable[[BaseException], object] | None = None,
     ) -> MapResult[R]:
-        """Like `map`, without waiting: the `AsyncResult` of the list."""
+        """Like `map`, without waiting: returns the `AsyncResult` of the list."""
         return self._start_map(func, iterable, chunksize, callback, error_callback)
 
     def starmap(
@@ -192,13 +191,13 @@ class Pool(standard.Pool):
         callback: Callable[[list[R]], object] | None = None,
         error_callback: Callable[[BaseException], object] | None = None,
     ) -> AsyncResult[list[R]]:
-        """Like `starmap`, without waiting: the `AsyncResult` of the list."""
+        """Like `starmap`, without waiting: returns the `AsyncResult` of the list."""
         return self._start_map(func, iterable, chunksize, callback, error_callback, star=True)
 
     def _wait_for(self, result: AsyncResult[R]) -> R:
         try:
             result.wait()
-        except BaseException:  # Ctrl-C: it will never be asked for
+        except BaseException:  # Ctrl-C: no caller will ask for it
             result._cancel()
             raise
         return result.get()
@@ -220,7 +219,7 @@ class Pool(standard.Pool):
         try:
             items = read_all(iterable, "iterable")
         except Exception as error:
-            if not hasattr(iterable, "__len__"):  # it is read before anything is started, as in the standard library
+            if not hasattr(iterable, "__len__"):  # read before anything is started, as in the standard library
                 raise
             result._raise(error)
             return result
@@ -229,7 +228,7 @@ class Pool(standard.Pool):
             result._return([])
             return result
         handler = self._as_handler(func)
-        # Chunks count as tasks; how large they are by default is the standard library's formula.
+        # Chunks count as tasks; their default size is the standard library's formula.
         per_task = chunksize or -(-len(items) // (self._processes * TASKS_PER_WORKER))
         options = replace(self._options, chunksize=chunksize, items_per_task=per_task, seed=self._seeds.next())
         try:
@@ -250,19 +249,19 @@ class Pool(standard.Pool):
         return result
 
     def _as_handler(self, func: Callable[..., Any]) -> Any:
-        """The function, to be sent so that its worker goes on with the globals that it has there."""
+        """The function, sent such that its worker goes on with the globals that it has there."""
         check_callable(func, "func")
         return func if self._sends_handlers_whole else self._calls.functions.pack(func)
 
     # -- one by one ------------------------------------------------------------------------------------------
 
     def imap(self, func: Callable[[S], R], iterable: Iterable[S], chunksize: int | None = 1) -> PoolIterator[R]:
-        """The results of ``func`` over the items, in order, one by one while the work goes on.
+        """Yield the results of ``func`` over the items, in order, while the work goes on.
 
-        The input is read on a thread of its own, only so far ahead of the results as keeps the workers busy: it may be
-        endless. As many items are sent together as take 45 ms; ``chunksize`` only means that the input is read so many
-        at a time, and that so many count as a task of ``maxtasksperchild``. A call that failed raises in its place, and
-        the iterator goes on. Dropping the iterator ends its work.
+        The input is read on a thread of its own, only as far ahead of the results as needed to keep the workers busy:
+        it may be endless. As many items are sent together as take 45 ms; ``chunksize`` only sets how many are read at a
+        time, and how many count as a task of ``maxtasksperchild``. A failed call raises in its place, and the iterator
+        goes on. Dropping the iterator ends its work.
         """
         return self._iterate(func, iterable, chunksize, ordered=True)
 
@@ -277,7 +276,9 @@ class Pool(standard.Pool):
     ) -> PoolIterator[R]:
         self._check_running()
         size = 1 if chunksize is None else _check_chunksize(chunksize)
-        items: Iterator[Any] = itertools.chain.from_iterable([iterable])  # whose first reading shows that it is none
+        items: Iterator[Any] = itertools.chain.from_iterable(
+            [iterable]
+        )  # the first reading shows whether it is an iterable
         handler = self._as_handler(func)
         showing = showing_stream(self._progress, func, iterable)
         options = replace(self._options, items_per_task=size, seed=self._seeds.next())
@@ -300,7 +301,7 @@ class Pool(standard.Pool):
     # -- the end ---------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Take nothing more. What was given is done; then the workers end, in the background."""
+        """Take no more calls. Calls so far are done; then the workers end, in the background."""
         with self._lock:
             if self._state != standard.RUN:
                 return
@@ -312,7 +313,7 @@ class Pool(standard.Pool):
         self._closer.start()
 
     def terminate(self) -> None:
-        """End everything now, what runs included. Waiting for a result raises `QueueClosedError`."""
+        """End everything now, running calls included. Waiting for a result raises `QueueClosedError`."""
         with self._lock:
             self._state = standard.TERMINATE
         self._queue.close(kill=True)
@@ -321,10 +322,10 @@ class Pool(standard.Pool):
         self._calls.give_up_rest()
 
     def join(self) -> None:
-        """Wait until the pool has ended: after `close`, for all that it was given.
+        """Wait until the pool has ended; after `close`, until all its calls are done.
 
-        That includes the rest of the inputs of `imap`, whether or not their results are taken. Raises ValueError
-        where neither `close` nor `terminate` was called, RuntimeError in a callback.
+        That includes the rest of the inputs of `imap`, even if their results are not taken. Raises ValueError unless
+        `close` or `terminate` was called, RuntimeError in a callback.
         """
         if self._state == standard.RUN:
             raise ValueError("Pool is still running")
@@ -333,7 +334,7 @@ class Pool(standard.Pool):
         self._queue._host.check_waiting_allowed("pool.join()")
         for iterator in list(self._iterators):
             iterator._input.lift_window()
-        if self._closer is not None and not sys.is_finalizing():  # else that thread stands still
+        if self._closer is not None and not sys.is_finalizing():  # otherwise that thread stands still
             join_long(self._closer)
 
     def __enter__(self) -> Self:
@@ -350,11 +351,11 @@ class Pool(standard.Pool):
         if self._state != standard.RUN:
             raise ValueError("Pool not running")
 
-    # -- names that programs use although they are private ---------------------------------------------------
+    # -- private names that programs use -------------------------------------------------------------------------
 
     @property
     def _pool(self) -> list[PoolWorker]:
-        """The workers; waits for those that are starting."""
+        """The workers; waits for starting ones."""
         if self._state != standard.RUN:
             return []
         try:
@@ -364,7 +365,7 @@ class Pool(standard.Pool):
         return [PoolWorker(pid, self._queue) for pid in pids]
 
     def _repopulate_pool(self) -> None:
-        """Do nothing: workers are replaced without being asked."""
+        """Do nothing: workers are replaced automatically."""
 
 
 class PoolWorker(NamedTuple):

@@ -1,7 +1,7 @@
-"""`StreamResults`: the results of a stream, one by one. Both imaps, `mpqueue.imap` and that of `Pool`, are made of it.
+"""`StreamResults`: the results of a stream, one by one. `mpqueue.imap` and the `imap` of `Pool` are made of it.
 
-It takes outcomes in blocks, so a tiny item costs little more than its place in a list. `Arrivals` is what it takes them
-by, and `Executor.map` too.
+It takes outcomes in blocks, so a tiny item costs little more than its place in a list. It takes them from `Arrivals`,
+and so does `Executor.map`.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ R = TypeVar("R")
 
 
 class StreamResults(Generic[R]):
-    """An iterator over a stream's results, for any number of threads. A failed item raises in its place; it goes on.
+    """An iterator over a stream's results, for any number of threads. A failed item raises in its place.
 
-    ``close``, or dropping the last reference, ends the work and its running items.
+    It then goes on. ``close``, or dropping the last reference, ends the work and its running items.
     """
 
-    _timed_out: type[Exception] = TimeoutError  #: what is raised where no result comes in time
+    _timed_out: type[Exception] = TimeoutError  #: the error if no result comes in time
 
     def __init__(
         self,
@@ -48,19 +48,19 @@ class StreamResults(Generic[R]):
         self._arrivals = arrivals
         self._window = window
         self._input = InputReader(items, stream, window, self._now)
-        self._block: Iterator[Any] = iter(())  #: outcomes that are there; a `Failure` is to be raised
+        self._block: Iterator[Any] = iter(())  #: outcomes at hand; a `Failure` is to be raised
         self._block_size = 0
-        #: True while outcomes or items go from one place to another. What interrupts that (Ctrl-C) leaves it so: some
-        #: may be lost then, which is said instead of going on.
+        #: True while outcomes or items are moved. An interruption (Ctrl-C) then leaves it True: some may be lost, which
+        #: is reported instead of going on.
         self._is_torn = False
         self._reading = threading.RLock()  #: held by the thread that waits for more
         self._spoke = False
         self._is_closed = False
         self._lent_has_ended = False
-        self._all_done = False  #: it has ended with the last result
+        self._all_done = False  #: True once it has ended with the last result
 
     def _start(self) -> None:
-        """Begin to read the input, so that the work begins before the first result is asked for."""
+        """Begin to read the input, so that the work begins before the first result is requested."""
         raise NotImplementedError
 
     def __iter__(self) -> Self:
@@ -78,7 +78,11 @@ class StreamResults(Generic[R]):
                         self._is_torn = True
                         raise
                     try:
-                        del self, block, outcome  # else the error's traceback, which has this frame, keeps the iterator
+                        del (
+                            self,
+                            block,
+                            outcome,
+                        )  # otherwise the error's traceback, which has this frame, keeps the iterator
                         raise error
                     finally:
                         del error
@@ -100,7 +104,7 @@ class StreamResults(Generic[R]):
                 self._reading.release()
 
     def _go_on(self, block: Iterator[Any], deadline: float | None) -> None:
-        """Begin the next block after this one, unless another thread has. Raises at the end what ends the loop."""
+        """Begin the next block after this one, unless another thread has. Raises the loop's end at the end."""
         if self._block is block:
             self._end_block()
             while not self._begin_block():
@@ -109,7 +113,7 @@ class StreamResults(Generic[R]):
         if self._is_closed:
             if self._all_done:
                 self._stream.run._await_last_call(self._left(deadline))
-            if self._spoke:  # what was logged is delivered before the loop is over
+            if self._spoke:  # logs are delivered before the loop is over
                 self._lent.queue._host.await_told()
             self._lent.await_end()
             self._raise_input_error()
@@ -123,7 +127,7 @@ class StreamResults(Generic[R]):
             raise self._timed_out from None
 
     def _expect(self) -> None:
-        """Prepare to wait for the next outcome. Raises what keeps it from coming."""
+        """Prepare to wait for the next outcome. Raises the error that keeps it from coming."""
         self._stream.check()
         self._stream.expect()
 
@@ -134,7 +138,7 @@ class StreamResults(Generic[R]):
 
     def _taken_error(self, failure: Failure) -> BaseException:
         """Return the error to be raised for a failure that was taken from the block."""
-        self._block = iter([*self._block])  # without it, whose error is about to have the consumer's frame
+        self._block = iter([*self._block])  # not that traceback: the error is about to get the consumer's frame
         return _not_an_end(self._error_of(failure), "an item")
 
     def _error_of(self, failure: Failure) -> BaseException:
@@ -142,7 +146,7 @@ class StreamResults(Generic[R]):
 
     def _raise_input_error(self) -> None:
         error = self._input.error
-        if error is not None:  # which may be false: there are exceptions that have a length
+        if error is not None:  # it may be false: some exceptions have a length
             error = _not_an_end(error, "the input")
             self._input.error = None
             raise error
@@ -150,7 +154,7 @@ class StreamResults(Generic[R]):
     # -- by the block ----------------------------------------------------------------------------------------
 
     def _end_block(self) -> None:
-        """Make room for more of the input: the consumer has had all of the block."""
+        """Make room for more of the input: the consumer has taken all of the block."""
         if self._is_torn:
             self._close()
             raise QueueClosedError(
@@ -164,9 +168,9 @@ class StreamResults(Generic[R]):
         self._read()
 
     def _begin_block(self) -> bool:
-        """Take the next outcomes, or close at the end; False where the next one is still to come."""
+        """Take the next outcomes, or close at the end; False if the next one is still to come."""
         if self._is_closed:
-            self._close()  # what an interruption left undone of it
+            self._close()  # the part that an interruption left undone
             return True
         self._is_torn = True
         indices = self._arrivals.take(max(1, self._window() // PARTS))
@@ -182,11 +186,11 @@ class StreamResults(Generic[R]):
         return bool(indices) or self._is_closed
 
     def _treated(self, outcomes: list[Any]) -> list[Any]:
-        """The outcomes as the consumer gets them."""
+        """The outcomes in the consumer's form."""
         return outcomes
 
     def _read(self) -> bool:
-        """Read some of the input; False where there is no room for it, or all was read."""
+        """Read some of the input; False if there is no room for it, or all was read."""
         if self._is_closed or not self._input.read():
             return False
         if self._input.batch:
@@ -220,7 +224,7 @@ class StreamResults(Generic[R]):
         self._lent.end(kill=not self._all_done)
 
     def __del__(self) -> None:
-        if hasattr(self, "_all_done"):  # it was made
+        if hasattr(self, "_all_done"):  # the iterator was made
             self._close()
 
 
@@ -234,15 +238,15 @@ def _not_an_end(error: BaseException, what: str) -> BaseException:
 
 
 def ended_error() -> QueueClosedError:
-    """Return the error of a call that the pool's end outran. `multiprocessing.Pool` would wait for ever."""
+    """Return the error of a call that the pool's end cut off. `multiprocessing.Pool` would wait for ever."""
     return QueueClosedError("the pool was closed or terminated before this call ended")
 
 
 class Arrivals:
-    """The items that have ended and were not taken yet, in the order of the input, or in that of their ends."""
+    """The items that have ended and were not taken yet, in the order of the input, or of their ends."""
 
     def __init__(self, ordered: bool, first: int = 0) -> None:
-        self.news: Mailbox[Ended] = Mailbox()  #: any thread puts what has ended; None: nothing more will
+        self.news: Mailbox[Ended] = Mailbox()  #: any thread puts ended items; None: no more come
         self.are_over = False
         self._ordered = ordered
         self._next = first
@@ -250,12 +254,12 @@ class Arrivals:
         self._line: deque[Sequence[int]] = deque()  #: unordered
 
     def take(self, most: int) -> Sequence[int]:
-        """Take the next items, at most ``most``; none where the next is still to come. One consumer at a time."""
+        """Take the next items, at most ``most``; none if the next is still to come. One consumer at a time."""
         while not self.news.is_empty():
             indices = self.news.take()
             if indices is None:
                 self.are_over = True
-            elif indices:  # a notice of none, which only wakes the consumer, would hide later ones
+            elif indices:  # an empty notice, which only wakes the consumer, would hide later ones
                 self._add(indices)
         return self._take_ordered(most) if self._ordered else self._take_first(most)
 
@@ -283,24 +287,24 @@ class Arrivals:
         return range(lo, hi)
 
 
-# -- `InputReader`: reads the input of a stream, only so far ahead of its results as the window says. ------------------
+# -- `InputReader`: reads the input of a stream, ahead of its results by the window at most. ---------------------------
 #
-# mpqueue's own functions read on the consumer's thread: when the consumer stops, so does the reading. `Pool` reads on
-# a thread of its own, as `multiprocessing.Pool` does: an input may wait for what the consumer does with earlier
-# results (a crawler's queue), and results never wait for a slow input.
+# mpqueue's own functions read on the consumer's thread: when the consumer stops, reading stops. `Pool` reads on a
+# thread of its own, as `multiprocessing.Pool` does: an input may depend on the consumer's use of earlier results (a
+# crawler's queue), and results never wait for a slow input.
 
-#: Outcomes are taken, and the window of a reader that met its end is filled, by at least its so many-th part.
+#: Outcomes are taken, and the window of a reader at its limit is filled, by at least this fraction (1/n).
 PARTS = 4
-#: Seconds that one reading aims at: results that come meanwhile wait so long. A slow input is read item by item.
+#: The target of one reading, in seconds: results that come meanwhile wait. A slow input is read item by item.
 READ_SECONDS = 0.002
-#: One reading is at most so many times as long as the one before.
+#: One reading is at most this many times as long as the one before.
 GROWTH = 8
 
 
 class InputReader:
     """The reader of a stream's input. ``window`` is how many items may be under way or untaken.
 
-    An error that the input raises is kept, for its place.
+    An error of the input is kept for its place.
     """
 
     def __init__(
@@ -311,23 +315,23 @@ class InputReader:
         self._window = window
         self._now = now
         self._stride = 1
-        self._resume_at = math.inf  #: how many must have been taken before the thread, which waits, looks again
-        self._room = SafeEvent()  #: there may be, for the thread
+        self._resume_at = math.inf  #: how many must be taken before the waiting thread looks again
+        self._room = SafeEvent()  #: for the thread: there may be room
         self._has_thread = False
-        self.batch: list[Any] = []  #: what was read, until the stream has it: an interruption (Ctrl-C) costs none
-        self.added = 0  #: written by the thread that reads only
-        self.taken = 0  #: written by the consumer only
-        self.exhausted = False  #: nothing more is read
+        self.batch: list[Any] = []  #: items read, until the stream has them: an interruption (Ctrl-C) loses none
+        self.added = 0  #: written only by the reading thread
+        self.taken = 0  #: written only by the consumer
+        self.exhausted = False  #: True once nothing more is read
         self._is_stopped = False
-        self.error: BaseException | None = None  #: what the input raised, for its place behind the last item
+        self.error: BaseException | None = None  #: the input's error, for its place behind the last item
 
     @property
     def drained(self) -> bool:
-        """True where all of the input was read, and all of its outcomes were taken."""
+        """True if all of the input was read, and all of its outcomes were taken."""
         return self.exhausted and not self._is_stopped and not self.batch and self.taken == self.added
 
     def took(self, count: int) -> None:
-        """Note that the consumer has had so many outcomes more."""
+        """Note that the consumer has taken that many more outcomes."""
         self.taken += count
         if self.taken >= self._resume_at:
             self._room.set()
@@ -343,7 +347,7 @@ class InputReader:
         self._items = iter(())
 
     def _room_now(self) -> int:
-        """Return how many items the window has room for; 0 if they are few: a few at a time would be many messages."""
+        """Return how many items the window has room for; 0 if only a few, since each addition is a message."""
         window = self._window()
         room = window - (self.added - self.taken)
         return room if room >= max(1, window // PARTS) else 0
@@ -351,7 +355,7 @@ class InputReader:
     # -- on the consumer's thread ----------------------------------------------------------------------------
 
     def read(self) -> bool:
-        """Read a batch, to be added, if the window has room for them; False where it has not, or all was read."""
+        """Read a batch, to be added, if the window has room for it; False if it has not, or all was read."""
         if self._has_thread or (self.exhausted and not self.batch):
             return False
         count = min(self._room_now(), self._stride)
@@ -369,7 +373,7 @@ class InputReader:
         return True
 
     def add(self) -> None:
-        """Give the stream the batch. Where that raises, it is not known which of these it has."""
+        """Give the stream the batch. If that raises, it is not known which of its items the stream has."""
         self.added += len(self.batch)
         self._stream.add(self.batch)
         self.batch = []
@@ -382,15 +386,15 @@ class InputReader:
     # -- on a thread of its own ------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Read on a thread of its own from now on, which ends with the input, or at `stop`; then the stream is sealed.
+        """Read on a new thread from now on, until the input ends, or `stop`; then the stream is sealed.
 
-        One item at a time is added, since the next one may be long in coming.
+        Items are added one by one, since the next one may take long.
         """
         self._has_thread = True
         threading.Thread(target=self._run, name="mpqueue-input-reader", daemon=True).start()
 
     def lift_window(self) -> None:
-        """Have the thread read all of the input, whether or not the outcomes are taken."""
+        """Let the thread read all of the input, even if outcomes are not taken."""
         self._window = lambda: sys.maxsize
         self._room.set()
 
@@ -411,10 +415,10 @@ class InputReader:
             self._stream.seal()
 
     def _may_read(self) -> bool:
-        """Wait until there is room in the window; False where nothing is to be read any more."""
+        """Wait until there is room in the window; False if no more is to be read."""
         window = self._window()
         if self.added - self.taken >= window:
-            # Before looking: the consumer counts before it looks at what was written here.
+            # Before looking: the consumer counts before it looks at this.
             self._resume_at = self.added - window + max(1, window // PARTS)
             self._room.clear()
             while not self.exhausted and not self._room_now():
@@ -425,6 +429,6 @@ class InputReader:
 
 
 def read_whole_chunks(items: Iterator[Any], size: int) -> Iterator[Any]:
-    """The items, read ``size`` at a time: where the input raises in the middle, the chunk that was begun is dropped."""
+    """Yield the items, read ``size`` at a time; if the input raises, the incomplete chunk is dropped."""
     while chunk := [*itertools.islice(items, size)]:
         yield from chunk

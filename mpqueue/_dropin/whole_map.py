@@ -1,4 +1,4 @@
-"""`map` and `starmap`: the whole batch, then its results; `amap`, the same for coroutines; `stages`, several functions.
+"""`map` and `starmap`: a whole batch, then its results; `amap` for coroutines; `stages` for several functions.
 
 They share one warm pool, see `mpqueue._dropin.lent_queues`.
 """
@@ -54,35 +54,34 @@ def map(
     on_error: OnError = "raise",
     **options: Any,
 ) -> list[Any]:
-    """``[fn(item) for item in items]`` on all cores; a worker that dies costs its item one try, and nothing else.
+    """``[fn(item) for item in items]`` on all cores; if a worker dies, only its item loses a try.
 
-    ``items`` is whatever can be iterated over, as for the built-in `map` and ``Pool.map``: each character of a text is
-    an item, and each key of a mapping. `create_job` refuses these.
+    ``items`` is any iterable, as for the built-in `map` and ``Pool.map``: each character of a text is an item, and each
+    key of a mapping. `create_job` refuses these.
 
-    A call that raises is made again, ``max_retries`` (3) times after the first, after 0.1, 0.2 and 0.4 s; say
-    ``max_retries=0`` for once only, or give a ``retry`` policy. ``timeout`` is seconds a try. ``concurrency`` caps the
-    workers (None: one for each CPU). ``chunksize`` is how many items are sent together (None: as many as take 45 ms).
+    A call that raises is tried again, ``max_retries`` (3) times, after 0.1, 0.2 and 0.4 s; ``max_retries=0`` means one
+    try, ``retry`` is a policy. ``timeout`` is in seconds per try. ``concurrency`` caps the workers (None: one per CPU).
+    ``chunksize`` items are sent together (None: as many as take 45 ms).
 
-    Items that fail for good, by ``on_error``: ``"raise"``: after all is done, the first failure in item order is
-    raised as itself, with a note that names its item and the others; ``"collect"``: the exception stands in the
-    result's place; ``"skip"``: they are left out; ``"group"``: an `ExceptionGroup` of all is raised. With
-    ``max_failures`` the work ends as soon as more than so many items have failed, with `TooManyFailuresError`.
+    ``on_error`` is for items that fail for good. ``"raise"``: at the end, the first failure in item order is raised as
+    itself, with a note that names its item and the others; ``"collect"``: the exception takes the result's place;
+    ``"skip"``: they are left out; ``"group"``: an `ExceptionGroup` of all is raised. With ``max_failures`` the work
+    ends with `TooManyFailuresError` as soon as more than that many items have failed.
 
-    ``progress=True`` draws a bar on stderr, where that is a terminal or this is a notebook, and writes a line every
-    5 s elsewhere, unless pytest runs or ``MPQUEUE_PROGRESS=0``. A callable gets a `Progress` ten times a second and at
-    the end, on a thread of the pool.
+    ``progress=True`` draws a bar on stderr if that is a terminal, or in a notebook, and writes a line every 5 s
+    elsewhere, unless pytest runs or ``MPQUEUE_PROGRESS=0``. A callable gets a `Progress` 10 times per second and at the
+    end, on a thread of the pool.
 
-    With ``journal``, the path of a file, the same call, made again after whatever ended the program, runs only what is
-    missing, see `JobQueue`. ``job_id`` names the call in the journal (None: the function's name). Other items are
-    refused with `JournalMismatchError`, unless ``rerun=Rerun(update=True)`` says that the list changes from call to
-    call; see `Rerun` for what else it says, such as what runs again. Ids are positions. Such a call has workers of its
-    own.
+    With ``journal``, the path of a file, the same call, made again after the program has ended for any reason, runs
+    only the missing items, see `JobQueue`. ``job_id`` names the call in the journal (None: the function's name). Other
+    items are refused with `JournalMismatchError`, unless ``rerun=Rerun(update=True)`` allows the list to change from
+    call to call; `Rerun` also sets which items run again. Ids are positions. Such a call has workers of its own.
 
-    ``seed`` makes ``current_item().rng`` give the same numbers each time; None: others each time.
+    ``seed`` makes ``current_item().rng`` give the same numbers each time; None: different ones each time.
 
     ``backend`` is the engine that the call runs on, one of `mpqueue.backends`, such as a Dask cluster: such a call has
-    a queue of its own, which is closed at its end, and takes all workers where ``concurrency`` is None. What the engine
-    can't do raises ValueError.
+    a queue of its own, which is closed at its end, and takes all workers if ``concurrency`` is None. Options that the
+    engine does not support raise ValueError.
 
     An interruption (Ctrl-C) ends the running items, and goes on.
     """
@@ -152,8 +151,8 @@ async def amap(
 ) -> list[Any]:
     """Like `map`, for coroutines: does not block the loop. Cancelling it ends its work and its running items.
 
-    Works in asyncio, and in trio. The items are read and copied at once, in the loop's thread; with ``journal`` they
-    are compared there with what is recorded, too, at some 500,000 items a second.
+    Works in asyncio and in trio. The items are read and copied at once, in the loop's thread; with ``journal`` they are
+    also compared with the record there, about 500,000 items per second.
     """
     lend, begin = _prepare("amap", fn, items, on_error, options)
     async with lend() as queue:
@@ -178,7 +177,7 @@ def _map(
 def _prepare(
     name: str, fn: Callable[..., Any], items: Iterable[Any], on_error: OnError, options: dict[str, Any]
 ) -> tuple[Callable[[], WarmQueue | JobQueue], Callable[[JobQueue], Batch]]:
-    """Check a call, and read its items; returns what lends it a queue, and what starts it there."""
+    """Check a call, and read its items; returns the loan of its queue, and the function that starts it there."""
     asked = read(GivenOptions, At.MAP, f"mpqueue.{name}", options, OWN_NAMES)
     check_progress(asked.progress)
     check_on_error(on_error, ON_ERROR)
@@ -202,14 +201,14 @@ def stages(
     on_error: OnError = "raise",
     **options: Unpack[StagedMapKeywords],
 ) -> list[Any]:
-    """Run each item through several functions, one after the other, on all cores; the results in the items' order.
+    """Run each item through several functions, on all cores; returns the results in the items' order.
 
-    What one stage returns is the next one's item, and goes there as soon as it can; what it yields are as many. Where
-    something was yielded, an item's result is the list of all that came of it. See `JobQueue.run_stages`, and `Stage`
-    for the options of one stage. ``max_retries`` (3, after 0.1, 0.2 and 0.4 s), ``retry`` and ``timeout`` hold for
-    stages without their own. ``concurrency`` caps the workers of all stages together (None: one for each CPU).
-    ``progress`` shows a line for each stage. ``on_error`` and ``max_failures`` are as for `map`; the failure of an item
-    is a `StageError` that names the stage. ``backend`` is as for `map`.
+    The value that a stage returns is the next one's item, and goes there as soon as it can; values that it yields are
+    an item each. If a stage yields, an item's result is the list of all results made from it. See
+    `JobQueue.run_stages`, and `Stage` for the options of one stage. ``max_retries`` (3, after 0.1, 0.2 and 0.4 s),
+    ``retry`` and ``timeout`` apply to stages without their own. ``concurrency`` caps the workers of all stages together
+    (None: one per CPU). ``progress`` shows a line for each stage. ``on_error`` and ``max_failures`` are as for `map`;
+    the failure of an item is a `StageError` that names the stage. ``backend`` is as for `map`.
 
     An interruption (Ctrl-C) ends the running items, and goes on.
     """

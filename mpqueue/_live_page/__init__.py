@@ -1,6 +1,6 @@
-"""The live page of a queue: a server on its own thread, and what it serves.
+"""The live page of a queue: a server on its own thread, and its content.
 
-`queue.serve()` makes a `server.Page`. It looks at the queue's books ten times a second, as a bar does, and tells all
-browsers what has changed: a job costs the same with it and without it, however many items it has. Nothing here is
-imported before a page is asked for, and only here are Starlette and uvicorn known.
+`queue.serve()` makes a `server.Page`. It looks at the queue's books 10 times per second, as a bar does, and sends
+changes to all browsers: it costs a job nothing per item. Nothing here is imported before a page is opened, and only
+this package uses Starlette and uvicorn.
 """

@@ -1,16 +1,14 @@
-"""The requests that may see the page: those with its token, from a browser that asks for this page itself.
+"""Access to the page: for requests with its token, from a browser that has opened this page itself.
 
-Before anything else is looked at, each request must
+Each request is checked first. It must
 
-- name a host that is ours: a stranger's name that leads here is another web page that wants to pass for this one
-  (DNS rebinding);
-- carry the token: in the address, once, for which it gets a cookie and is sent on to the address without it; in the
-  cookie; or in an ``Authorization: Bearer`` header, for programs;
-- come from the page itself, or from nowhere: not from another site, nor from another port of this machine.
+- name a host of ours: with a stranger's host name, another web page tries to pass for this one (DNS rebinding);
+- carry the token: in the address, once, which sets a cookie and redirects to the address without it; in the cookie; or
+  in an ``Authorization: Bearer`` header, for programs;
+- come from the page itself, or from no page: not from another site, nor from another port of this machine.
 
-A request that does not gets the same refusal whatever its path, and its connection is closed. The cookie is for one
-path only, whose name is drawn by lot: else a browser would show it to every other server on this machine, since
-cookies don't know of ports.
+Other requests get the same refusal for every path, and their connection is closed. The cookie is for one path with a
+random name: otherwise a browser would send it to every other server on this machine, since cookies ignore ports.
 """
 
 from __future__ import annotations
@@ -30,8 +28,7 @@ COOKIE = "mpqueue"
 REFUSED = 403
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
-#: What each answer carries: nothing is loaded from elsewhere, kept in a cache, shown in a frame, or passed on to
-#: others.
+#: Headers of each answer: nothing is loaded from elsewhere, cached, shown in a frame, or passed on to others.
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -43,13 +40,13 @@ HEADERS = {
     "X-Frame-Options": "DENY",
 }
 
-#: A link on another site leads here: the browser leaves the cookie out until the page itself asks once more.
+#: For links on other sites: the browser sends the cookie only once the page itself asks again.
 _ONCE_MORE = '<!doctype html><meta http-equiv="refresh" content="0"><title>mpqueue</title><p>Opening the page…'
 _REFUSAL = "This page needs its whole address, with the token in it: the program that serves it has printed it.\n"
 
 
 class Guard:
-    """An ASGI application around another, which only allowed requests reach."""
+    """An ASGI application around another one; it lets only allowed requests through."""
 
     def __init__(self, app: ASGIApp, hosts: Collection[str]) -> None:
         self._app = app
@@ -66,17 +63,17 @@ class Guard:
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
                 if message["status"] == REFUSED:
-                    headers["Connection"] = "close"  # a stranger keeps no place
+                    headers["Connection"] = "close"  # strangers don't keep their connection
             await send(message)
 
         if scope["type"] != "http":
             return
         answer = self._judge(scope)
-        with contextlib.suppress(ClientDisconnect):  # in the middle of a request: nothing is to be answered
+        with contextlib.suppress(ClientDisconnect):  # in the middle of a request: no answer is possible
             await (answer or self._app)(scope, receive, send_with_headers)
 
     def _judge(self, scope: Scope) -> Response | None:
-        """The answer to a sender that may not go on; None for one that may."""
+        """The answer to a sender that is refused; None for an allowed one."""
         headers = Headers(scope=scope)
         name = _name(headers.get("host", ""))
         if name not in self._hosts:
@@ -107,12 +104,12 @@ class Guard:
 
 
 def _admit(scope: Scope) -> None:
-    """Tell the door that this connection's sender has the token. Under another server than ours there is no door."""
+    """Report to the door that this connection's sender has the token. Other servers than ours have no door."""
     scope.get("state", {}).get("admit", lambda: None)()
 
 
 def _name(host: str) -> str:
-    """The host without its port, which a tunnel may have changed."""
+    """The host without its port, which a tunnel may change."""
     name, colon, port = host.rpartition(":")
     return (name if colon and port.isdigit() else host).lower().rstrip(".")
 
@@ -137,7 +134,7 @@ def _offered(headers: Headers) -> Iterator[str]:
 
 
 def _is_own(headers: Headers) -> bool:
-    """False for a request that another site, or another port, has the browser send."""
+    """False for a request that another site, or another port, makes the browser send."""
     origin, site = headers.get("origin"), headers.get("sec-fetch-site", "none")
     if origin is not None and origin.partition("://")[2].lower() != headers.get("host", "").lower():
         return False

@@ -35,11 +35,11 @@ log = logging.getLogger("mpqueue")
 STATIC = Path(__file__).parent / "static"
 MEDIA_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 EMPTY: Mapping[str, str] = MappingProxyType({})
-#: Characters of a worker's stack.
+#: The most characters of a worker's stack.
 MOST_STACK = 20_000
-#: Bytes of a request's body that are read.
+#: The most bytes of a request's body that are read.
 MOST_BODY = 100_000
-#: Rows of a list, and labels, in one answer.
+#: The most rows of a list, and labels, in one answer.
 MOST_ROWS = 200
 
 
@@ -91,7 +91,7 @@ class Routes:
         }
 
     async def file(self, request: Request) -> Response:
-        """The page, and what it is made of."""
+        """The page and its files."""
         asked = request.path_params
         found = self._files.get(f"views/{asked['view']}" if "view" in asked else asked.get("name", "index.html"))
         if found is None:
@@ -99,7 +99,7 @@ class Routes:
         return _answer(request, *found)
 
     async def events(self, request: Request) -> Response:
-        """The stream. It ends with the queue; a viewer that loses it before may ask again."""
+        """The event stream. It ends with the queue; a viewer that loses it earlier may ask again."""
         packer = compressed.Packer() if compressed.reads_gzip(request.headers) else None
         headers = {} if packer is None else compressed.HEADERS
         told = self._tell(self._feed.join(), packer)
@@ -120,15 +120,15 @@ class Routes:
         return _answer_json(request, self._feed.states())
 
     async def items(self, request: Request) -> Response:
-        """A page of a job's items, with how the job stands at that moment.
+        """A page of a job's items, with the job's state at that moment.
 
-        On a thread: users' code may be slow, and so may a journal.
+        On a thread: users' code or a journal may be slow.
         """
         page = await on_thread(_page_of, self._job_of(request), _wish_of(request), self._served.now)
         return _answer(request, page, "application/json")
 
     async def labels(self, request: Request) -> Response:
-        """Send the labels of some items, by their indices: ``?items=3,5``. On a thread, as `items`."""
+        """Send the labels of some items, by their indices: ``?items=3,5``. On a thread, like `items`."""
         job = self._job_of(request)
         try:
             asked = [int(text) for text in request.query_params.get("items", "").split(",") if text][:MOST_ROWS]
@@ -141,27 +141,27 @@ class Routes:
         return _answer_json(request, await on_thread(self._job_of(request).listing.failures))
 
     async def throughput(self, request: Request) -> Response:
-        """Send the job's throughput over all its time. On a thread: it may have thousands of reports."""
+        """Send the job's throughput over its whole time. On a thread: it may have thousands of reports."""
         timings, now = self._job_of(request).book.timings, self._served.now()
         return _answer_json(request, await on_thread(throughput, timings, now, self._feed.offset))
 
     async def compare(self, request: Request) -> Response:
-        """Two jobs side by side. On a thread: it looks at all their items."""
+        """Compare two jobs side by side. On a thread: it looks at all their items."""
         job, other = self._job_of(request), self._job_of(request, "other")
         return _answer_json(request, await on_thread(compare, job, other))
 
     async def report(self, request: Request) -> Response:
-        """Why the job took as long as it did: a page of its own. On a thread: it looks at all items."""
+        """Send the job's report, a page of its own. On a thread: it looks at all items."""
         try:
             page = await on_thread(self._served.report, self._job_of(request).book)
         except ValueError as error:
             raise HTTPException(404, str(error)) from error
-        # Its scripts and its style are in it, and named there; it is no part of this page, and can't act as this page.
+        # It contains its scripts and style, named by the policy; it is not part of this page, and can't act for it.
         policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; sandbox allow-scripts"
         return _answer(request, page.encode(), "text/html", {"Content-Security-Policy": policy})
 
     async def item(self, request: Request) -> Response:
-        """All about one item. On a thread, as `items`."""
+        """Send all facts about one item. On a thread, like `items`."""
         job, index = self._job_of(request), request.path_params["index"]
         lane = self._feed.lane_of(job.book.number, index)
         live = None
@@ -184,7 +184,7 @@ class Routes:
         return Response(picture.data, media_type=picture.media_type)
 
     async def act(self, request: Request) -> Response:
-        """Do what a button asks for. On a thread: it waits for the coordinator."""
+        """Run a button's action. On a thread: it waits for the coordinator."""
         action, number = request.path_params["action"], request.path_params["number"]
         if action not in WISHES:
             raise HTTPException(404)
@@ -200,7 +200,7 @@ class Routes:
         return _as_json({})
 
     async def resize(self, request: Request) -> Response:
-        """Have more workers, or fewer. On a thread, as `act`."""
+        """Change the number of workers. On a thread, like `act`."""
         count = (await _wishes_of(request, ("concurrency",))).get("concurrency")
         if not isinstance(count, int):
             raise HTTPException(400, 'Expected {"concurrency": 4}, say.')
@@ -211,7 +211,7 @@ class Routes:
         return _as_json({})
 
     async def stacks(self, _: Request) -> Response:
-        """Send where each worker is: `POST`, since it sends each a signal. On a thread: it waits for their answers."""
+        """Send the stack of each worker: `POST`, since each gets a signal. On a thread: it waits for their answers."""
         stacks = await on_thread(self._served.stacks)
         told = [(one.number, None if one.stack is None else cut(one.stack, MOST_STACK)) for one in stacks]
         return _as_json({"workers": [{"worker": number, "stack": stack} for number, stack in told]})
@@ -224,13 +224,13 @@ class Routes:
         return job
 
 
-# -- wishes -----------------------------------------------------------------------------------------------------------
+# -- wishes ------------------------------------------------------------------------------------------------------------
 
 
 async def _action_of(request: Request, action: str) -> tuple[bool, Sequence[int] | None, str | None]:
-    """Read whether to kill what runs, and which items, or which group of failures, are meant: by default the whole job.
+    """Read whether to kill running items, and which items or group of failures are meant; by default the whole job.
 
-    Raises HTTPException, as all that reads requests does.
+    Raises HTTPException, like all functions that read requests.
     """
     wishes = await _wishes_of(request, WISHES[action])
     kill, items, group = wishes.get("kill", False), wishes.get("items"), wishes.get("group")
@@ -244,9 +244,9 @@ async def _action_of(request: Request, action: str) -> tuple[bool, Sequence[int]
 
 
 async def _wishes_of(request: Request, known: Sequence[str]) -> dict[str, Any]:
-    """The JSON object in the body; where that is empty, an empty one.
+    """The JSON object in the body; an empty body is an empty object.
 
-    What can't be read is no wish for the whole job.
+    An unreadable body is refused: it must not count as a wish for the whole job.
     """
     body = b""
     async for part in request.stream():
@@ -269,7 +269,7 @@ async def _wishes_of(request: Request, known: Sequence[str]) -> dict[str, Any]:
 
 
 def _wish_of(request: Request) -> Wish:
-    """Read what the viewer wants to see. Raises HTTPException."""
+    """Read the viewer's selection. Raises HTTPException."""
     asked = request.query_params
     status, order = asked.get("status"), asked.get("sort", ORDERS[0])
     descending = order.startswith("-")
@@ -293,9 +293,9 @@ def _wish_of(request: Request) -> Wish:
 
 
 def _page_of(job: JobFeed, wish: Wish, now: Callable[[], float]) -> bytes:
-    """The rows, and ``state``, which says nothing else than they do. ``at``: the place of the item asked for.
+    """The rows, and ``state``, which agrees with them. ``at`` is the place of the item that was asked for.
 
-    ``milliseconds`` is what it cost, so that viewers of very long lists ask less often.
+    ``milliseconds`` is its cost, so that viewers of very long lists ask less often.
     """
     begun = now()
     shown = job.shown()
@@ -320,7 +320,7 @@ def _labels_of(job: JobFeed, indices: Sequence[int]) -> dict[str, str]:
 
 
 def _table_with(job: JobFeed, index: int) -> ItemTable:
-    """The job's items, where the one of that index is among them. Raises HTTPException."""
+    """The job's items, if they have the one of that index. Raises HTTPException."""
     table = job.book.table
     if index >= len(table):
         raise HTTPException(404, "There is no such item (any more).")
@@ -336,18 +336,18 @@ async def _refuse_busy(_: Request, __: Exception) -> Response:
 
 
 async def _refuse_action(_: Request, error: Exception) -> Response:
-    """Refuse an action: the queue can't do it, or what a journal has of a job can't be read (any more)."""
+    """Refuse an action that the queue can't do, or whose job can't be read from its journal (any more)."""
     return _as_json({"error": str(error)}, 404 if isinstance(error, JobNotFoundError) else 409)
 
 
 async def _refuse_wrong(_: Request, error: Exception) -> Response:
-    """Answer wrong requests; some versions of Starlette's own function take a thread for it that outlives the page."""
+    """Answer wrong requests; some versions of Starlette use a thread for it that outlives the page."""
     assert isinstance(error, HTTPException)
     return _as_json({"error": error.detail}, error.status_code, error.headers)
 
 
 def _as_json(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """The content as JSON, encoded by the page's own rule: starlette's raises for what is no UTF-8."""
+    """The content as JSON, encoded by the page's own rule: starlette's raises for text that is no UTF-8."""
     return Response(encode(content).encode(), status, headers, "application/json")
 
 
@@ -356,7 +356,7 @@ def _answer_json(request: Request, content: Any) -> Response:
 
 
 def _answer(request: Request, data: bytes, media_type: str, headers: Mapping[str, str] = EMPTY) -> Response:
-    """The answer, compressed where that is worth it."""
+    """The answer, compressed if that is worth it."""
     if len(data) < compressed.LEAST or not compressed.reads_gzip(request.headers):
         return Response(data, headers=headers, media_type=media_type)
     return Response(compressed.pack(data), headers={**compressed.HEADERS, **headers}, media_type=media_type)

@@ -1,4 +1,4 @@
-"""Calls that may take long, or for ever, on threads of their own beside the event loop."""
+"""Calls that may take long, or for ever, on their own threads beside the event loop."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from mpqueue._text import repr_of
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: Calls at a time, in all: those that hang keep their threads.
+#: The most calls at a time: those that hang keep their threads.
 MOST = 32
 _free = threading.BoundedSemaphore(MOST)
 
 
 class BusyError(Exception):
-    """Raised when so many calls run, or hang, that no other is made."""
+    """Too many calls run, or hang, to start another one."""
 
 
 async def on_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call it on a new thread, and wait for its value.
+    """Call a function on a new thread, and wait for its value.
 
-    Unlike asyncio's own threads nothing else waits for it: a user's ``repr`` that hangs neither keeps the page
-    from closing nor the program from ending. Raises `BusyError` where too many run already.
+    Unlike asyncio's own threads, nothing else waits for it: if a user's ``repr`` hangs, the page can still close and
+    the program can end. Raises `BusyError` if too many run already.
     """
     if not _free.acquire(blocking=False):
         raise BusyError

@@ -1,4 +1,4 @@
-"""Answers made smaller for browsers that can read them so: a list of items to a sixth, the stream to a fifth."""
+"""Compression of answers for browsers that accept it: a list of items to a sixth, the stream to a fifth."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Mapping
 
 #: Bytes below which an answer is sent as it is.
 LEAST = 500
-#: For zlib: a stream in the format of gzip.
+#: zlib's setting for a stream in the gzip format.
 _GZIP = 31
-#: How hard it tries: beyond this, twice the time saves a twentieth.
+#: zlib's level: beyond it, twice the time saves 5%.
 _LEVEL = 5
 
 HEADERS = {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
 
 
 def reads_gzip(headers: Mapping[str, str]) -> bool:
-    """True where the request's headers accept gzip. ``gzip;q=0`` says the opposite."""
+    """True if the request's headers accept gzip. ``gzip;q=0`` refuses it."""
     for one in headers.get("accept-encoding", "").split(","):
         name, _, weight = one.replace(" ", "").partition(";q=")
         if (name == "gzip" and weight.strip("0.") != "") or one.strip() == "gzip":
@@ -25,7 +25,7 @@ def reads_gzip(headers: Mapping[str, str]) -> bool:
 
 
 class Packer:
-    """A compressed stream, each part of which can be read as soon as it arrives."""
+    """A compressed stream; each part can be read as soon as it arrives."""
 
     def __init__(self) -> None:
         self._stream = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)

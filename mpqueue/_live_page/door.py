@@ -1,12 +1,12 @@
-"""The connections of a page: how many there are, and how long one may keep its place without use.
+"""The connections of a page: limits on their number, and on the time that an unused one may stay.
 
 Every local user can connect to the page, with or without its token, and each connection takes a descriptor of the
 program whose workers need descriptors too. So a `Door` bounds them:
 
 - A connection is a *stranger* until it has made a request with the token. Strangers have few places. A new connection
-  takes the place of the oldest stranger, so a flood of strangers never keeps the token's holder out.
+  takes the place of the oldest stranger, so a flood of strangers never keeps out the holder of the token.
 - A new connection gets no place of its own while the program has few descriptors left: the rest is for workers.
-- A request has to arrive as a whole in time, however little by little it is sent. An answer has to be read.
+- A request has to arrive completely in time, even if it comes in small parts. An answer has to be read.
 
 A connection that breaks a rule is closed at once, without an answer. Everything runs on the page's event loop.
 """
@@ -21,20 +21,20 @@ from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from mpqueue._os.descriptors import descriptors_left
 
-#: Connections in all; of strangers, in all and from one address.
+#: The most connections; the most strangers, in all and from one address.
 MOST, MOST_STRANGERS, MOST_STRANGERS_OF_ONE = 64, 32, 16
-#: Connections that are taken before the page does something else: so each is looked at before it is the oldest.
+#: Connections that are accepted in a row: so each is looked at before it is the oldest.
 TAKEN_AT_A_TIME = 2
-#: Seconds that a request may take to arrive, and that a connection may be idle between two.
+#: Seconds in which a request has to arrive, and for which a connection may be idle between two.
 REQUEST_SECONDS = 5.0
-#: Seconds within which a reader takes `LEAST_READ` bytes of an answer that waits for it, or all of it.
+#: Seconds within which a reader has to take `LEAST_READ` bytes of a waiting answer, or all of it.
 READING_SECONDS, LEAST_READ = 30.0, 16 << 10
-#: Bytes of a request's line and headers.
+#: The most bytes of a request's line and headers.
 MOST_HEADERS = 16 << 10
 
 
 class Door:
-    """The connections that are in. ``reserve`` tells how many descriptors are to stay free."""
+    """The open connections. ``reserve`` gives the number of descriptors that have to stay free."""
 
     def __init__(self, reserve: Callable[[], int]) -> None:
         self._reserve = reserve
@@ -44,11 +44,11 @@ class Door:
         self.reading_seconds = READING_SECONDS
 
     def connect(self, **arguments: Any) -> Connection:
-        """Return the protocol of a connection: uvicorn calls this for each that it has accepted."""
+        """Return the protocol of a connection: uvicorn calls this for each one that it has accepted."""
         return Connection(self, **arguments)
 
     def enter(self, connection: Connection) -> bool:
-        """Find a place for a new connection, if need be the oldest stranger's. False: there is none."""
+        """Find a place for a new connection, if necessary the oldest stranger's. False: there is none."""
         neighbours = [stranger for stranger in self._strangers if stranger.address == connection.address]
         if len(neighbours) >= MOST_STRANGERS_OF_ONE:
             self._drop(neighbours[0])
@@ -60,7 +60,7 @@ class Door:
         return True
 
     def admit(self, connection: Connection) -> None:
-        """Take note that the connection has shown the token."""
+        """Note that the connection has shown the token."""
         if connection in self._strangers:
             del self._strangers[connection]
             self._guests.add(connection)
@@ -71,7 +71,7 @@ class Door:
         self._guests.discard(connection)
 
     def close(self) -> None:
-        """End the connections that are left: their viewers have not read their answers, and are most likely gone."""
+        """End the remaining connections: their viewers have not read their answers, and are probably gone."""
         for connection in (*self._strangers, *self._guests):
             connection.transport.abort()
 
@@ -84,7 +84,7 @@ class Door:
 
 
 class Connection(H11Protocol):
-    """One connection. A timer runs while it has to do something: to send a request, or to read an answer."""
+    """One connection. A timer runs while a request has to arrive, or an answer has to be read."""
 
     def __init__(self, door: Door, **arguments: Any) -> None:
         super().__init__(**arguments)
@@ -95,7 +95,7 @@ class Connection(H11Protocol):
         self.app_state = {**self.app_state, "admit": self._admit}  # each request's ``scope["state"]``
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take in the connection, if there is room for it, or cut it off."""
+        """Accept the connection, or cut it off if there is no room."""
         super().connection_made(transport)
         self.address = self.client[0] if self.client else None
         if self._door.enter(self):
@@ -110,22 +110,22 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take in what has arrived of a request."""
+        """Take the received part of a request."""
         super().data_received(data)
         self._mind()
 
     def on_response_complete(self) -> None:
-        """Take note that an answer is written, but perhaps not read."""
+        """Note that an answer is written, though perhaps not read."""
         super().on_response_complete()
         self._mind()
 
     def pause_writing(self) -> None:
-        """Pause the writing, as much of an answer is unread."""
+        """Pause writing: much of an answer is unread."""
         super().pause_writing()
         self._mind()
 
     def resume_writing(self) -> None:
-        """Resume the writing, as most of an answer is read."""
+        """Resume writing: most of an answer is read."""
         super().resume_writing()
         self._mind()
 
@@ -151,7 +151,7 @@ class Connection(H11Protocol):
             self._timer = None
 
     def _look(self) -> None:
-        """End the connection, whose time is over, unless it was spent on reading."""
+        """End the connection, whose time is over, unless it was reading."""
         left = self.transport.get_write_buffer_size()
         self._timer = None
         if self._unread and (not left or left <= self._unread - LEAST_READ):

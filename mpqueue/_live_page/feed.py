@@ -1,14 +1,14 @@
 """The feed of the viewers: one look at the queue for all of them, at most ten times a second.
 
-Server-sent events. First comes ``hello``, then what is known so far, then what changes:
+Server-sent events. First comes ``hello``, then the current state, then the changes:
 
-- ``job:state``: how a job stands: counts, times, rate, ETA; its ``version`` changes whenever one of its items does;
+- ``job:state``: a job's counts, times, rate, ETA; its ``version`` changes whenever one of its items does;
 - ``job:gone``: a job was cleared;
-- ``workers``: what each worker is at, what it uses, and the stretches of its timeline that are new or longer;
-- ``closed``: the queue was closed, and nothing more will come.
+- ``workers``: each worker's task, its use of CPU and memory, and the new or longer stretches of its timeline;
+- ``closed``: the queue was closed, and no more events will come.
 
-No items: a viewer asks for the ones that it shows (`mpqueue._live_page.items.listing`). Everything runs on the page's
-event loop, and none of it is code of users.
+It has no items: a viewer asks for those that it shows (`mpqueue._live_page.items.listing`). Everything runs on the
+page's event loop, and none of it is users' code.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from mpqueue._parent.running import LaneNow
 from mpqueue._wire.item_names import plain_label
 from mpqueue.events import milliseconds
 
-#: Seconds between two looks, with viewers and without: then only for the timeline.
+#: Seconds between two looks, with viewers and without (then only for the timeline).
 INTERVAL, UNSEEN_INTERVAL = 0.1, 0.5
-#: How many times longer than a look took it rests at least: jobs of many millions are looked at less often.
+#: The least pause after a look, as a multiple of its time: jobs with millions of items are looked at less often.
 RESTS = 5
-#: Seconds after which viewers get something even if nothing happens.
+#: Seconds after which viewers get an event even if nothing happens.
 HEARTBEAT = 2.0
-#: Bytes that wait for a viewer who does not read; then it gets everything anew, once it reads again.
+#: The most bytes that wait for a viewer who does not read; then it gets everything again, once it reads.
 MOST_WAITING = 8 << 20
 
 
@@ -49,7 +49,7 @@ class Viewer:
         self._wake.set()
 
     def tell(self, data: bytes) -> None:
-        """Send the viewer some data, with the next that it takes."""
+        """Send the viewer some data, with its next read."""
         if self._behind:
             return
         self._waiting.append(data)
@@ -60,12 +60,12 @@ class Viewer:
         self._wake.set()
 
     def end(self) -> None:
-        """End the viewer's stream: nothing more will come."""
+        """End the viewer's stream: no more data will come."""
         self._ended = True
         self._wake.set()
 
     async def take(self) -> bytes | None:
-        """Wait for what is to be sent next, and return it. None at the end."""
+        """Wait for the next data to be sent, and return them. None at the end."""
         await self._wake.wait()
         self._wake.clear()
         if self._behind:
@@ -83,12 +83,12 @@ class Viewer:
 
 
 class PageFeed:
-    """Looks at the queue, and tells the viewers."""
+    """Looks at the queue, and sends changes to the viewers."""
 
     def __init__(self, served: Served) -> None:
         self._served = served
         self._jobs: dict[int, JobFeed] = {}
-        self._gone: list[JobFeed] = []  #: of which viewers have no news yet
+        self._gone: list[JobFeed] = []  #: jobs whose removal viewers have not been sent
         self._timeline = Timeline()
         self.usage = Usage()
         self._lanes: Sequence[LaneNow] = ()
@@ -96,7 +96,9 @@ class PageFeed:
         self._stop = asyncio.Event()
         self._told_workers: dict[str, Any] = {}
         self._told_at = 0.0
-        self.offset = served.wall() - served.now()  #: from moments of the monotonic clock to seconds since the epoch
+        self.offset = (
+            served.wall() - served.now()
+        )  #: add it to moments of the monotonic clock to get seconds since the epoch
 
     # -- viewers ---------------------------------------------------------------------------------------------
 
@@ -129,18 +131,18 @@ class PageFeed:
         return [job.state() for job in self._jobs.values()]
 
     def find(self, number: int) -> JobFeed | None:
-        """The job of that number, as it stands now; None where there is none (any more)."""
+        """The job of that number, in its current state; None if there is none (any more)."""
         self._look_at_jobs()
         return self._jobs.get(number)
 
     def lane_of(self, job: int, index: int) -> LaneNow | None:
-        """The lane that runs that item of that job now; None where none does, or one runs it among others."""
+        """The lane that runs that item of that job now; None if none does, or if the lane runs it among others."""
         return next((lane for lane in self._lanes if lane.job == job and list(lane.items) == [index]), None)
 
     # -- looking ---------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Look again and again, until `stop`, or until the queue is no longer referenced."""
+        """Look repeatedly, until `stop`, or until the queue is no longer referenced."""
         while not self._stop.is_set():
             begun = self._served.now()
             if not self._look():
@@ -153,11 +155,11 @@ class PageFeed:
             viewer.end()
 
     def stop(self) -> None:
-        """Have the viewers told the rest, as the queue has ended, and `run` end."""
+        """Send viewers the rest, since the queue has ended, and make `run` end."""
         self._stop.set()
 
     def forget(self) -> None:
-        """Let go of all jobs: no viewer asks any more."""
+        """Free all jobs: no viewer asks any more."""
         self._jobs.clear()
         self._gone.clear()
 
@@ -180,7 +182,7 @@ class PageFeed:
         return True
 
     def _look_at_jobs(self) -> bool:
-        """Look at the jobs and the lanes; False where there is no queue any more."""
+        """Look at the jobs and the lanes; False if there is no queue any more."""
         served = self._served
         books = served.books()
         if books is None:
@@ -206,7 +208,7 @@ class PageFeed:
         marks: Iterable[WorkerEnd],
         samples: Iterable[tuple[int, Sample]],
     ) -> dict[str, list[Any]]:
-        """Return for JSON what workers were at, how some ended, and what they used."""
+        """Return for JSON the workers' work, ends and use since the last time."""
         ms = self._ms
         return {
             "stretches": [[lane, ms(one.start), ms(one.end), one.kind, one.job, one.item] for lane, one in stretches],
@@ -215,7 +217,7 @@ class PageFeed:
         }
 
     def _workers_news(self, news: dict[str, list[Any]]) -> list[bytes]:
-        """The event for workers, where there is something to say; now and then also without, as a sign of life."""
+        """The event for workers, if there is news; now and then also without, as a sign of life."""
         now, workers = self._served.now(), self._workers()
         if workers == self._told_workers and not any(news.values()) and now < self._told_at + HEARTBEAT:
             return []
@@ -226,7 +228,7 @@ class PageFeed:
         return as_event("workers", encode({"now": milliseconds(self._served.wall())} | self._workers() | news))
 
     def _workers(self) -> dict[str, Any]:
-        """Return how many workers there are to be, and what each is at."""
+        """Return the wanted number of workers, and each one's work."""
         return {"concurrency": self._served.concurrency, "lanes": [self._lane_form(lane) for lane in self._lanes]}
 
     def _lane_form(self, lane: LaneNow) -> dict[str, Any]:
@@ -240,7 +242,7 @@ class PageFeed:
         return form
 
     def _plain_label(self, number: int, index: int) -> str | None:
-        """The item's label; None where that takes code of users: then the viewers ask for it."""
+        """The item's label; None if that runs users' code: then the viewers ask for it."""
         job = self._jobs.get(number)
         try:
             return None if job is None else plain_label(*job.book.table.item_labelled(index))

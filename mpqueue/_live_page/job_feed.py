@@ -1,4 +1,4 @@
-"""The state of one job: as the header and the list of jobs show it, and what each of its items is at."""
+"""The state of one job for its header and the list of jobs, and the states of its items."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from mpqueue.status import COMPLETED, FAILED, PROCESSING, JobStatus
 
 
 class Shown(NamedTuple):
-    """A job at one moment: nothing in ``state`` says other than ``statuses``, a byte for each item of ``table``.
+    """A job at one moment: ``state`` agrees with ``statuses``, a byte for each item of ``table``.
 
-    That may be another table later, where the job is in a journal.
+    If the job is in a journal, that may be another table later.
     """
 
     state: dict[str, Any]
@@ -39,17 +39,17 @@ class JobFeed:
         self._watch = Watch(book, served.now())
         self._facts = self._watch.look(served.now(), 0.0)
         self._running: tuple[int, ...] = ()
-        self._before: int | None = None  #: jobs that go before it, where it waits for workers
-        self._seen: Any = None  #: what its items were at when ``version`` changed last
+        self._before: int | None = None  #: jobs that go before it, if it waits for workers
+        self._seen: Any = None  #: the states of its items when ``version`` last changed
         self._version = 0
         self._changed_at = book.finished_at or book.started_at
         self._told: dict[str, Any] | None = None
         self._settled: int | None = None  #: the epoch whose end viewers know
 
     def look(self, now: float, wall: float, lanes: Iterable[LaneNow], standing: Mapping[int, int]) -> None:
-        """Take in what the job's lanes are at."""
+        """Take the job's running items from its lanes."""
         book, running = self.book, [lane for lane in lanes if len(lane.items) <= FEW] if self.book.active else []
-        # Where so many run at a time that they are over in no time, each of them can't be seen running.
+        # If that many run at a time, each is over in no time, and can't be seen running.
         self._running = tuple(sorted({index for lane in running for index in lane.items}))
         self._facts = self._watch.look(now, sum(lane.fraction for lane in running))
         self._before = standing.get(book.number)
@@ -62,26 +62,26 @@ class JobFeed:
 
     @property
     def settled(self) -> bool:
-        """True for a job that has ended, and of which nothing is left to tell, unless it runs again."""
+        """True for an ended job with no more news, unless it runs again."""
         return self._settled == self.book.epoch and self.book.status.final
 
     # -- what is shown ---------------------------------------------------------------------------------------
 
     def shown(self) -> Shown:
-        """Return the job's state, with all its items. Reads the whole column: 10 us for 100,000 items."""
-        status = str(self.book.status)  # first: where it says that all is over, the column says so too
+        """Return the job's state, with all its items. Reads the whole column: 10 us per 100,000 items."""
+        status = str(self.book.status)  # first: if the status is final, the column is too
         table = self.book.table
         statuses = self._statuses(table)
         return Shown(self._state(status, statuses), statuses, table)
 
     def state(self) -> dict[str, Any]:
-        """Return the job's state. Items of a job that does not run are not looked at: they may be in a journal."""
+        """Return the job's state. Items of a job that does not run are not read: they may be in a journal."""
         if self.book.active:
             return self.shown().state
         return self._state(str(self.book.status), None)
 
     def _statuses(self, table: ItemTable) -> bytes:
-        count = len(table)  # first: a row is whole once it counts
+        count = len(table)  # first: a row is complete once it counts
         column = bytearray(bytes(table.status)[:count])
         for index in self._running if self.book.active else ():
             if index < count and column[index] not in (COMPLETED, FAILED):  # the claim may be older than the outcome
@@ -126,11 +126,11 @@ class JobFeed:
         return state | {name: value for name, value in known.items() if value is not None}
 
     def state_event(self) -> bytes:
-        """``job:state``."""
+        """The event ``job:state``."""
         return as_event("job:state", encode(self.state()))
 
     def state_changed(self) -> bool:
-        """True where the job's state is not as it was when this was asked last."""
+        """True if the job's state has changed since the last call."""
         if self.settled:
             return False
         ended = self.book.status.final
@@ -143,17 +143,17 @@ def _milliseconds(seconds: float | None) -> int | None:
     return None if seconds is None else milliseconds(seconds)
 
 
-#: Stretches of time, all of one length, of a throughput.
+#: The number of equal stretches of time of a throughput.
 STRETCHES = 120
 
 
 def throughput(timings: Timings, now: float, offset: float) -> dict[str, Any] | None:
-    """Return the tries that completed and failed per second, by stretches of the job's run; None before the first.
+    """Return the completed and failed tries per second, by stretches of the job's run; None before the first.
 
-    As JSON has it.
+    The value is for JSON.
 
-    ``offset`` turns moments of the monotonic clock into seconds since the epoch. What a report told of is spread evenly
-    over the time that its worker had for it. Costs 2 us a report.
+    ``offset`` turns moments of the monotonic clock into seconds since the epoch. The tries of a report are spread
+    evenly over its worker's time for them. Costs 2 us per report.
     """
     end = now if timings.finished is None else timings.finished
     length = end - timings.started

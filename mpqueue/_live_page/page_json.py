@@ -1,8 +1,7 @@
-"""The JSON for the browser: the wire form of items, cut where it is too long to be shown in a list.
+"""The JSON for the browser: the wire form of items, cut if it is too long for a list.
 
 The same as in `JobProgress.to_dict`, with more keys: the item's ``index`` and ``label``, the seconds that its last try
-took, and whether its result has a picture. Nothing that a user's object does when it is looked at goes further than
-here.
+took, and whether its result has a picture. Errors of users' objects are contained here.
 """
 
 from __future__ import annotations
@@ -17,9 +16,9 @@ from mpqueue._text import beginning_of, repr_of, shown_json
 from mpqueue.errors import JobStateError, JournalError, type_name_of
 from mpqueue.status import COMPLETED, ITEM_CODES
 
-#: Characters of a result or an error in the list of items; the item's own view has more.
+#: Characters of a result or an error in the list of items; an item's own view has more.
 IN_LIST = 300
-#: Values in a result, counted through all its containers, up to which it is written as JSON.
+#: The most values in a result, counted through all its containers, that are written as JSON.
 _FEW = 100
 
 _PLAIN = frozenset({type(None), bool, int, float, str, list, tuple})
@@ -28,7 +27,7 @@ _TEXTS = frozenset({int, str})
 
 
 def encode_item(table: ItemTable, index: int, status: int) -> str:
-    """One item of a list, as JSON; with its ``label`` where that is not its id. Runs code of users."""
+    """One item of a list, as JSON; with its ``label`` if that differs from its id. Runs users' code."""
     item_id = table.id_of(index)
     name = brief_json(item_id) if type(item_id) is int else encode(as_json(item_id))
     parts = [f'{{"id":{name},"index":{index},"status":"{ITEM_CODES[status]}","attempts":{table.attempts[index]}']
@@ -50,7 +49,7 @@ def encode_item(table: ItemTable, index: int, status: int) -> str:
 
 
 def searched_text(table: ItemTable, index: int) -> str:
-    """Return the text to find an item by, in lower case: its id, its label, and its row's text. Runs code of users."""
+    """Return the text to find an item by, in lower case: its id, its label, and its row's text. Runs users' code."""
     item_id, status = table.id_of(index), table.status[index]
     parts = [str(item_id) if type(item_id) in _TEXTS else encode(as_json(item_id))]
     label = _other_label(table, index, item_id)
@@ -67,13 +66,13 @@ def searched_text(table: ItemTable, index: int) -> str:
 
 
 def _other_label(table: ItemTable, index: int, item_id: Any) -> str | None:
-    """The item's label, where that says more than its id."""
+    """The item's label, if it differs from its id."""
     label = table.label_at(index)
     return None if label is None or label == (item_id if type(item_id) is str else brief_json(item_id)) else label
 
 
 def shows_picture(result: Any) -> bool:
-    """True where a picture of the item's result can be asked for."""
+    """True if a picture of the item's result can be asked for."""
     try:
         return has_picture(result)
     except Exception:  # noqa: BLE001 - users' code, asked for its attributes
@@ -81,7 +80,7 @@ def shows_picture(result: Any) -> bool:
 
 
 def result_of(table: ItemTable, index: int) -> Any:
-    """The item's result; a text that says why, where it is not kept, or can't be read from the journal."""
+    """The item's result; or a text with the reason if it is not kept, or can't be read from the journal."""
     try:
         return table.result_of(index)
     except (JobStateError, JournalError) as error:
@@ -96,7 +95,7 @@ def _proposed_alt(table: ItemTable, index: int) -> Any:
 
 
 def encode(value: Any) -> str:
-    """JSON without spaces; what is no text is escaped where it is shown."""
+    """JSON without spaces; characters that are no text are escaped for showing."""
     return shown_json(value, separators=(",", ":"))
 
 
@@ -112,7 +111,7 @@ def cut(text: str, most: int = IN_LIST) -> str:
 
 
 def brief_json(value: Any) -> str:
-    """The value as JSON where it is short, else its beginning as a text."""
+    """The value as JSON if it is short, else its beginning as a text."""
     kind = type(value)
     if kind is int and -1e15 < value < 1e15:
         return str(value)
@@ -128,7 +127,7 @@ def brief_json(value: Any) -> str:
 
 
 def encode_or_none(value: Any) -> str | None:
-    """The value as JSON; None where JSON has no form for it."""
+    """The value as JSON; None if it has no JSON form."""
     try:
         return shown_json(value, separators=(",", ":"), allow_nan=False)
     except Exception:  # noqa: BLE001 - json asks what may raise anything
@@ -136,10 +135,10 @@ def encode_or_none(value: Any) -> str | None:
 
 
 def _is_short(value: Any) -> bool:
-    """True where looking at the whole value costs little."""
+    """True if looking at the whole value costs little."""
     try:
         return _has_few_parts(value)
-    except BaseException:  # noqa: BLE001 - users' kinds of lists, whose length may be anything
+    except BaseException:  # noqa: BLE001 - users' kinds of lists, whose lengths may be anything
         return False
 
 

@@ -1,12 +1,12 @@
-"""The jobs that a page sees, and what it may do to them: the one interface between a page and the jobs' place.
+"""The jobs that a page sees, and its actions on them: the only interface between a page and the place of its jobs.
 
-A live queue serves it (`_queue.live_pages.QueueView`), with the jobs that only its journal has; and journals serve it
-(`_queue.recorded.journal_view.JournalView`), which have no lanes. Of these the page shows no workers and no buttons,
+A live queue serves it (`_queue.live_pages.QueueView`), with the jobs that only its journal has; and so do journals
+(`_queue.recorded.journal_view.JournalView`), which have no lanes: for these the page shows no workers and no buttons,
 and everything else as usual.
 
-`Served.books` is called ten times a second, so it has to cost little: return the same list until something has changed.
-Of a job that is not ``active``, only ``total``, ``completed`` and ``failed`` are asked until a viewer opens it; only
-then its ``table`` is read, on a thread that may take its time.
+`Served.books` is called 10 times per second, so it has to be cheap: it returns the same list until something has
+changed. If a job is not ``active``, only its ``total``, ``completed`` and ``failed`` are read until a viewer opens it;
+only then its ``table`` is read, on a thread that may take its time.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from mpqueue.errors import MPQueueError
 
 
 class ShownJob(JobView, Protocol):
-    """A job, as a page reads it: the same object as long as it is the same job."""
+    """A job for a page: the same object as long as it is the same job."""
 
     @property
     def number(self) -> int:
-        """The number by which requests name the job: at least 1, and of no other job as long as the page is open."""
+        """The number by which requests name the job: at least 1, and unique as long as the page is open."""
 
     @property
     def active(self) -> bool:
-        """True while the job runs or is paused, here."""
+        """True while this process has the job running or paused."""
 
 
 class Served:
-    """Jobs, from a page's side: by itself those that can only be looked at. Its methods are called on any thread."""
+    """Jobs for a page, which by default can only be viewed. Its methods are called on any thread."""
 
-    can_resize = False  #: its workers are processes on this machine: there may be more or fewer, and they are measured
-    can_look = False  #: `stacks` says where its workers are
+    can_resize = False  #: its workers are processes on this machine: their number can be changed, and they are measured
+    can_look = False  #: `stacks` can ask its workers
     can_act = False  #: its jobs can be paused, cancelled, ...
 
     def __init__(self, clock: Clock) -> None:
@@ -45,7 +45,7 @@ class Served:
 
     @property
     def concurrency(self) -> int:
-        """The number of workers that there are to be."""
+        """The wanted number of workers."""
         return 0
 
     def books(self) -> Sequence[ShownJob] | None:
@@ -53,11 +53,11 @@ class Served:
         raise NotImplementedError
 
     def lanes(self) -> Sequence[LaneNow]:
-        """Return what each worker is at."""
+        """Return the work of each worker."""
         return ()
 
     def standing(self) -> Mapping[int, int]:
-        """Return, for each running job whose items wait and which has no worker, how many jobs go before it."""
+        """Return, for each running job that waits and has no worker, how many jobs go before it."""
         return {}
 
     def stacks(self) -> Sequence[LaneStack]:
@@ -65,19 +65,19 @@ class Served:
         raise MPQueueError("expected an engine with workers of the queue's own, which can be asked where they are")
 
     def has_report(self, job: ShownJob) -> bool:
-        """True where `report` has a report of the job. Costs little: it is asked at each look."""
+        """True if `report` has a report of the job. Costs little: it is called at each look."""
         return job.timings.lanes > 0 if job.here else job.started_at is not None and job.duration is not None
 
     def report(self, job: ShownJob) -> str:
-        """A page on why the job took as long as it did. May take a second. Raises ValueError where there is none."""
+        """A page on why the job took its time. May take a second. Raises ValueError if there is none."""
         raise NotImplementedError
 
     def resize(self, concurrency: int) -> None:  # noqa: ARG002 - not here
-        """Have so many workers. Raises ValueError for what is no such number, `MPQueueError`."""
+        """Change the number of workers. Raises ValueError for an invalid number, `MPQueueError`."""
         raise MPQueueError("expected a queue, which has workers, got a journal")
 
     def act(self, number: int, action: str, *, kill: bool = False, items: Sequence[int] | None = None) -> None:  # noqa: ARG002
-        """Do one of `WISHES` to the job of that number; ``cancel`` and ``retry-failed`` to these ``items`` alone.
+        """Do one of `WISHES` to the job of that number; ``cancel`` and ``retry-failed`` to these ``items`` only.
 
         Raises `MPQueueError`: no such job, not in this state; IndexError for an item that it does not have.
         """
@@ -85,7 +85,7 @@ class Served:
                            "`mpqueue retry` runs its failed items again")  # fmt: skip
 
 
-#: What a page may do to a job, and what a request for it may have.
+#: The actions of a page on a job, each with the keys that its request may have.
 WISHES: Mapping[str, Sequence[str]] = {
     "pause": (),
     "resume": (),

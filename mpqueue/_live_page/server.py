@@ -1,4 +1,4 @@
-"""The server of a page: a socket, and a thread with an event loop of its own.
+"""The server of a page: a socket, and a thread with its own event loop.
 
 The page looks at a queue and never owns it: it holds nothing that keeps the queue alive, and ends with it.
 """
@@ -27,13 +27,13 @@ from mpqueue.errors import shown
 
 log = logging.getLogger("mpqueue")
 
-#: Seconds that answers which are under way may take to be read when the page is closed, and to be made.
+#: Seconds in which answers under way may be read when the page is closed, and may be made.
 READING_PATIENCE, PATIENCE = 1, 2
 #: Seconds that `close` waits for the thread; a user's ``repr`` may hang there.
 CLOSE_LIMIT = 5.0
-#: Connections that may wait until they are taken.
+#: The most connections that wait to be accepted.
 WAITING = 1024
-#: Seconds for which Linux keeps a connection on which nothing is sent.
+#: Seconds for which Linux holds a connection on which nothing is sent.
 DEFER_SECONDS = 5
 
 
@@ -41,7 +41,7 @@ Begun = Future[tuple[asyncio.AbstractEventLoop, PageFeed, Guard]]
 
 
 class Page:
-    """A live page. ``url`` has the token in it: everyone who knows it can see the queue's jobs, and cancel them."""
+    """A live page. ``url`` contains the token: it lets everyone see the queue's jobs, and cancel them."""
 
     def __init__(self, served: Served, host: str, port: int, hosts: tuple[str, ...]) -> None:
         self._served = served
@@ -57,7 +57,7 @@ class Page:
         self.url: str = f"http://{_address(self._socket)}{guard.place}?token={guard.token}"
 
     def close(self) -> None:
-        """End the server: viewers get the last state, and that it was the last. Leaves no thread. Idempotent."""
+        """End the server: viewers get the last state and the end. Leaves no thread. Idempotent."""
         with self._lock:
             if not self._closed:
                 self._closed = True
@@ -71,9 +71,9 @@ class Page:
         return f"<Page {'closed' if self._closed else 'at ' + self.url.partition('?')[0]}>"
 
     def _reserve(self) -> int:
-        """The descriptors that are to stay free: for two starts at a time, and for each worker that is still to come.
+        """The descriptors that have to stay free: for two starts at a time, and for each worker still to start.
 
-        At most half of what the process may have, or a queue of very many workers would have no page.
+        At most half of the process's limit, or a queue with very many workers would have no page.
         """
         to_come = sum(lane.state is not LaneState.READY for lane in self._served.lanes())
         return int(min(2 * DESCRIPTORS + to_come * DESCRIPTORS_KEPT, descriptor_limits().now / 2))
@@ -83,7 +83,7 @@ class Page:
         try:
             asyncio.run(self._serve(begun))
         except BaseException as error:
-            if begun.done():  # the work goes on without its page
+            if begun.done():  # the queue's work goes on without its page
                 log.exception("the live page ended; the jobs go on")
             else:
                 begun.set_exception(error)
@@ -102,7 +102,7 @@ class Page:
             ws="none",
             lifespan="off",
             log_config=None,
-            log_level="error",  # at each request that is none there would be a warning
+            log_level="error",  # otherwise each invalid request would log a warning
             access_log=False,
             proxy_headers=False,
             server_header=False,
@@ -114,7 +114,7 @@ class Page:
         try:
             await feed.run()
         finally:
-            with self._lock:  # nothing is sent to the loop from now on
+            with self._lock:  # from now on nothing is sent to the loop
                 self._closed = True
             server.should_exit = True
             asyncio.get_running_loop().call_later(READING_PATIENCE, self._door.close)
@@ -123,7 +123,7 @@ class Page:
 
 
 class _Listening(socket.socket):
-    """A socket on which many connections may wait; asyncio takes at a time as many as it lets wait: here few."""
+    """A socket on which many connections may wait; asyncio accepts as many at a time as may wait: here few."""
 
     def listen(self, backlog: int = 0, /) -> None:
         """Let at least `WAITING` connections wait."""
@@ -131,17 +131,17 @@ class _Listening(socket.socket):
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """A socket that takes connections from now on, so that the address is good as soon as it is known."""
+    """A socket that accepts connections from now on, so that the address works as soon as it is known."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = _Listening(family, kind, protocol)
         try:
-            # On Windows, SO_REUSEADDR would let a second program listen at an address that is in use.
+            # On Windows, SO_REUSEADDR would let a second program listen on an address in use.
             alone = getattr(socket, "SO_EXCLUSIVEADDRUSE", socket.SO_REUSEADDR)
             listening.setsockopt(socket.SOL_SOCKET, alone, 1)
             if hasattr(socket, "TCP_DEFER_ACCEPT"):
-                # Linux keeps a connection to itself until something was sent. So a request is there as soon as its
-                # connection is, and connections that send nothing take no place at all.
+                # Linux holds a connection until something was sent. So a request is there as soon as its connection is,
+                # and connections that send nothing take no place at all.
                 listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, DEFER_SECONDS)
             listening.bind(address)
             listening.listen()
@@ -151,7 +151,7 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         hint = " (port=0 takes a free one)" if error.errno in (errno.EADDRINUSE, errno.EACCES) else ""
         raise OSError(error.errno, f"serve: expected to listen on {host!r}, port {port}: {error}{hint}") from error
-    except ValueError as error:  # no text that could be one
+    except ValueError as error:  # a text that can't be an address
         raise ValueError(f"host: expected a name or an address, got {shown(host)}: {error}") from error
     return listening
 

@@ -1,9 +1,9 @@
-"""The history of each worker, minutes back: what it has been at, and its use of the CPUs and of the memory.
+"""The history of each worker over some minutes: its work, and its use of CPU and memory.
 
-Stretches of time and ends of workers, by lane, are from looks at the lanes; the use is read in /proc every two seconds.
+Stretches of time and ends of workers, by lane, come from looks at the lanes; the use is read from /proc every 2 s.
 
-An item that takes longer than a few looks gets a stretch of its own, which begins when the item did; what is shorter
-is one stretch of its job. Between two looks it guesses that things went on as they were.
+An item that takes longer than a few looks gets its own stretch, which begins with the item; shorter ones are one
+stretch of their job. Between two looks it assumes no change.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from mpqueue._os.process.process_facts import use_of
 from mpqueue._parent.running import LaneNow
 from mpqueue._wire.memory.ledger import Phase
 
-#: Seconds that are kept, and stretches of a lane.
+#: Seconds that are kept, and the most stretches of a lane.
 WINDOW = 300.0
 MOST_STRETCHES = 400
 #: Seconds below which an item gets no stretch of its own.
 LONG = 0.5
-#: Seconds between two looks that count as one after the other.
+#: The most seconds between two looks that count as consecutive.
 NEXT_LOOK = 1.0
-#: Items that a lane may run at a time and which are still told apart as running.
+#: The most items of a lane that are told apart while they run.
 FEW = 32
-#: Ends of workers that are kept.
+#: The most ends of workers that are kept.
 MOST_MARKS = 500
 #: Seconds between two samples, and how many are kept of each worker.
 EVERY = 2.0
 MOST_SAMPLES = int(WINDOW / EVERY)
-#: How a job's `Timings` name the end of a worker.
+#: The names in a job's `Timings` for the end of a worker.
 DIED = "worker died"
 
 RUNNING, LOADING, STARTING = "running", "loading", "starting"
@@ -41,7 +41,7 @@ RUNNING, LOADING, STARTING = "running", "loading", "starting"
 
 @dataclass(slots=True)
 class Stretch:
-    """The time from ``start`` to ``end`` (seconds of the monotonic clock) in which a lane was at one thing."""
+    """The time from ``start`` to ``end`` (seconds of the monotonic clock) in which a lane did one thing."""
 
     start: float
     end: float
@@ -51,11 +51,11 @@ class Stretch:
 
 
 class WorkerEnd(NamedTuple):
-    """The end of a worker that was not to end then."""
+    """An unexpected end of a worker."""
 
     lane: int
     at: float
-    why: str  #: as users read it: ``killed: timeout``, ``SIGSEGV``, ``exit code 3``
+    why: str  #: for users: ``killed: timeout``, ``SIGSEGV``, ``exit code 3``
     item: int | None  #: the index of the item that it was running
     job: int
 
@@ -66,10 +66,10 @@ class Timeline:
     def __init__(self) -> None:
         self.lanes: dict[int, deque[Stretch]] = {}
         self.marks: deque[WorkerEnd] = deque(maxlen=MOST_MARKS)
-        self._read: dict[int, tuple[float, int]] = {}  #: of each job: its start, and how many of its events were read
+        self._read: dict[int, tuple[float, int]] = {}  #: by job: its start, and how many of its events were read
 
     def look_for_ends(self, jobs: Iterable[ShownJob], now: float) -> list[WorkerEnd]:
-        """Take in which workers have died since the last look, as the active jobs say; returns them."""
+        """Note which workers have died since the last look, by the active jobs; returns them."""
         new: list[WorkerEnd] = []
         for job in jobs:
             times = job.timings
@@ -82,7 +82,7 @@ class Timeline:
                 if event.name == DIED and event.lane is not None and event.at > now - WINDOW
             ]
             self._read[job.number] = (started, max(read, len(events)))
-        # Each job that was active says so; the one whose item it was has the item.
+        # Each active job reports it; the job whose item it was has the item.
         known = {(mark.lane, mark.at): mark for mark in self.marks}
         fresh: dict[tuple[int, float], WorkerEnd] = {}
         for mark in sorted(new, key=lambda mark: mark.item is None):
@@ -92,7 +92,7 @@ class Timeline:
         return list(fresh.values())
 
     def look(self, lanes: Sequence[LaneNow], now: float) -> list[tuple[int, Stretch]]:
-        """Take in what the lanes are at; returns the stretches that are new or longer, each with its lane's number."""
+        """Take the lanes' work; returns the stretches that are new or longer, each with its lane's number."""
         current = []
         for lane in lanes:
             stretches = self.lanes.setdefault(lane.number, deque(maxlen=MOST_STRETCHES))
@@ -133,7 +133,7 @@ def _goes_on(last: Stretch, seen: Stretch, now: float) -> bool:
         return False
     if last.item == seen.item:
         return True
-    # One short item after another: the last one was short, or is one of many already and this one may be too.
+    # One short item after another: the last one was short, or is one of many already, and this one may be too.
     if last.item is None:
         return now - seen.start < LONG
     return last.end - last.start < LONG and now - seen.start < LONG
@@ -147,7 +147,7 @@ class Sample(NamedTuple):
 
     at: float
     cpu: float  #: CPU seconds since its start
-    share: float  #: of a CPU, since the sample before
+    share: float  #: fraction of a CPU, since the sample before
     memory: int  #: bytes
 
 
@@ -203,7 +203,7 @@ class Usage:
         return [(number, sample) for number, worker in self._workers.items() for sample in worker.samples]
 
     def cpu_since(self, number: int, moment: float) -> float | None:
-        """CPU seconds that the worker has used since then, to about a second; None where that is not known."""
+        """CPU seconds that the worker has used since then, to about a second; None if that is not known."""
         worker = self._workers.get(number)
         use = None if worker is None else use_of(worker.pid)
         if worker is None or use is None or use.started != worker.started:

@@ -1,7 +1,7 @@
-"""The ends of pipes and sockets by which the processes of a queue talk, each known by a number.
+"""The ends of pipes and sockets between the processes of a queue, each known by a number.
 
-On POSIX systems the number is a descriptor. On Windows only sockets can be waited for together, so all are sockets
-there, and the number is that of the socket's handle, see `mpqueue._os.windows.sockets`.
+On POSIX systems the number is a descriptor. On Windows only sockets can be waited for together, so all ends are sockets
+there, and the number is the socket's handle, see `mpqueue._os.windows.sockets`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from mpqueue._os.descriptors import Descriptor
 
-#: For `socket.socket.send`: where the other end is closed, that raises, whatever SIGPIPE does. 0 where it can't.
+#: For `socket.socket.send`: raise if the other end is closed, with any setting of SIGPIPE. 0 if that is not supported.
 NO_SIGNAL: int = getattr(socket, "MSG_NOSIGNAL", 0)
 
 if sys.platform == "win32":
@@ -29,7 +29,7 @@ if sys.platform == "win32":
     close, close_socket, set_blocking = windows.close, windows.close_socket, windows.set_blocking
 
     class End:
-        """An end, as it was when this was made. A handler closes descriptors; it has no number of a socket."""
+        """An end, as of its making. A handler may close descriptors, but it has no number of a socket."""
 
         __slots__ = ("fd",)
 
@@ -37,38 +37,38 @@ if sys.platform == "win32":
             self.fd = fd
 
         def is_there(self) -> bool:
-            """True where it is still open."""
+            """True if it is still open."""
             return windows.is_there(self.fd)
 
         def checked(self) -> int:
-            """The number, to be used now."""
+            """Return the number, to be used now."""
             return self.fd
 
 else:
 
     def adopt(end: socket.socket) -> int:
-        """The number of a socket that goes on to be its owner's, who closes it."""
+        """Return the number of a socket that keeps its owner, who closes it."""
         return end.fileno()
 
-    #: Two sockets, each the other's end.
+    #: Two connected sockets.
     socket_pair = socket.socketpair
 
     def detach(end: socket.socket) -> int:
-        """The number of a socket, to be closed by it."""
+        """Return the number of a socket, which now has to be closed by it."""
         return end.detach()
 
     def close_socket(end: socket.socket) -> None:
-        """Close one that was adopted."""
+        """Close an adopted socket."""
         end.close()
 
-    #: Two ends: what is written at the second can be read at the first.
+    #: Two ends: the first reads the data written at the second.
     pipe = os.pipe
-    #: Of a number, so many bytes at most; none at the end. Raises BlockingIOError where it does not block.
+    #: Read at most that many bytes at a number; none at the end. Raises BlockingIOError if it does not block.
     read = os.read
-    #: To a number, these bytes; returns how many were taken. As `read` otherwise.
+    #: Write these bytes at a number; returns how many were taken. Otherwise like `read`.
     write = os.write
     close = os.close
-    #: An end as a file without a buffer, by number and mode: closed, it is never another one's.
+    #: An end as an unbuffered file, by number and mode: once closed, it never means another end.
     as_file = io.FileIO
     set_blocking = os.set_blocking
 
@@ -77,27 +77,27 @@ else:
 
 # -- waiting for many of them at once ----------------------------------------------------------------------------------
 #
-# While other threads add some and take some away. On POSIX systems a selector of the standard library's does it. That
-# of Windows, `select`, looks at what was there when it was called: so there it is woken up by each change.
+# Other threads may add and remove ends meanwhile. On POSIX systems a selector of the standard library does it. `select`
+# of Windows only looks at the ends that it was called with: so there each change wakes it up.
 
 
 class Selector(Protocol):
-    """The methods of `selectors.BaseSelector` that are used, on any thread but for `select`, with its promises."""
+    """The methods of `selectors.BaseSelector` that are used; all but `select` may be called on any thread."""
 
     def register(self, fileobj: int, events: int, data: Any = None) -> object:
-        """Look at that end. KeyError: it is looked at already; ValueError: this is closed."""
+        """Watch that end. KeyError: it is watched already; ValueError: the selector is closed."""
 
     def modify(self, fileobj: int, events: int, data: Any = None) -> object:
-        """Look at it for something else. KeyError: it is not looked at."""
+        """Watch an end for other events. KeyError: it is not watched."""
 
     def unregister(self, fileobj: int) -> object:
-        """Look at it no more. KeyError: it is not looked at."""
+        """Stop watching an end. KeyError: it is not watched."""
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Return what is ready within so many seconds."""
+        """Return the ends that are ready within that many seconds."""
 
     def close(self) -> None:
-        """Give back what this has."""
+        """Free its resources."""
 
 
 if sys.platform == "win32":

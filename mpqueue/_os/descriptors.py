@@ -1,4 +1,4 @@
-"""Descriptors of this process: whether they still are what they were, how many there may be, and others of a file.
+"""Descriptors of this process: whether they are still the same files, their limits, and further ones of a file.
 
 A handler may close any descriptor, by a closed range or by closing one of its own twice, and the number may then belong
 to a file of the handler's. So a worker looks at a number before it writes there.
@@ -25,15 +25,15 @@ else:
     import fcntl
     import resource
 
-#: Where nothing lists the open descriptors, those up to here are looked at: 20 ms.
+#: If the system can't list the open descriptors, those up to this number are looked at: 20 ms.
 _MOST_DESCRIPTORS = 1 << 16
 
-#: Tells an open file from all others, as long as it is open: its device and its inode.
+#: Device and inode: they distinguish an open file from all others, as long as it is open.
 Identity = tuple[int, int]
 
 
 def identify(fd: int) -> Identity | None:
-    """Return the identity of what is open under that number; None where nothing is. Costs 0.6 us."""
+    """Return the identity of the open file under that number; None if there is none. Costs 0.6 us."""
     try:
         status = os.fstat(fd)
     except OSError:
@@ -42,7 +42,7 @@ def identify(fd: int) -> Identity | None:
 
 
 class Descriptor:
-    """A descriptor, as it was when this was made."""
+    """A descriptor, as of its making."""
 
     __slots__ = ("fd", "identity")
 
@@ -51,17 +51,17 @@ class Descriptor:
         self.identity = identify(fd)
 
     def is_there(self) -> bool:
-        """True where the same file is still open under that number."""
+        """True if the same file is still open under that number."""
         return identify(self.fd) == self.identity
 
     def checked(self) -> int:
-        """The number, to be used now. Raises OSError (EBADF) where the file is not open under it any more."""
+        """Return the number, to be used now. Raises OSError (EBADF) if the file is not open under it any more."""
         if not self.is_there():
             raise OSError(errno.EBADF, f"descriptor {self.fd} was closed by a handler")
         return self.fd
 
 
-# -- which there are ---------------------------------------------------------------------------------------------------
+# -- the open ones -----------------------------------------------------------------------------------------------------
 
 
 def _listed_in_proc() -> Iterable[int]:
@@ -76,13 +76,13 @@ def _listed_in_dev() -> Iterable[int]:
     return range(int(min(descriptor_limits().now, _MOST_DESCRIPTORS)))
 
 
-#: The descriptors that are open, and where the system doesn't list them, all that there may be. Some are closed by the
-#: time that they are looked at: the one by which they were listed, if no other.
+#: The open descriptors; if the system can't list them, all possible ones. Some may be closed by the time that they are
+#: looked at: at least the one that listed them.
 open_descriptors = choose(linux=_listed_in_proc, posix=_listed_in_dev)
 
 
 class DescriptorLimits(NamedTuple):
-    """The number of descriptors that this process may have open now, and of those that it may allow itself.
+    """The number of descriptors that this process may have open now, and the highest that it may set.
 
     `math.inf`: any number.
     """
@@ -92,31 +92,31 @@ class DescriptorLimits(NamedTuple):
 
 
 def descriptor_limits() -> DescriptorLimits:
-    """Return the limits of the system: whole numbers, or infinity, also where the system gives no limit."""
-    if sys.platform == "win32":  # some thousands, and no way to ask
+    """Return the system's limits: whole numbers, or infinity, also if the system gives no limit."""
+    if sys.platform == "win32":  # a few thousand, and no call reports it
         return DescriptorLimits(math.inf, math.inf)
     return DescriptorLimits(*_limits(resource.RLIMIT_NOFILE))
 
 
 def file_size_limit() -> float:
-    """Bytes that a file may have which this process writes; `math.inf`: any number."""
+    """The most bytes of a file that this process writes; `math.inf`: any number."""
     if sys.platform == "win32":
         return math.inf
     return _limits(resource.RLIMIT_FSIZE)[0]
 
 
 def process_limit() -> float:
-    """Return how many processes and threads this user may have, all told; `math.inf`: any number."""
+    """Return how many processes and threads this user may have in total; `math.inf`: any number."""
     if sys.platform == "win32":
         return math.inf
     return _limits(resource.RLIMIT_NPROC)[0]
 
 
 def _limits(kind: int) -> tuple[float, float]:
-    """The limit that holds now, and the most that it may be."""
+    """The current limit, and the highest that may be set."""
     try:
         now, most = resource.getrlimit(kind)
-    except OSError:  # a filter of system calls
+    except OSError:  # a filter refuses the system call
         return math.inf, math.inf
     return _as_number(now), _as_number(most)
 
@@ -140,7 +140,7 @@ def descriptors_left() -> float:
 
 
 def is_readable(fd: int, seconds: float | None) -> bool:
-    """Tell whether there is something to read, or the end of it, within so many seconds; None: wait for that."""
+    """Tell whether data, or the end, can be read within that many seconds; None: wait for that."""
     if sys.platform == "win32":
         return windows.is_readable(fd, seconds)
     looker = select.poll()
@@ -149,7 +149,7 @@ def is_readable(fd: int, seconds: float | None) -> bool:
 
 
 def close_all(*fds: int) -> None:
-    """Close these, where they are open."""
+    """Close these, as far as they are open."""
     for fd in fds:
         with contextlib.suppress(OSError):
             os.close(fd)
@@ -163,7 +163,7 @@ def duplicate(fd: int) -> int:
 
 
 def move(fds: Sequence[int], numbers: Sequence[int]) -> None:
-    """Have what is open under ``fds`` under these numbers, private to this process, whatever is open there now."""
+    """Move the open files ``fds`` to these numbers, private to this process; files open under them are closed."""
     beyond = max(*numbers, *fds) + 1
     aside = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, beyond) for fd in fds]
     close_all(*fds)
@@ -183,32 +183,32 @@ def _refuse_to_reopen(fd: int, flags: int) -> int:
     raise OSError(errno.ENOTSUP, f"this system can't open anew what is open under {fd}, with the flags {flags:#x}")
 
 
-#: Open anew what is open under a number, with flags of its own, whether or not it has a name: unlike a duplicate it is
-#: an open file of its own, with its own offset and modes. Private to this process. Raises OSError where that can't be.
+#: Open again the file under a number, with new flags, whether or not it has a name: unlike a duplicate, it has its own
+#: offset and modes. Private to this process. Raises OSError if that is not possible.
 reopen = choose(linux=_reopen_by_proc, posix=_refuse_to_reopen)
 
 
 def reopen_to_read(fd: int) -> int:
-    """Reopen a file to read; it never waits, whatever is open under that number now. Raises as `reopen` does."""
+    """Reopen a file to read; it never waits, even if the number is now another file's. Raises as `reopen` does."""
     return reopen(fd, os.O_RDONLY | _NEVER_WAIT)
 
 
 def reopen_to_write(fd: int) -> int:
-    """Reopen a file to write; what there is no room for is not written. Raises as `reopen` does."""
+    """Reopen a file to write; data without room is not written. Raises as `reopen` does."""
     return reopen(fd, os.O_WRONLY | _NEVER_WAIT)
 
 
 _NEVER_WAIT: int = getattr(os, "O_NONBLOCK", 0)
 
 
-#: Whether a process can send another one a descriptor.
+#: Whether a process can send a descriptor to another one.
 CAN_PASS: bool = hasattr(socket, "send_fds")
 
 
 def receive(end: socket.socket, size: int) -> tuple[bytes, list[int]]:
-    """Receive one message of that size at most, and the descriptor with it, if any, private to this process.
+    """Receive one message of at most that size, and the descriptor with it, if any, private to this process.
 
-    Raises OSError: `EMFILE` where there was no room for one.
+    Raises OSError: `EMFILE` if there was no room for the descriptor.
     """
     data, ancillary, flags, _ = end.recvmsg(size, socket.CMSG_SPACE(4), _KEEP_PRIVATE)
     received = array.array("i")
@@ -223,7 +223,7 @@ def receive(end: socket.socket, size: int) -> tuple[bytes, list[int]]:
     return data, descriptors
 
 
-#: Has the system make private what is received; 0 where it can't.
+#: Makes received descriptors private; 0 if that is not supported.
 _KEEP_PRIVATE: int = choose(linux=getattr(socket, "MSG_CMSG_CLOEXEC", 0), posix=0)
 
 
@@ -238,6 +238,6 @@ def _datagram_pair() -> tuple[socket.socket, socket.socket]:
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
 
 
-#: Two sockets: a message that is sent at one of them arrives whole at the other. On Linux, where nothing refuses that,
-#: each sees its end. Raises OSError where no descriptor is left.
+#: Two sockets: a message sent at one of them arrives complete at the other. On Linux, unless that is refused, each sees
+#: the other's end. Raises OSError if no descriptor is left.
 message_pair = choose(linux=_sequence_pair, posix=_datagram_pair)

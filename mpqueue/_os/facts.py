@@ -1,4 +1,4 @@
-"""The facilities of this system that are there: each has its form for Linux, or is off."""
+"""The facilities of this system that work: each has its form for Linux, or is off."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mpqueue._os.process.process_table import processes
 
 @functools.cache
 def facts() -> dict[str, bool]:
-    """Tell of each facility by its name whether it is there; tried out once in this process, 0.2 ms."""
+    """Return for each facility, by name, whether it works; tried out once in this process, 0.2 ms."""
     return {
         "leases": leases_tell(),
         "leash": _is_there(kernel_holds_leashes),

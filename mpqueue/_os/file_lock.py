@@ -16,30 +16,30 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-#: What locks the whole of a file: from its beginning, without an end.
+#: Locks the whole of a file: from its beginning, without an end.
 WHOLE = (0, 0)
 
 
 def lock_file(file: FileIO) -> None:
-    """Lock the file, which is open for writing. Never waits. Raises OSError where another opening of it is locked.
+    """Lock the file, which is open for writing. Never waits. Raises OSError if another opening of it is locked.
 
-    The lock belongs to what was opened, not to the process: it ends when the last descriptor of that is closed, and
-    does not end where this process opens the same file again and closes it, as copying it does. A fork would share it,
-    so the file is closed there. Also keeps out another opening by this process.
+    The lock belongs to the opening, not to the process: it ends when the last descriptor of the opening is closed, and
+    not when this process opens the same file again and closes it, as copying it does. A fork would share it, so the
+    file is closed there. It also keeps out other openings by this process.
     """
     close_in_each_fork(file)
     _lock(file.fileno())
 
 
 def unlock_file(fd: int) -> None:
-    """End `lock_file`, just before the file is closed: a fork that was only just made has not closed it yet."""
+    """End `lock_file`, just before the file is closed: a fork that has just been made may not have closed it yet."""
     _unlock(fd)
 
 
 def is_locked(fd: int) -> bool:
-    """True where another opening of the file, which is open for writing, is locked; also by a record lock.
+    """True if another opening of the file, which is open for writing, is locked; also by a record lock.
 
-    On Linux it only asks. Elsewhere it takes a lock for a moment, which may refuse one who locks just then.
+    On Linux it only asks. Elsewhere it takes a lock for a moment, which may refuse another lock at that moment.
     """
     return _is_locked(fd)
 
@@ -47,8 +47,8 @@ def is_locked(fd: int) -> bool:
 def hold_bytes(file: FileIO, first: int, count: int) -> bool:
     """Keep writers' record locks off these bytes of a file, until `let_go_bytes` or the descriptor's end.
 
-    Survives what `lock_file` survives, and a fork is as there. False where the system has no such locks, or a program
-    has a writer's lock there.
+    It ends when a `lock_file` would end, also in forks. False if the system has no such locks, or a program has a
+    writer's lock there.
     """
     close_in_each_fork(file)
     return _hold(file.fileno(), first, count)
@@ -61,8 +61,8 @@ def let_go_bytes(file: FileIO, first: int, count: int) -> None:
 
 # -- Linux: locks of open file descriptions, which see the record locks of processes, and are seen by them -------------
 #
-# Where these are refused (gVisor has none, and a filter may know none), the portable form is used: processes that are
-# refused them and processes that are not don't see each other's locks.
+# If these are refused (by gVisor, or by a filter), the portable form is used: processes with one form don't see locks
+# of the other form.
 
 #: ``struct flock``: type, whence, first byte, how many (0: all), process.
 _FLOCK = struct.Struct("@hhqqi0q")
@@ -137,7 +137,7 @@ def _hold_nothing(fd: int, first: int, count: int) -> bool:  # noqa: ARG001
 
 
 def _let_go_nothing(fd: int, first: int, count: int) -> None:
-    """Do nothing: nothing was held."""
+    """Do nothing: it held nothing."""
 
 
 if sys.platform == "win32":

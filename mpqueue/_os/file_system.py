@@ -14,20 +14,20 @@ from mpqueue._os.system import IS_WINDOWS, choose
 if sys.platform == "win32":
     from mpqueue._os.windows import file_handles as windows
 
-#: What the kernel writes for a byte in a name that would end it.
+#: The kernel's escape of a byte that would end a name.
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
 
 
 class FileSystem(NamedTuple):
-    """A file system as the kernel names it."""
+    """A file system in the kernel's terms."""
 
     kind: str  #: ``ext4``, ``nfs4``, ``fuse.sshfs``, ...
-    source: str  #: what is mounted: a device, ``server:/home``, any text
+    source: str  #: the mounted thing: a device, ``server:/home``, any text
     root: str  #: where it is mounted
 
 
 def mounted_as(mounts: bytes, number: int) -> FileSystem | None:
-    """The file system that is mounted under that number, by the text of ``/proc/self/mountinfo``; None: it has none."""
+    """Return the file system mounted under that number, by the text of ``/proc/self/mountinfo``, or None."""
     for line in mounts.splitlines():
         first, separator, last = line.partition(b" - ")
         fields, described = first.split(b" "), last.split(b" ")
@@ -41,7 +41,7 @@ def _plain(field: bytes) -> str:
 
 
 def _by_mount(path: str) -> FileSystem | None:
-    flags = os.O_CLOEXEC | (os.O_DIRECTORY if os.path.isdir(path) else 0)  # so that it is mounted by now
+    flags = os.O_CLOEXEC | (os.O_DIRECTORY if os.path.isdir(path) else 0)  # opening it mounts it
     try:
         opened = os.open(path, flags | os.O_PATH)  # type: ignore[attr-defined,unused-ignore]
         try:
@@ -67,9 +67,8 @@ def _by_drive(path: str) -> FileSystem | None:
     return None
 
 
-#: The file system that holds this file or folder, which is there. 100 us, and longer where thousands are mounted. None
-#: where that is not told: elsewhere than on Linux, and where the kernel's own files can't be read. Windows tells of
-#: network drives.
+#: The file system of an existing file or folder. 100 us, and longer if thousands are mounted. None if it is not known:
+#: on other systems than Linux, and if the kernel's own files can't be read. Windows reports network drives.
 file_system_of = _by_drive if IS_WINDOWS else choose(linux=_by_mount, posix=_do_not_know)
 
 
@@ -77,14 +76,14 @@ def _allocate(fd: int, first: int, count: int) -> None:
     try:
         os.posix_fallocate(fd, first, count)  # type: ignore[attr-defined,unused-ignore]
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # this file system can't tell
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # this file system does not support it
             raise
 
 
 def _take_for_granted(_fd: int, _first: int, _count: int) -> None:
-    """Do nothing: writing tells whether there is room."""
+    """Do nothing: writing shows whether there is room."""
 
 
-#: Have room on the disk for so many bytes of the file from there on, or raise OSError; the file is longer then. Does
-#: nothing where that can't be had: elsewhere than on Linux, and on some file systems.
+#: Reserve disk space for that many bytes of the file from there on, or raise OSError; the file is longer then. Does
+#: nothing if that is not supported: on other systems than Linux, and on some file systems.
 reserve_room = choose(linux=_allocate, posix=_take_for_granted)

@@ -1,6 +1,6 @@
-"""Files by their descriptors: opened for this process alone, read and written at an offset.
+"""Files by their descriptors: opened for this process only, read and written at an offset.
 
-What is opened is binary, and can be removed and renamed meanwhile, on Windows too.
+Open files are binary, and can be removed and renamed meanwhile, on Windows too.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ if sys.platform == "win32":
     from mpqueue._os.windows import file_handles as windows
 
     NO_LINKS = windows.NO_LINKS
-    #: Whether `os.replace` can give the name of a file that is open to another one.
+    #: Whether `os.replace` can give the name of an open file to another one.
     REPLACES_OPEN_FILES = False
     open_file = windows.open_file
     read_at, read_into, write_at = windows.read_at, windows.read_into, windows.write_at
 
     def check_replaceable(path: str | os.PathLike[str]) -> None:
-        """Raise PermissionError where another file can't get this one's name now; one that is not there is fine."""
+        """Raise PermissionError if the file can't be replaced now; a missing file is fine."""
         windows.check_replaceable(path)
 
     def open_unseen(path: str) -> int:
-        """Open to read whatever has that name."""
+        """Open the file of that name to read."""
         return open_file(path, os.O_RDONLY)
 
     def this_user() -> int:
@@ -31,17 +31,17 @@ if sys.platform == "win32":
         return 0
 
     def others_may_write(found: os.stat_result) -> bool:  # noqa: ARG001 - it tells nothing of that
-        """Windows does not say who may write a file: who may is the folder's to settle."""
+        """Return False: Windows does not report it; the folder's rights decide."""
         return False
 
     def sync_folder(folder: str | os.PathLike[str]) -> None:
-        """Windows has no such thing: NTFS keeps its names by a log of its own."""
+        """Do nothing: NTFS logs its names itself."""
 
     def set_rights(fd: int, mode: int) -> None:
-        """Windows gives a file the rights of its folder."""
+        """Do nothing: Windows gives a file the rights of its folder."""
 
 else:
-    #: For `open_file`: raise OSError where the last part of the path is a link.
+    #: For `open_file`: raise OSError if the last part of the path is a link.
     NO_LINKS: int = os.O_NOFOLLOW
     REPLACES_OPEN_FILES = True
 
@@ -50,7 +50,7 @@ else:
         return os.open(path, flags | os.O_CLOEXEC, mode)
 
     def check_replaceable(path: str | os.PathLike[str]) -> None:
-        """The folder decides, which the caller has asked; in one as ``/tmp``, the file's owner, too."""
+        """Do nothing: the folder decides, which the caller has checked; in one like ``/tmp``, the file's owner too."""
         try:
             found, folder = os.lstat(path), os.stat(os.path.dirname(os.path.abspath(path)))
         except FileNotFoundError:
@@ -62,20 +62,20 @@ else:
             )
 
     def open_unseen(path: str) -> int:
-        """Open to read whatever has that name, without waiting and without making it this process's terminal."""
+        """Open the file of that name to read, without waiting and without making it this process's terminal."""
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
 
-    #: Bytes of a file from an offset on: descriptor, how many at most, from where. As `os.pread`.
+    #: Read bytes of a file: descriptor, how many at most, offset. Like `os.pread`.
     read_at = os.pread
 
     def read_into(fd: int, memory: memoryview, offset: int) -> int:
         """Read a file from an offset on into memory; return how many bytes."""
         return os.preadv(fd, [memory], offset)
 
-    #: Write there: descriptor, bytes, from where; returns how many. As `os.pwrite`.
+    #: Write into a file: descriptor, bytes, offset; returns how many. Like `os.pwrite`.
     write_at = os.pwrite
 
-    #: The user whose rights this process has, as `os.stat` tells of owners.
+    #: The user whose rights this process has, as `os.stat` reports owners.
     this_user = os.geteuid
 
     def others_may_write(found: os.stat_result) -> bool:
@@ -83,7 +83,7 @@ else:
         return bool(found.st_mode & stat.S_IWOTH or (found.st_mode & stat.S_IWGRP and not _is_private(found)))
 
     def _is_private(found: os.stat_result) -> bool:
-        """True for a file of its owner's private group, which many systems make for each user, with umask 002."""
+        """True for a file of its owner's private group; many systems make one for each user, with umask 002."""
         import grp
         import pwd
 
@@ -95,18 +95,18 @@ else:
         return group.gr_name == owner and set(group.gr_mem) <= {owner}
 
     def sync_folder(folder: str | os.PathLike[str]) -> None:
-        """Have the names in it on disk. Raises OSError."""
+        """Write the names in it to disk. Raises OSError."""
         fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
         try:
             os.fsync(fd)
         finally:
             os.close(fd)
 
-    #: Give a file, by its descriptor, these rights. Raises OSError.
+    #: Set the rights of a file, by its descriptor. Raises OSError.
     set_rights = os.fchmod
 
 
-#: What may have the name of a file, for people.
+#: Kinds of files, for people.
 _KINDS = {
     stat.S_IFREG: "a file",
     stat.S_IFDIR: "a folder",
@@ -117,5 +117,5 @@ _KINDS = {
 
 
 def kind_of(found: os.stat_result) -> str:
-    """``a folder``, ``a named pipe``: what it is, for people."""
+    """``a folder``, ``a named pipe``: the kind of a file, for people."""
     return _KINDS.get(stat.S_IFMT(found.st_mode), "a device")

@@ -1,4 +1,4 @@
-"""Room for more descriptors, threads and processes: tried out before something is half made, and what makes more."""
+"""Room for more descriptors, threads and processes: checked before something is half made; how to get more."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from collections.abc import Iterator
 
 from mpqueue._os.descriptors import descriptor_limits, process_limit
 
-#: What Python says where the system starts no more threads; there is no error of its own for it.
+#: Python's message if the system starts no more threads; it has no error type of its own.
 NO_THREAD = "can't start new thread"
 
 
 def no_descriptors(what: str) -> OSError:
-    """The error of a process that has too few descriptors left: ``what`` takes them, and what would allow more."""
+    """The error of a process with too few descriptors left: ``what`` needs them; it says how to allow more."""
     limit, most = descriptor_limits()
     more = min(max(1024, 2 * limit), most)
     cure = f"raise the limit with `ulimit -n {more}`"
@@ -27,7 +27,7 @@ def no_descriptors(what: str) -> OSError:
 
 
 def check_descriptors(count: int, what: str) -> None:
-    """Raise `no_descriptors` unless so many more can be had now. 0.1 ms for 32."""
+    """Raise `no_descriptors` unless that many more are available now. 0.1 ms for 32."""
     with contextlib.ExitStack() as stack:
         for free in range(count):
             try:
@@ -39,7 +39,7 @@ def check_descriptors(count: int, what: str) -> None:
 
 
 def no_threads(what: str) -> OSError:
-    """The error of a process that can start no more of either: ``what`` takes them, and what would allow more."""
+    """The error of a process that can start no more threads or processes: ``what`` needs them; it says what to do."""
     limit = process_limit()
     cure = "raise the limit of the container (`docker run --pids-limit`, pids.max of its control group)"
     if limit < math.inf:
@@ -48,7 +48,7 @@ def no_threads(what: str) -> OSError:
 
 
 def check_threads(count: int, what: str) -> None:
-    """Raise `no_threads` unless so many more threads or processes can be had now. 0.3 ms for 12."""
+    """Raise `no_threads` unless that many more threads or processes can be started now. 0.3 ms for 12."""
     gate, started = _thread.allocate_lock(), 0
 
     def wait() -> None:
@@ -66,7 +66,7 @@ def check_threads(count: int, what: str) -> None:
 
 @contextlib.contextmanager
 def told(what: str) -> Iterator[None]:
-    """Turn an error in the block for want of a descriptor or a thread into an OSError that names the limit."""
+    """Turn an error in the block for lack of a descriptor or a thread into an OSError that names the limit."""
     try:
         yield
     except OSError as error:

@@ -17,38 +17,39 @@ if sys.platform == "win32":
 
 
 def keep_taken() -> None:
-    """Open the null device in place of those of them that are closed. Three microseconds.
+    """Open the null device in place of closed ones. 3 us.
 
-    A pipe or a socket of ours that got such a number would be the standard output of the workers, and take what C code
-    in this process writes to it. SQLite does the same for its files.
+    Otherwise a pipe or a socket of ours could get such a number: it would be the workers' standard output, and receive
+    output of C code in this process. SQLite does the same for its files.
     Does nothing on Windows, where sockets have no such numbers.
     """
     if IS_WINDOWS:
         return
-    with contextlib.suppress(OSError):  # no descriptor left: then nothing of ours gets one either
+    with contextlib.suppress(OSError):  # no descriptor is left: then ours don't get one either
         while (null := os.open(os.devnull, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))) <= 2:
             os.set_inheritable(null, True)
         os.close(null)
 
 
 def follow_numbers() -> None:
-    """Have Python's streams write where their numbers lead, also once that is no longer what it was.
+    """Make Python's streams write where their numbers lead, even after these were redirected.
 
-    They do so but on Windows, where those that began with a console take nothing else. What has one already keeps it.
+    Elsewhere than on Windows they do so anyway; there, streams that began with a console write to nothing else. Other
+    streams are kept.
     """
     if sys.platform == "win32":
         windows.follow_numbers()
 
 
 def understand_codes() -> None:
-    """Have the terminal take the codes that move its cursor and change its colours. All do but consoles of Windows."""
+    """Make the terminal accept codes that move its cursor and change its colours. Only Windows consoles need that."""
     if sys.platform == "win32":
         windows.understand_codes()
 
 
 @contextlib.contextmanager
 def pipes_break() -> Iterator[None]:
-    """A pipe that has no reader any more raises BrokenPipeError here, where Windows may call it EINVAL."""
+    """Raise BrokenPipeError for a pipe that has no reader any more; Windows may call it EINVAL."""
     try:
         yield
     except OSError as error:
@@ -58,9 +59,10 @@ def pipes_break() -> Iterator[None]:
 
 
 def write_utf_8(stream: Any) -> Callable[[], None]:
-    """Have a stream of Python's write UTF-8, whatever it writes by itself: on Windows another encoding to files.
+    """Make a Python stream write UTF-8 instead of its own encoding: on Windows that is another one for files.
 
-    Returns what takes that back. Nothing changes in one of another class. It must not be in the middle of a character.
+    Returns a function that undoes this. Streams of other classes are not changed. It must not be in the middle of a
+    character.
     """
     if type(stream) is not io.TextIOWrapper or stream.encoding.lower() in ("utf-8", "utf8"):
         return lambda: None
@@ -75,5 +77,5 @@ def write_utf_8(stream: Any) -> Callable[[], None]:
 
 
 def in_lines(text: str) -> str:
-    """Return text written to a stream with lines ended as Python ends them: Windows has two characters for that."""
+    """Return text written to a stream with Python's line ends: Windows writes two characters for one."""
     return text.replace("\r\n", "\n") if IS_WINDOWS else text

@@ -1,7 +1,7 @@
-"""Values as pyarrow's arrays and polars' series, and whether they are in there as they were. Imports neither.
+"""Values as pyarrow's arrays and polars' series, checked for losses. Imports neither.
 
-Both convert many values loosely: 0.5 is 0 as a whole number, True is 1, a moment is a day, and keys that a struct lacks
-are dropped. So what they give back is compared with what was put in.
+Both convert many values loosely: 0.5 becomes the whole number 0, True becomes 1, a moment becomes a day, and keys that
+a struct lacks are dropped. So the values that they return are compared with the originals.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-#: Types whose values are the same where they are equal.
+#: Types whose values are the same if they are equal.
 _SIMPLE = frozenset({str, int, bool, bytes, dt.date, dt.timedelta, Decimal, type(None)})
-#: Types of which nothing has to be asked.
+#: Types whose values need no check.
 _OWN = _SIMPLE | {float, dt.datetime, dt.time}
-#: Types whose values alone, without others among them, are never converted.
+#: Types whose values are never converted, unless mixed with others.
 _UNCHANGED = frozenset({str, int, bool, float, bytes})
 _NUMBERS = (int, float, Decimal)
 
 
 def exact_array(arrow: Any, values: Sequence[Any], kind: Any) -> Any:
-    """An array of that type. Raises ValueError for a value that would be another one in it, and what pyarrow raises.
+    """Return an array of that type. Raises ValueError for a value that it would change, and errors of pyarrow.
 
-    A float may be rounded to the precision of the type; all else is as it was.
+    Floats may be rounded to the precision of the type; all other values are unchanged.
     """
     array = arrow.array(values, type=kind)
     _check(arrow, values, array)
@@ -34,7 +34,7 @@ def exact_array(arrow: Any, values: Sequence[Any], kind: Any) -> Any:
 
 
 def inferred_array(arrow: Any, values: Sequence[Any]) -> Any:
-    """An array of the type that pyarrow finds; raises as `exact_array`: pyarrow takes several types for one."""
+    """Return an array of the type that pyarrow infers; raises as `exact_array`, since pyarrow may mix types."""
     array = arrow.array(values)
     if not _are_of_one_kind_inside(values):
         _check(arrow, values, array)
@@ -42,7 +42,7 @@ def inferred_array(arrow: Any, values: Sequence[Any]) -> Any:
 
 
 def writable_array(arrow: Any, values: Sequence[Any]) -> Any:
-    """Return an inferred array of a type that a Parquet file can have. Raises ValueError too if it can't."""
+    """Return an inferred array of a type that Parquet files can have. Raises ValueError also if it can't."""
     array = inferred_array(arrow, values)
     if not is_writable(arrow, array.type):
         raise ValueError(f"expected a type that Parquet has, got {array.type}")
@@ -50,7 +50,7 @@ def writable_array(arrow: Any, values: Sequence[Any]) -> Any:
 
 
 def is_writable(arrow: Any, kind: Any) -> bool:
-    """Tell whether a Parquet file can have that type, with no struct without fields in it, which empty dicts are."""
+    """Tell whether a Parquet file can have that type: structs without fields, made of empty dicts, can't be written."""
     if arrow.types.is_list(kind):
         return is_writable(arrow, kind.value_type)
     if arrow.types.is_struct(kind):
@@ -59,7 +59,7 @@ def is_writable(arrow: Any, kind: Any) -> bool:
 
 
 def exact_series(polars: Any, name: str, values: Sequence[Any]) -> Any:
-    """A series of the type that polars finds. Raises ValueError for a value that would be another one in it."""
+    """Return a series of the type that polars infers. Raises ValueError for a value that it would change."""
     series = polars.Series(name, values)
     if not _is_of_one_kind(values):
         _compare(None, values, series.to_list())
@@ -67,13 +67,13 @@ def exact_series(polars: Any, name: str, values: Sequence[Any]) -> Any:
 
 
 def _is_of_one_kind(values: Iterable[Any]) -> bool:
-    """Tell whether all are scalars of one type, or None, so that there is nothing to convert."""
+    """Tell whether all are scalars of one type, or None, so that no value is converted."""
     kinds = set(map(type, values)) - {type(None)}
     return len(kinds) <= 1 and all(kind in _UNCHANGED or issubclass(kind, float) for kind in kinds)
 
 
 def _are_of_one_kind_inside(values: Sequence[Any]) -> bool:
-    """Tell whether lists' elements and each key of dicts are of one kind too; pyarrow refuses ints that no float is."""
+    """Tell whether lists' elements, and each key of dicts, are of one kind; pyarrow refuses ints that no float is."""
     kinds = set(map(type, values)) - {type(None)}
     if kinds == {list}:
         return _are_of_one_kind_inside([one for value in values if value is not None for one in value])
@@ -113,13 +113,13 @@ def _is_same_number(value: Any, found: Any) -> bool:
         return True
     if not isinstance(value, float) or not isinstance(found, float):
         return False
-    if not math.isfinite(value) or not math.isfinite(found):  # too big is no rounding
+    if not math.isfinite(value) or not math.isfinite(found):  # a value out of range is not rounded
         return math.isnan(value) and math.isnan(found)
     return any(_rounded(value, form) == found for form in "fe")
 
 
 def _rounded(value: float, form: str) -> float | None:
-    """The float in that precision; None where it is too big for it."""
+    """The float in that precision; None if it is too big for it."""
     rounded = None
     with contextlib.suppress(OverflowError):
         (rounded,) = struct.unpack(form, struct.pack(form, value))
@@ -141,7 +141,7 @@ def _is_same_list(arrow: Any, value: Any, found: Sequence[Any]) -> bool:
 
 
 def _is_same_scalar(arrow: Any, value: Any, found: Any) -> bool:
-    """Compare texts, bytes, dates and times, nothing, and values of other libraries."""
+    """Compare texts, bytes, dates and times, None, and values of other libraries."""
     if isinstance(found, bytes):
         return isinstance(value, bytes | bytearray | memoryview) and bytes(value) == found
     if isinstance(value, str) and isinstance(found, str):
@@ -163,17 +163,17 @@ def _is_same_moment(value: dt.datetime, found: dt.datetime) -> bool:
         return False
     if value.utcoffset() is None:
         return bool(value == found)
-    # By the clocks of two zones none is the same that one of them shows twice.
+    # If a clock of the two zones shows a moment twice, no moments are the same.
     return bool(value.astimezone(dt.UTC) == found.astimezone(dt.UTC))
 
 
 def _plain(arrow: Any, value: Any) -> Any:
-    """A scalar of numpy's, or of another library, as Python's own."""
+    """A scalar of numpy, or of another library, as Python's own."""
     if type(value) in _OWN:
         return value
     if getattr(getattr(value, "dtype", None), "kind", "") in "biuf":
         return value.item()
-    with contextlib.suppress(Exception):  # what it can't tell stays as it is
+    with contextlib.suppress(Exception):  # unchanged if it can't tell
         plain = arrow.array([value])[0].as_py()
         return value if type(plain) is type(value) else plain
     return value

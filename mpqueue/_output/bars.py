@@ -1,7 +1,7 @@
-"""Bars: how progress is drawn on a terminal or in a notebook, with tqdm, and without it as one plain line.
+"""Bars: progress on a terminal or in a notebook, drawn with tqdm, or without it as one plain line.
 
-What else is written to the terminal meanwhile goes through `aside`. All is done on one queue's listener thread at a
-time; several queues may draw at once.
+Other output to the terminal goes through `aside`. A queue draws on its listener thread; several queues may draw at
+once.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from mpqueue._worker import station
 if TYPE_CHECKING:
     from mpqueue._output.job_facts import Progress
 
-#: Characters of a bar in a log; the part of a terminal's line that it has at least, where there are so many columns.
+#: Characters of a bar in a log; and the least share of a terminal's line that a bar has, if there are enough columns.
 WIDTH, SHARE, LEAST_COLUMNS = 20, 3, 45
-#: Characters from which on a label is shown that had to be cut.
+#: The least width at which a shortened label is shown.
 LEAST_LABEL = 6
-#: Columns of a terminal that does not know how many it has, and of a notebook.
+#: Columns of a notebook, and of a terminal that does not know its width.
 NARROW, WIDE = 80, 200
-#: Back to the line's start, and clear what is right of it and below.
+#: Go to the line's start, and clear everything right of it and below.
 _CLEAR = "\r\x1b[J"
-#: Held while bars begin or end, and while something else is written.
+#: Held while bars begin or end, and while other text is written.
 _coming_and_going = threading.RLock()
-#: Of tqdm's bar: what stands around it is made here.
+#: The format of tqdm's bar: the texts around it are made here.
 _SHAPE, _NO_BAR = "{head}|{bar}| {tail}", "{head}{tail}"
 
 
@@ -43,7 +43,7 @@ def can_draw() -> bool:
 
 
 def open_bar(label: str | None, first: Progress) -> Bar:
-    """A bar, drawn with tqdm where that is installed; else a plain line, with one warning."""
+    """Return a bar, drawn with tqdm if it is installed; else a plain line, with one warning."""
     understand_codes()
     label = None if label is None else fitting(visible_line(label), _stderr())
     try:
@@ -63,7 +63,7 @@ def _warn_once() -> None:
 
 
 def _stderr() -> TextIO:
-    """Return the stream of the bars: the one under what puts this worker's prints beside another bar."""
+    """Return the stream of the bars: in a worker, the stream below the one that keeps prints from tearing bars."""
     from mpqueue._worker.chunk.capture import BesideBar
 
     return sys.stderr.under if isinstance(sys.stderr, BesideBar) else sys.stderr
@@ -96,21 +96,21 @@ def _width() -> int:
 
 
 def write_below(lines: Iterable[str]) -> None:
-    """Write lines for people on stderr, which tear no bar."""
+    """Write lines for people on stderr without tearing a bar."""
     stream = _stderr()
-    with aside(), contextlib.suppress(OSError, ValueError, AttributeError):  # it is closed, or not there
+    with aside(), contextlib.suppress(OSError, ValueError, AttributeError):  # it is closed, or missing
         stream.writelines(f"{fitting(visible_line(line), stream)}\n" for line in lines)
         stream.flush()
 
 
 def are_shown() -> bool:
-    """True while there is a bar."""
+    """True while a bar is shown."""
     return TqdmBar.opened > 0 or bool(_plain_line.bars)
 
 
 @contextlib.contextmanager
 def aside() -> Iterator[None]:
-    """Keep what is written meanwhile, to stdout or stderr, from tearing a bar."""
+    """Keep text that is written to stdout or stderr in the block from tearing a bar."""
     with _coming_and_going, contextlib.ExitStack() as stack:
         if _plain_line.bars:
             stack.enter_context(_plain_line.aside())
@@ -119,31 +119,31 @@ def aside() -> Iterator[None]:
         yield
 
 
-# -- tqdm ------------------------------------------------------------------------------------------------------------
+# -- tqdm --------------------------------------------------------------------------------------------------------------
 
 
 @cache
 def _tqdm_class() -> Any:
-    """The tqdm for where this runs, which counts whole items, and starts no thread."""
+    """Return the tqdm class for this terminal or notebook; it counts whole items, and starts no thread."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a notebook without ipywidgets gets the text bar
         from tqdm.auto import tqdm
 
     class Counting(tqdm):  # type: ignore[misc, unused-ignore]
-        monitor_interval = 0  # tqdm's thread, which redraws what has stood still: we draw by ourselves
+        monitor_interval = 0  # tqdm's thread redraws bars that stand still: we draw them ourselves
 
         @property
         def format_dict(self) -> dict[str, Any]:
-            """The values of which the bar is made."""
+            """The values that the bar shows."""
             return {**super().format_dict, "head": getattr(self, "head", ""), "tail": getattr(self, "tail", "")}
 
     return Counting
 
 
 class TqdmBar:
-    """A bar of tqdm's. Several jobs' stand one below the other, and a job's inside a worker below those."""
+    """A bar of tqdm. Several jobs' bars stand one below the other, and bars of jobs inside a worker below those."""
 
-    opened = 0  #: how many there are
+    opened = 0  #: the number of bars
 
     def __init__(self, label: str | None, first: Progress) -> None:
         here, self._label = station.here(), label
@@ -164,7 +164,7 @@ class TqdmBar:
             TqdmBar.opened += 1
 
     def draw(self, progress: Progress) -> None:
-        """Show the job's progress; running items count by what their handlers reported."""
+        """Show the job's progress; running items count by the fraction that their handlers reported."""
         bar = self._bar
         bar.total = progress.total
         columns = WIDE if in_notebook() else _width()
@@ -173,17 +173,17 @@ class TqdmBar:
         now = progress.done if progress.total is not None else progress.ended
         moved = now - bar.n
         if moved > 0:
-            bar.update(moved)  # which draws it, and learns the rate
+            bar.update(moved)  # it draws the bar, and measures the rate
         else:
             bar.n = now
             bar.refresh()
 
     def close(self) -> None:
-        """Leave the bar as it is, and go on below."""
+        """Leave the bar on the terminal, and go on below."""
         bar, ours = self._bar, type(self._bar)
         with _coming_and_going, ours.get_lock():
             TqdmBar.opened -= 1
-            # tqdm would leave a copy of each bar that stands below, and a gap in this one's place.
+            # tqdm would leave a copy of each bar below, and a gap in this one's place.
             others = [one for one in ours._instances if isinstance(one, ours) and one is not bar]  # noqa: SLF001
             for one in others:
                 one.clear(nolock=True)
@@ -195,7 +195,7 @@ class TqdmBar:
                 one.refresh(nolock=True)
 
 
-# -- plain -----------------------------------------------------------------------------------------------------------
+# -- plain -------------------------------------------------------------------------------------------------------------
 
 
 class PlainBar:
@@ -215,18 +215,18 @@ class PlainBar:
         _plain_line.draw()
 
     def close(self) -> None:
-        """Leave the bar as it is, and go on below."""
+        """Leave the bar on the terminal, and go on below."""
         _plain_line.remove(self)
 
 
 Bar = TqdmBar | PlainBar
 
 
-# -- what is said ----------------------------------------------------------------------------------------------------
+# -- texts -------------------------------------------------------------------------------------------------------------
 
 
 def describe(progress: Progress) -> str:
-    """One line for a log: ``[####......] 40/100  1 failed  12.3/s  0:05 left``."""
+    """Return one line for a log: ``[####......] 40/100  1 failed  12.3/s  0:05 left``."""
     return _drawn(progress, WIDTH + 3) + _JOIN(_words(progress)[0])
 
 
@@ -241,7 +241,7 @@ def _bracketed(words: Sequence[str]) -> str:
 
 
 def _drawn(progress: Progress, width: int) -> str:
-    """The bar in its brackets, and a space; nothing where there is no total, or no room."""
+    """The bar in its brackets, and a space; empty if there is no total, or no room."""
     if not progress.total or progress.fraction is None or width <= 3:
         return ""
     filled = int((width - 3) * progress.fraction)
@@ -249,7 +249,7 @@ def _drawn(progress: Progress, width: int) -> str:
 
 
 def _words(progress: Progress) -> Sequence[Sequence[str]]:
-    """Return the words beside the bar: all of them, then less and less, but always the failures and the time left."""
+    """Return the words beside the bar: all of them, then fewer and fewer, but always the failures and the time left."""
     ended = f"{progress.ended} items" if progress.total is None else f"{progress.ended}/{progress.total}"
     if progress.starting and not progress.done:
         return [[ended, f"starting {counted(progress.starting, 'worker')}"], [ended, "starting"]]
@@ -262,14 +262,14 @@ def _words(progress: Progress) -> Sequence[Sequence[str]]:
 
 
 def _share(progress: Progress, columns: int) -> int:
-    """Return how many columns are the bar's in any case."""
+    """Return how many columns the bar has at least."""
     return 0 if progress.fraction is None or columns < LEAST_COLUMNS else columns // SHARE
 
 
 def _around(
     progress: Progress, label: str | None, columns: int, join: Callable[[Sequence[str]], str]
 ) -> tuple[str, str]:
-    """Return the texts before and after the bar, such that its share of the line is left."""
+    """Return the texts before and after the bar, short enough to leave the bar its share of the line."""
     tails = [join(words) for words in _words(progress)]
     share = "" if progress.fraction is None else f"{progress.fraction:4.0%}"
     room = columns - _share(progress, columns)
@@ -316,7 +316,7 @@ class _PlainLine:
                 self.draw()
 
     def _write(self, text: str) -> None:
-        with contextlib.suppress(OSError, ValueError):  # the terminal is gone; the job is not
+        with contextlib.suppress(OSError, ValueError):  # the terminal is gone; the job goes on
             _stderr().write(text)
             _stderr().flush()
 

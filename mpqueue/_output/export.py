@@ -1,15 +1,15 @@
 """Export: a job's items as records, as files (JSON Lines, JSON, CSV, TSV, Parquet) and as data frames.
 
-A column is named by what it shows:
+A column's name is one of:
 
-- ``item``: what the item is called, its `JobItem.label`;
+- ``item``: the item's name, `JobItem.label`;
 - any other attribute of `JobItem`: ``id``, ``status``, ``attempts``, ``elapsed``, ``error``, ``result``, ...; the wire
   form's ``proposedAlt`` is ``proposed_alt``, its ``errorType`` is ``error_type``;
 - a key or attribute of the result or of the item itself: ``result.label``, ``payload.file``; or the bare ``label``,
-  which is looked for in the result first.
+  which is searched in the result first.
 
-Without a choice there are the `COLUMNS`, where ids are positions ``item``, and where output was captured ``stdout`` and
-``stderr``; tables have a column for each key of the results instead of ``result``.
+By default there are the `COLUMNS`, ``item`` if ids are positions, and ``stdout`` and ``stderr`` if output was captured;
+tables have a column for each key of the results instead of ``result``.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ if TYPE_CHECKING:
 log = logging.getLogger("mpqueue")
 
 COLUMNS = ("id", "status", "attempts", "elapsed", "error", "result")
-#: What there is as well where output was captured.
+#: The further columns if output was captured.
 OUTPUT = ("stdout", "stderr")
-#: Columns of which the keys have columns of their own.
+#: Columns whose keys become columns of their own.
 SPREAD = ("result", "payload")
-#: Columns that are not named as the attributes are which they have.
+#: Columns whose names differ from their attributes'.
 _ATTRIBUTES = {"proposedAlt": "proposed_alt", "errorType": "error_type", "item": "label"}
-#: All columns that are an item's own; ``label`` is none, since results have such a key.
+#: All columns that are an item's own, without ``label``, which is a common key of results.
 _OF_ITEMS = frozenset(
     {
         *COLUMNS,
@@ -68,22 +68,22 @@ _OF_ITEMS = frozenset(
         "peak_memory",
     }
 )
-#: Those of them that say what it returned.
+#: The columns among them that show the item's result.
 _OF_RESULTS = frozenset({"result", "proposedAlt", "proposed_alt"})
 _ROUNDED = frozenset({"elapsed", "cpu_seconds"})
 _ABSENT = object()
-#: How many items are looked at together.
+#: The number of items that are looked at together.
 TOGETHER = 1024
-#: Those that a table may have for many items at once.
+#: The columns that a table may return for many items at once.
 _WHOLE = frozenset({"id", "item", "status", "attempts", "elapsed", "error"})
 _ENDED = frozenset({COMPLETED, FAILED})
 _NAMES = [str(status) for status in ITEM_CODES]
 _TEXT = frozenset({str})
-#: What is in JSON what it is here.
+#: Types that JSON has too.
 _PLAIN = frozenset({str, bool, type(None)})
-#: Up to here numbers are printed without a thought.
+#: Numbers up to here are printed without a check.
 _PRINTED = 1 << 1024
-#: Up to here all whole numbers are floats.
+#: Up to here all whole numbers are exact as floats.
 _EXACT = 1 << 53
 
 
@@ -91,7 +91,7 @@ _EXACT = 1 << 53
 
 
 def records(table: ItemTable, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """One dict an item, with the values themselves. Raises ValueError for a column that no item has, results given."""
+    """One dict per item, with the values themselves. Raises ValueError for a column that no item has."""
     names = _chosen(table, columns)
     return [row for indices in batched(range(len(table)), TOGETHER) for row in rows_of(table, indices, names)]
 
@@ -99,7 +99,7 @@ def records(table: ItemTable, columns: Sequence[str] | None = None) -> list[dict
 def rows_of(
     table: ItemTable, indices: Sequence[int], columns: Sequence[str], results: Sequence[Any] | None = None
 ) -> list[dict[str, Any]]:
-    """The records of these items, made together: columns cost less for all of them at once. ``results`` as `column`."""
+    """The records of these items, made together, which costs less per item. ``results`` is as in `column`."""
     values = [column(table, indices, name, results) for name in columns]
     return [dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True)]
 
@@ -110,7 +110,7 @@ def batched(rows: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
 
 
 def record_of(item: JobItem, columns: Sequence[str]) -> dict[str, Any]:
-    """One item's record; what it does not have is None."""
+    """One item's record; attributes that it does not have are None."""
     return {name: _value_or_none(item, name) for name in columns}
 
 
@@ -120,7 +120,7 @@ def absent_columns(item: JobItem, columns: Iterable[str]) -> set[str]:
 
 
 def check_columns(table: ItemTable, columns: Iterable[str], *, ended: bool) -> None:
-    """Raise ValueError for a column that no item has. Looks at items until each column is found.
+    """Raise ValueError for a column that no item has. Looks at items until every column is found.
 
     Before they have ``ended``, and without results, only ``payload.key`` is refused: results may have any key.
     """
@@ -152,7 +152,7 @@ def _results(table: ItemTable) -> Iterator[Any]:
 
 
 def no_such_column(name: str, results: Iterable[Any], payloads: Iterable[Any]) -> str:
-    """Return the message for a column that no item has, with one that may be meant: one of items, or a key."""
+    """Return the message about a column that no item has, with the likely one."""
     there_are = {*_OF_ITEMS}
     for where, values in (("result", results), ("payload", payloads)):
         keys = next((list(map(str, value)) for value in values if isinstance(value, Mapping)), [])
@@ -164,7 +164,7 @@ def no_such_column(name: str, results: Iterable[Any], payloads: Iterable[Any]) -
 
 
 def with_names(columns: Sequence[str], *, has_ids: bool) -> Sequence[str]:
-    """The columns without a choice; ``item`` is one where ids are positions, and the items themselves are none."""
+    """The default columns; ``item`` is one if ids are positions, unless the items themselves are positions."""
     if has_ids or columns[:1] != COLUMNS[:1] or "payload" in columns:
         return columns
     return (columns[0], "item", *columns[1:])
@@ -178,7 +178,7 @@ def _names(columns: Any) -> list[str]:
 
 
 def column(table: ItemTable, indices: Sequence[int], name: str, results: Sequence[Any] | None = None) -> list[Any]:
-    """Return the values of the items at these indices in that column; ``results`` are theirs, if they are at hand."""
+    """Return the items' values in that column; ``results`` are their results, if they are at hand."""
     made = _whole_column(table, indices, name) if name in _WHOLE else None
     if made is not None:
         return made
@@ -192,16 +192,16 @@ def column(table: ItemTable, indices: Sequence[int], name: str, results: Sequenc
 
 
 class RowItem(JobItem):
-    """An item whose result is at hand, on its way to where it is kept."""
+    """An item with its result at hand, on its way into the sink."""
 
     __slots__ = ("_result",)
 
     def __init__(self, table: ItemTable, index: int, result: Any) -> None:
-        self._table, self._index, self._result = table, index, result  # without a call more for each row
+        self._table, self._index, self._result = table, index, result  # saves a call per row
 
     @property
     def result(self) -> Any:
-        """The item's result; None where it failed."""
+        """The item's result; None if it failed."""
         return self._result
 
     @property
@@ -210,7 +210,7 @@ class RowItem(JobItem):
 
 
 def _whole_column(table: ItemTable, indices: Sequence[int], name: str) -> list[Any] | None:
-    """Return the items' values in a column that their table has for all at once; None: it has not."""
+    """Return the items' values in a column that their table has for all at once; None if it has not."""
     if name == "attempts":
         return take(table.attempts, indices)
     if name == "elapsed":
@@ -225,7 +225,7 @@ def _whole_column(table: ItemTable, indices: Sequence[int], name: str) -> list[A
         failures = map(table.failures.get, indices)
         made = zip(failures, take(table.status, indices), strict=True)
         return [None if failure is None or status == COMPLETED else failure.shown for failure, status in made]
-    statuses = take(table.status, indices)  # those that run say so by themselves
+    statuses = take(table.status, indices)  # running items are asked one by one
     return [_NAMES[status] for status in statuses] if _ENDED.issuperset(statuses) else None
 
 
@@ -239,7 +239,7 @@ def _value(item: JobItem, name: str) -> Any:
         value = getattr(item, _ATTRIBUTES.get(name, name))
         if name == "status":
             return str(value)
-        return round(value, 6) if name in _ROUNDED and value is not None else value  # they are kept with seven digits
+        return round(value, 6) if name in _ROUNDED and value is not None else value  # they are stored with seven digits
     where, dot, key = name.partition(".")
     if dot and where in ("result", "payload"):
         return _look_up(getattr(item, where), key)
@@ -269,7 +269,7 @@ def _look_up(value: Any, key: str) -> Any:
 def columns_of(
     table: ItemTable, columns: Sequence[str] | None = None, default: Sequence[str] = COLUMNS
 ) -> dict[str, list[Any]]:
-    """The columns by name. Without a choice, mappings are spread over a column for each of their keys."""
+    """The columns by name. By default, mappings are spread over a column for each of their keys."""
     indices = range(len(table))
     made = {name: column(table, indices, name) for name in _chosen(table, columns, default)}
     return made if columns is not None else spread(made)
@@ -287,7 +287,7 @@ def spread(columns: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
 
 
 def _spread(name: str, values: list[Any]) -> dict[str, list[Any]]:
-    """A column for each key; and one for values that are no mappings, where there are any."""
+    """A column for each key; and one for values that are no mappings, if there are any."""
     made: dict[str, list[Any]] = {}
     mappings = [_with_names(value) for value in values]
     rest = [value if mapping is None else None for value, mapping in zip(values, mappings, strict=True)]
@@ -300,7 +300,7 @@ def _spread(name: str, values: list[Any]) -> dict[str, list[Any]]:
 
 
 def _with_names(value: Any) -> dict[str, Any] | None:
-    """A mapping that can be read, with texts as keys; None for all else."""
+    """A mapping that can be read and has texts as keys; None for all other values."""
     try:
         return _named(value) if isinstance(value, Mapping) else None
     except Exception:  # noqa: BLE001 - users' code
@@ -308,13 +308,13 @@ def _with_names(value: Any) -> dict[str, Any] | None:
 
 
 def to_pandas(table: ItemTable, columns: Sequence[str] | None = None) -> Any:
-    """A `pandas.DataFrame`. Raises ImportError where pandas is not installed."""
+    """Return a `pandas.DataFrame`. Raises ImportError if pandas is not installed."""
     pandas = need("pandas", "to_pandas()")
 
     def series(values: list[Any]) -> Any:
         try:
             made = pandas.Series(values)
-        except UnicodeEncodeError:  # its texts are Arrow's, which are UTF-8
+        except UnicodeEncodeError:  # its texts are Arrow's, in UTF-8
             return pandas.Series(values, dtype=object)
         is_exact = made.dtype.kind not in "fc" or not any(map(_is_no_float, values))
         return made if is_exact else pandas.Series(values, dtype=object)
@@ -323,7 +323,7 @@ def to_pandas(table: ItemTable, columns: Sequence[str] | None = None) -> Any:
 
 
 def _is_no_float(value: Any) -> bool:
-    """Tell whether the value is a whole number that would be another one as a float."""
+    """Tell whether the value is a whole number that a float would change."""
     if not isinstance(value, Integral):
         return False
     number = int(value)
@@ -331,7 +331,7 @@ def _is_no_float(value: Any) -> bool:
 
 
 def to_polars(table: ItemTable, columns: Sequence[str] | None = None) -> Any:
-    """A `polars.DataFrame`; a column of values that polars can't hold together, or would change, is their text."""
+    """Return a `polars.DataFrame`; a column whose values polars can't hold together, or would change, becomes text."""
     polars = need("polars", "to_polars()")
 
     def series(name: str, values: list[Any]) -> Any:
@@ -352,7 +352,7 @@ def or_as_text(make: Callable[[list[Any]], Any], values: list[Any]) -> Any:
 
 
 def _all_utf8(ready: Any) -> Any:
-    """Return a value that is ready for a table, with texts that are UTF-8."""
+    """Return the value ready for a table, with texts in UTF-8."""
     if isinstance(ready, str):
         return as_utf8(ready)
     if isinstance(ready, list):
@@ -361,7 +361,7 @@ def _all_utf8(ready: Any) -> Any:
 
 
 def _for_table(value: Any) -> Any:
-    """The value where it is one that tables have; else in the form that JSON has."""
+    """The value if tables can have it; else in a form that JSON can have."""
     if type(value) in _PLAIN or isinstance(value, dt.date | dt.time | dt.timedelta | bytes):
         return value
     return value if isinstance(value, float) else json_ready(value)
@@ -378,10 +378,10 @@ def need(name: str, what: str) -> Any:
 
 
 def json_ready(value: Any) -> Any:
-    """The value in the form that JSON has: what has no such form is its ``repr``, a number that has none is None.
+    """The value in a form that JSON can have: other objects become their ``repr``, other numbers None.
 
-    So is the whole of what holds itself, or has a part that raises where it is asked. A whole number of more digits
-    than Python prints is hexadecimal text.
+    An object that contains itself, or has a part that raises, becomes its ``repr`` as a whole. A whole number of more
+    digits than Python prints becomes hexadecimal text.
     """
     try:
         return _ready(value)
@@ -391,7 +391,7 @@ def json_ready(value: Any) -> Any:
 
 def _ready(value: Any) -> Any:
     kind = type(value)
-    if kind in _PLAIN:  # as most values are
+    if kind in _PLAIN:  # like most values
         return value
     if kind is float:
         return value if math.isfinite(value) else _no_number(value)
@@ -404,7 +404,7 @@ def _ready(value: Any) -> Any:
 
 
 def _ready_of_another(value: Any) -> Any:
-    if isinstance(value, str):  # an enum, or another kind
+    if isinstance(value, str):  # an enum, or another subclass
         return str(value)
     if isinstance(value, int):
         return _plain_number(int(value))
@@ -425,7 +425,7 @@ def _ready_of_another(value: Any) -> Any:
 
 
 def _no_number(value: float) -> None:
-    """Return None, which nan and inf are in JSON; that inf is lost is logged, once in a program."""
+    """Return None, the JSON form of nan and inf; losing an inf is logged once per program."""
     if math.isinf(value):
         _tell_lost_inf()
 
@@ -436,7 +436,7 @@ def _tell_lost_inf() -> None:
 
 
 def _plain_number(value: int) -> int | str:
-    """The number, or the text of one that would end whatever prints it, and most of what reads it."""
+    """The number, or its text if the number would break most programs that print or read it."""
     if -_PRINTED < value < _PRINTED:
         return value
     text = digits(value)
@@ -444,8 +444,8 @@ def _plain_number(value: int) -> int | str:
 
 
 def _named(mapping: Mapping[Any, Any]) -> dict[str, Any]:
-    """The mapping with keys as JSON has them, texts; where two are alike, one has its type behind it: ``1 (int)``."""
-    if type(mapping) is dict and _TEXT.issuperset(map(type, mapping)):  # as most are
+    """The mapping with texts as keys; if two keys become equal, one gets its type: ``1 (int)``."""
+    if type(mapping) is dict and _TEXT.issuperset(map(type, mapping)):  # like most mappings
         return mapping
     given = dict(mapping)
     named = {key if type(key) is str else _key(key): one for key, one in given.items()}
@@ -466,14 +466,14 @@ def _key(key: Any) -> str:
 
 
 def _json_ready_of_array(value: Any) -> Any:
-    """Return numpy's scalars and arrays, and all that looks like them, as lists and numbers."""
+    """Return numpy's scalars and arrays, and objects like them, as lists and numbers."""
     to_list = getattr(value, "tolist", None)
     if callable(to_list) and not isinstance(value, type):
         listed = to_list()
         if getattr(getattr(value, "dtype", None), "kind", "") in {"M", "m"}:
             if isinstance(listed, list):
                 return [_ready(one) for one in value]
-            if isinstance(listed, int):  # counted in a unit that Python's own have not, or too far away
+            if isinstance(listed, int):  # its unit is not one of Python's, or it is out of range
                 return _moment_text(value)
         if listed is not value:
             return _ready(listed)
@@ -481,7 +481,7 @@ def _json_ready_of_array(value: Any) -> Any:
 
 
 def _moment_text(value: Any) -> str:
-    """A moment of numpy's as others are written, with nanoseconds if it has any; the ``repr`` of a time span."""
+    """Return a moment of numpy like other moments, with nanoseconds if it has any; the ``repr`` of a time span."""
     if value.dtype.kind == "m":
         return repr_of(value)
     micros = value.astype("M8[us]")
@@ -490,7 +490,7 @@ def _moment_text(value: Any) -> str:
 
 
 def as_json_line(record: Mapping[str, Any]) -> str:
-    """A record as a line of JSON, with its end. A value that has no such form costs the others nothing."""
+    """A record as a line of JSON, with its line end. A value without a JSON form does not affect the others."""
     ready = {key: value if type(value) in _PLAIN else json_ready(value) for key, value in record.items()}
     return f"{json_text(ready)}\n"
 
@@ -506,21 +506,21 @@ def as_cell(value: Any) -> Any:
 
 
 class _Choice(NamedTuple):
-    """The columns that are written of the items, and whether formulas are escaped."""
+    """The chosen columns of the items, and whether formulas are escaped."""
 
     columns: Sequence[str] | None
     default: Sequence[str]
     escape_formulas: bool
 
 
-#: With what a text begins that spreadsheets take for a formula, and numbers, which begin so as well.
+#: The first characters of texts that spreadsheets take for a formula; numbers begin with them too.
 _FORMULA = re.compile("[=+\\-@\t\r]")
 _FORMULA_STARTS = frozenset("=+-@\t\r")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 def _cells(values: list[Any], *, escape_formulas: bool) -> list[Any]:
-    """A column as cells of CSV. What the writer prints as it is to be costs no look at each by itself."""
+    """A column as cells of CSV. Values that the writer prints correctly are not looked at one by one."""
     kinds = set(map(type, values)) - {type(None)}
     if kinds == {str}:
         is_ready = not escape_formulas or _FORMULA_STARTS.isdisjoint({value[:1] for value in values if value})
@@ -540,7 +540,7 @@ def _are_printed(numbers: Iterable[int]) -> bool:
 
 
 def _for_sheet(value: Any) -> Any:
-    """The value as a cell that no spreadsheet runs: before a text that it would run stands an apostrophe."""
+    """The value as a cell that no spreadsheet runs: a formula gets an apostrophe before it."""
     cell = as_cell(value)
     if not isinstance(cell, str) or _FORMULA.match(cell) is None or isinstance(value, int | float | complex):
         return cell
@@ -559,10 +559,10 @@ def export(
     *,
     escape_formulas: bool = True,
 ) -> Path:
-    """Write the items into a file, in the format that its suffix, or ``format``, names. Returns its path.
+    """Write the items into a file, in the format of its suffix, or ``format``. Returns its path.
 
-    The file is there when it is whole: what was there before stays until then. ``default``: the columns without a
-    choice. ``escape_formulas``: in tables of text, an apostrophe stands before what a spreadsheet would run.
+    The file appears once it is complete: an earlier one stays until then. ``default`` are the default columns.
+    ``escape_formulas``: in tables of text, formulas get an apostrophe before them.
     """
     target = Path(path)
     if not isinstance(escape_formulas, bool):
@@ -579,7 +579,7 @@ def export(
 
 
 def check_format(path: str | os.PathLike[str]) -> None:
-    """Raise ValueError where `export` would not know the file's suffix, ImportError where it lacks what writes it."""
+    """Raise ValueError if `export` does not know the file's suffix, ImportError if the library for it is missing."""
     suffix = Path(path).suffix.lstrip(".").lower()
     if suffix not in _WRITERS:
         raise ValueError(f"expected a file named .{', .'.join(_WRITERS)}, got {str(path)!r}")
@@ -601,7 +601,7 @@ def _write_json(file: IO[bytes], table: ItemTable, choice: _Choice) -> None:
 
 
 def _json_lines(table: ItemTable, choice: _Choice) -> Iterator[list[str]]:
-    """The items as JSON, a line each, many at a time."""
+    """The items as JSON, one line each, many at a time."""
     names = _chosen(table, choice.columns, choice.default)
     line = ", ".join(f"{json_text(name).replace('%', '%%')}: %s" for name in names).join("{}")
     for indices in batched(range(len(table)), TOGETHER):
@@ -610,7 +610,7 @@ def _json_lines(table: ItemTable, choice: _Choice) -> Iterator[list[str]]:
 
 
 def _json_cells(values: list[Any]) -> Iterable[str]:
-    """A column as JSON. Numbers cost no look at each by itself."""
+    """A column as JSON. Numbers are not looked at one by one."""
     kinds = set(map(type, values))
     if (kinds == {float} and all(map(math.isfinite, values))) or (kinds == {int} and _are_printed(values)):
         return map(repr, values)
@@ -629,7 +629,7 @@ def csv_text(columns: Iterable[list[Any]], delimiter: str, *, escape_formulas: b
     """The rows of these columns of values as CSV, many at a time."""
     cells = [_cells(values, escape_formulas=escape_formulas) for values in columns]
     lines: list[str] = []
-    # The writer quotes both characters of its line ends, and readers end lines at either.
+    # The writer quotes both characters of its line ends, since readers end lines at either.
     writer: Any = csv.writer(_Lines(lines.append), delimiter=delimiter, lineterminator=_LINE_END)
     rows = zip(*cells, strict=True)
     while some := list(islice(rows, TOGETHER)):

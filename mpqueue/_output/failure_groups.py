@@ -1,4 +1,4 @@
-"""Failures that are alike: by the type of the error, the line that raised it, and the stage that it was in."""
+"""Groups of similar failures: by the type of the error, the line that raised it, and the stage."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from mpqueue._core.state.item_table import Failure, ItemTable
     from mpqueue._queue.job_items import JobItem
 
-#: Characters of an error's text that the text of a group has.
+#: The most characters of an error's text that the text of a group has.
 MOST = 200
-#: How a traceback begins as text; that of a group of exceptions has a margin.
+#: The beginning of a traceback as text; that of a group of exceptions has a margin.
 _HEADER = re.compile(r"(?:  \+ Exception Group )?Traceback \(most recent call last\):$")
 _MARGIN = "  | "
-#: A frame. A SyntaxError's own place, which no frame is, names no function.
+#: A frame. The place of a SyntaxError itself is no frame, and names no function.
 _FRAME = re.compile(r'  File "([^"\n]*)", line (\d+), in ')
-#: What stands between the traceback of an exception and that of the one which it has caused.
+#: The text between the traceback of an exception and that of the one which it has caused.
 _CHAINED = re.compile(
     r"^(?:The above exception was the direct cause of the following exception"
     r"|During handling of the above exception, another exception occurred):$",
@@ -41,9 +41,9 @@ _CHAINED = re.compile(
 class FailureGroup:
     """Failed items whose errors have one type and one place, in the order of the job.
 
-    ``place`` is ``"file.py:12"``, the line of your own code that raised the error or called what did; None where there
-    is no traceback. ``message`` is the text of the first one's error. ``stage`` is the stage of `run_stages` in which
-    they failed, with the error of that stage; None elsewhere.
+    ``place`` is ``"file.py:12"``, the line of your own code that raised the error or called the code that did; None if
+    there is no traceback. ``message`` is the text of the first one's error. ``stage`` is the stage of `run_stages` in
+    which they failed, with the error of that stage; otherwise None.
     """
 
     error_type: str
@@ -70,7 +70,7 @@ class FailureGroup:
 
 
 def groups_of(table: ItemTable, most: int | None = None) -> list[FailureGroup]:
-    """The failed items of a job in groups; with ``most`` the first so many of them."""
+    """The failed items of a job in groups; with ``most`` only that many of the first."""
     from mpqueue._queue.job_items import JobItem
 
     failed = (index for index in sorted(table.failures) if table.status[index] == FAILED)
@@ -83,7 +83,7 @@ def group_failures(items: Iterable[JobItem]) -> list[FailureGroup]:
     messages: dict[tuple[str, str | None, str | None], str] = {}
     place = cache(place_of)
     for item in items:
-        failure = item._failure  # noqa: SLF001 - looked at once: an item that is tried again has none
+        failure = item._failure  # noqa: SLF001 - read once: an item that is tried again has none
         if failure is None:
             continue
         stage, error, message = _reason(failure)
@@ -98,13 +98,13 @@ def group_failures(items: Iterable[JobItem]) -> list[FailureGroup]:
 
 
 def shown_groups(groups: Sequence[FailureGroup], most: int) -> list[str]:
-    """The first so many groups as texts, and how many more there are."""
+    """The first groups as texts, and the number of further ones."""
     more = len(groups) - most
     return [*map(str, groups[:most]), *([f"... and {counted(more, 'more group')}"] if more > 0 else [])]
 
 
 def _reason(failure: Failure) -> tuple[str | None, BaseException, str]:
-    """The reason of a failure: in which stage it was, the error there, and its text."""
+    """The reason of a failure: its stage, the error there, and its text."""
     error = failure.own
     if isinstance(error, StageError) and error.__cause__ is not None:
         return error.stage, error.__cause__, text_of(error.__cause__)
@@ -112,7 +112,7 @@ def _reason(failure: Failure) -> tuple[str | None, BaseException, str]:
 
 
 def place_of(trace: str, message: str = "") -> str | None:
-    """The innermost line of a traceback that is not the standard library's nor an installed package's.
+    """The innermost line of a traceback that is neither the standard library's nor an installed package's.
 
     ``message`` is the error's text, which may hold another traceback, such as that of a child process.
     """
@@ -125,7 +125,7 @@ def place_of(trace: str, message: str = "") -> str | None:
 
 
 def _frames(trace: str, message: str) -> Iterator[tuple[str, str]]:
-    """Yield the frames of the error itself, outermost first: they stand between the header and the error's type."""
+    """Yield the frames of the error itself, outermost first: they are between the header and the error's type."""
     if "\n" in message and (at := trace.rfind(message)) > 0:
         trace = trace[:at]
     header, *lines = _CHAINED.split(trace)[-1].lstrip("\n").split("\n")

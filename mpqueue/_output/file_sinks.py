@@ -1,4 +1,4 @@
-"""Sinks that are files of text: JSON Lines, JSON, CSV and TSV. `mpqueue.sinks` is what users see of them."""
+"""Sinks that are files of text: JSON Lines, JSON, CSV and TSV. Users make them by `mpqueue.sinks`."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from mpqueue._output.part_file import PartFile, part_of
 from mpqueue._output.words import counted
 from mpqueue.errors import JobStateError, shown
 
-#: Rows that wait until one tells which keys results have; more than that are written without.
+#: Rows that wait until one shows the keys of results; if more come, they are written without.
 MOST_HELD = 1000
 
 Row = dict[str, Any]
 
 
 class FileSink:
-    """A file that gets rows. ``path`` is where they are in the end, ``rows`` how many are written."""
+    """A file that gets rows. ``path`` is its final path, ``rows`` the number of rows written."""
 
-    #: Whether what is no regular file gets its bytes as they come.
+    #: Whether a file that is not regular gets its bytes as they come.
     at_once = False
 
     def __init__(
@@ -45,18 +45,18 @@ class FileSink:
         self.in_order = in_order
         self.failures = failures
         self.rows = 0
-        self.default = default  #: the columns where none are named
-        self.or_default = or_default  #: these instead of ``columns`` of which no row has one
-        target = self.path.absolute()  # where the program is now: it may go elsewhere before the job starts
+        self.default = default  #: the columns by default
+        self.or_default = or_default  #: these replace ``columns`` that no row has
+        target = self.path.absolute()  # as of now: the program may change its folder before the job starts
         self.folder = target.parent
         self._part = PartFile(target, at_once=self.at_once)
         self.was_opened = False
-        self.is_in_journal = False  #: what an earlier run has left is not needed, since all its rows come again
+        self.is_in_journal = False  #: the part of an earlier run is not needed, since all its rows come again
         self._has_ended = False
-        self.left: Path | None = None  #: where the part is that was left, since not all rows are in it
+        self.left: Path | None = None  #: the path of the remaining part, if not all rows are in it
 
     def check(self) -> None:
-        """Raise what `open` would raise. Makes nothing."""
+        """Raise the errors of `open`. Makes nothing."""
         if self.was_opened:
             raise JobStateError(
                 f"results: expected a sink of the job's own, got {self!r}, which another job has already used"
@@ -70,14 +70,14 @@ class FileSink:
         self.was_opened = True
 
     def write(self, rows: Sequence[Row]) -> None:
-        """Write these rows; where that fails, none of them is in the file."""
+        """Write these rows; if that fails, none of them is in the file."""
         raise NotImplementedError
 
     def _write_rest(self) -> None:
         """Write the rows that are held, before a whole file ends."""
 
     def _end(self) -> None:
-        """Write what belongs behind the rows that there are."""
+        """Write the end of the format behind the rows."""
 
     def _end_once(self) -> None:
         if not self._has_ended:
@@ -85,18 +85,18 @@ class FileSink:
             self._has_ended = True
 
     def close(self) -> None:
-        """Make the file whole; where that fails, what was written stays a part."""
+        """Complete the file; if that fails, the written rows stay a part."""
         try:
             self._write_rest()
             self._end_once()
             self._part.finish()
         except BaseException:
-            with suppress(Exception):  # the first error says more
+            with suppress(Exception):  # the first error has more information
                 self.leave()
             raise
 
     def leave(self) -> Path | None:
-        """Leave the file a part; returns where that is."""
+        """Leave the file a part; returns its path."""
         try:
             if self.rows:
                 self._end_once()
@@ -115,8 +115,8 @@ class FileSink:
 
 
 def check_apart(sink: FileSink, journal: str) -> None:
-    """Raise ValueError where the rows would replace a file of that journal, which is a path without links."""
-    from mpqueue._parent.journal.guards import BESIDE  # a part of what only journals need
+    """Raise ValueError if the rows would replace a file of that journal, which is a path without links."""
+    from mpqueue._parent.journal.guards import BESIDE  # only journals need it
 
     target, taken = sink.folder / sink.path.name, {f"{journal}{suffix}" for suffix in BESIDE}
     if any(os.path.realpath(path) in taken for path in (target, part_of(target))):
@@ -124,7 +124,7 @@ def check_apart(sink: FileSink, journal: str) -> None:
 
 
 class JsonLinesSink(FileSink):
-    """A file with a JSON value a line."""
+    """A file with one JSON value per line."""
 
     at_once = True
 
@@ -148,9 +148,9 @@ class JsonSink(FileSink):
 
 
 class TableSink(FileSink):
-    """A table of text. Without a choice of columns there is one for each key of results, also of one that comes late.
+    """A table of text. By default there is a column for each key of results, also for late ones.
 
-    A late column stands at the end. Rows from before it are made as long as the others when the file ends.
+    Late columns are added at the end. Rows from before it are made as long as the others when the file ends.
     """
 
     def __init__(
@@ -167,13 +167,13 @@ class TableSink(FileSink):
             raise TypeError(f"escape_formulas: expected True or False, got {shown(escape_formulas)}")
         self._delimiter = delimiter
         self._escape_formulas = escape_formulas
-        self._names: list[str] = []  #: the columns by now
+        self._names: list[str] = []  #: the columns so far
         self._in_header = 0  #: how many of them were known when the header was written
-        self._widths: list[tuple[int, int]] = []  #: so many rows with so many columns, and so on
+        self._widths: list[tuple[int, int]] = []  #: pairs: that many rows with that many columns
         self._held: list[Row] = []  #: rows whose columns are not known
 
     def write(self, rows: Sequence[Row]) -> None:
-        """Write the rows, or hold them while no result shows which columns there are."""
+        """Write the rows, or hold them until a result shows the columns."""
         if not self._names:
             self._held += rows
             if self.columns is None and len(self._held) < MOST_HELD and all(row.get("result") is None for row in rows):
@@ -213,15 +213,15 @@ class TableSink(FileSink):
             self._in_header = len(self._names)
 
     def leave(self) -> Path | None:
-        """Write the rows that are held, and leave the file a part; returns where that is."""
+        """Write the rows that are held, and leave the file a part; returns its path."""
         try:
             self._write_rest()
         finally:
-            left = super().leave()  # whatever happens: until then no other job can write the file
+            left = super().leave()  # in any case: until then no other job can write the file
         return left
 
     def _widened(self, file: IO[bytes]) -> Iterator[bytes]:
-        """The header with all columns, and all rows as long."""
+        """The header with all columns, and all rows extended to them."""
         records = _records(file)
         next(records)
         yield self._header(self._names)
@@ -232,7 +232,7 @@ class TableSink(FileSink):
 
 
 def columns_of(rows: Sequence[Row], chosen: Sequence[str] | None, known: Sequence[str]) -> Mapping[str, list[Any]]:
-    """The columns of these rows by name, as in an export; without those that are only there for want of keys."""
+    """The columns of these rows by name, as in an export; without those that only stand in for unknown keys."""
     columns = {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
     if chosen is not None:
         return columns
@@ -245,7 +245,7 @@ def columns_of(rows: Sequence[Row], chosen: Sequence[str] | None, known: Sequenc
 
 
 def _records(file: IO[bytes]) -> Iterator[bytes]:
-    """The rows of a file of our own: a line end within quotes belongs to a cell."""
+    """The rows of a file of our own: a line end in quotes belongs to a cell."""
     parts: list[bytes] = []
     is_open = 0
     for line in file:

@@ -1,7 +1,7 @@
 """The facts of a job while it runs: its counts, its rate, the time left.
 
-Bars, logs and the live page render them, and count nothing themselves. Where the time of a run went is
-`mpqueue._report.figures`.
+Bars, logs and the live page render them, and count nothing themselves. `mpqueue._report.figures` has where the time of
+a run went.
 """
 
 from __future__ import annotations
@@ -15,30 +15,32 @@ from mpqueue._call_checks import no_such_attribute
 from mpqueue._core.state.job_book import JobBook, JobView
 from mpqueue.status import COMPLETED, FAILED, PENDING, PROCESSING, RETRY, JobStatus
 
-#: Seconds over which the rate is taken, at least; and longer until so many items were done.
+#: The least time over which the rate is taken, in seconds; and the least number of items.
 WINDOW, LEAST = 20.0, 5
-#: Seconds between two samples, at least.
+#: The least time between two samples, in seconds.
 EVERY = 0.5
-#: What it was called in 1.0.0rc1.
+#: Names of 1.0.0rc1.
 _ELSEWHERE = {"running": "progress.partly_done"}
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A job's progress. ``total`` is None while the end of the input is not known; times are seconds."""
+    """A job's progress. ``total`` is None while the end of the input is not known; times are in seconds."""
 
     job_id: str
     status: JobStatus
     total: int | None
     completed: int
     failed: int
-    retries: int  #: tries that failed and were followed by another, so far
-    partly_done: float  #: what running items have done, by their handlers' `report`: 0.5 for one that is half done
-    elapsed: float  #: since the start
-    already: int = 0  #: how many had ended before: in a job whose failed items are run again
-    grows: bool = False  #: items may still be added: ``total`` is how many there are so far
-    starting: int = 0  #: workers that are being started, where none is there yet
-    pace: float | None = None  #: items a second over the last 20 s
+    retries: int  #: failed tries that were followed by another, so far
+    partly_done: (
+        float  #: the work done by running items, as their handlers' `report` says: 0.5 for one that is half done
+    )
+    elapsed: float  #: seconds since the start
+    already: int = 0  #: how many items had ended before, if the job's failed items run again
+    grows: bool = False  #: items may still be added: ``total`` is their number so far
+    starting: int = 0  #: workers that are starting, if there is none yet
+    pace: float | None = None  #: items per second over the last 20 s
 
     @property
     def ended(self) -> int:
@@ -47,19 +49,19 @@ class Progress:
 
     @property
     def done(self) -> float:
-        """The number of items done, counting of running ones the fraction that their handlers reported."""
+        """The number of items done; running items count by the fraction that their handlers reported."""
         return self.ended + self.partly_done
 
     @property
     def fraction(self) -> float | None:
-        """The part that is done, from 0 to 1; None where the total is not known."""
+        """The part that is done, from 0 to 1; None if the total is not known."""
         if self.total is None:
             return None
         return min(self.done / self.total, 1.0) if self.total else 1.0
 
     @property
     def rate(self) -> float | None:
-        """Items a second over the last 20 s, or since the start until that is known; None before the first."""
+        """Items per second over the last 20 s, or since the start until that is known; None before the first."""
         if self.pace is not None:
             return self.pace
         done = self.done - self.already
@@ -72,20 +74,20 @@ class Progress:
             return None
         return max(self.total - self.done, 0.0) / self.rate
 
-    if not TYPE_CHECKING:  # type checkers know what there is
+    if not TYPE_CHECKING:  # type checkers know the attributes
 
         def __getattr__(self, name: str) -> Any:
             raise no_such_attribute("Progress", name, _ELSEWHERE, self)
 
     @property
     def troubles(self) -> str:
-        """The failures and retries as text, ``"1 failed, 2 retries"``; empty where there were none."""
+        """The failures and retries as text, ``"1 failed, 2 retries"``; empty if there were none."""
         retries = f"{self.retries} retr{'y' if self.retries == 1 else 'ies'}"
         return ", ".join([f"{self.failed} failed"] * bool(self.failed) + [retries] * bool(self.retries))
 
 
 class Counts(NamedTuple):
-    """Items by status; together they are all."""
+    """The items' numbers by status; their sum is the number of all items."""
 
     completed: int
     failed: int
@@ -100,19 +102,19 @@ class Counts(NamedTuple):
 
 
 def count_statuses(column: bytes) -> Counts:
-    """Count the items by status, of a column with a byte for each."""
+    """Count the items by status, in a column with a byte for each."""
     return Counts(*map(column.count, (COMPLETED, FAILED, RETRY, PROCESSING, PENDING)))
 
 
 class Total(NamedTuple):
-    """The number of items that a job will have. ``known`` is None while that is not known."""
+    """The total of a job's items. ``known`` is None while it is not known."""
 
     known: int | None
-    grows: bool = False  #: it is how many there are so far
+    grows: bool = False  #: it is their number so far
 
 
 def total_of(book: JobView) -> Total:
-    """The total of a job; a stage gets as many items as there are inputs, unless one before it has yielded some."""
+    """The total of a job; a stage gets as many items as there are inputs, unless an earlier stage has yielded some."""
     if book.sealed:
         return Total(book.total)
     if isinstance(book, JobBook) and book.stage is not None:
@@ -122,12 +124,12 @@ def total_of(book: JobView) -> Total:
 
 
 def head_of(book: JobView) -> int | None:
-    """The number of the job whose items a stage's are, and which counts them; None for all other jobs."""
+    """The number of the job whose inputs a stage works on, and which counts them; None for all other jobs."""
     return book.stage.pipeline.head.number if isinstance(book, JobBook) and book.stage is not None else None
 
 
 def rate_of_run(book: JobView) -> float | None:
-    """Items a second of a run that has ended: of those that ran in it, not in earlier ones. None where not known."""
+    """Items per second of a run that has ended, without those of earlier runs. None if not known."""
     items = book.timings.sums.items - (book.retries - book.retries_before if book.here else 0)
     if isinstance(book, JobBook) and book.pipeline is not None:  # it runs nothing itself
         items = book.completed + book.failed - book.brought[0] - book.failed_before
@@ -135,7 +137,7 @@ def rate_of_run(book: JobView) -> float | None:
 
 
 class Watch:
-    """One job's facts, as they are looked at now and then, on one thread. It is made when the job has started."""
+    """One job's facts, read now and then on one thread. It is made when the job has started."""
 
     def __init__(self, book: JobView, now: float, total: Callable[[JobView], Total] = total_of) -> None:
         self._book = book
@@ -151,7 +153,7 @@ class Watch:
         self._samples.clear()
 
     def look(self, now: float, partly_done: float) -> Progress:
-        """Return the job's progress. ``partly_done`` is what its running items have done, together."""
+        """Return the job's progress. ``partly_done`` is the sum of its running items' fractions."""
         book = self._book
         if book.epoch != self._epoch:  # failed items run again
             self._begin(now)
@@ -175,12 +177,12 @@ class Watch:
 
     def _sample(self, now: float, ended: int, partly_done: float, *, counts: bool) -> None:
         samples, done = self._samples, ended + partly_done
-        if not counts or ended < self._ended:  # a pause is left out
+        if not counts or ended < self._ended:  # pauses do not count
             samples.clear()
         self._ended = ended
         if not counts:
             return
-        # The last sample moves along where it is close to the one before it, or nothing was done since.
+        # The last sample is replaced if it is close to the one before it, or nothing was done since.
         if len(samples) > 1 and (now - samples[-2][0] < EVERY or samples[-2][1] == samples[-1][1]):
             samples.pop()
         samples.append((now, done))

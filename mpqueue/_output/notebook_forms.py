@@ -1,4 +1,4 @@
-"""The forms of a job and of a queue in notebooks: small tables, as HTML. Texts are escaped, whatever they hold."""
+"""A job and a queue in notebooks: small tables, as HTML. All texts are escaped."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from mpqueue._text import label
 if TYPE_CHECKING:
     from mpqueue._queue.job import Job
 
-#: Kinds of failures, and jobs, that are shown at most.
+#: The most kinds of failures, and jobs, that are shown.
 MOST = 10
 
 
 def job_as_html(job: Job) -> str:
-    """The job's state and counts; under them its failures, those that are alike in one line."""
+    """The job's state and counts; below them its failures, similar ones in one line."""
     failures = [[text] for text in shown_groups(job.failure_groups(), MOST)] if job.failed else []
     return _table(_JOB_COLUMNS, [_line_of(job)]) + (_table(["failures"], failures) if failures else "")
 

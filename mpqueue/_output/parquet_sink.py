@@ -1,7 +1,7 @@
 """`ParquetSink`: rows into a Parquet file, a group of rows at a time. Needs pyarrow.
 
-Without a schema the types of columns are those of the values that have come. Where later ones are of other types, or
-have other keys, the file is written anew with columns that can hold all of them: what does not go together is text.
+Without a schema, the values so far decide the columns' types. If later values have other types or keys, the file is
+rewritten with columns that can hold all of them: types that do not go together become text.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from mpqueue._output.file_sinks import FileSink, Row, columns_of
 from mpqueue._text import as_utf8
 from mpqueue.errors import shown
 
-#: Bytes and rows of a group, at least.
+#: The least size of a group, in bytes and in rows.
 GROUP, GROUP_ROWS = 16 << 20, 1 << 17
-#: Tables that are made one.
+#: The number of tables that are merged into one.
 MERGED = 64
-#: Bytes that the end of a file may take beside its rows.
+#: The bytes that the end of a file may take beside its rows.
 FOOTER = 1 << 20
 
 
@@ -40,13 +40,13 @@ class ParquetSink(FileSink):
             raise ValueError("columns: expected None, since the schema names them")
         super().__init__(path, schema.names if schema is not None else columns, **options)
         self._given: Any = schema
-        self._schema: Any = schema  #: of what is in the file
+        self._schema: Any = schema  #: of the rows in the file
         self._writer: Any = None
-        self._out: _Whole | None = None  #: what that writes to
+        self._out: _Whole | None = None  #: the stream of the writer
         self._waiting: list[Any] = []  #: tables
-        self._merged = 0  #: so many of them are made of many
-        self._size = self._count = 0  #: of them
-        self._is_torn = False  #: a group is in the file, but not all of it
+        self._merged = 0  #: this many of them are merged
+        self._size = self._count = 0  #: their bytes
+        self._is_torn = False  #: a group is in the file only partly
 
     def write(self, rows: Sequence[Row]) -> None:
         """Hold the rows, and write them once there is a group."""
@@ -102,7 +102,7 @@ class ParquetSink(FileSink):
         return None
 
     def _merge(self) -> None:
-        """Make one table of those that came last: one of a single row takes kilobytes."""
+        """Merge the last tables into one: a table of a single row takes kilobytes."""
         last = self._waiting[self._merged :]
         if self._given is None:
             last, _ = self._cast_all(last, self._united([each.schema for each in last]))
@@ -141,11 +141,11 @@ class ParquetSink(FileSink):
         return self._parquet.ParquetWriter(self._out, self._schema)
 
     def _reserve(self, size: int) -> None:
-        """Have room for a group before any of it is written: then the file can be ended even where the disk is full."""
+        """Reserve space for a group before it is written, so that the file can be completed even on a full disk."""
         self._part.reserve(size + size // 8 + FOOTER)
 
     def _united(self, schemas: list[Any]) -> Any:
-        """A schema for all of these; a column whose types do not go together is text."""
+        """A schema for all of these; a column whose types do not go together becomes text."""
         arrow = self._arrow
         types: dict[str, Any] = {}
         for field in (field for schema in schemas for field in schema):
@@ -154,7 +154,7 @@ class ParquetSink(FileSink):
         return arrow.schema([arrow.field(name, kind) for name, kind in types.items()])
 
     def _writable(self, schema: Any) -> Any:
-        """The schema, with text for what no Parquet file can have; later groups may have a type for it."""
+        """The schema, with text for types that no Parquet file can have; later groups may have a type for it."""
         arrow = self._arrow
         return arrow.schema(
             [field if is_writable(arrow, field.type) else field.with_type(arrow.string()) for field in schema]
@@ -164,7 +164,7 @@ class ParquetSink(FileSink):
         arrow = self._arrow
         if one == other:
             return one
-        if {one, other} == {arrow.string(), arrow.binary()}:  # together they would be bytes
+        if {one, other} == {arrow.string(), arrow.binary()}:  # merged they would be bytes
             return arrow.string()
         try:
             schemas = [arrow.schema([arrow.field("x", kind)]) for kind in (one, other)]
@@ -173,7 +173,7 @@ class ParquetSink(FileSink):
             return arrow.string()
 
     def _cast_all(self, tables: list[Any], wanted: Any) -> tuple[list[Any], Any]:
-        """The tables in that schema, or with text where a value would be another one in it."""
+        """The tables in that schema, with text in columns whose values it would change."""
         while True:
             try:
                 return [self._cast(table, wanted) for table in tables], wanted
@@ -202,11 +202,11 @@ class ParquetSink(FileSink):
         return arrow.Table.from_arrays(columns, schema=wanted)
 
     def _widen(self, wanted: Any) -> None:
-        """Write what there is anew, in the wider schema, or with text where a value would be another one in it."""
+        """Rewrite the file in the wider schema, with text in columns whose values it would change."""
         self._writer.close()
         self._part.grown()
         old = self._parquet.ParquetFile(self._part.file)
-        for number in range(old.num_row_groups):  # before any is written
+        for number in range(old.num_row_groups):  # before anything is written
             _, wanted = self._cast_all([old.read_row_group(number)], wanted)
         with self._part.anew() as file:
             self._schema = wanted
@@ -231,11 +231,11 @@ class ParquetSink(FileSink):
             self._writer = self._open_writer(self._part.file)
 
     def leave(self) -> Path | None:
-        """Write the rows that are held, if that can be done, and leave the file a part; returns where that is."""
+        """Write the rows that are held, if possible, and leave the file a part; returns its path."""
         try:
             if self._waiting and not self._is_torn:
                 self._flush()
-        except Exception:  # noqa: BLE001 - it may be why the file is left: what is in it is ended then
+        except Exception:  # noqa: BLE001 - this may be why the file is left: it is then completed as it is
             self._waiting = []
         finally:
             if self._is_torn:
@@ -249,11 +249,11 @@ class ParquetSink(FileSink):
 
 
 class _DoesNotFitError(Exception):
-    """A value of the column of that name would be another one."""
+    """The column of that name would change a value."""
 
 
 class _Whole:
-    """A file for pyarrow: writes all that it is given, and nothing once it ``is_left``."""
+    """A file for pyarrow: writes all data, or nothing once it ``is_left``."""
 
     closed = False
 
@@ -282,7 +282,7 @@ class _Whole:
 
 
 def _without_empty(tables: list[Any], known: Sequence[str]) -> list[Any]:
-    """Return the tables without columns that are only there because no result with keys had come."""
+    """Return the tables without columns that only stand in for results' keys that had not come."""
     names = {name for table in tables for name in table.schema.names} | set(known)
     for whole in SPREAD:
         if whole not in known and any(name.startswith(f"{whole}.") for name in names):

@@ -1,7 +1,7 @@
-"""`PartFile`: a file that is written while a job runs, under its name and ``.part``, and gets its own when it is whole.
+"""`PartFile`: a file with the suffix ``.part`` while a job writes it; it gets its own name once it is complete.
 
-What is not whole stays under that other name, so that hours of work are not lost, and it is not taken for all of it.
-The next job that writes the file puts it aside as ``.part.1`` and so on.
+An incomplete file keeps the suffix, so that hours of work are not lost, and it is not taken for complete. The next job
+that writes the file renames it to ``.part.1`` and so on.
 """
 
 from __future__ import annotations
@@ -31,15 +31,14 @@ _COPIED = 1 << 20
 
 
 def part_of(target: Path) -> Path:
-    """Return the path of that file while it is not whole."""
+    """Return the path of that file while it is incomplete."""
     return target.parent / f"{target.name}.part"
 
 
 class PartFile:
-    """A file that is a part until it is whole. Used by one thread at a time; each method raises OSError.
+    """A file that is a part until it is complete. Used by one thread at a time; each method raises OSError.
 
-    What is no regular file (/dev/stdout, a named pipe) gets its bytes when all are there, or with ``at_once`` as they
-    come.
+    A file that is not regular (/dev/stdout, a named pipe) gets its bytes at the end, or with ``at_once`` as they come.
     """
 
     def __init__(self, target: Path, *, at_once: bool = False) -> None:
@@ -48,10 +47,10 @@ class PartFile:
         self._at_once = at_once
         self._is_special = False
         self._file: IO[bytes] | None = None
-        self.size = 0  #: bytes of it, all of which are whole
+        self.size = 0  #: its bytes, all of whole rows
 
     def check(self) -> None:
-        """Raise OSError where the file could not be opened; nothing is made."""
+        """Raise OSError if the file could not be opened; nothing is made."""
         folder = self.target.absolute().parent
         if not folder.is_dir():
             raise FileNotFoundError(f"expected a file in a folder that is there, got {str(self.target)!r}")
@@ -97,7 +96,7 @@ class PartFile:
             file.close()  # it has another name now
 
     def _put_aside(self, file: FileIO) -> bool:
-        """Give another name to what an earlier job has left in it; False where that is nothing."""
+        """Rename the part that an earlier job has left; False if it is empty."""
         size = os.fstat(file.fileno()).st_size
         if size:
             aside = _new_beside(self.part)
@@ -108,12 +107,12 @@ class PartFile:
 
     @property
     def file(self) -> IO[bytes]:
-        """The file that is written to, unbuffered."""
+        """The file object, unbuffered."""
         assert self._file is not None
         return self._file
 
     def append(self, data: bytes) -> None:
-        """Write all of the data; where that fails, nothing of it is left."""
+        """Write all of the data; if that fails, none of it is left."""
         rest = memoryview(data)
         try:
             while rest:
@@ -124,18 +123,18 @@ class PartFile:
         self.size += len(data)
 
     def cut(self) -> None:
-        """Drop what was written beyond its `size`, where that can be done."""
+        """Drop data written beyond its `size`, if possible."""
         if not (self._is_special and self._at_once):
             self.file.truncate(self.size)
             self.file.seek(self.size)
 
     def grown(self) -> None:
-        """Count all that was written to `file` by now as whole: nothing is reserved any more."""
+        """Count all data written to `file` so far as whole: nothing is reserved any more."""
         self.size = self.file.tell()
         self.file.truncate()
 
     def reserve(self, size: int) -> None:
-        """Have room for so many bytes more, or raise OSError; where the system can't tell, nothing is done."""
+        """Reserve that many more bytes, or raise OSError; if the system can't do that, nothing happens."""
         if not self._is_special:
             try:
                 reserve_room(self.file.fileno(), self.size, size)
@@ -144,7 +143,7 @@ class PartFile:
                 raise
 
     def rewrite(self, change: Callable[[IO[bytes]], Iterable[bytes]]) -> None:
-        """Replace the content of the part by what ``change`` makes of it."""
+        """Replace the content of the part by the result of ``change``."""
         self.file.seek(0)
         with (
             open(self.file.fileno(), "rb", closefd=False) as old,
@@ -155,7 +154,7 @@ class PartFile:
 
     @contextmanager
     def anew(self) -> Iterator[IO[bytes]]:
-        """An empty file that takes the place of the part when the block is left."""
+        """An empty file that replaces the part when the block is left."""
         old = self.file
         if self._is_special:
             new: Any = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - likewise
@@ -179,7 +178,7 @@ class PartFile:
         old.close()
 
     def _put_in_place(self, name: Path) -> None:
-        """Make the file of that name the part; at each moment, what the old one has is at a name that users know.
+        """Make the file of that name the part; at every moment, the old content is under a name that users know.
 
         On Windows the old one, which is open, and so locked, first gets the name that the next job would give it.
         """
@@ -193,16 +192,16 @@ class PartFile:
             os.unlink(aside)
             raise
         self.part = aside
-        os.rename(name, part)  # refused where another job has just made one of that name
+        os.rename(name, part)  # refused if another job has just made one of that name
         self.part = part
         with suppress(OSError):
             os.unlink(aside)
 
     def finish(self) -> None:
-        """Give the file its own name, as all of it is there, once it is on disk."""
+        """Give the complete file its own name, once it is on disk."""
         file = self.file
         if not self._is_special:
-            file.truncate()  # what was reserved
+            file.truncate()  # the reserved rest
             os.fsync(file.fileno())
             os.replace(self.part, self.target)
         elif not self._at_once:
@@ -214,7 +213,7 @@ class PartFile:
         file.close()
 
     def leave(self) -> Path | None:
-        """Leave the file a part; returns where that is, None where there is nothing."""
+        """Leave the file a part; returns its path, None if there is nothing."""
         file, self._file = self._file, None
         if file is None:
             return None
@@ -233,7 +232,7 @@ class PartFile:
 
 
 def _new_beside(path: Path) -> Path:
-    """An empty file with the first number that is free behind its name."""
+    """An empty file with the first free number behind its name."""
     for number in itertools.count(1):
         name = path.with_name(f"{path.name}.{number}")
         with suppress(FileExistsError):

@@ -1,7 +1,7 @@
-"""``progress=``: a bar, lines for a log, or a function of the user's, which gets a job's progress ten times a second.
+"""``progress=``: a bar, lines for a log, or a user's function, which gets a job's progress 10 times per second.
 
-It looks at the job's books, so a job costs the same with it and without it, however many items it has. It runs on the
-queue's listener thread, and is over before the job's run resolves.
+It reads the job's books, so it costs a job nothing per item. It runs on the queue's listener thread, and is over before
+the job's run resolves.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ log = logging.getLogger("mpqueue")
 
 #: Seconds between two looks.
 INTERVAL = 0.1
-#: Seconds that an interruption waits for what is being drawn.
+#: Seconds that an interruption waits for a drawing that has begun.
 PATIENCE = 1.0
-#: Groups of failures below a bar, and failed items that are looked at for them.
+#: The most groups of failures below a bar, and failed items that are looked at for them.
 MOST_GROUPS, MOST_FAILED = 5, 10_000
 #: Seconds between two lines in a log.
 LINE_EVERY = 5.0
@@ -51,12 +51,12 @@ def check_progress(value: object) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Showing:
-    """The choice of what to show of one run, checked."""
+    """The checked choice of what to show of one run."""
 
     progress: ShowProgress = False
     label: str | None = None  #: before the bar
     total: Callable[[JobView], Total] = total_of
-    failures: bool = False  #: at the end, the job's failures in groups
+    failures: bool = False  #: shown at the end: the job's failures in groups
 
     def __post_init__(self) -> None:
         check_progress(self.progress)
@@ -69,13 +69,13 @@ def label_of(function: object) -> str | None:
 
 
 def showing_stream(progress: ShowProgress, function: object, items: object) -> Showing:
-    """The choice for a stream: the total is known where the input has a length, else when it has been read."""
+    """The choice for a stream: the total is known if the input has a length, else once it has been read."""
     hint = length_of(items)
     return Showing(progress, label_of(function), lambda book: Total(book.total if book.sealed else hint))
 
 
 def length_of(items: object) -> int | None:
-    """Return the number of items, or None if it is not known: some have a length and can't tell it, such as tqdm's."""
+    """Return the number of items, or None if it is not known: some objects have a length but can't tell it (tqdm's)."""
     try:
         return len(items) if isinstance(items, Sized) else None
     except Exception:  # noqa: BLE001 - whatever it raises, the length is not known
@@ -83,7 +83,7 @@ def length_of(items: object) -> int | None:
 
 
 class Display:
-    """Shows how far one run of a job is, from `begin` to `end`."""
+    """Shows the progress of one run of a job, from `begin` to `end`."""
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class Display:
 
     @property
     def draws(self) -> bool:
-        """True where the display is a bar, not a function of the user's."""
+        """True if the display is a bar, not a user's function."""
         return self._show is None
 
     def begin(self) -> None:
@@ -113,7 +113,7 @@ class Display:
         self._thread.post(self._look)
 
     def end(self) -> None:
-        """Show the last state. Once; returns when it is shown, or where what is being drawn is stuck."""
+        """Show the last state, once; returns when it is shown, or if the drawing is stuck."""
         if not self._lock.acquire(timeout=PATIENCE):
             return
         try:
@@ -124,7 +124,7 @@ class Display:
             if self._bar is not None:
                 self._bar.close()
             if self._showing.failures and self._book.failed:
-                from mpqueue._output.failure_groups import groups_of, shown_groups  # which few programs need
+                from mpqueue._output.failure_groups import groups_of, shown_groups  # few programs need it
 
                 groups = groups_of(self._book.table, MOST_FAILED)
                 write_below(f"  {text}" for text in shown_groups(groups, MOST_GROUPS))
@@ -140,7 +140,7 @@ class Display:
             try:
                 progress = self._progress()
                 if progress.status.final:
-                    return  # `end` tells the last state, once
+                    return  # `end` shows the last state, once
                 self._tell(progress)
             except Exception:  # the terminal is gone, say
                 log.exception("showing a job's progress failed; it is not shown any more, the job goes on")
@@ -168,15 +168,15 @@ class Display:
 
 @dataclass(eq=False)
 class LogLines:
-    """Writes a line each 5 s, and one at the end, for each job that takes at least so many seconds."""
+    """Writes a line every 5 s, and one at the end, for each job that takes at least that many seconds."""
 
     label: Callable[[Progress], str]
     write: Callable[[str], object] = lambda line: write_below([line])
     least: float = 1.0
-    _next: dict[str, float] = field(default_factory=dict)  #: by job, when its next line is due
+    _next: dict[str, float] = field(default_factory=dict)  #: the time of each job's next line
 
     def __call__(self, progress: Progress) -> None:
-        """Write a line, where one is due."""
+        """Write a line if one is due."""
         due = self._next.get(progress.job_id, LINE_EVERY)
         is_last = progress.status.final and due < inf and progress.elapsed >= self.least
         if progress.elapsed >= due or is_last:
@@ -186,23 +186,23 @@ class LogLines:
 
 
 def are_wanted() -> bool:
-    """False where lines about progress are not read: in tests run by pytest, and of a job inside a worker."""
+    """False if lines about progress would not be read: in tests run by pytest, and for a job inside a worker."""
     return "PYTEST_CURRENT_TEST" not in os.environ and station.here() is None
 
 
 def is_silenced() -> bool:
-    """True where the user wants to see no progress in any program."""
+    """True if the user wants to see no progress in any program."""
     return os.environ.get(VARIABLE) == "0"
 
 
 def make_displays(
     showing: Showing, book: JobBook, thread: ListenerThread, now: Callable[[], float], *, failures: bool
 ) -> list[Display]:
-    """The displays that were asked for; none if they would not be seen.
+    """Return the chosen displays; none if they would not be seen.
 
-    A pipeline has one for each stage, and a callable gets its head, too. Without a terminal or a notebook, `True` is
-    lines for a log. With ``failures`` it ends with those of the job, in groups; those of a call, such as `map`, are
-    raised.
+    A pipeline has one for each stage, and a callable gets its head, too. Without a terminal or a notebook, `True` means
+    lines for a log. With ``failures`` it ends with the job's failures, in groups; a call such as `map` raises them
+    instead.
     """
     if book.pipeline is not None:
         books = book.family if callable(showing.progress) else book.family[1:]

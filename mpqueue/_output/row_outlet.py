@@ -1,6 +1,6 @@
 """`RowOutlet`: items that have ended, as rows for a sink.
 
-Everything but `open` happens on a thread of the job's own, since it runs users' code: the sink's, and that of results.
+Everything but `open` happens on the job's own thread, since it runs users' code: the sink's, and that of results.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ from mpqueue.status import FAILED
 
 log = logging.getLogger("mpqueue")
 
-#: Items whose rows are made at a time.
+#: The number of items whose rows are made at a time.
 PIECE = 1024
-#: The same where their results are read from a journal: those may be big.
+#: That number if their results are read from a journal: those may be big.
 READ_PIECE = 64
-#: Rows that wait until each column has something in it.
+#: Rows that wait until each column has a value.
 MOST_UNDECIDED = 1000
 
 Row = dict[str, Any]
@@ -53,34 +53,32 @@ Row = dict[str, Any]
 
 @runtime_checkable
 class Sink(Protocol):
-    """A sink for the results of a job: ``create_job(results=...)``. Anything that has these two methods.
+    """A sink for the results of a job, ``create_job(results=...)``: any object with these two methods.
 
-    ``rows`` are dicts, one an item that has ended: its id, status, attempts, elapsed, error and result; with an
-    attribute ``columns``, a list of names as in `Job.export`, these. A ``payload.key`` that none of the items has is a
-    ValueError when the job is created; of any other column that no row has, there is a warning at the end. With
-    ``in_order = True`` they come in the order of the items, with ``failures = False`` without failed items. A method
-    ``open()`` is called when the job is started, before any work; ``leave()`` instead of ``close()`` where rows are
-    missing: the job was cancelled, or a call failed.
+    ``rows`` are dicts, one per ended item: its id, status, attempts, elapsed, error and result; or the names in an
+    attribute ``columns``, as in `Job.export`. A ``payload.key`` that no item has is a ValueError when the job is
+    created; any other column that no row has gets a warning at the end. With ``in_order = True`` rows come in the order
+    of the items, with ``failures = False`` without failed items. A method ``open()`` is called when the job is started,
+    before any work; ``leave()`` instead of ``close()`` if rows are missing: the job was cancelled, or a call failed.
 
     All but ``open`` is called on one thread of the job's own; if the job can't be started after ``open``, ``leave`` is
-    called on the same thread as that. What any of them raises stops the job, and is the
-    ``__cause__`` of the `SinkError` that its run raises. Where a job goes on from a journal, ``write`` gets the rows of
-    what had ended before, too.
+    called on the thread of ``open``. An error of any of them stops the job, and is the ``__cause__`` of the `SinkError`
+    that its run raises. If a job goes on from a journal, ``write`` also gets the rows of items that had ended before.
     """
 
     def write(self, rows: list[Row], /) -> object:
-        """Write these rows, in this order. While it takes its time, what waits for it is bounded."""
+        """Write these rows, in this order. While it takes its time, only a bounded number of rows waits."""
 
     def close(self) -> object:
-        """Finish, as all rows were written."""
+        """Finish: all rows were written."""
 
 
-#: What happens to what handlers return.
+#: The values of ``results``.
 Results = Literal["keep", "discard"] | Sink
 
 
 def check_sink(results: Any, journal: str | None) -> None:
-    """Raise TypeError for what is no sink, ValueError for one that would replace the journal, what its check raises."""
+    """Raise TypeError if it is no sink, ValueError if it would replace the journal, and errors of its check."""
     if isinstance(results, type) or not isinstance(results, Sink):
         raise TypeError(
             "results: expected 'keep', 'discard' or a sink (an object with write(rows) and close(): mpqueue.sinks), "
@@ -109,13 +107,13 @@ def _names(columns: Any) -> tuple[str, ...]:
     return names
 
 
-#: Of each sink that is open, by its identity, the outlet that writes into it.
+#: The outlet that writes into each open sink, by the sink's identity.
 _OPEN: weakref.WeakValueDictionary[int, RowOutlet] = weakref.WeakValueDictionary()
 _OPENING = threading.Lock()
 
 
 class RowOutlet:
-    """An `Outlet` that gives a sink its rows. Raises ValueError for a column of items that none has."""
+    """An `Outlet` that gives a sink its rows. Raises ValueError for a column that no item has."""
 
     def __init__(self, sink: Sink, table: ItemTable, job_id: str, *, captured: bool) -> None:
         self._sink = sink
@@ -123,25 +121,25 @@ class RowOutlet:
         self.job_id = job_id
         columns = getattr(sink, "columns", None)
         self._captured = captured
-        #: Both are known once there is a row: an open job's first item says where ids come from.
+        #: Both are known once there is a row: an open job's first item decides where ids come from.
         self._default: tuple[str, ...] = ()
         self._columns = () if columns is None else _names(columns)
         if not table.grows:
             check_columns(table, self._columns, ended=False)
-        #: Columns that no row has had so far.
+        #: Columns without a value so far.
         self._unseen = set() if columns is None else set(self._columns)
-        #: Rows that wait until it is known whether there is something in each column; None: they don't (any more).
+        #: Rows that wait until it is known whether each column has a value; None: they don't (any more).
         self._undecided: list[Row] | None = [] if self._unseen and getattr(sink, "or_default", False) else None
         self._seen_results = False
         self._with_failures = getattr(sink, "failures", True) is not False
         folder = sink.folder if isinstance(sink, FileSink) else None
         in_order = getattr(sink, "in_order", False) is True
         self._in_order = RowsInOrder(self._rows_of, self._hand_on, folder) if in_order else None
-        self._rows = 0  #: that the sink has
+        self._rows = 0  #: the rows that the sink has
         self._was_closed = False
 
     def open(self) -> None:
-        """Open the sink. Raises `JobStateError` if another job writes into it, and what the sink raises."""
+        """Open the sink. Raises `JobStateError` if another job writes into it, and the sink's errors."""
         with _OPENING:
             holder = _OPEN.setdefault(id(self._sink), self)
         if holder is not self:
@@ -161,7 +159,7 @@ class RowOutlet:
                 raise
 
     def take_back(self) -> None:
-        """Have the sink leave what `open` made, and let go of it."""
+        """Make the sink leave what `open` made, and free it."""
         try:
             _called(getattr(self._sink, "leave", self._sink.close))
         finally:
@@ -176,7 +174,7 @@ class RowOutlet:
                 del _OPEN[id(self._sink)]
 
     def put(self, indices: Sequence[int], size: int) -> None:
-        """Give the sink the rows of these items, or hold them until it is their turn."""
+        """Give the sink the rows of these items, or hold them until their turn."""
         each = size / max(1, len(indices))
         for piece in batched(indices, PIECE if size else READ_PIECE):
             if self._in_order is None:
@@ -187,7 +185,7 @@ class RowOutlet:
                     self._in_order.put(stretch, rows, each * len(stretch))
 
     def finish(self) -> None:
-        """Give the sink all rows that are held, and close it; warns of columns that no row had."""
+        """Give the sink all rows that are held, and close it; warn about columns that no row had."""
         self._end_order()
         self._decide()
         if self._unseen and self._rows and self._columns != self._default:
@@ -200,10 +198,10 @@ class RowOutlet:
             self._let_go()
 
     def leave(self) -> str:
-        """Leave the sink, unless it was closed; returns how many rows are kept, and where."""
+        """Leave the sink, unless it was closed; returns the number of rows that are kept, and their place."""
         where = self._left() if self._was_closed else self._leave()
         count = self._rows
-        if isinstance(self._sink, FileSink):  # a pipe or a device may not have taken what was to be written at the end
+        if isinstance(self._sink, FileSink):  # a pipe or a device may not have taken the last data
             count = 0 if self._sink.left is None else self._sink.rows
         if not count:
             return "nothing"
@@ -211,7 +209,7 @@ class RowOutlet:
 
     def _leave(self) -> object:
         try:
-            with contextlib.suppress(Exception):  # the sink may be what fails
+            with contextlib.suppress(Exception):  # the sink itself may fail
                 self._end_order()
                 self._decide()
         finally:
@@ -223,7 +221,7 @@ class RowOutlet:
         return left
 
     def _left(self) -> object:
-        """Return where a file sink whose ``close`` has raised left its rows; None for other sinks."""
+        """Return the path of the rows of a file sink whose ``close`` has raised; None for other sinks."""
         return self._sink.left if isinstance(self._sink, FileSink) else None
 
     def _end_order(self) -> None:
@@ -240,13 +238,13 @@ class RowOutlet:
                 return
             self._decide()
         elif rows:
-            if len(rows[0]) > len(self._columns):  # made before it was decided
+            if len(rows[0]) > len(self._columns):  # made before the decision
                 rows = [{name: row[name] for name in self._columns} for row in rows]
             _called(self._sink.write, rows)
             self._rows += len(rows)
 
     def _decide(self) -> None:
-        """Decide on the columns of rows from now on: those asked for, or all, where no result has one of those."""
+        """Decide on the columns of rows from now on: the chosen ones, or all, if no result has one of those."""
         rows, self._undecided = self._undecided, None
         if rows is None:
             return
@@ -294,7 +292,7 @@ class RowOutlet:
 
 
 def _called(method: Callable[..., object], *arguments: Any) -> object:
-    """Call it and return its value. Raises what it raises, and TypeError for a coroutine, of which nothing has run."""
+    """Call it and return its value. Raises its errors, and TypeError for a coroutine, which has not run."""
     made = method(*arguments)
     if inspect.iscoroutine(made):
         made.close()
@@ -304,11 +302,11 @@ def _called(method: Callable[..., object], *arguments: Any) -> object:
 
 # -- `RowsInOrder`: items as they end, their rows handed on in the order of the items. ---------------------------------
 #
-# An item that takes hours must not have millions of rows wait in memory. Where a journal has the results, rows are
-# made when their turn comes. Else, from some size on, what waits is put aside, in a file without a name, and read
-# again then. What can't be pickled, such as an object that has made itself a lock on its way here, stays in memory.
+# While one item takes hours, millions of rows must not wait in memory. If a journal has the results, rows are made when
+# their turn comes. Otherwise, from some size on, waiting rows are put aside in a file without a name, and read again at
+# their turn. Rows that can't be pickled, such as an object that has made itself a lock on its way here, stay in memory.
 
-#: Bytes of rows that may wait in memory.
+#: The most bytes of rows that wait in memory.
 MOST_HELD = 32 << 20
 
 
@@ -321,7 +319,7 @@ class _InFile(NamedTuple):
 
 @dataclass(slots=True)
 class _RowBatch:
-    """Items that follow each other; and their rows, where they are made already, of so many bytes in memory."""
+    """Consecutive items; and their rows, if they are made already, with their bytes in memory."""
 
     indices: Sequence[int]
     rows: Sequence[Row | _InFile] | None
@@ -331,8 +329,8 @@ class _RowBatch:
 class RowsInOrder:
     """Rows in the items' order. Used by one thread. ``hand_on`` gets them; ``rows_of`` makes those not made when put.
 
-    ``folder`` is where rows are put aside (None: as the system says). Raises what ``rows_of`` and ``hand_on`` raise,
-    and OSError where there is no room to put rows aside.
+    ``folder`` is the folder for rows put aside (None: the system's). Raises the errors of ``rows_of`` and ``hand_on``,
+    and OSError if there is no room to put rows aside.
     """
 
     def __init__(
@@ -342,13 +340,13 @@ class RowsInOrder:
         self._hand_on = hand_on
         self._folder = folder
         self._next = 0
-        self._waiting: list[tuple[int, _RowBatch]] = []  #: a heap, by the first item of each
-        self._held = 0.0  #: bytes of it in memory
+        self._waiting: list[tuple[int, _RowBatch]] = []  #: a heap, by each batch's first item
+        self._held = 0.0  #: its bytes in memory
         self._file: IO[bytes] | None = None
         self._end = 0
 
     def put(self, indices: Sequence[int], rows: list[Row] | None, size: float) -> None:
-        """Take items, one after another, that have ended, and their rows of so many bytes; None: made at their turn."""
+        """Take consecutive ended items and their rows, with the rows' bytes; None: made at their turn."""
         batch = _RowBatch(indices, rows, 0.0 if rows is None else size)
         heapq.heappush(self._waiting, (indices[0], batch))
         self._held += batch.size
@@ -357,14 +355,14 @@ class RowsInOrder:
             self._put_aside()
 
     def end(self) -> None:
-        """Hand on the rows that wait for others: no more will come."""
+        """Hand on the rows that wait for others, which will not come."""
         while self._waiting:
             self._next, _ = self._waiting[0]
             self._go_on()
         self.close()
 
     def close(self) -> None:
-        """Forget what waits."""
+        """Forget waiting rows."""
         self._waiting.clear()
         if self._file is not None:
             self._file.close()
@@ -394,7 +392,7 @@ class RowsInOrder:
         self._held = 0.0
 
     def _written(self, rows: Sequence[Any]) -> list[Row | _InFile]:
-        """Write these rows into the file; returns their places in it, and the rows themselves that can't be in it."""
+        """Write these rows into the file; returns their places in it, and the rows that can't be in it."""
         data = _dump(rows)
         if data is not None:
             return [self._write(data)]
@@ -421,7 +419,7 @@ class RowsInOrder:
 def _dump(rows: Sequence[Row]) -> bytes | None:
     """Pickle by reference, so that instances are of the same classes later; by value where a class has no name here.
 
-    None for what can't be pickled, or not be loaded again.
+    None if they can't be pickled, or can't be loaded again.
     """
     for dump in (dump_by_reference, dump_by_value):
         try:

@@ -1,4 +1,4 @@
-"""Numbers as people read them: with as many digits as a person wants, and the unit that fits."""
+"""Numbers as texts for people, with few digits and a fitting unit."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import datetime
 
 
 def seconds(value: float) -> str:
-    """Seconds as text: ``41 ns``, ``41 ms``, ``1.93 s``, ``3 min 12 s``, ``5 h 02 min``."""
+    """Return seconds as text: ``41 ns``, ``41 ms``, ``1.93 s``, ``3 min 12 s``, ``5 h 02 min``."""
     if 0 < value < 0.9995e-6:
         return f"{value * 1e9:.0f} ns"
     if value < 0.9995e-3:
@@ -55,7 +55,7 @@ def counted(count: int, noun: str) -> str:
 
 
 def percent(share: float) -> str:
-    """A share of 1 as text: ``62%``; a small one has a digit more."""
+    """A share of 1 as text: ``62%``; small ones have one more digit."""
     if 0 < share < 0.0005:
         return "<0.1%"
     return f"{share:.1%}" if share < 0.0995 else f"{share:.0%}"
@@ -77,7 +77,7 @@ def moment(at: float) -> str:
 
 
 def _digits(value: float) -> str:
-    """A number with three digits at most, without zeros at its end."""
+    """A number with at most three digits, without zeros at its end."""
     if value >= 99.95:
         return f"{value:.0f}"
     return f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"

@@ -1,8 +1,7 @@
 """The handlers' log records from the workers, handed to this process's logging, on the listener thread.
 
-The loggers' levels, filters and handlers of this process decide what happens to a record, as if it had been logged
-here. It has five attributes more: ``mpqueue_job``, ``mpqueue_item``, ``mpqueue_label``, ``mpqueue_attempt`` and
-``mpqueue_worker``.
+The loggers' levels, filters and handlers of this process decide about a record as if it had been logged here. It has
+five more attributes: ``mpqueue_job``, ``mpqueue_item``, ``mpqueue_label``, ``mpqueue_attempt`` and ``mpqueue_worker``.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ _log = logging.getLogger("mpqueue")
 
 
 def hand_on(job: JobBook, lane: int, records: Sequence[RecordFrame]) -> None:
-    """Log these records here. Bars on the terminal make room for what is written."""
+    """Log these records here. Bars on the terminal make room for the output."""
     with aside():
         for frame in records:
             logger = logging.getLogger(frame.fields["name"])
@@ -41,12 +40,12 @@ def _fields_of(frame: RecordFrame, job: JobBook, lane: int) -> dict[str, object]
         "mpqueue_label": None if frame.place is None else job.table.label_of(frame.place),
         "mpqueue_attempt": frame.attempt,
         "mpqueue_worker": lane,
-        **frame.fields,  # of a job inside a job, what is known of the inner one stays
+        **frame.fields,  # a record of a job inside a job keeps the inner job's attributes
     }
 
 
 def with_speech(job: JobBook, *, beside_bar: bool) -> PackedHandler:
-    """The handler of a job that starts now: its workers' loggers get the levels that this process's loggers have."""
+    """Return the handler of a starting job: its workers' loggers get the levels of this process's loggers."""
     handler: PackedHandler = job.handler
     manager = logging.root.manager
     levels = {"": plain(logging.root.level)}

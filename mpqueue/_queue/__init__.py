@@ -1,1 +1,1 @@
-"""The objects that users hold: `JobQueue`, and the jobs, items and runs that come of it."""
+"""The objects that users hold: `JobQueue`, and its jobs, items and runs."""

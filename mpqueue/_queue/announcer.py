@@ -1,4 +1,4 @@
-"""From the scheduler's announcements to the events that listeners get.
+"""Turns the scheduler's announcements into the events that listeners get.
 
 `announce` runs on the coordinator's thread and only posts; everything else runs on the listener thread.
 """
@@ -44,7 +44,7 @@ Announcement = AnnounceStarted | AnnounceItems | AnnounceRecords | AnnounceState
 
 
 class Announcer:
-    """Notifies a queue's listeners. Holds it and its runs weakly: a queue that is not referenced has no listeners."""
+    """Notifies a queue's listeners. Holds queue and runs weakly: a queue without references has no listeners."""
 
     def __init__(self, emitter: SafeEmitter, engine: Engine, runs: OpenRuns, interval: float) -> None:
         self._emitter = weakref.ref(emitter)
@@ -55,7 +55,7 @@ class Announcer:
         self._told_at: dict[int, float] = {}
 
     def announce(self, announcement: Announcement) -> None:
-        """Have something told. Facts that may still change are copied here, so that events show them as of now."""
+        """Post an announcement. Facts that may still change are copied here, so that events show them as of now."""
         if not announcement.job.listed:
             if isinstance(announcement, AnnounceFinished):
                 self._resolve(announcement.job)
@@ -68,16 +68,16 @@ class Announcer:
         if isinstance(announcement, AnnounceFinished):
             if self._thread.idle and not has_listeners(emitter, JOB_FINISHED):
                 self._told_at.pop(announcement.job.number, None)
-                self._resolve(announcement.job)  # no listener, so nothing to wait for
+                self._resolve(announcement.job)  # no listener, so no reason to wait
             else:
                 self._thread.post(partial(self._tell_finished, announcement), announcement.job)
-        elif (notice := self._notice(announcement, emitter)) is not None:  # else the thread need not even wake up
+        elif (notice := self._notice(announcement, emitter)) is not None:  # otherwise the thread need not even wake up
             self._thread.post(partial(self._tell, announcement.job, notice), announcement.job)
 
     def _notice(
         self, announcement: AnnounceStarted | AnnounceItems | AnnounceRecords | AnnounceState, emitter: SafeEmitter
     ) -> Notice | None:
-        """Return what the listener thread is to do; None if nothing listens."""
+        """Return the listener thread's next task; None if nothing listens."""
         heard = partial(has_listeners, emitter)
         match announcement:
             case AnnounceStarted(job) if heard(JOB_STARTED):
@@ -107,7 +107,7 @@ class Announcer:
             emitter.emit(event, payload)
 
     def _tell_state(self, job: JobBook, event: str, progress: JobProgress) -> None:
-        """Tell a job's new state, after the progress that waits: the job was in another state then."""
+        """Report a job's new state, after any progress that waits, which belongs to the state before."""
         self._thread.tell_now(job.number)
         self._emit(event, progress)
 
@@ -153,9 +153,9 @@ class Announcer:
             self._emit(ITEM_RETRY, event)
 
     def _tell_merged(self, told: AnnounceItems, total: int) -> None:
-        """Tell the progress by at most one event in the interval.
+        """Report the progress by at most one event per interval.
 
-        The last state is sent when it is over, or before the job is paused or resumed, or ends.
+        The last state is sent when the interval is over, or before the job is paused or resumed, or ends.
         """
         job, ended = told.job, len(told.indices) - len(told.retrying)
         if not ended:

@@ -1,4 +1,4 @@
-"""The choice of a queue's engine and journal, and the refusal of what that engine can't do."""
+"""The choice of a queue's engine and journal; refuses options that the engine does not support."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _WHICH = "'loky' or a Backend (see mpqueue.backends), 'dask://HOST:PORT' or 'ray
 
 
 def choose_backend(backend: str | Backend) -> Backend:
-    """The engine of that name, connected to its cluster, or the one given.
+    """Return the engine of that name, connected to its cluster, or the given engine.
 
-    Raises TypeError or ValueError for anything else, and what the engine raises.
+    Raises TypeError or ValueError for anything else, and the engine's own errors.
     """
     if isinstance(backend, str):
         return _named(backend)
@@ -46,18 +46,18 @@ def _named(name: str) -> Backend:
     if name == "ray" or name.startswith("ray://"):
         from mpqueue.backends import RayBackend  # an extra
 
-        return RayBackend(None if name == "ray" else name)  # which says why such an address is refused
+        return RayBackend(None if name == "ray" else name)  # raises: the error says why such an address is refused
     raise ValueError(f"backend: expected {_WHICH}, got {shown(name)}")
 
 
 def script_for(backend: Backend, *, starts_now: bool) -> Script | None:
-    """The main module that a drop-in's workers import; None where they don't: see `script_here`."""
+    """The main module that a drop-in's workers import; None if they import none: see `script_here`."""
     able = backend.capabilities
     return script_here(starts_now=starts_now) if able.own_processes and able.is_here else None
 
 
 def journal_path(journal: str | os.PathLike[str] | None) -> str | None:
-    """The journal's path in full. Raises TypeError or ValueError for what can be none."""
+    """Return the journal's full path. Raises TypeError or ValueError if it is no path."""
     if journal is None:
         return None
     try:
@@ -66,26 +66,26 @@ def journal_path(journal: str | os.PathLike[str] | None) -> str | None:
         raise TypeError(f"journal: expected a path, got {shown(journal)} of type {type(journal).__name__}") from None
     if not isinstance(path, str) or not path or "\0" in path:  # type: ignore[redundant-expr]
         raise ValueError(f"journal: expected the path of a file as text, got {shown(path)}")
-    from mpqueue._parent.journal.guards import own_path  # a part of what only journals need
+    from mpqueue._parent.journal.guards import own_path  # only journals need it
 
     return own_path(plain(path))
 
 
 def discards(results: Any) -> bool:
-    """True where the option ``results`` says that results are discarded."""
+    """True if the option ``results`` means that results are discarded."""
     return isinstance(results, str) and results == DISCARD
 
 
 def choose_sink(results: Any, journal: str | None = None) -> Any:
-    """The sink, `DISCARD`, or None where results are kept. ``journal``: the queue's.
+    """Return the sink, `DISCARD`, or None if results are kept. ``journal`` is the queue's.
 
-    Raises TypeError or ValueError for anything else, and what the sink's own check raises.
+    Raises TypeError or ValueError for anything else, and the errors of the sink's own check.
     """
     if isinstance(results, str):
         if results not in ("keep", DISCARD):
             raise ValueError(f"results: expected 'keep', 'discard' or a sink, got {shown(results)}")
         return DISCARD if results == DISCARD else None
-    from mpqueue._output.row_outlet import check_sink  # which few programs need
+    from mpqueue._output.row_outlet import check_sink  # few programs need it
 
     check_sink(results, journal)
     return results
@@ -94,7 +94,7 @@ def choose_sink(results: Any, journal: str | None = None) -> Any:
 def check_queue(
     backend: Backend, options: QueueOptions, *, has_initializer: bool = False, has_preload: bool = False
 ) -> None:
-    """Raise ValueError where the queue's options ask for what the engine can't do."""
+    """Raise ValueError if the queue's options need something that the engine can't do."""
     able = backend.capabilities
     _refuse_limit(backend, "timeout", options.timeout)
     limits = options.per_worker
@@ -119,7 +119,7 @@ def check_queue(
 
 
 def check_job(backend: Backend, options: JobOptions) -> None:
-    """Raise ValueError where a job's options ask for what the engine can't do."""
+    """Raise ValueError if a job's options need something that the engine can't do."""
     _refuse_limit(backend, "timeout", options.timeout)
     if options.capture_output and not backend.capabilities.own_processes:
         raise ValueError(f"capture_output: expected False, since the processes of {backend!r} run other things too")
@@ -132,14 +132,14 @@ def choose_needs(
     backend: Backend,
     concurrency: int,
 ) -> JobNeeds | None:
-    """Return the items' needs, by ``uses``; None if nothing is said. ``table``: None, if the items are to come.
+    """Return the items' needs by ``uses``; None without it. ``table`` is None if the items come later.
 
-    Raises TypeError or ValueError, and what the functions raise.
+    Raises TypeError or ValueError, and the functions' errors.
     """
     uses = asked.uses
     if uses is None:
         return None
-    from mpqueue._core.state.stated_needs import Supply, any_function, check_needs  # which few programs need
+    from mpqueue._core.state.stated_needs import Supply, any_function, check_needs  # few programs need it
     from mpqueue._parent.surroundings.memory_sampler import memory_supply
 
     able, why = backend.capabilities, ""

@@ -1,4 +1,4 @@
-"""The end of a queue: `JobQueue.close`, leaving a ``with`` block, and what both promise."""
+"""The end of a queue, by `JobQueue.close` or by leaving a ``with`` block."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Closer:
     def __init__(self, engine: Engine, runs: OpenRuns) -> None:
         self._engine = engine
         self._runs = runs
-        self._pages: weakref.WeakSet[Page] = weakref.WeakSet()  #: the thread of one that is open keeps it
+        self._pages: weakref.WeakSet[Page] = weakref.WeakSet()  #: the thread of an open page holds it
         self.closed = False
         self._thread: threading.Thread | None = None
 
     def check_open(self, what: str) -> None:
-        """Raise `QueueClosedError` where the queue is closed, or belongs to another process."""
+        """Raise `QueueClosedError` if the queue is closed, or belongs to another process."""
         self._engine.check_process()
         if self.closed:
             raise QueueClosedError(f"expected an open queue to {what}, got one that was closed; make a new one")
@@ -38,7 +38,7 @@ class Closer:
             raise broken
 
     def show_end(self, page: Page) -> None:
-        """Have the page closed with the queue; at once if that was closed meanwhile."""
+        """Close the page together with the queue; at once if the queue was closed meanwhile."""
         self._pages.add(page)
         if self.closed:
             self._close_pages()
@@ -50,7 +50,7 @@ class Closer:
     def close(self, owner: object, *, wait: bool, kill: bool) -> None:
         """End the queue, as `JobQueue.close` says.
 
-        The ``owner``, the queue, is held until all has ended: dropped, it would be killed.
+        The ``owner``, the queue, is held until all has ended: a queue without references is killed.
         """
         self._engine.check_process()
         self.closed = True
@@ -78,14 +78,14 @@ class Closer:
             self._thread.start()
 
     def _end(self, _: object, *, kill: bool = False, by: float | None = None) -> None:
-        """Wait for the runs, and end all, or wait until another thread has done that.
+        """Wait for the runs and end everything, or wait until another thread has done so.
 
-        ``by`` is the moment when the jobs of a queue that drains should be over.
+        ``by`` is the time by which the jobs of a draining queue should be over.
         """
         if not kill:
             patience = None if by is None else max(0.0, by - self._engine.clock.now()) + PATIENCE
             self._await_runs(patience)
-            # It was cut short, or there are listeners that take too long.
+            # The wait was cut short, or listeners take too long.
             kill = self._engine.cut_short.is_set() or not all(run.done() for run in self._runs)
         if kill:
             for run in self._runs:
@@ -101,9 +101,9 @@ class Closer:
             run._over.wait(None if until is None else max(0.0, until - now()), self._engine.cut_short)
 
     async def close_beside_loop(self, close: Callable[[], None]) -> None:
-        """Call ``close`` on another thread, and wait for it: the loop goes on meanwhile.
+        """Call ``close`` on another thread and wait for it, while the event loop goes on.
 
-        Where that is interrupted, all ends at once, as with ``kill``. That is waited for, too.
+        If the wait is interrupted, everything ends at once, as with ``kill``; the call waits for that too.
         """
         closed = Reply[None]()
         alarm = Bell()
@@ -127,5 +127,5 @@ class Closer:
                 await alarm.wait_shielded()
             raise
         finally:
-            thread.join()  # once it has rung it is at its end
+            thread.join()  # the thread is at its end once it has rung
         closed.result()

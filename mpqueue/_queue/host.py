@@ -40,20 +40,20 @@ log = logging.getLogger("mpqueue")
 
 
 class Recorded(NamedTuple):
-    """The place of a job in the journal, which has it already, and its id there."""
+    """The place in the journal of a job that it has already, and the job's id there."""
 
     job_id: str
     recording: Recording
 
 
-#: Seconds after which one who waits for the listener thread looks whether it still lives.
+#: Seconds after which a thread that waits for the listener thread checks that it is alive.
 LOOK_AGAIN = 1.0
 
 
 class QueueHost:
     """The methods of a queue for runs, streams and the drop-ins, beyond what users see: ``queue._host``.
 
-    Short ways to its threads, who its workers are, and jobs that are not among its `jobs`. Is reached through the
+    Direct access to its threads and workers, and to jobs that are not among its `jobs`. It is reached through the
     queue, which the caller of a method holds meanwhile.
     """
 
@@ -72,7 +72,7 @@ class QueueHost:
         self._backend = backend
         self._starter = starter
         self.closer = closer
-        self._has_held_up = False  #: an event loop, while a run was waited for on its thread
+        self._has_held_up = False  #: an event loop on whose thread a run was waited for
 
     # -- jobs of the drop-ins --------------------------------------------------------------------------------
 
@@ -87,10 +87,10 @@ class QueueHost:
         showing: Showing = Showing(),  # noqa: B008 - frozen
         recorded: Recorded | None = None,
     ) -> tuple[JobBook, JobRun]:
-        """Start a job that is not among the queue's `jobs`; not ``sealed``: of which items are still to come.
+        """Start a job that is not among the queue's `jobs`; unless it is ``sealed``, more items may be added.
 
-        ``on_ended`` gets the indices of items as they end, and None at the end, on the coordinator's thread. What is
-        ``recorded`` is recorded from now on.
+        ``on_ended`` gets the indices of items as they end, and None at the end, on the coordinator's thread. A
+        ``recorded`` job is written to the journal from now on.
         """
         self.closer.check_open("start a job")
         number = self.jobs.next_number()
@@ -106,7 +106,7 @@ class QueueHost:
             script=self.engine.script,
             items=table.payloads if sealed else (),
         )
-        if handler is run_call:  # each call has what it was made with
+        if handler is run_call:  # each call has its own options
             packed = packed._replace(classes=None)
         book = JobBook(number, name, table, options, packed, sealed=sealed, listed=False)
         if recorded is not None:
@@ -126,7 +126,7 @@ class QueueHost:
         record: RecordOptions = RecordOptions(),  # noqa: B008 - frozen
         showing: Showing = Showing(),  # noqa: B008 - frozen
     ) -> JobRun:
-        """Like `start_table`, for a job that the journal knows by this id, or will. Raises `JournalError`."""
+        """Like `start_table`, for a job that the journal has, or will have, under this id. Raises `JournalError`."""
         self.closer.check_open("start a job")
         travels = self._backend.capabilities.handlers_travel
         asked = GivenOptions(seed=options.seed if seed_given else None)
@@ -143,10 +143,10 @@ class QueueHost:
         progress: ShowProgress = False,
         on_ended: Callable[[Ended], None] | None = None,
     ) -> JobRun:
-        """Start a pipeline that is not among the queue's `jobs`; else as `JobQueue.start_stages`.
+        """Start a pipeline that is not among the queue's `jobs`; otherwise like `JobQueue.start_stages`.
 
-        ``defaults`` hold for stages without their own. What an item may need is what the call asked for: the queue may
-        have more workers, or have been made for fewer.
+        ``defaults`` apply to stages without their own. Items may need up to what the call asked for: the queue may have
+        more workers, or have been made for fewer.
         """
         self.closer.check_open("start a job")
         from mpqueue._queue.growing.stages import make_pipeline  # most programs have none
@@ -180,7 +180,7 @@ class QueueHost:
 
     @property
     def is_broken(self) -> bool:
-        """True where a mistake of mpqueue's own has ended the queue."""
+        """True if an internal error of mpqueue has ended the queue."""
         return self.engine.broken is not None
 
     # -- the coordinator's thread ----------------------------------------------------------------------------
@@ -190,19 +190,19 @@ class QueueHost:
         return self.engine.coordinator().ask(call)
 
     def ask_later(self, call: Callable[[], T]) -> Reply[T]:
-        """Have something run on the coordinator's thread, between two messages. Does not wait."""
+        """Run a function on the coordinator's thread, between two messages. Does not wait."""
         return self.engine.coordinator().ask_later(call)
 
     def do_later(self, call: Callable[[], object], job: JobBook) -> None:
-        """Do something on the coordinator's thread. What it raises is a mistake of ours, which ends the job."""
+        """Run a function on the coordinator's thread. Its errors are internal errors, which end the job."""
         self.engine.coordinator().do_later(call, job)
 
     def post(self, message: Message) -> None:
-        """Tell the coordinator something. Does not wait."""
+        """Post a message to the coordinator. Does not wait."""
         self.engine.coordinator().post(message)
 
     def handle(self, message: Message) -> None:
-        """Have a message handled now. To be called inside `ask`."""
+        """Handle a message now. To be called inside `ask`."""
         self.engine.handle(message)
 
     def items_added(self, book: JobBook, written: Reply[None] | None) -> None:
@@ -217,13 +217,13 @@ class QueueHost:
             written.set_result(None)
 
     def check_journal(self) -> None:
-        """Raise `JournalError` where the journal can't be written; it is tried now."""
+        """Raise `JournalError` if the journal can't be written; it tries to write now."""
         self.jobs.check_journal()
 
     def subscribe(self, book: JobBook, put: Callable[[Ended], None]) -> Callable[[], None]:
-        """Have the indices of ended items put somewhere, those so far first; returns how to end it.
+        """Pass the indices of ended items to a function, those so far first; returns a function that ends this.
 
-        Raises RuntimeError in the job's own sink: the last one comes once that has been closed.
+        Raises RuntimeError in the job's own sink: the last index comes once the sink is closed.
         """
         self._check_outside_sink("items of a run as they end", book)
         coordinator = self.engine.coordinator()
@@ -241,7 +241,7 @@ class QueueHost:
     # -- the listener thread ---------------------------------------------------------------------------------
 
     def tell(self, notice: Callable[[], None]) -> None:
-        """Have something done on the listener thread, after all that was posted before."""
+        """Run a function on the listener thread, after all that was posted before."""
         self.engine.listeners.post(notice)
 
     def await_told(self) -> None:
@@ -256,14 +256,14 @@ class QueueHost:
 
     @property
     def nothing_to_tell(self) -> bool:
-        """True where the listener thread has done all that it was asked to."""
+        """True if the listener thread has finished all its tasks."""
         return self.engine.listeners.idle
 
     def check_waiting_allowed(self, what: str, job: JobBook | None = None, *, instead: str = "") -> None:
-        """Raise RuntimeError where waiting for a run would wait for itself; QueueClosedError in a fork.
+        """Raise RuntimeError if waiting for a run would wait for itself; QueueClosedError in a fork.
 
-        ``job`` is the run's; None: it is one that has not begun. ``instead`` is what does not hold up an event loop:
-        the log says once where one is held up, except in notebooks, whose cells all run in one.
+        ``job`` is the run's; None: it has not begun. ``instead`` names the call that does not block an event loop:
+        blocking one is logged once, except in notebooks, whose cells all run in a loop.
         """
         self.engine.check_process()
         if self.engine.listeners.is_here:
@@ -290,10 +290,10 @@ class QueueHost:
     # -- the workers -----------------------------------------------------------------------------------------
 
     def want_workers(self, count: int) -> None:
-        """Let there be at least so many workers, now."""
+        """Start workers until there are at least that many."""
         coordinator = self.engine.coordinator()
         books = coordinator.scheduler.books
-        if books.opened and len(books.lanes) >= count:  # neither is ever taken back
+        if books.opened and len(books.lanes) >= count:  # neither is ever undone
             return
 
         def want() -> None:
@@ -303,11 +303,11 @@ class QueueHost:
         coordinator.ask(want)
 
     def await_starts(self) -> None:
-        """Wait until the workers exist as processes, answering or not: 20 ms for each."""
+        """Wait until the workers exist as processes, even if they don't answer yet: 20 ms for each."""
         self.engine.await_starts()
 
     def worker_pids(self, timeout: float | None = None) -> list[int]:
-        """The process ids of the workers that are there; with ``timeout`` wait so long for those that are starting."""
+        """The process ids of the present workers; waits up to ``timeout`` seconds for starting workers."""
         coordinator = self.engine.coordinator()
         lanes = coordinator.scheduler.books.lanes
         if timeout is not None:
@@ -319,5 +319,5 @@ class QueueHost:
         return coordinator.ask(lambda: [lane.pid for lane in lanes if lane.pid is not None])
 
     def abandon(self) -> None:
-        """End everything, in the background: the queue is no longer used. Callable inside a garbage collection."""
+        """End everything in the background, since the queue is no longer used. Callable inside a garbage collection."""
         self.engine.abandon()

@@ -1,4 +1,4 @@
-"""A job as users hold it: `Job`, a view of the books that the scheduler keeps.
+"""A job as users hold it: `Job`, a view of the scheduler's books.
 
 A view holds no data of its own, and stays readable when the queue is closed.
 """
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mpqueue")
 
-#: What users look for in a job, and where it is.
+#: Names that users look for in a job, with the right ones.
 _ELSEWHERE = {
     **dict.fromkeys(("start", "pause", "resume", "cancel", "retry_failed"), "queue.{name}(job)"),
     "cancel_items": "queue.cancel_items(job, items)",
@@ -55,8 +55,8 @@ class Job(WithDefaults, Generic[T_co, R_co]):
     def __init__(self, book: JobView) -> None:
         self._book = book
         self._read_early = False  #: results were asked for before the start
-        self._saw_failures = False  #: it was looked at where failures can be seen
-        #: Results were read that are None, since items failed: says so once the job is dropped, or the program ends.
+        self._saw_failures = False  #: its failures were looked at
+        #: Results that are None because items failed were read: logged when the job is dropped or the program ends.
         self._unseen: weakref.finalize[[str, int, int, int], Job] | None = None
 
     @property
@@ -66,12 +66,12 @@ class Job(WithDefaults, Generic[T_co, R_co]):
 
     @property
     def status(self) -> JobStatus:
-        """The job's state. The last of its changes comes with ``job:finished``."""
+        """The job's state. Its last change comes with ``job:finished``."""
         return self._book.status
 
     @property
     def total(self) -> int:
-        """The number of its items."""
+        """The number of items."""
         return self._book.total
 
     @property
@@ -87,27 +87,27 @@ class Job(WithDefaults, Generic[T_co, R_co]):
 
     @property
     def retries(self) -> int:
-        """The number of tries that failed and were to be followed by another."""
+        """The number of failed tries that were followed by another one, or were to be."""
         return self._book.retries
 
     @property
     def seed(self) -> int:
-        """The source of its items' random numbers: given to `create_job`, or drawn there."""
+        """The seed of its items' random numbers: given to `create_job`, or drawn there."""
         return self._book.options.seed
 
     @property
     def started_at(self) -> float | None:
-        """When it started, in seconds since the epoch; None before."""
+        """The start of the job, in seconds since the epoch; None before."""
         return self._book.started_at
 
     @property
     def finished_at(self) -> float | None:
-        """When it ended, in seconds since the epoch; None before."""
+        """The end of the job, in seconds since the epoch; None before."""
         return self._book.finished_at
 
     @property
     def duration(self) -> float | None:
-        """Seconds from its start to its end, by the monotonic clock; None before its end."""
+        """Seconds from start to end, by the monotonic clock; None before the end."""
         return self._book.duration
 
     @property
@@ -117,7 +117,7 @@ class Job(WithDefaults, Generic[T_co, R_co]):
 
     @property
     def sealed(self) -> bool:
-        """False while `JobQueue.add_items` may give it more: from `JobQueue.open_job` to `JobQueue.seal`."""
+        """False while `JobQueue.add_items` may add items: from `JobQueue.open_job` to `JobQueue.seal`."""
         return self._book.sealed
 
     @property
@@ -127,7 +127,7 @@ class Job(WithDefaults, Generic[T_co, R_co]):
 
     @property
     def stopped_why(self) -> str | None:
-        """Why the job stopped without a call of `cancel`: ``max_failures``, ``deadline``, no workers; else None."""
+        """The reason if the job stopped by itself: ``max_failures``, ``deadline`` or no workers; else None."""
         return self._book.stopped_why
 
     @property
@@ -138,14 +138,14 @@ class Job(WithDefaults, Generic[T_co, R_co]):
 
     @property
     def results(self) -> list[R_co | None]:
-        """The results in item order, None where an item has not completed. A new list: 8 bytes an item.
+        """The results in item order, None for items that have not completed. A new list: 8 bytes per item.
 
         With a journal, results that are not in memory are read from it. To hold one at a time, use ``item.result``.
-        Raises `JournalError` where one can't be read. The log says once if they are read before the start; and if
-        items failed, once the job is dropped or the program ends without a look at its failures.
+        Raises `JournalError` if one can't be read. A warning is logged once if results are read before the start; and
+        if items failed and their failures were not looked at, when the job is dropped or the program ends.
 
-        Of a job with ``results=`` a sink it is that sink, not a list, which type checkers don't know. Raises
-        `JobStateError` where they were discarded, and for one stage of `JobQueue.run_stages`.
+        If the job has a sink (``results=``), this is the sink, not a list, which type checkers don't know. Raises
+        `JobStateError` if results were discarded, and for a single stage of `JobQueue.run_stages`.
         """
         table = self._book.table
         if table.sink is None:
@@ -175,7 +175,7 @@ class Job(WithDefaults, Generic[T_co, R_co]):
             self._unseen = weakref.finalize(self, _say_unseen, book.id, book.failed, book.total, os.getpid())
 
     def _see_failures(self) -> None:
-        """Note that failures can be seen: nothing is logged when the job is dropped."""
+        """Note that failures were looked at: nothing is logged when the job is dropped."""
         self._saw_failures = True
         if self._unseen is not None:
             self._unseen.detach()
@@ -183,7 +183,7 @@ class Job(WithDefaults, Generic[T_co, R_co]):
 
     @property
     def failures(self) -> list[ItemError]:
-        """One `ItemError` for each failed item, in item order: ``.item``, and the failure itself as ``__cause__``."""
+        """One `ItemError` per failed item, in item order; its ``.item`` is the item, its ``__cause__`` the failure."""
         self._see_failures()
         table = self._book.table
         return [
@@ -193,21 +193,21 @@ class Job(WithDefaults, Generic[T_co, R_co]):
         ]
 
     def failure_groups(self) -> list[FailureGroup]:
-        """The failed items by the type and the place of their errors, the largest group first.
+        """The failed items, grouped by the type and place of their errors, the largest group first.
 
-        The text of one is ``ValueError × 29 at h.py:12, first: img_003.jpg: bad header``. The place is the innermost
-        line of the traceback that is no library's. Of stages, the error is that of the stage, which the text names.
-        Costs some microseconds an item that failed.
+        The text of a group is ``ValueError × 29 at h.py:12, first: img_003.jpg: bad header``. The place is the
+        innermost line of the traceback outside of libraries. In a job with stages, the error is the stage's, and the
+        text names the stage. Costs a few microseconds per failed item.
         """
-        from mpqueue._output.failure_groups import groups_of  # which few programs need
+        from mpqueue._output.failure_groups import groups_of  # few programs need it
 
         self._see_failures()
         return groups_of(self._book.table)
 
     def raise_for_failures(self) -> None:
-        """Raise an `ExceptionGroup` of all `failures`, where there are any.
+        """Raise an `ExceptionGroup` of all `failures`, if there are any.
 
-        Raises `WorkerStartError` where the job was interrupted, since no worker could be had any more.
+        Raises `WorkerStartError` if the job was interrupted because no worker could be started any more.
         """
         if (interrupted := self._book.interrupted) is not None:
             raise interrupted
@@ -216,37 +216,38 @@ class Job(WithDefaults, Generic[T_co, R_co]):
             raise ExceptionGroup(f"job {self.id!r}: {len(failures)} of {self.total} items failed", failures)
 
     def report(self, *, alone: Job | None = None) -> Report:
-        """Why it took as long as it did: where the time went, and what could make it quicker.
+        """A report of why the job took its time: where the time went, and what could make it quicker.
 
-        ``print(job.report())``, or ``job.report().save("report.html")``. Of a job that runs still: so far; after
-        `retry_failed`: of the last run. ``alone`` is a job with the same handler that one worker ran, to compare with.
-        Costs about 1 us an item; where items or results are big, one of them is pickled once more. Raises ValueError
-        for a job that was never started, or not by this program.
+        ``print(job.report())``, or ``job.report().save("report.html")``. For a running job, it covers the run so far;
+        after `retry_failed`, the last run. ``alone`` is a job with the same handler that one worker ran, to compare
+        with. Costs about 1 us per item; if items or results are big, one of them is pickled once more. Raises
+        ValueError for a job that was never started, or not by this program.
         """
-        from mpqueue._report.job_report import make_report  # which few programs need
+        from mpqueue._report.job_report import make_report  # few programs need it
 
         return make_report(self._book, None if alone is None else alone._book)
 
     def trace(self, path: str | os.PathLike[str]) -> Path:
-        """Write its run as a trace, to be opened in https://ui.perfetto.dev or chrome://tracing. Returns its path.
+        """Write the run as a trace, to be opened in https://ui.perfetto.dev or chrome://tracing. Returns its path.
 
-        With ``create_job(profile=True)`` it has each chunk and item; else chunks, of long jobs some merged into one.
-        The file is there when it is whole. Raises ValueError for a job that was never started, or not by this program.
+        With ``create_job(profile=True)`` it has each chunk and item; otherwise chunks, some of them merged if the job
+        is long. The file appears once it is complete. Raises ValueError for a job that was never started, or not by
+        this program.
         """
-        from mpqueue._report.job_report import save_trace  # which few programs need
+        from mpqueue._report.job_report import save_trace  # few programs need it
 
         return save_trace(self._book, path)
 
     @property
     def profile(self) -> Profile | None:
-        """The lines at which its handlers were, with their time; None without ``create_job(profile=True)``.
+        """The lines that its handlers spent time in, with the times; None without ``create_job(profile=True)``.
 
-        Of the items that have ended by now, in the last run. ``job.profile.to_speedscope("profile.json")`` writes it
-        for https://www.speedscope.app; `report` draws it. Made anew each time: about 10 us for each stack.
+        Covers the items that have ended by now, in the last run. ``job.profile.to_speedscope("profile.json")`` writes
+        it for https://www.speedscope.app; `report` draws it. Each access computes it anew: about 10 us per stack.
         """
         if not self._book.options.profile:
             return None
-        from mpqueue._report.profile import make_profile  # which few programs need
+        from mpqueue._report.profile import make_profile  # few programs need it
 
         return make_profile(self._book)
 
@@ -269,12 +270,12 @@ class Job(WithDefaults, Generic[T_co, R_co]):
         return wire
 
     def to_records(self, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
-        """One dict an item: id, status, attempts, elapsed, error, result; or the ``columns`` that are asked for.
+        """One dict per item: id, status, attempts, elapsed, error, result; or the given ``columns``.
 
-        Columns are attributes of `JobItem`, or keys of the results or payloads: ``"label"``, ``"payload.file"``.
-        Raises ValueError for one that no item has.
+        Columns are attributes of `JobItem`, or keys of the results or payloads: ``"label"``, ``"payload.file"``. Raises
+        ValueError for a column that no item has.
         """
-        from mpqueue._output.export import records  # which few programs need
+        from mpqueue._output.export import records  # few programs need it
 
         return records(self._book.table, columns)
 
@@ -288,32 +289,32 @@ class Job(WithDefaults, Generic[T_co, R_co]):
     ) -> Path:
         """Write the items into a file: ``.jsonl``, ``.json``, ``.csv``, ``.tsv``, or with pyarrow ``.parquet``.
 
-        ``columns`` are as in `to_records`; tables spread results that are mappings over a column for each key. The
-        file is there when it is whole. Values that JSON has no form for are written as their ``repr``. In CSV and TSV,
-        texts that a spreadsheet would take for a formula (``=``, ``+``, ``-``, ``@``) have an apostrophe before them;
-        with ``escape_formulas=False`` they are as they were. Returns its path.
+        ``columns`` are as in `to_records`; tables spread results that are mappings over a column for each key. The file
+        appears once it is complete. Values that JSON can't hold are written as their ``repr``. In CSV and TSV, texts
+        that a spreadsheet would take for a formula (``=``, ``+``, ``-``, ``@``) get an apostrophe before them, unless
+        ``escape_formulas=False``. Returns its path.
         """
-        from mpqueue._output.export import export  # which few programs need
+        from mpqueue._output.export import export  # few programs need it
 
         return export(self._book.table, path, columns, format, escape_formulas=escape_formulas)
 
     def to_pandas(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """A data frame of the items, with the columns of `export`. Raises ImportError without pandas."""
-        from mpqueue._output.export import to_pandas  # which few programs need
+        from mpqueue._output.export import to_pandas  # few programs need it
 
         return to_pandas(self._book.table, columns)
 
     def to_polars(self, columns: Sequence[str] | None = None) -> pl.DataFrame:
         """A data frame of the items, with the columns of `export`. Raises ImportError without polars.
 
-        A column of values that polars can't hold together, or would change, is their text.
+        A column whose values polars can't hold together, or would change, becomes text.
         """
-        from mpqueue._output.export import to_polars  # which few programs need
+        from mpqueue._output.export import to_polars  # few programs need it
 
         frame: pl.DataFrame = to_polars(self._book.table, columns)
         return frame
 
-    if not TYPE_CHECKING:  # type checkers know what there is
+    if not TYPE_CHECKING:  # type checkers know the attributes
 
         def __await__(self) -> Any:
             raise TypeError(
@@ -330,14 +331,14 @@ class Job(WithDefaults, Generic[T_co, R_co]):
         return f"<Job {self.id!r} {self.status}: {counts}{why}>"
 
     def _repr_html_(self) -> str:
-        """For notebooks: state, counts and failures as tables."""
-        from mpqueue._output.notebook_forms import job_as_html  # which few programs need
+        """Return tables for notebooks: state, counts and failures."""
+        from mpqueue._output.notebook_forms import job_as_html  # few programs need it
 
         return job_as_html(self)
 
 
 def _say_unseen(job_id: str, failed: int, total: int, owner: int) -> None:
-    """Log that a job was dropped, or the program ends, without a look at its failures. Not in a fork."""
+    """Log that a job was dropped, or the program ends, before its failures were looked at. Not in a fork."""
     if os.getpid() == owner:
         log.warning(
             "job %r: %d of its %d results were None, since these items failed: job.failures says why, and "

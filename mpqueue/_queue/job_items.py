@@ -19,7 +19,7 @@ from mpqueue.errors import ItemError, shown, type_name_of
 from mpqueue.status import COMPLETED, FAILED, ITEM_CODES, ItemStatus
 
 if TYPE_CHECKING:
-    from typing_extensions import TypeVar  # a part of every type checker; its defaults come with Python 3.13
+    from typing_extensions import TypeVar  # every type checker has it; its defaults come with Python 3.13
 
     from mpqueue._core.state.job_book import JobView
 
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 else:
     from typing import TypeVar
 
-    T_co = TypeVar("T_co", covariant=True)  #: what the items are
-    R_co = TypeVar("R_co", covariant=True)  #: what the handler returns
+    T_co = TypeVar("T_co", covariant=True)  #: the items' type
+    R_co = TypeVar("R_co", covariant=True)  #: the type of the handler's results
 
 
 class WithDefaults:
-    """Makes ``Job[int]`` ``Job[int, Any]`` when a program runs, as it is to a type checker."""
+    """Makes ``Job[int]`` mean ``Job[int, Any]`` at run time, as it does for a type checker."""
 
     __slots__ = ()
 
@@ -61,21 +61,21 @@ class JobItem(WithDefaults, Generic[T_co, R_co]):
 
     @property
     def label(self) -> str:
-        """The item's name where people see it: in lists, logs, errors, exports. One line, its middle cut if long.
+        """The item's name for people, in lists, logs, errors and exports. One line; its middle is cut if it is long.
 
-        What ``label=`` of `create_job` chose; else the name of a path, a mapping's ``name``, ``path``, ``url`` or
-        ``id``, or the item's text. The id where there is none of these.
+        It is the choice of ``label=`` of `create_job`; by default the name of a path, a mapping's ``name``, ``path``,
+        ``url`` or ``id``, or the item's text. If there is none of these, it is the id.
         """
         return self._table.label_of(self._index)
 
     @property
     def _named(self) -> str:
-        """The item's id, and its label where that says more."""
+        """The item's id, with its label if that differs."""
         return self._table.named(self._index)
 
     @property
     def status(self) -> ItemStatus:
-        """The item's state now; ``processing`` only while a worker really runs it. Costs up to 1 us a worker."""
+        """The item's current state; ``processing`` only while a worker really runs it. Costs up to 1 us per worker."""
         status: ItemStatus = ITEM_CODES[self._table.status[self._index]]
         if status in (ItemStatus.COMPLETED, ItemStatus.FAILED) or self._index not in self._table.live.running():
             return status
@@ -88,13 +88,13 @@ class JobItem(WithDefaults, Generic[T_co, R_co]):
 
     @property
     def error(self) -> str | None:
-        """The last failed try's error, its type first (``KeyError: 'height'``); None once the item completed."""
+        """The error of the last failed try, with its type (``KeyError: 'height'``); None once the item completed."""
         failure = self._failure
         return None if failure is None else failure.shown
 
     @property
     def error_type(self) -> str | None:
-        """The name of the type of the last failed try's error (``KeyError``); None once the item completed."""
+        """The name of the error's type in the last failed try (``KeyError``); None once the item completed."""
         failure = self._failure
         return None if failure is None else type_name_of(failure.error)
 
@@ -106,7 +106,7 @@ class JobItem(WithDefaults, Generic[T_co, R_co]):
 
     @property
     def traceback(self) -> str | None:
-        """The worker's traceback of the last failed try, as text, where there is one."""
+        """The worker's traceback of the last failed try, as text, if there is one."""
         failure = self._failure
         return None if failure is None else failure.traceback
 
@@ -118,22 +118,22 @@ class JobItem(WithDefaults, Generic[T_co, R_co]):
 
     @property
     def result(self) -> R_co | None:
-        """The value that the handler returned; None where the item has not completed.
+        """The value that the handler returned; None if the item has not completed.
 
-        With a journal, only the newest 32 MB of results are in memory. Older ones are read from it at each look, as a
-        new object. Raises `JournalError` where one can't be read, `JobStateError` where the job does not keep results.
+        With a journal, only the newest 32 MB of results are in memory. Older ones are read from it at each access, as a
+        new object. Raises `JournalError` if one can't be read, `JobStateError` if the job does not keep results.
         """
         result: R_co | None = self._table.result_of(self._index)
         return result
 
     @property
     def _has_result(self) -> bool:
-        """False where the job does not keep what it returned."""
+        """False if the job does not keep the item's result."""
         return self._table.has_result(self._index)
 
     @property
     def proposed_alt(self) -> Any:
-        """The result's ``alt_text`` or ``altText`` (key or attribute), None where there is none."""
+        """The result's ``alt_text`` or ``altText`` (key or attribute), None if it has none."""
         result: Any = self.result
         for name in ("alt_text", "altText"):
             if isinstance(result, dict):
@@ -145,14 +145,14 @@ class JobItem(WithDefaults, Generic[T_co, R_co]):
 
     @property
     def elapsed(self) -> float:
-        """Seconds that the last try took in the handler; of very short items that ran together, their average."""
+        """Seconds that the last try took in the handler; the average for very short items that ran together."""
         return self._table.elapsed[self._index]
 
     @property
     def cpu_seconds(self) -> float | None:
-        """Seconds of CPU time of its worker's process in the last try, all threads together; averaged as ``elapsed``.
+        """Seconds of CPU time of its worker's process in the last try, all threads together; averaged like ``elapsed``.
 
-        None where the item did not run, or its worker died.
+        None if the item did not run, or its worker died.
         """
         return self._table.cpu[self._index] or None
 
@@ -160,14 +160,14 @@ class JobItem(WithDefaults, Generic[T_co, R_co]):
     def peak_memory(self) -> int | None:
         """The most bytes of memory that its worker had during the last try: Python, modules and mapped files included.
 
-        None where it is not known: of items that took less than 5 ms or ran together with others under one mark, of
-        those that crashed, and where the system does not tell (elsewhere than on Linux).
+        None if it is not known: for items that took less than 5 ms, were measured together with others, or crashed, and
+        on other systems than Linux.
         """
         return self._table.peak[self._index] << 10 or None
 
     @property
     def fraction(self) -> float:
-        """The item's progress, from 0 to 1, as its handler reported it; 1 where it completed."""
+        """The item's progress, from 0 to 1, as its handler reported it; 1 once it completed."""
         if self._table.status[self._index] == COMPLETED:
             return 1.0
         return self._table.live.running().get(self._index, 0.0)
@@ -186,7 +186,7 @@ class JobItem(WithDefaults, Generic[T_co, R_co]):
     def payload(self) -> T_co:
         """The item itself, as it was passed to `create_job`.
 
-        In a stage after the first, None where the item has completed, and where its value is an array or otherwise big.
+        In a stage after the first, None if the item has completed, or if its value is an array or otherwise big.
         """
         payload: Any = self._table.payloads[self._index]
         value: T_co = payload.load() if type(payload) is Parcel else payload
@@ -198,9 +198,10 @@ class JobItem(WithDefaults, Generic[T_co, R_co]):
         return list(self._table.history.get(self._index, ()))
 
     def replay(self) -> R_co:
-        """Run the item once more, here, setup included, for a debugger; its result, or what it raises. Changes nothing.
+        """Run the item, and its setup, once more in this process, for a debugger; returns what the handler returns.
 
-        Raises `JobStateError` where the handler is not at hand, `JournalError` where it can't be read from a journal.
+        Changes nothing in the job. Raises the handler's errors, `JobStateError` if the handler is not at hand, and
+        `JournalError` if it can't be read from a journal.
         """
         result: R_co = self._table.replay(self._table, self._index)
         return result
@@ -220,7 +221,7 @@ class JobItem(WithDefaults, Generic[T_co, R_co]):
         wire["attempts"] = self.attempts
         return wire
 
-    if not TYPE_CHECKING:  # type checkers know what there is
+    if not TYPE_CHECKING:  # type checkers know the attributes
 
         def __getattr__(self, name: str) -> Any:
             raise no_such_attribute("JobItem", name, _ELSEWHERE_OF_ITEMS, self)
@@ -240,8 +241,8 @@ class JobItem(WithDefaults, Generic[T_co, R_co]):
 
 
 def as_json(value: Any) -> Any:
-    """The value itself where it can be written as JSON, else its ``repr``."""
-    import json  # takes 1 ms, which a program that exports nothing need not wait for
+    """The value itself if it can be written as JSON, else its ``repr``."""
+    import json  # takes 1 ms, which programs without exports save
 
     try:
         json.dumps(value, allow_nan=False)
@@ -253,9 +254,9 @@ def as_json(value: Any) -> Any:
 class Items(Sequence[JobItem[T_co, R_co]]):
     """The items of a job, in the order they were given: a live, read-only view.
 
-    ``items[3]`` is by position, as in a list. ``items["a.jpg"]`` is by id or, where the ids are positions, the item
-    that is this text or path, else the one that has this label. That looks through all of them, and raises KeyError
-    where it is none, or several.
+    ``items[3]`` is by position, as in a list. ``items["a.jpg"]`` is by id; if the ids are positions, it is the item
+    that equals this text or path, else the one with this label. That looks through all items, and raises KeyError if
+    none fits, or several.
     """
 
     __slots__ = ("_table",)
@@ -301,7 +302,7 @@ class Items(Sequence[JobItem[T_co, R_co]]):
 
     def __repr__(self) -> str:
         status = self._table.status
-        if self._table.is_stream:  # which holds only those that are under way
+        if self._table.is_stream:  # it holds only items under way
             return f"<{len(self):,} items>"
         return f"<{len(status):,} items: {status.count(COMPLETED):,} completed, {status.count(FAILED):,} failed>"
 
@@ -309,8 +310,8 @@ class Items(Sequence[JobItem[T_co, R_co]]):
 def positions_of(job: JobView, chosen: Iterable[Any]) -> list[int]:
     """The positions of these items, each once, in order: each is a `JobItem`, an id, or a position.
 
-    A number is a position unless the ids are numbers, a text is as in `Items`. Raises TypeError for anything but
-    several items; ValueError for an item of another job; IndexError and KeyError for what the job does not have.
+    A number is a position unless the ids are numbers, a text is as in `Items`. Raises TypeError unless there are
+    several; ValueError for an item of another job; IndexError or KeyError for an item that the job does not have.
     """
     table = job.table
     if isinstance(chosen, (str, bytes, JobItem)) or not isinstance(chosen, Iterable):
@@ -324,7 +325,7 @@ def positions_of(job: JobView, chosen: Iterable[Any]) -> list[int]:
             if of is table:
                 found.add(index)
                 continue
-            if of.recorded_of != job.id:  # else it is of an earlier look at the same job
+            if of.recorded_of != job.id:  # otherwise it is from an earlier look at the same job
                 raise ValueError(f"items: expected items of this job, got {item!r}, which is of another one")
             item = item.id
         if ids is None:
@@ -357,7 +358,7 @@ def _is_named(payload: Any, name: str) -> bool:
     return isinstance(payload, str) and payload == name
 
 
-#: What users look for in an item, and where it is.
+#: Names that users look for in an item, with the right ones.
 _ELSEWHERE_OF_ITEMS = {
     "cancel": "queue.cancel_items(job, [item])",
     "retry": "queue.retry_failed(job, items=[item])",

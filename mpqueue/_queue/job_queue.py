@@ -1,4 +1,4 @@
-"""`JobQueue`: what users hold."""
+"""`JobQueue`, the object that users hold."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ _NOTHING: Any = object()  #: no handler was named
 
 
 def _bring_home(error: BaseException, job: Job) -> None:
-    """Give the interruption of a wait for a job that job, and a note that says where it is."""
+    """Give the interruption of a wait for a job that job, and a note on where to find it."""
     with suppress(AttributeError):
         error.job = job  # type: ignore[attr-defined]
     if isinstance(error, KeyboardInterrupt):
@@ -68,7 +68,7 @@ def _bring_home(error: BaseException, job: Job) -> None:
         )
 
 
-#: What users of other libraries look for in a queue, and what does that.
+#: Names that users of other libraries look for in a queue, with their equivalents.
 _ELSEWHERE = {
     **dict.fromkeys(("stop", "shutdown", "terminate", "stop_and_join"), "queue.close(), or queue.cancel(job)"),
     **dict.fromkeys(
@@ -82,35 +82,35 @@ _ELSEWHERE = {
 
 
 class JobQueue(SafeEmitter):
-    """Runs a function over many items in worker processes, and brings every result and every error home.
+    """Runs a function over many items in worker processes, and returns every result and every error.
 
-    ``concurrency`` workers start with the first job. None: one for each CPU that the process may use; ``"physical"``:
-    one for each core, whose hyperthreads count once; one inside a worker. ``max_retries`` (3) or ``retry`` say how
-    often a failed item is tried again, ``timeout`` how many seconds one try may take; both can be given nearer, for one
-    job. ``progress_interval`` merges ``job:progress`` events to at most one in so many seconds. ``per_worker`` is a
-    dict of limits, each of them optional: ``"threads"``, the inner threads of BLAS, OpenMP and the like (None: CPUs /
-    workers); ``"items"``, after which a worker is replaced; ``"memory"``, the private memory that it may have (bytes,
-    or ``"2GB"``; an item that needs more fails with `MemoryLimitError`, and its worker is replaced); and
-    ``"setup_timeout"``, the seconds that a ``setup`` may take, or its worker is replaced. ``initializer`` is called
-    once in each new worker, before anything else, in its main thread; one that fails everywhere fails the jobs with
-    `SetupError`. ``preload`` is a list of modules, or a function, that a process of its own imports, or calls, once
-    (loky on Linux only): workers are forked from it, so a new one is at work within some tens of milliseconds, and all
-    have these pages in common. What fails there fails the jobs with `WorkerStartError`; what starts threads makes
-    workers start the ordinary way, with a warning, and each imports, or calls, by itself, before its initializer.
-    ``backend`` is the engine that the workers run on: loky, for processes on this machine, or one of
-    `mpqueue.backends`, of which ``concurrency=None`` takes all workers, also those that come later.
+    ``concurrency`` workers (3) start with the first job. None: one per CPU that the process may use; ``"physical"``:
+    one per core, however many hyperthreads it has; inside a worker both mean one. ``max_retries`` (3) or ``retry`` say
+    how often a failed item is tried again, ``timeout`` how many seconds one try may take; a job can have its own.
+    ``progress_interval`` merges ``job:progress`` events, to at most one in that many seconds. ``per_worker`` is a dict
+    of limits, all optional: ``"threads"``, the inner threads of BLAS, OpenMP and the like (None: CPUs / workers);
+    ``"items"``, after which a worker is replaced; ``"memory"``, the private memory that it may have (bytes, or
+    ``"2GB"``; an item that needs more fails with `MemoryLimitError`, and its worker is replaced); and
+    ``"setup_timeout"``, the seconds after which the worker of a slow ``setup`` is replaced. ``initializer`` is called
+    once in each new worker, before anything else, in its main thread; if it fails in every worker, jobs fail with
+    `SetupError`. ``preload`` is a list of modules to import, or a function to call, once in a separate process that
+    forks the workers (loky on Linux only): a new worker is ready within tens of milliseconds, and workers share these
+    pages. If it fails, jobs fail with `WorkerStartError`. If it starts threads, there is a warning, and workers start
+    the ordinary way, each with the imports, or the call, before its initializer. ``backend`` is the engine that the
+    workers run on: loky, for processes on this machine, or one of `mpqueue.backends`, where ``concurrency=None`` takes
+    all workers, also those added later.
 
-    ``resources`` says what items may use beside workers, by any name, such as ``{"gpu": 2, "license": 5}``, and with
-    ``"memory"`` how much of the machine's; see `create_job`. With ``gpu_env`` a worker sees only the GPUs that its
-    items hold: ``CUDA_VISIBLE_DEVICES`` is set before it imports anything for them. If that is set in the program, it
-    must name at least as many GPUs as there are units; else ValueError.
+    ``resources`` are what items may use beside workers, under any name, such as ``{"gpu": 2, "license": 5}``;
+    ``"memory"`` limits their use of the machine's memory; see `create_job`. With ``gpu_env`` a worker sees only the
+    GPUs that its items hold: ``CUDA_VISIBLE_DEVICES`` is set before it imports anything for them. If the program has
+    that variable, it must name at least as many GPUs as there are units; else ValueError.
 
     With ``journal``, the path of a file, the queue records there how each item ends: the same program, run again
     for any reason, runs only what is missing, see `create_job`. One queue at a time may have it open.
 
-    A context manager, also an asynchronous one: leaving it ends every process and thread that it started. Where a
-    method takes the id of a job, the `Job` itself will do. All methods may be called from any thread, from listeners
-    and from done-callbacks; in a forked child they raise `QueueClosedError`.
+    A context manager, also an asynchronous one: leaving it ends every process and thread that it started. Methods that
+    take the id of a job also take the `Job`. All methods may be called from any thread, from listeners and from
+    done-callbacks; in a forked child they raise `QueueClosedError`.
 
     Raises TypeError or ValueError for options out of range or beyond the engine, `JournalError` for a journal that
     can't be used, NotImplementedError under Cygwin and on free-threaded builds of Python.
@@ -162,25 +162,25 @@ class JobQueue(SafeEmitter):
         self._jobs = Registry(self._engine, self._options, self._backend)
         self._runs = OpenRuns(self._engine)
         self._last_job: Job | None = None
-        self._size: int | None = None  #: how many workers there are, once that has been changed
+        self._size: int | None = None  #: the number of workers, once it has been changed
         self._closer = Closer(self._engine, self._runs)
         self._starter = JobStarter(self._engine, self._runs, self._closer, self._jobs)
-        #: What the rest of the package asks of a queue, so that its own names are for users.
+        #: The queue's methods for the rest of the package; its public names are for users.
         self._host = QueueHost(self, self._engine, self._backend, self._jobs, self._starter, self._closer)
         self._engine.announce = Announcer(self, self._engine, self._runs, self._options.progress_interval).announce
         finalizer = weakref.finalize(self, self._engine.abandon)
         finalizer.atexit = False  # the engine has its own, earlier hook
 
-    if not TYPE_CHECKING:  # type checkers know what there is
+    if not TYPE_CHECKING:  # type checkers know the attributes
 
         def __getattr__(self, name: str) -> Any:
             raise no_such_attribute("JobQueue", name, _ELSEWHERE, self)
 
     @property
     def concurrency(self) -> int:
-        """The number of workers; on a cluster of which all are used, of those that it has now, at least 1.
+        """The number of workers; if a cluster's are all used, the number that it has now, at least 1.
 
-        To set it is to `resize`.
+        Setting it calls `resize`.
         """
         if self._size is not None:
             return self._size
@@ -193,12 +193,12 @@ class JobQueue(SafeEmitter):
 
     @property
     def max_retries(self) -> int:
-        """The tries after the first, where a job says nothing else."""
+        """The tries after the first, for jobs that set none."""
         return self._options.retry.max_retries
 
     @property
     def last_job(self) -> Job | None:
-        """The job that was created last, also where the call that ran it was interrupted; None before the first.
+        """The job that was created last, even if the call that ran it was interrupted; None before the first.
 
         None also once that job was cleared.
         """
@@ -261,56 +261,54 @@ class JobQueue(SafeEmitter):
         """Create a job without starting it.
 
         ``items`` are mappings with an ``"id"``, objects with an ``.id``, or plain values, whose id is their position:
-        the first item decides for all. The list is copied, the items are pickled when they are dispatched. The handler
-        is serialized now, once. With ``setup``, that is called once in each worker before the job's first item there,
-        and the handler is called as ``handler(item, state)`` with what it returned; a generator function yields the
-        state and is finished at the job's end. ``timeout`` is seconds a try. Of jobs that wait for workers the one
-        with the higher ``priority`` goes first. ``chunksize`` is how many are sent together; None: as many as take
-        45 ms. At most ``concurrency`` workers run its items at a time (None: all). With
-        ``capture_output``, what each item writes to stdout and stderr is kept as ``item.stdout`` and ``item.stderr``,
-        instead of being shown. ``seed``, a whole number from 0 up, makes ``current_item().rng`` give
-        the same numbers each time; None: others each time, and ``job.seed`` says which.
-        With ``profile`` each worker looks up to a hundred times a second where the handler is, to the line, for
-        `Job.profile` and the report; and the times of each single chunk are kept for `Job.trace`, where else those of
-        long jobs are merged.
+        the first item decides for all. The list is copied now; items are pickled when they are dispatched. The handler
+        is serialized now, once. ``setup`` is called once in each worker before the job's first item there, and the
+        handler is then called as ``handler(item, state)`` with its return value; a generator function yields the state
+        and is finished at the job's end. ``timeout`` is in seconds per try. Waiting jobs with a higher ``priority`` go
+        first. ``chunksize`` items are sent together; None: as many as take 45 ms. At most ``concurrency`` workers run
+        its items at a time (None: all). With ``capture_output``, the output of each item is kept as ``item.stdout`` and
+        ``item.stderr``, instead of being shown. ``seed``, a whole number from 0 up, makes ``current_item().rng`` give
+        the same numbers each time; None: different ones each time, and ``job.seed`` is the seed. With ``profile``, each
+        worker samples up to 100 times per second which line the handler is at, for `Job.profile` and the report; and
+        the times of every chunk are kept for `Job.trace`, which otherwise merges chunks of long jobs.
 
-        ``label`` chooses what each item is called where people see it, see `JobItem.label`: a function of the item, or
-        the key or attribute of the item that names it. It is called in this process when an item is shown; where it
-        raises, or gives None, the item is called what it is called without.
+        ``label`` sets the items' names for people, see `JobItem.label`: a function of the item, or the key or attribute
+        of the item that names it. The function is called in this process when an item is shown; if it raises, or
+        returns None, the item has its default name.
 
         With ``cost`` the costliest items go first, so that no long one is left for the end: a function of an item
-        (``os.path.getsize``), a number for each, or ``"recorded"``: the seconds that it took when it ran last, as the
-        journal has it. Items of which nothing is known count as the mean. Any unit will do.
+        (``os.path.getsize``), a number for each, or ``"recorded"``: the seconds of its last run in the journal. Items
+        with no known cost count as the mean. Any unit will do.
 
         ``uses``, such as ``{"cpu": 2, "memory": "3GB", "gpu": 1}``, says what an item needs while it runs: numbers, or
-        functions of an item, which are called now; or one function that gives all of it. So many items run at a time as
-        fit: into ``concurrency`` CPUs, the memory of the machine or its control group, and the queue's ``resources``.
-        Small items may pass a large one that waits, for a few seconds. What can never be met is refused with
-        ValueError. `current_item().uses` tells a handler which units it has. Inner threads of workers follow ``"cpu"``.
+        functions of an item, which are called now; or one function that returns all of it. As many items run at a time
+        as fit into ``concurrency`` CPUs, the memory of the machine or its control group, and the queue's ``resources``.
+        For a few seconds, small items may pass a large one that waits. Needs that can never be met raise ValueError. A
+        handler finds its units in `current_item().uses`. Inner threads of workers follow ``"cpu"``.
 
-        A job stops early where more than ``max_failures`` items fail after its start, or where it is not over after
-        ``deadline`` seconds: it is cancelled, what runs may end, and ``job.stopped_why`` says so.
+        A job stops early if more than ``max_failures`` items fail after its start, or if it is not over after
+        ``deadline`` seconds: it is cancelled, running items may end, and ``job.stopped_why`` gives the reason.
 
-        With ``results="discard"`` what handlers return stays in the workers, and is gone. With a sink, see
-        `mpqueue.sinks`, it goes there as items end, and not into memory: ``job.results`` is the sink then, and
-        ``item.result`` raises, unless a journal has the results as well. The sink is checked now and opened at the
-        start. What is written is whole, or it stays a part: the job ends once the sink has been closed. If the sink
-        raises, the job is cancelled, what runs is ended, and its run raises `SinkError`. A slow sink slows its job.
+        With ``results="discard"`` workers drop the handlers' return values. With a sink, see `mpqueue.sinks`, results
+        go there as items end, and not into memory: ``job.results`` is then the sink, and ``item.result`` raises, unless
+        a journal has the results as well. The sink is checked now, opened at the start, and closed before the job ends;
+        until then its file is marked as a part. If the sink raises, the job is cancelled, running items are killed, and
+        its run raises `SinkError`. A slow sink slows its job.
 
-        With ``replace`` a job of that id that the queue has, and that does not run, makes room for this one, as where a
-        notebook's cell is run again. What a journal has of it counts.
+        With ``replace``, the queue's job of that id is removed first if it is not running, as when a notebook's cell is
+        run again. Its record in a journal still counts.
 
-        Where the queue's journal has a job of that id, this one goes on where that was: what has ended counts, and is
-        not run again. Items are known by their ids, or else by their values, never by their position. ``rerun`` says
-        whether they may be others than before, which have changed, and what runs again, see `Rerun`. Keys are taken
-        now, so that a file that changes while the job runs is done again next time. Code is all that is sent with the
-        handler, and the source of your own modules. A job that was over is so at once, and its run resolves at once.
-        `plan_job` says beforehand what will run.
+        If the queue's journal has a job of that id, this one continues it: items that have ended count, and do not run
+        again. Items are recognized by their ids, or else by their values, never by their position. ``rerun`` decides
+        whether the items may differ, which of them have changed, and which run again, see `Rerun`. Keys are taken now,
+        so that a file that changes while the job runs is processed again next time. Code means all that is sent with
+        the handler, and the source of your own modules. If the recorded job was over, this one has ended too, and its
+        run resolves at once. `plan_job` shows beforehand which items will run.
 
         Raises `JobExistsError` for an id that is taken, `HandlerPicklingError` for a handler that can't be serialized,
-        `JournalMismatchError` for one that the journal has with other items, `JournalError` where that can't be read
-        or written, TypeError or ValueError for anything else that is wrong, and what the iterable and ``key`` raise;
-        nothing is created then.
+        `JournalMismatchError` if the journal has it with other items, `JournalError` if that can't be read or written,
+        TypeError or ValueError for any other wrong argument, and errors of the iterable and of ``key``; then nothing is
+        created.
         """
         self._closer.check_open("create a job")
         job_id = checks.check_text("id", id)
@@ -361,16 +359,16 @@ class JobQueue(SafeEmitter):
     def open_job(
         self, id: str, items: Iterable[Any] = (), handler: Callable[..., Any] = _NOTHING, **options: Any
     ) -> Job:
-        """Create a job that may begin without items, and gets more while it runs; else as `create_job`.
+        """Create a job that may begin without items and gets more while it runs; otherwise like `create_job`.
 
-        They come by `add_items` and from its handlers (``current_item().add``), until `seal`: it ends when it is sealed
-        and nothing of it is left. Where ``max_waiting`` items wait for a worker, `add_items` waits or refuses. Its ids
-        are text, numbers, bytes or tuples of these. It has no ``cost``, and ``uses`` without functions.
+        Items are added by `add_items` and by its handlers (``current_item().add``), until `seal`: a sealed job ends
+        when all its items have ended. While ``max_waiting`` items wait for a worker, `add_items` waits or refuses. Ids
+        are text, numbers, bytes or tuples of these. There is no ``cost``, and ``uses`` takes no functions.
 
-        Of a job that the journal has, it goes on with all items, also those that handlers had added: what has not ended
-        runs, and what is given and recorded already is left out, whatever has changed in it. Its `Rerun` has neither
-        ``update`` nor ``key``. With another ``version``, or ``redo="all"``, it begins anew; without ids ``redo`` takes
-        no list. Raises what `create_job` raises.
+        A job that the journal has goes on with all items, also those that handlers had added: items that have not ended
+        run, and given items that are recorded already are left out, even if they have changed. Its `Rerun` has neither
+        ``update`` nor ``key``. With another ``version``, or ``redo="all"``, it begins anew; for items without ids,
+        ``redo`` takes no list. Raises the errors of `create_job`.
         """
         self._closer.check_open("create a job")
         job_id = checks.check_text("id", id)
@@ -426,13 +424,13 @@ class JobQueue(SafeEmitter):
         handler: Callable[..., Any],
         **options: Unpack[JobKeywords],
     ) -> JobPlan:
-        """Return what `create_job` with the same arguments, and ``update`` of `Rerun`, would find: runs nothing.
+        """Return what `create_job` with these arguments, and ``update`` of `Rerun`, would find; runs nothing.
 
         Writes nothing. Takes the items' identities and keys, and reads how recorded ones ended, but no results. Without
-        a journal all items are new. Raises what `create_job` raises of these arguments, and `JournalError`. There is
-        no plan for open jobs: which items they run is known only when they have been sealed.
+        a journal all items are new. Raises the errors of `create_job` for these arguments, and `JournalError`. Open
+        jobs have no plan: their items are known only once they have been sealed.
         """
-        from mpqueue._queue.recorded.job_plan import plan  # of a job that may never run
+        from mpqueue._queue.recorded.job_plan import plan  # its job may never run
 
         self._closer.check_open("plan a job")
         asked = read(GivenOptions, At.JOB, "JobQueue.plan_job", options, ("id", "items", "handler"))
@@ -450,24 +448,24 @@ class JobQueue(SafeEmitter):
         """Give an open job more items, before it is started or while it runs; returns how many of them are new.
 
         An item whose id the job has already is left out; items without ids are all new. The list is copied. May be
-        called on any thread, also in listeners. Where the job was made with ``max_waiting``, and so many of its items
-        wait for a worker, this waits until there is room, also while the job is paused; with ``wait=False``, and where
-        the job was not started, it raises `JobFullError` and adds nothing.
+        called on any thread, also in listeners. If the job has ``max_waiting``, and that many of its items wait for a
+        worker, this waits until there is room, also while the job is paused; with ``wait=False``, or if the job was not
+        started, it raises `JobFullError` and adds nothing.
 
-        Where the queue has a journal, the items are on disk when this returns, with ``wait=False`` within 0.2 s; those
+        If the queue has a journal, the items are on disk when this returns, with ``wait=False`` within 0.2 s; items
         that an earlier run of the program had added are left out. Raises `JournalError` while the journal can't be
-        written: nothing is added then, unless the error says so.
+        written: then nothing is added, unless the error says so.
 
         Raises `JobNotFoundError`; `JobStateError` for a job that is not open, or was sealed or cancelled meanwhile:
-        some of the items may have been added then; TypeError for items without the ids that the job's have, or with
-        ids that are not text, numbers, bytes or tuples of these; and what the iterable raises.
+        some of the items may have been added then; TypeError for items without the ids that the job's have, or with ids
+        that are not text, numbers, bytes or tuples of these; and errors of the iterable.
         """
         from mpqueue._queue.growing.open_job import add_items
 
         return add_items(self._host, self._find_open(job_id, "add items"), items, wait=wait)
 
     def seal(self, job_id: str | Job) -> None:
-        """No more items are added to an open job but by its own handlers: it ends when nothing of it is left.
+        """Seal an open job: only its own handlers may add items from now on, and it ends when all items have ended.
 
         Does nothing to a job that is sealed. `close` seals all. Raises `JobNotFoundError`.
         """
@@ -506,12 +504,12 @@ class JobQueue(SafeEmitter):
         With ``cancel_with_awaiter``, cancelling a task that awaits the run cancels the job, with ``kill_on_cancel``
         also the items that run then. The first start of a queue starts its workers.
 
-        ``progress=True`` draws a bar on stderr, where that is a terminal or this is a notebook, and writes a line
-        every 5 s elsewhere, unless pytest runs or ``MPQUEUE_PROGRESS=0``. A callable gets a `Progress` ten times a
-        second and at the end, on the listener thread.
+        ``progress=True`` draws a bar on stderr if that is a terminal, or in a notebook, and writes a line every 5 s
+        elsewhere, unless pytest runs or ``MPQUEUE_PROGRESS=0``. A callable gets a `Progress` 10 times per second and at
+        the end, on the listener thread.
 
-        Raises `JobNotFoundError`; `JobStateError` for a job that is not pending; `WorkerStartError` where there is no
-        room to start workers.
+        Raises `JobNotFoundError`; `JobStateError` for a job that is not pending; `WorkerStartError` if there is no room
+        to start workers.
         """
         self._closer.check_open("start a job")
         job_id = self._jobs.id_of(job_id)
@@ -591,17 +589,17 @@ class JobQueue(SafeEmitter):
         on_error: Literal["collect", "raise", "group"] = "collect",
         **options: Any,
     ) -> Job:
-        """Create a job, start it and wait for its end: the one-shot. ``options`` are those of `create_job`.
+        """Create a job, start it and wait for its end. ``options`` are those of `create_job`.
 
         ``progress`` is as in `start`: True for a bar, or a callable.
 
-        Items that fail for good, by ``on_error``: ``"collect"``: nothing is raised, see ``job.failures`` and
-        ``job.raise_for_failures()``; ``"raise"``: after all is done, the first failure in item order is raised as
-        itself, with a note that names its item and the others; ``"group"``: an `ExceptionGroup` of all is raised. With
-        these two, more than ``max_failures`` raise `TooManyFailuresError`. The job is in `last_job` then.
+        ``on_error`` is for items that fail for good. ``"collect"``: nothing is raised, see ``job.failures`` and
+        ``job.raise_for_failures()``; ``"raise"``: at the end, the first failure in item order is raised as itself, with
+        a note that names its item and the others; ``"group"``: an `ExceptionGroup` of all is raised. With the last two,
+        more than ``max_failures`` raise `TooManyFailuresError`. The job is then in `last_job`.
 
-        Where the wait is interrupted (Ctrl-C), the job is cancelled, its running items are ended, and the interruption
-        goes on; what has ended is in `last_job`, which the exception has as ``job``.
+        If the wait is interrupted (Ctrl-C), the job is cancelled, its running items are killed, and the interruption
+        goes on; the job with its ended items is in `last_job`, and in the exception as ``job``.
         """
         self._host.check_waiting_allowed("queue.run()", instead="await queue.start(queue.create_job(...))")
         check_names(GivenOptions, At.JOB, "JobQueue.run", options, ("items", "handler", "id", "progress", "on_error"))
@@ -631,7 +629,7 @@ class JobQueue(SafeEmitter):
         progress: ShowProgress = False,
         **options: Unpack[StagesKeywords],
     ) -> JobRun:
-        """`run_stages` without the wait: returns the run at once. Raises what that raises before anything runs."""
+        """`run_stages` without the wait: returns the run at once. Raises its errors before anything runs."""
         from mpqueue._queue.growing.stages import make_pipeline  # most programs have none
 
         self._closer.check_open("start a job")
@@ -668,27 +666,27 @@ class JobQueue(SafeEmitter):
         progress: ShowProgress = False,
         **options: Unpack[StagesKeywords],
     ) -> Job:
-        """Run each item through several handlers, one after the other, and wait for the end of all.
+        """Run each item through several handlers, one after the other, and wait for all of them.
 
-        ``stages`` are functions, or `Stage`s with options of their own. Each item goes on as soon as it can: what a
-        stage returns is the next stage's item, and stays pickled on its way from worker to worker. A generator's
-        values are items of their own, any number of them. Where more than one stage has items for a worker, the last
-        one goes first; a stage waits while the next one has enough. A failed item is tried again by its stage alone.
+        ``stages`` are functions, or `Stage`s with options of their own. Each item goes on as soon as it can: the value
+        that a stage returns is the next stage's item, and stays pickled between the workers. Each value of a generator
+        is an item of its own. If several stages have items for a worker, the last one goes first; a stage waits while
+        the next one has enough. A failed item is tried again by its stage only.
 
-        Returns a job with one item for each input. Its result is that of the last stage; where something was yielded
-        on the way, the list of all its results, in the order in which they were yielded. Where an item fails in a stage
-        for good, the input has failed with a `StageError` that names the stage. Each stage is a job too, ``id/name``,
-        for progress and reports; it keeps no results. To pause or cancel one of them does it to all.
+        Returns a job with one item for each input. Its result is that of the last stage; if a stage yields, the list of
+        all its results, in the order in which they were yielded. If an item fails in a stage for good, the input has
+        failed with a `StageError` that names the stage. Each stage is a job too, ``id/name``, for progress and reports;
+        it keeps no results. Pausing or cancelling one of them applies to all.
 
         ``progress`` is as in `start`, a line for each stage. ``priority``, ``seed``, ``max_failures``, ``deadline``,
-        ``profile``, ``results`` and ``label`` are as in `create_job`, for the whole: a sink gets a row for
-        each input. Failed items do not raise. Where the wait is interrupted (Ctrl-C), all is cancelled, running items
-        are ended, and the interruption goes on.
+        ``profile``, ``results`` and ``label`` are as in `create_job`, for the whole: a sink gets a row per input.
+        Failed items do not raise. If the wait is interrupted (Ctrl-C), everything is cancelled, running items are
+        killed, and the interruption goes on.
 
-        On a queue with a journal, a later call with the same ``id`` goes on where this one was. An input that has ended
-        is not run again; of the others, what a stage has passed on is not done again, unless it is bigger than 4 MB.
-        ``rerun`` is as in `create_job`, for the inputs: an input runs again in all stages. Code is that of all stages.
-        Raises what `create_job` raises.
+        On a queue with a journal, a later call with the same ``id`` continues this one. An input that has ended does
+        not run again; for the others, values that a stage has passed on are reused, unless they are bigger than 4 MB.
+        ``rerun`` is as in `create_job`, for the inputs: an input runs again in all stages. Code means that of all
+        stages. Raises the errors of `create_job`.
         """
         self._host.check_waiting_allowed("queue.run_stages()", instead="await queue.start_stages(...)")
         check_names(GivenOptions, At.STAGES, "JobQueue.run_stages", options, ("items", "stages", "id", "progress"))
@@ -696,12 +694,12 @@ class JobQueue(SafeEmitter):
         return self._await(run)
 
     def _await(self, run: JobRun) -> Job:
-        """Wait for the job's end and return it. If the wait is interrupted, what runs is ended, and that goes on."""
+        """Wait for the job's end and return it. An interruption of the wait ends running items, and goes on."""
         try:
             return run._await_job()
         except BaseException as error:
             _bring_home(error, run.job)
-            if not run.done():  # else it never began
+            if not run.done():  # otherwise it never began
                 with suppress(QueueClosedError):
                     run._cancel(kill=True)
             run._end_bar()
@@ -710,8 +708,8 @@ class JobQueue(SafeEmitter):
     def pause(self, job_id: str | Job) -> None:
         """Pause a running job: active items continue, new items won't start until it is resumed.
 
-        Its workers are free for other jobs as soon as they have ended the item that they run. Does nothing to a paused
-        job. Raises `JobNotFoundError`; `JobStateError` for a pending or finished job.
+        Its workers are free for other jobs as soon as their current items have ended. Does nothing to a paused job.
+        Raises `JobNotFoundError`; `JobStateError` for a pending or finished job.
         """
         self._handle(JobPaused(self._find_open(job_id, "pause a job")))
 
@@ -727,9 +725,9 @@ class JobQueue(SafeEmitter):
     def cancel(self, job_id: str | Job, *, kill: bool = False) -> None:
         """Cancel a job: pending items won't start, active items may complete; with ``kill`` they are ended at once.
 
-        ``cancelled`` is true at once, the status becomes ``cancelled`` with ``job:finished``, when the last active
-        item has ended. Items that did not run, wait for a retry or were killed end as pending. A pending job is
-        cancelled at once, a finished one stays as it is. Raises `JobNotFoundError`.
+        ``cancelled`` is true at once; the status becomes ``cancelled`` with ``job:finished``, when the last active item
+        has ended. Items that did not run, wait for a retry or were killed end as pending. A pending job is cancelled at
+        once, a finished one stays as it is. Raises `JobNotFoundError`.
         """
         book = self._find_open(job_id, "cancel a job")
         self._handle(JobCancelled(book, self._engine.clock.wall(), kill))
@@ -739,13 +737,13 @@ class JobQueue(SafeEmitter):
 
         ``items`` are views (``job.items[3]``, an item of an event), ids or positions, as in `retry_failed`. An item
         that waits, also for its next try, fails at once with an `ItemCancelledError`, without losing a try; if the job
-        has not started, as soon as it does. An item that runs may complete, but is not tried again. With ``kill`` it is
-        ended at once like the others, by killing its worker: what else was sent to that worker runs again without
-        losing a try. On engines that can't kill, it runs to its end.
+        has not started, as soon as it does. An item that runs may complete, but is not tried again. With ``kill``, its
+        worker is killed, so it ends at once too: other items that were sent to that worker run again without losing a
+        try. On engines that can't kill, it runs to its end.
 
         Cancelled items count as failed, except for ``max_failures``. `retry_failed` runs them again. With a journal,
-        they stay cancelled in the next run. Of a job with stages, an input is cancelled with all that came of it. What
-        has ended stays as it is. Costs a look at all items that wait.
+        they stay cancelled in the next run. In a job with stages, an input is cancelled with all items made from it.
+        Items that have ended stay as they are. Costs a look at all items that wait.
 
         Raises `JobNotFoundError`; TypeError, ValueError, KeyError or IndexError for items that are not the job's.
         """
@@ -799,17 +797,17 @@ class JobQueue(SafeEmitter):
     ) -> JobRun:
         """Run the failed items of a finished job again, with ``attempts`` 0 and their history kept.
 
-        With ``items``, only these of them, and the others stay failed: views (``job.items[3]``, those of
-        ``job.failures``), ids (or the text or label of an item, as in ``job.items["a.jpg"]``), or positions where the
-        ids are not numbers themselves.
+        With ``items``, only these run, and the others stay failed: views (``job.items[3]``, those of ``job.failures``),
+        ids (or the text or label of an item, as in ``job.items["a.jpg"]``), or positions if the ids are not numbers
+        themselves.
 
-        Returns a new run; where nothing failed it is resolved already. ``progress`` is as in `start`. A job that only
-        the journal has runs with the handler that is in there. Raises `JobNotFoundError`; `JobStateError` for a job
-        that has not ended or was cancelled, that another thread is just creating, or reading from the journal for a
-        retry, or whose results went into a sink, and for an item that has not failed; `JournalError` where items or
-        handler are not in the journal; ValueError where this queue lacks what its items need, as the journal has it
-        (``uses``; not of functions, with a warning); TypeError, ValueError, KeyError or IndexError for items that are
-        not the job's. Where it raises, nothing runs again.
+        Returns a new run; if nothing failed it is resolved already. ``progress`` is as in `start`. A job that only the
+        journal has runs with the recorded handler. Raises `JobNotFoundError`; `JobStateError` for a job that has not
+        ended or was cancelled, that another thread is just creating, or reading from the journal for a retry, or whose
+        results went into a sink, and for an item that has not failed; `JournalError` if items or handler are not in the
+        journal; ValueError if this queue lacks the recorded needs of its items (``uses``; functions are not recorded,
+        with a warning); TypeError, ValueError, KeyError or IndexError for items that are not the job's. If it raises,
+        nothing runs again.
         """
         self._closer.check_open("retry failed items")
         job_id = self._jobs.id_of(job_id)
@@ -842,10 +840,10 @@ class JobQueue(SafeEmitter):
     @overload
     def get_job(self, job_id: str) -> Job | None: ...
     def get_job(self, job_id: str | Job) -> Job | None:
-        """The job of that id, also one that only the journal has; None where there is none.
+        """The job of that id, also one that only the journal has; None if there is none.
 
-        A `Job` is given back, or None where the queue does not have it (any more). Works on a closed queue too.
-        Raises `JournalError` where the journal can't be read.
+        A `Job` is returned as it is, or None if the queue does not have it (any more). Works on a closed queue too.
+        Raises `JournalError` if the journal can't be read.
         """
         self._engine.check_process()
         try:
@@ -856,7 +854,7 @@ class JobQueue(SafeEmitter):
     def jobs(self) -> list[Job]:
         """All jobs of the queue, in the order they were created, after those that only its journal has.
 
-        The items of the latter are read when they are asked for. Works on a closed queue too.
+        The items of the latter are read on first use. Works on a closed queue too.
         """
         self._engine.check_process()
         return self._jobs.all()
@@ -866,19 +864,19 @@ class JobQueue(SafeEmitter):
     @overload
     def load_job(self, job_id: str) -> Job: ...
     def load_job(self, job_id: str | Job) -> Job:
-        """A job that the journal holds, as it stood, without its handler: to look at its items, results and failures.
+        """Return a recorded job without its handler, to look at its items, results and failures.
 
-        Works on a closed queue too. Raises `JobNotFoundError`, `JournalError` where it can't be read.
+        Works on a closed queue too. Raises `JobNotFoundError`, `JournalError` if it can't be read.
         """
         self._engine.check_process()
         job = self._jobs.load(self._jobs.id_of(job_id))
-        len(job.items)  # reads them, so that what can't be read is known now
+        len(job.items)  # reads them now, so that errors are raised here
         return job
 
     def get_stats(self) -> QueueStats:
-        """Count the jobs running (or paused), pending and completed (ended, however). Works on a closed queue.
+        """Count the jobs that are running (or paused), pending, and completed (in any final state).
 
-        Those that only the journal has do not count.
+        Works on a closed queue. Jobs that only the journal has do not count.
         """
         self._engine.check_process()
         return self._jobs.stats()
@@ -886,9 +884,9 @@ class JobQueue(SafeEmitter):
     def clear_job(self, job_id: str | Job) -> None:
         """Remove a pending or finished job, also from the journal; a `Job` that is still held stays readable.
 
-        Of a job with more than 32 MB of results in the journal, those that are not in memory can't be read any more.
+        If the job has more than 32 MB of results in the journal, those that are not in memory can't be read any more.
         Raises `JobNotFoundError`; `JobStateError` for a running or paused job, and, with a journal, for one that
-        another thread is just creating, or reading from it for a retry; `JournalError`, and then it stays.
+        another thread is just creating, or reading from it for a retry; `JournalError`, which leaves the job in place.
         """
         self._closer.check_open("clear a job")
         cleared = self._jobs.id_of(job_id)
@@ -899,19 +897,19 @@ class JobQueue(SafeEmitter):
     def prune(
         self, job_id: str | Job | None = None, *, gone: bool = True, older_than: float | str | None = None
     ) -> Pruned:
-        """Make the journal smaller: of one job, or of all but those that are running, paused or just being created.
+        """Make the journal smaller: one job, or all but those that are running, paused or just being created.
 
-        Rows of a job are written anew, few instead of many. With ``gone``, the outcomes of items that are not in the
-        job's list any more are dropped, with their files: should such an item come back, it runs again. Jobs that ended
-        more than ``older_than`` seconds ago, also cancelled ones, are removed whole. The file shrinks.
+        The rows of a job are merged. With ``gone``, the outcomes of items that are not in the job's list any more are
+        dropped, with their files: if such an item comes back, it runs again. Jobs that ended more than ``older_than``
+        seconds ago, also cancelled ones, are removed. The file shrinks.
 
-        Each job is one transaction: whatever ends the program meanwhile, it is there as before or as after that.
-        Others may read meanwhile. Results are not loaded. It needs room on the disk for the rows of the largest job;
-        the first time, where an older version made the file, for twice the file. Returns how much it took out.
+        Each job is one transaction: if the program ends meanwhile, the job is there as before or as after it. Other
+        processes may read meanwhile. Results are not loaded. It needs disk space for the rows of the largest job; the
+        first time, if an older version made the file, for twice the file. Returns how much it took out.
 
-        Raises `JournalError` for a queue without a journal, where there is not enough room, and, for a job that was
-        named, where its rows are damaged; `JobNotFoundError`; `JobStateError` for a job that is running or paused, or
-        that another thread is just creating; TypeError or ValueError.
+        Raises `JournalError` for a queue without a journal, if there is not enough disk space, and, for a named job, if
+        its rows are damaged; `JobNotFoundError`; `JobStateError` for a job that is running or paused, or that another
+        thread is just creating; TypeError or ValueError.
         """
         self._closer.check_open("prune its journal")
         pruned = None if job_id is None else self._jobs.id_of(job_id)
@@ -922,17 +920,17 @@ class JobQueue(SafeEmitter):
     def serve(self, host: str = "127.0.0.1", port: int = 0, *, hosts: Iterable[str] = ()) -> Page:
         """Serve a live page of this queue's jobs, on a thread of its own; returns at once, with a `Page`.
 
-        ``page.url`` is its address, with a token in it. With the token, a browser can see everything and
-        cancel jobs; without it, it can do nothing. ``port=0`` takes a free port. The page is for this machine; through
-        a tunnel (``ssh -L``) it is for another one. With another ``host`` it is sent over the network unencrypted;
-        ``hosts`` are then the names under which browsers may ask for it. `close` closes it too, after the last job.
+        ``page.url`` is its address, with a token in it. With the token, a browser can see everything and cancel jobs;
+        without it, nothing. ``port=0`` takes a free port. The page is for this machine, or for others through a tunnel
+        (``ssh -L``). With another ``host`` it is sent over the network unencrypted; ``hosts`` are then the host names
+        that browsers may use. `close` closes it too, after the last job.
 
-        Raises ImportError without the extra ``dashboard``, OSError where the port is taken.
+        Raises ImportError without the extra ``dashboard``, OSError if the port is taken.
         """
         self._closer.check_open("serve a page")
         address = checks.check_address(host, port, hosts)
         try:
-            from mpqueue._live_page.server import Page  # which few programs need
+            from mpqueue._live_page.server import Page  # few programs need it
             from mpqueue._queue.live_pages import QueueView
         except ImportError as error:
             raise ImportError(
@@ -951,12 +949,12 @@ class JobQueue(SafeEmitter):
     def close(self, *, wait: bool = True, kill: bool = False) -> None:
         """End the queue. Afterwards its calls raise `QueueClosedError`; jobs and their results stay readable.
 
-        Started jobs are waited for, also their retries; paused ones are cancelled; pending ones stay pending. With
-        ``wait=False`` running jobs are cancelled, and what runs ends in the background. With ``kill`` running items
-        are ended at once, and listeners are not waited for. From a listener or a sink it acts as ``wait=False``. A
-        second call waits until the first one has ended the queue, except with ``wait=False``, and in a signal handler
-        that interrupts that one; ``close(kill=True)`` also cuts it short. Raises `JournalError` where the end was
-        waited for, and not all of it could be written into the journal.
+        It waits for started jobs and their retries; paused jobs are cancelled; pending ones stay pending. With
+        ``wait=False`` running jobs are cancelled, and running items end in the background. With ``kill`` running items
+        are killed, and it does not wait for listeners. From a listener or a sink it acts as ``wait=False``. A second
+        call waits until the first one has ended the queue, except with ``wait=False``, and in a signal handler that
+        interrupts that one; ``close(kill=True)`` also cuts it short. Raises `JournalError` if it waited for the end,
+        and not all of it could be written into the journal.
         """
         says = not (kill or self._closer.closed)
         self._closer.close(self, wait=wait, kill=kill)
@@ -966,19 +964,19 @@ class JobQueue(SafeEmitter):
     def drain(self, within: float | str = 30.0) -> None:
         """End the queue so that a journal's next run goes on: no new item starts, running ones have ``within`` seconds.
 
-        What still runs then is taken back: its worker is killed, and it loses no attempt. Jobs end as ``cancelled``, or
-        as usual if nothing of them is left; items that have not ended are pending again, also those that wait for a
-        retry. What has ended is in the journal when this returns, and the queue is closed, see `close`. ``within=0``
-        takes everything back at once. Cuts a `close` or a `drain` short that waits for longer. From a listener or a
-        sink it ends in the background. Listeners that have not got all events 30 s after that are not waited for.
+        Items that still run then are taken back: their workers are killed, and they lose no attempt. Jobs end as
+        ``cancelled``, or as usual if all their items have ended; other items are pending again, also those that wait
+        for a retry. When this returns, all ended items are in the journal, and the queue is closed, see `close`.
+        ``within=0`` takes everything back at once. It cuts short a `close` or `drain` that would wait longer. From a
+        listener or a sink it ends in the background. It waits at most 30 s more for listeners to get all events.
 
         Raises TypeError or ValueError for anything but a time from 0 up, in seconds or as text (``"5m"``);
-        `JournalError` where not all of it could be written into the journal.
+        `JournalError` if not all of it could be written into the journal.
         """
         self._closer.drain(self, check_seconds("within", within))
 
     async def adrain(self, within: float | str = 30.0) -> None:
-        """`drain` that can be awaited: the event loop goes on meanwhile. If the wait is cancelled, all ends at once."""
+        """An awaitable `drain`: the event loop goes on meanwhile. If the wait is cancelled, everything ends at once."""
         seconds = check_seconds("within", within)
         await self._closer.close_beside_loop(partial(self._closer.drain, self, seconds))
 
@@ -989,8 +987,8 @@ class JobQueue(SafeEmitter):
         return f"<{type(self).__name__} {size}; jobs: {jobs}>"
 
     def _repr_html_(self) -> str:
-        """For notebooks: its jobs as a table."""
-        from mpqueue._output.notebook_forms import queue_as_html  # which few programs need
+        """Return a table of the jobs for notebooks."""
+        from mpqueue._output.notebook_forms import queue_as_html  # few programs need it
 
         return queue_as_html(repr(self), self.jobs())
 
@@ -1001,7 +999,7 @@ class JobQueue(SafeEmitter):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._host.engine.is_fork:  # nothing of it is here, and what leaves the block goes on
+        if self._host.engine.is_fork:  # the queue belongs to another process; the exception goes on
             return
         if kind is not None:
             self.close(kill=True)
@@ -1031,8 +1029,8 @@ def _make_growing(items: Iterable[Any]) -> ItemTable:
 
 
 def _new_pipeline(head: JobBook, stages: Sequence[tuple[str, Stage]], *, seed_given: bool) -> NewJob:
-    """A job with stages that is recorded."""
-    from mpqueue._queue.recorded.new_pipeline import NewPipeline  # a part of what only journals need
+    """Return a recorded job with stages."""
+    from mpqueue._queue.recorded.new_pipeline import NewPipeline  # only journals need it
 
     assert head.pipeline is not None
     functions = [(name, stage.handler, stage.options.get("setup")) for name, stage in stages]
@@ -1040,7 +1038,7 @@ def _new_pipeline(head: JobBook, stages: Sequence[tuple[str, Stage]], *, seed_gi
 
 
 def _new_open_job() -> type[NewJob]:
-    """The kind of an open job that is recorded."""
-    from mpqueue._queue.recorded.new_open_job import NewOpenJob  # a part of what only journals need
+    """Return a recorded open job."""
+    from mpqueue._queue.recorded.new_open_job import NewOpenJob  # only journals need it
 
     return NewOpenJob

@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from mpqueue._queue.registry import Registry
 
 
-#: Seconds until a worker is taken for one that can't be asked.
+#: Seconds after which a worker that does not answer counts as one that can't be asked.
 STACK_PATIENCE = 2.0
-#: Seconds between two looks at which jobs a journal has.
+#: Seconds between two looks at the list of a journal's jobs.
 PAST_EVERY = 5.0
 
 log = logging.getLogger("mpqueue")
 
 
 class QueueView(Served):
-    """The jobs of a queue, from a page's side. Holds the queue weakly: a page keeps no queue alive."""
+    """The jobs of a queue, for a page. Holds the queue weakly: a page keeps no queue alive."""
 
     can_act = True
 
@@ -65,7 +65,7 @@ class QueueView(Served):
         return [*(book for book in self._recorded(jobs) if book.id not in ids), *own]
 
     def _recorded(self, jobs: Registry) -> Iterator[RecordedBook]:
-        """The jobs that only the journal has: the same objects as long as it says the same of them."""
+        """Return the jobs that only the journal has: the same objects as long as their records have not changed."""
         if self.now() >= self._past_due:
             self._past_due = self.now() + PAST_EVERY
             try:
@@ -80,7 +80,7 @@ class QueueView(Served):
     def standing(self) -> Mapping[int, int]:
         """Return the places of waiting jobs in the scheduler's order.
 
-        By priority, then by how many lanes a job has, then by what it has used.
+        The order is by priority, then by how many lanes a job has, then by the time it has used.
         """
         jobs = self._jobs()
         books = () if jobs is None else jobs.books()
@@ -93,7 +93,7 @@ class QueueView(Served):
         return {book.number: places[book.number] for book in waiting if places[book.number]}
 
     def report(self, job: ShownJob) -> str:
-        from mpqueue._report.job_report import make_report  # which few programs need
+        from mpqueue._report.job_report import make_report  # few programs need it
 
         if isinstance(job, RecordedBook):
             return job.report()
@@ -113,7 +113,7 @@ class QueueView(Served):
                 f"expected a job of this queue, got number {number}, which it does not have (any more)"
             )
         chosen = None if items is None else [_item_at(book, index) for index in items]
-        self._past_due = 0.0  # one of the journal may become one of the queue's
+        self._past_due = 0.0  # a job of the journal may become one of the queue's
         match action:
             case "pause":
                 queue.pause(book.id)
@@ -140,5 +140,5 @@ def _item_at(book: ShownJob, index: int) -> JobItem:
 
 
 def _place_in_line(book: JobBook) -> tuple[int, int, float, int]:
-    # Those that have lanes are served, and so are before all that have none.
+    # Jobs that have lanes are served, so they come before all that have none.
     return (-book.options.priority, not book.lanes_held, book.seconds_used + book.seconds_expected, book.number)

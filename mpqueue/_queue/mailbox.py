@@ -1,7 +1,7 @@
-"""`Mailbox`: threads put things in, a thread or a coroutine takes them out. `Bell`: what wakes the coroutine.
+"""`Mailbox`: threads put things in, a thread or a coroutine takes them out. `Bell`: wakes the coroutine.
 
-`Turns`: when a coroutine that does not wait lets others run. Coroutines may run in asyncio or in trio; which of them is
-seen where they wait.
+`Turns`: lets other tasks run while a coroutine does not wait. Coroutines may run in asyncio or in trio, which is found
+out when they wait.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Rings(Protocol):
 
 
 class Bell:
-    """Wakes the coroutine that made it. Rings once; for the next time it makes a new one."""
+    """Wakes the coroutine that made it. Rings once; each wait needs a new one."""
 
     def __init__(self) -> None:
         import asyncio  # only programs that use it import it
@@ -64,7 +64,7 @@ class Bell:
     async def wait(self, timeout: float | None = None) -> None:
         """Wait until it rings, at most ``timeout`` seconds.
 
-        What interrupts that is raised: `asyncio.CancelledError`, `trio.Cancelled`.
+        Interruptions are raised: `asyncio.CancelledError`, `trio.Cancelled`.
         """
         if timeout is None:
             await self._event.wait()
@@ -81,7 +81,7 @@ class Bell:
                 timer.cancel()
 
     async def wait_shielded(self) -> None:
-        """Wait until it rings, though the task has been cancelled, or is cancelled meanwhile."""
+        """Wait until it rings, even if the task has been cancelled, or is cancelled meanwhile."""
         if self._loop is None:
             import trio
 
@@ -120,9 +120,9 @@ async def let_others_run() -> None:
 
 
 class Turns:
-    """A giver of turns to the loop's other tasks, in a coroutine that takes many things in a row without waiting.
+    """Lets the loop's other tasks run while a coroutine takes many things in a row without waiting.
 
-    By time: a turn costs 10 us, which one thing that is there should not cost.
+    Turns are given by time, since each costs 10 us, too much for one thing.
     """
 
     def __init__(self, now: Callable[[], float]) -> None:
@@ -130,9 +130,9 @@ class Turns:
         self._due = now() + HOLD
 
     async def give(self) -> None:
-        """Let others run if the last turn was `HOLD` seconds ago. What interrupts that is raised."""
+        """Let others run if the last turn was `HOLD` seconds ago. Interruptions are raised."""
         if self._now() >= self._due:
-            self._due = self._now() + HOLD  # first: a turn that was interrupted was one, and the next call goes on
+            self._due = self._now() + HOLD  # first: an interrupted turn counts as one, and the next call goes on
             await let_others_run()
 
 
@@ -141,11 +141,11 @@ class Mailbox(Generic[M]):
 
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[M] = queue.SimpleQueue()
-        self._fetched: deque[M] = deque()  #: by who takes, from the queue
+        self._fetched: deque[M] = deque()  #: by the takers, from the queue
         self._alarm: Bell | None = None
 
     def is_empty(self) -> bool:
-        """True where there is nothing to take."""
+        """True if there is nothing to take."""
         return not self._fetched and self._queue.empty()
 
     def put(self, message: M) -> None:
@@ -156,17 +156,17 @@ class Mailbox(Generic[M]):
             alarm.ring()
 
     def take(self, timeout: float | None = None) -> M:
-        """Return the next thing, and wait for it. Raises TimeoutError where nothing comes for ``timeout`` seconds."""
+        """Return the next thing, and wait for it. Raises TimeoutError if nothing comes within ``timeout`` seconds."""
         self.wait(timeout)
         return self._fetched.popleft()
 
     def wait(self, timeout: float | None = None) -> None:
-        """Wait until there is something to take; what interrupts that (Ctrl-C) loses nothing. Raises TimeoutError."""
+        """Wait until there is something to take; an interruption (Ctrl-C) loses nothing. Raises TimeoutError."""
         if not self._fetched and not wait_long(self._fetch, timeout):
             raise TimeoutError
 
     def _fetch(self, seconds: float | None) -> bool:
-        # By one call: after `get` itself an interruption might come before its result is kept.
+        # In one call: an interruption right after `get` would lose its result.
         gets = iter(partial(self._queue.get, True, seconds), self)  # never equal
         with contextlib.suppress(queue.Empty):
             self._fetched.extend(itertools.islice(gets, 1))
@@ -178,13 +178,13 @@ class Mailbox(Generic[M]):
         return self.take()
 
     async def wait_later(self) -> None:
-        """`wait` without blocking the loop. Raises RuntimeError where another task waits: one alone would be woken."""
+        """`wait` without blocking the loop. Raises RuntimeError if another task waits: only one would be woken."""
         while self.is_empty():
             if self._alarm is not None:
                 raise RuntimeError("expected one task at a time to wait for what comes next, got a second one")
             self._alarm = alarm = Bell()
             try:
-                if self._queue.empty():  # nothing came before there was an alarm
+                if self._queue.empty():  # nothing came before there was a bell
                     await alarm.wait()
             finally:
                 self._alarm = None

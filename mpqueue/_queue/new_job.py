@@ -1,4 +1,4 @@
-"""`NewJob`: a job that is being created, and how a journal comes to hold it or tells where it was."""
+"""`NewJob`: a job that is being created, recorded in a journal, or continued from there."""
 
 from __future__ import annotations
 
@@ -47,21 +47,21 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mpqueue")
 
-#: A number for each item, how to get it, or (`RECORDED`) from the journal; None: the items have an order of their own.
+#: A number for each item, the way to get it, or (`RECORDED`) from the journal; None: the items keep their own order.
 Cost = Callable[[Any], float] | Sequence[float] | str | None
-#: By what the items took when they ran last, as the journal has it.
+#: The costs are the items' times in their last run, from the journal.
 RECORDED = "recorded"
-#: Bytes up to which a handler is kept in the journal.
+#: The largest handler, in bytes, that is kept in the journal.
 MOST_HANDLER = 4 << 20
 
 
 class NewJob:
-    """A job that is being created, and what is to be recorded of it, where there is a journal.
+    """A job that is being created, and its record, if there is a journal.
 
-    Raises what `pack_handler` raises.
+    Raises the errors of `pack_handler`.
     """
 
-    _uses: str | None = None  #: what its items need, for the journal
+    _uses: str | None = None  #: its items' needs, for the journal
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class NewJob:
             packed = packed._replace(frame=packed.frame._replace(is_open=True))
         if options.profile:
             packed = packed._replace(frame=packed.frame._replace(profile=True))
-        #: The number is to be set before it is started.
+        #: The job's number is set before it is started.
         self.book = JobBook(0, job_id, table, options, packed, sealed=not is_open)
         sample(self.book)
         if needs is not None:
@@ -102,13 +102,13 @@ class NewJob:
             self._uses = _written_uses(asked.uses)
 
     def record_or_go_on(self, recorder: Recorder, created_at: float, options: RecordOptions) -> None:
-        """Have the job recorded from now on; where the journal has it, its table tells what has ended already.
+        """Record the job from now on; if the journal has it, its table takes over the items that have ended.
 
-        Waits until it is on disk. To be called outside of locks, since it runs code of the items' classes. Raises
+        Waits until it is on disk. Call it outside of locks, since it runs code of the items' classes. Raises
         `JournalMismatchError` for a job with other items, unless ``update``; `JournalError`; TypeError for items that
-        have no identity; and what ``key`` raises.
+        have no identity; and errors of ``key``.
         """
-        from mpqueue._parent.journal.chunk_rows import Results  # a part of what only journals need
+        from mpqueue._parent.journal.chunk_rows import Results  # only journals need it
         from mpqueue._parent.journal.kept_results import KeptResults
         from mpqueue._queue.recorded.inventory import Inventory
 
@@ -129,7 +129,7 @@ class NewJob:
         recorder.add(book, dataclasses.replace(recording, failed=failed))
 
     def record_as_it_is(self, recorder: Recorder, number: int) -> None:
-        """Have the job recorded from now on, which was read from the journal, where it has this number.
+        """Record from now on a job that was read from the journal, where it has this number.
 
         Raises `JournalError`.
         """
@@ -142,7 +142,7 @@ class NewJob:
         recorder.add(self.book, self.recording(number, left_out))
 
     def _note_code(self, recorder: Recorder, number: int) -> None:
-        """Record the handler's code if it is another one by now, as it may be if the journal has it by name."""
+        """Note the handler's code if it has changed, as it may if the journal has the handler by name."""
         from mpqueue._queue.recorded.resume import MadeBy
 
         reader = recorder.journal.reader
@@ -154,8 +154,8 @@ class NewJob:
             recorder.journal.ask(lambda store: store.put_job(number, {"codes": codes}))
 
     def recording(self, number: int, left_out: frozenset[int]) -> Recording:
-        """Return what the recorder has to know of the job, which has this number in the journal."""
-        from mpqueue._parent.journal.recorder import Recording  # a part of what only journals need
+        """Return the recorder's view of the job, which has this number in the journal."""
+        from mpqueue._parent.journal.recorder import Recording  # only journals need it
 
         table = self.book.table
         tries = {index: len(history) for index, history in table.history.items()}
@@ -163,8 +163,8 @@ class NewJob:
         return Recording(number, tries, failed, left_out)
 
     def _take_code(self) -> CodeNow:
-        """Return the functions' code as it is now, and count what runs from now on as made by it."""
-        from mpqueue._queue.recorded.code_parts import code_of  # a part of what only journals need
+        """Return the functions' current code; results from now on count as made by it."""
+        from mpqueue._queue.recorded.code_parts import code_of  # only journals need it
 
         code = code_of(*self._functions)
         self.book.table.code = code.code.number
@@ -176,22 +176,22 @@ class NewJob:
         return {**columns, "uses": self._uses, **self._code_columns(code, options)}
 
     def _new_uses(self, recorded: RecordedJob) -> dict[str, Any]:
-        """Return the column of the items' needs, if the journal has something else."""
+        """Return the column of the items' needs, if the journal's differs."""
         return {} if recorded.uses == self._uses else {"uses": self._uses}
 
     def _code_columns(self, code: CodeNow, options: RecordOptions, made: MadeBy | None = None) -> dict[str, Any]:
         return code_columns(self._functions, code, options, self.book.table.label, made)
 
     def _brought(self, code: CodeNow, options: RecordOptions) -> Brought:
-        """Return what the program brings to a recorded job: its code, its options, and the seed if one was given."""
-        from mpqueue._queue.recorded.resume import Brought  # a part of what only journals need
+        """Return the program's side of a recorded job: its code, its options, and the seed if one was given."""
+        from mpqueue._queue.recorded.resume import Brought  # only journals need it
 
         given = self.book.options
         seed = given.seed if self._seed_given else None
         return Brought(code, options, seed, given.retry.max_retries, self.book.table.sink is not DISCARD)
 
     def _go_on(self, recorder: Recorder, inventory: Inventory, compared: Compared, columns: dict[str, Any]) -> set[int]:
-        """Take over what has ended, and have the journal say what is other now; returns the items it has as failed."""
+        """Take over the items that have ended, and update the journal; returns the items that it has as failed."""
         from mpqueue._queue.recorded.resume import AFRESH, RETRIED
 
         book, table, reader = self.book, self.book.table, recorder.journal.reader
@@ -226,7 +226,7 @@ class NewJob:
         plan.follow(self.book.table)
 
     def _take_up_suspects(self, recorder: Recorder, number: int) -> None:
-        """Judge only the items that workers had when programs ended without closing the journal, as `Plan` says."""
+        """Judge only the items that workers had when programs ended without closing the journal, by the `Plan`."""
         from mpqueue._queue.recorded.resume import Plan, judge
 
         table, counts = self.book.table, recorder.journal.reader.suspects(number)
@@ -237,7 +237,7 @@ class NewJob:
             self._record_suspects(recorder, number, plan, row)
 
     def _handle_suspects(self, plan: Plan) -> Row | None:
-        """Fail the items that end their programs, and return a row that says so; the book goes on with the rest."""
+        """Fail the items that end their programs, and return a row about them; the book goes on with the rest."""
         from mpqueue._parent.journal.chunk_rows import make_row
         from mpqueue._parent.journal.suspects import care_of, ended_program
 
@@ -251,7 +251,7 @@ class NewJob:
         return make_row(table, [*plan.guilty], tries) if plan.guilty else None
 
     def _record_suspects(self, recorder: Recorder, number: int, plan: Plan, row: Row | None) -> None:
-        from mpqueue._parent.journal.kept_values import prepare  # a part of what only journals need
+        from mpqueue._parent.journal.kept_values import prepare  # only journals need it
 
         slots = self.book.table.slots
         counts = {index if slots is None else slots[index]: count for index, count in plan.suspects.items()}
@@ -260,7 +260,7 @@ class NewJob:
         recorder.journal.ask(lambda store: store.put_job(number, columns, rows=rows))
 
     def _order_by_record(self) -> None:
-        """Order the items by what they took, as the journal has it, if that was asked for."""
+        """Order the items by their recorded times, if the user chose that."""
         if self._by_recorded_cost:
             self.book.order_by(_with_mean(self.book.table.elapsed))
 
@@ -279,9 +279,9 @@ def reseed(book: JobBook, seed: int) -> None:
 
 
 def sample(book: JobBook) -> None:
-    """Have room for what workers sample of its handler, if the job is profiled."""
+    """Make room for the samples of its handler, if the job is profiled."""
     if book.options.profile:
-        from mpqueue._report.profile import JobSamples  # which few programs need
+        from mpqueue._report.profile import JobSamples  # few programs need it
 
         book.samples = JobSamples()
 
@@ -290,14 +290,14 @@ def send_results_to(sink: Any, book: JobBook) -> None:
     """Send the job's results to the sink, or (`DISCARD`) nowhere."""
     book.table.sink = sink
     if sink is not DISCARD:
-        from mpqueue._output.row_outlet import RowOutlet  # which few programs need
+        from mpqueue._output.row_outlet import RowOutlet  # few programs need it
 
         outlet = RowOutlet(sink, book.table, book.id, captured=book.options.capture_output)
         book.delivery = Delivery(book.table, outlet)
 
 
 def check_cost(asked: GivenOptions, *, has_journal: bool) -> None:
-    """Raise TypeError or ValueError for what is no cost here."""
+    """Raise TypeError or ValueError if it is no valid cost."""
     cost = asked.cost
     if cost is None:
         return
@@ -313,9 +313,9 @@ def check_cost(asked: GivenOptions, *, has_journal: bool) -> None:
 
 
 def costs_of(cost: Callable[[Any], float] | Sequence[float], table: ItemTable) -> array[float]:
-    """Return each item's cost. Raises TypeError or ValueError for what is no number, and what ``cost`` raises."""
+    """Return each item's cost. Raises TypeError or ValueError if one is no number, and errors of ``cost``."""
     count = len(table)
-    given = map(cost, table.payloads) if callable(cost) else islice(cost, count + 1)  # it may have no end
+    given = map(cost, table.payloads) if callable(cost) else islice(cost, count + 1)  # it may be endless
     costs: array[float] = array("d")
     for index, value in enumerate(given):
         try:
@@ -338,7 +338,7 @@ def _cost_of(table: ItemTable, index: int) -> str:
 
 
 def _with_mean(took: Column[float]) -> array[float]:
-    """Return the seconds, with the mean where nothing is known."""
+    """Return the seconds, with the mean for unknown ones."""
     known = [seconds for seconds in took if seconds > 0]
     mean = math.fsum(known) / len(known) if known else 0.0
     return array("f", (seconds if seconds > 0 else mean for seconds in took))
@@ -357,9 +357,9 @@ def code_columns(
     label: Label = None,
     made: MadeBy | None = None,
 ) -> dict[str, Any]:
-    """Return the journal's columns of the handler, the setup, and the items' labels; of stages (None) their code.
+    """Return the journal's columns of the handler, the setup, and the items' labels; for stages (None) their code.
 
-    With ``made``, what is new of that, where results are kept.
+    With ``made``, only new ones, if results are kept.
     """
     if made is not None and not made.is_new:
         return {}
@@ -376,8 +376,8 @@ def code_columns(
 
 
 def _written_uses(uses: Uses) -> str:
-    """Return the items' checked needs as a journal has them; of functions only that there are some."""
-    from mpqueue._core.state.stated_needs import any_function  # which few programs need
+    """Return the items' checked needs as a journal has them; functions are only noted as such."""
+    from mpqueue._core.state.stated_needs import any_function  # few programs need it
 
     if not isinstance(uses, Mapping) or any_function(uses):
         return "null"
@@ -386,14 +386,14 @@ def _written_uses(uses: Uses) -> str:
 
 
 def written_codes(codes: Iterable[Code]) -> Unsealed:
-    """Codes as they stand in the line of their job."""
+    """Return codes as they are written in their job's line."""
     from mpqueue._parent.journal.kept_values import prepare
 
     return prepare([(code.python, dict(code.parts), dict(code.packages)) for code in codes])
 
 
 def heed(refused: str, warnings: Iterable[str] = ()) -> None:
-    """Say these warnings. Raises `JournalMismatchError` where it is ``refused`` to go on with a recorded job."""
+    """Log these warnings. Raises `JournalMismatchError` if continuing a recorded job is ``refused``."""
     if refused:
         raise JournalMismatchError(refused)
     for warning in warnings:
@@ -401,7 +401,7 @@ def heed(refused: str, warnings: Iterable[str] = ()) -> None:
 
 
 def tell_of_lost(job_id: str, plan: Plan, items: ItemTable, what: str, path: str) -> None:
-    """Say which items run again since ``what`` they had brought is not there, or they themselves are not."""
+    """Log which items run again because ``what`` they had brought, or they themselves, are missing."""
     if plan.unreadable:
         log.warning("job %r: the %s of %d items can't be read from %s, so these run again; the first is %s",
                     job_id, what, len(plan.unreadable), path, items.named(plan.unreadable[0]))  # fmt: skip
@@ -421,9 +421,9 @@ def restore_end(book: JobBook, recorded: RecordedJob) -> None:
 
 
 def _keep_handler(handler: Callable[..., Any], setup: Callable[..., Any] | None, label: Label) -> Unsealed | None:
-    """The functions by value, and where modules were found; None where that is too much.
+    """Return the functions by value, and the folders of their modules; None if that is too much.
 
-    A third one labels items. Without it, and where it can't be kept, there are two.
+    A third function labels items. If there is none, or it can't be kept, there are two.
     """
     from mpqueue._parent.journal.kept_values import prepare
 
@@ -440,7 +440,7 @@ def _keep_handler(handler: Callable[..., Any], setup: Callable[..., Any] | None,
             return None
         kept.append((data, [bytes(buffer) for buffer in buffers]))
     if label is not None:
-        with contextlib.suppress(Exception):  # past items are shown without it
+        with contextlib.suppress(Exception):  # past items are then shown without it
             data, buffers = dump_by_value(label)
             if len(data) + sum(buffer.nbytes for buffer in buffers) <= MOST_HANDLER:
                 kept.append((data, [bytes(buffer) for buffer in buffers]))
@@ -470,7 +470,7 @@ def find_named(name: str) -> Any:
 
 
 def replay_item(packed: PackedHandler, table: ItemTable, index: int) -> Any:
-    """Run an item once more in this process, as `JobItem.replay` says."""
-    from mpqueue._worker.handlers.replay import replay  # most programs never do, and start sooner without
+    """Run an item once more in this process, as `JobItem.replay` describes."""
+    from mpqueue._worker.handlers.replay import replay  # most programs don't need it, and start faster without
 
     return replay(packed.frame, table.payloads[index], index, table.attempts[index] + 1, table.slots_of([index]))

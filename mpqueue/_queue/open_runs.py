@@ -1,4 +1,4 @@
-"""The runs of a queue that have not resolved yet: how they begin, and how they resolve."""
+"""The runs of a queue that have not resolved yet: their beginning and their end."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class OpenRuns:
-    """The unresolved runs of each job, in the order they were started. Any thread may ask for them."""
+    """The unresolved runs of each job, in the order they were started. Any thread may call it."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -51,21 +51,21 @@ class OpenRuns:
             return iter([run for runs in self._runs.values() for run in runs])
 
     def add(self, book: JobBook, run: JobRun) -> None:
-        """Add a run, which begins."""
+        """Add a run that begins."""
         with self._lock:
             self._runs.setdefault(book.number, []).append(run)
 
     def take_back(self, book: JobBook) -> None:
-        """Take back the job's last run, which could not begin."""
+        """Remove the job's last run, which could not begin."""
         self._take(book, -1)
 
     def resolve(self, book: JobBook) -> None:
-        """Resolve a job's run, as its last event was delivered: callbacks are called on the listener thread."""
+        """Resolve a job's run when its last event was delivered: callbacks are called on the listener thread."""
         run, listeners = self._take(book, 0), self._engine.listeners
         if run is None:
             return
         if (book.spoke or run._displays) and not listeners.is_here:
-            listeners.post(partial(self._resolve, run), book)  # after what was logged, and after the bar's end
+            listeners.post(partial(self._resolve, run), book)  # after its logs, and after the bar's end
         else:
             self._resolve(run)
 
@@ -98,17 +98,17 @@ class OpenRuns:
             self._engine.listeners.post(partial(run._run_callbacks, callbacks))
 
     def disturb(self, trouble: JournalError | None) -> None:
-        """Give the error that stops a recorded job to callers that wait for its run. On the coordinator's thread."""
+        """Pass the error that stops a recorded job to callers that wait for its run. On the coordinator's thread."""
         for run in self:
             run._disturb(trouble)
 
 
 class JobStarter:
-    """Starts jobs on the coordinator's thread, with their runs registered and what shows their progress."""
+    """Starts jobs on the coordinator's thread, with their runs registered and their progress shown."""
 
     def __init__(self, engine: Engine, runs: OpenRuns, closer: Closer, jobs: Registry) -> None:
         self._engine = engine
-        self.tell_failures = True  #: below a bar that ``progress=True`` has drawn; the command line does so itself
+        self.tell_failures = True  #: below a bar drawn by ``progress=True``; the command line does so itself
         self._runs = runs
         self._closer = closer
         self._jobs = jobs
@@ -116,15 +116,15 @@ class JobStarter:
     def start(
         self, book: JobBook, run: JobRun, showing: Showing, on_ended: Callable[[Ended], None] | None = None
     ) -> None:
-        """Start a pending job. ``on_ended`` is as in `QueueHost.start_table`. Raises what `JobQueue.start` raises."""
+        """Start a pending job. ``on_ended`` is as in `QueueHost.start_table`. Raises the errors of `JobQueue.start`."""
         with _sink_open(book):
             begin = self._beginning(run, JobStartAsked(book, self._engine.clock.wall()), showing, on_ended)
             self._engine.coordinator().ask(begin)
 
     def start_unawaited(self, book: JobBook, run: JobRun, showing: Showing) -> None:
-        """Start a job for a thread that then waits for the run, where a failure to start is raised.
+        """Start a job for a thread that then waits for the run, which raises a failure to start.
 
-        Where that raises, it is to call `take_back_sink`.
+        If that raises, the thread has to call `take_back_sink`.
         """
         coordinator = self._engine.coordinator()
         coordinator.check_thread()
@@ -144,19 +144,19 @@ class JobStarter:
         progress: ShowProgress,
         on_ended: Callable[[Ended], None] | None = None,
     ) -> None:
-        """Start the head of a pipeline and its stages, at once. Raises what `JobQueue.start` raises.
+        """Start the head of a pipeline and its stages, at once. Raises the errors of `JobQueue.start`.
 
         ``on_ended`` is as in `QueueHost.start_table`, for the head's items.
         """
         first, *stages = (JobStartAsked(job, self._engine.clock.wall()) for job in head.family)
-        if head.restored:  # it had ended before: that is only said again
+        if head.restored:  # it had ended before: this only reports it again
             stages = []
         begin = self._beginning(run, first, Showing(progress), on_ended, stages)
         with _sink_open(head):
             self._engine.coordinator().ask(begin)
 
     def start_again(self, book: JobBook, run: JobRun, showing: Showing, indices: Sequence[int] | None = None) -> None:
-        """Run the failed items of a finished job, or these of them. Raises what `JobQueue.retry_failed` raises."""
+        """Run a finished job's failed items again, all or these. Raises the errors of `JobQueue.retry_failed`."""
         message = FailedItemsReset(book, self._engine.clock.wall(), None, indices)
         begin = self._beginning(run, message, showing)
         self._engine.coordinator().ask(begin)
@@ -182,7 +182,9 @@ class JobStarter:
         ]
 
         def begin() -> None:
-            self._closer.check_open("start a job")  # once more: it can't be closed between this and the start
+            self._closer.check_open(
+                "start a job"
+            )  # checked again: the queue can't be closed between this and the start
             if on_ended is not None:
                 engine.coordinator().subscribe_early(book, on_ended)
             with self._jobs.starts(book):
@@ -202,19 +204,19 @@ class JobStarter:
 
 
 def _delivery_to_begin(book: JobBook) -> Delivery | None:
-    """Return the job's delivery; None also for a job that can't be started, whose sink stays as it is."""
+    """Return the job's delivery; None also for a job that can't be started, whose sink is left unchanged."""
     may_start = book.status is JobStatus.PENDING or book.restored
     return book.delivery if may_start and isinstance(book.delivery, Delivery) else None
 
 
 def _sink_open(book: JobBook) -> AbstractContextManager[None]:
-    """Open the job's sink for the block, which starts the job; if that raises, the sink is as it was."""
+    """Open the job's sink for the block, which starts the job; if the block raises, the sink is as before."""
     delivery = _delivery_to_begin(book)
     return nullcontext() if delivery is None else _or_undone(delivery.begin, delivery.take_back)
 
 
 def _sink_claimed(book: JobBook) -> AbstractContextManager[None]:
-    """Start the job in the block, so that no other thread takes its sink back. On the coordinator's thread."""
+    """Start the job in the block, and keep other threads from taking its sink back. On the coordinator's thread."""
     delivery = _delivery_to_begin(book)
     return nullcontext() if delivery is None else _or_undone(partial(delivery.claim, book.id), delivery.disclaim)
 

@@ -33,14 +33,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mpqueue")
 
-#: So many jobs are named where the program ends before them.
+#: The most jobs that are named if the program ends before them.
 SOME = 5
-#: In so many ids of jobs the one is looked for that may be meant.
+#: The most job ids among which the likely one is looked for.
 LOOKED_THROUGH = 1000
 
 
 class Held(NamedTuple):
-    """A job that the queue can run: its books, and what users hold of it."""
+    """A job that the queue can run: its books, and the users' `Job`."""
 
     book: JobBook
     job: Job[Any, Any]
@@ -91,7 +91,7 @@ def _check_whole(held: Held, what: str) -> None:
 
 
 def _ended_before(moment: float, line: RecordedJob, held: Held | None) -> bool:
-    """True where the job was over at that time; it may have run again since, even if not in the journal yet."""
+    """True if the job was over at that time; it may have run again since, and not be in the journal yet."""
     if held is None:
         return line.status.final and line.finished_at is not None and line.finished_at < moment
     book = held.book
@@ -99,7 +99,7 @@ def _ended_before(moment: float, line: RecordedJob, held: Held | None) -> bool:
 
 
 def _not_found(job_id: object, where: str, ids: Iterable[str]) -> JobNotFoundError:
-    """The error for an id that no job has there, with the one that may be meant."""
+    """The error for an id that no job has, with the likely one."""
     meant = nearest(job_id, islice(ids, LOOKED_THROUGH)) if isinstance(job_id, str) else None
     hint = "" if meant is None else f"; did you mean {shown(meant)}?"
     return JobNotFoundError(f"job {shown(job_id)}: expected the id of a job in {where}, got none{hint}")
@@ -117,24 +117,24 @@ class Registry:
         self._options = options
         self._backend = backend
         self._held: dict[str, Held] = {}
-        #: Ids of jobs that are on their way into the queue, and how: no other thread creates, takes up or removes them.
+        #: Ids of jobs that are being added, and how: no other thread creates, takes up or removes them.
         self._coming: dict[object, tuple[list[str], str]] = {}
-        self._has_compacted = False  #: jobs of the journal, or was asked to
+        self._has_compacted = False  #: jobs of the journal, or was to
         self._past: WeakValueDictionary[RecordedJob, Job] = WeakValueDictionary()
         self._lock = threading.RLock()
-        #: Guards the next two, so that a job does not start while it leaves the queue. It is held for a moment only,
-        #: since the coordinator takes it, and nothing is called meanwhile.
+        #: Guards the next two, so that a job does not start while it leaves the queue. It is held only briefly, since
+        #: the coordinator takes it, and nothing is called meanwhile.
         self._claims = threading.RLock()
-        self._starting: set[int] = set()  #: numbers of jobs that the coordinator starts just now
+        self._starting: set[int] = set()  #: numbers of jobs that the coordinator is just starting
         self._leaving: set[int] = set()  #: numbers of jobs that are just being removed, or replaced
-        engine.say_unfinished = partial(_say_unfinished, WeakMethod(self.books))  # which outlives this
+        engine.say_unfinished = partial(_say_unfinished, WeakMethod(self.books))  # it outlives the registry
         self._numbers = itertools.count(1)
         self._free_ids = itertools.count(1)
 
     # -- looked up -------------------------------------------------------------------------------------------
 
     def get(self, job_id: str) -> Job | None:
-        """The job of that id, also one that only the journal has; None where there is none."""
+        """The job of that id, also one that only the journal has; None if there is none."""
         held = self._get_held(job_id)
         if held is not None:
             return held.job
@@ -142,7 +142,7 @@ class Registry:
         return None if line is None else self._past_job(line)
 
     def id_of(self, job: str | Job) -> str:
-        """The id of a job of this queue or its journal; an id is given back. Raises `JobNotFoundError`."""
+        """The id of a job of this queue or its journal; an id is returned as it is. Raises `JobNotFoundError`."""
         if not isinstance(job, Job):
             return job
         held = self._held.get(job.id)
@@ -158,7 +158,7 @@ class Registry:
         return held
 
     def load(self, job_id: str) -> Job:
-        """`get` that raises `JobNotFoundError` where there is none."""
+        """`get` that raises `JobNotFoundError` if there is no such job."""
         job = self.get(job_id)
         if job is None:
             raise _not_found(job_id, "this queue or its journal", [*self._held, *self._recorded_ids()])
@@ -183,18 +183,18 @@ class Registry:
             return [held.book for held in self._held.values()]
 
     def stats(self) -> QueueStats:
-        """Return how many of the queue's own jobs are in which state."""
+        """Return the numbers of the queue's own jobs by state."""
         books = self.books()
         pending = sum(book.status is JobStatus.PENDING for book in books)
         ended = sum(book.status.final for book in books)
         return QueueStats(len(books) - pending - ended, pending, ended, len(books))
 
     def say_never_started(self) -> None:
-        """Log which of the queue's jobs were never started, if there are any, as it is closed."""
+        """Log which of the queue's jobs were never started, if any, when it is closed."""
         _say_never_started(self.books(), "the queue is closed")
 
     def _get_held(self, job_id: str) -> Held | None:
-        """Return the queue's own job of that id; None where there is none, or that could be no id."""
+        """Return the queue's own job of that id; None if there is none, or if it can't be an id."""
         try:
             return self._held.get(job_id)
         except TypeError:
@@ -203,17 +203,17 @@ class Registry:
     # -- added -----------------------------------------------------------------------------------------------
 
     def next_number(self) -> int:
-        """A number that no job of the queue has had, by which workers know the next one."""
+        """A number that no job of the queue has had, by which workers know the next job."""
         return next(self._numbers)
 
     def free_id(self) -> str:
-        """An id for a job that was given none."""
+        """An id for a job without one."""
         while (job_id := f"job-{next(self._free_ids)}") in self._held:
             pass
         return job_id
 
     def check_free(self, job_id: str) -> None:
-        """Raise `JobExistsError` where a job has that id."""
+        """Raise `JobExistsError` if a job has that id."""
         if job_id in self._held or self._coming_as(job_id) is not None:
             raise JobExistsError(
                 f"job {job_id!r}: expected a new id, got one that is taken; once that job has ended, replace=True puts "
@@ -221,7 +221,7 @@ class Registry:
             )
 
     def check_replaceable(self, job_id: str) -> None:
-        """Raise `JobStateError` where a job of that id is not over, nor still to be started."""
+        """Raise `JobStateError` unless the job of that id has ended or was never started."""
         held = self._get_held(job_id)
         status = self._coming_as(job_id) or self._busy_as(held)
         if status is not None:
@@ -233,9 +233,9 @@ class Registry:
             _check_whole(held, "replace")
 
     def let_go(self, job_id: str) -> None:
-        """Forget the queue's job of that id, where it has one; what a journal has of it stays there.
+        """Forget the queue's job of that id, if it has one; its record in a journal stays.
 
-        Raises `JobStateError` where it runs; `JournalError` if its end can't be written.
+        Raises `JobStateError` if it runs; `JournalError` if its end can't be written.
         """
         recorder = self._engine.recorder
         if recorder is not None and job_id in self._held:
@@ -252,10 +252,10 @@ class Registry:
                 self._forget(held)
 
     def add(self, book: JobBook, new: NewJob | None, options: RecordOptions) -> Held:
-        """Add the job, and its stages where it has some, to the queue's; return the job.
+        """Add the job, and its stages if it has any, to the queue's; return the job.
 
-        Where there is a journal, it is recorded as ``new`` says, and goes on where the journal has it. Raises
-        `JobExistsError`, and what `NewJob.record_or_go_on` raises; then none of them is.
+        With a journal, ``new`` records or continues it. Raises `JobExistsError`, and the errors of
+        `NewJob.record_or_go_on`; then none of them is added.
         """
         recorder, family = self._engine.recorder, book.family
         for each in family:
@@ -291,11 +291,11 @@ class Registry:
                     del self._held[book.id]
 
     def take_up(self, job_id: str, what: str, *, unfinished: bool = False) -> Held:
-        """The job, ready to be run again; one that only the journal has, with the handler that is in there.
+        """Return the job, ready to run again; one that only the journal has, with the recorded handler.
 
-        Raises `JobNotFoundError`; `JobStateError` for one that was not over, unless ``unfinished`` allows that too, and
-        for one that another thread creates or takes up just now; `JournalError` where what is to run is not in the
-        journal; ValueError where the queue has less than its items need.
+        Raises `JobNotFoundError`; `JobStateError` for a job that was not over, unless ``unfinished`` allows that, and
+        for one that another thread is just creating or taking up; `JournalError` if items that have to run are not in
+        the journal; ValueError if the queue has less than its items need.
         """
         mark = object()
         try:
@@ -314,7 +314,7 @@ class Registry:
             self._coming.pop(mark, None)
 
     def _record_again(self, line: RecordedJob, what: str, *, unfinished: bool) -> JobBook:
-        """Record a job that only the journal has from now on.
+        """Record from now on a job that only the journal has.
 
         Outside of locks: users' code is loaded.
         """
@@ -354,8 +354,8 @@ class Registry:
     def remove(self, job_id: str) -> None:
         """Forget a pending or finished job, also in the journal.
 
-        Raises `JobNotFoundError`; `JobStateError` for a running or paused job, and for one that is just being written
-        into the journal, or read from it, on another thread; `JournalError`, and then it stays.
+        Raises `JobNotFoundError`; `JobStateError` for a running or paused job, and for one that another thread is just
+        writing into the journal, or reading from it; `JournalError`, which leaves the job in place.
         """
         recorder = self._engine.recorder
         with self._lock:
@@ -380,7 +380,7 @@ class Registry:
 
     @contextlib.contextmanager
     def _leaves(self, held: Held, what: str) -> Iterator[None]:
-        """Keep the job from being started inside. Raises `JobStateError` where it runs, or starts just now."""
+        """Keep the job from being started inside the block. Raises `JobStateError` if it runs, or is just starting."""
         number = held.book.number
         try:
             with self._claims:
@@ -398,10 +398,10 @@ class Registry:
 
     @contextlib.contextmanager
     def starts(self, book: JobBook) -> Iterator[None]:
-        """Keep the job from being removed or replaced inside. On the coordinator's thread; it does not wait.
+        """Keep the job from being removed or replaced inside the block. On the coordinator's thread; it does not wait.
 
-        Raises `JobNotFoundError` where the queue does not hold it any more, `JobStateError` where it is just being
-        removed. A job that is not among the queue's `jobs` always starts.
+        Raises `JobNotFoundError` if the queue does not hold it any more, `JobStateError` if it is just being removed. A
+        job that is not among the queue's `jobs` always starts.
         """
         if not book.listed:
             yield
@@ -425,28 +425,28 @@ class Registry:
         return held is not None and held.book is book
 
     def _coming_as(self, job_id: str) -> str | None:
-        """Return how a job of that id comes into the queue just now, in some words; None where none does."""
-        # A copy, since other threads may take theirs out meanwhile.
+        """Return how a job of that id is just coming into the queue, in a few words; None if none is."""
+        # A copy, since other threads may change it meanwhile.
         return next((how for ids, how in list(self._coming.values()) if job_id in ids), None)
 
     def _busy_as(self, held: Held | None) -> str | None:
-        """Return what keeps the job in the queue, in a word or two; None where nothing does."""
+        """Return the reason why the job can't leave the queue, in a word or two; None if it can."""
         if held is None:
             return None
-        # Asked in this order: a job that starts is active before its start is over.
+        # In this order: a job that starts is active before its start is over.
         if held.book.number in self._starting:
             return "being started"
         return str(held.book.status) if held.book.active else None
 
     def _forget(self, held: Held) -> None:
-        """Forget the job with its stages, where it has some."""
+        """Forget the job, and its stages if it has any."""
         for book in held.book.family:
             del self._held[book.id]
         if self._engine.recorder is not None:
             self._engine.recorder.remove(held.book)
 
     def prune(self, job_id: str | None, *, gone: bool, older_than: float | None) -> Pruned:
-        """Prune the journal, as `JobQueue.prune` says: job by job, so that others can be created meanwhile."""
+        """Prune the journal, as `JobQueue.prune` describes: job by job, so that others can be created meanwhile."""
         recorder = self._engine.recorder
         if recorder is None:
             raise JournalError("expected a queue with a journal to prune it, got one without")
@@ -479,8 +479,8 @@ class Registry:
 
         Raises `JobStateError`, `JournalError`.
 
-        It refuses a job that comes into the queue just now. One that begins to come once its compaction is asked for
-        waits for that: the compaction drops outcomes of items that may come back with the job.
+        It refuses a job that is just coming into the queue. A job that begins to come during its compaction waits for
+        that, which drops outcomes of items that may come back with the job.
         """
         with self._lock:
             line, held = self._line(job_id), self._get_held(job_id)
@@ -506,7 +506,7 @@ class Registry:
     # -- the journal -----------------------------------------------------------------------------------------
 
     def check_journal(self) -> None:
-        """Raise `JournalError` where the journal can't be written; it is tried now."""
+        """Raise `JournalError` if the journal can't be written; it tries to write now."""
         recorder = self._engine.recorder
         if recorder is not None and recorder.trouble is not None:
             recorder.journal.flush()
@@ -518,12 +518,12 @@ class Registry:
         return recorder.journal.find(job_id)
 
     def _past_table(self, line: RecordedJob) -> ItemTable | None:
-        """The items of a job that only the journal has, if the job is still referenced and they have been read."""
+        """The items of a job that only the journal has, if it is still referenced and they have been read."""
         job = self._past.get(line)
         return None if job is None else vars(job._book).get("table")
 
     def _past_job(self, line: RecordedJob) -> Job:
-        """Return the job that only the journal has: the same object while it is referenced and recorded alike."""
+        """Return the job that only the journal has: the same object while it is referenced and its record unchanged."""
         recorder = self._engine.recorder
         assert recorder is not None
         with self._lock:

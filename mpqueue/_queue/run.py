@@ -30,14 +30,14 @@ if TYPE_CHECKING:
     from mpqueue._queue.job_queue import JobQueue
     from mpqueue._queue.registry import Held
 
-Ended = Sequence[int] | None  #: indices of items that ended; None: the job has
+Ended = Sequence[int] | None  #: indices of items that ended; None: the job has ended
 
 
 class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
-    """One run of a job. Resolves to the finished `Job`, however its items ended, after its last event.
+    """One run of a job. Resolves to the finished `Job` after its last event, even if items failed.
 
-    ``result()`` never raises because of the items: a cancelled job comes with status ``cancelled``. It raises
-    `WorkerStartError` where no worker could be had any more, which interrupts the job: its items stay pending; and
+    ``result()`` never raises because of the items: a cancelled job has the status ``cancelled``. It raises
+    `WorkerStartError` if no worker could be started any more, which interrupts the job: its items stay pending; and
     `SinkError` and `InternalError`, see there. An unresolved run keeps its queue alive.
     """
 
@@ -48,13 +48,13 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
         self.job: Job[T_co, R_co] = held.job
         self._book = held.book
         self._owner: JobQueue | None = owner
-        self._now = owner._host.engine.clock.now  #: holds the clock alone, not the queue
-        self._displays: Sequence[Display] = ()  #: what shows its progress; ended before it resolves
+        self._now = owner._host.engine.clock.now  #: holds only the clock, not the queue
+        self._displays: Sequence[Display] = ()  #: the display of its progress; ended before it resolves
         self._cancel_with_awaiter = cancel_with_awaiter
         self._kill_on_cancel = kill_on_cancel
         self._callback_lock = threading.Lock()
         self._callbacks: list[Callable[[JobRun[T_co, R_co]], object]] = []
-        self._news = SafeEvent()  #: it is done, or there is trouble
+        self._news = SafeEvent()  #: rings when it is done, or if there is trouble
         self._trouble: JournalError | None = None
         self._alarms: list[Rings] = []  #: of the tasks that await it
         self.set_running_or_notify_cancel()
@@ -62,31 +62,31 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
     def result(self, timeout: float | None = None) -> Job[T_co, R_co]:
         """Wait for the job's end, at most ``timeout`` seconds (then TimeoutError; the job goes on).
 
-        Raises RuntimeError instead of hanging where it would wait for itself: in a listener, in a done-callback or in
-        the job's own sink; and `JournalError` while the job is paused because its journal can't be written: it goes on
-        once that is possible; `WorkerStartError` where no worker could be had any more, so that the rest of its items
-        is pending; `SinkError` where its results could not be written into its sink; and `InternalError` where a
-        mistake of mpqueue's own ended the job.
+        Raises RuntimeError if it would wait for itself: in a listener, in a done-callback or in the job's own sink;
+        `JournalError` while the job is paused because its journal can't be written (it goes on once that is possible);
+        `WorkerStartError` if no worker could be started any more, so that the rest of its items is pending; `SinkError`
+        if its results could not be written into its sink; and `InternalError` if an internal error of mpqueue ended the
+        job.
         """
         self._check_waiting_allowed("run.result()", instead="" if timeout == 0 else "await run")
         return self._await_job(timeout)
 
     def _await_job(self, timeout: float | None = None) -> Job[T_co, R_co]:
-        """`result`, where waiting is allowed."""
+        """`result`, if waiting is allowed."""
         timeout = self._await_news(timeout)
         return super().result(timeout)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """None, once the job has ended, or what `result` would raise then; waits like it."""
+        """None once the job has ended, or the error that `result` would then raise; waits like it."""
         self._check_waiting_allowed("run.exception()", instead="" if timeout == 0 else "await run")
         timeout = self._await_news(timeout)
         return super().exception(timeout)
 
     def as_completed(self) -> Iterator[JobItem[T_co, R_co]]:
-        """The items as they end, completed or failed: those that have already, then the others.
+        """Yield the items as they end, completed or failed: first those that already have.
 
-        Leaving the loop cancels nothing. Items that end pending, because the job was cancelled, do not come. Raises at
-        the end what `result` raises then; in the job's own sink RuntimeError.
+        Leaving the loop cancels nothing. Items that are pending at the end, because the job was cancelled, are not
+        yielded. At the end it raises the errors of `result`; in the job's own sink RuntimeError.
         """
         ended: Mailbox[Ended] = Mailbox()
         unsubscribe = self._subscribe(ended.put)
@@ -107,7 +107,7 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
 
     @property
     def _what_ended_it(self) -> InternalError | SinkError | WorkerStartError | None:
-        """The error that the run raises: a mistake of mpqueue's own, unwritten results, or a lack of workers."""
+        """The error that the run raises: an internal error, unwritten results, or a lack of workers."""
         delivery = self._book.delivery
         return self._book.fault or (None if delivery is None else delivery.error) or self._book.interrupted
 
@@ -115,7 +115,7 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
         return self._wait_in_loop().__await__()
 
     def add_done_callback(self, fn: Callable[[JobRun[T_co, R_co]], object]) -> None:
-        """Have ``fn(run)`` called when the run resolves, on the listener thread; at once where it has."""
+        """Call ``fn(run)`` when the run resolves, on the listener thread; at once if it has already."""
         with self._callback_lock:
             if not self.done():
                 self._callbacks.append(fn)
@@ -128,7 +128,7 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
         return True
 
     def __dir__(self) -> list[str]:
-        """List the attributes, without those that only the makers of futures call."""
+        """List the attributes, without those that are for the makers of futures only."""
         return [name for name in super().__dir__() if not name.startswith("set_")]
 
     def _check_waiting_allowed(self, what: str, *, instead: str = "") -> None:
@@ -184,7 +184,7 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
                 self._cancel(kill=self._kill_on_cancel)
 
     def _cancel(self, *, kill: bool = False) -> None:
-        """Cancel the job: this one, though another may have its id by now. `Job.cancelled` is true afterwards.
+        """Cancel this job, even if another one has its id by now. `Job.cancelled` is true afterwards.
 
         Raises `QueueClosedError` in a fork.
         """
@@ -208,7 +208,7 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
     # -- for the queue and the drop-ins ----------------------------------------------------------------------
 
     def _begun(self, answer: Reply[None]) -> None:
-        """Note that the job was started, or (the answer raises) could not be: then `result` raises that."""
+        """Note that the job was started, or (if the answer raises) could not be: then `result` raises that."""
         error = answer.exception()
         if error is not None:
             self._owner = None
@@ -216,7 +216,7 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
             self._news.set()
 
     def _disturb(self, trouble: JournalError | None) -> None:
-        """Raise the error where the run is waited for, since it can't go on; None: it can again."""
+        """Raise the error in calls that wait for the run, since it can't go on; None: it can again."""
         self._trouble = trouble
         if trouble is not None:
             self._news.set()
@@ -230,7 +230,7 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
     def _resolve(
         self, error: InternalError | SinkError | WorkerStartError | None = None
     ) -> list[Callable[[JobRun[T_co, R_co]], object]]:
-        """Resolve the run, as the job's last event was delivered, or (``error``) will not be.
+        """Resolve the run when the job's last event was delivered, or (``error``) will not be.
 
         Returns the callbacks to `_run_callbacks`.
         """
@@ -247,22 +247,22 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
         return callbacks
 
     def _run_callbacks(self, callbacks: list[Callable[[JobRun[T_co, R_co]], object]]) -> None:
-        """Call these; one that raises is logged, and the others are called."""
+        """Call these; if one raises, that is logged, and the others are called."""
         for callback in callbacks:
             super().add_done_callback(callback)  # type: ignore[arg-type]  # as above
 
     @property
     def _fault(self) -> InternalError | None:
-        """The mistake of mpqueue's own that ended the job."""
+        """The internal error of mpqueue that ended the job."""
         return self._book.fault
 
     @property
     def _spoke(self) -> bool:
-        """True where handlers have logged something, which is delivered on the listener thread."""
+        """True if handlers have logged something, which is delivered on the listener thread."""
         return self._book.spoke
 
     def _end_display(self) -> None:
-        """Show nothing more of its progress: it is about to resolve. On the listener thread."""
+        """Stop showing its progress: it is about to resolve. On the listener thread."""
         for display in self._displays:
             display.end()
 
@@ -274,12 +274,12 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
 
     @property
     def _tells(self) -> bool:
-        """True where a function gets its progress, the last state just before the run resolves."""
+        """True if a function gets its progress, the last state just before the run resolves."""
         return any(not display.draws for display in self._displays)
 
     @property
     def _last_call_comes(self) -> bool:
-        """True while `_tells` is, and the function's last call may be waited for here."""
+        """True while `_tells` is, and this thread may wait for the function's last call."""
         owner = self._owner
         if not self._tells or owner is None or self.done():
             return False
@@ -287,9 +287,9 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
         return not (engine.is_fork or engine.listeners.is_here)
 
     def _await_last_call(self, timeout: float | None = None) -> None:
-        """Wait, at the job's end, until a function that gets its progress has had the last state.
+        """Wait, at the job's end, until a function that gets its progress has got the last state.
 
-        At most ``timeout`` seconds, and `PATIENCE` on a thread with an event loop, which the function may wait for.
+        At most ``timeout`` seconds, or `PATIENCE` on a thread with an event loop, which the function may need.
         """
         if self._last_call_comes:
             self._news.wait(PATIENCE if runs_loop() and (timeout is None or timeout > PATIENCE) else timeout)
@@ -306,20 +306,20 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
             owner._host.post(JobCancelled(self._book, 0.0, kill=True))
 
     def _outcomes(self) -> tuple[list[Any], dict[int, Failure]]:
-        """All results by position (None where there is none), and the failures for good, once it is done.
+        """All results by position (None if there is none), and the final failures, once it is done.
 
-        Costs nothing an item where there is no journal: the list is the job's own. Raises `JournalError`.
+        Without a journal it costs nothing per item: the list is the job's own. Raises `JournalError`.
         """
         table = self._book.table
         return table.results if table.source is None else table.all_results(), self._failures()
 
     def _failures(self) -> dict[int, Failure]:
-        """The failures for good, by position."""
+        """The final failures, by position."""
         table = self._book.table
         return {index: failure for index, failure in table.failures.items() if table.status[index] == FAILED}
 
     def _raise_failures(self, on_error: str, max_failures: int | None) -> None:
-        """Raise, at the job's end, what ``on_error`` says of the items that failed; nothing if none did."""
+        """Raise the failed items at the job's end as ``on_error`` says; nothing if none failed."""
         failures = self._failures()
         if not failures:
             return
@@ -328,7 +328,7 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
         raise self._error_of(failures, on_error)
 
     def _error_of(self, failures: dict[int, Failure], on_error: str) -> BaseException:
-        """A group of all errors, or the first one, with a note that names its item, and how many others failed."""
+        """Return a group of all errors, or the first one, with a note on its item and the number of other failures."""
         first, *others = sorted(failures)
         if on_error == "group":
             errors = [failures[index].error for index in (first, *others)]
@@ -342,7 +342,7 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
         return error
 
     def _too_many(self, failures: dict[int, Failure], max_failures: int) -> TooManyFailuresError:
-        """The error where more items failed than were to."""
+        """The error if more items failed than allowed."""
         first = min(failures)
         error = TooManyFailuresError(
             f"{len(failures)} items failed, which is more than max_failures={max_failures}; the first is item "
@@ -355,8 +355,8 @@ class JobRun(SafeFuture[Job[T_co, R_co]], Generic[T_co, R_co]):
 class RunItems(Generic[T_co, R_co]):
     """The items of a run as they end, for ``async for``.
 
-    An iterator, since a cancelled wait would end a generator: here the next ``anext`` goes on, and no item is lost.
-    The loop's other tasks get their turns even while items come faster than they are taken.
+    An iterator, since a cancelled wait would end a generator: here the next ``anext`` goes on, and no item is lost. The
+    loop's other tasks run even while items come faster than they are taken.
     """
 
     def __init__(
@@ -370,7 +370,7 @@ class RunItems(Generic[T_co, R_co]):
         self._subscribe = subscribe
         self._check_fault = check_fault
         self._ended: Mailbox[Ended] = Mailbox()
-        self._unsubscribe: Callable[[], None] | None = None  #: there is nothing to end before the first wait
+        self._unsubscribe: Callable[[], None] | None = None  #: nothing to end before the first wait
         self._indices: Iterator[int] = iter(())
         self._is_over = False
         self._turns = Turns(now)
@@ -379,7 +379,7 @@ class RunItems(Generic[T_co, R_co]):
         return self
 
     async def __anext__(self) -> JobItem[T_co, R_co]:
-        await self._turns.give()  # before an item is taken: what interrupts the turn loses none
+        await self._turns.give()  # before an item is taken, so that an interrupted turn loses none
         while True:
             for index in self._indices:
                 return self._items[index]
@@ -407,5 +407,5 @@ class RunItems(Generic[T_co, R_co]):
             unsubscribe()
 
     def __del__(self) -> None:
-        if hasattr(self, "_unsubscribe"):  # it was made
+        if hasattr(self, "_unsubscribe"):  # the iterator was made
             self._close()

@@ -1,4 +1,4 @@
-"""Why is this slow? What a job's report is made of: figures, advice, and their forms as text, as a page and as a trace.
+"""The parts of a job's report on why it is slow: figures, advice, and their forms as text, page and trace.
 
-Reads a job's books, also those of a queue that was closed; loaded by the first call of `Job.report` or `Job.trace`.
+It reads a job's books, also those of a closed queue; the first call of `Job.report` or `Job.trace` loads it.
 """

@@ -1,4 +1,4 @@
-"""The advice of a report: which rules apply, the largest effect first, and none that contradicts another."""
+"""The advice of a report: the rules that apply and don't contradict each other, the largest effect first."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mpqueue._report.figures import Figures
 from mpqueue._report.rules import on_handler, on_items, on_workers
 from mpqueue._report.rules.rule import LIMITS, Advice, Rule, contradict
 
-#: How many pieces of advice a report has, at most.
+#: The most pieces of advice in a report.
 MOST = 3
 
 RULES: tuple[Rule, ...] = tuple(
@@ -21,7 +21,7 @@ RULES: tuple[Rule, ...] = tuple(
 def advise(figures: Figures, alone: Figures | None = None) -> Sequence[Advice]:
     """Return advice to make the job quicker, the largest effect first; at most `MOST`, none if nothing is known.
 
-    Of two rules that contradict each other the one with the larger effect is there. ``alone`` are the figures of a job
+    Of two rules that contradict each other, it has the one with the larger effect. ``alone`` are the figures of a job
     with the same handler on one worker, to compare with.
     """
     if not figures.worker_seconds:
@@ -30,7 +30,7 @@ def advise(figures: Figures, alone: Figures | None = None) -> Sequence[Advice]:
     found = [Advice(rule, finding) for rule in RULES if (finding := rule.find(compared)) is not None]
     found = [one for one in found if one.finding.saved >= LIMITS.worth or one.finding.anyway]
     chosen: list[Advice] = []
-    # Where another rule saves as much as to use no pool at all, that one is there.
+    # If another rule saves as much as using no pool at all, the other rule is chosen.
     for one in sorted(found, key=lambda one: (-one.finding.saved, one.rule.says.get("pool") == "drop")):
         if len(chosen) < MOST and not any(contradict(one.rule, other.rule) for other in chosen):
             chosen.append(one)
@@ -38,7 +38,7 @@ def advise(figures: Figures, alone: Figures | None = None) -> Sequence[Advice]:
 
 
 def conclude(figures: Figures, advice: Sequence[Advice]) -> list[str]:
-    """Return the sentences of a report: the advice, or that there is nothing to win but in the handler."""
+    """Return the sentences of a report: the advice, or that only the handler itself can be improved."""
     if not advice and figures.worker_seconds and figures.share("handler") >= LIMITS.well_used:
         share = percent(figures.share("handler"))
         return [

@@ -1,4 +1,4 @@
-"""The figures of a report: of one run of a job, worked out of its books. No text, no opinion."""
+"""The figures of a report on one run of a job, computed from its books. No text, no opinion."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ if TYPE_CHECKING:
     from mpqueue._core.state.item_table import ItemTable
     from mpqueue._core.state.job_book import JobView
 
-#: How many of the slowest items are named.
+#: The number of slowest items that are named.
 SLOWEST = 10
-#: Characters of an error.
+#: The most characters of an error.
 ERROR_LENGTH = 70
-#: Failed items that are put into groups.
+#: The most failed items that are put into groups.
 MOST_FAILED = 10_000
 #: Bars of the histogram of item times.
 BARS = 40
 
 
 class Part(NamedTuple):
-    """One part of a whole: what it is called, its seconds, and what it means."""
+    """One part of a whole: its name, its seconds, and its meaning."""
 
     key: str
     name: str
@@ -60,20 +60,20 @@ class Part(NamedTuple):
 
 
 class MemoryFigures(NamedTuple):
-    """Peaks of workers' memory in bytes, of the items of which it is known."""
+    """Peaks of workers' memory in bytes, for the items with a known peak."""
 
     items: int
     median: int
     most: int
     greediest: str  #: the item with the highest peak, by its id and its label
-    supply: int | None = None  #: bytes that items may need together, where they have said nothing of memory
+    supply: int | None = None  #: bytes that items may need together, unless they have said so themselves
 
 
 class SlowItem(NamedTuple):
-    """One of the slowest items. ``peak`` is in bytes, None where it is not known."""
+    """One of the slowest items. ``peak`` is in bytes, None if it is not known."""
 
     id: Hashable
-    name: str  #: its id, and its label where that says more
+    name: str  #: its id, with its label if that differs
     seconds: float
     peak: int | None
     attempts: int
@@ -93,19 +93,19 @@ class ItemTimes(NamedTuple):
 
 
 class FailedItems(NamedTuple):
-    """Items that failed alike: what they are as text, and the traceback of the first one, where there is one."""
+    """Items with similar failures: their text, and the traceback of the first one, if there is one."""
 
     text: str
     traceback: str
 
 
 class Tries(NamedTuple):
-    """Tries that failed: how many, their seconds in the handler, and the commonest errors with their counts."""
+    """Failed tries: their number, their seconds in the handler, and the commonest errors with their counts."""
 
     failed: int
     seconds: float
     errors: Sequence[tuple[str, int]]
-    deadly: str | None = None  #: the commonest error of those with which a worker died or was killed
+    deadly: str | None = None  #: the commonest of the errors that end a worker
     deadly_last: bool = False  #: an item failed for good with such an error
 
 
@@ -126,12 +126,12 @@ class Figures:
     chunksize: int | None
     sums: Sums
     work: Sequence[Part]  #: the workers' time; adds up to ``wall`` times ``workers``
-    parent: Sequence[Part]  #: what the parent did meanwhile
+    parent: Sequence[Part]  #: the parent's work meanwhile
     items: ItemTimes | None
     slowest: Sequence[SlowItem]
     memory: MemoryFigures | None
     tries: Tries
-    few: PaceFigures | None  #: while few workers were busy, and while many were; where there was enough of both
+    few: PaceFigures | None  #: the times while few workers were busy, and while many were; if there was enough of both
     many: PaceFigures | None
     spans: Sequence[Span]
     events: Sequence[Event]
@@ -139,23 +139,23 @@ class Figures:
     handler_bytes: int
     handler_weight: str
     handler_seconds: float  #: pickling the handler, before the start
-    told_after: float  #: seconds from the job's end until listeners had got it
-    item_in_band: InBand | None = None  #: what is copied into the pickle of an item, where they are big
+    told_after: float  #: seconds from the job's end until listeners received it
+    item_in_band: InBand | None = None  #: the object that is copied into the pickle of an item, if it is big
     result_in_band: InBand | None = None
     handler_name: str = ""
     started_at: float | None = None  #: seconds since the epoch
     host: str = ""
     python: str = ""
     past: PastRun | None = None  #: the run before this one
-    items_seconds: float = 0.0  #: going through what the items come from, before the start
+    items_seconds: float = 0.0  #: seconds of reading the items, before the start
     grows: bool = False  #: items were added while it ran
     elsewhere: bool = False  #: workers were on other machines, whose CPUs are not counted
     first: FirstItems | None = None  #: if the first items of workers differ from later ones
-    slow_lane: LanePace | None = None  #: where one worker took longer than all others
+    slow_lane: LanePace | None = None  #: the worker that took longer than all others, if there is one
     retry_waits: float = 0.0  #: seconds in which nothing ran, after an item had failed that was to be tried again
     failures: Sequence[FailedItems] = ()  #: the largest group first
-    longest_tail: float = 0.0  #: seconds for which the worker that was idle longest at the end was
-    alone: Figures | None = None  #: of a job with the same handler on one worker, to compare with
+    longest_tail: float = 0.0  #: the longest time in seconds that a worker was idle at the end
+    alone: Figures | None = None  #: the figures of a job with the same handler on one worker, to compare with
 
     @property
     def worker_seconds(self) -> float:
@@ -164,17 +164,17 @@ class Figures:
 
     @property
     def workers_ever(self) -> int:
-        """Workers, with those that were replaced."""
+        """The number of workers, including replaced ones."""
         return max(1, self.workers) + self.sums.replaced
 
     @property
     def whole(self) -> float:
-        """Seconds that its user waited: until it was created, then from its start until listeners knew of its end."""
+        """Seconds that the user waited: for its creation, then from its start until listeners received its end."""
         return self.items_seconds + self.handler_seconds + self.wall + self.told_after
 
     @property
     def in_hand(self) -> float:
-        """Seconds for which workers had chunks in hand: those whose CPU time is measured."""
+        """Seconds in which workers had chunks: their CPU time is measured."""
         sums = self.sums
         rest = sums.loading + sums.setup + sums.unpacking + sums.packing
         return sums.handling + rest + max(0.0, sums.overhead)
@@ -190,7 +190,7 @@ class Figures:
         return min(1.0, self.sums.delayed / self.in_hand) if self.in_hand else 0.0
 
     def slowest_is_outlier(self, factor: float) -> bool:
-        """Tell whether the slowest item took more than so many times the median, and a good part of the run."""
+        """Tell whether the slowest item took many times the median, and a good part of the run."""
         if self.items is None or not self.slowest or self.items.median <= 0:
             return False
         longest = self.slowest[0].seconds
@@ -198,7 +198,7 @@ class Figures:
 
     @property
     def cpus_used(self) -> float | None:
-        """CPUs that the workers used on average; None where that was not measured."""
+        """CPUs that the workers used on average; None if that was not measured."""
         return self.sums.cpu / self.wall if self.sums.cpu > 0 and self.wall > 0 else None
 
     def share(self, *keys: str) -> float:
@@ -207,22 +207,22 @@ class Figures:
         return sum(part.seconds for part in self.work if part.key in keys) / whole if whole else 0.0
 
     def saved(self, *keys: str) -> float:
-        """Return the part of its user's time that goes with these parts of the workers' time (Amdahl's law)."""
+        """Return the part of the user's time that these parts of the workers' time account for (Amdahl's law)."""
         return self.of_workers(self.share(*keys))
 
     def again(self, *keys: str) -> float:
-        """Return the part of its user's time in which replacements of workers did again what others had done before."""
+        """Return the part of the user's time in which replaced workers' work was done again."""
         return self.saved(*keys) * self.sums.replaced / self.workers_ever
 
     def of_workers(self, share: float) -> float:
-        """Return the part of its user's time that goes with this share of the workers' time."""
-        return min(1.0, share * self.wall / self.whole) if self.whole else 0.0  # rounded, it may be a bit more
+        """Return the part of the user's time that this share of the workers' time accounts for."""
+        return min(1.0, share * self.wall / self.whole) if self.whole else 0.0  # rounding may make it larger
 
 
 def measure(book: JobView, now: float, cpus: int, supply: int | None = None) -> Figures:
-    """The figures of a job's last run; of one that runs still, as of ``now``. Costs about 1 us an item.
+    """The figures of a job's last run; if it still runs, as of ``now``. Costs about 1 us per item.
 
-    ``supply``: bytes that items may need together, None where that is not known or was said when it was created.
+    ``supply``: bytes that items may need together; None if unknown, or given when the job was created.
     """
     timings = book.timings.until(now, book.lanes if book.finished_at is None else 0)
     told_at = timings.heard.end_told_at
@@ -324,7 +324,7 @@ def _work(sums: Sums, tail: float, whole: float) -> list[Part]:
     waited = sum(part.seconds for part in parts if part.key in _WAITING)
     worked = sum(part.seconds for part in parts) - waited
     if worked + waited > whole and waited:
-        # Chunks of one lane ran on several workers at a time: an executor of another kind decides on which.
+        # Chunks of one lane ran on several workers at a time: another kind of executor chooses among them.
         share = max(0.0, whole - worked) / waited
         parts = [part._replace(seconds=part.seconds * share) if part.key in _WAITING else part for part in parts]
     rest = whole - sum(part.seconds for part in parts)
@@ -415,7 +415,7 @@ def _trace_of(error: BaseException) -> str:
 
 
 def _is_deadly(error: BaseException) -> bool:
-    """True where a worker died or was killed, here: an error that a handler raised has a traceback as its cause."""
+    """True if a worker died or was killed here; errors that handlers raise have a traceback as their cause."""
     kinds: tuple[type[BaseException], ...] = (WorkerCrashedError, ItemTimeoutError, MemoryLimitError)
     if isinstance(error, SetupError) and error.__cause__ is not None:
         error, kinds = error.__cause__, (*kinds, TimeoutError)
@@ -423,6 +423,6 @@ def _is_deadly(error: BaseException) -> bool:
 
 
 def _of_many(error: str, place: str | None) -> str:
-    """An error that stands for those like it, and the line that raised it."""
+    """An error with the common text of similar ones, and the line that raised it."""
     shown = error if len(error) <= ERROR_LENGTH else f"{error[:ERROR_LENGTH]}…"
     return shown if place is None else f"{shown} at {visible_line(place)}"

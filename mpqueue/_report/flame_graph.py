@@ -1,6 +1,6 @@
-"""A profile on a report's page: one flame graph, and the heaviest lines as a table, also where no script runs.
+"""A profile on a report's page: one flame graph, and the heaviest lines as a table, which needs no script.
 
-The page stays complete in itself: the script is in it, and the page's policy allows that one by its hash, no other.
+The page stays self-contained: the script is in it, and the page's policy allows only that script, by its hash.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from mpqueue._output.words import percent, seconds
 from mpqueue._report.profile import Frame, Frames, LineTime, Profile, views
 from mpqueue._text import shown_json, visible_line
 
-#: Frames that are drawn at most, of all workers together and of each other view: the others are too narrow to be seen.
+#: The most frames that are drawn, for all workers together and for each other view: more would be too narrow to see.
 MOST_FRAMES, MOST_OF_VIEW = 3_000, 500
-#: The part of the whole that a frame has to be.
+#: The least part of the whole that a frame may have.
 NARROWEST = 0.0005
-#: Lines in the table, and in the report's text.
+#: The number of lines in the table, and in the report's text.
 LINES = 12
 
 
@@ -37,7 +37,7 @@ def style() -> str:
 
 
 def policy() -> str:
-    """Return what the page's policy has to allow for the script."""
+    """Return the page's policy for the script."""
     digest = base64.b64encode(hashlib.sha256(_file("js").encode()).digest()).decode()
     return f"; script-src 'sha256-{digest}'"
 
@@ -128,7 +128,7 @@ def _boxes(stacks: Mapping[Frames, float]) -> dict[Frame, _Box]:
 
 
 def _least(boxes: Mapping[Frame, _Box], most: int) -> float:
-    """The seconds of the smallest box that is drawn, where there are too many."""
+    """The seconds of the smallest box that is drawn, if there are too many boxes."""
     found: list[float] = []
     rest = [*boxes.values()]
     while rest:

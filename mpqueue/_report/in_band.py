@@ -1,7 +1,7 @@
-"""The objects of a job that are copied into the pickle, while others' memory is sent beside it.
+"""Objects of a job that are copied into the pickle, unlike those whose memory is sent beside it.
 
-Looked at when a report is made, in one item and one result of the job, and only where these are big: so jobs that
-without a report cost nothing.
+A report looks at one item and one result of the job, and only if these are big: so jobs without a report are not
+slowed.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from mpqueue._core.state.item_table import Elsewhere, ItemTable
 from mpqueue._wire.pickling.payload import weigh_in_band
 from mpqueue.status import COMPLETED
 
-#: Bytes of an item or a result from which it is looked at.
+#: Bytes from which an item or a result is looked at.
 BIG = 100_000
-#: How deep containers are looked into.
+#: The depth to which containers are looked into.
 DEPTH = 4
-#: Entries of a container that are looked at.
+#: The most entries of a container that are looked at.
 ENTRIES = 1000
-#: Of the bytes of a container, what one entry must have to be named in its place.
+#: The part of a container's bytes from which an entry is named in its place.
 MOST = 0.5
-#: What goes in pieces of its own, though it is part of the pickle.
+#: Types that are sent in pieces of their own, though they are part of the pickle.
 _AS_THEY_ARE = (bytes, bytearray, str)
 
-#: What to send instead, by the type. Of others it is what they consist of.
+#: Advice on a replacement, by type. For other types, it is about their parts.
 REMEDIES = {
     "polars": "with pyarrow imported in the program, columns of numbers and texts go as Arrow arrays",
     "pandas": "make its columns numbers, or text of pandas' Arrow types",
@@ -38,35 +38,35 @@ USUAL = "send the arrays, tensors or bytes in it, or a path"
 
 
 class InBand(NamedTuple):
-    """An object of so many bytes that are copied into the pickle."""
+    """An object with that many bytes that are copied into the pickle."""
 
     kind: str  #: its type, with its module
     size: int
 
     @property
     def name(self) -> str:
-        """The name of its type, as people call it."""
+        """The usual name of its type."""
         return self.kind.removeprefix("builtins.")
 
     @property
     def remedy(self) -> str:
-        """Advice on what to send instead."""
+        """Advice on a replacement."""
         return REMEDIES.get(self.kind.partition(".")[0], USUAL)
 
 
 def of_first(table: ItemTable, values: Sequence[Any]) -> InBand | None:
     """Look into the first completed item, or its result: ``values`` are the table's payloads, or results.
 
-    None where it is not in memory. Runs the code by which it is pickled, once or a few times.
+    None if it is not in memory. Runs its pickling code once or a few times.
     """
     at = table.status.find(COMPLETED)
-    with contextlib.suppress(Exception):  # an object of the user's may do anything when it is looked at
+    with contextlib.suppress(Exception):  # a user's object may run any code when it is looked at
         return None if at < 0 or type(values[at]) is Elsewhere else _in_band(values[at])
     return None
 
 
 def _in_band(obj: Any, depth: int = DEPTH) -> InBand | None:
-    """Find the big part of the object that is copied into the pickle; None if there is none that could go otherwise."""
+    """Find the big part of the object that is copied into the pickle; None if no part could be sent otherwise."""
     size = _size(obj)
     if size < BIG or type(obj) in _AS_THEY_ARE:
         return None
@@ -78,13 +78,13 @@ def _in_band(obj: Any, depth: int = DEPTH) -> InBand | None:
 
 
 def _size(obj: Any) -> int:
-    with contextlib.suppress(Exception):  # parts of what can be pickled that can't be by themselves
+    with contextlib.suppress(Exception):  # some parts of picklable objects can't be pickled alone
         return weigh_in_band(obj)
     return 0
 
 
 def _parts(obj: Any) -> Iterable[Any]:
-    """Return the object's parts, as far as they are known of any object; none if they are many."""
+    """Return the object's parts, as far as they are known; none if they are many."""
     if isinstance(obj, dict):
         parts: Any = obj.values()
     elif isinstance(obj, list | tuple | set | frozenset):

@@ -1,4 +1,4 @@
-"""`Report`: why a job took as long as it did, to print, to save and to look at."""
+"""`Report`: why a job took its time, to print, to save and to view."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from mpqueue._whole_file import whole_file
 
 
 class Report:
-    """One run of a job, as it stood when the report was made. ``str(report)`` is its text, as stdout can show it."""
+    """One run of a job, as of the time of the report. ``str(report)`` is its text, in stdout's encoding."""
 
     def __init__(self, figures: Figures, findings: Sequence[Advice], profile: Profile | None = None) -> None:
-        self.figures = figures  #: all numbers of it
+        self.figures = figures  #: all its numbers
         self.findings = findings  #: the rules that apply, the largest effect first, each with its expected gain
         self.advice = conclude(figures, findings)  #: the same as sentences
-        self.profile = profile  #: where the handlers spent their time; None: that was not sampled
+        self.profile = profile  #: where the handlers spent their time; None: not sampled
 
     def __str__(self) -> str:
         return fitting(self._text(), sys.stdout)
@@ -43,13 +43,13 @@ class Report:
         return f"<Report on job {self.figures.job_id!r}: {self.figures.status}>"
 
     def to_html(self) -> str:
-        """The report as one page, complete in itself: with plots, for light and dark, and nothing from elsewhere."""
+        """The report as one self-contained page with plots, for light and dark."""
         return write_page(self.figures, self.advice, self.profile)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the report into a file: ``.html`` the page, ``.txt`` or ``.md`` the text. Returns its path.
 
-        The file is there when it is whole. Raises ValueError for another suffix.
+        The file appears once it is complete. Raises ValueError for another suffix.
         """
         target = Path(path)
         match target.suffix.lower():
@@ -64,7 +64,7 @@ class Report:
         return target
 
     def _repr_html_(self) -> str:
-        """For notebooks: the page in a frame of its own."""
+        """Return the page in a frame of its own, for notebooks."""
         page = html.escape(self.to_html(), quote=True)
         return f'<iframe srcdoc="{page}" style="width: 100%; height: 50rem; border: 0"></iframe>'
 
@@ -77,9 +77,9 @@ def make_report(book: JobView, alone: JobView | None) -> Report:
 
 
 def recorded_page(book: JobView, python: str, handler_name: str) -> str:
-    """Return a page of what a journal knows of a job's last run: the items' times, their memory and their failures.
+    """Return a page on the recorded facts of a job's last run: the items' times, memory and failures.
 
-    Where the workers' time went is not recorded. Raises ValueError for a job of which no time is known.
+    How workers spent their time is not recorded. Raises ValueError if no times of the job are known.
     """
     if book.started_at is None or book.duration is None:
         raise ValueError(f"job {book.id!r}: expected a job of which the journal knows how long it took, got one that "
@@ -99,7 +99,7 @@ def save_trace(book: JobView, path: str | os.PathLike[str]) -> Path:
 
 
 def _figures(book: JobView) -> Figures:
-    """Return the job's figures. Raises ValueError for a job of which there are no times."""
+    """Return the job's figures. Raises ValueError if it has no times."""
     if book.started_at is None:
         raise ValueError(f"job {book.id!r}: expected a job that was started, got one that is {book.status}")
     if not book.timings.lanes:

@@ -1,4 +1,4 @@
-"""Workers over time: how many were busy, and how long items took meanwhile, at first, and on each of them."""
+"""Workers over time: how many were busy, and how long items took, overall, at first, and on each worker."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import NamedTuple
 
 from mpqueue._core.state.timings import Event, Span
 
-#: Points of the curve of busy workers.
+#: The number of points of the curve of busy workers.
 POINTS = 240
-#: Busy workers up to which a span counts as one of few, and from which (of the most that there were) as one of many.
+#: A span with at most this many busy workers counts as one of few; with at least this part of the most, as one of many.
 FEW, MANY = 1.5, 0.75
-#: Chunks that say what is usual, at least.
+#: The least number of chunks that show the usual time.
 LATER = 5
 
 
 class PaceFigures(NamedTuple):
-    """Seconds an item took in the handler, while so many workers were busy on average."""
+    """Seconds per item in the handler, while that many workers were busy on average."""
 
     busy: float
     items: int
@@ -36,7 +36,7 @@ class FirstItems(NamedTuple):
 
 
 class LanePace(NamedTuple):
-    """The worker that took longest for an item, and what the others took: medians in seconds, over chunks."""
+    """The slowest worker per item, and the others: medians in seconds, over chunks."""
 
     lane: int
     items: int
@@ -74,12 +74,12 @@ class _Level:
         return self._integrals[at] + self._levels[at] * (moment - self._moments[at])
 
     def between(self, start: float, end: float) -> float:
-        """Return the number of busy workers between two moments, on average."""
+        """Return the average number of busy workers between two moments."""
         return (self.until(end) - self.until(start)) / (end - start) if end > start else 0.0
 
 
 def a_second(amounts: Iterable[tuple[float, float, float]], length: float, parts: int) -> list[float]:
-    """Return the amount a second, in so many equal parts of the time: each is spread from its start to its end.
+    """Return the amount per second, in that many equal parts of the time; amounts are spread evenly over their time.
 
     ``amounts`` are (start, end, amount).
     """
@@ -94,17 +94,17 @@ def a_second(amounts: Iterable[tuple[float, float, float]], length: float, parts
 
 
 def busy_over_time(spans: Sequence[Span], wall: float) -> list[float]:
-    """Return how many workers were busy, on average, in so many equal parts of the time."""
+    """Return the average number of busy workers, in that many equal parts of the time."""
     busy = ((span.begun, span.ended, min(span.ended - span.begun, span.busy)) for span in spans)
     return a_second(busy, wall, POINTS) if wall else [0.0] * POINTS
 
 
-#: What a worker does for a chunk, in this order: fields of a span.
+#: The phases of a worker's chunk, in this order: fields of a span.
 PHASES = ("loading", "setup", "unpacking", "handling", "packing")
 
 
 def phases(span: Span) -> Iterator[tuple[str, float, float]]:
-    """Yield each phase of the span with its start and end, as durations and order tell."""
+    """Yield each phase of the span with its start and end, computed from the durations and the order."""
     at = span.begun
     for phase in PHASES:
         until = min(at + getattr(span, phase), span.ended)
@@ -116,7 +116,7 @@ def phases(span: Span) -> Iterator[tuple[str, float, float]]:
 def few_and_many(spans: Sequence[Span]) -> tuple[PaceFigures | None, PaceFigures | None]:
     """Return how long items took while few workers were busy, and while many were.
 
-    Without the first of each worker, whose items are slow for reasons of their own.
+    Without the first chunk of each worker, whose items are slow for other reasons.
     """
     level = _Level(spans)
     seen: set[float] = set()
@@ -146,7 +146,7 @@ def _pace_of(span: Span) -> float:
 
 
 def first_items(spans: Sequence[Span]) -> FirstItems | None:
-    """Return the time of the workers' first items; None if there are too few later ones to tell what is usual."""
+    """Return the time of the workers' first items; None if too few later ones show the usual time."""
     firsts: dict[float, Span] = {}
     later: list[float] = []
     for span in spans:
@@ -182,7 +182,7 @@ def find_slow_lane(spans: Sequence[Span]) -> LanePace | None:
 
 
 def retry_waits(spans: Sequence[Span], events: Sequence[Event], wall: float) -> float:
-    """Seconds in which no worker had anything in hand, after the first item had failed that was to be tried again."""
+    """Seconds in which no worker had a chunk, after the first item had failed that was to be tried again."""
     first = next((event.at for event in events if event.name == "retry"), None)
     if first is None:
         return 0.0

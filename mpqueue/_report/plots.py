@@ -1,6 +1,6 @@
-"""The plots of a report's page: SVG, by hand. Shapes only, which stretch with the page; words stand beside them.
+"""The plots of a report's page: SVG. Only shapes, which stretch with the page; words are beside them.
 
-Colours are classes, so that the page's style says what they are by day and by night.
+Colours are classes, so that the page's style sets them for light and dark.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from mpqueue._output.words import number, percent, seconds
 from mpqueue._report.figures import Figures, ItemTimes, Part
 from mpqueue._report.paces import PHASES, a_second, phases
 
-#: Columns of the timeline; fewer where there are many workers, so that a page stays below two megabytes.
+#: Columns of the timeline; fewer if there are many workers, so that a page stays below 2 MB.
 COLUMNS, MOST_CELLS = 500, 20_000
-#: Steps in which a cell of the timeline is filled.
+#: The steps by which a cell of the timeline is filled.
 STEPS = 10
-#: Marks of events that are drawn.
+#: The most marks of events that are drawn.
 MOST_MARKS = 200
-#: Those that are.
+#: The events that are marked.
 MARKED = frozenset({"paused", "resumed", "worker died"})
 
-#: What a worker does, bottom up in the timeline: the classes of the colours, each with the phases that it stands for.
+#: The timeline's layers, bottom up: the class of each colour, with its phases.
 _LAYERS = {"handler": ("handling",), "unpickling": ("unpacking", "packing"), "setup": ("loading", "setup")}
-#: From this part of its length on that a worker was busy, a span is of one chunk.
+#: A span in which a worker was busy for this part of its length is one chunk.
 WHOLE = 0.95
 
 
 def bar_of_parts(parts: Sequence[Part], whole: float) -> str:
-    """Draw a bar that is divided as the whole is."""
+    """Draw a bar that is divided like the whole."""
     shapes: list[str] = []
     at = 0.0
     for part in parts:
@@ -42,7 +42,7 @@ def bar_of_parts(parts: Sequence[Part], whole: float) -> str:
 
 
 def timeline(figures: Figures) -> str:
-    """Draw a row for each worker: what it did when."""
+    """Draw a row for each worker: its work over time."""
     lanes = figures.workers
     columns = max(20, min(COLUMNS, MOST_CELLS // max(1, lanes)))
     shapes: list[str] = []
@@ -54,7 +54,7 @@ def timeline(figures: Figures) -> str:
 
 
 def _cells(spans: Sequence[Span], wall: float, columns: int) -> list[tuple[int, ...]]:
-    """For each column how full it is of each layer, in steps."""
+    """Return how full each column is of each layer, in steps."""
     segments = [segment for span in spans for segment in _segments(span)]
     layers = [
         a_second(((start, end, spent) for phase, start, end, spent in segments if phase in layer), wall, columns)
@@ -64,7 +64,7 @@ def _cells(spans: Sequence[Span], wall: float, columns: int) -> list[tuple[int, 
 
 
 def _segments(span: Span) -> Iterator[tuple[str, float, float, float]]:
-    """Each phase, from when to when, and its seconds. Of several chunks in one, only the sums are known."""
+    """Return each phase with its start, end and seconds. For merged chunks only the sums are known."""
     if span.busy >= WHOLE * (span.ended - span.begun):
         yield from ((phase, start, end, end - start) for phase, start, end in phases(span))
     else:
@@ -72,7 +72,7 @@ def _segments(span: Span) -> Iterator[tuple[str, float, float, float]]:
 
 
 def _row(cells: Sequence[tuple[int, ...]], top: int, columns: int) -> Iterator[str]:
-    """One worker's row: equal cells side by side are one shape."""
+    """One worker's row: equal neighbouring cells are one shape."""
     yield _rect(0, top, columns, STEPS, "empty")
     at = 0
     for levels, run in groupby(cells):
@@ -86,7 +86,7 @@ def _row(cells: Sequence[tuple[int, ...]], top: int, columns: int) -> Iterator[s
 
 
 def busy_workers(figures: Figures) -> str:
-    """Draw the number of busy workers over time, with marks where something happened."""
+    """Draw the number of busy workers over time, with marks for events."""
     points, top = len(figures.busy), max(1, figures.workers)
     heights = [100 - 100 * min(busy / top, 1.0) for busy in figures.busy]
     steps = " ".join(f"L{at} {height:.1f} L{at + 1} {height:.1f}" for at, height in enumerate(heights))
@@ -107,7 +107,7 @@ def _marks(events: Sequence[Event], wall: float, width: int) -> Iterator[str]:
 
 
 def histogram(items: ItemTimes) -> str:
-    """Draw the items by time taken, in equal steps of the logarithm; with lines at the median and the percentiles."""
+    """Draw the items by time taken, in equal steps of the logarithm, with lines at the median and the percentiles."""
     tallest = max(count for _, _, count in items.bars)
     shapes = []
     for at, (start, end, count) in enumerate(items.bars):

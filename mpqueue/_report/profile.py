@@ -1,6 +1,6 @@
-"""`Profile`: where a job's handlers were, to the line, and for how long; what `Job.profile` gives.
+"""`Profile`: the lines that a job's handlers spent time in, with the times; the value of `Job.profile`.
 
-And its files: speedscope's JSON, and folded stacks for flamegraph.pl.
+It can be written as speedscope's JSON, and as folded stacks for flamegraph.pl.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from mpqueue._whole_file import whole_file
 from mpqueue._wire.sampled_stacks import Stack, Stacks, load_stacks
 
 SCHEMA = "https://www.speedscope.app/file-format-schema.json"
-#: Seconds that were sampled of an item, at least, for it to be among them: ten looks.
+#: An item is among the slowest only if this many seconds of it were sampled: ten looks.
 LEAST_OF_ITEM = 0.1
 
 
 class Frame(NamedTuple):
-    """A place in the code: a function, its file and a line. Of C code ``file`` is empty and ``line`` 0."""
+    """A place in the code: a function, its file and a line. For C code ``file`` is empty and ``line`` 0."""
 
     function: str
     file: str
@@ -41,7 +41,7 @@ Frames = tuple[Frame, ...]
 
 
 class LineTime(NamedTuple):
-    """One line: the seconds spent in it (``own``: C code that it called included), and in all that it called, too."""
+    """One line: its own seconds (``own``, with C code that it called), and those with all that it called."""
 
     frame: Frame
     own: float
@@ -50,25 +50,25 @@ class LineTime(NamedTuple):
 
 @dataclass(eq=False, repr=False)
 class Profile:
-    """A job's samples, as they stood when it was made.
+    """A job's samples, as of the time it was made.
 
     ``stacks`` has the seconds of all workers by stack; ``workers`` the same for each worker by its number, ``items``
-    for the slowest items by their ids, at most ten. An item counts once it has ended. Seconds are those of the clock.
+    for at most ten of the slowest items by their ids. An item counts once it has ended. Seconds are wall time.
     """
 
     job_id: str
     stacks: Mapping[Frames, float]
     workers: Mapping[int, Mapping[Frames, float]]
     items: Mapping[Hashable, Mapping[Frames, float]]
-    names: Mapping[Hashable, str] = field(default_factory=dict)  #: what these items are called where people see them
+    names: Mapping[Hashable, str] = field(default_factory=dict)  #: these items' labels
 
     @property
     def seconds(self) -> float:
-        """The seconds of all that was sampled."""
+        """The seconds of all samples."""
         return sum(self.stacks.values())
 
     def lines(self) -> list[LineTime]:
-        """The lines of code, the one with most seconds of its own first."""
+        """The lines of code, those with most seconds of their own first."""
         own: dict[Frame, float] = {}
         total: dict[Frame, float] = {}
         for stack, seconds in self.stacks.items():
@@ -79,9 +79,9 @@ class Profile:
         return sorted(lines, key=lambda line: (-line.own, -line.total, line.frame))
 
     def to_speedscope(self, path: str | os.PathLike[str]) -> Path:
-        """Write the profile for https://www.speedscope.app: all workers, each, and the slowest items. Returns its path.
+        """Write the profile for https://www.speedscope.app, by workers and for the slowest items. Returns its path.
 
-        The file is there when it is whole. Raises OSError.
+        The file appears once it is complete. Raises OSError.
         """
         target = Path(path)
         with whole_file(target) as file:
@@ -89,9 +89,9 @@ class Profile:
         return target
 
     def to_collapsed(self, path: str | os.PathLike[str]) -> Path:
-        """Write the profile in flamegraph.pl's folded format: a stack a line, with its microseconds. Returns its path.
+        """Write the profile in flamegraph.pl's folded format, a stack and its microseconds per line. Returns its path.
 
-        The file is there when it is whole. Raises OSError.
+        The file appears once it is complete. Raises OSError.
         """
         target = Path(path)
         with whole_file(target) as file:
@@ -112,7 +112,7 @@ def views(profile: Profile) -> Iterator[tuple[str, Mapping[Frames, float]]]:
 
 
 def make_profile(book: JobView) -> Profile | None:
-    """Make the profile of `Job.profile`. Of stages it is that of all together, whose items are not the job's."""
+    """Make the profile of `Job.profile`. Stages have one for all together, whose items are not the job's."""
     if not isinstance(book, JobBook):
         return None
     jobs = [book] if book.pipeline is None else book.pipeline.jobs
@@ -193,7 +193,7 @@ def _described(frame: Frame) -> dict[str, Any]:
 
 
 def _collapsed(stacks: Mapping[Frames, float]) -> bytes:
-    """The stacks in the folded format: one a line, its frames from the handler on, and how many microseconds."""
+    """The stacks in the folded format: one per line, its frames from the handler on, and its microseconds."""
     lines = []
     for stack in sorted(stacks):
         names = ";".join(str(frame).replace(";", ":") for frame in stack)
@@ -203,16 +203,16 @@ def _collapsed(stacks: Mapping[Frames, float]) -> bytes:
 
 # -- What all workers have sampled of one job's handler, as it comes. --------------------------------------------------
 
-#: Stacks that are kept separate: of the job, of a worker, and of each of the slowest items.
+#: The most stacks that are kept: of the job, of a worker, and of each of the slowest items.
 MOST_STACKS, MOST_OF_WORKER, MOST_OF_ITEM = 5_000, 1_000, 500
-#: Items that are kept apart.
+#: The number of items whose stacks are kept.
 SLOWEST = 10
-#: Reports that wait until they are merged, by who brings the next one or by who looks.
+#: Reports that wait until they are merged, by the next report or by a look.
 WAITING = 64
 
 
 class Merged(NamedTuple):
-    """Seconds by stack: of all workers, of each, and of the items for which there are most, by index."""
+    """Seconds by stack: of all workers, of each worker, and, by index, of the items with most seconds."""
 
     whole: dict[Stack, float]
     workers: dict[int, dict[Stack, float]]
@@ -222,7 +222,7 @@ class Merged(NamedTuple):
 class JobSamples:
     """The samples of one job. Satisfies `mpqueue._core.state.job_book.Samples`; `merged` may be called on any thread.
 
-    Merging costs 10 to 20 us a report. If no caller has looked, the coordinator merges 64 of them at a time.
+    Merging costs 10 to 20 us per report. If no caller has looked, the coordinator merges 64 reports at a time.
     """
 
     def __init__(self) -> None:
@@ -244,14 +244,14 @@ class JobSamples:
             self._clear()
 
     def keep(self, lane: int, indices: Sequence[int], data: bytes) -> None:
-        """Keep a worker's samples of these items, as they came."""
+        """Keep a worker's samples of these items unmerged."""
         self._waiting.append((lane, indices, data))
         if len(self._waiting) >= WAITING:
             with self._lock:
                 self._merge()
 
     def merged(self) -> Merged:
-        """Merge all samples that have come."""
+        """Merge and return all samples."""
         with self._lock:
             self._merge()
             return Merged(
@@ -268,7 +268,7 @@ class JobSamples:
                 worker = self._workers[lane] = Stacks(MOST_OF_WORKER)
             items: dict[int, list[tuple[Stack, float]]] = {}
             for position, loaded, seconds in load_stacks(data):
-                if position < len(indices):  # what comes after was given to other workers
+                if position < len(indices):  # later items were given to other workers
                     stack = self._known.setdefault(loaded, loaded)
                     self._whole.add(stack, seconds)
                     worker.add(stack, seconds)
@@ -279,7 +279,7 @@ class JobSamples:
                 self._known = {stack: stack for stack in self._whole.seconds}
 
     def _keep_item(self, index: int, samples: list[tuple[Stack, float]]) -> None:
-        """Keep the item's stacks if it is among the slowest. Earlier tries of one that was not are lost."""
+        """Keep the item's stacks if it is among the slowest. Earlier tries of an item that was not are lost."""
         took = self._of_item.get(index, 0.0) + sum(seconds for _, seconds in samples)
         if index not in self._items:
             if len(self._items) >= SLOWEST:

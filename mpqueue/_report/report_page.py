@@ -1,4 +1,4 @@
-"""A report as one page of HTML that is complete in itself: no script, no font and no picture from anywhere else."""
+"""A report as one self-contained page of HTML: no script, font or picture is loaded from elsewhere."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from mpqueue._report.profile import Profile
 from mpqueue._report.report_text import facts, headline, subtitles
 from mpqueue._text import visible
 
-#: Parts that have a colour.
+#: The parts that have a colour.
 KEYS = (
     *("handler", "setup", "loading", "unpickling", "pickling", "for_pickling", "for_unpickling", "for_parent"),
     *("transfer", "own", "starting", "lost", "replacing", "others", "idle", "tail", "rest", "empty", "under_way"),
 )
-#: Workers up to which each row of the timeline has its name.
+#: The most workers whose rows of the timeline have names.
 NAMED_ROWS = 16
-#: Groups of failures that are shown.
+#: The most groups of failures that are shown.
 MOST_GROUPS = 20
-#: Ticks of an axis.
+#: The number of ticks of an axis.
 TICKS = 5
 
 _HEAD = """<!doctype html>
@@ -83,7 +83,7 @@ def _body(figures: Figures, advice: Sequence[str], profile: Profile | None) -> I
 
 
 def _failures(groups: Sequence[FailedItems]) -> Iterator[str]:
-    """Yield each group of failures, which opens to the traceback of its first item."""
+    """Yield each group of failures; it opens to the traceback of its first item."""
     if groups:
         yield "<h2>What failed</h2><ul class='failures'>"
     for at, group in enumerate(groups[:MOST_GROUPS]):

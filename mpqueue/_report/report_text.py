@@ -15,15 +15,15 @@ from mpqueue._text import visible
 
 #: Characters of a line.
 WIDTH = 100
-#: How many causes of lost time are in the headline.
+#: The number of causes of lost time in the headline.
 MOST_LOST = 3
-#: Times as many CPUs as there are, from which on the count of either is wrong.
+#: From this many times the existing CPUs on, one of the counts must be wrong.
 COUNTED_WRONG = 1.05
 #: Characters of the longest bar.
 BAR = 24
-#: Groups of failures, and lines of each one's traceback.
+#: The number of groups of failures, and of lines of each one's traceback.
 MOST_GROUPS, TRACEBACK = 5, 6
-#: Lines of the histogram.
+#: The number of lines of the histogram.
 ROWS = 8
 
 
@@ -34,7 +34,7 @@ def write_text(figures: Figures, advice: Sequence[str], profile: Profile | None 
 
 
 def headline(figures: Figures) -> str:
-    """Return a line on how the job ended."""
+    """Return a line on the end of the job."""
     failed = f", {number(figures.failed)} failed" if figures.failed else ""
     retries = f", {counted(figures.retries, 'retry')}" if figures.retries else ""
     workers = counted(figures.workers, "worker")
@@ -45,7 +45,7 @@ def headline(figures: Figures) -> str:
 
 
 def cpus(figures: Figures) -> str:
-    """Effective CPUs: ``3.6 of 4 CPUs``; where that can't be measured, or is more than it can be, it says so."""
+    """Effective CPUs: ``3.6 of 4 CPUs``; or a text that they can't be measured, or are more than exist."""
     used = figures.cpus_used
     if used is None:
         return "CPUs were not measured"
@@ -57,7 +57,7 @@ def cpus(figures: Figures) -> str:
 
 
 def subtitles(figures: Figures) -> Iterator[str]:
-    """Lines under the headline: what was lost to what, where and when it ran, and how the last run was."""
+    """Lines under the headline: causes of lost time, the time and place of the run, and the last run."""
     whole = figures.worker_seconds
     lost = sorted((part for part in figures.work if part.key != "handler"), key=lambda part: -part.seconds)
     if whole:

@@ -1,9 +1,9 @@
 """A job's run in the Trace Event Format, which Perfetto (ui.perfetto.dev) and chrome://tracing show.
 
-Two processes: the workers, a thread each, and the parent. A chunk is a slice, with what the worker did for it inside:
-loading, setup, unpickling, handler, pickling. Of what is inside the durations are measured and the order is known, not
-each single beginning; where the job was traced, the handler's slice has its items, or runs of items that were too short
-to be distinguished. Times are microseconds since the job's start.
+Two processes: the workers, one thread each, and the parent. A chunk is a slice, with the worker's phases inside:
+loading, setup, unpickling, handler, pickling. The durations of phases are measured and their order is known, but not
+each start; if the job was traced, the handler's slice has its items, or runs of items that were too short to be told
+apart. Times are in microseconds since the job's start.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from mpqueue._report.paces import phases
 from mpqueue._text import json_text, label
 
 WORKERS, PARENT = 1, 2
-#: Threads of the parent: the job itself, the coordinator, and from the third on one a worker that brings answers.
+#: Threads of the parent: the job itself, the coordinator, and from the third on one for each worker's answers.
 JOB, COORDINATOR, ANSWERS = 0, 1, 2
 
 Stretches = dict[int, tuple[Sequence[int], Sequence[tuple[int, float, float]]]]
-#: What the slices inside a chunk's are called.
+#: Names of the slices inside a chunk's.
 _NAMES = {
     "loading": "load handler",
     "setup": "setup",
@@ -35,7 +35,7 @@ _NAMES = {
 
 
 def write_trace(file: IO[bytes], figures: Figures, stretches: Stretches, table: ItemTable) -> None:
-    """Write the trace, an event a line."""
+    """Write the trace, one event per line."""
     file.write(b'{"displayTimeUnit": "ms", "traceEvents": [\n')
     separator = b""
     for event in trace_events(figures, stretches, table):

@@ -1,6 +1,6 @@
-"""The worker's side of shared segments: what it lends to the parent, and what it has from there.
+"""The worker's side of shared segments: those that it lends to the parent, and those that it has from there.
 
-One for the worker's life. Used by the main thread, and by the watchdog under the lock of the chunk at hand.
+It lives as long as the worker. The main thread uses it, and the watchdog under the lock of the current chunk.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from mpqueue._worker.station import Station
 
 
 class LentSegments(SegmentStore):
-    """The store for results: remembers in which chunk each segment went home.
+    """The store for results: remembers with which chunk each segment was sent.
 
-    ``carries``: also where the parent can't open them.
+    ``carries``: even if the parent can't open them.
     """
 
     def __init__(self, ledger: Ledger, *, carries: bool) -> None:
@@ -41,7 +41,7 @@ class LentSegments(SegmentStore):
         self._chunk_of: dict[int, int] = {}
 
     def lend(self, buffers: Sequence[Part]) -> tuple[SegmentRef, list[int]]:
-        """Put buffers into a segment, see `SegmentStore.lend`. Raises OSError if the parent could not open it."""
+        """Put buffers into a segment, see `SegmentStore.lend`. Raises OSError if the parent can't open it."""
         if self._ledger.words[PIPED] and not self._carries:
             raise OSError(errno.EACCES, "the program can't open what its workers share (has it changed its user?)")
         return super().lend(buffers)
@@ -52,7 +52,7 @@ class LentSegments(SegmentStore):
             self._chunk_of[ref.serial] = chunk
 
     def chunk_begins(self, chunk: int, returned: Sequence[int]) -> None:
-        """Take back segments that the parent has done with; it has mapped those that went home two chunks ago."""
+        """Take back segments that the parent no longer uses; it has mapped those that were sent two chunks ago."""
         self.take_back(returned)
         for serial in returned:
             self._chunk_of.pop(serial, None)
@@ -60,17 +60,17 @@ class LentSegments(SegmentStore):
 
 
 class WorkerExchange:
-    """Segments that a worker lends to the parent, and has from there. Idle without a ``ledger``: they share no memory.
+    """Segments that a worker lends to the parent, and has from there. Without a ``ledger``, no memory is shared.
 
-    ``carries``: what it can't open of an item comes once more, carried with its frame; and its own segments are carried
-    to the parent as long as the ledger says that the parent can't open them.
+    ``carries``: an item's segments that it can't open come again in its frame; and its own segments are sent in reports
+    as long as the ledger says that the parent can't open them.
     """
 
     def __init__(self, ledger: Ledger | None, *, carries: bool) -> None:
         self.store = (
             LentSegments(ledger, carries=carries) if ledger is not None and can_lend() else None
         )  #: for results
-        self.carried: Carried = NOTHING_CARRIED  #: what has come with the frame at hand
+        self.carried: Carried = NOTHING_CARRIED  #: the segments carried by the current frame
         self._done_with: deque[int] = deque()
         self._ledger = ledger
         self._carries = carries
@@ -78,7 +78,7 @@ class WorkerExchange:
 
     @contextlib.contextmanager
     def having(self, carried: Carried) -> Iterator[None]:
-        """Use what has been carried with the frame at hand meanwhile."""
+        """Use the segments carried by the current frame in the block."""
         self.carried = carried
         try:
             yield
@@ -96,21 +96,21 @@ class WorkerExchange:
             self._leaving += refs
 
     def take_leaving(self) -> Sequence[SegmentRef]:
-        """The segments that are to be carried with the reports that were made since the last call."""
+        """Take the segments to be carried by the reports that were made since the last call."""
         leaving, self._leaving = self._leaving, []
         return leaving
 
     def is_carried_next(self, error: BaseException) -> bool:
-        """True where an item could not be had since this worker can't open it (any more): so it is to come again."""
+        """True if this worker could not open an item's segment, so that it must be sent again in a frame."""
         return self._carries and isinstance(error, SegmentGoneError)
 
     def chunk_begins(self, chunk: int, returned: Sequence[int]) -> None:
-        """Take back segments that the parent has done with."""
+        """Take back segments that the parent no longer uses."""
         if self.store is not None:
             self.store.chunk_begins(chunk, returned)
 
     def load(self, packed: Packed) -> Any:
-        """Load what the parent has packed; `done_with` tells when no view of it is left."""
+        """Unpickle an object from the parent; `done_with` lists its segments once no view of them is left."""
         try:
             return load(packed, self._done_with.append, self.carried)
         except SegmentGoneError:
@@ -118,7 +118,7 @@ class WorkerExchange:
             raise
 
     def load_several(self, several: Sequence[bytes | Packed]) -> list[Any]:
-        """Load what other workers have packed; `done_with` tells when no view of it is left."""
+        """Unpickle objects from other workers; `done_with` lists their segments once no view of them is left."""
         try:
             return load_several(several, self._done_with.append, self.carried)
         except SegmentGoneError:
@@ -130,24 +130,24 @@ class WorkerExchange:
             self._ledger.words[BLIND] = 1
 
     def done_with(self) -> list[int]:
-        """Segments of the parent of which no view is left here, since the last call."""
+        """Return the parent's segments whose last view has gone since the last call."""
         return [self._done_with.popleft() for _ in range(len(self._done_with))]
 
 
-# -- A worker's seat: its station, its way home for log records, and its side of the shared segments. ------------------
+# -- A worker's seat: its station, its log records for the parent, and its side of the shared segments. ----------------
 
 
 class Seat(NamedTuple):
-    """One worker's seat. A process of ours has one; one of another engine has as many as there are lanes in it."""
+    """One worker's seat. Our own process has one; another engine's process has one for each of its lanes."""
 
     station: Station
     home: RecordsHome
     exchange: WorkerExchange
-    is_at_home: bool  #: in the parent's own process, whose loggers and imports are the parent's
-    brought: dict[Token, Shared[Any]]  #: shared objects that are kept for this worker
+    is_at_home: bool  #: in the parent's own process, with the parent's loggers and imports
+    brought: dict[Token, Shared[Any]]  #: shared objects kept for this worker
 
 
 def take_seat(station: Station, *, shares_memory: bool = True, is_at_home: bool = False) -> Seat:
-    """Return a seat for the worker of that station. ``shares_memory``: its results go through segments."""
+    """Return a seat for the worker of that station. ``shares_memory``: its results use segments."""
     exchange = WorkerExchange(station.ledger if shares_memory else None, carries=station.carries_segments)
     return Seat(station, RecordsHome(station), exchange, is_at_home, {})

@@ -1,16 +1,15 @@
 """A worker's first steps: it ties its life to the parent's, and becomes a process like any other.
 
-Runs once in each worker, before its first call. What it sees to, and why:
+Runs once in each worker, before its first call. It ensures:
 
-- The worker dies with its parent, also when the parent is killed and the worker is in C code; so do the processes that
-  its main thread forks (`mpqueue._os.process.parent_death`).
-- It is on a leash, by which the parent ends it and its group, and the parent's death does.
-- It is a process group of its own, without a terminal: Ctrl-C does not reach it, and one signal kills it with its
-  children.
-- Signals and `multiprocessing` are as in a fresh Python, so handlers may start processes and pools of their own.
-- What it forks can neither hold the pipes home open (the parent would wait for their end) nor write into the ledger.
-- It can be asked where it is (`mpqueue._os.process.process_signals`), also while it sleeps or holds the global lock.
-- loky does not look at its memory when it ends, which fails where there is no ``/proc``.
+- The worker dies with its parent, even if the parent is killed and the worker is in C code; so do processes that its
+  main thread forks (`mpqueue._os.process.parent_death`).
+- It is on a leash: the parent, or the parent's death, ends it and its group by that.
+- It has its own process group, without a terminal: Ctrl-C does not reach it, and one signal kills it with its children.
+- Signals and `multiprocessing` are as in a fresh Python, so handlers may start processes and pools.
+- Its forks can neither keep the pipes to the parent open (which would wait for their end) nor write into the ledger.
+- It can be asked for its stacks (`mpqueue._os.process.process_signals`), even while it sleeps or holds the global lock.
+- loky does not look at its memory when it ends, which fails without ``/proc``.
 
 Loads small modules of the standard library only: every import here takes time at each start of a worker.
 """
@@ -44,13 +43,13 @@ _private: list[int] = []  #: descriptors that no fork may keep
 
 
 def initialize(seed: LaneSeed) -> None:
-    """Make this process a worker. Never raises: what went wrong is raised by `check`, where the parent sees it."""
+    """Make this process a worker. Never raises: `check` raises its error, where the parent sees it."""
     global _failure
     try:
         follow_parent(seed.parent, seed.leash.fd)
         reset_signals()
         standard_streams.follow_numbers()
-        # loky makes its own start method the default, by which no handler can start a process; None is Python's own.
+        # loky sets its own start method as default, with which no handler can start a process; None is Python's own.
         multiprocessing.set_start_method(seed.start_method, force=True)
         if (executor := sys.modules.get("loky.process_executor")) is not None:
             executor._USE_PSUTIL = False  # type: ignore[attr-defined]
@@ -67,16 +66,16 @@ def initialize(seed: LaneSeed) -> None:
 
 
 def check() -> None:
-    """Raise what `initialize` raised, in a call, whose error reaches the parent."""
+    """Raise the error of `initialize` in a call, which sends it to the parent."""
     if _failure is not None:
         raise _failure
 
 
-# -- what is shared ----------------------------------------------------------------------------------------------------
+# -- shared things -----------------------------------------------------------------------------------------------------
 
 
 def _take_station(seed: LaneSeed) -> Ledger:
-    """Map the ledger and settle in."""
+    """Map the ledger and set up the station."""
     ledger = Ledger(seed.ledger.fd)
     os.close(seed.ledger.fd)
     channels.set_blocking(seed.bell.fd, False)
@@ -103,19 +102,19 @@ def _read_flags(flags: Flags, ledger: Ledger, job: int) -> tuple[bool, bool]:
 
 
 def _inherited_pipes(leash: int) -> list[int]:
-    """The pipes that this process was started with, but for the leash: forks can do no harm with it."""
+    """Return the pipes that this process was started with, except the leash, with which forks can do no harm."""
     pipes = []
     for fd in open_descriptors():
         try:
             if fd > 2 and fd != leash and stat.S_ISFIFO(os.fstat(fd).st_mode):
                 pipes.append(fd)
-        except OSError:  # the folder's own, closed by now
+        except OSError:  # the folder's own descriptor, closed by now
             continue
     return pipes
 
 
 def _borrow_trackers() -> None:
-    """Let this process have the parent's resource trackers, once it needs one: the first look for its pipe asks."""
+    """Let this process use the parent's resource trackers, once it needs one: the first look for a pipe asks."""
     for name in TRACKERS:
         if (module := sys.modules.get(name)) is not None:
             own = module._resource_tracker
@@ -138,13 +137,13 @@ class _Borrowed:
         return self._fd
 
     def __del__(self) -> None:
-        """Nothing: the original ends the tracker, so at the end of each worker it would ask for one first."""
+        """Do nothing: the original ends the tracker, so each worker would ask for one at its end."""
 
 
 def _guard_forks(ledger: Ledger) -> None:
-    """Take the private descriptors and the ledger away from all that this process forks, and tie its life to ours.
+    """Take the private descriptors and the ledger away from all forks of this process, and tie their lives to ours.
 
-    The numbers stay taken, by the null device, so that objects that go on using them do no harm. Costs a fork 20 us.
+    The null device keeps the numbers taken, so that objects that still use them do no harm. Costs 20 us per fork.
     """
     me, main = os.getpid(), threading.get_ident()
     forked_by_us = False
@@ -157,7 +156,7 @@ def _guard_forks(ledger: Ledger) -> None:
         forked_by_us = threading.get_ident() == main and os.getpid() == me
 
     def in_child() -> None:
-        # The child of another thread would die with that thread, and a grandchild with a parent that means to leave it.
+        # A child of another thread would die with that thread, and a grandchild with a parent that ends on purpose.
         if forked_by_us:
             die_with_parent(me)
         null = os.open(os.devnull, os.O_RDWR)
@@ -169,19 +168,19 @@ def _guard_forks(ledger: Ledger) -> None:
     around_forks(before, in_child)
 
 
-# -- The stacks that `faulthandler` writes when a worker crashes in C code: the worker ends even if they are not read.
+# -- The stacks that `faulthandler` writes when a worker crashes in C code: unread ones must not delay its end. --------
 
 _STANDARD_ERROR = 2
 
 
 def never_wait_for_readers() -> None:
-    """If standard error is a pipe, write the stacks of a crash there only as far as there is room.
+    """If standard error is a pipe, write the stacks of a crash only as far as it has room.
 
-    Written as usual, they keep a worker that crashes from ending while a full pipe is not read. The pipe is
-    opened once more for it: that it doesn't block is a property of this opening, which no other process has.
+    Otherwise a full pipe that is not read would keep a crashing worker from ending. The pipe is opened again for it:
+    only this opening, which no other process has, does not block.
     """
     if not faulthandler.is_enabled() and "PYTHONFAULTHANDLER" in os.environ:
-        return  # switched off; else loky switches it on
-    with contextlib.suppress(OSError):  # closed, or it can't be opened anew: as usual
+        return  # switched off; otherwise loky switches it on
+    with contextlib.suppress(OSError):  # closed, or it can't be reopened: then as usual
         if stat.S_ISFIFO(os.fstat(_STANDARD_ERROR).st_mode):
             faulthandler.enable(reopen_to_write(_STANDARD_ERROR))

@@ -1,4 +1,4 @@
-"""The worker's entrance: a frame comes in, a frame goes out. Nothing that user code does may raise through here."""
+"""The worker's entrance: a frame comes in, a frame goes out. No error of users' code may pass through here."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ from mpqueue._worker.station import Station
 
 
 class Worker:
-    """One worker: the jobs that it has loaded, and what it does with a frame. Used by one thread at a time."""
+    """One worker: its loaded jobs, and its answers to frames. Used by one thread at a time."""
 
     def __init__(self, seat: Seat) -> None:
         self.seat = seat
@@ -63,14 +63,14 @@ class Worker:
         self._loaded: dict[int, LoadedJob] = {}
 
     def receive(self, data: bytes) -> Answer:
-        """Do what a frame says; returns the answer."""
+        """Do the work of a frame; returns the answer."""
         begun = clock.monotonic()
         frame = load_frame(data)
         if not isinstance(frame, ApartFrame | LadenFrame):
             return self._obey(frame, begun)
         try:
             relayed, carried = _opened(frame)
-        except OSError:  # a handler may have given up the right to
+        except OSError:  # a handler may have dropped the right to do so
             return Answer(NOT_OPENED, plain=True)
         with self.seat.exchange.having(carried):
             return self._obey(load_frame(relayed), begun)
@@ -88,14 +88,14 @@ class Worker:
                 self.seat.brought[lent.token] = shared.take_in(lent)
             self._claim(self.seat.home.chunk, Phase.IDLE)
             return Answer(b"", plain=True)
-        # Whatever the end of a setup takes, it is no chunk's: the claim is of the one whose report was sent last.
+        # Time of a setup's end belongs to no chunk: the claim is for the chunk whose report was sent last.
         self._claim(self.seat.home.chunk, Phase.LOADING)
         complaint = self._forget(frame.job)
         self._claim(self.seat.home.chunk, Phase.IDLE)
         return Answer(dump_frame(ForgottenFrame(complaint, self.seat.home.take(), self.seat.exchange.done_with())))
 
     def close(self, *, quietly: bool = False) -> None:
-        """End what setups have yielded (not ``quietly``), and the threads. Only where the process goes on."""
+        """End the setups that have yielded (not ``quietly``), and the threads. Only if the process goes on."""
         for number in [] if quietly else list(self._loaded):
             complaint = self._forget(number)
             if complaint is not None:
@@ -106,7 +106,7 @@ class Worker:
         self.seat.home.close()
 
     def _claim(self, chunk: int, phase: Phase) -> None:
-        """Say in the ledger what this worker is at where it runs no item."""
+        """Note in the ledger what this worker does while it runs no item."""
         words = self.seat.station.ledger.words
         words[SINCE] = clock.monotonic_ns()
         words[CLAIM] = pack_claim(chunk, phase, 0, 0)
@@ -169,7 +169,7 @@ class Worker:
             try:
                 with classes.in_scope(job.scope):
                     return run.run()
-            except BaseException as error:  # of the handler of a signal, say
+            except BaseException as error:  # from a signal's handler, say
                 run.end_worker(error)
                 raise
             finally:
@@ -180,14 +180,14 @@ class Worker:
             context.enter(seat.station, None)
 
     def _begin_loading(self, chunk: int) -> None:
-        note_memory(self.seat.station.ledger)  # what the worker has by now is not what loading takes
+        note_memory(self.seat.station.ledger)  # memory in use by now is not the loading's
         self._claim(chunk, Phase.LOADING)
 
     def _load(self, frame: ChunkFrame, handler: HandlerFrame) -> LoadedJob | FailureFrame:
         self._begin_loading(frame.chunk)
         started = clock.monotonic()
         if not self._loaded and self.seat.station.is_own_process:
-            classes.forget_attributes()  # what earlier jobs have made of them is nothing to this one
+            classes.forget_attributes()  # changes of classes by earlier jobs don't affect this one
         try:
             job = self._loaded[frame.job] = LoadedJob(frame.job, handler, self.seat)
             return job
@@ -213,7 +213,7 @@ class Worker:
         )
 
     def _forget(self, job_number: int) -> str | None:
-        """Drop a job; the answer is None, or the traceback of what the end of its setup raised."""
+        """Drop a job; returns None, or the traceback of an error at the end of its setup."""
         job = self._loaded.pop(job_number, None)
         if job is None:
             return None
@@ -225,7 +225,7 @@ class Worker:
 
 
 def _opened(frame: ApartFrame | LadenFrame) -> tuple[bytes | memoryview, Carried]:
-    """Return the program's frame that is in this one, and what it carries. Raises OSError where it can't be had."""
+    """Return the program's frame inside this one, and the segments that it carries. Raises OSError if unreadable."""
     if isinstance(frame, LadenFrame):
         return frame.frame, {serial: memoryview(contents) for serial, contents in frame.carried.items()}
     relayed, beside = view_parts(frame.frame)
@@ -236,7 +236,7 @@ _worker: Worker | None = None
 
 
 def receive(data: bytes) -> Answer:
-    """Answer a frame in a process that is a worker as a whole. Called in its main thread."""
+    """Answer a frame in a process that is a single worker. Called on its main thread."""
     global _worker
     if _worker is None:
         here = station.here()
@@ -253,11 +253,11 @@ def receive(data: bytes) -> Answer:
     return answer._replace(data=dump_leaving(answer.data, leaving)) if leaving else answer
 
 
-# -- The CPUs and GPUs that this worker has for the items at hand: for their inner threads, and to be seen by them.
+# -- The CPUs and GPUs of this worker for the current items: for their inner threads, and visible to them. -------------
 
 
 def take_up(station: Station, means: Means | None) -> None:
-    """Give the worker these means, before anything is imported for the items."""
+    """Give the worker these means, before any import for the items."""
     station.uses = {} if means is None else means.uses
     if means is not None and means.variables:
         os.environ.update(means.variables)
@@ -268,12 +268,12 @@ def take_up(station: Station, means: Means | None) -> None:
 
 
 def _set_threads(station: Station, cpus: int) -> None:
-    """Multiply the threads that a worker starts with: libraries imported later read them, those here are set."""
+    """Multiply the threads that a worker starts with: libraries imported later read them, loaded ones are set."""
     if station.threads is None:
         station.threads = {name: int(text) for name in THREAD_VARIABLES if (text := os.environ.get(name, "")).isdigit()}
     os.environ.update((name, str(count * cpus)) for name, count in station.threads.items())
     count = max(station.threads.values(), default=1) * cpus
-    with contextlib.suppress(Exception):  # what is of other versions than known here stays as it is
+    with contextlib.suppress(Exception):  # libraries of unknown versions are left unchanged
         if "numpy" in sys.modules and importlib.util.find_spec("threadpoolctl") is not None:
             importlib.import_module("threadpoolctl").threadpool_limits(count)
         if (torch := sys.modules.get("torch")) is not None:

@@ -1,4 +1,4 @@
-"""The growth of a worker's memory, and what it says about the next item."""
+"""The growth of a worker's memory, and the prediction for the next item."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from mpqueue._wire.memory.ledger import MOST, PRIVATE, Ledger
 
 
 def note_memory(ledger: Ledger) -> int | None:
-    """Write the memory with which an item or a setup begins into the ledger, and return it; None without a limit."""
+    """Write the memory at the start of an item or a setup into the ledger, and return it; None without a limit."""
     if not ledger.words[MOST]:
         return None
     ledger.words[PRIVATE] = used = memory.private_bytes() or 0
@@ -15,14 +15,14 @@ def note_memory(ledger: Ledger) -> int | None:
 
 
 class Growth:
-    """The growth of a worker's memory from item to item, so that a leak is seen before it is over the limit."""
+    """The growth of a worker's memory from item to item, which shows a leak before it exceeds the limit."""
 
     def __init__(self) -> None:
         self._used: int | None = None
         self._grown = 0
 
     def likely(self, used: int) -> int:
-        """Return the bytes after the next item, from the ``used`` ones, if it adds what both of the last two added."""
+        """Return the likely bytes after the next item: ``used``, and the amount that both of the last two added."""
         grown, self._used = 0 if self._used is None else used - self._used, used
         more, self._grown = min(grown, self._grown), grown
         return used + max(0, more)

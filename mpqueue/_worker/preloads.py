@@ -1,7 +1,7 @@
 """A worker's preloads: modules to import or a function to call, for ``preload``; or the main module to import.
 
-Done by the process that workers are forked from; by each worker itself where it is started the ordinary way, as it
-always is where it imports the main module.
+The process that forks the workers does it; a worker that is started the ordinary way, as always if it imports the main
+module, does it itself.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from mpqueue.errors import WorkerStartError, shown
 #: Modules to import, or a function to call; or the program's main module.
 Preload = tuple[str, ...] | Packed | Script
 
-#: Characters that one text about a failure has at most.
+#: The most characters of a text about a failure.
 MOST_TEXT = 1 << 13
 
 
 def steps(preload: Preload) -> list[tuple[str, Callable[[], object]]]:
-    """Return the steps to be done, each with its name."""
+    """Return the steps to do, each with its name."""
     if isinstance(preload, Script):
         return [(f"importing {preload.path} in a worker", functools.partial(_import_main, preload))]
     if isinstance(preload, Packed):
@@ -54,7 +54,7 @@ def failure(text: str, where: str, argument: str = "preload: ") -> WorkerStartEr
 
 
 def begin(preload: Preload, target: Callable[..., object], *arguments: Any) -> None:
-    """Be a worker that is started the ordinary way, and preload as soon as its parent can be answered."""
+    """Become a worker that was started the ordinary way, and preload as soon as its parent can be answered."""
     serving.before_all = functools.partial(_do_all, preload)
     target(*arguments)
 

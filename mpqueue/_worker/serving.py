@@ -1,7 +1,7 @@
 """A worker's life: it takes frames from its line and answers them, until the line ends.
 
-The one call that a worker gets through loky. Nothing of loky runs between two frames, its memory guard and its garbage
-collections included.
+It is the only call that a worker gets through loky. No code of loky runs between two frames, not even its memory guard
+and its garbage collections.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from mpqueue._wire.line import Incoming, encode, write_whole
 from mpqueue._worker import first_steps as guard
 from mpqueue._worker import station
 
-#: What is called before this worker says that it stands, if anything.
+#: Called before this worker reports that it is ready, if set.
 before_all: Callable[[], object] | None = None
 
 
 def serve(module: str, function: str) -> int:
-    """Load the function that takes the frames, say that this worker stands, and serve; returns the process id.
+    """Load the function that takes the frames, report that this worker is ready, and serve; returns the process id.
 
     Raises:
-        DamagedError: What arrived is no frame of the parent's: a handler has read from the line, or written into it.
-        BaseException: What `guard.initialize` met, `before_all` or the import raised, or the function did, which the
-            real one never does; the parent kills this worker.
+        DamagedError: The data are no frame of the parent's: a handler has read from the line, or written into it.
+        BaseException: An error of `guard.initialize`, of `before_all`, of the import, or of the function, which the
+        real one never raises; the parent kills this worker.
     """
     gc.enable()
     guard.check()

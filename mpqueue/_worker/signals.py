@@ -1,11 +1,11 @@
-"""Handlers of signals that users install in a worker, while that runs an event loop.
+"""Signal handlers that users install in a worker, while it runs an event loop.
 
-Python calls a signal's handler on the main thread between any two steps, and what it raises comes out there. In the
-worker's own code that ends the worker (`ChunkRun.end_worker`). An event loop would go on, without what it was about to
-do, such as to wake up its coroutine; so there it cancels the coroutine, whose outcome it is.
+Python calls a signal's handler on the main thread between any two steps, and its errors are raised there. In the
+worker's own code an error ends the worker (`ChunkRun.end_worker`). An event loop would go on, but skip its current
+step, such as waking its coroutine; so there the error cancels the coroutine, and is its outcome.
 
-So `signal.signal` installs a `_Guarded` in a worker, which calls the user's handler. A worker without handlers of
-signals, and one without coroutines, loses no time by it.
+So `signal.signal` installs a `_Guarded` in a worker, which calls the user's handler. A worker without signal handlers,
+or without coroutines, loses no time by it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _coroutines: set[CodeType] = set()
 
 
 def runs_event_loop(method: _F) -> _F:
-    """Mark an `Interruptible`'s method; users' coroutines run further in, each by a `runs_coroutine`."""
+    """Mark an `Interruptible`'s method; users' coroutines run inside it, each by a `runs_coroutine`."""
     _loops.add(method.__code__)
     return method
 
@@ -38,11 +38,11 @@ class Interruptible(Protocol):
     """An object that runs an event loop."""
 
     def interrupt(self, error: BaseException) -> bool:
-        """Cancel what the loop runs, whose outcome will be the error; False where it runs nothing."""
+        """Cancel the loop's current coroutine, whose outcome is then the error; False if none runs."""
 
 
 class _Guarded:
-    """A stand-in that is installed in the place of a user's handler."""
+    """A stand-in installed in place of a user's handler."""
 
     def __init__(self, handler: Callable[[int, FrameType | None], Any]) -> None:
         self.handler = handler
@@ -51,7 +51,7 @@ class _Guarded:
         try:
             self.handler(number, frame)
         except BaseException as error:
-            at = frame  # which stays: `came_of_signal` knows this by it
+            at = frame  # kept: `came_of_signal` recognizes this by it
             while at is not None and at.f_code not in _loops:
                 if at.f_code in _coroutines:
                     raise

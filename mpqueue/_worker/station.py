@@ -1,10 +1,10 @@
 """A worker's station: its lane's number and the things it shares with the parent.
 
 Filled once by the lane's initializer (`mpqueue._worker.first_steps`), read by everything else in the worker. A global,
-because Events can only be handed over while the process is spawned, and a handler finds no other way back to them.
+because Events can only be handed over while the process is spawned, and a handler has no other access to them.
 
-Where a process is more than one worker, or is not ours (`mpqueue._worker.exchange`), each worker's threads find their
-own station instead.
+If a process is more than one worker, or is not ours (`mpqueue._worker.exchange`), each worker's threads find their own
+station instead.
 """
 
 from __future__ import annotations
@@ -29,29 +29,31 @@ from mpqueue._worker.memory_growth import Growth
 
 
 class Outbox(Protocol):
-    """A place for results that have finished, and log records, in the middle of a chunk."""
+    """A place for finished results and log records in the middle of a chunk."""
 
     def leave(self, data: bytes) -> None:
-        """Put an early report there, which must be free, and tell the parent. Raises OSError where that fails."""
+        """Put an early report into the outbox, which must be free, and notify the parent. Raises OSError on failure."""
 
     def leave_unsent(self, data: bytes, at: int) -> None:
-        """Put log records there for the case of this worker's death: ``at`` so many bytes of them already are.
+        """Put log records there in case this worker dies; ``at`` is how many bytes of them are there already.
 
-        Raises OSError where that fails.
+        Raises OSError if that fails.
         """
 
 
 class SharedOutbox:
-    """The outbox in a file that the parent has open too, and the pipe that tells it to look there."""
+    """The outbox in a file that the parent has open too, and the pipe that notifies the parent."""
 
     def __init__(self, file: int, bell: int, ledger: Ledger) -> None:
         self._file = Descriptor(file)
         self._bell = channels.End(bell)
         self._ledger = ledger
-        self.take_leaving: Callable[[], Sequence[SegmentRef]] = tuple  #: what is to be carried with what is left
+        self.take_leaving: Callable[[], Sequence[SegmentRef]] = (
+            tuple  #: returns the segments to be carried with a report
+        )
 
     def is_there(self) -> bool:
-        """False where a handler has closed it. Costs 1.5 us."""
+        """False if a handler has closed it. Costs 1.5 us."""
         return self._file.is_there() and self._bell.is_there()
 
     def leave(self, data: bytes) -> None:
@@ -74,36 +76,36 @@ class SharedOutbox:
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class Station:
-    """One worker's place: its numbers, and what it writes to and reads from."""
+    """One worker's place: its numbers, and its channels."""
 
     lane: int  #: the lane's number, stable over restarts
     generation: int
     parent: int  #: the parent's process id
     ledger: Ledger
     flags_of: Callable[[int], tuple[bool, bool]]  #: (paused, cancelled) of the job of that number
-    outbox: Outbox | None  #: None: there is no way home in the middle of a chunk
+    outbox: Outbox | None  #: None: nothing can be sent in the middle of a chunk
     is_own_process: bool = True  #: no other program's code runs in this process
-    carries_segments: bool = False  #: what one side can't open of the other is carried, see `mpqueue._worker.exchange`
-    flags: Flags | None = None  #: the Events behind ``flags_of``, where it is these
-    running: Any = None  #: what runs here; see `mpqueue._worker.handlers.current_item`
-    uses: Mapping[str, Sequence[int]] = field(default_factory=dict)  #: units of resources that the items at hand hold
-    cpus: int = 1  #: that they may use
+    carries_segments: bool = False  #: segments that one side can't open are carried, see `mpqueue._worker.exchange`
+    flags: Flags | None = None  #: the Events behind ``flags_of``, if there are any
+    running: Any = None  #: the current work; see `mpqueue._worker.handlers.current_item`
+    uses: Mapping[str, Sequence[int]] = field(default_factory=dict)  #: units of resources that the current items hold
+    cpus: int = 1  #: the CPUs that they may use
     threads: dict[str, int] | None = None  #: inner threads that the worker started with, by variable, once they changed
     has_run: bool = False  #: this worker has run an item, or runs its first one
     growth: Growth = field(default_factory=Growth)
-    asking: Asking | None = None  #: for descriptors that the parent has, in a process of its own
-    line: int = -1  #: descriptor of the socket on which frames come and answers go, in a process of its own
-    _line: channels.End | None = None  #: the same, as it was when this was made
+    asking: Asking | None = None  #: asks for descriptors of the parent, in a process of its own
+    line: int = -1  #: descriptor of the socket for frames and answers, in a process of its own
+    _line: channels.End | None = None  #: the same, as of its making
 
     def __post_init__(self) -> None:
         if self.line >= 0:
             self._line = channels.End(self.line)
 
     def is_whole(self) -> bool:
-        """False where a handler has closed what this worker answers by, or tells the parent by. Costs 3 us.
+        """False if a handler has closed a channel by which this worker answers or notifies the parent. Costs 3 us.
 
-        The numbers may be files of the handler's by now. And the parent may notice what is closed only once another
-        item runs, which would be charged.
+        The numbers may be the handler's files by now. And the parent may notice a closed channel only once another item
+        runs, which would be charged.
         """
         if self._line is None or not self._line.is_there():
             return False
@@ -123,7 +125,7 @@ def take(station: Station) -> None:
 
 @contextlib.contextmanager
 def seated(station: Station) -> Iterator[None]:
-    """Make this thread that worker meanwhile."""
+    """Make this thread that worker in the block."""
     global _any_seated
     _any_seated = True
     before = getattr(_seated, "station", None)
@@ -135,7 +137,7 @@ def seated(station: Station) -> Iterator[None]:
 
 
 def here() -> Station | None:
-    """The station of the worker that this thread belongs to; None where it belongs to none."""
+    """The station of the worker that this thread belongs to; None if it belongs to none."""
     if _any_seated:
         station: Station | None = getattr(_seated, "station", None)
         if station is not None:

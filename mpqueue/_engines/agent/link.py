@@ -234,7 +234,7 @@ def _restore(part: Any, beside: Sequence[memoryview]) -> Any:
     return beside[part.at] if isinstance(part, _Beside) else part
 
 
-# -- by way of the engine --------------------------------------------------------------------------------------------
+# -- by way of the engine ----------------------------------------------------------------------------------------------
 
 
 async def pump(

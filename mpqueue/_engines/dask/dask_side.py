@@ -36,7 +36,7 @@ def wait_for_items(key: str) -> None:
     raise RuntimeError(f"{key}: expected to stand for items that wait, got run")
 
 
-# -- in the scheduler, by `Client.run_on_scheduler` ------------------------------------------------------------------
+# -- in the scheduler, by `Client.run_on_scheduler` --------------------------------------------------------------------
 
 
 class WorkerThere(NamedTuple):

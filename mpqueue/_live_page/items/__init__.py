@@ -1,4 +1,4 @@
-"""The items of a job, as a viewer asks for them: a page of the list, the groups of failures, one item, its picture.
+"""The items of a job for viewers: a page of the list, the groups of failures, one item, its picture.
 
-All of it runs on threads beside the page's event loop (`mpqueue._live_page.aside`), for it may run code of users.
+All of it runs on threads beside the page's event loop (`mpqueue._live_page.aside`), since it may run users' code.
 """

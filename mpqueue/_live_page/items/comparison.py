@@ -1,4 +1,4 @@
-"""Two jobs side by side: their figures, and the items that came out differently. Items are matched by their ids."""
+"""Two jobs side by side: their figures, and the items with different outcomes. Items are matched by their ids."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from mpqueue._live_page.job_feed import JobFeed
 from mpqueue._report.figures import item_times
 from mpqueue.status import COMPLETED, FAILED, ITEM_CODES
 
-#: Items that are shown, of those that came out differently.
+#: The most items with different outcomes that are shown.
 MOST = 100
-#: An item whose duration changed by this factor, and by so many seconds, is slower or faster.
+#: An item whose duration changed by this factor, and by this many seconds, is slower or faster.
 FACTOR, LEAST = 1.5, 0.01
 
 
 def compare(one: JobFeed, other: JobFeed) -> dict[str, Any]:
-    """Compare two jobs, for JSON. Costs a few microseconds an item; runs code of users, for the labels that are shown.
+    """Compare two jobs, for JSON. Costs a few microseconds per item; runs users' code, for the labels that are shown.
 
     ``items`` are those whose status differs, then those whose duration does, the largest difference first.
     """
@@ -45,7 +45,7 @@ def compare(one: JobFeed, other: JobFeed) -> dict[str, Any]:
 
 
 def _matched(left: ItemTable, right: ItemTable) -> tuple[list[tuple[int, int]], list[int]]:
-    """The indices of items with the same id; and how many items only one of them has."""
+    """The indices of items with the same id; and the number of items that only one of them has."""
     if left.ids is None and right.ids is None:
         both = min(len(left), len(right))
         return [(at, at) for at in range(both)], [len(left) - both, len(right) - both]

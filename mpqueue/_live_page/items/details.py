@@ -1,6 +1,6 @@
-"""One item, with all that is known of it: what the page shows when it is opened.
+"""One item with all its facts, which the page shows when it is opened.
 
-While it runs, these are also the worker that runs it, what that uses, and the end of what the item has written so far.
+While it runs, these include its worker, the worker's use of CPU and memory, and the end of the item's output so far.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from mpqueue._text import json_text
 from mpqueue.events import milliseconds
 from mpqueue.status import COMPLETED, FAILED
 
-#: Characters of each text.
+#: The most characters of each text.
 MOST = 100_000
-#: Bytes of output that are shown while an item runs.
+#: The most bytes of output that are shown while an item runs.
 MOST_OUTPUT = 8_000
 
 
 class LiveItem(NamedTuple):
-    """An item that runs: its lane, and where to look for more."""
+    """A running item: its lane, and the sources of further facts."""
 
     lane: LaneNow
     usage: Usage
     is_here: bool  #: its worker is a process of this machine
-    keeps_output: bool  #: what its item writes goes into a file for that item alone
-    offset: float  #: from moments of the monotonic clock to seconds since the epoch
+    keeps_output: bool  #: its item's output goes into a file for that item only
+    offset: float  #: add it to moments of the monotonic clock to get seconds since the epoch
 
 
 def details_of(book: ShownJob, table: ItemTable, index: int, live: LiveItem | None) -> dict[str, Any]:
-    """Return an item's details for JSON; the table is the job's, and ``live`` says where it runs, if that is known.
+    """Return an item's details for JSON; the table is the job's, and ``live`` is where it runs, if known.
 
-    Costs what the ``repr`` of the item and of its result cost; users' code may run in these.
+    The cost is the ``repr`` of the item and of its result, which may run users' code.
     """
     item: JobItem = JobItem(table, index)
     is_under_way = table.status[index] not in (COMPLETED, FAILED)  # first: it may end meanwhile
@@ -77,7 +77,7 @@ def details_of(book: ShownJob, table: ItemTable, index: int, live: LiveItem | No
 
 
 def _as_it_runs(item: LiveItem) -> dict[str, Any]:
-    """Return for JSON what is known of an item while it runs. Costs 0.1 ms: it reads in /proc."""
+    """Return for JSON the facts of an item while it runs. Costs 0.1 ms: it reads in /proc."""
     lane = item.lane
     told: dict[str, Any] = {
         "worker": lane.number,
@@ -94,7 +94,7 @@ def _as_it_runs(item: LiveItem) -> dict[str, Any]:
     if used is not None:
         told["cpu"] = round(used, 2)
     for name, descriptor in (("stdout", 1), ("stderr", 2)) if item.keeps_output else ():
-        # A zero stands before what this item has written, where others have written to the file, see `captured_file`.
+        # A zero byte precedes this item's output, if others have written to the file, see `captured_file`.
         written = (end_of_file(lane.pid, descriptor, MOST_OUTPUT) or b"").rpartition(b"\0")[2]
         if written:
             told[name] = written.decode(errors="replace")
@@ -102,7 +102,7 @@ def _as_it_runs(item: LiveItem) -> dict[str, Any]:
 
 
 def _as_text(value: Any) -> str:
-    """Return short plain containers as JSON over several lines, a text as it is, and all else as its ``repr``."""
+    """Return short plain containers as JSON over several lines, texts as they are, and all other values as ``repr``."""
     if isinstance(value, str):
         return value
     brief = short_repr(value, MOST)

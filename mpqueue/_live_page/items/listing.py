@@ -1,9 +1,9 @@
-"""The items of a job that are listed, and their order: filtered, searched, sorted and grouped by their failures.
+"""The list of a job's items: filtered, searched, sorted, and grouped by failures.
 
 A browser never has more of a job than the rows that it shows, so a job of a million items costs a viewer no more than
-one of a hundred. What is asked for again and again is kept: an order, the texts that are searched, and the items that a
-search has found. While the job runs, each is made anew only after six times as long as that took, so that a viewer
-takes at most a sixth of a core; the filter by status is never older than the header.
+one of a hundred. Orders, the texts that are searched, and the items that a search has found are kept for further
+requests. While the job runs, each is made again only after six times as long as that took, so that a viewer takes at
+most a sixth of a core; the filter by status is never older than the header.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from mpqueue.status import FAILED
 
 T = TypeVar("T")
 
-#: What can be sorted by.
+#: The sort keys.
 INDEX, ELAPSED, ATTEMPTS = "index", "elapsed", "attempts"
 ORDERS = (INDEX, ELAPSED, ATTEMPTS)
-#: Seconds that a request searches; what is left is searched by the next one, which asks for the same.
+#: Seconds that a request searches; the next request for the same words searches the rest.
 SEARCHING = 0.4
-#: Seconds that a request waits for another one that searches for the same.
+#: Seconds that a request waits for another one that searches for the same words.
 PATIENCE = 3.0
-#: Items that are searched before other threads get their turn, and that are sorted in one go: a millisecond each.
+#: The number of items searched before other threads get their turn, and of items sorted in one go: 1 ms each.
 BATCH, RUN = 500, 5_000
-#: Searches that are kept; and items up to which the texts of a job are.
+#: The number of searches that are kept; and the most items of a job whose texts are kept.
 SEARCHES, MOST_TEXTS = 4, 250_000
-#: How many times longer than it took to make, something is kept that may be out of date.
+#: Outdated values are kept for this many times as long as they took to make.
 KEPT = 6
-#: Groups of failures that are shown.
+#: The most groups of failures that are shown.
 MOST_GROUPS = 50
-#: The tag of an item that was not searched: one that none has.
+#: The tag of an item that was not searched; no other item has it.
 UNSEEN = 2**32 - 1
 
 
@@ -56,13 +56,13 @@ class Wish:
     group: str | None = None  #: the key of the group of failures that an item is of
     order: str = INDEX
     descending: bool = False
-    offset: int = 0  #: the first row, of so many that are sent at most
+    offset: int = 0  #: the first row to be sent, and their most
     limit: int = 100
-    place_of: int | None = None  #: the index of an item whose place in the list is asked for
+    place_of: int | None = None  #: the index of an item whose place in the list is wanted
 
 
 class Listed(NamedTuple):
-    """The items of a `Wish`, in their order. ``searched`` of the job's items were searched by now."""
+    """The items of a `Wish`, in their order. ``searched`` is how many of the job's items were searched so far."""
 
     indices: Sequence[int]
     searched: int
@@ -70,14 +70,14 @@ class Listed(NamedTuple):
 
 @dataclass(slots=True)
 class _Search:
-    """Words that are searched for; ``hits`` has a 1 for each item that has them all."""
+    """The words that are searched for; ``hits`` has a 1 for each item that has them all."""
 
     words: tuple[str, ...]
     table: ItemTable
     lock: threading.Lock = field(default_factory=threading.Lock)
     hits: bytearray = field(default_factory=bytearray)
     seen: array[int] = field(default_factory=lambda: array("I"))  #: the tag of each item when it was searched
-    epoch: int = -1  #: of the job, when they were
+    epoch: int = -1  #: the job's epoch at that time
     at: int = 0  #: the next item
     started: float = 0.0
     cost: float = 0.0
@@ -86,7 +86,7 @@ class _Search:
 
 
 class _Kept(Generic[T]):
-    """A value made of all items of a table. Once they have changed, it is made anew, but not soon again."""
+    """A value made from all items of a table. Once they have changed, it is made again, but not soon."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
@@ -94,7 +94,7 @@ class _Kept(Generic[T]):
         self._made: tuple[ItemTable, int, Any, float, T] | None = None
 
     def get(self, table: ItemTable, count: int, state: object, make: Callable[[], T]) -> T:
-        """Return the value for so many items; ``state`` changes whenever one of them does."""
+        """Return the value for that many items; ``state`` changes whenever one of them does."""
         with self._lock:
             if self._made is not None:
                 made_of, made_count, made_state, until, made = self._made
@@ -116,7 +116,7 @@ class Listing:
         self._now = now
         self._lock = threading.Lock()
         self._searches: OrderedDict[tuple[str, ...], _Search] = OrderedDict()
-        #: Of one table, in one epoch.
+        #: For one table, in one epoch.
         self._texts: tuple[ItemTable | None, int, dict[int, tuple[int, str]]] = None, -1, {}
         self._keep_nothing()
 
@@ -125,16 +125,16 @@ class Listing:
         self._groups: _Kept[list[FailureGroup]] = _Kept(self._now)
 
     def forget(self) -> None:
-        """Free all that was kept, as there are no viewers."""
+        """Free all kept values, since there are no viewers."""
         with self._lock:
             self._searches.clear()
             self._texts = None, -1, {}
         self._keep_nothing()
 
     def find(self, wish: Wish, table: ItemTable, statuses: bytes) -> Listed:
-        """The items of the table that are wished for. ``statuses`` are those that the viewer is shown.
+        """The items of the table that are wished for. ``statuses`` are those that the viewer sees.
 
-        Raises `BusyError` where another thread hangs in the same search.
+        Raises `BusyError` if another thread hangs in the same search.
         """
         count = len(statuses)
         flags, searched = self._flags(wish, table, statuses)
@@ -145,7 +145,7 @@ class Listing:
             return Listed(order if flags is None else list(compress(order, flags)), searched)
         ranked = self._order(wish.order, table, count)
         ranked = ranked[::-1] if wish.descending else ranked
-        # What did not run has nothing to be sorted by, and comes last in both directions.
+        # Items that did not run have no value to be sorted by, and come last in both directions.
         attempts = table.attempts
         chosen = ranked if flags is None else [index for index in ranked if flags[index]]
         ran = [index for index in chosen if attempts[index]]
@@ -154,7 +154,7 @@ class Listing:
         return Listed(ran, searched)
 
     def _flags(self, wish: Wish, table: ItemTable, statuses: bytes) -> tuple[bytes | None, int]:
-        """A 1 for each item that is wished for; None: for all of them."""
+        """A 1 for each item that is wished for; None: all of them."""
         count, flags = len(statuses), None
         searched = count
         if wish.words:
@@ -191,7 +191,7 @@ class Listing:
     def _go_on(self, search: _Search, count: int) -> None:
         if search.at == 0:
             if self._now() < search.ended + KEPT * search.cost and len(search.seen) == count:
-                return  # not so soon again
+                return  # not again so soon
             search.started, search.cost = self._now(), 0.0
         more = count - len(search.seen)
         if more > 0:
@@ -202,7 +202,7 @@ class Listing:
             stop = min(count, search.at + BATCH)
             self._search_some(search, range(search.at, stop))
             search.at = stop
-            if self._job.active:  # the queue's own thread may want to run
+            if self._job.active:  # the queue's own thread may need to run
                 threading.Event().wait(0.0005)
             now = self._now()
         search.cost += now - begun
@@ -210,13 +210,13 @@ class Listing:
             search.at, search.ended, search.whole = 0, now, True
 
     def _search_some(self, search: _Search, indices: Iterable[int]) -> None:
-        table, epoch = search.table, self._job.epoch  # first: what is read of it after that is no older
+        table, epoch = search.table, self._job.epoch  # first: data read after that is not older
         if search.epoch != epoch:
             search.epoch, search.seen = epoch, array("I", (UNSEEN,)) * len(search.seen)
         seen, words, texts = search.seen, search.words, self._texts_of(table, epoch)
         status, attempts = table.status, table.attempts
         for index in indices:
-            # Within an epoch, an item that changed has another status, or ran more often. Statuses have 3 bits.
+            # Within an epoch, a changed item has another status, or ran more often. Statuses have 3 bits.
             tag = (status[index] + 8 * attempts[index]) % UNSEEN
             if seen[index] != tag:
                 seen[index] = tag
@@ -224,7 +224,7 @@ class Listing:
                 search.hits[index] = all(word in text for word in words)
 
     def _texts_of(self, table: ItemTable, epoch: int) -> dict[int, tuple[int, str]]:
-        """Return the texts kept for that epoch. A search that began in an older one writes into a dict of its own."""
+        """Return the texts kept for that epoch. A search that began in an older epoch writes into its own dict."""
         with self._lock:
             if self._texts[0] is not table or self._texts[1] != epoch:
                 self._texts = table, epoch, {}
@@ -251,9 +251,9 @@ class Listing:
     # -- failures --------------------------------------------------------------------------------------------
 
     def failures(self) -> dict[str, Any]:
-        """The groups of failed items, the largest first, and how many items are in all of them, as JSON has it.
+        """The groups of failed items, the largest first, and the number of their items, for JSON.
 
-        Costs some microseconds an item that failed.
+        Costs a few microseconds per failed item.
         """
         groups = self._failed(self._job.table)
         shown = [
@@ -270,15 +270,15 @@ class Listing:
         return {"failed": sum(group.count for group in groups), "groups": shown}
 
     def members(self, key: str, table: ItemTable | None = None) -> Sequence[int]:
-        """The indices of the table's items of that group; none where there is no such group (any more).
+        """The indices of the table's items in that group; none if there is no such group (any more).
 
-        By default the table is the one that the job has now.
+        By default the table is the job's current one.
         """
         groups = self._failed(self._job.table if table is None else table)
         return [item._index for group in groups if _key_of(group) == key for item in group.items]
 
     def _failed(self, table: ItemTable) -> list[FailureGroup]:
-        # However many items an open job has got meanwhile: these groups have the same items.
+        # Even if an open job has got more items meanwhile, these groups have the same items.
         state = (self._job.epoch, self._job.failed, self._job.retries)
         return self._groups.get(table, 0, state, lambda: groups_of(table))
 
@@ -288,7 +288,7 @@ def _key_of(group: FailureGroup) -> str:
 
 
 def _sorted_by(by: str, table: ItemTable, count: int) -> list[int]:
-    """Sort in parts and merge in Python, so that other threads get their turn: one long sort would stop the queue's."""
+    """Sort in parts and merge in Python, so that other threads get their turn: one long sort would block the queue."""
     key = (table.elapsed if by == ELAPSED else table.attempts).__getitem__
     runs = [sorted(range(start, min(count, start + RUN)), key=key) for start in range(0, count, RUN)]
     return runs[0] if len(runs) == 1 else list(heapq.merge(*runs, key=key))

@@ -1,7 +1,7 @@
-"""The picture in a result, where it has one, as bytes that a browser shows.
+"""The picture in a result, if it has one, as bytes that a browser shows.
 
-A picture is a PIL image; bytes that are a PNG, JPEG, GIF or WebP; or what shows itself as one in notebooks
-(``_repr_png_``), or can be saved as one (a matplotlib figure). A result may also have it in a key or a field.
+A picture is a PIL image; bytes that are a PNG, JPEG, GIF or WebP; or an object that notebooks show as one
+(``_repr_png_``), or that can be saved as one (a matplotlib figure). It may also be in a key or a field of the result.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import io
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-#: Bytes of a picture that is sent, at most.
+#: The most bytes of a picture that is sent.
 MOST_BYTES = 32 << 20
 #: Pixels of the longer side of a PIL image that is sent.
 LONGEST_SIDE = 1600
-#: The same of one in a row; and bytes of a picture that is sent there as it is, where Pillow can't make it smaller.
+#: The same for a picture in a row; and the most bytes of one that is sent there unchanged, if Pillow can't shrink it.
 SMALL_SIDE, SMALL_BYTES = 96, 64 << 10
-#: How many keys or fields of a result are looked at.
+#: The most keys or fields of a result that are looked at.
 _MOST_FIELDS = 50
 
 
@@ -29,12 +29,12 @@ class Picture(NamedTuple):
 
 
 def has_picture(result: Any) -> bool:
-    """True where `find_picture` would try to make one. Costs little, and asks nothing of the result but attributes."""
+    """True if `find_picture` would try to make one. Costs little, and only reads attributes of the result."""
     return any(_looks_like_one(value) for value in _candidates(result))
 
 
 def find_picture(result: Any) -> Picture | None:
-    """The first picture in a result, None where there is none. Whatever the result's own code raises comes through."""
+    """Return the first picture in a result, None if there is none. Errors of the result's own code are raised."""
     for value in _candidates(result):
         if _looks_like_one(value):
             picture = _encode(value)
@@ -44,17 +44,17 @@ def find_picture(result: Any) -> Picture | None:
 
 
 def small(result: Any) -> Picture | None:
-    """Return the picture for a row of a list; None also if it is big, and Pillow is not there to make it smaller."""
+    """Return the picture for a row of a list; None also if it is big, and Pillow is not installed to shrink it."""
     picture = find_picture(result)
     if picture is None or len(picture.data) <= SMALL_BYTES // 8:
         return picture
     try:
-        from PIL import Image  # which not every program has
+        from PIL import Image  # not every program has it
 
         with Image.open(io.BytesIO(picture.data)) as image:
             image.thumbnail((SMALL_SIDE, SMALL_SIDE))
             return _saved(image)
-    except Exception:  # noqa: BLE001 - it is none that Pillow can read, or there is no Pillow
+    except Exception:  # noqa: BLE001 - Pillow can't read it, or is not installed
         return picture if len(picture.data) <= SMALL_BYTES else None
 
 
@@ -103,7 +103,7 @@ def _saved(image: Any) -> Picture:
 
 
 def _is_pil(value: Any) -> bool:
-    """True for an image of PIL's, known by name, so that PIL need not be there."""
+    """True for an image of PIL, known by name, so that PIL need not be installed."""
     return any(kind.__module__ == "PIL.Image" and kind.__name__ == "Image" for kind in type(value).__mro__)
 
 

@@ -1,1 +1,1 @@
-"""Memory as the system gives it: files in memory, mappings, semaphores, and what is used and left."""
+"""Memory of the system: files in memory, mappings, semaphores, and how much is used and left."""

@@ -1,11 +1,11 @@
-"""Semaphores without a name, for a worker and its parent: nothing of them can stay in /dev/shm.
+"""Semaphores without a name, for a worker and its parent: they leave nothing in /dev/shm.
 
-`multiprocessing` and loky make each semaphore as a file in /dev/shm. Its name stays until it is unlinked: for ever,
-where the parent is killed together with its resource trackers before the worker has opened it. Here all semaphores of a
-lane are in one page of an unnamed file, which the worker inherits. They are the same otherwise, down to the Events made
-of them, and need neither a tracker nor room in /dev/shm.
+`multiprocessing` and loky make each semaphore as a file in /dev/shm. Its name stays until it is unlinked: for ever, if
+the parent is killed together with its resource trackers before the worker has opened it. Here all semaphores of a lane
+are in one page of an unnamed file, which the worker inherits. Otherwise they are the same, including the Events made of
+them, and need neither a tracker nor room in /dev/shm.
 
-Where that can't be done (`AVAILABLE` is False: macOS has no such semaphores, and musl's `sem_close` must not see one),
+If that is not possible (`AVAILABLE` is False: macOS has no such semaphores, and musl's `sem_close` must not get one),
 they have names as usual.
 
 Private names used: `_multiprocessing.SemLock._rebuild` with None as the name, and of `multiprocessing.synchronize`
@@ -26,7 +26,7 @@ from mpqueue._os.memory.mappings import map_file
 from mpqueue._os.memory.memory_files import SharedFile
 from mpqueue._os.system import c_library, choose
 
-#: Bytes of a page, and for each semaphore, of which glibc needs 32.
+#: Bytes of a page, and of the place of each semaphore; glibc needs 32.
 _SIZE, _EACH = 4096, 64
 
 
@@ -35,7 +35,7 @@ def _find_none() -> Any:
 
 
 def _find_sem_init() -> Any:
-    """The system's ``sem_init``; None where its semaphores can't be without a name."""
+    """Return the system's ``sem_init``; None if its semaphores need names."""
     libc = c_library()
     with contextlib.suppress(AttributeError):
         libc.gnu_get_libc_version  # noqa: B018 - glibc's own
@@ -47,12 +47,12 @@ def _find_sem_init() -> Any:
 _sem_init = choose(linux=_find_sem_init, posix=_find_none)()
 AVAILABLE = _sem_init is not None
 
-#: The folder where the system keeps semaphores that have names; None where it is no folder.
+#: The folder of semaphores that have names; None if they are in no folder.
 NAMED_IN: str | None = choose(linux="/dev/shm", posix=None)  # noqa: S108 - nothing of ours is written there
 
 
 class LockPage:
-    """The memory of a lane's semaphores. It lives as long as any of them; the descriptor is closed by `close`."""
+    """The memory of a lane's semaphores. It lives as long as any of them; `close` closes the descriptor."""
 
     def __init__(self) -> None:
         self._file: SharedFile | None = SharedFile("locks", _SIZE)
@@ -60,14 +60,14 @@ class LockPage:
         self._used = 0
 
     def _map(self, fd: int) -> None:
-        # No descriptor is left behind, as Python's own mapping would: what a handler writes there ends the program.
+        # Python's own mapping would keep a descriptor: a handler that writes there would end the program.
         self._memory = map_file(_SIZE, mmap.MAP_SHARED, fd)
         if self._memory is None:
             raise OSError(ctypes.get_errno(), "the page of a lane's semaphores could not be mapped")
         self.address = ctypes.addressof(self._memory)
 
     def add(self, value: int) -> int:
-        """Make one more semaphore, of that value; returns its address. Raises OSError."""
+        """Make one more semaphore with that value; returns its address. Raises OSError."""
         if self._used + _EACH > _SIZE:
             raise OSError("expected a lane to need fewer semaphores")
         address = self.address + self._used
@@ -100,7 +100,7 @@ def _arrive(passed: Any) -> LockPage:
 
 
 class _Unnamed:
-    """A mixin that takes the name away from a class of `multiprocessing.synchronize`."""
+    """A mixin that removes the name from a class of `multiprocessing.synchronize`."""
 
     _semlock: Any
     _make_methods: Any
@@ -148,7 +148,7 @@ _PLAIN: int = synchronize.SEMAPHORE  # type: ignore[attr-defined]
 
 
 class Locks:
-    """The locks that a context of `multiprocessing` makes, all in one page: put in front of a context's class."""
+    """The locks of a context of `multiprocessing`, all in one page: a mixin for the context's class."""
 
     _page: LockPage
 

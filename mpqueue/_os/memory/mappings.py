@@ -1,7 +1,7 @@
-"""Mappings of files into memory, unmapped when nothing views them any more, and counted.
+"""Mappings of files into memory, counted, and unmapped when no view of them is left.
 
-The kernel allows a process so many mappings (``vm.max_map_count``, 65,530 by default), and then refuses it every
-allocation of memory. So a quarter of them is used at most; beyond it, the readers of segments copy them.
+The kernel limits a process's mappings (``vm.max_map_count``, 65,530 by default); beyond, it refuses every allocation of
+memory. So at most a quarter of them is used; beyond that, the readers of segments copy them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from mpqueue._os.system import c_library
 
-#: Mappings that are made by this module at a time, at most.
+#: The most mappings that this module makes at a time.
 MOST_MAPPED = 16_384
 
 
@@ -24,7 +24,7 @@ _libc: Any = None
 
 
 def _mapper() -> Any:
-    """``mmap`` and ``munmap`` of the system: Python's own keeps a descriptor open for each mapping until 3.13."""
+    """``mmap`` and ``munmap`` of the system: up to 3.13, Python's own keeps a descriptor open for each mapping."""
     global _libc
     if _libc is None:
         _libc = c_library()
@@ -46,20 +46,20 @@ _MADV_POPULATE_WRITE = 23
 _MAP_FIXED = 0x10
 _MAP_FAILED = ctypes.c_void_p(-1).value
 
-#: What is mapped, by address: the reference that tells when nothing views it any more. At exit, when this goes before
-#: them, they stay mapped: there may be arrays that are used until the very end. `weakref.finalize` takes 3 us longer.
+#: The mappings by address, each with a reference that reports the end of its last view. At exit, when this dict is
+#: freed first, they stay mapped: some arrays may be used until the very end. `weakref.finalize` takes 3 us longer.
 _mapped: dict[int, weakref.ref[Any]] = {}
 
 
-#: For `map_file`: whether what is written there is seen by all that map the file, or by this mapping alone.
+#: For `map_file`: whether writes are seen by all mappings of the file, or by this one only.
 SHARED: int = getattr(mmap, "MAP_SHARED", 1)
 PRIVATE: int = getattr(mmap, "MAP_PRIVATE", 2)
 
 
 def map_file(size: int, flags: int, fd: int, on_end: Callable[[], object] | None = None) -> Any:
-    """Memory to read and write, unmapped when nothing views it any more; None where the system has none to give.
+    """Memory to read and write, unmapped when no view of it is left; None if the system has none.
 
-    ``on_end`` is called then, on whatever thread drops the last view.
+    ``on_end`` is called then, on the thread that drops the last view.
     """
     if sys.platform == "win32":
         return _map_by_python(size, flags, fd, on_end)
@@ -72,7 +72,7 @@ def map_file(size: int, flags: int, fd: int, on_end: Callable[[], object] | None
 
 
 def _map_by_python(size: int, flags: int, fd: int, on_end: Callable[[], object] | None) -> Any:
-    """Map a file on Windows, where a mapping has a handle of its own, and no descriptor."""
+    """Map a file on Windows, where a mapping has its own handle, and no descriptor."""
     access = mmap.ACCESS_COPY if flags == PRIVATE else mmap.ACCESS_WRITE
     try:
         memory = (ctypes.c_char * size).from_buffer(mmap.mmap(fd, size, access=access))
@@ -84,14 +84,14 @@ def _map_by_python(size: int, flags: int, fd: int, on_end: Callable[[], object] 
 
 
 def zeros(size: int) -> mmap.mmap:
-    """Memory of this process's own, which takes no room until it is written."""
+    """Return memory of this process's own, which takes no room until it is written."""
     if sys.platform == "win32":
         return mmap.mmap(-1, size)
     return mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
 
 def populate(memory: Any) -> None:
-    """Give a mapping of a file its pages now, for writing. Linux before 5.14 gives them as they are met."""
+    """Allocate a file mapping's pages now, for writing. Linux before 5.14 allocates them at first use."""
     if sys.platform == "win32":
         return
     _mapper().madvise(ctypes.addressof(memory), ctypes.sizeof(memory), _MADV_POPULATE_WRITE)
@@ -103,13 +103,13 @@ def address_of(view: memoryview) -> int:
 
 
 def give_up_sharing(address: int, size: int) -> None:
-    """Put private memory, all zeros, in the place of a mapping: its views stay valid, and change no other memory."""
+    """Replace a mapping by private memory of zeros: its views stay valid, and change no other memory."""
     protection, kind = mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_FIXED
     _mapper().mmap(address, size, protection, kind, -1, 0)
 
 
 def _unmap(address: int, size: int, on_end: Callable[[], object] | None, _: object) -> None:
-    del _mapped[address]  # first: another thread may map something there at once
+    del _mapped[address]  # first: another thread may map memory there at once
     _mapper().munmap(address, size)
     if on_end is not None:
         on_end()

@@ -1,9 +1,9 @@
-"""Unnamed files in memory, which a process shares with those that inherit or are handed a descriptor of them.
+"""Unnamed files in memory, which a process shares with processes that inherit or receive a descriptor of them.
 
-On Linux a memfd: it does not count against the size of /dev/shm, can be sealed, and can be opened by its path where
-there is a ``/proc``. The portable form, also where a filter of system calls refuses memfds, is a temporary file without
-a name: it can't be sealed, and others read it by a descriptor that they are handed. That of Windows has a name, by
-which they open it, and goes with its last handle; Windows writes it to the disk only where it needs the memory.
+On Linux a memfd: it does not count against the size of /dev/shm, can be sealed, and can be opened by its path if there
+is a ``/proc``. The portable form, also used if a filter of system calls refuses memfds, is a temporary file without a
+name: it can't be sealed, and others read it by a descriptor that they receive. The form for Windows has a name, by
+which they open it, and ends with its last handle; Windows writes it to the disk only if it needs the memory.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-#: Of Linux; the module `fcntl` has no names for them, in some versions.
+#: Linux constants; in some versions the module `fcntl` does not have them.
 _F_ADD_SEALS = 1033
 _SEAL_SHRINK, _SEAL_GROW, _SEAL_FUTURE_WRITE = 0x2, 0x4, 0x10
-_SEALABLE = 0x1 | 0x2  # MFD_CLOEXEC and MFD_ALLOW_SEALING, for which not each Python has names
+_SEALABLE = 0x1 | 0x2  # MFD_CLOEXEC and MFD_ALLOW_SEALING, which not every Python has
 
 
 class SharedFile:
-    """An unnamed file in memory that the parent makes and its workers inherit: nothing is left when both are gone.
+    """An unnamed file in memory that the parent makes and its workers inherit: nothing is left when both have ended.
 
     It has this size, or begins with this data, and is read from its beginning. Raises OSError.
     """
@@ -83,7 +83,7 @@ def _memfd(label: str, flags: int) -> int:
 
 
 def _make_instead(label: str, error: AttributeError | OSError) -> int:
-    """A temporary file, where memfds are refused: by the kernel, a filter, or a Python built for an old glibc."""
+    """A temporary file, if memfds are refused: by the kernel, a filter, or a Python built for an old glibc."""
     if isinstance(error, OSError) and error.errno not in (errno.EPERM, errno.EACCES, errno.ENOSYS):
         raise error
     return _make_temporary(label)
@@ -100,13 +100,13 @@ def _make_temporary(label: str) -> int:
         raise FileNotFoundError(errno.ENOENT, text) from None
 
 
-#: The descriptor of such a file, empty, private to this process, and no standard stream. Raises OSError, with the cure
-#: where there is no folder to make it in.
+#: The descriptor of such a file, empty, private to this process, and no standard stream. Raises OSError, with the
+#: remedy if there is no folder for it.
 make_file = choose(linux=_make_memfd, posix=_make_temporary)
 
 
 def make_appended(label: str) -> int:
-    """Make a file as `make_file` does, in which all writes by this descriptor or a duplicate go to the end."""
+    """Make a file like `make_file`, in which all writes by this descriptor or a duplicate go to the end."""
     if sys.platform == "win32":
         return windows.make_temporary(label, appended=True)
     fd = make_file(label)
@@ -114,13 +114,13 @@ def make_appended(label: str) -> int:
     return fd
 
 
-#: Of Linux: keep the file's size, and make a hole in it.
+#: Linux constants: keep the file's size, and make a hole in it.
 _KEEP_SIZE, _PUNCH_HOLE = 0x1, 0x2
 
 
 @functools.cache
 def _fallocate() -> Callable[[int, int, int, int], int] | None:
-    """Return `fallocate` of the C library; None where its offsets may have another type than they have here."""
+    """Return `fallocate` of the C library; None if its offsets may have another type than here."""
     import ctypes  # only where it is used
 
     function = getattr(c_library(), "fallocate", None)
@@ -139,8 +139,8 @@ def _free_nothing(fd: int, size: int) -> bool:  # noqa: ARG001 - no portable way
     return False
 
 
-#: Free the memory of a file's first so many bytes, which are zeros from then on; the rest stays where it is. Returns
-#: False where the system can't.
+#: Free the memory of a file's first bytes, up to that number; they are zeros from then on. Returns False if the system
+#: can't do that.
 free_beginning = choose(linux=_punch_beginning, posix=_free_nothing)
 
 
@@ -152,17 +152,17 @@ def _make_sealable_memfd(label: str) -> int:
 
 
 def _make_named(label: str) -> int:
-    if not can_be_opened_by_others():  # and Windows hands no descriptors over
+    if not can_be_opened_by_others():  # and Windows passes no descriptors
         raise OSError(errno.ENOTSUP, f"expected temporary files that other processes can open, for a {label}; got none")
     return _make_temporary(label)
 
 
-#: As `make_file`: one that can be sealed, where the system has such files, and handed over in any case.
+#: Like `make_file`: a file that can be sealed, if the system has such files, and passed on in any case.
 make_sealable = _make_named if IS_WINDOWS else choose(linux=_make_sealable_memfd, posix=_make_temporary)
 
 
 def may_be_one(found: os.stat_result) -> bool:
-    """False for what can't be such a file: it has a name in a folder, where such files have none."""
+    """False for a file that can't be one of these: it has a name in a folder, where these have none."""
     return IS_WINDOWS or not found.st_nlink
 
 
@@ -174,8 +174,8 @@ def _seal_nothing(fd: int) -> None:
     raise OSError(errno.ENOTSUP, f"this system can't seal what is open under {fd}")
 
 
-#: From now on the size of a file by `make_sealable` stays, and it is written only through mappings that are there.
-#: Raises OSError where that can't be had (Linux before 5.1, other systems).
+#: From now on the size of a file of `make_sealable` stays, and only existing mappings can write it. Raises OSError if
+#: that is not supported (Linux before 5.1, other systems).
 seal = choose(linux=_seal_memfd, posix=_seal_nothing)
 
 
@@ -193,12 +193,12 @@ def _name(fd: int) -> str:
     return _no_path(fd)
 
 
-#: The path by which a process of the same user opens what is open under this number here, anew. Empty where there is no
-#: such path. It may lead elsewhere once the number is another file's, and nowhere from other namespaces.
+#: The path by which a process of the same user opens again the file under this number here. Empty if there is no such
+#: path. Once the number is another file's, it may lead there; from other namespaces it leads nowhere.
 path_of = _name if IS_WINDOWS else choose(linux=_path_in_proc, posix=_no_path)
 
 
-#: Errors that pass; any other is the system's answer, which stays.
+#: Temporary errors; any other is the system's final answer.
 _PASSES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
@@ -226,8 +226,8 @@ def _has_no_path() -> bool:
     return False
 
 
-#: Whether a file by `make_sealable` is one that other processes can open by its path: on Linux a memfd, on Windows any.
-#: Tried out once in each process, 30 us. Raises OSError if it can't be tried now.
+#: Whether other processes can open a file of `make_sealable` by its path: on Linux a memfd, on Windows any. Tried out
+#: once in each process, 30 us. Raises OSError if it can't be tried now.
 can_be_opened_by_others = _try_path if IS_WINDOWS else choose(linux=_try_path, posix=_has_no_path)
 
 
@@ -240,16 +240,16 @@ def _own_name(process: int) -> str:
         return str(process)
 
 
-# -- Leases, by which the kernel tells whether a file in memory is still open or mapped somewhere else. ----------------
+# -- Leases, by which the kernel shows whether a file in memory is still open or mapped somewhere else. ----------------
 #
-# The kernel grants a write lease on a file only while no other open file refers to it, and what a reader has mapped
-# keeps the reader's open file alive, also in the children that it has forked, after it was closed. Only Linux leases;
-# elsewhere the answer is always that it may be.
+# The kernel grants a write lease on a file only while no other open file refers to it, and a reader's mapping keeps the
+# reader's open file alive, also in forked children, after it was closed. Only Linux has leases; elsewhere the answer is
+# always that it may be open.
 
 if sys.platform != "win32":
     import fcntl
 
-#: Of Linux; the module `fcntl` has no name for it, in some versions.
+#: A Linux constant; in some versions the module `fcntl` does not have it.
 _F_SETSIG = 10
 
 
@@ -257,8 +257,8 @@ _F_SETSIG = 10
 def leases_tell() -> bool:
     """Tell whether a lease on a file in memory reveals another mapping of it: tried out once in each process.
 
-    Not so without /proc, with leases switched off (``fs.leases-enable``), under some sandboxes, on old kernels, and
-    elsewhere than on Linux.
+    It does not without /proc, with leases switched off (``fs.leases-enable``), under some sandboxes, on old kernels,
+    and on other systems than Linux.
     """
     try:
         if not can_be_opened_by_others():
@@ -283,9 +283,9 @@ def leases_tell() -> bool:
 
 
 def make_leasable(fd: int) -> bool:
-    """Make this descriptor of a memfd one for which leases are granted; false if it can't be, and is as it was.
+    """Make this descriptor of a memfd one for which leases are granted; false, without a change, if it can't be.
 
-    What `memfd_create` returns does not count as opened for writing, and is always refused.
+    A descriptor from `memfd_create` does not count as opened for writing, and is always refused.
     """
     try:
         anew = reopen(fd, os.O_RDWR)
@@ -302,7 +302,7 @@ def make_leasable(fd: int) -> bool:
 
 
 def is_open_once(fd: int) -> bool:
-    """True if nothing else has the file open or mapped; false if in doubt. For one that `make_leasable` has made so."""
+    """True if no other opening or mapping of the file exists; false if in doubt. For files of `make_leasable`."""
     try:
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
     except OSError:

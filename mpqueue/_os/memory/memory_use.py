@@ -1,4 +1,4 @@
-"""The memory that a process has, as the system counts it. Linux tells it in /proc; elsewhere it is None."""
+"""The memory that a process has, as the system counts it. Linux reports it in /proc; elsewhere it is None."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def _do_not_know() -> int | None:
     return None
 
 
-#: Bytes of private memory that this process has: neither files nor shared segments that are mapped. 1 us. None where
-#: the system does not tell.
+#: Bytes of this process's private memory: without mapped files and shared segments. 1 us. None if the system does not
+#: report it.
 private_bytes = choose(linux=_read_private_bytes, posix=_do_not_know)
 
 
 def _private_part(statm: int) -> int:
-    """Resident bytes, without those that a file or shared memory stands behind."""
+    """Resident bytes, without those of files or shared memory."""
     resident, shared = os.pread(statm, 128, 0).split()[1:3]
     return (int(resident) - int(shared)) * _PAGE
 
@@ -55,17 +55,17 @@ def _private_part(statm: int) -> int:
 
 
 class MemoryGauge(Protocol):
-    """Tells another process's private memory, even if its number is used again later."""
+    """Measures another process's private memory, even if its number is used again later."""
 
     def read(self) -> int:
-        """Bytes, as `private_bytes`. Raises OSError or ValueError where the process has ended."""
+        """Return bytes, like `private_bytes`. Raises OSError or ValueError if the process has ended."""
 
     def close(self) -> None:
-        """Give back what it has open."""
+        """Close its open file."""
 
 
 class LinuxGauge:
-    """A `MemoryGauge` by a file of /proc that stays that process's. Raises OSError where there is no such process."""
+    """A `MemoryGauge` by a file of /proc that stays that process's. Raises OSError if there is no such process."""
 
     def __init__(self, pid: int) -> None:
         self._statm = os.open(f"/proc/{pid}/statm", os.O_RDONLY | os.O_CLOEXEC)
@@ -81,12 +81,12 @@ def _no_gauge(pid: int) -> MemoryGauge:
     raise OSError(errno.ENOTSUP, f"this system does not tell how much memory process {pid} has")
 
 
-#: A gauge for that process. Raises OSError where the system does not tell, or there is no such process.
+#: A gauge for that process. Raises OSError if the system does not report it, or there is no such process.
 open_gauge = choose(linux=LinuxGauge, posix=_no_gauge)
 
 
 def memory_of(pid: int) -> int | None:
-    """Bytes, as `private_bytes`, of the process that has that number now; None where that is not told. 15 us."""
+    """Bytes, like `private_bytes`, of the process that has that number now; None if not reported. 15 us."""
     try:
         gauge = open_gauge(pid)
     except OSError:
@@ -113,7 +113,7 @@ def why_not_told() -> str | None:
 # -- the peak ----------------------------------------------------------------------------------------------------------
 
 
-#: In place of a number of page faults.
+#: Stands for an unknown number of page faults.
 _NOT_TOLD = -1
 
 
@@ -124,30 +124,30 @@ class Peak(Protocol):
         """Count from now on."""
 
     def end(self) -> int | None:
-        """Bytes since `begin`; None where the system does not tell."""
+        """Return bytes since `begin`; None if the system does not report them."""
 
 
 class LinuxPeak:
-    """The peak that the kernel has seen since it was asked to begin anew.
+    """The peak that the kernel has seen since it was last asked to reset it.
 
-    Memory comes with a page fault only, and to count these costs 2 us: the kernel is asked to begin anew, which costs
-    5 us, and what it has seen, 20 us, only where there was one since it was asked before.
+    Memory comes only with page faults, and counting these costs 2 us: the kernel is asked to reset (5 us), and for the
+    peak (20 us), only if there was one since the last time.
     """
 
     def __init__(self) -> None:
-        self._faults = _NOT_TOLD  #: how many there had been when the kernel was asked to begin anew
-        self._has_begun = False  #: it did so
+        self._faults = _NOT_TOLD  #: the number of page faults at the last reset
+        self._has_begun = False  #: the kernel has reset it
         self._known: int | None = None  #: the peak since then, if it was asked for
 
     def begin(self) -> None:
-        """Ask the kernel to begin anew, unless it has seen no page fault since it was asked before."""
+        """Ask the kernel to reset the peak, unless there was no page fault since the last time."""
         faults = _page_faults()
         if faults != self._faults:
             self._faults, self._known = faults, None
             self._has_begun = _reset_peak()
 
     def end(self) -> int | None:
-        """Return the peak; None without ``/proc``, or where the kernel can't begin anew (gVisor)."""
+        """Return the peak; None without ``/proc``, or if the kernel can't reset it (gVisor)."""
         if not self._has_begun:
             return None
         if self._known is None or _page_faults() != self._faults:
@@ -156,32 +156,32 @@ class LinuxPeak:
 
 
 class PosixPeak:
-    """`getrusage` tells the peak since a process began, and none of a part of its life: so it is not told."""
+    """`getrusage` only has the peak since the process began: so this peak is unknown."""
 
     def begin(self) -> None:
         """Do nothing."""
 
     def end(self) -> int | None:
-        """Return None: the system does not tell."""
+        """Return None: the system does not report it."""
         return None
 
 
-#: This process's.
+#: This process's peak.
 peak: Peak = choose(linux=LinuxPeak(), posix=PosixPeak())
 
 
 def _page_faults() -> int:
     try:
         used = resource.getrusage(resource.RUSAGE_SELF)
-    except OSError:  # a filter of system calls
+    except OSError:  # a filter refuses the system call
         return _NOT_TOLD
     return used.ru_minflt + used.ru_majflt
 
 
 def _reset_peak() -> bool:
-    """Ask the kernel to count the peak anew; tell whether it does. No file is kept open to write into.
+    """Ask the kernel to reset the peak; returns whether it does. No file is kept open to write into.
 
-    A handler that closes descriptors which are not its own may have given the number of this one to a file of its own.
+    A handler may close descriptors that are not its own, and reuse the number for its own file.
     """
     with contextlib.suppress(OSError):
         file = os.open("/proc/self/clear_refs", os.O_WRONLY | os.O_CLOEXEC)
@@ -199,19 +199,19 @@ def _peak_bytes() -> int | None:
         return None
 
 
-# -- The memory that this process may use: the machine's, or what its control groups (v1 or v2) leave of it. -----------
+# -- The memory that this process may use: the machine's, or the part that its control groups (v1 or v2) leave. --------
 #
-# A container is such a group: the machine may have plenty while the group's limit is near, where the kernel kills.
+# A container is such a group: the machine may have plenty while the group is near its limit, at which the kernel kills.
 
 if sys.platform == "win32":
     from mpqueue._os.windows import kernel32
 
-#: A limit from here on is none: version 1 says so by a huge number.
+#: A higher limit is none: version 1 writes none as a huge number.
 NO_LIMIT = 1 << 60
 
 
 class Memory(NamedTuple):
-    """Bytes that could be had now, and bytes in all."""
+    """Available bytes, and bytes in total."""
 
     available: int
     total: int
@@ -230,14 +230,14 @@ _V2 = _Version("memory.max", "memory.current", (b"inactive_file", b"active_file"
 
 
 class MachineMemory(Protocol):
-    """The memory that is available to this process."""
+    """The memory available to this process."""
 
     def memory(self) -> Memory | None:
-        """The tightest of all that limits this process; None where the system does not tell. Costs 0.1 ms."""
+        """The tightest of all limits on this process; None if the system does not report it. Costs 0.1 ms."""
 
 
 class LinuxMachine:
-    """Reads the kernel's files below ``root``. Where this process stands among the groups is found out once."""
+    """Reads the kernel's files below ``root``. This process's control groups are looked up once."""
 
     def __init__(self, root: Path = Path("/")) -> None:
         self._meminfo = root / "proc/meminfo"
@@ -256,15 +256,15 @@ class LinuxMachine:
 
 
 class PosixMachine:
-    """No call that every system has tells how much memory could be had now."""
+    """No call of every POSIX system reports the available memory."""
 
     def memory(self) -> Memory | None:
-        """Return None: the system does not tell."""
+        """Return None: the system does not report it."""
         return None
 
 
 class WindowsMachine:
-    """Memory as the system counts it; limits that a job object sets are not looked at."""
+    """Memory as the system counts it; limits of job objects are ignored."""
 
     def memory(self) -> Memory | None:
         if sys.platform == "win32":
@@ -273,7 +273,7 @@ class WindowsMachine:
         return None
 
 
-#: What tells it on this system. Where this process stands among the control groups is found out once for each.
+#: The reader for this system. Each looks up this process's control groups once.
 look_at_machine: Callable[[], MachineMemory] = (
     WindowsMachine if IS_WINDOWS else choose(linux=LinuxMachine, posix=PosixMachine)
 )
@@ -288,13 +288,13 @@ def _of_group(folder: Path, version: _Version) -> Memory | None:
         counts = dict(line.split() for line in (folder / "memory.stat").read_bytes().splitlines())
     except (OSError, ValueError):
         return None
-    # What is cached of files counts as used, and is given up before a process is killed.
+    # Cached file contents count as used, but are freed before a process is killed.
     cached = sum(int(counts.get(name, 0)) for name in version.caches)
     return Memory(max(0, limit - max(0, used - cached)), limit)
 
 
 def _groups(root: Path) -> Iterator[tuple[Path, _Version]]:
-    """The folders of the control groups that this process is in, from its own one up."""
+    """The folders of this process's control groups, from its own one up."""
     try:
         memberships = (root / "proc/self/cgroup").read_text().splitlines()
         mounts = (root / "proc/self/mountinfo").read_text().splitlines()
@@ -315,7 +315,7 @@ def _groups(root: Path) -> Iterator[tuple[Path, _Version]]:
 
 
 def _place(mount: str, version: _Version) -> tuple[str, str] | None:
-    """Return the part of the tree of groups that is mounted there, and where; None for no mount of that version."""
+    """Return the part of the tree of groups that is mounted there, and the folder; None for a mount of another kind."""
     left, _, right = mount.partition(" - ")
     kind, _, options = [*right.split(" "), "", ""][:3]
     wanted = kind == "cgroup2" if version is _V2 else kind == "cgroup" and "memory" in options.split(",")

@@ -1,1 +1,1 @@
-"""Processes as the system sees them: who they are, how they end, and what they have used."""
+"""Processes as the system sees them: their identities, their ends, and their use of resources."""

@@ -1,7 +1,7 @@
-"""The things that are handed to a process while it is spawned: files, ends of pipes and sockets, its leash.
+"""Things that a process gets while it is spawned: files, ends of pipes and sockets, its leash.
 
-Each `hand_...` is called while the process is spawned, and returns what can be pickled; `arrive` makes in that process
-what is its own. `spawn` starts one on Windows; elsewhere processes inherit what they share.
+Each `hand_...` is called while the process is spawned, and returns an object that can be pickled; `arrive` turns it
+into that process's own. `spawn` starts one on Windows; elsewhere processes inherit shared things.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ if sys.platform == "win32":
         return context.get_spawning_popen()
 
     def arrive(passed: Any) -> int:
-        """Take what was handed over; return the number under which it is this process's own."""
+        """Take over a thing; return the number under which it is this process's own."""
         number: int = passed.detach()
         return number
 
@@ -72,7 +72,7 @@ else:
         return reduction.DupFd(leash.worker_end)
 
     def arrive(passed: Any) -> int:
-        """Take what was handed over; return the number under which it is this process's own."""
+        """Take over a thing; return the number under which it is this process's own."""
         number: int = passed.detach()
         os.set_inheritable(number, False)
         return number
@@ -83,11 +83,11 @@ if sys.platform == "win32":
 
 
 def spawn(executable: str, arguments: list[str], environment: Mapping[str, str], text: Callable[[Any], bytes]) -> Any:
-    """Start the interpreter; returns what `multiprocessing` has of a process.
+    """Start the interpreter; returns the popen object that `multiprocessing` uses for a process.
 
-    ``text`` makes what it reads first, by the handle whose number is its last argument. It gets what is returned, as
-    the process that is being spawned: what is pickled meanwhile is handed over to it. Raises OSError, and what ``text``
-    raises: the process has not run then.
+    ``text`` makes the first data that it reads, by the handle whose number is its last argument. ``text`` gets the
+    returned object as the process that is being spawned: things pickled meanwhile are handed over to it. Raises
+    OSError, and errors of ``text``: then the process has not run.
     """
     if sys.platform == "win32":
         return Spawned(executable, arguments, environment, text)

@@ -1,6 +1,6 @@
-"""The identity of this process among all that there are anywhere, and its forks: made and buried here.
+"""The globally unique name of this process, and its forks: made and reaped here.
 
-Of their ends a `mpqueue._os.process.process_handle` tells.
+A `mpqueue._os.process.process_handle` reports their ends.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Callable
 from typing import NoReturn, Protocol
 from weakref import WeakSet
 
-#: Whether a process can be forked here.
+#: Whether this system can fork a process.
 CAN_FORK: bool = hasattr(os, "fork")
 
 
 def in_each_fork(call: Callable[[], object]) -> None:
-    """Have that called in each fork of this process, first thing. Windows knows no forks."""
+    """Call the function first in each fork of this process. Windows has no forks."""
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=call)
 
@@ -29,9 +29,9 @@ _closed_in_forks: WeakSet[_Closed] = WeakSet()
 
 
 def close_in_each_fork(file: _Closed) -> None:
-    """Have that closed in each fork of this process: a fork shares what was opened, with its locks and its place.
+    """Close the object in each fork of this process: a fork shares open files, with their locks and positions.
 
-    What has a buffer would write it there.
+    A buffered file would write its buffer there.
     """
     _closed_in_forks.add(file)
 
@@ -54,7 +54,7 @@ def around_forks(before: Callable[[], object], in_child: Callable[[], object]) -
 def fork_here() -> int:
     """Fork; 0 in the child, there the child's number. Raises OSError where there is no room for it.
 
-    With threads about, Python 3.12 and newer warn; that is for the caller to know.
+    If there are threads, Python 3.12 and newer warn; the caller has to deal with that.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -62,19 +62,19 @@ def fork_here() -> int:
 
 
 def end_at_once(code: int = 0) -> NoReturn:
-    """End this process with nothing done any more."""
+    """End this process without any cleanup."""
     os._exit(code)
 
 
 def try_fork() -> None:
-    """Fork a child that does nothing, and wait for its end: what is to happen before a fork has happened."""
+    """Fork a child that does nothing, and wait for its end: everything that a first fork triggers has then happened."""
     if (pid := fork_here()) == 0:
         end_at_once()
     os.waitpid(pid, 0)
 
 
 def bury(pid: int) -> None:
-    """Reap a fork that has ended. Its number may be another process's from now on."""
+    """Reap a fork that has ended. From now on its number may be another process's."""
     os.waitpid(pid, 0)
 
 
@@ -87,12 +87,12 @@ _name = _draw()
 
 def _renew() -> None:
     global _name
-    _name = _draw()  # a fork is a process of its own
+    _name = _draw()  # a fork is another process
 
 
 in_each_fork(_renew)
 
 
 def process_name() -> str:
-    """The name of this process, 16 hexadecimal digits: no other has it, on any machine, at any time. For nothing."""
+    """The name of this process, 16 hexadecimal digits, unique among all processes on all machines. Costs nothing."""
     return _name

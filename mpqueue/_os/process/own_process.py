@@ -1,4 +1,4 @@
-"""Facts about this process: those that others see, and those that it counts of itself."""
+"""Facts about this process: those visible from outside, and those that it counts itself."""
 
 from __future__ import annotations
 
@@ -24,6 +24,6 @@ def python_threads() -> list[str]:
     return sorted(thread.name for thread in threading.enumerate() if thread is not threading.main_thread())
 
 
-#: The names of the threads that this process has beside its main one, as the system calls them, those of C libraries
-#: too; where it never tells, those of Python's. Raises OSError on Linux without /proc.
+#: The names of this process's threads beside its main one, as the system has them, those of C libraries too; if it has
+#: none, Python's names. Raises OSError on Linux without /proc.
 other_threads = choose(linux=_list_in_proc, posix=python_threads)

@@ -1,15 +1,15 @@
-"""The end of a process with its parent: by the parent's death, and by the leash, which kills a worker with its group.
+"""Ends a process with its parent: by the parent's death, and by the leash, which kills a worker with its group.
 
-The worker asks the kernel for SIGKILL to its group as soon as there is something to read from the pipe, or no process
-can write into it any more. So a byte from the parent ends it, and so does the parent's death: also while it holds the
-global lock, where a filter refuses `pidfd_send_signal` or `prctl`, and where the parent is another user by now. It
-names a group, not a number, so it never hits a stranger. Where the kernel can't do that (it is Linux's), or a filter
-refuses it, a thread in the worker does, which does not get to run while a handler holds the global lock in C code.
+The worker asks the kernel for SIGKILL to its group as soon as the pipe has data, or no process can write into it any
+more. So a byte from the parent ends it, and so does the parent's death: even while it holds the global lock, if a
+filter refuses `pidfd_send_signal` or `prctl`, or if the parent is another user by now. It names a group, not a number,
+so it never hits a stranger. If the kernel can't do that (only Linux can), or a filter refuses it, a thread in the
+worker does it, which can't run while a handler holds the global lock in C code.
 
-On Windows the leash is a job object, which holds the worker, and all that it starts, from before its first step.
+On Windows the leash is a job object, which holds the worker, and all processes that it starts, before its first step.
 
-The parent holds both ends. With the write end alone, a byte for a worker that is dead would raise SIGPIPE; and what the
-worker has left in its group could not be reached, nor a worker that has closed all its descriptors.
+The parent holds both ends. With the write end alone, a byte for a dead worker would raise SIGPIPE; and processes left
+in the worker's group could not be reached, nor a worker that has closed all its descriptors.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ class PipeLeash:
         _leashes.add(self)
 
     def pull(self) -> None:
-        """End the worker and its group. One that has not got hold of its leash yet ends as soon as it does."""
+        """End the worker and its group. A worker that has not taken its leash yet ends as soon as it does."""
         if self._write_end >= 0:
             with contextlib.suppress(BlockingIOError):  # it was pulled a thousand times
                 os.write(self._write_end, b"\n")
 
     def close(self) -> None:
-        """Let go, which ends whatever is left of the group."""
+        """Close the leash, which ends the rest of the group."""
         write_end, self._write_end = self._write_end, -1
         if write_end >= 0:
             os.close(write_end)
@@ -61,7 +61,7 @@ _leashes: weakref.WeakSet[PipeLeash] = weakref.WeakSet()
 
 
 def _let_go_in_fork() -> None:
-    """A fork must not hold the workers of its parent: they are to end with that."""
+    """A fork must not hold its parent's workers: they have to end with the parent."""
     for leash in list(_leashes):
         with contextlib.suppress(OSError):
             leash.close()
@@ -69,7 +69,7 @@ def _let_go_in_fork() -> None:
 
 in_each_fork(_let_go_in_fork)
 
-#: That of this system. `worker_end` is -1 where the worker holds nothing.
+#: This system's leash. `worker_end` is -1 if the worker holds nothing.
 if sys.platform == "win32":
     Leash: TypeAlias = JobObject
 else:
@@ -89,10 +89,10 @@ def note_forked() -> None:
 
 
 def follow_parent(parent: int, leash: int) -> None:
-    """Leave the parent's group, and die when it does, or when it pulls the leash; at once where it has done so.
+    """Leave the parent's group, and die when the parent does, or when it pulls the leash; at once if it has done so.
 
-    The session stays the parent's: what a system grants by session, such as a share of the CPUs, counts for both. On
-    Windows the worker is held from outside, by its parent's job object. Raises OSError where it can't leave the group.
+    The session stays the parent's: a session's resources, such as a share of the CPUs, count for both. On Windows the
+    worker is held from outside, by its parent's job object. Raises OSError if it can't leave the group.
     """
     if IS_WINDOWS:
         return
@@ -113,15 +113,15 @@ def follow_parent(parent: int, leash: int) -> None:
 
 
 def _leave_terminal() -> None:
-    """Give up the terminal, for this process and what it starts.
+    """Give up the terminal, for this process and its children.
 
-    It would stop a group that is not in its foreground as soon as that reads from it or changes its settings, and
-    under ``stty tostop`` as soon as that writes. It has no power over a process whose terminal it is not.
+    A terminal stops a group outside its foreground that reads from it or changes its settings, and under ``stty
+    tostop`` also one that writes. It can't stop a process that does not have it.
     """
     with contextlib.suppress(OSError):  # there is none
         terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
         try:
-            import termios  # where it is used
+            import termios  # loaded only if used
 
             fcntl.ioctl(terminal, termios.TIOCNOTTY)
         finally:
@@ -130,14 +130,14 @@ def _leave_terminal() -> None:
 
 def _die_by_kernel(parent: int) -> None:
     c_library().prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
-    _leave_unless_child_of(parent)  # dead already, it is no parent any more
+    _leave_unless_child_of(parent)  # the parent is dead, and is not the parent any more
 
 
 def _live_on(parent: int) -> None:
-    """No portable system tells a process of its parent's death; a worker has its leash."""
+    """Do nothing: no portable system reports a parent's death; a worker has its leash."""
 
 
-#: SIGKILL when the *thread* of the parent ends that started this process, at once where that is over. Only on Linux.
+#: SIGKILL when the parent's *thread* that started this process ends, at once if it has ended. Only on Linux.
 die_with_parent = choose(linux=_die_by_kernel, posix=_live_on)
 
 
@@ -161,7 +161,7 @@ def _hold_nothing(leash: int) -> bool:  # noqa: ARG001 - it is Linux's
 
 
 def kernel_holds_leashes() -> bool:
-    """Tell whether the kernel sends a signal of one's choice when a pipe is readable, by trying it."""
+    """Tell whether the kernel sends a chosen signal when a pipe is readable, by trying it."""
     if not IS_LINUX:
         return False
     reader, writer = os.pipe()
@@ -173,13 +173,13 @@ def kernel_holds_leashes() -> bool:
     return True
 
 
-#: Have SIGKILL sent to this group once the leash is pulled or let go; False where that can't be. What that may hit is
-#: settled here, as the user that this is now: the parent may become another one.
+#: Ask for SIGKILL to this group once the leash is pulled or closed; False if that is not possible. The rights for it
+#: are decided here, by this process's current user: the parent may become another user.
 hold_leash = choose(linux=_hold_by_kernel, posix=_hold_nothing)
 
 
 def _watch(leash: int) -> None:
-    """Do on a thread what the kernel does not."""
+    """Do on a thread what the kernel can't."""
     try:
         is_readable(leash, None)
     finally:

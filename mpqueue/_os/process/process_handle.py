@@ -1,9 +1,9 @@
-"""A hold on one process: signals to it, its end, and how it ended. Used on any thread; nothing here waits unbidden.
+"""A handle on one process: signals to it, its end, and its exit code. Used on any thread; only `wait` methods wait.
 
 A Linux handle is a pidfd (Linux 5.3): it never means another process that was given the same number, and is readable
 once the process has ended. The portable handle is the number, and a *sentinel*: a descriptor that is readable once the
-process has ended, which its starter has made. A user of the number must stop when the sentinel has reported the end.
-That of Windows is a handle of the system's, which never means another process either.
+process has ended, which its starter has made. A user of the number must stop when the sentinel has reported the end. On
+Windows it is a handle of the system, which never means another process either.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from mpqueue._os.system import IS_WINDOWS, choose
 if sys.platform == "win32":
     from mpqueue._os.windows.processes import WindowsProcess
 
-#: How `os.waitid` asks for an exit code, and leaves it to be asked for again.
+#: Options of `os.waitid` for an exit code that can be read again.
 _HOW = 0 if IS_WINDOWS else os.WEXITED | os.WNOWAIT | os.WNOHANG
 
-#: A sentinel is closed some microseconds before its process has ended, and longer where the machine is busy: looks at
-#: it, and seconds between them.
+#: A sentinel is closed some microseconds before its process has ended, and earlier if the machine is busy: the number
+#: of looks at it, and the seconds between them.
 _LAST_LOOKS, _LAST_PAUSE = 250, 0.001
 
 
@@ -34,43 +34,43 @@ class ProcessHandle(Protocol):
     """A process that can be signalled and waited for, from the making of the handle until `close`."""
 
     def fileno(self) -> int:
-        """The descriptor that is readable once the process has ended; -1 where there is none."""
+        """The descriptor that is readable once the process has ended; -1 if there is none."""
 
     def send(self, number: int) -> None:
-        """Send a signal to the process alone. Nothing is sent to one that has ended, or where the system refuses.
+        """Send a signal to the process only. Nothing is sent if it has ended, or if the system refuses.
 
-        Nor to whatever has its number once a Linux handle is closed.
+        Once a Linux handle is closed, nothing is sent to another process with its number either.
         """
 
     def wait(self, seconds: float) -> bool:
-        """Wait for its end, so long at most; whether it has ended. At once False where there is no descriptor."""
+        """Wait for its end, at most that long; returns whether it has ended. False at once without a descriptor."""
 
     def exit_code(self) -> int | None:
-        """Return the exit code: from 0 on, or minus the number of the signal. The starter can still reap it.
+        """Return the exit code: from 0 on, or minus the number of the signal. The starter can still reap it afterwards.
 
-        None: it has not ended, or other code has reaped it, or it is no child.
+        None if it has not ended, other code has reaped it, or it is no child.
         """
 
     def await_last_moments(self, has_ended: Callable[[], bool]) -> None:
-        """Return once ``has_ended`` says so, to be called when the descriptor has told the end and a kill was sent.
+        """Return once ``has_ended`` is true. Call it after the descriptor has reported the end and a kill was sent.
 
-        At once for a pidfd, which tells it in time; within 0.25 s if it does not end.
+        Returns at once for a pidfd, which reports it in time; within 0.25 s if it does not end.
         """
 
     def is_stopped(self) -> bool:
-        """Tell whether a signal has stopped it; False where the system does not tell."""
+        """Tell whether a signal has stopped it; False if the system does not report that."""
 
     def catches(self, number: int) -> bool:
         """Tell whether it has a function for that signal, which would end it otherwise; False if unknown."""
 
     def close(self) -> None:
-        """Give the descriptors of the handle back. May be called again."""
+        """Close the descriptors of the handle. May be called again."""
 
 
 class LinuxProcess:
     """A `ProcessHandle` by a pidfd.
 
-    Raises OSError where the kernel has none, or refuses it, or the process is gone already.
+    Raises OSError if the kernel has none or refuses it, or the process has ended.
     """
 
     def __init__(self, pid: int) -> None:
@@ -98,7 +98,7 @@ class LinuxProcess:
         return _code_of(ended)
 
     def await_last_moments(self, has_ended: Callable[[], bool]) -> None:
-        """Return at once: a pidfd tells the end in time."""
+        """Return at once: a pidfd reports the end in time."""
 
     def is_stopped(self) -> bool:
         try:
@@ -122,7 +122,7 @@ class LinuxProcess:
 
 
 class PosixProcess:
-    """A `ProcessHandle` by the number and the sentinel, which is its starter's to close; -1: there is none."""
+    """A `ProcessHandle` by the number and the sentinel, which the starter closes; -1: there is none."""
 
     def __init__(self, pid: int, sentinel: int = -1) -> None:
         self._pid = pid
@@ -148,7 +148,7 @@ class PosixProcess:
         return _code_of(ended)
 
     def await_last_moments(self, has_ended: Callable[[], bool]) -> None:
-        """Look every `_LAST_PAUSE` seconds, `_LAST_LOOKS` times at most."""
+        """Look every `_LAST_PAUSE` seconds, at most `_LAST_LOOKS` times."""
         for _ in range(_LAST_LOOKS):
             if has_ended():
                 return
@@ -164,11 +164,11 @@ class PosixProcess:
         return found is not None and found.si_code == os.CLD_STOPPED
 
     def catches(self, number: int) -> bool:  # noqa: ARG002 - the protocol's
-        """Return False: the system does not tell."""
+        """Return False: the system does not report it."""
         return False
 
     def close(self) -> None:
-        """Do nothing: the sentinel is not this one's."""
+        """Do nothing: the starter closes the sentinel."""
 
 
 def _open_process(pid: int, sentinel: int) -> ProcessHandle:
@@ -178,7 +178,7 @@ def _open_process(pid: int, sentinel: int) -> ProcessHandle:
         if sentinel < 0:
             raise
     except OSError:
-        pass  # no pidfds here
+        pass  # the system has no pidfds
     return PosixProcess(pid, sentinel)
 
 
@@ -189,9 +189,9 @@ else:
 
 
 def open_process(pid: int, sentinel: int = -1) -> ProcessHandle:
-    """Open the best handle on a process that there is. It may mean a stranger once the sentinel has told the end.
+    """Open the best handle on a process. It may mean a stranger once the sentinel has reported the end.
 
-    Raises ProcessLookupError where there is no such process, as far as the system tells, and no sentinel.
+    Raises ProcessLookupError if there is neither such a process, as far as the system reports, nor a sentinel.
     """
     return _open_here(pid, sentinel)
 
@@ -200,7 +200,7 @@ def _refuse(pid: int) -> ProcessHandle:
     raise OSError(f"this system has no hold on process {pid} but its number")
 
 
-#: A handle that never means a stranger with the same number. Raises OSError where there is none, or no such process.
+#: A handle that never means a stranger with the same number. Raises OSError if there is none, or no such process.
 if sys.platform == "win32":
     open_exactly = WindowsProcess
 else:
@@ -208,9 +208,9 @@ else:
 
 
 def is_reaped(pid: int) -> bool:
-    """Tell whether other code has read that child's exit code already, so that it can't be read again.
+    """Tell whether other code has reaped that child, so that its exit code can't be read any more.
 
-    False where the system does not tell (macOS before Python 3.13, a filter of system calls).
+    False if the system does not report it (macOS before Python 3.13, a filter of system calls).
     """
     if not hasattr(os, "waitid"):
         return False

@@ -1,6 +1,6 @@
-"""Signals: which one asks for a stack, how they stand in a worker, and those that end a process or a group.
+"""Signals: the one that asks for a stack, their state in a worker, and those that end a process or a group.
 
-What users do with signals in a worker is another matter, see `mpqueue._worker.signals`.
+For users' signal handlers in a worker see `mpqueue._worker.signals`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mpqueue._os.monotonic import monotonic
 if sys.platform == "win32":
     from mpqueue._os.windows import processes as windows
 
-#: Ends a process, whatever that does. On Windows, which has no signals, any number does.
+#: Ends a process in any state. On Windows, which has no signals, any number does.
 KILL: int = getattr(signal, "SIGKILL", 9)
 
 #: Asks a program to end: SIGTERM, on Windows Ctrl-Break.
@@ -29,7 +29,7 @@ END_SIGNAL: int = getattr(signal, "SIGBREAK", signal.SIGTERM)
 
 
 def kill_process(pid: int) -> None:
-    """SIGKILL that process; nothing where it has ended, or where the system refuses. The number must still be its."""
+    """Send SIGKILL to that process, unless it has ended or the system refuses. The number must still be its own."""
     if sys.platform == "win32":
         windows.kill_process(pid)
         return
@@ -38,7 +38,7 @@ def kill_process(pid: int) -> None:
 
 
 def kill_group(leader: int) -> None:
-    """SIGKILL what is left of the group; its number stays taken while any of it lives. As `kill_process` otherwise.
+    """Send SIGKILL to the rest of the group, as in `kill_process`; its number stays taken while any of it lives.
 
     Windows has no groups: there a job object holds them, see `mpqueue._os.process.parent_death`.
     """
@@ -49,7 +49,7 @@ def kill_group(leader: int) -> None:
 
 
 def kill_self() -> NoReturn:
-    """End this process at once, with nothing done any more."""
+    """End this process at once, without any cleanup."""
     if sys.platform == "win32":
         windows.end_self()
     os.kill(os.getpid(), signal.SIGKILL)
@@ -57,7 +57,7 @@ def kill_self() -> NoReturn:
 
 
 def send_to_main_thread(number: int) -> None:
-    """Send a signal to the main thread of this process. Raises OSError where that has ended."""
+    """Send a signal to the main thread of this process. Raises OSError if that has ended."""
     if sys.platform == "win32":
         signal.raise_signal(number)  # Python calls its handler on the main thread in any case
         return
@@ -65,9 +65,9 @@ def send_to_main_thread(number: int) -> None:
 
 
 def block_interrupts() -> None:
-    """Ctrl-C does not reach this thread, nor the processes that it starts, until they allow it.
+    """Block Ctrl-C for this thread, and for processes that it starts, until they allow it.
 
-    On Windows that is said of each process when it is started.
+    On Windows each process is started with that setting.
     """
     if sys.platform == "win32":
         return
@@ -75,48 +75,48 @@ def block_interrupts() -> None:
 
 
 def ignore_interrupts() -> None:
-    """Ctrl-C does nothing to this process. On the main thread."""
+    """Ignore Ctrl-C in this process. On the main thread."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def leave_now() -> NoReturn:
-    """End this process, whatever its threads are at."""
+    """End this process, even while its threads run."""
     os._exit(0)
 
 
 def report_broken_pipes() -> None:
-    """Have a write without a reader raise, on this thread and those that it starts, whatever SIGPIPE does.
+    """Let a write without a reader raise, on this thread and those that it starts, with any setting of SIGPIPE.
 
-    Scripts for command lines often have it end the program.
+    Scripts for command lines often let SIGPIPE end the program.
     """
     if sys.platform != "win32":
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
 
 
 def reset_signals() -> None:
-    """Handle signals as a fresh Python at a terminal does; children inherit what the parent ignores or blocks.
+    """Handle signals as a fresh Python at a terminal does; children inherit the parent's ignored and blocked signals.
 
     On the main thread. A Ctrl-C that came while it was blocked is dropped.
     """
     if sys.platform == "win32":
-        signal.signal(signal.SIGBREAK, signal.SIG_IGN)  # the console sends it to all that are attached to it
+        signal.signal(signal.SIGBREAK, signal.SIG_IGN)  # the console sends it to all processes attached to it
         windows.end_without_asking()
         return
-    # Ignoring a signal drops one that is pending.
+    # Ignoring a signal drops a pending one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    # Ignored, it would make every exit status in a handler 0.
+    # If it were ignored, every exit status in a handler would be 0.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
 
 
 def on_first_sigterm(call: Callable[[], object]) -> Callable[[], None]:
-    """Have the first SIGTERM call that, on the main thread, and do nothing else; the next one does what it did before.
+    """Let the first SIGTERM only call the function, on the main thread; the next one acts as before.
 
-    Returns what takes this back. Does nothing outside the main thread, and where SIGTERM is ignored. On Windows it is
-    Ctrl-Break: SIGTERM ends a program there without asking it.
+    Returns a function that undoes this. Does nothing outside the main thread, or if SIGTERM is ignored. On Windows it
+    is Ctrl-Break: there SIGTERM ends a program without asking it.
     """
     before = signal.getsignal(END_SIGNAL)
     if threading.current_thread() is not threading.main_thread() or before == signal.SIG_IGN:
@@ -134,7 +134,7 @@ def on_first_sigterm(call: Callable[[], object]) -> Callable[[], None]:
 
 
 def came_of_signal(error: BaseException) -> bool:
-    """Tell whether a signal's handler raised the error in the middle of other code. Call it where it is caught."""
+    """Tell whether a signal's handler raised the error in the middle of other code. To be called where it is caught."""
     at = error.__traceback__
     while at is not None and at.tb_next is not None:
         at = at.tb_next  # the first frame is the catcher's
@@ -144,7 +144,7 @@ def came_of_signal(error: BaseException) -> bool:
 
 
 def _handles_signal(frame: FrameType) -> bool:
-    """Python calls a handler with the frame that it interrupts, which is also the one that the handler returns to."""
+    """Tell whether the frame is a signal handler's, which Python calls with the frame that it interrupts."""
     interrupted = frame.f_back
     for value in frame.f_locals.values():
         if any(one is interrupted for one in (value if type(value) is tuple else (value,))):
@@ -153,9 +153,9 @@ def _handles_signal(frame: FrameType) -> bool:
 
 
 def signal_name(exitcode: int | None) -> str | None:
-    """The name of the signal that ended a process with that exit code; None where none did.
+    """The name of the signal that ended a process with that exit code; None if none did.
 
-    On Windows that of the exception, ``ACCESS_VIOLATION``.
+    On Windows the exception's name, ``ACCESS_VIOLATION``.
     """
     if sys.platform == "win32":
         return windows.fault_name(exitcode)
@@ -169,20 +169,20 @@ def signal_name(exitcode: int | None) -> str | None:
 
 # -- Long waits of the main thread, which signals must be able to end. -------------------------------------------------
 #
-# Python calls a signal's handler between two bytecodes of the main thread. A signal that comes after the last look at
-# whether there is one, but before the thread sleeps, does not wake it, so its handler is called when the wait is over:
-# a Ctrl-C or SIGTERM that seems to have no effect. So does one that the system gives to another thread. Beside busy
-# threads that was 1 signal in 300 in CPython 3.11, where each came within 40 us of the wait's begin. In such a wait
-# the main thread therefore looks up at intervals.
+# Python calls a signal's handler between two bytecodes of the main thread. A signal that comes after the last check for
+# signals, but before the thread sleeps, does not wake it, so its handler is called when the wait is over: a Ctrl-C or
+# SIGTERM seems to have no effect. The same is true of a signal that the system delivers to another thread. Beside busy
+# threads that was 1 signal in 300 in CPython 3.11, each within 40 us of the wait's start. In such a wait the main
+# thread therefore wakes at intervals.
 
-#: Seconds between two looks.
+#: Seconds between two checks.
 LOOK_UP = 0.5
 
 
 def wait_long(wait: Callable[[float | None], bool], timeout: float | None = None) -> bool:
-    """Have ``wait(seconds)`` wait for what it waits for, at most ``timeout`` seconds; returns what it returns at last.
+    """Call ``wait(seconds)`` repeatedly, for at most ``timeout`` seconds; returns its last value.
 
-    ``wait`` returns whether that has come. On other threads than the main one it is called once.
+    ``wait`` returns whether its event has come. On other threads than the main one it is called once.
     """
     if threading.current_thread() is not threading.main_thread():
         return wait(timeout)
@@ -205,7 +205,7 @@ def join_long(thread: threading.Thread) -> None:
     wait_long(join)
 
 
-# -- Asking a process where it is: the stacks of all its threads, also while it sleeps or holds the global lock. -------
+# -- Asking a process for the stacks of all its threads, even while it sleeps or holds the global lock. ----------------
 #
 # On POSIX systems a signal asks, and `faulthandler` writes the stacks into a pipe. Windows has no such signals: there
 # a byte at the pipe's own end asks, and a thread of the process writes them. It needs the global lock for that, so C
@@ -219,7 +219,7 @@ if sys.platform == "win32":
 
     def answer(pipe: int) -> None:
         """Write the stacks of all threads into this end whenever the other end asks."""
-        _thread.start_new_thread(_serve, (pipe,))  # none that a handler sees among its own
+        _thread.start_new_thread(_serve, (pipe,))  # not a thread that handlers see among their own
 
     def _serve(pipe: int) -> None:
         while channels.read(pipe, 1):
@@ -231,29 +231,29 @@ if sys.platform == "win32":
                 os.close(file)
 
     def ask(send: Callable[[int], object], pipe: int) -> None:  # noqa: ARG001 - no signal does
-        """Ask a process, by the parent's end of what it writes into."""
+        """Ask a process, by the parent's end of its pipe."""
         channels.write(pipe, b"?")
 
     def answers(catches: Callable[[int], bool]) -> bool:  # noqa: ARG001 - no signal asks
-        """Tell whether to ask a process does it no harm: always True."""
+        """Return True: asking a process does it no harm."""
         return True
 
     _MOST = 1 << 16
 
 else:
-    #: Asks a process where it is. A rare one, so that a handler hardly has a use of its own for it.
+    #: The signal that asks for the stacks. A rare one, which a handler hardly uses itself.
     STACK_SIGNAL: int = getattr(signal, "SIGRTMAX", signal.SIGUSR2 + 3) - 3
 
     def answer(pipe: int) -> None:
-        """Write the stacks of all threads into this end whenever the signal asks."""
-        # What does not fit into the pipe is lost rather than waited for: it may never be read.
+        """Write the stacks of all threads into this end whenever the signal asks for it."""
+        # Text that does not fit into the pipe is lost instead of waited for: it may never be read.
         channels.set_blocking(pipe, False)
         faulthandler.register(STACK_SIGNAL, pipe, all_threads=True)
 
     def ask(send: Callable[[int], object], pipe: int) -> None:  # noqa: ARG001 - it writes there
-        """Ask a process, by what sends it a signal."""
+        """Ask a process, by a function that sends it a signal."""
         send(STACK_SIGNAL)
 
     def answers(catches: Callable[[int], bool]) -> bool:
-        """Tell whether to ask a process does it no harm, by what knows which signals it catches: others may end it."""
+        """Tell whether asking does a process no harm, by the signals that it catches: others may end it."""
         return catches(STACK_SIGNAL)

@@ -1,7 +1,7 @@
-"""The quiet look at other processes: which there are, since when, and with which environment. Nothing is done to them.
+"""Facts about other processes: their numbers, start times and environments. Nothing is done to them.
 
-On Linux it is read in /proc. Other systems tell none of it without running a program: there, no other processes are
-known, and a question about one gets the same answer as about one that has ended.
+On Linux they are read in /proc. Other systems report them only to a program that is run for it: there, no other
+processes are known, and every process counts as ended.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from mpqueue._os.system import choose
 if sys.platform == "win32":
     from mpqueue._os.windows import processes as windows
 
-#: A program that is just being loaded shows no environment yet: looks at it, seconds between them, and its age at most.
+#: A program that is just being loaded shows no environment yet: the number of looks at it, seconds between them, and
+#: its highest age.
 _EXEC_LOOKS = 10
 _EXEC_PAUSE = 0.001
 _YOUNG = 2.0
@@ -29,7 +30,7 @@ class ProcessTable(Protocol):
     """Facts about the system's processes. An unknown fact means nothing: no process may be killed for it."""
 
     def others(self) -> Iterator[int]:
-        """The numbers of all processes of this user but this one and those it descends from. 1 ms for a hundred.
+        """The numbers of all processes of this user, without this one and its ancestors. 1 ms per 100.
 
         Raises OSError if it can't be read, for lack of a descriptor.
         """
@@ -41,12 +42,12 @@ class ProcessTable(Protocol):
         """
 
     def namespace(self) -> str:
-        """The namespace in which numbers of processes mean something to this one; empty where there is only one."""
+        """The namespace in which numbers of processes are valid for this one; empty if there is only one."""
 
     def environment(self, pid: int) -> bytes | None:
-        """The variables that it was started with, each ended by a null byte; None where that is not told.
+        """The variables that it was started with, each ended by a null byte; None if not known.
 
-        Waits for one that has just been started, `_EXEC_LOOKS` times `_EXEC_PAUSE` at most.
+        Waits for a process that has just been started, at most `_EXEC_LOOKS` times `_EXEC_PAUSE`.
         """
 
 
@@ -91,27 +92,29 @@ class LinuxProcessTable:
 
     def _may_be_in_exec(self, pid: int) -> bool:
         """Tell whether a process without an environment has just started, and will soon have one."""
-        os.readlink(f"/proc/{pid}/exe")  # raises for what has no program: the dead, and the kernel's own threads
+        os.readlink(
+            f"/proc/{pid}/exe"
+        )  # raises for processes without a program: dead ones, and the kernel's own threads
         with open("/proc/uptime", encoding="ascii") as file:
             seconds = float(file.read().split()[0])
         return seconds - self.start_time(pid) / os.sysconf("SC_CLK_TCK") < _YOUNG
 
 
 class PosixProcessTable:
-    """A `ProcessTable` that knows nothing, but start times on Windows."""
+    """A `ProcessTable` that knows nothing except start times on Windows."""
 
     def others(self) -> Iterator[int]:
         """Return none: they are unknown."""
         return iter(())
 
     def start_time(self, pid: int) -> int:
-        """Return 0, unknown, but on Windows."""
+        """Return 0, unknown, except on Windows."""
         if sys.platform == "win32":
             return windows.start_time(pid)
         return 0
 
     def namespace(self) -> str:
-        """Return the empty name: there is one namespace."""
+        """Return the empty name: there is only one namespace."""
         return ""
 
     def environment(self, pid: int) -> bytes | None:  # noqa: ARG002 - none is known
@@ -119,14 +122,14 @@ class PosixProcessTable:
         return None
 
 
-#: That of this system.
+#: This system's process table.
 processes: ProcessTable = choose(linux=LinuxProcessTable(), posix=PosixProcessTable())
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat from the state on; the name before it may hold anything. None of the dead.
+    """The fields of /proc/PID/stat from the state on; the name before it may hold any bytes. Dead processes have none.
 
-    Raises OSError if it can't be read, for lack of a descriptor: a living process must never count as dead.
+    Raises OSError if it can't be read for lack of a descriptor: a living process must never count as dead.
     """
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:

@@ -1,4 +1,4 @@
-"""Words of a command line, as the shell of this system takes them."""
+"""Words of a command line, quoted for the shell of this system."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mpqueue._text import visible_line
 
 
 def _for_posix(word: str) -> str:
-    """Quote a word for a shell: bash, zsh and ksh know the form for what can't be shown."""
+    """Quote a word for a shell; control characters get a form that bash, zsh and ksh know."""
     if visible_line(word) == word:
         return shlex.quote(word)
     return f"$'{''.join(_as_escape(byte) for byte in os.fsencode(word))}'"
@@ -25,17 +25,17 @@ def _as_escape(byte: int) -> str:
     return character if " " <= character <= "~" else f"\\{byte:03o}"
 
 
-#: Besides letters and digits, what needs no quotes in `cmd.exe` and in PowerShell.
+#: Characters besides letters and digits that need no quotes in `cmd.exe` and in PowerShell.
 _PLAIN = frozenset("-+_./:\\=%")
 
 
 def _for_windows(word: str) -> str:
-    """Quote a word for `cmd.exe`, and PowerShell unless it has a quote. What can't be shown has no form there.
+    """Quote a word for `cmd.exe`, and PowerShell unless it has a quote. Control characters have no form there.
 
-    The name of a variable between two `%` has none either; it stays as it is where there is no such variable.
+    A name between two `%` can't be quoted either; it stays unchanged if there is no such variable.
     """
     word = visible_line(word)
-    if '"' in word:  # cmd does not know `\"`, and must see no quote
+    if '"' in word:  # cmd does not know `\"`, and must not see a quote
         return re.sub(r'[()!^"<>&|]', r"^\g<0>", subprocess.list2cmdline([word]))
     if word and all(character.isalnum() or character in _PLAIN for character in word):
         return word
@@ -43,5 +43,5 @@ def _for_windows(word: str) -> str:
     return f'"{word}{backslashes * chr(92)}"'
 
 
-#: A word, quoted where it must be.
+#: Returns a word, quoted if necessary.
 quoted = _for_windows if IS_WINDOWS else _for_posix

@@ -1,1 +1,1 @@
-"""The forms for Windows of what differs there. Imported on Windows only, by the modules of `mpqueue._os`."""
+"""The forms for Windows of facilities that differ there. Imported on Windows only, by the modules of `mpqueue._os`."""

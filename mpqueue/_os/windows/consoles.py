@@ -1,4 +1,4 @@
-"""Consoles: standard streams that write to one, and what it understands."""
+"""Consoles: standard streams that write to one, and its terminal codes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _UNDERSTANDS_CODES = 0x4
 
 
 def understand_codes() -> None:
-    """Have this process's console take the codes of terminals as such: it shows them as text unless asked to."""
+    """Make this process's console interpret terminal codes: by default it shows them as text."""
     for number in (_OUTPUT, _ERRORS):
         handle, mode = kernel32.standard_handle(number), wintypes.DWORD()
         if kernel32.console_mode(handle, mode):
@@ -27,11 +27,11 @@ def understand_codes() -> None:
 
 
 def follow_numbers() -> None:
-    """Replace standard output and error where they are Python's own for consoles, see `_Followed`."""
+    """Replace standard output and error if they are Python's own for consoles, see `_Followed`."""
     for name in ("stdout", "stderr"):
         stream: Any = getattr(sys, name)
         buffer = getattr(stream, "buffer", None)
-        raw = getattr(buffer, "raw", buffer)  # unbuffered, they are the same
+        raw = getattr(buffer, "raw", buffer)  # unbuffered streams are their own
         if type(raw).__name__ != "_WindowsConsoleIO":
             continue
         stream.flush()
@@ -48,11 +48,11 @@ def follow_numbers() -> None:
 
 
 class _Followed(io.RawIOBase):
-    """A stream that writes where its number leads now. Python's own takes that for a console, and fails at files."""
+    """A stream that writes where its number leads now. Python's own assumes a console, and fails with files."""
 
     def __init__(self, console: Any, stream: Any) -> None:
         self._console = console
-        self._stream = stream  # of which it was: that closes it once nothing holds it any more
+        self._stream = stream  # held: it would close the number once nothing refers to it
         self._fd: int = console.fileno()
 
     def fileno(self) -> int:

@@ -23,16 +23,16 @@ _OPEN_LINK_ITSELF, _FOLDERS_TOO = 0x00200000, 0x02000000
 _SET_SPARSE = 0x900C4
 _INVALID = ctypes.c_void_p(-1).value
 
-#: Of our own, for `open_file`: not to follow a link. A bit that no flag of Windows's has.
+#: Our own flag for `open_file`: don't follow a link. Its bit is no flag of Windows.
 NO_LINKS = 1 << 40
 
-#: The byte that `lock_file` locks: far behind every content, since what is locked can be read by its locker only.
+#: The byte that `lock_file` locks: far behind every content, since only the locker can read locked bytes.
 _LOCKED_BYTE = 1 << 62
 _AT_ONCE, _ALONE = 1, 2
 
 _NO_FILE, _NO_FOLDER, _IS_OPEN, _END_OF_FILE = 2, 3, 32, 38
 
-#: Bytes that one call takes: what is written is copied for it, and no call of Windows takes 4 GB.
+#: The most bytes per call: each write copies its bytes, and no call of Windows takes 4 GB.
 _AT_A_TIME = 16 << 20
 
 
@@ -95,9 +95,9 @@ def check_replaceable(path: str | os.PathLike[str]) -> None:
 
 
 def make_temporary(label: str, *, appended: bool = False) -> int:
-    """An empty file in the temporary folder that goes with its last handle, whatever ends its process.
+    """An empty file in the temporary folder that is deleted with its last handle, even if its process is killed.
 
-    ``appended``: what is written by this handle, or by a duplicate in any process, goes to its end.
+    ``appended``: writes by this handle, or by a duplicate in any process, go to its end.
     """
     name = os.path.join(_temporary_folder(), f"mpqueue-{label}-{os.urandom(8).hex()}")
     attributes = _TEMPORARY | _DELETE_ON_CLOSE
@@ -105,7 +105,7 @@ def make_temporary(label: str, *, appended: bool = False) -> int:
     handle = kernel32.create_file(name, access, _SHARE_ALL, None, _NEW, attributes, None)
     if handle in (None, _INVALID):
         raise _error(name)
-    # Else what is written far behind the rest would need room for all that is between.
+    # Otherwise data written far behind the rest would need room for all between.
     kernel32.control_device(handle, _SET_SPARSE, None, 0, None, 0, wintypes.DWORD(), None)
     return _number_of(handle, os.O_RDWR)
 
@@ -121,7 +121,7 @@ def _temporary_folder() -> str:
 
 
 def name_of(fd: int) -> str:
-    """The whole path under which others open it, also one too long for other calls. Raises OSError."""
+    """The full path under which others open it, even one too long for other calls. Raises OSError."""
     handle, size = msvcrt.get_osfhandle(fd), 512
     while True:
         name = ctypes.create_unicode_buffer(size)
@@ -139,7 +139,7 @@ def read_at(fd: int, size: int, offset: int) -> bytes:
 
 
 def read_into(fd: int, memory: memoryview, offset: int) -> int:
-    """Read a file into memory, as `os.preadv` with one buffer; returns after `_AT_A_TIME` bytes at most."""
+    """Read a file into memory, like `os.preadv` with one buffer; returns after at most `_AT_A_TIME` bytes."""
     memory = memory[:_AT_A_TIME]
     return _read_into(fd, (ctypes.c_char * memory.nbytes).from_buffer(memory), memory.nbytes, offset)
 
@@ -170,7 +170,7 @@ def write_at(fd: int, data: bytes | memoryview, offset: int) -> int:
 
 
 def lock_file(fd: int) -> None:
-    """Lock a file until its descriptor is closed. Raises OSError where another opening of it is locked."""
+    """Lock a file until its descriptor is closed. Raises OSError if another opening of it is locked."""
     handle = msvcrt.get_osfhandle(fd)
     if not kernel32.lock_file(handle, _AT_ONCE | _ALONE, 0, 1, 0, kernel32.at(_LOCKED_BYTE)):
         raise ctypes.WinError(ctypes.get_last_error())
@@ -185,7 +185,7 @@ def is_locked(fd: int) -> bool:
     return False
 
 
-# -- where they are ----------------------------------------------------------------------------------------------------
+# -- their places ------------------------------------------------------------------------------------------------------
 
 _REMOTE_DRIVE = 4
 
@@ -197,7 +197,7 @@ def is_on_network(path: str) -> bool:
 
 
 def drive_of(path: str) -> str:
-    r"""``C:`` or ``\\server\share``, also of a path that begins with ``\\?\`` or ``\\.\``; "" where it is neither."""
+    r"""``C:`` or ``\\server\share``, also of a path that begins with ``\\?\`` or ``\\.\``; "" if it is neither."""
     path = os.path.abspath(path)
     if path[:4] in ("\\\\?\\", "\\\\.\\"):
         path = path[4:]

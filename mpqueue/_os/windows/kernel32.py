@@ -19,7 +19,7 @@ def _function(name: str, result: Any, *arguments: Any) -> Any:
 
 
 class Overlapped(ctypes.Structure):
-    """``OVERLAPPED``: where in a file to read, write or lock."""
+    """``OVERLAPPED``: the place in a file to read, write or lock."""
 
     _fields_ = (
         ("internal", ctypes.c_size_t),
@@ -31,7 +31,7 @@ class Overlapped(ctypes.Structure):
 
 
 def at(offset: int) -> Overlapped:
-    """Return that place in a file, as the system takes it."""
+    """Return that place in a file, in the system's form."""
     return Overlapped(offset=offset & 0xFFFFFFFF, offset_high=offset >> 32)
 
 
@@ -138,21 +138,21 @@ _KILL_ON_CLOSE = 0x2000
 
 
 def checked(result: Any) -> Any:
-    """Return the result of a function; raise the OSError of its failure, if it is nothing."""
+    """Return the result of a function; if it is zero, raise the OSError of its failure."""
     if not result:
         raise ctypes.WinError(ctypes.get_last_error())
     return result
 
 
 def make_job() -> int:
-    """A job object: its processes, and all that they start, end when its last handle is closed. Raises OSError."""
+    """Make a job object: its processes, and all that they start, end when its last handle is closed. Raises OSError."""
     job: int = checked(create_job(None, None))
     checked(_set_job(job, _EXTENDED_LIMITS, *_sized(_JobLimits(flags=_KILL_ON_CLOSE))))
     return job
 
 
 def machine_memory() -> MemoryStatus:
-    """Bytes of memory that there are, and could be had now. Raises OSError."""
+    """Bytes of memory in total, and available now. Raises OSError."""
     status = MemoryStatus(length=ctypes.sizeof(MemoryStatus))
     checked(memory_status(status))
     return status
@@ -162,7 +162,7 @@ def _sized(structure: ctypes.Structure) -> tuple[Any, int]:
     return ctypes.byref(structure), ctypes.sizeof(structure)
 
 
-# -- The system's counter: the same for all processes, and not changed by what freezes Python's clocks. ----------------
+# -- The system's counter: the same for all processes, and independent of libraries that freeze Python's clocks. -------
 
 assert sys.platform == "win32"
 

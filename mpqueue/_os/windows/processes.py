@@ -1,4 +1,4 @@
-"""Processes: a hold on one, its end, its start, and the job object that ends it with its parent."""
+"""Processes: handles, ends, starts, and the job object that ends a worker with its parent."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from mpqueue._os.windows.file_handles import make_temporary, write_at
 
 assert sys.platform == "win32"
 
-#: The exit code of what was killed.
+#: The exit code of a killed process.
 KILLED = 1
 _STILL_ACTIVE = 259
-_RIGHTS = 0x1000 | 0x0001 | _winapi.SYNCHRONIZE  # ask about it, end it, wait for it
+_RIGHTS = 0x1000 | 0x0001 | _winapi.SYNCHRONIZE  # rights to query it, end it, wait for it
 
-#: Seconds that a process which was ended may take to be gone.
+#: Seconds that a terminated process may take to end.
 _LAST_MOMENTS = 0.25
 
 
 class JobObject:
-    """The parent's side of one worker's leash: the job object that holds the worker, and all that it starts.
+    """The parent's side of one worker's leash: the job object that holds the worker and all processes that it starts.
 
-    All of them end when it is pulled, and when its handle is closed, which the parent's death does. Nothing leaves it.
+    All of them end when it is pulled, and when its handle is closed, as by the parent's death. No process leaves it.
     """
 
     worker_end = -1  #: the worker holds nothing
@@ -48,13 +48,13 @@ class JobObject:
         kernel32.checked(kernel32.assign_process(self._handle, process))
 
     def pull(self) -> None:
-        """End the worker and all that it has started."""
+        """End the worker and all processes that it has started."""
         with self._lock:
             if self._handle:
                 kernel32.terminate_job(self._handle, KILLED)
 
     def close(self) -> None:
-        """Let go, which ends what is left."""
+        """Close the handle, which ends the rest."""
         with self._lock:
             handle, self._handle = self._handle, 0
             if handle:
@@ -62,10 +62,10 @@ class JobObject:
 
 
 class WindowsProcess:
-    """A `ProcessHandle` by a handle of the system's, which never means another process.
+    """A `ProcessHandle` by a handle of the system, which never means another process.
 
-    Its end is reported by a socket, as all that the package waits for is one; a thread waits for the process, and then
-    closes the other end. ``sentinel``, the handle of its starter, is not kept. Raises OSError where it can't be had.
+    A socket reports its end, since the package waits for sockets only; a thread waits for the process, and then closes
+    the other end. ``sentinel``, the handle of its starter, is not kept. Raises OSError if there is no such handle.
     """
 
     def __init__(self, pid: int, sentinel: int = -1) -> None:
@@ -109,12 +109,12 @@ class WindowsProcess:
             return int(_winapi.GetExitCodeProcess(self._handle))
 
     def await_last_moments(self, has_ended: Callable[[], bool]) -> None:
-        """Wait `_LAST_MOMENTS` seconds at most for its end."""
+        """Wait at most `_LAST_MOMENTS` seconds for its end."""
         self.wait(_LAST_MOMENTS)
         has_ended()
 
     def is_stopped(self) -> bool:
-        """Return False: the system does not tell."""
+        """Return False: the system does not report it."""
         return False
 
     def catches(self, number: int) -> bool:  # noqa: ARG002 - the protocol's
@@ -133,19 +133,19 @@ class WindowsProcess:
 
 
 def has_ended(handle: int, seconds: float) -> bool:
-    """Tell whether the process ends within so many seconds."""
+    """Tell whether the process ends within that many seconds."""
     result: int = _winapi.WaitForSingleObject(handle, int(seconds * 1000))
     return result == _winapi.WAIT_OBJECT_0
 
 
 def terminate(handle: int) -> None:
-    """End a process. Nothing happens where it has ended, or where the system refuses."""
+    """End a process, unless it has ended or the system refuses."""
     with contextlib.suppress(OSError):
         _winapi.TerminateProcess(handle, KILLED)
 
 
 def kill_process(pid: int) -> None:
-    """End that process; nothing where there is none, or the system refuses."""
+    """End that process, unless there is none or the system refuses."""
     with contextlib.suppress(OSError):
         handle = _winapi.OpenProcess(_RIGHTS, False, pid)
         try:
@@ -155,7 +155,7 @@ def kill_process(pid: int) -> None:
 
 
 def end_without_asking() -> None:
-    """Have this process end where it crashes, with no window that asks about it."""
+    """Let this process end if it crashes, without a window that asks about it."""
     kernel32.error_mode(_NO_CRITICAL_ERRORS | _NO_CRASH_BOX | _NO_OPEN_BOX)
 
 
@@ -163,13 +163,13 @@ _NO_CRITICAL_ERRORS, _NO_CRASH_BOX, _NO_OPEN_BOX = 0x1, 0x2, 0x8000
 
 
 def end_self() -> NoReturn:
-    """End this process at once, with nothing done any more."""
+    """End this process at once, without any cleanup."""
     _winapi.TerminateProcess(_winapi.GetCurrentProcess(), KILLED)
     raise AssertionError("survived its end")
 
 
 def start_time(pid: int) -> int:
-    """Return the start time in units of 100 ns since 1601; 0 where it has ended, or is another user's."""
+    """Return the start time in units of 100 ns since 1601; 0 if it has ended, or is another user's."""
     try:
         handle = _winapi.OpenProcess(0x1000, False, pid)
     except OSError:
@@ -185,7 +185,7 @@ def start_time(pid: int) -> int:
         _winapi.CloseHandle(handle)
 
 
-#: Names of what ends a process in place of a signal.
+#: Names of exceptions that end a process, in place of signals.
 _FAULTS = {
     0xC0000005: "ACCESS_VIOLATION",
     0xC0000006: "IN_PAGE_ERROR",
@@ -207,7 +207,7 @@ def fault_name(exitcode: int | None) -> str | None:
     return _FAULTS.get(code, f"exception 0x{code:08X}" if code >> 28 == 0xC else None)
 
 
-# -- Starting a process that has not begun to run: so it can be held, and given handles, before its first step. --------
+# -- Starting a process suspended: it can be held, and given handles, before its first step. ---------------------------
 
 assert sys.platform == "win32"
 
@@ -217,7 +217,7 @@ _BROKEN = 0xFFFFFFFF
 
 
 class Suspended(NamedTuple):
-    """A process that has not begun. ``process`` is the caller's to close; `resume` or `drop` does the rest."""
+    """A process that has not begun. The caller closes ``process``; `resume` or `drop` does the rest."""
 
     pid: int
     process: int
@@ -232,7 +232,7 @@ class Suspended(NamedTuple):
             _winapi.CloseHandle(self.thread)
 
     def drop(self) -> None:
-        """End the process, since something is amiss."""
+        """End the process because of an error."""
         terminate(self.process)
         _winapi.CloseHandle(self.thread)
 
@@ -240,8 +240,8 @@ class Suspended(NamedTuple):
 class Spawned(Popen):
     """A process that `mpqueue._os.process.inheritance.spawn` has started suspended.
 
-    So it is held by its leash before its first step, and nothing that it was to be given is left where it fails to
-    start. What it reads first is in a file that has no name for others, of which it inherits the handle.
+    So its leash holds it before its first step, and nothing meant for it is left if it fails to start. Its first data
+    are in a file without a name for others, whose handle it inherits.
 
     Private names used: of `multiprocessing`, `popen_spawn_win32.Popen` with its attributes `_handle`, `sentinel` and
     `finalizer`, and `util._args_from_interpreter_flags`.
@@ -272,14 +272,14 @@ class Spawned(Popen):
 
 
 def _inheritable(fd: int) -> int:
-    """A handle of the file that a process which is given it finds under the same number. The caller closes it."""
+    """A handle of the file that a process which inherits it finds under the same number. The caller closes it."""
     return _duplicate(msvcrt.get_osfhandle(fd))
 
 
 def start_suspended(command: list[str], environment: Mapping[str, str], handles: list[int]) -> Suspended:
     """Start the program, which inherits these handles and the standard streams, and nothing else. Raises OSError.
 
-    A Ctrl-C at the console does not reach it, nor what it starts.
+    A Ctrl-C at the console reaches neither it nor its children.
     """
     startup = subprocess.STARTUPINFO()
     with contextlib.ExitStack() as undo:
@@ -306,7 +306,7 @@ def start_suspended(command: list[str], environment: Mapping[str, str], handles:
 
 
 def _stream(number: int, undo: contextlib.ExitStack) -> int | None:
-    """A handle of a standard stream that can be inherited; None where there is no such stream."""
+    """A handle of a standard stream that can be inherited; None if there is no such stream."""
     try:
         handle = _winapi.GetStdHandle(number)
         if not handle:

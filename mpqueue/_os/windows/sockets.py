@@ -1,6 +1,6 @@
-"""Pairs of sockets in the place of pipes: all that can be waited for, together with others, is a socket.
+"""Pairs of sockets in place of pipes: only sockets can be waited for together.
 
-A socket has no descriptor here. Its number is that of its handle, under which this module keeps it until `close`.
+A socket has no descriptor here. Its number is its handle, under which this module keeps it until `close`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def share(number: int, pid: int) -> bytes:
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
-    """Two sockets, each the other's end; what is sent goes at once."""
+    """Two connected sockets; data is sent at once."""
     ends = socket.socketpair()
     for end in ends:
         end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -44,13 +44,13 @@ def pair() -> tuple[socket.socket, socket.socket]:
 
 
 def pipe() -> tuple[int, int]:
-    """Two ends: what is written at the second can be read at the first."""
+    """Two ends: the first reads the data written at the second."""
     read, write = pair()
     return adopt(read), adopt(write)
 
 
 def read(number: int, size: int) -> bytes:
-    """Read from an end, as `os.read` does. Where the other end's process has died, that is the end."""
+    """Read from an end, like `os.read`. If the other end's process has died, that is the end of the data."""
     try:
         return _sockets[number].recv(size)
     except (ConnectionError, KeyError):
@@ -68,7 +68,7 @@ def close(number: int) -> None:
 
 
 def close_socket(end: socket.socket) -> None:
-    """Close one that was adopted."""
+    """Close an adopted socket."""
     _sockets.pop(end.fileno(), None)
     end.close()
 
@@ -84,12 +84,12 @@ def is_there(number: int) -> bool:
 
 
 def is_readable(number: int, seconds: float | None) -> bool:
-    """Tell whether there is something to read, or the end of it, within so many seconds; None: wait for that."""
+    """Tell whether data, or the end, can be read within that many seconds; None: wait for that."""
     return bool(select.select([number], [], [], seconds)[0])
 
 
 class EndFile:
-    """An end as `io.FileIO`, as far as that is used. One that does not block has nothing to read as None."""
+    """An end as `io.FileIO`, as far as that is used. A non-blocking end without data reads None."""
 
     def __init__(self, number: int, _mode: str = "r") -> None:
         self._number = number
@@ -99,7 +99,7 @@ class EndFile:
         return self._number
 
     def read(self, size: int) -> bytes | None:
-        """Read once; None where an end that does not block has nothing to read."""
+        """Read once; None if a non-blocking end has no data."""
         try:
             return self._open().recv(size)
         except BlockingIOError:
@@ -108,7 +108,7 @@ class EndFile:
             return b""
 
     def write(self, data: bytes) -> int | None:
-        """Write once; None where an end that does not block takes nothing."""
+        """Write once; None if a non-blocking end takes no data."""
         try:
             return self._open().send(data)
         except BlockingIOError:
@@ -140,7 +140,7 @@ _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 
 class WokenSelector:
-    """A `mpqueue._os.channels.Selector` for sockets, by their numbers. `select` takes 512 of them at most."""
+    """A `mpqueue._os.channels.Selector` for sockets, by their numbers. `select` takes at most 512 of them."""
 
     def __init__(self) -> None:
         self._keys: dict[int, selectors.SelectorKey] = {}
@@ -172,7 +172,7 @@ class WokenSelector:
             return key
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Return what is ready; early, and nothing, where something was changed meanwhile."""
+        """Return the ready ones; if another thread made a change, early and none."""
         with self._lock:
             if self._is_closed:
                 return []
@@ -192,7 +192,7 @@ class WokenSelector:
         return self._ready({*readable}, {*writable, *failed})
 
     def _one_by_one(self, reading: list[int], writing: list[int]) -> tuple[list[int], list[int], list[int]]:
-        """Return those that are ready, without waiting; a closed socket counts: its reader will see."""
+        """Return those that are ready, without waiting; a closed socket counts, and its reader will notice."""
         found: tuple[list[int], list[int], list[int]] = ([], [], [])
         for ends, at in ((reading, 0), (writing, 1)):
             for end in ends:

@@ -523,7 +523,7 @@ def why_unstable(value: Any) -> str:
     return ""
 
 
-# -- items of a journal -----------------------------------------------------------------------------------------------
+# -- items of a journal ------------------------------------------------------------------------------------------------
 
 #: What tells in which state an item is.
 Key = Callable[[Any], bytes | str]

@@ -1,1 +1,1 @@
-"""Jobs whose items come while they run: streams, which the drop-ins stand on, and open jobs, which users make."""
+"""Jobs whose items arrive while they run: streams, on which the drop-ins are built, and open jobs, which users make."""

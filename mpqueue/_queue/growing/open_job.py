@@ -1,4 +1,4 @@
-"""Open jobs: made with no items, or some, and given more while they run, until they are sealed."""
+"""Open jobs: created with or without items, they get more while they run, until they are sealed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def make_growing(items: Iterable[Any]) -> ItemTable:
-    """The items that an open job begins with. Raises what `make_table` raises, and TypeError for ids not plain."""
+    """Return an open job's first items. Raises the errors of `make_table`, and TypeError for ids that are not plain."""
     payloads = read_all(items)
     rule = rule_of(payloads[0]) if payloads else IdRule.POSITION
     ids = plain_ids(rule, payloads)
@@ -41,12 +41,12 @@ def add_items(host: QueueHost, book: JobBook, items: Iterable[Any], *, wait: boo
     rule, ids = _ids_of(table, given)
     at = added = 0
     while True:
-        # All of them at once, or none, but where there may be a wait between them.
+        # All of them at once or none, unless the call may wait in between.
         end = len(given) if most is None or not wait or book.started_at is None else at + most
         offered = table.look_at(given[at:end], None if ids is None else ids[at:end])
         room, written = Reply[None](), Reply[None]()
         taken = host.ask(partial(_offer, host, book, offered, rule, room, written, wait=wait))
-        if taken is None:  # the first item of all has come from elsewhere meanwhile
+        if taken is None:  # another thread has added the first item meanwhile
             rule, ids = _ids_of(table, given)
             continue
         at, added = at + taken.looked_at, added + taken.new
@@ -80,12 +80,12 @@ def _offer(
     *,
     wait: bool,
 ) -> _Taken | None:
-    """Give the job the items that it has room for, on the coordinator's thread.
+    """Give the job as many items as it has room for, on the coordinator's thread.
 
-    ``room`` resolves when there is more, ``written`` when what was taken is on disk, if a caller waits for it.
-    None where the ``rule`` is not that of the job's first item.
+    ``room`` resolves when there is more room, ``written`` when the items taken are on disk, if a caller waits for that.
+    Returns None if the ``rule`` is not that of the job's first item.
     """
-    host.closer.check_open("add items")  # once more: closing it has sealed the job
+    host.closer.check_open("add items")  # checked once more: closing the queue has sealed the job
     _check_takes_items(book)
     table, most = book.table, book.options.max_waiting
     if len(table) and table.rule is not rule:
@@ -117,7 +117,7 @@ def _check_takes_items(book: JobBook) -> None:
 
 
 def _handler_with(book: JobBook, rule: IdRule) -> PackedHandler:
-    """The job's handler, where its first item has said where ids come from."""
+    """The job's handler, if its first item has set the rule for ids."""
     handler: PackedHandler = book.handler._replace(frame=book.handler.frame._replace(id_rule=str(rule)))
     book.table.replay = partial(replay_item, handler)
     return handler

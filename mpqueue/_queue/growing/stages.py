@@ -1,4 +1,4 @@
-"""Pipelines: items that go through several handlers, each a stage with workers, retries and limits of its own."""
+"""Pipelines: items go through several handlers, each a stage with workers, retries and limits of its own."""
 
 from __future__ import annotations
 
@@ -29,14 +29,13 @@ if TYPE_CHECKING:
 
 
 class Stage:
-    """One stage of a pipeline: its handler, and what holds for this stage only. The options are those of `create_job`.
+    """One stage of a pipeline: its handler and its own options, which are those of `create_job`.
 
-    The handler gets what the stage before returned; of one that yields, each value is an item of its own for the next
-    stage. ``name`` stands in errors and on the live page (None: the handler's). ``concurrency`` is how many workers run
-    it at a time at most. At most ``max_waiting`` items are in the stage that have not ended: then the stage before
-    waits (None: as many as keep the workers busy). An ``ordered`` stage gets its items in the order of the inputs.
-    ``uses`` says what each of its items needs while it runs; functions of the item are refused, since it is not known
-    when they would be asked.
+    The handler gets the value that the stage before returned; if that stage yields, each value is an item of its own.
+    ``name`` is shown in errors and on the live page (None: the handler's). At most ``concurrency`` workers run it at a
+    time. If ``max_waiting`` items of the stage have not ended, the stage before waits (None: as many as keep the
+    workers busy). An ``ordered`` stage gets its items in the order of the inputs. ``uses`` are the needs of each of its
+    items while it runs; functions of the item are refused, since the items are not known in advance.
     """
 
     @takes(GivenOptions, At.STAGE)
@@ -63,13 +62,13 @@ def make_pipeline(
     sink: Any = None,
     listed: bool = True,
 ) -> tuple[JobBook, list[tuple[str, Stage]]]:
-    """The head of a new pipeline, whose jobs have no numbers yet; and its stages, each with its name.
+    """Return the head of a new pipeline, whose jobs have no numbers yet, and its stages, each with its name.
 
-    Raises what `JobQueue.run_stages` raises.
+    Raises the errors of `JobQueue.run_stages`.
     """
     named = name_stages(stages)
     cores = getattr(backend, "count_cores", None)
-    # An input has one try, which is all that its stages do with it.
+    # An input has one try; its stages retry their own items.
     overall = dataclasses.replace(checks.job_options(queue, asked, count_cores=cores), retry=RetryPolicy(max_retries=0))
     own = [_read(name, stage) for name, stage in named]
     job_options, needs = [], []
@@ -111,7 +110,7 @@ def make_pipeline(
 
 
 def name_stages(stages: Iterable[Stage | Callable[..., Any]]) -> list[tuple[str, Stage]]:
-    """Return each stage with its name. Raises TypeError or ValueError for what are no stages."""
+    """Return each stage with its name. Raises TypeError or ValueError if something is no stage."""
     if isinstance(stages, (str, bytes, Stage)) or callable(stages) or not isinstance(stages, Iterable):
         raise TypeError(f"stages: expected a list of functions and Stages, got {shown(stages)}")
     given = [one if isinstance(one, Stage) else Stage(one) for one in stages]
@@ -133,7 +132,7 @@ def name_stages(stages: Iterable[Stage | Callable[..., Any]]) -> list[tuple[str,
 
 
 def _check_handler(name: str, stage: Stage) -> None:
-    """Raise TypeError for a handler that no item could be given to: its items would fail one after the other."""
+    """Raise TypeError for a handler that can't take an item: otherwise all of its items would fail."""
     setup = stage.options.get("setup")
     if setup is None or callable(setup):
         with _in_stage(name):
@@ -185,5 +184,5 @@ def _free_name(name: str, taken: set[str]) -> str:
 
 
 def seed_of(place: int, overall: int) -> int:
-    """The seed of the stage at that place. One seed for all would give an item the same numbers in each stage."""
+    """Return the stage's own seed: with one seed for all, an item would get the same numbers in each stage."""
     return checks.named_seed(overall, f"stage {place}") if place else overall

@@ -1,7 +1,7 @@
-"""`Stream`: a job whose items come while it runs, and whose outcomes are taken one by one. What the drop-ins stand on.
+"""`Stream`: a job whose items arrive while it runs, and whose outcomes are taken one by one; the drop-ins use it.
 
-A stream holds only the items between the one that was added last and the one that was taken last, so an endless input
-takes constant memory as long as the consumer keeps its window bounded.
+A stream holds only the items that were added and not yet taken, so an endless input takes constant memory as long as
+the consumer keeps its window bounded.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def open_stream(
     """Start a job whose items are added while it runs. It is not among the queue's `jobs`.
 
     ``on_ended`` gets the indices of items that have ended, and None at the end, on the coordinator's thread: it must
-    return at once and may call nothing of the queue. Raises what `create_job` raises. What is ``showing`` ends with the
+    return at once and must not call the queue. Raises the errors of `create_job`. The display ``showing`` ends with the
     run.
     """
     table = ItemTable.of_stream()
@@ -46,7 +46,7 @@ def open_stream(
 class Stream:
     """A stream, made by `open_stream`.
 
-    One thread adds and takes at a time; the other methods may be called anywhere.
+    One thread at a time adds and takes; the other methods may be called on any thread.
     """
 
     def __init__(self, owner: JobQueue, book: JobBook, table: ItemTable, run: JobRun) -> None:
@@ -54,14 +54,14 @@ class Stream:
         self._host = owner._host
         self._book = book
         self._table = table
-        self._told = 0  #: how many items the coordinator has got
-        self._telling = False  #: it is about to get those that it has not
+        self._told = 0  #: how many items the coordinator has
+        self._telling = False  #: a message is posted to pass it the rest
         self.run = run  #: resolves when the stream has ended
 
     def add(self, items: Sequence[Any]) -> range:
         """Add items; returns their indices. Does not wait.
 
-        Interrupted (Ctrl-C) it has added all or none; all reach the coordinator with the next ones or the end.
+        If interrupted (Ctrl-C), it has added all or none; they reach the coordinator with the next items or at the end.
         """
         try:
             return self._table.add(items)
@@ -69,51 +69,51 @@ class Stream:
             self._tell_soon()
 
     def _tell_soon(self) -> None:
-        """Have the coordinator pass on what has come."""
+        """Ask the coordinator to take the items that were added."""
         if self._telling:
             return
         try:
             self._telling = True
             self._host.do_later(self._tell, self._book)
-        except BaseException:  # interrupted, perhaps before it was posted; a second time does no harm
+        except BaseException:  # interrupted, perhaps before the message was posted; a second one does no harm
             self._telling = False
             raise
 
     def _tell(self) -> None:
-        """Pass on all items that have come since the last time. On the coordinator's thread."""
-        self._telling = False  # first: items that come from now on are passed on by another call
+        """Pass on all items added since the last call. On the coordinator's thread."""
+        self._telling = False  # first: items added from now on are passed on by another call
         told, self._told = self._told, self._table.added
         if told < self._told:
             self._host.handle(ItemsAdded(self._book, range(told, self._told)))
 
     @property
     def next_index(self) -> int:
-        """The index of the item that is added next."""
+        """The index of the next item to be added."""
         return self._table.added
 
     def take(self, index: int) -> tuple[Any, Failure | None]:
-        """The outcome of an item that has ended: its result, or its failure. It can be taken once."""
+        """Return the outcome of an item that has ended: its result, or its failure. It can be taken once."""
         return self._table.take(index)
 
     def take_all(self, indices: Sequence[int]) -> list[Any]:
-        """The outcomes of items that have ended: a result each, or its `Failure`. Quick: 0.1 us a result."""
+        """Return the outcomes of items that have ended, each a result or its `Failure`. Costs 0.1 us per result."""
         return self._table.take_all(indices)
 
     def expect(self) -> None:
-        """Prepare to wait for the next outcome. To be called each time."""
+        """Prepare to wait for the next outcome; call it before each wait."""
 
     @property
     def fault(self) -> InternalError | None:
-        """The mistake of mpqueue's own that ended the stream."""
+        """The internal error of mpqueue that ended the stream."""
         return self._book.fault
 
     @property
     def foreign(self) -> bool:
-        """True where objects of users' classes may be among its items and outcomes: to free them may run any code."""
+        """True if its items and outcomes may hold objects of users' classes, which may run code when they are freed."""
         return self._table.live.foreign
 
     def window(self, workers: int) -> int:
-        """Return how many items should be under way or untaken at most, to keep so many workers busy."""
+        """Return how many items should be running or untaken at most, to keep that many workers busy."""
         return self._book.sizer.window(workers)
 
     def is_running(self, index: int) -> bool:
@@ -121,10 +121,10 @@ class Stream:
         return index in self._table.live.running()
 
     def drop(self, indices: Sequence[int], *, kill: bool = False) -> list[int]:
-        """Cancel these items, in one go; returns those that will not run, or (``kill``) whose workers are being ended.
+        """Cancel these items; returns those that will not run, or (``kill``) whose workers are being ended.
 
-        These end with an `ItemCancelledError`, as any failure. An item that a worker has, or is about to have, is left
-        alone without ``kill``; with it, the worker's other items run again elsewhere without losing a try.
+        They fail with an `ItemCancelledError`. An item that a worker has, or is about to get, runs on unless ``kill``
+        is given; then the worker's other items run again elsewhere without losing a try.
         """
 
         def dropped() -> list[int]:
@@ -138,14 +138,14 @@ class Stream:
         self._host.post(ItemsDropped(self._book, indices))
 
     def check(self) -> None:
-        """Raise `JournalError` while what has ended can't be written into the journal, for which its results wait."""
+        """Raise `JournalError` while ended items can't be written into the journal; their results wait for that."""
         self.run._check_trouble()
 
     def seal(self) -> None:
-        """Seal the stream: no more items come, and it ends when all that were added have."""
+        """Seal the stream: it ends when all items that were added have ended."""
         self._host.do_later(self._tell, self._book)  # those of an interrupted `add`
         self._host.post(JobSealed(self._book))
 
     def cancel(self, *, kill: bool = True) -> None:
-        """End the stream: what waits does not run, what runs is ended with ``kill``. Does not wait."""
+        """End the stream: waiting items do not run; with ``kill`` running items are ended. Does not wait."""
         self._host.post(JobCancelled(self._book, 0.0, kill))

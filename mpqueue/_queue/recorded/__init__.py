@@ -1,1 +1,1 @@
-"""Jobs that a journal has: looked at, run again, and told from those of today."""
+"""Jobs that a journal has: viewed, run again, and compared with today's."""

@@ -1,11 +1,11 @@
-"""Digests of the parts of a handler, to tell whether results were made by the code of today.
+"""Digests of the parts of a handler, which show whether results were made by today's code.
 
-All that goes by value belongs to it: its code, defaults and closure, what is bound to it, and the functions, classes
-and data of its script that it names, and that these name. Each is a part with a name, so that what has changed can be
-named. Of modules in the program's own folders their source is a part. Where code stands does not count, nor do
-comments. Installed packages are no parts: their versions are only told.
+All that is sent by value belongs to it: its code, defaults and closure, bound objects, and the functions, classes and
+data of its script that it names, directly or through others. Each is a part with a name, so that changes can be named.
+The source of modules in the program's own folders is a part. Line numbers and comments do not count. Installed packages
+are no parts: their versions are only reported.
 
-Another version of Python compiles to other code: what two versions made can't be compared.
+Another version of Python compiles to other code: results of two versions can't be compared.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from mpqueue._wire.pickling.packed_functions import globals_of, is_importable
 from mpqueue._wire.pickling.packed_handler import name_of
 from mpqueue._wire.pickling.sources import digests_of, not_loaded
 
-#: The Python that compiled it, and which kind of parts these are.
+#: The Python that compiled it, and the version of these parts' form.
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}/3"
-#: How the names of parts begin that are the handlers of stages.
+#: The prefix of parts that are the handlers of stages.
 STAGE = "stage "
-#: How many parts that changed are named.
+#: The most changed parts that are named.
 MOST_NAMED = 3
 
-#: Attributes of classes that do not tell what these do, or that Python makes from others.
+#: Attributes of classes that do not affect what these do, or that Python makes from others.
 _NO_PARTS = frozenset(
     ("__dict__", "__weakref__", "__module__", "__qualname__", "__doc__", "__annotations__", "__annotate__",
      "__annotate_func__", "__annotations_cache__", "__firstlineno__", "__static_attributes__", "_abc_impl",
@@ -51,11 +51,11 @@ _CODE = (FunctionType, type, ModuleType, functools._lru_cache_wrapper)
 
 
 class Code(NamedTuple):
-    """The parts of which a handler and its setup were made: digests by the parts' names."""
+    """The parts of a handler and its setup: digests by the parts' names."""
 
     python: str
     parts: Mapping[str, str]
-    packages: Mapping[str, str]  #: versions of installed ones that it names
+    packages: Mapping[str, str]  #: versions of the installed packages that it names
 
     @property
     def number(self) -> int:
@@ -64,18 +64,18 @@ class Code(NamedTuple):
 
     @property
     def is_of_stages(self) -> bool:
-        """True where it is that of several handlers, one after the other."""
+        """True for the code of several handlers, one after the other."""
         return any(name.startswith(STAGE) for name in self.parts)
 
 
 class CodeNow(NamedTuple):
-    """The code of today, and where its parts are, for people."""
+    """Today's code, with the places of its parts, for people."""
 
     code: Code
     places: Mapping[str, str]
 
     def describe(self, before: Iterable[Code]) -> str:
-        """Say which parts have changed since then, for people."""
+        """Describe which parts have changed since ``then``, for people."""
         changed: dict[str, None] = {}
         packages: dict[str, None] = {}
         for each in before:
@@ -99,9 +99,9 @@ def _listed(names: list[str]) -> str:
 
 
 def code_of(handler: Callable[..., Any], setup: Callable[..., Any] | None = None) -> CodeNow:
-    """Return the code of a handler and its setup. Runs code of the classes of what they bring along.
+    """Return the code of a handler and its setup. May run code of the classes of their data.
 
-    Costs a digest of that, and some milliseconds for each thousand lines of the modules, once until these are edited.
+    Costs a digest of the data, and a few milliseconds per 1,000 lines of the modules, once until these are edited.
     """
     return _CodeWriter().look([("the handler", handler), ("the setup", setup)])
 
@@ -124,14 +124,14 @@ class _CodeWriter(Writer):
         self._parts: dict[str, str] = {}
         self._where: dict[str, str] = {}
         self._packages: dict[str, str] = {}
-        self._named: dict[int, tuple[Any, str]] = {}  #: what goes by value, with its name, by address
+        self._named: dict[int, tuple[Any, str]] = {}  #: objects sent by value, with their names, by address
         self._names: set[str] = set()
         self._modules: set[str] = set()
-        #: Parts that are still to be written: the name, and a value, or something that gives its steps.
+        #: Parts still to be written: the name, and a value, or an object that yields its steps.
         self._waiting: deque[tuple[str, Any]] = deque()
 
     def look(self, functions: Iterable[tuple[str, Any]]) -> CodeNow:
-        """Return the code of these functions, each with what it is called."""
+        """Return the code of these functions, each with its name."""
         for name, function in functions:
             self._waiting.append((name, function))
             if function is not None:
@@ -156,7 +156,7 @@ class _CodeWriter(Writer):
     # -- references ------------------------------------------------------------------------------------------
 
     def form_at_once(self, value: Any, depth: int) -> bytes | None:
-        """Write a module as a reference; else as `Writer` does."""
+        """Write a module as a reference; anything else as `Writer` does."""
         form = super().form_at_once(value, depth)
         if form is None and isinstance(value, ModuleType):
             self._reach(value.__name__)
@@ -164,7 +164,7 @@ class _CodeWriter(Writer):
         return form
 
     def by_name(self, value: Any, name: str) -> bytes:
-        """Write a reference to what has a name; what goes by value is a part of its own."""
+        """Write a reference to an object that has a name; an object sent by value is a part of its own."""
         if is_importable(value):
             module = str(value.__module__)
             if self._reach(module) and isinstance(value, FunctionType):
@@ -173,12 +173,12 @@ class _CodeWriter(Writer):
             return self._wait(value, _name_of(value, name), _Function(value))
         elif isinstance(value, type):
             return self._wait(value, _name_of(value, name), _Class(value))
-        elif hasattr(value, "__wrapped__"):  # as what `functools.cache` makes
+        elif hasattr(value, "__wrapped__"):  # as the objects of `functools.cache`
             return self._wait(value, _name_of(value, name), (type(value).__name__, value.__wrapped__))
         return b"g%b" % f"{getattr(value, '__module__', '')} {name}".encode(errors="surrogatepass")
 
     def _wait(self, value: Any, name: str, content: Any) -> bytes:
-        """Have a part written later; return the reference to it."""
+        """Queue a part to be written later; return the reference to it."""
         if id(value) not in self._named:
             unique, count = name, 1
             while unique in self._names:
@@ -191,7 +191,7 @@ class _CodeWriter(Writer):
         return b"v%b" % self._named[id(value)][1].encode(errors="surrogatepass")
 
     def _reach(self, name: str) -> bool:
-        """Add a module that is named; return True where it is the program's own."""
+        """Add a module that is named; return True if it is the program's own."""
         module = sys.modules.get(name)
         is_own = not_loaded(name) is not None if module is None else is_users(name, module)
         if is_own:
@@ -206,7 +206,7 @@ class _CodeWriter(Writer):
     # -- parts -----------------------------------------------------------------------------------------------
 
     def steps_of(self, value: Any) -> Steps:
-        """Write a value of a handler; of what can't be pickled only the type counts."""
+        """Write a value of a handler; if it can't be pickled, only its type counts."""
         if isinstance(value, _Sent):
             return value.steps(self)
         if isinstance(value, CodeType):
@@ -238,7 +238,7 @@ class _CodeWriter(Writer):
 
 
 class _Sent:
-    """A value that is written in a way of its own."""
+    """A value that has its own way of being written."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
@@ -249,10 +249,10 @@ class _Sent:
 
 
 class _Function(_Sent):
-    """A function that goes by value."""
+    """A function that is sent by value."""
 
     def steps(self, writer: _CodeWriter) -> Steps:
-        """Write its code, and the variables and attributes that belong to it."""
+        """Write its code, and its variables and attributes."""
         function: FunctionType = self.value
         code, space = function.__code__, function.__globals__
         writer.note_imports(code)
@@ -272,7 +272,7 @@ class _Function(_Sent):
 
 
 class _OwnFunction(_Sent):
-    """A function of a module of the program's own: its code, and plain data that it names. The rest is the module's."""
+    """A function of one of the program's own modules: its code, and plain data that it names."""
 
     def steps(self, writer: _CodeWriter) -> Steps:
         """Write its code, and the plain data that it names."""
@@ -287,7 +287,7 @@ class _OwnFunction(_Sent):
 
 
 class _Class(_Sent):
-    """A class that goes by value."""
+    """A class that is sent by value."""
 
     def steps(self, writer: _CodeWriter) -> Steps:
         """Write its metaclass, bases and attributes."""
@@ -302,7 +302,7 @@ class _Class(_Sent):
 
 
 def _code_fields(code: CodeType) -> Sequence[Any]:
-    """Return the fields that say what the code does, not where it stands."""
+    """Return the fields that define what the code does, without line numbers."""
     constants = code.co_consts
     if "__firstlineno__" in code.co_names:
         constants = tuple(each for each in constants if each != code.co_firstlineno)
@@ -343,7 +343,7 @@ def _place_of(value: Any) -> str:
 
 @functools.lru_cache(maxsize=1024)
 def _imports_of(code: CodeType) -> tuple[str, ...]:
-    """Return the modules that the code, and functions in it, import by their whole names."""
+    """Return the modules that the code, and functions in it, import by their full names."""
     names = [each.argval for each in dis.get_instructions(code) if each.opname == "IMPORT_NAME" and each.argval]
     for constant in code.co_consts:
         if isinstance(constant, CodeType):

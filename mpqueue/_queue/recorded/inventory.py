@@ -1,4 +1,4 @@
-"""The items of a job on their way into a journal: which are recorded, and what is to be written of the rest.
+"""The items of a job on their way into a journal: which are recorded, and the rows to write for the rest.
 
 Everything here runs on the thread that creates the job, since it may run code of the items' classes.
 """
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     from mpqueue._parent.journal.journal_reader import Reader, RecordedJob
     from mpqueue._parent.journal.journal_writer import Journal
 
-#: Items that are looked at together; and that are written in one transaction.
+#: Items looked at together; and items written in one transaction.
 BLOCK = 4096
 BATCH = 16 * BLOCK
 
 
 class Inventory:
-    """The items of one job. Raises TypeError for items that have no identity, and what ``key`` raises."""
+    """The items of one job. Raises TypeError for items without identity, and errors of ``key``."""
 
     def __init__(self, table: ItemTable, key: Key | None = None) -> None:
         self.table = table
@@ -54,7 +54,7 @@ class Inventory:
     # -- what the items are ----------------------------------------------------------------------------------
 
     def _what(self, indices: Sequence[int], payloads: list[Any], ids: list[Any] | None) -> What:
-        """Return the items' identities and states, as they are now."""
+        """Return the items' current identities and states."""
         try:
             identities = digests(payloads if ids is None else ids)
         except NoIdentityError:
@@ -98,7 +98,7 @@ class Inventory:
     # -- a job that the journal has not ----------------------------------------------------------------------
 
     def add(self, journal: Journal, columns: dict[str, Any]) -> int:
-        """Write a new job; returns its number. It counts once all of it is on disk. Raises `JournalError`."""
+        """Write a new job; returns its number. The job counts once all of it is on disk. Raises `JournalError`."""
         count = len(self.table)
         number: int | None = None
         try:
@@ -115,7 +115,7 @@ class Inventory:
         assert number is not None
         return number
 
-    # -- a job that it has -----------------------------------------------------------------------------------
+    # -- a job that the journal has
 
     def match(self, reader: Reader, recorded: RecordedJob) -> Match:
         """Find which items are recorded. Sets the table's slots, those of new items too. Raises `JournalError`."""
@@ -149,15 +149,15 @@ class Inventory:
         *,
         everything: bool,
     ) -> None:
-        """Have the journal say what the items are now; those at the indices ``afresh`` are as if they had never run.
+        """Write the items' current states; those at the indices ``afresh`` become as if they had never run.
 
-        With ``everything`` all are that are recorded, gone ones too. Raises `JournalError`; then nothing was changed.
+        With ``everything`` all recorded items do, gone ones too. Raises `JournalError`; then nothing has changed.
         """
         table = self.table
         self._left_out.difference_update(found.new, found.changed)
         cut: Statement = (CUT, (recorded.number, recorded.count))
         journal.ask(lambda store: store.write([cut] if found.new else []))
-        for lo in range(0, len(found.new), BATCH):  # they count once the job's line says so
+        for lo in range(0, len(found.new), BATCH):  # they count once the job's line is written
             journal.ask(_put(recorded.number, {}, self._lots(recorded.count + lo, found.new[lo : lo + BATCH])))
         reader = journal.reader
         lots = reader.at_once(lambda: [*self._changed_lots(reader, recorded, found)])
@@ -178,7 +178,7 @@ class Inventory:
         journal.ask(_put(recorded.number, columns, lots, rows))
 
     def _changed_lots(self, reader: Reader, recorded: RecordedJob, found: Match) -> Iterator[Lot]:
-        """The lots in which something is other now."""
+        """The lots with changed items."""
         slot_of = found.slots.__getitem__
         changed = deque(sorted(found.changed, key=slot_of))
         while changed:
@@ -188,7 +188,7 @@ class Inventory:
             yield lot.changed([slot_of(index) - lot.first for index in indices], self._lot(lot.first, indices))
 
     def name_unknown(self, index: int) -> str:
-        """Say why it can't be known whether that item has changed, for people."""
+        """Explain why it can't be known whether that item has changed, for people."""
         payload = self.table.payloads_of([index])[0]
         return f"items[{index}]: {why_unstable(payload) or f'the journal does not say what {shown(payload)} was'}"
 
@@ -204,14 +204,14 @@ def _remove(number: int) -> Callable[[Any], None]:
 
 
 def _noted(lots: Iterable[Lot], left_out: set[int]) -> Iterator[Lot]:
-    """Yield the lots, and note the slots that are left out as they pass."""
+    """Yield the lots, and note the slots that are left out on the way."""
     for lot in lots:
         left_out.update(lot.first + at for at in lot.left_out)
         yield lot
 
 
 def _present(places: array[int], count: int) -> bytearray:
-    """Return a 1 for each slot whose item was there last."""
+    """Return a 1 for each slot whose item was in the last list."""
     present = bytearray(count)
     for slot in places:
         present[slot] = 1
@@ -219,7 +219,7 @@ def _present(places: array[int], count: int) -> bytearray:
 
 
 def _in_order(places: array[int], present: bytearray, lots: Iterable[Lot]) -> tuple[Sequence[int], Iterator[What]]:
-    """Return the slots as the items were last, then those gone; and their identities and states, in that order."""
+    """Return the slots in the order of the last list, then the gone ones; with their identities and states."""
     identities, states = bytearray(), bytearray()
     known = bytearray(b"\1") * len(present)
     for lot in lots:

@@ -13,9 +13,9 @@ Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 def file_key(path: Path) -> str:
     """The size of a file and the time of its last change (in ns): for ``Rerun(key=mpqueue.file_key)``.
 
-    Costs one look at the file system, about 2 us on a local disk; the file is not read. A tool that changes a file and
-    puts its size and its time back goes unnoticed: `content_key` notices. Raises OSError for a file that is not there,
-    TypeError for what is no path.
+    Costs one file system call, about 2 us on a local disk; the file is not read. It misses changes by tools that
+    restore a file's size and time; `content_key` finds them. Raises OSError if there is no such file, TypeError if the
+    item is no path.
     """
     found = os.stat(_check_path("file_key", path))
     return f"{found.st_size} {found.st_mtime_ns}"
@@ -24,8 +24,7 @@ def file_key(path: Path) -> str:
 def content_key(path: Path) -> bytes:
     """The BLAKE2b digest of a file's content: for ``Rerun(key=mpqueue.content_key)``.
 
-    Reads the whole file, about 1 s for each GB. Raises OSError for a file that can't be read, TypeError for what is no
-    path.
+    Reads the whole file, about 1 s per GB. Raises OSError if the file can't be read, TypeError if the item is no path.
     """
     with open(_check_path("content_key", path), "rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=32)).digest()

@@ -1,4 +1,4 @@
-"""`JobPlan`: what a job would do, given what a journal has of it; and the look at that, which a run begins with too."""
+"""`JobPlan`: what a job would do, given its record in a journal; runs begin with the same comparison."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 class JobPlan:
     """The plan of `JobQueue.create_job` with ``Rerun(update=True)``. Each field but the last two has items' ids.
 
-    ``same`` are recorded, and as they were; ``failed`` are those of them that failed for good, which do not run again
-    by themselves. ``changed`` would run again, ``new`` for the first time. ``gone`` are recorded, and are not among the
-    items any more; of items whose ids are their positions, these are the items themselves.
+    ``same`` are recorded and unchanged; ``failed`` are those among them that failed for good and do not run again by
+    themselves. ``changed`` would run again, ``new`` for the first time. ``gone`` are recorded, but are no longer among
+    the items; if ids are positions, these are the items themselves.
     """
 
     same: tuple[Hashable, ...] = ()
@@ -33,7 +33,7 @@ class JobPlan:
     new: tuple[Hashable, ...] = ()
     gone: tuple[Any, ...] = ()
     failed: tuple[Hashable, ...] = ()
-    to_run: int = 0  #: how many would run
+    to_run: int = 0  #: how many items would run
     code_changed: bool = False  #: the handler's code has changed since some of the results were made
 
     def __str__(self) -> str:
@@ -48,19 +48,19 @@ class JobPlan:
 
 
 class Compared(NamedTuple):
-    """A job's items, compared with those that its journal has. ``gone`` are as in `JobPlan`."""
+    """A job's items, compared with the journal's. ``gone`` are as in `JobPlan`."""
 
     case: Case
     match: Match
     terms: Terms
     plan: Plan
-    suspects: Mapping[int, int]  #: as the journal has them
+    suspects: Mapping[int, int]  #: as recorded
     gone: tuple[Any, ...] = ()
 
 
 def case_of(reader: Reader, recorded: RecordedJob, kind: Kind, brought: Brought) -> Case:
-    """A recorded job that is to be of that kind. Raises `JournalMismatchError` for another one."""
-    from mpqueue._queue.recorded.resume import (  # a part of what only journals need
+    """Return a recorded job of the expected kind. Raises `JournalMismatchError` if it is of another kind."""
+    from mpqueue._queue.recorded.resume import (  # only journals need it
         Case,
         MadeBy,
         refuse_form,
@@ -81,11 +81,11 @@ def compare(
     brought: Brought,
     results: Results,
 ) -> Compared:
-    """Have the inventory's table say how its items ended, and what is to be done with them. Changes nothing else.
+    """Note in the inventory's table how its items ended, and what the run does with them. Changes nothing else.
 
-    Raises what `create_job` raises of a journal and of items.
+    Raises the errors of `create_job` about journals and items.
     """
-    from mpqueue._parent.journal.chunk_rows import Results  # a part of what only journals need
+    from mpqueue._parent.journal.chunk_rows import Results  # only journals need it
     from mpqueue._queue.recorded.resume import Found, Kind, agree, decide
 
     table = inventory.table
@@ -93,7 +93,7 @@ def compare(
     def find() -> Compared:
         case = case_of(reader, reader.now(recorded), Kind.LIST, brought)
         match, made = inventory.match(reader, case.recorded), case.made
-        table.start_afresh(range(len(table)) if any(table.status) else ())  # a look before this one was not whole
+        table.start_afresh(range(len(table)) if any(table.status) else ())  # a look before this one was incomplete
         rows = reader.fill(table, case.recorded, results, codes=made.may_differ)
         if made.may_differ:
             made.look(table.status, rows.codes)
@@ -118,13 +118,13 @@ def plan(
     max_retries: int,
     wants_results: bool,
 ) -> JobPlan:
-    """Plan a job of these items, by its journal (None: there is none yet) and what is ``recorded`` (None: a new job).
+    """Plan a job of these items, by its journal (None: there is none yet) and its ``recorded`` job (None: a new job).
 
-    Changes nothing. Raises what `compare` raises.
+    Changes nothing. Raises the errors of `compare`.
     """
     if reader is None or recorded is None:
         return JobPlan(new=tuple(map(table.id_of, range(len(table)))), to_run=len(table))
-    from mpqueue._parent.journal.chunk_rows import Results  # a part of what only journals need
+    from mpqueue._parent.journal.chunk_rows import Results  # only journals need it
     from mpqueue._queue.recorded.code_parts import code_of
     from mpqueue._queue.recorded.inventory import Inventory
     from mpqueue._queue.recorded.resume import AGAIN, CHANGED, NEW, RETRIED, Brought
@@ -134,7 +134,7 @@ def plan(
     brought = Brought(code_of(*functions), options, None, max_retries, wants_results)
     compared = compare(reader, recorded, inventory, brought, Results.LEFT_OUT)
     found, gone, code_changed = compared.plan, compared.gone, bool(compared.case.made.changed)
-    del compared, inventory  # the tuples of ids take as much as all of this
+    del compared, inventory  # the tuples of ids take as much as all the rest
     table.results.clear()
     ids: Sequence[Hashable] = range(len(table)) if table.ids is None else table.ids
     others = set(range(256)).difference((CHANGED, AGAIN, NEW))

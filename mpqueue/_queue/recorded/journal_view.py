@@ -1,7 +1,7 @@
-"""Journals on a live page: the jobs that they have, to look at. Nothing runs, and nothing is written.
+"""Journals on a live page: their jobs can be viewed. Nothing runs, and nothing is written.
 
-A journal may be written by another process meanwhile. Each look has a connection of its own that can't write, and holds
-no lock that a writer would wait for; files are only looked into where they have changed.
+A journal may be written by another process meanwhile. Each look uses its own read-only connection, and holds no lock
+that a writer would wait for; a file is read only if it has changed.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class ShownRecord(RecordedBook):
         self.take(reader, recorded, now)
 
     def take(self, reader: Reader, recorded: RecordedJob, now: float) -> None:
-        """Take what the journal says now; items are read again when they are asked for."""
+        """Take the journal's current record; items are read again on their next use."""
         super().__init__(reader, recorded)
-        self._items = RecordedBook(reader, recorded)  # another one: a thread may be reading those of the last look
-        self.epoch += 1  # after it: what is read once this is seen is no older
+        self._items = RecordedBook(reader, recorded)  # a new object: a thread may be reading those of the last look
+        self.epoch += 1  # set last: data read once this is seen is not older
         self.number, self.id = self._shown_as
         self.line, self.is_live = recorded, bool(now)
         if now:
@@ -56,7 +56,7 @@ class ShownRecord(RecordedBook):
 class JournalView(Served):
     """The jobs of some journals, in the order of the files.
 
-    Raises `JournalError` where one can't be read. Later it shows what it knew, and warns once.
+    Raises `JournalError` if one can't be read at first. Later it shows its last data, and warns once.
     """
 
     def __init__(self, paths: Sequence[str]) -> None:
@@ -99,7 +99,7 @@ class JournalView(Served):
             self._books = [*self._shown.values()]
 
     def _take(self, reader: Reader, jobs: Sequence[RecordedJob], *, in_use: bool) -> bool:
-        """Take what a journal says now; return True where there are other jobs."""
+        """Take a journal's current records; return True if its jobs are others."""
         changed, numbers = False, set[int]()
         for line in jobs:
             number = self._numbers.setdefault((reader.path, line.number), len(self._numbers) + 1)
@@ -126,7 +126,7 @@ class JournalView(Served):
 
 
 def _state_of(reader: Reader) -> _State:
-    """Return facts that change when a journal is written; last, whether a process writes it (None: none does)."""
+    """Return facts that change when a journal is written; the last is whether a process writes it (None: none does)."""
     found: list[tuple[int, int, int] | None] = []
     for path in (reader.path, f"{reader.path}-wal"):
         try:

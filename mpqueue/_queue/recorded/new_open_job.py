@@ -1,4 +1,4 @@
-"""`NewOpenJob`: an open job that is being created on a queue with a journal, and goes on with what that has of it."""
+"""`NewOpenJob`: an open job that is being created on a queue with a journal, and continues its record there."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
 class NewOpenJob(NewJob):
     """An open job that is being created. Its book's table has the items that its user gives it now.
 
-    Those that are recorded come before them.
+    Recorded items come before them.
     """
 
     def record_or_go_on(self, recorder: Recorder, created_at: float, options: RecordOptions) -> None:
-        """Record the job, or go on with its record: recorded items count whether or not given; others are new.
+        """Record the job, or continue its record: recorded items count even if they are not given; others are new.
 
-        With another ``version``, and where ``redo`` says so, the job begins anew: the journal forgets all of it.
+        With another ``version``, or if ``redo`` asks for it, the job begins anew: its record is removed.
         """
         journal, code = recorder.journal, self._take_code()
         recorded = journal.find(self.book.id)
@@ -58,7 +58,7 @@ class NewOpenJob(NewJob):
         self._add_first(recorder, number, *first)
 
     def _case(self, reader: Reader, recorded: RecordedJob, code: CodeNow, options: RecordOptions) -> Case:
-        """Return the job as it is recorded. Raises `JournalMismatchError` for another one."""
+        """Return the recorded job. Raises `JournalMismatchError` if it is of another kind."""
         case = case_of(reader, recorded, Kind.OPEN, self._brought(code, options))
         if case.made.may_differ:
             items = ItemTable([None] * recorded.count, None, IdRule.POSITION)
@@ -66,7 +66,7 @@ class NewOpenJob(NewJob):
         return case
 
     def _begin(self, recorder: Recorder, recorded: RecordedJob | None, columns: dict[str, Any]) -> int:
-        """Begin a new job, which has nothing yet; forget what was ``recorded``. Returns its number."""
+        """Begin a new job without items; remove the ``recorded`` one. Returns its number."""
         book, journal = self.book, recorder.journal
         if recorded is not None:
             before = recorded.number
@@ -80,7 +80,7 @@ class NewOpenJob(NewJob):
         return number
 
     def record_as_it_is(self, recorder: Recorder, number: int) -> None:
-        """Record the job from now on as it is. No more items come but from its handlers."""
+        """Record the job from now on as it is. Only its handlers add more items."""
         regrown = self._regrown
         assert regrown is not None
         self._note_code(recorder, number)
@@ -93,7 +93,7 @@ class NewOpenJob(NewJob):
     def regrow(
         self, reader: Reader, recorded: RecordedJob, redo: Collection[Any] = (), *, wants_results: bool = False
     ) -> None:
-        """Have the items that the journal has, see `Regrown`. Changes nothing there. Raises `JournalError`."""
+        """Return the journal's items, see `Regrown`. Changes nothing there. Raises `JournalError`."""
         self._regrown = reader.at_once(lambda: Regrown(reader, reader.now(recorded), redo, wants_results=wants_results))
         self._have(self._regrown.table)
         tell_of_lost(recorded.id, self._regrown.plan, self._regrown.items, "outcomes", reader.path)
@@ -113,7 +113,7 @@ class NewOpenJob(NewJob):
         table.replay = partial(replay_item, book.handler)
 
     def _go_on_with(self, recorder: Recorder, case: Case, columns: dict[str, Any]) -> int:
-        """Go on with what is recorded; returns the number of the job."""
+        """Continue the recorded job; returns its number."""
         book, journal, recorded, redo = self.book, recorder.journal, case.recorded, case.options.redo
         ids = () if redo is None or isinstance(redo, str) else redo
         self.regrow(journal.reader, recorded, ids, wants_results=book.table.sink is not DISCARD)
@@ -135,7 +135,7 @@ class NewOpenJob(NewJob):
         return recorded.number
 
     def _take_rule(self, rule: IdRule) -> None:
-        """Take the rule for ids that the job's first item has set."""
+        """Take the rule for ids of the job's first item."""
         book = self.book
         book.handler = book.handler._replace(frame=book.handler.frame._replace(id_rule=str(rule)))
         book.table.replay = partial(replay_item, book.handler)
@@ -143,7 +143,7 @@ class NewOpenJob(NewJob):
     # -- what it is given ------------------------------------------------------------------------------------
 
     def _first_items(self, recorded: RecordedJob | None) -> tuple[GivenItems, IdRule]:
-        """Look at the items that are given now. Raises TypeError, and then nothing was changed."""
+        """Look at the given items. Raises TypeError, and then nothing has changed."""
         given = self.book.table
         rule = IdRule(recorded.rule) if recorded is not None and recorded.count else given.rule
         ids = plain_ids(rule, given.payloads)
@@ -168,11 +168,11 @@ class NewOpenJob(NewJob):
         recorder.journal.ask(lambda store: store.write(statements, files))
 
 
-# -- `Regrown`: the items of an open job as a journal has them, to be run from there on, whatever is added again. ------
+# -- `Regrown`: the recorded items of an open job, from which a run continues, even if items are added again. ----------
 #
-# Which of them count, and run again, `regrow` decides. The journal has to say in one transaction that items do not
-# count, and that their maker runs again. Else a program which ends before it does would leave an ended maker without
-# its items, to one that can read the result, or does not want it.
+# `regrow` decides which of them count, and which run again. One transaction has to write that items do not count, and
+# that their maker runs again. Otherwise, if the program ended in between, a later program that has the maker's result
+# would never get its items.
 
 TOTAL = "UPDATE jobs SET total = ?, completed = ?, failed = ? WHERE number = ?"
 
@@ -180,9 +180,9 @@ TOTAL = "UPDATE jobs SET total = ?, completed = ?, failed = ? WHERE number = ?"
 class Regrown:
     """The recorded items of an open job. ``redo`` are the ids to run again, only of a job with ids.
 
-    Where it ``wants_results``, items whose results were discarded run again. ``plan`` says by slots what is done;
-    ``table`` has what counts. Raises `JournalError` where what the items are is damaged: then it can't be known which
-    would be lost.
+    If it ``wants_results``, items whose results were discarded run again. ``plan`` has the decision for each slot;
+    ``table`` has the items that count. Raises `JournalError` if the items' records are damaged, since some might be
+    lost.
     """
 
     def __init__(
@@ -201,7 +201,7 @@ class Regrown:
             self._makers.extend(row.all_makers())
             for at in row.gone:
                 self._present[row.first + at] = 0
-        #: All items, by their slots.
+        #: All items, by slot.
         self.items = ItemTable(payloads, None if rule is IdRule.POSITION else ids, rule)
         rows = reader.fill(self.items, recorded)
         discarded = self.items.discarded() if wants_results else ()
@@ -247,7 +247,7 @@ class Regrown:
         return self.plan.stands[slot] != GONE and self._makers[slot] == BY_USER
 
     def write(self, store: Store) -> None:
-        """Write which items do not count any more, and which run again. Raises `sqlite3.Error`."""
+        """Write which items no longer count, and which run again. Raises `sqlite3.Error`."""
         gone = {slot for slot in self.plan.those(GONE) if self._present[slot]}
         afresh = [*self.plan.those(AGAIN)]
         if not gone and not afresh:

@@ -1,6 +1,6 @@
-"""`NewPipeline`: a job with stages that is being created on a queue with a journal, and goes on with what that has.
+"""`NewPipeline`: a job with stages that is being created on a queue with a journal, and continues its record.
 
-A journal has the inputs, as the items of a list; how each of them ended; and the values on their way between stages.
+A journal has the inputs, like the items of a list; their outcomes; and the values on their way between stages.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class NewPipeline(NewJob):
         self._by_recorded_cost = False
 
     def record_or_go_on(self, recorder: Recorder, created_at: float, options: RecordOptions) -> None:
-        """Record the job, or go on with its record.
+        """Record the job, or continue its record.
 
-        Of inputs that have not ended, what had passed on is not done again, unless they run anew.
+        Values that stages had passed on are reused for inputs that have not ended, unless the inputs run anew.
         """
         pipeline, head = self._pipeline, self.book
         recorded = recorder.journal.find(head.id)
@@ -65,7 +65,7 @@ class NewPipeline(NewJob):
                 job.status = head.status
 
     def _on_their_way(self, passed: dict[int, list[Value]], slots: Sequence[int]) -> dict[int, list[Value]]:
-        """Return the values of inputs to be gone on with that can be unpickled: by index, with today's paths."""
+        """Return the values on their way that can be unpickled, for inputs that go on: by index, with today's paths."""
         table, count = self.book.table, len(self._pipeline.jobs)
         found = {}
         for root, slot in enumerate(slots) if passed else ():
@@ -77,7 +77,7 @@ class NewPipeline(NewJob):
                 found[root] = [((root, *path[1:]), place, data) for path, place, data in own]
         return found
 
-    _afresh: frozenset[int] = frozenset()  #: the indices of inputs that run as if they never had
+    _afresh: frozenset[int] = frozenset()  #: the indices of inputs that run as if for the first time
 
     def _follow(self, plan: Plan) -> None:
         super()._follow(plan)
@@ -92,7 +92,7 @@ class NewPipeline(NewJob):
         return code_columns(None, code, options, made=made)
 
     def _take_seed(self, seed: int) -> None:
-        """Take the record's seed, unless its user has given one; each stage's follows from it."""
+        """Take the record's seed, unless the user has given one; each stage's seed follows from it."""
         if self._seed_given:
             return
         self.book.options = dataclasses.replace(self.book.options, seed=seed)
@@ -101,7 +101,7 @@ class NewPipeline(NewJob):
 
 
 def _can_be_had(data: bytes) -> bool:
-    """Return False for a value whose class is not there any more, say: the stage that made it runs again."""
+    """Return False for a value that can't be unpickled, say because its class is gone: its stage runs again."""
     try:
         Parcel(data).load()
     except Exception:  # noqa: BLE001 - whatever unpickling raises

@@ -13,7 +13,7 @@ from mpqueue.errors import shown
 if TYPE_CHECKING:
     from mpqueue._parent.journal.identity import Key
 
-#: What ``redo`` may be, beside a collection of ids.
+#: The values of ``redo``, beside a collection of ids.
 REDO = ("failed", "changed-code", "all")
 
 Redo = str | Collection[Hashable] | None
@@ -23,15 +23,15 @@ Redo = str | Collection[Hashable] | None
 class Rerun:
     """Options for a job that the journal has when it is run again: ``create_job(rerun=Rerun(update=True))``.
 
-    With ``update`` the job's items may be others than those that were recorded: new ones run, changed ones run again,
-    ones that are gone do not count until they come back. Without it such items are refused. ``key(item)`` says in which
-    state an item is, as bytes or a str: an item with another key has changed (`file_key`, `content_key`); without it,
-    one that has an id and another value. With another ``version`` of the handler than the recorded one everything runs
-    again. Without one there is a warning if the handler's code has changed since results were made, with ``strict`` a
-    `JournalMismatchError`. ``redo`` runs again what has ended: ``"failed"`` items, those whose results other code has
-    made (``"changed-code"``), ``"all"``, or the items of these ids.
+    With ``update`` the job's items may differ from the recorded ones: new items run, changed items run again, and
+    missing items do not count until they come back. Without it, different items are refused. ``key(item)`` is the state
+    of an item, as bytes or a str: if the key differs, the item has changed (`file_key`, `content_key`); without
+    ``key``, an item with an id has changed if its value differs. If the handler's ``version`` differs from the recorded
+    one, everything runs again. Without a version there is a warning if the handler's code has changed since results
+    were made, with ``strict`` a `JournalMismatchError`. ``redo`` runs ended items again: ``"failed"`` items, those with
+    results of other code (``"changed-code"``), ``"all"``, or the items of these ids.
 
-    Raises TypeError or ValueError. Where there is no journal, so does the call that is given it.
+    Raises TypeError or ValueError. Without a journal, so does the call that gets it.
     """
 
     update: bool = False
@@ -62,7 +62,7 @@ class RecordOptions(NamedTuple):
     key: Key | None = None
     version: str | None = None
     redo: Redo = None
-    #: False for a job that is called after its handler, where other handlers may have that name: other code is refused.
+    #: False for a job named after its handler: another handler may have that name, so other code is refused.
     names_one: bool = True
 
 
@@ -95,7 +95,7 @@ def check_redo(redo: object) -> Redo:
 
 
 def check_stream_record(options: RecordOptions) -> None:
-    """Raise ValueError for what a stream has not: its items come later, and may be any."""
+    """Raise ValueError for options that streams don't have: their items come later, and may be any."""
     if options.update:
         raise ValueError("update: expected False for a stream, which takes whatever items come, got True")
     if options.redo not in (None, *REDO):
@@ -105,7 +105,7 @@ def check_stream_record(options: RecordOptions) -> None:
 
 
 def check_open_record(options: RecordOptions) -> None:
-    """Raise ValueError for what an open job has not: its items can't be compared with those that it had before."""
+    """Raise ValueError for options that open jobs don't have: their items can't be compared with the recorded ones."""
     for name, given in (("update", options.update), ("key", options.key)):
         if given:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""`RecordedBook`: a job that only a journal has, to be looked at, or to be run again."""
+"""`RecordedBook`: a job that only a journal has, to be viewed or run again."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ FIRST_NUMBER = 1 << 40
 
 
 class RecordedBook:
-    """The books of a job that only the journal has: a `JobView` whose items are read when they are asked for.
+    """The books of a job that only the journal has: a `JobView` whose items are read on first use.
 
-    Where the journal says something else of the job by then, so do these from then on: all of it is of one moment.
+    If the job's record has changed by then, the book changes too, so that all of it is of one moment.
     """
 
     paused = False
@@ -46,7 +46,7 @@ class RecordedBook:
     here = False
     epoch = 0
     lanes = 0
-    retries_before = 0  # a journal does not tell which tries are of its last run
+    retries_before = 0  # a journal does not have the retries of the last run
     tries_before: Mapping[int, int] = MappingProxyType({})
     stopped_why: str | None = None
     interrupted: WorkerStartError | None = None
@@ -56,12 +56,12 @@ class RecordedBook:
         self._say(recorded)
 
     def _say(self, recorded: RecordedJob) -> None:
-        """Take what the journal says of the job."""
+        """Take the journal's record of the job."""
         self._recorded = recorded
         self.id = recorded.id
         self.number = FIRST_NUMBER + recorded.number
         self.total = recorded.total
-        #: What ran when its program ended is pending again.
+        #: Items that ran when their program ended are pending again.
         self.status = recorded.status if recorded.status.final else JobStatus.PENDING
         self.cancelled = recorded.status is JobStatus.CANCELLED
         self.completed, self.failed, self.retries = recorded.completed, recorded.failed, recorded.retries
@@ -75,8 +75,8 @@ class RecordedBook:
         refuse_pickling()
 
     def report(self) -> str:
-        """Return a page of items' times, memory and failures. Raises ValueError where no time is known."""
-        from mpqueue._report.job_report import recorded_page  # which few programs need
+        """Return a page of items' times, memory and failures. Raises ValueError if no time is known."""
+        from mpqueue._report.job_report import recorded_page  # few programs need it
 
         return recorded_page(self, self._recorded.python or "", self._recorded.handler_name or "")
 
@@ -87,7 +87,7 @@ class RecordedBook:
 
     @cached_property
     def table(self) -> ItemTable:
-        """The items. Raises `JournalError` where they can't be read, or the job has been removed."""
+        """The items. Raises `JournalError` if they can't be read, or the job has been removed."""
         reader = self._reader
         recorded, table = reader.at_once(lambda: (reader.now(self._recorded), reader.table(self._recorded)))
         if recorded != self._recorded:
@@ -98,7 +98,7 @@ class RecordedBook:
         return table
 
     def uses(self) -> dict[str, int | str] | None:
-        """Return its items' needs, as far as the journal has them. Warns if functions say them, which are not kept."""
+        """Return the items' recorded needs. Warns if functions gave them, since these are not kept."""
         said = self._recorded.uses
         if said == "null":
             log.warning(
@@ -109,12 +109,12 @@ class RecordedBook:
         return None if said is None else json.loads(said)
 
     def to_new_job(self, options: JobOptions, needs: JobNeeds | None, *, travels: Travels) -> NewJob:
-        """Make a job that can be run, its failed items once more. Raises `JournalError`."""
+        """Make a job that can run its failed items again. Raises `JournalError`."""
         handler, setup = _load_handler(self._reader, self._recorded)
         asked = GivenOptions(setup=setup, label=self.table.label)
         options = dataclasses.replace(options, seed=self._recorded.seed)
         if self._recorded.is_open:
-            from mpqueue._queue.recorded.new_open_job import NewOpenJob  # a part of few journals
+            from mpqueue._queue.recorded.new_open_job import NewOpenJob  # only some journals need it
 
             new: NewJob = NewOpenJob(
                 self.id, self.table, options, handler, asked, is_open=True, travels=travels, needs=needs
@@ -133,7 +133,7 @@ class RecordedBook:
 
 
 def recorded_timings(duration: float | None, recorded: RecordedJob) -> Timings:
-    """Return the times that a journal has: of the last run, and its CPU time; not where the time went."""
+    """Return the recorded times: those of the last run, and its CPU time, but not where the time went."""
     timings = Timings()
     if duration is not None:
         timings.finished = duration
@@ -151,9 +151,9 @@ def _replay(reader: Reader, recorded: RecordedJob, table: ItemTable, index: int)
 
 
 def _load_handler(reader: Reader, recorded: RecordedJob) -> tuple[Callable[..., Any], Callable[[], Any] | None]:
-    """The handler and the setup of a recorded job. Raises `JournalError` where they were not kept, or can't be loaded.
+    """Load a recorded job's handler and setup. Raises `JournalError` if they were not kept, or can't be loaded.
 
-    Folders in which modules were found then are searched last from now on.
+    The folders in which modules were found when it was recorded are searched last from now on.
     """
     from mpqueue._parent.journal.kept_values import ForeignCodeError, check_version, has_code
     from mpqueue._queue.recorded.code_parts import Code
@@ -193,9 +193,9 @@ def _load(function: tuple[bytes, list[bytes]]) -> Any:
 
 
 class _RecordedLabel:
-    """The label function of a recorded job: its user's choice, where that was kept and can be loaded.
+    """The label function of a recorded job: its user's choice, if that was kept and can be loaded.
 
-    Loaded for the first item that is shown. Folders in which modules were found then are searched last from then on.
+    It is loaded for the first item that is shown, as `_load_handler` does.
     """
 
     def __init__(self, reader: Reader, recorded: RecordedJob) -> None:
@@ -226,7 +226,7 @@ class _RecordedLabel:
 
 
 def _python_of(recorded: RecordedJob) -> str:
-    """Return the version of the Python that compiled the handler, as far as ``3.11``."""
+    """Return the version of the Python that compiled the handler, such as ``3.11``."""
     return ".".join((recorded.python or "").split(".")[:2])
 
 
@@ -240,7 +240,7 @@ def _import(names: str) -> tuple[Any, Any]:
 
 
 def _check_item_kept(job_id: str, table: ItemTable, index: int) -> None:
-    """Raise `JournalError` where an item can't be run again."""
+    """Raise `JournalError` if an item can't run again."""
     from mpqueue._parent.journal.kept_values import NotKept, Unreadable
 
     if isinstance(table.payloads[index], NotKept | Unreadable):
@@ -251,7 +251,7 @@ def _check_item_kept(job_id: str, table: ItemTable, index: int) -> None:
 
 
 def check_kept(book: RecordedBook) -> None:
-    """Raise `JournalError` where what is to run again can't be: the failed items, or all that has not ended."""
+    """Raise `JournalError` if items that have to run again can't: the failed ones, or all that have not ended."""
     table = book.table
     again = sorted(table.failures) if book.over else table.unfinished()
     for index in again:

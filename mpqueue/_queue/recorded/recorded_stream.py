@@ -1,7 +1,7 @@
-"""`RecordedStream`: a stream whose items a journal knows, so that what has ended in an earlier run does not run again.
+"""`RecordedStream`: a stream with a journal, so that items that ended in an earlier run do not run again.
 
-Its items come as `StreamItem`s. Those that are recorded end as they are added; the others run, and each ends once its
-outcome is on disk. Neither identities nor results are held beyond the window between both ends.
+Its items come as `StreamItem`s. Recorded items end as they are added; the others run, and each ends once its outcome is
+on disk. Identities and results are held only within the window between both ends.
 """
 
 from __future__ import annotations
@@ -56,13 +56,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mpqueue")
 
-#: How many recorded items are read ahead, at most, where nothing else comes.
+#: The most recorded items that are read ahead while no other items come.
 MOST_RECALLED = 1024
-#: And how many bytes of their results, about.
+#: The most bytes of their results, about.
 MOST_RECALLED_BYTES = 16 << 20
 
 
-#: How many items have ended that the coordinator has not got yet, at most.
+#: The most ended items that the coordinator has not received yet.
 MUCH = 4096
 
 
@@ -71,11 +71,11 @@ class StreamPlace(NamedTuple):
 
     number: int
     options: JobOptions
-    known: KnownStream | None  #: what is recorded; None: nothing is
-    slots: int  #: how many it has
-    suspects: dict[int, int]  #: which items may have ended programs, by slot
-    code: int  #: the number of the code that runs now
-    counts: Callable[[int], bool] = lambda _: True  #: whether a result counts that the code of that number made
+    known: KnownStream | None  #: the recorded ones; None: there are none
+    slots: int  #: how many
+    suspects: dict[int, int]  #: by slot: which items may have ended programs
+    code: int  #: the number of the current code
+    counts: Callable[[int], bool] = lambda _: True  #: whether a result that the code of that number made counts
 
 
 def open_recorded_stream(
@@ -89,9 +89,9 @@ def open_recorded_stream(
     seed_given: bool = False,
     showing: Showing = Showing(),  # noqa: B008 - frozen
 ) -> RecordedStream:
-    """`open_stream` for a stream that the queue's journal knows by this id, or will.
+    """`open_stream` for a stream that the queue's journal has, or will have, under this id.
 
-    Raises `JournalMismatchError` where that is the id of a job with a list of items, and `JournalError`.
+    Raises `JournalMismatchError` if that is the id of a job with a list of items, and `JournalError`.
     """
     recorder = queue._host.engine.recorder
     assert recorder is not None
@@ -112,7 +112,7 @@ def _find_place(
     queue: JobQueue, recorder: Recorder, job_id: str, handler: Callable[..., Any], options: JobOptions,
     record: RecordOptions, *, seed_given: bool,
 ) -> StreamPlace:  # fmt: skip
-    """Find the stream's place in the journal, or make it; the journal then says that it is about to run."""
+    """Return the stream's place in the journal, old or new; the journal then has the run's beginning."""
     journal, reader, code = recorder.journal, recorder.journal.reader, code_of(handler)
     recorded = reader.find(job_id)
 
@@ -146,27 +146,27 @@ def _find_place(
 
 
 class _Found(NamedTuple):
-    """An item that has come, its slot, what is known of it, and its outcome: empty where it is to run."""
+    """An item that was read, its slot, its record, and its outcome: empty if it has to run."""
 
     entry: StreamItem
     slot: int
-    known: Known | None = None  #: None: it is new, or has changed
-    replaced: Known | None = None  #: what it was, where it has changed
+    known: Known | None = None  #: None: new or changed
+    replaced: Known | None = None  #: its record, if it has changed
     outcome: tuple[object, ...] = ()
 
 
-#: At which index it stands.
+#: An item with its index in the stream.
 _Coming = tuple[int, _Found]
 
 
 class _Ringer:
-    """Rings like a `Bell` where there is trouble with the journal."""
+    """Rings like a `Bell` if there is trouble with the journal."""
 
     def __init__(self, on_ended: OnEnded) -> None:
         self._on_ended = on_ended
 
     def ring(self) -> None:
-        """Have the consumer look."""
+        """Make the consumer look."""
         self._on_ended(())
 
 
@@ -191,11 +191,11 @@ class RecordedStream(Stream):
         self._on_ended = on_ended
         self._known = place.known
         self._results = KeptResults(recorder.journal.reader, place.number, book.id, strict=True)
-        self._read_bytes = 0  #: of results, by the last look
+        self._read_bytes = 0  #: of results, at the last look
         self._complained = False
-        self._coming: deque[ItemsAdded] = deque()  #: what the coordinator is to get
-        self._recorded: ItemsAdded | None = None  #: what has ended, and follows all that is coming
-        self._ahead = 0  #: how many more items may be read since all that came were recorded
+        self._coming: deque[ItemsAdded] = deque()  #: waits for the coordinator
+        self._recorded: ItemsAdded | None = None  #: ended, and follows all that waits
+        self._ahead = 0  #: how many more items may be read since the last one that was not recorded
         run._alarms.append(_Ringer(on_ended))
 
     def _complain(self, reason: str) -> None:
@@ -204,10 +204,10 @@ class RecordedStream(Stream):
             log.warning("job %r: %s, so it runs again, and so do others like it", self._book.id, reason)
 
     def add(self, items: Sequence[StreamItem]) -> range:
-        """Add items; recorded outcomes are read. Raises `JournalError`: then no more can be added."""
+        """Add items; recorded outcomes are read. Raises `JournalError`: after that, no items can be added."""
         self._record.consumer_waits = False
         found = self._find(items)
-        lot = self._lot_of(found)  # which may run any code: before anything is changed
+        lot = self._lot_of(found)  # which may run any code: so nothing has changed yet
         indices = self._table.add([entry.item for entry in items])
         self._give_slots(indices, found, lot)
         recorded: list[range] = []
@@ -226,7 +226,7 @@ class RecordedStream(Stream):
         return indices
 
     def _find(self, items: Sequence[StreamItem]) -> list[_Found]:
-        """Return what is known of these items, which come next."""
+        """Return the records of these items, the next to come."""
         if self._known is not None and not self._known.any_left:
             self._known = None
         slot = self._table.added if self._table.slots is None else self._record.next_slot
@@ -257,7 +257,7 @@ class RecordedStream(Stream):
             return ()
 
     def _lot_of(self, found: Sequence[_Found]) -> ComingLot | None:
-        """Make a lot of those of these items that are new; None without any."""
+        """Return a lot of the new ones among these items; None if there are none."""
         new = [(index, each) for index, each in enumerate(found, self._table.added) if each.known is None]
         if not new:
             return None
@@ -265,7 +265,7 @@ class RecordedStream(Stream):
         return lot_of(new[0][1].slot, [index for index, _ in new], [each.entry for _, each in new], replaced)
 
     def _give_slots(self, indices: range, found: Sequence[_Found], lot: ComingLot | None) -> None:
-        """Have the new ones recorded under their slots, and know which of the others run again."""
+        """Record the new ones under their slots, and look up those that run again."""
         if lot is not None:
             self._record.put(lot)
         if self._table.slots is not None:
@@ -275,7 +275,7 @@ class RecordedStream(Stream):
                     self._record.runs_again(index, each.known.status)
 
     def _by_care(self, coming: list[_Coming]) -> Iterator[tuple[Care | None, list[_Coming]]]:
-        """Yield stretches of items handled alike, each with how; None: they have ended."""
+        """Yield stretches of items that are handled alike, each with how; None: they have ended."""
         if not self._place.suspects and not any(found.outcome for _, found in coming):
             if coming:
                 yield Care.NONE, coming
@@ -284,30 +284,30 @@ class RecordedStream(Stream):
             yield care, [*part]
 
     def expect(self) -> None:
-        """Prepare to wait: outcomes are written at once where nothing else is under way."""
+        """Prepare to wait: outcomes are written at once if nothing else is under way."""
         if not self._record.consumer_waits:
-            self._record.consumer_waits = True  # first: what ends from now on is urgent by itself
+            self._record.consumer_waits = True  # first: items that end from now on are written soon anyway
             self._host.do_later(self._hurry, self._book)
 
     def _hurry(self) -> None:
-        """Have the journal write at once. On the coordinator's thread, which posts what has ended."""
+        """Make the journal write at once. On the coordinator's thread, which posts ended items."""
         if self._record.consumer_waits and self._book.nothing_under_way:
             self._journal.post(Entry((), urgent=True))
 
     def _tell(self) -> None:
-        self._telling = False  # first: items that come from now on are passed on by another call
+        self._telling = False  # first: items added from now on are passed on by another call
         while self._coming:
             self._host.handle(self._coming.popleft())
 
     def _tell_soon(self) -> None:
-        """Pass what has come to the coordinator; what has ended only with items that are to run, or if it is much."""
+        """Pass items on to the coordinator; ended ones only together with items that run, or if there are many."""
         if self._recorded is not None and len(self._recorded.indices) > MUCH:
             self._pass_on()
         if self._coming:
             super()._tell_soon()
 
     def _add_recorded(self, indices: range, failures: int) -> None:
-        """Add items that have ended, and follow those that the coordinator has not got."""
+        """Add items that have ended, and count those that the coordinator has not received."""
         before = self._recorded
         if before is not None:
             indices, failures = range(before.indices.start, indices.stop), (before.failed or 0) + failures
@@ -319,21 +319,21 @@ class RecordedStream(Stream):
             self._recorded = None
 
     def _judged(self, found: _Found) -> _Found:
-        """Return the item, or that it has failed, since it ends its program."""
+        """Return the item, as failed if it ends its program."""
         count = self._place.suspects.get(found.slot, 0)
         if found.outcome or not is_guilty(count, self._place.options.retry.max_retries):
             return found
         return found._replace(outcome=(ended_program(count),))
 
     def _care(self, found: _Found) -> Care | None:
-        """Return how the item is to be handled; None where it has ended."""
+        """Return how the item is handled; None if it has ended."""
         if found.outcome:
             return None
         count = self._place.suspects.get(found.slot)
         return Care.NONE if count is None else care_of(count)
 
     def _end(self, indices: range, some: Sequence[_Coming]) -> int:
-        """End items, nearly always as in an earlier run; return how many failed, since they end programs."""
+        """End items, nearly always as in an earlier run; return how many failed because they end programs."""
         outcomes = [found.outcome[0] for _, found in some]
         failed = []
         for index, outcome in zip(indices, outcomes, strict=True) if self._place.suspects else ():
@@ -346,9 +346,9 @@ class RecordedStream(Stream):
         return len(failed)
 
     def _write(self, failed: Sequence[int]) -> None:
-        """Write these to disk as failed. They run again the next time, and are not suspected then."""
+        """Write these to disk as failed. They run again the next time, and are then not suspected."""
         number, journal, suspects = self._place.number, self._journal, self._place.suspects
-        # On the coordinator's thread, which takes what has come as well.
+        # On the coordinator's thread, which takes new items as well.
         row = self._host.ask(lambda: self._record.draft(self._table, failed)).row()
         assert row is not None
         assert row.growth is not None
@@ -362,9 +362,9 @@ class RecordedStream(Stream):
     # -- how far ahead ---------------------------------------------------------------------------------------
 
     def window(self, workers: int) -> int:
-        """Return twice `Stream.window`: what has ended waits for the disk while workers go on.
+        """Return twice `Stream.window`: ended items wait for the disk while workers go on.
 
-        What is recorded needs no worker: where nothing else comes, more is read at a time.
+        Recorded items need no worker: while only these come, more are read at a time.
         """
         return 2 * super().window(workers) + self._ahead
 
@@ -383,15 +383,15 @@ class RecordedStream(Stream):
         super().seal()
 
 
-# -- `StreamItems`: the items of a stream as they are read, each with what it is. --------------------------------------
+# -- `StreamItems`: the items of a stream as they are read, each with its identity. ------------------------------------
 #
-# An item's identity is a digest of its id, where the first item has one, else of its value, as in a job with a list.
+# An item's identity is a digest of its id, if the first item has one, else of its value, as in a job with a list.
 
 
 class StreamItems(Iterator[StreamItem]):
     """The items of a stream, each with its identity and state, as they are read.
 
-    Raises TypeError for an item without an identity, and what the input and ``key`` raise.
+    Raises TypeError for an item without an identity, and errors of the input and of ``key``.
 
     Runs on the thread that reads the input, since it runs code of the items' classes. An interruption costs no item.
     """
@@ -401,7 +401,7 @@ class StreamItems(Iterator[StreamItem]):
         self._key = key
         self._rule: IdRule | None = None
         self._count = 0
-        self._read: list[Any] = []  #: an item of which it is still to be found out what it is
+        self._read: list[Any] = []  #: an item whose identity is not known yet
 
     def __iter__(self) -> Self:
         return self
@@ -411,7 +411,7 @@ class StreamItems(Iterator[StreamItem]):
             self._read.append(next(self._items))
         try:
             entry = self._entry(self._read[0])
-        except StopIteration as error:  # of ``key``, or of an item's class: it would look like the end of the input
+        except StopIteration as error:  # from ``key``, or from an item's class: it would look like the end of the input
             raise RuntimeError("finding out what an item is raised StopIteration") from error
         self._count += 1
         self._read.clear()

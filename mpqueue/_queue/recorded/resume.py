@@ -1,7 +1,7 @@
-"""Decisions on what a run of a recorded job does again, and what it keeps: for lists, open jobs and streams.
+"""Decides which items of a recorded job run again, and which outcomes count: for lists, open jobs and streams.
 
-Pure: it is given what a journal has and what the program brings, and returns a plan, which `JobPlan` shows and a run
-follows. It reads no journal, runs no code of users' classes, and starts nothing. How items stand is a column of bytes.
+Pure: from a journal's record and the program's job, it makes a plan, which `JobPlan` shows and a run follows. It reads
+no journal, runs no code of users' classes, and starts nothing. The items' standings are a column of bytes.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     from mpqueue._parent.journal.journal_reader import RecordedJob
     from mpqueue._parent.journal.matching import Match
 
-#: What can be done about changed code.
+#: Advice about changed code.
 WAYS = "Rerun(redo='changed-code') (--redo changed-code), or a new version=, runs them again"
 #: What happens without that.
 NOT_AGAIN = "what is done is not done again"
 
-#: How an item stands in a plan, unless its status in the journal holds: it is new; it has changed; it runs again by its
-#: user's word; its result is not there; it had failed, and is tried again; it does not count any more.
+#: The standing of an item in a plan, other than its status in the journal: it is new; it has changed; its user wants it
+#: to run again; its result is missing; it had failed, and is tried again; it no longer counts.
 NEW, CHANGED, AGAIN, LOST, RETRIED, GONE = range(250, 256)
-#: Those that run as if they never had, also by the journal.
+#: Standings of items that run as if for the first time, also in the journal.
 AFRESH = (CHANGED, AGAIN)
 
 
@@ -53,13 +53,13 @@ class Kind(Enum):
         return Kind.OPEN if recorded.is_open else Kind.LIST
 
 
-#: What is expected of each kind, and what to do about a job of another one.
+#: The expectation for each kind, and the advice about a job of another kind.
 _EXPECTED = {
     Kind.LIST: ("a job with a list of items", "use another id, or call clear_job()"),
     Kind.OPEN: ("an open one", "use another id, or call clear_job()"),
     Kind.STREAM: ("a stream", "take another job_id"),
 }
-#: What is said of one in particular, by what was expected and what came.
+#: Texts for particular pairs of kinds, expected and found.
 _GOT = {
     (Kind.LIST, Kind.STREAM): "a stream, which imap() resumes",
     (Kind.STREAM, Kind.LIST): "a job with a list of items",
@@ -68,7 +68,7 @@ _GOT = {
 
 
 def refuse_kind(where: str, expected: Kind, recorded: RecordedJob) -> str:
-    """Say why a recorded job can't go on as one of the ``expected`` kind, for people; empty where it can."""
+    """Explain why a recorded job can't go on as one of the ``expected`` kind, for people; empty if it can."""
     kind = Kind.of(recorded)
     if kind is expected:
         return ""
@@ -79,7 +79,7 @@ def refuse_kind(where: str, expected: Kind, recorded: RecordedJob) -> str:
 
 
 def refuse_form(where: str, made: MadeBy) -> str:
-    """Say why a job can't go on, as one has stages and one a single handler; empty where both are alike."""
+    """Explain why a job can't go on because one has stages and one a single handler; empty if both are alike."""
     if made.was_of_stages in (None, made.is_of_stages):
         return ""
     kinds = "one with stages, which run_stages() resumes", "a job with one handler"
@@ -88,11 +88,10 @@ def refuse_form(where: str, made: MadeBy) -> str:
 
 
 class MadeBy:
-    """The codes that made the results of one job, compared with that of today.
+    """The codes that made the results of one job, compared with today's code.
 
-    A job has a list of all ``codes`` that its results were made with, the one of its handler last; a row has a number
-    that stands for one of these, or for none, where it is not known. ``changed`` are the indices of those that other
-    code has made.
+    A job has a list of all ``codes`` that made its results, its handler's last; a row has the number of one of these,
+    or of none, if it is not known. ``changed`` are the indices of items with results of other code.
     """
 
     def __init__(self, codes: Iterable[tuple[Any, ...]], now: CodeNow) -> None:
@@ -100,35 +99,35 @@ class MadeBy:
         self._codes = {code.number: code for code in (Code(*each) for each in codes)}
         self._last = next(reversed(self._codes), None)
         self.changed: array[int] = array("Q")
-        self._numbers: Counter[int] = Counter()  #: of ended items, by the code that made them
+        self._numbers: Counter[int] = Counter()  #: the numbers of ended items, by code
 
     @property
     def is_of_stages(self) -> bool:
-        """True if today's code is that of several handlers."""
+        """True if today's code has several handlers."""
         return self._now.code.is_of_stages
 
     @property
     def was_of_stages(self) -> bool | None:
-        """True if the code that made its results is that of several handlers; None if not known."""
+        """True if the code that made its results has several handlers; None if not known."""
         return None if self._last is None else self._codes[self._last].is_of_stages
 
     @property
     def is_new(self) -> bool:
-        """True if the job's handler is of other code than that of today."""
+        """True if the job's recorded handler has other code than today's."""
         return self._last != self._now.code.number
 
     @property
     def may_differ(self) -> bool:
-        """False if all results are known to be made with the code of today: then no row has to be read."""
+        """False if all results are known to be made with today's code: then no row has to be read."""
         return [*self._codes] != [self._now.code.number]
 
     def all(self) -> list[Code]:
-        """All codes, that of today last."""
+        """All codes, today's last."""
         number = self._now.code.number
         return [*(code for one, code in self._codes.items() if one != number), self._now.code]
 
     def look(self, status: Sequence[int], numbers: Sequence[int]) -> None:
-        """Count items with these statuses, made by the codes of these numbers."""
+        """Count items with these statuses, by the numbers of their codes."""
         for index, (code, number) in enumerate(zip(status, numbers, strict=True)):
             if code in (COMPLETED, FAILED):
                 self._numbers[number] += 1
@@ -136,37 +135,37 @@ class MadeBy:
                     self.changed.append(index)
 
     def is_other(self, number: int) -> bool:
-        """True if that code is known, and differs from that of today."""
+        """True if that code is known, and differs from today's."""
         code = self._codes.get(number)
         return code is not None and code.python == self._now.code.python and number != self._now.code.number
 
     def is_unknown(self, number: int) -> bool:
-        """True if that code can't be compared with that of today."""
+        """True if that code can't be compared with today's."""
         return number != self._now.code.number and not self.is_other(number)
 
     def describe_change(self) -> str:
-        """Say what has changed since other code made some of the results, for people; empty without any."""
+        """Describe the changes since other code made some of the results, for people; empty if there are none."""
         others = [number for number in self._numbers if self.is_other(number)]
         return self.describe_others(others, f"{len(self.changed):,}") if others else ""
 
     def describe_codes(self) -> str:
-        """Describe the change without a look at the results; empty where all of them may be of today's code."""
+        """Describe the change without a look at the results; empty if all of them may be of today's code."""
         others = [number for number in self._codes if self.is_other(number)]
         return self.describe_others(others, "some") if others else ""
 
     def describe_others(self, numbers: Sequence[int], count: str) -> str:
-        """Say what has changed since results were made by the code of these numbers, for people."""
+        """Describe the changes since the codes of these numbers made results, for people."""
         text = self._now.describe([self._codes[number] for number in numbers])
         return f"{text} since {count} of these results {'was' if count == '1' else 'were'} made"
 
     def describe_unknown(self) -> str:
-        """Say of how many results it can't be known whether the code has changed; empty without any."""
+        """Describe how many results are of code that can't be compared; empty if there are none."""
         unknown = [number for number in self._numbers if self.is_unknown(number)]
         count = sum(self._numbers[number] for number in unknown)
         return self.describe_incomparable(unknown, f"{count:,}") if unknown else ""
 
     def describe_incomparable(self, numbers: Sequence[int], count: str) -> str:
-        """Say that code of these numbers can't be compared, for people."""
+        """Describe that codes of these numbers can't be compared, for people."""
         pythons = {self._codes[each].python.partition("/")[0] for each in numbers if each in self._codes}
         why = f"Python {', '.join(sorted(pythons))} made them" if pythons else "what made them is not recorded"
         was = "was" if count == "1" else "were"
@@ -180,7 +179,7 @@ class MadeBy:
 
 
 class Brought(NamedTuple):
-    """The parts of a job that a program brings beside its items: code, options, and a seed where it gave one."""
+    """The program's side of a job, beside its items: code, options, and a seed if it gave one."""
 
     code: CodeNow
     options: RecordOptions
@@ -190,9 +189,9 @@ class Brought(NamedTuple):
 
 
 class Case(NamedTuple):
-    """A recorded job, in the journal of that path, and what its program brings.
+    """A recorded job, in the journal of that path, and its program's side.
 
-    ``made`` has been shown the results, but for a stream's, which are judged as their items come, see `Judge`.
+    ``made`` has looked at the results, except for a stream's, which are judged as their items come, see `Judge`.
     """
 
     recorded: RecordedJob
@@ -202,7 +201,7 @@ class Case(NamedTuple):
 
     @property
     def options(self) -> RecordOptions:
-        """The options that the program brings."""
+        """The program's options."""
         return self.brought.options
 
     @property
@@ -212,9 +211,9 @@ class Case(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """The terms of a run of a recorded job: ``anew`` where all of it runs again.
+    """The terms of a run of a recorded job: ``anew`` if all of it runs again.
 
-    ``refused`` says why it does not go on (empty: it does), ``warnings`` what people are to know.
+    ``refused`` is the reason why it can't go on (empty: it can), ``warnings`` are texts for people.
     """
 
     anew: bool
@@ -223,7 +222,7 @@ class Terms(NamedTuple):
 
 
 def agree(case: Case) -> Terms:
-    """The terms of this case. Raises ValueError for what ``redo`` can't be for an open job."""
+    """The terms of this case. Raises ValueError if ``redo`` does not suit an open job."""
     recorded, made, options, seed = case.recorded, case.made, case.options, case.brought.seed
     kind, redo = Kind.of(recorded), options.redo
     anew = redo == "all" or (options.version is not None and options.version != recorded.version)
@@ -240,7 +239,7 @@ def agree(case: Case) -> Terms:
             unknown = made.describe_unknown()
         if redo != "changed-code":
             change = made.describe_change() if kind is not Kind.STREAM else made.describe_codes()
-            if kind is Kind.STREAM and options.names_one:  # said once an older result comes
+            if kind is Kind.STREAM and options.names_one:  # logged once an older result comes
                 change = ""
     is_other_seed = seed not in (None, recorded.seed) and not (anew and kind is not Kind.LIST)
     refused, warnings = _object(case, change, is_other_seed=is_other_seed)
@@ -250,10 +249,10 @@ def agree(case: Case) -> Terms:
 
 
 def _object(case: Case, change: str, *, is_other_seed: bool) -> tuple[str, list[str]]:
-    """Say why changed code that made kept results, or another seed, is refused; else, return the warnings.
+    """Return the reason to refuse kept results of changed code, or another seed; else return the warnings.
 
-    Refused is that with ``strict``, and other code for a call that may be of another callable than the one whose
-    results its journal has.
+    With ``strict`` both are refused. Other code is also refused for a call that may be of another callable than the
+    recorded one.
     """
     if change and not case.options.names_one:
         return (
@@ -270,7 +269,7 @@ def _object(case: Case, change: str, *, is_other_seed: bool) -> tuple[str, list[
 
 
 class Judge:
-    """The judge of a stream's results, whose items come one by one. What has changed since is said once."""
+    """The judge of a stream's results, whose items come one by one. Changes are logged once."""
 
     def __init__(self, case: Case, warn: Callable[[str], object]) -> None:
         self._case = case
@@ -279,7 +278,7 @@ class Judge:
         self._warn = warn
 
     def counts(self, number: int) -> bool:
-        """True where a result counts that the code of that number has made."""
+        """True if a result made by the code of that number counts."""
         made = self._case.made
         if made.is_other(number):
             if self._redo:
@@ -301,8 +300,8 @@ class Judge:
 class Found(NamedTuple):
     """The facts that a journal has of a job's items, by their indices.
 
-    ``status`` as it is recorded. ``unreadable`` are those whose results can't be read, ``discarded`` those that have
-    none, as far as results are wanted. ``suspects``: how far each is suspected of ending its program, by slots.
+    ``status`` is the recorded one. If results are wanted, ``unreadable`` are items whose results can't be read,
+    ``discarded`` those that have none. ``suspects`` has, by slot, how far each is suspected of ending its program.
     """
 
     status: bytearray
@@ -314,12 +313,11 @@ class Found(NamedTuple):
 
 @dataclass(slots=True)
 class Plan:
-    """The plan of a run: ``stands`` has for each item its status in the journal, or one of the above.
+    """The plan of a run: ``stands`` has each item's status in the journal, or one of the standings above.
 
-    ``lost`` are items of an open job that are not there to be run, the last one first. ``unreadable`` and ``discarded``
-    run again since their results can't be read, or were not kept; ``unknown`` since it can't be known whether they have
-    changed. ``guilty`` have failed, since they end their program, and ``suspects`` run with care: how far each is
-    suspected.
+    ``lost`` are items of an open job that are missing and can't run, the last one first. ``unreadable`` and
+    ``discarded`` run again since their results can't be read, or were not kept; ``unknown`` since they may have
+    changed. ``guilty`` have failed, since they end their program; ``suspects`` run with care, each with its degree.
     """
 
     stands: bytearray
@@ -334,24 +332,24 @@ class Plan:
     status: JobStatus = JobStatus.PENDING  #: of the job
 
     def any(self, *how: int) -> bool:
-        """Tell whether any item stands so."""
+        """True if any item has this standing."""
         return any(self.stands.count(each) for each in how)
 
     def those(self, *how: int) -> Iterable[int]:
-        """The indices of the items that stand so, in order."""
+        """The indices of the items with this standing, in order."""
         return self.pick(range(len(self.stands)), *how) if self.any(*how) else ()
 
     def pick(self, column: Sequence[Any], *how: int) -> Iterator[Any]:
-        """Return the column's values for items that stand so."""
+        """Return the column's values for items with this standing."""
         return compress(column, self.stands.translate(bytes(each in how for each in range(256))))
 
     def put(self, indices: Iterable[int], how: int) -> None:
-        """Let these items stand so."""
+        """Give these items this standing."""
         for index in indices:
             self.stands[index] = how
 
     def follow(self, table: ItemTable) -> None:
-        """Have the table of the job's items say so, but of those that had failed, or end their program."""
+        """Write the standings into the job's table, except for items that had failed, or end their program."""
         table.start_afresh(self.those(*AFRESH))
         for index in self.those(LOST):
             table.status[index], table.results[index] = PENDING, None
@@ -363,9 +361,9 @@ class Plan:
 
 
 def decide(case: Case, terms: Terms, match: Match, found: Found) -> Plan:
-    """Plan a run of a list's items, of which ``match`` says which are recorded.
+    """Plan a run of a list's items; ``match`` has the recorded ones.
 
-    Raises ValueError for a ``redo`` of what is no item's id.
+    Raises ValueError if ``redo`` has an id that no item has.
     """
     recorded, made, options = case.recorded, case.made, case.options
     if not (options.update or match.is_same):
@@ -403,7 +401,7 @@ def _indices_of(ids: Collection[Hashable], all_ids: Sequence[Hashable]) -> Itera
 
 
 def _lose(plan: Plan, found: Found) -> None:
-    """Have items whose results are not there run again, unless they do so anyway."""
+    """Run items again whose results are missing, unless they run anyway."""
     ready = (NEW, *AFRESH)
     plan.unreadable += [index for index in found.unreadable if plan.stands[index] not in ready]
     plan.put(plan.unreadable, LOST)
@@ -422,7 +420,7 @@ def judge(plan: Plan, slots: Sequence[int], counts: Mapping[int, int], max_retri
 
 
 def _status(recorded: JobStatus, plan: Plan) -> JobStatus:
-    """Return the status of the job now: one that was over is so still where nothing runs."""
+    """Return the job's new status: a job that was over still is if nothing runs."""
     if recorded not in OVER:
         return recorded
     if plan.to_run:
@@ -433,8 +431,8 @@ def _status(recorded: JobStatus, plan: Plan) -> JobStatus:
 class Grown(NamedTuple):
     """Further facts that a journal has of an open job's items, by their slots.
 
-    ``present`` has a 1 for each that counts, ``makers`` the slot of the item whose handler has added it (negative: its
-    user has); one that ``is_lost`` is not there to be run. Those without ids ``have_no_ids``.
+    ``present`` has a 1 for each item that counts, ``makers`` the slot of the item whose handler has added it (negative:
+    the user has); an item that ``is_lost`` is missing and can't run. ``have_no_ids``: the items have no ids.
     """
 
     present: Sequence[int]
@@ -444,12 +442,12 @@ class Grown(NamedTuple):
 
 
 def regrow(found: Found, grown: Grown, redo: Collection[Hashable]) -> Plan:
-    """Plan a run of an open job's items, whatever is added again; those of the ids in ``redo`` run again.
+    """Plan a run of an open job's items, before any are added again; those with ids in ``redo`` run again.
 
-    What has not ended runs, also what handlers had added. So each item has to be there, or to be added again: by the
-    user, or by its maker, which runs again for that. Where a maker runs again, since its result is lost say, it adds
-    its items again. Those that have ids are left out then, since they are there. Those without are new: so the ones
-    that it had added do not count any more.
+    Items that have not ended run, also those that handlers had added. So each item has to be in the journal, or to be
+    added again: by the user, or by its maker, which runs again for that. If a maker runs again, say because its result
+    is lost, it adds its items again. Items with ids are then left out, since the job has them. Items without ids are
+    new, so the ones that the maker had added no longer count.
     """
     plan, makers = Plan(bytearray(found.status)), grown.makers
     _lose(plan, found)

@@ -1,1 +1,1 @@
-"""Rules that say what could make a job quicker, by its figures: `rule.py` defines them, `_report/advice.py` chooses."""
+"""Rules on a job's speed, applied to its figures: `rule.py` defines them, `_report/advice.py` chooses."""

@@ -1,4 +1,4 @@
-"""Rules on what the handler does with its time: it waits, has no CPU, has threads, shares a bottleneck, or fails."""
+"""Rules on the handler's use of time: it waits, has no CPU, has threads, shares a bottleneck, or fails."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from mpqueue._output.words import counted, percent, seconds, size
 from mpqueue._report.figures import Figures
 from mpqueue._report.rules.rule import INFERRED, LIMITS, MEASURED, Finding, rule
 
-#: Bytes of an item's peak from which on it is worth saying what it needs; and how many percent of it to say.
+#: The least peak of an item, in bytes, for which needs are proposed; and the percentage of the peak to propose.
 LEAST_MEMORY, SPARE = 200_000_000, 115
 
 
@@ -25,12 +25,12 @@ def handler_waits(figures: Figures) -> float | None:
 
 
 def more_would_not_help(figures: Figures) -> bool:
-    """Tell whether workers share something of which there is too little for more of them."""
+    """Tell whether workers share something that is too scarce for more of them."""
     return find_slowdown(figures) is not None or memory_is_short(figures)
 
 
 def _has_threads(figures: Figures) -> bool:
-    """True where more CPU time was used than the main threads can have had: they were without a CPU for a while."""
+    """True if more CPU time was used than the main threads can have: they were without a CPU for a while."""
     extra = figures.sums.cpu + figures.sums.delayed - figures.in_hand
     return extra > LIMITS.threads * figures.in_hand > 0
 
@@ -54,13 +54,13 @@ def threads(figures: Figures) -> Finding | None:
 
 @rule("busy machine", INFERRED, cpu="other programs")
 def busy_machine(figures: Figures) -> Finding | None:
-    """The workers had no CPU though there are enough for them."""
+    """The workers had no CPU, although there are enough for them."""
     used = figures.cpus_used
     if figures.elsewhere or used is None or not figures.in_hand or figures.workers > figures.cpus:
         return None
     own = sum(
         part.seconds for part in figures.parent
-    )  # a second of it keeps one worker from a CPU for a second, at most
+    )  # each second of it keeps one worker from a CPU for at most a second
     delayed = min(1.0, max(0.0, figures.sums.delayed - own) / figures.in_hand)
     if delayed < LIMITS.no_cpu or _has_threads(figures):
         return None
@@ -73,7 +73,7 @@ def busy_machine(figures: Figures) -> Finding | None:
 
 
 class Slowdown(NamedTuple):
-    """A slowdown: how many times longer items take the more workers are busy, how many were, and how that is known."""
+    """A slowdown: the factor by which items take longer the more workers are busy, their number, and the evidence."""
 
     factor: float
     busy: float
@@ -82,7 +82,7 @@ class Slowdown(NamedTuple):
 
 
 def find_slowdown(figures: Figures) -> Slowdown | None:
-    """Find whether items take longer the more workers are busy; None if they don't, or if that is not known."""
+    """Find whether items take longer the more workers are busy; None if not, or if it is not known."""
     alone = figures.alone
     many, few = figures.many, figures.few
     if alone is not None and alone.sums.items and figures.sums.items:
@@ -108,7 +108,7 @@ def find_slowdown(figures: Figures) -> Slowdown | None:
 
 @rule("shared bottleneck", INFERRED, workers="fewer", handler="shares", cpu="a bottleneck")
 def shared_bottleneck(figures: Figures) -> Finding | None:
-    """Items take longer the more workers are busy: what the workers share is the limit."""
+    """Items take longer the more workers are busy: something that they share is the limit."""
     found = find_slowdown(figures)
     if found is None or figures.workers < 2:
         return None
@@ -135,12 +135,12 @@ def _bottleneck(figures: Figures) -> str:
 
 
 def memory_offer(figures: Figures) -> str | None:
-    """Return a ``uses=`` that limits memory, and how many items it lets run at once; None if there is no need of it."""
+    """Return a ``uses=`` that limits memory, and how many items then run at once; None if it is not needed."""
     memory = figures.memory
     if memory is None or memory.supply is None or memory.most < LEAST_MEMORY:
         return None
     unit = 10 ** (len(str(memory.most)) - 2)
-    need = -(-memory.most * SPARE // (100 * unit)) * unit  # two digits
+    need = -(-memory.most * SPARE // (100 * unit)) * unit  # rounded up to two digits
     name = f"{need / 1e9:g}GB" if need >= 1e9 else f"{need / 1e6:g}MB"
     return f'uses={{"memory": "{name}"}} lets {max(1, memory.supply // need)} run at once'
 
@@ -153,7 +153,7 @@ def memory_is_short(figures: Figures) -> bool:
 
 @rule("memory", INFERRED, workers="fewer", handler="swaps")
 def memory(figures: Figures) -> Finding | None:
-    """Items need more memory together than there is: the machine swaps, or the kernel kills workers."""
+    """Items together need more memory than there is: the machine swaps, or the kernel kills workers."""
     offer = memory_offer(figures)
     found = figures.memory
     if offer is None or found is None or found.supply is None or not memory_is_short(figures):
@@ -170,7 +170,7 @@ def memory(figures: Figures) -> Finding | None:
 
 @rule("failed tries", MEASURED)
 def failed_tries(figures: Figures) -> Finding | None:
-    """Tries that failed used much of the workers' time."""
+    """Failed tries used much of the workers' time."""
     tries = figures.tries
     if not tries.failed:
         return None
@@ -185,7 +185,7 @@ def failed_tries(figures: Figures) -> Finding | None:
 
 @rule("waits for retries", MEASURED, end="retries")
 def waits_for_retries(figures: Figures) -> Finding | None:
-    """Nothing ran, because what was left waited for its next try."""
+    """Nothing ran, because the remaining items waited for their next tries."""
     if not figures.retries or figures.grows or figures.shared or figures.sums.paused:
         return None
     saved = min(figures.retry_waits / figures.whole, figures.saved("idle", "tail"))

@@ -1,4 +1,4 @@
-"""Rules on the items: what is sent, how many go at a time, where they come from, and how the work is cut into them."""
+"""Rules on the items: their data, how many are sent together, their source, and their sizes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mpqueue._report.rules.rule import INFERRED, LIMITS, MEASURED, Finding, rule
 
 @rule("heavy handler", MEASURED, loading="bytes")
 def heavy_handler(figures: Figures) -> Finding | None:
-    """The handler is a closure over something big."""
+    """The handler is a closure over a big object."""
     if figures.handler_bytes < LIMITS.heavy_handler:
         return None
     saved = figures.saved("loading") + figures.handler_seconds / figures.whole
@@ -41,7 +41,9 @@ def items_pickled(figures: Figures) -> Finding | None:
     """Items are big, or slow to pickle."""
     sums = figures.sums
     saved = figures.saved("for_pickling", "unpickling")
-    if figures.saved("for_pickling") > LIMITS.worth / 2:  # others had nothing to do while it pickled one's
+    if (
+        figures.saved("for_pickling") > LIMITS.worth / 2
+    ):  # workers had nothing to do while it pickled one worker's items
         saved = max(saved, min(sums.parent_pickling / figures.whole, saved + figures.saved("idle")))
     return _pickled(
         "items",
@@ -71,7 +73,7 @@ def results_pickled(figures: Figures) -> Finding | None:
 def _pickled(
     what: str, figures: Figures, found: tuple[float, float, InBand | None], saved: float, *, big: str, slow: str
 ) -> Finding | None:
-    """Advise what to send instead of big items or results, or ones slow to pickle; None if they are neither."""
+    """Advise on a replacement for items or results that are big or slow to pickle; None if they are neither."""
     count = max(1, figures.sums.items)
     each, pickling, in_band = found[0] / count, found[1] / count, found[2]
     if each < LIMITS.big_item and pickling < LIMITS.slow_pickle:
@@ -86,9 +88,9 @@ def _pickled(
     return Finding(f"{percent(saved)} of the time went into pickling and unpickling {what}; {remedy}.", saved)
 
 
-#: Seconds that items take to come, below which it is no matter.
+#: Seconds of reading the items below which the source is not slow.
 SLOW_SOURCE = 0.05
-#: The parts of the workers' time that go with sending short items.
+#: The parts of the workers' time that sending short items takes.
 SENDING = ("own", "transfer", "unpickling", "pickling", "for_parent", "for_pickling", "for_unpickling")
 
 
@@ -110,7 +112,7 @@ def short_items(figures: Figures) -> Finding | None:
 
 @rule("small chunks", MEASURED, item_size="as it is", sending="many items", handler="is short", end="small chunks")
 def small_chunks(figures: Figures) -> Finding | None:
-    """A ``chunksize`` was asked for that is too small for items so short."""
+    """The given ``chunksize`` is too small for items so short."""
     if figures.items is None or not _has_small_chunks(figures) or is_too_little(figures):
         return None
     saved = figures.saved(*SENDING)
@@ -131,7 +133,7 @@ def _has_small_chunks(figures: Figures) -> bool:
 
 @rule("slow items source", INFERRED, source="before")
 def slow_items_source(figures: Figures) -> Finding | None:
-    """The source of the items took long, before the first of them ran."""
+    """The source of the items took long, before the first item ran."""
     if figures.items_seconds < max(SLOW_SOURCE, LIMITS.slow_pickle * figures.total):
         return None
     share = figures.items_seconds / figures.whole
@@ -171,7 +173,7 @@ def few_items(figures: Figures) -> Finding | None:
 
 @rule("giant item", MEASURED, end="giant item")
 def giant_item(figures: Figures) -> Finding | None:
-    """One item ran on while the other workers had nothing to do."""
+    """One item still ran while the other workers had nothing to do."""
     items = figures.items
     if not _items_explain_the_end(figures) or items is None:
         return None
@@ -189,7 +191,7 @@ def giant_item(figures: Figures) -> Finding | None:
 
 @rule("coarse items", MEASURED, end="coarse items", item_size="smaller")
 def coarse_items(figures: Figures) -> Finding | None:
-    """All items are long for a job so short, so that some workers had one more than others."""
+    """All items are long for such a short job, so that some workers had one more than others."""
     if not _items_explain_the_end(figures) or figures.slowest_is_outlier(LIMITS.outlier):
         return None
     saved = figures.saved("tail")
@@ -201,7 +203,7 @@ def coarse_items(figures: Figures) -> Finding | None:
 
 
 def _items_explain_the_end(figures: Figures) -> bool:
-    """Tell whether workers were idle at the end because an item ran that long on another one."""
+    """Tell whether workers were idle at the end because an item ran that long on another worker."""
     if figures.items is None or figures.total < figures.workers or not figures.slowest or figures.items.median <= 0:
         return False
     if figures.shared or figures.grows or figures.retry_waits > figures.longest_tail / 2:
@@ -225,17 +227,17 @@ def plain_loop(figures: Figures) -> Finding | None:
 
 
 def is_too_little(figures: Figures) -> bool:
-    """Tell whether a loop is so short that no pool could be quicker, however well it is used."""
+    """Tell whether a loop is so short that no pool could be faster."""
     loop = _loop_seconds(figures)
     return loop is not None and loop < min(LIMITS.short_loop, figures.whole)
 
 
 def _loop_seconds(figures: Figures) -> float | None:
-    """Seconds that a loop on one core would take; None if that is not known, or is not the point."""
+    """Seconds that a loop on one core would take; None if that is not known, or not relevant."""
     sums = figures.sums
     if not sums.items or figures.items is None or sums.deaths or figures.grows or figures.elsewhere:
         return None
     if figures.workers < 2:
-        return None  # one worker is there for other reasons: timeouts, crashes
+        return None  # the user has one worker for other reasons: timeouts, crashes
     once = sums.setup / figures.workers_ever
     return sums.handling + once + figures.items_seconds + figures.retry_waits + figures.told_after

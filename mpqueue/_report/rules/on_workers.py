@@ -1,4 +1,4 @@
-"""Rules on workers: how they come and go, what each does at first, and how many there are."""
+"""Rules on workers: their starts and ends, their first items, and their number."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mpqueue._report.rules.rule import INFERRED, LIMITS, MEASURED, Finding, rule
 
 @rule("setup", MEASURED)
 def setup(figures: Figures) -> Finding | None:
-    """``setup`` takes long for what the job has to do."""
+    """``setup`` takes long compared with the job."""
     saved = figures.saved("setup") - figures.again("setup")
     return Finding(
         f"setup took {seconds(figures.sums.setup / figures.workers_ever)} a worker, {percent(saved)} of the time: "
@@ -22,7 +22,7 @@ def setup(figures: Figures) -> Finding | None:
 
 @rule("cold start", MEASURED)
 def cold_start(figures: Figures) -> Finding | None:
-    """The workers had to be started first. Where there are too many of them, the others are `too_many_workers`."""
+    """The workers had to start first. If there are too many, `too_many_workers` reports the others."""
     share, enough = figures.saved("starting"), _enough_workers(figures)
     if is_too_little(figures):
         return None
@@ -54,7 +54,7 @@ def deaths(figures: Figures) -> Finding | None:
 
 @rule("recycling", MEASURED)
 def recycling(figures: Figures) -> Finding | None:
-    """Workers were replaced after so many items."""
+    """Workers were replaced after a number of items."""
     if figures.sums.deaths:
         return None
     saved = figures.saved("replacing") + figures.again("loading", "setup")
@@ -90,7 +90,7 @@ def slow_worker(figures: Figures) -> Finding | None:
         return None
     factor = slow.seconds / slow.others
     if factor * (1 - figures.delayed) < LIMITS.slowdown:
-        return None  # it may be the one that had no CPU
+        return None  # it may be the worker without a CPU
     if figures.slowest_is_outlier(LIMITS.outlier):
         return None
     extra = slow.items * (slow.seconds - slow.others)
@@ -104,18 +104,18 @@ def slow_worker(figures: Figures) -> Finding | None:
 
 
 def _pace(figures: Figures, workers: int) -> float:
-    """Return how many items so many workers end while one of today's takes one, if all of them wait in step.
+    """Return how many items that many workers end in the time of one item today, if all of them wait in step.
 
-    That is the worst case: what they wait for leaves the CPUs without work.
+    That is the worst case: while all wait, the CPUs have no work.
     """
     waits = max(0.0, 1 - figures.computed - figures.delayed)
     return workers / (waits + figures.computed * max(1.0, workers / figures.cpus))
 
 
 def _enough_workers(figures: Figures) -> int | None:
-    """Return how many workers do as much, if they compute and outnumber the CPUs; None if all are needed.
+    """Return how many workers would be enough, if they compute and outnumber the CPUs; None if all are needed.
 
-    Where the handler waits, workers beyond the CPUs wait at the same time, and that is what they are for.
+    If the handler waits, workers beyond the CPUs are useful: they wait at the same time.
     """
     if figures.elsewhere or figures.workers <= figures.cpus or not figures.computed:
         return None

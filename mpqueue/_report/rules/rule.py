@@ -1,4 +1,4 @@
-"""The form of a rule: the figures from which it applies, its advice then, and the rules that it contradicts."""
+"""The form of a rule: the figures for which it applies, its advice, and the rules that it contradicts."""
 
 from __future__ import annotations
 
@@ -13,41 +13,43 @@ from mpqueue._report.figures import Figures
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """The limits from which on something is worth a sentence. Shares are of 1."""
+    """The limits from which on a finding is reported. Shares are of 1."""
 
-    #: Of the time that a user waited for the job: below, nothing is said of it.
+    #: The least part of the user's time for a report: below, a finding is left out.
     worth: float = 0.10
-    #: Of the workers' time in the handler: from here on there is nothing to win but in the handler.
+    #: The part of the workers' time in the handler from which on only the handler can be improved.
     well_used: float = 0.85
-    #: Bytes from which a handler is heavy, and an item or a result is big.
+    #: Bytes from which on a handler is heavy, and an item or a result is big.
     heavy_handler: int = 1_000_000
     big_item: int = 10_000
-    #: Seconds for pickling and unpickling an item or a result, from which its objects are slow: numbers take 0.1 us.
+    #: Seconds of pickling and unpickling from which on objects of an item or a result are slow: numbers take 0.1 us.
     slow_pickle: float = 10e-6
-    #: Seconds below which items are short enough that they are sent together.
+    #: Seconds below which items are short enough to be sent together.
     short_item: float = 0.001
-    #: Seconds of work in a chunk, below which a chunk that was asked for is too small: it costs 0.3 ms.
+    #: Seconds of work below which a chunk of the user's size is too small: a chunk costs 0.3 ms.
     small_chunk: float = 0.003
-    #: Of the time in the handler, that it waited: above, it is one that waits.
+    #: The waiting part of the time in the handler, from which on it is a handler that waits.
     waits: float = 0.5
-    #: Of the time in the workers' hands, that it computed or had no CPU to do so: below, more workers wait at a time.
+    #: The part of the workers' time with a chunk that they computed or lacked a CPU: below, more workers can wait at a
+    #: time.
     computes: float = 0.7
-    #: Of the items a second of more workers, that fewer have to do as well.
+    #: The part of the items per second that fewer workers must reach too.
     as_much: float = 0.9
-    #: CPU seconds beyond what one thread can have had, of those in the workers' hands: above, it has threads.
+    #: CPU seconds beyond one thread's most, as a part of the time with a chunk: above, the handler has threads.
     threads: float = 0.3
-    #: Of the time in the workers' hands, that they were ready to run and had no CPU.
+    #: The part of the time with a chunk in which workers were ready to run and had no CPU.
     no_cpu: float = 0.15
-    #: Of the CPUs: from here on they count as all used.
+    #: The part of the CPUs from which on all count as used.
     saturated: float = 0.75
-    #: How many times longer an item takes while many workers are busy, or on one worker; and the items that say so.
+    #: The factor by which an item takes longer while many workers are busy, or on one worker; and the least number of
+    #: items.
     slowdown: float = 1.4
     evidence: int = 5
-    #: How many times the median the slowest item takes, to be called an outlier.
+    #: The factor of the median from which on the slowest item is an outlier.
     outlier: float = 5.0
-    #: Seconds of a loop below which no pool is worth its price.
+    #: Seconds of a loop below which no pool is worth its cost.
     short_loop: float = 0.1
-    #: How many times as many workers are proposed, at most, for a handler that waits.
+    #: The most workers that are proposed for a handler that waits, as a factor.
     most_workers: int = 8
 
 
@@ -55,29 +57,29 @@ LIMITS = Thresholds()
 
 
 class Confidence(StrEnum):
-    """The confidence with which the figures support a rule."""
+    """The certainty with which the figures support a rule."""
 
-    MEASURED = "measured"  #: the seconds that it is about were measured, and the remedy saves them
-    INFERRED = "inferred"  #: the cause is the likeliest one, or how much the remedy saves depends on other things
+    MEASURED = "measured"  #: its seconds were measured, and the remedy saves them
+    INFERRED = "inferred"  #: it is the likeliest cause, or the saving depends on other things
 
 
 MEASURED, INFERRED = Confidence
 
 
 class Finding(NamedTuple):
-    """A rule whose evidence is there: what is wrong, what to do, and which part of the time that saves."""
+    """A rule that the figures support: the cause, the remedy, and the part of the time that it saves."""
 
     text: str
-    saved: float  #: of the time that a user waited, from 0 to 1
-    anyway: bool = False  #: it is worth saying also where it saves little time: memory, or processes, for nothing
+    saved: float  #: of the user's time, from 0 to 1
+    anyway: bool = False  #: reported even if it saves little time: memory, or processes, are wasted
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One cause of slowness. ``find`` gives a finding where the figures are evidence for it, else None.
+    """One cause of slowness. ``find`` gives a finding if the figures support it, else None.
 
-    ``says`` is what it claims or asks for, by subject. Rules that say different things on a subject contradict each
-    other: both are never in one report.
+    ``says`` has its claims by subject. Rules with different claims on a subject contradict each other: a report never
+    has both.
     """
 
     name: str
@@ -91,17 +93,16 @@ def rule(
 ) -> Callable[[Callable[[Figures], Finding | None]], Rule]:
     """Make a rule of a function.
 
-    The subjects: what the ``pool`` is good for (a plain loop against everything that improves a pool), the
-    ``item_size``, how many ``workers``, what the ``handler`` does with its time, when its ``pace`` is slow, why workers
-    had no ``cpu``, why some were idle at the ``end``, what takes long to be sent (``sending``) or loaded (``loading``),
-    and when the ``source`` of the items is slow.
+    The subjects: the use of a ``pool`` (a plain loop against everything that improves a pool), the ``item_size``, the
+    number of ``workers``, the ``handler``'s use of time, when its ``pace`` is slow, why workers had no ``cpu``, why
+    some were idle at the ``end``, slow ``sending`` or ``loading``, and when the ``source`` of the items is slow.
     """
     claims = says if pool is None else {"pool": pool, **says}
     return lambda find: Rule(name, confidence, find, claims)
 
 
 def contradict(one: Rule, other: Rule) -> bool:
-    """True for two rules that must not be in one report."""
+    """True for two rules that must not be in the same report."""
     return any(other.says.get(subject, what) != what for subject, what in one.says.items())
 
 
@@ -118,7 +119,7 @@ class Advice(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The finding as text, and its gain where it has one."""
+        """The finding as text, with its gain if it has one."""
         if self.finding.saved < LIMITS.worth:
             return self.finding.text
         about = "about" if self.rule.confidence is Confidence.MEASURED else "up to"

@@ -114,7 +114,7 @@ def _digest(path: str, _changed: int, _size: int) -> str:
     return hashlib.blake2b(ast.dump(tree).encode(errors="surrogatepass"), digest_size=16).hexdigest()
 
 
-# -- in a worker ---------------------------------------------------------------------------------------------------
+# -- in a worker -------------------------------------------------------------------------------------------------------
 
 
 def check_loaded(sources: Sources) -> None:

@@ -1,1 +1,1 @@
-"""Running a chunk: its items, what is measured meanwhile, and the report."""
+"""Running a chunk: its items, its measurements, and the report."""

@@ -1,8 +1,8 @@
-"""The output of a handler to stdout and stderr: kept with its item, or put beside the bar that the parent shows.
+"""The output of a handler to stdout and stderr: kept with its item, or put beside the parent's bar.
 
-Keeping is done at the level of descriptors, so it takes in what C code and child processes write. While a chunk of such
-a job runs, descriptors 1 and 2 are files in memory (`mpqueue._worker.chunk.capture`), which are read after each
-call. Threads and processes of the handler may write to them at any time.
+It captures at the level of descriptors, so it includes output of C code and child processes. While a chunk of such a
+job runs, descriptors 1 and 2 are files in memory (`mpqueue._worker.chunk.capture`), which are read after each call.
+Threads and processes of the handler may write to them at any time.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from mpqueue._os.memory.memory_files import free_beginning, make_appended
 from mpqueue._os.standard_streams import in_lines
 from mpqueue._os.system import c_library
 
-#: Back to the line's start, and clear all below: bars are drawn there, and are drawn again soon.
+#: Go to the line's start, and clear everything below: bars are there, and are drawn again soon.
 _CLEAR = "\r\x1b[J"
 
-#: Files that are read on after others took over, beside each one.
+#: The most files beside each current one that are still read after others took over.
 _MOST_OLDER = 4
 
 
 class Capture:
-    """The capture of what one job's handler writes."""
+    """Captures the output of one job's handler."""
 
     def __init__(self) -> None:
-        #: What the items of the chunk at hand wrote, by position, in the order in which it was read.
+        #: The output of the current chunk's items, by position, in the order in which it was read.
         self._kept: deque[tuple[int, bytes, bytes]] = deque()
         self._taken = 0  #: up to this position it was taken
         self._out, self._err = _Place(1, "stdout"), _Place(2, "stderr")
@@ -51,7 +51,7 @@ class Capture:
 
     @contextlib.contextmanager
     def around_chunk(self) -> Iterator[None]:
-        """Keep what is written meanwhile, and what processes have written to the files since the last chunk."""
+        """Keep the output in the block, and what processes have written to the files since the last chunk."""
         self._begin_anew()
         could_flush = self._flush()
         begun: list[_Place] = []
@@ -61,7 +61,7 @@ class Capture:
                 begun.append(place)
             if not could_flush:
                 self._drop_unwritten([place for place in begun if place.has_begun])
-            self._flush()  # opens streams again that were closed before this chunk
+            self._flush()  # reopens streams that were closed before this chunk
             with _line_by_line():
                 yield
         finally:
@@ -70,14 +70,14 @@ class Capture:
                 place.end()
 
     def _begin_anew(self) -> None:
-        """Give what came of a reported item after its report to the first item of this chunk."""
+        """Give output that came after the report of its item to the first item of this chunk."""
         late = [(0, out, err) for position, out, err in self._kept if position < self._taken and (out or err)]
         self._kept.clear()
         self._kept.extend(late)
         self._taken = 0
 
     def _drop_unwritten(self, places: list[_Place]) -> None:
-        """Drop what could not be written before this chunk, since it is no item's."""
+        """Drop output that could not be written before this chunk: it belongs to no item."""
         for place in places:
             place.put_null()
         for place in places:
@@ -87,7 +87,7 @@ class Capture:
             place.put()
 
     def wrap(self, call: Callable[..., Any], position: Callable[[], int]) -> Callable[..., Any]:
-        """Return the call, such that it leaves what it wrote at its position before it returns or raises."""
+        """Return the call, wrapped to leave its output at its position before it returns or raises."""
 
         def kept(*args: Any) -> Any:
             try:
@@ -98,17 +98,17 @@ class Capture:
         return kept
 
     def keep(self, position: int) -> None:
-        """Keep what was written since the last call for that item; if it returned an awaitable, also what follows.
+        """Keep output since the last call for that item; if it returned an awaitable, also what follows.
 
-        If the item has closed what it writes to, that is opened again, and what it had not yet flushed is lost.
+        If the item has closed its stream, that is opened again, and unflushed output is lost.
         """
         self._flush()
         self._kept.append((position, self._out.take(), self._err.take()))
 
     def take(self, first: int, done: int) -> dict[int, tuple[str, str]]:
-        """Return what the items from ``first`` to ``done`` wrote, by position from there. On any thread, one at a time.
+        """Return the output of items from ``first`` to ``done``, by position from there. On any thread, one at a time.
 
-        What came of an earlier one meanwhile is the first one's.
+        Late output of an earlier item counts as the first one's.
         """
         self._taken = done
         written: dict[int, tuple[bytes, bytes]] = {}
@@ -121,19 +121,19 @@ class Capture:
         return {position - first: texts for position, texts in zip(written, zip(outs, errs, strict=True), strict=True)}
 
     def close(self) -> None:
-        """Close the files, as the job has ended."""
+        """Close the files: the job has ended."""
         for place in (self._out, self._err):
             place.close()
 
     def _flush(self) -> bool:
-        """Flush everything; False where something could not be written."""
+        """Flush everything; False if something could not be written."""
         done = [self._out.flush(), self._err.flush(), not self._flush_c(None)]
         return all(done)
 
 
 @contextlib.contextmanager
 def _line_by_line() -> Iterator[None]:
-    """Have Python write each line at once meanwhile, so that the files show what an item does."""
+    """Make Python write each line at once in the block, so that the files show an item's output while it runs."""
     changed: list[TextIO] = []
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):  # it is a handler's own
@@ -154,20 +154,20 @@ class _Place:
     def __init__(self, at: int, name: str) -> None:
         self._at = at
         self._name = name
-        self._file: CapturedFile | None = None  #: None where no descriptor was left for it
-        self._older: list[CapturedFile] = []  #: which others may still write to
+        self._file: CapturedFile | None = None  #: None if no descriptor was left for it
+        self._older: list[CapturedFile] = []  #: others may still write to them
         try:
             self._make_file()
         except OSError as error:
-            # A temporary file is called impossible, where none is left.
+            # If no temporary file can be made, the error's number is another one.
             if error.errno not in (errno.EMFILE, errno.ENFILE) and descriptors_left():
                 raise
-        self._before: Descriptor | None = None  #: what is there else; None where nothing is, or no chunk runs
+        self._before: Descriptor | None = None  #: the original file; None if there is none, or no chunk runs
         self.has_begun = False  #: the file was put in its place
-        self._take_back: Callable[[], None] = _nothing  #: what the chunk has changed in Python's stream
+        self._take_back: Callable[[], None] = _nothing  #: undoes the chunk's change of Python's stream
 
     def begin(self) -> None:
-        """Put the file in its place; where no descriptor is left for that, what is written is not kept."""
+        """Put the file in its place; if no descriptor is left for that, output is not kept."""
         try:
             self._make_file()
             self._before = Descriptor(duplicate(self._at))
@@ -195,10 +195,10 @@ class _Place:
         return self._file
 
     def flush(self) -> bool:
-        """Have Python write what it holds back; False where it could not. Never raises.
+        """Flush Python's stream; False if it could not be flushed. Never raises.
 
-        Where the handler has closed, detached or removed the stream, the next one finds a new one. The number goes
-        first: it may be closed, so that what is held back would be lost, or be another file's by now.
+        If the handler has closed, detached or removed the stream, the next item finds a new one. The number comes
+        first: it may be closed, so that the flush would be lost, or be another file's by now.
         """
         stream: Any = getattr(sys, self._name, None)
         try:
@@ -214,12 +214,12 @@ class _Place:
         return True
 
     def flush_as_it_is(self) -> None:
-        """Flush the stream to what is there now. Never raises."""
+        """Flush the stream to its current file. Never raises."""
         with contextlib.suppress(BaseException):
             getattr(sys, self._name).flush()
 
     def _mend(self, stream: Any) -> None:
-        """Have a stream that can't be flushed write to the file again; first its number, which it needs open."""
+        """Make a stream that can't be flushed write to the file again; first its number, which it needs open."""
         self._put_back()
         if _is_useless(stream):
             setattr(sys, self._name, os.fdopen(self._at, "w", 1, "utf-8", "backslashreplace", closefd=False))
@@ -227,7 +227,7 @@ class _Place:
             stream.flush()
 
     def take(self) -> bytes:
-        """Return what was written since the last call. Never raises. Call after `flush`, which puts the file back."""
+        """Return output since the last call. Never raises. Call after `flush`, which puts the file back."""
         file = self._file
         if not self.has_begun or file is None:
             return b""
@@ -251,12 +251,12 @@ class _Place:
             self._older.pop(0).close()
 
     def _put_back(self) -> None:
-        """Put the file back where it is not in its place. Raises OSError."""
+        """Put the file back if it is not in its place. Raises OSError."""
         if self._file is None or identify(self._at) != self._file.descriptor.identity:
             self.put()
 
     def end(self) -> None:
-        """Put back what was there before. Raises OSError where a handler has closed that: this worker is replaced."""
+        """Put back the original file. Raises OSError if a handler has closed it: then this worker is replaced."""
         if not self.has_begun:
             return
         before, self._before, self.has_begun = self._before, None, False
@@ -268,7 +268,7 @@ class _Place:
             os.close(before.fd)
 
     def close(self) -> None:
-        """Close the files, as the job has ended."""
+        """Close the files: the job has ended."""
         for file in (*self._older, self._file):
             if file is not None:
                 file.close()
@@ -279,7 +279,7 @@ def _nothing() -> None:
 
 
 def _put_null(at: int) -> None:
-    """Have the null device open under that number. Raises OSError."""
+    """Open the null device under that number. Raises OSError."""
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, at)
     if null != at:
@@ -287,26 +287,26 @@ def _put_null(at: int) -> None:
 
 
 def _is_useless(stream: Any) -> bool:
-    """True where nothing can be written to it: it is closed, detached, or none at all."""
+    """True if it can't be written to: it is closed, detached, or None."""
     try:
         return stream is None or stream.closed is True
-    except ValueError:  # a detached one says so by everything that it does
+    except ValueError:  # a detached stream raises this for every call
         return True
     except BaseException:
         return False
 
 
 class BesideBar:
-    """A stream to a terminal on which the parent shows bars: whole lines, in the place of the bars, at once."""
+    """A stream to a terminal with the parent's bars: it writes whole lines at once, in the place of the bars."""
 
     def __init__(self, stream: TextIO) -> None:
         self.under = stream  #: the terminal itself
         self._begun = ""  #: a line that has no end yet
 
     def write(self, text: str) -> int:
-        """Write what is a whole line by now. What the terminal's encoding does not have raises UnicodeEncodeError now.
+        """Write the complete lines. Characters that the terminal's encoding lacks raise UnicodeEncodeError now.
 
-        Else it would be raised where that line ends, in another item.
+        Otherwise it would be raised at the line's end, in another item.
         """
         encoding = getattr(self.under, "encoding", None)
         if encoding is not None:
@@ -321,7 +321,7 @@ class BesideBar:
         return getattr(self.under, name)
 
     def end(self) -> TextIO:
-        """Return the stream itself, with the last line whole."""
+        """Return the stream itself, after its last line is complete."""
         if self._begun:
             with contextlib.suppress(OSError, ValueError):  # the terminal is gone; the items have ended
                 self.write("\n")
@@ -330,7 +330,7 @@ class BesideBar:
 
 @contextlib.contextmanager
 def beside_bar() -> Iterator[None]:
-    """Keep what is printed meanwhile from tearing the parent's bar, if both are on a terminal."""
+    """Keep prints in the block from tearing the parent's bar, if both are on a terminal."""
     shown: dict[str, BesideBar] = {}
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
@@ -346,29 +346,30 @@ def beside_bar() -> Iterator[None]:
                 setattr(sys, name, ours.end())
 
 
-# -- A file in memory that stands for stdout or stderr, and what is read of it as text. --------------------------------
+# -- A file in memory that replaces stdout or stderr, and its content as text. -----------------------------------------
 #
-# Threads and processes write to its end at any time. So it is read on from where it was read to, and never emptied:
-# what they wrote between the last read and that would be lost. Instead the memory of what was read is freed in its
-# place. Where that can't be, another file takes over in time, and this one is read on: others may still write to it.
+# Threads and processes write to its end at any time. So each read goes on where the last one ended, and the file is
+# never emptied: output written between the last read and that would be lost. Instead the memory of the part already
+# read is freed. If that is not possible, another file takes over in time, and this one is still read, since others may
+# still write to it.
 
-#: Bytes of the first read, and of each more.
+#: Bytes of the first read, and of each further one.
 _AT_A_TIME, _MORE_AT_A_TIME = 1 << 12, 1 << 20
-#: Bytes that a file has at most whose memory can't be freed.
+#: The most bytes of a file whose memory can't be freed.
 _MOST_KEPT = 16 << 20
 
 
 class CapturedFile:
-    """A file in memory that takes what items write. Raises OSError where it can't be made."""
+    """A file in memory that takes the items' output. Raises OSError if it can't be made."""
 
     def __init__(self, label: str) -> None:
         self.descriptor = Descriptor(make_appended(label))
-        self._read = 0  #: up to here it was read
-        self._last = b""  #: the byte before that, as it is now: a zero where that can be, which no text has
+        self._read = 0  #: it was read up to here
+        self._last = b""  #: the byte before that, in its current form: a zero if possible, which no text has
         self._most = file_size_limit() / 2  #: the other half is for the next item
 
     def rest(self, fd: int) -> bytes:
-        """Return what was written to the file since the last call, if it is open under that number. Raises OSError."""
+        """Return output since the last call, if the file is open under that number. Raises OSError."""
         data = _read_from(fd, self._read - len(self._last))
         if data == self._last or identify(fd) != self.descriptor.identity:
             return b""
@@ -387,18 +388,18 @@ class CapturedFile:
         return data
 
     def close(self) -> None:
-        """Close it, where a handler has not."""
+        """Close it, unless a handler has."""
         if self.descriptor.is_there():
             os.close(self.descriptor.fd)
 
     @property
     def is_full(self) -> bool:
-        """True where another one should take over."""
+        """True if another file should take over."""
         return self._read > self._most
 
 
 def _cleared(fd: int, offset: int) -> bool:
-    """Make that byte a zero. False where the system can't, other than at the file's end."""
+    """Make that byte a zero. False if the system can't, except at the file's end."""
     try:
         anew = reopen_to_write(fd)
     except OSError:
@@ -424,15 +425,15 @@ def _read_from(fd: int, offset: int) -> bytes:
 
 
 class CapturedText:
-    """Makes text of what one item after another wrote, also where a character is cut between two of them."""
+    """Decodes the output of consecutive items, even if a character is cut between two of them."""
 
     def __init__(self) -> None:
-        self._cut = b""  #: what may be the first bytes of a character
+        self._cut = b""  #: bytes that may begin a character
 
     def of_each(self, written: Iterable[bytes]) -> list[str]:
-        """The text of each: a character is in the one that has its last byte. Bytes that are not UTF-8 are U+FFFD."""
+        """Return each item's text: a character belongs to the one with its last byte. Bytes not in UTF-8 are U+FFFD."""
         texts: list[str] = []
-        cut_in: int | None = None  #: the text that the first bytes of the character at hand are missing in
+        cut_in: int | None = None  #: the text that lacks the first bytes of the current character
         for data in written:
             text = ""
             if data:
@@ -451,7 +452,7 @@ class CapturedText:
 
 
 def _begins_with_character(data: bytes) -> bool:
-    """Tell whether the first byte and those after it are a character, or the beginning of one."""
+    """Tell whether the bytes begin with a complete character, or with the beginning of one."""
     size = 2 + (data[0] >= 0xE0) + (data[0] >= 0xF0)
     try:
         codecs.utf_8_decode(data[:size], "strict", False)

@@ -1,9 +1,8 @@
 """Running a chunk: the loop that every item goes through.
 
 A chunk runs in *stretches*: some items under one mark in the ledger, called by one ``map``, so that a tiny item costs
-little more than its own call. How many, is said in `mpqueue._worker.chunk.timing`; where one of them turns out to
-be slow, the watchdog (`mpqueue._worker.chunk.watchdog`) cuts the stretch off behind it. In a careful chunk every item
-is a stretch.
+little more than its own call. `mpqueue._worker.chunk.timing` decides how many; if one of them is slow, the watchdog
+(`mpqueue._worker.chunk.watchdog`) cuts the stretch off behind it. In a careful chunk every item is a stretch.
 """
 
 from __future__ import annotations
@@ -34,15 +33,15 @@ from mpqueue.errors import text_of
 
 log = logging.getLogger("mpqueue")
 
-#: The limit of the stack that this process has at least where an item begins, whatever the one before it has set.
+#: The least recursion limit at the start of an item, even if the item before has lowered it.
 RECURSION_LIMIT = sys.getrecursionlimit()
 
 
 class ChunkRun:
     """One chunk on its way through the worker.
 
-    ``running.out`` has one entry for each position that ended, None where it failed. The watchdog may cut the stretch
-    at hand off, and send finished positions home early.
+    ``running.out`` has one entry for each position that ended, None if it failed. The watchdog may cut off the current
+    stretch, and send finished positions early.
     """
 
     def __init__(self, seat: Seat, job: LoadedJob, frame: ChunkFrame, times: ChunkTimes) -> None:
@@ -52,7 +51,7 @@ class ChunkRun:
         self.number = frame.chunk
         self.careful = isinstance(frame.items, list)
         self.limit = frame.limit
-        #: Called when several items begin under one mark, in a chunk whose own end is too far for that.
+        #: Called when several items begin under one mark, in a chunk that ends too late for that.
         self.stretch_begins: Callable[[ChunkRun], object] | None = None
         self.running = Running(
             station,
@@ -73,12 +72,12 @@ class ChunkRun:
             seat.exchange.store,
             is_own_process=station.is_own_process,
         )
-        self._trace = sys.gettrace()  #: what this chunk began with
+        self._trace = sys.gettrace()  #: the trace function at this chunk's start
         self.times = times
         self.started = clock.monotonic()
-        self._told = self.started  #: when the last report was made
-        self.stretch: list[Any] = []  #: what the ``map`` at hand runs over; the watchdog may cut it off
-        self.stretch_lock = threading.Lock()  #: held while it is ended, or marked as cut off
+        self._told = self.started  #: the time of the last report
+        self.stretch: list[Any] = []  #: the items of the current ``map``; the watchdog may cut them off
+        self.stretch_lock = threading.Lock()  #: held while the stretch is ended, or marked as cut off
         self.stretch_lo = 0
         self.stretch_started = self.started
         self.cut_at: int | None = None  #: the position behind which the watchdog cut the stretch off
@@ -87,7 +86,7 @@ class ChunkRun:
         if self.sampling is not None:
             self.sampling.chunk_begins(self.running)
         self._packed_items = frame.items
-        self._begun = 0  #: up to this position something has been claimed
+        self._begun = 0  #: items up to this position were claimed
 
     def run(self) -> ReportFrame:
         """Run the chunk; every outcome of its items is in the report."""
@@ -110,20 +109,20 @@ class ChunkRun:
         return report
 
     def end_worker(self, error: BaseException) -> None:
-        """End this worker: something was raised outside of the items' own code, or nothing can be pickled any more.
+        """End this worker, because of an error outside of the items' own code, or because pickling no longer works.
 
-        Whatever has run since the last report is tried again alone, which finds the item to blame. Returns where this
-        process is not the worker's own: the engine then ends the worker.
+        Items that ran since the last report are tried again alone, which finds the item to blame. Returns if this
+        process is not the worker's own: then the engine ends the worker.
         """
         self.claim(Phase.IDLE, self._begun, self._begun)
         if self.station.is_own_process:
             with contextlib.suppress(BaseException):
-                sys.setrecursionlimit(max(sys.getrecursionlimit(), RECURSION_LIMIT))  # the log has to be written
+                sys.setrecursionlimit(max(sys.getrecursionlimit(), RECURSION_LIMIT))  # the log record must be written
                 log.warning("worker %d ends itself: %s", self.station.lane, text_of(error))
             kill_self()
 
     def claim(self, phase: Phase, lo: int, hi: int) -> None:
-        """Say in the ledger what may be running from now on."""
+        """Note in the ledger which items may run from now on."""
         self._begun = hi
         words = self.station.ledger.words
         words[SINCE] = clock.monotonic_ns()
@@ -133,7 +132,7 @@ class ChunkRun:
         self.claim(Phase.PACKING, position, len(self.running.out))
 
     def _unpack(self) -> bool:
-        """Unpickle the items (in a careful chunk each one later, under its own mark); False where that fails."""
+        """Unpickle the items (in a careful chunk each one later, under its own mark); False if that fails."""
         if isinstance(self._packed_items, list):
             self.running.items = [None] * len(self._packed_items)
             return True
@@ -159,7 +158,7 @@ class ChunkRun:
         one_by_one = self.careful or self.job.may_await
         ledger, size = self.station.ledger, 1 if one_by_one else timing.first_size(self.job.pace)
         while (lo := len(out)) < total:
-            # A stretch that would go beyond the chunk's end: in the middle of it, the watchdog would report too.
+            # The stretch would go beyond the chunk's end: in the middle of it, the watchdog would report too.
             hi = min(lo + size, total)
             expected = timing.expected_seconds(hi - lo, self.job.pace)
             if lo and clock.monotonic() - self.started + expected >= self.limit:
@@ -170,7 +169,7 @@ class ChunkRun:
             if lo and self._has_too_much():
                 return Ended.MEMORY
             self.claim(Phase.UNPACKING if self.careful else Phase.RUNNING, lo, hi)
-            # Read after the claim was stored: either we see the limit, or the parent sees the claim.
+            # Read after the claim was stored: either this worker sees the limit, or the parent sees the claim.
             limit = ledger.limit(self.number)
             if limit < hi:
                 if limit <= lo:
@@ -186,19 +185,19 @@ class ChunkRun:
         return Ended.DONE
 
     def _has_too_much(self) -> bool:
-        """True where this worker is to be replaced: it has more memory than it may, or is likely to after an item more.
+        """True if this worker must be replaced: it is over its memory limit, or is likely to be after one more item.
 
-        Never before it has run one. To be called once between two stretches.
+        Never before its first item. To be called once between two stretches.
         """
         used, most = self.note_memory(), self.station.ledger.words[MOST]
         return used is not None and self.station.growth.likely(used) > most and self.station.has_run
 
     def note_memory(self) -> int | None:
-        """Return the memory with which the item that begins now begins, see `memory_growth.note_memory`."""
+        """Return the memory at the start of the current item, see `memory_growth.note_memory`."""
         return note_memory(self.station.ledger)
 
     def _unpack_one(self, position: int) -> bool:
-        """Unpickle the item at this position; what that raises is its failure, not charged, unless it comes again."""
+        """Unpickle the item at this position; an error is the item's failure, and costs no try the first time."""
         assert isinstance(self._packed_items, list)
         began = clock.monotonic()
         try:
@@ -216,7 +215,7 @@ class ChunkRun:
         return True
 
     def _run_stretch(self, lo: int, hi: int) -> int:
-        """Run the items from lo to hi; returns how many the next stretch should hold."""
+        """Run the items from lo to hi; returns the size of the next stretch."""
         job, out = self.job, self.running.out
         if self.running.reported:
             self.running.reported = False
@@ -245,12 +244,12 @@ class ChunkRun:
         self.times.handling += ended - started - packing
         self.results.stretch_ended(lo, len(out))
         if job.capture is not None:
-            job.capture.keep(len(out) - 1)  # what was written while its result was pickled
+            job.capture.keep(len(out) - 1)  # output while its result was pickled
         self.times.packing += clock.monotonic() - ended + packing
         return self._time_stretch(lo, len(out), ended - started - packing, packing)
 
     def _run_to_end(self, stretch: list[Any], alone: bool) -> float:
-        """Run the items of the stretch; returns how long results were pickled meanwhile."""
+        """Run the items of the stretch; returns the seconds of pickling results meanwhile."""
         out, items, packing = self.running.out, iter(stretch), 0.0
         at, began = self.stretch_lo, self.stretch_started
         while True:
@@ -260,9 +259,9 @@ class ChunkRun:
                 if not _has_one_in_hand(items, len(out) - self.stretch_lo):
                     if isinstance(error, StopIteration):
                         return packing
-                    raise  # a signal's handler, between two items: the next one must not fail in its place
+                    raise  # from a signal's handler, between two items: the next item must not fail for it
                 seconds, before = clock.monotonic() - began, len(out) - at
-                # The clock was not read where those before it ended.
+                # The clock was not read when the items before it ended.
                 elapsed = max(seconds - before * (self.job.pace or 0.0), seconds / (before + 1))
                 self.results.fail(len(out), error, elapsed)
                 began += seconds
@@ -275,15 +274,15 @@ class ChunkRun:
             at = len(out)
 
     def _run_items(self, items: Iterator[Any], alone: bool) -> Any:
-        """Run them up to one whose result is to be pickled before the next one runs: returns that.
+        """Run the items up to one whose result must be pickled before the next one runs, and return that result.
 
-        Raises what an item raises; at their end `StopIteration`.
+        Raises an item's error; at their end `StopIteration`.
         """
         job, out = self.job, self.running.out
         results = job.map(items, out)
         try:
             if alone or (job.discards and not job.is_open):  # pickled at the stretch's end, or not at all
-                # `next` raises the handler's own StopIteration; all other loops in C take it for the end.
+                # `next` raises the handler's own StopIteration; all other loops in C would take it for the end.
                 return next(filter(out.append, results))
             return run_up_to_held(results, out, self.running.added)
         finally:
@@ -293,13 +292,13 @@ class ChunkRun:
                 sys.setrecursionlimit(RECURSION_LIMIT)
 
     def _await_first(self, lo: int, stretch: list[Any]) -> None:
-        """Await the first result of a handler that is no coroutine function and yet returned something to await.
+        """Await the first result of a handler that is no coroutine function but returned an awaitable.
 
-        All that it returns is awaited from now on. It was the first that returned, so it is alone in its stretch.
+        All of its results are awaited from now on. It is the first result, so it is alone in its stretch.
         """
         self.job.await_results()
         pending = self.running.out.pop()
-        self.stretch = stretch  # it still runs: what failed before it may be sent early
+        self.stretch = stretch  # it still runs: the failures before it may be sent early
         try:
             result = self.job.resolve(pending)
         except BaseException as error:
@@ -313,7 +312,7 @@ class ChunkRun:
                 self.job.capture.keep(lo)
 
     def _time_stretch(self, lo: int, hi: int, seconds: float, packing: float) -> int:
-        # Where it was cut off, all but the last item were as quick as expected.
+        # If it was cut off, all but the last item were as fast as expected.
         cut_pace = None if self.cut_at is None else self.job.pace or 0.0
         pace = self._costs.stretch_ended(lo, hi, seconds, cut_pace, packing) + packing / (hi - lo)
         self.job.pace = pace
@@ -334,7 +333,7 @@ class ChunkRun:
         self.seat.exchange.sent(self.number, packed)
         told, self._told = self._told, clock.monotonic()
         if final:
-            # What the items were in may be used again, unless the handler has kept a view of it.
+            # The lists of items may be reused, unless the handler has kept a view of them.
             self.running.items, self.running.out = [], []
         return ReportFrame(
             chunk=self.number,
@@ -358,7 +357,7 @@ class ChunkRun:
         )
 
     def send_records(self) -> bool:
-        """Leave what was logged in the outbox, where that is free and no report is in the making. On any thread."""
+        """Leave log records in the outbox, if it is free and no report is being made. On any thread."""
         results, station = self.results, self.station
         if not results.lock.acquire(blocking=False):
             return False
@@ -392,21 +391,23 @@ class ChunkRun:
 def _has_one_in_hand(items: Iterator[Any], ended: int) -> bool:
     """Tell whether that iterator over a list has yielded one item more than have ended."""
     state: Any = items.__reduce__()
-    return len(state) == 3 and state[2] > ended  # at its end it no longer knows; it got there after the last had ended
+    return (
+        len(state) == 3 and state[2] > ended
+    )  # an iterator at its end lacks its state; it got there after the last item had ended
 
 
-# -- A function that a handler sets to trace (`sys.settrace`) is its item's: the next item begins without it. ----------
+# -- A trace function that a handler sets (`sys.settrace`) belongs to its item: the next item begins without it. -------
 #
-# Python calls it in all that the thread runs from then on, and what it raises comes out there. To look for one after
-# each item would cost a third of what a tiny item takes, so an item that sets one is the last of its stretch, at whose
-# end it is taken away.
+# Python calls it in all code of the thread from then on, and its errors are raised there. Looking for one after each
+# item would cost a third of a tiny item's time, so an item that sets one is the last of its stretch, whose end removes
+# it.
 
-#: As Python made it: a call of this one is no step that is traced.
+#: Python's original: calling it is no step that is traced.
 plain_settrace = sys.settrace
 
 
 def install_settrace(end_stretch: Callable[[], object]) -> None:
-    """Have ``end_stretch`` called when the main thread's trace function is set; once, in a process that is a worker."""
+    """Call ``end_stretch`` when the main thread's trace function is set; install once, in a worker process."""
 
     @functools.wraps(plain_settrace)
     def settrace(function: object, /) -> None:

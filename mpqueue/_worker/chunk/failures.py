@@ -14,13 +14,13 @@ _OWN_CODE = "mpqueue._worker."
 
 
 def pack_failure(error: BaseException, elapsed: float = 0.0, *, charged: bool = True) -> FailureFrame:
-    """The exception as itself where that can be unpickled again (which is tried here), else only its stand-in."""
+    """Return the exception itself if it can be unpickled again (which is tried here), else its stand-in."""
     return FailureFrame(_pack_error(error), stand_in(error), elapsed, charged)
 
 
 def _pack_error(error: BaseException) -> Packed | None:
     trace = error.__traceback__
-    # It is sent as text. tblib, where something has loaded it (distributed does), would pickle it frame by frame.
+    # It is sent as text. If tblib is loaded (distributed does so), it would be pickled frame by frame.
     BaseException.with_traceback(error, None)
     try:
         with leaving:
@@ -33,7 +33,7 @@ def _pack_error(error: BaseException) -> Packed | None:
 
 
 def stand_in(error: BaseException) -> tuple[str, str, str, tuple[str, ...]]:
-    """The arguments of the `RemoteError` that stands in for the exception."""
+    """The arguments of the `RemoteError` that replaces the exception."""
     bases = tuple(_name(base) for base in type(error).__mro__[:-1])
     return bases[0], _text(error), _traceback(error), bases
 
@@ -41,12 +41,12 @@ def stand_in(error: BaseException) -> tuple[str, str, str, tuple[str, ...]]:
 def _name(kind: type) -> str:
     try:
         return plain_text(f"{kind.__module__}.{kind.__qualname__}")
-    except BaseException:  # it has a metaclass of its own
+    except BaseException:  # its metaclass is its own
         return plain_text(f"{type.__getattribute__(kind, '__module__')}.{type.__getattribute__(kind, '__qualname__')}")
 
 
 def plain_text(text: str) -> str:
-    """The text as a string that runs no user's code, whatever kind of string it was."""
+    """Return the text as a plain string, without running users' code, even if it is a subclass of str."""
     return str.__str__(text)
 
 

@@ -1,11 +1,11 @@
-"""Handlers' log records, on their way home: kept by a handler at the root logger, and sent with the next report.
+"""Handlers' log records on their way to the parent: a handler at the root logger keeps them for the next report.
 
-A report may be long in coming, and a worker that dies sends none. So a record is sent at once, by the outbox, if none
-was for `INTERVAL` seconds; those that follow it within that time are sent together, by a thread of its own. Until a
-record has been sent it also stands in the outbox's file, where the parent finds it when this worker has died. A job
-that logs nothing costs one look at an empty queue for each report.
+A report may take long, and a worker that dies sends none. So a record is sent at once, by the outbox, if none was sent
+for `INTERVAL` seconds; a separate thread sends those that follow within that time together. Until a record has been
+sent it is also in the outbox's file, where the parent finds it after this worker's death. A job that logs nothing costs
+one look at an empty queue for each report.
 
-Warnings (`warnings.warn`) become records of the logger ``py.warnings``, as `logging.captureWarnings` has it.
+Warnings (`warnings.warn`) become records of the logger ``py.warnings``, as with `logging.captureWarnings`.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ from mpqueue._worker.chunk.failures import plain_text
 from mpqueue._worker.handlers import current_item as context
 from mpqueue._worker.station import Station
 
-#: Seconds between two sendings by the outbox: a record is at most so late, where the parent has emptied it. Where
-#: chunks may take longer, as with many workers, it is as much as they may.
+#: Seconds between two sendings by the outbox, and the longest delay of a record, if the parent has emptied the outbox.
+#: If chunks may take longer, as with many workers, the delay is as long as theirs.
 INTERVAL = 0.2
-#: Records that are kept for one sending; what is logged beyond them is counted and dropped.
+#: The most records that are kept for one sending; further ones are counted and dropped.
 MOST = 10_000
-#: Bytes of them that are left in the outbox's file for the case of this worker's death.
+#: The most bytes of them in the outbox's file for the case of this worker's death.
 MOST_BYTES = 1_000_000
-#: What a LogRecord has by itself; anything else came by ``extra``.
+#: Attributes of every LogRecord; others came by ``extra``.
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
-#: Not sent: written out, or without a meaning in another process.
+#: Not sent: they are formatted already, or have no meaning in another process.
 _LEFT_OUT = frozenset({"msg", "args", "exc_info", "message", "asctime"})
 
 
 class Sender(Protocol):
-    """A chunk that runs: it can send what was logged so far."""
+    """A running chunk that can send the log records so far."""
 
     def send_records(self) -> bool:
-        """Send it now; False where that must wait."""
+        """Send them now; False if that must wait."""
 
 
 class RecordsHome(logging.Handler):
@@ -57,20 +57,20 @@ class RecordsHome(logging.Handler):
     def __init__(self, station: Station) -> None:
         super().__init__()
         self._station = station
-        self.levels: Mapping[str, int] = {"": logging.NOTSET}  #: of the parent's loggers; the root's name is empty
-        self.sender: Sender | None = None  #: the chunk at hand; set by the main thread
-        self.chunk = 0  #: the number of the chunk at hand, also while its handler is loaded
+        self.levels: Mapping[str, int] = {"": logging.NOTSET}  #: the parent's loggers' levels; the root's name is empty
+        self.sender: Sender | None = None  #: the current chunk; set by the main thread
+        self.chunk = 0  #: the current chunk's number, also while its handler is loaded
         self._kept: deque[bytes] = deque()
         self._unsent = 0  #: bytes of them in the outbox's file
         self._dropped = 0
         self._sent_at = float("-inf")
-        self.interval = INTERVAL  #: seconds between two sendings; longer where chunks are
+        self.interval = INTERVAL  #: seconds between two sendings; longer if chunks are
         self._due: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._taking = threading.RLock()
         self._thread: threading.Thread | None = None
 
     def handle(self, record: logging.LogRecord) -> bool:
-        """Emit a record. The lock is taken by `with`, so that a signal's handler that raises can't leave it taken."""
+        """Emit a record. The lock is taken by `with`, so that a signal handler that raises can't leave it taken."""
         if passes := bool(self.filter(record)):
             with self._taking:
                 self.emit(record)
@@ -79,7 +79,7 @@ class RecordsHome(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Keep the record, and send it soon."""
         if not self._station.is_own_process and station.here() is not self._station:
-            return  # another's, who lives in the same process
+            return  # of another worker in the same process
         if record.levelno < self._level_of(record.name):
             return
         try:
@@ -93,7 +93,7 @@ class RecordsHome(logging.Handler):
             self._dropped += 1
             return
         self._kept.append(data)
-        # It is sent with the report at the latest: an error in sending it earlier must not fail the code that logs.
+        # The report will send it: an error in sending it earlier must not fail the code that logs.
         try:
             self._leave(data)
             if self.sender is not None and not self._send_now():
@@ -103,7 +103,7 @@ class RecordsHome(logging.Handler):
                 raise
 
     def _level_of(self, name: str) -> int:
-        """Return the level that the parent's logger of this name lets through."""
+        """Return the level from which the parent's logger of this name accepts records."""
         while name and name not in self.levels:
             name = name.rpartition(".")[0]
         return self.levels[name]
@@ -129,18 +129,18 @@ class RecordsHome(logging.Handler):
         return taken
 
     def give_back(self, records: Sequence[bytes]) -> None:
-        """Put back records that could not be sent: they go with the next report."""
+        """Put back records that could not be sent: the next report has them."""
         self._kept.extendleft(reversed(records))
 
     def _leave(self, data: bytes) -> None:
-        """Leave a record where the parent finds it if this worker dies now. Called with the handler's lock held."""
+        """Leave a record for the parent in case this worker dies now. Called with the handler's lock held."""
         outbox = self._station.outbox
         if outbox is None or self._unsent > MOST_BYTES:
             return
         data = unsent(data) if self._unsent else begin_unsent(self.chunk) + unsent(data)
         try:
             outbox.leave_unsent(data, self._unsent)
-        except OSError:  # files must not grow so far: then it is lost with this worker, if that dies
+        except OSError:  # files must not grow that large: if this worker dies, the record is lost
             return
         self._unsent += len(data)
         self._station.ledger.words[UNSENT] = self._unsent
@@ -166,7 +166,7 @@ class RecordsHome(logging.Handler):
             self._due.put(None)
 
     def _loop(self) -> None:
-        """Send what waits, on the thread, as long as a chunk runs; what is left then goes with its report."""
+        """Send waiting records, on the thread, while a chunk runs; its report has the rest."""
         while True:
             self._due.get()
             threading.Event().wait(self.interval)
@@ -191,7 +191,7 @@ def _frame_of(record: logging.LogRecord) -> RecordFrame:
 
 
 def _plain(value: Any) -> Any:
-    """The value where it is plain data, else its ``repr``: reading a record must not run users' code."""
+    """The value if it is plain data, else its ``repr``: reading a record must not run users' code."""
     if value is None or type(value) in (str, int, float, bool):
         return value
     if type(value) in (list, tuple):
@@ -202,7 +202,7 @@ def _plain(value: Any) -> Any:
 
 
 def leave_to_the_program() -> None:
-    """Take off the loggers what the main module has put on them here: in the program, it is there for these records."""
+    """Remove the main module's log handlers here: the same handlers in the program get these records."""
     root = logging.getLogger()
     for logger in (root, *root.manager.loggerDict.values()):
         if isinstance(logger, logging.Logger):
@@ -211,14 +211,14 @@ def leave_to_the_program() -> None:
 
 
 def install(home: RecordsHome, speech: Speech | None) -> None:
-    """Take home what is logged from now on, as far as the parent's loggers let it through."""
+    """Take records from now on, as far as the parent's loggers accept them."""
     root = logging.getLogger()
     if home not in root.handlers:
         root.addHandler(home)
         if home.is_alone:
             _once(home)
     if speech is not None:
-        # To set a level costs a look at every logger, also where it is set already.
+        # Setting a level costs a look at every logger, even if it does not change.
         if home.is_alone and root.manager.disable != speech.disabled:
             logging.disable(speech.disabled)
         home.levels = speech.levels
@@ -226,17 +226,17 @@ def install(home: RecordsHome, speech: Speech | None) -> None:
             _set_levels(speech.levels)
 
 
-#: Of this process's loggers, by name: the levels that they were given, and those that other code has set, such as the
-#: initializer. Several workers may live in one process.
+#: By name: the levels given to this process's loggers, and those set by other code, such as the initializer. Several
+#: workers may share one process.
 _given: dict[str, int] = {}
 _own: dict[str, int] = {}
 _setting = threading.Lock()
 
 
 def _set_levels(levels: Mapping[str, int]) -> None:
-    """Give the loggers these levels, or their own where these let more through, for handlers that were added here.
+    """Give the loggers these levels, or their own if those accept more, for handlers that were added here.
 
-    So a logger that the parent has set back has its own one again.
+    So a logger whose level the parent has reset has its own again.
     """
     for name in {*levels, *_given}:
         logger = logging.getLogger(name or None)
@@ -256,7 +256,7 @@ def _set_levels(levels: Mapping[str, int]) -> None:
 @cache
 def _once(home: RecordsHome) -> None:
     warnings.showwarning = _log_warning
-    # In a process that a handler has forked, there is no way home: it logs as any process.
+    # In a process that a handler has forked, nothing can be sent: it logs like any process.
     in_each_fork(lambda: logging.getLogger().removeHandler(home))
 
 

@@ -1,8 +1,8 @@
 """A chunk's outcomes in the worker: kept, pickled, and made into reports.
 
-Pickling a result runs the user's code wherever it is more than plain data, and that code may kill the worker as well as
-a handler may. So plain data, which runs no code, is pickled as one list when a report is due; everything else at once,
-each result under its item's own mark, so that the blame is exact and a report only ships what is pickled already.
+Pickling a result that is more than plain data runs users' code, which may kill the worker just like a handler. So plain
+data, which runs no code, is pickled as one list when a report is due; everything else at once, each result under its
+item's own mark, so that the blame is exact and a report only sends pickled results.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from mpqueue._worker.handlers.loaded_jobs import LoadedJob
 
 
 class NotReadyError(Exception):
-    """Some results are not pickled yet, and must not be by the watchdog."""
+    """Some results are not pickled yet, and the watchdog must not pickle them."""
 
 
 class BrokenWorkerError(Exception):
-    """Nothing can be pickled here any more."""
+    """Pickling does not work here any more."""
 
 
 class ChunkResults:
     """The results of a chunk. ``running.out`` has one entry for each position that ended.
 
-    The lock guards a report in the making.
+    The lock guards the making of a report.
     """
 
     def __init__(
@@ -56,8 +56,8 @@ class ChunkResults:
         self._packed: dict[int, Passed] = {}
         self._yielded: set[int] = set()  #: positions whose results were yielded
         self._is_packing = False  #: results are being pickled one by one, and leave ``running.out``
-        self._discarded = 0  #: positions below this have no results any more, where these are not wanted
-        self.with_items: set[int] = set()  #: positions whose results bring items along
+        self._discarded = 0  #: results of positions below this are dropped, if they are not wanted
+        self.with_items: set[int] = set()  #: positions whose results come with items
         self._job = job
         self._running = running
         self._careful = careful
@@ -67,14 +67,14 @@ class ChunkResults:
 
     def fail(self, position: int, error: BaseException, elapsed: float, *, charged: bool = True) -> None:
         """Fail the item at this position, which is the next."""
-        # The error goes first: a position counts as ended as soon as it is in the list.
+        # The error first: a position counts as ended as soon as it is in the list.
         self.failures[position] = pack_failure(error, elapsed, charged=charged)
         self._running.out.append(None)
 
     def add_at_once(self, result: Any) -> None:
-        """Pickle a result that must not wait, which the next item has returned. On the main thread.
+        """Pickle the next item's result, which must not wait. On the main thread.
 
-        Under the mark of its stretch, which must not change meanwhile: to pickle it is a part of the item then.
+        It runs under the mark of its stretch, which must not change meanwhile: the pickling is a part of the item.
         """
         at = len(self._running.out)
         if self._job.discards:
@@ -83,7 +83,7 @@ class ChunkResults:
             result = self._with_items(at, result)
         self._pack(at, result)
         if self._job.capture is not None:
-            self._job.capture.keep(at)  # what was written meanwhile
+            self._job.capture.keep(at)  # output of the pickling
         self._running.out.append(None)  # last: then the position counts as ended, and an early report may take it
 
     def stretch_ended(self, lo: int, hi: int) -> None:
@@ -96,20 +96,20 @@ class ChunkResults:
                 self._join_items(lo, hi)
         was_looked_at = hi - lo > 1 or type(self._running.out[lo]) in FIXED
         if self._careful or self._packed or not self._job.plain or not was_looked_at:
-            with self.lock:  # no report is in the making that reads them
+            with self.lock:  # no report is being made that reads them
                 self._is_packing = True
             self._pack_each(max(lo, self.sent), hi)
             self._is_packing = False
 
     def take(self, done: int, *, final: bool) -> tuple[int, Packed | list[Passed], dict[int, FailureFrame]]:
-        """Take what has ended since the last call: first position, results, and failures by position from there.
+        """Take the outcomes since the last call: first position, results, and failures by position from there.
 
-        Call with the lock held. Without ``final``, raises `NotReadyError` where results would have to be pickled by
-        code of the user's: then they are sent with a later report.
+        Call with the lock held. Without ``final``, raises `NotReadyError` if pickling results would run users' code:
+        then a later report has them.
         """
         first = self.sent
         if self._job.discards and not final and done > self._discarded:
-            raise NotReadyError  # whether they are to be awaited is known once their stretch has ended
+            raise NotReadyError  # whether they have to be awaited is known once their stretch has ended
         if self._running.added:
             self._join_items(first, done)
         packed = self._pack_all(first, done, final=final)
@@ -118,7 +118,7 @@ class ChunkResults:
         return first, packed, {at - first: self.failures.pop(at) for at in failed}
 
     def added(self, first: int, done: int) -> list[int]:
-        """The positions, from ``first``, of results that were taken and bring items along."""
+        """The positions, from ``first``, of results that were taken and come with items."""
         if not self.with_items:
             return []
         return [at - first for at in sorted(self.with_items) if first <= at < done]
@@ -130,7 +130,7 @@ class ChunkResults:
         return [at - first for at in sorted(self._yielded) if first <= at < done]
 
     def _join_items(self, lo: int, hi: int) -> None:
-        """Put what these items have added into their results: both are sent, or neither. With the lock held."""
+        """Put the items that these have added into their results: both are sent, or neither. With the lock held."""
         for at in [at for at in self._running.added if lo <= at < hi]:
             if at in self.failures:
                 del self._running.added[at]
@@ -192,13 +192,13 @@ class ChunkResults:
 
 
 def _bare(packed: Packed) -> Packed | bytes:
-    """Return just the pickle if nothing else is needed to unpickle it."""
+    """Return the pickle alone if nothing else is needed to unpickle it."""
     return packed.data if packed.segment is None else packed
 
 
 def _at_fault(result: Any) -> Any:
-    """Return the part of a result that can't be pickled, for people: of what was yielded, that value."""
-    if type(result) is ResultWithItems:  # the items are pickled already
+    """Return the part of a result that can't be pickled, for people: among yielded values, that value."""
+    if type(result) is ResultWithItems:  # its items are pickled already
         return result.result
     if type(result) is not Yielded:
         return result
@@ -212,18 +212,18 @@ def _at_fault(result: Any) -> Any:
 
 def _short(obj: Any) -> str:
     text = plain_text(shown(obj))
-    name = type.__dict__["__name__"].__get__(type(obj))  # its metaclass may have another idea of it
+    name = type.__dict__["__name__"].__get__(type(obj))  # its metaclass may return another name
     return f"{text if len(text) <= 80 else text[:77] + '...'} of type {name}"
 
 
-# -- A check that this process can still do a worker's work, whatever the handlers have done to it. --------------------
+# -- A check that this process can still do a worker's work after the handlers. ----------------------------------------
 #
-# A handler may lower the recursion limit, take the memory, or put something else in the place of pickle. Then the
-# results of other items can't be pickled either, and the worker has to be replaced rather than to fail them.
+# A handler may lower the recursion limit, use up the memory, or replace pickle. Then the results of other items can't
+# be pickled either, and the worker has to be replaced instead of failing them.
 
-#: Bytes of memory that a worker has to get.
+#: The bytes that a worker must be able to allocate.
 _ROOM = 16 << 20
-#: How deep data may be nested at least.
+#: The least nesting of data that must work.
 _DEPTH = 100
 
 
@@ -232,7 +232,7 @@ class _Probe:
 
 
 def can_pack() -> bool:
-    """True where ordinary results can be pickled. Costs 0.1 ms."""
+    """True if ordinary results can be pickled. Costs 0.1 ms."""
     nested: list[object] = [_Probe()]
     for _ in range(_DEPTH):
         nested = [nested]
@@ -244,24 +244,25 @@ def can_pack() -> bool:
         return False
 
 
-# -- The results that may wait to be pickled together: those that nothing can change before. ---------------------------
+# -- Results that may wait to be pickled together: those that can't change before. -------------------------------------
 #
 # Handlers may return the same buffer, list or object each time, or something that refers to it. So a result waits only
-# where it can't be changed, or is a small list, tuple or dict of what can't, and `sys.getrefcount` says that nothing
-# refers to it. Everything else is pickled before the next item runs. That costs 20 ns a result, 100 to 150 ns where it
-# is one of these.
+# if it is immutable, or is a small list, tuple or dict of immutable objects to which nothing refers by
+# `sys.getrefcount`. Everything else is pickled before the next item runs. The check costs 20 ns per result, 100 to 150
+# ns for a container.
 
-#: Types whose objects can't be changed: it makes no difference who refers to them.
+#: Immutable types: it makes no difference who refers to their objects.
 FIXED = frozenset({type(None), bool, int, float, complex, str, bytes})
 _CONTAINERS = frozenset({list, tuple, dict})
-#: Larger or deeper lists, tuples and dicts are pickled at once: to look through them would take as long.
+#: Larger or deeper lists, tuples and dicts are pickled at once: checking them would take as long.
 MOST, DEPTH = 16, 3
 
 
 def run_up_to_held(results: Iterator[Any], out: list[Any], added: dict[int, Any]) -> Any:
-    """Run items, whose results go to ``out``, up to one whose result must not wait: returns that.
+    """Run items, whose results go to ``out``, up to one whose result must not wait, and return that result.
 
-    Nor must one that brings items along, which are in ``added``. Raises what an item raises, at the end StopIteration.
+    Results that come with items, which are in ``added``, must not wait either. Raises an item's error, at the end
+    StopIteration.
     """
     append, fixed = out.append, FIXED
     while True:
@@ -273,11 +274,11 @@ def run_up_to_held(results: Iterator[Any], out: list[Any], added: dict[int, Any]
 
 
 def _is_own(result: Any, depth: int = 0) -> bool:
-    """True for a small list, tuple or dict that is new, and so is each in it; all else in it is of `FIXED` types."""
+    """True for a small new list, tuple or dict whose containers are new too, and all else in it of `FIXED` types."""
     kind = type(result)
     if kind not in _CONTAINERS or len(result) > MOST or depth > DEPTH:
         return False
-    # The loop below, and what it is in, refer to a part.
+    # The loop below and the container refer to a part.
     is_new = sys.getrefcount(result) <= (_fresh + 1 if depth else _fresh)
     if not is_new and kind is not tuple:
         return False
@@ -285,7 +286,7 @@ def _is_own(result: Any, depth: int = 0) -> bool:
         for key in result:
             if type(key) not in FIXED:
                 return False
-    # Two loops: `items` would refer to a part as well. Neither is `issuperset`: few parts are quicker one by one.
+    # Two loops, since `items` would refer to a part as well. No `issuperset`, since one by one is faster for few parts.
     for part in result.values() if kind is dict else result:
         if type(part) not in FIXED and not (is_new and _is_own(part, depth + 1)):
             return False
@@ -293,9 +294,9 @@ def _is_own(result: Any, depth: int = 0) -> bool:
 
 
 def _count_fresh() -> int:
-    """Return what `sys.getrefcount` says in `_is_own` of a list that is new: it differs between Pythons.
+    """Return the `sys.getrefcount` of a new list in `_is_own`, which differs between Pythons.
 
-    Found by trying, in the very same code, after Python has made that quick.
+    It is measured in the same code, after Python has specialized that.
     """
     global _fresh
     for _fresh in range(100):
@@ -307,5 +308,5 @@ def _count_fresh() -> int:
     raise AssertionError("expected new lists to be referred to less than 100 times")
 
 
-#: A debugger may refer to it as well just now; in no Python that we know there are more than these.
+#: A debugger may refer to it as well just now; no known Python has more than these.
 _fresh = min(_count_fresh(), 3)

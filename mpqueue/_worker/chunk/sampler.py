@@ -1,8 +1,8 @@
-"""The time that a job's handler spends, to the line: a thread of the worker looks up to a hundred times a second.
+"""Samples the lines that a job's handler spends time in: a thread of the worker looks up to 100 times per second.
 
-A look attributes all seconds that the handler has run since the look before. So what held the global lock meanwhile,
-when no other thread can look, counts for the line that called it; and items much shorter than a look's interval are
-right on average, which they would not be if the seconds before the item were dropped.
+A look attributes all seconds that the handler has run since the look before. So code that held the global lock
+meanwhile, when no other thread can look, counts for the line that called it; and items much shorter than the interval
+are right on average, which they would not be if the seconds before the item were dropped.
 
 Samples are kept with their item until it is reported: if the item's outcome is lost, so are its samples.
 """
@@ -26,33 +26,33 @@ if TYPE_CHECKING:
     from mpqueue._worker.handlers.current_item import Running
     from mpqueue._worker.handlers.loaded_jobs import LoadedJob
 
-#: Seconds between two looks. They vary by a quarter, so that no handler with a rhythm of its own is met in step.
+#: Seconds between two looks. They vary by 25%, so as not to be in step with a handler's own rhythm.
 INTERVAL = 0.01
 _VARIES, _GOLDEN = 0.5, 0.6180339887
-#: The part of a CPU that the sampler uses at most, by its own clock: to hand the global lock over and back costs the
-#: handler several times as much again (ADR 15). Where a look costs more, it looks less often.
+#: The largest part of a CPU that the sampler uses, by its own clock: passing the global lock to it and back costs the
+#: handler several times more (ADR 15). If a look costs more, it looks less often.
 BUDGET = 0.001
-#: Looks after which that is reckoned anew, and seconds between two looks at most.
+#: The number of looks after which the interval is computed again, and the longest interval in seconds.
 RECKONED, LONGEST = 32, 0.1
-#: Seconds of a pause at least, however late the last look was.
+#: The shortest pause in seconds, even after a late look.
 SHORTEST = 0.001
-#: Stacks of one item that are kept separate.
+#: The most stacks of one item that are kept separate.
 MOST_OF_ITEM = 1_000
-#: Places of a stack that are kept: so many of the outermost, and of the innermost.
+#: The numbers of outermost and innermost places of a stack that are kept.
 OUTERMOST, INNERMOST = 40, 60
 
 _CHUNK = os.path.dirname((lambda: 0).__code__.co_filename) + os.sep
 _OURS = os.path.dirname(os.path.dirname(os.path.dirname(_CHUNK))) + os.sep
-#: They call the handler; what else is in this folder never does.
+#: They call the handler; other files in this folder never do.
 _CALLERS = frozenset({f"{_CHUNK}chunk_run.py", f"{_CHUNK}capture.py"})
 _LIBRARY = os.path.dirname(queue.__file__) + os.sep
 _LOOP = (os.path.join(_LIBRARY, "asyncio") + os.sep, os.path.join(_LIBRARY, "selectors.py"))
 
 
 class StackSampler:
-    """The thread that looks at the stack. Owned by a worker, whose main thread says what it runs.
+    """The thread that looks at the stack. It belongs to a worker, whose main thread sets the current work.
 
-    It is started with the first job that is sampled, and waits, without a timeout, while none runs.
+    It is started with the first sampled job, and waits without a timeout while none runs.
     """
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class StackSampler:
         self._ended = False
 
     def watch(self, samples: JobSampling | None) -> None:
-        """Watch a chunk of that job, which begins; None: it has ended."""
+        """Watch a chunk of that job that begins; None: it has ended."""
         self._samples = samples
         if samples is None:
             return
@@ -76,7 +76,7 @@ class StackSampler:
             self._calls.put(None)
 
     def end(self) -> None:
-        """Let the thread end, and wait for that. Where the worker is a process, it ends with it."""
+        """Let the thread end, and wait for that. If the worker is a process, it ends with it."""
         self._ended, self._samples = True, None
         if self._left is not None:
             self._calls.put(None)
@@ -109,33 +109,33 @@ class StackSampler:
             samples = self._samples
             if samples is not None:
                 samples.look()
-            del samples  # a job that has ended may go
+            del samples  # so that an ended job can be freed
 
     def _wait_unless_called(self) -> None:
-        """Wait for a call; not if something was set just now, by a caller that has not seen that this waits."""
+        """Wait for a call, unless one came just now by a caller that has not seen the wait."""
         if self._samples is None and not self._ended:
             self._calls.get()
 
 
 def interval_for(used: float) -> float:
-    """Seconds between two looks, where the last `RECKONED` of them used so many CPU seconds."""
+    """Return the seconds between two looks, if the last `RECKONED` of them used that many CPU seconds."""
     return min(max(INTERVAL, used / RECKONED / BUDGET), LONGEST)
 
 
 class JobSampling:
-    """One job's samples in this worker: of the chunk at hand, and the seconds that no look has attributed yet.
+    """One job's samples of the current chunk in this worker, and the seconds that no look has attributed yet.
 
-    The main thread says when the handler runs; the sampler looks; the maker of a report takes.
+    The main thread marks when the handler runs; the sampler looks; the maker of a report takes them.
     """
 
     def __init__(self, job: LoadedJob, name: str) -> None:
         self._job = job
-        self._nameless: Stack = ((name, "", 0),)  #: where the handler is C code
+        self._nameless: Stack = ((name, "", 0),)  #: for a handler in C code
         self._lock = threading.Lock()
         self._running: Running | None = None
         self._thread = 0
-        self._since: float | None = None  #: when the handler was last looked at, or began; None: it does not run
-        self._unseen = 0.0  #: seconds that it ran, and which count for the next look
+        self._since: float | None = None  #: the handler's last look, or its start; None: it does not run
+        self._unseen = 0.0  #: seconds that it ran, for the next look to attribute
         self._by_position: dict[int, Stacks] = {}
 
     def chunk_begins(self, running: Running) -> None:
@@ -157,7 +157,7 @@ class JobSampling:
                 self._since = None
 
     def look(self) -> None:
-        """Attribute what has passed to where the handler is now. On the sampler's thread; 10 to 30 us."""
+        """Attribute the time since the last look to the handler's place now. On the sampler's thread; 10 to 30 us."""
         frame = sys._current_frames().get(self._thread)  # noqa: SLF001 - its public name, as its documentation has it
         with self._lock:
             running, since = self._running, self._since
@@ -167,7 +167,7 @@ class JobSampling:
             seconds, self._unseen, self._since = self._unseen + max(0.0, now - since), 0.0, now
             position = min(len(running.out), len(running.indices) - 1)
             stack = stack_of(frame, self._job.task)
-            del frame  # whose locals should not live longer than they do
+            del frame  # its locals should not live longer than they do
             if stack is None:
                 return
             sampled = self._by_position.get(position)
@@ -176,7 +176,7 @@ class JobSampling:
             sampled.add(stack or self._nameless, seconds)
 
     def take(self, first: int, done: int) -> bytes | None:
-        """The samples of these items, by position from ``first``, for a report; None where there are none."""
+        """Take the samples of these items, by position from ``first``, for a report; None if there are none."""
         with self._lock:
             if not self._by_position:
                 return None
@@ -186,14 +186,13 @@ class JobSampling:
 
 
 def stack_of(frame: FrameType | None, task: Any = None) -> Stack | None:
-    """The places of a thread that runs a chunk, from the handler's own on, without the worker's.
+    """Return the places of a thread that runs a chunk, from the handler's own on, without the worker's.
 
-    Empty where the handler is C code; None where the worker is at something of its own, as at a handler's exception.
-    With ``task``, the one that the handler is: its own places, also while it waits; then those of another task that
-    runs, if any.
+    Empty if the handler is C code; None if the worker runs code of its own, such as handling an exception. ``task`` is
+    the handler's: first its own places, even while it waits, then those of another task that runs, if any.
     """
     places: list[Place] = []
-    loop = 0  #: how many of the places are behind the last that belongs to no event loop
+    loop = 0  #: how many of the places come after the last one that belongs to no event loop
     while frame is not None:
         code = frame.f_code
         file = code.co_filename
@@ -215,12 +214,12 @@ def stack_of(frame: FrameType | None, task: Any = None) -> Stack | None:
     return _cut(tuple(reversed(places)))
 
 
-#: The coroutine function of ours in which a handler's coroutine runs.
+#: Our coroutine function in which a handler's coroutine runs.
 TASK = "_as_coroutine"
 
 
 def _awaited(task: Any) -> list[Place]:
-    """Return the places where a task waits: its coroutine, what that awaits, and so on."""
+    """Return the places where a task waits: its coroutine, the one that it awaits, and so on."""
     places: list[Place] = []
     awaited = task.get_coro()
     while len(places) < OUTERMOST + INNERMOST:

@@ -1,12 +1,12 @@
-"""The costs of a chunk's items and the time of this worker: counted for each chunk, sent with each report.
+"""The costs of a chunk's items and the use of this worker's time: measured for each chunk, sent with each report.
 
-A chunk costs six looks at the clock and two at the CPU time, 4 us in all, whatever it holds. So it is always counted,
-and a job that was slow can be asked why afterwards.
+A chunk costs six readings of the clock and two of the CPU time, 4 us in total, for any number of items. So it is always
+measured, and a slow job can be explained afterwards.
 
-How many items run under one mark, a *stretch*, follows from what is known of them. Their seconds, CPU seconds and, for
-those that ran alone, the peak of memory are measured once a stretch and divided among its items, so that a tiny item
-costs nothing more: 1 us a stretch, which aims at 15 ms; 4 us an item for those of 5 ms or above, 25 us more where it
-needed new pages.
+How many items run under one mark, a *stretch*, follows from their known times. Their seconds, CPU seconds and, for
+those that ran alone, the peak of memory are measured once per stretch and divided among its items, so that a tiny item
+costs nothing more: 1 us per stretch, which aims at 15 ms; 4 us per item of 5 ms or above, 25 us more if it needed new
+pages.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from mpqueue._os.process.process_facts import read_run_delay
 from mpqueue._wire.frames import WorkTimes
 from mpqueue._wire.pace import STRETCH_SECONDS
 
-#: Seconds between two looks there, which cost 10 us each.
+#: Seconds between two readings, which cost 10 us each.
 INTERVAL = 0.05
 
 
 class RunDelay:
-    """Seconds for which the main thread was ready to run and had no CPU. Zero where the system does not tell."""
+    """Seconds for which the main thread was ready to run and had no CPU. Zero if the system does not report it."""
 
     def __init__(self) -> None:
         self._looked_at = float("-inf")
         self._known = 0
 
     def begin(self, now: float) -> None:
-        """Begin to count: what was before, while the worker had nothing to do, does not count."""
+        """Begin to count: time before, while the worker had nothing to do, does not count."""
         if now - self._looked_at >= INTERVAL:
             self._look(now)
 
     def take(self, now: float) -> float:
-        """Seconds since the last look; zero where that was a moment ago: then the next one has them too."""
+        """Take the seconds since the last reading; zero if that was a moment ago: then the next one includes them."""
         if now - self._looked_at < INTERVAL:
             return 0.0
         before = self._known
@@ -55,7 +55,7 @@ run_delay = RunDelay()
 class ChunkTimes:
     """The times of one chunk. The totals only grow, on the main thread; a report remembers what it has counted.
 
-    CPU times are known where the worker is a process of its own.
+    CPU times are known if the worker has its own process.
     """
 
     def __init__(self, begun: float, *, own_process: bool) -> None:
@@ -69,7 +69,7 @@ class ChunkTimes:
             run_delay.begin(begun)
 
     def take(self, now: float, packing: float) -> WorkTimes:
-        """Take the times since the last call; ``packing`` is the seconds that this report itself has taken so far."""
+        """Take the times since the last call; ``packing`` is the seconds of this report itself so far."""
         totals = (self.loading, self.setup, self.unpacking, self.handling, self.packing)
         loading, setup, unpacking, handling, packed = (
             total - told for total, told in zip(totals, self._told, strict=True)
@@ -95,17 +95,17 @@ class ChunkTimes:
 
 #: A stretch holds at most this many times the items of the one before it.
 STRETCH_GROWTH = 8
-#: Seconds from which on an item goes under a mark of its own: if its worker dies, it is known which item it was.
+#: Seconds from which on an item gets its own mark: if its worker dies, it is known to be the one.
 ALONE = 0.004
 
 
 def first_size(pace: float | None) -> int:
-    """Items of a chunk's first stretch; ``pace`` is what an item takes, where that is known."""
+    """Return the number of items of a chunk's first stretch; ``pace`` is seconds per item, if known."""
     return _fitting(pace) if pace else 1
 
 
 def next_size(pace: float, ran: int) -> int:
-    """Items of the stretch after one of ``ran`` items."""
+    """Return the number of items of the stretch after one of ``ran`` items."""
     return min(_fitting(max(pace, 1e-9)), ran * STRETCH_GROWTH)
 
 
@@ -114,13 +114,13 @@ def _fitting(pace: float) -> int:
 
 
 def expected_seconds(size: int, pace: float | None) -> float:
-    """Return the seconds that a stretch of so many items will take."""
+    """Return the seconds that a stretch of that many items will take."""
     return min(size * (pace or 0.0), STRETCH_SECONDS)
 
 
-#: Seconds below which the peak of an item that ran alone is not read: it would cost more than half a percent of it.
+#: Seconds below which the peak of an item that ran alone is not read: that would cost more than 0.5% of it.
 PEAK_SECONDS = 0.005
-#: Seconds that items have to take, as far as is known, for their peak to be counted at all.
+#: The least expected seconds of items for which peaks are measured at all.
 WORTH_COUNTING = 0.002
 
 
@@ -128,23 +128,23 @@ class Costs:
     """The costs of one chunk. Written by the main thread, read by it and by the watchdog."""
 
     def __init__(self) -> None:
-        self._stretches: list[tuple[int, int, float, float]] = []  #: lo, hi, seconds an item, CPU seconds an item
+        self._stretches: list[tuple[int, int, float, float]] = []  #: lo, hi, seconds per item, CPU seconds per item
         self._peaks: dict[int, int] = {}  #: by position
         self._cpu = 0.0
         self._counting = False
 
     def stretch_begins(self, lo: int, hi: int, pace: float | None) -> None:
-        """Begin to measure the items from lo to hi; ``pace`` is what an item takes, where that is known."""
+        """Begin to measure the items from lo to hi; ``pace`` is seconds per item, if known."""
         self._counting = hi - lo == 1 and (pace is None or pace >= WORTH_COUNTING)
         if self._counting:
             memory.peak.begin()
         self._cpu = time.process_time()
 
     def stretch_ended(self, lo: int, hi: int, seconds: float, cut_pace: float | None, packing: float = 0.0) -> float:
-        """Note that the stretch took so long; all items but the last ``cut_pace`` each, if it was cut off.
+        """Note the seconds of the stretch; if it was cut off, all items but the last took ``cut_pace`` each.
 
-        Returns the last pace. ``packing``: seconds in which results were pickled meanwhile, which are not among them.
-        The clock was not read between the items, so the last one's share is what is left.
+        Returns the last pace. ``packing`` is the seconds of pickling results meanwhile, which do not count. The clock
+        was not read between the items, so the last one gets the rest.
         """
         count, cpu = hi - lo, max(0.0, time.process_time() - self._cpu - packing)
         if self._counting and seconds >= PEAK_SECONDS and (peak := memory.peak.end()) is not None:
@@ -159,7 +159,7 @@ class Costs:
         return pace
 
     def between(self, first: int, done: int, pace: float) -> list[tuple[int, float, float]]:
-        """(items, seconds an item, CPU seconds an item) from first to done; ``pace`` where a stretch has not ended."""
+        """(items, seconds per item, CPU seconds per item) from first to done; ``pace`` for an unfinished stretch."""
         known = [
             (min(hi, done) - max(lo, first), seconds, cpu)
             for lo, hi, seconds, cpu in list(self._stretches)
@@ -169,5 +169,5 @@ class Costs:
         return [*known, (rest, pace, math.nan)] if rest > 0 else known
 
     def peaks_between(self, first: int, done: int) -> dict[int, int]:
-        """The peaks that are known, by position from ``first`` on."""
+        """The known peaks, by position from ``first`` on."""
         return {at - first: peak for at, peak in list(self._peaks.items()) if first <= at < done}

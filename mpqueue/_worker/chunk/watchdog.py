@@ -1,12 +1,12 @@
-"""The watchdog: a thread of the worker that looks after chunks that take longer than planned.
+"""The watchdog: a thread of the worker that handles chunks that take longer than planned.
 
-When a stretch takes 48 ms, or the chunk's time is nearly over, it cuts the stretch off behind the item that runs, so
-that a slow item among tiny ones delays no other item and the ledger names it. When all of the chunk's time is over and
-that item still runs, it sends the results that had finished before it. Then it sleeps until a chunk is late again. With
-many workers a chunk has more time than 50 ms: see `mpqueue._core.rules.chunking`.
+When a stretch takes 48 ms, or the chunk's time is nearly over, it cuts the stretch off behind the running item, so that
+a slow item among tiny ones delays no other item and the ledger names it. When all of the chunk's time is over and that
+item still runs, it sends the results before it. Then it sleeps until a chunk is late again. With many workers a chunk
+has more time than 50 ms: see `mpqueue._core.rules.chunking`.
 
-A well-planned stretch, or a chunk of no more than 50 ms, is over before that, and sets the alarm anew for the next one:
-then the thread does not wake up.
+A well-planned stretch, or a chunk of at most 50 ms, ends before that, and the next one sets the alarm again: then the
+thread does not wake up.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from mpqueue._wire.pace import STRETCH_LIMIT
 from mpqueue._worker.chunk.chunk_run import ChunkRun
 from mpqueue._worker.chunk.results import NotReadyError
 
-#: The part of a chunk's time, or a stretch's, after which a stretch is cut off behind the item that runs.
+#: The part of a chunk's or stretch's time after which a stretch is cut off behind the running item.
 CUT = 0.96
-#: Seconds until it looks again at the least: the stretch that it could not cut off is about to end.
+#: The least seconds until its next look: the stretch that it could not cut off is about to end.
 SHORTEST = 0.001
 
 
 class Watchdog:
-    """Owned by the worker's main thread, which says what it runs; started with the first chunk, ended by `end`."""
+    """It belongs to the worker's main thread, which sets the current chunk; runs from the first one until `end`."""
 
     def __init__(self) -> None:
         self._run: ChunkRun | None = None
@@ -41,7 +41,7 @@ class Watchdog:
         self._ended = False
 
     def end(self) -> None:
-        """Let the thread end; nothing is watched any more. Where the worker is a process, it ends with that."""
+        """Let the thread end; nothing is watched any more. If the worker is a process, it ends with that."""
         self._ended = True
         if self._left is not None and self._alarm is not None:
             self._set(0.0)
@@ -50,7 +50,7 @@ class Watchdog:
 
     @property
     def run(self) -> ChunkRun | None:
-        """The chunk at hand."""
+        """The current chunk."""
         return self._run
 
     def watch(self, run: ChunkRun | None) -> None:
@@ -62,12 +62,12 @@ class Watchdog:
             self._set(CUT * run.limit)
 
     def cut_off(self) -> None:
-        """Make the item that runs the last of its stretch. On the main thread, in an item."""
+        """Make the running item the last of its stretch. On the main thread, in an item."""
         if (run := self._run) is not None:
             cut_off(run)
 
     def _stretch_begins(self, run: ChunkRun) -> None:
-        """Watch a stretch of several items that begins, in a chunk whose own time ends later. 2 us."""
+        """Watch a new stretch of several items, in a chunk whose own time ends later. 2 us."""
         self._set(_late_at(run) - run.stretch_started)
 
     def _set(self, seconds: float) -> None:
@@ -76,13 +76,13 @@ class Watchdog:
 
     def _begin(self, alarm: Alarm) -> Alarm:
         left = threading.Event()
-        # The start of a `threading.Thread` returns when it runs: 3 to 6 ms later, while other workers start.
+        # The start of a `threading.Thread` would wait until it runs: 3 to 6 ms, while other workers start.
         try:
             _thread.start_new_thread(self._watch, (alarm, left))
         except RuntimeError:  # no thread is left
             alarm.close()
             raise
-        self._alarm, self._left = alarm, left  # only now: there must be no wait for the end of one that did not start
+        self._alarm, self._left = alarm, left  # only now: no code must wait for the end of a thread that did not start
         return alarm
 
     def _watch(self, alarm: Alarm, left: threading.Event) -> None:
@@ -102,7 +102,7 @@ class Watchdog:
             self._look()
 
     def _look(self) -> None:
-        """Look at the chunk at hand: cut off its stretch and send its results early, if it is late."""
+        """Look at the current chunk: if it is late, cut off its stretch and send its results early."""
         run = self._run
         if run is None:
             return
@@ -111,7 +111,7 @@ class Watchdog:
         if clock.monotonic() < run.started + CUT * run.limit:
             self._look_later()
             return
-        # Weak, since it sleeps now: when a chunk is over, its job and all that the handler holds may go.
+        # Weak, since the thread sleeps now: when a chunk is over, its job with its handler can be freed.
         found, pause = weakref.ref(run), run.started + run.limit - clock.monotonic()
         del run
         if pause > 0:
@@ -121,7 +121,7 @@ class Watchdog:
             send_early(run)
 
     def _look_later(self) -> None:
-        """Set the alarm for what is at hand. If the main thread has begun something else meanwhile, for that."""
+        """Set the alarm for the current work. If the main thread has begun other work meanwhile, for that."""
         due = 0.0
         while (run := self._run) is not None and (now_due := _late_at(run)) != due:
             due = now_due
@@ -129,30 +129,30 @@ class Watchdog:
 
 
 def _late_at(run: ChunkRun) -> float:
-    """Return when the stretch at hand is to be cut off; where it can't be, when the next one is at the latest."""
+    """Return when the current stretch has to be cut off; if it can't be, the latest time of the next one."""
     can_be_cut = len(run.stretch) > 1 and run.cut_at is None and not run.careful
     return min(run.started + CUT * run.limit, run.stretch_started + CUT * STRETCH_LIMIT if can_be_cut else math.inf)
 
 
 def cut_off(run: ChunkRun) -> None:
-    """End the stretch at hand behind the item that runs, and name only that item in the ledger."""
+    """End the current stretch behind the running item, and name only that item in the ledger."""
     stretch, lo = run.stretch, run.stretch_lo
     if len(stretch) < 2 or run.careful:
         return
-    # The main thread may go on between these lines; whatever it has begun meanwhile stays claimed.
+    # The main thread may go on between these lines; items that it has begun meanwhile stay claimed.
     del stretch[len(run.running.out) - lo + 1 :]
     position = len(run.running.out)
-    with run.stretch_lock:  # no claim of what comes after the stretch may be overwritten
+    with run.stretch_lock:  # no later claim may be overwritten
         if run.stretch is not stretch or position - lo >= len(stretch):
             return
         run.cut_at = position
         if position > lo:
-            run.note_memory()  # what the items before it took is not its own
+            run.note_memory()  # time of the items before is not its own
         run.claim(Phase.RUNNING, position, max(position + 1, lo + len(stretch)))
 
 
 def send_early(run: ChunkRun) -> None:
-    """Put what has finished into the outbox and ring, where an item is still running and the outbox is free."""
+    """Put finished results into the outbox and ring, if an item still runs and the outbox is free."""
     station, results = run.station, run.results
     with results.lock:
         done = len(run.running.out)
@@ -160,7 +160,7 @@ def send_early(run: ChunkRun) -> None:
         if outbox is None or done <= results.sent or station.ledger.words[OUTBOX]:
             return
         if done - run.stretch_lo >= len(run.stretch):
-            return  # all have just ended: the main thread notes what they cost, and reports them at once
+            return  # all have just ended: the main thread notes their costs, and reports them at once
         with contextlib.suppress(NotReadyError):
             report = run.part(done, Ended.DONE, final=False)
             try:

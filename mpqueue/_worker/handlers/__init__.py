@@ -1,1 +1,1 @@
-"""The functions that a worker calls: loaded, set up, and what they can ask about their item."""
+"""The functions that a worker calls: loading, setup, and `current_item` for them."""

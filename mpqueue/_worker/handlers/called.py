@@ -1,4 +1,4 @@
-"""Calls as items: what the drop-ins have called in the workers. Imports nothing, since workers load it."""
+"""Calls as items, for the drop-ins. Imports nothing, since workers load it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 
 class Call(NamedTuple):
-    """A function and its arguments, as an item of a stream that `run_call` handles. A tuple, so it pickles in 1 us."""
+    """A function and its arguments, as an item of a stream with the handler `run_call`. A tuple: it pickles in 1 us."""
 
     function: Callable[..., Any]
     args: Iterable[Any]

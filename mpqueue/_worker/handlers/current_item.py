@@ -1,4 +1,4 @@
-"""`current_item`: what a handler can know of the item it runs, and say about it."""
+"""`current_item`: a handler's access to its item, and its reports about it."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, eq=False)
 class Running:
-    """The work that this worker is running: a chunk of a job, or (``items`` empty) the job's ``setup``.
+    """The current work of this worker: a chunk of a job, or (``items`` empty) the job's ``setup``.
 
-    The position of the item at hand is ``first`` plus the number of results so far, so that it needs no update.
+    The position of the current item is ``first`` plus the number of results so far, so that it needs no update.
     """
 
     station: Station
@@ -39,17 +39,17 @@ class Running:
     items: list[Any] = field(default_factory=list)
     indices: Sequence[int] = ()
     attempts: Sequence[int] = ()
-    slots: Sequence[int] = ()  #: by which random numbers differ, if those are not ``indices``
+    slots: Sequence[int] = ()  #: keys of random numbers, if they are not ``indices``
     out: list[Any] = field(default_factory=list)
-    reported: bool = False  #: a handler said something about its progress
+    reported: bool = False  #: a handler has reported its progress
     is_open: bool = False  #: handlers may add items to the job
     added: dict[int, list[tuple[Any, list[Hashable] | None]]] = field(default_factory=dict)  #: by position
     _flags: tuple[bool, bool] = (False, False)
     _flags_read: float = 0.0
-    _rng: tuple[int, Any] | None = None  #: the random numbers of the last position that was asked for
+    _rng: tuple[int, Any] | None = None  #: the random numbers of the last position asked for
 
     def flags(self) -> tuple[bool, bool]:
-        """(paused, cancelled), as of at most 5 ms ago: the Events must not be read in a tight loop."""
+        """(paused, cancelled), at most 5 ms old: the Events must not be read in a tight loop."""
         now = clock.monotonic()
         if now - self._flags_read >= READ_INTERVAL:
             self._flags_read = now
@@ -66,7 +66,7 @@ class Running:
 
 
 class PickledItems:
-    """Items as they are now, whatever is done to them later. Where what holds it is unpickled, it is their list."""
+    """A snapshot of items, safe from later changes. Unpickling the object that holds it restores their list."""
 
     def __init__(self, items: list[Any]) -> None:
         with leaving:
@@ -77,7 +77,7 @@ class PickledItems:
 
 
 class CurrentItem:
-    """The item that this worker runs now."""
+    """The item that this worker is running."""
 
     __slots__ = ("_position", "_running")
 
@@ -108,42 +108,41 @@ class CurrentItem:
 
     @property
     def paused(self) -> bool:
-        """True where the job was paused; at most 5 ms old. What runs may go on."""
+        """True if the job was paused; at most 5 ms old. Running items may go on."""
         return self._running.flags()[0]
 
     @property
     def cancelled(self) -> bool:
-        """True where the job was cancelled; at most 5 ms old. What runs may stop early, by any exception."""
+        """True if the job was cancelled; at most 5 ms old. Running items may stop early, by any exception."""
         return self._running.flags()[1]
 
     @property
     def worker(self) -> int:
-        """The worker's number, from 0 to concurrency - 1, stable over restarts; for example, for one GPU per worker."""
+        """The worker's number, from 0 to concurrency - 1, the same after restarts; say, for one GPU per worker."""
         return self._running.station.lane
 
     @property
     def uses(self) -> dict[str, list[int]]:
         """The units of the queue's ``resources`` that the item holds, by name, counted from 0 up; see `create_job`.
 
-        For ``uses={"gpu": 1}`` that is ``{"gpu": [1]}``, for example. In ``setup``, what the first item there holds.
+        For ``uses={"gpu": 1}`` that is ``{"gpu": [1]}``, for example. In ``setup``, the units of the first item there.
         """
         return {name: [*units] for name, units in self._running.station.uses.items()}
 
     @property
     def rng(self) -> np.random.Generator:
-        """Random numbers of this item's own: each try of it gets the same ones, wherever and whenever it runs.
+        """Random numbers of this item: each try of it gets the same ones, on any worker and at any time.
 
-        They depend on the job's seed (see `create_job`) and the item's place in the job only; where a journal has the
-        job, on the place that was the item's when it came first. In a pipeline they depend on the pipeline's seed, the
-        stage's place, the input's, and those of yielded values. In ``setup`` every worker of the job gets the same
-        ones. A `numpy.random.Generator`; where NumPy is not installed, a `random.Random`. The first use in an item
-        costs 20 us.
+        They depend only on the job's seed (see `create_job`) and the item's place in the job; if a journal has the job,
+        on the item's first place. In a pipeline they depend on the pipeline's seed, the stage's place, the input's, and
+        those of yielded values. In ``setup`` every worker of the job gets the same ones. The type is
+        `numpy.random.Generator`; without NumPy, `random.Random`. The first use in an item costs 20 us.
         """
         rng: np.random.Generator = self._running.rng(self._position)
         return rng
 
     def report(self, fraction: float) -> None:
-        """Say how far this item is, from 0 to 1. Costs about 0.3 us.
+        """Report the progress of this item, from 0 to 1. Costs about 0.3 us.
 
         Raises TypeError or ValueError for anything else.
         """
@@ -154,18 +153,18 @@ class CurrentItem:
         self._running.station.ledger.reals[FRACTION] = value
 
     def add(self, items: Iterable[Any]) -> None:
-        """Give the job more items, where it is open: they are sent with this item's result, and run once each.
+        """Add items to the job, if it is open: they are sent with this item's result, and run once each.
 
-        They are pickled at once, so nothing that is done to them later changes them.
+        They are pickled at once, so later changes have no effect.
 
-        Where this try fails, or its worker dies, none of them is added: the next try adds them. An item whose id the
-        job has already is left out. May be called several times, also after `JobQueue.seal`: the job ends when
-        nothing of it is left. Never waits, whatever ``max_waiting`` says.
+        If this try fails, or its worker dies, none of them is added: the next try adds them. An item whose id the job
+        has already is left out. May be called several times, also after `JobQueue.seal`: the job ends when all its
+        items have ended. Never waits, even beyond ``max_waiting``.
 
-        Raises `JobStateError` where the job is not open; `ItemPicklingError` for an item that can't be pickled;
-        TypeError for items without the ids that the job's have, or with ids that are not text, numbers, bytes or
-        tuples of these, and for text, bytes, a mapping or a data frame instead of items; RuntimeError in ``setup``, and
-        once the item has ended.
+        Raises `JobStateError` if the job is not open; `ItemPicklingError` for an item that can't be pickled; TypeError
+        for items without the ids that the job's have, or with ids that are not text, numbers, bytes or tuples of these,
+        and for text, bytes, a mapping or a data frame instead of items; RuntimeError in ``setup``, and once the item
+        has ended.
         """
         running, position = self._running, self._position
         if not running.indices or position != len(running.out):
@@ -200,7 +199,7 @@ def _can_be_pickled(item: Any) -> bool:
 
 
 def enter(station: Station, running: Running | None) -> None:
-    """Set what this worker runs from now on; None: nothing."""
+    """Set this worker's current work; None: nothing."""
     station.running = running
 
 
@@ -213,7 +212,7 @@ def _running_here() -> Running | None:
 
 
 def place() -> tuple[int | None, int]:
-    """Return the place in the job of the item that runs (None: none does), and its try."""
+    """Return the place in the job of the running item (None: none runs), and its try."""
     running = _running_here()
     if running is None or len(running.out) >= len(running.indices):
         return None, 0
@@ -222,9 +221,9 @@ def place() -> tuple[int | None, int]:
 
 
 def current_item() -> CurrentItem:
-    """The item that the calling handler runs; in ``setup``, one without id.
+    """Return the item of the calling handler; in ``setup``, one without id.
 
-    Works in every thread of the worker. Raises RuntimeError where no handler runs.
+    Works in every thread of the worker. Raises RuntimeError if no handler runs.
     """
     running = _running_here()
     if running is None:
@@ -233,16 +232,16 @@ def current_item() -> CurrentItem:
 
 
 def random_numbers(seed: int, slot: int | None) -> Any:
-    """The generator of the item of that slot, at its beginning; None: of the job's setup.
+    """Return a new generator for the item of that slot; None: for the job's setup.
 
-    It depends on nothing but the job's seed and the item's slot: so it is the same for any number of
-    workers, any order and any try, and no two items share any numbers.
+    It depends only on the job's seed and the item's slot: so it is the same for any number of workers, any order and
+    any try, and no two items share any numbers.
 
-    With NumPy that is ``default_rng(SeedSequence(seed, spawn_key=(slot,)))``: what NumPy's own way to seed parallel
-    streams, ``SeedSequence(seed).spawn(n)``, gives the child of that number.
+    With NumPy that is ``default_rng(SeedSequence(seed, spawn_key=(slot,)))``: NumPy's own way to seed parallel streams,
+    ``SeedSequence(seed).spawn(n)``, gives the same to the child of that number.
     """
     try:
-        import numpy as np  # 100 ms, once, only in workers whose handlers ask for it
+        import numpy as np  # 100 ms, once, only in workers whose handlers use it
     except ImportError:
-        return random.Random(f"{seed} {slot}")  # hashes all of the text
+        return random.Random(f"{seed} {slot}")  # hashes the whole text
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=() if slot is None else (slot,)))

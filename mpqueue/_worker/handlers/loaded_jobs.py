@@ -1,4 +1,4 @@
-"""The jobs whose handlers this worker holds: loading, setup, event loop, and the end of all of these."""
+"""The jobs whose handlers this worker holds: loading, setup, event loop, and their ends."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ class LoadedJob:
         self.seed = frame.seed
         self.is_open = frame.is_open
         self.discards = frame.discards
-        self.pace: float | None = None  #: seconds an item, as seen last
+        self.pace: float | None = None  #: seconds per item, as last measured
         self.passes_on = frame.passes_on
         self.plain = not frame.passes_on  #: all results so far were plain data, and are for the parent
         self._gathered = _gathering(self) if frame.is_stage else None
         self._runner: asyncio.Runner | None = None
         self._task: asyncio.Task[Any] | None = None
-        self._interrupted_by: BaseException | None = None  #: what the handler of a signal has raised meanwhile
+        self._interrupted_by: BaseException | None = None  #: the error that a signal's handler has raised meanwhile
         self._finish: Callable[[], object] | None = None
         station, speech = seat.station, None if seat.is_at_home else frame.speech
         context.enter(station, context.Running(station, number, self.id, self.id_rule, self.seed))
@@ -60,7 +60,7 @@ class LoadedJob:
         self.capture = Capture() if speech is not None and speech.capture else None
         self.beside_bar = speech is not None and speech.beside_bar
         began = clock.monotonic()
-        #: The classes of the script that it has here; None: the program's own, in its process.
+        #: The classes of the script here; None: the program's own, in its process.
         self.scope = None if seat.is_at_home else main_names.new_scope()
         with main_names.together(), classes.in_scope(self.scope):
             handler = seat.exchange.load(frame.handler)
@@ -80,15 +80,15 @@ class LoadedJob:
             self.seconds_in_setup = clock.monotonic() - loaded
         self._handler: Any = handler
         self.sampling = JobSampling(self, _name_of(handler)) if frame.profile else None
-        # Only Python functions let other threads of the worker in between two items.
+        # Only Python functions let other threads of the worker run between two items.
         self._call: Any = handler if _is_python(handler) else _python_call(handler)
         self.awaits = False
-        self.may_await = True  #: no item has returned yet, so it is not known whether results are to be awaited
+        self.may_await = True  #: no item has returned yet, so it is not known whether results have to be awaited
         if _is_async(handler) or handler is run_call:  # each call may be of another function
             self.await_results()
 
     def map(self, items: Any, out: list[Any]) -> Any:
-        """An iterator over the handler's results, which go to ``out``."""
+        """An iterator over the handler's results, which it adds to ``out``."""
         call = self._gathered or self._call
         if self.capture is not None:
             call = self.capture.wrap(call, out.__len__)
@@ -96,17 +96,17 @@ class LoadedJob:
 
     @property
     def task(self) -> asyncio.Task[Any] | None:
-        """The item at hand, where it is a coroutine."""
+        """The current item's task, if it is a coroutine."""
         return self._task
 
     def around_chunk(self) -> contextlib.AbstractContextManager[None]:
-        """Return a context in which the handler's output is kept, or put beside the bar, while a chunk runs."""
+        """Return a context that keeps the handler's output, or puts it beside the bar, while a chunk runs."""
         if self.capture is not None:
             return self.capture.around_chunk()
         return beside_bar() if self.beside_bar else _AS_EVER
 
     def await_results(self) -> None:
-        """Await what the handler returns from now on, one item at a time."""
+        """Await the handler's results from now on, one item at a time."""
         handler = self._handler
         self.awaits, self.may_await = True, False
 
@@ -117,10 +117,10 @@ class LoadedJob:
 
     @runs_event_loop
     def resolve(self, result: Any) -> Any:
-        """Await the result on this job's event loop, where it is something to await."""
+        """Await the result on this job's event loop, if it is an awaitable."""
         if not inspect.isawaitable(result):
             return result
-        import asyncio  # 20 ms that most workers never need
+        import asyncio  # 20 ms, which most workers never need
 
         if self._runner is None:
             self._runner = asyncio.Runner()
@@ -136,7 +136,7 @@ class LoadedJob:
             self._task = self._interrupted_by = None
 
     def interrupt(self, error: BaseException) -> bool:
-        """Cancel the running task, whose outcome will be the error; False if none runs (implements `Interruptible`)."""
+        """Cancel the running task, whose outcome is then the error; False if none runs (implements `Interruptible`)."""
         if self._task is None:
             return False
         self._interrupted_by = error
@@ -144,11 +144,11 @@ class LoadedJob:
         return True
 
     def _set_up(self, setup: Callable[[], Any]) -> Any:
-        """Call ``setup``; one that yields is finished by `close`."""
+        """Call ``setup``; if it yields, `close` finishes it."""
         made = setup()
         if inspect.isgenerator(made):
             return self._enter_generator(made)
-        # What @contextmanager makes; other context managers may just be the state itself (a model, an open file).
+        # Made by @contextmanager; other context managers may be the state itself (a model, an open file).
         if isinstance(made, contextlib._GeneratorContextManager):
             self._finish = lambda: made.__exit__(None, None, None)
             return made.__enter__()
@@ -163,12 +163,12 @@ class LoadedJob:
         return state
 
     def close(self) -> None:
-        """Finish the setup, close the event loop, let the handler go. Raises what the setup's end raises."""
+        """Finish the setup, close the event loop, free the handler. Raises errors of the setup's end."""
         try:
             if self._finish is not None:
                 self._finish()
         finally:
-            # Some cycle may still hold this: what is big of the handler should not wait for it.
+            # A cycle may still hold this object: big parts of the handler should not wait for it.
             self._handler = self._call = self._finish = None
             classes.leave(self.scope)
             self.scope = None
@@ -181,7 +181,7 @@ class LoadedJob:
 
 
 def _gathering(job: LoadedJob) -> Any:
-    """Return the job's call, with all that a generator yields for its result."""
+    """Return the job's call, which gathers a generator's values as its result."""
 
     def call(*args: Any) -> Any:
         made = job._call(*args)
@@ -207,7 +207,7 @@ def _exhaust(generator: Iterator[Any]) -> None:
 
 
 def _is_python(handler: Any) -> bool:
-    """True where a call of it is a step of Python's, between two of which other threads get on."""
+    """True if calling it is a step of Python code, so that other threads can run between two calls."""
     return isinstance(handler.__func__ if isinstance(handler, MethodType) else handler, FunctionType)
 
 

@@ -1,7 +1,7 @@
-"""One item run once more, in this process: its handler under a debugger, say.
+"""One item run once more in this process, for example with its handler under a debugger.
 
-The same steps as in a worker, setup included, but for what makes a worker of a process: signals, limits, the capture of
-output and of log records. What the handler raises comes through as it is.
+The steps are those of a worker, setup included, except for those that make a process a worker: signals, limits, the
+capture of output and of log records. The handler's errors are raised unchanged.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from mpqueue._worker.handlers import current_item as context
 from mpqueue._worker.handlers.loaded_jobs import LoadedJob
 from mpqueue._worker.station import Station, seated
 
-#: A job's number that no job has.
+#: The number of no job.
 NO_JOB = -1
 
 
 def replay(frame: HandlerFrame, item: Any, index: int, attempt: int, slots: Sequence[int] = ()) -> Any:
-    """The handler's result for the item at ``index``. Raises what the handler, or the setup, raises."""
+    """Return the handler's result for the item at ``index``. Raises the errors of the handler, or of the setup."""
     ledger = cast("Ledger", SimpleNamespace(words={}, reals={}))  # it is not read
     station = Station(0, 0, os.getpid(), ledger, lambda _: (False, False), None, is_own_process=False)
     with seated(station):
@@ -32,7 +32,7 @@ def replay(frame: HandlerFrame, item: Any, index: int, attempt: int, slots: Sequ
         try:
             running = context.Running(station, NO_JOB, frame.job_id, IdRule(frame.id_rule), frame.seed)
             running.items, running.indices, running.attempts = [item], [index], [attempt]
-            running.slots, running.is_open = slots, frame.is_open  # what it adds goes nowhere
+            running.slots, running.is_open = slots, frame.is_open  # items that it adds are dropped
             context.enter(station, running)
             return job.resolve(next(job.map([item], running.out)))
         finally:
