@@ -24,6 +24,7 @@ from mpqueue._core.state.books import EndedCounts
 from mpqueue._core.state.lane_book import LaneState
 from mpqueue._os.memory.memory_use import memory_of
 from mpqueue._os.process.process_facts import use_of
+from mpqueue._output.job_facts import left_of
 from mpqueue._text import label, visible
 from mpqueue.errors import JobNotFoundError
 from mpqueue.status import RETRY, ItemStatus, JobStatus
@@ -219,7 +220,7 @@ class _Watcher:
 
     def _unfinished(self, _: CallbackOptions) -> Iterable[Observation]:
         books = self._books()
-        left = sum(max(0, book.total - book.completed - book.failed) for book in books)
+        left = sum(map(left_of, books))
         # Of a pipeline, its stages know what runs and what waits for its next try.
         parts = [part for book in books for part in (book.family if book.pipeline is None else book.family[1:])]
         retrying = sum(bytes(part.table.status).count(RETRY) for part in parts)

@@ -11,7 +11,7 @@ from mpqueue._live_page.items.listing import Listing
 from mpqueue._live_page.page_json import as_event, encode
 from mpqueue._live_page.served import Served, ShownJob
 from mpqueue._live_page.worker_history import FEW
-from mpqueue._output.job_facts import Counts, Watch, count_statuses, head_of, rate_of_run
+from mpqueue._output.job_facts import Counts, Watch, count_statuses, head_of, left_of, progress_of
 from mpqueue._parent.running import LaneNow
 from mpqueue._report.paces import a_second
 from mpqueue.events import milliseconds
@@ -36,8 +36,9 @@ class JobFeed:
         self.book = book
         self.listing = Listing(book, served.now)
         self._has_report = served.has_report
-        self._watch = Watch(book, served.now())
-        self._facts = self._watch.look(served.now(), 0.0)
+        self._watch = Watch(book)
+        self._now = served.now
+        self._facts = progress_of(book, served.now())
         self._running: tuple[int, ...] = ()
         self._before: int | None = None  #: jobs that go before it, where it waits for workers
         self._seen: Any = None  #: what its items were at when ``version`` changed last
@@ -91,10 +92,12 @@ class JobFeed:
     def _state(self, status: str, statuses: bytes | None) -> dict[str, Any]:
         book = self.book
         if statuses is None:
-            counts = Counts(book.completed, book.failed, 0, 0, max(0, book.total - book.completed - book.failed))
+            counts = Counts(book.completed, book.failed, 0, 0, left_of(book))
         else:
             counts = count_statuses(statuses)
-        facts, runs = self._facts, status == "running"
+        runs, is_over = status == "running", JobStatus(status).final
+        facts = self._facts if book.active else progress_of(book, self._now())
+        rate = facts.rate if runs or is_over else None
         state = {
             "jobId": book.id,
             "number": book.number,
@@ -109,7 +112,6 @@ class JobFeed:
             "priority": book.options.priority,
             "counts": counts._asdict(),
         }
-        rate = facts.rate if runs else rate_of_run(book) if JobStatus(status).final else None
         known = {
             "startedAt": _milliseconds(book.started_at),
             "finishedAt": _milliseconds(book.finished_at),

@@ -151,7 +151,7 @@ class TqdmBar:
         with _coming_and_going:
             self._bar = _tqdm_class()(
                 total=first.total,
-                initial=first.completed + first.failed,
+                initial=first.ended,
                 bar_format=_NO_BAR,
                 mininterval=0,
                 miniters=0,

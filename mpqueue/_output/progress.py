@@ -98,7 +98,7 @@ class Display:
         self._now = now
         self._showing = showing
         self._bar: Bar | None = None
-        self._watch = Watch(book, now(), showing.total)
+        self._watch = Watch(book, showing.total)
         self._lock = threading.RLock()
         self._ended = False
 
@@ -109,7 +109,6 @@ class Display:
 
     def begin(self) -> None:
         """Begin to show the job, which has started."""
-        self._watch = Watch(self._book, self._now(), self._showing.total)
         self._thread.post(self._look)
 
     def end(self) -> None:

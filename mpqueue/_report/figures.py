@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from mpqueue._core.state.timings import Event, PastRun, Span, Sums
 from mpqueue._output.failure_groups import groups_of, place_of
+from mpqueue._output.job_facts import progress_of
 from mpqueue._report import in_band
 from mpqueue._report.in_band import InBand
 from mpqueue._report.paces import (
@@ -226,7 +227,8 @@ def measure(book: JobView, now: float, cpus: int, supply: int | None = None) -> 
     """
     timings = book.timings.until(now, book.lanes if book.finished_at is None else 0)
     told_at = timings.heard.end_told_at
-    start, wall = timings.started, max(0.0, (timings.finished or now) - timings.started)
+    progress = progress_of(book, now)
+    start, wall = timings.started, progress.elapsed
     spans = [_from(start, span) for span in timings.spans()]
     tail = sum(wall - (ended - start) for ended in timings.last_on.values())
     tail = min(max(0.0, tail), timings.sums.idle)
@@ -237,9 +239,9 @@ def measure(book: JobView, now: float, cpus: int, supply: int | None = None) -> 
         job_id=book.id,
         status=str(book.status),
         total=len(book.table),
-        completed=book.completed,
-        failed=book.failed,
-        retries=book.retries - book.retries_before,
+        completed=progress.completed,
+        failed=progress.failed,
+        retries=progress.retries,
         wall=wall,
         workers=timings.lanes,
         cpus=cpus,

@@ -96,6 +96,6 @@ class Run:
 
     def end(self, at: float) -> JobBook:
         """The job ends; the books of it."""
-        self.book.status = JobStatus.COMPLETED
+        self.book.status, self.book.duration = JobStatus.COMPLETED, float(at)
         self.timings.finish(START + at)
         return self.book

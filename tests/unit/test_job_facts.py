@@ -6,7 +6,7 @@ from mpqueue._core.state.item_table import make_table
 from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.pipeline import Pipeline
 from mpqueue._options import JobOptions
-from mpqueue._output.job_facts import Total, Watch, count_statuses, total_of
+from mpqueue._output.job_facts import Total, Watch, count_statuses, ended_before, left_of, progress_of, total_of
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import COMPLETED, PROCESSING, JobStatus
 from tests.support.runs import START, Run
@@ -14,13 +14,13 @@ from tests.support.runs import START, Run
 
 def make_book(items: int, *, sealed: bool = True) -> JobBook:
     book = JobBook(1, "job", make_table(range(items)), JobOptions(RetryPolicy()), None, sealed=sealed)
-    book.status = JobStatus.RUNNING
+    book.status, book.started_at = JobStatus.RUNNING, 1e9
     return book
 
 
 def test_the_rate_is_that_of_the_last_seconds_and_the_time_left_follows_it() -> None:
     book = make_book(100)
-    watch = Watch(book, 0.0)
+    watch = Watch(book)
     for second in range(61):  # ten items a second at first, then one
         book.completed = min(10 * second, 50) + max(0, second - 5) // 2
         watch.look(float(second), 0.0)
@@ -33,7 +33,7 @@ def test_the_rate_is_that_of_the_last_seconds_and_the_time_left_follows_it() -> 
 
 def test_a_pause_slows_no_rate_and_has_no_end() -> None:
     book = make_book(100)
-    watch = Watch(book, 0.0)
+    watch = Watch(book)
     for second in range(6):
         book.completed = second
         watch.look(float(second), 0.0)
@@ -59,7 +59,7 @@ def test_a_stage_that_gets_items_still_is_expected_to_get_one_for_each_input() -
 
 def test_a_job_to_which_items_may_be_added_has_no_time_left() -> None:
     book = make_book(10, sealed=False)
-    watch = Watch(book, 0.0)
+    watch = Watch(book)
     book.completed = 5
     facts = watch.look(5.0, 0.0)
     assert (facts.total, facts.grows, facts.fraction, facts.rate, facts.eta) == (10, True, 0.5, 1.0, None)
@@ -69,18 +69,31 @@ def test_a_job_to_which_items_may_be_added_has_no_time_left() -> None:
 
 def test_what_was_done_in_an_earlier_run_is_no_speed_of_this_one() -> None:
     book = make_book(10)
-    book.completed = 8
-    watch = Watch(book, 0.0)
-    book.epoch, book.completed = 1, 8
+    watch = Watch(book)
+    book.completed, book.retries = 8, 3
+    assert watch.look(2.0, 0.0).rate == 4
+    book.remember_run()
+    book.timings.begin(10.0, 1, 1)
+    book.epoch += 1
     assert watch.look(10.0, 0.0).rate is None
-    book.completed = 9
+    book.completed, book.retries = 9, 4
     facts = watch.look(12.0, 0.5)
-    assert (facts.already, facts.elapsed, facts.done, facts.rate) == (8, 2.0, 9.5, 0.75)
+    assert (facts.already, facts.retries, facts.elapsed, facts.done, facts.rate) == (8, 1, 2.0, 9.5, 0.75)
+
+
+def test_a_job_that_has_ended_was_as_fast_as_its_last_run_whenever_that_is_looked_at() -> None:
+    book = make_book(10)
+    book.completed = 4
+    book.remember_run()
+    book.completed, book.failed, book.duration, book.status = 9, 1, 3.0, JobStatus.COMPLETED_WITH_ERRORS
+    facts = progress_of(book, 1000.0)
+    assert (facts.elapsed, facts.rate, facts.eta) == (3.0, 2.0, 0.0)
+    assert (left_of(book), ended_before(book)) == (0, 4)
 
 
 def test_workers_are_said_to_start_until_one_is_there() -> None:
     run = Run(lanes=2, ready=False)
-    watch = Watch(run.book, START)
+    watch = Watch(run.book)
     assert watch.look(START, 0.0).starting == 2
     run.timings.lane_ready(1, START + 1)
     assert watch.look(START + 1, 0.0).starting == 0
