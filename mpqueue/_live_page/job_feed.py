@@ -96,7 +96,7 @@ class JobFeed:
         else:
             counts = count_statuses(statuses)
         runs, is_over = status == "running", JobStatus(status).final
-        facts = self._facts if book.active else progress_of(book, self._now())
+        facts = progress_of(book, self._now()) if is_over else self._facts
         rate = facts.rate if runs or is_over else None
         state = {
             "jobId": book.id,

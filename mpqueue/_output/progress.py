@@ -30,8 +30,8 @@ log = logging.getLogger("mpqueue")
 INTERVAL = 0.1
 #: Seconds that an interruption waits for what is being drawn.
 PATIENCE = 1.0
-#: Groups of failures below a bar, and failed items that are looked at for them.
-MOST_GROUPS, MOST_FAILED = 5, 10_000
+#: Groups of failures below a bar.
+MOST_GROUPS = 5
 #: Seconds between two lines in a log.
 LINE_EVERY = 5.0
 #: ``0``: `progress=True` shows nothing.
@@ -123,7 +123,11 @@ class Display:
             if self._bar is not None:
                 self._bar.close()
             if self._showing.failures and self._book.failed:
-                from mpqueue._output.failure_groups import groups_of, shown_groups  # which few programs need
+                from mpqueue._output.failure_groups import (
+                    MOST_FAILED,
+                    groups_of,
+                    shown_groups,
+                )  # which few programs need
 
                 groups = groups_of(self._book.table, MOST_FAILED)
                 write_below(f"  {text}" for text in shown_groups(groups, MOST_GROUPS))

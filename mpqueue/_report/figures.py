@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 import platform
 from bisect import bisect_right
-from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from mpqueue._core.state.timings import Event, PastRun, Span, Sums
-from mpqueue._output.failure_groups import groups_of, place_of
+from mpqueue._output.failure_groups import MOST_FAILED, Reason, alike, groups_of
 from mpqueue._output.job_facts import progress_of
 from mpqueue._report import in_band
 from mpqueue._report.in_band import InBand
@@ -33,7 +31,6 @@ from mpqueue.errors import (
     RemoteTraceback,
     SetupError,
     WorkerCrashedError,
-    type_name_of,
 )
 from mpqueue.status import COMPLETED, FAILED, ITEM_CODES
 
@@ -45,8 +42,6 @@ if TYPE_CHECKING:
 SLOWEST = 10
 #: Characters of an error.
 ERROR_LENGTH = 70
-#: Failed items that are put into groups.
-MOST_FAILED = 10_000
 #: Bars of the histogram of item times.
 BARS = 40
 
@@ -396,12 +391,11 @@ def _tries(book: JobView) -> Tries:
     before = book.tries_before
     history = [(at, entries[before.get(at, 0) :]) for at, entries in list(book.table.history.items())]
     failed = [entry for _, entries in history for entry in entries]
-    place = cache(place_of)
-    kinds = [(type_name_of(tried.exception), place(_trace_of(tried.exception), tried.error)) for tried in failed]
-    first = {kind: tried.error for kind, tried in zip(reversed(kinds), reversed(failed), strict=True)}
-    deadly = Counter(kind for kind, tried in zip(kinds, failed, strict=True) if _is_deadly(tried.exception))
-    errors = [(_of_many(first[kind], kind[1]), count) for kind, count in Counter(kinds).most_common(5)]
-    worst = next((_of_many(first[kind], kind[1]) for kind, _ in deadly.most_common(1)), None)
+    groups = alike((tried, Reason(tried.exception, tried.error, _trace_of(tried.exception))) for tried in failed)
+    texts = [_of_many(reason.message, place) for _, place, reason, _ in groups]
+    deadly = [sum(_is_deadly(tried.exception) for tried in members) for *_, members in groups]
+    worst = texts[deadly.index(max(deadly))] if any(deadly) else None
+    errors = [(text, len(members)) for text, (*_, members) in zip(texts[:5], groups, strict=False)]
     last = any(
         book.table.status[at] == FAILED and _is_deadly(entry.exception)
         for at, entries in history
