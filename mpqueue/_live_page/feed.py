@@ -188,7 +188,7 @@ class PageFeed:
         self._lanes = served.lanes()
         current = {book.number: book for book in books}
         self._gone += [self._jobs.pop(number) for number in list(self._jobs) if number not in current]
-        now, wall, standing = served.now(), served.wall(), served.standing()
+        now, standing = served.now(), served.standing()
         lanes: dict[int | None, list[LaneNow]] = {}
         for lane in self._lanes:
             lanes.setdefault(lane.job, []).append(lane)
@@ -197,7 +197,7 @@ class PageFeed:
             if job is None or job.book is not book:
                 job = self._jobs[number] = JobFeed(book, served)
             if not job.settled:
-                job.look(now, wall, lanes.get(number, ()), standing)
+                job.look(now, lanes.get(number, ()), standing)
         return True
 
     def _news(

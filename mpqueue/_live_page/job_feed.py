@@ -43,11 +43,10 @@ class JobFeed:
         self._before: int | None = None  #: jobs that go before it, where it waits for workers
         self._seen: Any = None  #: what its items were at when ``version`` changed last
         self._version = 0
-        self._changed_at = book.finished_at or book.started_at
         self._told: dict[str, Any] | None = None
         self._settled: int | None = None  #: the epoch whose end viewers know
 
-    def look(self, now: float, wall: float, lanes: Iterable[LaneNow], standing: Mapping[int, int]) -> None:
+    def look(self, now: float, lanes: Iterable[LaneNow], standing: Mapping[int, int]) -> None:
         """Take in what the job's lanes are at."""
         book, running = self.book, [lane for lane in lanes if len(lane.items) <= FEW] if self.book.active else []
         # Where so many run at a time that they are over in no time, each of them can't be seen running.
@@ -56,8 +55,6 @@ class JobFeed:
         self._before = standing.get(book.number)
         seen = (book.status, book.epoch, book.total, book.completed, book.failed, book.retries, self._running)
         if seen != self._seen:
-            if self._seen is not None:
-                self._changed_at = wall
             self._seen = seen
             self._version += 1
 
@@ -109,13 +106,11 @@ class JobFeed:
             "cancelled": book.cancelled,
             "retries": book.retries,
             "done": round(min(counts.total, counts.completed + counts.failed + facts.partly_done), 2),
-            "priority": book.options.priority,
             "counts": counts._asdict(),
         }
         known = {
             "startedAt": _milliseconds(book.started_at),
             "finishedAt": _milliseconds(book.finished_at),
-            "changedAt": _milliseconds(self._changed_at),
             "recorded": None if book.here else True,
             "stage": head_of(book),
             "report": self._has_report(book) or None,

@@ -228,7 +228,8 @@ def measure(book: JobView, now: float, cpus: int, supply: int | None = None) -> 
     tail = sum(wall - (ended - start) for ended in timings.last_on.values())
     tail = min(max(0.0, tail), timings.sums.idle)
     sums = timings.sums
-    few, many = few_and_many(spans)
+    busy = busy_over_time(spans, wall)
+    few, many = few_and_many(spans, busy, wall)
     events = [event._replace(at=event.at - start) for event in timings.events]
     return Figures(
         job_id=book.id,
@@ -253,7 +254,7 @@ def measure(book: JobView, now: float, cpus: int, supply: int | None = None) -> 
         many=many,
         spans=spans,
         events=events,
-        busy=busy_over_time(spans, wall),
+        busy=busy,
         handler_bytes=timings.handler_bytes,
         handler_weight=timings.handler_weight,
         handler_seconds=timings.handler_seconds,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import statistics
-from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 from mpqueue._core.state.timings import Event, Span
@@ -44,40 +44,6 @@ class LanePace(NamedTuple):
     others: float
 
 
-class _Level:
-    """The number of busy workers as a function of time, and its integral."""
-
-    def __init__(self, spans: Sequence[Span]) -> None:
-        steps: list[tuple[float, float]] = []
-        for span in spans:
-            length = span.ended - span.begun
-            if length > 0:
-                weight = min(1.0, span.busy / length)
-                steps += [(span.begun, weight), (span.ended, -weight)]
-        steps.sort()
-        self._moments = [moment for moment, _ in steps]
-        self._levels, self._integrals = [], []
-        level = integral = 0.0
-        before = steps[0][0] if steps else 0.0
-        for moment, step in steps:
-            integral += level * (moment - before)
-            level += step
-            before = moment
-            self._levels.append(level)
-            self._integrals.append(integral)
-
-    def until(self, moment: float) -> float:
-        """Return the worker seconds up to a moment."""
-        at = bisect_right(self._moments, moment) - 1
-        if at < 0:
-            return 0.0
-        return self._integrals[at] + self._levels[at] * (moment - self._moments[at])
-
-    def between(self, start: float, end: float) -> float:
-        """Return the number of busy workers between two moments, on average."""
-        return (self.until(end) - self.until(start)) / (end - start) if end > start else 0.0
-
-
 def a_second(amounts: Iterable[tuple[float, float, float]], length: float, parts: int) -> list[float]:
     """Return the amount a second, in so many equal parts of the time: each is spread from its start to its end.
 
@@ -113,17 +79,26 @@ def phases(span: Span) -> Iterator[tuple[str, float, float]]:
             at = until
 
 
-def few_and_many(spans: Sequence[Span]) -> tuple[PaceFigures | None, PaceFigures | None]:
-    """Return how long items took while few workers were busy, and while many were.
+def few_and_many(
+    spans: Sequence[Span], curve: Sequence[float], wall: float
+) -> tuple[PaceFigures | None, PaceFigures | None]:
+    """Return how long items took while few workers were busy, and while many were. ``curve`` is their number over time.
 
     Without the first of each worker, whose items are slow for reasons of their own.
     """
-    level = _Level(spans)
+    sums = [*accumulate(curve, initial=0.0)]
+
+    def until(moment: float) -> float:
+        at = moment / wall * len(curve)
+        whole = min(int(at), len(curve) - 1)
+        return sums[whole] + (at - whole) * curve[whole]
+
     seen: set[float] = set()
     known: list[tuple[float, Span]] = []
     for span in spans:
-        if span.lane in seen and span.items and span.handling:
-            known.append((level.between(span.begun, span.ended), span))
+        if span.lane in seen and span.items and span.handling and 0 <= span.begun < span.ended <= wall:
+            part = (span.ended - span.begun) / wall * len(curve)
+            known.append(((until(span.ended) - until(span.begun)) / part, span))
         seen.add(span.lane)
     most = max((busy for busy, _ in known), default=0.0)
     if most < 2 * FEW * MANY:
