@@ -19,6 +19,7 @@ from mpqueue._report.paces import (
     LanePace,
     PaceFigures,
     busy_over_time,
+    by_worker,
     few_and_many,
     find_slow_lane,
     first_items,
@@ -229,7 +230,8 @@ def measure(book: JobView, now: float, cpus: int, supply: int | None = None) -> 
     tail = min(max(0.0, tail), timings.sums.idle)
     sums = timings.sums
     busy = busy_over_time(spans, wall)
-    few, many = few_and_many(spans, busy, wall)
+    ran = by_worker(spans)
+    few, many = few_and_many(ran, busy, wall)
     events = [event._replace(at=event.at - start) for event in timings.events]
     return Figures(
         job_id=book.id,
@@ -269,8 +271,8 @@ def measure(book: JobView, now: float, cpus: int, supply: int | None = None) -> 
         items_seconds=timings.items_seconds,
         grows=book.table.grows,
         elsewhere=timings.elsewhere,
-        first=first_items(spans),
-        slow_lane=find_slow_lane(spans),
+        first=first_items(ran),
+        slow_lane=find_slow_lane(ran),
         retry_waits=retry_waits(spans, events, wall),
         failures=_failures(book),
         longest_tail=max((wall - (ended - start) for ended in timings.last_on.values()), default=0.0),
