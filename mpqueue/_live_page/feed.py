@@ -230,7 +230,8 @@ class PageFeed:
         return {"concurrency": self._served.concurrency, "lanes": [self._lane_form(lane) for lane in self._lanes]}
 
     def _lane_form(self, lane: LaneNow) -> dict[str, Any]:
-        form: dict[str, Any] = {"number": lane.number, "state": lane.state.name.lower(), "pid": lane.pid}
+        state = lane.state.name.lower()
+        form: dict[str, Any] = {"number": lane.number, "state": state, "doing": lane.doing, "pid": lane.pid}
         if lane.job is not None:
             form |= {"job": lane.job, "phase": lane.phase.name.lower(), "items": len(lane.items)}
             if len(lane.items) == 1:

@@ -7,13 +7,16 @@ Bars, logs and the live page render them, and count nothing themselves. Where th
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mpqueue._call_checks import no_such_attribute
 from mpqueue._core.state.job_book import JobBook, JobView
 from mpqueue.status import COMPLETED, FAILED, PENDING, PROCESSING, RETRY, JobStatus
+
+if TYPE_CHECKING:
+    from mpqueue._parent.running import LaneNow
 
 #: Seconds over which the rate is taken, at least; and longer until so many items were done.
 WINDOW, LEAST = 20.0, 5
@@ -102,6 +105,17 @@ class Counts(NamedTuple):
 def count_statuses(column: bytes) -> Counts:
     """Count the items by status, of a column with a byte for each."""
     return Counts(*map(column.count, (COMPLETED, FAILED, RETRY, PROCESSING, PENDING)))
+
+
+def unfinished(books: Iterable[JobBook], lanes: Iterable[LaneNow]) -> Counts:
+    """Count the items of these jobs that have not ended. Of a pipeline, its inputs are counted, and are its head's."""
+    books = list(books)
+    # Of a pipeline, its stages know what runs and what waits for its next try.
+    parts = [part for book in books for part in (book.family if book.pipeline is None else book.family[1:])]
+    numbers = {part.number for part in parts}
+    running = sum(len(lane.items) for lane in lanes if lane.job in numbers)
+    retrying = sum(bytes(part.table.status).count(RETRY) for part in parts)
+    return Counts(0, 0, retrying, running, max(0, sum(map(left_of, books)) - running - retrying))
 
 
 class Total(NamedTuple):

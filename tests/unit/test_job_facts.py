@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import pytest
+
 from mpqueue._core.state.item_table import make_table
 from mpqueue._core.state.job_book import JobBook
+from mpqueue._core.state.lane_book import LaneState
 from mpqueue._core.state.pipeline import Pipeline
 from mpqueue._options import JobOptions
-from mpqueue._output.job_facts import Total, Watch, count_statuses, ended_before, left_of, progress_of, total_of
+from mpqueue._output.job_facts import (
+    Total,
+    Watch,
+    count_statuses,
+    ended_before,
+    left_of,
+    progress_of,
+    total_of,
+    unfinished,
+)
+from mpqueue._parent.running import LaneNow
+from mpqueue._wire.memory.ledger import Phase
 from mpqueue.retry import RetryPolicy
-from mpqueue.status import COMPLETED, PROCESSING, JobStatus
+from mpqueue.status import COMPLETED, PROCESSING, RETRY, JobStatus
 from tests.support.runs import START, Run
 
 
@@ -97,6 +111,37 @@ def test_workers_are_said_to_start_until_one_is_there() -> None:
     assert watch.look(START, 0.0).starting == 2
     run.timings.lane_ready(1, START + 1)
     assert watch.look(START + 1, 0.0).starting == 0
+
+
+def test_what_has_not_ended_is_counted_by_status_and_the_items_of_stages_as_inputs() -> None:
+    book, head, stage = make_book(6), make_book(4), make_book(3)
+    Pipeline(head, [stage], [("a", None, False)])
+    head.number, stage.number = 2, 3
+    book.completed, book.failed = 1, 1
+    book.table.status[0] = RETRY
+    lanes = [
+        LaneNow(0, LaneState.READY, 7, 1, Phase.RUNNING, [4]),
+        LaneNow(1, LaneState.READY, 8, 3, Phase.RUNNING, [0, 1]),
+        LaneNow(2, LaneState.READY, 9, 9, Phase.RUNNING, [0]),
+    ]
+    assert unfinished([book, head], lanes)._asdict() == {
+        "completed": 0, "failed": 0, "retry": 1, "processing": 3, "pending": 4
+    }
+
+
+@pytest.mark.parametrize(
+    ("state", "job", "doing"),
+    [
+        (LaneState.READY, 1, "busy"),
+        (LaneState.READY, None, "idle"),
+        (LaneState.STARTING, None, "starting"),
+        (LaneState.DYING, 1, "starting"),
+        (LaneState.DOWN, None, "starting"),
+        (LaneState.ABSENT, None, "absent"),
+    ],
+)
+def test_a_worker_is_at_one_thing(state: LaneState, job: int | None, doing: str) -> None:
+    assert LaneNow(0, state, None, job).doing == doing
 
 
 def test_statuses_are_counted_once() -> None:
