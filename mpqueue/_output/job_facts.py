@@ -152,9 +152,10 @@ def ended_before(book: JobView) -> int:
 
 def elapsed_of(book: JobView, now: float) -> float:
     """Seconds of the job's last run: up to ``now``, or to its end."""
-    if book.duration is not None:
-        return book.duration
-    return max(0.0, now - book.timings.started) if book.here and book.started_at is not None else 0.0
+    if not book.here:
+        return book.duration or 0.0
+    timings = book.timings
+    return max(0.0, (timings.finished or now) - timings.started) if book.epoch else 0.0  # else it has not run here
 
 
 def progress_of(

@@ -28,7 +28,7 @@ from tests.support.runs import START, Run
 
 def make_book(items: int, *, sealed: bool = True) -> JobBook:
     book = JobBook(1, "job", make_table(range(items)), JobOptions(RetryPolicy()), None, sealed=sealed)
-    book.status, book.started_at = JobStatus.RUNNING, 1e9
+    book.status, book.epoch = JobStatus.RUNNING, 1
     return book
 
 
@@ -99,7 +99,8 @@ def test_a_job_that_has_ended_was_as_fast_as_its_last_run_whenever_that_is_looke
     book = make_book(10)
     book.completed = 4
     book.remember_run()
-    book.completed, book.failed, book.duration, book.status = 9, 1, 3.0, JobStatus.COMPLETED_WITH_ERRORS
+    book.completed, book.failed, book.status = 9, 1, JobStatus.COMPLETED_WITH_ERRORS
+    book.timings.finish(3.0)
     facts = progress_of(book, 1000.0)
     assert (facts.elapsed, facts.rate, facts.eta) == (3.0, 2.0, 0.0)
     assert (left_of(book), ended_before(book)) == (0, 4)
@@ -125,7 +126,11 @@ def test_what_has_not_ended_is_counted_by_status_and_the_items_of_stages_as_inpu
         LaneNow(2, LaneState.READY, 9, 9, Phase.RUNNING, [0]),
     ]
     assert unfinished([book, head], lanes)._asdict() == {
-        "completed": 0, "failed": 0, "retry": 1, "processing": 3, "pending": 4
+        "completed": 0,
+        "failed": 0,
+        "retry": 1,
+        "processing": 3,
+        "pending": 4,
     }
 
 
