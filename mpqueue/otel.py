@@ -21,12 +21,12 @@ except ImportError as error:
     raise ImportError(f"mpqueue.otel needs OpenTelemetry ({error}): `pip install 'mpqueue[otel]'`") from error
 
 from mpqueue._core.state.books import EndedCounts
-from mpqueue._core.state.lane_book import LaneState
 from mpqueue._os.memory.memory_use import memory_of
 from mpqueue._os.process.process_facts import use_of
+from mpqueue._output.job_facts import unfinished
 from mpqueue._text import label, visible
 from mpqueue.errors import JobNotFoundError
-from mpqueue.status import RETRY, ItemStatus, JobStatus
+from mpqueue.status import JobStatus
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -218,17 +218,9 @@ class _Watcher:
             yield Observation(statuses[status], {"mpqueue.job.status": str(status)})
 
     def _unfinished(self, _: CallbackOptions) -> Iterable[Observation]:
-        books = self._books()
-        left = sum(max(0, book.total - book.completed - book.failed) for book in books)
-        # The stages of a pipeline know which items run or wait for their next try.
-        parts = [part for book in books for part in (book.family if book.pipeline is None else book.family[1:])]
-        retrying = sum(bytes(part.table.status).count(RETRY) for part in parts)
-        numbers = {part.number for part in parts}
-        running = sum(len(lane.items) for lane in self._lanes() if lane.job in numbers)
-        counts = {ItemStatus.PROCESSING: running, ItemStatus.RETRY: retrying}
-        counts[ItemStatus.PENDING] = max(0, left - running - retrying)
-        for status, count in counts.items():
-            yield Observation(count, {"mpqueue.item.status": str(status)})
+        counts = unfinished(self._books(), self._lanes())._asdict()
+        for status in ("processing", "retry", "pending"):
+            yield Observation(counts[status], {"mpqueue.item.status": status})
 
     # -- workers ---------------------------------------------------------------------------------------------
 
@@ -237,7 +229,7 @@ class _Watcher:
         return [] if queue is None else queue._engine.lanes_now()
 
     def _workers(self, _: CallbackOptions) -> Iterable[Observation]:
-        states = Counter(_state_of(lane) for lane in self._lanes())
+        states = Counter(lane.doing for lane in self._lanes())
         for state in ("busy", "idle", "starting"):
             yield Observation(states[state], {"mpqueue.worker.state": state})
 
@@ -268,12 +260,6 @@ class _Watcher:
         queue = self._queue()
         able = None if queue is None else queue._backend.capabilities
         return self._lanes() if able is not None and able.own_processes and able.is_here else []
-
-
-def _state_of(lane: LaneNow) -> str:
-    if lane.state is LaneState.READY:
-        return "idle" if lane.job is None else "busy"
-    return "starting" if lane.state in (LaneState.STARTING, LaneState.DYING) else "absent"
 
 
 def _describe(run: _Run, event: JobFinished) -> None:

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from mpqueue._cli.dry_run import add_dry_run, at_a_time, check_dry_run, run_some, say_estimate, some_of
 from mpqueue._cli.early_end import EarlyEnd, add_early_end
@@ -37,7 +37,7 @@ from mpqueue._os.monotonic import monotonic
 from mpqueue._os.process.shell_words import quoted
 from mpqueue._output.bars import can_draw
 from mpqueue._output.file_sinks import FileSink
-from mpqueue._output.job_facts import Progress
+from mpqueue._output.job_facts import Progress, ended_before, left_of
 from mpqueue._output.progress import LogLines, ShowProgress, is_silenced
 from mpqueue._output.words import counted, took
 from mpqueue._queue.job import Job
@@ -222,8 +222,6 @@ def _run(args: argparse.Namespace, sink: StdoutRows | FileSink, early_end: Early
             start = _stages(queue, args, items, [functions[0], *more], record, sink)
         else:
             start = _job(queue, args, items, functions, record, sink)
-        made = queue.last_job  # several functions have none before the start
-        before = NOTHING if made is None else Before(made.completed, made.failed)
         if args.dashboard:
             _serve(queue)
         try:
@@ -233,7 +231,7 @@ def _run(args: argparse.Namespace, sink: StdoutRows | FileSink, early_end: Early
                 raise UsageError(f"--output: {error}") from None
             raise
         early_end.drain_from_now(queue, started)
-        code = _follow(queue, started, sink, args, early_end, before)
+        code = _follow(queue, started, sink, args, early_end)
         if isinstance(sink, FileSink):
             tell(job_line(started.job), None)
         return code if args.profile is None else write_profile(started.job, args.profile, code)
@@ -437,23 +435,12 @@ def _serve(queue: JobQueue) -> None:
     say(coloured("live page, as long as this runs:", "bold"), f" {page.url}")
 
 
-class Before(NamedTuple):
-    """Numbers of items that had ended in earlier runs, by the journal."""
-
-    completed: int = 0
-    failed: int = 0
-
-
-NOTHING = Before()
-
-
 def _follow(
     queue: JobQueue,
     started: JobRun,
     sink: StdoutRows | FileSink,
     args: argparse.Namespace,
     early_end: EarlyEnd,
-    before: Before,
 ) -> int:
     """Wait until the job has ended or is interrupted; its rows are written meanwhile."""
     job = started.job
@@ -469,7 +456,7 @@ def _follow(
         if isinstance(error, SinkError):
             return _say_unwritten(error, recorded=args.journal is not None)
         if isinstance(error, WorkerStartError) and job.status.final:
-            _say_stopped(job, before, sink, quiet=args.quiet)
+            _say_stopped(job, sink, quiet=args.quiet)
             return say_drained(recorded=args.journal is not None)
         if not isinstance(error, KeyboardInterrupt):
             raise
@@ -478,10 +465,10 @@ def _follow(
         _say_interrupted(job, sink, recorded=args.journal is not None)
         return Exit.INTERRUPTED
     if job.stopped_why is not None:
-        _say_stopped(job, before, sink, quiet=args.quiet)
+        _say_stopped(job, sink, quiet=args.quiet)
         return Exit.FAILED if job.failed else say_drained(recorded=args.journal is not None)
-    say_end(job, before, quiet=args.quiet)
-    if job.total and sum(before) == job.total and not args.quiet:
+    say_end(job, quiet=args.quiet)
+    if job.total and ended_before(job._book) == job.total and not args.quiet:
         _say_nothing_left(job)
     _say_kept(sink)
     if early_end.left_some and not stopped:
@@ -491,9 +478,9 @@ def _follow(
     return Exit.GOOD if job.status is JobStatus.COMPLETED else Exit.FAILED
 
 
-def _say_stopped(job: Job, before: Before, sink: StdoutRows | FileSink, *, quiet: bool) -> None:
-    """Print how a job ended that was stopped early, and why."""
-    say_end(job, before, quiet=quiet)
+def _say_stopped(job: Job, sink: StdoutRows | FileSink, *, quiet: bool) -> None:
+    """Say how a job ended that was stopped before it was over, and why."""
+    say_end(job, quiet=quiet)
     _say_kept(sink)
     say(coloured("stopped:", "yellow"), f" {job.stopped_why}")
 
@@ -533,8 +520,8 @@ def _name_of_stage(progress: Progress) -> str:
     return stage if slash and progress.job_id.startswith("run/") else ""
 
 
-def say_end(job: Job, before: Before = NOTHING, *, quiet: bool = False) -> None:
-    """Print how the job ended, and how much of it in earlier runs; with ``quiet`` only the failures."""
+def say_end(job: Job, *, quiet: bool = False) -> None:
+    """Say how the job ended, and how much of that in earlier runs; with ``quiet`` only the failures."""
     failures = job.failures
     for failure in failures[:NAMED]:
         say(coloured("failed:", "red"), f" {describe_failure(failure.item)}")
@@ -543,7 +530,7 @@ def say_end(job: Job, before: Before = NOTHING, *, quiet: bool = False) -> None:
         for group in job.failure_groups()[:NAMED]:
             say(f"    {group}")
     if not quiet:
-        say(*_summary(job, before))
+        say(*_summary(job))
 
 
 def describe_failure(item: JobItem) -> str:
@@ -552,23 +539,23 @@ def describe_failure(item: JobItem) -> str:
     return f"{item.label}: {error} (after {item.attempts} {'try' if item.attempts == 1 else 'tries'})"
 
 
-def _summary(job: Job, before: Before) -> Iterator[str]:
+def _summary(job: Job) -> Iterator[str]:
+    book = job._book
     yield f"{counted(job.total, 'item')}: "
     yield coloured(f"{job.completed} completed", "green")
-    if before.completed:
-        yield f" ({before.completed} in earlier runs)"
+    if book.completed_before:
+        yield f" ({book.completed_before} in earlier runs)"
     if job.failed:
         yield ", "
         yield coloured(f"{job.failed} failed", "red")
-        if before.failed:
-            yield f" ({before.failed} in earlier runs)"
-    left = job.total - job.completed - job.failed
-    if left:
+        if book.failed_before:
+            yield f" ({book.failed_before} in earlier runs)"
+    if left := left_of(book):
         yield ", "
         yield coloured(f"{left} not run", "yellow")
     if job.retries:
         yield f", {counted(job.retries, 'retry')}"
-    if job.duration is not None and sum(before) < job.total:
+    if job.duration is not None and ended_before(book) < job.total:
         yield f", in {took(job.duration)}"
 
 

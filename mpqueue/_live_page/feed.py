@@ -190,7 +190,7 @@ class PageFeed:
         self._lanes = served.lanes()
         current = {book.number: book for book in books}
         self._gone += [self._jobs.pop(number) for number in list(self._jobs) if number not in current]
-        now, wall, standing = served.now(), served.wall(), served.standing()
+        now, standing = served.now(), served.standing()
         lanes: dict[int | None, list[LaneNow]] = {}
         for lane in self._lanes:
             lanes.setdefault(lane.job, []).append(lane)
@@ -199,7 +199,7 @@ class PageFeed:
             if job is None or job.book is not book:
                 job = self._jobs[number] = JobFeed(book, served)
             if not job.settled:
-                job.look(now, wall, lanes.get(number, ()), standing)
+                job.look(now, lanes.get(number, ()), standing)
         return True
 
     def _news(
@@ -232,7 +232,8 @@ class PageFeed:
         return {"concurrency": self._served.concurrency, "lanes": [self._lane_form(lane) for lane in self._lanes]}
 
     def _lane_form(self, lane: LaneNow) -> dict[str, Any]:
-        form: dict[str, Any] = {"number": lane.number, "state": lane.state.name.lower(), "pid": lane.pid}
+        state = lane.state.name.lower()
+        form: dict[str, Any] = {"number": lane.number, "state": state, "doing": lane.doing, "pid": lane.pid}
         if lane.job is not None:
             form |= {"job": lane.job, "phase": lane.phase.name.lower(), "items": len(lane.items)}
             if len(lane.items) == 1:

@@ -11,7 +11,7 @@ from mpqueue._live_page.items.listing import Listing
 from mpqueue._live_page.page_json import as_event, encode
 from mpqueue._live_page.served import Served, ShownJob
 from mpqueue._live_page.worker_history import FEW
-from mpqueue._output.job_facts import Counts, Watch, count_statuses, head_of, rate_of_run
+from mpqueue._output.job_facts import Counts, Watch, count_statuses, head_of, left_of, progress_of
 from mpqueue._parent.running import LaneNow
 from mpqueue._report.paces import a_second
 from mpqueue.events import milliseconds
@@ -36,18 +36,18 @@ class JobFeed:
         self.book = book
         self.listing = Listing(book, served.now)
         self._has_report = served.has_report
-        self._watch = Watch(book, served.now())
-        self._facts = self._watch.look(served.now(), 0.0)
+        self._watch = Watch(book)
+        self._now = served.now
+        self._facts = progress_of(book, served.now())
         self._running: tuple[int, ...] = ()
         self._before: int | None = None  #: jobs that go before it, if it waits for workers
         self._seen: Any = None  #: the states of its items when ``version`` last changed
         self._version = 0
-        self._changed_at = book.finished_at or book.started_at
         self._told: dict[str, Any] | None = None
         self._settled: int | None = None  #: the epoch whose end viewers know
 
-    def look(self, now: float, wall: float, lanes: Iterable[LaneNow], standing: Mapping[int, int]) -> None:
-        """Take the job's running items from its lanes."""
+    def look(self, now: float, lanes: Iterable[LaneNow], standing: Mapping[int, int]) -> None:
+        """Take in what the job's lanes are at."""
         book, running = self.book, [lane for lane in lanes if len(lane.items) <= FEW] if self.book.active else []
         # If that many run at a time, each is over in no time, and can't be seen running.
         self._running = tuple(sorted({index for lane in running for index in lane.items}))
@@ -55,8 +55,6 @@ class JobFeed:
         self._before = standing.get(book.number)
         seen = (book.status, book.epoch, book.total, book.completed, book.failed, book.retries, self._running)
         if seen != self._seen:
-            if self._seen is not None:
-                self._changed_at = wall
             self._seen = seen
             self._version += 1
 
@@ -91,10 +89,12 @@ class JobFeed:
     def _state(self, status: str, statuses: bytes | None) -> dict[str, Any]:
         book = self.book
         if statuses is None:
-            counts = Counts(book.completed, book.failed, 0, 0, max(0, book.total - book.completed - book.failed))
+            counts = Counts(book.completed, book.failed, 0, 0, left_of(book))
         else:
             counts = count_statuses(statuses)
-        facts, runs = self._facts, status == "running"
+        runs, is_over = status == "running", JobStatus(status).final
+        facts = progress_of(book, self._now()) if is_over else self._facts
+        rate = facts.rate if runs or is_over else None
         state = {
             "jobId": book.id,
             "number": book.number,
@@ -106,14 +106,11 @@ class JobFeed:
             "cancelled": book.cancelled,
             "retries": book.retries,
             "done": round(min(counts.total, counts.completed + counts.failed + facts.partly_done), 2),
-            "priority": book.options.priority,
             "counts": counts._asdict(),
         }
-        rate = facts.rate if runs else rate_of_run(book) if JobStatus(status).final else None
         known = {
             "startedAt": _milliseconds(book.started_at),
             "finishedAt": _milliseconds(book.finished_at),
-            "changedAt": _milliseconds(self._changed_at),
             "recorded": None if book.here else True,
             "stage": head_of(book),
             "report": self._has_report(book) or None,

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from mpqueue._core.state.lane_book import LaneState
 from mpqueue._live_page.served import ShownJob
 from mpqueue._os.process.process_facts import use_of
 from mpqueue._parent.running import LaneNow
@@ -119,9 +118,9 @@ class Timeline:
 
 
 def _seen(lane: LaneNow, now: float) -> Stretch | None:
-    if lane.state is not LaneState.READY:
+    if lane.doing == STARTING:
         return Stretch(now, now, STARTING, None, None)
-    if lane.job is None:
+    if lane.doing != "busy":
         return None
     kind = LOADING if lane.phase is Phase.LOADING else RUNNING
     item = lane.items[0] if len(lane.items) == 1 else None

@@ -16,7 +16,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, TextIO
 
 from mpqueue._os.standard_streams import understand_codes
-from mpqueue._output.words import counted, minutes
+from mpqueue._output.words import counted, done, minutes, rate
 from mpqueue._text import fitting, visible_line
 from mpqueue._worker import station
 
@@ -151,7 +151,7 @@ class TqdmBar:
         with _coming_and_going:
             self._bar = _tqdm_class()(
                 total=first.total,
-                initial=first.completed + first.failed,
+                initial=first.ended,
                 bar_format=_NO_BAR,
                 mininterval=0,
                 miniters=0,
@@ -257,8 +257,8 @@ def _words(progress: Progress) -> Sequence[Sequence[str]]:
     time = f"{minutes(left)} left" if left else minutes(progress.elapsed)
     troubles = [progress.troubles] * bool(progress.troubles)
     failed = [f"{progress.failed} failed"] * bool(progress.failed)
-    rate = [f"{progress.rate:.3g}/s"] if progress.rate is not None else []
-    return [[ended, *troubles, *rate, time], [ended, *troubles, time], [ended, *failed, time]]
+    speed = [rate(progress.rate)] if progress.rate is not None else []
+    return [[ended, *troubles, *speed, time], [ended, *troubles, time], [ended, *failed, time]]
 
 
 def _share(progress: Progress, columns: int) -> int:
@@ -271,7 +271,7 @@ def _around(
 ) -> tuple[str, str]:
     """Return the texts before and after the bar, short enough to leave the bar its share of the line."""
     tails = [join(words) for words in _words(progress)]
-    share = "" if progress.fraction is None else f"{progress.fraction:4.0%}"
+    share = "" if progress.fraction is None else f"{done(progress.fraction):>4}"
     room = columns - _share(progress, columns)
     heads = [f"{label}: {share}", f"{label}: "] if label else [share, ""]
     for head in heads:

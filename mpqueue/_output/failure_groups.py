@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from mpqueue._output.words import counted
 from mpqueue._text import fitting, visible_line
@@ -22,9 +22,13 @@ if TYPE_CHECKING:
     from mpqueue._core.state.item_table import Failure, ItemTable
     from mpqueue._queue.job_items import JobItem
 
-#: The most characters of an error's text that the text of a group has.
+T = TypeVar("T")
+
+#: Characters of an error's text that the text of a group has.
 MOST = 200
-#: The beginning of a traceback as text; that of a group of exceptions has a margin.
+#: Failed items that are looked at where a job's groups are shown with other things.
+MOST_FAILED = 10_000
+#: How a traceback begins as text; that of a group of exceptions has a margin.
 _HEADER = re.compile(r"(?:  \+ Exception Group )?Traceback \(most recent call last\):$")
 _MARGIN = "  | "
 #: A frame. The place of a SyntaxError itself is no frame, and names no function.
@@ -79,22 +83,33 @@ def groups_of(table: ItemTable, most: int | None = None) -> list[FailureGroup]:
 
 def group_failures(items: Iterable[JobItem]) -> list[FailureGroup]:
     """Group the failed ones of these items, the largest group first."""
-    groups: dict[tuple[str, str | None, str | None], list[JobItem]] = {}
-    messages: dict[tuple[str, str | None, str | None], str] = {}
-    place = cache(place_of)
-    for item in items:
-        failure = item._failure  # noqa: SLF001 - read once: an item that is tried again has none
-        if failure is None:
-            continue
-        stage, error, message = _reason(failure)
-        alike = type_name_of(error), place(failure.traceback or "", message), stage
-        messages.setdefault(alike, message)
-        groups.setdefault(alike, []).append(item)
-    found = [
-        FailureGroup(error_type, place, messages[error_type, place, stage], tuple(members), stage)
-        for (error_type, place, stage), members in groups.items()
+    # An item's failure is looked at once: one that is tried again has none.
+    failures = ((item, item._failure) for item in items)  # noqa: SLF001
+    failed = ((item, _reason(failure)) for item, failure in failures if failure is not None)
+    return [
+        FailureGroup(error_type, place, reason.message, tuple(members), reason.stage)
+        for error_type, place, reason, members in alike(failed)
     ]
-    return sorted(found, key=lambda group: -group.count)
+
+
+class Reason(NamedTuple):
+    """Why something failed: its error, the text and the traceback of that, and the stage that it was in."""
+
+    error: BaseException
+    message: str
+    trace: str
+    stage: str | None = None
+
+
+def alike(failed: Iterable[tuple[T, Reason]]) -> list[tuple[str, str | None, Reason, list[T]]]:
+    """Group what failed alike, most first: the type of the error, its place, the first reason, and what failed."""
+    groups: dict[tuple[str, str | None, str | None], tuple[Reason, list[T]]] = {}
+    place = cache(place_of)
+    for one, reason in failed:
+        kind = type_name_of(reason.error), place(reason.trace, reason.message), reason.stage
+        groups.setdefault(kind, (reason, []))[1].append(one)
+    found = [(error_type, place, *group) for (error_type, place, _), group in groups.items()]
+    return sorted(found, key=lambda group: -len(group[-1]))
 
 
 def shown_groups(groups: Sequence[FailureGroup], most: int) -> list[str]:
@@ -103,12 +118,11 @@ def shown_groups(groups: Sequence[FailureGroup], most: int) -> list[str]:
     return [*map(str, groups[:most]), *([f"... and {counted(more, 'more group')}"] if more > 0 else [])]
 
 
-def _reason(failure: Failure) -> tuple[str | None, BaseException, str]:
-    """The reason of a failure: its stage, the error there, and its text."""
-    error = failure.own
+def _reason(failure: Failure) -> Reason:
+    error, trace = failure.own, failure.traceback or ""
     if isinstance(error, StageError) and error.__cause__ is not None:
-        return error.stage, error.__cause__, text_of(error.__cause__)
-    return None, failure.error, failure.message
+        return Reason(error.__cause__, text_of(error.__cause__), trace, error.stage)
+    return Reason(failure.error, failure.message, trace)
 
 
 def place_of(trace: str, message: str = "") -> str | None:

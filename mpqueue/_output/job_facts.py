@@ -7,7 +7,7 @@ a run went.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,7 +15,10 @@ from mpqueue._call_checks import no_such_attribute
 from mpqueue._core.state.job_book import JobBook, JobView
 from mpqueue.status import COMPLETED, FAILED, PENDING, PROCESSING, RETRY, JobStatus
 
-#: The least time over which the rate is taken, in seconds; and the least number of items.
+if TYPE_CHECKING:
+    from mpqueue._parent.running import LaneNow
+
+#: Seconds over which the rate is taken, at least; and longer until so many items were done.
 WINDOW, LEAST = 20.0, 5
 #: The least time between two samples, in seconds.
 EVERY = 0.5
@@ -106,6 +109,17 @@ def count_statuses(column: bytes) -> Counts:
     return Counts(*map(column.count, (COMPLETED, FAILED, RETRY, PROCESSING, PENDING)))
 
 
+def unfinished(books: Iterable[JobBook], lanes: Iterable[LaneNow]) -> Counts:
+    """Count the items of these jobs that have not ended. Of a pipeline, its inputs are counted, and are its head's."""
+    books = list(books)
+    # Of a pipeline, its stages know what runs and what waits for its next try.
+    parts = [part for book in books for part in (book.family if book.pipeline is None else book.family[1:])]
+    numbers = {part.number for part in parts}
+    running = sum(len(lane.items) for lane in lanes if lane.job in numbers)
+    retrying = sum(bytes(part.table.status).count(RETRY) for part in parts)
+    return Counts(0, 0, retrying, running, max(0, sum(map(left_of, books)) - running - retrying))
+
+
 class Total(NamedTuple):
     """The total of a job's items. ``known`` is None while it is not known."""
 
@@ -128,61 +142,73 @@ def head_of(book: JobView) -> int | None:
     return book.stage.pipeline.head.number if isinstance(book, JobBook) and book.stage is not None else None
 
 
-def rate_of_run(book: JobView) -> float | None:
-    """Items per second of a run that has ended, without those of earlier runs. None if not known."""
-    items = book.timings.sums.items - (book.retries - book.retries_before if book.here else 0)
-    if isinstance(book, JobBook) and book.pipeline is not None:  # it runs nothing itself
-        items = book.completed + book.failed - book.brought[0] - book.failed_before
-    return items / book.duration if book.duration and items > 0 else None
+def left_of(book: JobView) -> int:
+    """The number of items of a job that have not ended, of those that there are so far."""
+    return max(0, book.total - book.completed - book.failed)
+
+
+def ended_before(book: JobView) -> int:
+    """The number of items that had ended before the job's last run."""
+    return book.completed_before + book.failed_before
+
+
+def elapsed_of(book: JobView, now: float) -> float:
+    """Seconds of the job's last run: up to ``now``, or to its end."""
+    if not book.here:
+        return book.duration or 0.0
+    timings = book.timings
+    return max(0.0, (timings.finished or now) - timings.started) if book.epoch else 0.0  # else it has not run here
+
+
+def progress_of(
+    book: JobView,
+    now: float,
+    partly_done: float = 0.0,
+    pace: float | None = None,
+    total_of: Callable[[JobView], Total] = total_of,
+) -> Progress:
+    """Return the job's progress. ``partly_done`` is what its running items have done, together."""
+    status, total = book.status, total_of(book)
+    return Progress(
+        job_id=book.id,
+        status=status,
+        total=total.known,
+        completed=book.completed,
+        failed=book.failed,
+        retries=book.retries - book.retries_before,
+        partly_done=partly_done,
+        elapsed=elapsed_of(book, now),
+        already=ended_before(book),
+        grows=total.grows,
+        starting=book.timings.starting if status is JobStatus.RUNNING else 0,
+        pace=pace,
+    )
 
 
 class Watch:
-    """One job's facts, read now and then on one thread. It is made when the job has started."""
+    """One job's progress, with its rate, as it is looked at now and then, on one thread."""
 
-    def __init__(self, book: JobView, now: float, total: Callable[[JobView], Total] = total_of) -> None:
+    def __init__(self, book: JobView, total: Callable[[JobView], Total] = total_of) -> None:
         self._book = book
         self._total = total
+        self._epoch, self._ended = book.epoch, 0
         self._samples: deque[tuple[float, float]] = deque()
-        self._begin(now)
-
-    def _begin(self, now: float) -> None:
-        book = self._book
-        self._epoch = book.epoch
-        self._since, self._retries_before = now, book.retries
-        self._already = self._ended = book.completed + book.failed
-        self._samples.clear()
 
     def look(self, now: float, partly_done: float) -> Progress:
         """Return the job's progress. ``partly_done`` is the sum of its running items' fractions."""
         book = self._book
-        if book.epoch != self._epoch:  # failed items run again
-            self._begin(now)
-        status, completed, failed = book.status, book.completed, book.failed
-        self._sample(now, completed + failed, partly_done, counts=status is JobStatus.RUNNING)
-        total = self._total(book)
-        return Progress(
-            job_id=book.id,
-            status=status,
-            total=total.known,
-            completed=completed,
-            failed=failed,
-            retries=book.retries - self._retries_before,
-            partly_done=partly_done,
-            elapsed=now - self._since,
-            already=self._already,
-            grows=total.grows,
-            starting=book.timings.starting if status is JobStatus.RUNNING else 0,
-            pace=self._pace(),
-        )
+        ended = book.completed + book.failed
+        # A pause is left out, and so is an earlier run.
+        if book.status is not JobStatus.RUNNING or book.epoch != self._epoch or ended < self._ended:
+            self._samples.clear()
+        self._epoch, self._ended = book.epoch, ended
+        if book.status is JobStatus.RUNNING:
+            self._sample(now, ended + partly_done)
+        return progress_of(book, now, partly_done, self._pace(), self._total)
 
-    def _sample(self, now: float, ended: int, partly_done: float, *, counts: bool) -> None:
-        samples, done = self._samples, ended + partly_done
-        if not counts or ended < self._ended:  # pauses do not count
-            samples.clear()
-        self._ended = ended
-        if not counts:
-            return
-        # The last sample is replaced if it is close to the one before it, or nothing was done since.
+    def _sample(self, now: float, done: float) -> None:
+        samples = self._samples
+        # The last sample moves along where it is close to the one before it, or nothing was done since.
         if len(samples) > 1 and (now - samples[-2][0] < EVERY or samples[-2][1] == samples[-1][1]):
             samples.pop()
         samples.append((now, done))

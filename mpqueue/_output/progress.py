@@ -30,8 +30,8 @@ log = logging.getLogger("mpqueue")
 INTERVAL = 0.1
 #: Seconds that an interruption waits for a drawing that has begun.
 PATIENCE = 1.0
-#: The most groups of failures below a bar, and failed items that are looked at for them.
-MOST_GROUPS, MOST_FAILED = 5, 10_000
+#: Groups of failures below a bar.
+MOST_GROUPS = 5
 #: Seconds between two lines in a log.
 LINE_EVERY = 5.0
 #: ``0``: `progress=True` shows nothing.
@@ -98,7 +98,7 @@ class Display:
         self._now = now
         self._showing = showing
         self._bar: Bar | None = None
-        self._watch = Watch(book, now(), showing.total)
+        self._watch = Watch(book, showing.total)
         self._lock = threading.RLock()
         self._ended = False
 
@@ -109,7 +109,6 @@ class Display:
 
     def begin(self) -> None:
         """Begin to show the job, which has started."""
-        self._watch = Watch(self._book, self._now(), self._showing.total)
         self._thread.post(self._look)
 
     def end(self) -> None:
@@ -124,7 +123,11 @@ class Display:
             if self._bar is not None:
                 self._bar.close()
             if self._showing.failures and self._book.failed:
-                from mpqueue._output.failure_groups import groups_of, shown_groups  # few programs need it
+                from mpqueue._output.failure_groups import (
+                    MOST_FAILED,
+                    groups_of,
+                    shown_groups,
+                )  # which few programs need
 
                 groups = groups_of(self._book.table, MOST_FAILED)
                 write_below(f"  {text}" for text in shown_groups(groups, MOST_GROUPS))

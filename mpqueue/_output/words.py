@@ -61,6 +61,16 @@ def percent(share: float) -> str:
     return f"{share:.1%}" if share < 0.0995 else f"{share:.0%}"
 
 
+def done(fraction: float) -> str:
+    """The part that is done as text, with ``100%`` only at the end."""
+    return f"{100 if fraction >= 1 else min(99, int(100 * fraction + 1e-9))}%"
+
+
+def rate(per_second: float) -> str:
+    """A rate as text: ``0.52/s``, ``12.3/s``, ``12,346/s``."""
+    return f"{number(per_second)}/s" if per_second >= 999.5 else f"{per_second:.3g}/s"
+
+
 def times(factor: float) -> str:
     """A factor as text: ``1.9x``, ``12x``."""
     return f"{factor:.1f}x" if factor < 9.95 else f"{number(factor)}x"

@@ -54,6 +54,13 @@ class LaneNow(NamedTuple):
     since: float = 0.0  #: since when, by the monotonic clock
     fraction: float = 0.0  #: how far a single one is, by its handler's `report`
 
+    @property
+    def doing(self) -> str:
+        """``busy``, ``idle``, ``starting`` or, without room for a worker, ``absent``: as it is counted everywhere."""
+        if self.state is LaneState.READY:
+            return "idle" if self.job is None else "busy"
+        return "absent" if self.state is LaneState.ABSENT else "starting"
+
 
 def lanes_now(books: Books, lane_of: Callable[[int], Lane | None]) -> list[LaneNow]:
     """Return what each lane is doing, without the lanes that are not wanted any more and whose workers have gone.

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 import platform
 from bisect import bisect_right
-from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from mpqueue._core.state.timings import Event, PastRun, Span, Sums
-from mpqueue._output.failure_groups import groups_of, place_of
+from mpqueue._output.failure_groups import MOST_FAILED, Reason, alike, groups_of
+from mpqueue._output.job_facts import progress_of
 from mpqueue._report import in_band
 from mpqueue._report.in_band import InBand
 from mpqueue._report.paces import (
@@ -20,6 +19,7 @@ from mpqueue._report.paces import (
     LanePace,
     PaceFigures,
     busy_over_time,
+    by_worker,
     few_and_many,
     find_slow_lane,
     first_items,
@@ -32,7 +32,6 @@ from mpqueue.errors import (
     RemoteTraceback,
     SetupError,
     WorkerCrashedError,
-    type_name_of,
 )
 from mpqueue.status import COMPLETED, FAILED, ITEM_CODES
 
@@ -44,8 +43,6 @@ if TYPE_CHECKING:
 SLOWEST = 10
 #: The most characters of an error.
 ERROR_LENGTH = 70
-#: The most failed items that are put into groups.
-MOST_FAILED = 10_000
 #: Bars of the histogram of item times.
 BARS = 40
 
@@ -226,20 +223,23 @@ def measure(book: JobView, now: float, cpus: int, supply: int | None = None) -> 
     """
     timings = book.timings.until(now, book.lanes if book.finished_at is None else 0)
     told_at = timings.heard.end_told_at
-    start, wall = timings.started, max(0.0, (timings.finished or now) - timings.started)
+    progress = progress_of(book, now)
+    start, wall = timings.started, progress.elapsed
     spans = [_from(start, span) for span in timings.spans()]
     tail = sum(wall - (ended - start) for ended in timings.last_on.values())
     tail = min(max(0.0, tail), timings.sums.idle)
     sums = timings.sums
-    few, many = few_and_many(spans)
+    busy = busy_over_time(spans, wall)
+    ran = by_worker(spans)
+    few, many = few_and_many(ran, busy, wall)
     events = [event._replace(at=event.at - start) for event in timings.events]
     return Figures(
         job_id=book.id,
         status=str(book.status),
         total=len(book.table),
-        completed=book.completed,
-        failed=book.failed,
-        retries=book.retries - book.retries_before,
+        completed=progress.completed,
+        failed=progress.failed,
+        retries=progress.retries,
         wall=wall,
         workers=timings.lanes,
         cpus=cpus,
@@ -256,7 +256,7 @@ def measure(book: JobView, now: float, cpus: int, supply: int | None = None) -> 
         many=many,
         spans=spans,
         events=events,
-        busy=busy_over_time(spans, wall),
+        busy=busy,
         handler_bytes=timings.handler_bytes,
         handler_weight=timings.handler_weight,
         handler_seconds=timings.handler_seconds,
@@ -271,8 +271,8 @@ def measure(book: JobView, now: float, cpus: int, supply: int | None = None) -> 
         items_seconds=timings.items_seconds,
         grows=book.table.grows,
         elsewhere=timings.elsewhere,
-        first=first_items(spans),
-        slow_lane=find_slow_lane(spans),
+        first=first_items(ran),
+        slow_lane=find_slow_lane(ran),
         retry_waits=retry_waits(spans, events, wall),
         failures=_failures(book),
         longest_tail=max((wall - (ended - start) for ended in timings.last_on.values()), default=0.0),
@@ -394,12 +394,11 @@ def _tries(book: JobView) -> Tries:
     before = book.tries_before
     history = [(at, entries[before.get(at, 0) :]) for at, entries in list(book.table.history.items())]
     failed = [entry for _, entries in history for entry in entries]
-    place = cache(place_of)
-    kinds = [(type_name_of(tried.exception), place(_trace_of(tried.exception), tried.error)) for tried in failed]
-    first = {kind: tried.error for kind, tried in zip(reversed(kinds), reversed(failed), strict=True)}
-    deadly = Counter(kind for kind, tried in zip(kinds, failed, strict=True) if _is_deadly(tried.exception))
-    errors = [(_of_many(first[kind], kind[1]), count) for kind, count in Counter(kinds).most_common(5)]
-    worst = next((_of_many(first[kind], kind[1]) for kind, _ in deadly.most_common(1)), None)
+    groups = alike((tried, Reason(tried.exception, tried.error, _trace_of(tried.exception))) for tried in failed)
+    texts = [_of_many(reason.message, place) for _, place, reason, _ in groups]
+    deadly = [sum(_is_deadly(tried.exception) for tried in members) for *_, members in groups]
+    worst = texts[deadly.index(max(deadly))] if any(deadly) else None
+    errors = [(text, len(members)) for text, (*_, members) in zip(texts[:5], groups, strict=False)]
     last = any(
         book.table.status[at] == FAILED and _is_deadly(entry.exception)
         for at, entries in history

@@ -27,18 +27,13 @@ LINES = 12
 
 
 @cache
-def _file(suffix: str) -> str:
-    return files("mpqueue._report").joinpath(f"flame_graph.{suffix}").read_text()
-
-
-def style() -> str:
-    """Return the style that a page needs besides its own."""
-    return _file("css")
+def _script() -> str:
+    return files("mpqueue._report").joinpath("flame_graph.js").read_text()
 
 
 def policy() -> str:
-    """Return the page's policy for the script."""
-    digest = base64.b64encode(hashlib.sha256(_file("js").encode()).digest()).decode()
+    """Return what the page's policy has to allow for the script."""
+    digest = base64.b64encode(hashlib.sha256(_script().encode()).digest()).decode()
     return f"; script-src 'sha256-{digest}'"
 
 
@@ -46,10 +41,10 @@ def section(profile: Profile) -> Iterator[str]:
     """Yield the flame graph's section of the page."""
     yield "<section aria-labelledby='profile-heading'><h2 id='profile-heading'>Where the handlers were</h2>"
     if not profile.stacks:
-        yield "<p class='soft'>Nothing was sampled: no item that has ended ran for long enough.</p></section>"
+        yield "<p class='quiet'>Nothing was sampled: no item that has ended ran for long enough.</p></section>"
         return
     yield (
-        f"<p class='soft'>{seconds(profile.seconds)} of all workers, sampled up to a hundred times a second. A box is "
+        f"<p class='quiet'>{seconds(profile.seconds)} of all workers, sampled up to a hundred times a second. A box is "
         "as wide as the time spent in that line and in what it called. What it called is below it.</p>"
     )
     yield "<div id='flame-tools' class='flame-tools' hidden><label>Of <select id='flame-view'></select></label>"
@@ -58,10 +53,10 @@ def section(profile: Profile) -> Iterator[str]:
     yield "<div id='flame' class='flame' role='tree' aria-label='Flame graph' aria-describedby='flame-help'></div>"
     yield "<p id='flame-detail' class='flame-detail'></p>"
     yield (
-        "<p id='flame-help' class='soft' hidden>Click a box, or press Enter, to see it alone. Escape shows all, arrow "
+        "<p id='flame-help' class='quiet' hidden>Click a box, or press Enter, to see it alone. Escape shows all, arrow "
         "keys move, / searches.</p>"
     )
-    yield f"<script type='application/json' id='flame-data'>{_data(profile)}</script><script>{_file('js')}</script>"
+    yield f"<script type='application/json' id='flame-data'>{_data(profile)}</script><script>{_script()}</script>"
     yield from _lines(profile)
     yield "</section>"
 

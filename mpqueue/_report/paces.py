@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import statistics
-from bisect import bisect_right
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 from mpqueue._core.state.timings import Event, Span
@@ -44,40 +44,6 @@ class LanePace(NamedTuple):
     others: float
 
 
-class _Level:
-    """The number of busy workers as a function of time, and its integral."""
-
-    def __init__(self, spans: Sequence[Span]) -> None:
-        steps: list[tuple[float, float]] = []
-        for span in spans:
-            length = span.ended - span.begun
-            if length > 0:
-                weight = min(1.0, span.busy / length)
-                steps += [(span.begun, weight), (span.ended, -weight)]
-        steps.sort()
-        self._moments = [moment for moment, _ in steps]
-        self._levels, self._integrals = [], []
-        level = integral = 0.0
-        before = steps[0][0] if steps else 0.0
-        for moment, step in steps:
-            integral += level * (moment - before)
-            level += step
-            before = moment
-            self._levels.append(level)
-            self._integrals.append(integral)
-
-    def until(self, moment: float) -> float:
-        """Return the worker seconds up to a moment."""
-        at = bisect_right(self._moments, moment) - 1
-        if at < 0:
-            return 0.0
-        return self._integrals[at] + self._levels[at] * (moment - self._moments[at])
-
-    def between(self, start: float, end: float) -> float:
-        """Return the average number of busy workers between two moments."""
-        return (self.until(end) - self.until(start)) / (end - start) if end > start else 0.0
-
-
 def a_second(amounts: Iterable[tuple[float, float, float]], length: float, parts: int) -> list[float]:
     """Return the amount per second, in that many equal parts of the time; amounts are spread evenly over their time.
 
@@ -113,18 +79,34 @@ def phases(span: Span) -> Iterator[tuple[str, float, float]]:
             at = until
 
 
-def few_and_many(spans: Sequence[Span]) -> tuple[PaceFigures | None, PaceFigures | None]:
-    """Return how long items took while few workers were busy, and while many were.
-
-    Without the first chunk of each worker, whose items are slow for other reasons.
-    """
-    level = _Level(spans)
-    seen: set[float] = set()
-    known: list[tuple[float, Span]] = []
+def by_worker(spans: Sequence[Span]) -> list[list[Span]]:
+    """Return the chunks of each worker that ran items, in their order."""
+    found: dict[float, list[Span]] = defaultdict(list)
     for span in spans:
-        if span.lane in seen and span.items and span.handling:
-            known.append((level.between(span.begun, span.ended), span))
-        seen.add(span.lane)
+        if span.items and span.handling:
+            found[span.lane].append(span)
+    return [*found.values()]
+
+
+def few_and_many(
+    workers: Sequence[Sequence[Span]], curve: Sequence[float], wall: float
+) -> tuple[PaceFigures | None, PaceFigures | None]:
+    """Return how long items took while few workers were busy, and while many were. ``curve`` is their number over time.
+
+    Without the first chunk of each worker, whose items are slow for reasons of their own.
+    """
+    sums = [*accumulate(curve, initial=0.0)]
+
+    def until(moment: float) -> float:
+        at = moment / wall * len(curve)
+        whole = min(int(at), len(curve) - 1)
+        return sums[whole] + (at - whole) * curve[whole]
+
+    known: list[tuple[float, Span]] = []
+    for span in _later(workers):
+        if 0 <= span.begun < span.ended <= wall:
+            part = (span.ended - span.begun) / wall * len(curve)
+            known.append(((until(span.ended) - until(span.begun)) / part, span))
     most = max((busy for busy, _ in known), default=0.0)
     if most < 2 * FEW * MANY:
         return None, None
@@ -133,52 +115,44 @@ def few_and_many(spans: Sequence[Span]) -> tuple[PaceFigures | None, PaceFigures
     return _pace(few), _pace(many)
 
 
+def _later(workers: Sequence[Sequence[Span]]) -> list[Span]:
+    return [span for spans in workers for span in spans[1:]]
+
+
 def _pace(spans: Sequence[tuple[float, Span]]) -> PaceFigures | None:
+    if not spans:
+        return None
     items = sum(int(span.items) for _, span in spans)
     seconds = math.fsum(span.handling for _, span in spans)
-    if not items or not seconds:
-        return None
     return PaceFigures(math.fsum(busy * span.handling for busy, span in spans) / seconds, items, seconds / items)
 
 
-def _pace_of(span: Span) -> float:
-    return span.handling / span.items
+def _median_pace(spans: Sequence[Span]) -> float:
+    return statistics.median(span.handling / span.items for span in spans)
 
 
-def first_items(spans: Sequence[Span]) -> FirstItems | None:
-    """Return the time of the workers' first items; None if too few later ones show the usual time."""
-    firsts: dict[float, Span] = {}
-    later: list[float] = []
-    for span in spans:
-        if span.items and span.handling:
-            if span.lane in firsts:
-                later.append(_pace_of(span))
-            else:
-                firsts[span.lane] = span
+def first_items(workers: Sequence[Sequence[Span]]) -> FirstItems | None:
+    """Return the time of the workers' first items; None if there are too few later ones to tell what is usual."""
+    later = _later(workers)
     if len(later) < LATER:
         return None
-    usual = statistics.median(later)
-    extra = math.fsum(max(0.0, span.handling - span.items * usual) for span in firsts.values())
-    return FirstItems(len(firsts), extra, usual)
+    usual = _median_pace(later)
+    extra = math.fsum(max(0.0, first.handling - first.items * usual) for first, *_ in workers)
+    return FirstItems(len(workers), extra, usual)
 
 
-def find_slow_lane(spans: Sequence[Span]) -> LanePace | None:
+def find_slow_lane(workers: Sequence[Sequence[Span]]) -> LanePace | None:
     """Return the slowest lane, if nearly all of its chunks were slower than nearly all of the others'; else None."""
-    paces: dict[float, list[float]] = defaultdict(list)
-    items: Counter[float] = Counter()
-    for span in spans:
-        if span.items and span.handling:
-            paces[span.lane].append(_pace_of(span))
-            items[span.lane] += int(span.items)
-    later = {lane: found[1:] for lane, found in paces.items() if len(found) > LATER}
+    later = [spans for spans in workers if len(spans) > LATER]
     if len(later) < 2:
         return None
-    slowest = max(later, key=lambda lane: statistics.median(later[lane]))
-    others = [pace for lane, found in later.items() if lane != slowest for pace in found]
-    own = sorted(later[slowest])
-    if own[len(own) // 4] <= sorted(others)[len(others) * 3 // 4]:
+    slowest = max(later, key=lambda spans: _median_pace(spans[1:]))
+    own = sorted(span.handling / span.items for span in slowest[1:])
+    others = sorted(span.handling / span.items for spans in later if spans is not slowest for span in spans[1:])
+    if own[len(own) // 4] <= others[len(others) * 3 // 4]:
         return None
-    return LanePace(int(slowest), items[slowest], statistics.median(own), statistics.median(others))
+    items = sum(int(span.items) for span in slowest)
+    return LanePace(int(slowest[0].lane), items, statistics.median(own), statistics.median(others))
 
 
 def retry_waits(spans: Sequence[Span], events: Sequence[Event], wall: float) -> float:

@@ -44,10 +44,9 @@ _HEAD = """<!doctype html>
 def write_page(figures: Figures, advice: Sequence[str], profile: Profile | None = None) -> str:
     """The whole page."""
     colours = "\n".join(f".{key} {{ fill: var(--{key}); background: var(--{key}) }}" for key in KEYS)
-    style = files("mpqueue._report").joinpath("style.css").read_text() + colours
-    policy = ""
-    if profile is not None:
-        style, policy = style + flame_graph.style(), flame_graph.policy()
+    look = files("mpqueue._live_page").joinpath("static/look.css").read_text()
+    style = look + files("mpqueue._report").joinpath("report.css").read_text() + colours
+    policy = "" if profile is None else flame_graph.policy()
     title = escape(f"{figures.job_id}: why it took {seconds(figures.wall)}")
     head = _HEAD.format(title=title, style=style, policy=policy)
     return visible(head + "\n".join(_body(figures, advice, profile)) + "\n</body>\n</html>\n")
@@ -101,10 +100,6 @@ def _tiles(figures: Figures) -> Iterator[str]:
     tiles = [(seconds(figures.wall), "in all"), (number(figures.total), "items")]
     if figures.worker_seconds:
         tiles.append((percent(figures.share("handler")), f"of {counted(figures.workers, 'worker')} in the handler"))
-        used = figures.cpus_used
-        if used is not None:
-            of = "CPUs used, on several machines" if figures.elsewhere else f"of {counted(figures.cpus, 'CPU')} used"
-            tiles.append((f"{used:.1f}", of))
     if figures.items is not None:
         tiles.append((seconds(figures.items.median), "the median item"))
     yield '<div class="tiles">'

@@ -23,6 +23,7 @@ PATHS = [
     "jobs/2/report",
     "views/item_list.js",
     "main.js",
+    "look.css",
     "style.css",
     "nothing",
     "/",

@@ -32,7 +32,7 @@ class Run:
         **options: Any,
     ) -> None:
         self.book = JobBook(1, job_id, make_table(items), JobOptions(RetryPolicy(), **options), None)
-        self.book.status, self.book.started_at = JobStatus.RUNNING, 1e9
+        self.book.status, self.book.started_at, self.book.epoch = JobStatus.RUNNING, 1e9, 1
         self.timings = self.book.timings
         self.timings.begin(START, lanes, (1 << lanes) - 1 if ready else 0)
         self._next = 0

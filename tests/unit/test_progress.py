@@ -14,7 +14,7 @@ from mpqueue._output import bars
 from mpqueue._output.bars import PlainBar, aside, describe
 from mpqueue._output.job_facts import Progress
 from mpqueue._output.progress import LogLines, Showing, are_wanted, label_of, make_displays
-from mpqueue._output.words import minutes
+from mpqueue._output.words import done, minutes, rate
 from mpqueue.retry import RetryPolicy
 from mpqueue.status import JobStatus
 from tests.support import handlers as do
@@ -80,6 +80,13 @@ def test_one_line_says_it_all() -> None:
     assert describe(made()) == "[######..............] 30/100  1 failed, 3 retries  3/s  0:23 left"
     assert describe(made(total=None, retries=0, failed=0)) == "29 items  2.9/s  0:10"
     assert describe(made(completed=100, failed=0, retries=0)) == "[####################] 100/100  10/s  0:10"
+
+
+def test_all_is_done_only_at_the_end_and_a_rate_is_a_number_for_people() -> None:
+    assert [done(part) for part in (0.0, 0.29, 0.999, 1.0)] == ["0%", "29%", "99%", "100%"]
+    assert [rate(speed) for speed in (0.123456, 2.9, 99.96, 999.4, 12345.6)] == [
+        *("0.123/s", "2.9/s", "100/s", "999/s", "12,346/s")
+    ]
 
 
 @pytest.mark.parametrize("columns", [50, 60, 80, 100])

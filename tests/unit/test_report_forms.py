@@ -240,8 +240,9 @@ def test_the_page_is_whole_and_fetches_nothing_whatever_ids_and_errors_say() -> 
 def test_every_colour_of_the_page_has_a_value_by_day_and_by_night() -> None:
     text = report(told()).to_html()
     used = set(re.findall(r"var\(--(\w+)\)", text))
-    day, _, night = text.partition("@media (prefers-color-scheme: dark)")
-    for half in (day, night.partition("* {")[0]):
+    dark = re.compile(r"@media \(prefers-color-scheme: dark\) \{\s*:root \{(.*?)\}", re.DOTALL)
+    day, night = dark.sub("", text), "".join(dark.findall(text))
+    for half in (day, night):
         assert used <= set(re.findall(r"--(\w+): #", half))
 
 

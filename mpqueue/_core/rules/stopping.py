@@ -10,8 +10,7 @@ from mpqueue.status import JobStatus
 
 def begin(books: Books, job: JobBook) -> None:
     """Count the job's failures and its time from now on."""
-    job.stopped_why = None
-    job.failed_before, job.excused = job.failed, 0
+    job.stopped_why, job.excused = None, 0
     if job.options.deadline is not None:
         books.timers.add(books.now + job.options.deadline, TimerKind.STOP, job.number, 0, job.epoch)
 

@@ -98,7 +98,8 @@ class JobBook:
     last_setup_failure: Failure | None = None
     fault: InternalError | None = None  #: the mistake of mpqueue's own that ended it
     held_back: int = 0  #: places where too much of it waits to be written: nothing is sent meanwhile
-    failed_before: int = 0  #: items that had failed when it was started
+    completed_before: int = 0  #: items that had completed before this run
+    failed_before: int = 0  #: items that had failed before it
     excused: int = 0  #: items that were cancelled since, and don't count for `max_failures`
     stopped_why: str | None = None  #: why it was cancelled, if no user did that
     interrupted: WorkerStartError | None = None  #: no worker could be had for it any more
@@ -107,8 +108,6 @@ class JobBook:
     samples: Samples | None = None  #: of its handler; None: it is not sampled
     needs: JobNeeds | None = None  #: of its items, while they run; None: nothing but a worker each
     kind: int = 0  #: of the needs, the one of the items that go out next
-    #: Items that had completed and tries that had been followed by another before this program, as a journal has it.
-    brought: tuple[int, int] = (0, 0)
     restored: bool = False  #: it had ended, by a journal, before this process: to start it is only to say so again
     past: PastRun | None = None  #: the run before this one
     retries_before: int = 0  #: those of the ``retries`` that are of runs before this one
@@ -141,15 +140,19 @@ class JobBook:
             self.pending = PendingItems(len(self.table)) if self.costs is None else LongestFirst(self.costs)
 
     def remember_run(self) -> None:
-        """Count the tries until now, and the run that has ended, as earlier ones: the job is to be started (again).
+        """Count what has ended until now, and its tries, as of earlier runs: the job is to be started (again).
 
-        There was no such run where this queue ran none. Costs 0.1 us for each item with a try that failed.
+        The run before is remembered if this queue ran it. Costs 0.1 us for each item with a try that failed.
         """
+        self._count_as_before()
         self.retries_before = self.retries
         self.tries_before = {index: len(tries) for index, tries in list(self.table.history.items())}
         if self.started_at is not None and self.timings.finished is not None:
             sums = self.timings.sums
             self.past = PastRun(self.started_at, self.duration, sums.cpu or None, sums.items)
+
+    def _count_as_before(self) -> None:
+        self.completed_before, self.failed_before = self.completed, self.failed
 
     @property
     def family(self) -> list[JobBook]:
@@ -228,7 +231,7 @@ class JobBook:
         """
         table = self.table
         self.completed, self.failed = table.status.count(COMPLETED), table.status.count(FAILED)
-        self.brought = (self.completed, self.retries)
+        self._count_as_before()
         self.pending.clear()
         for index in table.history:
             if self.is_poison(index) and table.attempts[index] >= POISON:  # else those are from before `retry_failed`
@@ -334,6 +337,14 @@ class JobView(Protocol):
     @property
     def retries(self) -> int:
         """Tries that failed and were to be followed by another."""
+
+    @property
+    def completed_before(self) -> int:
+        """Part of the ``completed`` that is of runs before the one of these books, as far as is known."""
+
+    @property
+    def failed_before(self) -> int:
+        """Part of the ``failed`` that is of runs before the one of these books, as far as is known."""
 
     @property
     def retries_before(self) -> int:

@@ -67,6 +67,9 @@ class RecordedBook:
         self.completed, self.failed, self.retries = recorded.completed, recorded.failed, recorded.retries
         self.started_at, self.finished_at = recorded.started_at, recorded.finished_at
         self.duration = recorded.duration
+        before = self.completed + self.failed - (recorded.ran or 0)  # a journal does not tell which of them ran last
+        self.completed_before = min(self.completed, max(0, before))
+        self.failed_before = max(0, before - self.completed_before)
         self.options = JobOptions(RetryPolicy(), seed=recorded.seed)
         self.past = recorded.past
         self.timings = recorded_timings(self.duration, recorded)

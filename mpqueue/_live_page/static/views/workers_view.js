@@ -92,7 +92,7 @@ export class WorkersView {
       element.remove(); // its worker has gone for good
       this.#rows.delete(number);
     }
-    const busy = lanes.filter((lane) => lane.job !== undefined).length;
+    const busy = lanes.filter((lane) => lane.doing === "busy").length;
     setText(byId("workers-count"), live ? `${count(busy)} of ${count(lanes.length)} busy` : `${count(lanes.length)}, not known what they are at`);
     const isOpen = this.open.getAttribute("aria-expanded") === "true";
     byId("workers").toggleAttribute("data-closed", !isOpen);
@@ -199,8 +199,7 @@ export class WorkersView {
 }
 
 function kindOf(store, lane, selected) {
-  if (lane.state !== "ready") return "starting";
-  if (lane.job === undefined) return "idle";
+  if (lane.doing !== "busy") return lane.doing;
   if (lane.phase === "loading") return "loading";
   return isOwn(store, lane.job, selected) ? "running" : "other";
 }
