@@ -23,7 +23,7 @@ class PerWorker(TypedDict, total=False):
 
     ``threads``: Threads of numerical libraries (BLAS, OpenMP); None: CPUs / workers.
     ``items``: It is replaced after so many items.
-    ``memory``: It is replaced where it has more private memory: bytes, or ``"2GB"``.
+    ``memory``: It is replaced when it has more private memory: bytes, or ``"2GB"``.
     ``setup_timeout``: The time that one run of a `setup` may take.
     """
 

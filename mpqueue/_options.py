@@ -149,7 +149,7 @@ class WorkerOptions:
     )
     items: int | None = option(None, At.WORKER, "It is replaced after so many items.", POSITIVE)
     memory: int | str | None = option(
-        None, At.WORKER, 'It is replaced where it has more private memory: bytes, or `"2GB"`.', MEMORY
+        None, At.WORKER, 'It is replaced when it has more private memory: bytes, or `"2GB"`.', MEMORY
     )
     setup_timeout: Seconds | None = option(None, At.WORKER, "The time that one run of a `setup` may take.", SECONDS)
 
@@ -259,7 +259,7 @@ class GivenOptions(WhileRunning):
         None, At.QUEUE, "Modules, or a function, of the process from which workers are forked; loky on Linux."
     )
     resources: Mapping[str, int | str] | None = option(
-        None, At.QUEUE, 'What items may use beside workers: `{"gpu": 2, "memory": "16GB"}`.'
+        None, At.QUEUE, 'What items may use besides workers: `{"gpu": 2, "memory": "16GB"}`.'
     )
     gpu_env: bool = option(
         False, At.QUEUE | At.COMMAND, "A worker sees only the GPUs of its items: `CUDA_VISIBLE_DEVICES`.", YES_NO,

@@ -100,7 +100,7 @@ class JobQueue(SafeEmitter):
     ``backend`` is the engine that the workers run on: loky, for processes on this machine, or one of
     `mpqueue.backends`, of which ``concurrency=None`` takes all workers, also those that come later.
 
-    ``resources`` says what items may use beside workers, by any name, such as ``{"gpu": 2, "license": 5}``, and with
+    ``resources`` says what items may use besides workers, by any name, such as ``{"gpu": 2, "license": 5}``, and with
     ``"memory"`` how much of the machine's; see `create_job`. With ``gpu_env`` a worker sees only the GPUs that its
     items hold: ``CUDA_VISIBLE_DEVICES`` is set before it imports anything for them. If that is set in the program, it
     must name at least as many GPUs as there are units; else ValueError.
