@@ -149,7 +149,11 @@ class WorkerOptions:
     )
     items: int | None = option(None, At.WORKER, "A worker is replaced after this many items.", POSITIVE)
     memory: int | str | None = option(
+<<<<<<< HEAD
         None, At.WORKER, 'A worker with more private memory is replaced: bytes, or `"2GB"`.', MEMORY
+=======
+        None, At.WORKER, 'It is replaced when it has more private memory: bytes, or `"2GB"`.', MEMORY
+>>>>>>> work-docs
     )
     setup_timeout: Seconds | None = option(None, At.WORKER, "The time that one run of a `setup` may take.", SECONDS)
 
@@ -261,7 +265,7 @@ class GivenOptions(WhileRunning):
         "Modules to import, or a function to call, in the process that forks the workers; loky on Linux.",
     )
     resources: Mapping[str, int | str] | None = option(
-        None, At.QUEUE, 'What items may use beside workers: `{"gpu": 2, "memory": "16GB"}`.'
+        None, At.QUEUE, 'What items may use besides workers: `{"gpu": 2, "memory": "16GB"}`.'
     )
     gpu_env: bool = option(
         False, At.QUEUE | At.COMMAND, "A worker sees only the GPUs of its items: `CUDA_VISIBLE_DEVICES`.", YES_NO,
