@@ -21,15 +21,10 @@ if TYPE_CHECKING:
 class PerWorker(TypedDict, total=False):
     """The limits of ``JobQueue(per_worker=)``.
 
-        ``threads``: Threads of numerical libraries (BLAS, OpenMP); None: CPUs / workers.
-    <<<<<<< HEAD
-        ``items``: A worker is replaced after this many items.
-        ``memory``: A worker with more private memory is replaced: bytes, or ``"2GB"``.
-    =======
-        ``items``: It is replaced after so many items.
-        ``memory``: It is replaced when it has more private memory: bytes, or ``"2GB"``.
-    >>>>>>> work-docs
-        ``setup_timeout``: The time that one run of a `setup` may take.
+    ``threads``: Threads of numerical libraries (BLAS, OpenMP); None: CPUs / workers.
+    ``items``: A worker is replaced after this many items.
+    ``memory``: A worker with more private memory is replaced: bytes, or ``"2GB"``.
+    ``setup_timeout``: The time that one run of a `setup` may take.
     """
 
     threads: int | None

@@ -149,11 +149,7 @@ class WorkerOptions:
     )
     items: int | None = option(None, At.WORKER, "A worker is replaced after this many items.", POSITIVE)
     memory: int | str | None = option(
-<<<<<<< HEAD
         None, At.WORKER, 'A worker with more private memory is replaced: bytes, or `"2GB"`.', MEMORY
-=======
-        None, At.WORKER, 'It is replaced when it has more private memory: bytes, or `"2GB"`.', MEMORY
->>>>>>> work-docs
     )
     setup_timeout: Seconds | None = option(None, At.WORKER, "The time that one run of a `setup` may take.", SECONDS)
 
