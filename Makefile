@@ -80,8 +80,8 @@ format: .venv/.dev  ## format the code, and mend what ruff can mend
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-# Most tests wait more than they compute, so six processes share the files, the longest first (tests/conftest.py).
-SHARED := -p xdist.plugin -n 6 --dist loadfile --no-loadscope-reorder
+# Most tests wait more than they compute, so eight processes share the files, the longest first (tests/conftest.py).
+SHARED := -p xdist.plugin -n 8 --dist loadfile --no-loadscope-reorder
 
 test: .venv/.dev  ## what each commit must pass; ARGS='-n 0' runs it in one process
 	$(BIN)/python -m pytest $(SHARED) $(ARGS)

@@ -364,12 +364,14 @@ def call_on_the_coordinators_thread(call: Callable[[], object], executor: Execut
 
     thresholds = gc.get_threshold()
     gc.callbacks.append(begin)
+    gc.freeze()  # else each collection goes through what other tests have left, minutes in all
     gc.set_threshold(1)
     try:
         executor.submit(do.succeed, 1)  # which makes that thread do something
         assert called.wait(TIMEOUT)
     finally:
         gc.set_threshold(*thresholds)
+        gc.unfreeze()
         gc.callbacks.remove(begin)
 
 
