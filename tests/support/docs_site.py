@@ -1,4 +1,4 @@
-"""What `make docs` takes from the package: its version, where its sources are, its icon, the page of its names.
+"""What `make docs` takes from the project: version, address of the sources, icon, names, and how to contribute.
 
 A hook of MkDocs. The page is made of `docs/reference/public-api.txt`, which a test holds against the code, and of the
 docstrings.
@@ -19,11 +19,8 @@ ROOT = Path(__file__).parent.parent.parent
 PAGE = "reference/names.md"
 ICON = ROOT / "mpqueue" / "_live_page" / "static" / "icon.svg"
 
+_NOT_SEARCHED = "---\nsearch:\n  exclude: true\n---\n"
 _TOP = """\
----
-search:
-  exclude: true
----
 # All public names
 
 This page is made from the code: each public name with its signature and its docstring, as `help()` shows it. The
@@ -43,18 +40,20 @@ def on_config(config: Any) -> Any:
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """Add the icon and the page; MkDocs calls this."""
+    """Add the icon and the generated pages; MkDocs calls this."""
     from mkdocs.structure.files import File  # which only those have who build the site
 
     files.append(File.generated(config, ICON.name, abs_src_path=str(ICON)))
     files.append(File.generated(config, PAGE, content=page()))
+    guide = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    files.append(File.generated(config, "contributing.md", content=_NOT_SEARCHED + guide.replace("](docs/", "](")))
     return files
 
 
 def page(modules: Collection[str] = ()) -> str:
     """The page, in Markdown: of all modules, or of these."""
     listing = _module_of_root("tests.support.public_names").listing()
-    parts = [_TOP]
+    parts = [_NOT_SEARCHED + _TOP]
     for module in modules or listing:
         lines = listing[module]
         parts += [f"## {module}\n", *_module(importlib.import_module(module), lines)]
