@@ -49,7 +49,7 @@ ONCE = RetryPolicy(max_retries=1, base_delay=0.01)
 #: For what takes its time to fail.
 NEVER = RetryPolicy(max_retries=0)
 #: Seconds: the bystanders, which take no time, never reach it, on a busy machine either.
-TIMEOUT = 1.5
+TIMEOUT = 3.0
 #: Seconds until a row counts as hanging.
 PATIENCE = 300.0
 
