@@ -276,9 +276,7 @@ class Pool(standard.Pool):
     ) -> PoolIterator[R]:
         self._check_running()
         size = 1 if chunksize is None else _check_chunksize(chunksize)
-        items: Iterator[Any] = itertools.chain.from_iterable(
-            [iterable]
-        )  # the first reading shows whether it is an iterable
+        items: Iterator[Any] = itertools.chain.from_iterable([iterable])  # reading it shows whether it is iterable
         handler = self._as_handler(func)
         showing = showing_stream(self._progress, func, iterable)
         options = replace(self._options, items_per_task=size, seed=self._seeds.next())
