@@ -127,7 +127,7 @@ class ResultPicklingError(PicklingError):
 
 
 class JobFullError(MPQueueError):
-    """As many items of the job wait as ``max_waiting`` allows. No item was added."""
+    """The job has ``max_waiting`` items that wait already. No item was added."""
 
 
 class TooManyFailuresError(MPQueueError):

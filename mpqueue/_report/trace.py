@@ -2,8 +2,8 @@
 
 Two processes: the workers, one thread each, and the parent. A chunk is a slice, with the worker's phases inside:
 loading, setup, unpickling, handler, pickling. The durations of phases are measured and their order is known, but not
-each start; if the job was traced, the handler's slice has its items, or runs of items that were too short to be told
-apart. Times are in microseconds since the job's start.
+each start; if the job was traced, the handler's slice has its items, or runs of items that were too short to be
+distinguished. Times are in microseconds since the job's start.
 """
 
 from __future__ import annotations

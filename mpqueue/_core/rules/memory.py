@@ -94,7 +94,7 @@ def _judge_between_items(books: Books, lane: LaneBook, used: int, most: int) -> 
 
 
 def megabytes(count: int) -> str:
-    """That many bytes, for people."""
+    """The number of bytes as text for people, in megabytes."""
     return f"{count / 1e6:,.0f} MB"
 
 

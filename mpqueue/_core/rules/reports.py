@@ -78,7 +78,7 @@ def _record(books: Books, lane: LaneBook, chunk: Chunk, report: ChunkReported, d
     if report.added:  # before their makers end, one of which may be the job's last item
         _take_in(job, indices, report.added)
     record(books, job, indices, report.results, failures, lane.pid, report.size)
-    report.results.clear()  # the books have them: whoever takes one from there must be the last to hold it
+    report.results.clear()  # the books have them: a taker from there must be the last to hold one
 
 
 def _is_good(books: Books, lane: LaneBook, job: JobBook) -> None:
