@@ -314,7 +314,7 @@ class LanesWanted(NamedTuple):
 
 
 class LanesResized(NamedTuple):
-    """From now on so many workers are wanted; with ``kill`` surplus workers do not finish their items."""
+    """The wanted number of workers from now on; with ``kill`` surplus workers do not finish their items."""
 
     total: int
     kill: bool = False

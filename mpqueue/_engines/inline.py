@@ -142,7 +142,7 @@ class _Outbox:
         """Drop the log records: no process dies here, so no parent would look for them."""
 
     def fetch(self) -> bytes | None:
-        """Take the report out; None where there is none."""
+        """Take the report out; None if there is none."""
         left, self._kept = self._kept, None
         if left is not None:
             self._ledger.words[OUTBOX] = 0

@@ -9,21 +9,22 @@ The calls of a pool and its lanes, and their answers::
     pool.start(lane, generation)        ->  LaneReady | LaneStartFailed | LaneAbsent (no room for it now)
     lane.send(frame, tell)              ->  tell(answer): the worker calls `mpqueue._worker.main` with the frame
     lane.set_flags / set_limit          ->  nothing: sent to the worker, in the order of the calls
-    lane.observe(tell)                  ->  tell(claim): what the worker's ledger says, after all that it was sent
+    lane.observe(tell)                  ->  tell(claim): the contents of the worker's ledger, after all messages to it
     (the worker finished some items of  ->  BellRung; `take_early` hands the results over, once, or
-     a chunk that goes on)                  `early_later` is called with what does, on a thread of the lane's own
+     a chunk that goes on)                  `early_later` gets a function that does, on the lane's own thread
     lane.kill()                         ->  LaneDied, as for any death
-    pool.recycle / retire / close       ->  nothing is said of that lane any more
+    pool.recycle / retire / close       ->  no more messages about that lane
 
 The answers come as the messages of `mpqueue._core.messages`, posted to the coordinator's inbox from any thread, and in
-this order for one generation: LaneReady, then answers and bells, then LaneDied when every answer that came is handed
-in. Every engine must keep four promises:
+this order for one generation: LaneReady, then answers and bells, then LaneDied when every answer is handed in.
+
+Every engine must keep four promises:
 
 1. *A frame runs at most once.* An engine's own retries are switched off; if a worker is lost, its calls fail.
-2. *What a worker says is handed in in the order in which it said it*: early results before the final report of their
+2. *Answers are handed in in the order in which the worker gave them*: early results before the final report of their
    chunk. If a report came too early, the items before it would run again.
-3. *An observation is newer than what was sent before it*: the worker sees a limit that was set, or the parent sees its
-  claim.
+3. *An observation is newer than all messages before it*: the worker sees a limit that was set, or the parent sees its
+   claim.
 4. *A lane runs one frame at a time*, in the order of the calls: the second begins when the first is answered. Resources
    that items hold (units, a job's ``concurrency``) are counted by lanes.
 

@@ -196,7 +196,7 @@ class WorkTimes(NamedTuple):
 
     begun: float
     ended: float
-    loading: float  #: unpickling the handler, and importing what it needs
+    loading: float  #: unpickling the handler, and its imports
     setup: float
     unpacking: float  #: unpickling items
     handling: float  #: in the handler

@@ -173,7 +173,7 @@ def _settle_broken(books: Books, lane: LaneBook, chunk: Chunk, claim: Claim, mes
 
 
 def _settle_unbegun(books: Books, lane: LaneBook, chunk: Chunk, message: LaneDied) -> None:
-    """Settle a chunk, put back already, of which no item had begun when the worker's line broke.
+    """Settle a chunk, put back already, that had not begun when the worker's line broke.
 
     An earlier item of the worker, of any job, may have broken it. A worker that has run nothing might be followed by
     another like it, without end: that counts as a failure of the setup.

@@ -59,7 +59,7 @@ def _has_a_lane(books: Books, job: JobBook) -> bool:
 
 
 def _may_use_any(books: Books, job: JobBook, lanes: int) -> bool:
-    """True where the job's setup has not failed on all of these lanes."""
+    """True if the job's setup has not failed on all of these lanes."""
     if not job.setups:
         return lanes != 0
     return any(job.may_use(number, books.now) for number in members(lanes))

@@ -80,7 +80,7 @@ def look_again(books: Books) -> None:
 
 
 def _is_limited(lane: LaneBook) -> bool:
-    """True where an exact time may be running."""
+    """True if an exact time may be running."""
     job = lane.job
     if job is None or lane.check_due is None:
         return False

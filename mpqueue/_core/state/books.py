@@ -296,7 +296,7 @@ class Books:
         return self.max_items_per_worker is not None and lane.tries > self.max_items_per_worker - _ROUNDING
 
     def is_surplus(self, lane: LaneBook) -> bool:
-        """True where the lane's worker is not wanted any more."""
+        """True if the lane's worker is not wanted any more."""
         return self.most_lanes is not None and lane.number >= self.most_lanes
 
     def room(self, lane: LaneBook, job: JobBook) -> int | None:

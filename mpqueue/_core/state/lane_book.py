@@ -87,7 +87,7 @@ class Chunk:
 
     @property
     def careful(self) -> bool:
-        """True where each item is packed, marked and answered by itself."""
+        """True if each item is packed, marked and answered by itself."""
         return self.care >= Care.CAREFUL
 
     @property

@@ -98,7 +98,7 @@ class NeedsRange(NamedTuple):
         return NeedsRange(self.cpus, {**self.amounts, name: most}, {**self.least, name: least})
 
     def has(self, needs: Needs) -> bool:
-        """True where these needs are in the range."""
+        """True if these needs are in the range."""
         if needs.cpus > self.cpus or any(amount > self.amounts[name] for name, amount in needs.amounts):
             return False
         return not self.least or all(needs.amount(name) >= least for name, least in self.least.items())

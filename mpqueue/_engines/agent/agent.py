@@ -4,13 +4,13 @@ Its lanes are loky's, with the same limits, blame, memory, stacks and recycling 
 program calls it by a `Link`, and it calls the program back (`mpqueue._engines.agent.node`)::
 
     start                         ->  the message LaneReady or LaneStartFailed
-    frame                         ->  answered: with what was left early before; and with the contents of segments,
-                                      where the program can't open those of workers here
+    frame                         ->  answered: after earlier early results; and with the contents of segments, if the
+                                      program can't open those of workers here
     (early results were left)     ->  left_early
-    order, observe                ->  seen: what the worker's ledger says, after all that it was sent
+    order, observe                ->  seen: the contents of the worker's ledger, after all messages to it
     tell_stack                    ->  told_stack
-    kill                          ->  the message LaneDied, as for any death; before it, what is left of the worker
-    let_go                        ->  nothing is said of that lane any more
+    kill                          ->  the message LaneDied, as for any death; before it, the worker's last data
+    let_go                        ->  no more messages about that lane
 
 If the engine counts slots, its host's calls tell how long a lane holds one (`hold`, `want`): only then is a frame
 handed to a worker. All methods are called on one event loop, and only copies of big data take time.

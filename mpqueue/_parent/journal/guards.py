@@ -144,7 +144,7 @@ SHARED_BY_PROGRAM = frozenset({
     "onedriver",
 })
 # fmt: on
-#: How what is mounted is named where it is on another machine: ``server:/home``, ``//server/share``, ``https://...``.
+#: Names of mounts from another machine: ``server:/home``, ``//server/share``, ``https://...``.
 _REMOTE = re.compile(r"[^/:]+:/|//")
 
 

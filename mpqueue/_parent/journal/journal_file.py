@@ -126,7 +126,7 @@ class Store:
     def _prepare(self, version: int) -> None:
         execute = self._connection.execute
         _set_up(self.path, execute)
-        self._opening: Mark | None = None  #: what was written since it was opened
+        self._opening: Mark | None = None  #: the part written since it was opened
         if version < VERSION:
             with contextlib.closing(open_to_read(self.path, has_log=True)) as whole:
                 keep_copy(whole, f"{self.path}.v{version}")

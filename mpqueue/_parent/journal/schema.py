@@ -2,15 +2,14 @@
 
 ``jobs``: a line each. ``slots`` is how many slots it has, ``places`` the slots of its items in their order (NULL: all
 slots). With a negative ``total`` its maker ended before all of it was written. ``cpu`` and ``ran`` are of its last run:
-CPU seconds of the workers (NULL: not measured) and how many items. ``uses`` is what its items need, as JSON: an object,
-or null where functions say it (NULL: nothing is said). ``codes`` are what its handler was made of, in each
-version that made results, the last one last. ``seal`` is a checksum over the line, see below. ``lots``: the items, in
-the slots from the ``first`` on; what is beyond the job's ``slots`` does not count. ``body`` says what they are known
-by. Of an open job, which ``is_open``, and of a stream, whose ``generation`` is not NULL, there is one for each lot that
-came together. Of a stream, what has ended is counted. ``chunks``: their outcomes, and of which slots these are.
-``files``: the big values beside the journal. ``passed``: what is on its way between stages. ``written_by``: a line for
-each time that a queue opened it to write, with how often that one committed. Bodies are sealed, see
-`mpqueue._parent.journal.kept_values`.
+CPU seconds of the workers (NULL: not measured) and how many items. ``uses`` are its items' needs, as JSON: an object,
+or null if functions give them (NULL: none). ``codes`` are the codes that made its results, its handler's last. ``seal``
+is a checksum over the line, see below. ``lots``: the items, in the slots from the ``first`` on; lots beyond the job's
+``slots`` do not count. ``body`` has their identities. Of an open job, which ``is_open``, and of a stream, whose
+``generation`` is not NULL, there is one for each lot that came together. For a stream, ended items are counted.
+``chunks``: their outcomes, with the slots. ``files``: the big values beside the journal. ``passed``: values on their
+way between stages. ``written_by``: a line for each time that a queue opened it to write, with how often that one
+committed. Bodies are sealed, see `mpqueue._parent.journal.kept_values`.
 
 The checksum of a job's line covers all of it. The database makes it itself for every statement that writes the line,
 see `seal_lines`; and it refuses to change a line that is not as it was written, so that no damage is sealed. Readers

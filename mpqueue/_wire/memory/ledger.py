@@ -1,14 +1,14 @@
-"""The ledger: a page of shared memory for each lane, by which the parent sees what its worker does.
+"""The ledger: a page of shared memory per lane, which shows the parent the work of the lane's worker.
 
-Each word is eight bytes, aligned, and written by one side only; a store of eight bytes is seen whole or not at all.
+Each word is eight aligned bytes, written by one side only; a store of eight bytes is seen completely or not at all.
 
 =========  ===========  ===========  ==================================================================
 word       writer       reader       meaning
 =========  ===========  ===========  ==================================================================
-CLAIM      worker       parent       which chunk, what phase, and positions ``lo`` to ``hi`` it may be running
-SINCE      worker       parent       since when, in nanoseconds of CLOCK_MONOTONIC
-FRACTION   worker       parent       what ``current_item().report`` said last, 0 to 1
-LIMIT      parent       worker       in which chunk, the position that must not be claimed any more; two words,
+CLAIM      worker       parent       the chunk, the phase, and positions ``lo`` to ``hi`` that it may be running
+SINCE      worker       parent       the start of that, in nanoseconds of CLOCK_MONOTONIC
+FRACTION   worker       parent       the last ``current_item().report``, 0 to 1
+LIMIT      parent       worker       the chunk, and the first position that must not be claimed; two words,
                                      for chunks of even and of odd number: two may be on a lane
 FLAG_JOB   parent       worker       the number of the job for which the lane's flags count, or `NOBODY`; above its
                                      32 bits, how often they have changed
@@ -16,14 +16,14 @@ OUTBOX     both         both         bytes of the message in the outbox: the wor
 UNSENT     worker       parent       bytes of log records that no report has sent, from `UNSENT_AT` on in the
                                      outbox's file; read when the worker has died
 MOST       parent       worker       bytes of private memory that the worker may have; 0: any number
-PRIVATE    worker       parent       with MOST, the bytes that it had when it began what CLAIM says
-PAUSE      parent       worker       1 where the job of FLAG_JOB is paused; where the lane has Events for it, these
-CANCEL     parent       worker       1 where the job of FLAG_JOB is cancelled; likewise
-PIPED      parent       worker       1 where the parent can't open the worker's segments: results go through the pipe,
+PRIVATE    worker       parent       with MOST, its bytes at the start of the work in CLAIM
+PAUSE      parent       worker       1 if the job of FLAG_JOB is paused; if the lane has Events, these count instead
+CANCEL     parent       worker       1 if the job of FLAG_JOB is cancelled; likewise
+PIPED      parent       worker       1 if the parent can't open the worker's segments: results go through the pipe,
                                      or are carried by the engine
-BLIND      worker       parent       1 where the worker can't open the parent's segments, and the engine carries them
-LATE       parent       worker       `IS_LATE` where the worker is about to be killed since an item takes too long: the
-                                     signal that asks where it is may end a wait of C code, so nothing counts any more
+BLIND      worker       parent       1 if the worker can't open the parent's segments, and the engine carries them
+LATE       parent       worker       `IS_LATE` if the worker is about to be killed since an item takes too long: the
+                                     signal for its stack may end a wait of C code, so nothing counts any more
 =========  ===========  ===========  ==================================================================
 
 The worker stores SINCE before CLAIM, and the parent reads CLAIM on both sides of SINCE, so a claim is never seen with

@@ -6,21 +6,21 @@ beside the pickle, as for numpy's arrays.
 ============================  ======================================================================================
 type                          why, and how
 ============================  ======================================================================================
-`numpy.ndarray` of numbers    numpy takes 1.5 us to say what it consists of, and 0.8 us to make it again, in Python; an
-                              array of this shape on this buffer, as it is put here, takes a third.
-the same, with gaps           numpy makes a contiguous copy and puts that into the pickle. The copy is made where it is
-                              sent from instead. Other arrays are left to numpy.
+`numpy.ndarray` of numbers    numpy takes 1.5 us to reduce it, and 0.8 us to make it again, in Python; an array of this
+                              shape on this buffer, as it is made here, takes a third.
+the same, with gaps           numpy makes a contiguous copy and puts that into the pickle. Here the copy is made in the
+                              memory from which it is sent. Other arrays are left to numpy.
 `torch.Tensor`, on the CPU    torch saves its storage as a file in the pickle. The storage is the buffer; tensors that
-                              are views of one storage are again. Only the part is sent that tensors of this pickle
-                              view. Parameters and modules consist of tensors. Sparse, quantized and nested tensors,
+                              are views of one storage stay so. Only the part that tensors of this pickle view is
+                              sent. Parameters and modules consist of tensors. Sparse, quantized and nested tensors,
                               those with attributes, hooks or names, and subclasses are left to torch.
-a tensor on another device    is refused: a copy of it on the device, made by each worker, is seldom what is meant.
+a tensor on another device    is refused: a copy of it on the device, made by each worker, is seldom intended.
 `PIL.Image.Image`, and what   Pillow packs pixels of 4 bytes into 3, in Python, and unpacks them. The buffer is its
 `PIL.Image.open` returns      memory. Images with palettes are left to Pillow.
 `io.BytesIO`                  copies its content when it is made again, if not made of one `bytes` object.
 `array.array`                 makes a `bytes` object of its content first.
-`memoryview`                  can't be pickled otherwise. What it views is copied.
-`polars.Series` and           polars writes a file in the Arrow format into the pickle. Where pyarrow is imported too,
+`memoryview`                  can't be pickled otherwise. The viewed memory is copied.
+`polars.Series` and           polars writes a file in the Arrow format into the pickle. If pyarrow is imported too,
 `polars.DataFrame`            its arrays have the same memory: see `polars_columns`.
 ============================  ======================================================================================
 
