@@ -238,13 +238,13 @@ class JobStartAsked(NamedTuple):
 
 
 class JobPaused(NamedTuple):
-    """`pause`."""
+    """`JobQueue.pause` was called."""
 
     job: JobBook
 
 
 class JobResumed(NamedTuple):
-    """`resume`."""
+    """`JobQueue.resume` was called."""
 
     job: JobBook
 

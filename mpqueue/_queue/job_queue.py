@@ -1038,7 +1038,6 @@ def _new_pipeline(head: JobBook, stages: Sequence[tuple[str, Stage]], *, seed_gi
 
 
 def _new_open_job() -> type[NewJob]:
-    """Return a recorded open job."""
     from mpqueue._queue.recorded.new_open_job import NewOpenJob  # only journals need it
 
     return NewOpenJob

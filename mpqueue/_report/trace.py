@@ -45,7 +45,7 @@ def write_trace(file: IO[bytes], figures: Figures, stretches: Stretches, table: 
 
 
 def trace_events(figures: Figures, stretches: Stretches, table: ItemTable) -> Iterator[dict[str, Any]]:
-    """The events, one by one."""
+    """Yield the events of the trace."""
     yield from _names(figures)
     yield _slice(
         PARENT, JOB, f"job {label(figures.job_id)}", 0.0, figures.wall, status=figures.status, items=figures.total

@@ -118,8 +118,7 @@ def _least_gain(books: Books) -> float:
 def _is_worth_stealing(books: Books, lane: LaneBook, claim: Claim, stuck: float, idle: int) -> bool:
     running, job = lane.chunks[0], lane.chunks[0].job
     if not claim.is_of(running.number):
-        # While it is still on its way, it will begin. If it were taken at once it would be on its way again, and so for
-        # ever.
+        # While it is on its way, it will begin. Taken at once it would only be on its way again, and so for ever.
         patience = _least_gain(books) if lane.forgetting else BEGIN_SECONDS
         return stuck > patience * 2.0 ** min(job.thefts_unbegun, 30)
     if claim.phase is Phase.LOADING:

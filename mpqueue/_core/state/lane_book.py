@@ -103,7 +103,7 @@ class Chunk:
 
 @dataclass(eq=False, slots=True)
 class LaneBook:
-    """One lane."""
+    """The books of one lane."""
 
     number: int
     generation: int = 0

@@ -214,12 +214,12 @@ class Timings:
         self.finished = now
 
     def paused(self, now: float) -> None:
-        """`pause`."""
+        """Note that the job was paused."""
         self.note(Event(now, "paused"))
         self._paused_at = now
 
     def resumed(self, now: float) -> None:
-        """`resume`, or the end."""
+        """Note that the job was resumed, or has ended."""
         if self._paused_at is not None:
             self.note(Event(now, "resumed"))
             self.sums.paused += now - self._paused_at

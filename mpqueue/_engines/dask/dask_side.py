@@ -40,7 +40,7 @@ def wait_for_items(key: str) -> None:
 
 
 class WorkerThere(NamedTuple):
-    """A Dask worker."""
+    """A present worker of a Dask cluster."""
 
     name: object
     host: str

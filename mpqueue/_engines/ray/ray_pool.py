@@ -195,7 +195,6 @@ class RayPool(NodePool):
             self.serve_waiting()
 
     def _give_idle_back(self) -> None:
-        """Give back the room of idle nodes."""
         due = self.now() - IDLE_SECONDS
         for node in list(self.nodes.values()) if not self._demand else ():
             lanes = node.lanes.values()

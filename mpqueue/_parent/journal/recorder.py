@@ -318,7 +318,6 @@ class Recorder:
         return held
 
     def _post(self, job: JobBook, entry: Entry) -> None:
-        """Post an entry."""
         self.journal.post(entry)
         self._check_backlog(job)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 
 def run_batch(batch: Callable[[], Any]) -> Any:
-    """Make the calls."""
+    """Make the calls of a batch, and return their results."""
     backends = sys.modules["joblib.parallel"].BACKENDS
     if "mpqueue" not in backends:
         backends["mpqueue"] = _make_backend
