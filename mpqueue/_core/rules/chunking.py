@@ -114,7 +114,7 @@ class ChunkSizer:
             self.seconds_per_item = 0.5 * (known + latest) if latest > known else math.sqrt(known * latest)
 
     def learn_bytes(self, items: int, size: int) -> None:
-        """Learn that that many items were pickled into that many bytes."""
+        """Learn the bytes of that many pickled items."""
         self._bytes_per_item = size / items
         self.most_bytes = max(self.most_bytes, self._bytes_per_item)
 

@@ -182,7 +182,7 @@ Run = Callable[..., Any]
 
 
 def keep_copy(source: sqlite3.Connection, target: str) -> None:
-    """Write all that the connection sees into a new file, completely or not at all. Raises errors of SQLite."""
+    """Write all that the connection sees into that file, completely or not at all. Raises errors of SQLite."""
     part = f"{target}.part"
     with contextlib.suppress(FileNotFoundError):
         os.unlink(part)
