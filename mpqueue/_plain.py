@@ -16,7 +16,7 @@ _COPIES: dict[type, Callable[[Any], Any]] = {str: str.__str__, int: int.__index_
 
 
 def plain(value: Any) -> Any:
-    """Return a text or number without its class, whatever the class does. Any other value is returned unchanged."""
+    """Return a text or number without its class, running none of its code. Any other value is returned unchanged."""
     if type(value) not in PLAIN:
         for kind, copy in _COPIES.items():
             if issubclass(type(value), kind):

@@ -127,7 +127,7 @@ class ResultPicklingError(PicklingError):
 
 
 class JobFullError(MPQueueError):
-    """As many items of the job wait as ``max_waiting`` allows. No item was added."""
+    """The job has ``max_waiting`` items that wait already. No item was added."""
 
 
 class TooManyFailuresError(MPQueueError):
@@ -239,9 +239,7 @@ class RemoteError(MPQueueError):
         self.message = message
         self.traceback = traceback
         self.bases = bases
-        self._itself: BaseException | None = (
-            None  #: the original, if it is no `Exception` and could be sent; not pickled
-        )
+        self._itself: BaseException | None = None  #: no `Exception`, if it could be sent; not pickled
 
     def __reduce__(self) -> tuple[Any, ...]:
         make, _, state = super().__reduce__()

@@ -175,7 +175,7 @@ class MPQueueBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         return future
 
     def retrieve_result_callback(self, out: Future[Any]) -> Any:
-        """Return what a batch returned, or raise what it raised."""
+        """Return a batch's results, or raise its error."""
         return out.result()
 
     def terminate(self) -> None:

@@ -64,7 +64,7 @@ def duration(text: str) -> float:
 
 
 def add_needs(add: Add) -> None:
-    """Add the options."""
+    """Add ``--uses`` and ``--resources``."""
     add("--uses", type=_amounts, action="append", metavar="NAME=N", help="what an item needs while it runs, such as "
         "cpu=2,memory=3GB,gpu=1: CPUs of as many as there are workers, memory, and --resources")  # fmt: skip
     for former, name in (("--cpus", "cpu=N"), ("--memory", "memory=SIZE")):

@@ -46,7 +46,7 @@ def read_items(inputs: Sequence[str], kind: str | None) -> list[Any]:
 
 
 def of_files(inputs: Sequence[str], kind: str | None) -> bool:
-    """True where the items are files."""
+    """True if the items are files."""
     return _kind_of(inputs, kind) == "files"
 
 

@@ -1,1 +1,1 @@
-"""Decisions, and nothing else: no thread, no process, no clock, no input or output."""
+"""Decisions only: no thread, no process, no clock, no input or output."""

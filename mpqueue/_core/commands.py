@@ -1,6 +1,6 @@
-"""The commands that the scheduler gives, in the imperative. The code that executes one decides nothing.
+"""The scheduler's commands, in the imperative. The code that executes one decides nothing.
 
-The messages that it gets are in `mpqueue._core.messages`.
+Its messages are in `mpqueue._core.messages`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class StartLane(NamedTuple):
 
 
 class InitializeLane(NamedTuple):
-    """Have this new worker run the pool's initializer."""
+    """Let this new worker run the pool's initializer."""
 
     lane: int
     generation: int
@@ -39,27 +39,27 @@ class RecycleLane(NamedTuple):
 
 
 class RetireLane(NamedTuple):
-    """Free what belonged to this lane, whose death has been dealt with."""
+    """Free the lane's resources; its death has been handled."""
 
     lane: int
 
 
 class KillLane(NamedTuple):
-    """Kill this lane's worker; with ``dump_stack`` ask it first where it is."""
+    """Kill this lane's worker; with ``dump_stack`` ask for its stack first."""
 
     lane: int
     dump_stack: bool = False
 
 
 class TellDemand(NamedTuple):
-    """Tell how many more lanes could have items that wait, and the seconds that these take (0: not known)."""
+    """Report for how many more lanes items wait, and the seconds that these take (0: not known)."""
 
     lanes: int = 0
     seconds: float = 0.0
 
 
 class SendChunk(NamedTuple):
-    """Pack this chunk's items and send them; with the job's handler where this worker has not got it yet."""
+    """Pack this chunk's items and send them; with the job's handler if this worker does not have it yet."""
 
     lane: int
     generation: int
@@ -77,7 +77,7 @@ class ForgetJob(NamedTuple):
 
 
 class SetFlags(NamedTuple):
-    """Make the lane's flags say this, of this job."""
+    """Set the lane's flags for this job."""
 
     lane: int
     job: int
@@ -86,7 +86,7 @@ class SetFlags(NamedTuple):
 
 
 class LowerLimit(NamedTuple):
-    """Let the worker claim nothing from ``position`` on in this chunk."""
+    """Forbid the worker to claim positions from ``position`` on in this chunk."""
 
     lane: int
     chunk: int
@@ -101,14 +101,14 @@ class ObserveLane(NamedTuple):
 
 
 class GiveUpAnswer(NamedTuple):
-    """Report what there is of an answer of this lane's worker, which has been unpickled for too long."""
+    """Report the finished part of an answer of this lane's worker, which has been unpickled for too long."""
 
     lane: int
     generation: int
 
 
 class Warn(NamedTuple):
-    """Log a warning. ``with_load``: add how busy this machine is, if it is."""
+    """Log a warning. ``with_load``: add this machine's load, if it is busy."""
 
     text: str
     with_load: bool = False
@@ -123,7 +123,7 @@ class Retrying(NamedTuple):
 
 
 class AnnounceStarted(NamedTuple):
-    """Tell listeners that the job started."""
+    """Report to listeners that the job started."""
 
     job: JobBook
 
@@ -131,8 +131,8 @@ class AnnounceStarted(NamedTuple):
 class AnnounceItems(NamedTuple):
     """Report the outcomes of these items to listeners, in this order.
 
-    An index in ``retrying`` waits for its next try, one in ``failed`` has failed, every other one completed.
-    ``completed_before``, ``failed_before`` and ``status`` are the job's as of the first of them. ``size``: bytes of
+    An item in ``retrying`` waits for its next try, one in ``failed`` has failed, all others completed.
+    ``completed_before``, ``failed_before`` and ``status`` are the job's before the first of them. ``size``: bytes of
     their results. ``rows`` are the failed and retrying items as of then, if the announcement is delivered later.
     """
 
@@ -148,7 +148,7 @@ class AnnounceItems(NamedTuple):
 
 
 class AnnounceRecords(NamedTuple):
-    """Hand on what handlers of the job have logged in this lane's worker."""
+    """Pass on the log records of this job's handlers in this lane's worker."""
 
     job: JobBook
     lane: int
@@ -156,7 +156,7 @@ class AnnounceRecords(NamedTuple):
 
 
 class AnnounceState(NamedTuple):
-    """Tell listeners that the job was paused or resumed (``event`` is the event's name)."""
+    """Report to listeners that the job was paused or resumed (``event`` is the event's name)."""
 
     job: JobBook
     event: str
@@ -166,7 +166,7 @@ class AnnounceState(NamedTuple):
 
 
 class AnnounceFinished(NamedTuple):
-    """Tell listeners that the job ended, and resolve its run."""
+    """Report to listeners that the job ended, and resolve its run."""
 
     job: JobBook
     status: JobStatus
@@ -176,7 +176,7 @@ class AnnounceFinished(NamedTuple):
 
 
 class GiveUpJob(NamedTuple):
-    """Resolve at once the run of this job, which ended, but before its run was resolved a fault of ours happened."""
+    """Resolve at once the run of this job, which ended; an internal error came before its run was resolved."""
 
     job: JobBook
 

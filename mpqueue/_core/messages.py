@@ -1,4 +1,4 @@
-"""The messages that the scheduler gets, in the past tense. What it requests is in `mpqueue._core.commands`.
+"""The scheduler's messages, in the past tense. Its commands are in `mpqueue._core.commands`.
 
 Plain data, all frozen. A message contains facts only.
 """
@@ -34,7 +34,7 @@ class LaneReady(NamedTuple):
 class LaneAbsent(NamedTuple):
     """There is no room for this worker; `LaneReady` comes when there is.
 
-    ``awaited``: it has its place as soon as others leave it, or work waits for it: that is no lack of workers.
+    ``awaited``: it comes as soon as others leave, or work waits for it: that is no lack of workers.
     """
 
     lane: int
@@ -43,11 +43,11 @@ class LaneAbsent(NamedTuple):
 
 
 class LaneStartFailed(NamedTuple):
-    """A worker could not be started, or did not get on, or died before it answered.
+    """A worker could not be started, or made no progress, or died before it answered.
 
-    ``final``: it would be no better the next time.
+    ``final``: another try would fail too.
 
-    ``lasting``: most likely it would not, since the reason is none of those that pass by themselves.
+    ``lasting``: another try would most likely fail, since the reason is not a temporary one.
     """
 
     lane: int
@@ -58,11 +58,11 @@ class LaneStartFailed(NamedTuple):
 
 
 class LaneDied(NamedTuple):
-    """A worker's process is gone, and every answer that it had sent has been handed in before this message.
+    """A worker's process has ended; all answers that it had sent came before this message.
 
-    ``exitcode`` and ``signal`` are None where the system did not tell; ``stack`` where it was, if that was asked;
-    ``claim`` is None if it could not be read. ``alone``: no other worker that had something to do died with it.
-    ``innocent``: it had nothing to do, was sent away, or died of what another one did.
+    ``exitcode`` and ``signal`` are None if the system did not report them; ``stack`` is its stack, if that was asked
+    for; ``claim`` is None if it could not be read. ``alone``: no other busy worker died with it. ``innocent``: it was
+    idle, was dismissed, or died because of another one.
     """
 
     lane: int
@@ -77,7 +77,7 @@ class LaneDied(NamedTuple):
 
 
 class LaneBroken(NamedTuple):
-    """A worker sends data that can't be understood, or takes no more frames; ``why`` is for users."""
+    """A worker sends invalid data, or takes no more frames; ``why`` is for users."""
 
     lane: int
     generation: int
@@ -92,7 +92,7 @@ class BellRung(NamedTuple):
 
 
 class WorkerMemory(NamedTuple):
-    """Bytes of private memory: ``used`` now, ``base`` when the worker began what its ``claim`` says."""
+    """Bytes of private memory: ``used`` now, ``base`` at the start of the work in its ``claim``."""
 
     lane: int
     generation: int
@@ -102,7 +102,7 @@ class WorkerMemory(NamedTuple):
 
 
 class MemoryRead(NamedTuple):
-    """A look at the memory of the workers, and of the machine: bytes ``available`` and in all, None where not told."""
+    """A look at the memory of the workers, and of the machine: bytes ``available`` and in total, None if not known."""
 
     workers: Sequence[WorkerMemory]
     available: int | None = None
@@ -110,10 +110,10 @@ class MemoryRead(NamedTuple):
 
 
 class LaneObserved(NamedTuple):
-    """The answer to `ObserveLane`: what the lane's ledger says.
+    """The answer to `ObserveLane`: the contents of the lane's ledger.
 
-    ``asked_at``: when that was asked, if the answer took a while. It includes messages sent to the worker before.
-    ``unpickling_since``: since when an answer of the worker is being unpickled here; None where none is.
+    ``asked_at``: the time of the question, if the answer took a while. The worker has handled earlier messages.
+    ``unpickling_since``: since when an answer of the worker is being unpickled here; None if none is.
     """
 
     lane: int
@@ -129,10 +129,10 @@ class LaneObserved(NamedTuple):
 class ChunkReported(NamedTuple):
     """Positions ``first`` to ``done`` of a chunk ended. With ``final`` the rest of it comes back unstarted.
 
-    ``results`` has one entry a position, None where it failed; ``failures`` are by position. ``stretches`` are
-    (items, seconds an item, CPU seconds an item), in order, CPU seconds as nan where not known; ``busy`` is the seconds
-    that the worker spent on this part of the chunk. ``unreadable``: why the result at ``done`` could not be had here;
-    what was behind it is lost as well.
+    ``results`` has one entry per position, None if it failed; ``failures`` are by position. ``stretches`` are (items,
+    seconds per item, CPU seconds per item), in order, with nan for unknown CPU seconds; ``busy`` is the worker's
+    seconds for this part of the chunk. ``unreadable``: why the result at ``done`` could not be read here; later ones
+    are lost as well.
     """
 
     lane: int
@@ -147,23 +147,23 @@ class ChunkReported(NamedTuple):
     ended: Ended
     final: bool = True
     setup_failure: Failure | None = None
-    returned: Sequence[int] = ()  #: shared segments that the worker has done with
-    records: Sequence[RecordFrame] = ()  #: what was logged since the last report
-    output: Mapping[int, tuple[str, str]] | None = None  #: by position: what was written, where that is kept
-    peaks: Mapping[int, int] | None = None  #: by position: the peak of memory in bytes, where that is known
+    returned: Sequence[int] = ()  #: shared segments that the worker no longer uses
+    records: Sequence[RecordFrame] = ()  #: log records since the last report
+    output: Mapping[int, tuple[str, str]] | None = None  #: by position: the output, if it is kept
+    peaks: Mapping[int, int] | None = None  #: by position: the peak of memory in bytes, if known
     times: WorkTimes | None = None
     size: int = 0  #: bytes of the answer
-    received: float = 0.0  #: when it was here
-    decoded: float = 0.0  #: when its results were unpickled
+    received: float = 0.0  #: the time of its arrival
+    decoded: float = 0.0  #: the time when its results were unpickled
     unreadable: Failure | None = None
-    added: Mapping[int, AddedItems] | None = None  #: by position: the items that a result brings for its job
+    added: Mapping[int, AddedItems] | None = None  #: by position: items that a result adds to its job
     yielded: Mapping[int, int] | None = None  #: by position: how many values a stage's handler has yielded
-    foreign: bool = False  #: objects of users' classes are in it: to free them may run any code
-    profile: bytes | None = None  #: where the handler was; see `mpqueue._wire.sampled_stacks`
+    foreign: bool = False  #: it has objects of users' classes, which may run code when they are freed
+    profile: bytes | None = None  #: the handler's stacks; see `mpqueue._wire.sampled_stacks`
 
 
 class ChunkSent(NamedTuple):
-    """A chunk is on its way: ``size`` bytes of items, which took ``packing`` seconds to pickle.
+    """A chunk was sent: ``size`` bytes of items, which took ``packing`` seconds to pickle.
 
     ``apart``: each item was pickled by itself, since all together could not be; the worker marks and answers them one
     by one.
@@ -179,9 +179,9 @@ class ChunkSent(NamedTuple):
 
 
 class ChunkPacking(NamedTuple):
-    """A chunk is not on its way: code of its items' classes has to pickle them first, which may take any time.
+    """A chunk was not sent: code of its items' classes has to pickle them first, which may take any time.
 
-    `ChunkPacked` or `ChunkRefused` follows, unless the job does without it meanwhile.
+    `ChunkPacked` or `ChunkRefused` follows, unless the job drops the chunk meanwhile.
     """
 
     lane: int
@@ -190,7 +190,7 @@ class ChunkPacking(NamedTuple):
 
 
 class ChunkPacked(NamedTuple):
-    """The items of the job's first chunk of which that was said are pickled: it can go out."""
+    """The items of the job's first chunk that was being pickled are ready to be sent."""
 
     job: JobBook
 
@@ -198,7 +198,7 @@ class ChunkPacked(NamedTuple):
 class ChunkRefused(NamedTuple):
     """The job's first chunk that was being pickled is not sent, because these positions of it can't be pickled.
 
-    ``apart``: or because all together take too long; each is to go by itself.
+    ``apart``: or because all together take too long; each has to be sent by itself.
     """
 
     job: JobBook
@@ -207,7 +207,7 @@ class ChunkRefused(NamedTuple):
 
 
 class RecordsLeft(NamedTuple):
-    """A worker that died had logged these while it ran a chunk, after its last report."""
+    """Log records of a dead worker from a chunk, after its last report."""
 
     lane: int
     generation: int
@@ -229,7 +229,7 @@ class JobForgotten(NamedTuple):
 class JobStartAsked(NamedTuple):
     """`start`, with the wall clock's time (seconds since the epoch).
 
-    ``handler`` is the packed handler, as workers are to get it from now on; None: as it was.
+    ``handler`` is the packed handler for workers from now on; None: the same as before.
     """
 
     job: JobBook
@@ -238,21 +238,21 @@ class JobStartAsked(NamedTuple):
 
 
 class JobPaused(NamedTuple):
-    """`pause`."""
+    """`JobQueue.pause` was called."""
 
     job: JobBook
 
 
 class JobResumed(NamedTuple):
-    """`resume`."""
+    """`JobQueue.resume` was called."""
 
     job: JobBook
 
 
 class JobHeldBack(NamedTuple):
-    """Too much of what the job has done waits to be written (``held``), so that no more is sent; or not any more.
+    """Too many of the job's results wait to be written (``held``), so that no more items are sent; or not any more.
 
-    Each place where it may wait says so by itself: the job goes on once none of them holds it.
+    Each place where results may wait sends it: the job goes on once none of them holds it.
     """
 
     job: JobBook
@@ -260,7 +260,7 @@ class JobHeldBack(NamedTuple):
 
 
 class JobCancelled(NamedTuple):
-    """`cancel`; with ``kill`` the items that run now are ended too. ``why``: the reason, where no user asked for it."""
+    """`cancel`; with ``kill`` running items are killed too. ``why``: the reason, if no user asked for it."""
 
     job: JobBook
     wall: float
@@ -278,25 +278,25 @@ class FailedItemsReset(NamedTuple):
 
 
 class ItemsAdded(NamedTuple):
-    """A stream or an open job has more items, in its table, each to be handled with that much care.
+    """A stream or an open job has more items in its table, each to be handled with that much care.
 
-    Or they have ended in an earlier run, as a journal knows, and so many ``failed``.
+    Or they have ended in an earlier run, by a journal, and that many ``failed``.
     """
 
     job: JobBook
     indices: range
     care: Care = Care.NONE
-    failed: int | None = None  #: None: they are to run
+    failed: int | None = None  #: None: they have to run
 
 
 class JobSealed(NamedTuple):
-    """A stream, or an open job, gets no more items from its user: it ends when all have."""
+    """A stream or an open job gets no more items from its user: it ends when all have ended."""
 
     job: JobBook
 
 
 class ItemsDropped(NamedTuple):
-    """`cancel_items`, or a stream's `drop`: these items are not to run; with ``kill`` those that run are ended."""
+    """`cancel_items`, or a stream's `drop`: these items must not run; with ``kill`` running ones are killed."""
 
     job: JobBook
     indices: Sequence[int]
@@ -308,20 +308,20 @@ class QueueOpened(NamedTuple):
 
 
 class LanesWanted(NamedTuple):
-    """At least so many workers are wanted."""
+    """At least that many workers are wanted."""
 
     total: int
 
 
 class LanesResized(NamedTuple):
-    """So many workers are wanted from now on, no more; with ``kill`` the others do not end what they run."""
+    """The wanted number of workers from now on; with ``kill`` surplus workers do not finish their items."""
 
     total: int
     kill: bool = False
 
 
 class LaneInitialized(NamedTuple):
-    """A new worker has run the pool's initializer, which failed or (None) not. ``text`` shows the error to people."""
+    """A new worker has run the pool's initializer; ``error`` is its failure, if any, ``text`` the error for people."""
 
     lane: int
     generation: int
@@ -330,10 +330,10 @@ class LaneInitialized(NamedTuple):
 
 
 class QueueClosing(NamedTuple):
-    """`close`: paused jobs are cancelled, with ``cancel`` running ones too; with ``kill`` all workers count as dead.
+    """`close`: paused jobs are cancelled, with ``cancel`` also running ones; with ``kill`` all workers count as dead.
 
-    Then what was running is pending again, and the jobs end at once. ``within`` is `drain`: running jobs are cancelled,
-    and items that still run after so many seconds are taken back without losing a try.
+    Then running items are pending again, and the jobs end at once. ``within`` is for `drain`: running jobs are
+    cancelled, and items that still run after that many seconds are taken back without losing a try.
     """
 
     wall: float
@@ -343,14 +343,14 @@ class QueueClosing(NamedTuple):
 
 
 class ModulesReloaded(NamedTuple):
-    """The program has modules by now of which its workers have older ones: they are replaced, between two chunks."""
+    """The program has newer modules than its workers, which are replaced between two chunks."""
 
 
 class FaultFound(NamedTuple):
-    """mpqueue itself made a mistake, which ``error`` tells; see `mpqueue._core.rules.distrust` for what follows.
+    """mpqueue itself made a mistake, the ``error``; `mpqueue._core.rules.distrust` has the consequences.
 
-    It touched ``job``, where one is named; else the job whose items are on ``lane``, where that is named and has any;
-    else all jobs. No ``generation`` means the lane's worker of now.
+    It affects ``job``, if one is named; else the job whose items are on ``lane``, if that is named and has any; else
+    all jobs. No ``generation`` means the lane's current worker.
     """
 
     error: InternalError
@@ -360,7 +360,7 @@ class FaultFound(NamedTuple):
 
 
 class TimePassed(NamedTuple):
-    """The scheduler's deadline has come."""
+    """The scheduler's deadline has passed."""
 
 
 class Slept(NamedTuple):

@@ -1,7 +1,7 @@
-"""The scheduler: things that happened go in, things to do come out.
+"""The scheduler: messages about events go in, commands come out.
 
-No thread, no process, no clock, no input or output. The time of each step is an argument, chance comes from the
-random source given at the start, so that any history can be replayed from its messages.
+No thread, no process, no clock, no input or output. The time of each step is an argument, randomness comes from the
+source given at the start, so that any history can be replayed from its messages.
 
     user calls, lanes, time  --messages-->  handle(message, now)  --commands-->  coordinator
 """
@@ -72,15 +72,15 @@ from mpqueue.status import FAILED, ITEM_CODES, OVER, JobStatus
 if TYPE_CHECKING:
     import random
 
-#: Seconds after which it wants to be asked again: users may ask for a wait longer than any system knows.
+#: Seconds after which it wants to be called again: users may ask for longer waits than a system supports.
 LONGEST_WAIT = 86400.0
 
 
 class Scheduler:
-    """Decides everything: what runs where, what is tried again, when a job is over.
+    """Makes all decisions: which item runs where, which is tried again, when a job is over.
 
-    Only `handle` writes into the books. A `JobBook` and its table are built by the maker of the job, and are the
-    scheduler's from the first message that names them.
+    Only `handle` writes into the books. The maker of a job builds its `JobBook` and table; from the first message that
+    names them, they are the scheduler's.
 
     Raises `JobStateError` from `handle`, having changed nothing, for a call that the job's state does not allow.
     """
@@ -112,13 +112,13 @@ class Scheduler:
 
     @property
     def deadline(self) -> float | None:
-        """Moment at which `TimePassed` is due at the latest; None: there is nothing to wait for."""
+        """The moment at which `TimePassed` is due at the latest; None: nothing is due."""
         due = self.books.timers.next_due()
         return None if due is None else min(due, self.books.now + LONGEST_WAIT)
 
     @property
     def quiet(self) -> bool:
-        """True where no job is active and no worker has anything left to do, its initializer included."""
+        """True if no job is active and no worker has work left, including its initializer."""
         books = self.books
         starting = books.opened and books.has_initializer
         return not books.jobs and not any(
@@ -126,22 +126,22 @@ class Scheduler:
         )
 
     def handle(self, message: Message, now: float) -> list[Command]:
-        """Take one message in; returns what is to be done, in order."""
+        """Handle one message; returns the commands, in order."""
         books = self.books
         books.now = max(now, books.now)
         books.commands = []
         _HANDLERS[type(message)](self, message)
-        if type(message) is not ChunkSent:  # each chunk has one, and nothing can go out that could not before
+        if type(message) is not ChunkSent:  # each chunk has one, and it lets no more items be sent
             self._take_due_timers()
             dispatch.dispatch(books)
             stealing.consider(books)
             if books.engine.follows_demand and books.opened:
                 fleet.tell_demand(books)
-        commands, books.commands = books.commands, []  # what is in them must not live until the next step
+        commands, books.commands = books.commands, []  # their contents must not live until the next step
         return commands
 
     def break_down(self, error: InternalError) -> list[JobBook]:
-        """End all jobs as they stand, as the last resort, and return them: nothing is decided any more."""
+        """End all jobs in their current state, as the last resort, and return them: nothing is decided any more."""
         return distrust.break_down(self.books, error)
 
     # -- jobs ------------------------------------------------------------------------------------------------
@@ -197,7 +197,7 @@ class Scheduler:
             self.books.keep_company()
 
     def _least_used(self, job: JobBook) -> float:
-        """The worker seconds with which a job joins its equals: what it had no use for before is not made up for."""
+        """The worker seconds with which a job joins its equals: it gets no compensation for earlier time."""
         if not self.books.jobs or job.pipeline is not None or (job.stage is not None and job.stage.place):
             return 0.0
         return min(
@@ -270,7 +270,7 @@ class Scheduler:
     def _job_cancelled(self, message: JobCancelled) -> None:
         job = message.job.family[0]
         if job.status.final:
-            if message.why is not None and job.status in OVER:  # found out when all items had ended
+            if message.why is not None and job.status in OVER:  # it was found out when all items had ended
                 job.status, job.cancelled, job.stopped_why = JobStatus.CANCELLED, True, message.why
             return
         if message.why is not None and not job.cancelled:
@@ -283,7 +283,7 @@ class Scheduler:
             self._cancel(job, message.kill)
 
     def _cancel(self, job: JobBook, kill: bool) -> None:
-        """Cancel the job, or the pipeline that it is of."""
+        """Cancel the job, or the pipeline that it is part of."""
         for each in stopping.drop_all(job):
             if each.active:
                 self._cancel_one(each, kill)
@@ -295,7 +295,7 @@ class Scheduler:
         outcomes.finish_if_over(self.books, job)
 
     def _flag_lanes(self, job: JobBook) -> None:
-        """Make the flags of the lanes that hold the job's chunks say what the job's state is."""
+        """Set the flags of the lanes with the job's chunks to the job's state."""
         wanted = (job.number, job.paused, job.cancelled)
         for lane in self.books.members(job.lanes):
             if lane.state is LaneState.READY:
@@ -311,7 +311,7 @@ class Scheduler:
         for job in list(self.books.jobs.values()):
             if message.cancel or message.within is not None or job.paused:
                 self._cancel(job, kill=False)
-            elif job.listed and not job.sealed and job.stage is None:  # no caller can add to it any more, nor seal it
+            elif job.listed and not job.sealed and job.stage is None:  # no caller can add to it any more, or seal it
                 arrivals.sealed(self.books, JobSealed(job))
 
     # -- lanes -----------------------------------------------------------------------------------------------
@@ -356,7 +356,7 @@ class Scheduler:
         self.books.sleeps.add(message.since, message.until)
 
     def _ignore(self, message: Message) -> None:
-        """Do nothing: the step is for what every step does."""
+        """Do nothing: only the common part of a step is needed."""
 
     # -- time ------------------------------------------------------------------------------------------------
 
@@ -382,7 +382,7 @@ class Scheduler:
                 if (job := stopping.due(books, timer)) is not None:
                     self._cancel(job, kill=False)
             case TimerKind.SETUP_AGAIN | TimerKind.APART | TimerKind.GO_ON:
-                pass  # the step's dispatch finds that it may go on
+                pass  # this step's dispatch finds that it may go on
             case _:
                 lane = books.live_lane(timer.subject, timer.detail)
                 if lane is not None:
@@ -472,7 +472,7 @@ _LANE_HANDLERS: dict[type, Callable[[Books, LaneBook, Any], None]] = {
 
 
 def _check_failed(job: JobBook, indices: Sequence[int] | None) -> None:
-    """Raise `JobStateError` where one of these items has not failed."""
+    """Raise `JobStateError` if one of these items has not failed."""
     table = job.table
     for index in () if indices is None else indices:
         if table.status[index] != FAILED:
@@ -483,7 +483,7 @@ def _check_failed(job: JobBook, indices: Sequence[int] | None) -> None:
 
 
 def _remedy(job: JobBook) -> str:
-    """Say what to do instead of starting a job that is not pending."""
+    """Return advice for a caller that starts a job that is not pending."""
     if not job.status.final:
         return ""
     if len(job.family) > 1:

@@ -176,9 +176,7 @@ class CallStream:
     def _tell(self, call: Callable[..., None], *arguments: Any) -> None:
         """Call a method of the stream that only posts a message."""
         if (stream := self._going) is not None:
-            with contextlib.suppress(
-                QueueClosedError
-            ):  # it has ended meanwhile; or this is a fork, and it is the parent's
+            with contextlib.suppress(QueueClosedError):  # it has ended; or this is a fork of its owner
                 call(stream, *arguments)
 
     def check_waiting_allowed(self) -> None:

@@ -77,11 +77,11 @@ def imap(
     (``item["id"]`` or ``item.id``) if the first item has one, else by its value, never by its position; equal items by
     their order. New items run; changed ones (another value with the same id, or another key, see `Rerun`) and failed
     ones run again. So do all items with another version of the function or ``rerun=Rerun(redo="all")``, and with
-    ``redo="changed-code"`` those with results of other code. Missing items stay in the journal. A result is yielded
-    once it is on disk. ``job_id`` names the stream in the journal (None: the function's name). Such a call has workers
-    of its own, see `map`; ``close()`` and the end of the loop wait until the journal is closed. Memory does not grow
-    with the items, recorded or not. Raises `JournalError`; and, in the item's place, TypeError for an item without
-    identity, and errors of ``key``.
+    ``redo="changed-code"`` those with results of other code. Items that are gone from the input stay in the journal. A
+    result is yielded once it is on disk. ``job_id`` names the stream in the journal (None: the function's name). Such a
+    call has workers of its own, see `map`; ``close()`` and the end of the loop wait until the journal is closed. Memory
+    does not grow with the items, recorded or not. Raises `JournalError`; and, in the item's place, TypeError for an
+    item without identity, and errors of ``key``.
     """
     return _iterate("imap", fn, items, on_error, options, ordered=True)
 

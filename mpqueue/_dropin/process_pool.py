@@ -53,7 +53,7 @@ class Pool(standard.Pool):
 
     ``processes`` workers (None: one per CPU that the process may use; ``"physical"``: one per core) start at once; each
     calls ``initializer(*initargs)`` first, in its main thread, and is replaced after ``maxtasksperchild`` tasks (a
-    call, or a chunk of a map). ``context`` is ignored: workers are always started anew, never forked. If the main
+    call, or a chunk of a map). ``context`` is ignored: workers are always new processes, never forks. If the main
     module has an ``if __name__ == "__main__":``, each worker imports it first. A call that raises, or whose worker
     dies, is tried again, ``max_retries`` (3) times, after 0.1, 0.2 and 0.4 s, or as ``retry`` says; one try may take
     ``timeout`` seconds. ``progress=True`` draws a bar for each map and imap, a callable gets their `Progress`. With
@@ -276,9 +276,7 @@ class Pool(standard.Pool):
     ) -> PoolIterator[R]:
         self._check_running()
         size = 1 if chunksize is None else _check_chunksize(chunksize)
-        items: Iterator[Any] = itertools.chain.from_iterable(
-            [iterable]
-        )  # the first reading shows whether it is an iterable
+        items: Iterator[Any] = itertools.chain.from_iterable([iterable])  # reading it shows whether it is iterable
         handler = self._as_handler(func)
         showing = showing_stream(self._progress, func, iterable)
         options = replace(self._options, items_per_task=size, seed=self._seeds.next())

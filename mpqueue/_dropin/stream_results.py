@@ -78,11 +78,7 @@ class StreamResults(Generic[R]):
                         self._is_torn = True
                         raise
                     try:
-                        del (
-                            self,
-                            block,
-                            outcome,
-                        )  # otherwise the error's traceback, which has this frame, keeps the iterator
+                        del self, block, outcome  # else the error's traceback, which has this frame, keeps the iterator
                         raise error
                     finally:
                         del error

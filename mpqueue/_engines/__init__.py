@@ -1,1 +1,1 @@
-"""The engines, a folder or a module each. What an engine is, `mpqueue._parent.lane_protocol` says."""
+"""The engines, each in a folder or a module. `mpqueue._parent.lane_protocol` defines an engine."""

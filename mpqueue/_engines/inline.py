@@ -1,4 +1,4 @@
-"""The engine of tests and debuggers: all workers in one thread of this process. Users know it as `InlinePool`."""
+"""The engine of tests and debuggers: all workers in one thread of this process. Its public name is `InlinePool`."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from mpqueue._worker.main import Worker
 
 _log = logging.getLogger("mpqueue")
 
-#: Seconds that closing waits for the item that runs.
+#: Seconds that closing waits for the running item.
 CLOSE_LIMIT = 5.0
 
 
 class InlinePool:
-    """Runs everything in one thread of this process, one chunk at a time: for tests, and for ``pdb`` in a handler.
+    """Runs everything in one thread of this process, one chunk at a time, for tests, and for ``pdb`` in a handler.
 
-    ``JobQueue(backend=InlinePool())`` behaves as any queue: items and results are pickled, failures are retried,
-    pause and cancel reach the handler. No process is started and none can die, but `mpqueue.testing.crash` makes the
-    queue believe so. What runs can't be killed: time limits are refused.
+    ``JobQueue(backend=InlinePool())`` behaves like any queue: items and results are pickled, failures are retried,
+    pause and cancel reach the handler. No process is started and none can die, but `mpqueue.testing.crash` simulates
+    it. Running items can't be killed, so time limits are refused.
     """
 
     capabilities = Capabilities(can_kill=False, shares_memory=False, own_processes=False, same_files=False)
 
     def count_workers(self) -> int:
-        """Return 1: more would not be quicker."""
+        """Return 1: more would not be faster."""
         return 1
 
     def open(self, settings: LaneSettings, inbox: Inbox) -> InlineLanes:  # noqa: ARG002 - the protocol's
@@ -53,12 +53,12 @@ class Crash(BaseException):
 
 
 class InlineLanes:
-    """A `LanePool` in one thread. Owns the thread, which ends with `close`."""
+    """A `LanePool` in one thread, which ends with `close`."""
 
     def __init__(self, post: Post) -> None:
         self.post = post
         self._lanes: dict[int, InlineLane] = {}
-        self._made: list[InlineLane] = []  #: the thread's: all whose workers have something to be closed
+        self._made: list[InlineLane] = []  #: used on the thread only: lanes whose workers have to be closed
         self._turns: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         self._is_closed = False
         self.thread = threading.Thread(target=self._run, name="mpqueue-inline", daemon=True)
@@ -77,7 +77,7 @@ class InlineLanes:
             self.post(found("on the thread of its inline workers", error))
 
     def do(self, turn: Callable[[], object]) -> None:
-        """Have something done on the thread, after all that was asked before."""
+        """Run a function on the thread, after all earlier ones."""
         self._turns.put(turn)
 
     def start(self, number: int, generation: int) -> None:
@@ -110,7 +110,7 @@ class InlineLanes:
             self.do(functools.partial(self._made.remove, lane))
 
     def close(self, *, kill: bool) -> None:
-        """End the thread. An item that runs can't be killed: it is asked to stop, and waited for, 5 s at most."""
+        """End the thread. A running item can't be killed: it is asked to stop, and waited for, at most 5 s."""
         if kill:
             for lane in list(self._lanes.values()):
                 lane.give_up()
@@ -125,7 +125,7 @@ class InlineLanes:
 
 
 class _Outbox:
-    """Keeps what the worker leaves until it is fetched; ``ring`` says that there is something."""
+    """Keeps early reports until they are fetched; ``ring`` notifies the reader."""
 
     def __init__(self, ledger: Ledger, ring: Callable[[], object]) -> None:
         self._ledger = ledger
@@ -139,10 +139,10 @@ class _Outbox:
         self._ring()
 
     def leave_unsent(self, data: bytes, at: int) -> None:
-        """Drop the log records: no process dies here, and none would find them."""
+        """Drop the log records: no process dies here, so no parent would look for them."""
 
     def fetch(self) -> bytes | None:
-        """Take the report out; None where there is none."""
+        """Take the report out; None if there is none."""
         left, self._kept = self._kept, None
         if left is not None:
             self._ledger.words[OUTBOX] = 0
@@ -179,7 +179,7 @@ class InlineLane(Lane):
         with station.seated(self._worker.seat.station):
             try:
                 answer = self._worker.receive(frame).data
-            except Exception:  # as any worker's: what it ran is tried again alone
+            except Exception:  # as for any worker: its items are tried again alone
                 self.die(1)
                 return
         if not self._is_dead:
@@ -198,7 +198,7 @@ class InlineLane(Lane):
         self._ledger.set_limit(chunk, position)
 
     def observe(self, tell: Callable[[Claim], None]) -> None:
-        """Call ``tell`` here and now."""
+        """Call ``tell`` at once."""
         tell(self._ledger.read())
 
     def peek(self) -> Claim | None:
@@ -208,13 +208,13 @@ class InlineLane(Lane):
         return self._outbox.fetch()
 
     def kill(self, *, dump_stack: bool = False) -> None:  # noqa: ARG002 - the protocol's
-        """Have the worker count as dead once the item that runs has ended."""
+        """Let the worker count as dead once the running item has ended."""
         self._pool.do(self.die)
 
     # -- on the pool's thread ----------------------------------------------------------------------------------------
 
     def die(self, exitcode: int | None = None, signal: str | None = "SIGKILL") -> None:
-        """Have this worker count as dead from now on: nothing of its chunk that it has not sent counts."""
+        """Let this worker count as dead from now on: unsent parts of its chunk do not count."""
         if self._is_dead:
             return
         self._is_dead = True
@@ -229,12 +229,12 @@ class InlineLane(Lane):
         self._pool.post(LaneDied(self.number, self.generation, self.pid, exitcode, None if exitcode else signal, claim))
 
     def end(self) -> None:
-        """Finish what the worker's setups have begun: it is no longer needed."""
+        """Finish the worker's setups: it is no longer needed."""
         with station.seated(self._worker.seat.station):
             self._worker.close(quietly=self._is_dead)
 
     def give_up(self) -> None:
-        """Start nothing more, and ask what runs to stop. On any thread."""
+        """Start no more work, and ask the running item to stop. On any thread."""
         self._is_given_up = True
 
 
@@ -242,7 +242,7 @@ _lane_of: weakref.WeakKeyDictionary[station.Station, InlineLane] = weakref.WeakK
 
 
 def crash(exitcode: int | None, signal: str | None) -> NoReturn:
-    """Have the worker of this handler count as dead, see `mpqueue.testing.crash`. Raises RuntimeError elsewhere."""
+    """Let the worker of this handler count as dead, see `mpqueue.testing.crash`. Raises RuntimeError elsewhere."""
     here = station.here()
     lane = None if here is None else _lane_of.get(here)
     if lane is None:

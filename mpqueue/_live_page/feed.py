@@ -96,9 +96,7 @@ class PageFeed:
         self._stop = asyncio.Event()
         self._told_workers: dict[str, Any] = {}
         self._told_at = 0.0
-        self.offset = (
-            served.wall() - served.now()
-        )  #: add it to moments of the monotonic clock to get seconds since the epoch
+        self.offset = served.wall() - served.now()  #: from the monotonic clock to seconds since the epoch
 
     # -- viewers ---------------------------------------------------------------------------------------------
 

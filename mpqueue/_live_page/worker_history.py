@@ -25,7 +25,7 @@ MOST_STRETCHES = 400
 LONG = 0.5
 #: The most seconds between two looks that count as consecutive.
 NEXT_LOOK = 1.0
-#: The most items of a lane that are told apart while they run.
+#: The most running items of a lane that are kept apart.
 FEW = 32
 #: The most ends of workers that are kept.
 MOST_MARKS = 500

@@ -36,9 +36,7 @@ class Progress:
     completed: int
     failed: int
     retries: int  #: failed tries that were followed by another, so far
-    partly_done: (
-        float  #: the work done by running items, as their handlers' `report` says: 0.5 for one that is half done
-    )
+    partly_done: float  #: the work done by running items, by their handlers' `report`: 0.5 for half an item
     elapsed: float  #: seconds since the start
     already: int = 0  #: how many items had ended before, if the job's failed items run again
     grows: bool = False  #: items may still be added: ``total`` is their number so far

@@ -256,7 +256,7 @@ def _lock(file: FileIO, path: Path) -> None:
 
 
 def _is_at(found: os.stat_result, path: Path) -> bool:
-    """True where that file has this name."""
+    """True if that file has this name."""
     try:
         there = os.lstat(path)
     except FileNotFoundError:

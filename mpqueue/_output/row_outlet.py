@@ -417,7 +417,7 @@ class RowsInOrder:
 
 
 def _dump(rows: Sequence[Row]) -> bytes | None:
-    """Pickle by reference, so that instances are of the same classes later; by value where a class has no name here.
+    """Pickle by reference, so that instances are of the same classes later; by value if a class has no name here.
 
     None if they can't be pickled, or can't be loaded again.
     """

@@ -3,8 +3,8 @@
 It takes a message from the inbox, asks the scheduler, carries out the commands, and sleeps until the next message or
 the scheduler's deadline. It never polls, never blocks on a lane, and decides nothing about jobs.
 
-What goes wrong here is our own mistake, since users' code is kept apart: what it touched ends with `InternalError`, and
-all else goes on. A mistake on the way there ends the queue: see `_break_down`.
+Errors here are internal errors, since users' code runs elsewhere: the affected jobs end with `InternalError`, and all
+others go on. An error on the way there ends the queue: see `_break_down`.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ _BRING_WORK = frozenset({ItemsAdded, JobStartAsked, FailedItemsReset, JobResumed
 class Coordinator:
     """Owns the scheduler and, from `open` on, the pool. Everything but `ask` and `post` runs on its thread.
 
-    ``give_up`` resolves the runs of a job (None: of all) with an error, whatever else has gone wrong.
+    ``give_up`` resolves the runs of a job (None: of all) with an error, even after other errors.
     """
 
     def __init__(
@@ -112,15 +112,15 @@ class Coordinator:
         self._announce = announce
         self._give_up = give_up
         self._recorder = recorder
-        #: The mistake of ours after which nothing works any more.
+        #: The internal error after which nothing works any more.
         self.broken: InternalError | None = None
         self._initializer = initializer
         self.inbox = Inbox()
         self._pool: LanePool | None = None
-        self._received = 0  #: the number of the message at hand
-        self._looked_until = 0  #: messages up to that one were there when the imports were last looked at
+        self._received = 0  #: the number of the current message
+        self._looked_until = 0  #: messages up to that one had come at the last look at the imports
         self._more: deque[Message] = deque()
-        self._planned: float | None = None  #: seconds that may be waited for the next step; None: any
+        self._planned: float | None = None  #: seconds that it may wait for the next step; None: any
         self._asides: list[Asides] = []
         self._leavings = Leavings(name.replace("coordinator", "leavings"), self._fault_in_leavings)
         packers = self.asides("packer")
@@ -169,7 +169,7 @@ class Coordinator:
         self.inbox.post(message)
 
     def ask(self, call: Callable[[], T]) -> T:
-        """Run ``call`` on the coordinator's thread, between two messages; its value, or what it raises.
+        """Run ``call`` on the coordinator's thread, between two messages; returns or raises as it does.
 
         Raises RuntimeError when called on that thread: it would wait for itself.
         """
@@ -182,7 +182,7 @@ class Coordinator:
             raise RuntimeError("a queue's methods can't be called on its coordinator's thread")
 
     def ask_later(self, call: Callable[[], T], told: Callable[[Reply[T]], object] | None = None) -> Reply[T]:
-        """Like `ask`, without waiting; ``told`` is called with the answer, on the thread that gives it."""
+        """Like `ask`, without waiting; ``told`` is called with the answer, on the answering thread."""
         answer = Reply(told)
         self.inbox.post(Request(call, answer))
         if self._ended:
@@ -190,7 +190,7 @@ class Coordinator:
         return answer
 
     def do_later(self, call: Callable[[], object], job: JobBook | None = None) -> None:
-        """Run ``call`` as `ask` does, but no caller waits: what it raises is a fault of ours that touches ``job``."""
+        """Run ``call`` like `ask`, but no caller waits: its errors are internal errors that affect ``job``."""
         self.inbox.post(Request(call, None, job))
 
     def stop(self) -> None:
@@ -204,24 +204,24 @@ class Coordinator:
             self._thread.join()
 
     def lanes_now(self) -> list[LaneNow]:
-        """Return what each lane is doing, as seen from outside."""
+        """Return the work of each lane, as seen from outside."""
         return lanes_now(self.scheduler.books, self._lane)
 
     def stacks_now(self, patience: float) -> list[LaneStack]:
-        """Return each worker's stack, seen from outside. Waits ``patience`` seconds at most, on a thread that may."""
+        """Return each worker's stack, as seen from outside. Waits ``patience`` seconds at most; not on every thread."""
         return stacks_now(self.scheduler.books, self._lane, patience)
 
     # -- inside requests -------------------------------------------------------------------------------------
 
     def open(self, pool: LanePool) -> None:
-        """Have commands go to the lanes of this pool from now on."""
+        """Send commands to the lanes of this pool from now on."""
         self._pool = pool
 
     def handle(self, message: Message) -> None:
-        """Take a message in and carry out what follows from it.
+        """Handle a message and carry out its commands.
 
-        Raises `JobStateError` where the scheduler refuses it, and `InternalError` where handling it was a mistake of
-        ours, once what that touched has ended.
+        Raises `JobStateError` if the scheduler refuses it, and `InternalError` after an internal error, once the
+        affected jobs have ended.
         """
         if self.broken is not None:
             raise self.broken
@@ -236,8 +236,8 @@ class Coordinator:
         try:
             self._take_outbox(message)
         except InternalError:
-            pass  # what it touched has ended
-        except Exception as error:  # the worker's message must be handled all the same
+            pass  # the affected jobs have ended
+        except Exception as error:  # the worker's message must still be handled
             faults.append(_found_at("read what a worker left behind, for", message, error))
         try:
             if type(message) is not BellRung:
@@ -247,7 +247,7 @@ class Coordinator:
                 self._end_touched(faults)
 
     def _look_at_imports(self) -> None:
-        """Have workers replaced that have older modules than the program had when work came from the user."""
+        """Replace workers that have older modules than the program had when the user's work came."""
         if self._received <= self._looked_until:
             return
         self._looked_until = self._received + self.inbox.waiting
@@ -272,7 +272,7 @@ class Coordinator:
             raise error
 
     def _ask_scheduler(self, message: Message, faults: list[FaultFound]) -> list[Command]:
-        """Return the commands that follow from the message; after a fault, those that had been decided by then."""
+        """Return the message's commands; after an internal error, those decided by then."""
         was_asked = False
         try:
             if type(message) is ChunkReported:
@@ -289,9 +289,9 @@ class Coordinator:
             return self.scheduler.books.commands if was_asked else []
 
     def _end_touched(self, faults: list[FaultFound]) -> None:
-        """End what these faults touched.
+        """End the jobs that these faults affect.
 
-        A fault meanwhile that would not end one job more is the end of the queue, so this comes to an end.
+        If a further fault would not end another job, the queue ends, so this is finite.
         """
         while faults and self.broken is None:
             fault = faults.pop(0)
@@ -313,7 +313,7 @@ class Coordinator:
     def _break_down(self, error: InternalError) -> None:
         """The last resort: all callers that wait for this queue get the error at once, and the thread ends.
 
-        Takes nothing for granted: each step of it is tried, even if others failed.
+        It relies on nothing: each step is tried, even if others failed.
         """
         if self.broken is None:
             self.broken = error
@@ -338,9 +338,9 @@ class Coordinator:
                 log.critical("ending the queue goes on although a part of it failed", exc_info=True)
 
     def subscribe(self, job: JobBook, subscriber: Subscriber) -> None:
-        """Give ``subscriber`` the indices of the items that ended, then of each that ends, then None: each once.
+        """Give ``subscriber`` the indices of the items that have ended, then of each that ends, then None: each once.
 
-        Where there is a journal, an item has ended once that is on disk.
+        With a journal, an item has ended once that is on disk.
         """
         self._in_turn(job, partial(self._subscribe, job, subscriber))
 
@@ -366,7 +366,7 @@ class Coordinator:
         self._subscribers[job.number] = [subscriber]
 
     def unsubscribe(self, job: JobBook, subscriber: Subscriber) -> None:
-        """Tell that subscriber nothing more."""
+        """Stop giving that subscriber indices."""
 
         def unsubscribe() -> None:
             subscribers = self._subscribers.get(job.number, [])
@@ -376,7 +376,7 @@ class Coordinator:
         self._in_turn(job, unsubscribe)  # it may not have had its turn yet
 
     def when_quiet(self, answer: Reply[None]) -> None:
-        """Resolve ``answer`` once no job is active and no worker has anything left to do."""
+        """Resolve ``answer`` once no job is active and no worker has work left."""
         self.when(lambda: self.scheduler.quiet, answer)
 
     def when(self, condition: Callable[[], bool], answer: Reply[None]) -> None:
@@ -387,7 +387,7 @@ class Coordinator:
 
     def _loop(self) -> None:
         self._leavings.owner = threading.get_ident()
-        if not NO_SIGNAL:  # as on macOS; only there, since threads that start here inherit it and run users' code
+        if not NO_SIGNAL:  # as on macOS; only there, since threads started here inherit it and run users' code
             report_broken_pipes()
         try:
             self._serve()
@@ -443,7 +443,7 @@ class Coordinator:
         return now
 
     def asides(self, name: str) -> Asides:
-        """Threads for code of users' classes, under this name; looked after by this one."""
+        """Make threads for code of users' classes, with this name; this thread watches them."""
         made = Asides(name, self._clock.now, self.do_later)
         self._asides.append(made)
         return made
@@ -457,7 +457,7 @@ class Coordinator:
         return deadline
 
     def _hand_over_leavings(self) -> None:
-        """Have unneeded objects that may be users' freed elsewhere, now that no frame refers to them."""
+        """Free unneeded objects that may be users' on another thread, now that no frame refers to them."""
         books = self.scheduler.books
         if books.unneeded:
             self._leavings.add(books.take_unneeded())
@@ -476,7 +476,7 @@ class Coordinator:
                 self._awaited.append((condition, answer))
 
     def _refuse_rest(self) -> None:
-        """Refuse the requests that still come once the thread has ended. On the thread that asks."""
+        """Refuse requests that still come once the thread has ended. On the asking thread."""
         while (received := self.inbox.take_now()) is not None:
             if isinstance(received, Request) and received.answer is not None and not received.answer.done():
                 received.answer.set_exception(self.broken or QueueClosedError("the queue is closed"))
@@ -491,14 +491,14 @@ class Coordinator:
         except BaseException as error:
             if request.answer is not None:
                 request.answer.set_exception(error)
-            elif not isinstance(error, InternalError):  # else what it touched has ended
+            elif not isinstance(error, InternalError):  # otherwise the affected jobs have ended
                 self._end_touched([found("in what it was to do later", error, request.job)])
         else:
             if request.answer is not None:
                 request.answer.set_result(value)
 
     def _hand_in(self, message: Message) -> None:
-        """Take in a worker's message, in the order of reading: at once on this thread if nothing waits."""
+        """Handle a worker's message, in the order of reading: at once on this thread if nothing waits."""
         if threading.get_ident() == self._leavings.owner and not self._more and not self.inbox.waiting:
             self._awake()
             self._step(message)
@@ -507,7 +507,7 @@ class Coordinator:
             self.post(message)
 
     def _step_on(self) -> None:
-        """Take the steps that the last one has led to, before what others have posted: that may be an answer to it."""
+        """Take the steps that follow from the last one before others' messages, which may answer it."""
         while self._more and self._running:
             self._step(self._more.popleft())
 
@@ -518,8 +518,8 @@ class Coordinator:
             else:
                 self.handle(message)
         except InternalError:
-            pass  # what it touched has ended, and it was logged
-        except JobStateError as error:  # of a message without a caller that waits
+            pass  # the affected jobs have ended, and it was logged
+        except JobStateError as error:  # of a message without a waiting caller
             log.info("%s", error)
 
     @property
@@ -534,7 +534,7 @@ class Coordinator:
     # -- chunks ----------------------------------------------------------------------------------------------
 
     def _lane_of(self, command: SendChunk | ForgetJob | InitializeLane | ObserveLane | GiveUpAnswer) -> Lane | None:
-        """The lane that a command means; None where its worker is gone: that death is in the inbox."""
+        """Return the lane of a command; None if its worker has ended: the inbox has its death."""
         lane = self._lane(command.lane)
         return None if lane is None or lane.generation != command.generation else lane
 
@@ -553,7 +553,7 @@ class Coordinator:
             self._traffic.forget_job(lane, command)
 
     def _take_outbox(self, message: BellRung | LaneDied) -> None:
-        """Take the finished results that the worker may have left in its outbox."""
+        """Take finished results from the worker's outbox, if there are any."""
         lane = self._lane(message.lane)
         if lane is None or lane.generation != message.generation:
             return
@@ -629,7 +629,7 @@ class Coordinator:
             ended = command.indices
             if command.retrying:
                 ended = [index for index in ended if index not in command.retrying]
-            for subscriber in subscribers if ended else ():  # else all of them are tried again
+            for subscriber in subscribers if ended else ():  # otherwise all of them are tried again
                 subscriber(ended)
         self._announce(command)
 
@@ -647,7 +647,7 @@ class Coordinator:
             self._leavings.add(subscribers)
 
     def _tell_delivered(self, command: AnnounceFinished) -> None:
-        """Announce the end of a job whose sink has been closed: if that failed, the job is cancelled."""
+        """Announce the end of a job whose sink was closed: if that failed, the job is cancelled."""
         self._tell_finished(command._replace(status=command.job.status))
 
     def _give_up_job(self, command: GiveUpJob) -> None:
@@ -662,7 +662,7 @@ class Coordinator:
 
 
 def _found_at(what: str, subject: Message | Command, error: Exception) -> FaultFound:
-    """The fault that came up while ``subject`` was handled, with the job and the lane that it speaks of."""
+    """Return the fault that came up while ``subject`` was handled, with its job and its lane."""
     chunk = getattr(subject, "chunk", None)
     job = chunk.job if isinstance(chunk, Chunk) else getattr(subject, "job", None)
     job = job if isinstance(job, JobBook) else None
@@ -672,11 +672,11 @@ def _found_at(what: str, subject: Message | Command, error: Exception) -> FaultF
 
 
 def _is_of_lane(command: Command, faults: list[FaultFound]) -> bool:
-    """True where the command speaks of a lane that is about to be replaced."""
+    """True if the command is about a lane that is about to be replaced."""
     lane = None if isinstance(command, AnnounceRecords) else getattr(command, "lane", None)
     return lane is not None and any(fault.lane == lane for fault in faults)
 
 
 def _ends_one(fault: FaultFound, job: JobBook) -> bool:
-    """True where the fault ends a job that has not ended, or that only has not been announced."""
+    """True if the fault ends a job that has not ended, or whose end was not announced."""
     return job.active or fault.lane is None

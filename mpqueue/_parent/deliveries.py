@@ -1,9 +1,9 @@
-"""Deliveries: what items of a job returned, on its way into a sink, on a thread of that job's own.
+"""Deliveries: the results of a job's items on their way into a sink, on the job's own thread.
 
-A sink is users' code and may be as slow as its disk. Nothing waits for it but its job: of that no more is sent while
-too much waits to be written, and it has ended once its sink has been closed. What a sink raises stops its job.
+A sink is users' code and may be as slow as its disk. Only its job waits for it: no more of its items are sent while too
+many results wait to be written, and the job ends once its sink has been closed. An error of a sink stops its job.
 
-It stands behind the journal: what goes into a sink is in the journal first.
+It comes after the journal: results are in the journal before they go into a sink.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ log = logging.getLogger("mpqueue")
 
 #: Bytes of results that may wait for a sink before no more items are sent.
 MOST_WAITING = 64 << 20
-#: What a result takes in memory beside its content.
+#: Bytes of a result in memory beside its content.
 OBJECT = 48
 
 
 class Outlet(Protocol):
-    """A sink with what makes rows for it. Used by one thread at a time; may raise anything."""
+    """A sink with the maker of its rows. Used by one thread at a time; may raise anything."""
 
     def open(self) -> None:
-        """Be ready for rows. On the thread that starts the job."""
+        """Prepare for rows. On the thread that starts the job."""
 
     def take_back(self) -> None:
-        """Leave the sink as it was before `open`: the job could not be started. On the thread that wanted to."""
+        """Leave the sink as it was before `open`: the job could not be started. On the thread that tried it."""
 
     def put(self, indices: Sequence[int], size: int) -> None:
-        """Write the rows of these items, which have ended; ``size``: bytes of their results, as far as is known."""
+        """Write the rows of these ended items; ``size``: bytes of their results, as far as known."""
 
     def finish(self) -> None:
-        """Make what was written whole: all rows have come."""
+        """Complete the sink: all rows have come."""
 
     def leave(self) -> str:
-        """End without the rows that are missing. Returns what is kept, for people."""
+        """End without the missing rows. Returns a text about the kept rows."""
 
 
 class Delivery:
@@ -63,22 +63,22 @@ class Delivery:
         self.begun = False
         self.over = False  #: its sink has been closed, or is not waited for any more
         self.ended_before: list[range] = []  #: the items that had ended before it began
-        self.kept: str | None = None  #: what is kept of a job whose rows are not all there
+        self.kept: str | None = None  #: a text about the kept rows of a job if some are missing
         self._table = table
         self._opening = threading.RLock()  #: held while the sink is opened and taken back, which runs users' code
-        self._is_in_sink = False  #: it is in that code
-        self._lock = threading.Lock()  #: of `begun` and these
-        self._starts = 0  #: how many starts of the job want it open
+        self._is_in_sink = False  #: users' code of the sink is running
+        self._lock = threading.Lock()  #: for `begun` and the next ones
+        self._starts = 0  #: how many starts of the job need it open
         self._is_claimed = False
-        # Of the coordinator's thread:
+        # used on the coordinator's thread:
         self.errands: Errands | None = None
         self.waiting = 0  #: bytes that wait to be written
         self.holds_back = False
-        # Of its own thread:
+        # used on its own thread:
         self.broken_by: BaseException | None = None
 
     def begin(self) -> None:
-        """Open the sink, once. Raises what that raises, and JobStateError where that is what starts the job."""
+        """Open the sink, once. Raises the sink's errors, and `JobStateError` if the sink itself starts the job."""
         with self._opening:
             if self._is_in_sink:
                 raise JobStateError("results: expected a sink that does not start its own job, got one that does")
@@ -110,7 +110,7 @@ class Delivery:
                 if not self.begun or self._starts or self._is_claimed:
                     return
                 self.begun = False
-            with contextlib.suppress(Exception), self._in_sink():  # why the start failed says more
+            with contextlib.suppress(Exception), self._in_sink():  # the error of the start has more information
                 self.outlet.take_back()
 
     @contextlib.contextmanager
@@ -123,7 +123,7 @@ class Delivery:
 
 
 class Deliveries:
-    """The deliveries under way. Everything but what says otherwise happens on the coordinator's thread."""
+    """The deliveries under way. On the coordinator's thread, unless a method says otherwise."""
 
     def __init__(
         self,
@@ -135,21 +135,21 @@ class Deliveries:
     ) -> None:
         self._name = name
         self._wall = wall
-        self._later = later  #: from any thread
+        self._later = later  #: on any thread
         self._handle = handle
         self._let_go = let_go
         self._under_way: dict[int, tuple[JobBook, Delivery]] = {}
-        self._ends: dict[int, Callable[[], object]] = {}  #: by job: what follows once its sink has been closed
-        self._own = threading.local()  #: of each job's own thread: the job
+        self._ends: dict[int, Callable[[], object]] = {}  #: by job: called once its sink has been closed
+        self._own = threading.local()  #: on each job's own thread: the job
 
     @property
     def all_done(self) -> bool:
-        """True where nothing is under way."""
+        """True if nothing is under way."""
         return not self._under_way
 
     @property
     def job_here(self) -> JobBook | None:
-        """The job on whose own thread this is called, by its sink. From any thread."""
+        """The job whose sink calls this, on the job's own thread. On any thread."""
         job: JobBook | None = getattr(self._own, "job", None)
         return job
 
@@ -168,7 +168,7 @@ class Deliveries:
             delivery.errands.put(partial(self._write, job, delivery, stretch, 0))
 
     def put(self, announced: AnnounceItems) -> None:
-        """Write the rows of items that have ended, but for those that are tried again."""
+        """Write the rows of items that have ended, except those that are tried again."""
         job, (_, delivery) = announced.job, self._under_way.get(announced.job.number, (None, None))
         if delivery is None or delivery.errands is None or delivery.error is not None or job.fault is not None:
             return
@@ -184,7 +184,7 @@ class Deliveries:
             self._hold_back(job, delivery, held=True)
 
     def end(self, announced: AnnounceFinished, then: Callable[[], object]) -> None:
-        """End the delivery of a job that has ended: once all is written and the sink is closed, ``then`` is called."""
+        """End the delivery of an ended job: once all rows are written and the sink is closed, ``then`` is called."""
         job, delivery = self._under_way[announced.job.number]
         assert delivery.errands is not None
         self._ends[job.number] = then
@@ -192,7 +192,7 @@ class Deliveries:
         delivery.errands.put(partial(self._close, job, delivery, is_whole))
 
     def drop(self, job: JobBook) -> None:
-        """End the delivery of a job that a mistake of ours has ended; no caller waits for its sink."""
+        """End the delivery of a job that an internal error has ended; no caller waits for its sink."""
         if job.number in self._under_way:
             _, delivery = self._under_way[job.number]
             self._ends[job.number] = lambda: None
@@ -200,7 +200,7 @@ class Deliveries:
             delivery.errands.put(partial(self._close, job, delivery, False))
 
     def abandon(self) -> None:
-        """Go on without those that are not done: their threads are left behind."""
+        """Go on without unfinished deliveries: their threads are left behind."""
         for job, delivery in list(self._under_way.values()):
             assert delivery.errands is not None
             delivery.errands.abandon()
@@ -242,7 +242,7 @@ class Deliveries:
 
     def _written(self, job: JobBook, delivery: Delivery, indices: Sequence[int], size: int) -> None:
         table = job.table
-        if table.source is None:  # else the journal's results, which it lets go by itself
+        if table.source is None:  # otherwise the journal's results, which it frees itself
             results = table.release(indices)
             if table.live.foreign:
                 self._let_go(results)
@@ -263,7 +263,7 @@ class Deliveries:
             return
         delivery.error, delivery.over = error, True
         if error is not None and error.__cause__ is not None:
-            with contextlib.suppress(InternalError):  # which has ended the job
+            with contextlib.suppress(InternalError):  # it has ended the job
                 self._stop(job, error.__cause__)
         if delivery.holds_back:
             self._hold_back(job, delivery, held=False)
@@ -274,7 +274,7 @@ class Deliveries:
 
 
 def _leave(delivery: Delivery) -> str:
-    """Leave the outlet, and say for people what is kept."""
+    """Leave the outlet, and return a text about the kept rows."""
     try:
         delivery.kept = delivery.outlet.leave()
     except BaseException as error:

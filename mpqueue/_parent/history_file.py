@@ -1,11 +1,11 @@
 """A recording for a bug report: the scheduler's messages and commands, written into a file as they go.
 
-A queue has a `RecordedScheduler` instead of its scheduler where ``MPQUEUE_RECORD`` names a file; then it costs 50 us a
+A queue has a `RecordedScheduler` instead of its scheduler if ``MPQUEUE_RECORD`` names a file; it costs 50 us per
 message. Lines of JSON, the first one about the queue, then a line for each job and each step. Docs:
-how-to/report-a-bug.md. The tests make the steps again (`tests/simulation/replaying.py`).
+how-to/report-a-bug.md. The tests repeat the steps (`tests/simulation/replaying.py`).
 
-Nothing of users' goes into a recording: of an item its position, of a result that there was one, of an error its
-type's name, of a job its number and its options. Texts are left out, also those of warnings and of stacks.
+A recording has no users' data: only the positions of items, the presence of results, the type names of errors, and the
+numbers and options of jobs. Texts are left out, also those of warnings and of stacks.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ Plain = dict[str, Any]
 
 #: The variable that names the file.
 VARIABLE = "MPQUEUE_RECORD"
-#: The form of the file: raised where an older version could not read what is written.
+#: The version of the file's form: raised if an older version could not read it.
 FORMAT = 1
-#: Files tried for one name: ``file``, ``file.2``, ``file.3`` and so on.
+#: The most files tried for one name: ``file``, ``file.2``, ``file.3`` and so on.
 MOST_FILES = 10_000
 
 
 class HistoryFile:
-    """The file: made anew, written a line at a time, whole lines only. One that can't be written is given up."""
+    """A new file, written line by line, complete lines only. One that can't be written is given up."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -79,7 +79,7 @@ class HistoryFile:
 
 
 def _create(path: str) -> tuple[int, str]:
-    """The first file of that name, or of it and a number, that is not there yet. Raises `MPQueueError`."""
+    """Make the first file of that name, or with a number, that does not exist. Raises `MPQueueError`."""
     for number in range(1, MOST_FILES):
         name = path if number == 1 else f"{path}.{number}"
         try:
@@ -93,7 +93,7 @@ def _create(path: str) -> tuple[int, str]:
 
 
 class RecordedScheduler(Scheduler):
-    """A scheduler whose steps are written into a history file. On the coordinator's thread, as any scheduler."""
+    """A scheduler whose steps are written into a history file. On the coordinator's thread, like any scheduler."""
 
     def __init__(self, file: HistoryFile, backend: str, lanes: int, rng: random.Random, **settings: Any) -> None:
         super().__init__(lanes, rng, decide=self._decide, **settings)
@@ -118,23 +118,23 @@ class RecordedScheduler(Scheduler):
         )
 
     def handle(self, message: Message, now: float) -> list[Command]:
-        """Handle a message as any scheduler does; it and its commands are in the file before anything is done."""
+        """Handle a message like any scheduler; it and its commands are in the file before they are carried out."""
         step: Plain = {"at": now, "message": self._message(message)}
         try:
             commands = super().handle(message, now)
         except BaseException as error:
             self._write(step, {"raised": type(error).__name__})
             raise
-        if (grown := self._writer.grown(message)) is not None:  # which of them are new is known now
+        if (grown := self._writer.grown(message)) is not None:  # by now it is known which of them are new
             step["message"] |= grown
         self._write(step, {"commands": [self._writer.plain(command) for command in commands]})
         return commands
 
     def _message(self, message: Message) -> Plain:
-        """Return a message's plain form. Called before it is handled, since its results are taken out of it then."""
+        """Return a message's plain form. Called before it is handled, which takes its results out."""
         job = getattr(message, "job", None)
         if job is not None and not isinstance(job, int) and job.number not in self._known:
-            for each in job.family:  # a pipeline is one thing: all of it is there before it starts
+            for each in job.family:  # a pipeline is one thing: all of it exists before it starts
                 self._known.add(each.number)
                 self.file.write(self._writer.job(each))
         return self._writer.plain(message)
@@ -152,22 +152,22 @@ class RecordedScheduler(Scheduler):
 
 # -- in plain words ----------------------------------------------------------------------------------------------------
 
-#: Fields that are not recorded: texts, users' data, and what only the coordinator needs.
+#: Fields that are not recorded: texts, users' data, and data for the coordinator only.
 _LEFT_OUT = frozenset({"handler", "output", "profile", "returned", "rows", "stack", "text", "why"})
-#: Fields of which only the count is recorded.
+#: Fields whose number only is recorded.
 _COUNTED = frozenset({"records", "results"})
-#: Options of a job that mean nothing to the scheduler, or are users' own.
+#: Options of a job that the scheduler does not use, or that are users' own.
 _NOT_OPTIONS = frozenset({"retry", "seed"})
 
 
 class PlainWriter:
-    """Plain forms of one queue's history. What dies together has a number here instead of its name."""
+    """Plain forms of one queue's history. Fates have a number here instead of their name."""
 
     def __init__(self) -> None:
         self._fates: dict[Hashable, int] = {}
 
     def plain(self, thing: Any) -> Plain:
-        """A message or a command; its type's name first."""
+        """Return the plain form of a message or a command; its type's name comes first."""
         return {"is": type(thing).__name__} | self._fields(thing)
 
     def grown(self, message: Message) -> Plain | None:
@@ -278,7 +278,7 @@ def _stretches_of(table: ItemTable, code: int) -> list[list[int]]:
 
 
 def _in_order(indices: Sequence[int]) -> list[Sequence[int]]:
-    """The indices, which come in any order, as stretches."""
+    """Return the indices, in any order, as stretches."""
     if not indices:
         return []
     return [indices] if isinstance(indices, range) else [*stretches(indices)]
@@ -290,6 +290,6 @@ def fields_of(kind: Any) -> tuple[str, ...]:
 
 
 def _name(error: BaseException) -> Plain:
-    """The type's name; and which of mpqueue's own it is, if any."""
+    """The type's name; with the one of mpqueue's own types, if it is one."""
     own = next((kind for kind in type(error).__mro__ if kind.__module__ == errors_of_ours.__name__), None)
     return {"error": type(error).__name__} if own is None else {"error": type(error).__name__, "of": own.__name__}

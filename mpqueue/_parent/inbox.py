@@ -1,7 +1,7 @@
-"""The coordinator's inbox: all that happens to a queue passes through here, one thing at a time.
+"""The coordinator's inbox: all events of a queue pass through here, one at a time.
 
-Two kinds of things: messages, which any thread posts, and descriptors that are ready, whose readers are called here.
-So a worker's answer wakes the coordinator itself, and no thread that would have to wake it.
+Two kinds of things: messages, which any thread posts, and descriptors that are ready, whose readers are called here. So
+a worker's answer wakes the coordinator directly, without another thread.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from mpqueue._os.channels import Selector, make_selector
 from mpqueue._parent.own_faults import found
 from mpqueue._parent.surroundings.replies import Reply
 
-#: So many messages are taken before it looks at the descriptors, however many messages there are.
+#: The most messages that it takes before it looks at the descriptors.
 PATIENCE = 32
 
 
 class Request(NamedTuple):
     """A call that waits for its answer: run on the coordinator's thread, between two messages.
 
-    If no caller waits, ``answer`` is None, and what it raises is a fault of ours, which touches ``job``.
+    If no caller waits, ``answer`` is None, and its errors are internal errors that affect ``job``.
     """
 
     call: Callable[[], Any]
@@ -36,13 +36,13 @@ class Request(NamedTuple):
 
 
 class Waker:
-    """A pipe whose read end a thread watches; that thread calls `clear` when it is woken, and `close` at last."""
+    """A pipe whose read end a thread watches; that thread calls `clear` when it is woken, and `close` at the end."""
 
     def __init__(self) -> None:
         read, write = channels.pipe()
         channels.set_blocking(read, False)
         channels.set_blocking(write, False)
-        # Files: a late call finds a closed one, never another one's descriptor.
+        # Files: a late call finds a closed one, never another file's descriptor.
         self._read, self._write = channels.as_file(read, "r"), channels.as_file(write, "w")
 
     def fileno(self) -> int:
@@ -60,13 +60,13 @@ class Waker:
             pass
 
     def close(self) -> None:
-        """Close the pipe, once no thread waits any more."""
+        """Close the pipe, once no thread waits on it any more."""
         self._write.close()
         self._read.close()
 
 
 class Inbox:
-    """Any thread posts, also one inside a signal handler or a garbage collection; the coordinator alone takes."""
+    """Any thread posts, even inside a signal handler or a garbage collection; only the coordinator takes."""
 
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[Message | Request] = queue.SimpleQueue()
@@ -80,9 +80,9 @@ class Inbox:
         self._close.atexit = False
 
     def post(self, message: Message | Request) -> None:
-        """Put something in. Never blocks. 0.2 us, 2 us where the coordinator has to be woken."""
+        """Post a message. Never blocks. 0.2 us, 2 us if the coordinator has to be woken."""
         self._queue.put(message)
-        # Put before this is looked at, as `take` says that it sleeps before it looks: one of both sees.
+        # Put before this check, as `take` notes its sleep before its check: one of the two notices.
         if self._asleep:
             self._waker.wake()
 
@@ -93,23 +93,23 @@ class Inbox:
         self._look_anew()
 
     def watch_writing(self, fd: int, reader: Callable[[], object], *, wanted: bool) -> None:
-        """Call the reader of ``fd`` also when that is writable, from now on; or, if not ``wanted``, no more."""
+        """Call the reader of ``fd`` also when that is writable, from now on; or, if not ``wanted``, no longer."""
         with contextlib.suppress(KeyError, ValueError, RuntimeError):  # closed
             self._selector.modify(fd, selectors.EVENT_READ | (selectors.EVENT_WRITE if wanted else 0), reader)
         self._look_anew()
 
     def forget(self, fd: int) -> None:
-        """Look at ``fd`` no more; to be called before it is closed. A reader may be called once more even so."""
+        """Stop watching ``fd``; call it before that is closed. A reader may still be called once more."""
         with contextlib.suppress(KeyError, ValueError, RuntimeError):
             self._selector.unregister(fd)
 
     def _look_anew(self) -> None:
-        """Have a coordinator that sleeps look at what is watched now: `poll`, where epoll is refused, does not."""
+        """Make a sleeping coordinator look at the watched descriptors: `poll`, used if epoll is refused, does not."""
         if self._asleep:
             self._waker.wake()
 
     def take(self, timeout: float | None) -> Message | Request | None:
-        """The next message; None where there is none after ``timeout`` seconds, or once readers have been called."""
+        """Return the next message; None if none comes within ``timeout`` seconds, or once readers have been called."""
         self._taken += 1
         if self._taken % PATIENCE == 0:
             self._look(0)
@@ -117,24 +117,24 @@ class Inbox:
             return message
         self._asleep = True
         if self._queue.empty():
-            self._look(timeout)  # awake from then on: what readers post need not wake it
+            self._look(timeout)  # awake from then on: readers' messages need not wake it
         self._asleep = False
         return self.take_now()
 
     @property
     def waiting(self) -> int:
-        """Number of messages that are there already."""
+        """The number of waiting messages."""
         return self._queue.qsize()
 
     def take_now(self) -> Message | Request | None:
-        """The next message that is there already. On any thread."""
+        """Return the next waiting message. On any thread."""
         try:
             return self._queue.get_nowait()
         except queue.Empty:
             return None
 
     def close(self) -> None:
-        """Take nothing any more; `post` goes on to work, `watch` and `forget` do nothing."""
+        """Take no more messages; `post` still works, `watch` and `forget` do nothing."""
         self._asleep = False
         self._close()
 
@@ -145,7 +145,7 @@ class Inbox:
             try:
                 key.data()
             except BaseException as error:
-                self.forget(key.fd)  # else it would be called for ever
+                self.forget(key.fd)  # otherwise it would be called for ever
                 self.post(found("while it read what a worker sent", error))
 
 

@@ -1,33 +1,35 @@
-"""The lane protocol: what an engine is to mpqueue. The coordinator and the scheduler know this page, and no engine.
+"""The lane protocol: mpqueue's interface to an engine. The coordinator and the scheduler know this page, and no engine.
 
-An engine runs workers somewhere. A `Backend` describes it: what it can do (`Capabilities`, plain data), how many
-workers it has room for, and how to open a `LanePool` of *lanes* on it. A lane is one worker and what belongs to it;
-lanes are numbered from 0. A lane's worker may die and be replaced: each worker is a new *generation* of its lane.
+An engine runs workers somewhere. A `Backend` describes it: its capabilities (`Capabilities`, plain data), its room for
+workers, and how to open a `LanePool` of *lanes* on it. A lane is one worker with its resources; lanes are numbered from
+0. A lane's worker may die and be replaced: each worker is a new *generation* of its lane.
 
-What is asked of a pool and its lanes, and what they say::
+The calls of a pool and its lanes, and their answers::
 
     pool.start(lane, generation)        ->  LaneReady | LaneStartFailed | LaneAbsent (no room for it now)
     lane.send(frame, tell)              ->  tell(answer): the worker calls `mpqueue._worker.main` with the frame
     lane.set_flags / set_limit          ->  nothing: sent to the worker, in the order of the calls
-    lane.observe(tell)                  ->  tell(claim): what the worker's ledger says, after all that it was sent
+    lane.observe(tell)                  ->  tell(claim): the contents of the worker's ledger, after all messages to it
     (the worker finished some items of  ->  BellRung; `take_early` hands the results over, once, or
-     a chunk that goes on)                  `early_later` is called with what does, on a thread of the lane's own
+     a chunk that goes on)                  `early_later` gets a function that does, on the lane's own thread
     lane.kill()                         ->  LaneDied, as for any death
-    pool.recycle / retire / close       ->  nothing is said of that lane any more
+    pool.recycle / retire / close       ->  no more messages about that lane
 
 The answers come as the messages of `mpqueue._core.messages`, posted to the coordinator's inbox from any thread, and in
-this order for one generation: LaneReady, then answers and bells, then LaneDied when every answer that came is handed
-in. Four promises make the rest of mpqueue right, whatever the engine:
+this order for one generation: LaneReady, then answers and bells, then LaneDied when every answer is handed in.
 
-1. *A frame runs at most once.* An engine's own retries are switched off; where a worker is lost, its calls fail.
-2. *What a worker says is handed in in the order in which it said it*: early results before the final report of their
-   chunk. A report that comes too early would have the items before it run again.
-3. *An observation is newer than what was sent before it*: a limit that was set is seen by the worker, or its claim is.
-4. *A lane runs one frame at a time*, in the order of the calls: the second begins when the first is answered. What
-   items hold (units of resources, a job's ``concurrency``) is counted by lanes.
+Every engine must keep four promises:
 
-What an engine can't do it says in its capabilities, and is not asked for. `tests/contract` holds every engine to this
-page.
+1. *A frame runs at most once.* An engine's own retries are switched off; if a worker is lost, its calls fail.
+2. *Answers are handed in in the order in which the worker gave them*: early results before the final report of their
+   chunk. If a report came too early, the items before it would run again.
+3. *An observation is newer than all messages before it*: the worker sees a limit that was set, or the parent sees its
+   claim.
+4. *A lane runs one frame at a time*, in the order of the calls: the second begins when the first is answered. Resources
+   that items hold (units, a job's ``concurrency``) are counted by lanes.
+
+An engine's capabilities show what it can't do; mpqueue does not call for that. `tests/contract` checks every engine
+against this page.
 """
 
 from __future__ import annotations
@@ -72,88 +74,89 @@ class LaneSettings(NamedTuple):
     threads_per_worker: int | None = None  #: None: CPUs / workers, at least 1
     may_grow: bool = False  #: no number of workers was given: as many as there is room for, also later
     max_memory: int | None = None  #: bytes of private memory that a worker may have
-    #: Modules that are imported, or a function called, before all; or the program's main module imported.
+    #: Modules that are imported, or a function that is called, before everything; or the program's main module,
+    #: imported.
     preload: tuple[str, ...] | Packed | Script | None = None
-    variables: Mapping[str, str] = NO_VARIABLES  #: of the environment
-    #: Frames come from a program elsewhere. What is in segments that one side can't open of the other is carried.
+    variables: Mapping[str, str] = NO_VARIABLES  #: environment variables
+    #: Frames come from a program elsewhere. The contents of segments that one side can't open are carried.
     carries_segments: bool = False
-    can_open_results: bool = True  #: it can open those of workers, as far as that is known when one starts
+    can_open_results: bool = True  #: it can open segments of workers, as far as known when one starts
 
 
 class Lane(Protocol):
-    """One generation of a lane, as the coordinator holds it. No method blocks."""
+    """One generation of a lane, for the coordinator. No method blocks."""
 
     number: int
     generation: int
-    pid: int  #: the worker's process id, wherever that is
+    pid: int  #: the worker's process id, on any machine
 
     def send(self, frame: bytes, tell: Tell) -> None:
-        """Hand ``frame`` to the worker, and its answer to ``tell``, on any thread. At most two are under way at a time.
+        """Send ``frame`` to the worker, and call ``tell`` with its answer, on any thread; at most two at a time.
 
-        Where the worker is dead or dies, ``tell`` gets an exception instead; `LaneDied` follows. Never raises.
+        If the worker is dead or dies, ``tell`` gets an exception instead; `LaneDied` follows. Never raises.
         """
 
     def set_flags(self, job: int, *, pause: bool, cancel: bool) -> None:
-        """Make the flags say this of the job of that number, in call order, on a thread that may be abandoned."""
+        """Set the flags for the job of that number, in call order, on a thread that may be abandoned."""
 
     def set_limit(self, chunk: int, position: int) -> None:
-        """Have the worker claim nothing from ``position`` on in that chunk."""
+        """Forbid the worker to claim positions from ``position`` on in that chunk."""
 
     def observe(self, tell: Callable[[Claim], None]) -> None:
-        """Have ``tell`` called with what the worker's ledger says: here and now, or on another thread, or never."""
+        """Call ``tell`` with the contents of the worker's ledger: at once, or on another thread, or never."""
 
     def peek(self) -> Claim | None:
-        """Return what is known at once of the worker's ledger, perhaps a little old, or None. On any thread."""
+        """Return what is known of the worker's ledger, perhaps slightly old, or None. On any thread."""
 
     def take_early(self) -> bytes | None:
-        """A report that the worker left in the middle of its chunk; None where there is none, or `early_later` has it.
+        """Return a report that the worker left in the middle of its chunk; None: none, or `early_later` has it.
 
-        Raises `DamagedError` where what lies there is no report.
+        Raises `DamagedError` if the data there is no report.
         """
 
     def take_unsent(self) -> bytes:
-        """Return a dead worker's log records that no report has sent; empty if that is not known, as by default."""
+        """Return a dead worker's unsent log records; empty if not known, as by default."""
         return b""
 
     def kill(self, *, dump_stack: bool = False) -> None:
-        """Kill the worker and its process group now; with ``dump_stack``, ask it first where it is (50 ms at most)."""
+        """Kill the worker and its process group now; with ``dump_stack``, ask for its stacks first (at most 50 ms)."""
 
 
 class EarlyLane(Lane, Protocol):
     """A lane of an engine that ``shares_memory``."""
 
-    #: Called on a thread of the lane's own, since unpickling an early report may run code of the user's, and before
-    #: anything that the worker answered later: with a function that gives the report, None where it is gone, or raises.
+    #: Called on the lane's own thread, since unpickling an early report may run users' code, and before the worker's
+    #: later answers: with a function that returns the report, None if it is gone, or raises.
     early_later: Callable[[Callable[[], bytes | None]], object] | None
 
     def abandon_answer(self) -> None:
-        """Go on without an answer of this worker, whose ``tell`` runs code of the user's that does not end."""
+        """Go on without an answer of this worker, whose ``tell`` runs users' code that does not end."""
 
 
 class BringingLane(Lane, Protocol):
     """A lane of an engine that ``brings_shared``."""
 
     def bring(self, shared: Shared[Any]) -> None:
-        """Have the worker `bring` this in before all frames that are sent from now on. Once for each, never raises.
+        """Make the worker `bring` this in before all frames sent from now on. Once per object, never raises.
 
-        Where many workers need it, it leaves this process once, if the engine has a way to do so.
+        If many workers need it, it is sent from this process once, if the engine can do so.
         """
 
 
 class CarryingLane(Lane, Protocol):
     """A lane of an engine that ``carries_segments``."""
 
-    #: What came beside the worker's answers, and is not read yet, by the serials of its segments.
+    #: Data that came beside the worker's answers and was not read yet, by the serials of its segments.
     carried: dict[int, memoryview]
 
     @property
     def shares_memory(self) -> bool:
-        """True where its worker can open our segments."""
+        """True if its worker can open our segments."""
 
     def carry(self, contents: Carried) -> None:
-        """Have the worker find this, by the segments' serials, with the frame that is sent next. Never raises.
+        """Send these contents, by the segments' serials, with the next frame. Never raises.
 
-        It stays as it is until the worker has said that it has done with these segments.
+        They stay unchanged until the worker has reported that it no longer uses these segments.
         """
 
 
@@ -161,14 +164,14 @@ class SharingLane(Lane, Protocol):
     """A lane of an engine that ``shares_memory`` or ``carries_segments``."""
 
     def take_results_by_pipe(self) -> None:
-        """Have results sent without segments from now on: the parent can't open those of this worker."""
+        """Let results be sent without segments from now on: the parent can't open this worker's."""
 
 
 class TellingLane(Lane, Protocol):
     """A lane of an engine with ``own_processes``."""
 
     def tell_stack(self, tell: Callable[[str | None], object]) -> None:
-        """Have ``tell`` called with the worker's stack, as `faulthandler` writes it; None if that can't be had.
+        """Call ``tell`` with the worker's stacks, in the form of `faulthandler`; None if there are none.
 
         Once, within about a second, on any thread; or never, if the pool is being closed. The worker goes on. From any
         thread; never blocks.
@@ -179,9 +182,9 @@ class LanePool(Protocol):
     """The lanes of a queue."""
 
     def start(self, number: int, generation: int) -> None:
-        """Start a worker in the background; posts `LaneReady` or `LaneStartFailed`, however long that takes.
+        """Start a worker in the background; posts `LaneReady` or `LaneStartFailed`, without a time limit.
 
-        Where there is no room for it, posts `LaneAbsent`, and `LaneReady` when there is, which may be never. Where all
+        If there is no room for it, it posts `LaneAbsent`, and `LaneReady` when there is, which may be never. If all
         lanes are absent, or have failed to start, for the engine's ``patience``, jobs are interrupted, unless one is
         ``awaited``.
         """
@@ -190,19 +193,19 @@ class LanePool(Protocol):
         """Wait until each worker to be started exists, answering or not, or can't for now; or until this is closed."""
 
     def lane(self, number: int) -> Lane | None:
-        """The live lane of that number, None while it has none. Also after `LaneDied`, until `retire`."""
+        """Return the live lane of that number, None while it has none. Also after `LaneDied`, until `retire`."""
 
     def recycle(self, number: int) -> None:
-        """Let an idle lane's worker end by itself (its `LaneDied` is not posted) and free what belonged to it."""
+        """Let an idle lane's worker end by itself (its `LaneDied` is not posted) and free the lane's resources."""
 
     def retire(self, number: int) -> None:
-        """Free what belonged to a lane whose `LaneDied` has been handled."""
+        """Free the resources of a lane whose `LaneDied` has been handled."""
 
     def close(self, *, kill: bool) -> None:
-        """End every worker (by itself where it is idle, else by a kill) and every thread.
+        """End every worker (by itself if it is idle, else by a kill) and every thread.
 
-        Returns when all are gone, or after 5 s with a logged warning that names what is left. Idempotent, callable
-        from any thread.
+        Returns when all have ended, or after 5 s with a logged warning that names the rest. Idempotent, callable from
+        any thread.
         """
 
 
@@ -210,47 +213,46 @@ class DemandPool(LanePool, Protocol):
     """A lane pool of an engine that ``follows_demand``."""
 
     def tell_demand(self, lanes: int, seconds: float) -> None:
-        """Tell how many more lanes could have items that wait, and how many seconds these take, as far as known.
+        """Report for how many more lanes items wait, and how many seconds these take, as far as known.
 
-        Called again when it is half or twice of that; with 0 if nothing waits, as at the start. On the coordinator's
+        Called again when it has halved or doubled; with 0 if no items wait, as at the start. On the coordinator's
         thread; never blocks.
         """
 
 
 class Backend(Protocol):
-    """An engine, described: what ``JobQueue(backend=...)`` takes. Each queue opens a pool of its own on it."""
+    """The description of an engine: the value of ``JobQueue(backend=...)``. Each queue opens its own pool on it."""
 
     capabilities: Capabilities
 
     def count_workers(self) -> int:
-        """Return how many workers there is room for now, if ``concurrency`` is None. May look around, and raise."""
+        """Return how many workers there is room for now, if ``concurrency`` is None. May take a look, and raise."""
 
     def open(self, settings: LaneSettings, inbox: Inbox) -> LanePool:
-        """The lanes of a queue whose first job is about to start; what they have to say they post to ``inbox``.
+        """Open the lanes of a queue whose first job is about to start; they post their messages to ``inbox``.
 
-        Raises `WorkerStartError` where there can't be any. On the coordinator's thread, so it takes milliseconds at
-        most.
+        Raises `WorkerStartError` if there can't be any. On the coordinator's thread, so it takes at most milliseconds.
         """
 
 
-# -- The frames under way in one lane, what gets their answers, and when the last one has got its own. -----------------
+# -- The frames under way in one lane, their answers' receivers, and the moment when all are answered. -----------------
 #
-# Callers get an answer also when the engine's thread is stuck, and none comes after the worker was said to be gone.
+# Callers get an answer even if the engine's thread is stuck, and none after the worker's end was reported.
 
-#: Gets a frame's answer; or an exception, where its worker is gone and none comes.
+#: Gets a frame's answer; or an exception, if its worker has ended and none comes.
 Tell = Callable[[bytes | BaseException], object]
 
 
 class Calls:
     """The calls of one lane. Any thread may call any method.
 
-    A call is *open* until it is settled, and counts as under way until ``tell`` has returned as well. No lock: each
-    step is one operation on a list or a set, and of several threads one gets what is removed.
+    A call is *open* until it is settled, and counts as under way until ``tell`` has returned as well. It needs no lock:
+    each step is one operation on a list or a set, and only one of several threads gets the removed call.
     """
 
     def __init__(self) -> None:
         self._open: list[Tell] = []
-        self._settling: set[object] = set()  #: a mark for each that is settled just now
+        self._settling: set[object] = set()  #: a mark for each that is being settled
         self._closed: BaseException | None = None
         self._when_empty: list[Callable[[], object]] = []
 
@@ -271,9 +273,9 @@ class Calls:
         return True
 
     def settle(self, tell: Tell, answer: bytes | BaseException) -> None:
-        """Tell what came of a call, here and now. Does nothing where it has been settled before."""
-        mark = object()  # of this try alone: another thread may be telling it
-        self._settling.add(mark)  # before it is not open any more: it is under way all the time
+        """Pass on the outcome of a call at once. Does nothing if it has been settled before."""
+        mark = object()  # for this try only: another thread may be passing it on
+        self._settling.add(mark)  # before it is no longer open, so that it is always under way
         try:
             self._open.remove(tell)
         except ValueError:
@@ -295,16 +297,16 @@ class Calls:
             self.settle(tell, error)
 
     def abandon_settling(self) -> None:
-        """Wait no more for a ``tell`` that runs now and may never return."""
+        """Stop waiting for a ``tell`` that runs now and may never return."""
         self._settling.clear()
         self._tell_when_empty()
 
     def when_empty(self, function: Callable[[], object]) -> None:
-        """Call ``function`` once none is under way: here and now, or on the thread that settles the last."""
+        """Call ``function`` once none is under way: at once, or on the thread that settles the last."""
         self._when_empty[:] = [function]
         self._tell_when_empty()
 
     def _tell_when_empty(self) -> None:
         if not (self._open or self._settling):
-            with contextlib.suppress(IndexError):  # another thread tells it
+            with contextlib.suppress(IndexError):  # another thread calls it
                 self._when_empty.pop()()

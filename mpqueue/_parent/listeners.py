@@ -1,8 +1,8 @@
 """Listeners: the thread that delivers events and notices, and the emitter that survives its listeners.
 
 Everything is delivered in order, one thing at a time, on a thread of its own: a slow listener delays later events and
-the resolving of runs, never the work; one that raises is logged, and the others go on. The notice that calls users'
-code logs what it raises; what else a notice raises is a mistake of ours, and ends its job.
+the resolving of runs, never the work; if one raises, that is logged, and the others go on. Notices that call users'
+code log its errors; any other error of a notice is an internal error, and ends its job.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ Notice = Callable[[], None]
 
 _RAISED = "a listener raised (%r); the other listeners and the job go on"
 
-#: What users write for an event, and what it is.
+#: The events that users' spellings mean.
 _MEANT = {name: name for name in EVENT_NAMES} | {name.partition(":")[2]: name for name in sorted(EVENT_NAMES)}
-#: What pyee's emitters have for those that emit, beside the pairs of other names for `on` and `off`.
+#: Attributes of pyee's emitters for emitting, and the aliases of `on` and `off`.
 _FOR_EMITTERS = frozenset({"emit", "event_names", "listeners", "add_listener", "listens_to", "remove_listener"})
 
 
 class SafeEmitter(EventEmitter):
-    """An emitter whose listeners can't harm each other, or the thread that tells them."""
+    """An emitter whose listeners can't harm each other, or the thread that calls them."""
 
     def __dir__(self) -> list[str]:
         """List the attributes, without those of pyee's emitters that listeners do not need."""
         return [name for name in super().__dir__() if name not in _FOR_EMITTERS]
 
     def off(self, event: str, listener: Callable[..., Any]) -> None:
-        """Call this listener of the event no more. Raises KeyError if it is none."""
+        """Stop calling this listener of the event. Raises KeyError if it is none."""
         self.remove_listener(event, listener)
 
     def _on_listener_added(self) -> None:
-        """Check a listener that was added. Raises if it makes no sense (any more)."""
+        """Check a listener that was added. Raises if it is not allowed (any more)."""
 
     def _add_event_handler(self, event: str, k: Callable[..., Any], v: Callable[..., Any]) -> None:
         self._on_listener_added()
@@ -71,7 +71,7 @@ class SafeEmitter(EventEmitter):
         super()._add_event_handler(event, k, v)
 
     def _tell(self, event: str, payload: object) -> None:
-        """Emit an event of which there is one an item, in half the time of `emit`."""
+        """Emit an event that each item has, in half the time of `emit`."""
         with self._lock:
             listeners = [*self._events.get(event, {}).values()]
         for listener in listeners:
@@ -132,7 +132,7 @@ class ListenerThread:
 
     def __init__(self, name: str) -> None:
         self._queue: queue.SimpleQueue[tuple[Notice, JobBook | None] | None] = queue.SimpleQueue()
-        #: Told, on this thread, what a notice has raised, and of which job it is.
+        #: Called, on this thread, with an error of a notice and its job.
         self.on_fault: Callable[[JobBook | None, Exception], object] = lambda *_: None
         self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
         self._posted = self._told = 0
@@ -141,13 +141,13 @@ class ListenerThread:
         self._now: Callable[[], float] = lambda: 0.0
 
     def start(self, now: Callable[[], float]) -> None:
-        """Start the thread, unless it runs; ``now`` is the clock by which `call_at` counts."""
+        """Start the thread, unless it runs; `call_at` uses the clock ``now``."""
         self._now = now
         if not self.is_alive:
             self._thread.start()
 
     def post(self, notice: Notice, job: JobBook | None = None) -> None:
-        """Have something told, of this job, after all that was posted before."""
+        """Post a notice of this job, to be delivered after all earlier ones."""
         self._posted += 1
         self._queue.put((notice, job))
 
@@ -159,11 +159,11 @@ class ListenerThread:
 
     @property
     def idle(self) -> bool:
-        """True if all that was posted has been delivered, and nothing is to be delivered later."""
+        """True if all notices have been delivered, and none is due later."""
         return self._told == self._posted and not self._timers
 
     def call_at(self, key: int, moment: float, notice: Notice, job: JobBook | None = None) -> None:
-        """Have a notice delivered at a moment, instead of the one waiting under this key. On this thread only."""
+        """Deliver a notice at a moment, instead of the one waiting under this key. On this thread only."""
         self._timers[key] = (moment, notice, job)
 
     def forget(self, key: int) -> None:
@@ -184,7 +184,7 @@ class ListenerThread:
     def stop(self, *, wait: bool, unless: SafeEvent | None = None) -> None:
         """End the thread once everything that was posted has been delivered.
 
-        With ``wait`` return after that, or once ``unless`` is set.
+        With ``wait`` it returns after that, or once ``unless`` is set.
         """
         self._queue.put(None)
         if wait and not self.is_here and self._thread.ident is not None and self._ended.wait(unless=unless):
@@ -207,7 +207,7 @@ class ListenerThread:
                 return
             self._carry_out(*posted)
             self._told += 1
-            posted = None  # what it speaks of must not live until the next one
+            posted = None  # its objects must not live until the next one
 
     def _tell_due(self) -> None:
         for key, timer in list(self._timers.items()):

@@ -1,7 +1,7 @@
 """A queue's machinery, and its shutdown: owns the coordinator, the pool and the listener thread.
 
-Holds no reference to the queue, so that a queue that is no longer referenced can be collected; what is then left to do
-is done here.
+It holds no reference to the queue, so that a queue that is no longer referenced can be collected; the remaining work is
+done here.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ log = logging.getLogger("mpqueue")
 T = TypeVar("T")
 _numbers = itertools.count(1)
 
-#: Seconds that `shutdown` gives the end of setups and listeners before it goes on without them.
+#: Seconds that `shutdown` waits for the end of setups and listeners before it goes on without them.
 PATIENCE = 30.0
-#: Seconds that it gives sinks of jobs that no caller waits for any more.
+#: Seconds that it waits for sinks of jobs that no caller waits for any more.
 SINK_PATIENCE = 5.0
 
 
@@ -57,7 +57,7 @@ def _announce_nothing(*_: object) -> None:
 
 
 def _settings_of_resources(options: QueueOptions) -> dict[str, Any]:
-    """The scheduler's settings; none where the queue has no resources, as most."""
+    """Return the scheduler's settings; none if the queue has no resources, as is common."""
     if not options.resources:
         return {}
     return {"resources": dict(options.resources), "device": "gpu" if options.gpu_env else None}
@@ -104,14 +104,14 @@ class Engine:
         self._sampler: Sampler | None = None
         self._lock = threading.RLock()  # a signal handler may close the queue
         self._shut = False
-        self._ender: int | None = None  #: the thread that ends all
-        self._over = SafeEvent()  #: set: it has done so, or was interrupted
-        #: Set: all is to end at once, and an end that waits for listeners or idle workers waits no longer.
+        self._ender: int | None = None  #: the thread that ends everything
+        self._over = SafeEvent()  #: set when it has done so, or was interrupted
+        #: Set if everything has to end at once: an end that waits for listeners or idle workers then stops waiting.
         self.cut_short = SafeEvent()
         self._take_back: Callable[[], None] | None = None
         self.recorder = None if journal is None else self._open_journal(journal)
-        self.announce: Announce = _announce_nothing  #: what the coordinator tells of jobs; to be set before it starts
-        self.say_unfinished: Callable[[], object] = list  #: called where the program ends before the queue was closed
+        self.announce: Announce = _announce_nothing  #: the coordinator's reports about jobs; set before it starts
+        self.say_unfinished: Callable[[], object] = list  #: called if the program ends before the queue was closed
         self.give_up: GiveUp = _announce_nothing  #: its last resort: the runs of a job end with an error
 
     def _make_recorded(self, path: str, lanes: int, settings: dict[str, Any]) -> Scheduler:
@@ -130,7 +130,7 @@ class Engine:
 
     @property
     def is_fork(self) -> bool:
-        """True in a process that was forked off the one that made it."""
+        """True in a fork of the process that made it."""
         return os.getpid() != self._owner
 
     def check_process(self) -> None:
@@ -143,18 +143,18 @@ class Engine:
 
     @property
     def broken(self) -> InternalError | None:
-        """The mistake of ours after which nothing works any more."""
+        """The internal error after which nothing works any more."""
         return None if self._coordinator is None else self._coordinator.broken
 
     def coordinator(self) -> Coordinator:
         """The coordinator, started with the listener thread by the first call.
 
-        Where the system has no descriptor or thread left for it, it raises OSError, and the next call tries again.
-        RuntimeError where gevent has patched threads meanwhile, or the interpreter exits. QueueClosedError in a fork.
+        If the system has no descriptor or thread left for it, it raises OSError, and the next call tries again.
+        RuntimeError if gevent has patched threads meanwhile, or the interpreter exits. QueueClosedError in a fork.
         """
         self.check_process()
         threads.check_real()
-        if self._coordinator is not None:  # without the lock: a garbage collection while it is held may post, too
+        if self._coordinator is not None:  # without the lock: a garbage collection while it is held may post too
             return self._coordinator
         with self._lock, told("a queue"):
             if self._coordinator is None:
@@ -178,20 +178,20 @@ class Engine:
             return self._coordinator
 
     def count_lanes(self) -> int | None:
-        """Return how many lanes there are, or would be if work waited; None before the first job. From any thread."""
+        """Return how many lanes there are, or would be if work waited; None before the first job. On any thread."""
         books = self._scheduler.books
         return sum(lane.number not in books.absent or lane.is_awaited for lane in books.lanes) if books.opened else None
 
     def lanes_now(self) -> list[LaneNow]:
-        """Return what each lane is doing; empty before the first job. From any thread."""
+        """Return the work of each lane; empty before the first job. On any thread."""
         return [] if self._coordinator is None or self._pool is None else self._coordinator.lanes_now()
 
     def ended_now(self) -> EndedCounts:
-        """Return how many items have ended, and how many tries another one followed. From any thread."""
+        """Return how many items have ended, and how many tries were followed by another. On any thread."""
         return replace(self._scheduler.books.ended)
 
     def deaths_now(self) -> dict[str, int]:
-        """Return how many workers have died while they had something to do, by the reason. From any thread."""
+        """Return how many workers have died while they had work, by the reason. On any thread."""
         return dict(self._scheduler.books.deaths)
 
     def stacks_now(self, patience: float) -> list[LaneStack]:
@@ -202,9 +202,9 @@ class Engine:
         return [] if self._coordinator is None or self._pool is None else self._coordinator.stacks_now(patience)
 
     def begin(self, message: JobStartAsked | FailedItemsReset) -> None:
-        """Have there what a job needs, before it starts. On the coordinator's thread.
+        """Prepare what a job needs, before it starts. On the coordinator's thread.
 
-        Raises what `open_pool` raises, and `JournalError` where the journal can't be written.
+        Raises the errors of `open_pool`, and `JournalError` if the journal can't be written.
         """
         if self.recorder is not None:
             self.recorder.check()
@@ -214,7 +214,7 @@ class Engine:
     def open_pool(self) -> None:
         """Start the workers, if they have not been started. On the coordinator's thread.
 
-        Raises `QueueClosedError` where a close was quicker: no caller would wait for what is started now.
+        Raises `QueueClosedError` if a close came first: no caller would wait for workers started now.
         """
         if self._scheduler.books.closing:
             raise QueueClosedError("the queue is closed")
@@ -231,7 +231,7 @@ class Engine:
             )
             with told("a queue"):
                 self._pool = self._backend.open(settings, self._coordinator.inbox)
-            self._end_at_exit()  # once more: what was registered last is called first, and jobs end before workers
+            self._end_at_exit()  # again: the last registered is called first, and jobs end before workers
             self._coordinator.open(self._pool)
             if self._options.per_worker.memory is not None and self._backend.capabilities.shares_memory:
                 self._sampler = self._start_sampler(self._pool, self._coordinator)
@@ -240,7 +240,7 @@ class Engine:
 
     def _start_sampler(self, pool: LanePool, coordinator: Coordinator) -> Sampler:
         from mpqueue._parent.surroundings.memory_sampler import (
-            Sampler,  # most programs have no limit, and start sooner without
+            Sampler,  # most programs have no limit, and start faster without
         )
 
         books = self._scheduler.books
@@ -259,7 +259,7 @@ class Engine:
             self._pool.await_starts()
 
     def end_at_exit(self) -> None:
-        """Have this ended with the program, at the latest."""
+        """End this with the program, at the latest."""
         with self._lock:
             if self._take_back is None and not self._shut:
                 self._end_at_exit()
@@ -278,7 +278,7 @@ class Engine:
 
     @property
     def job_here(self) -> JobBook | None:
-        """The job in whose sink this is called, on the job's own thread. The job's end waits for that thread."""
+        """The job whose sink calls this, on the job's own thread. The job's end waits for that thread."""
         return None if self._coordinator is None else self._coordinator.deliveries.job_here
 
     @property
@@ -287,14 +287,14 @@ class Engine:
         return self.listeners.is_here or self.job_here is not None
 
     def close_jobs(self, *, cancel: bool, within: float | None = None) -> None:
-        """Let nothing new begin: paused jobs are cancelled, with ``cancel`` all of them.
+        """Let no new work begin: paused jobs are cancelled, with ``cancel`` all of them.
 
-        With ``within``, what runs has so many seconds.
+        With ``within``, running items have that many seconds.
         """
         coordinator = self._coordinator
         if coordinator is not None and not self._shut and not threads.what_is_patched():
             message = QueueClosing(self.clock.wall(), cancel=cancel, within=within)
-            with contextlib.suppress(QueueClosedError, InternalError):  # another thread was quicker, or all has ended
+            with contextlib.suppress(QueueClosedError, InternalError):  # another thread was first, or all has ended
                 coordinator.ask(lambda: self._handle_closing(coordinator, message))
 
     def _handle_closing(self, coordinator: Coordinator, message: QueueClosing) -> None:
@@ -309,9 +309,9 @@ class Engine:
     ) -> None:
         """End everything: workers (with ``kill`` at once, else when they are idle), threads, files. Idempotent.
 
-        Where a Ctrl-C interrupts it, the next call goes on with what is left.
-        With ``kill`` it cuts one short that another thread is at, without waiting for that one.
-        ``by`` is the moment, by the queue's clock, until which idle workers are waited for at the longest.
+        If a Ctrl-C interrupts it, the next call goes on with the rest. With ``kill`` it cuts short one on another
+        thread, without waiting for it. ``by`` is the latest moment, by the queue's clock, until which it waits for idle
+        workers.
         """
         if kill and not at_exit:  # at the program's end a thread that closes the queue still waits for its listeners
             self.cut_short.set()
@@ -320,22 +320,22 @@ class Engine:
             with self._lock:
                 if os.getpid() != self._owner or self._shut:
                     return
-                is_first = self._shut = True  # with no call since the look, in which a signal handler could close it
+                is_first = self._shut = True  # without a call since the check, in which a signal handler could close it
                 self._ender = here
             self._end_all(kill, wait_for_listeners, at_exit, by)
         except BaseException as interruption:
             if is_first and not isinstance(interruption, Exception):
-                self._shut = False  # what is left is for the next who ends it, at the latest the program's end
+                self._shut = False  # another call ends the rest, at the latest at the program's end
             raise
         finally:
             if is_first:
                 self._over.set()
 
     def await_end(self, by: float | None = None) -> None:
-        """After `shutdown`: wait until all has ended, where another thread was the first to call that.
+        """After `shutdown`: wait until everything has ended, if another thread was the first to call that.
 
-        `PATIENCE` seconds after the moment ``by``, that one is cut short. Does not wait on a thread for which that one
-        may wait itself.
+        `PATIENCE` seconds after the moment ``by``, that thread is cut short. It does not wait on a thread for which
+        that one may wait itself.
         """
         if threading.get_ident() == self._ender or _is_own_thread() or is_exiting() or threads.what_is_patched():
             return
@@ -350,7 +350,7 @@ class Engine:
             self._leave()
             return
         if self._coordinator is not None:
-            with contextlib.suppress(QueueClosedError):  # an end that was interrupted had come further
+            with contextlib.suppress(QueueClosedError):  # an interrupted end had come further
                 self._end_work(self._coordinator, kill, by)
             self.listeners.stop(wait=wait_for_listeners and not at_exit, unless=self.cut_short)
         elif self.listeners.is_alive:  # the coordinator could not be started
@@ -369,25 +369,25 @@ class Engine:
             kill = self.cut_short.is_set()
         if kill:
             message = QueueClosing(self.clock.wall(), cancel=True, kill=True)
-            with contextlib.suppress(InternalError):  # logged, and all that it touched has ended
+            with contextlib.suppress(InternalError):  # logged, and the affected jobs have ended
                 coordinator.ask(lambda: self._handle_closing(coordinator, message))
         if self._sampler is not None:
             self._sampler.stop()
         if self.recorder is not None:
             self._await_pickled(coordinator, self.recorder, kill=kill)
-            with contextlib.suppress(JournalError, QueueClosedError):  # told when it is closed
+            with contextlib.suppress(JournalError, QueueClosedError):  # reported when it is closed
                 self.recorder.journal.flush()
-            # Else a run whose end could not be written would never resolve: no thread comes after the coordinator.
+            # Otherwise a run whose end could not be written would never resolve: no thread comes after the coordinator.
             with contextlib.suppress(InternalError):  # done when the coordinator broke down
                 coordinator.ask(self.recorder.give_up)
         if not coordinator.deliveries.all_done:
             self._await_delivered(coordinator)
-        if self._pool is not None:  # looked at last: it may have been opened just before
+        if self._pool is not None:  # last: it may have been opened just before
             self._pool.close(kill=kill or (by is not None and self.clock.now() >= by))
         coordinator.stop()
 
     def _await_pickled(self, coordinator: Coordinator, recorder: Recorder, *, kill: bool) -> None:
-        """Wait for what is being pickled for the journal; with ``kill`` that has to be quick."""
+        """Wait for pickling for the journal; with ``kill`` only briefly."""
         pickled = Reply[None]()
         coordinator.ask(lambda: coordinator.when(lambda: recorder.keepers.all_done, pickled))
         if kill or not pickled.wait(unless=self.cut_short):
@@ -395,7 +395,7 @@ class Engine:
             pickled.wait()
 
     def _await_delivered(self, coordinator: Coordinator) -> None:
-        """Wait for what is being written into sinks, up to `SINK_PATIENCE`."""
+        """Wait for writing into sinks, up to `SINK_PATIENCE`."""
         delivered = Reply[None]()
         with contextlib.suppress(InternalError):
             coordinator.ask(lambda: coordinator.when(lambda: coordinator.deliveries.all_done, delivered))
@@ -405,14 +405,14 @@ class Engine:
                 coordinator.ask(coordinator.deliveries.abandon)
 
     def _leave(self) -> None:
-        """End the workers, and wait for nothing: no thread that was there before gevent's patch can be waited for."""
+        """End the workers, and wait for nothing: threads from before gevent's patch can't be waited for."""
         threads.prepare_to_leave()
         if self._pool is not None:
             log.warning("closing ends the workers and does not wait for them: gevent has patched the program's threads")
             self._pool.close(kill=True)
 
     def check_written(self) -> None:
-        """After `shutdown`: raise `JournalError` where something could not be written into the journal."""
+        """After `shutdown`: raise `JournalError` if a part could not be written into the journal."""
         lost = None if self.recorder is None else self.recorder.journal.lost
         if lost is not None:
             raise JournalError(str(lost))
@@ -446,7 +446,7 @@ class Engine:
 
 
 def _is_own_thread() -> bool:
-    """True on a thread of mpqueue's, but for one that closes a queue. Objects may be freed on any, and close theirs."""
+    """True on a thread of mpqueue, except one that closes a queue. Objects may be freed on any, and close theirs."""
     name = threading.current_thread().name
     return name.startswith("mpqueue-") and "closer" not in name
 

@@ -1,6 +1,6 @@
-"""Mistakes of mpqueue's own: where one is found it is logged, and made the message by which what it touched ends.
+"""Internal errors of mpqueue: they are logged, and turned into the message that ends the affected jobs.
 
-Any thread may find one. What raised it must be code of ours: what users' listeners, handlers and values raise is not.
+Any thread may find one. Our own code must have raised it, not users' listeners, handlers and values.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ REPORT = 'please report it, with this traceback and what you did: see "Report a 
 def found(
     at: str, error: BaseException, job: JobBook | None = None, lane: int | None = None, generation: int | None = None
 ) -> FaultFound:
-    """The fault that ``error`` is, which came up ``at`` this; what it touched is as `FaultFound` says."""
+    """Return the fault for ``error``, which came up ``at`` this place; its scope is as in `FaultFound`."""
     text = "".join(traceback.format_exception(error))
     _log.critical("mpqueue made a mistake %s; please report it\n%s", at, text)
     made = InternalError(f"mpqueue made a mistake {at}: {shown(error)}; {REPORT}", text)

@@ -1,4 +1,4 @@
-"""The items that run now, and how far each is: read from the lanes' ledgers on demand, on any thread."""
+"""The items that run now, and the progress of each: read from the lanes' ledgers on demand, on any thread."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mpqueue._wire.memory.ledger import Claim, Phase
 
 
 def running_items(books: Books, lane_of: Callable[[int], Lane | None], job: JobBook) -> Mapping[int, float]:
-    """The indices of the job's items that workers run, each with what its handler said of its progress, 0 to 1."""
+    """Return the indices of the job's running items, each with the progress that its handler reported, 0 to 1."""
     running: dict[int, float] = {}
     for book in books.lanes:
         lane = lane_of(book.number)
@@ -34,7 +34,7 @@ def _claimed(claim: Claim, chunk: Chunk) -> tuple[Sequence[int], float]:
     match claim.phase:
         case Phase.RUNNING if claim.hi - claim.lo == 1:
             return chunk.indices[claim.lo : claim.hi], claim.fraction
-        case Phase.RUNNING | Phase.UNPACKING:  # of many, it is unknown which one reported
+        case Phase.RUNNING | Phase.UNPACKING:  # of many items, it is unknown which one reported
             return chunk.indices[claim.lo : claim.hi], 0.0
         case Phase.PACKING:
             return chunk.indices[claim.lo : claim.lo + 1], 1.0
@@ -49,10 +49,10 @@ class LaneNow(NamedTuple):
     pid: int | None
     job: int | None = None
     phase: Phase = Phase.IDLE
-    #: the indices that it may be running now: one, or some that are so short as to go together
+    #: the indices that it may be running now: one, or several very short ones
     items: Sequence[int] = ()
     since: float = 0.0  #: since when, by the monotonic clock
-    fraction: float = 0.0  #: how far a single one is, by its handler's `report`
+    fraction: float = 0.0  #: the progress of a single one, by its handler's `report`
 
     @property
     def doing(self) -> str:
@@ -63,9 +63,9 @@ class LaneNow(NamedTuple):
 
 
 def lanes_now(books: Books, lane_of: Callable[[int], Lane | None]) -> list[LaneNow]:
-    """Return what each lane is doing, without the lanes that are not wanted any more and whose workers have gone.
+    """Return the work of each lane, without unwanted lanes whose workers have ended.
 
-    Costs 2 us a lane; each is seen whole or a moment later, as another thread changes them.
+    Costs 2 us per lane; each is consistent, or slightly later, as another thread changes them.
     """
     there = [book for book in list(books.lanes) if not (book.state is LaneState.ABSENT and books.is_surplus(book))]
     return [_lane_now(book, lane_of(book.number)) for book in there]
@@ -84,16 +84,16 @@ def _lane_now(book: LaneBook, lane: Lane | None) -> LaneNow:
 
 
 class LaneStack(NamedTuple):
-    """The stack of a lane's worker, innermost frame first; None if it can't be had, empty between two items."""
+    """The stack of a lane's worker, innermost frame first; None if there is none, empty between two items."""
 
     number: int
     stack: str | None
 
 
 def stacks_now(books: Books, lane_of: Callable[[int], Lane | None], patience: float) -> list[LaneStack]:
-    """Return the stack of each worker, from the handler inward. All are asked at once, and waited for together.
+    """Return the stack of each worker, from the handler inward. All are asked at once.
 
-    For an engine with ``own_processes``. Takes milliseconds, ``patience`` seconds at most, on a thread that may wait.
+    For an engine with ``own_processes``. Takes milliseconds, at most ``patience`` seconds, on a thread that may wait.
     """
     numbers = [book.number for book in list(books.lanes) if book.state is LaneState.READY]
     found: dict[int, str | None] = {}
@@ -117,10 +117,10 @@ def stacks_now(books: Books, lane_of: Callable[[int], Lane | None], patience: fl
 
 
 _OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
-#: The frame from which on a worker's main thread is outside of all that it serves.
+#: The file of the frame outside of which a worker's main thread does not serve.
 _SERVING = os.path.join(_OURS, "_worker", "serving.py")
 _WORKERS = os.path.join(_OURS, "_worker") + os.sep
-#: What stands for the stack of a thread that has just begun, or is about to end; it may be ours.
+#: Stands for the stack of a thread that has just begun, or is about to end; it may be ours.
 _NO_FRAME = "  <no Python frame>"
 
 

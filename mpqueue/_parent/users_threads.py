@@ -1,10 +1,10 @@
-"""Work that runs code of users' classes, such as pickling: on a thread of its job's own, never on the coordinator's.
+"""Work that runs code of users' classes, such as pickling: on its job's own thread, never on the coordinator's.
 
-Such code may be slow, and may never end. It delays its own job only. What takes too long is done without, and its
-thread is left behind: an item on its way to a worker; a result on its way into a journal only where its job is killed,
+Such code may be slow, and may never end. It delays its own job only. A task that takes too long is skipped, and its
+thread is left behind: an item on its way to a worker; a result on its way into a journal only if its job is killed,
 since the item's end is announced once that is on disk.
 
-`Errands` is a thread that does things in order: there while there is something to do, left behind where it is stuck.
+`Errands` is a thread that does tasks in order: it exists while there are tasks, and is left behind if it is stuck.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from typing import Any, Generic, Protocol, TypeVar
 
 log = logging.getLogger("mpqueue")
 
-#: Seconds between two looks at what is under way.
+#: Seconds between two looks at tasks under way.
 LOOK = 15.0
-#: Looks in a row that find it at the same object; then that takes long. Between them there was time to go on, whatever
-#: the machine, or this process, was doing before.
+#: Looks in a row that find a task at the same object; then it takes too long. Between them there was time to go on,
+#: even if the machine, or this process, was busy before.
 LOOKS = 3
-#: Seconds that it has where its job is killed.
+#: Seconds that a task has if its job is killed.
 HURRY = 5.0
 
 R = TypeVar("R")
@@ -35,19 +35,19 @@ R_co = TypeVar("R_co", covariant=True)
 
 
 class Aside(Protocol[R_co]):
-    """One thing to do. One of the two methods gives a value, the other None, whichever comes first."""
+    """One task. One of the two methods returns a value, the other None, whichever comes first."""
 
     @property
     def step(self) -> int:
-        """Goes up with each object that it is done with."""
+        """A number that grows with each finished object."""
 
     @abstractmethod
     def run(self) -> R_co | None:
-        """Do it. On the job's thread."""
+        """Do the task. On the job's thread."""
 
     @abstractmethod
     def cut_short(self) -> R_co | None:
-        """Do without what is not done by now. On the coordinator's thread; runs no user's code."""
+        """Skip the unfinished parts. On the coordinator's thread; runs no users' code."""
 
     @abstractmethod
     def takes_long(self) -> R_co | None:
@@ -59,9 +59,9 @@ class _Turn(Generic[R]):
     aside: Aside[R]
     then: Callable[[R], object]
     look_at: float
-    cut_at: float = math.inf  #: when it is done without, whatever it is at
-    step: int = -1  #: what it was at, at the last look
-    looks: int = 0  #: how many have found it at that
+    cut_at: float = math.inf  #: when it is skipped in any case
+    step: int = -1  #: its step at the last look
+    looks: int = 0  #: how many looks have found it at that step
 
 
 @dataclass(eq=False, slots=True)
@@ -73,17 +73,17 @@ class _Line:
 
 
 class Asides:
-    """The threads, one a job that needs one. Used on the coordinator's thread, which ``later`` reaches from any."""
+    """The threads, one per job that needs one. Used on the coordinator's thread, which ``later`` reaches from any."""
 
     def __init__(self, name: str, now: Callable[[], float], later: Callable[[Callable[[], None]], object]) -> None:
         self._name = name
         self._now = now
         self._later = later
-        #: What each job has to do, where it needs a thread. Without any there is nothing to look after.
+        #: The tasks of each job that needs a thread. Without any there is nothing to watch.
         self.lines: dict[int, _Line] = {}
 
     def put(self, job: int, aside: Aside[R], then: Callable[[R], object]) -> None:
-        """Have it done, and ``then`` called on the coordinator's thread, after all that was put before for the job."""
+        """Do the task, and call ``then`` on the coordinator's thread, after all earlier tasks of the job."""
         line = self.lines.get(job)
         if line is None:
             line = self.lines[job] = _Line(Errands(f"mpqueue-{self._name}-{job}", _tell_fault))
@@ -92,21 +92,21 @@ class Asides:
         line.errands.put(partial(self._do, line, waiting))
 
     def has(self, job: int) -> bool:
-        """True where the job has a thread, so that what it has to do has to wait for its turn."""
+        """True if the job has a thread, so that its tasks have to wait for their turn."""
         return job in self.lines
 
     def is_busy(self, job: int) -> bool:
-        """True where something that was put for the job is not done."""
+        """True if a task of the job is not done."""
         line = self.lines.get(job)
         return line is not None and bool(line.waiting)
 
     @property
     def all_done(self) -> bool:
-        """True where nothing is under way."""
+        """True if nothing is under way."""
         return not any(line.waiting for line in self.lines.values())
 
     def end(self, job: int) -> None:
-        """End the job's thread, without what is not done by now: the job has ended."""
+        """End the job's thread, without unfinished tasks: the job has ended."""
         line = self.lines.pop(job, None)
         if line is not None:
             for waiting in line.waiting:
@@ -121,7 +121,7 @@ class Asides:
             self.end(job)
 
     def hurry(self, job: int) -> None:
-        """Let what was put for the job by now take at most `HURRY` seconds more; then it is done without."""
+        """Let the job's current tasks take at most `HURRY` seconds more; then they are skipped."""
         line = self.lines.get(job)
         if line is not None:
             cut_at = self._now() + HURRY
@@ -130,12 +130,12 @@ class Asides:
 
     @property
     def deadline(self) -> float | None:
-        """When to `look`; None where nothing is under way."""
+        """Return when to `look`; None if nothing is under way."""
         firsts = [line.waiting[0] for line in self.lines.values() if line.waiting]
         return min((min(first.look_at, first.cut_at) for first in firsts), default=None)
 
     def look(self) -> None:
-        """Go on without what takes too long, and with what there was no room for a thread for."""
+        """Go on without tasks that take too long, and with tasks for which there was no room for a thread."""
         now = self._now()
         for line in list(self.lines.values()):
             while line.waiting and (first := line.waiting[0]).cut_at <= now:
@@ -167,7 +167,7 @@ class Asides:
             self._later(partial(self._through, line, waiting, done))
 
     def _do_without(self, line: _Line, waiting: _Turn[Any]) -> None:
-        """Cut short a task that a fault of ours has ended."""
+        """Cut short a task that an internal error has ended."""
         left = waiting.aside.cut_short()
         if left is not None:
             self._through(line, waiting, left)
@@ -181,18 +181,18 @@ class Asides:
 
 
 def _tell_fault(error: BaseException) -> None:
-    """Log a fault of ours; what it has interrupted is done without."""
+    """Log an internal error; the task that it has interrupted is skipped."""
     log.critical("mpqueue made a mistake while it pickled something; please report it", exc_info=error)
 
 
-#: Seconds that the thread waits for more before it ends.
+#: Seconds that the thread waits for more tasks before it ends.
 LINGER = 1.0
 
 
 class Errands:
-    """A thread that does errands in order. Its owner calls `end`; any thread puts.
+    """A thread that does tasks in order. Its owner calls `end`; any thread may `put`.
 
-    ``on_fault`` gets what an errand raises; none should.
+    ``on_fault`` gets an error of a task, which should have none.
     """
 
     def __init__(self, name: str, on_fault: Callable[[BaseException], object]) -> None:
@@ -206,11 +206,11 @@ class Errands:
 
     @property
     def busy(self) -> bool:
-        """True where something that was put has not been done."""
+        """True if a task has not been done."""
         return self._put != self._done
 
     def put(self, errand: Callable[[], object]) -> None:
-        """Have ``errand`` done some time soon. 2 us, 50 us where the thread has to be started."""
+        """Do ``errand`` soon. 2 us, 50 us if the thread has to be started."""
         with self._lock:
             self._put += 1
             self._waiting.put(errand)
@@ -218,7 +218,7 @@ class Errands:
                 self._start()
 
     def go_on(self) -> None:
-        """Start the thread if there was no room for it when something was put."""
+        """Start the thread if there was no room for it at a `put`."""
         with self._lock:
             if self.thread is None and self.busy:
                 self._start()
@@ -229,16 +229,16 @@ class Errands:
         try:
             thread.start()
         except RuntimeError:
-            # No room for one: the next errand tries again. While the interpreter exits there are none either, and the
-            # workers are about to be killed.
+            # No room for one: the next errand tries again. While the interpreter exits there is no thread either, and
+            # the workers are about to be killed.
             self.thread = None
 
     def end(self) -> None:
-        """End the thread once it has done what was put before."""
+        """End the thread once all earlier tasks are done."""
         self._waiting.put(None)
 
     def abandon(self) -> None:
-        """Leave behind an errand that is stuck, with its thread, and go on with those that wait."""
+        """Leave behind a stuck task, with its thread, and go on with those that wait."""
         with self._lock:
             if not self.busy:  # it has just been done
                 return
@@ -265,7 +265,7 @@ class Errands:
                 errand()
             except BaseException as error:
                 self._on_fault(error)
-            del errand  # what it holds must not live until the next one
+            del errand  # its objects must not live until the next one
             with self._lock:
                 if self.thread is not me:  # abandoned: it counts as done, and another thread goes on
                     return
@@ -273,23 +273,23 @@ class Errands:
 
 
 class Leavings:
-    """Objects that the coordinator is done with and may be users': freed on another thread, as that may run any code.
+    """Objects that the coordinator no longer needs and that may be users', to be freed on another thread.
 
-    Python frees an object where its last reference goes. So what holds one is put aside while it is still needed, and
-    handed over at the end of the coordinator's turn, when no frame of it refers to that any more. The collector of
-    reference cycles runs on any thread that makes objects, and so may run such code here as well.
+    Python frees an object when its last reference goes, on that thread. So the holder of such an object is put aside
+    while it is still needed, and handed over at the end of the coordinator's turn, when no frame refers to it any more.
+    The collector of reference cycles runs on any thread that makes objects, and so may run such code here as well.
 
     Used on its owner's thread, whose identity is ``owner`` until that has ended. ``on_fault``: see `Errands`.
     """
 
     def __init__(self, name: str, on_fault: Callable[[BaseException], object]) -> None:
         self._errands = Errands(name, on_fault)
-        #: What is not needed any more when the owner's turn is over.
+        #: Objects that are no longer needed when the owner's turn is over.
         self.left: list[object] = []
         self.owner: int | None = None
 
     def add(self, left: object) -> None:
-        """Add an object that is not needed any more when the owner's turn is over."""
+        """Add an object that is no longer needed when the owner's turn is over."""
         self.left.append(left)
 
     def inherit(self, left: object) -> None:
@@ -298,7 +298,7 @@ class Leavings:
             self.left.append(left)
 
     def hand_over(self) -> None:
-        """Have the objects freed, at the end of the owner's turn."""
+        """Free the objects elsewhere, at the end of the owner's turn."""
         if self.left:
             left, self.left = self.left, []
             self._errands.put(left.clear)

@@ -51,7 +51,7 @@ LOOK_AGAIN = 1.0
 
 
 class QueueHost:
-    """The methods of a queue for runs, streams and the drop-ins, beyond what users see: ``queue._host``.
+    """The methods of a queue for runs, streams and the drop-ins, for internal use: ``queue._host``.
 
     Direct access to its threads and workers, and to jobs that are not among its `jobs`. It is reached through the
     queue, which the caller of a method holds meanwhile.

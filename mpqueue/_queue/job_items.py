@@ -198,7 +198,7 @@ class JobItem(WithDefaults, Generic[T_co, R_co]):
         return list(self._table.history.get(self._index, ()))
 
     def replay(self) -> R_co:
-        """Run the item, and its setup, once more in this process, for a debugger; returns what the handler returns.
+        """Run the item, and its setup, once more in this process, for a debugger; returns the handler's value.
 
         Changes nothing in the job. Raises the handler's errors, `JobStateError` if the handler is not at hand, and
         `JournalError` if it can't be read from a journal.

@@ -105,8 +105,8 @@ class JobQueue(SafeEmitter):
     GPUs that its items hold: ``CUDA_VISIBLE_DEVICES`` is set before it imports anything for them. If the program has
     that variable, it must name at least as many GPUs as there are units; else ValueError.
 
-    With ``journal``, the path of a file, the queue records there how each item ends: the same program, run again
-    for any reason, runs only what is missing, see `create_job`. One queue at a time may have it open.
+    With ``journal``, the path of a file, the queue records there how each item ends: the same program, run again for
+    any reason, runs only the missing items, see `create_job`. One queue at a time may have it open.
 
     A context manager, also an asynchronous one: leaving it ends every process and thread that it started. Methods that
     take the id of a job also take the `Job`. All methods may be called from any thread, from listeners and from
@@ -292,7 +292,7 @@ class JobQueue(SafeEmitter):
         With ``results="discard"`` workers drop the handlers' return values. With a sink, see `mpqueue.sinks`, results
         go there as items end, and not into memory: ``job.results`` is then the sink, and ``item.result`` raises, unless
         a journal has the results as well. The sink is checked now, opened at the start, and closed before the job ends;
-        until then its file is marked as a part. If the sink raises, the job is cancelled, running items are killed, and
+        until then a file is marked as a part. If the sink raises, the job is cancelled, running items are killed, and
         its run raises `SinkError`. A slow sink slows its job.
 
         With ``replace``, the queue's job of that id is removed first if it is not running, as when a notebook's cell is
@@ -754,14 +754,14 @@ class JobQueue(SafeEmitter):
             self._handle(ItemsDropped(book, positions, kill))
 
     def resize(self, concurrency: int, *, kill: bool = False) -> None:
-        """Have so many workers from now on; returns at once.
+        """Change the number of workers; returns at once.
 
-        More start at once. Of too many, those with the highest numbers go, each when it has ended the item that it runs
-        and the few that were sent with it; with ``kill`` at once, and what they ran runs again without losing a try.
-        Running jobs go on meanwhile. The inner threads of workers (``per_worker["threads"]``) stay as they were.
+        New workers start at once. Surplus workers, those with the highest numbers, end once they have finished their
+        current item and the few that were sent with it; with ``kill`` at once, and their items run again without losing
+        a try. Running jobs go on meanwhile. The inner threads of workers (``per_worker["threads"]``) stay as they were.
 
         Raises TypeError or ValueError for anything but a whole number from 1 up, and on an engine whose workers are not
-        the queue's own; QueueClosedError.
+        the queue's own; `QueueClosedError`.
         """
         self._closer.check_open("resize the queue")
         checks.check_concurrency(concurrency)
@@ -892,7 +892,7 @@ class JobQueue(SafeEmitter):
         cleared = self._jobs.id_of(job_id)
         self._jobs.remove(cleared)
         if self._last_job is not None and self._last_job.id == cleared:
-            self._last_job = None  # what it holds goes with it
+            self._last_job = None  # its objects are freed with it
 
     def prune(
         self, job_id: str | Job | None = None, *, gone: bool = True, older_than: float | str | None = None
@@ -1038,7 +1038,6 @@ def _new_pipeline(head: JobBook, stages: Sequence[tuple[str, Stage]], *, seed_gi
 
 
 def _new_open_job() -> type[NewJob]:
-    """Return a recorded open job."""
     from mpqueue._queue.recorded.new_open_job import NewOpenJob  # only journals need it
 
     return NewOpenJob

@@ -182,9 +182,7 @@ class JobStarter:
         ]
 
         def begin() -> None:
-            self._closer.check_open(
-                "start a job"
-            )  # checked again: the queue can't be closed between this and the start
+            self._closer.check_open("start a job")  # again: it can't be closed between this and the start
             if on_ended is not None:
                 engine.coordinator().subscribe_early(book, on_ended)
             with self._jobs.starts(book):

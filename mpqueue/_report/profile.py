@@ -169,7 +169,7 @@ def _speedscope(profile: Profile) -> bytes:
 
 
 def _sampled(name: str, stacks: Mapping[Frames, float], numbers: dict[Frame, int]) -> dict[str, Any]:
-    """One view for speedscope, its samples ordered by stack, so that what is alike stands side by side."""
+    """One view for speedscope, its samples ordered by stack."""
     in_order = sorted(stacks)
     weights = [round(stacks[stack], 6) for stack in in_order]
     return {

@@ -42,7 +42,7 @@ _HEAD = """<!doctype html>
 
 
 def write_page(figures: Figures, advice: Sequence[str], profile: Profile | None = None) -> str:
-    """The whole page."""
+    """Return the whole page as HTML."""
     colours = "\n".join(f".{key} {{ fill: var(--{key}); background: var(--{key}) }}" for key in KEYS)
     look = files("mpqueue._live_page").joinpath("static/look.css").read_text()
     style = look + files("mpqueue._report").joinpath("report.css").read_text() + colours

@@ -2,8 +2,8 @@
 
 Two processes: the workers, one thread each, and the parent. A chunk is a slice, with the worker's phases inside:
 loading, setup, unpickling, handler, pickling. The durations of phases are measured and their order is known, but not
-each start; if the job was traced, the handler's slice has its items, or runs of items that were too short to be told
-apart. Times are in microseconds since the job's start.
+each start; if the job was traced, the handler's slice has its items, or runs of items that were too short to be
+distinguished. Times are in microseconds since the job's start.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def write_trace(file: IO[bytes], figures: Figures, stretches: Stretches, table: 
 
 
 def trace_events(figures: Figures, stretches: Stretches, table: ItemTable) -> Iterator[dict[str, Any]]:
-    """The events, one by one."""
+    """Yield the events of the trace."""
     yield from _names(figures)
     yield _slice(
         PARENT, JOB, f"job {label(figures.job_id)}", 0.0, figures.wall, status=figures.status, items=figures.total

@@ -1,4 +1,4 @@
-"""Items for a job that is open, on their way to it: given by the program, or by a handler with its result."""
+"""Items for an open job, on their way there: from the program, or from a handler with its result."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 from mpqueue._wire.item_names import IdRule, ids_of
 from mpqueue.errors import shown
 
-#: What an id in an open job may be made of: what is compared where no code of users' may run.
+#: Types that an id in an open job may consist of: they are compared where no users' code may run.
 _PLAIN = frozenset({str, int, float, bytes, bool, type(None)})
 
 
 @dataclass(slots=True, eq=False)
 class AddedItems:
-    """Items added to a job. ``ids`` is None where those are the items' places; ``new`` has the places of new items."""
+    """Items added to a job. ``ids`` is None if the ids are the items' places; ``new`` has the places of new items."""
 
     items: list[Any]
     ids: list[Hashable] | None
@@ -23,9 +23,9 @@ class AddedItems:
 
 
 class ResultWithItems:
-    """A result that brings items along: one pickle, so that both arrive or neither does.
+    """A result with items for the job: one pickle, so that both arrive or neither does.
 
-    ``lots``: the items of each call of `add`, of whatever class while they are pickled in the worker, and their ids.
+    ``lots``: the items of each call of `add`, in any class while the worker pickles them, and their ids.
     """
 
     __slots__ = ("lots", "result")
@@ -46,7 +46,7 @@ class ResultWithItems:
 
 
 def plain_ids(rule: IdRule, items: Sequence[Any]) -> list[Hashable] | None:
-    """The ids of items that are to be added. Raises TypeError for an item that has none, or one that is not plain."""
+    """Return the ids of added items. Raises TypeError for an item without one, or with one that is not plain."""
     ids = ids_of(rule, items)
     for position, item_id in enumerate(ids or ()):
         if not _is_plain(item_id):

@@ -1,6 +1,6 @@
 """The messages between the parent and a worker, both ways: frozen data, made into bytes here.
 
-A frame holds the user's objects only as bytes already pickled, so that reading a frame can't fail because of them.
+A frame holds users' objects only as pickled bytes, so that reading a frame can't fail because of them.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ if TYPE_CHECKING:
 
 
 class Ended(IntEnum):
-    """The reason for which a worker ended a chunk."""
+    """The reason why a worker ended a chunk."""
 
     DONE = 0  #: every position ran
     LIMIT = 1  #: the parent took the rest back
-    TIME = 2  #: it had run long enough; the rest comes back
+    TIME = 2  #: it had run long enough; the rest is sent back
     PAUSED = 3  #: the job's pause flag is set
     CANCELLED = 4  #: the job's cancel flag is set
-    UNREADABLE = 5  #: the items, or the results, could not be unpickled together: each must go alone
+    UNREADABLE = 5  #: the items, or the results, could not be unpickled together: each must be sent alone
     SETUP_FAILED = 6  #: the handler could not be loaded, or its ``setup`` failed
-    MEMORY = 7  #: the worker has more private memory than it may; the rest comes back
+    MEMORY = 7  #: the worker has more private memory than allowed; the rest is sent back
 
 
 class Speech(NamedTuple):
     """Settings for the output of a job's handler: log levels, and the capture of stdout and stderr."""
 
-    levels: Mapping[str, int]  #: of the parent's loggers; the root's name is empty
-    disabled: int = 0  #: what `logging.disable` was given
+    levels: Mapping[str, int]  #: the parent's loggers' levels; the root's name is empty
+    disabled: int = 0  #: the argument of `logging.disable`
     capture: bool = False  #: stdout and stderr are kept with each item
     beside_bar: bool = False  #: the parent shows a bar on the terminal
 
@@ -55,35 +55,35 @@ class HandlerFrame(NamedTuple):
     speech: Speech | None = None
     is_open: bool = False  #: handlers may add items
     discards: bool = False  #: results stay in the worker
-    is_stage: bool = False  #: what a handler yields are so many results
+    is_stage: bool = False  #: each value that a handler yields is a result
     passes_on: bool = False  #: results are for the next stage's handler, not for the parent
-    sources: Sources | None = None  #: what its modules look like, for a worker that has files of its own
-    profile: bool = False  #: where the handler is, is sampled
+    sources: Sources | None = None  #: digests of its modules, for a worker that has its own files
+    profile: bool = False  #: the handler's lines are sampled
 
 
 class Several(NamedTuple):
-    """Values that were pickled one by one, for a chunk that is not careful. Plain bytes: all of it, in band.
+    """Values that were pickled one by one, for a chunk that is not careful. Plain bytes mean all of a value, in band.
 
-    What workers have pickled for each other, and calls that have an argument in common.
+    For values that workers have pickled for each other, and for calls that share an argument.
     """
 
     each: Sequence[bytes | Packed]
 
 
 class Means(NamedTuple):
-    """The resources that a worker has for the items of a chunk, see `mpqueue._core.state.resources`."""
+    """The resources of a worker for the items of a chunk, see `mpqueue._core.state.resources`."""
 
-    uses: Mapping[str, Sequence[int]]  #: by the resource's name, which units of it
+    uses: Mapping[str, Sequence[int]]  #: by the resource's name: its units
     cpus: int
-    variables: Mapping[str, str]  #: of the environment, from before anything is imported
+    variables: Mapping[str, str]  #: environment variables, set before any import
 
 
 class ChunkFrame(NamedTuple):
     """Parent to worker: run these items.
 
-    ``items`` is one pickle of the list of them; in a careful chunk a list of one pickle each; or what other workers
-    have pickled. ``indices`` are their places in the job, ``attempts`` the numbers of their coming tries (empty: 1 for
-    all).
+    ``items`` is one pickle of the list of them; in a careful chunk a list of one pickle each; or values that other
+    workers have pickled. ``indices`` are their places in the job, ``attempts`` the numbers of their coming tries
+    (empty: 1 for all).
     """
 
     job: int
@@ -95,9 +95,9 @@ class ChunkFrame(NamedTuple):
     returned: Sequence[int] = ()  #: segments of the worker of which the parent has no view any more
     forget: Sequence[int] = ()  #: jobs that have ended, whose handlers are to be dropped
     unshared: Sequence[tuple[str, int]] = ()  #: shared objects that the parent has dropped
-    path: tuple[str, ...] | None = None  #: the program's ``sys.path``, where that is another one by now
-    slots: Sequence[int] = ()  #: by which the items' random numbers differ; empty: their places
-    means: Means | None = None  #: None: of a job that names no needs
+    path: tuple[str, ...] | None = None  #: the program's ``sys.path``, if it has changed
+    slots: Sequence[int] = ()  #: keys of the items' random numbers; empty: their places
+    means: Means | None = None  #: None: the job names no needs
     limit: float = LIMIT * CHUNK_SECONDS  #: seconds after its start at which it is ended, between two items
 
 
@@ -109,16 +109,16 @@ class InitializeFrame(NamedTuple):
 
 
 class NodeFrame(NamedTuple):
-    """The parent on a node to its worker there: what it is to have before the next frame, which is of a program's."""
+    """The parent on a node to its worker there: things that it needs before the next frame, which is a program's."""
 
     path: tuple[str, ...] | None
-    lent: Sequence[Lent]  #: shared objects that the node has a copy of
+    lent: Sequence[Lent]  #: shared objects of which the node has a copy
 
 
 class ApartFrame(NamedTuple):
-    """The parent on a node to its worker there: a frame of a program's, whose bytes are in a segment.
+    """The parent on a node to its worker there: a program's frame, whose bytes are in a segment.
 
-    Beside them is what is carried with it: the contents of the program's segments of these serials.
+    The segment also has the contents of the program's segments of these serials, which are carried with it.
     """
 
     frame: Packed
@@ -132,12 +132,12 @@ class LadenFrame(NamedTuple):
     carried: Mapping[int, bytes]
 
 
-#: How an answer begins beside which segments are to be carried; frames are pickles, which begin otherwise.
+#: The beginning of an answer that comes with segments; frames are pickles, which begin otherwise.
 _LEAVING = b"segments"
 
 
 def dump_leaving(frame: bytes, segments: Sequence[SegmentRef]) -> bytes:
-    """A worker's answer for the parent on its node, which is to send the contents of these segments along."""
+    """Pack a worker's answer for the parent on its node, which has to send the contents of these segments along."""
     return _LEAVING + pickle.dumps((frame, [*segments]), PROTOCOL) if segments else frame
 
 
@@ -149,7 +149,7 @@ def load_leaving(answer: bytes) -> tuple[bytes, Sequence[SegmentRef]]:
     return left
 
 
-#: The answer of a worker that could not open that segment, and has done nothing: no other answer is like this.
+#: The answer of a worker that could not open a segment, and did nothing: no other answer is like this.
 NOT_OPENED = b"not opened"
 
 
@@ -160,11 +160,11 @@ class ForgetFrame(NamedTuple):
 
 
 class ForgottenFrame(NamedTuple):
-    """Worker to parent: it is dropped. ``complaint`` is the traceback of what the end of its setup raised."""
+    """Worker to parent: the job is dropped. ``complaint`` is the traceback of an error at the end of its setup."""
 
     complaint: str | None
-    records: Sequence[bytes] = ()  #: what was logged meanwhile
-    returned: Sequence[int] = ()  #: the parent's segments that the worker has done with
+    records: Sequence[bytes] = ()  #: log records meanwhile
+    returned: Sequence[int] = ()  #: the parent's segments that the worker no longer uses
 
 
 class FailureFrame(NamedTuple):
@@ -174,13 +174,13 @@ class FailureFrame(NamedTuple):
     stand_in: tuple[str, str, str, tuple[str, ...]]  #: the arguments of `RemoteError`
     elapsed: float
     charged: bool
-    result: str | None = None  #: the result's repr, where it was that which could not be pickled
+    result: str | None = None  #: the result's repr, if the result could not be pickled
 
 
 class RecordFrame(NamedTuple):
-    """One log record: plain data, its message and traceback written out. ``fields`` are those of the LogRecord.
+    """One log record: plain data, with message and traceback as text. ``fields`` are those of the LogRecord.
 
-    ``place`` is that of the item in the job, None where it was logged outside of one; ``attempt`` counts from 1.
+    ``place`` is the item's place in the job, None if it was logged outside of an item; ``attempt`` counts from 1.
     """
 
     fields: Mapping[str, Any]
@@ -189,14 +189,14 @@ class RecordFrame(NamedTuple):
 
 
 class WorkTimes(NamedTuple):
-    """The times that a worker spent since it had the chunk in hand or since its last report on it, in seconds.
+    """The times that a worker spent since it received the chunk or since its last report on it, in seconds.
 
     ``begun`` and ``ended`` are moments of the monotonic clock, which the parent shares.
     """
 
     begun: float
     ended: float
-    loading: float  #: unpickling the handler, and importing what it needs
+    loading: float  #: unpickling the handler, and its imports
     setup: float
     unpacking: float  #: unpickling items
     handling: float  #: in the handler
@@ -205,16 +205,16 @@ class WorkTimes(NamedTuple):
     delayed: float  #: ready to run, while no CPU was free
 
 
-#: A result in a report: a pickle; of one that is passed on, plain bytes where nothing is beside them; or, where it was
-#: yielded, a list of such.
+#: A result in a report: a pickle; if it is passed on, plain bytes if nothing is beside them; if it was yielded, a list
+#: of these.
 Passed = Packed | bytes | list[Packed | bytes]
 
 
 class ReportFrame(NamedTuple):
     """Worker to parent: positions ``first`` to ``done`` of a chunk ended.
 
-    ``results`` is one pickle of the list of results of those that completed, in order; or, where unpickling them runs
-    code that may fail, a list of one pickle each.
+    ``results`` is one pickle of the list of results of completed items, in order; or, if unpickling them runs code that
+    may fail, a list of one pickle each.
     """
 
     chunk: int
@@ -228,18 +228,18 @@ class ReportFrame(NamedTuple):
     final: bool = True
     setup_failure: FailureFrame | None = None
     returned: Sequence[int] = ()  #: segments of the parent of which the worker has no view any more
-    records: Sequence[bytes] = ()  #: what was logged since the last report, each a `RecordFrame` pickled
-    output: Mapping[int, tuple[str, str]] | None = None  #: by position from ``first``: what was written, where kept
-    peaks: Mapping[int, int] | None = None  #: by position from ``first``: bytes, of items that ran alone
+    records: Sequence[bytes] = ()  #: log records since the last report, each a pickled `RecordFrame`
+    output: Mapping[int, tuple[str, str]] | None = None  #: by position from ``first``: the output, if it is kept
+    peaks: Mapping[int, int] | None = None  #: by position from ``first``: bytes, for items that ran alone
     times: WorkTimes | None = None
     added: Sequence[int] = ()  #: positions from ``first`` whose results are `ResultWithItems`
     passed: bool = False  #: the results are for the next stage, and are not unpickled in between
     yielded: Sequence[int] = ()  #: positions from ``first`` whose results were yielded
-    profile: bytes | None = None  #: `dump_stacks`: where the handler was, by position from ``first``
+    profile: bytes | None = None  #: `dump_stacks`: the handler's stacks, by position from ``first``
 
 
 def all_of(results: Packed | Sequence[Passed]) -> Iterator[Packed]:
-    """Each pickle that is in a report's results, but plain bytes."""
+    """Yield each pickle in a report's results, except plain bytes."""
     if isinstance(results, Packed):
         yield results
         return
@@ -251,7 +251,7 @@ def all_of(results: Packed | Sequence[Passed]) -> Iterator[Packed]:
 
 
 def is_plain(report: ReportFrame) -> bool:
-    """True if unpickling the report's contents runs no user's code."""
+    """True if unpickling the report's contents runs no users' code."""
     untouched = isinstance(report.results, Packed) or report.passed
     return untouched and not report.failures and report.setup_failure is None
 
@@ -313,7 +313,7 @@ def _layout(kind: Any, **fields: _Bare) -> _Layout:
     return _Layout(kind, _places(kind, fields, behind=1))
 
 
-#: The frames that go with every chunk. To name a class costs more than all the rest of a frame, at both ends.
+#: The frames of every chunk. Naming a class costs more than all the rest of a frame, on both sides.
 _LAYOUTS = (
     _layout(ChunkFrame, items=_PACKED, indices=_RANGE, handler=_HANDLER),
     _layout(ReportFrame, results=_PACKED, ended=_ENDED, times=_row(WorkTimes)),
@@ -322,7 +322,7 @@ _NUMBERS = {layout.kind: number for number, layout in enumerate(_LAYOUTS)}
 
 
 def dump_frame(frame: Any) -> bytes:
-    """A frame as bytes: 2 us for those that go with every chunk, 5 us for others."""
+    """Return a frame as bytes: 2 us for those of every chunk, 5 us for others."""
     number = _NUMBERS.get(type(frame))
     if number is None:
         return pickle.dumps(frame, PROTOCOL)
@@ -338,7 +338,7 @@ def load_frame(data: bytes | memoryview) -> Any:
     return layout.kind._make(_restored(values, layout.places)[1:])
 
 
-#: What the numerical libraries read, while they are being imported, to know how many threads to start.
+#: Variables that set how many threads the numerical libraries start; they are read during import.
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -354,7 +354,7 @@ _CHUNK = struct.Struct("<Q")
 
 
 def dump_record(frame: RecordFrame) -> bytes:
-    """Pickle a record, to be sent in a report."""
+    """Pickle a record for a report."""
     return dump_frame(frame)
 
 
@@ -365,17 +365,17 @@ def load_record(data: bytes) -> RecordFrame:
 
 
 def begin_unsent(chunk: int) -> bytes:
-    """Return the bytes that stand before the unsent log records of this chunk."""
+    """Return the bytes that precede the unsent log records of this chunk."""
     return encode(_CHUNK.pack(chunk))
 
 
 def unsent(record: bytes) -> bytes:
-    """Pack a record that no report has sent, to follow others."""
+    """Pack a record that no report has sent, to be appended to others."""
     return encode(record)
 
 
 def load_unsent(data: bytes) -> tuple[int, list[RecordFrame]] | None:
-    """Return the chunk's number, and the unsent records that are whole; None where there is not even the number."""
+    """Return the chunk's number, and the complete unsent records; None if even the number is missing."""
     messages = decode(data)
     if not messages or len(messages[0].data) != _CHUNK.size:
         return None

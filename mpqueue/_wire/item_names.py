@@ -17,7 +17,7 @@ from mpqueue.errors import shown
 
 
 class IdRule(StrEnum):
-    """The place from which an item's id is taken; decided for the whole job by its first item."""
+    """The source of an item's id; a job's first item decides for the whole job."""
 
     KEY = "key"  #: ``item["id"]``
     ATTRIBUTE = "attribute"  #: ``item.id``
@@ -33,14 +33,14 @@ def find_id(rule: IdRule, item: Any, position: int) -> Hashable:
 
 
 def rule_of(item: Any) -> IdRule:
-    """Return the rule for the ids of a job of which this is the first item."""
+    """Return the rule for the ids of a job with this first item."""
     if isinstance(item, Mapping):
         return IdRule.KEY if "id" in item else IdRule.POSITION
     return IdRule.ATTRIBUTE if not isinstance(item, type) and hasattr(item, "id") else IdRule.POSITION
 
 
 def ids_of(rule: IdRule, items: Sequence[Any]) -> list[Hashable] | None:
-    """The ids of these items; None where those are their positions. Raises TypeError for one that has none."""
+    """Return the ids of these items; None if they are their positions. Raises TypeError for an item without one."""
     if rule is IdRule.POSITION:
         return None
     try:
@@ -61,32 +61,32 @@ def _missing_id(rule: IdRule, items: Sequence[Any]) -> TypeError:
     return TypeError(f"items[{position}]: expected {where}, as the first item has, got {shown(item)}")
 
 
-# -- The label of an item where people see it: a short text, instead of its position or beside its id. -----------------
+# -- The label of an item for people: a short text, instead of its position or beside its id. --------------------------
 #
-# Made from the item when it is displayed, and kept nowhere, so it costs nothing if nothing is displayed. To make one
-# may run code of users: an item's ``__str__``, a mapping's methods, the function given as ``label=``. Threads that
-# must not run such code use `plain_label`, which has none for such items.
+# It is made from the item when it is displayed, and not kept, so it costs nothing if nothing is displayed. Making one
+# may run users' code: an item's ``__str__``, a mapping's methods, the function given as ``label=``. Threads that must
+# not run such code use `plain_label`, which returns None for such items.
 #
-# Nothing here raises, whatever it is given.
+# Nothing here raises, for any item.
 
-#: How labels are made: a function of the item, or one of its keys or attributes; None: as `label_of` says.
+#: The source of labels: a function of the item, or one of its keys or attributes; None: the rules of `label_of`.
 Label = Callable[[Any], object] | str | None
 
-#: Characters of a label at most.
+#: The most characters of a label.
 MOST = 60
-#: What a mapping's label is looked for under, in this order.
+#: The keys of a mapping that are tried for its label, in this order.
 NAMES = ("name", "path", "url", "id")
-#: Types whose text runs no user's code, known by their identity.
+#: Types whose text runs no users' code, known by their identity.
 _SCALARS = frozenset(
     {str, int, float, complex, bool, bytes, type(None), date, datetime, time, timedelta, Decimal, UUID}
 )
 _PATHS = frozenset({PosixPath, PurePosixPath, PureWindowsPath, WindowsPath})
-#: Entries of a mapping, and of a tuple or a list, up to which these are read by threads that run no user's code.
+#: The most entries of a mapping, tuple or list that threads without users' code read.
 _FEW = 100
 
 
 def check_label(label: object) -> None:
-    """Raise TypeError for what can't choose a label."""
+    """Raise TypeError unless the value can choose a label."""
     if label is not None and not isinstance(label, str) and not callable(label):
         raise TypeError(
             f"label: expected a function of an item, or the key or attribute that names it, got {shown(label)} of type "
@@ -95,10 +95,10 @@ def check_label(label: object) -> None:
 
 
 def label_of(item: Any, chosen: Label = None) -> str | None:
-    """The item's label; None where its text says nothing. May run code of users.
+    """Return the item's label; None if its text says nothing. May run users' code.
 
-    The first that there is: what was ``chosen``; the name of a path; a mapping's ``name``, ``path``, ``url`` or ``id``;
-    the item's text. In one line, with its middle left out where it is long.
+    It is the first of these: the ``chosen`` one; the name of a path; a mapping's ``name``, ``path``, ``url`` or ``id``;
+    the item's text. In one line; the middle of a long label is left out.
     """
     try:
         found = None if chosen is None else _chosen(item, chosen)
@@ -110,14 +110,14 @@ def label_of(item: Any, chosen: Label = None) -> str | None:
 
 
 def plain_label(item: Any, chosen: Label = None) -> str | None:
-    """Return the item's label without running code of users; None where that would be needed."""
+    """Return the item's label without running users' code; None if that would be needed."""
     if not (chosen is None or type(chosen) is str) or not _is_plain(item):
         return None
     return label_of(item, chosen)
 
 
 def named(item_id: object, label: str | None) -> str:
-    """An item in an error message: its id, and its label where that says more: ``3 (a.jpg)``."""
+    """An item in an error message: its id, with its label if that differs: ``3 (a.jpg)``."""
     text = shown(item_id)
     if label is None or label in (text, _text(item_id)):
         return text
@@ -125,7 +125,7 @@ def named(item_id: object, label: str | None) -> str:
 
 
 def _chosen(item: Any, chosen: Callable[[Any], object] | str) -> str | None:
-    """The label that was chosen; None where the item has none, or the choice raises."""
+    """The chosen label; None if the item has none, or the choice raises."""
     try:
         if not isinstance(chosen, str):
             return _label(chosen(item))
@@ -146,8 +146,8 @@ def _label(value: Any) -> str | None:
 
 
 def _text(value: Any) -> str | None:
-    """A value in a line; None where that says nothing: of None, of emptiness, and of an object without a text."""
-    if type(value) is str and len(value) <= MOST and value.isprintable():  # as most are
+    """Return a value in one line; None if that says nothing: for None, empty values, and objects without a text."""
+    if type(value) is str and len(value) <= MOST and value.isprintable():  # like most labels
         return value.strip() or None
     if type(value) is int:
         return _cut(digits(value))
@@ -167,14 +167,14 @@ def _text(value: Any) -> str | None:
 
 def _text_of_object(value: Any) -> str:
     shape = getattr(value, "shape", None)
-    if type(shape) is tuple and shape:  # of an array, or a table: what is in it is long, and slow to write
+    if type(shape) is tuple and shape:  # an array or a table has a long text, which is slow to make
         return f"{type(value).__name__} {' × '.join(map(str, shape))}"
     text = str.__str__(str(value))
     return "" if text.startswith("<") else text
 
 
 def _cut(text: str) -> str:
-    """The text, without its middle where it is long: what tells paths and addresses apart stands at their ends."""
+    """The text; if it is long, without its middle, since paths and addresses differ at their ends."""
     if len(text) <= MOST:
         return text
     head = (MOST - 1) // 2

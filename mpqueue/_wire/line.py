@@ -1,18 +1,18 @@
-"""The line between the coordinator and a worker: what a message on it looks like. Used at both ends.
+"""The line between the coordinator and a worker, and the form of its messages. Used at both ends.
 
-A stream socket of their own, with no process in between: a frame that goes through loky's queues wakes three threads on
-its way there and back, and one item on an idle queue costs little else (docs/adr/0002).
+It is a stream socket between the two processes: a frame through loky's queues wakes three threads on its way there and
+back, which is most of the cost of one item on an idle queue (docs/adr/0002).
 
 | direction | written by | read by |
 |---|---|---|
 | frames | the coordinator's thread | the worker's main thread |
 | answers, the first of them empty | the worker's main thread | the coordinator's thread |
 
-A message is a header and its bytes. The header begins with a magic number and has a checksum of all of it, since a
-handler may write into every descriptor that it finds, or read from it. The same message is also what stands in a
-worker's outbox.
+A message is a header and its bytes. The header begins with a magic number and has a checksum of the message, since a
+handler may write into every descriptor that it finds, or read from it. A worker's outbox holds a message of the same
+form.
 
-If a writer dies in the middle of a message, the stream ends, and the reader drops what had arrived of it.
+If a writer dies in the middle of a message, the stream ends, and the reader drops the incomplete message.
 """
 
 from __future__ import annotations
@@ -23,40 +23,40 @@ from zlib import crc32
 
 from mpqueue._os import channels
 
-#: What every message begins with.
+#: The beginning of every message.
 MAGIC = b"\xb5mq1"
-#: Magic, how many bytes follow the header, whether they are plain; then the checksum of all that and of the bytes.
+#: Magic, bytes after the header, whether they are plain; then the checksum of all that and of the bytes.
 _FACTS = struct.Struct("=4sQ?")
 _CHECK = struct.Struct("=I")
 HEADER_SIZE = _FACTS.size + _CHECK.size
 
-#: Bytes that are read at once. More would be mapped and unmapped by the allocator each time.
+#: Bytes per read. The allocator would map and unmap more each time.
 _PORTION = 1 << 16
-#: As many where a message is known to be that long.
+#: Bytes per read if a message is known to be that long.
 _BIG_PORTION = 1 << 20
 
 
 class DamagedError(Exception):
-    """The bytes where a message should be are not one: others were written there, or some were taken away."""
+    """Bytes at the place of a message are none: others were written there, or some were taken away."""
 
 
 class Answer(NamedTuple):
-    """One message. ``plain``: unpickling its contents runs no user's code, so it may be done wherever it arrives."""
+    """One message. ``plain``: unpickling its contents runs no users' code, so any thread may do it."""
 
     data: bytes
     plain: bool = False
 
 
 def encode(data: bytes, *, plain: bool = False) -> bytes:
-    """The message as it is written. 0.7 us, and a millisecond for each megabyte."""
+    """Return the message as it is written. Costs 0.7 us, and 1 ms per megabyte."""
     facts = _FACTS.pack(MAGIC, len(data), plain)
     return facts + _CHECK.pack(crc32(data, crc32(facts))) + data
 
 
 def _header(data: bytes | bytearray, at: int) -> tuple[int, bool]:
-    """Read the header that begins there: return how many bytes are behind it, and whether they are plain.
+    """Read the header that begins there; returns how many bytes follow it, and whether they are plain.
 
-    Raises `DamagedError` where no header begins there.
+    Raises `DamagedError` if no header begins there.
     """
     magic, length, plain = _FACTS.unpack_from(data, at)
     if magic != MAGIC:
@@ -65,7 +65,7 @@ def _header(data: bytes | bytearray, at: int) -> tuple[int, bool]:
 
 
 def _opened(message: bytes | bytearray, at: int, end: int, plain: bool) -> Answer:
-    """The message that begins there. Raises `DamagedError` where it is not what was sent."""
+    """Return the message that begins there. Raises `DamagedError` if it differs from the one that was sent."""
     begin = at + HEADER_SIZE
     data = bytes(message[begin:end])
     (check,) = _CHECK.unpack_from(message, begin - _CHECK.size)
@@ -75,14 +75,14 @@ def _opened(message: bytes | bytearray, at: int, end: int, plain: bool) -> Answe
 
 
 def whole_size(head: bytes) -> int:
-    """Bytes of the message that begins so, its header counted. Raises `DamagedError` where no message does."""
+    """Return the size of the message with this beginning, header included. Raises `DamagedError` if it is none."""
     if len(head) < HEADER_SIZE:
         raise DamagedError("found the end where a message should begin")
     return HEADER_SIZE + _header(head, 0)[0]
 
 
 def decode(data: bytes) -> list[Answer]:
-    """The messages that these bytes consist of, up to where they are damaged or end in the middle of one."""
+    """Yield the messages in these bytes, up to a damaged or incomplete one."""
     messages, at = [], 0
     try:
         while len(data) - at >= HEADER_SIZE:
@@ -98,18 +98,18 @@ def decode(data: bytes) -> list[Answer]:
 
 
 class Incoming:
-    """The messages that come from a descriptor, cut out of its bytes."""
+    """Messages from a descriptor, cut out of its bytes."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._buffer = bytearray()
         self._portion = _PORTION
-        self.damage: DamagedError | None = None  #: set once it has met what is no message: it gives none any more
+        self.damage: DamagedError | None = None  #: set once it has met no message: it returns no more
 
     def read(self) -> list[Answer] | None:
-        """Read once; returns the messages that are whole by then, None at the end of the stream.
+        """Read once; returns the complete messages, None at the end of the stream.
 
-        Raises BlockingIOError where the descriptor does not block and there is nothing.
+        Raises BlockingIOError if the descriptor does not block and has no data.
         """
         data: bytes | bytearray = channels.read(self._fd, self._portion)
         if not data:
@@ -143,7 +143,7 @@ class Incoming:
 
 
 def write_whole(fd: int, data: bytes) -> None:
-    """Write all the bytes, however often that blocks."""
+    """Write all the bytes, even if that blocks several times."""
     written = channels.write(fd, data)
     if written < len(data):
         rest = memoryview(data)[written:]

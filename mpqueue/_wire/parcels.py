@@ -1,4 +1,4 @@
-"""The values that one stage of a pipeline hands to the next, which stay pickled on their way through the parent."""
+"""Values that one stage of a pipeline passes to the next, which stay pickled on their way through the parent."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Yielded:
 class Parcel:
     """A value as a worker has pickled it, for the worker of the next stage. Nothing is unpickled or copied here.
 
-    ``packed`` are plain bytes where nothing is beside them. ``held`` keeps what is: while the parcel is referenced, it
-    can be sent, and sent again.
+    ``packed`` are plain bytes if nothing is beside them. ``held`` keeps data beside them: while the parcel is
+    referenced, it can be sent any number of times.
     """
 
     __slots__ = ("held", "packed")
@@ -33,12 +33,12 @@ class Parcel:
 
     @property
     def size(self) -> int:
-        """Bytes of the pickled value, all told."""
+        """Bytes of the pickled value in total."""
         return len(self.packed) if isinstance(self.packed, bytes) else self.packed.size
 
     def load(self) -> Any:
-        """The value, for users who ask for it. Raises what unpickling it raises."""
-        from mpqueue._wire.pickling.payload import Packed, load_home  # which names this module
+        """Return the value, for users who ask for it. Raises errors of unpickling it."""
+        from mpqueue._wire.pickling.payload import Packed, load_home  # it names this module
 
         return load_home(self.packed if isinstance(self.packed, Packed) else Packed(self.packed, by_value=True))
 

@@ -1,4 +1,4 @@
-"""Samples of a handler's stack, with seconds: as a worker takes them, and as they are sent.
+"""Samples of a handler's stack, with seconds: in a worker, and in a message.
 
 A place is (function, file, line); a stack is a tuple of them, the handler's own place first. These are plain tuples,
 since a worker makes thousands of them; `mpqueue._report.profile` gives them names.
@@ -11,16 +11,16 @@ from collections.abc import Iterator, Mapping
 
 from mpqueue._wire.pickling.reducers import PROTOCOL
 
-#: Of C code the file is empty; where the line is not known it is 0.
+#: For C code the file is empty; if the line is not known it is 0.
 Place = tuple[str, str, int]
 Stack = tuple[Place, ...]
 
-#: Stands for places that were left out, since there were too many of them.
+#: Stands for places that were left out because there were too many.
 OTHERS: Place = ("(others)", "", 0)
 
 
 class Stacks:
-    """Seconds by stack, of which about ``most`` are kept separate. No second is lost: the rest counts for `OTHERS`."""
+    """Seconds by stack; about ``most`` stacks are kept separate. No second is lost: the rest counts for `OTHERS`."""
 
     __slots__ = ("_most", "seconds")
 
@@ -29,7 +29,7 @@ class Stacks:
         self._most = most
 
     def add(self, stack: Stack, seconds: float) -> None:
-        """Add seconds to a stack. Where there is no room, only its outermost place is kept, or none."""
+        """Add seconds to a stack. If there is no room, only its outermost place is kept, or none."""
         known = self.seconds
         if stack in known:
             known[stack] += seconds
@@ -47,7 +47,7 @@ class Stacks:
 
 
 def dump_stacks(by_position: Mapping[int, Stacks]) -> bytes:
-    """The samples of some items of a chunk, as bytes: each place and each stack once. About 20 us."""
+    """Pack the samples of some items of a chunk as bytes: each place and each stack once. About 20 us."""
     places: dict[Place, int] = {}
     stacks: dict[Stack, int] = {}
     rows = []

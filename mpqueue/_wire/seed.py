@@ -1,12 +1,11 @@
-"""The start message of a worker: a few plain facts and the things it shares with the parent.
+"""The start message of a worker: a few plain facts, and things that it shares with the parent.
 
-Pickled once, while the process is being spawned, which is the only moment at which descriptors and Events can be
-handed over.
+It is pickled once, while the process is being spawned: only then can descriptors and Events be handed over.
 
-Pause and cancel are two `multiprocessing` Events for each lane, which the parent sets, and which count only for the job
-in the ledger's FLAG_JOB. An Event has a lock inside. A worker that is killed while it holds that lock leaves it taken
-for ever, so: a worker never waits on one and reads them at most once in 5 ms; the parent sets and clears them on a
-thread that may be abandoned; and they are thrown away with their lane (docs/adr/0004).
+Pause and cancel are two `multiprocessing` Events per lane, which the parent sets, and which count only for the job in
+the ledger's FLAG_JOB. An Event has a lock inside. A worker that is killed while it holds that lock leaves it taken for
+ever, so: a worker never waits on one and reads them at most once in 5 ms; the parent sets and clears them on a thread
+that may be abandoned; and they are thrown away with their lane (docs/adr/0004).
 """
 
 from __future__ import annotations
@@ -18,15 +17,15 @@ from typing import Any, NamedTuple
 from mpqueue._os.process import inheritance
 from mpqueue._os.process.parent_death import Leash
 
-#: Carries the cookie by which what a worker left behind is found; see `mpqueue._engines.loky.worker_process`.
+#: Carries the cookie that identifies processes left behind by a worker; see `mpqueue._engines.loky.worker_process`.
 COOKIE_VARIABLE = "MPQUEUE_LANE"
 
 
 class Handle:
-    """A descriptor of a file of the parent's that arrives in the worker as its own.
+    """A descriptor of a file of the parent; in the worker it becomes the worker's own.
 
-    Inherited like the pipes of loky, so it needs neither a name in a file system nor the right to look into /proc,
-    which a parent that has dropped its privileges does not give to its own children.
+    It is inherited like the pipes of loky, so it needs neither a name in a file system nor rights in /proc, which a
+    parent that has dropped its privileges does not give to its own children.
     """
 
     __slots__ = ("fd",)
@@ -39,12 +38,12 @@ class Handle:
 
 
 def _arrive(passed: Any) -> Handle:
-    """Take the descriptor that was passed, in the worker, for this process alone."""
+    """Take over the inherited descriptor, in the worker, for this process only."""
     return Handle(inheritance.arrive(passed))
 
 
 class ChannelEnd(Handle):
-    """The end of a pipe or a socket that arrives in the worker as its own, see `mpqueue._os.channels`."""
+    """The end of a pipe or a socket; in the worker it becomes the worker's own, see `mpqueue._os.channels`."""
 
     __slots__ = ()
 
@@ -53,7 +52,7 @@ class ChannelEnd(Handle):
 
 
 class LeashEnd(Handle):
-    """The worker's end of its leash, which arrives there as its own; -1 where it holds nothing."""
+    """The worker's end of its leash, which becomes its own there; -1 if it holds nothing."""
 
     __slots__ = ("_leash",)
 
@@ -72,18 +71,18 @@ class LaneSeed(NamedTuple):
     generation: int
     parent: int  #: the parent's process id
     ledger: Handle  #: the shared page
-    line: ChannelEnd  #: the socket on which frames come and answers go
-    asking: ChannelEnd | None  #: the socket on which segments are asked for that can't be opened by name, if any can be
+    line: ChannelEnd  #: the socket for frames and answers
+    asking: ChannelEnd | None  #: the socket for questions about segments that can't be opened by name, if there is one
     outbox: Handle  #: the file for early results
-    bell: ChannelEnd  #: write end of the pipe that tells the parent to look into the outbox
-    stack: ChannelEnd  #: write end of the pipe that takes the stack when `STACK_SIGNAL` comes
+    bell: ChannelEnd  #: write end of the pipe that makes the parent look into the outbox
+    stack: ChannelEnd  #: write end of the pipe for the stacks that `STACK_SIGNAL` asks for
     leash: Handle  #: read end of the pipe by which the parent ends it; see `mpqueue._os.process.parent_death`
     flags: Flags
-    start_method: str | None  #: what the user chose for `multiprocessing`; None: Python's default
-    carries_segments: bool  #: what one side can't open of the other is carried, see `mpqueue._worker.exchange`
+    start_method: str | None  #: the user's choice for `multiprocessing`; None: Python's default
+    carries_segments: bool  #: segments that one side can't open are carried, see `mpqueue._worker.exchange`
 
 
-#: Seconds: a worker looks at its flags at most this often.
+#: The least seconds between two reads of the flags by a worker.
 READ_INTERVAL = 0.005
 
 
@@ -95,7 +94,7 @@ class Flags(NamedTuple):
 
 
 def make_flags(context: Any = None) -> Flags:
-    """New Events of that context, or of "spawn": those of the default one can't be handed to a loky worker."""
+    """Make new Events of that context, or of "spawn": those of the default one can't be handed to a loky worker."""
     if context is None:
         context = multiprocessing.get_context("spawn")
     return Flags(pause=context.Event(), cancel=context.Event())

@@ -48,9 +48,7 @@ class SharedOutbox:
         self._file = Descriptor(file)
         self._bell = channels.End(bell)
         self._ledger = ledger
-        self.take_leaving: Callable[[], Sequence[SegmentRef]] = (
-            tuple  #: returns the segments to be carried with a report
-        )
+        self.take_leaving: Callable[[], Sequence[SegmentRef]] = tuple  #: returns segments that a report has to carry
 
     def is_there(self) -> bool:
         """False if a handler has closed it. Costs 1.5 us."""

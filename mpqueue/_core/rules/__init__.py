@@ -1,1 +1,1 @@
-"""The scheduler's rules, one a module."""
+"""The scheduler's rules, one per module."""

@@ -1,4 +1,4 @@
-"""Jobs whose items come while they run: streams, and open jobs."""
+"""Jobs whose items arrive while they run: streams and open jobs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mpqueue.errors import JobStateError
 
 
 def items_added(books: Books, message: ItemsAdded) -> None:
-    """Let more items be dispatched, or fail at once where that can't be; or count those that have ended before."""
+    """Let more items be dispatched, or fail at once if that is not possible; or count items that have ended before."""
     job = message.job
     job.table.admit(message.indices)
     if message.failed is not None:
@@ -29,7 +29,7 @@ def items_added(books: Books, message: ItemsAdded) -> None:
 
 
 def sealed(books: Books, message: JobSealed) -> None:
-    """Take no more items from outside. Raises `JobStateError` for a stage, which the one before it seals."""
+    """Take no more items from outside. Raises `JobStateError` for a stage, which the stage before it seals."""
     job = message.job
     if job.stage is not None:
         raise JobStateError(f"job {job.id!r}: expected an open job to seal, got a stage of a pipeline")

@@ -1,10 +1,10 @@
 """Blame: the item that a dead worker was running loses a try, and no other.
 
-If it is unknown what a dead worker ran, suspects are sent in groups, each with nothing beside it. If a group's worker
-dies, the group is halved; if its report arrives, all of it is cleared; and if an item is alone when its worker dies, it
-is the cause. So no other item is ever charged, and n suspects cost about log2(n) deaths.
+If it is unknown which item a dead worker ran, suspects are sent in groups, each with nothing beside it. If a group's
+worker dies, the group is halved; if its report arrives, the whole group is cleared; and if an item is alone when its
+worker dies, it is the cause. So no other item is ever charged, and n suspects cost about log2(n) deaths.
 
-"Nothing beside it" means: on no lane that dies together with its own (`LaneReady.fate`).
+"Nothing beside it" means that no lane that dies together with its own (`LaneReady.fate`) has items.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ def worker_died(books: Books, lane: LaneBook, message: LaneDied) -> bool:
 
 
 def _begun(chunks: Sequence[Chunk], claim: Claim | None) -> Sequence[Chunk]:
-    """The chunks that the worker may have begun: up to the one that it was at."""
+    """Return the chunks that the worker may have begun: up to the current one."""
     at = next((at for at, chunk in enumerate(chunks) if claim is not None and claim.is_of(chunk.number)), -1)
     return list(chunks[: at + 1])
 
 
 def _settle_claimed(books: Books, lane: LaneBook, chunk: Chunk, claim: Claim, message: LaneDied) -> bool:
-    """Settle the chunk that the worker was at: blame what it ran, if that is known, and put back the rest."""
+    """Settle the worker's current chunk: blame the running item, if it is known, and put back the rest."""
     job, verdict = chunk.job, lane.verdict
     if claim.phase is Phase.LOADING:
         put_back(books, job, chunk.indices[chunk.reported : chunk.end])
@@ -74,7 +74,7 @@ def _settle_claimed(books: Books, lane: LaneBook, chunk: Chunk, claim: Claim, me
         put_back(books, job, chunk.indices[chunk.reported : chunk.end])
         return False
     if verdict is None and not message.alone:
-        # Another worker's item may have done it: each of them goes out again, with nothing beside it.
+        # Another worker's item may be the cause: each of them is sent again, with nothing beside it.
         put_back_around(books, job, chunk, list(range(lo, hi)))
         _isolate(books, job, chunk.indices[lo:hi])
         return True
@@ -84,7 +84,7 @@ def _settle_claimed(books: Books, lane: LaneBook, chunk: Chunk, claim: Claim, me
         put_back(books, job, chunk.indices[chunk.reported : chunk.end])
         return True
     if hi - lo > 1:
-        # One of several tiny items did it: they go out again, each with a mark of its own.
+        # One of several tiny items is the cause: they are sent again, each with its own mark.
         job.pending.suspect(chunk.indices[lo:hi]) if job.active else None
         put_back(books, job, chunk.indices[chunk.reported : chunk.end])
         return True
@@ -100,9 +100,9 @@ def _settle_claimed(books: Books, lane: LaneBook, chunk: Chunk, claim: Claim, me
 
 
 def _settle_unanswered(books: Books, lane: LaneBook, chunk: Chunk, claim: Claim, message: LaneDied) -> bool:
-    """Settle a chunk that had run when the worker died before its answer was home: by chance, or by what had run.
+    """Settle a chunk that had run when the worker died before its answer had arrived: by chance, or because of an item.
 
-    Items that ran are sent again without losing a try; one that is alone in the end is charged, or it would go out for
+    Items that ran are sent again without losing a try; one that is alone in the end is charged, or it would be sent for
     ever.
     """
     job = chunk.job
@@ -126,7 +126,7 @@ def _charge(books: Books, chunk: Chunk, index: int, failure: Failure, pid: int) 
     """Charge the item that killed its worker; kept apart after the second time. Others in its chunk are put back."""
     job = chunk.job
     job.table.forget_costs(index)
-    job.table.output.pop(index, None)  # what the try before wrote
+    job.table.output.pop(index, None)  # the output of the try before
     record(books, job, [index], [None], {0: failure}, pid)
     if not job.active:
         return
@@ -137,7 +137,7 @@ def _charge(books: Books, chunk: Chunk, index: int, failure: Failure, pid: int) 
 
 
 def _settle_unknown(books: Books, chunk: Chunk, verdict: Verdict | None, message: LaneDied) -> bool:
-    """Suspect all items that the worker may have run, in halves until one is alone: it is unknown what it ran."""
+    """Suspect all items that the worker may have run, in halves until one is alone: it is unknown which one it ran."""
     job, rest = chunk.job, chunk.indices[chunk.reported : chunk.end]
     if verdict is not None and verdict.why is not Why.BROKEN:
         if verdict.why is Why.TIMEOUT and verdict.chunk == chunk.number and chunk.reported <= verdict.lo < chunk.end:
@@ -159,7 +159,7 @@ def _settle_unknown(books: Books, chunk: Chunk, verdict: Verdict | None, message
 
 
 def _settle_broken(books: Books, lane: LaneBook, chunk: Chunk, claim: Claim, message: LaneDied) -> bool:
-    """Settle a chunk whose worker was killed since its line broke: by what runs now, or by what ran just before."""
+    """Settle a chunk whose worker was killed since its line broke: because of the running item, or the one before."""
     job = chunk.job
     begun = min(claim.hi, chunk.end) if claim.is_of(chunk.number) else chunk.end
     suspects = chunk.indices[chunk.reported : begun]
@@ -175,10 +175,10 @@ def _settle_broken(books: Books, lane: LaneBook, chunk: Chunk, claim: Claim, mes
 
 
 def _settle_unbegun(books: Books, lane: LaneBook, chunk: Chunk, message: LaneDied) -> None:
-    """Settle a chunk, put back already, of which no item had begun when the worker's line broke.
+    """Settle a chunk, put back already, that had not begun when the worker's line broke.
 
-    What the worker ran before may have broken it, whatever job that was of. One that has run nothing might be followed
-    by another like it, without end: that counts as a failure of the setup.
+    An earlier item of the worker, of any job, may have broken it. A worker that has run nothing might be followed by
+    another like it, without end: that counts as a failure of the setup.
     """
     if lane.verdict is not None and not lane.last_chunk:
         failure = Failure(crash_error(message, "before it ran an item", lane.verdict.reason))
@@ -186,7 +186,7 @@ def _settle_unbegun(books: Books, lane: LaneBook, chunk: Chunk, message: LaneDie
 
 
 def _isolate(books: Books, job: JobBook, indices: Sequence[int], *, halved: bool = False) -> None:
-    """Have these items go out with nothing beside them, if they are still to run."""
+    """Send these items with nothing beside them, if they still have to run."""
     if not job.active or job.cancelled:
         return
     drop(books, job, sorted(job.dropped.intersection(indices)))
@@ -197,7 +197,7 @@ def _isolate(books: Books, job: JobBook, indices: Sequence[int], *, halved: bool
 
 
 def keeps_suspects_apart(books: Books, lane: LaneBook, job: JobBook) -> bool:
-    """False where serving the job on this lane now would bring two suspects together, or keep one waiting for ever."""
+    """False if serving the job on this lane now would bring two suspects together, or keep one waiting for ever."""
     if any(chunk.isolated for chunk in lane.chunks):
         return False
     groups = job.next_care is Care.ISOLATED
@@ -212,7 +212,7 @@ def keeps_suspects_apart(books: Books, lane: LaneBook, job: JobBook) -> bool:
 
 
 def _guilty(chunk: Chunk, claim: Claim, verdict: Verdict | None) -> bool:
-    """False where the worker was killed by us for something that it has left behind, or for no fault of its own."""
+    """False if we killed the worker for processes that it had left behind, or for no fault of its own."""
     if verdict is None:
         return True
     return verdict.why in (Why.TIMEOUT, Why.MEMORY) and verdict.chunk == chunk.number and verdict.lo == claim.lo
@@ -237,7 +237,7 @@ def _memory_error(books: Books, verdict: Verdict, whose: str) -> MemoryLimitErro
 
 
 def _loading_error(books: Books, job: JobBook, verdict: Verdict | None, message: LaneDied) -> BaseException | None:
-    """Return the error that a death while loading counts as; None if it was our doing."""
+    """Return the error for a death while loading; None if we killed it for another reason."""
     if verdict is None:
         return crash_error(message)
     if verdict.why is Why.MEMORY:
@@ -247,7 +247,7 @@ def _loading_error(books: Books, job: JobBook, verdict: Verdict | None, message:
     return None
 
 
-#: Why a worker is killed, for users.
+#: The reasons why a worker is killed, for users.
 _REASONS = {
     Why.TIMEOUT: "timeout",
     Why.SETUP_TIMEOUT: "timeout of the setup",
@@ -258,7 +258,7 @@ _REASONS = {
 
 
 def death_of(lane: LaneBook, message: LaneDied) -> str:
-    """Say how the worker ended, in a few words for users."""
+    """Describe how the worker ended, in a few words for users."""
     if lane.verdict is not None:
         return f"killed: {_REASONS[lane.verdict.why]}"
     if message.signal is not None:
@@ -267,7 +267,7 @@ def death_of(lane: LaneBook, message: LaneDied) -> str:
 
 
 def running_item(lane: LaneBook, message: LaneDied) -> int | None:
-    """The index of the one item that the worker was running; None where it ran none, or one of several."""
+    """The index of the one item that the worker was running; None if it ran none, or one of several."""
     claim = message.claim
     chunk = None if claim is None else lane.find_claimed(claim)
     if claim is None or chunk is None or claim.phase is not Phase.RUNNING or claim.hi - claim.lo != 1:
@@ -276,7 +276,7 @@ def running_item(lane: LaneBook, message: LaneDied) -> int | None:
 
 
 def crash_error(message: LaneDied, when: str = "while it ran the item", reason: str = "") -> WorkerCrashedError:
-    """The error for a worker that died by itself, or that was killed for that ``reason``."""
+    """The error for a worker that died by itself, or was killed for that ``reason``."""
     if reason:
         how, when = "was killed", f"{when}: {reason}"
     elif message.signal is not None:

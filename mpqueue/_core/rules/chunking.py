@@ -1,17 +1,16 @@
-"""The size of chunks: a pure function of what is known about the job.
+"""The size of chunks: a pure function of the known facts about the job.
 
-A chunk aims at a duration. The first items go out one by one; sizes then grow at most 64-fold from one report to
-the next, since the first items are often slow for reasons of their own (imports, caches). Towards the end a lane gets
-most of what it has to run yet for all lanes to finish together, given what each of them holds, and the rest when more
-is known. (Factoring, by Hummel, Schonberg and Flynn, 1992, looks only at what waits, and takes twice as many chunks.)
+A chunk aims at a duration. The first items are sent one by one; sizes then grow at most 64-fold from one report to the
+next, since the first items are often slow for other reasons (imports, caches). Towards the end a lane gets most of its
+share, with which all lanes would finish together given the items that they hold, and the rest when more is known.
+(Factoring, by Hummel, Schonberg and Flynn, 1992, looks only at waiting items, and takes twice as many chunks.)
 
-Items that turn out to take longer make chunks small at once (what is known of an item's time and what the last report
-says are averaged). When they take less again, the geometric mean of the two has chunks as long as before after four of
-them, even if an item of a thousand times the others' length has come between. An average would take ten.
+If items take longer than known, chunks become small at once (the known time and that of the last report are averaged).
+If they take less again, the geometric mean of the two restores the length after four chunks, even if one item was 1,000
+times longer than the others. An average would take ten.
 
 The duration is the engine's, as long as there are few lanes. With more it grows with their number, so that the process
-through which all chunks go has the same number of them a second, however many lanes there are
-(docs/explanation/scale.md).
+through which all chunks go handles the same number per second for any number of lanes (docs/explanation/scale.md).
 """
 
 from __future__ import annotations
@@ -23,63 +22,63 @@ from mpqueue._wire.memory.ledger import MAX_CHUNK_ITEMS
 from mpqueue._wire.pace import CHUNK_SECONDS, LIMIT
 
 #: The part of a CPU that the chunks of all lanes may take, in the process through which all of them go. As much again
-#: is left for ends of jobs, where chunks are smaller, and for machines that are slower than the one that was measured.
+#: is left for ends of jobs, where chunks are smaller, and for slower machines than the measured one.
 SHARE = 0.28
-#: Seconds that a chunk aims at at most: so long another job waits for the lane, and so much of what has run is lost
+#: The longest target time of a chunk, in seconds: another job waits that long for the lane, and that much work is lost
 #: with a worker.
 LONGEST = 5.0
-#: After so many times of that a worker ends a chunk that is longer than the engine's.
+#: As a multiple of the target time: when a worker ends a chunk that is longer than the engine's.
 LONG_LIMIT = 4 / 3
-#: The part of what chunks aim at below which one is not worth cutting up, even at the end: to send it costs 1 ms.
+#: The part of the target time below which a chunk is not worth splitting, even at the end: sending it costs 1 ms.
 SMALLEST = 0.05
-#: The end begins where each lane's share of what waits is less than so many chunks: what lanes hold matters from there.
+#: The end begins when each lane's share of waiting items is less than this many chunks: then the items on lanes matter.
 END = 3
-#: The part that a lane gets at once of what it should have to finish with the others: the less, the more uneven the
-#: items' times were so far, between these two. A wrong guess is mended with the rest, by smaller chunks.
+#: The part that a lane gets at once of its share for finishing with the others, between these two: the more uneven the
+#: items' times so far, the less. A wrong guess is corrected with the rest, by smaller chunks.
 LEAST_OF_SHARE, MOST_OF_SHARE = 0.5, 0.9
-#: A chunk holds at most this many times the items of the largest one that came back.
+#: A chunk holds at most this many times the items of the largest chunk that came back.
 GROWTH = 64
-#: Items of the largest chunk from which on what is known of an item's time counts beside what the last report says.
+#: Items of the largest chunk from which on the known time of an item counts beside that of the last report.
 SETTLED = 16
-#: A lane gets a second chunk in advance only where the first, and an item, take less than so many of the engine's
-#: chunks: beside a long one the way there and back is short.
+#: A lane gets a second chunk in advance only if the first, and an item, take less than this many of the engine's
+#: chunks: compared with a long chunk, the way there and back is short.
 PREFETCH_BELOW = 2.5
-#: Seconds that an item takes at least, whatever a clock says.
+#: The least seconds of an item, even if a clock says less.
 LEAST_PACE = 1e-9
-#: Bytes of pickled items that a chunk aims at, at most, unless the engine says otherwise; of results twice as many, at
-#: most: they arrive at once, and may have to wait for a journal's disk.
+#: The most bytes of pickled items that a chunk aims at, unless the engine sets another number; of results twice as
+#: many: they arrive together, and may have to wait for a journal's disk.
 TARGET_BYTES = 4 << 20
 RESULTS_OF_ITEMS = 2
-#: What is known of the size of a result falls by this factor with each report at most.
+#: The known size of a result falls at most by this factor with each report.
 SMALLER = 0.75
-#: A stream holds items for so many seconds of all lanes, or for so many of the chunks that they get, but at least so
-#: many for each and at most so many in all, and at most so many bytes of them.
+#: A stream holds items for this many seconds of all lanes, or for this many of their chunks, but at least this many per
+#: lane and at most this many in total, and at most this many bytes.
 AHEAD_SECONDS = 0.25
 AHEAD_CHUNKS = 3
 LEAST_AHEAD = 4
 MOST_AHEAD = 100_000
 AHEAD_BYTES = 256 << 20
-#: Bytes of an item from which on it may be in a file of its own, and how many of those a stage holds at most.
+#: Bytes of an item from which on it may be in its own file, and the most of those that a stage holds.
 BIG_ITEM, MOST_BIG = 16 << 10, 64
 
 
 def aim(engine: Capabilities, lanes: int) -> float:
-    """The seconds that a chunk aims at, where the engine has so many lanes."""
+    """The seconds that a chunk aims at, if the engine has that many lanes."""
     return max(engine.chunk_seconds, min(lanes * engine.chunk_cost / SHARE, LONGEST))
 
 
 def limit(engine: Capabilities, seconds: float) -> float:
-    """The seconds after which a worker ends a chunk that aims at so many, between two items.
+    """The seconds after which a worker ends a chunk with that target time, between two items.
 
-    A long one gets more time: its end by the clock would be one report more, and often only a few items early.
+    A long one gets more time: ending it would cost one more report, often only a few items early.
     """
     return (LIMIT if seconds <= engine.chunk_seconds else LONG_LIMIT) * seconds
 
 
 class ChunkSizer:
-    """The figures of one job's items that sizes follow from: how long they take, how large they and their results are.
+    """The figures of one job's items that determine sizes: their times, their bytes, and those of their results.
 
-    ``chunk_seconds`` is what chunks of the engine aim at where there are few lanes, ``aim`` what they aim at now.
+    ``chunk_seconds`` is the engine's target time of chunks for few lanes, ``aim`` the current one.
     """
 
     def __init__(self, explicit: int | None) -> None:
@@ -91,17 +90,17 @@ class ChunkSizer:
         self.chunk_bytes = TARGET_BYTES
         self._bytes_per_item = 0.0
         self._bytes_per_result = 0.0
-        self.most_bytes = 0.0  #: that items or results of one chunk have had on average
-        #: By which part an item's time in one report differs from what was known: 0 where all take the same.
+        self.most_bytes = 0.0  #: the most average bytes of items or results in a chunk
+        #: The part by which an item's time in one report differs from the known time: 0 if all take the same.
         self._unevenness = 1.0
 
     def begin(self, engine: Capabilities, lanes: int) -> None:
-        """The job starts on this engine, which has so many lanes."""
+        """Begin the job on this engine, which has that many lanes."""
         self.chunk_seconds, self.chunk_cost, self.aim = engine.chunk_seconds, engine.chunk_cost, aim(engine, lanes)
         self.chunk_bytes = engine.chunk_bytes
 
     def learn(self, items: int, seconds: float) -> None:
-        """A chunk came back: so many items ran in so many seconds."""
+        """Learn from a chunk that came back: that many items ran in that many seconds."""
         if items <= 0:
             return
         self._largest = max(self._largest, items)
@@ -115,17 +114,17 @@ class ChunkSizer:
             self.seconds_per_item = 0.5 * (known + latest) if latest > known else math.sqrt(known * latest)
 
     def learn_bytes(self, items: int, size: int) -> None:
-        """So many items were pickled into so many bytes."""
+        """Learn the bytes of that many pickled items."""
         self._bytes_per_item = size / items
         self.most_bytes = max(self.most_bytes, self._bytes_per_item)
 
     def learn_results(self, items: int, size: int) -> None:
-        """The results of so many items have so many bytes."""
+        """Learn the size of the results of that many items."""
         self._bytes_per_result = max(size / items, SMALLER * self._bytes_per_result)
         self.most_bytes = max(self.most_bytes, size / items)
 
     def window(self, lanes: int) -> int:
-        """Return how many items a stream should hold, to keep so many lanes busy."""
+        """Return how many items a stream should hold, to keep that many lanes busy."""
         least = LEAST_AHEAD * lanes
         if self.seconds_per_item is None:
             return least
@@ -137,9 +136,9 @@ class ChunkSizer:
         return max(least, int(ahead))
 
     def between_stages(self, lanes: int, before: ChunkSizer) -> int:
-        """Return how many items a stage may have that have not ended, to keep so many lanes busy.
+        """Return how many unfinished items a stage may have, to keep that many lanes busy.
 
-        Where items, or the results of the stage ``before``, have once been big, each may be a file.
+        If items, or results of the stage ``before``, have ever been big, each may be a file.
         """
         most = self.window(lanes)
         is_big = max(self.most_bytes, before.most_bytes) >= BIG_ITEM
@@ -147,23 +146,23 @@ class ChunkSizer:
 
     @property
     def may_prefetch(self) -> bool:
-        """True where a lane may hold a second chunk while it runs the first, if that `is_short`."""
+        """True if a lane may hold a second chunk while it runs the first one, if that `is_short`."""
         return self.seconds_per_item is not None and self.is_short(self.seconds_per_item)
 
     def is_short(self, seconds: float) -> bool:
-        """True where it takes so little time that the way to the worker and back is worth to be saved."""
+        """True if it takes so little time that saving the way to the worker and back matters."""
         return seconds < PREFETCH_BELOW * self.chunk_seconds
 
     def nears_end(self, pending: int, lanes: int) -> bool:
-        """True where so few items wait that the next chunk's size depends on what the lanes still hold."""
+        """True if so few items wait that the next chunk's size depends on the items on lanes."""
         if self._explicit is not None or self.seconds_per_item is None:
             return False
         return pending * self.seconds_per_item < END * lanes * self.aim
 
     def size(self, pending: int, lanes: int, held: float = 0.0, own: float = 0.0) -> int:
-        """Items for the next chunk, of ``pending`` ones, with ``lanes`` lanes to share them.
+        """Return the number of items for the next chunk, of ``pending`` ones that ``lanes`` lanes share.
 
-        These still hold work for ``held`` seconds, all together; the one that gets the chunk for ``own`` of them.
+        These lanes together still hold work for ``held`` seconds; the lane of the chunk for ``own`` of them.
         """
         if self._explicit is not None:
             return min(self._explicit, pending, MAX_CHUNK_ITEMS)
@@ -174,7 +173,7 @@ class ChunkSizer:
         work = pending * pace + held
         share = work / lanes - own
         part = min(MOST_OF_SHARE, max(LEAST_OF_SHARE, 1.0 - self._unevenness))
-        # To hand out all that is left in smaller chunks would take longer than one of them does.
+        # Handing out the rest in smaller chunks would take longer than one of them does.
         least = max(SMALLEST * self.chunk_seconds, math.sqrt(work * self.chunk_cost))
         at_the_end = max(part * share, least) / pace
         size = min(by_time, self._largest * GROWTH, at_the_end, MAX_CHUNK_ITEMS)

@@ -1,8 +1,8 @@
 """Dispatch: the choice of the items, and of their job, that go to each lane next.
 
-Two things hold all lanes back at once. Where memory is short, fewer lanes work, at least one. An item that has to
-run *apart* waits until nothing else runs, while nothing new is sent, and then has the queue to itself. Neither is for
-ever, since either may never end: it waits for `APART_PATIENCE`, and after `APART_ALONE` the others go on beside it.
+Two things hold back all lanes at once. If memory is short, fewer lanes work, at least one. An item that has to run
+*apart* waits until nothing else runs, while no new items are sent, and then has the queue to itself. Both have limits,
+since either may never end: it waits for `APART_PATIENCE`, and after `APART_ALONE` the others go on beside it.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from mpqueue._core.state.pending import Care
 from mpqueue._core.state.resources import Needs
 from mpqueue._core.state.timers import TimerKind
 
-#: Worker seconds by which a job may be ahead of an equal one before a lane that has its handler leaves it.
+#: Worker seconds by which a job may be ahead of an equal one before a lane with its handler leaves it.
 STICKINESS = 0.1
-#: Seconds that an item which has to run apart waits for what runs. Then it runs beside it.
+#: Seconds that an item which has to run apart waits for running items. Then it runs beside them.
 APART_PATIENCE = 10.0
-#: Seconds that such an item has the queue to itself: it may hang. Where memory is still short then, few lanes go on.
+#: Seconds that such an item has the queue to itself: it may hang. If memory is still short then, few lanes go on.
 APART_ALONE = 60.0
-#: Lanes that get something to do in one step, of those that have nothing: others that have ended their first items wait
-#: no longer, and what is known by then is of use for the rest.
+#: The most idle lanes that get work in one step: others that have ended their first items wait no longer, and by then
+#: more is known for the rest.
 MOST_AT_ONCE = 256
-#: By which part of one the first long chunks of neighbouring lanes differ, so that lanes that begin together do not
-#: come back together, and wait for each other: multiples of the golden ratio are spread evenly.
+#: The multiples of this fraction by which the first long chunks of neighbouring lanes differ, so that lanes that begin
+#: together do not come back together, and wait for each other: multiples of the golden ratio are spread evenly.
 GOLDEN = 0.6180339887
-#: States of lanes on which no worker is about to come.
+#: States of lanes on which no worker is coming.
 NO_WORKER = (LaneState.DOWN, LaneState.ABSENT)
 
 
 def dispatch(books: Books) -> None:
-    """Give every lane that has room something to do; empty lanes first, so that no item waits needlessly."""
+    """Give work to every lane that has room; empty lanes first, so that no item waits needlessly."""
     for lane in books.members(books.spent) if books.spent else ():
         if not lane.forgetting:
             fleet.recycle(books, lane)
@@ -54,8 +54,8 @@ def dispatch(books: Books) -> None:
     _feed_lanes(books)
     if books.any_needs and books.device is not None and (renewed := needs.lane_to_renew(books)) is not None:
         fleet.recycle(books, renewed)
-        _feed_lanes(books)  # others had to leave that lane to what it is renewed for
-    if books.any_apart and _run_apart(books):  # what stood before it has gone out
+        _feed_lanes(books)  # others had to leave that lane to its renewal
+    if books.any_apart and _run_apart(books):  # the item before it was sent
         books.held = True
 
 
@@ -65,7 +65,7 @@ def _feed_lanes(books: Books) -> None:
         _until_nothing_stands_back(books, lambda: _feed_few(books, most))
         return
     _feed_idle(books)
-    if books.has_suspects:  # the last of them may have gone, for which others had to stand back
+    if books.has_suspects:  # the last suspect may have left, for which others had to stand back
         _feed_idle(books)
     _feed_behind(books)
 
@@ -78,7 +78,7 @@ def _feed_idle(books: Books) -> None:
 
 
 def _until_nothing_stands_back(books: Books, feed: Callable[[], None]) -> None:
-    """Feed until the first in line stays the same: what was sent may let items go that had to stand back before."""
+    """Feed until the first in line stays the same: sent items may release others that had to stand back before."""
     while (before := needs.in_line(books)) is not None:
         feed()
         if needs.in_line(books) == before:
@@ -87,9 +87,9 @@ def _until_nothing_stands_back(books: Books, feed: Callable[[], None]) -> None:
 
 
 def _feed_free(books: Books) -> None:
-    """Give the lanes that have nothing to do a chunk each, as long as there is a job that may have more lanes.
+    """Give each idle lane a chunk, as long as there is a job that may have more lanes.
 
-    Once more where a lane got nothing before another got something: that may have stood before what the first may have.
+    It repeats if a lane got nothing before another one got something: the first may now have items that stood behind.
     """
     again, asked = True, 0
     while again:
@@ -108,7 +108,7 @@ def _feed_free(books: Books) -> None:
 
 
 def _may_have_more_lanes(books: Books, job: JobBook) -> bool:
-    """False where no lane that has nothing to do may have the job's next items."""
+    """False if no idle lane may have the job's next items."""
     most = job.options.max_lanes
     if not job.runnable or (most is not None and job.lanes_held >= most):
         return False
@@ -118,7 +118,7 @@ def _may_have_more_lanes(books: Books, job: JobBook) -> bool:
 
 
 def _feed_behind(books: Books) -> None:
-    """Give lanes a second chunk, so that they need not wait when they are through with the first."""
+    """Give lanes a second chunk, so that they need not wait after the first."""
     lanes = 0
     for job in books.jobs.values():
         if job.lanes_to_follow and job.sizer.may_prefetch and job.runnable and not _stands_back(books, job):
@@ -131,7 +131,7 @@ def _feed_behind(books: Books) -> None:
 
 
 def _feed_behind_like(books: Books, lanes: int) -> None:
-    """Give lanes a second chunk where needs count: if one gets none, the step asks no other that holds the same."""
+    """Give lanes a second chunk if there are needs: if one gets none, others that hold the same are not asked now."""
     refused = set[tuple[int, Needs | None]]()
     for lane in books.members(lanes):
         chunk = lane.chunks[0]
@@ -141,7 +141,7 @@ def _feed_behind_like(books: Books, lanes: int) -> None:
 
 
 def _stands_back(books: Books, job: JobBook) -> bool:
-    """True where each lane that holds a chunk of the job would rather serve another job next."""
+    """True if each lane that holds a chunk of the job would rather serve another job next."""
     if len(books.jobs) == 1 or books.has_suspects or books.any_needs or job.stage is not None:
         return False
     best = (-job.options.priority, job.lanes_held - 1, job.seconds_used + job.seconds_expected - STICKINESS, job.number)
@@ -157,7 +157,7 @@ def _stands_back(books: Books, job: JobBook) -> bool:
 
 
 def _feed_few(books: Books, most: int) -> None:
-    """Let so many lanes work at a time, one chunk each: those that do now, and others."""
+    """Let that many lanes work at a time, with one chunk each: those that work now, and others."""
     for number in members(books.free):
         if books.at_work.bit_count() >= most:
             books.held = True
@@ -166,7 +166,7 @@ def _feed_few(books: Books, most: int) -> None:
 
 
 def _run_apart(books: Books) -> bool:
-    """True where an item runs apart, or waits for it: then nothing else may begin."""
+    """True if an item runs apart, or waits for it: then nothing else may begin."""
     if any(_is_alone(books, chunk) for lane in books.members(books.exclusive) for chunk in lane.chunks):
         return True
     job = _next_apart(books)
@@ -184,11 +184,11 @@ def _run_apart(books: Books) -> bool:
         if not lane.chunks and lane.state not in NO_WORKER and _may_have(books, job, lane, Care.APART)
     ]
     if not lanes:
-        return False  # it has to wait for one that is busy, perhaps for ever: the others go on
+        return False  # it has to wait for a busy lane, perhaps for ever: the others go on
     fresh = [lane for lane in lanes if books.idle(lane) and not lane.tries]
     if fresh and _may_have(
         books, job, fresh[0], Care.APART
-    ):  # asked once more: the job turns to what this one may have
+    ):  # asked again: the job turns to the items that this lane may have
         books.apart_since = None
         books.timers.add(books.now + APART_ALONE, TimerKind.APART)
         return _send(books, fresh[0], job, 1, Care.APART)
@@ -204,9 +204,9 @@ def _is_alone(books: Books, chunk: Chunk) -> bool:
 
 
 def _next_apart(books: Books) -> JobBook | None:
-    """The job whose next item has to run apart, where a lane may have it.
+    """Return the job whose next item has to run apart, if a lane may have it.
 
-    Jobs of a higher priority go first, but only as far as they have a use for the lanes that there are.
+    Jobs of a higher priority go first, but only as far as they can use the present lanes.
     """
     waiting = [
         job
@@ -231,18 +231,18 @@ def _next_apart(books: Books) -> JobBook | None:
 
 
 def _feed(books: Books, lane: LaneBook) -> bool:
-    """Send the lane its next chunk; False where there is none for it."""
+    """Send the lane its next chunk; False if there is none for it."""
     held = lane.job
     if held is not None and not _may_queue_behind(lane, held):
         return False
-    # A job all of whose waiting items were cancelled has nothing to send: the next one's turn.
+    # A job whose waiting items were all cancelled has nothing to send: the next one follows.
     while (job := _choose(books, lane)) is not None and (held is None or job is held):
         if held is not None and books.any_needs and not needs.may_follow(books, job, lane):
             return False
         room = books.room(lane, job)
         if room is not None and job.packed and len(job.packed[0].indices) > room:
             reports.unpack(books, job.packed[0])
-            continue  # what goes next may need something else
+            continue  # the next items may need something else
         size = _size(books, lane, job)
         if room is not None:
             size = min(size, room)
@@ -268,21 +268,21 @@ def _size(books: Books, lane: LaneBook, job: JobBook) -> int:
 
 
 def _may_queue_behind(lane: LaneBook, held: JobBook) -> bool:
-    """True where the lane, which holds a chunk of this job, may have the next one too, so that it need not wait."""
+    """True if the lane, which holds a chunk of this job, may have the next one too, so that it need not wait."""
     if held.next_care >= Care.ALONE or not lane.chunks[0].may_be_followed:
         return False
     return held.number in lane.proven and held.sizer.may_prefetch
 
 
 def _choose(books: Books, lane: LaneBook) -> JobBook | None:
-    """The job that this lane should serve: the highest priority; of equals the one that has less.
+    """Return the job that this lane should serve: the highest priority; of equals the one that has used less.
 
-    The stages of a pipeline are one among equals, of which the last one goes first.
+    The stages of a pipeline count as one job; the last stage goes first.
     """
     runnable = list[JobBook]()
     for job in books.jobs.values():
         if job.pipeline is not None:
-            # What needs anything is passed by what goes before it: so each is asked.
+            # Jobs with needs may be passed by other jobs: so each is asked.
             may_have = (each for each in reversed(job.pipeline.jobs) if each.runnable and _may_have(books, each, lane))
             runnable += list(may_have)[:1] if books.any_needs else islice(may_have, 1)
         elif job.stage is None and job.runnable and _may_have(books, job, lane):
@@ -306,9 +306,9 @@ def _choose(books: Books, lane: LaneBook) -> JobBook | None:
 
 
 def _may_have(books: Books, job: JobBook, lane: LaneBook, care: Care = Care.ISOLATED) -> bool:
-    """False where the job's setup failed on the lane, or where the job has as many lanes as it may have.
+    """False if the job's setup failed on the lane, or if the job has as many lanes as it may have.
 
-    Or where its next item needs more than that much care, or more than there is left.
+    Also if its next item needs more care than that, or more resources than are left.
     """
     if books.any_needs and not needs.may_start(books, job, lane):
         return False
@@ -329,7 +329,7 @@ def _lanes_for(books: Books, job: JobBook) -> int:
 
 
 def _take(job: JobBook, size: int, care: Care) -> tuple[Sequence[int], Care]:
-    """The next items, as far as they need no more than that much care; without those that were cancelled meanwhile."""
+    """Take the next items, as far as they need no more care than that; without those cancelled meanwhile."""
     while job.pending.at_hand and job.pending.next_care <= care:
         indices, needed = job.pending.take(size)
         if job.dropped:
@@ -363,7 +363,7 @@ def _make_chunk(books: Books, job: JobBook, size: int, most: Care) -> Chunk | No
     if not indices:
         return None
     tries = job.table.attempts
-    # Where nothing failed so far, every coming try is the first one.
+    # If nothing failed so far, every coming try is the first one.
     attempts = [tries[index] for index in indices] if job.table.history else ()
     return Chunk(
         number=0,

@@ -1,7 +1,7 @@
-"""Distrust after a mistake of mpqueue's own: the jobs that it touched end, and no lane of theirs is trusted.
+"""Distrust after an internal error of mpqueue: the affected jobs end, and none of their lanes is trusted.
 
-A half-done step may have left anything in the books of a lane. So nothing of such a lane is used any more: its worker
-is killed, its next generation begins, and items of other jobs that were on it run again without losing a try.
+A half-done step may have left wrong data in the books of a lane. So such a lane is not used any more: its worker is
+killed, its next generation begins, and items of other jobs on it run again without losing a try.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from mpqueue.status import JobStatus
 
 
 def fault_found(books: Books, fault: FaultFound) -> None:
-    """End what the fault touched; see `FaultFound`."""
+    """End the jobs and lanes that the fault affects; see `FaultFound`."""
     named = None if fault.lane is None else books.lanes[fault.lane]
     if named is not None and fault.generation not in (None, named.generation):
-        named = None  # that worker is history, and so is what went wrong with it
+        named = None  # that worker has ended, and the fault with it
         if fault.job is None or not fault.job.active:
             return
     jobs = _touched(books, fault.job, named)
@@ -37,7 +37,7 @@ def fault_found(books: Books, fault: FaultFound) -> None:
 
 
 def break_down(books: Books, error: InternalError) -> list[JobBook]:
-    """End all jobs, as they stand: nothing works any more. Returns those that were active."""
+    """End all jobs in their current state: nothing works any more. Returns those that were active."""
     jobs = list(books.jobs.values())
     books.jobs.clear()
     for job in jobs:
@@ -47,7 +47,7 @@ def break_down(books: Books, error: InternalError) -> list[JobBook]:
 
 
 def _touched(books: Books, job: JobBook | None, lane: LaneBook | None) -> list[JobBook]:
-    """The job that the fault names; else that of the lane that it names; else all active ones."""
+    """Return the job that the fault names; else that of the lane that it names; else all active ones."""
     if job is not None:
         return [each for each in job.family if each.active]
     if lane is not None and lane.job is not None:

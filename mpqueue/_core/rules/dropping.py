@@ -1,10 +1,10 @@
-"""Single items that are cancelled: they fail without losing a try, and the job goes on without them.
+"""Cancelling single items: they fail without losing a try, and the job goes on without them.
 
-One that waits fails at once; of a job that has not started, when it does. One that is on a lane comes back where its
-worker has not begun it: the limit of its chunk is lowered, as if it were stolen. One that has begun may complete, but
-is not tried again; with ``kill``, its worker is ended, and what else was on the lane runs again without losing a try.
+A waiting item fails at once; if its job has not started, at the start. An item on a lane comes back if its worker has
+not begun it: the limit of its chunk is lowered, as if it were stolen. An item that has begun may complete, but is not
+tried again; with ``kill``, its worker is killed, and other items on the lane run again without losing a try.
 
-Of a pipeline, inputs are cancelled: with each of them all that comes of it, in every stage.
+In a pipeline, inputs are cancelled: each with all items made from it, in every stage.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mpqueue.status import JobStatus
 
 
 def items_dropped(books: Books, message: ItemsDropped) -> None:
-    """Cancel these items. Those that have ended stay as they are."""
+    """Cancel these items. Items that have ended stay as they are."""
     job, indices = message.job, [index for index in message.indices if not message.job.table.ended(index)]
     if job.status.final or not indices:
         return
@@ -48,7 +48,7 @@ def begin(books: Books, job: JobBook) -> None:
 
 
 def _drop(books: Books, job: JobBook, indices: Collection[int], kill: bool) -> None:
-    """Cancel items of which none has ended."""
+    """Cancel items that have not ended."""
     left = set(indices)
     for lane in books.members(job.lanes):
         for chunk in lane.chunks:
@@ -61,24 +61,24 @@ def _drop(books: Books, job: JobBook, indices: Collection[int], kill: bool) -> N
         if here:
             left -= here
             job.dropped |= here
-            reports.unpack(books, chunk)  # which drops them
-    if not job.table.is_stream:  # of which one item after the other is dropped, of a hundred thousand
+            reports.unpack(books, chunk)  # this drops them
+    if not job.table.is_stream:  # its items are dropped one by one, and may be 100,000
         job.pending.remove(left)
     outcomes.drop(books, job, sorted(left))
 
 
 def _take_back(books: Books, lane: LaneBook, chunk: Chunk, gone: Collection[int], kill: bool) -> None:
-    """Take items back from a lane, as far as they have not begun; with ``kill`` all of them."""
+    """Take items back from a lane if they have not begun; with ``kill`` all of them."""
     job = chunk.job
     if job.table.is_stream and not kill:
-        return  # the consumer gets no other answer than that of now
+        return  # the consumer gets only the current answer
     job.dropped.update(gone)
     if lane.state is not LaneState.READY:
-        return  # what was on it comes back
+        return  # the lane's items come back
     if job.table.is_stream:
         if kill:
             overdue.take_back(books, lane)
         return
     chunk.doomed |= kill
     first = next(at for at in range(chunk.reported, chunk.end) if chunk.indices[at] in gone)
-    stealing.lower(books, lane, chunk, first)  # however much is claimed by now: that stays
+    stealing.lower(books, lane, chunk, first)  # in any case: claimed items stay

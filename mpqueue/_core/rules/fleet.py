@@ -32,15 +32,15 @@ from mpqueue._core.state.lane_book import LaneBook, LaneState
 from mpqueue._core.state.timers import TimerKind
 from mpqueue.errors import SetupError, WorkerStartError, shown
 
-#: Seconds before a worker that could not be started is tried again: doubled each time, up to the second figure.
+#: Seconds before a start is tried again after a failure: doubled each time, up to the second number.
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
-#: A worker that died by itself sooner than this many seconds after its start, before it did anything, may be one of
-#: many: the next one waits as if it could not be started.
+#: A worker that died by itself within this many seconds after its start, before it did anything, may be one of many:
+#: the next one waits as after a failed start.
 EARLY = 1.0
-#: Seconds after which the jobs fail where no worker has ever come, and every start fails for a lasting reason; and how
-#: often each lane must have failed by then.
+#: Seconds after which the jobs fail if no worker has ever come, and every start fails for a lasting reason; and the
+#: least number of failures per lane by then.
 HOPELESS, HOPELESS_TRIES = 0.8, 2
-#: How many workers in a row must die in the initializer, on each lane, for it to be the initializer's fault.
+#: The number of workers in a row that must die in the initializer, on each lane, for it to be the initializer's fault.
 DEADLY = 3
 
 
@@ -53,7 +53,7 @@ def open_lanes(books: Books) -> None:
 
 
 def lane_ready(books: Books, lane: LaneBook, message: LaneReady) -> None:
-    """Take in a worker that has answered, or have it run the initializer first."""
+    """Use a worker that has answered, or let it run the initializer first."""
     books.absent.discard(lane.number)
     books.ever_ready = True
     lane.pid = message.pid
@@ -68,7 +68,7 @@ def lane_ready(books: Books, lane: LaneBook, message: LaneReady) -> None:
 
 
 def lane_absent(books: Books, lane: LaneBook, message: LaneAbsent | None = None) -> None:
-    """Do without a worker that there is no room for now."""
+    """Go on without a worker for which there is no room now."""
     books.enter(lane, LaneState.ABSENT)
     books.absent.add(lane.number)
     lane.is_awaited = message is not None and message.awaited
@@ -78,7 +78,7 @@ def lane_absent(books: Books, lane: LaneBook, message: LaneAbsent | None = None)
 
 
 def lane_initialized(books: Books, lane: LaneBook, message: LaneInitialized) -> None:
-    """Take in a worker that has run the initializer; if that fails in every worker, nothing can be run."""
+    """Use a worker that has run the initializer; if that fails in every worker, nothing can run."""
     if message.failure is None:
         books.let_go(books.init_error)
         books.init_error = None
@@ -94,7 +94,7 @@ def lane_initialized(books: Books, lane: LaneBook, message: LaneInitialized) -> 
 
 
 def fail_for_initializer(books: Books) -> None:
-    """Fail what waits for workers that the initializer keeps from coming."""
+    """Fail the items that wait for workers that the initializer keeps from coming."""
     cause = books.init_error
     error = SetupError(f"the initializer failed in every worker; the last time with {books.init_text}")
     error.__cause__ = cause
@@ -106,12 +106,12 @@ def _take_into_service(books: Books, lane: LaneBook) -> None:
     books.enter(lane, LaneState.READY)
     for job in books.jobs.values():
         job.timings.lane_ready(lane.number, books.now)
-    if lane.start_failures == 0:  # else it may be one more that dies at once
+    if lane.start_failures == 0:  # otherwise it may be one more that dies at once
         books.no_lanes_since = None
 
 
 def lanes_wanted(books: Books, message: LanesWanted) -> None:
-    """Let there be at least so many lanes."""
+    """Add lanes until there are at least that many."""
     while len(books.lanes) < message.total:
         lane = books.add_lane()
         if books.opened:
@@ -119,9 +119,9 @@ def lanes_wanted(books: Books, message: LanesWanted) -> None:
 
 
 def lanes_resized(books: Books, message: LanesResized) -> None:
-    """Let there be so many lanes: more at once; fewer as each has ended what it runs, or is killed.
+    """Change the number of lanes: more at once; fewer as each one has ended its items, or is killed.
 
-    Items of a killed worker lose no try. The workers that go are those of the lanes with the highest numbers.
+    Items of a killed worker lose no try. The lanes with the highest numbers end.
     """
     books.most_lanes, books.wears_out = message.total, True
     lanes_wanted(books, LanesWanted(message.total))
@@ -138,7 +138,7 @@ def lanes_resized(books: Books, message: LanesResized) -> None:
 
 
 def tell_demand(books: Books) -> None:
-    """Say how much work waits to an engine that follows that, where it has halved or doubled. Costs 1 us a job."""
+    """Report the waiting work to an engine that follows it, if it has halved or doubled. Costs 1 us per job."""
     lanes, seconds = 0, 0.0
     for job in books.jobs.values():
         more, work = _waiting(job)
@@ -150,7 +150,7 @@ def tell_demand(books: Books) -> None:
 
 
 def _waiting(job: JobBook) -> tuple[int, float]:
-    """Return how many more lanes could have items of the job, and the seconds that all its waiting items take."""
+    """Return for how many more lanes the job has items, and the seconds that all its waiting items take."""
     if not job.runnable:
         return 0, 0.0
     waiting = len(job.pending) + sum(len(chunk.indices) for chunk in job.packed)
@@ -164,7 +164,7 @@ def _size(amount: float) -> int:
 
 
 def lane_start_failed(books: Books, lane: LaneBook, message: LaneStartFailed) -> None:
-    """Start a worker again, after a growing pause, that could not be started."""
+    """Start a worker again, after a growing pause, if its start failed."""
     books.absent.discard(lane.number)
     if books.closing and _nothing_is_to_run(books):
         books.renew(lane, LaneState.DOWN)
@@ -184,10 +184,10 @@ def lane_start_failed(books: Books, lane: LaneBook, message: LaneStartFailed) ->
 
 
 def lane_died(books: Books, lane: LaneBook, message: LaneDied) -> None:
-    """Settle the chunks of a worker that is gone, and start the next one."""
+    """Settle the chunks of a worker that has ended, and start the next one."""
     initializing = books.has_initializer and lane.state is LaneState.STARTING
     how, item = death_of(lane, message), running_item(lane, message)
-    died = bool(lane.chunks) or not message.innocent  # else it was let go, or its machine went
+    died = bool(lane.chunks) or not message.innocent  # otherwise it was dismissed, or its machine went
     for job in books.jobs.values():
         here = lane.job is job
         there = lane.job is not None and not here
@@ -221,7 +221,7 @@ def lane_died(books: Books, lane: LaneBook, message: LaneDied) -> None:
 
 
 def _died_in_initializer(books: Books, lane: LaneBook, message: LaneDied) -> None:
-    """Have the next worker try again: another program may have killed this one. If all die there, nothing can run."""
+    """Let the next worker try again: another program may have killed this one. If all die there, nothing can run."""
     books.last_start_error = error = crash_error(message, "while it ran the initializer")
     lane.start_failures += 1
     _start_later(books, lane)
@@ -231,22 +231,22 @@ def _died_in_initializer(books: Books, lane: LaneBook, message: LaneDied) -> Non
 
 
 def forget_lanes(books: Books) -> None:
-    """Forget all workers, which are about to be killed: what is on them did not run, and what they say is void."""
+    """Forget all workers, which are about to be killed: their items did not run, and their messages are void."""
     for lane in books.lanes:
         books.renew(lane, LaneState.DOWN)
 
 
 def modules_reloaded(books: Books, _: ModulesReloaded) -> None:
-    """Replace each worker that may have imported the older modules, as soon as it has ended what it was sent."""
+    """Replace each worker that may have imported the older modules, once it has ended its chunks."""
     for lane in books.lanes:
         if lane.state in (LaneState.READY, LaneState.STARTING):
             books.renew_later(lane)
 
 
 def recycle(books: Books, lane: LaneBook) -> None:
-    """Replace the worker of a lane on which nothing is under way; no item is charged.
+    """Replace the worker of an idle lane; no item is charged.
 
-    What setups have yielded there is finished first.
+    Its generator setups are finished first.
     """
     heavy = [job for job in lane.loaded.values() if books.forgets_at_once(job)]
     books.commands.extend(ForgetJob(lane.number, lane.generation, job, at_once=True) for job in heavy)
@@ -257,7 +257,7 @@ def recycle(books: Books, lane: LaneBook) -> None:
 
 
 def start_again(books: Books) -> None:
-    """Start workers again for a job that starts, if all starts were hopeless: the reason may be gone by now."""
+    """Start workers again for a job that starts, if all starts were hopeless: the reason may have passed by now."""
     if _is_hopeless(books):
         books.no_lanes_since = books.now
         for lane in books.lanes:
@@ -274,12 +274,12 @@ def _is_hopeless(books: Books) -> bool:
 
 
 def _lanes_there(books: Books) -> list[LaneBook]:
-    """The lanes that may have a worker: there is room for it, and it is wanted."""
+    """Return the lanes that may have a worker: there is room for it, and it is wanted."""
     return [lane for lane in books.lanes if lane.number not in books.absent and not books.is_surplus(lane)]
 
 
 def start_anew(books: Books, lane: LaneBook, *, after_pause: bool) -> None:
-    """Begin the lane's next generation, however this one ended; ``after_pause`` if this one had not come."""
+    """Begin the lane's next generation; ``after_pause`` if this one had not come."""
     books.absent.discard(lane.number)
     if after_pause:
         lane.start_failures += 1
@@ -295,10 +295,10 @@ def start_due(books: Books, lane: LaneBook) -> None:
 
 
 def nobody_came(books: Books) -> None:
-    """Stop every active job, where no worker could be started for so long.
+    """Stop every active job, if no worker could be started for that long.
 
-    A start under way is no lack of workers, however long it takes: that it ends is up to the engine. One that began
-    later does not count, since starts that always fail never leave a moment without any.
+    A start under way is no lack of workers: the engine has to end it. One that began later does not count, since starts
+    that always fail leave no moment without any.
     """
     since, patience = books.no_lanes_since, books.engine.patience
     if since is None:
@@ -320,7 +320,7 @@ def nobody_came(books: Books) -> None:
     books.timers.add(books.now + books.engine.patience, TimerKind.NO_LANES)
     waited = books.now - (due - patience)
     if starting := sum(lane.state is LaneState.STARTING and lane.started_at <= due for lane in books.lanes):
-        if books.jobs and waited < 2 * patience:  # the first look
+        if books.jobs and waited < 2 * patience:  # the first check
             workers = "1 worker is" if starting == 1 else f"{starting} workers are"
             text = f"no worker has come for {patience:g} s: {workers} starting, and the jobs wait"
             books.commands.append(Warn(text, with_load=books.engine.is_here))
@@ -338,21 +338,21 @@ def _stop_for_want_of_workers(books: Books, text: str) -> None:
     if books.jobs:
         books.commands.append(Warn(text))
     for job in list(books.jobs.values()):
-        if not job.listed:  # a call of its own, whose caller gets the error
+        if not job.listed:  # a separate call, whose caller gets the error
             fail_rest(books, job, error)
         elif job.active:
             _interrupt(books, job.family[0], error)
 
 
 def _interrupt(books: Books, head: JobBook, error: WorkerStartError) -> None:
-    """End the job as it stands, since nothing is wrong with its items: its run raises; with a journal it can go on."""
+    """End the job in its current state; its items are not at fault. Its run raises; with a journal it can go on."""
     head.interrupted, head.stopped_why = error, str(error)
     for job in stopping.drop_all(head):
         finish_if_over(books, job)
 
 
 def _nothing_is_to_run(books: Books) -> bool:
-    """True where a worker that starts would get no item."""
+    """True if a worker that starts would get no item."""
     return all(job.cancelled for job in books.jobs.values())
 
 
@@ -377,7 +377,7 @@ def _start_later(books: Books, lane: LaneBook) -> None:
 
 
 def _nobody_there(books: Books) -> None:
-    """Begin to count the time without workers, where there is none."""
+    """Begin to count the time without workers, if there are none."""
     if books.no_lanes_since is None and not any(
         lane.state in (LaneState.READY, LaneState.DYING) for lane in books.lanes
     ):

@@ -1,18 +1,18 @@
-"""Memory: which workers have too much of it, whose fault that is, and when the machine has little left.
+"""Memory: workers that have too much of it, the cause, and a machine with little left.
 
-A worker ends its chunk by itself, between two items, where it has more than it may, or has grown so with each of the
-last items that it soon will; then it is replaced and no item is charged. What is decided here is about
-those that are seen over their limit within an item:
+A worker ends its chunk by itself, between two items, if it is over its limit, or has grown with each of the last items
+such that it soon will be; then it is replaced and no item is charged. The decisions here are about workers seen over
+their limit within an item:
 
-- The item whose own part is the larger one (it has at least doubled what its worker had before) is killed and charged.
-- Any other is the last straw of what ran before it. It may end by itself until the next look; then it is killed too,
-  not charged, and runs again *apart*: in a new worker, while nothing else runs. There it is charged, whatever it does.
+- If the item's own part is the larger one (it has at least doubled its worker's memory), it is killed and charged.
+- Otherwise earlier items are to blame. The item may end by itself until the next look; then it is killed too, not
+  charged, and runs again *apart*: in a new worker, while nothing else runs. There it is charged in any case.
 
-A worker that has too much before it has run anything runs one item all the same, and is then replaced. That item is
-judged by what it takes itself.
+A worker that has too much before its first item still runs one item, and is then replaced. That item is judged by its
+own part.
 
-Where the machine has next to nothing left although nothing new is sent out, the largest worker is killed before the
-system kills one, or this process; its item is not charged and runs again apart. One worker always goes on.
+If the machine has almost nothing left although no new items are sent, the largest worker is killed before the system
+kills one, or this process; its item is not charged and runs again apart. One worker always goes on.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def memory_read(books: Books, message: MemoryRead) -> None:
 def _give_way(books: Books, workers: Sequence[WorkerMemory]) -> None:
     """Kill the largest of the workers that run one item, unless it is the only one that runs anything."""
     if books.at_work.bit_count() < 2 or any(lane.state is LaneState.DYING for lane in books.lanes):
-        return  # one that dies is about to give back what it has
+        return  # a dying worker is about to free its memory
     for worker in sorted(workers, key=lambda worker: -worker.used):
         lane, claim = books.live_lane(worker.lane, worker.generation), worker.claim
         chunk = None if lane is None else lane.find_claimed(claim)
@@ -54,7 +54,7 @@ def _give_way(books: Books, workers: Sequence[WorkerMemory]) -> None:
 def _judge(books: Books, lane: LaneBook, worker: WorkerMemory) -> None:
     most, claim = books.max_memory, worker.claim
     if most is not None and claim.lo == 0 and worker.base > most and claim.phase is not Phase.IDLE:
-        # A worker that has run something ends a chunk that it would begin so: this one has not.
+        # A worker that has run items ends a chunk in this state: this one has run none.
         most += worker.base
     if most is None or worker.used <= most:
         lane.over = None
@@ -70,7 +70,7 @@ def _judge(books: Books, lane: LaneBook, worker: WorkerMemory) -> None:
         if again:
             kill(books, lane, Verdict(Why.MEMORY, chunk.number, claim.lo, used=worker.used))
         return
-    # What is packed may be the result of several items that ran under one mark.
+    # It may be packing the results of several items that ran under one mark.
     culprit = claim.phase is not Phase.PACKING and claim.hi - claim.lo == 1 and worker.used - worker.base >= worker.base
     if culprit or again:
         charged = culprit or chunk.care is Care.APART
@@ -80,7 +80,7 @@ def _judge(books: Books, lane: LaneBook, worker: WorkerMemory) -> None:
 def _judge_between_items(books: Books, lane: LaneBook, used: int, most: int) -> None:
     """Replace the worker; but one that has run nothing would be followed by another like it, without end."""
     if lane.chunks:
-        return  # it sees for itself when it comes to the next item
+        return  # it notices that itself at the next item
     if lane.tries > 0:
         books.renew_later(lane)
     elif not books.base_warned:
@@ -94,7 +94,7 @@ def _judge_between_items(books: Books, lane: LaneBook, used: int, most: int) -> 
 
 
 def megabytes(count: int) -> str:
-    """So many bytes, for people."""
+    """The number of bytes as text for people, in megabytes."""
     return f"{count / 1e6:,.0f} MB"
 
 

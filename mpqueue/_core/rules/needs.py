@@ -1,17 +1,17 @@
-"""The choice of the items that may start, given what they need and what is left of it.
+"""The choice of the items that may start, by their needs and the resources left.
 
-Items of a job that have the same needs are of one *kind*. Of each job the kind goes next whose first item is the first
-of those that fit; so small items pass large ones that wait for room. Items that do not fit when a lane is asked what it
-runs next are *passed*; `PASSED_SECONDS` after the first time they are first in line: until one of them has started,
-nothing of the same priority or a lower one starts that takes from them what they lack.
+Items of a job that have the same needs are of one *kind*. For each job, the next kind is the one with the earliest item
+that fits; so small items pass large ones that wait for room. Items that do not fit when a lane gets its next ones are
+*passed*; `PASSED_SECONDS` after the first time they are first in line: until one of them has started, no item of the
+same or a lower priority starts that takes resources they lack.
 
-A lane that holds a chunk is asked as if it had run it, and held nothing: it gets another chunk in advance only where it
-would get the same kind then. So a lane whose items are short becomes free for those of other needs.
+A lane that holds a chunk is treated as if it had run it: it gets another chunk in advance only if that would be of the
+same kind. So a lane with short items becomes free for items with other needs.
 
-What is needed is never more than there is, so the first in line start when what runs now has ended.
+Needs never exceed the queue's resources, so the first in line start when the running items have ended.
 
-If a worker sees only the units of a resource that it was given before it ran anything (`Books.device`), its lane
-keeps these; a lane without units that are free gets a new worker.
+If a worker sees only the units of a resource that it had before its first item (`Books.device`), its lane keeps these;
+a lane without free units gets a new worker.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def arrange(books: Books) -> None:
 
 
 def _forget_what_is_gone(job: JobBook) -> None:
-    """Forget that kinds were passed of which nothing waits for anything any more."""
+    """Forget that kinds were passed if none of their items waits any more."""
     assert job.by_kind is not None
     if gone := job.by_kind.passed_and_gone:
         packed = {chunk.kind for line in (job.packing, job.packed) for chunk in line}
@@ -54,21 +54,21 @@ def _forget_what_is_gone(job: JobBook) -> None:
 
 
 def _has_a_lane(books: Books, job: JobBook) -> bool:
-    """True where a worker that is there may run items of the job, and the job may have one more."""
+    """True if a present worker may run items of the job, and the job may have one more."""
     return job.may_have_more(None) and job.runnable and _may_use_any(books, job, books.ready)
 
 
 def _may_use_any(books: Books, job: JobBook, lanes: int) -> bool:
-    """True where the job's setup has not failed on all of these lanes."""
+    """True if the job's setup has not failed on all of these lanes."""
     if not job.setups:
         return lanes != 0
     return any(job.may_use(number, books.now) for number in members(lanes))
 
 
 def may_start(books: Books, job: JobBook, lane: LaneBook | None = None) -> bool:
-    """True where the lane may have items of the job; turns the job to their kind. What they go before is passed.
+    """True if the lane may have items of the job; turns the job to their kind. Kinds before them are passed.
 
-    ``lane``: None is one that has nothing to do; of one that holds something, what it may have after that.
+    ``lane``: None is an idle one; for a lane that holds a chunk, it is about the items after that.
     """
     kind = startable(books, job, lane)
     if job.by_kind is not None:
@@ -91,7 +91,7 @@ def _pass_before(books: Books, job: JobBook, kind: int | None) -> None:
 
 
 def startable(books: Books, job: JobBook, lane: LaneBook | None = None) -> int | None:
-    """The kind of the job's items that the lane may have next; None where it may have none."""
+    """Return the kind of the job's items that the lane may have next; None if it may have none."""
     allowed = _allowed(books, job, lane)
     if lane is not None and books.device is not None and (amounts := _device_amounts(books, lane)) is not None:
         allowed = [each.with_amount(books.device, amount, amount) for each in allowed for amount in amounts]
@@ -99,7 +99,7 @@ def startable(books: Books, job: JobBook, lane: LaneBook | None = None) -> int |
 
 
 def _first(books: Books, job: JobBook, allowed: list[NeedsRange]) -> int | None:
-    """The kind that goes next, of those in one of these ranges."""
+    """Return the next kind, of those in one of these ranges."""
     if job.packed or job.by_kind is None:
         kind = job.packed[0].kind if job.packed else 0
         needs = NO_NEEDS if job.needs is None else _needs(books, job, kind)
@@ -108,14 +108,14 @@ def _first(books: Books, job: JobBook, allowed: list[NeedsRange]) -> int | None:
 
 
 def fits(books: Books, job: JobBook, needs: Needs) -> bool:
-    """True where one more lane may run such items of the job now."""
+    """True if one more lane may run such items of the job now."""
     return any(each.has(needs) for each in _allowed(books, job, None))
 
 
 def _allowed(books: Books, job: JobBook, lane: LaneBook | None) -> list[NeedsRange]:
-    """Return what items may need that one more lane runs now, or this lane after what it holds.
+    """Return the allowed needs of items that one more lane runs now, or this lane after its chunks.
 
-    They take nothing from the first in line that these wait for.
+    They take no resources that the first in line wait for.
     """
     left = _left(books, lane)
     whole = NeedsRange(_up_to(books, left.places), left.amounts)
@@ -127,38 +127,38 @@ def _allowed(books: Books, job: JobBook, lane: LaneBook | None) -> list[NeedsRan
         if CPUS not in lacking:
             allowed.append(whole._replace(amounts={**left.amounts, **dict.fromkeys(lacking, 0)}))
     elif not _may_use_any(books, first, books.free if lane is None or not lane.chunks else books.free | lane.bit):
-        # They wait for a lane where their setup has not failed, perhaps for long. All else that they need is kept for
-        # them; one place they get with that lane. Else they go out now, or on this lane.
+        # They wait for a lane where their setup has not failed, perhaps for long. All their other needs are kept for
+        # them; they get one place with that lane. Otherwise they are sent now, or on this lane.
         beside = {name: amount - wanted.amount(name) for name, amount in left.amounts.items()}
         allowed.append(NeedsRange(_up_to(books, left.places + 1 - wanted.cpus), beside))
     return allowed
 
 
 def _just(books: Books, wanted: Needs, left: Left) -> NeedsRange:
-    """Return the range of these needs and no others."""
+    """Return the range of exactly these needs."""
     exact = {name: wanted.amount(name) for name in left.amounts}
     return NeedsRange(_up_to(books, wanted.cpus), exact, {**exact, CPUS: wanted.cpus})
 
 
 def _up_to(books: Books, places: int) -> float:
-    """Return how many CPUs may be asked for if so many places are left; a request for more than all gets all."""
+    """Return how many CPUs may be asked for if that many places are left; a request for more than all gets all."""
     return math.inf if places >= books.wanted else places
 
 
 def _left(books: Books, lane: LaneBook | None) -> Left:
-    """Return what is left for one more lane, or for this one once it has run what it holds."""
+    """Return the resources left for one more lane, or for this one once it has run its chunks."""
     resources = books.resources
     if lane is None or not lane.chunks:
         return Left(books.places, resources.left)
     if lane.grant is None:
         return Left(max(0, books.places) + 1, resources.left)
     cpus, amounts = lane.grant.needs
-    # There are fewer places than none after a `resize`; what it holds, it may have again all the same.
+    # After a `resize` the number of places may be negative; a lane may still have again the places that it holds.
     return Left(max(0, books.places) + cpus, resources.left | {name: resources.left[name] + n for name, n in amounts})
 
 
 def in_line(books: Books) -> object:
-    """Return the first in line with what they lack, lanes too: it decides which items stand back. None: no job is."""
+    """Return the first in line with the resources they lack, lanes too; others stand back for them. None: no job is."""
     if books.first_in_line is None:
         return None
     first, wanted = books.first_in_line
@@ -174,7 +174,7 @@ def started(books: Books, job: JobBook) -> None:
 
 
 def may_follow(books: Books, job: JobBook, lane: LaneBook) -> bool:
-    """True where the items that the job is turned to need the same as those that the lane holds."""
+    """True if the items that the job is turned to have the same needs as the lane's."""
     return next_needs(books, job) == lane.chunks[0].needs
 
 
@@ -184,7 +184,7 @@ def next_needs(books: Books, job: JobBook) -> Needs | None:
 
 
 def lane_to_renew(books: Books) -> LaneBook | None:
-    """An idle lane that needs a new worker, where items could start but for the units that the workers see."""
+    """Return an idle lane that needs a new worker, if items could start but for the units that the workers see."""
     if any(lane.state is LaneState.STARTING for lane in books.lanes):
         return None
     idle = [books.lanes[number] for number in members(books.free)]
@@ -199,7 +199,7 @@ def lane_to_renew(books: Books) -> LaneBook | None:
 
 
 def _lack_units(books: Books, job: JobBook, lanes: list[LaneBook]) -> bool:
-    """True where items of the job could start, of which none of these lanes has the units."""
+    """True if items of the job could start, but none of these lanes has the units."""
     assert books.device is not None
     suited = {0}
     for lane in lanes:

@@ -22,7 +22,7 @@ from mpqueue.status import PENDING, RETRY, JobStatus
 
 @dataclass(slots=True)
 class _Fates:
-    """The fates of a report's items, for the announcement."""
+    """The outcomes of a report's items, for the announcement."""
 
     failed: set[int] = field(default_factory=set)
     retrying: dict[int, Retrying] = field(default_factory=dict)
@@ -38,7 +38,7 @@ def record(
     pid: int | None,
     size: int = 0,
 ) -> None:
-    """Record the outcomes of tries: ``results`` by position (None for a failed one), ``failures`` by position.
+    """Record the outcomes of tries: ``results`` by position (None if it failed), ``failures`` by position.
 
     ``size``: bytes of the results.
     """
@@ -64,10 +64,10 @@ def record(
 
 
 def _pass_on(books: Books, job: JobBook, indices: Sequence[int], results: Sequence[Any], fates: _Fates) -> None:
-    """Give the next stage what items of a stage bring that have ended, and the head the inputs that are through."""
+    """Pass the results of ended items of a stage to the next stage, and finished inputs to the head."""
     assert job.stage is not None
     pipeline, failed = job.stage.pipeline, fates.failed
-    if not pipeline.head.active:  # a mistake of ours, say, has ended it
+    if not pipeline.head.active:  # it has ended, say by an internal error
         return
     if fates.retrying or fates.silent:
         ended = [at for at, index in enumerate(indices) if index not in fates.retrying and index not in fates.silent]
@@ -88,7 +88,7 @@ def _record_inputs(books: Books, head: JobBook, through: InputsEnded) -> None:
     new = [at for at, index in enumerate(through.indices) if not head.table.ended(index)]
     if len(new) == len(through.indices):
         record(books, head, through.indices, through.results, through.failures, None)
-    elif new:  # the others had failed, before anything could be run
+    elif new:  # the others had failed, before any could run
         failures = {place: through.failures[at] for place, at in enumerate(new) if at in through.failures}
         record(books, head, [through.indices[at] for at in new], [through.results[at] for at in new], failures, None)
 
@@ -106,7 +106,7 @@ def _record_failure(books: Books, job: JobBook, index: int, failure: Failure, pi
         job.failed += 1
         fates.failed.add(index)
         if index in job.dropped:
-            job.excused += 1  # a user's decision, which says nothing against the other items
+            job.excused += 1  # the user's decision, which does not count against the other items
         else:
             stopping.count_failures(books, job)
     elif job.cancelled:
@@ -148,7 +148,7 @@ def retry_due(books: Books, job_number: int, index: int, epoch: int) -> None:
 
 
 def fail_rest(books: Books, job: JobBook, error: BaseException) -> None:
-    """Every item of the job that has not ended fails with ``error`` without losing a try, and the job ends."""
+    """Fail every item of the job that has not ended with ``error``, without losing a try; then the job ends."""
     job.clear_waiting()
     table, completed, failed = job.table, job.completed, job.failed
     unfinished = table.unfinished()
@@ -164,7 +164,7 @@ def fail_rest(books: Books, job: JobBook, error: BaseException) -> None:
 
 
 def fail_if_barred(books: Books, job: JobBook) -> bool:
-    """Fail what has not ended, where no lane may run it any more, ever; True where that is so."""
+    """Fail the remaining items if no lane can ever run them; True if that is so."""
     failure = job.last_setup_failure
     if failure is None or number_barred(job) < books.present or not _all_barred(books, job):
         return False
@@ -175,7 +175,7 @@ def fail_if_barred(books: Books, job: JobBook) -> bool:
 
 
 def _all_barred(books: Books, job: JobBook) -> bool:
-    """True where no lane is left that there is room for."""
+    """True if no lane with room is left."""
     barred = {number for number, entry in job.setups.items() if entry.again_at is None}
     return bool(books.present) and all(lane.number in barred | books.absent for lane in books.lanes)
 
@@ -186,11 +186,11 @@ def number_barred(job: JobBook) -> int:
 
 
 def finish_if_over(books: Books, job: JobBook) -> None:
-    """End the job where nothing of it is left to do."""
+    """End the job if nothing of it is left to do."""
     if not job.active or (job.pipeline is not None and not job.pipeline.is_over):
         return
     if books.draining and job.all_ended:
-        job.cancelled = False  # nothing of it was left
+        job.cancelled = False  # no item was left
     if job.cancelled:
         if job.chunks_out == 0:
             finish(books, job, JobStatus.CANCELLED)
@@ -199,7 +199,7 @@ def finish_if_over(books: Books, job: JobBook) -> None:
 
 
 def finish(books: Books, job: JobBook, status: JobStatus) -> None:
-    """End the job: tell the listeners, and the workers that still hold its handler."""
+    """End the job: notify the listeners, and the workers that still hold its handler."""
     job.clear_waiting()
     if job.started_at is not None:
         job.duration = books.now - job.started_mono
@@ -240,7 +240,7 @@ def _finish_stage(books: Books, job: JobBook) -> None:
 
 
 def put_back(books: Books, job: JobBook, indices: Sequence[int], suspects: Iterable[int] = ()) -> None:
-    """Send items again that did not run, or are not charged for it; suspects go out carefully."""
+    """Send items again that did not run, or are not charged for it; suspects are sent with care."""
     if not indices or not job.active or job.cancelled:
         return
     if job.dropped:
@@ -251,7 +251,7 @@ def put_back(books: Books, job: JobBook, indices: Sequence[int], suspects: Itera
 
 
 def drop(books: Books, job: JobBook, indices: Sequence[int]) -> None:
-    """Fail items that were cancelled on their own, without losing a try. Those that have ended stay."""
+    """Fail items that were cancelled individually, without losing a try. Items that have ended stay."""
     job.dropped.update(indices)
     indices = [index for index in indices if not job.table.ended(index)]
     completed, failed = job.completed, job.failed

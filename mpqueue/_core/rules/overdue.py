@@ -1,4 +1,4 @@
-"""Timeouts: when to look at a lane, and what to do about what is seen there."""
+"""Timeouts: when to look at a lane, and how to act on the look."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from mpqueue._core.state.timers import LOOK, TimerKind
 from mpqueue._wire.memory.ledger import Claim, Phase
 from mpqueue._wire.pace import STRETCH_SECONDS
 
-#: Seconds between two checks at least, if nothing runs whose time could be over: a timeout may be so short that no
-#: wait is as short, and the coordinator would do nothing else.
+#: The least seconds between two checks, if no running item's time could be over: a timeout may be shorter than any
+#: wait, and the coordinator would do nothing else.
 SHORTEST = 0.001
-#: Seconds that a worker may take to begin what it was sent, and to answer once it has nothing else to do. No code of
-#: the user's runs meanwhile; what does, is bounded by ``timeout`` and ``setup_timeout``.
+#: Seconds that a worker may take to begin a chunk, and to answer once it has nothing else to do. No users' code runs
+#: meanwhile; that is limited by ``timeout`` and ``setup_timeout``.
 ANSWER_LIMIT = 30.0
-#: The same for a worker to begin what it was sent, where its items have less time than that: at the least.
+#: The least of these seconds for a worker to begin a chunk, if its items have less time than that.
 BEGIN_LIMIT = 5.0
 #: Seconds that unpickling one answer may take here.
 UNPICKLE_LIMIT = 30.0
-#: Seconds between the look that finds something overdue and the one that acts upon it.
+#: Seconds between the look that finds work overdue and the one that acts on it.
 SECOND_LOOK = 1.0
 #: Seconds by which a claim may be later than now: the clock is the same, but was read a moment apart.
 CLOCK_SLACK = 1.0
 
-#: What may be overdue, in the words of error messages.
+#: The kinds of overdue work, in the words of error messages.
 UNTAKEN = "it did not begin what it was sent"
 UNANSWERED = "it was done and did not answer"
 DAMAGED = "what it says of itself makes no sense: something else has written there"
@@ -35,7 +35,7 @@ UNPICKLED = "what it answered is still being unpickled"
 
 
 def watch_lane(books: Books, lane: LaneBook, *, loaded: bool = False) -> None:
-    """Have the lane looked at when the time of what runs there may be over; ``loaded``: no ``setup`` runs any more."""
+    """Schedule a look at the lane when the time of its work may be over; ``loaded``: no ``setup`` runs any more."""
     job = lane.job
     if job is None or lane.state is not LaneState.READY or not books.engine.can_kill:
         return
@@ -48,7 +48,7 @@ def watch_lane(books: Books, lane: LaneBook, *, loaded: bool = False) -> None:
 
 
 def await_answer(books: Books, lane: LaneBook) -> None:
-    """Have the lane looked at when its worker should have answered what it was asked, or begun it."""
+    """Schedule a look at the lane when its worker should have answered a question, or begun it."""
     if books.engine.can_kill and books.engine.shares_memory:
         _look_seldom(books, lane, books.now + ANSWER_LIMIT)
 
@@ -60,7 +60,7 @@ def _look_at(books: Books, lane: LaneBook, due: float) -> None:
 
 
 def _look_seldom(books: Books, lane: LaneBook, due: float) -> None:
-    """Have the lane looked at when due, without reading the clock before then to notice sleeps: no exact time runs."""
+    """Schedule a look at the lane, without earlier readings of the clock to notice sleeps: no exact time runs."""
     if lane.check_due is None or due < lane.check_due:
         lane.check_due = due
         books.timers.add(due, TimerKind.LANE_CHECK, lane.number, lane.generation)
@@ -72,7 +72,7 @@ def _look_later(books: Books) -> None:
 
 
 def look_again(books: Books) -> None:
-    """Have the clock looked at again, as long as any lane has a limit."""
+    """Schedule a reading of the clock, as long as any lane has a limit."""
     if books.look_due is not None and books.look_due <= books.now:
         books.look_due = None
         if any(_is_limited(books.lanes[number]) for number in members(books.at_work)):
@@ -80,7 +80,7 @@ def look_again(books: Books) -> None:
 
 
 def _is_limited(lane: LaneBook) -> bool:
-    """True where an exact time may be running."""
+    """True if an exact time may be running."""
     job = lane.job
     if job is None or lane.check_due is None:
         return False
@@ -88,7 +88,7 @@ def _is_limited(lane: LaneBook) -> bool:
 
 
 def check_due(books: Books, lane: LaneBook, due: float) -> None:
-    """Look at the lane, as a look has fallen due."""
+    """Look at the lane: a look is due."""
     if lane.check_due == due:
         lane.check_due = None
         if lane.chunks or lane.forgetting or lane.state is LaneState.STARTING:
@@ -96,7 +96,7 @@ def check_due(books: Books, lane: LaneBook, due: float) -> None:
 
 
 def judge(books: Books, lane: LaneBook, seen: LaneObserved) -> None:
-    """Judge a lane by a look at it: kill its worker if the time of what it runs is over, or if it does not answer."""
+    """Judge a lane by a look: kill its worker if its work's time is over, or if it does not answer."""
     claim = seen.claim
     if books.engine.shares_memory and _is_overdue(books, lane, seen):
         return
@@ -115,19 +115,19 @@ def judge(books: Books, lane: LaneBook, seen: LaneObserved) -> None:
         _look_at(books, lane, due)
         await_answer(books, lane)
         if claim.phase is Phase.LOADING:
-            watch_lane(books, lane, loaded=True)  # it may be over at any moment, and an item run
+            watch_lane(books, lane, loaded=True)  # its time may be over at any moment, and an item may run
     else:
         why = Why.SETUP_TIMEOUT if claim.phase is Phase.LOADING else Why.TIMEOUT
         kill(books, lane, Verdict(why, chunk.number, claim.lo, since=claim.since))
 
 
 def _begun_later(claim: Claim) -> float:
-    """Seconds after the claim was made that what runs now may have begun: one of several has others before it."""
+    """Return the seconds after the claim at which the running item may have begun: others may have run before it."""
     return STRETCH_SECONDS if claim.phase is Phase.RUNNING and claim.hi - claim.lo > 1 else 0.0
 
 
 def is_credible(books: Books, lane: LaneBook, claim: Claim) -> bool:
-    """False where no worker says that at this moment: something else has written into the ledger."""
+    """False if no worker can claim that at this time: other code has written into the ledger."""
     if not books.engine.shares_memory:
         return True
     known = claim.is_of(lane.last_chunk) or lane.find_claimed(claim) is not None
@@ -135,10 +135,10 @@ def is_credible(books: Books, lane: LaneBook, claim: Claim) -> bool:
 
 
 def _is_overdue(books: Books, lane: LaneBook, seen: LaneObserved) -> bool:
-    """True where a wait for the worker is over: what follows from it is in the commands.
+    """True if a wait for the worker is over: the consequences are in the commands.
 
-    What is overdue has to be so at two looks in a row. Between the first and the second the worker had time to run,
-    whatever the machine, or this process, was doing before.
+    Work has to be overdue at two looks in a row. Between them the worker had time to run, even if the machine, or this
+    process, was busy before.
     """
     found = _awaited(books, lane, seen)
     if found is None:
@@ -165,7 +165,7 @@ def _is_overdue(books: Books, lane: LaneBook, seen: LaneObserved) -> bool:
 
 
 def _awaited(books: Books, lane: LaneBook, seen: LaneObserved) -> tuple[str, float, float] | None:
-    """Return what the lane is late with that no user's code may take time for, since when, and how long it may take."""
+    """Return what the lane is late with, apart from users' code, since when, and how long it may take."""
     claim = seen.claim
     if seen.unpickling_since is not None:
         return UNPICKLED, seen.unpickling_since, UNPICKLE_LIMIT
@@ -186,21 +186,21 @@ def _awaited(books: Books, lane: LaneBook, seen: LaneObserved) -> tuple[str, flo
 
 
 def _begin_limit(lane: LaneBook) -> float:
-    """Seconds that the worker may take to begin what it was sent.
+    """Return the seconds that the worker may take to begin a chunk.
 
-    An item that it has run may have read that away: nothing waits for this longer than for an item that hangs.
+    An earlier item may have read the frame away: so the wait is at most as long as for an item that hangs.
     """
     timeout = None if lane.job is None or not lane.last_chunk else lane.job.options.timeout
     return ANSWER_LIMIT if timeout is None else min(ANSWER_LIMIT, max(BEGIN_LIMIT, timeout))
 
 
 def lane_broken(books: Books, lane: LaneBook, message: LaneBroken) -> None:
-    """Give up the lane, whose worker sends data that can't be understood."""
+    """Give up the lane, whose worker sends invalid data."""
     give_up(books, lane, message.why)
 
 
 def give_up(books: Books, lane: LaneBook, why: str) -> None:
-    """Have the lane's worker killed and replaced: it is of no more use, perhaps by an item's doing."""
+    """Kill and replace the lane's worker: it is of no more use, perhaps because of an item."""
     if lane.state is LaneState.READY:
         kill(books, lane, Verdict(Why.BROKEN, reason=why))
     elif lane.state is LaneState.STARTING:  # in the initializer
@@ -211,21 +211,21 @@ def give_up(books: Books, lane: LaneBook, why: str) -> None:
 
 
 def end_running(books: Books, job: JobBook) -> None:
-    """Have the workers killed that hold items of the job, which was cancelled: no item is charged."""
+    """Kill the workers that hold items of the job, which was cancelled: no item is charged."""
     for lane in books.members(job.lanes):
         take_back(books, lane)
 
 
 def take_back(books: Books, lane: LaneBook) -> None:
-    """Have the worker killed for what is on the lane, unless it is being killed already: no item is charged."""
+    """Kill the worker for the lane's chunks, unless it is being killed already: no item is charged."""
     if lane.state is LaneState.READY:
         kill(books, lane, Verdict(Why.CANCEL))
 
 
 def kill(books: Books, lane: LaneBook, verdict: Verdict) -> None:
-    """Have the lane's worker killed; what happens to its items is decided when it is dead.
+    """Kill the lane's worker; its items are handled when it is dead.
 
-    Does nothing where the engine can't kill: what runs there ends by itself.
+    Does nothing if the engine can't kill: then the running item ends by itself.
     """
     if not books.engine.can_kill:
         return

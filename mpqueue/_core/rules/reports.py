@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 def reported(books: Books, lane: LaneBook, report: ChunkReported) -> None:
-    """Take in a part of a chunk that has arrived, or the last of it."""
+    """Record a part of a chunk that has arrived, or its last part."""
     chunk = lane.find(report.chunk)
     if chunk is None:
         return
@@ -44,7 +44,7 @@ def reported(books: Books, lane: LaneBook, report: ChunkReported) -> None:
         job.timings.add(lane.number, chunk, report, books.now)
     if report.unreadable is not None:
         report = _unreadable(books, chunk, report, report.unreadable)
-    # Beyond its end the chunk's items were given to other lanes. If an earlier part never arrived, all are sent again.
+    # Items beyond the chunk's end were given to other lanes. If an earlier part never arrived, all are sent again.
     done = min(report.done, chunk.end) if report.first == chunk.reported else chunk.reported
     _learn(job, report)
     if report.final:
@@ -75,17 +75,17 @@ def _record(books: Books, lane: LaneBook, chunk: Chunk, report: ChunkReported, d
         del report.results[len(indices) :]
         failures = _within(indices, failures)
     books.note_reported(chunk, done, final=report.final)
-    if report.added:  # before their makers end, one of which may be the job's last
+    if report.added:  # before their makers end, one of which may be the job's last item
         _take_in(job, indices, report.added)
     record(books, job, indices, report.results, failures, lane.pid, report.size)
-    report.results.clear()  # the books have them: who takes one from there must be the last to hold it
+    report.results.clear()  # the books have them: a taker from there must be the last to hold one
 
 
 def _is_good(books: Books, lane: LaneBook, job: JobBook) -> None:
     """Note that the lane's worker runs the job's items."""
     if (
         job.number not in lane.proven and job.number in lane.loaded
-    ):  # else it has ended meanwhile, and the worker is asked to forget it
+    ):  # otherwise it has ended meanwhile, and the worker is asked to forget it
         lane.proven.add(job.number)
         books.sort_in(lane)
     lane.start_failures = 0
@@ -94,9 +94,9 @@ def _is_good(books: Books, lane: LaneBook, job: JobBook) -> None:
 
 
 def _unreadable(books: Books, chunk: Chunk, report: ChunkReported, why: Failure) -> ChunkReported:
-    """Return the report on results that are lost: their items run again, each by itself; one that did so has failed.
+    """Return a report on lost results: their items run again, each by itself; an item that did so already has failed.
 
-    Not so where the worker is gone that had them: then nothing is wrong with the result, nor with its item.
+    If their worker has ended, no item fails: then neither the result nor its item is at fault.
     """
     if chunk.careful and not isinstance(why.error, WorkerCrashedError):
         failures = {**report.failures, len(report.results): why}
@@ -109,7 +109,7 @@ def _unreadable(books: Books, chunk: Chunk, report: ChunkReported, why: Failure)
 
 
 def _note(job: JobBook, lane: int, indices: Sequence[int], report: ChunkReported) -> None:
-    """Note what the items cost, what they wrote, and where they were."""
+    """Note the items' costs, output and stacks."""
     job.table.note_times(indices, report.stretches)
     if report.output or job.table.output:
         output = _within(indices, report.output or {})
@@ -121,13 +121,13 @@ def _note(job: JobBook, lane: int, indices: Sequence[int], report: ChunkReported
 
 
 def _take_in(job: JobBook, indices: Sequence[int], added: Mapping[int, AddedItems]) -> None:
-    """Add to the job the items that the results of these items bring along."""
+    """Add the items that come with these items' results to the job."""
     for at, items in _within(indices, added).items():
         job.take_in(items, job.table.rule, indices[at])
 
 
 def _within(indices: Sequence[int], by_place: Mapping[int, T]) -> dict[int, T]:
-    """Return the entries of these items, by their places in the report, which may have items that are others' now."""
+    """Return the entries of these items, by their places in the report, which may include other lanes' items by now."""
     return {at: one for at, one in by_place.items() if at < len(indices)}
 
 
@@ -140,7 +140,7 @@ def _learn(job: JobBook, report: ChunkReported) -> None:
 
 
 def packing(books: Books, lane: LaneBook, message: ChunkPacking) -> None:
-    """Free the lane for others while the chunk has not left, since it is unknown when it will."""
+    """Free the lane for other work while the chunk waits, since it is unknown when it will be sent."""
     chunk = lane.find(message.chunk)
     if chunk is None:
         return
@@ -161,7 +161,7 @@ def packing(books: Books, lane: LaneBook, message: ChunkPacking) -> None:
 
 
 def sent(chunk: Chunk, message: ChunkSent) -> None:
-    """Note how large the chunk's items are, now that it has left."""
+    """Note the size of the chunk's items: it was sent."""
     chunk.size, chunk.packing, chunk.left_at = message.size, message.packing, message.left_at
     if message.apart:
         chunk.care = max(chunk.care, Care.CAREFUL)
@@ -169,7 +169,7 @@ def sent(chunk: Chunk, message: ChunkSent) -> None:
 
 
 def records_left(books: Books, lane: LaneBook, message: RecordsLeft) -> None:
-    """Announce the log records that a dead worker had not sent."""
+    """Announce a dead worker's unsent log records."""
     chunk = lane.find(message.chunk)
     if chunk is not None:
         chunk.job.spoke = True
@@ -177,21 +177,21 @@ def records_left(books: Books, lane: LaneBook, message: RecordsLeft) -> None:
 
 
 def packed(message: ChunkPacked) -> None:
-    """Let the first chunk that is being pickled go out, to whichever lane is free."""
+    """Let the first chunk that was being pickled be sent to any free lane."""
     job = message.job
     if job.packing:
         job.packed.append(job.packing.popleft())
 
 
 def unpack(books: Books, chunk: Chunk) -> None:
-    """Do without this chunk, which waits to be pickled or to go out."""
+    """Drop this chunk, which waits to be pickled or sent."""
     line = chunk.job.packing if chunk in chunk.job.packing else chunk.job.packed
     line.remove(chunk)
     put_back(books, chunk.job, chunk.indices)
 
 
 def refused(books: Books, message: ChunkRefused) -> None:
-    """Put back a chunk that never left; its items that can't be pickled fail."""
+    """Put back a chunk that was never sent; its items that can't be pickled fail."""
     job = message.job
     if not job.packing:
         return
@@ -209,7 +209,7 @@ def refused(books: Books, message: ChunkRefused) -> None:
 
 
 def put_back_around(books: Books, job: JobBook, chunk: Chunk, without: list[int], suspects: bool = False) -> None:
-    """Put back what of the chunk has not ended, but for these positions (sorted)."""
+    """Put back the chunk's items that have not ended, except for these positions (sorted)."""
     start = chunk.reported
     for position in [*without, chunk.end]:
         part = chunk.indices[start : min(position, chunk.end)]
@@ -219,7 +219,7 @@ def put_back_around(books: Books, job: JobBook, chunk: Chunk, without: list[int]
 
 
 def setup_failed(books: Books, lane: LaneBook, job: JobBook, failure: Failure) -> None:
-    """A job's handler or setup failed on a lane: again later by the job's policy, or never; then perhaps the end."""
+    """Handle a job's failed handler or setup on a lane: again later by the job's policy, or never; perhaps its end."""
     if not job.active:
         return
     lane.loaded.pop(job.number, None)

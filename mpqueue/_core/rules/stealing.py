@@ -1,7 +1,7 @@
 """Taking back items that are stuck behind a slow one while another lane is idle.
 
-First a look at the ledger; where there is something to gain, a lower limit; after the limit has settled a second look,
-which tells what the worker will run after all. Everything beyond goes to the idle lanes.
+First comes a look at the ledger; if there is something to gain, a lower limit; after the limit has settled, a second
+look, which shows what the worker will still run. All items beyond go to the idle lanes.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from mpqueue._core.state.timers import TimerKind
 from mpqueue._wire.memory.ledger import SETTLE, Claim, Phase
 from mpqueue.status import JobStatus
 
-#: The part of what chunks aim at that must be waiting on a lane from which taking it elsewhere is worth it.
+#: The part of a chunk's target time that must wait on a lane to be worth taking elsewhere.
 WORTH_STEALING = 0.05
-#: Lanes that are looked at together, or a quarter of all: those that are late by most, or have most left.
+#: The most lanes that are looked at together, or a quarter of all: those that are latest, or have most left.
 MOST_LOOKS = 64
 #: Seconds after which a chunk that has not begun is taken elsewhere: its worker may be stopped. Doubled each time that
-#: a job needs it, since big items may be on their way for so long.
+#: a job needs it, since big items may take that long to arrive.
 BEGIN_SECONDS = 1.0
 
 
 def consider(books: Books) -> None:
-    """Look for stuck items, where a lane is idle and nothing is pending."""
+    """Look for stuck items, if a lane is idle and no item is pending."""
     if not _idle(books):
         return
     if books.steal_due is not None or books.look_to_rob:
@@ -62,18 +62,18 @@ def check_due(books: Books, due: float) -> None:
 
 
 def limit_settled(books: Books, lane: LaneBook) -> None:
-    """Look at the lane, now that a lowered limit is visible to the worker."""
+    """Look at the lane: the worker sees a lowered limit by now."""
     if any(chunk.settling is not None for chunk in lane.chunks):
         books.commands.append(ObserveLane(lane.number, lane.generation))
 
 
 def judge(books: Books, lane: LaneBook, claim: Claim, seen_at: float) -> None:
-    """Judge a lane by a look at it: take back what a settled limit freed, or lower a limit if that is worth it."""
+    """Judge a lane by a look: take back items that a settled limit freed, or lower a limit if that is worth it."""
     for at, chunk in enumerate(lane.chunks):
         if claim.is_of(chunk.number):
-            # It may be less than before: a slow item cuts the stretch off behind it.
+            # It may be less than before: a slow item ends the stretch behind it.
             chunk.claimed, chunk.stretch = claim.hi, claim.hi - claim.lo
-            for earlier in lane.chunks[:at]:  # has run without a check: its report says so
+            for earlier in lane.chunks[:at]:  # it has run without a check: its report shows that
                 earlier.claimed, earlier.stretch = earlier.end, 0
     _collect(books, lane, seen_at)
     if lane.job is not None:
@@ -106,40 +106,40 @@ def _steal(books: Books, lane: LaneBook, claim: Claim, idle: int) -> None:
             lower(books, lane, running, running.end - -(-running.unclaimed * thieves // (thieves + 1)))
         job.thefts_unbegun += not begun
     if not any(chunk.settling is not None for chunk in lane.chunks):
-        # Nothing to gain yet: look again when twice the time has passed.
+        # No gain yet: look again when twice the time has passed.
         _check_at(books, books.now + max(_least_gain(books), stuck))
 
 
 def _least_gain(books: Books) -> float:
-    """Seconds of work that must be waiting on a lane from which taking it elsewhere is worth it."""
+    """Return the seconds of work that must wait on a lane to be worth taking elsewhere."""
     return WORTH_STEALING * books.aim
 
 
 def _is_worth_stealing(books: Books, lane: LaneBook, claim: Claim, stuck: float, idle: int) -> bool:
     running, job = lane.chunks[0], lane.chunks[0].job
     if not claim.is_of(running.number):
-        # Still on its way, it begins by itself. Taken at once it would only be on its way again, and so for ever.
+        # While it is on its way, it will begin. Taken at once it would only be on its way again, and so for ever.
         patience = _least_gain(books) if lane.forgetting else BEGIN_SECONDS
         return stuck > patience * 2.0 ** min(job.thefts_unbegun, 30)
     if claim.phase is Phase.LOADING:
-        # Another lane would have to load as long.
+        # Another lane would have to load for as long.
         return stuck > _least_gain(books) and any(job.number in books.lanes[thief].proven for thief in members(idle))
     waiting = sum(chunk.unclaimed for chunk in lane.chunks) * (job.sizer.seconds_per_item or 0.0)
     return waiting >= _least_gain(books) or _is_slow(books, job, stuck)
 
 
 def _is_slow(books: Books, job: JobBook, stuck: float) -> bool:
-    """True where an item that has been running for so long takes far longer than the others."""
+    """True if an item that has been running for that long takes far longer than the others."""
     return stuck > max(_least_gain(books), 4 * (job.sizer.seconds_per_item or 0.0))
 
 
 def _idle(books: Books) -> int:
-    """The lanes that wait for something to do, as a set."""
+    """Return the set of lanes that wait for work."""
     return 0 if books.held else books.free
 
 
 def _losers(books: Books) -> Iterator[LaneBook]:
-    """The lanes that hold items which they have perhaps not begun, of jobs that an idle lane may serve."""
+    """Return the lanes that may hold items not begun, of jobs that an idle lane may serve."""
     for job in books.jobs.values():
         if job.lanes_to_rob and _may_be_robbed(books, job):
             for number in members(job.lanes_to_rob):
@@ -151,25 +151,25 @@ def _losers(books: Books) -> Iterator[LaneBook]:
 
 
 def _has_room(books: Books, lane: LaneBook) -> bool:
-    """True where another lane could begin what this one holds, although this one goes on."""
+    """True if another lane could begin this lane's items, although this lane goes on."""
     return not books.any_needs or needs.fits(books, lane.chunks[0].job, lane.chunks[0].needs or NO_NEEDS)
 
 
 def _may_be_robbed(books: Books, job: JobBook) -> bool:
-    """True where an idle lane may serve the job now."""
+    """True if an idle lane may serve the job now."""
     if job.status is not JobStatus.RUNNING or job.cancelled:
         return False
     if job.packing or job.packed:
-        return False  # the others wait for what is not pickled yet, and get that
+        return False  # the others wait for items that are still being pickled, and get these
     if not job.may_have_more(None):
-        return False  # what is taken would only come back here
+        return False  # taken items would only come back here
     return not job.setups or any(job.may_use(thief, books.now) for thief in members(_idle(books)))
 
 
 def _may_lose(lane: LaneBook) -> bool:
-    """True where the lane holds items that it has perhaps not begun.
+    """True if the lane may hold items that it has not begun.
 
-    Also those of a stretch that was begun: they come free where one of them is slow.
+    That includes items of a stretch that was begun: they become free if one of them is slow.
     """
     if lane.state is not LaneState.READY or not lane.chunks or any(c.settling is not None for c in lane.chunks):
         return False
@@ -177,14 +177,14 @@ def _may_lose(lane: LaneBook) -> bool:
 
 
 def _worth_a_look(books: Books, lane: LaneBook) -> float:
-    """Return when a look is worth it: at once, but for a single item just sent, which begins by itself."""
+    """Return when a look is worth it: at once, except for a single item just sent, which begins by itself."""
     if len(lane.chunks) == 1 and (chunk := lane.chunks[0]).unclaimed == 1 and chunk.stretch <= 1:
         return max(books.now, chunk.sent_at + _least_gain(books))
     return books.now
 
 
 def lower(books: Books, lane: LaneBook, chunk: Chunk, position: int) -> None:
-    """Have the worker claim nothing from there on, unless its limit is as low already; then what is free comes back."""
+    """Forbid the worker to claim items from there on, unless its limit is that low; free items then come back."""
     if position < (chunk.end if chunk.settling is None else chunk.settling):
         chunk.settling = position
         chunk.settled_at = books.now + SETTLE
@@ -209,7 +209,7 @@ def _collect(books: Books, lane: LaneBook, seen_at: float) -> None:
 
 
 def _end_begun(books: Books, lane: LaneBook, chunk: Chunk) -> None:
-    """Have the worker killed where what it is at, or has claimed, was cancelled."""
+    """Kill the worker if its running or claimed items were cancelled."""
     chunk.doomed = False
     begun = chunk.indices[max(chunk.reported, chunk.claimed - chunk.stretch) : chunk.end]
     if not chunk.job.dropped.isdisjoint(begun):

@@ -1,4 +1,4 @@
-"""Jobs that stop before their end: they are cancelled, or too many of their items failed, or their time is up."""
+"""Jobs that stop before their end: cancelled, with too many failed items, or out of time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def begin(books: Books, job: JobBook) -> None:
 
 
 def count_failures(books: Books, job: JobBook) -> None:
-    """Stop the job before anything else goes out, if one item too many has failed."""
+    """Stop the job before more items are sent, if too many have failed."""
     most = job.options.max_failures
     if most is not None and _failures(job) > most:
         books.timers.add(books.now, TimerKind.STOP, job.number, 1, job.epoch)
@@ -40,9 +40,9 @@ def due(books: Books, timer: Timer) -> JobBook | None:
 
 
 def drop_all(job: JobBook) -> list[JobBook]:
-    """Start no more items of the job, or of its pipeline; those that wait are pending, without losing a try.
+    """Start no more items of the job, or of its pipeline; waiting ones are pending, without losing a try.
 
-    Returns the jobs that this concerns, in the order in which they are to end: the head of a pipeline is the last one.
+    Returns the jobs concerned, in the order in which they have to end: the head of a pipeline is the last one.
     """
     family = [each for each in job.family if each.active]
     for each in family:  # all of them first: the end of one stage may be that of the next

@@ -1,1 +1,1 @@
-"""The scheduler's books: all that it knows."""
+"""The scheduler's books: all of its data."""

@@ -1,6 +1,6 @@
-"""All that the scheduler knows, in one place: lanes, jobs, timers, and the commands of the step at hand.
+"""All of the scheduler's data, in one place: lanes, jobs, timers, and the commands of the current step.
 
-The modules beside this one are its hands, one for each subject; each takes the books and changes them.
+The rules, one module per subject, take the books and change them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class EndedCounts:
-    """Counts of what has ended in a queue since it was opened, for people. An input of stages counts once, as such."""
+    """Counts of ended items in a queue since it was opened, for people. An input of stages counts once."""
 
     completed: int = 0
     failed: int = 0  #: for good
@@ -37,7 +37,7 @@ class EndedCounts:
 Decide = Callable[[RetryPolicy, int, BaseException], RetryAfter | Fail]
 
 NOTHING: Mapping[str, int] = {}
-#: What sums of fractions may be wrong by.
+#: The error that sums of fractions may have.
 _ROUNDING = 1e-9
 
 
@@ -57,13 +57,13 @@ class Books:
         device: str | None = None,
     ) -> None:
         self.lanes: list[LaneBook] = []
-        # Sets of lanes: see `mpqueue._core.state.lane_sets`. A step costs the same however many lanes there are.
+        # Sets of lanes: see `mpqueue._core.state.lane_sets`. The cost of a step does not grow with the lanes.
         self.ready = 0  #: lanes whose worker takes chunks
-        self.free = 0  #: those of them that hold none and may have one
-        self.spent = 0  #: those that hold none, whose worker is to be replaced, or to go
+        self.free = 0  #: those among them that hold none and may have one
+        self.spent = 0  #: those that hold none, whose worker has to be replaced, or to end
         self.at_work = 0  #: lanes that hold chunks
-        self.exclusive = 0  #: those of them that hold a chunk of `Care.ISOLATED` or more
-        self.look_to_rob = 0  #: lanes of which the next look at the ledger is also for stealing
+        self.exclusive = 0  #: those among them that hold a chunk of `Care.ISOLATED` or more
+        self.look_to_rob = 0  #: lanes whose next look at the ledger is also for stealing
         self.fates: dict[Hashable, int] = {}  #: the lanes of each fate that several share
         for _ in range(lanes):
             self.add_lane()
@@ -71,48 +71,49 @@ class Books:
         self.lane_seconds: LaneSeconds | None = None  #: of all lanes, from when two jobs are active until none is
         self.timers = TimerHeap()
         self.sleeps = Sleeps()
-        self.look_due: float | None = None  #: when to look at the clock, while a limit is running
-        #: What happens to an item, or a job's setup on a lane, whose try has failed: the only place where chance and
-        #: the types of users' errors count.
+        self.look_due: float | None = None  #: when to read the clock, while a limit is running
+        #: Decides about an item, or a job's setup on a lane, whose try has failed: only here chance and the types of
+        #: users' errors count.
         self.decide: Decide = decide or (lambda policy, attempt, error: decide_by(policy, attempt, error, rng))
         self.engine = engine
-        self._aims: dict[int, float] = {}  #: what a chunk aims at, by how many lanes there are
+        self._aims: dict[int, float] = {}  #: the target time of a chunk, by the number of lanes
         self.max_items_per_worker = max_items_per_worker
         self.max_memory = max_memory  #: bytes of private memory that a worker may have
         self.headroom = Headroom()
         self.resources = Resources(resources)
-        self.device = device  #: the resource of which a worker sees the units that it was given before it ran anything
+        self.device = device  #: the resource of which a worker sees only the units that it had before its first item
         self.any_needs = False  #: some job has needs, or had
-        self.first_in_line: tuple[JobBook, Needs] | None = None  #: those that nothing may go before any more
-        self.base_warned = False  #: it was said that workers have too much before they run anything
+        self.first_in_line: tuple[JobBook, Needs] | None = None  #: those that no others may pass any more
+        self.base_warned = False  #: it was logged that workers have too much before their first item
         self.any_apart = False  #: some item has to run apart, or had to
         self.apart_since: float | None = None  #: since when an item waits to run apart
-        self.held = False  #: nothing more is sent to idle lanes for now
+        self.held = False  #: no more is sent to idle lanes for now
         self.now = 0.0
         self.opened = False
         self.absent: set[int] = set()  #: lanes that there is no room for, or that are not wanted any more
-        #: A worker may have to be replaced because of what it has run, or to go.
+        #: A worker may have to be replaced because of its earlier items, or to end.
         self.wears_out = max_items_per_worker is not None or max_memory is not None
         self.most_lanes: int | None = None  #: lanes from this number on are not wanted any more; None: all are
-        self.has_initializer = has_initializer  #: new workers run something before their first chunk
-        self.init_error: BaseException | None = None  #: what the initializer raised last, where no worker got past it
+        self.has_initializer = has_initializer  #: new workers run the initializer before their first chunk
+        self.init_error: BaseException | None = None  #: the initializer's last error, if no worker got past it
         self.init_text = ""  #: that error, as text
-        self.told_demand = TellDemand()  #: what the engine got last, if it follows that
+        self.told_demand = TellDemand()  #: the last report to the engine, if it follows demand
         self.closing = False
-        self.draining = False  #: closing, and what runs has a limited time: see `mpqueue._core.rules.draining`
+        self.draining = False  #: closing, with limited time for running items: see `mpqueue._core.rules.draining`
         self.no_lanes_since: float | None = None
         self.ever_ready = False  #: some worker has answered
         self.last_start_error: BaseException | None = None
         self.ended = EndedCounts()
-        self.deaths: dict[str, int] = {}  #: workers that died while they had something to do, by why: for people
+        self.deaths: dict[str, int] = {}  #: workers that died while they had work, by reason, for people
         self.has_suspects = False  #: there were groups of suspects: see `mpqueue._core.rules.blame`
-        self.steal_due: float | None = None  #: when stuck items are looked for
+        self.steal_due: float | None = None  #: when to look for stuck items
         self.commands: list[Command] = []
-        #: What is not needed any more. Freeing it may run any code, so the code that takes it frees it elsewhere.
+        #: Objects that are not needed any more. Freeing them may run any code, so the code that takes them frees them
+        #: elsewhere.
         self.unneeded: list[object] = []
 
     def let_go(self, error: object) -> None:
-        """Note that this error, perhaps of a class of users', is not needed any more."""
+        """Note that this error, perhaps of a user's class, is not needed any more."""
         if error is not None:
             self.unneeded.append(error)
 
@@ -123,7 +124,7 @@ class Books:
 
     @property
     def present(self) -> int:
-        """Number of lanes, without those that there is no room for."""
+        """The number of lanes, without those that there is no room for."""
         return len(self.lanes) - len(self.absent)
 
     @property
@@ -137,27 +138,27 @@ class Books:
 
     @property
     def wanted(self) -> int:
-        """Number of lanes that there are to be, whether or not their workers are there."""
+        """The wanted number of lanes, including those without workers."""
         return len(self.lanes) if self.most_lanes is None else self.most_lanes
 
     @property
     def places(self) -> int:
-        """Number of CPUs left, of which there are as many as lanes: each lane that has a chunk takes one, or more."""
+        """The number of CPUs left, of as many as there are lanes: each lane that has a chunk takes at least one."""
         return self.wanted - self.at_work.bit_count() - self.resources.more_cpus
 
     def live_lane(self, number: int, generation: int) -> LaneBook | None:
-        """Return the lane; None if that generation of it is history."""
+        """Return the lane; None if that generation of it has ended."""
         lane = self.lanes[number]
         return lane if lane.generation == generation else None
 
     def add_lane(self) -> LaneBook:
-        """Add a lane; its worker is still to be started."""
+        """Add a lane; its worker is not started yet."""
         lane = LaneBook(len(self.lanes))
         self.lanes.append(lane)
         return lane
 
     def members(self, lanes: int) -> list[LaneBook]:
-        """The lanes of the set, in order."""
+        """Return the lanes of the set, in order."""
         return [self.lanes[number] for number in members(lanes)]
 
     def enter(self, lane: LaneBook, state: LaneState) -> None:
@@ -167,7 +168,7 @@ class Books:
         self.sort_in(lane)
 
     def renew(self, lane: LaneBook, state: LaneState = LaneState.STARTING) -> None:
-        """Begin the lane's next generation; what was on it is gone."""
+        """Begin the lane's next generation; the old one's chunks are gone."""
         for chunk in list(lane.chunks):
             self.remove_chunk(lane, chunk)
         if lane.fate is not None:
@@ -183,7 +184,7 @@ class Books:
             self.fates[fate] = self.fates.get(fate, 0) | lane.bit
 
     def sort_in(self, lane: LaneBook) -> None:
-        """Put the lane into the sets that it belongs to by now: its chunks or its worker have changed."""
+        """Put the lane into the sets that it now belongs to: its chunks or its worker have changed."""
         bit, chunks = lane.bit, lane.chunks
         free, spent = self.free & ~bit, self.spent & ~bit
         if chunks:
@@ -228,7 +229,7 @@ class Books:
         self.sort_in(lane)
 
     def remove_chunk(self, lane: LaneBook, chunk: Chunk) -> None:
-        """Take the chunk off the lane; whatever of it did not run has to be put back by the caller."""
+        """Take the chunk off the lane; the caller puts back the items that did not run."""
         job = chunk.job
         lane.chunks.remove(chunk)
         job.chunks_out -= 1
@@ -255,7 +256,7 @@ class Books:
         self.sort_in(lane)
 
     def keep_company(self) -> None:
-        """Count from now on what the lanes do for each job, as several are active."""
+        """Count the lanes' work for each job from now on, as several are active."""
         if self.lane_seconds is None:
             self.lane_seconds = LaneSeconds(self.at_work.bit_count(), self.now)
         for job in self.jobs.values():
@@ -275,19 +276,19 @@ class Books:
         chunk.reported = done
 
     def seconds_held(self, job: JobBook) -> float:
-        """Return how many seconds the job's lanes should be busy with what they hold, all together."""
-        if job.busy is None:  # it is kept only where it is asked for, which is near the job's end
+        """Return how many seconds the job's lanes should together be busy with their items."""
+        if job.busy is None:  # it is kept only from its first use, which is near the job's end
             job.busy = BusyTime()
             for lane in self.members(job.lanes):
                 job.busy.set(lane.number, lane.free_at, self.now)
         return job.busy.left(self.now)
 
     def idle(self, lane: LaneBook) -> bool:
-        """True where the lane could take a chunk at once and has none."""
+        """True if the lane could take a chunk at once and has none."""
         return self.free & lane.bit != 0
 
     def worn_out(self, lane: LaneBook) -> bool:
-        """True where the lane's worker has had all that one worker may have, or too much memory, or is surplus."""
+        """True if the lane's worker has reached its limit of items or memory, or is surplus."""
         if not self.wears_out:
             return False
         if lane.to_renew or self.is_surplus(lane):
@@ -295,7 +296,7 @@ class Books:
         return self.max_items_per_worker is not None and lane.tries > self.max_items_per_worker - _ROUNDING
 
     def is_surplus(self, lane: LaneBook) -> bool:
-        """True where the lane's worker is not wanted any more."""
+        """True if the lane's worker is not wanted any more."""
         return self.most_lanes is not None and lane.number >= self.most_lanes
 
     def room(self, lane: LaneBook, job: JobBook) -> int | None:
@@ -305,16 +306,16 @@ class Books:
         return int((self.max_items_per_worker - lane.tries) * job.options.items_per_task + _ROUNDING) or 1
 
     def forgets_at_once(self, job: JobBook) -> bool:
-        """True where workers drop the job's handler as soon as it has ended; a light one goes with the next chunk."""
+        """True if workers drop the job's handler as soon as it has ended; a light one goes with the next chunk."""
         return job.handler is not None and not job.handler.light
 
     def count_tries(self, lane: LaneBook, job: JobBook, items: int) -> None:
-        """Count the items of the job that the lane's worker was given; fewer than none: has handed back."""
+        """Count the job's items that the lane's worker got; a negative number: it has handed them back."""
         lane.tries += items / job.options.items_per_task
         if self.max_items_per_worker is not None:
             self.sort_in(lane)
 
     def renew_later(self, lane: LaneBook) -> None:
-        """Have the lane's worker replaced between two chunks."""
+        """Replace the lane's worker between two chunks."""
         lane.to_renew = self.wears_out = True
         self.sort_in(lane)

@@ -1,8 +1,8 @@
-"""Columns of a table of items, one value an item: dense, as an array, a `bytearray` or a list, or sparse.
+"""Columns of a table of items, one value per item: dense, as an array, a `bytearray` or a list, or sparse.
 
-A sparse column holds what is not as expected of items that there are, and nothing of those that are gone: they have
-ended, as expected. `take`, `put` and `fill` are the same for both. A chunk of a dense column is a slice, a chunk of a
-sparse one is a call into C: each costs some 10 ns an item.
+A sparse column holds only unexpected values of existing items, and nothing for those that are gone: they have ended as
+expected. `take`, `put` and `fill` are the same for both. A chunk of a dense column is a slice, a chunk of a sparse one
+is a call into C: each costs about 10 ns per item.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from mpqueue._os.memory.mappings import zeros
 
 T = TypeVar("T")
 
-#: Bytes from which on a column has memory of its own, which the system fills with zeros as it is used: at once, that
-#: would take 1 ms for each 100,000 items, while the workers wait for the first of them.
+#: Bytes from which on a column has memory of its own, which the system fills with zeros on use: filling it at once
+#: would take 1 ms per 100,000 items, while the workers wait for the first of them.
 LARGE = 1 << 16
 
-Format = Literal["B", "I", "f", "O"]  #: as in `array`; "O": any object
+Format = Literal["B", "I", "f", "O"]  #: like in `array`; "O": any object
 
 
 class Column(Protocol[T]):
-    """A column as readers see it, dense or sparse."""
+    """A column for readers, dense or sparse."""
 
     def __getitem__(self, index: int, /) -> T: ...
 
@@ -35,7 +35,7 @@ class Column(Protocol[T]):
 
 
 def dense(format: Format, count: int, *, grows: bool = False) -> Any:
-    """A column of so many zeros (None for objects); one that ``grows`` can be extended."""
+    """Return a column of that many zeros (None for objects); one that ``grows`` can be extended."""
     if format == "O":
         return [None] * count
     if format == "B":
@@ -48,25 +48,25 @@ def dense(format: Format, count: int, *, grows: bool = False) -> Any:
 
 
 class SparseRows:
-    """The rows of a table with sparse columns: those of its ``items``; they have ended where they have ``results``.
+    """The rows of a table with sparse columns: those of its ``items``; they have ended if they have ``results``.
 
     All other rows below ``count`` have ended as expected, and are gone.
     """
 
     def __init__(self) -> None:
-        self.count = 0  #: rows that there ever were, as far as the scheduler knows
+        self.count = 0  #: the number of rows that ever existed, for the scheduler
         self.items = Sparse(self, "O", None, None)
         self.results = Sparse(self, "O", None, None)
 
     def is_open(self, index: int) -> bool:
-        """True where the item is there, and nothing says that it has ended."""
+        """True if the item exists and has not ended."""
         return dict.__contains__(self.items, index) and not dict.__contains__(self.results, index)
 
 
 class Sparse(dict[int, Any]):
-    """A sparse column. As a sequence, which is what its readers see, it has a value for each row that ever was.
+    """A sparse column. Its readers see a sequence with a value for each row that ever existed.
 
-    What is not kept is ``before`` until the item has ended, and ``after`` from then on.
+    A value that is not kept is ``before`` until the item has ended, and ``after`` from then on.
     """
 
     def __init__(self, rows: SparseRows, format: Format, before: Any, after: Any) -> None:
@@ -83,7 +83,7 @@ class Sparse(dict[int, Any]):
 
     @property
     def kept(self) -> int:
-        """Number of values that it holds."""
+        """The number of values that it holds."""
         return dict.__len__(self)
 
     def __iter__(self) -> Iterator[Any]:
@@ -93,7 +93,7 @@ class Sparse(dict[int, Any]):
         return bytes(self._whole())
 
     def _whole(self) -> Any:
-        """All values. Costs next to nothing a row that is gone."""
+        """Return all values. Rows that are gone cost almost nothing."""
         count, after = len(self), self.after
         column: Any = [after] * count if self.format == "O" else array(self.format, (after,)) * count
         for index in list(self._rows.items.keys()) if self.before != after else ():
@@ -110,7 +110,7 @@ class Sparse(dict[int, Any]):
         return counted
 
     def find(self, value: int, start: int = 0) -> int:
-        """The first row from ``start`` on that has that value; -1: none has."""
+        """Return the first row from ``start`` on that has that value; -1: none has."""
         return bytes(self).find(value, start)
 
     def translate(self, table: bytes) -> bytes:
@@ -119,7 +119,7 @@ class Sparse(dict[int, Any]):
 
 
 def take(column: Any, indices: Sequence[int]) -> list[Any]:
-    """The values of these rows."""
+    """Return the values of these rows."""
     if type(column) is Sparse:
         return [*map(column.__getitem__, indices)]
     if type(indices) is range:
@@ -128,7 +128,7 @@ def take(column: Any, indices: Sequence[int]) -> list[Any]:
 
 
 def put(column: Any, indices: Sequence[int], values: Sequence[Any]) -> None:
-    """Give these rows these values: for a dense column of numbers and several rows, in an array like it."""
+    """Set the values of these rows; for a dense column of numbers and several rows, from an array like it."""
     if type(column) is Sparse:
         column.update(zip(indices, values, strict=True))
     elif type(indices) is range:
@@ -139,9 +139,9 @@ def put(column: Any, indices: Sequence[int], values: Sequence[Any]) -> None:
 
 
 def fill(column: Any, indices: Sequence[int], value: int) -> None:
-    """Give all of these rows that value, in a column of bytes.
+    """Set all of these rows to that value, in a column of bytes.
 
-    Where it is what a sparse column expects after the end, nothing is kept.
+    If it is the value that a sparse column expects after the end, nothing is kept.
     """
     if type(column) is not Sparse:
         put(column, indices, bytes((value,)) * len(indices))
@@ -153,7 +153,7 @@ def fill(column: Any, indices: Sequence[int], value: int) -> None:
 
 
 def extend(column: Any, count: int) -> None:
-    """Make a dense column, which grows, longer by so many zeros (None for objects)."""
+    """Extend a dense column, which grows, by that many zeros (None for objects)."""
     if isinstance(column, list):
         column.extend([None] * count)
     elif isinstance(column, bytearray):
@@ -163,7 +163,7 @@ def extend(column: Any, count: int) -> None:
 
 
 def sparse_of(column: Any, rows: SparseRows, format: Format, after: Any, kept: Iterable[int]) -> Sparse:
-    """A dense column as a sparse one, which keeps only those rows."""
+    """Return a dense column as a sparse one that keeps only those rows."""
     sparse = Sparse(rows, format, 0 if format != "O" else None, after)
     sparse.update((index, column[index]) for index in kept)
     return sparse

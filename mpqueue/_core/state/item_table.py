@@ -1,17 +1,16 @@
-"""The items of a job as columns, one row an item: `ItemTable`, which all kinds of jobs have.
+"""The items of a job as columns, one row per item: `ItemTable`, which all kinds of jobs have.
 
-Owns what each item is and how it stands; knows nothing of lanes, chunks or time. A finished chunk is a slice
-assignment, and a million items cost about 33 bytes each beyond the user's own objects and their results. A list's table
-is whole when it is made, which costs less memory; an open job's, a stream's and a stage's grow.
+It owns each item and its state; it knows nothing of lanes, chunks or time. A finished chunk is a slice assignment, and
+a million items cost about 33 bytes each beyond the user's own objects and their results. A list's table is complete
+when it is made, which takes less memory; those of open jobs, streams and stages grow.
 
-A table keeps its rows, or it is sparse: a stream's row goes when its consumer takes the outcome, a stage's some time
-after its value has passed on, where more of them come than there are inputs. So a stream of ten million items holds
-only those between the one that was added last and the one that was taken last.
+A table keeps its rows, or it is sparse: a stream's row is removed when its consumer takes the outcome, a stage's some
+time after its value was passed on, if there are more of them than inputs. So a stream of ten million items holds only
+those that were added and not yet taken.
 
-Written by the coordinator's thread only; but a stream's rows are added, and ended ones taken, by its consumer's. The
-scheduler counts a row from when a message has told it, and decides nothing by one that has ended, so it makes no
-difference to it when rows come and go. Readers on other threads see each field of a row whole, and a row's result,
-attempts and error before its final status.
+Only the coordinator's thread writes it; but a stream's consumer adds rows and takes ended ones. For the scheduler a row
+counts from its message on, and ended rows don't matter, so it does not depend on when rows come and go. Readers on
+other threads see each field of a row complete, and a row's result, attempts and error before its final status.
 """
 
 from __future__ import annotations
@@ -43,30 +42,30 @@ class Failure:
     """The failure of a try.
 
     ``elapsed`` is seconds in the handler. A failure that is not ``charged`` never reached the handler and is not
-    retried. Handlers may use queues of their own, and raise what these raise: so the error's type does not tell whose
-    it is, see `own`.
+    retried. Handlers may use queues themselves, and raise their errors: so the error's type does not show whose it is,
+    see `own`.
     """
 
     error: BaseException
     traceback: str | None = None
     elapsed: float = 0.0
     charged: bool = True
-    text: str | None = None  #: the error's text as the worker saw it
-    raised: bool = False  #: users' code raised ``error`` in the worker, as it is here; not kept by journals
+    text: str | None = None  #: the error's text in the worker
+    raised: bool = False  #: users' code raised ``error`` in the worker; not kept by journals
 
     @property
     def own(self) -> BaseException | None:
-        """The error where this queue made it, to say what happened to the item; None where users' code raised it."""
+        """The error if this queue made it, to describe the item's end; None if users' code raised it."""
         return None if self.raised else self.error
 
     @property
     def message(self) -> str:
-        """The error's text without its type; the type's name where the error has no text."""
+        """The error's text without its type; the type's name if the error has no text."""
         return (text_of(self.error) if self.text is None else self.text) or type_name_of(self.error)
 
     @property
     def shown(self) -> str:
-        """The error's type and text, as people see it: ``KeyError: 'height'``."""
+        """The error's type and text, for people: ``KeyError: 'height'``."""
         return typed(type_name_of(self.error), self.message)
 
 
@@ -91,12 +90,12 @@ class FailedTry:
 
 #: Stands for the sink of a job whose results are discarded.
 DISCARD = "discard"
-#: The same of a stage, whose results go to the next one, or to the job of all stages.
+#: The same for a stage, whose results go to the next one, or to the job of all stages.
 ONWARD = "onward"
-#: How many rows of a stage are there beyond as many as there are inputs: of what ended last, and then what failed.
-#: The page looks at them a moment later.
+#: The rows that a stage keeps beyond the number of inputs: the last ended and failed ones. The page looks at them a
+#: moment later.
 ROWS_KEPT = 10_000
-#: By status: 1 where that is final.
+#: By status: 1 if it is final.
 _ENDED = bytes(code in (COMPLETED, FAILED) for code in range(256))
 #: The shortest reported CPU time, in seconds.
 LEAST_CPU = 1e-9
@@ -111,7 +110,7 @@ class Elsewhere:
         self.row = row
 
 
-#: Stands in the results for one that was discarded when its item ran, as a journal tells.
+#: Stands in the results for one that was discarded when its item ran, by a journal.
 DISCARDED = Elsewhere(-1)
 
 
@@ -119,13 +118,13 @@ class ResultSource(Protocol):
     """The source of results that are not in memory. Any thread; raises if one can't be read."""
 
     def read(self, row: int, slot: int) -> Any:
-        """The result of the item in that slot, which is in that row."""
+        """Return the result of the item in that slot, which is in that row."""
 
     def fill(self, results: list[Any], slots: Sequence[int] | None) -> None:
-        """Replace what stands for results by these. ``slots`` are those of the items; None: their indices."""
+        """Replace stand-ins by results. ``slots`` are those of the items; None: their indices."""
 
     def take_kept(self, results: Sequence[Any], indices: Sequence[int]) -> list[Any] | None:
-        """These results, where all are in memory since they were checked; they are not there any more then."""
+        """Return these results, if all are in memory since they were checked; they are then removed from there."""
 
     def each(
         self,
@@ -134,10 +133,10 @@ class ResultSource(Protocol):
         make: Callable[[int, Any], T],
         leave_out: Callable[[int, Exception], T],
     ) -> list[T]:
-        """Return what ``make`` returns for each place and its result, in one look; one result at a time is read.
+        """Return the value of ``make`` for each place and its result, in one look; one result at a time is read.
 
-        For a result that can't be read, of a job that runs here, it is what ``leave_out`` returns. May call them for
-        all places again: the last time counts.
+        For an unreadable result of a job that runs here, it is the value of ``leave_out``. It may call them for all
+        places again: the last time counts.
         """
 
 
@@ -145,21 +144,21 @@ class GrowthHook(Protocol):
     """A journal's view of the items of a table that grows, beside the table."""
 
     def look_at(self, items: list[Any], ids: list[Hashable] | None) -> AddedItems:
-        """Return what is to be known of items before they are offered. On their user's thread, whose code may run."""
+        """Return the facts needed about items before they are offered. On the user's thread: users' code may run."""
 
     def choose(self, table: ItemTable, offered: AddedItems, most: int | None) -> tuple[AddedItems, int]:
-        """Choose the offered items that are to be added, for `ItemTable.choose`."""
+        """Choose the offered items to add, for `ItemTable.choose`."""
 
     def note(self, table: ItemTable, added: AddedItems, maker: int | None) -> None:
-        """Note items that are being added, for `ItemTable.take_in`: the table is not longer yet."""
+        """Note items that are being added, for `ItemTable.take_in`: they are not in the table yet."""
 
 
 class Live:
-    """The state that is not in the books: a look at the workers, for users who ask. The scheduler does not use it.
+    """State that is not in the books: a look at the workers, for users. The scheduler does not use it.
 
-    ``running``, set by the coordinator: the indices that workers are running now, and how far each is.
-    ``heir`` takes over what the table held where it is freed by a thread that must run no code of users' classes; where
-    ``foreign``, objects of such classes are among the items, results and errors, and to free them may run any code.
+    ``running``, set by the coordinator: the indices that workers are running now, and the progress of each. ``heir``
+    takes over the table's objects if it is freed by a thread that must run no users' code; if ``foreign``, the items,
+    results and errors may have objects of users' classes, which may run code when they are freed.
     """
 
     def __init__(self) -> None:
@@ -169,7 +168,7 @@ class Live:
 
 
 def refuse_pickling() -> NoReturn:
-    """Raise TypeError, since what users hold of a job are views of what is here."""
+    """Raise TypeError: users' views of a job show this process's data."""
     raise TypeError(
         "a Job, and what has items of it (JobItem, FailureGroup, events), can't be pickled or deep-copied: it is a "
         "view of what this process knows; use to_dict() or job.to_records(), or an item's payload and result, instead"
@@ -179,13 +178,13 @@ def refuse_pickling() -> NoReturn:
 class ItemTable:
     """A table of items, by columns. ``payloads`` is the table's own list of the user's objects.
 
-    Of one that ``grows``, the first item decides where ids come from: until there is one, the ``rule`` means nothing.
+    If it ``grows``, the first item decides the source of ids: until there is one, the ``rule`` means nothing.
     """
 
     def __init__(self, payloads: list[Any], ids: list[Hashable] | None, rule: IdRule, *, grows: bool = False) -> None:
         count = len(payloads)
         self.rule = rule
-        self.label: Label = None  #: how the items' labels are chosen
+        self.label: Label = None  #: the choice of the items' labels
         self.payloads: Any = payloads
         self.status: Any = dense("B", count)
         self.attempts: Column[int] = dense("I", count, grows=grows)
@@ -197,33 +196,31 @@ class ItemTable:
         self.history: dict[int, list[FailedTry]] = {}
         self._ids = ids
         self.grows = grows  #: it may get more items, by `take_in`
-        self._known = set(ids) if grows and ids is not None else None  #: the same ids, to know one again
+        self._known = set(ids) if grows and ids is not None else None  #: the same ids, to recognize one
         self.growth: GrowthHook | None = None  #: where a journal records the items as they come
-        self.origins: Origins | None = None  #: where its items come from, if another stage makes them
-        self.added = count  #: how many rows were ever added, also those that the scheduler has not got yet
+        self.origins: Origins | None = None  #: the origins of its items, if another stage makes them
+        self.added = count  #: how many rows were ever added, including those that the scheduler does not know yet
         self.is_stream = False  #: its consumer takes the rows away
-        self._rows: SparseRows | None = None  #: those that there are, where the columns are sparse
+        self._rows: SparseRows | None = None  #: the existing rows, if the columns are sparse
         self.cpu_gone = 0.0  #: CPU seconds of rows that are gone
-        self.tries_gone: tuple[int, float] = (0, 0.0)  #: their failed tries, and what those took
-        #: Completed rows of a stage, in the order of their ends: those that go when others have ended.
+        self.tries_gone: tuple[int, float] = (0, 0.0)  #: their failed tries, and the seconds of these
+        #: Completed rows of a stage, in the order of their ends: they are removed when others have ended.
         self._leaving: deque[int] = deque()
-        self.announced = 0  #: ends of tries of which listeners get an event; written by the coordinator's thread
-        self.told = 0  #: the same of which they got one; written by their thread
-        self.output: dict[
-            int, tuple[str, str]
-        ] = {}  #: what the last try wrote to stdout and stderr, where that is kept
-        #: Runs the item at an index once more, in this process. Set where the job's handler is at hand.
+        self.announced = 0  #: ends of tries with an event for listeners; written by the coordinator's thread
+        self.told = 0  #: those whose event was delivered; written by the listeners' thread
+        self.output: dict[int, tuple[str, str]] = {}  #: the output of the last try to stdout and stderr, if it is kept
+        #: Runs the item at an index once more, in this process. Set if the job's handler is at hand.
         self.replay: Callable[[ItemTable, int], Any] = _no_handler
-        #: Of a copy of one row: the table, and where in it.
+        #: For a copy of one row: the table, and the place in it.
         self.copied_from: tuple[ItemTable, int] | None = None
         self.recorded_of: str | None = None  #: if it was read from a journal to look at: the job's id there
-        #: The number by which a journal knows each item, for ever; None where that is its index.
+        #: A journal's number of each item, for ever; None if that is its index.
         self.slots: Any = None
-        self.code = 0  #: the number by which a journal knows the code that runs now
+        self.code = 0  #: a journal's number of the current code
         #: Reads the results for which an `Elsewhere` stands.
         self.source: ResultSource | None = None
-        self.keeps_results = False  #: none of them goes elsewhere (any more)
-        #: Where its results go instead of being kept: an object of users', `DISCARD` or `ONWARD`; None: kept.
+        self.keeps_results = False  #: all results stay here (from now on)
+        #: The place of its results if they are not kept: a user's object, `DISCARD` or `ONWARD`; None: kept.
         self.sink: Any = None
         self.live = Live()
 
@@ -248,19 +245,19 @@ class ItemTable:
 
     @property
     def ids(self) -> list[Hashable] | None:
-        """The ids of all items; None where they are positions."""
+        """The ids of all items; None if they are positions."""
         return self._ids
 
     def id_of(self, index: int) -> Hashable:
-        """The id of the item at ``index``; None where the row of a stage is gone."""
+        """The id of the item at ``index``; None if the row of a stage is gone."""
         if (origins := self.origins) is not None:
             place: int | None = origins.input_of[index]
             return None if place is None else origins.inputs.id_of(place)
         return index if self._ids is None else self._ids[index]
 
     def item_labelled(self, index: int) -> tuple[Any, Label]:
-        """The item of which the label is made, and how. Raises LookupError where it is not there any more."""
-        if (origins := self.origins) is not None:  # which was labelled before it became something else
+        """Return the item from which the label is made, and the choice of labels. Raises LookupError if it is gone."""
+        if (origins := self.origins) is not None:  # it was labelled before it became something else
             place = origins.input_of[index]
             if place is None:
                 raise LookupError(index)
@@ -268,29 +265,29 @@ class ItemTable:
         return self.payloads[index], self.label
 
     def label_at(self, index: int) -> str | None:
-        """The label of the item at ``index``; None where only its id tells it. May run code of users."""
+        """The label of the item at ``index``; None if only its id tells it. May run users' code."""
         try:
             return label_of(*self.item_labelled(index))
         except LookupError:
             return None
 
     def label_of(self, index: int) -> str:
-        """The label of the item at ``index``, or its id as text. May run code of users."""
+        """The label of the item at ``index``, or its id as text. May run users' code."""
         return self.label_at(index) or label(self.id_of(index))
 
     def labels_of(self, indices: Sequence[int]) -> list[str]:
-        """The labels of the items at these indices, as `label_of` has them. May run code of users."""
+        """The labels of the items at these indices, as in `label_of`. May run users' code."""
         if self.origins is not None:
             return [*map(self.label_of, indices)]
         labels = [label_of(item, self.label) for item in take(self.payloads, indices)]
         return [found or label(self.id_of(index)) for found, index in zip(labels, indices, strict=True)]
 
     def named(self, index: int) -> str:
-        """The item at ``index`` in an error message: ``3 (a.jpg)``. May run code of users."""
+        """The item at ``index`` in an error message: ``3 (a.jpg)``. May run users' code."""
         return named(self.id_of(index), self.label_at(index))
 
     def named_plainly(self, index: int) -> str:
-        """Name the item as `named` does, without what would need code of users: for threads that run none."""
+        """Name the item like `named`, without users' code: for threads that run none."""
         try:
             found = plain_label(*self.item_labelled(index))
         except LookupError:
@@ -298,7 +295,7 @@ class ItemTable:
         return named(self.id_of(index), found)
 
     def ended(self, index: int) -> bool:
-        """True where the item has its final status."""
+        """True if the item has its final status."""
         return self.status[index] in (COMPLETED, FAILED)
 
     @property
@@ -314,7 +311,7 @@ class ItemTable:
         return take(self.payloads, indices)
 
     def slots_of(self, indices: Sequence[int]) -> Sequence[int]:
-        """The slots of the items at these indices; empty where those are the indices, or rows are gone."""
+        """The slots of the items at these indices; empty if they are the indices, or rows are gone."""
         if self.origins is not None:
             return self.origins.slots_of(indices)
         if self.slots is None:
@@ -325,9 +322,9 @@ class ItemTable:
             return ()
 
     def result_of(self, index: int) -> Any:
-        """The result of the item at ``index``, wherever it is; raises what `ResultSource.read` raises.
+        """Return the result of the item at ``index`` from its place; raises the errors of `ResultSource.read`.
 
-        `JobStateError` where results are not kept.
+        Raises `JobStateError` if results are not kept.
         """
         if self.status[index] == COMPLETED and not self.has_result(index):
             where = f"are in {shown(self.sink)}"
@@ -345,29 +342,29 @@ class ItemTable:
         return self.source.read(result.row, index if self.slots is None else self.slots[index])
 
     def has_result(self, index: int) -> bool:
-        """False where results of it are discarded, or leave it for a sink, and no journal has them."""
+        """False if its results are discarded, or go into a sink, and no journal has them."""
         if self.sink is not None and (self.sink is DISCARD or self.source is None):
             return False
         return self.results[index] is not DISCARDED
 
     def results_at_hand(self, indices: Sequence[int]) -> list[Any] | None:
-        """The results of these items; None where one of them is not in memory."""
+        """The results of these items; None if one of them is not in memory."""
         if self.sink is not None:
             return None
         results = take(self.results, indices)
         return None if Elsewhere in set(map(type, results)) else results
 
     def discarded(self) -> list[int]:
-        """The indices of the items that completed, and whose results were discarded, as a journal tells."""
+        """The indices of completed items whose results were discarded, by a journal."""
         found = [index for index, result in enumerate(self.results) if result is DISCARDED]
         return [index for index in found if self.status[index] == COMPLETED]
 
     def held_results(self, indices: Sequence[int]) -> list[Any]:
-        """The results of these items, or what stands for them."""
+        """The results of these items, or their stand-ins."""
         return take(self.results, indices)
 
     def all_results(self) -> list[Any]:
-        """All results, in a new list. Raises what `ResultSource.fill` raises, `JobStateError` for discarded ones."""
+        """Return all results in a new list. Raises the errors of `ResultSource.fill`; `JobStateError` if discarded."""
         if self.source is not None and (discarded := self.discarded()):
             raise JobStateError(
                 f"expected a job that keeps its results, got one of which {len(discarded)} are discarded; the first is "
@@ -382,7 +379,7 @@ class ItemTable:
         return results
 
     def recall(self) -> None:
-        """Have all results in memory, for good; raises what `ResultSource.fill` raises."""
+        """Load all results into memory, for good; raises the errors of `ResultSource.fill`."""
         self.results[:] = self._filled()
         self.keeps_results = True
 
@@ -393,7 +390,7 @@ class ItemTable:
         return self._replace(indices, Elsewhere(row))
 
     def release(self, indices: Sequence[int]) -> list[Any]:
-        """Drop the results of these items, which have been taken to where they are kept; returns them, to be freed."""
+        """Drop the results of these items, which are kept elsewhere now; returns them, to be freed."""
         return self._replace(indices, None)
 
     def _replace(self, indices: Sequence[int], mark: Elsewhere | None) -> list[Any]:
@@ -404,15 +401,15 @@ class ItemTable:
     # -- growing -----------------------------------------------------------------------------------------------
 
     def knows(self, item_id: Hashable) -> bool:
-        """True where an item of the table, which grows, has this id."""
+        """True if an item of the table, which grows, has this id."""
         return self._known is not None and item_id in self._known
 
     def look_at(self, items: list[Any], ids: list[Hashable] | None) -> AddedItems:
-        """Return what is to be known of items before they are offered. On their user's thread, whose code may run."""
+        """Return the facts needed about items before they are offered. On the user's thread: users' code may run."""
         return AddedItems(items, ids) if self.growth is None else self.growth.look_at(items, ids)
 
     def choose(self, offered: AddedItems, most: int | None) -> tuple[AddedItems, int]:
-        """Choose, from the first on, the offered items that there is room for; returns how many were looked at, too."""
+        """Choose, from the first on, the offered items that there is room for; also returns how many were looked at."""
         if self.growth is not None:
             return self.growth.choose(self, offered, most)
         if most is None or len(offered.items) <= most:
@@ -420,9 +417,9 @@ class ItemTable:
         return AddedItems(offered.items[:most], None if offered.ids is None else offered.ids[:most]), most
 
     def take_in(self, added: AddedItems, rule: IdRule, maker: int | None = None) -> None:
-        """Add those whose ids are not there already; says in ``added`` where they are.
+        """Add the items whose ids are new; ``added`` gets their places.
 
-        ``maker`` is the index of the item whose handler adds them; None: their user does.
+        ``maker`` is the index of the item whose handler adds them; None: the user does.
         """
         items, ids = added.items, added.ids
         if not len(self):
@@ -438,7 +435,7 @@ class ItemTable:
             self._ids.extend(ids or ())
         if self.growth is not None:
             self.growth.note(self, added, maker)
-        if self._rows is None:  # last: this makes it longer
+        if self._rows is None:  # last: this makes the table longer
             self.payloads.extend(items)
         else:
             put(self.payloads, added.new, items)
@@ -463,12 +460,12 @@ class ItemTable:
         rows = zip(indices, items, strict=True)
         try:
             self.payloads.update(rows)
-        finally:  # a Ctrl-C comes between two calls: after the rows it must not leave them uncounted
+        finally:  # a Ctrl-C comes between two calls: it must not leave added rows uncounted
             self.added = indices.stop
         return indices
 
     def take_over(self, indices: Sequence[int], outcomes: Sequence[Any]) -> None:
-        """Give rows that have ended already these results or `Failure`s. On the consumer's thread, once added."""
+        """Set the results or `Failure`s of rows that have ended already. On the consumer's thread, once added."""
         for index, outcome in zip(indices, outcomes, strict=True):
             if type(outcome) is Failure:
                 self.fail(index, outcome)
@@ -476,12 +473,12 @@ class ItemTable:
                 self.results[index] = outcome
 
     def admit(self, indices: range) -> None:
-        """Count these rows, which the scheduler has got, if they did not count from the start."""
+        """Count these rows, which the scheduler has received, if they did not count from the start."""
         if self._rows is not None:
             self._rows.count = indices.stop
 
     def take(self, index: int) -> tuple[Any, Failure | None]:
-        """Take the outcome of an ended item of a stream; its row is gone then. On the consumer's thread."""
+        """Take the outcome of an ended item of a stream; its row is then removed. On the consumer's thread."""
         self.payloads.pop(index, None)
         failed = self.status.pop(index, None) == FAILED
         failure = self.failures.pop(index, None)
@@ -493,7 +490,7 @@ class ItemTable:
         return self.results.pop(index, None), failure if failed else None
 
     def take_all(self, indices: Sequence[int]) -> list[Any]:
-        """Take the outcomes of ended items: a result each, or its `Failure`; their rows are gone then."""
+        """Take the outcomes of ended items, each a result or its `Failure`; their rows are then removed."""
         if not self.failures:  # nor has any of these ever failed
             deque(map(self.payloads.pop, indices), maxlen=0)
             if self.slots is not None:
@@ -503,10 +500,10 @@ class ItemTable:
         return [result if failure is None else failure for result, failure in outcomes]
 
     def pass_on(self, indices: Sequence[int], failed: Collection[int]) -> None:
-        """Hold no more of items of a stage that have ended: what they brought is elsewhere.
+        """Release ended items of a stage: their results are elsewhere.
 
-        One that failed keeps its value for its users, unless that is big. The row of one that completed goes in time,
-        where so many come.
+        A failed item keeps its value for users, unless that is big. The row of a completed item is removed in time, if
+        there are that many.
         """
         if self._rows is None:
             put(self.results, indices, [None] * len(indices))
@@ -526,7 +523,7 @@ class ItemTable:
             self._become_sparse(self.origins.paths)
 
     def _forget_old_rows(self) -> None:
-        """Forget rows, but for some, and for those whose events have not been emitted: these are announced later."""
+        """Forget rows, except for some, and for those whose events have not been emitted: these are announced later."""
         most = ROWS_KEPT + self.announced - self.told
         while len(self._leaving) > most:
             index = self._leaving.popleft()
@@ -549,7 +546,7 @@ class ItemTable:
             self.tries_gone = count + 1, seconds + tried.duration
 
     def _become_sparse(self, unfinished: Collection[int]) -> None:
-        """Keep the rows of what has not ended, of what failed, and of those that leave later."""
+        """Keep the rows of unfinished and failed items, and of those that are removed later."""
         rows = SparseRows()
         rows.count = count = len(self)
         failed = [index for index in self.failures if self.status[index] == FAILED]
@@ -572,7 +569,7 @@ class ItemTable:
         self._rows = rows
 
     def _present(self) -> list[int]:
-        """The rows that there are of what has not been taken, or passed on, in order."""
+        """Return the existing rows of items that were not taken, or passed on, in order."""
         assert self._rows is not None
         return [index for index in sorted(self._rows.items.keys()) if index < self._rows.count]
 
@@ -585,14 +582,14 @@ class ItemTable:
         return [index for index, status in enumerate(self.status) if status not in (COMPLETED, FAILED)]
 
     def unfinished_stretches(self) -> Iterator[range]:
-        """Yield the items that have not ended, as ranges as long as can be.
+        """Yield the items that have not ended, as ranges as long as possible.
 
-        Costs a look at each byte, and next to nothing an item.
+        Costs a look at each byte, and almost nothing per item.
         """
         return self._stretches(0)
 
     def ended_stretches(self) -> Iterator[range]:
-        """Yield the items that ended, as ranges as long as can be."""
+        """Yield the items that ended, as ranges as long as possible."""
         return self._stretches(1)
 
     def _stretches(self, wanted: int) -> Iterator[range]:
@@ -605,13 +602,13 @@ class ItemTable:
             at = ended.find(wanted, end)
 
     def ended_indices(self) -> list[int]:
-        """The indices of the items that ended, and were not taken."""
+        """The indices of the items that ended and were not taken."""
         if self._rows is not None:
             return [index for index in self._present() if self.ended(index)]
         return [index for index, status in enumerate(self.status) if status in (COMPLETED, FAILED)]
 
     def times(self) -> list[float]:
-        """Return the seconds that each item that ended took in its last try, without those whose rows are gone."""
+        """Return the seconds of each ended item's last try, without those whose rows are gone."""
         ended = (COMPLETED, FAILED)
         if self._rows is not None:
             return [self.elapsed[index] for index in (*self._leaving, *self._present()) if self.ended(index)]
@@ -629,7 +626,7 @@ class ItemTable:
 
     def complete(self, indices: Sequence[int], results: list[Any]) -> None:
         """Complete these items, with these results; none of them had ended before."""
-        if self._rows is None and type(indices) is range and not self.history:  # as most chunks: nothing failed so far
+        if self._rows is None and type(indices) is range and not self.history:  # as most: nothing failed so far
             lo, hi, count = indices.start, indices.stop, len(indices)
             columns: Any = self
             columns.attempts[lo:hi] = array("I", (1,)) * count
@@ -638,7 +635,7 @@ class ItemTable:
             return
         if self.history:
             self._count_tries(indices)
-        elif self._rows is None:  # else one try is as expected
+        elif self._rows is None:  # otherwise one try is as expected
             put(self.attempts, indices, [1] * len(indices))
         put(self.results, indices, results)
         fill(self.status, indices, COMPLETED)
@@ -650,7 +647,7 @@ class ItemTable:
             self.attempts[index] += 1
 
     def fail_try(self, index: int, failure: Failure, pid: int | None) -> int:
-        """Write a failed try into the item's history; returns the tries charged to it so far."""
+        """Add a failed try to the item's history; returns the tries charged to it so far."""
         if failure.charged:
             self.attempts[index] += 1
         self.elapsed[index] = failure.elapsed
@@ -665,13 +662,13 @@ class ItemTable:
         self.status[index] = FAILED
 
     def note_times(self, indices: Sequence[int], stretches: Sequence[tuple[int, float, float]]) -> None:
-        """Note the times of these items, by stretches: how many items, seconds each, CPU seconds each (NaN: not known).
+        """Note the times of these items, by stretches: (items, seconds each, CPU seconds each (NaN: not known)).
 
         A stream does not keep them.
         """
         if self.is_stream:
             return
-        if len(stretches) == len(indices):  # each item has one of its own: an eighth of the time
+        if len(stretches) == len(indices):  # each item has its own: an eighth of the time
             elapsed = array("f", [seconds for _, seconds, _ in stretches])
             used = array("f", [0.0 if math.isnan(cpu) else max(cpu, LEAST_CPU) for _, _, cpu in stretches])
         else:
@@ -679,22 +676,22 @@ class ItemTable:
             for count, seconds, cpu in stretches:
                 elapsed += array("f", (seconds,)) * count
                 used += array("f", (0.0 if math.isnan(cpu) else max(cpu, LEAST_CPU),)) * count
-            # Of what ran, the last items may have been given to others meanwhile.
+            # The last items that ran may have been given to other lanes meanwhile.
             told = min(len(elapsed), len(indices))
             indices, elapsed, used = indices[:told], elapsed[:told], used[:told]
         put(self.elapsed, indices, elapsed)
         put(self.cpu, indices, used)
 
     def note_peaks(self, peaks: Mapping[int, int]) -> None:
-        """Note the most memory that these items' workers had meanwhile, in bytes, by index. Not kept by a stream."""
+        """Note the most memory that these items' workers had meanwhile, in bytes, by index. Streams don't keep it."""
         if self.is_stream:
             return
         for index, peak in peaks.items():
             self.peak[index] = min(peak >> 10, 0xFFFFFFFF)
 
     def note_output(self, indices: Iterable[int], output: Mapping[int, tuple[str, str]]) -> None:
-        """Note what the last tries of these items wrote, by index; it was not kept for items that have no entry."""
-        if self.output:  # what the tries before wrote
+        """Note the output of these items' last tries, by index; items without an entry have none that is kept."""
+        if self.output:  # the output of the tries before
             for index in indices:
                 self.output.pop(index, None)
         self.output.update(output)
@@ -707,7 +704,7 @@ class ItemTable:
         self.peak[index] = 0
 
     def forget_failures(self, which: Iterable[int] | None = None) -> list[int]:
-        """Make failed items pending again, without charged tries; their history stays. Returns their indices.
+        """Make failed items pending again, with no charged tries; their history stays. Returns their indices.
 
         ``which``: the indices of those; None: all that have failed.
         """
@@ -722,7 +719,7 @@ class ItemTable:
         return sorted(indices)
 
     def start_afresh(self, indices: Iterable[int]) -> None:
-        """Make these items pending, as if they had never run."""
+        """Make these items pending, as if for the first time."""
         for index in indices:
             self.failures.pop(index, None)
             self.history.pop(index, None)
@@ -734,7 +731,7 @@ class ItemTable:
             self.status[index] = PENDING
 
     def row(self, index: int) -> ItemTable:
-        """Return a table of one row: the current state of the item, whatever happens to it later."""
+        """Return a table of one row: the current state of the item, independent of later changes."""
         copy = ItemTable([self.payloads[index]], [self.id_of(index)], self.rule)
         labelled = self.item_labelled(index)
         copy.item_labelled = lambda index: labelled  # type: ignore[method-assign]  # noqa: ARG005
@@ -765,8 +762,8 @@ def _no_handler(table: ItemTable, index: int) -> Any:  # noqa: ARG001
 def make_table(items: Iterable[Any]) -> ItemTable:
     """Copy the items (shallowly), find their ids and check them.
 
-    Whatever the iterable itself raises comes through. Raises TypeError for something that is not iterable, an item
-    without an id where the first had one, or an unhashable id; ValueError for an id that occurs twice.
+    Errors of the iterable itself are raised. Raises TypeError if it is not iterable, for an item without an id if the
+    first had one, or for an unhashable id; ValueError for an id that occurs twice.
     """
     payloads = read_all(items)
     rule = rule_of(payloads[0]) if payloads else IdRule.POSITION
@@ -777,10 +774,10 @@ def make_table(items: Iterable[Any]) -> ItemTable:
 
 
 def read_all(items: Iterable[Any], name: str = "items") -> list[Any]:
-    """The items, in a list of our own; whatever length they claim to have, they are counted as they come.
+    """Return the items in a new list; they are counted one by one, since their own length may be wrong.
 
-    Whatever the iterable itself raises comes through. Raises TypeError, in which the argument has this ``name``, for
-    something that is not iterable.
+    Errors of the iterable itself are raised. Raises TypeError, in which the argument has this ``name``, if it is not
+    iterable.
     """
     if type(items) in (list, tuple, range):
         return list(items)
@@ -804,5 +801,5 @@ def check_unique(ids: list[Hashable]) -> None:
         first = seen.setdefault(item_id, position)
         if first != position:
             raise ValueError(f"items: expected unique ids, got {shown(item_id)} at positions {first} and {position}")
-    # An id that is not equal to itself (nan) never counts as seen; a set and a dict agree on that.
+    # An id that does not equal itself (nan) never counts as seen; a set and a dict agree on that.
     raise ValueError("items: expected unique ids")

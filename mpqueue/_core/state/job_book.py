@@ -1,6 +1,6 @@
-"""The books of one job: its items, its state, what waits and what is under way.
+"""The books of one job: its items, its state, its waiting and running items.
 
-Written by the scheduler only (and so by the coordinator's thread only); `Job`, what users hold, is a view of it.
+Only the scheduler writes them (and so only the coordinator's thread); the users' `Job` is a view of it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from mpqueue.status import COMPLETED, FAILED, JobStatus
 if TYPE_CHECKING:
     from mpqueue._core.state.lane_book import Chunk
 
-#: Workers that an item has to kill until its tries are made on a lane where nothing else is.
+#: The number of workers that an item has to kill until its tries run on a lane with nothing else.
 POISON = 2
 NOBODY: Mapping[int, Care] = {}
 
@@ -41,7 +41,7 @@ class SetupRecord:
 
 
 class ResultDelivery(Protocol):
-    """A job's results on their way into a sink, opaque here. ``error``: why they did not all get there."""
+    """A job's way of delivering results to a sink, opaque here. ``error``: why not all of them got there."""
 
     @property
     def error(self) -> SinkError | None: ...
@@ -51,10 +51,10 @@ class Samples(Protocol):
     """The samples of a job's handler in all workers, opaque here."""
 
     def begin(self) -> None:
-        """Begin anew, as the job starts: nothing of an earlier run counts any more."""
+        """Begin again, as the job starts: earlier runs do not count any more."""
 
     def keep(self, lane: int, indices: Sequence[int], data: bytes) -> None:
-        """Keep a worker's samples of these items, as they came."""
+        """Keep a worker's samples of these items unmerged."""
 
 
 @dataclass(eq=False)
@@ -65,13 +65,13 @@ class JobBook:
     id: str
     table: ItemTable
     options: JobOptions
-    handler: Any  #: the packed handler, opaque here but for its ``light``
+    handler: Any  #: the packed handler, opaque here except for its ``light``
     status: JobStatus = JobStatus.PENDING
     cancelled: bool = False
     completed: int = 0
     failed: int = 0
-    retries: int = 0  #: tries that failed and were to be followed by another
-    spoke: bool = False  #: a handler of it has logged something
+    retries: int = 0  #: failed tries that were followed by another, or were to be
+    spoke: bool = False  #: one of its handlers has logged something
     started_at: float | None = None
     finished_at: float | None = None
     duration: float | None = None
@@ -79,42 +79,42 @@ class JobBook:
     epoch: int = 0  #: how often it was started; timers of an older epoch mean nothing
     chunks_out: int = 0  #: chunks that are on a lane
     lanes_held: int = 0  #: lanes that hold chunks of it
-    items_out: int = 0  #: items in these chunks that have not ended, as far as is known
-    lanes: int = 0  #: the same, as a set
-    lanes_to_follow: int = 0  #: those of them that may get another chunk in advance
-    lanes_to_rob: int = 0  #: those of them that may hold what was not begun, and perhaps others
-    lanes_used: int = 0  #: the lanes that were sent chunks of it, ever
-    busy: BusyTime | None = None  #: of its lanes, from when it is first asked for
+    items_out: int = 0  #: items in these chunks that have not ended, as far as known
+    lanes: int = 0  #: the same lanes, as a set
+    lanes_to_follow: int = 0  #: those among them that may get another chunk in advance
+    lanes_to_rob: int = 0  #: those among them that may hold items not begun
+    lanes_used: int = 0  #: the lanes that ever were sent chunks of it
+    busy: BusyTime | None = None  #: of its lanes, from its first use on
     seconds_used: float = 0.0  #: worker seconds, for fairness
-    seconds_expected: float = 0.0  #: worker seconds of what is under way
-    thefts_unbegun: int = 0  #: how often a chunk was taken elsewhere that had not begun
+    seconds_expected: float = 0.0  #: worker seconds of the items under way
+    thefts_unbegun: int = 0  #: how often a chunk that had not begun was taken elsewhere
     setups: dict[int, SetupRecord] = field(default_factory=dict)
     sealed: bool = True  #: False while its user may still add items
     listed: bool = True  #: False if it is not among the queue's jobs: listeners get no events of it
-    dropped: set[int] = field(default_factory=set)  #: items that were cancelled: not to run again, however they end
-    #: Chunks of it that are on no lane, since code of their items' classes pickles them: that takes what time it may.
+    dropped: set[int] = field(default_factory=set)  #: cancelled items: they must not run again
+    #: Its chunks that are on no lane, since code of their items' classes pickles them, which may take any time.
     packing: deque[Chunk] = field(default_factory=deque)
-    packed: deque[Chunk] = field(default_factory=deque)  #: the same, pickled: the next ones that go out
+    packed: deque[Chunk] = field(default_factory=deque)  #: the same once pickled: they are sent next
     last_setup_failure: Failure | None = None
     fault: InternalError | None = None  #: the mistake of mpqueue's own that ended it
     held_back: int = 0  #: places where too much of it waits to be written: nothing is sent meanwhile
     completed_before: int = 0  #: items that had completed before this run
     failed_before: int = 0  #: items that had failed before it
     excused: int = 0  #: items that were cancelled since, and don't count for `max_failures`
-    stopped_why: str | None = None  #: why it was cancelled, if no user did that
-    interrupted: WorkerStartError | None = None  #: no worker could be had for it any more
-    costs: Sequence[float] | None = None  #: of its items, of which the costliest go first; None: the first do
-    delivery: ResultDelivery | None = None  #: its results' way into a sink, where they have one
+    stopped_why: str | None = None  #: the reason for its cancellation, if no user did that
+    interrupted: WorkerStartError | None = None  #: set if no worker could be started for it any more
+    costs: Sequence[float] | None = None  #: of its items; the costliest go first; None: in their order
+    delivery: ResultDelivery | None = None  #: its results' way into a sink, if it has one
     samples: Samples | None = None  #: of its handler; None: it is not sampled
     needs: JobNeeds | None = None  #: of its items, while they run; None: nothing but a worker each
     kind: int = 0  #: of the needs, the one of the items that go out next
     restored: bool = False  #: it had ended, by a journal, before this process: to start it is only to say so again
     past: PastRun | None = None  #: the run before this one
-    retries_before: int = 0  #: those of the ``retries`` that are of runs before this one
-    tries_before: Mapping[int, int] = field(default_factory=dict)  #: how many tries of items' history are, by index
-    in_order: bool = False  #: its lanes get no chunk in advance: what a worker hands back would run after that
-    stage: StageBook | None = None  #: which stage of a pipeline it is
-    pipeline: Pipeline | None = None  #: the one of which it is the head
+    retries_before: int = 0  #: the part of ``retries`` from runs before this one
+    tries_before: Mapping[int, int] = field(default_factory=dict)  #: by index: tries of earlier runs in the history
+    in_order: bool = False  #: its lanes get no chunk in advance: items that a worker hands back would run after that
+    stage: StageBook | None = None  #: its stage of a pipeline, if it is one
+    pipeline: Pipeline | None = None  #: the pipeline of which it is the head
 
     def __post_init__(self) -> None:
         self.order_by(self.costs)
@@ -122,17 +122,17 @@ class JobBook:
         self.timings = Timings(traced=self.options.profile)
 
     def order_by(self, costs: Sequence[float] | None) -> None:
-        """Send items in the order of falling costs (None: in their own). Before the start, by the job's maker."""
+        """Send items in the order of falling costs (None: in their own order). Before the start, by the job's maker."""
         self.costs = costs
         self._line_up()
 
     def need(self, needs: JobNeeds) -> None:
-        """Set what the items need while they run. Before the start, by the job's maker."""
+        """Set the items' needs while they run. Before the start, by the job's maker."""
         self.needs = needs
         self._line_up()
 
     def _line_up(self) -> None:
-        #: The same as ``pending`` where its items say what they need.
+        #: The same as ``pending`` if its items have needs.
         self.by_kind = None if self.needs is None else PendingByKind(self.needs, len(self.table), self.costs)
         if self.by_kind is not None:
             self.pending: PendingItems = self.by_kind
@@ -162,12 +162,12 @@ class JobBook:
 
     @property
     def total(self) -> int:
-        """Number of its items."""
+        """The number of items."""
         return len(self.table)
 
     @property
     def waiting(self) -> int:
-        """Number of its items that wait for a lane."""
+        """The number of items that wait for a lane."""
         return len(self.pending) + sum(len(chunk.indices) for line in (self.packing, self.packed) for chunk in line)
 
     @property
@@ -182,12 +182,12 @@ class JobBook:
 
     @property
     def here(self) -> bool:
-        """True, other than for a job that only a journal has."""
+        """True, unlike for a job that only a journal has."""
         return True
 
     @property
     def runnable(self) -> bool:
-        """True where an item of it may be dispatched."""
+        """True if an item of it may be dispatched."""
         if self.status is not JobStatus.RUNNING or self.cancelled or self.held_back:
             return False
         if not self.packed and (not len(self.pending) or self.packing):
@@ -196,23 +196,23 @@ class JobBook:
 
     @property
     def next_care(self) -> Care:
-        """Care with which the items that are dispatched next have to be handled."""
+        """The care that the next items to be dispatched need."""
         return self.packed[0].care if self.packed else self.pending.next_care
 
     @property
     def nothing_under_way(self) -> bool:
-        """True where every item that has come has its final status."""
+        """True if every item so far has its final status."""
         return self.completed + self.failed == len(self.table)
 
     @property
     def all_ended(self) -> bool:
-        """True where every item has its final status."""
+        """True if every item has its final status."""
         return self.sealed and self.nothing_under_way
 
     def may_have_more(self, lane_job: JobBook | None) -> bool:
-        """False where the job, or the pipeline that it is of, has as many lanes as it may.
+        """False if the job, or its pipeline, has as many lanes as it may have.
 
-        A lane that has items of ``lane_job`` is no more for that.
+        A lane that has items of ``lane_job`` already is not counted as new.
         """
         most = self.options.max_lanes
         if most is not None and self.lanes_held >= most and lane_job is not self:
@@ -220,14 +220,14 @@ class JobBook:
         return self.stage is None or self.stage.pipeline.may_have_more(lane_job)
 
     def may_use(self, lane: int, now: float) -> bool:
-        """False where the job's setup failed on that lane, for now or for good."""
+        """False if the job's setup failed on that lane, for now or for good."""
         record = self.setups.get(lane)
         return record is None or (record.again_at is not None and record.again_at <= now)
 
     def go_on(self, suspects: Mapping[int, Care] = NOBODY) -> None:
-        """Go on with what the table says has ended before this process began: only the rest is to run.
+        """Continue after the items that have ended before this process, by the table: only the rest runs.
 
-        Of the ``suspects`` one may have ended the program that ran it: each is handled with that much care.
+        One of the ``suspects`` may have ended its program: each is handled with its degree of care.
         """
         table = self.table
         self.completed, self.failed = table.status.count(COMPLETED), table.status.count(FAILED)
@@ -244,7 +244,7 @@ class JobBook:
     def take_in(self, added: AddedItems, rule: IdRule, maker: int | None = None) -> None:
         """Add items to the job, which grows; they wait for a lane, unless it is being cancelled.
 
-        ``maker`` is the index of the item whose handler adds them; None: their user does.
+        ``maker`` is the index of the item whose handler adds them; None: the user does.
         """
         self.table.take_in(added, rule, maker)
         if not self.cancelled:
@@ -264,7 +264,7 @@ class JobBook:
             stage.unwanted.update(index for index in added.new if origins.input_of[index] in cancelled)
 
     def is_poison(self, index: int) -> bool:
-        """True for an item that has killed so many workers that nothing else should be near it."""
+        """True for an item that has killed so many workers that nothing else should run near it."""
         tries = self.table.history.get(index, ())
         return sum(isinstance(tried.exception, WorkerCrashedError) for tried in tries) >= POISON
 
@@ -275,16 +275,16 @@ class JobBook:
         self.packed.clear()
 
     def drop_pending(self) -> None:
-        """Start nothing more of this job: what waits becomes pending."""
+        """Start no more of this job: waiting items become pending."""
         self.clear_waiting()
         self.table.reset_waiting()
 
 
-# -- The readable side of a job, whether its books are kept here (`JobBook`) or a journal has them (`RecordedBook`).
+# -- The readable side of a job, whose books are here (`JobBook`) or in a journal (`RecordedBook`). --------------------
 
 
 class JobView(Protocol):
-    """The books of a job, to be read on any thread. `Job` shows users these, and a report is made of them."""
+    """The books of a job, for reading on any thread. `Job` shows them to users, and reports are made of them."""
 
     @property
     def id(self) -> str:
@@ -292,11 +292,11 @@ class JobView(Protocol):
 
     @property
     def table(self) -> ItemTable:
-        """Its items. Raises `JournalError` where they are in a journal that can't be read."""
+        """Its items. Raises `JournalError` if they are in a journal that can't be read."""
 
     @property
     def options(self) -> JobOptions:
-        """The options that it was created with."""
+        """The options of its creation."""
 
     @property
     def status(self) -> JobStatus:
@@ -312,11 +312,11 @@ class JobView(Protocol):
 
     @property
     def stopped_why(self) -> str | None:
-        """Why it was cancelled, if no user did that."""
+        """The reason for its cancellation, if no user did that."""
 
     @property
     def interrupted(self) -> WorkerStartError | None:
-        """Why it could not go on, where no worker could be had."""
+        """The error if it could not go on, since no worker could be started."""
 
     @property
     def cancelled(self) -> bool:
@@ -324,19 +324,19 @@ class JobView(Protocol):
 
     @property
     def total(self) -> int:
-        """Number of its items."""
+        """The number of items."""
 
     @property
     def completed(self) -> int:
-        """Number of items that completed."""
+        """The number of items that completed."""
 
     @property
     def failed(self) -> int:
-        """Number of items that failed for good."""
+        """The number of items that failed for good."""
 
     @property
     def retries(self) -> int:
-        """Tries that failed and were to be followed by another."""
+        """The number of failed tries that were followed by another, or were to be."""
 
     @property
     def completed_before(self) -> int:
@@ -348,11 +348,11 @@ class JobView(Protocol):
 
     @property
     def retries_before(self) -> int:
-        """Part of the ``retries`` that is of runs before the one of these books, as far as is known."""
+        """The part of ``retries`` from runs before this one, as far as known."""
 
     @property
     def tries_before(self) -> Mapping[int, int]:
-        """By index: how many failed tries of an item's history are of runs before this one, as far as is known."""
+        """By index: how many failed tries of an item's history are from earlier runs, as far as known."""
 
     @property
     def started_at(self) -> float | None:
@@ -368,7 +368,7 @@ class JobView(Protocol):
 
     @property
     def epoch(self) -> int:
-        """Number of times that it was started; if nothing runs, any number that changes when its items do."""
+        """The number of times that it was started; if nothing runs, any number that changes when its items do."""
 
     @property
     def here(self) -> bool:
@@ -376,11 +376,11 @@ class JobView(Protocol):
 
     @property
     def lanes(self) -> int:
-        """The lanes that have its items in hand, as a set (`mpqueue._core.state.lane_sets`)."""
+        """The lanes that have its items, as a set (`mpqueue._core.state.lane_sets`)."""
 
     @property
     def past(self) -> PastRun | None:
-        """The run before the one of which these books are; None where there was none."""
+        """The run before this one; None if there was none."""
 
     @property
     def timings(self) -> Timings:

@@ -1,6 +1,6 @@
 """The items of a job that may be dispatched now, in order.
 
-Fresh items are kept as ranges, so a million of them cost one entry; what was handed back goes to its old place.
+Fresh items are kept as ranges, so a million of them cost one entry; items handed back return to their old place.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from enum import IntEnum
 from itertools import islice
 
-#: A chunk of at most so many items begins with the few that a worker has handed back: they need no report of their own.
-#: Of more, a list of their indices would cost as much.
+#: A chunk of at most this many items begins with the few that a worker has handed back: they need no report of their
+#: own. For more, a list of their indices would cost as much.
 MOST_JOINED = 500
 
 
@@ -22,29 +22,29 @@ class Care(IntEnum):
 
     NONE = 0
     CAREFUL = 1  #: packed, marked and answered by itself
-    ALONE = 2  #: in a chunk of its own, on a lane where no other chunk is
-    ISOLATED = 3  #: with its group, on a lane where no other chunk is, nor on any that would die with it
-    APART = 4  #: in a worker that has run nothing before, while nothing else runs in the whole queue
+    ALONE = 2  #: in a chunk of its own, on a lane with no other chunk
+    ISOLATED = 3  #: with its group, on a lane with no other chunk, and with none on lanes that would die with it
+    APART = 4  #: in a new worker, while nothing else runs in the whole queue
 
 
 class PendingItems:
     """Three lines of waiting items, taken in this order: suspects, due retries, fresh ones.
 
     A *suspect* was in a worker when it died, or was sent together with an item that could not be unpickled: it is sent
-    in a careful chunk, packed and marked alone. One that comes under suspicion again, or is known to kill workers, goes
+    in a careful chunk, packed and marked alone. One that is suspected again, or is known to kill workers, is sent
     alone.
 
-    If it is unknown what a dead worker ran, the items that it may have run stay together as a *group*, which is sent
-    before all of these, and is halved when its worker dies again. What of it did not run stays one.
+    If it is unknown which item a dead worker ran, the items that it may have run stay together as a *group*, which is
+    sent before all of these, and is halved when its worker dies again. Items of it that did not run stay a group.
     """
 
     def __init__(self, count: int) -> None:
         self._fresh: list[tuple[int, int]] = [(0, count)] if count else []
         self._due: deque[int] = deque()
         self._suspects: deque[int] = deque()
-        self._care: dict[int, Care] = {}  #: what is not handled like any other
+        self._care: dict[int, Care] = {}  #: items that are not handled like all others
         self._groups: deque[list[int]] = deque()
-        self._grouped: set[int] = set()  #: all that ever were in one
+        self._grouped: set[int] = set()  #: all that were ever in a group
         self._count = count
 
     def __len__(self) -> int:
@@ -52,19 +52,19 @@ class PendingItems:
 
     @property
     def next_care(self) -> Care:
-        """Care with which the items that `take` gives next have to be handled."""
+        """The care that the next items from `take` need."""
         if self._groups:
             return Care.ISOLATED
         return self._care[self._suspects[0]] if self._suspects else Care.NONE
 
     @property
     def at_hand(self) -> int:
-        """Number of items that `take` could give next."""
+        """The number of items that `take` could return next."""
         return len(self)
 
     @property
     def head(self) -> tuple[float, ...]:
-        """Standing of the first item among those of other lines: the lower goes first. Not of an empty line."""
+        """The standing of the first item, compared with other lines: the lower goes first. Not for an empty line."""
         if self._groups:
             return (0, self._groups[0][0])
         if self._suspects:
@@ -76,11 +76,11 @@ class PendingItems:
 
     @property
     def any_apart(self) -> bool:
-        """True where an item has to run while nothing else does."""
+        """True if an item has to run while nothing else does."""
         return Care.APART in self._care.values()
 
     def take(self, size: int) -> tuple[Sequence[int], Care]:
-        """Up to ``size`` items, or all of a group; they are to be handled with the same care."""
+        """Take up to ``size`` items, or all of a group; they need the same care."""
         if self._groups:
             group = self._groups.popleft()
             self._count -= len(group)
@@ -131,7 +131,7 @@ class PendingItems:
         self._count += len(indices)
 
     def put_back(self, indices: Sequence[int]) -> None:
-        """Put back items that did not run after all."""
+        """Put back items that did not run."""
         if self._grouped and (group := [index for index in indices if index in self._grouped]):
             self.put_group(group)
             indices = [index for index in indices if index not in self._grouped]
@@ -152,7 +152,7 @@ class PendingItems:
         self._count += 1
 
     def remove(self, gone: Collection[int]) -> None:
-        """Remove these items, as far as they wait. Costs a look at each line, and at all that are back."""
+        """Remove these items, as far as they wait. Costs a look at each line, and at all items handed back."""
         if not gone:
             return
         self._remove_fresh(gone)
@@ -181,7 +181,7 @@ class PendingItems:
         heapq.heapify(self._fresh)
 
     def suspect(self, indices: Iterable[int]) -> None:
-        """Have these items go out carefully until the job ends; those that were suspects before, alone."""
+        """Send these items with care until the job ends; those that were suspects before, alone."""
         for index in indices:
             self.handle_with(index, Care.ALONE if index in self._care else Care.CAREFUL)
 
@@ -201,11 +201,11 @@ class PendingItems:
 
 
 class LongestFirst(PendingItems):
-    """Pending items whose fresh ones go in the order of falling ``costs``: one of the largest that are left each time.
+    """Pending items whose fresh ones go in the order of falling ``costs``: each time one of the largest left.
 
     This is list scheduling by longest processing time (Graham, "Bounds on Multiprocessing Timing Anomalies", 1969),
-    whose last item ends at most a third later than the best order's would. Equal costs keep the order of the items.
-    Costs 0.5 us an item.
+    whose last item ends at most a third later than in the best order. Equal costs keep the order of the items. Costs
+    0.5 us per item.
     """
 
     def __init__(self, costs: Sequence[float], *, empty: bool = False) -> None:
@@ -247,7 +247,7 @@ class LongestFirst(PendingItems):
 
 
 def stretches(indices: Sequence[int]) -> Iterator[range]:
-    """Ascending indices as ranges, each as long as can be."""
+    """Yield ascending indices as ranges as long as possible."""
     start = 0
     for at in range(1, len(indices) + 1):
         if at == len(indices) or indices[at] != indices[at - 1] + 1:

@@ -1,4 +1,4 @@
-"""The waiting items of a job that says what its items need: a line for each kind of needs."""
+"""The waiting items of a job with needs: a line for each kind of needs."""
 
 from __future__ import annotations
 
@@ -12,40 +12,41 @@ from mpqueue._core.state.resources import CPUS, JobNeeds, Needs, NeedsRange
 
 
 class PendingByKind(PendingItems):
-    """Pending items, of which `take` gives items of one kind: that which was turned to last. See `PendingItems`.
+    """Pending items; `take` returns items of one kind, the one last turned to. See `PendingItems`.
 
-    Where items have to be alone, theirs only wait: they go before all others, whatever they need. Costs as much as a
-    line for each kind; each call costs what it does in the lines concerned, and the logarithm of their number.
+    If items have to be alone, those of the current kind wait: these go before all others, with any needs. It takes as
+    much memory as a line for each kind; each call costs its cost in the lines concerned, and the logarithm of their
+    number.
     """
 
     def __init__(self, needs: JobNeeds, count: int, costs: Sequence[float] | None = None) -> None:
         super().__init__(0)
-        self._kinds = needs.of  #: of each item; None: there is one
+        self._kinds = needs.of  #: the kind of each item; None: there is only one
         self._lines = [
             PendingItems(0) if costs is None else LongestFirst(costs, empty=True) for _ in range(len(needs.kinds))
         ]
         self._counts = [0] * len(self._lines)
-        self._alone: set[int] = set()  #: kinds of which the next items have to be alone
+        self._alone: set[int] = set()  #: kinds whose next items have to be alone
         self._tree = KindTree(needs.kinds)
-        self.passed: OrderedDict[int, float] = OrderedDict()  #: kinds that others went before: since when
-        self.passed_and_gone: set[int] = set()  #: those of which nothing waits here any more
+        self.passed: OrderedDict[int, float] = OrderedDict()  #: kinds that were passed by others: since when
+        self.passed_and_gone: set[int] = set()  #: those with no item waiting here any more
         self.kind = 0
         self.add(range(count))
 
     def turn_to(self, kind: int) -> bool:
-        """Take items of this kind from now on; False where there are none, and then nothing changes."""
+        """Take items of this kind from now on; False, without a change, if there are none."""
         if not self._lines[kind]:
             return False
         self.kind = kind
         return True
 
     def first(self, ranges: Iterable[NeedsRange]) -> int | None:
-        """The kind whose first item is the first of all whose needs are in one of these ranges."""
+        """Return the kind with the earliest item, of those with needs in one of these ranges."""
         return self._tree.first(ranges, self._end)
 
     @property
     def _end(self) -> Standing:
-        """Standing that comes after those of all kinds that may go next."""
+        """The standing after those of all kinds that may go next."""
         return (1,) if self._alone else (math.inf,)
 
     def pass_all_before(self, kind: int | None, now: float) -> None:
@@ -60,7 +61,7 @@ class PendingByKind(PendingItems):
             self._note(kind)
 
     def forget_passed(self, kind: int) -> None:
-        """Forget that the kind was passed: it has had its turn, or is gone."""
+        """Forget that the kind was passed: it had its turn, or is gone."""
         if self.passed.pop(kind, None) is not None:
             self.passed_and_gone.discard(kind)
             self._note(kind)
@@ -74,23 +75,23 @@ class PendingByKind(PendingItems):
 
     @property
     def at_hand(self) -> int:
-        """Number of items that `take` could give next."""
+        """The number of items that `take` could return next."""
         return len(self._lines[self.kind])
 
     @property
     def next_care(self) -> Care:
-        """Care for the items that go next: those that have to be alone, or those of the kind turned to."""
+        """The care for the next items: those that have to be alone, or those of the kind turned to."""
         if self._alone:
             return max(self._lines[kind].next_care for kind in self._alone)
         return self._lines[self.kind].next_care
 
     @property
     def any_apart(self) -> bool:
-        """True where an item has to run while nothing else does."""
+        """True if an item has to run while nothing else does."""
         return any(line.any_apart for line in self._lines)
 
     def take(self, size: int) -> tuple[Sequence[int], Care]:
-        """Up to ``size`` items of the kind that was turned to; they are to be handled with the same care."""
+        """Take up to ``size`` items of the kind last turned to; they need the same care."""
         taken = self._lines[self.kind].take(size)
         self._note(self.kind)
         return taken
@@ -109,7 +110,7 @@ class PendingByKind(PendingItems):
         self._note(kind)
 
     def put_back(self, indices: Sequence[int]) -> None:
-        """Put back items that did not run after all."""
+        """Put back items that did not run."""
         for kind, parts in self._shares(indices).items():
             for part in parts:
                 self._lines[kind].put_back(part)
@@ -150,7 +151,7 @@ class PendingByKind(PendingItems):
         return 0 if self._kinds is None else self._kinds[index]
 
     def _shares(self, indices: Any) -> dict[int, list[Any]]:
-        """Return these items by kind: as they are if there is one kind, else as ranges."""
+        """Return these items by kind: unchanged if there is one kind, else as ranges."""
         if self._kinds is None:
             return {0: [indices]} if indices else {}
         found: dict[int, list[int]] = {}
@@ -170,28 +171,28 @@ class PendingByKind(PendingItems):
         self._tree.put(kind, (not is_alone, *line.head) if line else None, marked=passed)
 
 
-# -- Kinds of needs, by what they need: finds the one that goes next of those that fit, without a look at each. --------
+# -- Kinds of needs: finds the next one that fits, without a look at each. ---------------------------------------------
 #
-# A k-d tree (Bentley, "Multidimensional Binary Search Trees Used for Associative Searching", 1975). Which kinds there
-# are is fixed; what changes is where the first item of each stands. Each node has the least and the most that its
-# kinds need of each resource, and the first of their places in the order; so a search leaves out what can't fit, and
-# what goes later than what it has found. With n kinds and d resources that matter, it looks at some n ** (1 - 1/d)
-# nodes at most: log n where only one does. A change costs log n.
+# A k-d tree (Bentley, "Multidimensional Binary Search Trees Used for Associative Searching", 1975). The kinds are
+# fixed; only the standing of each one's first item changes. Each node has the least and the most needs of its kinds for
+# each resource, and the first of their standings; so a search leaves out kinds that can't fit, and those later than the
+# one found. With n kinds and d relevant resources, it looks at about n ** (1 - 1/d) nodes at most: log n for one
+# resource. A change costs log n.
 
-#: Where a kind's first item stands; the lower goes first.
+#: The standing of a kind's first item; the lower goes first.
 Standing = tuple[float, ...]
 _Entry = tuple[Standing, int]  #: and the kind
-#: Stands where nothing waits: behind everything.
+#: The standing if nothing waits: behind everything.
 _NOTHING: _Entry = ((math.inf,), 0)
 
 
 class KindTree:
-    """The kinds of which items wait. Those that are *marked* are left out by `mark_before`."""
+    """The kinds with waiting items. Kinds that are *marked* are left out by `mark_before`."""
 
     def __init__(self, kinds: Sequence[Needs]) -> None:
         self._names = (CPUS, *sorted({name for needs in kinds for name, _ in needs.amounts}))
         width = 1 << (len(kinds) - 1).bit_length()
-        self._leaves = [0] * len(kinds)  #: by kind: its node. Below a node are twice its number, and the one after that
+        self._leaves = [0] * len(kinds)  #: by kind: its node; below a node are twice its number, and the next
         self._least: list[Standing] = [()] * (2 * width)
         self._most: list[Standing] = [()] * (2 * width)
         points = [tuple(needs.amount(name) for name in self._names) for needs in kinds]
@@ -218,7 +219,7 @@ class KindTree:
         self._first_unmarked = [_NOTHING] * len(self._least)
 
     def put(self, kind: int, standing: Standing | None, *, marked: bool) -> None:
-        """Note where the first item of that kind stands now; None: none waits."""
+        """Note the standing of that kind's first item; None: none waits."""
         node, entry = self._leaves[kind], _NOTHING if standing is None else (standing, kind)
         first, unmarked = entry, _NOTHING if marked else entry
         while (first, unmarked) != (self._first[node], self._first_unmarked[node]):
@@ -231,11 +232,11 @@ class KindTree:
             unmarked = min(self._first_unmarked[left], self._first_unmarked[right])
 
     def standing(self, kind: int) -> Standing:
-        """Return the standing of the kind's first item. Only for a kind of which one waits."""
+        """Return the standing of the kind's first item. Only for a kind with one waiting."""
         return self._first[self._leaves[kind]][0]
 
     def first(self, ranges: Iterable[NeedsRange], before: Standing) -> int | None:
-        """The first kind in one of these ranges, of those that stand ``before`` that; None: there is none."""
+        """Return the first kind in one of these ranges, of those ``before`` that standing; None: there is none."""
         found = nothing = (before, 0)
         for each in ranges:
             if each.least and any(least > 0 for name, least in each.least.items() if name not in self._names):
@@ -261,9 +262,9 @@ class KindTree:
         return None if found is nothing else found[1]
 
     def mark_before(self, standing: Standing) -> list[int]:
-        """Mark the kinds that stand before that; returns those that were not marked, in their order.
+        """Mark the kinds before that standing; returns those that were not marked, in their order.
 
-        Costs log n, and as much as these are.
+        Costs log n, and a step for each of these.
         """
         end = (standing, 0)
         found, above, nodes = list[_Entry](), list[int](), [1]

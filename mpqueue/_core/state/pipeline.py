@@ -1,11 +1,11 @@
-"""The stages of a pipeline: which item of which stage came from which input, and how each input ended.
+"""The stages of a pipeline: the input of each stage's items, and the outcome of each input.
 
 A pipeline is a job for each stage, and one more, the *head*, which users hold: it has one item for each input, runs
-nothing itself, and says how each input ended. What a stage's item returns is the next stage's item; what it yields are
-as many of them.
+nothing itself, and has the inputs' outcomes. The value that a stage's item returns is the next stage's item; each value
+that it yields is one too.
 
-The *path* of an item is the place of its input, and the places of what was yielded on the way. So what comes of one
-input has an order that does not depend on which worker was quicker.
+The *path* of an item is the place of its input, and the places of the yielded values on the way. So the items of one
+input have an order that does not depend on which worker was faster.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _POSITIVE = (1 << 63) - 1
 
 
 class Origins:
-    """The origins of the items of a stage but the first. Each has the id and the label of its input."""
+    """The origins of a stage's items, except for the first stage. Each has the id and the label of its input."""
 
     def __init__(self, inputs: ItemTable) -> None:
         self.inputs = inputs  #: the pipeline's
-        self.input_of: Any = array("Q")  #: by the item's index, also once it has ended; None: its row is gone
+        self.input_of: Any = array("Q")  #: by the item's index, even once it has ended; None: its row is gone
         self.paths: dict[int, Path] = {}  #: of the items that have not ended
 
     def note(self, paths: Sequence[Path]) -> None:
@@ -47,7 +47,7 @@ class Origins:
             self.input_of.extend([path[0] for path in paths])
 
     def slots_of(self, indices: Sequence[int]) -> Sequence[int]:
-        """Return numbers that tell the items' random numbers apart: by their paths, whichever of them came first."""
+        """Return numbers for the items' random numbers, by their paths, independent of the order in which they came."""
         paths, slots = [self.paths[index] for index in indices], self.inputs.slots
         if slots is not None:
             paths = [(slots[path[0]], *path[1:]) for path in paths]
@@ -56,21 +56,22 @@ class Origins:
 
 @dataclass(eq=False, slots=True)
 class StageBook:
-    """One stage: its place among them, and how items come to it."""
+    """One stage: its place among the stages, and the arrival of its items."""
 
     pipeline: Pipeline
     place: int
     name: str
-    most: int | None = None  #: how many items may be in it that have not ended; None: as many as keep it busy
+    most: int | None = None  #: the most unfinished items in it; None: as many as keep it busy
     ordered: bool = False  #: its items come in the order of their inputs
-    turn: int = 0  #: the first input of which items may still come
-    next_ordered: StageBook | None = None  #: of the stages after it, the first that is ordered
+    turn: int = 0  #: the first input from which items may still come
+    next_ordered: StageBook | None = None  #: the first ordered stage after it
     early: dict[int, list[tuple[Path, Any]]] = field(default_factory=dict)  #: by input: items before their turn
-    #: By input: items in the stages before, from the last ordered one on, which has had its turn there; where not one.
+    #: By input: the number of its items in the stages before, from the last ordered one on, which has had its turn
+    #: there; if it is not 1.
     coming: dict[int, int] = field(default_factory=dict)
-    #: Inputs of those behind that whose turn it is of which nothing will come: they were cancelled, or failed.
+    #: Later inputs without further items: they were cancelled, or failed.
     skipped: int = 0
-    unwanted: set[int] = field(default_factory=set)  #: items that have just come, of inputs that were cancelled
+    unwanted: set[int] = field(default_factory=set)  #: items that have just come, of cancelled inputs
 
     @property
     def is_last(self) -> bool:
@@ -84,7 +85,7 @@ class StageBook:
 
     @property
     def limit(self) -> int:
-        """Number of items that may be in this stage without having ended. Not for the first one."""
+        """The number of unfinished items that may be in this stage. Not for the first one."""
         if self.most is not None:
             return self.most
         jobs = self.pipeline.jobs
@@ -92,7 +93,7 @@ class StageBook:
 
     @property
     def room(self) -> int:
-        """Number of items more that may begin here, so that not too many wait of what they bring."""
+        """The number of further items that may begin here, so that not too many of their results wait."""
         own, after = self.pipeline.jobs[self.place], self.after
         if after is None and self.pipeline.head.held_back:  # its results wait to be written
             return 0
@@ -105,26 +106,26 @@ class StageBook:
         return room
 
     def items_of(self, inputs: Collection[int]) -> list[int]:
-        """Return the items of these inputs that are in this stage and have not ended."""
+        """Return the unfinished items of these inputs in this stage."""
         table = self.pipeline.jobs[self.place].table
         if table.origins is not None:
             return [index for index, path in table.origins.paths.items() if path[0] in inputs]
         return [index for index in inputs if not table.ended(index)]
 
     def inputs_of(self, indices: Sequence[int]) -> set[int]:
-        """The inputs from which these items of this stage came."""
+        """Return the inputs from which these items of this stage came."""
         origins = self.pipeline.jobs[self.place].table.origins
         return set(indices) if origins is None else {origins.input_of[index] for index in indices}
 
     def take_unwanted(self) -> set[int]:
-        """Take the items that have just come and are not to run."""
+        """Take the items that have just come and must not run."""
         unwanted, self.unwanted = self.unwanted, set()
         return unwanted
 
     def came(self, root: int, left: int) -> dict[int, list[tuple[Path, Any]]]:
-        """Note that so many items of that input are left in the stages before, see ``coming``.
+        """Note how many items of that input are left in the stages before, see ``coming``.
 
-        Returns the inputs that have their turn now, in order, and what came of each.
+        Returns the inputs that have their turn now, in order, each with its items.
         """
         self.coming[root] = left
         turns: dict[int, list[tuple[Path, Any]]] = {}
@@ -142,7 +143,7 @@ class StageBook:
     def go_on(
         self, coming: dict[int, int], early: dict[int, list[tuple[Path, Any]]]
     ) -> dict[int, list[tuple[Path, Any]]]:
-        """Set ``coming`` and ``early``, before the start. Returns what has its turn now, by input, in order."""
+        """Set ``coming`` and ``early``, before the start. Returns the items that have their turn now, by input."""
         self.coming, self.early, now = coming, early, {}
         while self.coming.get(self.turn, 1) == 0:
             del self.coming[self.turn]
@@ -155,7 +156,7 @@ class StageBook:
 
 @dataclass(eq=False, slots=True)
 class _Spread:
-    """The items that come of one input, which was more or less than one item on its way."""
+    """The items made from one input, if it was not exactly one on its way."""
 
     open: int = 1  #: items that have not ended
     results: list[tuple[Path, Any]] = field(default_factory=list)
@@ -164,7 +165,7 @@ class _Spread:
 
 @dataclass(slots=True)
 class InputsEnded:
-    """Inputs of which nothing is left, and what came of each: as `mpqueue._core.rules.outcomes.record` takes it."""
+    """Inputs with nothing left to do, and their outcomes, in the form of `mpqueue._core.rules.outcomes.record`."""
 
     indices: list[int] = field(default_factory=list)
     results: list[Any] = field(default_factory=list)
@@ -176,22 +177,22 @@ class PassHook(Protocol):
     """A journal's record of the values on their way from stage to stage."""
 
     def note(self, path: Path, place: int, brought: Sequence[tuple[Path, object]]) -> None:
-        """Note what the item at this path, which has ended in the stage at this place, brought for the next one."""
+        """Note the values for the next stage of the item at this path, which has ended in the stage at this place."""
 
 
 class Pipeline:
-    """A pipeline of stages, made with its jobs before they are started. It is the scheduler's, as their books are."""
+    """A pipeline of stages, made with its jobs before the start; then it is the scheduler's, like their books."""
 
     def __init__(self, head: JobBook, jobs: Sequence[JobBook], stages: Sequence[tuple[str, int | None, bool]]) -> None:
-        """Make it of ``stages``: for each job the name, how many items may be in it, and whether they come in order."""
+        """Make it of ``stages``: each job with its name, its limit of items, and whether they come in order."""
         self.head = head
         self.jobs = list(jobs)
         self.count_lanes: Callable[[], int] = lambda: 1  #: set when it is started
         self.record: PassHook | None = None
-        self.has_spread = False  #: something was yielded: a stage may have more items than there are inputs, or fewer
+        self.has_spread = False  #: values were yielded: a stage may have more items than there are inputs, or fewer
         self._spread: dict[int, _Spread] = {}
         self._horizon = 0
-        self._due_to: StageBook | None = None  #: the stage that this is due to; None: it is to be found anew
+        self._due_to: StageBook | None = None  #: the stage that determines it; None: it has to be found again
         head.pipeline = self
         head.pending.clear()
         for place, (job, (name, most, ordered)) in enumerate(zip(jobs, stages, strict=True)):
@@ -213,31 +214,31 @@ class Pipeline:
 
     @property
     def is_over(self) -> bool:
-        """True where no stage has anything left to do."""
-        return all(job.status.final for job in reversed(self.jobs))  # the last one is the last to end
+        """True if no stage has work left."""
+        return all(job.status.final for job in reversed(self.jobs))  # the last stage ends last
 
     @property
     def lanes_held(self) -> int:
-        """Lanes that hold chunks of any stage."""
+        """The lanes that hold chunks of any stage."""
         return sum(job.lanes_held for job in self.jobs)
 
     def may_have_more(self, lane_job: JobBook | None) -> bool:
-        """False where all stages together have as many lanes as they may, this lane's job being none of them."""
+        """False if all stages together have as many lanes as they may, and this lane's job is none of them."""
         most = self.head.options.max_lanes
         return most is None or self.lanes_held < most or lane_job in self.jobs
 
     @property
     def seconds(self) -> float:
-        """Worker seconds that all stages have used, and of what is under way."""
+        """The worker seconds that all stages have used, and those of items under way."""
         return sum(job.seconds_used + job.seconds_expected for job in self.jobs)
 
     @property
     def horizon(self) -> int:
-        """The first input that may not begin yet, since too many are between it and those whose turn it is.
+        """The first input that may not begin yet, since too many are between it and the one whose turn it is.
 
-        It is found anew when something has come to the stage that it is due to, or an input is skipped: so it costs a
-        look at all stages about once an input. The input whose turn it is there has begun by then, or is the next one:
-        so it can't last. What may begin once always may: it may have to do so again.
+        It is found again when an item has come to the stage that determines it, or an input is skipped: so it costs a
+        look at all stages about once per input. The input whose turn it is there has begun by then, or is the next one:
+        so it can't last. An input that may begin always may: it may have to do so again.
         """
         if self._due_to is None:
             window = skipped = 0
@@ -254,16 +255,16 @@ class Pipeline:
         return self._horizon
 
     def moved(self, stage: StageBook, *, skips: bool) -> None:
-        """Note that all of an input has come to this stage; ``skips``: nothing has, before its turn."""
+        """Note that all items of an input have come to this stage; ``skips``: none came, before its turn."""
         if skips or self._due_to is stage:
             self._due_to = None
 
     def take_outcomes(
         self, job: JobBook, indices: Sequence[int], results: Sequence[Any], failed: Collection[int]
     ) -> InputsEnded:
-        """Give the next stage what the items of a stage bring that have ended. Returns the inputs that are through.
+        """Give the results of a stage's ended items to the next stage. Returns the inputs that are finished.
 
-        ``failed`` are the indices of those that did for good; ``results`` has anything in their places.
+        ``failed`` are the indices of items that failed for good; ``results`` has any value in their places.
         """
         stage, table = job.stage, job.table
         assert stage is not None
@@ -302,18 +303,18 @@ class Pipeline:
             self.record.note(path, stage.place, brought)
 
     def can_go_on(self, places: Collection[int]) -> bool:
-        """True where an input of which values are on their way to these stages can go on with them.
+        """True if an input can go on with its values, which are on their way to these stages.
 
-        All of them come to an ordered stage, or have had their turn there: not some of them.
+        All of them come to an ordered stage, or have had their turn there: not only some.
         """
         ordered = self._ordered_places
         return len({bisect_left(ordered, place) for place in places}) == 1
 
     def go_on(self, on_their_way: Mapping[int, Sequence[tuple[Path, int, Any]]]) -> None:
-        """Go on where inputs have ended before, as a journal tells: the rest is to run. Before it is started.
+        """Continue after the inputs that have ended before, by a journal: the rest runs. Before it is started.
 
-        Of some inputs, which can go on, these values are on their way: each with its path, and the place of the stage
-        that is to get it.
+        For inputs that can go on, these values are on their way: each with its path, and the place of the stage that
+        gets it.
         """
         status, ended = self.jobs[0].table.status, self.head.table.ended_indices()
         for root in (*ended, *on_their_way):
@@ -351,7 +352,7 @@ class Pipeline:
         return [job.stage.place for job in self.jobs if job.stage is not None and job.stage.ordered]
 
     def let_go(self) -> None:
-        """Forget what was cancelled on its way, now that all is over."""
+        """Forget cancelled items on their way, now that everything has ended."""
         self._spread.clear()
         for job in self.jobs:
             assert job.stage is not None
@@ -363,7 +364,7 @@ class Pipeline:
                 origins.paths.clear()
 
     def _arrive(self, stage: StageBook, path: Path, values: list[tuple[Path, Any]]) -> list[tuple[Path, Any]]:
-        """Return what the next stage gets of these values now."""
+        """Return the items that the next stage gets of these values now."""
         after = stage.after
         assert after is not None
         assert after.stage is not None
@@ -374,7 +375,7 @@ class Pipeline:
         return []
 
     def _come(self, stage: StageBook, root: int, more: int, ended: InputsEnded) -> list[tuple[Path, Any]]:
-        """Tell the stage that keeps the order how many items an ended one brings. Returns what the next stage gets."""
+        """Report to the next ordered stage how many items an ended one brings. Returns the next stage's items."""
         other = stage.next_ordered
         if other is None:
             return []
@@ -425,15 +426,15 @@ class Pipeline:
         if spread.failure is not None:
             elapsed = self.head.table.elapsed[root]
             ended.failures[len(ended.indices)] = replace(spread.failure[1], elapsed=elapsed)
-        discards = self.head.table.sink is DISCARD  # else its list would be held, of as many places
+        discards = self.head.table.sink is DISCARD  # otherwise its list would be held, with as many places
         ended.indices.append(root)
         ended.results.append(None if discards else [value for _, value in sorted(spread.results, key=_path_of)])
 
 
 def _let_through(stage: StageBook, turns: dict[int, list[tuple[Path, Any]]]) -> None:
-    """Tell the next stage that keeps the order what is on its way to it, after inputs have had their turn in this one.
+    """Report to the next ordered stage the items on their way to it, after inputs have had their turn in this one.
 
-    That gets nothing now, but has had its turn at those of which nothing is.
+    It gets none now, but inputs with no items have had their turn there.
     """
     following = stage.next_ordered
     while turns and following is not None:
@@ -453,7 +454,7 @@ def _end_of(entry: tuple[int, StageBook]) -> int:
 def _in_stage(name: str, failure: Failure) -> Failure:
     """Return the failure as that of an input."""
     if isinstance(failure.own, ItemCancelledError):
-        return failure  # that is of the input
+        return failure  # the input's error
     error = StageError(f"in stage {name!r}: {type(failure.error).__name__}: {failure.message}", name)
     error.__cause__ = failure.error
     return Failure(error, failure.traceback, failure.elapsed, failure.charged)

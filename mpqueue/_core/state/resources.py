@@ -1,11 +1,11 @@
-"""The resources of a queue, and the needs of items that run: places, memory, and things with names, such as GPUs.
+"""The resources of a queue, and the needs of running items: places, memory, and named things, such as GPUs.
 
-A lane holds what the items on it need from its first chunk until it holds none, or its worker is dead: all its chunks
-need the same, and it runs one item at a time. So everything is given back exactly once, whatever ends a chunk. An
-*indexed* resource has numbers from 0 up, of which a lane holds particular ones.
+A lane holds its items' needs from its first chunk until it has none, or its worker is dead: all its chunks need the
+same, and it runs one item at a time. So everything is given back exactly once, for every end of a chunk. An *indexed*
+resource has units numbered from 0 up; a lane holds particular units.
 
-CPUs are counted in places: an item that says nothing of them takes one, which is its lane, and the queue has as many as
-it has workers. So only what an item needs beyond the first is counted here.
+CPUs are counted in places: by default an item takes one, its lane, and the queue has as many as it has workers. So only
+CPUs beyond an item's first one are counted here.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import NamedTuple
 
 from mpqueue._core.messages import MemoryRead
 
-#: The name under which memory is counted, in bytes. All other resources are indexed.
+#: The name of memory, which is counted in bytes. All other resources are indexed.
 MEMORY = "memory"
-#: The name of the places, where these are named. No resource has it.
+#: The name of the places in needs. No resource has it.
 CPUS = "cpu"
 
 
@@ -29,7 +29,7 @@ class Needs(NamedTuple):
     amounts: tuple[tuple[str, int], ...] = ()  #: by name, each more than 0, in the names' order
 
     def amount(self, name: str) -> int:
-        """Return how much of that resource the item needs; `CPUS` counts as one too."""
+        """Return how much of that resource the item needs; `CPUS` is one too."""
         return self.cpus if name == CPUS else dict(self.amounts).get(name, 0)
 
 
@@ -37,68 +37,68 @@ NO_NEEDS = Needs()
 
 
 def needs_of(cpus: int = 1, memory: int = 0, uses: Mapping[str, int] | None = None) -> Needs:
-    """The needs of one item, however they were said."""
+    """Return the needs of one item, in one form."""
     amounts = {**(uses or {}), MEMORY: memory}
     return Needs(cpus, tuple(sorted((name, amount) for name, amount in amounts.items() if amount)))
 
 
 class Grant(NamedTuple):
-    """The resources that a lane holds. ``units``: of the indexed ones, by name, which units."""
+    """The resources that a lane holds. ``units``: the units of the indexed ones, by name."""
 
     needs: Needs
     units: Mapping[str, Sequence[int]]
 
 
 class JobNeeds(NamedTuple):
-    """The needs of a job's items: the ``kinds`` that occur, and ``of`` each item which; None: there is one kind."""
+    """The needs of a job's items: the ``kinds`` that occur, and ``of``, each item's kind; None: there is only one."""
 
     kinds: Sequence[Needs]
     of: Sequence[int] | None = None
-    memory: int | None = None  #: bytes that there are in all, where that was asked for
+    memory: int | None = None  #: total bytes, if they were needed
 
     def most_at_a_time(self, places: int, limits: Mapping[str, int]) -> int:
-        """Return how many items of the first kind fit at a time into so many places and these amounts."""
+        """Return how many items of the first kind fit at a time into that many places and these amounts."""
         first, amounts = self.kinds[0], {**limits} if self.memory is None else {**limits, MEMORY: self.memory}
         return min([places // first.cpus, *(amounts[name] // amount for name, amount in first.amounts)])
 
     @property
     def any_memory(self) -> bool:
-        """True where memory is said of any item."""
+        """True if any item has a need of memory."""
         return any(name == MEMORY for needs in self.kinds for name, _ in needs.amounts)
 
 
 class Left(NamedTuple):
-    """The resources left for a lane that begins: so many places, of which it takes one, and amounts by name."""
+    """The resources left for a lane that begins: places, of which it takes one, and amounts by name."""
 
     places: int
     amounts: Mapping[str, int]
 
     def lacks(self, needs: Needs) -> frozenset[str]:
-        """Return the names of the resources of which there is too little."""
+        """Return the names of the scarce resources."""
         lacking = {name for name, amount in needs.amounts if amount > self.amounts[name]}
         if needs.cpus > self.places:
             lacking.add(CPUS)
         return frozenset(lacking)
 
     def has(self, needs: Needs) -> bool:
-        """True where nothing of it is lacking."""
+        """True if no need is lacking."""
         return needs.cpus <= self.places and all(amount <= self.amounts[name] for name, amount in needs.amounts)
 
 
 class NeedsRange(NamedTuple):
-    """Needs between the least, of `CPUS` too, and the most: so many CPUs, and these amounts of all that there is."""
+    """A range of needs: CPUs between the least and the most, and these amounts of all resources."""
 
     cpus: float
     amounts: Mapping[str, float]
     least: Mapping[str, float] = {}
 
     def with_amount(self, name: str, low: float, high: float) -> NeedsRange:
-        """Return the part of the range in which the amount of that resource is between these."""
+        """Return the part of the range with the amount of that resource between these."""
         most, least = min(self.amounts[name], high), max(self.least.get(name, 0), low)
         return NeedsRange(self.cpus, {**self.amounts, name: most}, {**self.least, name: least})
 
     def has(self, needs: Needs) -> bool:
-        """True where these needs are in the range."""
+        """True if these needs are in the range."""
         if needs.cpus > self.cpus or any(amount > self.amounts[name] for name, amount in needs.amounts):
             return False
         return not self.least or all(needs.amount(name) >= least for name, least in self.least.items())
@@ -110,17 +110,17 @@ class Resources:
     def __init__(self, limits: Mapping[str, int]) -> None:
         self.limits = dict(limits)
         self.left = dict(limits)
-        #: CPUs that lanes hold beyond the one that each lane with a chunk has.
+        #: CPUs that lanes hold beyond the one of each lane with a chunk.
         self.more_cpus = 0
         self._units = {name: list(range(count)) for name, count in limits.items() if name != MEMORY}
 
     def limit_memory(self, most: int | None) -> None:
-        """Set how much memory there is, unless that is known already."""
+        """Set the amount of memory, unless it is known already."""
         if most is not None and MEMORY not in self.limits:
             self.limits[MEMORY] = self.left[MEMORY] = most
 
     def take(self, needs: Needs, kept: Mapping[str, Sequence[int]]) -> Grant:
-        """Take these needs; of indexed resources the units that the lane ``kept`` from before, where they are free."""
+        """Take these needs; for indexed resources the units that the lane ``kept`` from before, if they are free."""
         self.more_cpus += needs.cpus - 1
         units = {}
         for name, amount in needs.amounts:
@@ -139,11 +139,11 @@ class Resources:
         return sorted(heapq.heappop(free) for _ in range(amount))
 
     def are_free(self, name: str, units: Sequence[int]) -> bool:
-        """True where all of these units are left."""
+        """True if all of these units are left."""
         return set(units) <= set(self._units[name])
 
     def give_back(self, grant: Grant) -> None:
-        """Take back what a lane held."""
+        """Take back a lane's resources."""
         self.more_cpus -= grant.needs.cpus - 1
         for name, amount in grant.needs.amounts:
             self.left[name] += amount
@@ -152,21 +152,21 @@ class Resources:
                 heapq.heappush(self._units[name], unit)
 
 
-# -- Headroom: what memory the machine has left, and how many lanes may work for it at a time. -------------------------
+# -- Headroom: the memory that the machine has left, and how many lanes may work at a time with it. --------------------
 #
-# A lane that begins something may come to need as much as the largest worker of the last seconds had. So as many may
-# work as there is room for such; one always may, since what is short may never come back. What falls is taken to go on
-# falling until a look and a kill later.
+# A lane that begins an item may come to need as much as the largest worker of the last seconds. So as many may work as
+# there is room for such workers; one always may, since memory may stay short. Falling memory is assumed to fall further
+# until a look and a kill later.
 
-#: The machine has little memory left below this part of it, or these bytes where that is less.
+#: The machine has little memory left below this part of it, or below these bytes if that is less.
 SHORT_PART, SHORT_BYTES = 0.1, 1 << 30
-#: Next to nothing is left below this part of it, or these bytes.
+#: Almost nothing is left below this part of it, or below these bytes.
 SCARCE_PART, SCARCE_BYTES = 0.03, 256 << 20
-#: It has enough again above so many times what is little.
+#: It has enough again above this multiple of that limit.
 ENOUGH = 1.5
-#: Seconds from a look at what falls until the next one has done something about it.
+#: Seconds from a look at falling memory until the next one has had an effect.
 HORIZON = 0.1
-#: Seconds in which the memory of how large workers were fades to a half.
+#: Seconds in which the remembered size of large workers falls to a half.
 HALF_LIFE = 5.0
 
 
@@ -175,14 +175,14 @@ class Headroom:
 
     def __init__(self) -> None:
         self.lanes: int | None = None  #: how many lanes may work at a time; None: all
-        self.scarce = False  #: next to nothing is left, or will be
+        self.scarce = False  #: almost nothing is left, or will be
         self._short = False
         self._largest = 0.0
         self._available: int | None = None
         self._looked_at = 0.0
 
     def look(self, message: MemoryRead, now: float) -> None:
-        """Take in a look at the memory; if nothing is known of the machine, nothing changes."""
+        """Use a look at the memory; if nothing is known of the machine, nothing changes."""
         available, total = message.available, message.total
         if available is None or total is None:
             return

@@ -1,4 +1,4 @@
-"""The needs of a job's items as its user states them, checked against what the queue has.
+"""The needs of a job's items as its user states them, checked against the queue's resources.
 
 Functions of an item are called here, in the thread that creates the job.
 """
@@ -16,14 +16,14 @@ from mpqueue._plain import plain
 from mpqueue.errors import shown
 from mpqueue.retry import check_number
 
-#: A whole number, or a function of an item that gives one; of memory the bytes, also as text: "3GB".
+#: A whole number, or a function of an item that returns one; for memory, bytes, also as text: "3GB".
 Amount = int | str | Callable[[Any], int | str]
-#: Amounts by name, or a function of an item that gives them.
+#: Amounts by name, or a function of an item that returns them.
 Uses = Mapping[str, Amount] | Callable[[Any], Mapping[str, int | str]]
 
 
 def any_function(uses: Uses) -> bool:
-    """True where a need is a function of the item."""
+    """True if a need is a function of the item."""
     named = uses.values() if isinstance(uses, Mapping) else [uses]
     return any(map(callable, named))
 
@@ -33,14 +33,14 @@ class Supply(NamedTuple):
 
     cpus: int
     limits: Mapping[str, int]  #: of the resources
-    memory: Callable[[], int | None]  #: bytes of the machine's; asked where it matters
+    memory: Callable[[], int | None]  #: total bytes of the machine; called if needed
     uncounted: str = ""  #: why CPUs and memory are not counted here
 
 
 def check_needs(uses: Uses, table: ItemTable | None, supply: Supply) -> JobNeeds:
-    """The needs of the items. ``table``: None, where no function is asked.
+    """Return the needs of the items. ``table``: None if no function is called.
 
-    Raises TypeError or ValueError for what makes no sense, or can never be met, and what the functions raise.
+    Raises TypeError or ValueError for needs that are invalid, or can never be met, and errors of the functions.
     """
     stated = _Stated(uses, supply)
     if table is None or not any_function(uses):
@@ -54,18 +54,18 @@ def check_needs(uses: Uses, table: ItemTable | None, supply: Supply) -> JobNeeds
 
 
 class _Stated:
-    """The ``uses`` as they were given, held against what there is."""
+    """The given ``uses``, compared with the supply."""
 
     def __init__(self, uses: Uses, supply: Supply) -> None:
         self._uses = uses
         self._supply = supply
         self._limits = dict(supply.limits)
-        self.memory: int | None = None  #: bytes of the machine's, once that was asked
+        self.memory: int | None = None  #: total bytes of the machine, once needed
         #: Sizes by a function are of many kinds.
         self._rounds = callable(uses.get(MEMORY) if isinstance(uses, Mapping) else uses)
 
     def of_one(self, item: Any, whose: str) -> Needs:
-        """Return the needs of one item; ``whose``: of which item, where that matters."""
+        """Return the needs of one item; ``whose``: the item, if that matters."""
         named = _call(f"uses{whose}", self._uses, item) if callable(self._uses) else self._uses
         if not isinstance(named, Mapping):
             raise TypeError(f"uses{whose}: expected a mapping of names to numbers, got {shown(named)}")
@@ -140,6 +140,6 @@ def _call(name: str, function: Callable[[Any], Any], item: Any) -> Any:
 
 
 def _coarse(size: int, limit: int) -> int:
-    """Round a size up by an eighth at most, so that items of nearly the same size are of one kind."""
+    """Round a size up by at most an eighth, so that items of nearly the same size are of one kind."""
     step = 1 << max(0, size.bit_length() - 4)
     return min(limit, -(-size // step) * step)

@@ -1,4 +1,4 @@
-"""Time: a heap of everything that waits for a moment, and time in which no process could run, which does not count."""
+"""Time: a heap of timers, and time in which no process could run, which does not count."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import NamedTuple
 
 
 class TimerKind(IntEnum):
-    """The kinds of timers, by what falls due."""
+    """The kinds of timers."""
 
     RETRY = auto()  #: an item's delay is over (subject: job number; detail: item index)
     LANE_CHECK = auto()  #: a timeout may have passed on a lane (subject: lane; detail: generation)
     STEAL_CHECK = auto()  #: look for items stuck behind a slow one
     LIMIT_SETTLED = auto()  #: a lowered limit is visible to the worker (subject: lane; detail: generation)
     LANE_START = auto()  #: start a worker again (subject: lane; detail: generation)
-    NO_LANES = auto()  #: give up where still no worker could be started
+    NO_LANES = auto()  #: give up if still no worker could be started
     SETUP_AGAIN = auto()  #: a lane may try a job's setup again (subject: job number; detail: lane)
     LOOK = auto()  #: read the clock, while a limit is running: a process may have slept
-    DRAINED = auto()  #: what still runs in a queue that drains has had its time (detail: 1 once its workers are killed)
+    DRAINED = auto()  #: the time of running items in a draining queue is over (detail: 1 once its workers are killed)
     STOP = auto()  #: a job stops (subject: job number; detail: 1 for its failures, 0 for its time)
-    GO_ON = auto()  #: a step has asked as many lanes as it may: the next goes on
+    GO_ON = auto()  #: a step has asked as many lanes as it may: the next one goes on
     APART = auto()  #: an item that has to run apart has waited long enough for others, or they for it
 
 
@@ -38,7 +38,7 @@ class Timer(NamedTuple):
 
 
 class TimerHeap:
-    """A heap of timers. Entries are never removed early: their taker checks whether they still mean something."""
+    """A heap of timers. Entries are never removed early: their taker checks whether they are still valid."""
 
     def __init__(self) -> None:
         self._heap: list[Timer] = []
@@ -53,7 +53,7 @@ class TimerHeap:
         heapq.heappush(self._heap, Timer(due, self._serial, kind, subject, detail, epoch))
 
     def next_due(self) -> float | None:
-        """Return the moment at which the first timer falls due; None while there is none."""
+        """Return the moment at which the first timer falls due; None if there is none."""
         return self._heap[0].due if self._heap else None
 
     def take_due(self, now: float) -> list[Timer]:
@@ -71,30 +71,29 @@ class TimerHeap:
 # -- Time in which no process could run does not count. ----------------------------------------------------------------
 #
 # A stopped group of processes, a frozen control group or a paused virtual machine runs nothing, while the clock goes
-# on. Whichever process wakes first must not find that the others are late. So the time from the coordinator's last
-# step before such a sleep to the first one after it puts off every limit that was running, and a little more, in which
-# the workers wake too. (A laptop that is closed needs none of this: the monotonic clock stands still meanwhile.)
+# on. The process that wakes first must not find the others late. So the time from the coordinator's last step before
+# such a sleep to the first one after it extends every running limit, and a little more, in which the workers wake too.
+# (A closed laptop needs none of this: the monotonic clock stands still meanwhile.)
 #
-# Pure: times are arguments. `Lookout` finds sleeps, `Sleeps` keeps them. While a limit is running the coordinator
-# looks at the clock every `LOOK` seconds, so that a sleep puts off a limit by that much more than it took, at most.
+# Pure: times are arguments. `Lookout` finds sleeps, `Sleeps` keeps them. While a limit is running the coordinator reads
+# the clock every `LOOK` seconds, so that a sleep extends a limit by at most that much more than it took.
 
-#: Seconds between two looks at the clock, at most, while any limit is running.
+#: The most seconds between two readings of the clock, while any limit is running.
 LOOK = 1.0
-#: Seconds by which a look has to be late to count as sleep. A busy machine is late by less.
+#: Seconds by which a reading has to be late to count as sleep. A busy machine is late by less.
 NOTICED = 0.5
 #: Seconds after a sleep that do not count either: others may wake later.
 GRACE = 1.0
-#: Seconds between two looks at the CPU's clock, which takes longer than the other.
+#: Seconds between two readings of the CPU's clock, which takes longer than the other.
 CPU_LOOK = 0.05
-#: Sleeps that are remembered. No limit sees as many that are not far behind it.
+#: The most sleeps that are remembered. A running limit never needs more of them.
 MOST = 1000
 
 
 class Lookout:
-    """Finds out that no process could run. ``cpu`` tells the seconds that this process has had a CPU.
+    """Finds out that no process could run. ``cpu`` returns the seconds that this process has had a CPU.
 
-    A process that was late because it had something else to do, or was kept from it by another of its threads, has used
-    a CPU meanwhile: that was no sleep.
+    A process that was late because of other work, or of another thread, has used a CPU meanwhile: that was no sleep.
     """
 
     def __init__(self, now: float, cpu: Callable[[], float]) -> None:
@@ -103,9 +102,9 @@ class Lookout:
         self._cpu_then = cpu()
 
     def look(self, now: float, planned: float | None) -> float | None:
-        """Look at the time, at each step; ``planned``: seconds that it might be waited before the step, None: any.
+        """Look at the time, at each step; ``planned``: the longest planned wait before the step in seconds, None: any.
 
-        Returns the moment of the step before, where there was a sleep in between.
+        Returns the moment of the step before, if there was a sleep in between.
         """
         last, self._last = self._last, now
         slept = planned is not None and now - last - planned > NOTICED
@@ -118,7 +117,7 @@ class Lookout:
 
 
 class Sleeps:
-    """The sleeps of late, as stretches of time that do not overlap, in order."""
+    """The latest sleeps, as stretches of time that do not overlap, in order."""
 
     def __init__(self) -> None:
         self._sleeps: deque[tuple[float, float]] = deque(maxlen=MOST)
@@ -132,7 +131,7 @@ class Sleeps:
             self._sleeps.append((since, until))
 
     def after(self, moment: float) -> float:
-        """Return the seconds by which a limit is put off that began to run at that moment."""
+        """Return the seconds by which a limit that began to run at that moment is extended."""
         total = 0.0
         for since, until in reversed(self._sleeps):
             if until <= moment:

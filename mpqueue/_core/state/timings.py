@@ -1,8 +1,8 @@
-"""The time of a job's run, and where it went: its chunks' reports, added up as they come.
+"""The times of a job's run, and where they went: its chunks' reports, added up as they come.
 
-The sums are exact. Beside them stands one row a report, for pictures; where there are too many, those that follow each
-other closely on a lane become one, so that a job of any length costs at most `MOST_ROWS` of them. Knows moments as
-numbers of the monotonic clock, and asks no clock itself. Written by the coordinator's thread only, but for `Heard`.
+The sums are exact. Beside them is one row per report, for pictures; if there are too many, those that follow each other
+closely on a lane are merged, so that a job of any length has at most `MOST_ROWS`. Moments are numbers of the monotonic
+clock; it reads no clock itself. Only the coordinator's thread writes it, except for `Heard`.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from mpqueue._core.state.lane_book import Chunk
     from mpqueue._wire.frames import WorkTimes
 
-#: Rows that a job keeps: 2,000 of 160 bytes. One that is traced keeps all, up to the second figure.
+#: The most rows of a job: 2,000 of 160 bytes. A traced job keeps all, up to the second number.
 MOST_ROWS, MOST_TRACED = 2_000, 200_000
-#: Events that a job keeps; later ones are counted only.
+#: The most events of a job; later ones are only counted.
 MOST_EVENTS = 10_000
 
 
 class Span(NamedTuple):
-    """One row: what one report told, or several that followed each other on a lane. Moments are monotonic."""
+    """One row: a report, or several that followed each other on a lane. Moments are monotonic."""
 
     lane: float
     first: float  #: the index of the first item
@@ -34,7 +34,7 @@ class Span(NamedTuple):
     failures: float
     packed_at: float  #: when the parent began to pickle the chunk's items
     left_at: float  #: when it had sent them
-    begun: float  #: when the worker took them in hand
+    begun: float  #: when the worker received them
     loading: float
     setup: float
     unpacking: float
@@ -45,20 +45,20 @@ class Span(NamedTuple):
     ended: float
     received: float  #: when the parent had the report
     decoded: float  #: when it had unpickled the results
-    busy: float  #: the worker's seconds on it; less than from ``begun`` to ``ended`` where several became one
+    busy: float  #: the worker's seconds on it; less than from ``begun`` to ``ended`` if several were merged
     bytes_out: float
     bytes_home: float
 
 
 _WIDTH = len(Span._fields)
-#: Seconds by which a worker may be early or late, by the parent's clock, before its own is taken for another.
+#: Seconds by which a worker's times may be off, before its clock counts as a different one.
 _SKEW = 0.001
-#: Seconds from which on rows are joined.
+#: The shortest rows, in seconds, are merged first.
 _SHORTEST = 0.001
 
 
 class Event(NamedTuple):
-    """Something that befell the job or a lane of it: ``paused``, ``resumed``, ``retry``, ``worker died``, ..."""
+    """An event of the job or of one of its lanes: ``paused``, ``resumed``, ``retry``, ``worker died``, ..."""
 
     at: float
     name: str
@@ -69,7 +69,7 @@ class Event(NamedTuple):
 
 @dataclass(slots=True)
 class Heard:
-    """The time that listeners took, as the listener thread measures it: no part of the scheduler's books."""
+    """The time of listeners, measured by the listener thread: not part of the scheduler's books."""
 
     seconds: float = 0.0  #: in listeners
     end_told_at: float | None = None  #: when the job's end was announced
@@ -77,7 +77,7 @@ class Heard:
 
 @dataclass(slots=True)
 class Sums:
-    """Seconds, all workers together; what parents do is marked so. Counts and bytes, too."""
+    """Seconds of all workers together; the parent's are marked as such. Also counts and bytes."""
 
     reports: int = 0
     items: int = 0
@@ -87,33 +87,33 @@ class Sums:
     unpacking: float = 0.0
     handling: float = 0.0
     packing: float = 0.0
-    overhead: float = 0.0  #: the rest of what they had a chunk in hand for: mpqueue's own
+    overhead: float = 0.0  #: mpqueue's own rest of the time with a chunk
     cpu: float = 0.0
     delayed: float = 0.0
-    under_way: float = 0.0  #: on what has not been reported: only of a job that runs
+    under_way: float = 0.0  #: on items not reported yet: only for a running job
     # the workers waiting
-    starting: float = 0.0  #: they were not there yet
-    replacing: float = 0.0  #: they were not there again
-    lost: float = 0.0  #: at work on what came to nothing, because the worker died
-    for_pickling: float = 0.0  #: of their items, in the parent
-    for_unpickling: float = 0.0  #: of their results, in the parent
-    for_parent: float = 0.0  #: which had other messages to see to
+    starting: float = 0.0  #: no worker had come yet
+    replacing: float = 0.0  #: the next worker had not come yet
+    lost: float = 0.0  #: on work that was lost, because the worker died
+    for_pickling: float = 0.0  #: for the pickling of their items, in the parent
+    for_unpickling: float = 0.0  #: for the unpickling of their results, in the parent
+    for_parent: float = 0.0  #: for the parent, which had other messages to handle
     for_transfer: float = 0.0
-    idle: float = 0.0  #: nothing was there to be sent
-    others: float = 0.0  #: the same, while they were at other jobs, or were replaced because of those
-    queued: float = 0.0  #: chunks lay at a worker that was busy with another one
+    idle: float = 0.0  #: there was nothing to send
+    others: float = 0.0  #: the same, while they had other jobs' work, or were replaced because of those
+    queued: float = 0.0  #: chunks waited at a worker that was busy with another one
     # the parent at work
     parent_pickling: float = 0.0
     parent_unpickling: float = 0.0
     bytes_out: int = 0
     bytes_home: int = 0
-    deaths: int = 0  #: of workers that had its items in hand, or those of no job
+    deaths: int = 0  #: of workers that had its items, or those of no job
     replaced: int = 0  #: workers that came after another one on their lane
     paused: float = 0.0
 
 
 class PastRun(NamedTuple):
-    """A run of a job that has ended, as far as that is remembered."""
+    """An ended run of a job, as far as remembered."""
 
     started_at: float  #: seconds since the epoch
     seconds: float | None  #: from its start to its end; None: its program ended before
@@ -123,11 +123,11 @@ class PastRun(NamedTuple):
 
 @dataclass(slots=True)
 class _LaneTimes:
-    """The times of a lane: since when it is free, and how its last report arrived."""
+    """The times of a lane: since when it is free, and the arrival of its last report."""
 
     free_at: float
     ready: bool = True
-    fresh: bool = True  #: no worker has gone from it during this run
+    fresh: bool = True  #: none of its workers has ended during this run
     lost_to_others: bool = False  #: another job's items have ended its last worker
     received: float = 0.0
     decoded: float = 0.0
@@ -135,7 +135,7 @@ class _LaneTimes:
 
 
 class Company(NamedTuple):
-    """The company of a job, once others are active at the same time: what lanes do for them from then on."""
+    """Other jobs active at the same time as a job: the lanes' work for them from then on."""
 
     all: LaneSeconds  #: of the queue
     own: LaneSeconds  #: of this job
@@ -153,31 +153,29 @@ class Timings:
     traced: bool = False
     started: float = 0.0
     finished: float | None = None
-    lanes: int = 0  #: how many there are, with those that joined
+    lanes: int = 0  #: how many lanes there are, including those that joined
     company: Company | None = None  #: other jobs were active at the same time
     elsewhere: bool = False  #: workers were on another machine, by their clock
     sums: Sums = field(default_factory=Sums)
     rows: array[float] = field(default_factory=lambda: array("d"))
     events: list[Event] = field(default_factory=list)
     stretches: dict[int, tuple[Sequence[int], Sequence[tuple[int, float, float]]]] = field(default_factory=dict)
-    last_on: dict[int, float] = field(
-        default_factory=dict
-    )  #: when each lane ended its last report, of those that had one
-    items_seconds: float = 0.0  #: going through what the items come from, before the start
+    last_on: dict[int, float] = field(default_factory=dict)  #: when each lane ended its last report, if it had one
+    items_seconds: float = 0.0  #: reading the items, before the start
     handler_seconds: float = 0.0  #: pickling the handler, before the start, on the thread that created the job
     handler_bytes: int = 0
-    handler_weight: str = ""  #: what makes a heavy handler so heavy
+    handler_weight: str = ""  #: the cause, if the handler is heavy
     handler_name: str = ""
     heard: Heard = field(default_factory=Heard)
-    _lanes: dict[int, _LaneTimes] = field(default_factory=dict)  #: those that have reported something
+    _lanes: dict[int, _LaneTimes] = field(default_factory=dict)  #: those that have reported
     _ready: int = 0  #: the lanes that could begin at once
     _paused_at: float | None = None
-    _resolution: float = 0.0  #: seconds that a row of several reports lasts at most
+    _resolution: float = 0.0  #: the most seconds of a row of several reports
 
     # -- the run ---------------------------------------------------------------------------------------------
 
     def begin(self, now: float, lanes: int, ready: int) -> None:
-        """Begin a run: nothing of an earlier one counts any more. ``ready``: the set of lanes that could begin."""
+        """Begin a run: earlier ones do not count any more. ``ready``: the set of lanes that could begin."""
         self.started, self.finished, self.lanes, self.company, self.elsewhere = now, None, lanes, None, False
         self.sums, self.rows, self.events = Sums(), array("d"), []
         self.stretches, self.last_on, self.heard = {}, {}, Heard()
@@ -185,11 +183,11 @@ class Timings:
         self._paused_at, self._resolution = None, 0.0
 
     def items_read(self, seconds: float) -> None:
-        """Note the seconds that it took to go through the items, as the job is created."""
+        """Note the seconds of reading the items, as the job is created."""
         self.items_seconds = seconds
 
     def handler_packed(self, seconds: float, size: int, weight: str, name: str = "") -> None:
-        """Note what the handler took, once the job is created."""
+        """Note the cost of the handler, once the job is created."""
         self.handler_seconds, self.handler_bytes, self.handler_weight = seconds, size, weight
         self.handler_name = name
 
@@ -216,12 +214,12 @@ class Timings:
         self.finished = now
 
     def paused(self, now: float) -> None:
-        """`pause`."""
+        """Note that the job was paused."""
         self.note(Event(now, "paused"))
         self._paused_at = now
 
     def resumed(self, now: float) -> None:
-        """`resume`, or the end."""
+        """Note that the job was resumed, or has ended."""
         if self._paused_at is not None:
             self.note(Event(now, "resumed"))
             self.sums.paused += now - self._paused_at
@@ -229,7 +227,7 @@ class Timings:
 
     @property
     def starting(self) -> int:
-        """Number of workers that are being started, as long as none is there yet."""
+        """The number of workers that are being started, as long as none has come."""
         if self.finished is not None or self._ready or any(lane.ready for lane in list(self._lanes.values())):
             return 0
         return self.lanes
@@ -261,10 +259,10 @@ class Timings:
         why: str = "",
         by_others: bool = False,
     ) -> None:
-        """Note that a worker has gone; ``worked``: while it had items of this job in hand, which go out again.
+        """Note that a worker has ended; ``worked``: it had items of this job, which are sent again.
 
-        ``item`` is the index of the one that it was running, and ``why`` how it ended, as far as these are known.
-        ``by_others``: it had items of another job in hand, and so its end is of no concern here.
+        ``item`` is the index of its running item, and ``why`` the reason of its end, as far as known. ``by_others``: it
+        had items of another job, so its end does not count here.
         """
         times = self._lane(lane)
         if times.ready:
@@ -338,12 +336,12 @@ class Timings:
         sums.delayed += times.delayed
 
     def _add_waiting(self, place: _LaneTimes, begun: float, packed_at: float, left_at: float) -> None:
-        """Add up what the worker waited for since it was free. Each moment is the end of a wait, or later."""
+        """Add up the reasons why the worker waited since it was free. Each moment is the end of a wait, or later."""
         sums, at = self.sums, place.free_at
         sums.queued += max(0.0, min(at, begun) - left_at)
         if begun <= at:
             return
-        place.ready = True  # also where no word of its start has reached this job
+        place.ready = True  # even if this job was not notified of its start
         waits = [0.0] * 6
         for nth, moment in enumerate((place.received, place.decoded, place.handled, packed_at, left_at, begun)):
             if moment > at:
@@ -357,7 +355,7 @@ class Timings:
         sums.for_pickling += pickling
 
     def _thin(self) -> None:
-        """Make one row of those that follow each other on a lane within so much time that half of all are left."""
+        """Merge rows that follow each other on a lane within a time such that half of all are left."""
         spans = list(self.spans())
         most = len(spans) // 2
         while len(spans) > most:
@@ -372,14 +370,14 @@ class Timings:
     # -- to read ---------------------------------------------------------------------------------------------
 
     def spans(self) -> Iterator[Span]:
-        """The rows, as far as they have come; callable on any thread."""
+        """Return the rows so far; callable on any thread."""
         rows = self.rows
         return (Span(*rows[at : at + _WIDTH]) for at in range(0, len(rows) // _WIDTH * _WIDTH, _WIDTH))
 
     def until(self, now: float, at_work: int) -> Timings:
-        """A copy of how it stands, as if the job ended now where it has not; callable on any thread.
+        """Return a copy of the current state, as if a running job ended now; callable on any thread.
 
-        The lanes of ``at_work`` have items of it in hand.
+        The lanes of ``at_work`` have items of it.
         """
         copy = Timings(**{entry.name: getattr(self, entry.name) for entry in fields(self) if entry.init})
         copy.sums = Sums(**{entry.name: getattr(self.sums, entry.name) for entry in fields(Sums)})
@@ -396,7 +394,7 @@ class Timings:
 def _row(
     lane: int, chunk: Chunk, report: ChunkReported, times: WorkTimes, packed_at: float, left_at: float
 ) -> tuple[float, ...]:
-    """Return a report's row, as a `Span` has it: to make one, by its names, would cost as much as all the rest."""
+    """Return a report's row, like a `Span`: making one, by its names, would cost as much as all the rest."""
     return (
         lane,
         chunk.indices[min(report.first, len(chunk.indices) - 1)],
@@ -422,14 +420,14 @@ def _row(
 
 
 def _by_our_clock(times: WorkTimes, left_at: float, received: float) -> WorkTimes:
-    """Return a worker's times by our clock; of one on another machine, as if its report had arrived at once."""
+    """Return a worker's times by our clock; for one on another machine, as if its report had arrived at once."""
     if left_at - _SKEW <= times.begun and times.ended <= received + _SKEW:
         return times
     return times._replace(begun=received - (times.ended - times.begun), ended=received)
 
 
 def _join_within(spans: list[Span], seconds: float) -> list[Span]:
-    """Join spans that follow each other on a lane, as long as that does not last longer than so many seconds."""
+    """Merge spans that follow each other on a lane, as long as the result lasts at most that many seconds."""
     joined: list[Span] = []
     waiting: dict[float, Span] = {}
     for span in spans:
@@ -444,7 +442,7 @@ def _join_within(spans: list[Span], seconds: float) -> list[Span]:
 
 
 def join(one: Span, other: Span) -> Span:
-    """Join two spans: from when the first began to when the second ended; the rest added up."""
+    """Merge two spans: from the start of the first to the end of the second; the rest added up."""
     return Span(
         *(
             getattr(other if name in _OF_THE_LAST else one, name)

@@ -1,1 +1,1 @@
-"""An agent: a small queue's lanes on a node of a cluster, for an engine that reaches that node."""
+"""An agent: a queue's lanes on a node of a cluster, for an engine that reaches that node."""

@@ -1,19 +1,19 @@
-"""The agent: the lanes that one node of a cluster has for a queue, in a process of its own there.
+"""The agent: a queue's lanes on one node of a cluster, in a process of its own there.
 
-Its lanes are loky's, as on the program's own machine: so are limits, blame, memory, stacks and recycling. The program
-calls it by a `Link`, and it calls the program back (`mpqueue._engines.agent.node`)::
+Its lanes are loky's, with the same limits, blame, memory, stacks and recycling as on the program's own machine. The
+program calls it by a `Link`, and it calls the program back (`mpqueue._engines.agent.node`)::
 
     start                         ->  the message LaneReady or LaneStartFailed
-    frame                         ->  answered: with what was left early before; and with the contents of segments,
-                                      where the program can't open those of workers here
+    frame                         ->  answered: after earlier early results; and with the contents of segments, if the
+                                      program can't open those of workers here
     (early results were left)     ->  left_early
-    order, observe                ->  seen: what the worker's ledger says, after all that it was sent
+    order, observe                ->  seen: the contents of the worker's ledger, after all messages to it
     tell_stack                    ->  told_stack
-    kill                          ->  the message LaneDied, as for any death; before it, what is left of the worker
-    let_go                        ->  nothing is said of that lane any more
+    kill                          ->  the message LaneDied, as for any death; before it, the worker's last data
+    let_go                        ->  no more messages about that lane
 
-Where the engine counts slots, the host in its process says as long as a lane holds one (`hold`, `want`): a frame is
-handed to a worker only then. All of it is called on one event loop, and nothing waits but a copy of what is big.
+If the engine counts slots, its host's calls tell how long a lane holds one (`hold`, `want`): only then is a frame
+handed to a worker. All methods are called on one event loop, and only copies of big data take time.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ from mpqueue._wire.memory.segments import BIG, NOTHING_CARRIED, Carried, CommonS
 from mpqueue._wire.memory.shared import Lent, Parts, Token, lend
 from mpqueue._wire.pickling.payload import Packed, put_apart, view_parts
 
-#: Where this package is: frames of a stack name its files, and a program may have it in another place.
+#: The place of this package: frames of a stack name its files, and a program may have it in another place.
 PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
 
-#: Seconds that a lane is held on without a frame: so long the next one may take to come after an answer.
+#: Seconds that a lane is still held without a frame: the next one may take that long to come after an answer.
 GRACE = 0.05
 
-#: What a program may call.
+#: Methods that a program may call.
 CALLS = (
     "start",
     "bring",
@@ -76,7 +76,7 @@ LaneKey = tuple[int, int]  #: a lane's number and generation
 
 
 class _Due(NamedTuple):
-    """A frame that waits until its lane is held."""
+    """A frame that waits until its lane holds a slot."""
 
     turn: int
     frame: bytes | memoryview
@@ -92,15 +92,15 @@ class _Apart(NamedTuple):
 
 
 class _Hold:
-    """The hold of a lane on a slot, which ends soon after others want it."""
+    """A lane's hold on a slot, which ends soon after others want it."""
 
     def __init__(self) -> None:
         self.is_wanted = False
-        self.is_ending = False  #: it gets no frame more
+        self.is_ending = False  #: it gets no more frames
         self.has_begun = False
 
     def takes_a_frame(self) -> bool:
-        """Tell whether the lane takes one more frame. It takes at least one, so that it gets on."""
+        """Tell whether the lane takes another frame. It takes at least one, so that it progresses."""
         if self.has_begun and self.is_wanted:
             self.is_ending = True
         self.has_begun = True
@@ -108,26 +108,26 @@ class _Hold:
 
 
 class _Berth:
-    """A lane as the agent sees it."""
+    """A lane in the agent's books."""
 
     def __init__(self, key: LaneKey) -> None:
         self.key = key
-        self.path = tuple(sys.path)  #: as its worker has it
-        self.is_over = False  #: its worker is gone
-        self.at_work = 0  #: frames that the worker has
-        self.asked_at = 0.0  #: when it was given one while it had none, or answered last
-        self.suspected_at: float | None = None  #: since when it has done nothing of them, at the last look
+        self.path = tuple(sys.path)  #: the worker's path
+        self.is_over = False  #: its worker has ended
+        self.at_work = 0  #: the number of frames that the worker has
+        self.asked_at = 0.0  #: the time of its last frame without others before, or of its last answer
+        self.suspected_at: float | None = None  #: since when it has done nothing about them, at the last look
         self.hold: _Hold | None = None
         self.due: deque[_Due] = deque()
-        self.apart: dict[int, _Apart] = {}  #: what frames that the worker has are in, by their turns
+        self.apart: dict[int, _Apart] = {}  #: segments of the worker's frames, by their turns
         self.is_blind = False  #: the worker could not open such a segment
 
 
 class Agent:
-    """The agent, made on its event loop in 5 ms and the time that an import of loky takes. Its maker awaits `close`.
+    """The agent, made on its event loop in 5 ms and the time of importing loky. Its maker awaits `close`.
 
-    ``tell`` calls the program. ``free`` is called when a lane needs its slot no more; None: lanes need none. Raises
-    what keeps loky from having any worker here.
+    ``tell`` calls the program. ``free`` is called when a lane no longer needs its slot; None: lanes need none. Raises
+    the error that keeps loky from having workers here.
     """
 
     def __init__(
@@ -169,7 +169,7 @@ class Agent:
         self._lent[brought.token] = lend(brought)
 
     def borrow(self, lent: Lent) -> None:
-        """Keep a shared object that is in a segment of the program's. Costs no copy."""
+        """Keep a shared object that is in a segment of the program. Costs no copy."""
         self._lent[lent.token] = lent, None
 
     def frame(
@@ -181,10 +181,10 @@ class Agent:
         dropped: Sequence[Token],
         carried: Carried,
     ) -> None:
-        """Have that worker do what the frame says; what comes of it is answered, with its ``turn``.
+        """Send the frame to that worker; its answer is sent back, with its ``turn``.
 
-        ``tokens`` are the shared objects, which are here, that the frame is the first to name; ``dropped`` those that
-        the program has no longer. ``carried`` is what is in segments of the program that the frame names.
+        ``tokens`` are shared objects here that the frame is the first to name; ``dropped`` those that the program has
+        no longer. ``carried`` are the contents of the program's segments that the frame names.
         """
         lent = [self._lent[token][0] for token in tokens if token in self._lent]
         for token in dropped:
@@ -203,13 +203,13 @@ class Agent:
                     there.set_limit(chunk, position)
 
     def observe(self, key: LaneKey) -> None:
-        """Say what the worker's ledger says."""
+        """Report the contents of the worker's ledger."""
         claim = None if (there := self._lane(key)) is None else there.peek()
         if claim is not None:
             self._tell("seen", key, seen_of(claim, self._now()))
 
     def take_results_by_pipe(self, key: LaneKey) -> None:
-        """Have the contents of this worker's segments come with its answers: the program can't open them."""
+        """Send the contents of this worker's segments with its answers: the program can't open them."""
         if (there := self._lane(key)) is not None:
             there.take_results_by_pipe()
 
@@ -218,7 +218,7 @@ class Agent:
             there.kill(dump_stack=dump_stack)
 
     def tell_stack(self, key: LaneKey) -> None:
-        """Tell the program where the worker is, as `faulthandler` writes it; None where that can't be had."""
+        """Send the worker's stacks to the program, in the form of `faulthandler`; None if there are none."""
 
         def told(text: str | None) -> None:
             self._soon(self._tell, "told_stack", key, text, PACKAGE)
@@ -229,7 +229,7 @@ class Agent:
             there.tell_stack(told)
 
     def let_go(self, key: LaneKey) -> None:
-        """Free a lane that is not needed any more: a live worker ends by itself. Nothing is said of it."""
+        """Free a lane that is not needed any more: a live worker ends by itself. Nothing is reported about it."""
         berth = self._berth(key)
         if berth is not None:
             self._end_berth(berth)
@@ -254,7 +254,7 @@ class Agent:
     # -- what the host calls -----------------------------------------------------------------------------------------
 
     def hold(self, key: LaneKey, path: Sequence[str]) -> None:
-        """Note that the lane has a slot, until `free` is called; modules are imported from ``path`` there."""
+        """Note that the lane has a slot, until `free` is called; its modules are imported from ``path``."""
         sys.path[:] = path
         berth = self._berth(key)
         if berth is None or berth.is_over:
@@ -265,7 +265,7 @@ class Agent:
         self._free_if_idle(berth)
 
     def want(self, key: LaneKey) -> None:
-        """Note that others want the slot of that lane: it gets at most one frame more."""
+        """Note that others want the slot of that lane: it gets at most one more frame."""
         if (berth := self._berth(key)) is not None and berth.hold is not None:
             berth.hold.is_wanted = True
 
@@ -327,7 +327,7 @@ class Agent:
         lane.send(self._sent_as(berth, due), partial(self._soon, self._settle, berth, due.turn))
 
     def _sent_as(self, berth: _Berth, due: _Due) -> bytes:
-        """The frame itself, or where it is big what names the segment that it is in, with what is carried."""
+        """Return the frame itself, or if it is big, the name of its segment, with the data carried with it."""
         serials, beside = [*due.carried], [*due.carried.values()]
         is_small = len(due.frame) + sum(part.nbytes for part in beside) < BIG
         packed = None if is_small or berth.is_blind else put_apart(self._store, due.frame, beside)
@@ -337,7 +337,7 @@ class Agent:
         return dump_frame(ApartFrame(packed, serials))
 
     def _settle(self, berth: _Berth, turn: int, answered: bytes | BaseException) -> None:
-        """Answer a frame that has been done, or never will be; one that could not be opened is sent again whole."""
+        """Answer a frame that was done, or never will be; if the worker could not open it, send it again whole."""
         answer = answered if isinstance(answered, bytes) else None
         apart, lane = berth.apart.pop(turn, None), self._lane(berth.key)
         if apart is not None:
@@ -359,7 +359,7 @@ class Agent:
         self._free_if_idle(berth)
 
     def _pass_early(self, lane: LokyLane) -> bool:
-        """Pass on what the worker has left early; False where there is nothing."""
+        """Pass on an early report of the worker; False if there is none."""
         try:
             early = lane.take_early()
             if early is not None:
@@ -373,12 +373,12 @@ class Agent:
     # -- what happens to the lanes -----------------------------------------------------------------------------------
 
     def _soon(self, call: Callable[..., object], *arguments: Any) -> None:
-        """Have something called on the event loop, in the order of the calls. On any thread."""
+        """Call a function on the event loop, in the order of the calls. On any thread."""
         with contextlib.suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(self.guarded, call, *arguments)
 
     def guarded(self, call: Callable[..., object], *arguments: Any) -> None:
-        """Make a call of the event loop's, and tell of what it raises: that is a mistake of ours."""
+        """Make a call on the event loop, and report its errors: they are internal errors."""
         try:
             call(*arguments)
         except Exception as error:
@@ -412,7 +412,7 @@ class Agent:
                 self._say(message)
 
     def _bury(self, key: LaneKey) -> None:
-        """Report a worker's death, after what it has left."""
+        """Report a worker's death, after its last data."""
         if (berth := self._berth(key)) is not None:
             self._end_berth(berth)
         if (lane := self._lane(key)) is not None:
@@ -425,9 +425,9 @@ class Agent:
         self._tell("happened", dump_notice(message, self._now()))
 
     def _look(self) -> None:
-        """End workers that do nothing of what they have, as at two looks in a row.
+        """End workers that have made no progress at two looks in a row.
 
-        Here, since the program does not know which frames wait for their lanes to be held.
+        It is done here, since the program does not know which frames wait for a slot.
         """
         suspects = False
         for berth in self._berths.values():
@@ -442,7 +442,7 @@ class Agent:
         self._looking = self._loop.call_later(overdue.SECOND_LOOK if suspects else overdue.ANSWER_LIMIT, self._look)
 
     def _too_large(self, read: MemoryRead) -> MemoryRead | None:
-        """Return the workers to be judged, out of a look at all, without the machine's memory; None if none."""
+        """Return the workers to be judged, from a look at all, without the machine's memory; None if there are none."""
         most = self._settings.max_memory or 0
         over = {worker.lane for worker in read.workers if worker.used > most}
         due, self._over = over | self._over, over
@@ -457,14 +457,14 @@ class Agent:
 
 
 def _whole(frame: bytes | memoryview, beside: Sequence[memoryview], serials: Sequence[int]) -> bytes:
-    """A frame with what is carried with it, without any segment."""
+    """Return a frame with the data carried with it, without any segment."""
     if not serials:
         return bytes(frame)
     return dump_frame(LadenFrame(bytes(frame), dict(zip(serials, map(bytes, beside), strict=True))))
 
 
 def _opened(answer: bytes) -> tuple[bytes, Carried]:
-    """A worker's answer and what is carried with it. A dead worker's segments can't be opened, and are left out."""
+    """Return a worker's answer and the data carried with it. A dead worker's segments are unreadable, and left out."""
     frame, segments = load_leaving(answer)
     if not segments:
         return frame, NOTHING_CARRIED

@@ -1,6 +1,6 @@
-"""The host of agents, in a process of the cluster's engine on a node: what an engine calls there. It knows no engine.
+"""The host of agents, in a process of the cluster's engine on a node; the engine calls it. It knows no engine.
 
-It starts the agent's process, hands over slots of the engine's to it, and relays what the program can't send itself.
+It starts the agent's process, passes the engine's slots to it, and relays messages that the program can't send itself.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from mpqueue._wire.memory.segments import SegmentRef
 from mpqueue.errors import WorkerStartError
 
 _START = "import sys; sys.path[:] = sys.argv[2:]; from mpqueue._engines.agent.agent_process import main; main()"
-#: Seconds that an agent may take to be there, and between two looks whether others want a slot: no engine tells that.
+#: Seconds that an agent may take to start; and between two looks whether others want a slot, which no engine reports.
 START_LIMIT, LOOK_INTERVAL = 60.0, 0.05
-#: Seconds after which a lane is held no more, even if no other wants its slot: others may not be seen from here.
+#: Seconds after which a lane gives up its slot even if no other wants it: others may be invisible from here.
 HOLD_LIMIT = 5.0
-#: Seconds that a call waits for something to be relayed, and from one to the next, at most.
+#: The most seconds that a call waits for data to relay, and between two calls.
 RELAY_WAIT, RELAY_LIMIT = 10.0, 30.0
 
 
 class Setup(NamedTuple):
-    """The settings with which an agent begins."""
+    """The settings of a new agent."""
 
-    secret: bytes  #: that the program has to know
-    host: str  #: of this node, by which the program may reach it; empty: by way of the engine only
+    secret: bytes  #: the program has to know it
+    host: str  #: of this node, by which the program may reach it; empty: only through the engine
     counts_slots: bool  #: lanes have to be held
     probe: SegmentRef | None  #: a segment of the program
 
 
 class Opened(NamedTuple):
-    """The address of an opened agent, and whose segments can be opened."""
+    """An agent's address, and whose segments can be opened."""
 
     host: str
     port: int
@@ -59,19 +59,19 @@ def introduce() -> link.Introduction:
 
 
 async def open_agent(token: str, setup: Setup) -> Opened:
-    """Start an agent, known by that token. Raises `WorkerStartError` where none can be."""
+    """Start an agent, known by that token. Raises `WorkerStartError` if that is not possible."""
     host = _hosts[token] = await asyncio.to_thread(AgentHost, setup)
     return host.opened
 
 
 def close_agent(token: str) -> None:
-    """End the agent, with all that runs there."""
+    """End the agent, and everything that runs there."""
     if (host := _hosts.pop(token, None)) is not None:
         host.close()
 
 
 def hold(token: str, lane: tuple[int, int], is_wanted: Callable[[], bool]) -> None:
-    """Let that lane work in a slot of the engine's; returns when it needs it no more. Raises LookupError."""
+    """Let that lane work in a slot of the engine; returns when the lane no longer needs it. Raises LookupError."""
     _host(token).hold(lane, is_wanted)
 
 
@@ -113,7 +113,7 @@ class AgentHost:
         raise answer or WorkerStartError(f"the agent's process has not started within {START_LIMIT:g} s")
 
     def hold(self, lane: tuple[int, int], is_wanted: Callable[[], bool]) -> None:
-        """Let that lane work in a slot until it needs it no more; asks the agent for it once others want it."""
+        """Let that lane work in a slot until it no longer needs it; asks the agent for it once others want it."""
         with self._changed:
             self._held.add(lane)
             self._connection.send(("hold", lane, [*sys.path]))
@@ -139,8 +139,8 @@ class AgentHost:
         self._free()
 
     def close(self) -> None:
-        """End the agent, with all that runs there."""
-        with contextlib.suppress(OSError):  # it is about to be gone
+        """End the agent, and everything that runs there."""
+        with contextlib.suppress(OSError):  # it may have ended
             self._socket.shutdown(socket.SHUT_RDWR)
 
     def _free(self) -> None:
@@ -157,7 +157,7 @@ def _start(connection: int) -> subprocess.Popen[bytes]:
             [*arguments, "-c", _START, str(connection), *sys.path],
             stdin=subprocess.DEVNULL,
             pass_fds=[connection],
-            process_group=0,  # a signal to the engine's group is the engine's business
+            process_group=0,  # the engine handles signals to its group
         )
     except OSError as error:
         raise WorkerStartError(
@@ -172,12 +172,12 @@ def _start(connection: int) -> subprocess.Popen[bytes]:
 @dataclass
 class _Relay:
     connection: socket.socket
-    reading: asyncio.Task[bytes] | None = None  #: none of what comes is lost where no call waits for it any more
-    leaving: asyncio.TimerHandle | None = None  #: where the program does not ask for a while, it is gone
+    reading: asyncio.Task[bytes] | None = None  #: so that no data are lost if no call waits for them any more
+    leaving: asyncio.TimerHandle | None = None  #: if the program does not ask for a while, it has ended
 
 
 async def open_relay(token: str, relay: str) -> None:
-    """Connect to the agent, for a program that can't. Raises LookupError where the agent is gone."""
+    """Connect to the agent, for a program that can't. Raises LookupError if the agent has ended."""
     opened = _host(token).opened
     connection = socket.create_connection((opened.host, opened.port))
     connection.setblocking(False)
@@ -185,12 +185,12 @@ async def open_relay(token: str, relay: str) -> None:
 
 
 async def write_relay(relay: str, data: bytes) -> None:
-    """Pass bytes on to the agent. Raises LookupError where there is no such relay any more."""
+    """Pass bytes on to the agent. Raises LookupError if the relay has ended."""
     await asyncio.get_running_loop().sock_sendall(_relays[relay].connection, data)
 
 
 async def read_relay(relay: str) -> bytes | None:
-    """Return the bytes that have come; none after `RELAY_WAIT` seconds, None at the end."""
+    """Return the received bytes; none after `RELAY_WAIT` seconds, None at the end."""
     there, loop = _relays[relay], asyncio.get_running_loop()
     if there.leaving is not None:
         there.leaving.cancel()
@@ -207,7 +207,7 @@ async def read_relay(relay: str) -> bytes | None:
 
 
 def close_relay(relay: str) -> None:
-    """Close a relay; nothing where there is none."""
+    """Close a relay, if there is one."""
     if (there := _relays.pop(relay, None)) is not None:
         for pending in (there.reading, there.leaving):
             if pending is not None:

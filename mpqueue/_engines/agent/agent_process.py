@@ -1,7 +1,7 @@
-"""The process that an agent is in, on a node of a cluster: it is started by a host there, in the engine's own process.
+"""The process of an agent on a node of a cluster: a host in the engine's own process there starts it.
 
-So nothing else that happens in the engine's process, which other programs use too, holds the agent up. It ends with its
-host, at the word of the program, and where that has lost its connection and made no other for `LEFT_LIMIT` seconds.
+So other work in the engine's process, which other programs use too, does not delay the agent. It ends with its host,
+when the program asks for it, and if the program has lost its connection and made no other for `LEFT_LIMIT` seconds.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mpqueue._parent.lane_protocol import LaneSettings
 from mpqueue._parent.transport.kept_errors import text_of
 from mpqueue._wire.memory.segments import can_be_opened, make_anchor
 
-#: Seconds that the first connection may take to come, the next one after a loss, and the end of everything here.
+#: Seconds that the first connection may take, the next one after a loss, and the end of everything here.
 START_LIMIT, LEFT_LIMIT, CLOSE_LIMIT = 60.0, 5.0, 10.0
 
 
@@ -29,14 +29,14 @@ def main() -> None:
     """Run the process. Its first argument is the descriptor of the connection to the host."""
     host = Connection(int(sys.argv[1]))
     sys.argv[:] = [""]
-    ignore_interrupts()  # the host ends by one, or does not
-    with contextlib.suppress(EOFError, OSError):  # the host is gone
+    ignore_interrupts()  # the host ends by one, or ignores it
+    with contextlib.suppress(EOFError, OSError):  # the host has ended
         asyncio.run(_Service(host, host.recv()).run())
-    leave_now()  # whatever is left, such as a thread that hangs
+    leave_now()  # even if a thread hangs
 
 
 class _Service:
-    """An agent, from its host's first word to the end of both. On its event loop, but for `_heed_host`."""
+    """An agent, from its host's first message to the end of both. On its event loop, except for `_heed_host`."""
 
     def __init__(self, host: Connection, setup: Setup) -> None:
         self._host = host
@@ -47,7 +47,7 @@ class _Service:
     async def run(self) -> None:
         """Start the agent, and serve it until its end."""
         self._loop = asyncio.get_running_loop()
-        self._ending: asyncio.Future[bool] = self._loop.create_future()  #: True: kill what runs
+        self._ending: asyncio.Future[bool] = self._loop.create_future()  #: True: kill running items
         self._link = Link(self._setup.secret, self._take, beats=True)
         self._leaving = self._loop.call_later(START_LIMIT, self._end, True)
         probe, anchor = self._setup.probe, None if self._setup.probe is None else make_anchor()
@@ -90,7 +90,7 @@ class _Service:
         self._link.send(call)
 
     async def _answer(self, server: socket.socket) -> None:
-        """Take the program's connections."""
+        """Accept the program's connections."""
         while True:
             connection, _ = await self._loop.sock_accept(server)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -102,7 +102,7 @@ class _Service:
     def _lost(self, following: asyncio.Task[bool]) -> None:
         self._following.discard(following)
         if not following.cancelled():
-            following.exception()  # perhaps it was not the program
+            following.exception()  # it may not have been the program
         if not self._following:
             self._leaving = self._loop.call_later(LEFT_LIMIT, self._end, True)
 
@@ -113,7 +113,7 @@ class _Service:
             self._host.send(lane)
 
     def _heed_host(self) -> None:
-        """Do what the host says, until it is gone. On a thread of its own."""
+        """Follow the host's orders, until it has ended. On a thread of its own."""
         with contextlib.suppress(EOFError, OSError, RuntimeError):
             while True:
                 name, *arguments = self._host.recv()
@@ -125,12 +125,12 @@ class _Service:
 
 
 def _listen(host: str) -> socket.socket:
-    """Listen where the program can reach this machine, or where that can't be, the host alone."""
+    """Listen at an address that the program can reach; if there is none, only for the host."""
     for address in filter(None, (host, "127.0.0.1")):
         try:
             family, *_, where = socket.getaddrinfo(address, 0, type=socket.SOCK_STREAM)[0]
             server = socket.create_server((where[0], 0), family=family)
-        except OSError:  # by another name than its own, as in a container
+        except OSError:  # its name is not its own, as in a container
             continue
         server.setblocking(False)
         return server

@@ -1,8 +1,8 @@
-"""The line between a program and its agent on a node, at either end: calls that arrive once, and in order.
+"""The line between a program and its agent on a node, for both ends: calls arrive once, and in order.
 
-What carries it is a connection, which may break at any moment: directly to the agent, or by way of the engine. Calls
-are numbered, kept until the other end has said that it has them, and sent again on the next connection. So nothing
-depends on a connection but when things arrive.
+It uses a connection, which may break at any moment: directly to the agent, or through the engine. Calls are numbered,
+kept until the other end has confirmed them, and sent again on the next connection. So only the time of arrival depends
+on the connection.
 
 Before anything else, both ends prove that they know the secret that the engine has handed over: calls are pickles.
 """
@@ -32,30 +32,31 @@ from mpqueue._parent.transport.kept_errors import text_of
 from mpqueue._wire.memory.ledger import Claim, Phase
 from mpqueue.errors import InternalError, WorkerStartError
 
-#: Bytes from which data is a part of its own in a message, and not copied into it.
+#: Bytes from which data is a separate part of a message, and not copied into it.
 APART = 1 << 16
-#: Seconds that a connection and its first words may take.
+#: Seconds that a connection and its first messages may take.
 CONNECT_LIMIT = 5.0
-#: Seconds without a call after which an end says that it is there. So often in a row, nothing may come of the other.
+#: Seconds without a call after which an end sends a sign of life; the number of these intervals that may pass without
+#: one.
 BEAT, MOST_MISSED = 3.0, 4
 #: Seconds without a connection after which the other end counts as gone.
 AWAY_LIMIT = 20.0
-#: Bytes of calls that the other end keeps at most, before this one says at once that they have arrived.
+#: The most bytes of calls that the other end keeps before this one confirms their arrival at once.
 MOST_KEPT = 1 << 18
 
 _NONCE = 32
-#: How many parts follow a message's pickle, and how long that is; then how long each part is.
+#: The number of parts after a message's pickle, and its length; then the length of each part.
 _HEAD = struct.Struct("!IQ")
 _SIZE = struct.Struct("!Q")
 
-Call = tuple[Any, ...]  #: the name of what is called at the other end, and its arguments
+Call = tuple[Any, ...]  #: the name of the function at the other end, and its arguments
 
 
 class Link:
     """One end of the line. Everything happens on the event loop on which it is made.
 
-    ``take`` gets each call, and must not raise. ``beats``: this end says every 3 s that it is there; a program does
-    not, which may hold its global lock, or be stopped, for as long as it likes.
+    ``take`` gets each call, and must not raise. ``beats``: this end sends a sign of life every 3 s; a program does not,
+    since it may hold its global lock, or be stopped, for any time.
     """
 
     def __init__(self, secret: bytes, take: Callable[[Call], object], *, beats: bool) -> None:
@@ -63,24 +64,24 @@ class Link:
         self._take = take
         self._beats = beats
         self._numbers = itertools.count(1)
-        self._kept: deque[tuple[int, Call]] = deque()  #: what the other end has not said that it has
-        self._seen = 0  #: the number of the last call that came
-        self._unsaid = 0  #: bytes of calls of which the other end does not know yet that they came
-        self._sent = 0  #: the number of the last call that went to this connection
+        self._kept: deque[tuple[int, Call]] = deque()  #: calls that the other end has not confirmed
+        self._seen = 0  #: the number of the last call received
+        self._unsaid = 0  #: bytes of received calls that are not confirmed yet
+        self._sent = 0  #: the number of the last call sent on this connection
         self._missed = 0
         self._stirred = asyncio.Event()
         self._following: asyncio.Task[None] | None = None
         self.is_connected = False
 
     def send(self, call: Call) -> None:
-        """Send a call to the other end, where it arrives after all that was sent before."""
+        """Send a call to the other end, where it arrives after all earlier ones."""
         self._kept.append((next(self._numbers), call))
         self._stirred.set()
 
     async def follow(self, connection: socket.socket) -> bool:
-        """Use this connection until it breaks, or a newer one takes its place; False where it was of no use.
+        """Use this connection until it breaks, or a newer one replaces it; False if it was of no use.
 
-        Closes it. Raises PermissionError where the other end does not know the secret.
+        Closes it. Raises PermissionError if the other end does not know the secret.
         """
         connection.setblocking(False)
         with contextlib.suppress(OSError):  # a connection within this machine
@@ -95,7 +96,7 @@ class Link:
             return False
         self.drop()
         following = self._following = asyncio.create_task(self._use(connection, seen))
-        following.add_done_callback(lambda _: connection.close())  # not before: the event loop watches it
+        following.add_done_callback(lambda _: connection.close())  # not earlier: the event loop watches it
         try:
             await asyncio.wait([following])
         finally:
@@ -105,7 +106,7 @@ class Link:
         return True
 
     def drop(self) -> None:
-        """Stop using the present connection."""
+        """Stop using the current connection."""
         if self._following is not None:
             self._following.cancel()
 
@@ -124,7 +125,7 @@ class Link:
         return int(_SIZE.unpack(await _read(connection, _SIZE.size))[0])
 
     def _proof(self, first: bytes, second: bytes, *, of_agent: bool) -> bytes:
-        """Return this end's proof, other than the other end's: else one could answer with what the other has said."""
+        """Return this end's proof, which differs from the other end's, so that neither can repeat the other's."""
         return hmac.digest(self._secret, (b"agent" if of_agent else b"program") + first + second, "sha256")
 
     # -- calls -------------------------------------------------------------------------------------------------------
@@ -160,7 +161,7 @@ class Link:
                 except TimeoutError:
                     if self._beats:
                         break
-                    self._missed += 1  # by this end's own rounds: it may have been stopped itself
+                    self._missed += 1  # counted by this end's own rounds: it may have been stopped itself
                     if self._missed > MOST_MISSED:
                         return
 
@@ -177,7 +178,7 @@ class Link:
             self._missed = 0
             self._note_arrived(seen)
             for number, call in calls:
-                if number == self._seen + 1:  # else it had come by an earlier connection
+                if number == self._seen + 1:  # otherwise it had come by an earlier connection
                     self._seen = number
                     self._take(tuple(_restore(call, beside)))
             self._unsaid += len(data) + sum(sizes)
@@ -201,13 +202,13 @@ async def _read(connection: socket.socket, size: int) -> bytearray:
 
 
 class _Beside(NamedTuple):
-    """A stand-in for a part behind the pickle: CPython 3.11 may crash where those of `pickle` are garbage."""
+    """A stand-in for a part behind the pickle: CPython 3.11 may crash if those of `pickle` are garbage."""
 
     at: int
 
 
 def _pack(seen: int, calls: Sequence[tuple[int, Call]]) -> list[Any]:
-    """Pack a message as it is written; ``seen`` is the last call that has come. No big or carried part is copied."""
+    """Pack a message as it is written; ``seen`` is the last call received. No big or carried part is copied."""
     beside: list[memoryview] = []
     marked = [(number, [_mark(part, beside) for part in call]) for number, call in calls]
     data = pickle.dumps((seen, marked), pickle.HIGHEST_PROTOCOL)
@@ -234,7 +235,7 @@ def _restore(part: Any, beside: Sequence[memoryview]) -> Any:
     return beside[part.at] if isinstance(part, _Beside) else part
 
 
-# -- by way of the engine ----------------------------------------------------------------------------------------------
+# -- through the engine ------------------------------------------------------------------------------------------------
 
 
 async def pump(
@@ -242,9 +243,9 @@ async def pump(
     write: Callable[[bytes], Any],
     read: Callable[[], Any],
 ) -> None:
-    """Copy what comes from this connection to ``write``, and what ``read`` has to it, until one of them ends.
+    """Copy data from this connection to ``write``, and from ``read`` to it, until one of them ends.
 
-    Closes the connection. Both are awaited; ``read`` gives nothing where nothing has come for a while, None at the end.
+    Closes the connection. Both are awaited; ``read`` returns no bytes if none have come for a while, None at the end.
     """
     loop = asyncio.get_running_loop()
     connection.setblocking(False)
@@ -267,15 +268,15 @@ async def pump(
         connection.close()
 
 
-# -- The introduction of a worker of another engine: where it is, and whether it speaks the parent's language. ---------
+# -- The introduction of a worker of another engine: its place, and whether its versions fit the parent's. -------------
 #
-# Plain strings and numbers, so that also a stranger's introduction can be read.
+# Plain strings and numbers, so that even a stranger's introduction can be read.
 
 Introduction = Mapping[str, Any]
 
 
 def introduce() -> Introduction:
-    """Return the introduction of this process: its identity and the versions that it runs."""
+    """Return the introduction of this process: its identity and its versions."""
     return {
         "process": process_name(),
         "pid": os.getpid(),
@@ -287,7 +288,7 @@ def introduce() -> Introduction:
 
 
 def find_difference(own: Introduction, other: Introduction) -> str | None:
-    """Return why the two would misunderstand each other, in words; None where they would not."""
+    """Return why the two would misunderstand each other, in words; None if they would not."""
     different = [
         f"{name} {other.get(name)} there and {own[name]} here"
         for name in ("python", "mpqueue", "cloudpickle")
@@ -303,11 +304,11 @@ def find_difference(own: Introduction, other: Introduction) -> str | None:
 
 # -- Messages about a lane between a program and an agent. -------------------------------------------------------------
 #
-# Clocks of two machines have nothing in common, so ages are sent.
+# Clocks of two machines can't be compared, so ages are sent.
 
 
 class TellFlags(NamedTuple):
-    """An order that a job is paused, or cancelled, or neither."""
+    """An order that sets a job's flags: paused, cancelled, or neither."""
 
     job: int
     pause: bool
@@ -315,7 +316,7 @@ class TellFlags(NamedTuple):
 
 
 class SetLimit(NamedTuple):
-    """An order to claim nothing from that position on in that chunk."""
+    """An order to claim no positions from that one on in that chunk."""
 
     chunk: int
     position: int
@@ -323,17 +324,17 @@ class SetLimit(NamedTuple):
 
 Order = TellFlags | SetLimit
 
-#: A claim as it is sent: chunk, phase, lo, hi, seconds since, fraction.
+#: A claim in a message: chunk, phase, lo, hi, seconds since, fraction.
 Seen = tuple[int, int, int, int, float, float]
 
 
 def seen_of(claim: Claim, now: float) -> Seen:
-    """Convert a claim to be sent, on the node, whose clock says ``now``."""
+    """Convert a claim for a message, on the node, whose clock says ``now``."""
     return claim.chunk, int(claim.phase), claim.lo, claim.hi, max(0.0, now - claim.since), claim.fraction
 
 
 def claim_of(seen: Seen, now: float) -> Claim:
-    """Convert it back to a claim, in the program, whose clock says ``now``."""
+    """Convert a message's claim back, in the program, whose clock says ``now``."""
     chunk, phase, lo, hi, age, fraction = seen
     return Claim(chunk, Phase(phase), lo, hi, now - age, fraction)
 

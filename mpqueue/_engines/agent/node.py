@@ -1,7 +1,7 @@
-"""A node of a cluster as a program sees it, and a lane there: a worker of the node's agent.
+"""A node of a cluster for a program, and a lane there: a worker of the node's agent.
 
-All that happens to them happens on the event loop of their pool, so there is no lock. What an agent calls are methods
-of `Node`, in the order in which it calls them.
+All of it runs on the event loop of their pool, so there is no lock. The agent's calls are methods of `Node`, in the
+order in which it calls them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class NodeLane(Lane):
-    """A lane on a node: a `lane_protocol.Lane`, with the methods beside it that an engine on nodes needs."""
+    """A lane on a node: a `lane_protocol.Lane`, with further methods for an engine on nodes."""
 
     def __init__(self, pool: NodePool, node: Node, number: int, generation: int) -> None:
         self.number = number
@@ -37,7 +37,7 @@ class NodeLane(Lane):
         self.node = node
         self.key: LaneKey = number, generation
         self.is_ready = False
-        self.used_at = 0.0  #: when it answered last
+        self.used_at = 0.0  #: the time of its last answer
         self.carried: dict[int, memoryview] = {}  #: see `lane_protocol.CarryingLane`
         self.is_blind = False  #: its worker can't open our segments
         self.unsent = b""
@@ -61,7 +61,7 @@ class NodeLane(Lane):
 
     @property
     def is_busy(self) -> bool:
-        """True where something is under way."""
+        """True if work is under way."""
         return len(self.calls) > 0
 
     def send(self, frame: bytes, tell: Tell) -> None:
@@ -91,11 +91,11 @@ class NodeLane(Lane):
         self._pool.soon(self.node.call, name, self.key, *arguments)
 
     def observe(self, tell: Callable[[Claim], None]) -> None:
-        """Have ``tell`` called on the event loop; never where the worker is gone."""
+        """Call ``tell`` with the claim on the event loop; never if the worker has ended."""
         self._pool.soon(self._observe, tell)
 
     def peek(self) -> Claim | None:
-        """Return the claim that was seen last, and ask for a newer one."""
+        """Return the last known claim, and ask for a newer one."""
         if not self._is_looking:
             self._is_looking = True
             self.observe(self._looked)
@@ -137,7 +137,7 @@ class NodeLane(Lane):
         self.node.call("tell_stack", self.key)
 
     def end(self, why: str) -> None:
-        """Note that the worker is gone: fail what is under way, and what is yet to come."""
+        """Note that the worker has ended: fail work under way, and later work."""
         self.is_ready = False
         error = ChildProcessError(f"the worker {self.pid} on {self.node.title} is gone: {why}")
         self.calls.close(error)
@@ -149,13 +149,13 @@ class NodeLane(Lane):
 
 
 class Node:
-    """A node, and the lanes that have its slots. ``handle`` is the engine's own."""
+    """A node, and the lanes that have its slots. ``handle`` is the engine's object."""
 
     def __init__(self, pool: NodePool, name: str, slots: int, host: str, handle: Any = None) -> None:
         self.name = name
         self.slots = slots
         self.handle = handle
-        self.host = host  #: by which this process may reach it; empty: by way of the engine only
+        self.host = host  #: by which this process may reach it; empty: only through the engine
         self.token = ""  #: of its agent
         self.opening: asyncio.Task[None] | None = None  #: done once it has an agent
         self.following: asyncio.Task[None] | None = None
@@ -163,15 +163,15 @@ class Node:
         self.can_map = False  #: its workers can open segments of this process: they are on its machine
         self.shares_memory = False  #: and this process can open theirs
         self.lanes: dict[int, NodeLane] = {}
-        self.unfit: BaseException | None = None  #: why it is none for us
+        self.unfit: BaseException | None = None  #: the reason if it can't be used
         self.failures = 0  #: starts that failed there
-        self.is_paused = False  #: it is to begin nothing, by the engine
+        self.is_paused = False  #: by the engine: it must begin no work
         self.is_lost = False
         self.began: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()  #: or why it can't
         self.title = f"{pool.noun} {name}"  #: for people
         self._pool = pool
         self._brought: weakref.WeakSet[Shared[Any]] = weakref.WeakSet()
-        self._dropped = len(shared.dropped)  #: how many of the shared objects that are gone its agent knows of
+        self._dropped = len(shared.dropped)  #: how many of the dropped shared objects its agent knows of
 
     def call(self, name: str, *arguments: Any) -> None:
         """Call the agent, if there is one."""
@@ -179,7 +179,7 @@ class Node:
             self.link.send((name, *arguments))
 
     def bring(self, one: Shared[Any]) -> shared.Token:
-        """Send this shared object to the agent; once for all lanes."""
+        """Send this shared object to the agent, once for all lanes."""
         if one not in self._brought:
             self._brought.add(one)
             if self.can_map:
@@ -197,7 +197,7 @@ class Node:
     # -- what the agent calls ----------------------------------------------------------------------------------------
 
     def take(self, call: Call) -> None:
-        """Take in a call of the agent's."""
+        """Handle a call of the agent."""
         name, *arguments = call
         if self.is_lost:
             return
@@ -213,7 +213,7 @@ class Node:
 
     def _answered(self, lane: NodeLane, turn: int, answer: Any, carried: Carried, is_blind: bool) -> None:
         lane.carried.update(carried)
-        lane.is_blind |= is_blind  # before what it has answered is read, and sent again
+        lane.is_blind |= is_blind  # before its answer is read, and the frame is sent again
         lane.used_at = self._pool.now()
         if (tell := lane.tells.pop(turn, None)) is not None:
             lane.calls.settle(tell, bytes(answer))
@@ -236,7 +236,7 @@ class Node:
     # -- its end -----------------------------------------------------------------------------------------------------
 
     def lose(self, why: str, *, innocent: bool = False) -> None:
-        """Give the node up with all its lanes, ended by what one of them ran or, if ``innocent``, by something else."""
+        """Drop the node with all its lanes, ended by what one of them ran or, if ``innocent``, by something else."""
         self.is_lost = True
         for task in (self.opening, self.following):
             if task is not None:

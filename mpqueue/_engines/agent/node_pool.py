@@ -1,10 +1,10 @@
-"""The lanes of a queue on the nodes of a cluster: the same for every engine, of which a subclass is the cable.
+"""The lanes of a queue on the nodes of a cluster, for every engine; a subclass, its cable, connects to the engine.
 
-What an engine has to say is one page, the abstract methods of `NodePool`. It says which nodes there are (`add`,
-`lose`), has functions called in its own process there (`ask`), and gives and takes slots, where it counts them. All
-else goes by a `Link` from here to the agent on each node.
+An engine implements the abstract methods of `NodePool`. It reports its nodes (`add`, `lose`), calls functions in its
+own process there (`ask`), and gives and takes slots, if it counts them. All else goes by a `Link` from here to the
+agent on each node.
 
-All that happens to lanes happens on the pool's event loop, so there is no lock.
+All of it runs on the pool's event loop, so there is no lock.
 """
 
 from __future__ import annotations
@@ -45,17 +45,17 @@ from mpqueue.errors import WorkerStartError, shown
 
 _log = logging.getLogger("mpqueue")
 
-#: Seconds without any worker after which the jobs that wait for one are interrupted.
+#: Seconds without any worker after which waiting jobs are interrupted.
 PATIENCE = 300.0
-#: Seconds that a call of the engine's may take, and that the start of an agent may.
+#: Seconds that a call of the engine may take, and that the start of an agent may take.
 ASK_LIMIT, AGENT_LIMIT = 30.0, 300.0
-#: Seconds from one try to connect to an agent to the next, doubled up to the second figure.
+#: Seconds between tries to connect to an agent, doubled up to the second number.
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
-#: Seconds that agents have to close, and that closing takes at most.
+#: Seconds that agents have to close, and the most that closing takes.
 AGENTS_LIMIT, CLOSE_LIMIT = 6.0, 15.0
 
-#: What every engine on nodes can do. A chunk is sent to another machine, and costs more than here: 1.07 ms of CPU time
-#: were measured on a busy machine.
+#: The capabilities of every engine on nodes. A chunk is sent to another machine, and costs more than here: 1.07 ms of
+#: CPU time were measured on a busy machine.
 CAPABILITIES = Capabilities(
     can_fork=IS_LINUX,
     is_here=False,
@@ -75,11 +75,11 @@ CAPABILITIES = Capabilities(
 class NodePool(abc.ABC):
     """The lanes of a queue on a cluster: a `lane_protocol.LanePool`. Owns the event loop and its thread.
 
-    ``counts_slots``: a frame is handed to a worker only while the engine has given its lane a slot.
+    ``counts_slots``: a worker gets a frame only while the engine has given its lane a slot.
     """
 
-    noun: str  #: what a node is called
-    #: A node that is none for this queue shows that none is.
+    noun: str  #: the word for a node
+    #: One node that can't be used does not mean that none can.
     is_uniform = False
 
     def __init__(self, engine: str, settings: LaneSettings, post: Post, *, counts_slots: bool) -> None:
@@ -89,11 +89,11 @@ class NodePool(abc.ABC):
         self.settings = settings
         self.nodes: dict[str, Node] = {}
         self.waiting: deque[tuple[int, int]] = deque()  #: lanes without a node: number and generation
-        self.cut_off_by: BaseException | None = None  #: nothing can be asked of the engine
+        self.cut_off_by: BaseException | None = None  #: why the engine can't be asked
         self.is_closed = False
         self._counts_slots = counts_slots
         self._lanes: dict[int, NodeLane] = {}
-        self._probe = make_anchor()  #: what agents try to open
+        self._probe = make_anchor()  #: a segment that agents try to open
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closing = threading.Lock()
         self.loop = asyncio.new_event_loop()
@@ -104,22 +104,22 @@ class NodePool(abc.ABC):
 
     @abc.abstractmethod
     async def ask(self, node: Node, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Have the engine's process on that node call something, once at most.
+        """Call a function in the engine's process on that node, at most once.
 
-        Raises what that raises, and OSError, or what the engine raises, where it does not get there.
+        Raises the function's errors, and OSError, or the engine's error, if the call does not get there.
         """
 
     @abc.abstractmethod
     def want_slot(self, lane: NodeLane) -> None:
-        """Give a slot to a lane that has a frame, where the engine counts slots."""
+        """Get a slot for a lane that has a frame, if the engine counts slots."""
 
     @abc.abstractmethod
     def look_for_room(self) -> None:
-        """Look for room for lanes that wait, where no node that is there has any."""
+        """Look for room for lanes that wait, if no present node has any."""
 
     @abc.abstractmethod
     async def give_back(self, node: Node) -> None:
-        """Give back the node's slots, where an agent may still be. May raise any exception."""
+        """Give the node's slots back; its agent may still run. May raise any exception."""
 
     @abc.abstractmethod
     async def disconnect(self) -> None:
@@ -127,16 +127,16 @@ class NodePool(abc.ABC):
 
     @abc.abstractmethod
     def tell_demand(self, lanes: int, seconds: float) -> None:
-        """Follow the demand, as `DemandPool.tell_demand` says."""
+        """Follow the demand, as in `DemandPool.tell_demand`."""
 
     # -- from any thread ---------------------------------------------------------------------------------------------
 
     def start(self, number: int, generation: int) -> None:
-        """Have the lane wait for a node with room for it."""
+        """Let the lane wait for a node with room for it."""
         self.soon(self.want, number, generation)
 
     def await_starts(self) -> None:  # noqa: B027 - the protocol's
-        """Return at once: nodes are there already, or come when there is room for them."""
+        """Return at once: nodes exist already, or come when there is room for them."""
 
     def lane(self, number: int) -> NodeLane | None:
         return self._lanes.get(number)
@@ -165,7 +165,7 @@ class NodePool(abc.ABC):
         self._end()
 
     def soon(self, call: Callable[..., object], *arguments: Any) -> None:
-        """Have something called on the event loop, in the order of the calls."""
+        """Call a function on the event loop, in the order of the calls."""
         with contextlib.suppress(RuntimeError):  # the loop has ended
             self.loop.call_soon_threadsafe(self._guarded, call, *arguments)
 
@@ -180,7 +180,7 @@ class NodePool(abc.ABC):
         self.close_loop()
 
     def close_loop(self) -> None:
-        """Close the loop that has ended, on its thread."""
+        """Close the loop once it has ended, on its thread."""
         self.loop.close()
 
     def _end(self) -> None:
@@ -193,17 +193,17 @@ class NodePool(abc.ABC):
     # -- on the event loop: tasks ------------------------------------------------------------------------------------
 
     def run(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Have a coroutine run beside all else. It must not raise: that is a mistake of ours."""
+        """Run a coroutine beside everything else. It must not raise: that would be an internal error."""
         task = self.begin_task(work)
         task.add_done_callback(self._tell_fault)
         return task
 
     def begin_task(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Run a coroutine whose value, or what it raises, is awaited elsewhere, or is of no use any more."""
+        """Run a coroutine whose value, or error, is awaited elsewhere, or no longer needed."""
         task = self.loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(lambda task: task.cancelled() or task.exception())  # else asyncio prints it
+        task.add_done_callback(lambda task: task.cancelled() or task.exception())  # otherwise asyncio prints it
         return task
 
     def _tell_fault(self, task: asyncio.Task[Any]) -> None:
@@ -213,16 +213,16 @@ class NodePool(abc.ABC):
     # -- nodes -------------------------------------------------------------------------------------------------------
 
     def add(self, node: Node) -> None:
-        """Add a node that has come."""
+        """Add a new node."""
         self.nodes[node.name] = node
 
     def lose(self, node: Node, why: str, *, innocent: bool = False) -> None:
-        """Remove a node that has gone, or is to be used no more; what runs there runs again elsewhere."""
+        """Remove a node that has ended, or must not be used any more; its items run again elsewhere."""
         if node.is_lost:
             return
         if self.nodes.get(node.name) is node:
             del self.nodes[node.name]
-        node.call("close", True)  # where it is there after all
+        node.call("close", True)  # in case it still runs
         absent = [lane for lane in node.lanes.values() if not lane.is_ready and not lane.calls.is_closed]
         self.begin_task(self.give_back(node))
         node.lose(why, innocent=innocent)
@@ -230,7 +230,7 @@ class NodePool(abc.ABC):
             self.want(*lane.key)
 
     async def _need_agent(self, node: Node) -> None:
-        """Wait until the node has an agent. Raises the error for which there is none."""
+        """Wait until the node has an agent. Raises the error if it can't have one."""
         if node.opening is None or (node.opening.done() and node.opening.exception() is not None):
             node.opening = self.begin_task(self._open_agent(node))
         await asyncio.shield(node.opening)
@@ -264,7 +264,7 @@ class NodePool(abc.ABC):
         )
 
     async def _follow(self, node: Node, opened: Opened) -> None:
-        """Keep a connection to the agent, as long as it is there."""
+        """Keep a connection to the agent, as long as the node exists."""
         assert node.link is not None
         pause, seen_at = FIRST_PAUSE, self.now()
         while self.now() < seen_at + AWAY_LIMIT:
@@ -283,7 +283,7 @@ class NodePool(abc.ABC):
         self.lose(node, f"it has not answered for {AWAY_LIMIT:g} s")
 
     async def _connect(self, node: Node, opened: Opened) -> socket.socket | None:
-        """Connect to the agent directly. None where that can't be."""
+        """Connect to the agent directly. None if that is not possible."""
         if not node.host or (_is_loopback(opened.host) and not node.can_map and not _is_loopback(node.host)):
             return None
         family = socket.AF_INET6 if ":" in opened.host else socket.AF_INET
@@ -294,7 +294,7 @@ class NodePool(abc.ABC):
                 await self.loop.sock_connect(connection, (opened.host, opened.port))
         except ConnectionRefusedError:
             connection.close()
-            if node.began.done():  # it listened there before
+            if node.began.done():  # it has listened there before
                 self.lose(node, "its agent has ended")
             return None
         except (OSError, TimeoutError):
@@ -305,7 +305,7 @@ class NodePool(abc.ABC):
     async def _connect_by_engine(self, node: Node, _: Opened) -> socket.socket | None:
         """Connect through the engine's process there.
 
-        None where that can't be; where it has no agent, the node is lost.
+        None if that is not possible; if it has no agent, the node is lost.
         """
         relay = uuid.uuid4().hex
         try:
@@ -333,7 +333,7 @@ class NodePool(abc.ABC):
     # -- lanes -------------------------------------------------------------------------------------------------------
 
     def want(self, number: int, generation: int) -> None:
-        """Have that lane wait for a worker."""
+        """Let that lane wait for a worker."""
         self.waiting.append((number, generation))
         self.serve_waiting()
         if (number, generation) in self.waiting:
@@ -341,11 +341,11 @@ class NodePool(abc.ABC):
 
     @property
     def is_room_awaited(self) -> bool:
-        """True if there would be room for lanes that wait, as far as this is known."""
+        """True if room for waiting lanes is expected, as far as known."""
         return False
 
     def serve_waiting(self) -> None:
-        """Give lanes that wait to nodes that have room."""
+        """Give waiting lanes to nodes that have room."""
         while self.waiting and not self.is_closed and (node := self._free_node()) is not None:
             lane = NodeLane(self, node, *self.waiting.popleft())
             node.lanes[lane.number] = lane
@@ -354,19 +354,19 @@ class NodePool(abc.ABC):
             self.look_for_room()
 
     def fail_waiting(self, error: BaseException, *, final: bool = False) -> None:
-        """Report that no lane that waits can have a worker."""
+        """Report that no waiting lane can have a worker."""
         while self.waiting:
             self.post(LaneStartFailed(*self.waiting.popleft(), error, final))
 
     def _free_node(self) -> Node | None:
-        """A node that is fit for this queue, if there is any; else any node, whose start then fails with the reason."""
+        """Return a node that this queue can use, if any; else any node, whose start then fails with the reason."""
         free = [node for node in self.nodes.values() if len(node.lanes) < node.slots and not node.is_paused]
         if any(node.unfit is None for node in self.nodes.values()):
             free = [node for node in free if node.unfit is None]
         return min(free, key=lambda node: (node.failures, len(node.lanes) / node.slots), default=None)
 
     async def _begin(self, lane: NodeLane) -> None:
-        """Have the agent there start the worker; that it has, or has not, comes as a message of it."""
+        """Begin: the agent there starts the worker, and reports success or failure in a message."""
         node = lane.node
         try:
             await self._need_agent(node)
@@ -378,10 +378,10 @@ class NodePool(abc.ABC):
                 self._start_failed(lane, error)
 
     def _start_failed(self, lane: NodeLane, error: Exception) -> None:
-        """Try another node, if this one is not fit; else report the reason."""
+        """Try another node, if this one can't be used; else report the reason."""
         node, reason = lane.node, _reason(lane.node, error)
         node.failures += 1
-        if isinstance(reason, WorkerStartError):  # it would be no better the next time
+        if isinstance(reason, WorkerStartError):  # it would fail again
             if node.unfit is None:
                 node.unfit = reason
                 _log.warning("%s is left out: %s", node.title, reason)
@@ -391,7 +391,7 @@ class NodePool(abc.ABC):
         self.post(LaneStartFailed(*lane.key, reason, final=self.is_uniform and node.unfit is not None))
 
     def heed(self, node: Node, message: Message) -> None:
-        """Take in a message of an agent, on a lane or on itself."""
+        """Handle a message of an agent, about a lane or about itself."""
         if isinstance(message, MemoryRead | FaultFound):
             self.post(message)
             return
@@ -412,13 +412,13 @@ class NodePool(abc.ABC):
         self.post(message)
 
     def let_go(self, lane: NodeLane, why: str) -> None:
-        """Take a lane's worker away from it, although it is well."""
+        """Take a lane's worker away, although it works."""
         if lane.is_ready:
             lane.end(why)
             self.post(LaneDied(*lane.key, lane.pid, innocent=True))
 
     def _free(self, lane: NodeLane) -> None:
-        """Free the lane's slot, where that still exists."""
+        """Free the lane's slot, if that still exists."""
         lane.end("it was let go")
         if lane.node.lanes.get(lane.number) is lane:
             del lane.node.lanes[lane.number]
@@ -455,7 +455,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _reason(node: Node, error: Exception) -> Exception:
-    """Return the error for which a worker could not be started there."""
+    """Return the error why a worker could not be started there."""
     text = f"{type(error).__name__}: {error}"
     if "No module named 'mpqueue" in text or "Error during deserialization of the task graph" in text:
         return WorkerStartError(f"expected mpqueue on {node.title}, as it is here; install the same there ({text})")

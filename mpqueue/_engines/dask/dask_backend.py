@@ -1,9 +1,9 @@
-"""Dask as the engine: a lane is a process that has a slot (a thread) of a Dask worker, wherever that is.
+"""Dask as the engine: a lane is a process that has a slot (a thread) of a Dask worker, on any machine.
 
 On each Dask worker's machine is an agent (`mpqueue._engines.agent`), which has a process for each lane. A task that is
-bound to the Dask worker, and never retried by Dask, runs there while the lane works, so a slot is busy when a lane is.
-It goes on from chunk to chunk until other tasks wait for the slot. All else goes by a connection to the agent; where it
-can't be reached, by the scheduler: nothing but the connection that a Dask client needs has to be open.
+bound to the Dask worker, and never retried by Dask, runs there while the lane works, so a slot is busy when its lane
+is. It goes on from chunk to chunk until other tasks wait for the slot. All else goes through a connection to the agent;
+if the agent can't be reached, through the scheduler: only the connection of a Dask client has to be open.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ class DaskBackend:
     """Runs a queue's chunks on a Dask cluster: ``JobQueue(concurrency=None, backend=DaskBackend(client))``.
 
     ``client`` is a `distributed.Client`, a cluster object, or the address of a scheduler. Each queue has a connection
-    of its own. ``concurrency`` is how many slots (threads of Dask workers) the queue uses at most; None: all, also of
-    workers that join later. A worker that leaves costs no item a try, nor does a connection to the scheduler that is
-    lost: it is made anew. Where no worker is there for ``patience`` seconds, the jobs that wait for one are cancelled,
-    and their runs raise `WorkerStartError`. A worker with other versions is left out, with a warning. ``workers`` names
-    the Dask workers that the queue may use, by their names, addresses or hosts; ``resources={"GPU": 1}`` those that
-    have that for each slot, of which Dask's own tasks are not told.
+    of its own. The queue uses at most ``concurrency`` slots (threads of Dask workers); None: all, also of workers that
+    join later. If a worker leaves, or the connection to the scheduler is lost, no item loses a try, and the connection
+    is made again. If there is no worker for ``patience`` seconds, the jobs that wait for one are cancelled, and their
+    runs raise `WorkerStartError`. A worker with other versions is left out, with a warning. ``workers`` limits the
+    queue to these Dask workers, by their names, addresses or hosts; ``resources={"GPU": 1}`` to those that have that
+    much per slot, which does not affect Dask's own tasks.
 
-    While items wait, tasks that can't run stand for them on the scheduler, with the time that they will take, so that
-    an adaptive cluster grows as it does for tasks of its own, and shrinks after the job.
+    While items wait, tasks that can't run represent them on the scheduler, with the expected time, so that an adaptive
+    cluster grows as for its own tasks, and shrinks after the job.
 
-    Each slot has a process of its own, beside that of the Dask worker: everything is as on this machine, blame is
-    exact, and a time limit or a crash ends nothing but what it is about. Needs the extra ``dask``; mpqueue, Python and
-    cloudpickle must be of the same versions on the workers. A Dask worker that can't start processes is left out, with
-    a warning that says why.
+    Each slot has a process of its own, beside that of the Dask worker: as on this machine, blame is exact, and a time
+    limit or a crash ends only its own item. Needs the extra ``dask``; the workers must have the same versions of
+    mpqueue, Python and cloudpickle. A Dask worker that can't start processes is left out, with a warning that gives the
+    reason.
 
-    Raises TypeError for anything else, OSError where the scheduler can't be reached.
+    Raises TypeError for anything else, OSError if the scheduler can't be reached.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class DaskBackend:
         self.capabilities = CAPABILITIES._replace(patience=patience)
 
     def _ask(self, question: Callable[[Client], Any]) -> Any:
-        """Ask on a connection of our own: a client of the user's may belong to an event loop."""
+        """Ask on a connection of our own: a user's client may belong to an event loop."""
         with self._connect() as client:
             return question(client)
 
@@ -97,7 +97,7 @@ class DaskBackend:
         await comm.close()
 
     def count_workers(self) -> int:
-        """Return the number of slots that are there now; at least 1, since others may come."""
+        """Return the current number of slots; at least 1, since others may come."""
         there = self._ask(lambda client: client.run_on_scheduler(dask_side.workers_there))
         return max(1, sum(self._choice.slots_of(address, WorkerThere(*told)) for address, told in there.items()))
 

@@ -10,7 +10,7 @@ from mpqueue._text import shown
 
 
 class Choice:
-    """A user's choice: ``workers``, names, addresses or hosts (None: all), with ``resources`` for each slot.
+    """A user's choice: ``workers`` by names, addresses or hosts (None: all), with ``resources`` per slot.
 
     Raises TypeError or ValueError for anything else.
     """

@@ -1,4 +1,4 @@
-"""The cable to a Dask cluster: which of its workers there are, calls in them, and slots of theirs, by tasks."""
+"""The cable to a Dask cluster: its workers, calls in them, and their slots, by tasks."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ from mpqueue.errors import WorkerStartError, shown
 
 _log = logging.getLogger("mpqueue")
 
-#: Seconds between two looks which workers there are, and that one may take.
+#: Seconds between two looks at the workers, and that a look may take.
 LOOK_INTERVAL, LOOK_LIMIT = 1.0, 10.0
-#: Seconds from the loss of the connection to the first try to make it anew, doubled up to the second figure.
+#: Seconds from the loss of the connection to the first try to restore it, doubled up to the second number.
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0
-#: Seconds without the scheduler after which nodes count as gone: it may have made other workers of them.
+#: Seconds without the scheduler after which nodes count as gone: it may have replaced the workers.
 CUT_OFF_LIMIT = 300.0
-#: Seconds from a task that was lost to the next.
+#: Seconds from the loss of a task to the next one.
 HOLD_PAUSE = 0.2
-#: Seconds between two lots of messages to the scheduler. Dask's own 10 ms suit thousands of tasks; here there are few,
-#: and a lane may stand idle until the next one comes.
+#: Seconds between two batches of messages to the scheduler. Dask's own 10 ms suit thousands of tasks; here there are
+#: few, and a lane may be idle until the next one comes.
 SEND_INTERVAL = 0.001
 
 
 class DaskPool(NodePool):
     """The lanes of a queue on Dask, where a node is a Dask worker. Owns the client.
 
-    Where the connection to the scheduler is lost, ``connect`` makes it anew, until that succeeds. What runs goes on;
-    lanes that are wanted meanwhile can't be started, for that reason. Raises what ``connect`` raises.
+    If the connection to the scheduler is lost, ``connect`` is tried until it succeeds. Running items go on; lanes that
+    are wanted meanwhile can't be started. Raises the errors of ``connect``.
     """
 
     noun = "the Dask worker"
@@ -61,7 +61,7 @@ class DaskPool(NodePool):
         super().__init__("Dask", settings, post, counts_slots=True)
         self._connect_client = connect
         self._choice = choice
-        self._connection: object = None  #: the scheduler has forgotten all of ours where it is another one
+        self._connection: object = None  #: another scheduler has no tasks of ours
         self._wanted = settings.concurrency
         self._standins = Standins(self)
         self._connected = asyncio.Event()
@@ -79,7 +79,7 @@ class DaskPool(NodePool):
         return await self._connect_client()
 
     def tell_demand(self, lanes: int, seconds: float) -> None:
-        """Have as many stand-in tasks as items wait."""
+        """Keep as many stand-in tasks as items wait."""
         self.soon(self._standins.follow, lanes, seconds)
 
     def close_loop(self) -> None:
@@ -97,13 +97,13 @@ class DaskPool(NodePool):
             return (await self.client.run(function, *arguments, workers=[node.name]))[node.name]
 
     def want_slot(self, lane: NodeLane) -> None:
-        """Submit a task that has the slot, for one lot of frames after the other."""
+        """Submit a task that has the slot, for one batch of frames after the other."""
         if lane not in self._held:
             self._held.add(lane)
             self.run(self._hold(lane))
 
     async def _hold(self, lane: NodeLane) -> None:
-        """Hold a slot by one task after the other: each lets others come in between."""
+        """Hold a slot by one task after the other: others can come in between."""
         try:
             while lane.tells and not lane.node.is_lost and not self.is_closed:
                 await self._connected.wait()
@@ -118,7 +118,7 @@ class DaskPool(NodePool):
             self._held.discard(lane)
 
     async def _have_done(self, lane: NodeLane) -> None:
-        """Run a task, which Dask does not repeat. Raises what it raises, OSError where it is lost."""
+        """Run a task, which Dask does not repeat. Raises its errors, OSError if it is lost."""
         task = self.client.submit(
             dask_side.hold,
             lane.node.token,
@@ -135,7 +135,7 @@ class DaskPool(NodePool):
             raise ConnectionError(f"the task was {task.status}")
 
     def look_for_room(self) -> None:
-        """Renew the stand-ins: Dask makes room by what the scheduler knows of waiting items."""
+        """Renew the stand-ins: Dask makes room according to the scheduler's waiting items."""
         if self.cut_off_by is not None:
             error = WorkerStartError("the connection to the Dask scheduler is lost, and can't be made anew")
             error.__cause__ = self.cut_off_by
@@ -172,7 +172,7 @@ class DaskPool(NodePool):
         self.run(self._look())
 
     async def _look(self) -> None:
-        """Look at the cluster's workers, again and again: events of Dask's that can't be pickled end a connection."""
+        """Look at the cluster's workers repeatedly: events of Dask that can't be pickled end a connection."""
         await self.client.run_on_scheduler(dask_side.install)
         while self.cut_off_by is None and not self.is_closed:
             if self.client.status != "running" or self.client.scheduler_comm is not self._connection:
@@ -209,7 +209,7 @@ class DaskPool(NodePool):
                 self.post(LaneAbsent(number, generation))
 
     def _host_of(self, address: str) -> str:
-        """Return the host by which this program may reach its agent; empty past Dask's own encryption."""
+        """Return the host by which this program may reach its agent; empty if that would bypass Dask's encryption."""
         if self.client.direct_to_workers is False or address.startswith("tls://"):
             return ""
         return urlsplit(address).hostname or ""
@@ -224,19 +224,19 @@ class DaskPool(NodePool):
                     lane.observe(functools.partial(self._let_go_idle, lane))
 
     def _let_go_idle(self, lane: NodeLane, claim: Claim) -> None:
-        """Let go of a lane that waits for a slot of a paused worker: its items go elsewhere."""
+        """Free a lane that waits for a slot of a paused worker: its items run elsewhere."""
         if lane.node.is_paused and claim.phase is Phase.IDLE:
             self.let_go(lane, "its Dask worker is paused")
 
     @property
     def most_standins(self) -> int | None:
-        """The number of workers more that the queue has lanes for; None: for all that may come."""
+        """Return for how many more workers the queue has lanes; None: for any number."""
         return None if self.settings.may_grow else len(self.waiting)
 
     # -- the connection ----------------------------------------------------------------------------------------------
 
     def _cut_off(self, error: BaseException) -> None:
-        """Note that the scheduler is lost: nothing can be started. Agents go on with what they have."""
+        """Note that the scheduler is lost: nothing can be started. Agents finish the work that they have."""
         if self.cut_off_by is not None or self.is_closed:
             return
         self.cut_off_by = error
@@ -247,7 +247,7 @@ class DaskPool(NodePool):
         self.run(self._reconnect())
 
     async def _reconnect(self) -> None:
-        """Connect again, for as long as it takes: how long jobs wait for workers is decided elsewhere."""
+        """Connect again, for as long as it takes: other code decides how long jobs wait for workers."""
         pause, since = FIRST_PAUSE, self.now()
         while True:
             await self._close_client()
@@ -256,7 +256,7 @@ class DaskPool(NodePool):
             try:
                 self.client = await self._connect_client()
                 break
-            except Exception as error:  # the next try may do better
+            except Exception as error:  # the next try may succeed
                 _log.info("the Dask scheduler can't be reached: %r", error)
             if self.now() > since + CUT_OFF_LIMIT:
                 for node in list(self.nodes.values()):
@@ -266,21 +266,21 @@ class DaskPool(NodePool):
         self._open()
 
     async def _close_client(self) -> None:
-        with contextlib.suppress(Exception):  # as little can be done about it
+        with contextlib.suppress(Exception):  # nothing can be done about that either
             await self.client.close(CLOSE_LIMIT)
-        await asyncio.sleep(5 * SEND_INTERVAL)  # a timer of its last message: Dask has to read that it went off
+        await asyncio.sleep(5 * SEND_INTERVAL)  # a timer of its last message: Dask has to notice it
 
 
-# -- Tasks that stand for a queue's waiting items, so that an adaptive Dask cluster is as large as they need. ----------
+# -- Tasks that represent a queue's waiting items, so that an adaptive Dask cluster is as large as they need. ----------
 #
-# Dask's scheduler goes by the tasks that it knows: `adaptive_target` divides the time that they will take by the
-# ``target_duration`` of the cluster, and asks for no more workers than there are tasks. Of a queue it knows one task
-# for each lane that works. So tasks that no worker can run stand for the items that wait: as many as these, up to
-# `MOST`, with the same time in all, by the average that the scheduler has of tasks of their name.
+# Dask's scheduler goes by the tasks that it knows: `adaptive_target` divides their expected time by the
+# ``target_duration`` of the cluster, and asks for at most as many workers as there are tasks. It knows one task for
+# each of a queue's working lanes. So tasks that no worker can run represent the waiting items: as many as these, up to
+# `MOST`, with the same total time, by the scheduler's average for tasks of their name.
 
-#: Tasks at most, each of which costs the scheduler 2 kB.
+#: The most tasks; each costs the scheduler 2 kB.
 MOST = 1000
-#: The resource that they need, which no worker has.
+#: The resource that they need; no worker has it.
 NOWHERE = "mpqueue-waits"
 
 
@@ -293,16 +293,16 @@ class Standins:
         self._numbers = itertools.count()
         self._tasks: list[Any] = []
         self._demand = 0, 0.0
-        self._told = 0.0  #: seconds of one task, as the scheduler knows them; 0: it does not
+        self._told = 0.0  #: seconds per task, as the scheduler knows them; 0: unknown
         self._is_telling = False
 
     def follow(self, lanes: int, seconds: float) -> None:
-        """Follow the demand: items for so many lanes wait, and take so many seconds (0: that is not known)."""
+        """Follow the demand: items for that many lanes wait, and take that many seconds (0: unknown)."""
         self._demand = lanes, seconds
         self.renew()
 
     def renew(self) -> None:
-        """Let there be as many tasks as items wait, and as the queue could use workers."""
+        """Keep as many tasks as items wait, and as the queue could use workers."""
         if not self._is_telling:
             self._is_telling = True
             self._pool.run(self._tell())
@@ -311,7 +311,7 @@ class Standins:
         try:
             while (wanted := self._wanted()) != (len(self._tasks), self._told):
                 await self._change(*wanted)
-        except Exception as error:  # a cluster of a fixed size needs none of it
+        except Exception as error:  # a cluster of fixed size needs none of it
             _log.info("Dask does not know how much work waits: %r", error)
         finally:
             self._is_telling = False
@@ -326,7 +326,7 @@ class Standins:
         if each != self._told:
             await self._pool.client.run_on_scheduler(dask_side.expect, self._name, each)
             self._told = each
-        del self._tasks[count:]  # which releases them
+        del self._tasks[count:]  # this releases them
         if count > len(self._tasks):
             keys = [f"{self._name}-{next(self._numbers)}" for _ in range(count - len(self._tasks))]
             self._tasks += self._pool.client.map(
@@ -334,12 +334,12 @@ class Standins:
             )
 
     def forget(self) -> None:
-        """Forget the tasks: the scheduler is gone, and has forgotten them."""
+        """Forget the tasks: the scheduler has ended, and has forgotten them."""
         self._tasks.clear()
         self._told = 0.0
 
     async def end(self) -> None:
-        """End the tasks: nothing waits any more."""
+        """End the tasks: no items wait any more."""
         self._demand = 0, 0.0
         had_any, self._tasks = bool(self._told or self._tasks), []
         if had_any:

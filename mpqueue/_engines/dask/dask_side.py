@@ -7,17 +7,17 @@ from typing import Any, NamedTuple
 
 from mpqueue._engines.agent import agent_host
 
-#: Seconds without a word from a Dask worker after which it counts as gone: it says something every second, unless a
-#: task holds its global lock.
+#: Seconds without a message from a Dask worker after which it counts as gone: it sends one every second, unless a task
+#: holds its global lock.
 SILENCE_LIMIT = 30.0
-#: What Dask's scheduler calls a look of ours.
+#: The name of our look among the scheduler's handlers.
 LOOK = "mpqueue_look"
 
 
 def hold(token: str, lane: tuple[int, int]) -> None:
-    """Hold a slot of Dask's for a lane, by a task that is this call; see `agent_host.hold`.
+    """Hold a Dask slot for a lane, by a task that is this call; see `agent_host.hold`.
 
-    Others want the slot where this Dask worker has other tasks, or is to begin none.
+    Others want the slot if this Dask worker has other tasks, or must not begin any.
     """
     from distributed import get_worker
     from distributed.core import Status
@@ -32,7 +32,7 @@ def hold(token: str, lane: tuple[int, int]) -> None:
 
 
 def wait_for_items(key: str) -> None:
-    """Stand for items that wait, as a task that never runs: see `mpqueue._engines.dask.dask_pool`."""
+    """Represent waiting items, as a task that never runs: see `mpqueue._engines.dask.dask_pool`."""
     raise RuntimeError(f"{key}: expected to stand for items that wait, got run")
 
 
@@ -40,7 +40,7 @@ def wait_for_items(key: str) -> None:
 
 
 class WorkerThere(NamedTuple):
-    """A Dask worker."""
+    """A present worker of a Dask cluster."""
 
     name: object
     host: str
@@ -50,7 +50,7 @@ class WorkerThere(NamedTuple):
 
 
 def install(*, dask_scheduler: Any) -> None:
-    """Have `look` answer calls of `LOOK`: a function that is run on a scheduler is written to its log each time."""
+    """Let `look` answer calls of `LOOK`: each function that is run on a scheduler is written to its log."""
 
     def answer(known: Sequence[str]) -> Any:
         return look(dask_scheduler, known)
@@ -59,9 +59,9 @@ def install(*, dask_scheduler: Any) -> None:
 
 
 def look(scheduler: Any, known: Sequence[str] = ()) -> tuple[dict[str, tuple[Any, ...]], dict[str, bool]]:
-    """Return the workers that are there, by address, and those of ``known`` that are not: True if they left in order.
+    """Return the present workers, by address, and the missing ones of ``known``: True if they left in order.
 
-    Not all that the scheduler knows of itself, which is much on a large cluster.
+    It leaves out most of the scheduler's data, which are large on a large cluster.
     """
     from distributed.metrics import time  # the clock of its `last_seen`
 
@@ -74,7 +74,7 @@ def look(scheduler: Any, known: Sequence[str] = ()) -> tuple[dict[str, tuple[Any
 
 
 def workers_there(*, dask_scheduler: Any) -> dict[str, tuple[Any, ...]]:
-    """Return the workers that are there, by address."""
+    """Return the present workers, by address."""
     return look(dask_scheduler)[0]
 
 
@@ -84,7 +84,7 @@ def _has_left(scheduler: Any, address: str) -> bool:
 
 
 def expect(name: str, seconds: float | None, *, dask_scheduler: Any) -> None:
-    """Have the scheduler expect tasks of that name to take so many seconds; None: there are none any more."""
+    """Let the scheduler expect that many seconds for tasks of that name; None: there are none any more."""
     from distributed.scheduler import TaskPrefix
 
     if seconds is None:

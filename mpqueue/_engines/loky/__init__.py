@@ -1,4 +1,4 @@
-"""loky, the engine that mpqueue brings along: worker processes on this machine.
+"""loky, the default engine: worker processes on this machine.
 
 It is imported here, before any module of this folder needs it, in the program and in each worker.
 """
@@ -12,14 +12,14 @@ from typing import Any
 
 
 class _Psutil:
-    """The module, imported when loky first uses it: to kill a tree of processes, which mpqueue does by itself."""
+    """A stand-in that imports psutil when loky first uses it: to kill a tree of processes, as mpqueue does itself."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(importlib.import_module("psutil"), name)
 
 
 def _import_without_psutil() -> None:
-    """Import loky, but not psutil along with it, which takes 7 ms of CPU time in each process."""
+    """Import loky without psutil, which takes 7 ms of CPU time in each process."""
     modules: dict[str, Any] = sys.modules
     modules["psutil"] = None
     try:

@@ -1,4 +1,4 @@
-"""A launch on POSIX systems: the interpreter is executed in a fork, and inherits what it is handed over."""
+"""A launch on POSIX systems: the interpreter is executed in a fork, and inherits descriptors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from loky.backend.fork_exec import fork_exec
 from mpqueue._engines.loky import launch
 from mpqueue._engines.loky.worker_entry import PROGRAM
 
-#: What the interpreter runs; users see the name of the worker after it, in a list of processes.
+#: The code that the interpreter runs; in a list of processes, users see the worker's name after it.
 _PROGRAM = f"import os, sys; message = os.fdopen(int(sys.argv[1]), 'rb')\n{PROGRAM.strip()}"
 
 

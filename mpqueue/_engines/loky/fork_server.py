@@ -1,4 +1,4 @@
-"""The parent's side of the forker: a worker is requested, and its end is reported."""
+"""The parent's side of the forker: it requests workers and reports their ends."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ from mpqueue._worker import preloads
 from mpqueue._worker.preloads import Preload
 from mpqueue.errors import WorkerStartError
 
-#: Seconds that one fork may take: milliseconds, with the pages of a large program.
+#: Seconds that one fork may take: a few ms, with the pages of a large program.
 FORK_LIMIT = 10.0
-#: Seconds that the exit code of a worker may come later than its end; and that the forker may take to end.
+#: Seconds that a worker's exit code may come after its end; and that the forker may take to end.
 CODE_LIMIT, END_LIMIT = 0.25, 1.0
 
 
@@ -51,7 +51,7 @@ class ForkServer:
     """One forker, from its start until `close`. Used on the starter's thread; `kill` may be called on any."""
 
     def __init__(self, preload: Preload, environment: Mapping[str, str]) -> None:
-        """Start the forker. Raises OSError, or `WorkerStartError` where there is no interpreter."""
+        """Start the forker. Raises OSError, or `WorkerStartError` if there is no interpreter."""
         self.user = os.geteuid(), os.getegid()
         self.free = 0
         self._leash = Leash()
@@ -80,7 +80,7 @@ class ForkServer:
     def await_imports(self) -> Preloaded:
         """Wait for the outcome of the imports.
 
-        Raises `ForkerGoneError` where the forker ended meanwhile, WorkerStartError where it is stuck.
+        Raises `ForkerGoneError` if the forker ended meanwhile, `WorkerStartError` if it is stuck.
         """
         progress = StartProgress(self._process.pid)
         while not is_readable(self._line.fileno(), START_LOOK):
@@ -94,7 +94,7 @@ class ForkServer:
     def fork(self, descriptors: list[int]) -> int:
         """Fork a worker, see `ForkRequest`; return its process id.
 
-        Raises `ForkerGoneError`, or OSError where there is no room.
+        Raises `ForkerGoneError`, or OSError if there is no room.
         """
         try:
             socket.send_fds(self._line, [b"fork"], descriptors)
@@ -124,18 +124,18 @@ class ForkServer:
         self._leash.pull()
 
     def close(self) -> None:
-        """Let the forker end, and see that it does: its workers have."""
+        """Let the forker end, and make sure that it does: its workers have ended."""
         self._line.close()
         self._process.join(END_LIMIT)
-        self._leash.close()  # whatever it is at
+        self._leash.close()  # in any state
         self._process.join(END_LIMIT)
 
 
 class ForkedPopen(popen_loky_posix.Popen):  # type: ignore[misc]
-    """A launch by a fork, and what `multiprocessing` has of a process that is no child of this one."""
+    """A launch by a fork; for `multiprocessing` the popen object of a process that is no child of this one."""
 
     def __init__(self, worker: launch.Launched, server: ForkServer) -> None:
-        """Fork the worker. Raises what `ForkServer.fork` does."""
+        """Fork the worker. Raises the errors of `ForkServer.fork`."""
         self.returncode: int | None = None
         self._lock = threading.Lock()
         self._fds: list[int] = []
@@ -144,7 +144,7 @@ class ForkedPopen(popen_loky_posix.Popen):  # type: ignore[misc]
             file = undo.enter_context(contextlib.closing(launch.start_message(self, worker)))
             lives = launch.make_sentinel(self, undo)
             self._status, status = os.pipe()
-            util.Finalize(self, os.close, (self._status,))  # which tells the forker that the number may go
+            util.Finalize(self, os.close, (self._status,))  # it shows the forker that the number may be freed
             undo.callback(os.close, status)
             folder = os.open(".", os.O_PATH | os.O_DIRECTORY)  # type: ignore[attr-defined,unused-ignore]
             undo.callback(os.close, folder)
@@ -155,24 +155,24 @@ class ForkedPopen(popen_loky_posix.Popen):  # type: ignore[misc]
             self.pid = server.fork([status, folder, asked.fd, *self._fds])
 
     def duplicate_for_child(self, fd: int) -> int:
-        """The number under which the worker is to find that descriptor."""
+        """Return the number under which the worker will find that descriptor."""
         self._fds.append(fd)
         return self._free + len(self._fds) - 1
 
     @staticmethod
     def DupFd(number: int) -> Any:  # noqa: N802 - the name that loky calls
-        """Return the object that becomes that number in the worker.
+        """Return an object that becomes that number in the worker.
 
-        loky's own would do something to the parent's descriptor of it.
+        loky's own would change the parent's descriptor.
         """
         passed = popen_loky_posix._DupFd.__new__(popen_loky_posix._DupFd)
         passed.fd = number
         return passed
 
     def poll(self, flag: int = os.WNOHANG) -> int | None:
-        """Return the exit code; None: not ended, or the forker does not say how. 255: the forker had ended before.
+        """Return the exit code; None: not ended, or the forker does not report it. 255: the forker had ended before.
 
-        With 0 it waits for the worker's end, or the forker's; but a forker that lives may be stopped, and say nothing.
+        With 0 it waits for the worker's end, or the forker's; but a stopped forker reports nothing.
         """
         if flag != os.WNOHANG and self.returncode is None:
             connection.wait([self.sentinel, self._status])
@@ -184,16 +184,16 @@ class ForkedPopen(popen_loky_posix.Popen):  # type: ignore[misc]
             return self.returncode
 
 
-# -- Launches the workers of a pool with ``preload``: by a fork, and where that can't be, the ordinary way. ------------
+# -- Launches the workers of a pool with ``preload``: by a fork; if that is not possible, the ordinary way. ------------
 
 _log = logging.getLogger("mpqueue")
 
-#: How many forkers may end over one worker, until it is started the ordinary way.
+#: The most forkers that may end while starting a worker, before it is started the ordinary way.
 TRIES = 3
 
 
 class Preloading:
-    """The launcher of one pool, on its starter's thread. A forker that has ended is replaced when one is wanted."""
+    """The launcher of one pool, on its starter's thread. A forker that has ended is replaced at the next request."""
 
     def __init__(self, preload: preloads.Preload, environment: Callable[[], Mapping[str, str]]) -> None:
         self._preload = preload
@@ -207,7 +207,7 @@ class Preloading:
     def launch(self, worker: Launched) -> Any:
         """Start that worker's process.
 
-        Raises `WorkerStartError` where what was to be imported can't be, or the pool closes meanwhile; or OSError.
+        Raises `WorkerStartError` if an import fails, or the pool closes meanwhile; or OSError.
         """
         for _ in range(TRIES):
             try:
@@ -231,16 +231,16 @@ class Preloading:
             self._is_waiting = False
 
     def _launch_alone(self, worker: Launched) -> Launching:
-        """Launch a worker that imports by itself, or calls the function."""
+        """Launch a worker that does the imports, or calls the function, itself."""
         worker.begin_with(functools.partial(preloads.begin, self._preload))
         return Launching(worker)
 
     def _server_now(self) -> ForkServer | None:
-        """Return a server that can fork; None where it would not be safe."""
+        """Return a server that can fork; None if it would not be safe."""
         if self._server is not None and self._server.user != (os.geteuid(), os.getegid()):
-            self._drop()  # its workers would have the rights that this process has given up
+            self._drop()  # its workers would have the rights that this process has dropped
         if self._imports.look():
-            self._drop()  # it has modules as they were before the program reloaded them
+            self._drop()  # it has modules from before the program's reload
         if self._server is None and not self._is_unsafe:
             self._start()
         return self._server
@@ -269,14 +269,14 @@ class Preloading:
                 server.close()
 
     def hurry(self) -> None:
-        """Wait for no import any more, and for no fork: the pool closes. On any thread."""
+        """Stop waiting for imports and forks: the pool closes. On any thread."""
         self._is_closing = True
         server = self._server
         if server is not None and self._is_waiting:
             server.kill()
 
     def close(self) -> None:
-        """Close the forker: all workers are gone, and the starter is at its end."""
+        """Close the forker: all workers have ended, and the starter is ending."""
         server, self._server = self._server, None
         if server is not None:
             server.close()

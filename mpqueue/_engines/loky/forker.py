@@ -1,10 +1,10 @@
-"""The forker: a process that imports once what workers need, and from which they are forked then.
+"""The forker: a process that imports the workers' modules once; workers are then forked from it.
 
-It is started as a worker is, one for each pool with ``preload``. First it imports, and says what came of that. Then it
-forks a worker for each request, and tells how each has ended. It runs no job, and its end ends no worker.
+It is started like a worker, one for each pool with ``preload``. First it imports, and reports the outcome. Then it
+forks a worker for each request, and reports each one's end. It runs no job, and its end ends no worker.
 
-A fork has one thread, whatever its parent had: a lock that another thread held is held for ever there. So nothing is
-forked here where an import has started threads. Those don't count that end before each fork, as OpenBLAS's do, or are
+A fork has one thread, even if its parent had more: a lock that another thread held is held for ever there. So nothing
+is forked here if an import has started threads, except for threads that end before each fork, like OpenBLAS's, or are
 known to be safe.
 """
 
@@ -36,16 +36,16 @@ from mpqueue._wire.seed import Handle
 from mpqueue._worker import preloads
 from mpqueue._worker.preloads import Preload
 
-#: Bytes that a message has at most, and descriptors that one brings: a lane needs some twenty.
+#: The most bytes of a message, and descriptors that one brings: a lane needs about twenty.
 MOST_BYTES, MOST_DESCRIPTORS = 1 << 16, 64
-#: How a worker has ended, as it is written into its pipe.
+#: A worker's exit code, as it is written into its pipe.
 EXIT_CODE = struct.Struct("=i")
 
-#: Threads that look after each fork themselves: jemalloc's, which pyarrow brings, holds no lock in one (`prefork` in
+#: Threads that handle each fork themselves: jemalloc's, which pyarrow brings, holds no lock in one (`prefork` in
 #: jemalloc's background_thread.c).
 _SAFE = ("jemalloc_bg_thd",)
 
-#: What each worker imports anyway.
+#: Modules that every worker imports anyway.
 _OWN = ("mpqueue._worker.main", "mpqueue._worker.serving", "loky.process_executor")
 
 
@@ -54,17 +54,17 @@ class ForkerSeed(NamedTuple):
 
     parent: int  #: the parent's process id
     line: Handle  #: the socket on which requests come
-    leash: Handle  #: as a worker's
-    tracker: Handle  #: the resource tracker of `multiprocessing`, for what is imported
+    leash: Handle  #: the same as a worker's
+    tracker: Handle  #: the resource tracker of `multiprocessing`, for the imports
     preload: Preload
-    start_method: str | None  #: as a worker's
+    start_method: str | None  #: the same as a worker's
 
 
 class Preloaded(NamedTuple):
     """The outcome of the imports."""
 
     free: int = 0  #: from here on `MOST_DESCRIPTORS` numbers are free
-    failure: str = ""  #: what went wrong
+    failure: str = ""  #: the error
     where: str = ""  #: its traceback
     unsafe: str = ""  #: why nothing may be forked
 
@@ -72,15 +72,16 @@ class Preloaded(NamedTuple):
 class ForkRequest(NamedTuple):
     """A request for one worker, in a file.
 
-    The message brings these descriptors: the pipe for its exit code, its folder, this file, and those that it keeps.
+    The message brings these descriptors: the pipe for its exit code, its folder, this file, and those that the worker
+    keeps.
     """
 
-    numbers: Sequence[int]  #: which descriptors it is to find what it keeps under; under the last but one, its message
+    numbers: Sequence[int]  #: the worker's numbers of the descriptors that it keeps; the last but one is its message
     environment: Mapping[str, str]
 
 
 def serve(seed: ForkerSeed) -> None:
-    """Import, and then fork what is asked for, until the parent closes the line. In a fork it never returns."""
+    """Import, and then fork workers on request, until the parent closes the line. In a fork it never returns."""
     parent_death.follow_parent(seed.parent, seed.leash.fd)
     reset_signals()
     multiprocessing.set_start_method(seed.start_method, force=True)
@@ -91,11 +92,11 @@ def serve(seed: ForkerSeed) -> None:
     if not came_of_it.failure and not came_of_it.unsafe:
         report_broken_pipes()
         gc.collect()
-        gc.freeze()  # what is here stays here: no collection in a worker writes to these pages
+        gc.freeze()  # objects here stay: no collection in a worker writes to these pages
         _Forker(line, seed.leash.fd).run()
 
 
-# -- what is imported --------------------------------------------------------------------------------------------------
+# -- imports -----------------------------------------------------------------------------------------------------------
 
 
 def _preload(preload: Preload) -> Preloaded:
@@ -120,7 +121,7 @@ def _preload(preload: Preload) -> Preloaded:
 
 
 def _lasting_threads() -> list[str]:
-    """Return the names of threads that a fork would miss, without those that end before a first fork."""
+    """Return the names of threads that a fork would lack, without those that end before a first fork."""
     if not _unsafe_threads():
         return []
     try_fork()
@@ -131,7 +132,7 @@ def _unsafe_threads() -> list[str]:
     return python_threads() or [name for name in other_threads() if name not in _SAFE]
 
 
-# -- what is forked ----------------------------------------------------------------------------------------------------
+# -- forks -------------------------------------------------------------------------------------------------------------
 
 
 class _Live(NamedTuple):
@@ -150,11 +151,11 @@ class _Forker:
         self._leash = leash
         self._poll = select.poll()
         self._poll.register(line, select.POLLIN)
-        self._live: dict[int, _Live] = {}  #: by the descriptor that tells of their ends
-        self._ended: dict[int, int] = {}  #: by its pipe: a worker that has ended, until the parent has been notified
+        self._live: dict[int, _Live] = {}  #: by the descriptor that reports their ends
+        self._ended: dict[int, int] = {}  #: by its pipe: an ended worker, until the parent knows
 
     def run(self) -> NoReturn:
-        """Serve until the line ends. An ended worker keeps its number till the parent knows: it may send signals."""
+        """Serve until the line ends. An ended worker keeps its number until the parent knows: it may send signals."""
         while True:
             for fd, _ in self._poll.poll():
                 if fd in self._live:
@@ -164,7 +165,7 @@ class _Forker:
                 elif not self._take_request():
                     for pid in self._ended.values():
                         bury(pid)
-                    end_at_once()  # what was imported here may have a long way to its end
+                    end_at_once()  # cleanup of the imported modules may take long
 
     def _take_request(self) -> bool:
         message, fds, _, _ = socket.recv_fds(self._line, MOST_BYTES, MOST_DESCRIPTORS)
@@ -194,10 +195,10 @@ class _Forker:
         self._poll.unregister(fd)
         code = handle.exit_code()
         handle.close()
-        with contextlib.suppress(OSError):  # no reader any more
+        with contextlib.suppress(OSError):  # it has no reader any more
             os.write(status, EXIT_CODE.pack(255 if code is None else code))
         self._ended[status] = pid
-        self._poll.register(status, 0)  # the end of its reader is reported unasked
+        self._poll.register(status, 0)  # the end of its reader is reported in any case
 
     def _bury(self, status: int) -> None:
         pid = self._ended.pop(status)
@@ -206,7 +207,7 @@ class _Forker:
         bury(pid)
 
     def _become_worker(self, request: ForkRequest, folder: int, kept: Sequence[int]) -> NoReturn:
-        """Live a worker's life, in the fork, with these descriptors and this environment."""
+        """Become a worker, in the fork, with these descriptors and this environment."""
         exitcode = 1
         try:
             self._line.close()
@@ -231,7 +232,7 @@ def _set_environment(environment: Mapping[str, str]) -> None:
 
 
 def _draw_new_seeds() -> None:
-    """Let no two workers draw the same random numbers. Python's own generator does that by itself."""
+    """Make sure that no two workers draw the same random numbers. Python's own generator does that itself."""
     for name, function in (("numpy.random", "seed"), ("torch", "seed")):
         module: Any = sys.modules.get(name)
         if module is not None:
@@ -239,6 +240,6 @@ def _draw_new_seeds() -> None:
 
 
 def _live_as_worker(message: int) -> int:
-    """Read the start message, and live as a process that loky has started; return the exit code."""
+    """Read the start message, and run like a process that loky has started; return the exit code."""
     start = os.fdopen(message, "rb")
     return worker_entry.live(pickle.load(start), start)

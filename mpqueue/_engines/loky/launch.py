@@ -1,7 +1,7 @@
-"""The launch of a worker's process: as loky does it, whatever the program around it looks like.
+"""The launch of a worker's process: like loky's, but with fewer demands on the program.
 
-loky's own launch flushes ``sys.stdout`` and ``sys.stderr`` first, so it fails or waits for ever where these are closed,
-broken, full or something else. It also refuses daemonic parents, a working directory that was deleted, and a missing
+loky's own launch flushes ``sys.stdout`` and ``sys.stderr`` first, so it fails or waits for ever if these are closed,
+broken, full or replaced. It also refuses daemonic parents, a working directory that was deleted, and a missing
 ``sys.argv`` or ``sys.executable``. A worker needs none of these.
 
 Private names used: of loky, the format of `loky.backend.popen_loky_posix`'s start message (two pickles: a dictionary
@@ -35,14 +35,14 @@ from mpqueue._wire.pickling.script import is_being_imported
 from mpqueue._wire.seed import COOKIE_VARIABLE
 from mpqueue.errors import WorkerStartError
 
-#: What only this module has of a process.
+#: Attributes of a process that only this module uses.
 _OURS = ("launch",)
 
 
 class LaunchContext(LokyContext):  # type: ignore[misc]
     """The context with which an executor of loky makes its processes."""
 
-    launch: Launch  #: how they are launched
+    launch: Launch  #: the way to launch them
 
     def Process(self, **arguments: Any) -> Launched:  # noqa: N802 - the name that loky calls
         """A process that is about to be started."""
@@ -52,10 +52,10 @@ class LaunchContext(LokyContext):  # type: ignore[misc]
 
 
 class Launched(LokyProcess):  # type: ignore[misc]
-    """A process of loky's that may be started anywhere.
+    """A process of loky that may be started anywhere.
 
     It is no daemon, even if its parent is one: handlers may start processes. `multiprocessing` does not list it among
-    the children, which it would wait for at the exit.
+    the children, for which it waits at exit.
     """
 
     name: str
@@ -67,43 +67,43 @@ class Launched(LokyProcess):  # type: ignore[misc]
         self.name = self.name.replace(type(self).__name__, LokyProcess.__name__)  # users see it in their logs
 
     def start(self) -> None:
-        """Launch it. Raises `WorkerStartError` where there is no interpreter to run it with, or OSError."""
+        """Launch it. Raises `WorkerStartError` if there is no interpreter to run it with, or OSError."""
         self._popen = self.launch(self)
         self._sentinel = self._popen.sentinel
-        # What the worker was started with must not live as long as the worker.
+        # The start arguments must not live as long as the worker.
         del self._target, self._args, self._kwargs
 
     def begin_with(self, first: Callable[..., object]) -> None:
-        """Have the process call ``first`` with its target and the target's arguments."""
+        """Make the process call ``first`` with its target and the target's arguments."""
         self._target: Any = functools.partial(first, self._target)
 
     def plain(self) -> LokyProcess:
-        """Return the process as the worker is to know it: a `LokyProcess` that does not need this module."""
+        """Return the process for the worker: a `LokyProcess` that does not need this module."""
         process = LokyProcess.__new__(LokyProcess)
         process.__dict__.update({name: value for name, value in vars(self).items() if name not in _OURS})
         return process
 
 
 def make_sentinel(popen: Any, undo: contextlib.ExitStack) -> int:
-    """Give ``popen`` a pipe that tells of the worker's end; return the end that only the worker is to hold."""
+    """Give ``popen`` a pipe that reports the worker's end; return the end that only the worker must hold."""
     popen.sentinel, lives = os.pipe()
     util.Finalize(popen, os.close, (popen.sentinel,))
     undo.callback(os.close, lives)
     return lives
 
 
-#: Starts a process, and is what `multiprocessing` has of it from then on.
+#: Starts a process, and returns the popen object that `multiprocessing` uses for it.
 Launch = Callable[[Launched], Any]
 
 
 def tracker(module: str) -> int | None:
-    """The descriptor of that module's resource tracker, which is started if it does not run; None if it can't be.
+    """Return the descriptor of that module's resource tracker, which is started if needed; None if it can't be.
 
-    Few jobs need one, and to start it takes 30 ms of CPU time (loky's: 90), so each worker asks when it does.
+    Few jobs need one, and starting it takes 30 ms of CPU time (loky's: 90), so workers ask for it when they need it.
     """
     try:
         fd: int = sys.modules[module].getfd()
-    except (OSError, RuntimeError):  # no room for a process; or it is just being started by this very thread
+    except (OSError, RuntimeError):  # no room for a process; or this very thread is just starting it
         return None
     return fd
 
@@ -114,7 +114,7 @@ def start_message(popen: Any, worker: Launched) -> SharedFile:
 
 
 def start_text(popen: Any, worker: Launched) -> bytes:
-    """Return a worker's start message; descriptors in it are those that ``popen`` has been asked to hand over."""
+    """Return a worker's start message; it has asked ``popen`` to hand over its descriptors."""
     message = io.BytesIO()
     set_spawning_popen(popen)
     try:
@@ -126,7 +126,7 @@ def start_text(popen: Any, worker: Launched) -> bytes:
 
 
 def _surroundings(name: str) -> dict[str, Any]:
-    """Return the facts that a worker takes over of this process, as far as they are there.
+    """Return the facts about this process that a worker takes over, as far as they exist.
 
     It inherits the working directory.
     """
@@ -149,7 +149,7 @@ def _surroundings(name: str) -> dict[str, Any]:
 
 
 def interpreter() -> str:
-    """The Python that workers run: what `multiprocessing.set_executable` was given, else this one."""
+    """The Python that workers run: the one given to `multiprocessing.set_executable`, else this one."""
     for path in _interpreters():
         if path and os.access(path, os.X_OK) and os.path.isfile(path):
             return path
@@ -168,21 +168,22 @@ def _interpreters() -> Iterator[str]:
         yield os.path.join(prefix, "bin", version)
 
 
-#: Errors that pass by themselves: the machine, or what this process may take of it, is full for now.
+#: Temporary errors: the machine, or this process's share of it, is full at the moment.
 _PASSING = (errno.EAGAIN, errno.EINTR, errno.ENFILE, errno.ENOMEM, errno.ENOSPC)
 
 
 def lasts(error: BaseException) -> bool:
-    """Tell whether a start that failed with this error will most likely fail again."""
+    """Tell whether a start that failed with this error would probably fail again."""
     if isinstance(error, OSError):
         return error.errno not in _PASSING and not isinstance(error, TimeoutError)
     return not isinstance(error, (MemoryError, RuntimeError))  # "can't start new thread" is a RuntimeError
 
 
 def prepare() -> None:
-    """Let the resource trackers find the interpreter, before the first start. Raises what `interpreter` raises.
+    """Let the resource trackers find the interpreter, before the first start. Raises the errors of `interpreter`.
 
-    WorkerStartError also in a worker that imports the program's main module: its workers would do so too, and theirs.
+    Raises `WorkerStartError` also in a worker that imports the program's main module: its workers would do so too, and
+    theirs.
     """
     if is_being_imported():
         raise WorkerStartError(
@@ -196,20 +197,20 @@ def prepare() -> None:
         spawn._python_exe = path
 
 
-# -- The environment variables that a worker starts with, over and above those of the parent. --------------------------
+# -- The environment variables of a worker, in addition to the parent's. -----------------------------------------------
 
-#: Bytes of freed memory that a worker keeps for the next item, and up to which size what it asks for is taken from that
-#: (32 MB are the most that glibc allows). By itself glibc may give back the memory of a picture after each picture, and
-#: new pages cost a fifth of a thumbnail's time (docs/adr/0010).
+#: Bytes of freed memory that a worker keeps for the next item, and the size up to which allocations use it (32 MB are
+#: glibc's most). By default glibc may return the memory of a picture after each picture, and new pages cost a fifth of
+#: a thumbnail's time (docs/adr/0010).
 KEPT_MEMORY, KEPT_SIZE = 64 << 20, 32 << 20
-#: A worker with a limit keeps it where the limit is so many times as much.
+#: A worker with a limit keeps it if the limit is at least this many times as much.
 KEPT_PART = 8
 
 
 def worker_environment(settings: LaneSettings, cpus: int, cookie: str, inherited: Mapping[str, str]) -> dict[str, str]:
-    """The variables for a worker: so many threads that all workers together keep the CPUs busy, and no more.
+    """Return the variables for a worker: as many threads as keep the CPUs busy with all workers together.
 
-    What the user set himself (``inherited``) stands, but for the threads where he also gave ``threads_per_worker``.
+    The user's own variables (``inherited``) are kept, except for threads if ``threads_per_worker`` is given.
     """
     threads = settings.threads_per_worker
     if threads is None:
@@ -217,14 +218,14 @@ def worker_environment(settings: LaneSettings, cpus: int, cookie: str, inherited
         variables = {name: share for name in THREAD_VARIABLES if name not in inherited}
     else:
         variables = dict.fromkeys(THREAD_VARIABLES, str(threads))
-    # loky replaces a worker that has grown by 300 MB, which loading a model does; memory limits are our business.
-    # A number, since "inf" would overflow.
+    # loky replaces a worker that has grown by 300 MB, as loading a model does; we have memory limits of our own. A
+    # number, since "inf" would overflow.
     variables |= {"LOKY_MAX_MEMORY_LEAK_SIZE": "1e18", COOKIE_VARIABLE: cookie, **settings.variables}
     return variables | _memory_variables(settings.max_memory, inherited)
 
 
 def _memory_variables(limit: int | None, inherited: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that glibc's malloc reads as a process starts; other ones read nothing of it."""
+    """Return the variables that glibc's malloc reads when a process starts; other C libraries ignore them."""
     if limit is not None and limit < KEPT_PART * KEPT_MEMORY:
         return {}
     if any(name.startswith("MALLOC_") for name in inherited) or "glibc.malloc" in inherited.get("GLIBC_TUNABLES", ""):

@@ -1,4 +1,4 @@
-"""loky, the engine that mpqueue brings along: worker processes on this machine."""
+"""loky, the default engine: worker processes on this machine."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from mpqueue.errors import WorkerStartError
 
 log = logging.getLogger("mpqueue")
 
-#: Bytes that must be free where the system keeps semaphores that have names, before workers start.
+#: Bytes that must be free where the system keeps named semaphores, before workers start.
 SHM_NEEDED = 1 << 20
 
 
 class LokyBackend:
-    """The `lane_protocol.Backend` that ``backend="loky"`` stands for. It can do everything."""
+    """The `lane_protocol.Backend` of ``backend="loky"``. It supports everything."""
 
     capabilities = Capabilities(can_fork=IS_LINUX)
 
@@ -35,7 +35,7 @@ class LokyBackend:
         return count_cores()
 
     def open(self, settings: LaneSettings, inbox: Inbox) -> LanePool:
-        """Open a queue's lanes. Raises `WorkerStartError` where semaphores can't be made."""
+        """Open a queue's lanes. Raises `WorkerStartError` if semaphores can't be made."""
         if not locks.AVAILABLE:
             _check_shm()
         _say_what_is_off()
@@ -47,13 +47,13 @@ class LokyBackend:
 
 @functools.cache
 def _say_what_is_off() -> None:
-    """Log which facilities this system does without, once in this process."""
+    """Log which facilities this system lacks, once per process."""
     if off := [name for name, is_there in facts().items() if not is_there]:
         log.info("this system does without: %s", ", ".join(off))
 
 
 def _check_shm() -> None:
-    """Refuse to start where semaphores can't be made, or there is no room for them: each start would fail for it."""
+    """Refuse to start if semaphores can't be made, or there is no room for them: each start would fail."""
     folder = locks.NAMED_IN
     if folder is None:
         return

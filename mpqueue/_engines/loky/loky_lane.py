@@ -1,14 +1,14 @@
-"""A lane on loky: an executor of one worker, and what belongs to it. With `launch`, the only module that knows loky.
+"""A lane on loky: an executor of one worker, with its resources. With `launch`, the only module that knows loky.
 
-One executor for each worker, so that a crash touches one lane and the culprit is known (docs/adr/0002). loky is built
-for many workers an executor and trusts them; what that needs here, each line of it for a reason:
+One executor for each worker, so that a crash affects one lane and the culprit is known (docs/adr/0002). loky is built
+for many trusted workers per executor; so this is needed here:
 
-- The parent closes its own copies of the pipe ends that the worker uses. Else there is no end of file when a worker
-  dies in the middle of a large message, and loky's manager thread waits for the rest for ever.
+- The parent closes its own copies of the pipe ends that the worker uses. Otherwise there is no end of file when a
+  worker dies in the middle of a large message, and loky's manager thread waits for the rest for ever.
 - So loky must never start a second worker in the same executor, whose pipes could not be handed over any more:
   no idle timeout, no memory guard (`LOKY_MAX_MEMORY_LEAK_SIZE`).
-- The manager thread may be stuck all the same (a grandchild that holds the pipe): it is a daemon, since the starter
-  that it is born on is one, and its `join`, which loky calls at exit, kills first and gives up after a second.
+- The manager thread may still be stuck (a grandchild holds the pipe): it is a daemon, since the starter that starts it
+  is one, and its `join`, which loky calls at exit, kills first and gives up after 1 s.
 """
 
 from __future__ import annotations
@@ -69,16 +69,16 @@ from mpqueue._wire.seed import ChannelEnd, Handle, LaneSeed, LeashEnd, make_flag
 from mpqueue._worker import first_steps as guard
 from mpqueue._worker import serving, station
 
-#: What a worker calls with a frame, and whose `Answer` `send` gives: module and function.
+#: The function that a worker calls with a frame, and whose `Answer` `send` returns: module and name.
 RECEIVER = ("mpqueue._worker.main", "receive")
 
-#: How many descriptors a start takes at its height, rounded up.
+#: The most descriptors that a start needs, rounded up.
 DESCRIPTORS = 32
 
-#: How many a lane keeps while its worker lives, rounded up.
+#: The descriptors of a lane while its worker lives, rounded up.
 DESCRIPTORS_KEPT = 12
 
-#: How many threads and processes there are of a lane, on both sides, rounded up. Some of them come later.
+#: The threads and processes of a lane, on both sides, rounded up. Some of them start later.
 THREADS = 12
 
 #: Seconds that an exit of the interpreter waits for the thread of a lane whose worker it has killed.
@@ -86,34 +86,34 @@ EXIT_PATIENCE = 1.0
 
 
 def count_cpus() -> int:
-    """Return how many CPUs this process may use, by cgroup and affinity. 1 in a worker, which is one of many."""
+    """Return how many CPUs this process may use, by cgroup and affinity; 1 inside a worker."""
     return 1 if station.here() is not None else _count()
 
 
 def count_cores() -> int:
-    """Return how many cores this process may use: two hyperthreads of one core count as one. 1 in a worker."""
+    """Return how many cores this process may use: two hyperthreads of one core count as one; 1 inside a worker."""
     return 1 if station.here() is not None else _count(only_physical_cores=True)
 
 
 def _count(**what: bool) -> int:
     try:
         return int(loky.cpu_count(**what))
-    except OSError:  # a filter refuses to tell which ones this process may use
+    except OSError:  # a filter does not show which ones this process may use
         return os.cpu_count() or 1
 
 
 def check_room() -> None:
-    """Raise the OSError of a process with too little room for a worker, EMFILE or EAGAIN, before anything is half made.
+    """Raise OSError (EMFILE or EAGAIN) if this process has too little room for a worker, before anything is half made.
 
-    0.5 ms. loky leaves descriptors open when it runs out in the middle; and a thread that it can't start on a thread of
-    its own is an error that is never seen.
+    Costs 0.5 ms. loky leaves descriptors open when it runs out of them halfway; and if a thread of its own can't start
+    another one, that error is never seen.
     """
     check_descriptors(DESCRIPTORS, "starting a worker")
     check_threads(THREADS, "starting a worker")
 
 
 def register_exit() -> None:
-    """Let loky register what it does at exit now, not with the first worker: that may start when the exit has begun."""
+    """Let loky register its exit hooks now, not with the first worker: that may start when the exit has begun."""
     if process_executor.process_pool_executor_at_exit is None:
         register: Any = getattr(threading, "_register_atexit", None)
         if register is not None:
@@ -127,15 +127,15 @@ class _Context(locks.Locks, LaunchContext):
         self._page = locks.LockPage()
 
     def close(self) -> None:
-        """Close the page: the worker has its semaphores by now."""
+        """Close the page: the worker has its semaphores."""
         self._page.close()
 
 
 class LokyLane:
-    """One generation of a lane. Made on the starter's thread, which takes 10-30 ms, and raises where it can't be made.
+    """One generation of a lane. Made on the starter's thread, which takes 10-30 ms; raises if it can't be made.
 
-    The methods of `Lane` may be called on any thread, the others on the watcher's only. Who makes it calls `close` in
-    the end.
+    The methods of `Lane` may be called on any thread, the others on the watcher's only. The caller that makes it calls
+    `close` in the end.
     """
 
     def __init__(
@@ -215,7 +215,8 @@ class LokyLane:
         if self._answering is not None:
             self._answering.open()
         os.set_inheritable(self._outbox.fd, False)
-        # Like the ledger it goes with this object: the coordinator may be about to read it when the pool is closed.
+        # Like the ledger, it is freed with this object: the coordinator may be about to read it when the pool is
+        # closed.
         weakref.finalize(self, self._outbox.close)
 
     def _start(
@@ -227,7 +228,7 @@ class LokyLane:
         on_failure: contextlib.ExitStack,
     ) -> None:
         """Spawn the worker, and take its process and loky's thread out of the executor."""
-        # The context itself: its name means joblib's own copy of loky where that was imported later.
+        # The context itself: if joblib's own copy of loky was imported later, its name means that one.
         self._executor: Any = process_executor.ProcessPoolExecutor(
             1, context=context, initializer=guard.initialize, initargs=(seed,), env=environment, timeout=None
         )
@@ -235,7 +236,7 @@ class LokyLane:
         self.first_answer: Future[bytes] | None = Future()
         self._begin(functools.partial(_resolve, self.first_answer))
         self._executor.submit(serving.serve, *RECEIVER).add_done_callback(self._served)
-        # loky forgets that it has registered its exit hook: with each start it would get in front of ours again.
+        # loky forgets that it has registered its exit hook: with each start it would come before ours again.
         process_executor.process_pool_executor_at_exit = True
         self._process: Any = next(iter(self._executor._processes.values()), None)
         if self._process is None:
@@ -250,10 +251,10 @@ class LokyLane:
         _take_over_killing(self._executor)
 
     def forget_names(self) -> None:
-        """Take the semaphores' names out of the file system, if they have any, once the worker has opened them.
+        """Remove the semaphores' names from the file system, if they have any, once the worker has opened them.
 
-        So nothing of them is left there whatever happens to this process, to its group, and to the resource trackers
-        in it; and these have nothing to warn about.
+        So none of them is left there, even if this process, its group and the resource trackers in it are killed; and
+        the trackers have nothing to warn about.
         """
         for owner, paths in ((self, _SEMAPHORES), (self._flags.pause, _EVENT), (self._flags.cancel, _EVENT)):
             for path in paths:
@@ -271,7 +272,7 @@ class LokyLane:
         return is_open
 
     def _answered(self, answer: Answer) -> None:
-        """Take in an answer, on the coordinator's thread; code of the user's is unpickled on a thread of our own."""
+        """Handle an answer, on the coordinator's thread; users' objects are unpickled on a separate thread."""
         if not self._awaited:
             self.break_off("it answered what it was not asked")
             return
@@ -293,10 +294,10 @@ class LokyLane:
             self.fail_calls()
 
     def _served(self, served: Future[int]) -> None:
-        """Note on loky's thread that the worker serves no more. Where it lives, it is of no more use."""
+        """Note on loky's thread that the worker serves no more. If it lives, it is of no more use."""
         error = served.exception()
         if isinstance(error, (BrokenProcessPool, process_executor.ShutdownExecutorError)):
-            self._cut_off()  # the end of the process tells more
+            self._cut_off()  # the end of the process is more precise
         elif error is not None:
             self.break_off(f"it serves no more: {text_of(error)}")
             self.calls.fail_all(error)
@@ -304,12 +305,12 @@ class LokyLane:
             self.break_off("it read the end of its line, which a handler must have shut down")
 
     def _cut_off(self) -> None:
-        """Report that a descriptor of the worker's is closed: by its death, which tells more, or by a handler."""
+        """Report that a descriptor of the worker is closed: by its death, which is more precise, or by a handler."""
         if (tell := self.when_cut_off) is not None:
             tell()
 
     def fail_calls(self) -> None:
-        """Fail the calls of a worker that is gone: its answers are here or with the answers' thread."""
+        """Fail the calls of a worker that has ended: its answers are here or with the answers' thread."""
         fail = functools.partial(self.calls.fail_all, BrokenProcessPool(f"worker {self.pid} has ended"))
         if self._answers.busy:
             self._answers.put(fail)
@@ -317,18 +318,18 @@ class LokyLane:
             fail()
 
     def break_off(self, why: str) -> None:
-        """Say that the worker is of no more use, before its death does, and kill it. On any thread."""
-        if self.is_up and not self.calls.is_closed:  # before, it is a start that failed, and says why
+        """Report that the worker is of no more use, before its death does, and kill it. On any thread."""
+        if self.is_up and not self.calls.is_closed:  # before, it is a start that failed, and gives the reason
             self._post(LaneBroken(self.number, self.generation, why))
         self.worker.kill()
 
     def set_flags(self, job: int, *, pause: bool, cancel: bool) -> None:
-        """Have the flag setter's thread set the flags."""
+        """Set the flags on the flag setter's thread."""
         self._setter.put(job, pause=pause, cancel=cancel)
 
     @property
     def is_blind(self) -> bool:
-        """True where its worker could not open a segment, and what is in it is to be carried from now on."""
+        """True if its worker could not open a segment, so that segments are carried from now on."""
         with contextlib.suppress(ValueError):  # retired meanwhile
             return bool(self.ledger.words[BLIND])
         return False
@@ -341,25 +342,25 @@ class LokyLane:
         self.ledger.set_limit(chunk, position)
 
     def observe(self, tell: Callable[[Claim], None]) -> None:
-        """Call ``tell`` here and now."""
+        """Call ``tell`` at once."""
         tell(self.ledger.read())
 
     def peek(self) -> Claim | None:
-        """Return the ledger's claim; None where the lane was retired meanwhile."""
+        """Return the ledger's claim; None if the lane was retired meanwhile."""
         try:
             return self.ledger.read()
         except ValueError:
             return None
 
     def take_early(self) -> bytes | None:
-        """Return the report in the outbox; None where the answers' thread hands it over."""
+        """Return the report in the outbox; None if the answers' thread passes it on."""
         if self.early_later is None:
             return self._fetch_early()
         self._drain_soon()
         return None
 
     def _drain_soon(self) -> None:
-        """Have the answers' thread hand on what is in the outbox: what the worker said later comes later, there."""
+        """Let the answers' thread pass on the outbox's report: the worker's later answers come later there."""
         if self.early_later is not None and self.ledger.words[OUTBOX]:
             self._answers.put(self._drain)
 
@@ -373,7 +374,7 @@ class LokyLane:
         if not size:
             return None
         try:
-            # The word may be anything: what stands in the file says how much it is.
+            # The word may have any value: the file itself shows the size.
             if whole_size(read_at(self._outbox.fd, HEADER_SIZE, 0)) != size:
                 raise DamagedError("its outbox holds no report")
             messages = decode(read_at(self._outbox.fd, size, 0))
@@ -384,9 +385,9 @@ class LokyLane:
         return messages[0].data
 
     def hand_in_early(self) -> None:
-        """Hand in the contents of a dead worker's outbox before its death is reported, within reason.
+        """Hand in the contents of a dead worker's outbox before its death is reported, up to a time limit.
 
-        Where these are no report, its death says more about it.
+        If they are no report, its death is reported alone.
         """
         size = self.ledger.words[OUTBOX]
         if not size or self.early_later is None:
@@ -430,25 +431,25 @@ class LokyLane:
             look(tell)
 
     def end(self) -> None:
-        """Let the worker end by itself once it has answered what it was sent."""
+        """Let the worker end by itself once it has answered all frames."""
         self._is_ending = True
         self._line.end()
         self._executor.shutdown(wait=False)
 
     def abandon(self, exitcode: int | None) -> int | None:
-        """Let go of the executor of a dead worker, whatever its thread is stuck in; returns the exit code, if known."""
+        """Drop the executor of a dead worker, even if its thread is stuck; returns the exit code, if known."""
         self._executor.shutdown(wait=False, kill_workers=True)
         self._executor = None
         self.worker.await_last_moments(lambda: self._process.exitcode is not None or self.worker.is_reaped())
         exitcode = self._process.exitcode if exitcode is None else exitcode
         if self._process.exitcode is None and self.worker.is_reaped():
-            # By other code, so multiprocessing would never notice it and keep the process for ever.
+            # Other code has reaped it, so multiprocessing would never notice it and keep the process for ever.
             self._process._popen.returncode = 255 if exitcode is None else exitcode
         self.disown()
         return exitcode
 
     def disown(self) -> None:
-        """Let no exit wait for the worker: `multiprocessing` would do so for ever for one that can't be ended."""
+        """Let no exit wait for the worker: `multiprocessing` would wait for ever for one that can't be ended."""
         process = getattr(self, "_process", None)  # on the closing thread: the watcher's may free it meanwhile
         if process is None:
             return
@@ -458,11 +459,11 @@ class LokyLane:
             process.join()
 
     def threads(self) -> list[threading.Thread]:
-        """The threads on which answers arrive and loky says that the worker is gone."""
+        """Return the threads that take answers and report the worker's end."""
         return [thread for thread in (getattr(self, "thread", None), self._answers.thread) if thread is not None]
 
     def close(self) -> list[threading.Thread]:
-        """Free what the lane still has; returns the threads that are about to end."""
+        """Free the lane's resources; returns the threads that are about to end."""
         setter = self._setter.end()
         self._answers.end()
         threads = [*self.threads(), *filter(None, (self._call_queue._thread, setter))]
@@ -491,7 +492,7 @@ def _launch_alone() -> Launch:
 
 def launch_importing(script: Script) -> Launch:
     """Return the launch of a worker that imports the program's main module before it answers."""
-    from mpqueue._worker import preloads  # most programs do without
+    from mpqueue._worker import preloads  # most programs don't need it
 
     def launch(worker: Launched) -> Any:
         worker.begin_with(functools.partial(preloads.begin, script))
@@ -508,14 +509,14 @@ def _resolve(first_answer: Future[bytes], answer: bytes | BaseException) -> None
 
 
 def _tell_fault(post: Post, number: int, generation: int, error: BaseException) -> None:
-    """Report a mistake of ours on one of a lane's threads.
+    """Report an internal error on one of a lane's threads.
 
-    Knows nothing of the lane: what goes round is collected late.
+    It holds no reference to the lane: cycles are collected late.
     """
     post(found(f"on a thread of worker {number}", error, lane=number, generation=generation))
 
 
-#: Where the semaphores of a lane are, and of an Event. One that a new version has moved keeps its name until the end.
+#: The places of the semaphores of a lane, and of an Event. If a new version moves one, it keeps its name until the end.
 _SEMAPHORES = (
     "_executor._processes_management_lock",
     "_executor._call_queue._rlock",
@@ -529,14 +530,14 @@ _EVENT = ("_flag", "_cond._lock", "_cond._sleeping_count", "_cond._woken_count",
 
 
 def _finalize(semaphore: object) -> None:
-    """Do now what `multiprocessing` does when the semaphore is collected: unlink its name, and tell the tracker."""
+    """Do now the finalization of `multiprocessing` for a semaphore: unlink its name, and notify the tracker."""
     for reference in weakref.getweakrefs(semaphore):
         if isinstance(reference.__callback__, multiprocessing.util.Finalize):
             reference.__callback__()
 
 
 def _pipe(always: contextlib.ExitStack, on_failure: contextlib.ExitStack) -> tuple[int, int]:
-    """A pipe whose write end is closed when the worker has it, and whose read end only if it never comes to be."""
+    """Make a pipe whose write end is closed when the worker has it, its read end only if the lane is never made."""
     read, write = channels.pipe()
     always.callback(channels.close, write)
     on_failure.callback(channels.close, read)
@@ -544,7 +545,7 @@ def _pipe(always: contextlib.ExitStack, on_failure: contextlib.ExitStack) -> tup
 
 
 def _abort(executor: Any, leash: Leash) -> None:
-    """End an executor that could not be started wholly: its thread may not be there to do it."""
+    """End an executor that could not be started completely: it may lack the thread that does so."""
     leash.pull()
     for process in list(executor._processes.values()):
         kill_process(process.pid)
@@ -553,7 +554,7 @@ def _abort(executor: Any, leash: Leash) -> None:
 
 
 def _bound_join(thread: threading.Thread, worker: WorkerProcess) -> None:
-    """Bound each wait for that thread: loky joins it at exit, when a hung worker would keep it for ever."""
+    """Limit each wait for that thread: loky joins it at exit, and a hung worker would keep it for ever."""
     reference = weakref.ref(thread)
     owner = os.getpid()
 
@@ -567,9 +568,9 @@ def _bound_join(thread: threading.Thread, worker: WorkerProcess) -> None:
 
 
 def _take_over_killing(executor: Any) -> None:
-    """Leave loky's thread no worker to kill when it means to: `LokyLane._served` says what happens to it.
+    """Leave loky's thread no worker to kill when it wants to: `LokyLane._served` handles it.
 
-    It would look for the worker's children first, through `pgrep`, and warn where there is no such program.
+    It would look for the worker's children first, through `pgrep`, and warn if there is no such program.
     """
     processes, flags = executor._processes, executor._flags
     flag_as_broken, flag_as_shutting_down = flags.flag_as_broken, flags.flag_as_shutting_down

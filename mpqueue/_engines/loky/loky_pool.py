@@ -1,7 +1,7 @@
-"""The lanes of a queue, on loky: starts them, looks after them, and leaves nothing when it is closed.
+"""The lanes of a queue, on loky: starts them, watches them, and leaves nothing when it is closed.
 
-Two threads of its own, both ended by `close`: the *starter* starts workers, the *watcher* owns everything that happens
-to lanes afterwards. The methods of the pool hand their work to one of these and return at once.
+Two threads of its own, both ended by `close`: the *starter* starts workers, the *watcher* handles all later events of
+lanes. The methods of the pool hand their work to one of these and return at once.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ _numbers = itertools.count()
 
 #: Seconds that `close` waits for workers, and then for threads, before it warns and returns.
 CLOSE_LIMIT = 5.0
-#: Seconds without a moment in which a worker could have its descriptors and threads, until starts fail for good; and
-#: between two looks. Programs want for some tenths of a second now and then.
+#: Seconds without enough descriptors and threads for a worker, after which starts fail for good; and between two looks.
+#: Programs may lack them for a few tenths of a second now and then.
 SHORT_LIMIT, SHORT_LOOK = 0.7, 0.02
-#: Seconds after which it says that starts take long.
+#: Seconds after which slow starts are logged.
 STARTS_LIMIT = 30.0
 THREAD_LIMIT = 1.0
 
-#: Seconds after which it looks for what programs that died have left: that goes through /proc, while workers start.
+#: Seconds after which it looks for processes left by dead programs: that reads /proc, while workers start.
 ORPHANS_AFTER = 0.5
 
 
@@ -71,12 +71,12 @@ class LokyPool:
         self._preloading: Preloading | None = None
         self._launch = self._choose_launch()
         self._lanes: dict[int, LokyLane] = {}
-        self._wanted: dict[int, int] = {}  #: the generation of each lane that was asked for last
-        self._wardens: dict[LokyLane, Warden] = {}  # the watcher's
-        self._threads: list[threading.Thread] = []  # the watcher's: of lanes that are gone, about to end
+        self._wanted: dict[int, int] = {}  #: the generation of each lane that was last asked for
+        self._wardens: dict[LokyLane, Warden] = {}  # used by the watcher
+        self._threads: list[threading.Thread] = []  # used by the watcher: threads of ended lanes, about to end
         self._is_closing = False
         self._starter_has_ended = False
-        self._is_short = False  #: descriptors or threads were wanting for so long that it will not pass by itself
+        self._is_short = False  #: descriptors or threads were lacking for so long that it will not pass
         self._gone = SafeEvent()
         self._watcher = Watcher(f"mpqueue-watcher-{self._number}", self._fault)
         try:
@@ -94,7 +94,7 @@ class LokyPool:
         self._starter.submit(functools.partial(self._start_safely, number, generation))
 
     def await_starts(self) -> None:
-        """Wait until each worker that is to be started exists as a process, or the pool is closed."""
+        """Wait until each worker to be started exists as a process, or the pool is closed."""
         started = SafeEvent()
         self._starter.submit(started.set)
         while not started.wait(STARTS_LIMIT) and not self._is_closing:
@@ -138,12 +138,12 @@ class LokyPool:
         self._take_back()
 
     def _choose_launch(self) -> Launch | None:
-        """Return how workers are launched; None: each by itself, with nothing to do first."""
+        """Return the way to launch workers; None: each separately, with no preparation."""
         if (preload := self._settings.preload) is None:
             return None
         if isinstance(preload, Script):
             return launch_importing(preload)
-        from mpqueue._engines.loky.fork_server import Preloading  # most programs do without
+        from mpqueue._engines.loky.fork_server import Preloading  # most programs don't need it
 
         cookie = worker_process.cookie(self._number)
         self._preloading = Preloading(
@@ -189,7 +189,7 @@ class LokyPool:
         self._watcher.call(self._adopt, lane, cookie)
 
     def _stays_short(self) -> OSError | None:
-        """Return the error of lasting want of room; None if it passes: looked at closely the first time."""
+        """Return the error of a lasting lack of room; None if it passes: the first time it looks closely."""
         short = None
         for _ in range(1 if self._is_short else int(SHORT_LIMIT / SHORT_LOOK)):
             threading.Event().wait(SHORT_LOOK)
@@ -230,7 +230,7 @@ class LokyPool:
 
     def _lane_gone(self, lane: LokyLane, threads: list[threading.Thread]) -> None:
         del self._wardens[lane]
-        if self._lanes.get(lane.number) is lane:  # it ended by a mistake of ours
+        if self._lanes.get(lane.number) is lane:  # an internal error ended it
             self._lanes.pop(lane.number, None)
         self._threads = [thread for thread in (*self._threads, *threads) if thread.is_alive()]
         if self._is_closing:
@@ -250,7 +250,7 @@ class LokyPool:
         self._finish_if_gone()
 
     def _finish_if_gone(self) -> None:
-        """End the starter once all workers are gone, which would be killed with it; then the watcher."""
+        """End the starter once all workers have ended, which would be killed with it; then the watcher."""
         if self._wardens:
             return
         if not self._starter_has_ended:
@@ -272,7 +272,7 @@ def _is_short(error: BaseException) -> bool:
 
 
 def _without_frames(error: BaseException) -> BaseException:
-    """Return the error without frames, which would keep alive what is half made; the real one if loky hid it."""
+    """Return the error without frames, which would keep half-made things alive; the real one if loky hid it."""
     if isinstance(error, UnboundLocalError) and error.__context__ is not None:
         error = error.__context__
     error.__context__ = error.__cause__ = None
@@ -281,9 +281,9 @@ def _without_frames(error: BaseException) -> BaseException:
 
 # -- One thread that starts all workers of a pool, one after another. --------------------------------------------------
 #
-# The kernel kills a worker when the *thread* that started it ends (`PR_SET_PDEATHSIG`), so that thread must outlive
-# all its workers; and threads that loky starts for a lane inherit from it that they are daemons, which no exit waits
-# for, and that a pipe whose worker is dead is an error. Knows nothing of lanes or loky.
+# The kernel kills a worker when the *thread* that started it ends (`PR_SET_PDEATHSIG`), so that thread must outlive all
+# its workers. Threads that loky starts for a lane inherit from it that they are daemons, for which no exit waits, and
+# that a pipe whose worker is dead is an error. It knows nothing of lanes or loky.
 
 Start = Callable[[], object]
 
@@ -291,7 +291,7 @@ Start = Callable[[], object]
 class Starter:
     """The thread, started at once. Owner: the pool, which calls `stop` when its last worker is gone.
 
-    ``on_fault`` gets what a start has raised, which none should.
+    ``on_fault`` gets an error of a start, which should have none.
     """
 
     def __init__(self, name: str, on_end: Callable[[], object], on_fault: Callable[[BaseException], object]) -> None:
@@ -302,11 +302,11 @@ class Starter:
         self.thread.start()
 
     def submit(self, start: Start) -> None:
-        """Have ``start`` called on the starter's thread. From any thread; never blocks."""
+        """Call ``start`` on the starter's thread. From any thread; never blocks."""
         self._starts.put(start)
 
     def stop(self) -> None:
-        """End the thread after the starts that were submitted before; ``on_end`` is its last act."""
+        """End the thread after all starts submitted before; ``on_end`` is its last call."""
         self._starts.put(None)
 
     def _run(self) -> None:
@@ -326,12 +326,12 @@ class Starter:
 
 
 def _block_interrupts() -> None:
-    """Block SIGINT, as a worker inherits: a Ctrl-C can't hit it before it has left the terminal's group.
+    """Block SIGINT, which a worker inherits: so a Ctrl-C can't hit it before it has left the terminal's group.
 
-    Before every start, since Python 3.11 unblocks SIGINT whenever it starts the resource tracker, which semaphores
-    that have names do.
+    It is called before every start, since Python 3.11 unblocks SIGINT whenever it starts the resource tracker, as named
+    semaphores do.
     """
     if not locks.AVAILABLE:
-        with contextlib.suppress(Exception):  # no descriptors, say: then the start fails for the same reason, and tells
+        with contextlib.suppress(Exception):  # no descriptors, say: then the start fails too, and reports it
             resource_tracker.ensure_running()
     block_interrupts()

@@ -1,4 +1,4 @@
-"""The parent's ends of what it shares with a worker: the line, what it asks for, and its flags."""
+"""The parent's ends of things shared with a worker: the line, the worker's questions, and its flags."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from mpqueue._wire.seed import Flags
 class Line:
     """The line to one worker. Its owner closes the worker's end once the worker has it, and calls `close` at the end.
 
-    ``on_answer`` is called for each answer, in order, and ``on_end`` once, when the worker's end is closed or something
-    else than a message comes, which it gets then: on the inbox's thread. Any thread may call `send`, one at a time.
+    On the inbox's thread, ``on_answer`` is called for each answer, in order, and ``on_end`` once, when the worker's end
+    is closed, or with the error if something else than a message comes. Any thread may call `send`, one at a time.
     """
 
     def __init__(self, inbox: Inbox) -> None:
@@ -42,18 +42,18 @@ class Line:
         self._fd = channels.adopt(self._socket)
         self._incoming = Incoming(self._fd)
         self._unsent: deque[memoryview] = deque()
-        self._lock = threading.Lock()  # held while the descriptor is used: it must not be another's by then
+        self._lock = threading.Lock()  # held during use: the number must not become another file's
         self._closed = False
         self._on_answer: Callable[[Answer], object] | None = None
         self._on_end: Callable[[DamagedError | None], object] | None = None
 
     def open(self, on_answer: Callable[[Answer], object], on_end: Callable[[DamagedError | None], object]) -> None:
-        """Look for answers from now on."""
+        """Watch for answers from now on."""
         self._on_answer, self._on_end = on_answer, on_end
         self._inbox.watch(self._fd, self._ready)
 
     def send(self, frame: bytes) -> None:
-        """Send a frame now, as far as the worker has room; the rest as it reads. What it does not read is lost."""
+        """Send a frame now, as far as the worker has room; the rest as it reads. Data that it does not read is lost."""
         with self._lock:
             if self._closed:
                 return
@@ -70,14 +70,14 @@ class Line:
             self._socket.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
-        """Close the line, and look at it no more."""
+        """Close the line, and stop watching it."""
         with self._lock:
             if not self._closed:
                 self._closed = True
                 self._unsent.clear()
                 self._inbox.forget(self._fd)
                 channels.close_socket(self._socket)
-                # Their owner holds this: what goes round is collected late, and holds descriptors.
+                # The line's owner holds this: cycles are collected late, and hold descriptors.
                 self._on_answer = self._on_end = None
 
     def _write(self) -> None:
@@ -90,11 +90,11 @@ class Line:
                     self._unsent.popleft()
         except BlockingIOError:
             pass
-        except OSError:  # it is dead; its end is on the way
+        except OSError:  # it is dead; the report of its end will follow
             self._unsent.clear()
 
     def _ready(self) -> None:
-        """Read what has come, and write what is unsent. On the inbox's thread."""
+        """Read received data, and write unsent data. On the inbox's thread."""
         with self._lock:
             if self._closed:
                 return
@@ -122,16 +122,16 @@ class Line:
             return None
 
 
-# -- The parent's end of `mpqueue._wire.memory.asking`: gives a worker descriptors. ------------------------------------
+# -- The parent's end of `mpqueue._wire.memory.asking`: gives descriptors to a worker. ---------------------------------
 
-#: Questions that are answered at a time, between two messages of the coordinator.
+#: The most questions answered at a time, between two messages of the coordinator.
 AT_A_TIME = 16
 
 
 class Answering:
     """The parent's end for one worker's questions. Never blocks.
 
-    Made with the worker's end, which its owner closes once the worker has it; closed by `close`.
+    It makes the worker's end too, which its owner closes once the worker has it; `close` closes it.
     """
 
     def __init__(self, inbox: Inbox) -> None:
@@ -140,15 +140,15 @@ class Answering:
         self._socket.setblocking(False)
         self.worker_end = worker_end.detach()
         self._fd = self._socket.fileno()
-        self._lock = threading.Lock()  # held while the descriptor is used: it must not be another's by then
+        self._lock = threading.Lock()  # held during use: the number must not become another file's
         self._closed = False
 
     def open(self) -> None:
-        """Look for questions from now on."""
+        """Watch for questions from now on."""
         self._inbox.watch(self._fd, self.look)
 
     def close(self) -> None:
-        """Look no more."""
+        """Stop watching."""
         with self._lock:
             if not self._closed:
                 self._closed = True
@@ -156,7 +156,7 @@ class Answering:
                 self._socket.close()
 
     def look(self) -> None:
-        """Read what the worker has sent. On the inbox's thread."""
+        """Read the worker's questions. On the inbox's thread."""
         with self._lock:
             try:
                 for _ in range(0 if self._closed else AT_A_TIME):
@@ -168,20 +168,20 @@ class Answering:
                     self._answer(data)
             except BlockingIOError:
                 pass
-            except OSError:  # reset, or no descriptor left: the worker asks no more, or goes without
+            except OSError:  # reset, or no descriptor left: the worker stops asking, or gets none
                 if self._socket.fileno() >= 0:
                     self._inbox.forget(self._fd)
 
     def _answer(self, data: bytes) -> None:
         anew = False
         if (key := asking.decode(data)) is not None:
-            # A lease would not tell of a descriptor that is shared; where none tells, sharing takes no descriptor here.
+            # A lease would not notice a shared descriptor; without leases, sharing takes no descriptor here.
             opened = reopen(*key) if (anew := leases_tell()) else own_descriptor(*key)
         elif data.decode("ascii", "replace") in asking.TRACKERS:
             opened = launch.tracker(data.decode("ascii"))
         else:
             return
-        with contextlib.suppress(OSError):  # no room: it does not read what it has asked for
+        with contextlib.suppress(OSError):  # no room: it does not read the answers to its questions
             if opened is None:
                 self._socket.send(data, NO_SIGNAL)
             else:
@@ -193,12 +193,12 @@ class Answering:
 
 # -- Sets and clears one lane's flags, on a thread that may be abandoned. ----------------------------------------------
 #
-# `Event.set` takes a lock that a worker killed at the wrong moment leaves taken for ever (docs/adr/0004), so no thread
-# that matters may call it.
+# `Event.set` takes a lock, which a worker killed at the wrong moment leaves taken for ever (docs/adr/0004), so no
+# important thread may call it.
 
 
 class FlagSetter:
-    """The thread of one lane, started with its first order. Owner: the lane, which calls `end`."""
+    """The thread of one lane, started with its first order. It belongs to the lane, which calls `end`."""
 
     def __init__(self, flags: Flags, ledger: Ledger, name: str, on_fault: Callable[[BaseException], object]) -> None:
         self._flags: Flags | None = flags
@@ -206,12 +206,12 @@ class FlagSetter:
         self._errands = Errands(name, on_fault)
 
     def put(self, job: int, *, pause: bool, cancel: bool) -> None:
-        """Make the flags say this of that job, some time soon, in the order of the calls. One caller thread; 2 us."""
+        """Set the flags for that job soon, in the order of the calls. One calling thread; 2 us."""
         if self._flags is not None:
             self._errands.put(functools.partial(self._carry_out, job, pause, cancel))
 
     def end(self) -> threading.Thread | None:
-        """To be called once the worker is dead: no order is carried out any more. Returns the thread that will end."""
+        """End the setter, once the worker is dead: orders are ignored from now on. Returns the thread that will end."""
         flags, self._flags = self._flags, None
         self._errands.end()
         if self._errands.thread is not None and flags is not None:
@@ -222,7 +222,7 @@ class FlagSetter:
     def _carry_out(self, job: int, pause: bool, cancel: bool) -> None:
         flags = self._flags
         if flags is not None:
-            # They count for no job while they change: what they said of the last job does not hold for this one.
+            # They count for no job while they change: the last job's flags must not count for this one.
             self._ledger.withdraw_flags()
             _set(flags.pause, pause)
             _set(flags.cancel, cancel)
@@ -230,7 +230,7 @@ class FlagSetter:
 
 
 def _set(event: Event, value: bool) -> None:
-    # `end` may release the lock while we hold it, and then our own release is one too many.
+    # `end` may release the lock while we hold it; then our own release is one too many.
     with contextlib.suppress(ValueError, AssertionError):
         if value:
             event.set()
@@ -239,7 +239,7 @@ def _set(event: Event, value: bool) -> None:
 
 
 def _free(event: Event) -> None:
-    """Release the lock of an Event where a dead worker has left it taken, so that a `set` stuck in it comes back."""
+    """Release the lock of an Event if a dead worker has left it taken, so that a `set` stuck in it returns."""
     lock = event._cond._lock  # type: ignore[attr-defined]  # noqa: SLF001 - nothing else gives a dead process's lock back
     lock.acquire(block=False)
     with contextlib.suppress(ValueError):

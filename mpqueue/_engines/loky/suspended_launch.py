@@ -1,4 +1,4 @@
-"""A launch on Windows, which has no forks: the process is made, given what it is handed over, and only then runs."""
+"""A launch on Windows, which has no forks: the process is made, gets its handles, and only then runs."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from mpqueue._engines.loky import launch
 from mpqueue._engines.loky.worker_entry import PROGRAM
 from mpqueue._os.process import inheritance
 
-#: What the interpreter runs: open the message, as `loky.backend.popen_loky_win32` does, and become the worker.
-#: Where it has no standard streams, as under `pythonw.exe`, they are the null device: `faulthandler` refuses to do
-#: without. Their numbers are not free, so no file of ours has one.
+#: The code that the interpreter runs: open the message, as `loky.backend.popen_loky_win32` does, and become the worker.
+#: If it has no standard streams, as under `pythonw.exe`, they become the null device, which `faulthandler` needs. Their
+#: numbers are not free, so no file of ours has one.
 _PROGRAM = f"""
 import msvcrt, os, sys
 null = os.open(os.devnull, os.O_RDWR)
@@ -32,11 +32,11 @@ message = os.fdopen(fd, "rb")
 
 
 def launch_suspended(worker: launch.Launched) -> Any:
-    """Start the worker with an interpreter of its own; return what `multiprocessing` has of it from then on."""
+    """Start the worker with an interpreter of its own; return the popen object that `multiprocessing` uses for it."""
     executable, environment = launch.interpreter(), {**os.environ, **worker.env}
     base = getattr(sys, "_base_executable", executable)
     if os.path.normcase(executable) == os.path.normcase(sys.executable) != os.path.normcase(base):
-        # In a virtual environment it would start the real one, and be but its parent.
+        # In a virtual environment it would start the real one, and be only its parent.
         executable, environment["__PYVENV_LAUNCHER__"] = base, executable
     text = functools.partial(launch.start_text, worker=worker)
     return inheritance.spawn(executable, ["-c", _PROGRAM, "--multiprocessing-fork"], environment, text)

@@ -10,7 +10,7 @@
                                               |
                                       retire, or the pool is closed: everything freed, `on_gone`
 
-All of it runs on the watcher's thread, so there is nothing to lock, and no two messages of a lane change places.
+All of it runs on the watcher's thread, so there are no locks, and messages of a lane keep their order.
 """
 
 from __future__ import annotations
@@ -40,26 +40,26 @@ from mpqueue.errors import WorkerStartError
 
 _log = logging.getLogger("mpqueue")
 
-#: Seconds that a worker may take to end by itself. It runs `atexit` handlers meanwhile, and waits for threads that a
+#: Seconds that a worker may take to end by itself. Meanwhile it runs `atexit` handlers, and waits for threads that a
 #: handler left behind, which may never end.
 END_LIMIT = 1.0
 
-#: Seconds that a worker may take to end once it was killed, before the queue goes on without it. It may hang in a
-#: device or a network file system, where no signal reaches it, or no signal may be sent. A terabyte takes as long.
+#: Seconds that a killed worker may take to end, before the queue goes on without it. It may hang in a device or a
+#: network file system, where no signal reaches it, or no signal may be sent. Freeing a terabyte takes as long.
 KILL_LIMIT = 10.0
 
-#: Seconds that a worker may live with a descriptor closed that it answers by. If it died, its end is reported much
-#: sooner, and blames the item that it was at; one that lives has had that done to it, by that item or one before.
+#: Seconds that a worker may live with a closed descriptor that it answers by. If it died, its end is reported much
+#: sooner, and blames its item; if it lives, that item or an earlier one has closed it.
 CUT_OFF_LIMIT = 1.0
 
-#: Seconds that the answers of a dead worker, all of them in the pipe already, may take to come through.
+#: Seconds that the answers of a dead worker, which are all in the pipe already, may take to arrive.
 DRAIN_LIMIT = 0.5
 
 _CLOSED = "it lives on with its end of the line closed, which a handler must have done"
 
 
 class State(enum.Enum):
-    """The states in the drawing of this module's docstring."""
+    """The states in the diagram of this module's docstring."""
 
     STARTING = enum.auto()
     LIVE = enum.auto()
@@ -98,10 +98,10 @@ class Warden:
         self._progress = StartProgress(lane.pid)
         self._stack = StackDump(lane.stack, lane.worker, watcher)
         self._timer: sched.Event | None = None
-        self._end_expected: sched.Event | None = None  #: when it is given up, once it was killed
+        self._end_expected: sched.Event | None = None  #: when a killed worker is given up
 
     def begin(self) -> None:
-        """Start to look after the lane."""
+        """Begin to watch the lane."""
         self._guarded(self._begin)()
 
     def _begin(self) -> None:
@@ -114,7 +114,7 @@ class Warden:
         first.add_done_callback(lambda answer: self._watcher.call(self._guarded(self._answered), answer))
 
     def _guarded(self, function: Callable[..., object]) -> Callable[..., None]:
-        """Return the function so that it ends the lane where it raises: that is a mistake of ours."""
+        """Return the function, wrapped to end the lane if it raises: that is an internal error."""
         return functools.partial(self._guard, function)
 
     def _guard(self, function: Callable[..., object], *arguments: object) -> None:
@@ -124,7 +124,7 @@ class Warden:
             self._collapse(error)
 
     def _collapse(self, error: BaseException) -> None:
-        """End the lane here and now, and tell: nothing that was to come of it may come any more."""
+        """End the lane at once, and report it: nothing more of it may come."""
         lane, state = self.lane, self._state
         self._post(found(f"while it watched worker {lane.number}", error, lane=lane.number, generation=lane.generation))
         self._is_silent = True
@@ -149,10 +149,10 @@ class Warden:
                 _log.critical("ending worker %d goes on although a part of it failed", lane.number, exc_info=True)
         self._state = State.GONE
 
-    # -- what the pool asks for ----------------------------------------------------------------------------------------
+    # -- the pool's requests -------------------------------------------------------------------------------------------
 
     def end(self) -> None:
-        """Let the worker end by itself, within reason, and report nothing."""
+        """Let the worker end by itself, up to a time limit, and report nothing."""
         self._is_silent = True
         if self._state is State.LIVE:
             self._state = State.ENDING
@@ -169,7 +169,7 @@ class Warden:
             self._free()
 
     def leave(self, *, kill: bool) -> None:
-        """End the worker, as the pool closes: by itself where it is idle, else by a kill."""
+        """End the worker, as the pool closes: by itself if it is idle, else by a kill."""
         self._pool_closes = True
         if not kill and self._state is State.LIVE and len(self.lane.calls) == 0:
             self.end()
@@ -177,12 +177,12 @@ class Warden:
             self.lane.worker.kill()
         self.retire()
 
-    # -- what happens --------------------------------------------------------------------------------------------------
+    # -- events --------------------------------------------------------------------------------------------------------
 
     def _answered(self, answer: Future[bytes]) -> None:
         error = answer.exception()
-        if error is not None and not isinstance(error, BrokenProcessPool):  # that it died `_exited` says more about
-            self._failure = error  # in time, also where the process is gone already: `_drained` comes later
+        if error is not None and not isinstance(error, BrokenProcessPool):  # `_exited` has more about its death
+            self._failure = error  # in time, even if the process has ended already: `_drained` comes later
         if self._state is not State.STARTING:
             return
         if error is not None:
@@ -204,7 +204,7 @@ class Warden:
         self._timer = self._watcher.later(START_LOOK, self._guarded(self._look_at_start))
 
     def _look_at_start(self) -> None:
-        """Look whether the start gets on; it may take its time as long as it does."""
+        """Check whether the start makes progress; it may take its time as long as it does."""
         stuck = self._progress.look()
         if stuck is None:
             self._look_at_start_later()
@@ -230,7 +230,7 @@ class Warden:
             tell(None)
 
     def _killed(self) -> None:
-        """Expect the end of the worker, which was killed, within `KILL_LIMIT` seconds."""
+        """Expect the end of the killed worker within `KILL_LIMIT` seconds."""
         if self._end_expected is None and self._state in (State.STARTING, State.LIVE, State.ENDING):
             self._end_expected = self._watcher.later(KILL_LIMIT, self._guarded(self._give_up))
 
@@ -242,13 +242,13 @@ class Warden:
             self._timer = self._watcher.later(CUT_OFF_LIMIT, self.lane.break_off, _CLOSED)
 
     def _give_up(self) -> None:
-        """Count the worker as gone: it was killed and lives on. Nothing that it does counts any more."""
+        """Count the worker as ended: it was killed but still lives. Nothing that it does counts any more."""
         pid = self.lane.pid
         _log.warning("worker %d was killed and does not end; the queue goes on without it", pid)
         self._exited()
 
     def _exited(self) -> None:
-        """Take in the end of the process; its answers may still be on their way."""
+        """Handle the end of the process; its answers may still be on their way."""
         lane = self.lane
         self._cancel_timer()
         self._forget_end()
@@ -265,7 +265,7 @@ class Warden:
             lane.hand_in_early()
             if not self._pool_closes:
                 worker_process.kill_strays(self._cookie)
-        except Exception as fault:  # its death is reported whatever it has left
+        except Exception as fault:  # its death is reported in any case
             at = f"while it looked at what worker {lane.number} left behind"
             self._tell(found(at, fault, lane=lane.number, generation=lane.generation))
         error = BrokenProcessPool(f"worker {lane.pid} has ended")
@@ -294,7 +294,7 @@ class Warden:
                 )
             )
         else:
-            # A signal may have come from anywhere, the system's want of memory first of all.
+            # A signal may have come from anywhere, most likely from the system for lack of memory.
             code = self._exitcode
             ended_by_itself = code is not None and code >= 0 and signal_name(code) is None
             lasting = ended_by_itself if self._failure is None else launch.lasts(self._failure)

@@ -1,10 +1,10 @@
-"""One thread that waits for everything at once: processes that end, bells, stacks, and moments in time.
+"""One thread that waits for everything at once: ends of processes, bells, stacks, and timers.
 
-It knows nothing of lanes: others give it functions to call. What it calls runs on its thread, one after another, so
-state that is only touched there needs no lock. It sleeps while nothing happens.
+It knows nothing of lanes: others give it functions to call. It calls them on its thread, one after another, so state
+that is only used there needs no lock. It sleeps while nothing happens.
 
-A loop of its own on the standard library's selectors: asyncio has one too, but its import takes 30 ms, a tenth of what
-a cold queue needs for its first result.
+It has its own loop on the standard library's selectors: importing asyncio's takes 30 ms, a tenth of a cold queue's time
+to its first result.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Call = Callable[[], object]
 class Watcher:
     """The thread, started at once. Owner: the pool, which calls `stop` and waits.
 
-    ``on_fault`` gets what a call has raised, which none should.
+    ``on_fault`` gets an error of a call, which should have none.
     """
 
     def __init__(self, name: str, on_fault: Callable[[BaseException], object]) -> None:
@@ -48,7 +48,7 @@ class Watcher:
             raise
 
     def call(self, function: Callable[..., object], *args: Any) -> None:
-        """Have ``function`` called on the watcher's thread, in the order of the calls. From any thread; never blocks.
+        """Call ``function`` on the watcher's thread, in the order of the calls. From any thread; never blocks.
 
         Does nothing once the watcher has stopped.
         """
@@ -56,11 +56,11 @@ class Watcher:
         self._waker.wake()
 
     def later(self, delay: float, function: Callable[..., object], *args: Any) -> sched.Event:
-        """Have ``function`` called in ``delay`` seconds, unless it is cancelled (`cancel`). Watcher thread only."""
+        """Call ``function`` in ``delay`` seconds, unless it is cancelled (`cancel`). Watcher thread only."""
         return self._timers.enter(delay, 0, self._make, (partial(function, *args),))
 
     def cancel(self, timer: sched.Event) -> None:
-        """Do not make the call, where it was not made yet. Watcher thread only."""
+        """Cancel the call, if it was not made yet. Watcher thread only."""
         with suppress(ValueError):  # it was made
             self._timers.cancel(timer)
 
@@ -71,12 +71,12 @@ class Watcher:
         self._readers[fd] = function
 
     def forget(self, fd: int) -> None:
-        """Look at ``fd`` no more; to be called before it is closed. Watcher thread only."""
+        """Stop watching ``fd``; call it before that is closed. Watcher thread only."""
         if self._readers.pop(fd, None) is not None:
             self._selector.unregister(fd)
 
     def stop(self) -> None:
-        """End the thread after what is due now. Watcher thread only."""
+        """End the thread after everything that is due now. Watcher thread only."""
         self._running = False
 
     def _run(self) -> None:
@@ -88,11 +88,11 @@ class Watcher:
             self._close()
 
     def _step(self, until_timer: float | None) -> float | None:
-        """Wait for something at most so long, and make its calls; returns the seconds to the next timer."""
+        """Wait at most that long for events, and make their calls; returns the seconds to the next timer."""
         for key, _ in self._selector.select(0.0 if self._calls else until_timer):
-            # One that was called before may have had it forgotten.
+            # An earlier call may have removed it.
             if (reader := self._readers.get(key.fd)) is not None and not self._make(reader):
-                self.forget(key.fd)  # else it would be called for ever
+                self.forget(key.fd)  # otherwise it would be called for ever
         for _ in range(len(self._calls)):
             self._make(self._calls.popleft())
         return self._timers.run(blocking=False)  # makes the calls that are due

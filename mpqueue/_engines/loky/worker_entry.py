@@ -1,6 +1,6 @@
-"""The entry of a worker's process: it reads its start message and lives by it.
+"""The entry of a worker's process: it reads its start message and follows it.
 
-Does what `loky.backend.popen_loky_posix` does when it is run, but for what that needs to parse its arguments.
+It does the work of `loky.backend.popen_loky_posix` as a program, without parsing arguments.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Any, BinaryIO
 
 from loky.backend import spawn
 
-#: What its interpreter runs with the message open as ``message``. The first thing in it is where modules are found.
-#: What it loads is no garbage: looking for some takes 8 ms of the CPU time of a start. `serving.serve` begins with it.
+#: The code that its interpreter runs, with the message open as ``message``. It begins with the module search path.
+#: Loaded objects are no garbage: looking for some takes 8 ms of a start's CPU time. `serving.serve` begins with it.
 PROGRAM = """
 import gc, pickle, sys
 gc.disable()
@@ -24,7 +24,7 @@ sys.exit(worker_entry.live(surroundings, message))
 
 
 def live(surroundings: dict[str, Any], message: BinaryIO) -> int:
-    """Be a process that was started with these, and with what comes after them in the message; return its exit code."""
+    """Run as a process that was started with these, and with the rest of the message; return its exit code."""
     own: Any = process.current_process()
     with message:
         own._inheriting = True

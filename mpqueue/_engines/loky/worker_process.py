@@ -1,8 +1,8 @@
-"""A worker's process: whether it gets on while it starts, lives, how it ended, and signals to it and its group.
+"""A worker's process: the progress of its start, its life, its exit code, and signals to it and its group.
 
-A kill goes each way that there is, since any of them may be refused: a filter of system calls may not know pidfds, and
-a parent that has dropped its privileges may send nothing to workers that have kept theirs. How long a start takes
-depends on the machine, and on what it imports.
+A kill uses every way, since any of them may be refused: a filter of system calls may not know pidfds, and a parent that
+has dropped its privileges can't send signals to workers that have kept theirs. The time of a start depends on the
+machine, and on its imports.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from mpqueue._wire.seed import COOKIE_VARIABLE
 class WorkerProcess:
     """One process, from its start until `close`. Any thread may call any method; none blocks.
 
-    Signals go nowhere after `exited` was called, since the number may be another process's by then, or in a fork.
+    No signals are sent after `exited` was called, since the number may be another process's by then, or in a fork.
     """
 
     def __init__(self, pid: int, sentinel: int, leash: Leash | None = None) -> None:
         self.pid = pid
-        self.when_killed: Callable[[], object] | None = None  #: called at each kill, on whatever thread that is
+        self.when_killed: Callable[[], object] | None = None  #: called at each kill, on the killing thread
         self._leash = leash  #: closed with this; None: signals only
         self._owner = os.getpid()
         self._sentinel = sentinel
@@ -48,13 +48,13 @@ class WorkerProcess:
         return self._process.fileno() if not self._is_closed else self._sentinel
 
     def send(self, number: int) -> None:
-        """Send a signal to the process alone. Nothing is sent where the system refuses that."""
+        """Send a signal to the process only. Nothing is sent if the system refuses that."""
         with self._lock:
             if not self._is_gone and os.getpid() == self._owner:
                 self._process.send(number)
 
     def kill(self) -> None:
-        """SIGKILL the process and its group."""
+        """Send SIGKILL to the process and its group."""
         with self._lock:
             # All three: the group, and the worker's hold on its leash, exist only once its initializer has run.
             self.send(KILL)
@@ -65,7 +65,7 @@ class WorkerProcess:
                 self.when_killed()
 
     def kill_group(self) -> None:
-        """SIGKILL what is left of the group; the number stays taken while any of it lives."""
+        """Send SIGKILL to the rest of the group; the number stays taken while any of it lives."""
         with self._lock:
             if not self._is_gone and os.getpid() == self._owner:
                 kill_group(self.pid)
@@ -73,25 +73,25 @@ class WorkerProcess:
     def exited(self) -> int | None:
         """Kill the rest of the group and return the exit code; to be called once `fileno` is readable.
 
-        Negative: minus the signal's number. None: other code has reaped the process and the kernel does not tell.
+        Negative: minus the signal's number. None: other code has reaped the process and the kernel does not report it.
         """
         with self._lock:
             code = self._process.exit_code()
-            # The process too: a sentinel can also be closed by a worker that lives on.
+            # The process too: a worker that lives on can also close a sentinel.
             self.kill()
             self._is_gone = True
         return code
 
     def await_last_moments(self, has_ended: Callable[[], bool]) -> None:
-        """Wait, after `exited`, for a process whose end is reported a little too early: at most 0.25 s."""
+        """Wait, after `exited`, for a process whose end is reported slightly too early: at most 0.25 s."""
         self._process.await_last_moments(has_ended)
 
     def is_stopped(self) -> bool:
-        """Tell whether a signal has stopped the process; False where the system does not tell."""
+        """Tell whether a signal has stopped the process; False if the system does not report it."""
         return self._process.is_stopped()
 
     def catches(self, number: int) -> bool:
-        """Tell whether the process handles that signal, which else would end it; False if unknown."""
+        """Tell whether the process handles that signal, which would otherwise end it; False if unknown."""
         with self._lock:
             return not self._is_gone and os.getpid() == self._owner and self._process.catches(number)
 
@@ -100,10 +100,10 @@ class WorkerProcess:
         return is_reaped(self.pid)
 
     def close(self) -> None:
-        """Close the handle and let go of the leash, which ends what is left of the group."""
+        """Close the handle and the leash, which ends the rest of the group."""
         with self._lock:
             self._is_gone = self._is_closed = True
-            self.when_killed = None  # it knows the lane, which holds this: what goes round is collected late
+            self.when_killed = None  # it knows the lane, which holds this: cycles are collected late
             if self._leash is not None:
                 self._leash.close()
             self._process.close()
@@ -114,10 +114,10 @@ START_LIMIT, START_LOOK = 300.0, 10.0
 
 
 class StartProgress:
-    """The progress of one process' start: it gets on as long as it uses CPU time.
+    """The progress of one process's start: it progresses as long as it uses CPU time.
 
-    Looks are counted rather than seconds: in time in which the program itself did not run, none is missed. Where the
-    system does not tell what a process uses, it has `START_LIMIT` in all.
+    Looks are counted instead of seconds: time in which the program itself did not run does not count. If the system
+    does not report a process's CPU time, a start has `START_LIMIT` seconds in total.
     """
 
     def __init__(self, pid: int) -> None:
@@ -126,7 +126,7 @@ class StartProgress:
         self._quiet = 0.0
 
     def look(self) -> str | None:
-        """Return why the start is to be given up, None if it is not; to be called every `START_LOOK` seconds."""
+        """Return why the start has to be given up, None if it has not; call it every `START_LOOK` seconds."""
         use = use_of(self._pid)
         used = None if use is None else use.cpu
         self._quiet = self._quiet + START_LOOK if used == self._used else 0.0
@@ -137,17 +137,17 @@ class StartProgress:
         return f"process {self._pid} was given up while it started: for {START_LIMIT:g} s {what}{busy_machine()}"
 
 
-# -- Asking a worker where it is: before it is killed, and when a caller wants to see it. All on the watcher's thread.
+# -- Asking a worker for its stacks: before it is killed, and when a caller wants to see them. On the watcher's thread.
 
-#: Seconds to wait for the first of the text. It comes within 2 ms, later on a busy machine, or not at all: the handler
-#: blocks the signal, or on Windows keeps the interpreter to itself. So much later it is killed then.
+#: Seconds to wait for the beginning of the text. It comes within 2 ms, later on a busy machine, or not at all: the
+#: handler blocks the signal, or on Windows holds the interpreter. The kill is delayed by that time.
 PATIENCE = 0.5
-#: The same where the worker goes on: nothing waits for it but the one who looks.
+#: The same if the worker goes on: only the caller that asked waits for it.
 LOOK_PATIENCE = 1.0
-#: Seconds without more of the text after which that was all. It comes in pieces, 10 us for a thread, between which the
-#: worker may have to wait where the machine is busy.
+#: Seconds without more text after which it is complete. It comes in pieces, 10 us per thread, between which the worker
+#: may have to wait on a busy machine.
 SETTLE = 0.02
-#: Bytes after which more of it does not matter.
+#: The most bytes that are read.
 MOST = 1 << 20
 
 
@@ -164,13 +164,13 @@ class StackDump:
         self._timer: sched.Event | None = None
 
     def listen(self) -> None:
-        """Read from now on; what comes without having been asked for is dropped."""
+        """Read from now on; text that was not asked for is dropped."""
         self._watcher.on_readable(self._fd, self._read)
 
     def request(self, then: Callable[[], object]) -> None:
-        """Ask for the stack, and call ``then`` when it is here or will not come.
+        """Ask for the stack, and call ``then`` when it has come or will not come.
 
-        A stopped process would take the signal only when it goes on, and might end its item then: it is not asked.
+        A stopped process is not asked: it would take the signal only when it goes on, and might then end its item.
         """
         if self._then is None:
             self._then = then
@@ -180,9 +180,9 @@ class StackDump:
             self._wait(0.0 if stopped else PATIENCE)
 
     def look(self, tell: Callable[[str | None], object]) -> None:
-        """Have ``tell`` called with the stack; with None where it can't be had. The worker goes on.
+        """Call ``tell`` with the stack; with None if there is none. The worker goes on.
 
-        Nothing is sent to a process that is stopped, or does not catch the signal any more, which would end it.
+        No signal is sent to a process that is stopped, or no longer catches it and would be ended by it.
         """
         if self._then is None and not self._lookers:
             if self._worker.is_stopped() or not process_signals.answers(self._worker.catches):
@@ -217,7 +217,7 @@ class StackDump:
             self._timer = None
 
     def _settled(self) -> None:
-        """Hand the text out: all of it is here, or nothing comes."""
+        """Pass the text on: it is complete, or does not come."""
         self._timer = None
         self._tell_lookers()
         if self._then is not None:
@@ -234,7 +234,7 @@ class StackDump:
         return self._text.decode(errors="replace") or None
 
     def _read(self) -> bool:
-        """Read what is there; False at the end, or where there is nothing."""
+        """Read available data; False at the end, or if there is none."""
         try:
             text = channels.read(self._fd, 1 << 16)
         except BlockingIOError:
@@ -249,26 +249,25 @@ class StackDump:
         return True
 
 
-# -- Processes that outlive the worker they come from: those that left its group, found by a cookie in their
-# environment.
+# -- Processes that outlive their worker: those that left its group, found by a cookie in their environment.
 #
-# A worker's children die with its process group. One that made itself a group or a session of its own, or a program
-# that was started from it, escapes that; but its environment still names the lane that it came from::
+# A worker's children die with its process group. A child with its own group or session, or a program started from it,
+# escapes that; but its environment still names its lane::
 #
 #     MPQUEUE_LANE=<parent's id>.<its start time>.<its pid namespace>/<pool>/<lane>/<generation>/
 #
-# One that was given another environment is not found; nor is any where the system does not list processes, see
+# A child with another environment is not found; nor is any if the system does not list processes, see
 # `mpqueue._os.process.process_table`. If no descriptor is left to look with, no process is killed: the next look finds
 # them.
 
 _PATTERN = re.compile(rb"(?:^|\0)" + COOKIE_VARIABLE.encode() + rb"=((\d+)\.(\d+)\.([^/\0]*)/[^\0]*)")
 
-#: How often to look again after having killed some: their children may have been born meanwhile.
+#: The number of further looks after a kill: killed processes may have had new children meanwhile.
 _LOOKS = 3
 
 
 def cookie(*path: int) -> str:
-    """The cookie of everything under ``path``: pool, lane, generation, or fewer of these."""
+    """Return the cookie of everything under ``path``: pool, lane, generation, or fewer of these."""
     return "".join(f"{part}/" for part in (_identity(os.getpid()), *path))
 
 
@@ -278,7 +277,7 @@ def _identity(pid: int) -> str:
 
 
 def kill_strays(prefix: str) -> None:
-    """SIGKILL every process whose cookie begins with ``prefix``, and `kill_orphans`.
+    """Send SIGKILL to every process whose cookie begins with ``prefix``, and `kill_orphans`.
 
     Reads the environment of each process of this user: 4 ms of CPU time for 140 of them.
     """
@@ -288,15 +287,15 @@ def kill_strays(prefix: str) -> None:
 
 @functools.cache
 def kill_orphans() -> None:
-    """SIGKILL what workers left whose parent died without sweeping: killed, say, or with a machine out of memory.
+    """Send SIGKILL to processes left by workers whose parent died without sweeping: killed, say, for lack of memory.
 
-    Once in this process; later calls do nothing.
+    It works once per process; later calls do nothing.
     """
     _kill_where(_is_orphan)
 
 
 def _is_orphan(found: re.Match[bytes]) -> bool:
-    # Of another pid namespace (a container's), the parent's number means nothing here.
+    # In another pid namespace (a container's), the parent's number means nothing here.
     return found[4].decode() == processes.namespace() and processes.start_time(int(found[2])) != int(found[3])
 
 
@@ -313,7 +312,7 @@ def _kill_where(condemned: Callable[[re.Match[bytes]], bool]) -> None:
 
 
 def _kill(pid: int, of_cookie: bytes) -> bool:
-    """SIGKILL that very process, or none if the number is another process's by now."""
+    """Send SIGKILL to exactly that process, or to none if the number is another process's by now."""
     with contextlib.suppress(OSError), contextlib.closing(open_exactly(pid)) as process:
         found = _cookie_of(pid)
         if found is not None and found[1] == of_cookie:

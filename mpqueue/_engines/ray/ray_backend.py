@@ -1,7 +1,8 @@
-"""Ray as the engine: a lane is a process in the room of an actor, on whatever node has it.
+"""Ray as the engine: a lane is a process in the room of an actor, on any node.
 
-On each node that has room is such an actor, and beside it an agent (`mpqueue._engines.agent`), which has a process for
-each lane. All but the start goes by a connection to the agent; where it can't be reached, by calls of the actor.
+Each node that has room has such an actor, and beside it an agent (`mpqueue._engines.agent`), which has a process for
+each lane. All but the start goes through a connection to the agent; if the agent can't be reached, through calls of the
+actor.
 """
 
 from __future__ import annotations
@@ -26,23 +27,22 @@ from mpqueue.errors import WorkerStartError
 class RayBackend:
     """Runs a queue's chunks on Ray: ``JobQueue(concurrency=None, backend=RayBackend())``.
 
-    ``address`` is what `ray.init` takes: None is the Ray that this process is connected to, else the cluster that
+    ``address`` is that of `ray.init`: None means the Ray that this process is connected to, else the cluster that
     ``RAY_ADDRESS`` names or that runs on this machine, else a new local one, which ends when the last queue on it is
-    closed. A connection that was there before stays.
+    closed. An earlier connection stays.
 
-    Each worker needs one CPU; ``worker`` says what else, or what instead, in Ray's own words:
-    ``worker={"num_gpus": 1}``. The workers of a node are in the room of one actor there; with GPUs, each has its own.
-    ``concurrency=None`` is as many as the cluster has room for now; of a larger number the rest waits for nodes to
-    come, which an autoscaler sees. As many start as there are items for; a node that has had nothing to do for 10 s
-    gives its room back. Where other programs have all the room, the queue waits, and
-    says so. Where no worker comes for ``patience`` seconds for another reason, the jobs that wait for one are
-    cancelled, and their runs raise `WorkerStartError`.
+    Each worker needs one CPU; ``worker`` adds or replaces needs, in Ray's terms: ``worker={"num_gpus": 1}``. The
+    workers of a node share the room of one actor there; with GPUs, each has its own. ``concurrency=None`` means as many
+    as the cluster has room for now; with a larger number the rest waits for new nodes, which an autoscaler sees. As
+    many workers start as there are items for; a node that is idle for 10 s gives its room back. If other programs have
+    all the room, the queue waits, and logs that. If no worker comes for ``patience`` seconds for another reason, the
+    jobs that wait for one are cancelled, and their runs raise `WorkerStartError`.
 
-    Everything is as on this machine: blame is exact, time limits are kept, also for code that holds the global lock.
-    Close the queue before you call `ray.shutdown` yourself: Ray does not notify callers that wait for an actor.
-    Needs the extra ``ray``; mpqueue, Python and cloudpickle must be of the same versions on the nodes.
+    As on this machine, blame is exact, and time limits are kept, even for code that holds the global lock. Close the
+    queue before you call `ray.shutdown` yourself: Ray does not notify callers that wait for an actor. Needs the extra
+    ``ray``; the nodes must have the same versions of mpqueue, Python and cloudpickle.
 
-    Raises TypeError or ValueError for an address that is none, ConnectionError where it can't be reached.
+    Raises TypeError or ValueError for an invalid address, ConnectionError if it can't be reached.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class RayBackend:
         return max(1, count_places(self._options))
 
     def open(self, settings: LaneSettings, inbox: Inbox) -> RayPool:
-        """Open a queue's lanes. Where a local Ray was ended with the last queue, starts one, which takes seconds.
+        """Open a queue's lanes. If the last queue has ended a local Ray, this starts one, which takes seconds.
 
         Raises `WorkerStartError` if Ray can't be reached.
         """
@@ -89,10 +89,10 @@ class _Connection:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._holders = 0
-        self._ours: str | None = None  #: the node that was started here, which no other session has
+        self._ours: str | None = None  #: the node that was started here; no other session has it
 
     def ensure(self, address: str | None) -> None:
-        """Connect, where this process is not."""
+        """Connect, if this process is not connected."""
         with self._lock:
             self._ensure(address)
 
@@ -108,7 +108,7 @@ class _Connection:
             self._holders -= 1
             if self._holders == 0 and self._ours is not None:
                 with contextlib.suppress(Exception):  # other code has ended it
-                    if _node() == self._ours:  # else the program has another one by now
+                    if _node() == self._ours:  # otherwise the program has another one by now
                         ray.shutdown()
                 self._ours = None
 
@@ -118,7 +118,7 @@ class _Connection:
             if address not in (None, "auto", "local", there):
                 raise ValueError(f"address: expected that of the Ray which this process uses, {there}, got {address!r}")
             return
-        # Elsewhere than on the main thread it complains that it can't handle signals.
+        # On other threads than the main one it would warn that it can't handle signals.
         is_main = threading.current_thread() is threading.main_thread()
         ray.init(address, include_dashboard=False, logging_level=logging.WARNING if is_main else logging.ERROR)
         self._ours = _node()

@@ -1,4 +1,4 @@
-"""The cable to Ray: an actor for each agent, which has the room of as many workers as a node has for a queue."""
+"""The cable to Ray: an actor per agent, which has the room of all of a queue's workers on a node."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ from mpqueue.errors import WorkerStartError
 
 _log = logging.getLogger("mpqueue")
 
-#: Seconds between two looks whether this process is still connected to the same Ray, and what has nothing to do.
+#: Seconds between two looks whether this process is still connected to the same Ray, and which nodes are idle.
 LOOK_INTERVAL = 1.0
-#: Seconds that the cluster's GCS may be away, as while it is started again; a minute after it has gone, Ray ends this
-#: program. Bytes that are read of the connection to it at a time.
+#: Seconds that the cluster's GCS may be away, say for a restart; a minute after it has gone, Ray ends this program.
+#: Bytes that are read from the connection to it at a time.
 GCS_LIMIT, CONNECTION_BYTES = 20.0, 4096
-#: Seconds after which a node that has nothing to do gives its room back.
+#: Seconds after which an idle node gives its room back.
 IDLE_SECONDS = 10.0
-#: Seconds after which an actor that has not come has no room: until then it may be that Ray starts a process for it.
+#: Seconds after which an actor that has not come counts as without room: until then Ray may be starting a process for
+#: it.
 ROOM_LIMIT = 5.0
 
 
@@ -50,13 +51,13 @@ class RayPool(NodePool):
         self._options = options
         self._release = release
         context = ray.get_runtime_context()
-        self._session = context.get_node_id()  # which no other has
+        self._session = context.get_node_id()  # no other session has it
         self._gcs: str = context.gcs_address
         self._numbers = itertools.count()
-        self._demand = 0  #: how many more lanes could have something to do, as told last
+        self._demand = 0  #: for how many more lanes there may be work, as last reported
         self._coming: dict[Node, bool] = {}  #: actors that have not come: whether they are late
         self._placing: asyncio.Task[Any] | None = None
-        self._said_full = False  #: it was said that there is no room
+        self._said_full = False  #: it was logged that there is no room
         self.soon(self._watch_over)
 
     # -- as `NodePool` wants it --------------------------------------------------------------------------------------
@@ -80,7 +81,7 @@ class RayPool(NodePool):
 
     @property
     def is_room_awaited(self) -> bool:
-        """True: `_late` says where there is none."""
+        """Return True: `_late` reports if there is none."""
         return True
 
     def tell_demand(self, lanes: int, seconds: float) -> None:  # noqa: ARG002 - the protocol's
@@ -93,11 +94,11 @@ class RayPool(NodePool):
     async def give_back(self, node: Node) -> None:
         """End the actor."""
         self._coming.pop(node, None)
-        if self.is_connected():  # else it would start another Ray
+        if self.is_connected():  # otherwise it would start another Ray
             ray.kill(node.handle)
 
     async def disconnect(self) -> None:
-        """End the actors that are coming, and release the connection."""
+        """End the actors that are still coming, and release the connection."""
         for node in list(self._coming):
             with contextlib.suppress(Exception):  # Ray itself has ended
                 await self.give_back(node)
@@ -125,7 +126,7 @@ class RayPool(NodePool):
         if not self._options.keys() & {
             "num_gpus",
             "scheduling_strategy",
-        }:  # Ray says which GPU to the actor that has it
+        }:  # Ray names the GPU to the actor that has it
             with contextlib.suppress(Exception):  # it is being shut down
                 free = await asyncio.to_thread(free_places, self._options)
         for node, places in free.items():
@@ -139,7 +140,7 @@ class RayPool(NodePool):
         if node is not None:
             options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=False)
         try:
-            # Never again by Ray: what is lost is the coordinator's business.
+            # Ray must not retry: the coordinator handles losses.
             actor = ray.remote(max_restarts=0, max_task_retries=0, **options)(RayAgent).remote()
         except Exception as error:
             self._fail(workers, error)
@@ -175,7 +176,7 @@ class RayPool(NodePool):
         self.run(self._say_full(node))
 
     async def _say_full(self, node: Node) -> None:
-        """Say that there is no room, and whether there would be if nothing else ran; and look for it elsewhere."""
+        """Log that there is no room, and whether there would be if nothing else ran; and look for it elsewhere."""
         try:
             places = await asyncio.to_thread(count_places, self._options) if self.is_connected() else 0
         except Exception:  # it is being shut down
@@ -194,7 +195,6 @@ class RayPool(NodePool):
             self.serve_waiting()
 
     def _give_idle_back(self) -> None:
-        """Give back the room of nodes that have nothing to do."""
         due = self.now() - IDLE_SECONDS
         for node in list(self.nodes.values()) if not self._demand else ():
             lanes = node.lanes.values()
@@ -204,7 +204,7 @@ class RayPool(NodePool):
     # -- the connection ----------------------------------------------------------------------------------------------
 
     def is_connected(self) -> bool:
-        """False where the program has shut Ray down, or has another one by now, or where the cluster is gone."""
+        """False if the program has shut Ray down, or has another one by now, or if the cluster has ended."""
         return bool(
             self.cut_off_by is None
             and ray.is_initialized()
@@ -212,7 +212,7 @@ class RayPool(NodePool):
         )
 
     def _watch_over(self) -> None:
-        """Look whether Ray was shut down: then an answer never comes, and no error either."""
+        """Check whether Ray was shut down: then neither an answer nor an error ever comes."""
         self.run(self._watch_gcs())
         self._look()
 
@@ -224,7 +224,7 @@ class RayPool(NodePool):
             self._cut_off(_shut_down())
 
     async def _watch_gcs(self) -> None:
-        """Hold a connection to Ray's GCS: without it, Ray answers nothing, and ends this program a minute later."""
+        """Hold a connection to Ray's GCS: without it, Ray answers nothing, and ends this program after a minute."""
         host, _, port = self._gcs.rpartition(":")
         seen_at = self.now()
         while self.is_connected():
@@ -247,7 +247,7 @@ class RayPool(NodePool):
             seen_at = self.now()
 
     def _cut_off(self, error: WorkerStartError) -> None:
-        """Ask nothing of Ray any more, which would start another one, or wait; all lanes end blameless."""
+        """Stop calling Ray, which would start another one, or wait; all lanes end blameless."""
         if self.cut_off_by is not None or self.is_closed:
             return
         self.cut_off_by = error

@@ -1,4 +1,4 @@
-"""The room that Ray has for workers with certain options, node by node. All of it asks Ray, which takes some ms."""
+"""Ray's room for workers with certain options, node by node. All of it asks Ray, which takes a few ms."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import ray
-from ray._private import state  # the public name of it lists nodes one by one, by a server that may not run
+from ray._private import state  # the public function lists nodes one by one, by a server that may not run
 
 
 def count_places(options: Mapping[str, Any]) -> int:
@@ -16,13 +16,13 @@ def count_places(options: Mapping[str, Any]) -> int:
 
 
 def free_places(options: Mapping[str, Any]) -> dict[str, int]:
-    """Return how many workers each node has room for now, the largest number first, without nodes that have none."""
+    """Return how many workers each node has room for now, largest first, without nodes that have none."""
     places = {node: _fitting(there, options) for node, there in state.available_resources_per_node().items()}
     return {node: places[node] for node in sorted(places, key=places.__getitem__, reverse=True) if places[node]}
 
 
 def times(options: Mapping[str, Any], workers: int) -> dict[str, Any]:
-    """The options of one actor that has the room of so many workers."""
+    """Return the options of one actor with the room of that many workers."""
     more = {name: options[name] * workers for name in ("num_cpus", "memory") if options.get(name)}
     if options.get("resources"):
         more["resources"] = {name: amount * workers for name, amount in options["resources"].items()}

@@ -18,8 +18,8 @@ class RayAgent:
 
 
 def where() -> tuple[str, str]:
-    """The node that this is on, and by which name the program may reach it: none past Ray's own encryption."""
-    import ray  # here it is there
+    """Return the node, and the name by which the program may reach it: none if that would bypass Ray's encryption."""
+    import ray  # installed on this side
 
     context = ray.get_runtime_context()
     os.environ["RAY_ADDRESS"] = context.gcs_address  # for handlers that use this Ray

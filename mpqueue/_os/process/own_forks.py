@@ -52,7 +52,7 @@ def around_forks(before: Callable[[], object], in_child: Callable[[], object]) -
 
 
 def fork_here() -> int:
-    """Fork; 0 in the child, there the child's number. Raises OSError where there is no room for it.
+    """Fork; 0 in the child, there the child's number. Raises OSError if there is no room for it.
 
     If there are threads, Python 3.12 and newer warn; the caller has to deal with that.
     """

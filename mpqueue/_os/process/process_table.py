@@ -92,9 +92,7 @@ class LinuxProcessTable:
 
     def _may_be_in_exec(self, pid: int) -> bool:
         """Tell whether a process without an environment has just started, and will soon have one."""
-        os.readlink(
-            f"/proc/{pid}/exe"
-        )  # raises for processes without a program: dead ones, and the kernel's own threads
+        os.readlink(f"/proc/{pid}/exe")  # raises without a program: for dead ones, and the kernel's own
         with open("/proc/uptime", encoding="ascii") as file:
             seconds = float(file.read().split()[0])
         return seconds - self.start_time(pid) / os.sysconf("SC_CLK_TCK") < _YOUNG

@@ -1,8 +1,7 @@
-"""A chunk's row: how some items of a job stand, as one blob, and that blob written into a table again.
+"""A chunk's row: the states of some items of a job as one blob, and reading that blob into a table.
 
-Rows are read in the order in which they were written; what a later one says of an item replaces what an earlier one
-said, but for the failed tries, which add up. Items are named by their slots. What a newer version adds under a name of
-its own, an older one leaves alone.
+Rows are read in the order in which they were written; a later row's data about an item replace an earlier one's, except
+for the failed tries, which add up. Items are named by their slots. Older versions ignore names that newer ones add.
 """
 
 from __future__ import annotations
@@ -47,11 +46,11 @@ from mpqueue.status import COMPLETED, FAILED, PENDING, RETRY
 if TYPE_CHECKING:
     from mpqueue._parent.journal.lots import NewItems
 
-#: The columns of numbers that are kept, by their names in the table, with what their numbers are.
+#: The columns of numbers that are kept, by their names in the table, with the types of their numbers.
 NUMBERS = {"attempts": "I", "elapsed": "f", "cpu": "f", "peak": "I"}
 #: Bytes from which on a row is a file: SQLite has no rows of a gigabyte.
 MOST_ROW = 64 << 20
-#: Results that one pickle has at least, where those of a row are too big for one.
+#: The least results in one pickle, if those of a row are too big for one.
 LEAST_TOGETHER = 64
 
 ADD_CHUNK = "INSERT INTO chunks (number, job, body, slots) VALUES (?, ?, ?, ?)"
@@ -61,10 +60,10 @@ GONE = -1
 
 
 class Row(NamedTuple):
-    """A row, to be sealed once its number is known (None: nothing), and its files. ``left_out`` can't be pickled.
+    """A row, to be sealed once its number is known (None: no row), and its files. ``left_out`` can't be pickled.
 
-    ``done`` are the indices of the items whose results it has. Which slots it speaks of has a checksum of its own: so a
-    damaged row costs its items only.
+    ``done`` are the indices of the items whose results it has. Its list of slots has its own checksum: so a damaged row
+    affects its items only.
     """
 
     body: Unsealed | None
@@ -76,7 +75,7 @@ class Row(NamedTuple):
 
 
 class WrittenRow(NamedTuple):
-    """A row of a job as it is in the file: what it says, and of which slots."""
+    """A row of a job in the file: its content, and its slots."""
 
     job: int
     number: int
@@ -84,12 +83,12 @@ class WrittenRow(NamedTuple):
     slots: Any
 
     def content(self, path: str) -> dict[str, Any]:
-        """Return the content that is in the row itself. Raises `JournalError` if it is damaged."""
+        """Return the content of the row itself. Raises `JournalError` if it is damaged."""
         content: dict[str, Any] = unseal(self.body, Place("chunks", self.job, self.number), path)
         return content
 
     def spoken(self, path: str) -> Sequence[int]:
-        """Return the slots that the row speaks of, in its order. Raises `JournalError` if they are damaged."""
+        """Return the row's slots, in its order. Raises `JournalError` if they are damaged."""
         at = unseal(self.slots, Place("chunks.slots", self.job, self.number), path)
         return range(*at) if isinstance(at, tuple) else numbers_of("Q", at)
 
@@ -100,12 +99,12 @@ NO_ROW = Row(None, ())
 class RowDraft:
     """The state of some items when this is made, to be written once their results and errors are pickled.
 
-    Pickling runs the code of users' classes, which may be slow, and may never end: `row` does it, on a thread of the
-    job's own, and `cut_short`, on another thread, gives what is pickled by then. `plain_row` is for results of which no
-    code runs.
+    Pickling runs the code of users' classes, which may be slow, and may never end: `row` does it, on the job's own
+    thread, and `cut_short`, on another thread, returns the part pickled by then. `plain_row` is for results that run no
+    code.
 
-    ``tries_kept`` says how many failed tries of each item earlier rows tell; it is updated here. Of items in
-    ``unkept`` that failed, the payloads are written too.
+    ``tries_kept`` has how many failed tries of each item earlier rows have; it is updated here. For failed items in
+    ``unkept``, the payloads are written too.
     """
 
     def __init__(
@@ -113,7 +112,7 @@ class RowDraft:
     ) -> None:
         self._indices = indices
         whole = isinstance(indices, range) and len(indices) > 0
-        # A chunk is a stretch of the table: slices cost nothing an item.
+        # A chunk is a stretch of the table: slices cost nothing per item.
         lo, hi = (indices[0], indices[-1] + 1) if whole else (0, 0)
         status = table.status[lo:hi] if whole else bytearray(table.status[index] for index in indices)
         self._status = status = status.replace(bytes((RETRY,)), bytes((PENDING,)))
@@ -138,7 +137,7 @@ class RowDraft:
             self._note_failures(table, tries_kept, unkept)
         self._withheld: dict[int, str] = {}
         self._pickled = _Pickled(_discarded(len(self._done)) if table.sink is DISCARD else None)
-        self._over = threading.Lock()  #: taken, for good, by who makes the row
+        self._over = threading.Lock()  #: taken, for good, by the thread that makes the row
 
     def _note_failures(self, table: ItemTable, tries_kept: dict[int, int], unkept: Collection[int]) -> None:
         for at, index in enumerate(self._indices):
@@ -154,7 +153,7 @@ class RowDraft:
                 self._payloads[at] = table.payloads[index]
 
     def withhold(self, indices: Collection[int], why: str) -> None:
-        """Write these items as not run. To be called before anything is pickled."""
+        """Write these items as not run. Call it before anything is pickled."""
         done = iter(self._done)
         kept = []
         for at, index in enumerate(self._indices):
@@ -169,20 +168,20 @@ class RowDraft:
 
     @property
     def step(self) -> int:
-        """Goes up with each object that is pickled."""
+        """A number that grows with each object that is pickled."""
         return self._pickled.step
 
     def plain_row(self) -> Row | None:
-        """The row, where nothing failed and the results are small and plain; else None."""
+        """The row, if nothing failed and the results are small and plain; else None."""
         if self._tries or self._failures or self._payloads:
             return None
         together = self._pickled.together or _together(self._done)
         return None if together is None else self._row(_Pickled(together), "")
 
     def row(self) -> Row | None:
-        """The row; None where it was cut short meanwhile. An item whose result can't be pickled is written as not run.
+        """Return the row; None if it was cut short meanwhile. An item with an unpicklable result is written as not run.
 
-        Costs what pickling the results costs.
+        The cost is the pickling of the results.
         """
         if self._over.locked():
             return None
@@ -198,11 +197,11 @@ class RowDraft:
         return self._row(pickled, "") if self._over.acquire(blocking=False) else None
 
     def cut_short(self, why: str) -> Row | None:
-        """Return a row of what is pickled by now, the other items as not run. None if `row` has just ended."""
+        """Return a row of the part pickled by now, the other items as not run. None if `row` has just ended."""
         return self._row(self._pickled.copy(), why) if self._over.acquire(blocking=False) else None
 
     def _row(self, pickled: _Pickled, why: str) -> Row:
-        """Return the row of what is pickled; ``why``: the reason why some that might have been is not."""
+        """Return the row of the pickled part; ``why``: the reason for which some results are missing."""
         status, files, left_out = bytearray(self._status), [*pickled.files], [*self._withheld.items()]
         results: list[Kept] = []
         if pickled.together is None:
@@ -259,13 +258,13 @@ class RowDraft:
 
 
 def kept_together(results: list[Any]) -> Kept | None:
-    """Return plain and small results in one pickle, else None. A class that can't be imported costs no other result."""
+    """Return plain and small results in one pickle, else None. A class that can't be imported affects no others."""
     whole = _part(results)
     return None if whole is None or len(whole.kept[0]) >= BIG else Kept(*whole.kept)
 
 
 def _discarded(count: int) -> list[ResultPart]:
-    """Return the stand-in that is kept for this many results that were discarded."""
+    """Return the stand-in that is kept for this many discarded results."""
     return [ResultPart(tuple(Kept(NO_RESULT)), count)]
 
 
@@ -274,7 +273,7 @@ def _together(results: list[Any]) -> list[ResultPart] | None:
     whole = _part(results)
     if whole is None or len(whole.kept[0]) < BIG:
         return None if whole is None else [whole]
-    size = len(results) * (BIG // 2) // len(whole.kept[0])  # of half as many bytes as may be
+    size = len(results) * (BIG // 2) // len(whole.kept[0])  # half of the allowed bytes each
     if size < LEAST_TOGETHER:
         return None
     parts = [_part(results[lo : lo + size]) for lo in range(0, len(results), size)]
@@ -290,20 +289,20 @@ def _part(results: list[Any]) -> ResultPart | None:
 
 
 class _Pickled:
-    """The pickled part of a draft, filled on the thread that pickles; its big values are in ``files``."""
+    """The pickled part of a draft, filled on the pickling thread; its big values are in ``files``."""
 
     def __init__(self, together: list[ResultPart] | None = None) -> None:
-        self.together = together  #: all results, in as few pickles as may be
-        self.each: dict[int, Kept | str] = {}  #: else each result by itself, or why it can't be pickled
+        self.together = together  #: all results, in as few pickles as possible
+        self.each: dict[int, Kept | str] = {}  #: otherwise each result by itself, or why it can't be pickled
         self.errors: dict[int, KeptError] = {}  #: by identity
         self.payloads: dict[int, Kept] = {}
         self.files: tuple[BigFile, ...] = ()
-        self.step = 0  #: goes up with each object
+        self.step = 0  #: grows with each object
 
     def copy(self) -> _Pickled:
         """Return a copy that later pickling does not change.
 
-        The results that name files are copied before the files: some of the files may then have no name in the copy.
+        The results are copied before their files: so some of the files may not be named in the copy.
         """
         copy = _Pickled(self.together)
         copy.each, copy.errors, copy.payloads = dict(self.each), dict(self.errors), dict(self.payloads)
@@ -333,7 +332,7 @@ class _Pickled:
 
     def keep_payload(self, at: int, payload: Any) -> None:
         """Pickle an item."""
-        with contextlib.suppress(Exception):  # that it can't be pickled may be why it failed
+        with contextlib.suppress(Exception):  # its error may be that it can't be pickled
             self.payloads[at] = self._keep(payload)
 
     def _keep(self, value: Any) -> Kept:
@@ -345,14 +344,14 @@ class _Pickled:
 
 
 def make_row(table: ItemTable, indices: Sequence[int], tries_kept: dict[int, int], unkept: Collection[int] = ()) -> Row:
-    """Return the row of these items as they stand now, see `RowDraft`, on a thread that may run any code."""
+    """Return the row of these items in their current state, see `RowDraft`, on a thread that may run any code."""
     row = RowDraft(table, indices, tries_kept, unkept).row()
     assert row is not None
     return row
 
 
 def written_slots(slots: Sequence[int]) -> tuple[int, int] | bytes:
-    """Slots as they are written: where they follow each other, the first and the one after the last."""
+    """Return slots in their written form: if they follow each other, the first and the one after the last."""
     if isinstance(slots, range) and slots:
         return slots[0], slots[-1] + 1
     numbers = array("Q", slots)
@@ -362,13 +361,13 @@ def written_slots(slots: Sequence[int]) -> tuple[int, int] | bytes:
 
 
 def written_numbers(column: array[Any] | memoryview) -> bytes:
-    """A column of numbers as it is written: one of them where all are the same, as they very often are."""
+    """Return a column of numbers in its written form: one number if all are the same, as is common."""
     data, first = column.tobytes(), column[:1].tobytes()
     return first if data == first * len(column) else data
 
 
 def fresh_row(slots: Sequence[int]) -> Row:
-    """Return a row by which these items run as if they never had: what earlier rows say of them does not count."""
+    """Return a row after which these items run as if for the first time: earlier rows about them do not count."""
     zeros = {name: bytes(4) for name in NUMBERS}
     return row_of({"fresh": True, "status": bytes((PENDING,)) * len(slots), "results": [], **zeros}, slots)
 
@@ -389,25 +388,25 @@ def chunk_statement(number: int, job: int, row: Row) -> Statement:
 class Results(Enum):
     """Ways to treat the results when rows are read; stand-ins for the results are written into the table.
 
-    ``CHECKED`` results are read, one after the other, and forgotten, to find those that can't be read.
+    ``CHECKED`` results are read, one by one, and dropped, to find unreadable ones.
     """
 
     CHECKED = 1
     UNREAD = 2
-    LEFT_OUT = 3  #: they are not looked at, and errors are not either
+    LEFT_OUT = 3  #: neither results nor errors are read
 
 
-#: Gets the results of a row of that number: whose they are, by indices (or `GONE`), and how many bytes they are.
+#: Gets the results of a row: its number, the indices of their items (or `GONE`), the results, and their bytes.
 Keep = Callable[[int, Sequence[int], list[Any], int], object]
 
 
 class RowReader:
     """Writes the rows of a job into its table, one after the other.
 
-    ``count`` is how many slots the job has. Items that are not in the table, since they are gone, are left out.
-    ``unreadable`` are the indices of the items whose results can't be read here, as far as results are checked;
-    ``lost`` those of the items of damaged rows, which are as if they had never run. A job that ``grows`` may have more
-    slots than its reader knows of: their items are left out. What is checked is given to ``keep``, to be used once.
+    ``count`` is the number of the job's slots. Items that are gone from the table are left out. ``unreadable`` are the
+    indices of items with unreadable results, as far as results are checked; ``lost`` those of the items of damaged
+    rows, which count as not run. A job that ``grows`` may have more slots than its reader knows: their items are left
+    out. ``keep`` gets the checked results, to be used once.
     """
 
     def __init__(
@@ -430,10 +429,10 @@ class RowReader:
         self._count = count
         self._read_file = read_file
         self._path = path
-        self._brought: set[int] = set()  #: items whose payload a row brought
+        self._brought: set[int] = set()  #: items whose payload came with a row
         self._where: array[int] | None = None
         self._grows = grows
-        #: By index, the number of the code that made what is there, where that is asked for.
+        #: By index, the number of the code that made the outcome, if that is asked for.
         self.codes = array("I", bytes(4 * len(table) if codes else 0))
         if table.slots is not None or grows:
             slots = range(len(table)) if table.slots is None else table.slots
@@ -442,9 +441,9 @@ class RowReader:
                 self._where[slot] = index
 
     def read(self, row: WrittenRow) -> None:
-        """Write a row into the table; of one that is damaged, that its items are lost.
+        """Write a row into the table; if it is damaged, note that its items are lost.
 
-        Raises `JournalError` for a row that speaks of items which the job has not.
+        Raises `JournalError` for a row with items that the job does not have.
         """
         slots: Sequence[int] | None = None
         try:
@@ -457,7 +456,7 @@ class RowReader:
             self.write(row.number, content, slots)
 
     def _lose(self, slots: Sequence[int] | None) -> None:
-        """Forget all of these items; with None of all items, but for what later rows tell."""
+        """Forget all of these items (None: all items), except for data in later rows."""
         if slots is None:
             done = (index for index in range(len(self._table)) if self._table.status[index] != PENDING)
             lost = [*done, *self._table.history]
@@ -469,13 +468,13 @@ class RowReader:
 
     def _check(self, slots: Sequence[int]) -> None:
         if slots and max(slots) >= self._count:
-            if self._grows and self._where is not None:  # it has since more than its reader knows of
+            if self._grows and self._where is not None:  # it has grown since its reader's start
                 self._where.extend([GONE] * (max(slots) + 1 - len(self._where)))
                 return
             raise JournalError(f"{self._path}: a row of it: expected items below {self._count}, got {max(slots)}")
 
     def write(self, number: int, content: dict[str, Any], slots: Sequence[int]) -> None:
-        """Write what the row of that number says of these slots into the table. Raises what `read` raises."""
+        """Write the data of the row of that number about these slots into the table. Raises the errors of `read`."""
         self._check(slots)
         status = content["status"]
         if len(status) != len(slots):
@@ -503,7 +502,7 @@ class RowReader:
         _put(table.status, indices, status)
 
     def _mark_results(self, number: int, content: dict[str, Any], indices: Sequence[int]) -> Sequence[int]:
-        """Write what stands for the results of the items that are completed; returns the indices of these."""
+        """Write stand-ins for the results of completed items; returns the indices of these."""
         status: bytes = content["status"]
         done = indices
         if status.count(COMPLETED) < len(status):
@@ -529,7 +528,7 @@ class RowReader:
         indices = list(indices)
         self._table.start_afresh(indices)
         self.unreadable.difference_update(indices)
-        for index in self._brought.intersection(indices):  # it was that of before
+        for index in self._brought.intersection(indices):  # it belonged to the former item
             self._table.payloads[index] = NotKept()
             self._brought.discard(index)
 
@@ -567,19 +566,19 @@ class RowReader:
             if code == FAILED:
                 table.results[index] = None
         for at, code in enumerate(content["status"]):
-            if code == PENDING and at not in content["failures"]:  # failed once, and is to be tried anew
+            if code == PENDING and at not in content["failures"]:  # it failed once, and is tried again
                 table.failures.pop(indices[at], None)
 
 
 def _present(told: dict[int, Any], indices: Sequence[int]) -> list[tuple[int, Any]]:
-    """Return what a row says of items, by their indices instead of their places in it; not of those that are gone."""
+    """Return a row's data by the items' indices instead of their places in it; without items that are gone."""
     return [(indices[at], what) for at, what in told.items() if indices[at] != GONE]
 
 
 class ResultPart(NamedTuple):
-    """Results of a row, as they are kept: of ``size`` places, pickled together, or (None) of one.
+    """Kept results of a row: of ``size`` places, pickled together, or (None) of one.
 
-    What is ``dropped`` of the former, by its place in them, does not count.
+    ``dropped`` places of the former do not count.
     """
 
     kept: tuple[Any, ...]
@@ -588,7 +587,7 @@ class ResultPart(NamedTuple):
 
     @property
     def is_discarded(self) -> bool:
-        """True where there are none: they were discarded."""
+        """True if there are none: they were discarded."""
         return bool(self.kept[0] == NO_RESULT)
 
     @property
@@ -620,7 +619,7 @@ def whole_content(content: dict[str, Any], read_file: ReadFile, path: str) -> di
 
 
 def parts_of(content: dict[str, Any], done: int) -> Iterator[ResultPart]:
-    """Yield the results of a row, of which so many places are completed, in parts."""
+    """Yield the results of a row with that many completed places, in parts."""
     results = content["results"]
     if "parts" in content:
         yield from (ResultPart(*part) for part in content["parts"])
@@ -632,7 +631,7 @@ def parts_of(content: dict[str, Any], done: int) -> Iterator[ResultPart]:
 
 def _places_of_discarded(content: dict[str, Any], done: int) -> Iterator[int]:
     """Yield the places, counted among a row's completed ones, whose results were discarded."""
-    if isinstance(content["results"], list) and "parts" not in content:  # each by itself: none of them was
+    if isinstance(content["results"], list) and "parts" not in content:  # each by itself: none was discarded
         return
     at = 0
     for part in parts_of(content, done):
@@ -642,7 +641,7 @@ def _places_of_discarded(content: dict[str, Any], done: int) -> Iterator[int]:
 
 
 def numbers_of(code: str, data: bytes) -> Any:
-    """Return the column of numbers that was written as ``data``."""
+    """Return the column of numbers whose written form is ``data``."""
     numbers = array(code)
     numbers.frombytes(data)
     return numbers
@@ -655,7 +654,7 @@ def full_column(code: str, data: bytes, count: int) -> Any:
 
 
 def origins_of(content: dict[str, Any], number: int) -> array[int]:
-    """Return, by its places, the numbers of the rows that had them first, for the row that has that number now."""
+    """Return, by its places, the numbers of the rows that first had them, for the row that now has that number."""
     origins = content.get("origins", array("Q", (number,)).tobytes())
     column: array[int] = full_column("Q", origins, len(content["status"]))
     return column

@@ -1,18 +1,18 @@
-"""Compaction of a journal: rows are written anew, what is gone is forgotten, and free pages go back to the disk.
+"""Compaction of a journal: it rewrites rows, forgets items that are gone, and gives free pages back to the disk.
 
-A job's rows become few instead of many, without what later ones have replaced, and what is gone. One row at a time is
-in memory. Results are moved, not unpickled; but where some of those that were pickled together are dropped, and all of
-them are plain data, the others are pickled again. Rows that are not understood stay as they are.
+A job's rows are merged, without replaced data and items that are gone. One row at a time is in memory. Results are
+moved, not unpickled; but if some of those that were pickled together are dropped, and all of them are plain data, the
+others are pickled again. Unknown rows stay as they are.
 
-A row that is made of several has the number of the last of them, and says in which row each of its places was first
-(``origins``). With the number of a row that a slot was in, its reader can tell that entry from later ones, whose origin
-has a higher number. Numbers are never given twice to rows of a job, so its last one always has a row.
+A merged row has the number of the last of its rows, and the first row of each of its places (``origins``). With the
+number of a slot's row, a reader can tell that entry from later ones, whose origin has a higher number. Numbers of a
+job's rows are never reused, so the last one always has a row.
 
-Of items that are gone nothing is known any more, and their slots stay empty: one that comes back is a new one. Of a
-stream, those go that have changed since, or are to run again and never came, for example after another ``version=``.
+Items that are gone are forgotten, and their slots stay empty: one that comes back is new. In a stream, these are items
+that have changed since, or had to run again and never came, for example after another ``version=``.
 
-A file that was made with ``auto_vacuum`` has its free pages given back one by one; one of an older version is written
-anew once. Both are transactions of SQLite's own: a kill leaves the file as it was.
+A file made with ``auto_vacuum`` gives its free pages back one by one; a file of an older version is rewritten once.
+Both are transactions of SQLite: a kill leaves the file as it was.
 """
 
 from __future__ import annotations
@@ -47,21 +47,21 @@ from mpqueue.status import COMPLETED, PENDING
 
 Run = Callable[..., Any]
 
-#: Bytes of a row up to which it is put together with others; and bytes and items of a row that is made of several.
+#: The bytes up to which a row is merged with others; and the most bytes and items of a merged row.
 SMALL, MOST_BYTES, MOST_ITEMS = 64 << 10, 1 << 20, 4096
 
-#: What a row may have that can be put together with others. ``fresh``: what earlier rows say of its items is void.
+#: The keys of rows that can be merged. ``fresh``: earlier rows about its items are void.
 _KEYS = {"status", "results", "parts", "errors", "history", "failures", "payloads", "output", "fresh", "origins"}
 #: Columns of numbers. Older rows have no ``code``.
 _COLUMNS = {**NUMBERS, "code": "I"}
 _KEYS |= _COLUMNS.keys()
 
-#: What a row says of single items, by their places in it.
+#: Entries of a row about single items, by their places in it.
 _BY_PLACE = ("history", "failures", "payloads", "output")
 
 
 class Compacted(NamedTuple):
-    """The outcome of a compaction: how many rows fewer, gone items that were forgotten, files that may go."""
+    """The outcome of a compaction: how many fewer rows, forgotten items, and files to be removed."""
 
     rows: int = 0
     items: int = 0
@@ -69,10 +69,10 @@ class Compacted(NamedTuple):
 
 
 def prune(run: Run, job: int, line: Sequence[Any], path: str, *, gone: bool) -> Compacted:
-    """Write the rows of a job anew, within the caller's transaction; where ``gone``, forget the items that are gone.
+    """Rewrite the rows of a job, within the caller's transaction; with ``gone``, forget the items that are gone.
 
-    Its ``line`` says slots, places, generation and whether it is open. Raises `JournalError` for a row that is damaged,
-    and what the database raises. Takes 5 bytes a slot, of a stream 12.
+    Its ``line`` has slots, places, generation and whether it is open. Raises `JournalError` for a damaged row, and the
+    database's errors. Takes 5 bytes per slot, for a stream 12.
     """
     count, places, generation, is_open = line
     present: bytearray | None = None
@@ -88,7 +88,7 @@ def prune(run: Run, job: int, line: Sequence[Any], path: str, *, gone: bool) -> 
 
 
 def compact(run: Run, job: int, slots: int, present: bytearray | None, path: str) -> Compacted:
-    """Write a job's rows anew. Nothing is kept of slots that are not present."""
+    """Rewrite a job's rows. Slots that are not present are not kept."""
     rows = JobRows(run, job, path)
     look = _Spoken(rows, slots, present)
     files: set[str] = set()
@@ -116,7 +116,7 @@ def compact(run: Run, job: int, slots: int, present: bytearray | None, path: str
 
 
 class TakenRow(NamedTuple):
-    """A row as it is written, of which slots it speaks, and how many bytes it has."""
+    """A row as it is written, its slots, and its bytes."""
 
     content: dict[str, Any]
     slots: Sequence[int]
@@ -146,7 +146,7 @@ class JobRows:
         return TakenRow(row.content(what), row.spoken(what), len(row.body))
 
     def write(self, numbers: Sequence[int], draft: _Draft) -> bool:
-        """Have one row instead of these; where nothing would be in it, and it is not the last one, none: then False."""
+        """Replace these rows by one; by none if it would be empty and is not the last one: then False."""
         for number in numbers:
             self._run("DELETE FROM chunks WHERE number = ?", (number,))
         number = numbers[-1]
@@ -157,13 +157,13 @@ class JobRows:
 
 
 class _Spoken:
-    """A first look at all rows: which of them is the last to speak of each slot, and which made it fresh."""
+    """A first look at all rows: the last row about each slot, and the row that made it fresh."""
 
     def __init__(self, rows: JobRows, slots: int, present: bytearray | None) -> None:
         self._present = present
         self._last = array("I", bytes(4 * slots))
         self._fresh: dict[int, int] = {}
-        self.has_more_files = False  #: some row is in a file itself, and may name others there
+        self.has_more_files = False  #: some row is itself in a file, and may name others there
         for order, number in enumerate(rows.numbers, 1):
             content, spoken, _ = rows.read(number)
             self.has_more_files = self.has_more_files or "row" in content
@@ -176,7 +176,7 @@ class _Spoken:
                 self._fresh.update(dict.fromkeys(spoken, order))
 
     def places(self, draft: _Draft, order: int) -> list[int]:
-        """The places in that row that are to be kept."""
+        """Return the places in that row that have to be kept."""
         kept = []
         for at, slot in enumerate(draft.slots):
             if self._present is not None and not self._present[slot]:
@@ -188,7 +188,7 @@ class _Spoken:
 
 @dataclass
 class _Draft:
-    """A row, taken apart, or several in one. ``parts`` are the results of the places that are completed, in order."""
+    """One row or several, taken apart. ``parts`` are the results of the completed places, in order."""
 
     slots: list[int] = field(default_factory=list)
     status: bytearray = field(default_factory=bytearray)
@@ -196,15 +196,15 @@ class _Draft:
     parts: list[ResultPart] = field(default_factory=list)
     errors: list[Any] = field(default_factory=list)
     told: dict[str, dict[int, Any]] = field(default_factory=lambda: {name: {} for name in _BY_PLACE})
-    origins: array[int] = field(default_factory=lambda: array("Q"))  #: the numbers of the rows that had them first
-    has_failures: bool = False  #: the row tells of failures, or that there are none any more
+    origins: array[int] = field(default_factory=lambda: array("Q"))  #: the numbers of the rows that first had them
+    has_failures: bool = False  #: the row has failures, or resets them
 
     def tells_more(self, at: int) -> bool:
-        """True where the row tells something of a place that later rows add to, instead of replacing it."""
+        """True if the row has data about a place that later rows add to, instead of replacing it."""
         return any(at in told for told in self.told.values())
 
     def filter(self, places: Sequence[int]) -> bool:
-        """Keep these places only; True where that is all of them."""
+        """Keep these places only; True if that is all of them."""
         if len(places) == len(self.slots):
             return True
         wanted, new = set(places), {at: nth for nth, at in enumerate(places)}
@@ -239,7 +239,7 @@ class _Draft:
         told["failures"] = {at: (number_of(what[0]), *what[1:]) for at, what in told["failures"].items()}
 
     def add(self, other: _Draft) -> None:
-        """Add the places of another row, which speaks of other slots."""
+        """Add the places of another row, which has other slots."""
         base, errors = len(self.slots), len(self.errors)
         other._renumber(lambda number: number + errors)
         self.slots += other.slots
@@ -254,7 +254,7 @@ class _Draft:
         self.has_failures = self.has_failures or other.has_failures
 
     def content(self) -> dict[str, Any]:
-        """Return the row's content as it is written."""
+        """Return the row's content in its written form."""
         content: dict[str, Any] = {
             "status": bytes(self.status),
             "results": (),
@@ -271,13 +271,13 @@ class _Draft:
         return content
 
     def files(self) -> set[str]:
-        """The files that it names."""
+        """Return the files that it names."""
         kept = [part.kept for part in self.parts] + list(self.told["payloads"].values())
         return _named(kept, self.errors)
 
 
 class _Batch:
-    """Rows that become one."""
+    """Rows that are merged into one."""
 
     def __init__(self) -> None:
         self._draft = _Draft()
@@ -287,7 +287,7 @@ class _Batch:
         self._is_whole = True
 
     def takes(self, draft: _Draft, size: int) -> bool:
-        """True where a row of that size may go with those that are there. No slot is twice in one row."""
+        """True if a row of that size may be merged with the ones so far. No slot occurs twice in a row."""
         if not self._numbers:
             return True
         small = size <= SMALL and self._size + size <= MOST_BYTES
@@ -295,7 +295,7 @@ class _Batch:
         return small and fits and self._slots.isdisjoint(draft.slots)
 
     def add(self, draft: _Draft, number: int, size: int, *, whole: bool) -> None:
-        """Add a row to the batch; ``whole``: as it was."""
+        """Add a row to the batch; ``whole``: unchanged."""
         self._numbers.append(number)
         self._size += size
         self._is_whole = self._is_whole and whole
@@ -303,14 +303,14 @@ class _Batch:
         self._draft.add(draft)
 
     def write(self, rows: JobRows) -> int:
-        """Write the rows; returns how many that makes. One row that is as it was stays."""
+        """Write the rows; returns their number. A single unchanged row stays."""
         if len(self._numbers) == 1 and self._is_whole:
             return 1
         return int(rows.write(self._numbers, self._draft)) if self._numbers else 0
 
 
 def _draft(row: TakenRow, number: int) -> _Draft | None:
-    """The row of that number taken apart; None for one that is in a file, or has what this version does not know."""
+    """Return the row of that number taken apart; None if it is in a file, or has data unknown to this version."""
     content = row.content
     if not content.keys() <= _KEYS or any(name not in content for name in NUMBERS):
         return None
@@ -329,7 +329,7 @@ def _draft(row: TakenRow, number: int) -> _Draft | None:
 
 
 def _filter(parts: Sequence[ResultPart], wanted: Sequence[bool]) -> Iterator[ResultPart]:
-    """The parts without the results that are not wanted; ``wanted`` has an entry for each that counts, in order."""
+    """Return the parts without unwanted results; ``wanted`` has an entry for each that counts, in order."""
     at = 0
     for part in parts:
         places = part.places
@@ -341,7 +341,7 @@ def _filter(parts: Sequence[ResultPart], wanted: Sequence[bool]) -> Iterator[Res
 
 
 def _without(part: ResultPart, places: Sequence[int]) -> ResultPart:
-    """The part with the results at these places only: pickled again where they are plain data, else as it was."""
+    """Return the part with the results at these places only: pickled again if they are plain data, else unchanged."""
     data = plain_list(Kept(*part.kept))
     if data is None:
         return part._replace(dropped=tuple(sorted({*part.dropped, *part.places}.difference(places))))
@@ -353,7 +353,7 @@ def _without(part: ResultPart, places: Sequence[int]) -> ResultPart:
 
 
 def files_of(content: dict[str, Any]) -> set[str]:
-    """The files that a row names."""
+    """Return the files that a row names."""
     if "row" in content:
         return {content["row"][0]}
     results = content["results"]
@@ -378,7 +378,7 @@ def _named(kept: Sequence[Any], errors: Sequence[Any]) -> set[str]:
 
 
 def _present_slots(run: Run, job: int, count: int, places: Any, path: str) -> bytearray:
-    """Return, by slot, 1 for those that have an item today. ``places`` are those of a list; None: it is an open job."""
+    """Return, by slot, 1 for those with a current item. ``places`` are those of a list; None: it is an open job."""
     present = bytearray(count)
     if places is not None:
         for slot in numbers_of("I", unseal(places, Place("jobs.places", job), f"{path}: the order of a job's items")):
@@ -401,11 +401,11 @@ def _prune_stream(run: Run, job: int, count: int, path: str, *, gone: bool) -> t
     if not gone:
         return present, 0
     outcomes = Outcomes(JobRows(run, job, path), no_file, path, count)
-    for slot in outcomes.lost:  # whose row is in a file
+    for slot in outcomes.lost:  # its row is in a file
         outcomes.status[slot] = COMPLETED
     pending = {slot for slot, status in enumerate(outcomes.status) if status == PENDING}
     forgotten = {slot for slot in pending if present[slot] and counted[slot]}
-    firsts = {first for first, last in now.items() if last in forgotten}  # what has changed is known by them
+    firsts = {first for first, last in now.items() if last in forgotten}  # changed items are known by them
     _forget(run, job, path, (forgotten | firsts).__contains__)
     for slot in pending:
         present[slot] = 0
@@ -413,7 +413,7 @@ def _prune_stream(run: Run, job: int, count: int, path: str, *, gone: bool) -> t
 
 
 def _forget(run: Run, job: int, path: str, is_gone: Callable[[int], bool]) -> int:
-    """Empty these slots; returns how many were not empty. Raises `JournalError` for a lot whose others are unknown."""
+    """Empty these slots; returns how many were not empty. Raises `JournalError` if other items of a lot are unknown."""
     count = 0
     for lot in each_lot(run, job, path, items=True):
         places = [at for at, slot in enumerate(lot.slots) if is_gone(slot) and at not in lot.gone]
@@ -428,11 +428,11 @@ def _forget(run: Run, job: int, path: str, is_gone: Callable[[int], bool]) -> in
 
 # -- shrinking ---------------------------------------------------------------------------------------------------------
 
-#: Makes a file, before anything is in it, one whose pages can be given back.
+#: Makes a new, empty file one whose pages can be given back.
 AUTO_VACUUM = "PRAGMA auto_vacuum=INCREMENTAL"
-#: Pages that are given back to the disk in one go, at most: that takes 0.1 s.
+#: The most pages that are given back in one go: that takes 0.1 s.
 AT_ONCE = 2000
-#: Times its size that a file needs to be written anew: a copy, and the log that brings it home.
+#: The multiple of its size that rewriting a file needs: a copy, and the log.
 NEEDS = 2
 
 
@@ -444,16 +444,16 @@ def give_back(connection: Any) -> int:
     connection.execute("BEGIN IMMEDIATE")
     try:
         for _ in range(min(AT_ONCE, free)):
-            connection.execute("PRAGMA incremental_vacuum(1)").fetchall()  # more in one go are not more
+            connection.execute("PRAGMA incremental_vacuum(1)").fetchall()  # more in one go are not given back
     finally:
         connection.execute("COMMIT")
     return _number(connection, "freelist_count")
 
 
 def make_shrinkable(connection: Any, path: str) -> None:
-    """Have pages given back one by one from now on, also those of a file that was not made so.
+    """Let pages be given back one by one from now on, even if the file was made without that.
 
-    Raises `JournalError` where there is no room to write that anew, and `sqlite3.Error`; then it is as it was.
+    Raises `JournalError` if there is no room to rewrite it, and `sqlite3.Error`; then it is unchanged.
     """
     if _number(connection, "auto_vacuum"):
         return
@@ -470,7 +470,7 @@ def make_shrinkable(connection: Any, path: str) -> None:
 
 
 def end_log(connection: Any) -> None:
-    """Move what is in the log into the file, so that both are as small as they can be; not while others read it."""
+    """Move the log's content into the file, so that both are as small as possible; not while others read it."""
     patience = _number(connection, "busy_timeout")
     connection.execute("PRAGMA busy_timeout=0").fetchall()
     try:

@@ -1,14 +1,14 @@
-"""The items that come while a job runs, and values that stages pass on, as a journal records them; drafts of both.
+"""A journal's record of items that come while a job runs, and of values that stages pass on; drafts of both.
 
-An item of an open job that has an id is known by that. Of those without, the ones that the user adds are known by their
-values, and equal ones by their order; the ones that handlers add are always new: what a handler adds is recorded with
-its maker's end, so one whose items are recorded does not run again.
+An item of an open job is known by its id, if it has one. Without ids, items that the user adds are known by their
+values, and equal ones by their order; items that handlers add are always new: they are recorded with their maker's end,
+so a maker whose items are recorded does not run again.
 
-A stream is recorded as an open job is: lots of items, and rows of outcomes by slot. Its slots are places of arrival. An
-item is written with the first outcomes that follow it: one that has never run need not be known.
+A stream is recorded like an open job: lots of items, and rows of outcomes by slot. Its slots are places of arrival. An
+item is written with the first outcomes after it: items that have never run need not be known.
 
-Items are written with the row of those that added them, in one transaction: so the journal has an item's end and what
-it has added, or neither. An item that brings one which can't be pickled for the journal is written as not run.
+Items are written with the row of their makers, in one transaction: so the journal has an item's end and the items that
+it has added, or neither. An item that adds one which can't be pickled for the journal is written as not run.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, eq=False)
 class GivenItems(AddedItems):
-    """Items that the user adds, pickled for the journal, and what those without ids are known by.
+    """Items that the user adds, pickled for the journal, and the identities of those without ids.
 
-    ``matched`` are those of them that are recorded already, by identity.
+    ``matched`` are those that are recorded already, by identity.
     """
 
     kept: list[KeptItem] = field(default_factory=list)
@@ -84,9 +84,9 @@ class Arrival(NamedTuple):
 
 
 class RecordedGrowth:
-    """The growth of a recorded job (a `GrowthHook`). ``next_slot`` is the slot of the item that comes next.
+    """The growth of a recorded job (a `GrowthHook`). ``next_slot`` is the slot of the next item.
 
-    ``expected`` counts the recorded items that the user, who had added them, has not added again so far.
+    ``expected`` counts recorded items of the user that the user has not added again so far.
     """
 
     def __init__(self, next_slot: int = 0) -> None:
@@ -108,7 +108,7 @@ class RecordedGrowth:
         return GivenItems(items, ids, kept=kept, files=files, identities=identities)
 
     def choose(self, table: ItemTable, offered: AddedItems, most: int | None) -> tuple[AddedItems, int]:
-        """Choose the new ones of the offered items, ``most`` at most (implements `GrowthHook`). Others need no room."""
+        """Choose the new ones of the offered items, at most ``most`` (implements `GrowthHook`). Others need no room."""
         assert isinstance(offered, GivenItems)
         matched, places = Counter[bytes](), list[int]()
         seen, ids, identities = set[Hashable](), offered.ids, offered.identities
@@ -145,11 +145,11 @@ class RecordedGrowth:
 
     @property
     def has_lots(self) -> bool:
-        """True if there are items that have not been taken to be written."""
+        """True if there are items that have not been taken for writing."""
         return bool(self._unwritten)
 
     def take_lots(self) -> list[Arrival]:
-        """Return the lots since the last call, to be written. What handlers have added meanwhile is one lot."""
+        """Return the lots since the last call, for writing. Items that handlers have added meanwhile are one lot."""
         lots: list[Arrival] = []
         for lot in self._unwritten:
             last = lots[-1] if lots else None
@@ -167,9 +167,9 @@ class RecordedGrowth:
 
 
 class GrowthDraft:
-    """A draft of items that have ended (``draft``; None: there are none) and of new ones; used like a `RowDraft`.
+    """A draft of ended items (``draft``; None: there are none) and of new ones; used like a `RowDraft`.
 
-    New ones are the items of the ``lots``, which are pickled first. With the row, ``new_items`` gives all that are new.
+    New ones are the items of the ``lots``, which are pickled first. With the row, ``new_items`` has all new ones.
     """
 
     def __init__(
@@ -178,18 +178,18 @@ class GrowthDraft:
         self._draft = draft
         self._lots = lots
         self._new_items = new_items
-        self._lock = threading.Lock()  #: of the next two
-        self._is_over = False  #: the items were taken as far as they are pickled
-        self._has_items = False  #: all of them are: `draft` comes next
+        self._lock = threading.Lock()  #: of the next two fields
+        self._is_over = False  #: the items pickled by then were taken
+        self._has_items = False  #: all of them are pickled: `draft` comes next
 
     @property
     def step(self) -> int:
-        """Goes up with each object that is pickled."""
+        """A number that grows with each object that is pickled."""
         draft = 0 if self._draft is None else self._draft.step
         return draft + sum(lot.step for lot in self._lots)
 
     def plain_row(self) -> Row | None:
-        """The row, where nothing failed and items and results are small and plain; else None."""
+        """The row, if nothing failed and items and results are small and plain; else None."""
         for lot in self._lots:
             if not lot.keep_plain():
                 return None
@@ -197,7 +197,7 @@ class GrowthDraft:
         return None if row is None else self._grown(row)
 
     def row(self) -> Row | None:
-        """The row; None where it was cut short meanwhile."""
+        """Return the row; None if it was cut short meanwhile."""
         for lot in self._lots:
             lot.keep()
         with self._lock:
@@ -209,7 +209,7 @@ class GrowthDraft:
         return None if row is None else self._grown(row)
 
     def cut_short(self, why: str) -> Row | None:
-        """Return a row of what is pickled by now. None if `row` has just ended."""
+        """Return a row of the part pickled by now. None if `row` has just ended."""
         with self._lock:
             has_items, self._is_over = self._has_items, True
         if not has_items:
@@ -231,7 +231,7 @@ class GrowthDraft:
 
 
 def draft_of(growth: RecordedGrowth, table: ItemTable, draft: RowDraft | None) -> GrowthDraft:
-    """Return a draft of what an open job has got since the last one, to be written with these items that have ended."""
+    """Return a draft of an open job's items since the last one, to be written with these ended items."""
     lots = [LotDraft(table, lot) for lot in growth.take_lots()]
     slots, rule = growth.next_slot, str(table.rule)
 
@@ -263,25 +263,25 @@ class LotDraft:
 
     @property
     def step(self) -> int:
-        """Goes up with each item."""
+        """A number that grows with each item."""
         return len(self._each)
 
     def keep_plain(self) -> bool:
-        """Pickle the items if that runs no user's code, and they are small; False if it does not."""
+        """Pickle the items if that runs no users' code, and they are small; False if it does not."""
         if self._lot.given is None and self._together is None:
             kept = kept_together(self._payloads)
             self._together = None if kept is None else (kept.by_reference,)
         return self._lot.given is not None or self._together is not None
 
     def keep(self) -> None:
-        """Pickle the items, whatever code that runs."""
+        """Pickle the items, even if that runs users' code."""
         if self.keep_plain():
             return
-        each, beside = self._each, self.files  # who cuts this short has lists of its own
+        each, beside = self._each, self.files  # the thread that cuts this short has its own lists
         for payload in self._payloads:
             files: list[BigFile] = []
             kept = keep_item(payload, files)
-            beside += files  # first: whatever names them
+            beside += files  # before anything names them
             each.append(kept)
 
     def cut_short(self) -> None:
@@ -291,13 +291,13 @@ class LotDraft:
             self._each, self.files = [*each, *[None] * (len(self._payloads) - len(each))], files
 
     def makers_of_lost(self) -> Sequence[int]:
-        """The items that have brought one which is not kept, by their indices."""
+        """Return the items that have added one which is not kept, by their indices."""
         if self._together is not None or self._lot.given is not None:
             return ()
         return [maker for maker, kept in zip(self._lot.makers, self._each, strict=True) if kept is None]
 
     def rows(self) -> Sequence[Lot]:
-        """Return the rows of this lot, as `lots_of` divides it."""
+        """Return the rows of this lot, divided as by `lots_of`."""
         given = self._lot.given
         identities = None if given is None or self._makers[0] != BY_USER else given.identities
         kept = self._each if self._together is None else self._together
@@ -306,13 +306,13 @@ class LotDraft:
 
 # -- stream record -----------------------------------------------------------------------------------------------------
 
-#: Its slots count from when they are written; its items, from when they have ended.
+#: Its slots count once they are written; its items, once they have ended.
 COUNT_ENDED = """UPDATE jobs SET completed = completed + ?, failed = failed + ?, total = total + ?,
 slots = max(slots, ?) WHERE number = ?"""
 
 
 class StreamItem(NamedTuple):
-    """An item, what it is, in which state, and its id (None where items have none)."""
+    """An item, its identity, its state, and its id (None if items have none)."""
 
     item: Any
     identity: bytes
@@ -321,7 +321,7 @@ class StreamItem(NamedTuple):
 
 
 class ComingLot(NamedTuple):
-    """New items. ``unkept``: indices of those that are left out; ``replaced``: how what they replace had ended."""
+    """New items. ``unkept``: indices of those left out; ``replaced``: outcomes of the items that they replace."""
 
     lot: Lot
     unkept: Sequence[int]
@@ -331,7 +331,7 @@ class ComingLot(NamedTuple):
 def lot_of(
     first: int, indices: Sequence[int], entries: Sequence[StreamItem], replaced: Sequence[tuple[int, Known]]
 ) -> ComingLot:
-    """New items at these indices, in the slots from the ``first`` on, with the places of those that replace others.
+    """Return a lot of new items at these indices, in the slots from the ``first`` on, with the places of replacements.
 
     Pickles them, and their ids, which may run any code.
     """
@@ -355,7 +355,7 @@ def lot_of(
 class StreamRecord:
     """The record of a stream's items as they come. ``next_slot``: of the next new item.
 
-    The consumer's thread adds items; all else is on the coordinator's.
+    The consumer's thread adds items; all else runs on the coordinator's.
     """
 
     def __init__(self, next_slot: int) -> None:
@@ -377,7 +377,7 @@ class StreamRecord:
             self._before[index] = status
 
     def draft(self, table: ItemTable, indices: Sequence[int]) -> GrowthDraft:
-        """Return a draft of what these items, which have ended, bring into the journal."""
+        """Return a draft of these ended items for the journal."""
         came = [self._unwritten.popleft() for _ in range(len(self._unwritten))]
         before = [status for each in came for status in each.replaced]
         if self._before:
@@ -398,7 +398,7 @@ class StreamRecord:
 
 
 def _kept_ids(ids: list[Hashable]) -> list[Hashable] | tuple[Any, ...]:
-    """Return the ids as they are kept; if they can't be pickled, None for each."""
+    """Return the ids in their kept form; if they can't be pickled, None for each."""
     try:
         return keep_ids(ids)
     except Exception:
@@ -407,24 +407,24 @@ def _kept_ids(ids: list[Hashable]) -> list[Hashable] | tuple[Any, ...]:
 
 # -- values between stages ---------------------------------------------------------------------------------------------
 #
-# Of a job with stages, a row has a lot of values that have passed on together. An entry says of which value it is what
-# came: the *place* of the stage that took it, and its path. Paths begin with the input's slot. A journal has the values
-# of inputs that have not ended; so a run that goes on begins with what the last stages were about to take. Entries
-# count in the order in which they were written, and one of a value that is not on its way any more, since its input
-# began anew, says nothing. No caller waits for them: what is not on disk is made once more.
+# For a job with stages, a row has many values that were passed on together. An entry names the value that they come
+# from: the *place* of the stage that took it, and its path. Paths begin with the input's slot. A journal has the values
+# of inputs that have not ended; so a run that goes on begins with the values that the last stages were about to take.
+# Entries count in the order in which they were written; an entry of a value that is not on its way any more, since its
+# input began anew, is ignored. No caller waits for them: values that are not on disk are made again.
 
 PUT_PASSED = "INSERT INTO passed (job, row, body) VALUES (?, ?, ?)"
 REMOVE = "DELETE FROM passed WHERE job = ? AND row = ?"
 REMOVE_ALL = "DELETE FROM passed WHERE job = ?"
-#: Bytes of a value that is kept, at most. Of a bigger one, the stage that made it runs again.
+#: The most bytes of a kept value. For a bigger one, its stage runs again.
 MOST_VALUE = 4 << 20
 
-#: A path, the place of the stage whose item that is, and its value, pickled.
+#: A path, the place of the stage that gets the item, and its value, pickled.
 Value = tuple["Path", int, bytes]
 
 
 class PassedOn(NamedTuple):
-    """The values that the value at this path, in the stage at this place, has brought."""
+    """The values that came from the value at this path, in the stage at this place."""
 
     path: Path
     place: int
@@ -432,7 +432,7 @@ class PassedOn(NamedTuple):
 
 
 class PassRecord:
-    """The values that a run has passed on and that are to be written, and the rows that have values of each input.
+    """The values that a run has passed on and still has to write, and the rows with values of each input.
 
     On the coordinator's thread.
     """
@@ -445,7 +445,7 @@ class PassRecord:
         self._inputs_left: Counter[int] = Counter()  #: by row: inputs that have not ended
 
     def note(self, path: Path, place: int, brought: Sequence[tuple[Path, object]]) -> None:
-        """Note what an item that has ended passes on to the next stage; nothing if one value is not to be kept."""
+        """Note the values that an ended item passes on to the next stage; none if one of them is too big."""
         values = []
         for own, value in brought:
             if not isinstance(value, Parcel) or value.size > MOST_VALUE:
@@ -454,7 +454,7 @@ class PassRecord:
         self._entries.append((path[0], PassedOn(self._known(path), place, values)))
 
     def keep(self, root: int, values: Sequence[Value]) -> None:
-        """Record the values of an input that are on their way, as the journal has them of another run."""
+        """Record the values of an input that are on their way, from another run's record."""
         self._entries.append((root, PassedOn(self._known((root,)), 0, [*values])))
 
     def statements(self, job: int) -> list[Statement]:
@@ -472,7 +472,7 @@ class PassRecord:
         ]
 
     def ended(self, job: int, roots: Iterable[int]) -> list[Statement]:
-        """Return the statements that remove the rows that are of no use any more, now that these inputs have ended."""
+        """Return the statements that remove rows of no further use, now that these inputs have ended."""
         gone: list[Statement] = []
         for root in roots:
             for row in self._rows_of.pop(root, ()):
@@ -491,13 +491,13 @@ def _in_one(value: Parcel) -> bytes:
 
 
 def read_passed(reader: Reader, job: RecordedJob) -> dict[int, list[Value]]:
-    """Return each input's values that are on their way, by its slot; no entry where there are none. Skips damage."""
+    """Return each input's values that are on their way, by its slot; no entry if there are none. Skips damage."""
     entries: list[PassedOn] = []
     for row, body in reader.at_once(lambda: reader.passed(job)):
         try:
             entries += [PassedOn(*each) for each in unseal(body, Place("passed", job.number, row), reader.path)]
         except JournalError:
-            break  # what follows may be of what it had
+            break  # the following ones may come from its values
     return on_their_way(entries)
 
 

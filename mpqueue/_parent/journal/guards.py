@@ -1,28 +1,28 @@
-"""Guards of a journal: its owner, its disk, the lock that keeps other queues out, and its files being still the same.
+"""Guards of a journal: its owner, its disk, the lock that keeps other queues out, and the identity of its files.
 
-A journal is its user's own: to read one is to unpickle it, so what others may have written is never read. That is
-checked each time before anything is opened: the file, and what stands beside it (log, lock, folder of big values).
-Their owner must be this user or root, and no other user may write them. The rights of the *folder* are not checked:
-what others put there belongs to them, and is refused for that.
+A journal belongs to one user: reading it unpickles, so files that others may have written are never read. Each time
+before anything is opened, the file and those beside it (log, lock, folder of big values) are checked. Their owner must
+be this user or root, and no other user may write them. The rights of the *folder* are not checked: files that others
+put there belong to them, and are refused for that.
 
-A journal that is to be written has one name only: its lock and its log are found by that.
+A journal that is written has only one name, by which its lock and its log are found.
 
-It is on a disk of this machine's own: SQLite's write-ahead log is kept by memory that its readers and its writer share,
-by locks, and by the order in which what is written reaches the disk. A file system that other machines write too
-guarantees none of the three, and the damage shows only when the journal is needed. So these file systems are refused,
-by their names. Unknown ones are let through: most are local.
+It is on a disk of this machine: SQLite's write-ahead log needs memory shared by its readers and its writer, locks, and
+the order in which writes reach the disk. A file system that other machines write too guarantees none of the three, and
+the damage shows only when the journal is needed. So these file systems are refused, by their names. Unknown ones are
+accepted: most are local.
 
 One queue at a time writes it: that holds a lock on a file beside it, which ends with its process in any case. The file
-says which process holds it, and how much of what that process committed is on disk. It goes when the journal is closed.
-So one that is still there says what must be in the journal: if it is not, something has removed, damaged or exchanged a
-file of it. It is never synced: after a power cut it may say less than there is.
+names the process that holds it, and how many of its commits are on disk. It is removed when the journal is closed. So
+if it is still there, it shows what must be in the journal: otherwise a file of it was removed, damaged or exchanged. It
+is never synced: after a power cut it may show less than there is.
 
-Nothing has to be cleared up after a crash.
+A crash needs no cleanup.
 
-While it is open, its files are still those which were opened, and no other program ends its log. SQLite's own locks are
-record locks: all that a process has on a file are gone once it closes any descriptor of it, as a copy of the journal
-made inside the program does. Another program would then treat the log as left behind, move its content into the file
-and remove it. So the same bytes are held a second time, in a way that no copy ends.
+While it is open, its files stay the opened ones, and no other program ends its log. SQLite's own locks are record
+locks: a process loses all of its locks on a file once it closes any descriptor of it, as copying the journal inside the
+program does. Another program would then treat the log as left behind, move its content into the file and remove it. So
+the same bytes are held a second time, in a way that no copy ends.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ from mpqueue.errors import JournalError
 
 # -- ownership ---------------------------------------------------------------------------------------------------------
 
-#: What stands beside a journal.
+#: Files beside a journal, by the ends of their names.
 BESIDE = ("", "-wal", "-shm", "-journal", ".lock", ".running", ".files")
-#: Those of them that a queue goes on to write.
+#: Those that a queue writes.
 _WRITTEN = ("", "-wal", "-journal", ".lock")
 
 
 def own_path(path: str) -> str:
-    """The path in full, with links resolved. Raises `JournalError` for a link of another user's."""
+    """Return the full path, with links resolved. Raises `JournalError` for a link of another user."""
     try:
         link = os.lstat(path)
     except (OSError, ValueError):
@@ -65,23 +65,23 @@ def own_path(path: str) -> str:
 
 
 def check_own(path: str) -> None:
-    """Raise `JournalError` where another user may have written the journal, or what is beside it."""
+    """Raise `JournalError` if another user may have written the journal, or a file beside it."""
     for suffix in BESIDE:
         name = f"{path}{suffix}"
         try:
             found = os.lstat(name)
-            if stat.S_ISLNK(found.st_mode):  # of this user's: a folder on another disk
+            if stat.S_ISLNK(found.st_mode):  # of this user: a folder on another disk
                 _check_owner(name, found)
                 found = os.stat(name)
-        except OSError:  # it is not there, or is met again when it is opened
+        except OSError:  # it does not exist, or fails again when it is opened
             continue
         check_stat(name, found)
 
 
 def check_one_name(path: str) -> None:
-    """Raise `JournalError` where a file of the journal has another name as well: a hard link.
+    """Raise `JournalError` if a file of the journal has another name as well: a hard link.
 
-    The lock and the log have this name: a program that opens the journal by the other one does not find them.
+    The lock and the log have this name: a program that opens the journal by the other name does not find them.
     """
     linked = {name: links for suffix in _WRITTEN if (links := _links(name := f"{path}{suffix}")) > 1}
     if linked:
@@ -94,7 +94,7 @@ def check_one_name(path: str) -> None:
 
 
 def _copying(names: Iterable[str]) -> str:
-    """Return the command that makes these names files of their own."""
+    """Return the command that replaces these links by copies."""
     pairs = [(shlex.quote(name), shlex.quote(f"{name}.own")) for name in names]
     return " && ".join(f"cp -p {name} {own} && mv {own} {name}" for name, own in pairs)
 
@@ -135,7 +135,7 @@ SHARED = frozenset({
     "wekafs", "gfs", "gfs2", "ocfs2", "vboxsf", "prl_fs", "vmhgfs", "davfs",
     "network drive",  # of Windows
 })
-#: The same of those that a program of the user's serves (FUSE): ``fuse.sshfs`` and its like.
+#: Those served by a user's program (FUSE): ``fuse.sshfs`` and the like.
 SHARED_BY_PROGRAM = frozenset({
     "sshfs", "s3fs", "s3ql", "goofys", "geesefs", "mount-s3", "mountpoint-s3", "gcsfuse", "blobfuse",
     "blobfuse2", "rclone", "juicefs", "glusterfs", "ceph", "ceph-fuse", "seaweedfs", "weed", "mfs", "mfsmount",
@@ -144,12 +144,12 @@ SHARED_BY_PROGRAM = frozenset({
     "onedriver",
 })
 # fmt: on
-#: How what is mounted is named where it is on another machine: ``server:/home``, ``//server/share``, ``https://...``.
+#: Names of mounts from another machine: ``server:/home``, ``//server/share``, ``https://...``.
 _REMOTE = re.compile(r"[^/:]+:/|//")
 
 
 def check_local(path: str) -> None:
-    """Raise `JournalError`, having changed nothing, where the journal is on a file system that others share."""
+    """Raise `JournalError`, without a change, if the journal is on a file system that others share."""
     found = file_system_of(path if os.path.exists(path) else os.path.dirname(path))
     if found is not None and is_shared(found):
         raise JournalError(
@@ -160,9 +160,9 @@ def check_local(path: str) -> None:
 
 
 def is_shared(found: FileSystem) -> bool:
-    """True for a file system that other machines may write as well."""
+    """True for a file system that other machines may write too."""
     if found.kind in SHARED:
-        # The root of a sandbox (gVisor) is served through 9p as well, to this one alone.
+        # The root of a sandbox (gVisor) is served through 9p as well, but only to this one.
         return (found.kind, found.root) != ("9p", "/")
     kind, _, program = found.kind.partition(".")
     if kind != "fuse":
@@ -172,7 +172,7 @@ def is_shared(found: FileSystem) -> bool:
 
 # -- journal lock ------------------------------------------------------------------------------------------------------
 
-#: The paths of the journals that queues of this process have open, or are about to.
+#: The paths of the journals that queues of this process have open, or are opening.
 _held: set[str] = set()
 _guard = threading.Lock()
 #: Bytes of a lock file.
@@ -180,7 +180,7 @@ SIZE = 96
 
 
 class Mark(NamedTuple):
-    """The amount that is on disk: how many commits, by which opening (its line in the journal, and when that began)."""
+    """The part that is on disk: how many commits, by which opening (its line in the journal, and its start)."""
 
     pid: int
     number: int = 0
@@ -193,7 +193,7 @@ class Mark(NamedTuple):
 
 
 def _parse(content: bytes) -> Mark | None:
-    """Return the mark that was written; None if the content is none."""
+    """Return the written mark; None if the content is none."""
     try:
         pid, number, at, commits = content.split()
         return Mark(int(pid), int(number), float(at), int(commits))
@@ -202,7 +202,7 @@ def _parse(content: bytes) -> Mark | None:
 
 
 class JournalLock:
-    """A journal's lock, held from its making until `release`. Raises `JournalError` where another queue holds it."""
+    """A journal's lock, held from its making until `release`. Raises `JournalError` if another queue holds it."""
 
     def __init__(self, journal: str) -> None:
         self._path = f"{journal}.lock"
@@ -217,7 +217,7 @@ class JournalLock:
         except BaseException:
             self._give_back()
             raise
-        #: What the last process left, where it did not close the journal.
+        #: The mark of the last process, if it did not close the journal.
         self.left = _parse(read_at(self._file.fileno(), SIZE, 0))
         self.mark((self.left or Mark(0))._replace(pid=os.getpid()))
 
@@ -233,7 +233,7 @@ class JournalLock:
             try:
                 _check_empty_lock(self._path, file)
                 lock_file(file)
-                if _is_at(file, self._path):  # else its holder removed it just now
+                if _is_at(file, self._path):  # otherwise its holder has just removed it
                     return file
                 file.close()
             except JournalError:
@@ -247,8 +247,8 @@ class JournalLock:
                                    ) from error  # fmt: skip
 
     def mark(self, mark: Mark) -> None:
-        """Say how much is on disk. Costs a system call."""
-        with contextlib.suppress(OSError):  # a full disk, at the first time
+        """Write how much is on disk. Costs a system call."""
+        with contextlib.suppress(OSError):  # the disk may be full, the first time
             write_at(self._file.fileno(), mark.to_bytes(), 0)
 
     @property
@@ -257,7 +257,7 @@ class JournalLock:
         return _is_at(self._file, self._path)
 
     def release(self, *, keep: bool = False) -> None:
-        """Let others have it; the file goes. With ``keep`` it stays with what it said, if that was anything."""
+        """Free the lock; the file is removed. With ``keep`` it stays with its mark, if it has one."""
         if keep and self.left is not None:
             self.mark(self.left)
         elif self.is_in_place:
@@ -273,7 +273,7 @@ class JournalLock:
 
 
 def _check_empty_lock(path: str, file: FileIO) -> None:
-    """Raise `JournalError` unless it is a lock file of this user's, which is about to be written."""
+    """Raise `JournalError` unless it is a lock file of this user, which is about to be written."""
     found = os.fstat(file.fileno())
     check_stat(path, found)
     if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1 or found.st_size > SIZE:
@@ -297,7 +297,7 @@ def marked(journal: str) -> Mark | None:
 
 
 def is_held(journal: str) -> bool:
-    """True while a queue, of whatever process, has the journal open. Never stands in the way of one that opens it."""
+    """True while a queue, of any process, has the journal open. Never blocks one that opens it."""
     with _guard:
         if os.path.realpath(journal) in _held:
             return True
@@ -318,9 +318,9 @@ in_each_fork(_held.clear)
 
 # -- held files --------------------------------------------------------------------------------------------------------
 
-#: The bytes that SQLite locks (https://www.sqlite.org/walformat.html): of the database for as long as it is open, so
-#: that no program ends the log; of the shared memory, so that none takes it to be a dead process's.
-#: On Windows none is held: while SQLite has a file open there, it can't be removed or renamed, and no copy ends a lock.
+#: The bytes that SQLite locks (https://www.sqlite.org/walformat.html): of the database while it is open, so that no
+#: program ends the log; of the shared memory, so that none takes it for a dead process's. On Windows none is held:
+#: while SQLite has a file open there, it can't be removed or renamed, and no copy ends a lock.
 LOCKED = {} if IS_WINDOWS else {"": (0x40000002, 510), "-wal": None, "-shm": (128, 1)}
 
 
@@ -329,7 +329,7 @@ class MovedError(OSError):
 
 
 class HeldFiles:
-    """The files of an open journal, held from its making, which is when the journal has a log, until `close`."""
+    """The files of an open journal, held from its making, when the journal has a log, until `close`."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -341,12 +341,12 @@ class HeldFiles:
             except FileNotFoundError:  # a connection that shares no memory
                 continue
             self._files[suffix] = file
-            close_in_each_fork(file)  # also the log, of which no byte is held
+            close_in_each_fork(file)  # including the log, whose bytes are not held
             if held is not None:
                 self._is_held = hold_bytes(file, *held) and self._is_held
 
     def check(self) -> None:
-        """Raise `MovedError` where a file was removed, moved or exchanged. Costs three looks at names."""
+        """Raise `MovedError` if a file was removed, moved or exchanged. Costs three looks at names."""
         for suffix in self._files:
             if not self._is_in_place(suffix):
                 name = f"{self._path}{suffix}"
@@ -355,7 +355,7 @@ class HeldFiles:
 
     @property
     def only_log_is_gone(self) -> bool:
-        """True where the log was removed, while the file is in place, and no other program can have written it."""
+        """True if the log was removed while the file is in place, and no other program can have written it."""
         log = [suffix for suffix in self._files if suffix]
         changed = [suffix for suffix in log if not self._is_in_place(suffix)]
         others = any(os.path.exists(f"{self._path}{suffix}") for suffix in changed)
@@ -376,7 +376,7 @@ class HeldFiles:
                     let_go_bytes(file, *held)
 
     def close(self) -> None:
-        """To be called once SQLite has closed the files: its own locks end with any descriptor of them."""
+        """Close the files. Call it once SQLite has closed them: its own locks end with any descriptor of them."""
         for file in self._files.values():
             file.close()
         self._files.clear()

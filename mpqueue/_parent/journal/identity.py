@@ -2,7 +2,7 @@
 
 The form depends on types and values only: not on objects' addresses, the seed of hashes, or the order of sets and
 dictionaries. ``1``, ``1.0``, ``True`` and ``"1"`` differ. Built-in types, paths, dates, numbers and arrays are written
-as they are; other objects as their class and what pickling takes out of them.
+directly; other objects as their class and their pickled state.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from mpqueue.errors import shown
 
 #: Bytes of a digest.
 SIZE = 16
-#: The state of an item that has an id, but no stable form: none is like it.
+#: The state of an item that has an id, but no stable form: it equals no other state.
 UNKNOWN = bytes(SIZE)
-#: Bytes from which on the content of an array stands in the form as a digest.
+#: Bytes from which on the form has a digest of an array's content.
 LARGE = 4096
-#: The long double of x86: bits of its fraction, and bytes of it; it takes 12 or 16.
+#: The long double of x86: bits of its fraction, and its bytes; it takes 12 or 16.
 _BITS_OF_X87, _BYTES_OF_X87 = 63, 10
-#: How deep forms stand in each other; one that is deeper stands there as a digest.
+#: The most nesting of forms; a deeper one is replaced by its digest.
 DEEPEST = 200
-#: How deep containers of plain data stand in each other that are written by calls.
+#: The most nesting of containers of plain data that are written by calls.
 SHALLOW = 20
 
 _float = Struct("<d").pack
@@ -45,13 +45,13 @@ _complex = Struct("<dd").pack
 
 
 class NoIdentityError(Exception):
-    """A value has no stable form; its text says why."""
+    """A value has no stable form; the text has the reason."""
 
 
 def digests(values: Sequence[Any]) -> bytes:
-    """The digests of these values, one after the other. Raises `NoIdentityError`.
+    """Return the digests of these values, joined. Raises `NoIdentityError`.
 
-    Runs code of the values' classes where they are none of the plain ones. A string takes about 0.6 us.
+    Runs code of the values' classes if they are not plain. A string takes about 0.6 us.
     """
     return b"".join([blake2b(form, digest_size=SIZE).digest() for form in _forms(values)])
 
@@ -68,12 +68,12 @@ def _forms(values: Sequence[Any]) -> Iterable[bytes]:
 
 
 def digest(value: Any) -> bytes:
-    """The digest of one value. Raises `NoIdentityError`."""
+    """Return the digest of one value. Raises `NoIdentityError`."""
     return blake2b(encode(value), digest_size=SIZE).digest()
 
 
 def encode(value: Any) -> bytes:
-    """The canonical form. Raises `NoIdentityError` for a value that has none."""
+    """Return the canonical form. Raises `NoIdentityError` for a value that has none."""
     plain = _PLAIN.get(type(value))
     if plain is not None:
         return plain(value)
@@ -81,7 +81,7 @@ def encode(value: Any) -> bytes:
 
 
 def encode_plain(value: Any) -> bytes | None:
-    """The canonical form if that runs no code of users' classes, else None."""
+    """Return the canonical form if that runs no code of users' classes, else None."""
     try:
         return Writer(plain_only=True).write(value)
     except NoIdentityError:
@@ -89,7 +89,7 @@ def encode_plain(value: Any) -> bytes | None:
 
 
 def _encode_in_full(value: Any) -> bytes:
-    """The form of a container or an object. Objects are written twice, since code of theirs may say other things."""
+    """Return the form of a container or an object. Objects are written twice, since their code may vary."""
     first = Writer()
     form = first.write(value)
     if first.ran_code and Writer().write(value) != form:
@@ -122,7 +122,7 @@ _PLAIN: dict[type, Callable[[Any], bytes]] = {
 }
 
 
-#: The steps in which a value is written: each asks for the form of a value in it; the last gives its own.
+#: The steps of writing a value: each asks for the form of a value inside it; the last returns its own.
 Steps = Generator[Any, bytes, bytes]
 
 
@@ -137,41 +137,41 @@ class _Frame:
     def __init__(self, value: Any, steps: Steps, place: int, depth: int, knots: int) -> None:
         self.value = value
         self.steps = steps
-        self.place = place  #: in the line, see `Writer`
-        self.lowest = place  #: the place of the first value that it, or what is in it, leads back to
+        self.place = place  #: its place in the line, see `Writer`
+        self.lowest = place  #: the place of the first value that it, or a part of it, refers back to
         self.depth = depth
         self.knots = knots  #: how many had been written when it was begun
         self.needed = _NOWHERE  #: the first of those that it needs
 
 
 class Writer:
-    """Writes one value. What is in it is written with its length, so that no two values have the same form.
+    """Writes one value. Its parts are written with their lengths, so that no two values have the same form.
 
-    Equal parts have equal forms, whether they are one object or several. But what leads back to itself, a knot, has no
-    end without references: values stand in a line from when they are begun until all that they lead back to is written,
-    and one that is met again meanwhile is written as its distance in that line. One that is met later is written as its
-    place in its knot. What is in a set comes in no order: there each value is written as if no knot had been met
-    before, and it can't lead back to what is outside of the set.
+    Equal parts have equal forms, whether they are one object or several. But objects that refer back to themselves, a
+    knot, have no end without references: values are in a line from their beginning until all that they refer back to is
+    written, and one that is met again meanwhile is written as its distance in that line. One that is met later is
+    written as its place in its knot. Values in a set have no order: there each is written as if no knot had been met
+    before, and can't refer back to values outside of the set.
     """
 
     def __init__(self, *, plain_only: bool = False) -> None:
         self._plain_only = plain_only
         self.ran_code = False  #: code of a value's class may have run
-        self._known: dict[int, tuple[Any, bytes]] = {}  #: forms of objects by address, which are kept meanwhile
+        self._known: dict[int, tuple[Any, bytes]] = {}  #: forms of objects by address; the objects are kept meanwhile
 
     def _begin_anew(self) -> None:
         self._line: list[Any] = []
-        self._places: dict[int, int] = {}  #: in the line, by address
-        #: Knots that were written, and what names their values, by address: forms that others have elsewhere. With the
-        #: number of the first knot that each needs.
+        self._places: dict[int, int] = {}  #: places in the line, by address
+        #: Written knots, and the names of their values, by address: forms that others have elsewhere. With the number
+        #: of the first knot that each needs.
         self._here: dict[int, tuple[Any, bytes, int]] = {}
         self._knots = 0
-        # Of the part that was written last:
-        self._lowest = _NOWHERE  #: the place of the first value that it leads back to, out of itself
+        # For the part that was written last:
+        self._lowest = _NOWHERE  #: the place of the first value outside of it that it refers back to
         self._needed = _NOWHERE  #: the number of the first knot that it needs
 
     def write(self, value: Any) -> bytes:
-        """The value's form, however deep it is. Raises `NoIdentityError`, which says where in it what has none is."""
+        """Return the value's form, at any depth. Raises `NoIdentityError`, which names the part that has none."""
         self._begin_anew()
         frames: list[_Frame] = []
         part, depth = value, 0
@@ -198,7 +198,7 @@ class Writer:
             raise _named([*(frame.value for frame in frames), part], error) from error
 
     def form_at_once(self, value: Any, depth: int) -> bytes | None:
-        """The form of a value that needs no steps; else None."""
+        """Return the form of a value that needs no steps; else None."""
         self._lowest = self._needed = _NOWHERE
         kind = type(value)
         plain = _PLAIN.get(kind)
@@ -212,7 +212,7 @@ class Writer:
             _, form, self._needed = self._here[address]
             return form
         if kind in _CONTAINERS:
-            return None if depth or kind not in _LISTED else _plain(value, kind, ())  # by calls, which are quicker
+            return None if depth or kind not in _LISTED else _plain(value, kind, ())  # by calls, which are faster
         if address in self._known:
             return self._known[address][1]
         if isinstance(value, type) or (isinstance(value, _FUNCTIONS) and not _is_bound(value)):
@@ -228,7 +228,7 @@ class Writer:
         return _Frame(value, container(self, value), place, depth if depth <= DEEPEST else -1, self._knots)
 
     def _end(self, frame: _Frame, form: bytes) -> bytes:
-        """The form of a value, which is written: where it is deep, a digest."""
+        """Return the form of a written value: if it is deep, a digest."""
         self._lowest, self._needed = frame.lowest, frame.needed
         is_object = form[:1] == b"O" and frame.depth < 0
         if is_object:
@@ -250,7 +250,7 @@ class Writer:
                 self._here[id(value)] = value, b"%b%x" % (knot, at), named
         if len(values) > 1 or needed < _NOWHERE:
             self._here[id(frame.value)] = frame.value, form, needed
-        elif is_object:  # one that is met often is written once
+        elif is_object:  # an object that is met often is written once
             self._known[id(frame.value)] = frame.value, form
         return form
 
@@ -262,7 +262,7 @@ class Writer:
         return forms
 
     def sequence(self, tag: bytes, values: Iterable[Any]) -> Steps:
-        """The form of these, in their order."""
+        """Return the form of these values, in their order."""
         return tag + _joined((yield from self._each(values)))
 
     def _unordered(self, tag: bytes, values: Iterable[Any]) -> Steps:
@@ -302,8 +302,8 @@ class Writer:
         return self._reduced(value)
 
     def _of_numpy(self, value: Any) -> Steps | None:
-        """The steps of an array, a number or a type of numpy; None for anything else."""
-        import numpy as np  # which made the value
+        """Return the steps for an array, a number or a type of numpy; None for any other value."""
+        import numpy as np  # numpy made the value
 
         if type(value) in (np.ndarray, np.memmap):
             return self._array(value)
@@ -331,20 +331,20 @@ class Writer:
         return self.sequence(b"a", (value.dtype.str, self._descr(value.dtype), shape, data))
 
     def _masked(self, value: Any) -> Steps:
-        """A masked array as it is once it is pickled: with a fill value, which is also what is below the mask."""
+        """Return a masked array in its pickled form: with a fill value, also below the mask."""
         import numpy as np
 
         fill = value.fill_value
         return self.sequence(b"k", (np.asarray(value.filled(fill)), np.ma.getmaskarray(value), fill))
 
     def _tensor(self, value: Any) -> Steps:
-        """A tensor as its numbers: torch pickles it with the address of its memory."""
+        """Return a tensor as its numbers: torch pickles it with the address of its memory."""
         numbers = value.detach().resolve_conj().resolve_neg().contiguous().reshape(-1)
         data = _long_digest(numbers.view(sys.modules["torch"].uint8).numpy())
         return self.sequence(b"x", (str(value.dtype), tuple(value.shape), value.requires_grad, data))
 
     def by_name(self, value: Any, name: str) -> bytes:
-        """A class or function as where it is found. Raises `NoIdentityError` where it is not found there."""
+        """Return a class or function as its place. Raises `NoIdentityError` if it is not found there."""
         module = _module_of(value)
         found: Any = sys.modules.get(module or "builtins")
         for part in name.split("."):
@@ -354,7 +354,7 @@ class Writer:
         return _name(module, name)
 
     def _reduced(self, value: Any) -> Steps:
-        """An object as what pickling takes out of it: how it is made, and its state."""
+        """Return an object's pickled parts: its construction and its state."""
         if self._plain_only:
             raise NoIdentityError("it is an object")
         self.ran_code = True
@@ -365,8 +365,8 @@ class Writer:
         made_by, arguments, *rest = parts
         state, items, pairs = (*rest, None, None, None)[:3]
         if isinstance(value, set | frozenset) and len(arguments) == 1 and type(arguments[0]) is list:
-            arguments = (set(arguments[0]),)  # whose order changes from process to process
-        # Pickling does not name the type itself, and may make another one anew, as for time zones of pytz.
+            arguments = (set(arguments[0]),)  # their order changes from process to process
+        # Pickling does not name the type itself, and may replace it, as for time zones of pytz.
         kind = type(value)
         forms = [_name(_module_of(kind), kind.__qualname__)]
         forms += yield from self._each([made_by, tuple(arguments), state])
@@ -389,7 +389,7 @@ def _name(module: str | None, name: str) -> bytes:
 
 
 def _plain(value: Any, kind: type, within: tuple[int, ...]) -> bytes | None:
-    """The form of a container of plain values and such containers; else None. ``within`` are those that it is in."""
+    """Return the form of a container of plain values and such containers, ``within`` others; else None."""
     if len(within) == SHALLOW or id(value) in within:
         return None
     within = (*within, id(value))
@@ -424,7 +424,7 @@ def _long_digest(form: bytes | memoryview) -> bytes:
 
 
 def _is_bound(function: Any) -> bool:
-    """Tell whether a function is a method of an object or a class, rather than a function of a module."""
+    """Tell whether a function is a method of an object or a class, and not a function of a module."""
     owner = getattr(function, "__self__", None)
     return owner is not None and not isinstance(owner, ModuleType)
 
@@ -434,7 +434,7 @@ def _module_of(value: Any) -> str | None:
 
 
 def _named(values: Sequence[Any], error: Exception) -> NoIdentityError:
-    """The error of the last of these values, each of which is in the one before, with the way that leads to it."""
+    """Return the error of the last of these values, each inside the one before, with the path to it."""
     way, of_object = "", False
     for outer, inner in pairwise(values):
         if type(outer) in (list, tuple):
@@ -451,7 +451,7 @@ def _named(values: Sequence[Any], error: Exception) -> NoIdentityError:
 
 
 def _cleared(value: Any) -> Any:
-    """An array or a number with the same numbers; where these leave bytes unused, which may be any, those are 0."""
+    """Return an array or a number with the same numbers, and with 0 in unused bytes, which may have any value."""
     if value.dtype.names is None and value.dtype.char not in "gG":
         return value
     unused = _unused(value.dtype)
@@ -464,7 +464,7 @@ def _cleared(value: Any) -> Any:
 
 @cache
 def _unused(dtype: Any) -> Any:
-    """By the bytes of one element, whether they are a gap between fields, or fill up a number of 10 bytes."""
+    """Tell, by the bytes of one element, whether they are a gap between fields, or fill up a number of 10 bytes."""
     import numpy as np
 
     unused = np.zeros(dtype.itemsize, bool)
@@ -483,7 +483,7 @@ def _unused(dtype: Any) -> Any:
 
 
 def _is_tensor(value: Any) -> bool:
-    """Tell whether a value is a tensor of torch that is nothing but numbers in memory. Imports nothing."""
+    """Tell whether a value is a tensor of torch with only numbers in memory. Imports nothing."""
     torch = sys.modules.get("torch")
     if torch is None or type(value) is not getattr(torch, "Tensor", None):
         return False
@@ -506,7 +506,7 @@ _CONTAINERS: dict[type, Callable[[Writer, Any], Steps]] = {
 
 
 def name_unstable(values: Sequence[Any], indices: Sequence[int]) -> str:
-    """Name the first of these items that has no identity, and say why, for people."""
+    """Name the first of these items that has no identity, with the reason, for people."""
     for index, value in zip(indices, values, strict=True):
         why = why_unstable(value)
         if why:
@@ -515,7 +515,7 @@ def name_unstable(values: Sequence[Any], indices: Sequence[int]) -> str:
 
 
 def why_unstable(value: Any) -> str:
-    """Why a value has no identity, for people; empty where it has one."""
+    """Return why a value has no identity, for people; empty if it has one."""
     try:
         encode(value)
     except NoIdentityError as error:
@@ -525,18 +525,18 @@ def why_unstable(value: Any) -> str:
 
 # -- items of a journal ------------------------------------------------------------------------------------------------
 
-#: What tells in which state an item is.
+#: Returns the state of an item.
 Key = Callable[[Any], bytes | str]
 
 
 def unknowable(what: str, *, has_ids: bool) -> TypeError:
-    """Return the error for something that has no identity, of which a text says ``what``."""
+    """Return the error for an object without identity; ``what`` describes it."""
     how = "use ids that have one" if has_ids else 'give each item an "id" or an .id, or leave out journal='
     return TypeError(f"{what}, by which the journal would know it again; {how}")
 
 
 def digest_of_key(key: Key, payload: Any, item_id: Hashable) -> bytes:
-    """The state of an item by its user's ``key``. Raises TypeError for what is no key, and what ``key`` raises."""
+    """Return the state of an item by the user's ``key``. Raises TypeError for an invalid key, and errors of ``key``."""
     try:
         found = key(payload)
     except OSError as error:
@@ -549,7 +549,7 @@ def digest_of_key(key: Key, payload: Any, item_id: Hashable) -> bytes:
 
 
 def states_of(payloads: Sequence[Any]) -> bytes:
-    """The digests of items whose ids say which they are, or `UNKNOWN` for one without a stable form."""
+    """Return the states of items with ids: digests, or `UNKNOWN` for one without a stable form."""
     try:
         return digests(payloads)
     except NoIdentityError:
@@ -557,7 +557,7 @@ def states_of(payloads: Sequence[Any]) -> bytes:
 
 
 def state_of(payload: Any) -> bytes:
-    """The digest of an item whose id says which it is, or `UNKNOWN` if it has no stable form."""
+    """Return the state of an item with an id: its digest, or `UNKNOWN` if it has no stable form."""
     try:
         return digest(payload)
     except NoIdentityError:

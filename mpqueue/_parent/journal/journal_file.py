@@ -1,4 +1,4 @@
-"""The file: an SQLite database in WAL mode, and a folder beside it for what is big.
+"""The file: an SQLite database in WAL mode, and a folder beside it for big values.
 
 Each call of `write` is one transaction, on disk when it returns (``synchronous=FULL``). The connection belongs to the
 journal's writer; readers open their own, see `mpqueue._parent.journal.journal_reader`.
@@ -45,21 +45,21 @@ log = logging.getLogger("mpqueue")
 JOBS = f"SELECT {SAID}, seal FROM jobs NOT INDEXED"  # noqa: S608
 WRITTEN_BY = """INSERT INTO written_by (at, mpqueue, python, host, program)
 VALUES ((julianday('now') - 2440587.5) * 86400.0, ?, ?, ?, ?)"""
-#: Lines of writers that are kept.
+#: The most lines of writers that are kept.
 MOST_WRITERS = 1000
 FORGET_WRITERS = f"DELETE FROM written_by WHERE number <= (SELECT max(number) FROM written_by) - {MOST_WRITERS}"  # noqa: S608
 
 OPENED = "SELECT number, at FROM written_by WHERE number = last_insert_rowid()"
 COMMITTED = "UPDATE written_by SET commits = ? WHERE number = ?"
 
-#: What a file of a big value is called behind its name while no row that is on disk may name it.
+#: The suffix of a big value's file while no row on disk names it.
 PART = ".part"
 
 Connect = Callable[[str], Any]
 
 
 def connect(path: str) -> sqlite3.Connection:
-    """A connection that any one thread at a time may use, without transactions of its own."""
+    """Make a connection that any one thread at a time may use, without transactions of its own."""
     return _connect(path, timeout=10.0)
 
 
@@ -75,7 +75,7 @@ def folder_of(path: str) -> Path:
 
 
 def text_to_column(text: str) -> str | bytes:
-    """A text as SQLite can have it: with a lone surrogate (of a file's name) in it as bytes."""
+    """Return a text in SQLite's form: with a lone surrogate (of a file's name) in it, as bytes."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -84,7 +84,7 @@ def text_to_column(text: str) -> str | bytes:
 
 
 def column_to_text(column: str | bytes) -> str:
-    """The text again. Raises TypeError or ValueError for what `text_to_column` has not made."""
+    """Return the text again. Raises TypeError or ValueError for a value that `text_to_column` has not made."""
     text = column if isinstance(column, str) else column.decode(errors="surrogatepass")
     if text_to_column(text) != column:
         raise TypeError(f"the text {column!r}")
@@ -92,10 +92,10 @@ def column_to_text(column: str | bytes) -> str:
 
 
 class Store:
-    """The journal's file, opened for writing. Raises `JournalError`, having changed nothing, for what is no journal.
+    """The journal's file, opened for writing. Raises `JournalError`, without a change, if it is no journal.
 
-    ``left`` is how much of it a process that did not close it had written, at least; ``mark`` gets how much is on
-    disk, after each commit.
+    ``left`` is the least that a process that did not close it had written; ``mark`` gets how much is on disk, after
+    each commit.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class Store:
     def _prepare(self, version: int) -> None:
         execute = self._connection.execute
         _set_up(self.path, execute)
-        self._opening: Mark | None = None  #: what was written since it was opened
+        self._opening: Mark | None = None  #: the part written since it was opened
         if version < VERSION:
             with contextlib.closing(open_to_read(self.path, has_log=True)) as whole:
                 keep_copy(whole, f"{self.path}.v{version}")
@@ -139,12 +139,11 @@ class Store:
         seal_lines(self._connection)
         last = execute("SELECT max(number) FROM chunks").fetchone()[0]
         self._chunks = itertools.count(1 if last is None else last + 1)
-        #: The numbers of the jobs, by their ids as they are in the file; changed by one thread.
+        #: The numbers of the jobs, by their ids in the file; changed by one thread.
         self.numbers: dict[str | bytes, int] = {}
-        #: Numbers of jobs that are just being removed: their lines may be gone already. Changed by the same thread.
+        #: Numbers of jobs that are being removed: their lines may be gone already. Changed by the same thread.
         self.leaving: set[int] = set()
-        # From the table itself: its index may be damaged.
-        #: Numbers of jobs whose lines are damaged.
+        # From the table itself: its index may be damaged. Numbers of jobs with damaged lines.
         self.damaged: set[int] = set()
         for *said, seal in execute(JOBS).fetchall():
             line = dict(zip(COLUMNS, said, strict=False))
@@ -153,13 +152,13 @@ class Store:
             if not is_whole(said, seal):
                 self.damaged.add(number)
             elif line["total"] < 0:
-                self.remove_job(number)  # its maker ended before all of it was there
+                self.remove_job(number)  # its maker ended before it was complete
         self._settle_files()
 
     def write(self, statements: Iterable[Statement], files: Sequence[tuple[BigFile, int]] = ()) -> None:
         """Write all of this or nothing; it is on disk afterwards. ``files`` come with their jobs' numbers.
 
-        Raises `sqlite3.Error` or OSError, having changed nothing that is read.
+        Raises `sqlite3.Error` or OSError, without a change to data that is read.
         """
         if files:
             self._write_files([file for file, _ in files])
@@ -173,9 +172,9 @@ class Store:
                 _rename(folder_of(self.path), f"{file.name}{PART}", file.name)
 
     def check_in_place(self) -> None:
-        """Raise `MovedError` where a file of the journal was moved, removed or exchanged. Takes some microseconds.
+        """Raise `MovedError` if a file of the journal was moved, removed or exchanged. Takes a few microseconds.
 
-        Where only the log was removed, what is in it is saved first, and there is a new one.
+        If only the log was removed, its content is saved, and a new one is made.
         """
         try:
             self._files.check()
@@ -186,7 +185,7 @@ class Store:
             log.warning("%s: its log was removed while it was open; nothing of it is lost, and it goes on", self.path)
 
     def _save_log(self) -> None:
-        """Move home what is in the log, as long as it is open; go on with a new one."""
+        """Move the log's content into the file, while it is open; go on with a new one."""
         busy, frames, moved = self._connection.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
         if busy or frames != moved:
             raise MovedError(f"expected to save the log {self.path}-wal, which was removed, got readers in the way")
@@ -203,7 +202,7 @@ class Store:
         self._files.close()
 
     def next_chunk(self) -> int:
-        """The number of the next row of ``chunks``; any thread. A job's rows are read in the order of their numbers."""
+        """Return the number of the next row of ``chunks``; any thread. A job's rows are read in order of number."""
         return next(self._chunks)
 
     def _transact(self, statements: Sequence[Statement]) -> None:
@@ -213,7 +212,7 @@ class Store:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[Any]:
-        """Give a transaction: all that is run within it is done, or nothing."""
+        """Run a transaction: all of the block is done, or nothing."""
         execute = self._connection.execute
         execute("BEGIN IMMEDIATE")
         try:
@@ -234,7 +233,7 @@ class Store:
         if not folder.is_dir():
             folder.mkdir(mode=0o700)
             self._folder_is_safe = False
-        if not self._folder_is_safe:  # also where another program has made it, and ended before this
+        if not self._folder_is_safe:  # even if another program has made it, and ended before this
             sync_folder(folder.parent)
             self._folder_is_safe = True
         for file in files:
@@ -244,9 +243,9 @@ class Store:
     def put_job(
         self, number: int | None, columns: dict[str, Any], lots: Iterable[Lot] = (), rows: Iterable[Row] = ()
     ) -> int:
-        """Add a job (``number`` None) or change one, with lots and rows of it, in one transaction; returns its number.
+        """Add a job (``number`` None) or change one, with its lots and rows, in one transaction; returns its number.
 
-        What is unsealed of it is sealed here.
+        Its unsealed parts are sealed here.
         """
         columns = {name: text_to_column(one) if isinstance(one, str) else one for name, one in columns.items()}
         with self._transaction() as run:
@@ -269,7 +268,7 @@ class Store:
         return number
 
     def remove_job(self, number: int) -> None:
-        """Forget a job and all that belongs to it. Of what it took, up to 8 MB are given back to the disk at once."""
+        """Remove a job with all its data. At most 8 MB of its space are given back to the disk at once."""
         job_ids: list[str | bytes] = []
 
         def remove(run: Any) -> Collection[str]:
@@ -291,9 +290,9 @@ class Store:
             give_back(self._connection)
 
     def compact_job(self, number: int, *, gone: bool) -> Compacted:
-        """Write a job's rows anew, few instead of many, all or nothing; with ``gone`` without what is gone.
+        """Merge a job's rows, all or nothing; with ``gone`` without items that are gone.
 
-        Raises `JournalError` for rows that are damaged, and `sqlite3.Error`.
+        Raises `JournalError` for damaged rows, and `sqlite3.Error`.
         """
         found = Compacted()
 
@@ -301,7 +300,7 @@ class Store:
             nonlocal found
             query = "SELECT slots, places, generation, is_open FROM jobs WHERE number = ?"
             line = run(query, (number,)).fetchone()
-            if line is not None:  # else it was removed meanwhile
+            if line is not None:  # otherwise it was removed meanwhile
                 found = prune(run, number, line, self.path, gone=gone)
             return found.files
 
@@ -309,20 +308,20 @@ class Store:
         return found
 
     def _rewrite(self, change: Callable[[Any], Collection[str]]) -> None:
-        """Run a change in one transaction; it returns the files that are not needed after it, which are removed."""
+        """Run a change in one transaction; it returns the files that are no longer needed, which are removed."""
         folder = folder_of(self.path)
         with self._transaction() as run:
             names = change(run)
             for name in names:
                 run("DELETE FROM files WHERE name = ?", (name,))
-                with contextlib.suppress(OSError):  # whatever ends the program now, the next one knows that it may go
+                with contextlib.suppress(OSError):  # if the program ends now, the next one knows that it may be removed
                     _rename(folder, name, f"{name}{PART}")
         for name in names:
             with contextlib.suppress(OSError):
                 (folder / f"{name}{PART}").unlink()
 
     def make_shrinkable(self) -> None:
-        """Have free pages given back from now on, see `mpqueue._parent.journal.compaction.make_shrinkable`."""
+        """Let free pages be given back from now on, see `mpqueue._parent.journal.compaction.make_shrinkable`."""
         make_shrinkable(self._connection, self.path)
 
     def shrink(self) -> int:
@@ -334,17 +333,18 @@ class Store:
 
     @property
     def size(self) -> int:
-        """Bytes that the journal takes on the disk, with its log and the files of big values."""
+        """The journal's bytes on disk, with its log and the files of big values."""
         folder = folder_of(self.path)
         beside = [*folder.iterdir()] if folder.is_dir() else []
         found = [file.stat() for file in (Path(self.path), Path(f"{self.path}-wal"), *beside) if file.exists()]
         return sum(each.st_size for each in found)
 
     def _settle_files(self) -> None:
-        """The files of big values as the rows have them.
+        """Make the files of big values agree with the rows.
 
-        One that is only a part goes, unless a row names it: the program ended before it was named, or after it was not
-        any more. One that has its name was in a row. If it is in none, the journal is an older one: it is kept.
+        A file that is still a part is removed, unless a row names it: the program ended before it was named, or after
+        it no longer was. A file with its own name was in a row. If it is in none, the journal is an older copy: the
+        file is kept.
         """
         folder = folder_of(self.path)
         if not folder.is_dir():
@@ -364,20 +364,20 @@ class Store:
                         "are kept", self.path, unknown, folder)  # fmt: skip
 
     def close(self) -> None:
-        """Close the file; what it had in its log goes into it. Where it was moved, the log is left beside it."""
+        """Close the file; its log's content goes into it. If it was moved, the log is left beside it."""
         try:
             self.check_in_place()
         except MovedError:
-            self._connection.close()  # while the file is held, which keeps SQLite from removing what has its name now
+            self._connection.close()  # while the file is held: so SQLite does not remove the one with its name now
             self._files.close()
         else:
             self._close_files()
         with contextlib.suppress(OSError):
-            folder_of(self.path).rmdir()  # only where it is empty
+            folder_of(self.path).rmdir()  # only if it is empty
 
 
 def write_whole(folder: Path, file: BigFile, name: str) -> None:
-    """Write a file that is there whole, and on disk, or not at all. Raises OSError."""
+    """Write a file that is complete and on disk, or not there at all. Raises OSError."""
     with whole_file(folder / name, 0o600) as written:
         for each in file.parts:
             written.write(each)
@@ -389,7 +389,7 @@ def _rename(folder: Path, name: str, other: str) -> None:
 
 @contextlib.contextmanager
 def explained(path: str) -> Any:
-    """Raise what SQLite or the system says of this journal as a `JournalError`; also that a value in it can be none."""
+    """Raise errors of SQLite or the system about this journal, or invalid values in it, as `JournalError`."""
     try:
         yield
     except (sqlite3.Error, OSError, ValueError, TypeError) as error:  # SQLite's message may be no text
@@ -397,7 +397,7 @@ def explained(path: str) -> Any:
 
 
 def describe(error: BaseException) -> str:
-    """Say what is wrong with a journal, for people."""
+    """Describe the fault of a journal, for people."""
     text = str(error)
     if isinstance(error, MovedError):
         return text
@@ -413,26 +413,26 @@ def describe(error: BaseException) -> str:
 
 
 def open_to_read(path: str, *, has_log: bool) -> sqlite3.Connection:
-    """A connection that can't write, and makes no files. Raises `sqlite3.Error`.
+    """Make a connection that can't write, and makes no files. Raises `sqlite3.Error`.
 
-    A journal that is being written, or was when its program ended, has its log beside it; else nothing changes it now,
-    and SQLite gets a flag for that, since it would make an empty log to read it.
+    A journal that is being written, or was when its program ended, has its log beside it; otherwise nothing changes it
+    now, and SQLite gets a flag for that, since it would make an empty log to read it.
     """
     how = "mode=ro" if has_log else "mode=ro&immutable=1"
     return _connect(address_of(path, how), uri=True, timeout=10.0)
 
 
 def address_of(path: str, how: str) -> str:
-    """The URI by which SQLite opens the file in that way.
+    """Return the URI by which SQLite opens the file in that mode.
 
-    It has the path as the system has it: SQLite does not find what `Path.as_uri` makes of a share of Windows, or of a
-    path that Windows is to take literally.
+    It has the system's form of the path: SQLite can't open the URIs of `Path.as_uri` for Windows shares, or for paths
+    that Windows takes literally.
     """
     return f"file:{quote(os.fsencode(Path(path).absolute()), safe='')}?{how}"
 
 
 def _to_text(content: bytes) -> str:
-    """Return a text of SQLite's. A body is one if a bit of its type was flipped: that is read, and found to be none."""
+    """Return a text of SQLite. A body becomes one if a bit of its type was flipped: reading reports the damage."""
     return content.decode(errors="surrogateescape")
 
 
@@ -441,13 +441,13 @@ def _sealed(value: Any, place: Place) -> Any:
 
 
 def _next(found: Any) -> int:
-    """Return the number after the one that was found; 1 if none was."""
+    """Return the number after the one that was found; 1 if there was none."""
     row = found.fetchone()
     return 1 if row is None or row[0] is None else row[0] + 1
 
 
 def _begin(execute: Any) -> Mark:
-    """Write down the writer, with the first write: a journal that is refused, or only looked at, stays as it is."""
+    """Record the writer, with the first write: a journal that is refused, or only viewed, stays unchanged."""
     execute(WRITTEN_BY, _writer())
     number, at = execute(OPENED).fetchone()
     execute(FORGET_WRITERS)
@@ -455,16 +455,16 @@ def _begin(execute: Any) -> Mark:
 
 
 def _writer() -> tuple[str, str, str, str]:
-    """Name the writer, for people."""
+    """Describe the writer, for people."""
     program = sys.argv[0].encode(errors="replace").decode() if sys.argv else ""
     package = sys.modules[__name__.partition(".")[0]]
     return package.__version__, sys.version.split()[0], socket.gethostname(), program
 
 
 def _check(path: str, left: Mark | None) -> int | None:
-    """Return the journal's version; None where there is no journal yet.
+    """Return the journal's version; None if there is no journal yet.
 
-    Raises `JournalError` for anything that is none, and for one that has lost what was in it.
+    Raises `JournalError` for other files, and for a journal that has lost data.
     """
     if not os.path.exists(path):
         if not os.path.isdir(os.path.dirname(path)):
@@ -473,7 +473,7 @@ def _check(path: str, left: Mark | None) -> int | None:
         return None
     if not os.path.isfile(path):
         raise JournalError(f"{path}: expected a file, got {kind_of(os.stat(path))}; it is left as it is")
-    if os.path.getsize(path) == 0:  # not to be opened: SQLite removes the log of an empty file
+    if os.path.getsize(path) == 0:  # it must not be opened: SQLite removes the log of an empty file
         _check_new(path, left, "an empty file")
         return None
     with contextlib.closing(open_to_read(path, has_log=os.path.exists(f"{path}-wal"))) as connection:
@@ -493,7 +493,7 @@ def _check(path: str, left: Mark | None) -> int | None:
 
 
 def _check_new(path: str, left: Mark | None, found: str) -> None:
-    """Raise `JournalError` where something beside the path says that there was a journal."""
+    """Raise `JournalError` if a file beside the path shows that there was a journal."""
     if left is not None and left.commits:
         raise _lost(path, left, found)
     folder = folder_of(path)
@@ -510,16 +510,16 @@ def _check_new(path: str, left: Mark | None, found: str) -> None:
 
 
 def _check_complete(path: str, left: Mark, connection: sqlite3.Connection) -> None:
-    """Raise `JournalError` where something is not there any more that was on disk when the last process ended."""
+    """Raise `JournalError` if data that was on disk when the last process ended is missing."""
     found = found_instead(left, connection)
     if found:
         raise _lost(path, left, found)
 
 
 def found_instead(left: Mark, connection: sqlite3.Connection) -> str:
-    """Say what the journal has instead of all that a process has written, for people; empty if all of it is there.
+    """Describe the journal's content if a part of a process's data is missing, for people; empty if all of it is there.
 
-    A bit that was flipped in the log ends it there, for SQLite: what was committed after that is gone.
+    For SQLite, a flipped bit in the log ends it there: later commits are lost.
     """
     if not left.commits:
         return ""
@@ -549,9 +549,9 @@ def _set_up(path: str, execute: Callable[..., Any]) -> None:
 
 
 def _create(path: str, connect: Connect) -> None:
-    """An empty journal, for its user alone: SQLite gives the files beside it the same rights.
+    """Make an empty journal, for its user only: SQLite gives the files beside it the same rights.
 
-    It gets its name once it is whole, so that no reader, and no later program, finds a part of one.
+    It gets its name once it is complete, so that no reader, and no later program, finds a part of one.
     """
     part, folder = f"{path}.new", Path(path).parent
     _remove_new(part)  # its maker ended
@@ -565,7 +565,7 @@ def _create(path: str, connect: Connect) -> None:
                 connection.execute(statement)
             connection.execute("COMMIT")
         if os.path.exists(path):
-            check_stat(path, os.lstat(path))  # an empty file of this user's
+            check_stat(path, os.lstat(path))  # an empty file of this user
         _rename(folder, Path(part).name, Path(path).name)
     except BaseException:
         _remove_new(part)

@@ -1,8 +1,8 @@
-"""Reading a journal, also while a program writes it: each look has a connection of its own, which can't write.
+"""Reading a journal, even while a program writes it: each look uses its own read-only connection.
 
-All that one look finds is of one moment: it is one transaction of SQLite's. What belongs together, such as a job's
-line, the order of its items and how they ended, is asked in one look, see `Reader.at_once`. The files of big values are
-beside that: where a look names one that has been removed since it began, the look is taken again.
+All data of one look are of one moment: it is one transaction of SQLite. Data that belongs together, such as a job's
+line, the order of its items and their outcomes, is read in one look, see `Reader.at_once`. The files of big values are
+outside of that: if a look names one that was removed since it began, the look is repeated.
 """
 
 from __future__ import annotations
@@ -65,17 +65,17 @@ class RecordedJob:
     completed: int
     failed: int
     retries: int
-    version: str | None  #: of its handler, by its user's word
+    version: str | None  #: of its handler, set by the user
     python: str | None
     count: int  #: how many slots it has
     handler_name: str | None  #: where the handler and the setup can be imported from
-    generation: int | None = None  #: of a stream: how often all of it was to run, with this time; None: it has a list
+    generation: int | None = None  #: of a stream: how often all of it had to run so far; None: it has a list
     is_open: int | None = None  #: 1: its list grew while it ran
     cpu: float | None = None  #: CPU seconds of the workers in its last run
     ran: int | None = None  #: items that ran in it
-    uses: str | None = None  #: what its items need, as JSON; null where functions say it
-    order: object = None  #: another one after its items have come in another order
-    code: object = None  #: another one after its handler has come with other code
+    uses: str | None = None  #: its items' needs, as JSON; null if functions give them
+    order: object = None  #: changes when its items have come in another order
+    code: object = None  #: changes when its handler has come with other code
 
     @property
     def past(self) -> PastRun | None:
@@ -86,15 +86,15 @@ class RecordedJob:
 
 
 class _Look:
-    """One look at the tables, which are those of the newest version."""
+    """One look at the tables, in the form of the newest version."""
 
     def __init__(self, path: str, execute: Callable[..., sqlite3.Cursor], check: Callable[[], None]) -> None:
         self._path = path
         self.execute = execute
-        self.check = check  #: raises `ChangedError` where it is not whole any more
+        self.check = check  #: raises `ChangedError` if the look is not consistent any more
 
     def names(self, file: str) -> bool:
-        """True where a file of a big value belongs to a job."""
+        """True if a file of a big value belongs to a job."""
         return self.execute("SELECT 1 FROM files WHERE name = ?", (file,)).fetchone() is not None
 
     def lines(self, which: str, *arguments: Any) -> list[RecordedJob]:
@@ -113,7 +113,7 @@ class _Look:
         yield from self.execute(query, (job.number, job.count))
 
     def rows(self, job: int) -> Iterator[WrittenRow]:
-        """Yield the rows that say how the items of a job ended, in the order in which they were written."""
+        """Yield a job's rows about the outcomes of its items, in the order in which they were written."""
         query = "SELECT number, body, slots FROM chunks WHERE job = ? ORDER BY number"
         for row in self.execute(query, (job,)):
             yield WrittenRow(job, *row)
@@ -126,7 +126,7 @@ class _Look:
 
 
 _LINES = f"SELECT {SAID}, seal, substr(places, 1, {CHECK}), substr(codes, 1, {CHECK}) FROM jobs"  # noqa: S608
-#: What SQLite may give for each: it keeps anything in any column.
+#: The types that SQLite may return for each: it keeps any type in any column.
 _TEXT, _ANY_TEXT, _TIME = (str, type(None)), (str, bytes, type(None)), (float, int, type(None))
 _TYPES: tuple[Any, ...] = (
     *(int, (str, bytes), int, str, str, (float, int), str, _TIME, _TIME, _TIME),
@@ -135,7 +135,7 @@ _TYPES: tuple[Any, ...] = (
 )
 
 
-#: How often a look is taken at a file that changes meanwhile.
+#: The most tries to look at a file that changes meanwhile.
 TRIES = 5
 
 P = ParamSpec("P")
@@ -143,7 +143,7 @@ T = TypeVar("T")
 
 
 def _in_one_look(question: Callable[Concatenate[Reader, P], T]) -> Callable[Concatenate[Reader, P], T]:
-    """Have a method asked by `Reader.at_once`."""
+    """Run a method by `Reader.at_once`."""
 
     @functools.wraps(question)
     def ask(reader: Reader, /, *arguments: P.args, **named: P.kwargs) -> T:
@@ -153,31 +153,31 @@ def _in_one_look(question: Callable[Concatenate[Reader, P], T]) -> Callable[Conc
 
 
 class _Current(threading.local):
-    """The look that is being taken on this thread; of an older journal, its copy, and of which state of it that is."""
+    """The current look of this thread; for an older journal, its copy, and the state of the file that it is of."""
 
     look: _Look | None = None
     converted: tuple[object, ConvertedCopy] | None = None
 
 
 class Reader:
-    """Any thread, any process. Every method raises `JournalError` for what it can't read, and changes nothing."""
+    """Any thread, any process. Every method raises `JournalError` for unreadable data, and changes nothing."""
 
     def __init__(self, path: str) -> None:
         self.path = path
         self._complained: set[tuple[str, str]] = set()
-        self._has_looked = False  #: whether all is there that was written
+        self._has_looked = False  #: whether all written data was found
         self._current = _Current()
 
     @property
     def in_use(self) -> bool:
-        """True while a queue, of whatever process, writes it."""
+        """True while a queue, of any process, writes it."""
         return is_held(self.path)
 
     def at_once(self, question: Callable[[], T]) -> T:
-        """Ask a question in one look: all that it asks of this reader, on this thread, is of one moment.
+        """Run a function in one look: all that it reads through this reader, on this thread, is of one moment.
 
-        It is asked again where the journal has changed in such a way that a look can't be whole: so it changes nothing
-        but what it makes itself. Writers do not wait for it; their log grows meanwhile.
+        It runs again if the journal has changed such that the look is inconsistent: so it must change only what it
+        makes itself. Writers do not wait for it; their log grows meanwhile.
         """
         if self._current.look is not None:
             return question()
@@ -196,7 +196,7 @@ class Reader:
 
     @contextlib.contextmanager
     def _look(self) -> Iterator[_Look]:
-        """The look that is being taken on this thread, or one for this question alone."""
+        """Yield the current look of this thread, or a look for this call only."""
         with explained(self.path):
             if self._current.look is not None:
                 yield self._current.look
@@ -209,7 +209,7 @@ class Reader:
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[_Look]:
-        """A new look. Raises `ChangedError` at its end, or before, where it was not whole."""
+        """Open a new look. Raises `ChangedError` at its end, or before, if it was inconsistent."""
         with contextlib.ExitStack() as opened:
             with explained(self.path):
                 look = self._begin(opened)
@@ -243,9 +243,9 @@ class Reader:
 
     @contextlib.contextmanager
     def _unchanged(self, *, has_log: bool) -> Iterator[Callable[[], None]]:
-        """Raise `ChangedError` where the file had no log, so that SQLite does not look for changes, and changed.
+        """Raise `ChangedError` if the file had no log, so that SQLite does not look for changes, and changed.
 
-        So too where it could not be read since the log that it had is gone. Gives what checks it earlier.
+        It does so too if the file could not be read since its log is gone. Yields a function that checks earlier.
         """
         before = None if has_log else self._state()
 
@@ -271,7 +271,7 @@ class Reader:
         return [(each.st_ino, each.st_size, each.st_mtime_ns) for each in found]
 
     def _state(self) -> tuple[int, int, int] | None:
-        """Return what changes with the file; None while there is a log."""
+        """Return facts that change with the file; None while there is a log."""
         if os.path.exists(f"{self.path}-wal"):
             return None
         try:
@@ -281,13 +281,13 @@ class Reader:
         return found.st_ino, found.st_size, found.st_mtime_ns
 
     def _warn(self, text: str, *arguments: object) -> None:
-        """Log a warning, unless it is due to the file's being written: then the look is to be taken again."""
+        """Log a warning, unless it comes from the file's being written: then the look has to be repeated."""
         if self._current.look is not None:
             self._current.look.check()
         log.warning(text, *arguments)
 
     def _look_for_loss(self, mark: Mark | None, connection: sqlite3.Connection, check: Callable[[], None]) -> None:
-        """Say once what is not there any more: a queue would refuse the journal."""
+        """Log once which data is missing: a queue would refuse the journal."""
         found = "" if mark is None else found_instead(mark, connection)
         check()
         self._has_looked = True
@@ -306,19 +306,19 @@ class Reader:
     def find(self, job_id: str) -> RecordedJob | None:
         """The job of that id. Goes through all jobs; a writer has `Journal.find`."""
         with self._look() as look:
-            # Without the index, which may be damaged: what `jobs` lists is found here, or said to be damaged.
+            # Without the index, which may be damaged: jobs that `jobs` lists are found here, or reported as damaged.
             found = look.lines("NOT INDEXED WHERE id = ?", text_to_column(job_id)) or self.jobs()
         return next((line for line in found if line.id == job_id and line.total >= 0), None)
 
     @_in_one_look
     def line(self, number: int) -> RecordedJob | None:
-        """The job of that number, also one that does not count yet: its ``total`` is negative then."""
+        """Return the job of that number, even if it does not count yet: its ``total`` is negative then."""
         with self._look() as look:
             return next(iter(look.lines("WHERE number = ?", number)), None)
 
     @_in_one_look
     def places(self, job: RecordedJob) -> array[int] | None:
-        """The slots of its items, in their order; None where those are all slots."""
+        """Return the slots of its items, in their order; None if they are all slots."""
         data = self._value("places", job)
         if data is None:
             return None
@@ -331,10 +331,10 @@ class Reader:
         return places
 
     def lots(self, job: RecordedJob, *, items: bool) -> Iterator[Lot]:
-        """Yield a job's lots, and (``items``) the items themselves with their ids. To be asked within `at_once`.
+        """Yield a job's lots, and (``items``) the items themselves with their ids. Call it within `at_once`.
 
-        Of a damaged lot nothing is known: its items are new, and its slots those of items that are gone. But an open
-        job, whose items may never come again, must have all its items. Raises `JournalError`.
+        A damaged lot is unknown: its items are new, and its slots those of items that are gone. But an open job, whose
+        items may never come again, must have all its items. Raises `JournalError`.
         """
         end, has_holes = 0, job.generation is not None  # of lots that could not be written
         with self._look() as look:
@@ -371,13 +371,13 @@ class Reader:
             return read_lot(look.execute(query, (job.number, slot)).fetchone(), job.number, self.path)
 
     def _complain(self, job: RecordedJob, what: str) -> None:
-        """Say once of each job that some of it is damaged."""
+        """Log once for each job that a part of it is damaged."""
         if (job.id, what) not in self._complained:
             self._warn("job %r in %s: %s", job.id, self.path, what)
             self._complained.add((job.id, what))
 
     def _items(self, job: RecordedJob) -> tuple[list[Any], list[Any], bytearray]:
-        """By slots: the items, their ids, and 1 for those that count. For one that is damaged stands what says so."""
+        """Return by slots: the items, their ids, and 1 for those that count. Stand-ins represent damaged items."""
         items: list[Any] = []
         ids: list[Any] = []
         present = bytearray()
@@ -394,14 +394,14 @@ class Reader:
         return items, ids, present
 
     def handler(self, job: RecordedJob) -> Any:
-        """Its handler as it was written, None where that was not kept."""
+        """Return its recorded handler, None if it was not kept."""
         return self._value("handler", job)
 
     @_in_one_look
     def suspects(self, number: int) -> dict[int, int]:
-        """Return how far items of a job are suspected of ending their program, by slots; empty for a job that is over.
+        """Return how far items of a job are suspected of ending their program, by slots; empty for an ended job.
 
-        If that is damaged, counting begins anew. Also counts the end of the last program, once.
+        If that is damaged, counting starts again. It also counts the end of the last program, once.
         """
         with self._look() as look:
             row = look.execute("SELECT status, suspects FROM jobs WHERE number = ?", (number,)).fetchone()
@@ -416,7 +416,7 @@ class Reader:
         return counts if self.in_use else suspect_of(counts, number, read_marks(self.path))
 
     def codes(self, job: RecordedJob) -> list[tuple[Any, ...]]:
-        """The codes that its results were made with, each what a `Code` is made of; that of its handler is the last."""
+        """Return the codes that made its results, each as the arguments of a `Code`; the handler's is the last."""
         try:
             return list(self._value("codes", job) or ())
         except JournalError as error:
@@ -434,7 +434,7 @@ class Reader:
 
     @_in_one_look
     def now(self, job: RecordedJob) -> RecordedJob:
-        """The job's line as it is in this look. Raises `JournalError` where the job has been removed."""
+        """Return the job's line in this look. Raises `JournalError` if the job has been removed."""
         line = self.line(job.number)
         if line is None:
             raise self._removed(job)
@@ -445,9 +445,9 @@ class Reader:
 
     @_in_one_look
     def table(self, job: RecordedJob) -> ItemTable:
-        """The job's items as they stand, with the payloads that were kept; those of a stream as they have ended.
+        """Return the job's items in their states, with the kept payloads; those of a stream in the order of their ends.
 
-        All of it is of this look, whatever the journal said of the job when its line was read.
+        All of it is of this look, even if the job's line was read earlier.
         """
         job = self.now(job)
         items, ids, present = self._items(job)
@@ -475,13 +475,13 @@ class Reader:
                        job.id, len(lost), self.path)  # fmt: skip
 
     def passed(self, job: RecordedJob) -> list[tuple[int, bytes]]:
-        """The rows of what is on its way between the stages of a job. To be asked within `at_once`."""
+        """Return the rows of values on their way between the stages of a job. Call it within `at_once`."""
         with self._look() as look:
             return look.execute("SELECT row, body FROM passed WHERE job = ? ORDER BY row", (job.number,)).fetchall()
 
     @_in_one_look
     def known_items(self, job: RecordedJob) -> tuple[KnownStream, Outcomes]:
-        """Return a stream's known items, and how they ended. Takes 24 bytes an item."""
+        """Return a stream's known items and their outcomes. Takes 24 bytes per item."""
         with self._look() as look:
             outcomes = Outcomes(look.rows(job.number), self.read_file, self.path, job.count)
             if outcomes.damaged:
@@ -489,7 +489,7 @@ class Reader:
             return KnownStream(self.lots(job, items=False), outcomes), outcomes
 
     def _ended_in_stream(self, job: RecordedJob) -> bytearray:
-        """By slot, something other than 0 where its item counts, and has ended."""
+        """Return, by slot, a number other than 0 if its item counts and has ended."""
         with self._look() as look:
             outcomes = Outcomes(look.rows(job.number), self.read_file, self.path, job.count)
         now: dict[int, int] = {}
@@ -502,18 +502,18 @@ class Reader:
     def fill(
         self, table: ItemTable, job: RecordedJob, results: Results = Results.CHECKED, *, codes: bool = False
     ) -> RowReader:
-        """Write into the table how its items ended; returns the reader, which knows what results can't be read.
+        """Write its items' outcomes into the table; returns the reader, which knows the unreadable results.
 
-        Each result that is ``CHECKED`` is read once and forgotten, but for those that the table's sink will want.
+        Each result that is ``CHECKED`` is read once and dropped, except those that the table's sink will need.
         """
         table.source = source = KeptResults(self, job.number, job.id, strict=True)
         wants_rows = table.sink is not None and table.sink is not DISCARD
-        table.live.foreign |= wants_rows  # what is kept may be of any class
+        table.live.foreign |= wants_rows  # kept values may be of any class
         is_begun = False
 
         def fill() -> RowReader:
             nonlocal is_begun
-            if is_begun:  # a look before this one was not whole
+            if is_begun:  # a look before this one was inconsistent
                 table.start_afresh(range(len(table)))
             is_begun = True
             return self._fill(table, job, results, source.keep if wants_rows else None, codes=codes)
@@ -532,13 +532,13 @@ class Reader:
 
     @_in_one_look
     def ask(self, question: Callable[[_Look], T]) -> T:
-        """Ask a question in one look."""
+        """Run a function in one look."""
         with self._look() as look:
             return question(look)
 
     @_in_one_look
     def size_of(self, number: int) -> int:
-        """Bytes of the outcomes of a job's items, with their files; 0 where there is no such job."""
+        """Return the bytes of the outcomes of a job's items, with their files; 0 if there is no such job."""
         rows = "SELECT coalesce(sum(length(body)), 0) FROM chunks WHERE job = ?"
         files = "SELECT coalesce(sum(size), 0) FROM files WHERE job = ?"
         with self._look() as look:
@@ -546,14 +546,14 @@ class Reader:
 
     @_in_one_look
     def names(self, job: RecordedJob) -> list[Any]:
-        """By slots, also of items that are gone: ids, or, where those are positions, the items."""
+        """Return by slots, also for items that are gone: ids, or, if these are positions, the items."""
         items, ids, _ = self._items(job)
         return items if job.rule == IdRule.POSITION else ids
 
     def read_file(self, name: str) -> bytes:
-        """A big value's file. Raises OSError, and `JournalError` for one that another user has put there."""
+        """Read a big value's file. Raises OSError, and `JournalError` for a file that another user has put there."""
         path = folder_of(self.path) / os.path.basename(name)
-        for each in (path, Path(f"{path}{PART}"), path):  # it may get its name just now
+        for each in (path, Path(f"{path}{PART}"), path):  # it may be getting its name just now
             with contextlib.suppress(FileNotFoundError):
                 return _read(each)
         look = self._current.look
@@ -577,7 +577,7 @@ def _job(fields: list[Any]) -> RecordedJob:
     if not all(map(isinstance, fields, _TYPES)):
         raise TypeError(f"the line of job {fields[1]!r}")
     IdRule(fields[3])
-    for at in (1, 13, 16):  # what users have named
+    for at in (1, 13, 16):  # names that users have given
         fields[at] = None if fields[at] is None else column_to_text(fields[at])
     fields[4], fields[6] = int(fields[4], 16 if fields[4].startswith("0x") else 10), JobStatus(fields[6])
     return RecordedJob(*fields)

@@ -1,8 +1,8 @@
-"""The journal's writer: a thread that writes what is posted in group commits.
+"""The journal's writer: a thread that writes posted entries in group commits.
 
-What is posted is on disk `GROUP` seconds later at the latest, what is urgent as soon as the disk can; all that was
-posted meanwhile goes along. Where writing fails, everything is kept and tried again, until there is room; what fails
-for less than a second, for example for lack of a descriptor, is not reported.
+Posted entries are on disk at most `GROUP` seconds later, urgent ones as soon as possible, together with all entries
+posted meanwhile. If writing fails, everything is kept and tried again, until there is room; a failure of less than 1 s,
+for example for lack of a descriptor, is not reported.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from mpqueue.errors import JournalError, QueueClosedError, shown
 
 log = logging.getLogger("mpqueue")
 
-#: Seconds between two group commits, at most, and so what a crash can undo of very short items.
+#: The most seconds between two group commits, and so the work on very short items that a crash can lose.
 GROUP = 0.2
-#: Seconds after which writing is tried again where it failed, and its owner is notified if it fails once more.
+#: Seconds after which failed writing is tried again; its owner is notified if it fails once more.
 TRY_AGAIN = 1.0
 
-#: What SQLite raises for a row that it can't have, which waiting does not change.
+#: Errors of SQLite for a row that it can't store, which waiting does not change.
 NEVER_WRITTEN = (
     *(sqlite3.DataError, sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError),
     *(OverflowError, ValueError, TypeError),
@@ -51,11 +51,11 @@ _numbers = itertools.count(1)
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Something to be written. ``done`` is called on the writer's thread once it is on disk.
+    """An entry to be written. ``done`` is called on the writer's thread once it is on disk.
 
-    What SQLite refuses for ever is not in the journal, and nothing waits for it: ``refused`` is called, then ``done``.
-    ``lost`` is called instead where the journal is closed before it could be written.
-    What is ``urgent`` does not wait for the group's time.
+    An entry that SQLite refuses for ever is not in the journal, and nothing waits for it: ``refused`` is called, then
+    ``done``. ``lost`` is called instead if the journal is closed before it could be written. An ``urgent`` entry does
+    not wait for the group's time.
     """
 
     statements: Sequence[Statement]
@@ -74,7 +74,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class _Errand:
-    """Something to be done with the store, after all that was posted before is on disk."""
+    """A task with the store, after all earlier entries are on disk."""
 
     do: Callable[[Store], Any]
     answer: Reply[Any]
@@ -83,7 +83,7 @@ class _Errand:
 class Journal:
     """One open journal. Any thread may call any method; its thread, and the file, end with `close`.
 
-    Raises `JournalError` where the file can't be used.
+    Raises `JournalError` if the file can't be used.
     """
 
     def __init__(self, path: str, now: Callable[[], float], connect: Connect = connect) -> None:
@@ -91,7 +91,7 @@ class Journal:
         self.reader = Reader(path)
         #: Called on the writer's thread when writing has failed for a while, and (None) when it works again.
         self.on_trouble: Callable[[JournalError | None], object] = lambda _: None
-        #: After `close`: why something of it was not written.
+        #: After `close`: why a part of it was not written.
         self.lost: JournalError | None = None
         self._now = now
         check_own(path)
@@ -103,16 +103,16 @@ class Journal:
         except BaseException:
             self._lock.release(keep=True)
             raise
-        self.running = RunningMarks(path)  #: what is with workers now
+        self.running = RunningMarks(path)  #: the items that workers have now
         self._count_ends()
         self._posted: queue.SimpleQueue[Entry | _Errand | None] = queue.SimpleQueue()
         self._unwritten: list[Entry] = []
         self._unconfirmed: list[Entry] = []  #: committed, but maybe to a file that has been removed
-        self._taken = self._written = 0  #: bytes, so far: each is changed by one thread
-        self._due = 0.0  #: when the unwritten are to be written
+        self._taken = self._written = 0  #: bytes so far: each is changed by one thread
+        self._due = 0.0  #: when the unwritten entries have to be written
         self._trouble: JournalError | None = None
         self._troubled_at = 0.0
-        self._told = False  #: of the trouble
+        self._told = False  #: whether the trouble was reported
         self._stopping = self._has_ended = False
         self._owner = os.getpid()
         self._thread = threading.Thread(target=self._loop, name=f"mpqueue-journal-{next(_numbers)}", daemon=True)
@@ -120,7 +120,7 @@ class Journal:
         self._thread.start()
 
     def _count_ends(self) -> None:
-        """Count the items that were with workers when a program ended without closing this, whatever is run next."""
+        """Count the items that workers had when a program ended without closing the journal, of all jobs."""
         for number in {mark.job for mark in self.running.left}:
             try:
                 counts = suspect_of(self.reader.suspects(number), number, self.running.left)
@@ -133,17 +133,17 @@ class Journal:
         return self._store.next_chunk()
 
     def find(self, job_id: str) -> RecordedJob | None:
-        """The job of that id. Costs the same however many jobs there are.
+        """Return the job of that id. The cost does not grow with the jobs.
 
-        Raises `JournalError` where the job's line is not what was written there.
+        Raises `JournalError` if the job's line is not as it was written.
         """
-        if self._stopping:  # from then on others may write it
+        if self._stopping:  # after that others may write it
             return self.reader.find(job_id)
         name, numbers = text_to_column(job_id), self._store.numbers
         number = numbers.get(name)
         if number is None:
             for damaged in self._store.damaged:
-                raise damaged_line(self.path, damaged)  # it may be that job's
+                raise damaged_line(self.path, damaged)  # it may be that job's line
             return None
         found = self.reader.line(number)
         if found is not None and found.id == job_id:
@@ -158,25 +158,25 @@ class Journal:
         )
 
     def post(self, entry: Entry) -> None:
-        """Have this written, after all that was posted before. Never blocks. One thread at a time."""
+        """Post entries to be written, after all earlier ones. Never blocks. One thread at a time."""
         self._taken += entry.size
         self._posted.put(entry)
 
     @property
     def waiting(self) -> int:
-        """Bytes that were posted and are not on disk; any thread."""
+        """The bytes that were posted and are not on disk; any thread."""
         return self._taken - self._written
 
     def ask(self, do: Callable[[Store], T]) -> T:
-        """Have something done with the store once all that was posted before is on disk; its value.
+        """Run a function with the store once all earlier entries are on disk; returns its value.
 
-        Raises `JournalError` where that, or what was before it, can't be written, and `QueueClosedError` once it is
-        closed; then it was not done.
+        Raises `JournalError` if that, or an earlier entry, can't be written, and `QueueClosedError` once it is closed;
+        then it was not done.
         """
         return self.ask_later(do).result()
 
     def ask_later(self, do: Callable[[Store], T]) -> Reply[T]:
-        """Ask as `ask` does, without the wait; requests are done in the order in which they come."""
+        """Like `ask`, without the wait; requests are done in the order in which they come."""
         answer = Reply[T]()
         self._posted.put(_Errand(do, answer))
         # Not `Thread.is_alive`: a Ctrl-C in it makes a thread look ended for ever.
@@ -185,15 +185,15 @@ class Journal:
         return answer
 
     def await_asked(self) -> None:
-        """Wait until all that was asked for before has been done, or refused."""
+        """Wait until all earlier requests have been done, or refused."""
         self.ask_later(lambda _: None).wait()
 
     def flush(self) -> None:
-        """Wait until all that was posted is on disk. Raises what `ask` raises."""
+        """Wait until all posted entries are on disk. Raises the errors of `ask`."""
         self.ask(lambda _: None)
 
     def close(self, *, wait: bool = True) -> None:
-        """Write what is left, close the file, let others have it. Idempotent. Without ``wait`` it only posts."""
+        """Write the rest, close the file and free its lock. Idempotent. Without ``wait`` it only posts."""
         self._stopping = True
         self._posted.put(None)
         if wait and threading.current_thread() is not self._thread:
@@ -241,7 +241,7 @@ class Journal:
             return None
 
     def _commit(self) -> None:
-        """Write all that is there, or nothing and stay with it."""
+        """Write all entries, or none and keep them."""
         try:
             self._check_in_place()
             if self._unwritten:
@@ -263,7 +263,7 @@ class Journal:
                 entry.done()
 
     def _write(self, entries: Sequence[Entry]) -> None:
-        """Write the first of what is unwritten; where one can't be, whatever the disk is like, then all but that."""
+        """Write the first unwritten entries; if one can never be written, all but that."""
         statements = [statement for entry in entries for statement in entry.statements]
         files = [file for entry in entries for file in entry.files]
         try:
@@ -282,7 +282,7 @@ class Journal:
         self._unwritten = self._unwritten[len(entries) :]
 
     def _check_in_place(self) -> None:
-        """Raise `MovedError` if the file or its lock was moved: writes would be lost, or other queues not kept out."""
+        """Raise `MovedError` if the file or its lock was moved: writes would be lost, or other queues let in."""
         self._store.check_in_place()
         if not self._lock.is_in_place:
             raise MovedError(f"expected the lock {self.path}.lock that was made, got none or another one")
@@ -333,7 +333,7 @@ class Journal:
         _open.discard(self)
 
     def _refuse_rest(self) -> None:
-        """Refuse the requests that still come once the thread has ended, or as it ends. On the thread that asks."""
+        """Refuse requests that still come once the thread has ended, or as it ends. On the asking thread."""
         while True:
             try:
                 left = self._posted.get_nowait()
@@ -347,5 +347,5 @@ class Journal:
                 )
 
 
-#: Kept, so that no fork collects a connection of its parent's, which would close the file behind that one's back.
+#: Kept, so that no fork collects a connection of its parent, which would close the file behind the parent's back.
 _open: set[Journal] = set()

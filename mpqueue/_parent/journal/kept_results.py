@@ -1,8 +1,8 @@
-"""Results that are not in memory: found in the journal when they are looked at.
+"""Results that are not in memory: they are read from the journal on use.
 
-In the table there is the number of the row that has such a result. That is where it was when the table learned of it:
-pruning moves results to other rows. So what is not found there is looked for in all rows of the job, once. What has
-come into a slot since then is not taken for it: that was written under a higher number, which pruning keeps.
+The table has the number of the result's row, as of when the table got it: pruning moves results to other rows. So a
+result that is not found there is looked for in all rows of the job, once. Later results of the slot are not mistaken
+for it: they were written under a higher number, which pruning keeps.
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ from mpqueue.status import COMPLETED, FAILED, PENDING
 
 log = logging.getLogger("mpqueue")
 
-#: Stands for the number of a row where there is none.
+#: Stands for the number of a row if there is none.
 NO_ROW = 0
 
-#: Bytes of results that are kept for a job's sink while the job goes on, and what an object takes beside its content.
+#: The most bytes of results that are kept for a job's sink when the job goes on; and the bytes of an object beside its
+#: content.
 MOST_CHECKED, OBJECT = 32 << 20, 48
 
 T = TypeVar("T")
@@ -44,10 +45,10 @@ class Rows(Protocol):
     """One look at the rows of a journal."""
 
     def row(self, job: int, number: int) -> WrittenRow | None:
-        """One row of a job; None where it is not there (any more)."""
+        """Return one row of a job; None if it is not there (any more)."""
 
     def rows(self, job: int) -> Iterator[WrittenRow]:
-        """The rows of a job, in the order in which they were written."""
+        """Return the rows of a job, in the order in which they were written."""
 
 
 class Asked(Protocol):
@@ -56,17 +57,17 @@ class Asked(Protocol):
     path: str
 
     def ask(self, question: Callable[[Rows], list[Any]]) -> list[Any]:
-        """Ask a question in one look; again if the file has changed meanwhile."""
+        """Run a function in one look; again if the file has changed meanwhile."""
 
     def read_file(self, name: str) -> bytes:
-        """A big value's file."""
+        """Read a big value's file."""
 
 
 class KeptResults:
-    """The results of one job, see `ResultSource`. Any thread. Holds the row that was looked at last.
+    """The results of one job, see `ResultSource`. Any thread. It holds the last row that was read.
 
-    Raises `JournalError` for a result that is not there (any more), and where ``strict`` also for one that can't be
-    read; else an `Unreadable` is in its place.
+    Raises `JournalError` for a result that is missing, and with ``strict`` also for an unreadable one; otherwise an
+    `Unreadable` is in its place.
     """
 
     def __init__(self, journal: Asked, job: int, job_id: str, *, strict: bool = False) -> None:
@@ -75,15 +76,15 @@ class KeptResults:
         self._job_id = job_id
         self._strict = strict
         self._lock = threading.Lock()
-        self._owner = os.getpid()  #: whose lock that is
+        self._owner = os.getpid()  #: the process of that lock
         self._last: tuple[int, _OpenRow] | None = None
-        self._where: array[int] | None = None  #: by slot, the row that has its result, once that was looked for
-        self.read_bytes = 0  #: of all rows that were read
+        self._where: array[int] | None = None  #: by slot, the row that has its result, once looked for
+        self.read_bytes = 0  #: bytes of all rows that were read
         self._checked: dict[int, tuple[int, Any]] = {}  #: by index: the row and the result, which were just read
         self._checked_bytes = 0
 
     def read(self, row: int, slot: int) -> Any:
-        """The result of the item in that slot, which is or was in that row. Costs up to a look at all rows."""
+        """Return the result of the item in that slot, which is or was in that row. Costs up to a look at all rows."""
         with self._own_lock():
             if self._last is not None and self._last[0] == row:
                 found = self._last[1].results([slot], row)
@@ -92,7 +93,7 @@ class KeptResults:
             return self._journal.ask(lambda rows: self._take(rows, row, [slot]))[0]
 
     def keep(self, row: int, indices: Sequence[int], results: list[Any], size: int) -> None:
-        """Keep results, of so many bytes, that were read while the job was created and that its sink will want."""
+        """Keep results, with their bytes, that were read while the job was created and that its sink will need."""
         self._checked_bytes += size + OBJECT * len(results)
         if self._checked_bytes <= MOST_CHECKED:
             self._checked.update(zip(indices, ((row, result) for result in results), strict=True))
@@ -117,7 +118,7 @@ class KeptResults:
         make: Callable[[int, Any], T],
         leave_out: Callable[[int, Exception], T],
     ) -> list[T]:
-        """Return what ``make`` returns for each place and its result, in one look (implements `ResultSource`)."""
+        """Return the value of ``make`` for each place and its result, in one look (implements `ResultSource`)."""
 
         def make_one(rows: Rows, place: int) -> T:
             result = results[place]
@@ -134,13 +135,13 @@ class KeptResults:
         return self._journal.ask(lambda rows: [make_one(rows, place) for place in range(len(results))])
 
     def _own_lock(self) -> threading.Lock:
-        """Return the lock; in a fork a new one, since the thread that held it at the fork is not there."""
+        """Return the lock; in a fork a new one, since the thread that held it at the fork does not exist there."""
         if self._owner != os.getpid():
             self._lock, self._owner = threading.Lock(), os.getpid()
         return self._lock
 
     def fill(self, results: list[Any], slots: Sequence[int] | None) -> None:
-        """Replace what stands for results by these. ``slots`` are those of the items; None: their indices."""
+        """Replace stand-ins by results. ``slots`` are those of the items; None: their indices."""
         by_row: dict[int, array[int]] = {}
         last, indices = None, array("Q")
         for index, result in enumerate(results):
@@ -172,7 +173,7 @@ class KeptResults:
     def _sought(self, rows: Rows, row: int, slots: Sequence[int]) -> list[Any]:
         found = self._found(rows, row, slots)
         if found is None or _unreadable(found) is not None:
-            self._last = None  # it may be of before it was pruned
+            self._last = None  # it may be from before a pruning
             found = self._found(rows, row, slots)
         if found is None:
             self._find_rows(rows)
@@ -187,7 +188,7 @@ class KeptResults:
         )
 
     def _found(self, rows: Rows, row: int, slots: Sequence[int]) -> list[Any] | None:
-        """The results; None where one of them is not where it is looked for."""
+        """Return the results; None if one of them is not where it is looked for."""
         where = self._where
         if where is None:
             return self._found_in(rows, row, slots, row)
@@ -200,7 +201,7 @@ class KeptResults:
         return results
 
     def _found_in(self, rows: Rows, row: int, slots: Sequence[int], known: int) -> list[Any] | None:
-        """Return the results from one row, as of the row that is ``known``; None if one of them is not in it."""
+        """Return the results from one row, as of the ``known`` row; None if one of them is not in it."""
         if self._last is None or self._last[0] != row:
             self._last = None
             written = rows.row(self._job, row)
@@ -216,15 +217,15 @@ class KeptResults:
         return content
 
     def _find_rows(self, rows: Rows) -> None:
-        """Look for the row of each slot that has a result. Costs a look at all rows of the job, and 7 bytes a slot."""
+        """Find the row of each slot that has a result. Costs a look at all rows of the job, and 7 bytes per slot."""
         self._where = Outcomes(rows.rows(self._job), self._journal.read_file, self._journal.path).row
 
 
 class Outcomes:
-    """The outcomes of a job's items, by slots: ``status``, and in which row the result is (`NO_ROW`: there is none).
+    """The outcomes of a job's items, by slots: ``status``, and the row of the result (`NO_ROW`: there is none).
 
-    Of damaged rows nothing is known: ``lost`` are their slots, and ``damaged`` says why. ``count`` is how many slots
-    the job has; None: those that rows speak of.
+    ``lost`` are the slots of damaged rows, and ``damaged`` is the reason. ``count`` is the number of the job's slots;
+    None: those in rows.
     """
 
     def __init__(self, rows: Iterable[WrittenRow], read_file: ReadFile, path: str, count: int | None = None) -> None:
@@ -252,25 +253,25 @@ class Outcomes:
             self._note(row.number, content, spoken)
 
     def _grow(self, count: int) -> None:
-        """Have room for so many slots."""
+        """Make room for that many slots."""
         more = max(count - len(self.status), 0)
         self.status.extend(bytes(more))
         self.row.frombytes(bytes(self.row.itemsize * more))
         self._code.frombytes(bytes(self._code.itemsize * more))
 
     def _note(self, number: int, content: dict[str, Any], slots: Sequence[int]) -> None:
-        """Note what the row of that number says of these slots."""
+        """Note the data of the row of that number about these slots."""
         if self.lost:
             self.lost.difference_update(slots)
         codes = full_column("I", content.get("code", bytes(4)), len(slots))
         for slot, status, code in zip(slots, content["status"], codes, strict=True):
-            if slot < len(self.status):  # else it came after this was asked for
+            if slot < len(self.status):  # otherwise it came after this was asked for
                 self.status[slot] = status if status in (COMPLETED, FAILED) else PENDING
                 self.row[slot] = number if status == COMPLETED else NO_ROW
                 self._code[slot] = self._codes.setdefault(code, len(self._codes))
 
     def code_of(self, slot: int) -> int:
-        """The number of the code that made what is there."""
+        """Return the number of the code that made the outcome."""
         return [*self._codes][self._code[slot]]
 
     def counts(self) -> dict[str, int]:
@@ -292,7 +293,7 @@ def _unreadable(results: list[Any]) -> Unreadable | None:
 
 
 class _OpenRow:
-    """A row, for its results to be read one by one. Those that were pickled together are kept once they were read."""
+    """A row whose results are read one by one. Results that were pickled together are kept once read."""
 
     def __init__(self, row: WrittenRow, read_file: ReadFile, path: str) -> None:
         content = content_of(row, read_file, path)
@@ -305,12 +306,12 @@ class _OpenRow:
         self._in_part = [part.places for part in self._parts]
         self._ends = [*accumulate(map(len, self._in_part))]
         self._together: dict[int, Any] = {}
-        #: None: all of it came with this row.
+        #: None: all of it first came with this row
         self._origins = origins_of(content, row.number) if "origins" in content else None
         self._newest = row.number if self._origins is None else max(self._origins, default=0)
 
     def results(self, slots: Sequence[int], known: int) -> list[Any] | None:
-        """The results of these slots, written up to that row; None where the row does not have them all."""
+        """Return the results of these slots, written up to that row; None if the row does not have them all."""
         if self._newest > known and not self._are_known(slots, known):
             return None
         stretch = self._stretch(slots)
@@ -332,7 +333,7 @@ class _OpenRow:
         return all(at is not None and self._origins[at] <= known for at in places)
 
     def _stretch(self, slots: Sequence[int]) -> list[Any] | None:
-        """The results of slots that follow each other, where all of the row were pickled together; else None."""
+        """Return the results of consecutive slots, if all of the row were pickled together; else None."""
         row = self._slots
         if len(slots) < 2 or not isinstance(row, range) or not self._all_done:
             return None
@@ -347,7 +348,7 @@ class _OpenRow:
         return [*chain.from_iterable(lists)][first - row.start : last + 1 - row.start]
 
     def _list(self, number: int) -> Any:
-        """The results of one part that were pickled together, or an `Unreadable`."""
+        """Return the results of one part that were pickled together, or an `Unreadable`."""
         if number not in self._together:
             self._together[number] = restore(Kept(*self._parts[number].kept), self._read_file)
         return self._together[number]

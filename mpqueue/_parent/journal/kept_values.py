@@ -1,17 +1,17 @@
 """The content of a journal: bodies with a checksum, and results, errors and items that may be read again elsewhere.
 
-A body begins with its checksum, which covers the content and its `Place`: the table, the job and the row. So rows or
-jobs that were exchanged are noticed like a flipped bit.
+A body begins with its checksum, which covers the content and its `Place`: the table, the job and the row. So exchanged
+rows or jobs are noticed like a flipped bit.
 
-Values are pickled by reference where that works, so that a class of a script is that script's own class when it runs
-again; and, where the bytes name ``__main__``, by value as well, for readers whose ``__main__`` is another. Big values
-go into files of their own. A value that can't be read any more has a stand-in, never an exception.
+Values are pickled by reference if possible, so that a class of a script is that script's own class when it runs again;
+and, if the bytes name ``__main__``, by value as well, for readers with another ``__main__``. Big values have files of
+their own. A value that can't be read any more becomes a stand-in, never an exception.
 
 Functions, and classes of a script, are pickled with the code that Python compiled. Another version of Python has other
-instructions, and running those of this one ends the interpreter. So such a pickle says which Python it needs, and is
-refused by any other before anything of it is loaded. Values that are pickled by reference need no particular version.
+instructions, and running this one's would end the interpreter. So such a pickle names the Python that it needs, and any
+other refuses it before loading. Values that are pickled by reference need no particular version.
 
-A journal is as trusted as code: reading it unpickles.
+A journal must be as trusted as code: reading it unpickles.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Place(NamedTuple):
 
 
 class Unsealed(NamedTuple):
-    """Pickled content whose checksum is known, but for its place."""
+    """Pickled content with a checksum that does not cover its place yet."""
 
     data: bytes
     check: int
@@ -60,13 +60,13 @@ class Unsealed(NamedTuple):
 
 
 def prepare(content: Any) -> Unsealed:
-    """Pickle anything plain, ready to be sealed once its place is known."""
+    """Pickle plain data, ready to be sealed once its place is known."""
     data = pickle.dumps(content, pickle.HIGHEST_PROTOCOL)
     return Unsealed(data, zlib.crc32(data))
 
 
 def seal(content: Any, place: Place) -> bytes:
-    """Pickle anything plain, with a checksum."""
+    """Pickle plain data, with a checksum."""
     return prepare(content).seal(place)
 
 
@@ -80,7 +80,7 @@ def unseal(body: Any, place: Place | bytes, what: str) -> Any:
 
 
 def bind(check: int, place: Place | bytes) -> int:
-    """The checksum of a content and its place, from that of the content. A place may be bytes that say which it is."""
+    """Return the checksum of a content and its place, from that of the content. A place may be given as bytes."""
     return zlib.crc32(place if isinstance(place, bytes) else repr(tuple(place)).encode(), check)
 
 
@@ -88,9 +88,9 @@ def bind(check: int, place: Place | bytes) -> int:
 
 #: The Python whose code this one can run.
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
-#: What the pickle of a code object names.
+#: The name in the pickle of a code object.
 _CODE = b"CodeType"
-#: How a stamped pickle begins; no other does.
+#: The beginning of a stamped pickle; no other begins so.
 _STAMP = b"code of Python "
 
 
@@ -99,12 +99,12 @@ class ForeignCodeError(Exception):
 
 
 def has_code(data: bytes) -> bool:
-    """True where code may be in the pickle."""
+    """True if the pickle may have code."""
     return _CODE in data
 
 
 def stamped(data: bytes) -> bytes:
-    """Return the pickle, which says which Python it needs if it has code."""
+    """Return the pickle, stamped with the Python that it needs if it has code."""
     return b"%b%b\n%b" % (_STAMP, VERSION.encode(), data) if has_code(data) else data
 
 
@@ -127,19 +127,19 @@ def check_version(version: str) -> None:
 
 #: Bytes from which a value is kept in a file of its own, beside the journal.
 BIG = 256 << 10
-#: How the names of such files end.
+#: The suffix of such files.
 VALUE = ".value"
-#: In place of a result's pickle: it was discarded. No pickle, so that who does not know it can't read it either.
+#: In place of a result's pickle: it was discarded. It is no pickle, so that older versions can't read it either.
 NO_RESULT = b"\0discarded"
-#: How many causes of an error are kept, each the cause of the one before.
+#: The most causes of an error that are kept, each the cause of the one before.
 MOST_CAUSES = 4
 
 
 class Kept(NamedTuple):
-    """One value. ``by_reference`` may be None; ``by_value`` is there where it may be needed.
+    """One value. ``by_reference`` may be None; ``by_value`` exists if it may be needed.
 
-    With ``file``, both are in that file, as far as there are any (``bodies``), after the big buffers; ``sizes`` are
-    those of all its parts, and ``digest`` is that of all of it.
+    With ``file``, both are in that file, as far as they exist (``bodies``), after the big buffers; ``sizes`` are those
+    of all its parts, and ``digest`` is that of the whole file.
     """
 
     by_reference: bytes | None
@@ -152,7 +152,7 @@ class Kept(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class BigFile:
-    """A file to be written beside the journal, whole or not at all."""
+    """A file to be written beside the journal, completely or not at all."""
 
     name: str
     parts: tuple[bytes | memoryview, ...]
@@ -165,12 +165,12 @@ class BigFile:
 
 
 def big_file(parts: tuple[bytes | memoryview, ...]) -> BigFile:
-    """A file of these parts, under a name of its own. Costs a digest of it: a second for each gigabyte."""
+    """Make a file of these parts, with its own name. Costs a digest of it: 1 s per GB."""
     return BigFile(f"{uuid.uuid4().hex}{VALUE}", parts, digest_of(*parts))
 
 
 def digest_of(*parts: bytes | memoryview) -> bytes:
-    """BLAKE2b-128 of these parts together."""
+    """Return the BLAKE2b-128 digest of these parts together."""
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
         digest.update(part)
@@ -178,25 +178,25 @@ def digest_of(*parts: bytes | memoryview) -> bytes:
 
 
 class ChangedError(Exception):
-    """Raised when the journal has changed since a look at it began: that look is to be taken again.
+    """The journal has changed since a look at it began, so the look has to be repeated.
 
-    No `JournalError`: it says nothing of what was read.
+    It is no `JournalError`: the journal is fine.
     """
 
 
-#: The content of a file beside the journal. May raise `ChangedError`.
+#: Returns the content of a file beside the journal. May raise `ChangedError`.
 ReadFile = Callable[[str], bytes]
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Loads what is made of built-in types without a name."""
+    """Loads objects of built-in types that need no name."""
 
     def find_class(self, module: str, name: str) -> NoReturn:
         raise pickle.UnpicklingError(f"{module}.{name} is not plain")
 
 
 def plain_list(kept: Kept) -> list[Any] | None:
-    """The list that is kept, if reading it runs no user's code; else None."""
+    """Return the kept list if reading it runs no users' code; else None."""
     if kept.file is not None or kept.by_value is not None or kept.by_reference is None:
         return None
     try:
@@ -207,7 +207,7 @@ def plain_list(kept: Kept) -> list[Any] | None:
 
 
 class Unreadable:
-    """Stands for a value that can't be read here: its class can't be imported, or its file is gone."""
+    """Stands for a value that can't be read here: its class can't be imported, or its file is missing."""
 
     __slots__ = ("reason",)
 
@@ -228,16 +228,16 @@ class NotKept:
 
 
 def keep(value: Any, files: list[BigFile]) -> Kept:
-    """The value, ready to be written; what is big of it goes to ``files``. Raises what pickling raises.
+    """Return the value, ready to be written; its big parts go to ``files``. Raises errors of pickling.
 
-    What is shared is kept with each value that names it.
+    Shared objects are kept with each value that names them.
     """
     with whole:
         return _keep(value, files)
 
 
 def keep_small(value: Any) -> Kept | None:
-    """The value, where it is small and can be pickled; else None."""
+    """Return the value if it is small and can be pickled; else None."""
     files: list[BigFile] = []
     try:
         kept = keep(value, files)
@@ -276,7 +276,7 @@ def no_file(name: str) -> bytes:
 
 
 def restore(kept: Kept, read_file: ReadFile = no_file) -> Any:
-    """The value again, or an `Unreadable`. Ctrl-C and `ChangedError` come through: they say nothing of the value."""
+    """Return the value again, or an `Unreadable`. Raises Ctrl-C and `ChangedError`: they don't concern the value."""
     try:
         if kept.by_reference == NO_RESULT:
             return Unreadable("it was discarded")
@@ -309,13 +309,13 @@ def _load(by_reference: bytes | memoryview | None, by_value: bytes | None, buffe
     return load_kept(unstamped(by_value or b""), buffers)
 
 
-#: One exception, in plain tuples: itself (a `Kept`) where it can be pickled, the arguments of the `RemoteError` that
-#: stands in for it where it can't be read, the worker's traceback where that is its cause, and any other cause.
+#: One exception, in plain tuples: itself (a `Kept`) if it can be pickled, the arguments of the `RemoteError` that
+#: replaces it if it can't be read, the worker's traceback if that is its cause, and any other cause.
 KeptError = tuple[Any, tuple[str, str, str, tuple[str, ...]], str | None, Any]
 
 
 def keep_error(error: BaseException, files: list[BigFile], depth: int = MOST_CAUSES) -> KeptError:
-    """The exception, ready to be written. Never raises."""
+    """Return the exception, ready to be written. Never raises."""
     try:
         itself = tuple(keep(error, files))
     except Exception:
@@ -327,7 +327,7 @@ def keep_error(error: BaseException, files: list[BigFile], depth: int = MOST_CAU
 
 
 def named_error(error: BaseException, text: str) -> KeptError:
-    """Return an exception by its type's name and its text, as far as they are known; runs none of its code."""
+    """Return an exception by its type's name and its text, as far as known; runs none of its code."""
     bases = _names_of(error)
     return None, (bases[0], text, "", bases), None, None
 
@@ -348,7 +348,7 @@ def _stand_in(error: BaseException, trace: str) -> tuple[str, str, str, tuple[st
 
 
 def restore_error(kept: KeptError, read_file: ReadFile) -> BaseException:
-    """The exception again, with its cause; a `RemoteError` where it can't be read."""
+    """Return the exception again, with its cause; a `RemoteError` if it can't be read."""
     itself, stand_in, trace, cause = kept
     found = None if itself is None else restore(Kept(*itself), read_file)
     error = found if isinstance(found, BaseException) else RemoteError(*stand_in)

@@ -1,13 +1,12 @@
 """A job's items in a journal: lots of items that came together, in slots that follow each other.
 
-A lot says what its items are known by: their identities, and in which state each is. Beside that, with a checksum of
-their own, are the items themselves and their ids: so a job can be looked at, and its failed items run again, without
-the program that made it. An item of a list or a stream that is big is kept when it fails for good; those of an open job
-are kept, however big.
+A lot has the identities of its items, and each one's state. Beside that, with their own checksum, are the items
+themselves and their ids: so a job can be viewed, and its failed items run again, without the program that made it. A
+big item of a list or a stream is kept when it fails for good; those of an open job are always kept.
 
-Of an open job, a lot also says whose handler has added each item, and has identities only of those that the user has
-added without ids. A changed item of a list is another one in the same slot: its lot is written anew. One of a stream is
-in a slot of its own, and takes the place of the first. How the items ended is in ``chunks``.
+For an open job, a lot also has the makers of its items, and identities only for items that the user has added without
+ids. A changed item of a list is another one in the same slot: its lot is rewritten. One of a stream has its own slot,
+and replaces the first. The outcomes are in ``chunks``.
 """
 
 from __future__ import annotations
@@ -38,20 +37,20 @@ from mpqueue.errors import JournalError
 
 # -- kept items --------------------------------------------------------------------------------------------------------
 
-#: Types whose values are pickled as they are: they have no code, and name no class. Texts up to so many characters.
+#: Types whose values are pickled directly: they have no code, and name no class. Texts up to this many characters.
 _SMALL, _TEXTS = frozenset((int, float, bool, type(None))), frozenset((str, bytes))
 MOST_TEXT = 4096
 
-#: How an item is kept: a `Kept` without the empty fields at its end. None: it is not.
+#: The kept form of an item: a `Kept` without the empty fields at its end. None: it is not kept.
 KeptItem = tuple[Any, ...] | None
-#: How several are: all in one pickle (a tuple), or each by itself.
+#: The kept form of several: all in one pickle (a tuple), or each by itself.
 KeptItems = tuple[Any, ...] | list[KeptItem]
 #: Those at these places of a lot (None: all of them).
 Part = tuple[tuple[int, ...] | None, KeptItems]
 
 
 class Damaged(Unreadable):
-    """Stands for an item whose row is damaged, or not there any more."""
+    """Stands for an item whose row is damaged or missing."""
 
     __slots__ = ()
 
@@ -63,9 +62,9 @@ _MISSING = Damaged()
 
 
 def keep_items(items: list[Any]) -> KeptItems:
-    """Pickle items: together if they are small; else each by itself, but for those that are big or can't be pickled.
+    """Pickle items: together if they are small; else each by itself, without big ones and those that can't be pickled.
 
-    Costs what pickling them costs. Never raises: an item that can't be pickled fails when its turn comes.
+    The cost is the pickling. Never raises: an item that can't be pickled fails when its turn comes.
     """
     if _are_small(items):
         return (pickle.dumps(items, pickle.HIGHEST_PROTOCOL),)
@@ -76,7 +75,7 @@ def keep_items(items: list[Any]) -> KeptItems:
 
 
 def keep_ids(ids: list[Hashable]) -> list[Hashable] | tuple[Any, ...]:
-    """Return ids as they are if they are plain; else in one pickle. Raises what pickling raises."""
+    """Return ids unchanged if they are plain; else in one pickle. Raises errors of pickling."""
     if _are_small(ids):
         return ids
     files: list[BigFile] = []
@@ -85,7 +84,7 @@ def keep_ids(ids: list[Hashable]) -> list[Hashable] | tuple[Any, ...]:
 
 
 def keep_item(item: Any, files: list[BigFile]) -> KeptItem:
-    """An item, however big. One that can't be pickled fails when its turn comes."""
+    """Keep an item, even a big one. One that can't be pickled fails when its turn comes."""
     try:
         return _trimmed(keep(item, files))
     except Exception:
@@ -111,28 +110,27 @@ def _restored(kept: KeptItems, count: int, read_file: ReadFile) -> list[Any]:
 # -- lots --------------------------------------------------------------------------------------------------------------
 
 PUT = "INSERT OR REPLACE INTO lots (job, first, count, body, items) VALUES (?, ?, ?, ?, ?)"
-#: What was left there by a maker that ended before it counted.
+#: Rows left by a maker that ended before they counted.
 CUT = "DELETE FROM lots WHERE job = ? AND first >= ?"
-#: A job that had ended is pending again, since the new items are.
+#: A job that had ended is pending again, because of the new items.
 COUNT = """UPDATE jobs SET total = total + ?, slots = ?, rule = ?,
 status = CASE WHEN status IN ('completed', 'completed_with_errors') THEN 'pending' ELSE status END WHERE number = ?"""
 
-#: The identity of a slot that has no item: no digest is that.
+#: The identity of a slot that has no item: no digest equals it.
 NOBODY = bytes(SIZE)
-#: Stands for the slot of an item's maker where the user has added it.
+#: Stands for the slot of an item's maker if the user has added it.
 BY_USER = -1
 USERS = written_numbers(array("q", (BY_USER,)))
-#: Items of a lot of a list; and of any that are not in one pickle, at most.
+#: The most items of a lot of a list; and of any lot whose items are not in one pickle.
 OF_LIST, MOST = 512, 4096
 
 
 class Lot(NamedTuple):
     """Items in slots that follow each other. ``makers`` are the slots of the items whose handlers have added them.
 
-    ``states`` say in which each is (None: the identities do). ``gone`` are the places of items that do not count any
-    more, and ``left_out`` those of a list that are not kept. ``replaces`` are the places of a stream's items that have
-    changed, each with the slot that it had first. ``ids`` are in one pickle (a tuple), or stand there as they are; of
-    the ``parts``, later ones replace earlier ones.
+    ``states`` are their states (None: the identities are). ``gone`` are the places of items that no longer count, and
+    ``left_out`` those of a list that are not kept. ``replaces`` are the places of a stream's changed items, each with
+    its first slot. ``ids`` are in one pickle (a tuple), or plain; later ``parts`` replace earlier ones.
     """
 
     first: int
@@ -147,7 +145,7 @@ class Lot(NamedTuple):
     parts: Sequence[Part] = ()
 
     def put(self, job: int) -> Statement:
-        """Return the statement that writes this lot, in the place of one that begins with the same slot."""
+        """Return the statement that writes this lot, replacing one that begins with the same slot."""
         what, items = prepare(tuple(self[2:8])), prepare((self.ids, self.parts))
         body = what.seal(Place("lots", job, self.first))
         return PUT, (job, self.first, self.size, body, items.seal(Place("lots.items", job, self.first)))
@@ -163,13 +161,13 @@ class Lot(NamedTuple):
         return self.identities, self.identities if self.states is None else self.states
 
     def supersedes(self, now: dict[int, int]) -> Iterator[int]:
-        """The slots that do not count any more with this lot; ``now`` has those that do, by the first of each item."""
+        """Return the slots that no longer count with this lot; ``now`` has the current ones by the items' first."""
         for at, first in self.replaces:
             yield now.get(first, first)
             now[first] = self.first + at
 
     def items(self, read_file: ReadFile) -> list[Any]:
-        """The items; `NotKept` for one that was not kept, an `Unreadable` for one that can't be read."""
+        """Return the items; `NotKept` for one that was not kept, an `Unreadable` for one that can't be read."""
         items: list[Any] = [_MISSING] * self.size
         for places, kept in self.parts:
             if places is None:
@@ -180,7 +178,7 @@ class Lot(NamedTuple):
         return items
 
     def all_ids(self) -> list[Any] | None:
-        """The ids; an `Unreadable` for each where they can't be read; None where items have none."""
+        """Return the ids; an `Unreadable` for each if they can't be read; None if items have none."""
         if not isinstance(self.ids, tuple):
             return self.ids
         found = restore(Kept(*self.ids))
@@ -192,12 +190,12 @@ class Lot(NamedTuple):
         return makers * self.size if len(makers) < self.size else makers
 
     def identity(self, at: int) -> bytes:
-        """Return the identity of the item at that place, which its user has added without an id."""
+        """Return the identity of the item at that place, which the user has added without an id."""
         assert self.identities is not None
         return self.identities[at * SIZE : (at + 1) * SIZE]
 
     def without(self, places: Sequence[int]) -> Lot:
-        """Return this lot without these items: they do not count any more, and little is kept of them."""
+        """Return this lot without these items: they no longer count, and little is kept of them."""
         gone, nobody = {*self.gone, *places}, NOBODY * len(places)
         return self._replace(
             identities=None if self.identities is None else _put(self.identities, places, nobody),
@@ -211,7 +209,7 @@ class Lot(NamedTuple):
         )
 
     def changed(self, places: Sequence[int], now: Lot) -> Lot:
-        """Return this lot with the items of another lot at these places. Raises what pickling ids raises."""
+        """Return this lot with the items of another lot at these places. Raises errors of pickling ids."""
         (identities, states), (others, their_states) = self.what(), now.what()
         left_out = {*self.left_out}.difference(places).union(places[at] for at in now.left_out)
         ids, their_ids = self.ids, now.all_ids()
@@ -239,7 +237,7 @@ def _put(column: bytes, places: Sequence[int], values: bytes) -> bytes:
 
 
 def _without(places: Sequence[int], kept: KeptItems, gone: set[int]) -> KeptItems:
-    """Remove items that are gone; those pickled together as more than plain data stay until all of them are gone."""
+    """Remove items that are gone; items pickled together as more than plain data stay until all of them are gone."""
     lost = [at in gone for at in places]
     if all(lost):
         return [None] * len(lost)
@@ -259,7 +257,7 @@ def lots_of(
     identities: list[bytes] | None,
     makers: array[int],
 ) -> Iterator[Lot]:
-    """Lots of these items, which follow each other from that slot on. What is in one pickle is in one lot."""
+    """Return lots of these consecutive items, from that slot on. Items in one pickle are in one lot."""
     count = len(makers)
     size = count if isinstance(kept, tuple) else MOST
     for lo in range(0, count, max(size, 1)):
@@ -275,7 +273,7 @@ def lots_of(
 
 
 class NewItems(NamedTuple):
-    """Items on their way into the file, with their files, and what counts them: all of it but the job's number."""
+    """Items on their way into the file, with their files and counts: complete except for the job's number."""
 
     lots: Sequence[Lot]
     counts: Statement
@@ -291,14 +289,14 @@ class NewItems(NamedTuple):
 
 
 def unknown_lot(first: int, size: int) -> Lot:
-    """Return the stand-in for a lot that is damaged or missing: nothing is known of its items."""
+    """Return the stand-in for a lot that is damaged or missing: its items are unknown."""
     return Lot(first, size, NOBODY * size, ids=[Unreadable("its row in the journal is damaged") for _ in range(size)])
 
 
 def read_lot(row: tuple[int, int, Any, Any], job: int, path: str) -> Lot:
-    """A row, as it is in the file. Without its items where these are damaged; raises `JournalError` for other damage.
+    """Read a row of the file. Without its items if these are damaged; raises `JournalError` for other damage.
 
-    ``items`` may be left out: then it has neither items nor ids.
+    Without ``items`` it has neither items nor ids.
     """
     first, size, body, items = row
     lot = Lot(first, size, *unseal(body, Place("lots", job, first), f"{path}: items of a job"))
@@ -312,7 +310,7 @@ def read_lot(row: tuple[int, int, Any, Any], job: int, path: str) -> Lot:
 
 
 def each_lot(run: Callable[..., Any], job: int, path: str, *, items: bool) -> Iterator[Lot]:
-    """The lots of a job, one at a time, which may be written anew meanwhile; `unknown_lot` for one that is damaged."""
+    """Yield the lots of a job, one at a time, which may be rewritten meanwhile; `unknown_lot` for a damaged one."""
     query = f"SELECT first, count, body, {'items' if items else 'NULL'} FROM lots WHERE job = ? AND first = ?"  # noqa: S608
     for (first,) in run("SELECT first FROM lots WHERE job = ? ORDER BY first", (job,)).fetchall():
         row = run(query, (job, first)).fetchone()

@@ -1,9 +1,8 @@
-"""Matching of today's items with recorded ones by their identities: of a list, and of a stream as they come.
+"""Matching of today's items with recorded ones by their identities: for lists, and for streams as items come.
 
-An item that comes in the order in which it was recorded is found at once, of a list whole stretches of them; the first
-that does not has an index made of all that are left. Takes 17 bytes an item, six more with the index, and 16 where
-items have ids or a key. Of a stream, equal items are distinguished by their order: the third "a" of an input is the
-third that is recorded.
+Items that come in the recorded order are found at once, in lists as whole stretches; at the first one out of order, an
+index is made of all that are left. Takes 17 bytes per item, six more with the index, and 16 if items have ids or a key.
+In a stream, equal items are distinguished by their order: the third "a" of an input is the third recorded one.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ if TYPE_CHECKING:
 
 # -- matching ----------------------------------------------------------------------------------------------------------
 
-#: What stands in for a slot that there is not yet.
+#: Stands for a slot that does not exist yet.
 NO_SLOT = 0xFFFFFFFF
 
 
-#: Some items that follow each other: their identities in one, and their states.
+#: Consecutive items: their identities joined, and their states.
 What = tuple[bytes, bytes]
 
 
@@ -35,8 +34,8 @@ What = tuple[bytes, bytes]
 class Match:
     """The match of today's items with a job's recorded ones. Indices are of today's list, in order; ``gone`` are slots.
 
-    ``back`` are those that were gone. ``changed`` are also those that may be the same, but have no form that says so:
-    these are ``unknown``.
+    ``back`` are those that were gone. ``changed`` includes items that may be the same, but have no stable form: these
+    are ``unknown``.
     """
 
     slots: array[int] = field(default_factory=lambda: array("I"))  #: of each item; `NO_SLOT`: it is new
@@ -48,7 +47,7 @@ class Match:
 
     @property
     def is_same(self) -> bool:
-        """True where no item is new, changed, gone or back; the order may be another."""
+        """True if no item is new, changed, gone or back; the order may differ."""
         return not (self.new or len(self.changed) > len(self.unknown) or self.gone or self.back)
 
     def note_absent(self, present: bytearray) -> None:
@@ -73,13 +72,13 @@ class Match:
 
 
 def match(today: Iterable[What], recorded: Iterable[What], order: Sequence[int]) -> Match:
-    """Match today's items with the recorded ones. ``order``: the slots of these, as they come; gone ones come last."""
+    """Match today's items with the recorded ones. ``order``: the slots of these, in order; gone ones come last."""
     known, found = KnownItems(), Match()
     for identities, states in recorded:
         known.add(identities, None if identities == states else states)
-    expected = 0  #: where the next one is, if they come as they did
-    apart = 0  #: how many have not been since one was
-    aside: list[tuple[int, bytes, bytes]] = []  #: what stands elsewhere, or is new
+    expected = 0  #: where the next one is, if they come in the same order
+    apart = 0  #: how many were not there since the last one that was
+    aside: list[tuple[int, bytes, bytes]] = []  #: items that are elsewhere, or new
     for identities, states in today:
         first, count, nth = len(found.slots), len(identities) // SIZE, 0
         while nth < count and (nth or known.any_left):
@@ -126,14 +125,15 @@ def _compare(found: Match, first: int, now: bytes, then: bytes) -> None:
 
 # -- known items -------------------------------------------------------------------------------------------------------
 
-#: How many items from where one is expected it is looked for at once; and after how many that are not there none is.
+#: The distance from the expected place within which an item is looked for at once; and the number of misses after which
+#: it is not.
 NEAR, PATIENCE = 4096, 256
-#: Ends a chain of the index.
+#: The end of a chain of the index.
 _NONE = 0xFFFFFFFF
 
 
 class KnownItems:
-    """Recorded items, by their places in the order in which they are recorded. Each is found once.
+    """Recorded items, by their places in the recorded order. Each is found once.
 
     ``left`` has a 1 for each that may come. Not for several threads.
     """
@@ -147,7 +147,7 @@ class KnownItems:
         self._next: array[int] = array("I")  #: by place: the next one that has them
 
     def add(self, identities: bytes, states: bytes | None) -> None:
-        """Add more items, which follow; ``states`` None: the identities."""
+        """Add more items; ``states`` None: the identities."""
         if states is not None and self._states is None:
             self._states = self._identities[:]
         self._identities += identities
@@ -156,12 +156,12 @@ class KnownItems:
         self.left += b"\1" * (len(identities) // SIZE)
 
     def states_at(self, place: int, count: int = 1) -> bytes:
-        """Return the states of so many items, from that place on."""
+        """Return the states of that many items, from that place on."""
         states = self._identities if self._states is None else self._states
         return bytes(states[place * SIZE : (place + count) * SIZE])
 
     def set_state(self, place: int, state: bytes) -> None:
-        """Set the state that the item at this place is in from now on."""
+        """Set the state of the item at this place."""
         if self._states is None:
             self._states = self._identities[:]
         self._states[place * SIZE : (place + 1) * SIZE] = state
@@ -174,7 +174,7 @@ class KnownItems:
         return self._at >= 0
 
     def take_run(self, identities: bytes, nth: int, place: int) -> int:
-        """Return how many items from the nth on are those from that place on. They are taken: not found again."""
+        """Return how many items from the nth on equal those from that place on. They are taken: not found again."""
         if not self._is_at(place, identities[nth * SIZE : (nth + 1) * SIZE]):
             return 0
         most = min(len(self.left) - place, len(identities) // SIZE - nth)
@@ -192,14 +192,14 @@ class KnownItems:
         return size
 
     def near(self, place: int, identity: bytes) -> int:
-        """The next place of that identity, if that is not far from there; else -1."""
+        """Return the next place of that identity, if it is not far from there; else -1."""
         at, end = place * SIZE, (place + NEAR) * SIZE
         while (at := self._identities.find(identity, at, end)) % SIZE and at >= 0:
             at += 1
         return at // SIZE if at >= 0 and self.left[at // SIZE] else -1
 
     def take(self, identity: bytes) -> int:
-        """The place of the first that is left of that identity; -1: there is none. It is not found again."""
+        """Return the place of the first one left with that identity; -1: there is none. It is not found again."""
         if not self.any_left:
             return -1
         if self._is_at(self._at, identity):
@@ -211,7 +211,7 @@ class KnownItems:
         return self._identities[place * SIZE : (place + 1) * SIZE] == identity and self.left[place] == 1
 
     def _look_up(self, identity: bytes) -> int:
-        """Find an item as `take` does, with the index, if it does not come first. About 2 us."""
+        """Find an item like `take`, with the index, if it does not come first. About 2 us."""
         if self._heads is None:
             self._make_index()
         assert self._heads is not None
@@ -234,7 +234,7 @@ class KnownItems:
         return -1
 
     def _make_index(self) -> None:
-        """Make the index of all items that are left. About 0.5 us an item."""
+        """Make the index of all items that are left. About 0.5 us per item."""
         places = array("I", compress(range(len(self.left)), self.left))
         size = max(1, len(places) // 2)
         self._heads, self._next = array("I", (_NONE,)) * size, array("I", (_NONE,)) * len(self.left)
@@ -246,7 +246,7 @@ class KnownItems:
 
 
 def _hash(identity: bytes | bytearray) -> int:
-    """Return a part of an identity: it is a digest, so any part is as good as a hash."""
+    """Return a part of an identity: it is a digest, so any part is a good hash."""
     return int.from_bytes(identity[:4], "little")
 
 
@@ -254,9 +254,9 @@ def _hash(identity: bytes | bytearray) -> int:
 
 
 class Known(NamedTuple):
-    """A recorded item: its slot, how it ended by the journal, the row of its result (or `NO_ROW`), and by which code.
+    """A recorded item: its slot, its outcome, the row of its result (or `NO_ROW`), and the number of its code.
 
-    One that has ``changed`` is another item, in the place of this one, which had the slot ``first`` at first.
+    One that has ``changed`` is another item in place of this one, whose first slot was ``first``.
     """
 
     slot: int
@@ -272,7 +272,7 @@ class KnownStream:
 
     def __init__(self, lots: Iterable[Lot], outcomes: Outcomes) -> None:
         self._items = items = KnownItems()
-        self._now: dict[int, int] = {}  #: the slot of an item that has changed, by the one that it had first
+        self._now: dict[int, int] = {}  #: the slot of a changed item, by its first slot
         for lot in lots:
             outcomes.void(lot.supersedes(self._now))
             missing = lot.first - len(items.left)  # of lots that could not be written
@@ -293,7 +293,7 @@ class KnownStream:
         return self._items.any_left
 
     def take(self, identity: bytes, state: bytes) -> Known | None:
-        """Return what is known of the next item of that identity, once; None if there is none."""
+        """Return the record of the next item of that identity, once; None if there is none."""
         first = self._items.take(identity)
         if first < 0:
             return None

@@ -1,11 +1,11 @@
-"""The recorder: what the scheduler announces goes into the journal on its way to the listeners.
+"""The recorder: writes the scheduler's announcements into the journal on their way to the listeners.
 
 It stands between the coordinator and the announcements' readers, on the coordinator's thread. The end of an item, or of
-a job, is on disk before it is announced, and what comes after it in the same job waits for its turn. It is written
-with the next group commit; where an item took longer than that, brought something big, or ended its job, at once.
+a job, is on disk before it is announced, and later announcements of the same job wait for it. It is written with the
+next group commit; at once if an item took longer than that, brought big data, or ended its job.
 
-Results and errors are pickled for the journal here if that runs no user's code; else on a thread of the job's own,
-and the announcement waits for that.
+Results and errors are pickled for the journal here if that runs no users' code; else on the job's own thread, and the
+announcement waits for that.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mpqueue")
 
-#: Bytes that may wait to be pickled and written before no more items are sent.
+#: The most bytes that wait to be pickled and written before no more items are sent.
 MOST_WAITING = 64 << 20
-#: Bytes of results, as they are written, that stay in memory: the newest ones, which listeners look at.
+#: The most bytes of results, in their written form, that stay in memory: the newest, which listeners look at.
 MOST_RECENT = 32 << 20
-#: Bytes that an object takes in memory beside its content: a whole number takes 32, where one or two are written.
+#: Bytes of an object in memory beside its content: a whole number takes 32, but one or two when written.
 OBJECT = 48
 
 Announcement = AnnounceStarted | AnnounceItems | AnnounceRecords | AnnounceState | AnnounceFinished
@@ -61,7 +61,7 @@ Forward = Callable[[Any], None]
 
 COUNTS = "UPDATE jobs SET completed = ?, failed = ?, retries = ? WHERE number = ?"
 STARTED = "UPDATE jobs SET status = ?, started_at = ?, finished_at = NULL, duration = NULL, failed = ? WHERE number = ?"
-#: Of a stream, whose counts change with its rows.
+#: For a stream, whose counts change with its rows.
 BEGUN = "UPDATE jobs SET status = ?, started_at = ?, finished_at = NULL, duration = NULL WHERE number = ?"
 STATUS = "UPDATE jobs SET status = ? WHERE number = ?"
 RETRIED = "UPDATE jobs SET retries = retries + ? WHERE number = ?"
@@ -70,13 +70,13 @@ ENDED = "UPDATE jobs SET status = ?, started_at = ?, finished_at = ?, duration =
 CLEARED = "UPDATE jobs SET suspects = NULL WHERE number = ? AND suspects IS NOT NULL"
 
 
-#: What is to be written of some items.
+#: The data of some items to be written.
 Draft = RowDraft | GrowthDraft
 
 
 @dataclass(slots=True)
 class _Held:
-    """An announcement that waits: until it is on disk, or (``ready``) for what was held before it."""
+    """An announcement that waits: until it is on disk, or (``ready``) for earlier ones."""
 
     tell: Callable[[], object]
     announcement: Announcement | None
@@ -105,7 +105,7 @@ class _Note(NamedTuple):
     """
 
     draft: Draft | None = None
-    statements: Sequence[Statement] = ()  #: after the draft's row
+    statements: Sequence[Statement] = ()  #: run after the draft's row is written
     waits: bool = False
     urgent: bool = False
     ends: bool = False  #: the job has ended
@@ -119,16 +119,16 @@ class Recording:
     tries_kept: dict[int, int] = field(default_factory=dict)  #: failed tries that are in the journal, by item
     failed: set[int] = field(default_factory=set)  #: items that the journal has as failed
     unkept: frozenset[int] = frozenset()  #: items that are too big to be kept, unless they fail
-    alone: dict[int, int] = field(default_factory=dict)  #: items that are sent by themselves, and where they are marked
+    alone: dict[int, int] = field(default_factory=dict)  #: items sent by themselves: where they are marked
     complained: bool = False
     killed: int | None = None  #: the epoch of the job in which it was killed
-    stream: StreamRecord | None = None  #: where its items come and go
-    removed: bool = False  #: the journal has nothing of the job any more
+    stream: StreamRecord | None = None  #: for items that come and go
+    removed: bool = False  #: the journal has no data of the job any more
     held: deque[_Held] = field(default_factory=deque)
 
 
 class Recorder:
-    """The recorder of jobs in a journal. On the coordinator's thread, but for `add` and `remove`, for jobs' makers."""
+    """The recorder of jobs in a journal. On the coordinator's thread, except `add` and `remove`, for jobs' makers."""
 
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
@@ -139,7 +139,7 @@ class Recorder:
         self.keepers: Asides  #: where rows are made that run code of users' classes
         self._coordinator: Coordinator | None = None
         self._paused: list[JobBook] = []
-        self._held_back: dict[int, JobBook] = {}  #: jobs of which nothing is sent until the disk has caught up
+        self._held_back: dict[int, JobBook] = {}  #: jobs with no more items sent until the disk has caught up
         self._closing = False
         self._in_hurry = False
         self._recent: deque[_Stored] = deque()  #: results that are in memory, the oldest first
@@ -153,7 +153,7 @@ class Recorder:
         self._recordings[book.number] = recording
 
     def recording_of(self, book: JobBook) -> Recording:
-        """Return the recording of this job, which is recorded."""
+        """Return the record of this job, which is recorded."""
         return self._recordings[book.number]
 
     def remove(self, book: JobBook) -> None:
@@ -163,7 +163,7 @@ class Recorder:
             recording.removed = True
 
     def join(self, coordinator: Coordinator, actions: dict[type, Forward]) -> None:
-        """Take the place before the announcements' readers."""
+        """Take its place before the announcements' readers."""
         self._coordinator = coordinator
         self.keepers = coordinator.asides("keeper")
         for kind in (AnnounceStarted, AnnounceItems, AnnounceRecords, AnnounceState, AnnounceFinished):
@@ -172,7 +172,7 @@ class Recorder:
         self.journal.on_trouble = lambda trouble: coordinator.do_later(partial(self._troubled, trouble))
 
     def _send_chunk(self, forward: Forward, command: SendChunk) -> None:
-        """Mark items that go to a worker, in case they end the program."""
+        """Mark items that are sent to a worker, in case they end the program."""
         chunk = command.chunk
         recording = self._recordings.get(chunk.job.number)
         if recording is not None:
@@ -187,14 +187,14 @@ class Recorder:
         forward(command)
 
     def _is_alone(self, command: SendChunk) -> bool:
-        """True where no worker has anything else."""
+        """True if no worker has other items."""
         assert self._coordinator is not None
         books = self._coordinator.scheduler.books
         lane = books.lanes[command.lane]
         return books.at_work == lane.bit and len(lane.chunks) == 1
 
     def check(self) -> None:
-        """Raise `JournalError` where the journal can't be written now."""
+        """Raise `JournalError` if the journal can't be written now."""
         if self.trouble is not None:
             raise JournalError(str(self.trouble))
 
@@ -234,13 +234,13 @@ class Recorder:
             forward(announcement)
 
     def _unmark(self, recording: Recording, ended: Sequence[int]) -> None:
-        """Remove the marks of items that have ended: they end no program any more."""
+        """Remove the marks of ended items: they end no program any more."""
         for index in ended:
             if (place := recording.alone.pop(index, None)) is not None:
                 self.journal.running.clear(place)
 
     def _pass_on(self, stage: StageBook | None) -> None:
-        """Write what a stage has passed on; no caller waits for that."""
+        """Write the values that a stage has passed on; no caller waits for that."""
         record = None if stage is None else stage.pipeline.record
         if stage is None or not isinstance(record, PassRecord) or self._closing_in_trouble:
             return
@@ -252,7 +252,7 @@ class Recorder:
     def items_added(self, job: JobBook, written: Reply[None] | None) -> None:
         """Write the items that the user of an open job has added, with the next group commit.
 
-        With ``written`` they are as soon as the disk can; it resolves then, with a `JournalError` if that fails.
+        With ``written`` they are written as soon as possible; it then resolves, with a `JournalError` if that fails.
         """
         recording, growth = self._recordings[job.number], job.table.growth
         assert isinstance(growth, RecordedGrowth)
@@ -296,7 +296,7 @@ class Recorder:
             self._resolve(written, JournalError(f"{trouble}. The items are added, and not on disk yet"))
 
     def in_turn(self, job: JobBook, call: Callable[[], object]) -> None:
-        """Call this once all that has been announced of the job by now has been delivered."""
+        """Call the function once all earlier announcements of the job have been delivered."""
         recording = self._recordings.get(job.number)
         if recording is not None and recording.held:
             recording.held.append(_Held(call, None, ready=True))
@@ -318,17 +318,16 @@ class Recorder:
         return held
 
     def _post(self, job: JobBook, entry: Entry) -> None:
-        """Have this written."""
         self.journal.post(entry)
         self._check_backlog(job)
 
     @property
     def _backlog(self) -> int:
-        """Bytes that wait to be pickled, or to be written."""
+        """The bytes that wait to be pickled, or to be written."""
         return self._unpickled + self.journal.waiting
 
     def _check_backlog(self, job: JobBook) -> None:
-        """Hold back a job of which too much waits, until the disk has caught up."""
+        """Hold back a job with too much waiting, until the disk has caught up."""
         if self._backlog > MOST_WAITING and job.number not in self._held_back:
             self._held_back[job.number] = job
             self._hold_back(job, held=True)
@@ -350,7 +349,7 @@ class Recorder:
         self._catch_up()
 
     def _let_go(self, stored: _Stored) -> None:
-        """Let go results that are in the journal; the newest of them stay in memory."""
+        """Free results that are in the journal; the newest of them stay in memory."""
         assert self._coordinator is not None
         self._recent.append(stored)
         self._recent_size += stored.size
@@ -365,7 +364,7 @@ class Recorder:
                         self._coordinator.scheduler.books.let_go(results)
 
     def recall(self, table: ItemTable, number: int) -> None:
-        """Have a job's results in memory, unless they are many: the journal will forget the job. Any thread."""
+        """Load a job's results into memory, unless they are many: the journal will forget the job. Any thread."""
         if table.source is not None and self.journal.reader.size_of(number) <= MOST_RECENT:
             with self._letting_go, contextlib.suppress(JournalError):
                 table.recall()
@@ -376,7 +375,7 @@ class Recorder:
     def _entry(self, recording: Recording, note: _Note, row: Row | None, held: _Held | None = None) -> Entry:
         number = recording.number
         statements, files, stored = list[Statement](), list[BigFile](), None
-        if row is not None and row.growth is not None:  # first: outcomes of the items, in whatever row, come after that
+        if row is not None and row.growth is not None:  # first: the items' outcomes, in any row, come after that
             statements += row.growth.statements(number)
             files += row.growth.files
         if row is not None and row.body is not None:
@@ -392,7 +391,7 @@ class Recorder:
         return Entry([*statements, *note.statements], named, done, note.urgent or bool(files), refused)
 
     def _on_disk(self, recording: Recording, held: _Held, stored: _Stored | None) -> None:
-        """Have the coordinator go on with what is on disk. On the journal's thread."""
+        """Let the coordinator go on with entries that are on disk. On the journal's thread."""
         assert self._coordinator is not None
         job = None if held.announcement is None else held.announcement.job
         self._coordinator.do_later(partial(self._written, recording, held, stored), job)
@@ -405,7 +404,7 @@ class Recorder:
     def _note(self, recording: Recording, announcement: Announcement) -> _Note:
         job, number = announcement.job, recording.number
         if job.fault is not None:
-            # Nothing is wrong with its items: as after a crash of the program, the next run goes on.
+            # Its items are not at fault: as after a crash of the program, the next run goes on.
             return _Note(waits=isinstance(announcement, AnnounceFinished), urgent=True)
         if recording.stream is not None:
             return _note_of_stream(job, recording.stream, announcement, number)
@@ -447,7 +446,7 @@ class Recorder:
         return _Note(draft, [(COUNTS, counts)], waits=True, urgent=_longest(job.table, indices) > GROUP)
 
     def _kept(self, job: JobBook, recording: Recording, note: _Note, held: _Held, size: int, row: Row) -> None:
-        """Write a row that the job's own thread has made, of results of so many bytes."""
+        """Write a row that the job's own thread has made, of results with that many bytes."""
         self._unpickled -= size
         if recording.removed:
             self._release(recording, held)
@@ -461,7 +460,7 @@ class Recorder:
             self.keepers.end(job.number)
 
     def hurry(self, jobs: Sequence[JobBook] | None = None) -> None:
-        """Keep out of the journal what takes long to be pickled of these jobs (None: of all), which are killed."""
+        """Drop entries of these jobs (None: of all), which are killed, if their pickling takes long."""
         if jobs is None:
             self._in_hurry = True
             for number in self.keepers.lines:
@@ -475,7 +474,7 @@ class Recorder:
     def _put_aside(
         self, job: JobBook, recording: Recording, draft: Draft | None, then: Callable[[Any], object]
     ) -> None:
-        """Have the row made on the job's own thread."""
+        """Let the job's own thread make the row."""
         self.keepers.put(job.number, _Keeping(job, recording, draft), then)
         if self._in_hurry or recording.killed == job.epoch:
             self.keepers.hurry(job.number)
@@ -517,7 +516,7 @@ class Recorder:
             self.give_up()
 
     def give_up(self) -> None:
-        """Give up what is not on disk by now: no caller waits for it any more."""
+        """Give up entries that are not on disk by now: no caller waits for them any more."""
         for recording in list(self._recordings.values()):
             for held in list(recording.held):
                 self._release(recording, held)
@@ -525,7 +524,7 @@ class Recorder:
 
 
 class _Keeping(Aside[Row]):
-    """A row that is made on the job's own thread. Without a draft it is an empty one, which waits for those before."""
+    """A row that is made on the job's own thread. Without a draft it is an empty one, which waits for earlier ones."""
 
     def __init__(self, job: JobBook, recording: Recording, draft: Draft | None) -> None:
         self._job = job
@@ -534,7 +533,7 @@ class _Keeping(Aside[Row]):
 
     @property
     def step(self) -> int:
-        """Number of objects pickled so far (implements `Aside`)."""
+        """The number of objects pickled so far (implements `Aside`)."""
         return 0 if self._draft is None else self._draft.step
 
     def run(self) -> Row | None:
@@ -550,7 +549,7 @@ class _Keeping(Aside[Row]):
         return row
 
     def cut_short(self) -> Row | None:
-        """Return a row without what is not pickled by now; the items left out run again (implements `Aside`)."""
+        """Return a row without the parts not pickled by now; the items left out run again (implements `Aside`)."""
         if self._draft is None:
             return NO_ROW
         row = self._draft.cut_short("it takes too long")
@@ -576,15 +575,15 @@ class _Keeping(Aside[Row]):
 
 
 def _note_of_stream(job: JobBook, stream: StreamRecord, announcement: Announcement, number: int) -> _Note:
-    """Return what an announcement brings of a stream. Tries count once their item has ended.
+    """Return the entry of a stream's announcement. Tries count once their item has ended.
 
-    It is urgent where items take long, and where the consumer waits while nothing else is under way.
+    It is urgent if items take long, or if the consumer waits while nothing else is under way.
     """
     match announcement:
         case AnnounceItems():
             indices, again = announcement.indices, announcement.retrying
             ended = [index for index in indices if index not in again] if again else indices
-            if announcement.failed:  # what no worker could be had for has not failed: the next run goes on with it
+            if announcement.failed:  # items without a possible worker have not failed: the next run goes on with them
                 ended = [index for index in ended if not _is_interrupted(job, index)]
             statements: list[Statement] = [(RETRIED, (len(again), number))] if again else []
             draft = stream.draft(job.table, ended) if ended else None
@@ -603,7 +602,7 @@ def _note_of_stream(job: JobBook, stream: StreamRecord, announcement: Announceme
 
 
 def _passed_by(job: JobBook) -> PassRecord | None:
-    """Return the record of what a job's stages have passed on; None if it has none."""
+    """Return the record of the values that a job's stages have passed on; None if it has none."""
     record = None if job.pipeline is None else job.pipeline.record
     return record if isinstance(record, PassRecord) else None
 
@@ -616,7 +615,7 @@ def _is_interrupted(job: JobBook, index: int) -> bool:
 def _ended(job: JobBook, announcement: AnnounceFinished, number: int) -> list[Statement]:
     past, sums = job.past, job.timings.sums
     used: tuple[float | None, int | None] = (sums.cpu or None, sums.items)
-    if not job.timings.lanes:  # nothing of it has run here
+    if not job.timings.lanes:  # no item has run here
         used = (None, None) if past is None else (past.cpu, past.items)
     run = (job.started_at, job.finished_at, job.duration, *used)
     ended: Statement = (ENDED, (str(announcement.status), *run, number))
@@ -634,7 +633,7 @@ def _tell_ahead(recording: Recording, forward: Forward, announcement: AnnounceSt
 
 
 def _as_of_now(announcement: Announcement) -> Announcement:
-    """The announcement, which will be delivered later, with what may change until then."""
+    """Return the announcement for later delivery, with copies of data that may change until then."""
     if not isinstance(announcement, AnnounceItems):
         return announcement
     table = announcement.job.table
@@ -643,6 +642,6 @@ def _as_of_now(announcement: Announcement) -> Announcement:
 
 
 def _longest(table: ItemTable, indices: Sequence[int]) -> float:
-    """Seconds that the longest of these items took."""
+    """Return the seconds of the longest of these items."""
     longest: float = max(take(table.elapsed, indices))
     return longest

@@ -1,25 +1,24 @@
-"""The journal's tables, the checksum of a job's line, and how journals of older versions become those of today.
+"""The journal's tables, the checksum of a job's line, and the conversion of older versions' journals.
 
 ``jobs``: a line each. ``slots`` is how many slots it has, ``places`` the slots of its items in their order (NULL: all
 slots). With a negative ``total`` its maker ended before all of it was written. ``cpu`` and ``ran`` are of its last run:
-CPU seconds of the workers (NULL: not measured) and how many items. ``uses`` is what its items need, as JSON: an object,
-or null where functions say it (NULL: nothing is said). ``codes`` are what its handler was made of, in each
-version that made results, the last one last. ``seal`` is a checksum over the line, see below. ``lots``: the items, in
-the slots from the ``first`` on; what is beyond the job's ``slots`` does not count. ``body`` says what they are known
-by. Of an open job, which ``is_open``, and of a stream, whose ``generation`` is not NULL, there is one for each lot that
-came together. Of a stream, what has ended is counted. ``chunks``: their outcomes, and of which slots these are.
-``files``: the big values beside the journal. ``passed``: what is on its way between stages. ``written_by``: a line for
-each time that a queue opened it to write, with how often that one committed. Bodies are sealed, see
-`mpqueue._parent.journal.kept_values`.
+CPU seconds of the workers (NULL: not measured) and how many items. ``uses`` are its items' needs, as JSON: an object,
+or null if functions give them (NULL: none). ``codes`` are the codes that made its results, its handler's last. ``seal``
+is a checksum over the line, see below. ``lots``: the items, in the slots from the ``first`` on; lots beyond the job's
+``slots`` do not count. ``body`` has their identities. Of an open job, which ``is_open``, and of a stream, whose
+``generation`` is not NULL, there is one for each lot that came together. For a stream, ended items are counted.
+``chunks``: their outcomes, with the slots. ``files``: the big values beside the journal. ``passed``: values on their
+way between stages. ``written_by``: a line for each time that a queue opened it to write, with how often that one
+committed. Bodies are sealed, see `mpqueue._parent.journal.kept_values`.
 
-The checksum of a job's line covers all that it says. The database makes it itself, whatever statement has written the
-line, see `seal_lines`; and it refuses to change a line that is not as it was written, so that no damage is sealed.
-Readers compare it, see `is_whole`.
+The checksum of a job's line covers all of it. The database makes it itself for every statement that writes the line,
+see `seal_lines`; and it refuses to change a line that is not as it was written, so that no damage is sealed. Readers
+compare it, see `is_whole`.
 
-Only the conversion knows what older versions were like. In one transaction it makes all tables anew but those of
-outcomes and files. Before that, a copy is made beside the file; where it fails, the file is as it was. A reader, which
-changes nothing, converts a temporary copy of its own. The next version needs another `SCHEMA` and `VERSION`, more in
-the conversion, and a journal of the version before in the tests.
+Only the conversion knows older versions. In one transaction it makes all tables anew, except those of outcomes and
+files. Before that, a copy is made beside the file; if it fails, the file is unchanged. A reader, which changes nothing,
+converts its own temporary copy. The next version needs another `SCHEMA` and `VERSION`, more code in the conversion, and
+a journal of the version before in the tests.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ from mpqueue.status import COMPLETED, FAILED
 
 #: SQLite's ``application_id``: "mpqj".
 APPLICATION = 0x6D70716A
-#: SQLite's ``user_version``: what the tables and rows look like.
+#: SQLite's ``user_version``: the form of the tables and rows.
 VERSION = 5
 
 SCHEMA = (
@@ -87,12 +86,12 @@ SCHEMA = (
 )""",
 )
 
-#: What belongs to a job, as the beginnings of conditions.
+#: Tables with data of a job, as the beginnings of conditions.
 OWNED = ("lots WHERE job", "chunks WHERE job", "files WHERE job", "passed WHERE job", "jobs WHERE number")
 
 
 def check_version(path: str, application: int, version: int) -> None:
-    """Raise `JournalError` unless this version can read it, as it is or once it is converted."""
+    """Raise `JournalError` unless this version can read it, directly or after conversion."""
     if application != APPLICATION:
         raise JournalError(
             f"{path}: expected a journal, got an SQLite database of another program; it is left as it is"
@@ -111,17 +110,17 @@ def check_version(path: str, application: int, version: int) -> None:
 
 # -- job lines ---------------------------------------------------------------------------------------------------------
 
-#: What a line says, in this order.
+#: The contents of a line, in this order.
 COLUMNS = (
     *("number", "id", "total", "rule", "seed", "created_at", "status", "started_at"),
     *("finished_at", "duration", "completed", "failed", "retries", "version", "python", "slots", "handler_name"),
     *("generation", "is_open", "cpu", "ran", "uses"),
 )
-#: Bodies, which are sealed by themselves: the line says only which of them are there.
+#: Bodies, which have their own seals: the line's seal covers only which of them exist.
 BODIES = ("handler", "suspects", "places", "codes")
 #: All that ``seal`` covers, for a SELECT.
 SAID = ", ".join((*COLUMNS, *(f"{name} IS NULL" for name in BODIES)))
-#: How many values that is.
+#: The number of these values.
 COUNT = len(COLUMNS) + len(BODIES)
 
 _RESEAL = f"UPDATE jobs SET seal = mpqueue_seal({SAID}) WHERE number = NEW.number"  # noqa: S608
@@ -136,14 +135,14 @@ _TRIGGERS = (
 
 
 def seal_lines(connection: Any) -> None:
-    """Seal each line that is written through this connection from now on. Costs 20 us for a change of a line."""
+    """Seal each line that is written through this connection from now on. Costs 20 us per change of a line."""
     connection.create_function("mpqueue_seal", COUNT, lambda *said: seal_of(said), deterministic=True)
     for statement in _TRIGGERS:
         connection.execute(statement)
 
 
 def seal_of(said: Sequence[Any]) -> int:
-    """The checksum of what a line says."""
+    """Return the checksum of a line's contents."""
     return zlib.crc32(repr(tuple(said)).encode())
 
 
@@ -162,10 +161,10 @@ def damaged_line(path: str, number: object) -> JournalError:
 
 # -- conversion --------------------------------------------------------------------------------------------------------
 #
-# What an older version did not say is unknown from then on. Version 1 (0.1) had lists only. It did not say what the
-# items are: that is found out from those that were kept; the others count as new, or, where they have ids, as changed.
-# Versions 1 and 2 (1.0.0rc1) did not say which code made a result. Up to version 3 a stream had a row for each item
-# that had ended, in a table of its own; up to version 4, a list's items were in blocks, and beside them.
+# Facts that an older version did not record stay unknown. Version 1 (0.1) had lists only. It did not record the
+# identities of items: they are computed from the kept items; the others count as new, or, if they have ids, as changed.
+# Versions 1 and 2 (1.0.0rc1) did not record which code made a result. Up to version 3 a stream had a row for each ended
+# item, in its own table; up to version 4, a list's items were in blocks, and beside them.
 
 #: Items of a block of slots; and items of streams that are converted at a time.
 BLOCK, LOT = 4096, 1024
@@ -175,7 +174,7 @@ _ANEW = ("jobs", "slots", "payloads", "added_items", "stream_items")
 _SAID = ", ".join(
     (*COLUMNS[:4], "payload_hash", "code_hash", *COLUMNS[4:-1], *(f"{name} IS NULL" for name in ("ids", *BODIES)))
 )
-#: The code that made results of which that is not known.
+#: The code of results whose code is not known.
 _UNKNOWN_CODE = ("unknown", dict[str, str](), dict[str, str]())
 
 
@@ -183,7 +182,7 @@ Run = Callable[..., Any]
 
 
 def keep_copy(source: sqlite3.Connection, target: str) -> None:
-    """Write all that the connection sees into a file of that name, whole or not at all. Raises what SQLite raises."""
+    """Write all that the connection sees into that file, completely or not at all. Raises errors of SQLite."""
     part = f"{target}.part"
     with contextlib.suppress(FileNotFoundError):
         os.unlink(part)
@@ -200,7 +199,7 @@ def keep_copy(source: sqlite3.Connection, target: str) -> None:
 
 
 def _copy(source: sqlite3.Connection, copy: sqlite3.Connection, change: Callable[[], object] = lambda: None) -> None:
-    """Copy a database with what ``change`` does to the copy; it is on disk afterwards."""
+    """Copy a database, changed by ``change``; it is on disk afterwards."""
     source.backup(copy)
     copy.execute("PRAGMA journal_mode=DELETE")
     copy.execute("PRAGMA synchronous=FULL")
@@ -210,7 +209,7 @@ def _copy(source: sqlite3.Connection, copy: sqlite3.Connection, change: Callable
 
 
 class ConvertedCopy:
-    """A converted private copy, without a name, of what a connection sees. Costs a copy."""
+    """A private converted copy, without a name, of a connection's data. Costs a copy."""
 
     def __init__(self, source: sqlite3.Connection) -> None:
         self.connection = copy = sqlite3.connect("", isolation_level=None, check_same_thread=False)
@@ -222,7 +221,7 @@ class ConvertedCopy:
 
 
 def convert(connection: Any) -> None:
-    """Have the tables of today, within the caller's transaction. Raises what the database raises."""
+    """Convert the tables to today's form, within the caller's transaction. Raises the database's errors."""
     run = connection.execute
     tables = {name for (name,) in run("SELECT name FROM sqlite_master WHERE type = 'table'")}
     is_first = "slots" not in tables
@@ -232,7 +231,7 @@ def convert(connection: Any) -> None:
     names = [each[0] for each in cursor.description]
     for values in cursor.fetchall():
         job = _OldJob(run, dict(zip(names, values, strict=True)), unbound=is_first)
-        if values[0] not in damaged:  # else nothing is read of it any more
+        if values[0] not in damaged:  # otherwise it is not read any more
             job.convert(has_streams="stream_items" in tables)
         job.write()
     for said in run(f"SELECT {SAID} FROM jobs NOT INDEXED").fetchall():  # noqa: S608
@@ -245,7 +244,7 @@ def convert(connection: Any) -> None:
 
 
 def _make_tables(run: Run, tables: set[str], *, is_first: bool) -> set[str]:
-    """The tables of today, empty but for those that stay; returns which are there by another name."""
+    """Make today's tables, empty except for those that stay; returns the ones that exist under another name."""
     old = tables.intersection(_ANEW)
     for table in old:
         run(f"ALTER TABLE {table} RENAME TO old_{table}")
@@ -278,7 +277,7 @@ class _OldJob:
         self._number: int = line["number"]
 
     def convert(self, *, has_streams: bool) -> None:
-        """Convert the job. Damaged parts stay damaged, or go. ``has_streams``: streams have a table of their own."""
+        """Convert the job. Damaged parts stay damaged, or are dropped. ``has_streams``: streams have a table."""
         run, line, number = self._run, self._line, self._number
         is_first = line.get("slots") is None
         count = line["slots"] = line["total"] if is_first else line["slots"]
@@ -288,7 +287,7 @@ class _OldJob:
             self._convert_stream()
         elif line.get("generation") is not None or line.get("is_open"):
             self._convert_lots()
-        elif line["total"] >= 0:  # else it goes: its maker ended before all of it was there
+        elif line["total"] >= 0:  # otherwise it is dropped: its maker ended before it was complete
             for lot in self._lots_of_list(count, is_first=is_first):
                 run(*lot.put(number))
             for row, _, body in self._added():
@@ -303,28 +302,28 @@ class _OldJob:
         line["python"] = line.get("python") or (code_hash or "").partition(":")[0] or None
 
     def write(self) -> None:
-        """Have its line, without a checksum."""
+        """Write its line, without a checksum."""
         run, line = self._run, self._line
         names = [name for name in (*COLUMNS, *BODIES) if name in line and (name != "slots" or line[name] is not None)]
         marks = ", ".join("?" * len(names))
         run(f"INSERT INTO jobs ({', '.join(names)}) VALUES ({marks})", [line[name] for name in names])  # noqa: S608
 
     def _read(self, body: Any, place: Place | bytes) -> Any:
-        """Return what was sealed; None if it is damaged, or can't be unpickled."""
+        """Return the sealed content; None if it is damaged, or can't be unpickled."""
         try:
             return unseal(self._bound(body, place) if self._unbound else body, place, "")
-        except Exception:  # whatever unpickling raises
+        except Exception:  # any error of unpickling
             return None
 
     @staticmethod
     def _bound(body: Any, place: Place | bytes) -> Any:
-        """A body of version 1, with its checksum bound to its place; one that is damaged stays so."""
+        """Return a body of version 1, with its checksum bound to its place; a damaged one stays damaged."""
         if not isinstance(body, bytes):
             return body
         return bind(int.from_bytes(body[:CHECK], "little"), place).to_bytes(CHECK, "little") + body[CHECK:]
 
     def _convert_row(self, row: int, body: Any) -> None:
-        """Give the slots of a row a checksum of their own. A damaged row may have spoken of all slots."""
+        """Give the slots of a row their own checksum. A damaged row may have been about any slots."""
         place = Place("chunks", self._number, row)
         content, slots = self._read(body, place), (0, self._line["slots"])
         if content is not None:
@@ -371,7 +370,7 @@ class _OldJob:
     def _found_out(
         self, first: int, size: int, parts: dict[int, list[Part]]
     ) -> tuple[tuple[bytes, bytes, Sequence[int]], list[Any] | None]:
-        """Work out, for a job that version 1 wrote, what `_block` reads."""
+        """Compute, for a job of version 1, the data that `_block` reads."""
         items: list[Any] = []
         for at in range(first, first + size, OF_LIST):
             count = min(OF_LIST, first + size - at)
@@ -387,7 +386,7 @@ class _OldJob:
         return (b"".join(named), b"".join(states), left_out), ids
 
     def _parts(self, count: int) -> dict[int, list[Part]]:
-        """The items, by the first slots of lots, as they are kept there."""
+        """Return the items, by the first slots of lots, in the lots' form."""
         found: dict[int, list[Part]] = {}
         rows = self._run("SELECT number, body FROM old_payloads WHERE job = ? ORDER BY number", (self._number,))
         for number, body in rows.fetchall():
@@ -427,7 +426,7 @@ class _OldJob:
             self._run(*lot.put(self._number))
 
     def _convert_stream(self) -> None:
-        """Convert a stream. Items that are damaged, or were to run again, are left out: they are new ones then."""
+        """Convert a stream. Items that are damaged, or had to run again, are left out: they are then new."""
         line, query = (
             self._line,
             "SELECT identity, nth, body, item FROM old_stream_items WHERE job = ? ORDER BY nth, number",
@@ -483,7 +482,7 @@ class _OldJob:
 
 
 class _EndedItem(NamedTuple):
-    """An item of a stream of a version up to 3. ``outcome``: its result in a tuple, or what its row says, pickled."""
+    """An item of a stream of versions up to 3. ``outcome``: its result in a tuple, or its row's data, pickled."""
 
     identity: bytes
     state: bytes
@@ -502,7 +501,7 @@ def _identity(item_id: Any) -> bytes:
 
 
 def _some(kept: KeptItems, which: Sequence[int]) -> KeptItems:
-    """Return some of the items that are kept, by their places."""
+    """Return some of the kept items, by their places."""
     values = kept if isinstance(kept, list) else restore(Kept(*kept))
     if not isinstance(values, list):
         return [None] * len(which)

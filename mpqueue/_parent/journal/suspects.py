@@ -1,15 +1,15 @@
-"""Items that may have ended their program: which were with workers then, how far each is suspected, what follows.
+"""Items that may have ended their program: those that workers had then, the suspicion, and its consequences.
 
-A file beside an open journal says which items are with workers. It has a record for each of a worker's two chunks,
-overwritten and never synced: a program that is killed, or crashes, leaves what it had written; a power cut, which no
-item has caused, leaves nothing that counts. The file goes when the journal is closed. Each record is a line with a
-checksum: one that was not written here says nothing.
+A file beside an open journal has the items that workers have. It has a record for each of a worker's two chunks,
+overwritten and never synced: a program that is killed, or crashes, leaves its records; a power cut, which no item has
+caused, leaves nothing that counts. The file is removed when the journal is closed. Each record is a line with a
+checksum: other lines are ignored.
 
-A program that ended without closing its journal is no item's fault as a rule: it was killed. So its end counts against
-an item only if nothing else was with a worker. What was there beside others is suspected: it runs in a chunk of its
-own, and, where that happened `BESIDE` times, while nothing else runs. From then on each end while it runs alone counts.
+Usually no item is at fault if a program ended without closing its journal: it was killed. So its end counts against an
+item only if workers had no other item. Items beside others are suspected: they run in chunks of their own, and, if that
+happened `BESIDE` times, while nothing else runs. From then on each end while one runs alone counts.
 
-How far is one number: up to `BESIDE` the ends beside others, above that the ends that count.
+The degree is one number: up to `BESIDE` the ends beside others, above that the ends that count.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from mpqueue.errors import WorkerCrashedError
 
 # -- running marks -----------------------------------------------------------------------------------------------------
 
-#: Bytes between two records, each of which is a line, and how many slots are named in one that are no stretch: those of
-#: twenty digits, at the most, have room.
+#: Bytes between two records, each of which is a line; and the most slots that one names if they are no stretch: 190 of
+#: at most twenty digits have room.
 RECORD, MOST = 4096, 190
 
 
 class RunningMark(NamedTuple):
-    """Items that were with a worker when a program ended. ``alone``: it is one, and nothing else was with any."""
+    """Items that a worker had when a program ended. ``alone``: it is a single one, and no worker had any other."""
 
     job: int
     slots: Collection[int]
@@ -43,17 +43,17 @@ class RunningMark(NamedTuple):
 
 
 class RunningMarks:
-    """The marks of what is with workers. Written by the coordinator's thread.
+    """The marks of the items that workers have. Written by the coordinator's thread.
 
-    Never raises: what can't be marked is not suspected.
+    Never raises: items that can't be marked are not suspected.
     """
 
     def __init__(self, journal: str) -> None:
         self._path = f"{journal}.running"
-        #: What was running when the last program ended without closing the journal.
+        #: The marks from the last program, if it ended without closing the journal.
         self.left = read_marks(journal)
         self._fd: int | None = None
-        self._alone: tuple[int, bytes] | None = None  #: where an item is that nothing runs beside, and what is there
+        self._alone: tuple[int, bytes] | None = None  #: the place of an item with nothing beside it, and its mark
         with contextlib.suppress(OSError):
             os.unlink(self._path)
 
@@ -69,14 +69,14 @@ class RunningMarks:
         self._write(place, b"%b%b" % (b'{"alone":1,' if alone else b"{", content))
 
     def mark_beside(self) -> None:
-        """Note that something else is sent, marked or not: no item is alone any more."""
+        """Note that other items are sent, marked or not: no item is alone any more."""
         if self._alone is not None:
             place, content = self._alone
             self._alone = None
             self._write(place, b"{%b" % content)
 
     def clear(self, place: int) -> None:
-        """Clear this place: what was sent in it has ended."""
+        """Clear this place: the items sent in it have ended."""
         if self._alone is not None and self._alone[0] == place:
             self._alone = None
         if self._fd is not None:
@@ -90,7 +90,7 @@ class RunningMarks:
             write_at(self._fd, b"%08x%b\n" % (zlib.crc32(content), content), place * RECORD)
 
     def close(self) -> None:
-        """Remove the file: nothing runs any more."""
+        """Remove the file: no items run any more."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
@@ -99,7 +99,7 @@ class RunningMarks:
 
 
 def read_marks(journal: str) -> list[RunningMark]:
-    """Return the marks of items with workers, now or when the last program ended without closing the journal."""
+    """Return the marks of the items that workers have, or had when the last program left the journal open."""
     left: list[RunningMark] = []
     path = f"{journal}.running"
     try:
@@ -118,21 +118,21 @@ def read_marks(journal: str) -> list[RunningMark]:
 
 # -- suspects ----------------------------------------------------------------------------------------------------------
 
-#: Ends beside other items after which nothing runs beside an item.
+#: Ends beside other items after which an item runs with nothing beside it.
 BESIDE = 2
-#: Ends that count after which an item has failed, at least; else as many as it has tries.
+#: The least ends that count after which an item has failed; otherwise as many as it has tries.
 LEAST_ENDS = 3
 
 
 def suspect(counts: dict[int, int], mark: RunningMark) -> None:
-    """Count the suspicion of items that were with a worker when a program ended."""
+    """Count the suspicion of items that workers had when a program ended."""
     for slot in mark.slots:
         before = counts.get(slot, 0)
         counts[slot] = max(before, BESIDE) + 1 if mark.alone else max(before, min(before + 1, BESIDE))
 
 
 def suspect_of(counts: dict[int, int], job: int, marks: Collection[RunningMark]) -> dict[int, int]:
-    """Update and return the counts of a job, after a program ended while these marks were with workers."""
+    """Update and return the counts of a job, after a program ended while workers had these marked items."""
     for mark in ends_that_tell(marks):
         if mark.job == job:
             suspect(counts, mark)
@@ -145,12 +145,12 @@ def is_guilty(count: int, max_retries: int) -> bool:
 
 
 def care_of(count: int) -> Care:
-    """Tell how an item with that count of suspicions is handled."""
+    """Return how an item with that count of suspicions is handled."""
     return Care.APART if count >= BESIDE else Care.ALONE
 
 
 def ended_program(count: int) -> Failure:
-    """The failure of an item that ends its program."""
+    """Return the failure of an item that ends its program."""
     text = f"the program ended {count - BESIDE} times while this item ran alone, and did not close its journal"
     return Failure(WorkerCrashedError(text), text=text)
 

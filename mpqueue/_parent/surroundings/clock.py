@@ -1,4 +1,4 @@
-"""The one place of the parent that reads the time."""
+"""The only module of the parent that reads the time."""
 
 from __future__ import annotations
 
@@ -30,5 +30,5 @@ class SystemClock:
         return clock.monotonic()
 
     def wall(self) -> float:
-        """Seconds since the epoch, or what the program has made of them: a test may have frozen them."""
+        """Seconds since the epoch, as the program sees them: a test may have frozen them."""
         return time.time()

@@ -18,11 +18,11 @@ _log = logging.getLogger("mpqueue")
 _callbacks: dict[int, Callable[[], object]] = {}
 _numbers = itertools.count(1)
 _registrations = {"own": False, "after loky's": False, "with multiprocessing": False}
-_has_begun = False  #: the exit
+_has_begun = False  #: whether the exit has begun
 
 
 def check_running() -> None:
-    """Raise `QueueClosedError` once the program is ending: what is begun then would not be ended, or without end."""
+    """Raise `QueueClosedError` once the program is ending: work that begins then would not be ended, or never end."""
     if _has_begun:
         raise QueueClosedError(
             "the program is ending, so no queue can be made or started any more, here or in another thread; join "
@@ -39,11 +39,11 @@ def is_exiting() -> bool:
 
 
 def on_exit(callback: Callable[[], object], *, last: bool = False) -> Callable[[], None]:
-    """Have ``callback`` called when the interpreter exits, the last registered first; returns how to take it back.
+    """Call ``callback`` when the interpreter exits, the last registered first; returns a function that undoes this.
 
-    Those with ``last`` come after all others: for owners whose own owner may have registered before them. It runs on
-    the main thread while other threads still live; from Python 3.12 on it can't start new ones. In a fork nothing is
-    called: what was registered belongs to the parent. Raises `QueueClosedError` once the program is ending.
+    Callbacks with ``last`` come after all others: for owners whose own owner may have registered before them. It runs
+    on the main thread while other threads still live; from Python 3.12 on it can't start new ones. In a fork nothing is
+    called: the callbacks belong to the parent. Raises `QueueClosedError` once the program is ending.
     """
     check_running()
     _register("own")
@@ -64,7 +64,7 @@ def run_before_loky() -> None:
 
 def _register(which: str) -> None:
     if not _registrations[which]:
-        # Runs before threads are joined, which atexit does not; the same that `concurrent.futures` uses.
+        # Runs before threads are joined, which atexit does not; `concurrent.futures` uses the same.
         register: Callable[..., object] = getattr(threading, "_register_atexit", atexit.register)
         try:
             register(_run)

@@ -1,7 +1,7 @@
-"""The sampler: a thread that looks at the workers' memory while jobs run. It exists only where that is limited.
+"""The sampler: a thread that looks at the workers' memory while jobs run. It exists only if that is limited.
 
-The kernel does not report when a process grows, so a thread has to look, again and again. What is seen goes to the
-scheduler, which decides. An item can overshoot its limit by what it takes between two looks.
+The kernel does not report when a process grows, so a thread has to look repeatedly. It reports to the scheduler, which
+decides. Between two looks, an item can exceed its limit.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from mpqueue._parent.own_faults import found
 from mpqueue._parent.surroundings.replies import SafeEvent
 from mpqueue._wire.memory.ledger import PRIVATE, Ledger
 
-#: Seconds between two looks at the workers. A worker fills some 30 MB meanwhile, at 1 GB/s.
+#: Seconds between two looks at the workers. A worker fills about 30 MB meanwhile, at 1 GB/s.
 LOOK_SECONDS = 0.025
-#: The machine is looked at every so many times.
+#: Every this many looks, the machine is looked at.
 MACHINE_EVERY = 2
 
 
@@ -34,7 +34,7 @@ class LedgerLane(Lane, Protocol):
 class Sampler:
     """The thread that looks at memory: started at once, ended by `stop`. ``lanes`` gives the numbers of the lanes.
 
-    ``busy`` says whether anything can run; there is no look while nothing can.
+    ``busy`` returns whether anything can run; there is no look while nothing can.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Sampler:
         self._thread.start()
 
     def wake(self) -> None:
-        """Wake the thread, since something may run from now on. From any thread, for nothing."""
+        """Wake the thread, since items may run from now on. On any thread; costs nothing."""
         self._wake.set()
 
     def stop(self) -> None:
@@ -89,27 +89,27 @@ class Sampler:
         return seen
 
     def _gauge(self, number: int, lane: LedgerLane | None) -> _Gauge | None:
-        """The gauge of the lane's worker of now."""
+        """Return the gauge of the lane's current worker."""
         gauge = self._gauges.get(number)
         if gauge is not None and gauge.lane is not lane:
             gauge.close()
             gauge = None
         if gauge is None and lane is not None:
-            with contextlib.suppress(OSError):  # it is gone already
+            with contextlib.suppress(OSError):  # it has ended already
                 gauge = _Gauge(lane)
         self._gauges[number] = gauge
         return gauge
 
 
 class _Gauge:
-    """Reads one worker's memory. Raises OSError where it has ended, or the system does not tell."""
+    """Reads one worker's memory. Raises OSError if it has ended, or the system does not report it."""
 
     def __init__(self, lane: LedgerLane) -> None:
         self.lane = lane
         self._memory = open_gauge(lane.pid)
 
     def read(self) -> WorkerMemory | None:
-        """Return the worker's memory and its claim; None if the claim changed meanwhile, or the worker is gone."""
+        """Return the worker's memory and its claim; None if the claim changed meanwhile, or the worker has ended."""
         ledger = self.lane.ledger
         try:
             claim, base = ledger.read(), ledger.words[PRIVATE]
@@ -126,10 +126,10 @@ class _Gauge:
         self._memory.close()
 
 
-# -- The memory that all items together may be said to need: what there is, less what the rest of the machine gets.
+# -- The memory that items may need together: the machine's, less the rest of the machine's use. -----------------------
 
 
 def memory_supply() -> int | None:
-    """Return the bytes of the machine, or of the tightest control group; None if the system does not tell. 0.3 ms."""
+    """Return the bytes of the machine, or of the tightest control group; None if not reported. 0.3 ms."""
     found = look_at_machine().memory()
     return None if found is None else int(found.total - min(found.total * SHORT_PART, SHORT_BYTES))

@@ -1,9 +1,9 @@
 """`SafeEvent`, `Reply` and `SafeFuture`: one thread waits for them, another sets them. Setting one never blocks.
 
 `threading.Event` and `concurrent.futures.Future` are guarded by a lock that functions in Python take and release. A
-Ctrl-C between the two leaves it taken for ever, and then blocks the thread that sets what was waited for: the
-coordinator, for example, and with it the whole queue. Here each waiting thread has a raw lock of its own, in which it
-waits by one call in C, and which only the thread that sets releases.
+Ctrl-C between the two leaves it taken for ever, and then blocks the thread that sets the event: the coordinator, for
+example, and with it the whole queue. Here each waiting thread has its own raw lock, in which it waits by one call in C,
+and which only the setting thread releases.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ T = TypeVar("T")
 
 
 class SafeEvent:
-    """A `threading.Event` whose `set` works and does not block, whatever interrupts a call. From any thread."""
+    """A `threading.Event` whose `set` works and does not block, even after interrupted calls. On any thread."""
 
     __slots__ = ("_is_set", "_waiting")
 
     def __init__(self) -> None:
         self._is_set = False
-        self._waiting: deque[_thread.LockType] = deque()  #: one for each thread that waits, taken until it may go on
+        self._waiting: deque[_thread.LockType] = deque()  #: one for each waiting thread, taken until it may go on
 
     def is_set(self) -> bool:
         """True from `set` on, until `clear`."""
         return self._is_set
 
     def set(self) -> None:
-        """Let all that wait go on. Callable in a signal handler or a garbage collection; interrupted, call it again."""
+        """Wake all waiting threads. Callable in a signal handler or garbage collection; if interrupted, repeat it."""
         self._is_set = True
         for lock in tuple(self._waiting) if self._waiting else ():
             with contextlib.suppress(RuntimeError):  # it was released before, and its thread is about to go on
@@ -49,9 +49,9 @@ class SafeEvent:
         self._is_set = False
 
     def wait(self, timeout: float | None = None, unless: SafeEvent | None = None) -> bool:
-        """Wait until it is set, at most ``timeout`` seconds; False where it was not. Signals interrupt that.
+        """Wait until it is set, at most ``timeout`` seconds; False if it was not. Signals interrupt that.
 
-        Once the event ``unless`` is set, it does not wait any longer.
+        Setting the event ``unless`` ends the wait too.
         """
         if self._is_set:
             return True
@@ -60,7 +60,7 @@ class SafeEvent:
         self._waiting.append(lock)
         try:
             if unless is None:
-                # Appended before this is looked at, as `set` sets before it looks: one of both sees.
+                # Appended before this check, as `set` sets before its check: one of the two notices.
                 return self.is_set() or wait_long(partial(_acquire, lock), timeout)
             return self._wait_for_either(lock, timeout, unless)
         finally:
@@ -82,9 +82,9 @@ def _acquire(lock: _thread.LockType, seconds: float | None) -> bool:
 
 
 class Reply(Generic[T]):
-    """A value or an error that one thread gives another, once: of several the first counts.
+    """A value or an error that one thread gives another, once: only the first counts.
 
-    ``told`` is called with it then, on the thread that gives it.
+    ``told`` is called with it, on the giving thread.
     """
 
     __slots__ = ("_given", "_outcomes", "_told")
@@ -114,27 +114,27 @@ class Reply(Generic[T]):
             told(self)
 
     def wait(self, timeout: float | None = None, unless: SafeEvent | None = None) -> bool:
-        """Wait until it was given, at most ``timeout`` seconds, see `SafeEvent.wait`; False where it was not."""
+        """Wait until it was given, at most ``timeout`` seconds, see `SafeEvent.wait`; False if it was not."""
         return self._given.wait(timeout, unless)
 
     def result(self, timeout: float | None = None) -> T:
-        """The value, once it was given; raises the error. Raises TimeoutError after ``timeout`` seconds."""
+        """Return the value once it was given, or raise the error. Raises TimeoutError after ``timeout`` seconds."""
         if (error := self.exception(timeout)) is not None:
             try:
                 raise error
             finally:
-                del error, self  # no cycle through the traceback, which would keep what it refers to
+                del error, self  # no cycle through the traceback, which would keep its objects
         return self._outcomes[0][0]  # type: ignore[return-value]
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """The error, once it was given; None where a value was. Raises TimeoutError after ``timeout`` seconds."""
+        """Return the error once it was given; None for a value. Raises TimeoutError after ``timeout`` seconds."""
         if not self._given.wait(timeout):
             raise TimeoutError
         return self._outcomes[0][1]
 
 
 class _Condition(threading.Condition):
-    """A condition whose lock is taken, and released, by one call in C each: no interruption comes within these."""
+    """A condition whose lock is taken, and released, by one call in C each: no interruption comes inside these."""
 
     __enter__ = property(attrgetter("_lock.__enter__"))
     __exit__ = property(attrgetter("_lock.__exit__"))
@@ -150,20 +150,20 @@ class _Waiters(list[Any]):
         super().append(waiter)
 
 
-#: States in which nothing of a future changes any more.
+#: States in which a future does not change any more.
 _OVER = frozenset({_base.CANCELLED, _base.CANCELLED_AND_NOTIFIED, _base.FINISHED})
 
 
 class SafeFuture(Future[T]):
-    """A future that its maker resolves without blocking, whatever has interrupted a wait for it.
+    """A future that its maker resolves without blocking, even after interrupted waits for it.
 
-    One gap is left: a Ctrl-C in the moment in which `concurrent.futures.wait` or `as_completed` has the locks of all
-    its futures leaves them locked.
+    One gap is left: a Ctrl-C at the moment when `concurrent.futures.wait` or `as_completed` has the locks of all its
+    futures leaves them locked.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        # With the types that `Future` has: to a type checker this is a future of any other kind.
+        # With the types of `Future`: for a type checker this is a future like any other.
         self._condition: threading.Condition = _Condition()
         self._waiters: list[Any] = _Waiters()
         self._over = SafeEvent()
@@ -173,7 +173,7 @@ class SafeFuture(Future[T]):
         return self._state in _OVER
 
     def cancel(self) -> bool:
-        """Cancel the future as `Future.cancel` does. Interrupted, it has cancelled it or not."""
+        """Cancel the future like `Future.cancel`. An interrupted call has either cancelled it or not."""
         try:
             return super().cancel()
         finally:
@@ -181,12 +181,12 @@ class SafeFuture(Future[T]):
                 self._over.set()
 
     def result(self, timeout: float | None = None) -> T:
-        """The result, or raises the exception; waits at most ``timeout`` seconds, then TimeoutError."""
+        """Return the result, or raise the exception; waits at most ``timeout`` seconds, then TimeoutError."""
         self._await_over(timeout)
         return super().result(0)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """The exception, None where there is a result; waits as `result` does."""
+        """Return the exception, None if there is a result; waits like `result`."""
         self._await_over(timeout)
         return super().exception(0)
 
@@ -202,12 +202,12 @@ class SafeFuture(Future[T]):
 
 # -- A check that threads are threads: gevent may have put greenlets in their place. -----------------------------------
 
-#: What of `gevent.monkey.patch_all` a queue can't work with, by the name of its argument: the module that it patches.
+#: Arguments of `gevent.monkey.patch_all` that a queue can't work with, each with the module that it patches.
 _NEEDED = {"thread": "threading", "queue": "queue", "select": "select"}
 
 
 def what_is_patched() -> list[str]:
-    """Return the arguments of `patch_all` that have patched what a queue needs. 0.1 us without gevent."""
+    """Return the arguments of `patch_all` that have patched modules that a queue needs. 0.1 us without gevent."""
     monkey: Any = sys.modules.get("gevent.monkey")
     if monkey is None:
         return []
@@ -215,10 +215,10 @@ def what_is_patched() -> list[str]:
 
 
 def check_real() -> None:
-    """Raise RuntimeError if gevent has patched what a queue needs as it is.
+    """Raise RuntimeError if gevent has patched modules that a queue needs unpatched.
 
     A queue waits for its workers on threads of its own. As greenlets these run only while the program waits, and locks
-    that were made before the patch are never released: both wait for ever.
+    from before the patch are never released: both wait for ever.
     """
     if patched := what_is_patched():
         leave_out = ", ".join(f"{name}=False" for name in _NEEDED)
@@ -229,10 +229,10 @@ def check_real() -> None:
 
 
 def prepare_to_leave() -> None:
-    """Let gevent set itself up here, before anything wakes the threads that were there before its patch.
+    """Let gevent set itself up here, before anything wakes the threads from before its patch.
 
-    Each of them gets a hub of its own when it next waits, and a program's first hub imports, under locks that are
+    Each of them gets its own hub when it next waits, and a program's first hub imports modules, under locks that are
     greenlets' by then: two threads at once, or one and the interpreter's exit, would wait for each other for ever
-    (gevent 26.9). What the first hub has imported is kept for all.
+    (gevent 26.9). Later hubs need no imports.
     """
     sys.modules["gevent"].get_hub()

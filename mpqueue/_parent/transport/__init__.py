@@ -1,1 +1,1 @@
-"""The data that goes to workers and comes back: frames, pickled items, results, and the segments that hold big data."""
+"""The data sent to workers and back: frames, pickled items, results, and segments for big data."""

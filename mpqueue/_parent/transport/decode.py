@@ -1,6 +1,6 @@
-"""Workers' reports, made into objects again: the only place of the parent where results are unpickled.
+"""Decodes workers' reports: the only place of the parent where results are unpickled.
 
-Runs on the thread that brings the answer (a lane's own), so that a slow or broken result holds up its own lane only.
+It runs on the thread that brings the answer (the lane's own), so that a slow or broken result delays its own lane only.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ OnFree = Callable[[int], None]
 class Unpickling:
     """One answer on its way to becoming a report, which came ``now``; ``on_free`` gets segments without views.
 
-    ``carried`` is what is in the segments of a worker that shares no memory with this process, by their serials.
+    ``carried`` are the contents of segments of a worker that shares no memory with this process, by their serials.
 
-    `report` runs the code of users' classes, which may never end. Then another thread can have what there is of it by
-    `cut_short`: the result, or the exception, that is being unpickled has failed, and what is behind it runs again.
-    Raises only where the answer is none of ours.
+    `report` runs the code of users' classes, which may never end. Then another thread can get the finished part by
+    `cut_short`: the result, or the exception, that is being unpickled has failed, and later items run again. Raises
+    only if the answer is none of ours.
     """
 
     def __init__(
@@ -51,13 +51,13 @@ class Unpickling:
         self._failures: dict[int, Failure] = {}
         self._setup_failure: Failure | None = None
         self.lost: Failure | None = None  #: the last of the results that can't be unpickled here
-        self._held: dict[int, HeldSegment] = {}  #: what is passed on, by the writer's serials
-        self._copied: set[int] = set()  #: serials of what was copied instead
+        self._held: dict[int, HeldSegment] = {}  #: values to pass on, by the writer's serials
+        self._copied: set[int] = set()  #: serials of segments that were copied instead
         self._at = 0  #: the position that is being unpickled
-        self._over = threading.Lock()  #: taken, for good, by who makes the report
+        self._over = threading.Lock()  #: taken, for good, by the thread that makes the report
 
     def report(self) -> ChunkReported | None:
-        """The report; None where it was cut short meanwhile."""
+        """Return the report; None if it was cut short meanwhile."""
         frame, unreadable = self._frame, None
         if frame.setup_failure is not None:
             self._setup_failure = _failure(frame.setup_failure)
@@ -65,7 +65,7 @@ class Unpickling:
             unreadable = self._load_together(frame.results)
         else:
             unreadable = self._load_each(frame.results)
-            for serial in self._copied:  # once nothing more is read from there: several results may be in one
+            for serial in self._copied:  # once nothing more is read from there: several results may share one
                 self._on_free(serial)
         if not self._over.acquire(blocking=False):
             return None
@@ -73,16 +73,16 @@ class Unpickling:
 
     @property
     def segments(self) -> set[int]:
-        """The serials of the segments that its results are in."""
+        """The serials of its results' segments."""
         results = self._frame.results
         each = [results] if isinstance(results, Packed) else all_of(results)
         return {one.segment.serial for one in each if one.segment is not None}
 
     def cut_short(self, seconds: float) -> ChunkReported | None:
-        """Return what is unpickled after so many seconds; None if `report` has come to its end after all."""
+        """Return the part unpickled after that many seconds; None if `report` has ended after all."""
         if not self._over.acquire(blocking=False):
             return None
-        # Copies: who is stuck may go on at any time.
+        # Copies: the stuck thread may go on at any time.
         frame, at, failures, setup_failure = self._frame, self._at, dict(self._failures), self._setup_failure
         results = [*self._results[:at], None][: frame.done - frame.first]
         if frame.setup_failure is not None and setup_failure is None:
@@ -94,7 +94,7 @@ class Unpickling:
         return self._report(results, failures, setup_failure, None)
 
     def _load_each(self, packed: Sequence[Passed]) -> Failure | None:
-        """Fill in results and failures, position by position, as far as they can be had; what is in the way, if any."""
+        """Fill in results and failures, position by position, as far as possible; returns the obstacle, if any."""
         frame, each, results, failures = self._frame, iter(packed), self._results, self._failures
         for at in range(frame.done - frame.first):
             self._at, result = at, None
@@ -117,7 +117,7 @@ class Unpickling:
         return Yielded([*map(self._parcel, packed)]) if isinstance(packed, list) else self._parcel(packed)
 
     def _parcel(self, packed: Packed | bytes) -> Parcel:
-        """Return a value to pass on as it is. Its segment is opened now, since its writer may die at any time."""
+        """Return a value to pass on unchanged. Its segment is opened now, since its writer may die at any time."""
         if isinstance(packed, bytes):
             return Parcel(packed)
         ref = packed.segment
@@ -131,7 +131,7 @@ class Unpickling:
         return Parcel(packed._replace(segment=held.ref), held)
 
     def _load_together(self, packed: Packed) -> Failure | None:
-        """Load results that are plain data, in one pickle. Fails only if the writer is gone or memory is short."""
+        """Load results that are plain data, in one pickle. Fails only if the writer has ended or memory is short."""
         frame = self._frame
         count = frame.done - frame.first
         loaded: list[Any] = []
@@ -198,10 +198,10 @@ class Unpickling:
 
 
 def _take_added(results: list[Any], positions: Sequence[int]) -> dict[int, AddedItems]:
-    """Take the items that results bring along; what the handler returned replaces them in the list."""
+    """Take the items that come with results; the handler's own results replace them in the list."""
     added = {}
     for at in positions:
-        if at < len(results) and type(whole := results[at]) is ResultWithItems:  # else it is not here
+        if at < len(results) and type(whole := results[at]) is ResultWithItems:  # otherwise it is not here
             results[at] = whole.result
             added[at] = whole.added()
     return added
@@ -213,14 +213,14 @@ def _yielded(results: list[Any], positions: Sequence[int]) -> dict[int, int]:
 
 
 def _size_beside(results: Packed | Sequence[Passed]) -> int:
-    """Bytes of the results that are in segments."""
+    """Bytes of the results in segments."""
     if isinstance(results, Packed):
         return 0 if results.segment is None else results.size - len(results.data)
     return sum(one.size - len(one.data) for one in all_of(results))
 
 
 def _unreadable(error: BaseException) -> Failure:
-    if isinstance(error, SegmentGoneError):  # nothing is wrong with the result
+    if isinstance(error, SegmentGoneError):  # the result is not at fault
         gone = WorkerCrashedError("the worker ended before its result could be taken")
         gone.__cause__ = error
         let_go(error)
@@ -231,7 +231,7 @@ def _unreadable(error: BaseException) -> Failure:
 
 
 def decode_failure(data: bytes) -> Failure | None:
-    """The failure in a worker's answer, where there is one."""
+    """Return the failure in a worker's answer, if there is one."""
     frame: FailureFrame | None = load_frame(data)
     return None if frame is None else _failure(frame)
 

@@ -1,7 +1,7 @@
-"""Errors that were raised here and that users keep: with all that can be said of them, without what is ours.
+"""Errors that were raised here and that users keep: with all their information, without our objects.
 
-A traceback holds the frames of everything that was being done then, and so the lane, the segments and the whole queue,
-for as long as the error is referenced.
+A traceback holds the frames of all calls at that time, and so the lane, the segments and the whole queue, for as long
+as the error is referenced.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import traceback
 
 
 def text_of(error: BaseException) -> str:
-    """The error's type and text; the text of some errors can't be had."""
+    """Return the error's type and text; the text of some errors can't be read."""
     try:
         return f"{type(error).__name__}: {error}"
     except BaseException:

@@ -1,11 +1,10 @@
-"""A chunk's items, pickled; and which of them can't be.
+"""Pickles a chunk's items, and finds those that can't be pickled.
 
-Items of which no code runs are pickled on the coordinator's thread, see `harmless`. All others are pickled on a thread
-of their job's own, where a slow or endless one delays no other job.
+Items that run no code are pickled on the coordinator's thread, see `harmless`. All others are pickled on their job's
+own thread, where a slow or endless one delays no other job.
 
-Calls that have a part in common that may be changed go each in a pickle of its own, where it would be one object: the
-standard library pickles each call by itself, so what one call changes no other sees. All others are pickled together,
-since it takes a tenth of the time.
+Calls that share a mutable part are each pickled separately: the standard library pickles each call by itself, so that
+no call sees another one's changes. All others are pickled together, which takes a tenth of the time.
 """
 
 from __future__ import annotations
@@ -51,19 +50,19 @@ class PackedItems(NamedTuple):
 
     items: Packed | list[Packed] | Several
     failures: dict[int, Failure]  #: by position; then there are no items
-    apart: bool = False  #: all together take too long: each is to go by itself
-    shared: Sequence[Shared[Any]] = ()  #: what they name of what is shared
+    apart: bool = False  #: all together take too long: each has to be sent by itself
+    shared: Sequence[Shared[Any]] = ()  #: the shared objects that they name
     seconds: float = 0.0
     held: Sequence[HeldSegment] = ()  #: the segments of other workers that they are in
 
     @property
     def refused(self) -> bool:
-        """True where there is nothing to send."""
+        """True if there is nothing to send."""
         return bool(self.failures) or self.apart
 
     @property
     def size(self) -> int:
-        """Bytes, all told."""
+        """Bytes in total."""
         if isinstance(self.items, Packed):
             return self.items.size
         each = self.items.each if isinstance(self.items, Several) else self.items
@@ -71,7 +70,7 @@ class PackedItems(NamedTuple):
 
     @property
     def segments(self) -> list[SegmentRef]:
-        """The segments of this process's own that they are in."""
+        """The segments of this process that they are in."""
         if self.held:
             return []
         if isinstance(self.items, Packed):
@@ -86,7 +85,7 @@ class PackedItems(NamedTuple):
 
 
 def pack_at_once(chunk: Chunk, items: list[Any], store: SegmentStore | None) -> Packed | list[Packed] | Several | None:
-    """The items pickled, if that runs no user's code; else None. On the coordinator's thread."""
+    """Return the pickled items, if that runs no users' code; else None. On the coordinator's thread."""
     if chunk.careful:
         return _pack_each_at_once(items, store)
     if not have_parts_in_common(items):
@@ -107,7 +106,7 @@ def _pack_each_at_once(items: Sequence[Any], store: SegmentStore | None) -> list
 
 
 def pack_parcels(parcels: Sequence[Parcel], *, careful: bool) -> PackedItems:
-    """Items that workers have pickled already."""
+    """Return items that workers have pickled already."""
     held = [parcel.held for parcel in parcels if parcel.held is not None]
     each = [parcel.packed for parcel in parcels]
     items = [Packed(one) if isinstance(one, bytes) else one for one in each] if careful else Several(each)
@@ -121,7 +120,7 @@ def give_back(packed: Sequence[Packed], store: SegmentStore | None) -> None:
 
 
 class Packing(Aside[PackedItems]):
-    """The pickling of a chunk's items where it runs the code of their classes. On the thread of their job."""
+    """The pickling of a chunk's items if it runs the code of their classes. On the thread of their job."""
 
     def __init__(
         self,
@@ -139,19 +138,19 @@ class Packing(Aside[PackedItems]):
         self._items = items
         self._store = store
         self._now = now
-        self._notes = notes  #: what is shared has to be brought to the worker
+        self._notes = notes  #: shared objects have to be brought to the worker
         self._script = script  #: the main module that the worker has imported
         self._classes = classes  #: the job's, see `PackedHandler`
         self._at = -1  #: the position that is being pickled; -1: all together
-        self._over = threading.Lock()  #: taken, for good, by who says what came of it
+        self._over = threading.Lock()  #: taken, for good, by the thread that decides the outcome
 
     @property
     def step(self) -> int:
-        """Position of the item that is being pickled (implements `Aside`)."""
+        """The position of the item that is being pickled (implements `Aside`)."""
         return self._at
 
     def run(self) -> PackedItems | None:
-        """Pickle the items; None if this was cut short (implements `Aside`). Costs what pickling costs."""
+        """Pickle the items; None if this was cut short (implements `Aside`)."""
         if self._over.locked():
             self._items = []  # here, where any code may run
             return None
@@ -168,7 +167,7 @@ class Packing(Aside[PackedItems]):
         return made
 
     def cut_short(self) -> PackedItems | None:
-        """Fail the item that is being pickled; of several together, each is to go by itself (implements `Aside`)."""
+        """Fail the item being pickled; if several are, each has to be sent by itself (implements `Aside`)."""
         items = self._items
         if not self._over.acquire(blocking=False):
             return None
@@ -176,7 +175,7 @@ class Packing(Aside[PackedItems]):
             return PackedItems([], {}, apart=True)
         at = max(0, self._at)
         which = shown(self._ids[at]) if are_harmless([self._ids[at]]) else f"at position {at} of its chunk"
-        name = type.__dict__["__name__"].__get__(type(items[at]))  # its metaclass may have another idea of it
+        name = type.__dict__["__name__"].__get__(type(items[at]))  # its metaclass may return another name
         refusal = ItemPicklingError(f"item {which} of type {name} can't be pickled: it takes too long")
         return PackedItems([], {at: Failure(refusal, charged=False)})
 
@@ -189,7 +188,7 @@ class Packing(Aside[PackedItems]):
         if not (self._careful or share):
             with contextlib.suppress(BaseException):
                 return dump(self._items, self._store), {}
-        # Where together they can't be and each alone can, they were pickled twice with different outcomes.
+        # If they can't be pickled together but each alone, their code has returned different values.
         packed, failures = list[Packed](), dict[int, Failure]()
         for at, item in enumerate(self._items):
             self._at = at
@@ -209,26 +208,26 @@ class Packing(Aside[PackedItems]):
 
 # -- calls that are sent together --------------------------------------------------------------------------------------
 
-#: Types whose objects can't be changed: it makes no difference who refers to them.
+#: Immutable types: it makes no difference who refers to their objects.
 _FIXED = frozenset(
     {type(None), bool, int, float, complex, str, bytes, range, type(...), dt.date, dt.datetime, dt.time, dt.timedelta}
     | {dt.timezone, decimal.Decimal, pathlib.PosixPath, pathlib.WindowsPath, pathlib.PurePosixPath, uuid.UUID}
 )
 _CONTAINERS = frozenset({tuple, list, dict, set, frozenset})
-_UNCHANGEABLE = frozenset({tuple, frozenset})  #: only what is in them counts
-#: As what is called: they bring nothing, or what a function of a module would keep from call to call as well.
+_UNCHANGEABLE = frozenset({tuple, frozenset})  #: only their contents count
+#: As the called object: they bring no data, or data that a function of a module would keep between calls as well.
 _FUNCTIONS = frozenset({FunctionType, PackedFunction, type})
 _METHODS = frozenset({MethodType, BuiltinFunctionType, MethodWrapperType})
-#: So many parts of a call are looked at: to look at more would take longer than to pickle it by itself.
+#: The most parts of a call that are looked at: looking at more would take longer than pickling it by itself.
 _MOST = 256
 
 
 def have_parts_in_common(items: Sequence[Any]) -> bool:
-    """True where these are calls, and two may have something in common that can be changed.
+    """True if these are calls, and two may share a mutable object.
 
-    Also where that can't be seen, inside an object of any class; and where a function that is pickled by value is sent
-    together with another one, which may name the same class. 0.7 us a call, and 0.1 us for each part of it; runs no
-    code of anyone's.
+    Also if that can't be seen, inside an object of any class; and if a function that is pickled by value is sent
+    together with another one, which may name the same class. 0.7 us per call, and 0.1 us per part of it; runs no code
+    of the objects.
     """
     if len(items) == 1 or type(items[0]) is not Call:
         return False
@@ -250,15 +249,15 @@ def have_parts_in_common(items: Sequence[Any]) -> bool:
 
 
 def _goes_by_value(function: Any) -> bool:
-    """Tell whether a function is in the pickle itself, and so brings classes or may bring them."""
+    """Tell whether a function is in the pickle itself, so that it brings classes or may bring them."""
     if type(function) is PackedFunction:
         return bool(function.classes)
     return type(function) is FunctionType and not is_importable(function)
 
 
 def _may_share(parts: list[Any], at: int, first: dict[int, int]) -> bool:
-    """Tell whether one of the parts, or what they consist of, is or may be part of another call too."""
-    for looked_at, part in enumerate(parts):  # which grows meanwhile
+    """Tell whether one of the parts, or of their contents, is or may be part of another call too."""
+    for looked_at, part in enumerate(parts):  # it grows meanwhile
         kind = type(part)
         if kind in _FIXED:
             continue
@@ -293,10 +292,10 @@ def _brought(function: Any) -> list[Any]:
 # -- Pickling that runs no user's code: built-in types, a few of the standard library's, and numpy's arrays and
 # numbers.
 #
-# For the coordinator's thread, where no code of the user's may run. A type is known by its identity: a class has a
-# metaclass, and that may have a hash of its own.
+# For the coordinator's thread, where no users' code may run. A type is known by its identity: a class has a metaclass,
+# which may have its own hash.
 
-#: What is asked of an object whose type is known: whether it holds nothing but what is its type's own.
+#: Checks an object of a known type: whether it holds only what its type defines.
 Check = Callable[[Any], bool]
 
 
@@ -318,7 +317,7 @@ def _is_own_dtype(dtype: Any) -> bool:
     return dtype.isbuiltin != 2 and not dtype.hasobject and dtype.metadata is None
 
 
-#: Pickled by value. Their contents are looked at in their turn.
+#: Pickled by value. Their contents are checked in turn.
 _TYPES = (
     complex,
     range,
@@ -339,12 +338,12 @@ _TYPES = (
     packed_functions.PackedFunction,
     Call,
 )
-#: The one registration that is Python's own.
+#: Python's own single registration.
 _reduce_complex: Any = vars(copyreg)["pickle_complex"]
 _registered = copyreg.dispatch_table.get
 _known: dict[int, Check] = {id(kind): _always for kind in _TYPES}
 _known |= {id(types.FunctionType): _is_imported, id(types.BuiltinFunctionType): _always}
-#: Pickled by name: those types, and what puts them together again.
+#: Pickled by name: those types, and the functions that rebuild them.
 _MAKERS = (
     builtins.getattr,
     rebuilding.bytes_io,
@@ -352,7 +351,7 @@ _MAKERS = (
     packed_functions.unpack,
 )
 _named = {id(named) for named in (*_TYPES, *_MAKERS)}
-#: Numpy's dtypes of which there is one each, which most arrays have.
+#: Numpy's singleton dtypes, which most arrays have.
 _own_dtypes: set[int] = set()
 
 
@@ -363,10 +362,10 @@ class _Numpy:
         self._lock = threading.Lock()
         self.is_known = False
         self.array: Any = None  #: its type
-        self._kept: list[Any] = []  #: what is known by its identity must not be another's
+        self._kept: list[Any] = []  #: objects known by their identities, which must not be reused
 
     def learn(self) -> bool:
-        """True where there is something new in the tables."""
+        """True if the tables have new entries."""
         np = sys.modules.get("numpy")
         if np is None or self.is_known:
             return False
@@ -413,7 +412,7 @@ def _is_known(obj: Any) -> bool:
 
 
 class _Pickler(pickle.Pickler):
-    """A pickler whose hook is called for everything but plain built-in types, so that these cost nothing."""
+    """A pickler whose hook is called for everything except plain built-in types, so that these cost nothing."""
 
     dispatch_table = PLAIN
 
@@ -436,7 +435,7 @@ def _harmlessly(obj: Any, buffers: Buffers) -> Pickled:
 
 
 def dump_harmless(obj: Any, store: SegmentStore | None = None) -> Packed | None:
-    """Pickle an object if that runs no user's code; None if it would. It always returns."""
+    """Pickle an object if that runs no users' code; None if it would. It always returns."""
     try:
         return dump_with(_harmlessly, obj, store)
     except Exception:
@@ -444,7 +443,7 @@ def dump_harmless(obj: Any, store: SegmentStore | None = None) -> Packed | None:
 
 
 def dump_harmless_parts(obj: Any) -> tuple[bytes, list[memoryview]] | None:
-    """Pickle an object as `dump_harmless` does, into the pickle and the big buffers beside it, which are not copied."""
+    """Pickle like `dump_harmless`, into the pickle and the big buffers beside it, which are not copied."""
     buffers = Buffers()
     try:
         return _harmlessly(obj, buffers).whole(), buffers.contiguous()
@@ -457,7 +456,7 @@ LEAVES = {id(kind) for kind in (type(None), bool, int, float, str, bytes)}
 
 
 def are_harmless(values: Iterable[Any]) -> bool:
-    """True if it is plain at a glance that freeing these runs no user's code: numbers, text, arrays. 0.2 us each."""
+    """True if freeing these obviously runs no users' code: numbers, text, arrays. 0.2 us each."""
     return all(id(type(value)) in LEAVES or _is_leaf(value) for value in values)
 
 

@@ -1,7 +1,7 @@
 """The traffic with workers: frames made of commands, and messages made of answers.
 
-It also counts the segments that are lent to workers and had from them, for each generation of a lane. On the
-coordinator's thread, but for the answers, which lanes may give on threads of their own. It decides nothing.
+It also counts the segments that are lent to workers and had from them, for each generation of a lane. It runs on the
+coordinator's thread, except for the answers, which lanes may give on their own threads. It decides nothing.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ SETUP_END_FAILED = "job %r: the end of its setup failed on worker %d:\n%s"
 
 
 def means_of(grant: Grant, device: str | None, devices: Sequence[str]) -> Means:
-    """Return the part of a grant that is sent to the worker; ``devices``: what CUDA calls each unit of ``device``."""
+    """Return the part of a grant that is sent to the worker; ``devices``: CUDA's names of the units of ``device``."""
     variables = {}
     if device is not None and device in grant.units:
         variables[DEVICES_VARIABLE] = ",".join(devices[unit] for unit in grant.units[device])
@@ -81,19 +81,19 @@ def means_of(grant: Grant, device: str | None, devices: Sequence[str]) -> Means:
 
 @dataclass(slots=True)
 class _Account:
-    """A worker's account: what it holds of ours, and what we hold no longer of its own."""
+    """A worker's account: its segments of ours, and the segments of its own that we have released."""
 
     lent: set[int] = field(default_factory=set)
-    common: dict[int, list[CommonSegment]] = field(default_factory=dict)  #: likewise, one entry for each time
-    held: dict[int, list[HeldSegment]] = field(default_factory=dict)  #: other workers' segments, likewise
+    common: dict[int, list[CommonSegment]] = field(default_factory=dict)  #: the same, one entry for each time
+    held: dict[int, list[HeldSegment]] = field(default_factory=dict)  #: other workers' segments, the same
     returned: deque[int] = field(default_factory=deque)  #: segments of its own of which no view is left here
     stale: list[int] = field(default_factory=list)  #: jobs whose light handlers it may forget with the next chunk
     brought: weakref.WeakSet[shared.Shared[Any]] = field(default_factory=weakref.WeakSet)  #: shared objects that it has
     dropped: int = 0  #: how many of the dropped shared objects it has been notified of
-    path: tuple[str, ...] | None = None  #: the ``sys.path`` that it has been sent
+    path: tuple[str, ...] | None = None  #: the ``sys.path`` that it was sent
 
     def news(self) -> tuple[Sequence[int], Sequence[int], Sequence[shared.Token]]:
-        """Take what goes with the next chunk: returned segments, stale jobs, and shared objects that are gone."""
+        """Take the news for the next chunk: returned segments, stale jobs, and dropped shared objects."""
         returned = [self.returned.popleft() for _ in range(len(self.returned))] if self.returned else ()
         stale, self.stale = self.stale, []
         unshared = shared.dropped[self.dropped :]
@@ -121,7 +121,7 @@ class _Account:
 
 
 def last_words(lane: Lane) -> RecordsLeft | None:
-    """Return the log records that a dead worker had not sent; None if there are none."""
+    """Return the unsent log records of a dead worker; None if there are none."""
     unsent = load_unsent(lane.take_unsent())
     if unsent is None:
         return None
@@ -132,8 +132,8 @@ def last_words(lane: Lane) -> RecordsLeft | None:
 class Traffic:
     """The traffic of a queue with its workers. ``post`` and ``later`` reach the coordinator from any thread.
 
-    ``packers`` are threads for items that are pickled by code of their classes; ``handle`` has a message handled, on
-    the coordinator's thread. ``devices``: see `means_of`.
+    ``packers`` are threads for items that are pickled by code of their classes; ``handle`` handles a message, on the
+    coordinator's thread. ``devices``: see `means_of`.
     """
 
     def __init__(
@@ -166,18 +166,18 @@ class Traffic:
     # -- to the workers --------------------------------------------------------------------------------------
 
     def have_reloaded(self) -> bool:
-        """Tell, when work has come from the user, whether modules were reloaded that the workers have as they were."""
+        """Return, when the user's work has come, whether modules were reloaded since the workers' imports."""
         return self._engine.own_processes and self._imports.look()
 
     def send_chunk(self, lane: Lane, command: SendChunk) -> ChunkSent | ChunkPacking:
-        """Send a chunk; or have its items pickled first where that runs code of their classes. Returns the message."""
+        """Send a chunk; or let its items be pickled first if that runs code of their classes. Returns the message."""
         chunk, job = command.chunk, command.chunk.job
         if self._ready and (ready := self._ready.pop(chunk, None)) is not None:
             return self._send(lane, command, ready)
         items = job.table.payloads_of(chunk.indices)
         if job.stage is not None and job.stage.place:
             return self._send(lane, command, pack_parcels(items, careful=chunk.careful))
-        # Where some items of a job are not plain the others hardly are.
+        # If some items of a job are not plain, the others hardly are.
         packed = None if self._packers.has(job.number) else self.pack_at_once(chunk, items)
         if packed is not None:
             return self._send(lane, command, packed)
@@ -188,7 +188,7 @@ class Traffic:
         return ChunkPacking(command.lane, command.generation, chunk.number)
 
     def pack_at_once(self, chunk: Chunk, items: list[Any]) -> PackedItems | None:
-        """The chunk's items, if pickling them runs no user's code; else None."""
+        """Return the chunk's items, if pickling them runs no users' code; else None."""
         began, packed = self._now(), pack_at_once(chunk, items, self._store)
         return None if packed is None else PackedItems(packed, {}, seconds=self._now() - began)
 
@@ -205,7 +205,7 @@ class Traffic:
             self._handle(ChunkPacked(job))
 
     def job_ended(self, job: JobBook) -> None:
-        """Stop packing for this job, of which nothing more is to be sent."""
+        """Stop packing for this job, of which no more items are sent."""
         self._packers.end(job.number)
         if self._ready:
             self._forget_unwanted()
@@ -250,17 +250,17 @@ class Traffic:
         return ChunkSent(command.lane, command.generation, chunk.number, size, packed.seconds, left_at, apart=apart)
 
     def forget_job(self, lane: Lane, command: ForgetJob) -> None:
-        """Have a worker drop a job."""
+        """Make a worker drop a job."""
         if not command.at_once:
             account = self._accounts.get((lane.number, lane.generation))
-            if account is not None:  # else it was sent nothing yet, or has just died
+            if account is not None:  # otherwise it was sent nothing yet, or has just died
                 account.stale.append(command.job.number)
             return
         forgotten = partial(self._take_in, lane, partial(self._forgotten, command.job))
         lane.send(dump_frame(ForgetFrame(command.job.number)), forgotten)
 
     def initialize(self, lane: Lane, initializer: PackedHandler) -> None:
-        """Have a new worker run the queue's initializer."""
+        """Make a new worker run the queue's initializer."""
         account = self._account(lane)
         self._bring(lane, account, initializer.shared)
         frame = InitializeFrame(initializer.frame.handler, self._new_path(account))
@@ -288,9 +288,9 @@ class Traffic:
             self._post(report)
 
     def _take_in(self, lane: Lane, take: Callable[[Lane, bytes], None], answer: bytes | BaseException) -> None:
-        """Take in an answer on the lane's own thread, where what ``take`` raises would be lost: a mistake of ours."""
-        if not isinstance(answer, bytes):  # it died, which `LaneDied` tells
-            lane.kill()  # where it still lives, it is not what it should be
+        """Handle an answer on the lane's own thread, which would lose an error of ``take``: it is an internal error."""
+        if not isinstance(answer, bytes):  # it died, which `LaneDied` reports
+            lane.kill()  # if it still lives, it does not work properly
             return
         try:
             take(lane, answer)
@@ -303,7 +303,7 @@ class Traffic:
             self._handle(report)
 
     def _decode(self, lane: Lane, data: bytes) -> ChunkReported | None:
-        """A worker's report; None, and the end of that worker, where it makes no sense."""
+        """Return a worker's report; None, and end that worker, if it is invalid."""
         key, unpickling, carried = (lane.number, lane.generation), None, NOTHING_CARRIED
         try:
             if self._engine.carries_segments:
@@ -315,7 +315,7 @@ class Traffic:
                 log.warning("an item of worker %d has failed: %s", lane.number, unpickling.lost.message)
             why = None if report is None or report.unreadable is None else report.unreadable.error.__cause__
             if isinstance(why, SegmentGoneError) and (self._engine.shares_memory or self._engine.carries_segments):
-                cast("SharingLane", lane).take_results_by_pipe()  # where it lives
+                cast("SharingLane", lane).take_results_by_pipe()  # if it lives
             return report
         except BaseException as error:
             self._replace(lane, error)
@@ -328,12 +328,12 @@ class Traffic:
                     cast("CarryingLane", lane).carried.pop(serial, None)
 
     def unpickling_since(self, lane: Lane) -> float | None:
-        """Since when an answer of that worker is being unpickled; None where none is."""
+        """Return since when an answer of that worker is being unpickled; None if none is."""
         unpickling = self._unpicklings.get((lane.number, lane.generation))
         return None if unpickling is None else unpickling.since
 
     def give_up_answer(self, lane: Lane) -> ChunkReported | None:
-        """Return what there is of the answer that takes too long to unpickle; None if it has just come to its end."""
+        """Return the finished part of the answer that takes too long to unpickle; None if it has just ended."""
         unpickling = self._unpicklings.pop((lane.number, lane.generation), None)
         if unpickling is None:
             return None
@@ -341,7 +341,7 @@ class Traffic:
         if report is not None:
             self._later(
                 cast("EarlyLane", lane).abandon_answer
-            )  # after the report: it may have been the last thing its death waited for
+            )  # after the report: its death may have waited for it last
         return report
 
     def _replace(self, lane: Lane, error: BaseException) -> None:
@@ -389,7 +389,7 @@ class Traffic:
         return account
 
     def lend_items(self, lane: Lane, account: _Account, packed: PackedItems) -> None:
-        """Note what this lane's worker gets with items that are about to be sent to it."""
+        """Note the segments that this lane's worker gets with items that are about to be sent to it."""
         if packed.shared:
             self._bring(lane, account, packed.shared)
         if segments := packed.segments:
@@ -397,19 +397,19 @@ class Traffic:
         if packed.held:
             for segment in packed.held:
                 account.held.setdefault(segment.ref.serial, []).append(segment)
-            while len(account.held) > KEEP_LENT:  # what a handler keeps for ever; it has mapped it by then
+            while len(account.held) > KEEP_LENT:  # a handler may keep them for ever; it has mapped them by then
                 del account.held[next(iter(account.held))]
         if self._engine.carries_segments and not (carrying := cast("CarryingLane", lane)).shares_memory:
             carrying.carry(self._contents(packed))
 
     def _contents(self, packed: PackedItems) -> dict[int, memoryview]:
-        """Return the content of the segments that these items are in, by serial."""
+        """Return the contents of these items' segments, by serial."""
         contents = {} if self._store is None else {ref.serial: self._store.contents(ref) for ref in packed.segments}
         contents.update((segment.ref.serial, view(segment.ref)) for segment in packed.held)
         return contents
 
     def _bring(self, lane: Lane, account: _Account, objects: Iterable[shared.Shared[Any]]) -> None:
-        """Have the worker know these shared objects, where it has to be brought them and has not been."""
+        """Bring these shared objects to the worker, if it needs that and does not have them."""
         if not self._engine.brings_shared:
             return
         for one in objects:
@@ -418,7 +418,7 @@ class Traffic:
                 cast("BringingLane", lane).bring(one)
 
     def _lend(self, account: _Account, segments: Sequence[CommonSegment]) -> None:
-        """Note that the worker is about to map what is big of a handler."""
+        """Note that the worker is about to map the big parts of a handler."""
         if not segments:
             return
         spare.enter(self)
@@ -430,7 +430,7 @@ class Traffic:
             common.pop(next(iter(common)))[0].give_up()
 
     def _new_path(self, account: _Account) -> tuple[str, ...] | None:
-        """The program's ``sys.path`` where that worker has another one."""
+        """Return the program's ``sys.path`` if that worker has another one."""
         if not self._engine.same_files or account.path == (path := self._imports.path_now()):
             return None
         account.path = path
@@ -447,7 +447,7 @@ class Traffic:
                 account.take_back(serial)
 
     def lane_gone(self, lane: int, generation: int) -> None:
-        """Give up what a dead worker held: a child of it may still map that, so it is not used again."""
+        """Give up a dead worker's segments: a child of it may still map them, so they are not used again."""
         account = self._accounts.pop((lane, generation), None)
         if account is not None:
             if self._store is not None:
@@ -455,7 +455,7 @@ class Traffic:
             account.give_up()
 
     def close(self) -> None:
-        """Keep nothing for reuse, now that the workers are gone, even if the queue is still referenced."""
+        """Keep nothing for reuse, now that the workers have ended, even if the queue is still referenced."""
         if self._store is not None:
             self._store = SegmentStore()
         for account in self._accounts.values():

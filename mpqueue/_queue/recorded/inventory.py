@@ -178,7 +178,6 @@ class Inventory:
         journal.ask(_put(recorded.number, columns, lots, rows))
 
     def _changed_lots(self, reader: Reader, recorded: RecordedJob, found: Match) -> Iterator[Lot]:
-        """The lots with changed items."""
         slot_of = found.slots.__getitem__
         changed = deque(sorted(found.changed, key=slot_of))
         while changed:

@@ -85,7 +85,7 @@ class RecordedBook:
 
     @property
     def over(self) -> bool:
-        """True where it ended by itself."""
+        """True if it ended by itself."""
         return self.status.final and not self.cancelled
 
     @cached_property

@@ -41,9 +41,7 @@ def items_pickled(figures: Figures) -> Finding | None:
     """Items are big, or slow to pickle."""
     sums = figures.sums
     saved = figures.saved("for_pickling", "unpickling")
-    if (
-        figures.saved("for_pickling") > LIMITS.worth / 2
-    ):  # workers had nothing to do while it pickled one worker's items
+    if figures.saved("for_pickling") > LIMITS.worth / 2:  # workers were idle while it pickled another's items
         saved = max(saved, min(sums.parent_pickling / figures.whole, saved + figures.saved("idle")))
     return _pickled(
         "items",

@@ -1,1 +1,1 @@
-"""The memory that both sides share: segments, the ledger, the flags, and the locks of these."""
+"""Memory that both sides share: segments, the ledger, the flags, and their locks."""

@@ -1,16 +1,16 @@
 """A worker asks the parent for descriptors: of segments that it can't open by name, and of resource trackers.
 
-The name of a segment is a path below ``/proc/<pid>``. Who may open it depends on what both processes are: not a worker
-whose handler has dropped its privileges, and no process if ``/proc`` shows other processes than these. A descriptor
-that is handed over needs no such right. That costs a question and an answer, so it is done only where the name fails.
+The name of a segment is a path below ``/proc/<pid>``. Opening it needs rights that a worker whose handler has dropped
+its privileges does not have, and no process has if ``/proc`` shows other processes than these. A descriptor that is
+handed over needs no such right. That costs a question and an answer, so it is done only if the name fails.
 
-A question is a key: which segment. The answer is the same key, with a descriptor where the parent still has the
-segment. They go over a socket of their own, from and to any thread of the worker; in the parent the coordinator
-answers. What else a handler writes there is not a key, and ignored.
+A question is the key of a segment. The answer is the same key, with a descriptor if the parent still has the segment.
+They use a separate socket, from and to any thread of the worker; in the parent the coordinator answers. Other bytes
+that a handler writes there are no key, and ignored.
 
-A resource tracker is a process of `multiprocessing` or loky that removes the names of what is left in /dev/shm. All
-processes of a program have one in common: one of the worker's own would be killed together with it, or take away what
-others still use. But few jobs need any, so the parent starts it when a worker asks for it.
+A resource tracker is a process of `multiprocessing` or loky that removes names left in /dev/shm. All processes of a
+program share one: a worker's own would be killed together with it, or remove things that others still use. But few jobs
+need any, so the parent starts it when a worker asks for it.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from mpqueue._wire.memory.segments import PATIENCE, SegmentRef
 _KEY = struct.Struct("=4sQQ")
 _MAGIC = b"mpq?"
 
-#: Modules with a resource tracker; the name of one is the question for its descriptor.
+#: Modules with a resource tracker; a module's name is the question for its descriptor.
 TRACKERS = ("multiprocessing.resource_tracker", "loky.backend.resource_tracker")
 
-#: Bytes from which on a message is no question.
+#: A longer message, in bytes, is no question.
 _LONGEST = 64
 
-#: Answers to earlier questions that are skipped.
+#: The most answers to earlier questions that are skipped.
 _SKIPPED = 64
 
 
@@ -46,12 +46,12 @@ class Key(NamedTuple):
 
 
 def encode(key: Key) -> bytes:
-    """The key as it is sent."""
+    """Return the key as it is sent."""
     return _KEY.pack(_MAGIC, *key)
 
 
 def decode(data: bytes) -> Key | None:
-    """The key; None where it is none."""
+    """Return the key; None if the bytes are none."""
     if len(data) != _KEY.size:
         return None
     magic, serial, inode = _KEY.unpack(data)
@@ -64,7 +64,7 @@ def receive(end: socket.socket) -> tuple[bytes, list[int]]:
 
 
 class Asking:
-    """The worker's end, for questions on any of its threads. A process that it forks asks nothing."""
+    """The worker's end, for questions on any of its threads. Its forks ask nothing."""
 
     def __init__(self, fd: int) -> None:
         self._socket = socket.socket(fileno=fd)
@@ -74,14 +74,14 @@ class Asking:
         self._lock = threading.Lock()
 
     def ask(self, ref: SegmentRef) -> int | None:
-        """A descriptor of the segment, to be closed by the caller; None where the parent has none or does not answer.
+        """Return a descriptor of the segment, which the caller closes; None if the parent has none or does not answer.
 
-        Raises OSError with `EMFILE` where this process has no descriptor left.
+        Raises OSError with `EMFILE` if this process has no descriptor left.
         """
         return self._ask(encode(Key(ref.serial, ref.inode)))
 
     def ask_for_tracker(self, module: str) -> int | None:
-        """A descriptor of the resource tracker of that module, one of `TRACKERS`; otherwise as `ask`."""
+        """Return a descriptor of the resource tracker of that module, one of `TRACKERS`; otherwise like `ask`."""
         return self._ask(module.encode())
 
     def _ask(self, question: bytes) -> int | None:
@@ -96,7 +96,7 @@ class Asking:
                 return None
 
     def _is_ours(self) -> bool:
-        """Tell whether the socket is still ours: a handler may have closed it, and opened a file of that number."""
+        """Tell whether the socket is still ours: a handler may have closed it, and opened a file with that number."""
         return os.fstat(self._socket.fileno()).st_ino == self._inode
 
     def _answer(self, question: bytes) -> int | None:

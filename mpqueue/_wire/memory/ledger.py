@@ -1,14 +1,14 @@
-"""The ledger: a page of shared memory for each lane, by which the parent sees what its worker does.
+"""The ledger: a page of shared memory per lane, which shows the parent the work of the lane's worker.
 
-Each word is eight bytes, aligned, and written by one side only; a store of eight bytes is seen whole or not at all.
+Each word is eight aligned bytes, written by one side only; a store of eight bytes is seen completely or not at all.
 
 =========  ===========  ===========  ==================================================================
 word       writer       reader       meaning
 =========  ===========  ===========  ==================================================================
-CLAIM      worker       parent       which chunk, what phase, and positions ``lo`` to ``hi`` it may be running
-SINCE      worker       parent       since when, in nanoseconds of CLOCK_MONOTONIC
-FRACTION   worker       parent       what ``current_item().report`` said last, 0 to 1
-LIMIT      parent       worker       in which chunk, the position that must not be claimed any more; two words,
+CLAIM      worker       parent       the chunk, the phase, and positions ``lo`` to ``hi`` that it may be running
+SINCE      worker       parent       the start of that, in nanoseconds of CLOCK_MONOTONIC
+FRACTION   worker       parent       the last ``current_item().report``, 0 to 1
+LIMIT      parent       worker       the chunk, and the first position that must not be claimed; two words,
                                      for chunks of even and of odd number: two may be on a lane
 FLAG_JOB   parent       worker       the number of the job for which the lane's flags count, or `NOBODY`; above its
                                      32 bits, how often they have changed
@@ -16,22 +16,23 @@ OUTBOX     both         both         bytes of the message in the outbox: the wor
 UNSENT     worker       parent       bytes of log records that no report has sent, from `UNSENT_AT` on in the
                                      outbox's file; read when the worker has died
 MOST       parent       worker       bytes of private memory that the worker may have; 0: any number
-PRIVATE    worker       parent       with MOST, the bytes that it had when it began what CLAIM says
-PAUSE      parent       worker       1 where the job of FLAG_JOB is paused; where the lane has Events for it, these
-CANCEL     parent       worker       1 where the job of FLAG_JOB is cancelled; likewise
-PIPED      parent       worker       1 where the parent can't open the worker's segments: results go through the pipe,
+PRIVATE    worker       parent       with MOST, its bytes at the start of the work in CLAIM
+PAUSE      parent       worker       1 if the job of FLAG_JOB is paused; if the lane has Events, these count instead
+CANCEL     parent       worker       1 if the job of FLAG_JOB is cancelled; likewise
+PIPED      parent       worker       1 if the parent can't open the worker's segments: results go through the pipe,
                                      or are carried by the engine
-BLIND      worker       parent       1 where the worker can't open the parent's segments, and the engine carries them
-LATE       parent       worker       `IS_LATE` where the worker is about to be killed since an item takes too long: the
-                                     signal that asks where it is may end a wait of C code, so nothing counts any more
+BLIND      worker       parent       1 if the worker can't open the parent's segments, and the engine carries them
+LATE       parent       worker       `IS_LATE` if the worker is about to be killed since an item takes too long: the
+                                     signal for its stack may end a wait of C code, so nothing counts any more
 =========  ===========  ===========  ==================================================================
 
 The worker stores SINCE before CLAIM, and the parent reads CLAIM on both sides of SINCE, so a claim is never seen with
 an older time than its own. To take positions back (stealing), the parent stores LIMIT, waits `SETTLE` seconds, and
-reads CLAIM: the worker stores its claim before it reads LIMIT, so either it saw the limit or the parent sees its claim.
+reads CLAIM: the worker stores its claim before it reads LIMIT, so either it has seen the limit or the parent sees its
+claim.
 
-A handler can write anything into the page, on purpose or by a wild pointer. What the parent reads there is checked: a
-claim that no worker makes is read as one of the chunk `NOWHERE`, and no word is believed to be a size.
+A handler can write anything into the page, on purpose or by a wild pointer. The parent checks what it reads: an
+impossible claim is read as one of the chunk `NOWHERE`, and no word is trusted as a size.
 """
 
 from __future__ import annotations
@@ -44,13 +45,13 @@ from typing import NamedTuple
 CLAIM, SINCE, FRACTION, LIMIT, _LIMIT_ODD, FLAG_JOB, OUTBOX, UNSENT, MOST, PRIVATE = range(10)
 PAUSE, CANCEL, PIPED, BLIND, LATE = range(10, 15)
 SIZE = mmap.PAGESIZE
-#: In LATE. The worker ends by it, so it is no number that a handler would write there by chance.
+#: The value of LATE. The worker ends by it, so it is a number that a handler would not write there by chance.
 IS_LATE = 0x6C6174655F6E6F77
 
-#: Where in the outbox's file unsent log records stand: far behind the longest report, in a file with a hole.
+#: The place of unsent log records in the outbox's file: far behind the longest report, in a file with a hole.
 UNSENT_AT = 1 << 40
 
-#: The chunk of a claim that no worker makes. Chunks are numbered from 1; before the first one a claim is of chunk 0.
+#: The chunk of an impossible claim. Chunks are numbered from 1; before the first one a claim is of chunk 0.
 NOWHERE = -1
 
 #: In FLAG_JOB: the flags count for no job. Jobs are numbered from 1.
@@ -68,19 +69,19 @@ _POSITION_MASK = (1 << 20) - 1
 
 
 class Phase(enum.IntEnum):
-    """The phase of a chunk that a worker is in."""
+    """A worker's phase of a chunk."""
 
     IDLE = 0  #: nothing of the chunk is running
     LOADING = 1  #: unpickling the handler, in ``setup`` or at its end, in the initializer, or reloading modules
-    UNPACKING = 3  #: unpickling the items claimed; where none are, it has the chunk in hand and is about to begin it
+    UNPACKING = 3  #: unpickling the claimed items; without any, it has received the chunk and is about to begin it
     RUNNING = 2  #: in the handler, for one of the positions claimed
     PACKING = 4  #: pickling the result of position ``lo``; those up to ``hi`` have run
 
 
-#: By the three bits of a claim; those without a meaning can only come from a wild write.
+#: By the three bits of a claim; bits without a meaning can only come from a wild write.
 _PHASES = (Phase.IDLE, Phase.LOADING, Phase.RUNNING, Phase.UNPACKING, Phase.PACKING, None, None, None)
 
-#: How often CLAIM and SINCE are read until they belong together. More often only a worker changes them that means to.
+#: The most times that CLAIM and SINCE are read until they belong together. Only a malicious worker needs more.
 _READS = 1000
 
 
@@ -95,7 +96,7 @@ class Claim(NamedTuple):
     fraction: float = 0.0
 
     def is_of(self, chunk_number: int) -> bool:
-        """True where this claim speaks of the chunk of that number."""
+        """True if this claim is of the chunk of that number."""
         return self.chunk == chunk_number & _CHUNK_MASK
 
 
@@ -113,11 +114,11 @@ class Ledger:
         self.reals = memoryview(self._map).cast("d")
 
     def begin(self, now: float) -> None:
-        """Note, in the parent before the worker starts, that nothing is claimed, since ``now``."""
+        """Clear the claim, as of ``now``; in the parent before the worker starts."""
         self.words[SINCE] = int(now * 1e9)
 
     def read(self) -> Claim:
-        """Return the worker's last claim; one that no worker makes is read as a claim of `NOWHERE`."""
+        """Return the worker's last claim; an impossible one is read as a claim of `NOWHERE`."""
         words = self.words
         claim = since = 0
         for _ in range(_READS):
@@ -132,16 +133,16 @@ class Ledger:
         return Claim(claim >> 43, phase, lo, hi, since / 1e9, fraction)
 
     def set_limit(self, chunk_number: int, position: int) -> None:
-        """Let the worker claim nothing from ``position`` on in that chunk, from now on."""
+        """Forbid the worker to claim positions from ``position`` on in that chunk."""
         self.words[LIMIT + (chunk_number & 1)] = (chunk_number & _CHUNK_MASK) << 20 | position
 
     def withdraw_flags(self) -> None:
-        """Let the flags count for no job until `give_flags`: they are about to change."""
+        """Make the flags count for no job until `give_flags`: they are about to change."""
         changes = (self.words[FLAG_JOB] >> 32) + 1 & _JOB_MASK
         self.words[FLAG_JOB] = changes << 32 | NOBODY
 
     def give_flags(self, job: int) -> None:
-        """Let the flags, which have changed, count for the job of that number."""
+        """Make the changed flags count for the job of that number."""
         self.words[FLAG_JOB] = self.words[FLAG_JOB] & ~_JOB_MASK | job
 
     def set_flags(self, job: int, *, pause: bool, cancel: bool) -> None:
@@ -151,9 +152,9 @@ class Ledger:
         self.give_flags(job)
 
     def flags_of(self, job: int, read: Callable[[], tuple[bool, bool]] | None = None) -> tuple[bool, bool]:
-        """Tell the worker whether that job is paused, and cancelled; ``read`` reads the Events, where they say it.
+        """Tell the worker whether that job is paused, and cancelled; ``read`` reads the Events, if there are any.
 
-        What changed while it was read may be another job's, and says nothing: the caller will ask again.
+        Flags that changed meanwhile may be another job's, and count as unset: the caller will ask again.
         """
         words = self.words
         before = words[FLAG_JOB]
@@ -163,7 +164,7 @@ class Ledger:
         return said if words[FLAG_JOB] == before else (False, False)
 
     def limit(self, chunk_number: int) -> int:
-        """Return the first position that the worker must not claim in that chunk."""
+        """Return the first position in that chunk that the worker must not claim."""
         word = self.words[LIMIT + (chunk_number & 1)]
         return word & _POSITION_MASK if word >> 20 == chunk_number & _CHUNK_MASK else MAX_CHUNK_ITEMS
 

@@ -1,13 +1,13 @@
-"""Shared segments: unnamed files in memory through which big data is sent, and their recycling.
+"""Shared segments: unnamed files in memory that carry big data, and their recycling.
 
-One process writes a segment and names it in a message; the other maps it privately, so that what it finds there is
-its own to change, and says when its last view is gone. Then the writer fills the segment again: writing to pages that
-exist already costs a fifth of making new ones.
+One process writes a segment and names it in a message; the other maps it privately, so that it may change its view, and
+reports when its last view is gone. Then the writer fills the segment again: writing to existing pages costs a fifth of
+making new ones.
 
-A private mapping shows later writes to pages that its owner has not touched, so a segment is filled again only when
-no process maps it. The reader's word is not enough for that: a process that it has forked maps what it mapped. So the
-kernel is asked before each reuse, see `Segment.is_unshared`. A segment that is still mapped somewhere is dropped, and
-its memory is freed with its last mapping.
+A private mapping shows later writes to pages that its owner has not touched, so a segment is filled again only when no
+process maps it. The reader's report is not enough for that: its forks have the same mappings. So the kernel is asked
+before each reuse, see `Segment.is_unshared`. A segment that is still mapped somewhere is dropped, and its memory is
+freed with its last mapping.
 
 ==================  ==========================  ======================================================
 what                made and written by         mapped by
@@ -18,19 +18,19 @@ handlers            the caller of `create_job`  every worker that needs them
 `share`             its caller                  every worker that needs them; never filled again
 ==================  ==========================  ======================================================
 
-A segment is a memfd: it has no name, so nothing can be left behind by whatever death, and it does not count against
-the size of /dev/shm. The other side opens it through ``/proc``. It is first filled by ``write``, which reports a full
-memory as an error where a mapping would kill the process; later through a mapping, at 7 GB/s where ``write`` does 4.5.
+A segment is a memfd: it has no name, so no death can leave it behind, and it does not count against the size of
+/dev/shm. The other side opens it through ``/proc``. It is first filled by ``write``, which reports a full memory as an
+error, while a mapping would kill the process; later through a mapping, at 7 GB/s instead of 4.5.
 
-On Windows it is a temporary file that goes with its last handle. The other side opens it by its name and maps it; what
-maps it is not told, so it is filled once.
+On Windows it is a temporary file that is deleted with its last handle. The other side opens it by its name and maps it;
+Windows does not report mappings, so it is filled only once.
 
-Where the other side is on another machine, an engine may carry what is in a segment there (`Carried`): its reader
-copies that, and then the segment may be filled again.
+If the other side is on another machine, an engine may carry the contents of a segment there (`Carried`): its reader
+copies them, and then the segment may be filled again.
 
-Where files in memory have no path (on other systems, without ``/proc``, or where memfds are refused), items and results
-go through the pipe. Handlers and what is shared are in temporary files, which workers ask for and copy, see
-`mpqueue._wire.memory.asking`: so they go over once.
+If files in memory have no path (on other systems, without ``/proc``, or if memfds are refused), items and results are
+sent through the pipe. Handlers and shared objects are in temporary files, which workers ask for and copy, see
+`mpqueue._wire.memory.asking`: so they are sent once.
 """
 
 from __future__ import annotations
@@ -65,44 +65,43 @@ from mpqueue._os.process.own_forks import in_each_fork, process_name
 
 log = logging.getLogger("mpqueue")
 
-#: Bytes from which a whole pickle goes through a segment: one copy more, so below it the pipe is as fast.
+#: Bytes from which a whole pickle uses a segment: it costs one copy more, so below, the pipe is as fast.
 BIG = 128 << 10
-#: Bytes from which a buffer does: two copies less. One alone of 20 kB takes 50 us more so than through the pipe, one of
-#: 40 kB as long; where a chunk has several, one of 40 kB takes a third.
+#: Bytes from which a buffer uses a segment: it costs two copies less. A single buffer of 20 kB takes 50 us more than
+#: through the pipe, one of 40 kB the same; if a chunk has several, one of 40 kB takes a third.
 BIG_BUFFER = 32 << 10
-#: Bytes: views begin at multiples of this, as numpy likes it.
+#: Views begin at multiples of this, in bytes, as is best for numpy.
 ALIGNMENT = 64
-#: Bytes of free segments that a store keeps for reuse.
+#: The most bytes of free segments that a store keeps for reuse.
 KEEP_FREE = 256 << 20
-#: Segments that a store lets the other side hold while it stays ready to reuse them; each costs a descriptor.
+#: The most segments that the other side may hold while the store can reuse them; each costs a descriptor.
 KEEP_LENT = 64
 
 #: Bytes that are copied at a time, in 1 ms.
 PIECE = 8 << 20
 
-#: Seconds that a reader waits for a descriptor to open a segment with, and between two tries: there is no notice of a
-#: free one.
+#: Seconds that a reader waits for a descriptor to open a segment, and between two tries: a free one is not notified.
 PATIENCE, PAUSE = 10.0, 0.02
 
 _serials = itertools.count(1)
 
 
 class SegmentRef(NamedTuple):
-    """A segment's name in a message: good while its writer holds it open."""
+    """A segment's name in a message: valid while its writer holds it open."""
 
-    path: str  #: where it can't be opened by one, the name of its process: see `process_identity`
+    path: str  #: a path; if it can't be opened by one, the name of its process: see `process_identity`
     serial: int
     size: int
-    inode: int  #: tells it from whatever else is found under this path
+    inode: int  #: distinguishes it from other files under this path
 
     @property
     def has_path(self) -> bool:
-        """True where it is opened by its path, and mapped; else its writer is asked for it, and it is copied."""
+        """True if it is opened by its path, and mapped; otherwise its writer is asked for it, and it is copied."""
         return self.path[:1] in ("/", "\\")
 
 
 class Pieces(NamedTuple):
-    """Bytes that come to be while they are written: so many, in pieces that are of use until the next is asked for."""
+    """Bytes that are made while they are written: their number, and pieces that are valid until the next is taken."""
 
     nbytes: int
     make: Callable[[], Iterator[memoryview]]
@@ -115,12 +114,12 @@ class Pieces(NamedTuple):
         return memoryview(made)
 
 
-#: What is written into a segment in one.
+#: Data written into a segment in one go.
 Part: TypeAlias = memoryview | Pieces
 
-#: What is in segments of another process, by their serials there, where an engine has carried it to this one.
+#: Contents of another process's segments, by their serials there, carried here by an engine.
 Carried: TypeAlias = Mapping[int, memoryview]
-#: Nothing of that kind.
+#: No carried segments.
 NOTHING_CARRIED: Carried = {}
 
 
@@ -132,7 +131,7 @@ def _ask_nobody(_: SegmentRef) -> int | None:
     return None
 
 
-#: How a segment is had that can't be opened by its name: a descriptor, or None. Set in workers.
+#: Returns a descriptor of a segment that can't be opened by its name, or None. Set in workers.
 ask_writer: Callable[[SegmentRef], int | None] = _ask_nobody
 
 
@@ -143,12 +142,12 @@ _descriptors: dict[int, int] = {}
 class Segment:
     """A segment, for its writer. Its descriptor is closed when this object is no longer referenced."""
 
-    _fd = -1  #: until there is one: a segment that could not be made is closed too
+    _fd = -1  #: before it has one: a segment that could not be made is closed too
 
     def __init__(self) -> None:
         self._has_path = can_be_opened_by_others()
         self._fd = make_sealable("segment")
-        self._can_be_leased = False  #: once it is opened anew
+        self._can_be_leased = False  #: once it is reopened
         self._is_populated = False  #: our mapping has pages
         self.serial = next(_serials)
         self.capacity = 0
@@ -158,9 +157,9 @@ class Segment:
         self._memory: Any = None  #: our own mapping, the only way to write to it once it is sealed
 
     def fill(self, buffers: Sequence[Part], offsets: Sequence[int], size: int) -> SegmentRef:
-        """Write the buffers at these offsets, with no gap of a page. Raises OSError where there is no memory for it.
+        """Write the buffers at these offsets, with no gap of a page. Raises OSError if there is no memory for it.
 
-        It is as large from then on as it was when it was filled first.
+        Its size is fixed when it is filled first.
         """
         memory = self._mapped() if self.capacity else None
         write = functools.partial(_write_all, self._fd) if memory is None else functools.partial(_copy_all, memory)
@@ -182,10 +181,10 @@ class Segment:
         return SegmentRef(self._path, self.serial, size, self._inode)
 
     def _seal(self) -> None:
-        """Forbid writing by the descriptor, which a handler may have hit upon: only this mapping may write.
+        """Forbid writing by the descriptor, which a handler may find: only this mapping may write.
 
-        The other side maps the file, and would see what is written there in the place of what it was sent; and a file
-        that was made shorter would end it. Where that can't be had (many mappings, Linux before 5.1), it is not.
+        The other side maps the file, and would see other bytes than those that it was sent; and a truncated file would
+        end it. If sealing is not supported (many mappings, Linux before 5.1), nothing happens.
         """
         self._memory = map_file(self.capacity, mappings.SHARED, self._fd) if room.is_left() else None
         if self._memory is not None:
@@ -197,7 +196,7 @@ class Segment:
         if self._memory is None:
             return None
         if not self._is_populated:
-            # At once, which costs a quarter of meeting one page after the other.
+            # At once, which costs a quarter of adding page after page.
             populate(self._memory)
             self._is_populated = True
         return memoryview(self._memory).cast("B")
@@ -212,22 +211,22 @@ class Segment:
 
     @property
     def can_be_filled_again(self) -> bool:
-        """False where `is_unshared` is never true."""
+        """False if `is_unshared` is never true."""
         return self._has_path and leases_tell()
 
     def is_unshared(self) -> bool:
-        """True if no process maps this segment or has it open, apart from this one to write; false if in doubt. 3 us.
+        """True if no process but the writing one maps this segment or has it open; false if in doubt. 3 us.
 
         The kernel knows, see `mpqueue._os.memory.memory_files`.
         """
-        if not leases_tell() or not _is_segment(self._fd, self._inode):  # a handler may have closed it, or more
+        if not leases_tell() or not _is_segment(self._fd, self._inode):  # a handler may have closed it, or worse
             return False
         if not self._can_be_leased:
             self._can_be_leased = make_leasable(self._fd)
         return self._can_be_leased and is_open_once(self._fd)
 
     def close(self) -> None:
-        """Give the descriptor back, and the mapping; mappings of the other side stay valid."""
+        """Close the descriptor and the mapping; mappings of the other side stay valid."""
         fd, self._fd, self._memory = self._fd, -1, None
         if fd >= 0:
             _descriptors.pop(self.serial, None)
@@ -238,7 +237,7 @@ class Segment:
 
 
 def enter(ref: SegmentRef, fd: int) -> SegmentRef:
-    """Return the name by which others have that open segment from this process, until `strike_out`."""
+    """Return the name by which others can open that segment of this process, until `strike_out`."""
     serial = next(_serials)
     _descriptors[serial] = fd
     return SegmentRef(path_of(fd), serial, ref.size, ref.inode)
@@ -250,15 +249,15 @@ def strike_out(serial: int) -> None:
 
 
 def own_descriptor(serial: int, inode: int) -> int | None:
-    """Return this process's own descriptor of its segment; None where there is no such segment any more."""
+    """Return this process's own descriptor of its segment; None if there is no such segment any more."""
     fd = _descriptors.get(serial)
     return fd if fd is not None and _is_segment(fd, inode) else None
 
 
 def reopen(serial: int, inode: int) -> int | None:
-    """A descriptor of its own of this process's segment, for its reader; None where there is no such segment any more.
+    """Open this process's segment again, for its reader; None if there is no such segment any more.
 
-    Also where it can't be opened anew: a lease would not tell of a duplicate, the same open file as the writer's.
+    None also if it can't be reopened: a lease would not notice a duplicate, which is the writer's own open file.
     """
     fd = _descriptors.get(serial)
     if fd is None:
@@ -269,12 +268,12 @@ def reopen(serial: int, inode: int) -> int | None:
         return None
     if _is_segment(reader, inode):
         return reader
-    os.close(reader)  # closed meanwhile, and another file has its number
+    os.close(reader)  # closed meanwhile, and its number is another file's
     return None
 
 
 def _is_segment(fd: int, inode: int) -> bool:
-    """Tell whether the descriptor is of that segment, and of no other file that a name may lead to. 1 us."""
+    """Tell whether the descriptor is of that segment, and not of another file that its name may lead to. 1 us."""
     try:
         found = os.fstat(fd)
     except OSError:
@@ -296,7 +295,7 @@ def _copy_all(memory: memoryview, buffer: memoryview, offset: int) -> None:
 
 
 def layout(buffers: Sequence[Part]) -> tuple[list[int], int]:
-    """Return the offset of each buffer in a segment, and the size that all of them take."""
+    """Return the offset of each buffer in a segment, and the total size."""
     offsets, end = [], 0
     for buffer in buffers:
         offsets.append(end)
@@ -305,13 +304,13 @@ def layout(buffers: Sequence[Part]) -> tuple[list[int], int]:
 
 
 def _best(free: Iterable[Segment], size: int) -> Segment | None:
-    """The smallest of these that has room for so much, and not far too much."""
+    """Return the smallest of these with enough room, unless it is far too big."""
     fitting = [segment for segment in free if size <= segment.capacity <= max(2 * size, size + BIG)]
     return min(fitting, key=lambda found: found.capacity, default=None)
 
 
 def can_lend() -> bool:
-    """Tell whether other processes could open what a `SegmentStore` lends; if not, a store is of no use."""
+    """Tell whether other processes can open the segments of a `SegmentStore`; if not, a store is of no use."""
     try:
         return can_be_opened_by_others()
     except OSError:  # no descriptor left: it can't be tried now
@@ -319,7 +318,7 @@ def can_lend() -> bool:
 
 
 class SegmentStore:
-    """The segments that one side writes, lends and reuses. Any thread may use it; none waits while another writes."""
+    """The segments that one side writes, lends and reuses. Any thread may use it; a writing thread blocks no other."""
 
     def __init__(self) -> None:
         self._free: list[Segment] = []
@@ -327,7 +326,7 @@ class SegmentStore:
         self._lock = threading.Lock()
 
     def lend(self, buffers: Sequence[Part]) -> tuple[SegmentRef, list[int]]:
-        """Put the buffers into a segment; returns its name and where each begins. Raises OSError without memory."""
+        """Put the buffers into a segment; returns its name and each one's offset. Raises OSError without memory."""
         offsets, size = layout(buffers)
         segment = self._take(size)
         ref = segment.fill(buffers, offsets, size)
@@ -355,7 +354,7 @@ class SegmentStore:
         return segment.contents()[: ref.size]
 
     def take_back(self, serials: Sequence[int]) -> None:
-        """Take back segments of which the other side has no view any more; its children may have one."""
+        """Take back segments of which the other side has no view any more; its children may still have one."""
         with self._lock:
             for serial in serials:
                 segment = self._lent.pop(serial, None)
@@ -369,13 +368,13 @@ class SegmentStore:
                     break
 
     def give_up(self, serials: Sequence[int]) -> None:
-        """Drop these segments, of which it will not be known when they are free."""
+        """Drop these segments: it will not be known when they are free."""
         with self._lock:
             for serial in serials:
                 self._lent.pop(serial, None)
 
     def give_up_oldest(self, known: Callable[[int], bool]) -> None:
-        """Let go of what the other side keeps for long, oldest first, where it is known to have mapped it."""
+        """Drop segments that the other side keeps for long, oldest first, if it is known to have mapped them."""
         with self._lock:
             while len(self._lent) > KEEP_LENT:
                 serial = next(iter(self._lent))
@@ -385,10 +384,10 @@ class SegmentStore:
 
 
 class CommonSegment:
-    """A segment that any number of workers map, filled once: with what is big of a handler, or of a shared object.
+    """A segment that any number of workers map, filled once, with the big parts of a handler or a shared object.
 
-    When this is no longer referenced it may be filled for the next handler, where it was `lent` and not given up. The
-    code that lends it holds it until the worker has no view left, or gives it up.
+    When it is no longer referenced, the next handler may fill it, if it was `lent` and not given up. The code that
+    lends it holds it until the worker has no view left, or gives it up.
     """
 
     def __init__(self, buffers: Sequence[Part]) -> None:
@@ -396,10 +395,10 @@ class CommonSegment:
         segment = spare.take(size) or Segment()
         self.ref = segment.fill(buffers, self.offsets, size)
         self._segment = segment
-        self._reuse: weakref.finalize[..., Any] | None = None  #: made once, when it is lent; given up, it does nothing
+        self._reuse: weakref.finalize[..., Any] | None = None  #: made once, when it is lent; does nothing once given up
 
     def lent(self) -> None:
-        """Note that a worker is about to map the segment, and will say when it has no view left."""
+        """Note that a worker is about to map the segment, and will report when it has no view left."""
         if self._reuse is None:
             self._reuse = weakref.finalize(self, spare.add, self._segment, os.getpid())
             self._reuse.atexit = False
@@ -413,7 +412,7 @@ class CommonSegment:
 class Spare:
     """The free segments of `CommonSegment`s, kept while there are users.
 
-    Finalizers add at any moment on any thread, so there is no lock.
+    Finalizers add to it at any time on any thread, so there is no lock.
     """
 
     def __init__(self) -> None:
@@ -421,7 +420,7 @@ class Spare:
         self._users: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def enter(self, user: Any) -> None:
-        """Add a user, for which free segments are kept."""
+        """Add a user; free segments are kept as long as there is one."""
         self._users.add(user)
 
     def leave(self, user: Any) -> None:
@@ -434,7 +433,7 @@ class Spare:
         return len(self._free)
 
     def add(self, segment: Segment, process: int) -> None:
-        """Add a segment, from a finalizer. One that a fork inherited is not its own to write to, and is dropped."""
+        """Add a segment, from a finalizer. A fork must not write to inherited segments, so these are dropped."""
         if process != os.getpid() or not self._users or not segment.can_be_filled_again:
             return
         self._free.append(segment)
@@ -443,9 +442,9 @@ class Spare:
                 del self._free[0]
 
     def take(self, size: int) -> Segment | None:
-        """Return a free segment with room for so many bytes; None if there is none."""
+        """Return a free segment with room for that many bytes; None if there is none."""
         while (segment := _best(self._free.copy(), size)) is not None:
-            with contextlib.suppress(ValueError):  # another thread was quicker
+            with contextlib.suppress(ValueError):  # another thread was faster
                 self._free.remove(segment)
                 if segment.is_unshared():
                     return segment
@@ -466,11 +465,11 @@ def view(
 ) -> memoryview:
     """Map the segment, or a part of it, as writable memory of the reader's own.
 
-    When the last view of it is gone it is unmapped, and ``on_free`` is called with its serial, on whatever thread drops
-    that view. Where this process has many mappings, or the segment has no path, it is copied, and free at once.
+    When its last view is gone it is unmapped, and ``on_free`` is called with its serial, on the thread that drops that
+    view. If this process has many mappings, or the segment has no path, it is copied, and free at once.
 
-    Raises `SegmentGoneError`, or OSError where it can't be opened or read. Where this process has no descriptor left
-    it waits for one, `PATIENCE` seconds at most: nothing is wrong with what is in there.
+    Raises `SegmentGoneError`, or OSError if it can't be opened or read. If this process has no descriptor left it waits
+    for one, at most `PATIENCE` seconds, since the data are fine.
     """
     free = None if on_free is None else functools.partial(on_free, ref.serial)
     fd = open_to_read(ref)
@@ -488,7 +487,7 @@ def view(
 
 
 def _read_all(fd: int, memory: memoryview, begin: int) -> None:
-    """Fill the memory, in pieces: one call returns 2 GB at most."""
+    """Fill the memory in pieces: one call returns at most 2 GB."""
     offset = 0
     while offset < memory.nbytes:
         count = read_into(fd, memory[offset : offset + PIECE], begin + offset)
@@ -498,7 +497,7 @@ def _read_all(fd: int, memory: memoryview, begin: int) -> None:
 
 
 def open_to_read(ref: SegmentRef) -> int:
-    """A descriptor of another process's segment, to be closed by the caller. Raises and waits as `view` does."""
+    """Return a descriptor of another process's segment, to be closed by the caller. Raises and waits like `view`."""
     for _ in range(int(PATIENCE / PAUSE)):
         try:
             return _open(ref)
@@ -510,7 +509,7 @@ def open_to_read(ref: SegmentRef) -> int:
 
 
 def make_anchor() -> CommonSegment | None:
-    """A small segment for other processes to try whether they can open such; None where there is no room for one."""
+    """Make a small segment with which other processes can try to open segments; None if there is no room for it."""
     try:
         return CommonSegment([memoryview(b"anchor")])
     except OSError:
@@ -518,7 +517,7 @@ def make_anchor() -> CommonSegment | None:
 
 
 def can_be_opened(ref: SegmentRef) -> bool:
-    """Tell whether a segment of another process can be opened by its name from here. Waits as `view` does."""
+    """Tell whether this process can open another one's segment by its name. Waits like `view`."""
     if not ref.has_path:
         return False
     try:
@@ -528,16 +527,15 @@ def can_be_opened(ref: SegmentRef) -> bool:
     return True
 
 
-#: Errors of what may work in a moment.
+#: Errors that may pass in a moment.
 _PASSES = (errno.EMFILE, errno.ENFILE, errno.EAGAIN)
 
 
 def _open(ref: SegmentRef) -> int:
-    """Open the segment by its name, where that leads to it; else take this process's own, or ask its writer."""
+    """Open the segment by its name, if that leads to it; else take this process's own, or ask its writer."""
     fd, why = None, "is gone, or has other rights than this process"
     try:
-        # Where the name leads to something else, opening that must not wait for another process, nor become our
-        # terminal.
+        # If the name leads to another file, opening it must not wait for another process, nor give us a terminal.
         fd = open_unseen(ref.path) if ref.has_path else None
     except OSError as error:
         if error.errno in _PASSES:
@@ -559,23 +557,23 @@ def _open(ref: SegmentRef) -> int:
 
 # -- A segment of one worker, held open by the parent for other workers to map. ----------------------------------------
 #
-# The parent neither maps nor copies it. Its writer may be gone meanwhile; it fills the segment again once it has been
-# notified that it is no longer needed, and the kernel says that no process has it open.
+# The parent neither maps nor copies it. Its writer may end meanwhile; it fills the segment again once it is notified
+# that it is no longer needed, and the kernel reports that no process has it open.
 
-#: How many are held at a time, at most, and the part of the descriptors that the process may have.
+#: The most segments that are held at a time, and the part of the process's descriptors that they may take.
 MOST, PART = 1024, 1 / 4
 _held: set[int] = set()  #: their serials
 
 
 def may_hold_more() -> bool:
-    """Return False where so many segments are held that others would have no descriptors left. 1 us."""
+    """Return False if more held segments would leave too few descriptors. 1 us."""
     return len(_held) < min(MOST, PART * descriptor_limits().now)
 
 
 class HeldSegment:
     """A segment held open. ``ref`` is its name for others while this is referenced; then ``on_free`` gets the serial.
 
-    Costs a descriptor. Raises `SegmentGoneError`, or OSError where it can't be opened.
+    Costs a descriptor. Raises `SegmentGoneError`, or OSError if it can't be opened.
     """
 
     _fd = -1

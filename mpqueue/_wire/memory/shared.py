@@ -1,15 +1,15 @@
 """`share`: one copy of an object for all workers and jobs.
 
-The object is pickled once, its big buffers into a segment that every worker maps. What is sent with items and handlers
-is a name; a worker unpickles the object when it meets the name first, and keeps it until the parent drops it.
+The object is pickled once, its big buffers into a segment that every worker maps. Items and handlers only have its
+name; a worker unpickles the object when it first meets the name, and keeps it until the parent drops it.
 
-Where workers are on another machine, an engine brings the object there before the first frame that names it: what is
-named by a pickle `NotesShared` tells; what goes over is made by `parts_of`; a process there can `lend` it to its
-workers, which map one copy (`take_in`). Of workers on the parent's own machine that is the parent (`lend_own`), and
-there is no copy at all.
+If workers are on another machine, an engine brings the object there before the first frame that names it: `NotesShared`
+notes the names in a pickle; `parts_of` makes the data to send; a process there can `lend` it to its workers, which map
+one copy (`take_in`). For workers on the parent's own machine that process is the parent (`lend_own`), and there is no
+copy.
 
-What a handler shares is the worker's, and so is its memory, which goes with the handler's own objects. So in a result
-the object itself is sent, see `leaving`; the process where it arrives shares it anew, once it sends it on.
+An object that a handler shares is the worker's, and so is its memory, which is freed with the handler's own objects. So
+a result contains the object itself, see `leaving`; the process that receives it shares it anew, once it sends it on.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _notes = threading.local()
 
 
 class _Leaving(threading.local):
-    depth = 0  #: of blocks `leaving`
+    depth = 0  #: of nested `leaving` blocks
 
     def __enter__(self) -> None:
         self.depth += 1
@@ -54,38 +54,38 @@ class _Leaving(threading.local):
         self.depth -= 1
 
 
-#: In this block, a thread pickles what may outlive all that this process shares, such as a result.
+#: In this block, a thread pickles things that may outlive this process's shared objects, such as a result.
 leaving = _Leaving()
 
-#: What this process shared or has met, by token. A worker keeps what it met, see `keep` and `drop`.
+#: Objects that this process has shared or met, by token. A worker keeps those that it met, see `keep` and `drop`.
 _known: weakref.WeakValueDictionary[Token, Shared[Any]] = weakref.WeakValueDictionary()
 _kept: dict[Token, Shared[Any]] = {}
 
-#: Tokens of this process whose objects are gone, in that order; only ever appended to.
+#: Tokens of this process's dropped objects, in that order; only ever appended to.
 dropped: list[Token] = []
 
 
 class Shared(Generic[T]):
     """An object that workers share; ``value`` is the object itself, in the parent and in every worker.
 
-    Stands in for it in simple uses too: attributes, indexing, iteration, calls and numpy functions go to the object.
-    Each worker has a private view of the buffers: what it changes there, it changes for itself.
+    In simple uses it acts like the object: attributes, indexing, iteration, calls and numpy functions go to the object.
+    Each worker has a private view of the buffers: its changes affect no other process.
     """
 
     def __init__(self, token: Token, packed: Packed | None = None, loaded: list[T] | None = None) -> None:
         self._token = token
         self._sent = packed  #: None: it has not been sent from here yet, and is loaded
-        self._segments: list[CommonSegment] = []  # live as long as this object
+        self._segments: list[CommonSegment] = []  # they live as long as this object
         self._loaded = loaded or []
         self._for_others: Packed | None = None
-        #: the pickle and its buffers, where they were brought, or are mapped already
+        #: the pickle and its buffers, if they were carried here, or are mapped already
         self._parts: tuple[bytes | memoryview, Sequence[bytearray | memoryview]] | None = None
-        self._lent: Packed | None = None  #: the same where a copy on this machine is mapped
+        self._lent: Packed | None = None  #: the same if a copy on this machine is mapped
         self._was_brought = False
-        self._brings_classes: bool | None = None  #: None: that is not known yet
-        #: Where it does, the object by the scope of a job, and the classes that a call needs to have for it.
+        self._brings_classes: bool | None = None  #: None: not known yet
+        #: If it does, the object by the scope of a job, and the classes that a call needs for it.
         self._variants: weakref.WeakKeyDictionary[Scope, list[tuple[Classes, T]]] = weakref.WeakKeyDictionary()
-        self._inner: tuple[Shared[Any], ...] = ()  #: what is named in it of what is shared
+        self._inner: tuple[Shared[Any], ...] = ()  #: the shared objects that it names
         _known[token] = self
 
     @property
@@ -100,7 +100,7 @@ class Shared(Generic[T]):
         return view_parts(self._lent or self._packed) if self._parts is None else self._parts
 
     def _value_in(self, scope: Scope) -> T:
-        """Return the object, made of the classes that are in that scope."""
+        """Return the object, made with the classes of that scope."""
         if self._brings_classes is None:
             self._brings_classes = may_bring_classes(self._view()[0])
         if not self._brings_classes:
@@ -131,13 +131,13 @@ class Shared(Generic[T]):
                 f"share: expected an object that can be pickled, got {shown(obj)} of type {type(obj).__name__} "
                 f"({shown(error)})"
             ) from error
-        # Two threads may do this at once: the pickles of both are good.
+        # Two threads may do this at once: both pickles are good.
         self._segments += [] if segment is None else [segment]
         self._inner = tuple(inner)
         self._sent = packed
 
     def _goes_itself(self) -> bool:
-        """Tell whether the object itself is sent, since nothing here would be there for its name."""
+        """Tell whether the object itself is sent, since its name would find nothing here later."""
         if leaving.depth:
             return self._sent is None or self._token[0] == process_name()
         return self._sent is None and is_whole() and _noted_here() is None
@@ -146,7 +146,7 @@ class Shared(Generic[T]):
         if self._goes_itself():
             return _share_later, (self.value,)
         noted = _noted_here()
-        if noted is not None and self._packed.segment is not None:  # else all of it is in its name
+        if noted is not None and self._packed.segment is not None:  # otherwise all of it is in its name
             noted += [*self._inner, self]
         by_name = noted is not None or self._was_brought or not is_whole()
         return _meet, (self._token, self._packed if by_name else self._whole())
@@ -193,12 +193,12 @@ class Shared(Generic[T]):
 
 
 def share(obj: T) -> Shared[T]:
-    """Share an object (a model, a table, an array) that many items or jobs use: it goes over once, not once an item.
+    """Share an object (a model, a table, an array) that many items or jobs use: it is sent once, not with each item.
 
     Costs one pickling and one copy of its buffers, and that much memory while the returned object, or an item or a
     handler that holds it, lives. Workers see the object as it was at this call. A handler may share an object too, and
-    return it: the program gets a copy, which is shared again when it is sent on. Raises `ItemPicklingError` where it
-    can't be pickled.
+    return it: the program gets a copy, which is shared again when it is sent on. Raises `ItemPicklingError` if it can't
+    be pickled.
     """
     shared = _share_later(obj)
     _ = shared._packed
@@ -206,7 +206,7 @@ def share(obj: T) -> Shared[T]:
 
 
 def _share_later(obj: T) -> Shared[T]:
-    """Make a shared object while unpickling; it is shared by this process as soon as it is sent on.
+    """Make a shared object while unpickling; this process shares it as soon as it is sent on.
 
     Journals keep pickles that name this function.
     """
@@ -246,9 +246,9 @@ def _meet_any(token: Token, packed: Packed) -> Shared[Any]:
 
 
 class NotesShared:
-    """The shared objects that this thread pickles meanwhile, whose content is in a segment.
+    """The shared objects with segments that this thread pickles in the block.
 
-    The thread refers to it weakly: where a Ctrl-C comes before the block has begun, nothing of it is left.
+    The thread refers to it weakly: if a Ctrl-C comes before the block has begun, nothing of it is left.
     """
 
     __slots__ = ("__weakref__", "_before", "noted")
@@ -264,7 +264,7 @@ class NotesShared:
 
 
 def _noted_here() -> list[Shared[Any]] | None:
-    """Return the list in which this thread notes shared objects; None where it notes none."""
+    """Return the list in which this thread notes shared objects; None if it notes none."""
     current: weakref.ref[NotesShared] | None = getattr(_notes, "current", None)
     notes = None if current is None else current()
     return None if notes is None else notes.noted
@@ -284,13 +284,13 @@ class Parts(NamedTuple):
     """The parts of a shared object for a worker that can't map this process's memory."""
 
     token: Token
-    packed: Packed  #: as the sharing process has it
+    packed: Packed  #: from the sharing process
     data: bytes
     buffers: Sequence[Any]
 
 
 def parts_of(shared: Shared[Any]) -> Parts:
-    """Return the parts of the object. Copies nothing that is big: the buffers are those of the segment."""
+    """Return the parts of the object. Copies nothing big: the buffers are the segment's."""
     data, buffers = view_parts(shared._packed)
     return Parts(shared._token, shared._packed, bytes(data), [memoryview(buffer) for buffer in buffers])
 
@@ -299,41 +299,40 @@ class Lent(NamedTuple):
     """A shared object for a worker on the same machine as its parent, which has a copy of it."""
 
     token: Token
-    packed: Packed  #: as the sharing process has it
+    packed: Packed  #: from the sharing process
     copy: Packed
 
 
 def lend(parts: Parts) -> tuple[Lent, CommonSegment | None]:
     """Make a copy for workers on this machine, in a process between them and the sharing one.
 
-    It is there while the segment is referenced; None: all of it is in what is sent, as it must be where there are no
-    segments.
+    It lasts while the segment is referenced; None: all of it is in the message, as always without segments.
     """
     copy, segment = lend_parts(parts.data, [memoryview(buffer) for buffer in parts.buffers])
     return Lent(parts.token, parts.packed, copy), segment
 
 
 def lend_own(shared: Shared[Any]) -> Lent:
-    """Lend the shared object to workers on the machine of the sharing process: they map what it has."""
+    """Lend the shared object to workers on the sharing process's machine: they map its segment."""
     return Lent(shared._token, shared._packed, shared._packed)
 
 
 def take_in(lent: Lent) -> Shared[Any]:
-    """Take in a lent object, in a worker; a reference to the returned one keeps it for all in this process.
+    """Take in a lent object, in a worker; a reference to the returned one keeps it for the whole process.
 
-    It is mapped now, since a handler may give up the right to do that.
+    It is mapped now, since a handler may drop the right to do that.
     """
     shared = _known.get(lent.token)
     if shared is None:
         shared = Shared[Any](lent.token, lent.packed)
         shared._lent, shared._was_brought = lent.copy, True
     if shared._lent is lent.copy and not shared._loaded and shared._parts is None:
-        with contextlib.suppress(OSError):  # else where it is used
+        with contextlib.suppress(OSError):  # otherwise at its first use
             shared._parts = view_parts(lent.copy)
     return shared
 
 
 def forget(tokens: Iterable[Token]) -> None:
-    """Forget shared objects that the parent has dropped, unless something of the worker's own holds them."""
+    """Forget shared objects that the parent has dropped, unless other objects of the worker hold them."""
     for token in tokens:
         _kept.pop(token, None)

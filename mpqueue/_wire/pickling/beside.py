@@ -1,7 +1,7 @@
 """The output of pickling: the pickle in pieces, and the buffers beside it.
 
-Nothing of these is a copy: a `bytes` object of 64 KB and more is a piece of its own, a buffer is the memory of the
-array that has it. Some buffers are known only when all is pickled, or come to be while they are written (`Pieces`).
+None of these is a copy: a `bytes` object of 64 KB and more is a piece of its own, a buffer is the memory of its array.
+Some buffers are known only when all is pickled, or are made while they are written (`Pieces`).
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from typing import Any, Protocol
 
 from mpqueue._wire.memory.segments import BIG, BIG_BUFFER, Part, Pieces
 
-#: From so many bytes on, the content of a `bytes` object or a string is no part of a frame of a pickle.
+#: Bytes from which on the content of a `bytes` object or a string is not part of a frame of a pickle.
 UNFRAMED = 64 << 10
-#: Bytes from which a buffer that is not big is put beside a pickle that is.
+#: Bytes from which a small buffer is put beside a big pickle.
 GATHERED = 4 << 10
 
 
 class Pickled(list[Any]):
-    """A pickle in pieces, which are bytes of some kind: `pickle.Pickler` writes to it as to a file."""
+    """A pickle in pieces, which are bytes or the like: `pickle.Pickler` writes to it as to a file."""
 
     write = list.append
 
     def unwrap(self) -> None:
-        """Replace buffers that have stayed in the pickle by their memory."""
+        """Replace buffers that stayed in the pickle by their memory."""
         self[:] = [piece.raw() if type(piece) is pickle.PickleBuffer else piece for piece in self]
 
     @property
@@ -32,8 +32,8 @@ class Pickled(list[Any]):
         return len(self[0]) if len(self) == 1 else sum(map(len, self))
 
     def whole(self) -> bytes:
-        """Return the pickle in one piece. Costs a copy where there are several."""
-        return self[0] if len(self) == 1 else b"".join(self)  # a single one is a frame
+        """Return the pickle in one piece. Costs a copy if there are several."""
+        return self[0] if len(self) == 1 else b"".join(self)  # a single piece is a frame
 
     def part(self) -> Pieces:
         """Return the pickle as one part to be written beside other buffers."""
@@ -46,7 +46,7 @@ class Pickled(list[Any]):
         before = b""
         for piece in self:
             if not (len(piece) >= UNFRAMED and _announces(before, len(piece))):
-                if mark in piece:  # a frame: what is no frame is large
+                if mark in piece:  # a frame: pieces outside of frames are large
                     return True
                 before = piece
             else:
@@ -63,13 +63,13 @@ def _announces(frame: Any, size: int) -> bool:
 
 
 class Storage(Protocol):
-    """Memory that several objects of one pickle are views of: only what they have of it is sent."""
+    """Memory that several objects of one pickle view: only the parts that they view are sent."""
 
     def settle(self) -> None:
         """Fix which bytes are sent: all objects that view the memory are pickled."""
 
     def memory(self) -> memoryview:
-        """Return the bytes of the memory that are to be sent."""
+        """Return the bytes of the memory that are sent."""
 
 
 class Later(bytearray):
@@ -84,15 +84,15 @@ class Later(bytearray):
 
 
 class Buffers(list[Any]):
-    """The big buffers that pickling met, in their order. With ``in_band`` none are taken: all stay in the pickle."""
+    """The big buffers met while pickling, in order. With ``in_band`` none are taken: all stay in the pickle."""
 
     def __init__(self, *, in_band: bool = False) -> None:
         super().__init__()
         self.in_band = in_band
-        self.by_value = False  #: classes and functions may be in the pickle, rather than their names
-        self.classes: list[str] = []  #: the ids of those that are in the pickle itself
-        self._gathered = 0  #: bytes of buffers that are not big
-        self.storages: dict[tuple[int, int], Any] = {}  #: by address and size, what the objects here are views of
+        self.by_value = False  #: the pickle may contain classes and functions instead of their names
+        self.classes: list[str] = []  #: the ids of the classes in the pickle itself
+        self._gathered = 0  #: bytes of small buffers
+        self.storages: dict[tuple[int, int], Any] = {}  #: by address and size: the memory that objects here view
 
     def take(self, buffer: pickle.PickleBuffer) -> bool:
         """Return True to keep this buffer in the pickle, False to send it beside it."""
@@ -114,7 +114,7 @@ class Buffers(list[Any]):
         return False
 
     def clear(self) -> None:
-        """Forget all: pickling begins anew."""
+        """Forget all: pickling starts again."""
         super().clear()
         self._gathered = 0
         self.storages.clear()
@@ -129,5 +129,5 @@ class Buffers(list[Any]):
         return [part if isinstance(part, memoryview | Pieces) else part.memory() for part in self]
 
     def contiguous(self) -> list[memoryview]:
-        """Return the parts to be written, each in one piece: those made while they are written are made here."""
+        """Return the parts to be written, each in one piece; parts made during writing are made now."""
         return [part if isinstance(part, memoryview) else part.whole() for part in self.parts()]

@@ -1,19 +1,19 @@
-"""Classes that come by value, as those of scripts and notebooks do: in a worker, each job has class objects of its own.
+"""Classes sent by value, such as those of scripts and notebooks: in a worker, each job has its own class objects.
 
-A class comes with each function that names it, and with its instances. The first pickle of a job that brings it makes
-it, in the job's `Scope`; for later ones it is there, and stays as it is. So a job has what it was created with, and
-what its setup or handler sets on a class no other job sees. In the program a class is the program's own, and what comes
-back from workers does not change it.
+A class comes with each function that names it, and with its instances. The first pickle of a job with the class makes
+it, in the job's `Scope`; later ones find it there, unchanged. So a job has the classes of its creation, and no other
+job sees attributes that its setup or handler sets on a class. In the program a class is the program's own, and results
+from workers do not change it.
 
-To make a class runs code: an ``__init_subclass__``, a metaclass. What that code puts into a registry must be the class
-that is used, so a class that is there is not made again.
+Making a class runs code: an ``__init_subclass__``, a metaclass. That code may put the class into a registry, which must
+have the class in use, so an existing class is not made again.
 
-cloudpickle also makes classes with ``__slots__`` without them. Their instances would have a ``__dict__``, and what they
-are pickled as could not be unpickled where the class has none.
+cloudpickle also makes classes with ``__slots__`` without them. Their instances would have a ``__dict__``, and their
+pickles could not be unpickled if the class has none.
 
-What a `typing.NewType`, a `typing.ParamSpec` and a function of `functools.cache` are pickled as is only a name, and
-cloudpickle leaves that as it is, save for a `typing.TypeVar`. Here they go by value too, where no module to import has
-them. It refuses a `weakref.WeakKeyDictionary`, which a function of `functools.singledispatch` has.
+A `typing.NewType`, a `typing.ParamSpec` and a function of `functools.cache` are pickled as a name only, and cloudpickle
+does not change that, except for a `typing.TypeVar`. Here they are sent by value too, if no importable module has them.
+cloudpickle refuses a `weakref.WeakKeyDictionary`, which a function of `functools.singledispatch` has.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import re
 import threading
 import typing
 import weakref
-from _blake2 import blake2b  # that of hashlib, which would load OpenSSL: 3 MB and 3 ms in each process
+from _blake2 import blake2b  # hashlib's would load OpenSSL: 3 MB and 3 ms in each process
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from types import FunctionType, GetSetDescriptorType, MemberDescriptorType
@@ -39,9 +39,9 @@ from cloudpickle import cloudpickle
 
 from mpqueue._os.process.own_forks import in_each_fork
 
-#: Says that a class may come in a pickle.
+#: Shows that a pickle may have a class.
 _MARK = b"_class_setstate"
-#: In the place of a class's pickle: a function that came before, such as the job's handler, has brought it.
+#: In place of a class's pickle: an earlier function, such as the job's handler, has brought it.
 BROUGHT = _MARK
 _find_mark = re.compile(_MARK).search  # also in memory that is no `bytes`
 _MAKERS = (cloudpickle._make_skeleton_class, cloudpickle._make_skeleton_enum)  # noqa: SLF001
@@ -53,19 +53,20 @@ _SEQUENCES = frozenset({tuple, list, set, frozenset})
 _DIGEST_SIZE = 64  #: bytes
 _NONE = object()
 
-#: The classes that were sent by value, and in the program those that came so, by their ids.
+#: Classes sent by value, and in the program also those received by value, by their ids.
 _known: weakref.WeakValueDictionary[str, type] = cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID  # noqa: SLF001
 _ids: weakref.WeakKeyDictionary[Any, str] = cloudpickle._DYNAMIC_CLASS_TRACKER_BY_CLASS  # noqa: SLF001
 _id_of: Callable[[Any], str] = cloudpickle._get_or_create_tracker_id  # noqa: SLF001
 _track: Callable[[str, Any], Any] = cloudpickle._lookup_class_or_track  # noqa: SLF001
-#: Those that were made here and not filled yet. If that fails, they are filled when they come again.
+#: Classes that were made here and not filled yet. If filling fails, it is done when they come again.
 _unfilled: weakref.WeakSet[Any] = weakref.WeakSet()
-#: How many pickles of classes a stream of calls keeps, of so many bytes at most; the one used longest ago goes first.
+#: The most pickles of classes that a stream of calls keeps, and the most bytes of each; the least recently used goes
+#: first.
 _KEPT, _MOST_BYTES = 64, 100_000
 
 
 class BringsClasses:
-    """An object that brings classes inside of bytes of its own: those of these ids need not come beside it."""
+    """An object that brings classes inside its own bytes: those with these ids need not come beside it."""
 
     classes: Sequence[str]
 
@@ -77,7 +78,7 @@ Classes: TypeAlias = dict[str, Any]
 class Scope:
     """The classes that one job has in a worker, by their ids."""
 
-    is_common = False  #: several jobs have it: classes get what the program has changed, see `main_names`
+    is_common = False  #: several jobs share it: classes get the program's changes, see `main_names`
 
     def __init__(self) -> None:
         self.classes: Classes = {}
@@ -92,15 +93,15 @@ class Scope:
         return self.classes.get(tracker_id)
 
     def has_room_for(self, known: Classes) -> bool:
-        """True where none of these classes is another one here."""
+        """True if none of these classes is another one here."""
         return all(self.classes.get(each, kind) is kind for each, kind in known.items())
 
     def adopt(self, known: Classes) -> None:
-        """Have these classes, too; those that are here stay."""
+        """Add these classes; existing ones stay."""
         self.classes = {**known, **self.classes}
 
     def bring(self, data: bytes) -> None:
-        """Have the class that was pickled as these bytes, and those that it names."""
+        """Add the class that was pickled as these bytes, and the classes that it names."""
         load_classes(data, ())
 
     def load(self, unpickle: Callable[[], Any]) -> tuple[Any, Classes]:
@@ -109,28 +110,28 @@ class Scope:
             return unpickle(), {}
 
     def for_one_pickle(self) -> Scope:
-        """The scope of what one pickle brings."""
+        """The scope for one pickle's classes."""
         return self
 
 
 class CommonScope(Scope):
-    """The scope that all jobs have in a worker that has run an initializer."""
+    """The scope that all jobs share in a worker that has run an initializer."""
 
     is_common = True
 
 
 class CallsScope(Scope):
-    """The scope of a stream of calls, each with its own classes: two are the same where their bytes are."""
+    """The scope of a stream of calls, each with its own classes: two are the same if their bytes are."""
 
     def __init__(self) -> None:
         super().__init__()
         self.by_bytes: OrderedDict[bytes, Classes] = OrderedDict()
 
     def adopt(self, known: Classes) -> None:
-        """Ignore these classes: calls in one pickle may be of several functions, where they bring no classes."""
+        """Ignore these classes: calls in one pickle may be of several functions, if they bring no classes."""
 
     def for_one_pickle(self) -> Scope:
-        """Return a new scope for what one pickle brings."""
+        """Return a new scope for one pickle's classes."""
         return _CallScope(self)
 
 
@@ -172,19 +173,19 @@ class _CallScope(Scope):
 class _InThread(threading.local):
     scope: Scope | None = None
     is_guest = False  #: it has no scope of its own, and unpickles in the latest one
-    updates = True  #: classes of a common scope get what comes and is new
+    updates = True  #: classes of a common scope get new attributes that come
 
 
 _thread = _InThread()
-_latest: Scope | None = None  #: the scope that a job has entered last: for threads that handlers have started
+_latest: Scope | None = None  #: the scope that a job has entered last: for threads started by handlers
 _of_program: set[str] = set()  #: ids of classes that this process has since it was forked
-#: Of all scopes, the class that was made last: for the results of a queue that a handler has.
+#: Of all scopes, the class that was made last: for the results of a queue inside a handler.
 _made: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
 
 
 @contextlib.contextmanager
 def in_scope(scope: Scope | None) -> Iterator[None]:
-    """Unpickle the block's classes in this scope; None: in that of the program, in whose process this is."""
+    """Unpickle the block's classes in this scope; None: in the scope of the program, if this is its process."""
     global _latest  # noqa: PLW0603 - see there
     before, _thread.scope = _thread.scope, scope
     if scope is not None and before is None:
@@ -196,19 +197,19 @@ def in_scope(scope: Scope | None) -> Iterator[None]:
 
 
 def scope_here() -> Scope | None:
-    """Return the scope of the job at hand; None in the program."""
+    """Return the scope of the current job; None in the program."""
     return _latest if _thread.scope is None else _thread.scope
 
 
 def leave(scope: Scope | None) -> None:
-    """Leave the scope, whose job has ended."""
+    """Leave the scope: its job has ended."""
     global _latest  # noqa: PLW0603 - see there
     if _latest is scope:
         _latest = None
 
 
 def _find(tracker_id: str) -> Any:
-    """The class, type variable or cached function of that id, where there is one."""
+    """Return the class, type variable or cached function of that id, if there is one."""
     scope = scope_here()
     if scope is None:
         return _known.get(tracker_id)
@@ -219,7 +220,7 @@ def _find(tracker_id: str) -> Any:
 
 
 def _note_fork() -> None:
-    """Note the classes that came with the fork: they are no job's, while those made here by a handler are."""
+    """Note the classes that came with the fork: they are no job's, unlike those that a handler makes here."""
     _of_program.update(_known.keys())
 
 
@@ -241,28 +242,28 @@ def are_same(one: type, other: type) -> bool:
 
 
 def may_bring_classes(data: bytes | memoryview) -> bool:
-    """True where a class may come in this pickle."""
+    """True if this pickle may have a class."""
     return _find_mark(data) is not None
 
 
 def known_classes() -> list[type]:
-    """Return the classes that came by value or were sent so."""
-    known: list[Any] = [*_known.values(), *_made.values()]  # functions with a cache, too
+    """Return the classes received or sent by value."""
+    known: list[Any] = [*_known.values(), *_made.values()]  # functions with a cache too
     return [kind for kind in known if isinstance(kind, type)]
 
 
 def reduce_slotted(kind: type) -> tuple[Any, ...] | None:
-    """Return how a class with ``__slots__`` of its own is pickled, for `pickle.Pickler.reducer_override`.
+    """Return the reduced form of a class with its own ``__slots__``, for `pickle.Pickler.reducer_override`.
 
-    None: it has none, goes by name, or is made by a metaclass that gives it its slots; cloudpickle knows how.
+    None if it has none, is sent by name, or has a metaclass that makes its slots; cloudpickle handles these.
     """
     if "__slots__" not in vars(kind) or cloudpickle._should_pickle_by_reference(kind):  # noqa: SLF001
         return None
     if issubclass(kind, enum.Enum) or typing.NamedTuple in vars(kind).get("__orig_bases__", ()):
         return None
     attributes = cloudpickle._extract_class_dict(kind)  # noqa: SLF001
-    attributes.pop("__annotate_func__", None)  # leads back to all attributes; Python makes it again
-    # Their names as they are in the class: private ones are mangled already, and stay so.
+    attributes.pop("__annotate_func__", None)  # it refers back to all attributes; Python makes it again
+    # Their names as the class has them: private ones are mangled already, and stay so.
     slots = tuple(name for name, value in attributes.items() if _is_slot(kind, name, value))
     for name in (*slots, "__dict__"):
         attributes.pop(name, None)
@@ -324,16 +325,16 @@ def _reduce_cached(cached: Any) -> str | tuple[Any, ...]:
     name = getattr(cached, "__qualname__", None)  # a partial object has none
     if parameters is None or "__wrapped__" not in attributes or (name is not None and _goes_by_name(cached, name)):
         return str(cached.__reduce__())
-    if attributes.pop("__annotate__", None) is not None:  # since Python 3.14; cloudpickle sends what it returns
+    if attributes.pop("__annotate__", None) is not None:  # since Python 3.14; cloudpickle sends its result
         attributes["__annotations__"] = cached.__wrapped__.__annotations__
     arguments = (_id_of(cached), cached.__wrapped__, parameters())
     return _make_cached, arguments, (attributes, {}), None, None, _fill_cached
 
 
 def _make_cached(tracker_id: str, function: Callable[..., Any], parameters: dict[str, Any]) -> Any:
-    """An empty cache, unless this job has that function already, or this process has sent it.
+    """Make an empty cache, unless this job has that function already, or this process has sent it.
 
-    Of a common scope a new one, since a function that comes may read other globals by now.
+    In a common scope a new one, since the function may read other globals by now.
     """
     scope = scope_here()
     own = _known.get(tracker_id) if scope is not None and scope.is_common else _find(tracker_id)
@@ -355,24 +356,24 @@ def _fill_cached(cached: Any, state: tuple[dict[str, Any], dict[str, Any]]) -> A
 
 
 def is_redefined(own: Any, new: Any) -> bool:
-    """Tell whether the name of a cached function that came here stands for another function by now."""
+    """Tell whether the name of a cached function that came here is another function's by now."""
     if type(own) is not functools._lru_cache_wrapper or (tracker_id := _ids.get(own)) is None:  # noqa: SLF001
         return False
     return type(new) is not functools._lru_cache_wrapper or _ids.get(new) != tracker_id  # noqa: SLF001
 
 
 def _reduce_property(kept: functools.cached_property[Any]) -> tuple[Any, ...]:
-    """Reduce it without the lock that it has in Python 3.11; making it gives it one."""
+    """Reduce it without the lock that it has in Python 3.11; making it creates a new one."""
     return type(kept), (kept.func,), {name: value for name, value in vars(kept).items() if name != "lock"}
 
 
 def _reduce_weak_keys(entries: weakref.WeakKeyDictionary[Any, Any]) -> tuple[Any, ...]:
-    """Reduce it with entries put in afterwards: they may lead back to it, as in `functools.singledispatch`."""
+    """Reduce it with entries added afterwards: they may refer back to it, as in `functools.singledispatch`."""
     return type(entries), (), None, None, iter(list(entries.items()))
 
 
-#: Asked for objects of just these types, so all others cost nothing. cloudpickle makes a function before it fills it,
-#: and what is made a second time meanwhile, as by a function that calls itself, is dropped by pickle.
+#: Called for objects of exactly these types, so all others cost nothing. cloudpickle makes a function before it fills
+#: it; if it is made twice meanwhile, say by a function that calls itself, pickle drops the second one.
 REDUCERS: dict[type, Callable[[Any], str | tuple[Any, ...]]] = {
     typing.NewType: _reduce_new_type,
     typing.ParamSpec: _reduce_parameters,
@@ -383,9 +384,9 @@ REDUCERS: dict[type, Callable[[Any], str | tuple[Any, ...]]] = {
 
 
 def load_classes(data: bytes | memoryview, buffers: Sequence[memoryview | bytearray], *, update: bool = True) -> Any:
-    """Unpickle an object, and the classes that come with it. Raises whatever its own code raises.
+    """Unpickle an object, and the classes that come with it. Raises errors of its own code.
 
-    ``update``: those that are here already in a common scope get the attributes that come and are new.
+    ``update``: existing classes in a common scope get new attributes that come.
     """
     if _MARK not in data if isinstance(data, bytes) else _find_mark(data) is None:
         return pickle.loads(data, buffers=buffers)
@@ -431,12 +432,12 @@ def _fill_made(kind: type, state: Any) -> type:
 
 
 def id_of(kind: Any) -> str | None:
-    """The id of a class that has come or gone by value before."""
+    """Return the id of a class that was received or sent by value before."""
     return _ids.get(kind)
 
 
 def id_of_reduced(reduced: Any) -> str | None:
-    """The id of a class, of what cloudpickle or `reduce_slotted` has made of it; None of one that goes by name."""
+    """Return the id of a class in its reduced form; None for one sent by name."""
     if type(reduced) is not tuple or len(reduced) < 6 or reduced[5] is not _fill:
         return None
     tracker_id: str = reduced[1][-2]
@@ -444,7 +445,7 @@ def id_of_reduced(reduced: Any) -> str | None:
 
 
 def load_class(tracker_id: str, data: bytes) -> Any:
-    """The class of that id; journals keep pickles that name this. Costs 1 us where it is here."""
+    """Return the class of that id; journals keep pickles that name this function. Costs 1 us if it is here."""
     kind, scope = _find(tracker_id), scope_here()
     is_updated = scope is not None and scope.is_common and _thread.updates
     if kind is not None and (data == BROUGHT or (kind not in _unfilled and not is_updated)):
@@ -458,12 +459,12 @@ def load_class(tracker_id: str, data: bytes) -> Any:
     return _find(tracker_id)
 
 
-#: How attributes came that are data, by class and name: to be compared with what comes next.
+#: The data attributes as they came, by class and name, to be compared with later ones.
 _came: weakref.WeakKeyDictionary[type, dict[str, bytes | weakref.ref[Any]]] = weakref.WeakKeyDictionary()
 
 
 def forget_attributes() -> None:
-    """Let the next attributes of a common scope's classes replace those that are here."""
+    """Let the next attributes of a common scope's classes replace the existing ones."""
     _came.clear()
 
 
@@ -483,10 +484,10 @@ def _fill_known(kind: type, state: Any) -> type:
 
 
 def _form(value: Any) -> bytes | weakref.ref[Any] | None:
-    """Plain data as bytes, so that it is known again when it has been changed in place; else the object."""
+    """Return plain data as bytes, so that changes in place are noticed; else the object."""
     try:
         if _is_plain(value):
-            written = marshal.dumps(value, 2)  # the last version in which the same data makes the same bytes
+            written = marshal.dumps(value, 2)  # the last version in which equal data makes equal bytes
             return written if len(written) <= _DIGEST_SIZE else blake2b(written).digest()
         return weakref.ref(value)
     except (TypeError, ValueError, RecursionError):
@@ -501,17 +502,17 @@ def _is_plain(value: Any) -> bool:
 
 
 def _is_of_here(now: Any, before: bytes | weakref.ref[Any], form: bytes | weakref.ref[Any]) -> bool:
-    """Tell whether an attribute is to stay as it is: the program has not changed it, as far as can be seen."""
+    """Tell whether an attribute stays unchanged: the program has not changed it, as far as can be seen."""
     if now is _NONE:
         return False
     if type(before) is bytes and type(form) is bytes:
         return before == form
-    # Objects are others each time that they come. One that was put in its place here is not replaced by them.
+    # Objects are new each time that they come. They do not replace one that was set here.
     return type(before) is weakref.ref and type(form) is weakref.ref and before() is not now
 
 
 class _Memory(io.RawIOBase):
-    """A file of that memory, which is not copied."""
+    """A file over that memory, which is not copied."""
 
     def __init__(self, memory: memoryview) -> None:
         self._memory = memory

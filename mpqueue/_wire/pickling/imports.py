@@ -1,8 +1,8 @@
-"""Imports: what the program has done to its own, so that its workers import the same.
+"""The program's changes to its imports, so that its workers import the same.
 
-What can be imported is sent by name. A worker needs the program's ``sys.path`` for that; and where the program has
-reloaded a module after an edit, in a notebook say, its workers are replaced by new ones. Modules of the standard
-library and of installed packages are not looked at; those of the user are few.
+Importable objects are sent by name. A worker needs the program's ``sys.path`` for that; and if the program has reloaded
+a module after an edit, in a notebook say, its workers are replaced by new ones. Only users' modules, which are few, are
+looked at, not the standard library and installed packages.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Any
 
 from mpqueue._plain import plain
 
-#: Folders with a separator at their end. On Windows that of C modules is another one, and an embedded Python has all
-#: others in a zip; `encodings` is never built into the interpreter, as `os` is.
+#: Folders with a separator at their end. On Windows C modules have another one, and an embedded Python has all others
+#: in a zip; `encodings` is never built into the interpreter, unlike `os`.
 STANDARD_LIBRARY = tuple(
     os.path.join(folder, "")
     for folder in (
@@ -30,7 +30,7 @@ STANDARD_LIBRARY = tuple(
 )
 _INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 _OWN = __name__.partition(".")[0]
-#: What changes modules in place after an edit, so that they look as before: there their files are looked at.
+#: Tools that change modules in place after an edit, which look unchanged: with these, the files are looked at.
 _RELOADERS = ("IPython.extensions.autoreload", "jurigged")
 
 _Stamp = tuple[int, int, int]
@@ -42,14 +42,15 @@ class ImportWatch:
     def __init__(self) -> None:
         self._path: tuple[str, ...] = ()
         self._own_path: list[str] = []
-        #: Of the user's modules: a reload makes a new spec; and the file, where something may change it in place.
+        #: Users' modules: their specs, since a reload makes a new one; and their files, if they may be changed in
+        #: place.
         self._known: dict[str, tuple[Any, _Stamp | None]] = {}
-        self._count = 0  #: of all modules, when new ones were last looked for
+        self._count = 0  #: the number of all modules at the last look for new ones
 
     def look(self) -> bool:
-        """True where modules were reloaded, imported anew, or edited with something that takes that over, since.
+        """True if modules were reloaded, imported again, or edited under a reloading tool since the last call.
 
-        Costs 0.1 us for each of the user's modules; 2 us with ``%autoreload``. More when there are new ones.
+        Costs 0.1 us per user's module; 2 us with ``%autoreload``. More if there are new ones.
         """
         modules, in_place = sys.modules, any(name in sys.modules for name in _RELOADERS)
         changed = []
@@ -73,7 +74,7 @@ class ImportWatch:
         return bool(changed)
 
     def path_now(self) -> tuple[str, ...]:
-        """``sys.path``, with the current folder spelled out."""
+        """Return ``sys.path``, with the current folder spelled out."""
         if sys.path != self._own_path:
             self._own_path = list(sys.path)
             self._path = tuple(plain(entry) or os.getcwd() for entry in self._own_path)
@@ -100,7 +101,7 @@ def is_users(name: str, module: Any) -> bool:
         return False
     try:
         file = vars(module).get("__file__")
-    except TypeError:  # any object that code has put among the modules
+    except TypeError:  # an arbitrary object that code has put among the modules
         return False
     if not isinstance(file, str) or vars(module).get("__spec__") is None:
         return False
@@ -108,39 +109,39 @@ def is_users(name: str, module: Any) -> bool:
 
 
 def take_path(path: tuple[str, ...]) -> None:
-    """Import from where the program does; called in a worker."""
+    """Import from the program's places; called in a worker."""
     sys.path[:] = [*path, *(entry for entry in sys.path if entry not in path)]
     importlib.invalidate_caches()
 
 
 def forget_compiled(module: Any) -> None:
-    """Remove a module's compiled code, which would count for an edit in the same second to the same size."""
+    """Remove a module's compiled code, which would still be valid after an edit in the same second to the same size."""
     with contextlib.suppress(OSError, NotImplementedError, ValueError):
         os.unlink(importlib.util.cache_from_source(str(vars(module).get("__file__"))))
 
 
-# -- Modules whose name is the path of their file: for a file whose own name leads to another module. ------------------
+# -- Modules whose name is the path of their file: for a file whose own name is another module's. ----------------------
 #
 # ``json.py`` in a folder of the user's, or a second ``step.py``, can't be imported by that name. Under the name of
-# `module_name_of` it can, in the program, in each worker, and by a journal's reader: what is pickled by name is found
+# `module_name_of` it can, in the program, in each worker, and by a journal's reader: objects pickled by name are found
 # in that file, or not at all.
 
 _BEGINNING = "file@"
 
 
 def module_name_of(path: str) -> str:
-    """The name under which that file can be imported; the path must be absolute. It has no dot, colon or space."""
-    from urllib.parse import quote  # 2 ms, which few programs need
+    """Return the name under which that file, an absolute path, can be imported. It has no dot, colon or space."""
+    from urllib.parse import quote  # 2 ms, and few programs need it
 
     return _BEGINNING + quote(os.fsencode(path)).replace(".", "%2E")
 
 
 class NamedFiles:
-    """The finder of these modules, and of no other."""
+    """The finder of these modules only."""
 
     @staticmethod
     def find_spec(name: str, _path: Any = None, _target: Any = None) -> ModuleSpec | None:
-        """Find the module for the import system, which also gives its package and the module to replace."""
+        """Find the module for the import system, which also passes its package and the module to replace."""
         if not name.startswith(_BEGINNING):
             return None
         from urllib.parse import unquote_to_bytes

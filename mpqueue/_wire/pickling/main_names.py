@@ -1,15 +1,15 @@
-"""``__main__`` as the functions of a script find it in a worker.
+"""``__main__`` for the functions of a script in a worker.
 
-They are sent by value, each pickle with the global variables that its functions read, so two that came in different
-pickles would have variables of their own. Where a pool has an initializer, that is not what programs expect: it sets
-globals for the functions that come after it, or attributes of the script's classes and functions. So a worker that has
-run one keeps one namespace for all that comes from ``__main__``; and data in it, and those attributes, are the worker's
-own by then: what is sent with later functions does not replace them.
+They are sent by value, each pickle with the global variables that its functions read, so functions from different
+pickles would have separate variables. Programs with an initializer expect otherwise: it sets globals for later
+functions, or attributes of the script's classes and functions. So a worker that has run one keeps one namespace for all
+functions from ``__main__``; data in it, and those attributes, are then the worker's own: values sent with later
+functions do not replace them.
 
-A job's handler and its setup have one namespace, too (`together`): a setup may set globals that the handler reads.
+A job's handler and its setup share one namespace too (`together`): a setup may set globals that the handler reads.
 
-The workers of `Pool` and `Executor` have imported the main module, where that can be imported: what they find there is
-sent by name (`found_by_name`), and an initializer's namespace is that module's.
+The workers of `Pool` and `Executor` have imported the main module, if it can be imported: objects that they find there
+are sent by name (`found_by_name`), and an initializer's namespace is that module's.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ _CODE = (FunctionType, ModuleType, type)
 _NONE = object()
 _NO_NAMES: frozenset[str] = frozenset()
 
-_shared: dict[str, Any] | None = None  #: the worker's, once it has an initializer
+_shared: dict[str, Any] | None = None  #: the worker's, once it has run an initializer
 _common: CommonScope | None = None  #: its classes then
 _kept: frozenset[str] = frozenset()  #: the names in it that are the worker's own
-#: Attributes of the script's classes, and of functions in it, by their names, that are the worker's own.
+#: Attributes of the script's classes, and of functions in it, by name, that are the worker's own.
 _kept_attributes: dict[type | str, frozenset[str]] = {}
 
 
-#: What the module of a script is called; the second where `multiprocessing` has started this process by spawn.
+#: Names of a script's module; the second one if `multiprocessing` has started this process by spawn.
 NAMES = ("__main__", "__mp_main__")
-#: What a pickle holds that names either.
+#: The part of a pickle that shows either name.
 MARK = b"_main__"
 
 
@@ -54,9 +54,9 @@ class MainNames(dict[str, Any]):
 
 
 class _Thread(threading.local):
-    names: dict[str, Any] | None = None  #: of what this thread loads `together`
-    packed: dict[str, Any] | None = None  #: of what it pickles so
-    #: What is imported where its pickles go; in a worker that has imported it, by default.
+    names: dict[str, Any] | None = None  #: for objects that this thread loads `together`
+    packed: dict[str, Any] | None = None  #: for objects that it pickles together
+    #: The main module imported by the receiver of its pickles; in a worker that has imported it, the default.
     script: Script | None = None
 
 
@@ -64,7 +64,7 @@ _thread = _Thread()
 
 
 class GoingTo:
-    """A block in which this thread pickles for processes that have imported that main module; None: that have not."""
+    """A block in which this thread pickles for processes that have imported that main module (None: have not)."""
 
     __slots__ = ("_before", "_script")
 
@@ -79,21 +79,21 @@ class GoingTo:
 
 
 def set_imported(script: Script) -> None:
-    """Note that this process has imported the program's main module, so its names are in the program's, too."""
+    """Note that this process has imported the program's main module, so its names are the program's too."""
     _Thread.script = script
 
 
-#: What is asked for by its name; all else is no part of a module, or goes by value for itself.
+#: Types that are looked up by name; all others are no part of a module, or are sent by value anyway.
 _NAMED = (FunctionType, type, type(functools.cache(len)), TypeVar, ParamSpec, NewType)
 
 
 def finds_names() -> bool:
-    """True where what this thread pickles goes to processes that have imported the main module."""
+    """True if the receiver of this thread's pickles has imported the main module."""
     return _thread.script is not None
 
 
 def found_by_name(obj: Any) -> str | None:
-    """The name by which the other side finds this in the main module; None where it does not, or this is no name's."""
+    """The name by which the other side finds the object in the main module; None if it does not, or has no name."""
     script = _thread.script
     if script is None or not isinstance(obj, _NAMED) or getattr(obj, "__module__", None) not in NAMES:
         return None
@@ -117,7 +117,7 @@ def together() -> Iterator[None]:
 
 
 class PackedTogether:
-    """A block in which functions unpickled `together`, as a journal's, are pickled with one namespace."""
+    """A block in which functions unpickled `together`, such as a journal's, are pickled with one namespace."""
 
     __slots__ = ("_names",)
 
@@ -139,7 +139,7 @@ def _globals_of(function: Any) -> dict[str, Any] | None:
 
 
 def new_scope() -> Scope:
-    """The scope of a job that begins in this worker."""
+    """Return the scope of a new job in this worker."""
     return Scope() if _common is None else _common
 
 
@@ -163,9 +163,9 @@ def namespaces() -> Iterator[dict[str, Any]]:
 
 
 def run_initializer(load: Callable[[], Callable[[], object]]) -> None:
-    """Load an initializer and call it; what it leaves in its globals is there for all functions that come later.
+    """Load an initializer and call it; all later functions see the globals that it has set.
 
-    A queue's ``preload`` function is one, too; what it has left is there for the initializer.
+    A queue's ``preload`` function is one too; the initializer sees the globals that it has set.
     """
     global _shared, _common, _kept
     if _shared is None or _common is None:
@@ -213,14 +213,14 @@ def _set_meanwhile(before: dict[str, Any], now: dict[str, Any]) -> frozenset[str
 
 
 class Own(NamedTuple):
-    """The global variables and attributes of the script that are the worker's own."""
+    """The script's global variables and attributes that are the worker's own."""
 
     values: dict[str, Any]
     attributes: dict[type | str, dict[str, Any]]
 
 
 def own_values() -> Own | None:
-    """Return the worker's own values; to be called before functions are unpickled, and `put_back` afterwards."""
+    """Return the worker's own values; call it before functions are unpickled, and `put_back` afterwards."""
     if _shared is None:
         return None
     attributes = {}
@@ -237,7 +237,7 @@ def _dict_of(owner: type | str) -> Any:
 
 
 def put_back(own: Own) -> None:
-    """Undo what unpickling functions has done to the worker's own; a cached function keeps what it has cached."""
+    """Undo changes to the worker's own values by unpickled functions; a cached function keeps its cache."""
     if _shared is None:
         return
     _shared.update({name: value for name, value in own.values.items() if not is_redefined(value, _shared.get(name))})
@@ -247,6 +247,6 @@ def put_back(own: Own) -> None:
             if now.get(name, _NONE) is value:
                 continue
             if isinstance(owner, type):
-                type.__setattr__(owner, name, value)  # whatever its metaclass makes of it
+                type.__setattr__(owner, name, value)  # without its metaclass
             elif isinstance(function := _shared.get(owner), FunctionType):
                 setattr(function, name, value)

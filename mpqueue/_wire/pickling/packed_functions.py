@@ -1,11 +1,11 @@
-"""Functions that are sent with calls: by name where the other side can import them, else by value, once for a call.
+"""Functions that are sent with calls: by name if the other side can import them, else by value, once per call.
 
 Pickling a function of a script or a closure by value takes 100 us and more, and unpickling it as long. So it is pickled
-when a call is made, or once for many calls that are made together, and is what it was then; and not again where nothing
-can have changed it: all that it reads is constant, and the same objects as before. A worker keeps it by its
-bytes: it goes on with the global variables, the classes and the cache that it has there, with what calls before have
-put into them, as a function of a module does. These are its own: another function, and the same one with other values,
-has others. A closure, and what is bound to a `functools.partial`, come with each call, as arguments do.
+when a call is made, or once for many calls that are made together, in its state at that time; and not again if nothing
+can have changed it: all that it reads is constant, and the same objects as before. A worker keeps it by its bytes: it
+keeps its global variables, classes and cache there, with changes by earlier calls, like a function of a module. They
+are not shared: another function, or the same one with other values, has its own. A closure, and the arguments of a
+`functools.partial`, are sent with each call, like arguments.
 """
 
 from __future__ import annotations
@@ -30,23 +30,22 @@ from mpqueue._wire.pickling.payload import Packed, dump_code, load
 if TYPE_CHECKING:
     from mpqueue._wire.pickling.script import Script
 
-#: How many functions a process keeps, on either side; the one that was used longest ago goes first.
+#: The most functions that a process keeps, on either side; the least recently used goes first.
 KEPT = 64
-#: Bytes of a pickled function above which it is not kept.
+#: The most bytes of a pickled function that is kept.
 MOST_BYTES = 100_000
 
-#: What `functools.cache` makes of a function.
+#: The type that `functools.cache` makes of a function.
 CACHED: type = functools._lru_cache_wrapper  # noqa: SLF001
 #: By identity: a class may have a metaclass that compares them.
 _CONSTANTS = {id(kind) for kind in (int, float, complex, str, bytes, bool, type(None), type(Ellipsis), range)}
 
 
 class PackedFunction(BringsClasses):
-    """A function pickled by value. Unpickled, it is the function itself, the same one for the same bytes and number.
+    """A function pickled by value. Unpickling returns the function itself, the same one for the same bytes and number.
 
-    These are compressed, so that ``__main__`` in them is not taken as a sign that the rest is by value too. ``number``
-    is another one each time that the program's function has changed, also where that is what it has been before: what
-    a worker has left of that is old.
+    The bytes are compressed, so that ``__main__`` in them does not make the rest go by value too. ``number`` changes
+    each time that the program's function changes, even back to an earlier state: a worker's copy of that is outdated.
     """
 
     def __init__(self, function: Callable[..., Any], data: bytes, number: int, classes: Sequence[str]) -> None:
@@ -56,7 +55,7 @@ class PackedFunction(BringsClasses):
         self.data = data
         self.number = number
         self.classes = classes
-        self.parts: tuple[Any, ...] | None = None  #: all that it was made of, where none of that can change unseen
+        self.parts: tuple[Any, ...] | None = None  #: all that it was made of, if none of that can change unnoticed
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function; a `functools.partial` takes only callables."""
@@ -72,9 +71,9 @@ _numbers = itertools.count(1)
 class FunctionPacker:
     """The parent's packer of functions, which remembers what it has packed. Any thread may use it.
 
-    ``share_globals``: in the workers all functions of the script have the same globals, which each that comes changes
-    for all, see `main_names`; so each comes whole with each call. ``script``: the main module that the workers have
-    imported, whose functions are named.
+    ``share_globals``: in the workers all functions of the script share their globals, and each new one changes them for
+    all, see `main_names`; so each call brings the whole function. ``script``: the main module that the workers have
+    imported, whose functions are sent by name.
     """
 
     def __init__(self, *, share_globals: bool = False, script: Script | None = None) -> None:
@@ -84,7 +83,7 @@ class FunctionPacker:
         self._lock = threading.Lock()
 
     def pack(self, function: Any) -> Any:
-        """Something to send in the function's place: itself, where it is named, a closure, or too big to be kept."""
+        """Return an object to send in its place; the function itself if it is named, a closure, or too big to keep."""
         if type(function) is functools.partial:
             return self._pack_partial(function)
         if self._share_globals or type(function) not in (FunctionType, CACHED) or is_importable(function):
@@ -102,7 +101,7 @@ class FunctionPacker:
                 return known
             try:
                 packed, _ = dump_code(function, brought=classes)
-            except Exception as error:  # whatever it is, it is raised for the call that brings it
+            except Exception as error:  # every error is raised for the call that brings it
                 if came_of_signal(error):
                     raise
                 return function
@@ -112,7 +111,7 @@ class FunctionPacker:
         return self._keep(PackedFunction(function, data, next(_numbers), classes), parts)
 
     def _keep(self, packed: PackedFunction, parts: tuple[Any, ...] | None) -> PackedFunction:
-        """Keep it, or return the one that is kept where nothing of it has changed."""
+        """Keep it, or return the kept one if nothing of it has changed."""
         key = id(packed.function)
         with self._lock:
             known = self._known.get(key)
@@ -134,7 +133,7 @@ class FunctionPacker:
         return again
 
     def pack_all(self, functions: Sequence[Any]) -> list[Any]:
-        """`pack` for functions that are sent together: each is looked at once, however often it is there."""
+        """`pack` for functions that are sent together: each is looked at only once."""
         if len(functions) == 1:
             return [self.pack(functions[0])]
         packed: dict[int, Any] = {}
@@ -153,12 +152,12 @@ def are_same(before: tuple[Any, ...], now: tuple[Any, ...]) -> bool:
 
 
 def is_importable(named: Any) -> bool:
-    """True where a worker finds the very same object by its module and name."""
+    """True if a worker finds the very same object by its module and name."""
     return getattr(named, "__module__", None) not in main_names.NAMES and is_found(named)
 
 
 def is_found(named: Any) -> bool:
-    """True where its module has this very object under its name."""
+    """True if its module has this very object under its name."""
     module_name, name = getattr(named, "__module__", None), getattr(named, "__qualname__", None)
     if not module_name or not name:
         return False
@@ -172,7 +171,7 @@ def is_found(named: Any) -> bool:
 
 
 def constant_parts(function: Any) -> tuple[Any, ...] | None:
-    """All that pickling the function by value would take along, where none of it can change unseen; else None.
+    """Return all that pickling the function by value would include, if none of it can change unnoticed; else None.
 
     These are the objects themselves, to be held: as long as they are, no other object has their identity.
     """
@@ -199,7 +198,7 @@ def constant_parts(function: Any) -> tuple[Any, ...] | None:
 
 
 def _inside(value: Any) -> list[Any] | None:
-    """Return the parts of a value that can't change; None where it may change."""
+    """Return the parts of a value that can't change; None if it may change."""
     kind = type(value)
     if kind is tuple or kind is frozenset:
         return list(value)
@@ -222,7 +221,7 @@ def _of_cached(function: Any) -> list[Any] | None:
 
 
 def _variables(function: FunctionType) -> list[Any] | None:
-    """Return what a function reads and carries: its code, defaults, attributes, closure and global variables."""
+    """Return a function's inputs: its code, defaults, attributes, closure and global variables."""
     found: list[Any] = [function.__code__, function.__defaults__]
     found += _named(function.__kwdefaults__ or {})
     found += _named(vars(function))
@@ -236,13 +235,13 @@ def _variables(function: FunctionType) -> list[Any] | None:
 
 
 def _named(values: dict[str, Any]) -> list[Any]:
-    """Return the values with their names: the same value may come to have another name, so names are parts too."""
+    """Return the values with their names: a value may get another name, so names are parts too."""
     return [len(values), *values, *values.values()]
 
 
 @functools.lru_cache(maxsize=1024)
 def globals_of(code: CodeType) -> tuple[str, ...]:
-    """The names of the global variables that a code object, and those inside it, read or write."""
+    """Return the global variables that a code object, and those inside it, read or write, by name."""
     names = {
         instruction.argval
         for one in _codes(code)
@@ -263,9 +262,9 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
 
 
 def unpack(data: bytes, number: int) -> Callable[..., Any]:
-    """The function, unpickled when its bytes come for the first time. On the thread that unpickles the calls.
+    """Return the function, unpickled when its bytes come for the first time. On the thread that unpickles the calls.
 
-    What comes with it, such as its arguments, has its classes.
+    Objects that come with it, such as its arguments, have its classes.
     """
     function, own = _load(data, number)
     if (here := scope_here()) is not None and own is not None:

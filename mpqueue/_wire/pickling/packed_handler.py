@@ -1,4 +1,4 @@
-"""A job's handler, made ready to be sent; and, if it can't be sent, the name of what prevents it."""
+"""A job's handler, ready to be sent; and, if it can't be sent, the name of the cause."""
 
 from __future__ import annotations
 
@@ -33,44 +33,44 @@ from mpqueue.errors import HandlerPicklingError, shown
 if TYPE_CHECKING:
     from mpqueue._wire.pickling.script import Script
 
-#: Bytes from which a handler is worth a line in the log.
+#: Bytes from which a handler is logged as heavy.
 HEAVY = 10_000_000
-#: Bytes below which a handler costs a worker nothing to keep.
+#: Bytes below which keeping a handler costs a worker nothing.
 LIGHT = 100_000
-#: How many items have their classes pickled when a job is created.
+#: The most items whose classes are pickled when a job is created.
 LOOKED_AT = 100
-#: How deep the search for the culprit goes into functions that functions use.
+#: The depth of the search for the culprit in functions that functions use.
 SEARCH_DEPTH = 4
 
 
 class Travels(enum.Enum):
     """The way in which a handler is sent to the workers."""
 
-    IN_MEMORY = enum.auto()  #: what is big of it in a segment
-    WHOLE = enum.auto()  #: in one piece: they have no memory in common with this process
-    SHARED_APART = enum.auto()  #: likewise, but for what is shared, which they are brought before
+    IN_MEMORY = enum.auto()  #: with its big parts in a segment
+    WHOLE = enum.auto()  #: in one piece: the workers share no memory with this process
+    SHARED_APART = enum.auto()  #: the same, except for shared objects, which are brought to them before
 
 
 class PackedHandler(NamedTuple):
-    """A handler's frame, and the segments that hold what is big of it for as long as this is referenced."""
+    """A handler's frame, and the segments of its big parts, as long as this is referenced."""
 
     frame: HandlerFrame
     segments: tuple[CommonSegment, ...]
-    weight: str = ""  #: of a heavy one, what makes it so
-    shared: tuple[Shared[Any], ...] = ()  #: what it names of what is shared; a reference to this holds that
-    name: str = ""  #: as people know it, for reports
+    weight: str = ""  #: if it is heavy, the cause
+    shared: tuple[Shared[Any], ...] = ()  #: the shared objects that it names; a reference to this holds them
+    name: str = ""  #: its name for people, in reports
     script: Script | None = None  #: the main module that its workers have imported
-    #: By the ids of classes, the pickle that items bring; they stay as they were. None: of a stream of calls.
+    #: By the ids of classes, the pickle that items bring, which stays unchanged. None: for a stream of calls.
     classes: dict[str, bytes] | None = None
 
     @property
     def size(self) -> int:
-        """Bytes of the handler, those of its setup too."""
+        """Bytes of the handler, including its setup."""
         return self.frame.handler.size + (0 if self.frame.setup is None else self.frame.setup.size)
 
     @property
     def light(self) -> bool:
-        """True where a worker may keep it for a while after its job."""
+        """True if a worker may keep it for a while after its job."""
         return self.frame.setup is None and self.frame.handler.size < LIGHT
 
 
@@ -86,13 +86,13 @@ def pack_handler(
     script: Script | None = None,
     items: Sequence[Any] = (),
 ) -> PackedHandler:
-    """The frame that brings a job's handler to a worker. Costs what pickling its closure costs, once a job.
+    """Return the frame with a job's handler for workers. Costs one pickling of its closure per job.
 
-    ``travels`` says what may be left in shared memory, ``argument`` what the caller calls the handler; ``script`` is
+    ``travels`` is which parts may stay in shared memory, ``argument`` the caller's name for the handler; ``script`` is
     the main module that the workers have imported. The classes of the first ``items`` are pickled now, others when an
     item first brings them.
 
-    Raises TypeError for what can't be called, `HandlerPicklingError` for what can't be serialized.
+    Raises TypeError if it can't be called, `HandlerPicklingError` if it can't be serialized.
     """
     for name, function in ((argument, handler), ("setup", setup)):
         if name != "setup" or function is not None:
@@ -119,25 +119,25 @@ def pack_handler(
 
 
 def name_of(handler: Callable[..., Any]) -> str:
-    """``scans.read_scan``, ``__main__.<lambda>``; of a partial that of its function, of another object its type's."""
+    """``scans.read_scan``, ``__main__.<lambda>``; for a partial its function's name, for another object its type's."""
     while type(handler) is not FunctionType and isinstance(handler, functools.partial):
         handler = handler.func
     named: Any = handler if hasattr(handler, "__qualname__") else type(handler)
-    module = getattr(named, "__module__", None)  # a built-in type's method has none
+    module = getattr(named, "__module__", None)  # methods of built-in types have none
     name = str(named.__qualname__)
     return (name if module is None else f"{module}.{name}").replace("<locals>.", "")
 
 
-#: By their identity, the handlers that were pickled last and that nothing can change unseen: what they are made of,
-#: how many modules there were (submodules that a handler names go with it), and the pickle.
+#: By identity, the handlers that were pickled last and that nothing can change unnoticed: their parts, the number of
+#: modules at that time (submodules that a handler names go with it), and the pickle.
 _kept: dict[int, tuple[tuple[Any, ...], int, Packed]] = {}
-atexit.register(_kept.clear)  # else the variables of a script outlive it, and go when other modules have gone
+atexit.register(_kept.clear)  # otherwise the variables of a script outlive it, and are freed after other modules
 
 
 def _pack_once(
     name: str, function: Callable[..., Any], whole: bool, brought: list[str]
 ) -> tuple[Packed, CommonSegment | None, str]:
-    """`_pack`, or its result of the last time: a tenth of the time for the handler of many small runs."""
+    """`_pack`, or its last result: a tenth of the time for the handler of many small runs."""
     parts = constant_parts(function) if _lives_on(function) and all_go_by_name() else None
     known = _kept.get(id(function))
     if parts is not None and known is not None and known[1] == len(sys.modules) and are_same(known[0], parts):
@@ -151,7 +151,7 @@ def _pack_once(
 
 
 def _lives_on(function: Any) -> bool:
-    """True for a function of a module, whose variables are there as long as that is, whether or not it is kept."""
+    """True for a function of a module, whose variables live as long as the module, whether or not it is kept."""
     if type(function) is not FunctionType or type(name := function.__globals__.get("__name__")) is not str:
         return False
     return getattr(sys.modules.get(name), "__dict__", None) is function.__globals__
@@ -160,7 +160,7 @@ def _lives_on(function: Any) -> bool:
 def _pack(
     name: str, function: Callable[..., Any], whole: bool, brought: list[str]
 ) -> tuple[Packed, CommonSegment | None, str]:
-    """Return the pickled function, the segment with what is big of it, and what makes it heavy, if it is."""
+    """Return the pickled function, the segment with its big parts, and the cause if it is heavy."""
     try:
         packed = dump_code(function, whole=whole, brought=brought)
     except Exception as error:
@@ -187,7 +187,7 @@ def _pack(
 
 
 def _advice(error: Exception) -> str:
-    """Say what to use instead of a lock or a queue of `multiprocessing`, whose own error does not say that."""
+    """Return a replacement for a lock or a queue of `multiprocessing`, whose own error names none."""
     of_multiprocessing = isinstance(error, RuntimeError) and "through inheritance" in str(error)
     return "; use the locks and queues of a multiprocessing.Manager() instead" if of_multiprocessing else ""
 
@@ -202,7 +202,7 @@ def heaviest_part(function: Any, size: int) -> tuple[int, str]:
 
 
 def find_culprit(function: Any, depth: int = SEARCH_DEPTH) -> str | None:
-    """Return the name of the variable that can't be serialized, found by trying each on its own; None if none."""
+    """Return the name of the variable that can't be serialized, found by trying each alone; None if there is none."""
     for name, value in _parts(function):
         try:
             weigh_code(value)
@@ -216,13 +216,13 @@ def find_culprit(function: Any, depth: int = SEARCH_DEPTH) -> str | None:
 def _has_parts(value: Any) -> bool:
     if inspect.isfunction(value) or inspect.ismethod(value) or isinstance(value, functools.partial | PackedFunction):
         return True
-    # Of an object that says by itself how it is pickled, its attributes are private.
+    # If an object defines its own pickling, its attributes are private.
     is_plain = all(getattr(type(value), name) is getattr(object, name) for name in ("__reduce__", "__reduce_ex__"))
     return is_plain and hasattr(value, "__dict__") and not isinstance(value, type | ModuleType)
 
 
 def _parts(function: Any) -> Iterator[tuple[str, Any]]:
-    """The variables that are sent with a callable, each with a name for people."""
+    """Yield the variables that are sent with a callable, each with a name for people."""
     if isinstance(function, PackedFunction):
         function = function.function
     if isinstance(function, functools.partial):
@@ -241,7 +241,7 @@ def _parts(function: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _variables(function: FunctionType) -> Iterator[tuple[str, Any]]:
-    """Yield the variables of the closure, and the global ones that are read, also in functions inside it."""
+    """Yield the variables of the closure, and the global ones that it reads, also in functions inside it."""
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         with contextlib.suppress(ValueError):  # not filled yet
             yield f"the variable {name!r} of its closure", cell.cell_contents

@@ -1,11 +1,11 @@
-"""Pickling, both ways: with `classes` the only file that knows cloudpickle.
+"""Pickling and unpickling: with `classes` the only file that uses cloudpickle.
 
-Plain pickle where it will do, since it is several times faster; cloudpickle where plain pickle fails (lambdas,
-closures) and where its bytes name ``__main__``: an instance of a class of a script without a guard pickles fine here
-and could not be found there.
+It uses plain pickle if possible, since it is several times faster; cloudpickle if plain pickle fails (lambdas,
+closures), or if its bytes name ``__main__``: plain pickle writes an instance of a script's class here, but a worker
+could not find the class.
 
-Big buffers (numpy arrays and whatever else yields them) and big pickles go through shared segments, see
-`mpqueue._wire.memory.segments`; what is left is small and goes through the pipe.
+Big buffers (of numpy arrays and other objects that yield them) and big pickles go through shared segments, see
+`mpqueue._wire.memory.segments`; the small rest goes through the pipe.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ from mpqueue._wire.pickling.classes import (
 )
 from mpqueue._wire.pickling.reducers import PROTOCOL, dump_by, table
 
-#: Pickles an object; its big buffers are taken by the second.
+#: Pickles an object; the second argument takes its big buffers.
 Into = Callable[[Any, Buffers], Pickled]
-#: Puts buffers into a segment: its name, and where each of them begins.
+#: Puts buffers into a segment: returns its name, and each one's offset.
 Lend = Callable[[Sequence[Part]], tuple[SegmentRef, list[int]]]
 
 
@@ -63,11 +63,11 @@ class Packed(NamedTuple):
     segment: SegmentRef | None = None
     spans: tuple[tuple[int, int], ...] = ()
     body: tuple[int, int] | None = None
-    by_value: bool = False  #: classes and functions may be in it, rather than their names
+    by_value: bool = False  #: it may contain classes and functions instead of their names
 
     @property
     def size(self) -> int:
-        """Bytes of the pickle and its buffers, all told."""
+        """Bytes of the pickle and its buffers in total."""
         if self.segment is None:
             return len(self.data)
         beside = sum(size for _, size in self.spans) + (0 if self.body is None else self.body[1])
@@ -75,18 +75,18 @@ class Packed(NamedTuple):
 
     @property
     def extent(self) -> tuple[int, int]:
-        """The offsets in its segment at which it begins and ends: others may be in there too."""
+        """The offsets in its segment at which it begins and ends; the segment may also hold others."""
         spans = self.spans if self.body is None else (*self.spans, self.body)
         return min(at for at, _ in spans), max(at + size for at, size in spans)
 
 
 def dump(obj: Any, store: SegmentStore | None = None) -> Packed:
-    """Pickle an object. Whatever stands in its way is raised: TypeError, PicklingError, what its own code raises."""
+    """Pickle an object. Every obstacle is raised: TypeError, PicklingError, errors of its own code."""
     return dump_with(_plain_or_cloud, obj, store)
 
 
 def dump_each(values: Sequence[Any], store: SegmentStore | None = None) -> list[Packed]:
-    """Pickle each of these by itself; what is big of them is in one segment. Raises what `dump` raises."""
+    """Pickle each of these by itself; their big parts are in one segment. Raises the errors of `dump`."""
     if store is None:
         return [dump(value) for value in values]
     parts, end = list[Part](), 0
@@ -109,22 +109,22 @@ def dump_each(values: Sequence[Any], store: SegmentStore | None = None) -> list[
     return [one if one.segment is None else one._replace(segment=ref) for one in packed]
 
 
-#: Stands for a segment that is still to be filled.
+#: Stands for a segment that is not filled yet.
 _LATER = SegmentRef("", 0, 0, 0)
 
 
 def dump_with(into: Into, obj: Any, store: SegmentStore | None) -> Packed:
-    """Pickle as `dump` does, but by ``into``, which gets the list for big buffers."""
+    """Pickle like `dump`, but by ``into``, which gets the list for big buffers."""
     return _dump(into, obj, None if store is None else store.lend)
 
 
 def dump_code(
     obj: Any, *, whole: bool = False, brought: list[str] | None = None
 ) -> tuple[Packed, CommonSegment | None]:
-    """Pickle a function, by value where the other side could not import it.
+    """Pickle a function, by value if the other side can't import it.
 
-    What is big of it is in a segment of its own, which lives as long as it is referenced; ``whole``: nothing is.
-    ``brought`` gets the ids of the classes that are in it.
+    Its big parts are in a segment of their own, which lives as long as it is referenced; with ``whole`` there is none.
+    ``brought`` gets the ids of the classes in it.
     """
     made: list[CommonSegment] = []
 
@@ -143,13 +143,13 @@ def dump_code(
 
 
 def pin_classes(items: Iterable[Any], classes: dict[str, bytes]) -> None:
-    """Pickle the classes of these items as they are now, where they go by value, for what is pickled `at_one_moment`.
+    """Pickle the current classes of these items, if they are sent by value, for `at_one_moment`.
 
-    Whatever is raised is raised for the items.
+    Errors are raised later, for the items.
     """
     with contextlib.suppress(Exception):
         each = (kind for kind, _ in groupby(map(type, items)) if kind.__module__ != "builtins")
-        kinds = {id(kind): kind for kind in each}  # by their identity: a class may have no hash
+        kinds = {id(kind): kind for kind in each}  # by identity: a class may have no hash
         if not kinds:
             return
         with at_one_moment(classes):
@@ -165,26 +165,26 @@ def dump_by_reference(obj: Any) -> tuple[bytes, list[memoryview]]:
 
 
 def dump_by_value(obj: Any) -> tuple[bytes, list[memoryview]]:
-    """Pickle as `dump_by_reference` does, but with what is of ``__main__`` or of a function along whole."""
+    """Pickle like `dump_by_reference`, but with ``__main__``'s objects, or a function's, included."""
     buffers = Buffers()
     with main_names.GoingTo(None):
         return _cloud(obj, buffers).whole(), buffers.contiguous()
 
 
 def weigh_code(obj: Any) -> int:
-    """Return how many bytes `dump_code` would make of it. Raises what that raises; copies no big buffer."""
+    """Return how many bytes `dump_code` would make of it. Raises its errors; copies no big buffer."""
     buffers = Buffers()
     data = _cloud(obj, buffers)
     return data.nbytes + sum(buffer.nbytes for buffer in buffers.parts())
 
 
 def weigh_in_band(obj: Any) -> int:
-    """Return how many bytes `dump` would put into the pickle itself, not beside it. Raises what that raises."""
+    """Return how many bytes `dump` would put into the pickle itself, not beside it. Raises its errors."""
     return _plain_or_cloud(obj, Buffers()).nbytes
 
 
 def load(packed: Packed, on_free: Callable[[int], object] | None = None, carried: Carried = NOTHING_CARRIED) -> Any:
-    """Unpickle an object. Raises whatever its own code raises; `OSError` where its segment is gone."""
+    """Unpickle an object. Raises errors of its own code; `OSError` if its segment is gone."""
     return load_parts(*_unpacked(packed, on_free, carried))
 
 
@@ -193,9 +193,9 @@ def load_several(
     on_free: Callable[[int], object] | None = None,
     carried: Carried = NOTHING_CARRIED,
 ) -> list[Any]:
-    """Load values that other workers have pickled one by one; plain bytes are a pickle with nothing beside it.
+    """Load values that other workers have pickled one by one; plain bytes are a pickle without buffers.
 
-    Classes that are here already stay as they are: what a worker sets on them is its own.
+    Existing classes are not changed: attributes that a worker sets on them are its own.
     """
     own = main_names.own_values()
     try:
@@ -208,7 +208,7 @@ def load_several(
 
 
 def load_parts(data: bytes | memoryview, buffers: Sequence[memoryview | bytearray]) -> Any:
-    """Load an object from a pickle and its buffers. Raises whatever its own code raises."""
+    """Load an object from a pickle and its buffers. Raises errors of its own code."""
     own = main_names.own_values()
     try:
         return load_classes(data, buffers)
@@ -218,12 +218,12 @@ def load_parts(data: bytes | memoryview, buffers: Sequence[memoryview | bytearra
 
 
 def view_parts(packed: Packed) -> tuple[bytes | memoryview, list[memoryview]]:
-    """The pickle, and the buffers that belong to it, as they are in its segment, which is mapped while they live."""
+    """Return the pickle and its buffers as views of its segment, which is mapped while they live."""
     return _unpacked(packed, None, NOTHING_CARRIED)
 
 
 def copy_parts(packed: Packed, carried: Carried = NOTHING_CARRIED) -> tuple[bytes, list[bytearray]]:
-    """A copy of the pickle, and of the buffers that belong to it, out of its segment."""
+    """Return copies of the pickle and its buffers from its segment."""
     data, buffers = _unpacked(packed, None, carried)
     return bytes(data), [bytearray(buffer) for buffer in buffers]
 
@@ -231,7 +231,7 @@ def copy_parts(packed: Packed, carried: Carried = NOTHING_CARRIED) -> tuple[byte
 def lend_parts(data: bytes, buffers: Sequence[bytearray | memoryview]) -> tuple[Packed, CommonSegment | None]:
     """Put a pickle and its buffers into a segment of this process, which lives as long as it is referenced.
 
-    None: there is no segment, and all of it is in one pickle.
+    None: there are no segments, and all of it is in one pickle.
     """
     made: list[CommonSegment] = []
 
@@ -248,7 +248,7 @@ def lend_parts(data: bytes, buffers: Sequence[bytearray | memoryview]) -> tuple[
 
 
 def put_apart(store: SegmentStore, data: bytes | memoryview, beside: Sequence[memoryview] = ()) -> Packed | None:
-    """Bytes, and buffers that belong to them, in a segment of their own; None where there is none to be had."""
+    """Put bytes and their buffers into a segment of their own; None if there is none."""
     try:
         ref, (at, *places) = store.lend([memoryview(data), *beside])
     except OSError as error:
@@ -259,7 +259,7 @@ def put_apart(store: SegmentStore, data: bytes | memoryview, beside: Sequence[me
 
 
 def without_segment(packed: Packed, carried: Carried = NOTHING_CARRIED) -> bytes:
-    """Return the packed object as one pickle with nothing beside it. Unpickles nothing; costs two copies."""
+    """Return the packed object as one pickle without buffers. Unpickles nothing; costs two copies."""
     return pickle.dumps(_InOne(*copy_parts(packed, carried)), PROTOCOL)
 
 
@@ -274,7 +274,7 @@ class _InOne:
 def _unpacked(
     packed: Packed, on_free: Callable[[int], object] | None, carried: Carried
 ) -> tuple[bytes | memoryview, list[memoryview]]:
-    """The pickle, and the buffers beside it: mapped, or as they were carried here; a copy where that is read-only."""
+    """Return the pickle and its buffers: mapped, or carried here; copied if that memory is read-only."""
     if packed.segment is None:
         return packed.data, []
     begin, end = packed.extent
@@ -295,17 +295,17 @@ def _cut(memory: memoryview, begin: int, at: int, size: int) -> memoryview:
 def load_home(
     packed: Packed, on_free: Callable[[int], object] | None = None, carried: Carried = NOTHING_CARRIED
 ) -> Any:
-    """Like `load`, for what comes back from a worker: classes that are here already stay as they are.
+    """Like `load`, for objects from a worker: existing classes are not changed.
 
-    A class of a script or a notebook comes back with its instances, by value, as it was when it was sent; taken over,
-    it would give the class old methods and old attributes.
+    A class of a script or a notebook comes back with its instances, by value, in the state in which it was sent; taking
+    it over would give the class old methods and attributes.
     """
     data, buffers = _unpacked(packed, on_free, carried)
     return load_kept(data, buffers) if packed.by_value else pickle.loads(data, buffers=buffers)
 
 
 def load_kept(data: bytes | memoryview, buffers: Sequence[memoryview | bytearray]) -> Any:
-    """Load an object from a pickle and its buffers; classes that are here already stay as they are."""
+    """Load an object from a pickle and its buffers; existing classes are not changed."""
     return load_classes(data, buffers, update=False)
 
 
@@ -338,8 +338,8 @@ def _in_one(into: Into, obj: Any) -> Packed:
 
 
 class _Here(threading.local):
-    depth = 0  #: of blocks `whole`
-    moment: dict[str, bytes] | None = None  #: by the ids of classes, the pickle that has them
+    depth = 0  #: of nested `whole` blocks
+    moment: dict[str, bytes] | None = None  #: by the ids of classes, their pickles
 
 
 _here = _Here()
@@ -360,9 +360,9 @@ whole = _WholeBlock()
 
 @contextlib.contextmanager
 def at_one_moment(classes: dict[str, bytes] | None = None) -> Iterator[None]:
-    """Pickle each class of the script once for the whole block, as it was when it was pickled first.
+    """Pickle each class of the script once for the whole block, in its state at that time.
 
-    ``classes`` are those that were pickled before, and get the others.
+    ``classes`` are the ones that were pickled before; the others are added.
     """
     before, _here.moment = _here.moment, {} if classes is None else classes
     try:
@@ -400,16 +400,16 @@ def _plain(obj: Any, buffers: Buffers) -> Pickled:
 
 
 def all_go_by_name() -> bool:
-    """True where no module but the script goes by value, as it does if the program has registered it for that."""
+    """True if only the script's objects are sent by value; a program may register other modules for that."""
     registered: set[str] = cloudpickle.list_registry_pickle_by_value()
     return registered.issubset(main_names.NAMES)
 
 
 def _named_or_cloud(obj: Any, buffers: Buffers) -> Pickled:
-    """Pickle a function; one that the other side can import is named, at a tenth of cloudpickle's cost."""
+    """Pickle a function; if the other side can import it, by name, at a tenth of cloudpickle's cost."""
     importable = type(obj) is FunctionType and obj.__module__ not in main_names.NAMES and obj.__module__ in sys.modules
     if importable and all_go_by_name():
-        with contextlib.suppress(pickle.PicklingError, AttributeError):  # its name leads elsewhere
+        with contextlib.suppress(pickle.PicklingError, AttributeError):  # its name leads to another object
             return Pickled([pickle.dumps(obj, PROTOCOL)])
     return _cloud(obj, buffers)
 
@@ -428,11 +428,11 @@ def _cloud(obj: Any, buffers: Buffers, *, classes_apart: bool = False) -> Pickle
 
 def _reduce_code(code: CodeType) -> tuple[Any, ...]:
     make, arguments = _plain_reduce_code(code)
-    # Only text is compared: with bytes, which a code object has too, that is an error under ``python -bb``.
+    # Only text is compared: comparing bytes, which a code object has too, is an error under ``python -bb``.
     return make, tuple([code.co_filename if type(each) is str and each == _NO_FILE else each for each in arguments])
 
 
-#: What newer cloudpickles put in the place of a function's file name, so that its tracebacks would show no source.
+#: Newer cloudpickles write this instead of a function's file name, so that tracebacks would show no source.
 _NO_FILE = "<dynamic-code>"
 _cloud_reduce: Callable[[Any, Any], Any] = cloudpickle.CloudPickler.reducer_override
 _plain_reduce_code: Callable[[CodeType], tuple[Any, ...]] = cloudpickle.CloudPickler.dispatch_table[CodeType]
@@ -440,10 +440,10 @@ _REDUCERS = {CodeType: _reduce_code, **REDUCERS}
 
 
 class _CloudPickler(cloudpickle.CloudPickler):  # type: ignore[misc]
-    """Pickles functions by value, with their file names; those of ``__main__`` with a namespace in common.
+    """Pickles functions by value, with their file names; those of ``__main__`` share a namespace.
 
-    ``classes_apart``: a class is a pickle of its own in this one, which is unpickled only where the class is not there
-    yet. Not after a function that goes by value: it has variables in common with the methods of the classes it names.
+    ``classes_apart``: a class is a separate pickle inside this one, which is unpickled only if the class is not there
+    yet. Not after a function sent by value: it shares variables with the methods of the classes that it names.
     """
 
     def __init__(self, file: Pickled, buffers: Buffers, *, classes_apart: bool = False) -> None:
@@ -453,18 +453,18 @@ class _CloudPickler(cloudpickle.CloudPickler):  # type: ignore[misc]
             self.globals_ref[id(namespace)] = main_names.MainNames()
         self._finds_names = main_names.finds_names()
         self._classes_apart = classes_apart
-        self._reduced: dict[int, Any] = {}  #: what classes are pickled as, where that is known already
+        self._reduced: dict[int, Any] = {}  #: reduced forms of classes, as far as known
         self._inside = buffers.classes
-        #: By the ids of those that are apart, the pickle that has them.
+        #: By the ids of separate classes, their pickles.
         self._apart: dict[str, bytes] = {} if _here.moment is None else _here.moment
-        self._adopted: set[str] = set()  #: the ids of those that functions in this pickle bring
+        self._adopted: set[str] = set()  #: the ids of classes that functions in this pickle bring
 
     def reducer_override(self, obj: Any) -> Any:
         if self._finds_names and (name := main_names.found_by_name(obj)) is not None:
             return name
         if issubclass(type(obj), type):
             return self._reduce_class(obj)
-        reduced = _cloud_reduce(self, obj)  # called for each object: `super()` would cost 5% of the pickling
+        reduced = _cloud_reduce(self, obj)  # called for each object: `super()` would take 5% of the pickling's time
         if reduced is not NotImplemented:
             self._classes_apart = False
         elif issubclass(type(obj), BringsClasses):
@@ -500,7 +500,7 @@ class _CloudPickler(cloudpickle.CloudPickler):  # type: ignore[misc]
 
 
 def _beside(data: Pickled, buffers: Sequence[Part], lend: Lend) -> Packed:
-    """The pickle with what is big of it in a segment."""
+    """Return the pickle, with its big parts in a segment."""
     big_body = data.nbytes >= BIG
     if not big_body and not buffers:
         return Packed(data.whole())
@@ -514,7 +514,7 @@ def _beside(data: Pickled, buffers: Sequence[Part], lend: Lend) -> Packed:
 
 @functools.cache
 def _warn_once(text: str) -> None:
-    with contextlib.suppress(Exception):  # a filter or a handler of the user's may raise
+    with contextlib.suppress(Exception):  # a user's filter or handler may raise
         log.warning("%s", text)
 
 
@@ -523,9 +523,9 @@ class NotPlainError(Exception):
 
 
 class _PlainPickler(pickle.Pickler):
-    """A pickler for plain built-in types only, which runs no user's code and always returns.
+    """A pickler for plain built-in types only, which runs no users' code and always returns.
 
-    The hook is called for everything else, so plain data costs nothing.
+    The hook is called for all other types, so plain data costs nothing.
     """
 
     def reducer_override(self, obj: Any) -> Any:  # noqa: ARG002
@@ -533,7 +533,7 @@ class _PlainPickler(pickle.Pickler):
 
 
 def dump_plain(obj: Any, store: SegmentStore | None = None) -> Packed | None:
-    """Pickle an object if it consists of plain data, which always comes back; None where it does not."""
+    """Pickle an object if it consists of plain data, which can always be unpickled; None if it does not."""
     written = Pickled()
     try:
         _PlainPickler(written, PROTOCOL).dump(obj)

@@ -1,8 +1,8 @@
 """Series and frames of polars as Arrow arrays, whose buffers are sent beside the pickle.
 
-polars itself writes a file in the Arrow format into the pickle: a copy of all of it, and one more where it is read. As
-an array of pyarrow a series is the same memory, under another name. That is done only where pyarrow is imported too,
-and for types that come back as they were; each column decides for itself. All others are left to polars.
+polars itself writes a file in the Arrow format into the pickle: one copy of all of it, and another one when it is read.
+As an array of pyarrow, a series has the same memory. That is done only if pyarrow is imported too, and for types that
+come back unchanged, column by column. All others are left to polars.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from mpqueue._wire.pickling import rebuilding
 
 PROTOCOL = 5
 
-#: Types that Arrow knows by themselves. Of categories, Arrow keeps other things than polars does.
+#: Types that Arrow keeps unchanged. For categories, Arrow keeps other data than polars does.
 _SAME = frozenset(
     {
         *("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64", "Float32", "Float64"),
         *("Boolean", "String", "Binary", "Date", "Datetime", "Duration", "Time", "Decimal"),
     }
 )
-#: Bytes of each text in a column, besides those of the texts.
+#: Bytes per text in a column, besides those of the text itself.
 _TEXT_VIEW = 16
 
 
 def reduce_series(series: Any) -> Any:
-    """Reduce a `polars.Series`; a big one goes by Arrow, where that gives the same series again."""
+    """Reduce a `polars.Series`; a big one by Arrow, if that restores the same series."""
     if series.estimated_size() < BIG_BUFFER:
         return series.__reduce_ex__(PROTOCOL)
     return _by_arrow(series) or series.__reduce_ex__(PROTOCOL)
@@ -46,7 +46,7 @@ def reduce_frame(frame: Any) -> Any:
 
 
 def _comes_back(dtype: Any) -> bool:
-    """Tell whether an Arrow array of this type is made a series of this type again."""
+    """Tell whether an Arrow array of this type becomes a series of this type again."""
     match type(dtype).__name__:
         case "List" | "Array":
             return _comes_back(dtype.inner)
@@ -57,7 +57,7 @@ def _comes_back(dtype: Any) -> bool:
 
 
 def _texts(dtype: Any) -> int:
-    """Return how many texts a row has, as far as that is known: of lists it is not."""
+    """Return how many texts a row has, as far as known: not for lists."""
     match type(dtype).__name__:
         case "String" | "Binary":
             return 1
@@ -68,14 +68,14 @@ def _texts(dtype: Any) -> int:
 
 
 def _by_arrow(series: Any) -> Any:
-    """Reduce a series by Arrow; None if it does not come back the same, or brings along more than it shows."""
+    """Reduce a series by Arrow; None if it does not come back unchanged, or includes hidden data."""
     if not _comes_back(series.dtype):
         return None
     array = series.to_arrow(compat_level=sys.modules["polars"].CompatLevel.newest())
     enough = series.estimated_size() * 5 // 4 + _texts(series.dtype) * len(series) * _TEXT_VIEW
-    if array.get_total_buffer_size() > enough:  # a part of something larger
-        array = sys.modules["pyarrow"].concat_arrays([array, array[:0]])  # copies what is shown of it
-        if array.get_total_buffer_size() > enough:  # but not of texts
+    if array.get_total_buffer_size() > enough:  # a part of a larger array
+        array = sys.modules["pyarrow"].concat_arrays([array, array[:0]])  # copies the visible part of it
+        if array.get_total_buffer_size() > enough:  # except for texts
             return None
     flags = series.flags
     order = "up" if flags.get("SORTED_ASC") else "down" if flags.get("SORTED_DESC") else ""
@@ -84,7 +84,7 @@ def _by_arrow(series: Any) -> Any:
 
 @functools.cache
 def are_handed_over(polars: Any) -> bool:
-    """Tell whether the installed pyarrow and this polars agree: tried out once in a process."""
+    """Tell whether the installed pyarrow and this polars agree: tried out once per process."""
     with contextlib.suppress(Exception):
         for values in ([1, None, 3], ["a", None, "a text that is longer than others"], [[1.5], None, []], [True, None]):
             series = polars.Series("name", values)

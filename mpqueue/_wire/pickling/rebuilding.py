@@ -1,7 +1,7 @@
-"""Functions that make objects again of which `reducers` took the memory apart.
+"""Functions that rebuild objects from the memory that `reducers` took out.
 
-Pickles name these functions, and journals keep pickles for years: names, places and arguments stay as they are. What
-needs other arguments is a new function. No library is imported before an object of it is made.
+Pickles name these functions, and journals keep pickles for years: their names, modules and arguments must not change.
+Other arguments need a new function. A library is imported only when one of its objects is made.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 
 def bytes_io(content: bytes, position: int, attributes: dict[str, Any] | None) -> io.BytesIO:
-    """Make an `io.BytesIO`, which shares the content until one of them is written to."""
+    """Make an `io.BytesIO`, which shares the content until it is written to."""
     made = io.BytesIO(content)
     made.seek(position)
     if attributes:
@@ -24,7 +24,7 @@ def bytes_io(content: bytes, position: int, attributes: dict[str, Any] | None) -
 
 
 def number_array(typecode: str, itemsize: int, byteorder: str, content: Any) -> array.array[Any]:
-    """Make an `array.array`. Raises ValueError where its numbers have another size here."""
+    """Make an `array.array`. Raises ValueError if its numbers have another size here."""
     made = array.array(typecode)
     if made.itemsize != itemsize:
         raise ValueError(f"expected numbers of type {typecode!r} of {itemsize} bytes, got {made.itemsize} here")
@@ -35,7 +35,7 @@ def number_array(typecode: str, itemsize: int, byteorder: str, content: Any) -> 
 
 
 def memory_view(content: Any, layout: str, shape: tuple[int, ...], readonly: bool) -> memoryview:
-    """Make a `memoryview`. Raises ImportError for a shape of nothing that only numpy can make, if that is missing."""
+    """Make a `memoryview`. Raises ImportError for an empty shape that needs numpy, if that is missing."""
     if 0 in shape and (layout != "B" or len(shape) > 1):
         made = _empty_view(layout, shape)
         return made.toreadonly() if readonly else made
@@ -45,8 +45,8 @@ def memory_view(content: Any, layout: str, shape: tuple[int, ...], readonly: boo
 
 
 def _empty_view(layout: str, shape: tuple[int, ...]) -> memoryview:
-    """Return an empty view. Python casts to no shape that has a zero, but the first axis can be cut to nothing."""
-    if 0 in shape[1:]:  # what numpy has made, as good as always
+    """Return an empty view. Python can't cast to a shape with a zero, but the first axis can be cut to nothing."""
+    if 0 in shape[1:]:  # made by numpy, and equivalent
         import numpy as np
 
         made: Any = np.empty(shape, layout.lstrip("@"))
@@ -56,7 +56,7 @@ def _empty_view(layout: str, shape: tuple[int, ...]) -> memoryview:
 
 
 def storage(content: Any, start: Any = b"") -> tuple[Any, int]:
-    """Return the storage that tensors are views of, and the byte of the original at which it begins."""
+    """Return the storage that tensors view, and the byte of the original at which it begins."""
     import torch
 
     made = torch.frombuffer(content, dtype=torch.uint8).untyped_storage() if len(content) else torch.UntypedStorage(0)
@@ -66,12 +66,12 @@ def storage(content: Any, start: Any = b"") -> tuple[Any, int]:
 def tensor(
     stored: tuple[Any, int], dtype: Any, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *rest: bool
 ) -> Any:
-    """Make a `torch.Tensor`, a view of that storage; ``rest`` is True alone where it requires a gradient."""
+    """Make a `torch.Tensor`, a view of that storage; ``rest`` is a single True if it requires a gradient."""
     import torch
 
     storage, start = stored
     made = torch.empty(0, dtype=dtype, device="cpu")
-    # One without elements may begin before the part that was sent: that is what others view.
+    # An empty tensor may begin before the part that was sent, which the others view.
     made.set_(storage, max(0, offset - start // made.element_size()), size, stride)
     if rest:
         made.requires_grad = True
@@ -79,7 +79,7 @@ def tensor(
 
 
 def image(kind: Any, state: list[Any], mode: str, size: tuple[int, int], content: Any) -> Any:
-    """Make an image of Pillow, of pixels as Pillow has them in memory; ``state`` is that of an empty one."""
+    """Make an image of Pillow from pixels in Pillow's memory layout; ``state`` is that of an empty image."""
     from PIL import Image
 
     core: Any = vars(Image)["core"]
@@ -91,7 +91,7 @@ def image(kind: Any, state: list[Any], mode: str, size: tuple[int, int], content
 
 
 def polars_series(name: str, array: Any, order: str) -> Any:
-    """Make a `polars.Series` of an Arrow array; ``order``: as it is known to be sorted, "up", "down" or ""."""
+    """Make a `polars.Series` from an Arrow array; ``order`` is its known sorting: "up", "down" or ""."""
     import polars as pl
 
     made: Any = pl.from_arrow(array)
@@ -103,4 +103,4 @@ def polars_frame(columns: list[Any]) -> Any:
     """Make a `polars.DataFrame`."""
     import polars as pl
 
-    return pl.DataFrame({column.name: column for column in columns})  # a list's columns of no name would get one
+    return pl.DataFrame({column.name: column for column in columns})  # a list's unnamed columns would get one

@@ -1,32 +1,32 @@
-"""The types that are taken apart otherwise than they do it themselves, so that their memory is copied once.
+"""Types that are reduced in another way than their own, so that their memory is copied only once.
 
-Each of them would put all its content into the pickle, which is several copies of it. Here it becomes a buffer beside
-the pickle, as numpy's arrays do it by themselves.
+By default, each of them puts all its content into the pickle, which takes several copies. Here it becomes a buffer
+beside the pickle, as for numpy's arrays.
 
 ============================  ======================================================================================
 type                          why, and how
 ============================  ======================================================================================
-`numpy.ndarray` of numbers    numpy takes 1.5 us to say what it consists of, and 0.8 us to make it again, in Python; an
-                              array of this shape on this buffer, as it is put here, takes a third.
-the same, with gaps           numpy makes a contiguous copy and puts that into the pickle. The copy is made where it is
-                              sent from instead. Other arrays are left to numpy.
+`numpy.ndarray` of numbers    numpy takes 1.5 us to reduce it, and 0.8 us to make it again, in Python; an array of this
+                              shape on this buffer, as it is made here, takes a third.
+the same, with gaps           numpy makes a contiguous copy and puts that into the pickle. Here the copy is made in the
+                              memory from which it is sent. Other arrays are left to numpy.
 `torch.Tensor`, on the CPU    torch saves its storage as a file in the pickle. The storage is the buffer; tensors that
-                              are views of one storage are again. Only the part is sent that tensors of this pickle
-                              view. Parameters and modules consist of tensors. Sparse, quantized and nested tensors,
+                              are views of one storage stay so. Only the part that tensors of this pickle view is
+                              sent. Parameters and modules consist of tensors. Sparse, quantized and nested tensors,
                               those with attributes, hooks or names, and subclasses are left to torch.
-a tensor on another device    is refused: a copy of it on the device, made by each worker, is seldom what is meant.
+a tensor on another device    is refused: a copy of it on the device, made by each worker, is seldom intended.
 `PIL.Image.Image`, and what   Pillow packs pixels of 4 bytes into 3, in Python, and unpacks them. The buffer is its
 `PIL.Image.open` returns      memory. Images with palettes are left to Pillow.
 `io.BytesIO`                  copies its content when it is made again, if not made of one `bytes` object.
 `array.array`                 makes a `bytes` object of its content first.
-`memoryview`                  can't be pickled otherwise. What it views is copied.
-`polars.Series` and           polars writes a file in the Arrow format into the pickle. Where pyarrow is imported too,
+`memoryview`                  can't be pickled otherwise. The viewed memory is copied.
+`polars.Series` and           polars writes a file in the Arrow format into the pickle. If pyarrow is imported too,
 `polars.DataFrame`            its arrays have the same memory: see `polars_columns`.
 ============================  ======================================================================================
 
-`bytes`, `bytearray` and `str` are no part of this: in the pickle they are pieces of their own, see `beside`. What users
-have registered in `copyreg` goes before all of these. A type is found by its identity, so a subclass is left to itself,
-and all others cost nothing. No library is imported for this.
+`bytes`, `bytearray` and `str` are no part of this: in the pickle they are pieces of their own, see `beside`. Users'
+registrations in `copyreg` override all of these. A type is found by its identity, so subclasses are not affected, and
+all others cost nothing. No library is imported for this.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ from mpqueue._wire.pickling import polars_columns, rebuilding
 from mpqueue._wire.pickling.beside import Buffers, Later
 
 PROTOCOL = 5
-#: Bytes of what is made while it is written: they stay in the processor's cache.
+#: The bytes that are made at a time during writing: they stay in the processor's cache.
 PIECE = 256 << 10
-#: numpy's codes for the numbers that it can show as a buffer, in both orders of bytes, and make of one.
+#: numpy's codes of numbers that it can show as a buffer, in both byte orders, and make from one.
 NUMBERS = frozenset("?bBhHiIlLqQefdFD")
-#: A part of a storage begins at a multiple of this, so that what is aligned in it stays so.
+#: A part of a storage begins at a multiple of this, so that data in it stay aligned.
 ALIGNMENT = 64
 
 Reduce = Callable[[Any], Any]
@@ -82,12 +82,12 @@ _under_way = _UnderWay()
 
 
 def _has_gaps(array: Any) -> bool:
-    """Tell whether numpy would copy an array that is contiguous in no order into its pickle, and it is big."""
+    """Tell whether the array is big, and numpy would copy it into its pickle because it is contiguous in no order."""
     if array.nbytes < BIG_BUFFER:
         return False
     kind = array.dtype
     if kind.hasobject or kind.isbuiltin == 2 or kind.kind not in "biufcSUV" or not kind.isnative:
-        return False  # of others numpy makes no buffer, or something else where they are read
+        return False  # numpy makes no buffer of others, or another value when it is read
     by_stride = sorted(range(array.ndim), key=lambda axis: -array.strides[axis])
     return not array.transpose(by_stride).flags.c_contiguous
 
@@ -102,9 +102,9 @@ def _reduce_with_gaps(array: Any) -> Any:
 
 
 def _contiguous(array: Any) -> Iterator[memoryview]:
-    """Yield the content in C order, in pieces that are all made in one place, since fresh memory costs more."""
+    """Yield the content in C order, in pieces that all use the same memory, since fresh memory costs more."""
     if array.dtype.kind == "V":
-        array = array.view(f"V{array.itemsize}")  # also what is between its fields
+        array = array.view(f"V{array.itemsize}")  # including bytes between its fields
     numpy = sys.modules["numpy"]
     place = numpy.empty(max(PIECE, array.itemsize), "u1")
     for part in _cut(array):
@@ -114,7 +114,7 @@ def _contiguous(array: Any) -> Iterator[memoryview]:
 
 
 def _cut(array: Any) -> Iterator[Any]:
-    """Yield parts of an array that are no larger than a piece, one behind the other."""
+    """Yield consecutive parts of an array that are at most as large as a piece."""
     if array.nbytes <= PIECE or not array.ndim:
         yield array
         return
@@ -132,7 +132,7 @@ def _reduce_array(array: Any) -> Any:
 
 
 def reduce_array(array: Any, *, in_band: bool) -> Any:
-    """Reduce a `numpy.ndarray`, of no subclass."""
+    """Reduce a `numpy.ndarray`, but no subclass."""
     flags = array.flags
     if flags.c_contiguous and array.dtype.char in NUMBERS:
         return type(array), (array.shape, array.dtype, pickle.PickleBuffer(array))
@@ -148,7 +148,7 @@ class _TensorStorage:
         self._untyped = untyped
         self._start = bytearray(8)
         self._in_band = in_band
-        self.first, self.end = size, 0  #: of the bytes that tensors view
+        self.first, self.end = size, 0  #: the bytes that tensors view
 
     def __reduce__(self) -> Any:
         if self._in_band:
@@ -209,7 +209,7 @@ def _stored(buffers: Buffers, tensor: Any) -> _TensorStorage:
     return known
 
 
-#: The modes of images whose pixels are in memory as `rebuilding.image` maps them: how Pillow calls that, and its bytes.
+#: The modes of images whose memory `rebuilding.image` can map: Pillow's name of the layout, and its bytes.
 _MODES = {
     "L": ("L", 1),
     "RGB": ("RGBX", 4),
@@ -241,7 +241,7 @@ def _reduce_image(image: Any) -> Any:
 
 
 def _without_pixels(image: Any) -> list[Any]:
-    """Return the state of an image as it would be pickled, made by a twin that has no pixels to give."""
+    """Return the state of an image as it would be pickled, made by a twin without pixels."""
     kind: Any = type(image)
     twin = kind.__new__(kind)
     vars(twin).update(vars(image), tobytes=bytes)
@@ -250,7 +250,7 @@ def _without_pixels(image: Any) -> list[Any]:
 
 
 def _bands(image: Any, raw: str, rows: int) -> Iterator[memoryview]:
-    """The pixels as they are in memory, so many rows at a time."""
+    """Yield the pixels in their memory layout, a number of rows at a time."""
     width, height = image.size
     for at in range(0, height, rows):
         yield memoryview(image.crop((0, at, width, min(at + rows, height))).tobytes("raw", raw))
@@ -270,7 +270,7 @@ _pointer_of.argtypes, _pointer_of.restype = (ctypes.py_object, ctypes.c_char_p),
 
 
 def _pixels(image: Any, nbytes: int) -> memoryview | None:
-    """The memory of the pixels, where they are in one piece (images of 16 MB at most) and this Pillow tells (11.2)."""
+    """Return the pixels' memory, if they are in one piece (images up to 16 MB) and this Pillow supports it (11.2)."""
     export = getattr(image, "__arrow_c_array__", None)
     if export is None:
         return None
@@ -311,7 +311,7 @@ def _reduce_view(view: memoryview) -> Any:
     return rebuilding.memory_view, (pickle.PickleBuffer(content), layout, view.shape, view.readonly)
 
 
-#: Of built-in types; to take these apart runs no user's code.
+#: Built-in types; reducing these runs no users' code.
 PLAIN: dict[type, Reduce] = {io.BytesIO: _reduce_bytes_io, array.array: _reduce_numbers, memoryview: _reduce_view}
 
 
@@ -320,21 +320,21 @@ def _reduce_of_polars(reduce: Reduce, value: Any) -> Any:
 
 
 class _Imported:
-    """The table for what is imported by now."""
+    """The table for the libraries imported by now."""
 
     def __init__(self) -> None:
-        self.modules = -1  #: how many were imported when it was made
-        self.registered: dict[Any, Any] = {}  #: what users had registered
+        self.modules = -1  #: the number of modules when it was made
+        self.registered: dict[Any, Any] = {}  #: users' registrations
         self.table: dict[type, Reduce] = {}
         self._lock = threading.Lock()
 
     def learn(self) -> None:
-        """Make the table anew, for what is imported by now."""
+        """Make the table anew, for the libraries imported by now."""
         with self._lock:
             modules, registered = len(sys.modules), dict(copyreg.dispatch_table)
             try:
                 found = dict(_of_libraries())
-            except AttributeError:  # one is just being imported
+            except AttributeError:  # a library is just being imported
                 found, modules = {}, -1
             self.table = {**PLAIN, **found, **registered}
             self.modules, self.registered = modules, registered
@@ -366,7 +366,7 @@ def _opened(kind: Any) -> Iterator[Any]:
 
 @functools.cache
 def _are_mapped(images: Any) -> bool:
-    """Tell whether images can be made of memory in this Pillow, which does not promise that."""
+    """Tell whether this Pillow can make images from memory, which it does not promise."""
     with contextlib.suppress(Exception):
         for mode in _MODES:
             image = images.new(mode, (3, 2), 7)

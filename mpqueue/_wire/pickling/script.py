@@ -1,11 +1,11 @@
-"""The program's main module, as the workers of `Pool` and `Executor` have it: imported, and found by name.
+"""The program's main module for the workers of `Pool` and `Executor`: imported, and found by name.
 
-`multiprocessing` has each process that it spawns run the main module first, as ``__mp_main__``, so that what it does to
-other modules is done there too, and its functions and classes are there by their names. So do these workers, where the
-module guards its start by ``if __name__ == "__main__":``. Of one that does not they would run the start as well.
+`multiprocessing` makes each process that it spawns run the main module first, as ``__mp_main__``, so that its changes
+to other modules are made there too, and its functions and classes exist by name. So do these workers, if the module
+guards its start by ``if __name__ == "__main__":``. Without a guard they would run the start as well.
 
-A program knows from the source what a worker finds by name: what the module binds outside its guards. What it binds
-elsewhere, by a guard or a ``global``, and each function that reads such a name, goes by value.
+A program knows from the source which names a worker finds: those that the module binds outside its guards. Names bound
+elsewhere, in a guard or by a ``global``, and functions that read such names, are sent by value.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _NO_NEEDS: Mapping[str, frozenset[str]] = {}
 
 
 class Script:
-    """A main module that may be imported: by its name where ``python -m`` was given that, else from its file.
+    """A main module that may be imported: by its name if ``python -m`` was given that, else from its file.
 
-    To call it is to import it, in a process that has another main module.
+    Calling it imports it, in a process that has another main module.
     """
 
     def __init__(
@@ -45,14 +45,14 @@ class Script:
     ) -> None:
         self.path = path
         self._module = module
-        self._names = names  #: what is there on both sides
-        self._needs = needs  #: for some of these, the global names that they read and only the program may have
+        self._names = names  #: names that exist on both sides
+        self._needs = needs  #: for some of these, global names that they read and only the program may have
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Script, (self._module, self.path)
 
     def __call__(self) -> None:
-        """Import the main module. Raises whatever it raises."""
+        """Import the main module. Raises its errors."""
         global _is_being_imported  # noqa: PLW0603 - a process has one main module
         main, code = self._read()
         for name in main_names.NAMES:
@@ -67,9 +67,9 @@ class Script:
         main_names.set_imported(Script(self._module, self.path, frozenset(vars(main))))
 
     def _read(self) -> tuple[ModuleType, CodeType]:
-        """The module, empty yet, and its code.
+        """Return the module, still empty, and its code.
 
-        Not by `runpy`, as `multiprocessing` has it: there the module has a copy of what its functions have as globals.
+        Not by `runpy`, which `multiprocessing` uses: there the module has a copy of its functions' globals.
         """
         main = ModuleType(main_names.NAMES[1])
         if self._module is None:
@@ -86,7 +86,7 @@ class Script:
         return main, code
 
     def has(self, name: str) -> bool:
-        """True where the other side finds in the main module what has that name here."""
+        """True if the other side finds this object in the main module under its name."""
         root = name.partition(".")[0]
         if root not in self._names:
             return False
@@ -98,15 +98,15 @@ _is_being_imported = False
 
 
 def is_being_imported() -> bool:
-    """True in a worker while that imports the main module."""
+    """True in a worker while it imports the main module."""
     return _is_being_imported
 
 
 def script_here(*, starts_now: bool) -> Script | None:
-    """The main module of this program, where it guards its start and workers can import it; else None.
+    """Return the main module of this program if it guards its start and workers can import it; else None.
 
-    With ``starts_now``, also None where a statement that no guard holds is what has led here. The first call reads the
-    module's file: 10 ms for 1,000 lines.
+    With ``starts_now``, also None if an unguarded statement has led here. The first call reads the module's file: 10 ms
+    for 1,000 lines.
     """
     main = sys.modules.get("__main__")
     path = getattr(main, "__file__", None)
@@ -115,7 +115,7 @@ def script_here(*, starts_now: bool) -> Script | None:
     if sys.flags.interactive or hasattr(sys, "ps1") or getattr(sys, "frozen", False):
         return None
     module = getattr(getattr(main, "__spec__", None), "name", None)
-    # What `multiprocessing` does not import either: the ``__main__.py`` of a package, a folder or an archive; IPython.
+    # `multiprocessing` does not import these either: the ``__main__.py`` of a package, a folder or an archive; IPython.
     if module is not None and module.rpartition(".")[2] == "__main__":
         return None
     if module is None and os.path.splitext(os.path.basename(path))[0] == "ipython":
@@ -128,7 +128,7 @@ def script_here(*, starts_now: bool) -> Script | None:
 
 
 def _line_of(main: ModuleType) -> int | None:
-    """The line of the main module that is being run; None where it has been run."""
+    """Return the line of the main module that is running; None if it has run."""
     frame = sys._current_frames().get(threading.main_thread().ident or 0)
     while frame is not None:
         if frame.f_globals is vars(main) and frame.f_code.co_name == "<module>":
@@ -137,11 +137,11 @@ def _line_of(main: ModuleType) -> int | None:
     return None
 
 
-# -- what the source says ----------------------------------------------------------------------------------------------
+# -- the source --------------------------------------------------------------------------------------------------------
 
 
 class _Outline(NamedTuple):
-    guards: Sequence[tuple[int, int]] = ()  #: first and last lines of what only the program runs
+    guards: Sequence[tuple[int, int]] = ()  #: first and last lines of code that only the program runs
     names: frozenset[str] = frozenset()
     needs: Mapping[str, frozenset[str]] = _NO_NEEDS
 
@@ -152,20 +152,20 @@ class _Outline(NamedTuple):
 
 @functools.cache
 def _outline(path: str) -> _Outline:
-    """Return the outline of that file; empty where it guards nothing or can't be read as Python."""
+    """Return the outline of that file; empty if it guards nothing or can't be read as Python."""
     try:
         with open(path, "rb") as file:
             source = file.read()
         if b"__main__" not in source:
             return _Outline()
-        with warnings.catch_warnings():  # Python has given them when it compiled the program
+        with warnings.catch_warnings():  # Python has shown them when it compiled the program
             warnings.simplefilter("ignore")
             return _read(ast.parse(source), path, source.decode(errors="replace"))
     except (OSError, SyntaxError, ValueError, RecursionError):
         return _Outline()
 
 
-#: In the text, which takes a hundredth of the time that it takes in the tree. More than there are do no harm.
+#: In the text, which takes 1% of the time of the tree. Extra matches do no harm.
 _find_globals = re.compile(r"^\s*global\s+([\w, ]+)", re.MULTILINE).findall
 
 
@@ -185,7 +185,7 @@ def _read(tree: ast.Module, path: str, text: str) -> _Outline:
 
 
 def _bound(statements: Sequence[ast.stmt], guarded: list[ast.stmt]) -> set[str]:
-    """The names that these bind in their module. What is inside of a guard is put there instead."""
+    """Return the names that these statements bind in their module; those inside a guard are added to ``guarded``."""
     found: set[str] = set()
     waiting: list[ast.AST] = list(statements)
     while waiting:
@@ -204,7 +204,7 @@ def _bound(statements: Sequence[ast.stmt], guarded: list[ast.stmt]) -> set[str]:
     return found
 
 
-#: What has names of its own.
+#: Nodes with names of their own.
 _OWN_NAMES = (ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 

@@ -1,9 +1,9 @@
-"""Digests of the user's modules, to see whether a worker elsewhere has the same source code as this process.
+"""Digests of users' modules, to check whether a worker elsewhere has the same source code as this process.
 
-Functions that can be imported are sent by name. A worker of a cluster has files of its own. So a handler's frame has a
-digest of each of its modules, and a worker whose file is another one refuses the job, with the name of the module.
+Functions that can be imported are sent by name. A worker of a cluster has its own files. So a handler's frame has a
+digest of each of its modules, and a worker with a different file refuses the job, and names the module.
 
-Comments and the form of the code do not count: what is compared is a digest of its syntax tree.
+Comments and the form of the code do not count: the digest is of its syntax tree.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from mpqueue._wire.pickling.imports import is_users
 
 
 class Sources(NamedTuple):
-    """The digests of a handler's modules in the parent, by name, those first that others import."""
+    """The digests of a handler's modules in the parent, by name; modules come after those that they import."""
 
     process: str  #: the parent, see `process_name`
     digests: tuple[tuple[str, str], ...]
 
 
 def sources_of(pickles: Iterable[bytes]) -> Sources | None:
-    """Return the digests of the user's modules that these pickles name, and of what those import; None if none.
+    """Return the digests of users' modules that these pickles name, and of modules that those import; None if none.
 
-    A module costs some milliseconds for each thousand lines, once until it is edited.
+    A module costs a few milliseconds per 1,000 lines, once until it is edited.
     """
     found: dict[str, str] = {}
     for name in _names(pickles):
@@ -44,9 +44,9 @@ def sources_of(pickles: Iterable[bytes]) -> Sources | None:
 
 
 def digests_of(names: Iterable[str]) -> dict[str, str]:
-    """Return the digests of these modules of the user's, loaded or not, and of those that the loaded ones import.
+    """Return the digests of these users' modules, loaded or not, and of those that the loaded ones import.
 
-    Of a module that is not of Python's code, the file counts as it is.
+    For a module without Python code, the bytes of its file count.
     """
     found: dict[str, str] = {}
     for name in sorted(names):
@@ -75,7 +75,7 @@ def not_loaded(name: str) -> ModuleType | None:
 
 
 def _names(pickles: Iterable[bytes]) -> Iterator[str]:
-    """Yield each text that is the name of a module; one that only happens to be called so does no harm."""
+    """Yield each text that is the name of a module; accidental matches do no harm."""
     for data in pickles:
         for _, argument, _ in pickletools.genops(data):
             if isinstance(argument, str) and argument.partition(" ")[0] in sys.modules:
@@ -98,7 +98,7 @@ def _add(name: str, found: dict[str, str], under_way: set[str]) -> None:
 
 
 def _digest_of(module: ModuleType) -> str:
-    """Return a digest of a module's file as it is now; "" where it has none that can be read as Python."""
+    """Return a digest of a module's current file; "" if it has none that can be read as Python."""
     path = str(vars(module).get("__file__"))
     try:
         found = os.stat(path)
@@ -118,16 +118,16 @@ def _digest(path: str, _changed: int, _size: int) -> str:
 
 
 def check_loaded(sources: Sources) -> None:
-    """Check, after a handler was loaded, that the modules imported for it are as in the parent.
+    """Check, after a handler was loaded, that the modules imported for it are the parent's.
 
-    Raises ImportError for a module whose file here is another one than there.
+    Raises ImportError for a module whose file here differs.
     """
     if sources.process == process_name():
         return
     for name, wanted in sources.digests:
         module = sys.modules.get(name)
         if module is not None and _digest_of(module) != wanted:
-            sys.modules.pop(name)  # the next handler finds what is there by then
+            sys.modules.pop(name)  # the next handler finds the then current file
             raise ImportError(
                 f"expected the module {name!r} as it is in the program, got another one: "
                 f"{vars(module).get('__file__')}; bring the same files to all workers, or define its functions in the "

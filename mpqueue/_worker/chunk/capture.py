@@ -413,7 +413,6 @@ def _cleared(fd: int, offset: int) -> bool:
 
 
 def _read_from(fd: int, offset: int) -> bytes:
-    """Read all from there on."""
     data = read_at(fd, _AT_A_TIME, offset)
     if len(data) < _AT_A_TIME:
         return data

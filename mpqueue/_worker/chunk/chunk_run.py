@@ -391,9 +391,7 @@ class ChunkRun:
 def _has_one_in_hand(items: Iterator[Any], ended: int) -> bool:
     """Tell whether that iterator over a list has yielded one item more than have ended."""
     state: Any = items.__reduce__()
-    return (
-        len(state) == 3 and state[2] > ended
-    )  # an iterator at its end lacks its state; it got there after the last item had ended
+    return len(state) == 3 and state[2] > ended  # at its end it has no state; it got there after the last item's end
 
 
 # -- A trace function that a handler sets (`sys.settrace`) belongs to its item: the next item begins without it. -------

@@ -32,7 +32,7 @@ SHORTEST = 0.001
 
 
 class Watchdog:
-    """It belongs to the worker's main thread, which sets the current chunk; runs from the first one until `end`."""
+    """The watchdog of a worker's main thread, which sets the current chunk; runs from the first one until `end`."""
 
     def __init__(self) -> None:
         self._run: ChunkRun | None = None
