@@ -7,6 +7,7 @@ import platform
 from bisect import bisect_right
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from heapq import nlargest
 from typing import TYPE_CHECKING, NamedTuple
 
 from mpqueue._core.state.timings import Event, PastRun, Span, Sums
@@ -365,8 +366,7 @@ def _bars(times: Sequence[float]) -> list[tuple[float, float, int]]:
 
 def _slowest(book: JobView) -> list[SlowItem]:
     table = book.table
-    ended = [index for index, status in enumerate(table.status) if status in (COMPLETED, FAILED)]
-    ended.sort(key=table.elapsed.__getitem__, reverse=True)
+    ended = (index for index, status in enumerate(table.status) if status in (COMPLETED, FAILED))
     return [
         SlowItem(
             table.id_of(at),
@@ -376,16 +376,15 @@ def _slowest(book: JobView) -> list[SlowItem]:
             table.attempts[at],
             str(ITEM_CODES[table.status[at]]),
         )
-        for at in ended[:SLOWEST]
+        for at in nlargest(SLOWEST, ended, table.elapsed.__getitem__)
     ]
 
 
 def _memory(book: JobView, supply: int | None) -> MemoryFigures | None:
     peaks = book.table.peak
-    known = [index for index, peak in enumerate(peaks) if peak]
+    known = sorted((index for index, peak in enumerate(peaks) if peak), key=peaks.__getitem__)
     if not known:
         return None
-    known.sort(key=peaks.__getitem__)
     middle, top = known[len(known) // 2], known[-1]
     return MemoryFigures(len(known), peaks[middle] << 10, peaks[top] << 10, book.table.named(top), supply)
 
