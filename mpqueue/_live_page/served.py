@@ -70,7 +70,9 @@ class Served:
 
     def report(self, job: ShownJob) -> str:
         """A page on why the job took as long as it did. May take a second. Raises ValueError where there is none."""
-        raise NotImplementedError
+        from mpqueue._report.job_report import page_of  # which few programs need
+
+        return page_of(job)
 
     def resize(self, concurrency: int) -> None:  # noqa: ARG002 - not here
         """Have so many workers. Raises ValueError for what is no such number, `MPQueueError`."""

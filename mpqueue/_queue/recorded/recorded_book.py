@@ -77,12 +77,6 @@ class RecordedBook:
     def __reduce__(self) -> NoReturn:
         refuse_pickling()
 
-    def report(self) -> str:
-        """Return a page of items' times, memory and failures. Raises ValueError where no time is known."""
-        from mpqueue._report.job_report import recorded_page  # which few programs need
-
-        return recorded_page(self, self._recorded.python or "", self._recorded.handler_name or "")
-
     @property
     def over(self) -> bool:
         """True where it ended by itself."""
@@ -137,7 +131,7 @@ class RecordedBook:
 
 def recorded_timings(duration: float | None, recorded: RecordedJob) -> Timings:
     """Return the times that a journal has: of the last run, and its CPU time; not where the time went."""
-    timings = Timings()
+    timings = Timings(handler_name=recorded.handler_name or "", python=recorded.python or "")
     if duration is not None:
         timings.finished = duration
         timings.sums = dataclasses.replace(timings.sums, cpu=recorded.cpu or 0.0, items=recorded.ran or 0)
