@@ -46,7 +46,9 @@ def write_page(figures: Figures, advice: Sequence[str], profile: Profile | None 
     colours = "\n".join(f".{key} {{ fill: var(--{key}); background: var(--{key}) }}" for key in KEYS)
     look = files("mpqueue._live_page").joinpath("static/look.css").read_text()
     style = look + files("mpqueue._report").joinpath("report.css").read_text() + colours
-    policy = "" if profile is None else flame_graph.policy()
+    policy = ""
+    if profile is not None:
+        style, policy = style + flame_graph.style(), flame_graph.policy()
     title = escape(f"{figures.job_id}: why it took {seconds(figures.wall)}")
     head = _HEAD.format(title=title, style=style, policy=policy)
     return visible(head + "\n".join(_body(figures, advice, profile)) + "\n</body>\n</html>\n")
