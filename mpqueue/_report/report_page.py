@@ -11,7 +11,7 @@ from mpqueue._report import flame_graph
 from mpqueue._report.figures import FailedItems, Figures, ItemTimes, Part
 from mpqueue._report.plots import MARKED, bar_of_parts, busy_workers, histogram, timeline
 from mpqueue._report.profile import Profile
-from mpqueue._report.report_text import facts, headline, subtitles
+from mpqueue._report.report_text import facts, headline, subtitles, times_line
 from mpqueue._text import visible
 
 #: Parts that have a colour.
@@ -156,10 +156,7 @@ def _items(items: ItemTimes) -> Iterator[str]:
     edges = [items.bars[min(at * len(items.bars) // (TICKS - 1), len(items.bars) - 1)] for at in range(TICKS - 1)]
     ticks = [seconds(start) for start, _, _ in edges] + [seconds(items.bars[-1][1])]
     yield f"<h2>How long items took</h2><figure class='plot'>{histogram(items)}{_axis(ticks)}"
-    yield (
-        f"<figcaption>{seconds(items.mean)} on average; median {seconds(items.median)}, 90% at most "
-        f"{seconds(items.p90)}, 99% {seconds(items.p99)} (dashed). The scale is logarithmic.</figcaption></figure>"
-    )
+    yield f"<figcaption>{times_line(items)} (dashed). The scale is logarithmic.</figcaption></figure>"
 
 
 def _slowest(figures: Figures) -> Iterator[str]:
