@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from mpqueue._core.state.timings import Event, PastRun, Span, Sums
 from mpqueue._output.failure_groups import MOST_FAILED, Reason, alike, groups_of
-from mpqueue._output.job_facts import progress_of
+from mpqueue._output.job_facts import facts_of
 from mpqueue._report import in_band
 from mpqueue._report.in_band import InBand
 from mpqueue._report.paces import (
@@ -224,7 +224,7 @@ def measure(book: JobView, now: float, cpus: int, supply: int | None = None) -> 
     """
     timings = book.timings.until(now, book.lanes if book.finished_at is None else 0)
     told_at = timings.heard.end_told_at
-    progress = progress_of(book, now)
+    progress = facts_of(book, now)
     start, wall = timings.started, progress.elapsed
     spans = [_from(start, span) for span in timings.spans()]
     tail = sum(wall - (ended - start) for ended in timings.last_on.values())
