@@ -14,11 +14,6 @@ from mpqueue._report.profile import Profile
 from mpqueue._report.report_text import facts, headline, subtitles, times_line
 from mpqueue._text import visible
 
-#: Parts that have a colour.
-KEYS = (
-    *("handler", "setup", "loading", "unpickling", "pickling", "for_pickling", "for_unpickling", "for_parent"),
-    *("transfer", "own", "starting", "lost", "replacing", "others", "idle", "tail", "rest", "empty", "under_way"),
-)
 #: Workers up to which each row of the timeline has its name.
 NAMED_ROWS = 16
 #: Groups of failures that are shown.
@@ -43,9 +38,8 @@ _HEAD = """<!doctype html>
 
 def write_page(figures: Figures, advice: Sequence[str], profile: Profile | None = None) -> str:
     """The whole page."""
-    colours = "\n".join(f".{key} {{ fill: var(--{key}); background: var(--{key}) }}" for key in KEYS)
     look = files("mpqueue._live_page").joinpath("static/look.css").read_text()
-    style = look + files("mpqueue._report").joinpath("report.css").read_text() + colours
+    style = look + files("mpqueue._report").joinpath("report.css").read_text()
     policy = ""
     if profile is not None:
         style, policy = style + flame_graph.style(), flame_graph.policy()
@@ -75,7 +69,7 @@ def _body(figures: Figures, advice: Sequence[str], profile: Profile | None) -> I
         yield from _slowest(figures)
     yield "<details><summary>What the parent did meanwhile, and more figures</summary>"
     if figures.worker_seconds:
-        yield _parts_table(figures.parent, figures.wall)
+        yield _parts_table(figures.parent, figures.wall, coloured=False)
     rows = [(escape(name), escape(value)) for name, value in facts(figures)]
     yield _table((("", ""), ("", "")), rows)
     yield "</details></main>"
@@ -113,15 +107,14 @@ def _time(figures: Figures) -> Iterator[str]:
     whole = figures.worker_seconds
     yield f"<h2>Where the workers' time went</h2><figure class='parts'>{bar_of_parts(figures.work, whole)}"
     yield f"<figcaption>{counted(figures.workers, 'worker')}, {seconds(figures.wall)} each</figcaption></figure>"
-    yield _parts_table(figures.work, whole)
+    yield _parts_table(figures.work, whole, coloured=True)
 
 
-def _parts_table(parts: Sequence[Part], whole: float) -> str:
+def _parts_table(parts: Sequence[Part], whole: float, *, coloured: bool) -> str:
     columns = (("", ""), ("share", "n"), ("time", "n"), ("", "meaning"))
     rows = []
     for part in parts:
-        key = f'<i class="key {part.key}"></i>' if part.key in KEYS else ""
-        name = f"{key}{escape(part.name)}"
+        name = f"{_swatch(part.key) if coloured else ''}{escape(part.name)}"
         rows.append((name, percent(part.seconds / whole), seconds(part.seconds), escape(part.meaning)))
     return _table(columns, rows)
 
@@ -142,7 +135,7 @@ def _workers(figures: Figures) -> Iterator[str]:
         ("unpickling", "pickling and unpickling"),
         ("setup", "loading and setup"),
     ):
-        yield f'<span class="legend"><i class="key {key}"></i>{name}</span>'
+        yield f'<span class="legend">{_swatch(key)}{name}</span>'
     yield "</figcaption></figure>"
     yield "<h2>How many were busy</h2><figure class='plot'><div class='rows'>"
     yield f"<div class='names' style='justify-content: space-between'><span>{lanes}</span><span>0</span></div>"
@@ -174,6 +167,10 @@ def _slowest(figures: Figures) -> Iterator[str]:
         for item in figures.slowest
     ]
     yield _table(columns, rows)
+
+
+def _swatch(colour: str) -> str:
+    return f'<i class="key" style="background: var(--{colour})"></i>'
 
 
 def _axis(ticks: Sequence[str]) -> str:
