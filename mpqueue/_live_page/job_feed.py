@@ -11,7 +11,7 @@ from mpqueue._live_page.items.listing import Listing
 from mpqueue._live_page.page_json import as_event, encode
 from mpqueue._live_page.served import Served, ShownJob
 from mpqueue._live_page.worker_history import FEW
-from mpqueue._output.job_facts import Counts, Watch, count_statuses, head_of, left_of, progress_of
+from mpqueue._output.job_facts import Counts, Watch, count_statuses, facts_of, head_of, left_of
 from mpqueue._parent.running import LaneNow
 from mpqueue._report.paces import a_second
 from mpqueue.events import milliseconds
@@ -38,7 +38,7 @@ class JobFeed:
         self._has_report = served.has_report
         self._watch = Watch(book)
         self._now = served.now
-        self._facts = progress_of(book, served.now())
+        self._facts = facts_of(book, served.now())
         self._running: tuple[int, ...] = ()
         self._before: int | None = None  #: jobs that go before it, if it waits for workers
         self._seen: Any = None  #: the states of its items when ``version`` last changed
@@ -93,7 +93,7 @@ class JobFeed:
         else:
             counts = count_statuses(statuses)
         runs, is_over = status == "running", JobStatus(status).final
-        facts = progress_of(book, self._now()) if is_over else self._facts
+        facts = facts_of(book, self._now()) if is_over else self._facts
         rate = facts.rate if runs or is_over else None
         state = {
             "jobId": book.id,

@@ -6,6 +6,7 @@ took, and whether its result has a picture. Errors of users' objects are contain
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -23,52 +24,42 @@ _FEW = 100
 
 _PLAIN = frozenset({type(None), bool, int, float, str, list, tuple})
 _NO_PICTURE = frozenset({type(None), bool, int, float, str})
-_TEXTS = frozenset({int, str})
 
 
 def encode_item(table: ItemTable, index: int, status: int) -> str:
-    """One item of a list, as JSON; with its ``label`` if that differs from its id. Runs users' code."""
-    item_id = table.id_of(index)
-    name = brief_json(item_id) if type(item_id) is int else encode(as_json(item_id))
-    parts = [f'{{"id":{name},"index":{index},"status":"{ITEM_CODES[status]}","attempts":{table.attempts[index]}']
-    label = _other_label(table, index, item_id)
-    if label is not None:
-        parts.append(f'"label":{encode(label)}')
+    """One item of a list, as JSON; with its ``label`` where that is not its id. Runs code of users."""
+    texts, result = _texts_of(table, index, status)
+    parts = [f'"index":{index},"status":"{ITEM_CODES[status]}","attempts":{table.attempts[index]}']
     if elapsed := table.elapsed[index]:
         parts.append(f'"elapsed":{float(f"{elapsed:.4g}")!r}')
-    if status == COMPLETED and table.has_result(index):
-        result = result_of(table, index)
-        parts.append(f'"result":{brief_json(result)}')
-        if type(result) not in _PLAIN and (proposed := _proposed_alt(table, index)) is not None:
-            parts.append(f'"proposedAlt":{brief_json(proposed)}')
-        if type(result) not in _NO_PICTURE and shows_picture(result):
-            parts.append('"picture":true')
-    elif status != COMPLETED and (failure := table.failures.get(index)) is not None:
-        parts.append(f'"error":{encode(cut(failure.message))},"errorType":{encode(type_name_of(failure.error))}')
-    return ",".join(parts) + "}"
+    parts += [f'"{name}":{text}' for name, text in texts.items()]
+    if type(result) not in _NO_PICTURE and shows_picture(result):
+        parts.append('"picture":true')
+    return f"{{{','.join(parts)}}}"
 
 
 def searched_text(table: ItemTable, index: int) -> str:
-    """Return the text to find an item by, in lower case: its id, its label, and its row's text. Runs users' code."""
-    item_id, status = table.id_of(index), table.status[index]
-    parts = [str(item_id) if type(item_id) in _TEXTS else encode(as_json(item_id))]
-    label = _other_label(table, index, item_id)
-    if label is not None:
-        parts.append(label)
+    """Return the text to find an item by, in lower case: its id, its label, and its row's text. Runs code of users."""
+    texts, _ = _texts_of(table, index, table.status[index])
+    return " ".join(json.loads(text) if text[0] == '"' else text for text in texts.values()).lower()
+
+
+def _texts_of(table: ItemTable, index: int, status: int) -> tuple[dict[str, str], Any]:
+    """What a row says of an item, each as JSON, and its result; None where it has none."""
+    item_id, result = table.id_of(index), None
+    texts = {"id": brief_json(item_id) if type(item_id) is int else encode(as_json(item_id))}
+    label = table.label_at(index)
+    if label is not None and label != (item_id if type(item_id) is str else brief_json(item_id)):
+        texts["label"] = encode(label)
     if status == COMPLETED and table.has_result(index):
         result = result_of(table, index)
-        parts.append(cut(result) if type(result) is str else brief_json(result))
+        texts["result"] = brief_json(result)
         if type(result) not in _PLAIN and (proposed := _proposed_alt(table, index)) is not None:
-            parts.append(brief_json(proposed))
+            texts["proposedAlt"] = brief_json(proposed)
     elif status != COMPLETED and (failure := table.failures.get(index)) is not None:
-        parts += [type_name_of(failure.error), cut(failure.message)]
-    return " ".join(parts).lower()
-
-
-def _other_label(table: ItemTable, index: int, item_id: Any) -> str | None:
-    """The item's label, if it differs from its id."""
-    label = table.label_at(index)
-    return None if label is None or label == (item_id if type(item_id) is str else brief_json(item_id)) else label
+        texts["errorType"] = encode(type_name_of(failure.error))
+        texts["error"] = encode(cut(failure.message))
+    return texts, result
 
 
 def shows_picture(result: Any) -> bool:

@@ -69,8 +69,10 @@ class Served:
         return job.timings.lanes > 0 if job.here else job.started_at is not None and job.duration is not None
 
     def report(self, job: ShownJob) -> str:
-        """A page on why the job took its time. May take a second. Raises ValueError if there is none."""
-        raise NotImplementedError
+        """A page on why the job took as long as it did. May take a second. Raises ValueError where there is none."""
+        from mpqueue._report.job_report import page_of  # which few programs need
+
+        return page_of(job)
 
     def resize(self, concurrency: int) -> None:  # noqa: ARG002 - not here
         """Change the number of workers. Raises ValueError for an invalid number, `MPQueueError`."""

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
+from math import inf
 from typing import NamedTuple
 
 from mpqueue._live_page.served import ShownJob
@@ -207,17 +209,11 @@ class Usage:
         use = None if worker is None else use_of(worker.pid)
         if worker is None or use is None or use.started != worker.started:
             return None
-        before, after = None, None
-        for sample in worker.samples:
-            if sample.at <= moment:
-                before = sample
-            else:
-                after = sample
-                break
-        if before is None:
-            if after is None or after.at - moment > EVERY:
-                return None
-            return max(0.0, use.cpu - after.cpu)
-        part = 0.0 if after is None else (moment - before.at) / (after.at - before.at)
-        since = before.cpu if after is None else before.cpu + part * (after.cpu - before.cpu)
-        return max(0.0, use.cpu - since)
+        samples = [(sample.at, sample.cpu) for sample in list(worker.samples)]  # the event loop adds to them
+        if not samples or moment < samples[0][0] - EVERY:
+            return None
+        for (at, cpu), (later, more) in pairwise([*samples, (inf, use.cpu)]):
+            if moment < later:
+                part = max(0.0, (moment - at) / (later - at))
+                return max(0.0, use.cpu - cpu - part * (more - cpu))
+        return None

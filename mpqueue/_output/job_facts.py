@@ -1,7 +1,8 @@
-"""The facts of a job while it runs: its counts, its rate, the time left.
+"""The facts of a job: its counts, what had ended before this run, the time taken, the rate, the time left.
 
-Bars, logs and the live page render them, and count nothing themselves. `mpqueue._report.figures` has where the time of
-a run went.
+Bars, logs, the live page, reports, metrics and the command line render them, and count nothing themselves. What a
+worker is at is `LaneNow.doing`, failures that are alike are `mpqueue._output.failure_groups`, where the time of a run
+went is `mpqueue._report.figures`.
 """
 
 from __future__ import annotations
@@ -158,7 +159,7 @@ def elapsed_of(book: JobView, now: float) -> float:
     return max(0.0, (timings.finished or now) - timings.started) if book.epoch else 0.0  # else it has not run here
 
 
-def progress_of(
+def facts_of(
     book: JobView,
     now: float,
     partly_done: float = 0.0,
@@ -195,14 +196,14 @@ class Watch:
     def look(self, now: float, partly_done: float) -> Progress:
         """Return the job's progress. ``partly_done`` is the sum of its running items' fractions."""
         book = self._book
-        ended = book.completed + book.failed
+        runs, ended = book.status is JobStatus.RUNNING, book.completed + book.failed
         # A pause is left out, and so is an earlier run.
-        if book.status is not JobStatus.RUNNING or book.epoch != self._epoch or ended < self._ended:
+        if not runs or book.epoch != self._epoch or ended < self._ended:
             self._samples.clear()
         self._epoch, self._ended = book.epoch, ended
-        if book.status is JobStatus.RUNNING:
+        if runs:
             self._sample(now, ended + partly_done)
-        return progress_of(book, now, partly_done, self._pace(), self._total)
+        return facts_of(book, now, partly_done, self._pace(), self._total)
 
     def _sample(self, now: float, done: float) -> None:
         samples = self._samples

@@ -92,13 +92,6 @@ class QueueView(Served):
         places = {book.number: at for at, book in enumerate(line)}
         return {book.number: places[book.number] for book in waiting if places[book.number]}
 
-    def report(self, job: ShownJob) -> str:
-        from mpqueue._report.job_report import make_report  # few programs need it
-
-        if isinstance(job, RecordedBook):
-            return job.report()
-        return make_report(job, None).to_html()
-
     def stacks(self) -> Sequence[LaneStack]:
         return self._engine.stacks_now(STACK_PATIENCE) if self.can_look else super().stacks()
 

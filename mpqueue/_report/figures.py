@@ -7,11 +7,12 @@ import platform
 from bisect import bisect_right
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from heapq import nlargest
 from typing import TYPE_CHECKING, NamedTuple
 
 from mpqueue._core.state.timings import Event, PastRun, Span, Sums
 from mpqueue._output.failure_groups import MOST_FAILED, Reason, alike, groups_of
-from mpqueue._output.job_facts import progress_of
+from mpqueue._output.job_facts import facts_of
 from mpqueue._report import in_band
 from mpqueue._report.in_band import InBand
 from mpqueue._report.paces import (
@@ -223,7 +224,7 @@ def measure(book: JobView, now: float, cpus: int, supply: int | None = None) -> 
     """
     timings = book.timings.until(now, book.lanes if book.finished_at is None else 0)
     told_at = timings.heard.end_told_at
-    progress = progress_of(book, now)
+    progress = facts_of(book, now)
     start, wall = timings.started, progress.elapsed
     spans = [_from(start, span) for span in timings.spans()]
     tail = sum(wall - (ended - start) for ended in timings.last_on.values())
@@ -265,9 +266,9 @@ def measure(book: JobView, now: float, cpus: int, supply: int | None = None) -> 
         result_in_band=in_band.of_first(book.table, book.table.results) if _are_big(sums.bytes_home, sums) else None,
         handler_name=timings.handler_name,
         started_at=book.started_at,
-        host=platform.node(),
-        python=platform.python_version(),
-        past=book.past,
+        host=platform.node() if book.here else "",
+        python=platform.python_version() if book.here else timings.python,
+        past=book.past if book.here else None,
         items_seconds=timings.items_seconds,
         grows=book.table.grows,
         elsewhere=timings.elsewhere,
@@ -365,8 +366,7 @@ def _bars(times: Sequence[float]) -> list[tuple[float, float, int]]:
 
 def _slowest(book: JobView) -> list[SlowItem]:
     table = book.table
-    ended = [index for index, status in enumerate(table.status) if status in (COMPLETED, FAILED)]
-    ended.sort(key=table.elapsed.__getitem__, reverse=True)
+    ended = (index for index, status in enumerate(table.status) if status in (COMPLETED, FAILED))
     return [
         SlowItem(
             table.id_of(at),
@@ -376,16 +376,15 @@ def _slowest(book: JobView) -> list[SlowItem]:
             table.attempts[at],
             str(ITEM_CODES[table.status[at]]),
         )
-        for at in ended[:SLOWEST]
+        for at in nlargest(SLOWEST, ended, table.elapsed.__getitem__)
     ]
 
 
 def _memory(book: JobView, supply: int | None) -> MemoryFigures | None:
     peaks = book.table.peak
-    known = [index for index, peak in enumerate(peaks) if peak]
+    known = sorted((index for index, peak in enumerate(peaks) if peak), key=peaks.__getitem__)
     if not known:
         return None
-    known.sort(key=peaks.__getitem__)
     middle, top = known[len(known) // 2], known[-1]
     return MemoryFigures(len(known), peaks[middle] << 10, peaks[top] << 10, book.table.named(top), supply)
 

@@ -27,13 +27,18 @@ LINES = 12
 
 
 @cache
-def _script() -> str:
-    return files("mpqueue._report").joinpath("flame_graph.js").read_text()
+def _file(suffix: str) -> str:
+    return files("mpqueue._report").joinpath(f"flame_graph.{suffix}").read_text()
+
+
+def style() -> str:
+    """Return the style that a page needs besides its own."""
+    return _file("css")
 
 
 def policy() -> str:
     """Return what the page's policy has to allow for the script."""
-    digest = base64.b64encode(hashlib.sha256(_script().encode()).digest()).decode()
+    digest = base64.b64encode(hashlib.sha256(_file("js").encode()).digest()).decode()
     return f"; script-src 'sha256-{digest}'"
 
 
@@ -56,7 +61,7 @@ def section(profile: Profile) -> Iterator[str]:
         "<p id='flame-help' class='quiet' hidden>Click a box, or press Enter, to see it alone. Escape shows all, arrow "
         "keys move, / searches.</p>"
     )
-    yield f"<script type='application/json' id='flame-data'>{_data(profile)}</script><script>{_script()}</script>"
+    yield f"<script type='application/json' id='flame-data'>{_data(profile)}</script><script>{_file('js')}</script>"
     yield from _lines(profile)
     yield "</section>"
 

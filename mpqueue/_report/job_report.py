@@ -6,7 +6,6 @@ import html
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from mpqueue._core.state.job_book import JobBook, JobView
@@ -76,16 +75,17 @@ def make_report(book: JobView, alone: JobView | None) -> Report:
     return Report(figures, advice, make_profile(book))
 
 
-def recorded_page(book: JobView, python: str, handler_name: str) -> str:
-    """Return a page on the recorded facts of a job's last run: the items' times, memory and failures.
+def page_of(book: JobView) -> str:
+    """Return the page of a job's report. If only a journal has the job: of items' times, their memory and failures.
 
     How workers spent their time is not recorded. Raises ValueError if no times of the job are known.
     """
+    if book.here:
+        return make_report(book, None).to_html()
     if book.started_at is None or book.duration is None:
         raise ValueError(f"job {book.id!r}: expected a job of which the journal knows how long it took, got one that "
                          "has not started, or whose program ended before it")  # fmt: skip
-    figures = measure(book, book.duration, count_cpus())
-    return write_page(replace(figures, host="", python=python, handler_name=handler_name, past=None), ())
+    return write_page(measure(book, book.duration, count_cpus()), ())
 
 
 def save_trace(book: JobView, path: str | os.PathLike[str]) -> Path:

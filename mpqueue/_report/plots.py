@@ -1,6 +1,6 @@
 """The plots of a report's page: SVG. Only shapes, which stretch with the page; words are beside them.
 
-Colours are classes, so that the page's style sets them for light and dark.
+Colours are variables, so that the page's style says what they are by day and by night.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MOST_MARKS = 200
 #: The events that are marked.
 MARKED = frozenset({"paused", "resumed", "worker died"})
 
-#: The timeline's layers, bottom up: the class of each colour, with its phases.
+#: What a worker does, bottom up in the timeline: the colours, each with the phases that it stands for.
 _LAYERS = {"handler": ("handling",), "unpickling": ("unpacking", "packing"), "setup": ("loading", "setup")}
 #: A span in which a worker was busy for this part of its length is one chunk.
 WHOLE = 0.95
@@ -90,7 +90,7 @@ def busy_workers(figures: Figures) -> str:
     points, top = len(figures.busy), max(1, figures.workers)
     heights = [100 - 100 * min(busy / top, 1.0) for busy in figures.busy]
     steps = " ".join(f"L{at} {height:.1f} L{at + 1} {height:.1f}" for at, height in enumerate(heights))
-    shapes = [f'<path class="handler area" d="M0 100 {steps} L{points} 100 Z"/>']
+    shapes = [f'<path class="area" d="M0 100 {steps} L{points} 100 Z"/>']
     shapes += _marks(figures.events, figures.wall, points)
     label = f"How many of {figures.workers} workers were busy over {seconds(figures.wall)}."
     return _svg(points, 100, shapes, label)
@@ -131,7 +131,7 @@ def _place(value: float, bars: Sequence[tuple[float, float, int]]) -> float:
 
 
 def _rect(x: float, y: float, width: float, height: float, kind: str, title: str = "") -> str:
-    shape = f'<rect class="{kind}" x="{x:.4g}" y="{y:.4g}" width="{width:.4g}" height="{height:.4g}"'
+    shape = f'<rect fill="var(--{kind})" x="{x:.4g}" y="{y:.4g}" width="{width:.4g}" height="{height:.4g}"'
     return f"{shape}><title>{escape(title)}</title></rect>" if title else f"{shape}/>"
 
 

@@ -11,15 +11,10 @@ from mpqueue._report import flame_graph
 from mpqueue._report.figures import FailedItems, Figures, ItemTimes, Part
 from mpqueue._report.plots import MARKED, bar_of_parts, busy_workers, histogram, timeline
 from mpqueue._report.profile import Profile
-from mpqueue._report.report_text import facts, headline, subtitles
+from mpqueue._report.report_text import facts, headline, subtitles, times_line
 from mpqueue._text import visible
 
-#: The parts that have a colour.
-KEYS = (
-    *("handler", "setup", "loading", "unpickling", "pickling", "for_pickling", "for_unpickling", "for_parent"),
-    *("transfer", "own", "starting", "lost", "replacing", "others", "idle", "tail", "rest", "empty", "under_way"),
-)
-#: The most workers whose rows of the timeline have names.
+#: Workers up to which each row of the timeline has its name.
 NAMED_ROWS = 16
 #: The most groups of failures that are shown.
 MOST_GROUPS = 20
@@ -42,11 +37,12 @@ _HEAD = """<!doctype html>
 
 
 def write_page(figures: Figures, advice: Sequence[str], profile: Profile | None = None) -> str:
-    """Return the whole page as HTML."""
-    colours = "\n".join(f".{key} {{ fill: var(--{key}); background: var(--{key}) }}" for key in KEYS)
+    """The whole page."""
     look = files("mpqueue._live_page").joinpath("static/look.css").read_text()
-    style = look + files("mpqueue._report").joinpath("report.css").read_text() + colours
-    policy = "" if profile is None else flame_graph.policy()
+    style = look + files("mpqueue._report").joinpath("report.css").read_text()
+    policy = ""
+    if profile is not None:
+        style, policy = style + flame_graph.style(), flame_graph.policy()
     title = escape(f"{figures.job_id}: why it took {seconds(figures.wall)}")
     head = _HEAD.format(title=title, style=style, policy=policy)
     return visible(head + "\n".join(_body(figures, advice, profile)) + "\n</body>\n</html>\n")
@@ -73,7 +69,7 @@ def _body(figures: Figures, advice: Sequence[str], profile: Profile | None) -> I
         yield from _slowest(figures)
     yield "<details><summary>What the parent did meanwhile, and more figures</summary>"
     if figures.worker_seconds:
-        yield _parts_table(figures.parent, figures.wall)
+        yield _parts_table(figures.parent, figures.wall, coloured=False)
     rows = [(escape(name), escape(value)) for name, value in facts(figures)]
     yield _table((("", ""), ("", "")), rows)
     yield "</details></main>"
@@ -111,15 +107,14 @@ def _time(figures: Figures) -> Iterator[str]:
     whole = figures.worker_seconds
     yield f"<h2>Where the workers' time went</h2><figure class='parts'>{bar_of_parts(figures.work, whole)}"
     yield f"<figcaption>{counted(figures.workers, 'worker')}, {seconds(figures.wall)} each</figcaption></figure>"
-    yield _parts_table(figures.work, whole)
+    yield _parts_table(figures.work, whole, coloured=True)
 
 
-def _parts_table(parts: Sequence[Part], whole: float) -> str:
+def _parts_table(parts: Sequence[Part], whole: float, *, coloured: bool) -> str:
     columns = (("", ""), ("share", "n"), ("time", "n"), ("", "meaning"))
     rows = []
     for part in parts:
-        key = f'<i class="key {part.key}"></i>' if part.key in KEYS else ""
-        name = f"{key}{escape(part.name)}"
+        name = f"{_swatch(part.key) if coloured else ''}{escape(part.name)}"
         rows.append((name, percent(part.seconds / whole), seconds(part.seconds), escape(part.meaning)))
     return _table(columns, rows)
 
@@ -140,7 +135,7 @@ def _workers(figures: Figures) -> Iterator[str]:
         ("unpickling", "pickling and unpickling"),
         ("setup", "loading and setup"),
     ):
-        yield f'<span class="legend"><i class="key {key}"></i>{name}</span>'
+        yield f'<span class="legend">{_swatch(key)}{name}</span>'
     yield "</figcaption></figure>"
     yield "<h2>How many were busy</h2><figure class='plot'><div class='rows'>"
     yield f"<div class='names' style='justify-content: space-between'><span>{lanes}</span><span>0</span></div>"
@@ -154,10 +149,7 @@ def _items(items: ItemTimes) -> Iterator[str]:
     edges = [items.bars[min(at * len(items.bars) // (TICKS - 1), len(items.bars) - 1)] for at in range(TICKS - 1)]
     ticks = [seconds(start) for start, _, _ in edges] + [seconds(items.bars[-1][1])]
     yield f"<h2>How long items took</h2><figure class='plot'>{histogram(items)}{_axis(ticks)}"
-    yield (
-        f"<figcaption>{seconds(items.mean)} on average; median {seconds(items.median)}, 90% at most "
-        f"{seconds(items.p90)}, 99% {seconds(items.p99)} (dashed). The scale is logarithmic.</figcaption></figure>"
-    )
+    yield f"<figcaption>{times_line(items)} (dashed). The scale is logarithmic.</figcaption></figure>"
 
 
 def _slowest(figures: Figures) -> Iterator[str]:
@@ -175,6 +167,10 @@ def _slowest(figures: Figures) -> Iterator[str]:
         for item in figures.slowest
     ]
     yield _table(columns, rows)
+
+
+def _swatch(colour: str) -> str:
+    return f'<i class="key" style="background: var(--{colour})"></i>'
 
 
 def _axis(ticks: Sequence[str]) -> str:

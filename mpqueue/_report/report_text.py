@@ -187,11 +187,16 @@ def _part(part: Part, whole: float, *, bar: bool = False) -> str:
     return f"  {part.name:<23} {percent(share):>6} {seconds(part.seconds):>10}  {drawn or part.meaning}"
 
 
-def _item_times(items: ItemTimes) -> Iterator[str]:
-    yield (
+def times_line(items: ItemTimes) -> str:
+    """Say how long items took."""
+    return (
         f"An item took {seconds(items.mean)} on average; the median is {seconds(items.median)}, 90% took at most "
         f"{seconds(items.p90)}, 99% {seconds(items.p99)}"
     )
+
+
+def _item_times(items: ItemTimes) -> Iterator[str]:
+    yield times_line(items)
     step = len(items.bars) // ROWS
     rows = [items.bars[at : at + step] for at in range(0, len(items.bars), step)]
     counts = [sum(count for _, _, count in row) for row in rows]

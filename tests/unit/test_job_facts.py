@@ -14,8 +14,8 @@ from mpqueue._output.job_facts import (
     Watch,
     count_statuses,
     ended_before,
+    facts_of,
     left_of,
-    progress_of,
     total_of,
     unfinished,
 )
@@ -101,7 +101,7 @@ def test_a_job_that_has_ended_was_as_fast_as_its_last_run_whenever_that_is_looke
     book.remember_run()
     book.completed, book.failed, book.status = 9, 1, JobStatus.COMPLETED_WITH_ERRORS
     book.timings.finish(3.0)
-    facts = progress_of(book, 1000.0)
+    facts = facts_of(book, 1000.0)
     assert (facts.elapsed, facts.rate, facts.eta) == (3.0, 2.0, 0.0)
     assert (left_of(book), ended_before(book)) == (0, 4)
 

@@ -166,6 +166,7 @@ class Timings:
     handler_bytes: int = 0
     handler_weight: str = ""  #: the cause, if the handler is heavy
     handler_name: str = ""
+    python: str = ""  #: the version of Python, if another program ran it
     heard: Heard = field(default_factory=Heard)
     _lanes: dict[int, _LaneTimes] = field(default_factory=dict)  #: those that have reported
     _ready: int = 0  #: the lanes that could begin at once

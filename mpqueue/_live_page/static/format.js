@@ -28,10 +28,10 @@ export function duration(seconds) {
   return seconds >= 0.001 ? `${three.format(seconds * 1000)} ms` : `${three.format(seconds * 1e6)} µs`;
 }
 
-// Bytes with their unit: 512 KB, 31 MB, 1.2 GB.
+// Bytes with their unit: 812 B, 512 kB, 31 MB, 1.2 GB.
 export function bytes(number) {
-  for (const [unit, size] of [["GB", 1e9], ["MB", 1e6], ["KB", 1e3]]) if (number >= size) return `${three.format(number / size)} ${unit}`;
-  return `${count(number)} bytes`;
+  for (const [unit, size] of [["GB", 1e9], ["MB", 1e6], ["kB", 1e3]]) if (number >= size) return `${three.format(number / size)} ${unit}`;
+  return `${count(number)} B`;
 }
 
 // A moment, as the viewer's clock has it: 12:03:04, with the date where that is not today's.

@@ -120,10 +120,6 @@ class JournalView(Served):
             changed = True
         return changed
 
-    def report(self, job: ShownJob) -> str:
-        assert isinstance(job, ShownRecord)
-        return job.report()
-
 
 def _state_of(reader: Reader) -> _State:
     """Return facts that change when a journal is written; the last is whether a process writes it (None: none does)."""

@@ -77,12 +77,6 @@ class RecordedBook:
     def __reduce__(self) -> NoReturn:
         refuse_pickling()
 
-    def report(self) -> str:
-        """Return a page of items' times, memory and failures. Raises ValueError if no time is known."""
-        from mpqueue._report.job_report import recorded_page  # few programs need it
-
-        return recorded_page(self, self._recorded.python or "", self._recorded.handler_name or "")
-
     @property
     def over(self) -> bool:
         """True if it ended by itself."""
@@ -136,8 +130,8 @@ class RecordedBook:
 
 
 def recorded_timings(duration: float | None, recorded: RecordedJob) -> Timings:
-    """Return the recorded times: those of the last run, and its CPU time, but not where the time went."""
-    timings = Timings()
+    """Return the times that a journal has: of the last run, and its CPU time; not where the time went."""
+    timings = Timings(handler_name=recorded.handler_name or "", python=recorded.python or "")
     if duration is not None:
         timings.finished = duration
         timings.sums = dataclasses.replace(timings.sums, cpu=recorded.cpu or 0.0, items=recorded.ran or 0)
