@@ -27,7 +27,7 @@ from mpqueue.events import JOB_FINISHED, JOB_PROGRESS, JOB_STARTED
 from tests.support import contract_handlers as its
 from tests.support import handlers as do
 from tests.support.engine_pages import refused_by, refused_on_page
-from tests.support.engines import Engine
+from tests.support.engines import WORKERS, Engine
 from tests.support.recorder import Recorder
 from tests.support.results import results_of
 from tests.support.this_system import IS_LINUX
@@ -218,6 +218,28 @@ def test_odd_outcomes_are_failures_and_cost_nobody_else_anything(engine: Engine,
         job = queue.run(range(6), do.only(3, bad))
     assert [item.status for item in job.items] == ["completed"] * 3 + ["failed"] + ["completed"] * 2
     assert [item.attempts for item in job.items] == [1] * 6
+
+
+@pytest.mark.parametrize("early", [False, True], ids=["answer", "early report"])
+def test_a_result_that_takes_long_to_unpickle_holds_up_no_other_job(
+    engine: Engine, early: bool, tmp_path: Path
+) -> None:
+    unpickling, running = Gate(tmp_path / "unpickling"), Gate(tmp_path / "running")
+    for gate in (unpickling, running):
+        gate.folder.mkdir()
+    slow = do.return_made(do.WhenUnpickled, do.block_until_told(unpickling))
+    with engine.queue(WORKERS) as queue:
+        last = do.block_until_told(running) if early else do.succeed
+        queue.create_job("slow", range(3), do.only(0, slow, do.only(2, last)), chunksize=3)
+        run = queue.start("slow")
+        unpickling.wait_for(None)
+        running.open()
+        assert queue.run(["bystander"], do.succeed).results == ["bystander"]
+        assert not run.done()
+        unpickling.open()
+        job = run.result()
+    assert job.results == [None, 1, 2]
+    assert [item.attempts for item in job.items] == [1, 1, 1]
 
 
 def test_items_that_can_t_be_pickled_fail_alone(engine: Engine) -> None:
