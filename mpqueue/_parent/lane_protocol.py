@@ -10,14 +10,15 @@ What is asked of a pool and its lanes, and what they say::
     lane.send(frame, tell)              ->  tell(answer): the worker calls `mpqueue._worker.main` with the frame
     lane.set_flags / set_limit          ->  nothing: sent to the worker, in the order of the calls
     lane.observe(tell)                  ->  tell(claim): what the worker's ledger says, after all that it was sent
-    (the worker finished some items of  ->  BellRung; `take_early` hands the results over, once, or
-     a chunk that goes on)                  `early_later` is called with what does, on a thread of the lane's own
+    (the worker finished some items of  ->  `Answers.tell_early` gets the results
+     a chunk that goes on)
     lane.kill()                         ->  LaneDied, as for any death
     pool.recycle / retire / close       ->  nothing is said of that lane any more
 
-The answers come as the messages of `mpqueue._core.messages`, posted to the coordinator's inbox from any thread, and in
-this order for one generation: LaneReady, then answers and bells, then LaneDied when every answer that came is handed
-in. Four promises make the rest of mpqueue right, whatever the engine:
+What happens to lanes comes as messages of `mpqueue._core.messages`, posted to the coordinator's inbox from any thread.
+What a worker answers may be users' objects, and unpickling these may never end. So each lane hands its answers over on
+a thread of its own (`Answers`). The order for one generation is: LaneReady, then answers and early results, then
+LaneDied when all that came is handed in. Four promises make the rest of mpqueue right, whatever the engine:
 
 1. *A frame runs at most once.* An engine's own retries are switched off; where a worker is lost, its calls fail.
 2. *What a worker says is handed in in the order in which it said it*: early results before the final report of their
@@ -32,13 +33,16 @@ page.
 
 from __future__ import annotations
 
-import contextlib
+import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from mpqueue._core.capabilities import Capabilities
 from mpqueue._core.messages import Message
 from mpqueue._parent.inbox import Inbox
+from mpqueue._parent.own_faults import found
+from mpqueue._parent.users_threads import Errands
 from mpqueue._wire.memory.ledger import Claim
 from mpqueue._wire.memory.segments import Carried
 from mpqueue._wire.memory.shared import Shared
@@ -86,6 +90,7 @@ class Lane(Protocol):
     number: int
     generation: int
     pid: int  #: the worker's process id, wherever that is
+    answers: Answers
 
     def send(self, frame: bytes, tell: Tell) -> None:
         """Hand ``frame`` to the worker, and its answer to ``tell``, on any thread. At most two are under way at a time.
@@ -105,29 +110,12 @@ class Lane(Protocol):
     def peek(self) -> Claim | None:
         """Return what is known at once of the worker's ledger, perhaps a little old, or None. On any thread."""
 
-    def take_early(self) -> bytes | None:
-        """A report that the worker left in the middle of its chunk; None where there is none, or `early_later` has it.
-
-        Raises `DamagedError` where what lies there is no report.
-        """
-
     def take_unsent(self) -> bytes:
         """Return a dead worker's log records that no report has sent; empty if that is not known, as by default."""
         return b""
 
     def kill(self, *, dump_stack: bool = False) -> None:
         """Kill the worker and its process group now; with ``dump_stack``, ask it first where it is (50 ms at most)."""
-
-
-class EarlyLane(Lane, Protocol):
-    """A lane of an engine that ``shares_memory``."""
-
-    #: Called on a thread of the lane's own, since unpickling an early report may run code of the user's, and before
-    #: anything that the worker answered later: with a function that gives the report, None where it is gone, or raises.
-    early_later: Callable[[Callable[[], bytes | None]], object] | None
-
-    def abandon_answer(self) -> None:
-        """Go on without an answer of this worker, whose ``tell`` runs code of the user's that does not end."""
 
 
 class BringingLane(Lane, Protocol):
@@ -233,78 +221,103 @@ class Backend(Protocol):
         """
 
 
-# -- The frames under way in one lane, what gets their answers, and when the last one has got its own. -----------------
-#
-# Callers get an answer also when the engine's thread is stuck, and none comes after the worker was said to be gone.
+# -- The frames under way in one lane, and the thread on which what comes of them is handed over. ----------------------
 
 #: Gets a frame's answer; or an exception, where its worker is gone and none comes.
 Tell = Callable[[bytes | BaseException], object]
 
 
-class Calls:
-    """The calls of one lane. Any thread may call any method.
+class Answers:
+    """The frames of one lane that have no answer yet, and the thread on which what comes is told, in order.
 
-    A call is *open* until it is settled, and counts as under way until ``tell`` has returned as well. No lock: each
-    step is one operation on a list or a set, and of several threads one gets what is removed.
+    Any thread may call any method. A frame is *open* until its ``tell`` is called. No lock: each step is one operation
+    on a list, and of several threads one gets what is removed. The lane calls `end` when no answer is wanted any more.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, post: Post, number: int, generation: int) -> None:
+        self.on_fault = partial(_tell_fault, post, number, generation)
+        #: Gets what a worker reports in the middle of its chunk. Set before a chunk is sent.
+        self.tell_early: Tell | None = None
+        self._errands = Errands(f"mpqueue-answers-{number}", self.on_fault)
         self._open: list[Tell] = []
-        self._settling: set[object] = set()  #: a mark for each that is settled just now
         self._closed: BaseException | None = None
-        self._when_empty: list[Callable[[], object]] = []
 
     def __len__(self) -> int:
-        return len(self._open) + len(self._settling)
+        return len(self._open)
 
     @property
     def is_closed(self) -> bool:
         """True once `close` was called: the worker is known to be dead."""
         return self._closed is not None
 
+    @property
+    def thread(self) -> threading.Thread | None:
+        """The thread, while there is one."""
+        return self._errands.thread
+
     def begin(self, tell: Tell) -> bool:
-        """Begin a call. False if `close` was called: then it has failed already."""
+        """Have a frame's answer told. False if `close` was called: then it has failed already."""
         self._open.append(tell)
         if self._closed is not None:
             self.settle(tell, self._closed)
             return False
         return True
 
+    def put(self, errand: Callable[[], object]) -> None:
+        """Have that done on the thread, after all that came before."""
+        self._errands.put(errand)
+
+    def put_plain(self, errand: Callable[[], object]) -> None:
+        """Do what runs no code of the user's after all that came before: here and now, if all of that is done."""
+        if self._errands.busy:
+            self._errands.put(errand)
+        else:
+            errand()
+
     def settle(self, tell: Tell, answer: bytes | BaseException) -> None:
-        """Tell what came of a call, here and now. Does nothing where it has been settled before."""
-        mark = object()  # of this try alone: another thread may be telling it
-        self._settling.add(mark)  # before it is not open any more: it is under way all the time
+        """Tell what came of a frame, here and now. Does nothing where it has been settled before."""
         try:
             self._open.remove(tell)
         except ValueError:
-            pass
-        else:
-            tell(answer)
-        finally:
-            self._settling.discard(mark)  # unless it was abandoned
-            if self._when_empty:
-                self._tell_when_empty()
+            return
+        tell(answer)
+
+    def early(self, report: bytes) -> None:
+        """Tell what the worker has reported in the middle of its chunk, here and now."""
+        if (tell := self.tell_early) is not None:
+            tell(report)
 
     def close(self, error: BaseException) -> None:
-        """Fail all calls that begin from now on; those under way go on."""
+        """Fail all frames that are sent from now on; those under way go on."""
         self._closed = error
 
     def fail_all(self, error: BaseException) -> None:
-        """Fail the calls that are still open."""
+        """Fail the frames that are still open."""
         for tell in list(self._open):
             self.settle(tell, error)
 
-    def abandon_settling(self) -> None:
-        """Wait no more for a ``tell`` that runs now and may never return."""
-        self._settling.clear()
-        self._tell_when_empty()
+    def finish(self, error: BaseException, then: Callable[[], object]) -> None:
+        """Once all that came is told, fail the frames that are still open, and call ``then``."""
 
-    def when_empty(self, function: Callable[[], object]) -> None:
-        """Call ``function`` once none is under way: here and now, or on the thread that settles the last."""
-        self._when_empty[:] = [function]
-        self._tell_when_empty()
+        def finish() -> None:
+            self.fail_all(error)
+            then()
 
-    def _tell_when_empty(self) -> None:
-        if not (self._open or self._settling):
-            with contextlib.suppress(IndexError):  # another thread tells it
-                self._when_empty.pop()()
+        self.put_plain(finish)
+
+    def abandon(self) -> None:
+        """Go on with a new thread, without what is being told and does not end."""
+        self._errands.abandon()
+
+    def end(self) -> None:
+        """End the thread once it has told what came before."""
+        self._errands.end()
+        self.tell_early = None  # what goes round is collected late
+
+
+def _tell_fault(post: Post, number: int, generation: int, error: BaseException) -> None:
+    """Report a mistake of ours on one of a lane's threads.
+
+    Knows nothing of the lane: what goes round is collected late.
+    """
+    post(found(f"on a thread of worker {number}", error, lane=number, generation=generation))

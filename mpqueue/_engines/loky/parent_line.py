@@ -15,7 +15,7 @@ from multiprocessing.synchronize import Event
 from mpqueue._engines.loky import launch
 from mpqueue._os import channels
 from mpqueue._os.channels import NO_SIGNAL
-from mpqueue._os.descriptors import close_all, message_pair
+from mpqueue._os.descriptors import close_all, is_readable, message_pair
 from mpqueue._os.memory.memory_files import leases_tell
 from mpqueue._parent.inbox import Inbox
 from mpqueue._parent.users_threads import Errands
@@ -63,6 +63,11 @@ class Line:
                 self._write()
                 if self._unsent:
                     self._inbox.watch_writing(self._fd, self._ready, wanted=True)
+
+    def read_rest(self) -> None:
+        """Read all that has come by now. On the inbox's thread."""
+        while not self._closed and is_readable(self._fd, 0.0):
+            self._ready()
 
     def end(self) -> None:
         """Let the worker read the end of the stream: it has answered everything."""
