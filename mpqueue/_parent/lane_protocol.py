@@ -228,7 +228,7 @@ Tell = Callable[[bytes | BaseException], object]
 
 
 class Answers:
-    """The frames of one lane that have no answer yet, and the thread on which what comes is told, in order.
+    """The frames of one lane that have no answer yet, and the thread that hands over what its worker says, in order.
 
     Any thread may call any method. A frame is *open* until its ``tell`` is called. No lock: each step is one operation
     on a list, and of several threads one gets what is removed. The lane calls `end` when no answer is wanted any more.
@@ -297,7 +297,7 @@ class Answers:
             self.settle(tell, error)
 
     def finish(self, error: BaseException, then: Callable[[], object]) -> None:
-        """Once all that came is told, fail the frames that are still open, and call ``then``."""
+        """Once all that came is handed over, fail the frames that are still open, and call ``then``."""
 
         def finish() -> None:
             self.fail_all(error)
@@ -306,11 +306,11 @@ class Answers:
         self.put_plain(finish)
 
     def abandon(self) -> None:
-        """Go on with a new thread, without what is being told and does not end."""
+        """Go on with a new thread, without the ``tell`` that does not end."""
         self._errands.abandon()
 
     def end(self) -> None:
-        """End the thread once it has told what came before."""
+        """End the thread once it has handed over what came before."""
         self._errands.end()
         self.tell_early = None  # what goes round is collected late
 

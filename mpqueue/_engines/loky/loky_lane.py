@@ -157,7 +157,6 @@ class LokyLane:
             None  #: set once it is known how
         )
         self.when_cut_off: Callable[[], object] | None = None  #: called when nothing can come from the worker any more
-        self._is_over = False  #: no answer can come any more
         self._when_over: Callable[[], object] | None = None
         with contextlib.ExitStack() as undo:
             check_room()
@@ -280,7 +279,6 @@ class LokyLane:
 
     def _ended(self, damage: DamagedError | None) -> None:
         """Note on the inbox's thread that the worker closed the line, most likely by dying, or broke it."""
-        self._is_over = True
         if damage is not None:
             self.break_off(f"what it sent is damaged: {damage}")
         else:
@@ -307,17 +305,12 @@ class LokyLane:
     def when_over(self, then: Callable[[], object]) -> None:
         """Call ``then``, perhaps twice, once all that the dead worker has said is handed over."""
         self._when_over = then
-        if self._is_over:
+        if self._line.is_over:
             self._finish(then)
 
     def read_rest(self) -> None:
-        """Count what the dead worker has written by now as all: another process may hold its end of the line open."""
-        self._inbox.post(Request(self._read_rest, None))
-
-    def _read_rest(self) -> None:
-        self._line.read_rest()
-        if not self._is_over:
-            self._ended(None)
+        """Take what the dead worker has written by now for all that it says."""
+        self._inbox.post(Request(self._line.read_rest, None))
 
     def _finish(self, then: Callable[[], object]) -> None:
         self.answers.finish(BrokenProcessPool(f"worker {self.pid} has ended"), then)
@@ -358,7 +351,7 @@ class LokyLane:
             return None
 
     def take_early(self) -> None:
-        """Have what is in the outbox told on the answers' thread: what the worker said later is told later, there."""
+        """Have what is in the outbox handed over on the answers' thread: before what the worker said later."""
         if self.ledger.words[OUTBOX]:
             self.answers.put(self._take_early)
 
