@@ -125,13 +125,13 @@ class InlineLanes:
 
 
 class _Outbox:
-    """Has what the worker leaves told at once, so it is always free."""
+    """Hands on what the worker leaves at once, so it is always free."""
 
     def __init__(self, answers: Answers) -> None:
         self._answers = answers
 
     def leave(self, data: bytes) -> None:
-        """Have the report told."""
+        """Have the report handed over."""
         self._answers.put(functools.partial(self._answers.early, data))
 
     def leave_unsent(self, data: bytes, at: int) -> None:
@@ -211,7 +211,8 @@ class InlineLane(Lane):
         error = ChildProcessError("the worker has ended")
         died = LaneDied(self.number, self.generation, self.pid, exitcode, None if exitcode else signal, claim)
         self.answers.close(error)
-        self.answers.finish(error, functools.partial(self._pool.post, died))
+        self.answers.put_plain(functools.partial(self.answers.fail_all, error))
+        self.answers.put_plain(functools.partial(self._pool.post, died))
 
     def end(self) -> None:
         """Finish what the worker's setups have begun: it is no longer needed."""

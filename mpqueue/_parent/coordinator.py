@@ -591,6 +591,7 @@ class Coordinator:
     def _observe_lane(self, command: ObserveLane) -> None:
         lane = self._lane_of(command)
         if lane is not None:
+            lane.answers.go_on()  # there may have been no room for their thread
             lane.observe(partial(self._observed, command, self._clock.now()))
 
     def _give_up_answer(self, command: GiveUpAnswer) -> None:

@@ -33,7 +33,6 @@ page.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple, Protocol
@@ -227,7 +226,7 @@ class Backend(Protocol):
 Tell = Callable[[bytes | BaseException], object]
 
 
-class Answers:
+class Answers(Errands):
     """The frames of one lane that have no answer yet, and the thread that hands over what its worker says, in order.
 
     Any thread may call any method. A frame is *open* until its ``tell`` is called. No lock: each step is one operation
@@ -235,10 +234,9 @@ class Answers:
     """
 
     def __init__(self, post: Post, number: int, generation: int) -> None:
-        self.on_fault = partial(_tell_fault, post, number, generation)
+        super().__init__(f"mpqueue-answers-{number}", partial(_tell_fault, post, number, generation))
         #: Gets what a worker reports in the middle of its chunk. Set before a chunk is sent.
         self.tell_early: Tell | None = None
-        self._errands = Errands(f"mpqueue-answers-{number}", self.on_fault)
         self._open: list[Tell] = []
         self._closed: BaseException | None = None
 
@@ -250,29 +248,13 @@ class Answers:
         """True once `close` was called: the worker is known to be dead."""
         return self._closed is not None
 
-    @property
-    def thread(self) -> threading.Thread | None:
-        """The thread, while there is one."""
-        return self._errands.thread
-
     def begin(self, tell: Tell) -> bool:
-        """Have a frame's answer told. False if `close` was called: then it has failed already."""
+        """Open a frame. False if `close` was called: then it has failed already."""
         self._open.append(tell)
         if self._closed is not None:
             self.settle(tell, self._closed)
             return False
         return True
-
-    def put(self, errand: Callable[[], object]) -> None:
-        """Have that done on the thread, after all that came before."""
-        self._errands.put(errand)
-
-    def put_plain(self, errand: Callable[[], object]) -> None:
-        """Do what runs no code of the user's after all that came before: here and now, if all of that is done."""
-        if self._errands.busy:
-            self._errands.put(errand)
-        else:
-            errand()
 
     def settle(self, tell: Tell, answer: bytes | BaseException) -> None:
         """Tell what came of a frame, here and now. Does nothing where it has been settled before."""
@@ -287,6 +269,13 @@ class Answers:
         if (tell := self.tell_early) is not None:
             tell(report)
 
+    def put_plain(self, errand: Callable[[], object]) -> None:
+        """Do what runs no code of the user's after all that was put before: here and now, if that is done."""
+        if self.busy:
+            self.put(errand)
+        else:
+            errand()
+
     def close(self, error: BaseException) -> None:
         """Fail all frames that are sent from now on; those under way go on."""
         self._closed = error
@@ -296,22 +285,9 @@ class Answers:
         for tell in list(self._open):
             self.settle(tell, error)
 
-    def finish(self, error: BaseException, then: Callable[[], object]) -> None:
-        """Once all that came is handed over, fail the frames that are still open, and call ``then``."""
-
-        def finish() -> None:
-            self.fail_all(error)
-            then()
-
-        self.put_plain(finish)
-
-    def abandon(self) -> None:
-        """Go on with a new thread, without the ``tell`` that does not end."""
-        self._errands.abandon()
-
     def end(self) -> None:
         """End the thread once it has handed over what came before."""
-        self._errands.end()
+        super().end()
         self.tell_early = None  # what goes round is collected late
 
 

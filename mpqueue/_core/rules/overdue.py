@@ -168,7 +168,7 @@ def _awaited(books: Books, lane: LaneBook, seen: LaneObserved) -> tuple[str, flo
     claim = seen.claim
     if seen.unpickling_since is not None:
         return UNPICKLED, seen.unpickling_since, UNPICKLE_LIMIT
-    if lane.state is LaneState.DYING or not books.engine.shares_memory:  # elsewhere, that end looks itself
+    if lane.state is LaneState.DYING or not books.engine.shares_memory:  # an agent judges its workers itself
         return None
     if not is_credible(books, lane, claim):
         return DAMAGED, 0.0, 0.0

@@ -372,7 +372,10 @@ class Agent:
         """Pass messages of the lanes to the event loop, and do what they ask for here, on the agent's thread."""
         while (message := self._inbox.take(None)) is not self._stop:
             if isinstance(message, Request):
-                message.call()
+                try:
+                    message.call()
+                except Exception as error:
+                    self._soon(self._say, found("in the agent of its workers", error))
             elif message is not None:
                 self._soon(self._heed, message)
         self._inbox.close()

@@ -1,7 +1,8 @@
 """A node of a cluster as a program sees it, and a lane there: a worker of the node's agent.
 
-All that happens to them happens on the event loop of their pool, so there is no lock. What an agent calls are methods
-of `Node`, in the order in which it calls them.
+All that happens to them happens on the event loop of their pool, so there is no lock; but what a worker has answered is
+handed over by the thread of its `Answers`. What an agent calls are methods of `Node`, in the order in which it calls
+them.
 """
 
 from __future__ import annotations
@@ -145,7 +146,9 @@ class NodeLane(Lane):
         self.is_ready = False
         error = ChildProcessError(f"the worker {self.pid} on {self.node.title} is gone: {why}")
         self.answers.close(error)
-        self.answers.finish(error, partial(self._pool.post, died) if died else bool)
+        self.answers.put_plain(partial(self.answers.fail_all, error))
+        if died is not None:
+            self.answers.put_plain(partial(self._pool.post, died))
         self.tells.clear()
         for tell in self.stacks:
             tell(None)

@@ -313,7 +313,9 @@ class LokyLane:
         self._inbox.post(Request(self._line.read_rest, None))
 
     def _finish(self, then: Callable[[], object]) -> None:
-        self.answers.finish(BrokenProcessPool(f"worker {self.pid} has ended"), then)
+        error = BrokenProcessPool(f"worker {self.pid} has ended")
+        self.answers.put_plain(functools.partial(self.answers.fail_all, error))
+        self.answers.put_plain(then)
 
     def break_off(self, why: str) -> None:
         """Say that the worker is of no more use, before its death does, and kill it. On any thread."""
