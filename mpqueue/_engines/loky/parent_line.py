@@ -70,8 +70,9 @@ class Line:
 
         On the inbox's thread.
         """
-        while not self.is_over and is_readable(self._fd, 0.0):
-            self._ready()
+        with contextlib.suppress(OSError):  # closed meanwhile
+            while not self.is_over and is_readable(self._fd, 0.0):
+                self._ready()
         if not self.is_over:
             self._end(None)
 
