@@ -4,7 +4,7 @@
 
     STARTING --answers--> LIVE --recycle--> ENDING
         |                  |                  |
-        +------------------+--- its process ends: LEAVING (answers under way are waited for, half a second at most)
+        +------------------+--- its process ends: LEAVING (what it has answered is read and handed over)
                                               |
                       LaneStartFailed or LaneDied is posted, unless the pool is closed: DEAD
                                               |
@@ -52,7 +52,7 @@ KILL_LIMIT = 10.0
 #: sooner, and blames the item that it was at; one that lives has had that done to it, by that item or one before.
 CUT_OFF_LIMIT = 1.0
 
-#: Seconds that the answers of a dead worker, all of them in the pipe already, may take to come through.
+#: Seconds that the end of a dead worker's line may take to come: another process may hold it open.
 DRAIN_LIMIT = 0.5
 
 _CLOSED = "it lives on with its end of the line closed, which a handler must have done"
