@@ -48,7 +48,7 @@ def watch_lane(books: Books, lane: LaneBook, *, loaded: bool = False) -> None:
 
 
 def await_answer(books: Books, lane: LaneBook) -> None:
-    """Have the lane looked at when its worker should have begun what it was asked, or its answer should be unpickled."""
+    """Have the lane looked at when its worker should have begun what it was asked, or its answer be unpickled."""
     _look_seldom(books, lane, books.now + ANSWER_LIMIT)
 
 
