@@ -84,13 +84,6 @@ class LaneBroken(NamedTuple):
     why: str
 
 
-class BellRung(NamedTuple):
-    """A worker in the middle of a long item left finished results of its chunk in its outbox."""
-
-    lane: int
-    generation: int
-
-
 class WorkerMemory(NamedTuple):
     """Bytes of private memory: ``used`` now, ``base`` at the start of the work in its ``claim``."""
 
@@ -378,7 +371,6 @@ Message = (
     | LaneBroken
     | LaneObserved
     | MemoryRead
-    | BellRung
     | ChunkReported
     | ChunkSent
     | ChunkPacking

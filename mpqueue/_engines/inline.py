@@ -11,11 +11,11 @@ import weakref
 from collections.abc import Callable
 from typing import NoReturn
 
-from mpqueue._core.messages import BellRung, LaneDied, LaneReady
+from mpqueue._core.messages import LaneDied, LaneReady
 from mpqueue._parent.inbox import Inbox
-from mpqueue._parent.lane_protocol import Calls, Capabilities, Lane, LaneSettings, Post, Tell
+from mpqueue._parent.lane_protocol import Answers, Capabilities, Lane, LaneSettings, Post, Tell
 from mpqueue._parent.own_faults import found
-from mpqueue._wire.memory.ledger import OUTBOX, Claim, Ledger
+from mpqueue._wire.memory.ledger import Claim, Ledger
 from mpqueue._worker import station
 from mpqueue._worker.exchange import take_seat
 from mpqueue._worker.main import Worker
@@ -125,28 +125,17 @@ class InlineLanes:
 
 
 class _Outbox:
-    """Keeps early reports until they are fetched; ``ring`` notifies the reader."""
+    """Hands on what the worker leaves at once, so it is always free."""
 
-    def __init__(self, ledger: Ledger, ring: Callable[[], object]) -> None:
-        self._ledger = ledger
-        self._ring = ring
-        self._kept: bytes | None = None
+    def __init__(self, answers: Answers) -> None:
+        self._answers = answers
 
     def leave(self, data: bytes) -> None:
-        """Keep the report, and ring."""
-        self._kept = data
-        self._ledger.words[OUTBOX] = len(data)
-        self._ring()
+        """Have the report handed over."""
+        self._answers.put(functools.partial(self._answers.early, data))
 
     def leave_unsent(self, data: bytes, at: int) -> None:
         """Drop the log records: no process dies here, so no parent would look for them."""
-
-    def fetch(self) -> bytes | None:
-        """Take the report out; None if there is none."""
-        left, self._kept = self._kept, None
-        if left is not None:
-            self._ledger.words[OUTBOX] = 0
-        return left
 
 
 class InlineLane(Lane):
@@ -157,24 +146,23 @@ class InlineLane(Lane):
         self.generation = generation
         self.pid = os.getpid()
         self._pool = pool
-        self._calls = Calls()
+        self.answers = Answers(pool.post, number, generation)
         self._is_dead = False
         self._ledger = Ledger()
-        self._outbox = _Outbox(self._ledger, lambda: pool.post(BellRung(number, generation)))
         here = station.Station(
-            number, generation, self.pid, self._ledger, self._flags_of, self._outbox, is_own_process=False
+            number, generation, self.pid, self._ledger, self._flags_of, _Outbox(self.answers), is_own_process=False
         )
         self._worker = Worker(take_seat(here, shares_memory=False, is_at_home=True))
         self._is_given_up = False
         _lane_of[self._worker.seat.station] = self
 
     def send(self, frame: bytes, tell: Tell) -> None:
-        if self._calls.begin(tell):
+        if self.answers.begin(tell):
             self._pool.do(functools.partial(self._answer, tell, frame))
 
     def _answer(self, tell: Tell, frame: bytes) -> None:
         if self._is_dead or self._is_given_up:
-            self._calls.settle(tell, ChildProcessError("the worker has ended"))
+            self.answers.settle(tell, ChildProcessError("the worker has ended"))
             return
         with station.seated(self._worker.seat.station):
             try:
@@ -183,7 +171,7 @@ class InlineLane(Lane):
                 self.die(1)
                 return
         if not self._is_dead:
-            self._calls.settle(tell, answer)
+            self.answers.put(functools.partial(self.answers.settle, tell, answer))
 
     def set_flags(self, job: int, *, pause: bool, cancel: bool) -> None:
         """Set the flags at once."""
@@ -204,9 +192,6 @@ class InlineLane(Lane):
     def peek(self) -> Claim | None:
         return self._ledger.read()
 
-    def take_early(self) -> bytes | None:
-        return self._outbox.fetch()
-
     def kill(self, *, dump_stack: bool = False) -> None:  # noqa: ARG002 - the protocol's
         """Let the worker count as dead once the running item has ended."""
         self._pool.do(self.die)
@@ -224,14 +209,16 @@ class InlineLane(Lane):
             del run.stretch[len(run.running.out) - run.stretch_lo + 1 :]  # the rest of it must not run
             self._ledger.set_flags(run.job.number, pause=False, cancel=True)
         error = ChildProcessError("the worker has ended")
-        self._calls.close(error)
-        self._calls.fail_all(error)
-        self._pool.post(LaneDied(self.number, self.generation, self.pid, exitcode, None if exitcode else signal, claim))
+        died = LaneDied(self.number, self.generation, self.pid, exitcode, None if exitcode else signal, claim)
+        self.answers.close(error)
+        self.answers.put_plain(functools.partial(self.answers.fail_all, error))
+        self.answers.put_plain(functools.partial(self._pool.post, died))
 
     def end(self) -> None:
         """Finish the worker's setups: it is no longer needed."""
         with station.seated(self._worker.seat.station):
             self._worker.close(quietly=self._is_dead)
+        self.answers.end()
 
     def give_up(self) -> None:
         """Start no more work, and ask the running item to stop. On any thread."""

@@ -39,7 +39,6 @@ from mpqueue._core.commands import (
     Warn,
 )
 from mpqueue._core.messages import (
-    BellRung,
     ChunkRefused,
     ChunkReported,
     ChunkSent,
@@ -86,7 +85,6 @@ T = TypeVar("T")
 Announce = Callable[[AnnounceStarted | AnnounceItems | AnnounceRecords | AnnounceState | AnnounceFinished], None]
 GiveUp = Callable[[JobBook | None, InternalError], object]
 Subscriber = Callable[[Sequence[int] | None], None]
-_LEFT_SOMETHING = (BellRung, LaneDied)
 _BRING_WORK = frozenset({ItemsAdded, JobStartAsked, FailedItemsReset, JobResumed})
 
 
@@ -225,7 +223,7 @@ class Coordinator:
         """
         if self.broken is not None:
             raise self.broken
-        if not isinstance(message, _LEFT_SOMETHING):
+        if type(message) is not LaneDied:
             if type(message) in _BRING_WORK:
                 self._look_at_imports()
             elif type(message) is JobCancelled and message.kill and self._recorder is not None:
@@ -234,14 +232,13 @@ class Coordinator:
             return
         faults = []
         try:
-            self._take_outbox(message)
+            self._take_last_words(message)
         except InternalError:
             pass  # the affected jobs have ended
         except Exception as error:  # the worker's message must still be handled
             faults.append(_found_at("read what a worker left behind, for", message, error))
         try:
-            if type(message) is not BellRung:
-                self._decide(message)
+            self._decide(message)
         finally:
             if faults:
                 self._end_touched(faults)
@@ -533,10 +530,12 @@ class Coordinator:
 
     # -- chunks ----------------------------------------------------------------------------------------------
 
-    def _lane_of(self, command: SendChunk | ForgetJob | InitializeLane | ObserveLane | GiveUpAnswer) -> Lane | None:
-        """Return the lane of a command; None if its worker has ended: the inbox has its death."""
-        lane = self._lane(command.lane)
-        return None if lane is None or lane.generation != command.generation else lane
+    def _lane_of(
+        self, subject: SendChunk | ForgetJob | InitializeLane | ObserveLane | GiveUpAnswer | LaneDied
+    ) -> Lane | None:
+        """The lane that this speaks of; None where its worker is gone: that death is in the inbox."""
+        lane = self._lane(subject.lane)
+        return None if lane is None or lane.generation != subject.generation else lane
 
     def _send_chunk(self, command: SendChunk) -> None:
         lane = self._lane_of(command)
@@ -552,14 +551,10 @@ class Coordinator:
         if lane is not None:
             self._traffic.forget_job(lane, command)
 
-    def _take_outbox(self, message: BellRung | LaneDied) -> None:
-        """Take finished results from the worker's outbox, if there are any."""
-        lane = self._lane(message.lane)
-        if lane is None or lane.generation != message.generation:
-            return
-        while (early := self._traffic.early_report(lane)) is not None:
-            self._decide(early)
-        if type(message) is LaneDied and (left := last_words(lane)) is not None:
+    def _take_last_words(self, message: LaneDied) -> None:
+        """Take the log records that a dead worker may have left in its outbox."""
+        lane = self._lane_of(message)
+        if lane is not None and (left := last_words(lane)) is not None:
             self._decide(left)
 
     # -- lanes -----------------------------------------------------------------------------------------------
@@ -596,6 +591,7 @@ class Coordinator:
     def _observe_lane(self, command: ObserveLane) -> None:
         lane = self._lane_of(command)
         if lane is not None:
+            lane.answers.go_on()  # there may have been no room for their thread
             lane.observe(partial(self._observed, command, self._clock.now()))
 
     def _give_up_answer(self, command: GiveUpAnswer) -> None:

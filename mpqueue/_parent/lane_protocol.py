@@ -9,14 +9,16 @@ The calls of a pool and its lanes, and their answers::
     pool.start(lane, generation)        ->  LaneReady | LaneStartFailed | LaneAbsent (no room for it now)
     lane.send(frame, tell)              ->  tell(answer): the worker calls `mpqueue._worker.main` with the frame
     lane.set_flags / set_limit          ->  nothing: sent to the worker, in the order of the calls
-    lane.observe(tell)                  ->  tell(claim): the contents of the worker's ledger, after all messages to it
-    (the worker finished some items of  ->  BellRung; `take_early` hands the results over, once, or
-     a chunk that goes on)                  `early_later` gets a function that does, on the lane's own thread
+    lane.observe(tell)                  ->  tell(claim): what the worker's ledger says, after all that it was sent
+    (the worker finished some items of  ->  `Answers.tell_early` gets the results
+     a chunk that goes on)
     lane.kill()                         ->  LaneDied, as for any death
     pool.recycle / retire / close       ->  no more messages about that lane
 
-The answers come as the messages of `mpqueue._core.messages`, posted to the coordinator's inbox from any thread, and in
-this order for one generation: LaneReady, then answers and bells, then LaneDied when every answer is handed in.
+What happens to lanes comes as messages of `mpqueue._core.messages`, posted to the coordinator's inbox from any thread.
+What a worker answers may be users' objects, and unpickling these may never end. So each lane hands its answers over on
+a thread of its own (`Answers`). The order for one generation is: LaneReady, then answers and early results, then
+LaneDied when all that came is handed in. Four promises make the rest of mpqueue right, whatever the engine:
 
 Every engine must keep four promises:
 
@@ -34,13 +36,15 @@ against this page.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from mpqueue._core.capabilities import Capabilities
 from mpqueue._core.messages import Message
 from mpqueue._parent.inbox import Inbox
+from mpqueue._parent.own_faults import found
+from mpqueue._parent.users_threads import Errands
 from mpqueue._wire.memory.ledger import Claim
 from mpqueue._wire.memory.segments import Carried
 from mpqueue._wire.memory.shared import Shared
@@ -88,7 +92,8 @@ class Lane(Protocol):
 
     number: int
     generation: int
-    pid: int  #: the worker's process id, on any machine
+    pid: int  #: the worker's process id, wherever that is
+    answers: Answers
 
     def send(self, frame: bytes, tell: Tell) -> None:
         """Send ``frame`` to the worker, and call ``tell`` with its answer, on any thread; at most two at a time.
@@ -108,29 +113,12 @@ class Lane(Protocol):
     def peek(self) -> Claim | None:
         """Return what is known of the worker's ledger, perhaps slightly old, or None. On any thread."""
 
-    def take_early(self) -> bytes | None:
-        """Return a report that the worker left in the middle of its chunk; None: none, or `early_later` has it.
-
-        Raises `DamagedError` if the data there is no report.
-        """
-
     def take_unsent(self) -> bytes:
         """Return a dead worker's unsent log records; empty if not known, as by default."""
         return b""
 
     def kill(self, *, dump_stack: bool = False) -> None:
         """Kill the worker and its process group now; with ``dump_stack``, ask for its stacks first (at most 50 ms)."""
-
-
-class EarlyLane(Lane, Protocol):
-    """A lane of an engine that ``shares_memory``."""
-
-    #: Called on the lane's own thread, since unpickling an early report may run users' code, and before the worker's
-    #: later answers: with a function that returns the report, None if it is gone, or raises.
-    early_later: Callable[[Callable[[], bytes | None]], object] | None
-
-    def abandon_answer(self) -> None:
-        """Go on without an answer of this worker, whose ``tell`` runs users' code that does not end."""
 
 
 class BringingLane(Lane, Protocol):
@@ -235,29 +223,28 @@ class Backend(Protocol):
         """
 
 
-# -- The frames under way in one lane, their answers' receivers, and the moment when all are answered. -----------------
-#
-# Callers get an answer even if the engine's thread is stuck, and none after the worker's end was reported.
+# -- The frames under way in one lane, and the thread on which what comes of them is handed over. ----------------------
 
 #: Gets a frame's answer; or an exception, if its worker has ended and none comes.
 Tell = Callable[[bytes | BaseException], object]
 
 
-class Calls:
-    """The calls of one lane. Any thread may call any method.
+class Answers(Errands):
+    """The frames of one lane that have no answer yet, and the thread that hands over what its worker says, in order.
 
-    A call is *open* until it is settled, and counts as under way until ``tell`` has returned as well. It needs no lock:
-    each step is one operation on a list or a set, and only one of several threads gets the removed call.
+    Any thread may call any method. A frame is *open* until its ``tell`` is called. No lock: each step is one operation
+    on a list, and of several threads one gets what is removed. The lane calls `end` when no answer is wanted any more.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, post: Post, number: int, generation: int) -> None:
+        super().__init__(f"mpqueue-answers-{number}", partial(_tell_fault, post, number, generation))
+        #: Gets what a worker reports in the middle of its chunk. Set before a chunk is sent.
+        self.tell_early: Tell | None = None
         self._open: list[Tell] = []
-        self._settling: set[object] = set()  #: a mark for each that is being settled
         self._closed: BaseException | None = None
-        self._when_empty: list[Callable[[], object]] = []
 
     def __len__(self) -> int:
-        return len(self._open) + len(self._settling)
+        return len(self._open)
 
     @property
     def is_closed(self) -> bool:
@@ -265,7 +252,7 @@ class Calls:
         return self._closed is not None
 
     def begin(self, tell: Tell) -> bool:
-        """Begin a call. False if `close` was called: then it has failed already."""
+        """Open a frame. False if `close` was called: then it has failed already."""
         self._open.append(tell)
         if self._closed is not None:
             self.settle(tell, self._closed)
@@ -273,40 +260,43 @@ class Calls:
         return True
 
     def settle(self, tell: Tell, answer: bytes | BaseException) -> None:
-        """Pass on the outcome of a call at once. Does nothing if it has been settled before."""
-        mark = object()  # for this try only: another thread may be passing it on
-        self._settling.add(mark)  # before it is no longer open, so that it is always under way
+        """Tell what came of a frame, here and now. Does nothing where it has been settled before."""
         try:
             self._open.remove(tell)
         except ValueError:
-            pass
+            return
+        tell(answer)
+
+    def early(self, report: bytes) -> None:
+        """Tell what the worker has reported in the middle of its chunk, here and now."""
+        if (tell := self.tell_early) is not None:
+            tell(report)
+
+    def put_plain(self, errand: Callable[[], object]) -> None:
+        """Do what runs no code of the user's after all that was put before: here and now, if that is done."""
+        if self.busy:
+            self.put(errand)
         else:
-            tell(answer)
-        finally:
-            self._settling.discard(mark)  # unless it was abandoned
-            if self._when_empty:
-                self._tell_when_empty()
+            errand()
 
     def close(self, error: BaseException) -> None:
-        """Fail all calls that begin from now on; those under way go on."""
+        """Fail all frames that are sent from now on; those under way go on."""
         self._closed = error
 
     def fail_all(self, error: BaseException) -> None:
-        """Fail the calls that are still open."""
+        """Fail the frames that are still open."""
         for tell in list(self._open):
             self.settle(tell, error)
 
-    def abandon_settling(self) -> None:
-        """Stop waiting for a ``tell`` that runs now and may never return."""
-        self._settling.clear()
-        self._tell_when_empty()
+    def end(self) -> None:
+        """End the thread once it has handed over what came before."""
+        super().end()
+        self.tell_early = None  # what goes round is collected late
 
-    def when_empty(self, function: Callable[[], object]) -> None:
-        """Call ``function`` once none is under way: at once, or on the thread that settles the last."""
-        self._when_empty[:] = [function]
-        self._tell_when_empty()
 
-    def _tell_when_empty(self) -> None:
-        if not (self._open or self._settling):
-            with contextlib.suppress(IndexError):  # another thread calls it
-                self._when_empty.pop()()
+def _tell_fault(post: Post, number: int, generation: int, error: BaseException) -> None:
+    """Report a mistake of ours on one of a lane's threads.
+
+    Knows nothing of the lane: what goes round is collected late.
+    """
+    post(found(f"on a thread of worker {number}", error, lane=number, generation=generation))

@@ -196,7 +196,7 @@ class Errands:
     """
 
     def __init__(self, name: str, on_fault: Callable[[BaseException], object]) -> None:
-        self._on_fault = on_fault
+        self.on_fault = on_fault
         self._name = name
         self._waiting: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         self._put = 0
@@ -264,8 +264,8 @@ class Errands:
             try:
                 errand()
             except BaseException as error:
-                self._on_fault(error)
-            del errand  # its objects must not live until the next one
+                self.on_fault(error)
+            del errand  # what it holds must not live until the next one
             with self._lock:
                 if self.thread is not me:  # abandoned: it counts as done, and another thread goes on
                     return

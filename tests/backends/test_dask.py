@@ -23,7 +23,7 @@ import pytest
 from distributed import Client, LocalCluster
 
 import mpqueue
-from mpqueue import JobQueue, RetryPolicy, WorkerCrashedError, WorkerStartError
+from mpqueue import JobQueue, ResultPicklingError, RetryPolicy, WorkerCrashedError, WorkerStartError
 from mpqueue.backends import DaskBackend
 from tests.support import handlers as do
 from tests.support.arrays import (
@@ -218,6 +218,31 @@ def test_a_worker_can_be_retired_while_it_is_used(changing: DaskCluster, tmp_pat
         gate.open()
         assert results_of(run.result(300)) == [0, 1, 2, 3]
     assert [item.attempts for item in job.items] == [1] * 4
+
+
+@pytest.mark.long
+def test_a_worker_that_goes_while_its_result_is_unpickled_without_end_costs_that_item(
+    changing: DaskCluster, tmp_path: Path
+) -> None:
+    changing.have_workers(0)
+    worker, unpickling, running = changing.add_worker(), Gate(tmp_path / "unpickling"), Gate(tmp_path / "running")
+    for gate in (unpickling, running):
+        gate.folder.mkdir()
+    endless = do.return_made(do.WhenUnpickled, do.block_until_told(unpickling))
+    with JobQueue(1, backend=DaskBackend(changing.address), max_retries=0) as queue:
+        handle = do.only(1, endless, do.only(3, do.block_until_told(running)))
+        job = queue.create_job("job", range(5), handle, chunksize=5)
+        run = queue.start("job")
+        unpickling.wait_for(None)
+        changing.kill_machine(worker)
+        changing.add_worker()
+        running.open()
+        run.result(300)
+        unpickling.open()
+    assert isinstance(job.items[1].exception, ResultPicklingError)
+    assert "it was still being unpickled after 3" in (job.items[1].error or "")
+    assert job.results == [0, None, 2, 3, 4]
+    assert [item.attempts for item in job.items] == [1] * 5
 
 
 def test_a_worker_that_dies_while_its_queue_closes_leaves_no_traceback(

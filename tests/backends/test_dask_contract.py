@@ -20,6 +20,7 @@ pytestmark = [
             "test_results_come_in_item_order_and_events_are_right",
             "test_big_items_handlers_and_results_travel",
             "test_what_is_shared_arrives",
+            "test_a_result_that_takes_long_to_unpickle_holds_up_no_other_job",
             "test_an_item_that_always_kills_its_worker_fails_in_the_end",
             "test_a_time_limit_ends_the_item_or_is_refused",
             "test_setup_runs_once_a_worker_and_is_finished",

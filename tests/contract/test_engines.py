@@ -14,6 +14,7 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,13 @@ from typing import Any
 import pytest
 
 import mpqueue
-from mpqueue import ItemStatus, JobStatus, RetryPolicy, Stage, current_item, sinks
+from mpqueue import ItemStatus, Job, JobStatus, ResultPicklingError, RetryPolicy, Stage, current_item, sinks
 from mpqueue.backends import Backend
 from mpqueue.events import JOB_FINISHED, JOB_PROGRESS, JOB_STARTED
 from tests.support import contract_handlers as its
 from tests.support import handlers as do
 from tests.support.engine_pages import refused_by, refused_on_page
-from tests.support.engines import Engine
+from tests.support.engines import WORKERS, Engine
 from tests.support.recorder import Recorder
 from tests.support.results import results_of
 from tests.support.this_system import IS_LINUX
@@ -218,6 +219,54 @@ def test_odd_outcomes_are_failures_and_cost_nobody_else_anything(engine: Engine,
         job = queue.run(range(6), do.only(3, bad))
     assert [item.status for item in job.items] == ["completed"] * 3 + ["failed"] + ["completed"] * 2
     assert [item.attempts for item in job.items] == [1] * 6
+
+
+@pytest.mark.parametrize("early", [False, True], ids=["answer", "early report"])
+def test_a_result_that_takes_long_to_unpickle_holds_up_no_other_job(
+    engine: Engine, early: bool, tmp_path: Path
+) -> None:
+    unpickling, running = Gate(tmp_path / "unpickling"), Gate(tmp_path / "running")
+    for gate in (unpickling, running):
+        gate.folder.mkdir()
+    slow = do.return_made(do.WhenUnpickled, do.block_until_told(unpickling))
+    with engine.queue(WORKERS) as queue:
+        last = do.block_until_told(running) if early else do.succeed
+        queue.create_job("slow", range(3), do.only(0, slow, do.only(2, last)), chunksize=3)
+        run = queue.start("slow")
+        unpickling.wait_for(None)
+        running.open()
+        assert queue.run(["bystander"], do.succeed).results == ["bystander"]
+        assert not run.done()
+        unpickling.open()
+        job = run.result()
+    assert job.results == [None, 1, 2]
+    assert [item.attempts for item in job.items] == [1, 1, 1]
+
+
+@pytest.mark.long(but=["inline"])
+def test_a_result_that_is_unpickled_without_end_costs_its_item(engine: Engine, tmp_path: Path) -> None:
+    """It has half a minute: those two wait for that at the same time. One worker dies meanwhile."""
+
+    def run(name: str, last: do.Handler) -> Job:
+        gate = Gate(tmp_path / name)
+        gate.folder.mkdir()
+        endless = do.return_made(do.WhenUnpickled, do.block_until_told(gate))
+        after = partial(its.wait_for_arrival, gate, None, last)
+        try:
+            with engine.queue(1, max_retries=0) as queue:
+                return queue.run(range(5), do.only(1, endless, do.only(3, after)), chunksize=5)
+        finally:
+            gate.open()
+
+    with ThreadPoolExecutor(2) as threads:
+        ends, dies = threads.map(run, ("ends", "dies"), (do.succeed, engine.die))
+    for job in (ends, dies):
+        assert [item.status for item in job.items if item.id not in (1, 3)] == [ItemStatus.COMPLETED] * 3
+        assert isinstance(job.items[1].exception, ResultPicklingError)
+        assert "it was still being unpickled after 3" in (job.items[1].error or "")
+        assert [item.attempts for item in job.items] == [1] * 5
+    assert ends.items[3].status is ItemStatus.COMPLETED
+    assert isinstance(dies.items[3].exception, mpqueue.WorkerCrashedError)
 
 
 def test_items_that_can_t_be_pickled_fail_alone(engine: Engine) -> None:

@@ -98,6 +98,26 @@ def test_crash_of_a_worker_with_children_is_noticed_and_takes_them_along(
 
 
 @LINUX_ONLY
+def test_a_process_that_has_the_sockets_of_a_dead_worker_holds_nothing_up(tmp_path: Path) -> None:
+    def handle(item: str) -> str:
+        if current_item().attempt == 1:
+            links = [(int(fd), f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")]
+            sockets = [fd for fd, link in links if os.path.lexists(link) and os.readlink(link).startswith("socket:")]
+            child = subprocess.Popen(["sleep", "300"], env={}, start_new_session=True, pass_fds=sockets)
+            (tmp_path / "child").write_text(str(child.pid))
+            os.kill(os.getpid(), signal.SIGKILL)
+        return item
+
+    with JobQueue(1, retry=ONCE) as queue:
+        job = queue.run(["a"], handle)
+    child = int((tmp_path / "child").read_text())
+    assert is_running(child)
+    os.kill(child, signal.SIGKILL)
+    assert isinstance(job.items[0].history[0].exception, WorkerCrashedError)
+    assert job.results == ["a"]
+
+
+@LINUX_ONLY
 def test_child_in_a_session_of_its_own_ends_when_the_queue_closes() -> None:
     def handle(item: str) -> int:
         return subprocess.Popen(["sleep", "300"], start_new_session=True).pid

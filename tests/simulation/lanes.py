@@ -12,16 +12,15 @@ import itertools
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 from mpqueue._core.capabilities import Capabilities
 from mpqueue._core.commands import Command, ForgetJob, SendChunk
-from mpqueue._core.messages import BellRung, ChunkReported, JobForgotten, LaneReady, LaneStartFailed, Message
+from mpqueue._core.messages import ChunkReported, JobForgotten, LaneReady, LaneStartFailed, Message
 from mpqueue._core.scheduler import Scheduler
 from mpqueue._core.state.item_table import Failure
 from mpqueue._core.state.lane_book import Chunk
-from mpqueue._parent.lane_protocol import LaneSettings, Tell
-from mpqueue._parent.users_threads import Errands
+from mpqueue._parent.lane_protocol import Answers, LaneSettings, Tell
 from mpqueue._wire.added_items import ResultWithItems
 from mpqueue._wire.frames import (
     ChunkFrame,
@@ -63,28 +62,26 @@ class SimulatedLane:
         self.number, self.generation, self.pid = worker.lane, worker.generation, worker.pid
         self.worker = worker
         self.early: bytes | None = None  #: the outbox
-        self.early_later: Callable[[Callable[[], bytes | None]], object] | None = None
-        self.answers: dict[tuple[str, int], Tell] = {}
+        self.asked: dict[tuple[str, int], Tell] = {}
         self.arrives_at = 0.0  #: when what it said last arrives
         self._sent_at = 0.0  #: when what it was sent last arrives
         self._pool = pool
-        self.unpickling = Errands(f"answers of {worker.pid}", _raise)
+        self.answers = Answers(pool.post_in, self.number, self.generation)
 
     def send(self, frame: bytes, tell: Tell) -> None:
         """See `mpqueue._parent.lane_protocol.Lane`, for all of these."""
         read = load_frame(frame)
-        if not self.worker.alive:
-            tell(EOFError("the worker is dead"))
+        if not self.answers.begin(tell) or not self.worker.alive:
             return
         received: SendChunk | ForgetJob
         items: list[Item] = []
         if isinstance(read, ChunkFrame):
-            self.answers["chunk", read.chunk] = tell
+            self.asked["chunk", read.chunk] = tell
             chunk, items = self._pool.chunk_of(self, read)
             received = SendChunk(self.number, self.generation, chunk, read.handler is not None)
         else:
             assert isinstance(read, ForgetFrame)
-            self.answers["job", read.job] = tell
+            self.asked["job", read.job] = tell
             received = ForgetJob(self.number, self.generation, self._pool.jobs[read.job], at_once=True)
         self._sent_at = max(self._sent_at, self._pool.now + self._pool.delay())
         self._pool.call_at(self._sent_at, lambda: self.worker.receive(received, items))
@@ -101,21 +98,15 @@ class SimulatedLane:
     def peek(self) -> Claim:
         return self.worker.claim
 
-    def take_early(self) -> bytes | None:
-        self._drain_soon()
-        return None
+    def _look_into_outbox(self) -> None:
+        if self.early is not None:
+            self.answers.put(self._take_early)
 
-    def _drain_soon(self) -> None:
-        if self.early is not None and self.early_later is not None:
-            self.unpickling.put(partial(self.early_later, self._fetch_early))
-
-    def _fetch_early(self) -> bytes | None:
+    def _take_early(self) -> None:
         early, self.early = self.early, None
         self._pool.take_time()
-        return early
-
-    def abandon_answer(self) -> None:
-        raise NotImplementedError
+        if early is not None:
+            self.answers.early(early)
 
     def take_unsent(self) -> bytes:
         return b""
@@ -139,7 +130,7 @@ class SimulatedLane:
                 self._read(partial(self._answer, ("chunk", message.chunk), data))
             else:
                 self.early = data
-                self.arrive(lambda: self._pool.post_in(BellRung(self.number, self.generation)))
+                self.arrive(self._look_into_outbox)
         elif isinstance(message, JobForgotten):
             self._read(partial(self._answer, ("job", message.job), dump_frame(ForgottenFrame(None))))
         else:
@@ -147,32 +138,25 @@ class SimulatedLane:
 
     def _read(self, settle: Callable[[], object]) -> None:
         """The coordinator's thread reads that; it, or the lane's own thread, settles what the worker was asked."""
-        is_plain = self._pool.world.rng.random() < 0.7
+        put = self.answers.put_plain if self._pool.world.rng.random() < 0.7 else self.answers.put
 
         def read() -> None:
-            self._drain_soon()
-            if is_plain and not self.unpickling.busy:
-                settle()
-            else:
-                self.unpickling.put(settle)
+            self._look_into_outbox()
+            put(settle)
 
         self.arrive(lambda: self._pool.read_in(read))
 
     def _answer(self, key: tuple[str, int], data: bytes) -> None:
-        tell = self.answers.pop(key, None)
+        tell = self.asked.pop(key, None)
         if tell is not None:
-            tell(data)
+            self.answers.settle(tell, data)
 
     def _gone(self, message: Message) -> None:
-        for tell in list(self.answers.values()):
-            tell(EOFError("the worker died"))
-        self.answers.clear()
+        error = EOFError("the worker died")
+        self.answers.close(error)
+        self.answers.fail_all(error)
         self._pool.post_in(message)
-        self.unpickling.end()
-
-
-def _raise(error: BaseException) -> NoReturn:
-    raise error
+        self.answers.end()
 
 
 def _frame_of(message: ChunkReported, chunk: Chunk) -> ReportFrame:
@@ -268,7 +252,7 @@ class SimulatedPool:
         if worker is not None:
             worker.end()
         if lane is not None:
-            lane.unpickling.end()
+            lane.answers.end()
 
     def close(self, *, kill: bool) -> None:
         self._is_closed = True

@@ -164,10 +164,7 @@ def test_a_command_that_can_not_be_carried_out_ends_what_it_touches(
 def test_a_message_that_can_not_be_handled_ends_what_it_touches(
     kind: type, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if kind is messages.BellRung:  # it is not the scheduler's
-        monkeypatch.setattr(Traffic, "early_report", broken)
-    else:
-        monkeypatch.setitem(_HANDLERS, kind, breaking(_HANDLERS[kind]))
+    monkeypatch.setitem(_HANDLERS, kind, breaking(_HANDLERS[kind]))
 
     def live(two: Two) -> None:
         two.start()

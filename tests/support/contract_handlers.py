@@ -7,10 +7,10 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mpqueue import current_item
-from tests.support.handlers import return_pid
+from tests.support.handlers import Handler, return_pid
 from tests.support.spinning import spin
 from tests.support.waiting import Gate, spend, wait_until
 
@@ -99,6 +99,12 @@ def begin_and_end(gate: Gate) -> Iterator[str]:
     gate.announce(f"begun-{threading.get_ident()}-{return_pid(0)}")
     yield "state"
     gate.announce(f"ended-{threading.get_ident()}-{return_pid(0)}")
+
+
+def wait_for_arrival(gate: Gate, name: object, then: Handler, item: int) -> Any:
+    """Wait until that is at the gate, and do ``then``."""
+    gate.wait_for(name)
+    return then(item)
 
 
 # --- pause and cancel -----------------------------------------------------------------------------------------------

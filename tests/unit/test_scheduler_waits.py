@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 
+from mpqueue._core.capabilities import Capabilities
 from mpqueue._core.commands import GiveUpAnswer, KillLane
 from mpqueue._core.messages import LaneObserved, Slept
 from mpqueue._core.rules.overdue import ANSWER_LIMIT, BEGIN_LIMIT, SECOND_LOOK, UNPICKLE_LIMIT
 from mpqueue._core.state.job_book import JobBook
+from mpqueue._engines.agent import node_pool
+from mpqueue._engines.inline import InlinePool
 from mpqueue._wire.memory.ledger import NOWHERE, Claim, Phase
 from mpqueue.errors import ItemTimeoutError, SetupError, WorkerCrashedError
 from mpqueue.retry import RetryPolicy
@@ -159,8 +162,12 @@ def overwrite(fleet: FakeLanes, claim: Claim) -> Watcher:
     return watch
 
 
-def test_an_answer_that_is_unpickled_for_too_long_is_given_up(fleet: FakeLanes) -> None:
-    given_up: list[float] = []
+@pytest.mark.parametrize(
+    "engine", [Capabilities(), InlinePool.capabilities, node_pool.CAPABILITIES], ids=["loky", "inline", "node"]
+)
+def test_an_answer_that_is_unpickled_for_too_long_is_given_up(engine: Capabilities) -> None:
+    fleet, given_up = FakeLanes(1, engine=engine), list[float]()
+    Auditor(fleet)
     fleet.watchers.append(
         lambda _, commands: given_up.extend(fleet.now for one in commands if isinstance(one, GiveUpAnswer))
     )

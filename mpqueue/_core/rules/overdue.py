@@ -37,7 +37,7 @@ UNPICKLED = "what it answered is still being unpickled"
 def watch_lane(books: Books, lane: LaneBook, *, loaded: bool = False) -> None:
     """Schedule a look at the lane when the time of its work may be over; ``loaded``: no ``setup`` runs any more."""
     job = lane.job
-    if job is None or lane.state is not LaneState.READY or not books.engine.can_kill:
+    if job is None or lane.state is not LaneState.READY:
         return
     loaded = loaded or job.number in lane.proven
     limits = (job.options.timeout, None if loaded else job.options.setup_timeout)
@@ -48,9 +48,8 @@ def watch_lane(books: Books, lane: LaneBook, *, loaded: bool = False) -> None:
 
 
 def await_answer(books: Books, lane: LaneBook) -> None:
-    """Schedule a look at the lane when its worker should have answered a question, or begun it."""
-    if books.engine.can_kill and books.engine.shares_memory:
-        _look_seldom(books, lane, books.now + ANSWER_LIMIT)
+    """Have the lane looked at when its worker should have begun what it was asked, or its answer be unpickled."""
+    _look_seldom(books, lane, books.now + ANSWER_LIMIT)
 
 
 def _look_at(books: Books, lane: LaneBook, due: float) -> None:
@@ -98,7 +97,7 @@ def check_due(books: Books, lane: LaneBook, due: float) -> None:
 def judge(books: Books, lane: LaneBook, seen: LaneObserved) -> None:
     """Judge a lane by a look: kill its worker if its work's time is over, or if it does not answer."""
     claim = seen.claim
-    if books.engine.shares_memory and _is_overdue(books, lane, seen):
+    if _is_overdue(books, lane, seen):
         return
     job = lane.job
     if job is None or lane.state is not LaneState.READY:
@@ -169,7 +168,7 @@ def _awaited(books: Books, lane: LaneBook, seen: LaneObserved) -> tuple[str, flo
     claim = seen.claim
     if seen.unpickling_since is not None:
         return UNPICKLED, seen.unpickling_since, UNPICKLE_LIMIT
-    if lane.state is LaneState.DYING:
+    if lane.state is LaneState.DYING or not books.engine.shares_memory:  # an agent judges its workers itself
         return None
     if not is_credible(books, lane, claim):
         return DAMAGED, 0.0, 0.0

@@ -28,14 +28,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from mpqueue._core.messages import (
-    BellRung,
-    LaneBroken,
-    LaneDied,
-    LaneReady,
-    MemoryRead,
-    Message,
-)
+from mpqueue._core.messages import LaneDied, LaneReady, MemoryRead, Message
 from mpqueue._core.rules import overdue
 from mpqueue._engines.agent.link import Order, SetLimit, TellFlags, dump_notice, seen_of
 from mpqueue._engines.loky.loky_backend import LokyBackend
@@ -45,7 +38,6 @@ from mpqueue._parent.lane_protocol import LaneSettings
 from mpqueue._parent.own_faults import found
 from mpqueue._parent.surroundings.clock import SystemClock
 from mpqueue._parent.surroundings.memory_sampler import Sampler
-from mpqueue._parent.transport.kept_errors import text_of
 from mpqueue._wire.frames import NOT_OPENED, ApartFrame, LadenFrame, NodeFrame, dump_frame, load_leaving
 from mpqueue._wire.memory.ledger import Phase
 from mpqueue._wire.memory.segments import BIG, NOTHING_CARRIED, Carried, CommonSegment, SegmentStore, view
@@ -142,6 +134,7 @@ class Agent:
         self._loop = asyncio.get_running_loop()
         self._now = SystemClock().now
         self._inbox = Inbox()
+        self._stop = Request(int, None)  #: the last that is taken from there
         self._berths: dict[int, _Berth] = {}
         self._lent: dict[Token, tuple[Lent, CommonSegment | None]] = {}  #: shared objects that are here
         self._store = SegmentStore()  #: for big frames
@@ -248,7 +241,7 @@ class Agent:
         if self._sampler is not None:
             self._sampler.stop()
         await asyncio.to_thread(self._pool.close, kill=kill)
-        self._inbox.post(Request(int, None))
+        self._inbox.post(self._stop)
         await asyncio.to_thread(self._thread.join)
 
     # -- what the host calls -----------------------------------------------------------------------------------------
@@ -319,6 +312,7 @@ class Agent:
                 self._sampler.wake()
 
     def _hand_in(self, lane: LokyLane, berth: _Berth, due: _Due) -> None:
+        lane.answers.tell_early = partial(self._soon, self._pass_early, berth.key)
         path = tuple(sys.path)
         is_new = path != berth.path  # users' modules may have come with Dask's `upload_file`
         berth.path = path
@@ -351,24 +345,14 @@ class Agent:
         berth.at_work -= 1
         berth.asked_at = self._now()
         if answer is not None and not berth.is_over:
-            if lane is not None:
-                self._pass_early(lane)
             frame, carried = _opened(answer)
             self._tell("answered", berth.key, turn, frame, carried, lane is not None and lane.is_blind)
         self._hand_in_due(berth)
         self._free_if_idle(berth)
 
-    def _pass_early(self, lane: LokyLane) -> bool:
-        """Pass on an early report of the worker; False if there is none."""
-        try:
-            early = lane.take_early()
-            if early is not None:
-                self._tell("left_early", (lane.number, lane.generation), *_opened(early))
-        except Exception as error:
-            self._heed(LaneBroken(lane.number, lane.generation, f"what it sent is damaged: {text_of(error)}"))
-            lane.kill()
-            return False
-        return early is not None
+    def _pass_early(self, key: LaneKey, early: bytes) -> None:
+        """Pass on what the worker has left early."""
+        self._tell("left_early", key, *_opened(early))
 
     # -- what happens to the lanes -----------------------------------------------------------------------------------
 
@@ -385,9 +369,14 @@ class Agent:
             self._say(found("in the agent of its workers", error))
 
     def _run(self) -> None:
-        """Pass messages of the lanes to the event loop, on the agent's thread."""
-        while not isinstance(message := self._inbox.take(None), Request):
-            if message is not None:
+        """Pass messages of the lanes to the event loop, and do what they ask for here, on the agent's thread."""
+        while (message := self._inbox.take(None)) is not self._stop:
+            if isinstance(message, Request):
+                try:
+                    message.call()
+                except Exception as error:
+                    self._soon(self._say, found("in the agent of its workers", error))
+            elif message is not None:
                 self._soon(self._heed, message)
         self._inbox.close()
 
@@ -395,9 +384,6 @@ class Agent:
         if self._is_closed:
             return
         match message:
-            case BellRung(lane=number, generation=generation):
-                if (lane := self._lane((number, generation))) is not None:
-                    self._pass_early(lane)
             case MemoryRead():
                 if (read := self._too_large(message)) is not None:
                     self._say(read)
@@ -412,14 +398,11 @@ class Agent:
                 self._say(message)
 
     def _bury(self, key: LaneKey) -> None:
-        """Report a worker's death, after its last data."""
+        """Report what a dead worker has left."""
         if (berth := self._berth(key)) is not None:
             self._end_berth(berth)
-        if (lane := self._lane(key)) is not None:
-            while self._pass_early(lane):
-                pass
-            if unsent := lane.take_unsent():
-                self._tell("left_unsent", key, unsent)
+        if (lane := self._lane(key)) is not None and (unsent := lane.take_unsent()):
+            self._tell("left_unsent", key, unsent)
 
     def _say(self, message: Message) -> None:
         self._tell("happened", dump_notice(message, self._now()))

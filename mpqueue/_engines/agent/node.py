@@ -1,7 +1,8 @@
 """A node of a cluster for a program, and a lane there: a worker of the node's agent.
 
-All of it runs on the event loop of their pool, so there is no lock. The agent's calls are methods of `Node`, in the
-order in which it calls them.
+All that happens to them happens on the event loop of their pool, so there is no lock; but what a worker has answered is
+handed over by the thread of its `Answers`. What an agent calls are methods of `Node`, in the order in which it calls
+them.
 """
 
 from __future__ import annotations
@@ -11,20 +12,25 @@ import itertools
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from mpqueue._core.messages import BellRung, LaneDied
+from mpqueue._core.messages import LaneDied
 from mpqueue._engines.agent.agent import PACKAGE, LaneKey
 from mpqueue._engines.agent.link import Call, Link, Order, Seen, SetLimit, TellFlags, claim_of, load_notice
-from mpqueue._parent.lane_protocol import Calls, Lane, Tell
+from mpqueue._parent.lane_protocol import Answers, Lane, Tell
 from mpqueue._parent.own_faults import found
 from mpqueue._wire.memory import shared
-from mpqueue._wire.memory.ledger import Claim
+from mpqueue._wire.memory.ledger import NOWHERE, Claim, Phase
 from mpqueue._wire.memory.segments import Carried
 from mpqueue._wire.memory.shared import Shared, lend_own, parts_of, token_of
 
 if TYPE_CHECKING:
     from mpqueue._engines.agent.node_pool import NodePool
+
+
+#: What is seen of a worker whose node is lost.
+UNSEEN = Claim(NOWHERE, Phase.IDLE, 0, 0, 0.0)
 
 
 class NodeLane(Lane):
@@ -41,8 +47,7 @@ class NodeLane(Lane):
         self.carried: dict[int, memoryview] = {}  #: see `lane_protocol.CarryingLane`
         self.is_blind = False  #: its worker can't open our segments
         self.unsent = b""
-        self.early: deque[bytes] = deque()
-        self.calls = Calls()
+        self.answers = Answers(pool.post, number, generation)
         self.tells: dict[int, Tell] = {}  #: of frames, by their turns
         self.claims: deque[Callable[[Claim], None]] = deque()
         self.stacks: deque[Callable[[str | None], object]] = deque()
@@ -61,11 +66,11 @@ class NodeLane(Lane):
 
     @property
     def is_busy(self) -> bool:
-        """True if work is under way."""
-        return len(self.calls) > 0
+        """True where the worker has something to do."""
+        return bool(self.tells)
 
     def send(self, frame: bytes, tell: Tell) -> None:
-        if self.calls.begin(tell):
+        if self.answers.begin(tell):
             self._pool.soon(self._send, frame, tell)
 
     def bring(self, shared: Shared[Any]) -> None:
@@ -91,7 +96,7 @@ class NodeLane(Lane):
         self._pool.soon(self.node.call, name, self.key, *arguments)
 
     def observe(self, tell: Callable[[Claim], None]) -> None:
-        """Call ``tell`` with the claim on the event loop; never if the worker has ended."""
+        """Have ``tell`` called on the event loop."""
         self._pool.soon(self._observe, tell)
 
     def peek(self) -> Claim | None:
@@ -103,9 +108,6 @@ class NodeLane(Lane):
 
     def _looked(self, _: Claim) -> None:
         self._is_looking = False
-
-    def take_early(self) -> bytes | None:
-        return self.early.popleft() if self.early else None
 
     def take_unsent(self) -> bytes:
         """Return the log records that the agent has found in the dead worker's outbox."""
@@ -129,19 +131,24 @@ class NodeLane(Lane):
         self._pool.want_slot(self)
 
     def _observe(self, tell: Callable[[Claim], None]) -> None:
-        self.claims.append(tell)
-        self.node.call("observe", self.key)
+        if self.node.is_lost:
+            tell(UNSEEN)
+        else:
+            self.claims.append(tell)
+            self.node.call("observe", self.key)
 
     def _tell_stack(self, tell: Callable[[str | None], object]) -> None:
         self.stacks.append(tell)
         self.node.call("tell_stack", self.key)
 
-    def end(self, why: str) -> None:
-        """Note that the worker has ended: fail work under way, and later work."""
+    def end(self, why: str, died: LaneDied | None = None) -> None:
+        """Note that the worker is gone: fail what is under way, and what is yet to come. Then post ``died``."""
         self.is_ready = False
         error = ChildProcessError(f"the worker {self.pid} on {self.node.title} is gone: {why}")
-        self.calls.close(error)
-        self.calls.fail_all(error)
+        self.answers.close(error)
+        self.answers.put_plain(partial(self.answers.fail_all, error))
+        if died is not None:
+            self.answers.put_plain(partial(self._pool.post, died))
         self.tells.clear()
         for tell in self.stacks:
             tell(None)
@@ -216,12 +223,11 @@ class Node:
         lane.is_blind |= is_blind  # before its answer is read, and the frame is sent again
         lane.used_at = self._pool.now()
         if (tell := lane.tells.pop(turn, None)) is not None:
-            lane.calls.settle(tell, bytes(answer))
+            lane.answers.put(partial(lane.answers.settle, tell, bytes(answer)))
 
     def _left_early(self, lane: NodeLane, early: Any, carried: Carried) -> None:
         lane.carried.update(carried)
-        lane.early.append(bytes(early))
-        self._pool.post(BellRung(lane.number, lane.generation))
+        lane.answers.put(partial(lane.answers.early, bytes(early)))
 
     def _left_unsent(self, lane: NodeLane, unsent: Any) -> None:
         lane.unsent = bytes(unsent)
@@ -244,6 +250,7 @@ class Node:
         lanes = [lane for lane in self.lanes.values() if lane.is_ready]
         busy = [lane for lane in lanes if lane.is_busy]
         for lane in lanes:
-            lane.end(why)
             guiltless = innocent or lane not in busy
-            self._pool.post(LaneDied(*lane.key, lane.pid, alone=len(busy) <= 1, innocent=guiltless))
+            lane.end(why, LaneDied(*lane.key, lane.pid, alone=len(busy) <= 1, innocent=guiltless))
+            while lane.claims:
+                lane.claims.popleft()(UNSEEN)

@@ -222,8 +222,8 @@ class NodePool(abc.ABC):
             return
         if self.nodes.get(node.name) is node:
             del self.nodes[node.name]
-        node.call("close", True)  # in case it still runs
-        absent = [lane for lane in node.lanes.values() if not lane.is_ready and not lane.calls.is_closed]
+        node.call("close", True)  # where it is there after all
+        absent = [lane for lane in node.lanes.values() if not lane.is_ready and not lane.answers.is_closed]
         self.begin_task(self.give_back(node))
         node.lose(why, innocent=innocent)
         for lane in absent:
@@ -408,18 +408,19 @@ class NodePool(abc.ABC):
                 node.call("let_go", lane.key)
                 node.failures += 1
             case LaneDied():
-                lane.end("its process has ended")
+                lane.end("its process has ended", message)
+                return
         self.post(message)
 
     def let_go(self, lane: NodeLane, why: str) -> None:
         """Take a lane's worker away, although it works."""
         if lane.is_ready:
-            lane.end(why)
-            self.post(LaneDied(*lane.key, lane.pid, innocent=True))
+            lane.end(why, LaneDied(*lane.key, lane.pid, innocent=True))
 
     def _free(self, lane: NodeLane) -> None:
         """Free the lane's slot, if that still exists."""
         lane.end("it was let go")
+        lane.answers.end()
         if lane.node.lanes.get(lane.number) is lane:
             del lane.node.lanes[lane.number]
             lane.node.call("let_go", lane.key)
@@ -441,6 +442,7 @@ class NodePool(abc.ABC):
         for node in nodes:
             for lane in node.lanes.values():
                 lane.end("the queue is closed")
+                lane.answers.end()
         for task in (tasks := self._tasks - {asyncio.current_task()}):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -44,12 +44,10 @@ from mpqueue._os.process.parent_death import Leash
 from mpqueue._os.process.process_signals import kill_process
 from mpqueue._os.room import check_descriptors, check_threads
 from mpqueue._os.system import IS_WINDOWS
-from mpqueue._parent.inbox import Inbox
-from mpqueue._parent.lane_protocol import Calls, LaneSettings, Post, Tell
-from mpqueue._parent.own_faults import found
+from mpqueue._parent.inbox import Inbox, Request
+from mpqueue._parent.lane_protocol import Answers, LaneSettings, Tell
 from mpqueue._parent.surroundings.clock import SystemClock
 from mpqueue._parent.transport.kept_errors import text_of
-from mpqueue._parent.users_threads import Errands
 from mpqueue._wire.line import HEADER_SIZE, Answer, DamagedError, decode, whole_size
 from mpqueue._wire.memory.ledger import (
     BLIND,
@@ -149,20 +147,17 @@ class LokyLane:
     ) -> None:
         self.number = number
         self.generation = generation
-        on_fault = functools.partial(_tell_fault, inbox.post, number, generation)
-        self.calls = Calls()
+        self.answers = Answers(inbox.post, number, generation)
         self._awaited: deque[Tell] = deque()  #: in the order of the line
-        self._answers = Errands(f"mpqueue-answers-{number}", on_fault)
-        self._post = inbox.post
+        self._inbox = inbox
         self._is_ending = False
         self.is_up = False  #: it has answered; set by its warden
-        self.early_later: Callable[[Callable[[], bytes | None]], object] | None = None  #: see `lane_protocol.EarlyLane`
         self.ask_for_stack: Callable[[], object] | None = None  #: kills, too; set once it is known how
         self.look_at_stack: Callable[[Callable[[str | None], object]], object] | None = (
             None  #: set once it is known how
         )
         self.when_cut_off: Callable[[], object] | None = None  #: called when nothing can come from the worker any more
-        self.is_over = False  #: no answer can come any more
+        self._when_over: Callable[[], object] | None = None
         with contextlib.ExitStack() as undo:
             check_room()
             page = undo.enter_context(contextlib.closing(SharedFile(f"ledger-{number}", SIZE)))
@@ -193,7 +188,7 @@ class LokyLane:
             else:
                 context, self._flags = LaunchContext(), make_flags()
             context.launch = launch or _launch_alone()
-            self._setter = FlagSetter(self._flags, self.ledger, f"mpqueue-flags-{number}", on_fault)
+            self._setter = FlagSetter(self._flags, self.ledger, f"mpqueue-flags-{number}", self.answers.on_fault)
             seed = LaneSeed(
                 lane=number,
                 generation=generation,
@@ -267,31 +262,30 @@ class LokyLane:
             self._line.send(frame)
 
     def _begin(self, tell: Tell) -> bool:
-        if is_open := self.calls.begin(tell):
+        if is_open := self.answers.begin(tell):
             self._awaited.append(tell)
         return is_open
 
     def _answered(self, answer: Answer) -> None:
-        """Handle an answer, on the coordinator's thread; users' objects are unpickled on a separate thread."""
+        """Take in an answer, on the inbox's thread."""
         if not self._awaited:
             self.break_off("it answered what it was not asked")
             return
-        settle = functools.partial(self.calls.settle, self._awaited.popleft(), answer.data)
-        self._drain_soon()
-        if answer.plain and not self._answers.busy:
-            settle()
+        settle = functools.partial(self.answers.settle, self._awaited.popleft(), answer.data)
+        self.take_early()
+        if answer.plain:
+            self.answers.put_plain(settle)
         else:
-            self._answers.put(settle)
+            self.answers.put(settle)
 
     def _ended(self, damage: DamagedError | None) -> None:
-        """Note on the coordinator's thread that the worker closed the line, most likely by dying, or broke it."""
-        self.is_over = True
+        """Note on the inbox's thread that the worker closed the line, most likely by dying, or broke it."""
         if damage is not None:
             self.break_off(f"what it sent is damaged: {damage}")
         else:
             self._cut_off()
-        if self.calls.is_closed:
-            self.fail_calls()
+        if self._when_over is not None:
+            self._finish(self._when_over)
 
     def _served(self, served: Future[int]) -> None:
         """Note on loky's thread that the worker serves no more. If it lives, it is of no more use."""
@@ -300,7 +294,7 @@ class LokyLane:
             self._cut_off()  # the end of the process is more precise
         elif error is not None:
             self.break_off(f"it serves no more: {text_of(error)}")
-            self.calls.fail_all(error)
+            self.answers.fail_all(error)
         elif not self._is_ending:
             self.break_off("it read the end of its line, which a handler must have shut down")
 
@@ -309,18 +303,25 @@ class LokyLane:
         if (tell := self.when_cut_off) is not None:
             tell()
 
-    def fail_calls(self) -> None:
-        """Fail the calls of a worker that has ended: its answers are here or with the answers' thread."""
-        fail = functools.partial(self.calls.fail_all, BrokenProcessPool(f"worker {self.pid} has ended"))
-        if self._answers.busy:
-            self._answers.put(fail)
-        else:
-            fail()
+    def when_over(self, then: Callable[[], object]) -> None:
+        """Call ``then``, perhaps twice, once all that the dead worker has said is handed over."""
+        self._when_over = then
+        if self._line.is_over:
+            self._finish(then)
+
+    def read_rest(self) -> None:
+        """Take what the dead worker has written by now for all that it says."""
+        self._inbox.post(Request(self._line.read_rest, None))
+
+    def _finish(self, then: Callable[[], object]) -> None:
+        error = BrokenProcessPool(f"worker {self.pid} has ended")
+        self.answers.put_plain(functools.partial(self.answers.fail_all, error))
+        self.answers.put_plain(then)
 
     def break_off(self, why: str) -> None:
-        """Report that the worker is of no more use, before its death does, and kill it. On any thread."""
-        if self.is_up and not self.calls.is_closed:  # before, it is a start that failed, and gives the reason
-            self._post(LaneBroken(self.number, self.generation, why))
+        """Say that the worker is of no more use, before its death does, and kill it. On any thread."""
+        if self.is_up and not self.answers.is_closed:  # before, it is a start that failed, and says why
+            self._inbox.post(LaneBroken(self.number, self.generation, why))
         self.worker.kill()
 
     def set_flags(self, job: int, *, pause: bool, cancel: bool) -> None:
@@ -352,21 +353,19 @@ class LokyLane:
         except ValueError:
             return None
 
-    def take_early(self) -> bytes | None:
-        """Return the report in the outbox; None if the answers' thread passes it on."""
-        if self.early_later is None:
-            return self._fetch_early()
-        self._drain_soon()
-        return None
+    def take_early(self) -> None:
+        """Have what is in the outbox handed over on the answers' thread: before what the worker said later."""
+        if self.ledger.words[OUTBOX]:
+            self.answers.put(self._take_early)
 
-    def _drain_soon(self) -> None:
-        """Let the answers' thread pass on the outbox's report: the worker's later answers come later there."""
-        if self.early_later is not None and self.ledger.words[OUTBOX]:
-            self._answers.put(self._drain)
-
-    def _drain(self) -> None:
-        if self.early_later is not None:
-            self.early_later(self._fetch_early)
+    def _take_early(self) -> None:
+        try:
+            report = self._fetch_early()
+        except DamagedError as error:
+            self.break_off(f"what it sent is damaged: {error}")
+        else:
+            if report is not None:
+                self.answers.early(report)
 
     def _fetch_early(self) -> bytes | None:
         words = self.ledger.words
@@ -383,29 +382,6 @@ class LokyLane:
         finally:
             words[OUTBOX] = 0
         return messages[0].data
-
-    def hand_in_early(self) -> None:
-        """Hand in the contents of a dead worker's outbox before its death is reported, up to a time limit.
-
-        If they are no report, its death is reported alone.
-        """
-        size = self.ledger.words[OUTBOX]
-        if not size or self.early_later is None:
-            return
-        with contextlib.suppress(DamagedError):
-            if whole_size(read_at(self._outbox.fd, HEADER_SIZE, 0)) == size:
-                self._hand_in_early()
-
-    def _hand_in_early(self) -> None:
-        handed_in: Tell = lambda _: None  # noqa: E731 - it stands for the call
-        self.calls.begin(handed_in)
-        self._answers.put(self._drain)
-        self._answers.put(functools.partial(self.calls.settle, handed_in, b""))
-
-    def abandon_answer(self) -> None:
-        """Go on with a new answers' thread, without the ``tell`` that does not end."""
-        self.calls.abandon_settling()
-        self._answers.abandon()
 
     def take_unsent(self) -> bytes:
         """Return the log records that the dead worker has left in its outbox."""
@@ -459,13 +435,13 @@ class LokyLane:
             process.join()
 
     def threads(self) -> list[threading.Thread]:
-        """Return the threads that take answers and report the worker's end."""
-        return [thread for thread in (getattr(self, "thread", None), self._answers.thread) if thread is not None]
+        """The threads on which answers arrive and loky says that the worker is gone."""
+        return [thread for thread in (getattr(self, "thread", None), self.answers.thread) if thread is not None]
 
     def close(self) -> list[threading.Thread]:
         """Free the lane's resources; returns the threads that are about to end."""
         setter = self._setter.end()
-        self._answers.end()
+        self.answers.end()
         threads = [*self.threads(), *filter(None, (self._call_queue._thread, setter))]
         self._line.close()
         if self._answering is not None:
@@ -474,7 +450,7 @@ class LokyLane:
         channels.close(self.bell)
         channels.close(self.stack)
         # Semaphores live as long as these do, and code that uses this lane may hold it a little longer.
-        self.ask_for_stack = self.look_at_stack = self.when_cut_off = self.early_later = None
+        self.ask_for_stack = self.look_at_stack = self.when_cut_off = self._when_over = None
         del self._flags, self._process, self._call_queue, self.thread
         return threads
 
@@ -508,15 +484,7 @@ def _resolve(first_answer: Future[bytes], answer: bytes | BaseException) -> None
         first_answer.set_result(answer)
 
 
-def _tell_fault(post: Post, number: int, generation: int, error: BaseException) -> None:
-    """Report an internal error on one of a lane's threads.
-
-    It holds no reference to the lane: cycles are collected late.
-    """
-    post(found(f"on a thread of worker {number}", error, lane=number, generation=generation))
-
-
-#: The places of the semaphores of a lane, and of an Event. If a new version moves one, it keeps its name until the end.
+#: Where the semaphores of a lane are, and of an Event. One that a new version has moved keeps its name until the end.
 _SEMAPHORES = (
     "_executor._processes_management_lock",
     "_executor._call_queue._rlock",

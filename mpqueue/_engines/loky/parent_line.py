@@ -15,7 +15,7 @@ from multiprocessing.synchronize import Event
 from mpqueue._engines.loky import launch
 from mpqueue._os import channels
 from mpqueue._os.channels import NO_SIGNAL
-from mpqueue._os.descriptors import close_all, message_pair
+from mpqueue._os.descriptors import close_all, is_readable, message_pair
 from mpqueue._os.memory.memory_files import leases_tell
 from mpqueue._parent.inbox import Inbox
 from mpqueue._parent.users_threads import Errands
@@ -44,6 +44,7 @@ class Line:
         self._unsent: deque[memoryview] = deque()
         self._lock = threading.Lock()  # held during use: the number must not become another file's
         self._closed = False
+        self.is_over = False  #: no answer can come any more
         self._on_answer: Callable[[Answer], object] | None = None
         self._on_end: Callable[[DamagedError | None], object] | None = None
 
@@ -64,6 +65,17 @@ class Line:
                 if self._unsent:
                     self._inbox.watch_writing(self._fd, self._ready, wanted=True)
 
+    def read_rest(self) -> None:
+        """Read what has come by now, and take that for all: another process may hold the worker's end open.
+
+        On the inbox's thread.
+        """
+        with contextlib.suppress(OSError):  # closed meanwhile
+            while not self.is_over and is_readable(self._fd, 0.0):
+                self._ready()
+        if not self.is_over:
+            self._end(None)
+
     def end(self) -> None:
         """Let the worker read the end of the stream: it has answered everything."""
         with self._lock, contextlib.suppress(OSError):
@@ -73,7 +85,7 @@ class Line:
         """Close the line, and stop watching it."""
         with self._lock:
             if not self._closed:
-                self._closed = True
+                self._closed = self.is_over = True
                 self._unsent.clear()
                 self._inbox.forget(self._fd)
                 channels.close_socket(self._socket)
@@ -102,7 +114,7 @@ class Line:
                 self._write()
                 if not self._unsent:
                     self._inbox.watch_writing(self._fd, self._ready, wanted=False)
-            answers, on_answer, on_end = self._read(), self._on_answer, self._on_end
+            answers, on_answer = self._read(), self._on_answer
             damage = self._incoming.damage
             is_over = answers is None or damage is not None
             if is_over:
@@ -110,7 +122,12 @@ class Line:
         if on_answer is not None:
             for answer in answers or ():
                 on_answer(answer)
-        if is_over and on_end is not None:
+        if is_over:
+            self._end(damage)
+
+    def _end(self, damage: DamagedError | None) -> None:
+        self.is_over = True
+        if (on_end := self._on_end) is not None:
             on_end(damage)
 
     def _read(self) -> list[Answer] | None:

@@ -4,7 +4,7 @@
 
     STARTING --answers--> LIVE --recycle--> ENDING
         |                  |                  |
-        +------------------+--- its process ends: LEAVING (answers under way are waited for, half a second at most)
+        +------------------+--- its process ends: LEAVING (what it has answered is read and handed over)
                                               |
                       LaneStartFailed or LaneDied is posted, unless the pool is closed: DEAD
                                               |
@@ -25,7 +25,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 
-from mpqueue._core.messages import BellRung, LaneDied, LaneReady, LaneStartFailed, Message
+from mpqueue._core.messages import LaneDied, LaneReady, LaneStartFailed, Message
 from mpqueue._engines.loky import launch, worker_process
 from mpqueue._engines.loky.loky_lane import LokyLane
 from mpqueue._engines.loky.watcher import Watcher
@@ -52,7 +52,7 @@ KILL_LIMIT = 10.0
 #: sooner, and blames its item; if it lives, that item or an earlier one has closed it.
 CUT_OFF_LIMIT = 1.0
 
-#: Seconds that the answers of a dead worker, which are all in the pipe already, may take to arrive.
+#: Seconds that the end of a dead worker's line may take to come: another process may hold it open.
 DRAIN_LIMIT = 0.5
 
 _CLOSED = "it lives on with its end of the line closed, which a handler must have done"
@@ -133,8 +133,8 @@ class Warden:
             self._cancel_timer,
             self._forget_end,
             lane.worker.kill,
-            functools.partial(lane.calls.close, error),
-            functools.partial(lane.calls.fail_all, error),
+            functools.partial(lane.answers.close, error),
+            functools.partial(lane.answers.fail_all, error),
             functools.partial(self._watcher.forget, lane.worker.fileno()),
             functools.partial(self._watcher.forget, lane.bell),
         ]
@@ -169,13 +169,14 @@ class Warden:
             self._free()
 
     def leave(self, *, kill: bool) -> None:
-        """End the worker, as the pool closes: by itself if it is idle, else by a kill."""
+        """End the worker, as the pool closes: by itself where it is idle, else by a kill. Its answers are void."""
         self._pool_closes = True
-        if not kill and self._state is State.LIVE and len(self.lane.calls) == 0:
+        if not kill and self._state is State.LIVE and len(self.lane.answers) == 0:
             self.end()
         elif kill or self._state is not State.ENDING:
             self.lane.worker.kill()
         self.retire()
+        self._drained()
 
     # -- events --------------------------------------------------------------------------------------------------------
 
@@ -215,7 +216,7 @@ class Warden:
     def _rang(self) -> None:
         with contextlib.suppress(BlockingIOError):
             if channels.read(self.lane.bell, 4096):
-                self._tell(BellRung(self.lane.number, self.lane.generation))
+                self.lane.take_early()
             else:
                 self._watcher.forget(self.lane.bell)
 
@@ -259,24 +260,25 @@ class Warden:
             self._claim = lane.ledger.read()
             if self._was_ready:
                 self._text = self._stack.take()
-                channels.set_blocking(lane.bell, False)
-                self._rang()
                 self._watcher.forget(lane.bell)
-            lane.hand_in_early()
             if not self._pool_closes:
                 worker_process.kill_strays(self._cookie)
         except Exception as fault:  # its death is reported in any case
             at = f"while it looked at what worker {lane.number} left behind"
             self._tell(found(at, fault, lane=lane.number, generation=lane.generation))
         error = BrokenProcessPool(f"worker {lane.pid} has ended")
-        lane.calls.close(error)
-        if lane.is_over:
-            lane.fail_calls()
-        self._timer = self._watcher.later(DRAIN_LIMIT, lane.calls.fail_all, error)
-        lane.calls.when_empty(lambda: self._watcher.call(self._guarded(self._drained)))
+        lane.answers.close(error)
+        lane.take_early()
+        if self._pool_closes:
+            self._drained()
+            return
+        self._timer = self._watcher.later(DRAIN_LIMIT, lane.read_rest)
+        lane.when_over(lambda: self._watcher.call(self._guarded(self._drained)))
 
     def _drained(self) -> None:
         """Report the death: no answer is on its way any more."""
+        if self._state is not State.LEAVING:
+            return
         self._cancel_timer()
         lane = self.lane
         self._exitcode = lane.abandon(self._exitcode)

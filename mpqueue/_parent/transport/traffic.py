@@ -32,7 +32,7 @@ from mpqueue._core.state.job_book import JobBook
 from mpqueue._core.state.lane_book import Chunk
 from mpqueue._core.state.resources import Grant
 from mpqueue._options import DEVICES_VARIABLE
-from mpqueue._parent.lane_protocol import BringingLane, CarryingLane, EarlyLane, Lane, Post, SharingLane
+from mpqueue._parent.lane_protocol import BringingLane, CarryingLane, Lane, Post, SharingLane
 from mpqueue._parent.own_faults import found
 from mpqueue._parent.transport.decode import Unpickling, decode_failure
 from mpqueue._parent.transport.kept_errors import text_of
@@ -220,7 +220,7 @@ class Traffic:
             self._store.take_back(packed.serials)
 
     def _send(self, lane: Lane, command: SendChunk, packed: PackedItems) -> ChunkSent:
-        chunk, engine, account = command.chunk, self._engine, self._account(lane)
+        chunk, account = command.chunk, self._account(lane)
         self.lend_items(lane, account, packed)
         if command.with_handler:
             self._bring(lane, account, chunk.job.handler.shared)
@@ -241,12 +241,12 @@ class Traffic:
             means=None if chunk.grant is None else means_of(chunk.grant, self._books.device, self._devices),
             limit=chunk.limit,
         )
-        if engine.shares_memory and (early := cast("EarlyLane", lane)).early_later is None:
-            early.early_later = partial(self._early_later, lane)
+        if (tell := lane.answers.tell_early) is None:
+            tell = lane.answers.tell_early = partial(self._take_in, lane, self._answered)
         data = dump_frame(frame)
         apart, size = isinstance(packed.items, list), packed.size
         left_at = self._now()
-        lane.send(data, partial(self._take_in, lane, self._answered))
+        lane.send(data, tell)
         return ChunkSent(command.lane, command.generation, chunk.number, size, packed.seconds, left_at, apart=apart)
 
     def forget_job(self, lane: Lane, command: ForgetJob) -> None:
@@ -267,25 +267,6 @@ class Traffic:
         lane.send(dump_frame(frame), partial(self._take_in, lane, self._initialized))
 
     # -- from the workers ------------------------------------------------------------------------------------
-
-    def early_report(self, lane: Lane) -> ChunkReported | None:
-        """Take the report that the worker left in its outbox in the middle of a chunk; the outbox is free again."""
-        try:
-            early = lane.take_early()
-        except Exception as error:
-            self._replace(lane, error)
-            return None
-        return None if early is None else self._decode(lane, early)
-
-    def _early_later(self, lane: Lane, fetch: Callable[[], bytes | None]) -> None:
-        """Post an early report whose unpickling may run users' code. On the lane's own thread."""
-        try:
-            early = fetch()
-        except Exception as error:
-            self._replace(lane, error)
-            return
-        if early is not None and (report := self._decode(lane, early)) is not None:
-            self._post(report)
 
     def _take_in(self, lane: Lane, take: Callable[[Lane, bytes], None], answer: bytes | BaseException) -> None:
         """Handle an answer on the lane's own thread, which would lose an error of ``take``: it is an internal error."""
@@ -339,9 +320,7 @@ class Traffic:
             return None
         report = unpickling.cut_short(self._now() - unpickling.since)
         if report is not None:
-            self._later(
-                cast("EarlyLane", lane).abandon_answer
-            )  # after the report: its death may have waited for it last
+            self._later(lane.answers.abandon)  # after the report: it may be the last thing its death waits for
         return report
 
     def _replace(self, lane: Lane, error: BaseException) -> None:
