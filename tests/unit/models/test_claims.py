@@ -165,7 +165,7 @@ def swapped() -> Callable[..., Any]:
     """The worker's loop, which reads the limit and stores its claim then."""
     store, read = "self.claim(Phase.UNPACKING if self.careful else Phase.RUNNING, lo, hi)", "ledger.limit(self.number)"
     both = f"""{store}
-        # Read after the claim was stored: either we see the limit, or the parent sees the claim.
+        # Read after the claim was stored: either this worker sees the limit, or the parent sees the claim.
         limit = {read}"""
     return reverted(ChunkRun._run_stretches, both, f"limit = {read}; {store}")
 
