@@ -148,7 +148,7 @@ def unpicklable(message: str) -> Ends:
     return Ends(ResultPicklingError, message, attempts=1)
 
 
-SLOW = Ends(ItemTimeoutError, r"^the item ran longer than its timeout of 1.5 s; its worker was killed$", attempts=1)
+SLOW = Ends(ItemTimeoutError, r"^the item ran longer than its timeout of 3 s; its worker was killed$", attempts=1)
 #: By this process, which finds no way to it; whether that is noticed by its answer or by the closed line is chance.
 CUT_OFF = broken("it (serves no more|lives on)")
 if IS_WINDOWS:
