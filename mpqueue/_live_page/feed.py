@@ -130,6 +130,10 @@ class PageFeed:
         self._look_at_jobs()
         return [job.state() for job in self._jobs.values()]
 
+    def all(self) -> list[JobFeed]:
+        """All jobs, as they were at the last look."""
+        return list(self._jobs.values())
+
     def find(self, number: int) -> JobFeed | None:
         """The job of that number, in its current state; None if there is none (any more)."""
         self._look_at_jobs()

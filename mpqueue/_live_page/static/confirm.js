@@ -1,17 +1,19 @@
-// A question before something that can't be undone.
+// A question before something that can't be undone, or that a single key does.
 
-import { byId, setText } from "./dom.js";
+import { byId, setText, show } from "./dom.js";
 
 let answer = null;
 
-// Resolves to {kill} where the user agrees, else to null. `check` is the text of the box that decides about `kill`.
-export function confirm({ heading, text, check, no, yes }) {
+// Resolves to {kill} where the user agrees, else to null. `check`: the text of the box that decides about `kill`, if any.
+export function confirm({ heading, text, check, no, yes, danger = true }) {
   const dialog = byId("confirm");
   setText(byId("confirm-heading"), heading);
   setText(byId("confirm-text"), text);
-  setText(byId("confirm-check"), check);
+  show(byId("confirm-box"), check !== undefined);
+  setText(byId("confirm-check"), check ?? "");
   setText(byId("confirm-no"), no);
   setText(byId("confirm-yes"), yes);
+  byId("confirm-yes").className = danger ? "danger solid" : "primary";
   byId("confirm-kill").checked = false;
   answer?.(null);
   dialog.returnValue = "no";

@@ -138,6 +138,8 @@ class RecordedBook:
 def recorded_timings(duration: float | None, recorded: RecordedJob) -> Timings:
     """Return the recorded times: those of the last run, and its CPU time, but not where the time went."""
     timings = Timings()
+    # The first of those by which the handler and the setup are imported.
+    timings.handler_name = (recorded.handler_name or "").partition(" ")[0].replace(":", ".", 1)
     if duration is not None:
         timings.finished = duration
         timings.sums = dataclasses.replace(timings.sums, cpu=recorded.cpu or 0.0, items=recorded.ran or 0)

@@ -2,6 +2,7 @@
 
 import { labelOf, resize } from "../asking.js";
 import { colour, prepared } from "../charts.js";
+import { confirm } from "../confirm.js";
 import { byId, make, say, setAttribute, setText, show } from "../dom.js";
 import { bytes, count, duration, moment, plural } from "../format.js";
 import { tipOver } from "../tip.js";
@@ -31,7 +32,7 @@ export class WorkersView {
     this.fewer.addEventListener("click", () => this.#resize(-1));
     this.more.addEventListener("click", () => this.#resize(1));
     for (const [key, button, step] of [["+", this.more, 1], ["-", this.fewer, -1]]) {
-      keys.on(key, () => button.checkVisibility() && this.#resize(step));
+      keys.on(key, () => button.checkVisibility() && !button.disabled && this.#askBeforeKey(step));
     }
     this.open = byId("workers-open");
     this.open.addEventListener("click", () => {
@@ -55,9 +56,19 @@ export class WorkersView {
     }
   }
 
+  async #askBeforeKey(step) {
+    const wanted = plural(this.#wantedSize + step, "worker");
+    const text = `There are to be ${plural(this.#wantedSize, "worker")} now. One that is to go finishes its items first.`;
+    if ((await confirm({ heading: `Have ${wanted}?`, text, no: "Leave it", yes: `Have ${wanted}`, danger: false })) !== null) this.#resize(step);
+  }
+
+  get #wantedSize() {
+    return this.#wanted ?? this.#size;
+  }
+
   // Each press is one more or fewer than the one before, also where they come faster than the answers.
   async #resize(step) {
-    const wanted = (this.#wanted ?? this.#size) + step;
+    const wanted = this.#wantedSize + step;
     if (wanted < 1 || !this.live) return;
     this.#wanted = wanted;
     this.#asking += 1;
@@ -72,7 +83,7 @@ export class WorkersView {
     this.live = live;
     this.#size = store.concurrency;
     if (this.#size === this.#wanted && !this.#asking) this.#wanted = null;
-    const size = this.#wanted ?? this.#size;
+    const size = this.#wantedSize;
     show(byId("size"), store.canResize);
     show(byId("show-stacks"), store.canLook && live);
     show(byId("strips"), store.samples.size > 0);
