@@ -124,7 +124,7 @@ def open_workers(page: Page) -> None:
 def open_item(page: Page) -> None:
     """A failed one."""
     look_at_failures(page)
-    page.locator(".row").first.click()
+    page.locator(".row").filter(has_text="Failed").first.click()
     page.get_by_role("region", name="Traceback").wait_for()
 
 

@@ -80,13 +80,13 @@ onBack((place) => {
 
 // Show what the address names, as soon as that is there; until then, say that it is not.
 function follow() {
-  setText(byId("nowhere"), "");
+  setText(byId("nowhere-text"), "");
   if (wanted === null) return;
   const { job: id, item } = wanted;
   const job = [...store.jobs.values()].findLast((one) => one.id === id);
   if (id !== null && job === undefined) {
     itemView.close();
-    setText(byId("nowhere"), `There is no job “${id}” here. It may have been cleared, or belong to another program.`);
+    setText(byId("nowhere-text"), `There is no job “${id}” here. It may have been cleared, or belong to another program.`);
     return;
   }
   chosen = job !== undefined;
@@ -94,8 +94,10 @@ function follow() {
   if (item === null) {
     itemView.close();
     wanted = null;
-  } else if (wanted.missing) setText(byId("nowhere"), `The job “${id}” has no item “${item}”.`);
-  else if (!wanted.asked) find(job, wanted);
+  } else if (wanted.missing) {
+    itemView.close();
+    setText(byId("nowhere-text"), `The job “${id}” has no item “${item}”.`);
+  } else if (!wanted.asked) find(job, wanted);
 }
 
 async function find(job, place) {
@@ -172,7 +174,7 @@ function draw() {
     follow();
     const job = choose(all);
     const now = store.now(live);
-    const nowhere = byId("nowhere").textContent !== "";
+    const nowhere = byId("nowhere-text").textContent !== "";
     show(byId("nowhere"), nowhere);
     show(byId("no-jobs"), all.length === 0 && !nowhere);
     document.body.toggleAttribute("data-empty", all.length === 0);

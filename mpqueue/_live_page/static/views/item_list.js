@@ -200,7 +200,7 @@ export class ItemList {
     const rests = told === null || told.searched !== undefined ? 0 : 5 * told.milliseconds;
     setTimeout(() => {
       this.#asking = false;
-      if (this.#wanted || this.#searched !== null || turn !== this.#turn) this.#ask();
+      if (this.#job !== null && (this.#wanted || this.#searched !== null || turn !== this.#turn)) this.#ask();
     }, Math.max(EVERY, rests));
   }
 

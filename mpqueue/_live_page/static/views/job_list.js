@@ -57,7 +57,8 @@ export class JobList {
       this.#fill(entry, job, job.number === selected, live);
     });
     if (focused !== document.activeElement && this.list.contains(focused)) focused.focus(); // its row was moved
-    if (numbers.has(selected) && this.choice.value !== String(selected)) this.choice.value = String(selected);
+    const value = numbers.has(selected) ? String(selected) : ""; // none is chosen
+    if (this.choice.value !== value) this.choice.value = value;
     show(this.choice, jobs.length > 1);
     setText(byId("jobs-count"), jobs.length ? count(jobs.length) : "");
     show(byId("no-such-jobs"), jobs.length > 0 && fits.length === 0);
