@@ -134,6 +134,7 @@ def test_failures_are_grouped_and_a_group_is_listed(queue: JobQueue, open_page: 
     expect(groups.first).to_be_hidden()
     button(page, "^Failed 6$").click()
     expect(groups).to_have_count(2)
+    assert violations(page) == []
     expect(groups.filter(has_text="ValueError")).to_contain_text(
         re.compile(r"3 ×.*at test_live_page_details.py:\d+, first: 1.*no 1")
     )

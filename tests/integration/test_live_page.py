@@ -406,7 +406,8 @@ def test_of_300_workers_only_those_that_change_are_told(tmp_path: Path) -> None:
         queue.start(queue.create_job("job", range(300), do.block_until_told(gate), chunksize=1).id)
         with visit(queue.serve().url).stream() as stream:
             stream.listen_until(lambda: stream.workers and len(stream.workers["lanes"]) == 300)
-            stream.listen_until(lambda: all("item" in lane for lane in stream.workers["lanes"]))
+            stream.listen_until(lambda: all("job" in lane for lane in stream.workers["lanes"]))
+            stream.listen_until(lambda: any("item" in lane for lane in stream.workers["lanes"]))
             told: list[Any] = []
             while len(told) < 3:
                 name, data = stream.next()
@@ -414,7 +415,7 @@ def test_of_300_workers_only_those_that_change_are_told(tmp_path: Path) -> None:
             assert [(one["lanes"], one["gone"], one["stretches"]) for one in told] == [([], [], [])] * 3
             gate.open()
             stream.listen_until(lambda: stream.states["job"]["status"] == "completed")
-            stream.listen_until(lambda: not any("item" in lane for lane in stream.workers["lanes"]))
+            stream.listen_until(lambda: not any("job" in lane for lane in stream.workers["lanes"]))
 
 
 def test_items_are_found_by_their_ids(queue: JobQueue, page: Visitor) -> None:
