@@ -96,38 +96,37 @@ class Timeline:
 
         A stretch that only grows is not among them.
         """
-        told = []
-        gone = self._open - {lane.number for lane in lanes}
-        told += [(number, self.lanes[number][-1]) for number in gone if self.lanes[number]]
-        self._open -= gone
+        there = {lane.number for lane in lanes}
+        told = [(number, self.lanes[number][-1]) for number in self._open - there]
+        self._open &= there
         for lane in lanes:
-            stretches = self.lanes.setdefault(lane.number, deque(maxlen=MOST_STRETCHES))
-            while stretches and stretches[0].end < now - WINDOW:
-                stretches.popleft()
-            seen, last = _seen(lane, now), stretches[-1] if stretches else None
-            grew = lane.number in self._open
-            if seen is None:
-                self._open.discard(lane.number)
-                if last is not None and grew:
-                    told.append((lane.number, last))
-                continue
-            self._open.add(lane.number)
-            if last is not None and _goes_on(last, seen, now):
-                last.end = now
-                if not grew or seen.item != last.item is not None:
-                    told.append((lane.number, last))
-                if seen.item != last.item:
-                    last.item = None
-                continue
-            if last is not None:
-                seen.start = max(seen.start, last.end)
-                if seen.kind == last.kind and seen.start - last.end < NEXT_LOOK and seen.item is not None:
-                    last.end = seen.start  # its end was not seen, and the next one began here
-                if grew:
-                    told.append((lane.number, last))
-            stretches.append(seen)
-            told.append((lane.number, seen))
+            told += [(lane.number, stretch) for stretch in self._take(lane, now)]
         return told
+
+    def _take(self, lane: LaneNow, now: float) -> list[Stretch]:
+        """Take one lane's work, as `look`."""
+        stretches = self.lanes.setdefault(lane.number, deque(maxlen=MOST_STRETCHES))
+        while stretches and stretches[0].end < now - WINDOW:
+            stretches.popleft()
+        seen, last, grew = _seen(lane, now), stretches[-1] if stretches else None, lane.number in self._open
+        ended = [last] if last is not None and grew else []
+        if seen is None:
+            self._open.discard(lane.number)
+            return ended
+        self._open.add(lane.number)
+        if last is not None and _goes_on(last, seen, now):
+            last.end = now
+            if grew and seen.item == last.item:
+                return []
+            changed = not grew or last.item is not None  # it is one of several from now on
+            last.item = last.item if seen.item == last.item else None
+            return [last] if changed else []
+        if last is not None:
+            seen.start = max(seen.start, last.end)
+            if seen.kind == last.kind and seen.start - last.end < NEXT_LOOK and seen.item is not None:
+                last.end = seen.start  # its end was not seen, and the next one began here
+        stretches.append(seen)
+        return [*ended, seen]
 
     def grows(self, lane: int, stretch: Stretch) -> bool:
         """True for a stretch that goes on now."""

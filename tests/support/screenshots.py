@@ -1,7 +1,8 @@
 """Pictures of every state of the live page, to be looked at: on a desktop and a phone, by day and at night.
 
 ``python -m tests.support.screenshots`` (`make screenshots`) brings a queue into each state of `STATES`, or only into
-those that are named after it, opens the page in a Chromium, and writes ``out/screenshots/<state>-<screen>-<scheme>.png``.
+those that are named after it, opens the page in a Chromium, and writes pictures such as
+``out/screenshots/running-phone-dark.png``.
 """
 
 from __future__ import annotations

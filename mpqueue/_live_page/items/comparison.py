@@ -56,7 +56,8 @@ def jobs_like(job: JobFeed, others: Sequence[JobFeed]) -> list[int]:
     return [
         one.book.number
         for one in others
-        if one is not job and one.book.started_at is not None
+        if one is not job
+        and one.book.started_at is not None
         # The ids last: they may have to be read.
         and ((handler and one.book.timings.handler_name == handler) or (ids and not ids.isdisjoint(_ids_of(one))))
     ]

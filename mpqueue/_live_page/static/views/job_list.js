@@ -2,7 +2,7 @@
 // with their job. Its buttons stay the same elements, so that the focus stays where it is.
 
 import { byId, fill, make, setAttribute, setText, show } from "../dom.js";
-import { clock, count, jobStatusName, percent, plural, rate, shade } from "../format.js";
+import { clock, count, duration, jobStatusName, percent, plural, rate, shade } from "../format.js";
 
 const MOST = 100; // jobs that are listed at a time, but for those that run
 const SOME = 5; // jobs from which on there is a search
@@ -141,7 +141,7 @@ export function waits(state, live) {
 }
 
 function news(state, live) {
-  if (state.finishedAt) return clock(state.finishedAt - state.startedAt);
+  if (state.finishedAt) return duration((state.finishedAt - state.startedAt) / 1000);
   if (live && state.rate !== undefined) return state.eta === undefined ? `${rate(state.rate)}/s` : `${clock(state.eta)} left`;
   return state.startedAt ? `${percent(state.done, state.total)}%` : "";
 }

@@ -4,7 +4,7 @@ import { act, askForThroughput } from "../asking.js";
 import { drawThroughput, throughputAt } from "../charts.js";
 import { confirm } from "../confirm.js";
 import { byId, fill, say, setAttribute, setText, show } from "../dom.js";
-import { clock, count, jobStatusName, percent, plural, rate, shade } from "../format.js";
+import { clock, count, duration, jobStatusName, percent, plural, rate, shade } from "../format.js";
 import { tipOver } from "../tip.js";
 import { waits } from "./job_list.js";
 
@@ -101,7 +101,7 @@ export class JobView {
     figure("done", `${count(ended)} of ${count(state.total)}${state.finishedAt ? "" : ` · ${done}%`}`);
     figure("rate", perSecond === undefined ? "" : rate(perSecond));
     figure("eta", !live || state.eta === undefined ? "" : clock(state.eta));
-    figure("elapsed", elapsed === null ? "" : clock(elapsed));
+    figure("elapsed", elapsed === null ? "" : state.finishedAt ? duration(elapsed / 1000) : clock(elapsed));
     figure("retries", state.retries ? count(state.retries) : "");
     setText(byId("f-elapsed").previousElementSibling, state.finishedAt ? "Took" : "Elapsed");
   }
