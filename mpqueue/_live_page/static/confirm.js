@@ -14,15 +14,17 @@ export function confirm({ heading, text, check, no, yes, danger = true }) {
   setText(byId("confirm-no"), no);
   setText(byId("confirm-yes"), yes);
   byId("confirm-yes").className = danger ? "danger solid" : "primary";
+  settle(); // it may have been closed just now
   byId("confirm-kill").checked = false;
-  answer?.(null);
   dialog.returnValue = "no";
   dialog.showModal();
   return new Promise((resolve) => (answer = resolve));
 }
 
-byId("confirm").addEventListener("close", () => {
-  if (byId("confirm").open) return; // it was asked once more meanwhile
+// "no" as long as it is open.
+function settle() {
   answer?.(byId("confirm").returnValue === "yes" ? { kill: byId("confirm-kill").checked } : null);
   answer = null;
-});
+}
+
+byId("confirm").addEventListener("close", () => byId("confirm").open || settle()); // open: it was asked once more meanwhile

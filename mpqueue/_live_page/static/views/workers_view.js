@@ -34,8 +34,8 @@ export class WorkersView {
     }, { root: this.list });
     this.fewer = byId("fewer");
     this.more = byId("more");
-    this.fewer.addEventListener("click", () => this.#resize(-1));
-    this.more.addEventListener("click", () => this.#resize(1));
+    this.fewer.addEventListener("click", () => this.#resize(this.#wantedSize - 1));
+    this.more.addEventListener("click", () => this.#resize(this.#wantedSize + 1));
     for (const [key, button, step] of [["+", this.more, 1], ["-", this.fewer, -1]]) {
       keys.on(key, () => button.checkVisibility() && !button.disabled && this.#askBeforeKey(step));
     }
@@ -62,9 +62,9 @@ export class WorkersView {
   }
 
   async #askBeforeKey(step) {
-    const wanted = plural(this.#wantedSize + step, "worker");
-    const text = `There are to be ${plural(this.#wantedSize, "worker")} now. One that is to go finishes its items first.`;
-    if ((await confirm({ heading: `Have ${wanted}?`, text, no: "Leave it", yes: `Have ${wanted}`, danger: false })) !== null) this.#resize(step);
+    const [size, wanted] = [this.#wantedSize, this.#wantedSize + step];
+    const [heading, text] = [`Have ${plural(wanted, "worker")}?`, `There are to be ${count(size)} now. One that is to go finishes its items first.`];
+    if ((await confirm({ heading, text, no: "Leave it", yes: heading.slice(0, -1), danger: false })) !== null) this.#resize(wanted);
   }
 
   get #wantedSize() {
@@ -72,8 +72,7 @@ export class WorkersView {
   }
 
   // Each press is one more or fewer than the one before, also where they come faster than the answers.
-  async #resize(step) {
-    const wanted = this.#wantedSize + step;
+  async #resize(wanted) {
     if (wanted < 1 || !this.live) return;
     this.#wanted = wanted;
     this.#asking += 1;
