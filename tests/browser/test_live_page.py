@@ -34,7 +34,7 @@ def button(page: Page, name: str) -> Any:
 
 
 def row(page: Page, text: str | re.Pattern[str]) -> Any:
-    return page.get_by_role("option").filter(has_text=text)
+    return page.get_by_role("listbox", name="Items").get_by_role("option").filter(has_text=text)
 
 
 # --- watched ------------------------------------------------------------------------------------------------------
@@ -381,6 +381,20 @@ def test_a_list_longer_than_a_browser_can_scroll_is_listed_whole(queue: JobQueue
     expect(chosen).to_be_in_viewport()
     page.get_by_role("listbox").evaluate("list => list.scrollTo(0, list.scrollHeight / 2)")
     expect(row(page, re.compile("150005"))).to_be_in_viewport()
+
+
+@pytest.mark.parametrize("width", [1280, 980])
+def test_the_job_and_the_workers_are_a_line_each_above_the_items(
+    queue: JobQueue, gate: Gate, open_page: Open, width: int
+) -> None:
+    queue.run(range(5), do.only(3, do.fail), id="other")
+    start_blocked(queue, gate, range(2000), "a-job-with-a-name-that-is-long")
+    page = open_page(queue.serve().url, viewport={"width": width, "height": 800})
+    expect(row(page, "Running")).to_have_count(2)
+    boxes = {name: page.locator(name).bounding_box() for name in ("#job", "#workers", "#items")}
+    job, workers, items = (box for box in boxes.values() if box is not None)
+    assert (job["height"] < 70, workers["height"] <= 40, items["y"] < 210) == (True, True, True), boxes
+    gate.open()
 
 
 def test_it_fits_a_phone(queue: JobQueue, gate: Gate, open_page: Open) -> None:
