@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from mpqueue import JobQueue, RetryPolicy
 from mpqueue.testing import InlinePool
@@ -31,10 +31,11 @@ SCREENS: dict[str, Any] = {
     "phone": {"viewport": {"width": 390, "height": 800}, "is_mobile": True, "has_touch": True},
 }
 SCHEMES: tuple[Any, ...] = ("light", "dark")
-PATIENCE = 60_000
+#: Milliseconds that something may take to appear; and seconds until a page has drawn what it has got.
+PATIENCE, SETTLES = 60_000, 0.4
 NAMES = [f"{place}-{number:02}" for number in range(12) for place in ("harbour", "dunes", "fjord", "ridge", "valley")]
 
-Show = Callable[[Page], None]
+Show = Callable[[Page, JobQueue], None]
 
 
 def resize_picture(gate: Gate, name: str) -> dict[str, Any]:
@@ -68,7 +69,7 @@ def pictures(gate: Gate, *, ends: bool = False, fails: bool = True) -> Iterator[
     """A job of pictures that is half done, with an earlier one beside it."""
     with JobQueue(4, retry=RetryPolicy(0)) as queue:
         names = NAMES if fails else [name for name in NAMES if name not in ("fjord-03", "dunes-05", "ridge-04")]
-        queue.run(range(20), do.double, id="checksums")
+        queue.run(names[:20], partial(resize_picture, gate), id="yesterday")
         if ends:
             gate.open()
         run = queue.start(queue.create_job("thumbnails", names, partial(resize_picture, gate), chunksize=1).id)
@@ -106,36 +107,42 @@ def crowd(gate: Gate) -> Iterator[JobQueue]:
         gate.open()
 
 
-def look(_: Page) -> None:
+def look(_: Page, __: JobQueue) -> None:
     """As it opens."""
 
 
-def look_at_failures(page: Page) -> None:
+def look_at_failures(page: Page, _: JobQueue) -> None:
     """Only failed items, by their groups."""
     page.get_by_role("button", name=re.compile("^Failed")).click()
     page.locator("#failure-groups li").first.wait_for()
 
 
-def open_workers(page: Page) -> None:
+def open_workers(page: Page, _: JobQueue) -> None:
     """A line for each worker."""
     page.locator("#workers-open").click()
     page.locator(".lane canvas").first.wait_for()
 
 
-def open_item(page: Page) -> None:
+def open_item(page: Page, queue: JobQueue) -> None:
     """A failed one."""
-    look_at_failures(page)
+    look_at_failures(page, queue)
     page.locator(".row").filter(has_text="Failed").first.click()
     page.get_by_role("region", name="Traceback").wait_for()
 
 
-def pause(page: Page) -> None:
+def pause(page: Page, _: JobQueue) -> None:
     """The question that a key asks."""
     page.keyboard.press("p")
     page.locator("#confirm").wait_for()
 
 
-def lead_nowhere(page: Page) -> None:
+def compare(page: Page, _: JobQueue) -> None:
+    """With the other job."""
+    page.get_by_role("button", name="Compare").click()
+    page.locator("#compare-body td").first.or_(page.get_by_text("No other job")).wait_for()
+
+
+def lead_nowhere(page: Page, _: JobQueue) -> None:
     """An address of a job that is not there."""
     page.evaluate("location.hash = '#/no-such-job/7'")
     page.locator("#nowhere").wait_for()
@@ -154,11 +161,13 @@ STATES: dict[str, tuple[Any, Show]] = {
     "workers": (pictures, open_workers),
     "item": (pictures, open_item),
     "asked": (pictures, pause),
+    "compare": (pictures, compare),
     "nowhere": (pictures, lead_nowhere),
     "stages": (stages, look),
     "crowd": (crowd, open_workers),
     "with-errors": (partial(pictures, ends=True), look),
     "finished": (partial(pictures, ends=True, fails=False), look),
+    "closed": (partial(pictures, ends=True), close),
 }
 
 
@@ -171,7 +180,6 @@ def main(wanted: list[str]) -> None:
     if path is None:
         sys.exit("no browser here: expected chromium or google-chrome on PATH (on Debian: apt install chromium)")
     OUT.mkdir(parents=True, exist_ok=True)
-    expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--headless", "--no-sandbox"])
         for name in wanted or STATES:
@@ -186,20 +194,29 @@ def _take(browser: Browser, name: str) -> None:
     make, show = STATES[name]
     with tempfile.TemporaryDirectory() as folder, make(Gate(Path(folder))) as queue:
         url = queue.serve().url
-        for screen, options in SCREENS.items():
-            for scheme in SCHEMES:
-                context = browser.new_context(**options, color_scheme=scheme, reduced_motion="reduce")
-                context.set_default_timeout(PATIENCE)
-                page = context.new_page()
-                page.on("pageerror", lambda error: print(f"{name}: {error}"))
-                page.goto(url)
-                page.get_by_text("Live", exact=True).wait_for()
-                page.locator("#job, #no-jobs").locator("visible=true").first.wait_for()
-                show(page)
-                page.evaluate("new Promise(requestAnimationFrame)")
-                spend(0.4)
-                page.screenshot(path=OUT / f"{name}-{screen}-{scheme}.png")
-                context.close()
+        pages = {
+            f"{name}-{screen}-{scheme}": _open(browser, url, color_scheme=scheme, **options)
+            for screen, options in SCREENS.items()
+            for scheme in SCHEMES
+        }
+        for called, page in pages.items():
+            page.bring_to_front()
+            show(page, queue)
+            spend(SETTLES)
+            page.screenshot(path=OUT / f"{called}.png")
+            page.context.close()
+
+
+def _open(browser: Browser, url: str, **options: Any) -> Page:
+    """Without motion of its own, which would be half done in a picture."""
+    context = browser.new_context(**options, reduced_motion="reduce")
+    context.set_default_timeout(PATIENCE)
+    page = context.new_page()
+    page.on("pageerror", lambda error: print(f"{page.url}: {error}"))
+    page.goto(url)
+    page.get_by_text("Live", exact=True).wait_for()
+    page.locator("#job, #no-jobs").locator("visible=true").first.wait_for()
+    return page
 
 
 if __name__ == "__main__":

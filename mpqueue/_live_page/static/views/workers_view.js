@@ -109,7 +109,7 @@ export class WorkersView {
       this.#rows.delete(number);
     }
     const busy = lanes.filter((lane) => lane.doing === "busy").length;
-    setText(byId("workers-count"), live ? `${count(busy)} of ${count(lanes.length)} busy` : `${count(lanes.length)}, not known what they are at`);
+    setText(byId("workers-count"), live ? `${count(busy)} of ${count(lanes.length)} busy` : `${count(lanes.length)}, unknown`);
     const isOpen = this.open.getAttribute("aria-expanded") === "true";
     byId("workers").toggleAttribute("data-closed", !isOpen);
     setText(this.open, isOpen ? "Hide workers" : "Show each worker");
