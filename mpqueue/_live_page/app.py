@@ -20,12 +20,12 @@ from mpqueue._live_page import compressed
 from mpqueue._live_page.access import Guard
 from mpqueue._live_page.aside import BusyError, on_thread
 from mpqueue._live_page.feed import PageFeed, Viewer
-from mpqueue._live_page.items.comparison import compare
+from mpqueue._live_page.items.comparison import compare, jobs_like
 from mpqueue._live_page.items.details import LiveItem, details_of
 from mpqueue._live_page.items.listing import ORDERS, Wish
 from mpqueue._live_page.items.pictures import find_picture, small
 from mpqueue._live_page.job_feed import JobFeed, throughput
-from mpqueue._live_page.page_json import cut, encode, encode_item, result_of
+from mpqueue._live_page.page_json import cut, encode, encode_item, index_of, result_of
 from mpqueue._live_page.served import WISHES, Served
 from mpqueue.errors import JobNotFoundError, MPQueueError, shown
 from mpqueue.status import ITEM_CODES
@@ -57,9 +57,11 @@ def make_app(served: Served, feed: PageFeed, hosts: tuple[str, ...]) -> Guard:
                         Route("/events", routes.events, methods=["GET"]),
                         Route("/jobs", routes.jobs, methods=["GET"]),
                         Route(f"{number}/items", routes.items, methods=["GET"]),
+                        Route(f"{number}/find", routes.find, methods=["GET"]),
                         Route(f"{number}/labels", routes.labels, methods=["GET"]),
                         Route(f"{number}/failures", routes.failures, methods=["GET"]),
                         Route(f"{number}/throughput", routes.throughput, methods=["GET"]),
+                        Route(f"{number}/like", routes.like, methods=["GET"]),
                         Route(f"{number}/compare/{{other:int}}", routes.compare, methods=["GET"]),
                         Route(f"{number}/report", routes.report, methods=["GET"]),
                         Route(f"{number}/items/{{index:int}}", routes.item, methods=["GET"]),
@@ -127,6 +129,13 @@ class Routes:
         page = await on_thread(_page_of, self._job_of(request), _wish_of(request), self._served.now)
         return _answer(request, page, "application/json")
 
+    async def find(self, request: Request) -> Response:
+        """Send the index of the item with an id, as addresses have it: ``?id=a.png``. On a thread, like `items`."""
+        index = await on_thread(index_of, self._job_of(request).book.table, request.query_params.get("id", ""))
+        if index is None:
+            raise HTTPException(404, "There is no such item (any more).")
+        return _answer_json(request, {"index": index})
+
     async def labels(self, request: Request) -> Response:
         """Send the labels of some items, by their indices: ``?items=3,5``. On a thread, like `items`."""
         job = self._job_of(request)
@@ -144,6 +153,10 @@ class Routes:
         """Send the job's throughput over its whole time. On a thread: it may have thousands of reports."""
         timings, now = self._job_of(request).book.timings, self._served.now()
         return _answer_json(request, await on_thread(throughput, timings, now, self._feed.offset))
+
+    async def like(self, request: Request) -> Response:
+        """Send the numbers of the jobs to compare it with. On a thread: it may look at all items' ids."""
+        return _answer_json(request, await on_thread(jobs_like, self._job_of(request), self._feed.all()))
 
     async def compare(self, request: Request) -> Response:
         """Compare two jobs side by side. On a thread: it looks at all their items."""

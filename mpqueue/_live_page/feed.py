@@ -4,7 +4,8 @@ Server-sent events. First comes ``hello``, then the current state, then the chan
 
 - ``job:state``: a job's counts, times, rate, ETA; its ``version`` changes whenever one of its items does;
 - ``job:gone``: a job was cleared;
-- ``workers``: each worker's task, its use of CPU and memory, and the new or longer stretches of its timeline;
+- ``workers``: the workers whose task has changed (``lanes``), or that have ``gone``; their use of CPU and memory; the
+  stretches of their timelines that begin, end or change. A stretch without an end goes on;
 - ``closed``: the queue was closed, and no more events will come.
 
 It has no items: a viewer asks for those that it shows (`mpqueue._live_page.items.listing`). Everything runs on the
@@ -32,6 +33,8 @@ INTERVAL, UNSEEN_INTERVAL = 0.1, 0.5
 RESTS = 5
 #: Seconds after which viewers get an event even if nothing happens.
 HEARTBEAT = 2.0
+#: Seconds that an item has run before viewers get to know that its worker is at it.
+READABLE = 0.2
 #: The most bytes that wait for a viewer who does not read; then it gets everything again, once it reads.
 MOST_WAITING = 8 << 20
 
@@ -94,7 +97,8 @@ class PageFeed:
         self._lanes: Sequence[LaneNow] = ()
         self._viewers: set[Viewer] = set()
         self._stop = asyncio.Event()
-        self._told_workers: dict[str, Any] = {}
+        self._told_size = 0  #: the wanted number of workers that viewers know
+        self._told_lanes: dict[int, dict[str, Any]] = {}  #: by number: the lanes as viewers know them
         self._told_at = 0.0
         self.offset = served.wall() - served.now()  #: from the monotonic clock to seconds since the epoch
 
@@ -120,13 +124,18 @@ class PageFeed:
         parts = [as_event("hello", encode(hello))]
         parts += [job.state_event() for job in self._jobs.values()]
         stretches = [(lane, stretch) for lane, all_ in self._timeline.lanes.items() for stretch in all_]
-        parts.append(self._workers_event(self._news(stretches, self._timeline.marks, self.usage.all())))
+        news = self._news(stretches, self._timeline.marks, self.usage.all())
+        parts.append(self._workers_event(news | {"lanes": [self._lane_form(lane) for lane in self._lanes], "gone": []}))
         return b"".join(parts)
 
     def states(self) -> list[dict[str, Any]]:
         """All jobs, without their items."""
         self._look_at_jobs()
         return [job.state() for job in self._jobs.values()]
+
+    def all(self) -> list[JobFeed]:
+        """All jobs, as they were at the last look."""
+        return list(self._jobs.values())
 
     def find(self, number: int) -> JobFeed | None:
         """The job of that number, in its current state; None if there is none (any more)."""
@@ -208,33 +217,40 @@ class PageFeed:
     ) -> dict[str, list[Any]]:
         """Return for JSON the workers' work, ends and use since the last time."""
         ms = self._ms
+
+        def end_of(lane: int, one: Stretch) -> int | None:
+            return None if self._timeline.grows(lane, one) else ms(one.end)
+
         return {
-            "stretches": [[lane, ms(one.start), ms(one.end), one.kind, one.job, one.item] for lane, one in stretches],
+            "stretches": [
+                [lane, ms(one.start), end_of(lane, one), one.kind, one.job, one.item] for lane, one in stretches
+            ],
             "marks": [[mark.lane, ms(mark.at), mark.why, mark.job, mark.item] for mark in marks],
             "usage": [[lane, ms(one.at), round(one.share, 2), one.memory >> 20] for lane, one in samples],
         }
 
     def _workers_news(self, news: dict[str, list[Any]]) -> list[bytes]:
         """The event for workers, if there is news; now and then also without, as a sign of life."""
-        now, workers = self._served.now(), self._workers()
-        if workers == self._told_workers and not any(news.values()) and now < self._told_at + HEARTBEAT:
+        now, size = self._served.now(), self._served.concurrency
+        lanes = {lane.number: self._lane_form(lane) for lane in self._lanes}
+        news["lanes"] = [form for number, form in lanes.items() if form != self._told_lanes.get(number)]
+        news["gone"] = [number for number in self._told_lanes if number not in lanes]
+        if size == self._told_size and not any(news.values()) and now < self._told_at + HEARTBEAT:
             return []
-        self._told_workers, self._told_at = workers, now
+        self._told_size, self._told_lanes, self._told_at = size, lanes, now
         return [self._workers_event(news)]
 
     def _workers_event(self, news: dict[str, list[Any]]) -> bytes:
-        return as_event("workers", encode({"now": milliseconds(self._served.wall())} | self._workers() | news))
-
-    def _workers(self) -> dict[str, Any]:
-        """Return the wanted number of workers, and each one's work."""
-        return {"concurrency": self._served.concurrency, "lanes": [self._lane_form(lane) for lane in self._lanes]}
+        head = {"now": milliseconds(self._served.wall()), "concurrency": self._served.concurrency}
+        return as_event("workers", encode(head | news))
 
     def _lane_form(self, lane: LaneNow) -> dict[str, Any]:
         state = lane.state.name.lower()
         form: dict[str, Any] = {"number": lane.number, "state": state, "doing": lane.doing, "pid": lane.pid}
         if lane.job is not None:
-            form |= {"job": lane.job, "phase": lane.phase.name.lower(), "items": len(lane.items)}
-            if len(lane.items) == 1:
+            form |= {"job": lane.job, "phase": lane.phase.name.lower()}
+            # One that is over at the next look would not be read, and is news each time.
+            if len(lane.items) == 1 and self._served.now() >= lane.since + READABLE:
                 form |= {"item": lane.items[0], "since": self._ms(lane.since), "fraction": round(lane.fraction, 3)}
                 if (label := self._plain_label(lane.job, lane.items[0])) is not None:
                     form["label"] = label

@@ -67,6 +67,7 @@ class Timeline:
     def __init__(self) -> None:
         self.lanes: dict[int, deque[Stretch]] = {}
         self.marks: deque[WorkerEnd] = deque(maxlen=MOST_MARKS)
+        self._open: set[int] = set()  #: the lanes whose last stretch still grows
         self._read: dict[int, tuple[float, int]] = {}  #: by job: its start, and how many of its events were read
 
     def look_for_ends(self, jobs: Iterable[ShownJob], now: float) -> list[WorkerEnd]:
@@ -93,30 +94,45 @@ class Timeline:
         return list(fresh.values())
 
     def look(self, lanes: Sequence[LaneNow], now: float) -> list[tuple[int, Stretch]]:
-        """Take the lanes' work; returns the stretches that are new or longer, each with its lane's number."""
-        current = []
+        """Take the lanes' work; returns the stretches that begin, end or change, each with its lane's number.
+
+        A stretch that only grows is not among them.
+        """
+        there = {lane.number for lane in lanes}
+        told = [(number, self.lanes[number][-1]) for number in self._open - there]
+        self._open &= there
         for lane in lanes:
-            stretches = self.lanes.setdefault(lane.number, deque(maxlen=MOST_STRETCHES))
-            while stretches and stretches[0].end < now - WINDOW:
-                stretches.popleft()
-            seen = _seen(lane, now)
-            if seen is None:
-                continue
-            last = stretches[-1] if stretches else None
-            if last is not None and _goes_on(last, seen, now):
-                last.end = now
-                if seen.item != last.item:
-                    last.item = None
-                current.append((lane.number, last))
-            else:
-                if last is not None:
-                    seen.start = max(seen.start, last.end)
-                    if seen.kind == last.kind and seen.start - last.end < NEXT_LOOK and seen.item is not None:
-                        last.end = seen.start  # its end was not seen, and the next one began here
-                        current.append((lane.number, last))
-                stretches.append(seen)
-                current.append((lane.number, seen))
-        return current
+            told += [(lane.number, stretch) for stretch in self._take(lane, now)]
+        return told
+
+    def _take(self, lane: LaneNow, now: float) -> list[Stretch]:
+        """Take one lane's work, as `look`."""
+        stretches = self.lanes.setdefault(lane.number, deque(maxlen=MOST_STRETCHES))
+        while stretches and stretches[0].end < now - WINDOW:
+            stretches.popleft()
+        seen, last, grew = _seen(lane, now), stretches[-1] if stretches else None, lane.number in self._open
+        ended = [last] if last is not None and grew else []
+        if seen is None:
+            self._open.discard(lane.number)
+            return ended
+        self._open.add(lane.number)
+        if last is not None and _goes_on(last, seen, now):
+            last.end = now
+            if grew and seen.item == last.item:
+                return []
+            changed = not grew or last.item is not None  # it is one of several from now on
+            last.item = last.item if seen.item == last.item else None
+            return [last] if changed else []
+        if last is not None:
+            seen.start = max(seen.start, last.end)
+            if seen.kind == last.kind and seen.start - last.end < NEXT_LOOK and seen.item is not None:
+                last.end = seen.start  # its end was not seen, and the next one began here
+        stretches.append(seen)
+        return [*ended, seen]
+
+    def grows(self, lane: int, stretch: Stretch) -> bool:
+        """True for a stretch that goes on now."""
+        return lane in self._open and stretch is self.lanes[lane][-1]
 
 
 def _seen(lane: LaneNow, now: float) -> Stretch | None:

@@ -45,9 +45,11 @@ def test_axe_finds_nothing_to_complain_of(
     queue.run(["good", "bad", "ugly"], do.only("bad", do.fail), id="with failures")
     run = queue.start(queue.create_job("running", list("abcdef"), do.block_until_told(gate), chunksize=1).id)
     gate.wait_for_count(2)
-    expect(page.get_by_role("option").filter(has_text="Running")).to_have_count(2)
+    expect(page.locator(".row").filter(has_text="Running")).to_have_count(2)
     assert violations(page) == [], "while a job runs"
 
+    button(page, "Show each worker").click()
+    assert violations(page) == [], "with a line for each worker"
     button(page, "Where are they").click()
     expect(page.get_by_role("region", name="Stack of Worker 1")).to_contain_text("in _block")
     assert violations(page) == [], "with the stacks of all workers"
@@ -61,13 +63,19 @@ def test_axe_finds_nothing_to_complain_of(
     expect(page.locator("#job-status")).to_have_text("Paused")
     assert violations(page) == [], "while it is paused"
 
-    for job, item in (("with failures", "bad"), ("pictures", "0")):
-        page.get_by_role("button", name=job).or_(page.get_by_role("tab", name=job)).first.click()
-        page.get_by_role("option").filter(has_text=item).first.click()
+    for job, label, item in (
+        ("with failures", "with failures · With errors", "bad"),
+        ("pictures", "pictures · Completed", "0"),
+    ):
+        if screen == PHONE:
+            page.get_by_label("Job", exact=True).select_option(label=label)
+        else:
+            page.locator("#jobs").get_by_role("button", name=job).click()
+        page.locator(".row").filter(has_text=item).first.click()
         expect(page.get_by_role("dialog", name=f"Item {item}")).to_be_visible()
         assert violations(page) == [], f"with an item of {job!r} open"
         page.keyboard.press("Escape")
-    page.get_by_role("searchbox").fill("nothing of this kind")
+    page.get_by_role("searchbox", name="Search the items").fill("nothing of this kind")
     expect(page.get_by_text("Nothing found")).to_be_visible()
     assert violations(page) == [], "where nothing is found"
     queue.resume("running")

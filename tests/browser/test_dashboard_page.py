@@ -36,6 +36,7 @@ def test_a_journal_is_looked_at_and_nothing_can_be_pressed(url: str, open_page: 
     page = open_page(url)
     expect(page.locator("#job-heading")).to_have_text("second")
     expect(page.locator("#items")).to_contain_text("ValueError: cannot do 'b'")
+    page.locator("#filters").get_by_role("button", name="Failed 1").click()
     expect(page.locator("#failure-groups")).to_contain_text("ValueError")
     for name in ("Pause", "Resume", "Cancel…", "Retry 1 failed item"):
         expect(page.get_by_role("button", name=name)).to_be_hidden()

@@ -34,7 +34,7 @@ def button(page: Page, name: str) -> Any:
 
 
 def row(page: Page, text: str | re.Pattern[str]) -> Any:
-    return page.get_by_role("option").filter(has_text=text)
+    return page.get_by_role("listbox", name="Items").get_by_role("option").filter(has_text=text)
 
 
 # --- watched ------------------------------------------------------------------------------------------------------
@@ -222,16 +222,22 @@ def test_workers_come_and_go_by_button_and_key(queue: JobQueue, gate: Gate, open
     page.keyboard.type("-")
     page.keyboard.press("Escape")
     second.keyboard.press("Control++")
-    for _ in range(3):
+    for wanted in ("3 workers", "2 workers", "1 worker"):
         second.keyboard.press("-")
-    expect(second.locator("#size-count")).to_have_text("1 worker")
+        button(second, f"^Have {wanted}$").click()
+        expect(second.locator("#size-count")).to_have_text(wanted)
     expect(button(second, "One worker fewer")).to_be_disabled()
     second.keyboard.press("-")
+    expect(second.get_by_role("dialog")).to_be_hidden()
     gate.open()
     for shown in (page, second):
         expect(shown.locator("#workers-dots i")).to_have_count(1)
         expect(shown.locator("#size-count")).to_have_text("1 worker")
     second.keyboard.press("+")
+    expect(button(second, "Leave it")).to_be_focused()  # a key alone changes nothing
+    second.keyboard.press("Escape")
+    second.keyboard.press("+")
+    button(second, "^Have 2 workers$").click()
     expect(page.locator("#workers-dots i")).to_have_count(2)
     assert (queue.concurrency, run.result().completed) == (2, 6)
 
@@ -258,7 +264,7 @@ def test_failed_items_are_found_looked_into_and_run_again(queue: JobQueue, open_
     expect(page.locator("#job-status")).to_have_text("Completed")
     expect(item.locator(".chip")).to_have_text("Completed")
     expect(item.get_by_role("region", name="Result")).to_have_text("bb")
-    expect(page.get_by_text("No items here just now.")).to_be_visible()  # none has failed
+    expect(page.get_by_text("No failed items.")).to_be_visible()  # none has failed
 
 
 def test_what_cannot_be_done_is_said(queue: JobQueue, gate: Gate, open_page: Open) -> None:
@@ -377,12 +383,38 @@ def test_a_list_longer_than_a_browser_can_scroll_is_listed_whole(queue: JobQueue
     expect(row(page, re.compile("150005"))).to_be_in_viewport()
 
 
+@pytest.mark.parametrize("width", [1280, 980])
+def test_the_job_and_the_workers_are_a_line_each_above_the_items(
+    queue: JobQueue, gate: Gate, open_page: Open, width: int
+) -> None:
+    queue.run(range(5), do.only(3, do.fail), id="other")
+    start_blocked(queue, gate, range(2000), "a-job-with-a-name-that-is-long")
+    page = open_page(queue.serve().url, viewport={"width": width, "height": 800})
+    expect(row(page, "Running")).to_have_count(2)
+    boxes = {name: page.locator(name).bounding_box() for name in ("#job", "#workers", "#items")}
+    job, workers, items = (box for box in boxes.values() if box is not None)
+    assert (job["height"] < 70, workers["height"] <= 40, items["y"] < 210) == (True, True, True), boxes
+    gate.open()
+
+
 def test_it_fits_a_phone(queue: JobQueue, gate: Gate, open_page: Open) -> None:
+    queue.run(["a", "b"], do.only("b", do.fail), id="other")
     start_blocked(queue, gate, [{"id": "x" * 200}, {"id": "y"}, {"id": "z"}], "a-name-" * 12)
     page = open_page(queue.serve().url, **PHONE)
-    expect(row(page, "Running")).to_have_count(2)
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    row(page, "y").tap()
+    rows = page.locator(".row")
+    expect(rows.filter(has_text="Running")).to_have_count(2)
+    expect(rows.first).to_be_in_viewport()
+    for show in (None, button(page, "^Show each worker$"), button(page, "^Failed 1$")):
+        if show is not None:
+            show.tap()
+        beyond = page.evaluate(BEYOND)
+        assert beyond == []
+        page.get_by_label("Job", exact=True).select_option(label="other · With errors")
+        expect(page.locator("#job-heading")).to_have_text("other")
+    expect(page.locator("#failure-groups")).to_contain_text("ValueError")
+    page.get_by_label("Job", exact=True).select_option(index=0)
+    expect(rows).to_have_count(3)
+    rows.filter(has_text="y").tap()
     item = page.get_by_role("dialog", name="Item y")
     expect(item).to_be_visible()
     box = item.bounding_box()
@@ -392,6 +424,16 @@ def test_it_fits_a_phone(queue: JobQueue, gate: Gate, open_page: Open) -> None:
     button(page, "Close").tap()
     expect(item).to_be_hidden()
     gate.open()
+
+
+#: The controls that can be seen and are not wholly within the width of the screen; the page, if it can be scrolled so.
+BEYOND = """
+[...document.querySelectorAll("button, a, input, select, html")].filter((one) => {
+    const { left, right } = one.getBoundingClientRect();
+    const wide = one.scrollWidth > innerWidth;
+    return one.checkVisibility() && !one.matches(".skip") && (wide || left < 0 || right > innerWidth);
+}).map((one) => one.id || one.outerHTML)
+"""
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
@@ -397,6 +398,45 @@ def test_workers_come_and_go(queue: JobQueue, page: Visitor) -> None:
         stream.listen_until(lambda: stream.workers and len(stream.workers["lanes"]) == 3)
         assert page.post("workers", concurrency=1).status == 200
         stream.listen_until(lambda: len(stream.workers["lanes"]) == 1)
+
+
+def test_of_300_workers_only_those_that_change_are_told(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with JobQueue(300, backend=InlinePool()) as queue:
+        queue.start(queue.create_job("job", range(300), do.block_until_told(gate), chunksize=1).id)
+        with visit(queue.serve().url).stream() as stream:
+            stream.listen_until(lambda: stream.workers and len(stream.workers["lanes"]) == 300)
+            stream.listen_until(lambda: all("job" in lane for lane in stream.workers["lanes"]))
+            stream.listen_until(lambda: any("item" in lane for lane in stream.workers["lanes"]))
+            told: list[Any] = []
+            while len(told) < 3:
+                name, data = stream.next()
+                told += [data] if name == "workers" else []
+            assert [(one["lanes"], one["gone"], one["stretches"]) for one in told] == [([], [], [])] * 3
+            gate.open()
+            stream.listen_until(lambda: stream.states["job"]["status"] == "completed")
+            stream.listen_until(lambda: not any("job" in lane for lane in stream.workers["lanes"]))
+
+
+def test_items_are_found_by_their_ids(queue: JobQueue, page: Visitor) -> None:
+    ids = ["a b/c", 7, "x", ("x", 1), 2.0]
+    queue.run([{"id": one} for one in ids], do.return_pid, id="job")
+    queue.run(["p", "q"], do.succeed, id="positions")
+    for index, text in enumerate(("a b/c", "7", "x", '["x",1]', "2")):
+        assert page.get(f"jobs/1/find?{urlencode({'id': text})}") == {"index": index}
+    assert page.get("jobs/2/find?id=1") == {"index": 1}
+    for address in ("jobs/1/find?id=y", "jobs/1/find", "jobs/2/find?id=q", "jobs/2/find?id=2"):
+        assert page.ask(address).status == 404
+
+
+def test_jobs_that_share_a_handler_or_ids_are_alike(queue: JobQueue, page: Visitor) -> None:
+    items = [{"id": "a"}, {"id": "b"}]
+    queue.run(items, do.return_pid)
+    queue.run(items[1:], do.succeed)
+    queue.run(["x"], do.return_pid)
+    queue.run(["x"], do.succeed)
+    queue.create_job("never started", items, do.return_pid)
+    assert [page.get(f"jobs/{number}/like") for number in (1, 2, 3, 4)] == [[2, 3], [1, 4], [1], [2]]
 
 
 def wait_deep(gate: Gate) -> Any:

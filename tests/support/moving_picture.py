@@ -35,8 +35,6 @@ RADIUS = 16
 #: Seconds between two pictures, at least; and how long the last one stays.
 PAUSE, LAST = 0.2, 2.5
 STILL_SIZE = ViewportSize(width=1240, height=1060)
-#: From how many percent on which part of the page is at the top of the picture, and how fast it goes there, in pixels.
-PARTS, STEP = {0: "#job", 38: "#failures", 66: "#items"}, 120
 #: Seconds that the run may last in the picture: a slow machine's is shown faster.
 RUN = 9.0
 
@@ -148,14 +146,12 @@ def _record(browser: Browser, folder: Path) -> Iterator[Moment]:
         page.get_by_text("Live").wait_for()
         (folder / "watched").touch()
         page.locator("#job-status[data-state=running]").wait_for()
-        start, ended, down = time.monotonic(), False, 0
+        start, ended = time.monotonic(), False
         while not ended:
             now, text = time.monotonic(), terminal.text
             ended = ", first: " in text
             if ended:
                 page.locator("#job-status[data-state=completed_with_errors]").wait_for()
-            down = 0 if ended else _further_down(page, down)
-            page.evaluate("down => window.scrollTo(0, down)", down)
             yield Moment(now - start, screen(text), page.screenshot())
             spend(max(0.0, now + PAUSE - time.monotonic()))
         page.set_viewport_size(STILL_SIZE)
@@ -166,16 +162,6 @@ def _record(browser: Browser, folder: Path) -> Iterator[Moment]:
         _window(Image.open(io.BytesIO(page.screenshot()))).save(STILL, optimize=True)
         (folder / "seen").touch()
         terminal.end()
-
-
-def _further_down(page: Page, down: int) -> int:
-    """Where the page is to be next: a step nearer to the part whose turn it is."""
-    done = int(page.locator("#bar").get_attribute("aria-valuenow") or 0)
-    part = PARTS[max(percent for percent in PARTS if percent <= done)]
-    top = page.evaluate(
-        "part => document.querySelector(part).offsetTop - document.querySelector('#job').offsetTop", part
-    )
-    return min(down + STEP, int(top))
 
 
 def _terminals(browser: Browser, moments: list[Moment]) -> Iterator[bytes]:

@@ -131,7 +131,9 @@ class Stream:
             case "job:gone":
                 self.states.pop(data["jobId"], None)
             case "workers":
-                self.workers = data
+                lanes = {} if self.workers is None else {lane["number"]: lane for lane in self.workers["lanes"]}
+                lanes |= {lane["number"]: lane for lane in data["lanes"]}
+                self.workers = data | {"lanes": [lanes[number] for number in sorted(lanes.keys() - set(data["gone"]))]}
             case _:
                 pass
 

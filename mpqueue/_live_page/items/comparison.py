@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._live_page.job_feed import JobFeed
+from mpqueue._queue.job_items import as_json
 from mpqueue._report.figures import item_times
+from mpqueue.errors import JournalError
 from mpqueue.status import COMPLETED, FAILED, ITEM_CODES
 
 #: The most items with different outcomes that are shown.
@@ -38,10 +41,33 @@ def compare(one: JobFeed, other: JobFeed) -> dict[str, Any]:
         "slower": slower,
         "faster": len(timed) - slower,
         "items": [
-            {"label": left.label_of(a), "runs": [_outcome(left, a), _outcome(right, b)]}
+            {"id": as_json(left.id_of(a)), "label": left.label_of(a), "runs": [_outcome(left, a), _outcome(right, b)]}
             for a, b in (changed + timed)[:MOST]
         ],
     }
+
+
+def jobs_like(job: JobFeed, others: Sequence[JobFeed]) -> list[int]:
+    """Return the numbers of started jobs with the same handler, or with an id in common that is not a position.
+
+    Reads the items of a journal's job if its handler is another. Costs 0.1 us per item.
+    """
+    handler, ids = job.book.timings.handler_name, frozenset(job.book.table.ids or ())
+    return [
+        one.book.number
+        for one in others
+        if one is not job
+        and one.book.started_at is not None
+        # The ids last: they may have to be read.
+        and ((handler and one.book.timings.handler_name == handler) or (ids and not ids.isdisjoint(_ids_of(one))))
+    ]
+
+
+def _ids_of(job: JobFeed) -> Sequence[Hashable]:
+    try:
+        return job.book.table.ids or ()
+    except JournalError:  # it has been removed
+        return ()
 
 
 def _matched(left: ItemTable, right: ItemTable) -> tuple[list[tuple[int, int]], list[int]]:

@@ -1,17 +1,20 @@
-// The address of what is looked at: #/<job>/<item>. The browser's back button leads to what was looked at before.
+// The address of what is looked at: #/<id of the job>/<id of the item>. The browser's back button leads to what was looked at before.
+
+import { asText } from "./format.js";
 
 // {job, item} of the address; null where it names none.
 export function where() {
   const [, job, item] = location.hash.split("/");
   if (!job) return { job: null, item: null };
   try {
-    return { job: decodeURIComponent(job), item: /^\d+$/.test(item ?? "") ? Number(item) : null };
+    return { job: decodeURIComponent(job), item: item ? decodeURIComponent(item) : null };
   } catch {
     return { job: null, item: null }; // it was typed
   }
 }
 
-export const addressOf = (job, item = null) => `#/${encodeURIComponent(job)}${item === null ? "" : `/${item}`}`;
+// `item` is an id: a text, or what is written as JSON.
+const addressOf = (job, item = null) => `#/${encodeURIComponent(job)}${item === null ? "" : `/${encodeURIComponent(asText(item))}`}`;
 
 // Go there. With `instead`, what was shown before is not come back to.
 export function go(job, item = null, instead = false) {

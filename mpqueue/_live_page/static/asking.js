@@ -12,10 +12,14 @@ async function get(address) {
 
 // A page of a job's items, with how the job stands.
 export const askForItems = (number, query) => get(`jobs/${number}/items?${query}`);
+// {index} of the item with that id, as the address has it; null where there is none.
+export const askForPlace = (number, id) => get(`jobs/${number}/find?${new URLSearchParams({ id })}`);
 export const askForItem = (number, index) => get(`jobs/${number}/items/${index}`);
 export const askForFailures = (number) => get(`jobs/${number}/failures`);
 export const askForThroughput = (number) => get(`jobs/${number}/throughput`);
 export const askForComparison = (one, other) => get(`jobs/${one}/compare/${other}`);
+// The numbers of the jobs that it makes sense to compare it with.
+export const askForLike = (number) => get(`jobs/${number}/like`);
 export const askForJobs = () => get("jobs");
 
 // Press a button of a job: null where it was done, else why it could not be.

@@ -1,6 +1,6 @@
 // Pictures of numbers over time, drawn on a canvas, each with its words for screen readers.
 
-import { byId, setAttribute, setText } from "./dom.js";
+import { setAttribute } from "./dom.js";
 import { moment, rate } from "./format.js";
 
 // The canvas with as many pixels as the screen has; returns its context and its size.
@@ -34,7 +34,6 @@ export function drawThroughput(canvas, { since, every, completed, failed }) {
   });
   const last = completed.findLast((value) => value > 0) ?? 0;
   setAttribute(canvas, "aria-label", `Items per second over the whole run: at most ${rate(most)}, last ${rate(last)}`);
-  if (canvas.id === "throughput-chart") setText(byId("throughput-most"), `${rate(most)}/s`);
 }
 
 // What the chart says at that place.

@@ -8,8 +8,8 @@ const ALL = [
   ["↑ ↓", "move through the items; also Page Up, Page Down, Home, End"],
   ["Enter", "open the item"],
   ["Esc", "close it"],
-  ["p", "pause or resume the job"],
-  ["+ −", "one worker more, one fewer"],
+  ["p", "pause or resume the job, when confirmed"],
+  ["+ −", "one worker more, one fewer, when confirmed"],
   ["Alt ←", "back to what was shown before"],
   ["?", "show this list"],
 ];

@@ -1,8 +1,9 @@
 // The page: what comes in goes into the store, and what is seen is drawn from there, once a frame at most.
 
 import { go, onBack, where } from "./address.js";
+import { askForPlace } from "./asking.js";
 import { byId, setText, show } from "./dom.js";
-import { percent, plural } from "./format.js";
+import { percent } from "./format.js";
 import { Keys } from "./keys.js";
 import { Store } from "./store.js";
 import { Stream } from "./stream.js";
@@ -10,14 +11,15 @@ import { CompareView } from "./views/compare_view.js";
 import { FailuresView } from "./views/failures_view.js";
 import { ItemList } from "./views/item_list.js";
 import { ItemView } from "./views/item_view.js";
-import { JobList } from "./views/job_list.js";
+import { inOrder, isActive, JobList } from "./views/job_list.js";
 import { announce, JobView } from "./views/job_view.js";
+import { StagesView } from "./views/stages_view.js";
 import { StacksView } from "./views/stacks_view.js";
 import { what, WorkersView } from "./views/workers_view.js";
 
 const store = new Store();
 let selected = null; // the number of the job that is looked at
-let chosen = false; // by the user; else it is the one that was started last
+let chosen = false; // by the user; else it is the one that is at work
 let wanted = where(); // what the address names, until it is there
 let drawing = false;
 let told = false; // all that there was when the stream began
@@ -27,42 +29,48 @@ const itemView = new ItemView(step, () => go(store.jobs.get(selected)?.id ?? nul
 const items = new ItemList(openItem, draw);
 items.onRow = () => {
   // The next item was asked for before its row had come.
-  if (stepping && items.index !== null) {
+  if (stepping && items.item !== null) {
     stepping = false;
-    openItem(store.jobs.get(selected), items.index, true);
+    openItem(store.jobs.get(selected), items.item, true);
   }
 };
 let stepping = false;
 const jobView = new JobView(showError, keys);
 const failures = new FailuresView((group) => items.showGroup(group), showError);
-const compare = new CompareView((number, index) => {
+const compare = new CompareView((number, item) => {
   selected = number;
-  openItem(store.jobs.get(number), index);
+  openItem(store.jobs.get(number), item);
   draw();
 });
+const stages = new StagesView(select);
 const workers = new WorkersView(showError, keys, draw);
 new StacksView((number) => {
   const lane = store.lanes.find((one) => one.number === number);
   return lane === undefined ? "" : what(store, lane, selected, stream.live, store.now(stream.live), draw);
 });
-const jobs = new JobList((number) => {
+const jobs = new JobList(select, draw);
+
+function select(number) {
   chosen = true;
   selected = number;
+  wanted = null;
   itemView.close();
   go(store.jobs.get(number).id);
   draw();
-}, draw);
+}
 
-function openItem(job, index, instead = false) {
+// `item` has its index and its id.
+function openItem(job, item, instead = false) {
   chosen = true; // the page does not go on to another job by itself
-  itemView.open(job, index);
-  go(job.id, index, instead);
+  wanted = null;
+  itemView.open(job, item.index);
+  go(job.id, item.id, instead);
 }
 
 function step(by) {
   items.move(by);
-  stepping = items.index === null;
-  if (!stepping && items.index !== null) openItem(store.jobs.get(selected), items.index, true);
+  stepping = items.item === null;
+  if (!stepping) openItem(store.jobs.get(selected), items.item, true);
 }
 
 onBack((place) => {
@@ -70,19 +78,39 @@ onBack((place) => {
   draw();
 });
 
-// Show what the address names, as soon as that is there.
+// Show what the address names, as soon as that is there; until then, say that it is not.
 function follow() {
+  setText(byId("nowhere-text"), "");
   if (wanted === null) return;
-  const job = [...store.jobs.values()].findLast((one) => one.id === wanted.job);
-  if (wanted.job !== null && job === undefined) return;
+  const { job: id, item } = wanted;
+  const job = [...store.jobs.values()].findLast((one) => one.id === id);
+  if (id !== null && job === undefined) {
+    itemView.close();
+    setText(byId("nowhere-text"), `There is no job “${id}” here. It may have been cleared, or belong to another program.`);
+    return;
+  }
   chosen = job !== undefined;
   selected = job === undefined ? null : job.number;
-  if (wanted.item === null) itemView.close();
-  else if (wanted.item < job.state.total) {
-    itemView.open(job, wanted.item, itemView.index !== null);
-    items.at(wanted.item);
+  if (item === null) {
+    itemView.close();
+    wanted = null;
+  } else if (wanted.missing) {
+    itemView.close();
+    setText(byId("nowhere-text"), `The job “${id}” has no item “${item}”.`);
+  } else if (!wanted.asked) find(job, wanted);
+}
+
+async function find(job, place) {
+  place.asked = true;
+  const found = await askForPlace(job.number, place.item);
+  if (place !== wanted) return; // the user has gone elsewhere meanwhile
+  if (found === null) place.missing = true;
+  else {
+    wanted = null;
+    itemView.open(job, found.index, itemView.index !== null);
+    items.at(found.index);
   }
-  wanted = null;
+  draw();
 }
 
 const CONNECTION = {
@@ -146,28 +174,32 @@ function draw() {
     follow();
     const job = choose(all);
     const now = store.now(live);
-    setText(byId("about"), store.concurrency ? plural(store.concurrency, "worker") : "");
+    const nowhere = byId("nowhere-text").textContent !== "";
+    show(byId("nowhere"), nowhere);
+    show(byId("no-jobs"), all.length === 0 && !nowhere);
+    document.body.toggleAttribute("data-empty", all.length === 0);
     items.render(job, live);
-    jobs.render(all, selected, live);
+    jobs.render(all, job?.state.stage ?? selected, live);
+    stages.render(job, all, live);
     jobView.render(job, live, now, store.canAct);
     compare.render(job, all, live);
-    failures.render(job, live, store.canAct);
+    failures.render(job, live, store.canAct, items);
     workers.render(store, selected, live, now);
     itemView.render(job, live, now, store.canAct);
     setTitle();
   });
 }
 
-// The job that is looked at: the one that was chosen, else the newest that has started.
+// The job that is looked at: the one that was chosen, else the one that is at work; it stays at one that has ended until
+// another one is at work.
 function choose(all) {
   let job = all.find((one) => one.number === selected);
-  if (job === undefined || !chosen) {
-    const started = all.filter((one) => one.latest.startedAt).sort((a, b) => b.latest.startedAt - a.latest.startedAt);
-    const running = started.find((one) => !one.latest.finishedAt);
-    // It stays at one that has ended until another one runs.
-    if (job === undefined || (running !== undefined && job.latest.finishedAt) || !job.latest.startedAt) {
-      job = running ?? started[0] ?? all[all.length - 1];
-    }
+  if (wanted !== null && wanted.job !== null && job?.id !== wanted.job) job = undefined;
+  else if (job === undefined || !chosen) {
+    const known = inOrder(all);
+    const atWork = known.find(isActive);
+    const started = known.filter(({ state }) => state.startedAt).sort((a, b) => b.state.startedAt - a.state.startedAt);
+    if (job === undefined || !job.state.startedAt || (atWork !== undefined && !isActive(job))) job = atWork ?? started[0] ?? known[0];
     chosen = chosen && job !== undefined && job.number === selected;
   }
   selected = job === undefined ? null : job.number;

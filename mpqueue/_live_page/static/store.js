@@ -21,7 +21,7 @@ const MOST = 400; // stretches and samples of a worker
 export class Store {
   jobs = new Map(); // by number
   lanes = [];
-  stretches = new Map(); // by lane: [start, end, kind, job, item], in order
+  stretches = new Map(); // by lane: [start, end, kind, job, item], in order; end is null while it goes on
   samples = new Map(); // by lane: [at, share of a CPU, MB of memory], in order
   marks = []; // [lane, at, why, job, item], in order: ends of workers
   concurrency = 0; // workers that there are to be
@@ -57,14 +57,20 @@ export class Store {
     this.jobs.delete(number);
   }
 
-  workers({ now, concurrency, lanes, stretches, marks, usage }) {
+  // Of lanes, only those come that have changed.
+  workers({ now, concurrency, lanes, gone, stretches, marks, usage }) {
     this.#setClock(now);
     this.concurrency = concurrency;
-    this.lanes = lanes;
+    if (lanes.length || gone.length) {
+      const known = new Map(this.lanes.map((lane) => [lane.number, lane]));
+      for (const lane of lanes) known.set(lane.number, lane);
+      for (const number of gone) known.delete(number);
+      this.lanes = [...known.values()].sort((a, b) => a.number - b.number);
+    }
     for (const { job, item, label } of lanes) if (label !== undefined) this.jobs.get(job)?.labels.set(item, label);
     for (const [lane, ...stretch] of stretches) {
       const known = entry(this.stretches, lane);
-      // One that grows is sent again.
+      // One that ends, or changes, is sent again.
       const again = known.findLastIndex(([start]) => start <= stretch[0]);
       if (again >= 0 && known[again][0] === stretch[0]) known[again] = stretch;
       else known.push(stretch);

@@ -130,8 +130,10 @@ class RecordedBook:
 
 
 def recorded_timings(duration: float | None, recorded: RecordedJob) -> Timings:
-    """Return the times that a journal has: of the last run, and its CPU time; not where the time went."""
-    timings = Timings(handler_name=recorded.handler_name or "", python=recorded.python or "")
+    """Return the recorded times: those of the last run, and its CPU time, but not where the time went."""
+    # The first of the names by which the handler and the setup are imported.
+    handler_name = (recorded.handler_name or "").partition(" ")[0].replace(":", ".", 1)
+    timings = Timings(handler_name=handler_name, python=recorded.python or "")
     if duration is not None:
         timings.finished = duration
         timings.sums = dataclasses.replace(timings.sums, cpu=recorded.cpu or 0.0, items=recorded.ran or 0)

@@ -1,8 +1,8 @@
 // Two runs side by side: their figures, how fast they went, and the items that came out differently.
 
-import { askForComparison, askForThroughput } from "../asking.js";
+import { askForComparison, askForLike, askForThroughput } from "../asking.js";
 import { drawThroughput } from "../charts.js";
-import { byId, make, setText } from "../dom.js";
+import { byId, make, setText, show } from "../dom.js";
 import { bytes, clock, count, duration, jobStatusName, moment, plural, statusName } from "../format.js";
 
 const seconds = (value) => (value === undefined || value === null ? "–" : duration(value));
@@ -27,7 +27,7 @@ export class CompareView {
   #jobs = [];
   #asked = 0;
 
-  // `onOpen` shows an item of a job, by its index.
+  // `onOpen` shows an item, with its index and id, of a job.
   constructor(onOpen) {
     this.onOpen = onOpen;
     this.dialog = byId("compare");
@@ -40,22 +40,33 @@ export class CompareView {
   render(job, jobs, live) {
     this.#job = job;
     this.#jobs = jobs;
-    byId("compare-open").hidden = !live || !job?.state.startedAt || jobs.length < 2;
+    const own = job?.state.stage ?? job?.number; // the job whose stages are not compared with it
+    const isOther = ({ number, state }) => number !== own && state.stage !== own && state.startedAt;
+    show(byId("compare-open"), live && Boolean(job?.state.startedAt) && jobs.some(isOther));
   }
 
-  // The one to begin with: the last one before it with as many items, else the last one before it.
-  #open() {
+  // Only jobs with the same handler or the same ids are of use. The one to begin with: the last one before it with as
+  // many items, else the last one before it.
+  async #open() {
     const job = this.#job;
-    const others = this.#jobs.filter((one) => one !== job && one.state.startedAt).sort((a, b) => b.state.startedAt - a.state.startedAt);
+    setText(byId("compare-heading"), `${job.id}, compared`);
+    setText(byId("compare-note"), "Looking for jobs like it…");
+    byId("compare-body").replaceChildren();
+    this.other.replaceChildren();
+    this.dialog.showModal();
+    const like = await askForLike(job.number);
+    if (job !== this.#job || !this.dialog.open) return;
+    const others = this.#jobs.filter((one) => like?.includes(one.number)).sort((a, b) => b.state.startedAt - a.state.startedAt);
     const before = others.filter((one) => one.state.startedAt <= job.state.startedAt);
     const first = before.find((one) => one.state.total === job.state.total) ?? before[0] ?? others[0];
-    setText(byId("compare-heading"), `${job.id}, compared`);
     this.other.replaceChildren(...others.map((one) => make("option", { value: one.number, text: `${one.id} (${moment(one.state.startedAt)})` })));
-    if (first !== undefined) this.other.value = String(first.number);
-    byId("compare-body").replaceChildren();
-    this.dialog.showModal();
-    if (first === undefined) setText(byId("compare-note"), "There is no other job that has started.");
-    else this.#ask();
+    show(this.other.parentElement, first !== undefined);
+    if (first === undefined) {
+      setText(byId("compare-note"), "No other job has the same handler, or items with the same ids.");
+      return;
+    }
+    this.other.value = String(first.number);
+    this.#ask();
   }
 
   async #ask() {
@@ -86,22 +97,22 @@ export class CompareView {
   }
 
   #items(runs, items) {
-    const rows = items.map(({ label, runs: outcomes }) => make("tr", {
+    const rows = items.map(({ id, label, runs: outcomes }) => make("tr", {
       children: [
         make("th", { scope: "row", text: label }),
-        ...outcomes.map((one, at) => make("td", { children: [this.#link(runs[at], one, label), ...(one.error ? [make("p", { class_: "quiet", text: one.error })] : [])] })),
+        ...outcomes.map((one, at) => make("td", { children: [this.#link(runs[at], one, id, label), ...(one.error ? [make("p", { class_: "quiet", text: one.error })] : [])] })),
         make("td", { text: change(outcomes[0].elapsed, outcomes[1].elapsed) }),
       ],
     }));
     return table(["Item", ...runs.map((run) => run.jobId), "Change"], rows);
   }
 
-  #link(run, { index, status, elapsed }, label) {
+  #link(run, { index, status, elapsed }, id, label) {
     const text = `${statusName(status)}${elapsed === undefined ? "" : `, ${duration(elapsed)}`}`;
     const button = make("button", { type: "button", class_: "plain", text, "aria-label": `${label} in ${run.jobId}: ${text}` });
     button.addEventListener("click", () => {
       this.dialog.close();
-      this.onOpen(run.number, index);
+      this.onOpen(run.number, { index, id });
     });
     return button;
   }

@@ -1,8 +1,8 @@
-// The failed items of a job in groups: errors of one type, from one line.
+// The failed items of a job in groups: errors of one type, from one line. Above the list of items, where that lists them.
 
 import { act, askForFailures } from "../asking.js";
 import { copyButton } from "../copy.js";
-import { byId, make, say, setText, show } from "../dom.js";
+import { byId, make, say, setAttribute, show } from "../dom.js";
 import { count, plural } from "../format.js";
 
 const EVERY = 1000; // milliseconds between two questions at least
@@ -12,23 +12,25 @@ export class FailuresView {
   #seen = null; // how the job stood when the groups were asked for
   #told = null; // how many items are in the groups that are shown
   #asking = false;
+  #listed = undefined; // the key of the group whose items are listed
 
-  // `onShow` lists the items of a group.
+  // `onShow` lists the items of a group; of null, all failed ones.
   constructor(onShow, onError) {
     this.onShow = onShow;
     this.onError = onError;
     this.list = byId("failure-groups");
   }
 
-  render(job, live, canAct) {
-    const failed = job?.state.failed ?? 0;
-    show(byId("failures"), failed > 0);
+  render(job, live, canAct, items) {
+    const failed = items.listsFailed ? (job?.state.failed ?? 0) : 0;
+    this.#listed = items.group;
+    show(this.list, failed > 0);
     if (job !== this.#job) {
       this.#job = job;
       this.#seen = this.#told = null;
       this.list.replaceChildren();
     }
-    setText(byId("failures-count"), this.#told ? plural(this.#told, "item") : ""); // as many as the groups below
+    this.#showListed();
     // Failed items run again only once the job has ended.
     this.list.toggleAttribute("data-over", canAct && live && job?.state.status === "completed_with_errors");
     const seen = `${failed} ${job?.state.retries}`;
@@ -42,8 +44,8 @@ export class FailuresView {
     if (answer !== null && job === this.#job) {
       this.#seen = seen;
       this.#told = answer.failed;
-      setText(byId("failures-count"), answer.failed ? plural(answer.failed, "item") : "");
       this.#show(answer.groups);
+      this.#showListed();
     }
     setTimeout(() => (this.#asking = false), EVERY);
   }
@@ -52,6 +54,10 @@ export class FailuresView {
     const focused = document.activeElement?.dataset?.key;
     this.list.replaceChildren(...groups.map((group) => this.#row(group)));
     if (focused !== undefined) this.list.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
+  }
+
+  #showListed() {
+    for (const row of this.list.children) setAttribute(row.querySelector("[data-key]"), "aria-pressed", String(row.dataset.group === this.#listed));
   }
 
   async #retry(group, button) {
@@ -67,19 +73,19 @@ export class FailuresView {
     const place = group.place === null ? "" : ` at ${group.place}`;
     const name = `${group.errorType}${place}`;
     const list = make("button", { type: "button", text: "List these", "data-key": `${group.key} list`, "aria-label": `List the items that failed with ${name}` });
-    list.addEventListener("click", () => this.onShow(group));
+    list.addEventListener("click", () => this.onShow(group.key === this.#listed ? null : group));
     const retry = make("button", { type: "button", class_: "retry primary", text: "Retry these", "aria-label": `Retry the items that failed with ${name}` });
     retry.addEventListener("click", () => this.#retry(group, retry));
     const text = group.message === group.errorType ? "" : group.message;
     return make("li", {
+      "data-group": group.key,
       children: [
         make("b", { class_: "times", text: `${count(group.count)} ×` }),
         make("div", {
           class_: "what",
           children: [
-            make("p", { children: [make("b", { text: group.errorType }), make("span", { class_: "quiet", text: place })] }),
+            make("p", { children: [make("b", { text: group.errorType }), make("span", { class_: "quiet", text: `${place}, first: ${group.first}` })] }),
             make("p", { class_: "message", text, title: text }),
-            make("p", { class_: "quiet", text: `first: ${group.first}` }),
           ],
         }),
         make("div", { class_: "actions", children: [retry, list, copyButton("Copy", () => `${name}: ${group.message}`, `Copy the error ${name}`)] }),

@@ -4,7 +4,7 @@ import { askForItems } from "../asking.js";
 import { byId, make, say, setAttribute, setText, show } from "../dom.js";
 import { asText, count, duration, nameOf, percent, plural, shade, statusName, textOf } from "../format.js";
 
-const STATUSES = ["processing", "retry", "failed", "completed", "pending"];
+const STATUSES = ["failed", "processing", "retry", "completed", "pending"];
 const SPARE = 30; // rows that are asked for beyond the edges
 const DRAWN = 6; // rows that are made beyond the edges
 const EVERY = 150; // milliseconds between two questions at least
@@ -42,7 +42,7 @@ export class ItemList {
     new ResizeObserver(() => this.#scrolled()).observe(this.list);
     this.body.addEventListener("click", (event) => {
       const row = event.target.closest(".row");
-      if (row?.item) this.open(Number(row.dataset.place), row.item.index);
+      if (row?.item) this.open(Number(row.dataset.place), row.item);
     });
     let timer = 0;
     this.search.addEventListener("input", () => {
@@ -56,7 +56,6 @@ export class ItemList {
         this.list.focus();
       }
     });
-    byId("group-all").addEventListener("click", () => this.showGroup(null));
     this.#makeFilters();
     this.#makeColumns();
   }
@@ -90,12 +89,21 @@ export class ItemList {
     this.#anew();
   }
 
-  // List the items of a group of failures; null: all items again.
+  // List the items of a group of failures; null: all failed ones.
   showGroup(group) {
     this.#group = group;
-    this.#filter = group === null ? "all" : "failed";
+    this.#filter = "failed";
     this.#anew();
-    if (group === null) this.filters.get("all").button.focus();
+  }
+
+  // Whether failed items are listed, so that their groups are of use.
+  get listsFailed() {
+    return this.#filter === "failed";
+  }
+
+  // The key of the group that is listed.
+  get group() {
+    return this.#group?.key;
   }
 
   // The first press sorts by the most, where that is what one looks for; the next one turns it round.
@@ -133,10 +141,9 @@ export class ItemList {
     this.#active = null;
     this.list.scrollTop = 0;
     for (const [name, { button }] of this.filters) setAttribute(button, "aria-pressed", String(name === this.#filter));
-    show(byId("group"), this.#group !== null);
-    setText(byId("group-name"), this.#group === null ? "" : `Failed with ${this.#group.errorType}${this.#group.place ? ` at ${this.#group.place}` : ""}`);
     if (this.#live) this.#ask();
     else this.#paint();
+    this.onAnswer();
   }
 
   // -- what is asked for --------------------------------------------------------------------------------------
@@ -163,6 +170,8 @@ export class ItemList {
     this.#matching = null;
     this.#searched = null;
     this.#group = null;
+    this.#filter = "all"; // what was looked for was in the other job
+    this.#search = this.search.value = "";
     for (const element of this.#elements.values()) element.remove();
     this.#elements.clear();
   }
@@ -191,7 +200,7 @@ export class ItemList {
     const rests = told === null || told.searched !== undefined ? 0 : 5 * told.milliseconds;
     setTimeout(() => {
       this.#asking = false;
-      if (this.#wanted || this.#searched !== null || turn !== this.#turn) this.#ask();
+      if (this.#job !== null && (this.#wanted || this.#searched !== null || turn !== this.#turn)) this.#ask();
     }, Math.max(EVERY, rests));
   }
 
@@ -252,11 +261,13 @@ export class ItemList {
   #paint() {
     const job = this.#job;
     if (job === null) return;
-    const { counts, total } = job.state;
+    const { counts, total, finishedAt } = job.state;
     for (const [name, { button, number, word }] of this.filters) {
       setText(word, name === "all" ? "All" : statusName(name, this.#live));
       setText(number, count(name === "all" ? total : counts[name]));
       button.disabled = !this.#live;
+      show(button, name === "all" || name === this.#filter || counts[name] > 0 || !finishedAt); // nothing comes any more
+      if (name === "failed") button.classList.toggle("bad", counts.failed > 0);
     }
     for (const button of this.columns.values()) button.disabled = !this.#live;
     const matching = this.#matching;
@@ -264,12 +275,18 @@ export class ItemList {
     show(byId("list-empty"), empty && this.#searched === null);
     show(this.list, !empty);
     show(byId("columns"), !empty);
-    if (empty) setText(byId("list-empty"), this.#search ? `Nothing found for “${this.search.value.trim()}”.` : "No items here just now.");
+    if (empty) setText(byId("list-empty"), this.#search ? `Nothing found for “${this.search.value.trim()}”.` : this.#nothing(job.state));
     const whole = this.#filter === "all" && !this.#search && this.#group === null;
     let said = whole || empty || matching === null ? "" : `${plural(matching, "item")} listed`;
     if (this.#searched !== null) said = `Searching: ${percent(this.#searched, total)}%, ${count(matching)} found so far`;
     setText(byId("list-count"), said);
     this.#place();
+  }
+
+  #nothing({ stage, finishedAt, total }) {
+    if (total > 0) return `No ${this.#filter === "pending" ? "waiting" : statusName(this.#filter).toLowerCase()} items.`;
+    if (finishedAt) return "This job had no items.";
+    return stage === undefined ? "This job has no items yet." : "No item has reached this stage yet.";
   }
 
   #place() {
@@ -355,7 +372,7 @@ export class ItemList {
       this.move(steps[event.key]);
     } else if (event.key === "Enter" || event.key === " ") {
       event.preventDefault();
-      if (this.#active?.index != null) this.open(this.#active.place, this.#active.index);
+      if (this.item !== null) this.open(this.#active.place, this.item);
     }
   }
 
@@ -372,12 +389,13 @@ export class ItemList {
     this.#activate(Math.min(this.#matching - 1, Math.max(0, place)));
   }
 
-  // The index of the item that the keyboard is at; null while that is not known.
-  get index() {
-    return this.#active?.index ?? null;
+  // The item that the keyboard is at; null while that is not known.
+  get item() {
+    const row = this.#active === null ? undefined : this.#rowAt(this.#active.place);
+    return row !== undefined && row.index === this.#active.index ? row : null;
   }
 
-  // Another item was opened by its address.
+  // Another item was opened by its address, or from elsewhere.
   at(index) {
     const place = this.#rows.findIndex((row) => row.index === index);
     this.#active = place < 0 ? null : { place: place + this.#offset, index };
@@ -394,11 +412,11 @@ export class ItemList {
     this.#scrolled();
   }
 
-  open(place, index) {
-    this.#active = { place, index };
+  open(place, item) {
+    this.#active = { place, index: item.index };
     this.#paint();
     this.list.focus(); // where the focus returns to
-    this.onOpen(this.#job, index);
+    this.onOpen(this.#job, item);
   }
 }
 

@@ -32,7 +32,7 @@ export class ItemView {
     byId("item-close").addEventListener("click", () => this.dialog.close());
     byId("item-previous").addEventListener("click", () => step(-1));
     byId("item-next").addEventListener("click", () => step(1));
-    byId("item-head-copy").append(copyButton("Copy link", () => linkTo(this.#job.id, this.#index)));
+    byId("item-head-copy").append(copyButton("Copy link", () => linkTo(this.#job.id, this.#details?.id ?? this.#index)));
     this.dialog.addEventListener("keydown", (event) => {
       if (event.key === "Escape" && !this.dialog.matches(":modal")) {
         event.preventDefault();

@@ -1,14 +1,14 @@
-// The list of jobs: those at work first, then by when something happened to them last. Its buttons stay the same
-// elements, so that the focus stays where it is.
+// The list of jobs, on a phone a choice: those at work first, then by when something happened to them last. Stages are
+// with their job. Its buttons stay the same elements, so that the focus stays where it is.
 
 import { byId, fill, make, setAttribute, setText, show } from "../dom.js";
-import { clock, count, jobStatusName, percent, plural, rate, shade } from "../format.js";
+import { clock, count, duration, jobStatusName, percent, plural, rate, shade } from "../format.js";
 
 const MOST = 100; // jobs that are listed at a time, but for those that run
 const SOME = 5; // jobs from which on there is a search
 const KINDS = { all: () => true, active: isActive, failed: ({ state }) => state.failed > 0, ended: ({ state }) => state.finishedAt !== undefined };
 
-function isActive({ state }) {
+export function isActive({ state }) {
   return state.status === "running" || state.status === "paused";
 }
 
@@ -19,6 +19,8 @@ export class JobList {
 
   constructor(onSelect, onChange) {
     this.list = byId("jobs");
+    this.choice = byId("job-choice");
+    this.choice.addEventListener("change", () => onSelect(Number(this.choice.value)));
     this.onSelect = onSelect;
     this.search = byId("job-search");
     this.kind = byId("job-kind");
@@ -30,8 +32,9 @@ export class JobList {
     });
   }
 
-  render(jobs, selected, live) {
-    this.#all = inOrder(jobs);
+  render(all, selected, live) {
+    this.#all = inOrder(all);
+    const jobs = this.#all;
     show(byId("job-tools"), jobs.length >= SOME);
     const words = this.search.value.toLowerCase().split(/\s+/).filter(Boolean);
     const fits = jobs.length >= SOME ? this.#all.filter((job) => KINDS[this.kind.value](job) && words.every((word) => job.id.toLowerCase().includes(word))) : this.#all;
@@ -40,18 +43,24 @@ export class JobList {
     for (const [number, entry] of this.#entries) {
       if (!numbers.has(number)) {
         entry.row.remove();
+        entry.option.remove();
         this.#entries.delete(number);
       }
     }
     const focused = document.activeElement;
     shown.forEach((job, at) => {
       const entry = this.#entry(job);
-      if (this.list.children[at] !== entry.row) this.list.insertBefore(entry.row, this.list.children[at] ?? null);
+      if (this.list.children[at] !== entry.row) {
+        this.list.insertBefore(entry.row, this.list.children[at] ?? null);
+        this.choice.insertBefore(entry.option, this.choice.children[at] ?? null);
+      }
       this.#fill(entry, job, job.number === selected, live);
     });
     if (focused !== document.activeElement && this.list.contains(focused)) focused.focus(); // its row was moved
+    const value = numbers.has(selected) ? String(selected) : ""; // none is chosen
+    if (this.choice.value !== value) this.choice.value = value;
+    show(this.choice, jobs.length > 1);
     setText(byId("jobs-count"), jobs.length ? count(jobs.length) : "");
-    show(byId("no-jobs"), jobs.length === 0);
     show(byId("no-such-jobs"), jobs.length > 0 && fits.length === 0);
     show(byId("more-jobs"), shown.length < fits.length);
     setText(byId("more-jobs"), `Show more: ${count(fits.length - shown.length)} are left`);
@@ -79,18 +88,19 @@ export class JobList {
         ],
       });
       button.addEventListener("click", () => this.onSelect(job.number));
-      entry = { row: make("li", { children: [button] }), button, ...parts };
+      entry = { row: make("li", { children: [button] }), option: make("option", { value: job.number }), button, ...parts };
       this.#entries.set(job.number, entry);
     }
     return entry;
   }
 
-  #fill(entry, { state }, selected, live) {
+  #fill(entry, { id, state }, selected, live) {
     if (entry.state === state && entry.selected === selected && entry.live === live) return;
     Object.assign(entry, { state, selected, live });
     setAttribute(entry.button, "aria-current", String(selected));
     setAttribute(entry.chip, "data-state", shade(state.status, live));
     setText(entry.chip, jobStatusName(state, live));
+    setText(entry.option, `${id} · ${jobStatusName(state, live)}`);
     fill(entry.bar, state, live);
     const ended = state.completed + state.failed;
     setText(entry.left, `${count(ended)} of ${count(state.total)}${state.failed ? ` · ${count(state.failed)} failed` : ""}`);
@@ -102,10 +112,10 @@ export class JobList {
 
 // Running ones first, then paused ones; of equals the one to which something happened last. The one that runs is not
 // moved by each of its items: of those at work, the one that started last is first.
-function inOrder(jobs) {
+export function inOrder(jobs) {
   const rank = ({ state }) => ({ running: state.before === undefined ? 0 : 1, paused: 2, pending: 3 })[state.status] ?? 4;
   const moment = ({ state }) => (state.finishedAt ?? state.startedAt) || 0;
-  return [...jobs].sort((a, b) => rank(a) - rank(b) || moment(b) - moment(a) || b.number - a.number);
+  return jobs.filter(({ state }) => state.stage === undefined).sort((a, b) => rank(a) - rank(b) || moment(b) - moment(a) || b.number - a.number);
 }
 
 function totals(jobs, live) {
@@ -113,7 +123,7 @@ function totals(jobs, live) {
   const interrupted = jobs.filter(({ state }) => state.status === "pending" && state.recorded && state.startedAt).length;
   const pending = jobs.filter(({ state }) => state.status === "pending").length - interrupted;
   const over = jobs.length - active.length - pending - interrupted;
-  const sum = (name) => jobs.reduce((all, { state }) => all + (state.stage ? 0 : state[name]), 0); // a stage's are its inputs
+  const sum = (name) => jobs.reduce((all, { state }) => all + state[name], 0);
   const parts = [];
   if (active.length) parts.push(`${count(active.length)} ${live ? "active" : "unknown"}`);
   if (pending) parts.push(`${count(pending)} not started`);
@@ -131,7 +141,7 @@ export function waits(state, live) {
 }
 
 function news(state, live) {
-  if (state.finishedAt) return clock(state.finishedAt - state.startedAt);
-  if (live && state.rate !== undefined) return `${rate(state.rate)}/s${state.eta === undefined ? "" : ` · ${clock(state.eta)} left`}`;
+  if (state.finishedAt) return duration((state.finishedAt - state.startedAt) / 1000);
+  if (live && state.rate !== undefined) return state.eta === undefined ? `${rate(state.rate)}/s` : `${clock(state.eta)} left`;
   return state.startedAt ? `${percent(state.done, state.total)}%` : "";
 }

@@ -4,7 +4,7 @@ import { act, askForThroughput } from "../asking.js";
 import { drawThroughput, throughputAt } from "../charts.js";
 import { confirm } from "../confirm.js";
 import { byId, fill, say, setAttribute, setText, show } from "../dom.js";
-import { clock, count, jobStatusName, percent, plural, rate, shade } from "../format.js";
+import { clock, count, duration, jobStatusName, percent, plural, rate, shade } from "../format.js";
 import { tipOver } from "../tip.js";
 import { waits } from "./job_list.js";
 
@@ -22,16 +22,18 @@ export class JobView {
     this.buttons.resume.addEventListener("click", () => this.#act("resume", "pause"));
     this.buttons.retry.addEventListener("click", () => this.#act("retry-failed", "pause"));
     this.buttons.cancel.addEventListener("click", () => this.#askBeforeCancel());
-    const chart = byId("throughput-chart");
+    const chart = byId("throughput");
     tipOver(chart, (x) => this.#throughput?.told && throughputAt(chart, x, this.#throughput.told));
-    keys.on("p", () => {
-      for (const button of [this.buttons.pause, this.buttons.resume]) {
-        if (button.checkVisibility() && !button.disabled) {
-          button.click();
-          return;
-        }
-      }
-    });
+    keys.on("p", () => this.#askBeforeKey());
+  }
+
+  async #askBeforeKey() {
+    const button = [this.buttons.pause, this.buttons.resume].find((one) => one.checkVisibility() && !one.disabled);
+    if (button === undefined) return;
+    const verb = button.textContent;
+    const text = verb === "Pause" ? "Items that run now may finish; no others begin." : "Its items go on.";
+    const agreed = await confirm({ heading: `${verb} “${this.#job.id}”?`, text, no: "Leave it", yes: `${verb} the job`, danger: false });
+    if (agreed !== null && button.checkVisibility()) button.click();
   }
 
   // What the button does makes it vanish, maybe before the answer comes: the focus goes to the one in its place.
@@ -86,25 +88,22 @@ export class JobView {
     this.#showThroughput(job, live);
   }
 
+  // Only what there is something to say about.
   #figures(state, done, now, live) {
-    const figure = (name, text, small = "") => {
-      const element = byId(`f-${name}`);
-      if (element.dataset.shown === text + small) return;
-      element.dataset.shown = text + small;
-      element.replaceChildren(text);
-      if (small) element.append(" ", Object.assign(document.createElement("small"), { textContent: small }));
+    const figure = (name, text) => {
+      show(byId(`f-${name}`).parentElement, text !== "");
+      setText(byId(`f-${name}`), text);
     };
     const ended = state.completed + state.failed;
     const goesOn = state.finishedAt || !state.recorded; // a program that ended in the middle has left no end
     const elapsed = state.startedAt && goesOn ? (state.finishedAt ?? Math.max(now, state.startedAt)) - state.startedAt : null;
     const perSecond = live || state.finishedAt ? state.rate : undefined; // once a job has ended, that of its last run
-    figure("done", `${done}%`, `${count(ended)} of ${count(state.total)}`);
-    figure("rate", perSecond === undefined ? "–" : rate(perSecond), perSecond === undefined ? "" : "items/s");
-    figure("eta", !live || state.eta === undefined ? "–" : clock(state.eta));
-    figure("elapsed", elapsed === null ? "–" : clock(elapsed));
-    figure("retries", count(state.retries));
-    figure("failed", count(state.failed));
-    byId("f-failed").classList.toggle("bad", state.failed > 0);
+    figure("done", `${count(ended)} of ${count(state.total)}${state.finishedAt ? "" : ` · ${done}%`}`);
+    figure("rate", perSecond === undefined ? "" : rate(perSecond));
+    figure("eta", !live || state.eta === undefined ? "" : clock(state.eta));
+    figure("elapsed", elapsed === null ? "" : state.finishedAt ? duration(elapsed / 1000) : clock(elapsed));
+    figure("retries", state.retries ? count(state.retries) : "");
+    setText(byId("f-elapsed").previousElementSibling, state.finishedAt ? "Took" : "Elapsed");
   }
 
   // -- how fast it went ---------------------------------------------------------------------------------------
@@ -116,7 +115,7 @@ export class JobView {
     if (other) show(byId("throughput"), false);
     const due = other || (known.version !== version && performance.now() > known.at + EVERY);
     if (live && due && job.state.startedAt && !this.asking) this.#ask(job, version);
-    else if (!other && known.told) drawThroughput(byId("throughput-chart"), known.told);
+    else if (!other && known.told) drawThroughput(byId("throughput"), known.told);
   }
 
   async #ask(job, version) {
@@ -126,7 +125,7 @@ export class JobView {
     this.#throughput = { job, version, at: performance.now(), told };
     if (job !== this.#job) return;
     show(byId("throughput"), told !== null);
-    if (told !== null) drawThroughput(byId("throughput-chart"), told);
+    if (told !== null) drawThroughput(byId("throughput"), told);
   }
 
   // -- buttons ------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import { labelOf, resize } from "../asking.js";
 import { colour, prepared } from "../charts.js";
+import { confirm } from "../confirm.js";
 import { byId, make, say, setAttribute, setText, show } from "../dom.js";
 import { bytes, count, duration, moment, plural } from "../format.js";
 import { tipOver } from "../tip.js";
@@ -21,17 +22,22 @@ export class WorkersView {
   #size = 0; // workers that there are to be
   #wanted = null; // the same, once a button was pressed, until the program says so
   #asking = 0;
+  #seen = null; // notices which rows can be seen: only their strips are drawn
 
   constructor(onError, keys, onChange) {
     this.onError = onError;
     this.onChange = onChange;
     this.list = byId("lanes");
+    this.#seen = new IntersectionObserver((changes) => {
+      for (const { target, isIntersecting } of changes) target.toggleAttribute("data-seen", isIntersecting);
+      onChange();
+    }, { root: this.list });
     this.fewer = byId("fewer");
     this.more = byId("more");
-    this.fewer.addEventListener("click", () => this.#resize(-1));
-    this.more.addEventListener("click", () => this.#resize(1));
+    this.fewer.addEventListener("click", () => this.#resize(this.#wantedSize - 1));
+    this.more.addEventListener("click", () => this.#resize(this.#wantedSize + 1));
     for (const [key, button, step] of [["+", this.more, 1], ["-", this.fewer, -1]]) {
-      keys.on(key, () => button.checkVisibility() && this.#resize(step));
+      keys.on(key, () => button.checkVisibility() && !button.disabled && this.#askBeforeKey(step));
     }
     this.open = byId("workers-open");
     this.open.addEventListener("click", () => {
@@ -55,9 +61,18 @@ export class WorkersView {
     }
   }
 
+  async #askBeforeKey(step) {
+    const [size, wanted] = [this.#wantedSize, this.#wantedSize + step];
+    const [heading, text] = [`Have ${plural(wanted, "worker")}?`, `There are to be ${count(size)} now. One that is to go finishes its items first.`];
+    if ((await confirm({ heading, text, no: "Leave it", yes: heading.slice(0, -1), danger: false })) !== null) this.#resize(wanted);
+  }
+
+  get #wantedSize() {
+    return this.#wanted ?? this.#size;
+  }
+
   // Each press is one more or fewer than the one before, also where they come faster than the answers.
-  async #resize(step) {
-    const wanted = (this.#wanted ?? this.#size) + step;
+  async #resize(wanted) {
     if (wanted < 1 || !this.live) return;
     this.#wanted = wanted;
     this.#asking += 1;
@@ -72,7 +87,7 @@ export class WorkersView {
     this.live = live;
     this.#size = store.concurrency;
     if (this.#size === this.#wanted && !this.#asking) this.#wanted = null;
-    const size = this.#wanted ?? this.#size;
+    const size = this.#wantedSize;
     show(byId("size"), store.canResize);
     show(byId("show-stacks"), store.canLook && live);
     show(byId("strips"), store.samples.size > 0);
@@ -89,11 +104,12 @@ export class WorkersView {
     this.#renderSize(store, live);
     for (const [number, { element }] of this.#rows) {
       if (lanes.some((lane) => lane.number === number)) continue;
+      this.#seen.unobserve(element);
       element.remove(); // its worker has gone for good
       this.#rows.delete(number);
     }
     const busy = lanes.filter((lane) => lane.doing === "busy").length;
-    setText(byId("workers-count"), live ? `${count(busy)} of ${count(lanes.length)} busy` : `${count(lanes.length)}, not known what they are at`);
+    setText(byId("workers-count"), live ? `${count(busy)} of ${count(lanes.length)} busy` : `${count(lanes.length)}, unknown`);
     const isOpen = this.open.getAttribute("aria-expanded") === "true";
     byId("workers").toggleAttribute("data-closed", !isOpen);
     setText(this.open, isOpen ? "Hide workers" : "Show each worker");
@@ -117,9 +133,13 @@ export class WorkersView {
     this.#axis();
   }
 
-  // One for each worker, by what it is at: the panel at a glance.
+  // One for each worker, by what it is at: the panel at a glance. Of many workers, a sample by what they are at.
   #dots(store, selected, live) {
-    const kinds = live ? store.lanes.slice(0, MOST_DOTS).map((lane) => kindOf(store, lane, selected)) : [];
+    let kinds = live ? store.lanes.map((lane) => kindOf(store, lane, selected)) : [];
+    if (kinds.length > MOST_DOTS) {
+      const all = kinds.sort();
+      kinds = Array.from({ length: MOST_DOTS }, (_, at) => all[Math.floor((at * all.length) / MOST_DOTS)]);
+    }
     const dots = byId("workers-dots");
     while (dots.children.length > kinds.length) dots.lastChild.remove();
     while (dots.children.length < kinds.length) dots.append(make("i"));
@@ -138,8 +158,10 @@ export class WorkersView {
       row = { element, canvas, pid, what, use };
       this.#rows.set(lane.number, row);
       this.list.append(element);
+      this.#seen.observe(element);
       tipOver(canvas, (x) => this.#wordsAt(lane.number, x, canvas.clientWidth));
     }
+    if (!row.element.hasAttribute("data-seen")) return;
     setText(row.pid, lane.pid === null ? "" : `pid ${lane.pid}`);
     setText(row.what, what(store, lane, selected, live, now, this.onChange));
     row.what.title = row.what.textContent;
@@ -151,9 +173,10 @@ export class WorkersView {
     const strip = prepared(row.canvas);
     const start = now - this.#span * 1000;
     const x = (at) => ((at - start) / (this.#span * 1000)) * strip.width;
-    const share = busyShare(store.stretches.get(lane.number) ?? [], start, now);
+    const stretches = stretchesOf(store, lane.number, now);
+    const share = busyShare(stretches, start, now);
     const ends = store.marks.filter(([number, at]) => number === lane.number && at >= start);
-    if (this.#shown === "work") drawWork(strip, store.stretches.get(lane.number) ?? [], start, x, (job) => isOwn(store, job, selected), colours);
+    if (this.#shown === "work") drawWork(strip, stretches, start, x, (job) => isOwn(store, job, selected), colours);
     else drawUse(strip, samples, start, x, this.#shown === "cpu" ? ([, value]) => value : ([, , value]) => value / most, colours.use);
     for (const [, at] of ends) drawMark(strip, x(at), colours);
     const died = ends.length ? `; ${ends.map(([, at, why]) => `ended by ${why} at ${moment(at)}`).join("; ")}` : "";
@@ -175,7 +198,7 @@ export class WorkersView {
       const sample = (store.samples.get(number) ?? []).findLast(([when]) => when <= at);
       return sample === undefined ? "" : `${moment(sample[0])}: ${Math.round(100 * sample[1])}% of a CPU, ${bytes(sample[2] * 1e6)}`;
     }
-    const stretch = (store.stretches.get(number) ?? []).findLast(([from, to]) => from <= at && at <= to);
+    const stretch = stretchesOf(store, number, now).findLast(([from, to]) => from <= at && at <= to);
     if (stretch === undefined) return `${moment(at)}: idle`;
     const [from, to, kind, job, item] = stretch;
     const long = `${moment(from)}, ${duration((to - from) / 1000)}`;
@@ -202,6 +225,11 @@ function kindOf(store, lane, selected) {
   if (lane.doing !== "busy") return lane.doing;
   if (lane.phase === "loading") return "loading";
   return isOwn(store, lane.job, selected) ? "running" : "other";
+}
+
+// What a lane has been at: what goes on has no end yet.
+function stretchesOf(store, lane, now) {
+  return (store.stretches.get(lane) ?? []).map((stretch) => (stretch[1] === null ? stretch.with(1, now) : stretch));
 }
 
 // The job that is looked at, or a stage of it.
@@ -264,7 +292,7 @@ export function what(store, lane, selected, live, now, then) {
   const job = store.jobs.get(lane.job);
   const name = lane.job === selected ? "" : `${job?.id ?? "another job"}: `;
   if (lane.phase === "loading") return `${name}setup`;
-  if (lane.item === undefined) return `${name}${lane.items > 1 ? "short items" : "between two items"}`;
+  if (lane.item === undefined) return `${name}short items`;
   const label = (job && labelOf(job, lane.item, then)) ?? String(lane.item);
   const done = lane.fraction ? ` · ${Math.round(100 * lane.fraction)}%` : "";
   return `${name}${label} · ${duration(Math.max(0, now - lane.since) / 1000)}${done}`;
