@@ -24,6 +24,8 @@ _FEW = 100
 
 _PLAIN = frozenset({type(None), bool, int, float, str, list, tuple})
 _NO_PICTURE = frozenset({type(None), bool, int, float, str})
+#: The types of ids that are compared as they are.
+_TEXTS = frozenset({int, str})
 
 
 def encode_item(table: ItemTable, index: int, status: int) -> str:
@@ -62,7 +64,7 @@ def searched_text(table: ItemTable, index: int) -> str:
 
 
 def _texts_of(table: ItemTable, index: int, status: int) -> tuple[dict[str, str], Any]:
-    """What a row says of an item, each as JSON, and its result; None where it has none."""
+    """Return the words of a row about its item, each as JSON, and the result; None if there is none."""
     item_id, result = table.id_of(index), None
     texts = {"id": brief_json(item_id) if type(item_id) is int else encode(as_json(item_id))}
     label = table.label_at(index)
