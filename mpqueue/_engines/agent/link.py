@@ -89,9 +89,9 @@ class Link:
         try:
             async with asyncio.timeout(CONNECT_LIMIT):
                 seen = await self._greet(connection)
-        except (OSError, TimeoutError) as error:
+        except BaseException as error:
             connection.close()
-            if isinstance(error, PermissionError):
+            if isinstance(error, PermissionError) or not isinstance(error, OSError | TimeoutError):
                 raise
             return False
         self.drop()

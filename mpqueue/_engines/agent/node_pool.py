@@ -292,13 +292,12 @@ class NodePool(abc.ABC):
         try:
             async with asyncio.timeout(CONNECT_LIMIT):
                 await self.loop.sock_connect(connection, (opened.host, opened.port))
-        except ConnectionRefusedError:
+        except BaseException as error:
             connection.close()
-            if node.began.done():  # it has listened there before
+            if not isinstance(error, OSError | TimeoutError):
+                raise
+            if isinstance(error, ConnectionRefusedError) and node.began.done():  # it has listened there before
                 self.lose(node, "its agent has ended")
-            return None
-        except (OSError, TimeoutError):
-            connection.close()
             return None
         return connection
 
