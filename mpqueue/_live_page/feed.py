@@ -106,6 +106,8 @@ class PageFeed:
 
     def join(self) -> Viewer:
         """Add a viewer."""
+        if not self._viewers:
+            self._told_lanes = self._lane_forms()
         viewer = Viewer(self._everything)
         self._viewers.add(viewer)
         return viewer
@@ -125,7 +127,7 @@ class PageFeed:
         parts += [job.state_event() for job in self._jobs.values()]
         stretches = [(lane, stretch) for lane, all_ in self._timeline.lanes.items() for stretch in all_]
         news = self._news(stretches, self._timeline.marks, self.usage.all())
-        parts.append(self._workers_event(news | {"lanes": [self._lane_form(lane) for lane in self._lanes], "gone": []}))
+        parts.append(self._workers_event(news | {"lanes": [*self._told_lanes.values()], "gone": []}))
         return b"".join(parts)
 
     def states(self) -> list[dict[str, Any]]:
@@ -232,7 +234,7 @@ class PageFeed:
     def _workers_news(self, news: dict[str, list[Any]]) -> list[bytes]:
         """The event for workers, if there is news; now and then also without, as a sign of life."""
         now, size = self._served.now(), self._served.concurrency
-        lanes = {lane.number: self._lane_form(lane) for lane in self._lanes}
+        lanes = self._lane_forms()
         news["lanes"] = [form for number, form in lanes.items() if form != self._told_lanes.get(number)]
         news["gone"] = [number for number in self._told_lanes if number not in lanes]
         if size == self._told_size and not any(news.values()) and now < self._told_at + HEARTBEAT:
@@ -243,6 +245,9 @@ class PageFeed:
     def _workers_event(self, news: dict[str, list[Any]]) -> bytes:
         head = {"now": milliseconds(self._served.wall()), "concurrency": self._served.concurrency}
         return as_event("workers", encode(head | news))
+
+    def _lane_forms(self) -> dict[int, dict[str, Any]]:
+        return {lane.number: self._lane_form(lane) for lane in self._lanes}
 
     def _lane_form(self, lane: LaneNow) -> dict[str, Any]:
         state = lane.state.name.lower()

@@ -86,4 +86,4 @@ def test_jobs_of_the_page_s_application_go_on_after_a_stop_and_after_a_kill(tmp_
             wait_until(lambda: ask(f"{address}{path}")["results"], what="the end")
             assert ask(f"{address}{path}") == {"total": 5, "completed": 5, "failed": 0, "results": [0, 1, 2, 3, 5]}
     with server(tmp_path) as (_, address):  # nothing is left to run
-        assert ask(f"{address}{path}")["results"] == [0, 1, 2, 3, 5]
+        wait_until(lambda: ask(f"{address}{path}")["results"] == [0, 1, 2, 3, 5], what="the results")
