@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from types import FrameType
 from typing import Any, NoReturn
 
 import pytest
@@ -130,6 +131,22 @@ def log_for_ever(item: str) -> NoReturn:
         logging.getLogger("test").warning("%s", item)
 
 
+def be_struck_in_starting_a_thread(item: str) -> None:
+    """By an alarm, at the moment when the second record of a worker starts the thread that sends such."""
+    vars(logging).update(logMultiprocessing=False, logAsyncioTasks=False)
+    signal.signal(signal.SIGALRM, raise_late)
+    sys.setprofile(_strike if item == "struck" else None)
+    for which in "first", "second":
+        logging.getLogger("test").warning("%s of %s", which, item)
+    sys.setprofile(None)
+
+
+def _strike(_: FrameType, event: str, called: Any) -> None:
+    if event == "c_return" and called.__name__.startswith("start_"):
+        spend(0.1)  # that thread runs
+        signal.raise_signal(signal.SIGALRM)  # and Python takes this function away
+
+
 async def wait_for_ever(item: str) -> str:
     if item == "culprit":
         raise_in(0.01)
@@ -154,6 +171,16 @@ def test_item_that_ends_itself_by_an_alarm_is_ended_also_while_it(handler: do.Ha
         job = queue.run(["left", "culprit", "right"], handler, chunksize=3)
         assert job.results == ["left", None, "right"]
         assert isinstance(job.items[1].exception, LateError)
+
+
+@pytest.mark.holds("promise: An alarm fails the item that it interrupts")
+def test_alarm_that_strikes_while_a_record_starts_a_thread_is_the_items_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with JobQueue(1, max_retries=0) as queue:
+        job = queue.run(["struck", "next"], be_struck_in_starting_a_thread, chunksize=2)
+        assert [type(item.exception) for item in job.items] == [LateError, type(None)]
+    assert [record.getMessage() for record in caplog.records][-2:] == ["first of next", "second of next"]
 
 
 def test_handlers_see_the_handlers_of_signals_that_they_have_installed() -> None:

@@ -60,7 +60,7 @@ class Gate:
         """Say that ``name`` is here (in the handler)."""
         (self.folder / f"{name}.here").touch()
 
-    def pass_through(self, name: object, *, timeout: float = 60.0) -> None:
+    def pass_through(self, name: object, *, timeout: float = DEFAULT_TIMEOUT) -> None:
         """Announce ``name`` and wait until the gate is open (in the handler)."""
         self.announce(name)
         wait_until((self.folder / "open").exists, timeout=timeout, what="the gate to open")

@@ -10,6 +10,7 @@ Warnings (`warnings.warn`) become records of the logger ``py.warnings``, as with
 
 from __future__ import annotations
 
+import _thread
 import logging
 import queue
 import threading
@@ -67,7 +68,7 @@ class RecordsHome(logging.Handler):
         self.interval = INTERVAL  #: seconds between two sendings; longer if chunks are
         self._due: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._taking = threading.RLock()
-        self._thread: threading.Thread | None = None
+        self._has_thread = False
 
     def handle(self, record: logging.LogRecord) -> bool:
         """Emit a record. The lock is taken by `with`, so that a signal handler that raises can't leave it taken."""
@@ -159,9 +160,10 @@ class RecordsHome(logging.Handler):
         return True
 
     def _send_later(self) -> None:
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._loop, name="mpqueue-records", daemon=True)
-            self._thread.start()
+        if not self._has_thread:
+            # In one step: a signal's handler that raises within `Thread.start` leaves half a thread, and a KeyError.
+            _thread.start_new_thread(self._loop, ())
+            self._has_thread = True
         if self._due.empty():
             self._due.put(None)
 
