@@ -139,10 +139,8 @@ class StartProgress:
 # -- Asking a worker for its stacks: before it is killed, and when a caller wants to see them. On the inbox's thread.
 
 #: Seconds to wait for the beginning of the text. It comes within 2 ms, later on a busy machine, or not at all: the
-#: handler blocks the signal, or on Windows holds the interpreter. The kill is delayed by that time.
+#: handler blocks the signal, or on Windows holds the interpreter. A kill is delayed by that time.
 PATIENCE = 0.5
-#: The same if the worker goes on: only the caller that asked waits for it.
-LOOK_PATIENCE = 1.0
 #: Seconds without more text after which it is complete. It comes in pieces, 10 us per thread, between which the worker
 #: may have to wait on a busy machine.
 SETTLE = 0.02
@@ -151,7 +149,7 @@ MOST = 1 << 20
 
 
 class StackDump:
-    """One worker's pipe for stacks: any number of `look`s, at most one `request`, then `take`.
+    """One worker's pipe for stacks: any number of `look`s, then `end`.
 
     Its owner watches the pipe from the worker's first answer on, and calls `read` if it is readable.
     """
@@ -161,75 +159,48 @@ class StackDump:
         self._worker = worker
         self._inbox = inbox
         self._text = bytearray()
-        self._then: Callable[[], object] | None = None
         self._lookers: list[Callable[[str | None], object]] = []
         self._timer: Timer | None = None
-
-    def request(self, then: Callable[[], object]) -> None:
-        """Ask for the stack, and call ``then`` when it has come or will not come.
-
-        A stopped process is not asked: it would take the signal only when it goes on, and might then end its item.
-        """
-        if self._then is None:
-            self._then = then
-            stopped = self._worker.is_stopped()
-            if not stopped:
-                process_signals.ask(self._worker.send, self._fd)
-            self._wait(0.0 if stopped else PATIENCE)
 
     def look(self, tell: Callable[[str | None], object]) -> None:
         """Call ``tell`` with the stack; with None if there is none. The worker goes on.
 
-        No signal is sent to a process that is stopped, or no longer catches it and would be ended by it.
+        No signal is sent to a process that is stopped, since it would take it only when it goes on, and might then end
+        its item; or that no longer catches it and would be ended by it.
         """
-        if self._then is None and not self._lookers:
+        if not self._lookers:
             if self._worker.is_stopped() or not process_signals.answers(self._worker.catches):
                 tell(None)
                 return
             process_signals.ask(self._worker.send, self._fd)
-            self._wait(LOOK_PATIENCE)
+            self._wait(PATIENCE)
         self._lookers.append(tell)
 
-    def take(self) -> str | None:
-        """Stop listening after the worker's death, and return the text that was asked for, if any came."""
-        self._cancel_timer()
-        if self._then is None and not self._lookers:
-            self._inbox.forget(self._fd)
-            return None
-        channels.set_blocking(self._fd, False)
-        while self.read():
-            pass
-        self._cancel_timer()
+    def end(self) -> None:
+        """Pass on what has come, after the worker's death."""
+        if self._lookers:
+            channels.set_blocking(self._fd, False)
+            while self.read():
+                pass
         self._inbox.forget(self._fd)
         self._tell_lookers()
-        requested, self._then = self._then is not None, None
-        return self._as_text() if requested else None
 
     def _wait(self, seconds: float) -> None:
         self._cancel_timer()
-        self._timer = self._inbox.later(seconds, self._settled)
+        self._timer = self._inbox.later(seconds, self._tell_lookers)
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:
             self._inbox.cancel(self._timer)
             self._timer = None
 
-    def _settled(self) -> None:
-        """Pass the text on: it is complete, or does not come."""
-        self._timer = None
-        self._tell_lookers()
-        if self._then is not None:
-            self._then()
-
     def _tell_lookers(self) -> None:
-        text, lookers, self._lookers = self._as_text(), self._lookers, []
-        if self._then is None:
-            self._text.clear()
+        """Pass the text on: it is complete, or does not come."""
+        self._cancel_timer()
+        text, lookers, self._lookers = self._text.decode(errors="replace") or None, self._lookers, []
+        self._text.clear()
         for tell in lookers:
             tell(text)
-
-    def _as_text(self) -> str | None:
-        return self._text.decode(errors="replace") or None
 
     def read(self) -> bool:
         """Read available data; False at the end, or if there is none. Text that was not asked for is dropped."""
@@ -240,8 +211,8 @@ class StackDump:
         if not text:
             self._inbox.forget(self._fd)
             return False
-        if self._then is not None or self._lookers:
-            if self._timer is not None and len(self._text) < MOST:
+        if self._lookers:
+            if len(self._text) < MOST:
                 self._wait(SETTLE)
             self._text += text
         return True
