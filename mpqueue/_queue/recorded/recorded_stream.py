@@ -351,11 +351,11 @@ class RecordedStream(Stream):
         # On the coordinator's thread, which takes new items as well.
         row = self._host.ask(lambda: self._record.draft(self._table, failed)).row()
         assert row is not None
-        assert row.growth is not None
+        assert row.items is not None
         files = [(file, number) for file in row.files]
         for slot in self._table.slots_of(failed) or failed:
             suspects.pop(slot, None)
-        statements = [*row.growth.statements(number), chunk_statement(journal.next_chunk(), number, row)]
+        statements = [*row.items.statements(number), chunk_statement(journal.next_chunk(), number, row)]
         journal.ask(lambda store: store.write(statements, files))
         journal.ask(lambda store: store.put_job(number, {"suspects": prepare(suspects)}))
 
