@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mpqueue._core.state.item_table import ItemTable
 from mpqueue._parent.journal.chunk_rows import RowDraft, kept_together
-from mpqueue._parent.journal.identity import NoIdentityError, digest, name_unstable, unknowable
+from mpqueue._parent.journal.identity import SIZE, NoIdentityError, digest, name_unstable, unknowable
 from mpqueue._parent.journal.kept_values import BigFile, Place, Statement, prepare, unseal
 from mpqueue._parent.journal.lots import (
     BY_USER,
@@ -32,7 +32,6 @@ from mpqueue._parent.journal.lots import (
     NewItems,
     keep_ids,
     keep_item,
-    keep_items,
     lots_of,
 )
 from mpqueue._wire.added_items import AddedItems
@@ -44,7 +43,6 @@ from mpqueue.status import COMPLETED, FAILED, PENDING
 if TYPE_CHECKING:
     from mpqueue._core.state.pipeline import Path
     from mpqueue._parent.journal.journal_reader import Reader, RecordedJob
-    from mpqueue._parent.journal.matching import Known
 
 # -- recorded growth ---------------------------------------------------------------------------------------------------
 
@@ -251,45 +249,41 @@ COUNT_ENDED = """UPDATE jobs SET completed = completed + ?, failed = failed + ?,
 slots = max(slots, ?) WHERE number = ?"""
 
 
-class StreamItem(NamedTuple):
-    """An item, its identity, its state, and its id (None if items have none)."""
+class StreamItems(NamedTuple):
+    """Items of a stream as they come, with their identities and states, joined; ``ids`` is None if they have none."""
 
-    item: Any
-    identity: bytes
-    state: bytes
-    id: Hashable = None
+    items: list[Any]
+    identities: bytes
+    states: bytes
+    ids: list[Hashable] | None = None
 
+    def only(self, places: Sequence[int]) -> StreamItems:
+        """Return the items at these places."""
+        if len(places) == len(self.items):
+            return self
+        identities, states = (
+            b"".join([column[at * SIZE : (at + 1) * SIZE] for at in places])
+            for column in (self.identities, self.states)
+        )
+        ids = None if self.ids is None else [self.ids[at] for at in places]
+        return StreamItems([self.items[at] for at in places], identities, states, ids)
 
-class ComingLot(NamedTuple):
-    """New items. ``unkept``: indices of those left out; ``replaced``: outcomes of the items that they replace."""
+    def joined(self, other: StreamItems) -> StreamItems:
+        """Return these items and then the others."""
+        ids = other.ids if self.ids is None else [*self.ids, *(other.ids or ())]
+        return StreamItems(
+            self.items + other.items, self.identities + other.identities, self.states + other.states, ids
+        )
 
-    lot: Lot
-    unkept: Sequence[int]
-    replaced: Sequence[int]
-
-
-def lot_of(
-    first: int, indices: Sequence[int], entries: Sequence[StreamItem], replaced: Sequence[tuple[int, Known]]
-) -> ComingLot:
-    """Return a lot of new items at these indices, in the slots from the ``first`` on, with the places of replacements.
-
-    Pickles them, and their ids, which may run any code.
-    """
-    kept = keep_items([entry.item for entry in entries])
-    unkept: Sequence[int] = ()
-    if isinstance(kept, list):
-        unkept = [index for index, one in zip(indices, kept, strict=True) if one is None]
-    identities, states = b"".join([entry.identity for entry in entries]), b"".join([entry.state for entry in entries])
-    lot = Lot(
-        first,
-        len(entries),
-        identities,
-        None if states == identities else states,
-        replaces=tuple([(at, known.first) for at, known in replaced]),
-        ids=None if entries[0].id is None else _kept_ids([entry.id for entry in entries]),
-        parts=[(None, kept)],
-    )
-    return ComingLot(lot, unkept, [known.status for _, known in replaced])
+    def lot(self, first: int, replaces: Sequence[tuple[int, int]]) -> Lot:
+        """Return a lot of them, in the slots from the first on. Pickles them, and their ids, which may run any code."""
+        ids: list[Any] | tuple[Any, ...] | None = self.ids
+        if self.ids is not None:
+            try:
+                ids = keep_ids(self.ids)
+            except Exception:
+                ids = [None] * len(self.ids)
+        return Lot.of(first, self.items, self.identities, self.states, ids, tuple(replaces))
 
 
 class StreamRecord:
@@ -301,15 +295,15 @@ class StreamRecord:
     def __init__(self, next_slot: int) -> None:
         self.consumer_waits = False  #: for the next outcome; set by its thread
         self.next_slot = next_slot
-        self._unwritten: deque[ComingLot] = deque()
+        self._unwritten: deque[tuple[Lot, Sequence[int]]] = deque()
         self._before: dict[int, int] = {}  #: by index: how an item that runs again had ended, by the journal
         self._unkept: set[int] = set()  #: indices of items that are not in their lot
 
-    def put(self, came: ComingLot) -> None:
-        """Add new items, which have come and are about to run."""
-        self.next_slot = came.lot.first + came.lot.size
-        self._unkept.update(came.unkept)
-        self._unwritten.append(came)
+    def put(self, lot: Lot, indices: Sequence[int], replaced: Sequence[int]) -> None:
+        """Add new items at these indices, which are about to run; ``replaced``: outcomes of those they replace."""
+        self.next_slot = lot.first + lot.size
+        self._unkept.update([indices[at] for at in lot.left_out])
+        self._unwritten.append((lot, replaced))
 
     def runs_again(self, index: int, status: int) -> None:
         """Note how an item that runs again had ended, by the journal."""
@@ -319,12 +313,12 @@ class StreamRecord:
     def draft(self, table: ItemTable, indices: Sequence[int]) -> RowDraft:
         """Return a draft of these ended items for the journal."""
         came = [self._unwritten.popleft() for _ in range(len(self._unwritten))]
-        before = [status for each in came for status in each.replaced]
+        before = [status for _, replaced in came for status in replaced]
         if self._before:
             before += [self._before.pop(index, PENDING) for index in indices]
         unkept = self._unkept.intersection(indices) if self._unkept else ()
         self._unkept.difference_update(unkept)
-        lots = [each.lot for each in came]
+        lots = [lot for lot, _ in came]
         failed = sum([table.status[index] == FAILED for index in indices]) if table.failures else 0
         completed_before, failed_before = before.count(COMPLETED), before.count(FAILED)
 
@@ -333,14 +327,6 @@ class StreamRecord:
             return COUNT_ENDED, (*more, sum(more), lots[-1].first + lots[-1].size if lots else 0)
 
         return RowDraft(table, [*indices], {}, unkept, Coming(lots, counts))  # a list: it has no columns to slice
-
-
-def _kept_ids(ids: list[Hashable]) -> list[Hashable] | tuple[Any, ...]:
-    """Return the ids in their kept form; if they can't be pickled, None for each."""
-    try:
-        return keep_ids(ids)
-    except Exception:
-        return [None] * len(ids)
 
 
 # -- values between stages ---------------------------------------------------------------------------------------------
