@@ -66,6 +66,10 @@ class SharedOutbox:
             raise OSError(errno.EFBIG, "expected room for an early report, got part of it")
 
 
+class BrokenWorkerError(Exception):
+    """This process can't go on as a worker."""
+
+
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class Station:
     """One worker's place: its numbers, and its channels."""
