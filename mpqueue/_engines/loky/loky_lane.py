@@ -8,7 +8,7 @@ for many trusted workers per executor; so this is needed here:
 - So loky must never start a second worker in the same executor, whose pipes could not be handed over any more:
   no idle timeout, no memory guard (`LOKY_MAX_MEMORY_LEAK_SIZE`).
 - The manager thread may still be stuck (a grandchild holds the pipe): it is a daemon, since the starter that starts it
-  is one, and its `join`, which loky calls at exit, kills first and gives up after 1 s.
+  is one, and loky does not know of it at exit.
 """
 
 from __future__ import annotations
@@ -40,7 +40,6 @@ from mpqueue._os.descriptors import CAN_PASS
 from mpqueue._os.files import read_at
 from mpqueue._os.memory import locks
 from mpqueue._os.memory.memory_files import SharedFile
-from mpqueue._os.process.own_forks import in_each_fork
 from mpqueue._os.process.parent_death import Leash
 from mpqueue._os.process.process_signals import kill_process
 from mpqueue._os.room import check_descriptors, check_threads
@@ -80,8 +79,8 @@ DESCRIPTORS_KEPT = 12
 #: The threads and processes of a lane, on both sides, rounded up. Some of them start later.
 THREADS = 12
 
-#: Seconds that an exit of the interpreter waits for the thread of a lane whose worker it has killed.
-EXIT_PATIENCE = 1.0
+#: Seconds that a worker whose lane could not be made may take to end, once it was killed.
+ABORT_PATIENCE = 1.0
 
 
 def count_cpus() -> int:
@@ -256,7 +255,8 @@ class LokyLane:
         self._call_queue._reader.close()
         self._executor._result_queue._writer.close()
         self.thread: threading.Thread = self._executor._executor_manager_thread
-        _bound_join(self.thread, self.worker)
+        # loky would wait for it at exit: a hung worker would keep it for ever. It is a daemon, and the pool ends it.
+        process_executor._threads_wakeups.pop(self.thread, None)
         _take_over_killing(self._executor)
 
     def forget_names(self) -> None:
@@ -530,22 +530,8 @@ def _abort(executor: Any, leash: Leash) -> None:
     leash.pull()
     for process in list(executor._processes.values()):
         kill_process(process.pid)
-        process.join(EXIT_PATIENCE)
+        process.join(ABORT_PATIENCE)
     executor.shutdown(wait=False, kill_workers=True)
-
-
-def _bound_join(thread: threading.Thread, worker: WorkerProcess) -> None:
-    """Limit each wait for that thread: loky joins it at exit, and a hung worker would keep it for ever."""
-    reference = weakref.ref(thread)
-    owner = os.getpid()
-
-    def join(timeout: float | None = None) -> None:
-        thread = reference()
-        if thread is not None and os.getpid() == owner:
-            worker.kill()
-            threading.Thread.join(thread, EXIT_PATIENCE if timeout is None else timeout)
-
-    thread.join = join  # type: ignore[method-assign]
 
 
 def _take_over_killing(executor: Any) -> None:
@@ -566,10 +552,3 @@ def _take_over_killing(executor: Any) -> None:
         flag_as_shutting_down(kill_workers)
 
     flags.flag_as_broken, flags.flag_as_shutting_down = broken, shutting_down
-
-
-def _forget_in_fork() -> None:
-    process_executor._threads_wakeups.clear()
-
-
-in_each_fork(_forget_in_fork)
