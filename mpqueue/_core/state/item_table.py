@@ -464,13 +464,9 @@ class ItemTable:
             self.added = indices.stop
         return indices
 
-    def take_over(self, indices: Sequence[int], outcomes: Sequence[Any]) -> None:
-        """Set the results or `Failure`s of rows that have ended already. On the consumer's thread, once added."""
-        for index, outcome in zip(indices, outcomes, strict=True):
-            if type(outcome) is Failure:
-                self.fail(index, outcome)
-            else:
-                self.results[index] = outcome
+    def take_over(self, indices: Sequence[int], results: Sequence[Any]) -> None:
+        """Set the results of rows that have ended already. On the consumer's thread, once added."""
+        self.results.update(zip(indices, results, strict=True))
 
     def admit(self, indices: range) -> None:
         """Count these rows, which the scheduler has received, if they did not count from the start."""
