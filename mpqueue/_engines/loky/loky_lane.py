@@ -192,7 +192,6 @@ class LokyLane:
             seed = LaneSeed(
                 lane=number,
                 generation=generation,
-                parent=os.getpid(),
                 ledger=Handle(page.fd),
                 line=ChannelEnd(self._line.worker_end),
                 asking=None if self._answering is None else ChannelEnd(self._answering.worker_end),
