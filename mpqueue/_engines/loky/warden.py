@@ -192,7 +192,6 @@ class Warden:
         self._cancel_timer()
         self._state = State.LIVE
         self._was_ready = self.lane.is_up = True
-        self.lane.forget_names()
         self._watcher.on_readable(self.lane.bell, self._guarded(self._rang))
         self._stack.listen()
         self.lane.ask_for_stack = lambda: self._watcher.call(self._guarded(self._ask_for_stack))
