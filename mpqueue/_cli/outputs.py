@@ -13,7 +13,8 @@ from mpqueue._cli.usage import on_stdout, tell, usage_errors
 from mpqueue._os import standard_streams
 from mpqueue._output.bars import aside
 from mpqueue._output.export import COLUMNS, as_json_line
-from mpqueue._output.file_sinks import FileSink, Row, check_apart, sink_for
+from mpqueue._output.file_sinks import FileSink, Row, check_apart
+from mpqueue._output.formats import sink_for
 from mpqueue._queue.job import Job
 
 if TYPE_CHECKING:
