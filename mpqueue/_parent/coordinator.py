@@ -383,7 +383,7 @@ class Coordinator:
     # -- the thread ------------------------------------------------------------------------------------------
 
     def _loop(self) -> None:
-        self._leavings.owner = threading.get_ident()
+        self.inbox.owner = self._leavings.owner = threading.get_ident()
         if not NO_SIGNAL:  # as on macOS; only there, since threads started here inherit it and run users' code
             report_broken_pipes()
         try:

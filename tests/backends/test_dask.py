@@ -209,7 +209,8 @@ def _status(dask_worker: Any) -> str:
 @pytest.mark.long
 def test_workers_are_chosen_by_name_and_by_what_they_have(tmp_path: Path) -> None:
     with dask_cluster(tmp_path, 1) as cluster:
-        cluster.add_worker(threads=4, options=("--name", "big", "--resources", "GPU=2"))
+        gpu = ("CUDA_VISIBLE_DEVICES=3",)
+        cluster.add_worker(threads=4, options=("--name", "big", "--resources", "GPU=2"), env=gpu)
         cluster.await_slots(5)
         named = DaskBackend(cluster.address, workers=["big"])
         assert named.count_workers() == 4
@@ -217,6 +218,7 @@ def test_workers_are_chosen_by_name_and_by_what_they_have(tmp_path: Path) -> Non
         assert (rich.count_workers(), "resources={'GPU': 1}" in repr(rich)) == (2, True)
         for backend in (named, rich):
             assert len(set(mpqueue.map(lambda _: os.getppid(), range(40), backend=backend))) == 1
+            assert mpqueue.map(lambda _: os.environ["CUDA_VISIBLE_DEVICES"], [0], backend=backend) == ["3"]
     for wrong, error in (({"workers": "big"}, TypeError), ({"resources": {"GPU": 0}}, ValueError)):
         with pytest.raises(error, match="expected"):
             DaskBackend("tcp://127.0.0.1:1", **wrong)

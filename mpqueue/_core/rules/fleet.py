@@ -200,6 +200,7 @@ def lane_died(books: Books, lane: LaneBook, message: LaneDied) -> None:
             died=died and not there,
             item=item if here else None,
             why=how,
+            since=lane.chunks[0].left_at or lane.chunks[0].sent_at if lane.chunks else None,
             by_others=there,
         )
     if not message.innocent:

@@ -14,6 +14,7 @@ for many trusted workers per executor; so this is needed here:
 from __future__ import annotations
 
 import contextlib
+import enum
 import functools
 import multiprocessing
 import multiprocessing.util
@@ -44,7 +45,7 @@ from mpqueue._os.process.parent_death import Leash
 from mpqueue._os.process.process_signals import kill_process
 from mpqueue._os.room import check_descriptors, check_threads
 from mpqueue._os.system import IS_WINDOWS
-from mpqueue._parent.inbox import Inbox, Request
+from mpqueue._parent.inbox import Inbox
 from mpqueue._parent.lane_protocol import Answers, LaneSettings, Tell
 from mpqueue._parent.surroundings.clock import SystemClock
 from mpqueue._parent.transport.kept_errors import text_of
@@ -129,10 +130,26 @@ class _Context(locks.Locks, LaunchContext):
         self._page.close()
 
 
+class Event(enum.Enum):
+    """What happens to a lane; `mpqueue._engines.loky.warden` says what is done then."""
+
+    ANSWERED = enum.auto()  #: for the first time
+    RANG = enum.auto()  #: there is something in the outbox
+    STACK_CAME = enum.auto()  #: a part of it
+    STACK_WANTED = enum.auto()  #: and then a kill
+    LOOK_WANTED = enum.auto()  #: at the stack; the worker goes on
+    LOOKED = enum.auto()  #: it was time to look at the progress of the start
+    CUT_OFF = enum.auto()  #: the worker has closed the line, so it is most likely dead
+    KILLED = enum.auto()
+    GIVEN_UP = enum.auto()  #: it was killed but still lives: nothing that it does counts any more
+    EXITED = enum.auto()
+    DRAINED = enum.auto()  #: no answer is on its way any more
+
+
 class LokyLane:
     """One generation of a lane. Made on the starter's thread, which takes 10-30 ms; raises if it can't be made.
 
-    The methods of `Lane` may be called on any thread, the others on the watcher's only. The caller that makes it calls
+    The methods of `Lane` may be called on any thread, the others on the inbox's only. The caller that makes it calls
     `close` in the end.
     """
 
@@ -152,11 +169,8 @@ class LokyLane:
         self._inbox = inbox
         self._is_ending = False
         self.is_up = False  #: it has answered; set by its warden
-        self.ask_for_stack: Callable[[], object] | None = None  #: kills, too; set once it is known how
-        self.look_at_stack: Callable[[Callable[[str | None], object]], object] | None = (
-            None  #: set once it is known how
-        )
-        self.when_cut_off: Callable[[], object] | None = None  #: called when nothing can come from the worker any more
+        #: Gets what happens to the lane, on any thread; set by its warden.
+        self.happened: Callable[..., object] | None = None
         self._when_over: Callable[[], object] | None = None
         with contextlib.ExitStack() as undo:
             check_room()
@@ -300,8 +314,8 @@ class LokyLane:
 
     def _cut_off(self) -> None:
         """Report that a descriptor of the worker is closed: by its death, which is more precise, or by a handler."""
-        if (tell := self.when_cut_off) is not None:
-            tell()
+        if (happened := self.happened) is not None:
+            happened(Event.CUT_OFF)
 
     def when_over(self, then: Callable[[], object]) -> None:
         """Call ``then``, perhaps twice, once all that the dead worker has said is handed over."""
@@ -310,8 +324,8 @@ class LokyLane:
             self._finish(then)
 
     def read_rest(self) -> None:
-        """Take what the dead worker has written by now for all that it says."""
-        self._inbox.post(Request(self._line.read_rest, None))
+        """Take what the dead worker has written by now for all that it says. On the inbox's thread."""
+        self._line.read_rest()
 
     def _finish(self, then: Callable[[], object]) -> None:
         error = BrokenProcessPool(f"worker {self.pid} has ended")
@@ -392,19 +406,18 @@ class LokyLane:
 
     def kill(self, *, dump_stack: bool = False) -> None:
         """Kill the worker's group, or ask the worker for its stack first."""
-        if dump_stack and self.ask_for_stack is not None:
+        if dump_stack and self.is_up and (happened := self.happened) is not None:
             with contextlib.suppress(ValueError):  # retired meanwhile
                 self.ledger.words[LATE] = IS_LATE  # before it is asked
-            self.ask_for_stack()
+            happened(Event.STACK_WANTED)
         else:
             self.worker.kill()
 
     def tell_stack(self, tell: Callable[[str | None], object]) -> None:
-        look = self.look_at_stack
-        if look is None:
+        if (happened := self.happened) is None:
             tell(None)
         else:
-            look(tell)
+            happened(Event.LOOK_WANTED, tell)
 
     def end(self) -> None:
         """Let the worker end by itself once it has answered all frames."""
@@ -426,7 +439,7 @@ class LokyLane:
 
     def disown(self) -> None:
         """Let no exit wait for the worker: `multiprocessing` would wait for ever for one that can't be ended."""
-        process = getattr(self, "_process", None)  # on the closing thread: the watcher's may free it meanwhile
+        process = getattr(self, "_process", None)  # on the closing thread: the inbox's may free it meanwhile
         if process is None:
             return
         if process.exitcode is None:
@@ -450,7 +463,7 @@ class LokyLane:
         channels.close(self.bell)
         channels.close(self.stack)
         # Semaphores live as long as these do, and code that uses this lane may hold it a little longer.
-        self.ask_for_stack = self.look_at_stack = self.when_cut_off = self._when_over = None
+        self.happened = self._when_over = None
         del self._flags, self._process, self._call_queue, self.thread
         return threads
 

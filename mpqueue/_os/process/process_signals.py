@@ -1,7 +1,4 @@
-"""Signals: the one that asks for a stack, their state in a worker, and those that end a process or a group.
-
-For users' signal handlers in a worker see `mpqueue._worker.signals`.
-"""
+"""Signals: the one that asks for a stack, their state in a worker, and those that end a process or a group."""
 
 from __future__ import annotations
 

@@ -9,8 +9,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mpqueue._core.state.item_table import DISCARD, ItemTable
-from mpqueue._parent.journal.chunk_rows import NUMBERS, Results, chunk_statement, fresh_row
-from mpqueue._parent.journal.growth import GivenItems, RecordedGrowth, draft_of
+from mpqueue._parent.journal.chunk_rows import NUMBERS, Results, RowDraft, chunk_statement, fresh_row
+from mpqueue._parent.journal.growth import GivenItems, RecordedGrowth
 from mpqueue._parent.journal.journal_file import Store
 from mpqueue._parent.journal.kept_results import KeptResults
 from mpqueue._parent.journal.kept_values import NotKept, Statement, Unreadable
@@ -160,11 +160,11 @@ class NewOpenJob(NewJob):
         if not len(table):
             self._take_rule(rule)
         book.take_in(chosen, rule)
-        row = draft_of(growth, table, None).row()
+        row = RowDraft(table, coming=growth.take(table)).row()
         assert row is not None
-        assert row.growth is not None
-        files = [(file, number) for file in row.growth.files]
-        statements = row.growth.statements(number)
+        assert row.items is not None
+        files = [(file, number) for file in row.items.files]
+        statements = row.items.statements(number)
         recorder.journal.ask(lambda store: store.write(statements, files))
 
 
