@@ -132,56 +132,6 @@ def test_a_bounded_number_waits_between_stages(lanes: int, most: int) -> None:
     assert max(seen) == most
 
 
-@pytest.mark.parametrize("dropped", [[1], [5], [2, 3, 4], [0, 5]])
-def test_inputs_that_are_cancelled_behind_the_one_whose_turn_it_is_hold_nothing_up(dropped: list[int]) -> None:
-    fleet = audited(1)
-    head = fleet.stages([through(succeed(0.1), succeed(0.1), succeed(0.1))] * 6, [None] * 3, most=1, ordered=True)
-    fleet.start(head)
-    fleet.drop(head, *dropped)
-    fleet.run_until_over(head, limit=100)
-    assert statuses(head) == ["failed" if index in dropped else "completed" for index in range(6)]
-
-
-def test_the_last_stage_goes_first() -> None:
-    fleet, sent = FakeLanes(1), list[int]()
-
-    def look(message: Message, commands: list[Command]) -> None:
-        sent.extend(
-            one.chunk.job.stage.place
-            for one in commands
-            if isinstance(one, SendChunk) and one.chunk.job.stage is not None
-        )
-
-    fleet.watchers.append(look)
-    head = fleet.stages([through(succeed(1), succeed(1), succeed(1))] * 3, [None] * 3)
-    fleet.run_all(head)
-    assert sent == [0, 1, 2] * 3
-
-
-@pytest.mark.parametrize("limit", [{"max_lanes": 2}, {"most_lanes": 2}])
-def test_it_has_as_many_lanes_as_it_may(limit: dict[str, Any]) -> None:
-    fleet, held, together = FakeLanes(4), set[int](), set[int]()
-    Auditor(fleet)
-    head = fleet.stages([succeed(1)] * 8, [None, None], **limit)
-    fleet.watchers.append(lambda *_: held.add(max(job.lanes_held for job in pipeline_of(head).jobs)))
-    fleet.watchers.append(lambda *_: together.add(pipeline_of(head).lanes_held))
-    fleet.run_all(head)
-    assert (max(held), max(together)) == (2, 4 if "max_lanes" in limit else 2)
-
-
-def test_what_is_yielded_comes_in_its_order_whoever_is_quicker() -> None:
-    fleet = audited(3)
-    slow, quick = replace(succeed(5), needs=1), replace(succeed(1), needs=2)
-    items = [
-        spread(succeed(), spread(slow, Item(needs=1), Item(needs=2)), replace(quick, returns=Item(needs=3))),
-        spread(succeed()),
-        through(quick, quick, quick),
-    ]
-    head = fleet.stages(items, [None] * 2)
-    fleet.run_all(head)
-    assert head.table.results == [[Item(needs=1), Item(needs=2), Item(needs=3)], [], quick]
-
-
 def test_a_failure_ends_the_input_with_the_name_of_the_stage() -> None:
     fleet = audited(2)
     items = [
@@ -281,15 +231,6 @@ def test_what_is_done_to_one_is_done_to_all(which: int) -> None:
     auditor.check_runs()
 
 
-def test_close_lets_a_pipeline_end() -> None:
-    fleet = FakeLanes(2)
-    head = fleet.stages([through(succeed(1), succeed(1))] * 3, [None] * 2)
-    fleet.start(head)
-    fleet.close()
-    fleet.run_until_over(head)
-    assert statuses(head) == ["completed"] * 3
-
-
 def test_nobody_else_seals_a_stage_nor_tries_it_again() -> None:
     fleet = FakeLanes(1)
     head = fleet.stages([succeed()], [None] * 2)
@@ -300,13 +241,6 @@ def test_nobody_else_seals_a_stage_nor_tries_it_again() -> None:
     for job in head.family:
         with pytest.raises(JobStateError, match="got one with stages"):
             fleet.retry_failed(job)
-
-
-def test_a_pipeline_without_inputs_is_over_at_once() -> None:
-    fleet = audited(1)
-    head = fleet.stages([], [None] * 3)
-    fleet.start(head)
-    assert [job.status for job in head.family] == [JobStatus.COMPLETED] * 4
 
 
 def test_an_item_that_waits_for_a_retry_is_pending_once_all_is_cancelled() -> None:
