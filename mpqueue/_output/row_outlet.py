@@ -35,7 +35,7 @@ from mpqueue._output.export import (
 )
 from mpqueue._output.file_sinks import FileSink, check_apart
 from mpqueue._output.words import counted
-from mpqueue._wire.pickling.payload import dump_by_reference, dump_by_value, load_kept
+from mpqueue._wire.pickling.payload import dump_by_reference, dump_by_value, load_parts
 from mpqueue.errors import JobStateError, shown
 from mpqueue.status import FAILED
 
@@ -425,4 +425,4 @@ def _dump(rows: Sequence[Row]) -> bytes | None:
 
 def _load(data: bytes) -> Any:
     pickled, buffers = pickle.loads(data)
-    return load_kept(pickled, buffers)
+    return load_parts(pickled, buffers)

@@ -699,6 +699,8 @@ class JobQueue(SafeEmitter):
         New workers start at once. Surplus workers, those with the highest numbers, end once they have finished their
         current item and the few that were sent with it; with ``kill`` at once, and their items run again without losing
         a try. Running jobs go on meanwhile. The inner threads of workers (``per_worker["threads"]``) stay as they were.
+        On a cluster, workers for which it has no room now start once it has, and ``concurrency=None`` ends: the number
+        no longer follows the cluster's.
 
         Raises TypeError or ValueError for anything but a whole number from 1 up, and on an engine whose workers are not
         the queue's own; `QueueClosedError`.
@@ -706,8 +708,7 @@ class JobQueue(SafeEmitter):
         self._closer.check_open("resize the queue")
         checks.check_concurrency(concurrency)
         checks.check_bool("kill", kill)
-        able = self._backend.capabilities
-        if not (able.own_processes and able.is_here):
+        if not self._backend.capabilities.own_processes:
             raise ValueError(f"resize: expected an engine with workers of the queue's own, got {self._backend!r}")
         self._handle(LanesResized(concurrency, kill))
         self._size = concurrency

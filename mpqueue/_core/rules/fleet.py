@@ -112,8 +112,8 @@ def _take_into_service(books: Books, lane: LaneBook) -> None:
 
 
 def lanes_wanted(books: Books, message: LanesWanted) -> None:
-    """Add lanes until there are at least that many."""
-    while len(books.lanes) < message.total:
+    """Add lanes until there are at least that many, or as many as the last `JobQueue.resize` has set."""
+    while len(books.lanes) < (message.total if books.most_lanes is None else min(message.total, books.most_lanes)):
         lane = books.add_lane()
         if books.opened:
             _start_now(books, lane)
@@ -144,6 +144,8 @@ def tell_demand(books: Books) -> None:
     for job in books.jobs.values():
         more, work = _waiting(job)
         lanes, seconds = lanes + more, seconds + work
+    if books.most_lanes is not None:
+        lanes = min(lanes, max(0, books.most_lanes - books.at_work.bit_count()))
     told = books.told_demand
     if (_size(lanes), _size(seconds)) != (_size(told.lanes), _size(told.seconds)):
         books.told_demand = TellDemand(lanes, seconds)
@@ -199,6 +201,7 @@ def lane_died(books: Books, lane: LaneBook, message: LaneDied) -> None:
             died=died and not there,
             item=item if here else None,
             why=how,
+            since=lane.chunks[0].left_at or lane.chunks[0].sent_at if lane.chunks else None,
             by_others=there,
         )
     if not message.innocent:

@@ -18,7 +18,6 @@ import enum
 import functools
 import multiprocessing
 import multiprocessing.util
-import operator
 import os
 import threading
 import weakref
@@ -203,7 +202,6 @@ class LokyLane:
             seed = LaneSeed(
                 lane=number,
                 generation=generation,
-                parent=os.getpid(),
                 ledger=Handle(page.fd),
                 line=ChannelEnd(self._line.worker_end),
                 asking=None if self._answering is None else ChannelEnd(self._answering.worker_end),
@@ -256,17 +254,6 @@ class LokyLane:
         # loky would wait for it at exit: a hung worker would keep it for ever. It is a daemon, and the pool ends it.
         process_executor._threads_wakeups.pop(self.thread, None)
         _take_over_killing(self._executor)
-
-    def forget_names(self) -> None:
-        """Remove the semaphores' names from the file system, if they have any, once the worker has opened them.
-
-        So none of them is left there, even if this process, its group and the resource trackers in it are killed; and
-        the trackers have nothing to warn about.
-        """
-        for owner, paths in ((self, _SEMAPHORES), (self._flags.pause, _EVENT), (self._flags.cancel, _EVENT)):
-            for path in paths:
-                with contextlib.suppress(AttributeError):
-                    _finalize(operator.attrgetter(path)(owner))
 
     def send(self, frame: bytes, tell: Tell) -> None:
         """Write the frame to the line. 10 us."""
@@ -480,26 +467,6 @@ def _resolve(first_answer: Future[bytes], answer: bytes | BaseException) -> None
         first_answer.set_exception(answer)
     else:
         first_answer.set_result(answer)
-
-
-#: Where the semaphores of a lane are, and of an Event. One that a new version has moved keeps its name until the end.
-_SEMAPHORES = (
-    "_executor._processes_management_lock",
-    "_executor._call_queue._rlock",
-    "_executor._call_queue._wlock",
-    "_executor._call_queue._sem",
-    "_executor._result_queue._rlock",
-    "_executor._result_queue._wlock",
-    "_process._worker_exit_lock",
-)
-_EVENT = ("_flag", "_cond._lock", "_cond._sleeping_count", "_cond._woken_count", "_cond._wait_semaphore")
-
-
-def _finalize(semaphore: object) -> None:
-    """Do now the finalization of `multiprocessing` for a semaphore: unlink its name, and notify the tracker."""
-    for reference in weakref.getweakrefs(semaphore):
-        if isinstance(reference.__callback__, multiprocessing.util.Finalize):
-            reference.__callback__()
 
 
 def _pipe(always: contextlib.ExitStack, on_failure: contextlib.ExitStack) -> tuple[int, int]:

@@ -196,7 +196,6 @@ class Warden:
         self._cancel_timer()
         self._state = State.LIVE
         self._was_ready = self.lane.is_up = True
-        self.lane.forget_names()
         self._inbox.watch(self.lane.bell, self._told(Event.RANG))
         self._inbox.watch(self.lane.stack, self._told(Event.STACK_CAME))
         if not self._is_silent:

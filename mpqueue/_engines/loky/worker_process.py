@@ -85,15 +85,6 @@ class WorkerProcess:
         """Wait, after `exited`, for a process whose end is reported slightly too early: at most 0.25 s."""
         self._process.await_last_moments(has_ended)
 
-    def is_stopped(self) -> bool:
-        """Tell whether a signal has stopped the process; False if the system does not report it."""
-        return self._process.is_stopped()
-
-    def catches(self, number: int) -> bool:
-        """Tell whether the process handles that signal, which would otherwise end it; False if unknown."""
-        with self._lock:
-            return not self._is_gone and os.getpid() == self._owner and self._process.catches(number)
-
     def is_reaped(self) -> bool:
         """Tell whether other code has read the exit code already, so that it can't be read again."""
         return is_reaped(self.pid)
@@ -163,15 +154,8 @@ class StackDump:
         self._timer: Timer | None = None
 
     def look(self, tell: Callable[[str | None], object]) -> None:
-        """Call ``tell`` with the stack; with None if there is none. The worker goes on.
-
-        No signal is sent to a process that is stopped, since it would take it only when it goes on, and might then end
-        its item; or that no longer catches it and would be ended by it.
-        """
+        """Call ``tell`` with the stack; with None if there is none. The worker goes on."""
         if not self._lookers:
-            if self._worker.is_stopped() or not process_signals.answers(self._worker.catches):
-                tell(None)
-                return
             process_signals.ask(self._worker.send, self._fd)
             self._wait(PATIENCE)
         self._lookers.append(tell)
