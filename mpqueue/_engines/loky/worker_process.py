@@ -75,7 +75,7 @@ class WorkerProcess:
         Negative: minus the signal's number. None: other code has reaped the process and the kernel does not report it.
         """
         with self._lock:
-            code = self._process.exit_code()
+            code, self.when_killed = self._process.exit_code(), None
             # The process too: a worker that lives on can also close a sentinel.
             self.kill()
             self._is_gone = True
