@@ -21,7 +21,7 @@ from mpqueue._os.process.process_facts import busy_machine, use_of
 from mpqueue._os.process.process_handle import is_reaped, open_exactly, open_process
 from mpqueue._os.process.process_signals import KILL, kill_group
 from mpqueue._os.process.process_table import processes
-from mpqueue._parent.inbox import Inbox, Timer
+from mpqueue._parent.inbox import Inbox, TimedCall
 from mpqueue._wire.seed import COOKIE_VARIABLE
 
 
@@ -154,7 +154,7 @@ class StackDump:
         self._text = bytearray()
         self._then: Callable[[], object] | None = None
         self._lookers: list[Callable[[str | None], object]] = []
-        self._timer: Timer | None = None
+        self._timer: TimedCall | None = None
 
     def request(self, then: Callable[[], object]) -> None:
         """Ask for the stack, and call ``then`` when it has come or will not come."""
