@@ -248,16 +248,16 @@ def _meet_any(token: Token, packed: Packed) -> Shared[Any]:
 class NotesShared:
     """A block that notes the shared objects with segments that this thread pickles in it, in the list.
 
-    A class, since each job and each chunk enters one: of a generator, the block would cost four times as many calls.
+    The thread refers to it weakly: if a Ctrl-C comes before the block has begun, nothing of it is left.
     """
 
-    __slots__ = ("_before",)
+    __slots__ = ("__weakref__", "_before", "noted")
 
     def __enter__(self) -> list[Shared[Any]]:
-        self._before = _noted_here()
-        noted: list[Shared[Any]] = []
-        _notes.current = noted
-        return noted
+        self._before = getattr(_notes, "current", None)
+        self.noted: list[Shared[Any]] = []
+        _notes.current = weakref.ref(self)
+        return self.noted
 
     def __exit__(self, *_: object) -> None:
         _notes.current = self._before
@@ -265,8 +265,9 @@ class NotesShared:
 
 def _noted_here() -> list[Shared[Any]] | None:
     """Return the list in which this thread notes shared objects; None if it notes none."""
-    found: list[Shared[Any]] | None = getattr(_notes, "current", None)
-    return found
+    current: weakref.ref[NotesShared] | None = getattr(_notes, "current", None)
+    notes = None if current is None else current()
+    return None if notes is None else notes.noted
 
 
 def size_of(shared: Shared[Any]) -> int:
