@@ -127,7 +127,7 @@ class _Context(locks.Locks, LaunchContext):
         self._page.close()
 
 
-class Event(enum.Enum):
+class LaneEvent(enum.Enum):
     """What happens to a lane; `mpqueue._engines.loky.warden` says what is done then."""
 
     ANSWERED = enum.auto()  #: for the first time
@@ -289,7 +289,7 @@ class LokyLane:
     def _cut_off(self) -> None:
         """Report that a descriptor of the worker is closed: by its death, which is more precise, or by a handler."""
         if (happened := self.happened) is not None:
-            happened(Event.CUT_OFF)
+            happened(LaneEvent.CUT_OFF)
 
     def when_over(self, then: Callable[[], object]) -> None:
         """Call ``then``, perhaps twice, once all that the dead worker has said is handed over."""
@@ -381,7 +381,7 @@ class LokyLane:
         if dump_stack and self.is_up and (happened := self.happened) is not None:
             with contextlib.suppress(ValueError):  # retired meanwhile
                 self.ledger.words[LATE] = IS_LATE  # before it is asked
-            happened(Event.STACK_WANTED)
+            happened(LaneEvent.STACK_WANTED)
         else:
             self.worker.kill()
 
@@ -389,7 +389,7 @@ class LokyLane:
         if (happened := self.happened) is None:
             tell(None)
         else:
-            happened(Event.LOOK_WANTED, tell)
+            happened(LaneEvent.LOOK_WANTED, tell)
 
     def end(self) -> None:
         """Let the worker end by itself once it has answered all frames."""

@@ -21,7 +21,7 @@ from mpqueue._os.process.process_facts import busy_machine, use_of
 from mpqueue._os.process.process_handle import is_reaped, open_exactly, open_process
 from mpqueue._os.process.process_signals import KILL, kill_group
 from mpqueue._os.process.process_table import processes
-from mpqueue._parent.inbox import Inbox, Timer
+from mpqueue._parent.inbox import Inbox, TimedCall
 from mpqueue._wire.seed import COOKIE_VARIABLE
 
 
@@ -151,7 +151,7 @@ class StackDump:
         self._inbox = inbox
         self._text = bytearray()
         self._lookers: list[Callable[[str | None], object]] = []
-        self._timer: Timer | None = None
+        self._timer: TimedCall | None = None
 
     def look(self, tell: Callable[[str | None], object]) -> None:
         """Call ``tell`` with the stack; with None if there is none. The worker goes on."""
