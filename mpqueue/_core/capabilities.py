@@ -11,25 +11,30 @@ from mpqueue._wire.pickling.packed_handler import Travels
 class Capabilities(NamedTuple):
     """The facts about all workers of an engine. The defaults are loky's: everything."""
 
-    can_kill: bool = True  #: a single worker can be killed while it runs: time limits, ``cancel(kill=True)``
-    shares_memory: bool = True  #: big data goes through shared segments
-    brings_shared: bool = False  #: its lanes bring shared objects to workers that share no memory with us
-    carries_segments: bool = False  #: its lanes carry segments to and from workers that share no memory with us
-    own_processes: bool = True  #: each worker is a process of its own, without other programs' code
+    #: Each worker is a process of its own, without other programs' code. It can be killed while it runs: time limits,
+    #: ``cancel(kill=True)``.
+    own_processes: bool = True
+    #: Its workers are on this machine, whose CPUs, memory and GPUs are counted. Workers elsewhere come and go with the
+    #: amount of waiting work, which the engine gets; it measures their memory.
+    is_here: bool = True
+    #: Big data goes through shared segments. To workers elsewhere without that, lanes carry segments, and bring shared
+    #: objects.
+    shares_memory: bool = True
     can_fork: bool = False  #: workers can be forked from a process with their imports done: loky's on Linux
-    same_files: bool = True  #: modules here are imported from the same files there
-    follows_demand: bool = False  #: it gets the amount of waiting work, since its workers come and go with that
     chunk_seconds: float = CHUNK_SECONDS  #: the target length of a chunk: long compared with the cost of sending it
     chunk_bytes: int = 4 << 20  #: the most bytes of items that a chunk aims at; of results twice as many
     chunk_cost: float = 114e-6  #: CPU seconds of a chunk in the process through which all chunks go
     #: Seconds without any worker, and without a start under way, after which waiting jobs are interrupted.
     patience: float = 30.0
-    is_here: bool = True  #: its workers are on this machine, whose CPUs, memory and GPUs are counted
-    measures_memory: bool = False  #: if no memory is shared: it measures its workers' memory for the queue
+
+    @property
+    def carries(self) -> bool:
+        """True if its lanes carry big data, beside frames and answers."""
+        return not (self.is_here or self.shares_memory)
 
     @property
     def handlers_travel(self) -> Travels:
         """The way in which its workers get a job's handler."""
         if self.shares_memory:
             return Travels.IN_MEMORY
-        return Travels.SHARED_APART if self.brings_shared else Travels.WHOLE
+        return Travels.SHARED_APART if self.carries else Travels.WHOLE

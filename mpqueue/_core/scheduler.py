@@ -135,7 +135,7 @@ class Scheduler:
             self._take_due_timers()
             dispatch.dispatch(books)
             stealing.consider(books)
-            if books.engine.follows_demand and books.opened:
+            if not books.engine.is_here and books.opened:
                 fleet.tell_demand(books)
         commands, books.commands = books.commands, []  # their contents must not live until the next step
         return commands

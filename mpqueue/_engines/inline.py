@@ -34,7 +34,7 @@ class InlinePool:
     it. Running items can't be killed, so time limits are refused.
     """
 
-    capabilities = Capabilities(can_kill=False, shares_memory=False, own_processes=False, same_files=False)
+    capabilities = Capabilities(own_processes=False, shares_memory=False)
 
     def count_workers(self) -> int:
         """Return 1: more would not be faster."""

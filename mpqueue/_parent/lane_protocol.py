@@ -124,7 +124,7 @@ class Lane(Protocol):
 
 
 class BringingLane(Lane, Protocol):
-    """A lane of an engine that ``brings_shared``."""
+    """A lane of an engine that ``carries``."""
 
     def bring(self, shared: Shared[Any]) -> None:
         """Make the worker `bring` this in before all frames sent from now on. Once per object, never raises.
@@ -134,7 +134,7 @@ class BringingLane(Lane, Protocol):
 
 
 class CarryingLane(Lane, Protocol):
-    """A lane of an engine that ``carries_segments``."""
+    """A lane of an engine that ``carries``."""
 
     #: Data that came beside the worker's answers and was not read yet, by the serials of its segments.
     carried: dict[int, memoryview]
@@ -151,7 +151,7 @@ class CarryingLane(Lane, Protocol):
 
 
 class SharingLane(Lane, Protocol):
-    """A lane of an engine that ``shares_memory`` or ``carries_segments``."""
+    """A lane of an engine that ``shares_memory`` or ``carries``."""
 
     def take_results_by_pipe(self) -> None:
         """Let results be sent without segments from now on: the parent can't open this worker's."""
@@ -200,7 +200,7 @@ class LanePool(Protocol):
 
 
 class DemandPool(LanePool, Protocol):
-    """A lane pool of an engine that ``follows_demand``."""
+    """A lane pool of an engine whose workers are elsewhere."""
 
     def tell_demand(self, lanes: int, seconds: float) -> None:
         """Report for how many more lanes items wait, and how many seconds these take, as far as known.

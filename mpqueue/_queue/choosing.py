@@ -99,7 +99,7 @@ def check_queue(
     _refuse_limit(backend, "timeout", options.timeout)
     limits = options.per_worker
     _refuse_limit(backend, "per_worker['setup_timeout']", limits.setup_timeout)
-    if limits.memory is not None and not (able.shares_memory or able.measures_memory):
+    if limits.memory is not None and able.is_here and not able.shares_memory:
         raise ValueError(f"per_worker['memory']: expected None, since {backend!r} has workers that can't be measured")
     if limits.threads is not None and not able.own_processes:
         raise ValueError(
@@ -154,5 +154,5 @@ def choose_needs(
 
 
 def _refuse_limit(backend: Backend, name: str, seconds: float | None) -> None:
-    if seconds is not None and not backend.capabilities.can_kill:
+    if seconds is not None and not backend.capabilities.own_processes:
         raise ValueError(f"{name}: expected None, since {backend!r} can't end an item that runs; got {seconds!r}")

@@ -307,7 +307,7 @@ def test_an_item_that_always_kills_its_worker_fails_in_the_end(engine: Engine) -
 
 
 def test_a_time_limit_ends_the_item_or_is_refused(engine: Engine) -> None:
-    if not engine.able.can_kill:
+    if not engine.able.own_processes:
         with pytest.raises(ValueError, match="timeout: expected None"):
             engine.queue(timeout=5)
         with engine.queue() as queue, pytest.raises(ValueError, match="timeout: expected None"):
@@ -402,7 +402,7 @@ def test_cancel_with_kill_ends_what_runs_or_waits_for_it(engine: Engine, tmp_pat
         run = queue.start("job")
         wait_until(gate.arrived, what="an item to start")
         queue.cancel("job", kill=True)
-        if not engine.able.can_kill:
+        if not engine.able.own_processes:
             gate.open()
         assert run.result().status is JobStatus.CANCELLED
         assert results_of(queue.run(range(3), do.double)) == [0, 2, 4]
@@ -415,7 +415,7 @@ def test_closing_at_once_leaves_nothing(engine: Engine, tmp_path: Path) -> None:
     queue.create_job("job", range(10), do.block_until_told(gate), chunksize=1)
     run = queue.start("job")
     wait_until(gate.arrived, what="an item to start")
-    if not engine.able.can_kill:
+    if not engine.able.own_processes:
         gate.open()
     queue.close(kill=True)
     assert run.result(300).status is JobStatus.CANCELLED
@@ -575,7 +575,7 @@ def test_joblib_runs_on_the_engine_that_it_is_given(engine: Engine, opened: list
         ours.close()
         ours.register()
     assert opened == [engine.backend]
-    if not engine.able.can_kill:
+    if not engine.able.own_processes:
         with pytest.raises(ValueError, match="can't end an item"):
             ours.MPQueueBackend(backend=engine.backend, timeout=30.0)
 
@@ -602,6 +602,10 @@ def test_a_time_limit_of_a_call_is_refused_where_nothing_can_be_killed(engine: E
         lambda: mpqueue.Pool(1, **limited).terminate(),
         lambda: mpqueue.Executor(1, **limited).shutdown(),
     ]
-    for call in calls if not engine.able.can_kill else calls[:1]:
-        with contextlib.nullcontext() if engine.able.can_kill else pytest.raises(ValueError, match="can't end an item"):
+    for call in calls if not engine.able.own_processes else calls[:1]:
+        with (
+            contextlib.nullcontext()
+            if engine.able.own_processes
+            else pytest.raises(ValueError, match="can't end an item")
+        ):
             call()

@@ -37,7 +37,7 @@ def check_invariants(books: Books) -> None:
         else:
             _check_whereabouts(books, job, timers)
     _check_resources(books)
-    if books.engine.follows_demand and books.opened:
+    if not books.engine.is_here and books.opened:
         _check_demand(books)
     _check_nobody_waits_needlessly(books)
     if books.opened and not books.closing:

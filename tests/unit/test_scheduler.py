@@ -479,7 +479,7 @@ def test_a_drain_cuts_short_what_would_wait_for_longer(
     ("can_kill", "kill_seconds", "over"), [(True, 1000.0, 5.0 + DEATH_SECONDS), (False, 0.0, 5.0)], ids=["D", "no kill"]
 )
 def test_a_drain_does_not_wait_for_workers_that_do_not_die(can_kill: bool, kill_seconds: float, over: float) -> None:
-    fleet = FakeLanes(2, engine=Capabilities(can_kill=can_kill), kill_seconds=kill_seconds)
+    fleet = FakeLanes(2, engine=Capabilities(own_processes=can_kill), kill_seconds=kill_seconds)
     job = fleet.started([succeed(100.0)] * 3)
     fleet.run_until(1.0)
     fleet.close(within=4.0)

@@ -7,7 +7,7 @@ from mpqueue._core.commands import TellDemand
 from mpqueue.status import JobStatus
 from tests.support.fake_lanes import FakeLanes, succeed
 
-ELASTIC = Capabilities(follows_demand=True, patience=100.0)
+ELASTIC = Capabilities(is_here=False, patience=100.0)
 
 
 def test_demand_is_told_at_the_start_when_it_halves_and_at_the_end() -> None:

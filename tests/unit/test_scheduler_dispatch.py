@@ -229,8 +229,8 @@ def longest_first(seconds: list[float], lanes: int) -> float:
 
 
 @pytest.mark.parametrize(
-    ("shares_memory", "brings_shared", "travels"),
-    [(True, False, Travels.IN_MEMORY), (False, True, Travels.SHARED_APART), (False, False, Travels.WHOLE)],
+    ("shares_memory", "is_here", "travels"),
+    [(True, True, Travels.IN_MEMORY), (False, False, Travels.SHARED_APART), (False, True, Travels.WHOLE)],
 )
-def test_how_handlers_travel_is_said_by_the_engine(shares_memory: bool, brings_shared: bool, travels: Travels) -> None:
-    assert Capabilities(shares_memory=shares_memory, brings_shared=brings_shared).handlers_travel is travels
+def test_how_handlers_travel_is_said_by_the_engine(shares_memory: bool, is_here: bool, travels: Travels) -> None:
+    assert Capabilities(shares_memory=shares_memory, is_here=is_here).handlers_travel is travels

@@ -142,7 +142,7 @@ class Histories(RuleBasedStateMachine):
         self.patches = pytest.MonkeyPatch()
         if rows_kept is not None:  # so few that stages forget some
             self.patches.setattr(item_table, "ROWS_KEPT", rows_kept)
-        engine = Capabilities(chunk_seconds=chunk_seconds, chunk_cost=chunk_cost, follows_demand=True)
+        engine = Capabilities(chunk_seconds=chunk_seconds, chunk_cost=chunk_cost, is_here=False)
         self.fleet = FakeLanes(
             lanes,
             max_items_per_worker=max_items,

@@ -72,7 +72,7 @@ def test_items_of_equal_needs_travel_together() -> None:
 
 def test_lanes_that_may_not_have_a_packed_chunk_get_what_comes_behind_it() -> None:
     """It goes to the last lane that is asked, which is the only one whose worker has seen no device yet."""
-    engine = Capabilities(chunk_seconds=0.045, chunk_cost=0.0001, follows_demand=True)
+    engine = Capabilities(chunk_seconds=0.045, chunk_cost=0.0001, is_here=False)
     fleet = watched(3, device="gpu", pack_seconds=0.02, engine=engine)
     needs = [needs_of(), needs_of(uses={"gpu": 1}), needs_of(uses={"gpu": 0})]
     items = [succeed(0.0), succeed(0.0), succeed(0.0), succeed(0.03)]

@@ -26,7 +26,7 @@ def time_is_up(books: Books, *, killed: bool) -> None:
     """End running items, as their time is over; ``killed``: the time of the killed workers is over too."""
     if not books.jobs:
         return
-    if killed or not books.engine.can_kill:
+    if killed or not books.engine.own_processes:
         fleet.forget_lanes(books)
         for job in list(books.jobs.values()):
             finish_if_over(books, job)

@@ -226,7 +226,7 @@ def kill(books: Books, lane: LaneBook, verdict: Verdict) -> None:
 
     Does nothing if the engine can't kill: then the running item ends by itself.
     """
-    if not books.engine.can_kill:
+    if not books.engine.own_processes:
         return
     books.enter(lane, LaneState.DYING)
     lane.verdict = verdict

@@ -156,9 +156,12 @@ class Traffic:
         self._packers = packers
         self._handle = handle
         self._engine = books.engine
-        in_segments = (self._engine.shares_memory or self._engine.carries_segments) and can_lend()
-        self._store = SegmentStore() if in_segments else None
+        self._carries = books.engine.carries
+        self._in_segments = self._engine.shares_memory or self._carries
+        self._store = SegmentStore() if self._in_segments and can_lend() else None
         self._imports = ImportWatch()
+        #: Workers import modules from the files that they have here.
+        self._same_files = self._engine.own_processes and self._engine.is_here
         self._accounts: dict[tuple[int, int], _Account] = {}
         self._ready: dict[Chunk, PackedItems] = {}  #: chunks that wait, pickled, for a lane
         self._unpicklings: dict[tuple[int, int], Unpickling] = {}  #: by lane and generation, on any thread
@@ -182,7 +185,7 @@ class Traffic:
         if packed is not None:
             return self._send(lane, command, packed)
         handler: PackedHandler = job.handler
-        notes, script, classes = self._engine.brings_shared, handler.script, handler.classes
+        notes, script, classes = self._carries, handler.script, handler.classes
         packing = Packing(chunk, items, self._store, self._now, notes=notes, script=script, classes=classes)
         self._packers.put(job.number, packing, partial(self._packed, chunk))
         return ChunkPacking(command.lane, command.generation, chunk.number)
@@ -287,7 +290,7 @@ class Traffic:
         """Return a worker's report; None, and end that worker, if it is invalid."""
         key, unpickling, carried = (lane.number, lane.generation), None, NOTHING_CARRIED
         try:
-            if self._engine.carries_segments:
+            if self._carries:
                 carried = cast("CarryingLane", lane).carried
             unpickling = Unpickling(data, *key, self._account(lane).returned.append, self._now, carried)
             self._unpicklings[key] = unpickling
@@ -295,7 +298,7 @@ class Traffic:
             if report is not None and unpickling.lost is not None:
                 log.warning("an item of worker %d has failed: %s", lane.number, unpickling.lost.message)
             why = None if report is None or report.unreadable is None else report.unreadable.error.__cause__
-            if isinstance(why, SegmentGoneError) and (self._engine.shares_memory or self._engine.carries_segments):
+            if isinstance(why, SegmentGoneError) and self._in_segments:
                 cast("SharingLane", lane).take_results_by_pipe()  # if it lives
             return report
         except BaseException as error:
@@ -304,7 +307,7 @@ class Traffic:
         finally:
             if unpickling is not None and self._unpicklings.get(key) is unpickling:
                 del self._unpicklings[key]
-            if unpickling is not None and self._engine.carries_segments:
+            if unpickling is not None and self._carries:
                 for serial in unpickling.segments:
                     cast("CarryingLane", lane).carried.pop(serial, None)
 
@@ -378,7 +381,7 @@ class Traffic:
                 account.held.setdefault(segment.ref.serial, []).append(segment)
             while len(account.held) > KEEP_LENT:  # a handler may keep them for ever; it has mapped them by then
                 del account.held[next(iter(account.held))]
-        if self._engine.carries_segments and not (carrying := cast("CarryingLane", lane)).shares_memory:
+        if self._carries and not (carrying := cast("CarryingLane", lane)).shares_memory:
             carrying.carry(self._contents(packed))
 
     def _contents(self, packed: PackedItems) -> dict[int, memoryview]:
@@ -389,7 +392,7 @@ class Traffic:
 
     def _bring(self, lane: Lane, account: _Account, objects: Iterable[shared.Shared[Any]]) -> None:
         """Bring these shared objects to the worker, if it needs that and does not have them."""
-        if not self._engine.brings_shared:
+        if not self._carries:
             return
         for one in objects:
             if one not in account.brought:
@@ -410,7 +413,7 @@ class Traffic:
 
     def _new_path(self, account: _Account) -> tuple[str, ...] | None:
         """Return the program's ``sys.path`` if that worker has another one."""
-        if not self._engine.same_files or account.path == (path := self._imports.path_now()):
+        if not self._same_files or account.path == (path := self._imports.path_now()):
             return None
         account.path = path
         return path
