@@ -25,7 +25,7 @@ from mpqueue._parent.transport.packing import dump_harmless
 from mpqueue._wire.memory.segments import BIG_BUFFER, Pieces, SegmentStore
 from mpqueue._wire.pickling import beside as beside_module
 from mpqueue._wire.pickling import rebuilding, reducers
-from mpqueue._wire.pickling.beside import UNFRAMED, Buffers, Pickled
+from mpqueue._wire.pickling.beside import UNFRAMED, Buffers, Later, Pickled
 from mpqueue._wire.pickling.payload import Packed, dump, dump_code, dump_plain, load, load_home
 from tests.support.needed import needs
 
@@ -164,19 +164,19 @@ def test_an_array_with_gaps_is_beside_the_pickle() -> None:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "in_pieces"),
+    ("dtype", "is_beside"),
     [("f8", True), ("u1", True), ("S7", True), ("V5", True)]
     + [(other, False) for other in (">f8", "M8[s]", "O", "a library's")],
 )
-def test_arrays_with_gaps_are_sent_in_pieces_where_they_are_big_and_numpy_would_copy_them(
-    dtype: str, in_pieces: bool
+def test_arrays_with_gaps_are_beside_the_pickle_where_they_are_big_and_numpy_would_copy_them(
+    dtype: str, is_beside: bool
 ) -> None:
     kind: Any = dtype
     if dtype == "a library's":
         kind = pytest.importorskip("numpy._core._rational_tests").rational
     made = np.zeros((40, 60, 50), kind)
-    assert reducers._has_gaps(made[::2]) is in_pieces
-    assert reducers._has_gaps(made[:, :, 1:].transpose(2, 0, 1)) is in_pieces
+    assert reducers._has_gaps(made[::2]) is is_beside
+    assert reducers._has_gaps(made[:, :, 1:].transpose(2, 0, 1)) is is_beside
     assert not reducers._has_gaps(made)
     assert not reducers._has_gaps(made.transpose(1, 2, 0)), "in another order, but whole"
     for count, is_big in ((BIG_BUFFER, True), (BIG_BUFFER - 1, False)):
@@ -393,9 +393,8 @@ def test_an_image_is_beside_the_pickle_whatever_its_memory_is_like() -> None:
         assert mapped == value == beside(mapped)
 
 
-@pytest.mark.skipif(not hasattr(Image.Image, "__arrow_c_array__"), reason="an older Pillow is left to itself")
 @pytest.mark.parametrize("mode", reducers._MODES)
-def test_an_image_is_its_pixels_in_memory_in_one_piece_or_in_bands(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_is_its_pixels_in_bands(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert reducers._are_mapped.__wrapped__(Image), "this Pillow is one of those that work so"
     width = reducers._MODES[mode][1]
     value = Image.effect_noise((310, 290), 50).convert(mode)
@@ -403,20 +402,14 @@ def test_an_image_is_its_pixels_in_memory_in_one_piece_or_in_bands(mode: str, mo
     pixels = value.tobytes("raw", reducers._MODES[mode][0])
     monkeypatch.setattr(reducers._under_way, "buffers", Buffers())
     monkeypatch.setattr(reducers, "PIECE", 310 * width * 100)
-    for _ in range(2):
-        make, (kind, state, *place, buffer) = reducers._reduce_image(value)
-        content = buffer.raw()
-        if not content.nbytes:
-            source = content.obj.source
-            assert isinstance(source, Pieces)
-            assert [part.nbytes for part in source.make()] == [310 * width * rows for rows in (100, 100, 90)]
-            content = source.whole()
-        assert (make, kind, place) == (rebuilding.image, Image.Image, [mode, (310, 290)])
-        assert bytes(content) == pixels
-        assert state[:3] == [{"dpi": (72, 72)}, mode, (0, 0)], "with no pixels of its own"
-        again = make(kind, state, *place, bytearray(content))
-        assert again == value
-        monkeypatch.setattr(reducers, "_pixels", lambda *_: None)  # as of an image of more than 16 MB
+    make, (kind, state, *place, buffer) = reducers._reduce_image(value)
+    source = buffer.raw().obj.source
+    assert isinstance(source, Pieces)
+    assert [part.nbytes for part in source.make()] == [310 * width * rows for rows in (100, 100, 90)]
+    assert (make, kind, place) == (rebuilding.image, Image.Image, [mode, (310, 290)])
+    assert bytes(source.whole()) == pixels
+    assert state[:3] == [{"dpi": (72, 72)}, mode, (0, 0)], "with no pixels of its own"
+    assert make(kind, state, *place, bytearray(source.whole())) == value
     for few in (Image.new(mode, (10, 10)), Image.new("P", (310, 290)), Image.new(mode, (0, 5))):
         assert reducers._reduce_image(few)[0] is not rebuilding.image, "Pillow does it"
     limit = BIG_BUFFER // width
@@ -429,9 +422,10 @@ def test_images_of_a_pillow_that_makes_others_of_memory_are_left_to_it(
     color: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def reduce(image: Image.Image) -> tuple[Any, ...]:
-        return lambda _: Image.new(image.mode, (3, 2), color), (SimpleNamespace(raw=bytes),)
+        made = lambda _: Image.new(image.mode, (3, 2), color)  # noqa: E731
+        return made, (pickle.PickleBuffer(Later(Pieces(0, lambda: iter(())))),)
 
-    monkeypatch.setattr(reducers, "_reduce_image", reduce)
+    monkeypatch.setattr(reducers, "_by_pixels", reduce)
     assert reducers._are_mapped.__wrapped__(Image) is (color == 7)
 
 

@@ -8,8 +8,8 @@ type                          why, and how
 ============================  ======================================================================================
 `numpy.ndarray` of numbers    numpy takes 1.5 us to reduce it, and 0.8 us to make it again, in Python; an array of this
                               shape on this buffer, as it is made here, takes a third.
-the same, with gaps           numpy makes a contiguous copy and puts that into the pickle. Here the copy is made in the
-                              memory from which it is sent. Other arrays are left to numpy.
+the same, with gaps           numpy makes a contiguous copy and puts that into the pickle. Here the copy is the buffer.
+                              Other arrays are left to numpy.
 `torch.Tensor`, on the CPU    torch saves its storage as a file in the pickle. The storage is the buffer; tensors that
                               are views of one storage stay so. Only the part that tensors of this pickle view is
                               sent. Parameters and modules consist of tensors. Sparse, quantized and nested tensors,
@@ -34,7 +34,6 @@ from __future__ import annotations
 import array
 import contextlib
 import copyreg
-import ctypes
 import functools
 import io
 import pickle
@@ -92,41 +91,6 @@ def _has_gaps(array: Any) -> bool:
     return not array.transpose(by_stride).flags.c_contiguous
 
 
-def _reduce_with_gaps(array: Any) -> Any:
-    """Reduce a big array with gaps: its content is made contiguous while it is written."""
-    make, arguments, *_ = type(array)((0,), array.dtype).__reduce_ex__(PROTOCOL)
-    if type(arguments[0]) is not pickle.PickleBuffer:
-        return array.__reduce_ex__(PROTOCOL)
-    source = Pieces(array.nbytes, functools.partial(_contiguous, array))
-    return make, (pickle.PickleBuffer(Later(source)), array.dtype, array.shape, "C")
-
-
-def _contiguous(array: Any) -> Iterator[memoryview]:
-    """Yield the content in C order, in pieces that all use the same memory, since fresh memory costs more."""
-    if array.dtype.kind == "V":
-        array = array.view(f"V{array.itemsize}")  # including bytes between its fields
-    numpy = sys.modules["numpy"]
-    place = numpy.empty(max(PIECE, array.itemsize), "u1")
-    for part in _cut(array):
-        piece = place[: part.nbytes]
-        numpy.copyto(piece.view(array.dtype).reshape(part.shape), part)
-        yield memoryview(piece)
-
-
-def _cut(array: Any) -> Iterator[Any]:
-    """Yield consecutive parts of an array that are at most as large as a piece."""
-    if array.nbytes <= PIECE or not array.ndim:
-        yield array
-        return
-    rows = PIECE * len(array) // array.nbytes
-    if rows:
-        for at in range(0, len(array), rows):
-            yield array[at : at + rows]
-    else:
-        for at in range(len(array)):
-            yield from _cut(array[at, ...])
-
-
 def _reduce_array(array: Any) -> Any:
     return reduce_array(array, in_band=_under_way.buffers.in_band)
 
@@ -136,9 +100,9 @@ def reduce_array(array: Any, *, in_band: bool) -> Any:
     flags = array.flags
     if flags.c_contiguous and array.dtype.char in NUMBERS:
         return type(array), (array.shape, array.dtype, pickle.PickleBuffer(array))
-    if flags.forc or in_band or not _has_gaps(array):
-        return array.__reduce_ex__(PROTOCOL)
-    return _reduce_with_gaps(array)
+    if not flags.forc and not in_band and _has_gaps(array):
+        array = sys.modules["numpy"].ascontiguousarray(array)
+    return array.__reduce_ex__(PROTOCOL)
 
 
 class _TensorStorage:
@@ -223,21 +187,21 @@ _MODES = {
 
 def _reduce_image(image: Any) -> Any:
     image.load()
-    mode, size = image.mode, image.size
-    raw, width = _MODES.get(mode, ("", 0))
-    nbytes = size[0] * size[1] * width
-    if not nbytes or image.getpalette() is not None:
-        return image.__reduce_ex__(PROTOCOL)
-    content: Any = _pixels(image, nbytes)
-    if content is None:
-        if _under_way.buffers.in_band or nbytes < BIG_BUFFER:
-            return image.__reduce_ex__(PROTOCOL)
-        content = Later(Pieces(nbytes, functools.partial(_bands, image, raw, max(1, PIECE // (size[0] * width)))))
+    width, height = image.size
+    is_big = width * height * _MODES.get(image.mode, ("", 0))[1] >= BIG_BUFFER
+    reduced = _by_pixels(image) if is_big and not _under_way.buffers.in_band else None
+    return reduced or image.__reduce_ex__(PROTOCOL)
+
+
+def _by_pixels(image: Any) -> Any:
+    """Reduce an image to its pixels in their memory layout; None if it is more than that."""
+    (width, height), (raw, pixel) = image.size, _MODES[image.mode]
     state = _without_pixels(image)
-    if state[1:5] != [mode, size, None, b""]:
-        return image.__reduce_ex__(PROTOCOL)
+    if image.getpalette() is not None or state[1:5] != [image.mode, image.size, None, b""]:
+        return None
     state[2] = (0, 0)
-    return rebuilding.image, (type(image), state, mode, size, pickle.PickleBuffer(content))
+    content = Pieces(width * height * pixel, functools.partial(_bands, image, raw, max(1, PIECE // (width * pixel))))
+    return rebuilding.image, (type(image), state, image.mode, image.size, pickle.PickleBuffer(Later(content)))
 
 
 def _without_pixels(image: Any) -> list[Any]:
@@ -254,38 +218,6 @@ def _bands(image: Any, raw: str, rows: int) -> Iterator[memoryview]:
     width, height = image.size
     for at in range(0, height, rows):
         yield memoryview(image.crop((0, at, width, min(at + rows, height))).tobytes("raw", raw))
-
-
-class _ArrowArray(ctypes.Structure):
-    """An array's place in memory, as in the "Arrow C data interface", which does not change."""
-
-
-_ArrowArray._fields_ = [
-    *((name, ctypes.c_int64) for name in ("length", "null_count", "offset", "n_buffers", "n_children")),
-    ("buffers", ctypes.POINTER(ctypes.c_void_p)),
-    ("children", ctypes.POINTER(ctypes.POINTER(_ArrowArray))),
-]
-_pointer_of = ctypes.pythonapi.PyCapsule_GetPointer
-_pointer_of.argtypes, _pointer_of.restype = (ctypes.py_object, ctypes.c_char_p), ctypes.c_void_p
-
-
-def _pixels(image: Any, nbytes: int) -> memoryview | None:
-    """Return the pixels' memory, if they are in one piece (images up to 16 MB) and this Pillow supports it (11.2)."""
-    export = getattr(image, "__arrow_c_array__", None)
-    if export is None:
-        return None
-    try:
-        _, capsule = export()
-    except ValueError:
-        return None
-    found = _ArrowArray.from_address(_pointer_of(capsule, b"arrow_array"))
-    inner = found.children[0].contents if found.n_children else found
-    width = nbytes // (image.size[0] * image.size[1])
-    if inner.offset or inner.n_buffers != 2 or inner.length * (1 if found.n_children else width) != nbytes:
-        return None
-    memory = (ctypes.c_ubyte * nbytes).from_address(inner.buffers[1])
-    memory.owner = capsule  # type: ignore[attr-defined]
-    return memoryview(memory).cast("B")
 
 
 def _reduce_bytes_io(file: io.BytesIO) -> Any:
@@ -370,8 +302,8 @@ def _are_mapped(images: Any) -> bool:
     with contextlib.suppress(Exception):
         for mode in _MODES:
             image = images.new(mode, (3, 2), 7)
-            make, arguments = _reduce_image(image)
-            again = make(*arguments[:-1], bytearray(arguments[-1].raw()))
+            make, (*arguments, content) = _by_pixels(image)
+            again = make(*arguments, bytearray(content.raw().obj.source.whole()))
             if type(again) is not type(image) or again != image:
                 return False
         return True
