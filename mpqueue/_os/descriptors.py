@@ -198,17 +198,12 @@ def receive(end: socket.socket, size: int) -> tuple[bytes, list[int]]:
 _KEEP_PRIVATE: int = choose(linux=getattr(socket, "MSG_CMSG_CLOEXEC", 0), posix=0)
 
 
-def _sequence_pair() -> tuple[socket.socket, socket.socket]:
+def message_pair() -> tuple[socket.socket, socket.socket]:
+    """Two sockets: a message sent at one of them arrives complete at the other. Raises OSError.
+
+    On Linux, unless that is refused, each sees the other's end.
+    """
     try:
         return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     except OSError:
-        return _datagram_pair()
-
-
-def _datagram_pair() -> tuple[socket.socket, socket.socket]:
-    return socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-
-
-#: Two sockets: a message sent at one of them arrives complete at the other. On Linux, unless that is refused, each sees
-#: the other's end. Raises OSError if no descriptor is left.
-message_pair = choose(linux=_sequence_pair, posix=_datagram_pair)
+        return socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
