@@ -8,8 +8,8 @@ type                          why, and how
 ============================  ======================================================================================
 `numpy.ndarray` of numbers    numpy takes 1.5 us to reduce it, and 0.8 us to make it again, in Python; an array of this
                               shape on this buffer, as it is made here, takes a third.
-the same, with gaps           numpy makes a contiguous copy and puts that into the pickle. Here the copy is the buffer.
-                              Other arrays are left to numpy.
+the same, with gaps           numpy makes a contiguous copy and puts that into the pickle. Here the copy is made in the
+                              memory from which it is sent. Other arrays are left to numpy.
 `torch.Tensor`, on the CPU    torch saves its storage as a file in the pickle. The storage is the buffer; tensors that
                               are views of one storage stay so. Only the part that tensors of this pickle view is
                               sent. Parameters and modules consist of tensors. Sparse, quantized and nested tensors,
@@ -91,6 +91,41 @@ def _has_gaps(array: Any) -> bool:
     return not array.transpose(by_stride).flags.c_contiguous
 
 
+def _reduce_with_gaps(array: Any) -> Any:
+    """Reduce a big array with gaps: its content is made contiguous while it is written."""
+    make, arguments, *_ = type(array)((0,), array.dtype).__reduce_ex__(PROTOCOL)
+    if type(arguments[0]) is not pickle.PickleBuffer:
+        return array.__reduce_ex__(PROTOCOL)
+    source = Pieces(array.nbytes, functools.partial(_contiguous, array))
+    return make, (pickle.PickleBuffer(Later(source)), array.dtype, array.shape, "C")
+
+
+def _contiguous(array: Any) -> Iterator[memoryview]:
+    """Yield the content in C order, in pieces that all use the same memory, since fresh memory costs more."""
+    if array.dtype.kind == "V":
+        array = array.view(f"V{array.itemsize}")  # including bytes between its fields
+    numpy = sys.modules["numpy"]
+    place = numpy.empty(max(PIECE, array.itemsize), "u1")
+    for part in _cut(array):
+        piece = place[: part.nbytes]
+        numpy.copyto(piece.view(array.dtype).reshape(part.shape), part)
+        yield memoryview(piece)
+
+
+def _cut(array: Any) -> Iterator[Any]:
+    """Yield consecutive parts of an array that are at most as large as a piece."""
+    if array.nbytes <= PIECE or not array.ndim:
+        yield array
+        return
+    rows = PIECE * len(array) // array.nbytes
+    if rows:
+        for at in range(0, len(array), rows):
+            yield array[at : at + rows]
+    else:
+        for at in range(len(array)):
+            yield from _cut(array[at, ...])
+
+
 def _reduce_array(array: Any) -> Any:
     return reduce_array(array, in_band=_under_way.buffers.in_band)
 
@@ -100,9 +135,9 @@ def reduce_array(array: Any, *, in_band: bool) -> Any:
     flags = array.flags
     if flags.c_contiguous and array.dtype.char in NUMBERS:
         return type(array), (array.shape, array.dtype, pickle.PickleBuffer(array))
-    if not flags.forc and not in_band and _has_gaps(array):
-        array = sys.modules["numpy"].ascontiguousarray(array)
-    return array.__reduce_ex__(PROTOCOL)
+    if flags.forc or in_band or not _has_gaps(array):
+        return array.__reduce_ex__(PROTOCOL)
+    return _reduce_with_gaps(array)
 
 
 class _TensorStorage:
