@@ -242,29 +242,33 @@ def test_a_file_system_is_found_by_its_mount_s_number_and_names_may_have_any_byt
     assert file_system.mounted_as(b"", 3) is None
 
 
-@forms(
-    (file_lock._lock_opening, file_lock._opening_is_locked),
-    (file_lock._flock, file_lock._is_flocked),
-)
+@pytest.mark.parametrize("kind", [pytest.param("of openings", marks=LINUX_ONLY), "of flock"])
 def test_a_lock_on_a_file_survives_that_the_file_is_opened_and_closed_again(
-    form: tuple[Callable[[int], None], Callable[[int], bool]], tmp_path: Path
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lock, is_locked = form
-    one, other = (os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC) for _ in range(2))
+    if kind == "of flock":
+        monkeypatch.setattr(file_lock, "_ask", refuse)
+    one, other = (FileIO(tmp_path / "lock", "w+") for _ in range(2))
     try:
-        assert not is_locked(other)
-        lock(one)
+        assert not file_lock.is_locked(other.fileno())
+        file_lock.lock_file(one)
         os.close(os.open(tmp_path / "lock", os.O_RDWR | os.O_CLOEXEC))
-        assert is_locked(other)
+        assert file_lock.is_locked(other.fileno())
         with pytest.raises(OSError, match="temporarily unavailable"):
-            lock(other)
-        os.close(one)
-        assert not is_locked(other)
-        one = os.open(tmp_path / "lock", os.O_RDWR | os.O_CLOEXEC)
-        lock(one)  # to have asked is no lock
+            file_lock.lock_file(other)
+        one.close()
+        assert not file_lock.is_locked(other.fileno())
+        one = FileIO(tmp_path / "lock", "w+")
+        file_lock.lock_file(one)  # to have asked is no lock
+        file_lock.unlock_file(one.fileno())
+        file_lock.lock_file(other)
     finally:
-        os.close(one)
-        os.close(other)
+        one.close()
+        other.close()
+
+
+def refuse(*_: object) -> int:
+    raise OSError(errno.EINVAL, "refused")
 
 
 @LINUX_ONLY
