@@ -29,7 +29,7 @@ from mpqueue._queue.recorded.job_plan import Compared, compare
 from mpqueue._queue.recorded.record_options import RecordOptions
 from mpqueue._text import digits
 from mpqueue._wire.item_names import IdRule, Label
-from mpqueue._wire.memory.shared import NotesShared, size_of
+from mpqueue._wire.memory.shared import notes_shared, size_of
 from mpqueue._wire.pickling.packed_handler import PackedHandler, Travels, pack_handler
 from mpqueue._wire.pickling.payload import dump_by_value, whole
 from mpqueue.errors import JournalMismatchError, shown
@@ -293,7 +293,7 @@ def send_results_to(sink: Any, book: JobBook) -> None:
         from mpqueue._output.row_outlet import RowOutlet  # few programs need it
 
         outlet = RowOutlet(sink, book.table, book.id, captured=book.options.capture_output)
-        book.delivery = Delivery(book.table, outlet)
+        book.delivery = Delivery(outlet)
 
 
 def check_cost(asked: GivenOptions, *, has_journal: bool) -> None:
@@ -429,7 +429,7 @@ def _keep_handler(handler: Callable[..., Any], setup: Callable[..., Any] | None,
 
     kept = []
     for function in (handler, setup):
-        with NotesShared() as noted:
+        with notes_shared() as noted:
             data, buffers = dump_by_value(function)
         if sum(map(size_of, noted)) > MOST_HANDLER:
             return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import threading
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ import pytest
 
 import mpqueue
 from mpqueue import (
+    Job,
     JobProgress,
     JobQueue,
     JobRun,
@@ -288,3 +290,53 @@ def test_the_loop_goes_on_while_a_cancelled_close_ends(run: Run) -> None:
         assert kept
 
     run(main)
+
+
+# --- what only asyncio's own tools do ------------------------------------------------------------
+
+PATIENCE = 300.0
+
+
+def test_gather_wait_for_and_as_completed_work() -> None:
+    async def main() -> list[Job]:
+        async with JobQueue(2) as queue:
+            for name in "abcdef":
+                queue.create_job(name, range(10), do.double)
+            together = await asyncio.gather(queue.start("a"), queue.start("b"))
+            alone = await asyncio.wait_for(queue.start("c"), PATIENCE)
+            one_by_one = [await ended for ended in asyncio.as_completed([queue.start("d"), queue.start("e")])]
+            task = asyncio.ensure_future(queue.start("f"))
+            await asyncio.wait([task])
+            return [*together, alone, *one_by_one, task.result()]
+
+    jobs = asyncio.run(main())
+    assert sorted(job.id for job in jobs) == list("abcdef")
+    assert {job.status for job in jobs} == {JobStatus.COMPLETED}
+
+
+def test_run_may_be_awaited_in_a_loop_other_than_the_one_that_started_it() -> None:
+    with JobQueue(1) as queue:
+        queue.create_job("job", list("abc"), do.succeed)
+        run = queue.start("job")
+
+        async def main() -> Job:
+            return await run
+
+        assert asyncio.run(main()).results == ["a", "b", "c"]
+        assert asyncio.run(main()).results == ["a", "b", "c"]
+
+
+def test_loop_that_is_closed_before_the_job_ends_harms_nobody(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with JobQueue(1) as queue:
+        queue.create_job("job", ["a"], do.block_until_told(gate))
+        run = queue.start("job")
+
+        async def main() -> None:
+            awaiter = asyncio.ensure_future(run)
+            await asyncio.to_thread(gate.wait_for, "a")
+            awaiter.cancel()
+
+        asyncio.run(main())
+        gate.open()
+        assert run.result(PATIENCE).results == ["a"]

@@ -127,21 +127,6 @@ def test_close_with_kill_does_not_wait_for_listeners() -> None:
     run.result(300)
 
 
-def test_close_that_waits_is_cut_short_by_one_that_kills(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-    queue = JobQueue(1)
-    queue.create_job("job", ["a"], do.announce(gate, do.hang_sleep))
-    run = queue.start("job")
-    gate.wait_for("a")
-    closer = threading.Thread(target=queue.close)
-    closer.start()
-    wait_until(lambda: is_closed(queue))
-    queue.close(kill=True)
-    closer.join(300)
-    assert not closer.is_alive()
-    assert run.result(300).status is JobStatus.CANCELLED
-
-
 def test_closing_twice_and_closing_an_unused_queue_does_nothing() -> None:
     queue = JobQueue(1)
     queue.close()

@@ -12,24 +12,11 @@ from typing import Any
 import pytest
 
 from mpqueue import JobQueue, RetryPolicy, current_item
-from tests.support import handlers as do
 from tests.support.results import results_of
 from tests.support.this_system import KILL
-from tests.support.waiting import Gate, wait_until
+from tests.support.waiting import Gate
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
-
-
-def test_current_item_tells_job_item_and_attempt() -> None:
-    def handle(item: Any) -> tuple[Any, ...]:
-        me = current_item()
-        if me.attempt == 1:
-            raise ValueError
-        return me.job_id, me.id, me.attempt, me.cancelled, me.paused
-
-    with JobQueue(1, retry=RetryPolicy(1, base_delay=0)) as queue:
-        job = queue.run([{"id": "x"}, {"id": "y"}], handle, id="job")
-    assert job.results == [("job", "x", 2, False, False), ("job", "y", 2, False, False)]
 
 
 @pytest.mark.parametrize("chunksize", [1, 7, 100])
@@ -102,17 +89,3 @@ def test_report_takes_fractions_and_refuses_anything_else() -> None:
         results = queue.run(fractions, handle).results
     assert results[:4] == ["taken"] * 4
     assert results[4:] == ["ValueError"] * 5 + ["TypeError"]
-
-
-def test_item_that_a_handler_runs_is_processing_and_no_other(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-    with JobQueue(1) as queue:
-        queue.create_job("job", list("abc"), do.only("b", do.block_until_told(gate)), chunksize=3)
-        run = queue.start("job")
-        gate.wait_for("b")
-        # What ran before it goes home, and what runs after it is told apart, a moment after it began.
-        wanted = ["completed", "processing", "pending"]
-        wait_until(lambda: [item.status for item in run.job.items] == wanted)
-        gate.open()
-        run.result()
-    assert [item.status for item in run.job.items] == ["completed"] * 3

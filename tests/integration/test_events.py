@@ -296,26 +296,6 @@ def test_completion_offers_what_listeners_need() -> None:
     assert heard == [1]
 
 
-def test_events_of_the_user_s_own_pass_through() -> None:
-    heard: list[int] = []
-    with JobQueue(1) as queue:
-        queue.on("mine", heard.append)
-        assert queue.emit("mine", 5)
-    assert heard == [5]
-
-
-def test_listener_added_in_the_middle_hears_what_comes_after(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-    with JobQueue(1) as queue:
-        queue.create_job("job", ["a", "b"], do.only("b", do.block_until_told(gate)), chunksize=1)
-        run = queue.start("job")
-        gate.wait_for("b")
-        recorder = Recorder(queue)
-        gate.open()
-        run.result()
-    assert recorder.names("job")[-2:] == [JOB_PROGRESS, JOB_FINISHED]
-
-
 def test_listeners_are_called_in_order_on_one_thread_of_their_own() -> None:
     calls: list[tuple[str, str, int]] = []
     with JobQueue(2) as queue:
@@ -330,19 +310,6 @@ def test_listeners_are_called_in_order_on_one_thread_of_their_own() -> None:
     assert len({thread for _, _, thread in calls}) == 1
     assert threading.get_ident() not in {thread for _, _, thread in calls}
     assert [name for _, name, _ in calls][::2] == [JOB_STARTED, *[JOB_PROGRESS] * 50, JOB_FINISHED]
-
-
-def test_events_of_two_jobs_keep_their_order() -> None:
-    with JobQueue(2) as queue:
-        recorder = Recorder(queue)
-        for name in ("one", "two"):
-            queue.create_job(name, range(300), do.succeed)
-        for run in [queue.start("one"), queue.start("two")]:
-            run.result()
-        for name in ("one", "two"):
-            job = queue.get_job(name)
-            assert job is not None
-            recorder.check(job)
 
 
 @pytest.mark.holds("fault: a listener raises or is slow")
@@ -388,41 +355,6 @@ def test_slow_listener_delays_later_events_and_the_run_but_never_the_work(tmp_pa
         run.result(300)
         recorder.check(job)
     assert len(recorder.of(JOB_PROGRESS)) == 2000
-
-
-def test_events_show_the_counters_of_their_moment_also_when_they_come_late() -> None:
-    may_go_on = threading.Event()
-    with JobQueue(2) as queue:
-        queue.on(JOB_STARTED, lambda started: may_go_on.wait(300))
-        recorder = Recorder(queue)
-        job = queue.create_job("job", range(100), do.succeed)
-        run = queue.start("job")
-        wait_until(lambda: job.status is JobStatus.COMPLETED)
-        may_go_on.set()
-        run.result(300)
-    assert [progress.completed for progress in recorder.of(JOB_PROGRESS)] == list(range(1, 101))
-    assert {progress.status for progress in recorder.of(JOB_PROGRESS)} == {JobStatus.RUNNING}
-
-
-def test_run_resolves_after_the_last_event_was_delivered() -> None:
-    order: list[str] = []
-    may_go_on = threading.Event()
-    with JobQueue(1) as queue:
-
-        @queue.on(JOB_FINISHED)
-        def last(finished: JobFinished) -> None:
-            may_go_on.wait(300)
-            order.append("last event")
-
-        queue.create_job("job", ["a"], do.succeed)
-        run = queue.start("job")
-        run.add_done_callback(lambda run: order.append("run"))
-        wait_until(lambda: run.job.status.final)
-        assert not run.done()
-        may_go_on.set()
-        run.result(300)
-        wait_until(lambda: len(order) == 2)
-    assert order == ["last event", "run"]
 
 
 def test_run_resolves_after_a_last_progress_that_its_interval_has_delayed() -> None:

@@ -8,10 +8,9 @@ import gc
 import itertools
 import os
 import queue
-import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -19,9 +18,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from mpqueue import Executor, Pool, RemoteError, WorkerCrashedError
+from mpqueue import Executor, RemoteError, WorkerCrashedError
 from tests.support import handlers as do
-from tests.support.programs import run_program
 from tests.support.systems import KILLED_ITSELF, KILLED_ITSELF_WORD
 from tests.support.waiting import Gate, wait_until
 
@@ -85,28 +83,6 @@ def test_what_is_no_exception_and_cannot_be_pickled_comes_as_its_stand_in(execut
     assert raised.type_name == "builtins.SystemExit"
 
 
-def count_up(counts: dict[str, int] | list[int], again: list[int] | None = None) -> int:
-    """How often this argument was counted up."""
-    if isinstance(counts, list):
-        counts[0] += 1
-        return counts[0]
-    assert again is not None
-    again[0] += 1
-    counts["n"] += 1
-    return counts["n"] + again[0]
-
-
-def test_an_argument_of_many_calls_is_each_call_s_own() -> None:
-    """They travel together, in one pickle where they have nothing in common."""
-    listed, counts = [0], {"n": 0}
-    with Executor(1, max_retries=0) as executor:
-        results = [executor.submit(count_up, listed) for _ in range(100)]
-        results += [executor.submit(count_up, counts, again=listed) for _ in range(100)]
-        assert [future.result(TIMEOUT) for future in results] == [1] * 100 + [2] * 100
-        assert [*executor.map(count_up, [listed] * 100)] == [1] * 100
-    assert (listed, counts) == ([0], {"n": 0})
-
-
 def test_a_big_argument_of_many_calls_is_each_call_s_own() -> None:
     np = pytest.importorskip("numpy")  # which there is none of under wine
     array = np.zeros(20_000)
@@ -115,22 +91,6 @@ def test_a_big_argument_of_many_calls_is_each_call_s_own() -> None:
         assert [future.result(TIMEOUT) for future in first] == [1.0] * 40
         assert [*executor.map(do.count_up_array, [array] * 40)] == [1.0] * 40
     assert not array.any()
-
-
-async def double_later(number: int) -> int:
-    """A coroutine function."""
-    await asyncio.sleep(0)
-    return 2 * number
-
-
-def test_coroutine_functions_run_to_their_end_also_after_others() -> None:
-    with Executor(1, max_retries=0) as executor:
-        functions = [do.double, double_later, lambda number: double_later(number + 0)] * 5
-        futures = [executor.submit(function, number) for number, function in enumerate(functions)]
-        assert [future.result(TIMEOUT) for future in futures] == [2 * number for number in range(15)]
-        assert list(executor.map(double_later, range(3))) == [0, 2, 4]
-    with Pool(1) as pool:
-        assert [pool.apply(function, (2,)) for function in functions[:3]] == [4, 4, 4]
 
 
 def test_asyncio_can_await_calls(executor: Executor) -> None:
@@ -353,60 +313,6 @@ def test_results_of_a_map_that_are_not_taken_are_freed(executor: Executor, taken
     wait_until(lambda: not Kept.alive, what="the results to be freed")
 
 
-def call_on_the_coordinators_thread(call: Callable[[], object], executor: Executor) -> None:
-    """As what a garbage collection drops is ended on any thread, in which one begins."""
-    called = threading.Event()
-
-    def begin(phase: str, _: object) -> None:
-        if phase == "start" and "coordinator" in threading.current_thread().name and not called.is_set():
-            call()
-            called.set()
-
-    thresholds = gc.get_threshold()
-    gc.callbacks.append(begin)
-    gc.freeze()  # else each collection goes through what other tests have left, minutes in all
-    gc.set_threshold(1)
-    try:
-        executor.submit(do.succeed, 1)  # which makes that thread do something
-        assert called.wait(TIMEOUT)
-    finally:
-        gc.set_threshold(*thresholds)
-        gc.unfreeze()
-        gc.callbacks.remove(begin)
-
-
-@pytest.mark.parametrize("buffersize", [None, 1_000])
-def test_map_that_is_collected_on_the_coordinators_thread_cancels_too(
-    executor: Executor, tmp_path: Path, buffersize: int | None
-) -> None:
-    gate = Gate(tmp_path)
-
-    def stop_after_ten(number: int) -> int:
-        gate.announce(number) if number < 10 else gate.pass_through(number)
-        return number
-
-    results = executor.map(stop_after_ten, range(1_000), buffersize=buffersize)
-    assert next(results) == 0
-    gate.wait_for(10)
-    call_on_the_coordinators_thread(results.close, executor)  # type: ignore[attr-defined]
-    gate.open()
-    executor.shutdown()
-    assert len(gate.arrived()) < 1_000
-
-
-def test_block_that_is_left_by_a_collection_on_the_coordinators_thread_does_not_wait() -> None:
-    def squares() -> Iterator[int]:
-        with Executor(1) as executor:
-            made.append(executor)
-            yield executor.submit(do.square, 3).result(TIMEOUT)
-
-    made: list[Executor] = []
-    results = squares()
-    assert next(results) == 9
-    call_on_the_coordinators_thread(results.close, made[0])  # type: ignore[attr-defined]
-    made[0].shutdown()
-
-
 @pytest.mark.parametrize("buffersize", [None, 4])
 def test_map_calls_the_submit_of_a_subclass(buffersize: int | None) -> None:
     class Counting(Executor):
@@ -547,59 +453,3 @@ def test_workers_are_replaced_after_so_many_calls() -> None:
     with Executor(1, max_tasks_per_child=2) as executor:
         pids = [executor.submit(os.getpid).result(TIMEOUT) for _ in range(4)]
     assert pids[0] == pids[1] != pids[2] == pids[3]
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="it has no timers that send signals")
-def test_submit_that_is_interrupted_leaves_the_executor_usable(tmp_path: Path) -> None:
-    script = """
-        import random, signal, sys
-        import mpqueue
-
-        def ten_times(number):
-            return number * 10
-
-        random.seed(int(sys.argv[1]))
-        signal.signal(signal.SIGALRM, signal.default_int_handler)
-        executor = mpqueue.Executor(2, max_retries=0)
-        assert executor.submit(ten_times, 7).result() == 70
-        for _ in range(500):
-            try:
-                signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, 3e-4))
-                more = [executor.submit(ten_times, number) for number in range(3)]
-                results = executor.map(ten_times, range(3))
-                signal.setitimer(signal.ITIMER_REAL, 0)
-            except KeyboardInterrupt:
-                pass
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            assert executor.submit(ten_times, 7).result(300) == 70
-        assert list(executor.map(ten_times, range(3), timeout=30)) == [0, 10, 20]
-        executor.shutdown()
-        print("fine")
-    """
-    seed = os.getpid()
-    done = run_program(tmp_path, script, seed, check=False)
-    assert done.stdout == "fine\n", f"with seed {seed}: {done.stderr}"
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"max_workers": 0},
-        {"max_workers": -1},
-        {"max_workers": 2.0},
-        {"initializer": "no"},
-        {"max_tasks_per_child": 0},
-        {"max_tasks_per_child": 1.5},
-        {"timeout": 0},
-        {"max_retries": -1},
-    ],
-)
-def test_wrong_options_are_refused(options: dict[str, Any]) -> None:
-    with pytest.raises((TypeError, ValueError)):
-        Executor(**options)
-
-
-def test_a_number_of_workers_may_be_one_of_numpy_s() -> None:
-    numpy = pytest.importorskip("numpy")
-    with Executor(numpy.int64(1)) as executor:
-        assert executor.submit(do.double, 2).result() == 4

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import subprocess
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -136,46 +134,6 @@ def test_fork_that_returns_twice_counts_once(capfd: pytest.CaptureFixture[str]) 
         assert queue.run(range(10), do.double).completed == 10
 
 
-@pytest.mark.long(but=["all-one worker"])
-@pytest.mark.parametrize("workers", [1, long(2)], ids=["one worker", "two workers"])
-@pytest.mark.parametrize(
-    "close",
-    [do.close_all_fds, *map(do.close_fds_of, ("socket:", "pipe:", "mpqueue-outbox", "anon_inode:"))],
-    ids=["all", "sockets", "pipes", "outbox", "timers"],
-)
-def test_worker_that_closes_its_descriptors_is_replaced_and_costs_its_own_item_at_worst(
-    workers: int, close: do.Handler
-) -> None:
-    def handle(item: str) -> str:
-        log.warning("%s", item)
-        return item
-
-    log = logging.getLogger("test")
-    with JobQueue(workers, retry=ONCE) as queue:
-        recorder = Recorder(queue)
-        queue.create_job("job", ["left", "culprit", "right"], do.only("culprit", close, handle), chunksize=3)
-        job = queue.start("job").result(300)
-        recorder.check(job)
-        assert [job.results[0], job.results[2]] == ["left", "right"]
-        assert [job.items[0].attempts, job.items[2].attempts] == [1, 1]
-        assert job.items[1].status == "completed" or isinstance(job.items[1].exception, WorkerCrashedError)
-        assert queue.run(range(10), do.double).completed == 10
-        assert len(workers_of(queue)) == workers
-
-
-def test_job_of_many_misdeeds_ends_well() -> None:
-    harmless = [do.change_cwd, do.replace_stdout, do.ignore_sigint, do.install_signal_handlers, do.leave_daemon_thread]
-
-    def handle(item: int) -> int:
-        harmless[item % len(harmless)](item)
-        if item == 33:
-            do.at_first(do.kill_self)(item)
-        return item
-
-    with JobQueue(2, retry=ONCE) as queue:
-        assert queue.run(range(100), handle).results == list(range(100))
-
-
 def test_each_worker_begins_with_the_folder_and_the_path_of_the_parent(tmp_path: Path) -> None:
     done = run_program(
         tmp_path,
@@ -194,17 +152,3 @@ def test_each_worker_begins_with_the_folder_and_the_path_of_the_parent(tmp_path:
 def test_threads_left_behind_do_not_hold_up_recycling() -> None:
     with JobQueue(1, per_worker={"items": 1}) as queue:
         assert queue.run(list("abc"), do.leave_thread).results == ["a", "b", "c"]
-
-
-def test_handler_s_own_threads_run_while_it_waits() -> None:
-    def handle(item: int) -> int:
-        found: list[int] = []
-        threads = [threading.Thread(target=found.append, args=(number,)) for number in range(item)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        return len(found)
-
-    with JobQueue(2) as queue:
-        assert queue.run([1, 5, 10], handle).results == [1, 5, 10]

@@ -71,35 +71,6 @@ def test_handler_that_fills_shared_memory_costs_its_own_item_at_worst(
     assert "fine" in done.stdout
 
 
-CRASHES_WHILE_FULL = """
-    import os
-    import mpqueue
-    from tests.support import handlers as do
-    from tests.support.strength import workers_of
-
-    with mpqueue.JobQueue(2, retry=mpqueue.RetryPolicy(1, base_delay=0.01)) as queue:
-        workers_of(queue)
-        # The worker that dies takes along what it had filled, so the next one finds room.
-        job = queue.run(["left", "culprit", "right"], do.only("culprit", fill_and_die), chunksize=1)
-        assert [job.results[0], job.results[2]] == ["left", "right"], job.to_dict()
-        assert job.items[1].attempts == 2
-        assert len(workers_of(queue)) == 2
-    print("fine")
-"""
-
-
-def test_worker_that_dies_with_shared_memory_full_is_replaced(tmp_path: Path) -> None:
-    define = """
-    def fill_and_die(item):
-        do.fill_shared_memory(item)
-        do.kill_self(item)
-
-    with"""
-    done = run_in_small_shm(tmp_path, CRASHES_WHILE_FULL.replace("\n    with", define, 1), "32m")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "fine" in done.stdout
-
-
 FULL_BEFORE = """
     import os
     {before}

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -146,55 +144,6 @@ def test_big_handler_is_serialized_once_when_the_job_is_created() -> None:
         assert set(queue.start("job").result().results) == {ord("x")}
 
 
-UNGUARDED = """
-    import dataclasses
-    import enum
-    import mpqueue
-
-    FACTOR = 3
-
-    class Colour(enum.Enum):
-        RED = 1
-
-    @dataclasses.dataclass
-    class Item:
-        id: str
-        colour: Colour
-
-    class Result:
-        def __init__(self, text):
-            self.text = text
-        def __eq__(self, other):
-            return type(other) is Result and other.text == self.text
-
-    class OwnError(Exception):
-        pass
-
-    def help_along(text):
-        return text * FACTOR
-
-    def handle(item):
-        assert isinstance(item, Item), item
-        if item.id == "bad":
-            raise OwnError(item.id)
-        assert item.colour is Colour.RED
-        return Result(help_along(item.id))
-
-    queue = mpqueue.JobQueue(2, max_retries=0)
-    with queue:
-        job = queue.run([Item("a", Colour.RED), Item("bad", Colour.RED), Item("b", Colour.RED)], handle)
-    assert [type(item.exception) for item in job.items] == [type(None), OwnError, type(None)], job.items[1].exception
-    assert job.results == [Result("aaa"), None, Result("bbb")], job.results
-    print(job.completed, "completed")
-"""
-
-
-@pytest.mark.slow
-def test_handler_in_main_needs_no_guard_and_brings_the_classes_of_its_items_and_results(tmp_path: Path) -> None:
-    done = run_program(tmp_path, UNGUARDED)
-    assert (done.stdout, done.stderr) == ("2 completed\n", "")
-
-
 @pytest.mark.slow
 def test_handler_may_be_defined_in_a_notebook(tmp_path: Path) -> None:
     """A cell is compiled from a string and run in `__main__`, and has no file."""
@@ -209,15 +158,6 @@ def test_handler_may_be_defined_in_a_notebook(tmp_path: Path) -> None:
     body = f"import __main__\ndel __main__.__file__\nfor cell in {cells!r}:\n    exec(cell, __main__.__dict__)\n"
     done = run_program(tmp_path, body)
     assert (done.stdout, done.stderr) == ("['a!', 'b!'] True\n", "")
-
-
-@pytest.mark.slow
-def test_workers_of_a_program_from_standard_input_work(tmp_path: Path) -> None:
-    code = "import mpqueue\nwith mpqueue.JobQueue(1) as q: print(q.run([1, 2], lambda x: x * 2).results)"
-    done = subprocess.run(
-        [sys.executable], input=code, capture_output=True, text=True, cwd=tmp_path, timeout=300, check=True
-    )
-    assert (done.stdout, done.stderr) == ("[2, 4]\n", "")
 
 
 # --- that are refused -----------------------------------------------------------------------------------------------

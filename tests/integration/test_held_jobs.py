@@ -90,14 +90,3 @@ def test_results_that_a_journal_gave_are_held_by_those_who_look_at_them(tmp_path
             assert result() is not None
             del results
             assert result() is None
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("no_collections")
-def test_a_queue_that_nobody_holds_goes_at_once() -> None:
-    queue = JobQueue(1)
-    job = queue.run(["a"], succeed)
-    gone = weakref.ref(queue)
-    del queue
-    wait_until(lambda: gone() is None, what="the queue is gone")
-    assert job.results == ["a"]

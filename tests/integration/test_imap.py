@@ -44,13 +44,6 @@ def test_unordered_results_do_not_wait_for_a_slow_one(tmp_path: Path) -> None:
     assert list(results) == [0]
 
 
-def test_work_begins_before_the_first_result_is_asked_for(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-    results = mpqueue.imap(do.announce(gate), "ab")
-    gate.wait_for("a", "b")
-    assert list(results) == ["a", "b"]
-
-
 def test_what_is_wrong_is_refused_at_once() -> None:
     imap = cast("Any", mpqueue.imap)
     with pytest.raises(TypeError, match="items: expected an iterable, got 3"):
@@ -77,16 +70,6 @@ def test_reading_stops_within_the_buffer_when_the_consumer_does(imap: Callable[.
             next(results)
             assert numbers.read <= taken + buffersize
     assert numbers.read >= 299
-
-
-def test_buffer_is_used() -> None:
-    numbers = Counted()
-    with contextlib.closing(mpqueue.imap(do.succeed, numbers, buffersize=50)) as results:
-        for _ in range(100):
-            next(results)
-            if numbers.read >= 140:
-                break
-        assert numbers.read >= 100
 
 
 def test_slow_first_item_stops_the_reading_for_ordered_results(tmp_path: Path) -> None:
@@ -267,27 +250,6 @@ def test_loop_runs_on_while_a_result_is_awaited(run: Run, tmp_path: Path) -> Non
 
 
 @in_loops
-def test_loop_runs_on_while_results_are_plenty(run: Run) -> None:
-    async def main() -> None:
-        turns, over = 0, False
-
-        async def count_turns() -> None:
-            nonlocal turns
-            while not over:
-                turns += 1
-                await anyio.lowlevel.checkpoint()
-
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(count_turns)
-            async for _ in mpqueue.imap(do.succeed, range(1000), buffersize=8):
-                pass
-            assert turns > 100
-            over = True
-
-    run(main)
-
-
-@in_loops
 def test_loop_runs_on_within_a_block_of_results(run: Run) -> None:
     async def main() -> None:
         results = mpqueue.imap(do.succeed, range(30), chunksize=30, buffersize=10_000)
@@ -306,21 +268,6 @@ def test_loop_runs_on_within_a_block_of_results(run: Run) -> None:
             assert waits > 10
 
         assert await turns_of_others(iterate) > 10
-
-    run(main)
-
-
-@in_loops
-def test_reading_stops_within_the_buffer_for_coroutines_too(run: Run) -> None:
-    async def main() -> None:
-        numbers, taken = Counted(), 0
-        async with contextlib.aclosing(mpqueue.imap(do.succeed, numbers, buffersize=7)) as results:
-            async for _ in results:
-                taken += 1
-                assert numbers.read <= taken + 7
-                if taken == 100:
-                    break
-        assert [result async for result in results] == []
 
     run(main)
 

@@ -9,12 +9,9 @@ import os
 import signal
 import threading
 import time
-import uuid
-from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -165,45 +162,6 @@ def test_job_tells_when_it_ran_and_how_long() -> None:
     assert first.started_at <= second.started_at
 
 
-def test_run_creates_starts_and_waits() -> None:
-    with JobQueue(2) as queue:
-        job = queue.run(range(5), do.double)
-        named = queue.run(range(5), do.double, id="named", priority=2, chunksize=2, max_retries=0, timeout=60)
-        assert job.results == named.results == [0, 2, 4, 6, 8]
-        assert named.id == "named"
-        assert queue.get_job(job.id) is not None
-
-
-def test_run_that_is_interrupted_cancels_its_job_and_ends_its_items(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-
-    class Interruption(BaseException):
-        pass
-
-    def interrupt(*_: object) -> None:
-        raise Interruption
-
-    def send() -> None:
-        gate.wait_for("a")
-        send_to_main_thread(number)
-
-    number = getattr(signal, "SIGUSR1", signal.SIGTERM)
-    previous = signal.signal(number, interrupt)
-    sender = threading.Thread(target=send)
-    try:
-        with JobQueue(1) as queue:
-            sender.start()
-            with pytest.raises(Interruption):
-                queue.run(["a"], do.announce(gate, do.hang_sleep), id="job")
-            job = queue.get_job("job")
-            assert job is not None
-            assert job.cancelled
-        assert job.status is JobStatus.CANCELLED
-    finally:
-        sender.join()
-        signal.signal(number, previous)
-
-
 @pytest.mark.holds("error: JobStateError")
 def test_start_refuses_a_job_that_is_not_pending(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
@@ -328,44 +286,6 @@ def test_id_that_is_taken_is_refused_until_it_is_cleared() -> None:
 # --- items ----------------------------------------------------------------------------------------------------------
 
 
-@dataclasses.dataclass
-class Photo:
-    id: str
-    path: str
-
-
-def test_items_that_are_mappings_have_their_id_in_them() -> None:
-    items: list[Any] = [{"id": 7, "path": "a"}, OrderedDict(id="x", path="b")]
-    with JobQueue(1) as queue:
-        job = queue.run(items, lambda item: item["path"] + str(current_item().id))
-    assert [item.id for item in job.items] == [7, "x"]
-    assert job.results == ["a7", "bx"]
-
-
-def test_items_that_are_objects_have_their_id_as_an_attribute() -> None:
-    with JobQueue(1) as queue:
-        items: list[Any] = [Photo("p", "a"), SimpleNamespace(id="q", path="b")]
-        job = queue.run(items, lambda item: current_item().id + item.path)
-    assert [item.id for item in job.items] == ["p", "q"]
-    assert job.results == ["pa", "qb"]
-
-
-@pytest.mark.parametrize("items", [["x", "x"], [{"no": "id"}, {"id": 3}], [1, {"id": 3}, Photo("p", "a")]], ids=repr)
-def test_first_item_decides_that_ids_are_positions(items: list[Any]) -> None:
-    with JobQueue(1) as queue:
-        job = queue.run(items, lambda item: (current_item().id, item))
-    assert [item.id for item in job.items] == list(range(len(items)))
-    assert job.results == list(enumerate(items))
-
-
-def test_handler_gets_the_item_as_it_was_passed() -> None:
-    item = {"id": 1, "deep": {"list": [1, (2, 3)]}, "bytes": b"\0\xff"}
-    with JobQueue(1) as queue:
-        job = queue.run([item], do.succeed)
-    assert job.results == [item]
-    assert job.items[0].payload is item
-
-
 def test_list_of_items_is_copied_shallowly_and_items_are_pickled_when_dispatched(tmp_path: Path) -> None:
     items = [{"id": 1, "value": "old"}, {"id": 2, "value": "old"}]
     with JobQueue(1) as queue:
@@ -373,13 +293,6 @@ def test_list_of_items_is_copied_shallowly_and_items_are_pickled_when_dispatched
         items[0]["value"] = "new"
         items.append({"id": 3, "value": "too late"})
         assert queue.start("job").result().results == ["new", "old"]
-
-
-def test_items_may_come_from_any_iterable() -> None:
-    with JobQueue(1) as queue:
-        assert queue.run((letter for letter in "abc"), do.succeed).results == ["a", "b", "c"]
-        assert queue.run({1: "a", 2: "b"}.values(), do.succeed).results == ["a", "b"]
-        assert queue.run(range(3), do.succeed).results == [0, 1, 2]
 
 
 def test_items_of_a_job_are_a_sequence() -> None:
@@ -446,11 +359,6 @@ def test_elapsed_is_the_time_of_the_last_try_in_the_handler() -> None:
     assert item.history[0].duration >= 0.999 * float(item.history[0].message)
 
 
-def test_error_without_a_message_is_told_by_its_type() -> None:
-    with JobQueue(1, max_retries=0) as queue:
-        assert queue.run(["a"], do.fail_silently).items[0].error == "SilentError"
-
-
 def test_exception_keeps_its_own_cause_in_the_worker_s_traceback() -> None:
     with JobQueue(1, max_retries=0) as queue:
         (item,) = queue.run(["a"], do.fail_with_cause).items
@@ -458,18 +366,6 @@ def test_exception_keeps_its_own_cause_in_the_worker_s_traceback() -> None:
     assert item.traceback is not None
     assert "KeyError: 'missing'" in item.traceback
     assert "direct cause" in item.traceback
-
-
-@pytest.mark.holds("seed: JobItem: id, status, attempts, error, result, proposed_alt")
-@pytest.mark.parametrize(
-    "result",
-    [{"alt_text": "yes"}, {"altText": "yes"}, SimpleNamespace(alt_text="yes"), SimpleNamespace(altText="yes")],
-    ids=repr,
-)
-def test_proposed_alt_is_the_result_s_alt_text(result: Any) -> None:
-    with JobQueue(1) as queue:
-        job = queue.run(["a", "b"], do.only("a", do.return_value(result), do.return_value({"other": 1})))
-    assert [item.proposed_alt for item in job.items] == ["yes", None]
 
 
 @pytest.mark.holds("seed: start: the final status depends on the results", "fault: the function raises")
@@ -542,13 +438,6 @@ def test_wire_form_of_a_job_has_the_seed_s_keys_and_milliseconds() -> None:
     assert type(wire["startedAt"]) is int
     assert wire["status"] == "completed_with_errors"
     assert json.loads(json.dumps(wire)) == wire
-
-
-def test_wire_form_writes_what_is_no_json_as_its_repr() -> None:
-    identity = uuid.UUID(int=5)
-    with JobQueue(1) as queue:
-        (item,) = queue.run([Photo(identity, "p")], do.return_value({1, 2})).items  # type: ignore[arg-type]
-    assert item.to_dict() == {"id": repr(identity), "status": "completed", "attempts": 1, "result": "{1, 2}"}
 
 
 # --- what users write instead ---------------------------------------------------------------------------------------

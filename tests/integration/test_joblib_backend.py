@@ -54,12 +54,6 @@ def test_workers_are_other_processes_and_stay_warm() -> None:
     assert len(first | second) <= 2
 
 
-def test_large_arrays_go_there_and_back() -> None:
-    array = np.arange(1_000_000.0)
-    (result,) = Parallel()([delayed(np.negative)(array)])
-    np.testing.assert_array_equal(result, -array)
-
-
 # --- how it is fed --------------------------------------------------------------------------------------------------
 
 

@@ -290,12 +290,6 @@ def test_what_was_logged_before_a_timeout_or_a_kill_comes(heard: Heard, tmp_path
     ]
 
 
-def test_nothing_is_told_twice(heard: Heard) -> None:
-    with JobQueue(2) as queue:
-        queue.run(range(300), do.only(7, do.succeed, log), timeout=30)
-    assert len(heard.texts) == len(set(heard.texts)) == 299
-
-
 def test_threads_and_coroutines_of_handlers_are_heard(heard: Heard) -> None:
     async def handle(item: str) -> None:
         await asyncio.sleep(0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,7 +16,7 @@ from mpqueue import (
 from mpqueue.testing import close_shared_pool
 from tests.support import handlers as do
 from tests.support.leaks import processes
-from tests.support.programs import INTERRUPTED, interrupt_program, is_running, run_program
+from tests.support.programs import interrupt_program, is_running, run_program
 from tests.support.systems import not_on_windows
 from tests.support.this_system import IS_WINDOWS
 from tests.support.waiting import Gate, wait_until
@@ -119,15 +118,6 @@ def test_concurrency_caps_the_workers_that_serve_one_call(tmp_path: Path, worker
         assert max(seen) <= cap
 
 
-def test_all_workers_asked_for_serve_the_call(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-    with ThreadPoolExecutor(1) as threads:
-        call = threads.submit(lambda: mpqueue.map(do.block_until_told(gate), "abc", concurrency=3))
-        gate.wait_for("a", "b", "c")
-        gate.open()
-        assert call.result(300) == ["a", "b", "c"]
-
-
 def test_calls_share_one_pool_that_grows_and_never_shrinks(workers: Workers) -> None:
     mpqueue.map(do.succeed, range(10), concurrency=1)
     (first,) = workers(1)
@@ -193,26 +183,6 @@ def test_pool_ends_with_the_program_silently(tmp_path: Path) -> None:
     wait_until(lambda: not any(map(is_running, map(int, pids.split()))), what="the workers to end")
 
 
-def test_program_that_ends_while_items_run_does_not_wait_for_them(tmp_path: Path) -> None:
-    script = """
-        import sys
-        from pathlib import Path
-        import mpqueue
-        from tests.support import handlers as do
-        from tests.support.waiting import Gate
-
-        gate = Gate(Path(sys.argv[1]))
-        results = mpqueue.imap(do.announce_pid(gate), range(2))
-        gate.wait_for_count(1)
-        sys.exit(7)
-    """
-    gate = Gate(tmp_path / "gate")
-    gate.folder.mkdir()
-    done = run_program(tmp_path, script, gate.folder, check=False)
-    assert (done.returncode, done.stderr) == (7, "")
-    wait_until(lambda: not any(is_running(int(pid)) for pid in gate.arrived()), what="the running items to end")
-
-
 @not_on_windows("no forks")
 def test_fork_has_a_pool_of_its_own(tmp_path: Path) -> None:
     script = """
@@ -245,10 +215,6 @@ def test_fork_has_a_pool_of_its_own(tmp_path: Path) -> None:
     assert run_program(tmp_path, script).stderr == ""
 
 
-def test_map_works_inside_a_worker() -> None:
-    assert mpqueue.map(do.map_inside, [1, 2]) == [[2, 2, 2], [4, 4, 4]]
-
-
 # --- interruption ---------------------------------------------------------------------------------------------------
 
 
@@ -263,15 +229,3 @@ def test_ctrl_c_ends_the_running_items_and_goes_on(tmp_path: Path) -> None:
     """
     done = interrupt_program(tmp_path, script, 1)
     assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted [1]\n", "")
-
-
-def test_unhandled_ctrl_c_ends_the_program(tmp_path: Path) -> None:
-    script = """
-        import mpqueue
-
-        mpqueue.map(do.announce_pid(gate), range(100))
-    """
-    done = interrupt_program(tmp_path, script, 1)
-    assert done.returncode == INTERRUPTED
-    assert done.stderr.count("Traceback") == 1
-    assert done.stderr.rstrip().endswith("KeyboardInterrupt")

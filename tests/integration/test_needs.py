@@ -120,29 +120,6 @@ def test_inner_threads_follow_the_cpus_of_the_item() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        ({"uses": {"cpu": 3}}, "uses['cpu']: expected at most 2, the queue's concurrency, got 3"),
-        ({"uses": {"cpu": lambda item: item}}, "uses['cpu'] of item 0: expected a whole number of at least 1, got 0"),
-        (
-            {"uses": {"memory": "2GB"}},
-            "uses['memory']: expected at most the 1,000,000,000 bytes that the queue may use, got 2,000,000,000",
-        ),
-        ({"uses": {"memory": "much"}}, "uses['memory']: expected a number of bytes or a text such as"),
-        ({"uses": {"gpu": 3}}, "expected at most 2, all there are, got 3"),
-        ({"uses": {"tpu": 1}}, "expected names of what there is ('cpu', 'memory', 'gpu', 'license'), got 'tpu'"),
-        ({"uses": {"cpus": 1}}, "CPUs are called 'cpu'"),
-        ({"uses": lambda item: {"gpu": item}}, "uses['gpu'] of item 3: expected at most 2, all there are, got 3"),
-    ],
-)
-def test_what_can_never_be_met_is_refused(queue: JobQueue, options: dict[str, Any], says: str) -> None:
-    with pytest.raises(ValueError) as caught:  # noqa: PT011 - looked at below
-        queue.create_job("refused", range(5), threads, **options)
-    assert says in str(caught.value)
-    assert queue.get_job("refused") is None
-
-
-@pytest.mark.parametrize(
     ("options", "kind", "says"),
     [
         ({"resources": {"cpus": 4}}, ValueError, "expected no 'cpus'"),
@@ -159,20 +136,6 @@ def test_resources_that_make_no_sense_are_refused(options: dict[str, Any], kind:
     with pytest.raises(kind) as caught:
         JobQueue(1, **options)
     assert says in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("uses", "name"),
-    [
-        ({"cpu": lambda item: 1 // item}, "uses['cpu']"),
-        ({"memory": lambda item: 1 // item}, "uses['memory']"),
-        (lambda item: {"gpu": 1 // item}, "uses"),
-    ],
-)
-def test_a_function_that_raises_says_of_which_option_and_item(queue: JobQueue, uses: Any, name: str) -> None:
-    with pytest.raises(ZeroDivisionError) as caught:
-        queue.create_job("refused", [1, 0], threads, uses=uses)
-    assert caught.value.__notes__ == [f"mpqueue: raised by the function that says {name} of item 1 (0)"]
 
 
 def test_an_open_job_has_values_only(queue: JobQueue) -> None:

@@ -96,25 +96,6 @@ def test_pause_lets_active_items_end_and_starts_no_new_ones_until_resumed(tmp_pa
     assert recorder.names("job").count(JOB_RESUMED) == 1
 
 
-def test_pause_reaches_a_worker_in_the_middle_of_a_chunk(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-    with JobQueue(1) as queue:
-        job = queue.create_job("job", range(50), do.only(5, do.block_until_told(gate)), chunksize=50)
-        run = queue.start("job")
-        gate.wait_for(5)
-        wait_until(lambda: job.completed == 5, what="the stretch to be cut off behind the item that waits")
-        queue.pause("job")
-        gate.open()
-        # The rest of the chunk came back unstarted, so the only worker is free.
-        assert queue.run(["x"], do.succeed).results == ["x"]
-        assert job.completed < 50
-        assert job.items[-1].status is ItemStatus.PENDING
-        assert job.items[-1].attempts == 0
-        queue.resume("job")
-        assert run.result().results == list(range(50))
-        assert {item.attempts for item in job.items} == {1}
-
-
 def test_pause_and_resume_refuse_pending_and_finished_jobs() -> None:
     with JobQueue(1) as queue:
         queue.create_job("job", ["a"], do.succeed)
@@ -128,28 +109,6 @@ def test_pause_and_resume_refuse_pending_and_finished_jobs() -> None:
         with pytest.raises(JobStateError, match="got one that is completed"):
             queue.resume("job")
         assert job.status is JobStatus.COMPLETED
-
-
-def test_pause_is_seen_by_current_item(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-
-    def handle(item: str) -> str:
-        me = current_item()
-        before = me.paused
-        gate.announce("begun")
-        wait_until(lambda: me.paused)
-        gate.announce("seen")
-        wait_until(lambda: not me.paused)
-        return f"{before} and {me.paused}"
-
-    with JobQueue(1) as queue:
-        queue.create_job("job", ["a"], handle)
-        run = queue.start("job")
-        gate.wait_for("begun")
-        queue.pause("job")
-        gate.wait_for("seen")
-        queue.resume("job")
-        assert run.result(300).results == ["False and False"]
 
 
 @pytest.mark.slow
@@ -247,14 +206,6 @@ def test_cancel_of_a_pending_job_is_immediate_and_tells_only_that_it_finished() 
         queue.cancel("job")
         assert queue.run(["x"], do.succeed).results == ["x"]
     assert recorder.names("job") == [JOB_FINISHED]
-
-
-def test_cancelled_job_may_be_cleared_and_its_id_used_again() -> None:
-    with JobQueue(1) as queue:
-        queue.create_job("job", ["a", "b"], do.succeed)
-        queue.cancel("job")
-        queue.clear_job("job")
-        assert queue.run(["a", "b"], do.succeed, id="job").completed == 2
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ import pytest
 from mpqueue import JobQueue, JournalError
 from tests.support import handlers as do
 from tests.support.command_line import main
-from tests.support.programs import PATIENCE, run_program
+from tests.support.programs import PATIENCE
 
 pytestmark = pytest.mark.slow
 
@@ -266,19 +266,3 @@ def test_texts_that_a_spreadsheet_would_run_have_an_apostrophe_before_them(tmp_p
     assert raw == [cell if isinstance(cell, str) else str(cell) for cell in CELLS[: len(ESCAPED)]]
     with pytest.raises(TypeError, match="escape_formulas: expected True or False, got 1"):
         job.export(tmp_path / "x.csv", escape_formulas=1)  # type: ignore[arg-type]
-
-
-@pytest.mark.long
-def test_formulas_are_left_alone_on_the_command_line_where_that_is_asked_for(tmp_path: Path) -> None:
-    body = """
-        import subprocess, sys
-        open("own.py", "w").write("def work(line): return line")
-        def mpqueue(*words):
-            subprocess.run([sys.executable, "-m", "mpqueue", *words], check=True, input="=1+1\\nfine\\n", text=True)
-            print([line.rpartition(",")[2] for line in open("x.csv").read().splitlines()])
-        mpqueue("run", "own:work", "-", "-j", "1", "-o", "x.csv", "--journal", "run.db")
-        mpqueue("export", "run.db", "-o", "x.csv", "--raw-csv")
-        mpqueue("run", "own:work", "-", "-j", "1", "-o", "x.csv", "--raw-csv")
-    """
-    told = run_program(tmp_path, body).stdout.splitlines()
-    assert told == ["['result', \"'=1+1\", 'fine']", *["['result', '=1+1', 'fine']"] * 2]

@@ -17,10 +17,9 @@ from typing import Any
 import pytest
 
 import mpqueue
-from mpqueue import Pool, QueueClosedError, SetupError
+from mpqueue import Pool
 from tests.support import handlers as do
 from tests.support.leaks import processes
-from tests.support.programs import run_program
 from tests.support.waiting import Gate, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
@@ -208,12 +207,6 @@ def test_the_initializer_runs_once_in_each_worker_in_its_main_thread() -> None:
         assert pool.map(what_was_prepared, range(6), 1) == [[("a", True)]] * 6
 
 
-def test_an_initializer_that_fails_everywhere_fails_the_calls() -> None:
-    with Pool(2, do.fail, ("a",)) as pool, pytest.raises(SetupError) as caught:
-        pool.map(do.double, range(3))
-    assert isinstance(caught.value.__cause__, ValueError)
-
-
 def test_the_initializer_has_run_when_a_pool_that_did_nothing_is_joined(tmp_path: Path) -> None:
     pool = Pool(2, do.count_calls(tmp_path), ("a",))
     pool.close()
@@ -232,41 +225,6 @@ def test_a_pool_inside_a_call_has_one_worker(pool: Pool) -> None:
 
 
 # -- the end -------------------------------------------------------------------------------------------------------
-
-
-def test_a_closed_pool_does_what_it_was_given() -> None:
-    before, pool = processes(), Pool(2, max_retries=0)
-    results = [pool.apply_async(do.double, (number,)) for number in range(20)]
-    batch = pool.map_async(do.double, range(100))
-    got: list[Any] = []
-    pool.apply_async(do.double, (3,), callback=got.append)
-    pool.close()
-    with pytest.raises(ValueError, match="Pool not running"):
-        pool.apply_async(do.double, (1,))
-    with pytest.raises(ValueError, match="Pool not running"):
-        pool.map(do.double, [1])
-    with pytest.raises(ValueError, match="Pool not running"):
-        pool.imap(do.double, [1])
-    pool.join()
-    assert got == [6]
-    assert [result.get() for result in results] == [2 * number for number in range(20)]
-    assert batch.get() == [2 * number for number in range(100)]
-    wait_until(lambda: processes() == before, what="the workers to end")
-
-
-def test_who_waits_is_told_when_the_pool_is_terminated(pool: Pool, tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-    called: list[Any] = []
-    running = pool.apply_async(do.block_until_told(gate), ("a",), error_callback=called.append)
-    batch = pool.map_async(do.block_until_told(gate), ["b"] * 100, error_callback=called.append)
-    iterator = pool.imap(do.block_until_told(gate), ["c"])
-    gate.wait_for_count(2)  # while one of three is pickled elsewhere, the others may have both workers
-    pool.terminate()
-    for get in (running.get, batch.get, iterator.next):
-        with pytest.raises(QueueClosedError, match="terminated"):
-            get(30)
-    assert called == []
-    pool.terminate()
 
 
 def test_a_callback_cannot_wait_for_the_pool(pool: Pool) -> None:
@@ -289,20 +247,6 @@ def test_a_pool_that_nobody_holds_is_ended_with_a_warning() -> None:
     with pytest.warns(ResourceWarning, match="unclosed running multiprocessing pool <mpqueue"):
         holder.clear()
     wait_until(lambda: processes() == before, what="the workers to end")
-
-
-def test_a_program_that_leaves_a_pool_open_ends(tmp_path: Path) -> None:
-    program = """
-        import mpqueue
-        class Holder:
-            def __init__(self):
-                self.pool = mpqueue.Pool(1)
-        holder = Holder()
-        print(holder.pool.map(float, range(3)))
-        """
-    done = run_program(tmp_path, program)
-    assert done.stdout == "[0.0, 1.0, 2.0]\n"
-    assert done.stderr == ""
 
 
 def test_a_pool_stays_in_its_process(pool: Pool) -> None:

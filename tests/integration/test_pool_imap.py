@@ -111,29 +111,6 @@ def test_a_slow_input_does_not_hold_up_results(pool: Pool) -> None:
     assert list(results) == [6]
 
 
-def numbers_until_it_breaks(count: int) -> Iterator[int]:
-    """Some numbers, then an error."""
-    yield from range(count)
-    raise ValueError("broken input")
-
-
-@pytest.mark.parametrize("chunksize", [1, 2, 3])
-def test_an_input_that_raises_delivers_what_came_before(pool: Pool, chunksize: int) -> None:
-    whole_chunks = 5 // chunksize * chunksize  # the standard library drops the chunk that was begun
-    results = pool.imap(do.double, numbers_until_it_breaks(5), chunksize)
-    assert [next(results) for _ in range(whole_chunks)] == [2 * number for number in range(whole_chunks)]
-    with pytest.raises(ValueError, match="broken input"):
-        next(results)
-    with pytest.raises(StopIteration):
-        next(results)
-
-
-def test_results_can_be_taken_after_the_pool_was_closed(pool: Pool) -> None:
-    results = pool.imap(do.double, range(5000))
-    pool.close()
-    assert list(results) == [2 * number for number in range(5000)]
-
-
 def test_a_pool_that_is_joined_reads_the_rest_of_the_input(pool: Pool) -> None:
     """As programs do that take the results last."""
     results = [pool.imap(do.double, iter(range(3000))), pool.imap_unordered(do.double, range(3000), 7)]

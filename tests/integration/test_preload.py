@@ -6,7 +6,6 @@ import importlib
 import logging
 import os
 import random
-import re
 import signal
 import sys
 import threading
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mpqueue import ItemTimeoutError, JobQueue, JobStatus, WorkerCrashedError, WorkerStartError
+from mpqueue import JobQueue, JobStatus, WorkerCrashedError, WorkerStartError
 from mpqueue.backends import Capabilities, LokyBackend
 from tests.support import handlers as do
 from tests.support.forked_workers import forked_workers
@@ -102,38 +101,6 @@ def test_a_function_is_called_once_and_what_it_leaves_is_every_workers(tmp_path:
         assert queue.run([0], do.return_pid).results != list(model)
     assert [count for _, count in do.calls(tmp_path)] == [1]
     assert _model is None
-
-
-ENDS: dict[str, tuple[do.Handler, str]] = {
-    "exit code": (do.exit_with(7), "ended with exit code 7 while"),
-    "segfault": (do.segfault, "was ended by SIGSEGV while"),
-    "SIGKILL": (do.kill_self, "was ended by SIGKILL while"),
-    "closed descriptors": (do.close_all_fds, "SIGKILL|was killed"),
-    "sys.exit": (do.sys_exit, "SystemExit: 3"),
-}
-
-
-@pytest.mark.long(but=["SIGKILL"])
-@pytest.mark.parametrize("end", ENDS)
-def test_how_a_worker_ended_is_told_and_nobody_else_pays(end: str) -> None:
-    bad, message = ENDS[end]
-    with JobQueue(1, preload=["decimal"], max_retries=1) as queue:
-        recorder = Recorder(queue)
-        queue.create_job("job", ["left", "culprit", "right"], do.only("culprit", bad), chunksize=3)
-        job = queue.start("job").result(300)
-        recorder.check(job)
-        assert [job.results[0], job.results[2]] == ["left", "right"]
-        assert [item.attempts for item in job.items] == [1, 2, 1]
-        assert job.items[1].exception is not None
-        assert re.search(message, str(job.items[1].exception))
-        assert len(workers_of(queue)) == 1
-
-
-def test_time_limits_end_a_forked_worker() -> None:
-    with JobQueue(1, preload=["decimal"], timeout=0.3, max_retries=0) as queue:
-        job = queue.run(range(3), do.only(1, do.hang_holding_gil), chunksize=1)
-        assert job.results == [0, None, 2]
-        assert isinstance(job.items[1].exception, ItemTimeoutError)
 
 
 def test_a_forker_that_dies_costs_nobody_anything_and_is_replaced(

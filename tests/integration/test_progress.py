@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import logging
 import threading
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -163,28 +162,6 @@ def test_what_can_t_be_shown_is_refused_before_anything_is_created() -> None:
         mpqueue.Executor(1, progress=wrong)
 
 
-def test_jobs_inside_jobs_each_tell_their_own() -> None:
-    heard: dict[str, list[Progress]] = {"outer": [], "inner": []}
-    with JobQueue(2) as queue:
-        started = threading.Event()
-
-        @queue.on("job:started")
-        def begin(event: Any) -> None:
-            if event.job_id == "outer":
-                queue.create_job("inner", range(5), do.succeed)
-                inner.append(queue.start("inner", progress=heard["inner"].append))
-                started.set()
-
-        inner: list[Any] = []
-        queue.run(range(3), do.succeed, id="outer", progress=heard["outer"].append)
-        assert started.wait(300)
-        inner[0].result()
-    assert {name: (found[-1].job_id, found[-1].completed) for name, found in heard.items()} == {
-        "outer": ("outer", 3),
-        "inner": ("inner", 5),
-    }
-
-
 # --- the drop-ins -----------------------------------------------------------------------------------------------------
 
 
@@ -304,29 +281,6 @@ def test_a_function_may_wait_for_the_loop_that_iterates(
                 await anyio.sleep(0.001)
             tasks.cancel_scope.cancel()
         assert (show.heard[-1].status, show.missed) == (status, False)
-
-    run(main)
-
-
-@pytest.mark.long(but=["by_imap-run_in_asyncio", "by_pool_map-run_in_trio"])
-@in_loops
-@pytest.mark.parametrize(
-    "front_end", [one for one in FRONT_ENDS if one.name in ("imap", "Pool.imap", "Pool.map")], ids=str
-)
-def test_an_end_that_holds_the_loop_waits_a_while_for_a_function_that_may_wait_for_it(
-    run: Run, front_end: FrontEnd
-) -> None:
-    show = Answered()
-
-    async def main() -> None:
-        with front_end.open(progress=show) as call:
-            assert list(call(do.square, range(50))) == [number * number for number in range(50)]
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(show.answer_always)
-            while not show.has_ended:  # noqa: ASYNC110 - told on another thread
-                await anyio.sleep(0.001)
-            tasks.cancel_scope.cancel()
-        assert (show.heard[-1].status, show.missed) == ("completed", False)
 
     run(main)
 
@@ -554,9 +508,3 @@ def test_an_interrupted_job_s_bar_ends_above_the_traceback(wait: str, tmp_path: 
     assert lines[at] == "Traceback (most recent call last):"
     assert sum(line.startswith(("job:", "again:")) for line in lines) == 1
     assert lines[at - 1].startswith(("job:", "again:"))
-
-
-def test_logging_is_as_it_was_without_a_bar(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO), JobQueue(1) as queue:
-        queue.run(["a"], lambda item: logging.getLogger("mine").info("hello"), progress=True)
-    assert [record.message for record in caplog.records] == ["hello"]

@@ -167,6 +167,8 @@ def drop_some(chance):
     elif what == "executor":
         held.executor = mpqueue.Executor(1)
         held.calls = [held.executor.submit(double, item) for item in range(chance.randrange(4))]
+        held.mapped = held.executor.map(double, range(50), buffersize=chance.choice([None, 9]))
+        next(held.mapped)
     else:
         held.queue = mpqueue.JobQueue(1)
         held.queue.create_job("job", range(chance.randrange(1, 50)), double)

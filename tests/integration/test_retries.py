@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -25,8 +24,7 @@ from mpqueue.events import ITEM_RETRY
 from tests.support import handlers as do
 from tests.support.recorder import Recorder
 from tests.support.systems import not_on_windows
-from tests.support.this_system import IS_WINDOWS, KILL
-from tests.support.waiting import Gate
+from tests.support.this_system import IS_WINDOWS
 
 pytestmark = pytest.mark.usefixtures("forked_workers")
 
@@ -71,63 +69,13 @@ def test_first_delay_is_two_seconds_by_default() -> None:
         run.result()
 
 
-@pytest.mark.slow
-def test_retry_may_run_on_another_worker() -> None:
-    def handle(item: str) -> int:
-        if current_item().attempt == 1:
-            os.kill(os.getpid(), KILL)
-        return os.getpid()
-
-    with JobQueue(1, retry=QUICK) as queue:
-        (item,) = queue.run(["a"], handle).items
-    assert item.history[0].pid != item.result
-
-
 # --- which policy ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-@pytest.mark.holds("seed: JobQueue: max_retries is 3 by default")
-@pytest.mark.parametrize(
-    ("of_queue", "of_job", "attempts"),
-    [
-        ({}, {"max_retries": 0}, 1),
-        ({"max_retries": 0}, {}, 1),
-        ({"max_retries": 0}, {"max_retries": 2, "retry": None}, 3),
-        ({"max_retries": 2}, {"max_retries": 0}, 1),
-        ({"retry": RetryPolicy(2, base_delay=0)}, {}, 3),
-        ({"retry": RetryPolicy(2, base_delay=0)}, {"max_retries": 1}, 2),
-        ({"retry": RetryPolicy(2, base_delay=0)}, {"retry": RetryPolicy(0)}, 1),
-        ({"max_retries": 0}, {"retry": RetryPolicy(2, base_delay=0)}, 3),
-    ],
-    ids=str,
-)
-def test_what_is_given_nearer_wins(of_queue: dict[str, Any], of_job: dict[str, Any], attempts: int) -> None:
-    def handle(item: str) -> None:
-        # The default's delays, where they hold, are too long for a test.
-        raise Retry(delay=0)
-
-    with JobQueue(1, **of_queue) as queue:
-        assert queue.run(["a"], handle, **of_job).items[0].attempts == attempts
-
-
-def test_max_retries_and_retry_on_one_level_are_refused() -> None:
-    with pytest.raises(ValueError, match="expected max_retries or retry, got both"):
-        JobQueue(max_retries=1, retry=RetryPolicy())
-    with JobQueue(1) as queue:
-        with pytest.raises(ValueError, match="expected max_retries or retry, got both"):
-            queue.create_job("job", ["a"], do.fail, max_retries=1, retry=RetryPolicy())
-        assert queue.jobs() == []
 
 
 # --- which errors ---------------------------------------------------------------------------------------------------
 
 
-class BaseTroubleError(Exception):
-    """Has a subclass that can't travel."""
-
-
-class TroubleError(BaseTroubleError):
+class TroubleError(Exception):
     """Pickles, and can't be unpickled."""
 
     def __init__(self, one: str, two: str) -> None:
@@ -166,29 +114,6 @@ def test_give_up_fails_at_once() -> None:
 
 
 @pytest.mark.slow
-def test_attempts_are_counted_when_each_try_ends(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-    with JobQueue(1, retry=RetryPolicy(1, base_delay=0)) as queue:
-        queue.create_job("job", ["a"], do.only("a", do.block_until_told(gate, do.fail)))
-        run = queue.start("job")
-        gate.wait_for("a")
-        assert run.job.items[0].attempts == 0
-        gate.open()
-        run.result()
-    assert run.job.items[0].attempts == 2
-
-
-def test_try_that_shutdown_cuts_short_is_not_charged(tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-    queue = JobQueue(1)
-    queue.create_job("job", ["a", "b"], do.announce(gate, do.hang_sleep))
-    run = queue.start("job")
-    gate.wait_for("a")
-    queue.close(kill=True)
-    assert [(item.status, item.attempts) for item in run.job.items] == [("pending", 0)] * 2
-
-
-@pytest.mark.slow
 @pytest.mark.holds("promise: Every item ends once")
 def test_item_that_a_crash_ran_again_delivers_its_result_once(tmp_path: Path) -> None:
     """What the worker had finished and not sent home runs again: two calls, one result, one event."""
@@ -198,19 +123,6 @@ def test_item_that_a_crash_ran_again_delivers_its_result_once(tmp_path: Path) ->
         recorder.check(job)
     assert job.results == list(range(10))
     assert [item.attempts for item in job.items] == [1] * 9 + [2]
-
-
-def test_attempt_number_that_the_handler_sees_is_the_one_that_is_charged() -> None:
-    def handle(item: str) -> list[int]:
-        seen = current_item().attempt
-        if seen < 4:
-            raise ValueError(seen)
-        return [seen]
-
-    with JobQueue(1, retry=QUICK) as queue:
-        (item,) = queue.run(["a"], handle).items
-    assert (item.result, item.attempts) == ([4], 4)
-    assert [failed.message for failed in item.history] == ["1", "2", "3"]
 
 
 # --- timeouts -------------------------------------------------------------------------------------------------------
@@ -254,21 +166,6 @@ def test_timeout_is_for_each_item_also_inside_a_chunk(tmp_path: Path) -> None:
         job = queue.run(range(12), handle, chunksize=12)
     assert [item.id for item in job.items if item.status is ItemStatus.FAILED] == [7]
     assert [item.attempts for item in job.items] == [1] * 12
-
-
-class LoadsSlowly:
-    """A handler whose unpickling takes two seconds."""
-
-    def __call__(self, item: str) -> str:
-        return item
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return load_slowly, ()
-
-
-def load_slowly() -> LoadsSlowly:
-    threading.Event().wait(2)
-    return LoadsSlowly()
 
 
 @pytest.mark.holds("error: RemoteError", "promise: Every error is reported")

@@ -399,26 +399,6 @@ def test_several_threads_may_close_one_queue() -> None:
     assert run.result(300).completed == 1000
 
 
-def test_lists_of_jobs_may_be_read_while_others_create_jobs() -> None:
-    stop = threading.Event()
-
-    def read() -> None:
-        while not stop.is_set():
-            queue.jobs()
-            queue.get_stats()
-
-    with JobQueue(1) as queue:
-        reader = threading.Thread(target=read)
-        reader.start()
-        try:
-            for number in range(500):
-                queue.create_job(str(number), [], do.succeed)
-        finally:
-            stop.set()
-            reader.join()
-        assert queue.get_stats().pending == 500
-
-
 REMOVALS: dict[str, Callable[[JobQueue], object]] = {
     "cleared": lambda queue: queue.clear_job("job"),
     "replaced": lambda queue: queue.create_job("job", [3], do.succeed, replace=True),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import os
 import signal
@@ -18,7 +17,6 @@ from loky.backend.synchronize import Condition
 from mpqueue import ItemTimeoutError, JobQueue, RetryPolicy, WorkerCrashedError
 from tests.support import handlers as do
 from tests.support.programs import is_running, run_program
-from tests.support.recorder import Recorder
 from tests.support.strength import workers_of
 from tests.support.systems import LINUX_ONLY
 from tests.support.waiting import Gate, wait_until
@@ -49,40 +47,6 @@ def test_a_program_that_left_the_group_ends_with_a_worker_that_dies(tmp_path: Pa
         assert job.results == ["left", None, "right"]
         stray = int((tmp_path / "stray").read_text())
         wait_until(lambda: not is_running(stray), what="the program's end")
-
-
-def fork_unseen() -> int:
-    """Fork in C, where no hook of Python sees it: the child holds all pipes, and has no group or cookie of ours."""
-    libc = ctypes.CDLL(None)
-    pid: int = libc.fork()
-    if pid == 0:
-        libc.setsid()
-        for fd in range(3, 64):
-            with contextlib.suppress(OSError):
-                os.set_inheritable(fd, True)
-        # Not without any environment: tests that run at the same time would take it for one of theirs in an exec.
-        os.execve("/bin/sleep", ["sleep", "20"], {"LANG": "C"})
-    return pid
-
-
-@pytest.mark.long
-def test_a_child_that_can_not_be_found_does_not_keep_a_death_from_being_told(tmp_path: Path) -> None:
-    """It holds the other end of all that the worker answered by."""
-
-    def fork_and_die(item: str) -> None:
-        (tmp_path / "child").write_text(str(fork_unseen()))
-        do.kill_self(item)
-
-    with JobQueue(1, retry=ONCE) as queue:
-        recorder = Recorder(queue)
-        queue.create_job("job", ITEMS, do.only("culprit", do.at_first(fork_and_die)), chunksize=3)
-        try:
-            job = queue.start("job").result(300)
-        finally:
-            os.kill(int((tmp_path / "child").read_text()), signal.SIGKILL)
-        recorder.check(job)
-    assert job.results == ITEMS
-    assert [item.attempts for item in job.items] == [1, 2, 1]
 
 
 def test_a_flag_that_a_dead_worker_has_locked_holds_nothing_up(tmp_path: Path) -> None:

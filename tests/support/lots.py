@@ -74,7 +74,6 @@ _OF_A_WORKER = (
     "a_killed_worker_says_where_it_was_if_asked[real-True]",
 )
 _PAUSE_AND_CANCEL = (
-    "pause_reaches_a_worker_in_the_middle_of_a_chunk",
     "cancel_with_kill_ends_active_items_at_once",
     "cancel_at_any_moment_ends_the_job_and_balances_the_books[4]",
 )
@@ -96,6 +95,7 @@ LOTS = {
                 "results_come_in_item_order_and_events_are_right",
                 "what_is_shared_arrives",
                 "setup_runs_once_a_worker_and_is_finished",
+                "pause_reaches_a_chunk_that_runs_and_resume_goes_on",
                 "closing_at_once_leaves_nothing",
                 "workers_are_replaced",
                 "where_handlers_are_is_sampled",
