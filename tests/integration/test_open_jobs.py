@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from mpqueue import JobQueue, RetryPolicy, current_item
@@ -294,22 +293,3 @@ def test_close_seals_it_and_waits_for_what_is_left() -> None:
         job = queue.open_job("j", [64], split)
         queue.start("j")
     assert (job.status, job.sealed, job.total) == (JobStatus.COMPLETED, True, 127)
-
-
-def test_views_exports_and_arrays_are_as_ever(queue: JobQueue) -> None:
-    job = queue.open_job("j", handler=add_arrays)
-    run = queue.start("j", progress=lambda _: None)
-    queue.add_items("j", [np.full(20_000, 1.0)])
-    queue.seal("j")
-    run.result()
-    assert job.results == [1.0, 2.0, 2.0]
-    assert [row["status"] for row in job.to_records()] == ["completed"] * 3
-    assert job.to_dict()["total"] == 3
-    assert "3 items" in str(job.report())
-    assert job.items[0].replay() == 1.0
-
-
-def add_arrays(array: np.ndarray[Any, Any]) -> Any:
-    if array[0] == 1:
-        current_item().add([array * 2, array * 2])
-    return array[0]

@@ -6,7 +6,6 @@ import contextlib
 import threading
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, cast
 
@@ -303,20 +302,6 @@ def test_a_wait_for_the_last_call_that_is_cancelled_loses_nothing(run: Run) -> N
     run(main)
 
 
-def test_a_pool_s_results_that_are_waited_for_in_a_callback_come_without_the_last_call() -> None:
-    show = Answered()
-    found: Future[list[int]] = Future()
-    with mpqueue.Pool(1, progress=lambda progress: None if progress.status.final else show(progress)) as pool:
-
-        def call_back(_: object) -> None:
-            found.set_result(early.get() + pool.map(do.square, [3]) + list(pool.imap(do.square, [4])))
-
-        early = pool.map_async(do.square, [2])
-        pool.apply_async(do.square, [1], callback=call_back)
-        wait_until(lambda: show.answer() and found.done())
-        assert found.result() == [4, 9, 16]
-
-
 def test_the_end_of_a_pool_s_iterator_waits_for_the_last_call_as_long_as_it_may() -> None:
     show = Answered()
     with mpqueue.Pool(1, progress=show) as pool:
@@ -485,12 +470,6 @@ def test_a_notebook_shows_a_widget(tmp_path: Path) -> None:
     widgets, _ = run_program(tmp_path, NOTEBOOK.format(first="")).stdout.splitlines()
     assert "5/5" in widgets
     assert "100%" in widgets
-
-
-@pytest.mark.long
-def test_a_notebook_without_widgets_shows_text(tmp_path: Path) -> None:
-    without = "import sys; sys.modules['ipywidgets'] = None\n"
-    assert "| 5/5 [" in run_program(tmp_path, NOTEBOOK.format(first=without)).stdout.splitlines()[-1]
 
 
 def test_a_bar_is_complete_before_the_drop_in_returns(tmp_path: Path) -> None:
